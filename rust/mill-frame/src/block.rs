@@ -1,0 +1,126 @@
+//! Blocks: the pieces of keyed state that a checkpoint writes and a recovery reads.
+//!
+//! State tables give blocks, the checkpoint writer stores them, recovery gives them back as mapped bytes in the order
+//! in which they were written: of two blocks with the same address the later one wins or builds on the earlier one, as
+//! its [`BlockKind`] says. Neither side knows the other's types.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// What a block is about: a chunk of a table, in a key group, of one operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockAddress {
+    /// The table within the operator: 0 where there is one, the start of the pane for windows.
+    pub table: i64,
+    /// The key group that owns the chunk.
+    pub group: u16,
+    /// The chunk within the table and the group.
+    pub chunk: u32,
+}
+
+/// How a block relates to the blocks before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum BlockKind {
+    /// The whole chunk as it stands; earlier blocks of the same address no longer count.
+    Full = 1,
+    /// The rows of the chunk that changed since the checkpoint before.
+    Rows = 2,
+    /// The chunk is gone (it was merged or split into chunks with other addresses).
+    Drop = 3,
+    /// The whole table is gone, in all groups of this task (a closed pane); group and chunk are 0.
+    DropTable = 4,
+}
+
+/// Bytes of a block that are yet to be laid out; written on a background thread while the state lives on.
+pub trait BlockPayload: Send {
+    /// How many bytes [`write`](BlockPayload::write) fills.
+    fn size(&self) -> usize;
+    /// Lays the bytes out; `out` has exactly [`size`](BlockPayload::size) bytes and is aligned to 64.
+    fn write(&self, out: &mut [u8]);
+}
+
+impl BlockPayload for Vec<u8> {
+    fn size(&self) -> usize {
+        self.len()
+    }
+    fn write(&self, out: &mut [u8]) {
+        out.copy_from_slice(self);
+    }
+}
+
+/// A block on its way into a checkpoint.
+pub struct Block {
+    /// What it is about.
+    pub address: BlockAddress,
+    /// How it relates to earlier blocks.
+    pub kind: BlockKind,
+    /// Its bytes.
+    pub payload: Box<dyn BlockPayload>,
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block")
+            .field("address", &self.address)
+            .field("kind", &self.kind)
+            .field("bytes", &self.payload.size())
+            .finish()
+    }
+}
+
+/// Read-only bytes that something else keeps alive: a mapped file, a frame, a vector. Cloning shares them.
+#[derive(Clone)]
+pub struct SharedBytes {
+    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    start: usize,
+    end: usize,
+}
+
+impl SharedBytes {
+    /// All bytes of the owner.
+    pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> SharedBytes {
+        let end = (*owner).as_ref().len();
+        SharedBytes { owner, start: 0, end }
+    }
+
+    /// A part of these bytes, sharing the owner.
+    ///
+    /// # Panics
+    /// If the range does not lie within the bytes.
+    pub fn slice(&self, start: usize, end: usize) -> SharedBytes {
+        assert!(start <= end && self.start + end <= self.end, "range {start}..{end} of {} bytes", self.len());
+        SharedBytes { owner: Arc::clone(&self.owner), start: self.start + start, end: self.start + end }
+    }
+}
+
+impl Deref for SharedBytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &(*self.owner).as_ref()[self.start..self.end]
+    }
+}
+
+impl From<Vec<u8>> for SharedBytes {
+    fn from(bytes: Vec<u8>) -> SharedBytes {
+        SharedBytes::new(Arc::new(bytes))
+    }
+}
+
+impl fmt::Debug for SharedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedBytes({} bytes)", self.len())
+    }
+}
+
+/// A block that recovery gives back. Its checksum has been verified; its content has not been interpreted.
+#[derive(Clone, Debug)]
+pub struct RestoredBlock {
+    /// What it is about.
+    pub address: BlockAddress,
+    /// How it relates to the blocks given before it.
+    pub kind: BlockKind,
+    /// Its bytes, aligned to 64, usable in place.
+    pub bytes: SharedBytes,
+}

@@ -1,0 +1,20 @@
+//! Frames: immutable columnar batches of records, the only currency between threads and on disk.
+//!
+//! Two shapes of the same records:
+//!
+//! ```text
+//!   Batch  ──encode / partition──►  Frame  ──decode (no copy)──►  Batch
+//!   Arrow arrays, inside a chain    one aligned rkyv archive,      Arrow arrays that point into the frame
+//!                                   between threads and on disk
+//! ```
+//!
+//! Inside an operator chain records are a [`Batch`]: Arrow columns plus what the stream knows of each record (its event
+//! time, how far it lags behind the watermark, whether it withdraws an earlier row). Between threads and on disk they
+//! are a [`Frame`]. This crate also owns the stable hash of keys ([`hash`]), the key groups derived from it, and the
+//! blocks of bytes that state and checkpoints exchange ([`block`]).
+
+mod batch;
+pub mod block;
+pub mod hash;
+
+pub use batch::{Batch, SplitId};

@@ -1,0 +1,1 @@
+//! Part of Millstream: see docs/ARCHITECTURE.md.

@@ -1,0 +1,146 @@
+//! What can go wrong while a job runs.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// The result of everything that the runtime calls.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What kind of failure it is; decides which exception a Python user sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The plan asks for something that cannot be.
+    Plan,
+    /// A column is missing or has the wrong type.
+    Schema,
+    /// A record cannot be processed: overflow, a failed cast, a malformed line.
+    Data,
+    /// A source or sink failed, or cannot keep the guarantee asked for.
+    Connector,
+    /// A checkpoint could not be written or read.
+    Checkpoint,
+    /// The user's own function raised.
+    UserFunction,
+    /// The job was cancelled.
+    Cancelled,
+    /// The engine broke one of its own rules.
+    Internal,
+}
+
+/// A failure, with the step it happened in.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    step: Option<String>,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// A failure of this kind. The message starts in lower case, names column and value, and says what to do.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error(Box::new(Inner { kind, step: None, message: message.into(), source: None }))
+    }
+
+    /// A plan that cannot be.
+    pub fn plan(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Plan, message)
+    }
+
+    /// A missing column or a wrong type.
+    pub fn schema(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Schema, message)
+    }
+
+    /// A record that cannot be processed.
+    pub fn data(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Data, message)
+    }
+
+    /// A source or sink that failed.
+    pub fn connector(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Connector, message)
+    }
+
+    /// A checkpoint that could not be written or read.
+    pub fn checkpoint(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Checkpoint, message)
+    }
+
+    /// A broken rule of the engine's own.
+    pub fn internal(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Internal, message)
+    }
+
+    /// The same failure with its cause kept.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same failure as of this step; a step that is already named stays.
+    #[must_use]
+    pub fn in_step(mut self, step: &str) -> Error {
+        self.0.step.get_or_insert_with(|| step.to_owned());
+        self
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The step it happened in, where known.
+    pub fn step(&self) -> Option<&str> {
+        self.0.step.as_deref()
+    }
+
+    /// The message without the step.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Takes the cause out, to hand it on as what it was (a Python exception, say).
+    pub fn take_source(&mut self) -> Option<Box<dyn StdError + Send + Sync>> {
+        self.0.source.take()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.step {
+            Some(step) => write!(f, "step {step:?}: {}", self.0.message),
+            None => f.write_str(&self.0.message),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)?;
+        if let Some(source) = &self.0.source {
+            write!(f, " (because: {source})")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
+    }
+}
+
+/// One record that a step could not process, for a job that skips such records or routes them to `.errors`.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    /// What went wrong, with file and line where there are any.
+    pub error: String,
+    /// The traceback of the user's function, or empty.
+    pub traceback: String,
+    /// The record as text.
+    pub record: String,
+}

@@ -1,0 +1,26 @@
+//! The contract between the runtime and what it runs: operators, sources and sinks.
+//!
+//! The runtime knows nothing of plans, expressions or connectors; operators know nothing of threads, clocks or disks.
+//! They meet here.
+//!
+//! ```text
+//!             Source ─► SplitReader            Operator                      Sink ─► SinkWriter, Committer
+//!                         │  Read                │  Event in, Outbox out             │
+//!   runtime:   polls ─────┘            drives ───┘                         drives ───┘ commits after the manifest
+//! ```
+
+mod clock;
+mod error;
+mod operator;
+mod sink;
+mod snapshot;
+mod source;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use error::{Error, ErrorKind, Rejected, Result};
+pub use operator::{Emission, Operator, Outbox, Progress, TaskContext, Watermark};
+pub use sink::{Commit, Committer, PreCommit, Sink, SinkKind, SinkWriter};
+pub use snapshot::{Epoch, Restored, Snapshot};
+pub use source::{Position, Read, Source, SourceProperties, Split, SplitReader};
+
+pub use mill_frame::{Batch, SplitId};

@@ -1,0 +1,197 @@
+//! Operators: what happens to records between a source and a sink.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use mill_frame::{Batch, SplitId};
+
+use crate::error::{Rejected, Result};
+use crate::snapshot::{Epoch, Restored, Snapshot};
+
+/// A promise in the stream: no record with an older event time follows, but late ones. Microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Watermark(pub i64);
+
+impl Watermark {
+    /// Before any record.
+    pub const MIN: Watermark = Watermark(i64::MIN);
+    /// After all records: the stream has ended.
+    pub const MAX: Watermark = Watermark(i64::MAX);
+}
+
+/// Whether a call did all there was to do.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// All done; the next event may come.
+    Done,
+    /// There is more to emit: the runtime passes on what is in the outbox, then calls [`Operator::resume`].
+    More,
+}
+
+/// Where an operator instance stands in its job.
+#[derive(Clone, Debug)]
+pub struct TaskContext {
+    /// The name of the step.
+    pub step: String,
+    /// Which of the parallel instances this is.
+    pub index: usize,
+    /// How many parallel instances there are.
+    pub parallelism: usize,
+    /// The key groups this instance owns, if its input is keyed.
+    pub groups: Range<u16>,
+    /// Whether snapshots will be stored; without it an operator need not track what changed.
+    pub is_persistent: bool,
+}
+
+/// What an operator put into its outbox.
+#[derive(Debug)]
+pub enum Emission {
+    /// Records for an output port. Port 0 is the result; what others mean is the operator's to say (late, errors).
+    Batch(usize, Batch),
+    /// A watermark of the operator's own making, for all ports.
+    Watermark(Watermark),
+    /// Nothing is to be expected from here for a while: do not wait for this stream's watermark.
+    Idle,
+}
+
+/// What an operator gives to the steps behind it. Order is kept.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    emissions: VecDeque<Emission>,
+    rejected: Vec<Rejected>,
+    late: u64,
+}
+
+impl Outbox {
+    /// Emits records on port 0; an empty batch is dropped.
+    pub fn push(&mut self, batch: Batch) {
+        self.push_to(0, batch);
+    }
+
+    /// Emits records on a port; an empty batch is dropped.
+    pub fn push_to(&mut self, port: usize, batch: Batch) {
+        if batch.rows() > 0 {
+            self.emissions.push_back(Emission::Batch(port, batch));
+        }
+    }
+
+    /// Emits a watermark.
+    pub fn watermark(&mut self, at: Watermark) {
+        self.emissions.push_back(Emission::Watermark(at));
+    }
+
+    /// Says that nothing is to be expected for a while.
+    pub fn idle(&mut self) {
+        self.emissions.push_back(Emission::Idle);
+    }
+
+    /// Hands over a record that could not be processed; the runtime fails, skips or routes as the job says.
+    pub fn reject(&mut self, rejected: Rejected) {
+        self.rejected.push(rejected);
+    }
+
+    /// Counts records that came too late for their window.
+    pub fn count_late(&mut self, rows: u64) {
+        self.late += rows;
+    }
+
+    /// Takes the oldest emission.
+    pub fn pop(&mut self) -> Option<Emission> {
+        self.emissions.pop_front()
+    }
+
+    /// How many batches wait; an operator that emits a lot returns [`Progress::More`] after a few.
+    pub fn len(&self) -> usize {
+        self.emissions.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.emissions.is_empty()
+    }
+
+    /// Takes the records that could not be processed.
+    pub fn take_rejected(&mut self) -> Vec<Rejected> {
+        std::mem::take(&mut self.rejected)
+    }
+
+    /// Takes the count of late records.
+    pub fn take_late(&mut self) -> u64 {
+        std::mem::take(&mut self.late)
+    }
+}
+
+/// One parallel instance of a step.
+///
+/// The runtime calls it from one thread at a time and in stream order. After any call that returned
+/// [`Progress::More`], only [`resume`](Operator::resume) is called until it returns [`Progress::Done`]. Watermarks and
+/// idleness are passed on by the runtime once the operator is done with them, unless
+/// [`makes_watermarks`](Operator::makes_watermarks).
+pub trait Operator: Send {
+    /// Processes records.
+    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress>;
+
+    /// Event time has come this far.
+    fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
+        let _ = (at, out);
+        Ok(Progress::Done)
+    }
+
+    /// Whether this operator makes the stream's watermarks, so that those from before it end here.
+    fn makes_watermarks(&self) -> bool {
+        false
+    }
+
+    /// In a chain that starts with a source: the splits this task still reads or has yet to read.
+    fn on_splits(&mut self, open: &[SplitId], out: &mut Outbox) -> Result<()> {
+        let _ = (open, out);
+        Ok(())
+    }
+
+    /// When, in processing time (microseconds), [`on_time`](Operator::on_time) wants to be called next.
+    fn next_time(&self) -> Option<i64> {
+        None
+    }
+
+    /// Processing time has reached what [`next_time`](Operator::next_time) asked for.
+    fn on_time(&mut self, now: i64, out: &mut Outbox) -> Result<Progress> {
+        let _ = (now, out);
+        Ok(Progress::Done)
+    }
+
+    /// All input has ended: emit what is still held back. The runtime has sent [`Watermark::MAX`] before.
+    fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
+        let _ = out;
+        Ok(Progress::Done)
+    }
+
+    /// Goes on after [`Progress::More`].
+    fn resume(&mut self, out: &mut Outbox) -> Result<Progress> {
+        let _ = out;
+        Ok(Progress::Done)
+    }
+
+    /// A barrier has come, before the snapshot: emit what must not be held back past it.
+    fn on_barrier(&mut self, epoch: Epoch, out: &mut Outbox) -> Result<Progress> {
+        let _ = (epoch, out);
+        Ok(Progress::Done)
+    }
+
+    /// Gives the state at the barrier. Must be quick: what takes time is left to the snapshot's payloads.
+    fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
+        let _ = snapshot;
+        Ok(())
+    }
+
+    /// Takes up state from a checkpoint, before the first event. Only key groups of this instance are to be used.
+    fn restore(&mut self, restored: &Restored) -> Result<()> {
+        let _ = restored;
+        Ok(())
+    }
+
+    /// Whether the operator needs no further input (a limit that is reached); the runtime then ends the stream here.
+    fn is_finished(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,1 @@
+//! The Python face of Millstream: the only crate that knows Python.
