@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// The result of everything that the runtime calls.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -135,7 +136,7 @@ impl StdError for Error {
 }
 
 /// One record that a step could not process, for a job that skips such records or routes them to `.errors`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Rejected {
     /// What went wrong, with file and line where there are any.
     pub error: String,
@@ -143,4 +144,26 @@ pub struct Rejected {
     pub traceback: String,
     /// The record as text.
     pub record: String,
+    /// What the user's function raised, kept so that a job that fails hands on the very exception.
+    pub cause: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Rejected {
+    /// A record that could not be processed, without a traceback or cause.
+    pub fn new(error: impl Into<String>, record: impl Into<String>) -> Rejected {
+        Rejected { error: error.into(), record: record.into(), ..Rejected::default() }
+    }
+
+    /// The failure of a job that does not put up with such records.
+    pub fn into_error(self) -> Error {
+        let is_users = self.cause.is_some() || !self.traceback.is_empty();
+        let kind = if is_users { ErrorKind::UserFunction } else { ErrorKind::Data };
+        let message =
+            if self.record.is_empty() { self.error } else { format!("{}; record: {}", self.error, self.record) };
+        let error = Error::new(kind, message);
+        match self.cause {
+            Some(cause) => error.because(Box::new(cause)),
+            None => error,
+        }
+    }
 }
