@@ -1,0 +1,68 @@
+# make run   builds the engine, installs it into .venv and runs the main example
+# make test  everything that needs no server
+#
+# Needed: git, a stable Rust toolchain, a C compiler, CPython 3.11 or newer with venv. The rest is installed into .venv.
+# PYTHON names the interpreter; CARGO_TARGET_DIR the build cache, which by default is shared by all clones.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millstream/target
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
+
+.PHONY: help run test test-rust test-python tools install install-test wheel clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+run: install
+	$(PY) examples/flights.py
+
+test: test-rust test-python
+
+test-rust: tools
+	cargo test --release --workspace --exclude mill-python
+
+test-python: install-test
+	$(PY) -m pytest tests/python
+	$(PY) -m pytest --doctest-modules python/millstream
+	$(PY) -m mypy python/millstream examples
+	$(PY) -m mypy.stubtest millstream._millstream
+
+install: $(VENV)/installed
+
+install-test: $(VENV)/installed-test
+
+wheel: $(VENV)/created
+	$(PY) -m maturin build --release --out dist
+
+clean:
+	rm -rf $(VENV) dist python/millstream/*.so
+
+# Names what is missing, and how Debian calls it, before anything is built.
+tools:
+	@bash tools/require.sh "$(PYTHON)"
+
+$(VENV)/created: pyproject.toml | tools
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet "maturin>=1.9,<2"
+	touch $@
+
+# An editable install: the Python sources are used in place, only the compiled module is copied (git ignores it).
+$(VENV)/built: $(VENV)/created $(RUST_SOURCES)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release --quiet
+	touch $@
+
+$(VENV)/installed: $(VENV)/built
+	$(PY) -m pip install --quiet $$($(PY) tools/extras.py examples)
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PY) -m pip install --quiet $$($(PY) tools/extras.py test)
+	touch $@
