@@ -15,6 +15,7 @@ mod operator;
 mod sink;
 mod snapshot;
 mod source;
+pub mod testkit;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Rejected, Result};

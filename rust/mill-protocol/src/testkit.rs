@@ -1,0 +1,420 @@
+//! The test kit that every operator passes.
+//!
+//! A stream has one meaning, whatever the schedule: how records are cut into frames, when the outbox is emptied and
+//! where a checkpoint falls must not show in what an operator gives (invariant I9). The kit runs the same inputs
+//! through fresh instances in every mode and demands the same transcript each time:
+//!
+//! ```text
+//!             frames                    outbox                       state
+//!   plain     as given                  emptied after every call     kept
+//!   cut       single rows, then random  …                            …
+//!   full      as given and cut          emptied every other call     kept
+//!   restored  as given and cut          …                            snapshot and restore after every step,
+//!                                                                    all of it or only what changed
+//! ```
+//!
+//! A transcript is text, a line a record, so that a test reads as data and a failure as a difference:
+//!
+//! ```text
+//!   0: 7, "a" @1000            port 0, the columns, event time in microseconds
+//!   1: 8, null @10 behind 900  read behind the watermark 900 of its split
+//!   0: 7, "a" delete           withdraws the row of its key
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, BooleanArray, RecordBatch, StringArray};
+use arrow::buffer::MutableBuffer;
+use arrow::datatypes::DataType;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use mill_frame::block::{Block, BlockKind, RestoredBlock, SharedBytes};
+use mill_frame::{Batch, SplitId};
+
+use crate::operator::{Emission, Operator, Outbox, Progress, Watermark};
+use crate::snapshot::{Epoch, Restored, Snapshot};
+
+#[cfg(test)]
+mod tests;
+
+/// How often an operator may say [`Progress::More`] in a row before it counts as stuck.
+const RESUMES_MAX: usize = 1_000_000;
+
+/// One thing that happens to an operator. The end of input comes by itself behind the last one.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Records; the kit cuts them as it likes.
+    Batch(Batch),
+    /// Event time in microseconds has come this far.
+    Watermark(i64),
+    /// Processing time in microseconds has come this far.
+    Time(i64),
+    /// The splits that are still read or yet to be read.
+    Splits(Vec<SplitId>),
+    /// A checkpoint's barrier, in every mode.
+    Barrier,
+}
+
+/// What must agree between two runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// The rows of each port, in order.
+    Ordered,
+    /// The rows of each port, in any order.
+    Unordered,
+    /// The latest row of each key of an updating stream; the key is the first columns, this many.
+    Latest(usize),
+}
+
+/// What an operator gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transcript {
+    /// A line a record, by port.
+    pub rows: Vec<String>,
+    /// Records that could not be processed: `error | record`.
+    pub rejected: Vec<String>,
+    /// How many records were counted as late.
+    pub late: u64,
+    /// The last watermark of the operator's own making.
+    pub watermark: Option<i64>,
+}
+
+/// Runs the inputs through the operator in every mode and returns what it gives.
+///
+/// # Panics
+/// If two modes differ, if a watermark goes back, or if the operator fails; the message names the mode and the seed.
+pub fn check(make: impl Fn() -> Box<dyn Operator>, inputs: &[Input], compare: &Compare) -> Transcript {
+    let plain = Mode { cut: Cut::Whole, is_outbox_full: false, restore: Restore::Never };
+    let expected = transcript(&make, inputs, compare, plain);
+    for cut in [Cut::Whole, Cut::Single, Cut::Random(seed()), Cut::Random(seed() ^ 0x9e37_79b9)] {
+        for is_outbox_full in [false, true] {
+            for restore in [Restore::Never, Restore::Full, Restore::Changes] {
+                let mode = Mode { cut, is_outbox_full, restore };
+                let got = transcript(&make, inputs, compare, mode);
+                assert_eq!(got, expected, "{mode:?} differs from {plain:?}");
+            }
+        }
+    }
+    expected
+}
+
+/// The seed of random cuts: `MILL_SEED`, or a fixed one.
+fn seed() -> u64 {
+    std::env::var("MILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_130_101)
+}
+
+/// How a run differs from the plain one.
+#[derive(Clone, Copy, Debug)]
+struct Mode {
+    cut: Cut,
+    is_outbox_full: bool,
+    restore: Restore,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Whole,
+    Single,
+    Random(u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restore {
+    Never,
+    Full,
+    Changes,
+}
+
+fn transcript(make: &dyn Fn() -> Box<dyn Operator>, inputs: &[Input], compare: &Compare, mode: Mode) -> Transcript {
+    let mut run = Run {
+        make,
+        mode,
+        operator: make(),
+        out: Outbox::default(),
+        calls: 0,
+        epoch: 0,
+        blocks: Vec::new(),
+        splits: None,
+        watermarks: Vec::new(),
+        rows: Vec::new(),
+        transcript: Transcript::default(),
+    };
+    for input in inputs {
+        run.input(input);
+    }
+    run.end();
+    run.finish(compare)
+}
+
+struct Run<'a> {
+    make: &'a dyn Fn() -> Box<dyn Operator>,
+    mode: Mode,
+    operator: Box<dyn Operator>,
+    out: Outbox,
+    calls: usize,
+    epoch: u64,
+    /// Every block since the beginning, as a chain of incremental checkpoints holds them.
+    blocks: Vec<RestoredBlock>,
+    splits: Option<Vec<SplitId>>,
+    watermarks: Vec<i64>,
+    rows: Vec<Row>,
+    transcript: Transcript,
+}
+
+/// A record of the output: port, the columns as text, whether it withdraws, and the whole line.
+struct Row {
+    port: usize,
+    columns: Vec<String>,
+    is_delete: bool,
+    line: String,
+}
+
+impl Run<'_> {
+    fn input(&mut self, input: &Input) {
+        match input {
+            Input::Batch(batch) => {
+                let mut random = match self.mode.cut {
+                    Cut::Random(seed) => seed,
+                    Cut::Whole | Cut::Single => 0,
+                };
+                let mut from = 0;
+                while from < batch.rows() && !self.operator.is_finished() {
+                    let left = batch.rows() - from;
+                    let rows = match self.mode.cut {
+                        Cut::Whole => left,
+                        Cut::Single => 1,
+                        Cut::Random(_) => 1 + (next_random(&mut random) % 7) as usize,
+                    };
+                    let rows = rows.min(left);
+                    self.step(|operator, out| operator.on_batch(batch.slice(from, rows), out));
+                    from += rows;
+                }
+            }
+            Input::Watermark(at) => self.step(|operator, out| operator.on_watermark(Watermark(*at), out)),
+            Input::Time(now) => {
+                if self.operator.next_time().is_some_and(|at| at <= *now) {
+                    self.step(|operator, out| operator.on_time(*now, out));
+                }
+            }
+            Input::Splits(open) => {
+                self.splits = Some(open.clone());
+                self.step(|operator, out| operator.on_splits(open, out).map(|()| Progress::Done));
+            }
+            Input::Barrier => {
+                self.call(|operator, out| operator.on_barrier(Epoch(1), out));
+                self.drain();
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        if !self.operator.is_finished() {
+            self.step(|operator, out| operator.on_watermark(Watermark::MAX, out));
+        }
+        self.step(|operator, out| operator.on_end(out));
+        self.drain();
+    }
+
+    /// One event, until it is done, and behind it whatever the mode asks for.
+    fn step(&mut self, event: impl FnMut(&mut dyn Operator, &mut Outbox) -> crate::Result<Progress>) {
+        self.call(event);
+        if self.mode.restore != Restore::Never {
+            self.call(|operator, out| operator.on_barrier(Epoch(1), out));
+            self.drain();
+            self.restore();
+        }
+    }
+
+    fn call(&mut self, mut event: impl FnMut(&mut dyn Operator, &mut Outbox) -> crate::Result<Progress>) {
+        let mut progress = event(self.operator.as_mut(), &mut self.out);
+        let mut resumes = 0;
+        loop {
+            let now = progress.unwrap_or_else(|error| panic!("{:?}: the operator failed: {error}", self.mode));
+            self.calls += 1;
+            if !self.mode.is_outbox_full || self.calls.is_multiple_of(2) {
+                self.drain();
+            }
+            if now == Progress::Done {
+                return;
+            }
+            resumes += 1;
+            assert!(resumes <= RESUMES_MAX, "{:?}: the operator goes on for ever", self.mode);
+            progress = self.operator.resume(&mut self.out);
+        }
+    }
+
+    /// Replaces the operator by one that takes up its state from a checkpoint.
+    fn restore(&mut self) {
+        let is_full = self.mode.restore == Restore::Full || self.epoch == 0;
+        self.epoch += 1;
+        let mut snapshot = Snapshot { is_full, ..Snapshot::default() };
+        self.operator.snapshot(&mut snapshot).unwrap_or_else(|error| panic!("{:?}: snapshot: {error}", self.mode));
+        if is_full {
+            self.blocks.clear();
+        }
+        self.blocks.extend(snapshot.blocks.iter().map(restored_block));
+        drop_superseded(&mut self.blocks);
+        let restored = Restored {
+            bytes: snapshot.bytes.take().map(SharedBytes::from).into_iter().collect(),
+            blocks: self.blocks.clone(),
+        };
+        // The former instance goes first, as after a crash: nothing may be shared between the two.
+        drop(snapshot);
+        self.operator = (self.make)();
+        self.operator.restore(&restored).unwrap_or_else(|error| panic!("{:?}: restore: {error}", self.mode));
+        if let Some(splits) = &self.splits {
+            let told = self.operator.on_splits(splits, &mut self.out);
+            told.unwrap_or_else(|error| panic!("{:?}: on_splits: {error}", self.mode));
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(emission) = self.out.pop() {
+            match emission {
+                Emission::Batch(port, batch) => render(port, &batch, &mut self.rows),
+                Emission::Watermark(at) => self.watermarks.push(at.0),
+                Emission::Idle => {}
+            }
+        }
+        let rejected = self.out.take_rejected();
+        self.transcript.rejected.extend(rejected.iter().map(|r| format!("{} | {}", r.error, r.record)));
+        self.transcript.late += self.out.take_late();
+    }
+
+    fn finish(mut self, compare: &Compare) -> Transcript {
+        assert!(self.watermarks.is_sorted(), "{:?}: watermarks go back: {:?}", self.mode, self.watermarks);
+        self.transcript.watermark = self.watermarks.last().copied();
+        self.transcript.rows = match compare {
+            Compare::Ordered => {
+                // Frames that go to two ports interleave as they are cut; the order within a port is what counts.
+                self.rows.sort_by_key(|row| row.port);
+                self.rows.into_iter().map(|row| row.line).collect()
+            }
+            Compare::Unordered => {
+                let mut lines: Vec<String> = self.rows.into_iter().map(|row| row.line).collect();
+                lines.sort();
+                lines
+            }
+            Compare::Latest(columns) => {
+                let mut latest = BTreeMap::new();
+                for row in self.rows {
+                    let key = (row.port, row.columns[..*columns].to_vec());
+                    if row.is_delete {
+                        latest.remove(&key);
+                    } else {
+                        latest.insert(key, row.line);
+                    }
+                }
+                latest.into_values().collect()
+            }
+        };
+        self.transcript
+    }
+}
+
+/// Lays a block out as the checkpoint writer does, in memory aligned as a mapped segment is.
+pub fn restored_block(block: &Block) -> RestoredBlock {
+    let mut bytes = MutableBuffer::from_len_zeroed(block.payload.size());
+    block.payload.write(bytes.as_slice_mut());
+    let bytes = SharedBytes::new(Arc::new(Aligned(bytes)));
+    RestoredBlock { address: block.address, kind: block.kind, bytes }
+}
+
+/// Arrow's buffers are aligned to 64 bytes or more.
+struct Aligned(MutableBuffer);
+
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+/// Leaves out what recovery need not give: blocks before a later full one, and those of tables that are gone.
+fn drop_superseded(blocks: &mut Vec<RestoredBlock>) {
+    let mut full_from = HashMap::new();
+    let mut gone_from = HashMap::new();
+    for (place, block) in blocks.iter().enumerate() {
+        match block.kind {
+            BlockKind::Full | BlockKind::Drop => {
+                full_from.insert(block.address, place);
+            }
+            BlockKind::DropTable => {
+                gone_from.insert(block.address.table, place);
+            }
+            BlockKind::Rows => {}
+        }
+    }
+    let mut place = 0;
+    blocks.retain(|block| {
+        let here = place;
+        place += 1;
+        full_from.get(&block.address).is_none_or(|&from| here >= from)
+            && gone_from.get(&block.address.table).is_none_or(|&from| here >= from)
+    });
+}
+
+fn render(port: usize, batch: &Batch, rows: &mut Vec<Row>) {
+    let options = FormatOptions::new().with_null("null");
+    let data: &RecordBatch = batch.data();
+    let columns: Vec<ArrayFormatter<'_>> = data
+        .columns()
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).expect("every type can be shown"))
+        .collect();
+    for row in 0..batch.rows() {
+        let columns: Vec<String> = columns
+            .iter()
+            .zip(data.columns())
+            .map(|(shown, column)| match column.data_type() {
+                DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if column.is_valid(row) => {
+                    format!("{:?}", shown.value(row).to_string())
+                }
+                _ => shown.value(row).to_string(),
+            })
+            .collect();
+        let mut line = format!("{port}: {}", columns.join(", "));
+        if let Some(times) = batch.times() {
+            line.push_str(&format!(" @{}", times[row]));
+            if let Some(behind) = batch.behind().filter(|behind| behind[row] > times[row]) {
+                line.push_str(&format!(" behind {}", behind[row]));
+            }
+        }
+        let is_delete = batch.deletes().is_some_and(|deletes| deletes.value(row));
+        if is_delete {
+            line.push_str(" delete");
+        }
+        rows.push(Row { port, columns, is_delete, line });
+    }
+}
+
+/// The next number of a xorshift sequence.
+fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// A column of text for tests.
+pub fn texts(values: &[Option<&str>]) -> arrow::array::ArrayRef {
+    Arc::new(values.iter().copied().collect::<StringArray>())
+}
+
+/// A column of booleans for tests.
+pub fn booleans(values: &[Option<bool>]) -> arrow::array::ArrayRef {
+    Arc::new(values.iter().copied().collect::<BooleanArray>())
+}
+
+/// A column of integers for tests.
+pub fn integers(values: &[Option<i64>]) -> arrow::array::ArrayRef {
+    Arc::new(values.iter().copied().collect::<arrow::array::Int64Array>())
+}
+
+/// A batch of these columns for tests; every column may hold null.
+///
+/// # Panics
+/// If the columns have different lengths.
+pub fn batch(columns: &[(&str, arrow::array::ArrayRef)]) -> Batch {
+    let columns = columns.iter().map(|(name, column)| (*name, Arc::clone(column), true));
+    RecordBatch::try_from_iter_with_nullable(columns).expect("columns of one length").into()
+}
