@@ -4,6 +4,10 @@
 //! version: changing it is a change of format. Its bits are used apart: the highest [`KEY_GROUP_BITS`] choose the key
 //! group (and thereby the task), the next ones the chunk within a table, the lowest the slot within a chunk.
 
+mod columns;
+
+pub use columns::hash_columns;
+
 /// How many bits of the hash choose the key group.
 pub const KEY_GROUP_BITS: u32 = 7;
 /// How many key groups there are; also the highest parallelism of a keyed step.

@@ -15,6 +15,8 @@
 
 mod batch;
 pub mod block;
+mod error;
 pub mod hash;
 
 pub use batch::{Batch, SplitId};
+pub use error::FrameError;
