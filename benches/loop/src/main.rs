@@ -1,0 +1,149 @@
+//! Hand-written single-threaded loops for the benchmark jobs: what no engine would cost.
+//!
+//! `mill-loop JOB ROWS [FILE]` makes the same records as `benches/jobs/first.py` (or reads FILE), runs the job several
+//! times, and prints the median of the seconds and a checksum of the result.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Instant;
+
+const RUNS: usize = 5;
+const KEYS: i64 = 100_000;
+const WINDOW_MS: i64 = 10_000;
+
+/// One multiplication: integer keys need no more.
+#[derive(Default)]
+struct Folded(u64);
+
+impl Hasher for Folded {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxhash_rust::xxh3::xxh3_64(bytes);
+    }
+    fn write_i64(&mut self, value: i64) {
+        let product = u128::from(value as u64 ^ self.0) * 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+        self.0 = (product as u64) ^ (product >> 64) as u64;
+    }
+}
+
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<Folded>>;
+
+struct Events {
+    key: Vec<i64>,
+    price: Vec<f64>,
+    at_ms: Vec<i64>,
+}
+
+fn events(rows: i64) -> Events {
+    Events {
+        key: (0..rows).map(|i| (i * 7919) % KEYS).collect(),
+        price: (0..rows).map(|i| (i % 1000) as f64).collect(),
+        at_ms: (0..rows).map(|i| i / 100).collect(),
+    }
+}
+
+fn median(mut job: impl FnMut() -> f64) -> (f64, f64) {
+    let mut seconds = Vec::new();
+    let mut sum = 0.0;
+    for _ in 0..RUNS {
+        let began = Instant::now();
+        sum = job();
+        seconds.push(began.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    (seconds[RUNS / 2], sum)
+}
+
+fn map(events: &Events) -> f64 {
+    let out: Vec<f64> = std::hint::black_box(&events.price).iter().map(|price| price * 0.908).collect();
+    std::hint::black_box(&out).len() as f64
+}
+
+fn filter(events: &Events) -> f64 {
+    let mut kept = Vec::new();
+    for (key, price) in events.key.iter().zip(&events.price) {
+        if key % 123 == 0 {
+            kept.push((*key, *price));
+        }
+    }
+    std::hint::black_box(&kept).len() as f64
+}
+
+fn keyed(events: &Events) -> f64 {
+    let mut sums: Map<i64, (i64, f64)> = Map::default();
+    for (key, price) in events.key.iter().zip(&events.price) {
+        let entry = sums.entry(*key).or_default();
+        entry.0 += 1;
+        entry.1 += price;
+    }
+    sums.values().map(|entry| entry.1).sum()
+}
+
+fn window(events: &Events) -> f64 {
+    let mut open: Map<i64, (i64, f64)> = Map::default();
+    let (mut current, mut closed) = (0, 0.0);
+    for ((key, price), at) in events.key.iter().zip(&events.price).zip(&events.at_ms) {
+        let start = at.div_euclid(WINDOW_MS);
+        if start != current {
+            closed += open.drain().map(|(_, entry)| entry.0 as f64).sum::<f64>();
+            current = start;
+        }
+        let entry = open.entry(*key).or_insert((0, f64::MIN));
+        entry.0 += 1;
+        entry.1 = entry.1.max(*price);
+    }
+    closed + open.values().map(|entry| entry.0 as f64).sum::<f64>()
+}
+
+fn words(text: &[u8]) -> f64 {
+    let mut counts: Map<Box<[u8]>, i64> = Map::default();
+    let mut word = Vec::new();
+    for &byte in text.iter().chain(b" ") {
+        let byte = byte.to_ascii_lowercase();
+        if byte.is_ascii_lowercase() || byte == b'\'' {
+            word.push(byte);
+        } else if !word.is_empty() {
+            match counts.get_mut(word.as_slice()) {
+                Some(count) => *count += 1,
+                None => {
+                    counts.insert(word.as_slice().into(), 1);
+                }
+            }
+            word.clear();
+        }
+    }
+    counts.values().sum::<i64>() as f64
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let (Some(job), Some(rows)) = (arguments.get(1), arguments.get(2).and_then(|rows| rows.parse::<i64>().ok())) else {
+        eprintln!("usage: mill-loop map|filter|keyed|window ROWS | mill-loop words 0 FILE");
+        std::process::exit(2);
+    };
+    let (seconds, sum) = match job.as_str() {
+        "words" => {
+            let Some(Ok(text)) = arguments.get(3).map(std::fs::read) else {
+                eprintln!("mill-loop words needs a file that can be read");
+                std::process::exit(2);
+            };
+            median(|| words(&text))
+        }
+        name => {
+            let events = events(rows);
+            match name {
+                "map" => median(|| map(&events)),
+                "filter" => median(|| filter(&events)),
+                "keyed" => median(|| keyed(&events)),
+                "window" => median(|| window(&events)),
+                other => {
+                    eprintln!("no job {other:?}; there are map, filter, keyed, window and words");
+                    std::process::exit(2);
+                }
+            }
+        }
+    };
+    println!("{seconds} {sum}");
+}
