@@ -70,6 +70,12 @@ pub trait SinkWriter: Send {
     /// Ends the output of this epoch. `None` if nothing was written since the last.
     fn pre_commit(&mut self, epoch: Epoch) -> Result<Option<PreCommit>>;
 
+    /// Whether it takes records now; the runtime asks before each [`write`](SinkWriter::write) and holds the records back
+    /// while it does not (a consumer that is slower than the job). A `write` all the same may block.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Whether it needs no further input (a limit that is reached).
     fn is_finished(&self) -> bool {
         false
@@ -77,7 +83,16 @@ pub trait SinkWriter: Send {
 }
 
 /// Makes output visible once its checkpoint is durable.
+///
+/// The runtime calls exactly one of [`begin`](Committer::begin) (nothing was restored) and
+/// [`recover`](Committer::recover) (a checkpoint was) before the first record.
 pub trait Committer: Send {
+    /// A job starts from nothing: refuses a target that already holds the output of another run, or clears it, as the
+    /// sink was told. Without this call a sink cannot tell old output from its own, and refuses the first clash.
+    fn begin(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes this output visible. Called again for the same handles after a crash: what is already visible stays as it
     /// is.
     fn commit(&mut self, commits: &[Commit]) -> Result<()>;
@@ -85,6 +100,7 @@ pub trait Committer: Send {
     /// After a restart: commits what the checkpoint names, then removes what it does not.
     fn recover(&mut self, commits: &[Commit]) -> Result<()>;
 
-    /// The job failed or runs without checkpoints and ends early: removes what was not committed.
+    /// The job failed or runs without checkpoints and ends early: removes what was not committed. Not to be called while
+    /// a durable checkpoint names output that is not committed yet: [`recover`](Committer::recover) needs it.
     fn abort(&mut self) -> Result<()>;
 }
