@@ -1,1 +1,42 @@
-//! Part of Millstream: see docs/ARCHITECTURE.md.
+//! The plan: what the user declared, checked, optimised and lowered to chains.
+//!
+//! ```text
+//!   Expr ──bind to a schema──► CompiledExpr            col("x") * 2  ──►  typed kernels over Arrow columns
+//!     │
+//!   Stream ──lower──► PhysicalPlan                      source ► filter ► key_by ► agg ► sink
+//!     each step checked       chains, edges, stages       ──►  [source filter project partial] ═hash═► [agg sink]
+//!     when it is added        with identities
+//! ```
+//!
+//! Everything that can be known to be wrong is an error here, before the first record: unknown columns and functions,
+//! types that don't fit, an updating stream into an append-only sink, a source or sink that cannot keep the guarantee
+//! asked for. This crate knows no thread, file or clock: it only describes.
+
+mod aggregate;
+mod compiled;
+mod expr;
+mod function;
+mod functions;
+mod lower;
+mod physical;
+mod stream;
+mod suggest;
+mod types;
+
+pub use aggregate::{AggregateCall, AggregateKind, AggregateSpec};
+pub use compiled::CompiledExpr;
+pub use expr::{BinaryOp, DEPTH_MAX, Expr, INDEX_COLUMN, UnaryOp};
+pub use function::{
+    AggregateFunction, BatchFunction, ColumnFunction, Origin, ReduceFunction, Rung, UserOutput,
+};
+pub use lower::{Mode, OnError, PlanOptions, lower};
+pub use physical::{
+    Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, PhysicalPlan, SourceStage, Stage, StageKind, Target, error_schema,
+};
+pub use stream::{
+    Emit, KeyedStream, SinkNode, Stream, UserStepKind, WatermarkStrategy, Window, WindowedStream,
+};
+pub use suggest::nearest;
+pub use types::type_name;
+
+pub use datafusion_common::ScalarValue;

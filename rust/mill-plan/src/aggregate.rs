@@ -1,0 +1,247 @@
+//! Aggregates: what `agg(...)` computes, the types of its results, and the partial states that travel between tasks.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use mill_protocol::{Error, Result};
+
+use crate::expr::Expr;
+use crate::function::AggregateFunction;
+use crate::types::type_name;
+
+/// An aggregate of an expression, over the rows for which a filter holds.
+#[derive(Clone, Debug)]
+pub struct AggregateCall {
+    /// What is computed.
+    pub kind: AggregateKind,
+    /// Of what; absent for the number of rows.
+    pub input: Option<Box<Expr>>,
+    /// Over which rows; all if absent.
+    pub filter: Option<Box<Expr>>,
+}
+
+impl AggregateCall {
+    /// The name of the resulting column without an alias.
+    pub fn output_name(&self) -> String {
+        match &self.input {
+            Some(input) => input.output_name(),
+            None => self.kind.name(),
+        }
+    }
+}
+
+/// What an aggregate computes. Nulls are skipped by all but `First`, `Last` and `Collect`, which keep them.
+#[derive(Clone, Debug)]
+pub enum AggregateKind {
+    /// The number of rows, or of values that are not null if there is an input.
+    Count,
+    /// The sum; null of no value.
+    Sum,
+    /// The mean.
+    Mean,
+    /// The smallest value.
+    Min,
+    /// The largest value; NaN is larger than all numbers.
+    Max,
+    /// The first value in the order of the input.
+    First,
+    /// The last value in the order of the input.
+    Last,
+    /// How many different values there are; null counts as one, as does NaN.
+    NUnique,
+    /// The same, by a sketch of fixed size.
+    ApproxNUnique,
+    /// The standard deviation of a sample.
+    Std,
+    /// The variance of a sample.
+    Var,
+    /// The quantile, exact, with linear interpolation.
+    Quantile(f64),
+    /// The quantile by a sketch of bounded size.
+    ApproxQuantile(f64),
+    /// The quantile 0.5, exact.
+    Median,
+    /// All values as a list, in the order of the input.
+    Collect,
+    /// A user's aggregate.
+    User(Arc<dyn AggregateFunction>),
+}
+
+impl AggregateKind {
+    /// The name users know it by.
+    pub fn name(&self) -> String {
+        match self {
+            AggregateKind::Count => "count",
+            AggregateKind::Sum => "sum",
+            AggregateKind::Mean => "mean",
+            AggregateKind::Min => "min",
+            AggregateKind::Max => "max",
+            AggregateKind::First => "first",
+            AggregateKind::Last => "last",
+            AggregateKind::NUnique => "n_unique",
+            AggregateKind::ApproxNUnique => "approx_n_unique",
+            AggregateKind::Std => "std",
+            AggregateKind::Var => "var",
+            AggregateKind::Quantile(_) => "quantile",
+            AggregateKind::ApproxQuantile(_) => "approx_quantile",
+            AggregateKind::Median => "median",
+            AggregateKind::Collect => "collect",
+            AggregateKind::User(function) => return function.name(),
+        }
+        .to_owned()
+    }
+
+    /// Whether partial results of fixed size can be made before the exchange and merged behind it.
+    pub fn is_mergeable(&self) -> bool {
+        use AggregateKind::{Count, Max, Mean, Min, Std, Sum, Var};
+        matches!(self, Count | Sum | Mean | Min | Max | Std | Var)
+    }
+
+    /// Whether the result depends on the order of the records.
+    pub fn is_ordered(&self) -> bool {
+        matches!(self, AggregateKind::First | AggregateKind::Last | AggregateKind::Collect)
+    }
+
+    /// The type to which the input is converted before it is aggregated.
+    ///
+    /// # Errors
+    /// When the aggregate does not take this type.
+    pub fn input_type(&self, input: &DataType) -> Result<DataType> {
+        use DataType::{Boolean, Decimal128, Duration, Float64, Int64, UInt64};
+        let refused = |needed: &str| {
+            Err(Error::schema(format!("{}() needs {needed}, found {}", self.name(), type_name(input))))
+        };
+        Ok(match self {
+            AggregateKind::Sum => match input {
+                Boolean | DataType::Null => Int64,
+                t if t.is_signed_integer() => Int64,
+                t if t.is_unsigned_integer() => UInt64,
+                t if t.is_floating() => Float64,
+                Decimal128(..) | Duration(_) => input.clone(),
+                _ => return refused("a number, boolean, decimal or duration"),
+            },
+            AggregateKind::Mean
+            | AggregateKind::Std
+            | AggregateKind::Var
+            | AggregateKind::Quantile(_)
+            | AggregateKind::ApproxQuantile(_)
+            | AggregateKind::Median => match input {
+                Boolean | Decimal128(..) | DataType::Null => Float64,
+                t if t.is_numeric() => Float64,
+                _ => return refused("a number"),
+            },
+            AggregateKind::Min | AggregateKind::Max => {
+                let plain = plain_type(input);
+                if plain.is_nested() {
+                    return refused("values with an order (numbers, strings, times)");
+                }
+                plain
+            }
+            AggregateKind::NUnique | AggregateKind::ApproxNUnique => plain_type(input),
+            AggregateKind::User(_) => input.clone(),
+            AggregateKind::Count | AggregateKind::First | AggregateKind::Last | AggregateKind::Collect => {
+                plain_type(input)
+            }
+        })
+    }
+
+    /// The type of the result over input of the type that [`input_type`](AggregateKind::input_type) gave.
+    ///
+    /// # Errors
+    /// When a user's aggregate does not take this type.
+    pub fn output_type(&self, input: Option<&DataType>) -> Result<DataType> {
+        let of_input = || input.cloned().unwrap_or(DataType::Null);
+        Ok(match self {
+            AggregateKind::Count | AggregateKind::NUnique | AggregateKind::ApproxNUnique => DataType::Int64,
+            AggregateKind::Mean
+            | AggregateKind::Std
+            | AggregateKind::Var
+            | AggregateKind::Quantile(_)
+            | AggregateKind::ApproxQuantile(_)
+            | AggregateKind::Median => DataType::Float64,
+            AggregateKind::Sum => match of_input() {
+                DataType::Decimal128(_, scale) => DataType::Decimal128(38, scale),
+                other => other,
+            },
+            AggregateKind::Min | AggregateKind::Max | AggregateKind::First | AggregateKind::Last => of_input(),
+            AggregateKind::Collect => DataType::new_list(of_input(), true),
+            AggregateKind::User(function) => function.return_type(&of_input())?,
+        })
+    }
+}
+
+/// The type without its ways of saving space: strings and binaries with 32-bit offsets, no dictionary.
+pub(crate) fn plain_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
+        DataType::Dictionary(_, values) => plain_type(values),
+        other => other.clone(),
+    }
+}
+
+/// An aggregate as a stage computes it: its input is a column that a stage before it has computed.
+#[derive(Clone, Debug)]
+pub struct AggregateSpec {
+    /// What is computed.
+    pub kind: AggregateKind,
+    /// The column of the stage's input, of type `input_type`. In a stage that merges partial results: the first of the
+    /// columns that [`partial_fields`](AggregateSpec::partial_fields) describes.
+    pub input: Option<usize>,
+    /// A boolean column: only rows for which it is true count. Always absent in a stage that merges partial results.
+    pub filter: Option<usize>,
+    /// The name of the resulting column.
+    pub name: String,
+    /// The type of the values that are aggregated.
+    pub input_type: Option<DataType>,
+    /// The type of the result.
+    pub output_type: DataType,
+}
+
+impl AggregateSpec {
+    /// The resulting column.
+    pub fn field(&self) -> Field {
+        Field::new(&self.name, self.output_type.clone(), true)
+    }
+
+    /// The columns in which a partial result travels; empty if the aggregate cannot be merged.
+    pub fn partial_fields(&self) -> Vec<Field> {
+        let field = |part: &str, data_type: DataType| Field::new(format!("{}:{part}", self.name), data_type, true);
+        match &self.kind {
+            AggregateKind::Count => vec![field("n", DataType::Int64)],
+            AggregateKind::Sum => vec![field("sum", self.output_type.clone())],
+            AggregateKind::Mean => vec![field("sum", DataType::Float64), field("n", DataType::Int64)],
+            AggregateKind::Min | AggregateKind::Max => vec![field("value", self.output_type.clone())],
+            AggregateKind::Std | AggregateKind::Var => vec![
+                field("n", DataType::Int64),
+                field("mean", DataType::Float64),
+                field("m2", DataType::Float64),
+            ],
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for AggregateSpec {
+    /// Writes what must stay the same for state to be usable: name, kind and type.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.kind.name())?;
+        if let AggregateKind::Quantile(q) | AggregateKind::ApproxQuantile(q) = &self.kind {
+            write!(f, "[{q}]")?;
+        }
+        match &self.input_type {
+            Some(input) => write!(f, "({})", type_name(input))?,
+            None => f.write_str("()")?,
+        }
+        if self.filter.is_some() { f.write_str(".filter") } else { Ok(()) }
+    }
+}
+
+/// The unit of a timestamp type.
+pub(crate) fn timestamp_unit(data_type: &DataType) -> Option<TimeUnit> {
+    match data_type {
+        DataType::Timestamp(unit, _) => Some(*unit),
+        _ => None,
+    }
+}

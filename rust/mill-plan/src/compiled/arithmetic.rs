@@ -1,0 +1,262 @@
+//! Arithmetic: which types meet, what comes out, and which loop computes it.
+//!
+//! | left, right | result |
+//! | --- | --- |
+//! | integers | their common type, checked; `/` gives float64 |
+//! | floats | their common type |
+//! | decimals | decimals, as wide as it takes |
+//! | timestamp - timestamp, date - date | duration |
+//! | timestamp or date ± duration | timestamp or date |
+//! | duration ± duration, duration * or / number | duration |
+//! | duration / duration | float64 |
+//! | string + string | string |
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, new_empty_array};
+use arrow::compute::kernels::numeric;
+use arrow::compute::cast_with_options;
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
+use mill_protocol::{Error, Result};
+
+use super::Kernel;
+use super::bind::{Typed, meet};
+use super::numbers;
+use super::value::{One, STRICT, Value, failed};
+use crate::expr::BinaryOp;
+use crate::types::{finer, is_decimal, is_number, is_string, is_temporal, supertype};
+
+/// Binds an arithmetic operator.
+pub(crate) fn bind(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Result<Typed> {
+    let (l, r) = (left.data_type.clone(), right.data_type.clone());
+    let is_plain = |t: &DataType| is_number(t) || matches!(t, DataType::Boolean | DataType::Null);
+    if is_plain(&l) && is_plain(&r) {
+        return of_numbers(op, left, right, text);
+    }
+    if is_temporal(&l) || is_temporal(&r) {
+        return of_times(op, left, right, text);
+    }
+    let is_decimal_or_plain = |t: &DataType| is_decimal(t) || is_plain(t);
+    if is_decimal_or_plain(&l) && is_decimal_or_plain(&r) {
+        return of_decimals(op, left, right, text);
+    }
+    if op == BinaryOp::Add && (is_string(&l) || is_string(&r)) && meet(&left, &right).is_some_and(|t| is_string(&t)) {
+        return concat(left, right, text);
+    }
+    Err(refused(op, &left, &right))
+}
+
+fn refused(op: BinaryOp, left: &Typed, right: &Typed) -> Error {
+    let is_mixed = is_string(&left.data_type) != is_string(&right.data_type);
+    let hint = if is_mixed { "; cast one of them, as in .cast(float)" } else { "" };
+    Error::schema(format!("{} does not work between {} and {}{hint}", op.symbol(), left.describe(), right.describe()))
+}
+
+fn of_numbers(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Result<Typed> {
+    let mut met = meet(&left, &right).ok_or_else(|| refused(op, &left, &right))?;
+    if matches!(met, DataType::Boolean | DataType::Null) {
+        met = DataType::Int64;
+    }
+    if op == BinaryOp::Div && met != DataType::Float32 {
+        met = DataType::Float64;
+    }
+    if met == DataType::Float16 {
+        met = DataType::Float32;
+    }
+    let args = vec![left.coerce(&met)?, right.coerce(&met)?];
+    let kernel: Kernel = if met.is_integer() {
+        Arc::new(move |args, rows| numbers::integers(op, &args[0], &args[1], rows))
+    } else {
+        match op {
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div => {
+                Arc::new(move |args, _| of_arrow(op, &args[0], &args[1]))
+            }
+            _ => Arc::new(move |args, rows| numbers::floats(op, &args[0], &args[1], rows)),
+        }
+    };
+    Typed::call(kernel, args, met, text)
+}
+
+/// `&`, `|` and `^` of integers, bit by bit.
+pub(super) fn bitwise(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Result<Typed> {
+    let met = meet(&left, &right).filter(DataType::is_integer).ok_or_else(|| refused(op, &left, &right))?;
+    let args = vec![left.coerce(&met)?, right.coerce(&met)?];
+    let kernel: Kernel = Arc::new(move |args, rows| numbers::integers(op, &args[0], &args[1], rows));
+    Typed::call(kernel, args, met, text)
+}
+
+/// `-x`.
+pub(super) fn negate(input: Typed, text: &Arc<str>) -> Result<Typed> {
+    let data_type = match &input.data_type {
+        DataType::Null => DataType::Int64,
+        t if t.is_signed_integer() || t.is_floating() || is_decimal(t) || matches!(t, DataType::Duration(_)) => t.clone(),
+        t if t.is_unsigned_integer() => {
+            return Err(Error::schema(format!(
+                "- needs a signed type, found {}; cast it first, as in .cast(int)",
+                input.describe()
+            )));
+        }
+        _ => return Err(Error::schema(format!("- needs a number, found {}", input.describe()))),
+    };
+    let kernel: Kernel = Arc::new(|args, _| args[0].map(|array| numeric::neg(array).map_err(failed)));
+    let args = vec![input.coerce(&data_type)?];
+    Typed::call(kernel, args, data_type, text)
+}
+
+/// An operation that Arrow has a kernel for.
+fn of_arrow(op: BinaryOp, left: &Value, right: &Value) -> Result<Value> {
+    let (l, r) = (left.datum(), right.datum());
+    let result = match op {
+        BinaryOp::Add => numeric::add(l, r),
+        BinaryOp::Sub => numeric::sub(l, r),
+        BinaryOp::Mul => numeric::mul(l, r),
+        _ => numeric::div(l, r),
+    }
+    .map_err(failed)?;
+    Ok(if left.is_array() || right.is_array() { Value::Array(result) } else { Value::Scalar(One::new(result)) })
+}
+
+fn of_decimals(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Result<Typed> {
+    if left.data_type.is_floating() || right.data_type.is_floating() {
+        let (left, right) = (left.coerce(&DataType::Float64)?, right.coerce(&DataType::Float64)?);
+        return of_numbers(op, left, right, text);
+    }
+    if !matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div) {
+        return Err(Error::schema(format!(
+            "{} does not work on decimals ({}); cast to float, as in .cast(float)",
+            op.symbol(),
+            left.describe()
+        )));
+    }
+    let decimal = |side: Typed| match &side.data_type {
+        t if is_decimal(t) => match t {
+            DataType::Decimal128(..) => Ok(side),
+            DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal256(p, s) => {
+                let (p, s) = ((*p).min(38), *s);
+                side.coerce(&DataType::Decimal128(p, s))
+            }
+            _ => Ok(side),
+        },
+        t => {
+            // As many digits as the integer type can have.
+            let digits = match t {
+                DataType::Int8 | DataType::UInt8 | DataType::Boolean | DataType::Null => 3,
+                DataType::Int16 | DataType::UInt16 => 5,
+                DataType::Int32 | DataType::UInt32 => 10,
+                _ => 20,
+            };
+            side.coerce(&DataType::Decimal128(digits, 0))
+        }
+    };
+    let args = vec![decimal(left)?, decimal(right)?];
+    let empty = |side: &Typed| Value::Array(new_empty_array(&side.data_type));
+    let data_type = of_arrow(op, &empty(&args[0]), &empty(&args[1]))?.data_type().clone();
+    let kernel: Kernel = Arc::new(move |args, _| of_arrow(op, &args[0], &args[1]));
+    Typed::call(kernel, args, data_type, text)
+}
+
+fn of_times(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Result<Typed> {
+    use DataType::{Date32, Date64, Duration, Timestamp};
+    let us = TimeUnit::Microsecond;
+    let plain: Kernel = Arc::new(move |args, _| of_arrow(op, &args[0], &args[1]));
+    // A null takes the type that makes sense.
+    let (left, right) = match (&left.data_type, &right.data_type) {
+        (DataType::Null, other) => {
+            let to = if op == BinaryOp::Add && !matches!(other, Duration(_)) { Duration(us) } else { other.clone() };
+            (left.coerce(&to)?, right)
+        }
+        (other, DataType::Null) => {
+            let to = if matches!(other, Duration(_)) && matches!(op, BinaryOp::Mul | BinaryOp::Div) {
+                DataType::Int64
+            } else {
+                Duration(us)
+            };
+            let to = to.clone();
+            (left, right.coerce(&to)?)
+        }
+        _ => (left, right),
+    };
+    match (op, left.data_type.clone(), right.data_type.clone()) {
+        (BinaryOp::Sub, Timestamp(..) | Date32 | Date64, Timestamp(..) | Date32 | Date64) => {
+            let both_dates = !matches!(left.data_type, Timestamp(..)) && !matches!(right.data_type, Timestamp(..));
+            let met = if both_dates { Some(Timestamp(us, None)) } else { meet(&left, &right) };
+            let Some(met @ Timestamp(unit, _)) = met else { return Err(refused(op, &left, &right)) };
+            let args = vec![left.coerce(&met)?, right.coerce(&met)?];
+            Typed::call(plain, args, Duration(unit), text)
+        }
+        (BinaryOp::Add | BinaryOp::Sub, Timestamp(unit, zone), Duration(other)) => {
+            let unit = moved_unit(unit, other, &right);
+            let args = vec![left.coerce(&Timestamp(unit, zone.clone()))?, right.coerce(&Duration(unit))?];
+            Typed::call(plain, args, Timestamp(unit, zone), text)
+        }
+        (BinaryOp::Add | BinaryOp::Sub, Date32 | Date64, Duration(_)) => {
+            let args = vec![left.coerce(&Timestamp(us, None))?, right.coerce(&Duration(us))?];
+            let kernel: Kernel = Arc::new(move |args, _| {
+                of_arrow(op, &args[0], &args[1])?
+                    .map(|array| cast_with_options(array, &Date32, &STRICT).map_err(failed))
+            });
+            Typed::call(kernel, args, Date32, text)
+        }
+        (BinaryOp::Add, Duration(_), Timestamp(..) | Date32 | Date64) => of_times(op, right, left, text),
+        (BinaryOp::Add | BinaryOp::Sub, Duration(a), Duration(b)) => {
+            let met = meet(&left, &right).unwrap_or(Duration(finer(a, b)));
+            let args = vec![left.coerce(&met)?, right.coerce(&met)?];
+            Typed::call(plain, args, met, text)
+        }
+        (BinaryOp::Mul, Duration(_), number) if is_number(&number) => scaled(op, left, right, text),
+        (BinaryOp::Mul, number, Duration(_)) if is_number(&number) => scaled(op, right, left, text),
+        (BinaryOp::Div, Duration(_), number) if is_number(&number) => scaled(op, left, right, text),
+        (BinaryOp::Div, Duration(a), Duration(b)) => {
+            let met = supertype(&Duration(a), &Duration(b)).unwrap_or(Duration(a));
+            let as_number = |side: Typed| side.coerce(&met)?.coerce(&DataType::Int64)?.coerce(&DataType::Float64);
+            let args = vec![as_number(left)?, as_number(right)?];
+            Typed::call(plain, args, DataType::Float64, text)
+        }
+        _ => Err(refused(op, &left, &right)),
+    }
+}
+
+/// The unit of a time moved by a duration: that of the time, unless the duration needs a finer one.
+fn moved_unit(time: TimeUnit, duration: TimeUnit, by: &Typed) -> TimeUnit {
+    let fits = by.is_literal
+        && by.constant.as_ref().is_some_and(|value| {
+            let back = value.cast_to(&DataType::Duration(time)).and_then(|v| v.cast_to(&value.data_type()));
+            back.is_ok_and(|back| back == *value)
+        });
+    if fits { time } else { finer(time, duration) }
+}
+
+/// A duration times or divided by a number.
+fn scaled(op: BinaryOp, duration: Typed, number: Typed, text: &Arc<str>) -> Result<Typed> {
+    let data_type = duration.data_type.clone();
+    let is_whole = op == BinaryOp::Mul && number.data_type.is_integer();
+    let to = if is_whole { DataType::Int64 } else { DataType::Float64 };
+    let args = vec![duration.coerce(&DataType::Int64)?.coerce(&to)?, number.coerce(&to)?];
+    let result = data_type.clone();
+    let kernel: Kernel = Arc::new(move |args, rows| {
+        let product = if is_whole {
+            numbers::integers(op, &args[0], &args[1], rows)?
+        } else if op == BinaryOp::Mul {
+            numbers::each::<Float64Type, Int64Type>(&args[0], &args[1], rows, |a, b| (a * b) as i64)
+        } else {
+            numbers::each::<Float64Type, Int64Type>(&args[0], &args[1], rows, |a, b| (a / b) as i64)
+        };
+        product.map(|array| cast_with_options(array, &result, &STRICT).map_err(failed))
+    });
+    Typed::call(kernel, args, data_type, text)
+}
+
+fn concat(left: Typed, right: Typed, text: &Arc<str>) -> Result<Typed> {
+    let args = vec![left.coerce(&DataType::Utf8)?, right.coerce(&DataType::Utf8)?];
+    let kernel: Kernel = Arc::new(|args, rows| {
+        let (l, r): (ArrayRef, ArrayRef) = (args[0].clone().into_array(rows)?, args[1].clone().into_array(rows)?);
+        Ok(Value::Array(arrow_concat(&l, &r)?))
+    });
+    Typed::call(kernel, args, DataType::Utf8, text)
+}
+
+fn arrow_concat(l: &ArrayRef, r: &ArrayRef) -> Result<ArrayRef> {
+    use arrow::array::AsArray;
+    let joined = arrow::compute::kernels::concat_elements::concat_elements_utf8(l.as_string::<i32>(), r.as_string::<i32>()).map_err(failed)?;
+    Ok(Arc::new(joined))
+}

@@ -1,0 +1,146 @@
+//! User code as the engine sees it: batches in, batches out.
+//!
+//! The engine knows nothing of Python or any other language a function is written in. Whoever binds a language puts its
+//! functions behind these traits; a function that works record by record loops inside its own [`BatchFunction::call`].
+
+use std::fmt::Debug;
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::datatypes::DataType;
+use datafusion_common::ScalarValue;
+use mill_protocol::{Rejected, Result};
+
+/// On which rung of the ladder a user's function stands, fastest first; `explain()` shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rung {
+    /// Runs inside the engine.
+    Native,
+    /// Compiled machine code, called without the interpreter.
+    Compiled,
+    /// One call of the interpreter a batch.
+    #[default]
+    Batch,
+    /// One call of the interpreter a record.
+    Record,
+}
+
+impl Rung {
+    /// The word `explain()` uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rung::Native => "native",
+            Rung::Compiled => "compiled",
+            Rung::Batch => "batch",
+            Rung::Record => "record",
+        }
+    }
+}
+
+/// A user's function of columns, usable inside expressions.
+pub trait ColumnFunction: Send + Sync + Debug {
+    /// What it is called in messages and default column names.
+    fn name(&self) -> String;
+
+    /// The type it gives for arguments of these types.
+    ///
+    /// # Errors
+    /// When it does not take such arguments.
+    fn return_type(&self, args: &[DataType]) -> Result<DataType>;
+
+    /// Computes one value a row.
+    ///
+    /// # Errors
+    /// When the user's code fails.
+    fn call(&self, args: &[ArrayRef], rows: usize) -> Result<ArrayRef>;
+
+    /// How it is run, for `explain()`.
+    fn rung(&self) -> Rung {
+        Rung::Batch
+    }
+}
+
+/// A user's function of whole records: `map`, `flat_map`, `filter`, `map_batches`, `inspect`.
+pub trait BatchFunction: Send + Sync + Debug {
+    /// What it is called in messages.
+    fn name(&self) -> String;
+
+    /// Turns a batch into another one.
+    ///
+    /// # Errors
+    /// When the user's code fails as a whole; records that fail one by one are given as [`UserOutput::rejected`].
+    fn call(&self, batch: &RecordBatch) -> Result<UserOutput>;
+
+    /// How it is run, for `explain()`.
+    fn rung(&self) -> Rung {
+        Rung::Batch
+    }
+}
+
+/// What a [`BatchFunction`] made of a batch.
+#[derive(Debug)]
+pub struct UserOutput {
+    /// The resulting records.
+    pub data: RecordBatch,
+    /// Which input each of them stems from.
+    pub origin: Origin,
+    /// Records that failed.
+    pub rejected: Vec<Rejected>,
+}
+
+/// Which input row each output row stems from; what carries event time through a user's function.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Row `i` stems from row `i`.
+    Same,
+    /// Row `i` stems from row `rows[i]`.
+    Rows(UInt32Array),
+    /// Nobody knows: the records have no event time any more.
+    Unknown,
+}
+
+/// A user's fold over the records of one key.
+pub trait ReduceFunction: Send + Sync + Debug {
+    /// What it is called in messages.
+    fn name(&self) -> String;
+
+    /// Folds records of one key, in order, into what was folded before: one row, or nothing yet.
+    ///
+    /// # Errors
+    /// When the user's code fails.
+    fn reduce(&self, accumulator: Option<&RecordBatch>, rows: &RecordBatch) -> Result<RecordBatch>;
+
+    /// How it is run, for `explain()`.
+    fn rung(&self) -> Rung {
+        Rung::Record
+    }
+}
+
+/// A user's aggregate, whose state between calls is bytes that the engine keeps, checkpoints and merges.
+pub trait AggregateFunction: Send + Sync + Debug {
+    /// What it is called in messages and default column names.
+    fn name(&self) -> String;
+
+    /// The type of the result for input of this type.
+    ///
+    /// # Errors
+    /// When it does not take such input.
+    fn return_type(&self, input: &DataType) -> Result<DataType>;
+
+    /// Takes values of one key into the state.
+    ///
+    /// # Errors
+    /// When the user's code fails.
+    fn update(&self, state: Option<&[u8]>, values: &ArrayRef) -> Result<Vec<u8>>;
+
+    /// Unites two states of one key.
+    ///
+    /// # Errors
+    /// When the user's code fails.
+    fn merge(&self, a: &[u8], b: &[u8]) -> Result<Vec<u8>>;
+
+    /// The result of a state.
+    ///
+    /// # Errors
+    /// When the user's code fails.
+    fn finish(&self, state: Option<&[u8]>) -> Result<ScalarValue>;
+}

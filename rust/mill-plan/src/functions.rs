@@ -1,0 +1,98 @@
+//! The built-in functions, under Polars' names.
+//!
+//! A function is a row of a table: its name, how many arguments it takes, and how it is bound, that is checked against the
+//! types of its arguments and turned into a kernel. Kernels are Arrow's or DataFusion's where these do what Polars does,
+//! and small loops of our own where they don't.
+
+mod math;
+
+use std::sync::{Arc, OnceLock};
+
+use mill_protocol::{Error, Result};
+
+use crate::compiled::bind::Typed;
+use crate::suggest::nearest;
+
+/// A built-in function.
+pub(crate) struct Function {
+    /// Polars' name, with its namespace.
+    pub(crate) name: &'static str,
+    /// The least and the largest number of arguments, with the column it is called on.
+    pub(crate) args: (usize, usize),
+    /// Checks the arguments and chooses the kernel.
+    pub(crate) bind: Binder,
+    /// Whether it is called as `name(a, b)` and not as `a.name(b)`.
+    pub(crate) is_free: bool,
+}
+
+type Binder = fn(&str, Vec<Typed>, &Arc<str>) -> Result<Typed>;
+
+/// How many arguments a function of any number of columns takes.
+const ANY: usize = 1000;
+
+/// A function that is called on a column.
+const fn method(name: &'static str, least: usize, most: usize, bind: Binder) -> Function {
+    Function { name, args: (least, most), bind, is_free: false }
+}
+
+/// A function of several columns.
+const fn free(name: &'static str, least: usize, most: usize, bind: Binder) -> Function {
+    Function { name, args: (least, most), bind, is_free: true }
+}
+
+/// All functions.
+const TABLES: &[&[Function]] = &[math::FUNCTIONS];
+
+fn find(name: &str) -> Option<&'static Function> {
+    TABLES.iter().flat_map(|table| table.iter()).find(|function| function.name == name)
+}
+
+/// The names of all functions, sorted.
+pub(crate) fn names() -> &'static [&'static str] {
+    static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
+    NAMES.get_or_init(|| {
+        let mut names: Vec<_> = TABLES.iter().flat_map(|table| table.iter()).map(|function| function.name).collect();
+        names.sort_unstable();
+        names
+    })
+}
+
+/// Whether the function is called as `name(a, b)`.
+pub(crate) fn is_free(name: &str) -> bool {
+    find(name).is_some_and(|function| function.is_free)
+}
+
+/// Checks that there is such a function and that it takes so many arguments.
+pub(crate) fn check_call(name: &str, args: usize) -> Result<()> {
+    let Some(function) = find(name) else {
+        let near = nearest(name, names().iter().copied());
+        let hint = match near.as_slice() {
+            [] => "Expr::functions() lists them".to_owned(),
+            near => format!("did you mean {}?", near.iter().map(|n| format!("{n:?}")).collect::<Vec<_>>().join(" or ")),
+        };
+        return Err(Error::plan(format!("function {name:?} does not exist; {hint}")));
+    };
+    let (least, most) = function.args;
+    if args < least || args > most {
+        // The column it is called on does not count for the user.
+        let own = usize::from(!function.is_free);
+        let wanted = match (least.saturating_sub(own), most.saturating_sub(own)) {
+            (a, b) if a == b => format!("{a}"),
+            (a, b) if b >= ANY - 1 => format!("at least {a}"),
+            (a, b) => format!("{a} to {b}"),
+        };
+        return Err(Error::plan(format!("{name}() takes {wanted} arguments, found {}", args.saturating_sub(own))));
+    }
+    Ok(())
+}
+
+/// Binds a call to its arguments.
+pub(crate) fn bind(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    check_call(name, args.len())?;
+    match find(name) {
+        Some(function) => (function.bind)(name, args, text),
+        None => Err(Error::internal(format!("function {name:?} has gone"))),
+    }
+}
+
+pub(crate) use self::math::random;

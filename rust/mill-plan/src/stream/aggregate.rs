@@ -1,0 +1,186 @@
+//! What `agg(...)` is made of: columns computed before, aggregates over them, expressions over the results.
+//!
+//! ```text
+//!   (col("x") * 2).sum() / count()      inputs:  col("x") * 2 as __0
+//!                                       specs:   __agg0 = sum(__0), __agg1 = count()
+//!                                       post:    col("__agg0") / col("__agg1")
+//! ```
+
+use std::collections::HashMap;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use mill_protocol::{Error, Result};
+
+use super::checks::column_index;
+use crate::aggregate::{AggregateCall, AggregateSpec, plain_type};
+use crate::compiled::CompiledExpr;
+use crate::expr::Expr;
+use crate::types::type_name;
+
+/// The parts of `agg(...)`.
+#[derive(Clone, Debug)]
+pub(crate) struct AggregateParts {
+    /// Columns to be computed first: the keys, then what the aggregates need. All have different names.
+    pub(crate) inputs: Vec<Expr>,
+    /// How many of the inputs are keys.
+    pub(crate) keys: usize,
+    /// The aggregates; their columns are places in `inputs`.
+    pub(crate) specs: Vec<AggregateSpec>,
+    /// One expression a result over the columns of the specs, unless the specs are the results.
+    pub(crate) post: Option<Vec<Expr>>,
+}
+
+impl AggregateParts {
+    /// Takes the expressions apart and checks them.
+    pub(crate) fn new(schema: &SchemaRef, keys: &[String], exprs: &[Expr]) -> Result<AggregateParts> {
+        if exprs.is_empty() {
+            return Err(Error::plan("agg() needs at least one aggregate, such as n=count()"));
+        }
+        let mut parts = AggregateParts { inputs: Vec::new(), keys: keys.len(), specs: Vec::new(), post: None };
+        for key in keys {
+            let data_type = schema.field(column_index(schema, key)?).data_type();
+            let column = Expr::column(key);
+            let plain = plain_type(data_type);
+            parts.inputs.push(match plain == *data_type {
+                true => column,
+                false => column.cast(plain, true).alias(key),
+            });
+        }
+        let mut places = HashMap::new();
+        let mut post = Vec::with_capacity(exprs.len());
+        let mut is_plain = true;
+        for expr in exprs {
+            check_shape(expr, expr)?;
+            let name = expr.output_name();
+            if let Expr::Aggregate(call) = expr.without_alias() {
+                parts.add(schema, call, name.clone(), &mut places)?;
+                post.push(Expr::column(name));
+                continue;
+            }
+            is_plain = false;
+            let mut failure = None;
+            let rewritten = expr.rewrite(&mut |part| match part {
+                Expr::Aggregate(call) => {
+                    let name = format!("__agg{}", parts.specs.len());
+                    if let Err(error) = parts.add(schema, call, name.clone(), &mut places) {
+                        failure = Some(error);
+                    }
+                    Some(Expr::Column(name))
+                }
+                _ => None,
+            });
+            if let Some(error) = failure {
+                return Err(error);
+            }
+            post.push(rewritten.alias(name));
+        }
+        if !is_plain {
+            parts.post = Some(post);
+        }
+        Ok(parts)
+    }
+
+    /// The columns of the results, without keys.
+    pub(crate) fn output_fields(&self) -> Result<Vec<Field>> {
+        let fields: Vec<Field> = self.specs.iter().map(AggregateSpec::field).collect();
+        match &self.post {
+            None => Ok(fields),
+            Some(post) => {
+                let schema = Schema::new(fields);
+                post.iter().map(|expr| Ok(CompiledExpr::new(expr, &schema)?.field().clone())).collect()
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        schema: &Schema,
+        call: &AggregateCall,
+        name: String,
+        places: &mut HashMap<String, usize>,
+    ) -> Result<()> {
+        let mut input_type = None;
+        let mut input = None;
+        if let Some(expr) = &call.input {
+            let found = expr.data_type(schema)?;
+            let wanted = call.kind.input_type(&found).map_err(|error| {
+                Error::new(error.kind(), format!("{} (in {call})", error.message()))
+            })?;
+            let cast = (wanted != found).then(|| expr.without_alias().clone().cast(wanted.clone(), true));
+            input = Some(self.place(cast.as_ref().unwrap_or(expr.without_alias()), places));
+            input_type = Some(wanted);
+        } else if !matches!(call.kind, crate::aggregate::AggregateKind::Count) {
+            return Err(Error::plan(format!("{}() needs a column: col(\"…\").{}()", call.kind.name(), call.kind.name())));
+        }
+        if let crate::aggregate::AggregateKind::Quantile(q) | crate::aggregate::AggregateKind::ApproxQuantile(q) = call.kind
+            && !(0.0..=1.0).contains(&q)
+        {
+            return Err(Error::plan(format!("a quantile lies between 0 and 1, found {q}")));
+        }
+        let filter = match &call.filter {
+            None => None,
+            Some(expr) => match expr.data_type(schema)? {
+                DataType::Boolean => Some(self.place(expr.without_alias(), places)),
+                other => {
+                    return Err(Error::schema(format!(
+                        "filter() of an aggregate needs a boolean expression; {expr} is {}",
+                        type_name(&other)
+                    )));
+                }
+            },
+        };
+        let output_type = call.kind.output_type(input_type.as_ref())?;
+        self.specs.push(AggregateSpec { kind: call.kind.clone(), input, filter, name, input_type, output_type });
+        Ok(())
+    }
+
+    /// The place of an expression among the inputs; equal expressions are computed once.
+    fn place(&mut self, expr: &Expr, places: &mut HashMap<String, usize>) -> usize {
+        // Two different user functions may look alike in print, so they are never shared.
+        let text = expr.to_string();
+        let is_shareable = !expr.any(&|part| matches!(part, Expr::User { .. }));
+        if let Some(&place) = places.get(&text).filter(|_| is_shareable) {
+            return place;
+        }
+        let key = self.inputs[..self.keys].iter().position(|key| match (key, expr) {
+            (Expr::Column(a), Expr::Column(b)) => a == b,
+            _ => false,
+        });
+        let place = key.unwrap_or_else(|| {
+            self.inputs.push(expr.clone().alias(format!("__{}", self.inputs.len())));
+            self.inputs.len() - 1
+        });
+        places.insert(text, place);
+        place
+    }
+}
+
+/// Refuses columns outside of aggregates, and aggregates within aggregates.
+fn check_shape(expr: &Expr, whole: &Expr) -> Result<()> {
+    match expr {
+        Expr::Column(name) => Err(Error::plan(format!(
+            "agg() takes aggregates, and in {whole} the column {name:?} stands outside of one; use col({name:?}).first(), \
+             .sum(), .max() …, or add it to key_by()"
+        ))),
+        Expr::Aggregate(call) => {
+            let is_aggregate = |part: &Expr| matches!(part, Expr::Aggregate(_));
+            let parts = call.input.iter().chain(&call.filter);
+            match parts.into_iter().any(|part| part.any(&is_aggregate)) {
+                true => Err(Error::plan(format!("{whole} has an aggregate within an aggregate; use two key_by().agg() steps"))),
+                false => Ok(()),
+            }
+        }
+        Expr::Literal(_) if std::ptr::eq(expr, whole) => {
+            Err(Error::plan(format!("agg() takes aggregates, and {whole} is a constant")))
+        }
+        _ => {
+            let mut result = Ok(());
+            expr.for_each_child(&mut |child| {
+                if result.is_ok() {
+                    result = check_shape(child, whole);
+                }
+            });
+            result
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Checks that several steps share.
+
+use std::collections::HashSet;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use mill_protocol::{Error, Result};
+
+use super::Stream;
+use crate::suggest::unknown_column;
+use crate::types::{is_object, type_name};
+
+/// The place of a column.
+pub(crate) fn column_index(schema: &Schema, name: &str) -> Result<usize> {
+    schema.index_of(name).map_err(|_| unknown_column(name, schema))
+}
+
+/// Marks an error as of this step.
+pub(super) fn in_step(verb: &'static str) -> impl Fn(Error) -> Error {
+    move |error| error.in_step(verb)
+}
+
+/// Refuses two columns with one name.
+pub(super) fn check_unique(names: impl IntoIterator<Item = String>, verb: &str) -> Result<()> {
+    let mut seen = HashSet::new();
+    for name in names {
+        if seen.contains(&name) {
+            return Err(Error::plan(format!(
+                "{verb}() gives two columns the name {name:?}; name one of them otherwise with .alias(\"…\") or a keyword"
+            )));
+        }
+        seen.insert(name);
+    }
+    Ok(())
+}
+
+/// Refuses an updating stream.
+pub(super) fn append_only(stream: &Stream, verb: &str) -> Result<()> {
+    match stream.is_updating() {
+        None => Ok(()),
+        Some(keys) => Err(Error::plan(format!(
+            "{verb}() does not take an updating stream, in which the latest row a key of ({}) counts; use emit=\"end\" \
+             on bounded input, or put {verb}() before key_by(); select, with_columns, filter, drop, rename, cast, \
+             inspect, name and sinks with a key take it",
+            keys.join(", ")
+        ))),
+    }
+}
+
+/// Refuses a column that cannot be a key.
+pub(super) fn check_hashable(field: &Field) -> Result<()> {
+    if is_object(field) {
+        return Err(Error::schema(format!(
+            "column {:?} cannot be a key: it holds Python objects; take a column of a plain type out of it first",
+            field.name()
+        )));
+    }
+    match field.data_type() {
+        DataType::List(_)
+        | DataType::LargeList(_)
+        | DataType::FixedSizeList(..)
+        | DataType::ListView(_)
+        | DataType::LargeListView(_)
+        | DataType::Map(..)
+        | DataType::Union(..) => Err(Error::schema(format!(
+            "column {:?} cannot be a key: it is {}; use explode(), or .list.join(\",\") for a string",
+            field.name(),
+            type_name(field.data_type())
+        ))),
+        DataType::Struct(fields) => fields.iter().try_for_each(|field| check_hashable(field)),
+        _ => Ok(()),
+    }
+}
