@@ -75,7 +75,7 @@ pub struct Transcript {
     pub rejected: Vec<String>,
     /// How many records were counted as late.
     pub late: u64,
-    /// The last watermark of the operator's own making.
+    /// The greatest watermark of the operator's own making.
     pub watermark: Option<i64>,
 }
 
@@ -135,7 +135,7 @@ fn transcript(make: &dyn Fn() -> Box<dyn Operator>, inputs: &[Input], compare: &
         epoch: 0,
         blocks: Vec::new(),
         splits: None,
-        watermarks: Vec::new(),
+        watermark: None,
         rows: Vec::new(),
         transcript: Transcript::default(),
     };
@@ -156,7 +156,8 @@ struct Run<'a> {
     /// Every block since the beginning, as a chain of incremental checkpoints holds them.
     blocks: Vec<RestoredBlock>,
     splits: Option<Vec<SplitId>>,
-    watermarks: Vec<i64>,
+    /// The last watermark of this instance. One that takes up from a checkpoint may say again what was said before.
+    watermark: Option<i64>,
     rows: Vec<Row>,
     transcript: Transcript,
 }
@@ -261,6 +262,7 @@ impl Run<'_> {
         // The former instance goes first, as after a crash: nothing may be shared between the two.
         drop(snapshot);
         self.operator = (self.make)();
+        self.watermark = None;
         self.operator.restore(&restored).unwrap_or_else(|error| panic!("{:?}: restore: {error}", self.mode));
         if let Some(splits) = &self.splits {
             let told = self.operator.on_splits(splits, &mut self.out);
@@ -272,7 +274,11 @@ impl Run<'_> {
         while let Some(emission) = self.out.pop() {
             match emission {
                 Emission::Batch(port, batch) => render(port, &batch, &mut self.rows),
-                Emission::Watermark(at) => self.watermarks.push(at.0),
+                Emission::Watermark(at) => {
+                    assert!(self.watermark <= Some(at.0), "{:?}: {at:?} goes back behind {:?}", self.mode, self.watermark);
+                    self.watermark = Some(at.0);
+                    self.transcript.watermark = self.transcript.watermark.max(self.watermark);
+                }
                 Emission::Idle => {}
             }
         }
@@ -282,8 +288,6 @@ impl Run<'_> {
     }
 
     fn finish(mut self, compare: &Compare) -> Transcript {
-        assert!(self.watermarks.is_sorted(), "{:?}: watermarks go back: {:?}", self.mode, self.watermarks);
-        self.transcript.watermark = self.watermarks.last().copied();
         self.transcript.rows = match compare {
             Compare::Ordered => {
                 // Frames that go to two ports interleave as they are cut; the order within a port is what counts.

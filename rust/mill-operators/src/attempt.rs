@@ -1,0 +1,39 @@
+//! Finding the records that fail.
+//!
+//! Kernels work on whole batches, and one bad value fails the batch. The batch is then tried again in halves, until each
+//! record that fails stands alone: it is rejected with its text, and all others are processed, in order. A batch without
+//! a failure costs nothing extra; `k` failures among `n` records cost about `k log n` more calls.
+
+use std::sync::Arc;
+
+use mill_protocol::{Batch, ErrorKind, Outbox, Rejected, Result};
+
+use crate::record::record_text;
+
+/// Processes the records by `work`, which emits nothing before it fails; rejects those for which it fails.
+///
+/// # Errors
+/// When `work` fails for a reason that lies in no single record.
+pub(crate) fn attempt(
+    batch: Batch,
+    out: &mut Outbox,
+    work: &mut dyn FnMut(Batch, &mut Outbox) -> Result<()>,
+) -> Result<()> {
+    // A slice shares its columns, so keeping the batch for a second try copies nothing.
+    let mut error = match work(batch.clone(), out) {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    if !matches!(error.kind(), ErrorKind::Data | ErrorKind::UserFunction) {
+        return Err(error);
+    }
+    let rows = batch.rows();
+    if rows <= 1 {
+        let mut rejected = Rejected::new(error.message(), if rows == 1 { record_text(batch.data(), 0) } else { String::new() });
+        rejected.cause = error.take_source().map(Arc::from);
+        out.reject(rejected);
+        return Ok(());
+    }
+    attempt(batch.slice(0, rows / 2), out, work)?;
+    attempt(batch.slice(rows / 2, rows - rows / 2), out, work)
+}

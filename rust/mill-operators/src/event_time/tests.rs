@@ -1,0 +1,169 @@
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Date32Array, TimestampMicrosecondArray, TimestampMillisecondArray, TimestampSecondArray};
+use mill_protocol::Emission;
+use mill_protocol::testkit::{Compare, Input, batch, check};
+
+use super::*;
+use crate::fixture::context;
+
+const A: SplitId = SplitId(1);
+const B: SplitId = SplitId(2);
+
+fn strategy(disorder: i64, idleness: Option<i64>) -> WatermarkStrategy {
+    WatermarkStrategy { out_of_orderness_us: disorder, idleness_us: idleness }
+}
+
+fn event_time(strategy: WatermarkStrategy) -> Box<dyn Operator> {
+    let schema = records(A, &[]).schema();
+    Box::new(EventTime::new(0, strategy, &schema, &context()).expect("a time column"))
+}
+
+fn records(split: SplitId, times: &[Option<i64>]) -> Batch {
+    let times: ArrayRef = Arc::new(times.iter().copied().collect::<TimestampMicrosecondArray>());
+    batch(&[("at", times)]).with_split(split)
+}
+
+fn some(split: SplitId, times: &[i64]) -> Input {
+    Input::Batch(records(split, &times.iter().copied().map(Some).collect::<Vec<_>>()))
+}
+
+/// The watermarks that come out, and `None` for idleness.
+fn watermarks(operator: &mut dyn Operator, event: &Input) -> Vec<Option<i64>> {
+    let mut out = Outbox::default();
+    let _ = match event {
+        Input::Batch(batch) => operator.on_batch(batch.clone(), &mut out),
+        Input::Time(now) => operator.on_time(*now, &mut out),
+        Input::Splits(open) => operator.on_splits(open, &mut out).map(|()| Progress::Done),
+        other => panic!("{other:?} is not used here"),
+    }
+    .expect("times are good");
+    let mut given = Vec::new();
+    while let Some(emission) = out.pop() {
+        match emission {
+            Emission::Watermark(at) => given.push(Some(at.0)),
+            Emission::Idle => given.push(None),
+            Emission::Batch(..) => {}
+        }
+    }
+    given
+}
+
+#[test]
+fn records_behind_their_own_split_carry_its_watermark() {
+    let inputs = [
+        Input::Splits(vec![A, B]),
+        some(A, &[100, 90, 120, 109, 120]),
+        some(B, &[10, 5, 0, 40]),
+        some(A, &[110, 111, 300, 290, 289]),
+    ];
+    let given = check(|| event_time(strategy(10, None)), &inputs, &Compare::Ordered);
+    let behind: Vec<&str> =
+        given.rows.iter().filter(|row| row.contains("behind")).map(|row| row.split('@').next_back().expect("a time")).collect();
+    assert_eq!(behind, ["109 behind 110", "289 behind 290"]);
+    assert_eq!(given.rows.len(), 14);
+    assert_eq!(given.watermark, Some(i64::MAX));
+}
+
+#[test]
+fn a_batch_without_such_records_carries_nothing() {
+    let mut out = Outbox::default();
+    let mut operator = event_time(strategy(10, None));
+    let rows = records(A, &[Some(100), Some(90), Some(200), Some(195)]);
+    let _ = operator.on_batch(rows, &mut out).expect("times are good");
+    let Some(Emission::Batch(0, batch)) = out.pop() else { panic!("a batch comes out") };
+    assert!(batch.behind().is_none());
+    assert_eq!(batch.times().map(|times| times.to_vec()), Some(vec![100, 90, 200, 195]));
+}
+
+#[test]
+fn split_that_has_not_started_holds_the_watermark_back() {
+    let mut operator = event_time(strategy(10, None));
+    assert_eq!(watermarks(operator.as_mut(), &Input::Splits(vec![A, B])), []);
+    assert_eq!(watermarks(operator.as_mut(), &some(A, &[100])), []);
+    assert_eq!(watermarks(operator.as_mut(), &some(B, &[50])), [Some(40)]);
+    assert_eq!(watermarks(operator.as_mut(), &some(B, &[20])), []);
+    assert_eq!(watermarks(operator.as_mut(), &some(B, &[500])), [Some(90)]);
+    assert_eq!(watermarks(operator.as_mut(), &Input::Splits(vec![B])), [Some(490)]);
+    assert_eq!(watermarks(operator.as_mut(), &Input::Splits(vec![])), [None]);
+}
+
+#[test]
+fn idle_split_no_longer_holds_the_watermark_back() {
+    let mut operator = event_time(strategy(0, Some(1000)));
+    assert_eq!(watermarks(operator.as_mut(), &Input::Splits(vec![A, B])), []);
+    assert_eq!(operator.next_time(), Some(i64::MIN));
+    assert_eq!(watermarks(operator.as_mut(), &Input::Time(10_000)), []);
+    assert_eq!(watermarks(operator.as_mut(), &some(A, &[100])), []);
+    assert_eq!(watermarks(operator.as_mut(), &Input::Time(11_000)), [Some(100)]);
+    // It wakes up: time stands still, for it cannot go back.
+    assert_eq!(watermarks(operator.as_mut(), &some(B, &[50])), []);
+    assert_eq!(watermarks(operator.as_mut(), &some(A, &[200])), []);
+    assert_eq!(watermarks(operator.as_mut(), &Input::Time(12_000)), []);
+    assert_eq!(watermarks(operator.as_mut(), &Input::Time(13_000)), [None]);
+    assert_eq!(watermarks(operator.as_mut(), &Input::Time(14_000)), []);
+}
+
+#[test]
+fn record_without_a_time_is_rejected() {
+    let inputs = [Input::Batch(records(A, &[Some(1), None, Some(3)]))];
+    let given = check(|| event_time(strategy(0, None)), &inputs, &Compare::Ordered);
+    assert_eq!(given.rows.len(), 2);
+    assert_eq!(
+        given.rejected,
+        ["the event time in column \"at\" is null; filter such records out before event_time() | {\"at\": null}"]
+    );
+}
+
+#[test]
+fn every_unit_becomes_microseconds() {
+    let columns: [(ArrayRef, i64); 3] = [
+        (Arc::new(Date32Array::from(vec![2])), 172_800_000_000),
+        (Arc::new(TimestampMillisecondArray::from(vec![-3])), -3000),
+        (Arc::new(TimestampSecondArray::from(vec![4])), 4_000_000),
+    ];
+    for (column, expected) in columns {
+        let rows = batch(&[("at", column)]);
+        let mut out = Outbox::default();
+        let with_times = times::with_times(rows, 0, "at", &mut out).expect("a time column").expect("one record");
+        assert_eq!(with_times.times().map(|times| times.to_vec()), Some(vec![expected]));
+    }
+}
+
+#[test]
+fn time_beyond_sixty_four_bits_is_rejected() {
+    let column: ArrayRef = Arc::new(TimestampSecondArray::from(vec![Some(1), Some(i64::MAX / 10), None]));
+    assert_eq!(column.len(), 3);
+    let mut out = Outbox::default();
+    let kept = times::with_times(batch(&[("at", column)]), 0, "at", &mut out).expect("a time column");
+    assert_eq!(kept.map(|batch| batch.rows()), Some(1));
+    assert_eq!(out.take_rejected().len(), 2);
+}
+
+#[test]
+fn state_moves_to_another_parallelism() {
+    let known = |parts: &[Vec<u8>], index, parallelism| {
+        let parts: Vec<_> = parts.iter().cloned().map(Into::into).collect();
+        splits::Splits::decode(&parts, index, parallelism).expect("whole state")
+    };
+    let mut first = splits::Splits::default();
+    first.saw(A, 100);
+    first.saw(SplitId::NONE, 7);
+    let mut second = splits::Splits::default();
+    second.saw(B, 50);
+    second.saw(SplitId::NONE, 5);
+    let parts = [first.encode(0, 2), second.encode(1, 2)];
+    let mut one = known(&parts, 0, 1);
+    assert_eq!(one.latest_of(SplitId::NONE), Some(5));
+    one.open(&[A, B]);
+    assert_eq!(one.latest(), splits::Latest::Of(50));
+    assert_eq!(known(&parts, 0, 2).latest_of(SplitId::NONE), Some(7));
+}
+
+#[test]
+fn damaged_state_is_refused() {
+    for bytes in [vec![], vec![2; 9], vec![1; 10]] {
+        let error = splits::Splits::decode(&[bytes.into()], 0, 1).expect_err("damaged");
+        assert!(error.message().contains("damaged"), "{error}");
+    }
+}
