@@ -1,1 +1,35 @@
-//! Part of Millstream: see docs/ARCHITECTURE.md.
+//! Keyed state: chunked, copy-on-write tables of fixed-size rows.
+//!
+//! ```text
+//!   key columns ─ KeyEncoder ─► KeyBatch ─ StateTable::find_or_insert ─► Rows ─ kernels ─► changed rows
+//!                                             │                                                │
+//!   snapshot: Arc'd chunks + dirty marks  ◄───┘          scan ─► RowsRead ─ KeyDecoder ─► columns
+//!        │
+//!        └─► blocks (mill_frame::block), laid out on the writer's thread ─► restore, mapped and used in place
+//! ```
+//!
+//! An update touches one cache line: the tag (hash and flags), the key and its accumulators lie side by side. What
+//! varies in length lies in cells beside the rows. See [`RowLayout`] for the row, [`StateTable`] for how tables grow and
+//! are shared, and [`PaneTables`] for windows.
+//!
+//! `unsafe` stands in `chunk` (the memory), `probe` (searching it), `rows` (views for kernels) and `table` (which holds
+//! the pointers); each names the invariants it stands on.
+
+mod chunk;
+mod error;
+mod image;
+mod key;
+mod layout;
+mod panes;
+mod probe;
+mod rows;
+mod snapshot;
+mod table;
+
+pub use chunk::Cell;
+pub use error::{Result, StateError};
+pub use key::{KEY_BYTES_MAX, KeyBatch, KeyDecoder, KeyEncoder, KeyKind};
+pub use layout::{CELLS_MAX, Flag, LayoutBuilder, ROW_WORDS_MAX, RowLayout};
+pub use panes::PaneTables;
+pub use rows::{Rows, RowsRead};
+pub use table::{Cursor, LOOKUP_ROWS_MAX, Select, Span, StateTable, TableOptions};

@@ -1,0 +1,166 @@
+//! The memory of chunks: rows, the bytes of long keys, and cells.
+//!
+//! A [`ChunkData`] is what a table shares with the writer of a checkpoint. Invariants:
+//!
+//! - `rows` holds exactly `capacity * row_words` words, aligned to 64 bytes, where `capacity` is a power of two.
+//! - `cells` holds exactly `capacity * cells_per_row` cells.
+//! - A `ChunkData` inside an `Arc` changes only while that `Arc` is unique and its memory is its own. The table obtains
+//!   the right to write by [`writable`], which checks this through `Arc::get_mut`; it gives the right up when it clones
+//!   the `Arc`. Pointers to rows are never used for writing outside that span.
+
+use std::sync::Arc;
+
+use mill_frame::block::SharedBytes;
+
+/// A value of varying length beside a row; shared with the checkpoint writer until it changes.
+pub type Cell = Option<Arc<Vec<u8>>>;
+
+const LINE_WORDS: usize = 8;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u64; LINE_WORDS]);
+
+/// The rows of a chunk: its own memory, or bytes of a mapped checkpoint used in place.
+pub(crate) enum RowMemory {
+    Owned(Vec<Line>),
+    Mapped(SharedBytes),
+}
+
+/// The bytes of long keys of a chunk.
+pub(crate) enum Arena {
+    Owned(Vec<u8>),
+    Mapped(SharedBytes),
+}
+
+impl Arena {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Arena::Owned(bytes) => bytes,
+            Arena::Mapped(bytes) => bytes,
+        }
+    }
+}
+
+/// What a chunk keeps.
+pub(crate) struct ChunkData {
+    rows: RowMemory,
+    words: usize,
+    pub(crate) arena: Arena,
+    pub(crate) cells: Vec<Cell>,
+}
+
+impl ChunkData {
+    /// Empty rows of the chunk's own.
+    pub(crate) fn zeroed(words: usize, cells: usize) -> ChunkData {
+        ChunkData {
+            rows: RowMemory::Owned(vec![Line([0; LINE_WORDS]); words.div_ceil(LINE_WORDS)]),
+            words,
+            arena: Arena::Owned(Vec::new()),
+            cells: vec![None; cells],
+        }
+    }
+
+    /// Rows that lie in mapped bytes. `None` if the bytes are not aligned for use in place.
+    pub(crate) fn mapped(rows: SharedBytes, arena: SharedBytes, cells: Vec<Cell>) -> Option<ChunkData> {
+        if !rows.as_ptr().cast::<u64>().is_aligned() || rows.len() % 8 != 0 || cfg!(target_endian = "big") {
+            return None;
+        }
+        let words = rows.len() / 8;
+        Some(ChunkData { rows: RowMemory::Mapped(rows), words, arena: Arena::Mapped(arena), cells })
+    }
+
+    /// The rows as words.
+    pub(crate) fn words(&self) -> &[u64] {
+        // SAFETY: both kinds of memory hold `words` initialised words at their start (the invariant of the type; for
+        // mapped bytes `mapped` has checked length and alignment), and any bits are a valid u64. The borrow of self
+        // keeps the memory alive, and nobody writes to it meanwhile: writers need `&mut ChunkData`, or a pointer taken
+        // by `writable`, which they give up before they share the data.
+        unsafe { std::slice::from_raw_parts(self.start(), self.words) }
+    }
+
+    /// The rows as bytes.
+    pub(crate) fn row_bytes(&self) -> &[u8] {
+        let words = self.words();
+        // SAFETY: a u64 has no padding and u8 no alignment, so the same memory is valid as eight times as many bytes.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), words.len() * 8) }
+    }
+
+    /// The rows for writing, if the memory is the chunk's own.
+    pub(crate) fn words_mut(&mut self) -> Option<&mut [u64]> {
+        let words = self.words;
+        match &mut self.rows {
+            RowMemory::Owned(lines) => {
+                let start = lines.as_mut_ptr().cast::<u64>();
+                // SAFETY: `lines` holds at least `words` initialised words (the invariant of the type), Line is eight
+                // u64 without padding, and the exclusive borrow of self makes this the only access.
+                Some(unsafe { std::slice::from_raw_parts_mut(start, words) })
+            }
+            RowMemory::Mapped(_) => None,
+        }
+    }
+
+    /// Whether the memory is mapped.
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(self.rows, RowMemory::Mapped(_))
+    }
+
+    /// The first word of the first row.
+    pub(crate) fn start(&self) -> *const u64 {
+        match &self.rows {
+            RowMemory::Owned(lines) => lines.as_ptr().cast::<u64>(),
+            RowMemory::Mapped(bytes) => bytes.as_ptr().cast::<u64>(),
+        }
+    }
+
+    /// The arena for appending; mapped bytes are copied first.
+    pub(crate) fn arena_mut(&mut self) -> &mut Vec<u8> {
+        if let Arena::Mapped(bytes) = &self.arena {
+            self.arena = Arena::Owned(bytes.to_vec());
+        }
+        match &mut self.arena {
+            Arena::Owned(bytes) => bytes,
+            Arena::Mapped(_) => unreachable!("mapped bytes were copied above"),
+        }
+    }
+
+    /// How many bytes of memory it takes; mapped bytes do not count.
+    pub(crate) fn memory(&self) -> usize {
+        let rows = match &self.rows {
+            RowMemory::Owned(lines) => lines.len() * size_of::<Line>(),
+            RowMemory::Mapped(_) => 0,
+        };
+        let arena = match &self.arena {
+            Arena::Owned(bytes) => bytes.capacity(),
+            Arena::Mapped(_) => 0,
+        };
+        rows + arena + self.cells.len() * size_of::<Cell>()
+    }
+
+    /// The same in memory of its own; cells stay shared.
+    pub(crate) fn copy(&self) -> ChunkData {
+        let mut copy = ChunkData::zeroed(self.words, 0);
+        copy.words_mut().expect("zeroed memory is owned").copy_from_slice(self.words());
+        copy.arena = Arena::Owned(self.arena.bytes().to_vec());
+        copy.cells = self.cells.clone();
+        copy
+    }
+}
+
+impl std::fmt::Debug for ChunkData {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ChunkData({} words, mapped: {})", self.words, self.is_mapped())
+    }
+}
+
+/// Makes the data exclusively the caller's, copying it if it is shared or mapped, and gives the pointers to write
+/// through. They are valid until the `Arc` is cloned, replaced, or this is called again.
+pub(crate) fn writable(data: &mut Arc<ChunkData>) -> (*mut u64, *mut Cell) {
+    let is_own = Arc::get_mut(data).is_some_and(|data| !data.is_mapped());
+    if !is_own {
+        *data = Arc::new(data.copy());
+    }
+    let data = Arc::get_mut(data).expect("the data was unique or has just been made");
+    let rows = data.words_mut().expect("mapped data has just been copied").as_mut_ptr();
+    (rows, data.cells.as_mut_ptr())
+}

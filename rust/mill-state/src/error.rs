@@ -1,0 +1,98 @@
+//! What can go wrong with keyed state.
+
+use std::fmt;
+
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+
+/// A failure of a state table. The world's fault, never a bug: bugs panic.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StateError {
+    /// A column of this type cannot be a key.
+    KeyType(DataType),
+    /// A key is longer than a table can hold.
+    KeyTooLong {
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        bytes_max: usize,
+    },
+    /// A row would need more bytes than a table can hold.
+    RowTooLarge {
+        /// How many words of 8 bytes it would need.
+        words: usize,
+    },
+    /// A block from a checkpoint was written with another row layout: the keys' types or the aggregates differ.
+    Layout {
+        /// The fingerprint the table expects.
+        expected: u64,
+        /// The fingerprint the block has.
+        found: u64,
+    },
+    /// A block from a checkpoint was written by another version of the format.
+    Version {
+        /// The version the block has.
+        found: u32,
+        /// The version this build reads.
+        expected: u32,
+    },
+    /// A block from a checkpoint contradicts itself, though its checksum holds.
+    Damaged {
+        /// The key group of the block.
+        group: u16,
+        /// The chunk of the block.
+        chunk: u32,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Keys could not be turned into columns or back.
+    Arrow(ArrowError),
+    /// Keys could not be hashed.
+    Hash(String),
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StateError::KeyType(data_type) => write!(f, "a column of type {data_type} cannot be a key; cast it first"),
+            StateError::KeyTooLong { bytes, bytes_max } => {
+                write!(f, "a key of {bytes} bytes is longer than the {bytes_max} a key may have; use a hash of it")
+            }
+            StateError::RowTooLarge { words } => {
+                write!(f, "a row of state needs {} bytes, more than fits; use fewer aggregates in one step", words * 8)
+            }
+            StateError::Layout { expected, found } => write!(
+                f,
+                "the checkpoint's rows have layout {found:016x}, this step's have {expected:016x}: its keys or aggregates \
+                 have changed; give the step another name to start it empty"
+            ),
+            StateError::Version { found, expected } => {
+                write!(f, "the checkpoint's state has format version {found}, this build reads version {expected}")
+            }
+            StateError::Damaged { group, chunk, what } => {
+                write!(f, "state of key group {group}, chunk {chunk:#x} is damaged: {what}")
+            }
+            StateError::Arrow(error) => write!(f, "{error}"),
+            StateError::Hash(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for StateError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StateError::Arrow(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<ArrowError> for StateError {
+    fn from(error: ArrowError) -> StateError {
+        StateError::Arrow(error)
+    }
+}
+
+/// The result of what a state table does.
+pub type Result<T> = std::result::Result<T, StateError>;

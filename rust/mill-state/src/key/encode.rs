@@ -1,0 +1,346 @@
+//! From columns to keys.
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, GenericByteArray, PrimitiveArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    ArrowNativeType, ArrowPrimitiveType, BinaryType, ByteArrayType, DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type,
+    Decimal128Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, LargeBinaryType,
+    LargeUtf8Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type, Utf8Type,
+};
+use arrow_row::{RowConverter, SortField};
+use mill_frame::hash::hash_columns;
+
+use super::{Column, KEY_BYTES_MAX, KeyBatch, KeyBytes, KeyKind, Kind, view_of};
+use crate::error::{Result, StateError};
+
+/// The hash of the one key that a step without key columns has.
+const HASH_OF_NOTHING: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Turns key columns into keys, batch after batch, reusing its memory.
+#[derive(Debug)]
+pub struct KeyEncoder {
+    kind: KeyKind,
+    nested: Vec<Option<RowConverter>>,
+    batch: KeyBatch,
+}
+
+impl KeyEncoder {
+    /// An encoder for key columns of these types.
+    ///
+    /// # Errors
+    /// When a type cannot be a key.
+    pub fn new(types: &[DataType]) -> Result<KeyEncoder> {
+        let kind = KeyKind::of(types)?;
+        let mut nested = Vec::new();
+        for data_type in types {
+            nested.push(match Column::of(data_type)? {
+                Column::Nested => Some(RowConverter::new(vec![SortField::new(plain_type(data_type))])?),
+                _ => None,
+            });
+        }
+        let batch = KeyBatch { stride: kind.words(), ..KeyBatch::default() };
+        Ok(KeyEncoder { kind, nested, batch })
+    }
+
+    /// How the keys are held.
+    pub fn kind(&self) -> &KeyKind {
+        &self.kind
+    }
+
+    /// The keys of the batch encoded last.
+    pub fn batch(&self) -> &KeyBatch {
+        &self.batch
+    }
+
+    /// Encodes the keys of `rows` records.
+    ///
+    /// # Errors
+    /// When a key is too long or a column has another type than it should.
+    pub fn encode(&mut self, columns: &[ArrayRef], rows: usize) -> Result<&mut KeyBatch> {
+        let batch = &mut self.batch;
+        if columns.is_empty() {
+            batch.hashes.clear();
+            batch.hashes.resize(rows, HASH_OF_NOTHING);
+        } else {
+            hash_columns(columns, &mut batch.hashes).map_err(|error| StateError::Hash(error.to_string()))?;
+        }
+        batch.nulls.clear();
+        match &self.kind.0 {
+            Kind::Word => {
+                batch.words.clear();
+                batch.words.resize(rows, 0);
+                column_words(&columns[0], &mut batch.words, 1, 0)?;
+                note_nulls(columns[0].as_ref(), &mut batch.nulls);
+            }
+            Kind::Words { columns: kinds, words } => {
+                batch.words.clear();
+                batch.words.resize(rows * words, 0);
+                let mut at = 0;
+                let nulls_at = words - kinds.len().div_ceil(64);
+                for (index, (column, kind)) in columns.iter().zip(kinds).enumerate() {
+                    match kind {
+                        Column::Pair => column_pairs(column, &mut batch.words, *words, at)?,
+                        _ => column_words(column, &mut batch.words, *words, at)?,
+                    }
+                    at += if *kind == Column::Pair { 2 } else { 1 };
+                    set_null_bits(column.as_ref(), &mut batch.words, *words, nulls_at + index / 64, 1 << (index % 64));
+                }
+            }
+            Kind::Bytes => {
+                note_nulls(columns[0].as_ref(), &mut batch.nulls);
+                encode_bytes(&columns[0], batch)?;
+            }
+            Kind::Mixed { columns: kinds } => encode_mixed(columns, kinds, &self.nested, rows, batch)?,
+        }
+        Ok(&mut self.batch)
+    }
+}
+
+/// The type that arrow-row gives back for a type: dictionaries become their values.
+pub(crate) fn plain_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Dictionary(_, values) => plain_type(values),
+        other => other.clone(),
+    }
+}
+
+fn note_nulls(array: &dyn Array, out: &mut Vec<bool>) {
+    if let Some(nulls) = array.logical_nulls().filter(|nulls| nulls.null_count() > 0) {
+        out.extend(nulls.iter().map(|is_valid| !is_valid));
+    }
+}
+
+fn set_null_bits(array: &dyn Array, words: &mut [u64], stride: usize, at: usize, bit: u64) {
+    let Some(nulls) = array.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { return };
+    for (row, is_valid) in words.chunks_exact_mut(stride).zip(nulls.iter()) {
+        if !is_valid {
+            row[at] |= bit;
+        }
+    }
+}
+
+/// One NaN, one zero.
+#[inline(always)]
+fn float_word(value: f64) -> u64 {
+    if value.is_nan() {
+        0x7ff8_0000_0000_0000
+    } else if value == 0.0 {
+        0
+    } else {
+        value.to_bits()
+    }
+}
+
+/// Puts the values of a column, widened to words, at `at` of each row of `stride` words. Null is zero.
+pub(crate) fn column_words(array: &ArrayRef, out: &mut [u64], stride: usize, at: usize) -> Result<()> {
+    use DataType::*;
+    macro_rules! words {
+        ($type:ty, $word:expr) => {
+            put_words::<$type>(array.as_ref(), out, stride, at, $word)
+        };
+    }
+    match array.data_type() {
+        Null => {}
+        Boolean => {
+            let array = array.as_boolean();
+            for (index, row) in out.chunks_exact_mut(stride).enumerate() {
+                row[at] = u64::from(array.is_valid(index) && array.value(index));
+            }
+        }
+        Int8 => words!(Int8Type, |v| v as i64 as u64),
+        Int16 => words!(Int16Type, |v| v as i64 as u64),
+        Int32 => words!(Int32Type, |v| v as i64 as u64),
+        Int64 => words!(Int64Type, |v| v as u64),
+        UInt8 => words!(UInt8Type, u64::from),
+        UInt16 => words!(UInt16Type, u64::from),
+        UInt32 => words!(UInt32Type, u64::from),
+        UInt64 => words!(UInt64Type, |v| v),
+        Float16 => words!(Float16Type, |v| float_word(v.to_f64())),
+        Float32 => words!(Float32Type, |v| float_word(f64::from(v))),
+        Float64 => words!(Float64Type, float_word),
+        Decimal32(..) => words!(Decimal32Type, |v| v as i64 as u64),
+        Decimal64(..) => words!(Decimal64Type, |v| v as u64),
+        Date32 => words!(Date32Type, |v| v as i64 as u64),
+        Date64 => words!(Date64Type, |v| v as u64),
+        Time32(_) => return column_words(&cast(array, &Int32)?, out, stride, at),
+        Time64(_) | Timestamp(..) | Duration(_) => return column_words(&cast(array, &Int64)?, out, stride, at),
+        Dictionary(_, values) => return column_words(&cast(array, values)?, out, stride, at),
+        other => return Err(StateError::KeyType(other.clone())),
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn put_words<T: ArrowPrimitiveType>(
+    array: &dyn Array,
+    out: &mut [u64],
+    stride: usize,
+    at: usize,
+    word: impl Fn(T::Native) -> u64,
+) {
+    let array: &PrimitiveArray<T> = array.as_primitive();
+    let values = array.values();
+    match array.nulls() {
+        None if stride == 1 => {
+            for (row, &value) in out.iter_mut().zip(values) {
+                *row = word(value);
+            }
+        }
+        None => {
+            for (row, &value) in out.chunks_exact_mut(stride).zip(values) {
+                row[at] = word(value);
+            }
+        }
+        Some(nulls) => {
+            for ((row, &value), is_valid) in out.chunks_exact_mut(stride).zip(values).zip(nulls.iter()) {
+                row[at] = if is_valid { word(value) } else { 0 };
+            }
+        }
+    }
+}
+
+fn column_pairs(array: &ArrayRef, out: &mut [u64], stride: usize, at: usize) -> Result<()> {
+    let array = match array.data_type() {
+        DataType::Dictionary(_, values) => cast(array, values)?,
+        _ => array.clone(),
+    };
+    let DataType::Decimal128(..) = array.data_type() else { return Err(StateError::KeyType(array.data_type().clone())) };
+    let array = array.as_primitive::<Decimal128Type>();
+    for (index, row) in out.chunks_exact_mut(stride).enumerate() {
+        let value = if array.is_valid(index) { array.value(index) as u128 } else { 0 };
+        row[at] = value as u64;
+        row[at + 1] = (value >> 64) as u64;
+    }
+    Ok(())
+}
+
+fn check_length(bytes: usize) -> Result<()> {
+    if bytes > KEY_BYTES_MAX {
+        return Err(StateError::KeyTooLong { bytes, bytes_max: KEY_BYTES_MAX });
+    }
+    Ok(())
+}
+
+fn encode_bytes(array: &ArrayRef, batch: &mut KeyBatch) -> Result<()> {
+    use DataType::*;
+    batch.words.clear();
+    batch.words.reserve(array.len() * 2);
+    match array.data_type() {
+        Utf8 => encode_offsets(array.as_bytes::<Utf8Type>(), batch),
+        LargeUtf8 => encode_offsets(array.as_bytes::<LargeUtf8Type>(), batch),
+        Binary => encode_offsets(array.as_bytes::<BinaryType>(), batch),
+        LargeBinary => encode_offsets(array.as_bytes::<LargeBinaryType>(), batch),
+        Utf8View => encode_views(&array.as_string_view().clone().to_binary_view(), batch),
+        BinaryView => encode_views(array.as_binary_view(), batch),
+        FixedSizeBinary(_) => encode_bytes(&cast(array, &Binary)?, batch),
+        Dictionary(_, values) => encode_bytes(&cast(array, values)?, batch),
+        other => Err(StateError::KeyType(other.clone())),
+    }
+}
+
+fn encode_offsets<T: ByteArrayType>(array: &GenericByteArray<T>, batch: &mut KeyBatch) -> Result<()> {
+    let data = array.value_data();
+    for (row, pair) in array.value_offsets().windows(2).enumerate() {
+        if array.is_null(row) {
+            batch.words.extend([0, 0]);
+            continue;
+        }
+        let (start, end) = (pair[0].as_usize(), pair[1].as_usize());
+        check_length(end - start)?;
+        batch.words.extend(view_of(&data[start..end], start as u64));
+    }
+    batch.bytes = KeyBytes::Column(array.values().clone());
+    Ok(())
+}
+
+fn encode_views(array: &BinaryViewArray, batch: &mut KeyBatch) -> Result<()> {
+    let mut own = Vec::new();
+    for row in 0..array.len() {
+        let bytes = if array.is_valid(row) { array.value(row) } else { &[] };
+        check_length(bytes.len())?;
+        batch.words.extend(view_of(bytes, own.len() as u64));
+        if bytes.len() > super::VIEW_INLINE {
+            own.extend_from_slice(bytes);
+        }
+    }
+    batch.bytes = KeyBytes::Own(own);
+    Ok(())
+}
+
+/// Each column as: 0 for null; or 1, then 8 or 16 bytes, or a length of 4 bytes and the bytes.
+fn encode_mixed(
+    columns: &[ArrayRef],
+    kinds: &[Column],
+    nested: &[Option<RowConverter>],
+    rows: usize,
+    batch: &mut KeyBatch,
+) -> Result<()> {
+    enum Ready {
+        Words(Vec<u64>, usize, Option<arrow::buffer::NullBuffer>),
+        Bytes(BinaryArray),
+        Rows(arrow_row::Rows),
+    }
+    let mut ready = Vec::with_capacity(columns.len());
+    for ((column, kind), converter) in columns.iter().zip(kinds).zip(nested) {
+        ready.push(match kind {
+            Column::Word => {
+                let mut words = vec![0; rows];
+                column_words(column, &mut words, 1, 0)?;
+                Ready::Words(words, 1, column.logical_nulls())
+            }
+            Column::Pair => {
+                let mut words = vec![0; rows * 2];
+                column_pairs(column, &mut words, 2, 0)?;
+                Ready::Words(words, 2, column.logical_nulls())
+            }
+            Column::Bytes => {
+                let plain = cast(column, &plain_type(column.data_type()))?;
+                Ready::Bytes(cast(&plain, &DataType::Binary)?.as_binary::<i32>().clone())
+            }
+            Column::Nested => {
+                let converter = converter.as_ref().expect("nested columns have a converter");
+                Ready::Rows(converter.convert_columns(&[cast(column, &plain_type(column.data_type()))?])?)
+            }
+        });
+    }
+    let mut own = match std::mem::take(&mut batch.bytes) {
+        KeyBytes::Own(mut bytes) => {
+            bytes.clear();
+            bytes
+        }
+        KeyBytes::Column(_) => Vec::new(),
+    };
+    batch.words.clear();
+    let put_bytes = |own: &mut Vec<u8>, bytes: &[u8]| {
+        own.push(1);
+        own.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        own.extend_from_slice(bytes);
+    };
+    for row in 0..rows {
+        let start = own.len();
+        for column in &ready {
+            match column {
+                Ready::Words(_, _, Some(nulls)) if nulls.is_null(row) => own.push(0),
+                Ready::Words(words, width, _) => {
+                    own.push(1);
+                    for word in &words[row * width..(row + 1) * width] {
+                        own.extend_from_slice(&word.to_le_bytes());
+                    }
+                }
+                Ready::Bytes(array) if array.is_null(row) => own.push(0),
+                Ready::Bytes(array) => put_bytes(&mut own, array.value(row)),
+                Ready::Rows(encoded) => put_bytes(&mut own, encoded.row(row).as_ref()),
+            }
+        }
+        check_length(own.len() - start)?;
+        let view = view_of(&own[start..], start as u64);
+        batch.words.extend(view);
+        if own.len() - start <= super::VIEW_INLINE {
+            own.truncate(start);
+        }
+    }
+    batch.bytes = KeyBytes::Own(own);
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! What a row of a state table is made of.
+//!
+//! ```text
+//!   word 0            1 .. 1+K        .. accumulators ..            .. words of further flags ..
+//!   ┌───────────────┬───────────────┬───────┬───────┬─────┬───────┐ ┌──────────────┐
+//!   │ tag           │ key           │ value │ value │  …  │ value │ │ 64 flags     │
+//!   └───────────────┴───────────────┴───────┴───────┴─────┴───────┘ └──────────────┘
+//!     63 occupied
+//!     62 the key is the single null
+//!     61..57 the first five flags
+//!     56..0 the low 57 bits of the key's hash
+//! ```
+//!
+//! All words have 8 bytes, so that every field is aligned and a row of an integer key with a count and a sum is half a
+//! cache line. The hash's top seven bits are the key group, which the chunk knows; their place in the tag holds what
+//! every row must say anyway. What varies in length stands in cells beside the row.
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::error::{Result, StateError};
+use crate::key::KeyKind;
+
+/// The row is taken.
+pub(crate) const TAG_OCCUPIED: u64 = 1 << 63;
+/// The key is one column and it is null.
+pub(crate) const TAG_NULL: u64 = 1 << 62;
+/// The bits of the hash that the tag keeps.
+pub(crate) const TAG_HASH: u64 = (1 << 57) - 1;
+/// What must be equal for two keys to be equal.
+pub(crate) const TAG_MATCH: u64 = TAG_OCCUPIED | TAG_NULL | TAG_HASH;
+pub(crate) const TAG_FLAG_FIRST: u32 = 57;
+const TAG_FLAGS: usize = 5;
+
+/// How many words a row may have: sixteen rows fill the smallest chunk, and that should stay small.
+pub const ROW_WORDS_MAX: usize = 512;
+/// How many cells a row may have.
+pub const CELLS_MAX: usize = 256;
+
+/// A place for one bit in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// The word it is in.
+    pub word: usize,
+    /// The bit within the word.
+    pub mask: u64,
+}
+
+/// The layout of the rows of a table: what the key takes, how many words and cells the values take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowLayout {
+    pub(crate) key: KeyKind,
+    pub(crate) row_words: usize,
+    pub(crate) cells: usize,
+    pub(crate) fingerprint: u64,
+}
+
+impl RowLayout {
+    /// Starts a layout for keys of this kind.
+    pub fn builder(key: KeyKind) -> LayoutBuilder {
+        LayoutBuilder { next_word: 1 + key.words(), key, flags: 0, flag_words: Vec::new(), cells: 0 }
+    }
+
+    /// How many words of 8 bytes a row has.
+    pub fn row_words(&self) -> usize {
+        self.row_words
+    }
+
+    /// How many cells stand beside each row.
+    pub fn cells(&self) -> usize {
+        self.cells
+    }
+
+    /// What must be equal for the rows of a checkpoint to be rows of this layout.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+}
+
+/// Lays out the values of a row, one after the other.
+#[derive(Clone, Debug)]
+pub struct LayoutBuilder {
+    key: KeyKind,
+    next_word: usize,
+    flags: usize,
+    flag_words: Vec<usize>,
+    cells: usize,
+}
+
+impl LayoutBuilder {
+    /// Takes `count` consecutive words; they start as zero. Gives the first.
+    pub fn words(&mut self, count: usize) -> usize {
+        let first = self.next_word;
+        self.next_word += count;
+        first
+    }
+
+    /// Takes one bit; it starts as zero.
+    pub fn flag(&mut self) -> Flag {
+        let flag = self.flags;
+        self.flags += 1;
+        if flag < TAG_FLAGS {
+            return Flag { word: 0, mask: 1 << (TAG_FLAG_FIRST as usize + flag) };
+        }
+        let place = (flag - TAG_FLAGS) % 64;
+        if place == 0 {
+            let word = self.words(1);
+            self.flag_words.push(word);
+        }
+        let word = *self.flag_words.last().expect("a word was taken for the first of 64 flags");
+        Flag { word, mask: 1 << place }
+    }
+
+    /// Takes one cell; it starts empty. Gives its place.
+    pub fn cell(&mut self) -> usize {
+        self.cells += 1;
+        self.cells - 1
+    }
+
+    /// Ends the layout. `signature` says in words what the values mean; it becomes part of the fingerprint.
+    ///
+    /// # Errors
+    /// When a row would be too large.
+    pub fn finish(self, signature: &str) -> Result<RowLayout> {
+        if self.next_word > ROW_WORDS_MAX || self.cells > CELLS_MAX {
+            return Err(StateError::RowTooLarge { words: self.next_word.max(self.cells) });
+        }
+        let mut hasher = Xxh3::new();
+        hasher.update(self.key.signature().as_bytes());
+        hasher.update(&(self.next_word as u64).to_le_bytes());
+        hasher.update(&(self.cells as u64).to_le_bytes());
+        hasher.update(signature.as_bytes());
+        Ok(RowLayout { key: self.key, row_words: self.next_word, cells: self.cells, fingerprint: hasher.digest() })
+    }
+}

@@ -1,0 +1,119 @@
+//! Tables of panes: one state table for each piece of event time.
+//!
+//! A pane is opened by its first record and dropped as a whole when its windows have fired; that gives all of its memory
+//! back at once and costs a checkpoint one small block a chunk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mill_frame::block::{Block, BlockKind, RestoredBlock};
+
+use crate::error::Result;
+use crate::layout::RowLayout;
+use crate::snapshot::{drop_block, with_part};
+use crate::table::{StateTable, TableOptions};
+
+/// The tables of all open panes, by the start of the pane.
+#[derive(Debug)]
+pub struct PaneTables {
+    layout: Arc<RowLayout>,
+    options: TableOptions,
+    panes: BTreeMap<i64, StateTable>,
+    /// Chunks of closed panes that checkpoints still hold: pane, key group, chunk.
+    closed: Vec<(i64, u16, u32)>,
+}
+
+impl PaneTables {
+    /// No panes yet; each gets a table of this layout with these options.
+    pub fn new(layout: Arc<RowLayout>, options: TableOptions) -> PaneTables {
+        PaneTables { layout, options, panes: BTreeMap::new(), closed: Vec::new() }
+    }
+
+    /// The table of a pane, opened if need be.
+    pub fn open(&mut self, start: i64) -> &mut StateTable {
+        self.panes.entry(start).or_insert_with(|| StateTable::new(Arc::clone(&self.layout), self.options.clone()))
+    }
+
+    /// The table of a pane, if it is open.
+    pub fn pane(&mut self, start: i64) -> Option<&mut StateTable> {
+        self.panes.get_mut(&start)
+    }
+
+    /// The start of the earliest open pane.
+    pub fn first(&self) -> Option<i64> {
+        self.panes.first_key_value().map(|(&start, _)| start)
+    }
+
+    /// The starts of the open panes, in order.
+    pub fn starts(&self) -> impl Iterator<Item = i64> + '_ {
+        self.panes.keys().copied()
+    }
+
+    /// Closes a pane and gives its memory back.
+    pub fn close(&mut self, start: i64) {
+        let Some(table) = self.panes.remove(&start) else { return };
+        if self.options.is_persistent {
+            let part = self.options.part;
+            self.closed.extend(table.into_drops().into_iter().map(|(group, id)| (start, group, with_part(id, part))));
+        }
+    }
+
+    /// How many panes are open.
+    pub fn len(&self) -> usize {
+        self.panes.len()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.panes.is_empty()
+    }
+
+    /// How many rows all panes have.
+    pub fn rows(&self) -> usize {
+        self.panes.values().map(StateTable::len).sum()
+    }
+
+    /// About how many bytes of memory all panes take.
+    pub fn memory(&self) -> usize {
+        self.panes.values().map(StateTable::memory).sum()
+    }
+
+    /// Gives what changed since the last snapshot (or everything) as blocks.
+    pub fn snapshot(&mut self, is_full: bool, out: &mut Vec<Block>) {
+        for (pane, group, chunk) in self.closed.drain(..) {
+            out.push(drop_block(pane, group, chunk));
+        }
+        for (&start, table) in &mut self.panes {
+            table.snapshot(start, is_full, out);
+        }
+    }
+
+    /// Takes up the panes that these blocks leave, oldest first, in place of those that are open.
+    ///
+    /// # Errors
+    /// When blocks are of another layout, or contradict each other or themselves.
+    pub fn restore<'b>(&mut self, blocks: impl IntoIterator<Item = &'b RestoredBlock>) -> Result<()> {
+        let mut by_pane: BTreeMap<i64, Vec<&RestoredBlock>> = BTreeMap::new();
+        for block in blocks {
+            let of_pane = by_pane.entry(block.address.table).or_default();
+            if block.kind == BlockKind::DropTable {
+                of_pane.clear();
+            } else {
+                of_pane.push(block);
+            }
+        }
+        self.panes.clear();
+        self.closed.clear();
+        for (start, blocks) in by_pane {
+            let mut table = StateTable::new(Arc::clone(&self.layout), self.options.clone());
+            table.restore(blocks)?;
+            if table.has_chunks() {
+                self.panes.insert(start, table);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! Rows as the kernels of aggregates see them: many at once, field by field.
+//!
+//! [`Rows`] and [`RowsRead`] hold pointers into the chunks of a table, one a record. Invariants, kept by the table that
+//! makes them:
+//!
+//! - every pointer points to the first word of a row of `row_words` words, aligned to 8, and to `cells_per_row` cells;
+//! - they borrow the table, so that no row moves, grows or is handed to a checkpoint writer while they live;
+//! - the pointers of [`Rows`] may be written through: each of their chunks has been made writable.
+//!
+//! Two records of one key have equal pointers. That is sound because every method hands out one row at a time and ends
+//! that borrow before the next.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::chunk::Cell;
+use crate::error::{Result, StateError};
+use crate::key::{KEY_BYTES_MAX, view_bytes, view_length};
+use crate::layout::Flag;
+use crate::table::Chunk;
+
+/// Rows to be changed, one a record, in the order of the records.
+#[derive(Debug)]
+pub struct Rows<'t> {
+    pub(crate) pointers: &'t [*mut u64],
+    pub(crate) cells: &'t [*mut Cell],
+    pub(crate) row_words: usize,
+    pub(crate) cells_per_row: usize,
+    pub(crate) inserted: &'t [u32],
+    pub(crate) table: PhantomData<&'t mut ()>,
+}
+
+impl Rows<'_> {
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.pointers.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.pointers.is_empty()
+    }
+
+    /// Which records (of this call) made a new row, in ascending order.
+    pub fn inserted(&self) -> &[u32] {
+        self.inserted
+    }
+
+    /// An identity of the row of a record: equal for records of one key.
+    #[inline(always)]
+    pub fn identity(&self, record: usize) -> usize {
+        self.pointers[record].addr()
+    }
+
+    /// Calls `change` with `N` words of each row, from `word` on.
+    ///
+    /// # Panics
+    /// If the words do not lie within the row.
+    #[inline(always)]
+    pub fn each<const N: usize>(&mut self, word: usize, mut change: impl FnMut(usize, &mut [u64; N])) {
+        assert!(word + N <= self.row_words, "words {word}..{} of {}", word + N, self.row_words);
+        for (record, &row) in self.pointers.iter().enumerate() {
+            // SAFETY: `row` points to `row_words` words and the assertion keeps word + N within them; the table is
+            // borrowed exclusively and this is the only reference into it until the next turn of the loop.
+            let words = unsafe { &mut *row.add(word).cast::<[u64; N]>() };
+            change(record, words);
+        }
+    }
+
+    /// Calls `change` with `N` words of each row, from `word` on, and with another word of it (one that holds flags).
+    ///
+    /// # Panics
+    /// If the words do not lie within the row, or overlap.
+    #[inline(always)]
+    pub fn each_with<const N: usize>(
+        &mut self,
+        word: usize,
+        other: usize,
+        mut change: impl FnMut(usize, &mut [u64; N], &mut u64),
+    ) {
+        assert!(word + N <= self.row_words, "words {word}..{} of {}", word + N, self.row_words);
+        assert!(other < self.row_words && !(word..word + N).contains(&other), "word {other} beside {word}..{}", word + N);
+        for (record, &row) in self.pointers.iter().enumerate() {
+            // SAFETY: as in `each`; the two places lie within the row and do not overlap, by the assertions.
+            let words = unsafe { &mut *row.add(word).cast::<[u64; N]>() };
+            // SAFETY: as above.
+            let flags = unsafe { &mut *row.add(other) };
+            change(record, words, flags);
+        }
+    }
+
+    /// Sets a flag of every row.
+    pub fn set_flag(&mut self, flag: Flag) {
+        self.each::<1>(flag.word, |_, word| word[0] |= flag.mask);
+    }
+
+    /// All words of the row of one record.
+    ///
+    /// # Panics
+    /// If there is no such record.
+    #[inline]
+    pub fn row(&mut self, record: usize) -> &mut [u64] {
+        let row = self.pointers[record];
+        // SAFETY: the pointer points to `row_words` words; the borrow of self makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(row, self.row_words) }
+    }
+
+    /// A cell of the row of one record.
+    ///
+    /// # Panics
+    /// If there is no such record or cell.
+    #[inline]
+    pub fn cell(&mut self, record: usize, cell: usize) -> &mut Cell {
+        assert!(cell < self.cells_per_row, "cell {cell} of {}", self.cells_per_row);
+        let cells = self.cells[record];
+        // SAFETY: the pointer points to `cells_per_row` cells and the assertion keeps within them; the borrow of self
+        // makes this the only reference.
+        unsafe { &mut *cells.add(cell) }
+    }
+
+    /// The bytes of a cell for changing: empty if there were none, copied if a checkpoint is still being written from
+    /// them.
+    #[inline]
+    pub fn cell_mut(&mut self, record: usize, cell: usize) -> &mut Vec<u8> {
+        Arc::make_mut(self.cell(record, cell).get_or_insert_default())
+    }
+}
+
+/// Rows to be read.
+#[derive(Debug)]
+pub struct RowsRead<'t> {
+    pub(crate) pointers: &'t [*const u64],
+    pub(crate) places: &'t [(u32, u32)],
+    pub(crate) chunks: &'t [Chunk],
+    pub(crate) row_words: usize,
+    pub(crate) cells_per_row: usize,
+}
+
+impl RowsRead<'_> {
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.pointers.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.pointers.is_empty()
+    }
+
+    /// One word of a row.
+    ///
+    /// # Panics
+    /// If there is no such row or word.
+    #[inline(always)]
+    pub fn word(&self, row: usize, word: usize) -> u64 {
+        assert!(word < self.row_words, "word {word} of {}", self.row_words);
+        // SAFETY: the pointer points to `row_words` words, and the assertion keeps within them; the table is borrowed,
+        // so nobody changes them.
+        unsafe { *self.pointers[row].add(word) }
+    }
+
+    /// One word of every row.
+    pub fn words(&self, word: usize) -> Vec<u64> {
+        (0..self.len()).map(|row| self.word(row, word)).collect()
+    }
+
+    /// A flag of every row.
+    pub fn flags(&self, flag: Flag) -> Vec<bool> {
+        (0..self.len()).map(|row| self.word(row, flag.word) & flag.mask != 0).collect()
+    }
+
+    /// A cell of a row.
+    ///
+    /// # Panics
+    /// If there is no such row or cell.
+    pub fn cell(&self, row: usize, cell: usize) -> Option<&[u8]> {
+        assert!(cell < self.cells_per_row, "cell {cell} of {}", self.cells_per_row);
+        let (chunk, slot) = self.places[row];
+        let cells = &self.chunks[chunk as usize].data().cells;
+        cells[slot as usize * self.cells_per_row + cell].as_deref().map(Vec::as_slice)
+    }
+
+    /// Calls `use_bytes` with the bytes of the view that each row has at `word`.
+    pub(crate) fn each_view(&self, word: usize, mut use_bytes: impl FnMut(usize, &[u8])) -> Result<()> {
+        for row in 0..self.len() {
+            let view = [self.word(row, word), self.word(row, word + 1)];
+            let chunk = &self.chunks[self.places[row].0 as usize];
+            let mut inline = [0; 16];
+            let bytes = view_bytes(&view, &mut inline, chunk.data().arena.bytes())
+                .filter(|_| view_length(&view) <= KEY_BYTES_MAX)
+                .ok_or_else(|| StateError::Damaged {
+                    group: chunk.group(),
+                    chunk: chunk.id(),
+                    what: "a long key lies outside of its chunk".to_owned(),
+                })?;
+            use_bytes(row, bytes);
+        }
+        Ok(())
+    }
+}

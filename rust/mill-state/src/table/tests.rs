@@ -1,0 +1,424 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
+use mill_frame::block::{BlockAddress, BlockKind, RestoredBlock};
+use mill_frame::block::Block;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{KeyDecoder, KeyEncoder};
+
+/// Lays a block out as the checkpoint writer would, in memory aligned to 64.
+pub(crate) fn laid_out(block: &Block) -> RestoredBlock {
+    #[repr(align(64))]
+    #[derive(Clone, Copy)]
+    struct Aligned([u8; 64]);
+    struct Memory(Vec<Aligned>, usize);
+    impl AsRef<[u8]> for Memory {
+        fn as_ref(&self) -> &[u8] {
+            let bytes: &[u8] = unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 64) };
+            &bytes[..self.1]
+        }
+    }
+    let size = block.payload.size();
+    let mut bytes = vec![0xa5; size];
+    block.payload.write(&mut bytes);
+    let mut lines = vec![Aligned([0; 64]); size.div_ceil(64)];
+    for (line, chunk) in lines.iter_mut().zip(bytes.chunks(64)) {
+        line.0[..chunk.len()].copy_from_slice(chunk);
+    }
+    let bytes = mill_frame::block::SharedBytes::new(Arc::new(Memory(lines, size)));
+    RestoredBlock { address: block.address, kind: block.kind, bytes }
+}
+
+struct Fixture {
+    types: Vec<DataType>,
+    layout: Arc<RowLayout>,
+    sum: usize,
+    cell: usize,
+    flag: Flag,
+}
+
+fn fixture(types: &[DataType]) -> Fixture {
+    let mut builder = RowLayout::builder(crate::KeyKind::of(types).unwrap());
+    let sum = builder.words(1);
+    let flag = builder.flag();
+    let cell = builder.cell();
+    Fixture { types: types.to_vec(), layout: Arc::new(builder.finish("sum").unwrap()), sum, cell, flag }
+}
+
+impl Fixture {
+    fn table(&self, groups: Range<u16>) -> StateTable {
+        let options = TableOptions { groups, part: 3, is_persistent: true, tracks_changes: true };
+        StateTable::new(Arc::clone(&self.layout), options)
+    }
+
+    fn add(&self, table: &mut StateTable, encoder: &mut KeyEncoder, columns: &[ArrayRef]) {
+        let rows = columns[0].len();
+        let keys = encoder.encode(columns, rows).unwrap();
+        let mut from = 0;
+        while from < rows {
+            let len = (rows - from).min(100);
+            let mut found = table.find_or_insert(keys, Span { start: from, len });
+            found.each_with::<1>(self.sum, self.flag.word, |_, sum, flags| {
+                sum[0] += 1;
+                *flags |= self.flag.mask;
+            });
+            for record in 0..len {
+                found.cell_mut(record, self.cell).push(1);
+            }
+            from += len;
+        }
+    }
+
+    /// Every key as text with its sum.
+    fn content(&self, table: &mut StateTable) -> HashMap<String, u64> {
+        let decoder = KeyDecoder::new(&self.types).unwrap();
+        let mut content = HashMap::new();
+        let mut cursor = Cursor::default();
+        loop {
+            let rows = table.scan(&mut cursor, 37);
+            if rows.is_empty() {
+                break;
+            }
+            let columns = decoder.decode(&rows).unwrap();
+            for row in 0..rows.len() {
+                let key = text(&columns, row);
+                let sum = rows.word(row, self.sum);
+                assert_eq!(rows.cell(row, self.cell).unwrap().len() as u64, sum);
+                assert!(content.insert(key, sum).is_none(), "each key has one row");
+            }
+        }
+        assert_eq!(content.len(), table.len());
+        content
+    }
+}
+
+fn text(columns: &[ArrayRef], row: usize) -> String {
+    let format = arrow::util::display::FormatOptions::default().with_null("null");
+    columns
+        .iter()
+        .map(|column| arrow::util::display::ArrayFormatter::try_new(column, &format).unwrap().value(row).to_string())
+        .collect::<Vec<_>>()
+        .join("|")
+}
+
+fn columns_of(kind: usize, keys: &[u16]) -> (Vec<DataType>, Vec<ArrayRef>) {
+    let ints: ArrayRef = Arc::new(keys.iter().map(|&k| (k % 7 != 3).then_some(i64::from(k))).collect::<Int64Array>());
+    let small: ArrayRef = Arc::new(keys.iter().map(|&k| (k % 5 != 3).then_some(i32::from(k % 11))).collect::<Int32Array>());
+    let floats: ArrayRef = Arc::new(
+        keys.iter()
+            .map(|&k| match k % 9 {
+                0 => Some(f64::NAN),
+                1 => Some(-0.0),
+                2 => Some(0.0),
+                3 => None,
+                _ => Some(f64::from(k)),
+            })
+            .collect::<Float64Array>(),
+    );
+    let short: ArrayRef = Arc::new(keys.iter().map(|&k| (k % 7 != 3).then(|| format!("k{k}"))).collect::<StringArray>());
+    let long: ArrayRef = Arc::new(
+        keys.iter().map(|&k| (k % 7 != 3).then(|| format!("{}{k}", "same beginning ".repeat(k as usize % 3)))).collect::<StringArray>(),
+    );
+    match kind {
+        0 => (vec![DataType::Int64], vec![ints]),
+        1 => (vec![DataType::Float64], vec![floats]),
+        2 => (vec![DataType::Int32, DataType::Int64], vec![small, ints]),
+        3 => (vec![DataType::Utf8], vec![short]),
+        4 => (vec![DataType::Utf8], vec![long]),
+        _ => (vec![DataType::Int32, DataType::Utf8, DataType::Float64], vec![small, long, floats]),
+    }
+}
+
+fn expected_key(columns: &[ArrayRef], row: usize) -> String {
+    text(columns, row).replace("-0.0", "0.0")
+}
+
+fn key_group_of(columns: &[ArrayRef], row: usize) -> u16 {
+    let mut hashes = Vec::new();
+    mill_frame::hash::hash_columns(columns, &mut hashes).unwrap();
+    key_group(hashes[row])
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add(Vec<u16>),
+    Remove(u16),
+    Snapshot(bool),
+    Restore,
+    Rescale,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let keys = prop_oneof![
+        proptest::collection::vec(0u16..40, 0..60),
+        proptest::collection::vec(any::<u16>(), 0..1500),
+    ];
+    let step = prop_oneof![
+        6 => keys.prop_map(Step::Add),
+        3 => (0u16..40).prop_map(Step::Remove),
+        3 => proptest::bool::weighted(0.2).prop_map(Step::Snapshot),
+        1 => Just(Step::Restore),
+        1 => Just(Step::Rescale),
+    ];
+    proptest::collection::vec(step, 1..30)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 150 }))]
+
+    /// The table against a HashMap, with snapshots, restores from the chain of blocks and restores into two tables of
+    /// half the key groups, at random points.
+    #[test]
+    fn table_is_a_map_through_snapshots_and_rescaling(kind in 0usize..6, steps in steps()) {
+        let types = columns_of(kind, &[]).0;
+        let fixture = fixture(&types);
+        let mut encoder = KeyEncoder::new(&types).unwrap();
+        let mut tables = vec![fixture.table(0..128)];
+        let mut oracle: HashMap<String, u64> = HashMap::new();
+        let mut chain: Vec<RestoredBlock> = Vec::new();
+        let mut durable: HashMap<String, u64> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Add(keys) => {
+                    let columns = columns_of(kind, &keys).1;
+                    for row in 0..keys.len() {
+                        *oracle.entry(expected_key(&columns, row)).or_default() += 1;
+                    }
+                    if tables.len() == 1 {
+                        fixture.add(&mut tables[0], &mut encoder, &columns);
+                    } else {
+                        let mut half = [Vec::new(), Vec::new()];
+                        for row in 0..keys.len() {
+                            half[usize::from(key_group_of(&columns, row) >= 64)].push(keys[row]);
+                        }
+                        for (table, keys) in tables.iter_mut().zip(&half) {
+                            fixture.add(table, &mut encoder, &columns_of(kind, keys).1);
+                        }
+                    }
+                }
+                Step::Remove(key) => {
+                    let columns = columns_of(kind, &[key]).1;
+                    let place = if tables.len() == 1 { 0 } else { usize::from(key_group_of(&columns, 0) >= 64) };
+                    let keys = encoder.encode(&columns, 1).unwrap();
+                    let was_there = tables[place].remove(keys, 0);
+                    prop_assert_eq!(was_there, oracle.remove(&expected_key(&columns, 0)).is_some());
+                }
+                Step::Snapshot(is_full) => {
+                    if is_full {
+                        chain.clear();
+                    }
+                    for table in &mut tables {
+                        let mut blocks = Vec::new();
+                        table.snapshot(0, is_full, &mut blocks);
+                        chain.extend(blocks.iter().map(laid_out));
+                    }
+                    durable = oracle.clone();
+                }
+                Step::Restore | Step::Rescale => {
+                    let count = if matches!(step, Step::Rescale) { 3 - tables.len() } else { tables.len() };
+                    tables = match count {
+                        1 => vec![fixture.table(0..128)],
+                        _ => vec![fixture.table(0..64), fixture.table(64..128)],
+                    };
+                    for table in &mut tables {
+                        table.restore(&chain).unwrap();
+                    }
+                    oracle = durable.clone();
+                }
+            }
+            let mut content = HashMap::new();
+            for table in &mut tables {
+                content.extend(fixture.content(table));
+            }
+            prop_assert_eq!(&content, &oracle);
+        }
+    }
+
+    /// Changed rows are told once, wherever they move meanwhile.
+    #[test]
+    fn scan_changed_tells_each_change_once(rounds in proptest::collection::vec(proptest::collection::vec(0u16..3000, 0..800), 1..8)) {
+        let fixture = fixture(&[DataType::Int64]);
+        let mut encoder = KeyEncoder::new(&[DataType::Int64]).unwrap();
+        let decoder = KeyDecoder::new(&[DataType::Int64]).unwrap();
+        let mut table = fixture.table(0..128);
+        for keys in rounds {
+            let column: ArrayRef = Arc::new(Int64Array::from_iter_values(keys.iter().map(|&k| i64::from(k))));
+            fixture.add(&mut table, &mut encoder, &[column]);
+            let mut told: Vec<i64> = Vec::new();
+            let mut cursor = Cursor::default();
+            loop {
+                let rows = table.scan_changed(&mut cursor, 50, Some(fixture.flag));
+                if rows.is_empty() { break; }
+                told.extend(decoder.decode(&rows).unwrap()[0].as_primitive::<Int64Type>().values());
+            }
+            told.sort_unstable();
+            let mut expected: Vec<i64> = keys.iter().map(|&k| i64::from(k)).collect();
+            expected.sort_unstable();
+            expected.dedup();
+            prop_assert_eq!(told, expected);
+        }
+        table.mark_changed(fixture.flag);
+        prop_assert!(table.scan_changed(&mut Cursor::default(), 50, None).is_empty());
+    }
+}
+
+#[test]
+fn snapshot_is_what_stood_at_the_barrier() {
+    let fixture = fixture(&[DataType::Int32]);
+    let mut encoder = KeyEncoder::new(&[DataType::Int32]).unwrap();
+    let mut table = fixture.table(0..128);
+    let column: ArrayRef = Arc::new(Int32Array::from_iter_values(0..5000));
+    fixture.add(&mut table, &mut encoder, std::slice::from_ref(&column));
+    let mut blocks = Vec::new();
+    table.snapshot(0, false, &mut blocks);
+    // The state moves on before the writer gets to lay the blocks out.
+    fixture.add(&mut table, &mut encoder, &[column]);
+    let more: ArrayRef = Arc::new(Int32Array::from_iter_values(5000..20000));
+    fixture.add(&mut table, &mut encoder, &[more]);
+    let chain: Vec<RestoredBlock> = blocks.iter().map(laid_out).collect();
+    let mut restored = fixture.table(0..128);
+    restored.restore(&chain).unwrap();
+    let content = fixture.content(&mut restored);
+    assert_eq!(content.len(), 5000);
+    assert!(content.values().all(|&sum| sum == 1));
+}
+
+#[test]
+fn unchanged_chunks_are_not_written_again() {
+    let fixture = fixture(&[DataType::Int64]);
+    let mut encoder = KeyEncoder::new(&[DataType::Int64]).unwrap();
+    let mut table = fixture.table(0..128);
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..50_000));
+    fixture.add(&mut table, &mut encoder, &[column]);
+    let mut blocks = Vec::new();
+    table.snapshot(7, false, &mut blocks);
+    assert!(blocks.iter().all(|block| block.kind == BlockKind::Full && block.address.table == 7));
+    blocks.clear();
+    table.snapshot(7, false, &mut blocks);
+    assert!(blocks.is_empty());
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..3));
+    fixture.add(&mut table, &mut encoder, &[column]);
+    table.snapshot(7, false, &mut blocks);
+    assert!(blocks.len() <= 3 && blocks.iter().all(|block| block.kind == BlockKind::Rows));
+    assert!(blocks.iter().all(|block| block.payload.size() < 4096));
+}
+
+#[test]
+fn damaged_blocks_are_errors() {
+    let fixture = fixture(&[DataType::Utf8]);
+    let mut encoder = KeyEncoder::new(&[DataType::Utf8]).unwrap();
+    let mut table = fixture.table(0..128);
+    let names: ArrayRef = Arc::new((0..400).map(|i| Some(format!("a rather long key {i}"))).collect::<StringArray>());
+    fixture.add(&mut table, &mut encoder, &[names]);
+    let mut blocks = Vec::new();
+    table.snapshot(0, false, &mut blocks);
+    let sound = laid_out(&blocks[0]);
+    for length in 0..sound.bytes.len() {
+        let cut = RestoredBlock { bytes: sound.bytes[..length].to_vec().into(), ..sound.clone() };
+        assert!(fixture.table(0..128).restore(&[cut]).is_err(), "cut to {length}");
+    }
+    for bit in 0..sound.bytes.len() * 8 {
+        let mut bytes = sound.bytes.to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let flipped = RestoredBlock { bytes: bytes.into(), ..sound.clone() };
+        let mut table = fixture.table(0..128);
+        if table.restore(&[flipped]).is_ok() {
+            let mut cursor = Cursor::default();
+            let rows = table.scan(&mut cursor, 10_000);
+            let _ = KeyDecoder::new(&[DataType::Utf8]).unwrap().decode(&rows);
+        }
+    }
+    let address = BlockAddress { chunk: sound.address.chunk + 1, ..sound.address };
+    assert!(fixture.table(0..128).restore(&[RestoredBlock { address, ..sound.clone() }]).is_err());
+    assert!(fixture.table(0..128).restore(&[RestoredBlock { kind: BlockKind::Rows, ..sound.clone() }]).is_err());
+    let other = self::fixture(&[DataType::Int64]);
+    let error = other.table(0..128).restore(&[sound]).unwrap_err();
+    assert!(matches!(error, crate::StateError::Layout { .. }));
+}
+
+#[test]
+fn keys_that_agree_in_every_bit_of_the_hash_are_kept_apart() {
+    // Hashes are forged: adopt_groups can only forge the group, so the words do the rest.
+    let fixture = fixture(&[DataType::Int64]);
+    let mut table = fixture.table(0..128);
+    let keys = KeyBatch { hashes: vec![42; 3000], words: (0..3000).collect(), stride: 1, ..KeyBatch::default() };
+    for start in (0..3000).step_by(100) {
+        table.find_or_insert(&keys, Span { start, len: 100 }).each::<1>(fixture.sum, |_, sum| sum[0] += 1);
+    }
+    assert_eq!(table.len(), 3000);
+    let mut cursor = Cursor::default();
+    let rows = table.scan(&mut cursor, 5000);
+    assert!(rows.words(fixture.sum).iter().all(|&sum| sum == 1));
+    let mut blocks = Vec::new();
+    table.snapshot(0, false, &mut blocks);
+    let chain: Vec<RestoredBlock> = blocks.iter().map(laid_out).collect();
+    let mut restored = fixture.table(0..128);
+    restored.restore(&chain).unwrap();
+    assert_eq!(restored.len(), 3000);
+}
+
+#[test]
+fn nan_is_one_key_and_zero_is_one_key() {
+    let fixture = fixture(&[DataType::Float64]);
+    let mut encoder = KeyEncoder::new(&[DataType::Float64]).unwrap();
+    let mut table = fixture.table(0..128);
+    let column: ArrayRef =
+        Arc::new(Float64Array::from(vec![Some(f64::NAN), Some(-f64::NAN), Some(0.0), Some(-0.0), None, None]));
+    fixture.add(&mut table, &mut encoder, &[column]);
+    assert_eq!(table.len(), 3);
+    let mut cursor = Cursor::default();
+    let rows = table.scan(&mut cursor, 10);
+    let decoded = KeyDecoder::new(&[DataType::Float64]).unwrap().decode(&rows).unwrap();
+    assert_eq!(decoded[0].null_count(), 1);
+    assert!(decoded[0].as_primitive::<Float64Type>().iter().flatten().any(f64::is_nan));
+}
+
+#[test]
+fn key_types_come_back_as_they_went_in() {
+    use arrow::compute::cast;
+    let ints: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None, Some(100), Some(3)]));
+    let text: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some("a much longer text than fits"), Some("")]));
+    let mut columns: Vec<ArrayRef> = vec![ints.clone(), text.clone()];
+    use DataType::*;
+    use arrow::datatypes::TimeUnit::*;
+    for to in [Int8, Int16, Int64, UInt8, UInt64, Float32, Float64, Date32, Date64, Time32(Millisecond), Time64(Microsecond),
+        Timestamp(Millisecond, None), Timestamp(Microsecond, Some("UTC".into())), Decimal128(20, 2), Decimal64(12, 2), Boolean,
+        Dictionary(Box::new(Int32), Box::new(Int64))] {
+        let wide = cast(&ints, &Int64).unwrap();
+        columns.push(cast(&ints, &to).or_else(|_| cast(&wide, &to)).unwrap());
+    }
+    for to in [LargeUtf8, Utf8View, Binary, LargeBinary, BinaryView, Dictionary(Box::new(Int32), Box::new(Utf8))] {
+        columns.push(cast(&text, &to).unwrap());
+    }
+    let fields = vec![arrow::datatypes::Field::new("a", Int32, true), arrow::datatypes::Field::new("b", Utf8, true)];
+    columns.push(Arc::new(arrow::array::StructArray::new(fields.into(), vec![ints.clone(), text.clone()], None)));
+    let mut cases: Vec<Vec<ArrayRef>> = columns.iter().map(|column| vec![column.clone()]).collect();
+    cases.push(columns);
+    cases.push(vec![ints.clone(), cast(&ints, &Decimal128(10, 0)).unwrap()]);
+    for columns in cases {
+        let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
+        let layout = Arc::new(RowLayout::builder(crate::KeyKind::of(&types).unwrap()).finish("").unwrap());
+        let mut table = StateTable::new(layout, TableOptions::new(0..128));
+        let mut encoder = KeyEncoder::new(&types).unwrap();
+        let keys = encoder.encode(&columns, 4).unwrap();
+        table.find_or_insert(keys, Span { start: 0, len: 4 });
+        let mut cursor = Cursor::default();
+        let rows = table.scan(&mut cursor, 10);
+        let decoded = KeyDecoder::new(&types).unwrap().decode(&rows).unwrap();
+        let mut found: Vec<String> = (0..rows.len()).map(|row| text_of(&decoded, row)).collect();
+        let mut expected: Vec<String> = (0..4).map(|row| text_of(&columns, row)).collect();
+        found.sort();
+        expected.sort();
+        expected.dedup();
+        assert_eq!(found, expected, "{types:?}");
+        assert!(decoded.iter().zip(&types).all(|(column, data_type)| column.data_type() == data_type), "{types:?}");
+    }
+    fn text_of(columns: &[ArrayRef], row: usize) -> String {
+        super::tests::text(columns, row)
+    }
+    let _ = ints.as_primitive::<Int32Type>();
+}
