@@ -1,0 +1,113 @@
+"""Every example runs as a user would start it, and gives what a slow and plain computation gives."""
+
+import collections
+import datetime
+import importlib.util
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+HOUR = datetime.timedelta(hours=1)
+
+
+def run(example: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def load_flights() -> pl.DataFrame:
+    spec = importlib.util.spec_from_file_location("flights", EXAMPLES / "flights.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return pl.from_pandas(module.load_flights())
+
+
+def split_late(flights: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Separate the flights whose hour was closed when they left, one after the other."""
+    latest = datetime.datetime.min
+    is_late = []
+    for scheduled in flights["scheduled"]:
+        watermark = latest - HOUR if latest > datetime.datetime.min else latest
+        last = scheduled.replace(minute=0) + HOUR - datetime.timedelta(microseconds=1)
+        is_late.append(watermark > last + HOUR)
+        latest = max(latest, scheduled)
+    mask = pl.Series(is_late)
+    return flights.filter(~mask), flights.filter(mask)
+
+
+def test_flights_equal_the_same_query_in_polars(tmp_path: Path) -> None:
+    out = run("flights.py", "--output", tmp_path / "out", "--state", tmp_path / "state")
+    assert "EWR" in out
+    on_time, late = split_late(load_flights())
+    assert 0 < late.height < 20_000
+    expected = (
+        on_time.group_by("origin", pl.col("scheduled").dt.truncate("1h").alias("window_start"))
+        .agg(
+            flights=pl.len(),
+            mean=pl.col("delay").mean(),
+            worst=pl.col("delay").max(),
+            p95=pl.col("delay").quantile(0.95, interpolation="linear"),
+        )
+        .sort("origin", "window_start")
+    )
+    found = pl.read_parquet(tmp_path / "out" / "hourly").sort("origin", "window_start")
+    assert found.columns == ["origin", "window_start", "window_end", "flights", "mean", "worst", "p95"]
+    assert (found["window_end"] - found["window_start"]).unique().to_list() == [HOUR]
+    for column in ("origin", "window_start", "flights", "worst"):
+        assert found[column].to_list() == expected[column].to_list(), column
+    for column in ("mean", "p95"):
+        assert found[column].is_null().to_list() == expected[column].is_null().to_list(), column
+        assert (found[column] - expected[column]).abs().max() < 1e-9, column
+    late_found = pl.read_parquet(tmp_path / "out" / "late")
+    order = ["scheduled", "carrier", "flight", "origin", "dest", "delay"]
+    assert late_found.select(order).sort(order).rows() == late.select(order).sort(order).rows()
+
+
+def test_flights_run_again_write_nothing_twice(tmp_path: Path) -> None:
+    arguments = ("flights.py", "--output", tmp_path / "out", "--state", tmp_path / "state", "--parallelism", 2)
+    run(*arguments)
+    files = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.parquet")}
+    assert files
+    run(*arguments)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.parquet")} == files
+
+
+def test_wordcount_counts_every_word(tmp_path: Path) -> None:
+    text = "It's a dog. A DOG!\n\nno 'cat', no: cats\n"
+    (tmp_path / "a.txt").write_text(text * 1000)
+    (tmp_path / "b.txt").write_text("dog")
+    expected = collections.Counter(re.findall("[a-z']+", (text * 1000 + "dog").lower()))
+    lines = run("wordcount.py", tmp_path / "*.txt").splitlines()
+    found = {word: int(n.replace(",", "")) for n, word in (line.split() for line in lines[:-1])}
+    assert found == expected
+    assert lines[-1].split() == [f"{expected.total():,}", "words,", str(len(expected)), "different", "ones"]
+
+
+def test_wordcount_finds_a_text_by_itself() -> None:
+    assert "self" in run("wordcount.py")
+
+
+def test_running_count_is_right_in_the_table(tmp_path: Path) -> None:
+    database = tmp_path / "counts.db"
+    out = run("running_count.py", "--rows", 100_000, "--database", database, "--state", tmp_path / "state")
+    assert out.splitlines()[-1] == "100,000 records of 1,000 users"
+    with sqlite3.connect(database) as connection:
+        found = dict(((user, (n, total)) for user, n, total in connection.execute("SELECT user, n, total FROM counts")))
+    totals: dict[int, int] = collections.Counter()
+    for index in range(100_000):
+        totals[index % 1000] += index % 97
+    assert found == {user: (100, total) for user, total in totals.items()}
+
+
+def test_functions_show_what_failed() -> None:
+    out = run("functions.py")
+    assert "70.7" in out and "cellar" not in out
+    assert "failed:" in out and "broken" in out
