@@ -127,15 +127,21 @@ fn explode(
     schema: &SchemaRef,
 ) -> std::result::Result<Batch, ArrowError> {
     let ranges = &pending.ranges[pending.next..end];
+    let batch = &pending.batch;
     let elements = elements(&pending.elements, ranges, keep_empty)?;
+    if batch.data().num_columns() == 1 && batch.times().is_none() && batch.deletes().is_none() {
+        // Nothing is to be repeated beside the elements.
+        let data = RecordBatch::try_new(SchemaRef::clone(schema), vec![elements])?;
+        return Ok(Batch::new(data).with_split(batch.split()));
+    }
     let origins = origins(ranges, pending.next as u32, keep_empty, elements.len());
-    let columns = pending.batch.data().columns().iter().enumerate().map(|(place, values)| match place == column {
+    let columns = batch.data().columns().iter().enumerate().map(|(place, values)| match place == column {
         true => Ok(ArrayRef::clone(&elements)),
         false => take(values, &origins, None),
     });
     let columns = columns.collect::<std::result::Result<Vec<ArrayRef>, ArrowError>>()?;
     let data = RecordBatch::try_new(SchemaRef::clone(schema), columns)?;
-    pending.batch.reindex(data, &origins)
+    batch.reindex(data, &origins)
 }
 
 /// The elements of these lists as one column.
