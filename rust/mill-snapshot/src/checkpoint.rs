@@ -1,0 +1,192 @@
+//! A checkpoint that was checked and can be restored from.
+//!
+//! Blocks are looked at from the newest to the oldest, and each is kept unless something newer settles it:
+//!
+//! | newer block | settles |
+//! | --- | --- |
+//! | `Full`, `Drop` of an address | older blocks of that address |
+//! | `DropTable` of a table by a task | older blocks of that table in the key groups that task owned |
+//! | the operator's `since` | blocks of checkpoints before it: they are of a former operator of that name |
+//!
+//! What is kept is given back oldest first, so that whoever restores applies one after the other: for every address at
+//! most one `Full` and then `Rows`. Marks of what was dropped have done their work and are not given back.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mill_frame::block::{BlockKind, RestoredBlock, SharedBytes};
+use rayon::prelude::*;
+
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::manifest::Manifest;
+use crate::segment::{Class, Segment, StoredBlock, TaskId};
+use crate::store::Store;
+
+/// A checkpoint whose every byte was checked. Its segments stay mapped while anything of it is in use.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    manifest: Arc<Manifest>,
+    operators: Arc<HashMap<String, Contents>>,
+}
+
+/// What a checkpoint holds for one operator.
+#[derive(Debug, Default)]
+struct Contents {
+    bytes: Vec<(TaskId, SharedBytes)>,
+    handles: Vec<(u64, SharedBytes)>,
+    blocks: Vec<RestoredBlock>,
+}
+
+/// What of a chain of segments still counts, newest first while it is collected.
+pub(crate) struct Survivor<'a> {
+    pub segment: &'a Segment,
+    pub block: &'a StoredBlock,
+}
+
+impl Checkpoint {
+    /// Opens the newest whole checkpoint of a savepoint or of another state directory, without locking it.
+    ///
+    /// # Errors
+    /// If there is none, or it is not whole.
+    pub fn restore_from(path: impl AsRef<Path>, disk: Arc<dyn Disk>, notes: &mut Vec<String>) -> Result<Checkpoint> {
+        let path = path.as_ref();
+        let store = Store::inspect(path, disk)?;
+        store.latest(notes)?.ok_or_else(|| Error::NotACheckpoint {
+            path: path.to_path_buf(),
+            what: "no checkpoint was ever completed in it".to_owned(),
+        })
+    }
+
+    pub(crate) fn load(disk: &Arc<dyn Disk>, dir: &Path, state: u64, id: u64) -> Result<Checkpoint> {
+        let manifest = Manifest::load(&**disk, dir, state, id)?;
+        let segments = open_chain(&**disk, dir, state, &manifest)?;
+        let mut operators: HashMap<String, Contents> =
+            manifest.operators.keys().map(|uid| (uid.clone(), Contents::default())).collect();
+        for survivor in survivors(&segments, false, |uid| manifest.operators.get(uid).map_or(u64::MAX, |e| e.since)) {
+            let Survivor { segment, block } = survivor;
+            let Some(contents) = operators.get_mut(segment.operator(block)) else { continue };
+            let bytes = segment.payload(block);
+            match block.header.class {
+                Class::Keyed => {
+                    let (address, kind) = (block.header.address, block.header.kind);
+                    contents.blocks.push(RestoredBlock { address, kind, bytes });
+                }
+                // State without key is given anew by every checkpoint: that of older ones no longer counts.
+                _ if block.header.epoch != manifest.id => {}
+                Class::Bytes => contents.bytes.push((segment.task(block).clone(), bytes)),
+                Class::Handle => contents.handles.push((block.header.address.table as u64, bytes)),
+            }
+        }
+        for contents in operators.values_mut() {
+            contents.bytes.sort_by(|(a, _), (b, _)| a.cmp(b));
+            contents.handles.sort_by_key(|(epoch, _)| *epoch);
+        }
+        Ok(Checkpoint { path: dir.to_path_buf(), manifest: Arc::new(manifest), operators: Arc::new(operators) })
+    }
+
+    /// The number of the checkpoint.
+    pub fn id(&self) -> u64 {
+        self.manifest.id
+    }
+
+    /// The directory it lies in.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All that the manifest says.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The state of one operator: the state without key of each of its former instances, and the blocks of these key
+    /// groups, oldest first. The bytes lie in the mapped files, aligned to 64. Empty for an operator it does not know.
+    pub fn restored(&self, uid: &str, groups: Range<u16>) -> (Vec<SharedBytes>, Vec<RestoredBlock>) {
+        let Some(contents) = self.operators.get(uid) else { return (Vec::new(), Vec::new()) };
+        let bytes = contents.bytes.iter().map(|(_, bytes)| bytes.clone()).collect();
+        let blocks = contents.blocks.iter().filter(|block| groups.contains(&block.address.group)).cloned().collect();
+        (bytes, blocks)
+    }
+
+    /// The state without key of each former instance of an operator, with the task it was.
+    pub fn bytes_by_task(&self, uid: &str) -> &[(TaskId, SharedBytes)] {
+        self.operators.get(uid).map_or(&[], |contents| &contents.bytes)
+    }
+
+    /// What the sink of this operator needs to commit, with the epoch of each, oldest first.
+    pub fn handles(&self, uid: &str) -> &[(u64, SharedBytes)] {
+        self.operators.get(uid).map_or(&[], |contents| &contents.handles)
+    }
+
+    /// All handles, by operator: what is to be committed at recovery.
+    pub fn all_handles(&self) -> BTreeMap<&str, &[(u64, SharedBytes)]> {
+        let with_handles = self.operators.iter().filter(|(_, contents)| !contents.handles.is_empty());
+        with_handles.map(|(uid, contents)| (uid.as_str(), contents.handles.as_slice())).collect()
+    }
+
+    /// How many bytes of state an operator has: without key, and with.
+    pub fn size_of(&self, uid: &str) -> (u64, u64) {
+        let Some(contents) = self.operators.get(uid) else { return (0, 0) };
+        let bytes = contents.bytes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        (bytes, contents.blocks.iter().map(|block| block.bytes.len() as u64).sum())
+    }
+}
+
+/// Maps and checks all segments of a checkpoint, oldest first.
+pub(crate) fn open_chain(disk: &dyn Disk, dir: &Path, state: u64, manifest: &Manifest) -> Result<Vec<Segment>> {
+    manifest.segments.par_iter().map(|wanted| Segment::open(disk, dir, state, wanted)).collect()
+}
+
+/// The blocks of a chain that nothing newer settles, oldest first. `keeps_marks`: also marks of what was dropped, for
+/// a chain that does not begin at the beginning.
+pub(crate) fn survivors<'a>(
+    chain: &'a [Segment],
+    keeps_marks: bool,
+    since: impl Fn(&str) -> u64,
+) -> Vec<Survivor<'a>> {
+    let mut settled: HashSet<(&str, i64, u16, u32)> = HashSet::new();
+    let mut dropped: HashMap<(&str, i64), Vec<Range<u16>>> = HashMap::new();
+    let mut kept = Vec::new();
+    for segment in chain.iter().rev() {
+        for block in segment.blocks.iter().rev() {
+            let header = &block.header;
+            let uid = segment.operator(block);
+            if header.epoch < since(uid) {
+                continue;
+            }
+            let survivor = Survivor { segment, block };
+            if header.class != Class::Keyed {
+                kept.push(survivor);
+                continue;
+            }
+            let address = header.address;
+            if header.kind == BlockKind::DropTable {
+                dropped.entry((uid, address.table)).or_default().push(segment.task(block).groups());
+                if keeps_marks {
+                    kept.push(survivor);
+                }
+                continue;
+            }
+            let key = (uid, address.table, address.group, address.chunk);
+            let is_dropped = || {
+                let ranges = dropped.get(&(uid, address.table));
+                ranges.is_some_and(|ranges| ranges.iter().any(|groups| groups.contains(&address.group)))
+            };
+            if settled.contains(&key) || is_dropped() {
+                continue;
+            }
+            if header.kind != BlockKind::Rows {
+                settled.insert(key);
+            }
+            if header.kind != BlockKind::Drop || keeps_marks {
+                kept.push(survivor);
+            }
+        }
+    }
+    kept.reverse();
+    kept
+}

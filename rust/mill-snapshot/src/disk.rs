@@ -1,0 +1,71 @@
+//! The disk as the store sees it: few operations, all of which a test can break.
+//!
+//! Everything is written through [`MappedFile`]: a file whose space is allocated before it is mapped, so that a full
+//! disk is an error of [`Disk::create`] and never a signal in the middle of a copy. A checkpoint's files are written
+//! once and never opened for writing again; only the marks (`MILLSTREAM`, `lock`) and the positions are changed in place.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use mill_frame::block::SharedBytes;
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The name, without the directory.
+    pub name: String,
+    /// The size in bytes.
+    pub bytes: u64,
+}
+
+/// A file that is mapped for writing.
+pub trait MappedFile: Send {
+    /// The bytes of the file; those of a new file are zero. Aligned to 64.
+    fn bytes(&mut self) -> &mut [u8];
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// After a failure nothing is known of the bytes on disk, and a second call would wrongly succeed: give the file up.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A lock that is held until it is dropped or the process ends, however it ends.
+pub trait Held: Send + Sync + fmt::Debug {}
+
+/// What the store needs of a file system.
+pub trait Disk: Send + Sync + fmt::Debug {
+    /// Creates a directory and its parents; one that is there already is fine.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// The files in a directory, in no particular order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+
+    /// Creates a file of this size, all of it allocated, and maps it. Fails if the name is taken.
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn MappedFile>>;
+
+    /// Maps an existing file for changes in place.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn MappedFile>>;
+
+    /// Maps an existing file for reading; bytes that cannot be read from the medium are an error here, not later.
+    fn map(&self, path: &Path) -> io::Result<SharedBytes>;
+
+    /// Gives a file another name, replacing what has that name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Locks a file, which is created and grown to this size if need be; `None` if somebody else holds it.
+    fn lock(&self, path: &Path, bytes: u64) -> io::Result<Option<Box<dyn Held>>>;
+
+    /// How many bytes can still be written.
+    fn free_space(&self, dir: &Path) -> io::Result<u64>;
+
+    /// A number that no other state directory has.
+    fn unique(&self) -> u64;
+}

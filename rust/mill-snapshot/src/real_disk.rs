@@ -1,0 +1,189 @@
+//! The file system of the machine.
+//!
+//! Invariant of the mappings: a checkpoint's file is mapped for reading only after it was written, synced and renamed
+//! or named by a manifest, and no program of ours writes to it again. Bytes are handed out as plain slices; what they
+//! say is checked by the readers above.
+//!
+//! [`unsafe`] lives here because a mapping's bytes can change under a `&[u8]` if another program writes to the file. We
+//! lock the directory against ourselves; against others nothing can be done, as with every mapped file.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::{Mmap, MmapMut};
+use mill_frame::block::SharedBytes;
+
+use crate::disk::{Disk, Entry, Held, MappedFile};
+
+/// The file system of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+#[derive(Debug)]
+struct RealLock {
+    // Closing the file gives the lock back; the kernel does so too when the process dies.
+    _file: File,
+}
+
+impl Held for RealLock {}
+
+struct RealFile {
+    file: File,
+    map: MmapMut,
+}
+
+impl MappedFile for RealFile {
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.map
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        // Linux writes dirty pages of shared mappings back in fsync; elsewhere only msync is sure to see them.
+        if !cfg!(target_os = "linux") {
+            self.map.flush()?;
+        }
+        self.file.sync_all()
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            // Names that are not text, and files that vanish while we look, are none of ours.
+            let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
+            entries.push(Entry { name, bytes: metadata.len() });
+        }
+        Ok(entries)
+    }
+
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn MappedFile>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        let mapped = allocate(&file, bytes).and_then(|()| map_mut(file));
+        if mapped.is_err() {
+            // Best effort: the name was ours alone, and retention removes what is left over.
+            let _ = fs::remove_file(path);
+        }
+        mapped
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn MappedFile>> {
+        map_mut(OpenOptions::new().read(true).write(true).open(path)?)
+    }
+
+    fn map(&self, path: &Path) -> io::Result<SharedBytes> {
+        let file = File::open(path)?;
+        if file.metadata()?.len() == 0 {
+            return Ok(SharedBytes::from(Vec::new()));
+        }
+        // SAFETY: the file is write-once (module invariant), so the bytes do not change while they are mapped.
+        let map = unsafe { Mmap::map(&file) }?;
+        #[cfg(target_os = "linux")]
+        populate(map.advise(memmap2::Advice::PopulateRead))?;
+        Ok(SharedBytes::new(Arc::new(map)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path, bytes: u64) -> io::Result<Option<Box<dyn Held>>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        if file.metadata()?.len() < bytes {
+            allocate(&file, bytes)?;
+        }
+        Ok(Some(Box::new(RealLock { _file: file })))
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        free_space(dir)
+    }
+
+    fn unique(&self) -> u64 {
+        RandomState::new().build_hasher().finish()
+    }
+}
+
+fn map_mut(file: File) -> io::Result<Box<dyn MappedFile>> {
+    // SAFETY: the file is ours: new, or one that the lock on the directory keeps others from changing.
+    let map = unsafe { MmapMut::map_mut(&file) }?;
+    #[cfg(target_os = "linux")]
+    populate(map.advise(memmap2::Advice::PopulateWrite))?;
+    Ok(Box::new(RealFile { file, map }))
+}
+
+/// Touches all pages at once, so that a page that cannot be had is an error here and not a signal later.
+#[cfg(target_os = "linux")]
+fn populate(advised: io::Result<()>) -> io::Result<()> {
+    match advised {
+        // Kernels before 5.14 don't know the advice; pages then come in one by one.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives the file all the space it needs, so that a full disk shows now.
+#[cfg(target_os = "linux")]
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    const INTERRUPTS_MAX: usize = 1000;
+    let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    for _ in 0..INTERRUPTS_MAX {
+        // SAFETY: the descriptor is open for writing as long as `file` is borrowed.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
+            0 => return Ok(()),
+            libc::EINTR => {}
+            code => return Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::Interrupted))
+}
+
+/// Gives the file all the space it needs, so that a full disk shows now.
+#[cfg(not(target_os = "linux"))]
+fn allocate(mut file: &File, bytes: u64) -> io::Result<()> {
+    use std::io::{Seek, SeekFrom, Write};
+    let zeros = vec![0_u8; 1 << 20];
+    let mut at = file.seek(SeekFrom::End(0))?;
+    while at < bytes {
+        let count = (bytes - at).min(zeros.len() as u64) as usize;
+        file.write_all(&zeros[..count])?;
+        at += count as u64;
+    }
+    Ok(())
+}
+
+fn free_space(dir: &Path) -> io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::CString::new(dir.as_os_str().as_bytes())?;
+    let mut figures = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `name` ends in zero, and `figures` has room for what the call writes.
+    if unsafe { libc::statvfs(name.as_ptr(), figures.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so all of `figures` is written.
+    let figures = unsafe { figures.assume_init() };
+    #[allow(clippy::unnecessary_cast, reason = "the widths differ between systems")]
+    Ok(figures.f_bavail as u64 * figures.f_frsize as u64)
+}

@@ -1,0 +1,398 @@
+//! The store: one state directory, owned by one process.
+//!
+//! ```text
+//! open ─► latest ─► continue_from ─► begin(n) ─► write_task … ─► finish ─► retire ─► begin(n+1) …
+//! ```
+//!
+//! Invariants:
+//! * a file is written once, under a name that was never used before in this directory; numbers of checkpoints only grow;
+//! * a manifest gets its name only after everything it refers to is durable;
+//! * only [`Store::retire`] removes what was ever published, and only after something newer was;
+//! * state that is missing where it was expected is an error, never an empty start.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::checkpoint::Checkpoint;
+use crate::disk::{Disk, Held};
+use crate::error::{Error, Result};
+use crate::manifest::Manifest;
+use crate::marks::{self, Found, LOCK, MARKER, Marks, Record};
+use crate::positions::POSITIONS;
+use crate::segment::SegmentRef;
+
+pub(crate) const SEGMENT_PREFIX: &str = "segment-";
+
+/// A state directory. Clones share it; the lock is given back with the last one.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub path: PathBuf,
+    pub disk: Arc<dyn Disk>,
+    pub state: u64,
+    /// `None` in a store that was opened for looking.
+    pub owned: Option<Mutex<Owned>>,
+    found: Record,
+    notes: Vec<String>,
+    // Dropped after the marks, so that nobody else writes them first.
+    _locks: Vec<Box<dyn Held>>,
+}
+
+/// What changes while the store is used.
+pub(crate) struct Owned {
+    pub marks: Marks,
+    /// What the next checkpoint of changes builds on; `None` if it must be full.
+    pub base: Option<Base>,
+    /// The newest checkpoint that failed since the base was set.
+    pub failed: u64,
+    /// The newest number that occurs on disk or was given out.
+    pub highest: u64,
+    /// Checkpoints that are being written: nobody removes their files.
+    pub writing: BTreeSet<u64>,
+    /// Manifests that were read or written by this process.
+    pub manifests: BTreeMap<u64, Arc<Manifest>>,
+    /// Counts the files of merged segments.
+    pub merges: u64,
+    /// Whether a merge is under way; its file is not yet referred to by anything.
+    pub is_merging: bool,
+}
+
+/// What the next checkpoint of changes builds on.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    pub segments: Vec<SegmentRef>,
+    /// `since` of each operator.
+    pub since: BTreeMap<String, u64>,
+}
+
+/// What [`Store::list`] tells of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointInfo {
+    /// Its number.
+    pub id: u64,
+    /// When its barrier was sent, in microseconds since the Unix epoch.
+    pub created: i64,
+    /// The guarantee the job ran with.
+    pub mode: String,
+    /// How many bytes all it needs has.
+    pub bytes: u64,
+    /// How many of these were written for it.
+    pub new_bytes: u64,
+    /// Whether the user asked for it.
+    pub is_savepoint: bool,
+    /// Whether the job had come to its end.
+    pub is_finished: bool,
+    /// Names of the steps, by the identity of their state.
+    pub operators: BTreeMap<String, String>,
+    /// What is wrong with its manifest, if anything; the other fields then say nothing.
+    pub damage: Option<String>,
+}
+
+impl Store {
+    /// Opens a state directory to work in it, creates it if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// If another process uses it, if it is of a newer format, if it may not be written, or if it holds something else.
+    pub fn open(path: impl AsRef<Path>, disk: Arc<dyn Disk>) -> Result<Store> {
+        let path = path.as_ref();
+        disk.create_dir(path).map_err(|error| Error::io("create the directory", path, error))?;
+        let names = list(&*disk, path)?;
+        check_is_ours(path, &names)?;
+        let lock = marks::lock(&*disk, path, LOCK)?;
+        let mut notes = Vec::new();
+        let (record, is_new) = settle(&*disk, path, &mut notes)?;
+        if is_new {
+            marks::create_marker(&*disk, path, record)?;
+        }
+        let marker = marks::lock(&*disk, path, MARKER)?;
+        let marks = Marks::open(&*disk, path, record, std::process::id())?;
+        let highest = highest_number(&list(&*disk, path)?).max(record.published);
+        let owned = Owned {
+            marks,
+            base: None,
+            failed: 0,
+            highest,
+            writing: BTreeSet::new(),
+            manifests: BTreeMap::new(),
+            merges: 0,
+            is_merging: false,
+        };
+        let inner = Inner {
+            path: path.to_path_buf(),
+            disk,
+            state: record.state,
+            owned: Some(Mutex::new(owned)),
+            found: record,
+            notes,
+            _locks: vec![marker, lock],
+        };
+        Ok(Store { inner: Arc::new(inner) })
+    }
+
+    /// Opens a state directory or a savepoint to look into it: takes no lock and changes nothing.
+    ///
+    /// # Errors
+    /// If it is not there or not one of ours.
+    pub fn inspect(path: impl AsRef<Path>, disk: Arc<dyn Disk>) -> Result<Store> {
+        let path = path.as_ref();
+        let names = list(&*disk, path)?;
+        check_is_ours(path, &names)?;
+        if names.is_empty() {
+            return Err(Error::NotACheckpoint { path: path.to_path_buf(), what: "it is empty".to_owned() });
+        }
+        let mut notes = Vec::new();
+        let (record, _) = settle(&*disk, path, &mut notes)?;
+        let path = path.to_path_buf();
+        let inner = Inner { path, disk, state: record.state, owned: None, found: record, notes, _locks: Vec::new() };
+        Ok(Store { inner: Arc::new(inner) })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The smallest number that the next checkpoint can have: above every number that occurs on disk, so that nothing
+    /// is ever written under a name that was used before.
+    pub fn next_epoch(&self) -> u64 {
+        match &self.inner.owned {
+            Some(_) => self.inner.owned().map_or(1, |owned| owned.highest + 1),
+            None => self.inner.found.published + 1,
+        }
+    }
+
+    /// Whether the next checkpoint must be, or had better be, a full one: nothing to build on yet, the last one failed,
+    /// or the changes have come to cost more than they save.
+    pub fn should_rebase(&self) -> bool {
+        let Ok(owned) = self.inner.owned() else { return false };
+        match &owned.base {
+            None => true,
+            Some(base) => owned.failed > 0 || crate::compact::should_rebase(&base.segments),
+        }
+    }
+
+    /// Lets the next checkpoint of changes build on the one that was restored. If it lies elsewhere (a savepoint), the
+    /// next checkpoint has to be full, as [`should_rebase`](Store::should_rebase) will say.
+    pub fn continue_from(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let mut owned = self.inner.owned()?;
+        owned.failed = 0;
+        owned.base = (checkpoint.path() == self.inner.path).then(|| Base::of(checkpoint.manifest()));
+        Ok(())
+    }
+
+    /// The newest checkpoint that is whole, with every byte of it checked. `None` if none was ever published.
+    ///
+    /// What was passed over, and why, is added to `notes`, a line each.
+    ///
+    /// # Errors
+    /// If checkpoints were published, but none of them is whole or left.
+    pub fn latest(&self, notes: &mut Vec<String>) -> Result<Option<Checkpoint>> {
+        let inner = &*self.inner;
+        notes.extend(inner.notes.iter().cloned());
+        let names = list(&*inner.disk, &inner.path)?;
+        let ids = manifest_ids(&names);
+        let published = inner.published();
+        let Some(newest) = ids.last() else {
+            if published > 0 {
+                return Err(Error::StateMissing { path: inner.path.clone(), epoch: published });
+            }
+            return Ok(None);
+        };
+        let mut reasons = Vec::new();
+        if published > *newest {
+            reasons.push(format!("checkpoint {published} was published, but its manifest is gone"));
+        }
+        for id in ids.iter().rev() {
+            match Checkpoint::load(&inner.disk, &inner.path, inner.state, *id) {
+                Ok(checkpoint) => {
+                    notes.extend(reasons.iter().map(|reason| format!("{reason}; going back to checkpoint {id}")));
+                    inner.remember(checkpoint.manifest());
+                    return Ok(Some(checkpoint));
+                }
+                Err(error) if error.allows_fallback() => {
+                    reasons.push(format!("checkpoint {id} cannot be used: {error}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::NothingVerifies { path: inner.path.clone(), reasons })
+    }
+
+    /// One checkpoint by its number, with every byte of it checked.
+    pub fn checkpoint(&self, id: u64) -> Result<Checkpoint> {
+        let inner = &*self.inner;
+        let names = list(&*inner.disk, &inner.path)?;
+        if !manifest_ids(&names).contains(&id) {
+            return Err(Error::NoSuchCheckpoint { path: inner.path.clone(), epoch: id });
+        }
+        Checkpoint::load(&inner.disk, &inner.path, inner.state, id)
+    }
+
+    /// The checkpoints there are, newest first, by their manifests alone.
+    pub fn list(&self) -> Result<Vec<CheckpointInfo>> {
+        let inner = &*self.inner;
+        let names = list(&*inner.disk, &inner.path)?;
+        let mut infos = Vec::new();
+        for id in manifest_ids(&names).into_iter().rev() {
+            match Manifest::load(&*inner.disk, &inner.path, inner.state, id) {
+                Ok(manifest) => infos.push(CheckpointInfo::of(&manifest)),
+                Err(error) => infos.push(CheckpointInfo::damaged(id, &error)),
+            }
+        }
+        Ok(infos)
+    }
+
+    /// Removes checkpoints that are no longer needed, and files that nothing refers to; gives how many files went.
+    ///
+    /// Kept are the newest `retain` checkpoints (at least one), all from `committed` on (the newest whose sinks have
+    /// committed: before, a sink may still need what it refers to), and all they refer to.
+    pub fn retire(&self, retain: usize, committed: u64) -> Result<usize> {
+        crate::retire::retire(&self.inner, retain, committed)
+    }
+}
+
+impl Base {
+    pub(crate) fn of(manifest: &Manifest) -> Base {
+        let since = manifest.operators.iter().map(|(uid, entry)| (uid.clone(), entry.since)).collect();
+        Base { segments: manifest.segments.clone(), since }
+    }
+}
+
+impl CheckpointInfo {
+    fn of(manifest: &Manifest) -> CheckpointInfo {
+        CheckpointInfo {
+            id: manifest.id,
+            created: manifest.created,
+            mode: manifest.mode.clone(),
+            bytes: manifest.bytes,
+            new_bytes: manifest.new_bytes,
+            is_savepoint: manifest.is_savepoint,
+            is_finished: manifest.is_finished,
+            operators: manifest.operators.iter().map(|(uid, entry)| (uid.clone(), entry.name.clone())).collect(),
+            damage: None,
+        }
+    }
+
+    fn damaged(id: u64, error: &Error) -> CheckpointInfo {
+        CheckpointInfo {
+            id,
+            created: 0,
+            mode: String::new(),
+            bytes: 0,
+            new_bytes: 0,
+            is_savepoint: false,
+            is_finished: false,
+            operators: BTreeMap::new(),
+            damage: Some(error.to_string()),
+        }
+    }
+}
+
+impl Inner {
+    /// What changes, in a store that may change it.
+    pub(crate) fn owned(&self) -> Result<MutexGuard<'_, Owned>> {
+        let owned = self.owned.as_ref().ok_or_else(|| Error::ReadOnly { path: self.path.clone() })?;
+        // A panic while the lock was held leaves plain values that each make sense on their own.
+        Ok(owned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn published(&self) -> u64 {
+        self.owned().map_or(self.found.published, |owned| owned.marks.record().published)
+    }
+
+    fn remember(&self, manifest: &Manifest) {
+        if let Ok(mut owned) = self.owned() {
+            owned.manifests.insert(manifest.id, Arc::new(manifest.clone()));
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.inner.path).field("is_owned", &self.inner.owned.is_some()).finish()
+    }
+}
+
+/// The names in a directory.
+pub(crate) fn list(disk: &dyn Disk, path: &Path) -> Result<Vec<String>> {
+    let entries = disk.list(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
+            Error::NotACheckpoint { path: path.to_path_buf(), what: "there is no such directory".to_owned() }
+        }
+        _ => Error::io("list", path, error),
+    })?;
+    Ok(entries.into_iter().map(|entry| entry.name).collect())
+}
+
+/// The numbers of the checkpoints that have a manifest, in order.
+pub(crate) fn manifest_ids(names: &[String]) -> Vec<u64> {
+    let mut ids: Vec<u64> = names.iter().filter_map(|name| Manifest::id_of(name)).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// The checkpoint that a segment was written for, by its name.
+pub(crate) fn segment_epoch(name: &str) -> Option<u64> {
+    name.strip_prefix(SEGMENT_PREFIX)?.get(..20)?.parse().ok()
+}
+
+fn highest_number(names: &[String]) -> u64 {
+    let segments = names.iter().filter_map(|name| segment_epoch(name));
+    let manifests = names.iter().filter_map(|name| Manifest::id_of(name.strip_suffix("-new").unwrap_or(name)));
+    segments.chain(manifests).max().unwrap_or(0)
+}
+
+/// Refuses a directory that holds something else.
+fn check_is_ours(path: &Path, names: &[String]) -> Result<()> {
+    let is_ours = |name: &String| {
+        [MARKER, LOCK, POSITIONS].iter().any(|ours| name.starts_with(ours))
+            || segment_epoch(name).is_some()
+            || name.starts_with("manifest-")
+    };
+    if names.is_empty() || names.iter().any(is_ours) {
+        return Ok(());
+    }
+    let what = format!("it holds {:?}; give a new or an empty directory", names[0]);
+    Err(Error::NotACheckpoint { path: path.to_path_buf(), what })
+}
+
+/// Finds out from both marks what is to be expected, and whether the marker has to be written anew.
+fn settle(disk: &dyn Disk, path: &Path, notes: &mut Vec<String>) -> Result<(Record, bool)> {
+    let marker = marks::look(disk, &path.join(MARKER), true)?;
+    let lock = marks::look(disk, &path.join(LOCK), false)?;
+    let newest = match (marker.record(), lock.record()) {
+        (Some(marker), Some(lock)) if marker.state != lock.state => {
+            let what = format!("{MARKER} and {LOCK} are of two different state directories");
+            return Err(Error::damaged(&path.join(LOCK), 1024, what));
+        }
+        (marker, lock) => marker.into_iter().chain(lock).max_by_key(|record| record.sequence),
+    };
+    if let Some(record) = newest {
+        for (name, found) in [(MARKER, &marker), (LOCK, &lock)] {
+            match found {
+                Found::Damaged(what) => notes.push(format!("{name} is damaged ({what}) and was written anew")),
+                Found::Absent if name == MARKER => notes.push(format!("{name} was gone and was written anew")),
+                _ => {}
+            }
+        }
+        return Ok((record, marker.record().is_none()));
+    }
+    let names = list(disk, path)?;
+    let is_state = |name: &String| {
+        segment_epoch(name).is_some() || Manifest::id_of(name).is_some() || name.starts_with(POSITIONS)
+    };
+    if let Some(name) = names.iter().find(|name| is_state(name)) {
+        let what = format!("{name} is here, but neither {MARKER} nor {LOCK} can be read; put one of them back");
+        return Err(Error::damaged(&path.join(MARKER), 0, what));
+    }
+    match (&marker, &lock) {
+        (Found::Damaged(what), _) => Err(Error::damaged(&path.join(MARKER), 0, what.clone())),
+        (_, Found::Damaged(what)) => Err(Error::damaged(&path.join(LOCK), 0, what.clone())),
+        _ => Ok((Record { state: disk.unique(), ..Record::default() }, true)),
+    }
+}

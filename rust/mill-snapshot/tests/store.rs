@@ -1,0 +1,180 @@
+//! What a store promises while nothing goes wrong.
+
+mod support;
+
+use std::sync::Arc;
+
+use mill_snapshot::{Checkpoint, Disk, Error, FaultDisk, RealDisk, Store, verify};
+use support::{Job, Model, assert_is, parts, restored};
+
+fn latest(store: &Store) -> Checkpoint {
+    let mut notes = Vec::new();
+    let checkpoint = store.latest(&mut notes).unwrap().expect("a checkpoint was published");
+    assert_eq!(notes, Vec::<String>::new());
+    checkpoint
+}
+
+fn run_many(path: &std::path::Path, disk: Arc<dyn Disk>) {
+    let mut job = Job::new(7);
+    let store = Store::open(path, Arc::clone(&disk)).unwrap();
+    assert!(store.latest(&mut Vec::new()).unwrap().is_none());
+    let mut store = store;
+    for round in 0..60 {
+        let manifest = job.checkpoint(&store).unwrap();
+        store.retire(2, manifest.id).unwrap();
+        assert_is(&latest(&store), manifest.id, &job.model);
+        assert_eq!(restored(&latest(&store), 3), job.model, "under another parallelism");
+        if round % 7 == 6 {
+            drop(store);
+            store = Store::open(path, Arc::clone(&disk)).unwrap();
+            store.continue_from(&latest(&store)).unwrap();
+            job.parallelism = 1 + round % 5;
+        }
+    }
+    assert!(store.list().unwrap().len() <= 2);
+    let report = verify(path, disk).unwrap();
+    assert!(report.is_whole(), "{report:?}");
+}
+
+#[test]
+fn state_comes_back_after_any_number_of_checkpoints() {
+    run_many("state".as_ref(), Arc::new(FaultDisk::new()));
+}
+
+#[test]
+fn state_comes_back_from_a_real_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    run_many(&directory.path().join("a/b"), Arc::new(RealDisk));
+}
+
+#[test]
+fn large_tasks_get_segments_of_their_own() {
+    let disk: Arc<dyn Disk> = Arc::new(FaultDisk::new());
+    let store = Store::open("state", disk).unwrap();
+    let mut job = Job { payload: 400_000, changes: 30, ..Job::new(3) };
+    let manifest = job.checkpoint(&store).unwrap();
+    assert!(manifest.segments.len() > 1, "{:?}", manifest.segments);
+    let manifest = job.checkpoint(&store).unwrap();
+    assert_is(&latest(&store), manifest.id, &job.model);
+}
+
+#[test]
+fn numbers_are_never_used_twice() {
+    let store = Store::open("state", Arc::new(FaultDisk::new())).unwrap();
+    let mut job = Job::new(1);
+    let first = job.checkpoint(&store).unwrap();
+    assert!(matches!(store.begin(first.id, true), Err(Error::EpochTaken { next: 2, .. })));
+    let writer = store.begin(9, true).unwrap();
+    writer.abandon();
+    assert_eq!(store.next_epoch(), 10);
+}
+
+#[test]
+fn after_a_failed_checkpoint_the_next_must_be_full() {
+    let store = Store::open("state", Arc::new(FaultDisk::new())).unwrap();
+    let mut job = Job::new(1);
+    job.checkpoint(&store).unwrap();
+    assert!(!store.should_rebase());
+    drop(store.begin(2, false).unwrap());
+    assert!(store.should_rebase());
+    assert!(matches!(store.begin(3, false), Err(Error::NeedsFull { epoch: 3 })));
+    let manifest = job.checkpoint(&store).unwrap();
+    assert!(!store.should_rebase());
+    assert_is(&latest(&store), manifest.id, &job.model);
+}
+
+#[test]
+fn a_finished_writer_takes_nothing_more() {
+    let store = Store::open("state", Arc::new(FaultDisk::new())).unwrap();
+    let writer = store.begin(1, true).unwrap();
+    writer.finish(parts(1, 1)).unwrap();
+    assert!(matches!(writer.finish(parts(1, 1)), Err(Error::Closed { epoch: 1 })));
+    drop(writer);
+    assert_eq!(latest(&store).id(), 1);
+}
+
+#[test]
+fn blocks_of_a_former_operator_of_the_same_name_do_not_come_back() {
+    let store = Store::open("state", Arc::new(FaultDisk::new())).unwrap();
+    let mut job = Job::new(5);
+    job.checkpoint(&store).unwrap();
+    // The operator is not in the plan for one checkpoint, then it is again.
+    let mut without = parts(2, 1);
+    without.operators.retain(|info| info.uid != "count");
+    store.begin(2, false).unwrap().finish(without).unwrap();
+    store.begin(3, false).unwrap().finish(parts(3, 1)).unwrap();
+    assert_eq!(restored(&latest(&store), 1), Model::new());
+}
+
+#[test]
+fn a_savepoint_stands_alone() {
+    let disk: Arc<dyn Disk> = Arc::new(FaultDisk::new());
+    let mut job = Job::new(11);
+    let store = Store::open("state", Arc::clone(&disk)).unwrap();
+    for _ in 0..5 {
+        job.checkpoint(&store).unwrap();
+    }
+    let wanted = job.model.clone();
+    let savepoint = store.savepoint(5, "savepoint").unwrap();
+    assert!(savepoint.is_savepoint && savepoint.segments.len() == 1);
+    assert!(matches!(store.savepoint(5, "savepoint"), Err(Error::NotEmpty { .. })));
+    for _ in 0..5 {
+        job.checkpoint(&store).unwrap();
+    }
+    store.retire(1, 10).unwrap();
+    let checkpoint = Checkpoint::restore_from("savepoint", Arc::clone(&disk), &mut Vec::new()).unwrap();
+    assert_is(&checkpoint, 5, &wanted);
+    // Going on from it in another directory begins with a full checkpoint.
+    let other = Store::open("other", disk).unwrap();
+    other.continue_from(&checkpoint).unwrap();
+    assert!(other.should_rebase());
+    job.model = wanted;
+    let manifest = job.checkpoint(&other).unwrap();
+    assert_is(&latest(&other), manifest.id, &job.model);
+}
+
+#[test]
+fn a_long_chain_is_merged_beside_the_job() {
+    let disk: Arc<dyn Disk> = Arc::new(FaultDisk::new());
+    let store = Store::open("state", Arc::clone(&disk)).unwrap();
+    let mut job = Job { payload: 4_000_000, changes: 30, ..Job::new(3) };
+    job.checkpoint(&store).unwrap();
+    (job.payload, job.changes) = (300, 6);
+    let mut merges = 0;
+    for _ in 0..120 {
+        let manifest = job.checkpoint(&store).unwrap();
+        if store.should_compact() {
+            merges += usize::from(store.compact().unwrap().is_some());
+        }
+        store.retire(1, manifest.id).unwrap();
+        assert!(manifest.segments.len() <= 34, "{} segments", manifest.segments.len());
+    }
+    assert!(merges >= 3, "{merges} merges");
+    let manifest = job.checkpoint(&store).unwrap();
+    assert_is(&latest(&store), manifest.id, &job.model);
+    drop(store);
+    let store = Store::open("state", disk).unwrap();
+    assert_is(&latest(&store), manifest.id, &job.model);
+}
+
+#[test]
+fn retirement_keeps_what_a_sink_has_not_committed() {
+    let store = Store::open("state", Arc::new(FaultDisk::new())).unwrap();
+    let mut job = Job::new(1);
+    for _ in 0..5 {
+        job.checkpoint(&store).unwrap();
+    }
+    store.retire(1, 3).unwrap();
+    let ids: Vec<u64> = store.list().unwrap().iter().map(|info| info.id).collect();
+    assert_eq!(ids, [5, 4, 3]);
+}
+
+#[test]
+fn the_directory_of_something_else_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("thesis.tex"), "text").unwrap();
+    let error = Store::open(directory.path(), Arc::new(RealDisk)).unwrap_err();
+    assert!(matches!(error, Error::NotACheckpoint { .. }), "{error}");
+    assert!(error.to_string().contains("thesis.tex"), "{error}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing was left behind");
+}
