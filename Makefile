@@ -30,7 +30,7 @@ test-rust: tools
 	cargo test --release --workspace --exclude mill-python
 
 test-python: install-test
-	$(PY) -m pytest tests/engine tests/examples tests/python
+	$(PY) -m pytest tests/engine tests/python tests/examples tests/crash tests/model
 	$(PY) -m pytest --doctest-modules python/millstream
 	$(PY) -m mypy python/millstream examples
 	$(PY) -m mypy.stubtest millstream._millstream

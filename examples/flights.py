@@ -32,15 +32,8 @@ def load_flights() -> pd.DataFrame:
     return flights.iloc[left.argsort(kind="stable")].reset_index(drop=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("out/flights"))
-    parser.add_argument("--state", type=Path, default=Path("state/flights"))
-    parser.add_argument("--parallelism", type=int, default=None)
-    parser.add_argument("--every", default="200ms", help="time between checkpoints")
-    parser.add_argument("--mode", default="exactly_once", choices=["exactly_once", "at_least_once", "none"])
-    options = parser.parse_args()
-
+def sinks(output: Path) -> list[mill.Sink]:
+    """Declare the job: hourly figures of each airport, and the flights that were too late for them."""
     hourly = (
         mill.from_arrow(load_flights())
         .event_time("scheduled", watermark=mill.WatermarkStrategy.bounded_out_of_orderness("1h"))
@@ -53,10 +46,19 @@ def main() -> None:
             p95=col("delay").quantile(0.95),
         )
     )
+    return [hourly.write_parquet(output / "hourly"), hourly.late.write_parquet(output / "late")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("out/flights"))
+    parser.add_argument("--state", type=Path, default=Path("state/flights"))
+    parser.add_argument("--parallelism", type=int, default=None)
+    options = parser.parse_args()
+
     report = mill.run(
-        hourly.write_parquet(options.output / "hourly"),
-        hourly.late.write_parquet(options.output / "late"),
-        checkpoint=mill.Checkpoint(options.state, every=options.every, mode=options.mode),
+        *sinks(options.output),
+        checkpoint=mill.Checkpoint(options.state, every="200ms"),
         parallelism=options.parallelism,
         progress=True,
     )

@@ -19,8 +19,6 @@ def main() -> None:
     parser.add_argument("--database", type=Path, default=Path("out/counts.db"))
     parser.add_argument("--state", type=Path, default=Path("state/counts"))
     parser.add_argument("--parallelism", type=int, default=None)
-    parser.add_argument("--every", default="200ms", help="time between checkpoints")
-    parser.add_argument("--mode", default="exactly_once", choices=["exactly_once", "at_least_once", "none"])
     options = parser.parse_args()
 
     options.database.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +29,7 @@ def main() -> None:
     )
     report = mill.run(
         counts.write_sqlite(options.database, "counts", key=["user"]),
-        checkpoint=mill.Checkpoint(options.state, every=options.every, mode=options.mode),
+        checkpoint=mill.Checkpoint(options.state, every="200ms"),
         parallelism=options.parallelism,
         progress=True,
     )
