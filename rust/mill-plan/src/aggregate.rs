@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::datatypes::{DataType, Field};
 use mill_protocol::{Error, Result};
 
 use crate::expr::Expr;
@@ -235,13 +235,5 @@ impl fmt::Display for AggregateSpec {
             None => f.write_str("()")?,
         }
         if self.filter.is_some() { f.write_str(".filter") } else { Ok(()) }
-    }
-}
-
-/// The unit of a timestamp type.
-pub(crate) fn timestamp_unit(data_type: &DataType) -> Option<TimeUnit> {
-    match data_type {
-        DataType::Timestamp(unit, _) => Some(*unit),
-        _ => None,
     }
 }

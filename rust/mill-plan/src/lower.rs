@@ -1,6 +1,27 @@
 //! Lowering: from a logical plan to chains and edges.
+//!
+//! ```text
+//!   sinks ──► Graph       each step once, with its name and identity (steps, names)
+//!               │ check   guarantees of sources and sinks (guarantees)
+//!               │ rewrite filters go down, event time goes ahead of exchanges (rewrite)
+//!               │ prune   only columns that someone needs are read and computed (columns)
+//!               ▼
+//!         PhysicalPlan    stages in chains, edges where records must change the task (chains, keyed)
+//! ```
+//!
+//! Names and identities are given before anything is rewritten, so that they depend on what the user wrote alone.
+
+mod chains;
+mod columns;
+mod guarantees;
+mod keyed;
+mod rewrite;
+mod steps;
 
 use mill_protocol::{Error, Result};
+
+pub(crate) use self::guarantees::effective;
+use self::steps::Graph;
 
 use crate::physical::PhysicalPlan;
 use crate::stream::SinkNode;
@@ -72,6 +93,18 @@ impl Default for PlanOptions {
 /// # Errors
 /// When the plan cannot keep what the options ask for, or two steps have one name.
 pub fn lower(sinks: &[SinkNode], options: &PlanOptions) -> Result<PhysicalPlan> {
-    let _ = (sinks, options);
-    Err(Error::internal("lowering is on its way"))
+    if sinks.is_empty() {
+        return Err(Error::plan("there is nothing to run: give at least one sink, such as stream.write_csv(\"out/\")"));
+    }
+    let highest = usize::from(mill_frame::hash::KEY_GROUPS);
+    if options.parallelism == 0 || options.parallelism > highest {
+        return Err(Error::plan(format!("parallelism lies between 1 and {highest}, found {}", options.parallelism)));
+    }
+    let mut graph = Graph::new(sinks)?;
+    guarantees::check(&graph, options)?;
+    rewrite::event_time_before_exchange(&mut graph);
+    rewrite::filters_down(&mut graph);
+    graph.sort();
+    columns::prune(&mut graph)?;
+    chains::place(&graph, options)
 }

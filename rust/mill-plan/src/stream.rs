@@ -18,6 +18,8 @@ use arrow::datatypes::{DataType, SchemaRef};
 use mill_protocol::{Error, Result, Source};
 
 pub(crate) use self::aggregate::AggregateParts;
+pub(crate) use self::checks::column_index;
+pub(crate) use self::keyed::key_fields;
 pub use self::keyed::{KeyedStream, WindowedStream};
 pub use self::sink::SinkNode;
 use crate::expr::Expr;

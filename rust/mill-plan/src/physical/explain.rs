@@ -1,10 +1,234 @@
-//! The plan as text.
+//! The plan as text for people.
+//!
+//! ```text
+//!   exactly_once, checkpoints stored, 2 tasks a chain
+//!
+//!   chain 0 (2 tasks)
+//!     read_text    read_text("books/*.txt"): line str
+//!     select       word = col("line").str.to_lowercase()       native
+//!     agg.partial  by word: n=count()                          native
+//!     ══ hash(word) ══► chain 1
+//! ```
 
-use super::PhysicalPlan;
+use std::fmt::{self, Write};
+
+use mill_protocol::Sink;
+
+use super::{EdgeKind, PhysicalPlan, SourceStage, Stage, StageKind, Target};
+use crate::aggregate::AggregateSpec;
+use crate::compiled::CompiledExpr;
+use crate::lower::{OnError, effective};
+use crate::stream::{Emit, duration};
+use crate::types::type_name;
 
 impl PhysicalPlan {
-    /// The plan as a tree for people to read.
+    /// The plan as a tree for people to read: chains, tasks, what each step does, how it is run, what state it keeps, how
+    /// records travel, and what each sink guarantees.
     pub fn explain(&self) -> String {
-        format!("{self:?}")
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        let options = &self.options;
+        write!(out, "{}", options.mode.as_str())?;
+        out.push_str(if options.is_checkpointed { ", checkpoints stored" } else { ", no checkpoints" });
+        match options.on_error {
+            OnError::Fail => {}
+            OnError::Skip => out.push_str(", failing records skipped"),
+            OnError::Route => out.push_str(", failing records routed"),
+        }
+        writeln!(out)?;
+        for (i, chain) in self.chains.iter().enumerate() {
+            let tasks = if chain.parallelism == 1 { "1 task".to_owned() } else { format!("{} tasks", chain.parallelism) };
+            writeln!(out, "\nchain {i} ({tasks})")?;
+            if let Some(source) = &chain.source {
+                writeln!(out, "  {:<14} {}", source.name, source_detail(source))?;
+                self.write_targets(out, i, &source.errors, 2, "errors")?;
+            }
+            let is_fork = chain.entry.len() > 1;
+            self.write_targets(out, i, &chain.entry, if is_fork { 2 } else { 1 }, "")?;
+        }
+        Ok(())
+    }
+
+    fn write_targets(&self, out: &mut String, chain: usize, targets: &[Target], depth: usize, label: &str) -> fmt::Result {
+        let indent = "  ".repeat(depth);
+        let label = if label.is_empty() { String::new() } else { format!("{label}: ") };
+        for target in targets {
+            match *target {
+                Target::Edge(edge) => {
+                    let edge = &self.edges[edge];
+                    writeln!(out, "{indent}{label}══ {} ══► chain {}", edge_detail(&edge.kind, &edge.schema), edge.to)?;
+                }
+                Target::Stage(index) => {
+                    let stage = &self.chains[chain].stages[index];
+                    self.write_stage(out, chain, stage, &indent, &label)?;
+                    let ports = stage.ports.iter().filter(|targets| !targets.is_empty()).count();
+                    let is_fork = ports > 1 || stage.ports.iter().any(|targets| targets.len() > 1);
+                    let below = depth + usize::from(is_fork);
+                    for (port, targets) in stage.ports.iter().enumerate() {
+                        self.write_targets(out, chain, targets, below, port_name(stage, port))?;
+                    }
+                    self.write_targets(out, chain, &stage.errors, depth + 1, "errors")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_stage(&self, out: &mut String, _chain: usize, stage: &Stage, indent: &str, label: &str) -> fmt::Result {
+        let mut notes: Vec<String> = Vec::new();
+        if !matches!(stage.kind, StageKind::Sink(_) | StageKind::Pass) {
+            notes.push(stage.kind.rung().as_str().to_owned());
+        }
+        if stage.kind.is_stateful() && !matches!(stage.kind, StageKind::Sink(_)) {
+            notes.push(format!("state {:?}", stage.uid));
+        }
+        if let StageKind::Sink(sink) = &stage.kind {
+            notes.push(effective(sink.kind(), &self.options).to_owned());
+        }
+        if let Some(keys) = stage.updating.as_ref().filter(|_| matches!(stage.kind, StageKind::Sink(_))) {
+            notes.push(format!("latest row a key ({})", columns(stage, keys)));
+        }
+        let notes = if notes.is_empty() { String::new() } else { format!("  [{}]", notes.join("; ")) };
+        let name = format!("{label}{}", stage.name);
+        writeln!(out, "{indent}{name:<14} {}{notes}", stage.kind.detail(&stage.schema))
+    }
+}
+
+fn columns(stage: &Stage, places: &[usize]) -> String {
+    names(&stage.schema, places)
+}
+
+fn names(schema: &arrow::datatypes::Schema, places: &[usize]) -> String {
+    let names: Vec<&str> = places.iter().filter_map(|&i| schema.fields().get(i)).map(|f| f.name().as_str()).collect();
+    names.join(", ")
+}
+
+/// What comes out of a port, where it needs saying.
+pub(super) fn port_name(stage: &Stage, port: usize) -> &'static str {
+    match (&stage.kind, port) {
+        (StageKind::Branch(_), 0) => "yes",
+        (StageKind::Branch(_), _) => "no",
+        (_, 0) => "",
+        _ => "late",
+    }
+}
+
+/// How records travel along an edge.
+pub(super) fn edge_detail(kind: &EdgeKind, schema: &arrow::datatypes::Schema) -> String {
+    match kind {
+        EdgeKind::Forward => "forward".to_owned(),
+        EdgeKind::Rebalance => "rebalance".to_owned(),
+        EdgeKind::Gather => "gather".to_owned(),
+        EdgeKind::Hash(keys) => format!("hash({})", names(schema, keys)),
+    }
+}
+
+pub(super) fn source_detail(source: &SourceStage) -> String {
+    let schema = source.source.schema();
+    let columns: Vec<String> =
+        schema.fields().iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type()))).collect();
+    let properties = source.source.properties();
+    let mut text = format!("{}: {}", source.source.name(), columns.join(", "));
+    if !properties.is_bounded {
+        text.push_str("; unbounded");
+    }
+    if source.is_ordered {
+        text.push_str("; in order");
+    }
+    text
+}
+
+/// Computed columns; those that only pass are counted.
+fn projected(exprs: &[CompiledExpr]) -> String {
+    let mut computed = Vec::new();
+    let mut passed = Vec::new();
+    for expr in exprs {
+        let name = expr.field().name();
+        let text = expr.to_string();
+        let plain = format!("col({name:?})");
+        if text == plain {
+            passed.push(name.clone());
+        } else {
+            let alias = format!(".alias({name:?})");
+            let text = match text.strip_suffix(&alias) {
+                // The brackets were there for the alias.
+                Some(inner) => without_brackets(inner).to_owned(),
+                None => text,
+            };
+            computed.push(format!("{name} = {text}"));
+        }
+    }
+    match (passed.is_empty(), computed.is_empty()) {
+        (_, true) => passed.join(", "),
+        (true, false) => computed.join(", "),
+        (false, false) => format!("{}, {}", passed.join(", "), computed.join(", ")),
+    }
+}
+
+/// The text without a pair of brackets around all of it.
+fn without_brackets(text: &str) -> &str {
+    let Some(inner) = text.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')) else { return text };
+    let mut depth = 0_i32;
+    let is_pair = inner.chars().all(|c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        depth >= 0
+    });
+    if is_pair { inner } else { text }
+}
+
+fn aggregates(specs: &[AggregateSpec]) -> String {
+    specs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl StageKind {
+    /// What it does, in a line; `schema` is that of its result.
+    pub(super) fn detail(&self, schema: &arrow::datatypes::Schema) -> String {
+        let by = |first: usize, keys: &[usize]| {
+            let places: Vec<usize> = (first..first + keys.len()).collect();
+            names(schema, &places)
+        };
+        match self {
+            StageKind::Project { exprs } => projected(exprs),
+            StageKind::Filter(predicate) | StageKind::Branch(predicate) => predicate.to_string(),
+            StageKind::Explode { column, keep_empty } => {
+                format!("{}{}", names(schema, &[*column]), if *keep_empty { ", keep_empty=True" } else { "" })
+            }
+            StageKind::Unnest { column } => format!("column {column}"),
+            StageKind::Limit(rows) => rows.to_string(),
+            StageKind::User { function, .. } => function.name(),
+            StageKind::EventTime { column, strategy } => {
+                let mut text =
+                    format!("{}, watermark={:?}", names(schema, &[*column]), duration(strategy.out_of_orderness_us));
+                if let Some(idle) = strategy.idleness_us {
+                    text.push_str(&format!(", idle after {:?}", duration(idle)));
+                }
+                text
+            }
+            StageKind::PartialAggregate { keys, aggregates: specs, window, .. } => match window {
+                Some(window) => format!("by {}, {window}: {}", by(1, keys), aggregates(specs)),
+                None => format!("by {}: {}", by(0, keys), aggregates(specs)),
+            },
+            StageKind::Aggregate { keys, aggregates: specs, emit, .. } => {
+                let emit = if *emit == Emit::Default { String::new() } else { format!(", emit={:?}", emit.to_string()) };
+                format!("by {}: {}{emit}", by(0, keys), aggregates(specs))
+            }
+            StageKind::WindowAggregate { keys, aggregates: specs, window, allowed_lateness_us, .. } => {
+                let lateness = match allowed_lateness_us {
+                    0 => String::new(),
+                    us => format!(", allowed_lateness={:?}", duration(*us)),
+                };
+                format!("by {}, {window}{lateness}: {}", by(0, keys), aggregates(specs))
+            }
+            StageKind::Reduce { keys, function, emit } => {
+                format!("by {}: {}, emit={:?}", names(schema, keys), function.name(), emit.to_string())
+            }
+            StageKind::Sink(sink) => Sink::name(sink.as_ref()),
+            StageKind::Pass => String::new(),
+        }
     }
 }

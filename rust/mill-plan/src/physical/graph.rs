@@ -1,6 +1,7 @@
 //! The plan as a picture: nodes and what joins them.
 
-use super::PhysicalPlan;
+use super::explain::{edge_detail, port_name, source_detail};
+use super::{PhysicalPlan, Target};
 
 /// A plan as nodes and edges, for a picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,13 +36,78 @@ pub struct GraphEdge {
     pub from: usize,
     /// The place of the node it leads to.
     pub to: usize,
-    /// What travels: empty, `hash(word)`, `late`, `errors`, …
+    /// What travels or how: empty, `hash(word)`, `late`, `errors`, …
     pub label: String,
 }
 
 impl PhysicalPlan {
     /// The plan as nodes and edges.
     pub fn graph(&self) -> Graph {
-        Graph::default()
+        let mut graph = Graph::default();
+        // The place of the first node of each chain's stages, and of its source.
+        let mut stages = Vec::new();
+        let mut sources = Vec::new();
+        for (i, chain) in self.chains.iter().enumerate() {
+            sources.push(chain.source.as_ref().map(|_| graph.nodes.len()));
+            if let Some(source) = &chain.source {
+                graph.nodes.push(GraphNode {
+                    id: source.uid.clone(),
+                    name: source.name.clone(),
+                    kind: "source".to_owned(),
+                    detail: source_detail(source),
+                    chain: i,
+                    parallelism: chain.parallelism,
+                });
+            }
+            stages.push(graph.nodes.len());
+            graph.nodes.extend(chain.stages.iter().map(|stage| GraphNode {
+                id: stage.uid.clone(),
+                name: stage.name.clone(),
+                kind: stage.kind.label().to_owned(),
+                detail: stage.kind.detail(&stage.schema),
+                chain: i,
+                parallelism: chain.parallelism,
+            }));
+        }
+        for (i, chain) in self.chains.iter().enumerate() {
+            if let Some(from) = sources[i] {
+                self.join(&mut graph, &stages, i, from, &chain.entry, "");
+                let errors = chain.source.as_ref().map(|source| source.errors.as_slice()).unwrap_or_default();
+                self.join(&mut graph, &stages, i, from, errors, "errors");
+            }
+            for (index, stage) in chain.stages.iter().enumerate() {
+                let from = stages[i] + index;
+                for (port, targets) in stage.ports.iter().enumerate() {
+                    self.join(&mut graph, &stages, i, from, targets, port_name(stage, port));
+                }
+                self.join(&mut graph, &stages, i, from, &stage.errors, "errors");
+            }
+        }
+        graph
+    }
+
+    fn join(&self, graph: &mut Graph, stages: &[usize], chain: usize, from: usize, targets: &[Target], label: &str) {
+        for target in targets {
+            match *target {
+                Target::Stage(index) => {
+                    graph.edges.push(GraphEdge { from, to: stages[chain] + index, label: label.to_owned() });
+                }
+                Target::Edge(edge) => {
+                    let edge = &self.edges[edge];
+                    let way = edge_detail(&edge.kind, &edge.schema);
+                    let label = if label.is_empty() { way } else { format!("{label}, {way}") };
+                    for entry in &self.chains[edge.to].entry {
+                        match *entry {
+                            Target::Stage(index) => {
+                                let to = stages[edge.to] + index;
+                                graph.edges.push(GraphEdge { from, to, label: label.clone() });
+                            }
+                            // A chain that only passes records on; edges lead to higher chains, so this ends.
+                            onward @ Target::Edge(_) => self.join(graph, stages, edge.to, from, &[onward], &label),
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -72,7 +72,7 @@ impl AggregateParts {
             if let Some(error) = failure {
                 return Err(error);
             }
-            post.push(rewritten.alias(name));
+            post.push(rewritten.without_alias().clone().alias(name));
         }
         if !is_plain {
             parts.post = Some(post);

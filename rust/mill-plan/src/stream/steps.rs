@@ -342,6 +342,11 @@ impl Stream {
                 "event_time() stands behind {op}(), where records come in no fixed order; put it before key_by()"
             )));
         }
+        if let Some(op) = self.exchange_before(true) {
+            return Err(Error::plan(format!(
+                "event_time() stands behind {op}(), where records come in no fixed order; put it before {op}()"
+            )));
+        }
         let mut facts = self.facts();
         facts.event_time = Some(EventTime { column: Some(column.to_owned()), data_type });
         let op = Op::EventTime { column: column.to_owned(), strategy };
@@ -356,6 +361,21 @@ impl Stream {
         match &self.node.op {
             op @ (Op::Aggregate { .. } | Op::Window { .. } | Op::Reduce { .. }) => Some(op.label()),
             _ => self.node.inputs.iter().find_map(Stream::keyed_step_before),
+        }
+    }
+
+    /// The step behind which the splits of the sources are no longer told apart, if any. A union or rebalance right before
+    /// does no harm: event time is then taken before it.
+    fn exchange_before(&self, is_direct: bool) -> Option<&'static str> {
+        let op = &self.node.op;
+        match op {
+            _ if self.port == Port::Errors => None,
+            Op::Limit(_) => Some(op.label()),
+            Op::Union | Op::Rebalance if !is_direct => Some(op.label()),
+            Op::Union | Op::Rebalance | Op::Named(_) => {
+                self.node.inputs.iter().find_map(|input| input.exchange_before(is_direct))
+            }
+            _ => self.node.inputs.iter().find_map(|input| input.exchange_before(false)),
         }
     }
 

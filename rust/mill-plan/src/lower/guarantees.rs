@@ -1,0 +1,68 @@
+//! Whether sources and sinks can keep what is asked for, known before the first record.
+
+use mill_protocol::{Error, Result, SinkKind};
+
+use super::steps::{Graph, Work};
+use super::{Mode, OnError, PlanOptions};
+use crate::stream::{Op, Port};
+
+/// Refuses a plan that cannot keep its guarantee.
+pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
+    let promises = options.is_checkpointed && options.mode != Mode::None;
+    let mut routes = false;
+    for step in &graph.steps {
+        routes |= step.inputs.iter().any(|tap| tap.port == Port::Errors);
+        match &step.work {
+            Work::Op(Op::Source(source)) if promises && !source.properties().is_replayable => {
+                return Err(Error::plan(format!(
+                    "{} cannot be read again from a position, so {:?} cannot be kept over a restart: give a source that can \
+                     (a file, a table, a function of the start offset), or run with mode=\"none\" or without checkpoint",
+                    source.name(),
+                    options.mode.as_str()
+                ))
+                .in_step(&step.name));
+            }
+            Work::Sink(sink)
+                if promises && options.mode == Mode::ExactlyOnce && sink.kind() == SinkKind::Immediate =>
+            {
+                return Err(Error::plan(format!(
+                    "{} delivers records as they come, so after a failure some are delivered again and \"exactly_once\" \
+                     cannot be kept: use mode=\"at_least_once\", or a transactional or keyed sink",
+                    sink.name()
+                ))
+                .in_step(&step.name));
+            }
+            _ => {}
+        }
+    }
+    match (routes, options.on_error) {
+        (true, OnError::Fail | OnError::Skip) => {
+            Err(Error::plan("the plan takes .errors of a step, which stay empty: run with on_error=\"route\""))
+        }
+        (false, OnError::Route) => Err(Error::plan(
+            "on_error=\"route\" sends records that fail to .errors, and no sink takes the .errors of any step: write \
+             step.errors somewhere, or use on_error=\"skip\"",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What a sink keeps, in the words of the user.
+pub(crate) fn effective(kind: SinkKind, options: &PlanOptions) -> &'static str {
+    if !options.is_checkpointed {
+        return match kind {
+            SinkKind::Immediate => "none (no checkpoint): delivered as it comes",
+            _ => "none (no checkpoint): complete when the job ends",
+        };
+    }
+    match (options.mode, kind) {
+        (Mode::None, _) => "none: nothing is replayed after a failure",
+        (_, SinkKind::Immediate) => "at_least_once: delivered as it comes",
+        (Mode::AtLeastOnce, SinkKind::Idempotent) => "at_least_once: upserts by key",
+        (Mode::AtLeastOnce, _) => "at_least_once",
+        (Mode::ExactlyOnce, SinkKind::Idempotent) => "exactly_once: upserts by key",
+        (Mode::ExactlyOnce, SinkKind::Transactional) => "exactly_once: committed after the checkpoint",
+        (Mode::ExactlyOnce, SinkKind::WriteAhead) => "exactly_once: delivered after the checkpoint with its number",
+        (Mode::ExactlyOnce, _) => "at_least_once: the target cannot record which checkpoint it has",
+    }
+}

@@ -1,0 +1,233 @@
+//! Keyed steps: what is computed ahead, what travels, what is kept.
+//!
+//! ```text
+//!   input ─► project ─► partial ═hash(keys)═► aggregate ─► project        all aggregates can be merged
+//!   input ─► project ═══hash(keys)═════════► aggregate ─► project        else
+//! ```
+//!
+//! The projections are left out where there is nothing to compute. Whether a row is late for its window is decided where
+//! rows are first put into windows, so with partial results late rows come out of the partial stage.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use mill_protocol::{Error, Result};
+
+use super::chains::{Builder, Place};
+use crate::aggregate::AggregateSpec;
+use crate::compiled::CompiledExpr;
+use crate::expr::Expr;
+use crate::physical::{EdgeKind, StageKind};
+use crate::stream::{AggregateParts, Emit, Op, Port, Window, column_index, key_fields};
+use crate::types::type_name;
+
+/// What a keyed aggregation is made of.
+struct Aggregation {
+    keys: Vec<String>,
+    parts: AggregateParts,
+    window: Option<(Window, i64)>,
+    emit: Emit,
+}
+
+/// Places a keyed step.
+pub(super) fn place(builder: &mut Builder<'_>, at: usize) -> Result<()> {
+    let crate::lower::steps::Work::Op(op) = builder.graph.steps[at].work.clone() else {
+        return Err(Error::internal("a sink is no keyed step"));
+    };
+    let before = builder.graph.schema_of(builder.graph.steps[at].inputs[0]);
+    match op {
+        Op::Aggregate { keys, aggregates, emit } => {
+            let parts = AggregateParts::new(&before, &keys, &aggregates)?;
+            aggregate(builder, at, Aggregation { keys, parts, window: None, emit })
+        }
+        Op::Window { keys, aggregates, window, allowed_lateness_us } => {
+            let parts = AggregateParts::new(&before, &keys, &aggregates)?;
+            aggregate(builder, at, Aggregation { keys, parts, window: Some((window, allowed_lateness_us)), emit: Emit::End })
+        }
+        Op::Reduce { keys, function, emit } => {
+            let input = builder.input(at, 0)?;
+            let schema = Arc::clone(&input.schema);
+            let columns = keys.iter().map(|key| column_index(&schema, key)).collect::<Result<Vec<usize>>>()?;
+            let input = builder.exchange(&input, EdgeKind::Hash(columns.clone()), builder.options.parallelism);
+            let row: Vec<String> =
+                schema.fields().iter().map(|f| format!("{} {}", f.name(), type_name(f.data_type()))).collect();
+            let signature = format!("key({}) reduce({})", described(&schema, &keys)?, row.join(", "));
+            let kind = StageKind::Reduce { keys: columns, function, emit };
+            let placed = builder.stage(&input, kind, at, Arc::clone(&schema), signature, false)?;
+            builder.put(at, Port::Out, placed.port(0, schema));
+            builder.publish_errors(at, &placed);
+            Ok(())
+        }
+        other => Err(Error::internal(format!("{} is no keyed step", other.label()))),
+    }
+}
+
+/// `page str, bucket int64`: what of the keys must stay the same.
+fn described(schema: &SchemaRef, keys: &[String]) -> Result<String> {
+    let fields = key_fields(schema, keys)?;
+    Ok(fields.iter().map(|f| format!("{} {}", f.name(), type_name(f.data_type()))).collect::<Vec<_>>().join(", "))
+}
+
+fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> Result<()> {
+    let Aggregation { keys, parts, window, emit } = aggregation;
+    let (uid, name) = (builder.graph.steps[at].uid.clone(), builder.graph.steps[at].name.clone());
+    let takes_late = window.is_some() && builder.graph.is_taken(at, Port::Late);
+    let original = builder.input(at, 0)?;
+    let before = Arc::clone(&original.schema);
+
+    // Columns that keys and aggregates are over.
+    let (exprs, places) = input_columns(&parts, &before, takes_late)?;
+    let key_columns: Vec<usize> = places[..parts.keys].to_vec();
+    let specs: Vec<AggregateSpec> = parts
+        .specs
+        .iter()
+        .map(|spec| AggregateSpec {
+            input: spec.input.map(|input| places[input]),
+            filter: spec.filter.map(|filter| places[filter]),
+            ..spec.clone()
+        })
+        .collect();
+    let mut input = original;
+    if let Some(exprs) = &exprs {
+        let compiled = exprs.iter().map(|expr| CompiledExpr::new(expr, &before)).collect::<Result<Vec<_>>>()?;
+        let schema = schema_of(&compiled);
+        let placed = builder.stage(&input, StageKind::Project { exprs: compiled }, at, Arc::clone(&schema), String::new(), false)?;
+        rename(builder, &placed, &uid, &name, "input");
+        builder.publish_errors(at, &placed);
+        input = placed.port(0, schema);
+    }
+    let own_keys = key_fields(&before, &keys)?;
+
+    // What goes ahead of the exchange.
+    let is_partial = specs.iter().all(|spec| spec.kind.is_mergeable());
+    let mut late: Option<Place> = None;
+    let (final_keys, final_specs) = if is_partial {
+        let mut fields: Vec<Field> = Vec::new();
+        fields.extend(window.map(|_| Field::new("window_start", DataType::Int64, false)));
+        fields.extend(own_keys.iter().cloned());
+        let first_key = usize::from(window.is_some());
+        let mut final_specs = Vec::with_capacity(specs.len());
+        for spec in &specs {
+            final_specs.push(AggregateSpec { input: Some(fields.len()), filter: None, ..spec.clone() });
+            fields.extend(spec.partial_fields());
+        }
+        let schema: SchemaRef = Arc::new(Schema::new(fields));
+        let kind = StageKind::PartialAggregate {
+            keys: key_columns,
+            aggregates: specs,
+            window: window.map(|(window, _)| window),
+            allowed_lateness_us: window.map_or(0, |(_, lateness)| lateness),
+        };
+        let late_schema = Arc::clone(&input.schema);
+        let placed = builder.stage(&input, kind, at, Arc::clone(&schema), String::new(), false)?;
+        rename(builder, &placed, &uid, &name, "partial");
+        builder.publish_errors(at, &placed);
+        if window.is_some() {
+            builder.stage_at(&placed).ports.push(Vec::new());
+            late = Some(placed.port(1, late_schema));
+        }
+        input = placed.port(0, schema);
+        ((first_key..first_key + keys.len()).collect(), final_specs)
+    } else {
+        (key_columns, specs)
+    };
+
+    // What stands behind it.
+    let (final_keys, final_specs): (Vec<usize>, Vec<AggregateSpec>) = (final_keys, final_specs);
+    input = builder.exchange(&input, EdgeKind::Hash(final_keys.clone()), builder.options.parallelism);
+    let mut fields = own_keys.clone();
+    if window.is_some() {
+        let step = &builder.graph.steps[at];
+        let Some(time) = &step.facts.event_time else { return Err(Error::internal("a window without event time")) };
+        fields.extend(["window_start", "window_end"].map(|bound| Field::new(bound, time.data_type.clone(), true)));
+    }
+    fields.extend(final_specs.iter().map(AggregateSpec::field));
+    let schema: SchemaRef = Arc::new(Schema::new(fields));
+    let listed: Vec<String> = parts.specs.iter().map(ToString::to_string).collect();
+    let mut signature = format!("key({}) agg({})", described(&before, &keys)?, listed.join(", "));
+    let late_schema = Arc::clone(&input.schema);
+    let kind = match window {
+        Some((window, allowed_lateness_us)) => {
+            signature = format!("{signature} window {window}");
+            StageKind::WindowAggregate { keys: final_keys, aggregates: final_specs, is_partial, window, allowed_lateness_us }
+        }
+        None => StageKind::Aggregate { keys: final_keys, aggregates: final_specs, is_partial, emit },
+    };
+    let placed = builder.stage(&input, kind, at, Arc::clone(&schema), signature, false)?;
+    builder.publish_errors(at, &placed);
+    if window.is_some() {
+        builder.stage_at(&placed).ports.push(Vec::new());
+        late.get_or_insert_with(|| placed.port(1, late_schema));
+    }
+    let mut result = placed.port(0, Arc::clone(&schema));
+
+    // Expressions over the results.
+    if let Some(post) = &parts.post {
+        let bounds: &[&str] = if window.is_some() { &["window_start", "window_end"] } else { &[] };
+        let kept = keys.iter().map(String::as_str).chain(bounds.iter().copied()).map(Expr::column);
+        let compiled = kept.chain(post.iter().cloned()).map(|expr| CompiledExpr::new(&expr, &schema)).collect::<Result<Vec<_>>>()?;
+        let schema = schema_of(&compiled);
+        let placed = builder.stage(&result, StageKind::Project { exprs: compiled }, at, Arc::clone(&schema), String::new(), false)?;
+        rename(builder, &placed, &uid, &name, "result");
+        builder.publish_errors(at, &placed);
+        result = placed.port(0, schema);
+    }
+    builder.put(at, Port::Out, result);
+    if takes_late && let Some(mut late) = late {
+        if late.schema != before {
+            // Late rows leave as they came, without what was computed for the aggregates.
+            let own = before.fields().iter().map(|field| CompiledExpr::new(&Expr::column(field.name()), &late.schema));
+            let kind = StageKind::Project { exprs: own.collect::<Result<Vec<_>>>()? };
+            let placed = builder.stage(&late, kind, at, Arc::clone(&before), String::new(), false)?;
+            rename(builder, &placed, &uid, &name, "late");
+            late = placed.port(0, Arc::clone(&before));
+        }
+        builder.put(at, Port::Late, late);
+    }
+    Ok(())
+}
+
+fn rename(builder: &mut Builder<'_>, placed: &super::chains::Placed, uid: &str, name: &str, part: &str) {
+    let stage = builder.stage_at(placed);
+    stage.uid = format!("{uid}/{part}");
+    stage.name = format!("{name}.{part}");
+    stage.updating = None;
+}
+
+fn schema_of(exprs: &[CompiledExpr]) -> SchemaRef {
+    Arc::new(Schema::new(exprs.iter().map(|expr| expr.field().clone()).collect::<Vec<Field>>()))
+}
+
+/// The columns to be computed before aggregation, unless the input has them all, and where each of the parts' inputs stands.
+fn input_columns(parts: &AggregateParts, before: &SchemaRef, keeps_all: bool) -> Result<(Option<Vec<Expr>>, Vec<usize>)> {
+    let is_column = |expr: &Expr| match expr.without_alias() {
+        Expr::Column(name) => before.index_of(name).ok(),
+        _ => None,
+    };
+    let columns: Vec<Option<usize>> = parts.inputs.iter().map(is_column).collect();
+    if columns.iter().all(Option::is_some) {
+        // Everything is there. Only a narrower batch is worth a projection, and it costs nothing.
+        let places: Vec<usize> = columns.iter().flatten().copied().collect();
+        let used: std::collections::BTreeSet<usize> = places.iter().copied().collect();
+        if keeps_all || used.len() == before.fields().len() {
+            return Ok((None, places));
+        }
+    }
+    let mut exprs: Vec<Expr> = match keeps_all {
+        true => before.fields().iter().map(|field| Expr::column(field.name())).collect(),
+        false => Vec::new(),
+    };
+    let mut places = Vec::with_capacity(parts.inputs.len());
+    for (expr, column) in parts.inputs.iter().zip(columns) {
+        match column.filter(|_| keeps_all) {
+            Some(column) => places.push(column),
+            None => {
+                let name = format!("__{}", exprs.len());
+                let is_key = places.len() < parts.keys && !keeps_all;
+                exprs.push(if is_key { expr.clone() } else { expr.without_alias().clone().alias(name) });
+                places.push(exprs.len() - 1);
+            }
+        }
+    }
+    Ok((Some(exprs), places))
+}

@@ -1,0 +1,137 @@
+//! Rewrites that move steps: each leaves the results as they are.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::steps::{Graph, Step, Tap, Work};
+use crate::expr::Expr;
+use crate::stream::{Op, Port};
+
+/// Moves `event_time` ahead of a union or rebalance right before it, so that each split has watermarks of its own.
+///
+/// Behind an exchange the order of records depends on the schedule, and with it would lateness.
+pub(super) fn event_time_before_exchange(graph: &mut Graph) {
+    let mut next = 0;
+    while next < graph.steps.len() {
+        let at = next;
+        next += 1;
+        let Work::Op(Op::EventTime { .. }) = graph.steps[at].work else { continue };
+        let exchange = graph.steps[at].inputs[0];
+        if exchange.port != Port::Out {
+            continue;
+        }
+        let Work::Op(op @ (Op::Union | Op::Rebalance)) = graph.steps[exchange.step].work.clone() else { continue };
+        let inputs = graph.steps[exchange.step].inputs.clone();
+        let original = graph.steps[at].clone();
+        let mut moved = Vec::with_capacity(inputs.len());
+        for (i, &input) in inputs.iter().enumerate() {
+            let mut step = original.clone();
+            step.inputs = vec![input];
+            if inputs.len() > 1 {
+                step.uid = format!("{}/{i}", original.uid);
+            }
+            graph.steps.push(step);
+            moved.push(graph.steps.len() - 1);
+        }
+        // Whoever took the errors of the one step now takes those of all.
+        if graph.is_taken(at, Port::Errors) {
+            let mut union = original.clone();
+            union.work = Work::Op(Op::Union);
+            union.inputs = moved.iter().map(|&step| Tap { step, port: Port::Errors }).collect();
+            union.schema = crate::physical::error_schema();
+            union.uid = format!("{}/errors", original.uid);
+            let place = graph.steps.len();
+            for tap in graph.steps.iter_mut().flat_map(|step| &mut step.inputs) {
+                if *tap == (Tap { step: at, port: Port::Errors }) {
+                    *tap = Tap { step: place, port: Port::Out };
+                }
+            }
+            graph.steps.push(union);
+        }
+        let taps: Vec<Tap> = moved.iter().map(|&step| Tap { step, port: Port::Out }).collect();
+        graph.steps[at] = Step {
+            work: Work::Op(op),
+            inputs: taps,
+            uid: format!("{}/exchange", original.uid),
+            ..original
+        };
+    }
+    graph.sort();
+}
+
+/// Moves filters towards the sources, past steps that only compute, repeat or move columns.
+pub(super) fn filters_down(graph: &mut Graph) {
+    loop {
+        let consumers = graph.consumers();
+        let swap = (0..graph.steps.len()).find_map(|at| Some((at, lowered(graph, at, &consumers)?)));
+        let Some((at, predicate)) = swap else { break };
+        // The two steps trade places in the graph, so that whoever takes the later one needs no change.
+        let below = graph.steps[at].inputs[0].step;
+        let (mut filter, mut other) = (graph.steps[at].clone(), graph.steps[below].clone());
+        filter.inputs = other.inputs.clone();
+        filter.schema = graph.schema_of(other.inputs[0]);
+        filter.work = Work::Op(Op::Filter(predicate));
+        filter.facts = graph.steps[filter.inputs[0].step].facts.clone();
+        other.inputs = vec![Tap { step: below, port: Port::Out }];
+        graph.steps[below] = filter;
+        graph.steps[at] = other;
+    }
+}
+
+/// The predicate of the filter at this place as it would stand before the step it follows; `None` if it cannot.
+fn lowered(graph: &Graph, at: usize, consumers: &[usize]) -> Option<Expr> {
+    let filter = &graph.steps[at];
+    let Work::Op(Op::Filter(predicate)) = &filter.work else { return None };
+    let input = filter.inputs[0];
+    if input.port != Port::Out || consumers[input.step] != 1 || filter.facts.updating.is_some() {
+        return None;
+    }
+    // With errors taken from either step, moving would change which step a record fails in.
+    if graph.is_taken(at, Port::Errors) || predicate.any(&|part| matches!(part, Expr::User { .. })) {
+        return None;
+    }
+    let mut columns = BTreeSet::new();
+    predicate.add_columns(&mut columns);
+    match &graph.steps[input.step].work {
+        Work::Op(Op::Project { exprs, verb }) if *verb != "generate" => {
+            let source = |name: &str| {
+                let expr = exprs.iter().find(|expr| expr.output_name() == name)?;
+                match expr.without_alias() {
+                    Expr::Column(from) => Some(from.clone()),
+                    _ => None,
+                }
+            };
+            if !columns.iter().all(|name| source(name).is_some()) {
+                return None;
+            }
+            Some(predicate.rewrite(&mut |part| match part {
+                Expr::Column(name) => source(name).map(Expr::Column),
+                _ => None,
+            }))
+        }
+        Work::Op(Op::Explode { column, .. }) if !columns.contains(column) => Some(predicate.clone()),
+        Work::Op(Op::Unnest(column)) => {
+            let before = graph.schema_of(graph.steps[input.step].inputs[0]);
+            let is_there = |name: &String| name != column && before.field_with_name(name).is_ok();
+            columns.iter().all(is_there).then(|| predicate.clone())
+        }
+        Work::Op(Op::Rebalance) => Some(predicate.clone()),
+        _ => None,
+    }
+}
+
+/// A step that keeps only these columns, in this order.
+pub(super) fn keep(graph: &mut Graph, tap: Tap, columns: &[String], name: &str, uid: String) -> Tap {
+    let schema = graph.schema_of(tap);
+    let fields: Vec<_> = columns.iter().filter_map(|column| schema.field_with_name(column).ok().cloned()).collect();
+    let step = Step {
+        work: Work::Op(Op::Project { exprs: columns.iter().map(Expr::column).collect(), verb: "select" }),
+        inputs: vec![tap],
+        name: name.to_owned(),
+        uid,
+        schema: Arc::new(arrow::datatypes::Schema::new_with_metadata(fields, schema.metadata().clone())),
+        facts: graph.steps[tap.step].facts.clone(),
+    };
+    graph.steps.push(step);
+    Tap { step: graph.steps.len() - 1, port: Port::Out }
+}

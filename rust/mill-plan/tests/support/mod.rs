@@ -1,0 +1,105 @@
+//! Sources and sinks that describe themselves and do nothing.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use mill_protocol::{
+    Committer, Error, Result, Sink, SinkKind, SinkWriter, Source, SourceProperties, Split, SplitReader, TaskContext,
+};
+
+/// A source with a name and columns.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    name: String,
+    schema: SchemaRef,
+    properties: SourceProperties,
+}
+
+impl Memory {
+    /// A bounded, replayable source.
+    pub fn new(name: &str, columns: &[(&str, DataType)]) -> Memory {
+        let fields: Vec<Field> = columns.iter().map(|(name, t)| Field::new(*name, t.clone(), true)).collect();
+        let properties =
+            SourceProperties { is_bounded: true, is_replayable: true, discovers_splits: false, may_block: false };
+        Memory { name: name.to_owned(), schema: Arc::new(Schema::new(fields)), properties }
+    }
+
+    /// The same, unbounded or not replayable.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn with(mut self, is_bounded: bool, is_replayable: bool) -> Memory {
+        self.properties.is_bounded = is_bounded;
+        self.properties.is_replayable = is_replayable;
+        self
+    }
+}
+
+impl Source for Memory {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+    fn properties(&self) -> SourceProperties {
+        self.properties
+    }
+    fn splits(&self, _: bool) -> Result<Vec<Split>> {
+        Ok(Vec::new())
+    }
+    fn open(&self, _: &Split, _: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
+        Err(Error::internal("never opened"))
+    }
+    fn project(&self, columns: &[usize]) -> Option<Arc<dyn Source>> {
+        let schema = Arc::new(self.schema.project(columns).ok()?);
+        Some(Arc::new(Memory { schema, ..self.clone() }))
+    }
+}
+
+/// A sink with a name and a kind.
+#[derive(Debug)]
+pub struct TestSink {
+    name: String,
+    kind: SinkKind,
+    is_keyed: bool,
+    parallelism_max: Option<usize>,
+}
+
+#[allow(dead_code, reason = "not every test binary needs them all")]
+impl TestSink {
+    /// Appends, in two phases.
+    pub fn files(name: &str) -> Arc<dyn Sink> {
+        Arc::new(TestSink { name: name.to_owned(), kind: SinkKind::Transactional, is_keyed: false, parallelism_max: None })
+    }
+    /// Upserts, from one task.
+    pub fn keyed(name: &str) -> Arc<dyn Sink> {
+        Arc::new(TestSink { name: name.to_owned(), kind: SinkKind::Idempotent, is_keyed: true, parallelism_max: Some(1) })
+    }
+    /// Delivers at once, from one task.
+    pub fn single(name: &str) -> Arc<dyn Sink> {
+        Arc::new(TestSink { name: name.to_owned(), kind: SinkKind::Immediate, is_keyed: false, parallelism_max: Some(1) })
+    }
+}
+
+impl Sink for TestSink {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+    fn kind(&self) -> SinkKind {
+        self.kind
+    }
+    fn check(&self, _: &SchemaRef, key: Option<&[String]>) -> Result<()> {
+        match key {
+            Some(_) if !self.is_keyed => Err(Error::plan("rows are only ever added")),
+            _ => Ok(()),
+        }
+    }
+    fn parallelism_max(&self) -> Option<usize> {
+        self.parallelism_max
+    }
+    fn writer(&self, _: &SchemaRef, _: &TaskContext) -> Result<Box<dyn SinkWriter>> {
+        Err(Error::internal("never written"))
+    }
+    fn committer(&self) -> Result<Box<dyn Committer>> {
+        Err(Error::internal("never written"))
+    }
+}
