@@ -1,1 +1,36 @@
-//! Part of Millstream: see docs/ARCHITECTURE.md.
+//! Sources and sinks: where records come from and where results go.
+//!
+//! ```text
+//!   files    PathSpec ─► splits (a file, or fixed byte ranges of it) ─► ChunkReader ─► LineFormat ─► Read
+//!                                                                        bytes          text, csv, json
+//!   memory   MemorySource, GenerateSource            parquet  ParquetSource (row groups)
+//!
+//!   DirectorySink   hidden file ─ pre-commit: close, sync ─► named in the checkpoint ─ commit: rename
+//!   SqliteSink      rows kept by the epoch ─ pre-commit ─► handle in the checkpoint ─ commit: one transaction
+//!   CollectSink     bounded queue to the caller
+//! ```
+//!
+//! What all of them keep:
+//!
+//! - A split is the same in every run and under every parallelism: cuts depend on the input alone.
+//! - A reader opened at a position gives exactly the records that the reader at that position had not given yet. A file
+//!   that is no longer the one the position was taken in is an error, never a guess.
+//! - What one record does wrong is that record's: the good ones around it are kept.
+//! - Nothing is visible in a target before its checkpoint is durable, and committing twice changes nothing.
+
+mod collect;
+mod file;
+mod generate;
+mod latest;
+mod memory;
+mod nearest;
+#[cfg(test)]
+mod testing;
+mod text;
+
+pub use collect::{CollectReceiver, CollectSink, Collected, Received};
+pub use file::PathSpec;
+pub use generate::GenerateSource;
+pub use latest::{LatestRows, latest_rows};
+pub use memory::MemorySource;
+pub use text::{TextOptions, TextSource};

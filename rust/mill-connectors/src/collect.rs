@@ -1,0 +1,247 @@
+//! Hands results to the caller: what `collect`, `iter_batches` and `show` stand on.
+//!
+//! ```text
+//!   writers (one a task) ──► bounded queue of batches ──► CollectReceiver on the caller's thread
+//! ```
+//!
+//! The queue is bounded, so a caller that is slower than the job holds the job back: `is_ready` is false while the
+//! queue is full. Dropping the receiver, or reaching the limit, finishes the writers. Records count as delivered when
+//! they enter the queue; a job that starts anew after the caller has taken some is an error rather than duplicates.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::SchemaRef;
+use mill_protocol::{
+    Batch, Commit, Committer, Epoch, Error, PreCommit, Result, Sink, SinkKind, SinkWriter, TaskContext,
+};
+
+/// How long a blocked writer sleeps before it looks again whether anyone still reads.
+const FULL_WAIT: Duration = Duration::from_millis(50);
+
+/// Records as they reach the caller.
+#[derive(Clone, Debug)]
+pub struct Collected {
+    /// The columns.
+    pub data: RecordBatch,
+    /// In an updating stream: which rows withdraw the row of their key.
+    pub deletes: Option<BooleanBuffer>,
+}
+
+/// What a receiver got.
+#[derive(Debug)]
+pub enum Received {
+    /// Records.
+    Batch(Collected),
+    /// Nothing came in the time given. The job may still run: ask it.
+    Nothing,
+    /// The limit is reached; nothing more comes.
+    Finished,
+}
+
+/// A sink that hands its records to a [`CollectReceiver`].
+#[derive(Clone)]
+pub struct CollectSink {
+    shared: Arc<Shared>,
+}
+
+/// The caller's end of a [`CollectSink`].
+pub struct CollectReceiver {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    limit: u64,
+    batches_max: usize,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Collected>,
+    /// Rows that entered the queue; never above the limit.
+    rows: u64,
+    /// Whether the receiver has taken any.
+    is_taken: bool,
+    /// Whether the receiver is gone.
+    is_closed: bool,
+    key: Option<Vec<String>>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves the queue whole: every change is a single push or pop.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_finished(&self, state: &State) -> bool {
+        state.is_closed || state.rows >= self.limit
+    }
+}
+
+impl CollectSink {
+    /// A sink and its receiver: at most `limit` rows, at most `batches_max` batches waiting.
+    pub fn new(limit: Option<u64>, batches_max: usize) -> (CollectSink, CollectReceiver) {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            changed: Condvar::new(),
+            limit: limit.unwrap_or(u64::MAX),
+            batches_max: batches_max.max(1),
+        });
+        (CollectSink { shared: Arc::clone(&shared) }, CollectReceiver { shared })
+    }
+}
+
+impl fmt::Debug for CollectSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CollectSink").field("limit", &self.shared.limit).finish()
+    }
+}
+
+impl fmt::Debug for CollectReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CollectReceiver").finish_non_exhaustive()
+    }
+}
+
+impl CollectReceiver {
+    /// The next records, waiting for them up to this long.
+    pub fn receive(&self, timeout: Duration) -> Received {
+        let until = Instant::now() + timeout;
+        let mut state = self.shared.lock();
+        loop {
+            if let Some(collected) = state.queue.pop_front() {
+                state.is_taken = true;
+                self.shared.changed.notify_all();
+                return Received::Batch(collected);
+            }
+            if state.rows >= self.shared.limit {
+                return Received::Finished;
+            }
+            let now = Instant::now();
+            if now >= until {
+                return Received::Nothing;
+            }
+            state = self
+                .shared
+                .changed
+                .wait_timeout(state, until - now)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// The key columns, if the stream is an updating one; known once the plan was checked.
+    pub fn key(&self) -> Option<Vec<String>> {
+        self.shared.lock().key.clone()
+    }
+}
+
+impl Drop for CollectReceiver {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.is_closed = true;
+        state.queue.clear();
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Sink for CollectSink {
+    fn name(&self) -> String {
+        match self.shared.limit {
+            u64::MAX => "collect()".to_owned(),
+            limit => format!("collect(limit={limit})"),
+        }
+    }
+
+    fn kind(&self) -> SinkKind {
+        SinkKind::Immediate
+    }
+
+    fn check(&self, _schema: &SchemaRef, key: Option<&[String]>) -> Result<()> {
+        self.shared.lock().key = key.map(<[String]>::to_vec);
+        Ok(())
+    }
+
+    fn writer(&self, _schema: &SchemaRef, _context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
+        Ok(Box::new(CollectWriter { shared: Arc::clone(&self.shared) }))
+    }
+
+    fn committer(&self) -> Result<Box<dyn Committer>> {
+        Ok(Box::new(CollectCommitter { shared: Arc::clone(&self.shared) }))
+    }
+}
+
+struct CollectWriter {
+    shared: Arc<Shared>,
+}
+
+impl SinkWriter for CollectWriter {
+    fn write(&mut self, batch: Batch) -> Result<()> {
+        let mut state = self.shared.lock();
+        while state.queue.len() >= self.shared.batches_max && !self.shared.is_finished(&state) {
+            state = self.shared.changed.wait_timeout(state, FULL_WAIT).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if self.shared.is_finished(&state) {
+            return Ok(());
+        }
+        let rows = (batch.rows() as u64).min(self.shared.limit - state.rows);
+        let batch = batch.slice(0, rows as usize);
+        state.rows += rows;
+        state.queue.push_back(Collected { data: batch.data().clone(), deletes: batch.deletes().cloned() });
+        self.shared.changed.notify_all();
+        Ok(())
+    }
+
+    fn pre_commit(&mut self, _epoch: Epoch) -> Result<Option<PreCommit>> {
+        Ok(None)
+    }
+
+    fn is_ready(&self) -> bool {
+        let state = self.shared.lock();
+        state.queue.len() < self.shared.batches_max || self.shared.is_finished(&state)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.shared.is_finished(&self.shared.lock())
+    }
+}
+
+struct CollectCommitter {
+    shared: Arc<Shared>,
+}
+
+impl Committer for CollectCommitter {
+    fn begin(&mut self) -> Result<()> {
+        let mut state = self.shared.lock();
+        if state.is_taken {
+            return Err(Error::connector(
+                "the job started anew after records had been handed to the caller: they would come twice; \
+                 write to a sink that is committed instead",
+            ));
+        }
+        state.queue.clear();
+        state.rows = 0;
+        Ok(())
+    }
+
+    fn commit(&mut self, _commits: &[Commit]) -> Result<()> {
+        Ok(())
+    }
+
+    fn recover(&mut self, _commits: &[Commit]) -> Result<()> {
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! Files as sources: which there are, how they are cut, read and recognised again.
+//!
+//! ```text
+//!   PathSpec ─► files ─► splits: a file each, or byte ranges of RANGE_BYTES of a large plain file
+//!                          │
+//!   Content (plain, gzip, zstd) ─► ChunkReader (whole records of one range) ─► LineFormat ─► Read
+//! ```
+//!
+//! A position is the offset, in uncompressed bytes, of the first record not given yet, together with a fingerprint of
+//! the file's head. Ranges begin and end at fixed multiples of [`split::RANGE_BYTES`]; a record belongs to the range in
+//! which its first byte lies. So neither the parallelism nor how the bytes came decides who reads what.
+
+mod chunk;
+mod content;
+mod identity;
+mod path;
+mod reader;
+mod split;
+
+pub(crate) use content::{Compression, Content};
+pub(crate) use identity::{FileIdentity, FilePosition};
+pub use path::PathSpec;
+pub(crate) use reader::{BadRecord, LineFormat, Parsed};
+pub(crate) use split::{FileSet, FileSplit};
+
+/// A record may not be longer than this.
+pub(crate) const RECORD_BYTES_MAX: usize = 64 << 20;
+
+/// How many bytes of a file a schema is inferred from.
+pub(crate) const SAMPLE_BYTES: usize = 1 << 20;
+
+/// The head of a file for inference, and whether it is all of it.
+pub(crate) fn sample(path: &std::path::Path) -> mill_protocol::Result<(Vec<u8>, bool)> {
+    let mut content = Content::open(path)?;
+    let mut head = vec![0; SAMPLE_BYTES];
+    let mut filled = 0;
+    while filled < head.len() {
+        match content.read(&mut head[filled..])? {
+            0 => break,
+            bytes => filled += bytes,
+        }
+    }
+    head.truncate(filled);
+    let is_whole = filled < SAMPLE_BYTES;
+    if head.starts_with(BYTE_ORDER_MARK) {
+        head.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok((head, is_whole))
+}
+
+/// What some programs put before UTF-8; no part of the first record.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";

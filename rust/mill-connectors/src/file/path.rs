@@ -1,0 +1,231 @@
+//! Which files a source reads.
+//!
+//! What is named may be a file, a glob, a directory (its files, not those of its directories) or a list of these. The
+//! files come sorted by name. In directories and globs, names that begin with `.` are not seen, as they are not
+//! committed yet; in directories neither are those that begin with `_`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mill_protocol::{Error, Result};
+
+use crate::nearest::{nearest, quoted};
+
+/// More files than this are refused: a job keeps a split for each.
+const FILES_MAX: usize = 1_000_000;
+/// At most this many names of a directory are compared with one that does not exist.
+const NAMES_COMPARED_MAX: usize = 10_000;
+
+/// What the user named: files, globs, directories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathSpec {
+    entries: Vec<String>,
+}
+
+impl PathSpec {
+    /// These files, globs and directories.
+    pub fn new(entries: impl IntoIterator<Item = impl Into<String>>) -> PathSpec {
+        PathSpec { entries: entries.into_iter().map(Into::into).collect() }
+    }
+
+    /// The files there are now, sorted by name, each once.
+    ///
+    /// # Errors
+    /// When something named does not exist. A glob or directory without files is an error too, unless more files may
+    /// come (`is_followed`).
+    pub(crate) fn files(&self, is_followed: bool) -> Result<Vec<PathBuf>> {
+        if self.entries.is_empty() {
+            return Err(Error::connector("no path to read is given"));
+        }
+        let mut files = Vec::new();
+        for entry in &self.entries {
+            let found = files_of(entry)?;
+            if found.is_empty() && !is_followed {
+                return Err(nothing_in(entry));
+            }
+            files.extend(found);
+            if files.len() > FILES_MAX {
+                return Err(Error::connector(format!("{entry:?} has more than {FILES_MAX} files")));
+            }
+        }
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+}
+
+impl From<&str> for PathSpec {
+    fn from(entry: &str) -> PathSpec {
+        PathSpec::new([entry])
+    }
+}
+
+impl From<&Path> for PathSpec {
+    fn from(entry: &Path) -> PathSpec {
+        PathSpec::new([entry.to_string_lossy().into_owned()])
+    }
+}
+
+impl std::fmt::Display for PathSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.entries.as_slice() {
+            [entry] => write!(f, "{entry:?}"),
+            entries => write!(f, "[{}]", quoted(entries, ", ")),
+        }
+    }
+}
+
+fn is_glob(entry: &str) -> bool {
+    entry.contains(['*', '?', '['])
+}
+
+fn files_of(entry: &str) -> Result<Vec<PathBuf>> {
+    let path = Path::new(entry);
+    // A name with glob characters that exists as it stands is meant as it stands.
+    if path.is_dir() {
+        return files_in(path);
+    }
+    if path.exists() {
+        return Ok(vec![path.to_owned()]);
+    }
+    if !is_glob(entry) {
+        return Err(missing(path));
+    }
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+    let matches = glob::glob_with(entry, options)
+        .map_err(|e| Error::connector(format!("{entry:?} is not a glob: {e}")))?;
+    let mut files = Vec::new();
+    for found in matches {
+        let found = found.map_err(|e| Error::connector(format!("cannot list {entry:?}: {e}")))?;
+        if found.is_file() {
+            files.push(found);
+        }
+    }
+    Ok(files)
+}
+
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e: std::io::Error| Error::connector(format!("cannot list the directory {directory:?}: {e}")).because(e);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let is_hidden = name.as_encoded_bytes().first().is_some_and(|first| matches!(first, b'.' | b'_'));
+        if !is_hidden && entry.path().is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+/// The error for a file or directory that does not exist, with the names it may have been meant to be.
+pub(crate) fn missing(path: &Path) -> Error {
+    let mut parent = path;
+    let mut wanted = path.file_name();
+    // Up to the deepest directory that exists: the first name below it is the one that is wrong.
+    while let Some(up) = parent.parent() {
+        wanted = parent.file_name();
+        parent = up;
+        if up.as_os_str().is_empty() || up.is_dir() {
+            break;
+        }
+    }
+    let directory = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let names: Vec<String> = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .take(NAMES_COMPARED_MAX)
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    let wanted = wanted.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let near = nearest(&wanted, names.iter().map(String::as_str));
+    let hint = match (near.is_empty(), names.is_empty()) {
+        (false, _) => format!("; {directory:?} has {}", quoted(&near, ", ")),
+        (true, true) if directory.is_dir() => format!("; {directory:?} is empty"),
+        (true, false) => {
+            let mut sorted = names;
+            sorted.sort();
+            sorted.truncate(5);
+            format!("; {directory:?} has {}", quoted(&sorted, ", "))
+        }
+        _ => String::new(),
+    };
+    Error::connector(format!("no such file or directory: {path:?}{hint}"))
+}
+
+fn nothing_in(entry: &str) -> Error {
+    let path = Path::new(entry);
+    if path.is_dir() {
+        return Error::connector(format!(
+            "the directory {entry:?} has no files to read (names that begin with '.' or '_' do not count)"
+        ));
+    }
+    // Of a glob, the fixed part before the first wildcard is what can be wrong about the directory.
+    let fixed: PathBuf = path
+        .components()
+        .take_while(|component| !is_glob(&component.as_os_str().to_string_lossy()))
+        .collect();
+    if !fixed.as_os_str().is_empty() && !fixed.is_dir() {
+        let error = missing(&fixed);
+        return Error::connector(format!("no file matches {entry:?}: {}", error.message()));
+    }
+    let directory = if fixed.as_os_str().is_empty() { PathBuf::from(".") } else { fixed };
+    let mut names: Vec<String> = files_in(&directory)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    names.sort();
+    let pattern: String = path.file_name().map(|n| n.to_string_lossy().replace(['*', '?'], "")).unwrap_or_default();
+    let near = nearest(&pattern, names.iter().map(String::as_str));
+    let shown = if near.is_empty() { names.iter().map(String::as_str).take(5).collect() } else { near };
+    let hint = if shown.is_empty() { "no files".to_owned() } else { quoted(&shown, ", ") };
+    Error::connector(format!("no file matches {entry:?}; {directory:?} has {hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["b.txt", "a.txt", ".part-x.txt", "_SUCCESS", "c.csv"] {
+            fs::write(directory.path().join(name), "x\n").unwrap();
+        }
+        fs::create_dir(directory.path().join("sub")).unwrap();
+        directory
+    }
+
+    fn names(files: Vec<PathBuf>) -> Vec<String> {
+        files.iter().map(|f| f.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn directories_globs_and_lists_are_sorted_and_hide_what_is_hidden() {
+        let directory = directory();
+        let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+        assert_eq!(names(PathSpec::new([at("")]).files(false).unwrap()), ["a.txt", "b.txt", "c.csv"]);
+        assert_eq!(names(PathSpec::new([at("*.txt")]).files(false).unwrap()), ["a.txt", "b.txt"]);
+        assert_eq!(names(PathSpec::new([at("b.txt"), at("[ab].txt")]).files(false).unwrap()), ["a.txt", "b.txt"]);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_named_with_what_does() {
+        let directory = directory();
+        let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+        let message = |entry: String, is_followed| {
+            PathSpec::new([entry]).files(is_followed).map_err(|e| e.message().to_owned())
+        };
+        let error = message(at("aa.txt"), false).unwrap_err();
+        assert!(error.contains("aa.txt") && error.contains("\"a.txt\""), "{error}");
+        let error = message(at("sbu/x.txt"), false).unwrap_err();
+        assert!(error.contains("\"sub\""), "{error}");
+        let error = message(at("*.cvs"), false).unwrap_err();
+        assert!(error.contains("\"c.csv\""), "{error}");
+        let error = message(at("sub"), false).unwrap_err();
+        assert!(error.contains("no files to read"), "{error}");
+        assert!(message(at("sub"), true).unwrap().is_empty());
+        assert!(message(at("nowhere.txt"), true).is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! An updating stream as a table: of each key the row that came last, without the keys that were withdrawn.
+
+use std::collections::HashMap;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::interleave_record_batch;
+use arrow::datatypes::SchemaRef;
+use arrow::row::{RowConverter, SortField};
+use mill_protocol::{Error, Result};
+
+use crate::collect::Collected;
+use crate::nearest::did_you_mean;
+
+/// Superseded rows are kept until there are this many of them, and more of them than of live ones.
+const SUPERSEDED_ROWS_MAX: usize = 64 * 1024;
+
+/// Keeps the latest row of each key, in memory proportional to the number of keys.
+#[derive(Debug)]
+pub struct LatestRows {
+    schema: SchemaRef,
+    key: Vec<usize>,
+    converter: RowConverter,
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    latest: HashMap<Box<[u8]>, (usize, usize)>,
+}
+
+impl LatestRows {
+    /// An empty table of this schema, keyed by these columns.
+    ///
+    /// # Errors
+    /// When a key column does not exist.
+    pub fn new(schema: SchemaRef, key: &[String]) -> Result<LatestRows> {
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let key = key
+            .iter()
+            .map(|name| {
+                names.iter().position(|other| other == name).ok_or_else(|| {
+                    let near = did_you_mean(name, names.iter().copied());
+                    Error::schema(format!("key column {name:?} is not a column of the stream{near}"))
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let fields = key.iter().map(|&index| SortField::new(schema.field(index).data_type().clone())).collect();
+        let converter =
+            RowConverter::new(fields).map_err(|e| Error::schema("a column of this type cannot be a key").because(e))?;
+        Ok(LatestRows { schema, key, converter, batches: Vec::new(), rows: 0, latest: HashMap::new() })
+    }
+
+    /// Takes up rows, in the order they came; those marked in `deletes` withdraw the row of their key.
+    ///
+    /// # Errors
+    /// When the columns are not those of the table.
+    pub fn push(&mut self, data: RecordBatch, deletes: Option<&BooleanBuffer>) -> Result<()> {
+        let columns: Vec<ArrayRef> = self.key.iter().map(|&index| data.column(index).clone()).collect();
+        let keys = self
+            .converter
+            .convert_columns(&columns)
+            .map_err(|e| Error::schema("rows do not fit the table they update").because(e))?;
+        let batch = self.batches.len();
+        for (row, key) in keys.iter().enumerate() {
+            if deletes.is_some_and(|deletes| deletes.value(row)) {
+                self.latest.remove(key.as_ref());
+            } else if let Some(place) = self.latest.get_mut(key.as_ref()) {
+                *place = (batch, row);
+            } else {
+                self.latest.insert(key.as_ref().into(), (batch, row));
+            }
+        }
+        self.rows += data.num_rows();
+        self.batches.push(data);
+        if self.rows > 2 * self.latest.len() + SUPERSEDED_ROWS_MAX {
+            self.compact()?;
+        }
+        Ok(())
+    }
+
+    /// How many keys have a row.
+    pub fn len(&self) -> usize {
+        self.latest.len()
+    }
+
+    /// Whether no key has a row.
+    pub fn is_empty(&self) -> bool {
+        self.latest.is_empty()
+    }
+
+    /// The table, ordered by when each row came.
+    ///
+    /// # Errors
+    /// When the rows outgrow what one batch can hold.
+    pub fn finish(mut self) -> Result<RecordBatch> {
+        self.compact()?;
+        Ok(self.batches.pop().unwrap_or_else(|| RecordBatch::new_empty(self.schema)))
+    }
+
+    fn compact(&mut self) -> Result<()> {
+        let mut places: Vec<(usize, usize, &mut (usize, usize))> =
+            self.latest.values_mut().map(|place| (place.0, place.1, place)).collect();
+        places.sort_unstable_by_key(|(batch, row, _)| (*batch, *row));
+        let indices: Vec<(usize, usize)> = places.iter().map(|(batch, row, _)| (*batch, *row)).collect();
+        let compacted = if indices.is_empty() {
+            RecordBatch::new_empty(self.schema.clone())
+        } else {
+            let batches: Vec<&RecordBatch> = self.batches.iter().collect();
+            interleave_record_batch(&batches, &indices)
+                .map_err(|e| Error::data("the latest rows do not fit one batch").because(e))?
+        };
+        for (row, (_, _, place)) in places.into_iter().enumerate() {
+            *place = (0, row);
+        }
+        self.rows = compacted.num_rows();
+        self.batches = vec![compacted];
+        Ok(())
+    }
+}
+
+/// The latest row of each key in these batches.
+///
+/// # Errors
+/// When a key column does not exist, or the rows outgrow one batch.
+pub fn latest_rows(schema: SchemaRef, batches: &[Collected], key: &[String]) -> Result<RecordBatch> {
+    let mut table = LatestRows::new(schema, key)?;
+    for collected in batches {
+        table.push(collected.data.clone(), collected.deletes.as_ref())?;
+    }
+    table.finish()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! Records that are already in memory.
+//!
+//! ```text
+//!   batches   [0 ── 1000)[1000 ── 1700)[1700 ── 5000)
+//!   splits    |  rows 0..n   |  rows n..2n  |  …        cut by row number only, so equal in every run
+//! ```
+//!
+//! Batches are handed on as slices, without a copy. A position is the number of rows given within the split, with the
+//! total of the table: other data under the same position is refused.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use mill_protocol::{Error, Position, Read, Result, Source, SourceProperties, Split, SplitReader};
+
+/// A split is not cut smaller than this many rows.
+const SPLIT_ROWS_MIN: u64 = 32 * 1024;
+/// A table is cut into at most about this many splits.
+const SPLITS_MAX: u64 = 64;
+
+/// A table in memory as a bounded, replayable source.
+#[derive(Clone)]
+pub struct MemorySource {
+    name: String,
+    schema: SchemaRef,
+    table: Arc<Table>,
+}
+
+/// The batches, and at which row each begins.
+struct Table {
+    batches: Vec<RecordBatch>,
+    starts: Vec<u64>,
+    rows: u64,
+}
+
+impl MemorySource {
+    /// A source of these batches, which must all have this schema.
+    ///
+    /// # Errors
+    /// When a batch has other columns than the schema.
+    pub fn new(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<MemorySource> {
+        let mut kept = Vec::with_capacity(batches.len());
+        for (index, batch) in batches.into_iter().enumerate() {
+            let same = batch.num_columns() == schema.fields().len()
+                && batch.schema_ref().fields().iter().zip(schema.fields()).all(|(a, b)| {
+                    a.name() == b.name() && a.data_type() == b.data_type()
+                });
+            if !same {
+                return Err(Error::schema(format!(
+                    "batch {index} has other columns than the schema: {:?} against {:?}",
+                    columns(batch.schema_ref()),
+                    columns(&schema)
+                )));
+            }
+            if batch.num_rows() > 0 {
+                let batch = batch
+                    .with_schema(Arc::clone(&schema))
+                    .map_err(|e| Error::schema(format!("batch {index} does not fit the schema")).because(e))?;
+                kept.push(batch);
+            }
+        }
+        Ok(MemorySource { name: "from_arrow".to_owned(), schema, table: Arc::new(Table::new(kept)) })
+    }
+
+    /// The same source under another name for messages and `explain()`, without the number of rows.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> MemorySource {
+        self.name = name.into();
+        self
+    }
+
+    fn split_rows(&self) -> u64 {
+        self.table.rows.div_ceil(SPLITS_MAX).max(SPLIT_ROWS_MIN)
+    }
+}
+
+fn columns(schema: &Schema) -> Vec<String> {
+    schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect()
+}
+
+impl Table {
+    fn new(batches: Vec<RecordBatch>) -> Table {
+        let mut starts = Vec::with_capacity(batches.len());
+        let mut rows = 0;
+        for batch in &batches {
+            starts.push(rows);
+            rows += batch.num_rows() as u64;
+        }
+        Table { batches, starts, rows }
+    }
+}
+
+impl fmt::Debug for MemorySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySource").field("name", &self.name).field("rows", &self.table.rows).finish()
+    }
+}
+
+impl Source for MemorySource {
+    fn name(&self) -> String {
+        format!("{}({} rows)", self.name, self.table.rows)
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { is_bounded: true, is_replayable: true, discovers_splits: false, may_block: false }
+    }
+
+    fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
+        if is_ordered || self.table.rows <= SPLIT_ROWS_MIN {
+            return Ok(vec![Split::new("memory")]);
+        }
+        let step = self.split_rows();
+        let cuts = (0..self.table.rows).step_by(step as usize);
+        Ok(cuts.map(|start| Split::new(format!("memory rows {start}-{}", start + step))).collect())
+    }
+
+    fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
+        let (start, end) = rows_of_split(&split.name)
+            .ok_or_else(|| Error::connector(format!("{} has no split {:?}", self.name(), split.name)))?;
+        let end = end.min(self.table.rows);
+        let given = match position {
+            None => 0,
+            Some(bytes) => {
+                let (given, rows) = decode(bytes)
+                    .ok_or_else(|| Error::checkpoint(format!("the position in {:?} is not readable", split.name)))?;
+                if rows != self.table.rows || start + given > end {
+                    return Err(Error::connector(format!(
+                        "{} had {rows} rows when the checkpoint was taken; resume with the same data, or start with \
+                         another checkpoint directory",
+                        self.name()
+                    )));
+                }
+                given
+            }
+        };
+        Ok(Box::new(MemoryReader {
+            table: Arc::clone(&self.table),
+            schema: Arc::clone(&self.schema),
+            start: start.min(end),
+            at: (start + given).min(end),
+            end,
+        }))
+    }
+
+    fn project(&self, columns: &[usize]) -> Option<Arc<dyn Source>> {
+        let schema = Arc::new(self.schema.project(columns).ok()?);
+        let batches = self.table.batches.iter().map(|batch| batch.project(columns)).collect::<std::result::Result<Vec<_>, _>>().ok()?;
+        // The table's own row counts are kept: a projection to no column has batches of rows without columns.
+        let table = Table { batches, starts: self.table.starts.clone(), rows: self.table.rows };
+        Some(Arc::new(MemorySource { name: self.name.clone(), schema, table: Arc::new(table) }))
+    }
+
+    fn rows_hint(&self) -> Option<u64> {
+        Some(self.table.rows)
+    }
+}
+
+fn rows_of_split(name: &str) -> Option<(u64, u64)> {
+    if name == "memory" {
+        return Some((0, u64::MAX));
+    }
+    let (start, end) = name.strip_prefix("memory rows ")?.split_once('-')?;
+    Some((start.parse().ok()?, end.parse().ok()?))
+}
+
+fn decode(position: &[u8]) -> Option<(u64, u64)> {
+    let (given, rows) = position.split_at_checked(8)?;
+    Some((u64::from_le_bytes(given.try_into().ok()?), u64::from_le_bytes(rows.try_into().ok()?)))
+}
+
+struct MemoryReader {
+    table: Arc<Table>,
+    schema: SchemaRef,
+    start: u64,
+    at: u64,
+    end: u64,
+}
+
+impl SplitReader for MemoryReader {
+    fn next(&mut self, rows_max: usize) -> Result<Read> {
+        if self.at >= self.end {
+            return Ok(Read::End);
+        }
+        let index = self.table.starts.partition_point(|&start| start <= self.at) - 1;
+        let batch = &self.table.batches[index];
+        let offset = (self.at - self.table.starts[index]) as usize;
+        let rows = (batch.num_rows() - offset).min(rows_max.max(1)).min((self.end - self.at) as usize);
+        self.at += rows as u64;
+        let slice = batch.slice(offset, rows);
+        debug_assert_eq!(slice.schema_ref().fields(), self.schema.fields());
+        Ok(Read::Batch(slice))
+    }
+
+    fn position(&self) -> Position {
+        let mut position = (self.at - self.start).to_le_bytes().to_vec();
+        position.extend_from_slice(&self.table.rows.to_le_bytes());
+        position
+    }
+}
+
+#[cfg(test)]
+mod tests;

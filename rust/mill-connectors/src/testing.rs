@@ -1,0 +1,89 @@
+//! What every source must keep, in one check: reopened at any position, a reader gives exactly the rest.
+
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use mill_protocol::{Read, Rejected, Source, SplitReader};
+
+/// Each row as text, columns separated by `|`, null as `∅`.
+pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::new().with_null("∅");
+    let columns: Vec<ArrayFormatter> =
+        batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
+    (0..batch.num_rows())
+        .map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|"))
+        .collect()
+}
+
+/// What a reader gives until its end, or until nothing comes: rows, and rejected records as `!error`.
+pub(crate) fn drain(reader: &mut dyn SplitReader, rows_max: usize) -> Vec<String> {
+    let mut rows = Vec::new();
+    loop {
+        match reader.next(rows_max).unwrap() {
+            Read::Batch(batch) => {
+                assert!(batch.num_rows() <= rows_max, "{} rows, asked for {rows_max}", batch.num_rows());
+                rows.extend(rows_of(&batch));
+            }
+            Read::Partial(batch, rejected) => {
+                rows.extend(rows_of(&batch));
+                rows.extend(rejected.iter().map(|rejected: &Rejected| format!("!{}", rejected.error)));
+            }
+            Read::Pending(_) | Read::End => return rows,
+        }
+    }
+}
+
+/// All rows, read in order of the splits, checked by reopening at every position with other batch sizes.
+pub(crate) fn check(source: &dyn Source, rows_max: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    for is_ordered in [true, false] {
+        let mut these = Vec::new();
+        for split in source.splits(is_ordered).unwrap() {
+            let whole = sorted(drain(source.open(&split, None).unwrap().as_mut(), rows_max));
+            let mut reader = source.open(&split, None).unwrap();
+            let mut given = Vec::new();
+            loop {
+                let mut again = source.open(&split, Some(&reader.position())).unwrap();
+                let mut rows = given.clone();
+                rows.extend(drain(again.as_mut(), rows_max + 3));
+                assert_eq!(sorted(rows), whole, "{} at {} rows", split.name, given.len());
+                match reader.next(rows_max).unwrap() {
+                    Read::Batch(batch) => given.extend(rows_of(&batch)),
+                    Read::Partial(batch, rejected) => {
+                        given.extend(rows_of(&batch));
+                        given.extend(rejected.iter().map(|rejected| format!("!{}", rejected.error)));
+                    }
+                    Read::Pending(_) => panic!("a bounded source has nothing to wait for"),
+                    Read::End => break,
+                }
+            }
+            these.extend(given);
+        }
+        if is_ordered {
+            all = these;
+        } else {
+            assert_eq!(sorted(these), sorted(all.clone()), "cut finer, a source gives the same records");
+        }
+    }
+    all
+}
+
+fn sorted(mut rows: Vec<String>) -> Vec<String> {
+    rows.sort();
+    rows
+}
+
+/// Writes a file, compressed as its name says.
+pub(crate) fn write(path: &Path, bytes: &[u8]) {
+    let bytes = match path.extension().and_then(|e| e.to_str()) {
+        Some("gz") => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut encoder, bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        Some("zst") => zstd::encode_all(bytes, 1).unwrap(),
+        _ => bytes.to_vec(),
+    };
+    std::fs::write(path, bytes).unwrap();
+}
