@@ -65,6 +65,29 @@ fn records_behind_their_own_split_carry_its_watermark() {
     assert_eq!(given.watermark, Some(i64::MAX));
 }
 
+/// One record after the other, as the definition says.
+fn behind_one_by_one(times: &[i64], mut latest: Option<i64>, disorder: i64) -> Vec<i64> {
+    let mut behind = Vec::new();
+    for &time in times {
+        behind.push(latest.map_or(i64::MIN, |latest| latest - disorder));
+        latest = latest.max(Some(time));
+    }
+    behind
+}
+
+#[test]
+fn shortcuts_give_what_the_definition_says() {
+    use proptest::prelude::*;
+    let cases = (proptest::collection::vec(0_i64..200, 1..40), proptest::option::of(0_i64..200), 0_i64..60);
+    proptest!(|((times, latest, disorder) in cases)| {
+        let expected = behind_one_by_one(&times, latest, disorder);
+        let is_any = times.iter().zip(&expected).any(|(time, behind)| time < behind);
+        let (after, behind) = times::behind(&times, latest, disorder);
+        prop_assert_eq!(after, times.iter().copied().chain(latest).max().expect("a time"));
+        prop_assert_eq!(behind.map(|behind| behind.to_vec()), is_any.then_some(expected));
+    });
+}
+
 #[test]
 fn a_batch_without_such_records_carries_nothing() {
     let mut out = Outbox::default();
