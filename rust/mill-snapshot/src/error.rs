@@ -161,9 +161,16 @@ impl Error {
         Error::Damaged { path: path.to_path_buf(), offset, what: what.into() }
     }
 
-    /// Whether another, older checkpoint may still serve.
+    /// Whether another, older checkpoint may still serve: what was written is lost. Where it may only be out of reach
+    /// (too many open files, no memory), going back would throw away good state.
     pub(crate) fn allows_fallback(&self) -> bool {
-        matches!(self, Error::Damaged { .. } | Error::Io { .. })
+        match self {
+            Error::Damaged { .. } => true,
+            Error::Io { source, .. } => {
+                source.raw_os_error() == Some(libc::EIO) || source.kind() == io::ErrorKind::NotFound
+            }
+            _ => false,
+        }
     }
 
     /// Whether a retry on new files at the next interval may succeed.

@@ -98,19 +98,19 @@ impl FaultDisk {
     /// The disk as it is found after the machine crashed: what was synced, and some of the rest, as the seed decides.
     pub fn after_crash(&self, seed: u64) -> FaultDisk {
         let world = locked(&self.world);
-        let mut random = seed;
+        let mut random = Splitmix(seed);
         let mut next = World { directories: world.directories.clone(), unique: world.unique, ..World::default() };
         let all: BTreeSet<&PathBuf> = world.names.keys().chain(world.durable_names.keys()).collect();
         for path in all {
             let (seen, durable) = (world.names.get(path), world.durable_names.get(path));
             let is_same = matches!((seen, durable), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
-            let found = if is_same || coin(&mut random) { seen } else { durable };
+            let found = if is_same || random.below(2) == 0 { seen } else { durable };
             let Some(found) = found else { continue };
             let data = locked(found);
             let mut bytes = data.durable.clone();
             let sectors = bytes.chunks_mut(SECTOR_BYTES).zip(data.seen.chunks(SECTOR_BYTES));
             for (old, new) in sectors.filter(|(old, new)| old != new) {
-                if coin(&mut random) {
+                if random.below(2) == 0 {
                     old.copy_from_slice(new);
                 }
             }
@@ -344,11 +344,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A small generator of random bits (splitmix64).
-fn coin(state: &mut u64) -> bool {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (mixed ^ (mixed >> 31)) & 1 == 1
+/// A small generator of random numbers (splitmix64), which a test can repeat from its seed.
+pub(crate) struct Splitmix(pub u64);
+
+impl Splitmix {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
 }

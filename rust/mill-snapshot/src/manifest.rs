@@ -149,3 +149,6 @@ impl Manifest {
 fn is_plain_name(name: &str) -> bool {
     name.starts_with(crate::store::SEGMENT_PREFIX) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
+
+#[cfg(test)]
+mod tests;

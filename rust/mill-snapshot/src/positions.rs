@@ -13,7 +13,7 @@
 //! its stores up to some point, and all of those are in the page.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, compiler_fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -102,7 +102,7 @@ impl Store {
                 (Table { file, shape, slots: slots.into_iter().map(|(slot, _)| slot).collect() }, false)
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && has_positions => {
-                return Err(Error::damaged(&path, 0, "the file is gone, so nobody knows how far the input was read"));
+                return Err(is_gone(&path));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let shape = Shape { slots: SLOTS_AT_FIRST, copy_bytes: COPY_BYTES_AT_FIRST };
@@ -117,11 +117,16 @@ impl Store {
     }
 
     /// The positions as they stand on disk, by name; empty if there are none. Works in a store opened for looking.
+    ///
+    /// # Errors
+    /// If there were positions, but the file is gone or damaged.
     pub fn read_positions(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let path = self.inner.path.join(POSITIONS);
         let raw = match self.inner.disk.map(&path) {
             Ok(raw) => raw,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return if self.inner.record().has_positions { Err(is_gone(&path)) } else { Ok(Vec::new()) };
+            }
             Err(error) => return Err(Error::io("read", &path, error)),
         };
         let (_, slots) = read(&path, &raw, self.inner.state)?;
@@ -211,6 +216,10 @@ impl fmt::Debug for Positions {
     }
 }
 
+fn is_gone(path: &Path) -> Error {
+    Error::damaged(path, 0, "the file is gone, so nobody knows how far the input was read")
+}
+
 /// Writes a new file with these slots and puts it in the place of the old one.
 fn replace(inner: &Inner, shape: Shape, slots: &[(Slot, Noted)]) -> Result<Table> {
     let (path, temporary) = (inner.path.join(POSITIONS), inner.path.join(TEMPORARY));
@@ -251,10 +260,12 @@ fn write_slot(out: &mut [u8], at: usize, name: &str) {
     let mut raw = [0; NAME_BYTES];
     put(&mut raw, 0, &(name.len() as u16).to_le_bytes());
     put(&mut raw, 2, name.as_bytes());
-    let crc = crc32c::crc32c(&raw[..252]);
-    put(&mut raw, 252, &crc.to_le_bytes());
-    // The checksum goes last; a name that was cut short belongs to a split of which nothing was read yet.
     put(out, at, &raw);
+    compiler_fence(Ordering::SeqCst);
+    // The checksum goes last; a name that was cut short belongs to a split of which nothing was read yet.
+    let crc = crc32c::crc32c(&raw[..252]);
+    put(out, at + 252, &crc.to_le_bytes());
+    compiler_fence(Ordering::SeqCst);
 }
 
 fn write_note(slot: &mut [u8], copy_bytes: usize, sequence: u64, position: &[u8]) {
@@ -310,7 +321,7 @@ fn read_note(slot: &[u8], copy_bytes: usize) -> std::result::Result<Noted, &'sta
 }
 
 /// Reads and checks a whole file.
-fn read(path: &std::path::Path, raw: &SharedBytes, state: u64) -> Result<(Shape, Vec<(Slot, Noted)>)> {
+fn read(path: &Path, raw: &SharedBytes, state: u64) -> Result<(Shape, Vec<(Slot, Noted)>)> {
     let damaged = |at: usize, what: &str| Error::damaged(path, at as u64, what);
     let header: &[u8; HEADER_BYTES] = raw.first_chunk().ok_or_else(|| damaged(0, "the file ends too early"))?;
     if &header[..8] != MAGIC || !is_sealed(header) {
@@ -368,3 +379,6 @@ fn limit(what: &str, size: usize, limit: usize) -> Result<()> {
     }
     Err(Error::TooLarge { what: what.to_owned(), size: size as u64, limit: limit as u64 })
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,6 +139,10 @@ fn populate(advised: io::Result<()>) -> io::Result<()> {
     match advised {
         // Kernels before 5.14 don't know the advice; pages then come in one by one.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        // What would have been a SIGBUS: the medium does not give the page.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EHWPOISON)) => {
+            Err(io::Error::from_raw_os_error(libc::EIO))
+        }
         other => other,
     }
 }

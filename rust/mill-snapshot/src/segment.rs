@@ -223,3 +223,5 @@ pub(crate) fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGNMENT)
 }
 
+#[cfg(test)]
+mod tests;

@@ -196,7 +196,7 @@ impl Store {
         notes.extend(inner.notes.iter().cloned());
         let names = list(&*inner.disk, &inner.path)?;
         let ids = manifest_ids(&names);
-        let published = inner.published();
+        let published = inner.record().published;
         let Some(newest) = ids.last() else {
             if published > 0 {
                 return Err(Error::StateMissing { path: inner.path.clone(), epoch: published });
@@ -301,8 +301,9 @@ impl Inner {
         Ok(owned.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn published(&self) -> u64 {
-        self.owned().map_or(self.found.published, |owned| owned.marks.record().published)
+    /// What the marks know.
+    pub(crate) fn record(&self) -> Record {
+        self.owned().map_or(self.found, |owned| owned.marks.record())
     }
 
     fn remember(&self, manifest: &Manifest) {

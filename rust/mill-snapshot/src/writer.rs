@@ -187,6 +187,9 @@ impl CheckpointWriter {
     /// # Errors
     /// If anything cannot be made durable; the checkpoint is then abandoned. After [`Error::Indeterminate`] it may turn
     /// up at the next start nevertheless: go on as if it had failed, and keep what its sinks need in the next one.
+    ///
+    /// # Panics
+    /// If state of an operator was written that `parts` does not name: it could not be restored.
     pub fn finish(&self, parts: ManifestParts) -> Result<Manifest> {
         let published = self.finish_unchecked(parts);
         match &published {
@@ -201,6 +204,10 @@ impl CheckpointWriter {
         let mut progress = self.lock();
         if progress.is_closed || progress.is_failed {
             return Err(Error::Closed { epoch: self.epoch });
+        }
+        for uid in progress.names.operators() {
+            let is_named = parts.operators.iter().any(|info| info.uid == *uid);
+            assert!(is_named, "state of operator {uid:?} was written, but the manifest does not name it");
         }
         let mut small = std::mem::take(&mut progress.parts);
         small.sort_by(|(a, _), (b, _)| a.cmp(b));

@@ -59,6 +59,11 @@ impl Names {
         Ok(number)
     }
 
+    /// All operators that were given a number.
+    pub(crate) fn operators(&self) -> &[String] {
+        &self.operators
+    }
+
     /// The names that a segment uses, as they are written.
     pub(crate) fn encode(&self, used: &NamesUsed) -> Vec<u8> {
         let mut out = Vec::new();

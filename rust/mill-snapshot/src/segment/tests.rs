@@ -1,0 +1,194 @@
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mill_frame::block::SharedBytes;
+
+use super::*;
+use crate::aligned::AlignedBytes;
+use crate::error::{Error, Result};
+use crate::fault_disk::{FaultDisk, Splitmix};
+
+/// A segment of two operators and two tasks with blocks of many sizes.
+fn segment() -> (Vec<u8>, SegmentRef) {
+    let disk = FaultDisk::new();
+    let mut names = Names::default();
+    let mut used = NamesUsed::default();
+    let mut items = Vec::new();
+    for number in 0..40_u32 {
+        let task = TaskId { chain: "count".to_owned(), index: number % 2, parallelism: 2 };
+        let operator = names.operator(["count", "window"][number as usize % 2]).unwrap();
+        let task = names.task(&task).unwrap();
+        used.operators.insert(operator);
+        used.tasks.insert(task);
+        let header = BlockHeader {
+            class: [Class::Keyed, Class::Bytes, Class::Handle][number as usize % 3],
+            kind: [BlockKind::Full, BlockKind::Rows, BlockKind::Drop, BlockKind::DropTable][number as usize % 4],
+            operator,
+            task,
+            address: BlockAddress { table: -i64::from(number), group: number as u16, chunk: number },
+            bytes: 0,
+            epoch: u64::from(number % 6),
+            payload_crc: 0,
+        };
+        items.push(Item { header, payload: Box::new(vec![number as u8; number as usize * 5]) });
+    }
+    let (dir, file) = (Path::new("d"), "segment-1".to_owned());
+    let place = Place { disk: &disk, dir, file, epoch: 5, state: 9, is_full: true };
+    let written = write_segment(&place, &names.encode(&used), Body::Items(items)).unwrap();
+    (disk.bytes_of("d/segment-1").unwrap(), written)
+}
+
+fn parse(raw: &[u8]) -> Result<(Segment, Header, u32)> {
+    let bytes = SharedBytes::new(std::sync::Arc::new(AlignedBytes::copy_of(raw)));
+    Segment::parse("segment".as_ref(), bytes)
+}
+
+#[test]
+fn blocks_are_read_as_they_were_written() {
+    let (raw, written) = segment();
+    assert_eq!(raw.len() as u64, written.bytes);
+    let (segment, header, digest) = parse(&raw).unwrap();
+    assert_eq!((header.epoch, header.state, header.blocks, digest), (5, 9, 40, written.digest));
+    for (number, block) in segment.blocks.iter().enumerate() {
+        let payload = segment.payload(block);
+        assert_eq!(&*payload, &vec![number as u8; number * 5]);
+        assert_eq!(payload.as_ptr() as usize % ALIGNMENT, 0);
+        assert_eq!(block.header.address.table, -(number as i64));
+        assert_eq!(segment.operator(block), ["count", "window"][number % 2]);
+        assert_eq!(segment.task(block).index as usize, number % 2);
+    }
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_is_noticed() {
+    let (raw, _) = segment();
+    for bit in 0..raw.len() * 8 {
+        let mut flipped = raw.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(matches!(parse(&flipped), Err(Error::Damaged { .. })), "bit {bit}");
+    }
+    for length in 0..raw.len() {
+        assert!(matches!(parse(&raw[..length]), Err(Error::Damaged { .. })), "length {length}");
+    }
+}
+
+#[test]
+fn a_newer_segment_is_refused_by_name() {
+    let (mut raw, _) = segment();
+    put(&mut raw, 8, &2_u32.to_le_bytes());
+    seal_at(&mut raw, 0);
+    assert!(matches!(parse(&raw), Err(Error::NewerFormat { found: 2, known: 1, .. })));
+}
+
+#[test]
+fn an_empty_segment_is_whole() {
+    let disk = FaultDisk::new();
+    let (dir, file) = (Path::new("d"), "segment-1".to_owned());
+    let place = Place { disk: &disk, dir, file, epoch: 1, state: 1, is_full: false };
+    let names = Names::default().encode(&NamesUsed::default());
+    write_segment(&place, &names, Body::Items(Vec::new())).unwrap();
+    assert_eq!(parse(&disk.bytes_of("d/segment-1").unwrap()).unwrap().0.blocks.len(), 0);
+}
+
+#[test]
+fn large_and_small_segments_are_laid_out_alike() {
+    let item = |number: u8, size: usize| {
+        let header = BlockHeader {
+            class: Class::Keyed,
+            kind: BlockKind::Full,
+            operator: 0,
+            task: 0,
+            address: BlockAddress { table: 0, group: 0, chunk: u32::from(number) },
+            bytes: 0,
+            epoch: 1,
+            payload_crc: 0,
+        };
+        Item { header, payload: Box::new(vec![number; size]) }
+    };
+    // 9 MiB are laid out on several threads.
+    let items: Vec<Item> = (0..9).map(|number| item(number, 1 << 20)).collect();
+    let total = items.iter().map(|item| extent(item.payload.size())).sum();
+    let mut out = AlignedBytes::zeroed(total);
+    let laid = write::lay_out(&mut out, items).unwrap();
+    assert_eq!(laid.keyed_bytes, total as u64);
+    let mut alone = AlignedBytes::zeroed(extent(1 << 20));
+    for number in 0..9 {
+        let one = write::lay_out(&mut alone, vec![item(number, 1 << 20)]).unwrap();
+        assert_eq!(one.crcs[0], laid.crcs[usize::from(number)]);
+        assert!(alone[..] == out[usize::from(number) * alone.len()..][..alone.len()]);
+    }
+}
+
+fn seal_at(raw: &mut [u8], at: usize) {
+    if let Some(line) = raw.get_mut(at..at + HEADER_BYTES) {
+        let crc = crc32c::crc32c(&line[..60]);
+        put(line, 60, &crc.to_le_bytes());
+    }
+}
+
+/// Random changes with right checksums: whatever is read can be used, and nothing panics.
+/// `MILL_FUZZ_SECONDS` lets it run longer, `MILL_FUZZ_SEED` repeats a run.
+#[test]
+fn no_byte_string_gets_past_unsafely() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seconds = number("MILL_FUZZ_SECONDS").unwrap_or(0);
+    let seed = number("MILL_FUZZ_SEED").unwrap_or(1);
+    println!("MILL_FUZZ_SEED={seed}");
+    let (raw, _) = segment();
+    let lines: Vec<usize> = parse(&raw).unwrap().0.blocks.iter().map(|block| block.start - HEADER_BYTES).collect();
+    let names_end = lines[0];
+    let mut random = Splitmix(seed);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let (mut rounds, mut read) = (0_u64, 0_u64);
+    while rounds < 3000 || Instant::now() < end {
+        let mut changed = raw.clone();
+        for _ in 0..=random.below(3) {
+            let line = match random.below(4) {
+                0 => 0,
+                1 => changed.len().saturating_sub(HEADER_BYTES),
+                2 => HEADER_BYTES + random.below((names_end - HEADER_BYTES) as u64) as usize,
+                _ => lines[random.below(lines.len() as u64) as usize],
+            };
+            let at = line + random.below(60) as usize;
+            match random.below(8) {
+                0 => changed.truncate(at & !63),
+                1 => changed.extend(vec![0; 64]),
+                2 if at + 8 <= changed.len() => put(&mut changed, at, &random.next().to_le_bytes()),
+                _ if at < changed.len() => changed[at] = random.next() as u8,
+                _ => {}
+            }
+            if changed.len() < 2 * HEADER_BYTES {
+                break;
+            }
+            let length = changed.len() as u64;
+            if random.below(2) == 0 {
+                put(&mut changed, 24, &length.to_le_bytes());
+            }
+            let names = aligned(u32_at(&changed, 12) as usize).saturating_add(HEADER_BYTES);
+            if let Some(section) = changed.get(HEADER_BYTES..names) {
+                let crc = crc32c::crc32c(section);
+                put(&mut changed, 48, &crc.to_le_bytes());
+            }
+            lines.iter().for_each(|line| seal_at(&mut changed, *line));
+            seal_at(&mut changed, 0);
+            let footer = changed.len() - HEADER_BYTES;
+            let mut crcs = Vec::new();
+            for line in lines.iter().filter(|line| **line + HEADER_BYTES <= footer) {
+                crcs.push(u32_at(&changed, line + 60));
+            }
+            let digest = write::digest_of(&crcs);
+            put(&mut changed, footer + 32, &digest.to_le_bytes());
+            seal_at(&mut changed, footer);
+        }
+        if let Ok((segment, header, _)) = parse(&changed) {
+            assert_eq!(segment.blocks.len() as u64, header.blocks);
+            for block in &segment.blocks {
+                let _ = (segment.operator(block), segment.task(block).groups(), segment.payload(block).len());
+            }
+            read += 1;
+        }
+        rounds += 1;
+    }
+    println!("{rounds} rounds, {read} read");
+    assert!(read > 0);
+}
