@@ -19,6 +19,7 @@
 //! - Nothing is visible in a target before its checkpoint is durable, and committing twice changes nothing.
 
 mod collect;
+mod csv;
 mod file;
 mod generate;
 mod latest;
@@ -27,7 +28,9 @@ mod nearest;
 #[cfg(test)]
 mod testing;
 mod text;
+mod timestamp;
 
+pub use csv::{CsvOptions, CsvSource};
 pub use collect::{CollectReceiver, CollectSink, Collected, Received};
 pub use file::PathSpec;
 pub use generate::GenerateSource;

@@ -2,17 +2,30 @@
 
 use std::path::Path;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use mill_protocol::{Read, Rejected, Source, SplitReader};
 
 /// Each row as text, columns separated by `|`, null as `∅`.
 pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::new().with_null("∅");
-    let columns: Vec<ArrayFormatter> =
-        batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
+    let columns: Vec<(ArrayRef, &str)> = batch
+        .columns()
+        .iter()
+        .map(|column| match column.data_type() {
+            // Named zones are shown in UTC: formatting in them needs a database of zones.
+            DataType::Timestamp(unit, Some(_)) => {
+                (cast(&cast(column, &DataType::Int64).unwrap(), &DataType::Timestamp(*unit, None)).unwrap(), "Z")
+            }
+            _ => (column.clone(), ""),
+        })
+        .collect();
+    let columns: Vec<(ArrayFormatter, &str)> =
+        columns.iter().map(|(column, zone)| (ArrayFormatter::try_new(column.as_ref(), &options).unwrap(), *zone)).collect();
     (0..batch.num_rows())
-        .map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|"))
+        .map(|row| columns.iter().map(|(column, zone)| format!("{}{zone}", column.value(row))).collect::<Vec<_>>().join("|"))
         .collect()
 }
 

@@ -1,0 +1,221 @@
+//! CSV files, plain or compressed, with types inferred or given.
+//!
+//! ```text
+//!   bytes ─► tokens: records and fields, quotes minded ─► column by column into Arrow ─► rows with a bad field left out
+//! ```
+//!
+//! The columns of a file are matched by the names in its header, so files may order them differently. An empty field is
+//! null, an empty quoted field is empty text. A record may stretch over lines inside quotes; a file that has no quote
+//! at all can be cut into ranges, since then every line end ends a record.
+
+mod column;
+mod format;
+mod infer;
+mod number;
+mod tokens;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitReader};
+
+use crate::file::{FileIdentity, FileSet, PathSpec, sample};
+use crate::nearest::{did_you_mean, quoted};
+use format::{CsvFormat, read_header};
+use infer::{infer_types, unite};
+use tokens::{Dialect, Tokens, tokenize};
+
+/// How CSV is read.
+#[derive(Clone, Debug)]
+pub struct CsvOptions {
+    /// What stands between fields.
+    pub delimiter: u8,
+    /// What encloses fields; doubled inside it stands for itself.
+    pub quote: u8,
+    /// Whether the first record of each file names the columns; else they are `column_1`, `column_2`, …
+    pub has_header: bool,
+    /// Unquoted fields that mean null, beside the empty one.
+    pub null_values: Vec<String>,
+    /// Whether to go on with new and growing files, without end.
+    pub follow: bool,
+}
+
+impl Default for CsvOptions {
+    fn default() -> CsvOptions {
+        CsvOptions { delimiter: b',', quote: b'"', has_header: true, null_values: Vec::new(), follow: false }
+    }
+}
+
+/// CSV files as a source.
+#[derive(Clone)]
+pub struct CsvSource {
+    files: FileSet,
+    options: Arc<CsvOptions>,
+    /// All columns of the files.
+    columns: SchemaRef,
+    /// Those that are read.
+    schema: SchemaRef,
+}
+
+impl CsvSource {
+    /// The records of these files; without a schema it is inferred from the heads of the first and the last file.
+    ///
+    /// # Errors
+    /// When a file does not exist; when the header of the first file and the schema name other columns; when a type
+    /// cannot be read from text.
+    pub fn new(paths: PathSpec, schema: Option<SchemaRef>, options: CsvOptions) -> Result<CsvSource> {
+        let files = FileSet::new(paths, options.follow)?;
+        if options.delimiter == options.quote || matches!(options.delimiter, b'\n' | b'\r') {
+            return Err(Error::plan("read_csv: the delimiter must be another character than the quote and the line end"));
+        }
+        let columns = match (schema, files.files.first()) {
+            (Some(schema), first) => {
+                check_types(&schema)?;
+                if let Some(path) = first {
+                    read_header(path, &schema, &options)?;
+                }
+                schema
+            }
+            (None, Some(_)) => infer_schema(&files, &options)?,
+            (None, None) => {
+                return Err(Error::plan(format!(
+                    "read_csv({}): there is no file yet to infer the columns from; give schema=",
+                    files.paths
+                )));
+            }
+        };
+        Ok(CsvSource { files, options: Arc::new(options), schema: Arc::clone(&columns), columns })
+    }
+}
+
+fn check_types(schema: &Schema) -> Result<()> {
+    for field in schema.fields() {
+        if !column::can_read(field.data_type()) {
+            return Err(Error::schema(format!(
+                "column {:?}: a {} cannot be read from CSV; read it as text, or use JSON or Parquet",
+                field.name(),
+                field.data_type()
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl CsvOptions {
+    fn dialect(&self) -> Dialect {
+        Dialect { delimiter: self.delimiter, quote: self.quote }
+    }
+}
+
+fn infer_schema(files: &FileSet, options: &CsvOptions) -> Result<SchemaRef> {
+    let mut fields = infer_file(&files.files[0], options)?;
+    if let [_, .., last] = files.files.as_slice() {
+        // Of another file only the types are wanted; what else is wrong with it is said when it is read.
+        for (name, data_type) in infer_file(last, options).unwrap_or_default() {
+            if let Some(field) = fields.iter_mut().find(|field| field.0 == name) {
+                field.1 = unite(&field.1, &data_type);
+            }
+        }
+    }
+    Ok(Arc::new(Schema::new(fields.into_iter().map(|(name, t)| Field::new(name, t, true)).collect::<Vec<_>>())))
+}
+
+fn infer_file(path: &Path, options: &CsvOptions) -> Result<Vec<(String, arrow::datatypes::DataType)>> {
+    let (head, is_whole) = sample(path)?;
+    let mut tokens = Tokens::default();
+    tokenize(&head, options.dialect(), None, is_whole, usize::MAX, &mut tokens);
+    if tokens.records.is_empty() {
+        return Err(Error::schema(format!(
+            "{path:?} is empty: there is nothing to infer the columns from; give schema="
+        )));
+    }
+    let columns = tokens.fields.len() / tokens.records.len();
+    let (names, rest) = if options.has_header {
+        let names = format::names_of(&head, &tokens.fields[..columns], options.quote, path)?;
+        (names, &tokens.fields[columns..])
+    } else {
+        ((1..=columns).map(|number| format!("column_{number}")).collect(), tokens.fields.as_slice())
+    };
+    let types = infer_types(&head, rest, columns, &options.null_values);
+    Ok(names.into_iter().zip(types).collect())
+}
+
+impl fmt::Debug for CsvSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl Source for CsvSource {
+    fn name(&self) -> String {
+        format!("read_csv({}{})", self.files.paths, if self.files.is_followed { ", follow=True" } else { "" })
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn properties(&self) -> SourceProperties {
+        self.files.properties()
+    }
+
+    fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
+        let quote = self.options.quote;
+        self.files.splits(is_ordered, |path| Ok(!contains(path, quote)?))
+    }
+
+    fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
+        let format = CsvFormat::new(Arc::clone(&self.options), Arc::clone(&self.columns), Arc::clone(&self.schema));
+        self.files.open(split, position, format)
+    }
+
+    fn project(&self, columns: &[usize]) -> Option<Arc<dyn Source>> {
+        let schema = Arc::new(self.schema.project(columns).ok()?);
+        Some(Arc::new(CsvSource { schema, ..self.clone() }))
+    }
+}
+
+/// Whether a byte occurs anywhere in a file.
+fn contains(path: &Path, byte: u8) -> Result<bool> {
+    const READ_BYTES: usize = 1 << 20;
+    let file = FileIdentity::open(path)?;
+    let (size, mut at) = (file.size()?, 0);
+    let mut buffer = vec![0; READ_BYTES];
+    while at < size {
+        let bytes = READ_BYTES.min((size - at) as usize);
+        file.read_at(&mut buffer[..bytes], at)?;
+        if memchr::memchr(byte, &buffer[..bytes]).is_some() {
+            return Ok(true);
+        }
+        at += bytes as u64;
+    }
+    Ok(false)
+}
+
+/// The error for a file whose columns are not those of the schema.
+fn other_columns(path: &Path, names: &[String], schema: &Schema) -> Option<Error> {
+    let expected: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let found: Vec<&str> = names.iter().map(String::as_str).collect();
+    if let Some(missing) = expected.iter().find(|name| !found.contains(name)) {
+        let near = did_you_mean(missing, found.iter().copied().filter(|name| !expected.contains(name)));
+        return Some(Error::schema(format!(
+            "{path:?} has no column {missing:?}{near} (it has {})",
+            quoted(&found, ", ")
+        )));
+    }
+    let extra: Vec<&str> = found.iter().copied().filter(|name| !expected.contains(name)).collect();
+    if extra.is_empty() {
+        return None;
+    }
+    let near = did_you_mean(extra[0], expected.iter().copied());
+    Some(Error::schema(format!(
+        "{path:?} has columns that the schema does not have: {}{near}; add them to the schema, and drop() what is not \
+         wanted",
+        quoted(&extra, ", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests;

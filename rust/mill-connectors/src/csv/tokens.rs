@@ -1,0 +1,264 @@
+//! Cuts CSV into records and fields, without interpreting them.
+//!
+//! Two loops give the same fields: one for bytes without any quote, which only looks for delimiters and line ends, and
+//! one for quoted records. A field is a pair of offsets; a quoted field keeps its quotes out of the range and is marked,
+//! so that it is unescaped only where it is used.
+
+use memchr::{memchr, memchr2_iter};
+
+use crate::text::without_return;
+
+/// A quoted record longer than this is taken as one whose closing quote is missing.
+const QUOTED_RECORD_BYTES_MAX: usize = 16 << 20;
+
+/// Where a field lies; `end` has [`QUOTED`] set if it was quoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Field {
+    start: u32,
+    end: u32,
+}
+
+const QUOTED: u32 = 1 << 31;
+
+impl Field {
+    fn plain(start: usize, end: usize) -> Field {
+        Field { start: start as u32, end: end as u32 }
+    }
+
+    fn quoted(start: usize, end: usize) -> Field {
+        Field { start: start as u32, end: end as u32 | QUOTED }
+    }
+
+    #[inline]
+    pub(crate) fn is_quoted(self) -> bool {
+        self.end & QUOTED != 0
+    }
+
+    /// The bytes of the field, still escaped.
+    #[inline]
+    pub(crate) fn bytes(self, data: &[u8]) -> &[u8] {
+        &data[self.start as usize..(self.end & !QUOTED) as usize]
+    }
+}
+
+/// How the bytes are to be cut.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dialect {
+    pub(crate) delimiter: u8,
+    pub(crate) quote: u8,
+}
+
+/// A stretch of bytes that is no record.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Malformed {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) message: String,
+}
+
+/// Records cut into fields: `fields` has `columns` entries a record.
+#[derive(Default)]
+pub(crate) struct Tokens {
+    pub(crate) fields: Vec<Field>,
+    /// Where each record begins and ends, without its line end.
+    pub(crate) records: Vec<(u32, u32)>,
+    pub(crate) malformed: Vec<Malformed>,
+    /// How many bytes the records take.
+    pub(crate) bytes: usize,
+}
+
+/// Cuts complete records off the front of `data`, at most `rows_max` of them; with `is_last` also the rest.
+///
+/// With `columns` given, a record of another number of fields is malformed; without, all records must be as wide as the
+/// first, which is how a header or a sample is read.
+pub(crate) fn tokenize(
+    data: &[u8],
+    dialect: Dialect,
+    columns: Option<usize>,
+    is_last: bool,
+    rows_max: usize,
+    tokens: &mut Tokens,
+) {
+    tokens.fields.clear();
+    tokens.records.clear();
+    tokens.malformed.clear();
+    tokens.bytes = 0;
+    let mut cutter = Cutter { data, dialect, columns, tokens };
+    // Bytes before the first quote are cut by the loop that knows none, up to the last line that has no quote.
+    let plain_end = match memchr(dialect.quote, data) {
+        None => data.len(),
+        Some(quote) => memchr::memrchr(b'\n', &data[..quote]).map_or(0, |line_end| line_end + 1),
+    };
+    let is_all_plain = plain_end == data.len();
+    let at = cutter.cut_plain(plain_end, rows_max, is_last && is_all_plain);
+    let at = if is_all_plain { at } else { cutter.cut_quoted(at, rows_max, is_last) };
+    cutter.tokens.bytes = at;
+}
+
+struct Cutter<'a> {
+    data: &'a [u8],
+    dialect: Dialect,
+    columns: Option<usize>,
+    tokens: &'a mut Tokens,
+}
+
+impl Cutter<'_> {
+    fn is_full(&self, rows_max: usize) -> bool {
+        self.tokens.records.len() + self.tokens.malformed.len() >= rows_max
+    }
+
+    /// Cuts `data[..end]`, which has no quote; gives where it stopped.
+    fn cut_plain(&mut self, end: usize, rows_max: usize, is_last: bool) -> usize {
+        let data = &self.data[..end];
+        let (mut start, mut field, mut first) = (0, 0, self.tokens.fields.len());
+        for at in memchr2_iter(self.dialect.delimiter, b'\n', data) {
+            if data[at] != b'\n' {
+                self.tokens.fields.push(Field::plain(field, at));
+                field = at + 1;
+                continue;
+            }
+            let line_end = field + without_return(&data[field..at]).len();
+            self.tokens.fields.push(Field::plain(field, line_end));
+            first = self.finish(start, line_end, first);
+            start = at + 1;
+            field = start;
+            if self.is_full(rows_max) {
+                return start;
+            }
+        }
+        if is_last && start < end {
+            let line_end = field + without_return(&data[field..]).len();
+            self.tokens.fields.push(Field::plain(field, line_end));
+            self.finish(start, line_end, first);
+            return end;
+        }
+        self.tokens.fields.truncate(first);
+        start
+    }
+
+    /// Ends a record whose fields begin at `first`; gives where the next one's begin.
+    #[inline]
+    fn finish(&mut self, start: usize, end: usize, first: usize) -> usize {
+        let found = self.tokens.fields.len() - first;
+        let columns = *self.columns.get_or_insert(found);
+        if found == columns {
+            self.tokens.records.push((start as u32, end as u32));
+            return self.tokens.fields.len();
+        }
+        self.tokens.fields.truncate(first);
+        // A blank line is nothing, but where the only column may be empty it is that.
+        if end > start {
+            let message = format!("{found} fields where {columns} are expected");
+            self.tokens.malformed.push(Malformed { start, end, message });
+        }
+        first
+    }
+
+    /// Cuts records that may be quoted; gives where it stopped.
+    fn cut_quoted(&mut self, from: usize, rows_max: usize, is_last: bool) -> usize {
+        let mut start = from;
+        while start < self.data.len() && !self.is_full(rows_max) {
+            let first = self.tokens.fields.len();
+            match self.cut_record(start) {
+                Cut::Record { end, next, is_terminated } => {
+                    if !is_terminated && !is_last {
+                        self.tokens.fields.truncate(first);
+                        return start;
+                    }
+                    self.finish(start, end, first);
+                    start = next;
+                }
+                Cut::Open if !is_last && self.data.len() - start < QUOTED_RECORD_BYTES_MAX => {
+                    self.tokens.fields.truncate(first);
+                    return start;
+                }
+                cut => {
+                    // What is wrong may swallow any number of good lines: only its first line is given up.
+                    self.tokens.fields.truncate(first);
+                    let line_end = memchr(b'\n', &self.data[start..]).map(|at| start + at);
+                    if line_end.is_none() && !is_last {
+                        return start;
+                    }
+                    let end = line_end.unwrap_or(self.data.len());
+                    let message = match cut {
+                        Cut::Open => "a quote is opened and not closed".to_owned(),
+                        _ => "text after the closing quote of a field".to_owned(),
+                    };
+                    self.tokens.malformed.push(Malformed { start, end, message });
+                    start = line_end.map_or(end, |end| end + 1);
+                }
+            }
+        }
+        start
+    }
+
+    /// Cuts one record beginning at `start`.
+    fn cut_record(&mut self, start: usize) -> Cut {
+        let (data, Dialect { delimiter, quote }) = (self.data, self.dialect);
+        let mut at = start;
+        loop {
+            if data.get(at) == Some(&quote) {
+                let field = at + 1;
+                let mut search = field;
+                let close = loop {
+                    let Some(found) = memchr(quote, &data[search..]) else { return Cut::Open };
+                    let found = search + found;
+                    if data.get(found + 1) == Some(&quote) {
+                        search = found + 2;
+                    } else {
+                        break found;
+                    }
+                };
+                self.tokens.fields.push(Field::quoted(field, close));
+                let end = close + 1;
+                let terminated = |next| Cut::Record { end, next, is_terminated: true };
+                match &data[end..] {
+                    [byte, ..] if *byte == delimiter => {
+                        at = end + 1;
+                        continue;
+                    }
+                    [b'\n', ..] => return terminated(end + 1),
+                    [b'\r', b'\n', ..] => return terminated(end + 2),
+                    // At the end of the data it is not known yet whether the quote closes or begins an escaped one.
+                    [] | [b'\r'] => return Cut::Record { end, next: data.len(), is_terminated: false },
+                    _ => return Cut::Trailing,
+                }
+            }
+            let Some(found) = memchr::memchr2(delimiter, b'\n', &data[at..]) else {
+                let end = at + without_return(&data[at..]).len();
+                self.tokens.fields.push(Field::plain(at, end));
+                return Cut::Record { end, next: data.len(), is_terminated: false };
+            };
+            let found = at + found;
+            if data[found] == b'\n' {
+                let end = at + without_return(&data[at..found]).len();
+                self.tokens.fields.push(Field::plain(at, end));
+                return Cut::Record { end, next: found + 1, is_terminated: true };
+            }
+            self.tokens.fields.push(Field::plain(at, found));
+            at = found + 1;
+        }
+    }
+}
+
+enum Cut {
+    /// A record up to `end`; the next one begins at `next`. Without a line end it may go on in bytes still to come.
+    Record { end: usize, next: usize, is_terminated: bool },
+    /// A quote is open at the end of the data.
+    Open,
+    /// A closing quote is followed by something else than a delimiter or line end.
+    Trailing,
+}
+
+/// A quoted field with its doubled quotes made single.
+pub(crate) fn unescape(bytes: &[u8], quote: u8, out: &mut Vec<u8>) {
+    let mut rest = bytes;
+    while let Some(at) = memchr(quote, rest) {
+        out.extend_from_slice(&rest[..=at]);
+        rest = &rest[(at + 2).min(rest.len())..];
+    }
+    out.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests;
