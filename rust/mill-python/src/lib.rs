@@ -1,1 +1,48 @@
 //! The Python face of Millstream: the only crate that knows Python.
+//!
+//! ```text
+//!   millstream/*.py ──_engine.py──► this module ──► mill-plan (streams, expressions) ──► millstream (jobs)
+//!        ▲                             │
+//!        └── adapters, one call a frame ┘            functions.rs, sources.rs, sinks.rs
+//! ```
+//!
+//! The classes here are thin: everything users see is Python, and everything that runs is in the crates below. What
+//! this crate adds is conversion (`types`, `to_python`, `from_python`), the mapping of failures to exceptions (`error`),
+//! and Python code behind the engine's traits. The interpreter is held while Python objects are touched and at no other
+//! time.
+
+mod error;
+mod expr;
+mod from_python;
+mod functions;
+mod sinks;
+mod sources;
+mod stream;
+mod table;
+mod to_python;
+mod types;
+
+use pyo3::prelude::*;
+
+/// The version of the engine.
+#[pyfunction]
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// The compiled module behind the package `millstream`; only `millstream._engine` imports it.
+#[pymodule]
+mod _millstream {
+    #[pymodule_export]
+    use super::expr::{RawExpr, expression_functions};
+    #[pymodule_export]
+    use super::functions::{aggregate_function, column_function};
+    #[pymodule_export]
+    use super::stream::{RawKeyedStream, RawSink, RawStream, RawWindowedStream, stream_of_table};
+    #[pymodule_export]
+    use super::table::{RawTable, rows_to_table};
+    #[pymodule_export]
+    use super::types::{PyDataType, RawSchema};
+    #[pymodule_export]
+    use super::version;
+}

@@ -1,0 +1,170 @@
+"""The command line: ``millstream run | state | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import runpy
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; give the exit code."""
+    parser = argparse.ArgumentParser(prog="millstream", description="Stream processing inside a Python process.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a script")
+    run.add_argument("script", help="a Python file that declares streams and calls mill.run")
+    run.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script gets as its arguments")
+
+    state = commands.add_parser("state", help="look into a state directory")
+    looks = state.add_subparsers(dest="look", required=True, metavar="LOOK")
+    listing = looks.add_parser("list", help="list the checkpoints")
+    showing = looks.add_parser("show", help="show the state of a step, or which steps there are")
+    verifying = looks.add_parser("verify", help="read every byte and say what is damaged")
+    exporting = looks.add_parser("export", help="write the state of a step into a file")
+    for look in (listing, showing, verifying, exporting):
+        look.add_argument("path", help="a state directory or savepoint")
+    for look in (showing, exporting):
+        look.add_argument("--id", type=int, default=None, help="the checkpoint; by default the newest")
+    showing.add_argument("--step", default=None, help="the step")
+    exporting.add_argument("--step", required=True, help="the step")
+    exporting.add_argument("--output", required=True, help="a .parquet, .csv or .json file")
+
+    commands.add_parser("doctor", help="say what this machine and installation can do")
+    options = parser.parse_args(arguments)
+
+    from millstream.errors import MillstreamError
+
+    try:
+        if options.command == "run":
+            return _run(options.script, options.arguments)
+        if options.command == "doctor":
+            return _doctor()
+        looking = {"list": _list, "show": _show, "verify": _verify, "export": _export}[options.look]
+        return looking(options)
+    except MillstreamError as error:
+        if options.command == "run":
+            raise
+        print(f"millstream: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(script: str, arguments: list[str]) -> int:
+    if not Path(script).is_file():
+        print(f"millstream: no file {script}", file=sys.stderr)
+        return 2
+    sys.argv = [script, *arguments]
+    sys.path.insert(0, str(Path(script).resolve().parent))
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from millstream.state import checkpoints
+
+    found = checkpoints(options.path)
+    print(f"{'id':>8}  {'created':<25}  {'bytes':>14}  steps")
+    for info in found:
+        marks = " (savepoint)" if info.is_savepoint else ""
+        marks += " (finished)" if info.is_finished else ""
+        print(f"{info.id:>8}  {info.created:%Y-%m-%d %H:%M:%S %Z}    {info.bytes:>14,}  {len(info.steps)}{marks}")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from millstream.state import checkpoints, read_state
+
+    if options.step is not None:
+        print(read_state(options.path, step=options.step, id=options.id))
+        return 0
+    found = [info for info in checkpoints(options.path) if options.id in (None, info.id)]
+    if not found:
+        print(f"millstream: no such checkpoint in {options.path}", file=sys.stderr)
+        return 1
+    print(f"checkpoint {found[-1].id}")
+    for step in found[-1].steps:
+        print(f"  {step.name}: {step.signature or 'no key'}, {step.parallelism} tasks, {step.bytes:,} bytes")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from millstream.state import verify
+
+    results = verify(options.path)
+    for number, problem in results:
+        print(f"{number:>8}  {problem or 'ok'}")
+    return 1 if any(problem for _, problem in results) else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from millstream.state import read_state
+
+    table = read_state(options.path, step=options.step, id=options.id)
+    suffix = Path(options.output).suffix
+    if suffix == ".parquet":
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(table.to_arrow(), options.output)
+    elif suffix == ".csv":
+        import csv
+
+        with open(options.output, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, table.schema.names)
+            writer.writeheader()
+            writer.writerows(table)
+    elif suffix in (".json", ".jsonl"):
+        import json
+
+        with open(options.output, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, default=str, ensure_ascii=False) + "\n" for row in table)
+    else:
+        print(f"millstream: {options.output} ends neither in .parquet nor .csv nor .json", file=sys.stderr)
+        return 2
+    print(f"{len(table):,} rows into {options.output}")
+    return 0
+
+
+def _doctor() -> int:
+    import millstream as mill
+
+    print(f"millstream  {mill.__version__}")
+    print(f"python      {platform.python_version()} ({platform.python_implementation()})")
+    print(f"system      {platform.platform()}")
+    print(f"cores       {len(os.sched_getaffinity(0))} of {os.cpu_count()} may be used")
+    for name in ("pyarrow", "polars", "pandas", "duckdb", "numba", "rich"):
+        print(f"{name:<10}  {_version(name)}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            totals = mill.generate(rows=10_000, k=mill.index() % 10).key_by("k").agg(n=mill.count())
+            mill.run(totals.write_csv(f"{folder}/out"), checkpoint=f"{folder}/state", progress=False)
+            rows = mill.read_csv(f"{folder}/out").collect().to_pylist()
+            is_right = sorted(row["n"] for row in rows) == [1_000] * 10
+        except mill.MillstreamError as error:
+            print(f"test job    failed: {error}")
+            return 1
+    print(f"test job    {'ok' if is_right else 'WRONG RESULT'}")
+    return 0 if is_right else 1
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

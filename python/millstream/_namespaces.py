@@ -1,0 +1,370 @@
+"""The functions of texts, times, lists and structs that expressions have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from millstream.errors import PlanError
+from millstream.types import TypeLike, data_type
+
+if TYPE_CHECKING:
+    from millstream.expr import Expr
+
+__all__ = ["DateTimeNamespace", "ListNamespace", "StringNamespace", "StructNamespace"]
+
+
+class _Namespace:
+    __slots__ = ("_expr",)
+
+    _prefix = ""
+
+    def __init__(self, expr: Expr) -> None:
+        self._expr = expr
+
+    def _call(self, function: str, *args: Any) -> Expr:
+        return self._expr._call(f"{self._prefix}.{function}", *args)
+
+
+class StringNamespace(_Namespace):
+    """Functions of texts: ``col("s").str``.
+
+    Examples
+    --------
+    >>> s = mill.from_iter(["Big Fish"])
+    >>> s.select(a=col("value").str.to_lowercase(), b=col("value").str.split(" ")).collect().to_pylist()
+    [{'a': 'big fish', 'b': ['Big', 'Fish']}]
+    """
+
+    __slots__ = ()
+    _prefix = "str"
+
+    def to_lowercase(self) -> Expr:
+        """Give the text in lower case."""
+        return self._call("to_lowercase")
+
+    def to_uppercase(self) -> Expr:
+        """Give the text in upper case."""
+        return self._call("to_uppercase")
+
+    def len_chars(self) -> Expr:
+        """Count the characters."""
+        return self._call("len_chars")
+
+    def len_bytes(self) -> Expr:
+        """Count the bytes in UTF-8."""
+        return self._call("len_bytes")
+
+    def contains(self, pattern: str, *, literal: bool = False) -> Expr:
+        """Tell whether a regular expression (or, if ``literal``, a text) occurs."""
+        return self._call("contains", _escape(pattern) if literal else pattern)
+
+    def starts_with(self, prefix: str | Expr) -> Expr:
+        """Tell whether the text begins so."""
+        return self._call("starts_with", prefix)
+
+    def ends_with(self, suffix: str | Expr) -> Expr:
+        """Tell whether the text ends so."""
+        return self._call("ends_with", suffix)
+
+    def replace(self, pattern: str, value: str, *, literal: bool = False) -> Expr:
+        """Replace the first match of a regular expression (or, if ``literal``, of a text)."""
+        return self._call("replace", *_replacement(pattern, value, literal))
+
+    def replace_all(self, pattern: str, value: str, *, literal: bool = False) -> Expr:
+        """Replace all matches of a regular expression (or, if ``literal``, of a text)."""
+        return self._call("replace_all", *_replacement(pattern, value, literal))
+
+    def extract(self, pattern: str, group: int = 1) -> Expr:
+        """Give what a group of a regular expression matched; null where it does not match."""
+        return self._call("extract", pattern, group)
+
+    def extract_all(self, pattern: str) -> Expr:
+        """Give all matches of a regular expression as a list.
+
+        Examples
+        --------
+        >>> mill.from_iter(["a1b22"]).select(n=col("value").str.extract_all("[0-9]+")).collect().to_pylist()
+        [{'n': ['1', '22']}]
+        """
+        return self._call("extract_all", pattern)
+
+    def split(self, by: str) -> Expr:
+        """Cut the text into a list."""
+        return self._call("split", by)
+
+    def slice(self, offset: int, length: int | None = None) -> Expr:
+        """Give a part of the text, counted in characters; a negative offset counts from the end."""
+        return self._call("slice", offset) if length is None else self._call("slice", offset, length)
+
+    def head(self, n: int) -> Expr:
+        """Give the first characters."""
+        return self._call("head", n)
+
+    def tail(self, n: int) -> Expr:
+        """Give the last characters."""
+        return self._call("tail", n)
+
+    def strip_chars(self, characters: str | None = None) -> Expr:
+        """Take white space, or these characters, off both ends."""
+        return self._call("strip_chars", *_optional(characters))
+
+    def strip_chars_start(self, characters: str | None = None) -> Expr:
+        """Take white space, or these characters, off the start."""
+        return self._call("strip_chars_start", *_optional(characters))
+
+    def strip_chars_end(self, characters: str | None = None) -> Expr:
+        """Take white space, or these characters, off the end."""
+        return self._call("strip_chars_end", *_optional(characters))
+
+    def pad_start(self, length: int, fill_char: str = " ") -> Expr:
+        """Fill the text up at the start to this many characters."""
+        return self._call("pad_start", length, fill_char)
+
+    def pad_end(self, length: int, fill_char: str = " ") -> Expr:
+        """Fill the text up at the end to this many characters."""
+        return self._call("pad_end", length, fill_char)
+
+    def reverse(self) -> Expr:
+        """Give the characters in reverse order."""
+        return self._call("reverse")
+
+    def to_integer(self, *, strict: bool = True) -> Expr:
+        """Read the text as a whole number; null where it is none, unless ``strict``."""
+        return self._expr.cast(int, strict=strict)
+
+    def to_datetime(self, format: str | None = None, *, unit: str = "us", tz: str | None = None) -> Expr:
+        """Read the text as a point in time, by a ``strptime`` format or as ISO 8601."""
+        if format is None:
+            return self._expr.cast(data_type(_timestamp(unit, tz)))
+        return self._call("to_datetime", format).cast(data_type(_timestamp(unit, tz)))
+
+    def to_date(self, format: str | None = None) -> Expr:
+        """Read the text as a date, by a ``strptime`` format or as ISO 8601."""
+        if format is None:
+            return self._expr.cast(data_type("date"))
+        return self._call("to_date", format)
+
+
+class DateTimeNamespace(_Namespace):
+    """Functions of dates, times and durations: ``col("t").dt``.
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30)])
+    >>> s.select(h=col("value").dt.hour(), day=col("value").dt.truncate("1d")).collect().to_pylist()
+    [{'h': 12, 'day': datetime.datetime(2024, 5, 17, 0, 0)}]
+    """
+
+    __slots__ = ()
+    _prefix = "dt"
+
+    def year(self) -> Expr:
+        """Give the year."""
+        return self._call("year")
+
+    def quarter(self) -> Expr:
+        """Give the quarter, 1 to 4."""
+        return self._call("quarter")
+
+    def month(self) -> Expr:
+        """Give the month, 1 to 12."""
+        return self._call("month")
+
+    def week(self) -> Expr:
+        """Give the ISO week, 1 to 53."""
+        return self._call("week")
+
+    def weekday(self) -> Expr:
+        """Give the day of the week, Monday 1 to Sunday 7."""
+        return self._call("weekday")
+
+    def day(self) -> Expr:
+        """Give the day of the month, 1 to 31."""
+        return self._call("day")
+
+    def ordinal_day(self) -> Expr:
+        """Give the day of the year, 1 to 366."""
+        return self._call("ordinal_day")
+
+    def hour(self) -> Expr:
+        """Give the hour."""
+        return self._call("hour")
+
+    def minute(self) -> Expr:
+        """Give the minute."""
+        return self._call("minute")
+
+    def second(self) -> Expr:
+        """Give the second."""
+        return self._call("second")
+
+    def millisecond(self) -> Expr:
+        """Give the milliseconds within the second."""
+        return self._call("millisecond")
+
+    def microsecond(self) -> Expr:
+        """Give the microseconds within the second."""
+        return self._call("microsecond")
+
+    def nanosecond(self) -> Expr:
+        """Give the nanoseconds within the second."""
+        return self._call("nanosecond")
+
+    def date(self) -> Expr:
+        """Give the date without the time."""
+        return self._call("date")
+
+    def epoch(self, unit: str = "us") -> Expr:
+        """Count the units (``s ms us ns``) since 1970."""
+        return self._call("epoch", unit)
+
+    def truncate(self, every: str) -> Expr:
+        """Round down to a multiple of a duration like ``"1h"``; ``"1mo"``, ``"1q"`` and ``"1y"`` go by the calendar."""
+        return self._call("truncate", every)
+
+    def strftime(self, format: str) -> Expr:
+        """Write as text by a ``strftime`` format."""
+        return self._call("strftime", format)
+
+    def total_days(self) -> Expr:
+        """Give a duration in whole days."""
+        return self._call("total_days")
+
+    def total_hours(self) -> Expr:
+        """Give a duration in whole hours."""
+        return self._call("total_hours")
+
+    def total_minutes(self) -> Expr:
+        """Give a duration in whole minutes."""
+        return self._call("total_minutes")
+
+    def total_seconds(self) -> Expr:
+        """Give a duration in whole seconds."""
+        return self._call("total_seconds")
+
+    def total_milliseconds(self) -> Expr:
+        """Give a duration in whole milliseconds."""
+        return self._call("total_milliseconds")
+
+    def total_microseconds(self) -> Expr:
+        """Give a duration in whole microseconds."""
+        return self._call("total_microseconds")
+
+
+class ListNamespace(_Namespace):
+    """Functions of lists: ``col("l").list``.
+
+    Examples
+    --------
+    >>> s = mill.from_iter([{"l": [1, 2, 3]}])
+    >>> s.select(n=col("l").list.len(), last=col("l").list.get(-1)).collect().to_pylist()
+    [{'n': 3, 'last': 3}]
+    """
+
+    __slots__ = ()
+    _prefix = "list"
+
+    def len(self) -> Expr:
+        """Count the elements."""
+        return self._call("len")
+
+    def get(self, index: int | Expr) -> Expr:
+        """Give the element at a place; a negative place counts from the end; null where there is none."""
+        return self._call("get", index)
+
+    def first(self) -> Expr:
+        """Give the first element."""
+        return self.get(0)
+
+    def last(self) -> Expr:
+        """Give the last element."""
+        return self.get(-1)
+
+    def contains(self, value: Any) -> Expr:
+        """Tell whether an element equals this value."""
+        return self._call("contains", value)
+
+    def join(self, separator: str) -> Expr:
+        """Join texts."""
+        return self._call("join", separator)
+
+    def sum(self) -> Expr:
+        """Add the elements."""
+        return self._call("sum")
+
+    def mean(self) -> Expr:
+        """Give the mean of the elements."""
+        return self._call("mean")
+
+    def min(self) -> Expr:
+        """Give the smallest element."""
+        return self._call("min")
+
+    def max(self) -> Expr:
+        """Give the largest element."""
+        return self._call("max")
+
+    def sort(self) -> Expr:
+        """Sort the elements."""
+        return self._call("sort")
+
+    def reverse(self) -> Expr:
+        """Give the elements in reverse order."""
+        return self._call("reverse")
+
+    def unique(self) -> Expr:
+        """Give each element once."""
+        return self._call("unique")
+
+    def slice(self, offset: int, length: int | None = None) -> Expr:
+        """Give a part of the list; a negative offset counts from the end."""
+        return self._call("slice", offset) if length is None else self._call("slice", offset, length)
+
+    def head(self, n: int) -> Expr:
+        """Give the first elements."""
+        return self.slice(0, n)
+
+
+class StructNamespace(_Namespace):
+    """Functions of structs: ``col("s").struct``.
+
+    Examples
+    --------
+    >>> s = mill.from_iter([{"at": {"x": 1, "y": 2}}])
+    >>> s.select(col("at").struct.field("y")).collect().to_pylist()
+    [{'y': 2}]
+    """
+
+    __slots__ = ()
+    _prefix = "struct"
+
+    def field(self, name: str) -> Expr:
+        """Give one field."""
+        return self._call("field", name)
+
+    def __getitem__(self, name: str) -> Expr:
+        """Give one field."""
+        return self.field(name)
+
+
+def _optional(value: str | None) -> tuple[str, ...]:
+    return () if value is None else (value,)
+
+
+def _escape(pattern: str) -> str:
+    if not isinstance(pattern, str):
+        raise PlanError(f"a pattern is a text, not {pattern!r}")
+    return "".join("\\" + c if c in r"\.+*?()|[]{}^$#&-~" else c for c in pattern)
+
+
+def _replacement(pattern: str, value: str, literal: bool) -> tuple[str, str]:
+    return (_escape(pattern), value.replace("$", "$$")) if literal else (pattern, value)
+
+
+def _timestamp(unit: str, tz: str | None) -> TypeLike:
+    from millstream.types import Timestamp
+
+    return Timestamp(unit, tz)
+
+

@@ -1,0 +1,98 @@
+"""Records as Python functions see them.
+
+A row is a tuple with names: ``row.price``, ``row["price"]`` and ``row[2]`` are the same. One class is made a set of
+columns; attributes are the C-level getters of ``namedtuple``, so that reading one costs as much as there.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from _collections import _tuplegetter  # type: ignore[import-not-found]
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+__all__ = ["Row", "row_class", "rows"]
+
+
+class Row(tuple[Any, ...]):
+    """One record: attribute, key and index access.
+
+    Examples
+    --------
+    >>> s = mill.from_iter([{"price": 2.0, "qty": 3}])
+    >>> s.map(lambda row: {"total": row.price * row["qty"]}, schema={"total": float}).collect().to_pylist()
+    [{'total': 6.0}]
+    """
+
+    __slots__ = ()
+    _fields: tuple[str, ...] = ()
+    _places: dict[str, int] = {}
+
+    def __getitem__(self, key: Any) -> Any:
+        """Give a value by name, place or slice."""
+        if key.__class__ is str:
+            try:
+                return tuple.__getitem__(self, self._places[key])
+            except KeyError:
+                raise KeyError(f"no column {key!r}; there are {', '.join(self._fields)}") from None
+        return tuple.__getitem__(self, key)
+
+    def __getattr__(self, name: str) -> Any:
+        """Tell which columns there are when one is asked for that is not there."""
+        raise AttributeError(f"no column {name!r}; there are {', '.join(self._fields)}")
+
+    def __repr__(self) -> str:
+        """Show names and values."""
+        return f"Row({', '.join(f'{name}={value!r}' for name, value in zip(self._fields, self, strict=True))})"
+
+    def __reduce__(self) -> tuple[Callable[..., Row], tuple[tuple[str, ...], tuple[Any, ...]]]:
+        """Pickle by names and values, as the class is made on the fly."""
+        return _rebuild, (self._fields, tuple(self))
+
+    def asdict(self) -> dict[str, Any]:
+        """Give the row as a dict.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"x": 1}])
+        >>> s.map(lambda row: row.asdict() | {"y": 2}, schema={"x": int, "y": int}).collect().to_pylist()
+        [{'x': 1, 'y': 2}]
+        """
+        return dict(zip(self._fields, self, strict=True))
+
+    def keys(self) -> tuple[str, ...]:
+        """Give the names of the columns."""
+        return self._fields
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Go through names and values."""
+        return zip(self._fields, self, strict=True)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Give a value by name, or the default if there is no such column."""
+        place = self._places.get(name)
+        return default if place is None else tuple.__getitem__(self, place)
+
+
+def _rebuild(fields: tuple[str, ...], values: tuple[Any, ...]) -> Row:
+    return tuple.__new__(row_class(fields), values)
+
+
+@functools.lru_cache(maxsize=1024)
+def row_class(fields: tuple[str, ...]) -> type[Row]:
+    """Give the class of rows with these columns."""
+    getters: dict[str, Any] = {
+        name: _tuplegetter(place, f"The column {name!r}.")
+        for place, name in enumerate(fields)
+        if name.isidentifier() and not (name.startswith("__") and name.endswith("__"))
+    }
+    body = {"__slots__": (), **getters, "_fields": fields, "_places": {name: i for i, name in enumerate(fields)}}
+    return type("Row", (Row,), body)
+
+
+def rows(make: Callable[[Iterable[Any]], Row], columns: Sequence[list[Any]], count: int) -> Iterator[Row]:
+    """Go through the rows of columns; ``make`` builds one of a tuple."""
+    if not columns:
+        return map(make, itertools.repeat((), count))
+    return map(make, zip(*columns))

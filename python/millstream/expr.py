@@ -1,0 +1,668 @@
+"""Column expressions, with the names Polars gives them.
+
+An expression says what to compute; it is checked against the columns of a stream when it is used in one, and runs
+compiled, over whole columns, without Python.
+
+>>> import millstream as mill
+>>> from millstream import col, when
+>>> s = mill.from_iter([{"price": 3.0, "qty": 2}, {"price": 5.0, "qty": 0}])
+>>> s.select(total=col("price") * col("qty"), state=when(col("qty") > 0).then("sold").otherwise("none")).collect().to_pylist()
+[{'total': 6.0, 'state': 'sold'}, {'total': 0.0, 'state': 'none'}]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, NoReturn, Protocol
+
+from millstream._engine import RawExpr
+from millstream._namespaces import DateTimeNamespace, ListNamespace, StringNamespace, StructNamespace
+from millstream.errors import PlanError
+from millstream.types import TypeLike, data_type
+
+__all__ = ["Aggregate", "Expr", "IntoExpr", "Then", "When", "aggregate", "col", "coalesce", "concat_str", "count", "lit", "when"]
+
+Literal = bool | int | float | str | bytes | datetime | date | timedelta | Decimal | None
+IntoExpr = Any
+"""An expression, or a plain value, which stands for itself."""
+
+
+def _raw(value: IntoExpr) -> RawExpr:
+    if isinstance(value, Expr):
+        return value._raw
+    if isinstance(value, Then):
+        return value._to_expr()._raw
+    if isinstance(value, When):
+        raise PlanError("when(...) stands without .then(...)")
+    return RawExpr.literal(value)
+
+
+class Expr:
+    """An expression over the columns of a stream; made by :func:`col`, :func:`lit`, :func:`when` and operators.
+
+    Examples
+    --------
+    >>> from millstream import col
+    >>> (col("price") * 2 > 10).alias("is_dear")
+    <Expr ((col("price") * 2) > 10).alias("is_dear")>
+    """
+
+    __slots__ = ("_raw",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, raw: RawExpr) -> None:
+        self._raw = raw
+
+    def __repr__(self) -> str:
+        """Show the expression."""
+        return f"<Expr {self._raw!r}>"
+
+    def __bool__(self) -> NoReturn:
+        """Refuse: an expression has no truth value before it runs."""
+        raise TypeError(
+            "an expression is not true or false by itself; combine conditions with & | ~ instead of and/or/not, "
+            "and write is_between(a, b) instead of a < x < b"
+        )
+
+    def __iter__(self) -> NoReturn:
+        """Refuse: an expression is no sequence."""
+        raise TypeError("an expression cannot be iterated over; to get one row for each element use stream.explode(name)")
+
+    def _binary(self, op: str, other: IntoExpr) -> Expr:
+        return Expr(RawExpr.binary(op, self._raw, _raw(other)))
+
+    def _reflected(self, op: str, other: IntoExpr) -> Expr:
+        return Expr(RawExpr.binary(op, _raw(other), self._raw))
+
+    def _call(self, function: str, *args: IntoExpr) -> Expr:
+        return Expr(RawExpr.function(function, [self._raw, *map(_raw, args)]))
+
+    def _aggregate(self, kind: str, parameter: float | None = None) -> Expr:
+        return Expr(RawExpr.aggregate(kind, self._raw, parameter))
+
+    # -- operators ---------------------------------------------------------------------------------------------------
+
+    def __add__(self, other: IntoExpr) -> Expr:
+        """Add; texts are joined."""
+        return self._binary("+", other)
+
+    def __radd__(self, other: IntoExpr) -> Expr:
+        """Add."""
+        return self._reflected("+", other)
+
+    def __sub__(self, other: IntoExpr) -> Expr:
+        """Subtract."""
+        return self._binary("-", other)
+
+    def __rsub__(self, other: IntoExpr) -> Expr:
+        """Subtract."""
+        return self._reflected("-", other)
+
+    def __mul__(self, other: IntoExpr) -> Expr:
+        """Multiply."""
+        return self._binary("*", other)
+
+    def __rmul__(self, other: IntoExpr) -> Expr:
+        """Multiply."""
+        return self._reflected("*", other)
+
+    def __truediv__(self, other: IntoExpr) -> Expr:
+        """Divide; the result is a float."""
+        return self._binary("/", other)
+
+    def __rtruediv__(self, other: IntoExpr) -> Expr:
+        """Divide; the result is a float."""
+        return self._reflected("/", other)
+
+    def __floordiv__(self, other: IntoExpr) -> Expr:
+        """Divide and round down."""
+        return self._binary("//", other)
+
+    def __rfloordiv__(self, other: IntoExpr) -> Expr:
+        """Divide and round down."""
+        return self._reflected("//", other)
+
+    def __mod__(self, other: IntoExpr) -> Expr:
+        """Give the remainder, with the divisor's sign."""
+        return self._binary("%", other)
+
+    def __rmod__(self, other: IntoExpr) -> Expr:
+        """Give the remainder, with the divisor's sign."""
+        return self._reflected("%", other)
+
+    def __pow__(self, other: IntoExpr) -> Expr:
+        """Raise to a power."""
+        return self._binary("**", other)
+
+    def __rpow__(self, other: IntoExpr) -> Expr:
+        """Raise to a power."""
+        return self._reflected("**", other)
+
+    def __eq__(self, other: IntoExpr) -> Expr:  # type: ignore[override]
+        """Compare; null where a side is null."""
+        return self._binary("==", other)
+
+    def __ne__(self, other: IntoExpr) -> Expr:  # type: ignore[override]
+        """Compare; null where a side is null."""
+        return self._binary("!=", other)
+
+    def __lt__(self, other: IntoExpr) -> Expr:
+        """Compare; null where a side is null."""
+        return self._binary("<", other)
+
+    def __le__(self, other: IntoExpr) -> Expr:
+        """Compare; null where a side is null."""
+        return self._binary("<=", other)
+
+    def __gt__(self, other: IntoExpr) -> Expr:
+        """Compare; null where a side is null."""
+        return self._binary(">", other)
+
+    def __ge__(self, other: IntoExpr) -> Expr:
+        """Compare; null where a side is null."""
+        return self._binary(">=", other)
+
+    def __and__(self, other: IntoExpr) -> Expr:
+        """Tell whether both hold."""
+        return self._binary("&", other)
+
+    def __rand__(self, other: IntoExpr) -> Expr:
+        """Tell whether both hold."""
+        return self._reflected("&", other)
+
+    def __or__(self, other: IntoExpr) -> Expr:
+        """Tell whether one holds."""
+        return self._binary("|", other)
+
+    def __ror__(self, other: IntoExpr) -> Expr:
+        """Tell whether one holds."""
+        return self._reflected("|", other)
+
+    def __xor__(self, other: IntoExpr) -> Expr:
+        """Tell whether exactly one holds."""
+        return self._binary("^", other)
+
+    def __rxor__(self, other: IntoExpr) -> Expr:
+        """Tell whether exactly one holds."""
+        return self._reflected("^", other)
+
+    def __invert__(self) -> Expr:
+        """Tell whether it does not hold."""
+        return Expr(RawExpr.unary("~", self._raw))
+
+    def __neg__(self) -> Expr:
+        """Change the sign."""
+        return Expr(RawExpr.unary("-", self._raw))
+
+    def __pos__(self) -> Expr:
+        """Give the expression as it is."""
+        return self
+
+    def __abs__(self) -> Expr:
+        """Give the absolute value."""
+        return self.abs()
+
+    # -- names, types, nulls -----------------------------------------------------------------------------------------
+
+    def alias(self, name: str) -> Expr:
+        """Give the same values under another name.
+
+        Examples
+        --------
+        >>> mill.from_iter([1, 2]).select((col("value") + 1).alias("next")).collect().to_pylist()
+        [{'next': 2}, {'next': 3}]
+        """
+        return Expr(self._raw.alias(name))
+
+    def cast(self, to: TypeLike, *, strict: bool = True) -> Expr:
+        """Convert to another type.
+
+        Parameters
+        ----------
+        to
+            The type wanted.
+        strict
+            Whether a value that does not fit is an error of its record; otherwise it becomes null.
+
+        Examples
+        --------
+        >>> mill.from_iter(["1", "x"]).select(n=col("value").cast(int, strict=False)).collect().to_pylist()
+        [{'n': 1}, {'n': None}]
+        """
+        return Expr(RawExpr.cast(self._raw, data_type(to), strict))
+
+    def eq_missing(self, other: IntoExpr) -> Expr:
+        """Compare so that null equals null."""
+        return self._binary("eq_missing", other)
+
+    def is_null(self) -> Expr:
+        """Tell whether the value is null."""
+        return Expr(RawExpr.unary("is_null", self._raw))
+
+    def is_not_null(self) -> Expr:
+        """Tell whether the value is not null."""
+        return Expr(RawExpr.unary("is_not_null", self._raw))
+
+    def fill_null(self, value: IntoExpr) -> Expr:
+        """Put another value in the place of null.
+
+        Examples
+        --------
+        >>> mill.from_iter([1, None]).select(n=col("value").fill_null(0)).collect().to_pylist()
+        [{'n': 1}, {'n': 0}]
+        """
+        return self._call("fill_null", value)
+
+    def is_in(self, values: Iterable[Literal]) -> Expr:
+        """Tell whether the value is one of these.
+
+        Examples
+        --------
+        >>> mill.from_iter([1, 2, 3]).filter(col("value").is_in([1, 3])).collect().to_pylist()
+        [{'value': 1}, {'value': 3}]
+        """
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+            raise PlanError(f"is_in takes several values, not {values!r}; write is_in([{values!r}])")
+        return self._call("is_in", *values)
+
+    def is_between(self, lower: IntoExpr, upper: IntoExpr) -> Expr:
+        """Tell whether ``lower <= value <= upper``.
+
+        Examples
+        --------
+        >>> mill.from_iter([1, 2, 3]).filter(col("value").is_between(2, 3)).collect().to_pylist()
+        [{'value': 2}, {'value': 3}]
+        """
+        return self._call("is_between", lower, upper)
+
+    def is_nan(self) -> Expr:
+        """Tell whether the value is not a number."""
+        return self._call("is_nan")
+
+    def is_not_nan(self) -> Expr:
+        """Tell whether the value is a number."""
+        return ~self.is_nan()
+
+    def is_finite(self) -> Expr:
+        """Tell whether the value is neither infinite nor not a number."""
+        return self._call("is_finite")
+
+    def is_infinite(self) -> Expr:
+        """Tell whether the value is infinite."""
+        return self._call("is_infinite")
+
+    # -- mathematics -------------------------------------------------------------------------------------------------
+
+    def abs(self) -> Expr:
+        """Give the absolute value."""
+        return self._call("abs")
+
+    def sign(self) -> Expr:
+        """Give -1, 0 or 1."""
+        return self._call("sign")
+
+    def round(self, decimals: int = 0) -> Expr:
+        """Round to this many digits behind the point.
+
+        Examples
+        --------
+        >>> mill.from_iter([1.2345]).select(x=col("value").round(2)).collect().to_pylist()
+        [{'x': 1.23}]
+        """
+        return self._call("round", decimals)
+
+    def floor(self) -> Expr:
+        """Round down."""
+        return self._call("floor")
+
+    def ceil(self) -> Expr:
+        """Round up."""
+        return self._call("ceil")
+
+    def sqrt(self) -> Expr:
+        """Give the square root."""
+        return self._call("sqrt")
+
+    def cbrt(self) -> Expr:
+        """Give the cube root."""
+        return self._call("cbrt")
+
+    def exp(self) -> Expr:
+        """Give e to this power."""
+        return self._call("exp")
+
+    def log(self, base: float | None = None) -> Expr:
+        """Give the logarithm, the natural one without a base."""
+        return self._call("log") if base is None else self._call("log", float(base))
+
+    def log10(self) -> Expr:
+        """Give the logarithm to base 10."""
+        return self._call("log10")
+
+    def log1p(self) -> Expr:
+        """Give the natural logarithm of one plus the value."""
+        return (self + 1).log()
+
+    def sin(self) -> Expr:
+        """Give the sine."""
+        return self._call("sin")
+
+    def cos(self) -> Expr:
+        """Give the cosine."""
+        return self._call("cos")
+
+    def tan(self) -> Expr:
+        """Give the tangent."""
+        return self._call("tan")
+
+    def arcsin(self) -> Expr:
+        """Give the angle with this sine."""
+        return self._call("arcsin")
+
+    def arccos(self) -> Expr:
+        """Give the angle with this cosine."""
+        return self._call("arccos")
+
+    def arctan(self) -> Expr:
+        """Give the angle with this tangent."""
+        return self._call("arctan")
+
+    def clip(self, lower: IntoExpr = None, upper: IntoExpr = None) -> Expr:
+        """Keep the value between two bounds; a bound that is None is no bound.
+
+        Examples
+        --------
+        >>> mill.from_iter([-5, 50]).select(x=col("value").clip(0, 10)).collect().to_pylist()
+        [{'x': 0}, {'x': 10}]
+        """
+        clipped: Expr = self
+        if lower is not None:
+            clipped = when(clipped < lower).then(lower).otherwise(clipped)
+        if upper is not None:
+            clipped = when(clipped > upper).then(upper).otherwise(clipped)
+        return clipped
+
+    # -- namespaces --------------------------------------------------------------------------------------------------
+
+    @property
+    def str(self) -> StringNamespace:
+        """Functions of texts."""
+        return StringNamespace(self)
+
+    @property
+    def dt(self) -> DateTimeNamespace:
+        """Functions of dates, times and durations."""
+        return DateTimeNamespace(self)
+
+    @property
+    def list(self) -> ListNamespace:
+        """Functions of lists."""
+        return ListNamespace(self)
+
+    @property
+    def struct(self) -> StructNamespace:
+        """Functions of structs."""
+        return StructNamespace(self)
+
+    # -- aggregates --------------------------------------------------------------------------------------------------
+
+    def filter(self, condition: Expr) -> Expr:
+        """Restrict an aggregate to the rows for which a condition holds.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"k": 1, "x": 2}, {"k": 1, "x": -3}])
+        >>> s.key_by("k").agg(plus=col("x").sum().filter(col("x") > 0)).collect().to_pylist()
+        [{'k': 1, 'plus': 2}]
+        """
+        return Expr(self._raw.filter(_raw(condition)))
+
+    def count(self) -> Expr:
+        """Count the values that are not null."""
+        return self._aggregate("count")
+
+    def sum(self) -> Expr:
+        """Add all values; null if there is none."""
+        return self._aggregate("sum")
+
+    def mean(self) -> Expr:
+        """Give the mean."""
+        return self._aggregate("mean")
+
+    def min(self) -> Expr:
+        """Give the smallest value."""
+        return self._aggregate("min")
+
+    def max(self) -> Expr:
+        """Give the largest value."""
+        return self._aggregate("max")
+
+    def first(self) -> Expr:
+        """Give the first value in the order of the stream."""
+        return self._aggregate("first")
+
+    def last(self) -> Expr:
+        """Give the last value in the order of the stream."""
+        return self._aggregate("last")
+
+    def n_unique(self) -> Expr:
+        """Count the different values."""
+        return self._aggregate("n_unique")
+
+    def approx_n_unique(self) -> Expr:
+        """Count the different values roughly, in little memory."""
+        return self._aggregate("approx_n_unique")
+
+    def std(self) -> Expr:
+        """Give the standard deviation of a sample."""
+        return self._aggregate("std")
+
+    def var(self) -> Expr:
+        """Give the variance of a sample."""
+        return self._aggregate("var")
+
+    def median(self) -> Expr:
+        """Give the value in the middle, exactly."""
+        return self._aggregate("median")
+
+    def quantile(self, quantile: float) -> Expr:
+        """Give a quantile exactly, with linear interpolation.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"k": 1, "x": x} for x in (1, 2, 3, 4, 5)])
+        >>> s.key_by("k").agg(q=col("x").quantile(0.5)).collect().to_pylist()
+        [{'k': 1, 'q': 3.0}]
+        """
+        return self._aggregate("quantile", _fraction(quantile))
+
+    def approx_quantile(self, quantile: float) -> Expr:
+        """Give a quantile roughly, in little memory."""
+        return self._aggregate("approx_quantile", _fraction(quantile))
+
+    def collect(self) -> Expr:
+        """Give all values as a list, in the order of the stream."""
+        return self._aggregate("collect")
+
+
+def _fraction(quantile: float) -> float:
+    if not isinstance(quantile, (int, float)) or not 0 <= quantile <= 1:
+        raise PlanError(f"a quantile lies between 0 and 1, not at {quantile!r}")
+    return float(quantile)
+
+
+def col(name: str) -> Expr:
+    """Give the column with this name.
+
+    Examples
+    --------
+    >>> from millstream import col
+    >>> col("price") + 1
+    <Expr (col("price") + 1)>
+    """
+    if not isinstance(name, str):
+        raise PlanError(f"col() takes the name of a column, not {name!r}; for a constant use lit()")
+    return Expr(RawExpr.column(name))
+
+
+def lit(value: Literal, dtype: TypeLike = None) -> Expr:
+    """Give a constant, of a certain type if one is given.
+
+    Examples
+    --------
+    >>> from millstream import lit
+    >>> mill.from_iter([1]).select(a=lit("x"), b=lit(1, float)).collect().to_pylist()
+    [{'a': 'x', 'b': 1.0}]
+    """
+    constant = Expr(RawExpr.literal(value))
+    return constant if dtype is None else constant.cast(dtype)
+
+
+def count() -> Expr:
+    """Count the rows; an aggregate.
+
+    Examples
+    --------
+    >>> mill.from_iter([{"k": "a"}, {"k": "a"}]).key_by("k").agg(n=mill.count()).collect().to_pylist()
+    [{'k': 'a', 'n': 2}]
+    """
+    return Expr(RawExpr.aggregate("count", None, None))
+
+
+def coalesce(*values: IntoExpr) -> Expr:
+    """Give the first of several values that is not null.
+
+    Examples
+    --------
+    >>> s = mill.from_iter([{"a": None, "b": 2}], schema={"a": int, "b": int})
+    >>> s.select(x=mill.coalesce(col("a"), col("b"), 0)).collect().to_pylist()
+    [{'x': 2}]
+    """
+    if not values:
+        raise PlanError("coalesce takes at least one value")
+    raws = [_raw(value) for value in values]
+    result = raws[-1]
+    for raw in reversed(raws[:-1]):
+        result = RawExpr.function("fill_null", [raw, result])
+    return Expr(result)
+
+
+def concat_str(*values: IntoExpr, separator: str = "") -> Expr:
+    """Join texts; null if one of them is null.
+
+    Examples
+    --------
+    >>> s = mill.from_iter([{"a": "x", "b": 1}])
+    >>> s.select(t=mill.concat_str(col("a"), col("b"), separator="-")).collect().to_pylist()
+    [{'t': 'x-1'}]
+    """
+    if not values:
+        raise PlanError("concat_str takes at least one value")
+    text = [Expr(RawExpr.cast(_raw(value), data_type(str), True)) for value in values]
+    result = text[0]
+    for part in text[1:]:
+        result = result + separator + part if separator else result + part
+    return result
+
+
+class When:
+    """A condition that waits for its value; see :func:`when`."""
+
+    __slots__ = ("_branches", "_condition")
+
+    def __init__(self, branches: list[tuple[RawExpr, RawExpr]], condition: Expr) -> None:
+        self._branches = branches
+        self._condition = condition
+
+    def then(self, value: IntoExpr) -> Then:
+        """Give the value for where the condition holds; a plain text is a constant."""
+        return Then([*self._branches, (_raw(self._condition), _raw(value))])
+
+
+class Then(Expr):
+    """Conditions with values, null where none holds; goes on with ``.when()`` or ends with ``.otherwise()``."""
+
+    __slots__ = ("_branches",)
+
+    def __init__(self, branches: list[tuple[RawExpr, RawExpr]]) -> None:
+        super().__init__(RawExpr.case(branches, None))
+        self._branches = branches
+
+    def _to_expr(self) -> Expr:
+        return Expr(self._raw)
+
+    def when(self, condition: Expr) -> When:
+        """Add a condition for where none of those before holds."""
+        return When(self._branches, condition)
+
+    def otherwise(self, value: IntoExpr) -> Expr:
+        """Give the value for where no condition holds."""
+        return Expr(RawExpr.case(self._branches, _raw(value)))
+
+
+def when(condition: Expr) -> When:
+    """Choose a value by conditions; the first that holds decides.
+
+    Examples
+    --------
+    >>> from millstream import col, when
+    >>> s = mill.from_iter([-1, 0, 7])
+    >>> sign = when(col("value") > 0).then("plus").when(col("value") < 0).then("minus").otherwise("zero")
+    >>> [row["sign"] for row in s.select(sign=sign).collect().to_pylist()]
+    ['minus', 'zero', 'plus']
+    """
+    return When([], condition)
+
+
+class Aggregate(Protocol):
+    """What :func:`aggregate` takes: an object with these methods.
+
+    States are pickled between calls, so they must be picklable.
+    """
+
+    def create(self) -> Any:
+        """Give the state of no value."""
+
+    def add(self, state: Any, value: Any) -> Any:
+        """Give the state with one more value."""
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """Unite two states."""
+
+    def result(self, state: Any) -> Any:
+        """Give the result."""
+
+
+def aggregate(function: Aggregate | type[Aggregate], value: IntoExpr, *, returns: TypeLike = None) -> Expr:
+    """Aggregate with a class of your own.
+
+    Parameters
+    ----------
+    function
+        An object with ``create() -> state``, ``add(state, value) -> state``, ``merge(a, b) -> state`` and
+        ``result(state)``, or its class.
+    value
+        What is aggregated.
+    returns
+        The type of the result; by default the annotation of ``result``.
+
+    Examples
+    --------
+    >>> class Longest:
+    ...     def create(self) -> str:
+    ...         return ""
+    ...     def add(self, state: str, value: str) -> str:
+    ...         return max(state, value, key=len)
+    ...     def merge(self, left: str, right: str) -> str:
+    ...         return max(left, right, key=len)
+    ...     def result(self, state: str) -> str:
+    ...         return state
+    >>> s = mill.from_iter([{"k": 1, "t": "a"}, {"k": 1, "t": "abc"}])
+    >>> s.key_by("k").agg(longest=mill.aggregate(Longest, col("t"))).collect().to_pylist()
+    [{'k': 1, 'longest': 'abc'}]
+    """
+    from millstream.functions import aggregate_expression
+
+    return Expr(aggregate_expression(function, _raw(value), returns))

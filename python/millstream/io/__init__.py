@@ -1,0 +1,24 @@
+"""Where records come from and where they go."""
+
+from __future__ import annotations
+
+from millstream.io.files import read_csv, read_json, read_parquet, read_text
+from millstream.io.memory import from_arrow, from_iter, generate, index, random
+from millstream.io.sinks import Sink
+from millstream.io.sources import Source, SourceReader, from_source
+
+__all__ = [
+    "Sink",
+    "Source",
+    "SourceReader",
+    "from_arrow",
+    "from_iter",
+    "from_source",
+    "generate",
+    "index",
+    "random",
+    "read_csv",
+    "read_json",
+    "read_parquet",
+    "read_text",
+]

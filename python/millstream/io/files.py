@@ -1,0 +1,115 @@
+"""Files: text, CSV, JSON lines and Parquet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from millstream._engine import read_files
+from millstream.errors import PlanError
+from millstream.stream import Stream
+from millstream.types import SchemaLike, schema_of
+
+__all__ = ["read_csv", "read_json", "read_parquet", "read_text"]
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def _paths(path: Paths, reader: str) -> list[str]:
+    if isinstance(path, (str, os.PathLike)):
+        return [os.fspath(path)]
+    paths = [os.fspath(item) for item in path]
+    if not paths:
+        raise PlanError(f"{reader}() was given no path")
+    return paths
+
+
+def _read(kind: str, path: Paths, schema: SchemaLike, follow: bool) -> Stream:
+    declared = None if schema is None else schema_of(schema)._raw
+    return Stream(read_files(kind, _paths(path, f"read_{kind}"), declared, follow))
+
+
+def read_text(path: Paths, *, follow: bool = False) -> Stream:
+    """Read lines of text as a column ``line``.
+
+    Parameters
+    ----------
+    path
+        A file, a glob, a directory, or a list of them; ``.gz`` and ``.zst`` are read as they are.
+    follow
+        Whether to wait for new files and for files that grow, without end.
+
+    Examples
+    --------
+    >>> with open("some.txt", "w") as file:
+    ...     _ = file.write("one\\ntwo\\n")
+    >>> mill.read_text("some.txt").collect().to_pylist()
+    [{'line': 'one'}, {'line': 'two'}]
+    """
+    return _read("text", path, None, follow)
+
+
+def read_csv(path: Paths, *, schema: SchemaLike = None, follow: bool = False) -> Stream:
+    """Read CSV files with a header.
+
+    Parameters
+    ----------
+    path
+        As of :func:`read_text`.
+    schema
+        The columns; by default those of the first lines.
+    follow
+        As of :func:`read_text`.
+
+    Examples
+    --------
+    >>> with open("some.csv", "w") as file:
+    ...     _ = file.write("a,b\\n1,x\\n")
+    >>> mill.read_csv("some.csv").collect().to_pylist()
+    [{'a': 1, 'b': 'x'}]
+    """
+    return _read("csv", path, schema, follow)
+
+
+def read_json(path: Paths, *, schema: SchemaLike = None, follow: bool = False) -> Stream:
+    """Read JSON files with a record a line.
+
+    Parameters
+    ----------
+    path
+        As of :func:`read_text`.
+    schema
+        The columns; by default those of the first lines.
+    follow
+        As of :func:`read_text`.
+
+    Examples
+    --------
+    >>> with open("some.json", "w") as file:
+    ...     _ = file.write('{"a": 1}\\n')
+    >>> mill.read_json("some.json").collect().to_pylist()
+    [{'a': 1}]
+    """
+    return _read("json", path, schema, follow)
+
+
+def read_parquet(path: Paths, *, schema: SchemaLike = None, follow: bool = False) -> Stream:
+    """Read Parquet files.
+
+    Parameters
+    ----------
+    path
+        As of :func:`read_text`.
+    schema
+        The columns wanted; by default all.
+    follow
+        Whether to wait for new files, without end.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> pl.DataFrame({"a": [1, 2]}).write_parquet("some.parquet")
+    >>> len(mill.read_parquet("some.parquet").collect())
+    2
+    """
+    return _read("parquet", path, schema, follow)

@@ -1,0 +1,192 @@
+"""Records out of memory, out of Python's iterables, and made up."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from millstream._engine import RawExpr, RawStream, rows_to_table, stream_of_table
+from millstream._infer import ROWS_MAX, infer_schema
+from millstream.errors import PlanError, SchemaError
+from millstream.expr import Expr, IntoExpr, _raw
+from millstream.io.sources import IterableAdapter
+from millstream.stream import Stream
+from millstream.types import Schema, SchemaLike, schema_of
+
+__all__ = ["from_arrow", "from_iter", "generate", "index", "random"]
+
+_EAGER_ROWS_MAX = 1_000_000
+"""Lists up to this length become columns at once, so that a record that does not fit is an error of the very call."""
+
+
+def from_arrow(data: Any) -> Stream:
+    """Read anything with an Arrow interface: pyarrow, polars, pandas, duckdb.
+
+    A table is read as often as need be. A reader (``pyarrow.RecordBatchReader``, a duckdb result) is read once, as it
+    goes, and never held as a whole.
+
+    Parameters
+    ----------
+    data
+        Anything with ``__arrow_c_stream__`` or ``__arrow_c_array__``.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> mill.from_arrow(pl.DataFrame({"x": [1, 2]})).select(y=col("x") * 2).collect().to_pylist()
+    [{'y': 2}, {'y': 4}]
+    """
+    name = f"from_arrow({type(data).__name__})"
+    if isinstance(data, Stream):
+        raise PlanError("from_arrow() takes data; this is a stream already")
+    if hasattr(data, "__arrow_c_stream__"):
+        module = type(data).__module__.split(".")[0]
+        is_reader = type(data).__name__ in ("RecordBatchReader", "ArrowStreamReader") or module in ("duckdb", "_duckdb")
+        if is_reader and type(data).__name__ != "DuckDBPyRelation":
+            return Stream(RawStream.from_reader(data, name))
+        return Stream(RawStream.from_table(data, name))
+    if hasattr(data, "__arrow_c_array__"):
+        import pyarrow as pa
+
+        batch = pa.record_batch(data)
+        return Stream(RawStream.from_table(pa.Table.from_batches([batch]), name))
+    if type(data).__module__.split(".")[0] == "polars" and hasattr(data, "collect"):
+        raise PlanError("from_arrow() takes data, and this is a plan of polars; write from_arrow(frame.collect())")
+    raise PlanError(
+        f"from_arrow() takes anything with an Arrow interface (pyarrow, polars, pandas, duckdb), not {type(data).__name__}; "
+        "for Python objects use from_iter"
+    )
+
+
+def from_iter(
+    records: Iterable[Any] | Callable[[int], Iterable[Any]],
+    schema: SchemaLike = None,
+    *,
+    is_bounded: bool = True,
+) -> Stream:
+    """Read Python objects: dicts, tuples, dataclasses, or plain values as a column ``value``.
+
+    Parameters
+    ----------
+    records
+        An iterable, or a function that takes how many records to skip and gives an iterable of the rest. With a function
+        or a sequence a job can go on after a restart; an iterator can be read only once, which ``exactly_once`` and
+        ``at_least_once`` refuse.
+    schema
+        The columns; by default those of the first records.
+    is_bounded
+        Whether it ends.
+
+    Examples
+    --------
+    >>> mill.from_iter([{"x": 1}, {"x": 2}]).collect().to_pylist()
+    [{'x': 1}, {'x': 2}]
+    >>> mill.from_iter(["a", "b"]).collect().to_pylist()
+    [{'value': 'a'}, {'value': 'b'}]
+    >>> mill.from_iter(lambda start: range(start, 5), schema=int).collect().to_pylist()[-1]
+    {'value': 4}
+    """
+    declared = None if schema is None else schema_of(schema)
+    name = f"from_iter({_name(records)})"
+    if isinstance(records, (str, bytes)):
+        raise PlanError(f"from_iter() takes an iterable of records, and a {type(records).__name__} is one value; write [value]")
+    if isinstance(records, Stream):
+        raise PlanError("from_iter() takes records; this is a stream already")
+    if isinstance(records, dict):
+        raise PlanError("from_iter() takes an iterable of records, and a dict is one record; write [record]")
+    if callable(records) and not isinstance(records, Iterable):
+        return _of_function(records, declared, name, is_bounded)
+    if not isinstance(records, Iterable):
+        raise PlanError(f"from_iter() takes an iterable or a function, not {type(records).__name__}")
+    if isinstance(records, (list, tuple, set, frozenset)) and len(records) <= _EAGER_ROWS_MAX:
+        rows = list(records)
+        found = declared or infer_schema(rows, what="from_iter()")
+        return Stream(stream_of_table(rows_to_table(found._raw, rows), name))
+    if isinstance(records, Sequence):
+        return _of_sequence(records, declared, name, is_bounded)
+    return _of_iterator(iter(records), declared, name, is_bounded)
+
+
+def _of_function(records: Callable[[int], Iterable[Any]], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
+    found = declared or infer_schema(list(itertools.islice(records(0), ROWS_MAX)), what="from_iter()")
+    adapter = IterableAdapter(records)
+    return Stream(RawStream.from_python(adapter, name, found._raw, is_bounded, True))
+
+
+def _of_sequence(records: Sequence[Any], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
+    found = declared or infer_schema(list(itertools.islice(records, ROWS_MAX)), what="from_iter()")
+    adapter = IterableAdapter(lambda start: (records[place] for place in range(start, len(records))))
+    return Stream(RawStream.from_python(adapter, name, found._raw, is_bounded, True))
+
+
+def _of_iterator(records: Iterator[Any], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
+    first: list[Any] = []
+    if declared is None:
+        # One record tells the columns; reading more might wait for what never comes.
+        first = list(itertools.islice(records, 1 if not is_bounded else ROWS_MAX))
+        declared = infer_schema(first, what="from_iter()")
+    left: list[Iterator[Any]] = [itertools.chain(first, records)]
+
+    def once(start: int) -> Iterator[Any]:
+        if not left:
+            raise SchemaError(
+                f"{name} is an iterator and has been read already; give a list, or a function of a start offset"
+            )
+        return itertools.islice(left.pop(), start, None)
+
+    return Stream(RawStream.from_python(IterableAdapter(once), name, declared._raw, is_bounded, False))
+
+
+def _name(records: Any) -> str:
+    return str(getattr(records, "__name__", None) or type(records).__name__)
+
+
+def generate(rows: int | None = None, rate: float | None = None, **columns: IntoExpr) -> Stream:
+    """Make records up, from their number and from random numbers.
+
+    Parameters
+    ----------
+    rows
+        How many; None for without end.
+    rate
+        How many a second; None for as fast as they are taken.
+    **columns
+        Expressions over :func:`index` and :func:`random`; by default one column ``index``.
+
+    Examples
+    --------
+    >>> mill.generate(rows=3, key=mill.index() % 2).collect().to_pylist()
+    [{'key': 0}, {'key': 1}, {'key': 0}]
+    """
+    if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 0):
+        raise PlanError(f"generate(rows=...) takes a number of rows, not {rows!r}")
+    if rate is not None and (not isinstance(rate, (int, float)) or rate <= 0):
+        raise PlanError(f"generate(rate=...) takes rows a second, not {rate!r}")
+    exprs = [_raw(value).alias(name) for name, value in columns.items()]
+    return Stream(RawStream.generate(rows, None if rate is None else float(rate), exprs))
+
+
+def index() -> Expr:
+    """Give the number of the record, 0, 1, 2, …; only in :func:`generate`.
+
+    Examples
+    --------
+    >>> mill.generate(rows=2, n=mill.index() * 10).collect().to_pylist()
+    [{'n': 0}, {'n': 10}]
+    """
+    return Expr(RawExpr.index())
+
+
+def random(seed: int = 0) -> Expr:
+    """Give a number in [0, 1) that looks random, and is the same in every run; only in :func:`generate`.
+
+    Examples
+    --------
+    >>> rows = mill.generate(rows=100, x=mill.random(1)).collect()
+    >>> all(0 <= x < 1 for x in rows["x"])
+    True
+    """
+    if not isinstance(seed, int) or seed < 0:
+        raise PlanError(f"random() takes a seed that is a whole number from 0, not {seed!r}")
+    return Expr(RawExpr.random(seed))

@@ -1,0 +1,319 @@
+"""Sinks: callbacks, files, databases, and classes of your own."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+from millstream._engine import RawSink, write_files, write_sqlite
+from millstream._row import row_class, rows
+from millstream.errors import PlanError
+from millstream.functions import function_name
+from millstream.stream import Stream
+
+__all__ = ["Sink"]
+
+_RECORD_CHARACTERS_MAX = 500
+
+
+class Sink:
+    """Where results go: what ``write_*`` gives, and the base of sinks of your own.
+
+    A sink of your own says with ``kind`` how it keeps its promise after a crash:
+
+    ``"idempotent"``
+        ``write`` puts rows at their key; writing them again changes nothing. Whatever ``pre_commit`` is called for must
+        be durable when it returns.
+    ``"transactional"``
+        ``write`` writes where nobody sees it; ``pre_commit`` makes that durable and gives a handle (anything JSON can
+        hold, or None for nothing), which the checkpoint keeps; ``commit`` makes it visible. After a crash ``recover`` gets
+        the handles of the checkpoint: it commits them, where that has not happened, and removes all else.
+    ``"write-ahead"``
+        The engine keeps the rows in the checkpoint and calls ``deliver`` after it. If ``last_epoch`` tells the newest epoch
+        that the target has, epochs up to it are not delivered again; if it gives None always, the last may come twice.
+
+    Attributes
+    ----------
+    kind : str
+        One of the three.
+
+    Examples
+    --------
+    >>> class Upserts(mill.Sink):
+    ...     kind = "idempotent"
+    ...     def __init__(self):
+    ...         self.rows = {}
+    ...     def write(self, batch):
+    ...         for row in batch.to_pylist():
+    ...             self.rows[row["k"]] = row
+    >>> target = Upserts()
+    >>> report = mill.run(mill.from_iter([{"k": 1, "x": 2}]).sink_to(target))
+    >>> target.rows
+    {1: {'k': 1, 'x': 2}}
+    """
+
+    kind: ClassVar[Literal["idempotent", "transactional", "write-ahead"]]
+
+    def open(self) -> None:
+        """Get ready; called before the first record of a run."""
+
+    def write(self, batch: Any) -> None:
+        """Write a ``pyarrow.RecordBatch``."""
+        raise NotImplementedError(f"{type(self).__name__} has no write(batch)")
+
+    def pre_commit(self, epoch: int) -> Any:
+        """Make what was written since the last call durable; give a handle for it, or None."""
+        return None
+
+    def commit(self, handles: Sequence[tuple[int, Any]]) -> None:
+        """Make output visible: pairs of epoch and handle. Called again for the same after a crash."""
+
+    def recover(self, handles: Sequence[tuple[int, Any]]) -> None:
+        """After a restart: commit what the checkpoint names, then remove what it does not."""
+        self.commit(handles)
+
+    def abort(self) -> None:
+        """Remove what was not committed."""
+
+    def deliver(self, batch: Any, epoch: int) -> None:
+        """Deliver a ``pyarrow.RecordBatch`` of this epoch; of a write-ahead sink."""
+        raise NotImplementedError(f"{type(self).__name__} has no deliver(batch, epoch)")
+
+    def last_epoch(self) -> int | None:
+        """Give the newest epoch that the target has recorded; None if it records none."""
+        return None
+
+    def close(self) -> None:
+        """Let go of what the sink holds; called after the last commit."""
+
+
+class Output(Sink):
+    """A sink with the stream that goes into it: what :func:`millstream.run` takes."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: RawSink) -> None:
+        self._raw = raw
+
+    def name(self, name: str) -> Output:
+        """Name the sink; the name is the identity of what it has written."""
+        return Output(self._raw.named(name))
+
+    def __repr__(self) -> str:
+        """Show what it writes to."""
+        return f"<Sink {self._raw.name()}>"
+
+
+def file_sink(stream: Stream, kind: str, path: str | os.PathLike[str]) -> Output:
+    """Write files of a kind into a directory."""
+    return Output(write_files(stream._raw, kind, os.fspath(path)))
+
+
+def sqlite_sink(stream: Stream, path: str | os.PathLike[str], table: str, key: Sequence[str] | None) -> Output:
+    """Write into a table of an SQLite database."""
+    return Output(write_sqlite(stream._raw, os.fspath(path), table, None if key is None else list(key)))
+
+
+# -- callbacks -----------------------------------------------------------------------------------------------------------
+
+
+def callback_sink(stream: Stream, function: Callable[[Any], object], *, is_batch: bool) -> Output:
+    """Call a function for each record or frame."""
+    verb = "for_each_batch" if is_batch else "for_each"
+    name = f"{verb}({function_name(function)})"
+    adapter: Any = _BatchCallback(function) if is_batch else _RowCallback(function, tuple(stream.schema.names))
+    return Output(stream._raw.write_python(adapter, name, "immediate", not is_batch, True, 1))
+
+
+def print_sink(stream: Stream) -> Output:
+    """Print each record."""
+    adapter = _RowCallback(_print, tuple(stream.schema.names))
+    return Output(stream._raw.write_python(adapter, "print()", "immediate", True, True, 1))
+
+
+def _print(row: Any) -> None:
+    # The stream is looked up at each call: a notebook, or a test, puts its own in its place.
+    sys.stdout.write(f"{row!r}\n")
+
+
+class _Callback:
+    """What callbacks share: they are their own writer, and have nothing to commit."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[Any], object]) -> None:
+        self._function = function
+
+    def writer(self, index: int, parallelism: int) -> _Callback:
+        """Give what is written to."""
+        return self
+
+    def committer(self) -> _Callback:
+        """Give what commits."""
+        return self
+
+    def commit(self, handles: object) -> None:
+        """Do nothing: what was given was given."""
+
+    recover = commit
+    abort = commit
+
+
+class _BatchCallback(_Callback):
+    """Calls a function once a frame."""
+
+    __slots__ = ()
+
+    def write(self, batch: Any) -> None:
+        """Hand over a frame."""
+        self._function(batch)
+
+
+class _RowCallback(_Callback):
+    """Calls a function once a record."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, function: Callable[[Any], object], fields: tuple[str, ...]) -> None:
+        super().__init__(function)
+        self._make = functools.partial(tuple.__new__, row_class(fields))
+
+    def write(self, columns: Sequence[list[Any]], count: int) -> None:
+        """Hand over the records of a frame."""
+        function = self._function
+        for row in rows(self._make, columns, count):
+            try:
+                function(row)
+            except Exception as error:
+                # The engine puts the record into its message; the exception itself stays as it is.
+                error._millstream_record = repr(row)[:_RECORD_CHARACTERS_MAX]  # type: ignore[attr-defined]
+                raise
+
+
+# -- sinks of the user's -------------------------------------------------------------------------------------------------
+
+
+def custom_sink(stream: Stream, sink: Sink) -> Output:
+    """Write into a sink of the user's."""
+    if isinstance(sink, Output):
+        raise PlanError("sink_to() takes a sink of your own; this one has its stream already: give it to run()")
+    if not isinstance(sink, Sink):
+        hint = "; give an instance, not the class" if isinstance(sink, type) else ""
+        raise PlanError(f"sink_to() takes a mill.Sink, not {sink!r:.200}{hint}")
+    name = type(sink).__name__
+    kind = getattr(sink, "kind", None)
+    if kind not in ("idempotent", "transactional", "write-ahead"):
+        raise PlanError(f'{name} does not say its kind; set kind = "idempotent", "transactional" or "write-ahead"')
+    needed = {"idempotent": ["write"], "transactional": ["write", "pre_commit", "commit"], "write-ahead": ["deliver"]}[kind]
+    missing = [method for method in needed if getattr(type(sink), method) is getattr(Sink, method)]
+    if missing:
+        raise PlanError(f"{name} is {kind} and has no {', '.join(missing)}; a sink of this kind needs {', '.join(needed)}")
+    adapter: Any = _WriteAhead(sink) if kind == "write-ahead" else _Direct(sink)
+    if kind == "write-ahead" and type(sink).last_epoch is Sink.last_epoch:
+        kind = "write-ahead-at-least-once"
+    return Output(stream._raw.write_python(adapter, name, kind, False, kind == "idempotent", 1))
+
+
+class _Direct:
+    """An idempotent or transactional sink of the user's as the engine calls it: one writer, one committer."""
+
+    __slots__ = ("_is_open", "_sink")
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._is_open = False
+
+    def writer(self, index: int, parallelism: int) -> _Direct:
+        """Give the writer."""
+        self._sink.open()
+        return self
+
+    def committer(self) -> _Direct:
+        """Give the committer."""
+        return self
+
+    def write(self, batch: Any) -> None:
+        """Write a frame."""
+        self._sink.write(batch)
+
+    def pre_commit(self, epoch: int) -> bytes | None:
+        """Make what was written durable."""
+        handle = self._sink.pre_commit(epoch)
+        if handle is None:
+            return None
+        try:
+            return json.dumps(handle).encode()
+        except TypeError as error:
+            raise TypeError(f"pre_commit() gives something JSON can hold, not {handle!r:.200}") from error
+
+    def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
+        """Make output visible."""
+        self._sink.commit([(epoch, json.loads(handle)) for epoch, handle in handles])
+
+    def recover(self, handles: Sequence[tuple[int, bytes]]) -> None:
+        """Settle what an earlier run has left."""
+        self._sink.recover([(epoch, json.loads(handle)) for epoch, handle in handles])
+
+    def abort(self, handles: object) -> None:
+        """Remove what was not committed."""
+        self._sink.abort()
+
+
+class _WriteAhead:
+    """A write-ahead sink of the user's: frames wait in the checkpoint as Arrow streams and are delivered after it."""
+
+    __slots__ = ("_batches", "_sink")
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._batches: list[Any] = []
+
+    def writer(self, index: int, parallelism: int) -> _WriteAhead:
+        """Give the writer."""
+        self._batches = []
+        return self
+
+    def committer(self) -> _WriteAhead:
+        """Give the committer."""
+        self._sink.open()
+        return self
+
+    def write(self, batch: Any) -> None:
+        """Keep a frame for the checkpoint."""
+        self._batches.append(batch)
+
+    def pre_commit(self, epoch: int) -> bytes | None:
+        """Give the frames as bytes."""
+        if not self._batches:
+            return None
+        import pyarrow as pa
+
+        buffer = pa.BufferOutputStream()
+        with pa.ipc.new_stream(buffer, self._batches[0].schema) as writer:
+            for batch in self._batches:
+                writer.write_batch(batch)
+        self._batches = []
+        return bytes(buffer.getvalue())
+
+    def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
+        """Deliver frames whose checkpoint is durable, but for those that the target has already."""
+        import pyarrow as pa
+
+        last = self._sink.last_epoch()
+        for epoch, handle in sorted(handles, key=lambda pair: pair[0]):
+            if last is not None and epoch <= last:
+                continue
+            table = pa.ipc.open_stream(handle).read_all().combine_chunks()
+            for batch in table.to_batches():
+                self._sink.deliver(batch, epoch)
+
+    recover = commit
+
+    def abort(self, handles: object) -> None:
+        """Forget what was not in a checkpoint."""
+        self._batches = []
+        self._sink.abort()

@@ -1,0 +1,209 @@
+"""Sources of your own, and how the engine reads what is written in Python."""
+
+from __future__ import annotations
+
+import collections.abc
+import itertools
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from millstream._engine import RawStream
+from millstream.errors import PlanError
+from millstream.stream import Stream
+from millstream.types import SchemaLike, schema_of
+
+__all__ = ["Source", "SourceReader", "from_source"]
+
+_QUICK_SECONDS = 0.002
+_SLOW_SECONDS = 0.010
+
+
+class SourceReader(ABC):
+    """Reads one partition of a :class:`Source`."""
+
+    @abstractmethod
+    def next_batch(self) -> Any:
+        """Give the next records.
+
+        Returns
+        -------
+        list of records, Arrow batch, or None
+            Records as :func:`from_iter` takes them, or anything with an Arrow interface. An empty list says that there is
+            nothing now, None that the partition has ended.
+        """
+
+    @abstractmethod
+    def position(self) -> Any:
+        """Give where the reader stands, behind all records it has given: anything that JSON can hold."""
+
+    def close(self) -> None:
+        """Let go of what the reader holds; called at the end of the partition."""
+
+
+class Source(ABC):
+    """A source of your own: subclass it, and read it with :func:`from_source`.
+
+    Attributes
+    ----------
+    schema
+        The columns, in any of the forms a schema can have.
+    is_bounded : bool
+        Whether it ends; True unless you say otherwise.
+    is_replayable : bool
+        Whether a reader opened at a position gives the same records again; what exactly-once stands on.
+
+    Examples
+    --------
+    >>> class Countdown(mill.Source):
+    ...     schema = {"n": int}
+    ...     def partitions(self):
+    ...         return ["only"]
+    ...     def open(self, partition, position):
+    ...         return CountdownReader(3 if position is None else position)
+    >>> class CountdownReader(mill.SourceReader):
+    ...     def __init__(self, n):
+    ...         self.n = n
+    ...     def next_batch(self):
+    ...         if self.n == 0:
+    ...             return None
+    ...         self.n -= 1
+    ...         return [{"n": self.n}]
+    ...     def position(self):
+    ...         return self.n
+    >>> mill.from_source(Countdown()).collect().to_pylist()
+    [{'n': 2}, {'n': 1}, {'n': 0}]
+    """
+
+    schema: SchemaLike
+    is_bounded: bool = True
+    is_replayable: bool = True
+
+    def partitions(self) -> Sequence[str]:
+        """Give the names of the partitions: independently ordered parts, the same in every run."""
+        return ["0"]
+
+    @abstractmethod
+    def open(self, partition: str, position: Any | None) -> SourceReader:
+        """Open a partition at its start, or where an earlier reader said it stood."""
+
+
+def from_source(source: Source) -> Stream:
+    """Read a source of your own; see :class:`Source`."""
+    if not isinstance(source, Source):
+        hint = "; give an instance, not the class" if isinstance(source, type) else ""
+        raise PlanError(f"from_source() takes a mill.Source, not {source!r:.200}{hint}")
+    name = type(source).__name__
+    schema = getattr(source, "schema", None)
+    if schema is None:
+        raise PlanError(f"{name} does not say its columns; give it an attribute schema")
+    adapter = _SourceAdapter(source)
+    return Stream(RawStream.from_python(adapter, name, schema_of(schema)._raw, source.is_bounded, source.is_replayable))
+
+
+Answer = tuple[str, Any, bytes]
+
+
+class _SourceAdapter:
+    """A source of the user's as the engine calls it."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def splits(self) -> list[str]:
+        """Give the names of the partitions."""
+        names = list(self._source.partitions())
+        if len(set(names)) != len(names):
+            raise PlanError(f"{type(self._source).__name__}.partitions() gives a name twice: {names}")
+        return names
+
+    def open(self, split: str, position: bytes | None) -> _ReaderAdapter:
+        """Open a partition."""
+        start = None if position is None else json.loads(position)
+        return _ReaderAdapter(self._source.open(split, start))
+
+
+class _ReaderAdapter:
+    """A reader of the user's as the engine calls it; its batches are cut to the size asked for."""
+
+    __slots__ = ("_is_done", "_pause", "_reader", "_where")
+
+    def __init__(self, reader: SourceReader) -> None:
+        self._reader = reader
+        self._pause = 0.001
+        self._is_done = False
+
+    def next(self, rows_max: int) -> Answer:
+        """Give the next records and where the reader stands then."""
+        given = None if self._is_done else self._reader.next_batch()
+        if given is None:
+            if not self._is_done:
+                self._is_done = True
+                self._where = self._position()
+                self._reader.close()
+            return "end", None, self._where
+        position = self._position()
+        if hasattr(given, "__arrow_c_array__") or hasattr(given, "__arrow_c_stream__"):
+            return "arrow", given, position
+        if isinstance(given, (str, bytes, collections.abc.Mapping)) or not isinstance(given, Iterable):
+            raise TypeError(f"next_batch() gives a list of records, an Arrow batch, or None at the end, not {given!r:.200}")
+        rows = list(given)
+        if not rows:
+            self._pause = min(self._pause * 2, 0.1)
+            return "pending", self._pause, position
+        self._pause = 0.001
+        return "rows", rows, position
+
+    def _position(self) -> bytes:
+        position = self._reader.position()
+        try:
+            return json.dumps(position).encode()
+        except TypeError as error:
+            raise TypeError(f"position() gives something JSON can hold (a number, a text, a list, a dict), not {position!r:.200}") from error
+
+
+class IterableAdapter:
+    """An iterable as a source with one partition, whose position is how many records it has given."""
+
+    __slots__ = ("_open",)
+
+    def __init__(self, open: Callable[[int], Iterable[Any]]) -> None:
+        self._open = open
+
+    def splits(self) -> list[str]:
+        """Give the one partition."""
+        return ["0"]
+
+    def open(self, split: str, position: bytes | None) -> _IterableReader:
+        """Open it behind the records an earlier run has read."""
+        start = 0 if position is None else int.from_bytes(position, "little")
+        return _IterableReader(iter(self._open(start)), start)
+
+
+class _IterableReader:
+    """Takes records in chunks that grow while they come quickly, so that slow ones are passed on as they come."""
+
+    __slots__ = ("_chunk", "_given", "_records")
+
+    def __init__(self, records: Iterator[Any], given: int) -> None:
+        self._records = records
+        self._given = given
+        self._chunk = 1
+
+    def next(self, rows_max: int) -> Answer:
+        """Give the next records and how many there were with them."""
+        wanted = max(1, min(self._chunk, rows_max))
+        began = time.perf_counter()
+        rows = list(itertools.islice(self._records, wanted))
+        took = time.perf_counter() - began
+        if took < _QUICK_SECONDS:
+            self._chunk = min(self._chunk * 4, 1 << 16)
+        elif took > _SLOW_SECONDS:
+            self._chunk = max(1, self._chunk // 4)
+        self._given += len(rows)
+        position = self._given.to_bytes(8, "little")
+        return ("rows", rows, position) if rows else ("end", None, position)

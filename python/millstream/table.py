@@ -1,0 +1,157 @@
+"""Results in memory."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from millstream._engine import RawTable
+from millstream.types import Schema
+
+__all__ = ["Table"]
+
+_SHOWN_ROWS = 20
+_SHOWN_CHARACTERS = 40
+
+
+class Table:
+    """Records in memory, by column; any library that knows Arrow takes it without a copy.
+
+    Examples
+    --------
+    >>> table = mill.from_iter([{"a": 1, "b": "x"}, {"a": 2, "b": None}]).collect()
+    >>> len(table), table.schema
+    (2, Schema(a: int64, b: str))
+    >>> table.to_pylist()
+    [{'a': 1, 'b': 'x'}, {'a': 2, 'b': None}]
+    """
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: RawTable) -> None:
+        self._raw = raw
+
+    @property
+    def schema(self) -> Schema:
+        """The columns and their types."""
+        return Schema(self._raw.schema())
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self._raw)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Go through the rows as dicts."""
+        return iter(self._raw.rows())
+
+    def __getitem__(self, column: str) -> list[Any]:
+        """Give the values of one column as a list."""
+        names = self.schema.names
+        if column not in names:
+            raise KeyError(f"no column {column!r}; there are {', '.join(names)}")
+        return self._raw.column(names.index(column))
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Export through Arrow's C stream interface."""
+        return self._raw.__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self) -> object:
+        """Export the schema through Arrow's C interface."""
+        return self._raw.schema().__arrow_c_schema__()
+
+    def to_arrow(self) -> Any:
+        """Give a ``pyarrow.Table``.
+
+        Examples
+        --------
+        >>> mill.from_iter([1, 2]).collect().to_arrow().num_rows
+        2
+        """
+        import pyarrow as pa
+
+        return pa.table(self)
+
+    def to_polars(self) -> Any:
+        """Give a ``polars.DataFrame``.
+
+        Examples
+        --------
+        >>> mill.from_iter([1, 2]).collect().to_polars().shape
+        (2, 1)
+        """
+        import polars as pl
+
+        return pl.DataFrame(self)
+
+    def to_pandas(self) -> Any:
+        """Give a ``pandas.DataFrame``.
+
+        Examples
+        --------
+        >>> mill.from_iter([1, 2]).collect().to_pandas().shape
+        (2, 1)
+        """
+        return self.to_arrow().to_pandas()
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        """Give the rows as a list of dicts.
+
+        Examples
+        --------
+        >>> mill.from_iter([1]).collect().to_pylist()
+        [{'value': 1}]
+        """
+        return self._raw.rows()
+
+    def sort(self, *columns: str) -> Table:
+        """Give the rows in the order of these columns, or of all; nulls come last.
+
+        Rows of different keys come in any order, so this is what makes a result look the same each time.
+
+        Examples
+        --------
+        >>> mill.from_iter([3, 1, 2]).collect().sort()["value"]
+        [1, 2, 3]
+        """
+        from millstream._engine import rows_to_table
+
+        names = list(columns) or self.schema.names
+        for name in names:
+            if name not in self.schema:
+                raise KeyError(f"no column {name!r}; there are {', '.join(self.schema.names)}")
+        rows = sorted(self.to_pylist(), key=lambda row: [(row[name] is None, row[name]) for name in names])
+        return Table(rows_to_table(self.schema._raw, rows))
+
+    def _head(self) -> list[dict[str, Any]]:
+        return self._raw.slice(0, _SHOWN_ROWS).rows()
+
+    def __repr__(self) -> str:
+        """Show the first rows."""
+        names = self.schema.names
+        kinds = [repr(kind) for kind in self.schema.values()]
+        lines = [names, kinds, *([_text(row[name]) for name in names] for row in self._head())]
+        widths = [max(len(line[place]) for line in lines) for place in range(len(names))]
+        lines.insert(2, ["-" * width for width in widths])
+        shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+        if len(self) > _SHOWN_ROWS:
+            shown.append(f"... {len(self):,} rows")
+        return "\n".join(shown)
+
+    def _repr_html_(self) -> str:
+        """Show the first rows in a notebook."""
+        names = "".join(f"<th>{html.escape(name)}</th>" for name in self.schema.names)
+        kinds = "".join(f"<td><small>{html.escape(repr(kind))}</small></td>" for kind in self.schema.values())
+        body = "".join(f"<tr>{_cells(row.values())}</tr>" for row in self._head())
+        note = f"{len(self):,} rows" if len(self) > _SHOWN_ROWS else f"{len(self)} row{'' if len(self) == 1 else 's'}"
+        return f"<table><thead><tr>{names}</tr><tr>{kinds}</tr></thead><tbody>{body}</tbody></table><small>{note}</small>"
+
+
+def _text(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def _cells(values: Iterable[Any]) -> str:
+    return "".join(f"<td>{html.escape(_text(value))}</td>" for value in values)

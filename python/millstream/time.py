@@ -1,0 +1,166 @@
+"""Durations and watermarks.
+
+A duration is a :class:`datetime.timedelta` or a text like ``"1m30s"``. A bare number is an error, because nobody who
+reads ``within=5`` can tell seconds from milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+from millstream.errors import PlanError
+
+__all__ = ["Duration", "WatermarkStrategy", "microseconds"]
+
+Duration = timedelta | str
+"""What is taken as a duration."""
+
+_UNITS = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
+_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|d|w)")
+_DURATION_MAX = 2**62
+
+
+def microseconds(duration: Duration, name: str = "duration", *, is_negative_allowed: bool = False) -> int:
+    """Give a duration in microseconds.
+
+    Parameters
+    ----------
+    duration
+        A ``timedelta``, or a text of numbers with the units ``us ms s m h d w``.
+    name
+        What the duration is for; stands in the message of an error.
+    is_negative_allowed
+        Whether it may be below zero.
+
+    Returns
+    -------
+    int
+        Microseconds.
+
+    Raises
+    ------
+    PlanError
+        When it is a bare number, or not a duration.
+
+    Examples
+    --------
+    >>> from millstream.time import microseconds
+    >>> microseconds("1m30s")
+    90000000
+    >>> microseconds("1.5ms")
+    1500
+    """
+    if isinstance(duration, timedelta):
+        total = (duration.days * 86_400 + duration.seconds) * 1_000_000 + duration.microseconds
+    elif isinstance(duration, str):
+        total = _parse(duration, name)
+    elif isinstance(duration, (int, float)):
+        raise PlanError(
+            f"{name} is the bare number {duration!r}, which has no unit; write it as a text like "
+            f'"{duration}s" or "{duration}ms", or as a timedelta'
+        )
+    else:
+        raise PlanError(f'{name} must be a timedelta or a text like "1m30s", not {type(duration).__name__}')
+    if total < 0 and not is_negative_allowed:
+        raise PlanError(f"{name} must not be negative: {duration!r}")
+    if abs(total) > _DURATION_MAX:
+        raise PlanError(f"{name} is too long: {duration!r}")
+    return total
+
+
+def _parse(text: str, name: str) -> int:
+    rest = text.strip()
+    sign = 1
+    if rest.startswith(("-", "+")):
+        sign = -1 if rest[0] == "-" else 1
+        rest = rest[1:]
+    total = 0.0
+    exact = 0
+    position = 0
+    while position < len(rest):
+        part = _PART.match(rest, position)
+        if part is None:
+            break
+        number, unit = part.groups()
+        scale = _UNITS["us" if unit == "µs" else unit]
+        if "." in number:
+            total += float(number) * scale
+        else:
+            exact += int(number) * scale
+        position = part.end()
+    if position == 0 or rest[position:].strip():
+        raise PlanError(f'{name} is {text!r}, which is not a duration; write numbers with units (us ms s m h d w): "1m30s"')
+    return sign * (exact + round(total))
+
+
+@dataclass(frozen=True)
+class WatermarkStrategy:
+    """How event time advances.
+
+    Attributes
+    ----------
+    out_of_orderness
+        How far behind the latest record of its split a record may come without being late.
+    idleness
+        How long a split may be quiet before the others no longer wait for it; None waits for ever.
+
+    Examples
+    --------
+    >>> import millstream as mill
+    >>> mill.WatermarkStrategy.bounded_out_of_orderness("5s").with_idleness("10s")
+    WatermarkStrategy(out_of_orderness='5s', idleness='10s')
+    """
+
+    out_of_orderness: Duration
+    idleness: Duration | None = None
+
+    def __post_init__(self) -> None:
+        """Check the durations."""
+        microseconds(self.out_of_orderness, "watermark")
+        if self.idleness is not None:
+            microseconds(self.idleness, "idleness")
+
+    @staticmethod
+    def bounded_out_of_orderness(bound: Duration) -> WatermarkStrategy:
+        """Give the strategy under which records may come up to ``bound`` out of order.
+
+        Examples
+        --------
+        >>> import millstream as mill
+        >>> mill.WatermarkStrategy.bounded_out_of_orderness("5s")
+        WatermarkStrategy(out_of_orderness='5s', idleness=None)
+        """
+        return WatermarkStrategy(bound)
+
+    @staticmethod
+    def ascending() -> WatermarkStrategy:
+        """Give the strategy for event times that never go back within a split.
+
+        Examples
+        --------
+        >>> import millstream as mill
+        >>> mill.WatermarkStrategy.ascending().out_of_orderness
+        '0s'
+        """
+        return WatermarkStrategy("0s")
+
+    def with_idleness(self, idleness: Duration) -> WatermarkStrategy:
+        """Give the same strategy, not waiting for splits that have been quiet this long.
+
+        Examples
+        --------
+        >>> import millstream as mill
+        >>> mill.WatermarkStrategy.ascending().with_idleness("1m").idleness
+        '1m'
+        """
+        return WatermarkStrategy(self.out_of_orderness, idleness)

@@ -1,0 +1,129 @@
+//! Failures of the engine as Python exceptions, and back. The only place that knows which kind is which exception.
+//!
+//! An exception of the user's travels through the engine as the source of a [`mill_protocol::Error`] and comes out as the
+//! `__cause__` of a `UserFunctionError`, unharmed.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use mill_protocol::{Error, ErrorKind, Rejected};
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+pyo3::import_exception!(millstream.errors, MillstreamError);
+pyo3::import_exception!(millstream.errors, PlanError);
+pyo3::import_exception!(millstream.errors, SchemaError);
+pyo3::import_exception!(millstream.errors, DataError);
+pyo3::import_exception!(millstream.errors, CheckpointError);
+pyo3::import_exception!(millstream.errors, ConnectorError);
+pyo3::import_exception!(millstream.errors, UserFunctionError);
+
+/// How many characters of a record a message shows.
+const RECORD_CHARACTERS_MAX: usize = 500;
+
+/// The exception for a failure of the engine.
+pub fn to_python(mut error: Error) -> PyErr {
+    let message = error.to_string();
+    let step = error.step().map(str::to_owned);
+    let kind = error.kind();
+    let source = error.take_source();
+    Python::attach(|py| {
+        let cause = source.and_then(|source| python_cause(py, source));
+        let (message, reason) = match cause {
+            Some(cause) => (message, Some(cause)),
+            None => (message, None),
+        };
+        let exception = match kind {
+            ErrorKind::Plan => PlanError::new_err(message),
+            ErrorKind::Schema => SchemaError::new_err(message),
+            ErrorKind::Data => DataError::new_err(message),
+            ErrorKind::Connector => ConnectorError::new_err(message),
+            ErrorKind::Checkpoint => CheckpointError::new_err(message),
+            ErrorKind::UserFunction => UserFunctionError::new_err(message),
+            _ => MillstreamError::new_err(message),
+        };
+        if let Some(step) = step {
+            // An attribute that cannot be set is a loss of comfort only.
+            let _ = exception.value(py).setattr("step", step);
+        }
+        exception.set_cause(py, reason);
+        exception
+    })
+}
+
+/// Finds the Python exception behind a failure, or makes one of what stands behind it.
+fn python_cause(py: Python<'_>, source: Box<dyn StdError + Send + Sync>) -> Option<PyErr> {
+    let source = match source.downcast::<PyErr>() {
+        Ok(exception) => return Some(*exception),
+        Err(source) => source,
+    };
+    let source = match source.downcast::<Arc<dyn StdError + Send + Sync>>() {
+        Ok(shared) => {
+            return Some(match shared.downcast_ref::<PyErr>() {
+                Some(exception) => exception.clone_ref(py),
+                None => PyException::new_err(shared.to_string()),
+            });
+        }
+        Err(source) => source,
+    };
+    match source.downcast::<Error>() {
+        Ok(inner) => Some(to_python(*inner)),
+        Err(source) => Some(PyException::new_err(source.to_string())),
+    }
+}
+
+/// A failure of a user's function as the engine carries it.
+pub fn from_python(py: Python<'_>, exception: PyErr, what: &str) -> Error {
+    Error::new(ErrorKind::UserFunction, format!("{what} raised {}", describe(py, &exception))).because(Box::new(exception))
+}
+
+/// A failure of a user's source or sink as the engine carries it.
+pub fn connector(py: Python<'_>, exception: PyErr, what: &str) -> Error {
+    Error::new(ErrorKind::Connector, format!("{what} raised {}", describe(py, &exception))).because(Box::new(exception))
+}
+
+/// `ValueError: bad price`.
+pub fn describe(py: Python<'_>, exception: &PyErr) -> String {
+    let name = exception.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
+    let text = exception.value(py).str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
+    if text.is_empty() { name } else { format!("{name}: {text}") }
+}
+
+/// A record on which a user's function raised.
+pub fn rejected(py: Python<'_>, what: &str, exception: PyErr, record: &Bound<'_, PyAny>) -> Rejected {
+    let traceback = traceback(py, &exception).unwrap_or_default();
+    Rejected {
+        error: format!("{what} raised {}", describe(py, &exception)),
+        traceback,
+        record: record_text(record),
+        cause: Some(Arc::new(exception)),
+    }
+}
+
+/// A record as text, cut to a sensible length.
+pub fn record_text(record: &Bound<'_, PyAny>) -> String {
+    let text = record.repr().unwrap_or_else(|_| PyString::new(record.py(), "<a record whose repr raises>"));
+    let text = text.to_string_lossy();
+    match text.char_indices().nth(RECORD_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into_owned(),
+    }
+}
+
+fn traceback(py: Python<'_>, exception: &PyErr) -> PyResult<String> {
+    let formatted = py.import("traceback")?.call_method1("format_exception", (exception.value(py),))?;
+    Ok(formatted.extract::<Vec<String>>()?.concat())
+}
+
+/// Turns results of the engine into results of Python.
+pub trait IntoPython<T> {
+    /// The same value, or the exception for the failure.
+    fn into_python(self) -> PyResult<T>;
+}
+
+impl<T> IntoPython<T> for mill_protocol::Result<T> {
+    fn into_python(self) -> PyResult<T> {
+        self.map_err(to_python)
+    }
+}

@@ -1,0 +1,207 @@
+//! Expressions as Python holds them: a thin face of [`mill_plan::Expr`].
+
+use mill_plan::{AggregateCall, AggregateKind, BinaryOp, Expr, ScalarValue, UnaryOp};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::error::{IntoPython, PlanError, SchemaError, record_text};
+use crate::from_python::values_to_array;
+use crate::types::PyDataType;
+
+/// An expression.
+#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
+#[derive(Clone, Debug)]
+pub struct RawExpr {
+    /// The expression as the plan has it.
+    pub expr: Expr,
+}
+
+impl From<Expr> for RawExpr {
+    fn from(expr: Expr) -> RawExpr {
+        RawExpr { expr }
+    }
+}
+
+#[pymethods]
+impl RawExpr {
+    /// Gives the column with this name.
+    #[staticmethod]
+    fn column(name: String) -> RawExpr {
+        Expr::Column(name).into()
+    }
+
+    /// Gives a constant.
+    #[staticmethod]
+    fn literal(value: &Bound<'_, PyAny>) -> PyResult<RawExpr> {
+        Ok(Expr::Literal(scalar(value)?).into())
+    }
+
+    /// Applies an operator to two expressions.
+    #[staticmethod]
+    fn binary(op: &str, left: PyRef<'_, RawExpr>, right: PyRef<'_, RawExpr>) -> PyResult<RawExpr> {
+        let op = match op {
+            "+" => BinaryOp::Add,
+            "-" => BinaryOp::Sub,
+            "*" => BinaryOp::Mul,
+            "/" => BinaryOp::Div,
+            "//" => BinaryOp::FloorDiv,
+            "%" => BinaryOp::Mod,
+            "**" => BinaryOp::Pow,
+            "==" => BinaryOp::Eq,
+            "!=" => BinaryOp::NotEq,
+            "<" => BinaryOp::Lt,
+            "<=" => BinaryOp::LtEq,
+            ">" => BinaryOp::Gt,
+            ">=" => BinaryOp::GtEq,
+            "&" => BinaryOp::And,
+            "|" => BinaryOp::Or,
+            "^" => BinaryOp::Xor,
+            "eq_missing" => BinaryOp::EqMissing,
+            _ => return Err(PlanError::new_err(format!("no operator {op:?}"))),
+        };
+        Ok(left.expr.clone().binary(op, right.expr.clone()).into())
+    }
+
+    /// Applies an operator to one expression.
+    #[staticmethod]
+    fn unary(op: &str, input: PyRef<'_, RawExpr>) -> PyResult<RawExpr> {
+        let op = match op {
+            "~" => UnaryOp::Not,
+            "-" => UnaryOp::Negate,
+            "is_null" => UnaryOp::IsNull,
+            "is_not_null" => UnaryOp::IsNotNull,
+            _ => return Err(PlanError::new_err(format!("no operator {op:?}"))),
+        };
+        Ok(input.expr.clone().unary(op).into())
+    }
+
+    /// Calls a built-in function.
+    #[staticmethod]
+    fn function(name: &str, args: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawExpr> {
+        let args = args.iter().map(|arg| arg.expr.clone()).collect();
+        Ok(Expr::function(name, args).into_python()?.into())
+    }
+
+    /// Converts to another type.
+    #[staticmethod]
+    fn cast(input: PyRef<'_, RawExpr>, to: PyRef<'_, PyDataType>, strict: bool) -> RawExpr {
+        input.expr.clone().cast(to.data_type().clone(), strict).into()
+    }
+
+    /// Chooses by conditions.
+    #[staticmethod]
+    #[pyo3(signature = (branches, otherwise))]
+    fn case(
+        branches: Vec<(PyRef<'_, RawExpr>, PyRef<'_, RawExpr>)>,
+        otherwise: Option<PyRef<'_, RawExpr>>,
+    ) -> RawExpr {
+        let branches = branches.iter().map(|(condition, value)| (condition.expr.clone(), value.expr.clone())).collect();
+        Expr::Case { branches, otherwise: otherwise.map(|value| Box::new(value.expr.clone())) }.into()
+    }
+
+    /// Makes an aggregate.
+    #[staticmethod]
+    #[pyo3(signature = (kind, input, parameter))]
+    fn aggregate(kind: &str, input: Option<PyRef<'_, RawExpr>>, parameter: Option<f64>) -> PyResult<RawExpr> {
+        let parameter = parameter.unwrap_or(0.5);
+        let kind = match kind {
+            "count" => AggregateKind::Count,
+            "sum" => AggregateKind::Sum,
+            "mean" => AggregateKind::Mean,
+            "min" => AggregateKind::Min,
+            "max" => AggregateKind::Max,
+            "first" => AggregateKind::First,
+            "last" => AggregateKind::Last,
+            "n_unique" => AggregateKind::NUnique,
+            "approx_n_unique" => AggregateKind::ApproxNUnique,
+            "std" => AggregateKind::Std,
+            "var" => AggregateKind::Var,
+            "quantile" => AggregateKind::Quantile(parameter),
+            "approx_quantile" => AggregateKind::ApproxQuantile(parameter),
+            "median" => AggregateKind::Median,
+            "collect" => AggregateKind::Collect,
+            _ => return Err(PlanError::new_err(format!("no aggregate {kind:?}"))),
+        };
+        let input = input.map(|input| Box::new(input.expr.clone()));
+        Ok(Expr::Aggregate(AggregateCall { kind, input, filter: None }).into())
+    }
+
+    /// Gives the number of the record in a generator.
+    #[staticmethod]
+    fn index() -> RawExpr {
+        Expr::Index.into()
+    }
+
+    /// Gives a number in [0, 1) in a generator.
+    #[staticmethod]
+    fn random(seed: u64) -> RawExpr {
+        Expr::Random { seed }.into()
+    }
+
+    /// Gives the same values under another name.
+    fn alias(&self, name: String) -> RawExpr {
+        self.expr.clone().alias(name).into()
+    }
+
+    /// Restricts an aggregate.
+    fn filter(&self, condition: PyRef<'_, RawExpr>) -> PyResult<RawExpr> {
+        restrict(&self.expr, &condition.expr)
+            .map(RawExpr::from)
+            .ok_or_else(|| PlanError::new_err("filter() on an expression restricts an aggregate, and this is none; to keep some rows of a stream use stream.filter(...)"))
+    }
+
+    /// Gives the name of the column it makes.
+    fn output_name(&self) -> String {
+        self.expr.output_name()
+    }
+
+    fn __repr__(&self) -> String {
+        self.expr.to_string()
+    }
+}
+
+/// The aggregate over the rows for which the condition holds too.
+fn restrict(expr: &Expr, condition: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::Aggregate(call) => {
+            let filter = match &call.filter {
+                Some(filter) => filter.as_ref().clone().binary(BinaryOp::And, condition.clone()),
+                None => condition.clone(),
+            };
+            Some(Expr::Aggregate(AggregateCall { filter: Some(Box::new(filter)), ..call.clone() }))
+        }
+        Expr::Alias(inner, name) => Some(restrict(inner, condition)?.alias(name.clone())),
+        _ => None,
+    }
+}
+
+/// A Python value as a constant.
+fn scalar(value: &Bound<'_, PyAny>) -> PyResult<ScalarValue> {
+    if value.is_none() {
+        return Ok(ScalarValue::Null);
+    }
+    let py = value.py();
+    let kind = py.import("millstream._infer")?.getattr("literal_type")?.call1((value,))?;
+    let Ok(kind) = kind.cast::<PyDataType>() else {
+        return Err(PyTypeError::new_err(format!(
+            "{} is no constant of an expression; constants are bool, int, float, str, bytes, datetime, date, timedelta, \
+             Decimal, and lists of them",
+            record_text(value)
+        )));
+    };
+    let array = values_to_array(std::slice::from_ref(value), &kind.get().named("literal"))
+        .map_err(|misfit| SchemaError::new_err(misfit.message))?;
+    ScalarValue::try_from_array(&array, 0).map_err(|error| SchemaError::new_err(error.to_string()))
+}
+
+/// The names of all functions that expressions can call.
+#[pyfunction]
+pub fn expression_functions(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    PyList::new(py, Expr::functions())
+}
+
+/// The expressions of a Python sequence.
+pub fn expressions(exprs: &[PyRef<'_, RawExpr>]) -> Vec<Expr> {
+    exprs.iter().map(|expr| expr.expr.clone()).collect()
+}

@@ -1,0 +1,337 @@
+//! Running jobs from Python.
+//!
+//! The interpreter is released whenever the engine runs or is waited for. Waiting is cut into pieces of at most 100 ms,
+//! between which signals are looked at, so that Ctrl-C ends a script or a cell within a second.
+
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use mill_plan::{Mode, OnError, SinkNode};
+use millstream::connectors::{CollectReceiver, CollectSink, LatestRows, Received};
+use millstream::{CheckpointOptions, Job, Options, Restart};
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use pyo3_arrow::PyRecordBatch;
+
+use crate::error::{IntoPython, PlanError, to_python};
+use crate::stream::{RawSink, RawStream};
+use crate::table::RawTable;
+
+/// How long a wait goes without looking at signals.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+/// How long Ctrl-C waits for the job's last checkpoint before it cancels.
+const STOP_MAX: Duration = Duration::from_millis(600);
+/// How many batches wait for a consumer that is slower than the job.
+const WAITING_BATCHES_MAX: usize = 16;
+
+/// How a job is to be run, as Python says it.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Settings {
+    checkpoint: Option<String>,
+    every_us: u64,
+    mode: String,
+    retain: usize,
+    restore_from: Option<String>,
+    parallelism: Option<usize>,
+    /// Attempts, first pause and longest pause in microseconds; a pause that does not grow has both equal.
+    restart: Option<(u32, u64, u64)>,
+    on_error: String,
+    until_us: Option<u64>,
+    frame_rows: Option<usize>,
+    is_chaining: bool,
+}
+
+impl Settings {
+    fn options(&self) -> PyResult<Options> {
+        let mode = match self.mode.as_str() {
+            "exactly_once" => Mode::ExactlyOnce,
+            "at_least_once" => Mode::AtLeastOnce,
+            "none" => Mode::None,
+            other => {
+                return Err(PlanError::new_err(format!(
+                    "mode is {other:?}; it is \"exactly_once\", \"at_least_once\" or \"none\""
+                )));
+            }
+        };
+        let on_error = match self.on_error.as_str() {
+            "fail" => OnError::Fail,
+            "skip" => OnError::Skip,
+            "route" => OnError::Route,
+            other => {
+                return Err(PlanError::new_err(format!("on_error is {other:?}; it is \"fail\", \"skip\" or \"route\"")));
+            }
+        };
+        let checkpoint = self.checkpoint.as_ref().map(|path| CheckpointOptions {
+            every: Duration::from_micros(self.every_us),
+            mode,
+            retain: self.retain,
+            restore_from: self.restore_from.as_ref().map(Into::into),
+            ..CheckpointOptions::new(path)
+        });
+        let restart = match self.restart {
+            None => Restart::Never,
+            Some((attempts, first, longest)) if first == longest => {
+                Restart::FixedDelay { attempts, delay: Duration::from_micros(first) }
+            }
+            Some((attempts, first, longest)) => Restart::ExponentialDelay {
+                attempts,
+                initial: Duration::from_micros(first),
+                max: Duration::from_micros(longest),
+            },
+        };
+        Ok(Options {
+            checkpoint,
+            parallelism: self.parallelism,
+            restart,
+            on_error,
+            until: self.until_us.map(Duration::from_micros),
+            frame_rows: self.frame_rows,
+            is_chaining: self.is_chaining,
+        })
+    }
+}
+
+/// A running job. Dropped, it is cancelled.
+#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
+pub struct RawJob {
+    job: Mutex<Option<std::sync::Arc<Job>>>,
+}
+
+impl RawJob {
+    fn job(&self) -> std::sync::Arc<Job> {
+        self.job.lock().as_ref().map(std::sync::Arc::clone).expect("the job is taken out in drop only")
+    }
+}
+
+impl Drop for RawJob {
+    fn drop(&mut self) {
+        let Some(job) = self.job.lock().take() else { return };
+        // Ending a job joins threads that may want the interpreter: it must not be held meanwhile.
+        Python::attach(|py| py.detach(|| drop(job)));
+    }
+}
+
+/// Starts a job.
+#[pyfunction]
+pub fn start(py: Python<'_>, sinks: Vec<PyRef<'_, RawSink>>, settings: &Bound<'_, PyDict>) -> PyResult<RawJob> {
+    let nodes: Vec<SinkNode> = sinks.iter().map(|sink| sink.node.clone()).collect();
+    let options = settings.extract::<Settings>()?.options()?;
+    let job = py.detach(|| millstream::start(&nodes, options)).into_python()?;
+    Ok(RawJob { job: Mutex::new(Some(std::sync::Arc::new(job))) })
+}
+
+/// Starts a job that hands its records to the caller.
+#[pyfunction]
+#[pyo3(signature = (stream, limit, settings))]
+pub fn receive(
+    py: Python<'_>,
+    stream: PyRef<'_, RawStream>,
+    limit: Option<u64>,
+    settings: &Bound<'_, PyDict>,
+) -> PyResult<RawReceiver> {
+    let (sink, receiver) = CollectSink::new(limit, WAITING_BATCHES_MAX);
+    let schema = stream.stream.schema();
+    let node = stream.stream.sink(std::sync::Arc::new(sink)).into_python()?;
+    let options = settings.extract::<Settings>()?.options()?;
+    let job = py.detach(|| millstream::start(&[node], options)).into_python()?;
+    Ok(RawReceiver { schema, job: RawJob { job: Mutex::new(Some(std::sync::Arc::new(job))) }, receiver: Mutex::new(Some(receiver)) })
+}
+
+/// Waits for the end of a job in pieces, looking at signals; `None` when the time is over.
+fn wait_for(py: Python<'_>, job: &Job, timeout: Option<Duration>) -> PyResult<Option<Py<PyDict>>> {
+    let until = timeout.map(|timeout| Instant::now() + timeout);
+    loop {
+        let left = until.map_or(WAIT_MAX, |until| until.saturating_duration_since(Instant::now()).min(WAIT_MAX));
+        if let Some(outcome) = py.detach(|| job.wait(Some(left))) {
+            return Ok(Some(report(py, &outcome.into_python()?)?.unbind()));
+        }
+        if let Err(interrupt) = py.check_signals() {
+            end(py, job);
+            return Err(interrupt);
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Ok(None);
+        }
+    }
+}
+
+/// Ends a job for Ctrl-C: with a last checkpoint if that is quick, without one otherwise.
+fn end(py: Python<'_>, job: &Job) {
+    py.detach(|| {
+        job.stop();
+        if job.wait(Some(STOP_MAX)).is_none() {
+            job.cancel();
+            // What went wrong while ending matters less than the interrupt itself.
+            let _ = job.wait(Some(WAIT_MAX));
+        }
+    });
+}
+
+#[pymethods]
+impl RawJob {
+    /// Gives state, number of restarts, and notes.
+    fn status(&self, py: Python<'_>) -> (String, u32, Vec<String>) {
+        let job = self.job();
+        let status = py.detach(|| job.status());
+        (status.state.as_str().to_owned(), status.restarts, status.notes)
+    }
+
+    /// Gives the figures of the run so far; None before it has begun.
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let job = self.job();
+        py.detach(|| job.metrics()).map(|metrics| figures(py, &metrics)).transpose()
+    }
+
+    fn checkpoint_now(&self, py: Python<'_>) -> PyResult<()> {
+        let job = self.job();
+        py.detach(|| job.checkpoint_now()).into_python()
+    }
+
+    fn savepoint(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+        let job = self.job();
+        py.detach(|| job.savepoint(path.as_ref())).into_python()
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        let job = self.job();
+        py.detach(|| job.stop());
+    }
+
+    fn cancel(&self, py: Python<'_>) {
+        let job = self.job();
+        py.detach(|| job.cancel());
+    }
+
+    /// Waits for the end and gives the report; None when the time is over before.
+    #[pyo3(signature = (timeout_us))]
+    fn wait(&self, py: Python<'_>, timeout_us: Option<u64>) -> PyResult<Option<Py<PyDict>>> {
+        let job = self.job();
+        wait_for(py, &job, timeout_us.map(Duration::from_micros))
+    }
+}
+
+/// A job whose records come to the caller.
+#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
+pub struct RawReceiver {
+    schema: SchemaRef,
+    job: RawJob,
+    receiver: Mutex<Option<CollectReceiver>>,
+}
+
+impl RawReceiver {
+    /// The next records; `None` when there are no more.
+    fn receive(&self, py: Python<'_>) -> PyResult<Option<millstream::connectors::Collected>> {
+        let job = self.job.job();
+        let mut is_over = false;
+        loop {
+            let received = py.detach(|| match self.receiver.lock().as_ref() {
+                Some(receiver) => receiver.receive(if is_over { Duration::ZERO } else { WAIT_MAX }),
+                None => Received::Finished,
+            });
+            match received {
+                Received::Batch(batch) => return Ok(Some(batch)),
+                Received::Finished => {
+                    self.close(py);
+                    return Ok(None);
+                }
+                Received::Nothing if is_over => return Ok(None),
+                Received::Nothing => {}
+            }
+            if let Err(interrupt) = py.check_signals() {
+                self.receiver.lock().take();
+                end(py, &job);
+                return Err(interrupt);
+            }
+            match py.detach(|| job.wait(Some(Duration::ZERO))) {
+                // What is still in the queue is taken before the end is told.
+                Some(Ok(_)) => is_over = true,
+                Some(Err(error)) => return Err(to_python(error)),
+                None => {}
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl RawReceiver {
+    /// Gives the next batch as `pyarrow.RecordBatch`; None when there are no more.
+    fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.receive(py)? {
+            Some(collected) => PyRecordBatch::new(collected.data).into_pyarrow(py).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives all records; of an updating stream the latest row of each key.
+    fn collect(&self, py: Python<'_>) -> PyResult<RawTable> {
+        let key = self.receiver.lock().as_ref().and_then(CollectReceiver::key);
+        let Some(key) = key else {
+            let mut batches: Vec<RecordBatch> = Vec::new();
+            while let Some(collected) = self.receive(py)? {
+                batches.push(collected.data);
+            }
+            return Ok(RawTable::new(self.schema.clone(), batches));
+        };
+        let mut latest = LatestRows::new(self.schema.clone(), &key).into_python()?;
+        while let Some(collected) = self.receive(py)? {
+            latest.push(collected.data, collected.deletes.as_ref()).into_python()?;
+        }
+        let batch = latest.finish().into_python()?;
+        Ok(RawTable::new(self.schema.clone(), vec![batch]))
+    }
+
+    /// Ends the job; what has not been taken is dropped.
+    fn close(&self, py: Python<'_>) {
+        let receiver = self.receiver.lock().take();
+        let job = self.job.job();
+        py.detach(|| {
+            drop(receiver);
+            job.stop();
+            if job.wait(Some(STOP_MAX)).is_none() {
+                job.cancel();
+            }
+        });
+    }
+}
+
+/// The figures of a run as a dict.
+fn figures<'py>(py: Python<'py>, metrics: &millstream::Metrics) -> PyResult<Bound<'py, PyDict>> {
+    let out = PyDict::new(py);
+    let steps = PyList::empty(py);
+    for step in &metrics.steps {
+        let one = PyDict::new(py);
+        one.set_item("name", &step.name)?;
+        one.set_item("rows_in", step.rows_in)?;
+        one.set_item("rows_out", step.rows_out)?;
+        one.set_item("rows_late", step.rows_late)?;
+        one.set_item("rows_skipped", step.rows_skipped)?;
+        one.set_item("rows_routed", step.rows_routed)?;
+        one.set_item("watermark_us", step.watermark.map(|watermark| watermark.0))?;
+        one.set_item("checkpoint_bytes", step.checkpoint_bytes)?;
+        steps.append(one)?;
+    }
+    out.set_item("steps", steps)?;
+    out.set_item("rows_in", metrics.progress.rows_read)?;
+    out.set_item("rows_total", metrics.progress.rows_total)?;
+    let checkpoints = &metrics.checkpoints;
+    out.set_item("checkpoints_taken", checkpoints.completed)?;
+    out.set_item("checkpoints_failed", checkpoints.failed)?;
+    out.set_item("checkpoint_bytes", checkpoints.last_bytes)?;
+    out.set_item("checkpoint_us", checkpoints.last_duration.as_micros() as u64)?;
+    out.set_item("checkpoint_error", checkpoints.last_error.as_deref())?;
+    Ok(out)
+}
+
+/// The report of a run as a dict.
+fn report<'py>(py: Python<'py>, report: &millstream::Report) -> PyResult<Bound<'py, PyDict>> {
+    let out = figures(py, &report.metrics)?;
+    out.set_item("status", format!("{:?}", report.status).to_lowercase())?;
+    out.set_item("notes", report.notes.clone())?;
+    out.set_item("duration_us", report.duration.as_micros() as u64)?;
+    out.set_item("restored", report.restored)?;
+    out.set_item("checkpoint", report.checkpoint)?;
+    Ok(out)
+}

@@ -1,0 +1,220 @@
+//! Sources written in Python, and streams of Arrow batches that are read as they come.
+//!
+//! Reading may block, so the runtime gives each reader a thread of its own; the interpreter is held only inside one call
+//! of `next`, which returns records and position together.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{RecordBatch, RecordBatchReader};
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use mill_protocol::{
+    Error, Position, Read, Rejected, Result, Source, SourceProperties, Split, SplitReader,
+};
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use crate::error::{connector, record_text};
+use crate::from_python::rows_to_batch;
+use crate::functions::{arrow_batch, conform};
+
+/// How long a reader waits after it had nothing, at most.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A source whose splits and readers are Python objects.
+pub struct PythonSource {
+    /// What it is, for messages.
+    pub name: String,
+    /// `splits()` and `open(split, position)`.
+    pub adapter: Py<PyAny>,
+    /// The columns.
+    pub schema: SchemaRef,
+    /// What it promises.
+    pub properties: SourceProperties,
+}
+
+impl fmt::Debug for PythonSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Source for PythonSource {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn properties(&self) -> SourceProperties {
+        self.properties
+    }
+
+    fn splits(&self, _is_ordered: bool) -> Result<Vec<Split>> {
+        Python::attach(|py| {
+            let names = self.adapter.bind(py).call_method0("splits").and_then(|names| names.extract::<Vec<String>>());
+            let names = names.map_err(|exception| connector(py, exception, &self.name))?;
+            Ok(names.into_iter().map(Split::new).collect())
+        })
+    }
+
+    fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
+        Python::attach(|py| {
+            let start = position.map(|position| PyBytes::new(py, position));
+            let reader = self.adapter.bind(py).call_method1("open", (&split.name, start));
+            let reader = reader.map_err(|exception| connector(py, exception, &self.name))?.unbind();
+            Ok(Box::new(PythonReader {
+                name: self.name.clone(),
+                reader,
+                schema: Arc::clone(&self.schema),
+                position: position.map(<[u8]>::to_vec).unwrap_or_default(),
+            }) as Box<dyn SplitReader>)
+        })
+    }
+}
+
+struct PythonReader {
+    name: String,
+    /// `next(rows_max)`: `(kind, payload, position)`.
+    reader: Py<PyAny>,
+    schema: SchemaRef,
+    position: Position,
+}
+
+impl SplitReader for PythonReader {
+    fn next(&mut self, rows_max: usize) -> Result<Read> {
+        Python::attach(|py| {
+            let called = || -> PyResult<(String, Bound<'_, PyAny>, Vec<u8>)> {
+                self.reader.bind(py).call_method1("next", (rows_max,))?.extract().map_err(PyErr::from)
+            };
+            let (kind, payload, position) = called().map_err(|exception| connector(py, exception, &self.name))?;
+            let read = match kind.as_str() {
+                "rows" => {
+                    let rows = payload.cast::<PyList>().map_err(|error| Error::connector(error.to_string()))?;
+                    read_rows(rows, &self.schema, &self.name)?
+                }
+                "arrow" => {
+                    let batch = arrow_batch(&payload).map_err(|exception| connector(py, exception, &self.name))?;
+                    let batch = conform(&batch, &self.schema)
+                        .map_err(|message| Error::connector(format!("{} gave a batch that does not fit: {message}", self.name)))?;
+                    Read::Batch(batch)
+                }
+                "pending" => {
+                    let seconds: f64 = payload.extract().unwrap_or(0.01);
+                    Read::Pending(Duration::from_secs_f64(seconds.clamp(0.0, PAUSE_MAX.as_secs_f64())))
+                }
+                _ => Read::End,
+            };
+            self.position = position;
+            Ok(read)
+        })
+    }
+
+    fn position(&self) -> Position {
+        self.position.clone()
+    }
+}
+
+/// Records as a batch; those that don't fit are handed over one by one.
+fn read_rows(rows: &Bound<'_, PyList>, schema: &SchemaRef, name: &str) -> Result<Read> {
+    if let Ok(batch) = rows_to_batch(rows, schema) {
+        return Ok(Read::Batch(batch));
+    }
+    let py = rows.py();
+    let mut parts = vec![RecordBatch::new_empty(Arc::clone(schema))];
+    let mut rejected = Vec::new();
+    for row in rows.iter() {
+        let one = PyList::new(py, [&row]).map_err(|exception| connector(py, exception, name))?;
+        match rows_to_batch(&one, schema) {
+            Ok(part) => parts.push(part),
+            Err(misfit) => rejected.push(Rejected::new(format!("{name}: {}", misfit.message), record_text(&row))),
+        }
+    }
+    let batch = concat_batches(schema, &parts).map_err(|error| Error::internal(error.to_string()))?;
+    Ok(Read::Partial(batch, rejected))
+}
+
+/// A stream of Arrow batches (a `RecordBatchReader`) that is read as it comes, once.
+pub struct ReaderSource {
+    name: String,
+    schema: SchemaRef,
+    /// Taken by the first run; a stream can be read only once.
+    reader: Mutex<Option<Box<dyn RecordBatchReader + Send>>>,
+}
+
+impl ReaderSource {
+    /// Reads this stream of batches.
+    pub fn new(name: String, reader: Box<dyn RecordBatchReader + Send>) -> ReaderSource {
+        ReaderSource { name, schema: reader.schema(), reader: Mutex::new(Some(reader)) }
+    }
+}
+
+impl fmt::Debug for ReaderSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Source for ReaderSource {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn properties(&self) -> SourceProperties {
+        SourceProperties { is_bounded: true, is_replayable: false, discovers_splits: false, may_block: true }
+    }
+
+    fn splits(&self, _is_ordered: bool) -> Result<Vec<Split>> {
+        Ok(vec![Split::new("reader")])
+    }
+
+    fn open(&self, _split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
+        let reader = self.reader.lock().take().ok_or_else(|| {
+            Error::connector(format!(
+                "{} has been read already; a reader gives its batches once: make a new one, or pass a table",
+                self.name
+            ))
+        })?;
+        let batches = position.and_then(|position| position.try_into().ok()).map_or(0, u64::from_le_bytes);
+        Ok(Box::new(ArrowReader { name: self.name.clone(), reader, rest: None, batches }))
+    }
+}
+
+struct ArrowReader {
+    name: String,
+    reader: Box<dyn RecordBatchReader + Send>,
+    rest: Option<RecordBatch>,
+    batches: u64,
+}
+
+impl SplitReader for ArrowReader {
+    fn next(&mut self, rows_max: usize) -> Result<Read> {
+        let batch = match self.rest.take() {
+            Some(rest) => rest,
+            None => match self.reader.next() {
+                Some(Ok(batch)) => batch,
+                Some(Err(error)) => return Err(Error::connector(format!("{}: {error}", self.name))),
+                None => return Ok(Read::End),
+            },
+        };
+        self.batches += 1;
+        let taken = batch.num_rows().min(rows_max.max(1));
+        if taken < batch.num_rows() {
+            self.rest = Some(batch.slice(taken, batch.num_rows() - taken));
+        }
+        Ok(Read::Batch(batch.slice(0, taken)))
+    }
+
+    fn position(&self) -> Position {
+        self.batches.to_le_bytes().to_vec()
+    }
+}

@@ -1,0 +1,354 @@
+//! Streams as Python holds them: thin faces of [`mill_plan::Stream`], one call a step.
+//!
+//! Whatever is wrong with a step is an exception of the very call that adds it, so it points at the user's line.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use mill_plan::{Emit, KeyedStream, SinkNode, Stream, UserStepKind, WatermarkStrategy, Window, WindowedStream};
+use mill_protocol::{Result, Source, SourceProperties};
+use mill_connectors::{GenerateSource, MemorySource};
+use pyo3::prelude::*;
+use pyo3_arrow::{PyRecordBatchReader, PyTable};
+
+use crate::error::{IntoPython, PlanError};
+use crate::expr::{RawExpr, expressions};
+use crate::functions::{ArrowFunction, FoldFunction, RecordFunction};
+use crate::sinks::{PythonSink, sink_kind};
+use crate::sources::{PythonSource, ReaderSource};
+use crate::table::RawTable;
+use crate::types::{PyDataType, RawSchema};
+
+/// A stream of records.
+#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
+#[derive(Clone)]
+pub struct RawStream {
+    /// The stream as the plan has it.
+    pub stream: Stream,
+    /// Whether everything it comes from can be read once more, to see its first records.
+    is_sampleable: bool,
+}
+
+impl RawStream {
+    /// The stream of a source.
+    pub fn of(source: impl Source + 'static) -> RawStream {
+        let is_sampleable = source.properties().is_replayable;
+        RawStream { stream: Stream::source(Arc::new(source)), is_sampleable }
+    }
+
+    /// A stream that comes from this one.
+    fn step(&self, stream: Result<Stream>) -> PyResult<RawStream> {
+        Ok(RawStream { stream: stream.into_python()?, is_sampleable: self.is_sampleable })
+    }
+}
+
+/// A sink with the stream that goes into it.
+#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
+pub struct RawSink {
+    /// The sink as the plan has it.
+    pub node: SinkNode,
+}
+
+#[pymethods]
+impl RawSink {
+    fn name(&self) -> String {
+        self.node.sink().name()
+    }
+
+    /// Gives the same sink under a name, which is the identity of what it has written.
+    fn named(&self, name: &str) -> RawSink {
+        RawSink { node: self.node.clone().named(name) }
+    }
+}
+
+#[pymethods]
+impl RawStream {
+    // -- sources -----------------------------------------------------------------------------------------------------
+
+    /// Reads a table in memory.
+    #[staticmethod]
+    fn from_table(table: PyTable, name: String) -> PyResult<RawStream> {
+        let (batches, schema) = table.into_inner();
+        let source = MemorySource::new(schema, batches).into_python()?.with_name(name);
+        Ok(RawStream::of(source))
+    }
+
+    /// Reads a stream of Arrow batches once, as they come.
+    #[staticmethod]
+    fn from_reader(reader: PyRecordBatchReader, name: String) -> PyResult<RawStream> {
+        let source = ReaderSource::new(name, reader.into_reader()?);
+        Ok(RawStream::of(source))
+    }
+
+    /// Reads a source that is written in Python.
+    #[staticmethod]
+    fn from_python(
+        adapter: Py<PyAny>,
+        name: String,
+        schema: PyRef<'_, RawSchema>,
+        is_bounded: bool,
+        is_replayable: bool,
+    ) -> RawStream {
+        let properties = SourceProperties { is_bounded, is_replayable, discovers_splits: false, may_block: true };
+        let schema = Arc::clone(&schema.schema);
+        RawStream::of(PythonSource { name, adapter, schema, properties })
+    }
+
+    /// Makes records of the numbers 0, 1, 2, …
+    #[staticmethod]
+    #[pyo3(signature = (rows, rate, columns))]
+    fn generate(rows: Option<u64>, rate: Option<f64>, columns: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
+        let source = GenerateSource::new(rows, rate).into_python()?;
+        let stream = Stream::generate(Arc::new(source), expressions(&columns)).into_python()?;
+        Ok(RawStream { stream, is_sampleable: true })
+    }
+
+    // -- what it is --------------------------------------------------------------------------------------------------
+
+    fn schema(&self) -> RawSchema {
+        RawSchema { schema: self.stream.schema() }
+    }
+
+    /// Tells whether it can be read once more, to see its first records.
+    fn is_sampleable(&self) -> bool {
+        self.is_sampleable
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.stream.is_bounded()
+    }
+
+    /// Gives the key of an updating stream; None if every row stands for itself.
+    fn updating_key(&self) -> Option<Vec<String>> {
+        self.stream.is_updating().map(<[String]>::to_vec)
+    }
+
+    /// Gives the column with the event time; None if there is none, or it has been dropped.
+    fn event_time_column(&self) -> Option<String> {
+        self.stream.event_time_column()
+    }
+
+    fn has_event_time(&self) -> bool {
+        self.stream.has_event_time()
+    }
+
+    // -- steps -------------------------------------------------------------------------------------------------------
+
+    fn select(&self, exprs: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
+        self.step(self.stream.select(expressions(&exprs)))
+    }
+
+    fn with_columns(&self, exprs: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
+        self.step(self.stream.with_columns(expressions(&exprs)))
+    }
+
+    fn drop(&self, names: Vec<String>) -> PyResult<RawStream> {
+        self.step(self.stream.drop(&names))
+    }
+
+    fn rename(&self, names: Vec<(String, String)>) -> PyResult<RawStream> {
+        self.step(self.stream.rename(&names))
+    }
+
+    fn cast(&self, types: Vec<(String, PyRef<'_, PyDataType>)>) -> PyResult<RawStream> {
+        let types: Vec<(String, DataType)> =
+            types.into_iter().map(|(name, kind)| (name, kind.data_type().clone())).collect();
+        self.step(self.stream.cast(&types))
+    }
+
+    fn filter(&self, predicate: PyRef<'_, RawExpr>) -> PyResult<RawStream> {
+        self.step(self.stream.filter(predicate.expr.clone()))
+    }
+
+    fn branch(&self, predicate: PyRef<'_, RawExpr>) -> PyResult<(RawStream, RawStream)> {
+        let (yes, no) = self.stream.branch(predicate.expr.clone()).into_python()?;
+        Ok((self.step(Ok(yes))?, self.step(Ok(no))?))
+    }
+
+    fn explode(&self, column: &str, keep_empty: bool) -> PyResult<RawStream> {
+        self.step(self.stream.explode(column, keep_empty))
+    }
+
+    fn unnest(&self, column: &str) -> PyResult<RawStream> {
+        self.step(self.stream.unnest(column))
+    }
+
+    fn limit(&self, rows: u64) -> PyResult<RawStream> {
+        self.step(self.stream.limit(rows))
+    }
+
+    fn union(&self, others: Vec<PyRef<'_, RawStream>>) -> PyResult<RawStream> {
+        let streams: Vec<Stream> = others.iter().map(|other| other.stream.clone()).collect();
+        let mut union = self.step(self.stream.union(&streams))?;
+        union.is_sampleable &= others.iter().all(|other| other.is_sampleable);
+        Ok(union)
+    }
+
+    fn rebalance(&self) -> PyResult<RawStream> {
+        self.step(self.stream.rebalance())
+    }
+
+    fn name(&self, name: &str) -> PyResult<RawStream> {
+        self.step(self.stream.name(name))
+    }
+
+    #[pyo3(signature = (column, out_of_orderness_us, idleness_us))]
+    fn event_time(&self, column: &str, out_of_orderness_us: i64, idleness_us: Option<i64>) -> PyResult<RawStream> {
+        self.step(self.stream.event_time(column, WatermarkStrategy { out_of_orderness_us, idleness_us }))
+    }
+
+    /// Calls a function once a record; `used` says which columns it is given.
+    #[pyo3(signature = (kind, name, adapter, schema, used))]
+    fn apply(
+        &self,
+        kind: &str,
+        name: String,
+        adapter: Py<PyAny>,
+        schema: PyRef<'_, RawSchema>,
+        used: Option<Vec<bool>>,
+    ) -> PyResult<RawStream> {
+        let kind = match kind {
+            "map" => UserStepKind::Map,
+            "flat_map" => UserStepKind::FlatMap,
+            "filter" => UserStepKind::Filter,
+            "inspect" => UserStepKind::Inspect,
+            _ => return Err(PlanError::new_err(format!("no step {kind:?}"))),
+        };
+        let schema = Arc::clone(&schema.schema);
+        let function = RecordFunction::new(name, adapter, kind, Arc::clone(&schema), used);
+        self.step(self.stream.apply(kind, Arc::new(function), schema))
+    }
+
+    /// Calls a function once a frame.
+    fn map_batches(&self, name: String, adapter: Py<PyAny>, schema: PyRef<'_, RawSchema>) -> PyResult<RawStream> {
+        let schema = Arc::clone(&schema.schema);
+        let function = ArrowFunction::new(name, adapter, Arc::clone(&schema));
+        self.step(self.stream.apply(UserStepKind::MapBatches, Arc::new(function), schema))
+    }
+
+    fn key_by(&self, exprs: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawKeyedStream> {
+        let stream = self.stream.key_by(expressions(&exprs)).into_python()?;
+        Ok(RawKeyedStream { stream, is_sampleable: self.is_sampleable })
+    }
+
+    fn late(&self) -> PyResult<RawStream> {
+        self.step(self.stream.late())
+    }
+
+    fn errors(&self) -> PyResult<RawStream> {
+        self.step(self.stream.errors())
+    }
+
+    // -- sinks -------------------------------------------------------------------------------------------------------
+
+    /// Writes to a sink that is written in Python.
+    #[pyo3(signature = (adapter, name, kind, takes_lists, takes_updates, parallelism_max))]
+    fn write_python(
+        &self,
+        adapter: Py<PyAny>,
+        name: String,
+        kind: &str,
+        takes_lists: bool,
+        takes_updates: bool,
+        parallelism_max: Option<usize>,
+    ) -> PyResult<RawSink> {
+        let kind = sink_kind(kind).ok_or_else(|| {
+            PlanError::new_err(format!(
+                "{name} says its kind is {kind:?}; a sink is \"idempotent\", \"transactional\" or \"write-ahead\""
+            ))
+        })?;
+        let sink = PythonSink { name, adapter, kind, takes_lists, takes_updates, parallelism_max };
+        Ok(RawSink { node: self.stream.sink(Arc::new(sink)).into_python()? })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.stream)
+    }
+}
+
+/// A stream with a key.
+#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
+pub struct RawKeyedStream {
+    stream: KeyedStream,
+    is_sampleable: bool,
+}
+
+impl RawKeyedStream {
+    fn step(&self, stream: Result<Stream>) -> PyResult<RawStream> {
+        Ok(RawStream { stream: stream.into_python()?, is_sampleable: self.is_sampleable })
+    }
+}
+
+/// `default`, `end`, `checkpoint`, `each`, or an interval in microseconds.
+fn emit(name: &str, interval_us: Option<i64>) -> PyResult<Emit> {
+    Ok(match (name, interval_us) {
+        ("default", _) => Emit::Default,
+        ("end", _) => Emit::End,
+        ("checkpoint", _) => Emit::Checkpoint,
+        ("each", _) => Emit::Each,
+        ("every", Some(interval)) => Emit::Every(interval),
+        _ => return Err(PlanError::new_err(format!("no emit {name:?}"))),
+    })
+}
+
+#[pymethods]
+impl RawKeyedStream {
+    fn keys(&self) -> Vec<String> {
+        self.stream.keys().to_vec()
+    }
+
+    fn stream(&self) -> RawStream {
+        RawStream { stream: self.stream.stream().clone(), is_sampleable: self.is_sampleable }
+    }
+
+    #[pyo3(signature = (aggregates, emit_name, interval_us))]
+    fn agg(
+        &self,
+        aggregates: Vec<PyRef<'_, RawExpr>>,
+        emit_name: &str,
+        interval_us: Option<i64>,
+    ) -> PyResult<RawStream> {
+        self.step(self.stream.agg(expressions(&aggregates), emit(emit_name, interval_us)?))
+    }
+
+    #[pyo3(signature = (name, adapter, emit_name, interval_us))]
+    fn reduce(
+        &self,
+        name: String,
+        adapter: Py<PyAny>,
+        emit_name: &str,
+        interval_us: Option<i64>,
+    ) -> PyResult<RawStream> {
+        let function = Arc::new(FoldFunction::new(name, adapter));
+        self.step(self.stream.reduce(function, emit(emit_name, interval_us)?))
+    }
+
+    fn tumbling(&self, size_us: i64, offset_us: i64, allowed_lateness_us: i64) -> PyResult<RawWindowedStream> {
+        let window = Window::Tumbling { size_us, offset_us };
+        let stream = self.stream.window(window, allowed_lateness_us).into_python()?;
+        Ok(RawWindowedStream { stream, is_sampleable: self.is_sampleable })
+    }
+}
+
+/// A stream with a key, cut into windows.
+#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
+pub struct RawWindowedStream {
+    stream: WindowedStream,
+    is_sampleable: bool,
+}
+
+#[pymethods]
+impl RawWindowedStream {
+    fn agg(&self, aggregates: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
+        let stream = self.stream.agg(expressions(&aggregates)).into_python()?;
+        Ok(RawStream { stream, is_sampleable: self.is_sampleable })
+    }
+}
+
+/// A stream over a table that Python made of records.
+#[pyfunction]
+pub fn stream_of_table(table: PyRef<'_, RawTable>, name: String) -> PyResult<RawStream> {
+    let (schema, batches) = table.parts();
+    let source = MemorySource::new(schema, batches).into_python()?.with_name(name);
+    Ok(RawStream::of(source))
+}

@@ -1,0 +1,281 @@
+//! Types and schemas as Python sees them: thin faces of Arrow fields.
+//!
+//! A type is kept as a field without a name, because `object` is not an Arrow type but a binary column with a mark in
+//! its metadata.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyCapsule, PyType};
+use pyo3_arrow::ffi::to_schema_pycapsule;
+use pyo3_arrow::{PyArray, PyField, PySchema};
+
+use crate::error::SchemaError;
+
+const OBJECT_KEY: &str = "millstream.type";
+const OBJECT_VALUE: &str = "object";
+
+/// Whether the values of a column are pickled Python objects.
+pub fn is_object(field: &Field) -> bool {
+    field.metadata().get(OBJECT_KEY).is_some_and(|kind| kind == OBJECT_VALUE)
+}
+
+/// The type of a column.
+#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream", name = "DataType")]
+#[derive(Clone, Debug)]
+pub struct PyDataType {
+    field: FieldRef,
+}
+
+impl PyDataType {
+    /// The type as a field without a name.
+    pub fn new(data_type: DataType) -> PyDataType {
+        PyDataType { field: Arc::new(Field::new("", data_type, true)) }
+    }
+
+    fn of_field(field: &Field) -> PyDataType {
+        let metadata: HashMap<String, String> =
+            field.metadata().iter().filter(|(key, _)| key.as_str() == OBJECT_KEY).map(|(k, v)| (k.clone(), v.clone())).collect();
+        PyDataType { field: Arc::new(Field::new("", plain(field.data_type()), true).with_metadata(metadata)) }
+    }
+
+    /// The Arrow type.
+    pub fn data_type(&self) -> &DataType {
+        self.field.data_type()
+    }
+
+    /// A nullable column of this type.
+    pub fn named(&self, name: &str) -> Field {
+        self.field.as_ref().clone().with_name(name)
+    }
+}
+
+/// The type with nested fields nullable, as every column of a stream is.
+fn plain(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::List(item) => DataType::List(nullable(item, "item")),
+        DataType::LargeList(item) => DataType::LargeList(nullable(item, "item")),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(nullable(item, "item"), *size),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(|field| nullable(field, field.name())).collect()),
+        other => other.clone(),
+    }
+}
+
+fn nullable(field: &FieldRef, name: &str) -> FieldRef {
+    let data_type = plain(field.data_type());
+    Arc::new(field.as_ref().clone().with_name(name).with_data_type(data_type).with_nullable(true))
+}
+
+#[pymethods]
+impl PyDataType {
+    /// Gives the type with this name.
+    #[staticmethod]
+    fn parse(name: &str) -> PyResult<PyDataType> {
+        if name == OBJECT_VALUE {
+            let metadata = HashMap::from([(OBJECT_KEY.to_owned(), OBJECT_VALUE.to_owned())]);
+            let field = Field::new("", DataType::Binary, true).with_metadata(metadata);
+            return Ok(PyDataType { field: Arc::new(field) });
+        }
+        let data_type = match name {
+            "null" => DataType::Null,
+            "bool" | "boolean" => DataType::Boolean,
+            "int8" => DataType::Int8,
+            "int16" => DataType::Int16,
+            "int32" => DataType::Int32,
+            "int64" | "int" => DataType::Int64,
+            "uint8" => DataType::UInt8,
+            "uint16" => DataType::UInt16,
+            "uint32" => DataType::UInt32,
+            "uint64" => DataType::UInt64,
+            "float16" => DataType::Float16,
+            "float32" => DataType::Float32,
+            "float64" | "float" => DataType::Float64,
+            "utf8" | "str" | "string" => DataType::Utf8,
+            "large_utf8" => DataType::LargeUtf8,
+            "binary" | "bytes" => DataType::Binary,
+            "date" | "date32" => DataType::Date32,
+            "timestamp" | "timestamp[us]" => DataType::Timestamp(TimeUnit::Microsecond, None),
+            "timestamp[ms]" => DataType::Timestamp(TimeUnit::Millisecond, None),
+            "timestamp[s]" => DataType::Timestamp(TimeUnit::Second, None),
+            "timestamp[ns]" => DataType::Timestamp(TimeUnit::Nanosecond, None),
+            "duration" | "duration[us]" => DataType::Duration(TimeUnit::Microsecond),
+            "duration[ms]" => DataType::Duration(TimeUnit::Millisecond),
+            "duration[s]" => DataType::Duration(TimeUnit::Second),
+            "duration[ns]" => DataType::Duration(TimeUnit::Nanosecond),
+            "time64[us]" | "time" => DataType::Time64(TimeUnit::Microsecond),
+            "dictionary" => DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "{name:?} is no type; types by name are bool, int8 to int64, uint8 to uint64, float32, float64, str, \
+                     binary, date, timestamp[us], duration[us], time and object"
+                )));
+            }
+        };
+        Ok(PyDataType::new(data_type))
+    }
+
+    /// Gives the type of a point in time.
+    #[staticmethod]
+    #[pyo3(signature = (unit, tz=None))]
+    fn timestamp(unit: &str, tz: Option<&str>) -> PyResult<PyDataType> {
+        Ok(PyDataType::new(DataType::Timestamp(time_unit(unit)?, tz.map(Arc::from))))
+    }
+
+    /// Gives the type of a length of time.
+    #[staticmethod]
+    fn duration(unit: &str) -> PyResult<PyDataType> {
+        Ok(PyDataType::new(DataType::Duration(time_unit(unit)?)))
+    }
+
+    /// Gives the type of a decimal number.
+    #[staticmethod]
+    fn decimal(precision: u8, scale: i8) -> PyResult<PyDataType> {
+        if !(1..=38).contains(&precision) || scale < 0 || scale as u8 > precision {
+            return Err(SchemaError::new_err(format!(
+                "a decimal has 1 to 38 digits and no more of them behind the point than that, not ({precision}, {scale})"
+            )));
+        }
+        Ok(PyDataType::new(DataType::Decimal128(precision, scale)))
+    }
+
+    /// Gives the type of a list.
+    #[staticmethod]
+    fn list(item: PyRef<'_, PyDataType>) -> PyDataType {
+        PyDataType::new(DataType::List(Arc::new(item.named("item"))))
+    }
+
+    /// Gives the type of a struct.
+    #[staticmethod]
+    fn r#struct(fields: Vec<(String, PyRef<'_, PyDataType>)>) -> PyDataType {
+        PyDataType::new(DataType::Struct(fields.iter().map(|(name, kind)| Arc::new(kind.named(name))).collect()))
+    }
+
+    /// Takes a type from anything with `__arrow_c_schema__`.
+    #[staticmethod]
+    fn from_arrow(kind: PyField) -> PyDataType {
+        PyDataType::of_field(&kind.into_inner())
+    }
+
+    /// Takes the type of anything with `__arrow_c_array__` or `__arrow_c_stream__`.
+    #[staticmethod]
+    fn from_arrow_array(array: &Bound<'_, PyAny>) -> PyResult<PyDataType> {
+        if let Ok(array) = array.extract::<PyArray>() {
+            return Ok(PyDataType::of_field(array.field()));
+        }
+        let chunked: pyo3_arrow::PyChunkedArray = array.extract()?;
+        Ok(PyDataType::of_field(chunked.field()))
+    }
+
+    /// Gives the type of the elements of a list; None for other types.
+    fn item(&self) -> Option<PyDataType> {
+        match self.field.data_type() {
+            DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+                Some(PyDataType::of_field(item))
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives the fields of a struct; None for other types.
+    fn fields(&self) -> Option<Vec<(String, PyDataType)>> {
+        match self.field.data_type() {
+            DataType::Struct(fields) => {
+                Some(fields.iter().map(|field| (field.name().clone(), PyDataType::of_field(field))).collect())
+            }
+            _ => None,
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        type_name(&self.field)
+    }
+
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
+        if let Ok(other) = other.cast::<PyDataType>() {
+            return Ok(same(&self.field, &other.get().field));
+        }
+        // Python and Arrow types may stand for themselves: `schema["x"] == int`.
+        let converted = py.import("millstream.types")?.getattr("data_type")?.call1((other,));
+        let Ok(converted) = converted else { return Ok(false) };
+        Ok(converted.cast::<PyDataType>().is_ok_and(|other| same(&self.field, &other.get().field)))
+    }
+
+    fn __hash__(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.field.data_type().hash(&mut hasher);
+        is_object(&self.field).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
+        Ok(to_schema_pycapsule(py, self.field.as_ref())?)
+    }
+}
+
+fn same(a: &Field, b: &Field) -> bool {
+    a.data_type() == b.data_type() && is_object(a) == is_object(b)
+}
+
+fn time_unit(unit: &str) -> PyResult<TimeUnit> {
+    match unit {
+        "s" => Ok(TimeUnit::Second),
+        "ms" => Ok(TimeUnit::Millisecond),
+        "us" => Ok(TimeUnit::Microsecond),
+        "ns" => Ok(TimeUnit::Nanosecond),
+        _ => Err(SchemaError::new_err(format!("{unit:?} is no unit of time; use \"s\", \"ms\", \"us\" or \"ns\""))),
+    }
+}
+
+/// The name of a column's type as users see it.
+pub fn type_name(field: &Field) -> String {
+    if is_object(field) { OBJECT_VALUE.to_owned() } else { mill_plan::type_name(field.data_type()) }
+}
+
+/// The columns of a stream.
+#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
+#[derive(Clone, Debug)]
+pub struct RawSchema {
+    /// The Arrow schema.
+    pub schema: SchemaRef,
+}
+
+#[pymethods]
+impl RawSchema {
+    #[new]
+    fn new(columns: Vec<(String, PyRef<'_, PyDataType>)>) -> RawSchema {
+        let fields: Vec<Field> = columns.iter().map(|(name, kind)| kind.named(name)).collect();
+        RawSchema { schema: Arc::new(Schema::new(fields)) }
+    }
+
+    /// Takes a schema from anything with `__arrow_c_schema__`; a type that is not a struct becomes one column.
+    #[classmethod]
+    fn from_arrow(_class: &Bound<'_, PyType>, schema: &Bound<'_, PyAny>, scalar: &str) -> PyResult<RawSchema> {
+        let fields: Vec<Field> = match schema.extract::<PySchema>() {
+            Ok(schema) => {
+                let schema = schema.into_inner();
+                schema.fields().iter().map(|field| PyDataType::of_field(field).named(field.name())).collect()
+            }
+            Err(_) => vec![PyDataType::from_arrow(schema.extract::<PyField>()?).named(scalar)],
+        };
+        if fields.is_empty() {
+            return Err(SchemaError::new_err("the schema has no columns; name at least one"));
+        }
+        Ok(RawSchema { schema: Arc::new(Schema::new(fields)) })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.schema.fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    fn types(&self) -> Vec<PyDataType> {
+        self.schema.fields().iter().map(|field| PyDataType::of_field(field)).collect()
+    }
+
+    fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
+        Ok(to_schema_pycapsule(py, self.schema.as_ref())?)
+    }
+}
