@@ -1,1 +1,53 @@
-//! Part of Millstream: see docs/ARCHITECTURE.md.
+//! Running a job: workers, tasks, channels, barriers, watermarks, checkpoints.
+//!
+//! ```text
+//!   JobGraph ──start──► tasks on workers ◄── requests ── coordinator ── manifests ──► store
+//!                          │  envelopes in SPSC queues       ▲    │
+//!                          └── snapshots, failures ──────────┘    └── commits ──► sinks
+//! ```
+//!
+//! The runtime knows operators, sources and sinks by their contract alone (`mill-protocol`). Invariants it keeps:
+//!
+//! - a task never blocks: it is polled by its worker, and everything that is under way can be left as it lies;
+//! - queues are bounded, and a full one holds up everything in front of it, up to the source (I10);
+//! - the merged watermark of a task never goes back (I8);
+//! - exactly once: nothing behind a barrier is seen by a task before its snapshot, and no sink commits before the
+//!   manifest is published (I1, I3);
+//! - the first failure ends the job, with the name of the step, and everything else is cancelled.
+
+mod build;
+mod chain;
+mod channel;
+mod checkpoint;
+mod coordinator;
+mod edge_writer;
+mod envelope;
+mod graph;
+mod input;
+mod job;
+mod job_result;
+mod merge;
+mod metrics;
+mod options;
+mod panics;
+mod positions;
+mod reader;
+mod recovery;
+mod rejects;
+mod schedule;
+mod shared;
+mod sinks;
+mod source_task;
+mod stage;
+mod storage;
+mod task;
+mod wire;
+mod worker;
+mod writers;
+
+pub use graph::{ChainDef, EdgeDef, EdgeKind, JobGraph, OperatorFactory, SourceDef, StageBody, StageDef, Target};
+pub use job::{JobHandle, start};
+pub use job_result::{Report, Status};
+pub use metrics::{CheckpointMetrics, EdgeMetrics, Metrics, ProgressInfo, StepMetrics};
+pub use options::{Mode, OnError, RunOptions};
+pub use rejects::errors_schema;

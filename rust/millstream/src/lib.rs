@@ -1,1 +1,48 @@
-//! Part of Millstream: see docs/ARCHITECTURE.md.
+//! The engine: takes declared streams, runs them, and keeps their promise across failures.
+//!
+//! ```text
+//!   Stream … SinkNode ──lower──► PhysicalPlan ──graph──► JobGraph ──► runtime
+//!                                                           │
+//!        Job ── supervisor thread: open store ► recover ► run ► on failure: wait, and again
+//! ```
+//!
+//! This crate puts the layers together and owns what is true of a job as a whole: its options, its restarts, its
+//! report. It is usable from Rust alone.
+//!
+//! # Examples
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use millstream::connectors::{CollectSink, GenerateSource, Received};
+//! use millstream::plan::{Expr, Stream};
+//! use millstream::{Options, start};
+//!
+//! # fn main() -> millstream::Result<()> {
+//! let numbers = Stream::source(Arc::new(GenerateSource::new(Some(1000), None)?)).limit(10)?;
+//! let (sink, rows) = CollectSink::new(None, 16);
+//! let job = start(&[numbers.sink(Arc::new(sink))?], Options::default())?;
+//! job.wait(None).expect("no time limit was given")?;
+//! let mut count = 0;
+//! while let Received::Batch(batch) = rows.receive(Duration::ZERO) {
+//!     count += batch.data.num_rows();
+//! }
+//! assert_eq!(count, 10);
+//! # Ok(())
+//! # }
+//! ```
+
+mod graph;
+mod job;
+mod look;
+mod options;
+mod recovery;
+mod supervisor;
+
+pub use job::{Job, JobState, Status, start};
+pub use look::{checkpoints, verify};
+pub use mill_connectors as connectors;
+pub use mill_plan as plan;
+pub use mill_protocol::{Error, ErrorKind, Result};
+pub use mill_runtime::{Metrics, Report, StepMetrics};
+pub use mill_snapshot::{CheckpointInfo, VerifyReport};
+pub use options::{CheckpointOptions, Options, Restart};

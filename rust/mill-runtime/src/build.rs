@@ -1,0 +1,261 @@
+//! From the graph to tasks: operators are made, stages wired, queues laid.
+//!
+//! Task i of a chain goes to worker `(offset + i) % workers`. The offset is 0 for a chain that fills all workers, so that
+//! what is forwarded stays on its core; narrower chains are dealt out one after another, so that not all of them end up
+//! on the first worker. A chain behind a forward edge stands where its producer stands.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use mill_frame::hash::groups_of_task;
+use mill_protocol::{Clock, Result, TaskContext};
+use mill_snapshot::TaskId;
+
+use crate::chain::{Chain, ChainContext, Route, Routes};
+use crate::channel::{Receiver, Sender, WorkerRef, channel};
+use crate::edge_writer::EdgeWriter;
+use crate::graph::{ChainDef, EdgeKind, JobGraph, StageBody, StageDef, Target};
+use crate::input::Input;
+use crate::merge::Merge;
+use crate::metrics::{Level, Registry, StageCounters};
+use crate::options::{Mode, OnError};
+use crate::recovery::Recovery;
+use crate::shared::Shared;
+use crate::source_task::{SourceContext, SourceTask};
+use crate::stage::{Body, Stage};
+use crate::task::{SourceInput, Task, TaskInput};
+
+/// What the tasks of a job are built with.
+pub(crate) struct Plan<'a> {
+    pub(crate) graph: &'a JobGraph,
+    pub(crate) mode: Mode,
+    pub(crate) on_error: OnError,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) frame_rows: usize,
+    pub(crate) queue_capacity: usize,
+    /// Whether snapshots are stored.
+    pub(crate) is_persistent: bool,
+    /// Whether everything runs on the caller's thread.
+    pub(crate) is_by_hand: bool,
+    pub(crate) workers: Vec<WorkerRef>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) recovery: &'a Recovery,
+}
+
+/// The tasks of a job, each with its worker.
+pub(crate) struct Built {
+    pub(crate) tasks: Vec<(usize, Task)>,
+    pub(crate) ids: Vec<TaskId>,
+    pub(crate) registry: Registry,
+}
+
+impl Plan<'_> {
+    /// Makes all tasks.
+    ///
+    /// # Errors
+    /// When an operator, a sink or a source cannot be opened or restored.
+    pub(crate) fn build(&self) -> Result<Built> {
+        let offsets = self.offsets();
+        let worker_of = |chain: usize, index: usize| (offsets[chain] + index) % self.workers.len();
+        let mut senders: HashMap<(usize, usize), Vec<Sender>> = HashMap::new();
+        let mut receivers: HashMap<(usize, usize), Vec<Receiver>> = HashMap::new();
+        for (edge_index, edge) in self.graph.edges.iter().enumerate() {
+            let consumers = self.graph.chains[edge.to].parallelism;
+            for from in 0..self.graph.chains[edge.from].parallelism {
+                let to = match edge.kind {
+                    EdgeKind::Forward => from..from + 1,
+                    EdgeKind::Gather => 0..1,
+                    EdgeKind::Hash(_) | EdgeKind::Rebalance => 0..consumers,
+                };
+                for to in to {
+                    let producer = &self.workers[worker_of(edge.from, from)];
+                    let consumer = &self.workers[worker_of(edge.to, to)];
+                    let (send, receive) = channel(self.queue_capacity, producer, consumer);
+                    senders.entry((edge_index, from)).or_default().push(send);
+                    receivers.entry((edge.to, to)).or_default().push(receive);
+                }
+            }
+        }
+        let mut built = Built { tasks: Vec::new(), ids: Vec::new(), registry: Registry::default() };
+        for edge in &self.graph.edges {
+            let name = |chain: usize| self.graph.chains[chain].name.clone();
+            built.registry.edges.push((name(edge.from), name(edge.to), self.queue_capacity, Vec::new()));
+        }
+        let mut sinks = 0;
+        for (chain_index, chain) in self.graph.chains.iter().enumerate() {
+            self.register(chain, &mut built.registry);
+            for index in 0..chain.parallelism {
+                let worker = worker_of(chain_index, index);
+                let inputs = receivers.remove(&(chain_index, index)).unwrap_or_default();
+                let task = self.task(chain_index, index, worker, inputs, &mut senders, sinks, &mut built)?;
+                let parallelism = chain.parallelism as u32;
+                built.ids.push(TaskId { chain: chain.name.clone(), index: index as u32, parallelism });
+                built.tasks.push((worker, task));
+            }
+            sinks += chain.stages.iter().filter(|stage| matches!(stage.body, StageBody::Sink { .. })).count();
+        }
+        let hints = self.graph.chains.iter().filter_map(|chain| chain.source.as_ref());
+        built.registry.rows_total = hints.map(|source| source.source.rows_hint()).sum();
+        Ok(built)
+    }
+
+    fn offsets(&self) -> Vec<usize> {
+        let mut next = 0;
+        let mut offsets = vec![0; self.graph.chains.len()];
+        for (index, chain) in self.graph.chains.iter().enumerate() {
+            let forward = self.graph.edges.iter().find(|edge| edge.to == index && edge.kind == EdgeKind::Forward);
+            if let Some(edge) = forward {
+                offsets[index] = offsets[edge.from];
+            } else if chain.parallelism % self.workers.len() != 0 {
+                offsets[index] = next;
+                next += chain.parallelism;
+            }
+        }
+        offsets
+    }
+
+    fn register(&self, chain: &ChainDef, registry: &mut Registry) {
+        if let Some(source) = &chain.source {
+            registry.sources.push(registry.steps.len());
+            registry.steps.push((source.uid.clone(), source.name.clone(), Vec::new()));
+        }
+        for stage in &chain.stages {
+            registry.steps.push((stage.uid.clone(), stage.name.clone(), Vec::new()));
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call; what differs between tasks is a list")]
+    fn task(
+        &self,
+        chain_index: usize,
+        index: usize,
+        worker: usize,
+        inputs: Vec<Receiver>,
+        senders: &mut HashMap<(usize, usize), Vec<Sender>>,
+        mut sinks: usize,
+        built: &mut Built,
+    ) -> Result<Task> {
+        let chain = &self.graph.chains[chain_index];
+        let registry = &mut built.registry;
+        let counters = |registry: &mut Registry, uid: &str| {
+            let counters = Arc::new(StageCounters::default());
+            let step = registry.steps.iter_mut().find(|step| step.0 == uid);
+            step.expect("every step was registered").2.push(Arc::clone(&counters));
+            counters
+        };
+        let mut wiring = Wiring::new(chain, &self.graph.edges.iter().map(|edge| edge.from).collect::<Vec<_>>(), chain_index);
+        let source_errors = chain.source.as_ref().map(|source| wiring.routes(&source.errors)).unwrap_or_default();
+        let entry = Routes { ports: vec![wiring.routes(&chain.entry)], errors: source_errors };
+        let mut routes = Vec::new();
+        for stage in &chain.stages {
+            let ports = stage.ports.iter().map(|targets| wiring.routes(targets)).collect();
+            routes.push(Routes { ports, errors: wiring.routes(&stage.errors) });
+        }
+        let mut stages = Vec::new();
+        for (stage_index, stage) in chain.stages.iter().enumerate() {
+            let body = self.body(stage, chain, index, &mut sinks).map_err(|error| error.in_step(&stage.name))?;
+            let uid: Arc<str> = stage.uid.as_str().into();
+            let counters = counters(registry, &stage.uid);
+            let mut stage_run = Stage::new(uid, stage.name.clone(), body, wiring.stage_inputs[stage_index], counters);
+            stage_run.set_persistent(self.is_persistent);
+            if self.recovery.is_ended(&stage.uid) {
+                stage_run.set_was_ended();
+            }
+            stages.push(stage_run);
+        }
+        let mut writers = Vec::new();
+        let mut fills = Vec::new();
+        for (writer, &edge_index) in wiring.edges.iter().enumerate() {
+            let edge = &self.graph.edges[edge_index];
+            let queues = senders.remove(&(edge_index, index)).expect("every edge was laid");
+            let edge_writer = EdgeWriter::new(edge.kind.clone(), queues, index, self.frame_rows);
+            writers.push((edge_writer, Merge::new(wiring.writer_inputs[writer])));
+            let level = Arc::new(Level::default());
+            registry.edges[edge_index].3.push(Arc::clone(&level));
+            fills.push(level);
+        }
+        let context = ChainContext { on_error: self.on_error, clock: Arc::clone(&self.clock) };
+        let input = match &chain.source {
+            None => TaskInput::Channels(Input::new(inputs, self.mode == Mode::ExactlyOnce)),
+            Some(source) => {
+                let may_block = source.source.properties().may_block && !self.is_by_hand;
+                let context = SourceContext {
+                    source: Arc::clone(&source.source),
+                    is_ordered: source.is_ordered,
+                    index,
+                    parallelism: chain.parallelism,
+                    rows_max: self.frame_rows,
+                    clock: Arc::clone(&self.clock),
+                    wake: may_block.then(|| self.workers[worker].clone()),
+                };
+                let positions = self.recovery.positions(&source.uid).map_err(|error| error.in_step(&source.name))?;
+                let task = SourceTask::new(context, positions).map_err(|error| error.in_step(&source.name))?;
+                TaskInput::Source(SourceInput {
+                    uid: source.uid.as_str().into(),
+                    name: source.name.clone(),
+                    task,
+                    counters: counters(registry, &source.uid),
+                    notes: self.recovery.notes(&source.uid),
+                })
+            }
+        };
+        let chain_run = Chain::new(stages, routes, writers, entry, context);
+        let name = format!("{}-{index}", chain.name);
+        let number = built.tasks.len();
+        Ok(Task::new(number, name, chain_run, input, Arc::clone(&self.shared), self.is_persistent, fills))
+    }
+
+    fn body(&self, stage: &StageDef, chain: &ChainDef, index: usize, sinks: &mut usize) -> Result<Body> {
+        let context = TaskContext {
+            step: stage.name.clone(),
+            index,
+            parallelism: chain.parallelism,
+            groups: groups_of_task(index, chain.parallelism),
+            is_persistent: self.is_persistent,
+        };
+        match &stage.body {
+            StageBody::Operator(make) => {
+                let mut operator = make(&context)?;
+                if let Some(restored) = self.recovery.restored(&stage.uid, context.groups.clone()) {
+                    operator.restore(&restored)?;
+                }
+                Ok(Body::Operator(operator))
+            }
+            StageBody::Sink { sink, schema } => {
+                let writer = sink.writer(schema, &context)?;
+                *sinks += 1;
+                Ok(Body::Sink(*sinks - 1, writer))
+            }
+        }
+    }
+}
+
+/// Numbers the inputs of stages and writers while routes are laid to them.
+struct Wiring {
+    stage_inputs: Vec<usize>,
+    writer_inputs: Vec<usize>,
+    /// The edges that leave this chain, in the order of their writers.
+    edges: Vec<usize>,
+}
+
+impl Wiring {
+    fn new(chain: &ChainDef, edge_from: &[usize], chain_index: usize) -> Wiring {
+        let edges: Vec<usize> = (0..edge_from.len()).filter(|&edge| edge_from[edge] == chain_index).collect();
+        Wiring { stage_inputs: vec![0; chain.stages.len()], writer_inputs: vec![0; edges.len()], edges }
+    }
+
+    fn routes(&mut self, targets: &[Target]) -> Vec<Route> {
+        let route = |target: &Target| match *target {
+            Target::Stage(stage) => {
+                self.stage_inputs[stage] += 1;
+                Route::Stage { stage, input: self.stage_inputs[stage] - 1 }
+            }
+            Target::Edge(edge) => {
+                let writer = self.edges.iter().position(|&own| own == edge).expect("the graph was checked");
+                self.writer_inputs[writer] += 1;
+                Route::Writer { writer, input: self.writer_inputs[writer] - 1 }
+            }
+        };
+        targets.iter().map(route).collect()
+    }
+}

@@ -1,0 +1,367 @@
+//! A chain at work: stages on one thread, and the edge writers behind them.
+//!
+//! ```text
+//!   entry ─► stage 0 ─► stage 1 ─┬► stage 2 (sink)
+//!            inbox      inbox    └► edge writer ─► queues
+//! ```
+//!
+//! A step picks the deepest stage that has work, so that what one event makes has left the chain before the next event
+//! makes more: the inboxes stay short however much a stage multiplies its input. An event enters only when the chain
+//! is *drained*. Hence nothing behind a barrier is in the chain while the barrier is, and stages that come together
+//! again inside a chain need no alignment of their own. When an edge writer has something unsent the chain is blocked:
+//! it does nothing until the queue has room, and so the queue in front of it fills up as well.
+
+use std::sync::Arc;
+
+use mill_protocol::{Batch, Clock, Emission, Epoch, Outbox, Rejected, Result};
+
+use crate::edge_writer::EdgeWriter;
+use crate::envelope::Event;
+use crate::merge::Merge;
+use crate::options::OnError;
+use crate::rejects;
+use crate::stage::{Part, Stage};
+
+/// Where an event goes within a task: an input of a stage or of an edge writer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Route {
+    /// Input `input` of stage `stage`.
+    Stage {
+        /// Which stage.
+        stage: usize,
+        /// Which of its inputs.
+        input: usize,
+    },
+    /// Input `input` of writer `writer`.
+    Writer {
+        /// Which edge writer of this task.
+        writer: usize,
+        /// Which of its inputs.
+        input: usize,
+    },
+}
+
+/// Where the output of a stage goes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Routes {
+    /// For each port.
+    pub(crate) ports: Vec<Vec<Route>>,
+    /// For records that could not be processed.
+    pub(crate) errors: Vec<Route>,
+}
+
+impl Routes {
+    fn all(&self) -> impl Iterator<Item = Route> + '_ {
+        self.ports.iter().flatten().chain(&self.errors).copied()
+    }
+}
+
+/// What the steps of a chain have in common.
+#[derive(Clone)]
+pub(crate) struct ChainContext {
+    /// What happens to records that cannot be processed.
+    pub(crate) on_error: OnError,
+    /// Tells the processing time.
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// What a step of a chain did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChainStep {
+    /// Something; there may be more.
+    Worked,
+    /// Nothing: a queue behind it is full.
+    Blocked,
+    /// Nothing: a sink waits for whoever takes its records.
+    Waiting,
+    /// Nothing: all events have left the chain.
+    Drained,
+}
+
+/// Stages on one thread.
+pub(crate) struct Chain {
+    pub(crate) stages: Vec<Stage>,
+    /// For each stage where its output goes.
+    pub(crate) routes: Vec<Routes>,
+    pub(crate) writers: Vec<(EdgeWriter, Merge)>,
+    /// Where the input goes.
+    pub(crate) entry: Routes,
+    pub(crate) context: ChainContext,
+    outbox: Outbox,
+    /// What the stages have given to the barrier that is in the chain.
+    parts: Vec<Part>,
+    /// Whether the next snapshot must give everything.
+    is_full: bool,
+    /// The stage that is being called, for the message when it panics.
+    calling: Option<usize>,
+    /// Whether the end has entered.
+    has_end: bool,
+}
+
+impl Chain {
+    /// A chain before its first event.
+    pub(crate) fn new(
+        stages: Vec<Stage>,
+        routes: Vec<Routes>,
+        writers: Vec<(EdgeWriter, Merge)>,
+        entry: Routes,
+        context: ChainContext,
+    ) -> Chain {
+        let mut chain = Chain {
+            stages,
+            routes,
+            writers,
+            entry,
+            context,
+            outbox: Outbox::default(),
+            parts: Vec::new(),
+            is_full: false,
+            calling: None,
+            has_end: false,
+        };
+        // A step may need nothing from the start: a limit that had been reached before the checkpoint.
+        for stage in chain.stages.iter_mut().filter(|stage| stage.is_finished()) {
+            stage.end_early();
+        }
+        chain
+    }
+
+    /// Takes an event from the input of the task. The chain must be drained.
+    pub(crate) fn enter(&mut self, event: Event, is_full: bool) -> Result<()> {
+        match event {
+            Event::Splits(open) => {
+                for stage in &mut self.stages {
+                    stage.accept(Event::Splits(Arc::clone(&open)));
+                }
+                return Ok(());
+            }
+            Event::Barrier(_) => self.is_full = is_full,
+            Event::End => self.has_end = true,
+            Event::Batch(_) | Event::Watermark(_) | Event::Idle => {}
+        }
+        for index in 0..self.entry.ports.len() {
+            self.deliver_all(None, index, event.clone_for_targets())?;
+        }
+        match event {
+            Event::Batch(_) => Ok(()),
+            event => self.deliver_errors(None, event),
+        }
+    }
+
+    /// Routes records that the source could not read.
+    pub(crate) fn enter_rejected(&mut self, step: &str, rejected: Vec<Rejected>) -> Result<()> {
+        let batch = rejects::batch(step, &rejected)?;
+        self.deliver_errors(None, Event::Batch(batch))
+    }
+
+    /// Does a piece of work.
+    pub(crate) fn step(&mut self) -> Result<ChainStep> {
+        let mut is_sent = true;
+        for (writer, _) in &mut self.writers {
+            is_sent &= writer.try_flush();
+        }
+        if !is_sent {
+            return Ok(ChainStep::Blocked);
+        }
+        let Some(index) = self.stages.iter().rposition(Stage::has_work) else {
+            return if self.fire_timers()? { Ok(ChainStep::Worked) } else { Ok(ChainStep::Drained) };
+        };
+        self.calling = Some(index);
+        let stage = &mut self.stages[index];
+        if stage.is_waiting() {
+            return Ok(ChainStep::Waiting);
+        }
+        let result = stage.advance(&mut self.outbox, &mut self.parts, self.is_full);
+        let forward = result.map_err(|error| error.in_step(&stage.name))?;
+        self.pass_on(index)?;
+        for event in forward.into_iter().flatten() {
+            let is_end = matches!(event, Event::End);
+            self.forward(index, event)?;
+            if is_end {
+                self.end_unneeded();
+            }
+        }
+        self.calling = None;
+        Ok(ChainStep::Worked)
+    }
+
+    /// Sends what the writers have gathered.
+    pub(crate) fn quiet(&mut self) -> Result<()> {
+        self.writers.iter_mut().try_for_each(|(writer, _)| writer.quiet())
+    }
+
+    /// When the earliest operator wants to be called.
+    pub(crate) fn next_time(&self) -> Option<i64> {
+        self.stages.iter().filter_map(Stage::next_time).min()
+    }
+
+    /// Whether nothing is needed from the input any more.
+    pub(crate) fn is_finished(&mut self) -> bool {
+        if self.has_end {
+            return true;
+        }
+        self.end_unneeded();
+        let mut entry = self.entry.ports.iter().flatten().peekable();
+        entry.peek().is_some() && entry.all(|&route| !self.is_needed(route))
+    }
+
+    /// Gives what all stages have to say to this epoch; those that had ended before it are asked now.
+    pub(crate) fn complete_snapshot(&mut self, epoch: Epoch, is_full: bool) -> Result<Vec<Part>> {
+        for stage in &mut self.stages {
+            stage.snapshot(epoch, &mut self.parts, is_full).map_err(|error| error.in_step(&stage.name))?;
+        }
+        Ok(std::mem::take(&mut self.parts))
+    }
+
+    /// The step that was being called, if a call did not come back.
+    pub(crate) fn calling(&self) -> Option<&str> {
+        self.calling.map(|index| self.stages[index].name.as_str())
+    }
+
+    /// Passes on what the operator has put into the outbox.
+    fn pass_on(&mut self, index: usize) -> Result<()> {
+        while let Some(emission) = self.outbox.pop() {
+            match emission {
+                Emission::Batch(port, batch) => {
+                    self.stages[index].counters.rows_out.add(batch.rows() as u64);
+                    self.deliver_all(Some(index), port, Event::Batch(batch))?;
+                }
+                Emission::Watermark(at) => self.forward(index, Event::Watermark(at))?,
+                Emission::Idle => self.forward(index, Event::Idle)?,
+            }
+        }
+        let stage = &self.stages[index];
+        stage.counters.rows_late.add(self.outbox.take_late());
+        let rejected = self.outbox.take_rejected();
+        if rejected.is_empty() {
+            return Ok(());
+        }
+        let routes = &self.routes[index].errors;
+        if rejects::is_routed(self.context.on_error, &rejected, !routes.is_empty(), &stage.name, &stage.counters)? {
+            let batch = rejects::batch(&stage.name, &rejected)?;
+            self.deliver_errors(Some(index), Event::Batch(batch))?;
+        }
+        Ok(())
+    }
+
+    fn forward(&mut self, index: usize, event: Event) -> Result<()> {
+        for port in 0..self.routes[index].ports.len() {
+            self.deliver_all(Some(index), port, event.clone_for_targets())?;
+        }
+        self.deliver_errors(Some(index), event)
+    }
+
+    fn deliver_all(&mut self, from: Option<usize>, port: usize, event: Event) -> Result<()> {
+        let routes = |chain: &Chain| -> Vec<Route> {
+            let routes = from.map_or(&chain.entry, |from| &chain.routes[from]);
+            routes.ports.get(port).cloned().unwrap_or_default()
+        };
+        self.deliver_to(routes(self), event)
+    }
+
+    fn deliver_errors(&mut self, from: Option<usize>, event: Event) -> Result<()> {
+        let routes = from.map_or(&self.entry, |from| &self.routes[from]).errors.clone();
+        self.deliver_to(routes, event)
+    }
+
+    fn deliver_to(&mut self, routes: Vec<Route>, event: Event) -> Result<()> {
+        let mut routes = routes.into_iter().peekable();
+        let mut event = Some(event);
+        while let Some(route) = routes.next() {
+            let given = if routes.peek().is_some() {
+                event.as_ref().map(Event::clone_for_targets)
+            } else {
+                event.take()
+            };
+            if let Some(given) = given {
+                self.deliver(route, given)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges an event into the inputs of its target; what comes out of the merge is taken by the target.
+    fn deliver(&mut self, route: Route, event: Event) -> Result<()> {
+        let (merge, input) = match route {
+            Route::Stage { stage, input } => (&mut self.stages[stage].merge, input),
+            Route::Writer { writer, input } => (&mut self.writers[writer].1, input),
+        };
+        let mut merged = [None, None, None, None];
+        match event {
+            Event::Batch(batch) => {
+                merge.on_records(input);
+                merged[0] = Some(Event::Batch(batch));
+            }
+            Event::Watermark(at) => merged[0] = merge.on_watermark(input, at).map(Event::Watermark),
+            Event::Idle => {
+                let (watermark, is_idle) = merge.on_idle(input);
+                merged[0] = watermark.map(Event::Watermark);
+                merged[1] = is_idle.then_some(Event::Idle);
+            }
+            Event::Barrier(epoch) => merged[0] = merge.on_barrier(input, epoch).map(Event::Barrier),
+            Event::End => {
+                for (place, event) in merged.iter_mut().zip(merge.on_end(input).into_events()) {
+                    *place = Some(event);
+                }
+            }
+            Event::Splits(_) => {}
+        }
+        for event in merged.into_iter().flatten() {
+            match route {
+                Route::Stage { stage, .. } => self.stages[stage].accept(event),
+                Route::Writer { writer, .. } => self.writers[writer].0.push(event)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn fire_timers(&mut self) -> Result<bool> {
+        if self.stages.iter().all(|stage| stage.next_time().is_none()) {
+            return Ok(false);
+        }
+        let now = self.context.clock.now();
+        let Some(index) = self.stages.iter().rposition(|stage| stage.next_time().is_some_and(|at| at <= now)) else {
+            return Ok(false);
+        };
+        self.calling = Some(index);
+        let stage = &mut self.stages[index];
+        stage.on_time(now, &mut self.outbox).map_err(|error| error.in_step(&stage.name))?;
+        self.pass_on(index)?;
+        self.calling = None;
+        Ok(true)
+    }
+
+    fn is_needed(&self, route: Route) -> bool {
+        match route {
+            Route::Stage { stage, .. } => !self.stages[stage].is_ended(),
+            Route::Writer { writer, .. } => !self.writers[writer].0.is_closed(),
+        }
+    }
+
+    /// Ends the stages that give to nobody any more, from the deepest up.
+    fn end_unneeded(&mut self) {
+        for index in (0..self.stages.len()).rev() {
+            if self.stages[index].is_ended() || self.stages[index].is_sink() {
+                continue;
+            }
+            let mut routes = self.routes[index].all().peekable();
+            if routes.peek().is_some() && routes.all(|route| !self.is_needed(route)) {
+                self.stages[index].end_silently();
+            }
+        }
+    }
+}
+
+impl Event {
+    /// The same event for one more target; columns are shared.
+    fn clone_for_targets(&self) -> Event {
+        match self {
+            Event::Batch(batch) => Event::Batch(Batch::clone(batch)),
+            Event::Watermark(at) => Event::Watermark(*at),
+            Event::Idle => Event::Idle,
+            Event::Splits(open) => Event::Splits(Arc::clone(open)),
+            Event::Barrier(epoch) => Event::Barrier(*epoch),
+            Event::End => Event::End,
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The coordinator: takes checkpoints, commits sinks, and ends the job.
+//!
+//! ```text
+//!            interval, wish, or all input processed
+//!   Running ────────────────────────────────────────► checkpoint under way ──► Running
+//!      │                                                     │ stop or final one done
+//!      │ failure, cancel                                     ▼
+//!      └────────────────────────────────────────────► Closing (workers drop their tasks) ──► Over
+//! ```
+//!
+//! It is a state machine that is given messages and the time, so that a test can step it. There is one checkpoint under
+//! way at a time. What must hold:
+//!
+//! - exactly once: sinks commit only what a published manifest names (I3);
+//! - a checkpoint that fails costs nothing but itself (I5): barriers run through, what its sinks made durable stays
+//!   owed, and the store asks for a full one next, since what was handed out as changed is lost;
+//! - a savepoint is a checkpoint that is copied; until it is, nothing is removed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mill_protocol::{Clock, Epoch, Error, ErrorKind, Result};
+use mill_snapshot::TaskId;
+
+use crate::checkpoint::{Cause, InFlight, Reply, Wish};
+use crate::job_result::{Outcome, Report, Status};
+use crate::metrics::Registry;
+use crate::options::Mode;
+use crate::shared::{Acknowledgement, Message, Request, Shared};
+use crate::sinks::Sinks;
+use crate::storage::{Storage, Written};
+use crate::writers::Writers;
+
+/// How long a job that has processed everything goes on trying to write its last checkpoint.
+const LAST_ATTEMPTS_US: i64 = 60_000_000;
+/// The pause between two such attempts, where the interval is not longer.
+const ATTEMPT_PAUSE_US: i64 = 200_000;
+/// How many notes a job keeps.
+const NOTES_MAX: usize = 50;
+
+/// What the user wants.
+pub(crate) enum Command {
+    /// A checkpoint now.
+    Checkpoint(Reply),
+    /// A checkpoint for keeps.
+    Savepoint(PathBuf, Reply),
+    /// A last checkpoint, then the end.
+    Stop,
+    /// The end.
+    Cancel,
+}
+
+/// What a coordinator is made of.
+pub(crate) struct CoordinatorParts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tasks: Vec<TaskId>,
+    pub(crate) workers: usize,
+    pub(crate) sinks: Sinks,
+    pub(crate) storage: Option<Storage>,
+    pub(crate) writers: Writers,
+    pub(crate) mode: Mode,
+    pub(crate) interval: Option<Duration>,
+    /// The last number that was used.
+    pub(crate) epoch: Epoch,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) outcome: Arc<Outcome>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) restored: Option<u64>,
+}
+
+/// Takes checkpoints and ends the job.
+pub(crate) struct Coordinator {
+    parts: CoordinatorParts,
+    phase: Phase,
+    in_flight: Option<InFlight>,
+    /// What the next checkpoint will answer.
+    wishes: Vec<Wish>,
+    /// Whether the job is to stop behind its next checkpoint.
+    is_stopping: bool,
+    /// When the next checkpoint is due.
+    due: Option<i64>,
+    tasks_ended: usize,
+    workers_gone: usize,
+    /// When the last checkpoint of the job was first tried.
+    last_since: Option<i64>,
+    published: Option<u64>,
+}
+
+enum Phase {
+    Running,
+    /// The workers were told to go; `Err` holds the first failure.
+    Closing(Result<Status>),
+    Over,
+}
+
+impl Coordinator {
+    /// A coordinator at this time (microseconds since the start of the job).
+    pub(crate) fn new(parts: CoordinatorParts, now: i64) -> Coordinator {
+        let mut coordinator = Coordinator {
+            parts,
+            phase: Phase::Running,
+            in_flight: None,
+            wishes: Vec::new(),
+            is_stopping: false,
+            due: None,
+            tasks_ended: 0,
+            workers_gone: 0,
+            last_since: None,
+            published: None,
+        };
+        coordinator.plan_next(now);
+        coordinator
+    }
+
+    /// When it wants to be called even if nothing happens.
+    pub(crate) fn due(&self) -> Option<i64> {
+        match self.phase {
+            Phase::Running if self.in_flight.is_none() => self.due,
+            _ => None,
+        }
+    }
+
+    /// Whether the job is over.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+
+    /// Whether a checkpoint is under way.
+    pub(crate) fn has_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Background work to be done by hand.
+    pub(crate) fn writers(&mut self) -> &mut Writers {
+        &mut self.parts.writers
+    }
+
+    /// Takes a message.
+    pub(crate) fn handle(&mut self, message: Message, now: i64) {
+        match message {
+            Message::Acknowledged(given) => self.acknowledged(given),
+            Message::Written(written) => self.written(written),
+            Message::Ended => self.tasks_ended += 1,
+            Message::Failed(error) => self.close(Err(error)),
+            Message::WorkerGone => self.workers_gone += 1,
+            Message::Command(command) => self.command(command),
+            Message::Copied(outcome) => self.copied(outcome),
+            Message::Note(note) => self.note(note),
+        }
+        self.tick(now);
+    }
+
+    /// Does what is due.
+    pub(crate) fn tick(&mut self, now: i64) {
+        if let Phase::Running = self.phase {
+            if self.in_flight.as_ref().is_some_and(InFlight::is_complete) {
+                self.conclude(now);
+            }
+        }
+        if let (Phase::Running, None) = (&self.phase, &self.in_flight) {
+            let is_due = self.due.is_some_and(|due| due <= now);
+            // The first attempt at the last checkpoint is made at once, further ones when they are due.
+            let is_last_due = is_due || self.last_since.is_none();
+            if self.tasks_ended == self.parts.tasks.len() {
+                if is_last_due {
+                    self.begin(Cause::Final, now);
+                }
+            } else if self.is_stopping {
+                if is_last_due {
+                    self.begin(Cause::Stop, now);
+                }
+            } else if is_due || !self.wishes.is_empty() {
+                self.begin(Cause::Regular, now);
+            }
+        }
+        if let Phase::Closing(_) = self.phase {
+            if self.workers_gone == self.parts.workers {
+                self.finish(now);
+            }
+        }
+    }
+
+    /// Takes a regular checkpoint now, unless one is under way.
+    pub(crate) fn trigger(&mut self, now: i64) {
+        self.due = Some(now);
+        self.tick(now);
+    }
+
+    fn command(&mut self, command: Command) {
+        if !matches!(self.phase, Phase::Running) {
+            if let Command::Checkpoint(reply) | Command::Savepoint(_, reply) = command {
+                drop(reply.send(Err(Error::new(ErrorKind::Cancelled, "the job is over"))));
+            }
+            return;
+        }
+        match command {
+            Command::Checkpoint(reply) => self.wishes.push(Wish { reply, copy_to: None }),
+            Command::Savepoint(_, reply) if self.parts.storage.is_none() => {
+                let message = "a savepoint needs state that is kept: run the job with a checkpoint path";
+                drop(reply.send(Err(Error::checkpoint(message))));
+            }
+            Command::Savepoint(path, reply) => self.wishes.push(Wish { reply, copy_to: Some(path) }),
+            Command::Stop => {
+                self.parts.outcome.set_ending();
+                self.is_stopping = true;
+            }
+            Command::Cancel => self.close(Ok(Status::Cancelled)),
+        }
+    }
+
+    fn begin(&mut self, cause: Cause, now: i64) {
+        let parts = &mut self.parts;
+        parts.epoch = Epoch(parts.epoch.0 + 1);
+        if cause != Cause::Regular {
+            self.last_since.get_or_insert(now);
+            parts.outcome.set_ending();
+        }
+        let mut in_flight = InFlight::new(parts.epoch, cause, parts.tasks.len(), now, parts.clock.now());
+        in_flight.wishes = std::mem::take(&mut self.wishes);
+        match parts.storage.as_ref().map(|storage| storage.begin(parts.epoch)).transpose() {
+            Ok(writer) => in_flight.writer = writer,
+            Err(error) => {
+                // Nothing was asked of anybody yet, so nothing is lost.
+                in_flight.error = Some(error);
+                return self.failed(in_flight, now);
+            }
+        }
+        let is_full = in_flight.writer.as_ref().is_some_and(|writer| writer.is_full());
+        parts.shared.ask(Request { epoch: parts.epoch, is_full, is_last: cause == Cause::Stop });
+        self.in_flight = Some(in_flight);
+    }
+
+    fn acknowledged(&mut self, given: Acknowledgement) {
+        let Some(in_flight) = &mut self.in_flight else { return };
+        let task = &self.parts.tasks[given.task];
+        if let Some(work) = in_flight.acknowledge(task, given, &self.parts.shared) {
+            self.parts.writers.submit(work);
+        }
+    }
+
+    fn written(&mut self, written: Written) {
+        let Some(in_flight) = &mut self.in_flight else { return };
+        match in_flight.written(written) {
+            Ok(commits) => commits.into_iter().for_each(|(sink, commit)| self.parts.sinks.owe(sink, commit)),
+            Err(error) => self.close(Err(error)),
+        }
+    }
+
+    /// All shares are there: the checkpoint becomes one, or has failed.
+    fn conclude(&mut self, now: i64) {
+        let Some(mut in_flight) = self.in_flight.take() else { return };
+        if in_flight.error.is_some() {
+            return self.failed(in_flight, now);
+        }
+        let is_early = self.parts.mode != Mode::ExactlyOnce;
+        if is_early {
+            if let Err(error) = self.parts.sinks.commit() {
+                return self.close(Err(error));
+            }
+        }
+        if let (Some(storage), Some(writer)) = (&self.parts.storage, in_flight.writer.take()) {
+            let is_finished = in_flight.cause == Cause::Final;
+            let (sinks, created) = (&self.parts.sinks.sinks, in_flight.created);
+            if let Err(error) = storage.publish(&writer, &in_flight.states, sinks, is_finished, created) {
+                self.parts.sinks.set_in_doubt();
+                in_flight.error = Some(error);
+                return self.failed(in_flight, now);
+            }
+            self.published = Some(in_flight.epoch.0);
+        }
+        if !is_early {
+            if let Err(error) = self.parts.sinks.commit() {
+                return self.close(Err(error));
+            }
+        }
+        self.note_completed(&in_flight, now);
+        self.answer(std::mem::take(&mut in_flight.wishes), in_flight.epoch);
+        self.tidy(in_flight.epoch);
+        self.plan_next(now);
+        match in_flight.cause {
+            Cause::Final => self.close(Ok(Status::Finished)),
+            Cause::Stop => self.close(Ok(Status::Stopped)),
+            Cause::Regular => {}
+        }
+    }
+
+    /// Tells those who wished for the checkpoint, or copies it for them first.
+    fn answer(&mut self, wishes: Vec<Wish>, epoch: Epoch) {
+        for Wish { reply, copy_to } in wishes {
+            let (Some(path), Some(storage)) = (copy_to, &mut self.parts.storage) else {
+                drop(reply.send(Ok(epoch.0)));
+                continue;
+            };
+            storage.copies += 1;
+            let (store, shared) = (storage.store.clone(), Arc::clone(&self.parts.shared));
+            self.parts.writers.submit(Box::new(move || {
+                let outcome = Storage::copy_to(&store, epoch, &path);
+                let text = outcome.as_ref().err().map(|error| format!("savepoint {} failed: {error}", path.display()));
+                drop(reply.send(outcome.map(|()| epoch.0)));
+                shared.tell(Message::Copied(text));
+            }));
+        }
+    }
+
+    fn copied(&mut self, failure: Option<String>) {
+        if let Some(storage) = &mut self.parts.storage {
+            storage.copies -= 1;
+        }
+        if let Some(note) = failure {
+            self.note(note);
+        }
+    }
+
+    /// Removes what is no longer needed, and keeps what is short; neither can fail the job.
+    fn tidy(&mut self, committed: Epoch) {
+        let Some(storage) = &mut self.parts.storage else { return };
+        let retired = storage.retire(committed);
+        if storage.store.should_compact() {
+            let (store, shared) = (storage.store.clone(), Arc::clone(&self.parts.shared));
+            self.parts.writers.submit(Box::new(move || {
+                if let Err(error) = store.compact() {
+                    shared.tell(Message::Note(format!("checkpoints could not be compacted: {error}")));
+                }
+            }));
+        }
+        if let Err(error) = retired {
+            self.note(format!("old checkpoints could not be removed: {error}"));
+        }
+    }
+
+    fn failed(&mut self, in_flight: InFlight, now: i64) {
+        let error = in_flight.error.unwrap_or_else(|| Error::internal("a checkpoint failed for no reason"));
+        if let Some(writer) = in_flight.writer {
+            writer.abandon();
+        }
+        let text = format!("checkpoint {} failed: {error}", in_flight.epoch.0);
+        {
+            let mut figures = self.parts.registry.checkpoints.lock();
+            figures.0.failed += 1;
+            figures.0.last_error = Some(text.clone());
+        }
+        self.note(text.clone());
+        for wish in in_flight.wishes {
+            drop(wish.reply.send(Err(Error::checkpoint(text.clone()))));
+        }
+        self.plan_next(now);
+        if in_flight.cause != Cause::Regular {
+            if self.last_since.is_some_and(|since| now - since > LAST_ATTEMPTS_US) {
+                return self.close(Err(Error::checkpoint(text)));
+            }
+            let pause = self.interval().map_or(ATTEMPT_PAUSE_US, |interval| interval.max(ATTEMPT_PAUSE_US));
+            self.due = Some(now + pause.min(LAST_ATTEMPTS_US / 10));
+        }
+    }
+
+    fn note_completed(&mut self, in_flight: &InFlight, now: i64) {
+        let mut figures = self.parts.registry.checkpoints.lock();
+        figures.0.completed += 1;
+        figures.0.last_id = Some(in_flight.epoch.0);
+        figures.0.last_duration = Duration::from_micros((now - in_flight.started).max(0) as u64);
+        figures.0.last_bytes = in_flight.states.iter().map(|state| state.bytes).sum();
+        figures.1.clear();
+        for (uid, bytes) in in_flight.states.iter().flat_map(|state| &state.steps) {
+            *figures.1.entry(uid.to_string()).or_default() += bytes;
+        }
+    }
+
+    fn note(&mut self, note: String) {
+        if self.parts.notes.len() < NOTES_MAX {
+            self.parts.notes.push(note);
+        }
+    }
+
+    fn interval(&self) -> Option<i64> {
+        self.parts.interval.map(|interval| i64::try_from(interval.as_micros()).unwrap_or(i64::MAX / 2))
+    }
+
+    fn plan_next(&mut self, now: i64) {
+        self.due = self.interval().map(|interval| now + interval);
+    }
+
+    /// Ends the job; the first reason counts.
+    fn close(&mut self, result: Result<Status>) {
+        if let Phase::Running = self.phase {
+            self.phase = Phase::Closing(result);
+            self.parts.outcome.set_ending();
+            self.parts.shared.end();
+        }
+    }
+
+    /// All tasks are gone: clears up and tells the outcome.
+    fn finish(&mut self, now: i64) {
+        let Phase::Closing(mut result) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
+        self.parts.writers.finish();
+        let in_flight = self.in_flight.take();
+        let wishes = std::mem::take(&mut self.wishes);
+        for wish in in_flight.into_iter().flat_map(|in_flight| in_flight.wishes).chain(wishes) {
+            drop(wish.reply.send(Err(Error::new(ErrorKind::Cancelled, "the job ended before the checkpoint was taken"))));
+        }
+        if !matches!(result, Ok(Status::Finished | Status::Stopped)) {
+            if let Err(error) = self.parts.sinks.abort() {
+                self.note(format!("output that was not committed could not be removed: {error}"));
+                result = result.and(Err(error));
+            }
+        }
+        let report = |status| Report {
+            status,
+            metrics: self.parts.registry.collect(),
+            notes: std::mem::take(&mut self.parts.notes),
+            duration: Duration::from_micros(now.max(0) as u64),
+            restored: self.parts.restored,
+            checkpoint: self.published,
+        };
+        self.parts.outcome.set(result.map(report));
+    }
+}

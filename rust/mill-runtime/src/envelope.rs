@@ -1,0 +1,36 @@
+//! What travels between tasks.
+
+use mill_protocol::{Batch, Epoch, Watermark};
+
+use crate::wire::Parcel;
+
+/// One entry of a queue. The order in a queue is the order of the stream.
+pub(crate) enum Envelope {
+    /// Records.
+    Frame(Parcel),
+    /// No record with an older event time follows on this channel, but late ones.
+    Watermark(Watermark),
+    /// Do not wait for this channel's watermark until something comes again.
+    Idle,
+    /// What came before belongs to this epoch, what follows does not.
+    Barrier(Epoch),
+    /// Nothing follows.
+    End,
+}
+
+/// What a stage is given, once the inputs it comes from have been merged.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Records.
+    Batch(Batch),
+    /// Event time has come this far on all inputs.
+    Watermark(Watermark),
+    /// Nothing is to be expected from any input for a while.
+    Idle,
+    /// The splits that the task's source has not finished.
+    Splits(std::sync::Arc<[mill_protocol::SplitId]>),
+    /// The barrier has come on all inputs.
+    Barrier(Epoch),
+    /// All inputs have ended.
+    End,
+}

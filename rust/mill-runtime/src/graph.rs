@@ -1,0 +1,192 @@
+//! What a job consists of: chains of stages, and the edges between them.
+//!
+//! The shape mirrors the physical plan, with factories in the place of descriptions, so that the runtime knows no
+//! operator and no expression.
+//!
+//! ```text
+//!   chain 0 (parallelism 2)                     chain 1 (parallelism 2)
+//!   source ─► stage 0 ─► stage 1 ──edge 0 (hash)──► stage 0 ─► stage 1 (sink)
+//!             └─ port 1 ──edge 1 (gather)──► …
+//! ```
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use mill_frame::hash::KEY_GROUPS;
+use mill_protocol::{Error, Operator, Result, Sink, Source, TaskContext};
+
+/// A whole job.
+#[derive(Clone, Debug, Default)]
+pub struct JobGraph {
+    /// The chains, each of which becomes as many tasks as its parallelism says.
+    pub chains: Vec<ChainDef>,
+    /// What connects them.
+    pub edges: Vec<EdgeDef>,
+}
+
+/// Stages that run by plain calls on one thread.
+#[derive(Clone, Debug)]
+pub struct ChainDef {
+    /// What it is called in messages.
+    pub name: String,
+    /// How many tasks it becomes.
+    pub parallelism: usize,
+    /// Where its records come from, if not from edges.
+    pub source: Option<SourceDef>,
+    /// Who gets the records of the source, or of the incoming edges.
+    pub entry: Vec<Target>,
+    /// Its stages in topological order.
+    pub stages: Vec<StageDef>,
+}
+
+/// A source at the head of a chain.
+#[derive(Clone, Debug)]
+pub struct SourceDef {
+    /// The identity of its positions in a checkpoint.
+    pub uid: String,
+    /// The name of the step.
+    pub name: String,
+    /// What is read.
+    pub source: Arc<dyn Source>,
+    /// Whether the order within what the source calls one sequence matters.
+    pub is_ordered: bool,
+    /// Who gets the records that could not be read.
+    pub errors: Vec<Target>,
+}
+
+/// One stage of a chain.
+#[derive(Clone, Debug)]
+pub struct StageDef {
+    /// The identity of its state in a checkpoint.
+    pub uid: String,
+    /// The name of the step.
+    pub name: String,
+    /// What must be equal for its state to be taken up again; readable by people.
+    pub signature: String,
+    /// What it does.
+    pub body: StageBody,
+    /// Who gets the records of each output port.
+    pub ports: Vec<Vec<Target>>,
+    /// Who gets the records that could not be processed.
+    pub errors: Vec<Target>,
+}
+
+/// Makes one instance of an operator.
+pub type OperatorFactory = Arc<dyn Fn(&TaskContext) -> Result<Box<dyn Operator>> + Send + Sync>;
+
+/// What a stage does.
+#[derive(Clone)]
+pub enum StageBody {
+    /// Runs an operator.
+    Operator(OperatorFactory),
+    /// Writes records to a sink.
+    Sink {
+        /// Where to.
+        sink: Arc<dyn Sink>,
+        /// The columns that come.
+        schema: SchemaRef,
+    },
+}
+
+impl fmt::Debug for StageBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StageBody::Operator(_) => f.write_str("Operator"),
+            StageBody::Sink { sink, .. } => write!(f, "Sink({})", sink.name()),
+        }
+    }
+}
+
+/// Where records go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A later stage of the same chain.
+    Stage(usize),
+    /// An edge of the job.
+    Edge(usize),
+}
+
+/// All queues between two chains.
+#[derive(Clone, Debug)]
+pub struct EdgeDef {
+    /// The chain that the records come from.
+    pub from: usize,
+    /// The chain that they go to.
+    pub to: usize,
+    /// Which task gets which record.
+    pub kind: EdgeKind,
+    /// The columns.
+    pub schema: SchemaRef,
+}
+
+/// Which task gets which record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EdgeKind {
+    /// Task i gives to task i.
+    Forward,
+    /// The owner of the key in these columns.
+    Hash(Vec<usize>),
+    /// All tasks in turn.
+    Rebalance,
+    /// The first task.
+    Gather,
+}
+
+impl JobGraph {
+    /// Checks that the parts fit together.
+    ///
+    /// # Errors
+    /// Names the first part that does not. Such an error is a mistake of whoever built the graph, not of a user.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |message: String| Err(Error::internal(format!("the job graph is not sound: {message}")));
+        let mut uids = HashSet::new();
+        for (index, chain) in self.chains.iter().enumerate() {
+            if chain.parallelism == 0 || chain.parallelism > usize::from(KEY_GROUPS) {
+                return wrong(format!("chain {:?} has parallelism {}", chain.name, chain.parallelism));
+            }
+            let incoming = self.edges.iter().filter(|edge| edge.to == index).count();
+            if chain.source.is_some() == (incoming > 0) {
+                return wrong(format!("chain {:?} needs a source or incoming edges, and not both", chain.name));
+            }
+            let source = chain.source.iter();
+            for uid in source.map(|s| &s.uid).chain(chain.stages.iter().map(|s| &s.uid)) {
+                if !uids.insert(uid.as_str()) {
+                    return wrong(format!("uid {uid:?} is taken twice"));
+                }
+            }
+            for (from, targets) in chain.targets() {
+                for target in targets {
+                    let is_sound = match *target {
+                        Target::Stage(stage) => stage < chain.stages.len() && from.is_none_or(|from| stage > from),
+                        Target::Edge(edge) => self.edges.get(edge).is_some_and(|edge| edge.from == index),
+                    };
+                    if !is_sound {
+                        return wrong(format!("chain {:?} has a target {target:?} that cannot be", chain.name));
+                    }
+                }
+            }
+        }
+        for edge in &self.edges {
+            let (Some(from), Some(to)) = (self.chains.get(edge.from), self.chains.get(edge.to)) else {
+                return wrong(format!("an edge connects chain {} with chain {}", edge.from, edge.to));
+            };
+            if edge.kind == EdgeKind::Forward && from.parallelism != to.parallelism {
+                return wrong(format!("the forward edge from {:?} to {:?} changes parallelism", from.name, to.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ChainDef {
+    /// Every list of targets, with the stage it belongs to.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = (Option<usize>, &Vec<Target>)> {
+        let source = self.source.iter().map(|source| (None, &source.errors));
+        let stages = self.stages.iter().enumerate().flat_map(|(index, stage)| {
+            stage.ports.iter().chain(std::iter::once(&stage.errors)).map(move |targets| (Some(index), targets))
+        });
+        std::iter::once((None, &self.entry)).chain(source).chain(stages)
+    }
+}

@@ -1,0 +1,93 @@
+//! The reading side of a task that reads from other tasks: many channels become one stream of events.
+//!
+//! Channels are polled in turn, one envelope each. What they say of time, barriers and ends is merged
+//! ([`Merge`](crate::merge::Merge)). With alignment a channel that has brought the barrier of epoch n is not polled
+//! until all others have brought it or ended: nothing behind the barrier is seen before the snapshot. Without, it is
+//! polled on, and the barrier passes when the last channel brings it.
+
+use std::collections::VecDeque;
+
+use mill_protocol::{Result, Watermark};
+
+use crate::channel::Receiver;
+use crate::envelope::{Envelope, Event};
+use crate::merge::Merge;
+
+/// What polling gave.
+pub(crate) enum Polled {
+    /// An event.
+    Event(Event),
+    /// An envelope that means nothing by itself: a watermark that other channels hold up, say.
+    Taken,
+    /// Nothing is there.
+    Nothing,
+}
+
+/// All channels of one task.
+pub(crate) struct Input {
+    channels: Vec<Option<Receiver>>,
+    merge: Merge,
+    is_aligned: bool,
+    /// The channel to poll next.
+    turn: usize,
+    /// What one envelope meant beyond its first event.
+    ready: VecDeque<Event>,
+}
+
+impl Input {
+    /// The channels, and whether barriers hold them back.
+    pub(crate) fn new(channels: Vec<Receiver>, is_aligned: bool) -> Input {
+        let merge = Merge::new(channels.len());
+        // A task that nobody writes to (behind a gather, say) has ended before it begins.
+        let end = [Event::Watermark(Watermark::MAX), Event::End];
+        let ready = if channels.is_empty() { VecDeque::from(end) } else { VecDeque::new() };
+        let channels = channels.into_iter().map(Some).collect();
+        Input { channels, merge, is_aligned, turn: 0, ready }
+    }
+
+    /// Takes the next envelope, if there is one now.
+    pub(crate) fn poll(&mut self) -> Result<Polled> {
+        if let Some(event) = self.ready.pop_front() {
+            return Ok(Polled::Event(event));
+        }
+        for _ in 0..self.channels.len() {
+            let channel = self.turn;
+            self.turn = (channel + 1) % self.channels.len();
+            let envelope = match &mut self.channels[channel] {
+                Some(receiver) if !(self.is_aligned && self.merge.is_held_back(channel)) => receiver.try_receive(),
+                _ => None,
+            };
+            if let Some(envelope) = envelope {
+                return Ok(self.take(channel, envelope)?.map_or(Polled::Taken, Polled::Event));
+            }
+        }
+        Ok(Polled::Nothing)
+    }
+
+    /// Tells the producers that nothing more is needed.
+    pub(crate) fn close(&mut self) {
+        self.channels.iter_mut().for_each(|channel| *channel = None);
+        self.ready.clear();
+    }
+
+    fn take(&mut self, channel: usize, envelope: Envelope) -> Result<Option<Event>> {
+        match envelope {
+            Envelope::Frame(parcel) => {
+                self.merge.on_records(channel);
+                return Ok(Some(Event::Batch(parcel.unpack()?)));
+            }
+            Envelope::Watermark(at) => self.ready.extend(self.merge.on_watermark(channel, at).map(Event::Watermark)),
+            Envelope::Idle => {
+                let (watermark, is_idle) = self.merge.on_idle(channel);
+                self.ready.extend(watermark.map(Event::Watermark));
+                self.ready.extend(is_idle.then_some(Event::Idle));
+            }
+            Envelope::Barrier(epoch) => self.ready.extend(self.merge.on_barrier(channel, epoch).map(Event::Barrier)),
+            Envelope::End => {
+                self.channels[channel] = None;
+                self.ready.extend(self.merge.on_end(channel).into_events());
+            }
+        }
+        Ok(self.ready.pop_front())
+    }
+}

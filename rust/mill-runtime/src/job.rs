@@ -1,0 +1,292 @@
+//! Starting a job, and the handle of one that runs.
+//!
+//! ```text
+//!   start ─► restore ─► recover sinks ─► build tasks ─► worker threads, coordinator thread ─► JobHandle
+//!                                                   └─► or, with a seed, a schedule driven by hand
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
+use mill_protocol::{Error, ErrorKind, ManualClock, Result};
+use mill_queue::Parker;
+use parking_lot::Mutex;
+
+use crate::build::Plan;
+use crate::channel::WorkerRef;
+use crate::checkpoint::Reply;
+use crate::coordinator::{Command, Coordinator, CoordinatorParts};
+use crate::graph::{JobGraph, StageBody};
+use crate::job_result::{Outcome, Report, Status};
+use crate::metrics::{Metrics, Registry};
+use crate::options::{Mode, RunOptions};
+use crate::recovery::Recovery;
+use crate::schedule::Schedule;
+use crate::shared::{Message, Shared};
+use crate::sinks::{SinkState, Sinks};
+use crate::task::Task;
+use crate::worker;
+use crate::writers::Writers;
+
+/// How often an ephemeral job with unbounded input makes its output visible.
+const EPHEMERAL_INTERVAL: Duration = Duration::from_secs(1);
+/// How many threads write checkpoints.
+const WRITER_THREADS: usize = 2;
+
+/// A job that runs, or has run. Dropping it cancels the job.
+pub struct JobHandle {
+    shared: Arc<Shared>,
+    outcome: Arc<Outcome>,
+    registry: Arc<Registry>,
+    /// With a seed: what is driven by whoever waits.
+    schedule: Option<Mutex<Schedule>>,
+    clock: Option<Arc<ManualClock>>,
+}
+
+/// Starts a job.
+///
+/// # Errors
+/// When the graph is not sound, the checkpoint does not fit the plan, or a source, operator or sink cannot be opened.
+pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
+    graph.check()?;
+    if options.workers == 0 || options.frame_rows == 0 || options.queue_capacity == 0 {
+        return Err(Error::plan("workers, frame_rows and queue_capacity must be at least 1"));
+    }
+    let is_by_hand = options.schedule_seed.is_some();
+    let manual = is_by_hand.then(|| {
+        let clock = Arc::new(ManualClock::default());
+        clock.set(options.clock.now());
+        clock
+    });
+    if let Some(clock) = &manual {
+        options.clock = Arc::clone(clock) as _;
+    }
+    let outcome = Arc::new(Outcome::new());
+    let (send, receive) = unbounded();
+
+    let recovery = Recovery::open(&graph, &mut options)?;
+    let parkers: Vec<Parker> = (0..if is_by_hand { 1 } else { options.workers }).map(|_| Parker::new()).collect();
+    let unparkers = parkers.iter().map(Parker::unparker);
+    let shared = Arc::new(Shared::new(recovery.epoch(), send, unparkers.clone().collect()));
+    if recovery.is_finished() {
+        drop(open_sinks(&graph, &recovery)?);
+        let registry = Arc::new(Registry::default());
+        outcome.set(Ok(recovery.finished_report()));
+        return Ok(JobHandle { shared, outcome, registry, schedule: None, clock: manual });
+    }
+    let sinks = open_sinks(&graph, &recovery)?;
+    let is_persistent = options.store.is_some() && options.mode != Mode::None;
+    let plan = Plan {
+        graph: &graph,
+        mode: options.mode,
+        on_error: options.on_error,
+        clock: Arc::clone(&options.clock),
+        frame_rows: options.frame_rows,
+        queue_capacity: options.queue_capacity,
+        is_persistent,
+        is_by_hand,
+        workers: unparkers.enumerate().map(|(index, unparker)| WorkerRef { index, unparker }).collect(),
+        shared: Arc::clone(&shared),
+        recovery: &recovery,
+    };
+    let built = plan.build()?;
+    let registry = Arc::new(built.registry);
+    let interval = match (&options.store, is_unbounded(&graph)) {
+        (Some(_), _) => options.interval,
+        (None, true) => Some(options.interval.unwrap_or(EPHEMERAL_INTERVAL)),
+        (None, false) => None,
+    };
+    let parts = CoordinatorParts {
+        shared: Arc::clone(&shared),
+        clock: Arc::clone(&options.clock),
+        tasks: built.ids,
+        workers: parkers.len(),
+        sinks,
+        storage: recovery.storage(&graph, &options),
+        writers: if is_by_hand { Writers::ByHand(Default::default()) } else { Writers::start(WRITER_THREADS)? },
+        mode: options.mode,
+        interval,
+        epoch: recovery.epoch(),
+        registry: Arc::clone(&registry),
+        outcome: Arc::clone(&outcome),
+        notes: Vec::new(),
+        restored: recovery.restored_id(),
+    };
+    let coordinator = Coordinator::new(parts, 0);
+    let mut handle =
+        JobHandle { shared: Arc::clone(&shared), outcome, registry, schedule: None, clock: manual.clone() };
+    if let (Some(seed), Some(clock)) = (options.schedule_seed, manual) {
+        let tasks = built.tasks.into_iter().map(|(_, task)| task).collect();
+        handle.schedule = Some(Mutex::new(Schedule::new(seed, tasks, coordinator, receive, shared, clock)));
+        return Ok(handle);
+    }
+    spawn(built.tasks, parkers, coordinator, receive, &shared, options.is_pinned)?;
+    Ok(handle)
+}
+
+impl JobHandle {
+    /// How the job stands.
+    pub fn status(&self) -> Status {
+        self.outcome.status()
+    }
+
+    /// What it has done so far.
+    pub fn metrics(&self) -> Metrics {
+        self.registry.collect()
+    }
+
+    /// Takes a checkpoint and waits for it; gives its number.
+    ///
+    /// # Errors
+    /// When the checkpoint fails, or the job ends before it is taken. The job itself goes on after the former.
+    pub fn checkpoint_now(&self) -> Result<u64> {
+        self.ask(Command::Checkpoint)
+    }
+
+    /// Takes a savepoint into a directory of the user's and waits for it; gives its number.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the job ends before it is taken. The job itself goes on after the former.
+    pub fn savepoint(&self, path: impl Into<PathBuf>) -> Result<u64> {
+        let path = path.into();
+        self.ask(|reply| Command::Savepoint(path, reply))
+    }
+
+    /// Lets the job take a last checkpoint, make its output visible, and end. Does not wait.
+    pub fn stop(&self) {
+        self.shared.tell(Message::Command(Command::Stop));
+    }
+
+    /// Lets the sources end as if their input had: windows close, results come out, the job finishes. Does not wait.
+    pub fn drain(&self) {
+        self.shared.drain();
+    }
+
+    /// Lets the job end now, as of its last checkpoint. Does not wait.
+    pub fn cancel(&self) {
+        self.shared.tell(Message::Command(Command::Cancel));
+    }
+
+    /// Waits for the end; `None` if it does not come in time. The cause of an error is given to the first who asks.
+    ///
+    /// With a schedule seed this is what drives the job: until it is over, or until nothing can happen any more (an
+    /// unbounded input that has nothing more to give), whatever the timeout.
+    pub fn wait(&self, timeout: Option<Duration>) -> Option<Result<Report>> {
+        let Some(schedule) = &self.schedule else { return self.outcome.wait(timeout) };
+        schedule.lock().run(u64::MAX);
+        self.outcome.wait(Some(Duration::ZERO))
+    }
+
+    /// With a schedule seed: takes up to that many steps; gives whether the job is over.
+    pub fn run_steps(&self, steps: u64) -> bool {
+        if let Some(schedule) = &self.schedule {
+            schedule.lock().run(steps);
+        }
+        self.status().is_over()
+    }
+
+    /// With a schedule seed: the clock of the job.
+    pub fn manual_clock(&self) -> Option<&Arc<ManualClock>> {
+        self.clock.as_ref()
+    }
+
+    fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<u64> {
+        let over = || Error::new(ErrorKind::Cancelled, "the job is over");
+        if self.status().is_over() {
+            return Err(over());
+        }
+        let (reply, answer) = bounded(1);
+        self.shared.tell(Message::Command(command(reply)));
+        if let Some(schedule) = &self.schedule {
+            while answer.is_empty() && schedule.lock().run(1) {}
+            return answer.try_recv().unwrap_or_else(|_| Err(over()));
+        }
+        loop {
+            // The coordinator may have gone between the look at the status and the command: look again now and then.
+            match answer.recv_timeout(Duration::from_millis(100)) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) if !self.status().is_over() => {}
+                Err(_) => return answer.try_recv().unwrap_or_else(|_| Err(over())),
+            }
+        }
+    }
+}
+
+impl Drop for JobHandle {
+    fn drop(&mut self) {
+        if !self.status().is_over() {
+            self.cancel();
+        }
+    }
+}
+
+fn open_sinks(graph: &JobGraph, recovery: &Recovery) -> Result<Sinks> {
+    let mut sinks = Vec::new();
+    for stage in graph.chains.iter().flat_map(|chain| &chain.stages) {
+        if let StageBody::Sink { sink, .. } = &stage.body {
+            let mut committer = sink.committer().map_err(|error| error.in_step(&stage.name))?;
+            recovery.recover_sink(&stage.uid, &mut *committer).map_err(|error| error.in_step(&stage.name))?;
+            sinks.push(SinkState { uid: stage.uid.clone(), name: stage.name.clone(), committer, owed: Vec::new() });
+        }
+    }
+    Ok(Sinks::new(sinks))
+}
+
+fn is_unbounded(graph: &JobGraph) -> bool {
+    let mut sources = graph.chains.iter().filter_map(|chain| chain.source.as_ref());
+    sources.any(|source| !source.source.properties().is_bounded)
+}
+
+fn spawn(
+    tasks: Vec<(usize, Task)>,
+    parkers: Vec<Parker>,
+    coordinator: Coordinator,
+    messages: Receiver<Message>,
+    shared: &Arc<Shared>,
+    is_pinned: bool,
+) -> Result<()> {
+    let mut shares: Vec<Vec<Task>> = parkers.iter().map(|_| Vec::new()).collect();
+    for (worker, task) in tasks {
+        shares[worker].push(task);
+    }
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let has_cores = is_pinned && parkers.len() > 1 && cores.len() >= parkers.len();
+    for (index, (tasks, parker)) in shares.into_iter().zip(parkers).enumerate() {
+        let shared = Arc::clone(shared);
+        let core = if has_cores { cores.get(index).copied() } else { None };
+        let run = move || {
+            if let Some(core) = core {
+                // A refusal costs speed and nothing else.
+                core_affinity::set_for_current(core);
+            }
+            worker::run(tasks, parker, &shared);
+        };
+        thread(format!("mill-worker-{index}"), run)?;
+    }
+    thread("mill-coordinator".to_owned(), move || coordinate(coordinator, &messages))
+}
+
+fn thread(name: String, run: impl FnOnce() + Send + 'static) -> Result<()> {
+    let spawned = std::thread::Builder::new().name(name).spawn(run);
+    spawned.map(drop).map_err(|error| Error::internal("cannot start a thread").because(error))
+}
+
+fn coordinate(mut coordinator: Coordinator, messages: &Receiver<Message>) {
+    let start = Instant::now();
+    let now = || start.elapsed().as_micros() as i64;
+    while !coordinator.is_over() {
+        let message = match coordinator.due() {
+            None => messages.recv().ok(),
+            Some(due) => {
+                let pause = Duration::from_micros((due - now()).max(0) as u64);
+                messages.recv_timeout(pause).ok()
+            }
+        };
+        match message {
+            Some(message) => coordinator.handle(message, now()),
+            None => coordinator.tick(now()),
+        }
+    }
+}

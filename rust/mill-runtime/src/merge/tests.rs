@@ -1,0 +1,41 @@
+use super::*;
+
+#[test]
+fn watermark_is_the_least_of_the_active_inputs() {
+    let mut merge = Merge::new(2);
+    assert_eq!(merge.on_watermark(0, Watermark(10)), None);
+    assert_eq!(merge.on_watermark(1, Watermark(4)), Some(Watermark(4)));
+    assert_eq!(merge.on_idle(1), (Some(Watermark(10)), false));
+    assert_eq!(merge.on_watermark(1, Watermark(6)), None, "the watermark never goes back");
+    assert_eq!(merge.watermark, Watermark(10));
+}
+
+#[test]
+fn idleness_is_passed_on_once_all_are_idle() {
+    let mut merge = Merge::new(2);
+    assert!(!merge.on_idle(0).1);
+    assert!(merge.on_idle(1).1);
+    assert!(!merge.on_idle(1).1);
+    merge.on_records(0);
+    assert!(merge.on_idle(0).1);
+}
+
+#[test]
+fn barrier_waits_for_every_input() {
+    let mut merge = Merge::new(3);
+    assert_eq!(merge.on_barrier(0, Epoch(7)), None);
+    assert!(merge.is_held_back(0));
+    assert_eq!(merge.on_barrier(2, Epoch(7)), None);
+    let ended = merge.on_end(1);
+    assert_eq!(ended.barrier, Some(Epoch(7)));
+    assert!(!ended.is_end && !merge.is_held_back(0));
+}
+
+#[test]
+fn end_of_all_inputs_is_the_end_of_time() {
+    let mut merge = Merge::new(2);
+    assert!(!merge.on_end(0).is_end);
+    let ended = merge.on_end(1);
+    assert!(ended.is_end);
+    assert_eq!(ended.watermark, Some(Watermark::MAX));
+}

@@ -1,0 +1,183 @@
+//! What a running job says about itself.
+//!
+//! Tasks count into atomics of their own, once a frame; a reader adds them up. The counts are exact once the job has
+//! ended, and a moment old before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use mill_protocol::Watermark;
+
+/// What a job has done so far.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Each step, in the order of the plan; sources among them.
+    pub steps: Vec<StepMetrics>,
+    /// Each edge.
+    pub edges: Vec<EdgeMetrics>,
+    /// Checkpoints so far.
+    pub checkpoints: CheckpointMetrics,
+    /// How many records the sources have given, and how many they will give where all of them know.
+    pub progress: ProgressInfo,
+}
+
+/// What one step has done so far, over all its tasks.
+#[derive(Clone, Debug, Default)]
+pub struct StepMetrics {
+    /// The identity of its state.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// Records taken.
+    pub rows_in: u64,
+    /// Records given, over all ports.
+    pub rows_out: u64,
+    /// Records that came too late for their window.
+    pub rows_late: u64,
+    /// Records that could not be processed and were left out.
+    pub rows_skipped: u64,
+    /// Records that could not be processed and went to `errors`.
+    pub rows_routed: u64,
+    /// The watermark of the slowest task, once there is one.
+    pub watermark: Option<Watermark>,
+    /// How many bytes of its state the last checkpoint wrote.
+    pub checkpoint_bytes: u64,
+}
+
+/// How full the queues of an edge are.
+#[derive(Clone, Debug, Default)]
+pub struct EdgeMetrics {
+    /// The chain that writes.
+    pub from: String,
+    /// The chain that reads.
+    pub to: String,
+    /// Frames in the fullest queue.
+    pub fill: usize,
+    /// How many frames a queue holds.
+    pub capacity: usize,
+}
+
+/// What has become of the checkpoints.
+#[derive(Clone, Debug, Default)]
+pub struct CheckpointMetrics {
+    /// How many were completed, savepoints among them.
+    pub completed: u64,
+    /// How many failed.
+    pub failed: u64,
+    /// The number of the last one that was completed.
+    pub last_id: Option<u64>,
+    /// How long that took, from the request to the commit.
+    pub last_duration: Duration,
+    /// How many bytes it wrote.
+    pub last_bytes: u64,
+    /// Why the last one that failed did.
+    pub last_error: Option<String>,
+}
+
+/// How far the input has been read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgressInfo {
+    /// Records read.
+    pub rows_read: u64,
+    /// Records there are, where all sources know.
+    pub rows_total: Option<u64>,
+}
+
+/// The counters of one stage in one task.
+#[derive(Debug, Default)]
+pub(crate) struct StageCounters {
+    pub(crate) rows_in: Counter,
+    pub(crate) rows_out: Counter,
+    pub(crate) rows_late: Counter,
+    pub(crate) rows_skipped: Counter,
+    pub(crate) rows_routed: Counter,
+    pub(crate) watermark: Level,
+}
+
+/// A count with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to the count.
+    pub(crate) fn add(&self, rows: u64) {
+        // Relaxed, and no read-modify-write: one thread writes, and the count stands for itself.
+        self.0.store(self.0.load(Ordering::Relaxed) + rows, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A value with one writer; absent until it is first set.
+#[derive(Debug)]
+pub(crate) struct Level(AtomicI64, AtomicBool);
+
+impl Default for Level {
+    fn default() -> Level {
+        Level(AtomicI64::new(i64::MIN), AtomicBool::new(false))
+    }
+}
+
+impl Level {
+    /// Sets the value.
+    pub(crate) fn set(&self, value: i64) {
+        // Relaxed: the value stands for itself.
+        self.0.store(value, Ordering::Relaxed);
+        self.1.store(true, Ordering::Relaxed);
+    }
+
+    /// The value, if it was ever set.
+    pub(crate) fn value(&self) -> Option<i64> {
+        self.1.load(Ordering::Relaxed).then(|| self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// Where the counters of a whole job are found.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    /// For each step: uid, name, and the counters of its tasks.
+    pub(crate) steps: Vec<(String, String, Vec<Arc<StageCounters>>)>,
+    /// For each edge: from, to, capacity, and the fill level of each of its writers.
+    pub(crate) edges: Vec<(String, String, usize, Vec<Arc<Level>>)>,
+    /// Which steps are sources.
+    pub(crate) sources: Vec<usize>,
+    pub(crate) rows_total: Option<u64>,
+    /// Bytes of state by uid, as of the last checkpoint, and the figures of the checkpoints; written by the coordinator.
+    pub(crate) checkpoints: parking_lot::Mutex<(CheckpointMetrics, std::collections::HashMap<String, u64>)>,
+}
+
+impl Registry {
+    /// Adds everything up.
+    pub(crate) fn collect(&self) -> Metrics {
+        let (checkpoints, state) = self.checkpoints.lock().clone();
+        let steps = self.steps.iter().map(|(uid, name, counters)| {
+            let sum = |of: fn(&StageCounters) -> &Counter| counters.iter().map(|c| of(c).value()).sum();
+            let watermarks: Vec<i64> = counters.iter().filter_map(|c| c.watermark.value()).collect();
+            StepMetrics {
+                uid: uid.clone(),
+                name: name.clone(),
+                rows_in: sum(|c| &c.rows_in),
+                rows_out: sum(|c| &c.rows_out),
+                rows_late: sum(|c| &c.rows_late),
+                rows_skipped: sum(|c| &c.rows_skipped),
+                rows_routed: sum(|c| &c.rows_routed),
+                watermark: watermarks.into_iter().min().map(Watermark),
+                checkpoint_bytes: state.get(uid).copied().unwrap_or(0),
+            }
+        });
+        let steps: Vec<StepMetrics> = steps.collect();
+        let edges = self.edges.iter().map(|(from, to, capacity, fills)| EdgeMetrics {
+            from: from.clone(),
+            to: to.clone(),
+            fill: fills.iter().filter_map(|fill| fill.value()).max().unwrap_or(0) as usize,
+            capacity: *capacity,
+        });
+        let edges = edges.collect();
+        let rows_read = self.sources.iter().map(|&source| steps[source].rows_out).sum();
+        Metrics { steps, edges, checkpoints, progress: ProgressInfo { rows_read, rows_total: self.rows_total } }
+    }
+}

@@ -1,0 +1,90 @@
+//! How a job is to be run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mill_protocol::{Clock, SystemClock};
+use mill_snapshot::{Checkpoint, Store};
+
+/// What a restart after a failure means for the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// As if nothing had failed.
+    ExactlyOnce,
+    /// No record is missing; some may be counted or written twice.
+    AtLeastOnce,
+    /// No record is processed twice; those in flight are lost.
+    None,
+}
+
+impl Mode {
+    /// The name in options and in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::ExactlyOnce => "exactly_once",
+            Mode::AtLeastOnce => "at_least_once",
+            Mode::None => "none",
+        }
+    }
+}
+
+/// What happens to a record that cannot be processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnError {
+    /// The job fails.
+    Fail,
+    /// It is left out and counted.
+    Skip,
+    /// It goes to the `errors` targets of its step.
+    Route,
+}
+
+/// How a job is to be run.
+pub struct RunOptions {
+    /// How many worker threads.
+    pub workers: usize,
+    /// What a restart means for the results.
+    pub mode: Mode,
+    /// How often a checkpoint is taken; `None`: only on demand and at the end.
+    pub interval: Option<Duration>,
+    /// Where checkpoints go; without one nothing outlives the process.
+    pub store: Option<Store>,
+    /// What to go on from.
+    pub restore: Option<Checkpoint>,
+    /// How many checkpoints are kept.
+    pub retain: usize,
+    /// What happens to records that cannot be processed.
+    pub on_error: OnError,
+    /// Tells the processing time.
+    pub clock: Arc<dyn Clock>,
+    /// How many rows a frame has under load.
+    pub frame_rows: usize,
+    /// How many frames a queue holds.
+    pub queue_capacity: usize,
+    /// Whether workers are pinned to cores when there are enough.
+    pub is_pinned: bool,
+    /// What identifies the plan; stored in the manifest.
+    pub fingerprint: String,
+    /// Runs everything on the caller's thread under a schedule drawn from this seed: for tests.
+    pub schedule_seed: Option<u64>,
+}
+
+impl Default for RunOptions {
+    fn default() -> RunOptions {
+        RunOptions {
+            workers: 1,
+            mode: Mode::ExactlyOnce,
+            interval: Some(Duration::from_secs(1)),
+            store: None,
+            restore: None,
+            retain: 3,
+            on_error: OnError::Fail,
+            clock: Arc::new(SystemClock),
+            frame_rows: 8192,
+            queue_capacity: 8,
+            is_pinned: true,
+            fingerprint: String::new(),
+            schedule_seed: None,
+        }
+    }
+}

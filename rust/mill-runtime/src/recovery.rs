@@ -1,0 +1,254 @@
+//! What a job goes on from: checks that it fits the plan, and hands every task its share.
+//!
+//! It never guesses (I4, I6): a step whose state the plan no longer has, a step that is new, and a step that was changed
+//! are all named in one error. The runtime knows what has state by the signature: a step without one has none to lose.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use mill_protocol::{Commit, Committer, Epoch, Error, Restored, Result};
+use mill_snapshot::{Checkpoint, Manifest, OperatorInfo, Store};
+
+use crate::graph::{JobGraph, StageBody};
+use crate::job_result::{Report, Status};
+use crate::metrics::Registry;
+use crate::options::{Mode, RunOptions};
+use crate::positions::{self, Positions};
+use crate::storage::{self, ENDED_NOTE, PositionNotes, Storage};
+
+/// What a job goes on from, if anything.
+#[derive(Default)]
+pub(crate) struct Recovery {
+    checkpoint: Option<Checkpoint>,
+    /// The steps whose input had ended in all tasks.
+    ended: HashSet<String>,
+    /// The last number that was used.
+    epoch: u64,
+    /// In a job that replays nothing: where it notes positions, and what was noted before.
+    positions: Option<Arc<mill_snapshot::Positions>>,
+    noted: Vec<(String, Vec<u8>)>,
+}
+
+impl Recovery {
+    /// Looks at what there is, and checks it against the plan.
+    ///
+    /// # Errors
+    /// When it does not fit, naming the steps.
+    pub(crate) fn open(graph: &JobGraph, options: &mut RunOptions) -> Result<Recovery> {
+        let mut recovery = Recovery { checkpoint: options.restore.take(), ..Recovery::default() };
+        if let Some(store) = &options.store {
+            if options.mode == Mode::None {
+                recovery.open_positions(store, options.clock.now())?;
+            } else {
+                recovery.refuse_positions(store)?;
+                recovery.epoch = store.next_epoch().saturating_sub(1);
+            }
+        }
+        let Some(checkpoint) = &recovery.checkpoint else { return Ok(recovery) };
+        if options.mode == Mode::None {
+            return Err(Error::checkpoint(format!(
+                "checkpoint {} in {} cannot be used in mode none, which keeps no state; give another directory or mode",
+                checkpoint.id(),
+                checkpoint.path().display()
+            )));
+        }
+        check(graph, checkpoint)?;
+        if let Some(store) = &options.store {
+            store.continue_from(checkpoint).map_err(storage::error)?;
+        }
+        recovery.epoch = recovery.epoch.max(checkpoint.id());
+        recovery.ended = ended(checkpoint.manifest())?;
+        Ok(recovery)
+    }
+
+    /// The last number of a checkpoint that was used.
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch)
+    }
+
+    /// Whether the job had come to its end.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.manifest().is_finished)
+    }
+
+    /// The checkpoint the job goes on from.
+    pub(crate) fn restored_id(&self) -> Option<u64> {
+        self.checkpoint.as_ref().map(Checkpoint::id)
+    }
+
+    /// The report of a job that had come to its end before.
+    pub(crate) fn finished_report(&self) -> Report {
+        let id = self.restored_id();
+        let note = format!("nothing to do: the job had finished with checkpoint {}", id.unwrap_or_default());
+        Report {
+            status: Status::Finished,
+            metrics: Registry::default().collect(),
+            notes: vec![note],
+            duration: std::time::Duration::ZERO,
+            restored: id,
+            checkpoint: id,
+        }
+    }
+
+    /// Where the checkpoints of this job go.
+    pub(crate) fn storage(&self, graph: &JobGraph, options: &RunOptions) -> Option<Storage> {
+        let store = options.store.as_ref().filter(|_| options.mode != Mode::None)?;
+        Some(Storage {
+            store: store.clone(),
+            retain: options.retain,
+            mode: options.mode.as_str(),
+            fingerprint: options.fingerprint.clone(),
+            operators: operators(graph),
+            committed: self.restored_id().unwrap_or(0),
+            copies: 0,
+        })
+    }
+
+    /// Lets a sink take up what the checkpoint holds for it, or begin from nothing.
+    pub(crate) fn recover_sink(&self, uid: &str, committer: &mut dyn Committer) -> Result<()> {
+        let Some(checkpoint) = &self.checkpoint else {
+            return if self.noted.is_empty() { committer.begin() } else { committer.recover(&[]) };
+        };
+        let handles = checkpoint.handles(uid).iter();
+        let commits: Vec<Commit> =
+            handles.map(|(epoch, handle)| Commit { epoch: Epoch(*epoch), handle: handle.to_vec() }).collect();
+        committer.recover(&commits)
+    }
+
+    /// Whether the input of a step had ended, in all tasks.
+    pub(crate) fn is_ended(&self, uid: &str) -> bool {
+        self.ended.contains(uid)
+    }
+
+    /// How far the splits of a source had been read, in all tasks.
+    pub(crate) fn positions(&self, uid: &str) -> Result<Positions> {
+        let mut found = storage::noted_positions(&self.noted, uid)?;
+        if let Some(checkpoint) = &self.checkpoint {
+            for bytes in checkpoint.restored(uid, 0..0).0 {
+                found.extend(positions::decode(&bytes)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where a task of a source notes its positions, in a job that replays nothing.
+    pub(crate) fn notes(&self, uid: &str) -> Option<PositionNotes> {
+        self.positions.as_ref().map(|positions| PositionNotes::new(Arc::clone(positions), uid))
+    }
+
+    /// The state of a step for a task with these key groups.
+    pub(crate) fn restored(&self, uid: &str, groups: Range<u16>) -> Option<Restored> {
+        let (bytes, blocks) = self.checkpoint.as_ref()?.restored(uid, groups);
+        Some(Restored { bytes, blocks })
+    }
+
+    fn open_positions(&mut self, store: &Store, now: i64) -> Result<()> {
+        self.noted = store.read_positions().map_err(storage::error)?;
+        let published = store.list().map_err(storage::error)?;
+        if let Some(newest) = published.first() {
+            return Err(Error::checkpoint(format!(
+                "{} holds checkpoint {} of a job in another mode; mode none keeps no state: give another directory or mode",
+                store.path().display(),
+                newest.id
+            )));
+        }
+        self.positions = Some(Arc::new(store.positions().map_err(storage::error)?));
+        // No manifest counts the epochs here, and sinks must not see a number twice: time goes on over restarts.
+        self.epoch = now.max(0) as u64;
+        Ok(())
+    }
+
+    fn refuse_positions(&self, store: &Store) -> Result<()> {
+        let noted = store.read_positions().map_err(storage::error)?;
+        if noted.is_empty() {
+            return Ok(());
+        }
+        Err(Error::checkpoint(format!(
+            "{} belongs to a job in mode none, which kept no state to go on from; give another directory, or mode none",
+            store.path().display()
+        )))
+    }
+}
+
+/// Where plan and checkpoint differ.
+#[derive(Default)]
+struct Differences<'a> {
+    missing: Vec<&'a str>,
+    added: Vec<&'a str>,
+    changed: Vec<String>,
+}
+
+fn check(graph: &JobGraph, checkpoint: &Checkpoint) -> Result<()> {
+    let stored = &checkpoint.manifest().operators;
+    let current = operators(graph);
+    let uids: HashSet<&str> = current.iter().map(|info| info.uid.as_str()).collect();
+    let mut differ = Differences::default();
+    for (uid, entry) in stored {
+        let has_state = checkpoint.size_of(uid) != (0, 0) || !checkpoint.handles(uid).is_empty();
+        if !uids.contains(uid.as_str()) && (has_state || !entry.signature.is_empty()) {
+            differ.missing.push(&entry.name);
+        }
+    }
+    for info in &current {
+        match stored.get(&info.uid) {
+            None if !info.signature.is_empty() => differ.added.push(&info.name),
+            Some(entry) if entry.signature != info.signature => differ.changed.push(format!(
+                "{} (was {}, is {})",
+                info.name,
+                or_nothing(&entry.signature),
+                or_nothing(&info.signature)
+            )),
+            _ => {}
+        }
+    }
+    let mut lines = Vec::new();
+    if !differ.missing.is_empty() {
+        lines.push(format!("no longer in the plan: {}", differ.missing.join(", ")));
+    }
+    if !differ.added.is_empty() {
+        lines.push(format!("not in the checkpoint: {}", differ.added.join(", ")));
+    }
+    if !differ.changed.is_empty() {
+        lines.push(format!("changed: {}", differ.changed.join(", ")));
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    Err(Error::checkpoint(format!(
+        "checkpoint {} in {} is of another plan: {}; run the plan it was taken with, or give another directory",
+        checkpoint.id(),
+        checkpoint.path().display(),
+        lines.join("; ")
+    )))
+}
+
+fn or_nothing(signature: &str) -> &str {
+    if signature.is_empty() { "without state" } else { signature }
+}
+
+fn ended(manifest: &Manifest) -> Result<HashSet<String>> {
+    let Some(list) = manifest.notes.get(ENDED_NOTE) else { return Ok(HashSet::new()) };
+    serde_json::from_str(list)
+        .map_err(|error| Error::checkpoint("the list of ended steps in the checkpoint is damaged").because(error))
+}
+
+/// All steps as a manifest names them. A source's signature says that it has positions.
+fn operators(graph: &JobGraph) -> Vec<OperatorInfo> {
+    let mut found = BTreeMap::new();
+    for chain in &graph.chains {
+        let mut add = |uid: &str, name: &str, signature: &str| {
+            let parallelism = chain.parallelism as u32;
+            let (uid, name, signature) = (uid.to_owned(), name.to_owned(), signature.to_owned());
+            found.insert(uid.clone(), OperatorInfo { uid, name, signature, parallelism });
+        };
+        if let Some(source) = &chain.source {
+            add(&source.uid, &source.name, "positions");
+        }
+        for stage in &chain.stages {
+            let is_sink = matches!(stage.body, StageBody::Sink { .. });
+            add(&stage.uid, &stage.name, if is_sink { "" } else { &stage.signature });
+        }
+    }
+    found.into_values().collect()
+}

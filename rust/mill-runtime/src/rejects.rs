@@ -1,0 +1,57 @@
+//! What becomes of records that cannot be processed.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use mill_protocol::{Batch, Error, Rejected, Result};
+
+use crate::metrics::StageCounters;
+use crate::options::OnError;
+
+/// The columns of an `errors` stream.
+pub fn errors_schema() -> SchemaRef {
+    let text = |name: &str| Field::new(name, DataType::Utf8, false);
+    Arc::new(Schema::new(vec![text("step"), text("error"), text("traceback"), text("record")]))
+}
+
+/// The records of an `errors` stream.
+pub(crate) fn batch(step: &str, rejected: &[Rejected]) -> Result<Batch> {
+    let column = |of: &dyn Fn(&Rejected) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(rejected.iter().map(of)))
+    };
+    let columns = vec![
+        column(&|_| step.to_owned()),
+        column(&|r| r.error.clone()),
+        column(&|r| r.traceback.clone()),
+        column(&|r| r.record.clone()),
+    ];
+    let data = RecordBatch::try_new(errors_schema(), columns)
+        .map_err(|error| Error::internal("the errors of a step do not form a batch").because(error))?;
+    Ok(Batch::new(data))
+}
+
+/// Does with the records as the job says, and counts them: `true` if they are to be routed.
+///
+/// # Errors
+/// Of the first record, when the job is to fail on such records.
+pub(crate) fn is_routed(
+    on_error: OnError,
+    rejected: &[Rejected],
+    has_routes: bool,
+    step: &str,
+    counters: &StageCounters,
+) -> Result<bool> {
+    let Some(first) = rejected.first() else { return Ok(false) };
+    match on_error {
+        OnError::Fail => Err(first.clone().into_error().in_step(step)),
+        OnError::Route if has_routes => {
+            counters.rows_routed.add(rejected.len() as u64);
+            Ok(true)
+        }
+        OnError::Skip | OnError::Route => {
+            counters.rows_skipped.add(rejected.len() as u64);
+            Ok(false)
+        }
+    }
+}

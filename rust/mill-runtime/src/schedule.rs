@@ -1,0 +1,152 @@
+//! A job stepped by hand: everything on the caller's thread, in an order drawn from a seed.
+//!
+//! One step is one of: a task takes one input; the coordinator takes one message; a piece of background work is done; a
+//! checkpoint is triggered; time goes on to the next timer, when nothing else can happen. The same seed gives the same
+//! order, so a failure can be looked at again.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use mill_protocol::{Clock, ManualClock};
+
+use crate::coordinator::Coordinator;
+use crate::shared::{Message, Shared};
+use crate::task::{Step, Task};
+use crate::worker;
+
+/// In how many steps, on average, a checkpoint is triggered.
+const STEPS_PER_CHECKPOINT: u64 = 100;
+
+/// A job that is stepped by hand.
+pub(crate) struct Schedule {
+    random: Random,
+    tasks: Vec<Task>,
+    coordinator: Coordinator,
+    messages: Receiver<Message>,
+    shared: Arc<Shared>,
+    clock: Arc<ManualClock>,
+    /// The time of the coordinator, in steps.
+    now: i64,
+}
+
+impl Schedule {
+    pub(crate) fn new(
+        seed: u64,
+        tasks: Vec<Task>,
+        coordinator: Coordinator,
+        messages: Receiver<Message>,
+        shared: Arc<Shared>,
+        clock: Arc<ManualClock>,
+    ) -> Schedule {
+        Schedule { random: Random::new(seed), tasks, coordinator, messages, shared, clock, now: 0 }
+    }
+
+    /// Takes up to that many steps. Gives whether more could follow: `false` when the job is over or nothing can happen
+    /// any more.
+    pub(crate) fn run(&mut self, steps: u64) -> bool {
+        for _ in 0..steps {
+            if self.coordinator.is_over() {
+                return false;
+            }
+            if !self.step() && !self.settle() {
+                return !self.coordinator.is_over();
+            }
+        }
+        !self.coordinator.is_over()
+    }
+
+    /// One thing drawn at random; gives whether it did something.
+    fn step(&mut self) -> bool {
+        self.now += 1;
+        if self.random.below(STEPS_PER_CHECKPOINT) == 0 && !self.coordinator.has_in_flight() {
+            self.coordinator.trigger(self.now);
+            return true;
+        }
+        match self.random.below(self.tasks.len() as u64 + 2) as usize {
+            0 => self.take_message(),
+            1 => self.do_work(),
+            choice => {
+                let task = choice - 2;
+                self.step_task(task) == Some(Step::Worked)
+            }
+        }
+    }
+
+    fn take_message(&mut self) -> bool {
+        let Ok(message) = self.messages.try_recv() else { return false };
+        self.coordinator.handle(message, self.now);
+        if self.shared.is_over() && !self.tasks.is_empty() {
+            self.tasks.clear();
+            self.shared.tell(Message::WorkerGone);
+        }
+        true
+    }
+
+    fn do_work(&mut self) -> bool {
+        let random = &mut self.random;
+        let work = self.coordinator.writers().take(|count| random.below(count as u64) as usize);
+        work.map(|work| work()).is_some()
+    }
+
+    fn step_task(&mut self, task: usize) -> Option<Step> {
+        if self.shared.is_over() {
+            return None;
+        }
+        match worker::guarded_step(&mut self.tasks[task], 1) {
+            Ok(step) => Some(step),
+            Err(error) => {
+                self.shared.tell(Message::Failed(error));
+                None
+            }
+        }
+    }
+
+    /// The draw did nothing: tries everything once, and then lets time go on. Gives whether something happened.
+    fn settle(&mut self) -> bool {
+        if self.random.below(4) != 0 {
+            // Mostly draws again, so that the order stays the seed's.
+            return true;
+        }
+        let mut wake_at: Option<i64> = None;
+        for task in 0..self.tasks.len() {
+            match self.step_task(task) {
+                Some(Step::Worked) => return true,
+                Some(Step::Idle(at)) => wake_at = [wake_at, at].into_iter().flatten().min(),
+                Some(Step::Blocked) | None => {}
+            }
+        }
+        if self.do_work() || self.take_message() {
+            return true;
+        }
+        if let Some(due) = self.coordinator.due() {
+            self.now = self.now.max(due);
+            self.coordinator.tick(self.now);
+            return true;
+        }
+        match wake_at {
+            Some(at) if at < i64::MAX => {
+                self.clock.set(self.clock.now().max(at));
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Numbers drawn from a seed (splitmix64).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// A number below `limit`, which is not zero.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % limit
+    }
+}

@@ -1,0 +1,119 @@
+//! What the tasks, the workers, the coordinator and the handle of one job share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::Sender;
+use mill_protocol::{Epoch, Error};
+use mill_queue::Unparker;
+
+use crate::coordinator::Command;
+use crate::stage::Part;
+
+/// A barrier that the coordinator asks the sources for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// Its number.
+    pub(crate) epoch: Epoch,
+    /// Whether the snapshots must give everything, not only what changed.
+    pub(crate) is_full: bool,
+    /// Whether the sources are to give nothing behind it.
+    pub(crate) is_last: bool,
+}
+
+/// What the coordinator is told.
+pub(crate) enum Message {
+    /// A task has passed the barrier.
+    Acknowledged(Acknowledgement),
+    /// A task has ended; it will answer requests directly.
+    Ended,
+    /// A task has failed.
+    Failed(Error),
+    /// Parts of a checkpoint have been written.
+    Written(crate::storage::Written),
+    /// All tasks of a worker are gone.
+    WorkerGone,
+    /// The user wants something.
+    Command(Command),
+    /// A savepoint has been copied, or why it could not be.
+    Copied(Option<String>),
+    /// Something a user should know.
+    Note(String),
+}
+
+/// What a task gives to a checkpoint.
+pub(crate) struct Acknowledgement {
+    pub(crate) task: usize,
+    pub(crate) epoch: Epoch,
+    pub(crate) parts: Vec<Part>,
+}
+
+/// What the parts of a running job share.
+pub(crate) struct Shared {
+    /// The last request: `epoch << 2 | is_full << 1 | is_last`.
+    request: AtomicU64,
+    is_over: AtomicBool,
+    is_draining: AtomicBool,
+    pub(crate) messages: Sender<Message>,
+    pub(crate) workers: Vec<Unparker>,
+}
+
+impl Shared {
+    /// The shared part of a job that goes on behind this epoch.
+    pub(crate) fn new(behind: Epoch, messages: Sender<Message>, workers: Vec<Unparker>) -> Shared {
+        Shared {
+            request: AtomicU64::new(behind.0 << 2),
+            is_over: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
+            messages,
+            workers,
+        }
+    }
+
+    /// The last barrier that was asked for.
+    pub(crate) fn request(&self) -> Request {
+        // Acquire pairs with the Release in ask.
+        let word = self.request.load(Ordering::Acquire);
+        Request { epoch: Epoch(word >> 2), is_full: word & 2 != 0, is_last: word & 1 != 0 }
+    }
+
+    /// Asks the sources for a barrier.
+    pub(crate) fn ask(&self, request: Request) {
+        let word = request.epoch.0 << 2 | u64::from(request.is_full) << 1 | u64::from(request.is_last);
+        // Release pairs with the Acquire in request.
+        self.request.store(word, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Lets the sources end as if their input had.
+    pub(crate) fn drain(&self) {
+        // Release pairs with the Acquire in is_draining.
+        self.is_draining.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Whether the sources are to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// Lets the workers drop their tasks and go.
+    pub(crate) fn end(&self) {
+        // Release pairs with the Acquire in is_over.
+        self.is_over.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Whether the workers are to go.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Tells the coordinator. A coordinator that is gone needs to know nothing.
+    pub(crate) fn tell(&self, message: Message) {
+        drop(self.messages.send(message));
+    }
+
+    fn wake_all(&self) {
+        self.workers.iter().for_each(Unparker::unpark);
+    }
+}

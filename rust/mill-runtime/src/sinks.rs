@@ -1,0 +1,75 @@
+//! The sinks of a job as the coordinator sees them: what is to be made visible, and when.
+//!
+//! A handle is *owed* from the moment its output was made durable until the sink has committed it. What a failed
+//! checkpoint owed goes into the next one, so no output is forgotten and none becomes visible before a manifest names
+//! it.
+
+use mill_protocol::{Commit, Committer, Error, Result};
+
+/// One sink of the job.
+pub(crate) struct SinkState {
+    pub(crate) uid: String,
+    pub(crate) name: String,
+    pub(crate) committer: Box<dyn Committer>,
+    /// Handles that are durable and not yet visible.
+    pub(crate) owed: Vec<Commit>,
+}
+
+/// All sinks of the job.
+pub(crate) struct Sinks {
+    pub(crate) sinks: Vec<SinkState>,
+    /// A commit or a manifest went wrong: what was owed may or may not be visible, and only a recovery may touch it.
+    is_in_doubt: bool,
+}
+
+impl Sinks {
+    /// The sinks in the order in which stages name them.
+    pub(crate) fn new(sinks: Vec<SinkState>) -> Sinks {
+        Sinks { sinks, is_in_doubt: false }
+    }
+
+    /// Takes up a handle.
+    pub(crate) fn owe(&mut self, sink: usize, commit: Commit) {
+        self.sinks[sink].owed.push(commit);
+    }
+
+    /// Makes everything visible that is owed.
+    ///
+    /// # Errors
+    /// When a sink refuses; its output stays owed, and is committed again by the next recovery.
+    pub(crate) fn commit(&mut self) -> Result<()> {
+        for sink in self.sinks.iter_mut().filter(|sink| !sink.owed.is_empty()) {
+            sink.owed.sort_by_key(|commit| commit.epoch);
+            if let Err(error) = sink.committer.commit(&sink.owed) {
+                self.is_in_doubt = true;
+                return Err(error.in_step(&sink.name));
+            }
+            sink.owed.clear();
+        }
+        self.is_in_doubt = false;
+        Ok(())
+    }
+
+    /// A manifest that could not be published may still be found by a recovery: what it names must not be removed.
+    pub(crate) fn set_in_doubt(&mut self) {
+        self.is_in_doubt = true;
+    }
+
+    /// Removes what was not committed.
+    ///
+    /// # Errors
+    /// Of the first sink that cannot; the others are still asked.
+    pub(crate) fn abort(&mut self) -> Result<()> {
+        if self.is_in_doubt {
+            return Ok(());
+        }
+        let mut first: Option<Error> = None;
+        for sink in &mut self.sinks {
+            sink.owed.clear();
+            if let Err(error) = sink.committer.abort() {
+                first.get_or_insert(error.in_step(&sink.name));
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,283 @@
+//! One stage of a chain at work: an operator or a sink with its inbox, as an explicit state machine.
+//!
+//! ```text
+//!             take an event                operator says Done
+//!   Ready ────────────────► call ───────────────────────────► finish the event ──► Ready, or Ended
+//!                            │ operator says More                    ▲
+//!                            ▼                                       │ Done
+//!                         Resuming: call resume, pass on, again ─────┘
+//! ```
+//!
+//! Finishing an event is what the runtime does once the operator is through with it: pass a watermark on, take the
+//! snapshot and then pass the barrier on, pass the end on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use mill_protocol::{
+    Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, SinkWriter, Snapshot, Watermark,
+};
+
+use crate::envelope::Event;
+use crate::merge::Merge;
+use crate::metrics::StageCounters;
+
+/// What a stage runs.
+pub(crate) enum Body {
+    /// An operator.
+    Operator(Box<dyn Operator>),
+    /// A sink; the index is the sink's place in the job.
+    Sink(usize, Box<dyn SinkWriter>),
+}
+
+/// What a stage gives to a checkpoint.
+pub(crate) enum Part {
+    /// The state of a step. The last flag says that its input had ended.
+    State(Arc<str>, Snapshot, bool),
+    /// Output of a sink.
+    Output(usize, PreCommit),
+}
+
+/// What is being done until the operator is done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The next event may come.
+    Ready,
+    /// The operator has more to emit on the event that finishes like this.
+    Resuming(Finish),
+    /// The stage has ended, and takes nothing more.
+    Ended,
+}
+
+/// What the runtime does once an operator is through with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finish {
+    Nothing,
+    Watermark(Watermark),
+    Idle,
+    Snapshot(Epoch),
+    End,
+}
+
+/// What is passed on to all targets, in this order; what the operator emitted is in the outbox and comes first.
+pub(crate) type Forward = [Option<Event>; 2];
+
+const NOTHING: Forward = [None, None];
+
+/// One stage at work.
+pub(crate) struct Stage {
+    pub(crate) uid: Arc<str>,
+    pub(crate) name: String,
+    pub(crate) merge: Merge,
+    pub(crate) counters: Arc<StageCounters>,
+    body: Body,
+    inbox: VecDeque<Event>,
+    phase: Phase,
+    /// The epoch of the last snapshot.
+    snapshot: Option<Epoch>,
+    /// Whether its input had ended already in the checkpoint this job goes on from: nothing is emitted once more.
+    was_ended: bool,
+    /// Whether state is stored; without that nobody asks the operator for it.
+    is_persistent: bool,
+}
+
+impl Stage {
+    /// A stage before its first event, with that many inputs.
+    pub(crate) fn new(uid: Arc<str>, name: String, body: Body, inputs: usize, counters: Arc<StageCounters>) -> Stage {
+        Stage {
+            uid,
+            name,
+            merge: Merge::new(inputs),
+            counters,
+            body,
+            inbox: VecDeque::new(),
+            phase: Phase::Ready,
+            snapshot: None,
+            was_ended: false,
+            is_persistent: true,
+        }
+    }
+
+    /// The input had ended in the checkpoint that the job goes on from.
+    pub(crate) fn set_was_ended(&mut self) {
+        self.was_ended = true;
+    }
+
+    /// Whether the state is stored.
+    pub(crate) fn set_persistent(&mut self, is_persistent: bool) {
+        self.is_persistent = is_persistent;
+    }
+
+    /// Whether there is something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.inbox.is_empty() || matches!(self.phase, Phase::Resuming(_))
+    }
+
+    /// Whether it has to wait for whoever takes its records.
+    pub(crate) fn is_waiting(&self) -> bool {
+        match &self.body {
+            Body::Sink(_, writer) => matches!(self.inbox.front(), Some(Event::Batch(_))) && !writer.is_ready(),
+            Body::Operator(_) => false,
+        }
+    }
+
+    /// Whether it takes nothing more.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    /// Whether it is a sink.
+    pub(crate) fn is_sink(&self) -> bool {
+        matches!(self.body, Body::Sink(..))
+    }
+
+    /// Puts an event into the inbox.
+    pub(crate) fn accept(&mut self, event: Event) {
+        if self.phase != Phase::Ended {
+            self.inbox.push_back(event);
+        }
+    }
+
+    /// Ends without emitting anything: nobody needs it.
+    pub(crate) fn end_silently(&mut self) {
+        self.inbox.clear();
+        self.phase = Phase::Ended;
+    }
+
+    /// Whether the operator needs nothing more, though its input has not ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        match &self.body {
+            Body::Operator(operator) => operator.is_finished(),
+            Body::Sink(_, writer) => writer.is_finished(),
+        }
+    }
+
+    /// When it wants to be called next, in processing time.
+    pub(crate) fn next_time(&self) -> Option<i64> {
+        match &self.body {
+            Body::Operator(operator) if self.phase == Phase::Ready && !self.was_ended => operator.next_time(),
+            _ => None,
+        }
+    }
+
+    /// Processes one event or goes on with the last one.
+    pub(crate) fn advance(&mut self, out: &mut Outbox, parts: &mut Vec<Part>, is_full: bool) -> Result<Forward> {
+        let (progress, finish) = match self.phase {
+            Phase::Ended => return Ok(NOTHING),
+            Phase::Resuming(finish) => match &mut self.body {
+                Body::Operator(operator) => (operator.resume(out)?, finish),
+                Body::Sink(..) => return Err(Error::internal("a sink has nothing to resume")),
+            },
+            Phase::Ready => match self.inbox.pop_front() {
+                Some(event) => self.take(event, out)?,
+                None => return Ok(NOTHING),
+            },
+        };
+        self.phase = Phase::Ready;
+        if progress == Progress::More {
+            self.phase = Phase::Resuming(finish);
+            return Ok(NOTHING);
+        }
+        let forward = self.finish(finish, parts, is_full)?;
+        if self.phase == Phase::Ready && self.is_finished() {
+            self.end_early();
+        }
+        Ok(forward)
+    }
+
+    /// Calls the operator because processing time has come as far as it asked for.
+    pub(crate) fn on_time(&mut self, now: i64, out: &mut Outbox) -> Result<()> {
+        if let Body::Operator(operator) = &mut self.body {
+            if operator.on_time(now, out)? == Progress::More {
+                self.phase = Phase::Resuming(Finish::Nothing);
+            } else if operator.is_finished() {
+                self.end_early();
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the end be the next event, though the input has not ended.
+    pub(crate) fn end_early(&mut self) {
+        self.inbox.clear();
+        self.inbox.push_back(Event::End);
+    }
+
+    /// Takes the snapshot of this epoch unless it was taken already.
+    pub(crate) fn snapshot(&mut self, epoch: Epoch, parts: &mut Vec<Part>, is_full: bool) -> Result<()> {
+        if self.snapshot.replace(epoch) == Some(epoch) {
+            return Ok(());
+        }
+        match &mut self.body {
+            Body::Operator(_) if !self.is_persistent => {}
+            Body::Operator(operator) => {
+                let mut snapshot = Snapshot { is_full, ..Snapshot::default() };
+                operator.snapshot(&mut snapshot)?;
+                parts.push(Part::State(Arc::clone(&self.uid), snapshot, self.phase == Phase::Ended));
+            }
+            Body::Sink(sink, writer) => parts.extend(writer.pre_commit(epoch)?.map(|run| Part::Output(*sink, run))),
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event, out: &mut Outbox) -> Result<(Progress, Finish)> {
+        if let Event::Batch(batch) = &event {
+            self.counters.rows_in.add(batch.rows() as u64);
+        }
+        if let Event::Watermark(at) = &event {
+            self.counters.watermark.set(at.0);
+        }
+        let operator = match &mut self.body {
+            Body::Operator(operator) => operator,
+            Body::Sink(_, writer) => {
+                let finish = match event {
+                    Event::Batch(batch) => {
+                        writer.write(batch)?;
+                        Finish::Nothing
+                    }
+                    Event::Barrier(epoch) => Finish::Snapshot(epoch),
+                    Event::End => Finish::End,
+                    Event::Watermark(_) | Event::Idle | Event::Splits(_) => Finish::Nothing,
+                };
+                return Ok((Progress::Done, finish));
+            }
+        };
+        if self.was_ended && !matches!(event, Event::Barrier(_) | Event::End) {
+            // Time and end have been seen before the checkpoint; only records would be news, and there are none.
+            debug_assert!(!matches!(event, Event::Batch(_)), "records after the end of {:?}", self.name);
+            return Ok((Progress::Done, Finish::Nothing));
+        }
+        Ok(match event {
+            Event::Batch(batch) => (operator.on_batch(batch, out)?, Finish::Nothing),
+            Event::Watermark(at) => {
+                let finish = if operator.makes_watermarks() { Finish::Nothing } else { Finish::Watermark(at) };
+                (operator.on_watermark(at, out)?, finish)
+            }
+            Event::Idle if operator.makes_watermarks() => (Progress::Done, Finish::Nothing),
+            Event::Idle => (Progress::Done, Finish::Idle),
+            Event::Splits(open) => {
+                operator.on_splits(&open, out)?;
+                (Progress::Done, Finish::Nothing)
+            }
+            Event::Barrier(epoch) => (operator.on_barrier(epoch, out)?, Finish::Snapshot(epoch)),
+            Event::End if self.was_ended => (Progress::Done, Finish::End),
+            Event::End => (operator.on_end(out)?, Finish::End),
+        })
+    }
+
+    fn finish(&mut self, finish: Finish, parts: &mut Vec<Part>, is_full: bool) -> Result<Forward> {
+        Ok(match finish {
+            Finish::Nothing => NOTHING,
+            Finish::Watermark(at) => [Some(Event::Watermark(at)), None],
+            Finish::Idle => [Some(Event::Idle), None],
+            Finish::Snapshot(epoch) => {
+                self.snapshot(epoch, parts, is_full)?;
+                [Some(Event::Barrier(epoch)), None]
+            }
+            Finish::End => {
+                self.phase = Phase::Ended;
+                [Some(Event::Watermark(Watermark::MAX)), Some(Event::End)]
+            }
+        })
+    }
+}

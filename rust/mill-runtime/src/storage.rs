@@ -1,0 +1,191 @@
+//! Checkpoints on disk as the coordinator sees them, and the notes of a job that replays nothing.
+//!
+//! What a manifest of this runtime holds beside the state of the steps:
+//!
+//! - the handles of all sinks, under a task of their own ([`SINKS_TASK`]): those of this epoch and those still owed from
+//!   epochs whose checkpoint failed;
+//! - a note [`ENDED_NOTE`]: the steps whose input had ended in all tasks. What such a step emits at the end lies before
+//!   the checkpoint, so after a restart it is not emitted again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use mill_protocol::{Commit, Epoch, Error, Result, Snapshot, SplitId};
+use mill_snapshot::{CheckpointWriter, Handle, ManifestParts, OperatorInfo, OperatorState, Positions, Store, TaskId};
+
+use crate::positions::{self, SplitPosition};
+use crate::sinks::SinkState;
+
+/// The chain name under which the handles of the sinks stand in a checkpoint.
+const SINKS_TASK: &str = "sinks";
+/// The name of the note that lists the steps whose input had ended.
+pub(crate) const ENDED_NOTE: &str = "ended";
+
+/// What background work on one task's share of a checkpoint came to.
+pub(crate) struct Written {
+    pub(crate) epoch: Epoch,
+    /// The task's share of the state, or why it could not be written: then the checkpoint fails.
+    pub(crate) state: Result<TaskState>,
+    /// The handles of the task's sinks, or why output could not be made durable: then the job fails.
+    pub(crate) output: Result<Vec<(usize, Commit)>>,
+}
+
+/// What one task has written for a checkpoint.
+#[derive(Default)]
+pub(crate) struct TaskState {
+    /// How many bytes it takes in the checkpoint.
+    pub(crate) bytes: u64,
+    /// How many bytes each step gave.
+    pub(crate) steps: Vec<(Arc<str>, u64)>,
+    /// The steps whose input had ended in this task.
+    pub(crate) ended: Vec<Arc<str>>,
+}
+
+/// Where the checkpoints of a job go.
+pub(crate) struct Storage {
+    pub(crate) store: Store,
+    pub(crate) retain: usize,
+    pub(crate) mode: &'static str,
+    pub(crate) fingerprint: String,
+    /// All steps, with their parallelism.
+    pub(crate) operators: Vec<OperatorInfo>,
+    /// The newest checkpoint whose sinks have committed.
+    pub(crate) committed: u64,
+    /// How many savepoints are being copied: until they are, nothing is removed.
+    pub(crate) copies: usize,
+}
+
+impl Storage {
+    /// Begins the checkpoint of this epoch; it is a full one where it has to be.
+    pub(crate) fn begin(&self, epoch: Epoch) -> Result<Arc<CheckpointWriter>> {
+        let writer = self.store.begin(epoch.0, self.store.should_rebase()).map_err(error)?;
+        Ok(Arc::new(writer))
+    }
+
+    /// Publishes a checkpoint that every task has written its share of. When this returns it exists.
+    pub(crate) fn publish(
+        &self,
+        writer: &CheckpointWriter,
+        states: &[TaskState],
+        sinks: &[SinkState],
+        is_finished: bool,
+        created: i64,
+    ) -> Result<()> {
+        let owed = |sink: &SinkState| OperatorState {
+            uid: sink.uid.clone(),
+            handles: sink.owed.iter().map(|owed| Handle { epoch: owed.epoch.0, bytes: owed.handle.clone() }).collect(),
+            ..OperatorState::default()
+        };
+        let task = TaskId { chain: SINKS_TASK.to_owned(), index: 0, parallelism: 1 };
+        writer.write_task(&task, sinks.iter().map(owed).collect()).map_err(error)?;
+        let mut notes = BTreeMap::new();
+        let ended = self.ended(states);
+        if !ended.is_empty() {
+            let list = serde_json::to_string(&ended).map_err(|e| Error::internal("a list of names is no JSON").because(e))?;
+            notes.insert(ENDED_NOTE.to_owned(), list);
+        }
+        let parts = ManifestParts {
+            created,
+            mode: self.mode.to_owned(),
+            plan_fingerprint: self.fingerprint.clone(),
+            is_finished,
+            is_savepoint: false,
+            operators: self.operators.clone(),
+            notes,
+        };
+        writer.finish(parts).map(drop).map_err(error)
+    }
+
+    /// Removes what is no longer needed.
+    pub(crate) fn retire(&mut self, committed: Epoch) -> Result<()> {
+        self.committed = committed.0;
+        if self.copies > 0 {
+            return Ok(());
+        }
+        self.store.retire(self.retain, self.committed).map(drop).map_err(error)
+    }
+
+    /// Copies a checkpoint to where the user keeps it.
+    pub(crate) fn copy_to(store: &Store, epoch: Epoch, path: &Path) -> Result<()> {
+        store.savepoint(epoch.0, path).map(drop).map_err(error)
+    }
+
+    fn ended(&self, states: &[TaskState]) -> Vec<&str> {
+        let mut counts: HashMap<&str, u32> = HashMap::new();
+        for uid in states.iter().flat_map(|state| &state.ended) {
+            *counts.entry(uid).or_default() += 1;
+        }
+        let is_ended = |info: &&OperatorInfo| counts.get(info.uid.as_str()) == Some(&info.parallelism);
+        self.operators.iter().filter(is_ended).map(|info| info.uid.as_str()).collect()
+    }
+}
+
+/// Writes one task's share of a checkpoint.
+pub(crate) fn write(
+    writer: &CheckpointWriter,
+    task: &TaskId,
+    states: Vec<(Arc<str>, Snapshot, bool)>,
+) -> Result<TaskState> {
+    let mut written = TaskState::default();
+    let mut operators = Vec::with_capacity(states.len());
+    for (uid, snapshot, is_ended) in states {
+        let keyed: u64 = snapshot.blocks.iter().map(|block| block.payload.size() as u64).sum();
+        written.steps.push((Arc::clone(&uid), keyed + snapshot.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)));
+        if is_ended {
+            written.ended.push(Arc::clone(&uid));
+        }
+        let Snapshot { bytes, blocks, .. } = snapshot;
+        operators.push(OperatorState { uid: uid.to_string(), bytes, blocks, handles: Vec::new() });
+    }
+    written.bytes = writer.write_task(task, operators).map_err(error)?;
+    Ok(written)
+}
+
+/// Notes how far the splits of one source task were read, before the records go out.
+pub(crate) struct PositionNotes {
+    positions: Arc<Positions>,
+    uid: String,
+    slots: HashMap<SplitId, usize>,
+}
+
+impl PositionNotes {
+    /// Notes of one task of this source.
+    pub(crate) fn new(positions: Arc<Positions>, uid: &str) -> PositionNotes {
+        PositionNotes { positions, uid: uid.to_owned(), slots: HashMap::new() }
+    }
+
+    /// Notes where this split stands.
+    pub(crate) fn note(&mut self, id: SplitId, split: SplitPosition) -> Result<()> {
+        let slot = match self.slots.get(&id) {
+            Some(&slot) => slot,
+            None => {
+                let slot = self.positions.slot(&slot_name(&self.uid, id)).map_err(error)?;
+                self.slots.insert(id, slot);
+                slot
+            }
+        };
+        let noted = positions::encode(&positions::Positions::from([(id, split)]));
+        self.positions.note(slot, &noted).map_err(error)
+    }
+}
+
+/// The notes of one source, from the notes of a job.
+pub(crate) fn noted_positions(noted: &[(String, Vec<u8>)], uid: &str) -> Result<positions::Positions> {
+    let mut found = positions::Positions::new();
+    for (name, bytes) in noted {
+        if name.rsplit_once('/').is_some_and(|(owner, _)| owner == uid) {
+            found.extend(positions::decode(bytes)?);
+        }
+    }
+    Ok(found)
+}
+
+fn slot_name(uid: &str, id: SplitId) -> String {
+    format!("{uid}/{:016x}", id.0)
+}
+
+/// A failure of the store as the job tells it.
+pub(crate) fn error(error: mill_snapshot::Error) -> Error {
+    Error::checkpoint(error.to_string()).because(error)
+}

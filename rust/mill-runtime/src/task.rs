@@ -1,0 +1,318 @@
+//! A task: one parallel instance of a chain with its input, polled by its worker.
+//!
+//! ```text
+//!   Running ──end of input, or nothing needed any more──► Ended (answers requests for snapshots directly)
+//! ```
+//!
+//! A task takes its next event when its chain is drained, so it can be left at any point: between two steps everything
+//! that is under way lies in inboxes and unsent envelopes. A barrier is acknowledged when the chain is drained behind
+//! it. A task that has ended stays until the job is over: its state belongs to every later checkpoint, and it says so
+//! itself, since it sees no barrier any more. That is consistent: all its producers had ended before their barrier.
+
+use std::sync::Arc;
+
+use mill_protocol::{Clock, Epoch, Result, Snapshot};
+
+use crate::chain::{Chain, ChainStep};
+use crate::envelope::Event;
+use crate::input::{Input, Polled};
+use crate::metrics::{Level, StageCounters};
+use crate::rejects;
+use crate::shared::{Acknowledgement, Message, Shared};
+use crate::source_task::{SourceRead, SourceTask};
+use crate::stage::Part;
+use crate::storage::PositionNotes;
+
+/// After how many inputs without a pause what was gathered is sent, however little.
+const INPUTS_GATHERED_MAX: u32 = 32;
+
+/// How often a sink that does not take records now is asked again.
+const SINK_PAUSE_US: i64 = 1_000;
+
+/// Where the events of a task come from.
+pub(crate) enum TaskInput {
+    /// From other tasks.
+    Channels(Input),
+    /// From a source.
+    Source(SourceInput),
+}
+
+/// A source at the head of a task.
+pub(crate) struct SourceInput {
+    pub(crate) uid: Arc<str>,
+    pub(crate) name: String,
+    pub(crate) task: SourceTask,
+    pub(crate) counters: Arc<StageCounters>,
+    /// Where positions are noted before the records go out, in a job that replays nothing.
+    pub(crate) notes: Option<PositionNotes>,
+}
+
+/// What a step of a task did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Something.
+    Worked,
+    /// Nothing: a queue behind it is full.
+    Blocked,
+    /// Nothing, before this time (microseconds) unless it is woken.
+    Idle(Option<i64>),
+}
+
+/// One parallel instance of a chain.
+pub(crate) struct Task {
+    pub(crate) index: usize,
+    pub(crate) name: String,
+    pub(crate) chain: Chain,
+    pub(crate) input: TaskInput,
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    /// The barrier that is in the chain.
+    barrier: Option<Epoch>,
+    /// What the source had to say at that barrier.
+    source_part: Option<Part>,
+    /// The last barrier that was acknowledged.
+    acknowledged: Epoch,
+    /// Nothing is to be read behind the last barrier.
+    is_held: bool,
+    /// The end, or that nothing is needed any more, has entered the chain.
+    is_ending: bool,
+    is_ended: bool,
+    /// Whether state is stored.
+    is_persistent: bool,
+    /// Inputs since what was gathered was last sent.
+    gathered: u32,
+    /// How full its queues are, for each writer.
+    fills: Vec<Arc<Level>>,
+}
+
+impl Task {
+    /// A task before its first step.
+    pub(crate) fn new(
+        index: usize,
+        name: String,
+        chain: Chain,
+        input: TaskInput,
+        shared: Arc<Shared>,
+        is_persistent: bool,
+        fills: Vec<Arc<Level>>,
+    ) -> Task {
+        let clock = Arc::clone(&chain.context.clock);
+        let acknowledged = shared.request().epoch;
+        Task {
+            index,
+            name,
+            chain,
+            input,
+            shared,
+            clock,
+            barrier: None,
+            source_part: None,
+            acknowledged,
+            is_held: false,
+            is_ending: false,
+            is_ended: false,
+            is_persistent,
+            gathered: 0,
+            fills,
+        }
+    }
+
+    /// Works on up to that many inputs.
+    pub(crate) fn step(&mut self, inputs_max: u32) -> Result<Step> {
+        let mut has_worked = false;
+        let mut inputs = 0;
+        loop {
+            match self.chain.step()? {
+                ChainStep::Worked => has_worked = true,
+                ChainStep::Blocked => {
+                    self.note_fill();
+                    return Ok(if has_worked { Step::Worked } else { Step::Blocked });
+                }
+                ChainStep::Waiting => {
+                    let look_again = self.clock.now() + SINK_PAUSE_US;
+                    return Ok(if has_worked { Step::Worked } else { Step::Idle(Some(look_again)) });
+                }
+                ChainStep::Drained if inputs >= inputs_max => {
+                    self.note_fill();
+                    return Ok(Step::Worked);
+                }
+                ChainStep::Drained => {
+                    inputs += 1;
+                    match self.advance()? {
+                        Advance::Entered => has_worked = true,
+                        Advance::Quiet(until) => {
+                            self.gathered = 0;
+                            self.chain.quiet()?;
+                            if self.chain.step()? != ChainStep::Drained {
+                                has_worked = true;
+                            }
+                            self.note_fill();
+                            return Ok(if has_worked { Step::Worked } else { Step::Idle(until) });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The step that was being called, if a call did not come back.
+    pub(crate) fn calling(&self) -> &str {
+        self.chain.calling().unwrap_or(match &self.input {
+            TaskInput::Source(source) => &source.name,
+            TaskInput::Channels(_) => &self.name,
+        })
+    }
+
+    /// Finishes what has left the chain, and lets the next event in.
+    fn advance(&mut self) -> Result<Advance> {
+        if let Some(epoch) = self.barrier.take() {
+            self.acknowledge(epoch)?;
+            return Ok(Advance::Entered);
+        }
+        if self.is_ending && !self.is_ended {
+            self.is_ended = true;
+            self.shared.tell(Message::Ended);
+        }
+        if self.is_ended {
+            let request = self.shared.request();
+            if request.epoch > self.acknowledged {
+                self.note_source();
+                self.acknowledge(request.epoch)?;
+                return Ok(Advance::Entered);
+            }
+            return Ok(Advance::Quiet(None));
+        }
+        if self.chain.is_finished() {
+            // Nothing more is needed from the input; those that read its errors still have to be told.
+            self.is_ending = true;
+            if let TaskInput::Channels(input) = &mut self.input {
+                input.close();
+            }
+            self.chain.enter(Event::End, false)?;
+            return Ok(Advance::Entered);
+        }
+        let event = match &mut self.input {
+            TaskInput::Channels(input) => match input.poll()? {
+                Polled::Event(event) => event,
+                // Room was made in a queue, whose producer may be a task of the same worker that is blocked.
+                Polled::Taken => return Ok(Advance::Entered),
+                Polled::Nothing => return Ok(Advance::Quiet(self.chain.next_time())),
+            },
+            TaskInput::Source(_) => match self.read()? {
+                Taken::Event(event) => event,
+                Taken::Nothing(advance) => return Ok(advance),
+            },
+        };
+        match &event {
+            Event::Barrier(epoch) => self.barrier = Some(*epoch),
+            Event::End => self.is_ending = true,
+            _ => {}
+        }
+        let is_full = self.shared.request().is_full;
+        self.chain.enter(event, is_full)?;
+        self.gathered += 1;
+        if self.gathered >= INPUTS_GATHERED_MAX {
+            self.gathered = 0;
+            self.chain.quiet()?;
+        }
+        Ok(Advance::Entered)
+    }
+
+    /// Takes the next event from the source.
+    fn read(&mut self) -> Result<Taken> {
+        let request = self.shared.request();
+        if request.epoch > self.acknowledged {
+            self.is_held = request.is_last;
+            self.note_source();
+            return Ok(Taken::Event(Event::Barrier(request.epoch)));
+        }
+        let timer = self.chain.next_time();
+        if self.is_held {
+            return Ok(Taken::Nothing(Advance::Quiet(timer)));
+        }
+        let TaskInput::Source(source) = &mut self.input else {
+            unreachable!("only a task with a source reads");
+        };
+        if self.shared.is_draining() {
+            return Ok(Taken::Event(Event::End));
+        }
+        match source.read()? {
+            SourceRead::Records(batch, rejected) => {
+                let context = &self.chain.context;
+                let has_routes = !self.chain.entry.errors.is_empty();
+                let on_error = context.on_error;
+                if rejects::is_routed(on_error, &rejected, has_routes, &source.name, &source.counters)? {
+                    let name = source.name.clone();
+                    self.chain.enter_rejected(&name, rejected)?;
+                }
+                let is_empty = batch.rows() == 0;
+                Ok(if is_empty { Taken::Nothing(Advance::Entered) } else { Taken::Event(Event::Batch(batch)) })
+            }
+            SourceRead::Splits(open) => Ok(Taken::Event(Event::Splits(open))),
+            SourceRead::Pending(until) => {
+                Ok(Taken::Nothing(Advance::Quiet(Some(timer.unwrap_or(i64::MAX).min(until)))))
+            }
+            SourceRead::End => Ok(Taken::Event(Event::End)),
+        }
+    }
+
+    fn note_source(&mut self) {
+        if let TaskInput::Source(source) = &self.input {
+            if self.is_persistent {
+                let snapshot = Snapshot { bytes: Some(source.task.snapshot()), ..Snapshot::default() };
+                self.source_part = Some(Part::State(Arc::clone(&source.uid), snapshot, false));
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, epoch: Epoch) -> Result<()> {
+        let is_full = self.shared.request().is_full;
+        let mut parts = self.chain.complete_snapshot(epoch, is_full)?;
+        parts.extend(self.source_part.take());
+        self.acknowledged = epoch;
+        self.shared.tell(Message::Acknowledged(Acknowledgement { task: self.index, epoch, parts }));
+        Ok(())
+    }
+
+    fn note_fill(&self) {
+        for (level, (writer, _)) in self.fills.iter().zip(&self.chain.writers) {
+            level.set(writer.fill() as i64);
+        }
+    }
+
+    /// The clock that timers go by.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+}
+
+impl SourceInput {
+    fn read(&mut self) -> Result<SourceRead> {
+        let read = self.task.read().map_err(|error| error.in_step(&self.name))?;
+        if let SourceRead::Records(batch, _) = &read {
+            self.counters.rows_out.add(batch.rows() as u64);
+        }
+        if let (Some(notes), SourceRead::Records(..) | SourceRead::Splits(_)) = (&mut self.notes, &read) {
+            if let Some((id, split)) = self.task.last_read() {
+                notes.note(id, split)?;
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// What letting the next event in came to.
+enum Advance {
+    /// Something was done.
+    Entered,
+    /// There is nothing to do before this time.
+    Quiet(Option<i64>),
+}
+
+/// What the source had.
+enum Taken {
+    /// An event for the chain.
+    Event(Event),
+    /// No event.
+    Nothing(Advance),
+}

@@ -1,0 +1,71 @@
+//! A worker: an OS thread that owns tasks and polls them in turn.
+//!
+//! After a round in which no task did anything it parks, until a queue of one of its tasks moves, a timer is due, or
+//! the coordinator wants something. A panic in a task is caught here, at the edge, and fails the job with the name of
+//! the step.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mill_protocol::Result;
+use mill_queue::Parker;
+
+use crate::panics;
+use crate::shared::{Message, Shared};
+use crate::task::{Step, Task};
+
+/// How many inputs a task may take before the next task has its turn: some hundred microseconds of work.
+const INPUTS_PER_STEP: u32 = 4;
+/// How long a worker sleeps at most; only a guard, as everything that matters wakes it.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// Runs tasks until the job is over.
+pub(crate) fn run(mut tasks: Vec<Task>, mut parker: Parker, shared: &Arc<Shared>) {
+    while !shared.is_over() {
+        let mut has_worked = false;
+        let mut wake_at: Option<i64> = None;
+        for task in &mut tasks {
+            match guarded_step(task, INPUTS_PER_STEP) {
+                Ok(Step::Worked) => has_worked = true,
+                Ok(Step::Blocked) => {}
+                Ok(Step::Idle(at)) => wake_at = [wake_at, at].into_iter().flatten().min(),
+                Err(error) => {
+                    shared.tell(Message::Failed(error));
+                    // What a failed task holds is in no defined state: nothing is stepped any more.
+                    park_until_over(&mut parker, shared);
+                    break;
+                }
+            }
+        }
+        if !has_worked {
+            parker.park_timeout(sleep(wake_at, &tasks));
+        }
+    }
+    // A task that is dropped may run code of the user's: a panic there must not take the worker's last word away.
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(tasks)));
+    if let Err(panic) = dropped {
+        shared.tell(Message::Failed(panics::as_error(panic)));
+    }
+    shared.tell(Message::WorkerGone);
+}
+
+/// Steps a task, with a panic turned into an error.
+pub(crate) fn guarded_step(task: &mut Task, inputs_max: u32) -> Result<Step> {
+    match catch_unwind(AssertUnwindSafe(|| task.step(inputs_max))) {
+        Ok(result) => result,
+        Err(panic) => Err(panics::as_error(panic).in_step(task.calling())),
+    }
+}
+
+fn park_until_over(parker: &mut Parker, shared: &Shared) {
+    while !shared.is_over() {
+        parker.park_timeout(SLEEP_MAX);
+    }
+}
+
+fn sleep(wake_at: Option<i64>, tasks: &[Task]) -> Duration {
+    let (Some(at), Some(task)) = (wake_at, tasks.first()) else { return SLEEP_MAX };
+    let micros = at.saturating_sub(task.clock().now()).max(0);
+    Duration::from_micros(micros as u64).min(SLEEP_MAX)
+}

@@ -1,0 +1,1 @@
+//! Bounded memory, and idleness that costs nothing.

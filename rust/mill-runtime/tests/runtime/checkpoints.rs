@@ -1,0 +1,1 @@
+//! Checkpoints that fail, savepoints, and restores that do not fit.

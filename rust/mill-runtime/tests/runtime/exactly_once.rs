@@ -1,0 +1,91 @@
+//! A kill at any instant, a restart with any parallelism: the output is that of a run without failures.
+
+use std::sync::Arc;
+
+use mill_protocol::Source;
+use mill_runtime::{JobGraph, Mode, RunOptions, Status, start};
+use mill_snapshot::{FaultDisk, Store};
+
+use crate::support::*;
+
+/// What lies outside the process.
+pub struct World {
+    pub disk: Arc<FaultDisk>,
+    pub sinks: [MemorySink; 2],
+}
+
+impl World {
+    pub fn new() -> World {
+        World { disk: Arc::new(FaultDisk::new()), sinks: [MemorySink::default(), MemorySink::default()] }
+    }
+
+    /// The options of a job that goes on where the last one was killed.
+    pub fn options(&self, seed: u64) -> RunOptions {
+        let store = Store::open("state", self.disk.clone()).unwrap();
+        let restore = store.latest(&mut Vec::new()).unwrap();
+        RunOptions { store: Some(store), restore, schedule_seed: Some(seed), queue_capacity: 1, frame_rows: 5, ..options() }
+    }
+}
+
+fn graph(random: &mut Random, sources: &[Vec<Vec<Record>>], world: &World) -> JobGraph {
+    let hesitates = random.below(2) == 0;
+    let sources = sources.iter().map(|splits| {
+        let mut source = MemorySource::new(splits.clone());
+        source.hesitates = hesitates;
+        source.rows_max = 1 + random.below(6) as usize;
+        Arc::new(source) as Arc<dyn Source>
+    });
+    let sources = sources.collect();
+    let parallelism = [1 + random.below(3), 1 + random.below(4), 1].map(|p| p as usize);
+    windows_and_totals(sources, &parallelism, &world.sinks)
+}
+
+fn check(seed: u64, mode: Mode) {
+    let mut random = Random(seed);
+    let sources: Vec<Vec<Vec<Record>>> = (0..1 + random.below(2))
+        .map(|_| {
+            (0..1 + random.below(3))
+                .map(|_| {
+                    let rows = random.below(80);
+                    records(&mut random, rows, 8)
+                })
+                .collect()
+        })
+        .collect();
+    // Names of splits are per source, so the same names may come twice: they are different splits of different steps.
+    let splits: Vec<Vec<Record>> = sources.iter().flatten().cloned().collect();
+    let (windows, totals) = expected(&splits);
+    let mut world = World::new();
+    let mut kills = 0;
+    loop {
+        let mut options = world.options(random.below(u64::MAX));
+        options.mode = mode;
+        let job = start(graph(&mut random, &sources, &world), options).unwrap();
+        let steps = if kills < 6 { random.below(1500) } else { u64::MAX };
+        if job.run_steps(steps) {
+            let report = job.wait(None).unwrap().unwrap();
+            assert_eq!(report.status, Status::Finished, "seed {seed}");
+            break;
+        }
+        kills += 1;
+        drop(job);
+        world.disk = Arc::new(world.disk.after_kill());
+    }
+    if mode == Mode::ExactlyOnce {
+        assert_eq!(world.sinks[0].sorted(), windows, "windows, seed {seed}, {kills} kills");
+        assert_eq!(world.sinks[1].sorted(), totals, "totals, seed {seed}, {kills} kills");
+    }
+    // A finished job that is run again does nothing.
+    world.disk = Arc::new(world.disk.after_kill());
+    let job = start(graph(&mut random, &sources, &world), world.options(1)).unwrap();
+    let report = job.wait(None).unwrap().unwrap();
+    assert_eq!(report.status, Status::Finished);
+    assert!(report.notes[0].contains("nothing to do"), "{:?}", report.notes);
+}
+
+#[test]
+fn kills_and_rescales_under_any_schedule_change_nothing() {
+    for seed in 0..300 {
+        check(seed, Mode::ExactlyOnce);
+    }
+}

@@ -1,0 +1,9 @@
+//! Whole jobs of toy operators, run on threads and stepped by hand.
+
+mod backpressure;
+mod checkpoints;
+mod control;
+mod exactly_once;
+mod modes;
+mod plain;
+mod support;

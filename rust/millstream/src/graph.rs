@@ -1,0 +1,92 @@
+//! From the physical plan to what the runtime runs: descriptions become factories.
+
+use std::sync::Arc;
+
+use mill_operators::build;
+use mill_plan::{self as physical, Mode, OnError, PhysicalPlan, StageKind};
+use mill_protocol::TaskContext;
+use mill_runtime::{ChainDef, EdgeDef, EdgeKind, JobGraph, SourceDef, StageBody, StageDef, Target};
+
+/// The runtime's graph for a plan.
+pub(crate) fn job_graph(plan: &PhysicalPlan) -> JobGraph {
+    JobGraph {
+        chains: plan.chains.iter().map(chain).collect(),
+        edges: plan.edges.iter().map(edge).collect(),
+    }
+}
+
+/// The runtime's word for a mode.
+pub(crate) fn mode(mode: Mode) -> mill_runtime::Mode {
+    match mode {
+        Mode::ExactlyOnce => mill_runtime::Mode::ExactlyOnce,
+        Mode::AtLeastOnce => mill_runtime::Mode::AtLeastOnce,
+        Mode::None => mill_runtime::Mode::None,
+    }
+}
+
+/// The runtime's word for what happens to bad records.
+pub(crate) fn on_error(on_error: OnError) -> mill_runtime::OnError {
+    match on_error {
+        OnError::Fail => mill_runtime::OnError::Fail,
+        OnError::Skip => mill_runtime::OnError::Skip,
+        OnError::Route => mill_runtime::OnError::Route,
+    }
+}
+
+fn chain(chain: &physical::Chain) -> ChainDef {
+    ChainDef {
+        name: chain.name.clone(),
+        parallelism: chain.parallelism,
+        source: chain.source.as_ref().map(|stage| SourceDef {
+            uid: stage.uid.clone(),
+            name: stage.name.clone(),
+            source: Arc::clone(&stage.source),
+            is_ordered: stage.is_ordered,
+            errors: targets(&stage.errors),
+        }),
+        entry: targets(&chain.entry),
+        stages: chain.stages.iter().map(stage).collect(),
+    }
+}
+
+fn stage(stage: &physical::Stage) -> StageDef {
+    let body = match &stage.kind {
+        StageKind::Sink(sink) => StageBody::Sink { sink: Arc::clone(sink), schema: Arc::clone(&stage.schema) },
+        _ => {
+            let stage = stage.clone();
+            StageBody::Operator(Arc::new(move |context: &TaskContext| build(&stage, context)))
+        }
+    };
+    StageDef {
+        uid: stage.uid.clone(),
+        name: stage.name.clone(),
+        signature: stage.signature.clone(),
+        body,
+        ports: stage.ports.iter().map(|port| targets(port)).collect(),
+        errors: targets(&stage.errors),
+    }
+}
+
+fn targets(targets: &[physical::Target]) -> Vec<Target> {
+    targets
+        .iter()
+        .map(|target| match target {
+            physical::Target::Stage(stage) => Target::Stage(*stage),
+            physical::Target::Edge(edge) => Target::Edge(*edge),
+        })
+        .collect()
+}
+
+fn edge(edge: &physical::Edge) -> EdgeDef {
+    EdgeDef {
+        from: edge.from,
+        to: edge.to,
+        kind: match &edge.kind {
+            physical::EdgeKind::Forward => EdgeKind::Forward,
+            physical::EdgeKind::Hash(columns) => EdgeKind::Hash(columns.clone()),
+            physical::EdgeKind::Rebalance => EdgeKind::Rebalance,
+            physical::EdgeKind::Gather => EdgeKind::Gather,
+        },
+        schema: Arc::clone(&edge.schema),
+    }
+}

@@ -1,0 +1,273 @@
+//! Keeps a job going: opens its state, runs it, and starts it again after a failure as its restart strategy says.
+//!
+//! ```text
+//!   launch ──► Running ──ended──► Finished
+//!     ▲           │ failed
+//!     │           ▼
+//!     └─pause─ Restarting ──no attempts left──► Failed
+//! ```
+//!
+//! The store is opened anew for every attempt: its lock goes with the attempt, and what recovery finds is what a new
+//! process would find.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mill_plan::PhysicalPlan;
+use mill_protocol::{Error, ErrorKind, Result, SystemClock};
+use mill_runtime::{JobHandle, Report, RunOptions};
+use parking_lot::{Condvar, Mutex};
+
+use crate::graph;
+use crate::job::{JobState, Status};
+use crate::options::{Options, Restart};
+use crate::recovery;
+
+/// How many notes a job keeps; the oldest go first.
+const NOTES_MAX: usize = 100;
+/// How many frames a queue holds.
+const QUEUE_CAPACITY: usize = 8;
+/// Rows a frame has under load, unless the user says otherwise.
+const FRAME_ROWS: usize = 8192;
+
+/// What the supervisor and the user's [`Job`](crate::Job) share.
+pub(crate) struct Supervision {
+    shared: Mutex<Shared>,
+    changed: Condvar,
+}
+
+struct Shared {
+    state: JobState,
+    handle: Option<Arc<JobHandle>>,
+    restarts: u32,
+    notes: Vec<String>,
+    wish: Wish,
+    outcome: Option<Result<Report>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Stop,
+    Cancel,
+}
+
+impl Supervision {
+    pub(crate) fn new() -> Supervision {
+        Supervision {
+            shared: Mutex::new(Shared {
+                state: JobState::Starting,
+                handle: None,
+                restarts: 0,
+                notes: Vec::new(),
+                wish: Wish::Run,
+                outcome: None,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let shared = self.shared.lock();
+        let mut notes = shared.notes.clone();
+        if let Some(error) = shared.handle.as_ref().and_then(|handle| handle.metrics().checkpoints.last_error) {
+            notes.push(error);
+        }
+        Status { state: shared.state, restarts: shared.restarts, notes }
+    }
+
+    pub(crate) fn handle(&self) -> Option<Arc<JobHandle>> {
+        self.shared.lock().handle.clone()
+    }
+
+    pub(crate) fn stop(&self) {
+        self.wish(Wish::Stop);
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.wish(Wish::Cancel);
+    }
+
+    fn wish(&self, wish: Wish) {
+        let mut shared = self.shared.lock();
+        if shared.wish != Wish::Cancel {
+            shared.wish = wish;
+        }
+        if let Some(handle) = &shared.handle {
+            match wish {
+                Wish::Run => {}
+                Wish::Stop => handle.stop(),
+                Wish::Cancel => handle.cancel(),
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// Waits for the outcome. The failure itself is given once; asked again, the same without its cause.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Option<Result<Report>> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut shared = self.shared.lock();
+        while shared.outcome.is_none() {
+            match deadline {
+                None => self.changed.wait(&mut shared),
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut shared, deadline).timed_out() && shared.outcome.is_none() {
+                        return None;
+                    }
+                }
+            }
+        }
+        let remembered = match shared.outcome.as_ref().expect("the loop above ends with an outcome") {
+            Ok(report) => Ok(report.clone()),
+            Err(error) => {
+                let copy = Error::new(error.kind(), error.message());
+                Err(match error.step() {
+                    Some(step) => copy.in_step(step),
+                    None => copy,
+                })
+            }
+        };
+        shared.outcome.replace(remembered)
+    }
+
+    fn note(&self, note: String) {
+        let mut shared = self.shared.lock();
+        if shared.notes.len() == NOTES_MAX {
+            shared.notes.remove(0);
+        }
+        shared.notes.push(note);
+    }
+
+    /// Pauses before a restart; gives false if the user wants the job to end.
+    fn pause(&self, pause: Duration) -> bool {
+        let deadline = Instant::now() + pause;
+        let mut shared = self.shared.lock();
+        while shared.wish == Wish::Run {
+            if self.changed.wait_until(&mut shared, deadline).timed_out() {
+                return shared.wish == Wish::Run;
+            }
+        }
+        false
+    }
+}
+
+/// Runs on a thread of its own, one a job.
+pub(crate) struct Supervisor {
+    plan: PhysicalPlan,
+    options: Options,
+    supervision: Arc<Supervision>,
+    until: Option<Instant>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(plan: PhysicalPlan, options: Options, supervision: Arc<Supervision>) -> Supervisor {
+        let until = options.until.map(|until| Instant::now() + until);
+        Supervisor { plan, options, supervision, until }
+    }
+
+    /// Opens the state and starts one attempt.
+    pub(crate) fn launch(&mut self) -> Result<Arc<JobHandle>> {
+        let recovered = recovery::open(self.options.checkpoint.as_ref())?;
+        for note in recovered.notes {
+            self.supervision.note(note);
+        }
+        let checkpoint = self.options.checkpoint.as_ref();
+        let run = RunOptions {
+            workers: self.options.effective_parallelism()?,
+            mode: graph::mode(self.options.mode()),
+            interval: checkpoint.map(|checkpoint| checkpoint.every),
+            store: recovered.store,
+            restore: recovered.checkpoint,
+            retain: checkpoint.map_or(1, |checkpoint| checkpoint.retain),
+            on_error: graph::on_error(self.options.on_error),
+            clock: Arc::new(SystemClock),
+            frame_rows: self.options.frame_rows.unwrap_or(FRAME_ROWS),
+            queue_capacity: QUEUE_CAPACITY,
+            is_pinned: true,
+            fingerprint: self.plan.fingerprint(),
+            schedule_seed: None,
+        };
+        let handle = Arc::new(mill_runtime::start(graph::job_graph(&self.plan), run)?);
+        let mut shared = self.supervision.shared.lock();
+        shared.state = JobState::Running;
+        shared.handle = Some(Arc::clone(&handle));
+        match shared.wish {
+            Wish::Run => {}
+            Wish::Stop => handle.stop(),
+            Wish::Cancel => handle.cancel(),
+        }
+        Ok(handle)
+    }
+
+    /// Sees the job through to its end.
+    pub(crate) fn run(mut self, first: Arc<JobHandle>) {
+        let mut handle = first;
+        let mut attempt = 0;
+        let outcome = loop {
+            let error = match self.watch(&handle) {
+                Ok(report) => break Ok(report),
+                Err(error) => error,
+            };
+            match self.relaunch(error, &mut attempt) {
+                Ok(next) => handle = next,
+                Err(error) => break Err(error),
+            }
+        };
+        let mut shared = self.supervision.shared.lock();
+        shared.state = match &outcome {
+            Ok(report) if report.status == mill_runtime::Status::Cancelled => JobState::Cancelled,
+            Ok(_) => JobState::Finished,
+            Err(error) if error.kind() == ErrorKind::Cancelled => JobState::Cancelled,
+            Err(_) => JobState::Failed,
+        };
+        shared.outcome = Some(outcome);
+        self.supervision.changed.notify_all();
+    }
+
+    /// Waits for the end of an attempt, and stops it when its time is over.
+    fn watch(&self, handle: &JobHandle) -> Result<Report> {
+        if let Some(until) = self.until {
+            if let Some(outcome) = handle.wait(Some(until.saturating_duration_since(Instant::now()))) {
+                return outcome;
+            }
+            handle.stop();
+        }
+        handle.wait(None).expect("no time limit was given")
+    }
+
+    /// Starts the job again, if its restart strategy has an attempt left.
+    fn relaunch(&mut self, error: Error, attempt: &mut u32) -> Result<Arc<JobHandle>> {
+        let mut error = error;
+        loop {
+            let pause = match error.kind() {
+                // Starting again changes nothing about these.
+                ErrorKind::Cancelled | ErrorKind::Plan | ErrorKind::Schema => None,
+                _ => self.options.restart.pause(*attempt),
+            };
+            let Some(pause) = pause else { return Err(self.given_up(error, *attempt)) };
+            *attempt += 1;
+            self.supervision.note(format!("restart {attempt} after {pause:?}, because {error}"));
+            {
+                let mut shared = self.supervision.shared.lock();
+                shared.state = JobState::Restarting;
+                shared.restarts = *attempt;
+                // Dropped here so that its lock on the state directory is gone before the next attempt.
+                shared.handle = None;
+            }
+            if !self.supervision.pause(pause) {
+                return Err(error);
+            }
+            match self.launch() {
+                Ok(handle) => return Ok(handle),
+                Err(next) => error = next,
+            }
+        }
+    }
+
+    fn given_up(&self, error: Error, attempts: u32) -> Error {
+        if attempts > 0 && self.options.restart != Restart::Never {
+            self.supervision.note(format!("gave up after {attempts} restarts"));
+        }
+        error
+    }
+}
