@@ -143,11 +143,7 @@ pub(crate) fn open_chain(disk: &dyn Disk, dir: &Path, state: u64, manifest: &Man
 
 /// The blocks of a chain that nothing newer settles, oldest first. `keeps_marks`: also marks of what was dropped, for
 /// a chain that does not begin at the beginning.
-pub(crate) fn survivors<'a>(
-    chain: &'a [Segment],
-    keeps_marks: bool,
-    since: impl Fn(&str) -> u64,
-) -> Vec<Survivor<'a>> {
+pub(crate) fn survivors<'a>(chain: &'a [Segment], keeps_marks: bool, since: impl Fn(&str) -> u64) -> Vec<Survivor<'a>> {
     let mut settled: HashSet<(&str, i64, u16, u32)> = HashSet::new();
     let mut dropped: HashMap<(&str, i64), Vec<Range<u16>>> = HashMap::new();
     let mut kept = Vec::new();

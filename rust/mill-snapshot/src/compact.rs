@@ -13,9 +13,7 @@ use std::path::Path;
 use crate::checkpoint::survivors;
 use crate::disk::Disk;
 use crate::error::Result;
-use crate::segment::{
-    Body, Class, Item, Mapped, Names, NamesUsed, Place, Segment, SegmentRef, write_segment,
-};
+use crate::segment::{Body, Class, Item, Mapped, Names, NamesUsed, Place, Segment, SegmentRef, write_segment};
 use crate::store::{Inner, SEGMENT_PREFIX, Store};
 
 /// Below this size changes are never too large.

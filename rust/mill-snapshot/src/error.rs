@@ -212,7 +212,9 @@ impl fmt::Display for Error {
                     Some(pid) if *pid == std::process::id() => {
                         write!(f, "another job of this process (pid {pid}); stop that job first")
                     }
-                    Some(pid) => write!(f, "process {pid}; stop it first, or give another directory"),
+                    Some(pid) => {
+                        write!(f, "process {pid} (or one it has started); stop it first, or give another directory")
+                    }
                     None => write!(f, "another process; stop it first, or give another directory"),
                 }
             }
@@ -242,11 +244,9 @@ impl fmt::Display for Error {
                 )?;
                 reasons.iter().try_for_each(|reason| write!(f, "\n  {reason}"))
             }
-            Error::NoSuchCheckpoint { path, epoch } => write!(
-                f,
-                "{} has no checkpoint {epoch}; `millstream state list` shows those there are",
-                path.display()
-            ),
+            Error::NoSuchCheckpoint { path, epoch } => {
+                write!(f, "{} has no checkpoint {epoch}; `millstream state list` shows those there are", path.display())
+            }
             Error::SyncFailed { path, source } => write!(
                 f,
                 "could not make {} durable: {source}; this checkpoint is given up, the next one uses new files",

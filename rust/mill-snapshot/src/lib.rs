@@ -64,9 +64,7 @@ pub use error::{Error, Result};
 pub use fault_disk::{Fault, FaultDisk};
 pub use manifest::{MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, OperatorEntry};
 pub use marks::{DIRECTORY_VERSION, LOCK, MARKER};
-pub use positions::{
-    POSITION_BYTES_MAX, POSITIONS, POSITIONS_VERSION, Positions, SLOT_NAME_BYTES_MAX, SLOTS_MAX,
-};
+pub use positions::{POSITION_BYTES_MAX, POSITIONS, POSITIONS_VERSION, Positions, SLOT_NAME_BYTES_MAX, SLOTS_MAX};
 pub use real_disk::RealDisk;
 pub use segment::{BLOCK_BYTES_MAX, SEGMENT_VERSION, SegmentRef, TaskId};
 pub use store::{CheckpointInfo, Store};

@@ -24,11 +24,18 @@ pub struct RealDisk;
 
 #[derive(Debug)]
 struct RealLock {
-    // Closing the file gives the lock back; the kernel does so too when the process dies.
-    _file: File,
+    file: File,
 }
 
 impl Held for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Closing would do, if no process that was forked from this one had the same file open. The kernel gives the
+        // lock back when the last of them dies; an error here would mean that it has done so already.
+        let _ = self.file.unlock();
+    }
+}
 
 struct RealFile {
     file: File,
@@ -113,7 +120,7 @@ impl Disk for RealDisk {
         if file.metadata()?.len() < bytes {
             allocate(&file, bytes)?;
         }
-        Ok(Some(Box::new(RealLock { _file: file })))
+        Ok(Some(Box::new(RealLock { file })))
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {

@@ -1,8 +1,9 @@
 //! Retention: removing what no checkpoint that is kept refers to.
 //!
 //! Order matters: first the manifests go, then their segments, so that a kill in between leaves files that nothing
-//! refers to and never a manifest without its files. A manifest that cannot be read refers to nothing that could be
-//! used; it goes when it is older than all that are kept.
+//! refers to and never a manifest without its files. (A crash of the machine may undo the removal of an old manifest
+//! alone: it is then one that is not whole, behind newer ones that are, and goes with the next retirement.) A manifest
+//! that cannot be read refers to nothing that could be used; it goes when it is older than all that are kept.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -63,13 +64,6 @@ pub(crate) fn retire(inner: &Inner, retain: usize, committed: u64) -> Result<usi
         Ok(())
     };
     old_manifests.iter().try_for_each(|name| remove(name))?;
-    if !old_manifests.is_empty() {
-        // Otherwise a crash could bring a manifest back whose segments are gone.
-        inner
-            .disk
-            .sync_dir(&inner.path)
-            .map_err(|source| Error::SyncFailed { path: inner.path.clone(), source })?;
-    }
     leftovers.chain(segments).try_for_each(remove)?;
     owned.manifests.retain(|id, _| *id >= oldest);
     Ok(count)

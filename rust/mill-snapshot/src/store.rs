@@ -384,9 +384,8 @@ fn settle(disk: &dyn Disk, path: &Path, notes: &mut Vec<String>) -> Result<(Reco
         return Ok((record, marker.record().is_none()));
     }
     let names = list(disk, path)?;
-    let is_state = |name: &String| {
-        segment_epoch(name).is_some() || Manifest::id_of(name).is_some() || name.starts_with(POSITIONS)
-    };
+    let is_state =
+        |name: &String| segment_epoch(name).is_some() || Manifest::id_of(name).is_some() || name.starts_with(POSITIONS);
     if let Some(name) = names.iter().find(|name| is_state(name)) {
         let what = format!("{name} is here, but neither {MARKER} nor {LOCK} can be read; put one of them back");
         return Err(Error::damaged(&path.join(MARKER), 0, what));

@@ -43,7 +43,9 @@ fn start(disk: &FaultDisk, models: &BTreeMap<u64, Model>, what: &str) -> Outcome
     let looked = store.and_then(|store| store.latest(&mut Vec::new()));
     match &outcome {
         Outcome::Refused => assert!(looked.is_err(), "{what}: {looked:?}"),
-        Outcome::Newest => assert_is(&looked.unwrap().unwrap(), *models.keys().last().unwrap(), models.values().last().unwrap()),
+        Outcome::Newest => {
+            assert_is(&looked.unwrap().unwrap(), *models.keys().last().unwrap(), models.values().last().unwrap())
+        }
         Outcome::Older(id) => assert_eq!(looked.unwrap().unwrap().id(), *id, "{what}"),
     }
     outcome

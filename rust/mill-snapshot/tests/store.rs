@@ -145,6 +145,9 @@ fn a_long_chain_is_merged_beside_the_job() {
         let manifest = job.checkpoint(&store).unwrap();
         if store.should_compact() {
             merges += usize::from(store.compact().unwrap().is_some());
+            let manifest = job.checkpoint(&store).unwrap();
+            assert!(manifest.segments.iter().any(|segment| segment.file.contains("merged")), "{manifest:?}");
+            assert_is(&latest(&store), manifest.id, &job.model);
         }
         store.retire(1, manifest.id).unwrap();
         assert!(manifest.segments.len() <= 34, "{} segments", manifest.segments.len());

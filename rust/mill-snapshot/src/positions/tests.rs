@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::disk::Disk as _;
 use crate::fault_disk::FaultDisk;
 
 const COPY_BYTES: usize = 64;
@@ -119,5 +120,3 @@ fn what_is_too_large_is_refused() {
     assert!(matches!(positions.note(slot, &vec![0; POSITION_BYTES_MAX + 1]), Err(Error::TooLarge { .. })));
     positions.note(slot, b"fits").unwrap();
 }
-
-use crate::disk::Disk as _;

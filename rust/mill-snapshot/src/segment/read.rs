@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::segment::names::NamesRead;
 use crate::segment::write::digest_of;
 use crate::segment::{
-    BLOCK_BYTES_MAX, BlockHeader, Class, FOOTER_MAGIC, HEADER_BYTES, Header, SEGMENT_MAGIC, SEGMENT_VERSION, SegmentRef,
-    TaskId, aligned, is_sealed, u32_at, u64_at,
+    BLOCK_BYTES_MAX, BlockHeader, Class, FOOTER_MAGIC, HEADER_BYTES, Header, SEGMENT_MAGIC, SEGMENT_VERSION,
+    SegmentRef, TaskId, aligned, is_sealed, u32_at, u64_at,
 };
 
 /// A block of a mapped segment.

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 
 use mill_frame::block::{Block, BlockAddress, BlockKind};
 use mill_frame::hash::task_of_group;
-use mill_snapshot::{
-    Checkpoint, Handle, Manifest, ManifestParts, OperatorInfo, OperatorState, Result, Store, TaskId,
-};
+use mill_snapshot::{Checkpoint, Handle, Manifest, ManifestParts, OperatorInfo, OperatorState, Result, Store, TaskId};
 
 /// What a table of counters holds: per address, a list of entries; `Full` replaces it, `Rows` adds to it.
 pub type Model = BTreeMap<(i64, u16, u32), Vec<Vec<u8>>>;
@@ -51,7 +49,8 @@ impl Job {
             let table = self.random.below(3) as i64;
             let (group, chunk) = ((self.random.below(4) * 40) as u16, self.random.below(3) as u32);
             let key = (table, group, chunk);
-            let bytes: Vec<u8> = (0..self.random.below(self.payload as u64)).map(|_| self.random.next() as u8).collect();
+            let bytes: Vec<u8> =
+                (0..self.random.below(self.payload as u64)).map(|_| self.random.next() as u8).collect();
             let task = task_of_group(group, self.parallelism as usize);
             let choice = self.random.below(20);
             let (kind, address) = match choice {
