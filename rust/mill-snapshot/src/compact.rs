@@ -70,12 +70,18 @@ impl Store {
         };
         let _merging = Merging(&self.inner);
         let is_current = |uid: &str| since.get(uid).copied().unwrap_or(u64::MAX);
-        let Some(merged) = self.merge(&run, is_start, is_current, number)? else { return Ok(None) };
+        let merged = self.merge(&run, is_start, is_current, number);
         let mut owned = self.inner.owned()?;
         let place = owned.base.as_mut().and_then(|base| {
             let at = base.segments.windows(run.len()).position(|window| window == run)?;
             Some((base, at))
         });
+        let merged = match merged {
+            Ok(merged) => merged,
+            // A full checkpoint has come and the segments are retired: nothing is lost but the work.
+            Err(_) if place.is_none() => return Ok(None),
+            Err(error) => return Err(error),
+        };
         match place {
             Some((base, at)) => {
                 base.segments.splice(at..at + run.len(), [merged.clone()]);
@@ -96,13 +102,13 @@ impl Store {
         is_start: bool,
         since: impl Fn(&str) -> u64,
         number: u64,
-    ) -> Result<Option<SegmentRef>> {
+    ) -> Result<SegmentRef> {
         let inner = &self.inner;
         let chain = run
             .iter()
             .map(|wanted| Segment::open(&*inner.disk, &inner.path, inner.state, wanted))
             .collect::<Result<Vec<_>>>()?;
-        let Some(epoch) = run.iter().map(|segment| segment.epoch).max() else { return Ok(None) };
+        let epoch = run.iter().map(|segment| segment.epoch).max().expect("a run has segments");
         let place = Place {
             disk: &*inner.disk,
             dir: &inner.path,
@@ -111,7 +117,7 @@ impl Store {
             state: inner.state,
             is_full: is_start && run.iter().any(|segment| segment.is_full),
         };
-        write_merged(&place, &chain, !is_start, since, None).map(Some)
+        write_merged(&place, &chain, !is_start, since, None)
     }
 }
 

@@ -259,7 +259,9 @@ impl Store {
 impl Base {
     pub(crate) fn of(manifest: &Manifest) -> Base {
         let since = manifest.operators.iter().map(|(uid, entry)| (uid.clone(), entry.since)).collect();
-        Base { segments: manifest.segments.clone(), since }
+        // State without key and handles count in their own checkpoint only.
+        let keyed = manifest.segments.iter().filter(|segment| segment.keyed_bytes > 0);
+        Base { segments: keyed.cloned().collect(), since }
     }
 }
 

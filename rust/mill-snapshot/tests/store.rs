@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use mill_snapshot::{Checkpoint, Disk, Error, FaultDisk, RealDisk, Store, verify};
+use mill_snapshot::{Checkpoint, Disk, Error, FaultDisk, Handle, OperatorState, RealDisk, Store, TaskId, verify};
 use support::{Job, Model, assert_is, parts, restored};
 
 fn latest(store: &Store) -> Checkpoint {
@@ -180,4 +180,66 @@ fn the_directory_of_something_else_is_refused() {
     assert!(matches!(error, Error::NotACheckpoint { .. }), "{error}");
     assert!(error.to_string().contains("thesis.tex"), "{error}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing was left behind");
+}
+
+#[test]
+fn tasks_are_written_merged_and_retired_from_many_threads() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("state"), Arc::new(RealDisk)).unwrap();
+    let mut job = Job { payload: 2_000_000, changes: 40, parallelism: 4, ..Job::new(23) };
+    let (is_done, published) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Acquire) {
+                store.compact().unwrap();
+                store.retire(1, published.load(Ordering::Acquire)).unwrap();
+                std::thread::yield_now();
+            }
+        });
+        for round in 0..80 {
+            let (epoch, is_full) = (store.next_epoch(), store.should_rebase() || round == 50);
+            let blocks = job.step(is_full);
+            let writer = store.begin(epoch, is_full).unwrap();
+            std::thread::scope(|tasks| {
+                for (index, blocks) in blocks.into_iter().enumerate() {
+                    let (writer, parallelism) = (&writer, job.parallelism);
+                    tasks.spawn(move || {
+                        let task = TaskId { chain: "count".to_owned(), index: index as u32, parallelism };
+                        let bytes = Some(format!("{epoch}/{index}").into_bytes());
+                        let handles = vec![Handle { epoch, bytes: format!("file-{epoch}-{index}").into_bytes() }];
+                        let count = OperatorState { uid: "count".to_owned(), bytes, blocks, handles: Vec::new() };
+                        let sink = OperatorState { uid: "sink".to_owned(), handles, ..OperatorState::default() };
+                        writer.write_task(&task, vec![count, sink]).unwrap();
+                    });
+                }
+            });
+            writer.finish(parts(epoch, job.parallelism)).unwrap();
+            published.store(epoch, Ordering::Release);
+            (job.payload, job.changes) = (200, 5);
+            if round % 10 == 9 {
+                assert_is(&store.checkpoint(epoch).unwrap(), epoch, &job.model);
+            }
+        }
+        is_done.store(true, Ordering::Release);
+    });
+    let epoch = published.load(Ordering::Acquire);
+    assert_is(&latest(&store), epoch, &job.model);
+    store.retire(1, epoch).unwrap();
+    let files = std::fs::read_dir(store.path()).unwrap().count();
+    assert!(files <= 40, "{files} files are left");
+}
+
+#[test]
+fn what_holds_no_keyed_state_is_not_kept_for_later() {
+    let store = Store::open("state", Arc::new(FaultDisk::new())).unwrap();
+    for epoch in 1..50 {
+        let writer = store.begin(epoch, store.should_rebase()).unwrap();
+        let task = TaskId { chain: "read".to_owned(), index: 0, parallelism: 1 };
+        let source = OperatorState { uid: "count".to_owned(), bytes: Some(vec![7; 100]), ..OperatorState::default() };
+        writer.write_task(&task, vec![source]).unwrap();
+        assert_eq!(writer.finish(parts(epoch, 1)).unwrap().segments.len(), 1);
+    }
+    assert_eq!(&*latest(&store).restored("count", 0..128).0[0], [7; 100]);
 }
