@@ -81,6 +81,15 @@ pub fn start(sinks: &[SinkNode], options: Options) -> Result<Job> {
     Ok(Job { supervision, supervisor: Mutex::new(Some(thread)) })
 }
 
+/// The plan that [`start`] would run, as text: chains, threads, state, and what each sink guarantees.
+///
+/// # Errors
+/// As [`start`], as far as the plan is concerned.
+pub fn explain(sinks: &[SinkNode], options: &Options) -> Result<String> {
+    options.check()?;
+    Ok(lower(sinks, &plan_options(options)?)?.explain())
+}
+
 /// What the planner needs to know of a run.
 pub(crate) fn plan_options(options: &Options) -> Result<PlanOptions> {
     Ok(PlanOptions {

@@ -36,9 +36,10 @@ mod job;
 mod look;
 mod options;
 mod recovery;
+mod simulate;
 mod supervisor;
 
-pub use job::{Job, JobState, Status, start};
+pub use job::{Job, JobState, Status, explain, start};
 pub use look::{checkpoints, verify};
 pub use mill_connectors as connectors;
 pub use mill_plan as plan;
@@ -46,3 +47,4 @@ pub use mill_protocol::{Error, ErrorKind, Result};
 pub use mill_runtime::{Metrics, Report, StepMetrics};
 pub use mill_snapshot::{CheckpointInfo, VerifyReport};
 pub use options::{CheckpointOptions, Options, Restart};
+pub use simulate::simulate;

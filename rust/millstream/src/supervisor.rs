@@ -21,7 +21,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::graph;
 use crate::job::{JobState, Status};
 use crate::options::{Options, Restart};
-use crate::recovery;
+use crate::recovery::{self, Recovered};
 
 /// How many notes a job keeps; the oldest go first.
 const NOTES_MAX: usize = 100;
@@ -151,6 +151,26 @@ impl Supervision {
     }
 }
 
+/// What the runtime is told of one attempt.
+pub(crate) fn run_options(plan: &PhysicalPlan, options: &Options, recovered: Recovered) -> Result<RunOptions> {
+    let checkpoint = options.checkpoint.as_ref();
+    Ok(RunOptions {
+        workers: options.effective_parallelism()?,
+        mode: graph::mode(options.mode()),
+        interval: checkpoint.map(|checkpoint| checkpoint.every),
+        store: recovered.store,
+        restore: recovered.checkpoint,
+        retain: checkpoint.map_or(1, |checkpoint| checkpoint.retain),
+        on_error: graph::on_error(options.on_error),
+        clock: Arc::new(SystemClock),
+        frame_rows: options.frame_rows.unwrap_or(FRAME_ROWS),
+        queue_capacity: QUEUE_CAPACITY,
+        is_pinned: true,
+        fingerprint: plan.fingerprint(),
+        schedule_seed: None,
+    })
+}
+
 /// Runs on a thread of its own, one a job.
 pub(crate) struct Supervisor {
     plan: PhysicalPlan,
@@ -167,26 +187,11 @@ impl Supervisor {
 
     /// Opens the state and starts one attempt.
     pub(crate) fn launch(&mut self) -> Result<Arc<JobHandle>> {
-        let recovered = recovery::open(self.options.checkpoint.as_ref())?;
-        for note in recovered.notes {
+        let mut recovered = recovery::open(self.options.checkpoint.as_ref())?;
+        for note in recovered.notes.drain(..) {
             self.supervision.note(note);
         }
-        let checkpoint = self.options.checkpoint.as_ref();
-        let run = RunOptions {
-            workers: self.options.effective_parallelism()?,
-            mode: graph::mode(self.options.mode()),
-            interval: checkpoint.map(|checkpoint| checkpoint.every),
-            store: recovered.store,
-            restore: recovered.checkpoint,
-            retain: checkpoint.map_or(1, |checkpoint| checkpoint.retain),
-            on_error: graph::on_error(self.options.on_error),
-            clock: Arc::new(SystemClock),
-            frame_rows: self.options.frame_rows.unwrap_or(FRAME_ROWS),
-            queue_capacity: QUEUE_CAPACITY,
-            is_pinned: true,
-            fingerprint: self.plan.fingerprint(),
-            schedule_seed: None,
-        };
+        let run = run_options(&self.plan, &self.options, recovered)?;
         let handle = Arc::new(mill_runtime::start(graph::job_graph(&self.plan), run)?);
         let mut shared = self.supervision.shared.lock();
         shared.state = JobState::Running;
