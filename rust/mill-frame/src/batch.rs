@@ -1,6 +1,6 @@
 //! Records inside an operator chain.
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::compute::{filter, filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
@@ -147,7 +147,14 @@ impl Batch {
     /// # Errors
     /// When an index is out of bounds, or a column outgrows its offsets.
     pub fn take(&self, rows: &UInt32Array) -> Result<Batch, ArrowError> {
-        self.reindex(take_record_batch(&self.data, rows)?, rows)
+        let data = match self.data.num_columns() {
+            0 => {
+                let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+                RecordBatch::try_new_with_options(self.data.schema(), Vec::new(), &options)?
+            }
+            _ => take_record_batch(&self.data, rows)?,
+        };
+        self.reindex(data, rows)
     }
 
     /// Other columns, already gathered, whose row `i` stems from this batch's row `rows[i]`.

@@ -16,7 +16,12 @@
 mod batch;
 pub mod block;
 mod error;
+mod frame;
 pub mod hash;
+mod partition;
+pub mod schema;
 
 pub use batch::{Batch, SplitId};
 pub use error::FrameError;
+pub use frame::Frame;
+pub use partition::{partition, partition_by_hash};

@@ -1,0 +1,128 @@
+//! Splitting a batch between tasks: the gather and the encoding in one go.
+//!
+//! ```text
+//!   task_of_row  1 0 1 2 0 1        rows, by counting sort   │ 1 4 │ 0 2 5 │ 3 │
+//!                                                              task 0  task 1  task 2
+//! ```
+//!
+//! Rows keep their order within a task. The values of each task's rows go from the batch's columns straight into that
+//! task's frame; where all rows go to one task nothing is gathered at all.
+
+use arrow::buffer::ScalarBuffer;
+
+use crate::frame::{Flat, Slab, Width, gather_bits, min_max};
+use crate::hash::{KEY_GROUPS, hash_columns, key_group, task_of_group};
+use crate::{Batch, Frame, FrameError, schema};
+
+/// Cuts a batch into one frame a task: row `i` goes to task `task_of_row[i]`. A task without rows gets `None`.
+///
+/// # Errors
+/// When there is not one task a row, a task is out of range, or a column cannot be encoded.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+/// use mill_frame::{Batch, partition};
+///
+/// let values: ArrayRef = Arc::new(Int64Array::from(vec![10, 11, 12]));
+/// let batch = Batch::new(RecordBatch::try_from_iter([("v", values)])?);
+/// let frames = partition(&batch, &[2, 0, 2], 3)?;
+/// let rows: Vec<usize> = frames.iter().map(|frame| frame.as_ref().map_or(0, |frame| frame.rows())).collect();
+/// assert_eq!(rows, [1, 0, 2]);
+/// assert!(partition(&batch, &[0, 1, 3], 3).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn partition(batch: &Batch, task_of_row: &[u16], tasks: usize) -> Result<Vec<Option<Frame>>, FrameError> {
+    if task_of_row.len() != batch.rows() {
+        return Err(FrameError::Length { expected: batch.rows(), found: task_of_row.len() });
+    }
+    let mut frames = vec![None; tasks];
+    if task_of_row.is_empty() {
+        return Ok(frames);
+    }
+    let starts = count_tasks(task_of_row, tasks)?;
+    let fingerprint = schema::fingerprint(&batch.schema());
+    if let Some(task) = (0..tasks).find(|&task| starts[task + 1] - starts[task] == batch.rows()) {
+        frames[task] = Some(Frame::encode_with(batch, fingerprint)?);
+        return Ok(frames);
+    }
+    let rows = ScalarBuffer::from(sort_rows(task_of_row, &starts));
+    for (task, frame) in frames.iter_mut().enumerate() {
+        let count = starts[task + 1] - starts[task];
+        if count > 0 {
+            *frame = Some(gather(batch, &rows.slice(starts[task], count), fingerprint)?);
+        }
+    }
+    Ok(frames)
+}
+
+/// Cuts a batch by the key groups of its key columns, as the tasks of a keyed step own them.
+///
+/// # Errors
+/// When a column is out of range, or cannot be a key or be encoded.
+pub fn partition_by_hash(batch: &Batch, key_columns: &[usize], tasks: usize) -> Result<Vec<Option<Frame>>, FrameError> {
+    if tasks == 1 {
+        return Ok(vec![if batch.rows() == 0 { None } else { Some(Frame::encode(batch)?) }]);
+    }
+    let mut columns = Vec::with_capacity(key_columns.len());
+    for &index in key_columns {
+        let count = batch.data().num_columns();
+        let column = batch.data().columns().get(index).ok_or(FrameError::OutOfRange { what: "column", index, count })?;
+        columns.push(column.clone());
+    }
+    let mut hashes = Vec::new();
+    hash_columns(&columns, &mut hashes)?;
+    // Without a key there is one key, and one task that owns it.
+    hashes.resize(batch.rows(), 0);
+    let mut task_of = [0; KEY_GROUPS as usize];
+    for (group, task) in task_of.iter_mut().enumerate() {
+        *task = task_of_group(group as u16, tasks) as u16;
+    }
+    let task_of_row: Vec<u16> = hashes.iter().map(|&hash| task_of[usize::from(key_group(hash))]).collect();
+    partition(batch, &task_of_row, tasks)
+}
+
+/// Where the rows of each task start once they are sorted by task; one entry more than tasks.
+fn count_tasks(task_of_row: &[u16], tasks: usize) -> Result<Vec<usize>, FrameError> {
+    let mut starts = vec![0; tasks + 1];
+    for &task in task_of_row {
+        let index = usize::from(task);
+        *starts.get_mut(index + 1).ok_or(FrameError::OutOfRange { what: "task", index, count: tasks })? += 1;
+    }
+    for task in 0..tasks {
+        starts[task + 1] += starts[task];
+    }
+    Ok(starts)
+}
+
+fn sort_rows(task_of_row: &[u16], starts: &[usize]) -> Vec<u32> {
+    let mut next = starts.to_vec();
+    let mut rows = vec![0; task_of_row.len()];
+    for (row, &task) in task_of_row.iter().enumerate() {
+        let place = &mut next[usize::from(task)];
+        rows[*place] = row as u32;
+        *place += 1;
+    }
+    rows
+}
+
+fn gather(batch: &Batch, rows: &ScalarBuffer<u32>, fingerprint: u64) -> Result<Frame, FrameError> {
+    let mut flat = Flat::default();
+    let mut times = None;
+    if let Some(values) = batch.times() {
+        let gathered: Vec<i64> = rows.iter().map(|&row| values[row as usize]).collect();
+        times = Some(min_max(&gathered));
+        flat.push(ScalarBuffer::from(gathered).into_inner());
+    }
+    if let Some(behind) = batch.behind() {
+        flat.slabs.push(Slab::Gathered { values: behind.inner().clone(), width: Width::W8, rows: rows.clone() });
+    }
+    if let Some(deletes) = batch.deletes() {
+        flat.push(gather_bits(deletes, rows).into_inner());
+    }
+    for column in batch.data().columns() {
+        flat.gather(column, rows)?;
+    }
+    Frame::write(flat, batch, rows.len(), times, fingerprint)
+}
