@@ -17,11 +17,11 @@ mod path;
 mod reader;
 mod split;
 
-pub(crate) use content::{Compression, Content};
+pub(crate) use content::Content;
 pub(crate) use identity::{FileIdentity, FilePosition};
 pub use path::PathSpec;
 pub(crate) use reader::{BadRecord, LineFormat, Parsed};
-pub(crate) use split::{FileSet, FileSplit};
+pub(crate) use split::{FileSet, FileSplit, RANGE_BYTES};
 
 /// A record may not be longer than this.
 pub(crate) const RECORD_BYTES_MAX: usize = 64 << 20;

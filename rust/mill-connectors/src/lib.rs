@@ -25,6 +25,7 @@ mod generate;
 mod latest;
 mod memory;
 mod nearest;
+mod parquet;
 #[cfg(test)]
 mod testing;
 mod text;
@@ -35,5 +36,6 @@ pub use collect::{CollectReceiver, CollectSink, Collected, Received};
 pub use file::PathSpec;
 pub use generate::GenerateSource;
 pub use latest::{LatestRows, latest_rows};
+pub use parquet::{ParquetOptions, ParquetSource};
 pub use memory::MemorySource;
 pub use text::{TextOptions, TextSource};

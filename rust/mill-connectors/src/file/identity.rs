@@ -51,23 +51,46 @@ impl FilePosition {
     }
 }
 
+/// Which part of a file its fingerprint covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// The head, as far as it was read: the file may grow.
+    HeadRead,
+    /// The head as it is: a compressed file.
+    Head,
+    /// The tail, where a Parquet file says where everything is.
+    Tail,
+}
+
 /// A file as it was when it was opened.
 pub(crate) struct FileIdentity {
     path: PathBuf,
     file: File,
-    is_compressed: bool,
+    part: Part,
     /// The fingerprint last taken: bytes and hash.
     taken: Cell<(u32, u64)>,
 }
 
 impl FileIdentity {
+    /// A file of records a line, compressed if its name says so.
     pub(crate) fn open(path: &Path) -> Result<FileIdentity> {
-        Ok(FileIdentity {
-            path: path.to_owned(),
-            file: open_file(path)?,
-            is_compressed: Compression::of(path) != Compression::None,
-            taken: Cell::new((0, xxh3_64(&[]))),
-        })
+        let is_plain = Compression::of(path) == Compression::None;
+        FileIdentity::open_by(path, if is_plain { Part::HeadRead } else { Part::Head })
+    }
+
+    /// A file that is written as a whole and says at its end what is in it.
+    pub(crate) fn open_whole(path: &Path) -> Result<FileIdentity> {
+        FileIdentity::open_by(path, Part::Tail)
+    }
+
+    fn open_by(path: &Path, part: Part) -> Result<FileIdentity> {
+        let file = open_file(path)?;
+        Ok(FileIdentity { path: path.to_owned(), file, part, taken: Cell::new((0, xxh3_64(&[]))) })
+    }
+
+    /// The open file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
     pub(crate) fn size(&self) -> Result<u64> {
@@ -85,21 +108,26 @@ impl FileIdentity {
     /// The position at this offset. Of a plain file, which may grow, the fingerprint covers only what lies before it.
     pub(crate) fn position(&self, offset: u64) -> FilePosition {
         let size = self.file.metadata().map_or(0, |metadata| metadata.len());
-        let bytes = if self.is_compressed { size } else { offset.min(size) }.min(HEAD_BYTES) as u32;
+        let bytes = if self.part == Part::HeadRead { offset.min(size) } else { size }.min(HEAD_BYTES) as u32;
         if bytes != self.taken.get().0 {
             let mut head = vec![0; bytes as usize];
             // A failed read gives a fingerprint that fails to verify; a resume then says so rather than guess.
-            let hash = self.file.read_exact_at(&mut head, 0).map_or(0, |()| xxh3_64(&head));
+            let hash = self.file.read_exact_at(&mut head, self.start(size, bytes)).map_or(0, |()| xxh3_64(&head));
             self.taken.set((bytes, hash));
         }
         let (head_bytes, head_hash) = self.taken.get();
         FilePosition { offset, head_bytes, head_hash }
     }
 
+    /// Where the fingerprint of a file of this size begins.
+    fn start(&self, size: u64, bytes: u32) -> u64 {
+        if self.part == Part::Tail { size.saturating_sub(u64::from(bytes)) } else { 0 }
+    }
+
     /// Checks that the file is still the one this position was taken in.
     pub(crate) fn verify(&self, position: &FilePosition) -> Result<()> {
         let size = self.size()?;
-        let is_shorter = size < u64::from(position.head_bytes) || !self.is_compressed && size < position.offset;
+        let is_shorter = size < u64::from(position.head_bytes) || self.part == Part::HeadRead && size < position.offset;
         if is_shorter {
             return Err(shorter(&self.path));
         }
@@ -107,11 +135,11 @@ impl FileIdentity {
             return Err(Error::checkpoint(format!("the position in {:?} is damaged", self.path)));
         }
         let mut head = vec![0; position.head_bytes as usize];
-        self.read_at(&mut head, 0)?;
+        self.read_at(&mut head, self.start(size, position.head_bytes))?;
         if xxh3_64(&head) != position.head_hash {
             return Err(Error::connector(format!(
-                "{:?} is another file than when the checkpoint was taken: it begins differently; put the former file \
-                 back, or start with another checkpoint directory",
+                "{:?} is another file than when the checkpoint was taken; put the former file back, \
+                 or start with another checkpoint directory",
                 self.path
             )));
         }
