@@ -20,6 +20,7 @@
 
 mod collect;
 mod csv;
+mod directory;
 mod file;
 mod generate;
 mod latest;
@@ -37,5 +38,6 @@ pub use file::PathSpec;
 pub use generate::GenerateSource;
 pub use latest::{LatestRows, latest_rows};
 pub use parquet::{ParquetOptions, ParquetSource};
+pub use directory::{DirectorySink, FileFormat, OnExisting};
 pub use memory::MemorySource;
 pub use text::{TextOptions, TextSource};

@@ -1,5 +1,11 @@
 //! Moments in ISO 8601: `2013-01-01`, `2013-01-01T05:15:00`, `2013-01-01 05:15:00.123456789Z`, `…+02:00`.
 
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+
 /// A moment: seconds since the epoch and nanoseconds within the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
@@ -26,6 +32,17 @@ impl Moment {
     /// Nanoseconds since the epoch; `None` outside the years 1677 to 2262.
     pub(crate) fn nanos(self) -> Option<i64> {
         i64::try_from(i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)).ok()
+    }
+}
+
+/// The same column, a zone that is UTC by name given as an offset, which is formatted without a database of zones.
+pub(crate) fn utc_as_offset(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Timestamp(unit, Some(zone)) if is_utc(zone) => {
+            let offset = DataType::Timestamp(*unit, Some(Arc::from("+00:00")));
+            cast(column, &offset).unwrap_or_else(|_| Arc::clone(column))
+        }
+        _ => Arc::clone(column),
     }
 }
 

@@ -1,0 +1,236 @@
+//! Files in a directory, exactly once: `write_csv`, `write_json`, `write_parquet`.
+//!
+//! ```text
+//!   write        .part-<nonce>-<task>-<n>.csv      hidden: readers of the directory pass over it
+//!   pre-commit   closed; synced in the background; its name and its final name go into the checkpoint
+//!   commit       renamed to part-<epoch>-<task>.csv, the directory synced
+//!   recover      what the checkpoint names is renamed, every other hidden file is removed
+//! ```
+//!
+//! What holds:
+//!
+//! - A file under its final name is complete and is never written, replaced or removed by the job that made it.
+//! - Renaming is atomic, so of the hidden and the final file exactly one exists from pre-commit on. Both: another job's
+//!   output is in the way. None: somebody removed it. Either is an error, not a guess.
+//! - One job at a time commits into a directory: the committer holds a lock on it.
+//! - A job that starts from nothing refuses a directory that has part files, unless told to replace them.
+
+mod committer;
+mod csv;
+mod json;
+mod name;
+mod parquet;
+mod writer;
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use mill_protocol::{Committer, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
+
+use crate::nearest::quoted;
+use committer::{DirectoryCommitter, DirectoryLock};
+use writer::DirectoryWriter;
+
+/// The format of the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// Comma-separated, with a header; null is an empty field, empty text is `""`.
+    Csv,
+    /// A JSON object a line.
+    Json,
+    /// Parquet, compressed with Snappy.
+    Parquet,
+}
+
+/// What a job that starts from nothing does about part files that are already there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnExisting {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// The part files of former runs are removed; other files are not touched.
+    Replace,
+}
+
+/// A directory as a sink.
+pub struct DirectorySink {
+    shared: Arc<Shared>,
+    on_existing: OnExisting,
+}
+
+/// What sink, writers and committers share.
+struct Shared {
+    directory: PathBuf,
+    format: FileFormat,
+    /// Tells hidden files of this run from those of others.
+    nonce: u64,
+    /// Numbers the hidden files.
+    files: AtomicU64,
+    lock: Mutex<Weak<DirectoryLock>>,
+}
+
+impl FileFormat {
+    fn extension(self) -> &'static str {
+        match self {
+            FileFormat::Csv => "csv",
+            FileFormat::Json => "json",
+            FileFormat::Parquet => "parquet",
+        }
+    }
+
+    fn encoder(self, schema: &SchemaRef, file: File) -> Result<Box<dyn Encoder>> {
+        Ok(match self {
+            FileFormat::Csv => Box::new(csv::CsvEncoder::new(schema, file)),
+            FileFormat::Json => Box::new(json::JsonEncoder::new(file)),
+            FileFormat::Parquet => Box::new(parquet::ParquetEncoder::new(schema, file)?),
+        })
+    }
+
+    fn check(self, schema: &SchemaRef) -> Result<()> {
+        match self {
+            FileFormat::Csv => csv::check(schema),
+            FileFormat::Json => json::check(schema),
+            FileFormat::Parquet => parquet::check(schema),
+        }
+    }
+}
+
+/// Writes batches into one file.
+trait Encoder: Send {
+    /// Writes records.
+    fn write(&mut self, batch: &RecordBatch) -> Result<()>;
+    /// Writes what is still held back and gives the file, not yet synced.
+    fn finish(self: Box<Self>) -> Result<File>;
+}
+
+impl DirectorySink {
+    /// Files of this format in this directory, which is made if it does not exist.
+    ///
+    /// # Errors
+    /// When there is a file of that name.
+    pub fn new(directory: impl Into<PathBuf>, format: FileFormat) -> Result<DirectorySink> {
+        let directory = directory.into();
+        if directory.exists() && !directory.is_dir() {
+            return Err(Error::connector(format!(
+                "{directory:?} is a file; output goes into a directory, one file for each checkpoint and task"
+            )));
+        }
+        let shared = Shared {
+            directory,
+            format,
+            nonce: fresh_nonce(),
+            files: AtomicU64::new(0),
+            lock: Mutex::new(Weak::new()),
+        };
+        Ok(DirectorySink { shared: Arc::new(shared), on_existing: OnExisting::default() })
+    }
+
+    /// The same sink, doing this about part files of former runs.
+    #[must_use]
+    pub fn on_existing(mut self, on_existing: OnExisting) -> DirectorySink {
+        self.on_existing = on_existing;
+        self
+    }
+}
+
+/// A number that no other run has: the time, the process and a count.
+fn fresh_nonce() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    // Relaxed: only that each call gets another number counts.
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let text = format!("{now} {} {count}", std::process::id());
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+}
+
+impl Shared {
+    fn lock(&self) -> Result<Arc<DirectoryLock>> {
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = held.upgrade() {
+            return Ok(lock);
+        }
+        let lock = Arc::new(DirectoryLock::take(&self.directory)?);
+        *held = Arc::downgrade(&lock);
+        Ok(lock)
+    }
+}
+
+impl fmt::Debug for DirectorySink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl Sink for DirectorySink {
+    fn name(&self) -> String {
+        format!("write_{}({:?})", self.shared.format.extension(), self.shared.directory)
+    }
+
+    fn kind(&self) -> SinkKind {
+        SinkKind::Transactional
+    }
+
+    fn check(&self, schema: &SchemaRef, key: Option<&[String]>) -> Result<()> {
+        if let Some(key) = key {
+            return Err(updating(&self.name(), key));
+        }
+        if schema.fields().is_empty() {
+            return Err(Error::schema(format!("{}: the stream has no columns", self.name())));
+        }
+        check_objects(schema)?;
+        self.shared.format.check(schema)
+    }
+
+    fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
+        Ok(Box::new(DirectoryWriter::new(Arc::clone(&self.shared), Arc::clone(schema), context.index)))
+    }
+
+    fn committer(&self) -> Result<Box<dyn Committer>> {
+        let lock = make(&self.shared.directory).and_then(|()| self.shared.lock())?;
+        Ok(Box::new(DirectoryCommitter::new(Arc::clone(&self.shared), self.on_existing, lock)))
+    }
+}
+
+/// The error for an updating stream at a sink that only takes rows that stay.
+pub(crate) fn updating(sink: &str, key: &[String]) -> Error {
+    Error::plan(format!(
+        "{sink} only takes rows that stay, and the stream updates the rows of its key ({}): aggregate with emit=\"end\", \
+         in windows, or write to a keyed sink such as write_sqlite(path, table, key=[{}])",
+        quoted(key, ", "),
+        quoted(key, ", ")
+    ))
+}
+
+/// Refuses columns that hold Python objects, which no format but the engine's own knows.
+pub(crate) fn check_objects(schema: &Schema) -> Result<()> {
+    for field in schema.fields() {
+        if field.metadata().get("millstream.type").is_some_and(|name| name == "object") {
+            return Err(Error::schema(format!(
+                "column {:?} holds Python objects, which cannot be written: drop it, or map it to a column with a type",
+                field.name()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn make(directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory)
+        .map_err(|e| Error::connector(format!("cannot make the directory {directory:?}: {e}")).because(e))
+}
+
+/// Makes entries of a directory durable.
+fn sync_directory(directory: &Path) -> Result<()> {
+    File::open(directory)
+        .and_then(|file| file.sync_all())
+        .map_err(|e| Error::connector(format!("cannot sync the directory {directory:?}: {e}")).because(e))
+}
+
+#[cfg(test)]
+mod tests;

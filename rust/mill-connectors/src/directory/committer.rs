@@ -1,0 +1,156 @@
+//! Makes hidden files visible, and cleans up.
+
+use std::collections::HashSet;
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+
+use mill_protocol::{Commit, Committer, Error, Result};
+
+use super::writer::Handle;
+use super::{OnExisting, Shared, name, sync_directory};
+use crate::nearest::quoted;
+
+/// The right to commit into a directory; given up when dropped, or when the process ends in whatever way.
+pub(super) struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    pub(super) fn take(directory: &Path) -> Result<DirectoryLock> {
+        let file = File::open(directory)
+            .map_err(|e| Error::connector(format!("cannot open the directory {directory:?}: {e}")).because(e))?;
+        match file.try_lock() {
+            // A filesystem without locks can only be trusted.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(DirectoryLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::connector(format!(
+                "another job, or another sink of this job, writes into {directory:?}; give each its own directory"
+            ))),
+        }
+    }
+}
+
+pub(super) struct DirectoryCommitter {
+    shared: Arc<Shared>,
+    on_existing: OnExisting,
+    _lock: Arc<DirectoryLock>,
+    /// Hidden files whose commit was asked for: a checkpoint may name them, so `abort` leaves them alone.
+    named: HashSet<String>,
+}
+
+impl DirectoryCommitter {
+    pub(super) fn new(shared: Arc<Shared>, on_existing: OnExisting, lock: Arc<DirectoryLock>) -> DirectoryCommitter {
+        DirectoryCommitter { shared, on_existing, _lock: lock, named: HashSet::new() }
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let directory = &self.shared.directory;
+        let failed =
+            |e: std::io::Error| Error::connector(format!("cannot list the directory {directory:?}: {e}")).because(e);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory).map_err(failed)? {
+            if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn remove(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
+        for name in names {
+            let path = self.shared.directory.join(&name);
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::connector(format!("cannot remove {path:?}: {e}")).because(e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_one(&mut self, commit: &Commit) -> Result<()> {
+        let handle: Handle = serde_json::from_slice(&commit.handle)
+            .ok()
+            .filter(|handle: &Handle| name::is_hidden(&handle.hidden, None) && name::is_committed(&handle.name))
+            .ok_or_else(|| {
+                Error::checkpoint(format!(
+                    "epoch {}: the checkpoint's note of a file in {:?} is damaged",
+                    commit.epoch.0, self.shared.directory
+                ))
+            })?;
+        self.named.insert(handle.hidden.clone());
+        let hidden = self.shared.directory.join(&handle.hidden);
+        let path = self.shared.directory.join(&handle.name);
+        let exists = |path: &Path| {
+            path.try_exists().map_err(|e| Error::connector(format!("cannot look at {path:?}: {e}")).because(e))
+        };
+        match (exists(&hidden)?, exists(&path)?) {
+            (false, true) => Ok(()),
+            (true, false) => std::fs::rename(&hidden, &path).map_err(|e| {
+                Error::connector(format!(
+                    "cannot rename {hidden:?} to {path:?}: {e}; nothing was changed (determinate): run the job again to \
+                     commit it"
+                ))
+                .because(e)
+            }),
+            (true, true) => Err(Error::connector(format!(
+                "{path:?} already exists and is not this job's output of epoch {}: the directory has the output of \
+                 another run, or of a newer checkpoint than was restored; nothing was changed (determinate): move that \
+                 output away and run the job again",
+                commit.epoch.0
+            ))),
+            (false, false) => Err(Error::connector(format!(
+                "the output of epoch {} is lost: neither {hidden:?} nor {path:?} exists; somebody removed it, and \
+                 whether it was visible before is not known (indeterminate): restore an older checkpoint, or start \
+                 anew with other directories",
+                commit.epoch.0
+            ))),
+        }
+    }
+}
+
+impl Committer for DirectoryCommitter {
+    fn begin(&mut self) -> Result<()> {
+        let (hidden, rest): (Vec<String>, Vec<String>) =
+            self.names()?.into_iter().partition(|name| name::is_hidden(name, None));
+        let parts: Vec<String> = rest.into_iter().filter(|name| name::is_committed(name)).collect();
+        if !parts.is_empty() && self.on_existing == OnExisting::Refuse {
+            return Err(Error::connector(format!(
+                "{:?} already has the output of another run ({}): resume that run with its checkpoint, remove the files, \
+                 or choose another directory",
+                self.shared.directory,
+                quoted(&parts[..parts.len().min(3)], ", ")
+            )));
+        }
+        self.remove(parts)?;
+        self.remove(hidden)?;
+        sync_directory(&self.shared.directory)
+    }
+
+    fn commit(&mut self, commits: &[Commit]) -> Result<()> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        for commit in commits {
+            self.commit_one(commit)?;
+        }
+        sync_directory(&self.shared.directory)?;
+        self.named.clear();
+        Ok(())
+    }
+
+    fn recover(&mut self, commits: &[Commit]) -> Result<()> {
+        self.commit(commits)?;
+        let stale: Vec<String> = self.names()?.into_iter().filter(|name| name::is_hidden(name, None)).collect();
+        self.remove(stale)
+    }
+
+    fn abort(&mut self) -> Result<()> {
+        let nonce = self.shared.nonce;
+        let of_this_run = self.names()?.into_iter().filter(|name| name::is_hidden(name, Some(nonce)));
+        let unnamed: Vec<String> = of_this_run.filter(|name| !self.named.contains(name)).collect();
+        self.remove(unnamed)
+    }
+}

@@ -1,0 +1,60 @@
+//! The names of files before and after their commit.
+
+use mill_protocol::Epoch;
+
+/// `.part-<nonce>-<task>-<n>.<extension>`: written, not committed.
+pub(super) fn hidden(nonce: u64, task: usize, number: u64, extension: &str) -> String {
+    format!(".part-{nonce:016x}-{task}-{number}.{extension}")
+}
+
+/// `part-<epoch>-<task>.<extension>`: committed.
+pub(super) fn committed(epoch: Epoch, task: usize, extension: &str) -> String {
+    format!("part-{:010}-{task}.{extension}", epoch.0)
+}
+
+/// Whether [`hidden`] made this name; of this run only, if its nonce is given.
+pub(super) fn is_hidden(name: &str, of: Option<u64>) -> bool {
+    let Some((nonce, rest)) = name.strip_prefix(".part-").and_then(|rest| rest.split_once('-')) else { return false };
+    let Some((numbers, extension)) = rest.split_once('.') else { return false };
+    let is_nonce = nonce.len() == 16 && nonce.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_nonce
+        && are_numbers(numbers, 2)
+        && is_extension(extension)
+        && of.is_none_or(|of| u64::from_str_radix(nonce, 16) == Ok(of))
+}
+
+/// Whether [`committed`] made this name.
+pub(super) fn is_committed(name: &str) -> bool {
+    let Some((numbers, extension)) = name.strip_prefix("part-").and_then(|rest| rest.split_once('.')) else {
+        return false;
+    };
+    numbers.len() > 10 && numbers.as_bytes()[10] == b'-' && are_numbers(numbers, 2) && is_extension(extension)
+}
+
+fn are_numbers(text: &str, count: usize) -> bool {
+    let mut numbers = text.split('-');
+    numbers.clone().count() == count
+        && numbers.all(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn is_extension(extension: &str) -> bool {
+    matches!(extension, "csv" | "json" | "parquet")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_again_and_others_are_not() {
+        assert_eq!(committed(Epoch(7), 3, "csv"), "part-0000000007-3.csv");
+        assert!(is_committed("part-0000000007-3.csv") && is_committed(&committed(Epoch(7), 12, "parquet")));
+        assert!(is_hidden(&hidden(7, 3, 1, "json"), None) && is_hidden(&hidden(7, 3, 1, "json"), Some(7)));
+        assert!(!is_hidden(&hidden(7, 3, 1, "json"), Some(8)));
+        for other in [".part-1-2-3.csv", "part-7-3.csv", ".hidden", "part-0000000007.csv", "part-0000000007-3.txt",
+            "../part-0000000007-3.csv", "part-0000000007-3-4.csv", ".part-zzzzzzzzzzzzzzzz-1-1.csv"]
+        {
+            assert!(!is_hidden(other, None) && !is_committed(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Writes Parquet, compressed with Snappy, in row groups small enough to be held while they are encoded.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::sync::Arc;
+
+use ::parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
+use ::parquet::basic::Compression;
+use ::parquet::file::properties::WriterProperties;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use mill_protocol::{Error, Result};
+
+use super::Encoder;
+use super::csv::WRITE_BYTES;
+
+/// How many rows a row group has at most.
+const GROUP_ROWS: usize = 256 << 10;
+/// A row group is written before it takes more memory than this.
+const GROUP_BYTES: usize = 64 << 20;
+
+/// Refuses columns that Parquet has no type for.
+pub(super) fn check(schema: &SchemaRef) -> Result<()> {
+    ArrowSchemaConverter::new()
+        .convert(schema)
+        .map(|_| ())
+        .map_err(|e| Error::schema(format!("the columns cannot be written as Parquet: {e}")).because(e))
+}
+
+pub(super) struct ParquetEncoder {
+    writer: ArrowWriter<BufWriter<File>>,
+}
+
+fn failed(e: ::parquet::errors::ParquetError) -> Error {
+    Error::connector(format!("cannot write Parquet: {e}")).because(e)
+}
+
+impl ParquetEncoder {
+    pub(super) fn new(schema: &SchemaRef, file: File) -> Result<ParquetEncoder> {
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_max_row_group_row_count(Some(GROUP_ROWS))
+            .build();
+        let file = BufWriter::with_capacity(WRITE_BYTES, file);
+        Ok(ParquetEncoder { writer: ArrowWriter::try_new(file, Arc::clone(schema), Some(properties)).map_err(failed)? })
+    }
+}
+
+impl Encoder for ParquetEncoder {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer.write(batch).map_err(failed)?;
+        if self.writer.memory_size() > GROUP_BYTES {
+            self.writer.flush().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<File> {
+        let file = self.writer.into_inner().map_err(failed)?;
+        file.into_inner().map_err(|e| Error::connector(format!("cannot write Parquet: {e}")))
+    }
+}

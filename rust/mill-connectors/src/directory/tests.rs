@@ -1,0 +1,262 @@
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, Decimal128Array, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use mill_protocol::{Batch, Commit, Epoch, Sink, SinkWriter, Source, TaskContext};
+
+use super::{DirectorySink, FileFormat, OnExisting};
+use crate::file::PathSpec;
+use crate::testing::{check, rows_of};
+use crate::{CsvOptions, CsvSource, ParquetOptions, ParquetSource};
+
+const FORMATS: [FileFormat; 3] = [FileFormat::Csv, FileFormat::Json, FileFormat::Parquet];
+
+fn batch(values: std::ops::Range<i64>) -> RecordBatch {
+    let x = Arc::new(Int64Array::from_iter_values(values)) as ArrayRef;
+    RecordBatch::try_from_iter([("x", x)]).unwrap()
+}
+
+fn sink(directory: &Path, format: FileFormat) -> DirectorySink {
+    DirectorySink::new(directory, format).unwrap()
+}
+
+fn writer(sink: &DirectorySink, task: usize, data: &RecordBatch) -> Box<dyn SinkWriter> {
+    let context = TaskContext { step: "s".into(), index: task, parallelism: 2, groups: 0..128, is_persistent: true };
+    sink.writer(&data.schema(), &context).unwrap()
+}
+
+fn pre_commit(writer: &mut dyn SinkWriter, epoch: u64) -> Option<Commit> {
+    let epoch = Epoch(epoch);
+    writer.pre_commit(epoch).unwrap().map(|finish| Commit { epoch, handle: finish().unwrap() })
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn visible(directory: &Path) -> Vec<String> {
+    files(directory).into_iter().filter(|name| !name.starts_with('.')).collect()
+}
+
+#[test]
+fn output_is_hidden_until_committed_and_there_is_a_file_an_epoch_and_task_with_rows() {
+    for format in FORMATS {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("a/b");
+        let sink = sink(&out, format);
+        let mut committer = sink.committer().unwrap();
+        committer.begin().unwrap();
+        let (mut a, mut b) = (writer(&sink, 0, &batch(0..1)), writer(&sink, 1, &batch(0..1)));
+        a.write(Batch::new(batch(0..10))).unwrap();
+        a.write(Batch::new(batch(10..20))).unwrap();
+        b.write(Batch::new(batch(20..30))).unwrap();
+        let commits = [pre_commit(a.as_mut(), 1).unwrap(), pre_commit(b.as_mut(), 1).unwrap()];
+        assert!(pre_commit(a.as_mut(), 2).is_none());
+        assert!(visible(&out).is_empty());
+        committer.commit(&commits).unwrap();
+        committer.commit(&commits).unwrap();
+        let extension = format.extension();
+        let expected = [format!("part-0000000001-0.{extension}"), format!("part-0000000001-1.{extension}")];
+        assert_eq!(files(&out), expected);
+    }
+}
+
+#[test]
+fn recovery_after_a_kill_at_any_step_commits_what_is_named_and_removes_the_rest() {
+    // The steps: 0 writing, 1 pre-committed, 2 named by a checkpoint, 3 one of two files renamed, 4 all renamed.
+    for step in 0..=4 {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path();
+        let former = sink(out, FileFormat::Csv);
+        let mut committer = former.committer().unwrap();
+        committer.begin().unwrap();
+        let (mut a, mut b) = (writer(&former, 0, &batch(0..1)), writer(&former, 1, &batch(0..1)));
+        a.write(Batch::new(batch(0..3))).unwrap();
+        b.write(Batch::new(batch(3..5))).unwrap();
+        let mut named = Vec::new();
+        if step >= 1 {
+            let commits = vec![pre_commit(a.as_mut(), 1).unwrap(), pre_commit(b.as_mut(), 1).unwrap()];
+            if step >= 2 {
+                named = commits;
+            }
+        }
+        if step >= 3 {
+            committer.commit(&named[..step - 2]).unwrap();
+        }
+        // Work on the epoch behind it, which nothing names, goes on as the process is killed.
+        a.write(Batch::new(batch(100..101))).unwrap();
+        std::mem::forget((a, b));
+        drop(committer);
+
+        let resumed = sink(out, FileFormat::Csv);
+        let mut committer = resumed.committer().unwrap();
+        committer.recover(&named).unwrap();
+        let count = if step >= 2 { 2 } else { 0 };
+        assert_eq!(files(out).len(), count, "step {step}: {:?}", files(out));
+        if step >= 2 {
+            let source = CsvSource::new(PathSpec::from(out), None, CsvOptions::default()).unwrap();
+            assert_eq!(check(&source, 10), ["0", "1", "2", "3", "4"]);
+        }
+        // The epoch is produced anew under the same number if it was not named.
+        if step < 2 {
+            let mut a = writer(&resumed, 0, &batch(0..1));
+            a.write(Batch::new(batch(0..3))).unwrap();
+            committer.commit(&[pre_commit(a.as_mut(), 1).unwrap()]).unwrap();
+            assert_eq!(files(out), ["part-0000000001-0.csv"]);
+        }
+    }
+}
+
+#[test]
+fn lost_and_foreign_output_are_errors_that_say_whether_it_happened() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path();
+    let sink = sink(out, FileFormat::Csv);
+    let mut committer = sink.committer().unwrap();
+    let mut a = writer(&sink, 0, &batch(0..1));
+    a.write(Batch::new(batch(0..3))).unwrap();
+    let commit = pre_commit(a.as_mut(), 1).unwrap();
+    let hidden = out.join(&files(out)[0]);
+    std::fs::write(out.join("part-0000000001-0.csv"), "foreign").unwrap();
+    let error = committer.commit(std::slice::from_ref(&commit)).unwrap_err();
+    assert!(error.message().contains("already exists") && error.message().contains("(determinate)"), "{error}");
+    committer.abort().unwrap();
+    assert!(hidden.exists(), "a checkpoint may name it");
+    std::fs::remove_file(out.join("part-0000000001-0.csv")).unwrap();
+    std::fs::remove_file(&hidden).unwrap();
+    let error = committer.commit(std::slice::from_ref(&commit)).unwrap_err();
+    assert!(error.message().contains("is lost") && error.message().contains("(indeterminate)"), "{error}");
+    let error = committer.commit(&[Commit { epoch: Epoch(1), handle: b"{\"hidden\":\"/etc/x\",\"name\":\"y\"}".to_vec() }]);
+    assert!(error.unwrap_err().message().contains("damaged"));
+}
+
+#[test]
+fn a_fresh_job_refuses_or_replaces_the_output_of_another_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path();
+    std::fs::write(out.join("part-0000000003-0.csv"), "x\n1\n").unwrap();
+    std::fs::write(out.join("notes.txt"), "mine").unwrap();
+    let error = sink(out, FileFormat::Csv).committer().unwrap().begin().unwrap_err();
+    assert!(error.message().contains("part-0000000003-0.csv") && error.message().contains("checkpoint"), "{error}");
+    sink(out, FileFormat::Csv).on_existing(OnExisting::Replace).committer().unwrap().begin().unwrap();
+    assert_eq!(files(out), ["notes.txt"]);
+}
+
+#[test]
+fn two_jobs_cannot_write_into_one_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = sink(directory.path(), FileFormat::Csv);
+    let committer = first.committer().unwrap();
+    let again = first.committer().unwrap();
+    let error = sink(directory.path(), FileFormat::Json).committer().err().unwrap();
+    assert!(error.message().contains("another job"), "{error}");
+    drop((committer, again));
+    sink(directory.path(), FileFormat::Json).committer().unwrap();
+}
+
+#[test]
+fn abort_and_a_dropped_writer_leave_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path();
+    let sink = sink(out, FileFormat::Parquet);
+    let mut a = writer(&sink, 0, &batch(0..1));
+    a.write(Batch::new(batch(0..3))).unwrap();
+    pre_commit(a.as_mut(), 1).unwrap();
+    a.write(Batch::new(batch(0..3))).unwrap();
+    drop(a);
+    assert_eq!(files(out).len(), 1);
+    sink.committer().unwrap().abort().unwrap();
+    assert!(files(out).is_empty());
+}
+
+fn write_all(out: &Path, format: FileFormat, data: &RecordBatch) -> String {
+    let sink = sink(out, format);
+    sink.check(&data.schema(), None).unwrap();
+    let mut a = writer(&sink, 0, data);
+    a.write(Batch::new(data.slice(0, 1))).unwrap();
+    a.write(Batch::new(data.slice(1, data.num_rows() - 1))).unwrap();
+    let commit = pre_commit(a.as_mut(), 1).unwrap();
+    sink.committer().unwrap().commit(&[commit]).unwrap();
+    let bytes = std::fs::read(out.join(&visible(out)[0])).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn table() -> RecordBatch {
+    let at = TimestampMicrosecondArray::from(vec![Some(1_357_017_300_000_000), Some(1_357_017_300_250_000), None]);
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("text", Arc::new(StringArray::from(vec![Some("a,\"b\"\nc"), Some(""), None]))),
+        ("real", Arc::new(Float64Array::from(vec![Some(1.0), Some(0.1 + 0.2), None]))),
+        ("at", Arc::new(at.clone())),
+        ("utc", Arc::new(at.with_timezone("UTC"))),
+        ("money", Arc::new(Decimal128Array::from(vec![Some(12345), Some(-5), None]).with_precision_and_scale(10, 2).unwrap())),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
+}
+
+#[test]
+fn csv_reads_back_as_what_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = write_all(directory.path(), FileFormat::Csv, &table());
+    assert_eq!(
+        text,
+        "text,real,at,utc,money\n\
+         \"a,\"\"b\"\"\nc\",1.0,2013-01-01T05:15:00,2013-01-01T05:15:00Z,123.45\n\
+         \"\",0.30000000000000004,2013-01-01T05:15:00.250,2013-01-01T05:15:00.250Z,-0.05\n\
+         ,,,,\n"
+    );
+    let source =
+        CsvSource::new(PathSpec::from(directory.path()), Some(table().schema()), CsvOptions::default()).unwrap();
+    assert_eq!(check(&source, 10), rows_of(&table()));
+}
+
+#[test]
+fn json_has_every_column_in_every_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = write_all(directory.path(), FileFormat::Json, &table());
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[0].contains(r#""at":"2013-01-01T05:15:00","utc":"2013-01-01T05:15:00Z""#), "{}", lines[0]);
+    assert!(lines[2].starts_with(r#"{"text":null,"real":null,"at":null"#), "{}", lines[2]);
+}
+
+#[test]
+fn parquet_reads_back_as_what_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    write_all(directory.path(), FileFormat::Parquet, &table());
+    let source = ParquetSource::new(PathSpec::from(directory.path()), None, ParquetOptions::default()).unwrap();
+    assert_eq!(source.schema(), table().schema());
+    assert_eq!(check(&source, 10), rows_of(&table()));
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_before_anything_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let of = |format| sink(directory.path(), format);
+    let list = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1)])]);
+    let list = Arc::new(Schema::new(vec![Field::new("tags", list_type(&list), true)]));
+    let error = of(FileFormat::Csv).check(&list, None).unwrap_err();
+    assert!(error.message().contains("column \"tags\"") && error.message().contains("explode"), "{error}");
+    of(FileFormat::Json).check(&list, None).unwrap();
+    of(FileFormat::Parquet).check(&list, None).unwrap();
+    let object = Field::new("o", DataType::Binary, true)
+        .with_metadata(HashMap::from([("millstream.type".to_owned(), "object".to_owned())]));
+    let object = Arc::new(Schema::new(vec![object]));
+    for format in FORMATS {
+        assert!(of(format).check(&object, None).unwrap_err().message().contains("Python objects"));
+        let error = of(format).check(&batch(0..1).schema(), Some(&["x".to_owned()])).unwrap_err();
+        assert!(error.message().contains("emit=\"end\"") && error.message().contains("keyed sink"), "{error}");
+    }
+    std::fs::write(directory.path().join("f"), "").unwrap();
+    assert!(DirectorySink::new(directory.path().join("f"), FileFormat::Csv).is_err());
+}
+
+fn list_type(array: &ListArray) -> DataType {
+    arrow::array::Array::data_type(array).clone()
+}

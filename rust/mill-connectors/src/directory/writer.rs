@@ -1,0 +1,93 @@
+//! Writes one task's share of the output into hidden files, one an epoch.
+
+use std::fs::{File, OpenOptions};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::datatypes::SchemaRef;
+use mill_protocol::{Batch, Epoch, Error, PreCommit, Result, SinkWriter};
+use serde::{Deserialize, Serialize};
+
+use super::{Encoder, Shared, make, name, sync_directory};
+
+/// What a checkpoint holds of a pre-committed file: its names, within the directory.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Handle {
+    pub(super) hidden: String,
+    pub(super) name: String,
+}
+
+pub(super) struct DirectoryWriter {
+    shared: Arc<Shared>,
+    schema: SchemaRef,
+    task: usize,
+    open: Option<OpenFile>,
+}
+
+struct OpenFile {
+    hidden: String,
+    path: PathBuf,
+    encoder: Box<dyn Encoder>,
+}
+
+impl DirectoryWriter {
+    pub(super) fn new(shared: Arc<Shared>, schema: SchemaRef, task: usize) -> DirectoryWriter {
+        DirectoryWriter { shared, schema, task, open: None }
+    }
+
+    fn create(&self) -> Result<OpenFile> {
+        let Shared { directory, format, nonce, .. } = self.shared.as_ref();
+        make(directory)?;
+        // Relaxed: only that each file gets another number counts.
+        let number = self.shared.files.fetch_add(1, Ordering::Relaxed);
+        let hidden = name::hidden(*nonce, self.task, number, format.extension());
+        let path = directory.join(&hidden);
+        let file: File = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|e| Error::connector(format!("cannot create {path:?}: {e}")).because(e))?;
+        let encoder = format.encoder(&self.schema, file)?;
+        Ok(OpenFile { hidden, path, encoder })
+    }
+}
+
+impl SinkWriter for DirectoryWriter {
+    fn write(&mut self, batch: Batch) -> Result<()> {
+        if batch.rows() == 0 {
+            return Ok(());
+        }
+        if self.open.is_none() {
+            self.open = Some(self.create()?);
+        }
+        match &mut self.open {
+            Some(open) => open.encoder.write(batch.data()),
+            None => Ok(()),
+        }
+    }
+
+    fn pre_commit(&mut self, epoch: Epoch) -> Result<Option<PreCommit>> {
+        let Some(OpenFile { hidden, path, encoder }) = self.open.take() else { return Ok(None) };
+        let file = encoder.finish()?;
+        let directory = self.shared.directory.clone();
+        let name = name::committed(epoch, self.task, self.shared.format.extension());
+        Ok(Some(Box::new(move || {
+            // After a failed sync the pages are gone: the epoch must fail, and is written anew from the checkpoint.
+            file.sync_all().map_err(|e| Error::connector(format!("cannot sync {path:?}: {e}")).because(e))?;
+            sync_directory(&directory)?;
+            serde_json::to_vec(&Handle { hidden, name })
+                .map_err(|e| Error::internal("a handle is two names").because(e))
+        })))
+    }
+}
+
+impl Drop for DirectoryWriter {
+    fn drop(&mut self) {
+        // Nothing names this file yet. What cannot be removed now is removed by the next recovery.
+        if let Some(open) = self.open.take() {
+            drop(open.encoder);
+            let _ = std::fs::remove_file(open.path);
+        }
+    }
+}
