@@ -11,17 +11,23 @@
 //! not on how they are cut into frames; its state goes into a snapshot at any record. The test kit
 //! ([`mill_protocol::testkit`]) checks all three for each of them.
 
+mod accumulator;
+mod aggregate;
 mod attempt;
 mod branch;
 mod event_time;
 mod explode;
 mod filter;
 mod limit;
+mod partial_aggregate;
 mod pass;
 mod project;
 mod record;
+mod reduce;
+mod slice;
 mod unnest;
 mod user;
+mod window_aggregate;
 
 #[cfg(test)]
 mod fixture;
@@ -49,9 +55,22 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
             Box::new(event_time::EventTime::new(*column, strategy.clone(), &stage.schema, context)?)
         }
         StageKind::Pass => Box::new(pass::Pass),
-        other => {
-            let message = format!("no operator is made for a stage of kind {}", other.label());
-            return Err(Error::internal(message).in_step(&stage.name));
+        StageKind::PartialAggregate { keys, aggregates, window, allowed_lateness_us } => {
+            let slicer = window.map(|window| slice::Slicer { window, allowed_lateness_us: *allowed_lateness_us });
+            Box::new(partial_aggregate::PartialAggregate::new(stage, context, keys, aggregates, slicer)?)
+        }
+        StageKind::Aggregate { keys, aggregates, is_partial, emit } => {
+            Box::new(aggregate::Aggregate::new(stage, context, keys, aggregates, *is_partial, *emit)?)
+        }
+        StageKind::WindowAggregate { keys, aggregates, is_partial, window, allowed_lateness_us } => {
+            let slicer = slice::Slicer { window: *window, allowed_lateness_us: *allowed_lateness_us };
+            Box::new(window_aggregate::WindowAggregate::new(stage, context, keys, aggregates, *is_partial, slicer)?)
+        }
+        StageKind::Reduce { keys, function, emit } => {
+            Box::new(reduce::Reduce::new(stage, context, keys, Arc::clone(function), *emit)?)
+        }
+        StageKind::Sink(_) => {
+            return Err(Error::internal("no operator is made for a sink").in_step(&stage.name));
         }
     })
 }

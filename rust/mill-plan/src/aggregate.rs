@@ -208,16 +208,18 @@ impl AggregateSpec {
     /// The columns in which a partial result travels; empty if the aggregate cannot be merged.
     pub fn partial_fields(&self) -> Vec<Field> {
         let field = |part: &str, data_type: DataType| Field::new(format!("{}:{part}", self.name), data_type, true);
+        // A sum of floats travels with what rounding has lost, so that the total does not depend on the order.
+        let float_sum =
+            |part: &str| [field(part, DataType::Float64), field(&format!("{part}_lost"), DataType::Float64)];
         match &self.kind {
             AggregateKind::Count => vec![field("n", DataType::Int64)],
+            AggregateKind::Sum if self.output_type == DataType::Float64 => float_sum("sum").into(),
             AggregateKind::Sum => vec![field("sum", self.output_type.clone())],
-            AggregateKind::Mean => vec![field("sum", DataType::Float64), field("n", DataType::Int64)],
+            AggregateKind::Mean => [vec![field("n", DataType::Int64)], float_sum("sum").into()].concat(),
             AggregateKind::Min | AggregateKind::Max => vec![field("value", self.output_type.clone())],
-            AggregateKind::Std | AggregateKind::Var => vec![
-                field("n", DataType::Int64),
-                field("mean", DataType::Float64),
-                field("m2", DataType::Float64),
-            ],
+            AggregateKind::Std | AggregateKind::Var => {
+                [vec![field("n", DataType::Int64)], float_sum("sum").into(), float_sum("squares").into()].concat()
+            }
             _ => Vec::new(),
         }
     }

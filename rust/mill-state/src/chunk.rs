@@ -19,7 +19,7 @@ const LINE_WORDS: usize = 8;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u64; LINE_WORDS]);
+pub(crate) struct Line([u64; LINE_WORDS]);
 
 /// The rows of a chunk: its own memory, or bytes of a mapped checkpoint used in place.
 pub(crate) enum RowMemory {

@@ -58,6 +58,13 @@ impl PaneTables {
         }
     }
 
+    /// Empties a pane but keeps its memory, see [`StateTable::reset`].
+    pub fn reset(&mut self, start: i64) {
+        if let Some(table) = self.panes.get_mut(&start) {
+            table.reset();
+        }
+    }
+
     /// How many panes are open.
     pub fn len(&self) -> usize {
         self.panes.len()

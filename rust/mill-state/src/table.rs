@@ -340,6 +340,24 @@ impl StateTable {
         self.rows = 0;
     }
 
+    /// Empties all rows but keeps their chunks, for a table that fills up again and again.
+    ///
+    /// # Panics
+    /// If the table is persistent.
+    pub fn reset(&mut self) {
+        assert!(!self.options.is_persistent, "a persistent table is cleared, so that checkpoints see it");
+        for chunk in &mut self.chunks {
+            let data = Arc::get_mut(&mut chunk.data).expect("a table without persistence shares nothing");
+            data.words_mut().expect("a table without persistence maps nothing").fill(0);
+            data.arena_mut().clear();
+            data.cells.fill(None);
+            chunk.make_writable();
+            chunk.changed.fill(0);
+            chunk.count = 0;
+        }
+        self.rows = 0;
+    }
+
     fn note_drops(&mut self) {
         for chunk in self.chunks.iter().filter(|chunk| chunk.is_held) {
             self.dropped.push((chunk.group, chunk.id));

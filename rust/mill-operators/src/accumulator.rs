@@ -1,0 +1,180 @@
+//! Accumulators: what each aggregate keeps in a row of state, and how a frame of values goes into it.
+//!
+//! ```text
+//!   frame ──prepare──► values, typed, and a mask (not null and the filter holds)
+//!            for a few hundred records at a time: rows of the table, in the nearest cache
+//!                 update: one kernel an aggregate, a loop over rows and values
+//!   rows ──finish──► the column of results          ──partial──► the columns that travel to the task that merges
+//! ```
+//!
+//! | aggregate | in the row | beside it |
+//! | --- | --- | --- |
+//! | count | n | |
+//! | sum | the sum (two words for floats and decimals), a flag: any value | |
+//! | mean, std, var | n, the sum (and of squares), in twice the precision | |
+//! | min, max, first, last | the value, flags | the value, if it does not fit two words |
+//! | n_unique | n | a table of the pairs of key and value |
+//! | approx_n_unique | | HyperLogLog registers |
+//! | quantile, median, collect | | the values |
+//! | approx_quantile | | DDSketch buckets |
+//! | a user's | | the state's bytes |
+//!
+//! Every result is a function of the values alone and not of the order in which they came or were merged (I9), but for
+//! first, last and collect, which are about the order. That is why sums of floats carry their rounding error along, and
+//! why the sketches are those whose merge is exact.
+
+mod cells;
+mod distinct;
+mod double;
+mod extreme;
+mod groups;
+mod input;
+mod number;
+mod place;
+mod sketch;
+mod user;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::DataType;
+use mill_frame::block::{Block, RestoredBlock};
+use mill_plan::{AggregateKind, AggregateSpec};
+use mill_protocol::{Error, Result};
+use mill_state::{LayoutBuilder, Rows, RowsRead, Select, Span, TableOptions};
+
+pub(crate) use groups::{GroupOptions, Groups, records, reject};
+pub(crate) use input::state_error;
+pub(crate) use user::by_row;
+use input::Input;
+
+/// Which records of the prepared frame an update is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Selection<'a> {
+    /// Consecutive ones.
+    Span(Span),
+    /// These.
+    Picked(&'a [u32]),
+}
+
+impl Select for Selection<'_> {
+    #[inline(always)]
+    fn len(self) -> usize {
+        match self {
+            Selection::Span(span) => span.len(),
+            Selection::Picked(picked) => Select::len(picked),
+        }
+    }
+    #[inline(always)]
+    fn at(self, index: usize) -> usize {
+        match self {
+            Selection::Span(span) => span.at(index),
+            Selection::Picked(picked) => picked.at(index),
+        }
+    }
+}
+
+/// Runs a kernel for the selection as what it is, so that the loop does not ask for each record.
+macro_rules! with_selection {
+    ($select:expr, $name:ident => $body:expr) => {
+        match $select {
+            $crate::accumulator::Selection::Span($name) => $body,
+            $crate::accumulator::Selection::Picked($name) => $body,
+        }
+    };
+}
+use with_selection;
+
+/// Records that could not be taken in, and why; the state is as if they had not been there.
+pub(crate) type Problems = Vec<(usize, Error)>;
+
+/// One aggregate of a step.
+pub(crate) trait Accumulator: Send {
+    /// Takes up a frame; updates then speak of its records by their place. `hashes` are those of its keys.
+    fn prepare(&mut self, batch: &RecordBatch, hashes: &[u64]) -> Result<()>;
+
+    /// Takes records into their rows: record `select.at(i)` into row `i`.
+    fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, problems: &mut Problems) -> Result<()>;
+
+    /// The results of these rows.
+    fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef>;
+
+    /// The partial results of these rows, in the columns that `AggregateSpec::partial_fields` names.
+    fn partial(&self, rows: &RowsRead<'_>) -> Result<Vec<ArrayRef>> {
+        let _ = rows;
+        Err(Error::internal("this aggregate has no partial results"))
+    }
+
+    /// The partial result of each record of the frame by itself.
+    fn singles(&self) -> Result<Vec<ArrayRef>> {
+        Err(Error::internal("this aggregate has no partial results"))
+    }
+
+    /// Whether a call of `update` costs so much that it should get as many records as possible.
+    fn is_costly(&self) -> bool {
+        false
+    }
+
+    /// The pane that the next updates are for. Of interest to those that keep tables of their own, as are the next ones.
+    fn open(&mut self, pane: i64) {
+        let _ = pane;
+    }
+
+    /// Forgets a pane.
+    fn close(&mut self, pane: i64) {
+        let _ = pane;
+    }
+
+    /// Gives what changed in tables of its own.
+    fn snapshot(&mut self, is_full: bool, out: &mut Vec<Block>) {
+        let _ = (is_full, out);
+    }
+
+    /// Takes up tables of its own.
+    fn restore(&mut self, blocks: &[RestoredBlock]) -> Result<()> {
+        let _ = blocks;
+        Ok(())
+    }
+}
+
+/// Makes the accumulator of an aggregate and takes its place in the row.
+fn accumulator(
+    spec: &AggregateSpec,
+    is_partial: bool,
+    keys: &[usize],
+    key_types: &[DataType],
+    distinct: &mut u8,
+    layout: &mut LayoutBuilder,
+    options: &TableOptions,
+) -> Result<Box<dyn Accumulator>> {
+    let input = Input::of(spec);
+    let (name, output) = (spec.name.clone(), &spec.output_type);
+    Ok(match &spec.kind {
+        AggregateKind::Count => Box::new(number::Count::new(input, is_partial, layout)),
+        AggregateKind::Sum => number::sum(input, is_partial, name, output, layout)?,
+        AggregateKind::Mean => Box::new(number::Moments::new(input, is_partial, number::Moment::Mean, layout)),
+        AggregateKind::Var => Box::new(number::Moments::new(input, is_partial, number::Moment::Var, layout)),
+        AggregateKind::Std => Box::new(number::Moments::new(input, is_partial, number::Moment::Std, layout)),
+        AggregateKind::Min => extreme::extreme(input, output, true, layout)?,
+        AggregateKind::Max => extreme::extreme(input, output, false, layout)?,
+        AggregateKind::First => place::place(input, output, true, layout)?,
+        AggregateKind::Last => place::place(input, output, false, layout)?,
+        AggregateKind::NUnique => {
+            *distinct += 1;
+            if *distinct > 15 {
+                return Err(Error::plan("one step has at most 15 n_unique() aggregates; split it, or use approx_n_unique()"));
+            }
+            let options = TableOptions { part: *distinct, tracks_changes: false, ..options.clone() };
+            let mut types = key_types.to_vec();
+            types.push(spec.input_type.clone().unwrap_or(DataType::Null));
+            Box::new(distinct::Distinct::new(input, keys, &types, options, layout)?)
+        }
+        AggregateKind::ApproxNUnique => Box::new(sketch::ApproxDistinct::new(input, layout)),
+        AggregateKind::Quantile(at) => Box::new(cells::Quantile::new(input, *at, layout)),
+        AggregateKind::Median => Box::new(cells::Quantile::new(input, 0.5, layout)),
+        AggregateKind::ApproxQuantile(at) => Box::new(sketch::ApproxQuantile::new(input, *at, layout)),
+        AggregateKind::Collect => Box::new(cells::Collect::new(input, output, layout)?),
+        AggregateKind::User(function) => Box::new(user::User::new(input, function.clone(), output, layout)),
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,175 @@
+//! Aggregates that keep the values themselves: exact quantiles and lists.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Float64Array, ListArray, RecordBatch};
+use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use arrow_row::{RowConverter, SortField};
+use mill_protocol::{Error, Result};
+use mill_state::{LayoutBuilder, Rows, RowsRead, Select};
+
+use super::input::{Input, passes};
+use super::{Accumulator, Problems, Selection};
+
+fn damaged(what: &str) -> Error {
+    Error::checkpoint(format!("state that came from a checkpoint is damaged: {what}"))
+}
+
+/// An exact quantile: the cell holds the values, 8 bytes each, in the order they came.
+pub(super) struct Quantile {
+    input: Input,
+    at: f64,
+    cell: usize,
+    values: Option<ScalarBuffer<f64>>,
+    mask: Option<BooleanBuffer>,
+}
+
+impl Quantile {
+    pub(super) fn new(input: Input, at: f64, layout: &mut LayoutBuilder) -> Quantile {
+        Quantile { input, at, cell: layout.cell(), values: None, mask: None }
+    }
+}
+
+/// The quantile of these values, with linear interpolation between neighbours; NaN sorts last.
+fn quantile(values: &mut [f64], at: f64) -> Option<f64> {
+    let place = at.clamp(0.0, 1.0) * values.len().checked_sub(1)? as f64;
+    let low = place.floor() as usize;
+    let order = |a: &f64, b: &f64| a.partial_cmp(b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()));
+    let (_, &mut below, behind) = values.select_nth_unstable_by(low, order);
+    let fraction = place - low as f64;
+    if fraction == 0.0 {
+        return Some(below);
+    }
+    let above = behind.iter().copied().min_by(order)?;
+    Some(if below == above { below } else { below + (above - below) * fraction })
+}
+
+impl Accumulator for Quantile {
+    fn prepare(&mut self, batch: &RecordBatch, _hashes: &[u64]) -> Result<()> {
+        let values = self.input.column(batch, 0, &DataType::Float64)?;
+        self.mask = self.input.mask(batch, values.as_ref())?;
+        self.values = Some(values.as_primitive::<Float64Type>().values().clone());
+        Ok(())
+    }
+
+    fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, _problems: &mut Problems) -> Result<()> {
+        let values = self.values.as_ref().expect("prepared");
+        for i in 0..select.len() {
+            let record = select.at(i);
+            if passes(self.mask.as_ref(), record) {
+                rows.cell_mut(i, self.cell).extend_from_slice(&values[record].to_le_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
+        let mut values = Vec::new();
+        let of_row = |row| {
+            let bytes = rows.cell(row, self.cell).unwrap_or_default();
+            values.clear();
+            values.extend(bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("chunks of eight"))));
+            quantile(&mut values, self.at)
+        };
+        Ok(Arc::new((0..rows.len()).map(of_row).collect::<Float64Array>()))
+    }
+}
+
+/// Values of any type as bytes whose order is theirs, and back.
+pub(super) struct Codec {
+    converter: RowConverter,
+    data_type: DataType,
+}
+
+impl Codec {
+    pub(super) fn new(data_type: &DataType) -> Result<Codec> {
+        let converter = RowConverter::new(vec![SortField::new(data_type.clone())])
+            .map_err(|error| Error::schema(format!("values of type {data_type} cannot be kept as state: {error}")))?;
+        Ok(Codec { converter, data_type: data_type.clone() })
+    }
+
+    pub(super) fn encode(&self, values: &ArrayRef) -> Result<arrow_row::Rows> {
+        self.converter.convert_columns(std::slice::from_ref(values)).map_err(|error| Error::schema(error.to_string()))
+    }
+
+    /// The bytes of null.
+    pub(super) fn null(&self) -> Result<Vec<u8>> {
+        let null = arrow::array::new_null_array(&self.data_type, 1);
+        Ok(self.encode(&null)?.row(0).as_ref().to_vec())
+    }
+
+    pub(super) fn decode<'a>(&self, encoded: impl Iterator<Item = &'a [u8]>) -> Result<ArrayRef> {
+        let parser = self.converter.parser();
+        let columns = self
+            .converter
+            .convert_rows(encoded.map(|bytes| parser.parse(bytes)))
+            .map_err(|error| damaged(&error.to_string()))?;
+        cast(&columns[0], &self.data_type).map_err(|error| damaged(&error.to_string()))
+    }
+}
+
+/// All values as a list: the cell holds each as a length of 4 bytes and its bytes.
+pub(super) struct Collect {
+    input: Input,
+    output: DataType,
+    codec: Codec,
+    cell: usize,
+    encoded: Option<arrow_row::Rows>,
+    filter: Option<BooleanBuffer>,
+}
+
+impl Collect {
+    pub(super) fn new(input: Input, output: &DataType, layout: &mut LayoutBuilder) -> Result<Collect> {
+        let DataType::List(field) = output else { return Err(Error::internal("collect() gives a list")) };
+        let codec = Codec::new(field.data_type())?;
+        Ok(Collect { input, output: output.clone(), codec, cell: layout.cell(), encoded: None, filter: None })
+    }
+}
+
+impl Accumulator for Collect {
+    fn prepare(&mut self, batch: &RecordBatch, _hashes: &[u64]) -> Result<()> {
+        let values = self.input.column(batch, 0, &self.codec.data_type)?;
+        self.filter = self.input.filter(batch)?;
+        self.encoded = Some(self.codec.encode(&values)?);
+        Ok(())
+    }
+
+    fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, _problems: &mut Problems) -> Result<()> {
+        let encoded = self.encoded.as_ref().expect("prepared");
+        for i in 0..select.len() {
+            let record = select.at(i);
+            if passes(self.filter.as_ref(), record) {
+                let value = encoded.row(record);
+                let cell = rows.cell_mut(i, self.cell);
+                cell.extend_from_slice(&(value.as_ref().len() as u32).to_le_bytes());
+                cell.extend_from_slice(value.as_ref());
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
+        let mut values: Vec<&[u8]> = Vec::new();
+        let mut lengths = Vec::with_capacity(rows.len());
+        for row in 0..rows.len() {
+            let before = values.len();
+            let mut rest = rows.cell(row, self.cell).unwrap_or_default();
+            while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+                let length = u32::from_le_bytes(*length) as usize;
+                let Some((value, behind)) = behind.split_at_checked(length) else {
+                    return Err(damaged("a list ends within a value"));
+                };
+                values.push(value);
+                rest = behind;
+            }
+            lengths.push(values.len() - before);
+        }
+        let DataType::List(field) = &self.output else { return Err(Error::internal("collect() gives a list")) };
+        let values = self.codec.decode(values.into_iter())?;
+        let list = ListArray::try_new(Arc::clone(field), OffsetBuffer::from_lengths(lengths), values, None::<NullBuffer>)
+            .map_err(|error| Error::data(format!("a list grew too long: {error}")))?;
+        Ok(Arc::new(list))
+    }
+}

@@ -1,0 +1,108 @@
+//! Sums in twice the precision of a float.
+//!
+//! A sum is a pair: the rounded sum, and what rounding has lost. Adding is exact but for the loss of the loss, some 2^-106
+//! of the sum. So the rounded total does not depend on the order of the values, short of one case in about 2^40, and a
+//! mean or variance does not suffer from values that nearly cancel.
+//!
+//! From: T. Ogita, S. M. Rump, S. Oishi, Accurate Sum and Dot Product, SIAM J. Sci. Comput. 26 (2005).
+
+/// A rounded sum and what rounding has lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Double {
+    pub(super) sum: f64,
+    pub(super) lost: f64,
+}
+
+impl Double {
+    #[inline(always)]
+    pub(super) fn from_words(words: [u64; 2]) -> Double {
+        Double { sum: f64::from_bits(words[0]), lost: f64::from_bits(words[1]) }
+    }
+
+    #[inline(always)]
+    pub(super) fn to_words(self) -> [u64; 2] {
+        [self.sum.to_bits(), self.lost.to_bits()]
+    }
+
+    #[inline(always)]
+    pub(super) fn add(self, value: f64) -> Double {
+        let (sum, lost) = two_sum(self.sum, value);
+        Double { sum, lost: self.lost + lost }
+    }
+
+    #[inline(always)]
+    pub(super) fn merge(self, other: Double) -> Double {
+        let (sum, lost) = two_sum(self.sum, other.sum);
+        Double { sum, lost: self.lost + (lost + other.lost) }
+    }
+
+    /// The total, rounded once. Infinities and NaN are those of the plain sum.
+    #[inline(always)]
+    pub(super) fn total(self) -> f64 {
+        if self.sum.is_finite() { self.sum + self.lost } else { self.sum }
+    }
+
+    fn normal(self) -> Double {
+        let (sum, lost) = two_sum(self.sum, self.lost);
+        Double { sum, lost }
+    }
+
+    /// The square of a value, exactly.
+    #[inline(always)]
+    pub(super) fn square(value: f64) -> Double {
+        let (sum, lost) = two_product(value, value);
+        Double { sum, lost }
+    }
+
+    fn times(self, other: Double) -> Double {
+        let (sum, lost) = two_product(self.sum, other.sum);
+        Double { sum, lost: lost + (self.sum * other.lost + self.lost * other.sum) }.normal()
+    }
+
+    fn divided(self, by: f64) -> Double {
+        let first = self.sum / by;
+        let (product, product_lost) = two_product(first, by);
+        let rest = ((self.sum - product) - product_lost + self.lost) / by;
+        Double { sum: first, lost: rest }.normal()
+    }
+
+    /// The variance of a sample of `n` values with this sum and these squares. At least two values.
+    pub(super) fn variance(n: i64, sum: Double, squares: Double) -> f64 {
+        let count = n as f64;
+        let (sum, squares) = (sum.normal(), squares.normal());
+        if !sum.sum.is_finite() || !squares.sum.is_finite() {
+            return f64::NAN;
+        }
+        let of_mean = sum.times(sum).divided(count);
+        let rest = squares.merge(Double { sum: -of_mean.sum, lost: -of_mean.lost }).total();
+        // What is left of equal values is noise of the last place.
+        let noise = squares.sum * (count + 8.0) * 2f64.powi(-102);
+        if rest <= noise { 0.0 } else { rest / (count - 1.0) }
+    }
+}
+
+/// The rounded sum and what rounding has lost, exactly.
+#[inline(always)]
+fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let b_part = sum - a;
+    (sum, (a - (sum - b_part)) + (b - b_part))
+}
+
+/// The rounded product and what rounding has lost, exactly, but for values beyond 1e290.
+#[inline(always)]
+fn two_product(a: f64, b: f64) -> (f64, f64) {
+    const SPLITTER: f64 = 134_217_729.0; // 2^27 + 1
+    let halves = |value: f64| {
+        let scaled = SPLITTER * value;
+        let high = scaled - (scaled - value);
+        (high, value - high)
+    };
+    let product = a * b;
+    let ((a_high, a_low), (b_high, b_low)) = (halves(a), halves(b));
+    let lost = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
+    (product, if lost.is_finite() { lost } else { 0.0 })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! Aggregation ahead of the exchange: partial results travel instead of records.
+//!
+//! ```text
+//!   combining     records ──► table ──flush──► partial results, one a key (and window)
+//!       │  ▲        flush: at a barrier, at the end, when the table is large, when a window is complete,
+//!       │  │               and without windows when the results have waited long enough
+//!       ▼  │
+//!   passing on    records ──► partial results, one a record
+//! ```
+//!
+//! When flushing a full table shows that it has hardly made fewer of them, combining is a waste: records pass on one by
+//! one for a while, then it tries again. It holds no state across a barrier, so none is checkpointed. With windows it also
+//! decides about lateness, since only it sees the records: late ones go to port 1 as they came.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, UInt32Array};
+use arrow::datatypes::SchemaRef;
+use mill_plan::{AggregateSpec, Stage};
+use mill_protocol::{Batch, Epoch, Error, Operator, Outbox, Progress, Result, TaskContext, Watermark};
+use mill_frame::hash::KEY_GROUPS;
+use mill_state::{Cursor, Span, TableOptions};
+
+use crate::accumulator::{GroupOptions, Groups, records};
+use crate::aggregate::EMIT_ROWS;
+use crate::slice::{Slicer, push_late};
+
+/// How many rows are held back at most: as many as the second-level cache holds with ease.
+const HELD_ROWS_MAX: usize = 32 << 10;
+/// Combining pays if it makes at least this many times fewer of them.
+const REDUCTION_MIN: usize = 2;
+/// How many records pass on one by one before combining is tried again; doubles each time it still does not pay.
+const PASSING_RECORDS: usize = 1 << 20;
+const PASSING_RECORDS_MAX: usize = 1 << 25;
+/// How long results wait without windows.
+const WAIT_US: i64 = 50_000;
+
+/// What is going out.
+struct Flush {
+    cursor: Cursor,
+    pane: i64,
+    /// Up to which watermark windows go out; all if absent.
+    until: Option<Watermark>,
+}
+
+/// Combines records of one key before they travel.
+pub(crate) struct PartialAggregate {
+    groups: Groups,
+    schema: SchemaRef,
+    keys: Vec<usize>,
+    slicer: Option<Slicer>,
+    watermark: Watermark,
+    flush: Option<Flush>,
+    /// Records taken in since the table was last empty.
+    taken: usize,
+    /// Records still to be passed on one by one; 0 when combining.
+    passing: usize,
+    passing_next: usize,
+    /// When the results are to go out; `i64::MIN` while it is not known what time it is.
+    deadline: Option<i64>,
+}
+
+impl PartialAggregate {
+    pub(crate) fn new(
+        stage: &Stage,
+        _context: &TaskContext,
+        keys: &[usize],
+        aggregates: &[AggregateSpec],
+        slicer: Option<Slicer>,
+    ) -> Result<PartialAggregate> {
+        let first = usize::from(slicer.is_some());
+        let fields = &stage.schema.fields()[first..first + keys.len()];
+        let key_types: Vec<_> = fields.iter().map(|field| field.data_type().clone()).collect();
+        // Its keys are not yet where they belong, so it holds all key groups.
+        let options = GroupOptions { table: TableOptions::new(0..KEY_GROUPS), is_partial: false, keeps_pending: false };
+        Ok(PartialAggregate {
+            groups: Groups::new(keys, &key_types, aggregates, &options)?,
+            schema: stage.schema.clone(),
+            keys: keys.to_vec(),
+            slicer,
+            watermark: Watermark::MIN,
+            flush: None,
+            taken: 0,
+            passing: 0,
+            passing_next: PASSING_RECORDS,
+            deadline: None,
+        })
+    }
+
+    /// Gives partial results of single records.
+    fn pass_on(&mut self, batch: &Batch, starts: Option<ArrayRef>, out: &mut Outbox) -> Result<()> {
+        self.groups.prepare(batch.data())?;
+        let mut columns: Vec<ArrayRef> = starts.into_iter().collect();
+        columns.extend(self.keys.iter().map(|&key| Arc::clone(batch.column(key))));
+        columns.extend(self.groups.singles()?);
+        out.push(records(&self.schema, columns)?);
+        self.passing = self.passing.saturating_sub(batch.rows());
+        Ok(())
+    }
+
+    fn pass_on_windows(&mut self, batch: &Batch, slicer: Slicer, out: &mut Outbox) -> Result<()> {
+        let slices = slicer.slice(batch, self.watermark)?;
+        if let Some(start) = slices.whole {
+            self.pass_on(batch, Some(Arc::new(Int64Array::from_value(start, batch.rows()))), out)?;
+        } else {
+            let rows: UInt32Array = slices.windows.iter().flat_map(|(_, records)| records.iter().copied()).collect();
+            let starts = slices.windows.iter().flat_map(|(start, records)| records.iter().map(|_| *start));
+            let starts: ArrayRef = Arc::new(Int64Array::from_iter_values(starts));
+            let kept = batch.take(&rows).map_err(|error| Error::internal(error.to_string()))?;
+            self.pass_on(&kept, Some(starts), out)?;
+        }
+        push_late(batch, slices.late, out)
+    }
+
+    fn combine(&mut self, batch: &Batch, out: &mut Outbox) -> Result<()> {
+        let slices = match &self.slicer {
+            Some(slicer) => slicer.slice(batch, self.watermark)?,
+            None => crate::slice::Slices { whole: Some(0), ..Default::default() },
+        };
+        self.groups.prepare(batch.data())?;
+        if let Some(pane) = slices.whole {
+            self.groups.update_span(pane, Span { start: 0, len: batch.rows() })?;
+        }
+        for (pane, records) in &slices.windows {
+            self.groups.update_picked(*pane, records)?;
+        }
+        self.groups.reject_problems(batch.data(), out);
+        self.taken += batch.rows() - slices.late.len();
+        push_late(batch, slices.late, out)
+    }
+
+    fn start_flush(&mut self, until: Option<Watermark>, out: &mut Outbox) -> Result<Progress> {
+        if until.is_none() {
+            self.deadline = None;
+        }
+        let Some(pane) = self.next_pane(until) else { return Ok(Progress::Done) };
+        self.flush = Some(Flush { cursor: Cursor::default(), pane, until });
+        self.resume(out)
+    }
+
+    /// The next pane that has rows to give.
+    fn next_pane(&self, until: Option<Watermark>) -> Option<i64> {
+        let first = self.groups.panes().first()?;
+        match (&self.slicer, until) {
+            (Some(slicer), Some(at)) => slicer.is_complete(first, at).then_some(first),
+            (Some(_), None) => Some(first),
+            (None, _) => (self.groups.panes().rows() > 0).then_some(first),
+        }
+    }
+
+    /// Whether the table has become so large that it is emptied; decides whether combining pays.
+    fn is_full(&mut self) -> bool {
+        let rows = self.groups.panes().rows();
+        if rows < HELD_ROWS_MAX {
+            return false;
+        }
+        if self.taken < rows * REDUCTION_MIN {
+            self.passing = self.passing_next;
+            self.passing_next = (self.passing_next * 2).min(PASSING_RECORDS_MAX);
+        } else {
+            self.passing_next = PASSING_RECORDS;
+        }
+        true
+    }
+}
+
+impl Operator for PartialAggregate {
+    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        if self.passing > 0 {
+            match self.slicer {
+                Some(slicer) => self.pass_on_windows(&batch, slicer, out)?,
+                None => self.pass_on(&batch, None, out)?,
+            }
+            return Ok(Progress::Done);
+        }
+        self.combine(&batch, out)?;
+        if self.is_full() {
+            return self.start_flush(None, out);
+        }
+        if self.slicer.is_none() && self.deadline.is_none() {
+            self.deadline = Some(i64::MIN);
+        }
+        Ok(Progress::Done)
+    }
+
+    fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
+        self.watermark = self.watermark.max(at);
+        if self.slicer.is_some() { self.start_flush(Some(self.watermark), out) } else { Ok(Progress::Done) }
+    }
+
+    fn next_time(&self) -> Option<i64> {
+        self.deadline
+    }
+
+    fn on_time(&mut self, now: i64, out: &mut Outbox) -> Result<Progress> {
+        match self.deadline {
+            Some(i64::MIN) => {
+                self.deadline = Some(now.saturating_add(WAIT_US));
+                Ok(Progress::Done)
+            }
+            Some(deadline) if deadline <= now => self.start_flush(None, out),
+            _ => Ok(Progress::Done),
+        }
+    }
+
+    fn on_barrier(&mut self, _epoch: Epoch, out: &mut Outbox) -> Result<Progress> {
+        self.start_flush(None, out)
+    }
+
+    fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
+        self.start_flush(None, out)
+    }
+
+    fn resume(&mut self, out: &mut Outbox) -> Result<Progress> {
+        loop {
+            let Some(flush) = &mut self.flush else { return Ok(Progress::Done) };
+            let (pane, until) = (flush.pane, flush.until);
+            if let Some((keys, results)) = self.groups.partials(pane, &mut flush.cursor, EMIT_ROWS)? {
+                let rows = results.first().or(keys.first()).map_or(0, |column| column.len());
+                let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
+                if self.slicer.is_some() {
+                    columns.push(Arc::new(Int64Array::from_value(pane, rows)));
+                }
+                columns.extend(keys);
+                columns.extend(results);
+                out.push(records(&self.schema, columns)?);
+                return Ok(Progress::More);
+            }
+            match &self.slicer {
+                Some(_) => self.groups.close(pane),
+                None => self.groups.reset(pane),
+            }
+            self.flush = self.next_pane(until).map(|pane| Flush { cursor: Cursor::default(), pane, until });
+            if self.flush.is_none() {
+                self.taken = self.taken.min(self.groups.panes().rows());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

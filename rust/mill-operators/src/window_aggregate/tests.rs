@@ -1,0 +1,157 @@
+use std::collections::BTreeMap;
+
+use arrow::datatypes::DataType;
+use mill_plan::{AggregateKind, AggregateSpec, Emit, Window};
+use mill_protocol::testkit::{Compare, Input, batch, check, integers};
+use mill_protocol::{Outbox, Progress, Watermark};
+
+use crate::accumulator::tests::{make, random, spec};
+use crate::fixture::context;
+
+fn specs(is_mergeable: bool) -> Vec<AggregateSpec> {
+    let mut specs = vec![
+        spec(AggregateKind::Count, None, None),
+        spec(AggregateKind::Sum, Some((1, DataType::Int64)), None),
+        spec(AggregateKind::Max, Some((1, DataType::Int64)), None),
+    ];
+    if !is_mergeable {
+        specs.push(spec(AggregateKind::NUnique, Some((1, DataType::Int64)), None));
+        specs.push(spec(AggregateKind::Median, Some((1, DataType::Int64)), None));
+    }
+    specs
+}
+
+/// A disordered stream of one split: frames, each followed by its watermark.
+fn stream(seed: &mut u64, bound: i64, rows: usize) -> (Vec<Input>, Vec<(i64, i64, i64, i64)>) {
+    let mut inputs = Vec::new();
+    let mut all = Vec::new();
+    let (mut now, mut latest) = (-300i64, i64::MIN);
+    let mut left = rows;
+    while left > 0 {
+        let count = (1 + random(seed) as usize % 9).min(left);
+        left -= count;
+        let (mut keys, mut values, mut times, mut behind) = (vec![], vec![], vec![], vec![]);
+        for _ in 0..count {
+            now += (random(seed) % 12) as i64;
+            let time = now - (random(seed) % 90) as i64;
+            let watermark = latest.saturating_sub(bound);
+            latest = latest.max(time);
+            let (key, value) = ((random(seed) % 4) as i64, (random(seed) % 10) as i64);
+            all.push((key, value, time, watermark));
+            keys.push(Some(key));
+            values.push(Some(value));
+            times.push(time);
+            behind.push(watermark);
+        }
+        let is_behind = times.iter().zip(&behind).any(|(time, behind)| behind > time);
+        let records = batch(&[("k", integers(&keys)), ("x", integers(&values))])
+            .with_times(Some(times.into()))
+            .with_behind(is_behind.then(|| behind.into()));
+        inputs.push(Input::Batch(records));
+        inputs.push(Input::Watermark(latest - bound));
+        if random(seed).is_multiple_of(4) {
+            inputs.push(Input::Barrier);
+        }
+    }
+    (inputs, all)
+}
+
+#[test]
+fn windows_and_late_records_are_those_of_the_definition() {
+    for round in 0..6u64 {
+        let mut seed = 1000 + round;
+        let (size, offset, lateness, bound) = [(50, 0, 0, 20), (64, 7, 25, 10), (40, -9, 1000, 0)][(round % 3) as usize];
+        let window = Window::Tumbling { size_us: size, offset_us: offset };
+        let (inputs, all) = stream(&mut seed, bound, 120);
+        let mut expected: BTreeMap<(i64, i64), Vec<i64>> = BTreeMap::new();
+        let mut late = 0;
+        for &(key, value, time, watermark) in &all {
+            let start = offset + (time - offset).div_euclid(size) * size;
+            if watermark > time && watermark > start + size - 1 + lateness {
+                late += 1;
+            } else {
+                expected.entry((key, start)).or_default().push(value);
+            }
+        }
+        for (is_partial, is_mergeable) in [(false, false), (false, true), (true, true)] {
+            let specs = specs(is_mergeable);
+            let make = || make(DataType::Int64, &specs, Some((window, lateness)), Emit::End, is_partial, &context());
+            let transcript = check(make, &inputs, &Compare::Unordered);
+            let lines: Vec<&String> = transcript.rows.iter().filter(|line| line.starts_with("0: ")).collect();
+            let mut lines_expected: Vec<String> = expected
+                .iter()
+                .map(|((key, start), values)| {
+                    let time = |at: i64| {
+                        chrono_text(at)
+                    };
+                    let mut sorted = values.clone();
+                    sorted.sort_unstable();
+                    let mut line = format!(
+                        "0: {key}, {}, {}, {}, {}, {}",
+                        time(*start), time(start + size), values.len(), values.iter().sum::<i64>(), sorted.last().unwrap()
+                    );
+                    if !is_mergeable {
+                        let middle = (sorted.len() - 1) as f64 / 2.0;
+                        let median = (sorted[middle.floor() as usize] + sorted[middle.ceil() as usize]) as f64 / 2.0;
+                        sorted.dedup();
+                        line += &format!(", {}, {median:?}", sorted.len());
+                    }
+                    line + &format!(" @{}", start + size - 1)
+                })
+                .collect();
+            lines_expected.sort();
+            assert_eq!(lines, lines_expected.iter().collect::<Vec<_>>());
+            assert_eq!(transcript.late, late);
+            assert_eq!(transcript.rows.len() - lines.len(), late as usize);
+        }
+        assert!(round % 3 == 2 || late > 0, "the stream should have late records");
+    }
+}
+
+fn chrono_text(micros: i64) -> String {
+    use arrow::array::TimestampMicrosecondArray;
+    use arrow::util::display::{ArrayFormatter, FormatOptions};
+    let array = TimestampMicrosecondArray::from(vec![micros]);
+    ArrayFormatter::try_new(&array, &FormatOptions::new()).unwrap().value(0).to_string()
+}
+
+#[test]
+fn closed_windows_give_their_memory_back() {
+    let window = Window::Tumbling { size_us: 10, offset_us: 0 };
+    let mut operator = make(DataType::Int64, &specs(false), Some((window, 0)), Emit::End, false, &context());
+    let mut out = Outbox::default();
+    let mut given = 0;
+    for round in 0..50i64 {
+        let keys: Vec<Option<i64>> = (0..3000).map(Some).collect();
+        let records = batch(&[("k", integers(&keys)), ("x", integers(&keys))])
+            .with_times(Some(vec![round * 10 + 5; 3000].into()));
+        let _ = operator.on_batch(records, &mut out).unwrap();
+        let mut progress = operator.on_watermark(Watermark(round * 10 + 10), &mut out).unwrap();
+        while progress == Progress::More {
+            progress = operator.resume(&mut out).unwrap();
+        }
+        while let Some(mill_protocol::Emission::Batch(0, batch)) = out.pop() {
+            given += batch.rows();
+        }
+        let mut snapshot = mill_protocol::Snapshot::default();
+        operator.snapshot(&mut snapshot).unwrap();
+        let full = snapshot.blocks.iter().filter(|block| block.kind != mill_frame::block::BlockKind::Drop).count();
+        assert_eq!(full, 0, "nothing is open any more");
+    }
+    assert_eq!(given, 150_000);
+}
+
+#[test]
+fn a_record_for_a_window_that_has_fired_is_late_whatever_its_split_says() {
+    // A split that had been idle reads on behind the watermark that the others made without it.
+    let window = Window::Tumbling { size_us: 10, offset_us: 0 };
+    let record = |time: i64| {
+        Input::Batch(batch(&[("k", integers(&[Some(1)])), ("x", integers(&[Some(1)]))]).with_times(Some(vec![time].into())))
+    };
+    let inputs = [record(5), Input::Watermark(10), record(7), record(12)];
+    let specs = vec![spec(AggregateKind::Count, None, None)];
+    let make = || make(DataType::Int64, &specs, Some((window, 0)), Emit::End, false, &context());
+    let transcript = check(make, &inputs, &Compare::Unordered);
+    assert_eq!(transcript.rows.len(), 3);
+    assert_eq!(transcript.late, 1);
+}
