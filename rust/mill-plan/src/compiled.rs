@@ -25,11 +25,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::kernels::zip::zip;
-use arrow::compute::{cast_with_options, filter_record_batch, interleave, not, prep_null_mask_filter};
+use arrow::compute::{cast_with_options, filter_record_batch, interleave, not};
 use arrow::datatypes::{DataType, Field, Schema};
 use mill_protocol::{Error, ErrorKind, Result};
 
-use self::value::{Value, failed};
+use self::value::{Value, failed, truths};
 use crate::expr::Expr;
 use crate::function::{ColumnFunction, Rung};
 
@@ -46,6 +46,7 @@ pub struct CompiledExpr {
 }
 
 /// A node of the tree.
+#[derive(Clone)]
 pub(crate) enum Node {
     Column(usize),
     Constant(Value),
@@ -215,9 +216,12 @@ fn locate(kernel: &Kernel, values: &[Value], rows: usize, text: &str, error: Err
         }
     }
     let error = fails(start, 1).unwrap_or(error);
+    let message = error.message();
     let operands: Vec<String> = values.iter().filter(|v| v.is_array()).map(|value| value.format(start)).collect();
-    let with = if operands.is_empty() { String::new() } else { format!(", where it meets {}", operands.join(" and ")) };
-    Error::data(format!("{} in {text}{with}", error.message()))
+    // A message that shows the values itself need not show them again.
+    let is_shown = operands.iter().all(|value| message.contains(value.trim_matches('"')));
+    let with = if is_shown { String::new() } else { format!(" (for {})", operands.join(" and ")) };
+    Error::data(format!("{text}: {message}{with}"))
 }
 
 fn run_case(branches: &[(Node, Node)], otherwise: &Node, data: &RecordBatch) -> Result<Value> {
@@ -225,8 +229,7 @@ fn run_case(branches: &[(Node, Node)], otherwise: &Node, data: &RecordBatch) -> 
     for (condition, value) in branches.iter().rev() {
         let mask = mask_of(condition.run(data)?, data.num_rows())?;
         let value = value.run(data)?;
-        let mask = if mask.null_count() > 0 { prep_null_mask_filter(&mask) } else { mask };
-        result = Value::Array(zip(&mask, value.datum(), result.datum()).map_err(failed)?);
+        result = Value::Array(zip(&truths(&mask), value.datum(), result.datum()).map_err(failed)?);
     }
     Ok(result)
 }
@@ -248,7 +251,7 @@ fn run_case_by_rows(branches: &[(Node, Node)], otherwise: &Node, data_type: &Dat
         Ok(())
     };
     for (condition, value) in branches {
-        let mask = prep_null_mask_filter(&mask_of(condition.run(&rest)?, rest.num_rows())?);
+        let mask = truths(&mask_of(condition.run(&rest)?, rest.num_rows())?);
         let (own, other): (Vec<usize>, Vec<usize>) = {
             let mut own = Vec::new();
             let mut other = Vec::new();

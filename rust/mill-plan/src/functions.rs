@@ -4,7 +4,14 @@
 //! types of its arguments and turned into a kernel. Kernels are Arrow's or DataFusion's where these do what Polars does,
 //! and small loops of our own where they don't.
 
+mod arguments;
+mod choice;
+mod lists;
+mod matching;
 mod math;
+mod strings;
+mod times;
+mod words;
 
 use std::sync::{Arc, OnceLock};
 
@@ -41,7 +48,14 @@ const fn free(name: &'static str, least: usize, most: usize, bind: Binder) -> Fu
 }
 
 /// All functions.
-const TABLES: &[&[Function]] = &[math::FUNCTIONS];
+const TABLES: &[&[Function]] = &[
+    choice::FUNCTIONS,
+    lists::FUNCTIONS,
+    matching::FUNCTIONS,
+    math::FUNCTIONS,
+    strings::FUNCTIONS,
+    times::FUNCTIONS,
+];
 
 fn find(name: &str) -> Option<&'static Function> {
     TABLES.iter().flat_map(|table| table.iter()).find(|function| function.name == name)

@@ -9,14 +9,17 @@ const LISTED_MAX: usize = 30;
 /// The names nearest to `name`, best first, at most three; none if nothing is near.
 pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let wanted = name.to_lowercase();
-    let limit = (wanted.chars().count() / 3).max(1);
+    // Of a function with a namespace the name itself is what was mistyped.
+    let wanted_last = wanted.rsplit('.').next().unwrap_or(&wanted).to_owned();
+    let limit = (wanted_last.chars().count() / 3).max(1);
     let mut near: Vec<(usize, &str)> = names
         .into_iter()
         .filter_map(|candidate| {
             let other = candidate.to_lowercase();
             let last = other.rsplit('.').next().unwrap_or(&other);
-            let distance = distance(&wanted, &other).min(distance(&wanted, last));
-            let is_part = wanted.len() >= 3 && (other.contains(&wanted) || wanted.contains(last) && last.len() >= 3);
+            let distance = distance(&wanted, &other).min(distance(&wanted_last, last));
+            let is_part = wanted_last.len() >= 3
+                && (last.contains(&wanted_last) || wanted_last.contains(last) && last.len() >= 3);
             (distance <= limit || is_part).then_some((if is_part { distance.min(limit + 1) } else { distance }, candidate))
         })
         .collect();

@@ -39,6 +39,28 @@ impl Typed {
         Ok(Typed { node, data_type, constant: Some(value), is_literal, text })
     }
 
+    /// A constant of the engine's own.
+    pub(crate) fn literal(value: ScalarValue) -> Result<Typed> {
+        let text = Expr::Literal(value.clone()).to_string().into();
+        Typed::constant(value, text, true)
+    }
+
+    /// The same argument once more; it is then computed twice.
+    pub(crate) fn duplicate(&self) -> Result<Typed> {
+        Ok(Typed { node: self.node.clone(), ..self.like() })
+    }
+
+    /// All that is known of it, without the way it is computed.
+    pub(crate) fn like(&self) -> Typed {
+        Typed {
+            node: Node::Column(0),
+            data_type: self.data_type.clone(),
+            constant: self.constant.clone(),
+            is_literal: self.is_literal,
+            text: Arc::clone(&self.text),
+        }
+    }
+
     /// A kernel over arguments. What is the same for all rows is computed here and now.
     pub(crate) fn call(kernel: Kernel, args: Vec<Typed>, data_type: DataType, text: &Arc<str>) -> Result<Typed> {
         let is_constant = !args.is_empty() && args.iter().all(|arg| arg.constant.is_some());
@@ -189,7 +211,7 @@ pub(crate) fn cast(input: Typed, to: &DataType, strict: bool, text: &Arc<str>) -
     Typed::call(kernel, vec![input], to.clone(), text)
 }
 
-fn unary(op: UnaryOp, input: Typed, text: &Arc<str>) -> Result<Typed> {
+pub(crate) fn unary(op: UnaryOp, input: Typed, text: &Arc<str>) -> Result<Typed> {
     match op {
         UnaryOp::IsNull | UnaryOp::IsNotNull => {
             let kernel: Kernel = Arc::new(move |args, _| {

@@ -1,9 +1,7 @@
 //! What kernels take and give: an array, or one value for all rows.
 
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, Datum, UInt32Array, new_null_array};
-use arrow::compute::{CastOptions, take};
+use arrow::array::{Array, ArrayRef, BooleanArray, Datum, UInt32Array, new_null_array};
+use arrow::compute::{CastOptions, prep_null_mask_filter, take};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -114,6 +112,11 @@ impl Value {
     }
 }
 
+/// The mask with null as false.
+pub(crate) fn truths(mask: &BooleanArray) -> BooleanArray {
+    if mask.null_count() > 0 { prep_null_mask_filter(mask) } else { mask.clone() }
+}
+
 /// An error of Arrow's kernels as an error of a record.
 pub(crate) fn failed(error: ArrowError) -> Error {
     match error {
@@ -141,13 +144,5 @@ fn lower_first(text: &str) -> String {
     match chars.next() {
         Some(first) => first.to_lowercase().chain(chars).collect(),
         None => String::new(),
-    }
-}
-
-/// The value as an array without dictionary and with 32-bit offsets, if it is a string.
-pub(crate) fn as_utf8(array: &ArrayRef) -> Result<ArrayRef> {
-    match array.data_type() {
-        DataType::Utf8 => Ok(Arc::clone(array)),
-        _ => arrow::compute::cast(array, &DataType::Utf8).map_err(failed),
     }
 }

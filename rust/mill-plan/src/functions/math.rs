@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array};
-use arrow::compute::{binary, unary};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
+use arrow::array::{ArrayRef, AsArray, Float64Array, PrimitiveArray};
+use arrow::compute::kernels::cmp::lt;
+use arrow::compute::kernels::numeric;
+use arrow::compute::kernels::zip::zip;
+use arrow::compute::{binary, cast, unary};
+use arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, Int64Type};
+use datafusion_common::ScalarValue;
 use mill_protocol::{Error, Result};
 
+use super::arguments::{as_float, constant_int, first, mapped, needs, zipped};
 use super::{Function, method};
-use crate::compiled::Kernel;
+use crate::compiled::{Kernel, arithmetic};
 use crate::compiled::bind::Typed;
+use crate::compiled::value::{failed, refused, truths};
 use crate::expr::BinaryOp;
 use crate::types::{is_decimal, is_number};
 
@@ -31,28 +37,13 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("degrees", 1, 1, of_float),
     method("radians", 1, 1, of_float),
     method("log", 1, 2, log),
+    method("abs", 1, 1, abs),
+    method("ceil", 1, 1, rounded),
+    method("floor", 1, 1, rounded),
+    method("round", 1, 2, rounded),
+    method("sign", 1, 1, sign),
     method("pow", 2, 2, pow),
 ];
-
-/// Says what a function needs and what it found.
-pub(super) fn needs(name: &str, what: &str, found: &Typed) -> Error {
-    Error::schema(format!("{name}() needs {what}, found {}", found.describe()))
-}
-
-/// A number as float64, or float32 if it is that already.
-pub(super) fn as_float(name: &str, arg: Typed) -> Result<Typed> {
-    match &arg.data_type {
-        DataType::Float64 | DataType::Float32 => Ok(arg),
-        DataType::Null | DataType::Boolean => arg.coerce(&DataType::Float64),
-        t if is_number(t) || is_decimal(t) => arg.coerce(&DataType::Float64),
-        _ => Err(needs(name, "a number", &arg)),
-    }
-}
-
-/// A kernel of one array.
-pub(super) fn mapped(f: impl Fn(&ArrayRef) -> Result<ArrayRef> + Send + Sync + 'static) -> Kernel {
-    Arc::new(move |args, _| args[0].map(&f))
-}
 
 fn of_float(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let f: fn(f64) -> f64 = match name {
@@ -75,43 +66,156 @@ fn of_float(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     };
     let args: Vec<Typed> = args.into_iter().map(|arg| as_float(name, arg)).collect::<Result<_>>()?;
     let data_type = args[0].data_type.clone();
-    let kernel = mapped(move |array| {
-        Ok(match array.data_type() {
-            DataType::Float32 => {
-                Arc::new(unary::<_, _, Float32Type>(array.as_primitive::<Float32Type>(), |x| f(f64::from(x)) as f32)) as ArrayRef
-            }
-            _ => Arc::new(unary::<_, _, Float64Type>(array.as_primitive::<Float64Type>(), f)),
-        })
-    });
-    Typed::call(kernel, args, data_type, text)
+    Typed::call(floats_mapped(f), args, data_type, text)
 }
 
 /// `log(base)`; natural if there is no base.
 fn log(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
-    let mut args: Vec<Typed> =
+    let args: Vec<Typed> =
         args.into_iter().map(|arg| as_float(name, arg)?.coerce(&DataType::Float64)).collect::<Result<_>>()?;
     if args.len() == 1 {
         let kernel = mapped(|array| Ok(Arc::new(unary::<_, _, Float64Type>(array.as_primitive::<Float64Type>(), f64::ln)) as _));
         return Typed::call(kernel, args, DataType::Float64, text);
     }
-    let base = args.pop().ok_or_else(|| Error::internal("log without a base"))?;
-    args.push(base);
-    let kernel: Kernel = Arc::new(|args, rows| {
-        let (x, base) = (args[0].clone().into_array(rows)?, args[1].clone().into_array(rows)?);
-        let result: Float64Array = binary(x.as_primitive::<Float64Type>(), base.as_primitive::<Float64Type>(), |x: f64, base: f64| {
-            x.ln() / base.ln()
-        })
-        .map_err(crate::compiled::value::failed)?;
-        Ok(crate::compiled::value::Value::Array(Arc::new(result)))
+    let kernel = zipped(|arrays| {
+        let (x, base) = (arrays[0].as_primitive::<Float64Type>(), arrays[1].as_primitive::<Float64Type>());
+        let result: Float64Array = binary(x, base, |x: f64, base: f64| x.ln() / base.ln()).map_err(failed)?;
+        Ok(Arc::new(result) as _)
     });
     Typed::call(kernel, args, DataType::Float64, text)
 }
 
 fn pow(_: &str, mut args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     match (args.pop(), args.pop()) {
-        (Some(exponent), Some(base)) => crate::compiled::arithmetic::bind(BinaryOp::Pow, base, exponent, text),
+        (Some(exponent), Some(base)) => arithmetic::bind(BinaryOp::Pow, base, exponent, text),
         _ => Err(Error::internal("pow without arguments")),
     }
+}
+
+fn abs(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let arg = first(args)?;
+    let data_type = arg.data_type.clone();
+    match &data_type {
+        t if t.is_unsigned_integer() => return Ok(arg),
+        DataType::Duration(_) => {
+            let kernel = mapped(move |array| {
+                let numbers = cast(array, &DataType::Int64).map_err(failed)?;
+                cast(&absolute(&numbers)?, array.data_type()).map_err(failed)
+            });
+            return Typed::call(kernel, vec![arg], data_type, text);
+        }
+        DataType::Null => {}
+        t if is_number(t) || is_decimal(t) => {}
+        _ => return Err(needs(name, "a number or duration", &arg)),
+    }
+    Typed::call(mapped(absolute), vec![arg], data_type, text)
+}
+
+/// Negates what is below zero; checked, for the lowest integer has no counterpart.
+fn absolute(array: &ArrayRef) -> Result<ArrayRef> {
+    if array.data_type() == &DataType::Null {
+        return Ok(Arc::clone(array));
+    }
+    if let DataType::Float64 = array.data_type() {
+        return Ok(Arc::new(unary::<_, _, Float64Type>(array.as_primitive::<Float64Type>(), f64::abs)));
+    }
+    if let DataType::Float32 = array.data_type() {
+        return Ok(Arc::new(unary::<_, _, Float32Type>(array.as_primitive::<Float32Type>(), f32::abs)));
+    }
+    let zero = ScalarValue::new_zero(array.data_type()).and_then(|zero| zero.to_scalar()).map_err(refused)?;
+    let is_negative = lt(array, &zero).map_err(failed)?;
+    let is_negative = truths(&is_negative);
+    // Only the negative ones are negated: the others cannot overflow.
+    let masked = zip(&is_negative, array, &zero).map_err(failed)?;
+    let negated = numeric::neg(&masked).map_err(failed)?;
+    zip(&is_negative, &negated, array).map_err(failed)
+}
+
+/// `ceil`, `floor` and `round`; integers are round already.
+fn rounded(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let decimals = args.get(1).map(|arg| constant_int(name, "number of decimals", arg)).transpose()?.flatten();
+    let decimals = decimals.unwrap_or(0);
+    if !(0..=300).contains(&decimals) {
+        return Err(Error::plan(format!("{name}() takes 0 to 300 decimals, found {decimals}")));
+    }
+    let arg = first(args)?;
+    if arg.data_type.is_integer() {
+        return Ok(arg);
+    }
+    let data_type = arg.data_type.clone();
+    if let DataType::Decimal128(precision, scale) = data_type {
+        return rounded_decimal(name, arg, precision, scale, decimals, text);
+    }
+    let arg = as_float(name, arg)?;
+    let data_type = arg.data_type.clone();
+    let scale = 10_f64.powi(decimals as i32);
+    let f: Box<dyn Fn(f64) -> f64 + Send + Sync> = match name {
+        "ceil" => Box::new(f64::ceil),
+        "floor" => Box::new(f64::floor),
+        _ if decimals == 0 => Box::new(f64::round),
+        _ => Box::new(move |x| {
+            let scaled = x * scale;
+            if scaled.is_finite() { scaled.round() / scale } else { x }
+        }),
+    };
+    Typed::call(floats_mapped(f), vec![arg], data_type, text)
+}
+
+fn rounded_decimal(name: &str, arg: Typed, precision: u8, scale: i8, decimals: i64, text: &Arc<str>) -> Result<Typed> {
+    let dropped = i64::from(scale) - decimals;
+    let Some(unit) = u32::try_from(dropped).ok().filter(|&d| d > 0).and_then(|d| 10_i128.checked_pow(d)) else {
+        return Ok(arg);
+    };
+    let name = name.to_owned();
+    let kernel = mapped(move |array| {
+        let numbers = array.as_primitive::<Decimal128Type>();
+        let result: PrimitiveArray<Decimal128Type> = unary(numbers, |x: i128| {
+            let down = x.div_euclid(unit) * unit;
+            match name.as_str() {
+                "floor" => down,
+                "ceil" => if down == x { x } else { down + unit },
+                // Half away from zero, as for floats.
+                _ if x >= 0 => (x + unit / 2) / unit * unit,
+                _ => (x - unit / 2) / unit * unit,
+            }
+        });
+        Ok(Arc::new(result.with_precision_and_scale(precision, scale).map_err(failed)?) as _)
+    });
+    let data_type = arg.data_type.clone();
+    Typed::call(kernel, vec![arg], data_type, text)
+}
+
+fn floats_mapped(f: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Kernel {
+    mapped(move |array| {
+        Ok(match array.data_type() {
+            DataType::Float32 => {
+                let numbers = array.as_primitive::<Float32Type>();
+                Arc::new(unary::<_, _, Float32Type>(numbers, |x| f(f64::from(x)) as f32)) as ArrayRef
+            }
+            _ => Arc::new(unary::<_, _, Float64Type>(array.as_primitive::<Float64Type>(), &f)),
+        })
+    })
+}
+
+/// -1, 0 or 1, in the type of the number.
+fn sign(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let arg = first(args)?;
+    if arg.data_type.is_floating() {
+        let data_type = arg.data_type.clone();
+        let f = |x: f64| if x == 0.0 || x.is_nan() { x } else { x.signum() };
+        return Typed::call(floats_mapped(f), vec![arg], data_type, text);
+    }
+    if !arg.data_type.is_integer() {
+        return Err(needs(name, "a number", &arg));
+    }
+    let data_type = arg.data_type.clone();
+    let to = data_type.clone();
+    let kernel = mapped(move |array| {
+        let wide = cast(array, &DataType::Int64).map_err(failed)?;
+        let signs = unary::<_, _, Int64Type>(wide.as_primitive::<Int64Type>(), i64::signum);
+        cast(&signs, &to).map_err(failed)
+    });
+    Typed::call(kernel, vec![arg], data_type, text)
 }
 
 /// Numbers in [0, 1) from the seed and the record's number alone, so that a generator read again gives the same.

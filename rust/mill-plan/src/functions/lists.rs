@@ -1,0 +1,380 @@
+//! Functions of lists and structs.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListArray, PrimitiveArray, StringBuilder,
+    StructArray, UInt32Array, make_comparator,
+};
+use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::compute::{SortOptions, cast, take};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Float64Type, Int64Type, UInt64Type};
+use datafusion_common::ScalarValue;
+use mill_protocol::{Error, Result};
+
+use super::arguments::{as_int64, as_list, constant_bool, constant_str, first, mapped, needs, of_datafusion, zipped};
+use super::{Function, method};
+use crate::compiled::bind::{Typed, meet};
+use crate::compiled::value::failed;
+use crate::suggest::{did_you_mean, listed};
+use crate::types::{is_number, is_string};
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    method("list.len", 1, 1, len),
+    method("list.get", 2, 3, get),
+    method("list.first", 1, 1, get),
+    method("list.last", 1, 1, get),
+    method("list.contains", 2, 2, contains),
+    method("list.join", 2, 2, join),
+    method("list.sum", 1, 1, sum),
+    method("list.mean", 1, 1, sum),
+    method("list.min", 1, 1, extreme),
+    method("list.max", 1, 1, extreme),
+    method("list.sort", 1, 2, sort),
+    method("list.unique", 1, 1, of_engine),
+    method("list.reverse", 1, 1, of_engine),
+    method("list.slice", 2, 3, slice),
+    method("list.head", 2, 2, slice),
+    method("list.tail", 2, 2, slice),
+    method("list.set_union", 2, 2, set),
+    method("list.set_intersection", 2, 2, set),
+    method("list.set_difference", 2, 2, set),
+    method("struct.field", 2, 2, struct_field),
+];
+
+fn len(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let (arg, _) = as_list(name, first(args)?)?;
+    let kernel = mapped(|array| {
+        let list = array.as_list::<i32>();
+        let lengths: Vec<i64> = list.value_offsets().windows(2).map(|pair| i64::from(pair[1] - pair[0])).collect();
+        Ok(Arc::new(Int64Array::new(lengths.into(), list.nulls().cloned())) as _)
+    });
+    Typed::call(kernel, vec![arg], DataType::Int64, text)
+}
+
+/// `get(index, null_on_oob=False)`, `first()`, `last()`; a negative index counts from the end.
+fn get(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let is_lenient = constant_bool(name, "null_on_oob", args.get(2), false)? || name != "list.get";
+    let mut args = args.into_iter();
+    let (list, element) = match args.next() {
+        Some(arg) => as_list(name, arg)?,
+        None => return Err(Error::internal("list.get without a list")),
+    };
+    let index = match (name, args.next()) {
+        ("list.get", Some(index)) => as_int64(name, index)?,
+        ("list.last", _) => Typed::literal(ScalarValue::Int64(Some(-1)))?,
+        _ => Typed::literal(ScalarValue::Int64(Some(0)))?,
+    };
+    let kernel = zipped(move |arrays| {
+        let list = arrays[0].as_list::<i32>();
+        let indices = arrays[1].as_primitive::<Int64Type>();
+        let mut places: Vec<Option<u32>> = Vec::with_capacity(list.len());
+        for (row, pair) in list.value_offsets().windows(2).enumerate() {
+            if list.is_null(row) || indices.is_null(row) {
+                places.push(None);
+                continue;
+            }
+            let (start, length, index) = (i64::from(pair[0]), i64::from(pair[1] - pair[0]), indices.value(row));
+            let at = if index < 0 { length + index } else { index };
+            if (0..length).contains(&at) {
+                places.push(Some((start + at) as u32));
+            } else if is_lenient {
+                places.push(None);
+            } else {
+                return Err(Error::data(format!(
+                    "index {index} is out of bounds of a list of {length}; null_on_oob=True makes it null"
+                )));
+            }
+        }
+        take(list.values(), &UInt32Array::from(places), None).map_err(failed)
+    });
+    Typed::call(kernel, vec![list, index], element, text)
+}
+
+/// The row of each element.
+fn rows_of(list: &ListArray) -> UInt32Array {
+    let mut rows = vec![0_u32; list.values().len()];
+    for (row, pair) in list.value_offsets().windows(2).enumerate() {
+        rows[pair[0] as usize..pair[1] as usize].fill(row as u32);
+    }
+    UInt32Array::from(rows)
+}
+
+fn contains(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let mut args = args.into_iter();
+    let (Some(list), Some(item)) = (args.next(), args.next()) else {
+        return Err(Error::internal("list.contains without arguments"));
+    };
+    let (list, element) = as_list(name, list)?;
+    let of_element = Typed { data_type: element.clone(), constant: None, is_literal: false, ..list.like() };
+    let met = meet(&of_element, &item).filter(|met| !met.is_nested() && is_string(met) == is_string(&element)).ok_or_else(|| {
+        Error::schema(format!("{name}() looks for {} in {}", item.describe(), list.describe()))
+    })?;
+    let list = list.coerce(&DataType::new_list(met.clone(), true))?;
+    let item = item.coerce(&met)?;
+    let kernel = zipped(|arrays| {
+        let list = arrays[0].as_list::<i32>();
+        if list.values().is_empty() {
+            return Ok(Arc::new(BooleanArray::new(BooleanBuffer::new_unset(list.len()), list.nulls().cloned())) as _);
+        }
+        let wanted = take(&arrays[1], &rows_of(list), None).map_err(failed)?;
+        let equal = not_distinct(list.values(), &wanted).map_err(failed)?;
+        let offsets = list.value_offsets();
+        let found = BooleanBuffer::collect_bool(list.len(), |row| {
+            (offsets[row] as usize..offsets[row + 1] as usize).any(|at| equal.value(at))
+        });
+        Ok(Arc::new(BooleanArray::new(found, list.nulls().cloned())) as ArrayRef)
+    });
+    Typed::call(kernel, vec![list, item], DataType::Boolean, text)
+}
+
+/// The elements as one string; nulls are left out.
+fn join(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let separator = constant_str(name, "separator", &args[1])?.unwrap_or_default();
+    let (list, element) = as_list(name, first(args)?)?;
+    if !is_string(&element) {
+        return Err(needs(name, "a list of strings", &list));
+    }
+    let list = list.coerce(&DataType::new_list(DataType::Utf8, true))?;
+    let kernel = mapped(move |array| {
+        let list = array.as_list::<i32>();
+        let texts = list.values().as_string::<i32>();
+        let mut result = StringBuilder::with_capacity(list.len(), texts.value_data().len());
+        let mut joined = String::new();
+        for (row, pair) in list.value_offsets().windows(2).enumerate() {
+            if list.is_null(row) {
+                result.append_null();
+                continue;
+            }
+            joined.clear();
+            let mut is_first = true;
+            for at in (pair[0] as usize..pair[1] as usize).filter(|&at| texts.is_valid(at)) {
+                if !std::mem::replace(&mut is_first, false) {
+                    joined.push_str(&separator);
+                }
+                joined.push_str(texts.value(at));
+            }
+            result.append_value(&joined);
+        }
+        Ok(Arc::new(result.finish()) as _)
+    });
+    Typed::call(kernel, vec![list], DataType::Utf8, text)
+}
+
+/// The sum (0 of none) or the mean (null of none); nulls are left out.
+fn sum(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let is_mean = name == "list.mean";
+    let (list, element) = as_list(name, first(args)?)?;
+    let to = match &element {
+        t if is_mean && (is_number(t) || t == &DataType::Boolean) => DataType::Float64,
+        t if t.is_unsigned_integer() => DataType::UInt64,
+        t if t.is_integer() || t == &DataType::Boolean => DataType::Int64,
+        t if t.is_floating() => DataType::Float64,
+        _ => return Err(needs(name, "a list of numbers", &list)),
+    };
+    let data_type = to.clone();
+    let kernel = mapped(move |array| {
+        let list = array.as_list::<i32>();
+        let values = cast(list.values(), &to).map_err(failed)?;
+        match to {
+            DataType::Float64 if is_mean => Ok(Arc::new(means(list, values.as_primitive::<Float64Type>())) as _),
+            DataType::Float64 => fold::<Float64Type>(list, &values, |a, b| Some(a + b)),
+            DataType::UInt64 => fold::<UInt64Type>(list, &values, u64::checked_add),
+            _ => fold::<Int64Type>(list, &values, i64::checked_add),
+        }
+    });
+    Typed::call(kernel, vec![list], data_type, text)
+}
+
+fn fold<T: ArrowPrimitiveType>(list: &ListArray, values: &ArrayRef, add: impl Fn(T::Native, T::Native) -> Option<T::Native>) -> Result<ArrayRef> {
+    let values = values.as_primitive::<T>();
+    let mut result = Vec::with_capacity(list.len());
+    for (row, pair) in list.value_offsets().windows(2).enumerate() {
+        let mut total = T::Native::default();
+        if list.is_valid(row) {
+            for at in (pair[0] as usize..pair[1] as usize).filter(|&at| values.is_valid(at)) {
+                total = add(total, values.value(at)).ok_or_else(|| Error::data("integer overflow in the sum of a list"))?;
+            }
+        }
+        result.push(total);
+    }
+    Ok(Arc::new(PrimitiveArray::<T>::new(result.into(), list.nulls().cloned())))
+}
+
+fn means(list: &ListArray, values: &Float64Array) -> Float64Array {
+    let mean = |pair: &[i32]| {
+        let there = (pair[0] as usize..pair[1] as usize).filter(|&at| values.is_valid(at));
+        let (sum, count) = there.fold((0.0, 0_u32), |(sum, count), at| (sum + values.value(at), count + 1));
+        (count > 0).then(|| sum / f64::from(count))
+    };
+    let rows = list.value_offsets().windows(2).enumerate();
+    rows.map(|(row, pair)| if list.is_valid(row) { mean(pair) } else { None }).collect()
+}
+
+/// The smallest or largest element; nulls are left out.
+fn extreme(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let smallest = name == "list.min";
+    let (list, element) = as_list(name, first(args)?)?;
+    if element.is_nested() {
+        return Err(needs(name, "a list of values with an order", &list));
+    }
+    let kernel = mapped(move |array| {
+        let list = array.as_list::<i32>();
+        let values = list.values();
+        let compare = make_comparator(values, values, SortOptions::default()).map_err(failed)?;
+        let best = |pair: &[i32]| {
+            let there = (pair[0] as usize..pair[1] as usize).filter(|&at| values.is_valid(at));
+            match smallest {
+                true => there.min_by(|&a, &b| compare(a, b)),
+                false => there.max_by(|&a, &b| compare(a, b)),
+            }
+        };
+        let rows = list.value_offsets().windows(2).enumerate();
+        let places: UInt32Array =
+            rows.map(|(row, pair)| if list.is_valid(row) { best(pair).map(|at| at as u32) } else { None }).collect();
+        take(values, &places, None).map_err(failed)
+    });
+    Typed::call(kernel, vec![list], element, text)
+}
+
+/// `sort(descending=False)`; nulls come first.
+fn sort(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let descending = constant_bool(name, "descending", args.get(1), false)?;
+    let (list, element) = as_list(name, first(args)?)?;
+    if element.is_nested() {
+        return Err(needs(name, "a list of values with an order", &list));
+    }
+    let data_type = list.data_type.clone();
+    let kernel = mapped(move |array| {
+        let list = array.as_list::<i32>();
+        let values = list.values();
+        let options = SortOptions { descending, nulls_first: true };
+        let compare = make_comparator(values, values, options).map_err(failed)?;
+        let mut places: Vec<u32> = Vec::with_capacity(values.len());
+        rebuilt(list, &mut places, |pair, places| {
+            let start = places.len();
+            places.extend(pair[0] as u32..pair[1] as u32);
+            places[start..].sort_by(|&a, &b| compare(a as usize, b as usize));
+        })
+    });
+    Typed::call(kernel, vec![list], data_type, text)
+}
+
+/// A list of the elements at the places that `pick` gives for each row.
+fn rebuilt(list: &ListArray, places: &mut Vec<u32>, pick: impl Fn(&[i32], &mut Vec<u32>)) -> Result<ArrayRef> {
+    let mut offsets: Vec<i32> = Vec::with_capacity(list.len() + 1);
+    offsets.push(0);
+    for (row, pair) in list.value_offsets().windows(2).enumerate() {
+        if list.is_valid(row) {
+            pick(pair, places);
+        }
+        offsets.push(places.len() as i32);
+    }
+    let values = take(list.values(), &UInt32Array::from(std::mem::take(places)), None).map_err(failed)?;
+    let DataType::List(field) = list.data_type() else { return Err(Error::internal("a list that is none")) };
+    let result = ListArray::try_new(Arc::clone(field), OffsetBuffer::new(offsets.into()), values, list.nulls().cloned());
+    Ok(Arc::new(result.map_err(failed)?))
+}
+
+/// `slice(offset, length=None)`, `head(n)`, `tail(n)`.
+fn slice(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let short = name.trim_start_matches("list.").to_owned();
+    let mut args = args.into_iter();
+    let (list, _) = match args.next() {
+        Some(arg) => as_list(name, arg)?,
+        None => return Err(Error::internal("list.slice without a list")),
+    };
+    let mut all = vec![list];
+    for arg in args {
+        all.push(as_int64(name, arg)?);
+    }
+    let data_type = all[0].data_type.clone();
+    let kernel = zipped(move |arrays| {
+        let list = arrays[0].as_list::<i32>();
+        let number = |at: usize, row: usize| {
+            let numbers = arrays.get(at)?.as_primitive::<Int64Type>();
+            numbers.is_valid(row).then(|| numbers.value(row))
+        };
+        let mut places = Vec::with_capacity(list.values().len());
+        let row = std::cell::Cell::new(0);
+        let offsets = list.value_offsets();
+        rebuilt(list, &mut places, |pair, places| {
+            // Rows come in order, but null ones are left out.
+            while !std::ptr::eq(&offsets[row.get()], &pair[0]) {
+                row.set(row.get() + 1);
+            }
+            let length = i64::from(pair[1] - pair[0]);
+            let first = number(1, row.get()).unwrap_or(0);
+            let (start, count) = match short.as_str() {
+                "head" => (0, if first < 0 { (length + first).max(0) } else { first }),
+                "tail" if first < 0 => ((-first).min(length), length),
+                "tail" => ((length - first).max(0), first),
+                _ => {
+                    let start = if first < 0 { length + first } else { first };
+                    let count = number(2, row.get()).unwrap_or(length).max(0);
+                    // What lies before the list is cut off the count.
+                    (start.max(0), if start < 0 { (count + start).max(0) } else { count })
+                }
+            };
+            let (start, end) = (start.min(length), start.saturating_add(count).min(length));
+            places.extend((i64::from(pair[0]) + start) as u32..(i64::from(pair[0]) + end.max(start)) as u32);
+        })
+    });
+    Typed::call(kernel, all, data_type, text)
+}
+
+/// Functions that DataFusion has as they are.
+fn of_engine(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let (list, _) = as_list(name, first(args)?)?;
+    let data_type = list.data_type.clone();
+    let udf = match name {
+        "list.unique" => datafusion_functions_nested::set_ops::array_distinct_udf(),
+        _ => datafusion_functions_nested::reverse::array_reverse_udf(),
+    };
+    of_datafusion(&udf, vec![list], text)?.coerce(&data_type)
+}
+
+fn set(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let mut args = args.into_iter();
+    let (Some(left), Some(right)) = (args.next(), args.next()) else {
+        return Err(Error::internal("a set operation without arguments"));
+    };
+    let ((left, a), (right, b)) = (as_list(name, left)?, as_list(name, right)?);
+    let Some(met) = crate::types::supertype(&a, &b) else {
+        return Err(Error::schema(format!("{name}() takes lists of one type, found {} and {}", left.describe(), right.describe())));
+    };
+    let list = DataType::new_list(met, true);
+    let udf = match name {
+        "list.set_union" => datafusion_functions_nested::set_ops::array_union_udf(),
+        "list.set_intersection" => datafusion_functions_nested::set_ops::array_intersect_udf(),
+        _ => datafusion_functions_nested::except::array_except_udf(),
+    };
+    of_datafusion(&udf, vec![left.coerce(&list)?, right.coerce(&list)?], text)?.coerce(&list)
+}
+
+fn struct_field(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let wanted = constant_str(name, "name", &args[1])?.unwrap_or_default();
+    let arg = first(args)?;
+    let DataType::Struct(fields) = arg.data_type.clone() else { return Err(needs(name, "a struct", &arg)) };
+    let Some(at) = fields.iter().position(|field| field.name() == &wanted) else {
+        let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+        return Err(Error::schema(format!(
+            "{} has no field {wanted:?}{} fields: {}",
+            arg.text,
+            did_you_mean(&wanted, names.iter().copied()),
+            listed(&names)
+        )));
+    };
+    let data_type = Field::data_type(&fields[at]).clone();
+    let kernel = mapped(move |array| {
+        let structs: &StructArray = array.as_struct();
+        let values = structs.column(at);
+        // A field of a struct that is null is null.
+        let Some(own) = structs.nulls() else { return Ok(Arc::clone(values)) };
+        let nulls = NullBuffer::union(Some(own), values.logical_nulls().as_ref());
+        let data = values.to_data().into_builder().nulls(nulls).build().map_err(failed)?;
+        Ok(arrow::array::make_array(data))
+    });
+    Typed::call(kernel, vec![arg], data_type, text)
+}
