@@ -5,6 +5,9 @@
 //!
 //!   without state    project filter branch explode unnest pass user
 //!   a few numbers    limit (rows left)   event_time (the latest time of each split)
+//!   in front of an   partial_aggregate: what one task has at hand, given on before every barrier, so no state
+//!   exchange
+//!   keyed state      aggregate  window_aggregate (a table a pane)  reduce      over the tables of mill-state
 //! ```
 //!
 //! Invariants: an operator knows no thread, clock or file; what it gives depends on the sequence of records alone and
