@@ -394,12 +394,16 @@ impl Coordinator {
     fn finish(&mut self, now: i64) {
         let Phase::Closing(mut result) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
         self.parts.writers.finish();
+        let is_well = matches!(result, Ok(Status::Finished | Status::Stopped));
         let in_flight = self.in_flight.take();
         let wishes = std::mem::take(&mut self.wishes);
         for wish in in_flight.into_iter().flat_map(|in_flight| in_flight.wishes).chain(wishes) {
-            drop(wish.reply.send(Err(Error::new(ErrorKind::Cancelled, "the job ended before the checkpoint was taken"))));
+            // Whoever asked while the job took its last checkpoint has got that one.
+            let last = self.published.filter(|_| is_well && wish.copy_to.is_none());
+            let over = || Error::new(ErrorKind::Cancelled, "the job ended before the checkpoint was taken");
+            drop(wish.reply.send(last.ok_or_else(over)));
         }
-        if !matches!(result, Ok(Status::Finished | Status::Stopped)) {
+        if !is_well {
             if let Err(error) = self.parts.sinks.abort() {
                 self.note(format!("output that was not committed could not be removed: {error}"));
                 result = result.and(Err(error));

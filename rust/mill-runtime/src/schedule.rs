@@ -118,18 +118,17 @@ impl Schedule {
         if self.do_work() || self.take_message() {
             return true;
         }
-        if let Some(due) = self.coordinator.due() {
-            self.now = self.now.max(due);
-            self.coordinator.tick(self.now);
-            return true;
-        }
-        match wake_at {
-            Some(at) if at < i64::MAX => {
-                self.clock.set(self.clock.now().max(at));
-                true
+        // Only time is left to move: that of the operators, or that of the coordinator.
+        let wake_at = wake_at.filter(|at| *at < i64::MAX);
+        match (wake_at, self.coordinator.due()) {
+            (Some(at), due) if due.is_none() || self.random.below(2) == 0 => self.clock.set(self.clock.now().max(at)),
+            (_, Some(due)) => {
+                self.now = self.now.max(due);
+                self.coordinator.tick(self.now);
             }
-            _ => false,
+            _ => return false,
         }
+        true
     }
 }
 

@@ -22,7 +22,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(60);
 
 /// Runs tasks until the job is over.
 pub(crate) fn run(mut tasks: Vec<Task>, mut parker: Parker, shared: &Arc<Shared>) {
-    while !shared.is_over() {
+    'work: while !shared.is_over() {
         let mut has_worked = false;
         let mut wake_at: Option<i64> = None;
         for task in &mut tasks {
@@ -34,7 +34,7 @@ pub(crate) fn run(mut tasks: Vec<Task>, mut parker: Parker, shared: &Arc<Shared>
                     shared.tell(Message::Failed(error));
                     // What a failed task holds is in no defined state: nothing is stepped any more.
                     park_until_over(&mut parker, shared);
-                    break;
+                    break 'work;
                 }
             }
         }

@@ -8,7 +8,7 @@ mod window_sum;
 
 pub use event_time::EventTime;
 pub use graphs::*;
-pub use sink::{MemorySink, Target as MemoryTarget};
+pub use sink::MemorySink;
 pub use source::{MemorySource, Record};
 pub use window_sum::{KeyedSum, WindowSum};
 
