@@ -1,13 +1,14 @@
 //! What travels between tasks.
 
-use mill_protocol::{Batch, Epoch, Watermark};
+use std::sync::Arc;
 
-use crate::wire::Parcel;
+use mill_frame::Frame;
+use mill_protocol::{Batch, Epoch, SplitId, Watermark};
 
 /// One entry of a queue. The order in a queue is the order of the stream.
 pub(crate) enum Envelope {
     /// Records.
-    Frame(Parcel),
+    Frame(Frame),
     /// No record with an older event time follows on this channel, but late ones.
     Watermark(Watermark),
     /// Do not wait for this channel's watermark until something comes again.
@@ -28,7 +29,7 @@ pub(crate) enum Event {
     /// Nothing is to be expected from any input for a while.
     Idle,
     /// The splits that the task's source has not finished.
-    Splits(std::sync::Arc<[mill_protocol::SplitId]>),
+    Splits(Arc<[SplitId]>),
     /// The barrier has come on all inputs.
     Barrier(Epoch),
     /// All inputs have ended.

@@ -12,6 +12,7 @@ use mill_protocol::{Result, Watermark};
 use crate::channel::Receiver;
 use crate::envelope::{Envelope, Event};
 use crate::merge::Merge;
+use crate::wire;
 
 /// What polling gave.
 pub(crate) enum Polled {
@@ -72,9 +73,9 @@ impl Input {
 
     fn take(&mut self, channel: usize, envelope: Envelope) -> Result<Option<Event>> {
         match envelope {
-            Envelope::Frame(parcel) => {
+            Envelope::Frame(frame) => {
                 self.merge.on_records(channel);
-                return Ok(Some(Event::Batch(parcel.unpack()?)));
+                return Ok(Some(Event::Batch(wire::batch(&frame)?)));
             }
             Envelope::Watermark(at) => self.ready.extend(self.merge.on_watermark(channel, at).map(Event::Watermark)),
             Envelope::Idle => {
