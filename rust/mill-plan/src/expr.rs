@@ -375,6 +375,3 @@ impl Expr {
 
 /// The column in which a generator gives the number of the record.
 pub const INDEX_COLUMN: &str = "index";
-
-#[cfg(test)]
-mod tests;

@@ -3,6 +3,45 @@
 //! A function is a row of a table: its name, how many arguments it takes, and how it is bound, that is checked against the
 //! types of its arguments and turned into a kernel. Kernels are Arrow's or DataFusion's where these do what Polars does,
 //! and small loops of our own where they don't.
+//!
+//! The arguments stand in the order of Polars' parameters, options behind them as constants; those in brackets may be left
+//! out. What is not listed takes the column alone.
+//!
+//! | function | arguments behind the column |
+//! | --- | --- |
+//! | `log` | [base] |
+//! | `pow` | exponent |
+//! | `round` | [decimals] |
+//! | `clip` | lower, [upper]; null for none |
+//! | `fill_null`, `fill_nan` | value |
+//! | `is_in` | values one by one, or one constant list |
+//! | `is_between` | lower, upper, [closed: both, left, right, none] |
+//! | `coalesce`, `min_horizontal`, `max_horizontal`, `all_horizontal`, `any_horizontal` | more columns |
+//! | `concat_str` | separator first, then the columns |
+//! | `str.contains`, `str.find`, `str.count_matches` | pattern, [literal] |
+//! | `str.replace`, `str.replace_all` | pattern, value, [literal] |
+//! | `str.extract` | pattern, [group: 1] |
+//! | `str.extract_all`, `str.split`, `str.starts_with`, `str.ends_with`, `str.strip_prefix`, `str.strip_suffix` | text |
+//! | `str.strip_chars`, `str.strip_chars_start`, `str.strip_chars_end` | [characters] |
+//! | `str.slice`, `list.slice` | offset, [length] |
+//! | `str.head`, `str.tail`, `list.head`, `list.tail`, `str.zfill` | n |
+//! | `str.pad_start`, `str.pad_end` | length, [character] |
+//! | `str.to_integer` | [base], [strict] |
+//! | `str.to_date` | [format], [strict] |
+//! | `str.to_datetime` | [format], [unit], [strict] |
+//! | `dt.truncate`, `dt.offset_by` | span: `1h30m`, `1d`, `1w`, `1mo`, `1q`, `1y`, or a duration |
+//! | `dt.epoch`, `dt.timestamp` | [unit: s, ms, us, ns, d] |
+//! | `dt.strftime`, `dt.to_string` | format |
+//! | `dt.cast_time_unit` | unit |
+//! | `dt.convert_time_zone`, `dt.replace_time_zone` | zone |
+//! | `list.get` | index, [null_on_oob] |
+//! | `list.contains` | value |
+//! | `list.join` | separator |
+//! | `list.sort` | [descending] |
+//! | `list.set_union`, `list.set_intersection`, `list.set_difference` | another list |
+//! | `struct.field` | name |
+//!
+//! Counts, lengths and fields of times are int64, so that arithmetic on them does not overflow.
 
 mod arguments;
 mod choice;

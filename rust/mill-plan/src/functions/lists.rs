@@ -115,7 +115,7 @@ fn contains(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let item = item.coerce(&met)?;
     let kernel = zipped(|arrays| {
         let list = arrays[0].as_list::<i32>();
-        if list.values().is_empty() {
+        if list.is_empty() || list.values().is_empty() {
             return Ok(Arc::new(BooleanArray::new(BooleanBuffer::new_unset(list.len()), list.nulls().cloned())) as _);
         }
         let wanted = take(&arrays[1], &rows_of(list), None).map_err(failed)?;

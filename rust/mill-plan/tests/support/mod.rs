@@ -18,7 +18,11 @@ pub struct Memory {
 impl Memory {
     /// A bounded, replayable source.
     pub fn new(name: &str, columns: &[(&str, DataType)]) -> Memory {
-        let fields: Vec<Field> = columns.iter().map(|(name, t)| Field::new(*name, t.clone(), true)).collect();
+        Memory::of_fields(name, columns.iter().map(|(name, t)| Field::new(*name, t.clone(), true)).collect())
+    }
+
+    /// The same, of whole fields.
+    pub fn of_fields(name: &str, fields: Vec<Field>) -> Memory {
         let properties =
             SourceProperties { is_bounded: true, is_replayable: true, discovers_splits: false, may_block: false };
         Memory { name: name.to_owned(), schema: Arc::new(Schema::new(fields)), properties }
