@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mill_frame::hash::groups_of_task;
-use mill_protocol::{Clock, Result, TaskContext};
+use mill_protocol::{Clock, Result, Split, TaskContext};
 use mill_snapshot::TaskId;
 
 use crate::chain::{Chain, ChainContext, Route, Routes};
@@ -84,10 +84,12 @@ impl Plan<'_> {
         let mut sinks = 0;
         for (chain_index, chain) in self.graph.chains.iter().enumerate() {
             self.register(chain, &mut built.registry);
+            let listed = self.list(chain)?;
             for index in 0..chain.parallelism {
                 let worker = worker_of(chain_index, index);
                 let inputs = receivers.remove(&(chain_index, index)).unwrap_or_default();
-                let task = self.task(chain_index, index, worker, inputs, &mut senders, sinks, &mut built)?;
+                let place = Place { chain: chain_index, index, worker, sinks };
+                let task = self.task(place, inputs, &listed, &mut senders, &mut built)?;
                 let parallelism = chain.parallelism as u32;
                 built.ids.push(TaskId { chain: chain.name.clone(), index: index as u32, parallelism });
                 built.tasks.push((worker, task));
@@ -124,17 +126,21 @@ impl Plan<'_> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call; what differs between tasks is a list")]
+    /// The splits of a chain's source, once for all its tasks.
+    fn list(&self, chain: &ChainDef) -> Result<Vec<Split>> {
+        let Some(source) = &chain.source else { return Ok(Vec::new()) };
+        source.source.splits(source.is_ordered).map_err(|error| error.in_step(&source.name))
+    }
+
     fn task(
         &self,
-        chain_index: usize,
-        index: usize,
-        worker: usize,
+        place: Place,
         inputs: Vec<Receiver>,
+        listed: &[Split],
         senders: &mut HashMap<(usize, usize), Vec<Sender>>,
-        mut sinks: usize,
         built: &mut Built,
     ) -> Result<Task> {
+        let Place { chain: chain_index, index, worker, mut sinks } = place;
         let chain = &self.graph.chains[chain_index];
         let registry = &mut built.registry;
         let counters = |registry: &mut Registry, uid: &str| {
@@ -189,7 +195,7 @@ impl Plan<'_> {
                     wake: may_block.then(|| self.workers[worker].clone()),
                 };
                 let positions = self.recovery.positions(&source.uid).map_err(|error| error.in_step(&source.name))?;
-                let task = SourceTask::new(context, positions).map_err(|error| error.in_step(&source.name))?;
+                let task = SourceTask::new(context, listed.to_vec(), positions).map_err(|error| error.in_step(&source.name))?;
                 TaskInput::Source(SourceInput {
                     uid: source.uid.as_str().into(),
                     name: source.name.clone(),
@@ -228,6 +234,15 @@ impl Plan<'_> {
             }
         }
     }
+}
+
+/// Where a task stands.
+struct Place {
+    chain: usize,
+    index: usize,
+    worker: usize,
+    /// How many sinks the chains before have.
+    sinks: usize,
 }
 
 /// Numbers the inputs of stages and writers while routes are laid to them.

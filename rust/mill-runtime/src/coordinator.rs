@@ -132,6 +132,11 @@ impl Coordinator {
         self.in_flight.is_some()
     }
 
+    /// Where the outcome of the job is left.
+    pub(crate) fn outcome(&self) -> Arc<Outcome> {
+        Arc::clone(&self.parts.outcome)
+    }
+
     /// Background work to be done by hand.
     pub(crate) fn writers(&mut self) -> &mut Writers {
         &mut self.parts.writers

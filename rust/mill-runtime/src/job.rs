@@ -5,6 +5,7 @@
 //!                                                   └─► or, with a seed, a schedule driven by hand
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use crate::graph::{JobGraph, StageBody};
 use crate::job_result::{Outcome, Report, Status};
 use crate::metrics::{Metrics, Registry};
 use crate::options::{Mode, RunOptions};
+use crate::panics;
 use crate::recovery::Recovery;
 use crate::schedule::Schedule;
 use crate::shared::{Message, Shared};
@@ -252,7 +254,8 @@ fn spawn(
         shares[worker].push(task);
     }
     let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let has_cores = is_pinned && parkers.len() > 1 && cores.len() >= parkers.len();
+    // A core has to be left for whatever else the process does: Python, readers, writers.
+    let has_cores = is_pinned && parkers.len() > 1 && cores.len() > parkers.len();
     for (index, (tasks, parker)) in shares.into_iter().zip(parkers).enumerate() {
         let shared = Arc::clone(shared);
         let core = if has_cores { cores.get(index).copied() } else { None };
@@ -265,7 +268,14 @@ fn spawn(
         };
         thread(format!("mill-worker-{index}"), run)?;
     }
-    thread("mill-coordinator".to_owned(), move || coordinate(coordinator, &messages))
+    let (shared, outcome) = (Arc::clone(shared), coordinator.outcome());
+    thread("mill-coordinator".to_owned(), move || {
+        let run = AssertUnwindSafe(|| coordinate(coordinator, &messages));
+        if let Err(panic) = catch_unwind(run) {
+            shared.end();
+            outcome.set(Err(panics::as_error(panic).in_step("coordinator")));
+        }
+    })
 }
 
 fn thread(name: String, run: impl FnOnce() + Send + 'static) -> Result<()> {

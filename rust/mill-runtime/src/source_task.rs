@@ -71,11 +71,12 @@ struct OwnedSplit {
 }
 
 impl SourceTask {
-    /// Lists the splits and takes those that this task owns, each behind its position in the checkpoint.
+    /// Takes the splits that this task owns of those there are, each behind its position in the checkpoint. All tasks are
+    /// given one list, so that a file that turns up meanwhile is not read twice, or by nobody.
     ///
     /// # Errors
     /// When a split that the checkpoint has not finished is no longer there.
-    pub(crate) fn new(context: SourceContext, restored: Positions) -> Result<SourceTask> {
+    pub(crate) fn new(context: SourceContext, listed: Vec<Split>, restored: Positions) -> Result<SourceTask> {
         let properties = context.source.properties();
         let list_at = properties.discovers_splits.then(|| context.clock.now());
         let mut task = SourceTask {
@@ -88,7 +89,7 @@ impl SourceTask {
             has_news: true,
             list_at,
         };
-        let there = task.list()?;
+        let there = task.take_listed(listed)?;
         let gone = task.restored.iter().find(|(id, split)| !split.is_ended && !there.contains_key(id));
         match gone {
             Some((_, split)) => Err(Error::checkpoint(format!(
@@ -105,7 +106,8 @@ impl SourceTask {
     pub(crate) fn read(&mut self) -> Result<SourceRead> {
         if let Some(at) = self.list_at {
             if self.context.clock.now() >= at {
-                self.list()?;
+                let listed = self.context.source.splits(self.context.is_ordered)?;
+                self.take_listed(listed)?;
                 self.list_at = Some(self.context.clock.now() + LISTING_INTERVAL_US);
             }
         }
@@ -183,10 +185,9 @@ impl SourceTask {
         self.splits.iter().filter(|owned| !owned.is_ended).map(|owned| owned.split.id).collect()
     }
 
-    /// Asks the source for its splits, takes those that are new and owned; gives all there are.
-    fn list(&mut self) -> Result<HashMap<SplitId, usize>> {
+    /// Takes those splits that are new and owned; gives all there are.
+    fn take_listed(&mut self, listed: Vec<Split>) -> Result<HashMap<SplitId, usize>> {
         let context = &self.context;
-        let listed = context.source.splits(context.is_ordered)?;
         let there: HashMap<SplitId, usize> = listed.iter().enumerate().map(|(place, split)| (split.id, place)).collect();
         if there.len() < listed.len() {
             return Err(Error::connector(format!("{} names a split twice", context.source.name())));

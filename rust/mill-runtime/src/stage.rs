@@ -243,8 +243,11 @@ impl Stage {
             }
         };
         if self.was_ended && !matches!(event, Event::Barrier(_) | Event::End) {
-            // Time and end have been seen before the checkpoint; only records would be news, and there are none.
-            debug_assert!(!matches!(event, Event::Batch(_)), "records after the end of {:?}", self.name);
+            // Time and end have been seen before the checkpoint; records would be news.
+            if let Event::Batch(_) = event {
+                let message = "new records came, but in the checkpoint its input had ended; run the job on a new path";
+                return Err(Error::checkpoint(message));
+            }
             return Ok((Progress::Done, Finish::Nothing));
         }
         Ok(match event {

@@ -18,7 +18,7 @@ use crate::positions::{self, SplitPosition};
 use crate::sinks::SinkState;
 
 /// The chain name under which the handles of the sinks stand in a checkpoint.
-const SINKS_TASK: &str = "sinks";
+const SINKS_TASK: &str = "(sinks)";
 /// The name of the note that lists the steps whose input had ended.
 pub(crate) const ENDED_NOTE: &str = "ended";
 

@@ -1,6 +1,7 @@
 //! A kill at any instant, a restart with any parallelism: the output is that of a run without failures.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use mill_protocol::Source;
@@ -92,9 +93,16 @@ fn run(seed: u64, mode: Mode) -> Found {
     found
 }
 
+/// The seeds to run; `MILL_SEEDS=5000` or `MILL_SEEDS=1234..1235` asks for others.
+fn seeds(usual: u64) -> Range<u64> {
+    let Ok(asked) = std::env::var("MILL_SEEDS") else { return 0..usual };
+    let number = |text: &str| text.parse().expect("MILL_SEEDS is a number or a range");
+    asked.split_once("..").map_or_else(|| 0..number(&asked), |(from, to)| number(from)..number(to))
+}
+
 #[test]
 fn kills_and_rescales_under_any_schedule_change_nothing() {
-    for seed in 0..300 {
+    for seed in seeds(300) {
         let found = run(seed, Mode::ExactlyOnce);
         assert!(found.missing == 0 && found.surplus == 0, "seed {seed}: {found:?}");
     }
