@@ -7,3 +7,5 @@ mod exactly_once;
 mod modes;
 mod plain;
 mod support;
+mod threads;
+mod time;
