@@ -130,6 +130,26 @@ fn checked_bytes_are_not_copied() {
     assert_same(&copied.decode(&batch.schema()).unwrap(), &batch);
 }
 
+/// Frames lie on disk: a change here needs a new format version.
+#[test]
+fn the_bytes_never_change() {
+    let columns: [(&str, ArrayRef); 3] = [
+        ("id", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+        ("name", Arc::new(StringArray::from(vec![Some("EWR"), None, Some("JFK")]))),
+        ("list", Arc::new(ListArray::from_iter_primitive::<Int16Type, _, _>([Some(vec![Some(1)]), None, Some(vec![])]))),
+    ];
+    let times = vec![30, 10, 20].into();
+    let batch = Batch::new(RecordBatch::try_from_iter(columns).unwrap()).with_times(Some(times));
+    let frame = Frame::encode(&batch).unwrap();
+    let bytes = frame.as_bytes();
+    assert_eq!(bytes.len(), 712);
+    let root = &bytes[bytes.len() - 56..];
+    assert_eq!(&root[..8], b"MSFR\x01\0\0\0");
+    assert_eq!(&root[16..24], [3, 0, 0, 0, 1, 0, 0, 0]);
+    assert_eq!(&root[24..40], [10, 0, 0, 0, 0, 0, 0, 0, 30, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(xxhash_rust::xxh3::xxh3_64(bytes), 0x4dbf_c1c3_5627_6ac6);
+}
+
 #[test]
 fn another_schema_is_refused() {
     let batch = random_batch(&mut Random(7), &[DataType::Int64], 3);

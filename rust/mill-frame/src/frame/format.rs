@@ -237,3 +237,6 @@ fn pad<S: Fallible + Writer + Positional + ?Sized>(serializer: &mut S) -> Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
