@@ -245,9 +245,8 @@ impl Builder<'_> {
                 None => return,
             },
         };
-        if !targets.contains(&target) {
-            targets.push(target);
-        }
+        // A stream united with itself comes twice, so the same target may stand here twice.
+        targets.push(target);
     }
 
     /// A new chain behind an edge.

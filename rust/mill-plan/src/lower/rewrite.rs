@@ -1,6 +1,6 @@
 //! Rewrites that move steps: each leaves the results as they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::steps::{Graph, Step, Tap, Work};
@@ -55,6 +55,15 @@ pub(super) fn event_time_before_exchange(graph: &mut Graph) {
             uid: format!("{}/exchange", original.uid),
             ..original
         };
+    }
+    // Where it moved past several exchanges they are numbered; none of them has state.
+    let mut taken = HashSet::new();
+    for step in &mut graph.steps {
+        let (uid, mut number) = (step.uid.clone(), 1);
+        while !taken.insert(step.uid.clone()) {
+            number += 1;
+            step.uid = format!("{uid}#{number}");
+        }
     }
     graph.sort();
 }
