@@ -27,7 +27,7 @@ run: install
 test: test-rust test-python
 
 test-rust: tools
-	cargo test --release --workspace --exclude mill-python
+	cargo test --release --workspace
 
 test-python: install-test
 	$(PY) -m pytest tests/engine tests/python tests/examples tests/crash tests/model
