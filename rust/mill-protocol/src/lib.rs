@@ -20,7 +20,7 @@ pub mod testkit;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Rejected, Result};
 pub use operator::{Emission, Operator, Outbox, Progress, TaskContext, Watermark};
-pub use sink::{Commit, Committer, PreCommit, Sink, SinkKind, SinkWriter};
+pub use sink::{Commit, Committer, Delivery, PreCommit, Sink, SinkKind, SinkWriter};
 pub use snapshot::{Epoch, Restored, Snapshot};
 pub use source::{Position, Read, Source, SourceProperties, Split, SplitReader};
 

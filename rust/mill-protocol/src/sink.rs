@@ -82,11 +82,30 @@ pub trait SinkWriter: Send {
     }
 }
 
+/// What a job promises of the output it commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Every record once: output is visible only if a durable checkpoint names it.
+    ExactlyOnce,
+    /// None is missing: output becomes visible before its checkpoint, and may come again after a crash.
+    AtLeastOnce,
+    /// None comes twice.
+    AtMostOnce,
+}
+
 /// Makes output visible once its checkpoint is durable.
 ///
+/// Before anything else it is told, by [`promise`](Committer::promise), what the job promises.
 /// The runtime calls exactly one of [`begin`](Committer::begin) (nothing was restored) and
 /// [`recover`](Committer::recover) (a checkpoint was) before the first record.
 pub trait Committer: Send {
+    /// What the job promises, and the checkpoint that was restored. Of an exactly-once job a target that already shows
+    /// output of a later epoch is to be refused: an older checkpoint was restored, and that output would come again.
+    fn promise(&mut self, delivery: Delivery, restored: Option<Epoch>) -> Result<()> {
+        let _ = (delivery, restored);
+        Ok(())
+    }
+
     /// A job starts from nothing: refuses a target that already holds the output of another run, or clears it, as the
     /// sink was told. Without this call a sink cannot tell old output from its own, and refuses the first clash.
     fn begin(&mut self) -> Result<()> {

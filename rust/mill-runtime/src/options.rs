@@ -7,9 +7,10 @@ use mill_protocol::{Clock, SystemClock};
 use mill_snapshot::{Checkpoint, Store};
 
 /// What a restart after a failure means for the results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// As if nothing had failed.
+    #[default]
     ExactlyOnce,
     /// No record is missing; some may be counted or written twice.
     AtLeastOnce,

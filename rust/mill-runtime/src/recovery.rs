@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use mill_protocol::{Commit, Committer, Epoch, Error, Restored, Result};
+use mill_protocol::{Commit, Committer, Delivery, Epoch, Error, Restored, Result};
 use mill_snapshot::{Checkpoint, Manifest, OperatorInfo, Store};
 
 use crate::graph::{JobGraph, StageBody};
@@ -23,6 +23,10 @@ pub(crate) struct Recovery {
     checkpoint: Option<Checkpoint>,
     /// The steps whose input had ended in all tasks.
     ended: HashSet<String>,
+    /// What the job promises; exactly once where nothing is stored.
+    mode: Mode,
+    /// Whether a former run of this job took up epochs, even if none of its checkpoints came to be.
+    has_former_epochs: bool,
     /// The last number that was used.
     epoch: u64,
     /// In a job that replays nothing: where it notes positions, and what was noted before.
@@ -36,13 +40,14 @@ impl Recovery {
     /// # Errors
     /// When it does not fit, naming the steps.
     pub(crate) fn open(graph: &JobGraph, options: &mut RunOptions) -> Result<Recovery> {
-        let mut recovery = Recovery { checkpoint: options.restore.take(), ..Recovery::default() };
+        let mut recovery = Recovery { checkpoint: options.restore.take(), mode: options.mode, ..Recovery::default() };
         if let Some(store) = &options.store {
             if options.mode == Mode::None {
                 recovery.open_positions(store, options.clock.now())?;
             } else {
                 recovery.refuse_positions(store)?;
                 recovery.epoch = store.next_epoch().saturating_sub(1);
+                recovery.has_former_epochs = recovery.epoch > 0;
             }
         }
         let Some(checkpoint) = &recovery.checkpoint else { return Ok(recovery) };
@@ -107,8 +112,16 @@ impl Recovery {
 
     /// Lets a sink take up what the checkpoint holds for it, or begin from nothing.
     pub(crate) fn recover_sink(&self, uid: &str, committer: &mut dyn Committer) -> Result<()> {
+        let delivery = match self.mode {
+            Mode::ExactlyOnce => Delivery::ExactlyOnce,
+            Mode::AtLeastOnce => Delivery::AtLeastOnce,
+            Mode::None => Delivery::AtMostOnce,
+        };
+        committer.promise(delivery, self.restored_id().map(Epoch))?;
         let Some(checkpoint) = &self.checkpoint else {
-            return if self.noted.is_empty() { committer.begin() } else { committer.recover(&[]) };
+            // Output that is published before its checkpoint may be of this job though there is no checkpoint.
+            let is_published = self.mode == Mode::AtLeastOnce && self.has_former_epochs;
+            return if self.noted.is_empty() && !is_published { committer.begin() } else { committer.recover(&[]) };
         };
         let handles = checkpoint.handles(uid).iter();
         let commits: Vec<Commit> =

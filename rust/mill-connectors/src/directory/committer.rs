@@ -5,7 +5,7 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 
-use mill_protocol::{Commit, Committer, Error, Result};
+use mill_protocol::{Commit, Committer, Delivery, Epoch, Error, Result};
 
 use super::writer::Handle;
 use super::{OnExisting, Shared, name, sync_directory};
@@ -36,11 +36,12 @@ pub(super) struct DirectoryCommitter {
     _lock: Arc<DirectoryLock>,
     /// Hidden files whose commit was asked for: a checkpoint may name them, so `abort` leaves them alone.
     named: HashSet<String>,
+    delivery: Delivery,
 }
 
 impl DirectoryCommitter {
     pub(super) fn new(shared: Arc<Shared>, on_existing: OnExisting, lock: Arc<DirectoryLock>) -> DirectoryCommitter {
-        DirectoryCommitter { shared, on_existing, _lock: lock, named: HashSet::new() }
+        DirectoryCommitter { shared, on_existing, _lock: lock, named: HashSet::new(), delivery: Delivery::ExactlyOnce }
     }
 
     fn names(&self) -> Result<Vec<String>> {
@@ -88,13 +89,16 @@ impl DirectoryCommitter {
         };
         match (exists(&hidden)?, exists(&path)?) {
             (false, true) => Ok(()),
-            (true, false) => std::fs::rename(&hidden, &path).map_err(|e| {
-                Error::connector(format!(
-                    "cannot rename {hidden:?} to {path:?}: {e}; nothing was changed (determinate): run the job again to \
-                     commit it"
-                ))
-                .because(e)
-            }),
+            (true, false) => rename(&hidden, &path),
+            // A former run published an epoch of this number before its checkpoint, and died.
+            (true, true) if self.delivery == Delivery::AtLeastOnce => {
+                const PUBLISHED_MAX: u32 = 1000;
+                let mut paths = (2..PUBLISHED_MAX).map(|n| self.shared.directory.join(name::again(&handle.name, n)));
+                match paths.find(|path| !path.exists()) {
+                    Some(path) => rename(&hidden, &path),
+                    None => Err(Error::connector(format!("{path:?} was published {PUBLISHED_MAX} times"))),
+                }
+            }
             (true, true) => Err(Error::connector(format!(
                 "{path:?} already exists and is not this job's output of epoch {}: the directory has the output of \
                  another run, or of a newer checkpoint than was restored; nothing was changed (determinate): move that \
@@ -111,7 +115,33 @@ impl DirectoryCommitter {
     }
 }
 
+fn rename(hidden: &Path, path: &Path) -> Result<()> {
+    std::fs::rename(hidden, path).map_err(|e| {
+        Error::connector(format!(
+            "cannot rename {hidden:?} to {path:?}: {e}; nothing was changed (determinate): run the job again to commit it"
+        ))
+        .because(e)
+    })
+}
+
 impl Committer for DirectoryCommitter {
+    fn promise(&mut self, delivery: Delivery, restored: Option<Epoch>) -> Result<()> {
+        self.delivery = delivery;
+        let (Delivery::ExactlyOnce, Some(restored)) = (delivery, restored) else { return Ok(()) };
+        let is_newer = |name: &String| name::epoch_of(name).is_some_and(|epoch| epoch > restored.0);
+        let newer: Vec<String> = self.names()?.into_iter().filter(is_newer).collect();
+        if newer.is_empty() {
+            return Ok(());
+        }
+        Err(Error::connector(format!(
+            "{:?} already shows output of later checkpoints than {}, which was restored, and it would come again: remove \
+             {} and run the job again to have it written anew, or write into another directory",
+            self.shared.directory,
+            restored.0,
+            quoted(&newer, ", ")
+        )))
+    }
+
     fn begin(&mut self) -> Result<()> {
         let (hidden, rest): (Vec<String>, Vec<String>) =
             self.names()?.into_iter().partition(|name| name::is_hidden(name, None));

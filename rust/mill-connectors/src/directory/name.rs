@@ -23,12 +23,24 @@ pub(super) fn is_hidden(name: &str, of: Option<u64>) -> bool {
         && of.is_none_or(|of| u64::from_str_radix(nonce, 16) == Ok(of))
 }
 
-/// Whether [`committed`] made this name.
+/// The same name with a number behind it, for output that is published a second time.
+pub(super) fn again(committed: &str, number: u32) -> String {
+    committed.replacen('.', &format!("-{number}."), 1)
+}
+
+/// The epoch in a name that [`committed`] or [`again`] made.
+pub(super) fn epoch_of(name: &str) -> Option<u64> {
+    let (numbers, extension) = name.strip_prefix("part-")?.split_once('.')?;
+    let (epoch, _) = numbers.split_once('-')?;
+    let is_ours = epoch.len() >= 10
+        && (are_numbers(numbers, 2) || are_numbers(numbers, 3))
+        && is_extension(extension);
+    if is_ours { epoch.parse().ok() } else { None }
+}
+
+/// Whether [`committed`] or [`again`] made this name.
 pub(super) fn is_committed(name: &str) -> bool {
-    let Some((numbers, extension)) = name.strip_prefix("part-").and_then(|rest| rest.split_once('.')) else {
-        return false;
-    };
-    numbers.len() > 10 && numbers.as_bytes()[10] == b'-' && are_numbers(numbers, 2) && is_extension(extension)
+    epoch_of(name).is_some()
 }
 
 fn are_numbers(text: &str, count: usize) -> bool {
@@ -49,10 +61,12 @@ mod tests {
     fn names_are_known_again_and_others_are_not() {
         assert_eq!(committed(Epoch(7), 3, "csv"), "part-0000000007-3.csv");
         assert!(is_committed("part-0000000007-3.csv") && is_committed(&committed(Epoch(7), 12, "parquet")));
+        let long = committed(Epoch(1_795_239_456_344_262), 0, "csv");
+        assert_eq!(epoch_of(&again(&long, 2)), Some(1_795_239_456_344_262));
         assert!(is_hidden(&hidden(7, 3, 1, "json"), None) && is_hidden(&hidden(7, 3, 1, "json"), Some(7)));
         assert!(!is_hidden(&hidden(7, 3, 1, "json"), Some(8)));
         for other in [".part-1-2-3.csv", "part-7-3.csv", ".hidden", "part-0000000007.csv", "part-0000000007-3.txt",
-            "../part-0000000007-3.csv", "part-0000000007-3-4.csv", ".part-zzzzzzzzzzzzzzzz-1-1.csv"]
+            "../part-0000000007-3.csv", "part-0000000007-3-4-5.csv", ".part-zzzzzzzzzzzzzzzz-1-1.csv"]
         {
             assert!(!is_hidden(other, None) && !is_committed(other), "{other}");
         }

@@ -6,7 +6,7 @@ use arrow::array::{
     ArrayRef, Decimal128Array, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use mill_protocol::{Batch, Commit, Epoch, Sink, SinkWriter, Source, TaskContext};
+use mill_protocol::{Batch, Commit, Delivery, Epoch, Sink, SinkWriter, Source, TaskContext};
 
 use super::{DirectorySink, FileFormat, OnExisting};
 use crate::file::PathSpec;
@@ -135,6 +135,38 @@ fn lost_and_foreign_output_are_errors_that_say_whether_it_happened() {
     assert!(error.message().contains("is lost") && error.message().contains("(indeterminate)"), "{error}");
     let error = committer.commit(&[Commit { epoch: Epoch(1), handle: b"{\"hidden\":\"/etc/x\",\"name\":\"y\"}".to_vec() }]);
     assert!(error.unwrap_err().message().contains("damaged"));
+}
+
+#[test]
+fn output_of_later_checkpoints_than_the_restored_one_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path();
+    for epoch in [3, 4, 5] {
+        std::fs::write(out.join(format!("part-{epoch:010}-0.csv")), "x\n1\n").unwrap();
+    }
+    let sink = sink(out, FileFormat::Csv);
+    let mut committer = sink.committer().unwrap();
+    committer.promise(Delivery::ExactlyOnce, Some(Epoch(5))).unwrap();
+    committer.promise(Delivery::AtLeastOnce, Some(Epoch(3))).unwrap();
+    let error = committer.promise(Delivery::ExactlyOnce, Some(Epoch(4))).unwrap_err();
+    assert!(error.message().contains("remove \"part-0000000005-0.csv\""), "{error}");
+}
+
+#[test]
+fn at_least_once_publishes_an_epoch_that_died_before_its_checkpoint_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path();
+    for expected in 1..=3 {
+        let sink = sink(out, FileFormat::Csv);
+        let mut committer = sink.committer().unwrap();
+        committer.promise(Delivery::AtLeastOnce, None).unwrap();
+        committer.recover(&[]).unwrap();
+        let mut a = writer(&sink, 0, &batch(0..1));
+        a.write(Batch::new(batch(0..3))).unwrap();
+        committer.commit(&[pre_commit(a.as_mut(), 1).unwrap()]).unwrap();
+        assert_eq!(files(out).len(), expected);
+    }
+    assert_eq!(files(out)[0], "part-0000000001-0-2.csv");
 }
 
 #[test]
