@@ -26,6 +26,19 @@ impl SplitId {
 ///
 /// The parts beside the columns are absent in streams that have no use for them, so a stream without event time pays
 /// nothing for it. All of them have one entry a row.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+/// use mill_frame::Batch;
+///
+/// let delay: ArrayRef = Arc::new(Int64Array::from(vec![5, -2, 11]));
+/// let batch = Batch::new(RecordBatch::try_from_iter([("delay", delay)])?).with_times(Some(vec![30, 10, 20].into()));
+/// let sorted = batch.take(&vec![1, 2, 0].into())?;
+/// assert_eq!(sorted.times().unwrap().as_ref(), [10, 20, 30]);
+/// # Ok::<(), arrow::error::ArrowError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Batch {
     data: RecordBatch,
@@ -215,3 +228,6 @@ impl From<RecordBatch> for Batch {
         Batch::new(data)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,7 +81,9 @@ impl fmt::Display for FrameError {
                 write!(f, "the frame has schema {found:016x}, but {expected:016x} was expected")
             }
             FrameError::Corrupt { what } => write!(f, "damaged frame: {what}"),
-            FrameError::OutOfRange { what, index, count } => write!(f, "{what} {index} is out of range: there are {count}"),
+            FrameError::OutOfRange { what, index, count } => {
+                write!(f, "{what} {index} is out of range: there are {count}")
+            }
             FrameError::Arrow(error) => write!(f, "arrow: {error}"),
         }
     }

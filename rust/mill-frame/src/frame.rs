@@ -248,7 +248,8 @@ fn raise(access: &Access, schema: &SchemaRef, trust: Trust) -> Result<Batch, Fra
         0 => None,
         _ => Some(BooleanBuffer::new(raise.slab(rows.div_ceil(8))?, 0, rows)),
     };
-    let columns = schema.fields().iter().map(|field| raise.column(field.data_type(), rows)).collect::<Result<_, _>>()?;
+    let columns =
+        schema.fields().iter().map(|field| raise.column(field.data_type(), rows)).collect::<Result<_, _>>()?;
     raise.finish()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     let data = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)

@@ -68,7 +68,8 @@ pub fn partition_by_hash(batch: &Batch, key_columns: &[usize], tasks: usize) -> 
     let mut columns = Vec::with_capacity(key_columns.len());
     for &index in key_columns {
         let count = batch.data().num_columns();
-        let column = batch.data().columns().get(index).ok_or(FrameError::OutOfRange { what: "column", index, count })?;
+        let column =
+            batch.data().columns().get(index).ok_or(FrameError::OutOfRange { what: "column", index, count })?;
         columns.push(column.clone());
     }
     let mut hashes = Vec::new();

@@ -26,6 +26,13 @@ pub const TYPE_KEY: &str = "millstream.type";
 pub const TYPE_OBJECT: &str = "object";
 
 /// A column of Python objects: each value is pickled bytes.
+///
+/// # Examples
+/// ```
+/// use mill_frame::schema::{is_object, object_field};
+/// let field = object_field("state", true);
+/// assert!(is_object(&field));
+/// ```
 pub fn object_field(name: impl Into<String>, is_nullable: bool) -> Field {
     let metadata = [(TYPE_KEY.to_owned(), TYPE_OBJECT.to_owned())];
     Field::new(name, DataType::Binary, is_nullable).with_metadata(metadata.into())
@@ -48,6 +55,18 @@ pub fn fingerprint(schema: &Schema) -> u64 {
 ///
 /// # Errors
 /// When a column has a type that is not carried.
+///
+/// # Examples
+/// ```
+/// use arrow::datatypes::{DataType, Field, Schema};
+/// use mill_frame::schema;
+///
+/// let flights = Schema::new(vec![Field::new("origin", DataType::Utf8, false)]);
+/// let bytes = schema::to_bytes(&flights)?;
+/// assert_eq!(schema::from_bytes(&bytes)?, flights);
+/// assert!(schema::from_bytes(&bytes[1..]).unwrap_err().is_corrupt());
+/// # Ok::<(), mill_frame::FrameError>(())
+/// ```
 pub fn to_bytes(schema: &Schema) -> Result<Vec<u8>, FrameError> {
     let mut out = vec![write::VERSION];
     let mut writer = write::Writer { out: &mut out, is_whole: true };

@@ -107,7 +107,13 @@ fn no_byte_string_gets_past() {
     while seconds.map_or(inputs < INPUTS, |seconds| started.elapsed() < seconds) {
         if inputs % 500 == 0 {
             let sizes = [0, 1, 3, 9, 70];
-            good = schemas.iter().map(|s| { let rows = sizes[random.below(5)]; good_frame(&mut random, s, rows) }).collect();
+            good = schemas
+                .iter()
+                .map(|s| {
+                    let rows = sizes[random.below(5)];
+                    good_frame(&mut random, s, rows)
+                })
+                .collect();
         }
         inputs += 1;
         let index = random.below(schemas.len());

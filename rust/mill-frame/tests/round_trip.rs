@@ -116,6 +116,25 @@ fn columns_lie_in_the_frame() {
     assert_same(&decoded, &batch);
 }
 
+/// A frame is the currency between threads.
+#[test]
+fn a_frame_is_shared_between_threads() {
+    fn assert_shared<T: Send + Sync + Clone + 'static>(_: &T) {}
+    let batch = random_batch(&mut Random(10), &[DataType::Utf8, DataType::Int64], 500);
+    let frame = Frame::encode(&batch).unwrap();
+    assert_shared(&frame);
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let (frame, schema) = (frame.clone(), batch.schema());
+            std::thread::spawn(move || frame.decode(&schema).unwrap())
+        })
+        .collect();
+    drop(frame);
+    for thread in threads {
+        assert_same(&thread.join().unwrap(), &batch);
+    }
+}
+
 /// Aligned bytes from outside are used where they lie, too.
 #[test]
 fn checked_bytes_are_not_copied() {
@@ -136,7 +155,10 @@ fn the_bytes_never_change() {
     let columns: [(&str, ArrayRef); 3] = [
         ("id", Arc::new(Int64Array::from(vec![1, 2, 3]))),
         ("name", Arc::new(StringArray::from(vec![Some("EWR"), None, Some("JFK")]))),
-        ("list", Arc::new(ListArray::from_iter_primitive::<Int16Type, _, _>([Some(vec![Some(1)]), None, Some(vec![])]))),
+        (
+            "list",
+            Arc::new(ListArray::from_iter_primitive::<Int16Type, _, _>([Some(vec![Some(1)]), None, Some(vec![])])),
+        ),
     ];
     let times = vec![30, 10, 20].into();
     let batch = Batch::new(RecordBatch::try_from_iter(columns).unwrap()).with_times(Some(times));
@@ -189,8 +211,10 @@ fn a_type_that_is_not_carried_is_named() {
 fn check_partition(batch: &Batch, task_of_row: &[u16], tasks: usize) {
     let frames = partition(batch, task_of_row, tasks).unwrap();
     for (task, frame) in frames.iter().enumerate() {
-        let rows: UInt32Array =
-            (0..batch.rows() as u32).filter(|&row| usize::from(task_of_row[row as usize]) == task).collect::<Vec<_>>().into();
+        let rows: UInt32Array = (0..batch.rows() as u32)
+            .filter(|&row| usize::from(task_of_row[row as usize]) == task)
+            .collect::<Vec<_>>()
+            .into();
         match frame {
             None => assert!(rows.is_empty()),
             Some(frame) => {

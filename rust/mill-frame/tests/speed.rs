@@ -29,9 +29,11 @@ fn frames_and_hashes() {
     let mut random = support::Random(9);
     let ints: ArrayRef = Arc::new(Int64Array::from_iter_values((0..ROWS).map(|_| random.next() as i64)));
     let floats: ArrayRef = Arc::new(Float64Array::from_iter_values((0..ROWS).map(|_| random.next() as f64)));
-    let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..ROWS).map(|_| format!("w{}", random.below(5000)))));
+    let texts: ArrayRef =
+        Arc::new(StringArray::from_iter_values((0..ROWS).map(|_| format!("w{}", random.below(5000)))));
     let numbers = Batch::new(
-        RecordBatch::try_from_iter([("a", ints.clone()), ("b", floats.clone()), ("c", ints.clone()), ("d", floats)]).unwrap(),
+        RecordBatch::try_from_iter([("a", ints.clone()), ("b", floats.clone()), ("c", ints.clone()), ("d", floats)])
+            .unwrap(),
     )
     .with_times(Some((0..ROWS as i64).collect()));
     let words = Batch::new(RecordBatch::try_from_iter([("w", texts.clone()), ("n", ints.clone())]).unwrap());
@@ -41,7 +43,9 @@ fn frames_and_hashes() {
     for (name, batch) in [("4 numbers + time", &numbers), ("utf8 + int64", &words)] {
         let frame = Frame::encode(batch).unwrap();
         let (schema, bytes) = (batch.schema(), frame.to_shared_bytes());
-        measure(&format!("encode {name}, {} bytes", bytes.len()), ROWS, || drop(black_box(Frame::encode(batch).unwrap())));
+        measure(&format!("encode {name}, {} bytes", bytes.len()), ROWS, || {
+            drop(black_box(Frame::encode(batch).unwrap()))
+        });
         measure(&format!("decode {name}"), ROWS, || drop(black_box(frame.decode(&schema).unwrap())));
         measure(&format!("check {name}"), ROWS, || drop(black_box(Frame::from_bytes(bytes.clone(), &schema).unwrap())));
         for tasks in [2, 8] {

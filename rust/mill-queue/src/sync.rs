@@ -5,8 +5,9 @@
 #[cfg(loom)]
 pub use loom::{
     cell::UnsafeCell,
-    hint, thread,
+    hint,
     sync::{Arc, Condvar, Mutex, atomic},
+    thread,
 };
 
 #[cfg(not(loom))]

@@ -10,8 +10,8 @@ use arrow::array::{
 use arrow::buffer::{BooleanBuffer, Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{
-    ArrowNativeType, BinaryType, BinaryViewType, ByteArrayType, ByteViewType, DataType, LargeBinaryType,
-    LargeUtf8Type, StringViewType, Utf8Type,
+    ArrowNativeType, BinaryType, BinaryViewType, ByteArrayType, ByteViewType, DataType, LargeBinaryType, LargeUtf8Type,
+    StringViewType, Utf8Type,
 };
 
 use super::format::{BYTES_MAX, Node, Offsets, ROWS_MAX, Slab, Width};
@@ -272,8 +272,10 @@ fn compact_dictionary(array: &dyn Array) -> Result<(ArrayRef, ArrayRef), FrameEr
     used.sort_unstable();
     used.dedup();
     // A new code is never above the old one, so it fits the type of the keys.
-    let renamed: UInt64Array =
-        codes.iter().map(|code| Some(code.and_then(|code| used.binary_search(&code).ok()).unwrap_or(0) as u64)).collect();
+    let renamed: UInt64Array = codes
+        .iter()
+        .map(|code| Some(code.and_then(|code| used.binary_search(&code).ok()).unwrap_or(0) as u64))
+        .collect();
     let renamed = cast(&renamed, keys.data_type())?;
     Ok((renamed, take_all(values, &UInt64Array::from(used))?))
 }

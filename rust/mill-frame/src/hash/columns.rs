@@ -22,12 +22,12 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, take};
 use arrow::datatypes::{
     ArrowDictionaryKeyType, ArrowPrimitiveType, BinaryType, BinaryViewType, ByteArrayType, ByteViewType, DataType,
-    Date32Type, Date64Type, Decimal128Type, Decimal256Type, Decimal32Type, Decimal64Type, DurationMicrosecondType,
+    Date32Type, Date64Type, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DurationMicrosecondType,
     DurationMillisecondType, DurationNanosecondType, DurationSecondType, Float16Type, Float32Type, Float64Type,
-    Int16Type, Int32Type, Int64Type, Int8Type, LargeBinaryType, LargeUtf8Type, StringViewType, Time32MillisecondType,
+    Int8Type, Int16Type, Int32Type, Int64Type, LargeBinaryType, LargeUtf8Type, StringViewType, Time32MillisecondType,
     Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt16Type, UInt32Type, UInt64Type,
-    UInt8Type, Utf8Type, i256,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type, Utf8Type, i256,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -262,10 +262,15 @@ fn mix_dictionary<K: ArrowDictionaryKeyType>(array: &dyn Array, out: &mut [u64])
     // Text in a small dictionary is hashed once a value. Anything else is gathered into a plain column first, also
     // where the dictionary is larger than what uses it.
     let is_hashable_once = array.values().len() <= array.len()
-        && matches!(array.values().data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::LargeBinary);
+        && matches!(
+            array.values().data_type(),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::LargeBinary
+        );
     if !is_hashable_once {
         let plain = match array.keys().data_type() {
-            DataType::Int32 | DataType::Int64 | DataType::UInt32 | DataType::UInt64 => take(array.values(), array.keys(), None)?,
+            DataType::Int32 | DataType::Int64 | DataType::UInt32 | DataType::UInt64 => {
+                take(array.values(), array.keys(), None)?
+            }
             _ => take(array.values(), &cast(array.keys(), &DataType::UInt32)?, None)?,
         };
         return mix_array(plain.as_ref(), out);

@@ -29,11 +29,39 @@ impl Random {
 pub fn plain_types() -> Vec<DataType> {
     use DataType::*;
     let mut types = vec![
-        Null, Boolean, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64, Float16, Float32, Float64,
-        Decimal32(9, 2), Decimal64(18, 3), Decimal128(38, 10), Decimal256(76, 20), Utf8, LargeUtf8, Utf8View, Binary,
-        LargeBinary, BinaryView, FixedSizeBinary(5), FixedSizeBinary(16), Date32, Date64,
-        Time32(TimeUnit::Second), Time32(TimeUnit::Millisecond), Time64(TimeUnit::Microsecond),
-        Time64(TimeUnit::Nanosecond), Interval(IntervalUnit::YearMonth), Interval(IntervalUnit::DayTime),
+        Null,
+        Boolean,
+        Int8,
+        Int16,
+        Int32,
+        Int64,
+        UInt8,
+        UInt16,
+        UInt32,
+        UInt64,
+        Float16,
+        Float32,
+        Float64,
+        Decimal32(9, 2),
+        Decimal64(18, 3),
+        Decimal128(38, 10),
+        Decimal256(76, 20),
+        Utf8,
+        LargeUtf8,
+        Utf8View,
+        Binary,
+        LargeBinary,
+        BinaryView,
+        FixedSizeBinary(5),
+        FixedSizeBinary(16),
+        Date32,
+        Date64,
+        Time32(TimeUnit::Second),
+        Time32(TimeUnit::Millisecond),
+        Time64(TimeUnit::Microsecond),
+        Time64(TimeUnit::Nanosecond),
+        Interval(IntervalUnit::YearMonth),
+        Interval(IntervalUnit::DayTime),
         Interval(IntervalUnit::MonthDayNano),
     ];
     for unit in [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond] {
@@ -104,12 +132,14 @@ pub fn random_array(random: &mut Random, data_type: &DataType, rows: usize, is_n
         }
         List(field) => {
             let offsets = random_offsets(random, rows);
-            let values = random_array(random, field.data_type(), *offsets.last().unwrap() as usize, field.is_nullable());
+            let values =
+                random_array(random, field.data_type(), *offsets.last().unwrap() as usize, field.is_nullable());
             Arc::new(ListArray::new(field.clone(), OffsetBuffer::new(offsets.into()), values, nulls))
         }
         LargeList(field) => {
             let offsets: Vec<i64> = random_offsets(random, rows).iter().map(|&o| i64::from(o)).collect();
-            let values = random_array(random, field.data_type(), *offsets.last().unwrap() as usize, field.is_nullable());
+            let values =
+                random_array(random, field.data_type(), *offsets.last().unwrap() as usize, field.is_nullable());
             Arc::new(LargeListArray::new(field.clone(), OffsetBuffer::new(offsets.into()), values, nulls))
         }
         Map(field, is_sorted) => {
@@ -144,7 +174,9 @@ pub fn random_array(random: &mut Random, data_type: &DataType, rows: usize, is_n
             let width = other.primitive_width().unwrap();
             let mut bytes = arrow::buffer::MutableBuffer::new(rows * width);
             bytes.extend((0..rows * width).map(|_| random.next() as u8));
-            make_array(ArrayData::builder(other.clone()).len(rows).nulls(nulls).add_buffer(bytes.into()).build().unwrap())
+            make_array(
+                ArrayData::builder(other.clone()).len(rows).nulls(nulls).add_buffer(bytes.into()).build().unwrap(),
+            )
         }
     }
 }
@@ -159,14 +191,14 @@ fn random_offsets(random: &mut Random, rows: usize) -> Vec<i32> {
 
 /// A batch of these types, some parts beside the columns, columns nullable.
 pub fn random_batch(random: &mut Random, types: &[DataType], rows: usize) -> Batch {
-    let fields: Vec<Field> = types.iter().enumerate().map(|(i, t)| Field::new(format!("c{i}"), t.clone(), true)).collect();
+    let fields: Vec<Field> =
+        types.iter().enumerate().map(|(i, t)| Field::new(format!("c{i}"), t.clone(), true)).collect();
     let columns = types.iter().map(|t| random_array(random, t, rows, true)).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     let data = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).unwrap();
     let parts = random.next();
-    let mut longs = |is_there: bool| {
-        is_there.then(|| (0..rows).map(|_| random.next() as i64 >> 20).collect::<ScalarBuffer<i64>>())
-    };
+    let mut longs =
+        |is_there: bool| is_there.then(|| (0..rows).map(|_| random.next() as i64 >> 20).collect::<ScalarBuffer<i64>>());
     let (times, behind) = (longs(parts & 1 > 0), longs(parts & 2 > 0));
     let deletes = (parts & 4 > 0).then(|| (0..rows).map(|_| random.below(5) == 0).collect::<BooleanBuffer>());
     Batch::new(data).with_times(times).with_behind(behind).with_deletes(deletes)

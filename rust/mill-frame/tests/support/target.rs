@@ -19,7 +19,9 @@ pub fn schemas() -> Vec<SchemaRef> {
     groups.extend([DataType::Int32, DataType::Utf8, DataType::Utf8View].iter().map(nested_types));
     groups.push(nested_types(&DataType::Utf8).iter().flat_map(nested_types).collect());
     let schema = |types: Vec<DataType>| {
-        Schema::new(types.into_iter().enumerate().map(|(i, t)| Field::new(format!("c{i}"), t, true)).collect::<Vec<_>>())
+        Schema::new(
+            types.into_iter().enumerate().map(|(i, t)| Field::new(format!("c{i}"), t, true)).collect::<Vec<_>>(),
+        )
     };
     groups.into_iter().map(|types| Arc::new(schema(types))).collect()
 }

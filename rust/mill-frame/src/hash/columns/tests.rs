@@ -32,7 +32,10 @@ fn golden_values_never_change() {
         (Arc::new(StringArray::from(vec!["millstream"])), 0x9557_0576_3102_7ef5),
         (Arc::new(Decimal128Array::from(vec![12345678901234567890123])), 0x0073_8966_8ff7_d9a7),
         (Arc::new(Decimal256Array::from(vec![i256::from_i128(-5)])), 0x973b_bcb4_75bc_5909),
-        (Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), None])])), 0xd83f_259c_952b_912b),
+        (
+            Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), None])])),
+            0xd83f_259c_952b_912b,
+        ),
         (
             Arc::new(StructArray::from(vec![(
                 Arc::new(Field::new("a", DataType::Int32, true)),
@@ -81,9 +84,9 @@ fn a_null_is_a_key_of_its_own() {
 
 #[test]
 fn slices_hash_as_what_they_show() {
-    let list = ListArray::from_iter_primitive::<Int32Type, _, _>((0..50).map(|i| {
-        (i % 7 != 0).then(|| (0..i % 5).map(|j| (j != 1).then_some(i * j)).collect::<Vec<_>>())
-    }));
+    let list = ListArray::from_iter_primitive::<Int32Type, _, _>(
+        (0..50).map(|i| (i % 7 != 0).then(|| (0..i % 5).map(|j| (j != 1).then_some(i * j)).collect::<Vec<_>>())),
+    );
     let fixed = FixedSizeListArray::new(
         Arc::new(Field::new_list_field(DataType::Int32, true)),
         2,
@@ -137,7 +140,10 @@ fn high_and_low_bits_are_spread_evenly() {
         ("high bits", Arc::new(Int64Array::from_iter_values((0..rows).map(|i| i << 46)))),
         ("floats", Arc::new(Float64Array::from_iter_values((0..rows).map(|i| i as f64)))),
         ("text", Arc::new(StringArray::from_iter_values((0..rows).map(|i| format!("key-{i}"))))),
-        ("timestamps", Arc::new(Int64Array::from_iter_values((0..rows).map(|i| 1_700_000_000_000_000 + i * 3_600_000_000)))),
+        (
+            "timestamps",
+            Arc::new(Int64Array::from_iter_values((0..rows).map(|i| 1_700_000_000_000_000 + i * 3_600_000_000))),
+        ),
     ];
     for (name, array) in inputs {
         let found = hashes(&[array]);
