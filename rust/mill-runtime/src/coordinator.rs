@@ -397,7 +397,7 @@ impl Coordinator {
 
     /// All tasks are gone: clears up and tells the outcome.
     fn finish(&mut self, now: i64) {
-        let Phase::Closing(mut result) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
+        let Phase::Closing(result) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
         self.parts.writers.finish();
         let is_well = matches!(result, Ok(Status::Finished | Status::Stopped));
         let in_flight = self.in_flight.take();
@@ -408,12 +408,15 @@ impl Coordinator {
             let over = || Error::new(ErrorKind::Cancelled, "the job ended before the checkpoint was taken");
             drop(wish.reply.send(last.ok_or_else(over)));
         }
-        if !is_well {
+        // A job that finished has left nothing; any other may have begun output that no checkpoint names.
+        if !matches!(result, Ok(Status::Finished)) {
             if let Err(error) = self.parts.sinks.abort() {
                 self.note(format!("output that was not committed could not be removed: {error}"));
-                result = result.and(Err(error));
             }
         }
+        // Whoever hears of the end may start the next run: the locks have to be free by then.
+        self.parts.storage = None;
+        self.parts.sinks.sinks.clear();
         let report = |status| Report {
             status,
             metrics: self.parts.registry.collect(),

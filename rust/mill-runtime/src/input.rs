@@ -92,3 +92,6 @@ impl Input {
         Ok(self.ready.pop_front())
     }
 }
+
+#[cfg(test)]
+mod tests;

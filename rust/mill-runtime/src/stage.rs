@@ -75,6 +75,8 @@ pub(crate) struct Stage {
     phase: Phase,
     /// The epoch of the last snapshot.
     snapshot: Option<Epoch>,
+    /// Whether its input has ended; a stage may end before, when it or those behind it need no more.
+    has_input_ended: bool,
     /// Whether its input had ended already in the checkpoint this job goes on from: nothing is emitted once more.
     was_ended: bool,
     /// Whether state is stored; without that nobody asks the operator for it.
@@ -93,6 +95,7 @@ impl Stage {
             inbox: VecDeque::new(),
             phase: Phase::Ready,
             snapshot: None,
+            has_input_ended: false,
             was_ended: false,
             is_persistent: true,
         }
@@ -134,6 +137,7 @@ impl Stage {
     /// Puts an event into the inbox.
     pub(crate) fn accept(&mut self, event: Event) {
         if self.phase != Phase::Ended {
+            self.has_input_ended |= matches!(event, Event::End);
             self.inbox.push_back(event);
         }
     }
@@ -213,7 +217,8 @@ impl Stage {
             Body::Operator(operator) => {
                 let mut snapshot = Snapshot { is_full, ..Snapshot::default() };
                 operator.snapshot(&mut snapshot)?;
-                parts.push(Part::State(Arc::clone(&self.uid), snapshot, self.phase == Phase::Ended));
+                let is_ended = self.phase == Phase::Ended && self.has_input_ended;
+                parts.push(Part::State(Arc::clone(&self.uid), snapshot, is_ended));
             }
             Body::Sink(sink, writer) => parts.extend(writer.pre_commit(epoch)?.map(|run| Part::Output(*sink, run))),
         }

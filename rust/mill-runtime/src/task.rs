@@ -9,6 +9,7 @@
 //! it. A task that has ended stays until the job is over: its state belongs to every later checkpoint, and it says so
 //! itself, since it sees no barrier any more. That is consistent: all its producers had ended before their barrier.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use mill_protocol::{Clock, Epoch, Result, Snapshot};
@@ -26,8 +27,8 @@ use crate::storage::PositionNotes;
 /// After how many inputs without a pause what was gathered is sent, however little.
 const INPUTS_GATHERED_MAX: u32 = 32;
 
-/// How often a sink that does not take records now is asked again.
-const SINK_PAUSE_US: i64 = 1_000;
+/// How soon a sink that does not take records now is asked again, at first and at last.
+const SINK_PAUSES_US: RangeInclusive<i64> = 500..=32_000;
 
 /// Where the events of a task come from.
 pub(crate) enum TaskInput {
@@ -81,6 +82,8 @@ pub(crate) struct Task {
     is_persistent: bool,
     /// Inputs since what was gathered was last sent.
     gathered: u32,
+    /// How soon a sink that does not take records now is asked again.
+    sink_pause_us: i64,
     /// How full its queues are, for each writer.
     fills: Vec<Arc<Level>>,
 }
@@ -113,6 +116,7 @@ impl Task {
             is_ended: false,
             is_persistent,
             gathered: 0,
+            sink_pause_us: *SINK_PAUSES_US.start(),
             fills,
         }
     }
@@ -129,8 +133,13 @@ impl Task {
                     return Ok(if has_worked { Step::Worked } else { Step::Blocked });
                 }
                 ChainStep::Waiting => {
-                    let look_again = self.clock.now() + SINK_PAUSE_US;
-                    return Ok(if has_worked { Step::Worked } else { Step::Idle(Some(look_again)) });
+                    if has_worked {
+                        self.sink_pause_us = *SINK_PAUSES_US.start();
+                        return Ok(Step::Worked);
+                    }
+                    let look_again = self.clock.now() + self.sink_pause_us;
+                    self.sink_pause_us = (2 * self.sink_pause_us).min(*SINK_PAUSES_US.end());
+                    return Ok(Step::Idle(Some(look_again)));
                 }
                 ChainStep::Drained if inputs >= inputs_max => {
                     self.note_fill();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mill_protocol::{Batch, Error, ErrorKind, Operator, Outbox, Progress, Result, Snapshot};
+use mill_protocol::{Batch, Error, ErrorKind, Operator, Outbox, Progress, Restored, Result, Snapshot};
 use mill_runtime::{
     EdgeDef, EdgeKind, JobGraph, OnError, RunOptions, Status, Target, errors_schema, start,
 };
@@ -38,6 +38,12 @@ impl Operator for Limit {
     }
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
         snapshot.bytes = Some(self.0.to_le_bytes().to_vec());
+        Ok(())
+    }
+    fn restore(&mut self, restored: &Restored) -> Result<()> {
+        for bytes in &restored.bytes {
+            self.0 = usize::from_le_bytes((**bytes).try_into().unwrap());
+        }
         Ok(())
     }
 }
@@ -230,5 +236,42 @@ fn a_limit_ends_an_endless_job() {
             assert_eq!(job.wait(WAIT).expect("the job ends").unwrap().status, Status::Finished);
             assert_eq!(target.sorted().len(), 10);
         }
+    }
+}
+
+#[test]
+fn a_limit_beside_a_stream_that_goes_on_survives_kills() {
+    let splits: Vec<Vec<Record>> = (0..2).map(|s| (0..150).map(|i| (s, i, i)).collect()).collect();
+    for seed in 0..150 {
+        let mut random = Random(seed);
+        let mut world = World::new();
+        for kill in 0.. {
+            // Everything goes to one sink, and by way of a step of its own to a limit in another task.
+            let mut head = pass();
+            head.ports = vec![vec![Target::Stage(1), Target::Stage(2)]];
+            let mut aside = pass();
+            (aside.uid, aside.name, aside.ports) = ("aside".into(), "aside".into(), vec![vec![Target::Edge(0)]]);
+            let limit = operator("limit", "limit", vec![vec![Target::Stage(1)]], |_| Limit(10));
+            let all = sink("all", &world.sinks[0]);
+            let from = source("source", MemorySource::new(splits.clone()));
+            let graph = JobGraph {
+                chains: vec![
+                    chain("head", 1 + random.below(2) as usize, Some(from), vec![head, aside, all]),
+                    chain("tail", 1, None, vec![limit, sink("first", &world.sinks[1])]),
+                ],
+                edges: vec![edge(0, 1, EdgeKind::Gather)],
+            };
+            let job = start(graph, world.options(random.below(1 << 40))).unwrap();
+            if job.run_steps(if kill < 6 { random.below(300) } else { u64::MAX }) {
+                assert_eq!(job.wait(None).unwrap().unwrap().status, Status::Finished, "seed {seed}");
+                break;
+            }
+            drop(job);
+            world.disk = Arc::new(world.disk.after_kill());
+        }
+        let mut expected: Vec<Vec<i64>> = splits.iter().flatten().map(|r| vec![r.0, r.1, r.2]).collect();
+        expected.sort();
+        assert_eq!(world.sinks[0].sorted(), expected, "seed {seed}");
+        assert_eq!(world.sinks[1].sorted().len(), 10, "seed {seed}");
     }
 }
