@@ -104,6 +104,16 @@ fn aggregates_stand_in_agg_and_nowhere_else() {
 }
 
 #[test]
+fn python_objects_are_not_looked_into() {
+    let keyed = orders().key_by(vec![col("user")]).unwrap();
+    refused(orders().filter(col("thing").binary(BinaryOp::Eq, col("thing"))), ErrorKind::Schema, &["holds Python objects", "map()"]);
+    refused(keyed.agg(vec![aggregate(AggregateKind::Max, "thing")], Emit::End), ErrorKind::Schema, &["no max()"]);
+    let first = keyed.agg(vec![aggregate(AggregateKind::First, "thing")], Emit::End).unwrap();
+    assert_eq!(first.schema().field(1).metadata().len(), 1, "a first object is an object");
+    assert!(orders().filter(col("thing").unary(mill_plan::UnaryOp::IsNull)).is_ok());
+}
+
+#[test]
 fn windows_need_event_time() {
     let window = Window::Tumbling { size_us: 1_000_000, offset_us: 0 };
     let keyed = orders().key_by(vec![col("user")]).unwrap();

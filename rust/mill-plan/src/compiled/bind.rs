@@ -13,7 +13,7 @@ use super::{Kernel, Node, arithmetic, compare, mask_of};
 use crate::expr::{BinaryOp, DEPTH_MAX, Expr, INDEX_COLUMN, UnaryOp};
 use crate::functions;
 use crate::suggest::unknown_column;
-use crate::types::{is_decimal, is_number, is_string, supertype, type_name};
+use crate::types::{is_decimal, is_number, is_object, is_string, supertype, type_name};
 
 /// Where an expression stands.
 pub(crate) struct Scope<'a> {
@@ -106,7 +106,35 @@ pub(crate) fn bind(expr: &Expr, scope: &Scope<'_>) -> Result<Typed> {
     bind_part(expr, scope)
 }
 
+/// Refuses columns of Python objects where their pickled bytes would be taken for values.
+fn refuse_objects(expr: &Expr, scope: &Scope<'_>) -> Result<()> {
+    let is_harmless = match expr {
+        Expr::Unary { op: UnaryOp::IsNull | UnaryOp::IsNotNull, .. } => true,
+        Expr::Function { name, .. } => name == "is_null" || name == "is_not_null",
+        Expr::Binary { .. } | Expr::Unary { .. } | Expr::Cast { .. } | Expr::Case { .. } => false,
+        _ => true,
+    };
+    let mut found = None;
+    if !is_harmless {
+        expr.for_each_child(&mut |child| {
+            if let Expr::Column(name) = child.without_alias()
+                && scope.schema.field_with_name(name).is_ok_and(is_object)
+            {
+                found = Some(name.clone());
+            }
+        });
+    }
+    match found {
+        None => Ok(()),
+        Some(name) => Err(Error::schema(format!(
+            "column {name:?} holds Python objects, which expressions cannot look into; use map() or map_batches() to take \
+             a column of a plain type out of it (in {expr})"
+        ))),
+    }
+}
+
 fn bind_part(expr: &Expr, scope: &Scope<'_>) -> Result<Typed> {
+    refuse_objects(expr, scope)?;
     let text = || Arc::<str>::from(expr.to_string());
     match expr {
         Expr::Column(name) => bind_column(name, scope, text()),

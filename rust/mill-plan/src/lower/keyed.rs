@@ -141,7 +141,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         let Some(time) = &step.facts.event_time else { return Err(Error::internal("a window without event time")) };
         fields.extend(["window_start", "window_end"].map(|bound| Field::new(bound, time.data_type.clone(), true)));
     }
-    fields.extend(final_specs.iter().map(AggregateSpec::field));
+    fields.extend(parts.spec_fields());
     let schema: SchemaRef = Arc::new(Schema::new(fields));
     let listed: Vec<String> = parts.specs.iter().map(ToString::to_string).collect();
     let mut signature = format!("key({}) agg({})", described(&before, &keys)?, listed.join(", "));

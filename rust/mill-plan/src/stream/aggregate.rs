@@ -12,10 +12,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_protocol::{Error, Result};
 
 use super::checks::column_index;
-use crate::aggregate::{AggregateCall, AggregateSpec, plain_type};
+use crate::aggregate::{AggregateCall, AggregateKind, AggregateSpec, plain_type};
 use crate::compiled::CompiledExpr;
 use crate::expr::Expr;
-use crate::types::type_name;
+use crate::types::{is_object, type_name};
 
 /// The parts of `agg(...)`.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct AggregateParts {
     pub(crate) keys: usize,
     /// The aggregates; their columns are places in `inputs`.
     pub(crate) specs: Vec<AggregateSpec>,
+    /// The metadata of the results: a first or last Python object is still one.
+    metadata: Vec<HashMap<String, String>>,
     /// One expression a result over the columns of the specs, unless the specs are the results.
     pub(crate) post: Option<Vec<Expr>>,
 }
@@ -36,7 +38,7 @@ impl AggregateParts {
         if exprs.is_empty() {
             return Err(Error::plan("agg() needs at least one aggregate, such as n=count()"));
         }
-        let mut parts = AggregateParts { inputs: Vec::new(), keys: keys.len(), specs: Vec::new(), post: None };
+        let mut parts = AggregateParts { inputs: Vec::new(), keys: keys.len(), specs: Vec::new(), metadata: Vec::new(), post: None };
         for key in keys {
             let data_type = schema.field(column_index(schema, key)?).data_type();
             let column = Expr::column(key);
@@ -80,9 +82,15 @@ impl AggregateParts {
         Ok(parts)
     }
 
+    /// The columns of the aggregates as such.
+    pub(crate) fn spec_fields(&self) -> Vec<Field> {
+        let fields = self.specs.iter().zip(&self.metadata);
+        fields.map(|(spec, metadata)| spec.field().with_metadata(metadata.clone())).collect()
+    }
+
     /// The columns of the results, without keys.
     pub(crate) fn output_fields(&self) -> Result<Vec<Field>> {
-        let fields: Vec<Field> = self.specs.iter().map(AggregateSpec::field).collect();
+        let fields = self.spec_fields();
         match &self.post {
             None => Ok(fields),
             Some(post) => {
@@ -99,20 +107,35 @@ impl AggregateParts {
         name: String,
         places: &mut HashMap<String, usize>,
     ) -> Result<()> {
+        let mut metadata = HashMap::new();
         let mut input_type = None;
         let mut input = None;
         if let Some(expr) = &call.input {
-            let found = expr.data_type(schema)?;
+            let compiled = CompiledExpr::new(expr, schema)?;
+            let found = compiled.field().data_type().clone();
+            if is_object(compiled.field()) {
+                match call.kind {
+                    AggregateKind::Count => {}
+                    AggregateKind::First | AggregateKind::Last => metadata = compiled.field().metadata().clone(),
+                    _ => {
+                        return Err(Error::schema(format!(
+                            "{call}: Python objects have a count, a first and a last, and no {}(); take a column of a plain \
+                             type out of them first, or use reduce()",
+                            call.kind.name()
+                        )));
+                    }
+                }
+            }
             let wanted = call.kind.input_type(&found).map_err(|error| {
                 Error::new(error.kind(), format!("{} (in {call})", error.message()))
             })?;
             let cast = (wanted != found).then(|| expr.without_alias().clone().cast(wanted.clone(), true));
             input = Some(self.place(cast.as_ref().unwrap_or(expr.without_alias()), places));
             input_type = Some(wanted);
-        } else if !matches!(call.kind, crate::aggregate::AggregateKind::Count) {
+        } else if !matches!(call.kind, AggregateKind::Count) {
             return Err(Error::plan(format!("{}() needs a column: col(\"…\").{}()", call.kind.name(), call.kind.name())));
         }
-        if let crate::aggregate::AggregateKind::Quantile(q) | crate::aggregate::AggregateKind::ApproxQuantile(q) = call.kind
+        if let AggregateKind::Quantile(q) | AggregateKind::ApproxQuantile(q) = call.kind
             && !(0.0..=1.0).contains(&q)
         {
             return Err(Error::plan(format!("a quantile lies between 0 and 1, found {q}")));
@@ -130,6 +153,7 @@ impl AggregateParts {
             },
         };
         let output_type = call.kind.output_type(input_type.as_ref())?;
+        self.metadata.push(metadata);
         self.specs.push(AggregateSpec { kind: call.kind.clone(), input, filter, name, input_type, output_type });
         Ok(())
     }
