@@ -1,12 +1,45 @@
 //! Looking keys up in one chunk: the innermost loops.
 //!
-//! Linear probing over rows of `row_words` words. What makes the unsafe reads sound, for every function here: `base`
-//! points to `(mask + 1) * row_words` readable words, aligned to 8, `mask + 1` is a power of two, and `1 + key.len() <=
-//! row_words`. At least one row is empty (the load is limited, and checked when rows come from a disk), so every search
-//! ends.
+//! Open addressing. The rows of one cache line are a line of the probe: a search starts at the row that the low bits of
+//! the hash name, goes through the other rows of its line, and then through line after line, in each in an order of its
+//! own. So most searches touch one cache line.
+//!
+//! ```text
+//!   lines of 2 rows, start 5:   5 4 | 7 6 | 9 8 | …          start 4:   4 5 | 6 7 | 8 9 | …
+//! ```
+//!
+//! What makes the unsafe reads sound, for every function here: `base` points to `(mask + 1) * row_words` readable words,
+//! aligned to 8, `mask + 1` is a power of two not below the rows of a line, and `1 + key.len() <= row_words`. At least one
+//! row is empty (the load is limited, and checked when rows come from a disk), so every search ends.
 
 use crate::key::{VIEW_INLINE, view_length};
 use crate::layout::TAG_MATCH;
+
+/// The rows of a chunk, for searching.
+#[derive(Clone, Copy)]
+pub(crate) struct Probe {
+    pub(crate) base: *const u64,
+    pub(crate) mask: u32,
+    pub(crate) row_words: usize,
+    /// The rows of a line, less one.
+    pub(crate) line: u32,
+}
+
+/// The rows of a line, less one: as many as a cache line holds, a power of two.
+#[inline(always)]
+pub(crate) const fn line_mask(row_words: usize) -> u32 {
+    match row_words {
+        0..=2 => 3,
+        3..=4 => 1,
+        _ => 0,
+    }
+}
+
+/// The row to look at after `step` others, for a search that starts at `start`.
+#[inline(always)]
+pub(crate) fn step_from(start: u32, step: u32, line: u32, mask: u32) -> u32 {
+    (((start & !line) + (step & !line)) & mask) | ((start ^ step) & line)
+}
 
 /// Where a search ended.
 #[derive(Clone, Copy)]
@@ -15,111 +48,87 @@ pub(crate) struct Found {
     pub(crate) is_match: bool,
 }
 
-/// Asks the processor to fetch the row at which the search for this hash will start.
-///
-/// # Safety
-/// - `base` and `mask` are as the module says.
+/// Asks the processor to fetch what lies at this address. Any address will do.
 #[inline(always)]
-pub(crate) unsafe fn prefetch(base: *const u64, mask: u32, row_words: usize, hash: u64) {
-    let slot = (hash as u32 & mask) as usize;
-    // SAFETY: slot <= mask, so the row lies within the memory of the chunk.
-    let row = unsafe { base.add(slot * row_words) };
+pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: prefetching has no effect that can be observed; any address will do.
+    // SAFETY: prefetching has no effect that can be observed, whatever the address.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(row.cast::<i8>());
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast::<i8>());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = row;
+    let _ = address;
 }
 
-/// Searches for a key of exactly one word.
-///
-/// # Safety
-/// - `base`, `mask` and `row_words` are as the module says, with a key of one word.
-#[inline(always)]
-pub(crate) unsafe fn find_word(base: *const u64, mask: u32, row_words: usize, tag: u64, key: u64) -> Found {
-    let mut slot = tag as u32 & mask;
-    loop {
-        // SAFETY: slot <= mask, so the row lies within the memory of the chunk.
-        let row = unsafe { base.add(slot as usize * row_words) };
-        // SAFETY: the first word of a row.
-        let found = unsafe { *row };
-        // SAFETY: a row has at least the tag and the key.
-        if found & TAG_MATCH == tag && unsafe { *row.add(1) } == key {
-            return Found { slot, is_match: true };
-        }
-        if found == 0 {
-            return Found { slot, is_match: false };
-        }
-        slot = (slot + 1) & mask;
-    }
-}
-
-/// Searches for a key of any number of words.
-///
-/// # Safety
-/// - `base`, `mask` and `row_words` are as the module says.
-#[inline(always)]
-pub(crate) unsafe fn find_words(base: *const u64, mask: u32, row_words: usize, tag: u64, key: &[u64]) -> Found {
-    let mut slot = tag as u32 & mask;
-    loop {
-        // SAFETY: slot <= mask, so the row lies within the memory of the chunk.
-        let row = unsafe { base.add(slot as usize * row_words) };
-        // SAFETY: the first word of a row.
-        let found = unsafe { *row };
-        if found & TAG_MATCH == tag {
-            // SAFETY: the key's words follow the tag within the row.
-            let words = unsafe { std::slice::from_raw_parts(row.add(1), key.len()) };
-            if words == key {
+impl Probe {
+    /// Goes through the rows until one is empty or matches.
+    ///
+    /// # Safety
+    /// - The fields are as the module says.
+    #[inline(always)]
+    unsafe fn search(self, tag: u64, is_match: impl Fn(*const u64) -> bool) -> Found {
+        let start = tag as u32 & self.mask;
+        let mut step = 0;
+        let mut slot = start;
+        loop {
+            // SAFETY: slot <= mask, so the row lies within the memory of the chunk.
+            let row = unsafe { self.base.add(slot as usize * self.row_words) };
+            // SAFETY: the first word of a row.
+            let found = unsafe { *row };
+            if found & TAG_MATCH == tag && is_match(row) {
                 return Found { slot, is_match: true };
             }
-        }
-        if found == 0 {
-            return Found { slot, is_match: false };
-        }
-        slot = (slot + 1) & mask;
-    }
-}
-
-/// Searches for a key that is a view of `bytes`; long keys of the chunk lie in `arena`.
-///
-/// # Safety
-/// - `base`, `mask` and `row_words` are as the module says, with a key of two words.
-#[inline(always)]
-pub(crate) unsafe fn find_view<'a>(
-    base: *const u64,
-    mask: u32,
-    row_words: usize,
-    tag: u64,
-    view: &[u64],
-    bytes: &[u8],
-    arena: impl Fn() -> &'a [u8],
-) -> Found {
-    let length = view_length(view);
-    let mut slot = tag as u32 & mask;
-    loop {
-        // SAFETY: slot <= mask, so the row lies within the memory of the chunk.
-        let row = unsafe { base.add(slot as usize * row_words) };
-        // SAFETY: the first word of a row.
-        let found = unsafe { *row };
-        // SAFETY: the two words of the view follow the tag within the row.
-        if found & TAG_MATCH == tag && unsafe { *row.add(1) } == view[0] {
-            // SAFETY: as above.
-            let second = unsafe { *row.add(2) };
-            let is_equal = if length <= VIEW_INLINE {
-                second == view[1]
-            } else {
-                let (start, wanted) = (second as usize, view[1] as usize);
-                arena().get(start..start.saturating_add(length)) == Some(&bytes[wanted..wanted + length])
-            };
-            if is_equal {
-                return Found { slot, is_match: true };
+            if found == 0 {
+                return Found { slot, is_match: false };
             }
+            step += 1;
+            slot = step_from(start, step, self.line, self.mask);
         }
-        if found == 0 {
-            return Found { slot, is_match: false };
-        }
-        slot = (slot + 1) & mask;
+    }
+
+    /// Searches for a key of exactly one word.
+    ///
+    /// # Safety
+    /// - The fields are as the module says, with a key of one word.
+    #[inline(always)]
+    pub(crate) unsafe fn find_word(self, tag: u64, key: u64) -> Found {
+        // SAFETY: passed on from the caller; the second word of a row is its key.
+        unsafe { self.search(tag, |row| *row.add(1) == key) }
+    }
+
+    /// Searches for a key of any number of words.
+    ///
+    /// # Safety
+    /// - The fields are as the module says.
+    #[inline(always)]
+    pub(crate) unsafe fn find_words(self, tag: u64, key: &[u64]) -> Found {
+        // SAFETY: passed on from the caller; the key's words follow the tag within a row.
+        unsafe { self.search(tag, |row| std::slice::from_raw_parts(row.add(1), key.len()) == key) }
+    }
+
+    /// Searches for a key that is a view of `bytes`; long keys of the chunk lie in `arena`.
+    ///
+    /// # Safety
+    /// - The fields are as the module says, with a key of two words.
+    #[inline(always)]
+    pub(crate) unsafe fn find_view<'a>(
+        self,
+        tag: u64,
+        view: &[u64],
+        bytes: &[u8],
+        arena: impl Fn() -> &'a [u8],
+    ) -> Found {
+        let length = view_length(view);
+        let is_match = |row: *const u64| {
+            // SAFETY: the two words of the view follow the tag within a row.
+            let (first, second) = unsafe { (*row.add(1), *row.add(2)) };
+            if first != view[0] || length <= VIEW_INLINE {
+                return first == view[0] && second == view[1];
+            }
+            let (start, wanted) = (second as usize, view[1] as usize);
+            arena().get(start..start.saturating_add(length)) == Some(&bytes[wanted..wanted + length])
+        };
+        // SAFETY: passed on from the caller.
+        unsafe { self.search(tag, is_match) }
     }
 }

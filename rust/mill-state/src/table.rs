@@ -6,7 +6,7 @@
 //!   │ group: 7 │ directory: 0..16  │              slot: low bits   │
 //!   └────┬─────┴────────┬──────────┴───────────────┬───────────────┘
 //!        └──────┬───────┘                          │
-//!          directory[..] ──► chunk ──► rows: open addressing, linear probing
+//!          directory[..] ──► chunk ──► rows: open addressing, see `probe`
 //!
 //!   chunk: 16 rows ─► 32 ─► … ─► 16 KiB ─► splits in two by the next bit of the hash
 //! ```
@@ -15,7 +15,7 @@
 //!
 //! - A chunk belongs to one key group. Its id says which prefix (behind the group) it holds: 1 is the whole group, the
 //!   halves of `n` are `2n` and `2n + 1`. Every entry of the directory under that prefix points to it.
-//! - At least one row of every chunk is empty: a chunk grows before its load passes four fifths.
+//! - At least one row of every chunk is empty: a chunk grows before its load passes three quarters.
 //! - The table only writes to a chunk whose `is_writable` is set; then its data is shared with nobody. Handing data to
 //!   a checkpoint clears it, and the next change makes a copy if the writer still holds the data.
 //! - With persistence, `touched` lists exactly the chunks that became writable since the last snapshot, so a snapshot
@@ -32,8 +32,8 @@ use mill_frame::hash::{KEY_GROUP_BITS, key_group};
 
 use crate::chunk::{Cell, ChunkData, writable};
 use crate::key::{KeyBatch, VIEW_INLINE, view_bytes, view_length};
-use crate::layout::{Flag, RowLayout, TAG_FLAG_FIRST, TAG_HASH};
-use crate::probe::{Found, find_view, find_word, find_words, prefetch};
+use crate::layout::{Flag, RowLayout, TAG_FLAG_FIRST, TAG_HASH, TAG_MATCH};
+use crate::probe::{Found, Probe, line_mask, prefetch, step_from};
 use crate::rows::{Rows, RowsRead};
 
 /// How many records one call may look up; fewer (a few hundred) keep their rows in the nearest cache.
@@ -67,18 +67,18 @@ impl TableOptions {
     }
 }
 
-/// One bucket.
+/// One bucket. What every look-up needs stands first, in one cache line.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(crate) struct Chunk {
     base: *mut u64,
     dirty: Box<[u64]>,
     changed: Box<[u64]>,
     mask: u32,
+    is_writable: bool,
     count: u32,
     limit: u32,
     group: u16,
-    is_writable: bool,
     /// The checkpoints so far hold this chunk, under its id and with these slots.
     pub(crate) is_based: bool,
     /// The checkpoints so far hold something at its address.
@@ -122,7 +122,7 @@ impl Chunk {
             changed: bits(options.tracks_changes),
             mask: capacity - 1,
             count,
-            limit: capacity / 5 * 4,
+            limit: capacity / 4 * 3,
             group,
             is_writable: false,
             is_based: false,
@@ -180,23 +180,95 @@ impl Chunk {
         self.base.wrapping_add(slot as usize * row_words)
     }
 
+    /// The first empty row that a search for this tag meets.
+    fn first_empty(&self, tag: u64, row_words: usize) -> u32 {
+        let (start, line) = (tag as u32 & self.mask, line_mask(row_words));
+        let mut step = 0;
+        loop {
+            let slot = step_from(start, step, line, self.mask);
+            // SAFETY: the slot lies in the chunk.
+            if unsafe { *self.row(slot, row_words) } == 0 {
+                return slot;
+            }
+            step += 1;
+        }
+    }
+
+    /// Empties a row of a writable chunk. The rows from its line on, up to the first line with an empty row, take new
+    /// places: no search passed an empty row to find what lies behind that line, and none will.
+    fn remove(&mut self, removed: u32, row_words: usize, cells: usize) {
+        assert!(self.is_writable);
+        let line = line_mask(row_words);
+        let mut displaced = Vec::new();
+        let mut first = removed & !line;
+        loop {
+            let mut has_empty = false;
+            for slot in first..=first + line {
+                let row = self.row(slot, row_words);
+                // SAFETY: the row lies in the chunk, which is writable; this is the only reference into it.
+                let row = unsafe { std::slice::from_raw_parts_mut(row, row_words) };
+                if row[0] == 0 {
+                    has_empty = true;
+                    continue;
+                }
+                let mut values = Vec::with_capacity(cells);
+                for cell in 0..cells {
+                    // SAFETY: the chunk has `cells` cells for each of its rows and is writable.
+                    values.push(unsafe { (*self.cells.add(slot as usize * cells + cell)).take() });
+                }
+                if slot != removed {
+                    displaced.push((row.to_vec(), values, bit_of(&self.changed, slot)));
+                }
+                row.fill(0);
+                self.mark(slot);
+                set_bit(&mut self.changed, slot, false);
+            }
+            first = (first + line + 1) & self.mask;
+            if has_empty {
+                break;
+            }
+        }
+        for (words, values, is_changed) in displaced {
+            let slot = self.first_empty(words[0], row_words);
+            // SAFETY: as above.
+            unsafe { std::slice::from_raw_parts_mut(self.row(slot, row_words), row_words) }.copy_from_slice(&words);
+            for (cell, value) in values.into_iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { *self.cells.add(slot as usize * cells + cell) = value };
+            }
+            self.mark(slot);
+            set_bit(&mut self.changed, slot, is_changed);
+        }
+        self.count -= 1;
+    }
+
     #[inline(always)]
-    fn find(&self, row_words: usize, keys: &KeyBatch, record: usize, is_view: bool) -> Found {
+    fn probe(&self, row_words: usize) -> Probe {
+        Probe { base: self.base, mask: self.mask, row_words, line: line_mask(row_words) }
+    }
+
+    #[inline(always)]
+    fn find<const SHAPE: u8>(&self, row_words: usize, keys: &KeyBatch, record: usize) -> Found {
+        let probe = self.probe(row_words);
         let tag = keys.tag(record);
-        let key = keys.key(record);
         // SAFETY: `base` points to the rows of `data`: `mask + 1` of them, with `row_words` words each, which the layout
-        // made large enough for the key; the load limit leaves a row empty.
+        // made large enough for the key; a chunk has sixteen rows or more, and the load limit leaves one empty.
         unsafe {
-            if is_view {
-                find_view(self.base, self.mask, row_words, tag, key, keys.bytes.as_slice(), || self.data.arena.bytes())
-            } else if let [word] = key {
-                find_word(self.base, self.mask, row_words, tag, *word)
-            } else {
-                find_words(self.base, self.mask, row_words, tag, key)
+            match SHAPE {
+                SHAPE_WORD => probe.find_word(tag, keys.words[record]),
+                SHAPE_VIEW => {
+                    probe.find_view(tag, keys.key(record), keys.bytes.as_slice(), || self.data.arena.bytes())
+                }
+                _ => probe.find_words(tag, keys.key(record)),
             }
         }
     }
 }
+
+/// Keys of one word, of several, or views: the loops are compiled for each.
+const SHAPE_WORD: u8 = 0;
+const SHAPE_WORDS: u8 = 1;
+const SHAPE_VIEW: u8 = 2;
 
 /// Which records of a batch are meant.
 pub trait Select: Copy {
@@ -265,6 +337,8 @@ pub struct StateTable {
     pointers: Vec<*mut u64>,
     cell_pointers: Vec<*mut Cell>,
     inserted: Vec<u32>,
+    aims: Vec<Aim>,
+    missed: Vec<u32>,
     scanned: Vec<*const u64>,
     places: Vec<(u32, u32)>,
 }
@@ -298,6 +372,8 @@ impl StateTable {
             pointers: Vec::new(),
             cell_pointers: Vec::new(),
             inserted: Vec::new(),
+            aims: Vec::new(),
+            missed: Vec::new(),
             scanned: Vec::new(),
             places: Vec::new(),
         }
@@ -383,11 +459,11 @@ impl StateTable {
     pub fn find_or_insert<S: Select>(&mut self, keys: &KeyBatch, select: S) -> Rows<'_> {
         assert!(select.len() <= LOOKUP_ROWS_MAX, "{} records in one look-up", select.len());
         self.inserted.clear();
-        self.prepare(keys, select);
-        // A row that moves while its chunk grows leaves an earlier pointer of this call stale. The second round finds
-        // every key in place and moves nothing.
-        let is_view = self.layout.key.is_view();
-        while self.resolve(keys, select, is_view) {}
+        match (self.layout.key.is_view(), keys.stride) {
+            (true, _) => self.resolve::<S, SHAPE_VIEW>(keys, select),
+            (false, 1) => self.resolve::<S, SHAPE_WORD>(keys, select),
+            (false, _) => self.resolve::<S, SHAPE_WORDS>(keys, select),
+        }
         Rows {
             pointers: &self.pointers,
             cells: &self.cell_pointers,
@@ -395,28 +471,6 @@ impl StateTable {
             cells_per_row: self.layout.cells,
             inserted: &self.inserted,
             table: PhantomData,
-        }
-    }
-
-    /// Fetches the rows into the cache and makes their chunks exist and writable, so that neither happens later.
-    fn prepare<S: Select>(&mut self, keys: &KeyBatch, select: S) {
-        let row_words = self.layout.row_words;
-        for index in 0..select.len() {
-            let hash = keys.hashes[select.at(index)];
-            let entry = self.directory_index(hash);
-            let mut place = self.directory[entry];
-            if place == NO_CHUNK {
-                place = self.create(hash);
-            }
-            let chunk = &mut self.chunks[place as usize];
-            if !chunk.is_writable {
-                chunk.make_writable();
-                if self.options.is_persistent {
-                    self.touched.push(place);
-                }
-            }
-            // SAFETY: `base` and `mask` are those of a chunk of this table.
-            unsafe { prefetch(chunk.base, chunk.mask, row_words, hash) };
         }
     }
 
@@ -439,30 +493,79 @@ impl StateTable {
         place
     }
 
-    /// Finds or inserts each key; tells whether rows moved meanwhile.
-    fn resolve<S: Select>(&mut self, keys: &KeyBatch, select: S, is_view: bool) -> bool {
-        let row_words = self.layout.row_words;
-        let cells = self.layout.cells;
-        let mut is_moved = false;
-        self.pointers.clear();
-        self.cell_pointers.clear();
-        for index in 0..select.len() {
-            let record = select.at(index);
-            let entry = self.directory_index(keys.hashes[record]);
-            let place = self.directory[entry] as usize;
-            let chunk = &mut self.chunks[place];
-            let found = chunk.find(row_words, keys, record, is_view);
-            chunk.mark(found.slot);
-            self.pointers.push(chunk.row(found.slot, row_words));
-            if cells > 0 {
-                self.cell_pointers.push(chunk.cells.wrapping_add(found.slot as usize * cells));
+    /// Finds or inserts each key.
+    fn resolve<S: Select, const SHAPE: u8>(&mut self, keys: &KeyBatch, select: S) {
+        // A row that moves while its chunk grows leaves a pointer of this call stale. The second round finds every key in
+        // place and moves nothing.
+        while self.resolve_once::<S, SHAPE>(keys, select) {}
+        if self.options.is_persistent || self.options.tracks_changes {
+            for aim in &self.aims {
+                self.chunks[aim.place as usize].mark(aim.slot);
             }
+        }
+        let cells = self.layout.cells;
+        self.cell_pointers.clear();
+        if cells > 0 {
+            let of_row = |aim: &Aim| self.chunks[aim.place as usize].cells.wrapping_add(aim.slot as usize * cells);
+            self.cell_pointers.extend(self.aims.iter().map(of_row));
+        }
+    }
+
+    /// Finds or inserts each key; tells whether rows moved meanwhile.
+    fn resolve_once<S: Select, const SHAPE: u8>(&mut self, keys: &KeyBatch, select: S) -> bool {
+        let row_words = self.layout.row_words;
+        self.aims.clear();
+        self.aims.resize(select.len(), Aim::default());
+        let mut aimed = 0;
+        loop {
+            let shift = TAG_FLAG_FIRST - self.depth;
+            let first = (self.options.groups.start as usize) << self.depth;
+            aimed = aim(&keys.hashes, select, &self.directory, shift, first, &self.chunks, row_words, &mut self.aims, aimed);
+            if aimed == select.len() {
+                break;
+            }
+            self.make_ready(keys.hashes[select.at(aimed)]);
+        }
+        self.pointers.clear();
+        self.pointers.resize(select.len(), std::ptr::null_mut());
+        self.missed.clear();
+        self.missed.resize(select.len(), 0);
+        // SAFETY: `aim` has just pointed every aim to a row of a chunk of this table, writable and so not shared.
+        let missed = unsafe {
+            hit::<S, SHAPE>(keys, select, row_words, &self.chunks, &mut self.aims, &mut self.pointers, &mut self.missed)
+        };
+        let mut is_moved = false;
+        for missed in 0..missed {
+            let index = self.missed[missed] as usize;
+            let record = select.at(index);
+            let place = self.directory[self.directory_index(keys.hashes[record])];
+            let chunk = &mut self.chunks[place as usize];
+            let found = chunk.find::<SHAPE>(row_words, keys, record);
+            self.pointers[index] = chunk.row(found.slot, row_words);
+            self.aims[index] = Aim { row: std::ptr::null_mut(), place, slot: found.slot };
             if !found.is_match {
                 self.inserted.push(index as u32);
-                is_moved |= self.insert(place, found.slot, keys, record, is_view);
+                is_moved |= self.insert(place as usize, found.slot, keys, record, SHAPE == SHAPE_VIEW);
             }
         }
         is_moved
+    }
+
+    /// Makes the chunk of a key exist and writable.
+    #[inline(never)]
+    fn make_ready(&mut self, hash: u64) {
+        let entry = self.directory_index(hash);
+        let mut place = self.directory[entry];
+        if place == NO_CHUNK {
+            place = self.create(hash);
+        }
+        let chunk = &mut self.chunks[place as usize];
+        if !chunk.is_writable {
+            chunk.make_writable();
+            if self.options.is_persistent {
+                self.touched.push(place);
+            }
+        }
     }
 
     /// Fills an empty row with a key; tells whether rows moved because the chunk had to grow.
@@ -542,14 +645,9 @@ impl StateTable {
             }
             let target = if low != high && (row[0] >> bit) & 1 == 1 { high } else { low };
             let chunk = &mut self.chunks[target];
-            let mut place = row[0] as u32 & chunk.mask;
+            let place = chunk.first_empty(row[0], row_words);
             // SAFETY: the target is writable and this is the only reference into it.
-            let new = unsafe {
-                while *chunk.row(place, row_words) != 0 {
-                    place = (place + 1) & chunk.mask;
-                }
-                std::slice::from_raw_parts_mut(chunk.row(place, row_words), row_words)
-            };
+            let new = unsafe { std::slice::from_raw_parts_mut(chunk.row(place, row_words), row_words) };
             new.copy_from_slice(row);
             chunk.count += 1;
             if is_view && view_length(&row[1..3]) > VIEW_INLINE {
@@ -578,13 +676,16 @@ impl StateTable {
     /// Removes the row of a key, if there is one.
     pub fn remove(&mut self, keys: &KeyBatch, record: usize) -> bool {
         let row_words = self.layout.row_words;
-        let cells = self.layout.cells;
         let place = self.directory[self.directory_index(keys.hashes[record])];
         if place == NO_CHUNK {
             return false;
         }
         let chunk = &mut self.chunks[place as usize];
-        let found = chunk.find(row_words, keys, record, self.layout.key.is_view());
+        let found = match (self.layout.key.is_view(), keys.stride) {
+            (true, _) => chunk.find::<SHAPE_VIEW>(row_words, keys, record),
+            (false, 1) => chunk.find::<SHAPE_WORD>(row_words, keys, record),
+            (false, _) => chunk.find::<SHAPE_WORDS>(row_words, keys, record),
+        };
         if !found.is_match {
             return false;
         }
@@ -594,42 +695,7 @@ impl StateTable {
                 self.touched.push(place);
             }
         }
-        // Rows behind the gap move up if that brings them no nearer than their own start: no search meets a gap early.
-        let mut gap = found.slot;
-        let mut slot = (gap + 1) & chunk.mask;
-        loop {
-            // SAFETY: the slot lies in the chunk.
-            let tag = unsafe { *chunk.row(slot, row_words) };
-            if tag == 0 {
-                break;
-            }
-            let distance = slot.wrapping_sub(tag as u32 & chunk.mask) & chunk.mask;
-            if distance >= (slot.wrapping_sub(gap) & chunk.mask) {
-                // SAFETY: both rows lie in the chunk, which is writable, and differ.
-                unsafe {
-                    chunk.row(gap, row_words).copy_from_nonoverlapping(chunk.row(slot, row_words), row_words);
-                    for cell in 0..cells {
-                        let value = (*chunk.cells.add(slot as usize * cells + cell)).take();
-                        *chunk.cells.add(gap as usize * cells + cell) = value;
-                    }
-                }
-                let was_changed = bit_of(&chunk.changed, slot);
-                chunk.mark(gap);
-                set_bit(&mut chunk.changed, gap, was_changed);
-                gap = slot;
-            }
-            slot = (slot + 1) & chunk.mask;
-        }
-        // SAFETY: the gap lies in the chunk, which is writable.
-        unsafe {
-            std::slice::from_raw_parts_mut(chunk.row(gap, row_words), row_words).fill(0);
-            for cell in 0..cells {
-                *chunk.cells.add(gap as usize * cells + cell) = None;
-            }
-        }
-        chunk.mark(gap);
-        set_bit(&mut chunk.changed, gap, false);
-        chunk.count -= 1;
+        chunk.remove(found.slot, row_words, self.layout.cells);
         self.rows -= 1;
         true
     }
@@ -752,6 +818,101 @@ impl StateTable {
     pub(crate) fn depth_max() -> u32 {
         DEPTH_MAX
     }
+}
+
+/// Where the search for a key starts, and later where it ended.
+#[derive(Clone, Copy, Debug)]
+struct Aim {
+    row: *mut u64,
+    place: u32,
+    slot: u32,
+}
+
+impl Default for Aim {
+    fn default() -> Aim {
+        Aim { row: std::ptr::null_mut(), place: 0, slot: 0 }
+    }
+}
+
+/// Points aims, from `from` on, to the rows where the searches start, and has those rows fetched. Stops at a key whose
+/// chunk is not there or not writable; gives its place.
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn aim<S: Select>(
+    hashes: &[u64],
+    select: S,
+    directory: &[u32],
+    shift: u32,
+    first: usize,
+    chunks: &[Chunk],
+    row_words: usize,
+    aims: &mut [Aim],
+    from: usize,
+) -> usize {
+    for (index, aim) in aims.iter_mut().enumerate().skip(from) {
+        let hash = hashes[select.at(index)];
+        let place = directory[((hash >> shift) as usize).wrapping_sub(first)];
+        let Some(chunk) = chunks.get(place as usize).filter(|chunk| chunk.is_writable) else { return index };
+        let slot = hash as u32 & chunk.mask;
+        let row = chunk.row(slot, row_words);
+        prefetch(row);
+        *aim = Aim { row, place, slot };
+    }
+    aims.len()
+}
+
+/// Looks for each key in the row aimed at and the one beside it; almost all are there. Nothing in this loop depends on
+/// which it is, so that the processor need not guess. Gives how many were not found; `missed` lists them.
+///
+/// # Safety
+/// - Every aim points to its slot of a chunk with rows of `row_words` words, which holds the keys' words.
+#[inline(always)]
+unsafe fn hit<S: Select, const SHAPE: u8>(
+    keys: &KeyBatch,
+    select: S,
+    row_words: usize,
+    chunks: &[Chunk],
+    aims: &mut [Aim],
+    pointers: &mut [*mut u64],
+    missed: &mut [u32],
+) -> usize {
+    let beside = (line_mask(row_words) & 1) as usize;
+    let mut count = 0;
+    for (index, (aim, pointer)) in aims.iter_mut().zip(pointers).enumerate() {
+        let record = select.at(index);
+        let tag = keys.tag(record);
+        // The other row of the pair: behind an even one, ahead of an odd one.
+        let other = aim.row.wrapping_add(beside * row_words).wrapping_sub((aim.slot as usize & beside) * 2 * row_words);
+        // SAFETY: both rows lie in the chunk: slots of a pair differ in the lowest bit, and chunks have 16 rows or more.
+        let (is_first, is_second) = unsafe { (*aim.row & TAG_MATCH == tag, *other & TAG_MATCH == tag) };
+        let row = if is_first { aim.row } else { other };
+        let is_key = match SHAPE {
+            // SAFETY: a row has its tag and the key's word.
+            SHAPE_WORD => unsafe { *row.add(1) == keys.words[record] },
+            SHAPE_VIEW => {
+                // SAFETY: a row has its tag and the two words of the key.
+                let (first, second) = unsafe { (*row.add(1), *row.add(2)) };
+                let key = keys.key(record);
+                let length = view_length(key);
+                if length <= VIEW_INLINE || first != key[0] {
+                    first == key[0] && second == key[1]
+                } else {
+                    let arena = chunks[aim.place as usize].data.arena.bytes();
+                    let (start, wanted) = (second as usize, key[1] as usize);
+                    arena.get(start..start.saturating_add(length))
+                        == Some(&keys.bytes.as_slice()[wanted..wanted + length])
+                }
+            }
+            // SAFETY: a row has its tag and the key's words.
+            _ => unsafe { std::slice::from_raw_parts(row.add(1), keys.stride) == keys.key(record) },
+        };
+        let is_hit = (is_first | is_second) & is_key;
+        *pointer = row;
+        aim.slot ^= u32::from(!is_first) & beside as u32;
+        missed[count] = index as u32;
+        count += usize::from(!is_hit);
+    }
+    count
 }
 
 fn bit_of(bits: &[u64], slot: u32) -> bool {
