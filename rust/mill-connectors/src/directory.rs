@@ -140,7 +140,7 @@ impl DirectorySink {
 }
 
 /// A number that no other run has: the time, the process and a count.
-fn fresh_nonce() -> u64 {
+pub(crate) fn fresh_nonce() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
     // Relaxed: only that each call gets another number counts.

@@ -27,6 +27,7 @@ mod latest;
 mod memory;
 mod nearest;
 mod parquet;
+mod sqlite;
 #[cfg(test)]
 mod testing;
 mod text;
@@ -40,4 +41,5 @@ pub use latest::{LatestRows, latest_rows};
 pub use parquet::{ParquetOptions, ParquetSource};
 pub use directory::{DirectorySink, FileFormat, OnExisting};
 pub use memory::MemorySource;
+pub use sqlite::SqliteSink;
 pub use text::{TextOptions, TextSource};

@@ -1,0 +1,181 @@
+//! A table in SQLite, exactly once: `write_sqlite`.
+//!
+//! ```text
+//!   write        rows gathered as frames: in memory while few, in a hidden file beside the database when many
+//!   pre-commit   the frames, or the synced file's name and checksum, go into the checkpoint
+//!   commit       one transaction: the rows of all handles, and in `_millstream` that they were applied
+//! ```
+//!
+//! The row in `_millstream` and the rows of the epoch become durable together, so a handle that is committed again after
+//! a crash is seen to be applied and is passed over. With a key rows are upserts and withdrawals are deletes; without
+//! one they are appended. One job at a time writes a table: the committer holds a lock file beside the database.
+
+mod committer;
+mod spool;
+mod statement;
+mod value;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+use mill_protocol::{Committer, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
+
+use crate::directory::{check_objects, fresh_nonce, updating};
+use crate::nearest::{did_you_mean, quoted};
+use committer::SqliteCommitter;
+use spool::SqliteWriter;
+
+/// A table as a sink.
+pub struct SqliteSink {
+    shared: Arc<Shared>,
+}
+
+/// What sink, writers and the committer share.
+struct Shared {
+    path: PathBuf,
+    table: String,
+    key: Option<Vec<String>>,
+    /// Tells hidden files of this run from those of others.
+    nonce: u64,
+    /// Numbers the handles.
+    handles: AtomicU64,
+    /// The columns of the stream, known once it was checked.
+    schema: Mutex<Option<SchemaRef>>,
+}
+
+impl SqliteSink {
+    /// Rows of this table; made if it does not exist. With a key a row replaces the row of its key.
+    ///
+    /// # Errors
+    /// When the name of the table or the key is empty.
+    pub fn new(path: impl Into<PathBuf>, table: impl Into<String>, key: Option<Vec<String>>) -> Result<SqliteSink> {
+        let (path, table) = (path.into(), table.into());
+        if table.is_empty() || table.contains('\0') {
+            return Err(Error::plan("write_sqlite: the table needs a name"));
+        }
+        if table == committer::EPOCHS {
+            return Err(Error::plan(format!("write_sqlite: {table:?} is where the engine notes what it has written")));
+        }
+        if key.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::plan("write_sqlite: the key needs at least one column; leave it out to append rows"));
+        }
+        let shared = Shared {
+            path,
+            table,
+            key,
+            nonce: fresh_nonce(),
+            handles: AtomicU64::new(0),
+            schema: Mutex::new(None),
+        };
+        Ok(SqliteSink { shared: Arc::new(shared) })
+    }
+}
+
+impl Shared {
+    fn schema(&self) -> Result<SchemaRef> {
+        let schema = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        schema.ok_or_else(|| Error::internal("a sink is checked before it is used"))
+    }
+
+    fn set_schema(&self, schema: &SchemaRef) {
+        *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(schema));
+    }
+
+    fn name(&self) -> String {
+        format!("write_sqlite({:?}, {:?})", self.path, self.table)
+    }
+
+    fn failed(&self, doing: &str, error: rusqlite::Error) -> Error {
+        let hint = match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+                "; another program holds the database locked: let it finish, and run the job again"
+            }
+            Some(rusqlite::ErrorCode::DiskFull) => "; free some space and run the job again",
+            _ => "",
+        };
+        // A transaction that fails is rolled back as a whole; what is not known is only the fate of a COMMIT.
+        Error::connector(format!("{}: cannot {doing}: {error}{hint}", self.name())).because(error)
+    }
+}
+
+impl fmt::Debug for SqliteSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl Sink for SqliteSink {
+    fn name(&self) -> String {
+        self.shared.name()
+    }
+
+    fn kind(&self) -> SinkKind {
+        if self.shared.key.is_some() { SinkKind::Idempotent } else { SinkKind::WriteAhead }
+    }
+
+    fn check(&self, schema: &SchemaRef, key: Option<&[String]>) -> Result<()> {
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        if names.is_empty() {
+            return Err(Error::schema(format!("{}: the stream has no columns", self.name())));
+        }
+        check_objects(schema)?;
+        value::check(schema)?;
+        for column in self.shared.key.iter().flatten() {
+            if !names.contains(&column.as_str()) {
+                return Err(Error::schema(format!(
+                    "{}: key column {column:?} is not a column of the stream{}",
+                    self.name(),
+                    did_you_mean(column, names.iter().copied())
+                )));
+            }
+        }
+        match (key, &self.shared.key) {
+            (None, _) => {}
+            (Some(key), None) => return Err(updating(&self.name(), key)),
+            (Some(key), Some(own)) => {
+                let sorted = |key: &[String]| {
+                    let mut key = key.to_vec();
+                    key.sort();
+                    key
+                };
+                if sorted(key) != sorted(own) {
+                    return Err(Error::plan(format!(
+                        "{}: the stream updates the rows of its key ({}), and the sink has another key ({}): give \
+                         key=[{}]",
+                        self.name(),
+                        quoted(key, ", "),
+                        quoted(own, ", "),
+                        quoted(key, ", ")
+                    )));
+                }
+            }
+        }
+        // SQLite takes names of columns that differ in case alone for the same.
+        for (index, name) in names.iter().enumerate() {
+            if let Some(other) = names[..index].iter().find(|other| other.eq_ignore_ascii_case(name)) {
+                return Err(Error::schema(format!(
+                    "{}: SQLite does not tell the columns {other:?} and {name:?} apart; rename() one",
+                    self.name()
+                )));
+            }
+        }
+        committer::check_table(&self.shared, schema)?;
+        self.shared.set_schema(schema);
+        Ok(())
+    }
+
+    fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
+        self.shared.set_schema(schema);
+        Ok(Box::new(SqliteWriter::new(Arc::clone(&self.shared), context.index)))
+    }
+
+    fn committer(&self) -> Result<Box<dyn Committer>> {
+        Ok(Box::new(SqliteCommitter::new(Arc::clone(&self.shared))?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

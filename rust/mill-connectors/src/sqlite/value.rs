@@ -1,0 +1,132 @@
+//! What values become in SQLite: integers, reals, text and blobs; moments and decimals as text.
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Schema};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use mill_protocol::{Error, Result};
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+
+use crate::timestamp::utc_as_offset;
+
+/// The class of a type in SQLite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Integer,
+    Real,
+    Text,
+    Blob,
+}
+
+impl Class {
+    pub(super) fn declared(self) -> &'static str {
+        match self {
+            Class::Integer => "INTEGER",
+            Class::Real => "REAL",
+            Class::Text => "TEXT",
+            Class::Blob => "BLOB",
+        }
+    }
+
+    pub(super) fn of(data_type: &DataType) -> Option<Class> {
+        Some(match data_type {
+            DataType::Boolean => Class::Integer,
+            t if t.is_integer() => Class::Integer,
+            t if t.is_floating() => Class::Real,
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Class::Blob,
+            DataType::Dictionary(_, value) => return Class::of(value),
+            t if t.is_nested() => return None,
+            _ => Class::Text,
+        })
+    }
+}
+
+/// Refuses columns that SQLite has no values for.
+pub(super) fn check(schema: &Schema) -> Result<()> {
+    for field in schema.fields() {
+        if Class::of(field.data_type()).is_none() {
+            return Err(Error::schema(format!(
+                "column {:?} is a {}, which SQLite cannot hold: unnest() or explode() it, or write JSON or Parquet",
+                field.name(),
+                field.data_type()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A column laid out for row by row access.
+pub(super) enum Column {
+    Integer(Int64Array),
+    Boolean(BooleanArray),
+    Real(Float64Array),
+    Text(StringArray),
+    Blob(BinaryArray),
+}
+
+impl Column {
+    pub(super) fn new(name: &str, array: &ArrayRef) -> Result<Column> {
+        let cast = |to: &DataType| {
+            let options = CastOptions { safe: false, ..CastOptions::default() };
+            cast_with_options(array, to, &options).map_err(|e| {
+                Error::data(format!("column {name:?} does not fit SQLite: {e}")).because(e)
+            })
+        };
+        let value_type = match array.data_type() {
+            DataType::Dictionary(_, value) => value.as_ref(),
+            other => other,
+        };
+        Ok(match value_type {
+            DataType::Boolean => Column::Boolean(cast(&DataType::Boolean)?.as_boolean().clone()),
+            t if t.is_integer() => Column::Integer(cast(&DataType::Int64)?.as_primitive().clone()),
+            t if t.is_floating() => Column::Real(cast(&DataType::Float64)?.as_primitive().clone()),
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+                Column::Blob(cast(&DataType::Binary)?.as_binary().clone())
+            }
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+                Column::Text(cast(&DataType::Utf8)?.as_string().clone())
+            }
+            _ => Column::Text(formatted(name, array)?),
+        })
+    }
+
+    pub(super) fn is_null(&self, row: usize) -> bool {
+        match self {
+            Column::Integer(array) => array.is_null(row),
+            Column::Boolean(array) => array.is_null(row),
+            Column::Real(array) => array.is_null(row),
+            Column::Text(array) => array.is_null(row),
+            Column::Blob(array) => array.is_null(row),
+        }
+    }
+
+    /// The value in this row, borrowed where it has a length.
+    pub(super) fn value(&self, row: usize) -> ToSqlOutput<'_> {
+        if self.is_null(row) {
+            return ToSqlOutput::Owned(Value::Null);
+        }
+        match self {
+            Column::Integer(array) => ToSqlOutput::Owned(Value::Integer(array.value(row))),
+            Column::Boolean(array) => ToSqlOutput::Owned(Value::Integer(i64::from(array.value(row)))),
+            Column::Real(array) => ToSqlOutput::Owned(Value::Real(array.value(row))),
+            Column::Text(array) => ToSqlOutput::Borrowed(ValueRef::Text(array.value(row).as_bytes())),
+            Column::Blob(array) => ToSqlOutput::Borrowed(ValueRef::Blob(array.value(row))),
+        }
+    }
+}
+
+/// Moments, durations and decimals as text, in ISO 8601 where it has a form for them.
+fn formatted(name: &str, array: &ArrayRef) -> Result<StringArray> {
+    let array = utc_as_offset(array);
+    let failed = |e: arrow::error::ArrowError| {
+        Error::data(format!("column {name:?} cannot be written as text: {e}")).because(e)
+    };
+    let options = FormatOptions::new();
+    let formatter = ArrayFormatter::try_new(array.as_ref(), &options).map_err(failed)?;
+    (0..array.len())
+        .map(|row| match array.is_null(row) {
+            true => Ok(None),
+            false => formatter.value(row).try_to_string().map(Some).map_err(failed),
+        })
+        .collect()
+}
