@@ -41,13 +41,13 @@ pub fn partition(batch: &Batch, task_of_row: &[u16], tasks: usize) -> Result<Vec
     if task_of_row.is_empty() {
         return Ok(frames);
     }
-    let starts = count_tasks(task_of_row, tasks)?;
+    let Sorted { rows, starts } = sort_rows(task_of_row, tasks)?;
     let fingerprint = schema::fingerprint(&batch.schema());
     if let Some(task) = (0..tasks).find(|&task| starts[task + 1] - starts[task] == batch.rows()) {
         frames[task] = Some(Frame::encode_with(batch, fingerprint)?);
         return Ok(frames);
     }
-    let rows = ScalarBuffer::from(sort_rows(task_of_row, &starts));
+    let rows = ScalarBuffer::from(rows);
     for (task, frame) in frames.iter_mut().enumerate() {
         let count = starts[task + 1] - starts[task];
         if count > 0 {
@@ -84,28 +84,64 @@ pub fn partition_by_hash(batch: &Batch, key_columns: &[usize], tasks: usize) -> 
     partition(batch, &task_of_row, tasks)
 }
 
-/// Where the rows of each task start once they are sorted by task; one entry more than tasks.
-fn count_tasks(task_of_row: &[u16], tasks: usize) -> Result<Vec<usize>, FrameError> {
-    let mut starts = vec![0; tasks + 1];
-    for &task in task_of_row {
-        let index = usize::from(task);
-        *starts.get_mut(index + 1).ok_or(FrameError::OutOfRange { what: "task", index, count: tasks })? += 1;
-    }
-    for task in 0..tasks {
-        starts[task + 1] += starts[task];
-    }
-    Ok(starts)
+/// How many stretches of a batch are counted and sorted at once: each has counters of its own, so that the processor
+/// need not wait for one row's counter before it takes the next row.
+const STRETCHES: usize = 4;
+
+/// The rows of a batch by task, in order within each.
+struct Sorted {
+    rows: Vec<u32>,
+    /// Where the rows of each task start; one entry more than tasks.
+    starts: Vec<usize>,
 }
 
-fn sort_rows(task_of_row: &[u16], starts: &[usize]) -> Vec<u32> {
-    let mut next = starts.to_vec();
-    let mut rows = vec![0; task_of_row.len()];
-    for (row, &task) in task_of_row.iter().enumerate() {
-        let place = &mut next[usize::from(task)];
-        rows[*place] = row as u32;
-        *place += 1;
+/// Sorts rows by task. `rows` stays empty if all go to one.
+fn sort_rows(task_of_row: &[u16], tasks: usize) -> Result<Sorted, FrameError> {
+    let index = usize::from(task_of_row.iter().copied().max().unwrap_or(0));
+    if index >= tasks {
+        return Err(FrameError::OutOfRange { what: "task", index, count: tasks });
     }
-    rows
+    let stretch = task_of_row.len() / STRETCHES;
+    // The last stretch has what does not divide evenly.
+    let (even, rest) = task_of_row.split_at(stretch * STRETCHES);
+    let mut counts = vec![0u32; tasks * STRETCHES];
+    for i in 0..stretch {
+        for s in 0..STRETCHES {
+            counts[s * tasks + usize::from(even[s * stretch + i])] += 1;
+        }
+    }
+    for &task in rest {
+        counts[(STRETCHES - 1) * tasks + usize::from(task)] += 1;
+    }
+    // From counts to places: task by task, within a task stretch by stretch.
+    let mut starts = vec![0; tasks + 1];
+    let mut place = 0;
+    for task in 0..tasks {
+        starts[task] = place as usize;
+        for s in 0..STRETCHES {
+            let count = std::mem::replace(&mut counts[s * tasks + task], place);
+            place += count;
+        }
+    }
+    starts[tasks] = place as usize;
+    if starts[index + 1] - starts[index] == task_of_row.len() {
+        return Ok(Sorted { rows: Vec::new(), starts });
+    }
+    let mut rows = vec![0; task_of_row.len()];
+    let mut put = |s: usize, row: usize, task: u16| {
+        let place = &mut counts[s * tasks + usize::from(task)];
+        rows[*place as usize] = row as u32;
+        *place += 1;
+    };
+    for i in 0..stretch {
+        for s in 0..STRETCHES {
+            put(s, s * stretch + i, even[s * stretch + i]);
+        }
+    }
+    for (i, &task) in rest.iter().enumerate() {
+        put(STRETCHES - 1, even.len() + i, task);
+    }
+    Ok(Sorted { rows, starts })
 }
 
 fn gather(batch: &Batch, rows: &ScalarBuffer<u32>, fingerprint: u64) -> Result<Frame, FrameError> {

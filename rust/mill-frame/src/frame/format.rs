@@ -167,6 +167,8 @@ impl Slab {
 
 /// How many bytes are collected before they are given to the writer: small enough to stay in the first cache.
 const STAGE_BYTES: usize = 4096;
+/// Texts of up to this many bytes are copied as if they had as many.
+const SHORT: usize = 16;
 
 fn gather<T: ArrowNativeType, E>(
     values: &[T],
@@ -189,20 +191,26 @@ fn gather_texts<O: ArrowNativeType, E>(
     rows: &[u32],
     mut write: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut stage = [0; STAGE_BYTES];
+    let mut stage = [0; STAGE_BYTES + SHORT];
     let mut filled = 0;
     for &row in rows {
-        let text = &values[offsets[row as usize].as_usize()..offsets[row as usize + 1].as_usize()];
-        if text.len() > STAGE_BYTES - filled {
+        let (start, end) = (offsets[row as usize].as_usize(), offsets[row as usize + 1].as_usize());
+        let bytes = end - start;
+        if bytes > STAGE_BYTES - filled {
             write(&stage[..filled])?;
             filled = 0;
-            if text.len() > STAGE_BYTES {
-                write(text)?;
+            if bytes > STAGE_BYTES {
+                write(&values[start..end])?;
                 continue;
             }
         }
-        stage[filled..filled + text.len()].copy_from_slice(text);
-        filled += text.len();
+        match values.get(start..start + SHORT) {
+            // Short texts are copied with what follows them, which the next one overwrites: a copy of fixed size is a
+            // pair of moves where one of any size is a call.
+            Some(short) if bytes <= SHORT => stage[filled..filled + SHORT].copy_from_slice(short),
+            _ => stage[filled..filled + bytes].copy_from_slice(&values[start..end]),
+        }
+        filled += bytes;
     }
     write(&stage[..filled])
 }
