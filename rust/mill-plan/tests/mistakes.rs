@@ -213,4 +213,11 @@ fn identities_depend_on_neither_parallelism_nor_chaining_nor_stateless_steps() {
         let options = PlanOptions { parallelism, is_chaining, ..PlanOptions::default() };
         assert_eq!(lower(&job(has_filter), &options).unwrap().fingerprint(), one.fingerprint());
     }
+    // State over one column is not taken for state over another.
+    let over = |column: &str| {
+        let sums = vec![aggregate(AggregateKind::Count, column).alias("n")];
+        let result = orders().key_by(vec![col("user")]).unwrap().agg(sums, Emit::End).unwrap();
+        lower(&[result.sink(TestSink::files("write_csv(\"out/\")")).unwrap()], &PlanOptions::default()).unwrap()
+    };
+    assert_ne!(over("price").fingerprint(), over("at").fingerprint());
 }

@@ -143,7 +143,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     }
     fields.extend(parts.spec_fields());
     let schema: SchemaRef = Arc::new(Schema::new(fields));
-    let listed: Vec<String> = parts.specs.iter().map(ToString::to_string).collect();
+    let listed: Vec<String> = parts.specs.iter().map(|spec| identity(&parts, spec)).collect();
     let mut signature = format!("key({}) agg({})", described(&before, &keys)?, listed.join(", "));
     let late_schema = Arc::clone(&input.schema);
     let kind = match window {
@@ -185,6 +185,24 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         builder.put(at, Port::Late, late);
     }
     Ok(())
+}
+
+/// What of an aggregate must stay the same: its name, kind and type, and what it is over. Another user function is still
+/// the same plan, so what goes through one is left out.
+fn identity(parts: &AggregateParts, spec: &AggregateSpec) -> String {
+    let described = |place: Option<usize>| {
+        let expr = parts.inputs[place?].without_alias();
+        let is_user = expr.any(&|part| matches!(part, Expr::User { .. }));
+        (!is_user).then(|| expr.to_string())
+    };
+    let mut text = spec.to_string();
+    if let Some(input) = described(spec.input) {
+        text = format!("{text} of {input}");
+    }
+    if let Some(filter) = described(spec.filter) {
+        text = format!("{text} where {filter}");
+    }
+    text
 }
 
 fn rename(builder: &mut Builder<'_>, placed: &super::chains::Placed, uid: &str, name: &str, part: &str) {

@@ -95,7 +95,8 @@ impl PhysicalPlan {
         }
         let notes = if notes.is_empty() { String::new() } else { format!("  [{}]", notes.join("; ")) };
         let name = format!("{label}{}", stage.name);
-        writeln!(out, "{indent}{name:<14} {}{notes}", stage.kind.detail(&stage.schema))
+        let line = format!("{indent}{name:<14} {}{notes}", stage.kind.detail(&stage.schema));
+        writeln!(out, "{}", line.trim_end())
     }
 }
 

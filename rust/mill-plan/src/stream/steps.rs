@@ -236,7 +236,8 @@ impl Stream {
     pub fn limit(&self, rows: u64) -> Result<Stream> {
         append_only(self, "limit")?;
         // A limit ends the stream even where its input never does.
-        Stream::step(Op::Limit(rows), vec![self.clone()], self.schema(), self.facts())
+        let facts = Facts { is_bounded: true, ..self.facts() };
+        Stream::step(Op::Limit(rows), vec![self.clone()], self.schema(), facts)
     }
 
     /// The records of this stream and the others, in any order.
