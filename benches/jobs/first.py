@@ -82,10 +82,11 @@ def millstream_jobs(table: pa.Table, words: Path) -> dict[str, Job]:
 def duckdb_jobs(table: pa.Table, words: Path) -> dict[str, Job]:
     """DuckDB's."""
     db = duckdb.connect(config={"threads": THREADS})
-    db.execute("CREATE TABLE events AS SELECT * FROM table")
+    db.register("records", table)
+    db.execute("CREATE TABLE events AS SELECT * FROM records")
 
     def arrow(query: str) -> pa.Table:
-        return db.execute(query).fetch_arrow_table()
+        return db.execute(query).to_arrow_table()
 
     tokens = f"SELECT unnest(regexp_extract_all(lower(line), '[a-z'']+')) AS word FROM read_csv('{words}', header=false, columns={{'line': 'VARCHAR'}}, delim='\\x01', quote='', escape='', ignore_errors=true)"
     return {
@@ -93,7 +94,7 @@ def duckdb_jobs(table: pa.Table, words: Path) -> dict[str, Job]:
         "filter": lambda: len(arrow("SELECT key, price FROM events WHERE key % 123 = 0")),
         "keyed": lambda: sum(arrow("SELECT key, count(*) n, sum(price) total FROM events GROUP BY key")["total"].to_numpy()),
         "window": lambda: sum(
-            arrow("SELECT key, time_bucket(INTERVAL 10 SECOND, at) w, count(*) n, max(price) top FROM events GROUP BY key, w")["n"].to_numpy()
+            arrow("SELECT key, time_bucket(INTERVAL 10 SECOND, \"at\") w, count(*) n, max(price) top FROM events GROUP BY key, w")["n"].to_numpy()
         ),
         "words": lambda: sum(arrow(f"SELECT word, count(*) n FROM ({tokens}) GROUP BY word")["n"].to_numpy()),
     }
