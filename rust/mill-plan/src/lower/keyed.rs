@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The projections are left out where there is nothing to compute. Whether a row is late for its window is decided where
-//! rows are first put into windows, so with partial results late rows come out of the partial stage.
+//! rows are first put into windows, so with partial results late rows come out of the partial stage. There are none where
+//! a split may be idle (see `may_be_idle`), nor with `emit="each"`, where holding back is the opposite of what is asked.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_protocol::{Error, Result};
 
 use super::chains::{Builder, Place};
+use super::steps::Work;
 use crate::aggregate::AggregateSpec;
 use crate::compiled::CompiledExpr;
 use crate::expr::Expr;
@@ -68,6 +70,26 @@ fn described(schema: &SchemaRef, keys: &[String]) -> Result<String> {
     Ok(fields.iter().map(|f| format!("{} {}", f.name(), type_name(f.data_type()))).collect::<Vec<_>>().join(", "))
 }
 
+/// Whether a split before this step may be left out of its watermark for being idle.
+///
+/// Its records may then come for a window that has fired, which only the window's own step knows: so it must see the
+/// records themselves, to hand them on as late ones.
+fn may_be_idle(builder: &Builder<'_>, at: usize) -> bool {
+    let mut stack = vec![at];
+    let mut is_seen = vec![false; builder.graph.steps.len()];
+    while let Some(step) = stack.pop() {
+        if std::mem::replace(&mut is_seen[step], true) {
+            continue;
+        }
+        let step = &builder.graph.steps[step];
+        if matches!(&step.work, Work::Op(Op::EventTime { strategy, .. }) if strategy.idleness_us.is_some()) {
+            return true;
+        }
+        stack.extend(step.inputs.iter().map(|tap| tap.step));
+    }
+    false
+}
+
 fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> Result<()> {
     let Aggregation { keys, parts, window, emit } = aggregation;
     let (uid, name) = (builder.graph.steps[at].uid.clone(), builder.graph.steps[at].name.clone());
@@ -99,7 +121,9 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     let own_keys = key_fields(&before, &keys)?;
 
     // What goes ahead of the exchange.
-    let is_partial = specs.iter().all(|spec| spec.kind.is_mergeable());
+    let is_partial = specs.iter().all(|spec| spec.kind.is_mergeable())
+        && !(window.is_some() && may_be_idle(builder, at))
+        && !matches!(emit, Emit::Each);
     let mut late: Option<Place> = None;
     let (final_keys, final_specs) = if is_partial {
         let mut fields: Vec<Field> = Vec::new();

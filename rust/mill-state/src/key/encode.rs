@@ -242,17 +242,32 @@ fn encode_bytes(array: &ArrayRef, batch: &mut KeyBatch) -> Result<()> {
 
 fn encode_offsets<T: ByteArrayType>(array: &GenericByteArray<T>, batch: &mut KeyBatch) -> Result<()> {
     let data = array.value_data();
-    for (row, pair) in array.value_offsets().windows(2).enumerate() {
-        if array.is_null(row) {
-            batch.words.extend([0, 0]);
+    let nulls = array.nulls();
+    batch.words.resize(array.len() * 2, 0);
+    let rows = batch.words.chunks_exact_mut(2).zip(array.value_offsets().windows(2));
+    let mut longest = 0;
+    for (row, (words, pair)) in rows.enumerate() {
+        let (start, end) = (pair[0].as_usize(), pair[1].as_usize());
+        if nulls.is_some_and(|nulls| nulls.is_null(row)) {
             continue;
         }
-        let (start, end) = (pair[0].as_usize(), pair[1].as_usize());
-        check_length(end - start)?;
-        batch.words.extend(view_of(&data[start..end], start as u64));
+        longest = longest.max(end - start);
+        words.copy_from_slice(&view_within(data, start, end));
     }
     batch.bytes = KeyBytes::Column(array.values().clone());
-    Ok(())
+    check_length(longest)
+}
+
+/// The view of a part of `data`. Copies a fixed number of bytes where there are enough, and masks what is too many.
+#[inline(always)]
+fn view_within(data: &[u8], start: usize, end: usize) -> [u64; 2] {
+    let length = end - start;
+    let Some(bytes) = data.get(start..start + 16).filter(|_| length <= super::VIEW_INLINE) else {
+        return view_of(&data[start..end], start as u64);
+    };
+    let bytes = u128::from_le_bytes(bytes.try_into().expect("sixteen bytes were sliced"));
+    let view = (bytes & ((1 << (length * 8)) - 1)) << 32 | length as u128;
+    [view as u64, (view >> 64) as u64]
 }
 
 fn encode_views(array: &BinaryViewArray, batch: &mut KeyBatch) -> Result<()> {
