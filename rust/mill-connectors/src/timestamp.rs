@@ -58,12 +58,44 @@ pub(crate) fn has_zone(bytes: &[u8]) -> bool {
 
 /// A date, or date and time with `T` or a space between them; an offset is taken off, no offset is UTC.
 pub(crate) fn parse_moment(bytes: &[u8]) -> Option<Moment> {
-    let (date, rest) = bytes.split_at_checked(10)?;
+    Moments::default().parse(bytes)
+}
+
+/// Reads moments one after the other: in a stream most have the date of the one before, which is read once.
+pub(crate) struct Moments {
+    date: [u8; 10],
+    midnight: i64,
+}
+
+impl Default for Moments {
+    fn default() -> Moments {
+        Moments { date: *b"1970-01-01", midnight: 0 }
+    }
+}
+
+impl Moments {
+    /// As [`parse_moment`].
+    #[inline]
+    pub(crate) fn parse(&mut self, bytes: &[u8]) -> Option<Moment> {
+        let (date, rest) = bytes.split_first_chunk::<10>()?;
+        if *date != self.date {
+            self.midnight = midnight_of(date)?;
+            self.date = *date;
+        }
+        at_time(self.midnight, rest)
+    }
+}
+
+/// The first second of a date.
+fn midnight_of(date: &[u8; 10]) -> Option<i64> {
     if date[4] != b'-' || date[7] != b'-' {
         return None;
     }
-    let days = days_since_epoch(number(&date[..4])?, number(&date[5..7])?, number(&date[8..])?)?;
-    let midnight = days * 86_400;
+    Some(days_since_epoch(number(&date[..4])?, number(&date[5..7])?, number(&date[8..])?)? * 86_400)
+}
+
+/// The moment with this time of day, as it stands behind a date.
+fn at_time(midnight: i64, rest: &[u8]) -> Option<Moment> {
     let [b'T' | b't' | b' ', time @ ..] = rest else {
         return rest.is_empty().then_some(Moment { seconds: midnight, nanos: 0 });
     };
@@ -158,6 +190,7 @@ mod tests {
         for text in [
             "", "2013", "2013-1-1", "2013-02-29", "2013-13-01", "2013-01-01T", "2013-01-01T24:00:00", "2013-01-01T1:2:3",
             "2013-01-01T05:15:00.", "2013-01-01T05:15:00+2", "2013-01-01x05:15", "2013-01-01T05:15:00Zx", "yesterday ",
+            "\0\0\0\0\0\0\0\0\0\0",
         ] {
             assert_eq!(parse_moment(text.as_bytes()), None, "{text:?}");
         }

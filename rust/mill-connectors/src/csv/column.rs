@@ -19,7 +19,7 @@ use mill_protocol::{Error, Result};
 
 use super::number::{parse_float, parse_integer};
 use super::tokens::{Field, unescape};
-use crate::timestamp::{Moment, is_utc, parse_moment};
+use crate::timestamp::{Moment, Moments, is_utc};
 
 /// Whether fields can be read as this type.
 pub(crate) fn can_read(data_type: &DataType) -> bool {
@@ -72,7 +72,11 @@ impl<'a> Fields<'a> {
     /// Each row's field, `None` for null.
     #[inline]
     fn values(&self) -> impl Iterator<Item = Option<Field>> + '_ {
-        self.fields.iter().skip(self.column).step_by(self.columns).map(|&field| (!self.is_null(field)).then_some(field))
+        let records = self.fields.chunks_exact(self.columns);
+        records.map(|record| {
+            let field = record[self.column];
+            (!self.is_null(field)).then_some(field)
+        })
     }
 
     #[inline]
@@ -119,7 +123,7 @@ impl<'a> Fields<'a> {
         &self,
         data_type: &DataType,
         bad: &mut BadRows<'_>,
-        parse: impl Fn(&[u8]) -> Option<T::Native>,
+        mut parse: impl FnMut(&[u8]) -> Option<T::Native>,
     ) -> PrimitiveArray<T> {
         let mut builder = PrimitiveBuilder::<T>::with_capacity(self.rows()).with_data_type(data_type.clone());
         for (row, field) in self.values().enumerate() {
@@ -153,7 +157,8 @@ impl<'a> Fields<'a> {
         bad: &mut BadRows<'_>,
         convert: impl Fn(Moment) -> Option<i64>,
     ) -> ArrayRef {
-        Arc::new(self.parsed::<T>(data_type, bad, |bytes| convert(parse_moment(bytes)?)))
+        let mut moments = Moments::default();
+        Arc::new(self.parsed::<T>(data_type, bad, |bytes| convert(moments.parse(bytes)?)))
     }
 
     fn booleans(&self, bad: &mut BadRows<'_>) -> ArrayRef {
