@@ -312,9 +312,9 @@ fn slice(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
                 "tail" => ((length - first).max(0), first),
                 _ => {
                     let start = if first < 0 { length + first } else { first };
-                    let count = number(2, row.get()).unwrap_or(length).max(0);
+                    let count = number(2, row.get()).unwrap_or(i64::MAX).max(0);
                     // What lies before the list is cut off the count.
-                    (start.max(0), if start < 0 { (count + start).max(0) } else { count })
+                    (start.max(0), if start < 0 && count < i64::MAX { (count + start).max(0) } else { count })
                 }
             };
             let (start, end) = (start.min(length), start.saturating_add(count).min(length));

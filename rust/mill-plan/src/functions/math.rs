@@ -1,5 +1,6 @@
 //! Functions of numbers.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, PrimitiveArray};
@@ -131,7 +132,7 @@ fn absolute(array: &ArrayRef) -> Result<ArrayRef> {
     zip(&is_negative, &negated, array).map_err(failed)
 }
 
-/// `ceil`, `floor` and `round`; integers are round already.
+/// `ceil`, `floor` and `round`, half to even; integers are round already.
 fn rounded(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let decimals = args.get(1).map(|arg| constant_int(name, "number of decimals", arg)).transpose()?.flatten();
     let decimals = decimals.unwrap_or(0);
@@ -152,10 +153,10 @@ fn rounded(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let f: Box<dyn Fn(f64) -> f64 + Send + Sync> = match name {
         "ceil" => Box::new(f64::ceil),
         "floor" => Box::new(f64::floor),
-        _ if decimals == 0 => Box::new(f64::round),
+        _ if decimals == 0 => Box::new(f64::round_ties_even),
         _ => Box::new(move |x| {
             let scaled = x * scale;
-            if scaled.is_finite() { scaled.round() / scale } else { x }
+            if scaled.is_finite() { scaled.round_ties_even() / scale } else { x }
         }),
     };
     Typed::call(floats_mapped(f), vec![arg], data_type, text)
@@ -174,9 +175,12 @@ fn rounded_decimal(name: &str, arg: Typed, precision: u8, scale: i8, decimals: i
             match name.as_str() {
                 "floor" => down,
                 "ceil" => if down == x { x } else { down + unit },
-                // Half away from zero, as for floats.
-                _ if x >= 0 => (x + unit / 2) / unit * unit,
-                _ => (x - unit / 2) / unit * unit,
+                _ => match (x - down).cmp(&(unit / 2)) {
+                    Ordering::Less => down,
+                    Ordering::Greater => down + unit,
+                    // Half goes to the even neighbour, as for floats.
+                    Ordering::Equal => down + (down / unit).rem_euclid(2) * unit,
+                },
             }
         });
         Ok(Arc::new(result.with_precision_and_scale(precision, scale).map_err(failed)?) as _)
