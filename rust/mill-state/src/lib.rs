@@ -12,9 +12,10 @@
 //! varies in length lies in cells beside the rows. See [`RowLayout`] for the row, [`StateTable`] for how tables grow and
 //! are shared, and [`PaneTables`] for windows.
 //!
-//! `unsafe` stands in `chunk` (the memory), `probe` (searching it), `rows` (views for kernels) and `table` (which holds
-//! the pointers); each names the invariants it stands on.
+//! `unsafe` stands in `chunk` (the memory), `probe` (searching it), `rows` (views for kernels), `bucket` and `table` (which
+//! hold the pointers); each names the invariants it stands on.
 
+mod bucket;
 mod chunk;
 mod error;
 mod image;
@@ -23,6 +24,7 @@ mod layout;
 mod panes;
 mod probe;
 mod rows;
+mod select;
 mod snapshot;
 mod table;
 
@@ -32,4 +34,5 @@ pub use key::{KEY_BYTES_MAX, KeyBatch, KeyDecoder, KeyEncoder, KeyKind};
 pub use layout::{CELLS_MAX, Flag, LayoutBuilder, ROW_WORDS_MAX, RowLayout};
 pub use panes::PaneTables;
 pub use rows::{Rows, RowsRead};
-pub use table::{Cursor, LOOKUP_ROWS_MAX, Select, Span, StateTable, TableOptions};
+pub use select::{Select, Span};
+pub use table::{Cursor, LOOKUP_ROWS_MAX, StateTable, TableOptions};

@@ -17,7 +17,7 @@ use crate::chunk::Cell;
 use crate::error::{Result, StateError};
 use crate::key::{KEY_BYTES_MAX, view_bytes, view_length};
 use crate::layout::Flag;
-use crate::table::Chunk;
+use crate::bucket::Chunk;
 
 /// Rows to be changed, one a record, in the order of the records.
 #[derive(Debug)]

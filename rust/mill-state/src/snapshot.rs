@@ -15,10 +15,11 @@ use std::sync::Arc;
 
 use mill_frame::block::{Block, BlockAddress, BlockKind, RestoredBlock};
 
+use crate::bucket::Chunk;
 use crate::chunk::ChunkData;
 use crate::error::{Result, StateError};
 use crate::image::{ChunkImage, check_rows, parse};
-use crate::table::{Chunk, StateTable};
+use crate::table::StateTable;
 
 const PART_SHIFT: u32 = 28;
 

@@ -83,3 +83,78 @@ fn a_step_without_keys_has_one_group() {
     assert_eq!(transcript.rows.len(), 1);
     assert!(transcript.rows[0].starts_with("0: 35, "), "{:?}", transcript.rows);
 }
+
+/// Blocks as recovery gives them: all of them, to every instance that may own some.
+fn restored(snapshots: &[mill_protocol::Snapshot]) -> mill_protocol::Restored {
+    mill_protocol::Restored {
+        bytes: snapshots.iter().filter_map(|snapshot| snapshot.bytes.clone()).map(Into::into).collect(),
+        blocks: snapshots
+            .iter()
+            .flat_map(|snapshot| &snapshot.blocks)
+            .map(mill_protocol::testkit::restored_block)
+            .collect(),
+    }
+}
+
+#[test]
+fn state_moves_to_another_parallelism() {
+    use mill_frame::hash::{groups_of_task, hash_columns, key_group, task_of_group};
+    let specs = vec![
+        spec(AggregateKind::Count, None, None),
+        spec(AggregateKind::NUnique, Some((1, DataType::Int64)), None),
+        spec(AggregateKind::Collect, Some((1, DataType::Int64)), None),
+    ];
+    let mut seed = 12;
+    let frames: Vec<Batch> = (0..5).map(|_| frame(200, 90, &mut seed)).collect();
+    let task = |index: usize, parallelism: usize| {
+        let groups = groups_of_task(index, parallelism);
+        let context = mill_protocol::TaskContext { index, parallelism, groups, ..context() };
+        make(DataType::Int64, &specs, None, Emit::End, false, &context)
+    };
+    let run = |parallelisms: &[usize]| {
+        let mut tasks = vec![task(0, 1)];
+        let mut chain: Vec<mill_protocol::Snapshot> = Vec::new();
+        for (round, batch) in frames.iter().enumerate() {
+            let count = parallelisms[round % parallelisms.len()];
+            // Into other hands: what the former tasks leave, the new ones take up.
+            for task in &mut tasks {
+                let mut snapshot = mill_protocol::Snapshot::default();
+                task.snapshot(&mut snapshot).unwrap();
+                chain.push(snapshot);
+            }
+            tasks = (0..count).map(|index| task(index, count)).collect();
+            for task in &mut tasks {
+                task.restore(&restored(&chain)).unwrap();
+            }
+            let mut hashes = Vec::new();
+            hash_columns(&batch.data().columns()[..1], &mut hashes).unwrap();
+            for (index, task) in tasks.iter_mut().enumerate() {
+                let of_task = |&row: &u32| task_of_group(key_group(hashes[row as usize]), count) == index;
+                let rows: Vec<u32> = (0..batch.rows() as u32).filter(of_task).collect();
+                let _ = task.on_batch(batch.take(&rows.into()).unwrap(), &mut Outbox::default()).unwrap();
+            }
+        }
+        let mut lines = Vec::new();
+        for task in &mut tasks {
+            let mut out = Outbox::default();
+            let mut progress = task.on_end(&mut out).unwrap();
+            while progress == Progress::More {
+                progress = task.resume(&mut out).unwrap();
+            }
+            while let Some(mill_protocol::Emission::Batch(_, batch)) = out.pop() {
+                let shown = arrow::util::pretty::pretty_format_batches(&[batch.data().clone()]).unwrap().to_string();
+                lines.extend(shown.lines().filter(|line| line.starts_with("| ")).map(|line| {
+                    line.split_whitespace().collect::<Vec<_>>().join(" ")
+                }));
+            }
+        }
+        lines.sort();
+        lines.dedup();
+        lines
+    };
+    let expected = run(&[1]);
+    assert_eq!(expected.len(), 91, "a heading and 90 keys");
+    for parallelisms in [&[2, 1][..], &[1, 3, 8], &[8, 2, 128]] {
+        assert_eq!(run(parallelisms), expected, "{parallelisms:?}");
+    }
+}

@@ -7,8 +7,10 @@ use mill_frame::block::{BlockAddress, BlockKind, RestoredBlock};
 use mill_frame::block::Block;
 use proptest::prelude::*;
 
+use mill_frame::hash::key_group;
+
 use super::*;
-use crate::{KeyDecoder, KeyEncoder};
+use crate::{Flag, KeyBatch, KeyDecoder, KeyEncoder, Span};
 
 /// Lays a block out as the checkpoint writer would, in memory aligned to 64.
 pub(crate) fn laid_out(block: &Block) -> RestoredBlock {

@@ -1,0 +1,225 @@
+//! One bucket of a table: a chunk's data, how it is marked and shared, and where rows are found in it.
+//!
+//! Invariants: `base` and `cells` lead to the rows and cells of `data`, whose capacity is `mask + 1`. They are written
+//! through only while `is_writable` is set; then `data` is shared with nobody and its memory is its own. `count` rows are
+//! taken, fewer than there are. Marks have a bit a row, or none where they are not kept.
+
+use std::sync::Arc;
+
+use crate::chunk::{Cell, ChunkData, writable};
+use crate::key::KeyBatch;
+use crate::layout::RowLayout;
+use crate::probe::{Found, Probe, line_mask, step_from};
+use crate::table::TableOptions;
+
+/// One bucket. What every look-up needs stands first, in one cache line.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Chunk {
+    pub(crate) base: *mut u64,
+    pub(crate) dirty: Box<[u64]>,
+    pub(crate) changed: Box<[u64]>,
+    pub(crate) mask: u32,
+    pub(crate) is_writable: bool,
+    pub(crate) count: u32,
+    pub(crate) limit: u32,
+    pub(crate) group: u16,
+    /// The checkpoints so far hold this chunk, under its id and with these slots.
+    pub(crate) is_based: bool,
+    /// The checkpoints so far hold something at its address.
+    pub(crate) is_held: bool,
+    pub(crate) cells: *mut Cell,
+    pub(crate) data: Arc<ChunkData>,
+    pub(crate) id: u32,
+    /// How much of the arena the checkpoints so far hold.
+    pub(crate) arena_based: usize,
+}
+
+// SAFETY: the pointers lead into `data`, which the chunk owns or shares through an Arc of immutable values; they move
+// with it to another thread, and are written through only by the owner of the table.
+unsafe impl Send for Chunk {}
+// SAFETY: through a shared reference the pointers are only read, and nobody writes while shared references live.
+unsafe impl Sync for Chunk {}
+
+impl Chunk {
+    pub(crate) fn new(group: u16, id: u32, capacity: u32, layout: &RowLayout, options: &TableOptions) -> Chunk {
+        let data = ChunkData::zeroed(capacity as usize * layout.row_words, capacity as usize * layout.cells);
+        let mut chunk = Chunk::of_data(group, id, capacity, 0, data, options);
+        chunk.make_writable();
+        chunk
+    }
+
+    /// A chunk of data that stands as it is; its first change makes it writable.
+    pub(crate) fn of_data(
+        group: u16,
+        id: u32,
+        capacity: u32,
+        count: u32,
+        data: ChunkData,
+        options: &TableOptions,
+    ) -> Chunk {
+        assert!(capacity.is_power_of_two() && count < capacity, "{count} rows of {capacity}");
+        let bits = |is_used: bool| vec![0u64; if is_used { (capacity as usize).div_ceil(64) } else { 0 }].into();
+        let arena_based = data.arena.bytes().len();
+        Chunk {
+            base: data.start().cast_mut(),
+            dirty: bits(options.is_persistent),
+            changed: bits(options.tracks_changes),
+            mask: capacity - 1,
+            count,
+            limit: capacity / 4 * 3,
+            group,
+            is_writable: false,
+            is_based: false,
+            is_held: false,
+            cells: std::ptr::null_mut(),
+            data: Arc::new(data),
+            id,
+            arena_based,
+        }
+    }
+
+    pub(crate) fn make_writable(&mut self) {
+        (self.base, self.cells) = writable(&mut self.data);
+        self.is_writable = true;
+    }
+
+    pub(crate) fn data(&self) -> &Arc<ChunkData> {
+        &self.data
+    }
+
+    pub(crate) fn group(&self) -> u16 {
+        self.group
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.mask + 1
+    }
+
+    /// Gives the data to be read by someone else, with the marks of what changed, and starts new marks.
+    pub(crate) fn share(&mut self) -> (Arc<ChunkData>, Box<[u64]>) {
+        self.is_writable = false;
+        let clean = vec![0; self.dirty.len()].into();
+        self.arena_based = self.data.arena.bytes().len();
+        (Arc::clone(&self.data), std::mem::replace(&mut self.dirty, clean))
+    }
+
+    #[inline(always)]
+    pub(crate) fn mark(&mut self, slot: u32) {
+        let (word, bit) = ((slot >> 6) as usize, 1u64 << (slot & 63));
+        if let Some(word) = self.dirty.get_mut(word) {
+            *word |= bit;
+        }
+        if let Some(word) = self.changed.get_mut(word) {
+            *word |= bit;
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn row(&self, slot: u32, row_words: usize) -> *mut u64 {
+        debug_assert!(slot <= self.mask);
+        self.base.wrapping_add(slot as usize * row_words)
+    }
+
+    /// The first empty row that a search for this tag meets.
+    pub(crate) fn first_empty(&self, tag: u64, row_words: usize) -> u32 {
+        let (start, line) = (tag as u32 & self.mask, line_mask(row_words));
+        let mut step = 0;
+        loop {
+            let slot = step_from(start, step, line, self.mask);
+            // SAFETY: the slot lies in the chunk.
+            if unsafe { *self.row(slot, row_words) } == 0 {
+                return slot;
+            }
+            step += 1;
+        }
+    }
+
+    /// Empties a row of a writable chunk. The rows from its line on, up to the first line with an empty row, take new
+    /// places: no search passed an empty row to find what lies behind that line, and none will.
+    pub(crate) fn remove(&mut self, removed: u32, row_words: usize, cells: usize) {
+        assert!(self.is_writable);
+        let line = line_mask(row_words);
+        let mut displaced = Vec::new();
+        let mut first = removed & !line;
+        loop {
+            let mut has_empty = false;
+            for slot in first..=first + line {
+                let row = self.row(slot, row_words);
+                // SAFETY: the row lies in the chunk, which is writable; this is the only reference into it.
+                let row = unsafe { std::slice::from_raw_parts_mut(row, row_words) };
+                if row[0] == 0 {
+                    has_empty = true;
+                    continue;
+                }
+                let mut values = Vec::with_capacity(cells);
+                for cell in 0..cells {
+                    // SAFETY: the chunk has `cells` cells for each of its rows and is writable.
+                    values.push(unsafe { (*self.cells.add(slot as usize * cells + cell)).take() });
+                }
+                if slot != removed {
+                    displaced.push((row.to_vec(), values, bit_of(&self.changed, slot)));
+                }
+                row.fill(0);
+                self.mark(slot);
+                set_bit(&mut self.changed, slot, false);
+            }
+            first = (first + line + 1) & self.mask;
+            if has_empty {
+                break;
+            }
+        }
+        for (words, values, is_changed) in displaced {
+            let slot = self.first_empty(words[0], row_words);
+            // SAFETY: as above.
+            unsafe { std::slice::from_raw_parts_mut(self.row(slot, row_words), row_words) }.copy_from_slice(&words);
+            for (cell, value) in values.into_iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { *self.cells.add(slot as usize * cells + cell) = value };
+            }
+            self.mark(slot);
+            set_bit(&mut self.changed, slot, is_changed);
+        }
+        self.count -= 1;
+    }
+
+    #[inline(always)]
+    pub(crate) fn probe(&self, row_words: usize) -> Probe {
+        Probe { base: self.base, mask: self.mask, row_words, line: line_mask(row_words) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn find<const SHAPE: u8>(&self, row_words: usize, keys: &KeyBatch, record: usize) -> Found {
+        let probe = self.probe(row_words);
+        let tag = keys.tag(record);
+        // SAFETY: `base` points to the rows of `data`: `mask + 1` of them, with `row_words` words each, which the layout
+        // made large enough for the key; a chunk has sixteen rows or more, and the load limit leaves one empty.
+        unsafe {
+            match SHAPE {
+                SHAPE_WORD => probe.find_word(tag, keys.words[record]),
+                SHAPE_VIEW => {
+                    probe.find_view(tag, keys.key(record), keys.bytes.as_slice(), || self.data.arena.bytes())
+                }
+                _ => probe.find_words(tag, keys.key(record)),
+            }
+        }
+    }
+}
+
+/// Keys of one word, of several, or views: the loops are compiled for each.
+pub(crate) const SHAPE_WORD: u8 = 0;
+pub(crate) const SHAPE_WORDS: u8 = 1;
+pub(crate) const SHAPE_VIEW: u8 = 2;
+pub(crate) fn bit_of(bits: &[u64], slot: u32) -> bool {
+    bits.get((slot >> 6) as usize).is_some_and(|word| word >> (slot & 63) & 1 == 1)
+}
+
+pub(crate) fn set_bit(bits: &mut [u64], slot: u32, is_set: bool) {
+    if let Some(word) = bits.get_mut((slot >> 6) as usize) {
+        *word = *word & !(1 << (slot & 63)) | u64::from(is_set) << (slot & 63);
+    }
+}
