@@ -172,7 +172,11 @@ fn accumulator(
         AggregateKind::Median => Box::new(cells::Quantile::new(input, 0.5, layout)),
         AggregateKind::ApproxQuantile(at) => Box::new(sketch::ApproxQuantile::new(input, *at, layout)),
         AggregateKind::Collect => Box::new(cells::Collect::new(input, output, layout)?),
-        AggregateKind::User(function) => Box::new(user::User::new(input, function.clone(), output, layout)),
+        AggregateKind::User(function) => {
+            // Asked of the function and not of the plan: one that stands for a function that is not at hand gives bytes.
+            let output = function.return_type(spec.input_type.as_ref().unwrap_or(&DataType::Null))?;
+            Box::new(user::User::new(input, function.clone(), &output, layout))
+        }
     })
 }
 

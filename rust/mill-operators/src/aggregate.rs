@@ -8,7 +8,8 @@
 //!   every       every so often and at the end, changed  which rows changed but were not given yet: a flag in the row
 //! ```
 //!
-//! Results go out in chunks; the runtime calls back for more, and nothing else comes between.
+//! Results go out in chunks; the runtime calls back for more, and nothing else comes between. A checkpoint also gets a
+//! description of the step (see `description`), so that its state can be read without the plan.
 
 use arrow::datatypes::SchemaRef;
 use mill_plan::{AggregateSpec, Emit, Stage};
@@ -18,6 +19,7 @@ use mill_protocol::{
 use mill_state::{Cursor, Span, TableOptions};
 
 use crate::accumulator::{GroupOptions, Groups, records};
+use crate::description::{Described, Description, Shape, own};
 
 /// How many rows one emitted batch has at most.
 pub(crate) const EMIT_ROWS: usize = 8192;
@@ -81,6 +83,7 @@ pub(crate) struct Aggregate {
     groups: Groups,
     schema: SchemaRef,
     schedule: Schedule,
+    described: Described,
     /// Where the emission that is under way goes on, and whether it is of changed rows alone.
     emitting: Option<(Cursor, bool)>,
 }
@@ -108,10 +111,14 @@ impl Aggregate {
             keeps_pending: schedule.keeps_pending(),
         };
         let groups = Groups::new(keys, &key_types, aggregates, &options)?;
-        Ok(Aggregate { groups, schema: stage.schema.clone(), schedule, emitting: None })
+        let shape = Shape::Aggregate { keys: keys.len(), aggregates: aggregates.to_vec(), window: None };
+        let described =
+            Description { schema: stage.schema.clone(), keeps_pending: schedule.keeps_pending(), shape }.described();
+        Ok(Aggregate { groups, schema: stage.schema.clone(), schedule, described, emitting: None })
     }
 
-    fn emit(&mut self, is_changed: bool, out: &mut Outbox) -> Result<Progress> {
+    /// Gives all results, or those that changed.
+    pub(crate) fn emit(&mut self, is_changed: bool, out: &mut Outbox) -> Result<Progress> {
         self.emitting = Some((Cursor::default(), is_changed));
         self.resume(out)
     }
@@ -159,10 +166,12 @@ impl Operator for Aggregate {
 
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
         self.groups.snapshot(snapshot);
+        snapshot.bytes = Some(self.described.of(&[]));
         Ok(())
     }
 
     fn restore(&mut self, restored: &Restored) -> Result<()> {
+        restored.bytes.iter().try_for_each(|bytes| own(bytes).map(drop))?;
         self.schedule.on_restore();
         self.groups.restore(restored)
     }

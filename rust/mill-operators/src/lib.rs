@@ -18,6 +18,7 @@ mod accumulator;
 mod aggregate;
 mod attempt;
 mod branch;
+mod description;
 mod event_time;
 mod explode;
 mod filter;
@@ -28,6 +29,7 @@ mod project;
 mod record;
 mod reduce;
 mod slice;
+mod state_view;
 mod unnest;
 mod user;
 mod window_aggregate;
@@ -39,6 +41,8 @@ use std::sync::Arc;
 
 use mill_plan::{Stage, StageKind};
 use mill_protocol::{Error, Operator, Result, TaskContext};
+
+pub use state_view::{has_keyed_state, read_state};
 
 /// Makes one parallel instance of a stage.
 ///

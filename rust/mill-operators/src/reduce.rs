@@ -19,6 +19,7 @@ use mill_state::{Cursor, Flag, KeyEncoder, LOOKUP_ROWS_MAX, RowLayout, RowsRead,
 
 use crate::accumulator::{Problems, by_row, reject, state_error};
 use crate::aggregate::{EMIT_ROWS, Schedule};
+use crate::description::{Described, Description, Shape, own};
 
 /// Folds the records of each key.
 pub(crate) struct Reduce {
@@ -31,6 +32,7 @@ pub(crate) struct Reduce {
     cell: usize,
     pending: Option<Flag>,
     schedule: Schedule,
+    described: Described,
     emitting: Option<(Cursor, bool)>,
 }
 
@@ -63,7 +65,11 @@ impl Reduce {
         };
         let table = StateTable::new(Arc::new(layout), options);
         let keys = keys.to_vec();
-        Ok(Reduce { keys, function, schema, converter, encoder, table, cell, pending, schedule, emitting: None })
+        let shape = Shape::Reduce { keys: keys.clone() };
+        let described =
+            Description { schema: Arc::clone(&schema), keeps_pending: schedule.keeps_pending(), shape }.described();
+        let emitting = None;
+        Ok(Reduce { keys, function, schema, converter, encoder, table, cell, pending, schedule, described, emitting })
     }
 
     fn fold(&mut self, batch: &RecordBatch, span: Span, out: &mut Outbox) -> Result<()> {
@@ -104,7 +110,8 @@ impl Reduce {
         Ok(())
     }
 
-    fn emit(&mut self, is_changed: bool, out: &mut Outbox) -> Result<Progress> {
+    /// Gives all rows, or those that changed.
+    pub(crate) fn emit(&mut self, is_changed: bool, out: &mut Outbox) -> Result<Progress> {
         self.emitting = Some((Cursor::default(), is_changed));
         self.resume(out)
     }
@@ -210,10 +217,12 @@ impl Operator for Reduce {
 
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
         self.table.snapshot(0, snapshot.is_full, &mut snapshot.blocks);
+        snapshot.bytes = Some(self.described.of(&[]));
         Ok(())
     }
 
     fn restore(&mut self, restored: &Restored) -> Result<()> {
+        restored.bytes.iter().try_for_each(|bytes| own(bytes).map(drop))?;
         self.schedule.on_restore();
         self.table.restore(&restored.blocks).map_err(state_error)?;
         if let Some(pending) = self.pending {

@@ -20,6 +20,7 @@ use mill_state::{Cursor, Span, TableOptions};
 
 use crate::accumulator::{GroupOptions, Groups, records};
 use crate::aggregate::EMIT_ROWS;
+use crate::description::{Described, Description, Shape, own};
 use crate::slice::{Slicer, Slices, push_late};
 
 /// Keeps one row of accumulators a key and open window.
@@ -30,6 +31,7 @@ pub(crate) struct WindowAggregate {
     is_partial: bool,
     slicer: Slicer,
     watermark: Watermark,
+    described: Described,
     /// The pane that is going out, and how far it is.
     firing: Option<(i64, Cursor)>,
 }
@@ -58,7 +60,10 @@ impl WindowAggregate {
         let groups = Groups::new(keys, &key_types, aggregates, &options)?;
         let schema = stage.schema.clone();
         let watermark = Watermark::MIN;
-        Ok(WindowAggregate { groups, schema, keys: keys.len(), is_partial, slicer, watermark, firing: None })
+        let keys = keys.len();
+        let shape = Shape::Aggregate { keys, aggregates: aggregates.to_vec(), window: Some(slicer.window) };
+        let described = Description { schema: schema.clone(), keeps_pending: false, shape }.described();
+        Ok(WindowAggregate { groups, schema, keys, is_partial, slicer, watermark, described, firing: None })
     }
 
     /// The windows that the maker of partial results has named.
@@ -155,15 +160,16 @@ impl Operator for WindowAggregate {
 
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
         self.groups.snapshot(snapshot);
-        snapshot.bytes = Some(self.watermark.0.to_le_bytes().to_vec());
+        snapshot.bytes = Some(self.described.of(&self.watermark.0.to_le_bytes()));
         Ok(())
     }
 
     fn restore(&mut self, restored: &Restored) -> Result<()> {
         let mut least: Option<i64> = None;
         for bytes in &restored.bytes {
-            let bytes: [u8; 8] = bytes[..].try_into().map_err(|_| {
-                Error::checkpoint(format!("the watermark of a window has 8 bytes, found {}", bytes.len()))
+            let own = own(bytes)?;
+            let bytes: [u8; 8] = own.try_into().map_err(|_| {
+                Error::checkpoint(format!("the watermark of a window has 8 bytes, found {}", own.len()))
             })?;
             let at = i64::from_le_bytes(bytes);
             least = Some(least.map_or(at, |least| least.min(at)));

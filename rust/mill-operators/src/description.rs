@@ -1,0 +1,361 @@
+//! What a keyed step writes about itself into a checkpoint, so that its state can be read without the plan.
+//!
+//! ```text
+//!   the step ──Description──► Described ──of(own)──► Snapshot::bytes = own state without key + description
+//!   Snapshot::bytes ──own()──► the step again                      (the plan knows the rest)
+//!                   ──Description::read()──► read_state()          (there is no plan)
+//! ```
+//!
+//! `docs/format/operator-state.md` draws the bytes. A step that goes on from a checkpoint reads its own part alone: whether
+//! it fits is decided by signatures and by the fingerprint of the rows. The description is for readers, who rebuild the
+//! very operator from it; so it names what decides about the layout of rows and about results, and nothing else.
+//!
+//! Invariant: nothing in the bytes is trusted. Each length is checked before it is used, and what they describe is
+//! checked as a plan would check it, so that no bytes make a reader panic.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use mill_frame::schema;
+use mill_plan::{AggregateFunction, AggregateKind, AggregateSpec, ScalarValue, Window};
+use mill_protocol::{Error, ErrorKind, Result};
+
+/// What the bytes begin with.
+const MAGIC: &[u8; 8] = b"MILLKEYS";
+/// The version that is written, and the only one that is read.
+const VERSION: u8 = 1;
+
+const FLAG_PENDING: u8 = 1;
+const TUMBLING: u8 = 1;
+const HAS_INPUT: u8 = 1;
+const HAS_FILTER: u8 = 2;
+
+/// The part of a keyed step that decides how its state reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Description {
+    /// The resulting columns.
+    pub(crate) schema: SchemaRef,
+    /// Whether rows tell if they changed since they were last given.
+    pub(crate) keeps_pending: bool,
+    /// What the step is.
+    pub(crate) shape: Shape,
+}
+
+/// Which keyed step it is.
+#[derive(Clone, Debug)]
+pub(crate) enum Shape {
+    /// The results are the keys, the start and end of the window if there is one, and the aggregates.
+    Aggregate { keys: usize, aggregates: Vec<AggregateSpec>, window: Option<Window> },
+    /// These columns are the keys.
+    Reduce { keys: Vec<usize> },
+}
+
+/// A description in bytes; empty if a type cannot be written, which readers are told.
+pub(crate) struct Described(Vec<u8>);
+
+impl Described {
+    /// The state of a step: `own`, and what it is.
+    pub(crate) fn of(&self, own: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(MAGIC.len() + 9 + own.len() + self.0.len());
+        out.extend_from_slice(MAGIC);
+        out.push(VERSION);
+        put_bytes(&mut out, own);
+        put_bytes(&mut out, &self.0);
+        out
+    }
+}
+
+/// Whether these bytes are those of a keyed step.
+pub(crate) fn is_described(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
+}
+
+/// What the step itself keeps without key.
+pub(crate) fn own(bytes: &[u8]) -> Result<&[u8]> {
+    Ok(parts(bytes)?.0)
+}
+
+/// The step's own part and the description.
+fn parts(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
+    if !is_described(bytes) {
+        return Err(damaged("it does not begin as such state does"));
+    }
+    let mut reader = Reader(&bytes[MAGIC.len()..]);
+    let version = reader.byte()?;
+    if version != VERSION {
+        return Err(Error::checkpoint(format!(
+            "the state of the step has format {version}, this version of Millstream reads {VERSION}"
+        )));
+    }
+    let (own, description) = (reader.bytes()?, reader.bytes()?);
+    reader.end()?;
+    Ok((own, description))
+}
+
+impl Description {
+    /// The description in bytes.
+    pub(crate) fn described(&self) -> Described {
+        Described(self.write().unwrap_or_default())
+    }
+
+    fn write(&self) -> Option<Vec<u8>> {
+        let mut out = vec![if self.keeps_pending { FLAG_PENDING } else { 0 }];
+        put_bytes(&mut out, &schema::to_bytes(&self.schema).ok()?);
+        match &self.shape {
+            Shape::Aggregate { keys, aggregates, window } => {
+                out.push(if window.is_some() { 2 } else { 1 });
+                put_number(&mut out, *keys);
+                if let Some(Window::Tumbling { size_us, offset_us }) = window {
+                    out.push(TUMBLING);
+                    out.extend_from_slice(&size_us.to_le_bytes());
+                    out.extend_from_slice(&offset_us.to_le_bytes());
+                }
+                put_number(&mut out, aggregates.len());
+                for spec in aggregates {
+                    put_aggregate(&mut out, spec)?;
+                }
+            }
+            Shape::Reduce { keys } => {
+                out.push(3);
+                put_number(&mut out, keys.len());
+                keys.iter().for_each(|&key| put_number(&mut out, key));
+            }
+        }
+        Some(out)
+    }
+
+    /// The description in the state of a step. A user's aggregates become such that give their state as it is.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Description> {
+        let (_, description) = parts(bytes)?;
+        if description.is_empty() {
+            return Err(Error::checkpoint("the step has columns of types that cannot be described, so its state is not readable without its plan"));
+        }
+        let mut reader = Reader(description);
+        let flags = reader.byte()?;
+        if flags > FLAG_PENDING {
+            return Err(damaged("unknown flags are set"));
+        }
+        let mut fields: Vec<Field> = reader.schema()?.fields().iter().map(|field| field.as_ref().clone()).collect();
+        let shape = match reader.byte()? {
+            kind @ (1 | 2) => {
+                let keys = reader.number()?;
+                let window = if kind == 2 { Some(reader.window()?) } else { None };
+                let count = reader.count()?;
+                let aggregates = (0..count).map(|_| reader.aggregate()).collect::<Result<Vec<_>>>()?;
+                let before = keys.saturating_add(if window.is_some() { 2 } else { 0 });
+                if before.saturating_add(count) != fields.len() {
+                    return Err(damaged("its columns are not those of its keys and aggregates"));
+                }
+                for (field, spec) in fields[before..].iter_mut().zip(&aggregates) {
+                    if let AggregateKind::User(_) = spec.kind {
+                        *field = Field::new(field.name(), DataType::Binary, true);
+                    } else if *field.data_type() != spec.output_type {
+                        return Err(damaged(&format!("aggregate {:?} has another type than its column", spec.name)));
+                    }
+                }
+                Shape::Aggregate { keys, aggregates, window }
+            }
+            3 => {
+                let count = reader.count()?;
+                let keys = (0..count).map(|_| reader.number()).collect::<Result<Vec<_>>>()?;
+                if keys.iter().any(|&key| key >= fields.len()) {
+                    return Err(damaged("a key is none of its columns"));
+                }
+                Shape::Reduce { keys }
+            }
+            other => return Err(damaged(&format!("step kind {other} is not known"))),
+        };
+        reader.end()?;
+        Ok(Description { schema: Arc::new(Schema::new(fields)), keeps_pending: flags & FLAG_PENDING != 0, shape })
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, number: usize) {
+    let number = u32::try_from(number).expect("a step has fewer than 2^32 columns and bytes of description");
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_number(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// The number of an aggregate in the format, and its parameter.
+fn code(kind: &AggregateKind) -> (u8, f64) {
+    match kind {
+        AggregateKind::Count => (1, 0.0),
+        AggregateKind::Sum => (2, 0.0),
+        AggregateKind::Mean => (3, 0.0),
+        AggregateKind::Min => (4, 0.0),
+        AggregateKind::Max => (5, 0.0),
+        AggregateKind::First => (6, 0.0),
+        AggregateKind::Last => (7, 0.0),
+        AggregateKind::NUnique => (8, 0.0),
+        AggregateKind::ApproxNUnique => (9, 0.0),
+        AggregateKind::Std => (10, 0.0),
+        AggregateKind::Var => (11, 0.0),
+        AggregateKind::Quantile(at) => (12, *at),
+        AggregateKind::ApproxQuantile(at) => (13, *at),
+        AggregateKind::Median => (14, 0.0),
+        AggregateKind::Collect => (15, 0.0),
+        AggregateKind::User(_) => (16, 0.0),
+    }
+}
+
+fn kind_of(code: u8, parameter: f64, name: String) -> Option<AggregateKind> {
+    Some(match code {
+        1 => AggregateKind::Count,
+        2 => AggregateKind::Sum,
+        3 => AggregateKind::Mean,
+        4 => AggregateKind::Min,
+        5 => AggregateKind::Max,
+        6 => AggregateKind::First,
+        7 => AggregateKind::Last,
+        8 => AggregateKind::NUnique,
+        9 => AggregateKind::ApproxNUnique,
+        10 => AggregateKind::Std,
+        11 => AggregateKind::Var,
+        12 => AggregateKind::Quantile(parameter),
+        13 => AggregateKind::ApproxQuantile(parameter),
+        14 => AggregateKind::Median,
+        15 => AggregateKind::Collect,
+        16 => AggregateKind::User(Arc::new(RawState { name })),
+        _ => return None,
+    })
+}
+
+fn put_aggregate(out: &mut Vec<u8>, spec: &AggregateSpec) -> Option<()> {
+    let (code, parameter) = code(&spec.kind);
+    out.push(code);
+    out.push(if spec.input_type.is_some() { HAS_INPUT } else { 0 } | if spec.filter.is_some() { HAS_FILTER } else { 0 });
+    out.extend_from_slice(&parameter.to_bits().to_le_bytes());
+    put_bytes(out, spec.name.as_bytes());
+    put_bytes(out, if code == 16 { spec.kind.name() } else { String::new() }.as_bytes());
+    let input = spec.input_type.clone().unwrap_or(DataType::Null);
+    let types = Schema::new(vec![Field::new("input", input, true), Field::new("output", spec.output_type.clone(), true)]);
+    put_bytes(out, &schema::to_bytes(&types).ok()?);
+    Some(())
+}
+
+/// Stands for a user's aggregate that is not at hand: gives its state as it is.
+#[derive(Debug)]
+struct RawState {
+    name: String,
+}
+
+impl RawState {
+    fn refuse<T>(&self) -> Result<T> {
+        Err(Error::new(ErrorKind::Internal, format!("aggregate {:?} is only there to be looked at", self.name)))
+    }
+}
+
+impl AggregateFunction for RawState {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+    fn return_type(&self, _input: &DataType) -> Result<DataType> {
+        Ok(DataType::Binary)
+    }
+    fn update(&self, _state: Option<&[u8]>, _values: &arrow::array::ArrayRef) -> Result<Vec<u8>> {
+        self.refuse()
+    }
+    fn merge(&self, _a: &[u8], _b: &[u8]) -> Result<Vec<u8>> {
+        self.refuse()
+    }
+    fn finish(&self, state: Option<&[u8]>) -> Result<ScalarValue> {
+        Ok(ScalarValue::Binary(state.map(<[u8]>::to_vec)))
+    }
+}
+
+fn damaged(what: &str) -> Error {
+    Error::checkpoint(format!("the state of a keyed step is damaged: {what}"))
+}
+
+/// What is left to be read.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or_else(|| damaged("it ends too early"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut out = [0; N];
+        out.copy_from_slice(self.take(N)?);
+        Ok(out)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn number(&mut self) -> Result<usize> {
+        Ok(u32::from_le_bytes(self.array()?) as usize)
+    }
+
+    /// How many things follow; each takes at least a byte.
+    fn count(&mut self) -> Result<usize> {
+        let count = self.number()?;
+        if count > self.0.len() {
+            return Err(damaged("it ends too early"));
+        }
+        Ok(count)
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8]> {
+        let length = self.number()?;
+        self.take(length)
+    }
+
+    fn text(&mut self) -> Result<String> {
+        String::from_utf8(self.bytes()?.to_vec()).map_err(|_| damaged("a name is not UTF-8"))
+    }
+
+    fn schema(&mut self) -> Result<Schema> {
+        schema::from_bytes(self.bytes()?).map_err(|error| damaged(&error.to_string()))
+    }
+
+    fn window(&mut self) -> Result<Window> {
+        let kind = self.byte()?;
+        if kind != TUMBLING {
+            return Err(damaged(&format!("window kind {kind} is not known")));
+        }
+        let (size_us, offset_us) = (i64::from_le_bytes(self.array()?), i64::from_le_bytes(self.array()?));
+        if size_us <= 0 {
+            return Err(damaged(&format!("a window of {size_us} microseconds")));
+        }
+        Ok(Window::Tumbling { size_us, offset_us })
+    }
+
+    fn aggregate(&mut self) -> Result<AggregateSpec> {
+        let (code, flags) = (self.byte()?, self.byte()?);
+        if flags > HAS_INPUT | HAS_FILTER {
+            return Err(damaged("unknown flags of an aggregate are set"));
+        }
+        let parameter = f64::from_bits(u64::from_le_bytes(self.array()?));
+        let (name, function) = (self.text()?, self.text()?);
+        let types = self.schema()?;
+        let [input, output] = &types.fields()[..] else { return Err(damaged("an aggregate has an input and an output")) };
+        let (input_type, output_type) = (input.data_type().clone(), output.data_type().clone());
+        let input_type = (flags & HAS_INPUT != 0).then_some(input_type);
+        let kind = kind_of(code, parameter, function)
+            .ok_or_else(|| damaged(&format!("aggregate {code} is not known")))?;
+        if !matches!(kind, AggregateKind::User(_)) {
+            let taken = input_type.as_ref().map(|input| kind.input_type(input)).transpose()?;
+            if taken != input_type || kind.output_type(input_type.as_ref())? != output_type {
+                return Err(damaged(&format!("aggregate {name:?} cannot make {output_type} of {input_type:?}")));
+            }
+        }
+        let filter = (flags & HAS_FILTER != 0).then_some(0);
+        Ok(AggregateSpec { kind, input: input_type.as_ref().map(|_| 0), filter, name, input_type, output_type })
+    }
+
+    fn end(&self) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(damaged("there are bytes behind its end")) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

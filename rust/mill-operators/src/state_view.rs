@@ -1,0 +1,119 @@
+//! The state of a keyed step as a table, from a checkpoint alone.
+//!
+//! ```text
+//!   bytes ──Description──► the very operator, without input
+//!   blocks of all key groups ──restore──► it ──all that it would give──► one table
+//! ```
+//!
+//! What stands in state are sums and counts; what a person wants to see are results. The operator that keeps the state
+//! is the one thing that knows how one becomes the other, so it is built again and asked, rather than its rows being
+//! read a second way.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use mill_frame::block::{RestoredBlock, SharedBytes};
+use mill_plan::{Emit, ReduceFunction, Stage, StageKind};
+use mill_protocol::{Emission, Error, ErrorKind, Operator, Outbox, Progress, Restored, Result, TaskContext};
+
+use crate::aggregate::Aggregate;
+use crate::description::{Description, Shape, is_described};
+use crate::reduce::Reduce;
+use crate::slice::Slicer;
+use crate::window_aggregate::WindowAggregate;
+
+/// How many key groups there are.
+const GROUPS: u16 = 128;
+
+/// Whether this is the state without key of a step that also keeps keyed state, which [`read_state`] can read.
+pub fn has_keyed_state(bytes: &[SharedBytes]) -> bool {
+    bytes.iter().any(|bytes| is_described(bytes))
+}
+
+/// The keyed state of a step as a table: a row a key, or a key and open window, with the results as of the checkpoint.
+///
+/// `bytes` is the state without key of all instances, `blocks` are those of all key groups, oldest first. Rows come in
+/// any order. The state of a user's aggregate is a binary column, as the function is not at hand.
+///
+/// # Errors
+/// When the bytes are not those of a keyed step, or they or the blocks are damaged.
+pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<RecordBatch> {
+    let Some(first) = bytes.iter().find(|bytes| is_described(bytes)) else {
+        return Err(Error::checkpoint("the step keeps no keyed state"));
+    };
+    let Description { schema, keeps_pending, shape } = Description::read(first)?;
+    let restored = Restored { bytes: bytes.to_vec(), blocks: blocks.to_vec() };
+    let context =
+        TaskContext { step: String::new(), index: 0, parallelism: 1, groups: 0..GROUPS, is_persistent: true };
+    let stage = Stage {
+        uid: String::new(),
+        name: String::new(),
+        kind: StageKind::Pass,
+        schema: Arc::clone(&schema),
+        ports: Vec::new(),
+        errors: Vec::new(),
+        signature: String::new(),
+        updating: None,
+    };
+    // Rows that tell whether they are yet to be given have a flag more.
+    let emit = if keeps_pending { Emit::Every(i64::MAX) } else { Emit::End };
+    let mut out = Outbox::default();
+    let batches = match shape {
+        Shape::Aggregate { keys, aggregates, window: None } => {
+            let keys: Vec<usize> = (0..keys).collect();
+            let mut operator = Aggregate::new(&stage, &context, &keys, &aggregates, false, emit)?;
+            operator.restore(&restored)?;
+            let progress = operator.emit(false, &mut out)?;
+            drain(&mut operator, progress, out)?
+        }
+        Shape::Aggregate { keys, aggregates, window: Some(window) } => {
+            let keys: Vec<usize> = (0..keys).collect();
+            let slicer = Slicer { window, allowed_lateness_us: 0 };
+            let mut operator = WindowAggregate::new(&stage, &context, &keys, &aggregates, false, slicer)?;
+            operator.restore(&restored)?;
+            let progress = operator.on_end(&mut out)?;
+            drain(&mut operator, progress, out)?
+        }
+        Shape::Reduce { keys } => {
+            let mut operator = Reduce::new(&stage, &context, &keys, Arc::new(NotAtHand), emit)?;
+            operator.restore(&restored)?;
+            let progress = operator.emit(false, &mut out)?;
+            drain(&mut operator, progress, out)?
+        }
+    };
+    concat_batches(&schema, &batches)
+        .map_err(|error| Error::checkpoint(format!("the state does not fit into one table: {error}")))
+}
+
+/// All that the operator gives on port 0.
+fn drain(operator: &mut dyn Operator, mut progress: Progress, mut out: Outbox) -> Result<Vec<RecordBatch>> {
+    let mut batches = Vec::new();
+    loop {
+        while let Some(emission) = out.pop() {
+            if let Emission::Batch(0, batch) = emission {
+                batches.push(batch.data().clone());
+            }
+        }
+        if progress == Progress::Done {
+            return Ok(batches);
+        }
+        progress = operator.resume(&mut out)?;
+    }
+}
+
+/// Stands for the function of a reduce, which reading does not need.
+#[derive(Debug)]
+struct NotAtHand;
+
+impl ReduceFunction for NotAtHand {
+    fn name(&self) -> String {
+        "reduce".to_owned()
+    }
+    fn reduce(&self, _accumulator: Option<&RecordBatch>, _rows: &RecordBatch) -> Result<RecordBatch> {
+        Err(Error::new(ErrorKind::Internal, "the function of this reduce is not at hand"))
+    }
+}
+
+#[cfg(test)]
+mod tests;
