@@ -40,7 +40,7 @@ mod simulate;
 mod supervisor;
 
 pub use job::{Job, JobState, Status, explain, start};
-pub use look::{checkpoints, verify};
+pub use look::{checkpoints, read_state, verify};
 pub use mill_connectors as connectors;
 pub use mill_plan as plan;
 pub use mill_protocol::{Error, ErrorKind, Result};

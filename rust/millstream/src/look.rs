@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mill_protocol::Result;
-use mill_snapshot::{CheckpointInfo, RealDisk, Store, VerifyReport};
+use arrow::array::RecordBatch;
+use mill_operators::has_keyed_state;
+use mill_plan::nearest;
+use mill_protocol::{Error, Result};
+use mill_snapshot::{Checkpoint, CheckpointInfo, RealDisk, Store, VerifyReport};
 
 use crate::recovery::failed;
 
@@ -22,4 +25,63 @@ pub fn checkpoints(path: &Path) -> Result<Vec<CheckpointInfo>> {
 /// When there is no state directory at this path, or it cannot be read.
 pub fn verify(path: &Path) -> Result<VerifyReport> {
     mill_snapshot::verify(path, Arc::new(RealDisk)).map_err(failed)
+}
+
+/// The keyed state of a step, as the newest checkpoint or the one with this number has it: a row a key, or a key and
+/// open window, with the results as of that moment. Rows come in any order. Does not lock the directory.
+///
+/// A step is known by its name or by the identity of its state. Aggregates of the user's own are given as their bytes.
+///
+/// # Errors
+/// When there is no such checkpoint or step, or the step keeps no keyed state.
+pub fn read_state(path: &Path, step: &str, id: Option<u64>) -> Result<RecordBatch> {
+    let store = Store::inspect(path, Arc::new(RealDisk)).map_err(failed)?;
+    let checkpoint = match id {
+        Some(id) => Some(store.checkpoint(id).map_err(failed)?),
+        None => store.latest(&mut Vec::new()).map_err(failed)?,
+    };
+    let checkpoint = checkpoint.ok_or_else(|| {
+        Error::checkpoint(format!("no checkpoint was ever completed in {}", path.display()))
+    })?;
+    let uid = identity(&checkpoint, step)?;
+    let (bytes, blocks) = checkpoint.restored(uid, ALL_GROUPS);
+    if !has_keyed_state(&bytes) {
+        return Err(Error::checkpoint(format!("step {step:?} keeps no keyed state; {}", readable(&checkpoint))));
+    }
+    mill_operators::read_state(&bytes, &blocks).map_err(|error| error.in_step(step))
+}
+
+/// The key groups of all instances.
+const ALL_GROUPS: std::ops::Range<u16> = 0..128;
+
+/// The identity of the state of a step, by its name or by itself.
+fn identity<'a>(checkpoint: &'a Checkpoint, step: &str) -> Result<&'a str> {
+    let operators = &checkpoint.manifest().operators;
+    let by_name = operators.iter().find(|(_, entry)| entry.name == step);
+    if let Some((uid, _)) = by_name.or_else(|| operators.get_key_value(step)) {
+        return Ok(uid);
+    }
+    let near: Vec<String> = nearest(step, operators.values().map(|entry| entry.name.as_str()))
+        .into_iter()
+        .map(|name| format!("{name:?}"))
+        .collect();
+    let hint = if near.is_empty() { String::new() } else { format!("did you mean {}? ", near.join(" or ")) };
+    Err(Error::checkpoint(format!(
+        "there is no step {step:?} in checkpoint {}; {hint}{}",
+        checkpoint.id(),
+        readable(checkpoint)
+    )))
+}
+
+/// Names the steps that can be read.
+fn readable(checkpoint: &Checkpoint) -> String {
+    let operators = checkpoint.manifest().operators.iter();
+    let names: Vec<&str> = operators
+        .filter(|(uid, _)| has_keyed_state(&checkpoint.restored(uid, 0..0).0))
+        .map(|(_, entry)| entry.name.as_str())
+        .collect();
+    match names.is_empty() {
+        true => "no step of this checkpoint keeps keyed state".to_owned(),
+        false => format!("steps with keyed state: {}", names.join(", ")),
+    }
 }
