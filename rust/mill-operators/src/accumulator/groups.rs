@@ -61,8 +61,11 @@ impl Groups {
             )?);
         }
         let pending = options.keeps_pending.then(|| layout.flag());
-        let signature: Vec<String> =
-            aggregates.iter().map(|spec| format!("{spec} {}", spec.output_type)).collect();
+        // Where the filter is applied (here, or ahead of the exchange) does not change what a row means.
+        let described = |spec: &AggregateSpec| {
+            format!("{} {}", AggregateSpec { filter: None, ..spec.clone() }, spec.output_type)
+        };
+        let signature: Vec<String> = aggregates.iter().map(described).collect();
         let layout = layout.finish(&signature.join("; ")).map_err(state_error)?;
         let is_costly = accumulators.iter().any(|accumulator| accumulator.is_costly());
         Ok(Groups {

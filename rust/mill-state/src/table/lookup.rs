@@ -212,6 +212,9 @@ fn aim<S: Select>(
         let slot = hash as u32 & chunk.mask;
         let row = chunk.row(slot, row_words);
         prefetch(row);
+        if let Some(marks) = chunk.dirty.get((slot >> 6) as usize) {
+            prefetch(marks);
+        }
         *aim = Aim { row, place, slot };
     }
     aims.len()
