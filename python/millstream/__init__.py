@@ -30,7 +30,7 @@ from millstream.errors import (
     SchemaError,
     UserFunctionError,
 )
-from millstream.expr import Aggregate, Expr, aggregate, coalesce, col, concat_str, count, lit, when
+from millstream.expr import Aggregate, Expr, aggregate, coalesce, col, concat_str, count, lit, max_horizontal, min_horizontal, when
 from millstream.functions import udf
 from millstream.io import (
     Sink,
@@ -48,7 +48,7 @@ from millstream.io import (
     read_text,
 )
 from millstream.job import Checkpoint, Job, JobStatus, Metrics, Report, Restart, StepMetrics, run, start
-from millstream.state import CheckpointInfo, StepState, checkpoints, read_state
+from millstream.state import CheckpointInfo, checkpoints
 from millstream.stream import KeyedStream, Stream, WindowedStream
 from millstream.table import Table
 from millstream.time import WatermarkStrategy
@@ -81,7 +81,6 @@ __all__ = [
     "Source",
     "SourceReader",
     "StepMetrics",
-    "StepState",
     "Stream",
     "Table",
     "Timestamp",
@@ -101,11 +100,12 @@ __all__ = [
     "generate",
     "index",
     "lit",
+    "max_horizontal",
+    "min_horizontal",
     "random",
     "read_csv",
     "read_json",
     "read_parquet",
-    "read_state",
     "read_text",
     "run",
     "start",

@@ -80,9 +80,12 @@ def _list(options: argparse.Namespace) -> int:
     found = checkpoints(options.path)
     print(f"{'id':>8}  {'created':<25}  {'bytes':>14}  steps")
     for info in found:
+        if info.damage is not None:
+            print(f"{info.id:>8}  damaged: {info.damage}")
+            continue
         marks = " (savepoint)" if info.is_savepoint else ""
         marks += " (finished)" if info.is_finished else ""
-        print(f"{info.id:>8}  {info.created:%Y-%m-%d %H:%M:%S %Z}    {info.bytes:>14,}  {len(info.steps)}{marks}")
+        print(f"{info.id:>8}  {info.created:%Y-%m-%d %H:%M:%S %Z}    {info.bytes:>14,}  {', '.join(info.steps)}{marks}")
     return 0
 
 
@@ -98,16 +101,18 @@ def _show(options: argparse.Namespace) -> int:
         return 1
     print(f"checkpoint {found[-1].id}")
     for step in found[-1].steps:
-        print(f"  {step.name}: {step.signature or 'no key'}, {step.parallelism} tasks, {step.bytes:,} bytes")
+        print(f"  {step}")
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
     from millstream.state import verify
 
-    results = verify(options.path)
+    results, notes = verify(options.path)
     for number, problem in results:
         print(f"{number:>8}  {problem or 'ok'}")
+    for note in notes:
+        print(f"note: {note}")
     return 1 if any(problem for _, problem in results) else 0
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from millstream.errors import PlanError
-from millstream.types import TypeLike, data_type
-
 if TYPE_CHECKING:
     from millstream.expr import Expr
 
@@ -56,7 +53,7 @@ class StringNamespace(_Namespace):
 
     def contains(self, pattern: str, *, literal: bool = False) -> Expr:
         """Tell whether a regular expression (or, if ``literal``, a text) occurs."""
-        return self._call("contains", _escape(pattern) if literal else pattern)
+        return self._call("contains", pattern, literal)
 
     def starts_with(self, prefix: str | Expr) -> Expr:
         """Tell whether the text begins so."""
@@ -68,11 +65,11 @@ class StringNamespace(_Namespace):
 
     def replace(self, pattern: str, value: str, *, literal: bool = False) -> Expr:
         """Replace the first match of a regular expression (or, if ``literal``, of a text)."""
-        return self._call("replace", *_replacement(pattern, value, literal))
+        return self._call("replace", pattern, value, literal)
 
     def replace_all(self, pattern: str, value: str, *, literal: bool = False) -> Expr:
         """Replace all matches of a regular expression (or, if ``literal``, of a text)."""
-        return self._call("replace_all", *_replacement(pattern, value, literal))
+        return self._call("replace_all", pattern, value, literal)
 
     def extract(self, pattern: str, group: int = 1) -> Expr:
         """Give what a group of a regular expression matched; null where it does not match."""
@@ -128,21 +125,41 @@ class StringNamespace(_Namespace):
         """Give the characters in reverse order."""
         return self._call("reverse")
 
-    def to_integer(self, *, strict: bool = True) -> Expr:
-        """Read the text as a whole number; null where it is none, unless ``strict``."""
-        return self._expr.cast(int, strict=strict)
+    def to_integer(self, *, base: int = 10, strict: bool = True) -> Expr:
+        """Read the text as a whole number to a base; null where it is none, unless ``strict``."""
+        return self._call("to_integer", base, strict)
 
-    def to_datetime(self, format: str | None = None, *, unit: str = "us", tz: str | None = None) -> Expr:
-        """Read the text as a point in time, by a ``strptime`` format or as ISO 8601."""
-        if format is None:
-            return self._expr.cast(data_type(_timestamp(unit, tz)))
-        return self._call("to_datetime", format).cast(data_type(_timestamp(unit, tz)))
+    def to_titlecase(self) -> Expr:
+        """Give the text with each word's first letter in upper case."""
+        return self._call("to_titlecase")
 
-    def to_date(self, format: str | None = None) -> Expr:
+    def strip_prefix(self, prefix: str) -> Expr:
+        """Take a text off the start, where it is there."""
+        return self._call("strip_prefix", prefix)
+
+    def strip_suffix(self, suffix: str) -> Expr:
+        """Take a text off the end, where it is there."""
+        return self._call("strip_suffix", suffix)
+
+    def zfill(self, length: int) -> Expr:
+        """Fill a number up with zeros to this many characters, behind its sign."""
+        return self._call("zfill", length)
+
+    def find(self, pattern: str, *, literal: bool = False) -> Expr:
+        """Give where the first match begins, in bytes; null if there is none."""
+        return self._call("find", pattern, literal)
+
+    def count_matches(self, pattern: str, *, literal: bool = False) -> Expr:
+        """Count the matches of a regular expression (or, if ``literal``, of a text)."""
+        return self._call("count_matches", pattern, literal)
+
+    def to_datetime(self, format: str | None = None, *, time_unit: str = "us", strict: bool = True) -> Expr:
+        """Read the text as a point in time, by a ``strptime`` format or as ISO 8601; a format with an offset gives UTC."""
+        return self._call("to_datetime", format, time_unit, strict)
+
+    def to_date(self, format: str | None = None, *, strict: bool = True) -> Expr:
         """Read the text as a date, by a ``strptime`` format or as ISO 8601."""
-        if format is None:
-            return self._expr.cast(data_type("date"))
-        return self._call("to_date", format)
+        return self._call("to_date", format, strict)
 
 
 class DateTimeNamespace(_Namespace):
@@ -227,6 +244,34 @@ class DateTimeNamespace(_Namespace):
         """Write as text by a ``strftime`` format."""
         return self._call("strftime", format)
 
+    def iso_year(self) -> Expr:
+        """Give the year that the ISO week belongs to."""
+        return self._call("iso_year")
+
+    def time(self) -> Expr:
+        """Give the time of day."""
+        return self._call("time")
+
+    def offset_by(self, by: str) -> Expr:
+        """Move by a duration like ``"-1d"``; ``"1mo"``, ``"1q"`` and ``"1y"`` go by the calendar."""
+        return self._call("offset_by", by)
+
+    def cast_time_unit(self, unit: str) -> Expr:
+        """Count in another unit: ``s ms us ns``."""
+        return self._call("cast_time_unit", unit)
+
+    def convert_time_zone(self, zone: str) -> Expr:
+        """Show the same point in time in another zone."""
+        return self._call("convert_time_zone", zone)
+
+    def replace_time_zone(self, zone: str | None) -> Expr:
+        """Take what the clock shows as the time of another zone."""
+        return self._call("replace_time_zone", zone)
+
+    def total_nanoseconds(self) -> Expr:
+        """Give a duration in nanoseconds."""
+        return self._call("total_nanoseconds")
+
     def total_days(self) -> Expr:
         """Give a duration in whole days."""
         return self._call("total_days")
@@ -269,17 +314,20 @@ class ListNamespace(_Namespace):
         """Count the elements."""
         return self._call("len")
 
-    def get(self, index: int | Expr) -> Expr:
-        """Give the element at a place; a negative place counts from the end; null where there is none."""
-        return self._call("get", index)
+    def get(self, index: int | Expr, *, null_on_oob: bool = False) -> Expr:
+        """Give the element at a place; a negative place counts from the end.
+
+        Where there is no such place it is an error of the record, or null if ``null_on_oob``.
+        """
+        return self._call("get", index, null_on_oob)
 
     def first(self) -> Expr:
-        """Give the first element."""
-        return self.get(0)
+        """Give the first element; null where there is none."""
+        return self._call("first")
 
     def last(self) -> Expr:
-        """Give the last element."""
-        return self.get(-1)
+        """Give the last element; null where there is none."""
+        return self._call("last")
 
     def contains(self, value: Any) -> Expr:
         """Tell whether an element equals this value."""
@@ -305,9 +353,9 @@ class ListNamespace(_Namespace):
         """Give the largest element."""
         return self._call("max")
 
-    def sort(self) -> Expr:
-        """Sort the elements."""
-        return self._call("sort")
+    def sort(self, *, descending: bool = False) -> Expr:
+        """Sort the elements; nulls come first."""
+        return self._call("sort", descending)
 
     def reverse(self) -> Expr:
         """Give the elements in reverse order."""
@@ -323,7 +371,23 @@ class ListNamespace(_Namespace):
 
     def head(self, n: int) -> Expr:
         """Give the first elements."""
-        return self.slice(0, n)
+        return self._call("head", n)
+
+    def tail(self, n: int) -> Expr:
+        """Give the last elements."""
+        return self._call("tail", n)
+
+    def set_union(self, other: Expr) -> Expr:
+        """Give what is in one of two lists, each once."""
+        return self._call("set_union", other)
+
+    def set_intersection(self, other: Expr) -> Expr:
+        """Give what is in both of two lists, each once."""
+        return self._call("set_intersection", other)
+
+    def set_difference(self, other: Expr) -> Expr:
+        """Give what is in this list and not in the other, each once."""
+        return self._call("set_difference", other)
 
 
 class StructNamespace(_Namespace):
@@ -350,21 +414,3 @@ class StructNamespace(_Namespace):
 
 def _optional(value: str | None) -> tuple[str, ...]:
     return () if value is None else (value,)
-
-
-def _escape(pattern: str) -> str:
-    if not isinstance(pattern, str):
-        raise PlanError(f"a pattern is a text, not {pattern!r}")
-    return "".join("\\" + c if c in r"\.+*?()|[]{}^$#&-~" else c for c in pattern)
-
-
-def _replacement(pattern: str, value: str, literal: bool) -> tuple[str, str]:
-    return (_escape(pattern), value.replace("$", "$$")) if literal else (pattern, value)
-
-
-def _timestamp(unit: str, tz: str | None) -> TypeLike:
-    from millstream.types import Timestamp
-
-    return Timestamp(unit, tz)
-
-

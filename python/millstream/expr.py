@@ -22,7 +22,7 @@ from millstream._namespaces import DateTimeNamespace, ListNamespace, StringNames
 from millstream.errors import PlanError
 from millstream.types import TypeLike, data_type
 
-__all__ = ["Aggregate", "Expr", "IntoExpr", "Then", "When", "aggregate", "col", "coalesce", "concat_str", "count", "lit", "when"]
+__all__ = ["Aggregate", "Expr", "IntoExpr", "Then", "When", "aggregate", "col", "coalesce", "concat_str", "count", "lit", "max_horizontal", "min_horizontal", "when"]
 
 Literal = bool | int | float | str | bytes | datetime | date | timedelta | Decimal | None
 IntoExpr = Any
@@ -46,7 +46,7 @@ class Expr:
     --------
     >>> from millstream import col
     >>> (col("price") * 2 > 10).alias("is_dear")
-    <Expr ((col("price") * 2) > 10).alias("is_dear")>
+    <Expr (col("price") * 2 > 10).alias("is_dear")>
     """
 
     __slots__ = ("_raw",)
@@ -283,7 +283,11 @@ class Expr:
 
     def is_not_nan(self) -> Expr:
         """Tell whether the value is a number."""
-        return ~self.is_nan()
+        return self._call("is_not_nan")
+
+    def fill_nan(self, value: IntoExpr) -> Expr:
+        """Put another value in the place of what is not a number."""
+        return self._call("fill_nan", value)
 
     def is_finite(self) -> Expr:
         """Tell whether the value is neither infinite nor not a number."""
@@ -343,7 +347,27 @@ class Expr:
 
     def log1p(self) -> Expr:
         """Give the natural logarithm of one plus the value."""
-        return (self + 1).log()
+        return self._call("log1p")
+
+    def sinh(self) -> Expr:
+        """Give the hyperbolic sine."""
+        return self._call("sinh")
+
+    def cosh(self) -> Expr:
+        """Give the hyperbolic cosine."""
+        return self._call("cosh")
+
+    def tanh(self) -> Expr:
+        """Give the hyperbolic tangent."""
+        return self._call("tanh")
+
+    def degrees(self) -> Expr:
+        """Turn radians into degrees."""
+        return self._call("degrees")
+
+    def radians(self) -> Expr:
+        """Turn degrees into radians."""
+        return self._call("radians")
 
     def sin(self) -> Expr:
         """Give the sine."""
@@ -377,12 +401,7 @@ class Expr:
         >>> mill.from_iter([-5, 50]).select(x=col("value").clip(0, 10)).collect().to_pylist()
         [{'x': 0}, {'x': 10}]
         """
-        clipped: Expr = self
-        if lower is not None:
-            clipped = when(clipped < lower).then(lower).otherwise(clipped)
-        if upper is not None:
-            clipped = when(clipped > upper).then(upper).otherwise(clipped)
-        return clipped
+        return self._call("clip", lower, upper)
 
     # -- namespaces --------------------------------------------------------------------------------------------------
 
@@ -500,7 +519,7 @@ def col(name: str) -> Expr:
     --------
     >>> from millstream import col
     >>> col("price") + 1
-    <Expr (col("price") + 1)>
+    <Expr col("price") + 1>
     """
     if not isinstance(name, str):
         raise PlanError(f"col() takes the name of a column, not {name!r}; for a constant use lit()")
@@ -542,11 +561,7 @@ def coalesce(*values: IntoExpr) -> Expr:
     """
     if not values:
         raise PlanError("coalesce takes at least one value")
-    raws = [_raw(value) for value in values]
-    result = raws[-1]
-    for raw in reversed(raws[:-1]):
-        result = RawExpr.function("fill_null", [raw, result])
-    return Expr(result)
+    return Expr(RawExpr.function("coalesce", [_raw(value) for value in values]))
 
 
 def concat_str(*values: IntoExpr, separator: str = "") -> Expr:
@@ -560,11 +575,29 @@ def concat_str(*values: IntoExpr, separator: str = "") -> Expr:
     """
     if not values:
         raise PlanError("concat_str takes at least one value")
-    text = [Expr(RawExpr.cast(_raw(value), data_type(str), True)) for value in values]
-    result = text[0]
-    for part in text[1:]:
-        result = result + separator + part if separator else result + part
-    return result
+    return Expr(RawExpr.function("concat_str", [_raw(separator), *map(_raw, values)]))
+
+
+def min_horizontal(*values: IntoExpr) -> Expr:
+    """Give the smallest of several values of a row; nulls are passed over.
+
+    Examples
+    --------
+    >>> mill.from_iter([{"a": 3, "b": 2}]).select(m=mill.min_horizontal(col("a"), col("b"))).collect()["m"]
+    [2]
+    """
+    return Expr(RawExpr.function("min_horizontal", [_raw(value) for value in values]))
+
+
+def max_horizontal(*values: IntoExpr) -> Expr:
+    """Give the largest of several values of a row; nulls are passed over.
+
+    Examples
+    --------
+    >>> mill.from_iter([{"a": 3, "b": 2}]).select(m=mill.max_horizontal(col("a"), col("b"))).collect()["m"]
+    [3]
+    """
+    return Expr(RawExpr.function("max_horizontal", [_raw(value) for value in values]))
 
 
 class When:

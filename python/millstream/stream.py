@@ -31,7 +31,7 @@ from millstream.types import Schema, SchemaLike, TypeLike, data_type, schema_of
 from millstream.window import TumblingWindow
 
 if TYPE_CHECKING:
-    from millstream.io.sinks import Sink
+    from millstream.io.sinks import OnExisting, Sink
     from millstream.job import OnError
     from millstream.table import Table
 
@@ -465,8 +465,15 @@ class Stream:
 
     # -- sinks -------------------------------------------------------------------------------------------------------
 
-    def write_csv(self, path: str | os.PathLike[str]) -> Sink:
+    def write_csv(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
         """Write CSV files into a directory; hidden until they are committed.
+
+        Parameters
+        ----------
+        path
+            The directory; it is made if there is none.
+        on_existing
+            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` or ``"replace"`` them.
 
         Examples
         --------
@@ -474,10 +481,17 @@ class Stream:
         """
         from millstream.io import sinks
 
-        return sinks.file_sink(self, "csv", path)
+        return sinks.file_sink(self, "csv", path, on_existing)
 
-    def write_json(self, path: str | os.PathLike[str]) -> Sink:
+    def write_json(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
         """Write JSON files, a record a line, into a directory; hidden until they are committed.
+
+        Parameters
+        ----------
+        path
+            The directory; it is made if there is none.
+        on_existing
+            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` or ``"replace"`` them.
 
         Examples
         --------
@@ -485,10 +499,17 @@ class Stream:
         """
         from millstream.io import sinks
 
-        return sinks.file_sink(self, "json", path)
+        return sinks.file_sink(self, "json", path, on_existing)
 
-    def write_parquet(self, path: str | os.PathLike[str]) -> Sink:
+    def write_parquet(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
         """Write Parquet files into a directory; hidden until they are committed.
+
+        Parameters
+        ----------
+        path
+            The directory; it is made if there is none.
+        on_existing
+            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` or ``"replace"`` them.
 
         Examples
         --------
@@ -496,7 +517,7 @@ class Stream:
         """
         from millstream.io import sinks
 
-        return sinks.file_sink(self, "parquet", path)
+        return sinks.file_sink(self, "parquet", path, on_existing)
 
     def write_sqlite(self, path: str | os.PathLike[str], table: str, *, key: str | Sequence[str] | None = None) -> Sink:
         """Write rows into a table of an SQLite database.
@@ -640,8 +661,9 @@ class Stream:
 
         Examples
         --------
-        >>> print(mill.from_iter([1]).filter(col("value") > 0).explain())  # doctest: +ELLIPSIS
-        ...filter...
+        >>> plan = mill.from_iter([1]).filter(col("value") > 0).explain()
+        >>> "filter" in plan
+        True
         """
         from millstream.job import explain_stream
 

@@ -19,6 +19,9 @@ __all__ = ["Sink"]
 
 _RECORD_CHARACTERS_MAX = 500
 
+OnExisting = Literal["refuse", "replace"]
+"""What happens when a directory already holds the output of another run."""
+
 
 class Sink:
     """Where results go: what ``write_*`` gives, and the base of sinks of your own.
@@ -108,9 +111,11 @@ class Output(Sink):
         return f"<Sink {self._raw.name()}>"
 
 
-def file_sink(stream: Stream, kind: str, path: str | os.PathLike[str]) -> Output:
+def file_sink(stream: Stream, kind: str, path: str | os.PathLike[str], on_existing: OnExisting) -> Output:
     """Write files of a kind into a directory."""
-    return Output(write_files(stream._raw, kind, os.fspath(path)))
+    if on_existing not in ("refuse", "replace"):
+        raise PlanError(f'on_existing is {on_existing!r}; it is "refuse" or "replace"')
+    return Output(write_files(stream._raw, kind, os.fspath(path), on_existing == "replace"))
 
 
 def sqlite_sink(stream: Stream, path: str | os.PathLike[str], table: str, key: Sequence[str] | None) -> Output:
@@ -161,6 +166,9 @@ class _Callback:
 
     recover = commit
     abort = commit
+
+    def close(self) -> None:
+        """Do nothing: a callback holds nothing."""
 
 
 class _BatchCallback(_Callback):
@@ -221,20 +229,23 @@ def custom_sink(stream: Stream, sink: Sink) -> Output:
 class _Direct:
     """An idempotent or transactional sink of the user's as the engine calls it: one writer, one committer."""
 
-    __slots__ = ("_is_open", "_sink")
+    __slots__ = ("_sink",)
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._is_open = False
 
     def writer(self, index: int, parallelism: int) -> _Direct:
         """Give the writer."""
-        self._sink.open()
         return self
 
     def committer(self) -> _Direct:
-        """Give the committer."""
+        """Give the committer; that comes first in a run."""
+        self._sink.open()
         return self
+
+    def close(self) -> None:
+        """Let go of what the sink holds."""
+        self._sink.close()
 
     def write(self, batch: Any) -> None:
         """Write a frame."""
@@ -281,6 +292,10 @@ class _WriteAhead:
         """Give the committer."""
         self._sink.open()
         return self
+
+    def close(self) -> None:
+        """Let go of what the sink holds."""
+        self._sink.close()
 
     def write(self, batch: Any) -> None:
         """Keep a frame for the checkpoint."""

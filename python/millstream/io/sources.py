@@ -40,7 +40,7 @@ class SourceReader(ABC):
         """Give where the reader stands, behind all records it has given: anything that JSON can hold."""
 
     def close(self) -> None:
-        """Let go of what the reader holds; called at the end of the partition."""
+        """Let go of what the reader holds; called at its end, and when the job ends before."""
 
 
 class Source(ABC):
@@ -144,7 +144,6 @@ class _ReaderAdapter:
             if not self._is_done:
                 self._is_done = True
                 self._where = self._position()
-                self._reader.close()
             return "end", None, self._where
         position = self._position()
         if hasattr(given, "__arrow_c_array__") or hasattr(given, "__arrow_c_stream__"):
@@ -157,6 +156,10 @@ class _ReaderAdapter:
             return "pending", self._pause, position
         self._pause = 0.001
         return "rows", rows, position
+
+    def close(self) -> None:
+        """Let go of what the reader holds."""
+        self._reader.close()
 
     def _position(self) -> bytes:
         position = self._reader.position()
@@ -207,3 +210,9 @@ class _IterableReader:
         self._given += len(rows)
         position = self._given.to_bytes(8, "little")
         return ("rows", rows, position) if rows else ("end", None, position)
+
+    def close(self) -> None:
+        """Let go of the iterable, so that a generator's ``finally`` runs."""
+        close = getattr(self._records, "close", None)
+        if close is not None:
+            close()

@@ -58,13 +58,13 @@ fn python_cause(py: Python<'_>, source: Box<dyn StdError + Send + Sync>) -> Opti
         Ok(exception) => return Some(*exception),
         Err(source) => source,
     };
+    // Boxed once more by `Error::because`, which takes any error as what it is.
+    let source = match source.downcast::<Box<Arc<dyn StdError + Send + Sync>>>() {
+        Ok(shared) => return Some(shared_cause(py, &shared)),
+        Err(source) => source,
+    };
     let source = match source.downcast::<Arc<dyn StdError + Send + Sync>>() {
-        Ok(shared) => {
-            return Some(match shared.downcast_ref::<PyErr>() {
-                Some(exception) => exception.clone_ref(py),
-                None => PyException::new_err(shared.to_string()),
-            });
-        }
+        Ok(shared) => return Some(shared_cause(py, &shared)),
         Err(source) => source,
     };
     match source.downcast::<Error>() {
@@ -73,14 +73,21 @@ fn python_cause(py: Python<'_>, source: Box<dyn StdError + Send + Sync>) -> Opti
     }
 }
 
+fn shared_cause(py: Python<'_>, shared: &Arc<dyn StdError + Send + Sync>) -> PyErr {
+    match shared.downcast_ref::<PyErr>() {
+        Some(exception) => exception.clone_ref(py),
+        None => PyException::new_err(shared.to_string()),
+    }
+}
+
 /// A failure of a user's function as the engine carries it.
 pub fn from_python(py: Python<'_>, exception: PyErr, what: &str) -> Error {
-    Error::new(ErrorKind::UserFunction, format!("{what} raised {}", describe(py, &exception))).because(Box::new(exception))
+    Error::new(ErrorKind::UserFunction, format!("{what} raised {}", describe(py, &exception))).because(exception)
 }
 
 /// A failure of a user's source or sink as the engine carries it.
 pub fn connector(py: Python<'_>, exception: PyErr, what: &str) -> Error {
-    Error::new(ErrorKind::Connector, format!("{what} raised {}", describe(py, &exception))).because(Box::new(exception))
+    Error::new(ErrorKind::Connector, format!("{what} raised {}", describe(py, &exception))).because(exception)
 }
 
 /// `ValueError: bad price`.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use mill_connectors::{PathSpec, TextOptions, TextSource};
-use mill_protocol::Sink;
+use millstream::connectors::{
+    CsvOptions, CsvSource, DirectorySink, FileFormat, JsonOptions, JsonSource, OnExisting, ParquetOptions, ParquetSource,
+    PathSpec, SqliteSink, TextOptions, TextSource,
+};
 use pyo3::prelude::*;
 
 use crate::error::{IntoPython, PlanError};
@@ -25,11 +27,39 @@ pub fn read_files(
     // Looking for files, and into the first of them, may take a while.
     py.detach(|| match kind {
         "text" => TextSource::new(paths, TextOptions { follow }).map(RawStream::of).into_python(),
-        _ => Err(PlanError::new_err(format!("no files of the kind {kind:?} {}", schema.is_some()))),
+        "csv" => {
+            let options = CsvOptions { follow, ..CsvOptions::default() };
+            CsvSource::new(paths, schema, options).map(RawStream::of).into_python()
+        }
+        "json" => JsonSource::new(paths, schema, JsonOptions { follow }).map(RawStream::of).into_python(),
+        "parquet" => ParquetSource::new(paths, schema, ParquetOptions { follow }).map(RawStream::of).into_python(),
+        _ => Err(PlanError::new_err(format!("no files of the kind {kind:?}"))),
     })
 }
 
-/// Puts a sink behind a stream.
-pub fn sink_to(stream: &RawStream, sink: Arc<dyn Sink>) -> PyResult<RawSink> {
-    Ok(RawSink { node: stream.stream.sink(sink).into_python()? })
+/// Writes files of a kind into a directory; `replaces` says whether those of earlier runs may go.
+#[pyfunction]
+pub fn write_files(stream: PyRef<'_, RawStream>, kind: &str, path: &str, replaces: bool) -> PyResult<RawSink> {
+    let format = match kind {
+        "csv" => FileFormat::Csv,
+        "json" => FileFormat::Json,
+        "parquet" => FileFormat::Parquet,
+        _ => return Err(PlanError::new_err(format!("no files of the kind {kind:?}"))),
+    };
+    let on_existing = if replaces { OnExisting::Replace } else { OnExisting::Refuse };
+    let sink = DirectorySink::new(path, format).into_python()?.on_existing(on_existing);
+    Ok(RawSink { node: stream.stream.sink(Arc::new(sink)).into_python()? })
+}
+
+/// Writes into a table of an SQLite database; with a key the latest row of each is kept.
+#[pyfunction]
+#[pyo3(signature = (stream, path, table, key))]
+pub fn write_sqlite(
+    stream: PyRef<'_, RawStream>,
+    path: &str,
+    table: &str,
+    key: Option<Vec<String>>,
+) -> PyResult<RawSink> {
+    let sink = SqliteSink::new(path, table, key).into_python()?;
+    Ok(RawSink { node: stream.stream.sink(Arc::new(sink)).into_python()? })
 }

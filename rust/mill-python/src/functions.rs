@@ -320,7 +320,7 @@ impl ReduceFunction for FoldFunction {
                 let shown = record(py, rows, 0).map(|record| error::record_text(&record)).unwrap_or_default();
                 let raised = error::describe(py, &exception);
                 let message = format!("{what} raised {raised}; first record of the group: {shown}");
-                Error::new(ErrorKind::UserFunction, message).because(Box::new(exception))
+                Error::new(ErrorKind::UserFunction, message).because(exception)
             })?;
             rows_to_batch(&row, &schema).map_err(|misfit| {
                 Error::new(

@@ -29,7 +29,7 @@ const WAITING_BATCHES_MAX: usize = 16;
 /// How a job is to be run, as Python says it.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
-struct Settings {
+pub struct Settings {
     checkpoint: Option<String>,
     every_us: u64,
     mode: String,
@@ -45,7 +45,8 @@ struct Settings {
 }
 
 impl Settings {
-    fn options(&self) -> PyResult<Options> {
+    /// The options of the engine.
+    pub fn options(&self) -> PyResult<Options> {
         let mode = match self.mode.as_str() {
             "exactly_once" => Mode::ExactlyOnce,
             "at_least_once" => Mode::AtLeastOnce,
@@ -138,6 +139,22 @@ pub fn receive(
     let options = settings.extract::<Settings>()?.options()?;
     let job = py.detach(|| millstream::start(&[node], options)).into_python()?;
     Ok(RawReceiver { schema, job: RawJob { job: Mutex::new(Some(std::sync::Arc::new(job))) }, receiver: Mutex::new(Some(receiver)) })
+}
+
+/// Runs a job by hand on this thread, in an order drawn from a seed; `None` if it has not ended after that many steps.
+#[pyfunction]
+#[pyo3(signature = (sinks, settings, seed, steps))]
+pub fn simulate(
+    py: Python<'_>,
+    sinks: Vec<PyRef<'_, RawSink>>,
+    settings: &Bound<'_, PyDict>,
+    seed: u64,
+    steps: Option<u64>,
+) -> PyResult<Option<Py<PyDict>>> {
+    let nodes: Vec<SinkNode> = sinks.iter().map(|sink| sink.node.clone()).collect();
+    let options = settings.extract::<Settings>()?.options()?;
+    let outcome = py.detach(|| millstream::simulate(&nodes, &options, seed, steps)).into_python()?;
+    outcome.map(|outcome| Ok(report(py, &outcome)?.unbind())).transpose()
 }
 
 /// Waits for the end of a job in pieces, looking at signals; `None` when the time is over.

@@ -13,10 +13,13 @@
 
 mod error;
 mod expr;
+mod files;
 mod from_python;
 mod functions;
+mod job;
 mod sinks;
 mod sources;
+mod state;
 mod stream;
 mod table;
 mod to_python;
@@ -36,7 +39,13 @@ mod _millstream {
     #[pymodule_export]
     use super::expr::{RawExpr, expression_functions};
     #[pymodule_export]
+    use super::files::{read_files, write_files, write_sqlite};
+    #[pymodule_export]
     use super::functions::{aggregate_function, column_function};
+    #[pymodule_export]
+    use super::job::{RawJob, RawReceiver, receive, simulate, start};
+    #[pymodule_export]
+    use super::state::{checkpoints, explain, verify};
     #[pymodule_export]
     use super::stream::{RawKeyedStream, RawSink, RawStream, RawWindowedStream, stream_of_table};
     #[pymodule_export]

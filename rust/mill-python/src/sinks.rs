@@ -141,7 +141,7 @@ fn failed_callback(py: Python<'_>, exception: PyErr, name: &str) -> Error {
     match record {
         Ok(record) => {
             let message = format!("{name} raised {}; record: {record}", describe(py, &exception));
-            Error::new(ErrorKind::UserFunction, message).because(Box::new(exception))
+            Error::new(ErrorKind::UserFunction, message).because(exception)
         }
         Err(_) => from_python(py, exception, name),
     }
@@ -151,6 +151,17 @@ struct PythonCommitter {
     name: String,
     /// `commit(handles)`, `recover(handles)` and `abort()`.
     committer: Py<PyAny>,
+}
+
+impl Drop for PythonCommitter {
+    fn drop(&mut self) {
+        // At the end of the process there may be no interpreter any more, and nothing left to close.
+        Python::try_attach(|py| {
+            if let Err(exception) = self.committer.bind(py).call_method0("close") {
+                exception.write_unraisable(py, None);
+            }
+        });
+    }
 }
 
 impl PythonCommitter {

@@ -86,6 +86,17 @@ struct PythonReader {
     position: Position,
 }
 
+impl Drop for PythonReader {
+    fn drop(&mut self) {
+        // At the end of the process there may be no interpreter any more, and nothing left to close.
+        Python::try_attach(|py| {
+            if let Err(exception) = self.reader.bind(py).call_method0("close") {
+                exception.write_unraisable(py, None);
+            }
+        });
+    }
+}
+
 impl SplitReader for PythonReader {
     fn next(&mut self, rows_max: usize) -> Result<Read> {
         Python::attach(|py| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use mill_plan::{Emit, KeyedStream, SinkNode, Stream, UserStepKind, WatermarkStrategy, Window, WindowedStream};
 use mill_protocol::{Result, Source, SourceProperties};
-use mill_connectors::{GenerateSource, MemorySource};
+use millstream::connectors::{GenerateSource, MemorySource};
 use pyo3::prelude::*;
 use pyo3_arrow::{PyRecordBatchReader, PyTable};
 

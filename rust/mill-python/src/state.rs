@@ -1,0 +1,52 @@
+//! Looking at plans and into state directories from Python.
+
+use mill_plan::PlanOptions;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use crate::error::IntoPython;
+use crate::job::Settings;
+use crate::stream::RawStream;
+
+/// Gives the plan of a stream as text.
+#[pyfunction]
+pub fn explain(stream: PyRef<'_, RawStream>, settings: &Bound<'_, PyDict>) -> PyResult<String> {
+    let options = settings.extract::<Settings>()?.options()?;
+    let plan = PlanOptions {
+        parallelism: options.effective_parallelism().into_python()?,
+        mode: options.mode(),
+        is_checkpointed: options.checkpoint.is_some(),
+        is_chaining: options.is_chaining,
+        on_error: options.on_error,
+    };
+    stream.stream.explain(&plan).into_python()
+}
+
+/// Lists the checkpoints in a state directory, oldest first.
+#[pyfunction]
+pub fn checkpoints<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyList>> {
+    let found = py.detach(|| millstream::checkpoints(path.as_ref())).into_python()?;
+    let out = PyList::empty(py);
+    for info in found {
+        let one = PyDict::new(py);
+        one.set_item("id", info.id)?;
+        one.set_item("created_us", info.created)?;
+        one.set_item("mode", info.mode)?;
+        one.set_item("bytes", info.bytes)?;
+        one.set_item("new_bytes", info.new_bytes)?;
+        one.set_item("is_savepoint", info.is_savepoint)?;
+        one.set_item("is_finished", info.is_finished)?;
+        one.set_item("steps", info.operators.into_values().collect::<Vec<_>>())?;
+        one.set_item("damage", info.damage)?;
+        out.append(one)?;
+    }
+    Ok(out)
+}
+
+/// Reads every byte of a state directory: what is wrong with each checkpoint, newest first, and notes.
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub fn verify(py: Python<'_>, path: &str) -> PyResult<(Vec<(u64, Option<String>)>, Vec<String>)> {
+    let report = py.detach(|| millstream::verify(path.as_ref())).into_python()?;
+    Ok((report.checkpoints, report.notes))
+}

@@ -1,0 +1,176 @@
+"""What a notebook does: the same cell twice, an interrupted cell, a job left behind, states to look into."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+import millstream as mill
+from millstream import col
+
+CELL = """
+import millstream as mill
+from millstream import col
+stream = mill.generate(rows=1000, k=mill.index() % 3).name("numbers")
+counts = stream.key_by("k").agg(n=mill.count()).name("counts")
+result = counts.collect().sort().to_pylist()
+"""
+
+
+def test_a_cell_runs_twice() -> None:
+    namespace: dict[str, object] = {}
+    exec(CELL, namespace)
+    first = namespace["result"]
+    exec(CELL, namespace)
+    assert namespace["result"] == first == [{"k": 0, "n": 334}, {"k": 1, "n": 333}, {"k": 2, "n": 333}]
+
+
+def test_a_job_nobody_holds_is_cancelled(tmp_path: Path) -> None:
+    def leave() -> None:
+        mill.start(mill.generate(rate=100).write_csv(tmp_path / "a"), checkpoint=tmp_path / "state")
+
+    leave()
+    gc.collect()
+    with mill.start(mill.generate(rate=100).write_csv(tmp_path / "a"), checkpoint=tmp_path / "state") as job:
+        assert job.status.state == "running"
+
+
+def test_start_stop_wait(tmp_path: Path) -> None:
+    job = mill.start(mill.generate(rate=10_000).write_csv(tmp_path / "out"), checkpoint=tmp_path / "state")
+    while job.metrics().rows_in < 100:
+        time.sleep(0.01)
+    with pytest.raises(TimeoutError):
+        job.wait("10ms")
+    job.checkpoint()
+    job.savepoint(tmp_path / "saved")
+    job.stop()
+    report = job.wait()
+    assert report.status == "stopped"
+    assert report.checkpoints_taken >= 2
+    written = mill.read_csv(tmp_path / "out").collect()["index"]
+    assert 100 <= len(written) == len(set(written)) <= report.rows_in
+    assert mill.checkpoints(tmp_path / "saved")
+
+
+INTERRUPTED = """
+    import sys
+    import millstream as mill
+    from millstream import col
+
+    def slowly(row):
+        return {"n": row.index}
+
+    stream = mill.generate(rows=100_000, rate=50_000)
+    if "python" in sys.argv:
+        stream = stream.map(slowly, schema={"n": int}).rename({"n": "index"})
+    totals = stream.key_by(k=col("index") % 7).agg(n=mill.count(), emit="checkpoint").name("totals")
+    print("ready", flush=True)
+    mill.run(
+        totals.write_sqlite("totals.db", "totals", key="k"),
+        stream.write_csv("out"),
+        checkpoint=mill.Checkpoint("state", every="100ms"),
+        progress=False,
+    )
+"""
+
+
+@pytest.mark.parametrize("kind", ["native", "python"])
+def test_ctrl_c_ends_within_a_second_and_leaves_a_usable_checkpoint(tmp_path: Path, kind: str) -> None:
+    script = tmp_path / "flow.py"
+    script.write_text(textwrap.dedent(INTERRUPTED))
+    process = subprocess.Popen(
+        [sys.executable, str(script), kind], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    deadline = time.monotonic() + 20
+    while not list((tmp_path / "out").glob("[!.]*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    took = time.monotonic() - began
+    assert "KeyboardInterrupt" in errors, errors
+    assert took < 1.5, f"took {took:.2f} s"
+    assert process.returncode != 0
+    infos = [info for info in mill.checkpoints(tmp_path / "state") if info.damage is None]
+    assert infos
+    subprocess.run([sys.executable, str(script), kind], cwd=tmp_path, check=True, capture_output=True, timeout=30)
+    assert sorted(mill.read_csv(tmp_path / "out").collect()["index"]) == list(range(100_000))
+
+
+def test_ctrl_c_in_a_blocked_source(tmp_path: Path) -> None:
+    script = tmp_path / "flow.py"
+    script.write_text(
+        textwrap.dedent("""
+            import time
+            import millstream as mill
+
+            def never():
+                yield 1
+                time.sleep(1000)
+
+            print("ready", flush=True)
+            mill.from_iter(never(), schema=int).collect()
+        """)
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert "KeyboardInterrupt" in errors, errors
+    assert time.monotonic() - began < 2
+
+
+def test_states_can_be_looked_into(tmp_path: Path) -> None:
+    counts = mill.generate(rows=1000, k=mill.index() % 3).key_by("k").agg(n=mill.count(), s=col("k").sum()).name("counts")
+    mill.run(counts.write_csv(tmp_path / "out"), checkpoint=tmp_path / "state")
+    [*_, last] = mill.checkpoints(tmp_path / "state")
+    assert last.is_finished
+    assert any("counts" in step for step in last.steps)
+
+
+def test_command_line(tmp_path: Path) -> None:
+    script = tmp_path / "flow.py"
+    script.write_text(
+        textwrap.dedent("""
+            import sys
+            import millstream as mill
+
+            mill.run(
+                mill.generate(rows=100, k=mill.index() % 3).key_by("k").agg(n=mill.count()).name("counts").write_csv(sys.argv[1]),
+                checkpoint="state",
+            )
+        """)
+    )
+
+    def millstream(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "millstream", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ)
+
+    assert millstream("run", "flow.py", "out").returncode == 0
+    assert sorted(mill.read_csv(tmp_path / "out").collect()["n"]) == [33, 33, 34]
+    assert "finished" in millstream("state", "list", "state").stdout
+    verified = millstream("state", "verify", "state")
+    assert verified.returncode == 0
+    assert "ok" in verified.stdout
+    assert millstream("state", "list", "nothing").returncode == 1
+    doctor = millstream("doctor")
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert "test job    ok" in doctor.stdout
+
+
+def test_progress_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    mill.run(mill.generate(rows=1000).for_each_batch(lambda batch: None), progress=True)
+    assert "1,000 records" in capsys.readouterr().err

@@ -1,0 +1,219 @@
+"""Sinks: files, SQLite, callbacks and classes of the three kinds."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import millstream as mill
+from millstream import col
+
+ROWS = [{"k": i % 5, "x": i} for i in range(1000)]
+
+
+def test_files_of_every_kind(tmp_path: Path) -> None:
+    stream = mill.from_iter(ROWS)
+    report = mill.run(
+        stream.write_csv(tmp_path / "csv"),
+        stream.write_json(tmp_path / "json"),
+        stream.write_parquet(tmp_path / "parquet"),
+        checkpoint=tmp_path / "state",
+    )
+    assert report.status == "finished"
+    for found in (
+        mill.read_csv(tmp_path / "csv").collect(),
+        mill.read_json(tmp_path / "json").collect(),
+        mill.read_parquet(tmp_path / "parquet").collect(),
+    ):
+        assert sorted((r["k"], r["x"]) for r in found) == sorted((r["k"], r["x"]) for r in ROWS)
+    assert sum(pq.read_metadata(path).num_rows for path in (tmp_path / "parquet").glob("*.parquet")) == len(ROWS)
+
+
+def test_a_finished_job_run_again_writes_nothing_twice(tmp_path: Path) -> None:
+    def job() -> mill.Report:
+        return mill.run(mill.from_iter(ROWS).write_csv(tmp_path / "out"), checkpoint=tmp_path / "state")
+
+    job()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert job().restored is not None
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_output_of_another_run_is_refused_or_replaced(tmp_path: Path) -> None:
+    mill.run(mill.from_iter([1]).write_csv(tmp_path / "out"))
+    with pytest.raises(mill.MillstreamError, match="out"):
+        mill.run(mill.from_iter([2]).write_csv(tmp_path / "out"))
+    mill.run(mill.from_iter([3]).write_csv(tmp_path / "out", on_existing="replace"))
+    assert mill.read_csv(tmp_path / "out").collect()["value"] == [3]
+
+
+def test_sqlite_keyed_and_unkeyed(tmp_path: Path) -> None:
+    path = tmp_path / "out.db"
+    counts = mill.from_iter(ROWS).key_by("k").agg(n=mill.count(), s=col("x").sum(), emit="checkpoint")
+    mill.run(
+        counts.write_sqlite(path, "counts", key="k"),
+        mill.from_iter(ROWS).filter(col("x") < 10).write_sqlite(path, "first"),
+        checkpoint=mill.Checkpoint(tmp_path / "state", every="20ms"),
+    )
+    with sqlite3.connect(path) as database:
+        found = database.execute("SELECT k, n, s FROM counts ORDER BY k").fetchall()
+        first = database.execute("SELECT x FROM first ORDER BY x").fetchall()
+    database.close()
+    assert found == [(k, 200, sum(r["x"] for r in ROWS if r["k"] == k)) for k in range(5)]
+    assert first == [(x,) for x in range(10)]
+
+
+def test_for_each_gets_rows_and_batches() -> None:
+    seen: list[int] = []
+    counts: list[int] = []
+    stream = mill.from_iter(ROWS)
+    mill.run(
+        stream.for_each(lambda row: seen.append(row.x)),
+        stream.for_each_batch(lambda batch: counts.append(batch.num_rows)),
+    )
+    assert seen == list(range(1000))
+    assert sum(counts) == 1000
+
+
+def test_exception_of_a_callback_names_the_record() -> None:
+    def fails(row: Any) -> None:
+        if row.x == 7:
+            raise KeyError("seven")
+
+    with pytest.raises(mill.UserFunctionError, match=r"fails.*Row\(k=2, x=7\)") as info:
+        mill.run(mill.from_iter(ROWS).for_each(fails))
+    assert isinstance(info.value.__cause__, KeyError)
+
+
+def test_print() -> None:
+    out = io.StringIO()
+    with redirect_stdout(out):
+        mill.run(mill.from_iter([{"x": 1}, {"x": None}]).print())
+    assert out.getvalue() == "Row(x=1)\nRow(x=None)\n"
+
+
+class Ledger(mill.Sink):
+    """Two-phase commit over two directories."""
+
+    kind = "transactional"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[Any] = []
+        self.calls: list[str] = []
+
+    def open(self) -> None:
+        self.calls.append("open")
+        (self.folder / "hidden").mkdir(parents=True, exist_ok=True)
+        (self.folder / "shown").mkdir(exist_ok=True)
+
+    def write(self, batch: Any) -> None:
+        self.rows += batch.column(0).to_pylist()
+
+    def pre_commit(self, epoch: int) -> str | None:
+        if not self.rows:
+            return None
+        name = f"{epoch}.txt"
+        (self.folder / "hidden" / name).write_text("\n".join(map(str, self.rows)))
+        self.rows = []
+        return name
+
+    def commit(self, handles: Sequence[tuple[int, Any]]) -> None:
+        for _, name in handles:
+            hidden = self.folder / "hidden" / name
+            if hidden.exists():
+                hidden.rename(self.folder / "shown" / name)
+
+    def recover(self, handles: Sequence[tuple[int, Any]]) -> None:
+        self.calls.append("recover")
+        self.commit(handles)
+        for rest in (self.folder / "hidden").iterdir():
+            rest.unlink()
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def test_transactional_sink_of_the_users(tmp_path: Path) -> None:
+    def numbers(start: int) -> Any:
+        import time
+
+        for number in range(start, 300):
+            if number == 200 and start == 0:
+                time.sleep(0.3)
+                raise RuntimeError("dies")
+            yield number
+
+    def job(ledger: Ledger) -> mill.Report:
+        stream = mill.from_iter(numbers, schema=int)
+        return mill.run(stream.sink_to(ledger), checkpoint=mill.Checkpoint(tmp_path / "state", every="30ms"))
+
+    first = Ledger(tmp_path / "ledger")
+    with pytest.raises(mill.ConnectorError):
+        job(first)
+    second = Ledger(tmp_path / "ledger")
+    job(second)
+    assert second.calls == ["open", "recover", "close"]
+    shown = [int(line) for path in (tmp_path / "ledger" / "shown").iterdir() for line in path.read_text().split()]
+    assert sorted(shown) == list(range(300))
+
+
+class Outbox(mill.Sink):
+    kind = "write-ahead"
+
+    def __init__(self) -> None:
+        self.delivered: list[tuple[int, list[Any]]] = []
+
+    def deliver(self, batch: Any, epoch: int) -> None:
+        self.delivered.append((epoch, batch.column(0).to_pylist()))
+
+    def last_epoch(self) -> int | None:
+        return max((epoch for epoch, _ in self.delivered), default=None)
+
+
+def test_write_ahead_sink_of_the_users(tmp_path: Path) -> None:
+    outbox = Outbox()
+    mill.run(mill.from_iter(ROWS).select("x").sink_to(outbox), checkpoint=tmp_path / "state")
+    assert [x for _, values in outbox.delivered for x in values] == list(range(1000))
+
+
+def test_sinks_that_say_too_little() -> None:
+    stream = mill.from_iter([1])
+
+    class Kindless(mill.Sink):
+        pass
+
+    class Lazy(mill.Sink):
+        kind = "transactional"
+
+    with pytest.raises(mill.PlanError, match="does not say its kind"):
+        stream.sink_to(Kindless())
+    with pytest.raises(mill.PlanError, match="has no write, pre_commit, commit"):
+        stream.sink_to(Lazy())
+    with pytest.raises(mill.PlanError, match="give an instance"):
+        stream.sink_to(Lazy)  # type: ignore[arg-type]
+    with pytest.raises(mill.PlanError, match="has no stream"):
+        mill.run(Lazy())
+
+
+def test_updating_stream_into_an_idempotent_sink_of_the_users() -> None:
+    class Latest(mill.Sink):
+        kind = "idempotent"
+
+        def __init__(self) -> None:
+            self.rows: dict[int, int] = {}
+
+        def write(self, batch: Any) -> None:
+            for row in batch.to_pylist():
+                self.rows[row["k"]] = row["n"]
+
+    latest = Latest()
+    mill.run(mill.from_iter(ROWS).key_by("k").agg(n=mill.count(), emit="each").sink_to(latest))
+    assert latest.rows == dict.fromkeys(range(5), 200)

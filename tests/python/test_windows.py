@@ -1,0 +1,115 @@
+"""Tumbling windows against a plain computation, with records out of order and late."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+import millstream as mill
+from millstream import col
+
+EPOCH = datetime(2024, 1, 1)
+
+
+def records(seed: int, count: int, disorder: int) -> list[dict[str, Any]]:
+    dice = random.Random(seed)
+    return [
+        {"k": dice.randrange(3), "at": EPOCH + timedelta(seconds=i - dice.randrange(disorder)), "x": i}
+        for i in range(count)
+    ]
+
+
+def oracle(rows: list[dict[str, Any]], size: int, offset: int, bound: int, lateness: int) -> tuple[dict[Any, Any], list[int]]:
+    """One split: the watermark before a record is the largest time seen before it, less the bound."""
+    windows: dict[Any, list[int]] = defaultdict(list)
+    late: list[int] = []
+    watermark = -(10**18)
+    for row in rows:
+        seconds = int((row["at"] - datetime(1970, 1, 1)).total_seconds())
+        start = (seconds - offset) // size * size + offset
+        is_late = watermark * 1_000_000 > (start + size + lateness) * 1_000_000 - 1 and seconds < watermark
+        if is_late:
+            late.append(row["x"])
+        else:
+            windows[row["k"], start].append(row["x"])
+        watermark = max(watermark, seconds - bound)
+    return windows, late
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_windows_and_late_records(seed: int, parallelism: int) -> None:
+    dice = random.Random(1000 + seed)
+    size, offset = dice.choice([5, 10, 60]), dice.choice([0, 3])
+    bound, lateness = dice.choice([0, 4, 20]), dice.choice([0, 7])
+    rows = records(seed, 400, 30)
+    windows, late = oracle(rows, size, offset, bound, lateness)
+    result = (
+        mill.from_iter(rows)
+        .event_time("at", watermark=timedelta(seconds=bound))
+        .key_by("k")
+        .window(
+            mill.tumbling(timedelta(seconds=size), offset=timedelta(seconds=offset)),
+            allowed_lateness=timedelta(seconds=lateness),
+        )
+        .agg(n=mill.count(), s=col("x").sum(), top=col("x").max())
+    )
+    found: list[Any] = []
+    found_late: list[int] = []
+    report = mill.run(
+        result.for_each(found.append),
+        result.late.for_each(lambda row: found_late.append(row.x)),
+        parallelism=parallelism,
+    )
+    assert sorted(found_late) == sorted(late)
+    assert report.rows_late == len(late)
+    wanted = {
+        (k, datetime(1970, 1, 1) + timedelta(seconds=start)): (len(x), sum(x), max(x)) for (k, start), x in windows.items()
+    }
+    assert {(row.k, row.window_start): (row.n, row.s, row.top) for row in found} == wanted
+    assert all(row.window_end - row.window_start == timedelta(seconds=size) for row in found)
+    assert sum(row.n for row in found) + len(found_late) == len(rows)
+
+
+def test_window_needs_event_time() -> None:
+    with pytest.raises(mill.PlanError, match="event_time"):
+        mill.from_iter([{"k": 1}]).key_by("k").window(mill.tumbling("1s"))
+
+
+def test_event_time_of_what_is_no_time() -> None:
+    with pytest.raises(mill.SchemaError, match="x"):
+        mill.from_iter([{"x": "a"}]).event_time("x")
+
+
+def test_durations() -> None:
+    from millstream.time import microseconds
+
+    assert microseconds("1m30s") == microseconds(timedelta(seconds=90)) == 90_000_000
+    assert microseconds("1d2h3m4s5ms6us") == 93_784_005_006
+    for bare in (5, 1.5):
+        with pytest.raises(mill.PlanError, match="bare number"):
+            mill.tumbling(bare)  # type: ignore[arg-type]
+    for wrong in ("", "5", "s", "5 parsecs", "1m-3s", "5s x"):
+        with pytest.raises(mill.PlanError, match="not a duration"):
+            mill.tumbling(wrong)
+    with pytest.raises(mill.PlanError, match="must not be negative"):
+        mill.tumbling("-5s")
+    with pytest.raises(mill.PlanError, match="more than nothing"):
+        mill.tumbling("0s")
+
+
+def test_event_time_passes_through_python_functions() -> None:
+    rows = [{"at": EPOCH + timedelta(seconds=i), "x": i} for i in range(100)]
+    stream = (
+        mill.from_iter(rows)
+        .event_time("at")
+        .filter(lambda row: row.x % 2 == 0)
+        .flat_map(lambda row: [{"x": row.x}] * 2, schema={"x": int})
+        .map(lambda row: {"x": row.x, "k": 0}, schema={"x": int, "k": int})
+    )
+    found = stream.key_by("k").window(mill.tumbling("10s")).agg(n=mill.count()).collect().to_pylist()
+    assert sorted((row["window_start"], row["n"]) for row in found) == [(EPOCH + timedelta(seconds=10 * i), 10) for i in range(10)]
