@@ -38,22 +38,19 @@ def damages(path: Path, places: int, dice: random.Random) -> Iterator[tuple[str,
         yield f"bit {bit} of byte {place} flipped", bytes(flipped)
 
 
-def interrupted(job: str, root: Path, dice: random.Random, seconds: float) -> Path:
+def interrupted(job: str, root: Path, dice: random.Random) -> Path:
     """A work directory as a kill in mid-run leaves it, with at least two checkpoints."""
-    import millstream as mill
-
     for attempt in range(100):
         work = root / f"interrupted-{attempt}"
         process = kill.start(job, work, "exactly_once", 2, "20ms")
-        time.sleep(dice.uniform(0.5, 1.0) * seconds)
+        while process.poll() is None and len(list((work / "state").glob("manifest-*"))) < 2:
+            time.sleep(0.001)
+        time.sleep(dice.uniform(0, 0.05))
         if process.poll() is None:
             process.kill()
             process.communicate()
-            try:
-                if len(mill.checkpoints(work / "state")) >= 2:
-                    return work
-            except mill.MillstreamError:
-                pass  # killed before the first checkpoint
+            return work
+        process.communicate()
         shutil.rmtree(work, ignore_errors=True)
     raise RuntimeError("no kill left a job in mid-run")
 
@@ -72,11 +69,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        began = time.monotonic()
         kill.finish(kill.start(arguments.job, root / "calm", "exactly_once", 2, "20ms"))
-        seconds = time.monotonic() - began
         expected = jobs.committed(root / "calm")
-        work = interrupted(arguments.job, root, dice, seconds)
+        work = interrupted(arguments.job, root, dice)
         files = sorted(path.relative_to(work) for path in (work / "state").rglob("*") if path.is_file())
         outcomes: Counter[str] = Counter()
         failed = 0
@@ -96,6 +91,13 @@ def main() -> None:
                     if not str(error).strip():
                         failed += 1
                         print(f"{file} {what}: refused without a word", flush=True)
+                    continue
+                except mill.ConnectorError as error:
+                    # Falling back would give out again what the sink already shows: it says so and takes nothing.
+                    if "already shows output of later checkpoints" not in str(error):
+                        failed += 1
+                        print(f"{file} {what}: {error}", flush=True)
+                    outcomes["refused by the sink"] += 1
                     continue
                 except Exception as error:
                     failed += 1

@@ -28,7 +28,7 @@ def main() -> None:
             for parallelism in (1, 3, 8):
                 for attempt in range(3):
                     base = root / job / f"{parallelism}-{attempt}"
-                    work = damage.interrupted(job, base, dice, 0.8)
+                    work = damage.interrupted(job, base, dice)
                     kill.finish(kill.start(job, work, "exactly_once", parallelism, "20ms"))
                     is_equal = jobs.committed(work) == expected
                     failed += not is_equal
