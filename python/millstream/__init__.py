@@ -48,7 +48,7 @@ from millstream.io import (
     read_text,
 )
 from millstream.job import Checkpoint, Job, JobStatus, Metrics, Report, Restart, StepMetrics, run, start
-from millstream.state import CheckpointInfo, checkpoints
+from millstream.state import CheckpointInfo, checkpoints, read_state
 from millstream.stream import KeyedStream, Stream, WindowedStream
 from millstream.table import Table
 from millstream.time import WatermarkStrategy
@@ -106,6 +106,7 @@ __all__ = [
     "read_csv",
     "read_json",
     "read_parquet",
+    "read_state",
     "read_text",
     "run",
     "start",

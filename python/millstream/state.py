@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from millstream import _engine
+from millstream.table import Table
 
-__all__ = ["CheckpointInfo", "checkpoints", "verify"]
+__all__ = ["CheckpointInfo", "checkpoints", "read_state", "verify"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,39 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
         created = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=raw.pop("created_us"))
         found.append(CheckpointInfo(created=created, **raw))
     return found
+
+
+def read_state(path: str | os.PathLike[str], *, step: str, id: int | None = None) -> Table:
+    """Read the keyed state of a step as a table: a row a key, or a key and open window.
+
+    Parameters
+    ----------
+    path
+        The state directory.
+    step
+        The name of the step, as ``explain()`` and ``name()`` have it.
+    id
+        The number of the checkpoint; the newest unless given.
+
+    Returns
+    -------
+    Table
+        The key columns, the window's bounds where there are any, and the results as of that moment. Aggregates of your
+        own are given as their bytes.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint or step, or the step keeps no keyed state.
+
+    Examples
+    --------
+    >>> counts = mill.generate(rows=9, k=mill.index() % 3).key_by("k").agg(n=mill.count()).name("count")
+    >>> report = mill.run(counts.write_csv("counted/"), checkpoint="counted-state/")
+    >>> sorted(row["n"] for row in mill.read_state("counted-state/", step="count").to_pylist())
+    [3, 3, 3]
+    """
+    return Table(_engine.read_state(os.fspath(path), step, id))
 
 
 def verify(path: str | os.PathLike[str]) -> tuple[list[tuple[int, str | None]], list[str]]:

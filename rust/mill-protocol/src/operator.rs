@@ -138,6 +138,13 @@ pub trait Operator: Send {
         Ok(Progress::Done)
     }
 
+    /// Nothing is to be expected for a while, and nobody will wait for this stream's watermark: emit what was held back
+    /// until a watermark came, or it may be too late.
+    fn on_idle(&mut self, out: &mut Outbox) -> Result<Progress> {
+        let _ = out;
+        Ok(Progress::Done)
+    }
+
     /// Whether this operator makes the stream's watermarks, so that those from before it end here.
     fn makes_watermarks(&self) -> bool {
         false

@@ -45,7 +45,7 @@ mod _millstream {
     #[pymodule_export]
     use super::job::{RawJob, RawReceiver, receive, simulate, start};
     #[pymodule_export]
-    use super::state::{checkpoints, explain, verify};
+    use super::state::{checkpoints, explain, read_state, verify};
     #[pymodule_export]
     use super::stream::{RawKeyedStream, RawSink, RawStream, RawWindowedStream, stream_of_table};
     #[pymodule_export]

@@ -7,6 +7,7 @@ use pyo3::types::{PyDict, PyList};
 use crate::error::IntoPython;
 use crate::job::Settings;
 use crate::stream::RawStream;
+use crate::table::RawTable;
 
 /// Gives the plan of a stream as text.
 #[pyfunction]
@@ -49,4 +50,12 @@ pub fn checkpoints<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyLi
 pub fn verify(py: Python<'_>, path: &str) -> PyResult<(Vec<(u64, Option<String>)>, Vec<String>)> {
     let report = py.detach(|| millstream::verify(path.as_ref())).into_python()?;
     Ok((report.checkpoints, report.notes))
+}
+
+/// The keyed state of a step as a table.
+#[pyfunction]
+#[pyo3(signature = (path, step, id))]
+pub fn read_state(py: Python<'_>, path: &str, step: &str, id: Option<u64>) -> PyResult<RawTable> {
+    let rows = py.detach(|| millstream::read_state(path.as_ref(), step, id)).into_python()?;
+    Ok(RawTable::new(rows.schema(), vec![rows]))
 }

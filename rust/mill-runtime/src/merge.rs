@@ -3,8 +3,9 @@
 //! Used where channels come together in front of a task, and where ports come together in front of a stage.
 //!
 //! Invariants:
-//! - The merged watermark is the least of all inputs that are neither idle nor ended, and never goes back (I8): an
-//!   input that wakes up behind it does not pull it back.
+//! - The merged watermark is the least of all inputs that are neither idle nor at their end, and never goes back (I8): an
+//!   input that wakes up behind it does not pull it back. The end of time comes when every input has reached it: one
+//!   that is idle has not.
 //! - Idleness is passed on once all inputs that have not ended are idle, and taken back by whatever comes next.
 //! - A barrier is complete when every input has brought it or has ended; the end, when every input has ended.
 
@@ -92,9 +93,19 @@ impl Merge {
     }
 
     fn rise(&mut self) -> Option<Watermark> {
-        let active = self.inputs.iter().filter(|input| !input.is_idle && !input.is_ended);
-        let least = active.map(|input| input.watermark).min()?;
-        self.raise_to(least)
+        // An input whose time has ended is as good as ended: it holds nothing back, and it must not end the time of an
+        // input that is only idle.
+        let open = self.inputs.iter().filter(|input| !input.is_ended && input.watermark < Watermark::MAX);
+        let mut is_open = false;
+        let active = open.inspect(|_| is_open = true).filter(|input| !input.is_idle);
+        let least = active.map(|input| input.watermark).min();
+        match (least, is_open) {
+            (Some(least), _) => self.raise_to(least),
+            (None, true) => None,
+            // `on_end` tells the end of all inputs; what is left here has said that its time has ended.
+            (None, false) if self.inputs.iter().any(|input| !input.is_ended) => self.raise_to(Watermark::MAX),
+            (None, false) => None,
+        }
     }
 
     fn raise_to(&mut self, at: Watermark) -> Option<Watermark> {

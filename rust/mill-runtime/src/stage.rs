@@ -262,7 +262,7 @@ impl Stage {
                 (operator.on_watermark(at, out)?, finish)
             }
             Event::Idle if operator.makes_watermarks() => (Progress::Done, Finish::Nothing),
-            Event::Idle => (Progress::Done, Finish::Idle),
+            Event::Idle => (operator.on_idle(out)?, Finish::Idle),
             Event::Splits(open) => {
                 operator.on_splits(&open, out)?;
                 (Progress::Done, Finish::Nothing)

@@ -55,3 +55,36 @@ fn restart_without_checkpoints_is_refused() {
     let error = start(&[sink], Options { restart, ..Options::default() }).err().expect("it is refused");
     assert!(error.message().contains("restart needs a checkpoint"), "{error}");
 }
+
+#[test]
+fn a_task_without_splits_does_not_end_time_for_the_others() {
+    use arrow::datatypes::{DataType, TimeUnit};
+    use millstream::plan::{AggregateCall, AggregateKind, WatermarkStrategy, Window};
+    for parallelism in [1, 2, 2, 3, 4] {
+        let (sink, rows) = CollectSink::new(None, 16);
+        let index = Expr::Column("index".into());
+        let lit = |value: i64| Expr::Literal(ScalarValue::Int64(Some(value)));
+        let time = index.clone().binary(BinaryOp::Mul, lit(1000)).cast(DataType::Timestamp(TimeUnit::Microsecond, None), true).alias("t");
+        let count = Expr::Aggregate(AggregateCall { kind: AggregateKind::Count, input: None, filter: None });
+        let sink = numbers(2000)
+            .with_columns(vec![time])
+            .and_then(|s| s.event_time("t", WatermarkStrategy { out_of_orderness_us: 100_000, idleness_us: None }))
+            .and_then(|s| s.key_by(vec![index.binary(BinaryOp::Mod, lit(50)).alias("k")]))
+            .and_then(|k| k.window(Window::Tumbling { size_us: 60_000, offset_us: 0 }, 0))
+            .and_then(|w| w.agg(vec![count.alias("n")]))
+            .and_then(|s| s.sink(Arc::new(sink)))
+            .expect("the plan is sound");
+        let job = start(&[sink], Options { parallelism: Some(parallelism), ..Options::default() }).expect("the job starts");
+        let mut total = 0;
+        let mut outcome = None;
+        loop {
+            match rows.receive(Duration::from_millis(1)) {
+                Received::Batch(batch) => total += batch.data.column(3).as_primitive::<Int64Type>().values().iter().sum::<i64>(),
+                _ if outcome.is_some() => break,
+                _ => outcome = job.wait(Some(Duration::ZERO)),
+            }
+        }
+        println!("parallelism={parallelism} total={total}");
+        assert_eq!(total, 2000, "parallelism={parallelism}");
+    }
+}

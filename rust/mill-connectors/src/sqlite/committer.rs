@@ -31,7 +31,9 @@ pub(super) struct SqliteCommitter {
     _lock: File,
 }
 
-/// Checks, without changing anything, that a table that exists can take these columns.
+/// Checks, without changing the table, that one that exists can take these columns.
+///
+/// Not with a read-only connection: a killed process leaves a journal behind, and whoever looks first rolls it back.
 pub(super) fn check_table(shared: &Shared, schema: &Schema) -> Result<()> {
     if !shared.path.exists() {
         let directory = directory_of(&shared.path);
@@ -40,7 +42,7 @@ pub(super) fn check_table(shared: &Shared, schema: &Schema) -> Result<()> {
         }
         return Ok(());
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&shared.path, flags).map_err(|e| shared.failed("open it", e))?;
     connection.busy_timeout(BUSY_WAIT).map_err(|e| shared.failed("open it", e))?;
     match columns_of(shared, &connection)? {

@@ -39,3 +39,15 @@ fn end_of_all_inputs_is_the_end_of_time() {
     assert!(ended.is_end);
     assert_eq!(ended.watermark, Some(Watermark::MAX));
 }
+
+/// A task that had nothing to read ended its time while the other, between its last record and its own end, was idle:
+/// the windows of the other were fired, and what it still held back for them counted as late.
+#[test]
+fn the_end_of_one_input_does_not_end_the_time_of_an_idle_one() {
+    let mut merge = Merge::new(2);
+    assert_eq!(merge.on_watermark(0, Watermark(5)), None);
+    assert_eq!(merge.on_watermark(1, Watermark::MAX), Some(Watermark(5)));
+    assert_eq!(merge.on_idle(0).0, None);
+    assert_eq!(merge.on_end(1).watermark, None);
+    assert_eq!(merge.on_watermark(0, Watermark::MAX), Some(Watermark::MAX));
+}
