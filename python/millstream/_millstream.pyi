@@ -3,6 +3,35 @@
 from collections.abc import Sequence
 from typing import Any, final
 
+__all__ = [
+    "RawExpr",
+    "expression_functions",
+    "read_files",
+    "write_files",
+    "write_sqlite",
+    "aggregate_function",
+    "column_function",
+    "RawJob",
+    "RawReceiver",
+    "receive",
+    "simulate",
+    "start",
+    "checkpoints",
+    "explain",
+    "read_state",
+    "verify",
+    "RawKeyedStream",
+    "RawSink",
+    "RawStream",
+    "RawWindowedStream",
+    "stream_of_table",
+    "RawTable",
+    "rows_to_table",
+    "DataType",
+    "RawSchema",
+    "version",
+]
+
 @final
 class DataType:
     @staticmethod

@@ -1,0 +1,98 @@
+"""Reading the state of a job back, without its plan, against plain Python."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import millstream as mill
+from millstream import col
+
+
+def stop_after(stream: mill.Stream, path: Path, is_enough: Callable[[], bool], parallelism: int) -> None:
+    """Run until enough was seen, then stop with a last checkpoint."""
+    job = mill.start(
+        stream.for_each(lambda row: None),
+        checkpoint=mill.Checkpoint(path, every=timedelta(milliseconds=100), mode="at_least_once"),
+        parallelism=parallelism,
+    )
+    deadline = time.monotonic() + 30
+    while not is_enough():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    job.stop()
+    job.wait()
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_counts_of_a_stopped_job(tmp_path: Path, parallelism: int) -> None:
+    seen: list[int] = []
+
+    def keyed(row: Any) -> dict[str, Any]:
+        seen.append(row.i)
+        return {"k": f"key {row.i % 5}", "i": row.i}
+
+    stream = (
+        mill.generate(rate=5000, i=mill.index())
+        .map(keyed, schema={"k": str, "i": int})
+        .key_by("k")
+        .agg(n=mill.count(), total=col("i").sum(), emit="checkpoint")
+        .name("counts")
+    )
+    stop_after(stream, tmp_path, lambda: len(seen) > 1000, parallelism)
+    counts, totals = Counter[str](), Counter[str]()
+    for i in seen:
+        counts[f"key {i % 5}"] += 1
+        totals[f"key {i % 5}"] += i
+    table = mill.read_state(tmp_path, step="counts")
+    assert {row["k"]: (row["n"], row["total"]) for row in table} == {k: (counts[k], totals[k]) for k in counts}
+    older = mill.read_state(tmp_path, step="counts", id=mill.checkpoints(tmp_path)[0].id)
+    assert sum(row["n"] for row in older) <= len(seen)
+
+
+def test_open_windows_of_a_stopped_job(tmp_path: Path) -> None:
+    seen: list[int] = []
+    epoch = datetime(2024, 1, 1)
+
+    def timed(row: Any) -> dict[str, Any]:
+        seen.append(row.i)
+        return {"k": row.i % 3, "i": row.i, "at": epoch + timedelta(seconds=row.i)}
+
+    stream = (
+        mill.generate(rate=5000, i=mill.index())
+        .map(timed, schema={"k": int, "i": int, "at": datetime})
+        .event_time("at", watermark=timedelta(days=30))
+        .key_by("k")
+        .window(mill.tumbling("1m"))
+        .agg(n=mill.count(), top=col("i").max())
+        .name("windows")
+    )
+    stop_after(stream, tmp_path, lambda: len(seen) > 500, 2)
+    expected: dict[Any, list[int]] = defaultdict(list)
+    for i in seen:
+        expected[i % 3, epoch + timedelta(seconds=i // 60 * 60)].append(i)
+    table = mill.read_state(tmp_path, step="windows")
+    assert {(row["k"], row["window_start"]): (row["n"], row["top"]) for row in table} == {
+        key: (len(values), max(values)) for key, values in expected.items()
+    }
+    assert all(row["window_end"] - row["window_start"] == timedelta(minutes=1) for row in table)
+
+
+def test_a_reduce_and_a_step_that_does_not_exist(tmp_path: Path) -> None:
+    stream = (
+        mill.generate(rows=40, k=mill.index() % 4, x=mill.index())
+        .key_by("k")
+        .reduce(lambda a, b: {"k": a.k, "x": a.x + b.x})
+        .name("sums")
+    )
+    mill.run(stream.for_each(lambda row: None), checkpoint=mill.Checkpoint(tmp_path, mode="at_least_once"))
+    table = mill.read_state(tmp_path, step="sums")
+    assert {row["k"]: row["x"] for row in table} == {k: sum(range(k, 40, 4)) for k in range(4)}
+    with pytest.raises(mill.CheckpointError, match='did you mean "sums"'):
+        mill.read_state(tmp_path, step="sum")
