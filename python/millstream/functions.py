@@ -12,11 +12,13 @@ import functools
 import inspect
 import itertools
 import pickle
+import time
 import types
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from millstream import _live
 from millstream._engine import DataType, RawExpr, aggregate_function, column_function
 from millstream._row import Row, row_class, rows
 from millstream.errors import PlanError, SchemaError
@@ -35,31 +37,49 @@ Answer = tuple[list[Any], list[int] | None, Failures]
 # -- one call a record ---------------------------------------------------------------------------------------------------
 
 
+_CHUNK_FIRST = 4
+_CHUNK_MAX = 1 << 16
+_CHUNK_SECONDS_MIN, _CHUNK_SECONDS_MAX = 0.005, 0.020
+
+
+def _next_chunk(chunk: int, took: float) -> int:
+    """Give how many rows to take next, so that a slow function is not called for long after the interpreter wants to end."""
+    _live.check()
+    if took < _CHUNK_SECONDS_MIN:
+        return min(chunk * 2, _CHUNK_MAX)
+    return max(1, chunk // 2) if took > _CHUNK_SECONDS_MAX else chunk
+
+
 class _RecordAdapter:
     """What the loops share: the function, and how its rows are made."""
 
-    __slots__ = ("_calls",)
+    __slots__ = ("_calls", "_chunk")
 
     def __init__(self, function: Callable[[Any], Any], view: View) -> None:
         self._calls = view.calls(function)
+        self._chunk = _CHUNK_FIRST
 
     def _results(self, columns: Sequence[list[Any]], count: int) -> tuple[list[Any], Failures]:
         """Call the function for each row; results and failures together are as many as rows."""
         results: list[Any] = []
         failures: Failures = []
         resume = self._calls(columns, count, results)
-        while True:
+        while (done := len(results) + len(failures)) < count:
+            chunk = min(self._chunk, count - done)
+            began = time.perf_counter()
             try:
                 # On an exception the list keeps what it has got, and the loop stands behind the failing row.
-                resume()
+                resume(chunk)
             except Exception as error:
                 failures.append((len(results) + len(failures), error))
                 continue
-            done = len(results) + len(failures)
-            if done >= count:
-                return results, failures
-            # A StopIteration from the function ends the loop silently; the rows behind it still want their turn.
-            failures.append((done, RuntimeError("the function raised StopIteration")))
+            given = len(results) + len(failures) - done
+            if given < chunk:
+                # A StopIteration from the function ends the loop silently; the rows behind it still want their turn.
+                failures.append((done + given, RuntimeError("the function raised StopIteration")))
+                continue
+            self._chunk = _next_chunk(self._chunk, time.perf_counter() - began)
+        return results, failures
 
 
 def _left(count: int, failures: Failures) -> list[int] | None:
@@ -121,6 +141,7 @@ class FlatMapAdapter:
         function = self._function
         for place, row in enumerate(rows(self._make, columns, count)):
             before = len(results)
+            _live.check()
             try:
                 given = function(row)
                 if given is not None:
@@ -225,23 +246,25 @@ class View:
         self.fields = tuple(name for name in fields if name in names)
         self.used = [name in names for name in fields] if found else None
 
-    def calls(self, function: Callable[[Any], Any]) -> Callable[[Sequence[list[Any]], int, list[Any]], Callable[[], None]]:
-        """Give what starts the loop over a frame; what it gives goes on with the loop and can be called again."""
+    def calls(self, function: Callable[[Any], Any]) -> Callable[[Sequence[list[Any]], int, list[Any]], Callable[[int], None]]:
+        """Give what starts the loop over a frame; what it gives goes on with the loop for so many rows."""
         if self._style == "row":
             make = functools.partial(tuple.__new__, row_class(self.fields))
 
-            def start(columns: Sequence[list[Any]], count: int, results: list[Any]) -> Callable[[], None]:
-                return functools.partial(results.extend, map(function, rows(make, columns, count)))
+            def start(columns: Sequence[list[Any]], count: int, results: list[Any]) -> Callable[[int], None]:
+                given = rows(make, columns, count)
+                return lambda chunk: results.extend(map(function, itertools.islice(given, chunk)))
 
             return start
         loop, new_cursor = _loop(self._style, self.fields)
 
-        def start_loop(columns: Sequence[list[Any]], count: int, results: list[Any]) -> Callable[[], None]:
+        def start_loop(columns: Sequence[list[Any]], count: int, results: list[Any]) -> Callable[[int], None]:
             if not columns:
                 records: Any = itertools.repeat((), count)
             else:
                 records = iter(columns[0]) if len(columns) == 1 else zip(*columns)
-            return functools.partial(loop, function, new_cursor(), records, results)
+            cursor = new_cursor()
+            return lambda chunk: loop(function, cursor, itertools.islice(records, chunk), results)
 
         return start_loop
 
@@ -377,24 +400,30 @@ def returned_schema(function: Any, *, is_many: bool) -> Schema | None:
 class _ValueAdapter:
     """Calls a function once a row of argument columns."""
 
-    __slots__ = ("_function", "_skips_nulls")
+    __slots__ = ("_chunk", "_function", "_skips_nulls")
 
     def __init__(self, function: Callable[..., Any], skips_nulls: bool) -> None:
         self._function = function
         self._skips_nulls = skips_nulls
+        self._chunk = _CHUNK_FIRST
 
     def __call__(self, columns: Sequence[list[Any]], count: int) -> tuple[list[Any], BaseException | None]:
         """Run the loop over one frame."""
         function = self._function
         try:
             if not columns:
-                return [function() for _ in range(count)], None
-            if self._skips_nulls and any(None in column for column in columns):
-                pairs = zip(*columns)
-                return [None if None in pair else function(*pair) for pair in pairs], None
-            results = list(map(function, *columns))
-            if len(results) != count:
-                raise RuntimeError("the function raised StopIteration")
+                calls: Any = (function() for _ in range(count))
+            elif self._skips_nulls and any(None in column for column in columns):
+                calls = (None if None in pair else function(*pair) for pair in zip(*columns))
+            else:
+                calls = map(function, *columns)
+            results: list[Any] = []
+            while (done := len(results)) < count:
+                began = time.perf_counter()
+                results.extend(itertools.islice(calls, self._chunk))
+                if len(results) == done:
+                    raise RuntimeError("the function raised StopIteration")
+                self._chunk = _next_chunk(self._chunk, time.perf_counter() - began)
             return results, None
         except Exception as error:
             return [], error

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
-from millstream._engine import RawJob, explain, receive, start as _start
-from millstream.errors import PlanError
+from millstream import _live
+from millstream._engine import RawJob, RawReceiver, explain, receive
+from millstream._engine import start as _start
+from millstream.errors import MillstreamError, PlanError
 from millstream.io.sinks import Output, Sink
 from millstream.table import Table
 from millstream.time import Duration, microseconds
@@ -26,8 +28,6 @@ OnError = Literal["fail", "skip", "route"]
 _POLL_US = 100_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _WATERMARK_MAX = 2**62
-
-_log = logging.getLogger("millstream")
 
 
 @dataclass(frozen=True)
@@ -260,14 +260,23 @@ class Job:
     'stopped'
     """
 
-    __slots__ = ("_raw",)
+    __slots__ = ("__weakref__", "_raw")
 
     def __init__(self, raw: RawJob) -> None:
         self._raw = raw
+        _live.hold(self)
 
     def __repr__(self) -> str:
         """Show the state."""
         return f"<Job {self.status}>"
+
+    def end(self, seconds_max: float) -> None:
+        """Cancel the job, if it still runs, and wait until it has ended, at most this long."""
+        if self.status.state in ("starting", "running", "restarting"):
+            self._raw.cancel()
+            # How it ended is told by wait(); here only that it did matters.
+            with contextlib.suppress(MillstreamError):
+                self._raw.wait(int(seconds_max * 1_000_000))
 
     @property
     def status(self) -> JobStatus:
@@ -322,9 +331,7 @@ class Job:
 
     def __exit__(self, *exception: object) -> None:
         """Cancel the job, if it still runs, and wait until it has ended."""
-        if self.status.state not in ("finished", "cancelled", "failed"):
-            self.cancel()
-            self._raw.wait(5_000_000)
+        self.end(5.0)
 
     def _repr_html_(self) -> str:
         """Show state and figures in a notebook."""
@@ -506,10 +513,13 @@ def run(
     """
     outputs = _outputs(sinks, "run")
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
-    job = _start([output._raw for output in outputs], options)
-    report = _watch(job, progress)
-    for note in report.notes:
-        _log.warning(note)
+    job = Job(_start([output._raw for output in outputs], options))
+    report = _watch(job._raw, progress)
+    if report.notes:
+        import logging
+
+        for note in report.notes:
+            logging.getLogger("millstream").warning(note)
     return report
 
 
@@ -543,7 +553,7 @@ def collect(
     if limit is None and until is None and not stream.is_bounded:
         raise PlanError('collect() of an unbounded stream would never end; give limit=1000 or until="10s"')
     options = settings(until=until, parallelism=parallelism, on_error=on_error)
-    return Table(receive(stream._raw, limit, options).collect())
+    return Table(_Receiving(receive(stream._raw, limit, options)).raw.collect())
 
 
 def iter_batches(
@@ -555,15 +565,29 @@ def iter_batches(
 ) -> Iterator[Any]:
     """Run a stream and give its batches; see :meth:`Stream.iter_batches`."""
     receiver = receive(stream._raw, None, settings(until=until, parallelism=parallelism, on_error=on_error))
-    return _batches(receiver)
+    return _batches(_Receiving(receiver))
 
 
-def _batches(receiver: Any) -> Iterator[Any]:
+class _Receiving:
+    """A job whose records come to the caller, until it is let go."""
+
+    __slots__ = ("__weakref__", "raw")
+
+    def __init__(self, raw: RawReceiver) -> None:
+        self.raw = raw
+        _live.hold(self)
+
+    def end(self, seconds_max: float) -> None:
+        """Cancel the job; the receiver waits for it on its own."""
+        self.raw.close()
+
+
+def _batches(receiving: _Receiving) -> Iterator[Any]:
     try:
-        while (batch := receiver.next()) is not None:
+        while (batch := receiving.raw.next()) is not None:
             yield batch
     finally:
-        receiver.close()
+        receiving.raw.close()
 
 
 def explain_stream(stream: Stream, *, parallelism: int | None) -> str:

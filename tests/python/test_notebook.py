@@ -174,3 +174,32 @@ def test_command_line(tmp_path: Path) -> None:
 def test_progress_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     mill.run(mill.generate(rows=1000).for_each_batch(lambda batch: None), progress=True)
     assert "1,000 records" in capsys.readouterr().err
+
+
+ENDINGS = {
+    "native": "job = mill.start(mill.generate(rate=100_000).for_each_batch(lambda batch: None))",
+    "slow function": """
+def slow(row):
+    time.sleep(0.05)
+    return row.index
+job = mill.start(mill.generate(rows=10**6).map(slow, schema=int).for_each(lambda row: None))
+""",
+    "slow source": """
+def slow():
+    while True:
+        yield 1
+        time.sleep(0.01)
+batches = mill.from_iter(slow(), schema=int, is_bounded=False).iter_batches()
+next(batches)
+job = mill.start(mill.from_iter(slow(), schema=int, is_bounded=False).for_each(lambda row: None))
+""",
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_script_may_end_while_a_job_runs(name: str) -> None:
+    code = f"import time\nimport millstream as mill\n{ENDINGS[name]}\ntime.sleep(0.3)\nprint('end')\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout == "end\n"
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
+from millstream import _live
 from millstream._engine import RawSink, write_files, write_sqlite
 from millstream._row import row_class, rows
 from millstream.errors import PlanError
@@ -194,6 +195,7 @@ class _RowCallback(_Callback):
         """Hand over the records of a frame."""
         function = self._function
         for row in rows(self._make, columns, count):
+            _live.check()
             try:
                 function(row)
             except Exception as error:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import collections.abc
 import itertools
 import json
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from millstream import _live
 from millstream._engine import RawStream
 from millstream.errors import PlanError
 from millstream.stream import Stream
@@ -139,7 +141,8 @@ class _ReaderAdapter:
 
     def next(self, rows_max: int) -> Answer:
         """Give the next records and where the reader stands then."""
-        given = None if self._is_done else self._reader.next_batch()
+        with _Inside():
+            given = None if self._is_done else self._reader.next_batch()
         if given is None:
             if not self._is_done:
                 self._is_done = True
@@ -167,6 +170,21 @@ class _ReaderAdapter:
             return json.dumps(position).encode()
         except TypeError as error:
             raise TypeError(f"position() gives something JSON can hold (a number, a text, a list, a dict), not {position!r:.200}") from error
+
+
+class _Inside:
+    """Notes that this thread is in a source of the user's."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Enter it, unless the interpreter ends."""
+        _live.check()
+        _live.reading.add(threading.get_ident())
+
+    def __exit__(self, *exception: object) -> None:
+        """Leave it."""
+        _live.reading.discard(threading.get_ident())
 
 
 class IterableAdapter:
@@ -201,7 +219,8 @@ class _IterableReader:
         """Give the next records and how many there were with them."""
         wanted = max(1, min(self._chunk, rows_max))
         began = time.perf_counter()
-        rows = list(itertools.islice(self._records, wanted))
+        with _Inside():
+            rows = list(itertools.islice(self._records, wanted))
         took = time.perf_counter() - began
         if took < _QUICK_SECONDS:
             self._chunk = min(self._chunk * 4, 1 << 16)
