@@ -17,6 +17,8 @@ from engine import carry_out
 
 FIRST = int(os.environ.get("MILL_SEED", "1"))
 CASES = int(os.environ.get("MILL_CASES", "100"))
+FOUND = [29, 34, 39, 6025]
+"""Cases that once failed: partial results overtaken by idleness; an end that was emitted again after a second restart."""
 
 
 def canonical(row: dict[str, Any]) -> list[tuple[str, str, Any]]:
@@ -32,7 +34,7 @@ def _rounded(value: Any) -> Any:
     return round(value, 9 - max(0, math.ceil(math.log10(abs(value)))) if value else 9) + 0.0
 
 
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + CASES))
+@pytest.mark.parametrize("seed", sorted({*FOUND, *range(FIRST, FIRST + CASES)}))
 def test_engine_and_oracle_agree(seed: int, tmp_path: Path) -> None:
     case = plans.draw(seed)
     expected = plans.expected(case)

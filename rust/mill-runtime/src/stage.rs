@@ -217,7 +217,9 @@ impl Stage {
             Body::Operator(operator) => {
                 let mut snapshot = Snapshot { is_full, ..Snapshot::default() };
                 operator.snapshot(&mut snapshot)?;
-                let is_ended = self.phase == Phase::Ended && self.has_input_ended;
+                // What had ended stays so, even in a checkpoint that is taken before the end has come by again:
+                // otherwise the next restart would emit once more what that end had emitted.
+                let is_ended = self.was_ended || (self.phase == Phase::Ended && self.has_input_ended);
                 parts.push(Part::State(Arc::clone(&self.uid), snapshot, is_ended));
             }
             Body::Sink(sink, writer) => parts.extend(writer.pre_commit(epoch)?.map(|run| Part::Output(*sink, run))),
