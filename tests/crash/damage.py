@@ -42,10 +42,10 @@ def interrupted(job: str, root: Path, dice: random.Random) -> Path:
     """A work directory as a kill in mid-run leaves it, with at least two checkpoints."""
     for attempt in range(100):
         work = root / f"interrupted-{attempt}"
-        process = kill.start(job, work, "exactly_once", 2, "20ms")
+        process = kill.start(job, work, "exactly_once", 2, "5ms")
         while process.poll() is None and len(list((work / "state").glob("manifest-*"))) < 2:
             time.sleep(0.001)
-        time.sleep(dice.uniform(0, 0.05))
+        time.sleep(dice.uniform(0, 0.02))
         if process.poll() is None:
             process.kill()
             process.communicate()

@@ -259,7 +259,14 @@ impl Coordinator {
         if in_flight.error.is_some() {
             return self.failed(in_flight, now);
         }
-        let is_early = self.parts.mode != Mode::ExactlyOnce;
+        // At least once publishes early, but not before the first checkpoint stands: a kill in between would leave output
+        // that no state directory knows, and the next run would take it for somebody else's.
+        let has_checkpoint = self.published.is_some() || self.parts.restored.is_some();
+        let is_early = match self.parts.mode {
+            Mode::ExactlyOnce => false,
+            Mode::AtLeastOnce => has_checkpoint,
+            Mode::None => true,
+        };
         if is_early {
             if let Err(error) = self.parts.sinks.commit() {
                 return self.close(Err(error));
