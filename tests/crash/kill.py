@@ -5,8 +5,10 @@
 Prints the seed, one line a failed run, and a summary; exits with 1 when a run broke its mode's promise:
 
 - ``exactly_once``: the committed rows, sorted, are those of the undisturbed run.
-- ``at_least_once``: no committed row of the undisturbed run is missing (with totals: none is too small).
-- ``none``: no row is there twice, and none is there that the undisturbed run does not have.
+- ``at_least_once``: no committed row of the undisturbed run is missing. Meant for jobs whose rows are not
+  totals: a total that counts a record twice is another row.
+- ``none``: no row is there twice, and none is there that the undisturbed run does not have. Meant
+  for jobs whose rows are not totals, too: state is lost at a kill, so totals come out smaller.
 """
 
 from __future__ import annotations
