@@ -13,8 +13,11 @@ use super::identity::{FileIdentity, FilePosition};
 use super::split::{FileSet, FileSplit};
 use super::{BYTE_ORDER_MARK, RECORD_BYTES_MAX};
 
-/// How long a followed file that has not grown is left alone.
+/// How long a followed file that has not grown is left alone, and how long one that has not for a while.
 const FOLLOW_WAIT: Duration = Duration::from_millis(20);
+const QUIET_WAIT: Duration = Duration::from_millis(100);
+/// After this many looks in vain a file counts as quiet.
+const QUIET_LOOKS: u32 = 250;
 /// How much of a malformed record is shown.
 const RECORD_CHARS_MAX: usize = 1000;
 /// How much is read at once to count lines.
@@ -77,6 +80,7 @@ impl FileSet {
             chunk,
             format,
             is_prepared: false,
+            looks: 0,
             is_followed: self.is_followed && !counts_lines,
             counts_lines,
             counted: (0, 0),
@@ -90,6 +94,8 @@ struct LineReader<F> {
     chunk: ChunkReader,
     format: F,
     is_prepared: bool,
+    /// How often it was looked for more in vain, since there was any.
+    looks: u32,
     /// Whether the file may grow; compressed files are taken as complete.
     is_followed: bool,
     /// Whether the chunk counts lines as it goes; else they are counted when a number is asked for.
@@ -123,6 +129,13 @@ impl<F: LineFormat> LineReader<F> {
         }
         self.is_prepared = true;
         Ok(true)
+    }
+
+    /// Nothing now: the file must still be the same, and is looked at again later.
+    fn wait(&mut self) -> Result<Read> {
+        self.identity.verify_followed(self.chunk.offset())?;
+        self.looks = self.looks.saturating_add(1);
+        Ok(Read::Pending(if self.looks < QUIET_LOOKS { FOLLOW_WAIT } else { QUIET_WAIT }))
     }
 
     fn rejected(&mut self, bad: Vec<BadRecord>) -> Result<Vec<Rejected>> {
@@ -163,8 +176,7 @@ impl<F: LineFormat> SplitReader for LineReader<F> {
             if !self.is_followed {
                 return Ok(Read::End);
             }
-            self.identity.verify_followed(self.chunk.offset())?;
-            return Ok(Read::Pending(FOLLOW_WAIT));
+            return self.wait();
         }
         loop {
             let mut is_exhausted = false;
@@ -182,6 +194,7 @@ impl<F: LineFormat> SplitReader for LineReader<F> {
                 if parsed.bytes > 0 {
                     let rejected = self.rejected(parsed.rejected)?;
                     self.chunk.consume(parsed.bytes);
+                    self.looks = 0;
                     if !rejected.is_empty() {
                         return Ok(Read::Partial(parsed.batch, rejected));
                     }
@@ -207,8 +220,7 @@ impl<F: LineFormat> SplitReader for LineReader<F> {
                     self.chunk.end();
                     continue;
                 }
-                self.identity.verify_followed(self.chunk.offset())?;
-                return Ok(Read::Pending(FOLLOW_WAIT));
+                return self.wait();
             }
         }
     }
