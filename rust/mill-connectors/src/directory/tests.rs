@@ -7,11 +7,12 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use mill_protocol::{Batch, Commit, Delivery, Epoch, Sink, SinkWriter, Source, TaskContext};
+use proptest::prelude::*;
 
 use super::{DirectorySink, FileFormat, OnExisting};
 use crate::file::PathSpec;
 use crate::testing::{check, rows_of};
-use crate::{CsvOptions, CsvSource, ParquetOptions, ParquetSource};
+use crate::{CsvOptions, CsvSource, JsonOptions, JsonSource, ParquetOptions, ParquetSource};
 
 const FORMATS: [FileFormat; 3] = [FileFormat::Csv, FileFormat::Json, FileFormat::Parquet];
 
@@ -256,6 +257,52 @@ fn json_has_every_column_in_every_line() {
     assert_eq!(lines.len(), 3);
     assert!(lines[0].contains(r#""at":"2013-01-01T05:15:00","utc":"2013-01-01T05:15:00Z""#), "{}", lines[0]);
     assert!(lines[2].starts_with(r#"{"text":null,"real":null,"at":null"#), "{}", lines[2]);
+}
+
+#[test]
+fn json_stays_json_whatever_the_values() {
+    let directory = tempfile::tempdir().unwrap();
+    let real = Arc::new(Float64Array::from(vec![f64::NAN, f64::INFINITY, -0.0, 1e300])) as ArrayRef;
+    let text = Arc::new(StringArray::from(vec!["\u{2028}\"\\\n\u{1}", "", "é", "null"])) as ArrayRef;
+    let data = RecordBatch::try_from_iter([("real", real), ("text", text)]).unwrap();
+    let written = write_all(directory.path(), FileFormat::Json, &data);
+    let records: Vec<serde_json::Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records.len(), 4, "{written}");
+    assert!(records[0]["real"].is_null() && records[1]["real"].is_null());
+    assert_eq!(records[3]["real"], 1e300);
+    assert_eq!(records[0]["text"], "\u{2028}\"\\\n\u{1}");
+    let source = JsonSource::new(PathSpec::from(directory.path()), Some(data.schema()), JsonOptions::default()).unwrap();
+    assert_eq!(check(&source, 3).len(), 4);
+}
+
+#[test]
+fn moments_in_named_zones_are_written_with_their_offset_and_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = TimestampMicrosecondArray::from(vec![1_357_017_300_000_000]).with_timezone("America/New_York");
+    let data = RecordBatch::try_from_iter_with_nullable([("at", Arc::new(at) as ArrayRef, true)]).unwrap();
+    let text = write_all(directory.path(), FileFormat::Csv, &data);
+    assert_eq!(text, "at\n2013-01-01T00:15:00-05:00\n");
+    let source = CsvSource::new(PathSpec::from(directory.path()), Some(data.schema()), CsvOptions::default()).unwrap();
+    assert_eq!(check(&source, 10), rows_of(&data));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn any_text_and_number_survives_csv(
+        rows in proptest::collection::vec((proptest::option::of("[a,\"\r\n é\u{0}]{0,6}"), proptest::option::of(any::<f64>())), 2..30),
+        rows_max in 1usize..10,
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let text = Arc::new(StringArray::from_iter(rows.iter().map(|row| row.0.as_deref()))) as ArrayRef;
+        let real = Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.1))) as ArrayRef;
+        let data = RecordBatch::try_from_iter_with_nullable([("text", text, true), ("real", real, true)]).unwrap();
+        write_all(directory.path(), FileFormat::Csv, &data);
+        let paths = PathSpec::from(directory.path());
+        let source = CsvSource::new(paths, Some(data.schema()), CsvOptions::default()).unwrap();
+        prop_assert_eq!(check(&source, rows_max), rows_of(&data));
+    }
 }
 
 #[test]

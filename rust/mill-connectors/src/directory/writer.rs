@@ -1,7 +1,7 @@
 //! Writes one task's share of the output into hidden files, one an epoch.
 
 use std::fs::{File, OpenOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -53,6 +53,11 @@ impl DirectoryWriter {
     }
 }
 
+/// The same error, naming the file.
+fn in_file(path: &Path, error: Error) -> Error {
+    Error::new(error.kind(), format!("{path:?}: {}", error.message())).because(error)
+}
+
 impl SinkWriter for DirectoryWriter {
     fn write(&mut self, batch: Batch) -> Result<()> {
         if batch.rows() == 0 {
@@ -62,14 +67,14 @@ impl SinkWriter for DirectoryWriter {
             self.open = Some(self.create()?);
         }
         match &mut self.open {
-            Some(open) => open.encoder.write(batch.data()),
+            Some(open) => open.encoder.write(batch.data()).map_err(|e| in_file(&open.path, e)),
             None => Ok(()),
         }
     }
 
     fn pre_commit(&mut self, epoch: Epoch) -> Result<Option<PreCommit>> {
         let Some(OpenFile { hidden, path, encoder }) = self.open.take() else { return Ok(None) };
-        let file = encoder.finish()?;
+        let file = encoder.finish().map_err(|e| in_file(&path, e))?;
         let directory = self.shared.directory.clone();
         let name = name::committed(epoch, self.task, self.shared.format.extension());
         Ok(Some(Box::new(move || {
