@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
-from millstream import _live
+from millstream import _engine, _live
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
 from millstream.errors import MillstreamError, PlanError
@@ -18,6 +18,7 @@ from millstream.table import Table
 from millstream.time import Duration, microseconds
 
 if TYPE_CHECKING:
+    from millstream._graph import Graph
     from millstream.stream import Stream
 
 __all__ = ["Checkpoint", "Job", "JobStatus", "Metrics", "Report", "Restart", "StepMetrics", "run", "start"]
@@ -593,3 +594,12 @@ def _batches(receiving: _Receiving) -> Iterator[Any]:
 def explain_stream(stream: Stream, *, parallelism: int | None) -> str:
     """Give the plan of a stream as text."""
     return explain(stream._raw, settings(parallelism=parallelism))
+
+
+def graph_of_stream(stream: Stream, *, parallelism: int | None) -> Graph:
+    """Give the plan of a stream as nodes and edges."""
+    from millstream._graph import Graph, GraphEdge, GraphNode
+
+    options = settings(parallelism=parallelism)
+    nodes, edges = _engine.graph(stream._raw, options)
+    return Graph([GraphNode(*node) for node in nodes], [GraphEdge(*edge) for edge in edges], explain(stream._raw, options))

@@ -31,6 +31,7 @@ from millstream.types import Schema, SchemaLike, TypeLike, data_type, schema_of
 from millstream.window import TumblingWindow
 
 if TYPE_CHECKING:
+    from millstream._graph import Graph
     from millstream.io.sinks import OnExisting, Sink
     from millstream.job import OnError
     from millstream.table import Table
@@ -651,6 +652,23 @@ class Stream:
         1      x
         """
         print(self.collect(limit=rows, until=None if self.is_bounded else "10s"))
+
+    def graph(
+        self,
+        *,
+        parallelism: int | None = None,
+    ) -> Graph:
+        """Give the plan as a picture, which a notebook draws.
+
+        Examples
+        --------
+        >>> graph = mill.from_iter([1]).key_by("value").agg(n=mill.count()).graph(parallelism=2)
+        >>> [node.kind for node in graph.nodes][-1]
+        'sink'
+        """
+        from millstream.job import graph_of_stream
+
+        return graph_of_stream(self, parallelism=parallelism)
 
     def explain(
         self,

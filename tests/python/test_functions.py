@@ -203,6 +203,30 @@ def test_udf() -> None:
     assert nulls["n"] == ["a", None]
 
 
+def test_compiled_udf() -> None:
+    @mill.udf(returns=float, compiled=True)
+    def scaled(price: float, qty: int) -> float:
+        if qty < 0:
+            raise ValueError("negative")
+        return price * qty
+
+    @mill.udf(returns=bool, compiled=True)
+    def is_dear(price: float) -> bool:
+        return price > 500
+
+    stream = mill.from_iter(ROWS).select(t=scaled(col("price"), col("qty")), d=is_dear(col("price")))
+    assert stream.collect().to_pylist() == [{"t": r["price"] * r["qty"], "d": r["price"] > 500} for r in ROWS]
+    assert "compiled" in stream.explain()
+    nulls = mill.from_iter([{"p": 1.0, "q": 2}, {"p": None, "q": 3}, {"p": 2.0, "q": 4}])
+    assert nulls.select(t=scaled(col("p"), col("q"))).collect()["t"] == [2.0, None, 8.0]
+    failing = mill.from_iter([{"p": 1.0, "q": -1}]).select(t=scaled(col("p"), col("q")))
+    with pytest.raises(mill.UserFunctionError, match="negative") as info:
+        failing.collect()
+    assert isinstance(info.value.__cause__, ValueError)
+    with pytest.raises(mill.SchemaError, match="numbers and truth values, not str"):
+        mill.from_iter(["a"]).select(d=is_dear(col("value")))
+
+
 def fragile(row: Any) -> dict[str, Any]:
     if row.value == 13:
         raise ValueError("unlucky")

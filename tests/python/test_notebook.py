@@ -139,6 +139,10 @@ def test_states_can_be_looked_into(tmp_path: Path) -> None:
     [*_, last] = mill.checkpoints(tmp_path / "state")
     assert last.is_finished
     assert any("counts" in step for step in last.steps)
+    table = mill.read_state(tmp_path / "state", step="counts")
+    assert sorted(table["k"]) == [0, 1, 2]
+    with pytest.raises(mill.MillstreamError, match="counts"):
+        mill.read_state(tmp_path / "state", step="count")
 
 
 def test_command_line(tmp_path: Path) -> None:

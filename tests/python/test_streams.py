@@ -202,6 +202,14 @@ def test_collect_until_gives_what_came() -> None:
     assert 0 < len(table) < 1000
 
 
+def test_graph_is_drawn() -> None:
+    graph = mill.from_iter(ROWS).filter(col("x") > 1).key_by("k").agg(n=mill.count()).graph(parallelism=2)
+    assert graph.nodes[0].kind == "source"
+    assert any("hash" in edge.label for edge in graph.edges)
+    assert graph._repr_svg_().count("<rect") == len(graph.nodes)
+    assert "agg" in str(graph)
+
+
 def test_explain_shows_the_steps() -> None:
     text = mill.from_iter(ROWS).filter(col("x") > 1).key_by("k").agg(n=mill.count()).explain()
     assert "filter" in text

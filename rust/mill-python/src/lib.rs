@@ -11,6 +11,7 @@
 //! and Python code behind the engine's traits. The interpreter is held while Python objects are touched and at no other
 //! time.
 
+mod compiled;
 mod error;
 mod expr;
 mod files;
@@ -37,6 +38,8 @@ fn version() -> &'static str {
 #[pymodule]
 mod _millstream {
     #[pymodule_export]
+    use super::compiled::compiled_function;
+    #[pymodule_export]
     use super::expr::{RawExpr, expression_functions};
     #[pymodule_export]
     use super::files::{read_files, write_files, write_sqlite};
@@ -45,7 +48,7 @@ mod _millstream {
     #[pymodule_export]
     use super::job::{RawJob, RawReceiver, receive, simulate, start};
     #[pymodule_export]
-    use super::state::{checkpoints, explain, read_state, verify};
+    use super::state::{checkpoints, explain, graph, read_state, verify};
     #[pymodule_export]
     use super::stream::{RawKeyedStream, RawSink, RawStream, RawWindowedStream, stream_of_table};
     #[pymodule_export]

@@ -1,6 +1,9 @@
 //! Looking at plans and into state directories from Python.
 
+use std::sync::Arc;
+
 use mill_plan::PlanOptions;
+use millstream::connectors::CollectSink;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -12,15 +15,37 @@ use crate::table::RawTable;
 /// Gives the plan of a stream as text.
 #[pyfunction]
 pub fn explain(stream: PyRef<'_, RawStream>, settings: &Bound<'_, PyDict>) -> PyResult<String> {
+    stream.stream.explain(&plan_options(settings)?).into_python()
+}
+
+/// What the planner needs to know of a run.
+fn plan_options(settings: &Bound<'_, PyDict>) -> PyResult<PlanOptions> {
     let options = settings.extract::<Settings>()?.options()?;
-    let plan = PlanOptions {
+    Ok(PlanOptions {
         parallelism: options.effective_parallelism().into_python()?,
         mode: options.mode(),
         is_checkpointed: options.checkpoint.is_some(),
         is_chaining: options.is_chaining,
         on_error: options.on_error,
-    };
-    stream.stream.explain(&plan).into_python()
+    })
+}
+
+/// A step: name, kind, detail, chain, number of tasks.
+type Node = (String, String, String, usize, usize);
+
+/// Gives the plan of a stream as nodes and edges (from, to, label).
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub fn graph(
+    stream: PyRef<'_, RawStream>,
+    settings: &Bound<'_, PyDict>,
+) -> PyResult<(Vec<Node>, Vec<(usize, usize, String)>)> {
+    let plan = plan_options(settings)?;
+    let (sink, _receiver) = CollectSink::new(None, 1);
+    let node = stream.stream.sink(Arc::new(sink)).into_python()?;
+    let graph = mill_plan::lower(&[node], &plan).into_python()?.graph();
+    let nodes = graph.nodes.into_iter().map(|n| (n.name, n.kind, n.detail, n.chain, n.parallelism)).collect();
+    Ok((nodes, graph.edges.into_iter().map(|edge| (edge.from, edge.to, edge.label)).collect()))
 }
 
 /// Lists the checkpoints in a state directory, oldest first.

@@ -1,0 +1,216 @@
+//! Column functions compiled to machine code (`udf(compiled=True)`): called over whole columns, without the interpreter.
+//!
+//! ```text
+//!   adapter.address(types)  ──numba──►  i64 loop(n, columns: *const *const u8, out: *mut u8)
+//!                                        -1: all rows done; i: row i raised
+//! ```
+//!
+//! Rows with a null argument are left out before the call and null in the result. Invariant behind the unsafe call: an
+//! address is used only with columns of the very types it was made for, all of the length that is passed, and an output
+//! of the declared type and that length; the adapter keeps the machine code alive as long as the function lives.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayData, ArrayRef, BooleanArray, UInt32Array, make_array, new_null_array};
+use arrow::buffer::{BooleanBuffer, MutableBuffer, NullBuffer};
+use arrow::compute::{cast, filter, take};
+use arrow::datatypes::{DataType, Field};
+use mill_plan::{ColumnFunction, Expr, Rung};
+use mill_protocol::{Error, Result};
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::error;
+use crate::expr::RawExpr;
+use crate::to_python::column_to_list;
+use crate::types::PyDataType;
+
+/// The loop that numba compiles.
+type Loop = unsafe extern "C" fn(i64, *const *const u8, *mut u8) -> i64;
+
+/// A compiled function of values.
+struct CompiledFunction {
+    name: String,
+    /// `address(types)` and `function(*values)`.
+    adapter: Py<PyAny>,
+    returns: Field,
+    addresses: Mutex<HashMap<Vec<DataType>, usize>>,
+}
+
+impl fmt::Debug for CompiledFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// The name of a type as numpy has it; `None` for types that compiled code does not take.
+fn numpy_name(data_type: &DataType) -> Option<&'static str> {
+    Some(match data_type {
+        DataType::Boolean => "bool_",
+        DataType::Int8 => "int8",
+        DataType::Int16 => "int16",
+        DataType::Int32 => "int32",
+        DataType::Int64 => "int64",
+        DataType::UInt8 => "uint8",
+        DataType::UInt16 => "uint16",
+        DataType::UInt32 => "uint32",
+        DataType::UInt64 => "uint64",
+        DataType::Float32 => "float32",
+        DataType::Float64 => "float64",
+        _ => return None,
+    })
+}
+
+/// How many bytes a value has for compiled code; a truth value has one.
+fn width(data_type: &DataType) -> usize {
+    data_type.primitive_width().unwrap_or(1)
+}
+
+fn arrow_error(error: arrow::error::ArrowError) -> Error {
+    Error::internal(format!("arrow: {error}"))
+}
+
+impl CompiledFunction {
+    /// The loop for arguments of these types, compiled when first asked for.
+    fn address(&self, types: &[DataType]) -> Result<usize> {
+        if let Some(&address) = self.addresses.lock().get(types) {
+            return Ok(address);
+        }
+        let named = |data_type: &DataType| {
+            numpy_name(data_type).ok_or_else(|| {
+                Error::schema(format!(
+                    "{} is compiled and takes numbers and truth values, not {}; leave compiled=True out",
+                    self.name,
+                    mill_plan::type_name(data_type)
+                ))
+            })
+        };
+        let names: Vec<&str> = types.iter().map(named).collect::<Result<_>>()?;
+        let returns = named(self.returns.data_type())?;
+        let address = Python::attach(|py| {
+            let address = self.adapter.bind(py).call_method1("address", (names, returns));
+            address
+                .and_then(|address| address.extract::<usize>())
+                .map_err(|exception| Error::plan(format!("{} cannot be compiled: {}", self.name, error::describe(py, &exception))).because(exception))
+        })?;
+        self.addresses.lock().insert(types.to_vec(), address);
+        Ok(address)
+    }
+
+    /// What the interpreter says of the row at which compiled code raised.
+    fn failure(&self, args: &[ArrayRef], row: usize) -> Error {
+        Python::attach(|py| {
+            let value = |array: &ArrayRef| {
+                let field = Field::new("value", array.data_type().clone(), true);
+                column_to_list(py, &array.slice(row, 1), &field).and_then(|list| list.get_item(0))
+            };
+            let values: PyResult<Vec<_>> = args.iter().map(value).collect();
+            let again = values.and_then(|values| {
+                let shown = error::record_text(PyList::new(py, &values)?.as_any());
+                Ok((self.adapter.bind(py).call_method1("again", (values,)), shown))
+            });
+            match again {
+                Ok((Err(exception), _)) | Err(exception) => error::from_python(py, exception, &self.name),
+                Ok((Ok(_), shown)) => Error::data(format!("{} raised in compiled code for {shown}", self.name)),
+            }
+        })
+    }
+}
+
+/// Values side by side as compiled code reads them: truth values take a byte.
+fn plain(array: &ArrayRef) -> Result<ArrayRef> {
+    if array.data_type() == &DataType::Boolean { cast(array, &DataType::UInt8).map_err(arrow_error) } else { Ok(array.clone()) }
+}
+
+impl ColumnFunction for CompiledFunction {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn return_type(&self, args: &[DataType]) -> Result<DataType> {
+        self.address(args)?;
+        Ok(self.returns.data_type().clone())
+    }
+
+    fn call(&self, args: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+        let types: Vec<DataType> = args.iter().map(|array| array.data_type().clone()).collect();
+        let address = self.address(&types)?;
+        let nulls = args.iter().fold(None, |nulls, array| NullBuffer::union(nulls.as_ref(), array.nulls()));
+        let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
+        let kept: Vec<ArrayRef> = match &nulls {
+            None => args.to_vec(),
+            Some(nulls) => {
+                let mask = BooleanArray::new(nulls.inner().clone(), None);
+                args.iter().map(|array| filter(array, &mask).map_err(arrow_error)).collect::<Result<_>>()?
+            }
+        };
+        let count = nulls.as_ref().map_or(rows, |nulls| rows - nulls.null_count());
+        if count == 0 {
+            return Ok(new_null_array(self.returns.data_type(), rows));
+        }
+        let columns: Vec<ArrayRef> = kept.iter().map(plain).collect::<Result<_>>()?;
+        let data: Vec<_> = columns.iter().map(|array| array.to_data()).collect();
+        let pointers: Vec<*const u8> = data
+            .iter()
+            .zip(&columns)
+            .map(|(data, array)| {
+                assert!(array.len() == count, "a column has {} rows of {count}", array.len());
+                let width = width(array.data_type());
+                data.buffers()[0].as_slice()[data.offset() * width..][..count * width].as_ptr()
+            })
+            .collect();
+        let mut out = MutableBuffer::from_len_zeroed(count * width(self.returns.data_type()));
+        // SAFETY: the adapter made the address for these argument types and this result type, and keeps the code alive.
+        let run = unsafe { std::mem::transmute::<usize, Loop>(address) };
+        // SAFETY: every pointer is to `count` values of the type the code was made for, as sliced above; `out` has room
+        // for `count` results; the code reads and writes nothing else.
+        let failed = unsafe { run(count as i64, pointers.as_ptr(), out.as_mut_ptr()) };
+        if failed >= 0 {
+            return Err(self.failure(&kept, failed as usize));
+        }
+        let results = self.results(out, count)?;
+        let Some(nulls) = nulls else { return Ok(results) };
+        let mut next = 0;
+        let places = nulls.iter().map(|is_there| {
+            is_there.then(|| {
+                next += 1;
+                next - 1
+            })
+        });
+        take(&results, &UInt32Array::from_iter(places), None).map_err(arrow_error)
+    }
+
+    fn rung(&self) -> Rung {
+        Rung::Compiled
+    }
+}
+
+impl CompiledFunction {
+    fn results(&self, out: MutableBuffer, count: usize) -> Result<ArrayRef> {
+        let data_type = self.returns.data_type();
+        if data_type == &DataType::Boolean {
+            let bytes = out.as_slice();
+            let values = BooleanBuffer::collect_bool(count, |row| bytes[row] != 0);
+            return Ok(Arc::new(BooleanArray::new(values, None)));
+        }
+        let data = ArrayData::builder(data_type.clone()).len(count).add_buffer(out.into()).build();
+        data.map(make_array).map_err(arrow_error)
+    }
+}
+
+/// Calls a compiled `udf` in an expression.
+#[pyfunction]
+pub fn compiled_function(
+    name: String,
+    adapter: Py<PyAny>,
+    returns: PyRef<'_, PyDataType>,
+    args: Vec<PyRef<'_, RawExpr>>,
+) -> RawExpr {
+    let returns = returns.named(&name);
+    let function = CompiledFunction { name, adapter, returns, addresses: Mutex::default() };
+    let args = args.iter().map(|arg| arg.expr.clone()).collect();
+    Expr::User { function: Arc::new(function), args }.into()
+}
