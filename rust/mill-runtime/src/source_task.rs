@@ -2,7 +2,8 @@
 //!
 //! Who owns a split depends on the split and the parallelism alone: by its place in the list for a source whose splits
 //! are fixed, by its identity for one that discovers splits, so that a new one moves no other. A bounded source is read
-//! split after split; an unbounded one, or one that discovers splits, in turn over all that have something to give.
+//! split after split, where one that has nothing to give for a while (a rate) makes way for the next; an unbounded one, or
+//! one that discovers splits, in turn over all that have something to give.
 //!
 //! Invariant: positions are asked for between two reads, when the chain is drained. So what was given is in front of
 //! the barrier, and what was not is behind it.
@@ -129,9 +130,6 @@ impl SourceTask {
                 let now = *now.get_or_insert_with(|| self.context.clock.now());
                 if owned.read_at > now {
                     wait_until = wait_until.min(owned.read_at);
-                    if !self.is_in_turn {
-                        return Ok(SourceRead::Pending(wait_until));
-                    }
                     self.turn = (index + 1) % self.splits.len();
                     continue;
                 }
@@ -151,9 +149,11 @@ impl SourceTask {
                     let pause = i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
                     owned.read_at = self.context.clock.now().saturating_add(pause);
                     wait_until = wait_until.min(owned.read_at);
-                    if !self.is_in_turn {
+                    // One that is read ahead by a thread is waited for; the others are not opened before their turn.
+                    if !self.is_in_turn && self.context.wake.is_some() {
                         return Ok(SourceRead::Pending(wait_until));
                     }
+                    self.turn = (index + 1) % self.splits.len();
                 }
                 Read::End => {
                     owned.end();

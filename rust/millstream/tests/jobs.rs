@@ -88,3 +88,16 @@ fn a_task_without_splits_does_not_end_time_for_the_others() {
         assert_eq!(total, 2000, "parallelism={parallelism}");
     }
 }
+
+#[test]
+fn a_rate_is_kept_by_one_task_that_reads_all_splits() {
+    let numbers = GenerateSource::new(Some(2000), Some(4000.0)).expect("a bounded generator is sound");
+    let (sink, _rows) = CollectSink::new(None, 4096);
+    let sink = Stream::source(Arc::new(numbers)).sink(Arc::new(sink)).expect("anything can be collected");
+    let options = Options { parallelism: Some(1), ..Options::default() };
+    let started = std::time::Instant::now();
+    let job = start(&[sink], options).expect("the job is sound");
+    job.wait(None).expect("no time limit was given").expect("the job succeeds");
+    let seconds = started.elapsed().as_secs_f64();
+    assert!((0.45..2.0).contains(&seconds), "2000 rows at 4000 a second took {seconds} s");
+}
