@@ -7,6 +7,10 @@
 //! The queue is bounded, so a caller that is slower than the job holds the job back: `is_ready` is false while the
 //! queue is full. Dropping the receiver, or reaching the limit, finishes the writers. Records count as delivered when
 //! they enter the queue; a job that starts anew after the caller has taken some is an error rather than duplicates.
+//!
+//! The caller sleeps until there is what it waits for: one batch for [`receive`](CollectReceiver::receive), the end for
+//! [`receive_all`](CollectReceiver::receive_all). Writers wake it then and not once a batch, and the last writer that
+//! goes wakes it in any case.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -39,6 +43,8 @@ pub enum Received {
     Batch(Collected),
     /// Nothing came in the time given. The job may still run: ask it.
     Nothing,
+    /// All writers are gone: the job has ended, or is about to start again. Ask it.
+    Ended,
     /// The limit is reached; nothing more comes.
     Finished,
 }
@@ -58,11 +64,11 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     limit: u64,
-    batches_max: usize,
 }
 
 #[derive(Default)]
 struct State {
+    batches_max: usize,
     queue: VecDeque<Collected>,
     /// Rows that entered the queue; never above the limit.
     rows: u64,
@@ -71,6 +77,16 @@ struct State {
     /// Whether the receiver is gone.
     is_closed: bool,
     key: Option<Vec<String>>,
+    /// Writers that live; `None` before the first.
+    writers: Option<usize>,
+    /// How many batches the sleeping receiver waits for; 0 if it does not sleep.
+    wanted: usize,
+}
+
+impl State {
+    fn has_ended(&self) -> bool {
+        self.writers == Some(0)
+    }
 }
 
 impl Shared {
@@ -88,10 +104,9 @@ impl CollectSink {
     /// A sink and its receiver: at most `limit` rows, at most `batches_max` batches waiting.
     pub fn new(limit: Option<u64>, batches_max: usize) -> (CollectSink, CollectReceiver) {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State { batches_max: batches_max.max(1), ..State::default() }),
             changed: Condvar::new(),
             limit: limit.unwrap_or(u64::MAX),
-            batches_max: batches_max.max(1),
         });
         (CollectSink { shared: Arc::clone(&shared) }, CollectReceiver { shared })
     }
@@ -112,27 +127,49 @@ impl fmt::Debug for CollectReceiver {
 impl CollectReceiver {
     /// The next records, waiting for them up to this long.
     pub fn receive(&self, timeout: Duration) -> Received {
+        let mut state = self.wait(timeout, 1);
+        if let Some(collected) = state.queue.pop_front() {
+            state.is_taken = true;
+            self.shared.changed.notify_all();
+            return Received::Batch(collected);
+        }
+        self.standing(&state)
+    }
+
+    /// Takes all there are, after waiting up to this long for the end; gives what follows them, which is never a batch.
+    /// The queue has no bound from now on: who takes everything has room for everything.
+    pub fn receive_all(&self, timeout: Duration, into: &mut Vec<Collected>) -> Received {
+        self.shared.lock().batches_max = usize::MAX;
+        self.shared.changed.notify_all();
+        let mut state = self.wait(timeout, usize::MAX);
+        state.is_taken |= !state.queue.is_empty();
+        into.extend(state.queue.drain(..));
+        self.standing(&state)
+    }
+
+    /// Sleeps until that many batches are there, none will come, or the time is over.
+    fn wait(&self, timeout: Duration, wanted: usize) -> MutexGuard<'_, State> {
         let until = Instant::now() + timeout;
         let mut state = self.shared.lock();
-        loop {
-            if let Some(collected) = state.queue.pop_front() {
-                state.is_taken = true;
-                self.shared.changed.notify_all();
-                return Received::Batch(collected);
-            }
-            if state.rows >= self.shared.limit {
-                return Received::Finished;
-            }
+        while state.queue.len() < wanted && state.rows < self.shared.limit && !state.has_ended() {
             let now = Instant::now();
             if now >= until {
-                return Received::Nothing;
+                break;
             }
-            state = self
-                .shared
-                .changed
-                .wait_timeout(state, until - now)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state.wanted = wanted;
+            state = self.shared.changed.wait_timeout(state, until - now).unwrap_or_else(PoisonError::into_inner).0;
+            state.wanted = 0;
+        }
+        state
+    }
+
+    fn standing(&self, state: &State) -> Received {
+        if state.rows >= self.shared.limit {
+            Received::Finished
+        } else if state.has_ended() {
+            Received::Ended
+        } else {
+            Received::Nothing
         }
     }
 
@@ -169,6 +206,7 @@ impl Sink for CollectSink {
     }
 
     fn writer(&self, _schema: &SchemaRef, _context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
+        *self.shared.lock().writers.get_or_insert(0) += 1;
         Ok(Box::new(CollectWriter { shared: Arc::clone(&self.shared) }))
     }
 
@@ -184,7 +222,7 @@ struct CollectWriter {
 impl SinkWriter for CollectWriter {
     fn write(&mut self, batch: Batch) -> Result<()> {
         let mut state = self.shared.lock();
-        while state.queue.len() >= self.shared.batches_max && !self.shared.is_finished(&state) {
+        while state.queue.len() >= state.batches_max && !self.shared.is_finished(&state) {
             state = self.shared.changed.wait_timeout(state, FULL_WAIT).unwrap_or_else(PoisonError::into_inner).0;
         }
         if self.shared.is_finished(&state) {
@@ -194,7 +232,9 @@ impl SinkWriter for CollectWriter {
         let batch = batch.slice(0, rows as usize);
         state.rows += rows;
         state.queue.push_back(Collected { data: batch.data().clone(), deletes: batch.deletes().cloned() });
-        self.shared.changed.notify_all();
+        if state.wanted > 0 && (state.queue.len() >= state.wanted || self.shared.is_finished(&state)) {
+            self.shared.changed.notify_all();
+        }
         Ok(())
     }
 
@@ -204,11 +244,21 @@ impl SinkWriter for CollectWriter {
 
     fn is_ready(&self) -> bool {
         let state = self.shared.lock();
-        state.queue.len() < self.shared.batches_max || self.shared.is_finished(&state)
+        state.queue.len() < state.batches_max || self.shared.is_finished(&state)
     }
 
     fn is_finished(&self) -> bool {
         self.shared.is_finished(&self.shared.lock())
+    }
+}
+
+impl Drop for CollectWriter {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.writers = state.writers.map(|writers| writers.saturating_sub(1));
+        if state.has_ended() {
+            self.shared.changed.notify_all();
+        }
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use mill_plan::{Mode, OnError, SinkNode};
 use millstream::connectors::{CollectReceiver, CollectSink, LatestRows, Received};
@@ -254,20 +253,47 @@ impl RawReceiver {
                     self.close(py);
                     return Ok(None);
                 }
-                Received::Nothing if is_over => return Ok(None),
-                Received::Nothing => {}
+                Received::Nothing | Received::Ended if is_over => return Ok(None),
+                Received::Nothing => is_over = self.look(py, &job, Duration::ZERO)?,
+                Received::Ended => is_over = self.look(py, &job, WAIT_MAX)?,
             }
-            if let Err(interrupt) = py.check_signals() {
-                self.receiver.lock().take();
-                end(py, &job);
-                return Err(interrupt);
+        }
+    }
+
+    /// All records.
+    fn receive_all(&self, py: Python<'_>) -> PyResult<Vec<millstream::connectors::Collected>> {
+        let job = self.job.job();
+        let mut all = Vec::new();
+        let mut is_over = false;
+        loop {
+            let received = py.detach(|| match self.receiver.lock().as_ref() {
+                Some(receiver) => receiver.receive_all(if is_over { Duration::ZERO } else { WAIT_MAX }, &mut all),
+                None => Received::Finished,
+            });
+            match received {
+                Received::Finished => {
+                    self.close(py);
+                    return Ok(all);
+                }
+                _ if is_over => return Ok(all),
+                Received::Ended => is_over = self.look(py, &job, WAIT_MAX)?,
+                _ => is_over = self.look(py, &job, Duration::ZERO)?,
             }
-            match py.detach(|| job.wait(Some(Duration::ZERO))) {
-                // What is still in the queue is taken before the end is told.
-                Some(Ok(_)) => is_over = true,
-                Some(Err(error)) => return Err(to_python(error)),
-                None => {}
-            }
+        }
+    }
+
+    /// Looks at signals and at the job, waiting up to this long for its end; gives whether it is over. What is still in the
+    /// queue is to be taken after that.
+    fn look(&self, py: Python<'_>, job: &Job, wait: Duration) -> PyResult<bool> {
+        if let Err(interrupt) = py.check_signals() {
+            self.receiver.lock().take();
+            end(py, job);
+            return Err(interrupt);
+        }
+        match py.detach(|| job.wait(Some(wait))) {
+            Some(Ok(_)) => Ok(true),
+            Some(Err(error)) => Err(to_python(error)),
+            None => Ok(false),
         }
     }
 }
@@ -286,10 +312,7 @@ impl RawReceiver {
     fn collect(&self, py: Python<'_>) -> PyResult<RawTable> {
         let key = self.receiver.lock().as_ref().and_then(CollectReceiver::key);
         let Some(key) = key else {
-            let mut batches: Vec<RecordBatch> = Vec::new();
-            while let Some(collected) = self.receive(py)? {
-                batches.push(collected.data);
-            }
+            let batches = self.receive_all(py)?.into_iter().map(|collected| collected.data).collect();
             return Ok(RawTable::new(self.schema.clone(), batches));
         };
         let mut latest = LatestRows::new(self.schema.clone(), &key).into_python()?;

@@ -67,3 +67,34 @@ fn a_second_start_after_records_were_taken_is_refused() {
     assert_eq!(rows(&receiver), Some(1));
     assert!(committer.begin().is_err());
 }
+
+#[test]
+fn the_last_writer_that_goes_wakes_the_receiver() {
+    let (sink, receiver) = CollectSink::new(None, 4);
+    let (mut first, second) = (writer(&sink), writer(&sink));
+    first.write(batch(2)).unwrap();
+    let ending = thread::spawn(move || {
+        drop(first);
+        drop(second);
+    });
+    let mut all = Vec::new();
+    // Without being woken it would wait for a minute, which a test run does not survive.
+    while !matches!(receiver.receive_all(Duration::from_secs(60), &mut all), Received::Ended) {}
+    assert_eq!(all.iter().map(|collected| collected.data.num_rows()).sum::<usize>(), 2);
+    assert!(matches!(receiver.receive(Duration::from_secs(60)), Received::Ended));
+    ending.join().unwrap();
+}
+
+#[test]
+fn who_takes_everything_does_not_hold_the_writers_back() {
+    let (sink, receiver) = CollectSink::new(None, 1);
+    let mut writer = writer(&sink);
+    let mut all = Vec::new();
+    assert!(matches!(receiver.receive_all(Duration::ZERO, &mut all), Received::Nothing));
+    for rows in 1..=3 {
+        assert!(writer.is_ready());
+        writer.write(batch(rows)).unwrap();
+    }
+    receiver.receive_all(Duration::ZERO, &mut all);
+    assert_eq!(all.len(), 3);
+}
