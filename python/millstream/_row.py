@@ -91,7 +91,7 @@ def row_class(fields: tuple[str, ...]) -> type[Row]:
     return type("Row", (Row,), body)
 
 
-def rows(make: Callable[[Iterable[Any]], Row], columns: Sequence[list[Any]], count: int) -> Iterator[Row]:
+def rows(make: Callable[[Iterable[Any]], Row], columns: Sequence[Sequence[Any]], count: int) -> Iterator[Row]:
     """Go through the rows of columns; ``make`` builds one of a tuple."""
     if not columns:
         return map(make, itertools.repeat((), count))

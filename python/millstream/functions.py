@@ -21,6 +21,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from millstream import _live
 from millstream._engine import DataType, RawExpr, aggregate_function, column_function, compiled_function
+from millstream._inline import inlined
 from millstream._row import Row, row_class, rows
 from millstream.errors import PlanError, SchemaError
 from millstream.expr import Expr, _raw
@@ -60,7 +61,7 @@ class _RecordAdapter:
         self._calls = view.calls(function)
         self._chunk = _CHUNK_FIRST
 
-    def _results(self, columns: Sequence[list[Any]], count: int) -> tuple[list[Any], Failures]:
+    def _results(self, columns: Sequence[Sequence[Any]], count: int) -> tuple[list[Any], Failures]:
         """Call the function for each row; results and failures together are as many as rows."""
         results: list[Any] = []
         failures: Failures = []
@@ -96,7 +97,7 @@ class MapAdapter(_RecordAdapter):
 
     __slots__ = ()
 
-    def __call__(self, columns: Sequence[list[Any]], count: int) -> Answer:
+    def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> Answer:
         """Run the loop over one frame."""
         results, failures = self._results(columns, count)
         return results, _left(count, failures), failures
@@ -107,11 +108,11 @@ class FilterAdapter(_RecordAdapter):
 
     __slots__ = ()
 
-    def __call__(self, columns: Sequence[list[Any]], count: int) -> Answer:
+    def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> Answer:
         """Run the loop over one frame."""
         results, failures = self._results(columns, count)
         left = _left(count, failures)
-        return [], list(itertools.compress(range(count) if left is None else left, results)), failures
+        return results, left, failures
 
 
 class InspectAdapter(_RecordAdapter):
@@ -119,7 +120,7 @@ class InspectAdapter(_RecordAdapter):
 
     __slots__ = ()
 
-    def __call__(self, columns: Sequence[list[Any]], count: int) -> Answer:
+    def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> Answer:
         """Run the loop over one frame."""
         _, failures = self._results(columns, count)
         return [], _left(count, failures), failures
@@ -134,7 +135,7 @@ class FlatMapAdapter:
         self._function = function
         self._make = functools.partial(tuple.__new__, row_class(view.fields))
 
-    def __call__(self, columns: Sequence[list[Any]], count: int) -> Answer:
+    def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> Answer:
         """Run the loop over one frame."""
         results: list[Any] = []
         origin: list[int] = []
@@ -169,7 +170,7 @@ class FoldAdapter:
         self._function = function
         self._make = functools.partial(tuple.__new__, row_class(fields))
 
-    def __call__(self, before: Sequence[list[Any]] | None, columns: Sequence[list[Any]]) -> Any:
+    def __call__(self, before: Sequence[Sequence[Any]] | None, columns: Sequence[Sequence[Any]]) -> Any:
         """Fold rows into what was folded before, if anything was."""
         values = rows(self._make, columns, len(columns[0]) if columns else 1)
         folded = next(values) if before is None else self._make(column[0] for column in before)
@@ -235,8 +236,8 @@ class View:
     """Which columns a function is given, and in what form.
 
     A plain function whose only use of its argument is ``row.name``, or only ``row["name"]``, reads those columns and no
-    others, and cannot keep the row. It gets a cursor: one object a frame, whose values change under it. Any other
-    function gets a :class:`Row` a record.
+    others, and cannot keep the row. If it is one expression, that stands in the loop; else it gets a cursor: one object a
+    frame, whose values change under it. Any other function gets a :class:`Row` a record.
     """
 
     __slots__ = ("_style", "fields", "used")
@@ -247,25 +248,32 @@ class View:
         self.fields = tuple(name for name in fields if name in names)
         self.used = [name in names for name in fields] if found else None
 
-    def calls(self, function: Callable[[Any], Any]) -> Callable[[Sequence[list[Any]], int, list[Any]], Callable[[int], None]]:
+    def calls(self, function: Callable[[Any], Any]) -> Callable[[Sequence[Sequence[Any]], int, list[Any]], Callable[[int], None]]:
         """Give what starts the loop over a frame; what it gives goes on with the loop for so many rows."""
         if self._style == "row":
             make = functools.partial(tuple.__new__, row_class(self.fields))
 
-            def start(columns: Sequence[list[Any]], count: int, results: list[Any]) -> Callable[[int], None]:
+            def start(columns: Sequence[Sequence[Any]], count: int, results: list[Any]) -> Callable[[int], None]:
                 given = rows(make, columns, count)
                 return lambda chunk: results.extend(map(function, itertools.islice(given, chunk)))
 
             return start
-        loop, new_cursor = _loop(self._style, self.fields)
+        loop = inlined(function, self.fields)
+        called, new_cursor = _loop(self._style, self.fields)
 
-        def start_loop(columns: Sequence[list[Any]], count: int, results: list[Any]) -> Callable[[int], None]:
+        def start_loop(columns: Sequence[Sequence[Any]], count: int, results: list[Any]) -> Callable[[int], None]:
             if not columns:
                 records: Any = itertools.repeat((), count)
             else:
                 records = iter(columns[0]) if len(columns) == 1 else zip(*columns)
+
+            def some(chunk: int) -> Any:
+                return records if chunk >= count else itertools.islice(records, chunk)
+
+            if loop is not None:
+                return lambda chunk: loop(some(chunk), results)
             cursor = new_cursor()
-            return lambda chunk: loop(function, cursor, itertools.islice(records, chunk), results)
+            return lambda chunk: called(function, cursor, some(chunk), results)
 
         return start_loop
 
@@ -408,13 +416,13 @@ class _ValueAdapter:
         self._skips_nulls = skips_nulls
         self._chunk = _CHUNK_FIRST
 
-    def __call__(self, columns: Sequence[list[Any]], count: int) -> tuple[list[Any], BaseException | None]:
+    def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> tuple[list[Any], BaseException | None]:
         """Run the loop over one frame."""
         function = self._function
         try:
             if not columns:
                 calls: Any = (function() for _ in range(count))
-            elif self._skips_nulls and any(None in column for column in columns):
+            elif self._skips_nulls and any(type(column) is list and None in column for column in columns):
                 calls = (None if None in pair else function(*pair) for pair in zip(*columns))
             else:
                 calls = map(function, *columns)

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use crate::attach::attach;
 use crate::error;
 use crate::expr::RawExpr;
 use crate::to_python::column_to_list;
@@ -90,7 +91,7 @@ impl CompiledFunction {
         };
         let names: Vec<&str> = types.iter().map(named).collect::<Result<_>>()?;
         let returns = named(self.returns.data_type())?;
-        let address = Python::attach(|py| {
+        let address = attach(|py| {
             let address = self.adapter.bind(py).call_method1("address", (names, returns));
             address
                 .and_then(|address| address.extract::<usize>())
@@ -102,7 +103,7 @@ impl CompiledFunction {
 
     /// What the interpreter says of the row at which compiled code raised.
     fn failure(&self, args: &[ArrayRef], row: usize) -> Error {
-        Python::attach(|py| {
+        attach(|py| {
             let value = |array: &ArrayRef| {
                 let field = Field::new("value", array.data_type().clone(), true);
                 column_to_list(py, &array.slice(row, 1), &field).and_then(|list| list.get_item(0))

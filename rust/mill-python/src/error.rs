@@ -11,6 +11,8 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use crate::attach::attach;
+
 pyo3::import_exception!(millstream.errors, MillstreamError);
 pyo3::import_exception!(millstream.errors, PlanError);
 pyo3::import_exception!(millstream.errors, SchemaError);
@@ -28,7 +30,7 @@ pub fn to_python(mut error: Error) -> PyErr {
     let step = error.step().map(str::to_owned);
     let kind = error.kind();
     let source = error.take_source();
-    Python::attach(|py| {
+    attach(|py| {
         let cause = source.and_then(|source| python_cause(py, source));
         let (message, reason) = match cause {
             Some(cause) => (message, Some(cause)),

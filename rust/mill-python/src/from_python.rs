@@ -44,13 +44,42 @@ type Fit<T> = Result<T, Misfit>;
 
 /// Records as a batch of these columns.
 pub fn rows_to_batch(rows: &Bound<'_, PyList>, schema: &SchemaRef) -> Fit<RecordBatch> {
-    let rows: Vec<Bound<'_, PyAny>> = rows.iter().collect();
-    let columns = gather(&rows, schema)?;
+    let count = rows.len();
+    if let [field] = schema.fields().as_ref()
+        && let Some(array) = plain_numbers(rows, field)
+    {
+        return RecordBatch::try_new(Arc::clone(schema), vec![array])
+            .map_err(|error| Misfit { row: 0, message: error.to_string() });
+    }
+    let columns = gather(rows.iter().collect(), schema)?;
     let arrays: Fit<Vec<ArrayRef>> =
         columns.iter().zip(schema.fields()).map(|(values, field)| values_to_array(values, field)).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    let options = RecordBatchOptions::new().with_row_count(Some(count));
     RecordBatch::try_new_with_options(Arc::clone(schema), arrays?, &options)
         .map_err(|error| Misfit { row: 0, message: error.to_string() })
+}
+
+/// A list of nothing but floats, or nothing but integers that fit, as the column of that type, straight from the list;
+/// `None` for anything else, which then goes the way of every value.
+pub fn plain_numbers(values: &Bound<'_, PyList>, field: &Field) -> Option<ArrayRef> {
+    let rows = values.len();
+    match field.data_type() {
+        DataType::Float64 if !is_object(field) => {
+            let mut out: Vec<f64> = Vec::with_capacity(rows);
+            for row in 0..rows {
+                out.push(values.get_item(row).ok()?.cast_exact::<PyFloat>().ok()?.value());
+            }
+            Some(Arc::new(PrimitiveArray::<Float64Type>::new(out.into(), None)))
+        }
+        DataType::Int64 if !is_object(field) => {
+            let mut out: Vec<i64> = Vec::with_capacity(rows);
+            for row in 0..rows {
+                out.push(values.get_item(row).ok()?.cast_exact::<PyInt>().ok()?.extract().ok()?);
+            }
+            Some(Arc::new(PrimitiveArray::<Int64Type>::new(out.into(), None)))
+        }
+        _ => None,
+    }
 }
 
 /// How the columns are found in a row of some type.
@@ -69,23 +98,48 @@ enum Shape {
     Scalar,
 }
 
-fn gather<'py>(rows: &[Bound<'py, PyAny>], schema: &SchemaRef) -> Fit<Vec<Vec<Bound<'py, PyAny>>>> {
+fn gather<'py>(rows: Vec<Bound<'py, PyAny>>, schema: &SchemaRef) -> Fit<Vec<Vec<Bound<'py, PyAny>>>> {
+    let mut shapes = Shapes::default();
+    let is_scalar = |row: &Bound<'py, PyAny>| matches!(shapes.of(row, schema), Ok(Shape::Scalar));
+    if schema.fields().len() == 1 && rows.iter().all(is_scalar) {
+        return Ok(vec![rows]);
+    }
     let mut columns: Vec<Vec<Bound<'py, PyAny>>> =
         schema.fields().iter().map(|_| Vec::with_capacity(rows.len())).collect();
     let Some(first) = rows.first() else { return Ok(columns) };
     let py = first.py();
-    let names: Vec<Bound<'py, PyString>> = schema.fields().iter().map(|field| PyString::new(py, field.name())).collect();
-    let mut known: Option<(Bound<'py, PyType>, Shape)> = None;
+    // Interned, as the names in the user's code are, so that a dict finds them by identity.
+    let names: Vec<Bound<'py, PyString>> =
+        schema.fields().iter().map(|field| PyString::intern(py, field.name())).collect();
     for (place, row) in rows.iter().enumerate() {
-        let class = row.get_type();
-        if !known.as_ref().is_some_and(|(of, _)| of.is(&class)) {
-            let shape = shape_of(row, &class, schema).map_err(|message| Misfit { row: place, message })?;
-            known = Some((class, shape));
-        }
-        let Some((_, shape)) = &known else { continue };
-        take_apart(row, shape, &names, &mut columns).map_err(|message| Misfit { row: place, message })?;
+        let taken = shapes.of(row, schema).and_then(|shape| take_apart(row, shape, &names, &mut columns));
+        taken.map_err(|message| Misfit { row: place, message })?;
     }
     Ok(columns)
+}
+
+/// The shapes of the types of rows seen so far; the last one seen stands at the end.
+#[derive(Default)]
+struct Shapes<'py> {
+    known: Vec<(Bound<'py, PyType>, Shape)>,
+}
+
+impl<'py> Shapes<'py> {
+    fn of(&mut self, row: &Bound<'py, PyAny>, schema: &SchemaRef) -> Result<&Shape, String> {
+        let class = row.get_type_ptr();
+        let found = self.known.iter().rposition(|(of, _)| of.as_type_ptr() == class);
+        let last = self.known.len().wrapping_sub(1);
+        match found {
+            Some(place) if place != last => self.known.swap(place, last),
+            Some(_) => {}
+            None => {
+                let class = row.get_type();
+                let shape = shape_of(row, &class, schema)?;
+                self.known.push((class, shape));
+            }
+        }
+        self.known.last().map(|(_, shape)| shape).ok_or_else(String::new)
+    }
 }
 
 fn take_apart<'py>(
@@ -561,8 +615,8 @@ fn structs(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef> {
         row: places.get(error.row).copied().unwrap_or(0),
         message: format!("column {:?}: {}", field.name(), error.message),
     };
-    let mut columns = gather(&present, &schema).map_err(of_row)?;
-    if present.len() != values.len() {
+    let mut columns = gather(present, &schema).map_err(of_row)?;
+    if places.len() != values.len() {
         let Some(none) = values.iter().find(|value| value.is_none()) else { return nulls(values, field) };
         for column in &mut columns {
             let mut found = std::mem::take(column).into_iter();

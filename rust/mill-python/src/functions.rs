@@ -19,13 +19,14 @@ use mill_plan::{
 };
 use mill_protocol::{Error, ErrorKind, Rejected, Result};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList};
 use pyo3_arrow::{PyRecordBatch, PyTable};
 
+use crate::attach::attach;
 use crate::error;
 use crate::expr::RawExpr;
-use crate::from_python::{rows_to_batch, values_to_array};
-use crate::to_python::column_to_list;
+use crate::from_python::{plain_numbers, rows_to_batch, values_to_array};
+use crate::to_python::{column_to_list, column_to_sequence};
 use crate::types::PyDataType;
 
 /// What every Python function has: what it is called, and the adapter that loops over it.
@@ -44,14 +45,14 @@ fn arrow_error(error: arrow::error::ArrowError) -> Error {
     Error::internal(format!("arrow: {error}"))
 }
 
-/// A frame's columns as lists; `None` stands for a column that the function never looks at.
+/// A frame's columns as sequences; `None` stands for a column that the function never looks at.
 fn lists<'py>(py: Python<'py>, batch: &RecordBatch, used: Option<&[bool]>) -> PyResult<Bound<'py, PyList>> {
     let out = PyList::empty(py);
     for (index, (column, field)) in batch.columns().iter().zip(batch.schema().fields()).enumerate() {
         if used.is_some_and(|used| !used.get(index).copied().unwrap_or(true)) {
             continue;
         }
-        out.append(column_to_list(py, column, field)?)?;
+        out.append(column_to_sequence(py, column, field)?)?;
     }
     Ok(out)
 }
@@ -66,8 +67,24 @@ fn record<'py>(py: Python<'py>, batch: &RecordBatch, row: usize) -> PyResult<Bou
     Ok(out.into_any())
 }
 
-/// What an adapter gives: results, the row each stems from (row by row if absent), and the rows that raised.
+/// What an adapter gives: results (of a filter: whether each row stays), the row each stems from (row by row if absent),
+/// and the rows that raised.
 type Answer<'py> = (Bound<'py, PyList>, Option<Vec<u32>>, Vec<(usize, Bound<'py, PyAny>)>);
+
+/// The rows for which a filter gave something true; `origin` says which row each answer is of.
+fn kept(answers: &Bound<'_, PyList>, origin: Option<&[u32]>) -> PyResult<UInt32Array> {
+    let mut rows = Vec::with_capacity(answers.len());
+    for (place, answer) in answers.iter().enumerate() {
+        let is_kept = match answer.cast_exact::<PyBool>() {
+            Ok(answer) => answer.is_true(),
+            Err(_) => answer.is_truthy()?,
+        };
+        if is_kept {
+            rows.push(origin.map_or(place as u32, |origin| origin[place]));
+        }
+    }
+    Ok(UInt32Array::from(rows))
+}
 
 /// A function that is called once a record: `map`, `flat_map`, `filter`, `inspect`.
 #[derive(Debug)]
@@ -142,7 +159,7 @@ impl BatchFunction for RecordFunction {
     }
 
     fn call(&self, batch: &RecordBatch) -> Result<UserOutput> {
-        Python::attach(|py| {
+        attach(|py| {
             let what = &self.adapter.name;
             let (values, origin, failures) =
                 self.answer(py, batch).map_err(|exception| error::from_python(py, exception, what))?;
@@ -151,7 +168,12 @@ impl BatchFunction for RecordFunction {
                 let record = record(py, batch, row).map_err(|exception| error::from_python(py, exception, what))?;
                 rejected.push(error::rejected(py, what, PyErr::from_value(exception), &record));
             }
-            if matches!(self.kind, UserStepKind::Filter | UserStepKind::Inspect) {
+            if self.kind == UserStepKind::Filter {
+                let rows = kept(&values, origin.as_deref()).map_err(|exception| error::from_python(py, exception, what))?;
+                let data = take_record_batch(batch, &rows).map_err(arrow_error)?;
+                return Ok(UserOutput { data, origin: Origin::Rows(rows), rejected });
+            }
+            if self.kind == UserStepKind::Inspect {
                 let Some(rows) = origin else {
                     return Ok(UserOutput { data: batch.clone(), origin: Origin::Same, rejected });
                 };
@@ -190,7 +212,7 @@ impl BatchFunction for ArrowFunction {
     }
 
     fn call(&self, batch: &RecordBatch) -> Result<UserOutput> {
-        Python::attach(|py| {
+        attach(|py| {
             let what = &self.adapter.name;
             let given = || -> PyResult<RecordBatch> {
                 let argument = PyRecordBatch::new(batch.clone()).into_pyarrow(py)?;
@@ -252,16 +274,19 @@ impl ColumnFunction for ValueFunction {
     }
 
     fn call(&self, args: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-        Python::attach(|py| {
+        attach(|py| {
             let what = &self.adapter.name;
             let field = |array: &ArrayRef| Field::new("value", array.data_type().clone(), true);
             let called = || -> PyResult<(Bound<'_, PyList>, Option<Bound<'_, PyAny>>)> {
-                let columns: PyResult<Vec<_>> = args.iter().map(|array| column_to_list(py, array, &field(array))).collect();
+                let columns: PyResult<Vec<_>> = args.iter().map(|array| column_to_sequence(py, array, &field(array))).collect();
                 self.adapter.call.bind(py).call1((columns?, rows))?.extract().map_err(PyErr::from)
             };
             let (values, failure) = called().map_err(|exception| error::from_python(py, exception, what))?;
             if let Some(exception) = failure {
                 return Err(error::from_python(py, PyErr::from_value(exception), what));
+            }
+            if let Some(array) = plain_numbers(&values, &self.returns) {
+                return Ok(array);
             }
             let values: Vec<Bound<'_, PyAny>> = values.iter().collect();
             values_to_array(&values, &self.returns).map_err(|misfit| {
@@ -308,7 +333,7 @@ impl ReduceFunction for FoldFunction {
     }
 
     fn reduce(&self, accumulator: Option<&RecordBatch>, rows: &RecordBatch) -> Result<RecordBatch> {
-        Python::attach(|py| {
+        attach(|py| {
             let what = &self.adapter.name;
             let schema = rows.schema();
             let called = || -> PyResult<Bound<'_, PyList>> {
@@ -341,7 +366,7 @@ pub struct PickledAggregate {
 
 impl PickledAggregate {
     fn state(&self, method: &str, arguments: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>) -> Result<Vec<u8>> {
-        Python::attach(|py| {
+        attach(|py| {
             let called = || -> PyResult<Vec<u8>> {
                 let arguments = arguments(py)?.into_bound(py).cast_into::<pyo3::types::PyTuple>()?;
                 let state = self.adapter.call.bind(py).call_method1(method, arguments)?;
@@ -378,7 +403,7 @@ impl AggregateFunction for PickledAggregate {
     }
 
     fn finish(&self, state: Option<&[u8]>) -> Result<ScalarValue> {
-        Python::attach(|py| {
+        attach(|py| {
             let what = &self.adapter.name;
             let value = self.adapter.call.bind(py).call_method1("finish", (bytes(py, state),));
             let value = value.map_err(|exception| error::from_python(py, exception, what))?;

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use pyo3_arrow::PyRecordBatch;
 
+use crate::attach::attach;
 use crate::error::{IntoPython, PlanError, to_python};
 use crate::stream::{RawSink, RawStream};
 use crate::table::RawTable;
@@ -110,7 +111,7 @@ impl Drop for RawJob {
     fn drop(&mut self) {
         let Some(job) = self.job.lock().take() else { return };
         // Ending a job joins threads that may want the interpreter: it must not be held meanwhile.
-        Python::attach(|py| py.detach(|| drop(job)));
+        attach(|py| py.detach(|| drop(job)));
     }
 }
 

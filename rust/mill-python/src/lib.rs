@@ -11,6 +11,7 @@
 //! and Python code behind the engine's traits. The interpreter is held while Python objects are touched and at no other
 //! time.
 
+mod attach;
 mod compiled;
 mod error;
 mod expr;

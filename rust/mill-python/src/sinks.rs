@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use pyo3_arrow::PyRecordBatch;
 
+use crate::attach::attach;
 use crate::error::{connector, describe, from_python};
 use crate::to_python::column_to_list;
 
@@ -73,7 +74,7 @@ impl Sink for PythonSink {
     }
 
     fn writer(&self, _schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
-        Python::attach(|py| {
+        attach(|py| {
             let writer = self.adapter.bind(py).call_method1("writer", (context.index, context.parallelism));
             let writer = writer.map_err(|exception| connector(py, exception, &self.name))?.unbind();
             Ok(Box::new(PythonWriter { name: self.name.clone(), writer, kind: self.kind, takes_lists: self.takes_lists })
@@ -82,7 +83,7 @@ impl Sink for PythonSink {
     }
 
     fn committer(&self) -> Result<Box<dyn Committer>> {
-        Python::attach(|py| {
+        attach(|py| {
             let committer = self.adapter.bind(py).call_method0("committer");
             let committer = committer.map_err(|exception| connector(py, exception, &self.name))?.unbind();
             Ok(Box::new(PythonCommitter { name: self.name.clone(), committer }) as Box<dyn Committer>)
@@ -100,7 +101,7 @@ struct PythonWriter {
 
 impl SinkWriter for PythonWriter {
     fn write(&mut self, batch: Batch) -> Result<()> {
-        Python::attach(|py| {
+        attach(|py| {
             let writer = self.writer.bind(py);
             let data = batch.data();
             let called = || -> PyResult<()> {
@@ -127,7 +128,7 @@ impl SinkWriter for PythonWriter {
         if self.kind == SinkKind::Immediate {
             return Ok(None);
         }
-        Python::attach(|py| {
+        attach(|py| {
             let handle = self.writer.bind(py).call_method1("pre_commit", (epoch.0,)).and_then(|h| h.extract::<Option<Vec<u8>>>());
             let handle = handle.map_err(|exception| connector(py, exception, &self.name))?;
             Ok(handle.map(|handle| Box::new(move || Ok(handle)) as PreCommit))
@@ -166,7 +167,7 @@ impl Drop for PythonCommitter {
 
 impl PythonCommitter {
     fn call(&self, method: &str, commits: &[Commit]) -> Result<()> {
-        Python::attach(|py| {
+        attach(|py| {
             let handles: Vec<(u64, Bound<'_, PyBytes>)> =
                 commits.iter().map(|commit| (commit.epoch.0, PyBytes::new(py, &commit.handle))).collect();
             let called = self.committer.bind(py).call_method1(method, (handles,));

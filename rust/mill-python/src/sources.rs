@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
+use crate::attach::attach;
 use crate::error::{connector, record_text};
 use crate::from_python::rows_to_batch;
 use crate::functions::{arrow_batch, conform};
@@ -56,7 +57,7 @@ impl Source for PythonSource {
     }
 
     fn splits(&self, _is_ordered: bool) -> Result<Vec<Split>> {
-        Python::attach(|py| {
+        attach(|py| {
             let names = self.adapter.bind(py).call_method0("splits").and_then(|names| names.extract::<Vec<String>>());
             let names = names.map_err(|exception| connector(py, exception, &self.name))?;
             Ok(names.into_iter().map(Split::new).collect())
@@ -64,7 +65,7 @@ impl Source for PythonSource {
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
-        Python::attach(|py| {
+        attach(|py| {
             let start = position.map(|position| PyBytes::new(py, position));
             let reader = self.adapter.bind(py).call_method1("open", (&split.name, start));
             let reader = reader.map_err(|exception| connector(py, exception, &self.name))?.unbind();
@@ -99,7 +100,7 @@ impl Drop for PythonReader {
 
 impl SplitReader for PythonReader {
     fn next(&mut self, rows_max: usize) -> Result<Read> {
-        Python::attach(|py| {
+        attach(|py| {
             let called = || -> PyResult<(String, Bound<'_, PyAny>, Vec<u8>)> {
                 self.reader.bind(py).call_method1("next", (rows_max,))?.extract().map_err(PyErr::from)
             };

@@ -109,6 +109,36 @@ pub fn column_to_list<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> 
     }
 }
 
+/// The values of a column as a sequence: plain numbers stay numbers, in an `array.array` that makes an object of each only
+/// while a loop stands on it; everything else is a list.
+pub fn column_to_sequence<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> PyResult<Bound<'py, PyAny>> {
+    static ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let Some(code) = type_code(array.data_type()).filter(|_| array.null_count() == 0 && !is_object(field)) else {
+        return column_to_list(py, array, field).map(Bound::into_any);
+    };
+    let data = array.to_data();
+    let width = data.data_type().primitive_width().unwrap_or(1);
+    let bytes = &data.buffers()[0].as_slice()[data.offset() * width..][..data.len() * width];
+    ARRAY.import(py, "array", "array")?.call1((code, PyBytes::new(py, bytes)))
+}
+
+/// What `array.array` calls numbers of this type.
+fn type_code(data_type: &DataType) -> Option<&'static str> {
+    Some(match data_type {
+        DataType::Int8 => "b",
+        DataType::Int16 => "h",
+        DataType::Int32 => "i",
+        DataType::Int64 => "q",
+        DataType::UInt8 => "B",
+        DataType::UInt16 => "H",
+        DataType::UInt32 => "I",
+        DataType::UInt64 => "Q",
+        DataType::Float32 => "f",
+        DataType::Float64 => "d",
+        _ => return None,
+    })
+}
+
 fn arrow_error(error: arrow::error::ArrowError) -> PyErr {
     SchemaError::new_err(error.to_string())
 }

@@ -1,0 +1,106 @@
+"""Functions of one expression run without a call, and do just what the call does."""
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import millstream as mill
+from millstream._inline import inlined
+
+ROWS = [{"price": float(i % 11) - 3, "qty": i % 7 - 2, "name": f"n{i % 3}"} for i in range(500)]
+TYPES: dict[str, Any] = {"price": float, "qty": int, "name": str}
+RATE = 0.5
+
+
+def outside(value: float) -> float:
+    """Fail for one value."""
+    if value == 5:
+        raise ValueError("five")
+    return value + RATE
+
+
+def cases() -> list[tuple[Callable[[Any], Any], type]]:
+    """Give functions with what they return."""
+    shift = 3
+    return [
+        (lambda row: row.price * 0.908 + row.qty, float),
+        (lambda row: row["price"] / 4 - -row["qty"], float),
+        (lambda row: row.qty**2 % 3 << 1 | 4, int),
+        (lambda row: row.price + shift * RATE, float),
+        (lambda row: abs(row.price) + max(row.qty, 1), float),
+        (lambda row: row.name.upper().replace("N", "x"), str),
+        (lambda row: row.qty not in (1, 2), bool),
+        (lambda row: not row.price > 2.5, bool),
+        (lambda row: row.name == "n1", bool),
+        (lambda row: [row.price, 1.5][0] + (row.qty, 2)[1], float),
+        (lambda row: row.name is None, bool),
+        (lambda row: (1, 2, 3)[row.qty % 3], int),
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(cases())))
+def test_an_expression_gives_what_the_call_gives(number: int) -> None:
+    function, returns = cases()[number]
+    fields = [name for name in TYPES if name in function.__code__.co_names or name in function.__code__.co_consts]
+    assert inlined(function, fields) is not None
+    found = mill.from_iter(ROWS, schema=TYPES).map(function, schema={"value": returns}).collect(parallelism=1)
+    assert found["value"] == [function(mill.functions.row_class(tuple(TYPES))(row.values())) for row in ROWS]
+
+
+def test_a_dict_and_a_tuple() -> None:
+    stream = mill.from_iter(ROWS, schema=TYPES)
+    schema: dict[str, Any] = {"total": float, "name": str}
+    wanted = [{"total": row["price"] * row["qty"], "name": row["name"]} for row in ROWS]
+    assert stream.map(lambda row: {"total": row.price * row.qty, "name": row.name}, schema=schema).collect().to_pylist() == wanted
+    assert stream.map(lambda row: (row.price * row.qty, row.name), schema=schema).collect().to_pylist() == wanted
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda row: row.price if row.qty else 0.0,
+        lambda row: row.price and row.qty,
+        lambda row: 0 < row.qty < 3,
+        lambda row: [value for value in (row.price,)],
+        lambda row: f"{row.price}",
+        lambda row: dict(a=row.price),
+        lambda row, factor=2: row.price * factor,
+    ],
+)
+def test_more_than_an_expression_is_called(function: Any) -> None:
+    assert inlined(function, ["price", "qty"]) is None
+
+
+def test_names_from_outside_are_looked_up_for_each_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    count = 0
+
+    def note(value: int) -> int:
+        nonlocal count
+        count += 1
+        seen.append(value)
+        return value
+
+    result = mill.from_iter([1, 2, 3]).map(lambda row: note(row.value) * 10 + count, schema={"value": int}).collect(parallelism=1)
+    assert result["value"] == [11, 22, 33]
+    assert seen == [1, 2, 3]
+
+
+def test_a_failing_record_is_told_with_the_line_of_the_function() -> None:
+    stream = mill.from_iter(range(10)).map(lambda row: outside(row.value), schema={"value": float})
+    with pytest.raises(mill.UserFunctionError, match="five") as info:
+        stream.collect()
+    cause = info.value.__cause__
+    assert isinstance(cause, ValueError)
+    frames = traceback.extract_tb(cause.__traceback__)
+    assert any(frame.filename == __file__ and "lambda row: outside(row.value)" in (frame.line or "") for frame in frames)
+    skipped = mill.from_iter(range(10)).map(lambda row: outside(row.value), schema={"value": float})
+    assert skipped.collect(on_error="skip")["value"] == [value + RATE for value in range(10) if value != 5]
+
+
+def test_a_stop_iteration_is_an_error_of_its_record() -> None:
+    stream = mill.from_iter([1, 2, 3]).map(lambda row: next(iter(())) + row.value, schema={"value": int})
+    with pytest.raises(mill.UserFunctionError, match="StopIteration"):
+        stream.collect()
