@@ -1,13 +1,13 @@
 //! Files as sources: which there are, how they are cut, read and recognised again.
 //!
 //! ```text
-//!   PathSpec ─► files ─► splits: a file each, or byte ranges of RANGE_BYTES of a large plain file
+//!   PathSpec ─► files ─► splits: a file each, or byte ranges of a large plain file
 //!                          │
 //!   Content (plain, gzip, zstd) ─► ChunkReader (whole records of one range) ─► LineFormat ─► Read
 //! ```
 //!
 //! A position is the offset, in uncompressed bytes, of the first record not given yet, together with a fingerprint of
-//! the file's head. Ranges begin and end at fixed multiples of [`split::RANGE_BYTES`]; a record belongs to the range in
+//! the file's head. Ranges begin and end at multiples of a size that follows from the file's; a record belongs to the range in
 //! which its first byte lies. So neither the parallelism nor how the bytes came decides who reads what.
 
 mod chunk;
@@ -21,7 +21,7 @@ pub(crate) use content::Content;
 pub(crate) use identity::{FileIdentity, FilePosition};
 pub use path::PathSpec;
 pub(crate) use reader::{BadRecord, LineFormat, Parsed};
-pub(crate) use split::{FileSet, FileSplit, RANGE_BYTES};
+pub(crate) use split::{FileSet, FileSplit, range_bytes};
 
 /// A record may not be longer than this.
 pub(crate) const RECORD_BYTES_MAX: usize = 64 << 20;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   file   [row group 0][row group 1][row group 2] … [footer]
-//!   split  whole file when ordered or small; else runs of row groups of about RANGE_BYTES
+//!   split  whole file when ordered or small; else runs of row groups of some size
 //! ```
 //!
 //! Only the columns asked for are read, page by page, so memory follows the page size and not the file's. The schema is
@@ -23,7 +23,7 @@ use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use mill_protocol::{Error, Position, Read, Result, Source, SourceProperties, Split, SplitReader};
 
-use crate::file::{FileIdentity, FilePosition, FileSet, FileSplit, PathSpec, RANGE_BYTES};
+use crate::file::{FileIdentity, FilePosition, FileSet, FileSplit, PathSpec, range_bytes};
 use crate::nearest::{did_you_mean, quoted};
 
 /// With more files than this, rows are not counted beforehand.
@@ -216,10 +216,11 @@ impl Source for ParquetSource {
     }
 }
 
-/// Runs of row groups of about [`RANGE_BYTES`] on disk; none for a file that is smaller than that.
+/// Runs of row groups of about [`range_bytes`] on disk; none for a file that is smaller than that.
 fn row_group_ranges(path: &Path) -> Result<Vec<(u64, u64)>> {
     let size = std::fs::metadata(path).map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
-    if size.len() <= RANGE_BYTES {
+    let range_bytes = range_bytes(size.len());
+    if size.len() <= range_bytes {
         return Ok(Vec::new());
     }
     let (_, metadata) = open_metadata(path)?;
@@ -227,7 +228,7 @@ fn row_group_ranges(path: &Path) -> Result<Vec<(u64, u64)>> {
     let (mut start, mut bytes) = (0, 0);
     for (index, group) in metadata.metadata().row_groups().iter().enumerate() {
         bytes += group.compressed_size().max(0) as u64;
-        if bytes >= RANGE_BYTES {
+        if bytes >= range_bytes {
             ranges.push((start, index as u64 + 1));
             (start, bytes) = (index as u64 + 1, 0);
         }

@@ -8,6 +8,7 @@
 //!   buffer   [ used | data … | free ]          data() is what is left, cut at the end of the range
 //! ```
 
+use std::cell::Cell;
 use std::path::Path;
 
 use memchr::{memchr, memchr_iter};
@@ -19,12 +20,21 @@ use super::content::Content;
 const READ_BYTES: usize = 512 << 10;
 /// With less than this left, more is read before the next records are made.
 const LOW_BYTES: usize = 128 << 10;
+/// How much is read beyond the end of a range at first, to find the end of its last record.
+const BEYOND_BYTES: usize = 16 << 10;
+
+thread_local! {
+    /// The buffer of the reader that was closed last: the ranges of a file are read one after another.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 pub(crate) struct ChunkReader {
     content: Content,
+    /// Its length is the room there is; bytes are read over bytes, so nothing is cleared beforehand.
     buffer: Vec<u8>,
-    /// Where in the buffer the data begin.
+    /// Where in the buffer the data begin and end.
     start: usize,
+    end: usize,
     /// The offset of the data in the uncompressed file.
     offset: u64,
     /// Where the range ends, if it is one: as given, then as found.
@@ -44,8 +54,9 @@ impl ChunkReader {
         content.skip_to(offset, |passed| lines += memchr_iter(b'\n', passed).count() as u64)?;
         Ok(ChunkReader {
             content,
-            buffer: Vec::new(),
+            buffer: SPARE.take(),
             start: 0,
+            end: 0,
             offset,
             range_end,
             owned_end: range_end.filter(|&end| offset >= end).map(|_| offset),
@@ -80,7 +91,7 @@ impl ChunkReader {
 
     /// What has been read, not used, and belongs to this range.
     pub(crate) fn data(&self) -> &[u8] {
-        let available = &self.buffer[self.start..];
+        let available = &self.buffer[self.start..self.end];
         match self.owned_end {
             Some(end) => &available[..available.len().min((end - self.offset) as usize)],
             None => available,
@@ -89,12 +100,12 @@ impl ChunkReader {
 
     /// Whether the data are the last of the range.
     pub(crate) fn is_last(&self) -> bool {
-        self.is_at_end || self.owned_end.is_some_and(|end| self.offset + (self.buffer.len() - self.start) as u64 >= end)
+        self.is_at_end || self.owned_end.is_some_and(|end| self.offset + (self.end - self.start) as u64 >= end)
     }
 
     /// Whether more should be read before records are made of the data.
     pub(crate) fn is_low(&self) -> bool {
-        self.buffer.len() - self.start < LOW_BYTES && !self.is_last()
+        self.end - self.start < LOW_BYTES && !self.is_last()
     }
 
     /// The offset of the data in the uncompressed file.
@@ -119,17 +130,23 @@ impl ChunkReader {
     /// Reads more; gives how many bytes came, 0 at the end of the file (for now).
     pub(crate) fn fill(&mut self) -> Result<usize> {
         if self.start > 0 {
-            self.buffer.copy_within(self.start.., 0);
-            self.buffer.truncate(self.buffer.len() - self.start);
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
             self.start = 0;
         }
-        let filled = self.buffer.len();
+        let filled = self.end;
         // A record longer than what is read at once doubles the reads, so that its bytes are not scanned too often.
-        self.buffer.resize(filled + READ_BYTES.max(filled), 0);
-        let result = self.content.read(&mut self.buffer[filled..]);
-        let bytes = *result.as_ref().unwrap_or(&0);
-        self.buffer.truncate(filled + bytes);
-        result?;
+        let mut wanted = filled + READ_BYTES.max(filled);
+        if let Some(end) = self.range_end {
+            // Behind the range only the rest of its last record is of interest.
+            let left = end.saturating_sub(self.offset + filled as u64) as usize + BEYOND_BYTES.max(filled);
+            wanted = wanted.min(filled + left);
+        }
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
+        let bytes = self.content.read(&mut self.buffer[filled..wanted])?;
+        self.end += bytes;
         self.find_owned_end(self.offset + filled as u64);
         Ok(bytes)
     }
@@ -144,8 +161,17 @@ impl ChunkReader {
         let (Some(end), None) = (self.range_end, self.owned_end) else { return };
         let from = from.max(end - 1);
         let Some(at) = from.checked_sub(self.offset).map(|at| self.start + at as usize) else { return };
-        if let Some(line_end) = self.buffer.get(at..).and_then(|rest| memchr(b'\n', rest)) {
+        if let Some(line_end) = self.buffer.get(at..self.end).and_then(|rest| memchr(b'\n', rest)) {
             self.owned_end = Some(from + line_end as u64 + 1);
+        }
+    }
+}
+
+impl Drop for ChunkReader {
+    fn drop(&mut self) {
+        if self.buffer.len() <= READ_BYTES + LOW_BYTES {
+            // Where the thread is ending there is nobody to leave it to.
+            let _ = SPARE.try_with(|spare| spare.set(std::mem::take(&mut self.buffer)));
         }
     }
 }

@@ -7,8 +7,12 @@ use mill_protocol::{Error, Result, SourceProperties, Split};
 use super::content::Compression;
 use super::path::PathSpec;
 
-/// How large the ranges are that large files are cut into when order does not matter.
-pub(crate) const RANGE_BYTES: u64 = 16 << 20;
+/// About so many ranges a file is cut into when order does not matter: enough that tasks that take every n-th one end at
+/// nearly the same time.
+const RANGES: u64 = 128;
+/// How small and how large ranges get. A smaller one costs more to open than to read; of larger ones few tasks get any.
+const RANGE_BYTES_MIN: u64 = 512 << 10;
+const RANGE_BYTES_MAX: u64 = 16 << 20;
 /// More splits than this are refused: a job keeps a position for each.
 const SPLITS_MAX: usize = 4_000_000;
 
@@ -30,6 +34,12 @@ pub(crate) struct FileSplit {
 
 /// Between path and range in the name of a split.
 const RANGE_MARK: &str = " range ";
+
+/// How large the ranges of a file of this size are: a power of two, so that a file which has grown until a job is
+/// resumed is nearly always cut in the same places.
+pub(crate) fn range_bytes(size: u64) -> u64 {
+    size.div_ceil(RANGES).clamp(RANGE_BYTES_MIN, RANGE_BYTES_MAX).next_power_of_two()
+}
 
 impl FileSplit {
     pub(crate) fn to_split(&self) -> Result<Split> {
@@ -86,12 +96,13 @@ impl FileSet {
                     .map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?
                     .len()
             };
-            if size <= RANGE_BYTES || !can_cut(&path)? {
+            let range_bytes = range_bytes(size);
+            if size <= range_bytes || !can_cut(&path)? {
                 splits.push(FileSplit { path, range: None }.to_split()?);
                 continue;
             }
-            for start in (0..size).step_by(RANGE_BYTES as usize) {
-                let range = Some((start, start + RANGE_BYTES));
+            for start in (0..size).step_by(range_bytes as usize) {
+                let range = Some((start, start + range_bytes));
                 splits.push(FileSplit { path: path.clone(), range }.to_split()?);
             }
             if splits.len() > SPLITS_MAX {

@@ -14,7 +14,7 @@ use mill_protocol::{Error, Result};
 use regex::Regex;
 
 use super::arguments::{as_string, constant_bool, constant_int, constant_str, first, mapped, zipped};
-use super::words::{ByteClass, extract_all};
+use super::words::{self, ByteClass, extract_all};
 use super::{Function, method};
 use crate::compiled::bind::Typed;
 use crate::compiled::value::failed;
@@ -217,6 +217,11 @@ fn bind_extract_all(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typ
 fn split(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let args = args.into_iter().map(|arg| as_string(name, arg)).collect::<Result<Vec<_>>>()?;
     let list = DataType::new_list(DataType::Utf8, true);
+    let separator = args[1].constant.is_some().then(|| constant_str(name, "separator", &args[1])).transpose()?.flatten();
+    if let Some(separator) = separator.filter(|separator| !separator.is_empty()) {
+        let kernel = mapped(move |array| words::split(array.as_string::<i32>(), &separator));
+        return Typed::call(kernel, vec![first(args)?], list, text);
+    }
     let kernel = zipped(|arrays| {
         let (texts, separators) = (arrays[0].as_string::<i32>(), arrays[1].as_string::<i32>());
         let values = StringBuilder::with_capacity(texts.len() * 4, texts.value_data().len());

@@ -53,25 +53,43 @@ fn texts(
 
 fn case(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let is_lower = name == "str.to_lowercase";
-    texts(name, first(args)?, text, move |array| {
-        // ASCII keeps its length, so the offsets stay and the bytes are changed in one go.
-        let first = array.value_offsets().first().map_or(0, |&offset| offset as usize);
-        let last = array.value_offsets().last().map_or(0, |&offset| offset as usize);
-        let used = &array.value_data()[first..last];
-        if used.is_ascii() {
-            let bytes = if is_lower { used.to_ascii_lowercase() } else { used.to_ascii_uppercase() };
-            let offsets = match first {
-                0 => array.offsets().clone(),
-                _ => arrow::buffer::OffsetBuffer::new(array.value_offsets().iter().map(|o| o - first as i32).collect()),
-            };
-            let result = StringArray::try_new(offsets, bytes.into(), array.nulls().cloned()).map_err(failed)?;
-            return Ok(Arc::new(result));
-        }
-        Ok(match is_lower {
-            true => each(array, |text| Cow::Owned(text.to_lowercase())),
-            false => each(array, |text| Cow::Owned(text.to_uppercase())),
-        })
+    texts(name, first(args)?, text, move |array| match is_lower {
+        true => cased(array, <[u8]>::make_ascii_lowercase, str::to_lowercase),
+        false => cased(array, <[u8]>::make_ascii_uppercase, str::to_uppercase),
     })
+}
+
+/// Changes the case of ASCII in one go for all rows, and then rows with other characters one by one.
+fn cased(array: &StringArray, ascii: fn(&mut [u8]), full: fn(&str) -> String) -> Result<ArrayRef> {
+    const BLOCK: usize = 256;
+    let offsets = array.value_offsets();
+    let (first, last) = (offsets[0] as usize, offsets[array.len()] as usize);
+    let mut bytes = array.value_data()[first..last].to_vec();
+    let mut at = 0;
+    while at < bytes.len() {
+        let block = &bytes[at..bytes.len().min(at + BLOCK)];
+        if block.is_ascii() {
+            at += block.len();
+            continue;
+        }
+        at += block.iter().position(|byte| !byte.is_ascii()).unwrap_or(0);
+        let row = offsets.partition_point(|&offset| offset as usize - first <= at) - 1;
+        let (start, end) = (offsets[row] as usize - first, offsets[row + 1] as usize - first);
+        let changed = full(array.value(row));
+        if changed.len() != end - start {
+            // The lengths change, and with them the offsets.
+            return Ok(each(array, |text| Cow::Owned(full(text))));
+        }
+        bytes[start..end].copy_from_slice(changed.as_bytes());
+        at = end;
+    }
+    // What is beyond ASCII has been changed already, and what was changed has no other case left to change to.
+    ascii(&mut bytes);
+    let offsets = match first {
+        0 => array.offsets().clone(),
+        _ => arrow::buffer::OffsetBuffer::new(offsets.iter().map(|&offset| offset - first as i32).collect()),
+    };
+    Ok(Arc::new(StringArray::try_new(offsets, bytes.into(), array.nulls().cloned()).map_err(failed)?))
 }
 
 fn titlecase(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
@@ -295,3 +313,6 @@ fn concat_str(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     });
     Typed::call(kernel, parts, DataType::Utf8, text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
-//! Runs of bytes of one class: what `extract_all(r"[a-z']+")` finds, without a regular expression engine.
+//! Pieces of strings: what `extract_all(r"[a-z']+")` and `split(" ")` find, without a regular expression engine.
 //!
-//! A pattern that is one class of ASCII characters, repeated at least once, finds the longest runs of its bytes, and those
-//! can be found with a table of 256 truth values. Sixty-four bytes make a mask of 64 bits, whose changes from bit to bit
-//! are the starts and ends of runs:
+//! A pattern that is one class of ASCII characters, repeated at least once, finds the longest runs of its bytes. Which bytes
+//! of a batch are of the class is found first, for all rows at once, as a bit a byte; then each row's runs are where its
+//! bits change:
 //!
 //! ```text
 //!   bytes   t h e   c a t ,
@@ -10,117 +10,51 @@
 //!   changes 1 . . 1 1 . . 1          start, end, start, end
 //! ```
 //!
-//! Patterns of other shapes go to the regular expression engine; the result is the same list.
+//! Parts between a separator are found from the same bits. Patterns of other shapes go to the regular expression engine;
+//! the result is the same list.
+
+mod class;
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ListArray, StringArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field};
+use memchr::memmem::Finder;
 use mill_protocol::{Error, Result};
 use regex::Regex;
 
-/// A class of bytes, from a pattern such as `[a-z']+`, `[^,]+`, `\w+`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ByteClass {
-    has: [bool; 256],
-    /// Whether the class means more than its bytes beyond ASCII (`\w`), so that it holds for ASCII text only.
-    is_for_ascii: bool,
-}
-
-impl ByteClass {
-    /// The class, if the pattern is one class repeated at least once and nothing else.
-    pub(super) fn of_pattern(pattern: &str) -> Option<ByteClass> {
-        let class = pattern.strip_suffix('+')?;
-        let mut result = ByteClass { has: [false; 256], is_for_ascii: false };
-        if let Some(escape) = class.strip_prefix('\\') {
-            return (escape.len() == 1 && result.add_escape(escape.as_bytes()[0])).then_some(result);
-        }
-        let inner = class.strip_prefix('[')?.strip_suffix(']')?;
-        let (is_negated, inner) = inner.strip_prefix('^').map_or((false, inner), |inner| (true, inner));
-        // What nests classes or combines them is left to the engine, as is a `]` or `-` in an odd place.
-        let is_plain = inner.is_ascii() && !["[", "]", "&&", "--", "~~"].iter().any(|odd| inner.contains(odd));
-        if inner.is_empty() || !is_plain {
-            return None;
-        }
-        let bytes = inner.as_bytes();
-        let mut at = 0;
-        while at < bytes.len() {
-            let first = match bytes[at] {
-                b'\\' => {
-                    at += 1;
-                    let escaped = *bytes.get(at)?;
-                    if escaped.is_ascii_alphanumeric() {
-                        if !result.add_escape(escaped) {
-                            return None;
-                        }
-                        at += 1;
-                        continue;
-                    }
-                    escaped
-                }
-                byte => byte,
-            };
-            at += 1;
-            match (bytes.get(at), bytes.get(at + 1)) {
-                (Some(b'-'), Some(&last)) if last != b'\\' => {
-                    if first > last {
-                        return None;
-                    }
-                    result.has[usize::from(first)..=usize::from(last)].fill(true);
-                    at += 2;
-                }
-                (Some(b'-'), Some(_)) => return None,
-                _ => result.has[usize::from(first)] = true,
-            }
-        }
-        if is_negated {
-            // All characters beyond ASCII are outside of the class, with all their bytes.
-            if result.is_for_ascii {
-                return None;
-            }
-            result.has.iter_mut().for_each(|has| *has = !*has);
-        }
-        Some(result)
-    }
-
-    /// Adds what `\w`, `\d`, `\s` and the escapes of single characters stand for.
-    fn add_escape(&mut self, escape: u8) -> bool {
-        let has: fn(u8) -> bool = match escape {
-            b'w' => |b| b.is_ascii_alphanumeric() || b == b'_',
-            b'd' => |b| b.is_ascii_digit(),
-            b's' => |b| matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c),
-            b'n' => |b| b == b'\n',
-            b't' => |b| b == b'\t',
-            b'r' => |b| b == b'\r',
-            _ => return false,
-        };
-        self.is_for_ascii |= matches!(escape, b'w' | b'd' | b's');
-        (0..=255_u8).filter(|&byte| has(byte)).for_each(|byte| self.has[usize::from(byte)] = true);
-        true
-    }
-}
+pub(super) use class::ByteClass;
 
 /// The strings of all rows, one after another, and where rows end.
-struct Matches {
+struct Pieces {
     bytes: Vec<u8>,
     ends: Vec<i32>,
     rows: Vec<i32>,
 }
 
-impl Matches {
-    fn new(texts: &StringArray) -> Matches {
-        let bytes = texts.value_data().len();
+impl Pieces {
+    fn new(rows: usize, bytes: usize) -> Pieces {
         let mut ends = Vec::with_capacity(bytes / 4 + 1);
         ends.push(0);
-        let mut rows = Vec::with_capacity(texts.len() + 1);
-        rows.push(0);
-        Matches { bytes: Vec::with_capacity(bytes), ends, rows }
+        let mut row_ends = Vec::with_capacity(rows + 1);
+        row_ends.push(0);
+        Pieces { bytes: Vec::with_capacity(bytes + COPIED), ends, rows: row_ends }
     }
 
-    #[inline]
-    fn push(&mut self, found: &[u8]) {
-        self.bytes.extend_from_slice(found);
+    /// Takes a piece of the text.
+    #[inline(always)]
+    fn push(&mut self, text: &[u8], start: usize, end: usize) {
+        let length = end - start;
+        match text.get(start..).and_then(<[u8]>::first_chunk::<COPIED>) {
+            // A copy of a fixed length is two instructions; what is too much is cut off again.
+            Some(chunk) if length <= COPIED => {
+                let kept = self.bytes.len() + length;
+                self.bytes.extend_from_slice(chunk);
+                self.bytes.truncate(kept);
+            }
+            _ => self.bytes.extend_from_slice(&text[start..end]),
+        }
         self.ends.push(self.bytes.len() as i32);
     }
 
@@ -130,7 +64,7 @@ impl Matches {
     }
 
     fn finish(self, texts: &StringArray) -> Result<ArrayRef> {
-        // All matches together are no longer than the text, whose own offsets fit in 32 bits.
+        // All pieces together are no longer than the text, whose own offsets fit in 32 bits.
         let broken = |error: arrow::error::ArrowError| Error::internal(error.to_string());
         let strings = StringArray::try_new(OffsetBuffer::new(self.ends.into()), self.bytes.into(), None).map_err(broken)?;
         let field = Arc::new(Field::new_list_field(DataType::Utf8, true));
@@ -140,49 +74,118 @@ impl Matches {
     }
 }
 
+/// How many bytes of a short piece are copied at once.
+const COPIED: usize = 16;
+
 /// All matches of a pattern in each string; null for null.
 pub(super) fn extract_all(texts: &StringArray, class: Option<&ByteClass>, pattern: &Regex) -> Result<ArrayRef> {
-    let mut matches = Matches::new(texts);
-    let class = class.filter(|class| !class.is_for_ascii || texts.value_data().is_ascii());
-    for row in 0..texts.len() {
-        if texts.is_valid(row) {
-            let text = texts.value(row);
-            match class {
-                Some(class) => runs(text.as_bytes(), &class.has, &mut matches),
-                None => pattern.find_iter(text).for_each(|found| matches.push(found.as_str().as_bytes())),
-            }
+    match class.filter(|class| class.is_for(used(texts))) {
+        Some(class) => {
+            let bits = class.bits(used(texts));
+            pieces(texts, |text, start, end, found| runs(&bits, text, start, end, found))
         }
-        matches.end_row();
+        None => pieces(texts, |text, start, end, found| {
+            // Rows begin and end between characters.
+            let row = std::str::from_utf8(&text[start..end]).unwrap_or_default();
+            pattern.find_iter(row).for_each(|part| found.push(text, start + part.start(), start + part.end()));
+        }),
     }
-    matches.finish(texts)
 }
 
-/// Pushes each longest run of bytes of the class.
-fn runs(text: &[u8], has: &[bool; 256], matches: &mut Matches) {
-    let mut carry = 0_u64;
-    let mut start = 0;
-    for (block, bytes) in text.chunks(64).enumerate() {
-        let mut mask = 0_u64;
-        for (bit, &byte) in bytes.iter().enumerate() {
-            mask |= u64::from(has[usize::from(byte)]) << bit;
+/// What stands between a separator, which is not empty, in each string; null for null.
+pub(super) fn split(texts: &StringArray, separator: &str) -> Result<ArrayRef> {
+    if let [byte] = separator.as_bytes() {
+        let bits = ByteClass::of_byte(*byte).bits(used(texts));
+        return pieces(texts, |text, start, end, found| parts(&bits, text, start, end, found));
+    }
+    let finder = Finder::new(separator);
+    pieces(texts, |text, start, end, found| {
+        let mut from = start;
+        for at in finder.find_iter(&text[start..end]) {
+            found.push(text, from, start + at);
+            from = start + at + separator.len();
         }
+        found.push(text, from, end);
+    })
+}
+
+/// The bytes of the rows, without what the buffer has before and behind them.
+fn used(texts: &StringArray) -> &[u8] {
+    let offsets = texts.value_offsets();
+    &texts.value_data()[offsets[0] as usize..offsets[texts.len()] as usize]
+}
+
+/// The pieces that `find` finds in each row, which it is given as a stretch of the bytes of all.
+fn pieces(texts: &StringArray, find: impl Fn(&[u8], usize, usize, &mut Pieces)) -> Result<ArrayRef> {
+    let text = used(texts);
+    let mut found = Pieces::new(texts.len(), text.len());
+    let first = texts.value_offsets()[0];
+    for (row, ends) in texts.value_offsets().windows(2).enumerate() {
+        if texts.is_valid(row) {
+            find(text, (ends[0] - first) as usize, (ends[1] - first) as usize, &mut found);
+        }
+        found.end_row();
+    }
+    found.finish(texts)
+}
+
+/// The bits of one word that belong to the bytes from `start` to `end`.
+#[inline(always)]
+fn within(bits: &[u64], word: usize, start: usize, end: usize) -> u64 {
+    let mut mask = bits[word];
+    if word == start / 64 {
+        mask &= !0 << (start % 64);
+    }
+    if word == (end - 1) / 64 {
+        mask &= !0 >> (63 - (end - 1) % 64);
+    }
+    mask
+}
+
+/// Pushes each longest run of set bits.
+#[inline(always)]
+fn runs(bits: &[u64], text: &[u8], start: usize, end: usize, found: &mut Pieces) {
+    if start == end {
+        return;
+    }
+    let (mut carry, mut from) = (0, start);
+    for word in start / 64..=(end - 1) / 64 {
+        let mask = within(bits, word, start, end);
         let mut changes = mask ^ (mask << 1 | carry);
         carry = mask >> 63;
         while changes != 0 {
             let bit = changes.trailing_zeros();
-            let at = block * 64 + bit as usize;
             changes &= changes - 1;
+            let at = word * 64 + bit as usize;
             if mask >> bit & 1 == 1 {
-                start = at;
+                from = at;
             } else {
-                matches.push(&text[start..at.min(text.len())]);
+                found.push(text, from, at);
             }
         }
     }
-    // A last block that is full and ends within a run shows no change.
+    // A run up to the last bit of a word shows no change.
     if carry == 1 {
-        matches.push(&text[start..]);
+        found.push(text, from, end);
     }
+}
+
+/// Pushes what stands between set bits.
+#[inline(always)]
+fn parts(bits: &[u64], text: &[u8], start: usize, end: usize, found: &mut Pieces) {
+    let mut from = start;
+    if start < end {
+        for word in start / 64..=(end - 1) / 64 {
+            let mut mask = within(bits, word, start, end);
+            while mask != 0 {
+                let at = word * 64 + mask.trailing_zeros() as usize;
+                mask &= mask - 1;
+                found.push(text, from, at);
+                from = at + 1;
+            }
+        }
+    }
+    found.push(text, from, end);
 }
 
 #[cfg(test)]
