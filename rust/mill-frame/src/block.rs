@@ -39,6 +39,11 @@ pub trait BlockPayload: Send {
     fn size(&self) -> usize;
     /// Lays the bytes out; `out` has exactly [`size`](BlockPayload::size) bytes and is aligned to 64.
     fn write(&self, out: &mut [u8]);
+    /// Whether a block announced as [`Rows`](BlockKind::Rows) gives the whole chunk after all, because most of it
+    /// changed. Looking for that may take long, so it is left to the background thread.
+    fn is_whole(&self) -> bool {
+        false
+    }
 }
 
 impl BlockPayload for Vec<u8> {
@@ -54,10 +59,17 @@ impl BlockPayload for Vec<u8> {
 pub struct Block {
     /// What it is about.
     pub address: BlockAddress,
-    /// How it relates to earlier blocks.
+    /// How it relates to earlier blocks; see [`settled_kind`](Block::settled_kind).
     pub kind: BlockKind,
     /// Its bytes.
     pub payload: Box<dyn BlockPayload>,
+}
+
+impl Block {
+    /// The kind under which it is written.
+    pub fn settled_kind(&self) -> BlockKind {
+        if self.kind == BlockKind::Rows && self.payload.is_whole() { BlockKind::Full } else { self.kind }
+    }
 }
 
 impl fmt::Debug for Block {

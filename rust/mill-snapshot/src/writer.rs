@@ -384,7 +384,7 @@ fn items_of(
             push(Class::Handle, BlockKind::Full, address, Box::new(handle.bytes));
         }
         for block in state.blocks {
-            push(Class::Keyed, block.kind, block.address, block.payload);
+            push(Class::Keyed, block.settled_kind(), block.address, block.payload);
         }
     }
     Ok((items, used))

@@ -2,22 +2,25 @@
 //!
 //! Invariants: `base` and `cells` lead to the rows and cells of `data`, whose capacity is `mask + 1`. They are written
 //! through only while `is_writable` is set; then `data` is shared with nobody and its memory is its own. `count` rows are
-//! taken, fewer than there are. Marks have a bit a row, or none where they are not kept.
+//! taken, fewer than there are. `changed` has a bit a row, or none where changes
+//! are not tracked.
 
 use std::sync::Arc;
 
 use crate::chunk::{Cell, ChunkData, writable};
 use crate::key::KeyBatch;
-use crate::layout::RowLayout;
+use crate::layout::{RowLayout, TAG_DIRTY};
 use crate::probe::{Found, Probe, line_mask, step_from};
 use crate::table::TableOptions;
 
-/// One bucket. What every look-up needs stands first, in one cache line.
+/// How full a chunk becomes before it grows, in sixteenths of its rows.
+const LIMIT_SIXTEENTHS: u32 = 11;
+
+/// One bucket.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Chunk {
     pub(crate) base: *mut u64,
-    pub(crate) dirty: Box<[u64]>,
     pub(crate) changed: Box<[u64]>,
     pub(crate) mask: u32,
     pub(crate) is_writable: bool,
@@ -45,7 +48,8 @@ impl Chunk {
     pub(crate) fn new(group: u16, id: u32, capacity: u32, layout: &RowLayout, options: &TableOptions) -> Chunk {
         let data = ChunkData::zeroed(capacity as usize * layout.row_words, capacity as usize * layout.cells);
         let mut chunk = Chunk::of_data(group, id, capacity, 0, data, options);
-        chunk.make_writable();
+        (chunk.base, chunk.cells) = writable(&mut chunk.data);
+        chunk.is_writable = true;
         chunk
     }
 
@@ -63,11 +67,10 @@ impl Chunk {
         let arena_based = data.arena.bytes().len();
         Chunk {
             base: data.start().cast_mut(),
-            dirty: bits(options.is_persistent),
             changed: bits(options.tracks_changes),
             mask: capacity - 1,
             count,
-            limit: capacity / 4 * 3,
+            limit: capacity / 16 * LIMIT_SIXTEENTHS,
             group,
             is_writable: false,
             is_based: false,
@@ -79,9 +82,14 @@ impl Chunk {
         }
     }
 
-    pub(crate) fn make_writable(&mut self) {
+    /// Makes the data the chunk's own, with no row marked as changed.
+    pub(crate) fn make_writable(&mut self, row_words: usize) {
         (self.base, self.cells) = writable(&mut self.data);
         self.is_writable = true;
+        let data = Arc::get_mut(&mut self.data).expect("the data has just become the chunk's own");
+        let words = data.words_mut().expect("the data has just become the chunk's own");
+        words.iter_mut().step_by(row_words).for_each(|tag| *tag &= !TAG_DIRTY);
+        self.base = words.as_mut_ptr();
     }
 
     pub(crate) fn data(&self) -> &Arc<ChunkData> {
@@ -100,22 +108,18 @@ impl Chunk {
         self.mask + 1
     }
 
-    /// Gives the data to be read by someone else, with the marks of what changed, and starts new marks.
-    pub(crate) fn share(&mut self) -> (Arc<ChunkData>, Box<[u64]>) {
+    /// Gives the data to be read by someone else; the rows say which of them changed.
+    pub(crate) fn share(&mut self) -> Arc<ChunkData> {
         self.is_writable = false;
-        let clean = vec![0; self.dirty.len()].into();
         self.arena_based = self.data.arena.bytes().len();
-        (Arc::clone(&self.data), std::mem::replace(&mut self.dirty, clean))
+        Arc::clone(&self.data)
     }
 
+    /// Notes that a row changed since changes were last read, where that is kept.
     #[inline(always)]
     pub(crate) fn mark(&mut self, slot: u32) {
-        let (word, bit) = ((slot >> 6) as usize, 1u64 << (slot & 63));
-        if let Some(word) = self.dirty.get_mut(word) {
-            *word |= bit;
-        }
-        if let Some(word) = self.changed.get_mut(word) {
-            *word |= bit;
+        if let Some(word) = self.changed.get_mut((slot >> 6) as usize) {
+            *word |= 1u64 << (slot & 63);
         }
     }
 
@@ -165,7 +169,6 @@ impl Chunk {
                     displaced.push((row.to_vec(), values, bit_of(&self.changed, slot)));
                 }
                 row.fill(0);
-                self.mark(slot);
                 set_bit(&mut self.changed, slot, false);
             }
             first = (first + line + 1) & self.mask;
@@ -181,10 +184,11 @@ impl Chunk {
                 // SAFETY: as above.
                 unsafe { *self.cells.add(slot as usize * cells + cell) = value };
             }
-            self.mark(slot);
             set_bit(&mut self.changed, slot, is_changed);
         }
         self.count -= 1;
+        // A row that is empty cannot say that it changed: the next snapshot gives the chunk as a whole.
+        self.is_based = false;
     }
 
     #[inline(always)]

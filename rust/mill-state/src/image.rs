@@ -1,7 +1,7 @@
 //! How a chunk lies in a checkpoint. Little-endian; every part starts at a multiple of 8.
 //!
 //! ```text
-//!     0  magic u32 = "MSTC"          4  version u32 = 1
+//!     0  magic u32 = "MSTC"          4  version u32 = 2
 //!     8  fingerprint of the layout u64
 //!    16  words in a row u32         20  rows in the chunk u32 (a power of two)
 //!    24  cells beside a row u32     28  rows given u32
@@ -17,19 +17,20 @@
 //! A whole chunk has its rows at byte 64 of a block aligned to 64: they are used in place, as they are. Its arena starts
 //! at 0. In a block of changed rows the arena is what was appended since the snapshot before.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use mill_frame::block::{BlockPayload, SharedBytes};
 
 use crate::chunk::{Cell, ChunkData};
 use crate::error::{Result, StateError};
 use crate::key::{KEY_BYTES_MAX, VIEW_INLINE, view_length};
-use crate::layout::{RowLayout, TAG_OCCUPIED};
+use crate::layout::{RowLayout, TAG_DIRTY, TAG_OCCUPIED};
 use crate::table::CHUNK_ROWS_FIRST;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"MSTC");
 /// The version of the format.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 const HEADER: usize = 64;
 const NO_CELL: u32 = u32::MAX;
 
@@ -39,21 +40,36 @@ fn padded(bytes: usize) -> usize {
 
 /// A chunk on its way into a checkpoint: the data as it stood at the barrier.
 pub(crate) struct ChunkImage {
-    pub(crate) data: Arc<ChunkData>,
-    pub(crate) layout: Arc<RowLayout>,
-    /// The rows to give; `None` for all.
-    pub(crate) given: Option<Box<[u64]>>,
-    pub(crate) arena_from: usize,
-    pub(crate) arena_to: usize,
+    data: Arc<ChunkData>,
+    layout: Arc<RowLayout>,
+    /// All rows are to be given, changed or not.
+    is_all: bool,
+    arena: Range<usize>,
+    /// The rows to give, a bit each; `None` for all. Looked for when it is first asked for.
+    given: OnceLock<Option<Box<[u64]>>>,
 }
 
 impl ChunkImage {
+    /// The image of a chunk; `arena` is what was appended since the last one.
+    pub(crate) fn new(data: Arc<ChunkData>, layout: Arc<RowLayout>, is_all: bool, arena: Range<usize>) -> ChunkImage {
+        ChunkImage { data, layout, is_all, arena, given: OnceLock::new() }
+    }
+
+    fn given(&self) -> Option<&[u64]> {
+        self.given.get_or_init(|| if self.is_all { None } else { changed(&self.data, &self.layout) }).as_deref()
+    }
+
+    /// The part of the arena to give: with all rows all of it.
+    fn arena(&self) -> Range<usize> {
+        if self.given().is_some() { self.arena.clone() } else { 0..self.arena.end }
+    }
+
     fn capacity(&self) -> usize {
         self.data.words().len() / self.layout.row_words
     }
 
     fn slots(&self) -> Vec<u32> {
-        match &self.given {
+        match self.given() {
             None => (0..self.capacity() as u32).collect(),
             Some(bits) => {
                 let of_word = |(place, &word): (usize, &u64)| {
@@ -65,7 +81,7 @@ impl ChunkImage {
     }
 
     fn given_rows(&self) -> usize {
-        self.given.as_ref().map_or(self.capacity(), |bits| bits.iter().map(|word| word.count_ones() as usize).sum())
+        self.given().map_or(self.capacity(), |bits| bits.iter().map(|word| word.count_ones() as usize).sum())
     }
 
     fn cell_bytes(&self) -> usize {
@@ -81,22 +97,41 @@ impl ChunkImage {
     }
 }
 
+/// The rows marked as changed, a bit each; `None` if they are so many that the whole chunk is as good.
+fn changed(data: &ChunkData, layout: &RowLayout) -> Option<Box<[u64]>> {
+    let rows = data.words().chunks_exact(layout.row_words);
+    let capacity = rows.len();
+    let mut bits = vec![0u64; capacity.div_ceil(64)].into_boxed_slice();
+    let mut count = 0;
+    for (slot, row) in rows.enumerate() {
+        let is_changed = row[0] & TAG_DIRTY != 0;
+        bits[slot / 64] |= u64::from(is_changed) << (slot % 64);
+        count += usize::from(is_changed);
+    }
+    (count * 2 <= capacity).then_some(bits)
+}
+
 impl BlockPayload for ChunkImage {
     fn size(&self) -> usize {
-        let bits = self.given.as_ref().map_or(0, |bits| bits.len() * 8);
+        let bits = self.given().map_or(0, |bits| bits.len() * 8);
         let rows = self.given_rows();
         HEADER
             + bits
             + rows * self.layout.row_words * 8
-            + padded(self.arena_to - self.arena_from)
+            + padded(self.arena().len())
             + padded(rows * self.layout.cells * 4)
             + padded(self.cell_bytes())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.given().is_none()
     }
 
     fn write(&self, out: &mut [u8]) {
         let row_bytes = self.layout.row_words * 8;
         let rows = self.given_rows();
-        let arena = &self.data.arena.bytes()[self.arena_from..self.arena_to];
+        let arena_from = self.arena().start;
+        let arena = &self.data.arena.bytes()[self.arena()];
         let mut writer = Writer { out, at: 0 };
         writer.put(&MAGIC.to_le_bytes());
         writer.put(&VERSION.to_le_bytes());
@@ -104,10 +139,10 @@ impl BlockPayload for ChunkImage {
         for value in [self.layout.row_words, self.capacity(), self.layout.cells, rows] {
             writer.put(&(value as u32).to_le_bytes());
         }
-        for value in [self.arena_from, arena.len(), self.cell_bytes(), 0] {
+        for value in [arena_from, arena.len(), self.cell_bytes(), 0] {
             writer.put(&(value as u64).to_le_bytes());
         }
-        match &self.given {
+        match self.given() {
             None => writer.put(self.data.row_bytes()),
             Some(bits) => {
                 for word in bits {

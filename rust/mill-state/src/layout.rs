@@ -7,7 +7,8 @@
 //!   └───────────────┴───────────────┴───────┴───────┴─────┴───────┘ └──────────────┘
 //!     63 occupied
 //!     62 the key is the single null
-//!     61..57 the first five flags
+//!     61 the row changed since the last snapshot; of no meaning in a checkpoint
+//!     60..57 the first four flags
 //!     56..0 the low 57 bits of the key's hash
 //! ```
 //!
@@ -24,12 +25,14 @@ use crate::key::KeyKind;
 pub(crate) const TAG_OCCUPIED: u64 = 1 << 63;
 /// The key is one column and it is null.
 pub(crate) const TAG_NULL: u64 = 1 << 62;
+/// The row changed since the last snapshot.
+pub(crate) const TAG_DIRTY: u64 = 1 << 61;
 /// The bits of the hash that the tag keeps.
 pub(crate) const TAG_HASH: u64 = (1 << 57) - 1;
 /// What must be equal for two keys to be equal.
 pub(crate) const TAG_MATCH: u64 = TAG_OCCUPIED | TAG_NULL | TAG_HASH;
 pub(crate) const TAG_FLAG_FIRST: u32 = 57;
-const TAG_FLAGS: usize = 5;
+const TAG_FLAGS: usize = 4;
 
 /// How many words a row may have: sixteen rows fill the smallest chunk, and that should stay small.
 pub const ROW_WORDS_MAX: usize = 512;

@@ -1,8 +1,8 @@
 //! Looking keys up in one chunk: the innermost loops.
 //!
-//! Open addressing. The rows of one cache line are a line of the probe: a search starts at the row that the low bits of
-//! the hash name, goes through the other rows of its line, and then through line after line, in each in an order of its
-//! own. So most searches touch one cache line.
+//! Open addressing. The rows of one cache line, but at least two, are a line of the probe: a search starts at the row that
+//! the low bits of the hash name, goes through the other rows of its line, and then through line after line, in each in an
+//! order of its own. So most searches touch one cache line, and almost all end within the first line.
 //!
 //! ```text
 //!   lines of 2 rows, start 5:   5 4 | 7 6 | 9 8 | …          start 4:   4 5 | 6 7 | 8 9 | …
@@ -25,14 +25,10 @@ pub(crate) struct Probe {
     pub(crate) line: u32,
 }
 
-/// The rows of a line, less one: as many as a cache line holds, a power of two.
+/// The rows of a line, less one: as many as a cache line holds, a power of two, and at least two.
 #[inline(always)]
 pub(crate) const fn line_mask(row_words: usize) -> u32 {
-    match row_words {
-        0..=2 => 3,
-        3..=4 => 1,
-        _ => 0,
-    }
+    if row_words <= 2 { 3 } else { 1 }
 }
 
 /// The row to look at after `step` others, for a search that starts at `start`.

@@ -1,13 +1,13 @@
 //! Tables into checkpoints and back.
 //!
-//! A snapshot moves pointers only: for each chunk touched since the last one it hands on the shared data and the marks
-//! of what changed. Bytes are laid out when the writer asks for them, on its own thread.
+//! A snapshot moves pointers only: for each chunk touched since the last one it hands on the shared data. Which of its rows
+//! changed stands in the rows; the writer looks for them, and lays the bytes out, on its own thread.
 //!
 //! ```text
-//!   chunk is new, was doubled or split     Full       (and Drop for the chunk that was split)
-//!   more than half of its rows changed     Full
-//!   some rows changed                      Rows
-//!   nothing changed                        nothing
+//!   chunk is new, was doubled or split, or lost a row    Full       (and Drop for the chunk that was split)
+//!   more than half of its rows changed                   Full
+//!   some rows changed                                    Rows
+//!   nothing changed                                      nothing
 //! ```
 
 use std::collections::BTreeMap;
@@ -54,16 +54,12 @@ impl StateTable {
         let is_based = std::mem::replace(&mut chunk.is_based, true);
         chunk.is_held = true;
         let arena_from = chunk.arena_based;
-        let (data, dirty) = chunk.share();
+        let data = chunk.share();
+        self.refresh(place);
         let arena_to = data.arena.bytes().len();
-        let count: u32 = dirty.iter().map(|word| word.count_ones()).sum();
-        if is_based && !is_full && count == 0 {
-            return;
-        }
-        let is_whole = is_full || !is_based || count * 2 > chunk.capacity();
-        let (given, arena_from) = if is_whole { (None, 0) } else { (Some(dirty), arena_from) };
-        let payload = Box::new(ChunkImage { data, layout, given, arena_from, arena_to });
-        out.push(Block { address, kind: if is_whole { BlockKind::Full } else { BlockKind::Rows }, payload });
+        let is_whole = is_full || !is_based;
+        let kind = if is_whole { BlockKind::Full } else { BlockKind::Rows };
+        out.push(Block { address, kind, payload: Box::new(ChunkImage::new(data, layout, is_whole, arena_from..arena_to)) });
     }
 
     /// Takes up the state that these blocks leave, oldest first, in place of what the table has. Blocks of other parts

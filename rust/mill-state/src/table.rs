@@ -17,7 +17,10 @@
 //!   halves of `n` are `2n` and `2n + 1`. Every entry of the directory under that prefix points to it.
 //! - At least one row of every chunk is empty: a chunk grows before its load passes three quarters.
 //! - The table only writes to a chunk whose `is_writable` is set; then its data is shared with nobody. Handing data to
-//!   a checkpoint clears it, and the next change makes a copy if the writer still holds the data.
+//!   a checkpoint clears it, and the next change makes a copy if the writer still holds the data. An entry of the
+//!   directory says where the rows of its chunk are, and whether they may be written to: a look-up reads the entry and the
+//!   row, and nothing else.
+//! - With persistence a bit in the row says that it changed since the last snapshot; becoming writable clears it.
 //! - With persistence, `touched` lists exactly the chunks that became writable since the last snapshot, so a snapshot
 //!   looks at those alone.
 //!
@@ -36,8 +39,6 @@ use mill_frame::hash::KEY_GROUP_BITS;
 use crate::bucket::Chunk;
 use crate::chunk::Cell;
 use crate::layout::{RowLayout, TAG_FLAG_FIRST, TAG_HASH};
-use lookup::Aim;
-
 pub use scan::Cursor;
 
 /// How many records one call may look up; fewer (a few hundred) keep their rows in the nearest cache.
@@ -50,6 +51,22 @@ pub(crate) const CHUNK_ROWS_FIRST: u32 = 16;
 /// grow past their usual size instead.
 const DEPTH_MAX: u32 = 16;
 const NO_CHUNK: u32 = u32::MAX;
+/// The mask of an entry whose chunk is not there or not writable: no chunk has so many rows.
+const NOT_READY: u32 = u32::MAX;
+
+/// An entry of the directory: what a look-up needs of the chunk, so that it need not look at the chunk itself.
+///
+/// Invariant: `base` and `mask` are those of `chunks[place]` if it is writable; else `mask` is [`NOT_READY`].
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    base: *mut u64,
+    mask: u32,
+    place: u32,
+}
+
+impl Entry {
+    const NONE: Entry = Entry { base: std::ptr::null_mut(), mask: NOT_READY, place: NO_CHUNK };
+}
 
 /// What a table is to keep track of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +95,7 @@ pub struct StateTable {
     options: TableOptions,
     pub(crate) chunks: Vec<Chunk>,
     /// `groups << depth` entries.
-    directory: Vec<u32>,
+    directory: Vec<Entry>,
     depth: u32,
     rows: usize,
     pub(crate) touched: Vec<u32>,
@@ -88,7 +105,6 @@ pub struct StateTable {
     pointers: Vec<*mut u64>,
     cell_pointers: Vec<*mut Cell>,
     inserted: Vec<u32>,
-    aims: Vec<Aim>,
     missed: Vec<u32>,
     scanned: Vec<*const u64>,
     places: Vec<(u32, u32)>,
@@ -113,7 +129,7 @@ impl StateTable {
         StateTable {
             capacity_max: 1 << fitting.ilog2(),
             layout,
-            directory: vec![NO_CHUNK; groups],
+            directory: vec![Entry::NONE; groups],
             options,
             chunks: Vec::new(),
             depth: 0,
@@ -123,7 +139,6 @@ impl StateTable {
             pointers: Vec::new(),
             cell_pointers: Vec::new(),
             inserted: Vec::new(),
-            aims: Vec::new(),
             missed: Vec::new(),
             scanned: Vec::new(),
             places: Vec::new(),
@@ -153,7 +168,7 @@ impl StateTable {
     /// About how many bytes of memory it takes, mapped checkpoints and the insides of cells aside.
     pub fn memory(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.data.memory() + size_of::<Chunk>()).sum::<usize>()
-            + self.directory.len() * size_of::<u32>()
+            + self.directory.len() * size_of::<Entry>()
     }
 
     /// Forgets all rows.
@@ -162,7 +177,7 @@ impl StateTable {
         self.chunks.clear();
         self.touched.clear();
         self.directory.clear();
-        self.directory.resize(self.options.groups.len(), NO_CHUNK);
+        self.directory.resize(self.options.groups.len(), Entry::NONE);
         self.depth = 0;
         self.rows = 0;
     }
@@ -178,7 +193,7 @@ impl StateTable {
             data.words_mut().expect("a table without persistence maps nothing").fill(0);
             data.arena_mut().clear();
             data.cells.fill(None);
-            chunk.make_writable();
+            assert!(chunk.is_writable, "a table without persistence hands nothing to a checkpoint");
             chunk.changed.fill(0);
             chunk.count = 0;
         }
@@ -207,16 +222,21 @@ impl StateTable {
         self.dropped.clear();
         self.depth = chunks.iter().map(|chunk| chunk.id.ilog2()).max().unwrap_or(0);
         self.directory.clear();
-        self.directory.resize(self.options.groups.len() << self.depth, NO_CHUNK);
-        for (place, chunk) in chunks.iter().enumerate() {
-            let depth = chunk.id.ilog2();
-            let prefix = (chunk.id - (1 << depth)) as usize;
-            let below = self.depth - depth;
-            let first = (usize::from(chunk.group - self.options.groups.start) << self.depth) + (prefix << below);
-            self.directory[first..first + (1 << below)].fill(place as u32);
-            self.rows += chunk.count as usize;
-        }
+        self.directory.resize(self.options.groups.len() << self.depth, Entry::NONE);
+        self.rows = chunks.iter().map(|chunk| chunk.count as usize).sum();
         self.chunks = chunks;
+        (0..self.chunks.len()).for_each(|place| self.refresh(place));
+    }
+
+    /// Writes a chunk's entries of the directory anew, after it has become or ceased to be writable, or has moved.
+    pub(crate) fn refresh(&mut self, place: usize) {
+        let chunk = &self.chunks[place];
+        let depth = chunk.id.ilog2();
+        let prefix = (chunk.id - (1 << depth)) as usize;
+        let below = self.depth - depth;
+        let first = (usize::from(chunk.group - self.options.groups.start) << self.depth) + (prefix << below);
+        let mask = if chunk.is_writable { chunk.mask } else { NOT_READY };
+        self.directory[first..first + (1 << below)].fill(Entry { base: chunk.base, mask, place: place as u32 });
     }
 
     /// Whether it holds chunks, be they empty.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mill_frame::hash::key_group;
 
 use super::{CHUNK_ROWS_FIRST, DEPTH_MAX, NO_CHUNK, StateTable};
-use crate::bucket::Chunk;
+use crate::bucket::{Chunk, bit_of, set_bit};
 use crate::key::{VIEW_INLINE, view_bytes, view_length};
 use crate::layout::TAG_FLAG_FIRST;
 
@@ -14,8 +14,7 @@ impl StateTable {
         let group = key_group(hash);
         let chunk = Chunk::new(group, 1, CHUNK_ROWS_FIRST, &self.layout, &self.options);
         let place = self.push_chunk(chunk);
-        let first = usize::from(group - self.options.groups.start) << self.depth;
-        self.directory[first..first + (1 << self.depth)].fill(place);
+        self.refresh(place as usize);
         place
     }
 
@@ -39,6 +38,7 @@ impl StateTable {
             let old = std::mem::replace(&mut self.chunks[place], double);
             // No drop is noted: the next snapshot gives the chunk as a whole, at the same address.
             self.chunks[place].is_held = old.is_held;
+            self.refresh(place);
             self.move_rows(&old, place, place);
             return;
         }
@@ -50,13 +50,11 @@ impl StateTable {
         }
         let high = self.push_chunk(high) as usize;
         if depth == self.depth {
-            self.directory = self.directory.iter().flat_map(|&place| [place, place]).collect();
+            self.directory = self.directory.iter().flat_map(|&entry| [entry, entry]).collect();
             self.depth += 1;
         }
-        let below = self.depth - (depth + 1);
-        let prefix = (id * 2 + 1 - (1 << (depth + 1))) as usize;
-        let first = (usize::from(group - self.options.groups.start) << self.depth) + (prefix << below);
-        self.directory[first..first + (1 << below)].fill(high as u32);
+        self.refresh(place);
+        self.refresh(high);
         self.move_rows(&old, place, high);
     }
 
@@ -92,12 +90,8 @@ impl StateTable {
                 // SAFETY: the chunk has `cells` cells for each of its rows and is writable.
                 unsafe { *chunk.cells.add(place as usize * cells + cell) = value };
             }
-            chunk.mark(place);
-            let (word, mask) = ((place >> 6) as usize, 1u64 << (place & 63));
-            if let Some(changed) = chunk.changed.get_mut(word)
-                && old.changed[(slot >> 6) as usize] >> (slot & 63) & 1 == 0
-            {
-                *changed &= !mask;
+            if bit_of(&old.changed, slot) {
+                set_bit(&mut chunk.changed, place, true);
             }
         }
     }

@@ -12,11 +12,11 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::{LOOKUP_ROWS_MAX, NO_CHUNK, StateTable};
+use super::{Entry, LOOKUP_ROWS_MAX, NO_CHUNK, NOT_READY, StateTable};
 use crate::bucket::{Chunk, SHAPE_VIEW, SHAPE_WORD, SHAPE_WORDS};
 use crate::key::{KeyBatch, VIEW_INLINE, view_length};
-use crate::layout::{TAG_FLAG_FIRST, TAG_MATCH};
-use crate::probe::{line_mask, prefetch};
+use crate::layout::{TAG_DIRTY, TAG_FLAG_FIRST, TAG_HASH, TAG_MATCH, TAG_OCCUPIED};
+use crate::probe::prefetch;
 use crate::rows::Rows;
 use crate::select::Select;
 
@@ -45,55 +45,70 @@ impl StateTable {
     }
     /// Finds or inserts each key.
     fn resolve<S: Select, const SHAPE: u8>(&mut self, keys: &KeyBatch, select: S) {
+        let cells = self.layout.cells;
+        // Who tracks changes or has cells must know the slots; the others save themselves the look at the chunk.
+        let is_placed = self.options.tracks_changes || cells > 0;
         // A row that moves while its chunk grows leaves a pointer of this call stale. The second round finds every key in
         // place and moves nothing.
         while self.resolve_once::<S, SHAPE>(keys, select) {}
-        if self.options.is_persistent || self.options.tracks_changes {
-            for aim in &self.aims {
-                self.chunks[aim.place as usize].mark(aim.slot);
-            }
-        }
-        let cells = self.layout.cells;
         self.cell_pointers.clear();
-        if cells > 0 {
-            let of_row = |aim: &Aim| self.chunks[aim.place as usize].cells.wrapping_add(aim.slot as usize * cells);
-            self.cell_pointers.extend(self.aims.iter().map(of_row));
+        if !is_placed {
+            return;
+        }
+        let row_bytes = self.layout.row_words * size_of::<u64>();
+        for (index, pointer) in self.pointers.iter().enumerate() {
+            let entry = self.directory[self.directory_index(keys.hashes[select.at(index)])];
+            let slot = ((pointer.addr() - entry.base.addr()) / row_bytes) as u32;
+            let chunk = &mut self.chunks[entry.place as usize];
+            chunk.mark(slot);
+            if cells > 0 {
+                self.cell_pointers.push(chunk.cells.wrapping_add(slot as usize * cells));
+            }
         }
     }
 
     /// Finds or inserts each key; tells whether rows moved meanwhile.
     fn resolve_once<S: Select, const SHAPE: u8>(&mut self, keys: &KeyBatch, select: S) -> bool {
         let row_words = self.layout.row_words;
-        self.aims.clear();
-        self.aims.resize(select.len(), Aim::default());
+        let len = select.len();
+        if self.pointers.len() < len {
+            self.pointers.resize(len, std::ptr::null_mut());
+            self.missed.resize(len, 0);
+        }
+        self.pointers.truncate(len);
         let mut aimed = 0;
         loop {
             let shift = TAG_FLAG_FIRST - self.depth;
             let first = (self.options.groups.start as usize) << self.depth;
-            aimed = aim(&keys.hashes, select, &self.directory, shift, first, &self.chunks, row_words, &mut self.aims, aimed);
-            if aimed == select.len() {
+            aimed = aim(&keys.hashes, select, &self.directory, shift, first, row_words, &mut self.pointers, aimed);
+            if aimed == len {
                 break;
             }
             self.make_ready(keys.hashes[select.at(aimed)]);
         }
-        self.pointers.clear();
-        self.pointers.resize(select.len(), std::ptr::null_mut());
-        self.missed.clear();
-        self.missed.resize(select.len(), 0);
-        // SAFETY: `aim` has just pointed every aim to a row of a chunk of this table, writable and so not shared.
+        let dirty = self.dirty_bit();
+        let reach = Reach { row_words, dirty, directory: &self.directory, chunks: &self.chunks, shift: TAG_FLAG_FIRST - self.depth, first: (self.options.groups.start as usize) << self.depth };
+        // SAFETY: `aim` has just pointed every pointer to a row of a chunk of this table, writable and so not shared.
         let missed = unsafe {
-            hit::<S, SHAPE>(keys, select, row_words, &self.chunks, &mut self.aims, &mut self.pointers, &mut self.missed)
+            if keys.nulls.is_empty() {
+                hit::<S, SHAPE, false>(keys, select, reach, &mut self.pointers, &mut self.missed)
+            } else {
+                hit::<S, SHAPE, true>(keys, select, reach, &mut self.pointers, &mut self.missed)
+            }
         };
         let mut is_moved = false;
         for missed in 0..missed {
             let index = self.missed[missed] as usize;
             let record = select.at(index);
-            let place = self.directory[self.directory_index(keys.hashes[record])];
+            let place = self.directory[self.directory_index(keys.hashes[record])].place;
             let chunk = &mut self.chunks[place as usize];
             let found = chunk.find::<SHAPE>(row_words, keys, record);
-            self.pointers[index] = chunk.row(found.slot, row_words);
-            self.aims[index] = Aim { row: std::ptr::null_mut(), place, slot: found.slot };
-            if !found.is_match {
+            let row = chunk.row(found.slot, row_words);
+            self.pointers[index] = row;
+            if found.is_match {
+                // SAFETY: the slot lies in the chunk, which `aim` has seen to be writable.
+                unsafe { *row |= dirty };
+            } else {
                 self.inserted.push(index as u32);
                 is_moved |= self.insert(place as usize, found.slot, keys, record, SHAPE == SHAPE_VIEW);
             }
@@ -101,27 +116,39 @@ impl StateTable {
         is_moved
     }
 
+    /// What marks a row as changed since the last snapshot; nothing where none will be taken.
+    #[inline(always)]
+    pub(super) fn dirty_bit(&self) -> u64 {
+        if self.options.is_persistent { TAG_DIRTY } else { 0 }
+    }
+
     /// Makes the chunk of a key exist and writable.
     #[inline(never)]
     fn make_ready(&mut self, hash: u64) {
-        let entry = self.directory_index(hash);
-        let mut place = self.directory[entry];
+        let mut place = self.directory[self.directory_index(hash)].place;
         if place == NO_CHUNK {
             place = self.create(hash);
         }
+        self.make_writable(place);
+    }
+
+    /// Makes a chunk writable, which the next snapshot will have to look at.
+    pub(super) fn make_writable(&mut self, place: u32) {
         let chunk = &mut self.chunks[place as usize];
-        if !chunk.is_writable {
-            chunk.make_writable();
-            if self.options.is_persistent {
-                self.touched.push(place);
-            }
+        if chunk.is_writable {
+            return;
         }
+        chunk.make_writable(self.layout.row_words);
+        if self.options.is_persistent {
+            self.touched.push(place);
+        }
+        self.refresh(place as usize);
     }
 
     /// Fills an empty row with a key; tells whether rows moved because the chunk had to grow.
     #[inline(never)]
     fn insert(&mut self, place: usize, slot: u32, keys: &KeyBatch, record: usize, is_view: bool) -> bool {
-        let row_words = self.layout.row_words;
+        let (row_words, dirty) = (self.layout.row_words, self.dirty_bit());
         let chunk = &mut self.chunks[place];
         let row = chunk.row(slot, row_words);
         let key = keys.key(record);
@@ -135,7 +162,7 @@ impl StateTable {
         }
         // SAFETY: the row lies in the chunk, which is writable; a row has the tag and the key's words.
         let words = unsafe { std::slice::from_raw_parts_mut(row, 1 + key.len()) };
-        words[0] = keys.tag(record);
+        words[0] = keys.tag(record) | dirty;
         words[1..].copy_from_slice(key);
         if let Some(offset) = long {
             words[2] = offset;
@@ -151,7 +178,7 @@ impl StateTable {
     /// Removes the row of a key, if there is one.
     pub fn remove(&mut self, keys: &KeyBatch, record: usize) -> bool {
         let row_words = self.layout.row_words;
-        let place = self.directory[self.directory_index(keys.hashes[record])];
+        let place = self.directory[self.directory_index(keys.hashes[record])].place;
         if place == NO_CHUNK {
             return false;
         }
@@ -164,87 +191,97 @@ impl StateTable {
         if !found.is_match {
             return false;
         }
-        if !chunk.is_writable {
-            chunk.make_writable();
-            if self.options.is_persistent {
-                self.touched.push(place);
-            }
-        }
-        chunk.remove(found.slot, row_words, self.layout.cells);
+        self.make_writable(place);
+        self.chunks[place as usize].remove(found.slot, row_words, self.layout.cells);
         self.rows -= 1;
         true
     }
 }
 
-/// Where the search for a key starts, and later where it ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Aim {
-    row: *mut u64,
-    place: u32,
-    slot: u32,
-}
-
-impl Default for Aim {
-    fn default() -> Aim {
-        Aim { row: std::ptr::null_mut(), place: 0, slot: 0 }
-    }
-}
-
-/// Points aims, from `from` on, to the rows where the searches start, and has those rows fetched. Stops at a key whose
-/// chunk is not there or not writable; gives its place.
+/// Points to the rows where the searches start, from `from` on, and has those rows fetched. Stops at a key whose chunk is
+/// not there or not writable; gives its place.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn aim<S: Select>(
     hashes: &[u64],
     select: S,
-    directory: &[u32],
+    directory: &[Entry],
     shift: u32,
     first: usize,
-    chunks: &[Chunk],
     row_words: usize,
-    aims: &mut [Aim],
+    pointers: &mut [*mut u64],
     from: usize,
 ) -> usize {
-    for (index, aim) in aims.iter_mut().enumerate().skip(from) {
+    let row_bytes = row_words * size_of::<u64>();
+    // A wide row may begin in one cache line and end in the next.
+    let last_byte = if row_bytes > 32 { row_bytes - 1 } else { 0 };
+    for (index, pointer) in pointers.iter_mut().enumerate().skip(from) {
         let hash = hashes[select.at(index)];
-        let place = directory[((hash >> shift) as usize).wrapping_sub(first)];
-        let Some(chunk) = chunks.get(place as usize).filter(|chunk| chunk.is_writable) else { return index };
-        let slot = hash as u32 & chunk.mask;
-        let row = chunk.row(slot, row_words);
-        prefetch(row);
-        if let Some(marks) = chunk.dirty.get((slot >> 6) as usize) {
-            prefetch(marks);
+        let entry = directory[((hash >> shift) as usize).wrapping_sub(first)];
+        if entry.mask == NOT_READY {
+            return index;
         }
-        *aim = Aim { row, place, slot };
+        let slot = hash as u32 & entry.mask;
+        let row = entry.base.wrapping_byte_add(slot as usize * row_bytes);
+        prefetch(row);
+        if last_byte > 0 {
+            prefetch(row.wrapping_byte_add(last_byte));
+        }
+        *pointer = row;
     }
-    aims.len()
+    pointers.len()
+}
+
+/// What [`hit`] knows of the table.
+#[derive(Clone, Copy)]
+struct Reach<'t> {
+    row_words: usize,
+    /// What marks a row as changed.
+    dirty: u64,
+    directory: &'t [Entry],
+    chunks: &'t [Chunk],
+    shift: u32,
+    first: usize,
+}
+
+impl<'t> Reach<'t> {
+    /// The bytes of long keys of the chunk that has the keys with this hash.
+    #[inline(never)]
+    fn arena(self, hash: u64) -> &'t [u8] {
+        let entry = self.directory[((hash >> self.shift) as usize).wrapping_sub(self.first)];
+        self.chunks[entry.place as usize].data.arena.bytes()
+    }
 }
 
 /// Looks for each key in the row aimed at and the one beside it; almost all are there. Nothing in this loop depends on
 /// which it is, so that the processor need not guess. Gives how many were not found; `missed` lists them.
 ///
 /// # Safety
-/// - Every aim points to its slot of a chunk with rows of `row_words` words, which holds the keys' words.
+/// - Every pointer points to a row of `row_words` words that holds the keys' words, in a writable chunk, whose rows start
+///   at a multiple of the size of a pair of rows.
 #[inline(always)]
-unsafe fn hit<S: Select, const SHAPE: u8>(
+unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
     keys: &KeyBatch,
     select: S,
-    row_words: usize,
-    chunks: &[Chunk],
-    aims: &mut [Aim],
+    reach: Reach<'_>,
     pointers: &mut [*mut u64],
     missed: &mut [u32],
 ) -> usize {
-    let beside = (line_mask(row_words) & 1) as usize;
+    let row_words = reach.row_words;
     let mut count = 0;
-    for (index, (aim, pointer)) in aims.iter_mut().zip(pointers).enumerate() {
+    for (index, pointer) in pointers.iter_mut().enumerate() {
         let record = select.at(index);
-        let tag = keys.tag(record);
-        // The other row of the pair: behind an even one, ahead of an odd one.
-        let other = aim.row.wrapping_add(beside * row_words).wrapping_sub((aim.slot as usize & beside) * 2 * row_words);
+        let hash = keys.hashes[record];
+        let tag = if HAS_NULLS { keys.tag(record) } else { hash & TAG_HASH | TAG_OCCUPIED };
+        let first = *pointer;
+        // The other row of the pair: behind an even slot, ahead of an odd one. The lowest bit of the slot is that of the hash.
+        let is_odd = (hash & 1) as usize;
+        let other = first.wrapping_add(row_words).wrapping_sub(is_odd * 2 * row_words);
         // SAFETY: both rows lie in the chunk: slots of a pair differ in the lowest bit, and chunks have 16 rows or more.
-        let (is_first, is_second) = unsafe { (*aim.row & TAG_MATCH == tag, *other & TAG_MATCH == tag) };
-        let row = if is_first { aim.row } else { other };
+        let (first_tag, other_tag) = unsafe { (*first, *other) };
+        let is_first = first_tag & TAG_MATCH == tag;
+        let is_second = other_tag & TAG_MATCH == tag;
+        let row = if is_first { first } else { other };
         let is_key = match SHAPE {
             // SAFETY: a row has its tag and the key's word.
             SHAPE_WORD => unsafe { *row.add(1) == keys.words[record] },
@@ -256,7 +293,7 @@ unsafe fn hit<S: Select, const SHAPE: u8>(
                 if length <= VIEW_INLINE || first != key[0] {
                     first == key[0] && second == key[1]
                 } else {
-                    let arena = chunks[aim.place as usize].data.arena.bytes();
+                    let arena = reach.arena(hash);
                     let (start, wanted) = (second as usize, key[1] as usize);
                     arena.get(start..start.saturating_add(length))
                         == Some(&keys.bytes.as_slice()[wanted..wanted + length])
@@ -266,10 +303,12 @@ unsafe fn hit<S: Select, const SHAPE: u8>(
             _ => unsafe { std::slice::from_raw_parts(row.add(1), keys.stride) == keys.key(record) },
         };
         let is_hit = (is_first | is_second) & is_key;
+        let found_tag = if is_first { first_tag } else { other_tag };
+        // SAFETY: the row lies in a writable chunk. A row that is not the key's gets back the tag it has.
+        unsafe { *row = found_tag | if is_hit { reach.dirty } else { 0 } };
         *pointer = row;
-        aim.slot ^= u32::from(!is_first) & beside as u32;
         missed[count] = index as u32;
-        count += usize::from(!is_hit);
+        count += usize::from(is_hit) ^ 1;
     }
     count
 }

@@ -38,18 +38,15 @@ impl StateTable {
     /// Reads on from `cursor` the rows that changed since they were last read this way, and clears `flag` of each.
     pub fn scan_changed(&mut self, cursor: &mut Cursor, rows_max: usize, flag: Option<Flag>) -> RowsRead<'_> {
         assert!(self.options.tracks_changes, "the table does not track changes");
-        let row_words = self.layout.row_words;
+        let (row_words, dirty) = (self.layout.row_words, self.dirty_bit());
         self.scanned.clear();
         self.places.clear();
         while cursor.chunk < self.chunks.len() && self.scanned.len() < rows_max {
             let place = cursor.chunk;
-            let chunk = &mut self.chunks[place];
-            if cursor.slot == 0 && flag.is_some() && !chunk.is_writable && chunk.changed.iter().any(|&word| word != 0) {
-                chunk.make_writable();
-                if self.options.is_persistent {
-                    self.touched.push(place as u32);
-                }
+            if cursor.slot == 0 && flag.is_some() && self.chunks[place].changed.iter().any(|&word| word != 0) {
+                self.make_writable(place as u32);
             }
+            let chunk = &mut self.chunks[place];
             while cursor.slot <= chunk.mask && self.scanned.len() < rows_max {
                 let (word, slot) = ((cursor.slot >> 6) as usize, cursor.slot);
                 let rest = chunk.changed[word] >> (slot & 63);
@@ -64,9 +61,8 @@ impl StateTable {
                 if let Some(flag) = flag {
                     // SAFETY: the slot lies in the chunk, which is writable; flags lie within the row.
                     unsafe { *row.add(flag.word) &= !flag.mask };
-                    if let Some(dirty) = chunk.dirty.get_mut(word) {
-                        *dirty |= 1 << (slot & 63);
-                    }
+                    // SAFETY: as above; the first word of a row is its tag.
+                    unsafe { *row |= dirty };
                 }
                 self.scanned.push(row);
                 self.places.push((place as u32, slot));

@@ -32,7 +32,7 @@ pub(crate) fn laid_out(block: &Block) -> RestoredBlock {
         line.0[..chunk.len()].copy_from_slice(chunk);
     }
     let bytes = mill_frame::block::SharedBytes::new(Arc::new(Memory(lines, size)));
-    RestoredBlock { address: block.address, kind: block.kind, bytes }
+    RestoredBlock { address: block.address, kind: block.settled_kind(), bytes }
 }
 
 struct Fixture {
@@ -298,14 +298,14 @@ fn unchanged_chunks_are_not_written_again() {
     fixture.add(&mut table, &mut encoder, &[column]);
     let mut blocks = Vec::new();
     table.snapshot(7, false, &mut blocks);
-    assert!(blocks.iter().all(|block| block.kind == BlockKind::Full && block.address.table == 7));
+    assert!(blocks.iter().all(|block| block.settled_kind() == BlockKind::Full && block.address.table == 7));
     blocks.clear();
     table.snapshot(7, false, &mut blocks);
     assert!(blocks.is_empty());
     let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..3));
     fixture.add(&mut table, &mut encoder, &[column]);
     table.snapshot(7, false, &mut blocks);
-    assert!(blocks.len() <= 3 && blocks.iter().all(|block| block.kind == BlockKind::Rows));
+    assert!(blocks.len() <= 3 && blocks.iter().all(|block| block.settled_kind() == BlockKind::Rows));
     assert!(blocks.iter().all(|block| block.payload.size() < 4096));
 }
 
