@@ -88,7 +88,7 @@ def duckdb_jobs(table: pa.Table, words: Path) -> dict[str, Job]:
     def arrow(query: str) -> pa.Table:
         return db.execute(query).to_arrow_table()
 
-    tokens = f"SELECT unnest(regexp_extract_all(lower(line), '[a-z'']+')) AS word FROM read_csv('{words}', header=false, columns={{'line': 'VARCHAR'}}, delim='\\x01', quote='', escape='', ignore_errors=true)"
+    tokens = f"SELECT unnest(regexp_extract_all(lower(line), '[a-z'']+')) AS word FROM read_csv('{words}', header=false, columns={{'line': 'VARCHAR'}}, delim='\x01', quote='', escape='', auto_detect=false)"
     return {
         "map": lambda: len(arrow("SELECT price * 0.908 AS price FROM events")),
         "filter": lambda: len(arrow("SELECT key, price FROM events WHERE key % 123 = 0")),
@@ -138,7 +138,7 @@ def main() -> None:
         for job in engines["millstream"]:
             results = {name: float(jobs[job]()) for name, jobs in engines.items()}
             if len({round(result) for result in results.values()}) != 1:
-                print(f"{job}: results differ: {results}", file=sys.stderr)
+                sys.exit(f"{job}: results differ: {results}")
             count = results["millstream"] if job == "words" else arguments.rows
             seconds: dict[str, list[float]] = {name: [] for name in engines}
             for _ in range(arguments.runs):
