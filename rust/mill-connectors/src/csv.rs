@@ -5,10 +5,11 @@
 //! ```
 //!
 //! The columns of a file are matched by the names in its header, so files may order them differently. An empty field is
-//! null, an empty quoted field is empty text. A record may stretch over lines inside quotes; a file that has no quote
-//! at all can be cut into ranges, since then every line end ends a record.
+//! null, an empty quoted field is empty text. A record may stretch over lines inside quotes; a file in which none does is
+//! cut into ranges ([`cut`]).
 
 mod column;
+mod cut;
 mod format;
 mod infer;
 mod number;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitReader};
 
-use crate::file::{FileIdentity, FileSet, PathSpec, sample};
+use crate::file::{FileSet, PathSpec, sample};
 use crate::nearest::{did_you_mean, quoted};
 use format::{CsvFormat, read_header};
 use infer::{infer_types, unite};
@@ -162,8 +163,7 @@ impl Source for CsvSource {
     }
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
-        let quote = self.options.quote;
-        self.files.splits(is_ordered, |path| Ok(!contains(path, quote)?))
+        self.files.splits(is_ordered, |path| cut::can_cut(path, self.options.dialect()))
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
@@ -175,23 +175,6 @@ impl Source for CsvSource {
         let schema = Arc::new(self.schema.project(columns).ok()?);
         Some(Arc::new(CsvSource { schema, ..self.clone() }))
     }
-}
-
-/// Whether a byte occurs anywhere in a file.
-fn contains(path: &Path, byte: u8) -> Result<bool> {
-    const READ_BYTES: usize = 1 << 20;
-    let file = FileIdentity::open(path)?;
-    let (size, mut at) = (file.size()?, 0);
-    let mut buffer = vec![0; READ_BYTES];
-    while at < size {
-        let bytes = READ_BYTES.min((size - at) as usize);
-        file.read_at(&mut buffer[..bytes], at)?;
-        if memchr::memchr(byte, &buffer[..bytes]).is_some() {
-            return Ok(true);
-        }
-        at += bytes as u64;
-    }
-    Ok(false)
 }
 
 /// The error for a file whose columns are not those of the schema.

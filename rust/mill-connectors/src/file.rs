@@ -17,6 +17,7 @@ mod path;
 mod reader;
 mod split;
 
+pub(crate) use chunk::ChunkReader;
 pub(crate) use content::Content;
 pub(crate) use identity::{FileIdentity, FilePosition};
 pub use path::PathSpec;

@@ -160,7 +160,7 @@ fn every_type_that_can_be_read_is() {
 }
 
 #[test]
-fn a_large_file_without_quotes_is_read_in_ranges_and_one_with_quotes_whole() {
+fn a_large_file_is_read_in_ranges_but_with_line_ends_in_quotes_whole() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.csv");
     let row = |i: usize| format!("{i},{}\n", "x".repeat(200));
@@ -180,6 +180,9 @@ fn a_large_file_without_quotes_is_read_in_ranges_and_one_with_quotes_whole() {
     }
     assert_eq!(rows, (0..count).map(|i| i.to_string()).collect::<Vec<_>>());
     bytes.extend(b"1,\"x\"\n");
+    write(&path, &bytes);
+    assert_eq!(open(&path, None).splits(false).unwrap().len(), 19);
+    bytes.extend(b"1,\"x\ny\"\n");
     write(&path, &bytes);
     assert_eq!(open(&path, None).splits(false).unwrap().len(), 1);
 }
