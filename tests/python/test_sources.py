@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import millstream as mill
@@ -184,3 +186,24 @@ def test_records_that_do_not_fit_are_told_one_by_one() -> None:
     with pytest.raises(mill.MillstreamError, match="cannot hold 'x'"):
         stream.collect()
     assert stream.collect(on_error="skip")["value"] == [1, 3]
+
+
+def test_filters_told_to_a_reader_give_the_same_rows(tmp_path: Path) -> None:
+    rows = 5000
+    table = pa.table(
+        {
+            "number": [None if i % 7 == 0 else i // 10 for i in range(rows)],
+            "real": [float("nan") if i % 11 == 0 else i / 100 for i in range(rows)],
+            "text": [f"{i // 500:02}" for i in range(rows)],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=900)
+    read, memory = mill.read_parquet(tmp_path / "a.parquet"), mill.from_arrow(table)
+    number, real, text = mill.col("number"), mill.col("real"), mill.col("text")
+    for predicate in [number >= 480, (real > 49.9) & text.str.contains("9"), text == "03", (number < 3) & (real < 0.2), ~(number > 5)]:
+        kept = [stream.filter(predicate).select("text", "number").collect(parallelism=2).to_arrow() for stream in (read, memory)]
+        found, wanted = (sorted(map(tuple, (row.values() for row in one.to_pylist())), key=str) for one in kept)
+        assert found == wanted, predicate
+    explained = read.filter((number >= 480) & (text != "x")).explain()
+    assert "where number >= 480" in explained
+    assert "filter" in explained

@@ -19,6 +19,7 @@
 //! - Nothing is visible in a target before its checkpoint is durable, and committing twice changes nothing.
 
 mod collect;
+mod condition;
 mod csv;
 mod directory;
 mod file;

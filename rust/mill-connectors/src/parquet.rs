@@ -5,29 +5,38 @@
 //!   split  whole file when ordered or small; else runs of row groups of some size
 //! ```
 //!
-//! Only the columns asked for are read, page by page, so memory follows the page size and not the file's. The schema is
-//! that of the first file, with text and binary in their plain layouts; other files must have its columns by name, and
-//! are cast where their types differ. A position is the number of rows given in the split; the fingerprint covers the
-//! file's end, which in Parquet names everything in the file.
+//! Only the columns asked for are read, page by page, so memory follows the page size and not the file's; and of rows that
+//! cannot meet the conditions told, as little as possible ([`reader`], [`prune`]). The schema is that of the first file,
+//! with text and binary in their plain layouts; other files must have its columns by name, and are cast where their types
+//! differ. A position is the number of rows of the split that lie behind the reader; the fingerprint covers the file's
+//! end, which in Parquet names everything in the file.
 
+mod prune;
+mod reader;
+
+use std::collections::HashMap;
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ::parquet::arrow::ProjectionMask;
-use ::parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-};
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
+use ::parquet::arrow::RowNumber;
+use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
-use mill_protocol::{Error, Position, Read, Result, Source, SourceProperties, Split, SplitReader};
+use mill_protocol::{Condition, Error, Result, Source, SourceProperties, Split, SplitReader};
 
 use crate::file::{FileIdentity, FilePosition, FileSet, FileSplit, PathSpec, range_bytes};
 use crate::nearest::{did_you_mean, quoted};
+use prune::Told;
+use reader::ParquetReader;
 
 /// With more files than this, rows are not counted beforehand.
 const COUNTED_FILES_MAX: usize = 256;
+/// Of so many files the footers are kept, so that a file is not asked again for each of its splits.
+const FOOTERS_MAX: usize = 64;
+/// The column of row numbers, where they are asked for.
+const ROW_COLUMN: &str = "\0row";
 
 /// How Parquet is read.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +50,19 @@ pub struct ParquetOptions {
 pub struct ParquetSource {
     files: FileSet,
     schema: SchemaRef,
+    told: Told,
+    footers: Arc<Mutex<HashMap<PathBuf, Arc<OpenFile>>>>,
+}
+
+/// What is known of a file once its footer was read.
+struct OpenFile {
+    /// Device, inode, size and time of change: another file has others.
+    stamp: (u64, u64, u64, i64, i64),
+    /// Text and binary in their plain layouts at once, rather than cast later.
+    metadata: ArrowReaderMetadata,
+    /// The same with row numbers.
+    with_rows: ArrowReaderMetadata,
+    has_row_numbers: bool,
 }
 
 impl ParquetSource {
@@ -53,11 +75,11 @@ impl ParquetSource {
         let schema = match (schema, files.files.first()) {
             (Some(schema), None) => schema,
             (Some(schema), Some(path)) => {
-                match_columns(path, &schema, &open_metadata(path)?.1)?;
+                match_columns(path, &schema, &open_metadata(path)?)?;
                 schema
             }
             (None, Some(path)) => {
-                let (_, metadata) = open_metadata(path)?;
+                let metadata = open_metadata(path)?;
                 let fields: Fields = metadata.schema().fields().iter().map(plain_field).collect();
                 Arc::new(Schema::new(fields))
             }
@@ -68,7 +90,68 @@ impl ParquetSource {
                 )));
             }
         };
-        Ok(ParquetSource { files, schema })
+        Ok(ParquetSource { files, schema, told: Told::default(), footers: Arc::default() })
+    }
+
+    /// Opens a file, whose footer is read only if it is not known yet.
+    fn open_file(&self, path: &Path) -> Result<(FileIdentity, Arc<OpenFile>)> {
+        let identity = FileIdentity::open_whole(path)?;
+        let found = identity.file().metadata();
+        let found = found.map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
+        let stamp = (found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec());
+        // Each change is a single insertion or removal, so a panic elsewhere leaves the map whole.
+        let footers = || self.footers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = footers().get(path).filter(|file| file.stamp == stamp) {
+            return Ok((identity, Arc::clone(file)));
+        }
+        let metadata = read_footer(path, &identity)?;
+        let failed = |e: ::parquet::errors::ParquetError| {
+            Error::connector(format!("cannot read {path:?} in plain layouts: {e}")).because(e)
+        };
+        let fields: Fields = metadata.schema().fields().iter().map(|field| relaid(field)).collect();
+        let plain = Arc::new(Schema::new_with_metadata(fields, metadata.schema().metadata().clone()));
+        let options = ArrowReaderOptions::new();
+        let options = if plain == *metadata.schema() { options } else { options.with_schema(plain) };
+        let numbered = Field::new(ROW_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
+        let with_rows = options.clone().with_virtual_columns(vec![Arc::new(numbered)]).map_err(failed)?;
+        let whole = Arc::clone(metadata.metadata());
+        let file = Arc::new(OpenFile {
+            stamp,
+            has_row_numbers: whole.row_groups().iter().all(|group| group.ordinal().is_some()),
+            metadata: ArrowReaderMetadata::try_new(Arc::clone(&whole), options).map_err(failed)?,
+            with_rows: ArrowReaderMetadata::try_new(whole, with_rows).map_err(failed)?,
+        });
+        let mut footers = footers();
+        if footers.len() >= FOOTERS_MAX {
+            footers.clear();
+        }
+        footers.insert(path.to_owned(), Arc::clone(&file));
+        Ok((identity, file))
+    }
+
+    /// Runs of row groups of about [`range_bytes`] on disk; none for a file that is smaller than that.
+    fn row_group_ranges(&self, path: &Path) -> Result<Vec<(u64, u64)>> {
+        let size = std::fs::metadata(path).map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
+        let range_bytes = range_bytes(size.len());
+        if size.len() <= range_bytes {
+            return Ok(Vec::new());
+        }
+        let (_, file) = self.open_file(path)?;
+        let metadata = file.metadata.metadata();
+        let mut ranges = Vec::new();
+        let (mut start, mut bytes) = (0, 0);
+        for (index, group) in metadata.row_groups().iter().enumerate() {
+            bytes += group.compressed_size().max(0) as u64;
+            if bytes >= range_bytes {
+                ranges.push((start, index as u64 + 1));
+                (start, bytes) = (index as u64 + 1, 0);
+            }
+        }
+        let end = metadata.num_row_groups() as u64;
+        if start < end {
+            ranges.push((start, end));
+        }
+        Ok(ranges)
     }
 }
 
@@ -91,16 +174,18 @@ fn plain_type(data_type: &DataType) -> DataType {
     }
 }
 
-fn open_metadata(path: &Path) -> Result<(FileIdentity, ArrowReaderMetadata)> {
-    let identity = FileIdentity::open_whole(path)?;
-    let metadata = ArrowReaderMetadata::load(identity.file(), ArrowReaderOptions::new()).map_err(|e| {
+fn open_metadata(path: &Path) -> Result<ArrowReaderMetadata> {
+    read_footer(path, &FileIdentity::open_whole(path)?)
+}
+
+fn read_footer(path: &Path, identity: &FileIdentity) -> Result<ArrowReaderMetadata> {
+    ArrowReaderMetadata::load(identity.file(), ArrowReaderOptions::new()).map_err(|e| {
         Error::connector(format!(
             "{path:?} is not a complete Parquet file; write such files under a name beginning with '.' and rename them \
              when they are complete: {e}"
         ))
         .because(e)
-    })?;
-    Ok((identity, metadata))
+    })
 }
 
 /// For each column of the schema its place in the file.
@@ -138,7 +223,12 @@ impl fmt::Debug for ParquetSource {
 
 impl Source for ParquetSource {
     fn name(&self) -> String {
-        format!("read_parquet({}{})", self.files.paths, if self.files.is_followed { ", follow=True" } else { "" })
+        let mut name =
+            format!("read_parquet({}{})", self.files.paths, if self.files.is_followed { ", follow=True" } else { "" });
+        for (i, condition) in self.told.conditions.iter().enumerate() {
+            name.push_str(&format!(" {} {condition}", if i == 0 { "where" } else { "and" }));
+        }
+        name
     }
 
     fn schema(&self) -> SchemaRef {
@@ -152,7 +242,7 @@ impl Source for ParquetSource {
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
         let mut splits = Vec::new();
         for path in self.files.current()? {
-            let ranges = if is_ordered { Vec::new() } else { row_group_ranges(&path)? };
+            let ranges = if is_ordered { Vec::new() } else { self.row_group_ranges(&path)? };
             if ranges.len() <= 1 {
                 splits.push(FileSplit { path, range: None }.to_split()?);
                 continue;
@@ -166,9 +256,10 @@ impl Source for ParquetSource {
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
         let FileSplit { path, range } = FileSplit::of(split);
-        let (identity, metadata) = open_metadata(&path)?;
-        let places = match_columns(&path, &self.schema, &metadata)?;
-        let groups = metadata.metadata().num_row_groups();
+        let (identity, file) = self.open_file(&path)?;
+        let metadata = file.metadata.metadata();
+        let places = match_columns(&path, &self.schema, &file.metadata)?;
+        let groups = metadata.num_row_groups();
         let groups = match range {
             None => 0..groups,
             Some((start, end)) if end <= groups as u64 => start as usize..end as usize,
@@ -178,7 +269,7 @@ impl Source for ParquetSource {
                 )));
             }
         };
-        let given = match position {
+        let passed = match position {
             None => 0,
             Some(bytes) => {
                 let position = FilePosition::decode(bytes, &split.name)?;
@@ -186,122 +277,29 @@ impl Source for ParquetSource {
                 position.offset
             }
         };
-        let rows = groups.clone().map(|group| metadata.metadata().row_group(group).num_rows() as u64).sum();
-        Ok(Box::new(ParquetReader {
-            path,
-            identity,
-            metadata,
-            schema: Arc::clone(&self.schema),
-            places,
-            groups: groups.collect(),
-            rows,
-            given,
-            reader: None,
-        }))
+        let rows = groups.clone().map(|group| metadata.row_group(group).num_rows() as u64).sum();
+        let pruning = reader::pruning(&file, &self.schema, &self.told)?;
+        let schema = Arc::clone(&self.schema);
+        Ok(Box::new(ParquetReader { path, identity, file, schema, places, groups, pruning, rows, passed, run: None }))
     }
 
     fn project(&self, columns: &[usize]) -> Option<Arc<dyn Source>> {
         let schema = Arc::new(self.schema.project(columns).ok()?);
-        Some(Arc::new(ParquetSource { files: self.files.clone(), schema }))
+        Some(Arc::new(ParquetSource { schema, ..self.clone() }))
+    }
+
+    fn filter(&self, conditions: &[Condition]) -> Option<Arc<dyn Source>> {
+        Some(Arc::new(ParquetSource { told: Told::new(conditions), ..self.clone() }))
     }
 
     fn rows_hint(&self) -> Option<u64> {
-        if self.files.is_followed || self.files.files.len() > COUNTED_FILES_MAX {
+        if self.files.is_followed || self.files.files.len() > COUNTED_FILES_MAX || !self.told.conditions.is_empty() {
             return None;
         }
         let rows = self.files.files.iter().map(|path| {
-            open_metadata(path).ok().map(|(_, metadata)| metadata.metadata().file_metadata().num_rows() as u64)
+            self.open_file(path).ok().map(|(_, file)| file.metadata.metadata().file_metadata().num_rows() as u64)
         });
         rows.sum()
-    }
-}
-
-/// Runs of row groups of about [`range_bytes`] on disk; none for a file that is smaller than that.
-fn row_group_ranges(path: &Path) -> Result<Vec<(u64, u64)>> {
-    let size = std::fs::metadata(path).map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
-    let range_bytes = range_bytes(size.len());
-    if size.len() <= range_bytes {
-        return Ok(Vec::new());
-    }
-    let (_, metadata) = open_metadata(path)?;
-    let mut ranges = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (index, group) in metadata.metadata().row_groups().iter().enumerate() {
-        bytes += group.compressed_size().max(0) as u64;
-        if bytes >= range_bytes {
-            ranges.push((start, index as u64 + 1));
-            (start, bytes) = (index as u64 + 1, 0);
-        }
-    }
-    let end = metadata.metadata().num_row_groups() as u64;
-    if start < end {
-        ranges.push((start, end));
-    }
-    Ok(ranges)
-}
-
-struct ParquetReader {
-    path: PathBuf,
-    identity: FileIdentity,
-    metadata: ArrowReaderMetadata,
-    schema: SchemaRef,
-    /// For each column of the schema its place in the file.
-    places: Vec<usize>,
-    groups: Vec<usize>,
-    /// Rows of the split, and how many were given.
-    rows: u64,
-    given: u64,
-    reader: Option<ParquetRecordBatchReader>,
-}
-
-impl ParquetReader {
-    /// Opens the columns at the row that comes next.
-    fn start(&self, rows_max: usize) -> Result<ParquetRecordBatchReader> {
-        let failed = |e: ::parquet::errors::ParquetError| {
-            Error::connector(format!("cannot read {:?}: {e}", self.path)).because(e)
-        };
-        // Text is decoded in its plain layout at once, rather than cast later.
-        let found = self.metadata.schema();
-        let fields: Fields = found.fields().iter().map(|field| relaid(field)).collect();
-        let wanted = Arc::new(Schema::new_with_metadata(fields, found.metadata().clone()));
-        let metadata = if wanted == *found {
-            self.metadata.clone()
-        } else {
-            let options = ArrowReaderOptions::new().with_schema(wanted);
-            ArrowReaderMetadata::try_new(Arc::clone(self.metadata.metadata()), options).map_err(failed)?
-        };
-        let file = self.identity.file().try_clone().map_err(|e| {
-            Error::connector(format!("cannot open {:?} once more: {e}", self.path)).because(e)
-        })?;
-        let mask = ProjectionMask::roots(metadata.parquet_schema(), self.places.iter().copied());
-        ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
-            .with_projection(mask)
-            .with_row_groups(self.groups.clone())
-            .with_offset(self.given as usize)
-            .with_batch_size(rows_max)
-            .build()
-            .map_err(failed)
-    }
-
-    /// The columns in the order and types of the schema.
-    fn fit(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.places.len());
-        for field in self.schema.fields() {
-            let column = batch
-                .column_by_name(field.name())
-                .ok_or_else(|| Error::internal(format!("column {:?} was projected away", field.name())))?;
-            if column.data_type() == field.data_type() {
-                columns.push(Arc::clone(column));
-                continue;
-            }
-            let options = CastOptions { safe: false, ..CastOptions::default() };
-            columns.push(cast_with_options(column, field.data_type(), &options).map_err(|e| {
-                Error::data(format!("{:?}: column {:?} cannot be cast: {e}", self.path, field.name())).because(e)
-            })?);
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
-            .map_err(|e| Error::schema(format!("{:?} does not fit its schema: {e}", self.path)).because(e))
     }
 }
 
@@ -313,35 +311,6 @@ fn relaid(field: &FieldRef) -> FieldRef {
         other => other.clone(),
     });
     Arc::new(relaid)
-}
-
-impl SplitReader for ParquetReader {
-    fn next(&mut self, rows_max: usize) -> Result<Read> {
-        if self.given >= self.rows {
-            return Ok(Read::End);
-        }
-        let mut reader = match self.reader.take() {
-            Some(reader) => reader,
-            None => self.start(rows_max.max(1))?,
-        };
-        let batch = match reader.next() {
-            None => {
-                return Err(Error::connector(format!(
-                    "{:?} ended after {} of {} rows: the file is damaged or was replaced while it was read",
-                    self.path, self.given, self.rows
-                )));
-            }
-            Some(batch) => batch.map_err(|e| Error::connector(format!("cannot read {:?}: {e}", self.path)).because(e))?,
-        };
-        let batch = self.fit(&batch)?;
-        self.given += batch.num_rows() as u64;
-        self.reader = Some(reader);
-        Ok(Read::Batch(batch))
-    }
-
-    fn position(&self) -> Position {
-        self.identity.position(self.given).encode()
-    }
 }
 
 #[cfg(test)]

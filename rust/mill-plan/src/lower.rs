@@ -15,6 +15,7 @@ mod chains;
 mod columns;
 mod guarantees;
 mod keyed;
+mod pushdown;
 mod rewrite;
 mod steps;
 
@@ -106,5 +107,6 @@ pub fn lower(sinks: &[SinkNode], options: &PlanOptions) -> Result<PhysicalPlan> 
     rewrite::filters_down(&mut graph);
     graph.sort();
     columns::prune(&mut graph)?;
+    pushdown::into_sources(&mut graph)?;
     chains::place(&graph, options)
 }

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::util::display::array_value_to_string;
 use mill_frame::SplitId;
 
 use crate::error::{Rejected, Result};
@@ -82,9 +83,59 @@ pub trait Source: Send + Sync + fmt::Debug {
         None
     }
 
+    /// The same source free to leave out records that do not meet all of these conditions, if it can do with less work that
+    /// way; the caller still looks at what it is given. A position means the same as without conditions: a job that is
+    /// resumed may have others.
+    fn filter(&self, conditions: &[Condition]) -> Option<Arc<dyn Source>> {
+        let _ = conditions;
+        None
+    }
+
     /// How many rows it will give, where known: for progress bars.
     fn rows_hint(&self) -> Option<u64> {
         None
+    }
+}
+
+/// How a column is compared with a constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// Equal.
+    Eq,
+    /// Less.
+    Lt,
+    /// Less or equal.
+    LtEq,
+    /// Greater.
+    Gt,
+    /// Greater or equal.
+    GtEq,
+}
+
+/// What holds for all records that are wanted of a source: `column` compares with `value` so. Null meets no condition. NaN
+/// equals itself and is greater than all other numbers; -0.0 equals 0.0.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// The column's name.
+    pub column: String,
+    /// How it compares.
+    pub comparison: Comparison,
+    /// With what: one value of the column's type, neither null nor NaN.
+    pub value: ArrayRef,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let symbol = match self.comparison {
+            Comparison::Eq => "==",
+            Comparison::Lt => "<",
+            Comparison::LtEq => "<=",
+            Comparison::Gt => ">",
+            Comparison::GtEq => ">=",
+        };
+        let value = array_value_to_string(&self.value, 0).map_err(|_| fmt::Error)?;
+        let quote = if self.value.data_type() == &DataType::Utf8 { "\"" } else { "" };
+        write!(f, "{} {symbol} {quote}{value}{quote}", self.column)
     }
 }
 

@@ -6,11 +6,13 @@ use ::parquet::arrow::ArrowWriter;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, Int64Array, LargeStringArray, ListArray, RecordBatch, StringViewArray, StructArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use mill_protocol::{Read, Source};
+use mill_protocol::{Comparison, Condition, Read, Source};
+use proptest::prelude::*;
 
 use super::{ParquetOptions, ParquetSource};
 use crate::file::PathSpec;
-use crate::testing::{check, drain};
+use crate::condition::meets;
+use crate::testing::{check, drain, rows_of};
 
 fn write(path: &Path, batch: &RecordBatch, group_rows: usize) {
     let properties = WriterProperties::builder()
@@ -106,4 +108,99 @@ fn what_is_not_parquet_or_not_the_same_file_is_refused() {
     std::fs::write(&path, "a,b\n1,2\n").unwrap();
     let error = ParquetSource::new(PathSpec::from(path.as_path()), None, ParquetOptions::default()).unwrap_err();
     assert!(error.message().contains("not a complete Parquet file"), "{error}");
+}
+
+/// Three columns whose values come in runs, so that some row groups are ruled out, some are met by few rows and some by all.
+fn runs(rows: i64) -> RecordBatch {
+    let number = Arc::new(Int64Array::from_iter((0..rows).map(|i| (i % 11 > 0).then_some(i / 10)))) as ArrayRef;
+    let real = Arc::new(arrow::array::Float64Array::from_iter((0..rows).map(|i| match i % 97 {
+        0 => None,
+        1 => Some(f64::NAN),
+        _ => Some((i / 50) as f64 / 2.0),
+    }))) as ArrayRef;
+    let text = Arc::new(LargeStringArray::from_iter((0..rows).map(|i| (i % 13 > 0).then(|| format!("{:03}", i / 40))))) as ArrayRef;
+    RecordBatch::try_from_iter([("number", number), ("real", real), ("text", text)]).unwrap()
+}
+
+fn conditions(number: (Comparison, i64), real: (Comparison, f64), text: (Comparison, &str), which: u8) -> Vec<Condition> {
+    let condition = |column: &str, comparison, value| Condition { column: column.to_owned(), comparison, value };
+    let all = [
+        condition("number", number.0, Arc::new(Int64Array::from(vec![number.1])) as ArrayRef),
+        condition("real", real.0, Arc::new(arrow::array::Float64Array::from(vec![real.1]))),
+        condition("text", text.0, Arc::new(arrow::array::StringArray::from(vec![text.1]))),
+    ];
+    all.into_iter().enumerate().filter(|(i, _)| which >> i & 1 == 1).map(|(_, condition)| condition).collect()
+}
+
+fn comparison() -> impl Strategy<Value = Comparison> {
+    proptest::sample::select(vec![Comparison::Eq, Comparison::Lt, Comparison::LtEq, Comparison::Gt, Comparison::GtEq])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn every_row_that_meets_the_conditions_is_given_once_from_any_position(
+        number in (comparison(), -2i64..44), real in (comparison(), -1i64..6), text in (comparison(), 0u32..12),
+        which in 1u8..8, group_rows in 20usize..500, rows_max in 1usize..90,
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.parquet");
+        let table = runs(410);
+        write(&path, &table, group_rows);
+        let text_bound = format!("{:03}", text.1);
+        let conditions = conditions(number, (real.0, real.1 as f64), (text.0, &text_bound), which);
+        let all = open(&path, None);
+        let filtered = all.filter(&conditions).unwrap();
+        let given = check(filtered.as_ref(), rows_max);
+
+        // The oracle: rows of the whole table that meet all of them.
+        let plain = RecordBatch::try_new(all.schema(), vec![
+            table.column(0).clone(), table.column(1).clone(), arrow::compute::cast(table.column(2), &DataType::Utf8).unwrap(),
+        ]).unwrap();
+        let is_met = |row: usize| conditions.iter().all(|condition| {
+            let column = plain.column_by_name(&condition.column).unwrap();
+            let found = meets(condition, column).unwrap();
+            arrow::array::Array::is_valid(&found, row) && found.value(row)
+        });
+        let wanted: Vec<String> =
+            rows_of(&plain).into_iter().enumerate().filter(|(row, _)| is_met(*row)).map(|(_, text)| text).collect();
+        let kept: Vec<&String> = given.iter().filter(|row| wanted.contains(row)).collect();
+        prop_assert_eq!(kept, wanted.iter().collect::<Vec<_>>());
+        let total = rows_of(&plain);
+        prop_assert!(given.iter().all(|row| total.contains(row)));
+    }
+}
+
+#[test]
+fn a_position_means_the_same_with_and_without_conditions() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.parquet");
+    write(&path, &runs(400), 100);
+    let all = open(&path, None).project(&[0]).unwrap();
+    let filtered = all.filter(&conditions((Comparison::GtEq, 15), (Comparison::Eq, 0.0), (Comparison::Eq, ""), 1)).unwrap();
+    let split = &all.splits(true).unwrap()[0];
+    let mut reader = filtered.open(split, None).unwrap();
+    let Read::Batch(first) = reader.next(7).unwrap() else { panic!() };
+    assert_eq!(rows_of(&first), ["15", "15", "15", "15", "15", "15", "15"]);
+    // Row 150 is the first with 15, and 154 has none.
+    let rest = drain(all.open(split, Some(&reader.position())).unwrap().as_mut(), 1000);
+    assert_eq!(rest.len(), 400 - 158);
+    assert_eq!(filtered.name(), format!("read_parquet({path:?}) where number >= 15"));
+}
+
+#[test]
+fn row_groups_that_are_ruled_out_are_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.parquet");
+    write(&path, &runs(400), 100);
+    // Damages the pages of all row groups but the last; the footer stays as it is.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let source = open(&path, None);
+    let (_, file) = source.open_file(&path).unwrap();
+    let last = file.metadata.metadata().row_group(3).column(0).byte_range().0 as usize;
+    bytes[4..last].fill(0xff);
+    std::fs::write(&path, &bytes).unwrap();
+    let wanted = conditions((Comparison::Gt, 30), (Comparison::Eq, 0.0), (Comparison::Eq, ""), 1);
+    assert_eq!(check(source.filter(&wanted).unwrap().as_ref(), 1000).len(), 82);
 }

@@ -15,6 +15,7 @@ pub struct Memory {
     properties: SourceProperties,
 }
 
+#[allow(dead_code, reason = "not every test binary needs them all")]
 impl Memory {
     /// A bounded, replayable source.
     pub fn new(name: &str, columns: &[(&str, DataType)]) -> Memory {
@@ -29,7 +30,6 @@ impl Memory {
     }
 
     /// The same, unbounded or not replayable.
-    #[allow(dead_code, reason = "not every test binary needs it")]
     pub fn with(mut self, is_bounded: bool, is_replayable: bool) -> Memory {
         self.properties.is_bounded = is_bounded;
         self.properties.is_replayable = is_replayable;
