@@ -1,4 +1,4 @@
-"""The command line: ``millstream run | state | doctor``."""
+"""The command line: ``millstream run | state | bench | doctor``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from millstream.bench import command
 
 __all__ = ["main"]
 
@@ -37,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     exporting.add_argument("--step", required=True, help="the step")
     exporting.add_argument("--output", required=True, help="a .parquet, .csv or .json file")
 
+    bench = commands.add_parser("bench", help="measure this machine, beside other engines if asked")
+    command.add_arguments(bench)
+
     commands.add_parser("doctor", help="say what this machine and installation can do")
     options = parser.parse_args(arguments)
 
@@ -47,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(options.script, options.arguments)
         if options.command == "doctor":
             return _doctor()
+        if options.command == "bench":
+            return command.main(options)
         looking = {"list": _list, "show": _show, "verify": _verify, "export": _export}[options.look]
         return looking(options)
     except MillstreamError as error:

@@ -12,7 +12,6 @@ import functools
 import importlib.util
 import inspect
 import itertools
-import pickle
 import time
 import types
 import typing
@@ -21,7 +20,6 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from millstream import _live
 from millstream._engine import DataType, RawExpr, aggregate_function, column_function, compiled_function
-from millstream._inline import inlined
 from millstream._row import Row, row_class, rows
 from millstream.errors import PlanError, SchemaError
 from millstream.expr import Expr, _raw
@@ -258,6 +256,8 @@ class View:
                 return lambda chunk: results.extend(map(function, itertools.islice(given, chunk)))
 
             return start
+        from millstream._inline import inlined
+
         loop = inlined(function, self.fields)
         called, new_cursor = _loop(self._style, self.fields)
 
@@ -556,26 +556,29 @@ def udf(
 class _AggregateAdapter:
     """Runs an aggregate of the user's over pickled states."""
 
-    __slots__ = ("_aggregate",)
+    __slots__ = ("_aggregate", "_dumps", "_loads")
 
     def __init__(self, aggregate: Any) -> None:
+        import pickle
+
         self._aggregate = aggregate
+        self._dumps, self._loads = pickle.dumps, pickle.loads
 
     def update(self, state: bytes | None, values: list[Any]) -> bytes:
         """Take values into a state."""
-        current = self._aggregate.create() if state is None else pickle.loads(state)
+        current = self._aggregate.create() if state is None else self._loads(state)
         add = self._aggregate.add
         for value in values:
             current = add(current, value)
-        return pickle.dumps(current, 5)
+        return self._dumps(current, 5)
 
     def merge(self, left: bytes, right: bytes) -> bytes:
         """Unite two states."""
-        return pickle.dumps(self._aggregate.merge(pickle.loads(left), pickle.loads(right)), 5)
+        return self._dumps(self._aggregate.merge(self._loads(left), self._loads(right)), 5)
 
     def finish(self, state: bytes | None) -> Any:
         """Give the result of a state."""
-        return self._aggregate.result(self._aggregate.create() if state is None else pickle.loads(state))
+        return self._aggregate.result(self._aggregate.create() if state is None else self._loads(state))
 
 
 def aggregate_expression(function: Any, value: RawExpr, returns: TypeLike) -> RawExpr:

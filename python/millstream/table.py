@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -140,6 +139,8 @@ class Table:
 
     def _repr_html_(self) -> str:
         """Show the first rows in a notebook."""
+        import html
+
         names = "".join(f"<th>{html.escape(name)}</th>" for name in self.schema.names)
         kinds = "".join(f"<td><small>{html.escape(repr(kind))}</small></td>" for kind in self.schema.values())
         body = "".join(f"<tr>{_cells(row.values())}</tr>" for row in self._head())
@@ -154,4 +155,6 @@ def _text(value: Any) -> str:
 
 
 def _cells(values: Iterable[Any]) -> str:
+    import html
+
     return "".join(f"<td>{html.escape(_text(value))}</td>" for value in values)

@@ -16,10 +16,11 @@ PACKAGE = Path(mill.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def test_import_is_quick_and_takes_no_heavy_library_with_it() -> None:
+def test_import_is_quick_and_takes_along_only_what_it_needs() -> None:
+    # Processor time, so that what else the machine does is not counted.
     code = (
-        "import sys, time; began = time.perf_counter(); import millstream; took = time.perf_counter() - began;"
-        "heavy = {'pyarrow', 'polars', 'pandas', 'numpy', 'rich', 'numba', 'duckdb'} & set(sys.modules);"
+        "import sys, time; began = time.process_time(); import millstream; took = time.process_time() - began;"
+        "heavy = {'pyarrow', 'polars', 'pandas', 'numpy', 'rich', 'numba', 'duckdb', 'json', 'pickle', 'millstream.bench'} & set(sys.modules);"
         "assert not heavy, heavy; print(took)"
     )
     took = min(

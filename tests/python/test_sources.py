@@ -207,3 +207,24 @@ def test_filters_told_to_a_reader_give_the_same_rows(tmp_path: Path) -> None:
     explained = read.filter((number >= 480) & (text != "x")).explain()
     assert "where number >= 480" in explained
     assert "filter" in explained
+
+
+def test_a_source_that_gives_arrow_is_soon_asked_again() -> None:
+    # The pause behind an empty answer grew from answer to answer, also when batches had come between them.
+    from millstream.io.sources import _ReaderAdapter
+
+    class Reader(mill.SourceReader):
+        answers: Any = iter([[], [], [], mill.from_iter([1]).collect(), [], None])
+
+        def next_batch(self) -> Any:
+            return next(self.answers)
+
+        def position(self) -> int:
+            return 0
+
+    adapter = _ReaderAdapter(Reader())
+    kinds = [adapter.next(10)[:2] for _ in range(6)]
+    pauses = [payload for kind, payload in kinds if kind == "pending"]
+    assert [kind for kind, _ in kinds] == ["pending", "pending", "pending", "arrow", "pending", "end"]
+    assert pauses[0] < pauses[1] < pauses[2]
+    assert pauses[3] == pauses[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -255,6 +254,8 @@ class _Direct:
 
     def pre_commit(self, epoch: int) -> bytes | None:
         """Make what was written durable."""
+        import json
+
         handle = self._sink.pre_commit(epoch)
         if handle is None:
             return None
@@ -265,15 +266,23 @@ class _Direct:
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Make output visible."""
-        self._sink.commit([(epoch, json.loads(handle)) for epoch, handle in handles])
+        self._sink.commit(_opened(handles))
 
     def recover(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Settle what an earlier run has left."""
-        self._sink.recover([(epoch, json.loads(handle)) for epoch, handle in handles])
+        self._sink.recover(_opened(handles))
 
     def abort(self, handles: object) -> None:
         """Remove what was not committed."""
         self._sink.abort()
+
+
+def _opened(handles: Sequence[tuple[int, bytes]]) -> list[tuple[int, Any]]:
+    """Give what the sink's own `pre_commit` gave, by epoch."""
+    import json
+
+    return [(epoch, json.loads(handle)) for epoch, handle in handles]
+
 
 
 class _WriteAhead:

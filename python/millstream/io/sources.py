@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections.abc
 import itertools
-import json
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -21,6 +20,7 @@ __all__ = ["Source", "SourceReader", "from_source"]
 
 _QUICK_SECONDS = 0.002
 _SLOW_SECONDS = 0.010
+_PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.001, 0.1
 
 
 class SourceReader(ABC):
@@ -125,6 +125,8 @@ class _SourceAdapter:
 
     def open(self, split: str, position: bytes | None) -> _ReaderAdapter:
         """Open a partition."""
+        import json
+
         start = None if position is None else json.loads(position)
         return _ReaderAdapter(self._source.open(split, start))
 
@@ -136,7 +138,7 @@ class _ReaderAdapter:
 
     def __init__(self, reader: SourceReader) -> None:
         self._reader = reader
-        self._pause = 0.001
+        self._pause = _PAUSE_SECONDS_MIN
         self._is_done = False
 
     def next(self, rows_max: int) -> Answer:
@@ -150,14 +152,15 @@ class _ReaderAdapter:
             return "end", None, self._where
         position = self._position()
         if hasattr(given, "__arrow_c_array__") or hasattr(given, "__arrow_c_stream__"):
+            self._pause = _PAUSE_SECONDS_MIN
             return "arrow", given, position
         if isinstance(given, (str, bytes, collections.abc.Mapping)) or not isinstance(given, Iterable):
             raise TypeError(f"next_batch() gives a list of records, an Arrow batch, or None at the end, not {given!r:.200}")
         rows = list(given)
         if not rows:
-            self._pause = min(self._pause * 2, 0.1)
-            return "pending", self._pause, position
-        self._pause = 0.001
+            pause, self._pause = self._pause, min(self._pause * 2, _PAUSE_SECONDS_MAX)
+            return "pending", pause, position
+        self._pause = _PAUSE_SECONDS_MIN
         return "rows", rows, position
 
     def close(self) -> None:
@@ -165,6 +168,8 @@ class _ReaderAdapter:
         self._reader.close()
 
     def _position(self) -> bytes:
+        import json
+
         position = self._reader.position()
         try:
             return json.dumps(position).encode()

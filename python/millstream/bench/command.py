@@ -1,0 +1,63 @@
+"""The command line of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+__all__ = ["add_arguments", "main"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="workloads; all of them unless named")
+    parser.add_argument("--list", action="store_true", help="say which workloads there are")
+    parser.add_argument("--against", default="", metavar="ENGINES", help="duckdb,polars or all: those installed stand beside")
+    parser.add_argument("--rows", type=int, help="how many records (checkpoint: keys; latency: records a second)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long checkpoint and latency take for each line; default 3")
+    parser.add_argument("--parallelism", type=int, help="how many threads; default: the cores this process may use")
+    parser.add_argument("--runs", type=int, default=3, help="of how many runs the median is shown; default 3")
+    parser.add_argument("--json", metavar="FILE", help="write machine and figures into a file")
+    parser.add_argument("--svg", metavar="FILE", help="draw the bars into a file")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run it; give the exit code."""
+    from millstream.bench import WORKLOADS, Settings, peers, report, run
+    from millstream.errors import PlanError
+
+    if options.list:
+        for name, workload in WORKLOADS.items():
+            print(f"{name:<11} {workload.about}")
+        return 0
+    for name in ("rows", "seconds", "parallelism", "runs"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise PlanError(f"--{name} is {value:g}; it is a number above 0")
+    parallelism = options.parallelism or len(os.sched_getaffinity(0))
+    against = peers.chosen(options.against)
+    peers.prepare(against, parallelism)
+    settings = Settings(options.rows, options.seconds, parallelism, options.runs, against)
+    about = report.machine()
+    print(f"millstream {about['millstream']}, python {about['python']}, {about['processor']}, {about['cores']} cores", end="")
+    print("".join(f", {name} {peers.PEERS[name].version()}" for name in against))
+    if about["load"] > 0.5 * about["cores"]:
+        print(f"the machine is busy with something else (load {about['load']:.1f}): expect lower and less steady figures")
+    is_terminal = sys.stderr.isatty()
+
+    def tell(text: str) -> None:
+        print(f"\r\x1b[K{text} …" if is_terminal else f"{text} …", end="" if is_terminal else "\n", file=sys.stderr, flush=True)
+
+    results = []
+    for name in options.names or WORKLOADS:
+        results.extend(run([name], settings, tell))
+        if is_terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        report.show(results[-1])
+    if options.json:
+        Path(options.json).write_text(report.as_json(results), encoding="utf-8")
+    if options.svg:
+        Path(options.svg).write_text(report.as_svg(results), encoding="utf-8")
+    return 0

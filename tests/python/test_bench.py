@@ -1,0 +1,119 @@
+"""``millstream bench``: every workload runs, compares before it times, and says what it measured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import millstream as mill
+from millstream._cli import main
+from millstream.bench import WORKLOADS, Settings, run
+from millstream.bench.contest import Query, contest
+from millstream.bench.peers import chosen
+from millstream.bench.report import as_json, as_svg
+from millstream.bench.result import Difference, Result
+
+SMALL = Settings(rows=30_000, seconds=0.3, parallelism=2, runs=1)
+
+
+def quiet(text: str) -> None:
+    """Drop what is told."""
+
+
+@pytest.mark.parametrize("name", ["wordcount", "nexmark", "ysb"])
+def test_queries_agree_with_the_peers(name: str) -> None:
+    settings = Settings(rows=30_000, parallelism=2, runs=1, against=("duckdb", "polars"))
+    [result] = run([name], settings, quiet)
+    engines = {figure["engine"] for figure in result.figures}
+    assert engines == {"millstream", "duckdb", "polars"}
+    assert all(figure["rows_per_second"] > 0 for figure in result.figures)
+    assert all(len(line) == len(result.columns) for line in result.lines)
+
+
+def test_functions() -> None:
+    [result] = run(["udf"], SMALL, quiet)
+    assert [line[0] for line in result.lines] == ["map", "map to dict", "filter", "map_batches", "compiled udf"]
+    assert all(figure["rows_per_second"] > 0 for figure in result.figures)
+
+
+def test_checkpoints_write_what_changes() -> None:
+    [result] = run(["checkpoint"], Settings(rows=20_000, seconds=1.5, parallelism=1), quiet)
+    assert [figure["changing"] for figure in result.figures] == [0.01, 0.1, 1.0]
+    few, _, all_of_them = (max(figure["bytes"]) for figure in result.figures)
+    assert 0 < few < all_of_them
+
+
+def test_latency_counts_every_record_once_it_is_warm() -> None:
+    [result] = run(["latency"], Settings(rows=2_000, seconds=0.5, parallelism=1), quiet)
+    without, with_checkpoints = result.figures
+    assert not without["checkpoints"]
+    assert with_checkpoints["checkpoints"]
+    for figure in result.figures:
+        assert 0 < figure["p50_ms"] <= figure["p99_ms"] <= figure["max_ms"]
+        assert 0 < figure["results"] <= 1000
+
+
+def _query(name: str, **peers: Any) -> Query:
+    stream = mill.from_iter([{"k": 1, "x": 0.5}, {"k": 2, "x": 1.5}])
+    return Query(name, "", 2, lambda: stream.collect(parallelism=1), {"polars": lambda: peers})
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        ({"k": [1], "x": [0.5]}, "2 rows, but polars gives 1"),
+        ({"k": [1, 2], "x": [0.5, 1.6]}, "column 'x' has 1.5, but polars gives 1.6"),
+        ({"k": [1, 2], "y": [0.5, 1.5]}, "polars gives a column 'y'"),
+    ],
+)
+def test_nothing_is_timed_that_differs(theirs: dict[str, Any], message: str) -> None:
+    with pytest.raises(Difference, match=message):
+        contest("c", "", "rows", [_query("q", **theirs)], Settings(against=("polars",)), quiet)
+
+
+def test_equal_answers_in_any_order_are_timed() -> None:
+    result = contest("c", "", "rows", [_query("q", k=[2, 1], x=[1.5, 0.5])], Settings(runs=1, against=("polars",)), quiet)
+    assert "equal" in result.notes[-1]
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["--json", str(tmp_path / "b.json"), "--svg", str(tmp_path / "b.svg")]
+    assert main(["bench", "ysb", "--rows", "20000", "--runs", "1", "--parallelism", "1", "--against", "duckdb", *files]) == 0
+    out = capsys.readouterr().out
+    assert "views a campaign and 10 s" in out
+    assert "duckdb" in out
+    assert "M rows/s" in out
+    figures = json.loads((tmp_path / "b.json").read_text())
+    assert {figure["engine"] for figure in figures["results"]["ysb"]["figures"]} == {"millstream", "duckdb"}
+    assert (tmp_path / "b.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "no workload 'nothing'; there are wordcount"),
+        (["ysb", "--against", "spark"], "--against takes duckdb, polars or all, not 'spark'"),
+        (["ysb", "--rows", "0"], "--rows is 0"),
+    ],
+)
+def test_what_is_wrong_is_said(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_list_names_every_workload(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(WORKLOADS)
+
+
+def test_engines_are_chosen_by_name() -> None:
+    assert chosen("") == ()
+    assert chosen("polars, duckdb") == ("polars", "duckdb")
+    assert set(chosen("all")) == {"duckdb", "polars"}
+
+
+def test_results_without_bars_are_drawn() -> None:
+    empty = Result("x", "<x>", ["a"], [], [], "", [])
+    assert "&lt;x&gt;" in as_svg([empty])
+    assert json.loads(as_json([empty]))["results"]["x"]["figures"] == []
