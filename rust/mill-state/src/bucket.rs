@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::chunk::{Cell, ChunkData, writable};
 use crate::key::KeyBatch;
 use crate::layout::{RowLayout, TAG_DIRTY};
-use crate::probe::{Found, Probe, line_mask, step_from};
+use crate::pool::Pool;
+use crate::probe::{Found, Probe, line_mask};
 use crate::table::TableOptions;
 
 /// How full a chunk becomes before it grows, in sixteenths of its rows.
@@ -45,10 +46,17 @@ unsafe impl Send for Chunk {}
 unsafe impl Sync for Chunk {}
 
 impl Chunk {
-    pub(crate) fn new(group: u16, id: u32, capacity: u32, layout: &RowLayout, options: &TableOptions) -> Chunk {
-        let data = ChunkData::zeroed(capacity as usize * layout.row_words, capacity as usize * layout.cells);
+    pub(crate) fn new(
+        group: u16,
+        id: u32,
+        capacity: u32,
+        layout: &RowLayout,
+        options: &TableOptions,
+        pool: Option<&Pool>,
+    ) -> Chunk {
+        let data = ChunkData::zeroed(capacity as usize * layout.row_words, capacity as usize * layout.cells, pool);
         let mut chunk = Chunk::of_data(group, id, capacity, 0, data, options);
-        (chunk.base, chunk.cells) = writable(&mut chunk.data);
+        (chunk.base, chunk.cells) = writable(&mut chunk.data, None);
         chunk.is_writable = true;
         chunk
     }
@@ -82,9 +90,16 @@ impl Chunk {
         }
     }
 
+    /// Takes the address of the low half of what it was; its rows are to be sorted out.
+    pub(crate) fn become_low_half(&mut self) {
+        assert!(self.is_writable);
+        self.id *= 2;
+        (self.is_based, self.is_held, self.arena_based) = (false, false, 0);
+    }
+
     /// Makes the data the chunk's own, with no row marked as changed.
-    pub(crate) fn make_writable(&mut self, row_words: usize) {
-        (self.base, self.cells) = writable(&mut self.data);
+    pub(crate) fn make_writable(&mut self, row_words: usize, pool: Option<&Pool>) {
+        (self.base, self.cells) = writable(&mut self.data, pool);
         self.is_writable = true;
         let data = Arc::get_mut(&mut self.data).expect("the data has just become the chunk's own");
         let words = data.words_mut().expect("the data has just become the chunk's own");
@@ -131,16 +146,9 @@ impl Chunk {
 
     /// The first empty row that a search for this tag meets.
     pub(crate) fn first_empty(&self, tag: u64, row_words: usize) -> u32 {
-        let (start, line) = (tag as u32 & self.mask, line_mask(row_words));
-        let mut step = 0;
-        loop {
-            let slot = step_from(start, step, line, self.mask);
-            // SAFETY: the slot lies in the chunk.
-            if unsafe { *self.row(slot, row_words) } == 0 {
-                return slot;
-            }
-            step += 1;
-        }
+        // SAFETY: `base` points to the rows of `data`, and the load limit leaves one of them empty.
+        let row = unsafe { self.probe(row_words).empty_row(tag) };
+        ((row.addr() - self.base.addr()) / (row_words * size_of::<u64>())) as u32
     }
 
     /// Empties a row of a writable chunk. The rows from its line on, up to the first line with an empty row, take new

@@ -12,18 +12,35 @@ use std::sync::Arc;
 
 use mill_frame::block::SharedBytes;
 
+use crate::pool::{Pool, PoolBlock};
+
 /// A value of varying length beside a row; shared with the checkpoint writer until it changes.
 pub type Cell = Option<Arc<Vec<u8>>>;
 
 const LINE_WORDS: usize = 8;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Line([u64; LINE_WORDS]);
+
+impl Line {
+    /// Zeros: what empty rows are made of.
+    pub(crate) const ZERO: Line = Line([0; LINE_WORDS]);
+}
+
+#[cfg(test)]
+impl Line {
+    pub(crate) const ONES: Line = Line([u64::MAX; LINE_WORDS]);
+
+    pub(crate) fn is_zero(&self) -> bool {
+        self.0 == [0; LINE_WORDS]
+    }
+}
 
 /// The rows of a chunk: its own memory, or bytes of a mapped checkpoint used in place.
 pub(crate) enum RowMemory {
     Owned(Vec<Line>),
+    Pooled(PoolBlock),
     Mapped(SharedBytes),
 }
 
@@ -51,10 +68,12 @@ pub(crate) struct ChunkData {
 }
 
 impl ChunkData {
-    /// Empty rows of the chunk's own.
-    pub(crate) fn zeroed(words: usize, cells: usize) -> ChunkData {
+    /// Empty rows of the chunk's own; out of the pool, if there is one and they are of its size.
+    pub(crate) fn zeroed(words: usize, cells: usize, pool: Option<&Pool>) -> ChunkData {
+        let lines = words.div_ceil(LINE_WORDS);
+        let block = pool.filter(|pool| pool.lines() == lines).and_then(Pool::take);
         ChunkData {
-            rows: RowMemory::Owned(vec![Line([0; LINE_WORDS]); words.div_ceil(LINE_WORDS)]),
+            rows: block.map_or_else(|| RowMemory::Owned(vec![Line::ZERO; lines]), RowMemory::Pooled),
             words,
             arena: Arena::Owned(Vec::new()),
             cells: vec![None; cells],
@@ -89,15 +108,14 @@ impl ChunkData {
     /// The rows for writing, if the memory is the chunk's own.
     pub(crate) fn words_mut(&mut self) -> Option<&mut [u64]> {
         let words = self.words;
-        match &mut self.rows {
-            RowMemory::Owned(lines) => {
-                let start = lines.as_mut_ptr().cast::<u64>();
-                // SAFETY: `lines` holds at least `words` initialised words (the invariant of the type), Line is eight
-                // u64 without padding, and the exclusive borrow of self makes this the only access.
-                Some(unsafe { std::slice::from_raw_parts_mut(start, words) })
-            }
-            RowMemory::Mapped(_) => None,
-        }
+        let lines = match &mut self.rows {
+            RowMemory::Owned(lines) => lines.as_mut_slice(),
+            RowMemory::Pooled(block) => block.lines_mut(),
+            RowMemory::Mapped(_) => return None,
+        };
+        // SAFETY: `lines` holds at least `words` initialised words (the invariant of the type), Line is eight u64 without
+        // padding, and the exclusive borrow of self makes this the only access.
+        Some(unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<u64>(), words) })
     }
 
     /// Whether the memory is mapped.
@@ -109,6 +127,7 @@ impl ChunkData {
     pub(crate) fn start(&self) -> *const u64 {
         match &self.rows {
             RowMemory::Owned(lines) => lines.as_ptr().cast::<u64>(),
+            RowMemory::Pooled(block) => block.lines().as_ptr().cast::<u64>(),
             RowMemory::Mapped(bytes) => bytes.as_ptr().cast::<u64>(),
         }
     }
@@ -128,6 +147,7 @@ impl ChunkData {
     pub(crate) fn memory(&self) -> usize {
         let rows = match &self.rows {
             RowMemory::Owned(lines) => lines.len() * size_of::<Line>(),
+            RowMemory::Pooled(block) => block.lines().len() * size_of::<Line>(),
             RowMemory::Mapped(_) => 0,
         };
         let arena = match &self.arena {
@@ -138,8 +158,8 @@ impl ChunkData {
     }
 
     /// The same in memory of its own; cells stay shared.
-    pub(crate) fn copy(&self) -> ChunkData {
-        let mut copy = ChunkData::zeroed(self.words, 0);
+    pub(crate) fn copy(&self, pool: Option<&Pool>) -> ChunkData {
+        let mut copy = ChunkData::zeroed(self.words, 0, pool);
         copy.words_mut().expect("zeroed memory is owned").copy_from_slice(self.words());
         copy.arena = Arena::Owned(self.arena.bytes().to_vec());
         copy.cells = self.cells.clone();
@@ -155,10 +175,10 @@ impl std::fmt::Debug for ChunkData {
 
 /// Makes the data exclusively the caller's, copying it if it is shared or mapped, and gives the pointers to write
 /// through. They are valid until the `Arc` is cloned, replaced, or this is called again.
-pub(crate) fn writable(data: &mut Arc<ChunkData>) -> (*mut u64, *mut Cell) {
+pub(crate) fn writable(data: &mut Arc<ChunkData>, pool: Option<&Pool>) -> (*mut u64, *mut Cell) {
     let is_own = Arc::get_mut(data).is_some_and(|data| !data.is_mapped());
     if !is_own {
-        *data = Arc::new(data.copy());
+        *data = Arc::new(data.copy(pool));
     }
     let data = Arc::get_mut(data).expect("the data was unique or has just been made");
     let rows = data.words_mut().expect("mapped data has just been copied").as_mut_ptr();

@@ -280,7 +280,7 @@ impl ParsedImage {
         if self.rows.as_ptr().cast::<u64>().is_aligned() && cfg!(target_endian = "little") {
             return ChunkData::mapped(self.rows, self.arena, self.cells).expect("alignment has just been checked");
         }
-        let mut data = ChunkData::zeroed(words, 0);
+        let mut data = ChunkData::zeroed(words, 0, None);
         let own = data.words_mut().expect("zeroed memory is owned");
         for (word, bytes) in own.iter_mut().zip(self.rows.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().expect("chunks of eight"));

@@ -12,7 +12,7 @@
 //! varies in length lies in cells beside the rows. See [`RowLayout`] for the row, [`StateTable`] for how tables grow and
 //! are shared, and [`PaneTables`] for windows.
 //!
-//! `unsafe` stands in `chunk` (the memory), `probe` (searching it), `rows` (views for kernels), `bucket` and `table` (which
+//! `unsafe` stands in `chunk` and `pool` (the memory), `probe` (searching it), `rows` (views for kernels), `bucket` and `table` (which
 //! hold the pointers); each names the invariants it stands on.
 
 mod bucket;
@@ -22,6 +22,7 @@ mod image;
 mod key;
 mod layout;
 mod panes;
+mod pool;
 mod probe;
 mod rows;
 mod select;

@@ -1,7 +1,7 @@
 //! Tables of panes: one state table for each piece of event time.
 //!
-//! A pane is opened by its first record and dropped as a whole when its windows have fired; that gives all of its memory
-//! back at once and costs a checkpoint one small block a chunk.
+//! A pane is opened by its first record and dropped as a whole when its windows have fired; that leaves all of its memory to
+//! the panes behind it at once, and costs a checkpoint one small block a chunk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use mill_frame::block::{Block, BlockKind, RestoredBlock};
 
 use crate::error::Result;
 use crate::layout::RowLayout;
+use crate::pool::Pool;
 use crate::snapshot::{drop_block, with_part};
 use crate::table::{StateTable, TableOptions};
 
@@ -18,6 +19,8 @@ use crate::table::{StateTable, TableOptions};
 pub struct PaneTables {
     layout: Arc<RowLayout>,
     options: TableOptions,
+    /// What closed panes leave is taken by the next ones.
+    pool: Pool,
     panes: BTreeMap<i64, StateTable>,
     /// Chunks of closed panes that checkpoints still hold: pane, key group, chunk.
     closed: Vec<(i64, u16, u32)>,
@@ -26,12 +29,15 @@ pub struct PaneTables {
 impl PaneTables {
     /// No panes yet; each gets a table of this layout with these options.
     pub fn new(layout: Arc<RowLayout>, options: TableOptions) -> PaneTables {
-        PaneTables { layout, options, panes: BTreeMap::new(), closed: Vec::new() }
+        let pool = StateTable::pool_for(&layout);
+        PaneTables { layout, options, pool, panes: BTreeMap::new(), closed: Vec::new() }
     }
 
     /// The table of a pane, opened if need be.
     pub fn open(&mut self, start: i64) -> &mut StateTable {
-        self.panes.entry(start).or_insert_with(|| StateTable::new(Arc::clone(&self.layout), self.options.clone()))
+        self.panes.entry(start).or_insert_with(|| {
+            StateTable::with_pool(Arc::clone(&self.layout), self.options.clone(), self.pool.clone())
+        })
     }
 
     /// The table of a pane, if it is open.
@@ -112,7 +118,7 @@ impl PaneTables {
         self.panes.clear();
         self.closed.clear();
         for (start, blocks) in by_pane {
-            let mut table = StateTable::new(Arc::clone(&self.layout), self.options.clone());
+            let mut table = StateTable::with_pool(Arc::clone(&self.layout), self.options.clone(), self.pool.clone());
             table.restore(blocks)?;
             if table.has_chunks() {
                 self.panes.insert(start, table);

@@ -18,7 +18,7 @@ use crate::layout::TAG_MATCH;
 /// The rows of a chunk, for searching.
 #[derive(Clone, Copy)]
 pub(crate) struct Probe {
-    pub(crate) base: *const u64,
+    pub(crate) base: *mut u64,
     pub(crate) mask: u32,
     pub(crate) row_words: usize,
     /// The rows of a line, less one.
@@ -79,6 +79,26 @@ impl Probe {
             }
             step += 1;
             slot = step_from(start, step, self.line, self.mask);
+        }
+    }
+
+    /// The first empty row that a search for this tag meets.
+    ///
+    /// # Safety
+    /// - The fields are as the module says.
+    #[inline(always)]
+    pub(crate) unsafe fn empty_row(self, tag: u64) -> *mut u64 {
+        let start = tag as u32 & self.mask;
+        let mut step = 0;
+        loop {
+            let slot = step_from(start, step, self.line, self.mask);
+            // SAFETY: slot <= mask, so the row lies within the memory of the chunk.
+            let row = unsafe { self.base.add(slot as usize * self.row_words) };
+            // SAFETY: the first word of a row.
+            if unsafe { *row } == 0 {
+                return row;
+            }
+            step += 1;
         }
     }
 

@@ -99,7 +99,7 @@ impl StateTable {
                         return Err(damaged(format!("it has {} rows, its base {capacity}", image.capacity)));
                     }
                     if data.is_mapped() {
-                        *data = data.copy();
+                        *data = data.copy(None);
                     }
                     image.apply(data, &layout).map_err(damaged)?;
                 }

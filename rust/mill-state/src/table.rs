@@ -37,8 +37,9 @@ use std::sync::Arc;
 use mill_frame::hash::KEY_GROUP_BITS;
 
 use crate::bucket::Chunk;
-use crate::chunk::Cell;
+use crate::chunk::{Cell, Line};
 use crate::layout::{RowLayout, TAG_FLAG_FIRST, TAG_HASH};
+use crate::pool::Pool;
 pub use scan::Cursor;
 
 /// How many records one call may look up; fewer (a few hundred) keep their rows in the nearest cache.
@@ -50,6 +51,8 @@ pub(crate) const CHUNK_ROWS_FIRST: u32 = 16;
 /// How many bits behind the key group the directory distinguishes at most; chunks of keys that agree in all of them
 /// grow past their usual size instead.
 const DEPTH_MAX: u32 = 16;
+/// How many chunks a table has at least when it takes memory from its pool: 2 MiB are too much for a small one.
+const POOLED_CHUNKS_MIN: usize = 256;
 const NO_CHUNK: u32 = u32::MAX;
 /// The mask of an entry whose chunk is not there or not writable: no chunk has so many rows.
 const NOT_READY: u32 = u32::MAX;
@@ -93,6 +96,7 @@ impl TableOptions {
 pub struct StateTable {
     layout: Arc<RowLayout>,
     options: TableOptions,
+    pool: Pool,
     pub(crate) chunks: Vec<Chunk>,
     /// `groups << depth` entries.
     directory: Vec<Entry>,
@@ -105,6 +109,10 @@ pub struct StateTable {
     pointers: Vec<*mut u64>,
     cell_pointers: Vec<*mut Cell>,
     inserted: Vec<u32>,
+    /// The places of chunks that rows have moved into in this call.
+    moved: Vec<u32>,
+    /// The rows of a chunk that is being split.
+    moving: Vec<u64>,
     missed: Vec<u32>,
     scanned: Vec<*const u64>,
     places: Vec<(u32, u32)>,
@@ -122,13 +130,30 @@ impl StateTable {
     /// # Panics
     /// If the key groups are none or more than there are, or the part is above 15.
     pub fn new(layout: Arc<RowLayout>, options: TableOptions) -> StateTable {
+        let pool = StateTable::pool_for(&layout);
+        StateTable::with_pool(layout, options, pool)
+    }
+
+    /// A pool for tables of this layout.
+    pub(crate) fn pool_for(layout: &RowLayout) -> Pool {
+        let words = StateTable::capacity_max(layout) as usize * layout.row_words;
+        Pool::new((words * size_of::<u64>()).div_ceil(size_of::<Line>()))
+    }
+
+    fn capacity_max(layout: &RowLayout) -> u32 {
+        let fitting = (CHUNK_BYTES / (layout.row_words * 8)).max(CHUNK_ROWS_FIRST as usize);
+        1 << fitting.ilog2()
+    }
+
+    /// An empty table that takes its memory from a pool it shares.
+    pub(crate) fn with_pool(layout: Arc<RowLayout>, options: TableOptions, pool: Pool) -> StateTable {
         let groups = options.groups.len();
         assert!((1..=1 << KEY_GROUP_BITS).contains(&groups) && options.groups.end <= 1 << KEY_GROUP_BITS);
         assert!(options.part < 16, "part {}", options.part);
-        let fitting = (CHUNK_BYTES / (layout.row_words * 8)).max(CHUNK_ROWS_FIRST as usize);
         StateTable {
-            capacity_max: 1 << fitting.ilog2(),
+            capacity_max: StateTable::capacity_max(&layout),
             layout,
+            pool,
             directory: vec![Entry::NONE; groups],
             options,
             chunks: Vec::new(),
@@ -139,6 +164,8 @@ impl StateTable {
             pointers: Vec::new(),
             cell_pointers: Vec::new(),
             inserted: Vec::new(),
+            moved: Vec::new(),
+            moving: Vec::new(),
             missed: Vec::new(),
             scanned: Vec::new(),
             places: Vec::new(),
@@ -198,6 +225,16 @@ impl StateTable {
             chunk.count = 0;
         }
         self.rows = 0;
+    }
+
+    /// Whether it is worth large pages.
+    fn is_large(&self) -> bool {
+        self.chunks.len() >= POOLED_CHUNKS_MIN
+    }
+
+    /// Where new chunks take their memory, if the table is large.
+    fn pool(&self) -> Option<&Pool> {
+        if self.is_large() { Some(&self.pool) } else { None }
     }
 
     fn note_drops(&mut self) {

@@ -12,7 +12,7 @@ use crate::layout::TAG_FLAG_FIRST;
 impl StateTable {
     pub(super) fn create(&mut self, hash: u64) -> u32 {
         let group = key_group(hash);
-        let chunk = Chunk::new(group, 1, CHUNK_ROWS_FIRST, &self.layout, &self.options);
+        let chunk = Chunk::new(group, 1, CHUNK_ROWS_FIRST, &self.layout, &self.options, None);
         let place = self.push_chunk(chunk);
         self.refresh(place as usize);
         place
@@ -27,14 +27,17 @@ impl StateTable {
         self.chunks.push(chunk);
         place
     }
+    /// Doubles a chunk, or splits it in two.
     pub(super) fn grow(&mut self, place: usize) {
+        self.moved.push(place as u32);
         let (group, id, capacity) = {
             let chunk = &self.chunks[place];
             (chunk.group, chunk.id, chunk.capacity())
         };
         let depth = id.ilog2();
         if capacity < self.capacity_max || depth == DEPTH_MAX {
-            let double = Chunk::new(group, id, capacity.checked_mul(2).expect("2^31 rows of one prefix"), &self.layout, &self.options);
+            let capacity = capacity.checked_mul(2).expect("2^31 rows of one prefix");
+            let double = Chunk::new(group, id, capacity, &self.layout, &self.options, self.pool());
             let old = std::mem::replace(&mut self.chunks[place], double);
             // No drop is noted: the next snapshot gives the chunk as a whole, at the same address.
             self.chunks[place].is_held = old.is_held;
@@ -42,20 +45,56 @@ impl StateTable {
             self.move_rows(&old, place, place);
             return;
         }
-        let low = Chunk::new(group, id * 2, capacity, &self.layout, &self.options);
-        let high = Chunk::new(group, id * 2 + 1, capacity, &self.layout, &self.options);
-        let old = std::mem::replace(&mut self.chunks[place], low);
-        if old.is_held {
+        if self.chunks[place].is_held {
             self.dropped.push((group, id));
         }
+        let is_plain = self.layout.cells == 0 && !self.layout.key.is_view() && !self.options.tracks_changes;
+        let high = Chunk::new(group, id * 2 + 1, capacity, &self.layout, &self.options, self.pool());
         let high = self.push_chunk(high) as usize;
+        self.moved.push(high as u32);
+        let old = if is_plain {
+            self.chunks[place].become_low_half();
+            None
+        } else {
+            let low = Chunk::new(group, id * 2, capacity, &self.layout, &self.options, self.pool());
+            Some(std::mem::replace(&mut self.chunks[place], low))
+        };
         if depth == self.depth {
             self.directory = self.directory.iter().flat_map(|&entry| [entry, entry]).collect();
             self.depth += 1;
         }
         self.refresh(place);
         self.refresh(high);
-        self.move_rows(&old, place, high);
+        match old {
+            Some(old) => self.move_rows(&old, place, high),
+            None => self.split_in_place(place, high),
+        }
+    }
+
+    /// Moves rows without cells and long keys: those of the low half stay in the memory they are in. New memory is what
+    /// growing costs most, and so it takes only what it needs.
+    fn split_in_place(&mut self, low: usize, high: usize) {
+        let row_words = self.layout.row_words;
+        let bit = TAG_FLAG_FIRST - self.chunks[low].id.ilog2();
+        let data = Arc::get_mut(&mut self.chunks[low].data).expect("a writable chunk is not shared");
+        let words = data.words_mut().expect("a writable chunk is not mapped");
+        self.moving.clear();
+        self.moving.extend_from_slice(words);
+        words.fill(0);
+        self.chunks[low].base = words.as_mut_ptr();
+        let halves = [self.chunks[low].probe(row_words), self.chunks[high].probe(row_words)];
+        let mut counts = [0; 2];
+        for row in self.moving.chunks_exact(row_words).filter(|row| row[0] != 0) {
+            let half = (row[0] >> bit) as usize & 1;
+            // SAFETY: both chunks are writable and have an empty row: together they take the rows of one.
+            let target = unsafe { halves[half].empty_row(row[0]) };
+            // SAFETY: the row lies in the chunk and has `row_words` words; nothing else refers into it.
+            unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), target, row_words) };
+            counts[half] += 1;
+        }
+        self.chunks[low].count = counts[0];
+        self.chunks[high].count = counts[1];
+        self.refresh(low);
     }
 
     /// Moves the rows of a chunk into one or two others, by the bit of the hash that distinguishes them.

@@ -48,9 +48,11 @@ impl StateTable {
         let cells = self.layout.cells;
         // Who tracks changes or has cells must know the slots; the others save themselves the look at the chunk.
         let is_placed = self.options.tracks_changes || cells > 0;
-        // A row that moves while its chunk grows leaves a pointer of this call stale. The second round finds every key in
-        // place and moves nothing.
-        while self.resolve_once::<S, SHAPE>(keys, select) {}
+        self.moved.clear();
+        self.resolve_rows::<S, SHAPE>(keys, select);
+        if !self.moved.is_empty() {
+            self.point_anew::<S, SHAPE>(keys, select);
+        }
         self.cell_pointers.clear();
         if !is_placed {
             return;
@@ -67,8 +69,8 @@ impl StateTable {
         }
     }
 
-    /// Finds or inserts each key; tells whether rows moved meanwhile.
-    fn resolve_once<S: Select, const SHAPE: u8>(&mut self, keys: &KeyBatch, select: S) -> bool {
+    /// Finds or inserts each key. `moved` lists the chunks that rows have moved into meanwhile: pointers to these are stale.
+    fn resolve_rows<S: Select, const SHAPE: u8>(&mut self, keys: &KeyBatch, select: S) {
         let row_words = self.layout.row_words;
         let len = select.len();
         if self.pointers.len() < len {
@@ -96,7 +98,6 @@ impl StateTable {
                 hit::<S, SHAPE, true>(keys, select, reach, &mut self.pointers, &mut self.missed)
             }
         };
-        let mut is_moved = false;
         for missed in 0..missed {
             let index = self.missed[missed] as usize;
             let record = select.at(index);
@@ -110,10 +111,25 @@ impl StateTable {
                 unsafe { *row |= dirty };
             } else {
                 self.inserted.push(index as u32);
-                is_moved |= self.insert(place as usize, found.slot, keys, record, SHAPE == SHAPE_VIEW);
+                self.insert(place as usize, found.slot, keys, record, SHAPE == SHAPE_VIEW);
             }
         }
-        is_moved
+    }
+
+    /// Points to the rows of those keys anew that are in chunks which have grown in this call.
+    #[inline(never)]
+    fn point_anew<S: Select, const SHAPE: u8>(&mut self, keys: &KeyBatch, select: S) {
+        let row_words = self.layout.row_words;
+        for index in 0..select.len() {
+            let record = select.at(index);
+            let place = self.directory[self.directory_index(keys.hashes[record])].place;
+            if self.moved.contains(&place) {
+                let chunk = &self.chunks[place as usize];
+                let found = chunk.find::<SHAPE>(row_words, keys, record);
+                assert!(found.is_match, "every key of this call has a row by now");
+                self.pointers[index] = chunk.row(found.slot, row_words);
+            }
+        }
     }
 
     /// What marks a row as changed since the last snapshot; nothing where none will be taken.
@@ -134,20 +150,20 @@ impl StateTable {
 
     /// Makes a chunk writable, which the next snapshot will have to look at.
     pub(super) fn make_writable(&mut self, place: u32) {
-        let chunk = &mut self.chunks[place as usize];
-        if chunk.is_writable {
+        if self.chunks[place as usize].is_writable {
             return;
         }
-        chunk.make_writable(self.layout.row_words);
+        let pool = if self.is_large() { Some(&self.pool) } else { None };
+        self.chunks[place as usize].make_writable(self.layout.row_words, pool);
         if self.options.is_persistent {
             self.touched.push(place);
         }
         self.refresh(place as usize);
     }
 
-    /// Fills an empty row with a key; tells whether rows moved because the chunk had to grow.
+    /// Fills an empty row with a key, and lets the chunk grow if it has become too full.
     #[inline(never)]
-    fn insert(&mut self, place: usize, slot: u32, keys: &KeyBatch, record: usize, is_view: bool) -> bool {
+    fn insert(&mut self, place: usize, slot: u32, keys: &KeyBatch, record: usize, is_view: bool) {
         let (row_words, dirty) = (self.layout.row_words, self.dirty_bit());
         let chunk = &mut self.chunks[place];
         let row = chunk.row(slot, row_words);
@@ -169,11 +185,9 @@ impl StateTable {
         }
         chunk.count += 1;
         self.rows += 1;
-        if chunk.count <= chunk.limit {
-            return false;
+        if chunk.count > chunk.limit {
+            self.grow(place);
         }
-        self.grow(place);
-        true
     }
     /// Removes the row of a key, if there is one.
     pub fn remove(&mut self, keys: &KeyBatch, record: usize) -> bool {
