@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ::parquet::arrow::RowNumber;
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use ::parquet::file::metadata::PageIndexPolicy;
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use mill_protocol::{Condition, Error, Result, Source, SourceProperties, Split, SplitReader};
@@ -104,7 +105,7 @@ impl ParquetSource {
         if let Some(file) = footers().get(path).filter(|file| file.stamp == stamp) {
             return Ok((identity, Arc::clone(file)));
         }
-        let metadata = read_footer(path, &identity)?;
+        let metadata = read_footer(path, &identity, !self.told.conditions.is_empty())?;
         let failed = |e: ::parquet::errors::ParquetError| {
             Error::connector(format!("cannot read {path:?} in plain layouts: {e}")).because(e)
         };
@@ -175,11 +176,13 @@ fn plain_type(data_type: &DataType) -> DataType {
 }
 
 fn open_metadata(path: &Path) -> Result<ArrowReaderMetadata> {
-    read_footer(path, &FileIdentity::open_whole(path)?)
+    read_footer(path, &FileIdentity::open_whole(path)?, false)
 }
 
-fn read_footer(path: &Path, identity: &FileIdentity) -> Result<ArrowReaderMetadata> {
-    ArrowReaderMetadata::load(identity.file(), ArrowReaderOptions::new()).map_err(|e| {
+/// Reads the footer, with the index of pages if it is wanted and there.
+fn read_footer(path: &Path, identity: &FileIdentity, has_pages: bool) -> Result<ArrowReaderMetadata> {
+    let policy = if has_pages { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
+    ArrowReaderMetadata::load(identity.file(), ArrowReaderOptions::new().with_page_index_policy(policy)).map_err(|e| {
         Error::connector(format!(
             "{path:?} is not a complete Parquet file; write such files under a name beginning with '.' and rename them \
              when they are complete: {e}"
@@ -289,7 +292,7 @@ impl Source for ParquetSource {
     }
 
     fn filter(&self, conditions: &[Condition]) -> Option<Arc<dyn Source>> {
-        Some(Arc::new(ParquetSource { told: Told::new(conditions), ..self.clone() }))
+        Some(Arc::new(ParquetSource { told: Told::new(conditions), footers: Arc::default(), ..self.clone() }))
     }
 
     fn rows_hint(&self) -> Option<u64> {

@@ -1,11 +1,12 @@
-//! What conditions say about a Parquet file: row groups that no wanted row is in, and a filter for the rows of the others.
+//! What conditions say about a Parquet file: row groups and pages that no wanted row is in, and a filter for the rows of the
+//! others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use ::parquet::arrow::arrow_reader::{ArrowPredicateFn, ArrowReaderMetadata, RowFilter};
+use ::parquet::arrow::arrow_reader::{ArrowPredicateFn, ArrowReaderMetadata, RowFilter, RowSelection, RowSelector};
 use ::parquet::errors::Result;
 use ::parquet::schema::types::SchemaDescriptor;
 use arrow::array::Array;
@@ -46,6 +47,7 @@ pub(super) struct Pruning {
     /// Those that can be looked at in this file, with their columns' places in it.
     usable: Vec<(usize, Condition)>,
     is_ruled_out: Vec<bool>,
+    metadata: ArrowReaderMetadata,
     has_row_numbers: bool,
 }
 
@@ -57,8 +59,13 @@ impl Pruning {
         told: &Told,
     ) -> Result<Pruning> {
         let groups = metadata.metadata().row_groups();
-        let mut pruning =
-            Pruning { told: told.clone(), usable: Vec::new(), is_ruled_out: vec![false; groups.len()], has_row_numbers };
+        let mut pruning = Pruning {
+            told: told.clone(),
+            usable: Vec::new(),
+            is_ruled_out: vec![false; groups.len()],
+            metadata: metadata.clone(),
+            has_row_numbers,
+        };
         for condition in told.conditions.iter() {
             let Ok(place) = metadata.schema().index_of(&condition.column) else { continue };
             // A column that is cast when it is read is compared after that.
@@ -98,6 +105,44 @@ impl Pruning {
         let (seen, kept) =
             (self.told.counts.seen.load(Ordering::Relaxed), self.told.counts.kept.load(Ordering::Relaxed));
         seen < JUDGED_ROWS || kept <= seen / KEPT_ONE_IN
+    }
+
+    /// The rows of a row group that lie in pages which are not ruled out; `None` where the file does not say what is in its
+    /// pages.
+    pub(super) fn pages(&self, group: usize) -> Result<Option<RowSelection>> {
+        let whole = self.metadata.metadata();
+        let (Some(columns), Some(offsets)) = (whole.column_index(), whole.offset_index()) else { return Ok(None) };
+        let group_rows = whole.row_group(group).num_rows();
+        let mut selected: Option<RowSelection> = None;
+        for (_, condition) in &self.usable {
+            let schema = self.metadata.schema();
+            let converter = StatisticsConverter::try_new(&condition.column, schema, self.metadata.parquet_schema())?;
+            let Some(leaf) = converter.parquet_column_index() else { continue };
+            let Some(pages) = offsets.get(group).and_then(|columns| columns.get(leaf)) else { continue };
+            // Where each page begins and the last one ends.
+            let firsts = pages.page_locations().iter().map(|page| page.first_row_index);
+            let borders: Vec<i64> = firsts.chain([group_rows]).collect();
+            if borders.len() < 2 || borders[0] != 0 || !borders.is_sorted() || columns.get(group).is_none() {
+                continue;
+            }
+            let least = converter.data_page_mins(columns, offsets, [&group])?;
+            let greatest = converter.data_page_maxes(columns, offsets, [&group])?;
+            if least.data_type() != condition.value.data_type() || least.len() + 1 != borders.len() {
+                continue;
+            }
+            let may = may_meet(condition, &least, &greatest)?;
+            let selectors = borders.windows(2).enumerate().map(|(page, borders)| {
+                let rows = (borders[1] - borders[0]) as usize;
+                let is_ruled_out = may.is_valid(page) && !may.value(page);
+                if is_ruled_out { RowSelector::skip(rows) } else { RowSelector::select(rows) }
+            });
+            let these: RowSelection = selectors.collect();
+            selected = Some(match selected {
+                None => these,
+                Some(selected) => selected.intersection(&these),
+            });
+        }
+        Ok(selected)
     }
 
     /// Reads the columns of the conditions, and lets the rows pass that meet them all.

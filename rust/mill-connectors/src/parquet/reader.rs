@@ -3,7 +3,8 @@
 //! ```text
 //!   row groups   [0 ruled out][1][2][3 ruled out][4]     by the least and greatest values in the footer
 //!   runs                      [─────]            [─]     read one after another, a Parquet reader each
-//!   within a run     columns of conditions ─► rows that meet them ─► the other columns of these rows
+//!   within a run     pages, by their least and greatest values ─► columns of conditions ─► rows that meet them
+//!                    ─► the other columns of these rows
 //! ```
 //!
 //! The position is the number of rows of the split that lie behind the reader, whether they were given or left out. In a
@@ -94,16 +95,38 @@ impl ParquetReader {
             .with_projection(mask)
             .with_row_groups((group..last).collect())
             .with_batch_size(rows_max);
-        if self.passed > start {
-            let (skipped, left) = ((self.passed - start) as usize, (end - self.passed) as usize);
-            let selectors = vec![RowSelector::skip(skipped), RowSelector::select(left)];
-            builder = builder.with_row_selection(RowSelection::from(selectors));
+        if let Some(selection) = self.selection(group..last, start, is_filtered)? {
+            builder = builder.with_row_selection(selection);
         }
         if is_filtered {
             builder = builder.with_row_filter(self.pruning.row_filter(metadata.parquet_schema()));
         }
         let reader = builder.build().map_err(|e| self.failed(e))?;
         Ok(Some(Run { reader, end, is_filtered }))
+    }
+
+    /// The rows to be looked at in these row groups, of which the first begins behind `start` rows of the split; `None` for
+    /// all.
+    fn selection(&self, groups: Range<usize>, start: u64, is_filtered: bool) -> Result<Option<RowSelection>> {
+        let rows = groups.clone().map(|group| self.rows_of(group)).sum::<u64>() as usize;
+        let skipped = (self.passed - start) as usize;
+        let not_passed = (skipped > 0)
+            .then(|| RowSelection::from(vec![RowSelector::skip(skipped), RowSelector::select(rows - skipped)]));
+        if !is_filtered {
+            return Ok(not_passed);
+        }
+        let mut selectors: Vec<RowSelector> = Vec::new();
+        for group in groups {
+            match self.pruning.pages(group).map_err(|e| self.failed(e))? {
+                Some(pages) => selectors.extend(Vec::from(pages)),
+                None => selectors.push(RowSelector::select(self.rows_of(group) as usize)),
+            }
+        }
+        let pages = RowSelection::from(selectors);
+        Ok(Some(match not_passed {
+            None => pages,
+            Some(not_passed) => pages.intersection(&not_passed),
+        }))
     }
 
     /// How many rows of the split lie up to the last row of this batch.

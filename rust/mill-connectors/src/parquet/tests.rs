@@ -9,15 +9,20 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use mill_protocol::{Comparison, Condition, Read, Source};
 use proptest::prelude::*;
 
-use super::{ParquetOptions, ParquetSource};
+use super::{ArrowReaderMetadata, ArrowReaderOptions, PageIndexPolicy, ParquetOptions, ParquetSource};
 use crate::file::PathSpec;
 use crate::condition::meets;
 use crate::testing::{check, drain, rows_of};
+
+/// Small, so that there are several pages in a row group.
+const PAGE_ROWS: usize = 40;
 
 fn write(path: &Path, batch: &RecordBatch, group_rows: usize) {
     let properties = WriterProperties::builder()
         .set_max_row_group_row_count(Some(group_rows))
         .set_dictionary_enabled(false)
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_write_batch_size(PAGE_ROWS)
         .build();
     let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
     writer.write(batch).unwrap();
@@ -203,4 +208,25 @@ fn row_groups_that_are_ruled_out_are_not_read() {
     std::fs::write(&path, &bytes).unwrap();
     let wanted = conditions((Comparison::Gt, 30), (Comparison::Eq, 0.0), (Comparison::Eq, ""), 1);
     assert_eq!(check(source.filter(&wanted).unwrap().as_ref(), 1000).len(), 82);
+}
+
+#[test]
+fn pages_that_are_ruled_out_are_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.parquet");
+    write(&path, &runs(400), 400);
+    let wanted = conditions((Comparison::Gt, 30), (Comparison::Eq, 0.0), (Comparison::Eq, ""), 1);
+    let source = open(&path, None).project(&[0]).unwrap().filter(&wanted).unwrap();
+    let expected = check(source.as_ref(), 1000);
+    // Rows from 310 on are wanted; the seven pages before the one they begin in are damaged.
+    let file = File::open(&path).unwrap();
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+    let metadata = ArrowReaderMetadata::load(&file, options).unwrap();
+    let pages = metadata.metadata().offset_index().unwrap()[0][0].page_locations().clone();
+    assert_eq!(pages.len(), 10);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[pages[0].offset as usize..pages[7].offset as usize].fill(0xff);
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(expected.len(), 82);
+    assert_eq!(check(source.as_ref(), 1000), expected);
 }
