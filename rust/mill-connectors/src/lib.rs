@@ -26,6 +26,7 @@ mod file;
 mod generate;
 mod json;
 mod latest;
+mod marks;
 mod memory;
 mod nearest;
 mod parquet;

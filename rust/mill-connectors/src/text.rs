@@ -9,13 +9,15 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use memchr::memchr_iter;
 use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitReader};
 
 use crate::file::{BadRecord, FileSet, LineFormat, Parsed, PathSpec};
+use crate::marks::Marks;
 
 /// What is assumed of a line's length when room is made.
 const LINE_BYTES_EXPECTED: usize = 64;
+/// How many bytes of a short line are copied at once.
+const LINE_BYTES_COPIED: usize = 64;
 
 /// How text files are read.
 #[derive(Clone, Debug, Default)]
@@ -106,21 +108,38 @@ struct Lines {
 impl Lines {
     fn take(data: &[u8], is_last: bool, rows_max: usize) -> Lines {
         let rows_expected = rows_max.min(data.len() / 8 + 1);
-        let mut values = Vec::with_capacity(data.len().min(rows_expected * LINE_BYTES_EXPECTED));
-        let mut offsets: Vec<i32> = Vec::with_capacity(rows_expected + 1);
-        offsets.push(0);
-        let mut start = 0;
-        for end in memchr_iter(b'\n', data).take(rows_max) {
-            values.extend_from_slice(without_return(&data[start..end]));
-            offsets.push(values.len() as i32);
-            start = end + 1;
+        let mut lines = Lines {
+            values: Vec::with_capacity(data.len().min(rows_expected * LINE_BYTES_EXPECTED) + LINE_BYTES_COPIED),
+            offsets: Vec::with_capacity(rows_expected + 1),
+            bytes: 0,
+        };
+        lines.offsets.push(0);
+        Marks::new(b'\n', b'\n').each(data, |end| {
+            lines.push(data, end);
+            lines.bytes = end + 1;
+            lines.offsets.len() <= rows_max
+        });
+        if is_last && lines.offsets.len() <= rows_max && lines.bytes < data.len() {
+            lines.push(data, data.len());
+            lines.bytes = data.len();
         }
-        if is_last && offsets.len() <= rows_max && start < data.len() {
-            values.extend_from_slice(without_return(&data[start..]));
-            offsets.push(values.len() as i32);
-            start = data.len();
+        lines
+    }
+
+    /// Takes what lies between the lines so far and `end`.
+    #[inline(always)]
+    fn push(&mut self, data: &[u8], end: usize) {
+        let line = without_return(&data[self.bytes..end]);
+        match data[self.bytes..].first_chunk::<LINE_BYTES_COPIED>() {
+            // A copy of a fixed length is a few instructions; what is too much is cut off again.
+            Some(chunk) if line.len() <= LINE_BYTES_COPIED => {
+                let kept = self.values.len() + line.len();
+                self.values.extend_from_slice(chunk);
+                self.values.truncate(kept);
+            }
+            _ => self.values.extend_from_slice(line),
         }
-        Lines { values, offsets, bytes: start }
+        self.offsets.push(self.values.len() as i32);
     }
 
     fn into_array(self) -> std::result::Result<StringArray, ()> {

@@ -19,7 +19,7 @@ pub(super) struct CsvFormat {
     /// All columns of the files.
     columns: SchemaRef,
     schema: SchemaRef,
-    /// For each column that is read its place in the file; set by `prepare`.
+    /// For each column that is read its place among those that are kept; set by `prepare`.
     places: Vec<usize>,
     tokens: Tokens,
 }
@@ -107,7 +107,10 @@ impl LineFormat for CsvFormat {
         let Some(header) = read_header(path, &self.columns, &self.options)? else { return Ok(None) };
         // Without a header the places are those of the schema; `places` then are those of the columns that are read.
         let place = |name: &String| Some(header.places[self.columns.index_of(name).ok()?]);
-        self.places = self.schema.fields().iter().filter_map(|field| place(field.name())).collect();
+        let places: Vec<usize> = self.schema.fields().iter().filter_map(|field| place(field.name())).collect();
+        let is_kept = &mut self.tokens.is_kept;
+        *is_kept = (0..self.columns.fields().len()).map(|column| places.contains(&column)).collect();
+        self.places = places.iter().map(|&column| is_kept[..column].iter().filter(|is_kept| **is_kept).count()).collect();
         Ok(Some(header.bytes))
     }
 
@@ -115,6 +118,7 @@ impl LineFormat for CsvFormat {
         let columns = self.columns.fields().len();
         let tokens = &mut self.tokens;
         tokenize(data, self.options.dialect(), Some(columns), is_last, rows_max, tokens);
+        let columns = tokens.is_kept.iter().filter(|is_kept| **is_kept).count();
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.places.len());
         let mut bad_rows: Vec<(usize, String)> = Vec::new();
         for (&column, field) in self.places.iter().zip(self.schema.fields()) {

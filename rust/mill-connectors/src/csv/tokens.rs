@@ -1,11 +1,12 @@
 //! Cuts CSV into records and fields, without interpreting them.
 //!
 //! Two loops give the same fields: one for bytes without any quote, which only looks for delimiters and line ends, and
-//! one for quoted records. A field is a pair of offsets; a quoted field keeps its quotes out of the range and is marked,
+//! one for quoted records. Fields of columns that nobody reads are counted, and not kept. A field is a pair of offsets; a quoted field keeps its quotes out of the range and is marked,
 //! so that it is unescaped only where it is used.
 
-use memchr::{memchr, memchr2_iter};
+use memchr::memchr;
 
+use crate::marks::Marks;
 use crate::text::without_return;
 
 /// A quoted record longer than this is taken as one whose closing quote is missing.
@@ -56,9 +57,11 @@ pub(crate) struct Malformed {
     pub(crate) message: String,
 }
 
-/// Records cut into fields: `fields` has `columns` entries a record.
+/// Records cut into fields: `fields` has an entry for each column that is kept, record after record.
 #[derive(Default)]
 pub(crate) struct Tokens {
+    /// Whether each column is kept; all are where it says nothing.
+    pub(crate) is_kept: Vec<bool>,
     pub(crate) fields: Vec<Field>,
     /// Where each record begins and ends, without its line end.
     pub(crate) records: Vec<(u32, u32)>,
@@ -83,7 +86,7 @@ pub(crate) fn tokenize(
     tokens.records.clear();
     tokens.malformed.clear();
     tokens.bytes = 0;
-    let mut cutter = Cutter { data, dialect, columns, tokens };
+    let mut cutter = Cutter { data, dialect, columns, found: 0, tokens };
     // Bytes before the first quote are cut by the loop that knows none, up to the last line that has no quote.
     let plain_end = match memchr(dialect.quote, data) {
         None => data.len(),
@@ -99,6 +102,8 @@ struct Cutter<'a> {
     data: &'a [u8],
     dialect: Dialect,
     columns: Option<usize>,
+    /// How many fields the record has that is being cut.
+    found: usize,
     tokens: &'a mut Tokens,
 }
 
@@ -107,39 +112,51 @@ impl Cutter<'_> {
         self.tokens.records.len() + self.tokens.malformed.len() >= rows_max
     }
 
+    #[inline(always)]
+    fn push(&mut self, field: Field) {
+        if self.tokens.is_kept.get(self.found).copied().unwrap_or(true) {
+            self.tokens.fields.push(field);
+        }
+        self.found += 1;
+    }
+
     /// Cuts `data[..end]`, which has no quote; gives where it stopped.
     fn cut_plain(&mut self, end: usize, rows_max: usize, is_last: bool) -> usize {
         let data = &self.data[..end];
         let (mut start, mut field, mut first) = (0, 0, self.tokens.fields.len());
-        for at in memchr2_iter(self.dialect.delimiter, b'\n', data) {
+        Marks::new(self.dialect.delimiter, b'\n').each(data, |at| {
             if data[at] != b'\n' {
-                self.tokens.fields.push(Field::plain(field, at));
+                self.push(Field::plain(field, at));
                 field = at + 1;
-                continue;
+                return true;
             }
             let line_end = field + without_return(&data[field..at]).len();
-            self.tokens.fields.push(Field::plain(field, line_end));
+            self.push(Field::plain(field, line_end));
             first = self.finish(start, line_end, first);
             start = at + 1;
             field = start;
-            if self.is_full(rows_max) {
-                return start;
-            }
-        }
-        if is_last && start < end {
+            !self.is_full(rows_max)
+        });
+        if is_last && start < end && !self.is_full(rows_max) {
             let line_end = field + without_return(&data[field..]).len();
-            self.tokens.fields.push(Field::plain(field, line_end));
+            self.push(Field::plain(field, line_end));
             self.finish(start, line_end, first);
             return end;
         }
-        self.tokens.fields.truncate(first);
+        self.give_up(first);
         start
+    }
+
+    /// Forgets the fields of a record that is not complete.
+    fn give_up(&mut self, first: usize) {
+        self.tokens.fields.truncate(first);
+        self.found = 0;
     }
 
     /// Ends a record whose fields begin at `first`; gives where the next one's begin.
     #[inline]
     fn finish(&mut self, start: usize, end: usize, first: usize) -> usize {
-        let found = self.tokens.fields.len() - first;
+        let found = std::mem::take(&mut self.found);
         let columns = *self.columns.get_or_insert(found);
         if found == columns {
             self.tokens.records.push((start as u32, end as u32));
@@ -162,19 +179,19 @@ impl Cutter<'_> {
             match self.cut_record(start) {
                 Cut::Record { end, next, is_terminated } => {
                     if !is_terminated && !is_last {
-                        self.tokens.fields.truncate(first);
+                        self.give_up(first);
                         return start;
                     }
                     self.finish(start, end, first);
                     start = next;
                 }
                 Cut::Open if !is_last && self.data.len() - start < QUOTED_RECORD_BYTES_MAX => {
-                    self.tokens.fields.truncate(first);
+                    self.give_up(first);
                     return start;
                 }
                 cut => {
                     // What is wrong may swallow any number of good lines: only its first line is given up.
-                    self.tokens.fields.truncate(first);
+                    self.give_up(first);
                     let line_end = memchr(b'\n', &self.data[start..]).map(|at| start + at);
                     if line_end.is_none() && !is_last {
                         return start;
@@ -209,7 +226,7 @@ impl Cutter<'_> {
                         break found;
                     }
                 };
-                self.tokens.fields.push(Field::quoted(field, close));
+                self.push(Field::quoted(field, close));
                 let end = close + 1;
                 let terminated = |next| Cut::Record { end, next, is_terminated: true };
                 match &data[end..] {
@@ -226,16 +243,16 @@ impl Cutter<'_> {
             }
             let Some(found) = memchr::memchr2(delimiter, b'\n', &data[at..]) else {
                 let end = at + without_return(&data[at..]).len();
-                self.tokens.fields.push(Field::plain(at, end));
+                self.push(Field::plain(at, end));
                 return Cut::Record { end, next: data.len(), is_terminated: false };
             };
             let found = at + found;
             if data[found] == b'\n' {
                 let end = at + without_return(&data[at..found]).len();
-                self.tokens.fields.push(Field::plain(at, end));
+                self.push(Field::plain(at, end));
                 return Cut::Record { end, next: found + 1, is_terminated: true };
             }
-            self.tokens.fields.push(Field::plain(at, found));
+            self.push(Field::plain(at, found));
             at = found + 1;
         }
     }
