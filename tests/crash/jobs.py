@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import shutil
 import sqlite3
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +69,46 @@ def rows(work: Path) -> list[object]:
     return [events.filter(col("value") % 3 == 0).write_csv(work / "out")]
 
 
-JOBS: dict[str, Callable[[Path], list[object]]] = {"flights": flights, "count": count, "running": running, "rows": rows}
+def files(work: Path) -> list[object]:
+    """Records of a quoted CSV and of a Parquet file, each read in many parts and filtered, as they are."""
+    import millstream as mill
+    from millstream import col
+
+    folder = _input_files()
+    lines = mill.read_csv(folder / "in.csv").filter(col("value") % 30 == 0)
+    table = mill.read_parquet(folder / "in.parquet").filter((col("value") >= ROWS // 8) & (col("share") < 0.1))
+    return [lines.write_csv(work / "out" / "csv"), table.write_parquet(work / "out" / "parquet")]
+
+
+@functools.cache
+def _input_files() -> Path:
+    """The same files for all runs; made under another name, so that nobody reads half of them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = Path(tempfile.gettempdir()) / f"millstream-crash-input-{ROWS}"
+    if not folder.exists():
+        made = Path(tempfile.mkdtemp(dir=folder.parent))
+        with (made / "in.csv").open("w") as out:
+            out.write('"value","name"\n')
+            out.writelines(f'{value},"name, {value % 97}"\n' for value in range(ROWS // 4))
+        values = pa.array(range(ROWS // 4), pa.int64())
+        shares = pa.array([value * 7919 % 1000 / 1000 for value in range(ROWS // 4)])
+        pq.write_table(pa.table({"value": values, "share": shares}), made / "in.parquet", row_group_size=20_000)
+        try:
+            made.rename(folder)
+        except OSError:
+            shutil.rmtree(made)
+    return folder
+
+
+JOBS: dict[str, Callable[[Path], list[object]]] = {
+    "flights": flights,
+    "count": count,
+    "running": running,
+    "rows": rows,
+    "files": files,
+}
 TOTALS = ("count", "running")
 """Jobs whose rows are a key and totals that only grow."""
 
@@ -79,6 +120,8 @@ def prepare(job: str) -> None:
 
     if job == "flights":
         _example()
+    if job == "files":
+        _input_files()
 
 
 def run(job: str, work: Path, mode: str, parallelism: int, every: str) -> object:
