@@ -1,5 +1,6 @@
 # make run   builds the engine, installs it into .venv and runs the main example
 # make test  everything that needs no server
+# make torture  the crash matrix: RUNS=3000 SEED=7 (docs/CRASHES.md)
 #
 # Needed: git, a stable Rust toolchain, a C compiler, CPython 3.11 or newer with venv. The rest is installed into .venv.
 # PYTHON names the interpreter; CARGO_TARGET_DIR the build cache, which by default is shared by all clones.
@@ -14,9 +15,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millstream/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+RUNS ?= 3000
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: help run test test-rust test-python tools install install-test wheel clean
+.PHONY: help run torture test test-rust test-python tools install install-test wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -25,6 +27,9 @@ run: install
 	$(PY) examples/flights.py
 
 test: test-rust test-python
+
+torture: install-test
+	$(PY) tests/crash/torture.py --runs $(RUNS) $(if $(SEED),--seed $(SEED))
 
 test-rust: tools
 	cargo test --release --workspace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from millstream._millstream import (
     DataType,
+    RawDisk,
     RawExpr,
     RawJob,
     RawKeyedStream,
@@ -14,9 +15,11 @@ from millstream._millstream import (
     RawTable,
     RawWindowedStream,
     aggregate_function,
+    arm,
     checkpoints,
     column_function,
     compiled_function,
+    disarm,
     explain,
     graph,
     expression_functions,
@@ -35,6 +38,7 @@ from millstream._millstream import (
 
 __all__ = [
     "DataType",
+    "RawDisk",
     "RawExpr",
     "RawJob",
     "RawKeyedStream",
@@ -45,9 +49,11 @@ __all__ = [
     "RawTable",
     "RawWindowedStream",
     "aggregate_function",
+    "arm",
     "checkpoints",
     "column_function",
     "compiled_function",
+    "disarm",
     "explain",
     "graph",
     "expression_functions",

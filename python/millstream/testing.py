@@ -1,14 +1,100 @@
-"""Running a job by hand: for tests that want every schedule, and to see what a crash leaves."""
+"""Running a job by hand: for tests that want every schedule, and to see what a crash leaves.
+
+Beside the order of its steps a test can command faults: of the process and its files, by named steps (:func:`arm`), and
+of the machine, by a state directory on a :class:`Disk` in memory.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from millstream import _engine
 from millstream.io.sinks import Sink
 from millstream.job import Checkpoint, OnError, Report, _outputs, _report, settings
 
-__all__ = ["simulate"]
+__all__ = ["Disk", "arm", "disarm", "simulate"]
+
+
+class Disk:
+    """A disk in memory for the state directory of a simulated job: it loses, fails and fills up on command.
+
+    It knows what a running process sees and what would survive a crash of the machine. Operations are numbered from 0.
+
+    Examples
+    --------
+    >>> from millstream import testing
+    >>> disk = testing.Disk()
+    >>> sink = mill.generate(rows=100, k=mill.index() % 3).key_by("k").agg(n=mill.count()).write_csv("out/")
+    >>> disk.crash_at(20)
+    >>> testing.simulate(sink, seed=1, checkpoint="state/", disk=disk) is None
+    True
+    >>> testing.simulate(sink, seed=2, checkpoint="state/", disk=disk.after_crash(seed=3)).status
+    'finished'
+    """
+
+    def __init__(self) -> None:
+        self._raw = _engine.RawDisk()
+
+    def fail_at(self, operation: int) -> None:
+        """Let one operation fail; a sync that fails makes nothing durable."""
+        self._raw.fail_at(operation, False)
+
+    def crash_at(self, operation: int) -> None:
+        """Let the machine crash: this operation and all after it fail, and the simulation ends."""
+        self._raw.fail_at(operation, True)
+
+    @property
+    def operations(self) -> int:
+        """How many operations there were."""
+        return self._raw.operations()
+
+    def set_space(self, bytes: int | None) -> None:
+        """Let only so many more bytes be allocated; None for no limit."""
+        self._raw.set_space(bytes)
+
+    def after_crash(self, seed: int) -> Disk:
+        """Give the disk as found after the machine crashed.
+
+        What was synced is there; of every name and every sector that was not, the seed decides whether it is found as it
+        was before or after the change.
+        """
+        disk = Disk()
+        disk._raw = self._raw.after_crash(seed)
+        return disk
+
+    def after_kill(self) -> Disk:
+        """Give the disk as found after the process was killed: with all that was written."""
+        disk = Disk()
+        disk._raw = self._raw.after_kill()
+        return disk
+
+
+def arm(
+    step: str, *, first: int = 1, times: int = 1, effect: Literal["count", "kill", "die", "fail", "full"] = "die"
+) -> None:
+    """Let something happen at a named step of a checkpoint, a commit or a recovery, until :func:`disarm`.
+
+    A process that somebody else starts is killed likewise if its environment has ``MILLSTREAM_FAIL_POINT=step:first``.
+
+    Parameters
+    ----------
+    step
+        The step, such as ``"file.rename"``; ``"*"`` for any. :func:`disarm` tells which there are.
+    first
+        The how-manieth time the step is reached, from 1.
+    times
+        How many times in a row, for what does not end the process.
+    effect
+        ``"kill"`` kills the process; ``"die"`` ends a simulated job as a kill would; ``"fail"`` and ``"full"`` let the
+        step fail as on a broken or a full disk; ``"count"`` only counts.
+    """
+    _engine.arm(step, first, times, effect)
+
+
+def disarm() -> dict[str, int]:
+    """Let everything work again, and tell how often each step was reached since :func:`arm`."""
+    return _engine.disarm()
 
 
 def simulate(
@@ -20,6 +106,8 @@ def simulate(
     frame_rows: int | None = None,
     chaining: bool = True,
     on_error: OnError = "fail",
+    disk: Disk | None = None,
+    clock_jumps: bool = False,
 ) -> Report | None:
     """Run a job on this thread, step by step, in an order drawn from a seed.
 
@@ -38,6 +126,10 @@ def simulate(
         How many rows a frame has.
     chaining
         Whether steps are fused into chains.
+    disk
+        Where the state directory lies, if not on the disk of the machine.
+    clock_jumps
+        Whether the clock of the job starts up to a day off and jumps to and fro.
 
     Returns
     -------
@@ -58,5 +150,6 @@ def simulate(
         frame_rows=frame_rows,
         is_chaining=chaining,
     )
-    figures = _engine.simulate([output._raw for output in _outputs(sinks, "simulate")], options, seed, steps)
+    outputs = [output._raw for output in _outputs(sinks, "simulate")]
+    figures = _engine.simulate(outputs, options, seed, steps, None if disk is None else disk._raw, clock_jumps)
     return None if figures is None else _report(figures)

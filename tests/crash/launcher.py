@@ -2,8 +2,8 @@
 
 The harness imports the engine once and then forks: for a few workers, each of which takes its share of the runs, and
 from each of those for every job that is run. A job is so a process of its own that can be killed at any instant, without
-the half second that an interpreter and its imports take. Neither the harness nor a worker ever runs the engine itself: a
-fork of a process with threads would be no fair beginning.
+the half second that an interpreter and its imports take. Who forks must not run the engine itself: a fork of a process
+with threads would be no fair beginning.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ class Sink:
         the handles of the checkpoint: it commits them, where that has not happened, and removes all else.
     ``"write-ahead"``
         The engine keeps the rows in the checkpoint and calls ``deliver`` after it. If ``last_epoch`` tells the newest epoch
-        that the target has, epochs up to it are not delivered again; if it gives None always, the last may come twice.
+        that the target has, epochs up to it are not delivered again; if it gives None always, the last may come twice. A
+        job at least once delivers before the checkpoint and does not ask for the last epoch.
 
     Attributes
     ----------
@@ -161,6 +162,9 @@ class _Callback:
         """Give what commits."""
         return self
 
+    def promise(self, delivery: str) -> None:
+        """Learn what the job promises; nothing depends on it."""
+
     def commit(self, handles: object) -> None:
         """Do nothing: what was given was given."""
 
@@ -239,6 +243,9 @@ class _Direct:
         """Give the writer."""
         return self
 
+    def promise(self, delivery: str) -> None:
+        """Learn what the job promises; nothing depends on it."""
+
     def committer(self) -> _Direct:
         """Give the committer; that comes first in a run."""
         self._sink.open()
@@ -288,11 +295,18 @@ def _opened(handles: Sequence[tuple[int, bytes]]) -> list[tuple[int, Any]]:
 class _WriteAhead:
     """A write-ahead sink of the user's: frames wait in the checkpoint as Arrow streams and are delivered after it."""
 
-    __slots__ = ("_batches", "_sink")
+    __slots__ = ("_batches", "_is_repeating", "_sink")
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._batches: list[Any] = []
+        self._is_repeating = False
+
+    def promise(self, delivery: str) -> None:
+        """Learn what the job promises, before anything is committed."""
+        # At least once delivers before the checkpoint. After a kill in between, the same epoch has other records: to
+        # pass it over would lose them.
+        self._is_repeating = delivery == "at_least_once"
 
     def writer(self, index: int, parallelism: int) -> _WriteAhead:
         """Give the writer."""
@@ -329,7 +343,7 @@ class _WriteAhead:
         """Deliver frames whose checkpoint is durable, but for those that the target has already."""
         import pyarrow as pa
 
-        last = self._sink.last_epoch()
+        last = None if self._is_repeating else self._sink.last_epoch()
         for epoch, handle in sorted(handles, key=lambda pair: pair[0]):
             if last is not None and epoch <= last:
                 continue

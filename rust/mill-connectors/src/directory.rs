@@ -227,8 +227,8 @@ fn make(directory: &Path) -> Result<()> {
 
 /// Makes entries of a directory durable.
 fn sync_directory(directory: &Path) -> Result<()> {
-    File::open(directory)
-        .and_then(|file| file.sync_all())
+    mill_fault::reach("file.sync_dir")
+        .and_then(|()| File::open(directory)?.sync_all())
         .map_err(|e| Error::connector(format!("cannot sync the directory {directory:?}: {e}")).because(e))
 }
 

@@ -88,6 +88,12 @@ impl Shared {
         format!("write_sqlite({:?}, {:?})", self.path, self.table)
     }
 
+    /// A step that a test may let fail.
+    fn reach(&self, step: &'static str) -> Result<()> {
+        mill_fault::reach(step)
+            .map_err(|error| Error::connector(format!("{}: {step}: {error}", self.name())).because(error))
+    }
+
     fn failed(&self, doing: &str, error: rusqlite::Error) -> Error {
         let hint = match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::SchemaRef;
 use mill_plan::{Mode, OnError, SinkNode};
 use millstream::connectors::{CollectReceiver, CollectSink, LatestRows, Received};
-use millstream::{CheckpointOptions, Job, Options, Restart};
+use millstream::{CheckpointOptions, Job, Options, Restart, Simulation};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -16,6 +16,7 @@ use pyo3_arrow::PyRecordBatch;
 
 use crate::attach::attach;
 use crate::error::{IntoPython, PlanError, to_python};
+use crate::faults::RawDisk;
 use crate::stream::{RawSink, RawStream};
 use crate::table::RawTable;
 
@@ -143,17 +144,20 @@ pub fn receive(
 
 /// Runs a job by hand on this thread, in an order drawn from a seed; `None` if it has not ended after that many steps.
 #[pyfunction]
-#[pyo3(signature = (sinks, settings, seed, steps))]
+#[pyo3(signature = (sinks, settings, seed, steps, disk=None, is_clock_jumping=false))]
 pub fn simulate(
     py: Python<'_>,
     sinks: Vec<PyRef<'_, RawSink>>,
     settings: &Bound<'_, PyDict>,
     seed: u64,
     steps: Option<u64>,
+    disk: Option<PyRef<'_, RawDisk>>,
+    is_clock_jumping: bool,
 ) -> PyResult<Option<Py<PyDict>>> {
+    let simulation = Simulation { seed, steps, disk: disk.map(|disk| disk.disk.clone()), is_clock_jumping };
     let nodes: Vec<SinkNode> = sinks.iter().map(|sink| sink.node.clone()).collect();
     let options = settings.extract::<Settings>()?.options()?;
-    let outcome = py.detach(|| millstream::simulate(&nodes, &options, seed, steps)).into_python()?;
+    let outcome = py.detach(|| millstream::simulate(&nodes, &options, &simulation)).into_python()?;
     outcome.map(|outcome| Ok(report(py, &outcome)?.unbind())).transpose()
 }
 

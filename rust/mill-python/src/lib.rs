@@ -15,6 +15,7 @@ mod attach;
 mod compiled;
 mod error;
 mod expr;
+mod faults;
 mod files;
 mod from_python;
 mod functions;
@@ -42,6 +43,8 @@ mod _millstream {
     use super::compiled::compiled_function;
     #[pymodule_export]
     use super::expr::{RawExpr, expression_functions};
+    #[pymodule_export]
+    use super::faults::{RawDisk, arm, disarm};
     #[pymodule_export]
     use super::files::{read_files, write_files, write_sqlite};
     #[pymodule_export]

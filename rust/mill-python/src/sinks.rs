@@ -6,7 +6,7 @@ use std::fmt;
 
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{
-    Batch, Commit, Committer, Epoch, Error, ErrorKind, PreCommit, Result, Sink, SinkKind, SinkWriter, TaskContext,
+    Batch, Commit, Committer, Delivery, Epoch, Error, ErrorKind, PreCommit, Result, Sink, SinkKind, SinkWriter, TaskContext,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -150,7 +150,7 @@ fn failed_callback(py: Python<'_>, exception: PyErr, name: &str) -> Error {
 
 struct PythonCommitter {
     name: String,
-    /// `commit(handles)`, `recover(handles)` and `abort()`.
+    /// `promise(delivery)`, `commit(handles)`, `recover(handles)` and `abort()`.
     committer: Py<PyAny>,
 }
 
@@ -177,6 +177,18 @@ impl PythonCommitter {
 }
 
 impl Committer for PythonCommitter {
+    fn promise(&mut self, delivery: Delivery, _restored: Option<Epoch>) -> Result<()> {
+        let delivery = match delivery {
+            Delivery::ExactlyOnce => "exactly_once",
+            Delivery::AtLeastOnce => "at_least_once",
+            Delivery::AtMostOnce => "none",
+        };
+        Python::attach(|py| {
+            let told = self.committer.bind(py).call_method1("promise", (delivery,));
+            told.map(drop).map_err(|exception| connector(py, exception, &self.name))
+        })
+    }
+
     fn commit(&mut self, commits: &[Commit]) -> Result<()> {
         self.call("commit", commits)
     }

@@ -126,6 +126,8 @@ impl InFlight {
 }
 
 fn pre_commit(outputs: Vec<(usize, PreCommit)>, epoch: Epoch) -> Result<Vec<(usize, Commit)>> {
+    mill_fault::reach("sink.pre_commit")
+        .map_err(|error| Error::connector(format!("sink.pre_commit: {error}")).because(error))?;
     outputs.into_iter().map(|(sink, run)| Ok((sink, Commit { epoch, handle: run()? }))).collect()
 }
 

@@ -239,6 +239,7 @@ impl Coordinator {
 
     fn acknowledged(&mut self, given: Acknowledgement) {
         let Some(in_flight) = &mut self.in_flight else { return };
+        mill_fault::pass("checkpoint.acknowledge");
         let task = &self.parts.tasks[given.task];
         if let Some(work) = in_flight.acknowledge(task, given, &self.parts.shared) {
             self.parts.writers.submit(work);
@@ -291,6 +292,7 @@ impl Coordinator {
         self.answer(std::mem::take(&mut in_flight.wishes), in_flight.epoch);
         self.tidy(in_flight.epoch);
         self.plan_next(now);
+        mill_fault::pass("checkpoint.done");
         match in_flight.cause {
             Cause::Final => self.close(Ok(Status::Finished)),
             Cause::Stop => self.close(Ok(Status::Stopped)),
@@ -332,6 +334,7 @@ impl Coordinator {
         if storage.store.should_compact() {
             let (store, shared) = (storage.store.clone(), Arc::clone(&self.parts.shared));
             self.parts.writers.submit(Box::new(move || {
+                mill_fault::pass("checkpoint.compact");
                 if let Err(error) = store.compact() {
                     shared.tell(Message::Note(format!("checkpoints could not be compacted: {error}")));
                 }

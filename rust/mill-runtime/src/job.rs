@@ -189,6 +189,11 @@ impl JobHandle {
         self.status().is_over()
     }
 
+    /// With a schedule seed: takes one step; gives whether more could follow.
+    pub fn step(&self) -> bool {
+        self.schedule.as_ref().is_some_and(|schedule| schedule.lock().run(1))
+    }
+
     /// With a schedule seed: the clock of the job.
     pub fn manual_clock(&self) -> Option<&Arc<ManualClock>> {
         self.clock.as_ref()

@@ -112,6 +112,8 @@ impl Recovery {
 
     /// Lets a sink take up what the checkpoint holds for it, or begin from nothing.
     pub(crate) fn recover_sink(&self, uid: &str, committer: &mut dyn Committer) -> Result<()> {
+        let failed = |error: std::io::Error| Error::connector(format!("sink.recover: {error}")).because(error);
+        mill_fault::reach("sink.recover").map_err(failed)?;
         let delivery = match self.mode {
             Mode::ExactlyOnce => Delivery::ExactlyOnce,
             Mode::AtLeastOnce => Delivery::AtLeastOnce,

@@ -49,7 +49,7 @@ impl Schedule {
                 return false;
             }
             if !self.step() && !self.settle() {
-                return !self.coordinator.is_over();
+                return false;
             }
         }
         !self.coordinator.is_over()

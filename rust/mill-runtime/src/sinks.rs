@@ -40,10 +40,11 @@ impl Sinks {
     pub(crate) fn commit(&mut self) -> Result<()> {
         for sink in self.sinks.iter_mut().filter(|sink| !sink.owed.is_empty()) {
             sink.owed.sort_by_key(|commit| commit.epoch);
-            if let Err(error) = sink.committer.commit(&sink.owed) {
+            if let Err(error) = reach("sink.commit").and_then(|()| sink.committer.commit(&sink.owed)) {
                 self.is_in_doubt = true;
                 return Err(error.in_step(&sink.name));
             }
+            mill_fault::pass("sink.committed");
             sink.owed.clear();
         }
         self.is_in_doubt = false;
@@ -66,10 +67,15 @@ impl Sinks {
         let mut first: Option<Error> = None;
         for sink in &mut self.sinks {
             sink.owed.clear();
-            if let Err(error) = sink.committer.abort() {
+            if let Err(error) = reach("sink.abort").and_then(|()| sink.committer.abort()) {
                 first.get_or_insert(error.in_step(&sink.name));
             }
         }
         first.map_or(Ok(()), Err)
     }
+}
+
+/// A step of the commit that a test may let fail.
+fn reach(step: &'static str) -> Result<()> {
+    mill_fault::reach(step).map_err(|error| Error::connector(format!("{step}: {error}")).because(error))
 }

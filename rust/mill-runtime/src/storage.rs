@@ -59,6 +59,7 @@ pub(crate) struct Storage {
 impl Storage {
     /// Begins the checkpoint of this epoch; it is a full one where it has to be.
     pub(crate) fn begin(&self, epoch: Epoch) -> Result<Arc<CheckpointWriter>> {
+        reach("checkpoint.begin")?;
         let writer = self.store.begin(epoch.0, self.store.should_rebase()).map_err(error)?;
         Ok(Arc::new(writer))
     }
@@ -77,6 +78,7 @@ impl Storage {
             handles: sink.owed.iter().map(|owed| Handle { epoch: owed.epoch.0, bytes: owed.handle.clone() }).collect(),
             ..OperatorState::default()
         };
+        reach("checkpoint.publish")?;
         let task = TaskId { chain: SINKS_TASK.to_owned(), index: 0, parallelism: 1 };
         writer.write_task(&task, sinks.iter().map(owed).collect()).map_err(error)?;
         let mut notes = BTreeMap::new();
@@ -94,7 +96,9 @@ impl Storage {
             operators: self.operators.clone(),
             notes,
         };
-        writer.finish(parts).map(drop).map_err(error)
+        writer.finish(parts).map_err(error)?;
+        mill_fault::pass("checkpoint.published");
+        Ok(())
     }
 
     /// Removes what is no longer needed.
@@ -103,6 +107,7 @@ impl Storage {
         if self.copies > 0 {
             return Ok(());
         }
+        reach("checkpoint.retire")?;
         self.store.retire(self.retain, self.committed).map(drop).map_err(error)
     }
 
@@ -127,6 +132,7 @@ pub(crate) fn write(
     task: &TaskId,
     states: Vec<(Arc<str>, Snapshot, bool)>,
 ) -> Result<TaskState> {
+    reach("checkpoint.write")?;
     let mut written = TaskState::default();
     let mut operators = Vec::with_capacity(states.len());
     for (uid, snapshot, is_ended) in states {
@@ -183,6 +189,11 @@ pub(crate) fn noted_positions(noted: &[(String, Vec<u8>)], uid: &str) -> Result<
 
 fn slot_name(uid: &str, id: SplitId) -> String {
     format!("{uid}/{:016x}", id.0)
+}
+
+/// A step of a checkpoint that a test may let fail.
+fn reach(step: &'static str) -> Result<()> {
+    mill_fault::reach(step).map_err(|error| Error::checkpoint(format!("{step}: {error}")).because(error))
 }
 
 /// A failure of the store as the job tells it.

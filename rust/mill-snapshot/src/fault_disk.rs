@@ -90,6 +90,11 @@ impl FaultDisk {
         locked(&self.world).operations
     }
 
+    /// Whether the machine has crashed: every operation fails.
+    pub fn is_crashed(&self) -> bool {
+        locked(&self.world).is_crashed
+    }
+
     /// How many more bytes can be allocated; `None` for no limit.
     pub fn set_space(&self, bytes: Option<u64>) {
         locked(&self.world).space = bytes;

@@ -19,7 +19,8 @@
 //! * only files that no kept checkpoint refers to are removed.
 //!
 //! The crate knows nothing of operators, tasks or tables but what `mill_frame::block` says. Time and the disk are given
-//! in from outside; [`FaultDisk`] is a disk that loses, fails and fills up on command.
+//! in from outside; [`FaultDisk`] is a disk that loses, fails and fills up on command, and the steps of a checkpoint on
+//! the real disk have names at which a test lets the process die (`mill-fault`).
 //!
 //! # Examples
 //!

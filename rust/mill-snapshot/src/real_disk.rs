@@ -17,6 +17,8 @@ use memmap2::{Mmap, MmapMut};
 use mill_frame::block::SharedBytes;
 
 use crate::disk::{Disk, Entry, Held, MappedFile};
+use crate::manifest::Manifest;
+use crate::store::segment_epoch;
 
 /// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +42,38 @@ impl Drop for RealLock {
 struct RealFile {
     file: File,
     map: MmapMut,
+    kind: Kind,
+}
+
+/// What a file is, as the steps of `mill-fault` name it.
+#[derive(Clone, Copy)]
+enum Kind {
+    Segment,
+    Manifest,
+    /// The marks and the positions.
+    Mark,
+}
+
+impl Kind {
+    fn of(path: &Path) -> Kind {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if segment_epoch(name).is_some() {
+            Kind::Segment
+        } else if Manifest::id_of(name.strip_suffix("-new").unwrap_or(name)).is_some() {
+            Kind::Manifest
+        } else {
+            Kind::Mark
+        }
+    }
+
+    /// The one of these names that is this kind's.
+    fn pick(self, [segment, manifest, mark]: [&'static str; 3]) -> &'static str {
+        match self {
+            Kind::Segment => segment,
+            Kind::Manifest => manifest,
+            Kind::Mark => mark,
+        }
+    }
 }
 
 impl MappedFile for RealFile {
@@ -48,6 +82,7 @@ impl MappedFile for RealFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        mill_fault::reach(self.kind.pick(["segment.sync", "manifest.sync", "mark.sync"]))?;
         // Linux writes dirty pages of shared mappings back in fsync; elsewhere only msync is sure to see them.
         if !cfg!(target_os = "linux") {
             self.map.flush()?;
@@ -73,8 +108,10 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn MappedFile>> {
+        let kind = Kind::of(path);
+        mill_fault::reach(kind.pick(["segment.create", "manifest.create", "mark.create"]))?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        let mapped = allocate(&file, bytes).and_then(|()| map_mut(file));
+        let mapped = allocate(&file, bytes).and_then(|()| map_mut(file, kind));
         if mapped.is_err() {
             // Best effort: the name was ours alone, and retention removes what is left over.
             let _ = fs::remove_file(path);
@@ -83,7 +120,7 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn MappedFile>> {
-        map_mut(OpenOptions::new().read(true).write(true).open(path)?)
+        map_mut(OpenOptions::new().read(true).write(true).open(path)?, Kind::of(path))
     }
 
     fn map(&self, path: &Path) -> io::Result<SharedBytes> {
@@ -99,14 +136,17 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        mill_fault::reach(Kind::of(from).pick(["segment.rename", "manifest.rename", "mark.rename"]))?;
         fs::rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        mill_fault::reach(Kind::of(path).pick(["segment.remove", "manifest.remove", "mark.remove"]))?;
         fs::remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        mill_fault::reach("state.sync_dir")?;
         File::open(dir)?.sync_all()
     }
 
@@ -132,12 +172,12 @@ impl Disk for RealDisk {
     }
 }
 
-fn map_mut(file: File) -> io::Result<Box<dyn MappedFile>> {
+fn map_mut(file: File, kind: Kind) -> io::Result<Box<dyn MappedFile>> {
     // SAFETY: the file is ours: new, or one that the lock on the directory keeps others from changing.
     let map = unsafe { MmapMut::map_mut(&file) }?;
     #[cfg(target_os = "linux")]
     populate(map.advise(memmap2::Advice::PopulateWrite))?;
-    Ok(Box::new(RealFile { file, map }))
+    Ok(Box::new(RealFile { file, map, kind }))
 }
 
 /// Touches all pages at once, so that a page that cannot be had is an error here and not a signal later.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mill_protocol::{Error, Result};
-use mill_snapshot::{Checkpoint, RealDisk, Store};
+use mill_snapshot::{Checkpoint, Disk, Store};
 
 use crate::options::CheckpointOptions;
 
@@ -17,11 +17,10 @@ pub(crate) struct Recovered {
 
 /// Opens the state directory, if there is to be one. What the directory itself holds goes before `restore_from`, so
 /// that the same script, run again, goes on.
-pub(crate) fn open(options: Option<&CheckpointOptions>) -> Result<Recovered> {
+pub(crate) fn open(options: Option<&CheckpointOptions>, disk: Arc<dyn Disk>) -> Result<Recovered> {
     let Some(options) = options else { return Ok(Recovered::default()) };
     let mut notes = Vec::new();
-    let disk = Arc::new(RealDisk);
-    let store = Store::open(&options.path, disk.clone()).map_err(failed)?;
+    let store = Store::open(&options.path, Arc::clone(&disk)).map_err(failed)?;
     let mut checkpoint = store.latest(&mut notes).map_err(failed)?;
     if let (None, Some(from)) = (&checkpoint, &options.restore_from) {
         checkpoint = Some(Checkpoint::restore_from(from, disk, &mut notes).map_err(failed)?);

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use mill_plan::{PhysicalPlan, Rung};
 use mill_protocol::{Error, ErrorKind, Result, SystemClock};
 use mill_runtime::{JobHandle, Report, RunOptions};
+use mill_snapshot::RealDisk;
 use parking_lot::{Condvar, Mutex};
 
 use crate::graph;
@@ -197,7 +198,7 @@ impl Supervisor {
 
     /// Opens the state and starts one attempt.
     pub(crate) fn launch(&mut self) -> Result<Arc<JobHandle>> {
-        let mut recovered = recovery::open(self.options.checkpoint.as_ref())?;
+        let mut recovered = recovery::open(self.options.checkpoint.as_ref(), Arc::new(RealDisk))?;
         for note in recovered.notes.drain(..) {
             self.supervision.note(note);
         }
@@ -229,6 +230,11 @@ impl Supervisor {
             }
         };
         let mut shared = self.supervision.shared.lock();
+        // Whoever has only the report must hear of a checkpoint that was passed over, too.
+        let outcome = outcome.map(|mut report| {
+            report.notes.splice(0..0, shared.notes.iter().cloned());
+            report
+        });
         shared.state = match &outcome {
             Ok(report) if report.status == mill_runtime::Status::Cancelled => JobState::Cancelled,
             Ok(_) => JobState::Finished,

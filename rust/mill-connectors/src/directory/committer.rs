@@ -61,7 +61,7 @@ impl DirectoryCommitter {
     fn remove(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
         for name in names {
             let path = self.shared.directory.join(&name);
-            match std::fs::remove_file(&path) {
+            match mill_fault::reach("file.remove").and_then(|()| std::fs::remove_file(&path)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::connector(format!("cannot remove {path:?}: {e}")).because(e));
                 }
@@ -116,7 +116,7 @@ impl DirectoryCommitter {
 }
 
 fn rename(hidden: &Path, path: &Path) -> Result<()> {
-    std::fs::rename(hidden, path).map_err(|e| {
+    mill_fault::reach("file.rename").and_then(|()| std::fs::rename(hidden, path)).map_err(|e| {
         Error::connector(format!(
             "cannot rename {hidden:?} to {path:?}: {e}; nothing was changed (determinate): run the job again to commit it"
         ))

@@ -43,10 +43,8 @@ impl DirectoryWriter {
         let number = self.shared.files.fetch_add(1, Ordering::Relaxed);
         let hidden = name::hidden(*nonce, self.task, number, format.extension());
         let path = directory.join(&hidden);
-        let file: File = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
+        let file: File = mill_fault::reach("file.create")
+            .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path))
             .map_err(|e| Error::connector(format!("cannot create {path:?}: {e}")).because(e))?;
         let encoder = format.encoder(&self.schema, file)?;
         Ok(OpenFile { hidden, path, encoder })
@@ -67,7 +65,11 @@ impl SinkWriter for DirectoryWriter {
             self.open = Some(self.create()?);
         }
         match &mut self.open {
-            Some(open) => open.encoder.write(batch.data()).map_err(|e| in_file(&open.path, e)),
+            Some(open) => {
+                mill_fault::reach("file.write")
+                    .map_err(|e| Error::connector(format!("cannot write {:?}: {e}", open.path)).because(e))?;
+                open.encoder.write(batch.data()).map_err(|e| in_file(&open.path, e))
+            }
             None => Ok(()),
         }
     }
@@ -79,7 +81,7 @@ impl SinkWriter for DirectoryWriter {
         let name = name::committed(epoch, self.task, self.shared.format.extension());
         Ok(Some(Box::new(move || {
             // After a failed sync the pages are gone: the epoch must fail, and is written anew from the checkpoint.
-            file.sync_all().map_err(|e| Error::connector(format!("cannot sync {path:?}: {e}")).because(e))?;
+            mill_fault::reach("file.sync").and_then(|()| file.sync_all()).map_err(|e| Error::connector(format!("cannot sync {path:?}: {e}")).because(e))?;
             sync_directory(&directory)?;
             serde_json::to_vec(&Handle { hidden, name })
                 .map_err(|e| Error::internal("a handle is two names").because(e))
@@ -92,7 +94,7 @@ impl Drop for DirectoryWriter {
         // Nothing names this file yet. What cannot be removed now is removed by the next recovery.
         if let Some(open) = self.open.take() {
             drop(open.encoder);
-            let _ = std::fs::remove_file(open.path);
+            let _ = mill_fault::reach("file.remove").and_then(|()| std::fs::remove_file(open.path));
         }
     }
 }

@@ -116,6 +116,7 @@ impl SqliteCommitter {
         let shared = &self.shared;
         let schema = shared.schema()?;
         let failed = |e| shared.failed("open it", e);
+        shared.reach("sqlite.open")?;
         let connection = Connection::open(&shared.path).map_err(failed)?;
         connection.busy_timeout(BUSY_WAIT).map_err(failed)?;
         // The checkpoint counts on it that what was committed stays.
@@ -158,7 +159,7 @@ impl SqliteCommitter {
 
     fn remove_spools(&self, of_this_run: bool) -> Result<()> {
         for path in self.spools(of_this_run)? {
-            match std::fs::remove_file(&path) {
+            match mill_fault::reach("sqlite.remove").and_then(|()| std::fs::remove_file(&path)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::connector(format!("cannot remove {path:?}: {e}")).because(e));
                 }
@@ -220,6 +221,7 @@ impl Committer for SqliteCommitter {
             })?;
             handles.push((commit.epoch, handle));
         }
+        shared.reach("sqlite.begin")?;
         let connection = self.connection()?;
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -234,13 +236,15 @@ impl Committer for SqliteCommitter {
         let sql = format!("DELETE FROM {EPOCHS} WHERE sink = ?1 AND epoch < ?2");
         let before = newest.saturating_sub(NOTED_EPOCHS) as i64;
         transaction.execute(&sql, params![shared.table, before]).map_err(|e| shared.failed("note the epoch", e))?;
+        shared.reach("sqlite.commit")?;
         transaction.commit().map_err(|e| {
             shared.failed("commit (whether it happened is not known, indeterminate; the next run finds out)", e)
         })?;
         for (_, handle) in &handles {
             if let Rows::Spooled(spooled) = &handle.rows {
                 // What cannot be removed now is removed by the next recovery.
-                let _ = std::fs::remove_file(directory_of(&shared.path).join(&spooled.file));
+                let path = directory_of(&shared.path).join(&spooled.file);
+                let _ = mill_fault::reach("sqlite.remove").and_then(|()| std::fs::remove_file(path));
             }
         }
         Ok(())
@@ -276,6 +280,7 @@ fn apply(shared: &Shared, transaction: &Transaction<'_>, schema: &SchemaRef, han
 }
 
 fn apply_batch(shared: &Shared, transaction: &Transaction<'_>, batch: &Batch) -> Result<()> {
+    shared.reach("sqlite.apply")?;
     let schema = batch.schema();
     let key = shared.key.as_deref();
     let failed = |e| shared.failed("write rows", e);

@@ -153,7 +153,8 @@ impl SqliteWriter {
             let Shared { path: database, table, .. } = self.shared.as_ref();
             let name = format!("{}{}.rows", prefix(database, table), self.part());
             let path = directory_of(database).join(&name);
-            let file = OpenOptions::new().write(true).create_new(true).open(&path);
+            let file = mill_fault::reach("sqlite.create")
+                .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path));
             let file = BufWriter::new(file.map_err(|e| cannot("create", &path, e))?);
             self.spool = Some(Spool { name, path, file, bytes: 0, hash: Box::new(Xxh3::new()) });
         }
@@ -198,7 +199,7 @@ impl SinkWriter for SqliteWriter {
         let directory = directory_of(&self.shared.path).to_owned();
         Ok(Some(Box::new(move || {
             let file = file.into_inner().map_err(|e| cannot("write", &path, e.into_error()))?;
-            file.sync_all().map_err(|e| cannot("sync", &path, e))?;
+            mill_fault::reach("sqlite.sync").and_then(|()| file.sync_all()).map_err(|e| cannot("sync", &path, e))?;
             File::open(&directory).and_then(|file| file.sync_all()).map_err(|e| cannot("sync", &directory, e))?;
             Handle { part, rows: Rows::Spooled(Spooled { file: name, bytes, hash: hash.digest() }) }.encode()
         })))
@@ -209,7 +210,7 @@ impl Drop for SqliteWriter {
     fn drop(&mut self) {
         // Nothing names this file yet. What cannot be removed now is removed by the next recovery.
         if let Some(spool) = self.spool.take() {
-            let _ = std::fs::remove_file(spool.path);
+            let _ = mill_fault::reach("sqlite.remove").and_then(|()| std::fs::remove_file(spool.path));
         }
     }
 }

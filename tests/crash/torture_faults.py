@@ -1,0 +1,340 @@
+"""How a run of the crash matrix is carried out: the faults, and who may complain of them.
+
+While a job is disturbed it may die or fail, as long as it says so with an error of the engine; what it may not do is
+show a wrong output in the end, or refuse to go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+import traceback
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torture_jobs
+from launcher import Child, Failed
+
+import millstream as mill
+from millstream import testing
+
+MODES = ("exactly_once", "at_least_once", "none")
+FAULTS = {
+    "left": False,
+    "step": False,
+    "step fails": False,
+    "disk full": False,
+    "sink full": False,
+    "disk errors": False,
+    "machine crash": False,
+    "clock": False,
+    "function raises": False,
+    "kill": True,
+    "kill at step": True,
+    "function kills": True,
+    "function hangs": True,
+}
+"""The faults, and whether they need a process of their own."""
+PARALLELISMS = (1, 2, 3, 8)
+HANG = 1.0
+"""Seconds after which a process whose function hangs is killed."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the matrix."""
+
+    fault: str
+    plan: str
+    sink: str
+    mode: str
+
+    def __str__(self) -> str:
+        return f"{self.fault} / {self.plan} / {self.sink} / {self.mode}"
+
+
+@dataclass
+class Outcome:
+    """How a run went."""
+
+    disturbances: int = 0
+    wrong: str = ""
+
+
+class Raised(RuntimeError):
+    """What the Python function of a job raises."""
+
+
+@dataclass
+class Run:
+    """One run in the making."""
+
+    cell: Cell
+    dice: random.Random
+    work: Path
+    inputs: Path
+    is_told: bool
+    variant: int = 0
+    disk: testing.Disk | None = None
+    calls: int = 0
+    raise_at: int = -1
+    steps: dict[str, int] = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def tell(self, text: str) -> None:
+        """Say what is done, when a run is replayed."""
+        if self.is_told:
+            print(text, flush=True)
+
+    def hook(self) -> None:
+        """Called by the job's Python function."""
+        self.calls += 1
+        if self.calls == self.raise_at:
+            raise Raised("as asked")
+
+    def by_hand(self, steps: int | None = None, clock_jumps: bool = False) -> bool:
+        """Run the job by hand, its order drawn anew; gives whether it came to its end."""
+        dice = self.dice
+        drawn: dict[str, Any] = {
+            "seed": dice.randrange(2**32),
+            "parallelism": dice.choice(PARALLELISMS),
+            "frame_rows": dice.choice([3, 7, 64, 8192]),
+            "chaining": dice.random() < 0.8,
+        }
+        self.tell(f"  by hand: {drawn}, steps={steps}, disk={self.disk is not None}, clock_jumps={clock_jumps}")
+        sinks = self.declare()
+        checkpoint = mill.Checkpoint(self.work / "state", every="1ms", mode=self.cell.mode)
+        report = testing.simulate(
+            *sinks, checkpoint=checkpoint, steps=steps, disk=self.disk, clock_jumps=clock_jumps, **drawn
+        )
+        self.tell(f"  -> {'left or dead' if report is None else report.status}")
+        return report is not None
+
+    def count_steps(self) -> None:
+        """Run the job by hand to its end, and leave word of the steps it reached."""
+        testing.arm("*", effect="count")
+        if not self.by_hand():
+            raise RuntimeError("the undisturbed job did not end")
+        (self.work / "steps").write_text(json.dumps(testing.disarm()))
+
+    def declare(self) -> list[mill.Sink]:
+        """Declare the job."""
+        cell = self.cell
+        return torture_jobs.declare(cell.plan, cell.sink, self.variant, self.work, self.inputs, self.hook)
+
+
+def carry_out(root: Path, seed: int, is_told: bool, item: tuple[int, Cell]) -> Outcome:
+    """One run of the matrix."""
+    number, cell = item
+    dice = random.Random(f"{seed} {number}")
+    work = root / f"run-{number}"
+    run = Run(cell, dice, work, root / "inputs", is_told, variant=dice.randrange(6))
+    run.tell(f"run {number}: {cell}")
+    try:
+        wanted, run.steps = undisturbed(root, run)
+        if FAULTS[cell.fault]:
+            in_processes(run)
+        else:
+            by_hand(run)
+        run.outcome.wrong = torture_jobs.wrong(cell.plan, cell.mode, wanted, torture_jobs.shown(work))
+    except Exception as error:
+        text = "".join(traceback.format_exception_only(error)).strip()
+        run.outcome.wrong = f"{text} at {traceback.extract_tb(error.__traceback__)[-1].name}"
+    finally:
+        testing.disarm()
+        if not is_told:
+            shutil.rmtree(work, ignore_errors=True)
+    return run.outcome
+
+
+_CALM: dict[tuple[str, str, int], tuple[list[torture_jobs.Row], dict[str, int]]] = {}
+
+
+def undisturbed(root: Path, run: Run) -> tuple[list[torture_jobs.Row], dict[str, int]]:
+    """What the job shows if nothing disturbs it, and how often it reaches each step; it is run once in a worker."""
+    key = (run.cell.plan, run.cell.sink, run.variant)
+    if key not in _CALM:
+        work = root / f"calm-{os.getpid()}-{'-'.join(map(str, key))}"
+        cell = Cell("none", run.cell.plan, run.cell.sink, "exactly_once")
+        calm = Run(cell, random.Random(1), work, run.inputs, False, variant=run.variant)
+        # In a process of its own, because this one may go on to fork.
+        Child(calm.count_steps, work / "log").finish()
+        rows = torture_jobs.shown(work)
+        if not rows:
+            raise RuntimeError("the undisturbed job showed nothing")
+        _CALM[key] = rows, json.loads((work / "steps").read_text())
+        shutil.rmtree(work, ignore_errors=True)
+    return _CALM[key]
+
+
+def by_hand(run: Run) -> None:
+    """Disturb a job by hand a few times, then let it end."""
+    if run.cell.fault in ("disk full", "disk errors", "machine crash"):
+        run.disk = testing.Disk()
+    for _ in range(run.dice.randint(1, 3)):
+        try:
+            is_done = DISTURB[run.cell.fault](run)
+        except mill.MillstreamError as error:
+            run.tell(f"  -> {type(error).__name__}: {error}")
+            _check_complaint(run, error)
+            is_done = False
+        run.outcome.disturbances += not is_done
+        testing.disarm()
+    run.raise_at = -1
+    if run.disk is not None:
+        run.disk = run.disk.after_kill()
+    if not run.by_hand():
+        raise RuntimeError("the job did not end, though nothing disturbed it")
+    if run.dice.random() < 0.1:
+        # Once more: there is nothing left to do.
+        run.by_hand()
+
+
+def _check_complaint(run: Run, error: mill.MillstreamError) -> None:
+    """A job may fail of the fault, and of nothing else."""
+    if "internal" in str(error).lower():
+        raise error
+    if run.cell.fault in ("left", "step", "clock", "machine crash"):
+        raise error
+    if run.cell.fault == "function raises" and "as asked" not in str(error):
+        raise error
+
+
+def _left(run: Run) -> bool:
+    return run.by_hand(steps=run.dice.choice([3, 30, 100, 300, 1000]))
+
+
+def _clock(run: Run) -> bool:
+    return run.by_hand(steps=run.dice.choice([30, 100, 300, 1000]), clock_jumps=True)
+
+
+def _step(run: Run) -> bool:
+    _arm(run, "die")
+    return run.by_hand()
+
+
+def _step_fails(run: Run) -> bool:
+    _arm(run, "fail", times=run.dice.choice([1, 1, 2, 5]))
+    return run.by_hand(steps=run.dice.choice([None, 1000]))
+
+
+def _sink_full(run: Run) -> bool:
+    steps = {"file": ["file.create", "file.write", "file.sync"], "sqlite": ["sqlite.apply", "sqlite.commit", "sqlite.begin"]}
+    names = steps.get(run.cell.sink, ["sink.pre_commit", "sink.commit"])
+    step, first = run.dice.choice(names), run.dice.choice([1, 2, 3, 5, 8])
+    run.tell(f"  full at {step} from {first} on")
+    testing.arm(step, first=first, times=run.dice.choice([1, 3, 1000]), effect="full")
+    return run.by_hand()
+
+
+def _disk_full(run: Run) -> bool:
+    assert run.disk is not None
+    space = run.dice.choice([0, 2_000, 10_000, 40_000, 100_000])
+    run.tell(f"  space for {space} bytes")
+    run.disk = run.disk.after_kill()
+    run.disk.set_space(space)
+    is_done = run.by_hand(steps=run.dice.choice([300, 1000]))
+    run.disk.set_space(None)
+    return is_done
+
+
+def _disk_errors(run: Run) -> bool:
+    assert run.disk is not None
+    run.disk = run.disk.after_kill()
+    for _ in range(run.dice.choice([1, 1, 2, 5])):
+        operation = run.dice.randrange(run.dice.choice([15, 60, 150]))
+        run.tell(f"  operation {operation} fails")
+        run.disk.fail_at(operation)
+    return run.by_hand(steps=run.dice.choice([300, 1000]))
+
+
+def _machine_crash(run: Run) -> bool:
+    assert run.disk is not None
+    operation = run.dice.randrange(run.dice.choice([15, 60, 150]))
+    run.tell(f"  crash at operation {operation}")
+    run.disk.crash_at(operation)
+    is_done = run.by_hand()
+    run.disk = run.disk.after_crash(run.dice.randrange(2**32))
+    return is_done
+
+
+def _function_raises(run: Run) -> bool:
+    run.calls, run.raise_at = 0, run.dice.randrange(1, torture_jobs.ROWS)
+    return run.by_hand()
+
+
+DISTURB = {
+    "left": _left,
+    "clock": _clock,
+    "step": _step,
+    "step fails": _step_fails,
+    "disk full": _disk_full,
+    "sink full": _sink_full,
+    "disk errors": _disk_errors,
+    "machine crash": _machine_crash,
+    "function raises": _function_raises,
+}
+
+RARE = (
+    *("checkpoint.compact", "file.remove", "manifest.remove", "mark.remove", "segment.remove", "sink.abort"),
+    "sqlite.remove",
+)
+"""Steps that an undisturbed run may not reach."""
+
+
+def _arm(run: Run, effect: Any, times: int = 1) -> None:
+    """Arm a fault at a named step, or at any, somewhere in the run."""
+    if run.dice.random() < 0.3:
+        step, first = "*", run.dice.randint(1, sum(run.steps.values()))
+    else:
+        # Those that only a recovery or a failure reaches among them.
+        step = run.dice.choice(sorted({*run.steps, *RARE}))
+        first = run.dice.randint(1, run.steps.get(step, 1))
+    run.tell(f"  {effect} at {step}, from {first} on, {times} times")
+    testing.arm(step, first=first, times=times, effect=effect)
+
+
+def in_processes(run: Run) -> None:
+    """Disturb a job in processes of its own a few times, then let it end."""
+    fault, dice = run.cell.fault, run.dice
+    for _ in range(dice.randint(1, 3)):
+        child = Child(partial(_in_process, run, fault, dice.choice(PARALLELISMS), dice.randrange(2**32)), run.work / "log")
+        delay = HANG if fault == "function hangs" else dice.uniform(0, 0.25) if fault == "kill" else 20.0
+        if child.ends_within(delay):
+            code = child.reap()
+            if code == -signal.SIGKILL:
+                run.outcome.disturbances += 1
+            elif code != 0:
+                raise Failed(f"the job failed with {code}: {child.said()}")
+        else:
+            child.kill()
+            run.outcome.disturbances += 1
+            if fault not in ("kill", "function hangs"):
+                raise Failed(f"the job hung: {child.said()}")
+    Child(partial(_in_process, run, "", dice.choice(PARALLELISMS), 0), run.work / "log").finish()
+
+
+def _in_process(run: Run, fault: str, parallelism: int, seed: int) -> None:
+    dice = random.Random(seed)
+    if fault == "kill at step":
+        run.dice = dice
+        _arm(run, "kill")
+    elif fault in ("function kills", "function hangs"):
+        at = dice.randrange(1, torture_jobs.ROWS)
+
+        def hook() -> None:
+            run.calls += 1
+            if run.calls == at and fault == "function kills":
+                os.kill(os.getpid(), signal.SIGKILL)
+            while run.calls == at:
+                time.sleep(1)
+
+        run.hook = hook  # type: ignore[method-assign]
+    checkpoint = mill.Checkpoint(run.work / "state", every="2ms", mode=run.cell.mode)
+    mill.run(*run.declare(), checkpoint=checkpoint, parallelism=parallelism)
