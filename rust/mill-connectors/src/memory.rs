@@ -156,6 +156,10 @@ impl Source for MemorySource {
         Some(Arc::new(MemorySource { name: self.name.clone(), schema, table: Arc::new(table) }))
     }
 
+    fn is_single_when_ordered(&self) -> bool {
+        self.table.rows > SPLIT_ROWS_MIN
+    }
+
     fn rows_hint(&self) -> Option<u64> {
         Some(self.table.rows)
     }

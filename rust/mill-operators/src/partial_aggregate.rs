@@ -39,7 +39,7 @@ const WAIT_US: i64 = 50_000;
 struct Flush {
     cursor: Cursor,
     pane: i64,
-    /// Up to which watermark windows go out; all if absent.
+    /// Up to which watermark windows go out, for good; if absent, all there is goes out for now.
     until: Option<Watermark>,
 }
 
@@ -140,12 +140,9 @@ impl PartialAggregate {
 
     /// The next pane that has rows to give.
     fn next_pane(&self, until: Option<Watermark>) -> Option<i64> {
+        let Some(at) = until else { return self.groups.panes().first_filled() };
         let first = self.groups.panes().first()?;
-        match (&self.slicer, until) {
-            (Some(slicer), Some(at)) => slicer.is_complete(first, at).then_some(first),
-            (Some(_), None) => Some(first),
-            (None, _) => (self.groups.panes().rows() > 0).then_some(first),
-        }
+        self.slicer.as_ref()?.is_complete(first, at).then_some(first)
     }
 
     /// Whether the table has become so large that it is emptied; decides whether combining pays.
@@ -230,10 +227,8 @@ impl Operator for PartialAggregate {
                 out.push(records(&self.schema, columns)?);
                 return Ok(Progress::More);
             }
-            match &self.slicer {
-                Some(_) => self.groups.close(pane),
-                None => self.groups.reset(pane),
-            }
+            // What is filled again keeps its memory.
+            if until.is_some() { self.groups.close(pane) } else { self.groups.reset(pane) }
             self.flush = self.next_pane(until).map(|pane| Flush { cursor: Cursor::default(), pane, until });
             if self.flush.is_none() {
                 self.taken = self.taken.min(self.groups.panes().rows());

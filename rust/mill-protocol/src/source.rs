@@ -91,6 +91,12 @@ pub trait Source: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Whether one task reads it all, as fast as memory gives it, once it has to be read in order: then what follows is
+    /// better spread over all tasks than left to that one.
+    fn is_single_when_ordered(&self) -> bool {
+        false
+    }
+
     /// How many rows it will give, where known: for progress bars.
     fn rows_hint(&self) -> Option<u64> {
         None

@@ -5,7 +5,8 @@
 //!                                                                           queue 1 …
 //! ```
 //!
-//! Small batches are gathered until they are worth a frame, or until the stream goes quiet, or until something that must
+//! Only what is cut has to be gathered into frames. Where all of a batch goes to one consumer its columns are handed over as
+//! they are. Small batches are gathered until they are worth a frame, or until the stream goes quiet, or until something that must
 //! not overtake them has to be sent (a barrier, idleness, the end). A batch that is large enough is cut as it is. A
 //! watermark waits for the rows before it and may wait for rows behind it: a watermark that comes later than it could is
 //! never wrong.
@@ -15,7 +16,6 @@
 
 use std::collections::VecDeque;
 
-use mill_frame::Frame;
 use mill_protocol::{Batch, Result, Watermark};
 
 use crate::channel::Sender;
@@ -125,28 +125,32 @@ impl EdgeWriter {
     }
 
     fn send_records(&mut self, batch: &Batch) -> Result<()> {
-        let consumer = match &self.kind {
+        match &self.kind {
             EdgeKind::Hash(columns) if self.outs.len() > 1 => {
                 let frames = wire::frames_by_key(batch, columns, self.outs.len())?;
                 for (consumer, frame) in frames.into_iter().enumerate() {
-                    frame.into_iter().for_each(|frame| self.send_frame(consumer, frame));
+                    frame.into_iter().for_each(|frame| self.send(consumer, Envelope::Frame(frame)));
                 }
-                return Ok(());
             }
             EdgeKind::Rebalance => {
-                let turn = self.turn;
-                self.turn = (turn + 1) % self.outs.len();
-                turn
+                let consumer = self.least_busy();
+                self.turn = (consumer + 1) % self.outs.len();
+                self.send(consumer, Envelope::Batch(wire::whole(batch)));
             }
-            EdgeKind::Hash(_) | EdgeKind::Gather | EdgeKind::Forward => 0,
-        };
-        let frame = wire::frame(batch)?;
-        self.send_frame(consumer, frame);
+            EdgeKind::Hash(_) | EdgeKind::Gather | EdgeKind::Forward => self.send(0, Envelope::Batch(wire::whole(batch))),
+        }
         Ok(())
     }
 
-    fn send_frame(&mut self, consumer: usize, frame: Frame) {
-        self.outs[consumer].unsent.push_back(Envelope::Frame(frame));
+    /// The consumer with the least before it; of equals the one whose turn it is.
+    fn least_busy(&self) -> usize {
+        let consumers = self.outs.len();
+        let waiting = |&consumer: &usize| self.outs[consumer].sender.len() + self.outs[consumer].unsent.len();
+        (0..consumers).map(|step| (self.turn + step) % consumers).min_by_key(waiting).unwrap_or(self.turn)
+    }
+
+    fn send(&mut self, consumer: usize, envelope: Envelope) {
+        self.outs[consumer].unsent.push_back(envelope);
         self.unsent += 1;
     }
 

@@ -7,8 +7,10 @@ use mill_protocol::{Batch, Epoch, SplitId, Watermark};
 
 /// One entry of a queue. The order in a queue is the order of the stream.
 pub(crate) enum Envelope {
-    /// Records.
+    /// Records that were gathered for this channel.
     Frame(Frame),
+    /// Records as they were, where nothing had to be gathered: their columns are shared, not copied.
+    Batch(Batch),
     /// No record with an older event time follows on this channel, but late ones.
     Watermark(Watermark),
     /// Do not wait for this channel's watermark until something comes again.

@@ -77,6 +77,10 @@ impl Input {
                 self.merge.on_records(channel);
                 return Ok(Some(Event::Batch(wire::batch(&frame)?)));
             }
+            Envelope::Batch(batch) => {
+                self.merge.on_records(channel);
+                return Ok(Some(Event::Batch(batch)));
+            }
             Envelope::Watermark(at) => self.ready.extend(self.merge.on_watermark(channel, at).map(Event::Watermark)),
             Envelope::Idle => {
                 let (watermark, is_idle) = self.merge.on_idle(channel);

@@ -4,16 +4,16 @@ use arrow::array::RecordBatch;
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::compute::concat_batches;
 use mill_frame::{Frame, FrameError, partition_by_hash};
-use mill_protocol::{Batch, Error, Result};
+use mill_protocol::{Batch, Error, Result, SplitId};
 
 /// The frames for the owners of these keys; `None` for a consumer that gets nothing.
 pub(crate) fn frames_by_key(batch: &Batch, columns: &[usize], consumers: usize) -> Result<Vec<Option<Frame>>> {
     partition_by_hash(batch, columns, consumers).map_err(error)
 }
 
-/// All records in one frame.
-pub(crate) fn frame(batch: &Batch) -> Result<Frame> {
-    Frame::encode(batch).map_err(error)
+/// All records for one consumer, as they are but for the split: behind an exchange nobody tells splits apart.
+pub(crate) fn whole(batch: &Batch) -> Batch {
+    batch.clone().with_split(SplitId::NONE)
 }
 
 /// The records of a frame, where they lie.

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::layout::RowLayout;
 use crate::pool::Pool;
 use crate::snapshot::{drop_block, with_part};
-use crate::table::{StateTable, TableOptions};
+use crate::table::{Shape, StateTable, TableOptions};
 
 /// The tables of all open panes, by the start of the pane.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct PaneTables {
     options: TableOptions,
     /// What closed panes leave is taken by the next ones.
     pool: Pool,
+    /// As large as the last pane that closed was, the next one is expected to be.
+    shape: Shape,
     panes: BTreeMap<i64, StateTable>,
     /// Chunks of closed panes that checkpoints still hold: pane, key group, chunk.
     closed: Vec<(i64, u16, u32)>,
@@ -30,19 +32,27 @@ impl PaneTables {
     /// No panes yet; each gets a table of this layout with these options.
     pub fn new(layout: Arc<RowLayout>, options: TableOptions) -> PaneTables {
         let pool = StateTable::pool_for(&layout);
-        PaneTables { layout, options, pool, panes: BTreeMap::new(), closed: Vec::new() }
+        PaneTables { layout, options, pool, shape: Shape::SMALL, panes: BTreeMap::new(), closed: Vec::new() }
     }
 
     /// The table of a pane, opened if need be.
     pub fn open(&mut self, start: i64) -> &mut StateTable {
         self.panes.entry(start).or_insert_with(|| {
-            StateTable::with_pool(Arc::clone(&self.layout), self.options.clone(), self.pool.clone())
+            let mut table =
+                StateTable::with_pool(Arc::clone(&self.layout), self.options.clone(), self.pool.clone());
+            table.expect(self.shape);
+            table
         })
     }
 
     /// The table of a pane, if it is open.
     pub fn pane(&mut self, start: i64) -> Option<&mut StateTable> {
         self.panes.get_mut(&start)
+    }
+
+    /// The start of the earliest pane that has rows.
+    pub fn first_filled(&self) -> Option<i64> {
+        self.panes.iter().find(|(_, table)| !table.is_empty()).map(|(&start, _)| start)
     }
 
     /// The start of the earliest open pane.
@@ -58,6 +68,7 @@ impl PaneTables {
     /// Closes a pane and gives its memory back.
     pub fn close(&mut self, start: i64) {
         let Some(table) = self.panes.remove(&start) else { return };
+        self.shape = table.shape();
         if self.options.is_persistent {
             let part = self.options.part;
             self.closed.extend(table.into_drops().into_iter().map(|(group, id)| (start, group, with_part(id, part))));

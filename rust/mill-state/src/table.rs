@@ -53,6 +53,8 @@ pub(crate) const CHUNK_ROWS_FIRST: u32 = 16;
 const DEPTH_MAX: u32 = 16;
 /// How many chunks a table has at least when it takes memory from its pool: 2 MiB are too much for a small one.
 const POOLED_CHUNKS_MIN: usize = 256;
+/// How full the chunks of an expected table are to be, in sixteenths: some become fuller than others.
+const EXPECTED_SIXTEENTHS: usize = 9;
 const NO_CHUNK: u32 = u32::MAX;
 /// The mask of an entry whose chunk is not there or not writable: no chunk has so many rows.
 const NOT_READY: u32 = u32::MAX;
@@ -65,6 +67,18 @@ struct Entry {
     base: *mut u64,
     mask: u32,
     place: u32,
+}
+
+/// The chunks a key group begins with: `1 << depth` of them, with so many rows each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    depth: u32,
+    capacity: u32,
+}
+
+impl Shape {
+    /// One small chunk.
+    pub(crate) const SMALL: Shape = Shape { depth: 0, capacity: CHUNK_ROWS_FIRST };
 }
 
 impl Entry {
@@ -97,11 +111,15 @@ pub struct StateTable {
     layout: Arc<RowLayout>,
     options: TableOptions,
     pool: Pool,
+    /// What a key group begins with.
+    expected: Shape,
     pub(crate) chunks: Vec<Chunk>,
     /// `groups << depth` entries.
     directory: Vec<Entry>,
     depth: u32,
     rows: usize,
+    /// How many rows there were at most before it was emptied.
+    rows_before: usize,
     pub(crate) touched: Vec<u32>,
     /// Chunks that checkpoints hold and the table no longer has: key group and id.
     pub(crate) dropped: Vec<(u16, u32)>,
@@ -154,11 +172,13 @@ impl StateTable {
             capacity_max: StateTable::capacity_max(&layout),
             layout,
             pool,
+            expected: Shape::SMALL,
             directory: vec![Entry::NONE; groups],
             options,
             chunks: Vec::new(),
             depth: 0,
             rows: 0,
+            rows_before: 0,
             touched: Vec::new(),
             dropped: Vec::new(),
             pointers: Vec::new(),
@@ -224,12 +244,34 @@ impl StateTable {
             chunk.changed.fill(0);
             chunk.count = 0;
         }
+        self.rows_before = self.rows_before.max(self.rows);
         self.rows = 0;
     }
 
     /// Whether it is worth large pages.
     fn is_large(&self) -> bool {
-        self.chunks.len() >= POOLED_CHUNKS_MIN
+        self.chunks.len() >= POOLED_CHUNKS_MIN || self.options.groups.len() << self.expected.depth >= POOLED_CHUNKS_MIN
+    }
+
+    /// Expects as many rows as a table of this shape had, and begins with the memory for them.
+    pub(crate) fn expect(&mut self, shape: Shape) {
+        assert!(self.chunks.is_empty() && shape.capacity <= self.capacity_max);
+        self.expected = shape;
+    }
+
+    /// The shape in which its rows would have fitted from the start.
+    pub(crate) fn shape(&self) -> Shape {
+        let rows = self.rows.max(self.rows_before) / self.options.groups.len();
+        let fits = |capacity: usize, depth: u32| rows <= (capacity << depth) / 16 * EXPECTED_SIXTEENTHS;
+        let capacity = (CHUNK_ROWS_FIRST..=self.capacity_max).find(|&rows| rows.is_power_of_two() && fits(rows as usize, 0));
+        match capacity {
+            Some(capacity) => Shape { depth: 0, capacity },
+            None => {
+                let capacity = self.capacity_max;
+                let depth = (1..DEPTH_MAX).find(|&depth| fits(capacity as usize, depth)).unwrap_or(DEPTH_MAX);
+                Shape { depth, capacity }
+            }
+        }
     }
 
     /// Where new chunks take their memory, if the table is large.

@@ -249,6 +249,12 @@ impl Builder<'_> {
         targets.push(target);
     }
 
+    /// Whether all of this comes from one task, though it could keep more of them busy.
+    pub(super) fn is_read_by_one(&self, place: &Place) -> bool {
+        let source = self.chains[place.chain].source.as_ref();
+        self.options.parallelism > 1 && source.is_some_and(|it| it.is_ordered && it.source.is_single_when_ordered())
+    }
+
     /// A new chain behind an edge.
     pub(super) fn exchange(&mut self, from: &Place, kind: EdgeKind, parallelism: usize) -> Place {
         let chain = self.new_chain(parallelism, None);

@@ -5,7 +5,8 @@
 //!   input ─► project ═══hash(keys)═════════► aggregate ─► project        else
 //! ```
 //!
-//! The projections are left out where there is nothing to compute. Whether a row is late for its window is decided where
+//! Where one task reads a large source in order, the partial stage stands behind an edge of its own, over which batches go in
+//! turns to all tasks: `input ═rebalance═► project ─► partial …`. The projections are left out where there is nothing to compute. Whether a row is late for its window is decided where
 //! rows are first put into windows, so with partial results late rows come out of the partial stage. There are none where
 //! a split may be idle (see `may_be_idle`), nor with `emit="each"`, where holding back is the opposite of what is asked.
 
@@ -90,6 +91,13 @@ fn may_be_idle(builder: &Builder<'_>, at: usize) -> bool {
     false
 }
 
+/// Whether records are combined ahead of the exchange.
+fn is_partial(builder: &Builder<'_>, at: usize, specs: &[AggregateSpec], is_windowed: bool, emit: Emit) -> bool {
+    specs.iter().all(|spec| spec.kind.is_mergeable())
+        && !(is_windowed && may_be_idle(builder, at))
+        && !matches!(emit, Emit::Each)
+}
+
 fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> Result<()> {
     let Aggregation { keys, parts, window, emit } = aggregation;
     let (uid, name) = (builder.graph.steps[at].uid.clone(), builder.graph.steps[at].name.clone());
@@ -110,6 +118,11 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         })
         .collect();
     let mut input = original;
+    let is_partial = is_partial(builder, at, &specs, window.is_some(), emit);
+    if is_partial && builder.is_read_by_one(&input) {
+        // None of these aggregates asks for the order, and lateness has been decided where the records were read.
+        input = builder.exchange(&input, EdgeKind::Rebalance, builder.options.parallelism);
+    }
     if let Some(exprs) = &exprs {
         let compiled = exprs.iter().map(|expr| CompiledExpr::new(expr, &before)).collect::<Result<Vec<_>>>()?;
         let schema = schema_of(&compiled);
@@ -121,9 +134,6 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     let own_keys = key_fields(&before, &keys)?;
 
     // What goes ahead of the exchange.
-    let is_partial = specs.iter().all(|spec| spec.kind.is_mergeable())
-        && !(window.is_some() && may_be_idle(builder, at))
-        && !matches!(emit, Emit::Each);
     let mut late: Option<Place> = None;
     let (final_keys, final_specs) = if is_partial {
         let mut fields: Vec<Field> = Vec::new();

@@ -24,7 +24,7 @@ fn joined_batches_keep_what_is_known_of_each_record() {
 #[test]
 fn a_frame_gives_its_records_back() {
     let sent = sample(&[1, 2, 3]).with_times(Some(vec![1, 2, 3].into()));
-    let received = batch(&frame(&sent).unwrap()).unwrap();
+    let received = batch(&Frame::encode(&sent).unwrap()).unwrap();
     assert_eq!(received.data(), sent.data());
     assert_eq!(received.times(), sent.times());
 }

@@ -4,18 +4,32 @@ use std::sync::Arc;
 
 use mill_frame::hash::key_group;
 
-use super::{CHUNK_ROWS_FIRST, DEPTH_MAX, NO_CHUNK, StateTable};
+use super::{DEPTH_MAX, NO_CHUNK, Shape, StateTable};
 use crate::bucket::{Chunk, bit_of, set_bit};
 use crate::key::{VIEW_INLINE, view_bytes, view_length};
 use crate::layout::TAG_FLAG_FIRST;
 
 impl StateTable {
+    /// Makes the chunks of the key group of this hash: one small one, or as many as are expected to be needed. Gives the
+    /// place of the one that the hash belongs to.
     pub(super) fn create(&mut self, hash: u64) -> u32 {
         let group = key_group(hash);
-        let chunk = Chunk::new(group, 1, CHUNK_ROWS_FIRST, &self.layout, &self.options, None);
-        let place = self.push_chunk(chunk);
-        self.refresh(place as usize);
-        place
+        let Shape { depth, capacity } = self.expected;
+        while self.depth < depth {
+            self.deepen();
+        }
+        for id in 1 << depth..2 << depth {
+            let chunk = Chunk::new(group, id, capacity, &self.layout, &self.options, self.pool());
+            let place = self.push_chunk(chunk);
+            self.refresh(place as usize);
+        }
+        self.directory[self.directory_index(hash)].place
+    }
+
+    /// Lets the directory tell one more bit of the hash.
+    fn deepen(&mut self) {
+        self.directory = self.directory.iter().flat_map(|&entry| [entry, entry]).collect();
+        self.depth += 1;
     }
 
     fn push_chunk(&mut self, chunk: Chunk) -> u32 {
@@ -60,8 +74,7 @@ impl StateTable {
             Some(std::mem::replace(&mut self.chunks[place], low))
         };
         if depth == self.depth {
-            self.directory = self.directory.iter().flat_map(|&entry| [entry, entry]).collect();
-            self.depth += 1;
+            self.deepen();
         }
         self.refresh(place);
         self.refresh(high);
