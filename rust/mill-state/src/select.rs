@@ -6,6 +6,12 @@ pub trait Select: Copy {
     fn len(self) -> usize;
     /// The place in the batch of the `index`-th.
     fn at(self, index: usize) -> usize;
+    /// The values of these records side by side: where they lie, or copied into `room`.
+    fn gather<'a, T: Copy>(self, values: &'a [T], room: &'a mut Vec<T>) -> &'a [T] {
+        room.clear();
+        room.extend((0..self.len()).map(|index| values[self.at(index)]));
+        room
+    }
     /// Whether none are.
     fn is_empty(self) -> bool {
         self.len() == 0
@@ -29,6 +35,10 @@ impl Select for Span {
     #[inline(always)]
     fn at(self, index: usize) -> usize {
         self.start + index
+    }
+    #[inline(always)]
+    fn gather<'a, T: Copy>(self, values: &'a [T], _room: &'a mut Vec<T>) -> &'a [T] {
+        &values[self.start..][..self.len]
     }
 }
 

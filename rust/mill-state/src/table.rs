@@ -127,6 +127,8 @@ pub struct StateTable {
     pointers: Vec<*mut u64>,
     cell_pointers: Vec<*mut Cell>,
     inserted: Vec<u32>,
+    /// Room for the hashes and the words of keys that do not lie side by side.
+    rooms: (Vec<u64>, Vec<u64>),
     /// The places of chunks that rows have moved into in this call.
     moved: Vec<u32>,
     /// The rows of a chunk that is being split.
@@ -184,6 +186,7 @@ impl StateTable {
             pointers: Vec::new(),
             cell_pointers: Vec::new(),
             inserted: Vec::new(),
+            rooms: Default::default(),
             moved: Vec::new(),
             moving: Vec::new(),
             missed: Vec::new(),

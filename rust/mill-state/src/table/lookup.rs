@@ -78,26 +78,38 @@ impl StateTable {
             self.missed.resize(len, 0);
         }
         self.pointers.truncate(len);
+        let (mut hashes_room, mut words_room) = std::mem::take(&mut self.rooms);
+        let hashes = select.gather(&keys.hashes, &mut hashes_room);
+        let words = if SHAPE == SHAPE_WORD { select.gather(&keys.words, &mut words_room) } else { hashes };
         let mut aimed = 0;
         loop {
             let shift = TAG_FLAG_FIRST - self.depth;
             let first = (self.options.groups.start as usize) << self.depth;
-            aimed = aim(&keys.hashes, select, &self.directory, shift, first, row_words, &mut self.pointers, aimed);
+            aimed += aim(&hashes[aimed..], &self.directory, shift, first, row_words, &mut self.pointers[aimed..]);
             if aimed == len {
                 break;
             }
-            self.make_ready(keys.hashes[select.at(aimed)]);
+            self.make_ready(hashes[aimed]);
         }
         let dirty = self.dirty_bit();
-        let reach = Reach { row_words, dirty, directory: &self.directory, chunks: &self.chunks, shift: TAG_FLAG_FIRST - self.depth, first: (self.options.groups.start as usize) << self.depth };
+        let reach = Reach {
+            row_words,
+            directory: &self.directory,
+            chunks: &self.chunks,
+            shift: TAG_FLAG_FIRST - self.depth,
+            first: (self.options.groups.start as usize) << self.depth,
+        };
+        let (pointers, missed) = (&mut self.pointers[..len], &mut self.missed[..len]);
         // SAFETY: `aim` has just pointed every pointer to a row of a chunk of this table, writable and so not shared.
         let missed = unsafe {
-            if keys.nulls.is_empty() {
-                hit::<S, SHAPE, false>(keys, select, reach, &mut self.pointers, &mut self.missed)
-            } else {
-                hit::<S, SHAPE, true>(keys, select, reach, &mut self.pointers, &mut self.missed)
+            match (keys.nulls.is_empty(), self.options.is_persistent) {
+                (true, false) => hit::<S, SHAPE, false, false>(keys, select, hashes, words, reach, pointers, missed),
+                (true, true) => hit::<S, SHAPE, false, true>(keys, select, hashes, words, reach, pointers, missed),
+                (false, false) => hit::<S, SHAPE, true, false>(keys, select, hashes, words, reach, pointers, missed),
+                (false, true) => hit::<S, SHAPE, true, true>(keys, select, hashes, words, reach, pointers, missed),
             }
         };
+        self.rooms = (hashes_room, words_room);
         for missed in 0..missed {
             let index = self.missed[missed] as usize;
             let record = select.at(index);
@@ -212,25 +224,21 @@ impl StateTable {
     }
 }
 
-/// Points to the rows where the searches start, from `from` on, and has those rows fetched. Stops at a key whose chunk is
-/// not there or not writable; gives its place.
-#[allow(clippy::too_many_arguments)]
+/// Points to the rows where the searches start and has those rows fetched. Stops at a key whose chunk is not there or not
+/// writable; gives its place.
 #[inline(always)]
-fn aim<S: Select>(
+fn aim(
     hashes: &[u64],
-    select: S,
     directory: &[Entry],
     shift: u32,
     first: usize,
     row_words: usize,
     pointers: &mut [*mut u64],
-    from: usize,
 ) -> usize {
     let row_bytes = row_words * size_of::<u64>();
     // A wide row may begin in one cache line and end in the next.
     let last_byte = if row_bytes > 32 { row_bytes - 1 } else { 0 };
-    for (index, pointer) in pointers.iter_mut().enumerate().skip(from) {
-        let hash = hashes[select.at(index)];
+    for (index, (&hash, pointer)) in hashes.iter().zip(pointers).enumerate() {
         let entry = directory[((hash >> shift) as usize).wrapping_sub(first)];
         if entry.mask == NOT_READY {
             return index;
@@ -243,15 +251,13 @@ fn aim<S: Select>(
         }
         *pointer = row;
     }
-    pointers.len()
+    hashes.len()
 }
 
 /// What [`hit`] knows of the table.
 #[derive(Clone, Copy)]
 struct Reach<'t> {
     row_words: usize,
-    /// What marks a row as changed.
-    dirty: u64,
     directory: &'t [Entry],
     chunks: &'t [Chunk],
     shift: u32,
@@ -270,23 +276,25 @@ impl<'t> Reach<'t> {
 /// Looks for each key in the row aimed at and the one beside it; almost all are there. Nothing in this loop depends on
 /// which it is, so that the processor need not guess. Gives how many were not found; `missed` lists them.
 ///
+/// `hashes` are those of the records, and `words` their keys if these have one word each.
+///
 /// # Safety
 /// - Every pointer points to a row of `row_words` words that holds the keys' words, in a writable chunk, whose rows start
 ///   at a multiple of the size of a pair of rows.
 #[inline(always)]
-unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
+unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool, const IS_PERSISTENT: bool>(
     keys: &KeyBatch,
     select: S,
+    hashes: &[u64],
+    words: &[u64],
     reach: Reach<'_>,
     pointers: &mut [*mut u64],
     missed: &mut [u32],
 ) -> usize {
     let row_words = reach.row_words;
     let mut count = 0;
-    for (index, pointer) in pointers.iter_mut().enumerate() {
-        let record = select.at(index);
-        let hash = keys.hashes[record];
-        let tag = if HAS_NULLS { keys.tag(record) } else { hash & TAG_HASH | TAG_OCCUPIED };
+    for (index, ((&hash, &word), pointer)) in hashes.iter().zip(words).zip(pointers).enumerate() {
+        let tag = if HAS_NULLS { keys.tag(select.at(index)) } else { hash & TAG_HASH | TAG_OCCUPIED };
         let first = *pointer;
         // The other row of the pair: behind an even slot, ahead of an odd one. The lowest bit of the slot is that of the hash.
         let is_odd = (hash & 1) as usize;
@@ -298,11 +306,11 @@ unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
         let row = if is_first { first } else { other };
         let is_key = match SHAPE {
             // SAFETY: a row has its tag and the key's word.
-            SHAPE_WORD => unsafe { *row.add(1) == keys.words[record] },
+            SHAPE_WORD => unsafe { *row.add(1) == word },
             SHAPE_VIEW => {
                 // SAFETY: a row has its tag and the two words of the key.
                 let (first, second) = unsafe { (*row.add(1), *row.add(2)) };
-                let key = keys.key(record);
+                let key = keys.key(select.at(index));
                 let length = view_length(key);
                 if length <= VIEW_INLINE || first != key[0] {
                     first == key[0] && second == key[1]
@@ -314,12 +322,14 @@ unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
                 }
             }
             // SAFETY: a row has its tag and the key's words.
-            _ => unsafe { std::slice::from_raw_parts(row.add(1), keys.stride) == keys.key(record) },
+            _ => unsafe { std::slice::from_raw_parts(row.add(1), keys.stride) == keys.key(select.at(index)) },
         };
         let is_hit = (is_first | is_second) & is_key;
-        let found_tag = if is_first { first_tag } else { other_tag };
-        // SAFETY: the row lies in a writable chunk. A row that is not the key's gets back the tag it has.
-        unsafe { *row = found_tag | if is_hit { reach.dirty } else { 0 } };
+        if IS_PERSISTENT {
+            let found_tag = if is_first { first_tag } else { other_tag };
+            // SAFETY: the row lies in a writable chunk. A row that is not the key's gets back the tag it has.
+            unsafe { *row = found_tag | if is_hit { TAG_DIRTY } else { 0 } };
+        }
         *pointer = row;
         missed[count] = index as u32;
         count += usize::from(is_hit) ^ 1;
