@@ -22,13 +22,13 @@ from pathlib import Path
 THREADS = 2
 os.environ.setdefault("POLARS_MAX_THREADS", str(THREADS))
 
-import duckdb  # noqa: E402
-import numpy as np  # noqa: E402
-import polars as pl  # noqa: E402
-import pyarrow as pa  # noqa: E402
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
 
-import millstream as mill  # noqa: E402
-from millstream import col  # noqa: E402
+import millstream as mill
+from millstream import col
 
 KEYS = 100_000
 Job = Callable[[], float]

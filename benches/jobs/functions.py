@@ -88,10 +88,10 @@ def contests(rows: int) -> list[Contest]:
     """All of them."""
     few, many = table(rows), table(rows * 10)
     records = [Record(price, qty) for price, qty in zip(few["price"].to_pylist(), few["qty"].to_pylist(), strict=True)]
-    scaled = lambda row: row.price * 0.908 + row.qty  # noqa: E731
-    rooted = lambda row: math.sqrt(row.price) + abs(row.qty)  # noqa: E731
-    pair = lambda row: {"total": row.price * row.qty, "qty": row.qty}  # noqa: E731
-    dear = lambda row: row.price > 500  # noqa: E731
+    scaled = lambda row: row.price * 0.908 + row.qty
+    rooted = lambda row: math.sqrt(row.price) + abs(row.qty)
+    pair = lambda row: {"total": row.price * row.qty, "qty": row.qty}
+    dear = lambda row: row.price > 500
     memory, wide = mill.from_arrow(few), mill.from_arrow(many)
     cheap = wide.map_batches(lambda batch: batch.set_column(0, "price", pc.multiply(batch["price"], 0.908)), schema=few.schema)
     machine = wide.select(value=compiled(col("price"), col("qty")))

@@ -30,7 +30,19 @@ from millstream.errors import (
     SchemaError,
     UserFunctionError,
 )
-from millstream.expr import Aggregate, Expr, aggregate, coalesce, col, concat_str, count, lit, max_horizontal, min_horizontal, when
+from millstream.expr import (
+    Aggregate,
+    Expr,
+    aggregate,
+    coalesce,
+    col,
+    concat_str,
+    count,
+    lit,
+    max_horizontal,
+    min_horizontal,
+    when,
+)
 from millstream.functions import udf
 from millstream.io import (
     Sink,

@@ -75,7 +75,7 @@ class Graph:
         height = 2 * _MARGIN + max(heights.values(), default=1) * (_HEIGHT + _GAP_Y) - _GAP_Y
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif">',
-            '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">'
+            '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">',
             '<path d="M0,0 L8,4 L0,8 z" fill="#777"/></marker></defs>',
         ]
         for edge in self.edges:

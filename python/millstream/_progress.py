@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from millstream.job import Metrics, Report
@@ -27,7 +27,7 @@ class Display:
         """Tell whether someone looks at the output: a terminal, or a notebook."""
         return bool(getattr(sys.stderr, "isatty", lambda: False)()) or "ipykernel" in sys.modules
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         """Begin."""
         return self
 

@@ -22,7 +22,7 @@ from millstream._namespaces import DateTimeNamespace, ListNamespace, StringNames
 from millstream.errors import PlanError
 from millstream.types import TypeLike, data_type
 
-__all__ = ["Aggregate", "Expr", "IntoExpr", "Then", "When", "aggregate", "col", "coalesce", "concat_str", "count", "lit", "max_horizontal", "min_horizontal", "when"]
+__all__ = ["Aggregate", "Expr", "IntoExpr", "Then", "When", "aggregate", "coalesce", "col", "concat_str", "count", "lit", "max_horizontal", "min_horizontal", "when"]
 
 Literal = bool | int | float | str | bytes | datetime | date | timedelta | Decimal | None
 IntoExpr = Any

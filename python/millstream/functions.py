@@ -381,7 +381,7 @@ def returned_schema(function: Any, *, is_many: bool) -> Schema | None:
     is_many
         Whether it gives several records, so that the annotation is ``Iterator[X]`` and the like.
     """
-    target = function if isinstance(function, (types.FunctionType, types.MethodType)) else getattr(type(function), "__call__", function)
+    target = function if isinstance(function, (types.FunctionType, types.MethodType)) else getattr(type(function), "__call__", function)  # noqa: B004
     try:
         hint = typing.get_type_hints(target).get("return")
     except (NameError, TypeError, AttributeError):

@@ -6,8 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from millstream import _engine, _live
 from millstream._engine import RawJob, RawReceiver, explain, receive
@@ -27,7 +27,7 @@ Mode = Literal["exactly_once", "at_least_once", "none"]
 OnError = Literal["fail", "skip", "route"]
 
 _POLL_US = 100_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WATERMARK_MAX = 2**62
 
 
@@ -326,7 +326,7 @@ class Job:
             raise TimeoutError(f"the job still runs after {timeout}")
         return _report(figures)
 
-    def __enter__(self) -> Job:
+    def __enter__(self) -> Self:
         """Hold the job for a while."""
         return self
 

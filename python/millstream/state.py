@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from millstream import _engine
 from millstream.table import Table
@@ -57,7 +57,7 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     """
     found = []
     for raw in _engine.checkpoints(os.fspath(path)):
-        created = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=raw.pop("created_us"))
+        created = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=raw.pop("created_us"))
         found.append(CheckpointInfo(created=created, **raw))
     return found
 
