@@ -19,8 +19,11 @@ and with results that are exactly what they would have been had nothing ever fai
 from __future__ import annotations
 
 from millstream import types
+from millstream._aggregate import Aggregate, aggregate
+from millstream._conditions import when
 from millstream._engine import version as _version
 from millstream._row import Row
+from millstream._udf import udf
 from millstream.errors import (
     CheckpointError,
     ConnectorError,
@@ -31,9 +34,7 @@ from millstream.errors import (
     UserFunctionError,
 )
 from millstream.expr import (
-    Aggregate,
     Expr,
-    aggregate,
     coalesce,
     col,
     concat_str,
@@ -41,9 +42,7 @@ from millstream.expr import (
     lit,
     max_horizontal,
     min_horizontal,
-    when,
 )
-from millstream.functions import udf
 from millstream.io import (
     Sink,
     Source,
@@ -59,9 +58,12 @@ from millstream.io import (
     read_parquet,
     read_text,
 )
-from millstream.job import Checkpoint, Job, JobStatus, Metrics, Report, Restart, StepMetrics, run, start
+from millstream.job import Job, run, start
+from millstream.keyed import KeyedStream, WindowedStream
+from millstream.options import Checkpoint, Restart
+from millstream.report import JobStatus, Metrics, Report, StepMetrics
 from millstream.state import CheckpointInfo, checkpoints, read_state
-from millstream.stream import KeyedStream, Stream, WindowedStream
+from millstream.stream import Stream
 from millstream.table import Table
 from millstream.time import WatermarkStrategy
 from millstream.types import DataType, Schema, Timestamp

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from millstream.job import Metrics, Report
+    from millstream.report import Metrics, Report
 
 __all__ = ["Display"]
 

@@ -15,14 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from millstream._engine import RawExpr
+from millstream._mathematics import Mathematics
 from millstream._namespaces import DateTimeNamespace, ListNamespace, StringNamespace, StructNamespace
 from millstream.errors import PlanError
 from millstream.types import TypeLike, data_type
 
-__all__ = ["Aggregate", "Expr", "IntoExpr", "Then", "When", "aggregate", "coalesce", "col", "concat_str", "count", "lit", "max_horizontal", "min_horizontal", "when"]
+__all__ = ["Expr", "IntoExpr", "coalesce", "col", "concat_str", "count", "lit", "max_horizontal", "min_horizontal"]
 
 Literal = bool | int | float | str | bytes | datetime | date | timedelta | Decimal | None
 IntoExpr = Any
@@ -32,14 +33,14 @@ IntoExpr = Any
 def _raw(value: IntoExpr) -> RawExpr:
     if isinstance(value, Expr):
         return value._raw
-    if isinstance(value, Then):
-        return value._to_expr()._raw
+    from millstream._conditions import When
+
     if isinstance(value, When):
         raise PlanError("when(...) stands without .then(...)")
     return RawExpr.literal(value)
 
 
-class Expr:
+class Expr(Mathematics):
     """An expression over the columns of a stream; made by :func:`col`, :func:`lit`, :func:`when` and operators.
 
     Examples
@@ -297,112 +298,6 @@ class Expr:
         """Tell whether the value is infinite."""
         return self._call("is_infinite")
 
-    # -- mathematics -------------------------------------------------------------------------------------------------
-
-    def abs(self) -> Expr:
-        """Give the absolute value."""
-        return self._call("abs")
-
-    def sign(self) -> Expr:
-        """Give -1, 0 or 1."""
-        return self._call("sign")
-
-    def round(self, decimals: int = 0) -> Expr:
-        """Round to this many digits behind the point.
-
-        Examples
-        --------
-        >>> mill.from_iter([1.2345]).select(x=col("value").round(2)).collect().to_pylist()
-        [{'x': 1.23}]
-        """
-        return self._call("round", decimals)
-
-    def floor(self) -> Expr:
-        """Round down."""
-        return self._call("floor")
-
-    def ceil(self) -> Expr:
-        """Round up."""
-        return self._call("ceil")
-
-    def sqrt(self) -> Expr:
-        """Give the square root."""
-        return self._call("sqrt")
-
-    def cbrt(self) -> Expr:
-        """Give the cube root."""
-        return self._call("cbrt")
-
-    def exp(self) -> Expr:
-        """Give e to this power."""
-        return self._call("exp")
-
-    def log(self, base: float | None = None) -> Expr:
-        """Give the logarithm, the natural one without a base."""
-        return self._call("log") if base is None else self._call("log", float(base))
-
-    def log10(self) -> Expr:
-        """Give the logarithm to base 10."""
-        return self._call("log10")
-
-    def log1p(self) -> Expr:
-        """Give the natural logarithm of one plus the value."""
-        return self._call("log1p")
-
-    def sinh(self) -> Expr:
-        """Give the hyperbolic sine."""
-        return self._call("sinh")
-
-    def cosh(self) -> Expr:
-        """Give the hyperbolic cosine."""
-        return self._call("cosh")
-
-    def tanh(self) -> Expr:
-        """Give the hyperbolic tangent."""
-        return self._call("tanh")
-
-    def degrees(self) -> Expr:
-        """Turn radians into degrees."""
-        return self._call("degrees")
-
-    def radians(self) -> Expr:
-        """Turn degrees into radians."""
-        return self._call("radians")
-
-    def sin(self) -> Expr:
-        """Give the sine."""
-        return self._call("sin")
-
-    def cos(self) -> Expr:
-        """Give the cosine."""
-        return self._call("cos")
-
-    def tan(self) -> Expr:
-        """Give the tangent."""
-        return self._call("tan")
-
-    def arcsin(self) -> Expr:
-        """Give the angle with this sine."""
-        return self._call("arcsin")
-
-    def arccos(self) -> Expr:
-        """Give the angle with this cosine."""
-        return self._call("arccos")
-
-    def arctan(self) -> Expr:
-        """Give the angle with this tangent."""
-        return self._call("arctan")
-
-    def clip(self, lower: IntoExpr = None, upper: IntoExpr = None) -> Expr:
-        """Keep the value between two bounds; a bound that is None is no bound.
-
-        Examples
-        --------
-        >>> mill.from_iter([-5, 50]).select(x=col("value").clip(0, 10)).collect().to_pylist()
-        [{'x': 0}, {'x': 10}]
-        """
-        return self._call("clip", lower, upper)
-
     # -- namespaces --------------------------------------------------------------------------------------------------
 
     @property
@@ -598,104 +493,3 @@ def max_horizontal(*values: IntoExpr) -> Expr:
     [3]
     """
     return Expr(RawExpr.function("max_horizontal", [_raw(value) for value in values]))
-
-
-class When:
-    """A condition that waits for its value; see :func:`when`."""
-
-    __slots__ = ("_branches", "_condition")
-
-    def __init__(self, branches: list[tuple[RawExpr, RawExpr]], condition: Expr) -> None:
-        self._branches = branches
-        self._condition = condition
-
-    def then(self, value: IntoExpr) -> Then:
-        """Give the value for where the condition holds; a plain text is a constant."""
-        return Then([*self._branches, (_raw(self._condition), _raw(value))])
-
-
-class Then(Expr):
-    """Conditions with values, null where none holds; goes on with ``.when()`` or ends with ``.otherwise()``."""
-
-    __slots__ = ("_branches",)
-
-    def __init__(self, branches: list[tuple[RawExpr, RawExpr]]) -> None:
-        super().__init__(RawExpr.case(branches, None))
-        self._branches = branches
-
-    def _to_expr(self) -> Expr:
-        return Expr(self._raw)
-
-    def when(self, condition: Expr) -> When:
-        """Add a condition for where none of those before holds."""
-        return When(self._branches, condition)
-
-    def otherwise(self, value: IntoExpr) -> Expr:
-        """Give the value for where no condition holds."""
-        return Expr(RawExpr.case(self._branches, _raw(value)))
-
-
-def when(condition: Expr) -> When:
-    """Choose a value by conditions; the first that holds decides.
-
-    Examples
-    --------
-    >>> from millstream import col, when
-    >>> s = mill.from_iter([-1, 0, 7])
-    >>> sign = when(col("value") > 0).then("plus").when(col("value") < 0).then("minus").otherwise("zero")
-    >>> [row["sign"] for row in s.select(sign=sign).collect().to_pylist()]
-    ['minus', 'zero', 'plus']
-    """
-    return When([], condition)
-
-
-class Aggregate(Protocol):
-    """What :func:`aggregate` takes: an object with these methods.
-
-    States are pickled between calls, so they must be picklable.
-    """
-
-    def create(self) -> Any:
-        """Give the state of no value."""
-
-    def add(self, state: Any, value: Any) -> Any:
-        """Give the state with one more value."""
-
-    def merge(self, left: Any, right: Any) -> Any:
-        """Unite two states."""
-
-    def result(self, state: Any) -> Any:
-        """Give the result."""
-
-
-def aggregate(function: Aggregate | type[Aggregate], value: IntoExpr, *, returns: TypeLike = None) -> Expr:
-    """Aggregate with a class of your own.
-
-    Parameters
-    ----------
-    function
-        An object with ``create() -> state``, ``add(state, value) -> state``, ``merge(a, b) -> state`` and
-        ``result(state)``, or its class.
-    value
-        What is aggregated.
-    returns
-        The type of the result; by default the annotation of ``result``.
-
-    Examples
-    --------
-    >>> class Longest:
-    ...     def create(self) -> str:
-    ...         return ""
-    ...     def add(self, state: str, value: str) -> str:
-    ...         return max(state, value, key=len)
-    ...     def merge(self, left: str, right: str) -> str:
-    ...         return max(left, right, key=len)
-    ...     def result(self, state: str) -> str:
-    ...         return state
-    >>> s = mill.from_iter([{"k": 1, "t": "a"}, {"k": 1, "t": "abc"}])
-    >>> s.key_by("k").agg(longest=mill.aggregate(Longest, col("t"))).collect().to_pylist()
-    [{'k': 1, 'longest': 'abc'}]
-    """
-    from millstream.functions import aggregate_expression
-
-    return Expr(aggregate_expression(function, _raw(value), returns))

@@ -7,18 +7,17 @@ stream can go several ways.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from millstream._engine import RawExpr, RawKeyedStream, RawStream, RawWindowedStream
+from millstream._engine import RawExpr, RawStream
+from millstream._outputs import Outputs
 from millstream.errors import PlanError, SchemaError
 from millstream.expr import Expr, IntoExpr, _raw, col
 from millstream.functions import (
     BatchAdapter,
     FilterAdapter,
     FlatMapAdapter,
-    FoldAdapter,
     InspectAdapter,
     MapAdapter,
     View,
@@ -28,18 +27,11 @@ from millstream.functions import (
 )
 from millstream.time import Duration, WatermarkStrategy, microseconds
 from millstream.types import Schema, SchemaLike, TypeLike, data_type, schema_of
-from millstream.window import TumblingWindow
 
 if TYPE_CHECKING:
-    from millstream._graph import Graph
-    from millstream.io.sinks import OnExisting, Sink
-    from millstream.job import OnError
-    from millstream.table import Table
+    from millstream.keyed import KeyedStream
 
-__all__ = ["KeyedStream", "Stream", "WindowedStream"]
-
-Emit = Literal["end", "checkpoint", "each"] | Duration | None
-"""When an aggregate without windows gives results."""
+__all__ = ["Stream"]
 
 _SAMPLE_ROWS = 100
 
@@ -62,18 +54,7 @@ def _columns(positional: Sequence[str | Expr], named: Mapping[str, IntoExpr], me
     return exprs
 
 
-def _emit(emit: Emit) -> tuple[str, int | None]:
-    if emit is None:
-        return "default", None
-    if emit in ("end", "checkpoint", "each"):
-        return str(emit), None
-    interval = microseconds(emit, "emit")
-    if interval == 0:
-        raise PlanError('emit="0s" leaves no time between results; use emit="each"')
-    return "every", interval
-
-
-class Stream:
+class Stream(Outputs):
     """Records that flow; made by ``read_*``, ``from_*``, :func:`generate` and by the steps of other streams.
 
     Examples
@@ -443,6 +424,8 @@ class Stream:
         >>> sorted((row["is_odd"], row["n"]) for row in s.agg(n=mill.count()).collect().to_pylist())
         [(False, 1), (True, 2)]
         """
+        from millstream.keyed import KeyedStream
+
         return KeyedStream(self._raw.key_by(_columns(columns, named, "key_by")))
 
     # -- side outputs ------------------------------------------------------------------------------------------------
@@ -463,340 +446,3 @@ class Stream:
         ["{'value': 'x'}"]
         """
         return Stream(self._raw.errors())
-
-    # -- sinks -------------------------------------------------------------------------------------------------------
-
-    def write_csv(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
-        """Write CSV files into a directory; hidden until they are committed.
-
-        Parameters
-        ----------
-        path
-            The directory; it is made if there is none.
-        on_existing
-            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` or ``"replace"`` them.
-
-        Examples
-        --------
-        >>> sink = mill.from_iter([1]).write_csv("out/")
-        """
-        from millstream.io import sinks
-
-        return sinks.file_sink(self, "csv", path, on_existing)
-
-    def write_json(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
-        """Write JSON files, a record a line, into a directory; hidden until they are committed.
-
-        Parameters
-        ----------
-        path
-            The directory; it is made if there is none.
-        on_existing
-            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` or ``"replace"`` them.
-
-        Examples
-        --------
-        >>> sink = mill.from_iter([1]).write_json("out/")
-        """
-        from millstream.io import sinks
-
-        return sinks.file_sink(self, "json", path, on_existing)
-
-    def write_parquet(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
-        """Write Parquet files into a directory; hidden until they are committed.
-
-        Parameters
-        ----------
-        path
-            The directory; it is made if there is none.
-        on_existing
-            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` or ``"replace"`` them.
-
-        Examples
-        --------
-        >>> sink = mill.from_iter([1]).write_parquet("out/")
-        """
-        from millstream.io import sinks
-
-        return sinks.file_sink(self, "parquet", path, on_existing)
-
-    def write_sqlite(self, path: str | os.PathLike[str], table: str, *, key: str | Sequence[str] | None = None) -> Sink:
-        """Write rows into a table of an SQLite database.
-
-        Parameters
-        ----------
-        path
-            The database file; it is made if there is none.
-        table
-            The table; it is made if there is none.
-        key
-            The columns whose latest row is kept (an upsert); without it rows are appended.
-
-        Examples
-        --------
-        >>> sink = mill.from_iter([{"k": 1}]).write_sqlite("out.db", "rows", key="k")
-        """
-        from millstream.io import sinks
-
-        return sinks.sqlite_sink(self, path, table, [key] if isinstance(key, str) else key)
-
-    def for_each(self, function: Callable[[Any], object]) -> Sink:
-        """Call a function for each record; after a crash some are given again.
-
-        Examples
-        --------
-        >>> seen = []
-        >>> report = mill.run(mill.from_iter([1, 2]).for_each(lambda row: seen.append(row.value)))
-        >>> seen
-        [1, 2]
-        """
-        check_callable(function, "for_each")
-        from millstream.io import sinks
-
-        return sinks.callback_sink(self, function, is_batch=False)
-
-    def for_each_batch(self, function: Callable[[Any], object]) -> Sink:
-        """Call a function for each frame, a ``pyarrow.RecordBatch``; after a crash some are given again.
-
-        Examples
-        --------
-        >>> rows = []
-        >>> report = mill.run(mill.from_iter([1, 2]).for_each_batch(lambda batch: rows.append(batch.num_rows)))
-        >>> sum(rows)
-        2
-        """
-        check_callable(function, "for_each_batch")
-        from millstream.io import sinks
-
-        return sinks.callback_sink(self, function, is_batch=True)
-
-    def print(self) -> Sink:
-        """Print each record.
-
-        Examples
-        --------
-        >>> report = mill.run(mill.from_iter([1]).print())
-        Row(value=1)
-        """
-        from millstream.io import sinks
-
-        return sinks.print_sink(self)
-
-    def sink_to(self, sink: Sink) -> Sink:
-        """Write into a sink of your own; see :class:`Sink`."""
-        from millstream.io import sinks
-
-        return sinks.custom_sink(self, sink)
-
-    # -- running -----------------------------------------------------------------------------------------------------
-
-    def collect(
-        self,
-        limit: int | None = None,
-        *,
-        until: Duration | None = None,
-        parallelism: int | None = None,
-        on_error: OnError = "fail",
-    ) -> Table:
-        """Run the stream and give its records as a table.
-
-        Parameters
-        ----------
-        limit
-            How many records at most; the rest is not computed.
-        until
-            How long it may run; then what has come so far is given. Unbounded input needs this or ``limit``.
-        parallelism
-            How many parallel tasks; by default one a core.
-        on_error
-            What happens to a record that fails: ``"fail"``, ``"skip"`` or ``"route"`` (to ``.errors``).
-
-        Examples
-        --------
-        >>> mill.generate(rows=10**6).collect(limit=2).to_pylist()
-        [{'index': 0}, {'index': 1}]
-        """
-        from millstream.job import collect
-
-        return collect(self, limit, until=until, parallelism=parallelism, on_error=on_error)
-
-    def iter_batches(
-        self,
-        *,
-        until: Duration | None = None,
-        parallelism: int | None = None,
-        on_error: OnError = "fail",
-    ) -> Iterator[Any]:
-        """Run the stream and give its records batch by batch, as ``pyarrow.RecordBatch``.
-
-        A consumer that is slower than the job holds the job back; one that stops ends it.
-
-        Examples
-        --------
-        >>> sum(batch.num_rows for batch in mill.generate(rows=1000).iter_batches())
-        1000
-        """
-        from millstream.job import iter_batches
-
-        return iter_batches(self, until=until, parallelism=parallelism, on_error=on_error)
-
-    def show(self, rows: int = 10) -> None:
-        """Run the stream for its first records and print them as a table.
-
-        Examples
-        --------
-        >>> mill.from_iter([{"a": 1, "b": "x"}]).show()
-        a      b
-        int64  str
-        -----  ---
-        1      x
-        """
-        print(self.collect(limit=rows, until=None if self.is_bounded else "10s"))
-
-    def graph(
-        self,
-        *,
-        parallelism: int | None = None,
-    ) -> Graph:
-        """Give the plan as a picture, which a notebook draws.
-
-        Examples
-        --------
-        >>> graph = mill.from_iter([1]).key_by("value").agg(n=mill.count()).graph(parallelism=2)
-        >>> [node.kind for node in graph.nodes][-1]
-        'sink'
-        """
-        from millstream.job import graph_of_stream
-
-        return graph_of_stream(self, parallelism=parallelism)
-
-    def explain(
-        self,
-        *,
-        parallelism: int | None = None,
-    ) -> str:
-        """Give the plan as text: steps, chains, threads, state and guarantee.
-
-        Examples
-        --------
-        >>> plan = mill.from_iter([1]).filter(col("value") > 0).explain()
-        >>> "filter" in plan
-        True
-        """
-        from millstream.job import explain_stream
-
-        return explain_stream(self, parallelism=parallelism)
-
-
-class KeyedStream:
-    """A stream grouped by a key; made by :meth:`Stream.key_by`."""
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: RawKeyedStream) -> None:
-        self._raw = raw
-
-    def __repr__(self) -> str:
-        """Show the key."""
-        return f"<KeyedStream by {', '.join(self.keys)}>"
-
-    @property
-    def keys(self) -> list[str]:
-        """The columns of the key."""
-        return self._raw.keys()
-
-    def agg(self, *aggregates: Expr, emit: Emit = None, **named: Expr) -> Stream:
-        """Aggregate the records of each key.
-
-        Parameters
-        ----------
-        *aggregates
-            Aggregates, each named by its column.
-        emit
-            When results are given: ``"end"`` (each key once), an interval such as ``"1s"``, ``"checkpoint"`` or
-            ``"each"`` (at each record). By default ``"end"`` on bounded and ``"1s"`` on unbounded input. All but
-            ``"end"`` make an updating stream: the latest row of a key counts.
-        **named
-            Aggregates by the name of their column.
-
-        Examples
-        --------
-        >>> s = mill.from_iter([{"k": "a", "x": 1}, {"k": "a", "x": 4}])
-        >>> s.key_by("k").agg(col("x").max(), n=mill.count(), mean=col("x").mean()).collect().to_pylist()
-        [{'k': 'a', 'x': 4, 'n': 2, 'mean': 2.5}]
-        """
-        name, interval = _emit(emit)
-        return Stream(self._raw.agg(_columns(aggregates, named, "agg"), name, interval))
-
-    def reduce(self, function: Callable[[Any, Any], Any], *, emit: Emit = None) -> Stream:
-        """Fold the records of each key with a function of the record so far and the next one.
-
-        Parameters
-        ----------
-        function
-            Takes two rows, gives a record with the same columns.
-        emit
-            As of :meth:`agg`.
-
-        Examples
-        --------
-        >>> s = mill.from_iter([{"k": 1, "x": 2}, {"k": 1, "x": 5}])
-        >>> s.key_by("k").reduce(lambda a, b: {"k": a.k, "x": a.x + b.x}).collect().to_pylist()
-        [{'k': 1, 'x': 7}]
-        """
-        check_callable(function, "reduce")
-        name, interval = _emit(emit)
-        fields = tuple(self._raw.stream().schema().names())
-        adapter = FoldAdapter(function, fields)
-        return Stream(self._raw.reduce(f"reduce({function_name(function)})", adapter, name, interval))
-
-    def window(self, window: TumblingWindow, *, allowed_lateness: Duration = "0s") -> WindowedStream:
-        """Cut the records of each key into windows of event time.
-
-        Parameters
-        ----------
-        window
-            The windows: :func:`tumbling`.
-        allowed_lateness
-            How long after its end a window still takes records; its one result comes after that.
-
-        Examples
-        --------
-        >>> from datetime import datetime
-        >>> s = mill.from_iter([{"k": 1, "at": datetime(2024, 1, 1, 0, 0, 7)}]).event_time("at")
-        >>> s.key_by("k").window(mill.tumbling("10s")).agg(n=mill.count()).select("window_start", "n").collect().to_pylist()
-        [{'window_start': datetime.datetime(2024, 1, 1, 0, 0), 'n': 1}]
-        """
-        if not isinstance(window, TumblingWindow):
-            raise PlanError(f'window() takes a window such as mill.tumbling("10s"), not {window!r:.200}')
-        return WindowedStream(
-            self._raw.tumbling(
-                microseconds(window.size, "size of a window"),
-                microseconds(window.offset, "offset of a window", is_negative_allowed=True),
-                microseconds(allowed_lateness, "allowed_lateness"),
-            )
-        )
-
-
-class WindowedStream:
-    """A keyed stream cut into windows; made by :meth:`KeyedStream.window`."""
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: RawWindowedStream) -> None:
-        self._raw = raw
-
-    def agg(self, *aggregates: Expr, **named: Expr) -> Stream:
-        """Aggregate the records of each key and window.
-
-        A window gives one row when the watermark has passed its end and the allowed lateness: the key, ``window_start``
-        and ``window_end`` (half-open), and the aggregates. What came too late is in ``.late`` of the result.
-
-        Examples
-        --------
-        >>> from datetime import datetime
-        >>> s = mill.from_iter([{"k": 1, "at": datetime(2024, 1, 1)}]).event_time("at")
-        >>> s.key_by("k").window(mill.tumbling("1h")).agg(n=mill.count()).schema.names
-        ['k', 'window_start', 'window_end', 'n']
-        """
-        return Stream(self._raw.agg(_columns(aggregates, named, "agg")))

@@ -11,7 +11,9 @@ from typing import Literal
 
 from millstream import _engine
 from millstream.io.sinks import Sink
-from millstream.job import Checkpoint, OnError, Report, _outputs, _report, settings
+from millstream.job import _outputs
+from millstream.options import Checkpoint, OnError, settings
+from millstream.report import Report, report_of
 
 __all__ = ["Disk", "arm", "disarm", "simulate"]
 
@@ -152,4 +154,4 @@ def simulate(
     )
     outputs = [output._raw for output in _outputs(sinks, "simulate")]
     figures = _engine.simulate(outputs, options, seed, steps, None if disk is None else disk._raw, clock_jumps)
-    return None if figures is None else _report(figures)
+    return None if figures is None else report_of(figures)

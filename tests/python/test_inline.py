@@ -8,8 +8,9 @@ import pytest
 
 import millstream as mill
 from millstream._inline import inlined
+from millstream._row import row_class
 
-ROWS = [{"price": float(i % 11) - 3, "qty": i % 7 - 2, "name": f"n{i % 3}"} for i in range(500)]
+ROWS: list[dict[str, Any]] = [{"price": float(i % 11) - 3, "qty": i % 7 - 2, "name": f"n{i % 3}"} for i in range(500)]
 TYPES: dict[str, Any] = {"price": float, "qty": int, "name": str}
 RATE = 0.5
 
@@ -46,7 +47,7 @@ def test_an_expression_gives_what_the_call_gives(number: int) -> None:
     fields = [name for name in TYPES if name in function.__code__.co_names or name in function.__code__.co_consts]
     assert inlined(function, fields) is not None
     found = mill.from_iter(ROWS, schema=TYPES).map(function, schema={"value": returns}).collect(parallelism=1)
-    assert found["value"] == [function(mill.functions.row_class(tuple(TYPES))(row.values())) for row in ROWS]
+    assert found["value"] == [function(row_class(tuple(TYPES))(row.values())) for row in ROWS]
 
 
 def test_a_dict_and_a_tuple() -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import millstream as mill
+from millstream._conditions import when
 from millstream.bench.result import Bar, Result, Settings, Workload, rate
-from millstream.expr import col, when
+from millstream.expr import col
 
 __all__ = ["WORKLOAD"]
 

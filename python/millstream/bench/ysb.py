@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import millstream as mill
+from millstream._conditions import when
 from millstream.bench.contest import Query, contest
 from millstream.bench.peers import duckdb_answers, polars_frame
 from millstream.bench.result import Result, Settings, Workload
-from millstream.expr import col, when
+from millstream.expr import col
 from millstream.table import Table
 
 __all__ = ["WORKLOAD"]

@@ -1,0 +1,108 @@
+"""Aggregates of yours."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, Protocol
+
+from millstream._engine import RawExpr, aggregate_function
+from millstream.errors import PlanError
+from millstream.expr import Expr, IntoExpr, _raw
+from millstream.types import TypeLike, data_type
+
+__all__ = ["Aggregate", "aggregate"]
+
+
+class Aggregate(Protocol):
+    """What :func:`aggregate` takes: an object with these methods.
+
+    States are pickled between calls, so they must be picklable.
+    """
+
+    def create(self) -> Any:
+        """Give the state of no value."""
+
+    def add(self, state: Any, value: Any) -> Any:
+        """Give the state with one more value."""
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """Unite two states."""
+
+    def result(self, state: Any) -> Any:
+        """Give the result."""
+
+
+def aggregate(function: Aggregate | type[Aggregate], value: IntoExpr, *, returns: TypeLike = None) -> Expr:
+    """Aggregate with a class of your own.
+
+    Parameters
+    ----------
+    function
+        An object with ``create() -> state``, ``add(state, value) -> state``, ``merge(a, b) -> state`` and
+        ``result(state)``, or its class.
+    value
+        What is aggregated.
+    returns
+        The type of the result; by default the annotation of ``result``.
+
+    Examples
+    --------
+    >>> class Longest:
+    ...     def create(self) -> str:
+    ...         return ""
+    ...     def add(self, state: str, value: str) -> str:
+    ...         return max(state, value, key=len)
+    ...     def merge(self, left: str, right: str) -> str:
+    ...         return max(left, right, key=len)
+    ...     def result(self, state: str) -> str:
+    ...         return state
+    >>> s = mill.from_iter([{"k": 1, "t": "a"}, {"k": 1, "t": "abc"}])
+    >>> s.key_by("k").agg(longest=mill.aggregate(Longest, col("t"))).collect().to_pylist()
+    [{'k': 1, 'longest': 'abc'}]
+    """
+    return Expr(aggregate_expression(function, _raw(value), returns))
+
+
+class _AggregateAdapter:
+    """Runs an aggregate of the user's over pickled states."""
+
+    __slots__ = ("_aggregate", "_dumps", "_loads")
+
+    def __init__(self, aggregate: Any) -> None:
+        import pickle
+
+        self._aggregate = aggregate
+        self._dumps, self._loads = pickle.dumps, pickle.loads
+
+    def update(self, state: bytes | None, values: list[Any]) -> bytes:
+        """Take values into a state."""
+        current = self._aggregate.create() if state is None else self._loads(state)
+        add = self._aggregate.add
+        for value in values:
+            current = add(current, value)
+        return self._dumps(current, 5)
+
+    def merge(self, left: bytes, right: bytes) -> bytes:
+        """Unite two states."""
+        return self._dumps(self._aggregate.merge(self._loads(left), self._loads(right)), 5)
+
+    def finish(self, state: bytes | None) -> Any:
+        """Give the result of a state."""
+        return self._aggregate.result(self._aggregate.create() if state is None else self._loads(state))
+
+
+def aggregate_expression(function: Any, value: RawExpr, returns: TypeLike) -> RawExpr:
+    """Make the expression of an aggregate of the user's."""
+    instance = function() if isinstance(function, type) else function
+    name = type(instance).__name__
+    missing = [method for method in ("create", "add", "merge", "result") if not callable(getattr(instance, method, None))]
+    if missing:
+        raise PlanError(f"aggregate: {name} has no {', '.join(missing)}; it needs create, add, merge and result")
+    if returns is None:
+        try:
+            returns = typing.get_type_hints(type(instance).result).get("return")
+        except (NameError, TypeError):
+            returns = None
+        if returns is None:
+            raise PlanError(f"aggregate: what does {name} give? annotate result() or say returns=")
+    return aggregate_function(name, _AggregateAdapter(instance), data_type(returns, place="returns"), value)

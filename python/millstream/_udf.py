@@ -1,0 +1,166 @@
+"""Functions of values in expressions: called row by row, or compiled by numba."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import itertools
+import time
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from millstream._engine import DataType, column_function, compiled_function
+from millstream.errors import PlanError
+from millstream.expr import Expr, _raw
+from millstream.functions import CHUNK_FIRST, check_callable, function_name, next_chunk
+from millstream.types import TypeLike, data_type
+
+__all__ = ["Udf", "udf"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _ValueAdapter:
+    """Calls a function once a row of argument columns."""
+
+    __slots__ = ("_chunk", "_function", "_skips_nulls")
+
+    def __init__(self, function: Callable[..., Any], skips_nulls: bool) -> None:
+        self._function = function
+        self._skips_nulls = skips_nulls
+        self._chunk = CHUNK_FIRST
+
+    def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> tuple[list[Any], BaseException | None]:
+        """Run the loop over one frame."""
+        function = self._function
+        try:
+            if not columns:
+                calls: Any = (function() for _ in range(count))
+            elif self._skips_nulls and any(type(column) is list and None in column for column in columns):
+                calls = (None if None in pair else function(*pair) for pair in zip(*columns))
+            else:
+                calls = map(function, *columns)
+            results: list[Any] = []
+            while (done := len(results)) < count:
+                began = time.perf_counter()
+                results.extend(itertools.islice(calls, self._chunk))
+                if len(results) == done:
+                    raise RuntimeError("the function raised StopIteration")
+                self._chunk = next_chunk(self._chunk, time.perf_counter() - began)
+            return results, None
+        except Exception as error:
+            return [], error
+
+
+class _CompiledAdapter:
+    """Compiles a function to machine code for arguments of given types, and keeps the code alive."""
+
+    __slots__ = ("_code", "_function")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._code: list[Any] = []
+
+    def address(self, types: list[str], returns: str) -> int:
+        """Give the address of a loop over columns: it returns the row that raised, or -1."""
+        import numba
+        import numpy as np
+
+        inner = numba.njit(nogil=True)(self._function)
+        namespace: dict[str, Any] = {"carray": vars(numba)["carray"], "inner": inner, "returns": getattr(np, returns)}
+        lines = ["def loop(count, columns, out):", "    results = carray(out, (count,), dtype=returns)"]
+        for place, name in enumerate(types):
+            namespace[f"type_{place}"] = getattr(np, name)
+            lines.append(f"    c{place} = carray(columns[{place}], (count,), dtype=type_{place})")
+        values = ", ".join(f"c{place}[row]" for place in range(len(types)))
+        lines += [
+            "    for row in range(count):",
+            "        try:",
+            f"            results[row] = inner({values})",
+            "        except Exception:",
+            "            return row",
+            "    return -1",
+        ]
+        exec(compile("\n".join(lines), "<millstream compiled loop>", "exec"), namespace)
+        code: Any = numba.cfunc("int64(int64, CPointer(voidptr), voidptr)")(namespace["loop"])
+        self._code.append((inner, code))
+        return int(code.address)
+
+    def again(self, values: list[Any]) -> Any:
+        """Call the function in the interpreter, to see what it raises."""
+        return self._function(*values)
+
+
+class Udf(Generic[P, T]):
+    """A function of values that can be used in expressions; made by :func:`udf`.
+
+    Called with an expression it gives an expression; called with plain values it is the function itself.
+    """
+
+    def __init__(self, function: Callable[P, T], returns: DataType, skips_nulls: bool, is_compiled: bool) -> None:
+        self._function = function
+        self._returns = returns
+        self._is_compiled = is_compiled
+        self._adapter: Any = _CompiledAdapter(function) if is_compiled else _ValueAdapter(function, skips_nulls)
+        functools.update_wrapper(self, function)
+
+    @overload
+    def __call__(self, *args: Expr) -> Expr: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Give an expression if an argument is one, else call the function."""
+        if not any(isinstance(arg, Expr) for arg in args):
+            return self._function(*args, **kwargs)
+        if kwargs:
+            raise PlanError(f"{function_name(self._function)} takes no keyword arguments in an expression")
+        raws = [_raw(arg) for arg in args]
+        make = compiled_function if self._is_compiled else column_function
+        return Expr(make(function_name(self._function), self._adapter, self._returns, raws))
+
+
+def udf(
+    *, returns: TypeLike = None, skip_nulls: bool = True, compiled: bool = False
+) -> Callable[[Callable[P, T]], Udf[P, T]]:
+    """Make a function of values usable in expressions.
+
+    Parameters
+    ----------
+    returns
+        The type of its result; by default the annotation.
+    skip_nulls
+        Whether a row with a null argument gives null without a call.
+    compiled
+        Whether numba compiles it to machine code, which runs on all cores at once; for numbers and truth values. A null
+        argument then always gives null.
+
+    Examples
+    --------
+    >>> @mill.udf(returns=float)
+    ... def with_tax(price):
+    ...     return price * 1.19
+    >>> mill.from_iter([100.0, None]).select(gross=with_tax(col("value"))).collect().to_pylist()
+    [{'gross': 119.0}, {'gross': None}]
+    """
+
+    def wrap(function: Callable[P, T]) -> Udf[P, T]:
+        check_callable(function, "udf")
+        if compiled:
+            if importlib.util.find_spec("numba") is None:
+                raise PlanError("udf(compiled=True) needs numba: pip install numba")
+            if not skip_nulls:
+                raise PlanError("udf(compiled=True) passes no nulls on; leave skip_nulls out")
+        if returns is not None:
+            return Udf(function, data_type(returns, place="returns"), skip_nulls, compiled)
+        hint = None
+        try:
+            hint = typing.get_type_hints(function).get("return")
+        except (NameError, TypeError):
+            pass
+        if hint is None:
+            raise PlanError(f"udf: what does {function_name(function)} return? write @udf(returns=float) or annotate it")
+        return Udf(function, data_type(hint, place=f"{function_name(function)}() ->"), skip_nulls, compiled)
+
+    return wrap

@@ -1,0 +1,136 @@
+"""How a job is run: checkpoints, restarts, threads."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from millstream.errors import PlanError
+from millstream.time import Duration, microseconds
+
+__all__ = ["Checkpoint", "Restart", "settings"]
+
+Mode = Literal["exactly_once", "at_least_once", "none"]
+OnError = Literal["fail", "skip", "route"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how checkpoints are taken; the second run on the same path goes on from the first.
+
+    Attributes
+    ----------
+    path
+        The state directory.
+    every
+        How often one is taken.
+    mode
+        What a restart means for the results: ``"exactly_once"``, ``"at_least_once"`` (nothing is missing, some may come
+        twice) or ``"none"`` (nothing is replayed: at most once).
+    retain
+        How many are kept.
+    restore_from
+        A savepoint, or another job's state directory, to begin with if ``path`` holds nothing yet.
+
+    Examples
+    --------
+    >>> mill.Checkpoint("state/", every="200ms").mode
+    'exactly_once'
+    """
+
+    path: str | os.PathLike[str]
+    every: Duration = "1s"
+    mode: Mode = "exactly_once"
+    retain: int = 3
+    restore_from: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked at once."""
+        if microseconds(self.every, "checkpoint every") == 0:
+            raise PlanError('checkpoint every="0s" leaves no time to work; give an interval such as "1s"')
+        if self.mode not in ("exactly_once", "at_least_once", "none"):
+            raise PlanError(f'mode is {self.mode!r}; it is "exactly_once", "at_least_once" or "none"')
+        if not isinstance(self.retain, int) or self.retain < 1:
+            raise PlanError(f"retain is {self.retain!r}; at least 1 checkpoint has to be kept to go on from")
+
+
+@dataclass(frozen=True)
+class Restart:
+    """What happens after a failure; needs a checkpoint to go on from.
+
+    Examples
+    --------
+    >>> mill.Restart.fixed_delay(3, "10s")
+    Restart(attempts=3, initial='10s', longest='10s')
+    """
+
+    attempts: int
+    initial: Duration
+    longest: Duration
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not isinstance(self.attempts, int) or self.attempts < 0:
+            raise PlanError(f"a restart strategy takes a number of attempts, not {self.attempts!r}")
+        microseconds(self.initial, "delay")
+        microseconds(self.longest, "longest delay")
+
+    @staticmethod
+    def fixed_delay(attempts: int, delay: Duration = "1s") -> Restart:
+        """Start again from the last checkpoint, with the same pause each time.
+
+        Examples
+        --------
+        >>> mill.Restart.fixed_delay(attempts=3).initial
+        '1s'
+        """
+        return Restart(attempts, delay, delay)
+
+    @staticmethod
+    def exponential_delay(attempts: int, initial: Duration = "1s", *, longest: Duration = "1m") -> Restart:
+        """Start again after a pause that doubles from failure to failure.
+
+        Examples
+        --------
+        >>> mill.Restart.exponential_delay(10, "100ms").longest
+        '1m'
+        """
+        return Restart(attempts, initial, longest)
+
+
+def settings(
+    *,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    parallelism: int | None = None,
+    until: Duration | None = None,
+    restart: Restart | None = None,
+    on_error: OnError = "fail",
+    frame_rows: int | None = None,
+    is_chaining: bool = True,
+) -> dict[str, Any]:
+    """Give the options of a run as the compiled module takes them."""
+    if isinstance(checkpoint, (str, os.PathLike)):
+        checkpoint = Checkpoint(checkpoint)
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+        raise PlanError(f"checkpoint is a path or mill.Checkpoint(...), not {checkpoint!r:.200}")
+    if parallelism is not None and (not isinstance(parallelism, int) or isinstance(parallelism, bool) or parallelism < 1):
+        raise PlanError(f"parallelism is a number of tasks from 1, not {parallelism!r}")
+    if restart is not None and not isinstance(restart, Restart):
+        raise PlanError(f"restart is a strategy such as mill.Restart.fixed_delay(3), not {restart!r:.200}")
+    restore_from = None if checkpoint is None else checkpoint.restore_from
+    return {
+        "checkpoint": None if checkpoint is None else os.fspath(checkpoint.path),
+        "every_us": 1_000_000 if checkpoint is None else microseconds(checkpoint.every),
+        "mode": "exactly_once" if checkpoint is None else checkpoint.mode,
+        "retain": 3 if checkpoint is None else checkpoint.retain,
+        "restore_from": None if restore_from is None else os.fspath(restore_from),
+        "parallelism": parallelism,
+        "restart": None
+        if restart is None
+        else (restart.attempts, microseconds(restart.initial), microseconds(restart.longest)),
+        "on_error": on_error,
+        "until_us": None if until is None else microseconds(until, "until"),
+        "frame_rows": frame_rows,
+        "is_chaining": is_chaining,
+    }
