@@ -6,20 +6,22 @@ and written into a loop as it stands::
     for price, qty in records:
         results.append(price * rate + qty)
 
-which does the same in the same order without a call and a row a record: names from outside are looked up where the
-function looks them up, and every part keeps its place in the user's file, so that a traceback shows the user's line.
-Branches, local variables, and whatever is not followed below leave the function to be called.
+A function of values, used in an expression, is treated alike; its arguments are the columns. The loop does the same in
+the same order without a call and a row a record: names from outside are looked up where the function looks them up, and
+every part keeps its place in the user's file, so that a traceback shows the user's line. Branches, local variables, and
+whatever is not followed below leave the function to be called.
 """
 
 from __future__ import annotations
 
 import ast
 import dis
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from types import CodeType, FunctionType
 from typing import Any
 
-__all__ = ["inlined"]
+__all__ = ["OBSERVERS", "inlined", "inlined_values"]
 
 Loop = Callable[[Iterable[Any], list[Any]], None]
 
@@ -51,6 +53,11 @@ _COMPARISONS: dict[str, type[ast.cmpop]] = {
 }
 _UNARY: dict[str, type[ast.unaryop]] = {"UNARY_NEGATIVE": ast.USub, "UNARY_NOT": ast.Not, "UNARY_INVERT": ast.Invert}
 
+OBSERVERS = frozenset(
+    {"locals", "vars", "dir", "eval", "exec", "globals", "_getframe", "currentframe", "stack", "breakpoint", "set_trace"}
+)
+"""Names by which a function may look at its own frame, which a loop does not have."""
+
 # No name of a user's can be these, as they hold a blank.
 _RECORDS, _RESULTS, _COLUMN = "the records", "the results", "column "
 
@@ -66,6 +73,19 @@ class _Mark:
 _ROW, _GAP = _Mark(), _Mark()
 
 
+def inlined_values(function: Any) -> tuple[Loop, int] | None:
+    """Give the loop of a function of values, and how many it takes; None if it is more than one expression of them."""
+    if not isinstance(function, FunctionType):
+        return None
+    code = function.__code__
+    is_odd = code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE)
+    if is_odd or code.co_kwonlyargcount or code.co_cellvars or OBSERVERS.intersection(code.co_names):
+        return None
+    names = code.co_varnames[: code.co_argcount]
+    loop = _inlined(function, names, is_row=False)
+    return None if loop is None else (loop, len(names))
+
+
 def inlined(function: Any, fields: Sequence[str]) -> Loop | None:
     """Give the loop of a function of a row with these columns; None if it is more than one expression of them.
 
@@ -76,10 +96,14 @@ def inlined(function: Any, fields: Sequence[str]) -> Loop | None:
     fields
         The columns that it reads. The loop takes one value a record if there is one, else tuples.
     """
-    if not isinstance(function, FunctionType) or not fields:
+    return _inlined(function, fields, is_row=True) if isinstance(function, FunctionType) else None
+
+
+def _inlined(function: FunctionType, fields: Sequence[str], *, is_row: bool) -> Loop | None:
+    if not fields:
         return None
     try:
-        expression = _Reader(function.__code__, fields).expression()
+        expression = _Reader(function.__code__, fields, is_row).expression()
     except (_NotOne, IndexError):
         return None
     code = _compile(function.__code__, expression, len(fields))
@@ -120,9 +144,10 @@ def _compile(code: CodeType, expression: ast.expr, columns: int) -> CodeType:
 class _Reader:
     """Follows the code of a function with expressions for values."""
 
-    def __init__(self, code: CodeType, fields: Sequence[str]) -> None:
+    def __init__(self, code: CodeType, fields: Sequence[str], is_row: bool) -> None:
         self._code = code
         self._fields = fields
+        self._row = code.co_varnames[0] if is_row else None
         self._stack: list[ast.expr | _Mark] = []
 
     def expression(self) -> ast.expr:
@@ -150,8 +175,8 @@ class _Reader:
     def _follow(self, item: dis.Instruction) -> ast.expr | _Mark:
         """Give what an instruction leaves on the stack, with what it takes taken."""
         name = item.opname
-        if name in _LOADS and item.argval == self._code.co_varnames[0]:
-            return _ROW
+        if name in _LOADS:
+            return _ROW if item.argval == self._row else self._column(None if self._row else item.argval, item)
         if name == "PUSH_NULL":
             return _GAP
         if name in _CONSTANTS and _is_plain(item.argval):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream.functions import check_callable
+from millstream.functions import check_callable, check_pyarrow
 from millstream.time import Duration
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ class Outputs:
         >>> sum(rows)
         2
         """
+        check_pyarrow("for_each_batch")
         check_callable(function, "for_each_batch")
         from millstream.io import sinks
 
@@ -196,6 +197,7 @@ class Outputs:
         >>> sum(batch.num_rows for batch in mill.generate(rows=1000).iter_batches())
         1000
         """
+        check_pyarrow("iter_batches")
         from millstream.job import iter_batches
 
         return iter_batches(_stream(self), until=until, parallelism=parallelism, on_error=on_error)

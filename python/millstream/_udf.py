@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from millstream._engine import DataType, column_function, compiled_function
+from millstream._inline import inlined_values
 from millstream.errors import PlanError
 from millstream.expr import Expr, _raw
 from millstream.functions import CHUNK_FIRST, check_callable, function_name, next_chunk
@@ -25,33 +26,44 @@ T = TypeVar("T")
 class _ValueAdapter:
     """Calls a function once a row of argument columns."""
 
-    __slots__ = ("_chunk", "_function", "_skips_nulls")
+    __slots__ = ("_chunk", "_function", "_inlined", "_skips_nulls")
 
     def __init__(self, function: Callable[..., Any], skips_nulls: bool) -> None:
         self._function = function
+        self._inlined = inlined_values(function)
         self._skips_nulls = skips_nulls
         self._chunk = CHUNK_FIRST
 
     def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> tuple[list[Any], BaseException | None]:
         """Run the loop over one frame."""
-        function = self._function
+        results: list[Any] = []
+        resume = self._started(columns, count, results)
         try:
-            if not columns:
-                calls: Any = (function() for _ in range(count))
-            elif self._skips_nulls and any(type(column) is list and None in column for column in columns):
-                calls = (None if None in pair else function(*pair) for pair in zip(*columns))
-            else:
-                calls = map(function, *columns)
-            results: list[Any] = []
             while (done := len(results)) < count:
                 began = time.perf_counter()
-                results.extend(itertools.islice(calls, self._chunk))
+                resume(self._chunk)
                 if len(results) == done:
                     raise RuntimeError("the function raised StopIteration")
                 self._chunk = next_chunk(self._chunk, time.perf_counter() - began)
             return results, None
         except Exception as error:
             return [], error
+
+    def _started(self, columns: Sequence[Sequence[Any]], count: int, results: list[Any]) -> Callable[[int], None]:
+        """Give what goes on with the loop over a frame for so many rows."""
+        function = self._function
+        has_null = self._skips_nulls and any(type(column) is list and None in column for column in columns)
+        if self._inlined is not None and not has_null and len(columns) == self._inlined[1]:
+            loop = self._inlined[0]
+            records = iter(columns[0]) if len(columns) == 1 else zip(*columns)
+            return lambda chunk: loop(itertools.islice(records, chunk), results)
+        if not columns:
+            calls: Any = (function() for _ in range(count))
+        elif has_null:
+            calls = (None if None in pair else function(*pair) for pair in zip(*columns))
+        else:
+            calls = map(function, *columns)
+        return lambda chunk: results.extend(itertools.islice(calls, chunk))
 
 
 class _CompiledAdapter:

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from millstream._inline import OBSERVERS, inlined
 from millstream._row import row_class, rows
 
 __all__ = ["View"]
@@ -41,8 +42,6 @@ class View:
                 return lambda chunk: results.extend(map(function, itertools.islice(given, chunk)))
 
             return start
-        from millstream._inline import inlined
-
         loop = inlined(function, self.fields)
         called, new_cursor = _loop(self._style, self.fields)
 
@@ -80,9 +79,6 @@ def _loop(style: str, fields: tuple[str, ...]) -> tuple[Callable[..., None], Cal
     return namespace["loop"], type("Row", (), {"__slots__": fields})
 
 
-_OBSERVERS = frozenset({"locals", "vars", "dir", "eval", "exec", "globals", "_getframe", "currentframe", "stack", "breakpoint", "set_trace"})
-
-
 def _columns_read(function: Any, fields: Sequence[str]) -> tuple[str, set[str]] | None:
     """Tell how a function of a row reads it, and which columns; None if it may do anything else with it."""
     place = 1 if isinstance(function, types.MethodType) else 0
@@ -95,7 +91,7 @@ def _columns_read(function: Any, fields: Sequence[str]) -> tuple[str, set[str]] 
     if required > place + 1 or code.co_argcount <= place or code.co_kwonlyargcount or code.co_flags & odd:
         return None
     argument = code.co_varnames[place]
-    if argument in code.co_cellvars or _OBSERVERS.intersection(code.co_names):
+    if argument in code.co_cellvars or OBSERVERS.intersection(code.co_names):
         return None
     styles: set[str] = set()
     names: set[str] = set()

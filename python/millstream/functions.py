@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc
 import functools
+import importlib.util
 import inspect
 import itertools
 import time
@@ -34,6 +35,7 @@ __all__ = [
     "View",
     "as_arrow",
     "check_callable",
+    "check_pyarrow",
     "function_name",
     "next_chunk",
     "returned_schema",
@@ -253,6 +255,12 @@ def check_callable(function: Any, method: str) -> None:
         raise PlanError(f"{method}() takes a function, not {function!r:.200}")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise PlanError(f"{method}() takes a plain function, and {function_name(function)} is asynchronous")
+
+
+def check_pyarrow(method: str) -> None:
+    """Refuse what hands over ``pyarrow.RecordBatch`` where there is none."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise PlanError(f"{method}() hands over pyarrow.RecordBatch: pip install pyarrow")
 
 
 def returned_schema(function: Any, *, is_many: bool) -> Schema | None:

@@ -22,6 +22,7 @@ from millstream.functions import (
     MapAdapter,
     View,
     check_callable,
+    check_pyarrow,
     function_name,
     returned_schema,
 )
@@ -278,6 +279,7 @@ class Stream(Outputs):
         >>> s.map_batches(lambda b: {"half": pc.divide(b["value"], 2.0)}, schema={"half": float}).collect().to_pylist()
         [{'half': 0.5}, {'half': 1.0}]
         """
+        check_pyarrow("map_batches")
         check_callable(function, "map_batches")
         given = self.schema if schema is None else schema_of(schema)
         name = f"map_batches({function_name(function)})"

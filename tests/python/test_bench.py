@@ -117,3 +117,18 @@ def test_results_without_bars_are_drawn() -> None:
     empty = Result("x", "<x>", ["a"], [], [], "", [])
     assert "&lt;x&gt;" in as_svg([empty])
     assert json.loads(as_json([empty]))["results"]["x"]["figures"] == []
+
+
+def test_all_of_them_run_that_can(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from millstream import bench
+
+    monkeypatch.setattr(bench, "WORKLOADS", {name: WORKLOADS[name] for name in ("latency", "ysb")})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["bench", "--rows", "2000", "--runs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "latency is left out: the workload latency needs pyarrow" in out
+    assert "views a campaign and 10 s" in out
+    assert main(["bench", "--against", "all"]) == 1
+    assert "pip install duckdb polars pyarrow" in capsys.readouterr().err
+    with pytest.raises(mill.PlanError, match="pip install pyarrow"):
+        mill.from_iter([1]).map_batches(lambda batch: batch)

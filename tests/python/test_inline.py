@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import millstream as mill
-from millstream._inline import inlined
+from millstream._inline import inlined, inlined_values
 from millstream._row import row_class
 
 ROWS: list[dict[str, Any]] = [{"price": float(i % 11) - 3, "qty": i % 7 - 2, "name": f"n{i % 3}"} for i in range(500)]
@@ -105,3 +105,43 @@ def test_a_stop_iteration_is_an_error_of_its_record() -> None:
     stream = mill.from_iter([1, 2, 3]).map(lambda row: next(iter(())) + row.value, schema={"value": int})
     with pytest.raises(mill.UserFunctionError, match="StopIteration"):
         stream.collect()
+
+
+def test_a_function_of_values_that_is_an_expression() -> None:
+    def scaled(price: float, qty: int) -> float:
+        return price * RATE + abs(qty)
+
+    assert inlined_values(scaled) is not None
+    function = mill.udf(returns=float)(scaled)
+    rows = [*ROWS, {"price": None, "qty": 1, "name": "x"}]
+    for given in (ROWS, rows):
+        stream = mill.from_iter(given, schema=TYPES).select(value=function(mill.col("price"), mill.col("qty")))
+        wanted = [None if row["price"] is None else scaled(row["price"], row["qty"]) for row in given]
+        assert stream.collect(parallelism=1)["value"] == wanted
+
+
+def test_a_function_of_values_that_fails_shows_its_line() -> None:
+    @mill.udf(returns=float)
+    def guarded(value: float) -> float:
+        return outside(value) * 2
+
+    with pytest.raises(mill.UserFunctionError, match="five") as info:
+        mill.from_iter([1.0, 5.0]).select(value=guarded(mill.col("value"))).collect()
+    cause = info.value.__cause__
+    assert isinstance(cause, ValueError)
+    assert any("return outside(value) * 2" in (frame.line or "") for frame in traceback.extract_tb(cause.__traceback__))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda value: value if value else 0,
+        lambda *values: values[0],
+        lambda value, *, factor=2: value * factor,
+        lambda value: [value for _ in (1,)][0],
+        lambda: 1,
+        int,
+    ],
+)
+def test_a_function_of_values_that_is_more_is_called(function: Any) -> None:
+    assert inlined_values(function) is None

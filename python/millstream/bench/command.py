@@ -52,7 +52,14 @@ def main(options: argparse.Namespace) -> int:
 
     results = []
     for name in options.names or WORKLOADS:
-        results.extend(run([name], settings, tell))
+        try:
+            results.extend(run([name], settings, tell))
+        except PlanError as error:
+            if options.names:
+                raise
+            # Of all workloads, those run that can.
+            print(f"\n{name} is left out: {error}")
+            continue
         if is_terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         report.show(results[-1])

@@ -43,6 +43,8 @@ def chosen(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if names == ("all",):
         names = tuple(name for name, peer in PEERS.items() if peer.is_installed())
+        if not names:
+            raise PlanError(f"none of the engines that could stand beside is installed: pip install {' '.join(PEERS)} pyarrow")
     for name in names:
         if name not in PEERS:
             raise PlanError(f"--against takes {', '.join(PEERS)} or all, not {name!r}")
