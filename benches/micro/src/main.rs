@@ -1,9 +1,11 @@
 //! Small loops over one part of the engine each.
 //!
-//! `mill-micro CASE [ROUNDS]` runs a case that many times and prints nanoseconds a record; without a case it lists them.
-//! The work of a case is the same in every run, so its instructions can be counted.
+//! `mill-micro CASE [ROUNDS]` runs a case (or `all`) that many times and prints nanoseconds a record; without a case it
+//! lists them. The work of a case is the same in every run, so its instructions can be counted. `mill-micro pause` prints
+//! how long barriers hold a task up.
 
 mod keys;
+mod pause;
 mod table;
 
 use std::time::Instant;
@@ -22,6 +24,9 @@ fn main() {
         cases.iter().for_each(|case| println!("{}", case.name));
         return;
     };
+    if wanted == "pause" {
+        return pause::measure();
+    }
     let rounds = arguments.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
     for case in cases.iter().filter(|case| wanted == "all" || case.name == wanted) {
         let mut round = (case.make)(case.records);

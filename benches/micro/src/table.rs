@@ -21,11 +21,11 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "encode_keys", records: 1 << 22, make: |records| encode(keys::even(records, 1_000_000)) },
 ];
 
-fn columns(keys: &[i64]) -> Vec<ArrayRef> {
+pub(crate) fn columns(keys: &[i64]) -> Vec<ArrayRef> {
     keys.chunks(FRAME).map(|keys| Arc::new(Int64Array::from(keys.to_vec())) as ArrayRef).collect()
 }
 
-fn table(words: usize, is_persistent: bool) -> (StateTable, usize) {
+pub(crate) fn table(words: usize, is_persistent: bool) -> (StateTable, usize) {
     let kind = KeyKind::of(&[DataType::Int64]).expect("integers can be keys");
     let mut layout = RowLayout::builder(kind);
     let place = layout.words(words);
@@ -34,7 +34,7 @@ fn table(words: usize, is_persistent: bool) -> (StateTable, usize) {
     (StateTable::new(Arc::new(layout), options), place)
 }
 
-fn run(table: &mut StateTable, place: usize, encoder: &mut KeyEncoder, column: &ArrayRef) {
+pub(crate) fn run(table: &mut StateTable, place: usize, encoder: &mut KeyEncoder, column: &ArrayRef) {
     let rows = column.len();
     let keys = encoder.encode(std::slice::from_ref(column), rows).expect("integers can be keys");
     for start in (0..rows).step_by(LOOKUP) {
@@ -46,11 +46,15 @@ fn run(table: &mut StateTable, place: usize, encoder: &mut KeyEncoder, column: &
     }
 }
 
+pub(crate) fn encoder() -> KeyEncoder {
+    KeyEncoder::new(&[DataType::Int64]).expect("integers can be keys")
+}
+
 /// Updates rows that are there.
 fn update(keys: Vec<i64>, words: usize, is_persistent: bool) -> Box<dyn FnMut()> {
     let columns = columns(&keys);
     let (mut table, place) = table(words, is_persistent);
-    let mut encoder = KeyEncoder::new(&[DataType::Int64]).expect("integers can be keys");
+    let mut encoder = encoder();
     Box::new(move || columns.iter().for_each(|column| run(&mut table, place, &mut encoder, column)))
 }
 
@@ -58,7 +62,7 @@ fn update(keys: Vec<i64>, words: usize, is_persistent: bool) -> Box<dyn FnMut()>
 fn fill(records: usize) -> Box<dyn FnMut()> {
     let keys: Vec<i64> = (0..records as i64).collect();
     let columns = columns(&keys);
-    let mut encoder = KeyEncoder::new(&[DataType::Int64]).expect("integers can be keys");
+    let mut encoder = encoder();
     Box::new(move || {
         let (mut table, place) = table(2, false);
         columns.iter().for_each(|column| run(&mut table, place, &mut encoder, column));
@@ -68,7 +72,7 @@ fn fill(records: usize) -> Box<dyn FnMut()> {
 /// Hashes and encodes, without a table.
 fn encode(keys: Vec<i64>) -> Box<dyn FnMut()> {
     let columns = columns(&keys);
-    let mut encoder = KeyEncoder::new(&[DataType::Int64]).expect("integers can be keys");
+    let mut encoder = encoder();
     Box::new(move || {
         for column in &columns {
             let keys = encoder.encode(std::slice::from_ref(column), column.len()).expect("integers can be keys");

@@ -11,7 +11,7 @@ use crate::chunk::{Cell, ChunkData, writable};
 use crate::key::KeyBatch;
 use crate::layout::{RowLayout, TAG_DIRTY};
 use crate::pool::Pool;
-use crate::probe::{Found, Probe, line_mask};
+use crate::probe::{Found, Probe, line_mask, prefetch};
 use crate::table::TableOptions;
 
 /// How full a chunk becomes before it grows, in sixteenths of its rows.
@@ -105,6 +105,18 @@ impl Chunk {
         let words = data.words_mut().expect("the data has just become the chunk's own");
         words.iter_mut().step_by(row_words).for_each(|tag| *tag &= !TAG_DIRTY);
         self.base = words.as_mut_ptr();
+    }
+
+    /// Has the chunk's own record fetched.
+    pub(crate) fn prefetch(&self) {
+        let start = std::ptr::from_ref(self).cast::<u8>();
+        prefetch(start);
+        prefetch(start.wrapping_add(64));
+    }
+
+    /// Has the count of those who hold the data fetched, which stands in front of it.
+    pub(crate) fn prefetch_count(&self) {
+        prefetch(Arc::as_ptr(&self.data).cast::<u8>().wrapping_sub(16));
     }
 
     pub(crate) fn data(&self) -> &Arc<ChunkData> {

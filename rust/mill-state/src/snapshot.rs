@@ -22,6 +22,9 @@ use crate::image::{ChunkImage, check_rows, parse};
 use crate::table::StateTable;
 
 const PART_SHIFT: u32 = 28;
+/// How many chunks ahead of the one handed over are fetched, and how many counts of their data.
+const FETCHED_CHUNKS: usize = 12;
+const FETCHED_COUNTS: usize = 6;
 
 impl StateTable {
     /// Gives what changed since the last snapshot (or everything) as blocks of this table address.
@@ -39,10 +42,18 @@ impl StateTable {
             for place in 0..self.chunks.len() {
                 self.snapshot_chunk(place, table, true, out);
             }
-        } else {
-            for place in touched {
-                self.snapshot_chunk(place as usize, table, false, out);
+            return;
+        }
+        out.reserve(touched.len());
+        for (index, &place) in touched.iter().enumerate() {
+            // The task stands still meanwhile, and what it waits for is memory: first the chunk, then the count of its data.
+            if let Some(&place) = touched.get(index + FETCHED_CHUNKS) {
+                self.chunks[place as usize].prefetch();
             }
+            if let Some(&place) = touched.get(index + FETCHED_COUNTS) {
+                self.chunks[place as usize].prefetch_count();
+            }
+            self.snapshot_chunk(place as usize, table, false, out);
         }
     }
 
