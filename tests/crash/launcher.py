@@ -95,27 +95,37 @@ def spread(items: Iterable[Item], work: Callable[[Item], Result], workers: int) 
     context = multiprocessing.get_context("fork")
     todo = list(items)
     pipes: list[Connection] = []
+    processes = []
     for share in range(min(workers, len(todo))):
         receive, send = context.Pipe(duplex=False)
-        context.Process(target=_be_worker, args=(todo[share::workers], work, send), daemon=False).start()
+        processes.append(context.Process(target=_be_worker, args=(todo[share::workers], work, send), daemon=False))
+        processes[-1].start()
         send.close()
         pipes.append(receive)
     done = 0
-    while pipes:
-        for pipe in wait(pipes):
-            assert isinstance(pipe, Connection)
-            try:
-                item, result = pipe.recv()
-            except EOFError:
-                pipes.remove(pipe)
-                continue
-            done += 1
-            yield item, result
+    try:
+        while pipes:
+            for pipe in wait(pipes):
+                assert isinstance(pipe, Connection)
+                try:
+                    item, result = pipe.recv()
+                except EOFError:
+                    pipes.remove(pipe)
+                    continue
+                done += 1
+                yield item, result
+    finally:
+        # Those that are done have ended; if the harness was interrupted, the others are to end as well.
+        for process in processes:
+            process.terminate()
     if done != len(todo):
         raise Failed(f"a worker of the harness ended early: {done} of {len(todo)} runs are done")
 
 
 def _be_worker(items: list[Item], work: Callable[[Item], Result], send: Connection) -> None:
+    # Whoever interrupts the harness ends its workers, too, without a word.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for item in items:
         send.send((item, work(item)))
     send.close()

@@ -30,12 +30,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from fnmatch import fnmatch
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -65,10 +67,9 @@ def cells(is_real: bool) -> list[Cell]:
     return found
 
 
-def deal(runs: int, real_share: int, pattern: str) -> list[tuple[int, Cell]]:
+def deal(runs: int, real_share: int, patterns: list[str]) -> list[tuple[int, Cell]]:
     """The cells of all runs: exactly once in three of four, by hand but for the share of real processes."""
-    by_hand = [cell for cell in cells(False) if fnmatch(str(cell), pattern)]
-    real = [cell for cell in cells(True) if fnmatch(str(cell), pattern)]
+    by_hand, real = ([c for c in cells(is_real) if any(fnmatch(str(c), p) for p in patterns)] for is_real in (False, True))
     has_exact = any(cell.mode == "exactly_once" for cell in by_hand + real)
     dealt: list[Cell] = []
     rounds = 0
@@ -76,7 +77,7 @@ def deal(runs: int, real_share: int, pattern: str) -> list[tuple[int, Cell]]:
         rounds += 1
         share = by_hand + (real if not by_hand or (real_share and rounds % real_share == 0) else [])
         if not share and rounds > real_share:
-            raise SystemExit(f"no cell of the matrix is called {pattern!r}")
+            raise SystemExit(f"no cell of the matrix is called {patterns}")
         dealt += [cell for cell in share if cell.mode == "exactly_once" or not has_exact or rounds % 6 == 0]
     return list(enumerate(dealt[:runs]))
 
@@ -109,7 +110,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--only", type=int, nargs="+", help="replay these runs of the same seed and number of runs")
-    parser.add_argument("--cells", default="*", help='only these, such as "clock / * / custom / none"')
+    parser.add_argument("--cells", nargs="+", default=["*"], help='only these, such as "clock / * / custom / none"')
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="how many runs go on at a time")
     help_real = "one in so many rounds with real processes; 0: none"
     parser.add_argument("--real-share", type=int, default=REAL_SHARE, help=help_real)
@@ -120,25 +121,32 @@ def main() -> None:
     if given.only is not None:
         todo = [todo[run] for run in given.only]
     print(f"{len(todo)} runs, seed {given.seed}", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     counts: Counter[Cell] = Counter()
     broken: Counter[Cell] = Counter()
     disturbances: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(dir=folder) as root:
+    died_at: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as root:
         torture_jobs.write_inputs(Path(root) / "inputs")
         work = partial(torture_faults.carry_out, Path(root), given.seed, given.only is not None)
         # Workers that run jobs themselves have threads, so those that fork are others.
-        for is_real in (False, True):
-            share = [item for item in todo if FAULTS[item[1].fault] == is_real]
-            for (run, cell), outcome in spread(share, work, given.workers):
+        shares = [[item for item in todo if FAULTS[item[1].fault] == is_real] for is_real in (False, True)]
+        try:
+            for (run, cell), outcome in chain.from_iterable(spread(share, work, given.workers) for share in shares):
                 counts[cell] += 1
                 disturbances[cell.fault] += outcome.disturbances
+                died_at.update(outcome.died_at)
                 if outcome.wrong:
                     broken[cell] += 1
                     print(f"run {run}, {cell}: {outcome.wrong}", flush=True)
+        except KeyboardInterrupt:
+            print("interrupted: the table is of what was done until then", flush=True)
     print(table(counts, broken))
     hits = ", ".join(f"{fault} {count}" for fault, count in disturbances.items())
     print(f"faults that hit: {hits}")
+    if died_at:
+        print("died at: " + ", ".join(f"{step} {count}" for step, count in sorted(died_at.items())))
     print(
         f"{sum(counts.values())} runs in {time.monotonic() - began:.0f} s, seed {given.seed}, "
         f"{sum(disturbances.values())} faults hit, {sum(broken.values())} runs wrong"

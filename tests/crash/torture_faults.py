@@ -42,6 +42,8 @@ FAULTS = {
 }
 """The faults, and whether they need a process of their own."""
 PARALLELISMS = (1, 2, 3, 8)
+LIVES = (0.02, 0.05, 0.1, 0.25)
+"""Within how many seconds a process is killed: a job takes about a tenth of one."""
 HANG = 1.0
 """Seconds after which a process whose function hangs is killed."""
 
@@ -65,6 +67,8 @@ class Outcome:
 
     disturbances: int = 0
     wrong: str = ""
+    died_at: list[str] = field(default_factory=list)
+    """The named steps at which it died."""
 
 
 class Raised(RuntimeError):
@@ -215,8 +219,11 @@ def _clock(run: Run) -> bool:
 
 
 def _step(run: Run) -> bool:
-    _arm(run, "die")
-    return run.by_hand()
+    step = _arm(run, "die")
+    is_done = run.by_hand()
+    if not is_done:
+        run.outcome.died_at.append(step)
+    return is_done
 
 
 def _step_fails(run: Run) -> bool:
@@ -288,28 +295,37 @@ RARE = (
 """Steps that an undisturbed run may not reach."""
 
 
-def _arm(run: Run, effect: Any, times: int = 1) -> None:
-    """Arm a fault at a named step, or at any, somewhere in the run."""
-    if run.dice.random() < 0.3:
-        step, first = "*", run.dice.randint(1, sum(run.steps.values()))
-    else:
-        # Those that only a recovery or a failure reaches among them.
-        step = run.dice.choice(sorted({*run.steps, *RARE}))
-        first = run.dice.randint(1, run.steps.get(step, 1))
+def _drawn_step(run: Run, dice: random.Random) -> tuple[str, int]:
+    """A named step, or any, and the how-manieth time it is reached: somewhere in the run, rather early than late."""
+    if dice.random() < 0.3:
+        return "*", dice.randint(1, dice.randint(1, sum(run.steps.values())))
+    # Those that only a recovery or a failure reaches among them.
+    step = dice.choice(sorted({*run.steps, *RARE}))
+    return step, dice.randint(1, dice.randint(1, run.steps.get(step, 1)))
+
+
+def _arm(run: Run, effect: Any, times: int = 1) -> str:
+    """Arm a fault at a step that is drawn; gives its name."""
+    step, first = _drawn_step(run, run.dice)
     run.tell(f"  {effect} at {step}, from {first} on, {times} times")
     testing.arm(step, first=first, times=times, effect=effect)
+    return step
 
 
 def in_processes(run: Run) -> None:
     """Disturb a job in processes of its own a few times, then let it end."""
     fault, dice = run.cell.fault, run.dice
     for _ in range(dice.randint(1, 3)):
-        child = Child(partial(_in_process, run, fault, dice.choice(PARALLELISMS), dice.randrange(2**32)), run.work / "log")
-        delay = HANG if fault == "function hangs" else dice.uniform(0, 0.25) if fault == "kill" else 20.0
+        parallelism, seed = dice.choice(PARALLELISMS), dice.randrange(2**32)
+        child = Child(partial(_in_process, run, fault, parallelism, seed), run.work / "log")
+        delay = HANG if fault == "function hangs" else 20.0
+        if fault == "kill":
+            delay = dice.uniform(0, dice.choice(LIVES))
         if child.ends_within(delay):
             code = child.reap()
             if code == -signal.SIGKILL:
                 run.outcome.disturbances += 1
+                run.outcome.died_at += [_drawn_step(run, random.Random(seed))[0]] if fault == "kill at step" else []
             elif code != 0:
                 raise Failed(f"the job failed with {code}: {child.said()}")
         else:
