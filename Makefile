@@ -1,5 +1,6 @@
 # make run   builds the engine, installs it into .venv and runs the main example
 # make test  everything that needs no server
+# make count  instructions of the micro benchmarks against the reference in benches/results (needs valgrind)
 # make torture  the crash matrix: RUNS=3000 SEED=7 (docs/CRASHES.md)
 #
 # Needed: git, a stable Rust toolchain, a C compiler, CPython 3.11 or newer with venv. The rest is installed into .venv.
@@ -18,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUNS ?= 3000
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: help run torture test test-rust test-python tools install install-test wheel clean
+.PHONY: help run torture test test-rust test-python tools install install-test count wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -43,6 +44,9 @@ test-python: install-test
 install: $(VENV)/installed
 
 install-test: $(VENV)/installed-test
+
+count:
+	$(PYTHON) benches/count.py
 
 wheel: $(VENV)/created
 	$(PY) -m maturin build --release --out dist

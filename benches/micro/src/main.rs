@@ -5,6 +5,7 @@
 //! how long barriers hold a task up.
 
 mod keys;
+mod operators;
 mod pause;
 mod table;
 
@@ -19,7 +20,7 @@ pub(crate) struct Case {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let cases = table::CASES;
+    let cases: Vec<&Case> = table::CASES.iter().chain(operators::CASES).collect();
     let Some(wanted) = arguments.next() else {
         cases.iter().for_each(|case| println!("{}", case.name));
         return;
@@ -28,7 +29,7 @@ fn main() {
         return pause::measure();
     }
     let rounds = arguments.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
-    for case in cases.iter().filter(|case| wanted == "all" || case.name == wanted) {
+    for case in cases.into_iter().filter(|case| wanted == "all" || case.name == wanted) {
         let mut round = (case.make)(case.records);
         round();
         let mut nanoseconds: Vec<f64> = (0..rounds)

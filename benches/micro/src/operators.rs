@@ -1,0 +1,115 @@
+//! Stages as the plan makes them: frames of records go through one operator, without queues and threads.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, Float64Array, Int64Array, RecordBatch};
+use mill_connectors::{CollectSink, MemorySource};
+use mill_frame::{Batch, partition_by_hash};
+use mill_plan::{
+    AggregateCall, AggregateKind, BinaryOp, Emit, Expr, Mode, OnError, PlanOptions, Stage, StageKind, Stream, lower,
+};
+use mill_protocol::{Operator, Outbox, Progress, TaskContext};
+
+use crate::{Case, keys};
+
+const FRAME: usize = 8192;
+const RECORDS: usize = 1 << 21;
+
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "project_multiply", records: RECORDS, make: |records| project(records) },
+    Case { name: "filter_modulo", records: RECORDS, make: |records| filter(records) },
+    Case { name: "aggregate_count_sum", records: RECORDS, make: |records| aggregate(records) },
+    Case { name: "partition_into_frames", records: RECORDS, make: |records| partition(records) },
+];
+
+fn frames(records: usize, keys: u64) -> Vec<Batch> {
+    let keys = keys::even(records, keys);
+    let batch = |keys: &[i64]| {
+        let prices = keys.iter().map(|&key| (key % 1000) as f64).collect::<Float64Array>();
+        let columns = [("key", Arc::new(Int64Array::from(keys.to_vec())) as _), ("price", Arc::new(prices) as _)];
+        Batch::new(RecordBatch::try_from_iter(columns).expect("the columns have one length"))
+    };
+    keys.chunks(FRAME).map(batch).collect()
+}
+
+/// The stages of what a stream over the frames becomes.
+fn stages(frames: &[Batch], make: impl Fn(&Stream) -> mill_protocol::Result<Stream>) -> Vec<Stage> {
+    let data: Vec<RecordBatch> = frames.iter().map(|frame| frame.data().clone()).collect();
+    let source = MemorySource::new(frames[0].schema(), data).expect("all frames have one schema");
+    let (sink, _receiver) = CollectSink::new(None, 1);
+    let stream = make(&Stream::source(Arc::new(source))).expect("the plan is sound");
+    let options = PlanOptions {
+        parallelism: 1,
+        mode: Mode::ExactlyOnce,
+        is_checkpointed: false,
+        is_chaining: true,
+        on_error: OnError::Fail,
+    };
+    let plan = lower(&[stream.sink(Arc::new(sink)).expect("anything can be collected")], &options);
+    plan.expect("the plan is sound").chains.into_iter().flat_map(|chain| chain.stages).collect()
+}
+
+fn operator(stages: &[Stage], is_wanted: impl Fn(&StageKind) -> bool) -> Box<dyn Operator> {
+    let stage = stages.iter().find(|stage| is_wanted(&stage.kind)).expect("the plan has such a stage");
+    let context =
+        TaskContext { step: stage.name.clone(), index: 0, parallelism: 1, groups: 0..128, is_persistent: false };
+    mill_operators::build(stage, &context).expect("the stage is sound")
+}
+
+/// Sends all frames through an operator; what comes out is dropped.
+fn through(mut operator: Box<dyn Operator>, frames: Vec<Batch>) -> Box<dyn FnMut()> {
+    let mut out = Outbox::default();
+    Box::new(move || {
+        for frame in &frames {
+            let mut progress = operator.on_batch(frame.clone(), &mut out).expect("the records are sound");
+            while out.pop().is_some() || progress == Progress::More {
+                if out.is_empty() && progress == Progress::More {
+                    progress = operator.resume(&mut out).expect("the records are sound");
+                }
+            }
+        }
+    })
+}
+
+fn price() -> Expr {
+    Expr::column("price")
+}
+
+fn project(records: usize) -> Box<dyn FnMut()> {
+    let frames = frames(records, 100_000);
+    let stages = stages(&frames, |stream| {
+        stream.with_columns(vec![price().binary(BinaryOp::Mul, Expr::literal(0.908)).alias("price")])
+    });
+    through(operator(&stages, |kind| matches!(kind, StageKind::Project { .. })), frames)
+}
+
+fn filter(records: usize) -> Box<dyn FnMut()> {
+    let frames = frames(records, 100_000);
+    let stages = stages(&frames, |stream| {
+        let rest = Expr::column("key").binary(BinaryOp::Mod, Expr::literal(123i64));
+        stream.with_columns(vec![price().alias("kept")])?.filter(rest.binary(BinaryOp::Eq, Expr::literal(0i64)))
+    });
+    through(operator(&stages, |kind| matches!(kind, StageKind::Filter(_))), frames)
+}
+
+/// The stage ahead of the exchange, over keys that it has room for: records go into its table, and nothing comes out.
+fn aggregate(records: usize) -> Box<dyn FnMut()> {
+    let frames = frames(records, 10_000);
+    let stages = stages(&frames, |stream| {
+        let call = |kind, input| Expr::Aggregate(AggregateCall { kind, input, filter: None });
+        let count = call(AggregateKind::Count, None).alias("n");
+        let sum = call(AggregateKind::Sum, Some(Box::new(price()))).alias("total");
+        stream.key_by(vec![Expr::column("key")])?.agg(vec![count, sum], Emit::End)
+    });
+    through(operator(&stages, |kind| matches!(kind, StageKind::PartialAggregate { .. })), frames)
+}
+
+fn partition(records: usize) -> Box<dyn FnMut()> {
+    let frames = frames(records, 100_000);
+    Box::new(move || {
+        for frame in &frames {
+            let parts = partition_by_hash(frame, &[0], 2).expect("integers can be keys");
+            assert_eq!(parts.iter().flatten().map(|part| part.rows()).sum::<usize>(), frame.data().column(0).len());
+        }
+    })
+}
