@@ -157,7 +157,7 @@ impl Source for MemorySource {
     }
 
     fn is_single_when_ordered(&self) -> bool {
-        self.table.rows > SPLIT_ROWS_MIN
+        true
     }
 
     fn rows_hint(&self) -> Option<u64> {
