@@ -1,6 +1,6 @@
 """Python functions: each kind beside the same work without an engine, in turns in one run.
 
-    python benches/jobs/functions.py [--rows 4000000] [--runs 5]
+    python benches/jobs/functions.py [--rows 2000000] [--runs 5] [--cpu]
 
 `map` stands beside a list comprehension that calls the same lambda over ready-made objects, `map_batches` beside the same
 call on the whole table and beside the goal of 150 M rows/s (its batches go to a function that drops them: keeping them would
@@ -164,12 +164,12 @@ def is_equal(ours: Any, theirs: Any) -> bool:
     return bool(np.array_equal(np.asarray(ours), np.asarray(theirs)))
 
 
-def seconds(job: Callable[[], Any]) -> float:
+def seconds(job: Callable[[], Any], clock: Callable[[], float]) -> float:
     """Time one run; what is thrown away is not part of it."""
     gc.collect()
-    began = time.perf_counter()
+    began = clock()
     result = job()
-    took = time.perf_counter() - began
+    took = clock() - began
     del result
     return took
 
@@ -179,15 +179,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000_000, help="records; functions of columns get ten times as many")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--cpu", action="store_true", help="time all threads' processor time, on a machine that does something else")
     parser.add_argument("--only", help="one of them, by a part of its name")
     arguments = parser.parse_args()
+    clock = time.process_time if arguments.cpu else time.perf_counter
     print(f"median of {arguments.runs} in turns, one thread; M rows/s, and how many times the other's rate ours is")
     for contest in contests(arguments.rows):
         if arguments.only and arguments.only not in contest.name:
             continue
         if not is_equal((contest.check or contest.ours)(), (contest.check_theirs or contest.theirs)()):
             sys.exit(f"{contest.name}: the results differ")
-        times = [(seconds(contest.ours), seconds(contest.theirs)) for _ in range(arguments.runs)]
+        times = [(seconds(contest.ours, clock), seconds(contest.theirs, clock)) for _ in range(arguments.runs)]
         ours, theirs = (statistics.median(side) for side in zip(*times, strict=True))
         rate = contest.rows / ours / 1e6
         goal = f"goal x{contest.goal:.2f}" if contest.goal else f"goal {BATCHES_TARGET / 1e6:.0f} M/s"

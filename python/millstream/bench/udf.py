@@ -96,9 +96,9 @@ def _pairs(rows: int) -> list[_Pair]:
 def _of_columns(rows: int) -> list[_Pair]:
     import pyarrow.compute as pc
 
-    table = _table(rows)
-    stream = mill.from_arrow(table)
-    arrow = table.to_arrow()
+    # One chunk, as a table from pandas or Polars is; frames are cut from it as large as the engine wants them.
+    arrow = _table(rows).to_arrow().combine_chunks()
+    stream = mill.from_arrow(arrow)
     schema: dict[str, Any] = {"price": float, "qty": int}
 
     def cheaper(batch: Any) -> Any:
