@@ -89,7 +89,7 @@ impl PartialAggregate {
 
     /// Gives partial results of single records.
     fn pass_on(&mut self, batch: &Batch, starts: Option<ArrayRef>, out: &mut Outbox) -> Result<()> {
-        self.groups.prepare(batch.data())?;
+        self.groups.prepare_values(batch.data())?;
         let mut columns: Vec<ArrayRef> = starts.into_iter().collect();
         columns.extend(self.keys.iter().map(|&key| Arc::clone(batch.column(key))));
         columns.extend(self.groups.singles()?);

@@ -90,6 +90,11 @@ impl Groups {
         Ok(())
     }
 
+    /// Takes up the values of a frame and not its keys: enough for [`singles`](Groups::singles).
+    pub(crate) fn prepare_values(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.accumulators.iter_mut().try_for_each(|accumulator| accumulator.prepare(batch, &[]))
+    }
+
     /// Takes consecutive records of the frame into a pane.
     pub(crate) fn update_span(&mut self, pane: i64, span: Span) -> Result<()> {
         self.open(pane);
