@@ -2,7 +2,8 @@
 
     python benches/jobs/first.py [--rows 10000000] [--runs 5] [--loop target/release/mill-loop]
 
-Ten million rows from memory. Every result is compared before anything is timed. DuckDB and Polars get the same two
+Ten million rows from memory: made-up events over 100,000 keys that take turns, bids like Nexmark's over 600,000 auctions, and
+a million keys drawn evenly; and words out of a file. Every result is compared before anything is timed. DuckDB and Polars get the same two
 threads; the loop is single-threaded. Prints medians of the seconds and the rates relative to the engine's.
 """
 
@@ -26,11 +27,13 @@ import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import millstream as mill
 from millstream import col
 
 KEYS = 100_000
+AUCTIONS = 600_000
 Job = Callable[[], float]
 
 
@@ -46,6 +49,30 @@ def events(rows: int) -> pa.Table:
     )
 
 
+def dice(rows: int) -> np.ndarray:
+    """Pseudo-random numbers (splitmix64), as the loop draws them."""
+    with np.errstate(over="ignore"):
+        mixed = np.arange(1, rows + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return mixed ^ (mixed >> np.uint64(31))
+
+
+def bids(rows: int, auctions: int) -> pa.Table:
+    """Bids as Nexmark has them: on one of the latest hundred auctions, which move on, at 100 a millisecond."""
+    index, drawn = np.arange(rows, dtype=np.int64), dice(rows)
+    auction = np.maximum(index * auctions // rows - (drawn % np.uint64(100)).astype(np.int64), 0)
+    price = (drawn >> np.uint64(40)).astype(np.int64) % 10_000
+    return pa.table({"auction": auction, "price": price, "at": pa.array(index // 100, pa.int64()).cast(pa.timestamp("ms"))})
+
+
+def even(rows: int, keys: int) -> pa.Table:
+    """Keys drawn evenly."""
+    drawn = dice(rows)
+    key = (drawn % np.uint64(keys)).astype(np.int64)
+    return pa.table({"auction": key, "price": (drawn >> np.uint64(40)).astype(np.int64) % 10_000})
+
+
 def text(folder: Path) -> Path:
     """The source text of Python's standard library, twice over, as one file."""
     path = folder / "words.txt"
@@ -56,9 +83,16 @@ def text(folder: Path) -> Path:
     return path
 
 
-def millstream_jobs(table: pa.Table, words: Path) -> dict[str, Job]:
+def total(column: pa.ChunkedArray) -> float:
+    """The sum of a column."""
+    return float(pc.sum(column).as_py())
+
+
+def millstream_jobs(table: pa.Table, nexmark: pa.Table, million: pa.Table, words: Path) -> dict[str, Job]:
     """The engine's."""
-    stream = mill.from_arrow(table)
+    stream, bid, drawn = mill.from_arrow(table), mill.from_arrow(nexmark), mill.from_arrow(million)
+    sums = {"n": mill.count(), "total": col("price").sum()}
+    bid_window = bid.event_time("at", watermark="1s").key_by("auction").window(mill.tumbling("10s"))
     keyed = stream.key_by("key").agg(n=mill.count(), total=col("price").sum())
     window = stream.event_time("at", watermark="1s").key_by("key").window(mill.tumbling("10s"))
     counted = (
@@ -71,19 +105,24 @@ def millstream_jobs(table: pa.Table, words: Path) -> dict[str, Job]:
     return {
         "map": lambda: stream.select(price=col("price") * 0.908).collect(parallelism=THREADS).to_arrow()["price"].length(),
         "filter": lambda: len(stream.filter(col("key") % 123 == 0).select("key", "price").collect(parallelism=THREADS)),
-        "keyed": lambda: sum(keyed.collect(parallelism=THREADS).to_arrow()["total"].to_numpy()),
-        "window": lambda: sum(
-            window.agg(n=mill.count(), top=col("price").max()).collect(parallelism=THREADS).to_arrow()["n"].to_numpy()
+        "keyed": lambda: total(keyed.collect(parallelism=THREADS).to_arrow()["total"]),
+        "window": lambda: total(window.agg(n=mill.count(), top=col("price").max()).collect(parallelism=THREADS).to_arrow()["n"]),
+        "bids keyed": lambda: total(bid.key_by("auction").agg(**sums).collect(parallelism=THREADS).to_arrow()["total"]),
+        "bids window": lambda: total(
+            bid_window.agg(n=mill.count(), top=col("price").max()).collect(parallelism=THREADS).to_arrow()["n"]
         ),
-        "words": lambda: sum(counted.collect(parallelism=THREADS).to_arrow()["n"].to_numpy()),
+        "million": lambda: total(drawn.key_by("auction").agg(**sums).collect(parallelism=THREADS).to_arrow()["total"]),
+        "words": lambda: total(counted.collect(parallelism=THREADS).to_arrow()["n"]),
     }
 
 
-def duckdb_jobs(table: pa.Table, words: Path) -> dict[str, Job]:
+def duckdb_jobs(table: pa.Table, nexmark: pa.Table, million: pa.Table, words: Path) -> dict[str, Job]:
     """DuckDB's."""
     db = duckdb.connect(config={"threads": THREADS})
-    db.register("records", table)
-    db.execute("CREATE TABLE events AS SELECT * FROM records")
+    for name, records in {"events": table, "bids": nexmark, "drawn": million}.items():
+        db.register("records", records)
+        db.execute(f"CREATE TABLE {name} AS SELECT * FROM records")
+        db.unregister("records")
 
     def arrow(query: str) -> pa.Table:
         return db.execute(query).to_arrow_table()
@@ -92,19 +131,23 @@ def duckdb_jobs(table: pa.Table, words: Path) -> dict[str, Job]:
     return {
         "map": lambda: len(arrow("SELECT price * 0.908 AS price FROM events")),
         "filter": lambda: len(arrow("SELECT key, price FROM events WHERE key % 123 = 0")),
-        "keyed": lambda: sum(arrow("SELECT key, count(*) n, sum(price) total FROM events GROUP BY key")["total"].to_numpy()),
-        "window": lambda: sum(
-            arrow("SELECT key, time_bucket(INTERVAL 10 SECOND, \"at\") w, count(*) n, max(price) top FROM events GROUP BY key, w")["n"].to_numpy()
+        "keyed": lambda: total(arrow("SELECT key, count(*) n, sum(price) total FROM events GROUP BY key")["total"]),
+        "window": lambda: total(
+            arrow("SELECT key, time_bucket(INTERVAL 10 SECOND, \"at\") w, count(*) n, max(price) top FROM events GROUP BY key, w")["n"]
         ),
-        "words": lambda: sum(arrow(f"SELECT word, count(*) n FROM ({tokens}) GROUP BY word")["n"].to_numpy()),
+        "bids keyed": lambda: total(arrow("SELECT auction, count(*) n, sum(price) total FROM bids GROUP BY auction")["total"]),
+        "bids window": lambda: total(
+            arrow("SELECT auction, time_bucket(INTERVAL 10 SECOND, \"at\") w, count(*) n, max(price) top FROM bids GROUP BY auction, w")["n"]
+        ),
+        "million": lambda: total(arrow("SELECT auction, count(*) n, sum(price) total FROM drawn GROUP BY auction")["total"]),
+        "words": lambda: total(arrow(f"SELECT word, count(*) n FROM ({tokens}) GROUP BY word")["n"]),
     }
 
 
-def polars_jobs(table: pa.Table, words: Path) -> dict[str, Job]:
+def polars_jobs(table: pa.Table, nexmark: pa.Table, million: pa.Table, words: Path) -> dict[str, Job]:
     """Polars'."""
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    lazy = frame.lazy()
+    lazy, bid, drawn = (pl.DataFrame(records).lazy() for records in (table, nexmark, million))
+    sums = [pl.len().alias("n"), pl.col("price").sum().alias("total")]
     lines = pl.scan_csv(words, has_header=False, new_columns=["line"], separator="\x01", quote_char=None)
     tokens = lines.select(pl.col("line").str.to_lowercase().str.extract_all("[a-z']+").alias("word")).explode("word")
     return {
@@ -115,6 +158,12 @@ def polars_jobs(table: pa.Table, words: Path) -> dict[str, Job]:
         .agg(pl.len().alias("n"), pl.col("price").max().alias("top"))
         .collect(engine="streaming")["n"]
         .sum(),
+        "bids keyed": lambda: bid.group_by("auction").agg(sums).collect(engine="streaming")["total"].sum(),
+        "bids window": lambda: bid.group_by("auction", pl.col("at").dt.truncate("10s"))
+        .agg(pl.len().alias("n"), pl.col("price").max().alias("top"))
+        .collect(engine="streaming")["n"]
+        .sum(),
+        "million": lambda: drawn.group_by("auction").agg(sums).collect(engine="streaming")["total"].sum(),
         "words": lambda: tokens.drop_nulls().group_by("word").agg(pl.len().alias("n")).collect(engine="streaming")["n"].sum(),
     }
 
@@ -124,18 +173,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--jobs", nargs="+", help="these only")
+    parser.add_argument("--markdown", action="store_true", help="print a table for docs/BENCHMARKS.md")
     parser.add_argument("--loop", type=Path, help="the binary of benches/loop")
     arguments = parser.parse_args()
-    table = events(arguments.rows)
+    data = events(arguments.rows), bids(arguments.rows, AUCTIONS), even(arguments.rows, 1_000_000)
     with tempfile.TemporaryDirectory() as folder:
         words = text(Path(folder))
         engines = {
-            "millstream": millstream_jobs(table, words),
-            "duckdb": duckdb_jobs(table, words),
-            "polars": polars_jobs(table, words),
+            "millstream": millstream_jobs(*data, words),
+            "duckdb": duckdb_jobs(*data, words),
+            "polars": polars_jobs(*data, words),
         }
         print(f"{arguments.rows} rows, {THREADS} threads, median of {arguments.runs} in turns; M records/s (x the engine's)")
-        for job in engines["millstream"]:
+        head = ["job", *engines, *(["rust loop"] if arguments.loop else [])]
+        if arguments.markdown:
+            print("| " + " | ".join(head) + " |\n| --- |" + " ---: |" * (len(head) - 1))
+        for job in arguments.jobs or engines["millstream"]:
             results = {name: float(jobs[job]()) for name, jobs in engines.items()}
             if len({round(result) for result in results.values()}) != 1:
                 sys.exit(f"{job}: results differ: {results}")
@@ -148,11 +202,15 @@ def main() -> None:
                     seconds[name].append(time.perf_counter() - began)
             medians = {name: statistics.median(values) for name, values in seconds.items()}
             if arguments.loop:
-                command = [str(arguments.loop), job, str(arguments.rows), str(words)]
+                command = [str(arguments.loop), job.replace(" ", "-"), str(arguments.rows), str(words)]
                 medians["rust loop"] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0])
             ours = medians["millstream"]
+            if arguments.markdown:
+                cells = [f"{count / value / 1e6:,.1f}" + (f" (x{ours / value:.2f})" if name != "millstream" else "") for name, value in medians.items()]
+                print(f"| {job} | " + " | ".join(cells) + " |", flush=True)
+                continue
             line = "  ".join(f"{name} {count / value / 1e6:8.1f} (x{ours / value:.2f})" for name, value in medians.items())
-            print(f"{job:8} {line}", flush=True)
+            print(f"{job:12} {line}", flush=True)
 
 
 if __name__ == "__main__":

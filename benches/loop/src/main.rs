@@ -9,6 +9,7 @@ use std::time::Instant;
 
 const RUNS: usize = 5;
 const KEYS: i64 = 100_000;
+const AUCTIONS: i64 = 600_000;
 const WINDOW_MS: i64 = 10_000;
 
 /// One multiplication: integer keys need no more.
@@ -42,6 +43,59 @@ fn events(rows: i64) -> Events {
         price: (0..rows).map(|i| (i % 1000) as f64).collect(),
         at_ms: (0..rows).map(|i| i / 100).collect(),
     }
+}
+
+/// Pseudo-random numbers (splitmix64).
+fn dice(index: i64) -> u64 {
+    let mut mixed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+struct Bids {
+    auction: Vec<i64>,
+    price: Vec<i64>,
+    at_ms: Vec<i64>,
+}
+
+/// Bids on one of the latest hundred auctions, which move on; or on any of a million.
+fn bids(rows: i64, is_moving: bool) -> Bids {
+    let auction = |index: i64| match is_moving {
+        true => (index * AUCTIONS / rows - (dice(index) % 100) as i64).max(0),
+        false => (dice(index) % 1_000_000) as i64,
+    };
+    Bids {
+        auction: (0..rows).map(auction).collect(),
+        price: (0..rows).map(|index| (dice(index) >> 40) as i64 % 10_000).collect(),
+        at_ms: (0..rows).map(|index| index / 100).collect(),
+    }
+}
+
+fn bids_keyed(bids: &Bids) -> f64 {
+    let mut sums: Map<i64, (i64, i64)> = Map::default();
+    for (auction, price) in bids.auction.iter().zip(&bids.price) {
+        let entry = sums.entry(*auction).or_default();
+        entry.0 += 1;
+        entry.1 += price;
+    }
+    sums.values().map(|entry| entry.1 as f64).sum()
+}
+
+fn bids_window(bids: &Bids) -> f64 {
+    let mut open: Map<i64, (i64, i64)> = Map::default();
+    let (mut current, mut closed) = (0, 0.0);
+    for ((auction, price), at) in bids.auction.iter().zip(&bids.price).zip(&bids.at_ms) {
+        let start = at.div_euclid(WINDOW_MS);
+        if start != current {
+            closed += open.drain().map(|(_, entry)| entry.0 as f64).sum::<f64>();
+            current = start;
+        }
+        let entry = open.entry(*auction).or_insert((0, i64::MIN));
+        entry.0 += 1;
+        entry.1 = entry.1.max(*price);
+    }
+    closed + open.values().map(|entry| entry.0 as f64).sum::<f64>()
 }
 
 fn median(mut job: impl FnMut() -> f64) -> (f64, f64) {
@@ -120,7 +174,7 @@ fn words(text: &[u8]) -> f64 {
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let (Some(job), Some(rows)) = (arguments.get(1), arguments.get(2).and_then(|rows| rows.parse::<i64>().ok())) else {
-        eprintln!("usage: mill-loop map|filter|keyed|window ROWS | mill-loop words 0 FILE");
+        eprintln!("usage: mill-loop map|filter|keyed|window|bids-keyed|bids-window|million ROWS | mill-loop words 0 FILE");
         std::process::exit(2);
     };
     let (seconds, sum) = match job.as_str() {
@@ -131,6 +185,10 @@ fn main() {
             };
             median(|| words(&text))
         }
+        "bids-keyed" | "bids-window" | "million" => {
+            let bids = bids(rows, job != "million");
+            if job == "bids-window" { median(|| bids_window(&bids)) } else { median(|| bids_keyed(&bids)) }
+        }
         name => {
             let events = events(rows);
             match name {
@@ -139,7 +197,7 @@ fn main() {
                 "keyed" => median(|| keyed(&events)),
                 "window" => median(|| window(&events)),
                 other => {
-                    eprintln!("no job {other:?}; there are map, filter, keyed, window and words");
+                    eprintln!("no job {other:?}; there are map, filter, keyed, window, bids-keyed, bids-window, million and words");
                     std::process::exit(2);
                 }
             }
