@@ -61,12 +61,21 @@ class Child:
     def finish(self, timeout: float = TIMEOUT) -> None:
         """Wait for the end, which must be a good one."""
         if not self.ends_within(timeout):
+            threads = self.threads()
             os.kill(self.pid, signal.SIGABRT)
             self.reap()
-            raise Failed(f"the job has not ended after {timeout} s: {self.said()}")
+            raise Failed(f"the job has not ended after {timeout} s ({threads}): {self.said()}")
         code = self.reap()
         if code != 0:
             raise Failed(f"the job failed with {code}: {self.said()}")
+
+    def threads(self) -> str:
+        """What its threads wait for: for one that hangs."""
+        found = []
+        for task in sorted(Path(f"/proc/{self.pid}/task").iterdir()):
+            wchan, comm = ((task / name).read_text().strip() for name in ("wchan", "comm"))
+            found.append(f"{comm} in {wchan}")
+        return ", ".join(found)
 
     def said(self) -> str:
         """The end of what it printed."""

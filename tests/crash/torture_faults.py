@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torture_jobs
-from launcher import Child, Failed
+from launcher import TIMEOUT, Child, Failed
 
 import millstream as mill
 from millstream import testing
@@ -318,7 +318,7 @@ def in_processes(run: Run) -> None:
     for _ in range(dice.randint(1, 3)):
         parallelism, seed = dice.choice(PARALLELISMS), dice.randrange(2**32)
         child = Child(partial(_in_process, run, fault, parallelism, seed), run.work / "log")
-        delay = HANG if fault == "function hangs" else 20.0
+        delay = HANG if fault == "function hangs" else TIMEOUT
         if fault == "kill":
             delay = dice.uniform(0, dice.choice(LIVES))
         if child.ends_within(delay):
@@ -329,10 +329,11 @@ def in_processes(run: Run) -> None:
             elif code != 0:
                 raise Failed(f"the job failed with {code}: {child.said()}")
         else:
+            threads = child.threads()
             child.kill()
             run.outcome.disturbances += 1
             if fault not in ("kill", "function hangs"):
-                raise Failed(f"the job hung: {child.said()}")
+                raise Failed(f"the job hung ({threads}): {child.said()}")
     Child(partial(_in_process, run, "", dice.choice(PARALLELISMS), 0), run.work / "log").finish()
 
 
