@@ -30,6 +30,10 @@ mod types;
 
 use pyo3::prelude::*;
 
+/// What one thread frees another may take again without asking the system for it: frames and results live that way.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The version of the engine.
 #[pyfunction]
 fn version() -> &'static str {
