@@ -8,6 +8,7 @@ with threads would be no fair beginning.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import select
@@ -72,9 +73,11 @@ class Child:
     def threads(self) -> str:
         """What its threads wait for: for one that hangs."""
         found = []
-        for task in sorted(Path(f"/proc/{self.pid}/task").iterdir()):
-            wchan, comm = ((task / name).read_text().strip() for name in ("wchan", "comm"))
-            found.append(f"{comm} in {wchan}")
+        for task in sorted(os.listdir(f"/proc/{self.pid}/task")):
+            # A thread may end between the listing and the look.
+            with contextlib.suppress(OSError):
+                wchan, comm = (Path(f"/proc/{self.pid}/task/{task}/{name}").read_text().strip() for name in ("wchan", "comm"))
+                found.append(f"{comm} in {wchan}")
         return ", ".join(found)
 
     def said(self) -> str:

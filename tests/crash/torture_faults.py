@@ -329,10 +329,11 @@ def in_processes(run: Run) -> None:
             elif code != 0:
                 raise Failed(f"the job failed with {code}: {child.said()}")
         else:
-            threads = child.threads()
+            is_hung = fault not in ("kill", "function hangs")
+            threads = child.threads() if is_hung else ""
             child.kill()
             run.outcome.disturbances += 1
-            if fault not in ("kill", "function hangs"):
+            if is_hung:
                 raise Failed(f"the job hung ({threads}): {child.said()}")
     Child(partial(_in_process, run, "", dice.choice(PARALLELISMS), 0), run.work / "log").finish()
 
