@@ -12,8 +12,8 @@
 //! varies in length lies in cells beside the rows. See [`RowLayout`] for the row, [`StateTable`] for how tables grow and
 //! are shared, and [`PaneTables`] for windows.
 //!
-//! `unsafe` stands in `chunk` and `pool` (the memory), `probe` (searching it), `rows` (views for kernels), `bucket` and `table` (which
-//! hold the pointers); each names the invariants it stands on.
+//! `unsafe` stands in `chunk` and `pool` (the memory), `probe` (searching it), `rows` (views for kernels), `bucket` and
+//! `table` (which hold the pointers); each names the invariants it stands on.
 
 mod bucket;
 mod chunk;

@@ -138,10 +138,11 @@ pub struct StateTable {
     places: Vec<(u32, u32)>,
 }
 
-// SAFETY: the pointers in the scratch vectors are used only within the call that has filled them, or by what borrows
-// the table for as long.
+// SAFETY: the pointers of the directory lead into the chunks of the table, which move with it (see `Chunk`); those in the
+// scratch vectors are used only within the call that has filled them, or by what borrows the table for as long.
 unsafe impl Send for StateTable {}
-// SAFETY: as above; a shared reference gives no access to the scratch vectors but through `&mut self` methods.
+// SAFETY: as above; a shared reference gives no access to the scratch vectors, and none for writing through the directory,
+// but through `&mut self` methods.
 unsafe impl Sync for StateTable {}
 
 impl StateTable {

@@ -279,8 +279,8 @@ impl<'t> Reach<'t> {
 /// `hashes` are those of the records, and `words` their keys if these have one word each.
 ///
 /// # Safety
-/// - Every pointer points to a row of `row_words` words that holds the keys' words, in a writable chunk, whose rows start
-///   at a multiple of the size of a pair of rows.
+/// - Every pointer points to a row of `row_words` words, the first of which are the tag and the key's, in a writable chunk,
+///   at the slot that the low bits of the record's hash name.
 #[inline(always)]
 unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool, const IS_PERSISTENT: bool>(
     keys: &KeyBatch,

@@ -20,6 +20,7 @@ pub(crate) fn laid_out(block: &Block) -> RestoredBlock {
     struct Memory(Vec<Aligned>, usize);
     impl AsRef<[u8]> for Memory {
         fn as_ref(&self) -> &[u8] {
+            // SAFETY: the vector holds so many lines of 64 initialised bytes without padding, and is borrowed.
             let bytes: &[u8] = unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 64) };
             &bytes[..self.1]
         }
