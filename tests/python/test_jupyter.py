@@ -58,6 +58,17 @@ def execute(client: Any, code: str) -> tuple[dict[str, Any], str]:
     return reply["content"], "".join(printed)
 
 
+def interrupt(started: Any, client: Any, request: str) -> None:
+    """Interrupt the cell of this request; it must end at once and by the interrupt."""
+    began = time.monotonic()
+    started.interrupt_kernel()
+    while (answer := client.get_shell_msg(timeout=SECONDS_MAX))["parent_header"].get("msg_id") != request:
+        pass
+    took = time.monotonic() - began
+    assert answer["content"].get("ename") == "KeyboardInterrupt", answer["content"]
+    assert took < INTERRUPT_SECONDS_MAX, f"took {took:.2f} s"
+
+
 @pytest.mark.parametrize("with_functions", [False, True])
 @pytest.mark.filterwarnings("ignore")
 def test_an_interrupted_cell_goes_on_when_it_runs_again(tmp_path: Path, kernel: tuple[Any, Any], with_functions: bool) -> None:
@@ -70,13 +81,7 @@ def test_an_interrupted_cell_goes_on_when_it_runs_again(tmp_path: Path, kernel: 
     deadline = time.monotonic() + SECONDS_MAX
     while not list((tmp_path / "out").glob("[!.]*")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    began = time.monotonic()
-    started.interrupt_kernel()
-    while (answer := client.get_shell_msg(timeout=SECONDS_MAX))["parent_header"].get("msg_id") != request:
-        pass
-    took = time.monotonic() - began
-    assert answer["content"].get("ename") == "KeyboardInterrupt", answer["content"]
-    assert took < INTERRUPT_SECONDS_MAX, f"took {took:.2f} s"
+    interrupt(started, client, request)
     assert [info for info in mill.checkpoints(tmp_path / "state") if info.damage is None]
 
     reply, printed = execute(client, CELL)
@@ -97,13 +102,7 @@ def test_an_interrupted_table_leaves_the_kernel_as_it_was(kernel: tuple[Any, Any
     cell = "mill.generate(rate=1000).map(lambda row: row.index, schema={'n': int}).collect(until='1h')"
     request = client.execute(cell, stop_on_error=False)
     time.sleep(1.0)
-    began = time.monotonic()
-    started.interrupt_kernel()
-    while (answer := client.get_shell_msg(timeout=SECONDS_MAX))["parent_header"].get("msg_id") != request:
-        pass
-    took = time.monotonic() - began
-    assert answer["content"].get("ename") == "KeyboardInterrupt", answer["content"]
-    assert took < INTERRUPT_SECONDS_MAX, f"took {took:.2f} s"
+    interrupt(started, client, request)
     reply, printed = execute(client, "print(len(mill.generate(rows=10).collect()))")
     assert reply["status"] == "ok", reply
     assert printed.strip() == "10"

@@ -17,15 +17,15 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def test_import_is_quick_and_takes_along_only_what_it_needs() -> None:
-    # Processor time, so that what else the machine does is not counted.
+    # The best of a few, so that what else the machine does hardly counts.
     code = (
-        "import sys, time; began = time.process_time(); import millstream; took = time.process_time() - began;"
+        "import sys, time; began = time.perf_counter(); import millstream; took = time.perf_counter() - began;"
         "heavy = {'pyarrow', 'polars', 'pandas', 'numpy', 'rich', 'numba', 'duckdb', 'json', 'pickle', 'millstream.bench'} & set(sys.modules);"
         "assert not heavy, heavy; print(took)"
     )
     took = min(
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
+        for _ in range(5)
     )
     assert took < 0.2, f"import takes {took:.3f} s"
 

@@ -2,8 +2,7 @@
 //!
 //! Invariants: `base` and `cells` lead to the rows and cells of `data`, whose capacity is `mask + 1`. They are written
 //! through only while `is_writable` is set; then `data` is shared with nobody and its memory is its own. `count` rows are
-//! taken, fewer than there are. `changed` has a bit a row, or none where changes
-//! are not tracked.
+//! taken, fewer than there are. `changed` has a bit a row, or none where changes are not tracked.
 
 use std::sync::Arc;
 

@@ -91,10 +91,8 @@ impl ChunkData {
 
     /// The rows as words.
     pub(crate) fn words(&self) -> &[u64] {
-        // SAFETY: both kinds of memory hold `words` initialised words at their start (the invariant of the type; for
-        // mapped bytes `mapped` has checked length and alignment), and any bits are a valid u64. The borrow of self
-        // keeps the memory alive, and nobody writes to it meanwhile: writers need `&mut ChunkData`, or a pointer taken
-        // by `writable`, which they give up before they share the data.
+        // SAFETY: the memory starts with `words` initialised, aligned words (the invariant of the type) and outlives the
+        // borrow; who writes has `&mut ChunkData`, or a pointer of `writable` that is given up before data is shared.
         unsafe { std::slice::from_raw_parts(self.start(), self.words) }
     }
 

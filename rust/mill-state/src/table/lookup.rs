@@ -73,11 +73,8 @@ impl StateTable {
     fn resolve_rows<S: Select, const SHAPE: u8>(&mut self, keys: &KeyBatch, select: S) {
         let row_words = self.layout.row_words;
         let len = select.len();
-        if self.pointers.len() < len {
-            self.pointers.resize(len, std::ptr::null_mut());
-            self.missed.resize(len, 0);
-        }
-        self.pointers.truncate(len);
+        self.pointers.resize(len, std::ptr::null_mut());
+        self.missed.resize(len, 0);
         let (mut hashes_room, mut words_room) = std::mem::take(&mut self.rooms);
         let hashes = select.gather(&keys.hashes, &mut hashes_room);
         let words = if SHAPE == SHAPE_WORD { select.gather(&keys.words, &mut words_room) } else { hashes };
