@@ -1,35 +1,20 @@
 //! Hand-written single-threaded loops for the benchmark jobs: what no engine would cost.
 //!
 //! `mill-loop JOB ROWS [FILE]` makes the same records as `benches/jobs/first.py` (or reads FILE), runs the job several
-//! times, and prints the median of the seconds and a checksum of the result.
+//! times, and prints the median of the seconds and a checksum of the result. `mill-loop serve` takes jobs from
+//! `benches/peers`.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+mod jobs;
+mod serve;
+
 use std::time::Instant;
+
+use jobs::Map;
 
 const RUNS: usize = 5;
 const KEYS: i64 = 100_000;
 const AUCTIONS: i64 = 600_000;
 const WINDOW_MS: i64 = 10_000;
-
-/// One multiplication: integer keys need no more.
-#[derive(Default)]
-struct Folded(u64);
-
-impl Hasher for Folded {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxhash_rust::xxh3::xxh3_64(bytes);
-    }
-    fn write_i64(&mut self, value: i64) {
-        let product = u128::from(value as u64 ^ self.0) * 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
-        self.0 = (product as u64) ^ (product >> 64) as u64;
-    }
-}
-
-type Map<K, V> = HashMap<K, V, BuildHasherDefault<Folded>>;
 
 struct Events {
     key: Vec<i64>,
@@ -70,32 +55,6 @@ fn bids(rows: i64, is_moving: bool) -> Bids {
         price: (0..rows).map(|index| (dice(index) >> 40) as i64 % 10_000).collect(),
         at_ms: (0..rows).map(|index| index / 100).collect(),
     }
-}
-
-fn bids_keyed(bids: &Bids) -> f64 {
-    let mut sums: Map<i64, (i64, i64)> = Map::default();
-    for (auction, price) in bids.auction.iter().zip(&bids.price) {
-        let entry = sums.entry(*auction).or_default();
-        entry.0 += 1;
-        entry.1 += price;
-    }
-    sums.values().map(|entry| entry.1 as f64).sum()
-}
-
-fn bids_window(bids: &Bids) -> f64 {
-    let mut open: Map<i64, (i64, i64)> = Map::default();
-    let (mut current, mut closed) = (0, 0.0);
-    for ((auction, price), at) in bids.auction.iter().zip(&bids.price).zip(&bids.at_ms) {
-        let start = at.div_euclid(WINDOW_MS);
-        if start != current {
-            closed += open.drain().map(|(_, entry)| entry.0 as f64).sum::<f64>();
-            current = start;
-        }
-        let entry = open.entry(*auction).or_insert((0, i64::MIN));
-        entry.0 += 1;
-        entry.1 = entry.1.max(*price);
-    }
-    closed + open.values().map(|entry| entry.0 as f64).sum::<f64>()
 }
 
 fn median(mut job: impl FnMut() -> f64) -> (f64, f64) {
@@ -151,30 +110,17 @@ fn window(events: &Events) -> f64 {
     closed + open.values().map(|entry| entry.0 as f64).sum::<f64>()
 }
 
-fn words(text: &[u8]) -> f64 {
-    let mut counts: Map<Box<[u8]>, i64> = Map::default();
-    let mut word = Vec::new();
-    for &byte in text.iter().chain(b" ") {
-        let byte = byte.to_ascii_lowercase();
-        if byte.is_ascii_lowercase() || byte == b'\'' {
-            word.push(byte);
-        } else if !word.is_empty() {
-            match counts.get_mut(word.as_slice()) {
-                Some(count) => *count += 1,
-                None => {
-                    counts.insert(word.as_slice().into(), 1);
-                }
-            }
-            word.clear();
-        }
-    }
-    counts.values().sum::<i64>() as f64
-}
-
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|job| job == "serve") {
+        if let Err(problem) = serve::serve() {
+            eprintln!("mill-loop serve: {problem}");
+            std::process::exit(1);
+        }
+        return;
+    }
     let (Some(job), Some(rows)) = (arguments.get(1), arguments.get(2).and_then(|rows| rows.parse::<i64>().ok())) else {
-        eprintln!("usage: mill-loop map|filter|keyed|window|bids-keyed|bids-window|million ROWS | mill-loop words 0 FILE");
+        eprintln!("usage: mill-loop map|filter|keyed|window|bids-keyed|bids-window|million ROWS | mill-loop words 0 FILE | mill-loop serve");
         std::process::exit(2);
     };
     let (seconds, sum) = match job.as_str() {
@@ -183,11 +129,15 @@ fn main() {
                 eprintln!("mill-loop words needs a file that can be read");
                 std::process::exit(2);
             };
-            median(|| words(&text))
+            median(|| jobs::words(&text).values().sum::<i64>() as f64)
         }
         "bids-keyed" | "bids-window" | "million" => {
             let bids = bids(rows, job != "million");
-            if job == "bids-window" { median(|| bids_window(&bids)) } else { median(|| bids_keyed(&bids)) }
+            if job == "bids-window" {
+                median(|| jobs::window(&bids.auction, &bids.price, &bids.at_ms).iter().map(|window| window.count as f64).sum())
+            } else {
+                median(|| jobs::keyed(&bids.auction, &bids.price).values().map(|sum| sum.1 as f64).sum())
+            }
         }
         name => {
             let events = events(rows);
