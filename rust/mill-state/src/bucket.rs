@@ -217,7 +217,16 @@ impl Chunk {
 
     #[inline(always)]
     pub(crate) fn find<const SHAPE: u8>(&self, row_words: usize, keys: &KeyBatch, record: usize) -> Found {
-        let probe = self.probe(row_words);
+        // SAFETY: the chunk's own rows.
+        unsafe { self.find_from::<SHAPE>(self.probe(row_words), keys, record) }
+    }
+
+    /// The same for who knows already where the rows are.
+    ///
+    /// # Safety
+    /// - `probe` is what [`probe`](Chunk::probe) gives.
+    #[inline(always)]
+    pub(crate) unsafe fn find_from<const SHAPE: u8>(&self, probe: Probe, keys: &KeyBatch, record: usize) -> Found {
         let tag = keys.tag(record);
         // SAFETY: `base` points to the rows of `data`: `mask + 1` of them, with `row_words` words each, which the layout
         // made large enough for the key; a chunk has sixteen rows or more, and the load limit leaves one empty.

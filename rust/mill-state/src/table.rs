@@ -52,7 +52,7 @@ pub(crate) const CHUNK_ROWS_FIRST: u32 = 16;
 /// grow past their usual size instead.
 const DEPTH_MAX: u32 = 16;
 /// How many chunks a table has at least when it takes memory from its pool: 2 MiB are too much for a small one.
-const POOLED_CHUNKS_MIN: usize = 256;
+const POOLED_CHUNKS_MIN: usize = 64;
 /// How full the chunks of an expected table are to be, in sixteenths: some become fuller than others.
 const EXPECTED_SIXTEENTHS: usize = 9;
 const NO_CHUNK: u32 = u32::MAX;

@@ -16,7 +16,7 @@ use super::{Entry, LOOKUP_ROWS_MAX, NO_CHUNK, NOT_READY, StateTable};
 use crate::bucket::{Chunk, SHAPE_VIEW, SHAPE_WORD, SHAPE_WORDS};
 use crate::key::{KeyBatch, VIEW_INLINE, view_length};
 use crate::layout::{TAG_DIRTY, TAG_FLAG_FIRST, TAG_HASH, TAG_MATCH, TAG_OCCUPIED};
-use crate::probe::prefetch;
+use crate::probe::{Probe, line_mask, prefetch};
 use crate::rows::Rows;
 use crate::select::Select;
 
@@ -53,6 +53,13 @@ impl StateTable {
         if !self.moved.is_empty() {
             self.point_anew::<S, SHAPE>(keys, select);
         }
+        if self.options.is_persistent {
+            // In a loop of its own: by now the rows are in the nearest cache, and no store waits for memory.
+            for &row in &self.pointers {
+                // SAFETY: the pointer points to a row of a writable chunk, and nothing else refers to it now.
+                unsafe { *row |= TAG_DIRTY };
+            }
+        }
         self.cell_pointers.clear();
         if !is_placed {
             return;
@@ -88,7 +95,6 @@ impl StateTable {
             }
             self.make_ready(hashes[aimed]);
         }
-        let dirty = self.dirty_bit();
         let reach = Reach {
             row_words,
             directory: &self.directory,
@@ -99,30 +105,49 @@ impl StateTable {
         let (pointers, missed) = (&mut self.pointers[..len], &mut self.missed[..len]);
         // SAFETY: `aim` has just pointed every pointer to a row of a chunk of this table, writable and so not shared.
         let missed = unsafe {
-            match (keys.nulls.is_empty(), self.options.is_persistent) {
-                (true, false) => hit::<S, SHAPE, false, false>(keys, select, hashes, words, reach, pointers, missed),
-                (true, true) => hit::<S, SHAPE, false, true>(keys, select, hashes, words, reach, pointers, missed),
-                (false, false) => hit::<S, SHAPE, true, false>(keys, select, hashes, words, reach, pointers, missed),
-                (false, true) => hit::<S, SHAPE, true, true>(keys, select, hashes, words, reach, pointers, missed),
+            if keys.nulls.is_empty() {
+                hit::<S, SHAPE, false>(keys, select, hashes, words, reach, pointers, missed)
+            } else {
+                hit::<S, SHAPE, true>(keys, select, hashes, words, reach, pointers, missed)
             }
         };
+        for &index in &self.missed[..missed] {
+            // SAFETY: `hit` has left the pointers within the pairs of the chunks that `aim` has found.
+            unsafe { self.fetch_for_search(hashes[index as usize], self.pointers[index as usize]) };
+        }
         self.rooms = (hashes_room, words_room);
         for missed in 0..missed {
             let index = self.missed[missed] as usize;
             let record = select.at(index);
-            let place = self.directory[self.directory_index(keys.hashes[record])].place;
-            let chunk = &mut self.chunks[place as usize];
-            let found = chunk.find::<SHAPE>(row_words, keys, record);
-            let row = chunk.row(found.slot, row_words);
+            let entry = self.directory[self.directory_index(keys.hashes[record])];
+            let probe = Probe { base: entry.base, mask: entry.mask, row_words, line: line_mask(row_words) };
+            // SAFETY: `aim` has seen the chunk to be writable, so the entry tells where its rows are.
+            let found = unsafe { self.chunks[entry.place as usize].find_from::<SHAPE>(probe, keys, record) };
+            let row = entry.base.wrapping_add(found.slot as usize * row_words);
             self.pointers[index] = row;
-            if found.is_match {
-                // SAFETY: the slot lies in the chunk, which `aim` has seen to be writable.
-                unsafe { *row |= dirty };
-            } else {
+            if !found.is_match {
                 self.inserted.push(index as u32);
-                self.insert(place as usize, found.slot, keys, record, SHAPE == SHAPE_VIEW);
+                self.insert(entry.place as usize, row, keys, record, SHAPE == SHAPE_VIEW);
             }
         }
+    }
+
+    /// Has fetched what comes after the pair of rows that a search began with: the next line if the pair is full, and the
+    /// chunk's count.
+    ///
+    /// # Safety
+    /// - `row` is the row of the pair that the search came to last, in the chunk of this hash.
+    #[inline(always)]
+    unsafe fn fetch_for_search(&self, hash: u64, row: *const u64) {
+        let row_words = self.layout.row_words;
+        let entry = self.directory[self.directory_index(hash)];
+        let line = line_mask(row_words);
+        let next = (hash as u32 & entry.mask & !line).wrapping_add(line + 1) & entry.mask;
+        let next = entry.base.wrapping_add(next as usize * row_words).cast_const();
+        // SAFETY: passed on from the caller; the first word of a row.
+        let is_taken = unsafe { *row } != 0;
+        prefetch(if is_taken { next } else { row });
+        prefetch(self.chunks.as_ptr().wrapping_add(entry.place as usize));
     }
 
     /// Points to the rows of those keys anew that are in chunks which have grown in this call.
@@ -171,11 +196,10 @@ impl StateTable {
     }
 
     /// Fills an empty row with a key, and lets the chunk grow if it has become too full.
-    #[inline(never)]
-    fn insert(&mut self, place: usize, slot: u32, keys: &KeyBatch, record: usize, is_view: bool) {
-        let (row_words, dirty) = (self.layout.row_words, self.dirty_bit());
+    #[inline(always)]
+    fn insert(&mut self, place: usize, row: *mut u64, keys: &KeyBatch, record: usize, is_view: bool) {
+        let dirty = self.dirty_bit();
         let chunk = &mut self.chunks[place];
-        let row = chunk.row(slot, row_words);
         let key = keys.key(record);
         let mut long = None;
         if is_view && view_length(key) > VIEW_INLINE {
@@ -279,7 +303,7 @@ impl<'t> Reach<'t> {
 /// - Every pointer points to a row of `row_words` words, the first of which are the tag and the key's, in a writable chunk,
 ///   at the slot that the low bits of the record's hash name.
 #[inline(always)]
-unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool, const IS_PERSISTENT: bool>(
+unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
     keys: &KeyBatch,
     select: S,
     hashes: &[u64],
@@ -322,11 +346,6 @@ unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool, const IS_PERSIS
             _ => unsafe { std::slice::from_raw_parts(row.add(1), keys.stride) == keys.key(select.at(index)) },
         };
         let is_hit = (is_first | is_second) & is_key;
-        if IS_PERSISTENT {
-            let found_tag = if is_first { first_tag } else { other_tag };
-            // SAFETY: the row lies in a writable chunk. A row that is not the key's gets back the tag it has.
-            unsafe { *row = found_tag | if is_hit { TAG_DIRTY } else { 0 } };
-        }
         *pointer = row;
         missed[count] = index as u32;
         count += usize::from(is_hit) ^ 1;
