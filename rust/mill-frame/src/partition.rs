@@ -11,7 +11,7 @@
 use arrow::buffer::ScalarBuffer;
 
 use crate::frame::{Flat, Slab, Width, gather_bits, min_max};
-use crate::hash::{KEY_GROUPS, hash_columns, key_group, task_of_group};
+use crate::hash::{KEY_GROUPS, groups_of_task, hash_columns, key_group, task_of_group};
 use crate::{Batch, Frame, FrameError, schema};
 
 /// Cuts a batch into one frame a task: row `i` goes to task `task_of_row[i]`. A task without rows gets `None`.
@@ -37,24 +37,17 @@ pub fn partition(batch: &Batch, task_of_row: &[u16], tasks: usize) -> Result<Vec
     if task_of_row.len() != batch.rows() {
         return Err(FrameError::Length { expected: batch.rows(), found: task_of_row.len() });
     }
-    let mut frames = vec![None; tasks];
     if task_of_row.is_empty() {
-        return Ok(frames);
+        return Ok(vec![None; tasks]);
     }
-    let Sorted { rows, starts } = sort_rows(task_of_row, tasks)?;
-    let fingerprint = schema::fingerprint(&batch.schema());
-    if let Some(task) = (0..tasks).find(|&task| starts[task + 1] - starts[task] == batch.rows()) {
-        frames[task] = Some(Frame::encode_with(batch, fingerprint)?);
-        return Ok(frames);
+    let highest = usize::from(task_of_row.iter().copied().max().unwrap_or(0));
+    if highest >= tasks {
+        return Err(FrameError::OutOfRange { what: "task", index: highest, count: tasks });
     }
-    let rows = ScalarBuffer::from(rows);
-    for (task, frame) in frames.iter_mut().enumerate() {
-        let count = starts[task + 1] - starts[task];
-        if count > 0 {
-            *frame = Some(gather(batch, &rows.slice(starts[task], count), fingerprint)?);
-        }
+    match tasks {
+        2 => gather_each(batch, &halves(task_of_row.iter().map(|&task| task == 1))),
+        _ => gather_each(batch, &sort_rows(task_of_row, tasks)),
     }
-    Ok(frames)
 }
 
 /// Cuts a batch by the key groups of its key columns, as the tasks of a keyed step own them.
@@ -76,6 +69,11 @@ pub fn partition_by_hash(batch: &Batch, key_columns: &[usize], tasks: usize) -> 
     hash_columns(&columns, &mut hashes)?;
     // Without a key there is one key, and one task that owns it.
     hashes.resize(batch.rows(), 0);
+    if tasks == 2 && !hashes.is_empty() {
+        // The key groups of the second task are the upper ones, and a group is the top of the hash.
+        let first = groups_of_task(1, 2).start;
+        return gather_each(batch, &halves(hashes.iter().map(|&hash| key_group(hash) >= first)));
+    }
     let mut task_of = [0; KEY_GROUPS as usize];
     for (group, task) in task_of.iter_mut().enumerate() {
         *task = task_of_group(group as u16, tasks) as u16;
@@ -88,19 +86,23 @@ pub fn partition_by_hash(batch: &Batch, key_columns: &[usize], tasks: usize) -> 
 /// need not wait for one row's counter before it takes the next row.
 const STRETCHES: usize = 4;
 
-/// The rows of a batch by task, in order within each.
-struct Sorted {
-    rows: Vec<u32>,
-    /// Where the rows of each task start; one entry more than tasks.
-    starts: Vec<usize>,
+/// The rows of the first and of the second of two tasks. Both lists are written to for every row, and one of them goes on: a
+/// processor can't guess which, and need not.
+fn halves(is_second: impl ExactSizeIterator<Item = bool>) -> [ScalarBuffer<u32>; 2] {
+    let rows = is_second.len();
+    let (mut first, mut second) = (vec![0; rows], vec![0; rows]);
+    let (mut firsts, mut seconds) = (0, 0);
+    for (row, is_second) in is_second.enumerate() {
+        first[firsts] = row as u32;
+        second[seconds] = row as u32;
+        firsts += usize::from(!is_second);
+        seconds += usize::from(is_second);
+    }
+    [ScalarBuffer::from(first).slice(0, firsts), ScalarBuffer::from(second).slice(0, seconds)]
 }
 
-/// Sorts rows by task. `rows` stays empty if all go to one.
-fn sort_rows(task_of_row: &[u16], tasks: usize) -> Result<Sorted, FrameError> {
-    let index = usize::from(task_of_row.iter().copied().max().unwrap_or(0));
-    if index >= tasks {
-        return Err(FrameError::OutOfRange { what: "task", index, count: tasks });
-    }
+/// The rows of each task, in order, by counting sort.
+fn sort_rows(task_of_row: &[u16], tasks: usize) -> Vec<ScalarBuffer<u32>> {
     let stretch = task_of_row.len() / STRETCHES;
     // The last stretch has what does not divide evenly.
     let (even, rest) = task_of_row.split_at(stretch * STRETCHES);
@@ -124,9 +126,6 @@ fn sort_rows(task_of_row: &[u16], tasks: usize) -> Result<Sorted, FrameError> {
         }
     }
     starts[tasks] = place as usize;
-    if starts[index + 1] - starts[index] == task_of_row.len() {
-        return Ok(Sorted { rows: Vec::new(), starts });
-    }
     let mut rows = vec![0; task_of_row.len()];
     let mut put = |s: usize, row: usize, task: u16| {
         let place = &mut counts[s * tasks + usize::from(task)];
@@ -141,7 +140,19 @@ fn sort_rows(task_of_row: &[u16], tasks: usize) -> Result<Sorted, FrameError> {
     for (i, &task) in rest.iter().enumerate() {
         put(STRETCHES - 1, even.len() + i, task);
     }
-    Ok(Sorted { rows, starts })
+    let rows = ScalarBuffer::from(rows);
+    starts.windows(2).map(|ends| rows.slice(ends[0], ends[1] - ends[0])).collect()
+}
+
+/// A frame for each list of rows that is not empty.
+fn gather_each(batch: &Batch, rows_of_task: &[ScalarBuffer<u32>]) -> Result<Vec<Option<Frame>>, FrameError> {
+    let fingerprint = schema::fingerprint(&batch.schema());
+    let frames = rows_of_task.iter().map(|rows| match rows.len() {
+        0 => Ok(None),
+        all if all == batch.rows() => Frame::encode_with(batch, fingerprint).map(Some),
+        _ => gather(batch, rows, fingerprint).map(Some),
+    });
+    frames.collect()
 }
 
 fn gather(batch: &Batch, rows: &ScalarBuffer<u32>, fingerprint: u64) -> Result<Frame, FrameError> {
