@@ -85,6 +85,9 @@ def main() -> None:
             reply = {"none": str(reason)}
         except Exception as problem:
             traceback.print_exc()
+            # What an engine wraps an error in says less than what it wraps.
+            while problem.__cause__ is not None or problem.__context__ is not None:
+                problem = problem.__cause__ or problem.__context__
             text = " ".join(str(problem).split())
             reply = {"error": f"{type(problem).__name__}: {text[:300]}"}
         replies.write(json.dumps(reply) + "\n")
