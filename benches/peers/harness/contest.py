@@ -33,6 +33,7 @@ class Cell:
     seconds_without: list[float] = field(default_factory=list)
     """The same without checkpoints."""
     checkpoints: int | None = None
+    """How many the last run wrote, or of how many files its state was; None if not known."""
     note: str = ""
     """Why there is no figure: `none: ...`, `wrong: ...`, `killed ...`, `failed: ...`."""
 
