@@ -16,7 +16,7 @@ use super::{Entry, LOOKUP_ROWS_MAX, NO_CHUNK, NOT_READY, StateTable};
 use crate::bucket::{Chunk, SHAPE_VIEW, SHAPE_WORD, SHAPE_WORDS};
 use crate::key::{KeyBatch, VIEW_INLINE, view_length};
 use crate::layout::{TAG_DIRTY, TAG_FLAG_FIRST, TAG_HASH, TAG_MATCH, TAG_OCCUPIED};
-use crate::probe::{Probe, line_mask, prefetch};
+use crate::probe::{Probe, line_mask, prefetch, step_from};
 use crate::rows::Rows;
 use crate::select::Select;
 
@@ -105,16 +105,21 @@ impl StateTable {
         let (pointers, missed) = (&mut self.pointers[..len], &mut self.missed[..len]);
         // SAFETY: `aim` has just pointed every pointer to a row of a chunk of this table, writable and so not shared.
         let missed = unsafe {
-            if keys.nulls.is_empty() {
+            let missed = if keys.nulls.is_empty() {
                 hit::<S, SHAPE, false>(keys, select, hashes, words, reach, pointers, missed)
             } else {
                 hit::<S, SHAPE, true>(keys, select, hashes, words, reach, pointers, missed)
+            };
+            for &index in &self.missed[..missed] {
+                reach.fetch_behind(hashes[index as usize], pointers[index as usize]);
+            }
+            // Where most keys are new there is nothing behind either.
+            if SHAPE == SHAPE_WORD && keys.nulls.is_empty() && missed <= len / 2 {
+                hit_behind(hashes, words, reach, pointers, &mut self.missed[..missed])
+            } else {
+                missed
             }
         };
-        for &index in &self.missed[..missed] {
-            // SAFETY: `hit` has left the pointers within the pairs of the chunks that `aim` has found.
-            unsafe { self.fetch_for_search(hashes[index as usize], self.pointers[index as usize]) };
-        }
         self.rooms = (hashes_room, words_room);
         for missed in 0..missed {
             let index = self.missed[missed] as usize;
@@ -130,24 +135,6 @@ impl StateTable {
                 self.insert(entry.place as usize, row, keys, record, SHAPE == SHAPE_VIEW);
             }
         }
-    }
-
-    /// Has fetched what comes after the pair of rows that a search began with: the next line if the pair is full, and the
-    /// chunk's count.
-    ///
-    /// # Safety
-    /// - `row` is the row of the pair that the search came to last, in the chunk of this hash.
-    #[inline(always)]
-    unsafe fn fetch_for_search(&self, hash: u64, row: *const u64) {
-        let row_words = self.layout.row_words;
-        let entry = self.directory[self.directory_index(hash)];
-        let line = line_mask(row_words);
-        let next = (hash as u32 & entry.mask & !line).wrapping_add(line + 1) & entry.mask;
-        let next = entry.base.wrapping_add(next as usize * row_words).cast_const();
-        // SAFETY: passed on from the caller; the first word of a row.
-        let is_taken = unsafe { *row } != 0;
-        prefetch(if is_taken { next } else { row });
-        prefetch(self.chunks.as_ptr().wrapping_add(entry.place as usize));
     }
 
     /// Points to the rows of those keys anew that are in chunks which have grown in this call.
@@ -286,11 +273,45 @@ struct Reach<'t> {
 }
 
 impl<'t> Reach<'t> {
+    #[inline(always)]
+    fn entry(self, hash: u64) -> Entry {
+        self.directory[((hash >> self.shift) as usize).wrapping_sub(self.first)]
+    }
+
+    /// Where a search goes on that has come to this row of the pair it begins with: in the pair behind it. If the row is
+    /// empty, the search ends there and stays.
+    ///
+    /// # Safety
+    /// - `row` is a row of the chunk with this entry.
+    #[inline(always)]
+    unsafe fn behind(self, entry: Entry, hash: u64, row: *mut u64) -> *mut u64 {
+        let slot = step_from(hash as u32 & entry.mask, 2, line_mask(self.row_words), entry.mask);
+        let behind = entry.base.wrapping_add(slot as usize * self.row_words);
+        // The row that the search began with, which has the lowest bit of the hash.
+        let other = (hash as usize & 1) * 2;
+        let begin = row.wrapping_add(other * self.row_words).wrapping_sub(self.row_words);
+        // SAFETY: passed on from the caller; the first word of a row.
+        let is_taken = usize::from(unsafe { *row } != 0);
+        // Computed rather than chosen, since half of the guesses would be wrong.
+        begin.wrapping_byte_add(behind.addr().wrapping_sub(begin.addr()) & is_taken.wrapping_neg())
+    }
+
+    /// Has fetched what a search needs that goes on from this row: the rows behind the pair, and the chunk's count.
+    ///
+    /// # Safety
+    /// - `row` is a row of the chunk of this hash.
+    #[inline(always)]
+    unsafe fn fetch_behind(self, hash: u64, row: *mut u64) {
+        let entry = self.entry(hash);
+        // SAFETY: passed on from the caller.
+        prefetch(unsafe { self.behind(entry, hash, row) });
+        prefetch(self.chunks.as_ptr().wrapping_add(entry.place as usize));
+    }
+
     /// The bytes of long keys of the chunk that has the keys with this hash.
     #[inline(never)]
     fn arena(self, hash: u64) -> &'t [u8] {
-        let entry = self.directory[((hash >> self.shift) as usize).wrapping_sub(self.first)];
-        self.chunks[entry.place as usize].data.arena.bytes()
+        self.chunks[self.entry(hash).place as usize].data.arena.bytes()
     }
 }
 
@@ -347,6 +368,38 @@ unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
         };
         let is_hit = (is_first | is_second) & is_key;
         *pointer = row;
+        missed[count] = index as u32;
+        count += usize::from(is_hit) ^ 1;
+    }
+    count
+}
+
+/// Looks for each missed key in the pair behind the one it was looked for in, in the same way; keys of one word without nulls.
+/// Gives how many are left, which `missed` lists then.
+///
+/// # Safety
+/// - Every missed record's pointer points to a row of the writable chunk that its key belongs to, of the pair at the slot
+///   that the low bits of its hash name.
+#[inline(always)]
+unsafe fn hit_behind(hashes: &[u64], words: &[u64], reach: Reach<'_>, pointers: &mut [*mut u64], missed: &mut [u32]) -> usize {
+    let row_words = reach.row_words;
+    let mut count = 0;
+    for place in 0..missed.len() {
+        let index = missed[place] as usize;
+        let (hash, word) = (hashes[index], words[index]);
+        let tag = hash & TAG_HASH | TAG_OCCUPIED;
+        // SAFETY: passed on from the caller.
+        let first = unsafe { reach.behind(reach.entry(hash), hash, pointers[index]) };
+        let is_odd = (hash & 1) as usize;
+        let other = first.wrapping_add(row_words).wrapping_sub(is_odd * 2 * row_words);
+        // SAFETY: both rows lie in the chunk, whose place and size its entry tells; `step_from` keeps the lowest bit of the
+        // slot, and slots of a pair differ in it alone.
+        let (first_tag, other_tag) = unsafe { (*first, *other) };
+        let is_first = first_tag & TAG_MATCH == tag;
+        let row = if is_first { first } else { other };
+        // SAFETY: a row has its tag and the key's word.
+        let is_hit = (is_first | (other_tag & TAG_MATCH == tag)) & unsafe { *row.add(1) == word };
+        pointers[index] = if is_hit { row } else { pointers[index] };
         missed[count] = index as u32;
         count += usize::from(is_hit) ^ 1;
     }
