@@ -42,6 +42,7 @@ from millstream.expr import (
     lit,
     max_horizontal,
     min_horizontal,
+    now,
 )
 from millstream.io import (
     Sink,
@@ -116,6 +117,7 @@ __all__ = [
     "lit",
     "max_horizontal",
     "min_horizontal",
+    "now",
     "random",
     "read_csv",
     "read_json",

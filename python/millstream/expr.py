@@ -23,7 +23,7 @@ from millstream._namespaces import DateTimeNamespace, ListNamespace, StringNames
 from millstream.errors import PlanError
 from millstream.types import TypeLike, data_type
 
-__all__ = ["Expr", "IntoExpr", "coalesce", "col", "concat_str", "count", "lit", "max_horizontal", "min_horizontal"]
+__all__ = ["Expr", "IntoExpr", "coalesce", "col", "concat_str", "count", "lit", "max_horizontal", "min_horizontal", "now"]
 
 Literal = bool | int | float | str | bytes | datetime | date | timedelta | Decimal | None
 IntoExpr = Any
@@ -443,6 +443,21 @@ def count() -> Expr:
     [{'k': 'a', 'n': 2}]
     """
     return Expr(RawExpr.aggregate("count", None, None))
+
+
+def now() -> Expr:
+    """Give the time of the clock when a batch of records passes: a timestamp in UTC, to the microsecond.
+
+    It is processing time, and as such no part of what a replay repeats: a record that is processed again after a failure gets
+    another time. What depends on when records happened belongs to :meth:`Stream.event_time`.
+
+    Examples
+    --------
+    >>> stream = mill.generate(rows=2).with_columns(seen=mill.now())
+    >>> stream.schema
+    Schema(index: int64, seen: timestamp[us, UTC])
+    """
+    return Expr(RawExpr.now())
 
 
 def coalesce(*values: IntoExpr) -> Expr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -214,3 +215,17 @@ def test_explain_shows_the_steps() -> None:
     text = mill.from_iter(ROWS).filter(col("x") > 1).key_by("k").agg(n=mill.count()).explain()
     assert "filter" in text
     assert "agg" in text
+
+
+def test_now_is_the_time_at_which_records_pass() -> None:
+    began = datetime.now(UTC)
+    stream = mill.generate(rows=3).with_columns(seen=mill.now()).with_columns(again=mill.col("seen"))
+    rows = stream.collect().to_pylist()
+    assert all(began - timedelta(milliseconds=1) <= row["seen"] <= datetime.now(UTC) for row in rows)
+    assert all(row["seen"] == row["again"] for row in rows)
+
+
+def test_now_is_asked_for_when_a_condition_is_looked_at() -> None:
+    late = datetime.now(UTC) + timedelta(seconds=0.3)
+    stream = mill.generate(rows=100, rate=100, due=mill.lit(late)).filter(mill.col("due") > mill.now())
+    assert 0 < len(stream.collect()) < 100

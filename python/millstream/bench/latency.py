@@ -1,17 +1,22 @@
-"""Latency of a keyed count: from the time a record was to come until its result reaches the sink.
+"""Latency of a keyed count: from the time a record was due until its result is at the door of the sink.
 
-The source has a timetable: record i is due at ``start + i / rate``, and gets that as its time whether or not it comes on
-time. What the source, the engine or the machine is late with counts as latency, so that a stall is seen by every record
-that it holds up.
+The generator has a timetable: record i is due at ``start + (i + 1) / rate``, whether or not it comes on time. What the
+source, the engine or the machine is late with counts as latency, so that a stall is seen by every record that it holds up.
+The time of arrival is a column that the last step in front of the sink adds; only the sink is Python, and keeps what comes.
+
+When the source began is not told; but no record can be made before it is due, so of all records the one that was made
+soonest after its time tells it, to the few microseconds that this one was late.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import millstream as mill
 from millstream.bench.result import Bar, Result, Settings, Workload, rate
@@ -21,84 +26,63 @@ from millstream.expr import col
 __all__ = ["WORKLOAD"]
 
 _RATES = (10_000, 100_000, 1_000_000)
+_BUSY_RATE = 100_000
 _KEYS = 1_000
 _WARM_SECONDS = 1.0
-_TICK_SECONDS = 0.0002
 _QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 
 
-class _Timetable(mill.Source):
-    """Records that are due at a rate, for some seconds."""
+@dataclass(frozen=True)
+class _Line:
+    """What is measured together."""
 
-    schema = {"number": int}
+    per_second: int
+    threads: int
+    is_saved: bool
+    is_busy: bool = False
 
-    def __init__(self, per_second: int, seconds: float) -> None:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        self.per_second = per_second
-        self.rows = int(per_second * seconds)
-        self.began_us = 0
-        numbers = pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), self.rows)), 1)
-        self.records = pa.record_batch([numbers], names=["number"])
-
-    def partitions(self) -> list[str]:
-        """Give the one there is."""
-        return ["timetable"]
-
-    def open(self, partition: str, position: Any) -> _TimetableReader:
-        """Begin with the first record, now."""
-        return _TimetableReader(self)
+    def __str__(self) -> str:
+        saved = "a checkpoint a second" if self.is_saved else "no checkpoints"
+        return f"{rate(self.per_second)}, {_threads(self.threads)}, {saved}" + (", beside busy processes" if self.is_busy else "")
 
 
-class _TimetableReader(mill.SourceReader):
-    """Gives what is due."""
-
-    def __init__(self, source: _Timetable) -> None:
-        self._source = source
-        self._given = 0
-
-    def next_batch(self) -> Any:
-        """Give the records that are due and not given yet, as soon as there is one."""
-        source, given = self._source, self._given
-        if given >= source.rows:
-            return None
-        source.began_us = source.began_us or _now_us()
-        while (due := min(source.rows, (_now_us() - source.began_us) * source.per_second // 1_000_000)) <= given:
-            time.sleep(_TICK_SECONDS)
-        self._given = due
-        return source.records.slice(given, due - given)
-
-    def position(self) -> int:
-        """Give how many records were given."""
-        return self._given
+def _threads(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
-def _now_us() -> int:
-    return time.time_ns() // 1000
+@contextlib.contextmanager
+def _busy(processes: int) -> Iterator[None]:
+    """Keep that many processes at work for as long as it lasts."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
-def _measure(per_second: int, seconds: float, parallelism: int, folder: str | None) -> list[float]:
+def _measure(line: _Line, seconds: float) -> list[float]:
     """Give the latency of each result in milliseconds, in order."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    source = _Timetable(per_second, seconds + _WARM_SECONDS)
-    counted = mill.from_source(source).key_by(key=col("number") % _KEYS).agg(n=mill.count(), last=col("number").max(), emit="each")
-    arrivals: list[tuple[int, Any]] = []
-
-    def arrive(batch: Any) -> None:
-        arrivals.append((_now_us(), batch["last"]))
-
-    checkpoint = None if folder is None else mill.Checkpoint(folder, every="1s", mode="at_least_once")
-    mill.run(counted.for_each_batch(arrive), checkpoint=checkpoint, parallelism=parallelism, progress=False)
-    late = []
-    for at, numbers in arrivals:
-        warm = numbers.filter(pc.greater_equal(numbers, int(per_second * _WARM_SECONDS)))
-        due_us = pc.multiply(pc.cast(warm, pa.float64()), 1e6 / per_second)
-        late.append(pc.divide(pc.subtract(float(at - source.began_us), due_us), 1e3))
-    latencies = pa.chunked_array(late, pa.float64()).combine_chunks()
-    ordered: list[float] = latencies.take(pc.sort_indices(latencies)).to_pylist()
+    rows = int(line.per_second * (seconds + _WARM_SECONDS))
+    due_us = (mill.index() + 1) * 1_000_000 // line.per_second
+    made = mill.generate(rows=rows, rate=line.per_second, due=due_us, key=mill.index() % _KEYS).with_columns(made=mill.now())
+    timed = made.with_columns(at=col("due").cast(mill.Timestamp("us"))).event_time("at", watermark="0s")
+    counted = timed.key_by("key").agg(n=mill.count(), due=col("due").max(), made=col("made").max(), emit="each")
+    results: list[pa.RecordBatch] = []
+    with tempfile.TemporaryDirectory() as folder, _busy(2 * line.threads if line.is_busy else 0):
+        checkpoint = mill.Checkpoint(folder, every="1s", mode="at_least_once") if line.is_saved else None
+        sink = counted.with_columns(arrived=mill.now()).for_each_batch(lambda batch: results.append(pa.record_batch(batch)))
+        mill.run(sink, checkpoint=checkpoint, parallelism=line.threads, progress=False)
+    table = pa.Table.from_batches(results)
+    due = table["due"]
+    began = pc.min(pc.subtract(table["made"].cast(pa.int64()), due))
+    late_us = pc.subtract(pc.subtract(table["arrived"].cast(pa.int64()), due), began)
+    late_us = late_us.filter(pc.greater(due, int(_WARM_SECONDS * 1e6))).combine_chunks()
+    ordered: list[float] = pc.divide(late_us.take(pc.sort_indices(late_us)).cast(pa.float64()), 1e3).to_pylist()
     return ordered
 
 
@@ -106,32 +90,37 @@ def _quantile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def _lines(settings: Settings) -> list[_Line]:
+    rates = (settings.rows,) if settings.rows else _RATES
+    threads = sorted({1, settings.parallelism})
+    lines = [_Line(one, count, is_saved) for one in rates for count in threads for is_saved in (False, True)]
+    return [*lines, _Line(settings.rows or _BUSY_RATE, settings.parallelism, is_saved=True, is_busy=True)]
+
+
 def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
     if importlib.util.find_spec("pyarrow") is None:
         raise PlanError("the workload latency needs pyarrow: pip install pyarrow")
-    lines, bars, figures = [], [], []
-    rates = (settings.rows,) if settings.rows else _RATES
-    for per_second in rates:
-        for is_saved in (False, True):
-            with_or_without = "with a checkpoint a second" if is_saved else "without checkpoints"
-            tell(f"latency: {rate(per_second)}, {with_or_without}")
-            with tempfile.TemporaryDirectory() as folder:
-                ordered = _measure(per_second, settings.seconds, settings.parallelism, f"{folder}/state" if is_saved else None)
-            found = [_quantile(ordered, share) for share in _QUANTILES] + [ordered[-1]]
-            lines.append([rate(per_second), "1 s" if is_saved else "none", *(f"{value:,.2f}" for value in found), f"{len(ordered):,}"])
-            bars.append(Bar(f"{rate(per_second)}, p99 {'with' if is_saved else 'without'}", _quantile(ordered, 0.99), is_saved, f"{per_second}"))
-            figures.append(
-                {"rate": per_second, "checkpoints": is_saved, "results": len(ordered), "max_ms": ordered[-1]}
-                | {f"p{share * 100:g}_ms": _quantile(ordered, share) for share in _QUANTILES}
-            )
-    columns = ["rate", "checkpoints", *(f"p{share * 100:g}" for share in _QUANTILES), "longest", "results"]
-    threads = f"{settings.parallelism} thread{'s' if settings.parallelism > 1 else ''}"
+    rows, bars, figures = [], [], []
+    for line in _lines(settings):
+        tell(f"latency: {line}")
+        ordered = _measure(line, settings.seconds)
+        found = [_quantile(ordered, share) for share in _QUANTILES] + [ordered[-1]]
+        saved = ("1 s" if line.is_saved else "none") + (", busy machine" if line.is_busy else "")
+        rows.append([rate(line.per_second), str(line.threads), saved, *(f"{value:,.2f}" for value in found), f"{len(ordered):,}"])
+        bars.append(Bar(f"{line}: p99", _quantile(ordered, 0.99), line.is_saved, f"{line.per_second}"))
+        figures.append(
+            {"rate": line.per_second, "threads": line.threads, "checkpoints": line.is_saved, "busy": line.is_busy}
+            | {"results": len(ordered), "max_ms": ordered[-1]}
+            | {f"p{share * 100:g}_ms": _quantile(ordered, share) for share in _QUANTILES}
+        )
+    columns = ["rate", "threads", "checkpoints", *(f"p{share * 100:g}" for share in _QUANTILES), "longest", "results"]
     notes = [
-        "in milliseconds: from the time a record was due to the call of the sink with the count of its key",
-        "source and sink are Python; what they or the machine are late with counts as well",
+        "in milliseconds: from the time a record was due until the count of its key is at the door of the sink",
+        "every result counts; the first second is left out",
+        "busy machine: two processes a thread compete for the processor",
     ]
-    title = f"Latency of a keyed count over {_KEYS:,} keys ({threads}, {settings.seconds:g} s each)"
-    return Result("latency", title, columns, lines, bars, "ms at the 99th percentile", figures, notes)
+    title = f"Latency of a keyed count over {_KEYS:,} keys ({settings.seconds:g} s each)"
+    return Result("latency", title, columns, rows, bars, "ms at the 99th percentile", figures, notes)
 
 
 WORKLOAD = Workload("latency", "from the time a record is due to its result, at fixed rates", _run)

@@ -16,6 +16,7 @@ use crate::aggregate::AggregateCall;
 use crate::compiled::CompiledExpr;
 use crate::function::ColumnFunction;
 use crate::functions;
+use crate::now::Now;
 
 /// How deep an expression may be nested; deeper ones are refused instead of overflowing the stack.
 pub const DEPTH_MAX: usize = 256;
@@ -179,6 +180,11 @@ impl Expr {
     /// The column with this name.
     pub fn column(name: impl Into<String>) -> Expr {
         Expr::Column(name.into())
+    }
+
+    /// The time of the clock when a batch passes, in UTC.
+    pub fn now() -> Expr {
+        Expr::User { function: Arc::new(Now), args: Vec::new() }
     }
 
     /// A constant.

@@ -18,6 +18,7 @@ mod expr;
 mod function;
 mod functions;
 mod lower;
+mod now;
 mod physical;
 mod stream;
 mod suggest;

@@ -133,6 +133,12 @@ impl RawExpr {
         Expr::Index.into()
     }
 
+    /// Gives the time of the clock.
+    #[staticmethod]
+    fn now() -> RawExpr {
+        Expr::now().into()
+    }
+
     /// Gives a number in [0, 1) in a generator.
     #[staticmethod]
     fn random(seed: u64) -> RawExpr {
