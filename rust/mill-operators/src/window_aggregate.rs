@@ -70,15 +70,28 @@ impl WindowAggregate {
     fn slices_of_partials(&self, batch: &Batch) -> Result<Slices> {
         let starts = batch.column(0).as_primitive_opt::<Int64Type>();
         let starts = starts.ok_or_else(|| Error::internal("partial results begin with the start of their window"))?;
+        let is_late = |start| self.watermark != Watermark::MIN && self.slicer.is_complete(start, self.watermark);
+        let starts = starts.values();
         let mut slices = Slices::default();
-        for (record, &start) in starts.values().iter().enumerate() {
-            if self.watermark != Watermark::MIN && self.slicer.is_complete(start, self.watermark) {
-                slices.late.push(record as u32);
+        // Results come window by window, mostly of one: it is asked for once for all that follow each other.
+        if let Some(&first) = starts.first()
+            && !is_late(first)
+            && starts.iter().all(|&start| start == first)
+        {
+            slices.whole = Some(first);
+            return Ok(slices);
+        }
+        let mut records = 0..0;
+        for run in starts.chunk_by(|one, next| one == next) {
+            let start = run[0];
+            records = records.end..records.end + run.len() as u32;
+            if is_late(start) {
+                slices.late.extend(records.clone());
                 continue;
             }
             match slices.windows.iter_mut().rev().find(|(of, _)| *of == start) {
-                Some((_, records)) => records.push(record as u32),
-                None => slices.windows.push((start, vec![record as u32])),
+                Some((_, window)) => window.extend(records.clone()),
+                None => slices.windows.push((start, records.clone().collect())),
             }
         }
         Ok(slices)
