@@ -1,8 +1,8 @@
 //! Small loops over one part of the engine each.
 //!
 //! `mill-micro CASE [ROUNDS]` runs a case (or `all`) that many times and prints nanoseconds a record; without a case it
-//! lists them. The work of a case is the same in every run, so its instructions can be counted. `mill-micro pause` prints
-//! how long barriers hold a task up.
+//! lists them. The work of a case is the same in every run, so its instructions can be counted. `mill-micro pause
+//! [KEYS] [BARRIERS]` prints how long barriers hold a task up.
 
 mod keys;
 mod operators;
@@ -26,7 +26,9 @@ fn main() {
         return;
     };
     if wanted == "pause" {
-        return pause::measure();
+        let mut number = || arguments.next().and_then(|number| number.parse().ok());
+        let keys = number().unwrap_or(pause::KEYS);
+        return pause::measure(keys, number().map_or(pause::ROUNDS, |rounds| rounds as usize));
     }
     let rounds = arguments.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
     for case in cases.into_iter().filter(|case| wanted == "all" || case.name == wanted) {

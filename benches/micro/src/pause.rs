@@ -1,20 +1,23 @@
-//! How long a barrier holds a task up: the time a table of a million keys takes to hand over what changed.
+//! How long a barrier holds a task up: the time a table takes to hand over what changed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array};
 
+use mill_frame::block::Blocks;
+
 use crate::keys::Dice;
 use crate::table;
 
-const KEYS: i64 = 1_000_000;
-const ROUNDS: usize = 200;
+pub(crate) const KEYS: i64 = 1_000_000;
+pub(crate) const ROUNDS: usize = 200;
 
-/// Prints the pauses for several shares of changed keys. Half of the keys are those of one of two tasks.
-pub(crate) fn measure() {
-    println!("pause of a task at a barrier, table of {KEYS} keys, {ROUNDS} barriers");
+/// Prints the pauses of a table of so many keys, for several shares of changed ones.
+pub(crate) fn measure(keys: i64, rounds: usize) {
+    println!("pause of a task at a barrier, table of {keys} keys, {rounds} barriers");
     for share in [0.001, 0.01, 0.1, 1.0] {
-        let mut pauses = pauses((KEYS as f64 * share) as usize);
+        let mut pauses = pauses(keys, rounds, (keys as f64 * share) as usize);
         pauses.sort();
         let at = |part: f64| pauses[((pauses.len() - 1) as f64 * part) as usize];
         println!(
@@ -27,21 +30,27 @@ pub(crate) fn measure() {
     }
 }
 
-fn pauses(changed: usize) -> Vec<Duration> {
+fn pauses(keys: i64, rounds: usize, changed: usize) -> Vec<Duration> {
     let (mut state, place) = table::table(2, true);
     let mut encoder = table::encoder();
-    let all: Vec<i64> = (0..KEYS).collect();
-    table::columns(&all).iter().for_each(|column| table::run(&mut state, place, &mut encoder, column));
-    state.snapshot(0, true, &mut Vec::new());
+    let mut add = |state: &mut _, keys: &[i64]| {
+        let column: ArrayRef = Arc::new(Int64Array::from(keys.to_vec()));
+        table::run(state, place, &mut encoder, &column);
+    };
+    for start in (0..keys).step_by(8192) {
+        let some: Vec<i64> = (start..keys.min(start + 8192)).collect();
+        add(&mut state, &some);
+    }
+    state.snapshot(0, true, &mut Blocks::default());
     let mut dice = Dice(1);
-    (0..ROUNDS)
+    (0..rounds)
         .map(|_| {
-            let keys: Vec<i64> = (0..changed).map(|_| (dice.next() % KEYS as u64) as i64).collect();
-            for keys in keys.chunks(8192) {
-                let column: ArrayRef = std::sync::Arc::new(Int64Array::from(keys.to_vec()));
-                table::run(&mut state, place, &mut encoder, &column);
+            for start in (0..changed).step_by(8192) {
+                let some: Vec<i64> =
+                    (start..changed.min(start + 8192)).map(|_| (dice.next() % keys as u64) as i64).collect();
+                add(&mut state, &some);
             }
-            let mut blocks = Vec::new();
+            let mut blocks = Blocks::default();
             let began = Instant::now();
             state.snapshot(0, false, &mut blocks);
             began.elapsed()

@@ -82,6 +82,44 @@ impl fmt::Debug for Block {
     }
 }
 
+/// Blocks that are yet to be made: what a barrier cuts off is handed on as it is, and taken apart on the writer's thread.
+pub trait BlockSource: Send {
+    /// Makes the blocks, in their order.
+    fn make(self: Box<Self>, out: &mut Vec<Block>);
+}
+
+impl BlockSource for Block {
+    fn make(self: Box<Self>, out: &mut Vec<Block>) {
+        out.push(*self);
+    }
+}
+
+/// The blocks of a snapshot, in their order. At a barrier nothing is done for a block, only for a source of blocks.
+#[derive(Default)]
+pub struct Blocks {
+    sources: Vec<Box<dyn BlockSource>>,
+}
+
+impl Blocks {
+    /// Adds what this source makes; a [`Block`] is a source of itself.
+    pub fn push(&mut self, source: impl BlockSource + 'static) {
+        self.sources.push(Box::new(source));
+    }
+
+    /// Makes all blocks.
+    pub fn make(self) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        self.sources.into_iter().for_each(|source| source.make(&mut blocks));
+        blocks
+    }
+}
+
+impl fmt::Debug for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blocks({} sources)", self.sources.len())
+    }
+}
+
 /// Read-only bytes that something else keeps alive: a mapped file, a frame, a vector. Cloning shares them.
 #[derive(Clone)]
 pub struct SharedBytes {

@@ -36,7 +36,7 @@ mod user;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::DataType;
-use mill_frame::block::{Block, RestoredBlock};
+use mill_frame::block::{Blocks, RestoredBlock};
 use mill_plan::{AggregateKind, AggregateSpec};
 use mill_protocol::{Error, Result};
 use mill_state::{LayoutBuilder, Rows, RowsRead, Select, Span, TableOptions};
@@ -124,7 +124,7 @@ pub(crate) trait Accumulator: Send {
     }
 
     /// Gives what changed in tables of its own.
-    fn snapshot(&mut self, is_full: bool, out: &mut Vec<Block>) {
+    fn snapshot(&mut self, is_full: bool, out: &mut Blocks) {
         let _ = (is_full, out);
     }
 

@@ -1,6 +1,6 @@
 //! State on its way into a checkpoint and back.
 
-use mill_frame::block::{Block, RestoredBlock, SharedBytes};
+use mill_frame::block::{Blocks, RestoredBlock, SharedBytes};
 
 /// The number of a checkpoint; also the name of what lies between it and the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,7 +13,7 @@ pub struct Snapshot {
     /// instance gets those of all instances.
     pub bytes: Option<Vec<u8>>,
     /// Keyed state: what changed since the snapshot before, or everything if `is_full`.
-    pub blocks: Vec<Block>,
+    pub blocks: Blocks,
     /// Set by the runtime: everything must be given, not only what changed since the snapshot before.
     pub is_full: bool,
 }

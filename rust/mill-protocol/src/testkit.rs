@@ -253,14 +253,12 @@ impl Run<'_> {
         if is_full {
             self.blocks.clear();
         }
-        self.blocks.extend(snapshot.blocks.iter().map(restored_block));
+        self.blocks.extend(snapshot.blocks.make().iter().map(restored_block));
         drop_superseded(&mut self.blocks);
         let restored = Restored {
             bytes: snapshot.bytes.take().map(SharedBytes::from).into_iter().collect(),
             blocks: self.blocks.clone(),
         };
-        // The former instance goes first, as after a crash: nothing may be shared between the two.
-        drop(snapshot);
         self.operator = (self.make)();
         self.watermark = None;
         self.operator.restore(&restored).unwrap_or_else(|error| panic!("{:?}: restore: {error}", self.mode));

@@ -136,12 +136,13 @@ pub(crate) fn write(
     let mut written = TaskState::default();
     let mut operators = Vec::with_capacity(states.len());
     for (uid, snapshot, is_ended) in states {
-        let keyed: u64 = snapshot.blocks.iter().map(|block| block.payload.size() as u64).sum();
-        written.steps.push((Arc::clone(&uid), keyed + snapshot.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)));
+        let Snapshot { bytes, blocks, .. } = snapshot;
+        let blocks = blocks.make();
+        let keyed: u64 = blocks.iter().map(|block| block.payload.size() as u64).sum();
+        written.steps.push((Arc::clone(&uid), keyed + bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)));
         if is_ended {
             written.ended.push(Arc::clone(&uid));
         }
-        let Snapshot { bytes, blocks, .. } = snapshot;
         operators.push(OperatorState { uid: uid.to_string(), bytes, blocks, handles: Vec::new() });
     }
     written.bytes = writer.write_task(task, operators).map_err(error)?;

@@ -61,9 +61,10 @@ fn main() {
         }
         if is_persistent {
             let started = Instant::now();
-            let mut blocks = Vec::new();
+            let mut blocks = mill_frame::block::Blocks::default();
             table.snapshot(0, false, &mut blocks);
-            println!("snapshot of {} blocks: {:?} pause", blocks.len(), started.elapsed());
+            let pause = started.elapsed();
+            println!("snapshot of {} blocks: {pause:?} pause", blocks.make().len());
         }
     }
 }

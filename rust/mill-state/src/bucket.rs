@@ -1,16 +1,16 @@
 //! One bucket of a table: a chunk's data, how it is marked and shared, and where rows are found in it.
 //!
 //! Invariants: `base` and `cells` lead to the rows and cells of `data`, whose capacity is `mask + 1`. They are written
-//! through only while `is_writable` is set; then `data` is shared with nobody and its memory is its own. `count` rows are
-//! taken, fewer than there are. `changed` has a bit a row, or none where changes are not tracked.
+//! through only in the epoch in which the data became the chunk's own (see `shared`). `count` rows are taken, fewer than
+//! there are. `changed` has a bit a row, or none where changes are not tracked.
 
-use std::sync::Arc;
-
-use crate::chunk::{Cell, ChunkData, writable};
+use crate::chunk::{Cell, ChunkData};
+use crate::handover::Touched;
 use crate::key::KeyBatch;
 use crate::layout::{RowLayout, TAG_DIRTY};
 use crate::pool::Pool;
-use crate::probe::{Found, Probe, line_mask, prefetch};
+use crate::probe::{Found, Probe, line_mask};
+use crate::shared::TableData;
 use crate::table::TableOptions;
 
 /// How full a chunk becomes before it grows, in sixteenths of its rows.
@@ -23,23 +23,20 @@ pub(crate) struct Chunk {
     pub(crate) base: *mut u64,
     pub(crate) changed: Box<[u64]>,
     pub(crate) mask: u32,
-    pub(crate) is_writable: bool,
     pub(crate) count: u32,
     pub(crate) limit: u32,
     pub(crate) group: u16,
-    /// The checkpoints so far hold this chunk, under its id and with these slots.
-    pub(crate) is_based: bool,
-    /// The checkpoints so far hold something at its address.
-    pub(crate) is_held: bool,
+    /// The epoch of the table in which the data became the chunk's own; 0 for none. The chunk is written to in no other.
+    pub(crate) epoch: u64,
     pub(crate) cells: *mut Cell,
-    pub(crate) data: Arc<ChunkData>,
+    pub(crate) data: TableData,
     pub(crate) id: u32,
-    /// How much of the arena the checkpoints so far hold.
-    pub(crate) arena_based: usize,
+    /// Its place in the list of what the next barrier hands over, if it is written to in this epoch and that is kept.
+    pub(crate) touched: u32,
 }
 
-// SAFETY: the pointers lead into `data`, which the chunk owns or shares through an Arc of immutable values; they move
-// with it to another thread, and are written through only by the owner of the table.
+// SAFETY: the pointers lead into `data`, which the chunk owns or shares with those who only read; they move with it to
+// another thread, and are written through only by the owner of the table.
 unsafe impl Send for Chunk {}
 // SAFETY: through a shared reference the pointers are only read, and nobody writes while shared references live.
 unsafe impl Sync for Chunk {}
@@ -52,11 +49,12 @@ impl Chunk {
         layout: &RowLayout,
         options: &TableOptions,
         pool: Option<&Pool>,
+        epoch: u64,
     ) -> Chunk {
         let data = ChunkData::zeroed(capacity as usize * layout.row_words, capacity as usize * layout.cells, pool);
         let mut chunk = Chunk::of_data(group, id, capacity, 0, data, options);
-        (chunk.base, chunk.cells) = writable(&mut chunk.data, None);
-        chunk.is_writable = true;
+        (chunk.base, chunk.cells) = chunk.data.own(None);
+        chunk.epoch = epoch;
         chunk
     }
 
@@ -71,7 +69,6 @@ impl Chunk {
     ) -> Chunk {
         assert!(capacity.is_power_of_two() && count < capacity, "{count} rows of {capacity}");
         let bits = |is_used: bool| vec![0u64; if is_used { (capacity as usize).div_ceil(64) } else { 0 }].into();
-        let arena_based = data.arena.bytes().len();
         Chunk {
             base: data.start().cast_mut(),
             changed: bits(options.tracks_changes),
@@ -79,47 +76,43 @@ impl Chunk {
             count,
             limit: capacity / 16 * LIMIT_SIXTEENTHS,
             group,
-            is_writable: false,
-            is_based: false,
-            is_held: false,
+            epoch: 0,
             cells: std::ptr::null_mut(),
-            data: Arc::new(data),
+            data: TableData::new(data),
             id,
-            arena_based,
+            touched: 0,
         }
     }
 
-    /// Takes the address of the low half of what it was; its rows are to be sorted out.
-    pub(crate) fn become_low_half(&mut self) {
-        assert!(self.is_writable);
-        self.id *= 2;
-        (self.is_based, self.is_held, self.arena_based) = (false, false, 0);
-    }
-
-    /// Makes the data the chunk's own, with no row marked as changed.
-    pub(crate) fn make_writable(&mut self, row_words: usize, pool: Option<&Pool>) {
-        (self.base, self.cells) = writable(&mut self.data, pool);
-        self.is_writable = true;
-        let data = Arc::get_mut(&mut self.data).expect("the data has just become the chunk's own");
-        let words = data.words_mut().expect("the data has just become the chunk's own");
+    /// Makes the data the chunk's own in this epoch, with no row marked as changed.
+    pub(crate) fn make_writable(&mut self, row_words: usize, pool: Option<&Pool>, epoch: u64) {
+        (self.base, self.cells) = self.data.own(pool);
+        self.epoch = epoch;
+        let words = self.data_mut(epoch).words_mut().expect("mapped data was copied as it became the chunk's own");
         words.iter_mut().step_by(row_words).for_each(|tag| *tag &= !TAG_DIRTY);
         self.base = words.as_mut_ptr();
     }
 
-    /// Has the chunk's own record fetched.
-    pub(crate) fn prefetch(&self) {
-        let start = std::ptr::from_ref(self).cast::<u8>();
-        prefetch(start);
-        prefetch(start.wrapping_add(64));
-    }
-
-    /// Has the count of those who hold the data fetched, which stands in front of it.
-    pub(crate) fn prefetch_count(&self) {
-        prefetch(Arc::as_ptr(&self.data).cast::<u8>().wrapping_sub(16));
-    }
-
-    pub(crate) fn data(&self) -> &Arc<ChunkData> {
+    pub(crate) fn data(&self) -> &ChunkData {
         &self.data
+    }
+
+    /// The data for changing, in the epoch in which it became the chunk's own.
+    pub(crate) fn data_mut(&mut self, epoch: u64) -> &mut ChunkData {
+        assert_eq!(self.epoch, epoch, "a chunk is changed in another epoch than it was made writable for");
+        // SAFETY: the data became the chunk's own in the present epoch of the table, which `epoch` is.
+        unsafe { self.data.write() }
+    }
+
+    /// What the next barrier is to hand over; nothing of it is in a checkpoint yet.
+    pub(crate) fn touched_anew(&self) -> Touched {
+        Touched { data: self.data.promise(), arena_from: 0, id: self.id, group: self.group, is_based: false, is_held: false }
+    }
+
+    /// What the next barrier is to hand over of a chunk that checkpoints hold as it is.
+    pub(crate) fn touched_again(&self) -> Touched {
+        let arena_from = self.data.arena.bytes().len();
+        Touched { arena_from, is_based: true, is_held: true, ..self.touched_anew() }
     }
 
     pub(crate) fn group(&self) -> u16 {
@@ -132,13 +125,6 @@ impl Chunk {
 
     pub(crate) fn capacity(&self) -> u32 {
         self.mask + 1
-    }
-
-    /// Gives the data to be read by someone else; the rows say which of them changed.
-    pub(crate) fn share(&mut self) -> Arc<ChunkData> {
-        self.is_writable = false;
-        self.arena_based = self.data.arena.bytes().len();
-        Arc::clone(&self.data)
     }
 
     /// Notes that a row changed since changes were last read, where that is kept.
@@ -164,8 +150,8 @@ impl Chunk {
 
     /// Empties a row of a writable chunk. The rows from its line on, up to the first line with an empty row, take new
     /// places: no search passed an empty row to find what lies behind that line, and none will.
-    pub(crate) fn remove(&mut self, removed: u32, row_words: usize, cells: usize) {
-        assert!(self.is_writable);
+    pub(crate) fn remove(&mut self, removed: u32, row_words: usize, cells: usize, epoch: u64) {
+        assert_eq!(self.epoch, epoch, "a row is removed in another epoch than its chunk was made writable for");
         let line = line_mask(row_words);
         let mut displaced = Vec::new();
         let mut first = removed & !line;
@@ -206,8 +192,6 @@ impl Chunk {
             set_bit(&mut self.changed, slot, is_changed);
         }
         self.count -= 1;
-        // A row that is empty cannot say that it changed: the next snapshot gives the chunk as a whole.
-        self.is_based = false;
     }
 
     #[inline(always)]

@@ -1,12 +1,9 @@
 //! The memory of chunks: rows, the bytes of long keys, and cells.
 //!
-//! A [`ChunkData`] is what a table shares with the writer of a checkpoint. Invariants:
+//! A [`ChunkData`] is what a table shares with the writer of a checkpoint, see [`shared`]. Invariants:
 //!
 //! - `rows` holds exactly `capacity * row_words` words, aligned to 64 bytes, where `capacity` is a power of two.
 //! - `cells` holds exactly `capacity * cells_per_row` cells.
-//! - A `ChunkData` inside an `Arc` changes only while that `Arc` is unique and its memory is its own. The table obtains
-//!   the right to write by [`writable`], which checks this through `Arc::get_mut`; it gives the right up when it clones
-//!   the `Arc`. Pointers to rows are never used for writing outside that span.
 
 use std::sync::Arc;
 
@@ -92,7 +89,7 @@ impl ChunkData {
     /// The rows as words.
     pub(crate) fn words(&self) -> &[u64] {
         // SAFETY: the memory starts with `words` initialised, aligned words (the invariant of the type) and outlives the
-        // borrow; who writes has `&mut ChunkData`, or a pointer of `writable` that is given up before data is shared.
+        // borrow; who writes has `&mut ChunkData`, or is a table that does not read by this meanwhile (see `shared`).
         unsafe { std::slice::from_raw_parts(self.start(), self.words) }
     }
 
@@ -169,16 +166,4 @@ impl std::fmt::Debug for ChunkData {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ChunkData({} words, mapped: {})", self.words, self.is_mapped())
     }
-}
-
-/// Makes the data exclusively the caller's, copying it if it is shared or mapped, and gives the pointers to write
-/// through. They are valid until the `Arc` is cloned, replaced, or this is called again.
-pub(crate) fn writable(data: &mut Arc<ChunkData>, pool: Option<&Pool>) -> (*mut u64, *mut Cell) {
-    let is_own = Arc::get_mut(data).is_some_and(|data| !data.is_mapped());
-    if !is_own {
-        *data = Arc::new(data.copy(pool));
-    }
-    let data = Arc::get_mut(data).expect("the data was unique or has just been made");
-    let rows = data.words_mut().expect("mapped data has just been copied").as_mut_ptr();
-    (rows, data.cells.as_mut_ptr())
 }

@@ -26,6 +26,7 @@ use crate::chunk::{Cell, ChunkData};
 use crate::error::{Result, StateError};
 use crate::key::{KEY_BYTES_MAX, VIEW_INLINE, view_length};
 use crate::layout::{RowLayout, TAG_DIRTY, TAG_OCCUPIED};
+use crate::shared::Handed;
 use crate::table::CHUNK_ROWS_FIRST;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"MSTC");
@@ -40,7 +41,7 @@ fn padded(bytes: usize) -> usize {
 
 /// A chunk on its way into a checkpoint: the data as it stood at the barrier.
 pub(crate) struct ChunkImage {
-    data: Arc<ChunkData>,
+    data: Handed,
     layout: Arc<RowLayout>,
     /// All rows are to be given, changed or not.
     is_all: bool,
@@ -51,7 +52,7 @@ pub(crate) struct ChunkImage {
 
 impl ChunkImage {
     /// The image of a chunk; `arena` is what was appended since the last one.
-    pub(crate) fn new(data: Arc<ChunkData>, layout: Arc<RowLayout>, is_all: bool, arena: Range<usize>) -> ChunkImage {
+    pub(crate) fn new(data: Handed, layout: Arc<RowLayout>, is_all: bool, arena: Range<usize>) -> ChunkImage {
         ChunkImage { data, layout, is_all, arena, given: OnceLock::new() }
     }
 

@@ -12,12 +12,13 @@
 //! varies in length lies in cells beside the rows. See [`RowLayout`] for the row, [`StateTable`] for how tables grow and
 //! are shared, and [`PaneTables`] for windows.
 //!
-//! `unsafe` stands in `chunk` and `pool` (the memory), `probe` (searching it), `rows` (views for kernels), `bucket` and
+//! `unsafe` stands in `chunk` and `pool` (the memory), `shared` (between table and writer), `probe` (searching it), `rows` (views for kernels), `bucket` and
 //! `table` (which hold the pointers); each names the invariants it stands on.
 
 mod bucket;
 mod chunk;
 mod error;
+mod handover;
 mod image;
 mod key;
 mod layout;
@@ -26,6 +27,7 @@ mod pool;
 mod probe;
 mod rows;
 mod select;
+mod shared;
 mod snapshot;
 mod table;
 

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mill_frame::block::{Block, BlockKind, RestoredBlock};
+use mill_frame::block::{BlockKind, Blocks, RestoredBlock};
 
 use crate::error::Result;
+use crate::handover::{Drops, with_part};
 use crate::layout::RowLayout;
 use crate::pool::Pool;
-use crate::snapshot::{drop_block, with_part};
 use crate::table::{Shape, StateTable, TableOptions};
 
 /// The tables of all open panes, by the start of the pane.
@@ -102,10 +102,10 @@ impl PaneTables {
         self.panes.values().map(StateTable::memory).sum()
     }
 
-    /// Gives what changed since the last snapshot (or everything) as blocks.
-    pub fn snapshot(&mut self, is_full: bool, out: &mut Vec<Block>) {
-        for (pane, group, chunk) in self.closed.drain(..) {
-            out.push(drop_block(pane, group, chunk));
+    /// Gives what changed since the last snapshot (or everything), to be made blocks of.
+    pub fn snapshot(&mut self, is_full: bool, out: &mut Blocks) {
+        if !self.closed.is_empty() {
+            out.push(Drops(std::mem::take(&mut self.closed)));
         }
         for (&start, table) in &mut self.panes {
             table.snapshot(start, is_full, out);

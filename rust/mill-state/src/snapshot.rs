@@ -1,6 +1,6 @@
 //! Tables into checkpoints and back.
 //!
-//! A snapshot moves pointers only: for each chunk touched since the last one it hands on the shared data. Which of its rows
+//! A snapshot hands on one list, which was made as the chunks changed, and looks at none of them. Which rows of a chunk
 //! changed stands in the rows; the writer looks for them, and lays the bytes out, on its own thread.
 //!
 //! ```text
@@ -13,64 +13,36 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mill_frame::block::{Block, BlockAddress, BlockKind, RestoredBlock};
+use mill_frame::block::{BlockKind, Blocks, RestoredBlock};
 
 use crate::bucket::Chunk;
 use crate::chunk::ChunkData;
 use crate::error::{Result, StateError};
-use crate::image::{ChunkImage, check_rows, parse};
+use crate::handover::{Handover, PART_SHIFT, with_part};
+use crate::image::{check_rows, parse};
 use crate::table::StateTable;
 
-const PART_SHIFT: u32 = 28;
-/// How many chunks ahead of the one handed over are fetched, and how many counts of their data.
-const FETCHED_CHUNKS: usize = 12;
-const FETCHED_COUNTS: usize = 6;
-
 impl StateTable {
-    /// Gives what changed since the last snapshot (or everything) as blocks of this table address.
+    /// Gives what changed since the last snapshot (or everything), to be made blocks of this table address, and ends the
+    /// epoch: the next change of a chunk finds it at rest.
+    ///
+    /// It takes the same time however much has changed; only if everything is to be given, each chunk is looked at.
     ///
     /// # Panics
     /// If the table was made without persistence.
-    pub fn snapshot(&mut self, table: i64, is_full: bool, out: &mut Vec<Block>) {
+    pub fn snapshot(&mut self, table: i64, is_full: bool, out: &mut Blocks) {
         assert!(self.options().is_persistent, "the table is not persistent");
-        let part = u32::from(self.options().part) << PART_SHIFT;
-        for (group, id) in std::mem::take(&mut self.dropped) {
-            out.push(drop_block(table, group, id | part));
-        }
-        let touched = std::mem::take(&mut self.touched);
+        let next = Vec::with_capacity(self.touched.len());
+        let mut touched = std::mem::replace(&mut self.touched, next);
+        let ended = self.end_epoch();
         if is_full {
-            for place in 0..self.chunks.len() {
-                self.snapshot_chunk(place, table, true, out);
-            }
-            return;
+            touched.extend(self.chunks.iter().filter(|chunk| chunk.epoch != ended).map(Chunk::touched_again));
         }
-        out.reserve(touched.len());
-        for (index, &place) in touched.iter().enumerate() {
-            // The task stands still meanwhile, and what it waits for is memory: first the chunk, then the count of its data.
-            if let Some(&place) = touched.get(index + FETCHED_CHUNKS) {
-                self.chunks[place as usize].prefetch();
-            }
-            if let Some(&place) = touched.get(index + FETCHED_COUNTS) {
-                self.chunks[place as usize].prefetch_count();
-            }
-            self.snapshot_chunk(place as usize, table, false, out);
+        let dropped = std::mem::take(&mut self.dropped);
+        if !touched.is_empty() || !dropped.is_empty() {
+            let (layout, part) = (Arc::clone(self.layout()), self.options().part);
+            out.push(Handover { layout, table, part, is_full, dropped, touched });
         }
-    }
-
-    fn snapshot_chunk(&mut self, place: usize, table: i64, is_full: bool, out: &mut Vec<Block>) {
-        let layout = Arc::clone(self.layout());
-        let part = u32::from(self.options().part) << PART_SHIFT;
-        let chunk = &mut self.chunks[place];
-        let address = BlockAddress { table, group: chunk.group(), chunk: chunk.id() | part };
-        let is_based = std::mem::replace(&mut chunk.is_based, true);
-        chunk.is_held = true;
-        let arena_from = chunk.arena_based;
-        let data = chunk.share();
-        self.refresh(place);
-        let arena_to = data.arena.bytes().len();
-        let is_whole = is_full || !is_based;
-        let kind = if is_whole { BlockKind::Full } else { BlockKind::Rows };
-        out.push(Block { address, kind, payload: Box::new(ChunkImage::new(data, layout, is_whole, arena_from..arena_to)) });
     }
 
     /// Takes up the state that these blocks leave, oldest first, in place of what the table has. Blocks of other parts
@@ -125,24 +97,11 @@ impl StateTable {
         for ((group, id), (capacity, data)) in drafts {
             let count =
                 check_rows(&data, &layout).map_err(|what| StateError::Damaged { group, chunk: id, what })?;
-            let mut chunk = Chunk::of_data(group, id, capacity, count, data, &options);
-            (chunk.is_based, chunk.is_held) = (true, true);
-            chunks.push(chunk);
+            chunks.push(Chunk::of_data(group, id, capacity, count, data, &options));
         }
         self.adopt(chunks);
         Ok(())
     }
-}
-
-/// A block that says that a chunk is gone.
-pub(crate) fn drop_block(table: i64, group: u16, chunk: u32) -> Block {
-    let address = BlockAddress { table, group, chunk };
-    Block { address, kind: BlockKind::Drop, payload: Box::new(Vec::new()) }
-}
-
-/// The address of a chunk of this part.
-pub(crate) fn with_part(id: u32, part: u8) -> u32 {
-    id | u32::from(part) << PART_SHIFT
 }
 
 /// Checks that the chunks of each key group share out its hashes: no two hold the same, none are missing.

@@ -16,17 +16,18 @@
 //! - A chunk belongs to one key group. Its id says which prefix (behind the group) it holds: 1 is the whole group, the
 //!   halves of `n` are `2n` and `2n + 1`. Every entry of the directory under that prefix points to it.
 //! - At least one row of every chunk is empty: a chunk grows before its load passes three quarters.
-//! - The table only writes to a chunk whose `is_writable` is set; then its data is shared with nobody. Handing data to
-//!   a checkpoint clears it, and the next change makes a copy if the writer still holds the data. An entry of the
-//!   directory says where the rows of its chunk are, and whether they may be written to: a look-up reads the entry and the
-//!   row, and nothing else.
+//! - The time between two snapshots is an epoch. The table only writes to a chunk that became writable in the present
+//!   one; then nobody else reads its data. A snapshot ends the epoch, and the next change of a chunk makes a copy if the
+//!   writer still holds the data (see `shared`). An entry of the directory says where the rows of its chunk are, and in
+//!   which epoch they may be written to: a look-up reads the entry and the row, and nothing else.
 //! - With persistence a bit in the row says that it changed since the last snapshot; becoming writable clears it.
-//! - With persistence, `touched` lists exactly the chunks that became writable since the last snapshot, so a snapshot
-//!   looks at those alone.
+//! - With persistence, `touched` has a record of exactly the chunks that are writable, each of which knows the place of
+//!   its own; a snapshot hands that list on. Of all other chunks the checkpoints hold what they are.
 //!
 //! Why extendible hashing: the table never rehashes as a whole, so no record ever waits for it, and what a checkpoint
 //! writes, shares and drops is always one small chunk.
 
+mod directory;
 mod growth;
 mod lookup;
 mod scan;
@@ -38,8 +39,10 @@ use mill_frame::hash::KEY_GROUP_BITS;
 
 use crate::bucket::Chunk;
 use crate::chunk::{Cell, Line};
+use crate::handover::Touched;
 use crate::layout::{RowLayout, TAG_FLAG_FIRST, TAG_HASH};
 use crate::pool::Pool;
+use directory::Directory;
 pub use scan::Cursor;
 
 /// How many records one call may look up; fewer (a few hundred) keep their rows in the nearest cache.
@@ -55,20 +58,6 @@ const DEPTH_MAX: u32 = 16;
 const POOLED_CHUNKS_MIN: usize = 64;
 /// How full the chunks of an expected table are to be, in sixteenths: some become fuller than others.
 const EXPECTED_SIXTEENTHS: usize = 9;
-const NO_CHUNK: u32 = u32::MAX;
-/// The mask of an entry whose chunk is not there or not writable: no chunk has so many rows.
-const NOT_READY: u32 = u32::MAX;
-
-/// An entry of the directory: what a look-up needs of the chunk, so that it need not look at the chunk itself.
-///
-/// Invariant: `base` and `mask` are those of `chunks[place]` if it is writable; else `mask` is [`NOT_READY`].
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    base: *mut u64,
-    mask: u32,
-    place: u32,
-}
-
 /// The chunks a key group begins with: `1 << depth` of them, with so many rows each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -79,10 +68,6 @@ pub(crate) struct Shape {
 impl Shape {
     /// One small chunk.
     pub(crate) const SMALL: Shape = Shape { depth: 0, capacity: CHUNK_ROWS_FIRST };
-}
-
-impl Entry {
-    const NONE: Entry = Entry { base: std::ptr::null_mut(), mask: NOT_READY, place: NO_CHUNK };
 }
 
 /// What a table is to keep track of.
@@ -114,13 +99,14 @@ pub struct StateTable {
     /// What a key group begins with.
     expected: Shape,
     pub(crate) chunks: Vec<Chunk>,
-    /// `groups << depth` entries.
-    directory: Vec<Entry>,
-    depth: u32,
+    directory: Directory,
+    /// Which epoch it is, from 1.
+    epoch: u64,
     rows: usize,
     /// How many rows there were at most before it was emptied.
     rows_before: usize,
-    pub(crate) touched: Vec<u32>,
+    /// What the next snapshot hands over.
+    pub(crate) touched: Vec<Touched>,
     /// Chunks that checkpoints hold and the table no longer has: key group and id.
     pub(crate) dropped: Vec<(u16, u32)>,
     capacity_max: u32,
@@ -176,10 +162,10 @@ impl StateTable {
             layout,
             pool,
             expected: Shape::SMALL,
-            directory: vec![Entry::NONE; groups],
+            directory: Directory::new(&options.groups),
+            epoch: 1,
             options,
             chunks: Vec::new(),
-            depth: 0,
             rows: 0,
             rows_before: 0,
             touched: Vec::new(),
@@ -219,7 +205,7 @@ impl StateTable {
     /// About how many bytes of memory it takes, mapped checkpoints and the insides of cells aside.
     pub fn memory(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.data.memory() + size_of::<Chunk>()).sum::<usize>()
-            + self.directory.len() * size_of::<Entry>()
+            + self.directory.memory()
     }
 
     /// Forgets all rows.
@@ -227,9 +213,7 @@ impl StateTable {
         self.note_drops();
         self.chunks.clear();
         self.touched.clear();
-        self.directory.clear();
-        self.directory.resize(self.options.groups.len(), Entry::NONE);
-        self.depth = 0;
+        self.directory.clear(0);
         self.rows = 0;
     }
 
@@ -240,11 +224,13 @@ impl StateTable {
     pub fn reset(&mut self) {
         assert!(!self.options.is_persistent, "a persistent table is cleared, so that checkpoints see it");
         for chunk in &mut self.chunks {
-            let data = Arc::get_mut(&mut chunk.data).expect("a table without persistence shares nothing");
-            data.words_mut().expect("a table without persistence maps nothing").fill(0);
+            let data = chunk.data_mut(self.epoch);
+            let words = data.words_mut().expect("a table without persistence maps nothing");
+            words.fill(0);
+            let base = words.as_mut_ptr();
             data.arena_mut().clear();
             data.cells.fill(None);
-            assert!(chunk.is_writable, "a table without persistence hands nothing to a checkpoint");
+            chunk.base = base;
             chunk.changed.fill(0);
             chunk.count = 0;
         }
@@ -284,9 +270,18 @@ impl StateTable {
     }
 
     fn note_drops(&mut self) {
-        for chunk in self.chunks.iter().filter(|chunk| chunk.is_held) {
-            self.dropped.push((chunk.group, chunk.id));
+        if !self.options.is_persistent {
+            return;
         }
+        let is_held = |chunk: &&Chunk| chunk.epoch != self.epoch || self.touched[chunk.touched as usize].is_held;
+        self.dropped.extend(self.chunks.iter().filter(is_held).map(|chunk| (chunk.group, chunk.id)));
+    }
+
+    /// Ends the epoch, so that no chunk is writable; gives its number.
+    pub(crate) fn end_epoch(&mut self) -> u64 {
+        self.epoch += 1;
+        self.directory.begin_epoch(self.epoch);
+        self.epoch - 1
     }
 
     /// The chunks that checkpoints hold of it, for when it is dropped as a whole.
@@ -295,31 +290,20 @@ impl StateTable {
         self.dropped
     }
 
-    #[inline(always)]
-    fn directory_index(&self, hash: u64) -> usize {
-        ((hash >> (TAG_FLAG_FIRST - self.depth)) as usize).wrapping_sub((self.options.groups.start as usize) << self.depth)
-    }
     /// Takes up chunks of a checkpoint in place of what the table has. Their prefixes cover whole groups.
     pub(crate) fn adopt(&mut self, chunks: Vec<Chunk>) {
         self.clear();
         self.dropped.clear();
-        self.depth = chunks.iter().map(|chunk| chunk.id.ilog2()).max().unwrap_or(0);
-        self.directory.clear();
-        self.directory.resize(self.options.groups.len() << self.depth, Entry::NONE);
+        self.directory.clear(chunks.iter().map(|chunk| chunk.id.ilog2()).max().unwrap_or(0));
         self.rows = chunks.iter().map(|chunk| chunk.count as usize).sum();
         self.chunks = chunks;
         (0..self.chunks.len()).for_each(|place| self.refresh(place));
     }
 
-    /// Writes a chunk's entries of the directory anew, after it has become or ceased to be writable, or has moved.
+    /// Writes a chunk's entries of the directory anew, after it has become writable, or has moved.
     pub(crate) fn refresh(&mut self, place: usize) {
         let chunk = &self.chunks[place];
-        let depth = chunk.id.ilog2();
-        let prefix = (chunk.id - (1 << depth)) as usize;
-        let below = self.depth - depth;
-        let first = (usize::from(chunk.group - self.options.groups.start) << self.depth) + (prefix << below);
-        let mask = if chunk.is_writable { chunk.mask } else { NOT_READY };
-        self.directory[first..first + (1 << below)].fill(Entry { base: chunk.base, mask, place: place as u32 });
+        self.directory.enter(chunk.group, chunk.id, place as u32, chunk.base, chunk.mask, chunk.epoch == self.epoch);
     }
 
     /// Whether it holds chunks, be they empty.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::DataType;
-use mill_frame::block::{Block, RestoredBlock};
+use mill_frame::block::{Blocks, RestoredBlock};
 use mill_protocol::Result;
 use mill_state::{KeyEncoder, LayoutBuilder, PaneTables, RowLayout, Rows, RowsRead, Select, TableOptions};
 
@@ -92,7 +92,7 @@ impl Accumulator for Distinct {
         self.pairs.close(pane);
     }
 
-    fn snapshot(&mut self, is_full: bool, out: &mut Vec<Block>) {
+    fn snapshot(&mut self, is_full: bool, out: &mut Blocks) {
         self.pairs.snapshot(is_full, out);
     }
 

@@ -106,7 +106,7 @@ impl Operator for Two {
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
         let mut nothing = Snapshot { is_full: snapshot.is_full, ..Snapshot::default() };
         self.ahead.snapshot(&mut nothing)?;
-        assert!(nothing.bytes.is_none() && nothing.blocks.is_empty(), "a partial stage keeps nothing past a barrier");
+        assert!(nothing.bytes.is_none() && nothing.blocks.make().is_empty(), "a partial stage keeps nothing past a barrier");
         self.behind.snapshot(snapshot)
     }
     fn restore(&mut self, restored: &Restored) -> Result<()> {

@@ -85,15 +85,9 @@ fn a_step_without_keys_has_one_group() {
 }
 
 /// Blocks as recovery gives them: all of them, to every instance that may own some.
-fn restored(snapshots: &[mill_protocol::Snapshot]) -> mill_protocol::Restored {
-    mill_protocol::Restored {
-        bytes: snapshots.iter().filter_map(|snapshot| snapshot.bytes.clone()).map(Into::into).collect(),
-        blocks: snapshots
-            .iter()
-            .flat_map(|snapshot| &snapshot.blocks)
-            .map(mill_protocol::testkit::restored_block)
-            .collect(),
-    }
+fn store(snapshot: mill_protocol::Snapshot, stored: &mut mill_protocol::Restored) {
+    stored.bytes.extend(snapshot.bytes.map(Into::into));
+    stored.blocks.extend(snapshot.blocks.make().iter().map(mill_protocol::testkit::restored_block));
 }
 
 #[test]
@@ -113,18 +107,18 @@ fn state_moves_to_another_parallelism() {
     };
     let run = |parallelisms: &[usize]| {
         let mut tasks = vec![task(0, 1)];
-        let mut chain: Vec<mill_protocol::Snapshot> = Vec::new();
+        let mut stored = mill_protocol::Restored::default();
         for (round, batch) in frames.iter().enumerate() {
             let count = parallelisms[round % parallelisms.len()];
             // Into other hands: what the former tasks leave, the new ones take up.
             for task in &mut tasks {
                 let mut snapshot = mill_protocol::Snapshot::default();
                 task.snapshot(&mut snapshot).unwrap();
-                chain.push(snapshot);
+                store(snapshot, &mut stored);
             }
             tasks = (0..count).map(|index| task(index, count)).collect();
             for task in &mut tasks {
-                task.restore(&restored(&chain)).unwrap();
+                task.restore(&stored).unwrap();
             }
             let mut hashes = Vec::new();
             hash_columns(&batch.data().columns()[..1], &mut hashes).unwrap();

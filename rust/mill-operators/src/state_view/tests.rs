@@ -22,7 +22,7 @@ impl Checkpoints {
         let mut snapshot = Snapshot { is_full: self.blocks.is_empty(), ..Snapshot::default() };
         operator.snapshot(&mut snapshot).unwrap();
         self.bytes = vec![snapshot.bytes.unwrap().into()];
-        self.blocks.extend(snapshot.blocks.iter().map(restored_block));
+        self.blocks.extend(snapshot.blocks.make().iter().map(restored_block));
     }
 
     fn read(&self) -> RecordBatch {

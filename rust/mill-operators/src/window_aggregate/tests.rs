@@ -135,7 +135,7 @@ fn closed_windows_give_their_memory_back() {
         }
         let mut snapshot = mill_protocol::Snapshot::default();
         operator.snapshot(&mut snapshot).unwrap();
-        let full = snapshot.blocks.iter().filter(|block| block.kind != mill_frame::block::BlockKind::Drop).count();
+        let full = snapshot.blocks.make().iter().filter(|block| block.kind != mill_frame::block::BlockKind::Drop).count();
         assert_eq!(full, 0, "nothing is open any more");
     }
     assert_eq!(given, 150_000);

@@ -21,9 +21,9 @@ fn closed_panes_leave_checkpoints_and_memory() {
     let mut chain = Vec::new();
     for pane in [-10, 0, 10, 20] {
         panes.open(pane).find_or_insert(keys, Span { start: 0, len: 1000 }).each::<1>(sum, |_, sum| sum[0] += 1);
-        let mut blocks = Vec::new();
+        let mut blocks = Blocks::default();
         panes.snapshot(false, &mut blocks);
-        chain.extend(blocks.iter().map(laid_out));
+        chain.extend(blocks.make().iter().map(laid_out));
     }
     let memory = panes.memory();
     // Chunks double after the last snapshot, so what the checkpoint holds of the pane has other slots by now.
@@ -31,9 +31,9 @@ fn closed_panes_leave_checkpoints_and_memory() {
     panes.close(-10);
     panes.close(0);
     assert!(panes.memory() <= memory / 2);
-    let mut blocks = Vec::new();
+    let mut blocks = Blocks::default();
     panes.snapshot(false, &mut blocks);
-    chain.extend(blocks.iter().map(laid_out));
+    chain.extend(blocks.make().iter().map(laid_out));
     let mut restored = PaneTables::new(layout, options);
     restored.restore(&chain).unwrap();
     assert_eq!(restored.starts().collect::<Vec<_>>(), [10, 20]);

@@ -1,10 +1,8 @@
 //! How a table grows: chunks come into being, double and split.
 
-use std::sync::Arc;
-
 use mill_frame::hash::key_group;
 
-use super::{DEPTH_MAX, NO_CHUNK, Shape, StateTable};
+use super::{DEPTH_MAX, Shape, StateTable};
 use crate::bucket::{Chunk, bit_of, set_bit};
 use crate::key::{VIEW_INLINE, view_bytes, view_length};
 use crate::layout::TAG_FLAG_FIRST;
@@ -15,32 +13,52 @@ impl StateTable {
     pub(super) fn create(&mut self, hash: u64) -> u32 {
         let group = key_group(hash);
         let Shape { depth, capacity } = self.expected;
-        while self.depth < depth {
-            self.deepen();
+        while self.directory.depth() < depth {
+            self.directory.deepen();
         }
         for id in 1 << depth..2 << depth {
-            let chunk = Chunk::new(group, id, capacity, &self.layout, &self.options, self.pool());
+            let chunk = self.new_chunk(group, id, capacity);
             let place = self.push_chunk(chunk);
             self.refresh(place as usize);
         }
-        self.directory[self.directory_index(hash)].place
+        self.directory.at(hash).place()
     }
 
-    /// Lets the directory tell one more bit of the hash.
-    fn deepen(&mut self) {
-        self.directory = self.directory.iter().flat_map(|&entry| [entry, entry]).collect();
-        self.depth += 1;
+    /// A chunk without rows, to be written to in this epoch.
+    fn new_chunk(&self, group: u16, id: u32, capacity: u32) -> Chunk {
+        Chunk::new(group, id, capacity, &self.layout, &self.options, self.pool(), self.epoch)
     }
 
-    fn push_chunk(&mut self, chunk: Chunk) -> u32 {
-        let place = self.chunks.len() as u32;
-        assert!(place < NO_CHUNK, "a table has at most 2^32 - 1 chunks");
-        if chunk.is_writable && self.options.is_persistent {
-            self.touched.push(place);
+    fn push_chunk(&mut self, mut chunk: Chunk) -> u32 {
+        if self.options.is_persistent {
+            chunk.touched = self.touched.len() as u32;
+            self.touched.push(chunk.touched_anew());
         }
         self.chunks.push(chunk);
-        place
+        self.chunks.len() as u32 - 1
     }
+
+    /// Puts a new chunk in the place of another, also of what the next snapshot hands over of that.
+    fn replace_chunk(&mut self, place: usize, mut chunk: Chunk) -> Chunk {
+        chunk.touched = self.chunks[place].touched;
+        let old = std::mem::replace(&mut self.chunks[place], chunk);
+        self.touch_anew(place);
+        old
+    }
+
+    /// What the next snapshot is to hand over of a chunk has become another one.
+    fn touch_anew(&mut self, place: usize) {
+        if self.options.is_persistent {
+            let chunk = &self.chunks[place];
+            self.touched[chunk.touched as usize] = chunk.touched_anew();
+        }
+    }
+
+    /// Whether the checkpoints so far hold something at the address of a chunk that is being written to.
+    fn is_held(&self, place: usize) -> bool {
+        self.options.is_persistent && self.touched[self.chunks[place].touched as usize].is_held
+    }
+
     /// Doubles a chunk, or splits it in two.
     pub(super) fn grow(&mut self, place: usize) {
         self.moved.push(place as u32);
@@ -51,30 +69,31 @@ impl StateTable {
         let depth = id.ilog2();
         if capacity < self.capacity_max || depth == DEPTH_MAX {
             let capacity = capacity.checked_mul(2).expect("2^31 rows of one prefix");
-            let double = Chunk::new(group, id, capacity, &self.layout, &self.options, self.pool());
-            let old = std::mem::replace(&mut self.chunks[place], double);
-            // No drop is noted: the next snapshot gives the chunk as a whole, at the same address.
-            self.chunks[place].is_held = old.is_held;
+            let is_held = self.is_held(place);
+            let old = self.replace_chunk(place, self.new_chunk(group, id, capacity));
+            if is_held {
+                // No drop is noted: the next snapshot gives the chunk as a whole, at the same address.
+                self.touched[self.chunks[place].touched as usize].is_held = true;
+            }
             self.refresh(place);
             self.move_rows(&old, place, place);
             return;
         }
-        if self.chunks[place].is_held {
+        if self.is_held(place) {
             self.dropped.push((group, id));
         }
         let is_plain = self.layout.cells == 0 && !self.layout.key.is_view() && !self.options.tracks_changes;
-        let high = Chunk::new(group, id * 2 + 1, capacity, &self.layout, &self.options, self.pool());
-        let high = self.push_chunk(high) as usize;
+        let high = self.push_chunk(self.new_chunk(group, id * 2 + 1, capacity)) as usize;
         self.moved.push(high as u32);
         let old = if is_plain {
-            self.chunks[place].become_low_half();
+            self.chunks[place].id = id * 2;
+            self.touch_anew(place);
             None
         } else {
-            let low = Chunk::new(group, id * 2, capacity, &self.layout, &self.options, self.pool());
-            Some(std::mem::replace(&mut self.chunks[place], low))
+            Some(self.replace_chunk(place, self.new_chunk(group, id * 2, capacity)))
         };
-        if depth == self.depth {
-            self.deepen();
+        if depth == self.directory.depth() {
+            self.directory.deepen();
         }
         self.refresh(place);
         self.refresh(high);
@@ -89,12 +108,12 @@ impl StateTable {
     fn split_in_place(&mut self, low: usize, high: usize) {
         let row_words = self.layout.row_words;
         let bit = TAG_FLAG_FIRST - self.chunks[low].id.ilog2();
-        let data = Arc::get_mut(&mut self.chunks[low].data).expect("a writable chunk is not shared");
-        let words = data.words_mut().expect("a writable chunk is not mapped");
+        let words = self.chunks[low].data_mut(self.epoch).words_mut().expect("a writable chunk is not mapped");
         self.moving.clear();
         self.moving.extend_from_slice(words);
         words.fill(0);
-        self.chunks[low].base = words.as_mut_ptr();
+        let base = words.as_mut_ptr();
+        self.chunks[low].base = base;
         let halves = [self.chunks[low].probe(row_words), self.chunks[high].probe(row_words)];
         let mut counts = [0; 2];
         for row in self.moving.chunks_exact(row_words).filter(|row| row[0] != 0) {
@@ -133,7 +152,7 @@ impl StateTable {
                 let mut inline = [0; 16];
                 let bytes = view_bytes(&row[1..3], &mut inline, old.data.arena.bytes())
                     .expect("views are checked when they come from a disk, and made by the table otherwise");
-                let arena = Arc::get_mut(&mut chunk.data).expect("a writable chunk is not shared").arena_mut();
+                let arena = chunk.data_mut(self.epoch).arena_mut();
                 new[2] = arena.len() as u64;
                 arena.extend_from_slice(bytes);
             }

@@ -10,12 +10,12 @@
 //! place by now, and nothing moves.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 
-use super::{Entry, LOOKUP_ROWS_MAX, NO_CHUNK, NOT_READY, StateTable};
+use super::directory::{DirectoryView, Entry, NO_CHUNK};
+use super::{LOOKUP_ROWS_MAX, StateTable};
 use crate::bucket::{Chunk, SHAPE_VIEW, SHAPE_WORD, SHAPE_WORDS};
 use crate::key::{KeyBatch, VIEW_INLINE, view_length};
-use crate::layout::{TAG_DIRTY, TAG_FLAG_FIRST, TAG_HASH, TAG_MATCH, TAG_OCCUPIED};
+use crate::layout::{TAG_DIRTY, TAG_HASH, TAG_MATCH, TAG_OCCUPIED};
 use crate::probe::{Probe, line_mask, prefetch, step_from};
 use crate::rows::Rows;
 use crate::select::Select;
@@ -66,9 +66,9 @@ impl StateTable {
         }
         let row_bytes = self.layout.row_words * size_of::<u64>();
         for (index, pointer) in self.pointers.iter().enumerate() {
-            let entry = self.directory[self.directory_index(keys.hashes[select.at(index)])];
+            let entry = self.directory.at(keys.hashes[select.at(index)]);
             let slot = ((pointer.addr() - entry.base.addr()) / row_bytes) as u32;
-            let chunk = &mut self.chunks[entry.place as usize];
+            let chunk = &mut self.chunks[entry.place() as usize];
             chunk.mark(slot);
             if cells > 0 {
                 self.cell_pointers.push(chunk.cells.wrapping_add(slot as usize * cells));
@@ -87,21 +87,13 @@ impl StateTable {
         let words = if SHAPE == SHAPE_WORD { select.gather(&keys.words, &mut words_room) } else { hashes };
         let mut aimed = 0;
         loop {
-            let shift = TAG_FLAG_FIRST - self.depth;
-            let first = (self.options.groups.start as usize) << self.depth;
-            aimed += aim(&hashes[aimed..], &self.directory, shift, first, row_words, &mut self.pointers[aimed..]);
+            aimed += aim(&hashes[aimed..], self.directory.view(), row_words, &mut self.pointers[aimed..]);
             if aimed == len {
                 break;
             }
             self.make_ready(hashes[aimed]);
         }
-        let reach = Reach {
-            row_words,
-            directory: &self.directory,
-            chunks: &self.chunks,
-            shift: TAG_FLAG_FIRST - self.depth,
-            first: (self.options.groups.start as usize) << self.depth,
-        };
+        let reach = Reach { row_words, directory: self.directory.view(), chunks: &self.chunks };
         let (pointers, missed) = (&mut self.pointers[..len], &mut self.missed[..len]);
         // SAFETY: `aim` has just pointed every pointer to a row of a chunk of this table, writable and so not shared.
         let missed = unsafe {
@@ -124,15 +116,15 @@ impl StateTable {
         for missed in 0..missed {
             let index = self.missed[missed] as usize;
             let record = select.at(index);
-            let entry = self.directory[self.directory_index(keys.hashes[record])];
+            let entry = self.directory.at(keys.hashes[record]);
             let probe = Probe { base: entry.base, mask: entry.mask, row_words, line: line_mask(row_words) };
             // SAFETY: `aim` has seen the chunk to be writable, so the entry tells where its rows are.
-            let found = unsafe { self.chunks[entry.place as usize].find_from::<SHAPE>(probe, keys, record) };
+            let found = unsafe { self.chunks[entry.place() as usize].find_from::<SHAPE>(probe, keys, record) };
             let row = entry.base.wrapping_add(found.slot as usize * row_words);
             self.pointers[index] = row;
             if !found.is_match {
                 self.inserted.push(index as u32);
-                self.insert(entry.place as usize, row, keys, record, SHAPE == SHAPE_VIEW);
+                self.insert(entry.place() as usize, row, keys, record, SHAPE == SHAPE_VIEW);
             }
         }
     }
@@ -143,7 +135,7 @@ impl StateTable {
         let row_words = self.layout.row_words;
         for index in 0..select.len() {
             let record = select.at(index);
-            let place = self.directory[self.directory_index(keys.hashes[record])].place;
+            let place = self.directory.at(keys.hashes[record]).place();
             if self.moved.contains(&place) {
                 let chunk = &self.chunks[place as usize];
                 let found = chunk.find::<SHAPE>(row_words, keys, record);
@@ -162,22 +154,24 @@ impl StateTable {
     /// Makes the chunk of a key exist and writable.
     #[inline(never)]
     fn make_ready(&mut self, hash: u64) {
-        let mut place = self.directory[self.directory_index(hash)].place;
+        let mut place = self.directory.at(hash).place();
         if place == NO_CHUNK {
             place = self.create(hash);
         }
         self.make_writable(place);
     }
 
-    /// Makes a chunk writable, which the next snapshot will have to look at.
+    /// Makes a chunk writable, which the next snapshot will have to hand over.
     pub(super) fn make_writable(&mut self, place: u32) {
-        if self.chunks[place as usize].is_writable {
+        if self.chunks[place as usize].epoch == self.epoch {
             return;
         }
         let pool = if self.is_large() { Some(&self.pool) } else { None };
-        self.chunks[place as usize].make_writable(self.layout.row_words, pool);
+        let chunk = &mut self.chunks[place as usize];
+        chunk.make_writable(self.layout.row_words, pool, self.epoch);
         if self.options.is_persistent {
-            self.touched.push(place);
+            chunk.touched = self.touched.len() as u32;
+            self.touched.push(chunk.touched_again());
         }
         self.refresh(place as usize);
     }
@@ -190,8 +184,7 @@ impl StateTable {
         let key = keys.key(record);
         let mut long = None;
         if is_view && view_length(key) > VIEW_INLINE {
-            // The only reference to the data: the chunk is writable.
-            let arena = Arc::get_mut(&mut chunk.data).expect("a writable chunk is not shared").arena_mut();
+            let arena = chunk.data_mut(self.epoch).arena_mut();
             let start = key[1] as usize;
             long = Some(arena.len() as u64);
             arena.extend_from_slice(&keys.bytes.as_slice()[start..start + view_length(key)]);
@@ -212,7 +205,7 @@ impl StateTable {
     /// Removes the row of a key, if there is one.
     pub fn remove(&mut self, keys: &KeyBatch, record: usize) -> bool {
         let row_words = self.layout.row_words;
-        let place = self.directory[self.directory_index(keys.hashes[record])].place;
+        let place = self.directory.at(keys.hashes[record]).place();
         if place == NO_CHUNK {
             return false;
         }
@@ -226,7 +219,12 @@ impl StateTable {
             return false;
         }
         self.make_writable(place);
-        self.chunks[place as usize].remove(found.slot, row_words, self.layout.cells);
+        let chunk = &mut self.chunks[place as usize];
+        chunk.remove(found.slot, row_words, self.layout.cells, self.epoch);
+        if self.options.is_persistent {
+            // A row that is empty cannot say that it changed: the next snapshot gives the chunk as a whole.
+            self.touched[chunk.touched as usize].is_based = false;
+        }
         self.rows -= 1;
         true
     }
@@ -237,9 +235,7 @@ impl StateTable {
 #[inline(always)]
 fn aim(
     hashes: &[u64],
-    directory: &[Entry],
-    shift: u32,
-    first: usize,
+    directory: DirectoryView<'_>,
     row_words: usize,
     pointers: &mut [*mut u64],
 ) -> usize {
@@ -247,8 +243,8 @@ fn aim(
     // A wide row may begin in one cache line and end in the next.
     let last_byte = if row_bytes > 32 { row_bytes - 1 } else { 0 };
     for (index, (&hash, pointer)) in hashes.iter().zip(pointers).enumerate() {
-        let entry = directory[((hash >> shift) as usize).wrapping_sub(first)];
-        if entry.mask == NOT_READY {
+        let entry = directory.at(hash);
+        if !entry.is_ready(directory.tag) {
             return index;
         }
         let slot = hash as u32 & entry.mask;
@@ -266,16 +262,14 @@ fn aim(
 #[derive(Clone, Copy)]
 struct Reach<'t> {
     row_words: usize,
-    directory: &'t [Entry],
+    directory: DirectoryView<'t>,
     chunks: &'t [Chunk],
-    shift: u32,
-    first: usize,
 }
 
 impl<'t> Reach<'t> {
     #[inline(always)]
     fn entry(self, hash: u64) -> Entry {
-        self.directory[((hash >> self.shift) as usize).wrapping_sub(self.first)]
+        self.directory.at(hash)
     }
 
     /// Where a search goes on that has come to this row of the pair it begins with: in the pair behind it. If the row is
@@ -305,13 +299,13 @@ impl<'t> Reach<'t> {
         let entry = self.entry(hash);
         // SAFETY: passed on from the caller.
         prefetch(unsafe { self.behind(entry, hash, row) });
-        prefetch(self.chunks.as_ptr().wrapping_add(entry.place as usize));
+        prefetch(self.chunks.as_ptr().wrapping_add(entry.place() as usize));
     }
 
     /// The bytes of long keys of the chunk that has the keys with this hash.
     #[inline(never)]
     fn arena(self, hash: u64) -> &'t [u8] {
-        self.chunks[self.entry(hash).place as usize].data.arena.bytes()
+        self.chunks[self.entry(hash).place() as usize].data().arena.bytes()
     }
 }
 

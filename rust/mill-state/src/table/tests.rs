@@ -3,8 +3,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
-use mill_frame::block::{BlockAddress, BlockKind, RestoredBlock};
-use mill_frame::block::Block;
+use mill_frame::block::{Block, BlockAddress, BlockKind, Blocks, RestoredBlock};
 use proptest::prelude::*;
 
 use mill_frame::hash::key_group;
@@ -34,6 +33,13 @@ pub(crate) fn laid_out(block: &Block) -> RestoredBlock {
     }
     let bytes = mill_frame::block::SharedBytes::new(Arc::new(Memory(lines, size)));
     RestoredBlock { address: block.address, kind: block.settled_kind(), bytes }
+}
+
+/// The blocks of a snapshot.
+fn blocks_of(table: &mut StateTable, address: i64, is_full: bool) -> Vec<Block> {
+    let mut blocks = Blocks::default();
+    table.snapshot(address, is_full, &mut blocks);
+    blocks.make()
 }
 
 struct Fixture {
@@ -150,7 +156,8 @@ fn key_group_of(columns: &[ArrayRef], row: usize) -> u16 {
 enum Step {
     Add(Vec<u16>),
     Remove(u16),
-    Snapshot(bool),
+    /// Of everything, or of changes; made blocks of at once, or only after the table has gone on.
+    Snapshot(bool, bool),
     Restore,
     Rescale,
 }
@@ -163,7 +170,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => keys.prop_map(Step::Add),
         3 => (0u16..40).prop_map(Step::Remove),
-        3 => proptest::bool::weighted(0.2).prop_map(Step::Snapshot),
+        3 => (proptest::bool::weighted(0.2), any::<bool>()).prop_map(|(is_full, is_late)| Step::Snapshot(is_full, is_late)),
         1 => Just(Step::Restore),
         1 => Just(Step::Rescale),
     ];
@@ -183,6 +190,7 @@ proptest! {
         let mut tables = vec![fixture.table(0..128)];
         let mut oracle: HashMap<String, u64> = HashMap::new();
         let mut chain: Vec<RestoredBlock> = Vec::new();
+        let mut late: Vec<Blocks> = Vec::new();
         let mut durable: HashMap<String, u64> = HashMap::new();
         for step in steps {
             match step {
@@ -210,18 +218,23 @@ proptest! {
                     let was_there = tables[place].remove(keys, 0);
                     prop_assert_eq!(was_there, oracle.remove(&expected_key(&columns, 0)).is_some());
                 }
-                Step::Snapshot(is_full) => {
+                Step::Snapshot(is_full, is_late) => {
                     if is_full {
                         chain.clear();
+                        late.clear();
                     }
                     for table in &mut tables {
-                        let mut blocks = Vec::new();
+                        let mut blocks = Blocks::default();
                         table.snapshot(0, is_full, &mut blocks);
-                        chain.extend(blocks.iter().map(laid_out));
+                        late.push(blocks);
+                    }
+                    if !is_late {
+                        chain.extend(late.drain(..).flat_map(Blocks::make).map(|block| laid_out(&block)));
                     }
                     durable = oracle.clone();
                 }
                 Step::Restore | Step::Rescale => {
+                    chain.extend(late.drain(..).flat_map(Blocks::make).map(|block| laid_out(&block)));
                     let count = if matches!(step, Step::Rescale) { 3 - tables.len() } else { tables.len() };
                     tables = match count {
                         1 => vec![fixture.table(0..128)],
@@ -276,8 +289,7 @@ fn snapshot_is_what_stood_at_the_barrier() {
     let mut table = fixture.table(0..128);
     let column: ArrayRef = Arc::new(Int32Array::from_iter_values(0..5000));
     fixture.add(&mut table, &mut encoder, std::slice::from_ref(&column));
-    let mut blocks = Vec::new();
-    table.snapshot(0, false, &mut blocks);
+    let blocks = blocks_of(&mut table, 0, false);
     // The state moves on before the writer gets to lay the blocks out.
     fixture.add(&mut table, &mut encoder, &[column]);
     let more: ArrayRef = Arc::new(Int32Array::from_iter_values(5000..20000));
@@ -297,15 +309,12 @@ fn unchanged_chunks_are_not_written_again() {
     let mut table = fixture.table(0..128);
     let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..50_000));
     fixture.add(&mut table, &mut encoder, &[column]);
-    let mut blocks = Vec::new();
-    table.snapshot(7, false, &mut blocks);
+    let blocks = blocks_of(&mut table, 7, false);
     assert!(blocks.iter().all(|block| block.settled_kind() == BlockKind::Full && block.address.table == 7));
-    blocks.clear();
-    table.snapshot(7, false, &mut blocks);
-    assert!(blocks.is_empty());
+    assert!(blocks_of(&mut table, 7, false).is_empty());
     let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..3));
     fixture.add(&mut table, &mut encoder, &[column]);
-    table.snapshot(7, false, &mut blocks);
+    let blocks = blocks_of(&mut table, 7, false);
     assert!(blocks.len() <= 3 && blocks.iter().all(|block| block.settled_kind() == BlockKind::Rows));
     assert!(blocks.iter().all(|block| block.payload.size() < 4096));
 }
@@ -317,8 +326,7 @@ fn damaged_blocks_are_errors() {
     let mut table = fixture.table(0..128);
     let names: ArrayRef = Arc::new((0..400).map(|i| Some(format!("a rather long key {i}"))).collect::<StringArray>());
     fixture.add(&mut table, &mut encoder, &[names]);
-    let mut blocks = Vec::new();
-    table.snapshot(0, false, &mut blocks);
+    let blocks = blocks_of(&mut table, 0, false);
     let sound = laid_out(&blocks[0]);
     for length in 0..sound.bytes.len() {
         let cut = RestoredBlock { bytes: sound.bytes[..length].to_vec().into(), ..sound.clone() };
@@ -356,8 +364,7 @@ fn keys_that_agree_in_every_bit_of_the_hash_are_kept_apart() {
     let mut cursor = Cursor::default();
     let rows = table.scan(&mut cursor, 5000);
     assert!(rows.words(fixture.sum).iter().all(|&sum| sum == 1));
-    let mut blocks = Vec::new();
-    table.snapshot(0, false, &mut blocks);
+    let blocks = blocks_of(&mut table, 0, false);
     let chain: Vec<RestoredBlock> = blocks.iter().map(laid_out).collect();
     let mut restored = fixture.table(0..128);
     restored.restore(&chain).unwrap();

@@ -1,0 +1,90 @@
+//! What a barrier takes from a table, and the blocks that the writer makes of it.
+//!
+//! Nothing here is done for a chunk at the barrier: the list of what changed is kept while the chunks change, and goes to
+//! the writer as it is.
+
+use std::sync::Arc;
+
+use mill_frame::block::{Block, BlockAddress, BlockKind, BlockPayload, BlockSource};
+
+use crate::image::ChunkImage;
+use crate::layout::RowLayout;
+use crate::shared::Promise;
+
+pub(crate) const PART_SHIFT: u32 = 28;
+
+/// A chunk as the next barrier hands it over: made when it first changes in an epoch.
+#[derive(Debug)]
+pub(crate) struct Touched {
+    pub(crate) data: Promise,
+    /// How much of the arena the checkpoints so far hold.
+    pub(crate) arena_from: usize,
+    pub(crate) id: u32,
+    pub(crate) group: u16,
+    /// The checkpoints so far hold this chunk, under its id and with these slots.
+    pub(crate) is_based: bool,
+    /// The checkpoints so far hold something at its address.
+    pub(crate) is_held: bool,
+}
+
+/// What a snapshot of a table consists of. To make one, the table has ended the epoch in which the chunks were touched.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    pub(crate) layout: Arc<RowLayout>,
+    pub(crate) table: i64,
+    pub(crate) part: u8,
+    pub(crate) is_full: bool,
+    pub(crate) dropped: Vec<(u16, u32)>,
+    pub(crate) touched: Vec<Touched>,
+}
+
+impl BlockSource for Handover {
+    fn make(self: Box<Self>, out: &mut Vec<Block>) {
+        let Handover { layout, table, part, is_full, dropped, touched } = *self;
+        let address = |group, id| BlockAddress { table, group, chunk: with_part(id, part) };
+        out.reserve(dropped.len() + touched.len());
+        out.extend(dropped.into_iter().map(|(group, id)| drop_block(address(group, id))));
+        for Touched { data, arena_from, id, group, is_based, .. } in touched {
+            // SAFETY: the table has ended the epoch in which it gave the promises of `touched`.
+            let data = unsafe { data.keep() };
+            let arena = arena_from..data.arena.bytes().len();
+            let is_whole = is_full || !is_based;
+            out.push(block(address(group, id), ChunkImage::new(data, Arc::clone(&layout), is_whole, arena), is_whole));
+        }
+    }
+}
+
+fn block(address: BlockAddress, image: ChunkImage, is_whole: bool) -> Block {
+    if is_whole {
+        return Block { address, kind: BlockKind::Full, payload: Box::new(image) };
+    }
+    if image.is_whole() {
+        return Block { address, kind: BlockKind::Rows, payload: Box::new(image) };
+    }
+    // A few rows are laid out at once, so that the data goes back to its table, which then need not copy it.
+    let mut bytes = vec![0; image.size()];
+    image.write(&mut bytes);
+    Block { address, kind: BlockKind::Rows, payload: Box::new(bytes) }
+}
+
+/// Chunks of tables that are gone: table, key group, chunk.
+pub(crate) struct Drops(pub(crate) Vec<(i64, u16, u32)>);
+
+impl BlockSource for Drops {
+    fn make(self: Box<Self>, out: &mut Vec<Block>) {
+        out.extend(self.0.into_iter().map(|(table, group, chunk)| drop_block(BlockAddress { table, group, chunk })));
+    }
+}
+
+/// A block that says that a chunk is gone.
+fn drop_block(address: BlockAddress) -> Block {
+    Block { address, kind: BlockKind::Drop, payload: Box::new(Vec::new()) }
+}
+
+/// The address of a chunk of this part.
+pub(crate) fn with_part(id: u32, part: u8) -> u32 {
+    id | u32::from(part) << PART_SHIFT
+}
+
+#[cfg(test)]
+mod tests;
