@@ -29,6 +29,12 @@ pub trait MappedFile: Send {
     /// # Errors
     /// After a failure nothing is known of the bytes on disk, and a second call would wrongly succeed: give the file up.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Makes what was written durable and lets go of the file, for one that is written once.
+    ///
+    /// # Errors
+    /// As of [`sync`](MappedFile::sync).
+    fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
 /// A lock that is held until it is dropped or the process ends, however it ends.

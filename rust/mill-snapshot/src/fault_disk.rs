@@ -316,6 +316,10 @@ impl MappedFile for Mapping {
         // A failed sync drops the pages: what the process sees afterwards is not what the medium has.
         step.map(|()| data.durable = data.seen.clone())
     }
+
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        self.sync()
+    }
 }
 
 impl Drop for Mapping {

@@ -89,6 +89,18 @@ impl MappedFile for RealFile {
         }
         self.file.sync_all()
     }
+
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        let RealFile { file, map, kind } = *self;
+        mill_fault::reach(kind.pick(["segment.sync", "manifest.sync", "mark.sync"]))?;
+        if !cfg!(target_os = "linux") {
+            map.flush()?;
+        }
+        // First the mapping goes: of pages that are mapped the kernel takes the right to write back one by one before it
+        // writes them, and stops every thread of the process for each.
+        drop(map);
+        file.sync_all()
+    }
 }
 
 impl Disk for RealDisk {

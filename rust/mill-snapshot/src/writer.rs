@@ -341,8 +341,7 @@ pub(crate) fn publish(store: &Store, manifest: &Manifest) -> Result<()> {
     let create = || -> Result<()> {
         let mut file = disk.create(&temporary, raw.len() as u64).map_err(|e| Error::io("create", &temporary, e))?;
         file.bytes().copy_from_slice(&raw);
-        file.sync().map_err(|source| Error::SyncFailed { path: temporary.clone(), source })?;
-        drop(file);
+        file.finish().map_err(|source| Error::SyncFailed { path: temporary.clone(), source })?;
         disk.sync_dir(dir).map_err(|source| Error::SyncFailed { path: dir.clone(), source })
     };
     if let Err(error) = create() {

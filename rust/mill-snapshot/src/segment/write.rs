@@ -161,7 +161,7 @@ fn write_unchecked(place: &Place<'_>, path: &Path, names: &[u8], body: Body) -> 
     };
     let digest = digest_of(&laid.crcs);
     put(out, start + bytes, &encode_footer(&header, digest));
-    file.sync().map_err(|source| Error::SyncFailed { path: path.to_path_buf(), source })?;
+    file.finish().map_err(|source| Error::SyncFailed { path: path.to_path_buf(), source })?;
     Ok(SegmentRef {
         file: place.file.clone(),
         epoch: place.epoch,
