@@ -54,8 +54,9 @@ pub(crate) const CHUNK_ROWS_FIRST: u32 = 16;
 /// How many bits behind the key group the directory distinguishes at most; chunks of keys that agree in all of them
 /// grow past their usual size instead.
 const DEPTH_MAX: u32 = 16;
-/// How many chunks a table has at least when it takes memory from its pool: 2 MiB are too much for a small one.
-const POOLED_CHUNKS_MIN: usize = 64;
+/// How many bytes of rows a table has at least when it takes memory from its pool: 2 MiB are too much for a small one. Keys
+/// may come in the order of their groups, so it must not have to wait for the last chunk to know.
+const POOLED_BYTES_MIN: usize = 128 << 10;
 /// How full the chunks of an expected table are to be, in sixteenths: some become fuller than others.
 const EXPECTED_SIXTEENTHS: usize = 9;
 /// The chunks a key group begins with: `1 << depth` of them, with so many rows each.
@@ -240,7 +241,8 @@ impl StateTable {
 
     /// Whether it is worth large pages.
     fn is_large(&self) -> bool {
-        self.chunks.len() >= POOLED_CHUNKS_MIN || self.options.groups.len() << self.expected.depth >= POOLED_CHUNKS_MIN
+        let expected = (self.options.groups.len() << self.expected.depth) * self.expected.capacity as usize / 2;
+        self.rows.max(expected) * self.layout.row_words * size_of::<u64>() >= POOLED_BYTES_MIN
     }
 
     /// Expects as many rows as a table of this shape had, and begins with the memory for them.
