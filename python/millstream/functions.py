@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import inspect
 import itertools
+import sys
 import time
 import types
 import typing
@@ -261,6 +262,15 @@ def check_pyarrow(method: str) -> None:
     """Refuse what hands over ``pyarrow.RecordBatch`` where there is none."""
     if importlib.util.find_spec("pyarrow") is None:
         raise PlanError(f"{method}() hands over pyarrow.RecordBatch: pip install pyarrow")
+
+
+def fetch_pyarrow() -> None:
+    """Import pyarrow beside the start of a job: the engine reads its state meanwhile, and the first frame need not wait."""
+    if "pyarrow" not in sys.modules:
+        import threading
+
+        # Not a daemon: the interpreter must not end in the middle of an import.
+        threading.Thread(target=importlib.import_module, args=("pyarrow",), name="millstream-import").start()
 
 
 def returned_schema(function: Any, *, is_many: bool) -> Schema | None:

@@ -11,6 +11,7 @@ from millstream import _engine, _live
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
 from millstream.errors import MillstreamError, PlanError
+from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
 from millstream.options import Checkpoint, OnError, Restart, settings
 from millstream.report import JobStatus, Metrics, Report, metrics_of, report_of
@@ -130,6 +131,8 @@ def _outputs(sinks: tuple[Sink, ...], verb: str) -> list[Output]:
         else:
             hint = "; end it with a sink such as .write_parquet(path)" if hasattr(sink, "collect") else ""
             raise PlanError(f"{verb}() takes sinks, not {type(sink).__name__}{hint}")
+    if any(output._takes_frames for output in outputs):
+        fetch_pyarrow()
     return outputs
 
 

@@ -98,14 +98,15 @@ class Sink:
 class Output(Sink):
     """A sink with the stream that goes into it: what :func:`millstream.run` takes."""
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_raw", "_takes_frames")
 
-    def __init__(self, raw: RawSink) -> None:
+    def __init__(self, raw: RawSink, *, takes_frames: bool = False) -> None:
         self._raw = raw
+        self._takes_frames = takes_frames
 
     def name(self, name: str) -> Output:
         """Name the sink; the name is the identity of what it has written."""
-        return Output(self._raw.named(name))
+        return Output(self._raw.named(name), takes_frames=self._takes_frames)
 
     def __repr__(self) -> str:
         """Show what it writes to."""
@@ -132,7 +133,7 @@ def callback_sink(stream: Stream, function: Callable[[Any], object], *, is_batch
     verb = "for_each_batch" if is_batch else "for_each"
     name = f"{verb}({function_name(function)})"
     adapter: Any = _BatchCallback(function) if is_batch else _RowCallback(function, tuple(stream.schema.names))
-    return Output(stream._raw.write_python(adapter, name, "immediate", not is_batch, True, 1))
+    return Output(stream._raw.write_python(adapter, name, "immediate", not is_batch, True, 1), takes_frames=is_batch)
 
 
 def print_sink(stream: Stream) -> Output:
@@ -228,7 +229,7 @@ def custom_sink(stream: Stream, sink: Sink) -> Output:
     adapter: Any = _WriteAhead(sink) if kind == "write-ahead" else _Direct(sink)
     if kind == "write-ahead" and type(sink).last_epoch is Sink.last_epoch:
         kind = "write-ahead-at-least-once"
-    return Output(stream._raw.write_python(adapter, name, kind, False, kind == "idempotent", 1))
+    return Output(stream._raw.write_python(adapter, name, kind, False, kind == "idempotent", 1), takes_frames=True)
 
 
 class _Direct:

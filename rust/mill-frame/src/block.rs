@@ -173,4 +173,10 @@ pub struct RestoredBlock {
     pub kind: BlockKind,
     /// Its bytes, aligned to 64, usable in place.
     pub bytes: SharedBytes,
+    /// What [`Inspect`] gave; 0 if nobody looked.
+    pub seen: u32,
 }
+
+/// Looks a full block of keyed state over right after its checksum was taken, while its bytes are in the nearest cache, so
+/// that whoever restores need not fetch them again. Gives what it found, or 0 for nothing that can be relied on.
+pub type Inspect = fn(&[u8]) -> u32;

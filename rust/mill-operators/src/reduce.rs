@@ -225,8 +225,8 @@ impl Operator for Reduce {
         restored.bytes.iter().try_for_each(|bytes| own(bytes).map(drop))?;
         self.schedule.on_restore();
         self.table.restore(&restored.blocks).map_err(state_error)?;
-        if let Some(pending) = self.pending {
-            self.table.mark_changed(pending);
+        if self.pending.is_some() {
+            self.table.mark_changed();
         }
         Ok(())
     }

@@ -319,7 +319,7 @@ pub fn restored_block(block: &Block) -> RestoredBlock {
     let mut bytes = MutableBuffer::from_len_zeroed(block.payload.size());
     block.payload.write(bytes.as_slice_mut());
     let bytes = SharedBytes::new(Arc::new(Aligned(bytes)));
-    RestoredBlock { address: block.address, kind: block.settled_kind(), bytes }
+    RestoredBlock { address: block.address, kind: block.settled_kind(), bytes, seen: 0 }
 }
 
 /// Arrow's buffers are aligned to 64 bytes or more.

@@ -27,6 +27,11 @@ use crate::storage::PositionNotes;
 /// After how many inputs without a pause what was gathered is sent, however little.
 const INPUTS_GATHERED_MAX: u32 = 32;
 
+/// After how long a step makes room for the next task even though it has not taken all inputs it may. Inputs are counted
+/// because that is cheap and a frame is mostly soon done; but where state lies in a checkpoint yet, as after a recovery,
+/// each may take long, and what comes out would wait with it.
+const STEP_US_MAX: i64 = 2_000;
+
 /// How soon a sink that does not take records now is asked again, at first and at last.
 const SINK_PAUSES_US: RangeInclusive<i64> = 500..=32_000;
 
@@ -125,9 +130,16 @@ impl Task {
     pub(crate) fn step(&mut self, inputs_max: u32) -> Result<Step> {
         let mut has_worked = false;
         let mut inputs = 0;
+        let until = self.clock.now() + STEP_US_MAX;
         loop {
             match self.chain.step()? {
-                ChainStep::Worked => has_worked = true,
+                ChainStep::Worked => {
+                    has_worked = true;
+                    if self.clock.now() >= until {
+                        self.note_fill();
+                        return Ok(Step::Worked);
+                    }
+                }
                 ChainStep::Blocked => {
                     self.note_fill();
                     return Ok(if has_worked { Step::Worked } else { Step::Blocked });

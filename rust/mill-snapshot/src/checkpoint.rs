@@ -1,29 +1,21 @@
 //! A checkpoint that was checked and can be restored from.
 //!
-//! Blocks are looked at from the newest to the oldest, and each is kept unless something newer settles it:
-//!
-//! | newer block | settles |
-//! | --- | --- |
-//! | `Full`, `Drop` of an address | older blocks of that address |
-//! | `DropTable` of a table by a task | older blocks of that table in the key groups that task owned |
-//! | the operator's `since` | blocks of checkpoints before it: they are of a former operator of that name |
-//!
-//! What is kept is given back oldest first, so that whoever restores applies one after the other: for every address at
-//! most one `Full` and then `Rows`. Marks of what was dropped have done their work and are not given back.
+//! Its blocks are what [`survivors`] leaves, oldest first, so that whoever restores applies one after the other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mill_frame::block::{BlockKind, RestoredBlock, SharedBytes};
+use mill_frame::block::{Inspect, RestoredBlock, SharedBytes};
 use rayon::prelude::*;
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
-use crate::segment::{Class, Segment, StoredBlock, TaskId};
+use crate::segment::{Class, Segment, TaskId};
 use crate::store::Store;
+use crate::survivors::{Survivor, survivors};
 
 /// A checkpoint whose every byte was checked. Its segments stay mapped while anything of it is in use.
 #[derive(Clone, Debug)]
@@ -41,12 +33,6 @@ struct Contents {
     blocks: Vec<RestoredBlock>,
 }
 
-/// What of a chain of segments still counts, newest first while it is collected.
-pub(crate) struct Survivor<'a> {
-    pub segment: &'a Segment,
-    pub block: &'a StoredBlock,
-}
-
 impl Checkpoint {
     /// Opens the newest whole checkpoint of a savepoint or of another state directory, without locking it.
     ///
@@ -61,24 +47,39 @@ impl Checkpoint {
         })
     }
 
-    pub(crate) fn load(disk: &Arc<dyn Disk>, dir: &Path, state: u64, id: u64) -> Result<Checkpoint> {
+    pub(crate) fn load(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        state: u64,
+        id: u64,
+        inspect: Option<Inspect>,
+    ) -> Result<Checkpoint> {
         let manifest = Manifest::load(&**disk, dir, state, id)?;
-        let segments = open_chain(&**disk, dir, state, &manifest)?;
-        let mut operators: HashMap<String, Contents> =
-            manifest.operators.keys().map(|uid| (uid.clone(), Contents::default())).collect();
-        for survivor in survivors(&segments, false, |uid| manifest.operators.get(uid).map_or(u64::MAX, |e| e.since)) {
-            let Survivor { segment, block } = survivor;
-            let Some(contents) = operators.get_mut(segment.operator(block)) else { continue };
+        let segments = open_chain(&**disk, dir, state, &manifest, inspect)?;
+        let found = survivors(&segments, false, |uid| manifest.operators.get(uid).map_or(u64::MAX, |e| e.since));
+        let mut contents: Vec<Contents> = found.operators.iter().map(|_| Contents::default()).collect();
+        let mut counts = vec![0; contents.len()];
+        found.blocks.iter().for_each(|block| counts[block.operator] += 1);
+        contents.iter_mut().zip(counts).for_each(|(contents, count)| contents.blocks.reserve_exact(count));
+        for Survivor { segment, block, operator } in found.blocks {
+            let contents = &mut contents[operator];
             let bytes = segment.payload(block);
             match block.header.class {
                 Class::Keyed => {
                     let (address, kind) = (block.header.address, block.header.kind);
-                    contents.blocks.push(RestoredBlock { address, kind, bytes });
+                    contents.blocks.push(RestoredBlock { address, kind, bytes, seen: block.seen });
                 }
                 // State without key is given anew by every checkpoint: that of older ones no longer counts.
                 _ if block.header.epoch != manifest.id => {}
                 Class::Bytes => contents.bytes.push((segment.task(block).clone(), bytes)),
                 Class::Handle => contents.handles.push((block.header.address.table as u64, bytes)),
+            }
+        }
+        let mut operators: HashMap<String, Contents> =
+            manifest.operators.keys().map(|uid| (uid.clone(), Contents::default())).collect();
+        for (uid, contents) in found.operators.iter().zip(contents) {
+            if let Some(place) = operators.get_mut(*uid) {
+                *place = contents;
             }
         }
         for contents in operators.values_mut() {
@@ -137,52 +138,12 @@ impl Checkpoint {
 }
 
 /// Maps and checks all segments of a checkpoint, oldest first.
-pub(crate) fn open_chain(disk: &dyn Disk, dir: &Path, state: u64, manifest: &Manifest) -> Result<Vec<Segment>> {
-    manifest.segments.par_iter().map(|wanted| Segment::open(disk, dir, state, wanted)).collect()
-}
-
-/// The blocks of a chain that nothing newer settles, oldest first. `keeps_marks`: also marks of what was dropped, for
-/// a chain that does not begin at the beginning.
-pub(crate) fn survivors<'a>(chain: &'a [Segment], keeps_marks: bool, since: impl Fn(&str) -> u64) -> Vec<Survivor<'a>> {
-    let mut settled: HashSet<(&str, i64, u16, u32)> = HashSet::new();
-    let mut dropped: HashMap<(&str, i64), Vec<Range<u16>>> = HashMap::new();
-    let mut kept = Vec::new();
-    for segment in chain.iter().rev() {
-        for block in segment.blocks.iter().rev() {
-            let header = &block.header;
-            let uid = segment.operator(block);
-            if header.epoch < since(uid) {
-                continue;
-            }
-            let survivor = Survivor { segment, block };
-            if header.class != Class::Keyed {
-                kept.push(survivor);
-                continue;
-            }
-            let address = header.address;
-            if header.kind == BlockKind::DropTable {
-                dropped.entry((uid, address.table)).or_default().push(segment.task(block).groups());
-                if keeps_marks {
-                    kept.push(survivor);
-                }
-                continue;
-            }
-            let key = (uid, address.table, address.group, address.chunk);
-            let is_dropped = || {
-                let ranges = dropped.get(&(uid, address.table));
-                ranges.is_some_and(|ranges| ranges.iter().any(|groups| groups.contains(&address.group)))
-            };
-            if settled.contains(&key) || is_dropped() {
-                continue;
-            }
-            if header.kind != BlockKind::Rows {
-                settled.insert(key);
-            }
-            if header.kind != BlockKind::Drop || keeps_marks {
-                kept.push(survivor);
-            }
-        }
-    }
-    kept.reverse();
-    kept
+pub(crate) fn open_chain(
+    disk: &dyn Disk,
+    dir: &Path,
+    state: u64,
+    manifest: &Manifest,
+    inspect: Option<Inspect>,
+) -> Result<Vec<Segment>> {
+    manifest.segments.par_iter().map(|wanted| Segment::open(disk, dir, state, wanted, inspect)).collect()
 }

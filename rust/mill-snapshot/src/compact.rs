@@ -10,11 +10,11 @@
 
 use std::path::Path;
 
-use crate::checkpoint::survivors;
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::segment::{Body, Class, Item, Mapped, Names, NamesUsed, Place, Segment, SegmentRef, write_segment};
 use crate::store::{Inner, SEGMENT_PREFIX, Store};
+use crate::survivors::{Survivor, survivors};
 
 /// Below this size changes are never too large.
 const CHANGES_BYTES_MIN: u64 = 1 << 20;
@@ -106,7 +106,7 @@ impl Store {
         let inner = &self.inner;
         let chain = run
             .iter()
-            .map(|wanted| Segment::open(&*inner.disk, &inner.path, inner.state, wanted))
+            .map(|wanted| Segment::open(&*inner.disk, &inner.path, inner.state, wanted, None))
             .collect::<Result<Vec<_>>>()?;
         let epoch = run.iter().map(|segment| segment.epoch).max().expect("a run has segments");
         let place = Place {
@@ -133,13 +133,13 @@ pub(crate) fn write_merged(
     let mut names = Names::default();
     let mut used = NamesUsed::default();
     let mut items = Vec::new();
-    for survivor in survivors(chain, keeps_marks, since) {
-        let (segment, block) = (survivor.segment, survivor.block);
+    let found = survivors(chain, keeps_marks, since);
+    for Survivor { segment, block, operator } in found.blocks {
         let mut header = block.header;
         if header.class != Class::Keyed && instance_epoch != Some(header.epoch) {
             continue;
         }
-        header.operator = names.operator(segment.operator(block))?;
+        header.operator = names.operator(found.operators[operator])?;
         header.task = names.task(segment.task(block))?;
         used.operators.insert(header.operator);
         used.tasks.insert(header.task);

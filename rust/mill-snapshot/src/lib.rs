@@ -56,6 +56,7 @@ mod retire;
 mod savepoint;
 mod segment;
 mod store;
+mod survivors;
 mod verify;
 mod writer;
 

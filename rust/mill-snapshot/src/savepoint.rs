@@ -21,7 +21,7 @@ impl Store {
         let (inner, path) = (&self.inner, path.as_ref());
         let disk = &inner.disk;
         let manifest = Manifest::load(&**disk, &inner.path, inner.state, id)?;
-        let chain = open_chain(&**disk, &inner.path, inner.state, &manifest)?;
+        let chain = open_chain(&**disk, &inner.path, inner.state, &manifest, None)?;
         disk.create_dir(path).map_err(|error| Error::io("create the directory", path, error))?;
         if !list(&**disk, path)?.is_empty() {
             return Err(Error::NotEmpty { path: path.to_path_buf() });

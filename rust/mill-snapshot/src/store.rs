@@ -15,6 +15,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mill_frame::block::Inspect;
+
 use crate::checkpoint::Checkpoint;
 use crate::disk::{Disk, Held};
 use crate::error::{Error, Result};
@@ -192,6 +194,18 @@ impl Store {
     /// # Errors
     /// If checkpoints were published, but none of them is whole or left.
     pub fn latest(&self, notes: &mut Vec<String>) -> Result<Option<Checkpoint>> {
+        self.newest(notes, None)
+    }
+
+    /// The same, and every full block of keyed state is looked over as it is checked.
+    ///
+    /// # Errors
+    /// As [`latest`](Store::latest).
+    pub fn latest_inspected(&self, notes: &mut Vec<String>, inspect: Inspect) -> Result<Option<Checkpoint>> {
+        self.newest(notes, Some(inspect))
+    }
+
+    fn newest(&self, notes: &mut Vec<String>, inspect: Option<Inspect>) -> Result<Option<Checkpoint>> {
         let inner = &*self.inner;
         notes.extend(inner.notes.iter().cloned());
         let names = list(&*inner.disk, &inner.path)?;
@@ -208,7 +222,7 @@ impl Store {
             reasons.push(format!("checkpoint {published} was published, but its manifest is gone"));
         }
         for id in ids.iter().rev() {
-            match Checkpoint::load(&inner.disk, &inner.path, inner.state, *id) {
+            match Checkpoint::load(&inner.disk, &inner.path, inner.state, *id, inspect) {
                 Ok(checkpoint) => {
                     notes.extend(reasons.iter().map(|reason| format!("{reason}; going back to checkpoint {id}")));
                     inner.remember(checkpoint.manifest());
@@ -230,7 +244,7 @@ impl Store {
         if !manifest_ids(&names).contains(&id) {
             return Err(Error::NoSuchCheckpoint { path: inner.path.clone(), epoch: id });
         }
-        Checkpoint::load(&inner.disk, &inner.path, inner.state, id)
+        Checkpoint::load(&inner.disk, &inner.path, inner.state, id, None)
     }
 
     /// The checkpoints there are, newest first, by their manifests alone.

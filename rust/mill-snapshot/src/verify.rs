@@ -34,7 +34,7 @@ pub fn verify(path: impl AsRef<Path>, disk: Arc<dyn Disk>) -> Result<VerifyRepor
     let names = list(&*disk, path)?;
     let mut report = VerifyReport::default();
     for id in manifest_ids(&names).into_iter().rev() {
-        let loaded = Checkpoint::load(&disk, path, store.inner.state, id);
+        let loaded = Checkpoint::load(&disk, path, store.inner.state, id, None);
         report.checkpoints.push((id, loaded.err().map(|error| error.to_string())));
     }
     // What `latest` would say covers what no single manifest shows: files that are gone.

@@ -78,12 +78,13 @@ impl ChunkData {
     }
 
     /// Rows that lie in mapped bytes. `None` if the bytes are not aligned for use in place.
-    pub(crate) fn mapped(rows: SharedBytes, arena: SharedBytes, cells: Vec<Cell>) -> Option<ChunkData> {
+    pub(crate) fn mapped(rows: SharedBytes, arena: Option<SharedBytes>, cells: Vec<Cell>) -> Option<ChunkData> {
         if !rows.as_ptr().cast::<u64>().is_aligned() || rows.len() % 8 != 0 || cfg!(target_endian = "big") {
             return None;
         }
         let words = rows.len() / 8;
-        Some(ChunkData { rows: RowMemory::Mapped(rows), words, arena: Arena::Mapped(arena), cells })
+        let arena = arena.map_or(Arena::Owned(Vec::new()), Arena::Mapped);
+        Some(ChunkData { rows: RowMemory::Mapped(rows), words, arena, cells })
     }
 
     /// The rows as words.

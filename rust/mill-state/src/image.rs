@@ -24,8 +24,8 @@ use mill_frame::block::{BlockPayload, SharedBytes};
 
 use crate::chunk::{Cell, ChunkData};
 use crate::error::{Result, StateError};
-use crate::key::{KEY_BYTES_MAX, VIEW_INLINE, view_length};
-use crate::layout::{RowLayout, TAG_DIRTY, TAG_OCCUPIED};
+use crate::key::{KEY_BYTES_MAX, VIEW_INLINE, le_word, view_length};
+use crate::layout::{ROW_WORDS_MAX, RowLayout, TAG_DIRTY, TAG_OCCUPIED};
 use crate::shared::Handed;
 use crate::table::CHUNK_ROWS_FIRST;
 
@@ -197,7 +197,8 @@ pub(crate) struct ParsedImage {
     slots: Option<Vec<u32>>,
     rows: SharedBytes,
     arena_from: usize,
-    arena: SharedBytes,
+    /// `None` if there are no bytes: sharing costs something where many threads do it.
+    arena: Option<SharedBytes>,
     cells: Vec<Cell>,
 }
 
@@ -248,7 +249,7 @@ pub(crate) fn parse(bytes: &SharedBytes, layout: &RowLayout, is_whole: bool) -> 
     let Some((start, end)) = part(u64::from(given) * u64::from(row_words) * 8) else { return short() };
     let rows = bytes.slice(start, end);
     let Some((start, end)) = part(u64_at(40)) else { return short() };
-    let arena = bytes.slice(start, end);
+    let arena = (start < end).then(|| bytes.slice(start, end));
     let arena_from = u64_at(32);
     if is_whole && arena_from != 0 || arena_from > 1 << 40 {
         return Ok(Err(format!("its keys start at {arena_from}")));
@@ -286,7 +287,7 @@ impl ParsedImage {
         for (word, bytes) in own.iter_mut().zip(self.rows.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().expect("chunks of eight"));
         }
-        data.arena_mut().extend_from_slice(&self.arena);
+        data.arena_mut().extend_from_slice(self.arena.as_deref().unwrap_or_default());
         data.cells = self.cells;
         data
     }
@@ -298,7 +299,7 @@ impl ParsedImage {
         if arena.len() != self.arena_from {
             return Err(format!("its keys start at {}, those before it end at {}", self.arena_from, arena.len()));
         }
-        arena.extend_from_slice(&self.arena);
+        arena.extend_from_slice(self.arena.as_deref().unwrap_or_default());
         let row_words = layout.row_words;
         let Some(words) = data.words_mut() else { return Err("its base is mapped".to_owned()) };
         for (&slot, row) in slots.iter().zip(self.rows.chunks_exact(row_words * 8)) {
@@ -315,30 +316,62 @@ impl ParsedImage {
     }
 }
 
-/// Checks the rows of a chunk that came from a disk and counts them. The error is what is wrong.
-pub(crate) fn check_rows(data: &ChunkData, layout: &RowLayout) -> std::result::Result<u32, String> {
-    let mut count = 0u32;
+/// Looks a whole block over while its bytes are near: gives one more than the rows that are taken, or 0 if it is not such
+/// a block, or if a row is neither taken nor empty. Fit for `mill_frame::block::Inspect`.
+pub fn inspect(block: &[u8]) -> u32 {
+    let u32_at = |at: usize| block.get(at..at + 4).map_or(0, |four| u32::from_le_bytes(four.try_into().unwrap_or_default()));
+    let (row_words, capacity) = (u32_at(16) as usize, u32_at(20) as usize);
+    let is_whole = u32_at(0) == MAGIC && u32_at(4) == VERSION && capacity == u32_at(28) as usize;
+    if !is_whole || !(1..=ROW_WORDS_MAX).contains(&row_words) {
+        return 0;
+    }
+    let Some(rows) = block.get(HEADER..).and_then(|rest| rest.get(..capacity * row_words * 8)) else { return 0 };
+    let tags = rows.chunks_exact(row_words * 8).map(|row| le_word(row));
+    let (count, strange) = count_tags(tags);
+    if strange == 0 { count + 1 } else { 0 }
+}
+
+/// How many of these rows are taken, and how many are neither taken nor empty. Without a branch a row: memory is what this
+/// waits for.
+fn count_tags(tags: impl Iterator<Item = u64>) -> (u32, u32) {
+    tags.fold((0, 0), |(count, strange), tag| {
+        let is_taken = (tag >> TAG_OCCUPIED.trailing_zeros()) as u32;
+        (count + is_taken, strange + (u32::from(tag != 0) & !is_taken))
+    })
+}
+
+/// Checks the rows of a chunk that came from a disk and counts them, unless [`inspect`] has. The error is what is wrong.
+pub(crate) fn check_rows(data: &ChunkData, layout: &RowLayout, seen: Option<u32>) -> std::result::Result<u32, String> {
     let rows = data.words().chunks_exact(layout.row_words);
     let capacity = rows.len();
-    let arena = data.arena.bytes().len() as u64;
-    for (slot, row) in rows.enumerate() {
-        if row[0] == 0 {
-            continue;
-        }
-        if row[0] & TAG_OCCUPIED == 0 {
-            return Err(format!("row {slot} is neither taken nor empty"));
-        }
-        count += 1;
-        if layout.key.is_view() {
-            let length = view_length(&row[1..3]);
-            let is_inside = length <= VIEW_INLINE || row[2].checked_add(length as u64).is_some_and(|end| end <= arena);
-            if length > KEY_BYTES_MAX || !is_inside {
-                return Err(format!("the key of row {slot} lies outside of the chunk"));
+    let count = match seen {
+        Some(count) => count,
+        None => match count_tags(rows.clone().map(|row| row[0])) {
+            (count, 0) => count,
+            _ => {
+                let slot = rows.clone().position(|row| row[0] != 0 && row[0] & TAG_OCCUPIED == 0).unwrap_or_default();
+                return Err(format!("row {slot} is neither taken nor empty"));
             }
-        }
-    }
+        },
+    };
     if count as usize >= capacity {
         return Err(format!("it has {count} rows in {capacity} places"));
     }
+    if layout.key.is_view() {
+        check_views(data, layout)?;
+    }
     Ok(count)
+}
+
+/// Checks that the long keys of a chunk lie within it.
+fn check_views(data: &ChunkData, layout: &RowLayout) -> std::result::Result<(), String> {
+    let arena = data.arena.bytes().len() as u64;
+    for (slot, row) in data.words().chunks_exact(layout.row_words).enumerate().filter(|(_, row)| row[0] != 0) {
+        let length = view_length(&row[1..3]);
+        let is_inside = length <= VIEW_INLINE || row[2].checked_add(length as u64).is_some_and(|end| end <= arena);
+        if length > KEY_BYTES_MAX || !is_inside {
+            return Err(format!("the key of row {slot} lies outside of the chunk"));
+        }
+    }
+    Ok(())
 }

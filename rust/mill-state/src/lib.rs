@@ -25,6 +25,7 @@ mod layout;
 mod panes;
 mod pool;
 mod probe;
+mod restore;
 mod rows;
 mod select;
 mod shared;
@@ -33,6 +34,7 @@ mod table;
 
 pub use chunk::Cell;
 pub use error::{Result, StateError};
+pub use image::inspect;
 pub use key::{KEY_BYTES_MAX, KeyBatch, KeyDecoder, KeyEncoder, KeyKind};
 pub use layout::{CELLS_MAX, Flag, LayoutBuilder, ROW_WORDS_MAX, RowLayout};
 pub use panes::PaneTables;

@@ -21,7 +21,7 @@ pub(crate) fn open(options: Option<&CheckpointOptions>, disk: Arc<dyn Disk>) -> 
     let Some(options) = options else { return Ok(Recovered::default()) };
     let mut notes = Vec::new();
     let store = Store::open(&options.path, Arc::clone(&disk)).map_err(failed)?;
-    let mut checkpoint = store.latest(&mut notes).map_err(failed)?;
+    let mut checkpoint = store.latest_inspected(&mut notes, mill_state::inspect).map_err(failed)?;
     if let (None, Some(from)) = (&checkpoint, &options.restore_from) {
         checkpoint = Some(Checkpoint::restore_from(from, disk, &mut notes).map_err(failed)?);
     }

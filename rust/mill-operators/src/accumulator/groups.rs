@@ -226,10 +226,10 @@ impl Groups {
         for accumulator in &mut self.accumulators {
             accumulator.restore(blocks)?;
         }
-        if let Some(pending) = self.pending {
+        if self.pending.is_some() {
             let starts: Vec<i64> = self.panes.starts().collect();
             for start in starts {
-                self.panes.open(start).mark_changed(pending);
+                self.panes.open(start).mark_changed();
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mill_frame::block::SharedBytes;
+use mill_frame::block::{BlockKind, Inspect, SharedBytes};
 use rayon::prelude::*;
 
 use crate::disk::Disk;
@@ -20,6 +20,8 @@ pub(crate) struct StoredBlock {
     pub header: BlockHeader,
     /// Where the payload starts in the file.
     pub start: usize,
+    /// What was seen in it, if it was looked at.
+    pub seen: u32,
 }
 
 /// A segment whose every byte was checked.
@@ -32,7 +34,13 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Maps and checks the segment that a manifest refers to.
-    pub(crate) fn open(disk: &dyn Disk, dir: &Path, state: u64, wanted: &SegmentRef) -> Result<Segment> {
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        state: u64,
+        wanted: &SegmentRef,
+        inspect: Option<Inspect>,
+    ) -> Result<Segment> {
         let path = dir.join(&wanted.file);
         let bytes = disk.map(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::damaged(&path, 0, "the file is gone"),
@@ -42,7 +50,7 @@ impl Segment {
             let what = format!("the file has {} bytes, {} were written", bytes.len(), wanted.bytes);
             return Err(Error::damaged(&path, bytes.len() as u64, what));
         }
-        let (segment, header, digest) = Segment::parse(&path, bytes)?;
+        let (segment, header, digest) = Segment::parse(&path, bytes, inspect)?;
         if header.state != state {
             return Err(Error::damaged(&path, 40, "the file belongs to another state directory"));
         }
@@ -53,20 +61,20 @@ impl Segment {
     }
 
     /// Checks the bytes of a segment, whoever it belongs to; gives its header and its digest too.
-    pub(crate) fn parse(path: &Path, bytes: SharedBytes) -> Result<(Segment, Header, u32)> {
+    pub(crate) fn parse(path: &Path, bytes: SharedBytes, inspect: Option<Inspect>) -> Result<(Segment, Header, u32)> {
         let reader = Reader { path: path.to_path_buf(), raw: &bytes };
         let header = reader.header()?;
         let (names, start) = reader.names(&header)?;
-        let (blocks, crcs) = reader.blocks(&header, &names, start)?;
+        let (mut blocks, crcs) = reader.blocks(&header, &names, start)?;
         let digest = digest_of(&crcs);
         reader.footer(&header, digest)?;
-        reader.payloads(&blocks)?;
+        reader.payloads(&mut blocks, inspect)?;
         Ok((Segment { bytes, names, blocks }, header, digest))
     }
 
-    /// The operator that a block belongs to.
-    pub(crate) fn operator(&self, block: &StoredBlock) -> &str {
-        &self.names.operators[&block.header.operator]
+    /// The operators that its blocks refer to by number.
+    pub(crate) fn operators(&self) -> impl Iterator<Item = (u16, &str)> {
+        self.names.operators.iter().map(|(&number, uid)| (number, uid.as_str()))
     }
 
     /// The task that wrote a block.
@@ -162,7 +170,7 @@ impl Reader<'_> {
                 return Err(self.damaged(at, "a block refers to a name that the segment does not have"));
             }
             crcs.push(u32_at(raw, 60));
-            blocks.push(StoredBlock { header: block, start: at + HEADER_BYTES });
+            blocks.push(StoredBlock { header: block, start: at + HEADER_BYTES, seen: 0 });
             at += HEADER_BYTES + aligned(block.bytes as usize);
         }
         if at != end {
@@ -184,10 +192,13 @@ impl Reader<'_> {
         if is_same { Ok(()) } else { Err(self.damaged(at, "header, blocks and footer are not of one file")) }
     }
 
-    fn payloads(&self, blocks: &[StoredBlock]) -> Result<()> {
-        blocks.par_iter().with_min_len(16).try_for_each(|block| {
-            let end = block.start + aligned(block.header.bytes as usize);
-            if crc32c::crc32c(&self.raw[block.start..end]) == block.header.payload_crc {
+    fn payloads(&self, blocks: &mut [StoredBlock], inspect: Option<Inspect>) -> Result<()> {
+        blocks.par_iter_mut().with_min_len(16).try_for_each(|block| {
+            let payload = &self.raw[block.start..block.start + aligned(block.header.bytes as usize)];
+            if crc32c::crc32c(payload) == block.header.payload_crc {
+                if let (Some(inspect), Class::Keyed, BlockKind::Full) = (inspect, block.header.class, block.header.kind) {
+                    block.seen = inspect(&payload[..block.header.bytes as usize]);
+                }
                 return Ok(());
             }
             let what = match block.header.class {

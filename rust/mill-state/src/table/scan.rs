@@ -1,7 +1,6 @@
 //! Reading a table row by row, or only what changed, from a place on.
 
 use super::StateTable;
-use crate::bucket::set_bit;
 use crate::layout::Flag;
 use crate::rows::RowsRead;
 
@@ -35,7 +34,8 @@ impl StateTable {
         self.read()
     }
 
-    /// Reads on from `cursor` the rows that changed since they were last read this way, and clears `flag` of each.
+    /// Reads on from `cursor` the rows that changed since they were last read this way. With a flag they are those of the
+    /// changed rows that have it, and it is cleared of each.
     pub fn scan_changed(&mut self, cursor: &mut Cursor, rows_max: usize, flag: Option<Flag>) -> RowsRead<'_> {
         assert!(self.options.tracks_changes, "the table does not track changes");
         let (row_words, dirty) = (self.layout.row_words, self.dirty_bit());
@@ -43,10 +43,7 @@ impl StateTable {
         self.places.clear();
         while cursor.chunk < self.chunks.len() && self.scanned.len() < rows_max {
             let place = cursor.chunk;
-            if cursor.slot == 0 && flag.is_some() && self.chunks[place].changed.iter().any(|&word| word != 0) {
-                self.make_writable(place as u32);
-            }
-            let chunk = &mut self.chunks[place];
+            let mut chunk = &mut self.chunks[place];
             while cursor.slot <= chunk.mask && self.scanned.len() < rows_max {
                 let (word, slot) = ((cursor.slot >> 6) as usize, cursor.slot);
                 let rest = chunk.changed[word] >> (slot & 63);
@@ -57,14 +54,24 @@ impl StateTable {
                 let slot = slot + rest.trailing_zeros();
                 chunk.changed[word] &= !(1 << (slot & 63));
                 cursor.slot = slot + 1;
-                let row = chunk.row(slot, row_words);
                 if let Some(flag) = flag {
-                    // SAFETY: the slot lies in the chunk, which is writable; flags lie within the row.
+                    let row = chunk.row(slot, row_words);
+                    // SAFETY: the slot lies in the chunk and flags lie within the row.
+                    let (tag, flags) = unsafe { (*row, *row.add(flag.word)) };
+                    if tag == 0 || flags & flag.mask == 0 {
+                        continue;
+                    }
+                    if chunk.epoch != self.epoch {
+                        self.make_writable(place as u32);
+                        chunk = &mut self.chunks[place];
+                    }
+                    let row = chunk.row(slot, row_words);
+                    // SAFETY: as above, and the chunk is writable.
                     unsafe { *row.add(flag.word) &= !flag.mask };
                     // SAFETY: as above; the first word of a row is its tag.
                     unsafe { *row |= dirty };
                 }
-                self.scanned.push(row);
+                self.scanned.push(chunk.row(slot, row_words));
                 self.places.push((place as u32, slot));
             }
             if cursor.slot > chunk.mask {
@@ -74,18 +81,13 @@ impl StateTable {
         self.read()
     }
 
-    /// Marks the rows with this flag as changed: what was changed but not yet read when a checkpoint was taken.
-    pub fn mark_changed(&mut self, flag: Flag) {
+    /// Lets the next scan of changes look at every row: what was changed but not yet read when a checkpoint was taken has
+    /// the flag that the scan is given.
+    pub fn mark_changed(&mut self) {
         assert!(self.options.tracks_changes, "the table does not track changes");
         for chunk in &mut self.chunks {
-            for slot in 0..=chunk.mask {
-                let row = chunk.row(slot, self.layout.row_words);
-                // SAFETY: the slot lies in the chunk and flags lie within the row.
-                let (tag, word) = unsafe { (*row, *row.add(flag.word)) };
-                if tag != 0 && word & flag.mask != 0 {
-                    set_bit(&mut chunk.changed, slot, true);
-                }
-            }
+            let rows = u64::from(chunk.mask) + 1;
+            chunk.changed.fill(if rows < 64 { (1 << rows) - 1 } else { u64::MAX });
         }
     }
 
