@@ -37,7 +37,8 @@ pub enum BlockKind {
 pub trait BlockPayload: Send {
     /// How many bytes [`write`](BlockPayload::write) fills.
     fn size(&self) -> usize;
-    /// Lays the bytes out; `out` has exactly [`size`](BlockPayload::size) bytes and is aligned to 64.
+    /// Lays the bytes out; `out` has exactly [`size`](BlockPayload::size) bytes and is aligned to 64, or to 8 if the block is
+    /// of another kind than [`Full`](BlockKind::Full).
     fn write(&self, out: &mut [u8]);
     /// Whether a block announced as [`Rows`](BlockKind::Rows) gives the whole chunk after all, because most of it
     /// changed. Looking for that may take long, so it is left to the background thread.
@@ -171,7 +172,7 @@ pub struct RestoredBlock {
     pub address: BlockAddress,
     /// How it relates to the blocks given before it.
     pub kind: BlockKind,
-    /// Its bytes, aligned to 64, usable in place.
+    /// Its bytes, aligned to 64 and usable in place if it is full, else to 8.
     pub bytes: SharedBytes,
     /// What [`Inspect`] gave; 0 if nobody looked.
     pub seen: u32,

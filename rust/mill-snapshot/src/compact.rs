@@ -143,9 +143,9 @@ pub(crate) fn write_merged(
         header.task = names.task(segment.task(block))?;
         used.operators.insert(header.operator);
         used.tasks.insert(header.task);
-        items.push(Item { header, payload: Box::new(Mapped(segment.payload(block))) });
+        items.push(Item::new(header, Box::new(Mapped(segment.payload(block)))));
     }
-    write_segment(place, &names.encode(&used), Body::Items(items))
+    write_segment(place, &names.encode(&used), Body::of(items, place.epoch))
 }
 
 /// Notes the end of a merge, however it ends.

@@ -1,34 +1,36 @@
 //! Segments: the write-once files that hold blocks. `docs/format/segment.md` draws them byte by byte.
 //!
 //! ```text
-//! header 64 │ names, padded │ block header 64 │ payload, padded │ block header │ payload │ … │ footer 64
+//! header 64 │ names, padded │ block header 64 or 32 │ payload, padded │ block header │ payload │ … │ footer 64
 //! ```
 //!
 //! Invariants:
 //! * every byte of the file is covered by a checksum, padding included;
-//! * header and payload of every block start at a multiple of 64, so that a payload can be used where it is mapped;
+//! * header and payload of a block that is used where it is mapped start at a multiple of 64; those of a short block (see
+//!   `block`), which is applied to another or says that something is gone, at a multiple of 8;
 //! * blocks tile the file without a gap, so that a length that is wrong cannot go unnoticed;
 //! * the `digest` over all block checksums stands in the manifest as well, so that a segment with the right name but of
 //!   another checkpoint is noticed.
 //!
 //! There is no index at the end: the headers are their own index, and recovery reads every byte anyway.
 
+mod block;
 mod names;
 mod read;
 mod write;
 
+pub(crate) use block::BlockHeader;
 pub(crate) use names::{Names, NamesUsed};
 pub(crate) use read::{Segment, StoredBlock};
-pub(crate) use write::{Body, Item, Mapped, Part, Place, extent, lay_out_part, write_segment};
+pub(crate) use write::{Body, Item, Layout, Mapped, Part, Place, lay_out_part, write_segment};
 
 use std::ops::Range;
 
-use mill_frame::block::{BlockAddress, BlockKind};
 use mill_frame::hash::groups_of_task;
 use serde::{Deserialize, Serialize};
 
 /// The version of the format of segments that this program writes, and the newest that it reads.
-pub const SEGMENT_VERSION: u32 = 1;
+pub const SEGMENT_VERSION: u32 = 2;
 /// The largest payload of one block.
 pub const BLOCK_BYTES_MAX: u64 = 1 << 40;
 
@@ -36,7 +38,6 @@ pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const ALIGNMENT: usize = 64;
 const SEGMENT_MAGIC: &[u8; 8] = b"MILLSEG\0";
 const FOOTER_MAGIC: &[u8; 8] = b"MILLEND\0";
-const BLOCK_MAGIC: u32 = u32::from_le_bytes(*b"MBLK");
 
 /// Names one parallel instance of a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,72 +86,6 @@ pub(crate) enum Class {
     Bytes = 2,
     /// What a sink needs to commit; `table` is the epoch it belongs to.
     Handle = 3,
-}
-
-/// The 64 bytes before each payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BlockHeader {
-    pub class: Class,
-    pub kind: BlockKind,
-    pub operator: u16,
-    pub task: u16,
-    pub address: BlockAddress,
-    pub bytes: u64,
-    pub epoch: u64,
-    pub payload_crc: u32,
-}
-
-impl BlockHeader {
-    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
-        let mut out = [0; HEADER_BYTES];
-        put(&mut out, 0, &BLOCK_MAGIC.to_le_bytes());
-        out[4] = self.class as u8;
-        out[5] = self.kind as u8;
-        put(&mut out, 6, &self.operator.to_le_bytes());
-        put(&mut out, 8, &self.address.table.to_le_bytes());
-        put(&mut out, 16, &self.address.chunk.to_le_bytes());
-        put(&mut out, 20, &self.address.group.to_le_bytes());
-        put(&mut out, 22, &self.task.to_le_bytes());
-        put(&mut out, 24, &self.bytes.to_le_bytes());
-        put(&mut out, 32, &self.epoch.to_le_bytes());
-        put(&mut out, 40, &self.payload_crc.to_le_bytes());
-        seal(&mut out);
-        out
-    }
-
-    /// Reads a header; says what is wrong with it otherwise.
-    pub(crate) fn decode(raw: &[u8; HEADER_BYTES]) -> std::result::Result<BlockHeader, &'static str> {
-        if !is_sealed(raw) {
-            return Err("the checksum of a block header does not match");
-        }
-        if u32_at(raw, 0) != BLOCK_MAGIC {
-            return Err("there is no block header where one is expected");
-        }
-        let class = match raw[4] {
-            1 => Class::Keyed,
-            2 => Class::Bytes,
-            3 => Class::Handle,
-            _ => return Err("a block header names an unknown class"),
-        };
-        let kind = match raw[5] {
-            1 => BlockKind::Full,
-            2 => BlockKind::Rows,
-            3 => BlockKind::Drop,
-            4 => BlockKind::DropTable,
-            _ => return Err("a block header names an unknown kind"),
-        };
-        let address = BlockAddress { table: u64_at(raw, 8) as i64, group: u16_at(raw, 20), chunk: u32_at(raw, 16) };
-        Ok(BlockHeader {
-            class,
-            kind,
-            operator: u16_at(raw, 6),
-            task: u16_at(raw, 22),
-            address,
-            bytes: u64_at(raw, 24),
-            epoch: u64_at(raw, 32),
-            payload_crc: u32_at(raw, 40),
-        })
-    }
 }
 
 /// The first 64 bytes of the file.

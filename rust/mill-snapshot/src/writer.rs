@@ -21,7 +21,7 @@ use mill_frame::block::{Block, BlockAddress, BlockKind, BlockPayload};
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, OperatorEntry};
 use crate::segment::{
-    BlockHeader, Body, Class, Item, Names, NamesUsed, Part, Place, SegmentRef, TaskId, extent, lay_out_part,
+    BlockHeader, Body, Class, Item, Names, NamesUsed, Layout, Part, Place, SegmentRef, TaskId, lay_out_part,
     write_segment,
 };
 use crate::store::{Base, SEGMENT_PREFIX, Store};
@@ -151,13 +151,14 @@ impl CheckpointWriter {
             return Err(Error::Closed { epoch: self.epoch });
         }
         let (items, used) = items_of(&mut progress.names, task, operators, self.epoch)?;
-        let total: usize = items.iter().map(|item| extent(item.payload.size())).sum();
+        let layout = Layout::of(&items, self.epoch);
+        let total = layout.bytes;
         if items.is_empty() {
             return Ok(0);
         }
         if total < OWN_SEGMENT_BYTES_MIN {
             drop(progress);
-            let part = lay_out_part(items, used)?;
+            let part = lay_out_part(items, &layout, used, self.epoch)?;
             let mut progress = self.lock();
             if progress.is_closed {
                 return Err(Error::Closed { epoch: self.epoch });
@@ -169,7 +170,7 @@ impl CheckpointWriter {
         progress.files += 1;
         let number = progress.files;
         drop(progress);
-        let segment = self.write_segment(number, &names, Body::Items(items))?;
+        let segment = self.write_segment(number, &names, Body::Items(items, layout))?;
         let bytes = segment.bytes;
         let mut progress = self.lock();
         if progress.is_closed {
@@ -373,7 +374,7 @@ fn items_of(
         let mut push = |class, kind, address, payload: Box<dyn BlockPayload>| {
             let header =
                 BlockHeader { class, kind, operator, task: task_number, address, bytes: 0, epoch, payload_crc: 0 };
-            items.push(Item { header, payload });
+            items.push(Item::new(header, payload));
         };
         if let Some(bytes) = state.bytes {
             push(Class::Bytes, BlockKind::Full, nowhere, Box::new(bytes));

@@ -9,6 +9,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::segment::names::NamesRead;
 use crate::segment::write::digest_of;
+use crate::segment::block::{Decoded, Form, SHORT_BYTES};
 use crate::segment::{
     BLOCK_BYTES_MAX, BlockHeader, Class, FOOTER_MAGIC, HEADER_BYTES, Header, SEGMENT_MAGIC, SEGMENT_VERSION,
     SegmentRef, TaskId, aligned, is_sealed, u32_at, u64_at,
@@ -20,6 +21,9 @@ pub(crate) struct StoredBlock {
     pub header: BlockHeader,
     /// Where the payload starts in the file.
     pub start: usize,
+    /// Where its padding ends.
+    pub end: usize,
+    pub form: Form,
     /// What was seen in it, if it was looked at.
     pub seen: u32,
 }
@@ -130,7 +134,7 @@ impl Reader<'_> {
             let what = format!("the file has {} bytes, its header says {}", self.raw.len(), header.file_bytes);
             return Err(self.damaged(24, what));
         }
-        if header.blocks > header.file_bytes / HEADER_BYTES as u64 {
+        if header.blocks > header.file_bytes / SHORT_BYTES as u64 {
             return Err(self.damaged(32, "the header counts more blocks than the file can hold"));
         }
         Ok(header)
@@ -157,10 +161,13 @@ impl Reader<'_> {
         let mut crcs = Vec::with_capacity(header.blocks as usize);
         let mut at = start;
         for _ in 0..header.blocks {
-            let raw = self.line(at)?;
-            let block = BlockHeader::decode(raw).map_err(|what| self.damaged(at, what))?;
-            let room = end.saturating_sub(at + HEADER_BYTES) as u64;
-            if block.bytes > room.min(BLOCK_BYTES_MAX) {
+            let decoded = BlockHeader::decode(&self.raw[at..end], header.epoch).map_err(|what| self.damaged(at, what))?;
+            let Decoded { header: block, form, padding, crc } = decoded;
+            let start = at + form.header_bytes();
+            if at % form.alignment() != 0 {
+                return Err(self.damaged(at, "a block begins where none can"));
+            }
+            if block.bytes > BLOCK_BYTES_MAX || block.bytes + padding as u64 > end.saturating_sub(start) as u64 {
                 return Err(self.damaged(at, "a block is longer than the rest of the file"));
             }
             if block.epoch > header.epoch {
@@ -169,9 +176,9 @@ impl Reader<'_> {
             if !names.operators.contains_key(&block.operator) || !names.tasks.contains_key(&block.task) {
                 return Err(self.damaged(at, "a block refers to a name that the segment does not have"));
             }
-            crcs.push(u32_at(raw, 60));
-            blocks.push(StoredBlock { header: block, start: at + HEADER_BYTES, seen: 0 });
-            at += HEADER_BYTES + aligned(block.bytes as usize);
+            crcs.push(crc);
+            at = start + block.bytes as usize + padding;
+            blocks.push(StoredBlock { header: block, start, end: at, form, seen: 0 });
         }
         if at != end {
             return Err(self.damaged(at, "the blocks do not fill the file"));
@@ -194,10 +201,10 @@ impl Reader<'_> {
 
     fn payloads(&self, blocks: &mut [StoredBlock], inspect: Option<Inspect>) -> Result<()> {
         blocks.par_iter_mut().with_min_len(16).try_for_each(|block| {
-            let payload = &self.raw[block.start..block.start + aligned(block.header.bytes as usize)];
-            if crc32c::crc32c(payload) == block.header.payload_crc {
+            let whole = &self.raw[block.start - block.form.header_bytes()..block.end];
+            if block.header.is_whole(block.form, whole) {
                 if let (Some(inspect), Class::Keyed, BlockKind::Full) = (inspect, block.header.class, block.header.kind) {
-                    block.seen = inspect(&payload[..block.header.bytes as usize]);
+                    block.seen = inspect(&self.raw[block.start..][..block.header.bytes as usize]);
                 }
                 return Ok(());
             }

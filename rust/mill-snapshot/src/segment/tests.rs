@@ -1,12 +1,15 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mill_frame::block::SharedBytes;
+use mill_frame::block::{BlockAddress, BlockKind, SharedBytes};
 
+use super::block::Form;
 use super::*;
 use crate::aligned::AlignedBytes;
 use crate::error::{Error, Result};
 use crate::fault_disk::{FaultDisk, Splitmix};
+
+const KINDS: [BlockKind; 4] = [BlockKind::Full, BlockKind::Rows, BlockKind::Drop, BlockKind::DropTable];
 
 /// A segment of two operators and two tasks with blocks of many sizes.
 fn segment() -> (Vec<u8>, SegmentRef) {
@@ -22,7 +25,7 @@ fn segment() -> (Vec<u8>, SegmentRef) {
         used.tasks.insert(task);
         let header = BlockHeader {
             class: [Class::Keyed, Class::Bytes, Class::Handle][number as usize % 3],
-            kind: [BlockKind::Full, BlockKind::Rows, BlockKind::Drop, BlockKind::DropTable][number as usize % 4],
+            kind: KINDS[number as usize % 4],
             operator,
             task,
             address: BlockAddress { table: -i64::from(number), group: number as u16, chunk: number },
@@ -30,11 +33,11 @@ fn segment() -> (Vec<u8>, SegmentRef) {
             epoch: u64::from(number % 6),
             payload_crc: 0,
         };
-        items.push(Item { header, payload: Box::new(vec![number as u8; number as usize * 5]) });
+        items.push(Item::new(header, Box::new(vec![number as u8; number as usize * 5])));
     }
     let (dir, file) = (Path::new("d"), "segment-1".to_owned());
     let place = Place { disk: &disk, dir, file, epoch: 5, state: 9, is_full: true };
-    let written = write_segment(&place, &names.encode(&used), Body::Items(items)).unwrap();
+    let written = write_segment(&place, &names.encode(&used), Body::of(items, 5)).unwrap();
     (disk.bytes_of("d/segment-1").unwrap(), written)
 }
 
@@ -56,7 +59,9 @@ fn blocks_are_read_as_they_were_written() {
     for (number, block) in segment.blocks.iter().enumerate() {
         let payload = segment.payload(block);
         assert_eq!(&*payload, &vec![number as u8; number * 5]);
-        assert_eq!(payload.as_ptr() as usize % ALIGNMENT, 0);
+        assert_eq!(payload.as_ptr() as usize % if block.form == Form::Long { ALIGNMENT } else { 8 }, 0);
+        assert_eq!(block.form == Form::Short, number % 3 == 0 && number % 4 != 0);
+        assert_eq!((block.header.kind, block.header.epoch), (KINDS[number % 4], number as u64 % 6));
         assert_eq!(block.header.address.table, -(number as i64));
         assert_eq!(operator(&segment, block), ["count", "window"][number % 2]);
         assert_eq!(segment.task(block).index as usize, number % 2);
@@ -79,9 +84,9 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
 #[test]
 fn a_newer_segment_is_refused_by_name() {
     let (mut raw, _) = segment();
-    put(&mut raw, 8, &2_u32.to_le_bytes());
+    put(&mut raw, 8, &3_u32.to_le_bytes());
     seal_at(&mut raw, 0);
-    assert!(matches!(parse(&raw), Err(Error::NewerFormat { found: 2, known: 1, .. })));
+    assert!(matches!(parse(&raw), Err(Error::NewerFormat { found: 3, known: 2, .. })));
 }
 
 #[test]
@@ -90,7 +95,7 @@ fn an_empty_segment_is_whole() {
     let (dir, file) = (Path::new("d"), "segment-1".to_owned());
     let place = Place { disk: &disk, dir, file, epoch: 1, state: 1, is_full: false };
     let names = Names::default().encode(&NamesUsed::default());
-    write_segment(&place, &names, Body::Items(Vec::new())).unwrap();
+    write_segment(&place, &names, Body::of(Vec::new(), 1)).unwrap();
     assert_eq!(parse(&disk.bytes_of("d/segment-1").unwrap()).unwrap().0.blocks.len(), 0);
 }
 
@@ -107,17 +112,18 @@ fn large_and_small_segments_are_laid_out_alike() {
             epoch: 1,
             payload_crc: 0,
         };
-        Item { header, payload: Box::new(vec![number; size]) }
+        Item::new(header, Box::new(vec![number; size]))
     };
     // 9 MiB are laid out on several threads.
     let items: Vec<Item> = (0..9).map(|number| item(number, 1 << 20)).collect();
-    let total = items.iter().map(|item| extent(item.payload.size())).sum();
-    let mut out = AlignedBytes::zeroed(total);
-    let laid = write::lay_out(&mut out, items).unwrap();
-    assert_eq!(laid.keyed_bytes, total as u64);
-    let mut alone = AlignedBytes::zeroed(extent(1 << 20));
+    let layout = Layout::of(&items, 1);
+    let mut out = AlignedBytes::zeroed(layout.bytes);
+    let laid = write::lay_out(&mut out, items, &layout, 1).unwrap();
+    assert_eq!(laid.keyed_bytes, layout.bytes as u64);
+    let layout = Layout::of(&[item(0, 1 << 20)], 1);
+    let mut alone = AlignedBytes::zeroed(layout.bytes);
     for number in 0..9 {
-        let one = write::lay_out(&mut alone, vec![item(number, 1 << 20)]).unwrap();
+        let one = write::lay_out(&mut alone, vec![item(number, 1 << 20)], &layout, 1).unwrap();
         assert_eq!(one.crcs[0], laid.crcs[usize::from(number)]);
         assert!(alone[..] == out[usize::from(number) * alone.len()..][..alone.len()]);
     }
@@ -130,6 +136,39 @@ fn seal_at(raw: &mut [u8], at: usize) {
     }
 }
 
+fn seal_short_at(raw: &mut [u8], at: usize) {
+    let Some(line) = raw.get(at..at + 32) else { return };
+    let length = 32 + u32_at(line, 24) as usize + usize::from(line[3]);
+    if let Some(block) = raw.get_mut(at..at + length) {
+        let crc = block::short_checksum(block);
+        put(block, 28, &crc.to_le_bytes());
+    }
+}
+
+/// A change that is older than a short header can say has a long one, and is read all the same.
+#[test]
+fn an_old_change_in_a_merged_segment_keeps_its_epoch() {
+    let disk = FaultDisk::new();
+    let (mut names, mut used) = (Names::default(), NamesUsed::default());
+    used.operators.insert(names.operator("count").unwrap());
+    used.tasks.insert(names.task(&TaskId { chain: "count".to_owned(), index: 0, parallelism: 1 }).unwrap());
+    let epochs = [1, 34_465, 34_464, 100_000];
+    let item = |(chunk, epoch): (u32, u64)| {
+        let address = BlockAddress { table: 0, group: 3, chunk };
+        let (class, kind) = (Class::Keyed, BlockKind::Rows);
+        let header = BlockHeader { class, kind, operator: 0, task: 0, address, bytes: 0, epoch, payload_crc: 0 };
+        Item::new(header, Box::new(vec![7; 24]))
+    };
+    let items = (0..).zip(epochs).map(item).collect();
+    let (dir, file) = (Path::new("d"), "segment-1".to_owned());
+    let place = Place { disk: &disk, dir, file, epoch: 100_000, state: 1, is_full: false };
+    write_segment(&place, &names.encode(&used), Body::of(items, place.epoch)).unwrap();
+    let blocks = parse(&disk.bytes_of("d/segment-1").unwrap()).unwrap().0.blocks;
+    assert_eq!(blocks.iter().map(|block| block.header.epoch).collect::<Vec<_>>(), epochs);
+    let forms = [Form::Long, Form::Short, Form::Long, Form::Short];
+    assert_eq!(blocks.iter().map(|block| block.form).collect::<Vec<_>>(), forms);
+}
+
 /// Random changes with right checksums: whatever is read can be used, and nothing panics.
 /// `MILL_FUZZ_SECONDS` lets it run longer, `MILL_FUZZ_SEED` repeats a run.
 #[test]
@@ -139,7 +178,8 @@ fn no_byte_string_gets_past_unsafely() {
     let seed = number("MILL_FUZZ_SEED").unwrap_or(1);
     println!("MILL_FUZZ_SEED={seed}");
     let (raw, _) = segment();
-    let lines: Vec<usize> = parse(&raw).unwrap().0.blocks.iter().map(|block| block.start - HEADER_BYTES).collect();
+    let blocks = parse(&raw).unwrap().0.blocks;
+    let lines: Vec<usize> = blocks.iter().map(|block| block.start - block.form.header_bytes()).collect();
     let names_end = lines[0];
     let mut random = Splitmix(seed);
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -173,12 +213,17 @@ fn no_byte_string_gets_past_unsafely() {
                 let crc = crc32c::crc32c(section);
                 put(&mut changed, 48, &crc.to_le_bytes());
             }
-            lines.iter().for_each(|line| seal_at(&mut changed, *line));
+            for (block, line) in blocks.iter().zip(&lines) {
+                match block.form {
+                    Form::Long => seal_at(&mut changed, *line),
+                    Form::Short => seal_short_at(&mut changed, *line),
+                }
+            }
             seal_at(&mut changed, 0);
             let footer = changed.len() - HEADER_BYTES;
             let mut crcs = Vec::new();
-            for line in lines.iter().filter(|line| **line + HEADER_BYTES <= footer) {
-                crcs.push(u32_at(&changed, line + 60));
+            for (block, line) in blocks.iter().zip(&lines).filter(|(_, line)| **line + HEADER_BYTES <= footer) {
+                crcs.push(u32_at(&changed, line + if block.form == Form::Long { 60 } else { 28 }));
             }
             let digest = write::digest_of(&crcs);
             put(&mut changed, footer + 32, &digest.to_le_bytes());

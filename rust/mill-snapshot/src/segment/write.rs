@@ -18,10 +18,17 @@ use crate::segment::{
 /// From this size on blocks are laid out on several threads.
 const PARALLEL_BYTES_MIN: usize = 8 << 20;
 
-/// A block that is yet to be laid out.
+/// A block that is yet to be laid out; its header says how many bytes the payload has.
 pub(crate) struct Item {
     pub header: BlockHeader,
     pub payload: Box<dyn BlockPayload>,
+}
+
+impl Item {
+    pub(crate) fn new(mut header: BlockHeader, payload: Box<dyn BlockPayload>) -> Item {
+        header.bytes = payload.size() as u64;
+        Item { header, payload }
+    }
 }
 
 /// A payload that is mapped already, on its way into a merged segment.
@@ -52,20 +59,41 @@ pub(crate) struct Laid {
     pub keyed_bytes: u64,
 }
 
-/// How much room a block of this payload takes, header and padding included.
-pub(crate) fn extent(payload: usize) -> usize {
-    HEADER_BYTES + aligned(payload)
+/// How blocks lie one behind the other.
+pub(crate) struct Layout {
+    /// How many bytes each takes, up to the start of the next one.
+    extents: Vec<usize>,
+    /// How many they take together, a multiple of 64.
+    pub bytes: usize,
 }
 
-/// Lays blocks out one after the other; `out` has exactly the sum of their extents and is aligned to 64 and zero.
-pub(crate) fn lay_out(out: &mut [u8], items: Vec<Item>) -> Result<Laid> {
+impl Layout {
+    /// The layout of these blocks in a segment of this epoch.
+    pub(crate) fn of(items: &[Item], segment_epoch: u64) -> Layout {
+        let mut extents: Vec<usize> = Vec::with_capacity(items.len());
+        let (mut start, mut end) = (0, 0_usize);
+        for item in items {
+            let form = item.header.form(segment_epoch);
+            let next = end.next_multiple_of(form.alignment());
+            extents.push(next - start);
+            start = next;
+            end = start + form.header_bytes() + (item.header.bytes as usize).next_multiple_of(form.alignment());
+        }
+        let bytes = aligned(end);
+        extents.push(bytes - start);
+        // Before the first block there is nothing.
+        extents.remove(0);
+        Layout { extents, bytes }
+    }
+}
+
+/// Lays blocks out one after the other; `out` is as long as the layout says, aligned to 64, and zero.
+pub(crate) fn lay_out(out: &mut [u8], items: Vec<Item>, layout: &Layout, segment_epoch: u64) -> Result<Laid> {
     let total = out.len();
     let mut rest = out;
     let mut places = Vec::with_capacity(items.len());
     let mut keyed_bytes = 0;
-    for mut item in items {
-        let size = item.payload.size();
-        item.header.bytes = size as u64;
+    for (item, &extent) in items.into_iter().zip(&layout.extents) {
         if item.header.bytes > BLOCK_BYTES_MAX {
             return Err(Error::TooLarge {
                 what: "a block of state in bytes".to_owned(),
@@ -74,13 +102,18 @@ pub(crate) fn lay_out(out: &mut [u8], items: Vec<Item>) -> Result<Laid> {
             });
         }
         if item.header.class == Class::Keyed {
-            keyed_bytes += extent(size) as u64;
+            keyed_bytes += extent as u64;
         }
-        let (place, behind) = rest.split_at_mut(extent(size));
+        let (place, behind) = rest.split_at_mut(extent);
         places.push((item, place));
         rest = behind;
     }
     assert!(rest.is_empty(), "{} of {total} bytes are left over after all blocks", rest.len());
+    let lay_out_one = |(mut item, place): (Item, &mut [u8])| {
+        let form = item.header.form(segment_epoch);
+        item.payload.write(&mut place[form.header_bytes()..][..item.header.bytes as usize]);
+        item.header.write(form, place, segment_epoch)
+    };
     let crcs = if total < PARALLEL_BYTES_MIN {
         places.into_iter().map(lay_out_one).collect()
     } else {
@@ -89,19 +122,18 @@ pub(crate) fn lay_out(out: &mut [u8], items: Vec<Item>) -> Result<Laid> {
     Ok(Laid { crcs, keyed_bytes })
 }
 
-fn lay_out_one((mut item, place): (Item, &mut [u8])) -> u32 {
-    let (head, body) = place.split_at_mut(HEADER_BYTES);
-    item.payload.write(&mut body[..item.header.bytes as usize]);
-    item.header.payload_crc = crc32c::crc32c(body);
-    let encoded = item.header.encode();
-    head.copy_from_slice(&encoded);
-    u32::from_le_bytes([encoded[60], encoded[61], encoded[62], encoded[63]])
-}
-
 /// What goes into a segment.
 pub(crate) enum Body {
-    Items(Vec<Item>),
+    Items(Vec<Item>, Layout),
     Parts(Vec<Part>),
+}
+
+impl Body {
+    /// Blocks for a segment of this epoch.
+    pub(crate) fn of(items: Vec<Item>, segment_epoch: u64) -> Body {
+        let layout = Layout::of(&items, segment_epoch);
+        Body::Items(items, layout)
+    }
 }
 
 /// Where a segment belongs.
@@ -130,7 +162,7 @@ pub(crate) fn write_segment(place: &Place<'_>, names: &[u8], body: Body) -> Resu
 fn write_unchecked(place: &Place<'_>, path: &Path, names: &[u8], body: Body) -> Result<SegmentRef> {
     let start = HEADER_BYTES + aligned(names.len());
     let (blocks, bytes) = match &body {
-        Body::Items(items) => (items.len(), items.iter().map(|item| extent(item.payload.size())).sum::<usize>()),
+        Body::Items(items, layout) => (items.len(), layout.bytes),
         Body::Parts(parts) => {
             (parts.iter().map(|part| part.laid.crcs.len()).sum(), parts.iter().map(|part| part.bytes.len()).sum())
         }
@@ -156,7 +188,7 @@ fn write_unchecked(place: &Place<'_>, path: &Path, names: &[u8], body: Body) -> 
     };
     put(out, 0, &header.encode());
     let laid = match body {
-        Body::Items(items) => lay_out(&mut out[start..start + bytes], items)?,
+        Body::Items(items, layout) => lay_out(&mut out[start..start + bytes], items, &layout, place.epoch)?,
         Body::Parts(parts) => place_parts(&mut out[start..start + bytes], parts),
     };
     let digest = digest_of(&laid.crcs);
@@ -191,8 +223,8 @@ pub(crate) fn digest_of(crcs: &[u32]) -> u32 {
 }
 
 /// Lays blocks out in memory.
-pub(crate) fn lay_out_part(items: Vec<Item>, used: NamesUsed) -> Result<Part> {
-    let mut bytes = AlignedBytes::zeroed(items.iter().map(|item| extent(item.payload.size())).sum());
-    let laid = lay_out(&mut bytes, items)?;
+pub(crate) fn lay_out_part(items: Vec<Item>, layout: &Layout, used: NamesUsed, segment_epoch: u64) -> Result<Part> {
+    let mut bytes = AlignedBytes::zeroed(layout.bytes);
+    let laid = lay_out(&mut bytes, items, layout, segment_epoch)?;
     Ok(Part { bytes, laid, used })
 }

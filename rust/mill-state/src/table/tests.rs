@@ -318,7 +318,7 @@ fn unchanged_chunks_are_not_written_again() {
     fixture.add(&mut table, &mut encoder, &[column]);
     let blocks = blocks_of(&mut table, 7, false);
     assert!(blocks.len() <= 3 && blocks.iter().all(|block| block.settled_kind() == BlockKind::Rows));
-    assert!(blocks.iter().all(|block| block.payload.size() < 4096));
+    assert!(blocks.iter().all(|block| block.payload.size() < 128));
 }
 
 #[test]
@@ -357,6 +357,52 @@ fn damaged_blocks_are_errors() {
     assert!(matches!(error, crate::StateError::Layout { .. }));
 }
 
+/// A few changed rows, with bytes of keys and cells: their block is short, and whatever is wrong with it, it is an error or
+/// other rows, and nothing worse.
+#[test]
+fn damaged_rows_are_errors_or_other_rows() {
+    let fixture = fixture(&[DataType::Utf8]);
+    let mut encoder = KeyEncoder::new(&[DataType::Utf8]).unwrap();
+    let names = |range: Range<u32>| -> ArrayRef {
+        Arc::new(range.map(|i| Some(format!("a rather long key {i}"))).collect::<StringArray>())
+    };
+    // Small chunks say by bits which rows are given, larger ones by a list.
+    for (count, says_bits) in [(1500, 1), (20_000, 0)] {
+        let mut table = fixture.table(0..128);
+        fixture.add(&mut table, &mut encoder, &[names(0..count)]);
+        let whole: Vec<RestoredBlock> = blocks_of(&mut table, 0, false).iter().map(laid_out).collect();
+        // A handful of old keys, and new ones: with bytes of an arena, and without.
+        fixture.add(&mut table, &mut encoder, &[names(0..10)]);
+        fixture.add(&mut table, &mut encoder, &[names(count..count + 20)]);
+        let blocks = blocks_of(&mut table, 0, false);
+        let rows: Vec<RestoredBlock> =
+            blocks.iter().map(laid_out).filter(|block| block.kind == BlockKind::Rows).collect();
+        let with = |flags: u8| rows.iter().filter(move |block| block.bytes[1] == flags).take(2);
+        let chosen: Vec<&RestoredBlock> = with(says_bits).chain(with(says_bits | 2)).collect();
+        assert_eq!(chosen.len(), 4);
+        for sound in chosen {
+            let base = whole.iter().find(|block| block.address == sound.address).unwrap();
+            let groups = sound.address.group..sound.address.group + 1;
+            let restore = |bytes: Vec<u8>| {
+                let mut table = fixture.table(groups.clone());
+                table.restore(&[base.clone(), RestoredBlock { bytes: bytes.into(), ..sound.clone() }]).map(|()| table)
+            };
+            assert!(restore(sound.bytes.to_vec()).is_ok());
+            for length in 0..sound.bytes.len() {
+                assert!(restore(sound.bytes[..length].to_vec()).is_err(), "cut to {length}");
+            }
+            for bit in 0..sound.bytes.len() * 8 {
+                let mut bytes = sound.bytes.to_vec();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                if let Ok(mut table) = restore(bytes) {
+                    let mut cursor = Cursor::default();
+                    let _ = KeyDecoder::new(&[DataType::Utf8]).unwrap().decode(&table.scan(&mut cursor, 10_000));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_was_not_given_before_a_checkpoint_is_given_after_it() {
     let fixture = fixture(&[DataType::Int64]);
@@ -380,9 +426,7 @@ fn what_was_not_given_before_a_checkpoint_is_given_after_it() {
     assert_eq!(told(&mut table).len(), 60_000);
     let some: Vec<i64> = (0..60_000).step_by(1234).collect();
     fixture.add(&mut table, &mut encoder, &[Arc::new(Int64Array::from(some.clone()))]);
-    let mut blocks = Vec::new();
-    table.snapshot(0, true, &mut blocks);
-    let chain: Vec<RestoredBlock> = blocks.iter().map(laid_out).collect();
+    let chain: Vec<RestoredBlock> = blocks_of(&mut table, 0, true).iter().map(laid_out).collect();
     let mut restored = fixture.table(0..128);
     restored.restore(&chain).unwrap();
     restored.mark_changed();
