@@ -35,7 +35,7 @@ _QUERIES = {
 _WINDOW_MS = 10_000
 _BATCH = 65_536
 _SILENCE_FIRST_MS = 30_000
-_SILENCE_MS = 4_000
+_SILENCE_MS = 3_000
 _WITHOUT = {
     "parquet": "no source of Parquet files",
     "csv": "no source of CSV files",

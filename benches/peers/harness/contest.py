@@ -128,7 +128,7 @@ class Contest:
             return
         cell.checkpoints = reply.get("checkpoints", cell.checkpoints)
         if cell.checkpoints == 0 and cell.seconds[-1] > 2:
-            cell.note = f"none: no checkpoint was written in {cell.seconds[-1]:.1f} s"
+            cell.note = f"none: no state was saved in {cell.seconds[-1]:.1f} s"
 
 
 def ours(cells: Sequence[Cell]) -> Cell | None:

@@ -82,8 +82,19 @@ def as_markdown(found: dict[str, Any], rows: Rows) -> str:
     """Give a table for the documentation."""
     head, *lines = _table(rows)
     drawn = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    drawn += ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([*drawn, "", *notes(found, rows)])
+    drawn += ["| " + " | ".join("none" if cell.startswith("none: ") else cell for cell in line) + " |" for line in lines]
+    return "\n".join([*drawn, "", *(f"- {note}" for note in [*notes(found, rows), *_reasons(rows)])])
+
+
+def _reasons(rows: Rows) -> list[str]:
+    """Say why there is none where there is none."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for job, cells in rows:
+        for cell in cells:
+            if cell.note.startswith("none: "):
+                reasons.setdefault((cell.peer, cell.note.removeprefix("none: ")), []).append(job.name)
+    said = [f"{peer}: {reason} ({', '.join(jobs)})" for (peer, reason), jobs in reasons.items()]
+    return ["Where there is none: " + "; ".join(said) + "."] if said else []
 
 
 def as_json(found: dict[str, Any], rows: Rows) -> str:

@@ -39,7 +39,7 @@ class Worker:
         """Start the process, and hear what it is."""
         if self._child is not None:
             return
-        limits = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "ARROW_NUM_THREADS", "RAYON_NUM_THREADS", "PATHWAY_THREADS")
+        limits = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "ARROW_NUM_THREADS", "RAYON_NUM_THREADS", "PATHWAY_THREADS", "TIMELY_THREADS")
         variables = {**os.environ, **self._environment.variables, **dict.fromkeys(limits, str(self._threads))}
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
