@@ -52,4 +52,4 @@ def prepare(task: Task) -> Callable[[], Any]:
         import pyarrow.compute as pc
 
         db.create_function("cheaper", lambda prices: pc.multiply(prices, 0.908), ["BIGINT"], "DOUBLE", type="arrow")
-    return lambda: db.execute(query).to_arrow_table()
+    return lambda: db.sql(query).to_arrow_table()

@@ -89,6 +89,10 @@ def main() -> None:
             for job in (JOBS[name] for name in arguments.jobs):
                 tell(f"{job.name}: {job.about}")
                 rows.append((job, contest.run(job, workers, failed)))
+        except KeyboardInterrupt:
+            if not rows:
+                raise
+            tell("stopped: these are the jobs that are done")
         finally:
             for worker in workers:
                 worker.close()
