@@ -4,9 +4,11 @@
 //! lists them. The work of a case is the same in every run, so its instructions can be counted. `mill-micro pause
 //! [KEYS] [BARRIERS]` prints how long barriers hold a task up.
 
+mod checkpoint;
 mod keys;
 mod operators;
 mod pause;
+mod queue;
 mod table;
 
 use std::time::Instant;
@@ -20,7 +22,7 @@ pub(crate) struct Case {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let cases: Vec<&Case> = table::CASES.iter().chain(operators::CASES).collect();
+    let cases: Vec<&Case> = [table::CASES, operators::CASES, queue::CASES, checkpoint::CASES].into_iter().flatten().collect();
     let Some(wanted) = arguments.next() else {
         cases.iter().for_each(|case| println!("{}", case.name));
         return;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, Float64Array, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use mill_connectors::{CollectSink, MemorySource};
 use mill_frame::{Batch, partition_by_hash};
 use mill_plan::{
-    AggregateCall, AggregateKind, BinaryOp, Emit, Expr, Mode, OnError, PlanOptions, Stage, StageKind, Stream, lower,
+    AggregateCall, AggregateKind, BinaryOp, Emit, Expr, Mode, OnError, PlanOptions, Stage, StageKind, Stream,
+    WatermarkStrategy, Window, lower,
 };
-use mill_protocol::{Operator, Outbox, Progress, TaskContext};
+use mill_protocol::{Operator, Outbox, Progress, TaskContext, Watermark};
 
 use crate::{Case, keys};
 
@@ -19,6 +20,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "project_multiply", records: RECORDS, make: |records| project(records) },
     Case { name: "filter_modulo", records: RECORDS, make: |records| filter(records) },
     Case { name: "aggregate_count_sum", records: RECORDS, make: |records| aggregate(records) },
+    Case { name: "window_panes", records: RECORDS, make: |records| panes(records) },
     Case { name: "partition_into_frames", records: RECORDS, make: |records| partition(records) },
 ];
 
@@ -61,14 +63,19 @@ fn through(mut operator: Box<dyn Operator>, frames: Vec<Batch>) -> Box<dyn FnMut
     let mut out = Outbox::default();
     Box::new(move || {
         for frame in &frames {
-            let mut progress = operator.on_batch(frame.clone(), &mut out).expect("the records are sound");
-            while out.pop().is_some() || progress == Progress::More {
-                if out.is_empty() && progress == Progress::More {
-                    progress = operator.resume(&mut out).expect("the records are sound");
-                }
-            }
+            let progress = operator.on_batch(frame.clone(), &mut out).expect("the records are sound");
+            empty(&mut *operator, progress, &mut out);
         }
     })
+}
+
+/// Drops what an operator gives until it is through.
+fn empty(operator: &mut dyn Operator, mut progress: Progress, out: &mut Outbox) {
+    while out.pop().is_some() || progress == Progress::More {
+        if out.is_empty() && progress == Progress::More {
+            progress = operator.resume(out).expect("the records are sound");
+        }
+    }
 }
 
 fn price() -> Expr {
@@ -102,6 +109,67 @@ fn aggregate(records: usize) -> Box<dyn FnMut()> {
         stream.key_by(vec![Expr::column("key")])?.agg(vec![count, sum], Emit::End)
     });
     through(operator(&stages, |kind| matches!(kind, StageKind::PartialAggregate { .. })), frames)
+}
+
+/// Windows of all records as they come, without a stage ahead: each record goes into the pane of its time, of which two are
+/// being filled at any time, and eight are given a round.
+fn panes(records: usize) -> Box<dyn FnMut()> {
+    const PANES: i64 = 8;
+    let size_us = records as i64 / PANES;
+    let late = keys::even(records, size_us as u64 / 2);
+    let times: Vec<i64> = late.iter().enumerate().map(|(at, late)| at as i64 + size_us / 2 - late).collect();
+    let frames: Vec<Batch> = frames(records, 10_000)
+        .into_iter()
+        .zip(times.chunks(FRAME))
+        .map(|(frame, times)| {
+            let time = Arc::new(TimestampMicrosecondArray::from(times.to_vec())) as ArrayRef;
+            let columns = frame.data().columns().iter().cloned().chain([time]);
+            let named = ["key", "price", "time"].into_iter().zip(columns);
+            Batch::new(RecordBatch::try_from_iter(named).expect("the columns have one length"))
+        })
+        .collect();
+    let stages = stages(&frames, |stream| {
+        let call = |kind, input| Expr::Aggregate(AggregateCall { kind, input, filter: None });
+        let count = call(AggregateKind::Count, None).alias("n");
+        let sum = call(AggregateKind::Sum, Some(Box::new(price()))).alias("total");
+        let strategy = WatermarkStrategy { out_of_orderness_us: size_us / 2, idleness_us: None };
+        let window = Window::Tumbling { size_us, offset_us: 0 };
+        stream.event_time("time", strategy)?.key_by(vec![Expr::column("key")])?.window(window, 0)?.agg(vec![count, sum])
+    });
+    let mut operator = operator(&in_one_step(stages), |kind| matches!(kind, StageKind::WindowAggregate { .. }));
+    let mut out = Outbox::default();
+    let mut round = 0;
+    Box::new(move || {
+        let origin = round * (PANES + 2) * size_us;
+        round += 1;
+        for (at, (frame, times)) in frames.iter().zip(times.chunks(FRAME)).enumerate() {
+            let times: Vec<i64> = times.iter().map(|time| time + origin).collect();
+            let seen = origin + at as i64 * FRAME as i64 - 1;
+            let given = operator.on_batch(frame.clone().with_times(Some(times.into())), &mut out);
+            assert!(given.expect("the records are sound") == Progress::Done && out.is_empty());
+            let progress = operator.on_watermark(Watermark(seen), &mut out).expect("the records are sound");
+            empty(&mut *operator, progress, &mut out);
+        }
+        let end = Watermark(origin + (PANES + 2) * size_us - 1);
+        let progress = operator.on_watermark(end, &mut out).expect("the records are sound");
+        empty(&mut *operator, progress, &mut out);
+    })
+}
+
+/// The aggregate of a window without the stage ahead of the exchange: it takes that one's input.
+fn in_one_step(stages: Vec<Stage>) -> Vec<Stage> {
+    let ahead = stages.iter().find_map(|stage| match &stage.kind {
+        StageKind::PartialAggregate { keys, aggregates, .. } => Some((keys.clone(), aggregates.clone())),
+        _ => None,
+    });
+    let (own_keys, own_aggregates) = ahead.expect("counts and sums are prepared ahead of the exchange");
+    let mut stages = stages;
+    for stage in &mut stages {
+        if let StageKind::WindowAggregate { keys, aggregates, is_partial, .. } = &mut stage.kind {
+            (*keys, *aggregates, *is_partial) = (own_keys.clone(), own_aggregates.clone(), false);
+        }
+    }
+    stages
 }
 
 fn partition(records: usize) -> Box<dyn FnMut()> {
