@@ -5,7 +5,8 @@
 //!   end         once a key, at the end                  nothing
 //!   each        after every frame, changed keys         nothing: all is given before the barrier
 //!   checkpoint  at the barrier and the end, changed     nothing, as above
-//!   every       every so often and at the end, changed  which rows changed but were not given yet: a flag in the row
+//!   every       every so often and at the end, changed  which rows changed but were not given yet: a flag in the row;
+//!                                                       these are given before the first record behind it
 //! ```
 //!
 //! Results go out in chunks; the runtime calls back for more, and nothing else comes between. A checkpoint also gets a
@@ -30,12 +31,14 @@ pub(crate) struct Schedule {
     next: Option<i64>,
     /// Whether anything changed since the last time results were given.
     is_due: bool,
+    /// What the checkpoint held back is given at once, and not at the next time: someone has waited for it already.
+    is_restored: bool,
 }
 
 impl Schedule {
     pub(crate) fn new(emit: Emit) -> Schedule {
         // The first call tells what time it is.
-        Schedule { emit, next: matches!(emit, Emit::Every(_)).then_some(i64::MIN), is_due: false }
+        Schedule { emit, next: matches!(emit, Emit::Every(_)).then_some(i64::MIN), is_due: false, is_restored: false }
     }
 
     pub(crate) fn tracks_changes(&self) -> bool {
@@ -70,11 +73,12 @@ impl Schedule {
         // In step with the clock, so that all instances give their results at the same times.
         let every = every.max(1);
         self.next = Some(now.saturating_sub(now.rem_euclid(every)).saturating_add(every));
-        !is_first && std::mem::take(&mut self.is_due)
+        let is_early = is_first && !std::mem::take(&mut self.is_restored);
+        !is_early && std::mem::take(&mut self.is_due)
     }
 
     pub(crate) fn on_restore(&mut self) {
-        self.is_due = true;
+        (self.is_due, self.is_restored) = (true, true);
     }
 }
 

@@ -91,6 +91,36 @@ fn store(snapshot: mill_protocol::Snapshot, stored: &mut mill_protocol::Restored
 }
 
 #[test]
+fn what_a_checkpoint_held_back_is_given_at_the_first_look_at_the_clock() {
+    let make = || make(DataType::Int64, &specs(), None, Emit::Every(1_000_000), false, &context());
+    let at = |operator: &mut Box<dyn mill_protocol::Operator>, now: i64| {
+        let mut out = Outbox::default();
+        let mut progress = operator.on_time(now, &mut out).unwrap();
+        while progress == Progress::More {
+            progress = operator.resume(&mut out).unwrap();
+        }
+        rows_of(&mut out)
+    };
+    let mut operator = make();
+    assert_eq!(at(&mut operator, 300_000), 0);
+    let of = |keys: std::ops::Range<i64>| {
+        let keys: Vec<Option<i64>> = keys.map(Some).collect();
+        batch(&[("k", integers(&keys)), ("x", integers(&keys))])
+    };
+    let _ = operator.on_batch(of(0..500), &mut Outbox::default()).unwrap();
+    assert_eq!(at(&mut operator, 1_000_000), 500);
+    let _ = operator.on_batch(of(100..107), &mut Outbox::default()).unwrap();
+    let (mut snapshot, mut stored) = (mill_protocol::Snapshot::default(), mill_protocol::Restored::default());
+    operator.snapshot(&mut snapshot).unwrap();
+    store(snapshot, &mut stored);
+    let mut restored = make();
+    restored.restore(&stored).unwrap();
+    assert_eq!(at(&mut restored, 1_300_000), 7);
+    assert_eq!(restored.next_time(), Some(2_000_000));
+    assert_eq!(at(&mut restored, 2_000_000), 0);
+}
+
+#[test]
 fn state_moves_to_another_parallelism() {
     use mill_frame::hash::{groups_of_task, hash_columns, key_group, task_of_group};
     let specs = vec![
