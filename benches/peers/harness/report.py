@@ -29,7 +29,8 @@ def _cell(cell: Cell, ours: Cell | None) -> str:
         return cell.note or "-"
     text = _rate(cell.rate)
     if cell.peer != OURS and ours and ours.rate:
-        text += f" (x{cell.rate / ours.rate:.2g})"
+        times = cell.rate / ours.rate
+        text += f" (x{times:,.0f})" if times >= 10 else f" (x{times:.2g})"
     if cell.share is not None:
         text += f", {cell.share:.2f} of without"
     return text
