@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,14 +64,15 @@ class Oracle:
         kind = {"lambda": "map", "batch": "map", "checkpoint": "million", "parquet": "keyed", "csv": "keyed"}.get(job.name, job.name)
         if (kind, rows) not in self._known:
             self._known = {known: answer for known, answer in self._known.items() if known[0] == kind}
-            answer = _words(text) if text else _of_records(kind, self._column(job, "auction", rows), self._column(job, "price", rows), self._column)
-            self._known[kind, rows] = _ordered(answer, job.keys)
+            self._known[kind, rows] = _ordered(_words(text) if text else self._of_records(job, kind, rows), job.keys)
         return self._known[kind, rows]
 
-    def _column(self, job: Job | str, column: str, rows: int) -> np.ndarray:
-        name = job if isinstance(job, str) else job.file.partition(".")[0]
-        whole = np.fromfile(self._folder / f"{name}.{column}.i64", np.int64)
-        return np.tile(whole, -(-rows // len(whole)))[:rows]
+    def _of_records(self, job: Job, kind: str, rows: int) -> Answer:
+        columns = {path.name.split(".")[1]: np.fromfile(path, np.int64) for path in self._folder.glob(f"{job.file.partition('.')[0]}.*.i64")}
+        times = max(1, rows // len(columns["auction"]))
+        answer = _of_records(kind, {name: column[: rows // times] for name, column in columns.items()})
+        # The same records again add the same to counts and sums.
+        return {name: column * times if name in ("n", "total") else column for name, column in answer.items()}
 
 
 def _words(path: Path) -> Answer:
@@ -84,21 +84,23 @@ def _words(path: Path) -> Answer:
     return {"word": np.array(list(counts), dtype=object), "n": np.array(list(counts.values()))}
 
 
-def _of_records(kind: str, auction: np.ndarray, price: np.ndarray, column: Callable[[str, str, int], np.ndarray]) -> Answer:
+def _of_records(kind: str, columns: dict[str, np.ndarray]) -> Answer:
+    auction, price = columns["auction"], columns["price"]
     if kind == "map":
         return {"price": price * 0.908}
     if kind == "filter":
         kept = auction % 123 == 0
         return {"auction": auction[kept], "price": price[kept]}
     if kind == "window":
-        start = column("bids", "at", len(auction)) // WINDOW_MS
+        start = columns["at"] // WINDOW_MS
         groups, place = np.unique((start - start[0]) << 32 | auction, return_inverse=True)
         top = np.full(len(groups), -1)
         np.maximum.at(top, place, price)
         starts = ((groups >> 32) + start[0]) * WINDOW_MS
         return {"auction": groups & 0xFFFF_FFFF, "window_start": starts, "n": np.bincount(place), "top": top}
-    keys, place = np.unique(auction, return_inverse=True)
-    return {"auction": keys, "n": np.bincount(place), "total": np.bincount(place, price).astype(np.int64)}
+    counts = np.bincount(auction)
+    keys = np.flatnonzero(counts)
+    return {"auction": keys, "n": counts[keys], "total": np.bincount(auction, price)[keys].astype(np.int64)}
 
 
 def _ordered(answer: Answer, keys: tuple[str, ...]) -> Answer:
