@@ -2,7 +2,7 @@
 //!
 //! `mill-micro CASE [ROUNDS]` runs a case (or `all`) that many times and prints nanoseconds a record; without a case it
 //! lists them. The work of a case is the same in every run, so its instructions can be counted. `mill-micro pause
-//! [KEYS] [BARRIERS]` prints how long barriers hold a task up.
+//! [KEYS] [BARRIERS] [PERCENT]` prints how long barriers hold a task up.
 
 mod checkpoint;
 mod keys;
@@ -28,9 +28,9 @@ fn main() {
         return;
     };
     if wanted == "pause" {
-        let mut number = || arguments.next().and_then(|number| number.parse().ok());
-        let keys = number().unwrap_or(pause::KEYS);
-        return pause::measure(keys, number().map_or(pause::ROUNDS, |rounds| rounds as usize));
+        let mut number = || arguments.next().and_then(|number| number.parse::<f64>().ok());
+        let (keys, rounds) = (number().unwrap_or(1e6), number().unwrap_or(200.0));
+        return pause::measure(keys as i64, rounds as usize, number());
     }
     let rounds = arguments.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
     for case in cases.into_iter().filter(|case| wanted == "all" || case.name == wanted) {

@@ -10,13 +10,10 @@ use mill_frame::block::Blocks;
 use crate::keys::Dice;
 use crate::table;
 
-pub(crate) const KEYS: i64 = 1_000_000;
-pub(crate) const ROUNDS: usize = 200;
-
-/// Prints the pauses of a table of so many keys, for several shares of changed ones.
-pub(crate) fn measure(keys: i64, rounds: usize) {
+/// Prints the pauses of a table of so many keys, if this share of them changes, or for several shares.
+pub(crate) fn measure(keys: i64, rounds: usize, percent: Option<f64>) {
     println!("pause of a task at a barrier, table of {keys} keys, {rounds} barriers");
-    for share in [0.001, 0.01, 0.1, 1.0] {
+    for share in percent.map_or(vec![0.001, 0.01, 0.1, 1.0], |percent| vec![percent / 100.0]) {
         let mut pauses = pauses(keys, rounds, (keys as f64 * share) as usize);
         pauses.sort();
         let at = |part: f64| pauses[((pauses.len() - 1) as f64 * part) as usize];

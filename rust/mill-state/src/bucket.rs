@@ -6,6 +6,7 @@
 
 use crate::chunk::{Cell, ChunkData};
 use crate::handover::Touched;
+use crate::image::slots_of;
 use crate::key::KeyBatch;
 use crate::layout::{RowLayout, TAG_DIRTY};
 use crate::pool::Pool;
@@ -53,7 +54,7 @@ impl Chunk {
     ) -> Chunk {
         let data = ChunkData::zeroed(capacity as usize * layout.row_words, capacity as usize * layout.cells, pool);
         let mut chunk = Chunk::of_data(group, id, capacity, 0, data, options);
-        (chunk.base, chunk.cells) = chunk.data.own(None);
+        (chunk.base, chunk.cells, _) = chunk.data.own(None);
         chunk.epoch = epoch;
         chunk
     }
@@ -86,11 +87,16 @@ impl Chunk {
 
     /// Makes the data the chunk's own in this epoch, with no row marked as changed.
     pub(crate) fn make_writable(&mut self, row_words: usize, pool: Option<&Pool>, epoch: u64) {
-        (self.base, self.cells) = self.data.own(pool);
+        let changed;
+        (self.base, self.cells, changed) = self.data.own(pool);
         self.epoch = epoch;
         let words = self.data_mut(epoch).words_mut().expect("mapped data was copied as it became the chunk's own");
-        words.iter_mut().step_by(row_words).for_each(|tag| *tag &= !TAG_DIRTY);
-        self.base = words.as_mut_ptr();
+        match changed {
+            Some(changed) => slots_of(&changed).for_each(|slot| words[slot as usize * row_words] &= !TAG_DIRTY),
+            None => words.iter_mut().step_by(row_words).for_each(|tag| *tag &= !TAG_DIRTY),
+        }
+        let base = words.as_mut_ptr();
+        self.base = base;
     }
 
     pub(crate) fn data(&self) -> &ChunkData {
@@ -230,6 +236,7 @@ impl Chunk {
 pub(crate) const SHAPE_WORD: u8 = 0;
 pub(crate) const SHAPE_WORDS: u8 = 1;
 pub(crate) const SHAPE_VIEW: u8 = 2;
+
 pub(crate) fn bit_of(bits: &[u64], slot: u32) -> bool {
     bits.get((slot >> 6) as usize).is_some_and(|word| word >> (slot & 63) & 1 == 1)
 }

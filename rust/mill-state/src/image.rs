@@ -65,7 +65,12 @@ impl ChunkImage {
     }
 
     fn given(&self) -> Option<&[u64]> {
-        self.given.get_or_init(|| if self.is_all { None } else { changed(&self.data, &self.layout) }).as_deref()
+        let find = || {
+            let rows = changed(&self.data, &self.layout)?;
+            self.data.tell_changed(rows.clone());
+            Some(rows)
+        };
+        self.given.get_or_init(|| if self.is_all { None } else { find() }).as_deref()
     }
 
     /// The part of the arena to give: with all rows all of it.
@@ -107,7 +112,7 @@ impl ChunkImage {
 }
 
 /// The places of the bits that are set.
-fn slots_of(bits: &[u64]) -> impl Iterator<Item = u32> + '_ {
+pub(crate) fn slots_of(bits: &[u64]) -> impl Iterator<Item = u32> + '_ {
     bits.iter().enumerate().flat_map(|(word, &bits)| {
         let rest = |bits: &u64| Some(bits & (bits - 1)).filter(|&bits| bits != 0);
         std::iter::successors(Some(bits).filter(|&bits| bits != 0), rest)

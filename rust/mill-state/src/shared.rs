@@ -27,16 +27,20 @@
 
 use std::cell::UnsafeCell;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::chunk::{Cell, ChunkData};
 use crate::pool::Pool;
 
 #[derive(Debug)]
-struct Shared(UnsafeCell<ChunkData>);
+struct Shared {
+    data: UnsafeCell<ChunkData>,
+    /// The rows that the writer found to have changed, a bit each; so that the table need not look for them again.
+    changed: OnceLock<Box<[u64]>>,
+}
 
 // SAFETY: `ChunkData` may be read by several threads at once (it has no interior mutability), and nobody reads what is
-// written to: see the module.
+// written to: see the module. The rest is Sync.
 unsafe impl Sync for Shared {}
 
 /// The data of a chunk, as its table has it.
@@ -53,19 +57,21 @@ pub(crate) struct Handed(Arc<Shared>);
 
 impl TableData {
     pub(crate) fn new(data: ChunkData) -> TableData {
-        TableData(Arc::new(Shared(UnsafeCell::new(data))))
+        TableData(Arc::new(Shared { data: UnsafeCell::new(data), changed: OnceLock::new() }))
     }
 
-    /// Makes the data exclusively the table's, copying it if someone else holds it or if it is mapped, and gives the
-    /// pointers to write through. They are valid until the epoch of the table ends.
-    pub(crate) fn own(&mut self, pool: Option<&Pool>) -> (*mut u64, *mut Cell) {
-        let is_own = Arc::get_mut(&mut self.0).is_some_and(|data| !data.0.get_mut().is_mapped());
+    /// Makes the data exclusively the table's, copying it if someone else holds it or if it is mapped. Gives the pointers to
+    /// write through, valid until the epoch of the table ends, and the rows marked as changed, a bit each, if the writer
+    /// has told them.
+    pub(crate) fn own(&mut self, pool: Option<&Pool>) -> (*mut u64, *mut Cell, Option<Box<[u64]>>) {
+        let is_own = Arc::get_mut(&mut self.0).is_some_and(|shared| !shared.data.get_mut().is_mapped());
         if !is_own {
             *self = TableData::new(self.copy(pool));
         }
-        let data = Arc::get_mut(&mut self.0).expect("the data was unique or has just been made").0.get_mut();
+        let shared = Arc::get_mut(&mut self.0).expect("the data was unique or has just been made");
+        let data = shared.data.get_mut();
         let rows = data.words_mut().expect("mapped data has just been copied").as_mut_ptr();
-        (rows, data.cells.as_mut_ptr())
+        (rows, data.cells.as_mut_ptr(), shared.changed.take())
     }
 
     /// What the next barrier is to hand over.
@@ -80,7 +86,7 @@ impl TableData {
     pub(crate) unsafe fn write(&mut self) -> &mut ChunkData {
         // SAFETY: only the table and a promise have the data, says the caller; a promise is not read by, and the table's
         // handle is borrowed exclusively.
-        unsafe { &mut *self.0.0.get() }
+        unsafe { &mut *self.0.data.get() }
     }
 }
 
@@ -89,7 +95,7 @@ impl Deref for TableData {
     fn deref(&self) -> &ChunkData {
         // SAFETY: who writes to the data is the table, through this handle borrowed exclusively, or through pointers to
         // rows and cells while it reads neither by this reference.
-        unsafe { &*self.0.0.get() }
+        unsafe { &*self.0.data.get() }
     }
 }
 
@@ -103,10 +109,18 @@ impl Promise {
     }
 }
 
+impl Handed {
+    /// Tells the table which rows are marked as changed, all of them.
+    pub(crate) fn tell_changed(&self, rows: Box<[u64]>) {
+        // Whoever told it before has read the same rows.
+        let _ = self.0.changed.set(rows);
+    }
+}
+
 impl Deref for Handed {
     type Target = ChunkData;
     fn deref(&self) -> &ChunkData {
         // SAFETY: the table does not write to data that it has handed over while there is a handle of it, see the module.
-        unsafe { &*self.0.0.get() }
+        unsafe { &*self.0.data.get() }
     }
 }
