@@ -26,15 +26,15 @@ from task import Cannot, Task
 
 ROWS = {
     "words": 60_000,
-    "map": 4_000_000,
-    "filter": 6_000_000,
-    "keyed": 3_000_000,
-    "window": 3_000_000,
-    "million": 2_000_000,
-    "checkpoint": 3_000_000,
+    "map": 3_000_000,
+    "filter": 4_000_000,
+    "keyed": 2_000_000,
+    "window": 2_000_000,
+    "million": 1_000_000,
+    "checkpoint": 2_000_000,
     "csv": 2_000_000,
     "lambda": 200_000,
-    "batch": 3_000_000,
+    "batch": 1_000_000,
 }
 _SUMS = "SELECT auction, COUNT(*) AS n, SUM(price) AS total FROM bids {where} GROUP BY auction"
 _WINDOW = "TABLE(TUMBLE(TABLE bids, DESCRIPTOR(`at`), INTERVAL '10' SECOND))"
