@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -48,22 +49,27 @@ class Worker:
             )
         self._pending = b""
         self.hello = self._reply(_START_SECONDS_MAX)
+        self._signal(signal.SIGSTOP)
 
     def ask(self, request: dict[str, Any], seconds_max: float) -> dict[str, Any]:
-        """Run one job."""
+        """Run one job. Before and after it the process stands still: some peers' threads are busy with waiting."""
         self.start()
         assert self._child and self._child.stdin
+        self._signal(signal.SIGCONT)
         try:
             self._child.stdin.write(json.dumps(request).encode() + b"\n")
             self._child.stdin.flush()
         except BrokenPipeError:
             self._ended()
-        return self._reply(seconds_max)
+        reply = self._reply(seconds_max)
+        self._signal(signal.SIGSTOP)
+        return reply
 
     def close(self) -> None:
         """End the process and what it has started."""
         if self._child is None:
             return
+        self._signal(signal.SIGCONT)
         child, self._child = self._child, None
         assert child.stdin and child.stdout
         child.stdin.close()
@@ -93,6 +99,12 @@ class Worker:
         line, _, self._pending = self._pending.partition(b"\n")
         reply: dict[str, Any] = json.loads(line)
         return reply
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Tell the process and what it has started."""
+        if self._child:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, number)
 
     def _kill(self) -> None:
         if self._child:
