@@ -3,6 +3,7 @@
 //! ```text
 //!   aim     where each search starts; the rows are fetched into the cache          chunks are made ready
 //!   hit     the row aimed at and the one beside it, without a branch a record      almost all are found
+//!   behind  the pair behind that one, likewise                                     unless most keys are new
 //!   search  what is not there, one by one; what is in no row gets one              chunks may grow
 //! ```
 //!
