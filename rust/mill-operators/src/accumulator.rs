@@ -29,6 +29,7 @@ mod double;
 mod extreme;
 mod groups;
 mod input;
+mod near;
 mod number;
 mod place;
 mod sketch;

@@ -25,7 +25,8 @@ use crate::accumulator::{GroupOptions, Groups, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::slice::{Slicer, push_late};
 
-/// How many rows are held back at most: as many as the second-level cache holds with ease.
+/// How many rows are held back at most: as many as the second-level cache holds with ease. Rows of keys that are near
+/// each other as numbers lie in an array, all others in a hash table; the same key may have one here and one there.
 const HELD_ROWS_MAX: usize = 32 << 10;
 /// Combining pays if it makes at least this many times fewer of them.
 const REDUCTION_MIN: usize = 2;
@@ -72,7 +73,7 @@ impl PartialAggregate {
         let fields = &stage.schema.fields()[first..first + keys.len()];
         let key_types: Vec<_> = fields.iter().map(|field| field.data_type().clone()).collect();
         // Its keys are not yet where they belong, so it holds all key groups.
-        let options = GroupOptions { table: TableOptions::new(0..KEY_GROUPS), is_partial: false, keeps_pending: false };
+        let options = GroupOptions { table: TableOptions::new(0..KEY_GROUPS), is_partial: false, keeps_pending: false, is_ahead: true };
         Ok(PartialAggregate {
             groups: Groups::new(keys, &key_types, aggregates, &options)?,
             schema: stage.schema.clone(),
@@ -140,15 +141,15 @@ impl PartialAggregate {
 
     /// The next pane that has rows to give.
     fn next_pane(&self, until: Option<Watermark>) -> Option<i64> {
-        let Some(at) = until else { return self.groups.panes().first_filled() };
-        let first = self.groups.panes().first()?;
+        let Some(at) = until else { return self.groups.first_filled() };
+        let first = self.groups.first_pane()?;
         self.slicer.as_ref()?.is_complete(first, at).then_some(first)
     }
 
     /// Whether the table has become so large that it is emptied; decides whether combining pays.
     fn is_full(&mut self) -> bool {
-        let rows = self.groups.panes().rows();
-        if rows < HELD_ROWS_MAX {
+        let rows = self.groups.rows();
+        if rows < HELD_ROWS_MAX && !self.groups.is_crowded() {
             return false;
         }
         if self.taken < rows * REDUCTION_MIN {
@@ -231,7 +232,7 @@ impl Operator for PartialAggregate {
             if until.is_some() { self.groups.close(pane) } else { self.groups.reset(pane) }
             self.flush = self.next_pane(until).map(|pane| Flush { cursor: Cursor::default(), pane, until });
             if self.flush.is_none() {
-                self.taken = self.taken.min(self.groups.panes().rows());
+                self.taken = self.taken.min(self.groups.rows());
             }
         }
     }

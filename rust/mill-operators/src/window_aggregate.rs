@@ -56,6 +56,7 @@ impl WindowAggregate {
             },
             is_partial,
             keeps_pending: false,
+            is_ahead: false,
         };
         let groups = Groups::new(keys, &key_types, aggregates, &options)?;
         let schema = stage.schema.clone();

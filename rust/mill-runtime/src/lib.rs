@@ -44,6 +44,7 @@ mod task;
 mod wire;
 mod worker;
 mod writers;
+mod yielding;
 
 pub use graph::{ChainDef, EdgeDef, EdgeKind, JobGraph, OperatorFactory, SourceDef, StageBody, StageDef, Target};
 pub use job::{JobHandle, start};

@@ -163,6 +163,11 @@ impl KeyBatch {
         &self.hashes
     }
 
+    /// The words of the keys, so many a key as its kind says.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// Puts each key into the key group of another key: the top bits of its hash become those of `owners`.
     ///
     /// What is kept per key and value (the distinct values of each key) must live where the key lives.

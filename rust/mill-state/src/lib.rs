@@ -10,13 +10,14 @@
 //!
 //! An update touches one cache line: the tag (hash and flags), the key and its accumulators lie side by side. What
 //! varies in length lies in cells beside the rows. See [`RowLayout`] for the row, [`StateTable`] for how tables grow and
-//! are shared, and [`PaneTables`] for windows.
+//! are shared, [`PaneTables`] for windows, and [`DirectTable`] for keys that need no search.
 //!
-//! `unsafe` stands in `chunk` and `pool` (the memory), `shared` (between table and writer), `probe` (searching it), `rows` (views for kernels), `bucket` and
-//! `table` (which hold the pointers); each names the invariants it stands on.
+//! `unsafe` stands in `chunk` and `pool` (the memory), `shared` (between table and writer), `probe` (searching it), `rows` (views for kernels), `bucket`,
+//! `direct` and `table` (which hold the pointers); each names the invariants it stands on.
 
 mod bucket;
 mod chunk;
+mod direct;
 mod error;
 mod handover;
 mod image;
@@ -33,6 +34,7 @@ mod snapshot;
 mod table;
 
 pub use chunk::Cell;
+pub use direct::{DirectTable, KeyRange};
 pub use error::{Result, StateError};
 pub use image::inspect;
 pub use key::{KEY_BYTES_MAX, KeyBatch, KeyDecoder, KeyEncoder, KeyKind};

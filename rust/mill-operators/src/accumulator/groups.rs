@@ -7,10 +7,11 @@ use arrow::datatypes::DataType;
 use mill_frame::block::RestoredBlock;
 use mill_plan::AggregateSpec;
 use mill_protocol::{Batch, Error, Outbox, Rejected, Restored, Result, Snapshot};
-use mill_state::{Cursor, Flag, KeyDecoder, KeyEncoder, LOOKUP_ROWS_MAX, PaneTables, RowLayout, Span, TableOptions};
+use mill_state::{Cursor, Flag, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, RowsRead, Span, TableOptions};
 
 use super::input::state_error;
-use super::{Accumulator, Problems, Selection, accumulator};
+use super::near::NearTables;
+use super::{Accumulator, Problems, Selection, accumulator, with_selection};
 use crate::record::record_text;
 
 /// How many records go through the table at a time: their rows stay in the nearest cache from kernel to kernel.
@@ -23,6 +24,10 @@ pub(crate) struct Groups {
     decoder: KeyDecoder,
     accumulators: Vec<Box<dyn Accumulator>>,
     panes: PaneTables,
+    /// Where records go whose keys are near each other; only ahead of the exchange.
+    near: Option<NearTables>,
+    /// The keys of the prepared frame, if they are not hashed yet.
+    unhashed: Option<(Vec<ArrayRef>, KeyRange)>,
     /// Set in a row from its change until it is emitted, if that may be after a checkpoint.
     pending: Option<Flag>,
     lookup_rows: usize,
@@ -35,6 +40,8 @@ pub(crate) struct GroupOptions {
     pub(crate) is_partial: bool,
     /// Whether changes may be emitted later than the checkpoint that holds them.
     pub(crate) keeps_pending: bool,
+    /// Whether records are only combined, ahead of the exchange.
+    pub(crate) is_ahead: bool,
 }
 
 impl Groups {
@@ -66,14 +73,16 @@ impl Groups {
             format!("{} {}", AggregateSpec { filter: None, ..spec.clone() }, spec.output_type)
         };
         let signature: Vec<String> = aggregates.iter().map(described).collect();
-        let layout = layout.finish(&signature.join("; ")).map_err(state_error)?;
+        let layout = Arc::new(layout.finish(&signature.join("; ")).map_err(state_error)?);
         let is_costly = accumulators.iter().any(|accumulator| accumulator.is_costly());
         Ok(Groups {
             keys: keys.to_vec(),
             encoder,
             decoder,
             accumulators,
-            panes: PaneTables::new(Arc::new(layout), options.table.clone()),
+            near: if options.is_ahead { NearTables::new(&layout) } else { None },
+            unhashed: None,
+            panes: PaneTables::new(layout, options.table.clone()),
             pending,
             lookup_rows: if is_costly { LOOKUP_ROWS_MAX } else { LOOKUP_ROWS },
             problems: Problems::new(),
@@ -83,6 +92,13 @@ impl Groups {
     /// Takes up a frame; updates then speak of its records by their place.
     pub(crate) fn prepare(&mut self, batch: &RecordBatch) -> Result<()> {
         let columns: Vec<ArrayRef> = self.keys.iter().map(|&key| Arc::clone(batch.column(key))).collect();
+        self.unhashed = None;
+        if self.near.is_some()
+            && let Some(range) = self.encoder.encode_numbers(&columns, batch.num_rows()).map_err(state_error)?
+        {
+            self.unhashed = Some((columns, range));
+            return self.prepare_values(batch);
+        }
         let keys = self.encoder.encode(&columns, batch.num_rows()).map_err(state_error)?;
         for accumulator in &mut self.accumulators {
             accumulator.prepare(batch, keys.hashes())?;
@@ -97,11 +113,11 @@ impl Groups {
 
     /// Takes consecutive records of the frame into a pane.
     pub(crate) fn update_span(&mut self, pane: i64, span: Span) -> Result<()> {
-        self.open(pane);
+        let place = self.open(pane)?;
         let mut start = span.start;
         while start < span.start + span.len {
             let len = (span.start + span.len - start).min(self.lookup_rows);
-            self.update(pane, Selection::Span(Span { start, len }))?;
+            self.update(pane, place, Selection::Span(Span { start, len }))?;
             start += len;
         }
         Ok(())
@@ -109,25 +125,33 @@ impl Groups {
 
     /// Takes these records of the frame into a pane.
     pub(crate) fn update_picked(&mut self, pane: i64, records: &[u32]) -> Result<()> {
-        self.open(pane);
+        let place = self.open(pane)?;
         for records in records.chunks(self.lookup_rows) {
-            self.update(pane, Selection::Picked(records))?;
+            self.update(pane, place, Selection::Picked(records))?;
         }
         Ok(())
     }
 
-    fn open(&mut self, pane: i64) {
+    /// Gets ready for updates of a pane; gives which of the tables of near keys they go to, if any.
+    fn open(&mut self, pane: i64) -> Result<Option<usize>> {
         for accumulator in &mut self.accumulators {
             accumulator.open(pane);
         }
+        let (Some(near), Some((columns, range))) = (&mut self.near, &self.unhashed) else { return Ok(None) };
+        let records = self.encoder.batch().words().len();
+        let place = near.place(pane, *range, records);
+        if place.is_none() {
+            self.encoder.encode(columns, records).map_err(state_error)?;
+            self.unhashed = None;
+        }
+        Ok(place)
     }
 
-    fn update(&mut self, pane: i64, select: Selection<'_>) -> Result<()> {
-        let table = self.panes.open(pane);
+    fn update(&mut self, pane: i64, place: Option<usize>, select: Selection<'_>) -> Result<()> {
         let keys = self.encoder.batch();
-        let mut rows = match select {
-            Selection::Span(span) => table.find_or_insert(keys, span),
-            Selection::Picked(picked) => table.find_or_insert(keys, picked),
+        let mut rows = match (place, &mut self.near) {
+            (Some(place), Some(near)) => with_selection!(select, s => near.table(place).find_or_insert(keys.words(), s)),
+            _ => with_selection!(select, s => self.panes.open(pane).find_or_insert(keys, s)),
         };
         if let Some(pending) = self.pending {
             rows.set_flag(pending);
@@ -154,13 +178,19 @@ impl Groups {
         self.read(pane, cursor, rows_max, is_changed, |accumulator, rows| Ok(vec![accumulator.finish(rows)?]))
     }
 
-    /// Reads on in a pane: keys and partial results.
+    /// Reads on in a pane: keys and partial results. Rows of near keys are gone once the next ones are read.
     pub(crate) fn partials(
         &mut self,
         pane: i64,
         cursor: &mut Cursor,
         rows_max: usize,
     ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
+        if let Some(near) = &mut self.near
+            && let Some(rows) = near.read(pane, rows_max)
+        {
+            let partial = |accumulator: &dyn Accumulator, rows: &RowsRead<'_>| accumulator.partial(rows);
+            return read_columns(&self.accumulators, &self.decoder, self.keys.len(), &rows, partial).map(Some);
+        }
         self.read(pane, cursor, rows_max, false, |accumulator, rows| accumulator.partial(rows))
     }
 
@@ -170,7 +200,7 @@ impl Groups {
         cursor: &mut Cursor,
         rows_max: usize,
         is_changed: bool,
-        columns: impl Fn(&dyn Accumulator, &mill_state::RowsRead<'_>) -> Result<Vec<ArrayRef>>,
+        columns: impl Fn(&dyn Accumulator, &RowsRead<'_>) -> Result<Vec<ArrayRef>>,
     ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
         let Some(table) = self.panes.pane(pane) else { return Ok(None) };
         let rows =
@@ -178,13 +208,7 @@ impl Groups {
         if rows.is_empty() {
             return Ok(None);
         }
-        let mut results = Vec::new();
-        for accumulator in &self.accumulators {
-            results.extend(columns(accumulator.as_ref(), &rows)?);
-        }
-        let mut keys = self.decoder.decode(&rows).map_err(state_error)?;
-        keys.truncate(self.keys.len());
-        Ok(Some((keys, results)))
+        read_columns(&self.accumulators, &self.decoder, self.keys.len(), &rows, columns).map(Some)
     }
 
     /// Partial results of the frame's records, one by one, without any table.
@@ -198,6 +222,26 @@ impl Groups {
 
     pub(crate) fn panes(&self) -> &PaneTables {
         &self.panes
+    }
+
+    /// How many rows all panes have.
+    pub(crate) fn rows(&self) -> usize {
+        self.panes.rows() + self.near.as_ref().map_or(0, NearTables::rows)
+    }
+
+    /// Whether rows of near keys had better go out, so that others have room.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.near.as_ref().is_some_and(NearTables::is_crowded)
+    }
+
+    /// The earliest pane that has rows.
+    pub(crate) fn first_filled(&self) -> Option<i64> {
+        earlier(self.panes.first_filled(), self.near.as_ref().and_then(NearTables::first_pane))
+    }
+
+    /// The earliest pane that is open.
+    pub(crate) fn first_pane(&self) -> Option<i64> {
+        earlier(self.panes.first(), self.near.as_ref().and_then(NearTables::first_pane))
     }
 
     /// Forgets a pane.
@@ -234,6 +278,27 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    [a, b].into_iter().flatten().min()
+}
+
+/// The keys of these rows, and what `columns` gives for each accumulator.
+fn read_columns(
+    accumulators: &[Box<dyn Accumulator>],
+    decoder: &KeyDecoder,
+    key_columns: usize,
+    rows: &RowsRead<'_>,
+    columns: impl Fn(&dyn Accumulator, &RowsRead<'_>) -> Result<Vec<ArrayRef>>,
+) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+    let mut results = Vec::new();
+    for accumulator in accumulators {
+        results.extend(columns(accumulator.as_ref(), rows)?);
+    }
+    let mut keys = decoder.decode(rows).map_err(state_error)?;
+    keys.truncate(key_columns);
+    Ok((keys, results))
 }
 
 /// Hands over records that could not be taken in, in their order.

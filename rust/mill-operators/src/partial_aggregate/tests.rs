@@ -1,9 +1,12 @@
-use arrow::array::AsArray;
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Int64Type};
 use mill_plan::{AggregateKind, AggregateSpec, StageKind, Window};
 use mill_protocol::testkit::{batch, integers};
-use mill_protocol::{Batch, Emission, Epoch, Operator, Outbox, Progress};
+use mill_protocol::{Batch, Emission, Epoch, Operator, Outbox, Progress, Watermark};
 use arrow::datatypes::Field;
+use proptest::prelude::*;
 
 use super::{HELD_ROWS_MAX, WAIT_US};
 use crate::accumulator::tests::{random, spec, stage};
@@ -101,4 +104,95 @@ fn windows_pass_on_too_when_keys_are_many() {
     let (r, n) = drain(operator.as_mut(), progress, &mut out, 2);
     assert_eq!(records + n, 60 * 4096);
     assert!(rows > r, "most went out at once");
+}
+
+/// What came out by window and key: how many records, and the sum of their values.
+fn totals(operator: &mut dyn Operator, mut progress: Progress, out: &mut Outbox, found: &mut BTreeMap<(i64, Option<i64>), (i64, i64)>) {
+    loop {
+        while let Some(Emission::Batch(port, batch)) = out.pop() {
+            assert_eq!(port, 0, "none is late");
+            let columns: Vec<_> = (0..4).map(|column| batch.column(column).as_primitive::<Int64Type>()).collect();
+            for row in 0..batch.rows() {
+                let key = columns[1].is_valid(row).then(|| columns[1].value(row));
+                let total = found.entry((columns[0].value(row), key)).or_default();
+                total.0 += columns[2].value(row);
+                total.1 += columns[3].value(row);
+            }
+        }
+        if progress == Progress::Done {
+            return;
+        }
+        progress = operator.resume(out).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Numbers near each other, far apart, in several ranges at once, null among them, large frames and small ones.
+    #[test]
+    fn what_goes_out_adds_up_to_what_came_in(
+        frames in prop::collection::vec(
+            (
+                prop_oneof![Just(0), Just(1 << 40), Just(i64::MIN), Just(i64::MAX - (1 << 20)), any::<i64>(), -70_000i64..70_000],
+                prop_oneof![Just(1i64), 1i64..100, 1i64..5_000, Just(60_000), Just(1 << 20)],
+                prop_oneof![1usize..40, Just(2048), Just(8192)],
+                prop_oneof![4 => Just(false), 1 => Just(true)],
+                1i64..500,
+            ),
+            1..30,
+        ),
+        barrier_each in 1usize..20,
+        seed in any::<u64>(),
+    ) {
+        let mut seed = seed | 1;
+        let (mut out, mut found, mut expected) = (Outbox::default(), BTreeMap::new(), BTreeMap::new());
+        let mut operator = partial(Some(Window::Tumbling { size_us: 100, offset_us: 0 }));
+        for (number, (low, width, rows, has_nulls, spread)) in frames.into_iter().enumerate() {
+            let low = low.min(i64::MAX - width);
+            let keys: Vec<Option<i64>> = (0..rows)
+                .map(|row| (!has_nulls || row % 7 > 0).then(|| low + (random(&mut seed) % width as u64) as i64))
+                .collect();
+            let values: Vec<Option<i64>> = (0..rows).map(|_| Some((random(&mut seed) % 1000) as i64)).collect();
+            let times: Vec<i64> = (0..rows).map(|_| number as i64 * 20 + (random(&mut seed) % spread as u64) as i64).collect();
+            for ((key, value), time) in keys.iter().zip(&values).zip(&times) {
+                let total: &mut (i64, i64) = expected.entry((time.div_euclid(100) * 100, *key)).or_default();
+                total.0 += 1;
+                total.1 += value.unwrap();
+            }
+            let frame = batch(&[("k", integers(&keys)), ("x", integers(&values))]).with_times(Some(times.into()));
+            let progress = operator.on_batch(frame, &mut out).unwrap();
+            totals(operator.as_mut(), progress, &mut out, &mut found);
+            if number % barrier_each == 0 {
+                let progress = operator.on_barrier(Epoch(1), &mut out).unwrap();
+                totals(operator.as_mut(), progress, &mut out, &mut found);
+            }
+            if number % 3 == 2 {
+                let progress = operator.on_watermark(Watermark(number as i64 * 20), &mut out).unwrap();
+                totals(operator.as_mut(), progress, &mut out, &mut found);
+            }
+        }
+        let progress = operator.on_end(&mut out).unwrap();
+        totals(operator.as_mut(), progress, &mut out, &mut found);
+        prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn keys_that_move_are_combined_as_they_come() {
+    let (mut seed, mut out, mut found) = (12, Outbox::default(), BTreeMap::new());
+    let mut operator = partial(Some(Window::Tumbling { size_us: 1 << 40, offset_us: 0 }));
+    for round in 0..200i64 {
+        let keys: Vec<Option<i64>> =
+            (0..8192).map(|row| Some(round * 500 + row / 16 - (random(&mut seed) % 100) as i64)).collect();
+        let frame = batch(&[("k", integers(&keys)), ("x", integers(&keys))]).with_times(Some(vec![round; 8192].into()));
+        let progress = operator.on_batch(frame, &mut out).unwrap();
+        totals(operator.as_mut(), progress, &mut out, &mut found);
+        if round == 150 {
+            assert!(found.len() > 1 << 15, "{} keys went out, though those behind are not coming back", found.len());
+        }
+    }
+    let progress = operator.on_end(&mut out).unwrap();
+    totals(operator.as_mut(), progress, &mut out, &mut found);
+    assert_eq!(found.values().map(|(count, _)| count).sum::<i64>(), 200 * 8192);
 }

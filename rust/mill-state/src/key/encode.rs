@@ -13,6 +13,7 @@ use arrow_row::{RowConverter, SortField};
 use mill_frame::hash::hash_columns;
 
 use super::{Column, KEY_BYTES_MAX, KeyBatch, KeyBytes, KeyKind, Kind, view_of};
+use crate::direct::KeyRange;
 use crate::error::{Result, StateError};
 
 /// The hash of the one key that a step without key columns has.
@@ -52,6 +53,25 @@ impl KeyEncoder {
     /// The keys of the batch encoded last.
     pub fn batch(&self) -> &KeyBatch {
         &self.batch
+    }
+
+    /// Encodes the keys of `rows` records but for their hashes, if they are whole numbers and none is null; gives their
+    /// range. [`words`](KeyBatch::words) has them then.
+    ///
+    /// # Errors
+    /// When a column has another type than it should.
+    pub fn encode_numbers(&mut self, columns: &[ArrayRef], rows: usize) -> Result<Option<KeyRange>> {
+        use DataType::*;
+        let [column] = columns else { return Ok(None) };
+        let is_number = self.kind.0 == Kind::Word
+            && !matches!(column.data_type(), Null | Boolean | Float16 | Float32 | Float64 | Dictionary(..));
+        if !is_number || column.null_count() > 0 {
+            return Ok(None);
+        }
+        self.batch.words.clear();
+        self.batch.words.resize(rows, 0);
+        column_words(column, &mut self.batch.words, 1, 0)?;
+        Ok(KeyRange::of(&self.batch.words))
     }
 
     /// Encodes the keys of `rows` records.

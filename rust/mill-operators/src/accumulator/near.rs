@@ -1,0 +1,101 @@
+//! Rows of a step ahead of the exchange whose keys are numbers near each other: no hashes, no search.
+
+use std::sync::Arc;
+
+use mill_state::{DirectTable, KeyRange, RowLayout, RowsRead};
+
+/// How many tables there are at most: for panes side by side, and for sources that are at different keys.
+const TABLES_MAX: usize = 4;
+/// A frame from which a table is begun has at least so many records …
+const RECORDS_MIN: usize = 1024;
+/// … and at most so many possible keys a record.
+const KEYS_PER_RECORD_MAX: u64 = 16;
+
+/// Tables for ranges of keys, each of one pane.
+pub(super) struct NearTables {
+    layout: Arc<RowLayout>,
+    slots: usize,
+    tables: Vec<(i64, DirectTable)>,
+    /// Empty ones; their memory is used again.
+    spare: Vec<DirectTable>,
+    /// Where the first table of the pane that is being read is read on.
+    read_at: usize,
+    /// Whether a frame would have had a table if there were fewer.
+    is_crowded: bool,
+}
+
+impl NearTables {
+    /// Tables for rows of this layout; `None` if their keys cannot be numbers.
+    pub(super) fn new(layout: &Arc<RowLayout>) -> Option<NearTables> {
+        let slots = DirectTable::slots_of(layout);
+        let tables = NearTables {
+            layout: Arc::clone(layout),
+            slots,
+            tables: Vec::new(),
+            spare: Vec::new(),
+            read_at: 0,
+            is_crowded: false,
+        };
+        (slots > 0).then_some(tables)
+    }
+
+    /// The table for the records of a frame in this pane, begun if that pays; `None` if they have to be hashed.
+    pub(super) fn place(&mut self, pane: i64, range: KeyRange, records: usize) -> Option<usize> {
+        if let Some(place) = self.tables.iter().position(|(of, table)| *of == pane && table.holds(range)) {
+            return Some(place);
+        }
+        let keys = range.keys();
+        let is_worth_it = records >= RECORDS_MIN && keys <= self.slots as u64 && keys / KEYS_PER_RECORD_MAX <= records as u64;
+        if !is_worth_it {
+            return None;
+        }
+        if self.tables.len() == TABLES_MAX {
+            self.is_crowded = true;
+            return None;
+        }
+        let table = match self.spare.pop() {
+            Some(mut table) => {
+                table.aim(range);
+                table
+            }
+            None => DirectTable::new(&self.layout, range),
+        };
+        self.tables.push((pane, table));
+        Some(self.tables.len() - 1)
+    }
+
+    /// A table by its place.
+    pub(super) fn table(&mut self, place: usize) -> &mut DirectTable {
+        &mut self.tables[place].1
+    }
+
+    /// How many rows all have.
+    pub(super) fn rows(&self) -> usize {
+        self.tables.iter().map(|(_, table)| table.len()).sum()
+    }
+
+    /// Whether they are better emptied.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.is_crowded
+    }
+
+    /// The earliest pane that has a table.
+    pub(super) fn first_pane(&self) -> Option<i64> {
+        self.tables.iter().map(|(pane, _)| *pane).min()
+    }
+
+    /// Reads on in a pane; what has been read to its end is empty. `None` when all of it is.
+    pub(super) fn read(&mut self, pane: i64, rows_max: usize) -> Option<RowsRead<'_>> {
+        loop {
+            let place = self.tables.iter().position(|(of, _)| *of == pane)?;
+            if self.read_at < self.tables[place].1.end() {
+                return Some(self.tables[place].1.scan(&mut self.read_at, rows_max));
+            }
+            let (_, mut table) = self.tables.remove(place);
+            table.clear();
+            self.spare.push(table);
+            self.read_at = 0;
+            self.is_crowded = false;
+        }
+    }
+}
