@@ -25,8 +25,8 @@ use crate::accumulator::{GroupOptions, Groups, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::slice::{Slicer, push_late};
 
-/// How many rows are held back at most: as many as the second-level cache holds with ease. Rows of keys that are near
-/// each other as numbers lie in an array, all others in a hash table; the same key may have one here and one there.
+/// How many rows are held back at most in hash tables: as many as the second-level cache holds with ease. Rows of keys that
+/// are near each other as numbers lie in arrays instead, which bound themselves; a key may have one here and one there.
 const HELD_ROWS_MAX: usize = 32 << 10;
 /// Combining pays if it makes at least this many times fewer of them.
 const REDUCTION_MIN: usize = 2;
@@ -148,10 +148,10 @@ impl PartialAggregate {
 
     /// Whether the table has become so large that it is emptied; decides whether combining pays.
     fn is_full(&mut self) -> bool {
-        let rows = self.groups.rows();
-        if rows < HELD_ROWS_MAX && !self.groups.is_crowded() {
+        if self.groups.panes().rows() < HELD_ROWS_MAX && !self.groups.is_crowded() {
             return false;
         }
+        let rows = self.groups.rows();
         if self.taken < rows * REDUCTION_MIN {
             self.passing = self.passing_next;
             self.passing_next = (self.passing_next * 2).min(PASSING_RECORDS_MAX);

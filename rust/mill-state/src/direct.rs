@@ -22,11 +22,11 @@ use crate::layout::{RowLayout, TAG_OCCUPIED};
 use crate::rows::{Rows, RowsRead};
 use crate::select::Select;
 
-/// How many bytes of rows a table has at most: so many as the second-level cache, or a large page, can hold.
-const TABLE_BYTES_MAX: usize = 2 << 20;
+/// How many bytes of rows a table has at most: what is touched of it by turns should stay in the caches of a core.
+const TABLE_BYTES_MAX: usize = 4 << 20;
 /// The words of a cache line, where the first row begins.
 const LINE_WORDS: usize = 8;
-/// What part of the room is left below the first keys, as the next ones may be a little lower.
+/// What part of the room to spare is left below the first keys, as the next ones may be a little lower.
 const ROOM_BELOW: u64 = 8;
 
 /// The lowest and the highest key of a frame, as the words that rows hold; in the order of signed numbers.
@@ -108,8 +108,8 @@ impl DirectTable {
     /// If it is not empty, or there is no room for the range.
     pub fn aim(&mut self, range: KeyRange) {
         assert!(self.used.is_empty(), "rows of a table that is to be aimed anew");
-        let room = (self.slots as u64).checked_sub(range.keys()).expect("room for the range");
-        self.first = range.low.saturating_sub_unsigned((self.slots as u64 / ROOM_BELOW).min(room));
+        let spare = (self.slots as u64).checked_sub(range.keys()).expect("room for the range");
+        self.first = range.low.saturating_sub_unsigned(spare / ROOM_BELOW);
     }
 
     /// Whether keys of this range have rows here.

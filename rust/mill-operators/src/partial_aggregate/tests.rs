@@ -184,7 +184,7 @@ fn keys_that_move_are_combined_as_they_come() {
     let mut operator = partial(Some(Window::Tumbling { size_us: 1 << 40, offset_us: 0 }));
     for round in 0..200i64 {
         let keys: Vec<Option<i64>> =
-            (0..8192).map(|row| Some(round * 500 + row / 16 - (random(&mut seed) % 100) as i64)).collect();
+            (0..8192).map(|row| Some(round * 3000 + row / 16 - (random(&mut seed) % 100) as i64)).collect();
         let frame = batch(&[("k", integers(&keys)), ("x", integers(&keys))]).with_times(Some(vec![round; 8192].into()));
         let progress = operator.on_batch(frame, &mut out).unwrap();
         totals(operator.as_mut(), progress, &mut out, &mut found);
