@@ -44,7 +44,6 @@ mod task;
 mod wire;
 mod worker;
 mod writers;
-mod yielding;
 
 pub use graph::{ChainDef, EdgeDef, EdgeKind, JobGraph, OperatorFactory, SourceDef, StageBody, StageDef, Target};
 pub use job::{JobHandle, start};

@@ -8,8 +8,6 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Sender, unbounded};
 use mill_protocol::{Error, Result};
 
-use crate::yielding::give_way;
-
 /// A piece of background work; it reports by itself.
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
@@ -28,10 +26,7 @@ impl Writers {
         let mut handles = Vec::new();
         for _ in 0..threads {
             let receive = receive.clone();
-            let run = move || {
-                give_way();
-                receive.iter().for_each(|work| work());
-            };
+            let run = move || receive.iter().for_each(|work| work());
             let thread = std::thread::Builder::new().name("mill-writer".to_owned()).spawn(run);
             handles.push(thread.map_err(|error| Error::internal("cannot start a writer thread").because(error))?);
         }
