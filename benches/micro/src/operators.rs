@@ -19,13 +19,17 @@ const RECORDS: usize = 1 << 21;
 pub(crate) const CASES: &[Case] = &[
     Case { name: "project_multiply", records: RECORDS, make: |records| project(records) },
     Case { name: "filter_modulo", records: RECORDS, make: |records| filter(records) },
-    Case { name: "aggregate_count_sum", records: RECORDS, make: |records| aggregate(records) },
+    Case { name: "aggregate_near_keys", records: RECORDS, make: |records| aggregate(records, 1) },
+    Case { name: "aggregate_far_keys", records: RECORDS, make: |records| aggregate(records, 1_000_003) },
     Case { name: "window_panes", records: RECORDS, make: |records| panes(records) },
     Case { name: "partition_into_frames", records: RECORDS, make: |records| partition(records) },
 ];
 
 fn frames(records: usize, keys: u64) -> Vec<Batch> {
-    let keys = keys::even(records, keys);
+    frames_of(&keys::even(records, keys))
+}
+
+fn frames_of(keys: &[i64]) -> Vec<Batch> {
     let batch = |keys: &[i64]| {
         let prices = keys.iter().map(|&key| (key % 1000) as f64).collect::<Float64Array>();
         let columns = [("key", Arc::new(Int64Array::from(keys.to_vec())) as _), ("price", Arc::new(prices) as _)];
@@ -99,9 +103,11 @@ fn filter(records: usize) -> Box<dyn FnMut()> {
     through(operator(&stages, |kind| matches!(kind, StageKind::Filter(_))), frames)
 }
 
-/// The stage ahead of the exchange, over keys that it has room for: records go into its table, and nothing comes out.
-fn aggregate(records: usize) -> Box<dyn FnMut()> {
-    let frames = frames(records, 10_000);
+/// The stage ahead of the exchange, over keys that it has room for: records go into an array if the keys, `apart` from each
+/// other, are near enough, or else into its hash table, and nothing comes out.
+fn aggregate(records: usize, apart: i64) -> Box<dyn FnMut()> {
+    let keys: Vec<i64> = keys::even(records, 10_000).into_iter().map(|key| key * apart).collect();
+    let frames = frames_of(&keys);
     let stages = stages(&frames, |stream| {
         let call = |kind, input| Expr::Aggregate(AggregateCall { kind, input, filter: None });
         let count = call(AggregateKind::Count, None).alias("n");
