@@ -123,7 +123,11 @@ impl Splits {
                     continue;
                 }
                 let known = splits.known.entry(split).or_default();
-                known.latest = Some(known.latest.map_or(latest, |other| other.min(latest)));
+                known.latest = Some(known.latest.map_or(latest, |other| {
+                    // An instance that was not told yet which splits are its own may still have what it was restored with,
+                    // which is older than what the one that reads the split has seen since.
+                    if split == SplitId::NONE { other.min(latest) } else { other.max(latest) }
+                }));
             }
         }
         Ok(splits)

@@ -184,6 +184,24 @@ fn state_moves_to_another_parallelism() {
 }
 
 #[test]
+fn what_an_instance_was_restored_with_is_older_than_what_the_reader_saw() {
+    let restored = |parts: &[Vec<u8>], index| {
+        let parts: Vec<_> = parts.iter().cloned().map(Into::into).collect();
+        splits::Splits::decode(&parts, index, 2).expect("whole state")
+    };
+    let mut before = splits::Splits::default();
+    before.saw(A, 100);
+    let parts = [before.encode(0, 1)];
+    // Both begin with all that was known; the barrier comes before the second one is told that it has no splits.
+    let (mut reader, untold) = (restored(&parts, 0), restored(&parts, 1));
+    reader.open(&[A]);
+    reader.saw(A, 500);
+    for parts in [[reader.encode(0, 2), untold.encode(1, 2)], [untold.encode(0, 2), reader.encode(1, 2)]] {
+        assert_eq!(restored(&parts, 0).latest_of(A), Some(500));
+    }
+}
+
+#[test]
 fn damaged_state_is_refused() {
     for bytes in [vec![], vec![2; 9], vec![1; 10]] {
         let error = splits::Splits::decode(&[bytes.into()], 0, 1).expect_err("damaged");
