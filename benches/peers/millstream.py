@@ -11,7 +11,7 @@ from task import Task
 import millstream as mill
 from millstream import col
 
-ROWS = {"lambda": 5_000_000, "checkpoint": 80_000_000}
+ROWS = {"lambda": 5_000_000, "checkpoint": 200_000_000}
 _SUMS = {"n": mill.count(), "total": col("price").sum()}
 _checkpoints: list[int] = []
 

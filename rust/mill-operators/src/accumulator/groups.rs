@@ -93,8 +93,9 @@ impl Groups {
     pub(crate) fn prepare(&mut self, batch: &RecordBatch) -> Result<()> {
         let columns: Vec<ArrayRef> = self.keys.iter().map(|&key| Arc::clone(batch.column(key))).collect();
         self.unhashed = None;
-        if self.near.is_some()
-            && let Some(range) = self.encoder.encode_numbers(&columns, batch.num_rows()).map_err(state_error)?
+        if let Some(near) = &self.near
+            && let Some(range) =
+                self.encoder.encode_numbers(&columns, batch.num_rows(), near.keys_max()).map_err(state_error)?
         {
             self.unhashed = Some((columns, range));
             return self.prepare_values(batch);

@@ -39,13 +39,18 @@ impl NearTables {
         (slots > 0).then_some(tables)
     }
 
+    /// How many keys a table has room for.
+    pub(super) fn keys_max(&self) -> u64 {
+        self.slots as u64
+    }
+
     /// The table for the records of a frame in this pane, begun if that pays; `None` if they have to be hashed.
     pub(super) fn place(&mut self, pane: i64, range: KeyRange, records: usize) -> Option<usize> {
         if let Some(place) = self.tables.iter().position(|(of, table)| *of == pane && table.holds(range)) {
             return Some(place);
         }
         let keys = range.keys();
-        let is_worth_it = records >= RECORDS_MIN && keys <= self.slots as u64 && keys / KEYS_PER_RECORD_MAX <= records as u64;
+        let is_worth_it = records >= RECORDS_MIN && keys <= self.keys_max() && keys / KEYS_PER_RECORD_MAX <= records as u64;
         if !is_worth_it {
             return None;
         }

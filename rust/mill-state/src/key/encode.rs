@@ -16,6 +16,9 @@ use super::{Column, KEY_BYTES_MAX, KeyBatch, KeyBytes, KeyKind, Kind, view_of};
 use crate::direct::KeyRange;
 use crate::error::{Result, StateError};
 
+/// How many keys of a frame are looked at first.
+const SAMPLE: usize = 64;
+
 /// The hash of the one key that a step without key columns has.
 const HASH_OF_NOTHING: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -55,12 +58,12 @@ impl KeyEncoder {
         &self.batch
     }
 
-    /// Encodes the keys of `rows` records but for their hashes, if they are whole numbers and none is null; gives their
-    /// range. [`words`](KeyBatch::words) has them then.
+    /// Encodes the keys of `rows` records but for their hashes, if they are whole numbers in a range of at most `keys_max` and
+    /// none is null; gives their range. [`words`](KeyBatch::words) has them then.
     ///
     /// # Errors
     /// When a column has another type than it should.
-    pub fn encode_numbers(&mut self, columns: &[ArrayRef], rows: usize) -> Result<Option<KeyRange>> {
+    pub fn encode_numbers(&mut self, columns: &[ArrayRef], rows: usize, keys_max: u64) -> Result<Option<KeyRange>> {
         use DataType::*;
         let [column] = columns else { return Ok(None) };
         let is_number = self.kind.0 == Kind::Word
@@ -68,10 +71,17 @@ impl KeyEncoder {
         if !is_number || column.null_count() > 0 {
             return Ok(None);
         }
+        // Keys that are far from each other mostly show it soon, and then cost next to nothing here.
+        let mut sample = [0; SAMPLE];
+        let sample = &mut sample[..rows.min(SAMPLE)];
+        column_words(&column.slice(0, sample.len()), sample, 1, 0)?;
+        if KeyRange::of(sample).is_none_or(|range| range.keys() > keys_max) {
+            return Ok(None);
+        }
         self.batch.words.clear();
         self.batch.words.resize(rows, 0);
         column_words(column, &mut self.batch.words, 1, 0)?;
-        Ok(KeyRange::of(&self.batch.words))
+        Ok(KeyRange::of(&self.batch.words).filter(|range| range.keys() <= keys_max))
     }
 
     /// Encodes the keys of `rows` records.
