@@ -40,8 +40,18 @@ const WAIT_US: i64 = 50_000;
 struct Flush {
     cursor: Cursor,
     pane: i64,
-    /// Up to which watermark windows go out, for good; if absent, all there is goes out for now.
-    until: Option<Watermark>,
+    what: Going,
+}
+
+/// Which rows go out.
+#[derive(Clone, Copy)]
+enum Going {
+    /// Those of windows that are complete at this watermark, for good.
+    Windows(Watermark),
+    /// All there are, for now.
+    All,
+    /// Those that are hashed, for now.
+    Hashed,
 }
 
 /// Combines records of one key before they travel.
@@ -52,7 +62,7 @@ pub(crate) struct PartialAggregate {
     slicer: Option<Slicer>,
     watermark: Watermark,
     flush: Option<Flush>,
-    /// Records taken in since the table was last empty.
+    /// Records hashed since the table was last empty.
     taken: usize,
     /// Records still to be passed on one by one; 0 when combining.
     passing: usize,
@@ -126,39 +136,48 @@ impl PartialAggregate {
             self.groups.update_picked(*pane, records)?;
         }
         self.groups.reject_problems(batch.data(), out);
-        self.taken += batch.rows() - slices.late.len();
+        if self.groups.is_hashed() {
+            self.taken += batch.rows() - slices.late.len();
+        }
         push_late(batch, slices.late, out)
     }
 
-    fn start_flush(&mut self, until: Option<Watermark>, out: &mut Outbox) -> Result<Progress> {
-        if until.is_none() {
+    fn start_flush(&mut self, what: Going, out: &mut Outbox) -> Result<Progress> {
+        if matches!(what, Going::All) {
             self.deadline = None;
         }
-        let Some(pane) = self.next_pane(until) else { return Ok(Progress::Done) };
-        self.flush = Some(Flush { cursor: Cursor::default(), pane, until });
+        let Some(pane) = self.next_pane(what) else { return Ok(Progress::Done) };
+        self.flush = Some(Flush { cursor: Cursor::default(), pane, what });
         self.resume(out)
     }
 
     /// The next pane that has rows to give.
-    fn next_pane(&self, until: Option<Watermark>) -> Option<i64> {
-        let Some(at) = until else { return self.groups.first_filled() };
-        let first = self.groups.first_pane()?;
-        self.slicer.as_ref()?.is_complete(first, at).then_some(first)
+    fn next_pane(&self, what: Going) -> Option<i64> {
+        match what {
+            Going::All => self.groups.first_filled(),
+            Going::Hashed => self.groups.panes().first_filled(),
+            Going::Windows(at) => {
+                let first = self.groups.first_pane()?;
+                self.slicer.as_ref()?.is_complete(first, at).then_some(first)
+            }
+        }
     }
 
-    /// Whether the table has become so large that it is emptied; decides whether combining pays.
-    fn is_full(&mut self) -> bool {
-        if self.groups.panes().rows() < HELD_ROWS_MAX && !self.groups.is_crowded() {
-            return false;
-        }
-        let rows = self.groups.rows();
-        if self.taken < rows * REDUCTION_MIN {
+    /// What goes out because there is too much of it; decides whether combining pays.
+    fn too_much(&mut self) -> Option<Going> {
+        let hashed = self.groups.panes().rows();
+        let (what, taken, rows) = match self.groups.crowd() {
+            Some((taken, rows)) => (Going::All, taken, rows),
+            None if hashed >= HELD_ROWS_MAX => (Going::Hashed, self.taken, hashed),
+            None => return None,
+        };
+        if taken < rows * REDUCTION_MIN {
             self.passing = self.passing_next;
             self.passing_next = (self.passing_next * 2).min(PASSING_RECORDS_MAX);
         } else {
             self.passing_next = PASSING_RECORDS;
         }
-        true
+        Some(what)
     }
 }
 
@@ -172,8 +191,8 @@ impl Operator for PartialAggregate {
             return Ok(Progress::Done);
         }
         self.combine(&batch, out)?;
-        if self.is_full() {
-            return self.start_flush(None, out);
+        if let Some(what) = self.too_much() {
+            return self.start_flush(what, out);
         }
         if self.slicer.is_none() && self.deadline.is_none() {
             self.deadline = Some(i64::MIN);
@@ -183,11 +202,11 @@ impl Operator for PartialAggregate {
 
     fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
         self.watermark = self.watermark.max(at);
-        if self.slicer.is_some() { self.start_flush(Some(self.watermark), out) } else { Ok(Progress::Done) }
+        if self.slicer.is_some() { self.start_flush(Going::Windows(self.watermark), out) } else { Ok(Progress::Done) }
     }
 
     fn on_idle(&mut self, out: &mut Outbox) -> Result<Progress> {
-        self.start_flush(None, out)
+        self.start_flush(Going::All, out)
     }
 
     fn next_time(&self) -> Option<i64> {
@@ -200,24 +219,24 @@ impl Operator for PartialAggregate {
                 self.deadline = Some(now.saturating_add(WAIT_US));
                 Ok(Progress::Done)
             }
-            Some(deadline) if deadline <= now => self.start_flush(None, out),
+            Some(deadline) if deadline <= now => self.start_flush(Going::All, out),
             _ => Ok(Progress::Done),
         }
     }
 
     fn on_barrier(&mut self, _epoch: Epoch, out: &mut Outbox) -> Result<Progress> {
-        self.start_flush(None, out)
+        self.start_flush(Going::All, out)
     }
 
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
-        self.start_flush(None, out)
+        self.start_flush(Going::All, out)
     }
 
     fn resume(&mut self, out: &mut Outbox) -> Result<Progress> {
         loop {
             let Some(flush) = &mut self.flush else { return Ok(Progress::Done) };
-            let (pane, until) = (flush.pane, flush.until);
-            if let Some((keys, results)) = self.groups.partials(pane, &mut flush.cursor, EMIT_ROWS)? {
+            let (pane, what) = (flush.pane, flush.what);
+            if let Some((keys, results)) = self.groups.partials(pane, &mut flush.cursor, EMIT_ROWS, !matches!(what, Going::Hashed))? {
                 let rows = results.first().or(keys.first()).map_or(0, |column| column.len());
                 let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
                 if self.slicer.is_some() {
@@ -229,10 +248,10 @@ impl Operator for PartialAggregate {
                 return Ok(Progress::More);
             }
             // What is filled again keeps its memory.
-            if until.is_some() { self.groups.close(pane) } else { self.groups.reset(pane) }
-            self.flush = self.next_pane(until).map(|pane| Flush { cursor: Cursor::default(), pane, until });
+            if matches!(what, Going::Windows(_)) { self.groups.close(pane) } else { self.groups.reset(pane) }
+            self.flush = self.next_pane(what).map(|pane| Flush { cursor: Cursor::default(), pane, what });
             if self.flush.is_none() {
-                self.taken = self.taken.min(self.groups.rows());
+                self.taken = self.taken.min(self.groups.panes().rows());
             }
         }
     }

@@ -163,6 +163,11 @@ impl DirectTable {
         Rows { pointers: &self.pointers, cells: &[], row_words, cells_per_row: 0, inserted: &[], table: PhantomData }
     }
 
+    /// How many rows, taken or not, are looked at to read all that are taken.
+    pub fn span(&self) -> usize {
+        self.used.len()
+    }
+
     /// Behind which slot all rows are empty.
     pub fn end(&self) -> usize {
         self.used.end

@@ -179,14 +179,17 @@ impl Groups {
         self.read(pane, cursor, rows_max, is_changed, |accumulator, rows| Ok(vec![accumulator.finish(rows)?]))
     }
 
-    /// Reads on in a pane: keys and partial results. Rows of near keys are gone once the next ones are read.
+    /// Reads on in a pane: keys and partial results, those of near keys first if they are wanted; these are gone once the next
+    /// ones are read.
     pub(crate) fn partials(
         &mut self,
         pane: i64,
         cursor: &mut Cursor,
         rows_max: usize,
+        is_near_wanted: bool,
     ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
-        if let Some(near) = &mut self.near
+        if is_near_wanted
+            && let Some(near) = &mut self.near
             && let Some(rows) = near.read(pane, rows_max)
         {
             let partial = |accumulator: &dyn Accumulator, rows: &RowsRead<'_>| accumulator.partial(rows);
@@ -225,14 +228,14 @@ impl Groups {
         &self.panes
     }
 
-    /// How many rows all panes have.
-    pub(crate) fn rows(&self) -> usize {
-        self.panes.rows() + self.near.as_ref().map_or(0, NearTables::rows)
+    /// Whether records of the frame were hashed.
+    pub(crate) fn is_hashed(&self) -> bool {
+        self.unhashed.is_none()
     }
 
-    /// Whether rows of near keys had better go out, so that others have room.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.near.as_ref().is_some_and(NearTables::is_crowded)
+    /// If rows of near keys had better go out, so that others have room: how many records they are of, and how many they are.
+    pub(crate) fn crowd(&self) -> Option<(usize, usize)> {
+        self.near.as_ref().and_then(NearTables::crowd)
     }
 
     /// The earliest pane that has rows.

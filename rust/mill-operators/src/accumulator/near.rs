@@ -20,7 +20,9 @@ pub(super) struct NearTables {
     spare: Vec<DirectTable>,
     /// Where the first table of the pane that is being read is read on.
     read_at: usize,
-    /// Whether a frame would have had a table if there were fewer.
+    /// How many records went into the tables since they were last empty.
+    taken: usize,
+    /// Whether a frame would have had a table if there were fewer, and reading all of them costs little for what they took.
     is_crowded: bool,
 }
 
@@ -34,6 +36,7 @@ impl NearTables {
             tables: Vec::new(),
             spare: Vec::new(),
             read_at: 0,
+            taken: 0,
             is_crowded: false,
         };
         (slots > 0).then_some(tables)
@@ -47,6 +50,7 @@ impl NearTables {
     /// The table for the records of a frame in this pane, begun if that pays; `None` if they have to be hashed.
     pub(super) fn place(&mut self, pane: i64, range: KeyRange, records: usize) -> Option<usize> {
         if let Some(place) = self.tables.iter().position(|(of, table)| *of == pane && table.holds(range)) {
+            self.taken += records;
             return Some(place);
         }
         let keys = range.keys();
@@ -55,9 +59,12 @@ impl NearTables {
             return None;
         }
         if self.tables.len() == TABLES_MAX {
-            self.is_crowded = true;
+            // To empty a table is to look at each of its places. Until that is paid for, records are hashed.
+            let places: usize = self.tables.iter().map(|(_, table)| table.span()).sum();
+            self.is_crowded = self.taken >= places;
             return None;
         }
+        self.taken += records;
         let table = match self.spare.pop() {
             Some(mut table) => {
                 table.aim(range);
@@ -74,14 +81,9 @@ impl NearTables {
         &mut self.tables[place].1
     }
 
-    /// How many rows all have.
-    pub(super) fn rows(&self) -> usize {
-        self.tables.iter().map(|(_, table)| table.len()).sum()
-    }
-
-    /// Whether they are better emptied.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.is_crowded
+    /// If they are better emptied: how many records they took, and how many rows they have.
+    pub(super) fn crowd(&self) -> Option<(usize, usize)> {
+        self.is_crowded.then(|| (self.taken, self.tables.iter().map(|(_, table)| table.len()).sum()))
     }
 
     /// The earliest pane that has a table.
@@ -101,6 +103,9 @@ impl NearTables {
             self.spare.push(table);
             self.read_at = 0;
             self.is_crowded = false;
+            if self.tables.is_empty() {
+                self.taken = 0;
+            }
         }
     }
 }
