@@ -58,10 +58,12 @@ impl NearTables {
         if !is_worth_it {
             return None;
         }
-        if self.tables.len() == TABLES_MAX {
-            // To empty a table is to look at each of its places. Until that is paid for, records are hashed.
-            let places: usize = self.tables.iter().map(|(_, table)| table.span()).sum();
-            self.is_crowded = self.taken >= places;
+        // To empty a table is to look at each of its places. Until that is paid for, records are hashed if there is no table;
+        // once it is, emptying those that are used widely is better than touching the memory of more.
+        let places: usize = self.tables.iter().map(|(_, table)| table.span()).sum();
+        let is_paid = self.taken >= places;
+        if self.tables.len() == TABLES_MAX || (is_paid && places >= self.slots / 2) {
+            self.is_crowded = is_paid;
             return None;
         }
         self.taken += records;
