@@ -132,7 +132,7 @@ def _measure(line: _Line, seconds: float) -> list[float]:
 
 
 def _machine(seconds: float) -> list[float]:
-    """Give how late a thread that only sleeps wakes, in milliseconds, in order: no engine can be better than that."""
+    """Give how late a thread that only sleeps wakes, in milliseconds, in order."""
     began = time.perf_counter()
     late = array("d", [0.0]) * int(_RATES[0] * seconds)
     for number in range(len(late)):
@@ -177,7 +177,7 @@ def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
     columns = ["rate", "threads", "checkpoints", *(f"p{share * 100:g}" for share in _QUANTILES), "longest", "results"]
     notes = [
         "in milliseconds: from the time a record was due until the count of its key is at the door of the sink",
-        "the machine: how late a thread wakes that does nothing but sleep until a time; what is below that is luck",
+        "the machine: how late a thread wakes that only sleeps until the next record would be due, as engines do at low rates",
         "every result counts; the first second is left out",
         "the sink is a function of a record, from 500,000 a second on of a batch; it keeps three numbers of each result",
         "busy machine: two processes a thread compete for the processor",
