@@ -83,7 +83,8 @@ impl PartialAggregate {
         let fields = &stage.schema.fields()[first..first + keys.len()];
         let key_types: Vec<_> = fields.iter().map(|field| field.data_type().clone()).collect();
         // Its keys are not yet where they belong, so it holds all key groups.
-        let options = GroupOptions { table: TableOptions::new(0..KEY_GROUPS), is_partial: false, keeps_pending: false, is_ahead: true };
+        let table = TableOptions::new(0..KEY_GROUPS);
+        let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: true };
         Ok(PartialAggregate {
             groups: Groups::new(keys, &key_types, aggregates, &options)?,
             schema: stage.schema.clone(),
@@ -191,13 +192,13 @@ impl Operator for PartialAggregate {
             return Ok(Progress::Done);
         }
         self.combine(&batch, out)?;
-        if let Some(what) = self.too_much() {
-            return self.start_flush(what, out);
-        }
         if self.slicer.is_none() && self.deadline.is_none() {
             self.deadline = Some(i64::MIN);
         }
-        Ok(Progress::Done)
+        match self.too_much() {
+            Some(what) => self.start_flush(what, out),
+            None => Ok(Progress::Done),
+        }
     }
 
     fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {

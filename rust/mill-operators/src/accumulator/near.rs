@@ -58,8 +58,8 @@ impl NearTables {
         if !is_worth_it {
             return None;
         }
-        // To empty a table is to look at each of its places. Until that is paid for, records are hashed if there is no table;
-        // once it is, emptying those that are used widely is better than touching the memory of more.
+        // To empty a table is to look at each of its places. Until that is paid for, records for which there is no table left are
+        // hashed; once it is, emptying tables that are used widely is better than touching the memory of another.
         let places: usize = self.tables.iter().map(|(_, table)| table.span()).sum();
         let is_paid = self.taken >= places;
         if self.tables.len() == TABLES_MAX || (is_paid && places >= self.slots / 2) {
