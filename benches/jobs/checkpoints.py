@@ -30,11 +30,9 @@ _TOLD_SECONDS = 0.05
 def serve(keys: int, share: float, folder: str) -> None:
     """Run the job and tell how far it is, until killed."""
     import millstream as mill
-    from millstream import col, when
+    from millstream.bench.checkpoint import changing_totals
 
-    number, hot = mill.index(), max(1, int(keys * share))
-    key = when(number < keys).then(number).otherwise((number * 7919) % hot)
-    totals = mill.generate(key=key, value=number % 1000).key_by("key").agg(n=mill.count(), total=col("value").sum(), emit="1h")
+    totals = changing_totals(keys, share)
     checkpoint = mill.Checkpoint(folder, every="1s", mode="at_least_once") if folder else None
     with mill.start(totals.for_each_batch(lambda batch: None), checkpoint=checkpoint, parallelism=2) as job:
         while job.metrics().rows_in < 2 * keys:

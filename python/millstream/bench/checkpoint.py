@@ -13,7 +13,7 @@ from millstream._conditions import when
 from millstream.bench.result import Bar, Result, Settings, Workload, rate
 from millstream.expr import col
 
-__all__ = ["WORKLOAD"]
+__all__ = ["WORKLOAD", "changing_totals"]
 
 _KEYS_DEFAULT = 1_000_000
 _SHARES = (0.01, 0.1, 1.0)
@@ -28,11 +28,16 @@ class _Measured:
     took: list[float]
 
 
-def _measure(keys: int, share: float, seconds: float, parallelism: int, folder: str | None) -> _Measured:
-    """Run the job over a full table of keys for some seconds; of each key group only a share goes on changing."""
+def changing_totals(keys: int, share: float) -> mill.Stream:
+    """Count and sum over a full table of keys, of which only a share goes on changing; results are wanted once an hour."""
     number, hot = mill.index(), max(1, int(keys * share))
     key = when(number < keys).then(number).otherwise((number * 7919) % hot)
-    totals = mill.generate(key=key, value=number % 1000).key_by("key").agg(n=mill.count(), total=col("value").sum(), emit="1h")
+    return mill.generate(key=key, value=number % 1000).key_by("key").agg(n=mill.count(), total=col("value").sum(), emit="1h")
+
+
+def _measure(keys: int, share: float, seconds: float, parallelism: int, folder: str | None) -> _Measured:
+    """Run the job over a full table of keys for some seconds; of each key group only a share goes on changing."""
+    totals = changing_totals(keys, share)
     checkpoint = None if folder is None else mill.Checkpoint(folder, every="1s", mode="at_least_once")
     written, took = [], []
     with mill.start(totals.for_each_batch(lambda batch: None), checkpoint=checkpoint, parallelism=parallelism) as job:

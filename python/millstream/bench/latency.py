@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import itertools
 import subprocess
 import sys
 import tempfile
@@ -76,35 +75,35 @@ class _Kept:
     """
 
     def __init__(self, results_max: int) -> None:
-        self._columns = [array("q", [1]) * results_max for _ in range(3)]
-        self._views = [memoryview(column) for column in self._columns]
-        self._places = itertools.count()
+        self._columns = [memoryview(array("q", [1]) * results_max) for _ in range(3)]
         self._lock = threading.Lock()
         self._used = 0
 
+    def _take(self, rows: int) -> int:
+        with self._lock:
+            self._used += rows
+            return self._used - rows
+
     def keep_one(self, result: Any) -> None:
-        """Keep a result; threads take turns at a place by counting."""
-        place = next(self._places)
+        """Keep a result."""
+        place = self._take(1)
         due, made, arrived = self._columns
         due[place], made[place], arrived[place] = result["due"], result["made"], result["arrived"]
 
     def keep(self, batch: Any) -> None:
         """Keep the results of a `pyarrow.RecordBatch`."""
         rows = batch.num_rows
-        with self._lock:
-            place = self._used
-            self._used += rows
-        for view, name in zip(self._views, ("due", "made", "arrived"), strict=True):
+        place = self._take(rows)
+        for kept, name in zip(self._columns, ("due", "made", "arrived"), strict=True):
             column = batch.column(name)
             values = memoryview(column.buffers()[1]).cast("q")
-            view[place : place + rows] = values[column.offset : column.offset + rows]
+            kept[place : place + rows] = values[column.offset : column.offset + rows]
 
     def columns(self) -> list[Any]:
         """Give them as Arrow arrays: when due, when made, when they arrived."""
         import pyarrow as pa
 
-        rows = max(self._used, next(self._places))
-        return [pa.Array.from_buffers(pa.int64(), rows, [None, pa.py_buffer(column)]) for column in self._columns]
+        return [pa.Array.from_buffers(pa.int64(), self._used, [None, pa.py_buffer(column)]) for column in self._columns]
 
 
 def _measure(line: _Line, seconds: float) -> list[float]:

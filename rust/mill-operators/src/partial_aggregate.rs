@@ -237,7 +237,8 @@ impl Operator for PartialAggregate {
         loop {
             let Some(flush) = &mut self.flush else { return Ok(Progress::Done) };
             let (pane, what) = (flush.pane, flush.what);
-            if let Some((keys, results)) = self.groups.partials(pane, &mut flush.cursor, EMIT_ROWS, !matches!(what, Going::Hashed))? {
+            let is_near_wanted = !matches!(what, Going::Hashed);
+            if let Some((keys, results)) = self.groups.partials(pane, &mut flush.cursor, EMIT_ROWS, is_near_wanted)? {
                 let rows = results.first().or(keys.first()).map_or(0, |column| column.len());
                 let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
                 if self.slicer.is_some() {

@@ -6,7 +6,7 @@
 //!                └─ 1007 − 1000 = 7 ─► memory[7 × 4 ..]    tag 0: the row is empty
 //! ```
 //!
-//! Nothing is hashed and nothing searched for, so a look-up costs a tenth of one in a [`StateTable`](crate::StateTable). It
+//! Nothing is hashed and nothing searched for, so a look-up costs a third of one in a [`StateTable`](crate::StateTable). It
 //! fits where a frame's keys lie in a narrow range, as numbers do that are given one after the other. Such a table only
 //! combines records for a while: it is read and emptied as a whole, and no checkpoint holds it.
 //!

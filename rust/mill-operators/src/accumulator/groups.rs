@@ -7,7 +7,9 @@ use arrow::datatypes::DataType;
 use mill_frame::block::RestoredBlock;
 use mill_plan::AggregateSpec;
 use mill_protocol::{Batch, Error, Outbox, Rejected, Restored, Result, Snapshot};
-use mill_state::{Cursor, Flag, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, RowsRead, Span, TableOptions};
+use mill_state::{
+    Cursor, Flag, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, RowsRead, Span, TableOptions,
+};
 
 use super::input::state_error;
 use super::near::NearTables;
@@ -188,14 +190,14 @@ impl Groups {
         rows_max: usize,
         is_near_wanted: bool,
     ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
+        let partial = |accumulator: &dyn Accumulator, rows: &RowsRead<'_>| accumulator.partial(rows);
         if is_near_wanted
             && let Some(near) = &mut self.near
             && let Some(rows) = near.read(pane, rows_max)
         {
-            let partial = |accumulator: &dyn Accumulator, rows: &RowsRead<'_>| accumulator.partial(rows);
             return read_columns(&self.accumulators, &self.decoder, self.keys.len(), &rows, partial).map(Some);
         }
-        self.read(pane, cursor, rows_max, false, |accumulator, rows| accumulator.partial(rows))
+        self.read(pane, cursor, rows_max, false, partial)
     }
 
     fn read(
