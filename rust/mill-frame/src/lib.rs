@@ -11,15 +11,19 @@
 //! Inside an operator chain records are a [`Batch`]: Arrow columns plus what the stream knows of each record (its event
 //! time, how far it lags behind the watermark, whether it withdraws an earlier row). Between threads and on disk they
 //! are a [`Frame`]. This crate also owns the stable hash of keys ([`hash`]), the key groups derived from it, and the
-//! blocks of bytes that state and checkpoints exchange ([`block`]).
+//! blocks of bytes that state and checkpoints exchange ([`block`]), and the one place in which a column becomes a column of
+//! another type ([`convert`]).
 
 mod batch;
 pub mod block;
+pub mod convert;
 mod error;
 mod frame;
 pub mod hash;
 mod partition;
 pub mod schema;
+pub mod text;
+pub mod types;
 
 pub use batch::{Batch, SplitId};
 pub use error::FrameError;
