@@ -9,12 +9,14 @@
 //!         PhysicalPlan    stages in chains, edges where records must change the task (chains, keyed)
 //! ```
 //!
-//! Names and identities are given before anything is rewritten, so that they depend on what the user wrote alone.
+//! Names and identities are given, and what keys and aggregates are made of is noted, before anything is rewritten, so that
+//! they depend on what the user wrote alone.
 
 mod chains;
 mod columns;
 mod guarantees;
 mod keyed;
+mod lineage;
 mod pushdown;
 mod rewrite;
 mod steps;

@@ -277,12 +277,13 @@ impl PhysicalPlan {
             lines.extend(stateful.map(|stage| format!("{} {}", stage.uid, stage.signature)));
         }
         lines.sort();
-        // FNV-1a: plain, and the same for ever.
-        let hash = lines.join("\n").bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        format!("{hash:016x}")
+        format!("{:016x}", fnv(lines.join("\n").bytes()))
     }
+}
+
+/// FNV-1a: plain, and the same for ever.
+pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// The columns of a stream of records that could not be processed.

@@ -18,7 +18,6 @@ use crate::compiled::CompiledExpr;
 use crate::expr::Expr;
 use crate::physical::{Chain, Edge, EdgeKind, PhysicalPlan, SourceStage, Stage, StageKind, Target};
 use crate::stream::{Op, Port};
-use crate::types::type_name;
 
 /// Where an output is in the chains.
 #[derive(Clone)]
@@ -176,7 +175,7 @@ impl Builder<'_> {
             }
             Op::EventTime { column: name, strategy } => {
                 let index = column(name)?;
-                signature = format!("event_time({name} {})", type_name(before.field(index).data_type()));
+                signature = format!("event_time({})", step.lineage.described(name, before.field(index).data_type()));
                 StageKind::EventTime { column: index, strategy: *strategy }
             }
             Op::User { kind, function } => StageKind::User { kind: *kind, function: Arc::clone(function) },

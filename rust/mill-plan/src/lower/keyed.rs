@@ -16,6 +16,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_protocol::{Error, Result};
 
 use super::chains::{Builder, Place};
+use super::lineage::Lineage;
 use super::steps::Work;
 use crate::aggregate::AggregateSpec;
 use crate::compiled::CompiledExpr;
@@ -34,7 +35,7 @@ struct Aggregation {
 
 /// Places a keyed step.
 pub(super) fn place(builder: &mut Builder<'_>, at: usize) -> Result<()> {
-    let crate::lower::steps::Work::Op(op) = builder.graph.steps[at].work.clone() else {
+    let Work::Op(op) = builder.graph.steps[at].work.clone() else {
         return Err(Error::internal("a sink is no keyed step"));
     };
     let before = builder.graph.schema_of(builder.graph.steps[at].inputs[0]);
@@ -54,7 +55,8 @@ pub(super) fn place(builder: &mut Builder<'_>, at: usize) -> Result<()> {
             let input = builder.exchange(&input, EdgeKind::Hash(columns.clone()), builder.options.parallelism);
             let row: Vec<String> =
                 schema.fields().iter().map(|f| format!("{} {}", f.name(), type_name(f.data_type()))).collect();
-            let signature = format!("key({}) reduce({})", described(&schema, &keys)?, row.join(", "));
+            let lineage = &builder.graph.steps[at].lineage;
+            let signature = format!("key({}) reduce({})", described(&schema, &keys, lineage)?, row.join(", "));
             let kind = StageKind::Reduce { keys: columns, function, emit };
             let placed = builder.stage(&input, kind, at, Arc::clone(&schema), signature, false)?;
             builder.put(at, Port::Out, placed.port(0, schema));
@@ -65,10 +67,11 @@ pub(super) fn place(builder: &mut Builder<'_>, at: usize) -> Result<()> {
     }
 }
 
-/// `page str, bucket int64`: what of the keys must stay the same.
-fn described(schema: &SchemaRef, keys: &[String]) -> Result<String> {
+/// `page str, bucket int64 = col("x") % 10`: what of the keys must stay the same.
+fn described(schema: &SchemaRef, keys: &[String], lineage: &Lineage) -> Result<String> {
     let fields = key_fields(schema, keys)?;
-    Ok(fields.iter().map(|f| format!("{} {}", f.name(), type_name(f.data_type()))).collect::<Vec<_>>().join(", "))
+    let described = fields.iter().map(|f| lineage.described(f.name(), f.data_type()));
+    Ok(described.collect::<Vec<_>>().join(", "))
 }
 
 /// Whether a split before this step may be left out of its watermark for being idle.
@@ -177,8 +180,9 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     }
     fields.extend(parts.spec_fields());
     let schema: SchemaRef = Arc::new(Schema::new(fields));
-    let listed: Vec<String> = parts.specs.iter().map(|spec| identity(&parts, spec)).collect();
-    let mut signature = format!("key({}) agg({})", described(&before, &keys)?, listed.join(", "));
+    let lineage = &builder.graph.steps[at].lineage;
+    let listed: Vec<String> = parts.specs.iter().map(|spec| identity(&parts, spec, lineage)).collect();
+    let mut signature = format!("key({}) agg({})", described(&before, &keys, lineage)?, listed.join(", "));
     let late_schema = Arc::clone(&input.schema);
     let kind = match window {
         Some((window, allowed_lateness_us)) => {
@@ -221,14 +225,9 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     Ok(())
 }
 
-/// What of an aggregate must stay the same: its name, kind and type, and what it is over. Another user function is still
-/// the same plan, so what goes through one is left out.
-fn identity(parts: &AggregateParts, spec: &AggregateSpec) -> String {
-    let described = |place: Option<usize>| {
-        let expr = parts.inputs[place?].without_alias();
-        let is_user = expr.any(&|part| matches!(part, Expr::User { .. }));
-        (!is_user).then(|| expr.to_string())
-    };
+/// What of an aggregate must stay the same: its name, kind and type, and what it is over.
+fn identity(parts: &AggregateParts, spec: &AggregateSpec, lineage: &Lineage) -> String {
+    let described = |place: Option<usize>| Some(lineage.resolve(&parts.inputs[place?]).to_string());
     let mut text = spec.to_string();
     if let Some(input) = described(spec.input) {
         text = format!("{text} of {input}");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use super::lineage::Lineage;
 use super::steps::{Graph, Step, Tap, Work};
 use crate::expr::Expr;
 use crate::stream::{Op, Port};
@@ -140,6 +141,7 @@ pub(super) fn keep(graph: &mut Graph, tap: Tap, columns: &[String], name: &str, 
         uid,
         schema: Arc::new(arrow::datatypes::Schema::new_with_metadata(fields, schema.metadata().clone())),
         facts: graph.steps[tap.step].facts.clone(),
+        lineage: Lineage::default(),
     };
     graph.steps.push(step);
     Tap { step: graph.steps.len() - 1, port: Port::Out }

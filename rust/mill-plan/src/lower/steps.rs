@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{Error, Result, Sink};
 
+use super::lineage::{self, Lineage};
 use crate::physical::error_schema;
 use crate::stream::{Facts, Op, Port, SinkNode, Stream};
 
@@ -26,6 +27,8 @@ pub(super) struct Step {
     /// The columns of the result.
     pub(super) schema: SchemaRef,
     pub(super) facts: Facts,
+    /// What the columns of its first input are made of.
+    pub(super) lineage: Lineage,
 }
 
 /// An output of a step.
@@ -71,6 +74,8 @@ impl Graph {
         }
         let mut graph = Graph { steps: collector.steps };
         graph.give_names(&collector.names)?;
+        let lineages = lineage::of_inputs(&graph);
+        graph.steps.iter_mut().zip(lineages).for_each(|(step, lineage)| step.lineage = lineage);
         Ok(graph)
     }
 
@@ -196,7 +201,7 @@ struct Collector {
 
 impl Collector {
     fn push(&mut self, work: Work, inputs: Vec<Tap>, schema: SchemaRef, facts: Facts) -> usize {
-        self.steps.push(Step { work, inputs, name: String::new(), uid: String::new(), schema, facts });
+        self.steps.push(Step { work, inputs, name: String::new(), uid: String::new(), schema, facts, lineage: Lineage::default() });
         self.steps.len() - 1
     }
 
