@@ -34,6 +34,14 @@ def tumbling(size: Duration, offset: Duration = "0s") -> TumblingWindow:
     offset
         Where windows begin: at ``offset + n * size`` since 1970-01-01.
 
+    Notes
+    -----
+    Windows have a fixed length: ``"1d"`` is 24 hours, counted from midnight UTC, also where the event time has a zone.
+    On the days on which the clocks of that zone change, such a window therefore does not begin at local midnight; for days
+    of the calendar, use ``.dt.truncate("1d")`` of the local time as a key.
+
+    The unit of the event time must be able to hold the bounds: ``tumbling("1500ms")`` over times in seconds is refused.
+
     Examples
     --------
     >>> mill.tumbling("1m")

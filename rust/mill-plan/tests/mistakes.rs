@@ -221,3 +221,32 @@ fn identities_depend_on_neither_parallelism_nor_chaining_nor_stateless_steps() {
     };
     assert_ne!(over("price").fingerprint(), over("at").fingerprint());
 }
+
+#[test]
+fn window_bounds_fit_the_unit_of_event_time() {
+    let windowed = |unit: TimeUnit, [size_us, offset_us, lateness_us]: [i64; 3]| {
+        let stream = orders().cast(&[("at".to_owned(), DataType::Timestamp(unit, Some("UTC".into())))]).unwrap();
+        let keyed = stream.event_time("at", watermark()).unwrap().key_by(vec![col("user")]).unwrap();
+        keyed.window(Window::Tumbling { size_us, offset_us }, lateness_us)
+    };
+    const SECOND: i64 = 1_000_000;
+    let refusals: [(TimeUnit, [i64; 3], &[&str]); 5] = [
+        (TimeUnit::Second, [1_500_000, 0, 0], &["size is 1s500ms", "whole seconds", "cast({\"at\": mill.Timestamp(\"ms\", \"UTC\")})"]),
+        (TimeUnit::Second, [2 * SECOND, 500_000, 0], &["offset is 500ms", "mill.Timestamp(\"ms\", \"UTC\")"]),
+        (TimeUnit::Second, [2 * SECOND, -1, 0], &["offset is -1us", "mill.Timestamp(\"us\", \"UTC\")"]),
+        (TimeUnit::Second, [SECOND, 0, 1], &["allowed_lateness is 1us"]),
+        (TimeUnit::Millisecond, [1_001, 0, 0], &["size is 1ms1us", "whole milliseconds"]),
+    ];
+    for (unit, bounds, parts) in refusals {
+        refused(windowed(unit, bounds), ErrorKind::Plan, parts);
+    }
+    let fits = [
+        (TimeUnit::Second, [2 * SECOND, -SECOND, 5 * SECOND]),
+        (TimeUnit::Millisecond, [1_000, 7_000, 0]),
+        (TimeUnit::Microsecond, [1, 0, 1]),
+        (TimeUnit::Nanosecond, [1, -3, 1]),
+    ];
+    for (unit, bounds) in fits {
+        assert!(windowed(unit, bounds).is_ok(), "{unit:?} {bounds:?}");
+    }
+}

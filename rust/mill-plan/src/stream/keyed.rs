@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_protocol::{Error, Result};
 
 use super::checks::{append_only, check_hashable, check_unique, column_index, in_step};
-use super::{AggregateParts, Emit, Facts, Op, Stream, Window};
+use super::{AggregateParts, Emit, EventTime, Facts, Op, Stream, Window};
 use crate::aggregate::plain_type;
 use crate::expr::Expr;
 use crate::function::ReduceFunction;
+use crate::types::type_name;
 
 /// How often results are given by default on unbounded input.
 const EMIT_EVERY_US: i64 = 1_000_000;
@@ -105,10 +106,13 @@ impl KeyedStream {
                 super::duration(allowed_lateness_us)
             )));
         }
-        if !self.stream.has_event_time() {
+        let Some(time) = self.stream.facts().event_time else {
             return Err(Error::plan(
                 "a window needs event time: call event_time(\"column\", watermark=\"5s\") before key_by()",
             ));
+        };
+        for (what, us) in [("size", size_us), ("offset", offset_us), ("allowed_lateness", allowed_lateness_us)] {
+            check_unit(&time, what, us)?;
         }
         let window = Window::Tumbling { size_us, offset_us: offset_us.rem_euclid(size_us) };
         Ok(WindowedStream { keyed: self.clone(), window, allowed_lateness_us })
@@ -137,6 +141,31 @@ impl KeyedStream {
         let updating = (emit != Emit::End).then(|| self.keys.clone());
         Facts { is_bounded: self.stream.is_bounded(), event_time: None, updating }
     }
+}
+
+/// Refuses a duration that the unit of the event time cannot hold: the bounds of windows would be cut, and records would be
+/// outside of their own window.
+fn check_unit(time: &EventTime, what: &str, us: i64) -> Result<()> {
+    let DataType::Timestamp(unit, zone) = &time.data_type else {
+        return Err(Error::internal(format!("event time of type {}", type_name(&time.data_type))));
+    };
+    let (unit_us, counted) = match unit {
+        TimeUnit::Second => (1_000_000, "whole seconds"),
+        TimeUnit::Millisecond => (1000, "whole milliseconds"),
+        TimeUnit::Microsecond | TimeUnit::Nanosecond => return Ok(()),
+    };
+    if us % unit_us == 0 {
+        return Ok(());
+    }
+    let column = time.column.as_deref().unwrap_or("…");
+    let zone = zone.as_ref().map(|zone| format!(", {zone:?}")).unwrap_or_default();
+    let finer = if us % 1000 == 0 { "ms" } else { "us" };
+    Err(Error::plan(format!(
+        "window(): the {what} is {}, and the event time counts {counted} (it is {}), which cannot hold such bounds; cast it \
+         before event_time(), as in cast({{{column:?}: mill.Timestamp({finer:?}{zone})}}), or choose {counted}",
+        super::duration(us),
+        type_name(&time.data_type),
+    )))
 }
 
 /// The key columns as a keyed step gives them.
