@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from fractions import Fraction
 
 from millstream.errors import PlanError
 
@@ -84,8 +85,7 @@ def _parse(text: str, name: str) -> int:
     if rest.startswith(("-", "+")):
         sign = -1 if rest[0] == "-" else 1
         rest = rest[1:]
-    total = 0.0
-    exact = 0
+    total = Fraction(0)
     position = 0
     while position < len(rest):
         part = _PART.match(rest, position)
@@ -93,26 +93,40 @@ def _parse(text: str, name: str) -> int:
             break
         number, unit = part.groups()
         scale = _UNITS["us" if unit == "µs" else unit]
-        if "." in number:
-            total += float(number) * scale
-        else:
-            exact += int(number) * scale
+        total += Fraction(number) * scale
         position = part.end()
     if position == 0 or rest[position:].strip():
         raise PlanError(f'{name} is {text!r}, which is not a duration; write numbers with units (us ms s m h d w): "1m30s"')
-    return sign * (exact + round(total))
+    if total.denominator != 1:
+        raise PlanError(f"{name} is {text!r}, which is finer than a microsecond; durations are whole microseconds")
+    return sign * int(total)
 
 
 @dataclass(frozen=True)
 class WatermarkStrategy:
     """How event time advances.
 
+    Every split (a file, a partition) has a watermark of its own: its latest event time, less ``out_of_orderness``. The
+    watermark of the stream is the least of them.
+
     Attributes
     ----------
     out_of_orderness
-        How far behind the latest record of its split a record may come without being late.
+        How much older than the latest record of its split a record may be without being late.
     idleness
-        How long a split may be quiet before the others no longer wait for it; None waits for ever.
+        How long a split may have no records before the others no longer wait for it; None waits for ever.
+
+    Notes
+    -----
+    Without idleness every split counts, also one that has been read to its present end. A followed directory whose files
+    are rotated needs idleness: nobody can know that a full file gets no more records, so its last record holds time back.
+    A followed directory without any file holds time back as well.
+
+    With idleness, a split that was asked for records and has had none for that long is passed over. When all splits are
+    idle, time goes on to the latest that any of them has come to. An idle split that has records again is waited for
+    again; those of its records whose window has closed meanwhile are late, and go to ``.late``.
+
+    In a job that unites several inputs, an idle input takes on the time of the inputs it is united with.
 
     Examples
     --------

@@ -12,20 +12,32 @@
 //! the order within a split alone and not on how splits are spread over tasks.
 //!
 //! The watermark that travels is the least of all open splits: those read and those this task has yet to read. It never
-//! goes back. With idleness, a split that has given nothing for that long (in processing time) no longer counts until it
-//! gives records again.
+//! goes back. A task without open splits is *quiet*: the runtime passes on to it the time of the other tasks, and it sends
+//! that ([`Operator::follow`]). With idleness, a split that was asked for records and has had none for that long (in
+//! processing time) no longer counts until it has some again; a split that nobody has asked yet is not idle. A task all of
+//! whose splits are idle is quiet too.
 //!
-//! State: the latest time of each open split, and so small that every snapshot has all of it. Behind an exchange there
-//! are no splits any more; all records then count as of one split per task.
+//! ```text
+//!   Reading ──no split left────────► Empty ──for as long as the idleness──► Idle
+//!      ▲  └───all splits idle───────────────────────────────────────────────► │
+//!      └──────────────── a new split, or records ◄────────────────────────────┘
+//! ```
+//!
+//! State: the latest time of each open split and of all, and the last watermark; so small that every snapshot has all of it.
+//! After a restart each instance begins with the least watermark that any instance had sent: it is no greater than what the
+//! splits of any of them had come to, and no smaller than what any step after them had seen. After an exchange there are no
+//! splits any more; all records then count as of one split per task.
 
 mod splits;
 mod times;
 
 use arrow::datatypes::SchemaRef;
 use mill_plan::WatermarkStrategy;
-use mill_protocol::{Batch, Operator, Outbox, Progress, Restored, Result, Snapshot, SplitId, TaskContext, Watermark};
+use mill_protocol::{
+    Batch, Operator, Outbox, Progress, Quiet, Restored, Result, Snapshot, SplitId, TaskContext, Watermark,
+};
 
-use self::splits::Splits;
+use self::splits::{Latest, Splits};
 
 /// Takes event time from a column.
 pub(crate) struct EventTime {
@@ -37,10 +49,8 @@ pub(crate) struct EventTime {
     parallelism: usize,
     /// The last watermark that was emitted.
     emitted: i64,
-    /// Whether the stream has been said to be idle, and nothing came since.
-    is_idle: bool,
-    /// When [`Operator::on_time`] wants to be called; the first time at once, to learn what time it is.
-    next_time: i64,
+    /// What was declared last, while the task is quiet.
+    quiet: Option<Quiet>,
 }
 
 impl EventTime {
@@ -59,29 +69,41 @@ impl EventTime {
             index: context.index,
             parallelism: context.parallelism,
             emitted: i64::MIN,
-            is_idle: false,
-            next_time: i64::MIN,
+            quiet: None,
         })
     }
 
-    /// Emits the watermark if it has advanced, or idleness if there is nothing left to wait for.
+    /// The watermark of records that have come this far. The greatest of all watermarks says that the input has ended,
+    /// and that is not for records to say.
+    fn watermark_at(&self, latest: i64) -> i64 {
+        latest.saturating_sub(self.strategy.out_of_orderness_us).min(i64::MAX - 1)
+    }
+
+    /// Emits the watermark if it has advanced, or that the task is quiet now, or no longer.
     fn advance(&mut self, out: &mut Outbox) {
-        match self.splits.latest() {
-            splits::Latest::Of(latest) => {
-                self.is_idle = false;
-                // The greatest watermark of all says that the input has ended, and that is not for records to say.
-                let at = latest.saturating_sub(self.strategy.out_of_orderness_us).min(i64::MAX - 1);
+        let quiet = match self.splits.latest() {
+            Latest::Of(latest) => {
+                let at = self.watermark_at(latest);
                 if at > self.emitted {
                     self.emitted = at;
+                    self.quiet = None;
                     out.watermark(Watermark(at));
+                    return;
                 }
+                None
             }
-            splits::Latest::Unknown => self.is_idle = false,
-            splits::Latest::Idle => {
-                if !self.is_idle {
-                    self.is_idle = true;
-                    out.idle();
-                }
+            Latest::Unknown => None,
+            Latest::Empty => Some(false),
+            Latest::Idle => Some(true),
+        };
+        let greatest = self.splits.greatest().map_or(Watermark::MIN, |latest| Watermark(self.watermark_at(latest)));
+        let quiet = quiet.map(|is_idle| Quiet { at: greatest, is_idle });
+        if quiet != self.quiet {
+            self.quiet = quiet;
+            match quiet {
+                Some(Quiet { at, is_idle }) => out.quiet(at, is_idle),
+                // From here on others wait for this task again.
+                None => out.watermark(Watermark(self.emitted)),
             }
         }
     }
@@ -92,6 +114,10 @@ impl Operator for EventTime {
         let Some(batch) = times::with_times(batch, self.column, &self.name, out)? else {
             return Ok(Progress::Done);
         };
+        if self.quiet.take().is_some() {
+            // Others wait for this task before its records come.
+            out.watermark(Watermark(self.emitted));
+        }
         let times = batch.times().expect("they were set just now");
         let split = batch.split();
         let (latest, behind) = times::behind(times, self.splits.latest_of(split), self.strategy.out_of_orderness_us);
@@ -114,32 +140,44 @@ impl Operator for EventTime {
     }
 
     fn on_splits(&mut self, open: &[SplitId], out: &mut Outbox) -> Result<()> {
-        self.splits.open(open);
+        if self.splits.open(open) && self.emitted > i64::MIN {
+            // What was known before a restart is known to all steps after this one.
+            out.watermark(Watermark(self.emitted));
+        }
         self.advance(out);
         Ok(())
     }
 
+    fn on_quiet(&mut self, split: SplitId) {
+        self.splits.is_asked_in_vain(split);
+    }
+
+    fn follow(&mut self, at: Watermark, out: &mut Outbox) {
+        if at.0 > self.emitted {
+            self.emitted = at.0;
+            out.watermark(at);
+        }
+    }
+
     fn next_time(&self) -> Option<i64> {
-        self.strategy.idleness_us.map(|_| self.next_time)
+        self.strategy.idleness_us.and_then(|_| self.splits.deadline())
     }
 
     fn on_time(&mut self, now: i64, out: &mut Outbox) -> Result<Progress> {
         if let Some(idleness) = self.strategy.idleness_us {
             self.splits.tick(now, idleness);
-            // Finer than the idleness, so that it is noticed soon, and no finer than a millisecond.
-            self.next_time = now.saturating_add((idleness / 4).max(1000));
             self.advance(out);
         }
         Ok(Progress::Done)
     }
 
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
-        snapshot.bytes = Some(self.splits.encode(self.index, self.parallelism));
+        snapshot.bytes = Some(self.splits.encode(self.index, self.parallelism, self.emitted));
         Ok(())
     }
 
     fn restore(&mut self, restored: &Restored) -> Result<()> {
-        self.splits = Splits::decode(&restored.bytes, self.index, self.parallelism)?;
+        (self.splits, self.emitted) = Splits::decode(&restored.bytes, self.index, self.parallelism)?;
         Ok(())
     }
 }

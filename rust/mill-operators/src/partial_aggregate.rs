@@ -206,10 +206,6 @@ impl Operator for PartialAggregate {
         if self.slicer.is_some() { self.start_flush(Going::Windows(self.watermark), out) } else { Ok(Progress::Done) }
     }
 
-    fn on_idle(&mut self, out: &mut Outbox) -> Result<Progress> {
-        self.start_flush(Going::All, out)
-    }
-
     fn next_time(&self) -> Option<i64> {
         self.deadline
     }

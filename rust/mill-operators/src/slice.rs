@@ -2,7 +2,8 @@
 //!
 //! A record is late for its window if, when it was read, the watermark of its own split had passed the window's end and
 //! the allowed lateness. That depends on the order of the split alone. The stream's watermark is asked too, for records
-//! of a split that had been idle: without idleness it never is ahead of a split's own, so it changes nothing.
+//! of a split that had been idle or was found when time had gone on. For all others it changes nothing: the stream's
+//! watermark is never greater than that of a split that counts.
 
 use std::collections::HashMap;
 
@@ -36,6 +37,17 @@ impl Slicer {
     /// Whether the window is complete at this watermark.
     pub(crate) fn is_complete(&self, start: i64, at: Watermark) -> bool {
         at == Watermark::MAX || at.0 > self.last_watermark(start)
+    }
+
+    /// The time of the earliest result that a window may still have at this watermark: windows that are not complete take
+    /// records, and the first of them is the one that holds the watermark less the allowed lateness.
+    pub(crate) fn earliest_result(&self, at: Watermark) -> Watermark {
+        if self.allowed_lateness_us == 0 || at == Watermark::MIN || at == Watermark::MAX {
+            // Without lateness, windows that are not complete end after the watermark.
+            return Watermark::MAX;
+        }
+        let first = self.window.start_of(at.0.saturating_sub(self.allowed_lateness_us));
+        Watermark(self.window.end_of(first).saturating_sub(1))
     }
 
     /// Sorts the records of a batch into windows.

@@ -7,12 +7,13 @@
 //! ```
 //!
 //! A window gives its results once. Panes fire in order of time, each in chunks; the watermark passes on when the last one
-//! it completes is out. Where partial results come in, their maker has decided about lateness.
+//! it completes is out, and never beyond the results that windows may still have which wait for late records: those are
+//! not late for the next step. Where partial results come in, their maker has decided about lateness.
 
 use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
-use mill_plan::{AggregateSpec, Stage};
+use mill_plan::{AggregateSpec, Stage, type_name};
 use mill_protocol::{
     Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark,
 };
@@ -133,7 +134,11 @@ fn time_column(time_us: i64, rows: usize, data_type: &DataType) -> Result<ArrayR
         _ => Some(time_us),
     };
     let time = time.ok_or_else(|| {
-        Error::data(format!("the window at {time_us} microseconds is out of range for {data_type}; cast the event time to microseconds"))
+        Error::data(format!(
+            "a window that begins or ends {time_us} microseconds from 1970 is out of range for {}; cast the event time to \
+             mill.Timestamp(\"us\") before event_time()",
+            type_name(data_type)
+        ))
     })?;
     let array: ArrayRef = std::sync::Arc::new(Int64Array::from_value(time, rows));
     cast(&array, data_type).map_err(|error| Error::internal(error.to_string()))
@@ -162,6 +167,10 @@ impl Operator for WindowAggregate {
     fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
         self.watermark = self.watermark.max(at);
         self.fire(out)
+    }
+
+    fn earliest_result(&self) -> Watermark {
+        self.slicer.earliest_result(self.watermark)
     }
 
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {

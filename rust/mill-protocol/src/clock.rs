@@ -1,7 +1,7 @@
 //! Processing time, given in from outside so that tests decide what time it is.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the processing time.
 pub trait Clock: Send + Sync {
@@ -16,6 +16,28 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> i64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+    }
+}
+
+/// A clock that agrees with another one when it is made and from then on follows the monotonic clock of the machine, so that
+/// deadlines and idleness do not move when somebody sets the time.
+#[derive(Debug)]
+pub struct SteadyClock {
+    from: Instant,
+    at: i64,
+}
+
+impl SteadyClock {
+    /// A clock that agrees with this one now.
+    pub fn agreeing_with(clock: &dyn Clock) -> SteadyClock {
+        SteadyClock { from: Instant::now(), at: clock.now() }
+    }
+}
+
+impl Clock for SteadyClock {
+    fn now(&self) -> i64 {
+        let micros = i64::try_from(self.from.elapsed().as_micros()).unwrap_or(i64::MAX);
+        self.at.saturating_add(micros)
     }
 }
 

@@ -17,9 +17,9 @@ mod snapshot;
 mod source;
 pub mod testkit;
 
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{Clock, ManualClock, SteadyClock, SystemClock};
 pub use error::{Error, ErrorKind, Rejected, Result};
-pub use operator::{Emission, Operator, Outbox, Progress, TaskContext, Watermark};
+pub use operator::{Emission, Operator, Outbox, Progress, Quiet, TaskContext, Watermark};
 pub use sink::{Commit, Committer, Delivery, PreCommit, Sink, SinkKind, SinkWriter};
 pub use snapshot::{Epoch, Restored, Snapshot};
 pub use source::{Comparison, Condition, Position, Read, Source, SourceProperties, Split, SplitReader};

@@ -51,8 +51,18 @@ pub enum Emission {
     Batch(usize, Batch),
     /// A watermark of the operator's own making, for all ports.
     Watermark(Watermark),
-    /// Nothing is to be expected from here for a while: do not wait for this stream's watermark.
-    Idle,
+    /// Only of an operator that makes watermarks: it has nothing to read for now, and takes on the time of others.
+    Quiet(Quiet),
+}
+
+/// Why an instance that makes watermarks has none to make for now, until it emits a watermark again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quiet {
+    /// How far its own records had come.
+    pub at: Watermark,
+    /// Whether its input is idle, so that other inputs need not wait for it. If not, it only has no split of its own for
+    /// now: the other instances of the step decide what time it is, and if they have no split either, time stands still.
+    pub is_idle: bool,
 }
 
 /// What an operator gives to the steps behind it. Order is kept.
@@ -81,9 +91,9 @@ impl Outbox {
         self.emissions.push_back(Emission::Watermark(at));
     }
 
-    /// Says that nothing is to be expected for a while.
-    pub fn idle(&mut self) {
-        self.emissions.push_back(Emission::Idle);
+    /// Declares that this instance has nothing to read for now; see [`Quiet`].
+    pub fn quiet(&mut self, at: Watermark, is_idle: bool) {
+        self.emissions.push_back(Emission::Quiet(Quiet { at, is_idle }));
     }
 
     /// Hands over a record that could not be processed; the runtime fails, skips or routes as the job says.
@@ -125,9 +135,9 @@ impl Outbox {
 /// One parallel instance of a step.
 ///
 /// The runtime calls it from one thread at a time and in stream order. After any call that returned
-/// [`Progress::More`], only [`resume`](Operator::resume) is called until it returns [`Progress::Done`]. Watermarks and
-/// idleness are passed on by the runtime once the operator is done with them, unless
-/// [`makes_watermarks`](Operator::makes_watermarks).
+/// [`Progress::More`], only [`resume`](Operator::resume) is called until it returns [`Progress::Done`]. A watermark is
+/// passed on by the runtime once the operator is done with it, but never beyond
+/// [`earliest_result`](Operator::earliest_result); one that [`makes_watermarks`](Operator::makes_watermarks) emits its own.
 pub trait Operator: Send {
     /// Processes records.
     fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress>;
@@ -138,11 +148,10 @@ pub trait Operator: Send {
         Ok(Progress::Done)
     }
 
-    /// Nothing is to be expected for a while, and nobody will wait for this stream's watermark: emit what was held back
-    /// until a watermark came, or it may be too late.
-    fn on_idle(&mut self, out: &mut Outbox) -> Result<Progress> {
-        let _ = out;
-        Ok(Progress::Done)
+    /// The earliest event time that a result may still have, given the watermarks so far. The runtime passes on no
+    /// watermark that is greater, so that no result of this step is late for the next one.
+    fn earliest_result(&self) -> Watermark {
+        Watermark::MAX
     }
 
     /// Whether this operator makes the stream's watermarks, so that those from before it end here.
@@ -154,6 +163,16 @@ pub trait Operator: Send {
     fn on_splits(&mut self, open: &[SplitId], out: &mut Outbox) -> Result<()> {
         let _ = (open, out);
         Ok(())
+    }
+
+    /// A split was asked for records and has none for now. It stays quiet until it has some.
+    fn on_quiet(&mut self, split: SplitId) {
+        let _ = split;
+    }
+
+    /// Only while the operator is [`Quiet`]: the inputs whose time it takes on have come this far. It emits that watermark.
+    fn follow(&mut self, at: Watermark, out: &mut Outbox) {
+        let _ = (at, out);
     }
 
     /// When, in processing time (microseconds), [`on_time`](Operator::on_time) wants to be called next.

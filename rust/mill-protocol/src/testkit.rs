@@ -21,7 +21,7 @@
 //!   0: 7, "a" delete           withdraws the row of its key
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, RecordBatch, StringArray};
@@ -51,6 +51,10 @@ pub enum Input {
     Time(i64),
     /// The splits that are still read or yet to be read.
     Splits(Vec<SplitId>),
+    /// A split was asked for records and has none.
+    Quiet(SplitId),
+    /// The inputs whose time a quiet operator takes on have come this far; nothing to one that is not quiet.
+    Follow(i64),
     /// A checkpoint's barrier, in every mode.
     Barrier,
 }
@@ -135,6 +139,9 @@ fn transcript(make: &dyn Fn() -> Box<dyn Operator>, inputs: &[Input], compare: &
         epoch: 0,
         blocks: Vec::new(),
         splits: None,
+        is_quiet: false,
+        promised: None,
+        late_times: HashSet::new(),
         watermark: None,
         rows: Vec::new(),
         transcript: Transcript::default(),
@@ -156,6 +163,12 @@ struct Run<'a> {
     /// Every block since the beginning, as a chain of incremental checkpoints holds them.
     blocks: Vec<RestoredBlock>,
     splits: Option<Vec<SplitId>>,
+    /// Whether the operator has declared that it is quiet.
+    is_quiet: bool,
+    /// The greatest watermark that the runtime would have passed on by now.
+    promised: Option<i64>,
+    /// Times of records that came after a watermark that promised they would not.
+    late_times: HashSet<i64>,
     /// The last watermark of this instance. One that takes up from a checkpoint may say again what was said before.
     watermark: Option<i64>,
     rows: Vec<Row>,
@@ -187,11 +200,19 @@ impl Run<'_> {
                         Cut::Random(_) => 1 + (next_random(&mut random) % 7) as usize,
                     };
                     let rows = rows.min(left);
+                    let times = batch.times().map_or(&[][..], |times| &times[from..from + rows]);
+                    self.late_times.extend(times.iter().filter(|&&time| Some(time) < self.promised));
                     self.step(|operator, out| operator.on_batch(batch.slice(from, rows), out));
                     from += rows;
                 }
             }
-            Input::Watermark(at) => self.step(|operator, out| operator.on_watermark(Watermark(*at), out)),
+            Input::Watermark(at) => {
+                self.step(|operator, out| operator.on_watermark(Watermark(*at), out));
+                if !self.operator.makes_watermarks() {
+                    let passed_on = self.operator.earliest_result().0.min(*at);
+                    self.promised = self.promised.max(Some(passed_on));
+                }
+            }
             Input::Time(now) => {
                 if self.operator.next_time().is_some_and(|at| at <= *now) {
                     self.step(|operator, out| operator.on_time(*now, out));
@@ -200,6 +221,14 @@ impl Run<'_> {
             Input::Splits(open) => {
                 self.splits = Some(open.clone());
                 self.step(|operator, out| operator.on_splits(open, out).map(|()| Progress::Done));
+            }
+            Input::Quiet(split) => self.operator.on_quiet(*split),
+            Input::Follow(at) => {
+                if self.is_quiet {
+                    self.operator.follow(Watermark(*at), &mut self.out);
+                    self.drain();
+                    self.is_quiet = true;
+                }
             }
             Input::Barrier => {
                 self.call(|operator, out| operator.on_barrier(Epoch(1), out));
@@ -261,6 +290,7 @@ impl Run<'_> {
         };
         self.operator = (self.make)();
         self.watermark = None;
+        self.is_quiet = false;
         self.operator.restore(&restored).unwrap_or_else(|error| panic!("{:?}: restore: {error}", self.mode));
         if let Some(splits) = &self.splits {
             let told = self.operator.on_splits(splits, &mut self.out);
@@ -271,18 +301,29 @@ impl Run<'_> {
     fn drain(&mut self) {
         while let Some(emission) = self.out.pop() {
             match emission {
-                Emission::Batch(port, batch) => render(port, &batch, &mut self.rows),
+                Emission::Batch(port, batch) => {
+                    self.check_promise(port, &batch);
+                    render(port, &batch, &mut self.rows);
+                }
                 Emission::Watermark(at) => {
                     assert!(self.watermark <= Some(at.0), "{:?}: {at:?} goes back behind {:?}", self.mode, self.watermark);
                     self.watermark = Some(at.0);
+                    self.is_quiet = false;
                     self.transcript.watermark = self.transcript.watermark.max(self.watermark);
                 }
-                Emission::Idle => {}
+                Emission::Quiet(_) => self.is_quiet = true,
             }
         }
         let rejected = self.out.take_rejected();
         self.transcript.rejected.extend(rejected.iter().map(|r| format!("{} | {}", r.error, r.record)));
         self.transcript.late += self.out.take_late();
+    }
+
+    /// No result is older than a watermark that was passed on, unless it is a record that itself came too late (I16).
+    fn check_promise(&self, port: usize, batch: &Batch) {
+        let Some(times) = batch.times().filter(|_| port == 0) else { return };
+        let broken = times.iter().find(|&&time| Some(time) < self.promised && !self.late_times.contains(&time));
+        assert!(broken.is_none(), "{:?}: a result at {broken:?} after the watermark {:?}", self.mode, self.promised);
     }
 
     fn finish(mut self, compare: &Compare) -> Transcript {

@@ -24,6 +24,7 @@ use crate::shared::Shared;
 use crate::source_task::{SourceContext, SourceTask};
 use crate::stage::{Body, Stage};
 use crate::task::{SourceInput, Task, TaskInput};
+use crate::time_board::TimeBoard;
 
 /// What the tasks of a job are built with.
 pub(crate) struct Plan<'a> {
@@ -96,9 +97,32 @@ impl Plan<'_> {
             }
             sinks += chain.stages.iter().filter(|stage| matches!(stage.body, StageBody::Sink { .. })).count();
         }
+        self.lay_time_boards(&mut built.tasks, &worker_of);
         let hints = self.graph.chains.iter().filter_map(|chain| chain.source.as_ref());
         built.registry.rows_total = hints.map(|source| source.source.rows_hint()).sum();
         Ok(built)
+    }
+
+    /// Gives the makers of watermarks whose streams meet a board in common.
+    fn lay_time_boards(&self, tasks: &mut [(usize, Task)], worker_of: &dyn Fn(usize, usize) -> usize) {
+        let mut first_tasks = Vec::with_capacity(self.graph.chains.len());
+        let mut makers = Vec::new();
+        let mut next = 0;
+        for (chain, def) in self.graph.chains.iter().enumerate() {
+            first_tasks.push(next);
+            let stages = tasks[next].1.chain.stages.iter().enumerate();
+            makers.extend(stages.filter(|(_, stage)| stage.makes_watermarks()).map(|(stage, _)| (chain, stage)));
+            next += def.parallelism;
+        }
+        let mut boards: HashMap<usize, Arc<TimeBoard>> = HashMap::new();
+        for (&(chain, stage), meeting) in makers.iter().zip(self.graph.meetings(&makers)) {
+            let parallelism = self.graph.chains[chain].parallelism;
+            let unparkers = (0..parallelism).map(|index| self.workers[worker_of(chain, index)].unparker.clone()).collect();
+            let slots = boards.entry(meeting).or_default().add_input(unparkers);
+            for (index, slot) in slots.into_iter().enumerate() {
+                tasks[first_tasks[chain] + index].1.chain.stages[stage].slot = Some(slot);
+            }
+        }
     }
 
     fn offsets(&self) -> Vec<usize> {

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use mill_protocol::{Batch, Clock, Emission, Epoch, Outbox, Rejected, Result};
+use mill_protocol::{Batch, Clock, Emission, Epoch, Error, Outbox, Quiet, Rejected, Result, Watermark};
 
 use crate::edge_writer::EdgeWriter;
 use crate::envelope::Event;
@@ -21,6 +21,7 @@ use crate::merge::Merge;
 use crate::options::OnError;
 use crate::rejects;
 use crate::stage::{Part, Stage};
+use crate::time_board::{Slot, Standing};
 
 /// Where an event goes within a task: an input of a stage or of an edge writer.
 #[derive(Clone, Copy, Debug)]
@@ -129,15 +130,15 @@ impl Chain {
     /// Takes an event from the input of the task. The chain must be drained.
     pub(crate) fn enter(&mut self, event: Event, is_full: bool) -> Result<()> {
         match event {
-            Event::Splits(open) => {
+            Event::Splits(_) | Event::Quiet(_) => {
                 for stage in &mut self.stages {
-                    stage.accept(Event::Splits(Arc::clone(&open)));
+                    stage.accept(event.clone_for_targets());
                 }
                 return Ok(());
             }
             Event::Barrier(_) => self.is_full = is_full,
             Event::End => self.has_end = true,
-            Event::Batch(_) | Event::Watermark(_) | Event::Idle => {}
+            Event::Batch(_) | Event::Watermark(_) => {}
         }
         for index in 0..self.entry.ports.len() {
             self.deliver_all(None, index, event.clone_for_targets())?;
@@ -185,9 +186,26 @@ impl Chain {
         Ok(ChainStep::Worked)
     }
 
-    /// Sends what the writers have gathered.
+    /// Sends what the writers have gathered, and lets those follow who take on the time that is made here.
     pub(crate) fn quiet(&mut self) -> Result<()> {
+        self.stages.iter().filter_map(|stage| stage.slot.as_ref()).for_each(Slot::wake_followers);
         self.writers.iter_mut().try_for_each(|(writer, _)| writer.quiet())
+    }
+
+    /// Where a maker of watermarks is quiet: takes on the time of others if that has gone on. The chain must be drained.
+    pub(crate) fn follow(&mut self) -> Result<bool> {
+        let following = |stage: &Stage| Some(stage.slot.as_ref()?.follow()?);
+        let Some((index, at)) = self.stages.iter().enumerate().find_map(|(i, stage)| Some((i, following(stage)?))) else {
+            return Ok(false);
+        };
+        self.stages[index].follow(at, &mut self.outbox);
+        while let Some(emission) = self.outbox.pop() {
+            match emission {
+                Emission::Watermark(at) => self.forward(index, Event::Watermark(at))?,
+                other => return Err(Error::internal(format!("{:?} when the time of others went on", other))),
+            }
+        }
+        Ok(true)
     }
 
     /// When the earliest operator wants to be called.
@@ -226,8 +244,16 @@ impl Chain {
                     self.stages[index].counters.rows_out.add(batch.rows() as u64);
                     self.deliver_all(Some(index), port, Event::Batch(batch))?;
                 }
-                Emission::Watermark(at) => self.forward(index, Event::Watermark(at))?,
-                Emission::Idle => self.forward(index, Event::Idle)?,
+                Emission::Watermark(at) => {
+                    // The end of time is no time that others could follow; the end itself is noted when it comes.
+                    if at < Watermark::MAX {
+                        self.stages[index].report(Standing::Active(at))?;
+                    }
+                    self.forward(index, Event::Watermark(at))?;
+                }
+                Emission::Quiet(Quiet { at, is_idle }) => {
+                    self.stages[index].report(if is_idle { Standing::Idle(at) } else { Standing::Empty(at) })?;
+                }
             }
         }
         let stage = &self.stages[index];
@@ -286,25 +312,17 @@ impl Chain {
             Route::Stage { stage, input } => (&mut self.stages[stage].merge, input),
             Route::Writer { writer, input } => (&mut self.writers[writer].1, input),
         };
-        let mut merged = [None, None, None, None];
+        let mut merged = [None, None, None];
         match event {
-            Event::Batch(batch) => {
-                merge.on_records(input);
-                merged[0] = Some(Event::Batch(batch));
-            }
+            Event::Batch(batch) => merged[0] = Some(Event::Batch(batch)),
             Event::Watermark(at) => merged[0] = merge.on_watermark(input, at).map(Event::Watermark),
-            Event::Idle => {
-                let (watermark, is_idle) = merge.on_idle(input);
-                merged[0] = watermark.map(Event::Watermark);
-                merged[1] = is_idle.then_some(Event::Idle);
-            }
             Event::Barrier(epoch) => merged[0] = merge.on_barrier(input, epoch).map(Event::Barrier),
             Event::End => {
                 for (place, event) in merged.iter_mut().zip(merge.on_end(input).into_events()) {
                     *place = Some(event);
                 }
             }
-            Event::Splits(_) => {}
+            Event::Splits(_) | Event::Quiet(_) => {}
         }
         for event in merged.into_iter().flatten() {
             match route {
@@ -358,8 +376,8 @@ impl Event {
         match self {
             Event::Batch(batch) => Event::Batch(Batch::clone(batch)),
             Event::Watermark(at) => Event::Watermark(*at),
-            Event::Idle => Event::Idle,
             Event::Splits(open) => Event::Splits(Arc::clone(open)),
+            Event::Quiet(split) => Event::Quiet(*split),
             Event::Barrier(epoch) => Event::Barrier(*epoch),
             Event::End => Event::End,
         }

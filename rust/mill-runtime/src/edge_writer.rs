@@ -7,9 +7,8 @@
 //!
 //! Only what is cut has to be gathered into frames. Where all of a batch goes to one consumer its columns are handed over as
 //! they are. Small batches are gathered until they are worth a frame, or until the stream goes quiet, or until something that must
-//! not overtake them has to be sent (a barrier, idleness, the end). A batch that is large enough is cut as it is. A
-//! watermark waits for the rows before it and may wait for rows behind it: a watermark that comes later than it could is
-//! never wrong.
+//! not overtake them has to be sent (a barrier, the end). A batch that is large enough is cut as it is. A
+//! watermark waits for the rows that were gathered before it, and for nothing else.
 //!
 //! Invariant: while [`try_flush`](EdgeWriter::try_flush) says false the chain gives the writer nothing more, so what is
 //! unsent is bounded by what one event makes.
@@ -58,6 +57,9 @@ impl EdgeWriter {
     pub(crate) fn push(&mut self, event: Event) -> Result<()> {
         match event {
             Event::Batch(batch) => {
+                if self.gathered.is_empty() {
+                    self.send_watermark();
+                }
                 self.rows += batch.rows();
                 self.gathered.push(batch);
                 if self.rows >= self.frame_rows.div_ceil(2) {
@@ -69,8 +71,7 @@ impl EdgeWriter {
                 self.watermark = Some(at);
                 Ok(())
             }
-            Event::Splits(_) => Ok(()),
-            Event::Idle => self.broadcast(|| Envelope::Idle),
+            Event::Splits(_) | Event::Quiet(_) => Ok(()),
             Event::Barrier(epoch) => self.broadcast(|| Envelope::Barrier(epoch)),
             Event::End => self.broadcast(|| Envelope::End),
         }
@@ -89,10 +90,14 @@ impl EdgeWriter {
                 }
             }
         }
+        self.send_watermark();
+        Ok(())
+    }
+
+    fn send_watermark(&mut self) {
         if let Some(at) = self.watermark.take() {
             self.send_to_all(|| Envelope::Watermark(at));
         }
-        Ok(())
     }
 
     /// Sends what has room; gives whether nothing is left unsent.

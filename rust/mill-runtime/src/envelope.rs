@@ -13,8 +13,6 @@ pub(crate) enum Envelope {
     Batch(Batch),
     /// No record with an older event time follows on this channel, but late ones.
     Watermark(Watermark),
-    /// Do not wait for this channel's watermark until something comes again.
-    Idle,
     /// What came before belongs to this epoch, what follows does not.
     Barrier(Epoch),
     /// Nothing follows.
@@ -28,10 +26,10 @@ pub(crate) enum Event {
     Batch(Batch),
     /// Event time has come this far on all inputs.
     Watermark(Watermark),
-    /// Nothing is to be expected from any input for a while.
-    Idle,
     /// The splits that the task's source has not finished.
     Splits(Arc<[SplitId]>),
+    /// A split that was asked for records and has none for now.
+    Quiet(SplitId),
     /// The barrier has come on all inputs.
     Barrier(Epoch),
     /// All inputs have ended.

@@ -9,7 +9,7 @@
 //!             └─ port 1 ──edge 1 (gather)──► …
 //! ```
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -177,6 +177,41 @@ impl JobGraph {
             }
         }
         Ok(())
+    }
+}
+
+impl JobGraph {
+    /// For each of these stages, given by chain and place, which of them its stream meets further down: stages with the same
+    /// number meet, directly or by way of others. A stream ends at the next of these stages; records that could not be
+    /// processed have no time in common with anybody.
+    pub(crate) fn meetings(&self, makers: &[(usize, usize)]) -> Vec<usize> {
+        let mut meeting: Vec<usize> = (0..makers.len()).collect();
+        let mut reached_by: HashMap<(usize, usize), usize> = HashMap::new();
+        for maker in 0..makers.len() {
+            let mut stack = vec![makers[maker]];
+            while let Some((chain, stage)) = stack.pop() {
+                for target in self.chains[chain].stages[stage].ports.iter().flatten() {
+                    let reached: Vec<(usize, usize)> = match *target {
+                        Target::Stage(next) => vec![(chain, next)],
+                        Target::Edge(edge) => {
+                            let to = self.edges[edge].to;
+                            let entry = self.chains[to].entry.iter();
+                            entry.filter_map(|target| if let Target::Stage(next) = *target { Some((to, next)) } else { None }).collect()
+                        }
+                    };
+                    for next in reached.into_iter().filter(|next| !makers.contains(next)) {
+                        match reached_by.insert(next, maker) {
+                            None => stack.push(next),
+                            Some(other) => {
+                                let (from, to) = (meeting[maker], meeting[other]);
+                                meeting.iter_mut().filter(|of| **of == from).for_each(|of| *of = to);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        meeting
     }
 }
 

@@ -73,20 +73,9 @@ impl Input {
 
     fn take(&mut self, channel: usize, envelope: Envelope) -> Result<Option<Event>> {
         match envelope {
-            Envelope::Frame(frame) => {
-                self.merge.on_records(channel);
-                return Ok(Some(Event::Batch(wire::batch(&frame)?)));
-            }
-            Envelope::Batch(batch) => {
-                self.merge.on_records(channel);
-                return Ok(Some(Event::Batch(batch)));
-            }
+            Envelope::Frame(frame) => return Ok(Some(Event::Batch(wire::batch(&frame)?))),
+            Envelope::Batch(batch) => return Ok(Some(Event::Batch(batch))),
             Envelope::Watermark(at) => self.ready.extend(self.merge.on_watermark(channel, at).map(Event::Watermark)),
-            Envelope::Idle => {
-                let (watermark, is_idle) = self.merge.on_idle(channel);
-                self.ready.extend(watermark.map(Event::Watermark));
-                self.ready.extend(is_idle.then_some(Event::Idle));
-            }
             Envelope::Barrier(epoch) => self.ready.extend(self.merge.on_barrier(channel, epoch).map(Event::Barrier)),
             Envelope::End => {
                 self.channels[channel] = None;

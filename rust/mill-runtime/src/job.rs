@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
-use mill_protocol::{Error, ErrorKind, ManualClock, Result};
+use mill_protocol::{Error, ErrorKind, ManualClock, Result, SteadyClock};
 use mill_queue::Parker;
 use parking_lot::Mutex;
 
@@ -84,7 +84,10 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
         graph: &graph,
         mode: options.mode,
         on_error: options.on_error,
-        clock: Arc::clone(&options.clock),
+        clock: match is_by_hand {
+            true => Arc::clone(&options.clock),
+            false => Arc::new(SteadyClock::agreeing_with(&*options.clock)),
+        },
         frame_rows: options.frame_rows,
         queue_capacity: options.queue_capacity,
         is_persistent,

@@ -41,6 +41,7 @@ mod source_task;
 mod stage;
 mod storage;
 mod task;
+mod time_board;
 mod wire;
 mod worker;
 mod writers;

@@ -28,6 +28,8 @@ pub(crate) enum SourceRead {
     Records(Batch, Vec<Rejected>),
     /// The set of unfinished splits has changed; to be told to the operators before anything else.
     Splits(Arc<[SplitId]>),
+    /// A split that was asked for records has none for now; told once, until it has some again.
+    Quiet(SplitId),
     /// Nothing before this time (microseconds), unless the worker is woken.
     Pending(i64),
     /// All splits have ended, and no new ones will turn up.
@@ -69,6 +71,8 @@ struct OwnedSplit {
     is_ended: bool,
     /// Not before this time.
     read_at: i64,
+    /// Whether it had nothing when it was last asked.
+    is_quiet: bool,
 }
 
 impl SourceTask {
@@ -142,6 +146,7 @@ impl SourceTask {
             }
             let owned = &mut self.splits[index];
             let split = owned.split.id;
+            let was_quiet = std::mem::replace(&mut owned.is_quiet, matches!(read, Read::Pending(_)));
             match read {
                 Read::Batch(data) => return Ok(SourceRead::Records(batch(data, split), Vec::new())),
                 Read::Partial(data, rejected) => return Ok(SourceRead::Records(batch(data, split), rejected)),
@@ -150,10 +155,16 @@ impl SourceTask {
                     owned.read_at = self.context.clock.now().saturating_add(pause);
                     wait_until = wait_until.min(owned.read_at);
                     // One that is read ahead by a thread is waited for; the others are not opened before their turn.
-                    if !self.is_in_turn && self.context.wake.is_some() {
+                    let is_waited_for = !self.is_in_turn && self.context.wake.is_some();
+                    if !is_waited_for {
+                        self.turn = (index + 1) % self.splits.len();
+                    }
+                    if !was_quiet {
+                        return Ok(SourceRead::Quiet(split));
+                    }
+                    if is_waited_for {
                         return Ok(SourceRead::Pending(wait_until));
                     }
-                    self.turn = (index + 1) % self.splits.len();
                 }
                 Read::End => {
                     owned.end();
@@ -206,6 +217,7 @@ impl SourceTask {
                 split,
                 reader: None,
                 read_at: i64::MIN,
+                is_quiet: false,
             });
             self.has_news = true;
         }

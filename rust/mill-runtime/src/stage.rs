@@ -8,8 +8,8 @@
 //!                         Resuming: call resume, pass on, again ─────┘
 //! ```
 //!
-//! Finishing an event is what the runtime does once the operator is through with it: pass a watermark on, take the
-//! snapshot and then pass the barrier on, pass the end on.
+//! Finishing an event is what the runtime does once the operator is through with it: pass a watermark on, though not beyond
+//! the time of results that the operator may still emit; take the snapshot and then pass the barrier on; pass the end on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use mill_protocol::{
 use crate::envelope::Event;
 use crate::merge::Merge;
 use crate::metrics::StageCounters;
+use crate::time_board::{Slot, Standing};
 
 /// What a stage runs.
 pub(crate) enum Body {
@@ -54,7 +55,6 @@ enum Phase {
 enum Finish {
     Nothing,
     Watermark(Watermark),
-    Idle,
     Snapshot(Epoch),
     End,
 }
@@ -70,6 +70,8 @@ pub(crate) struct Stage {
     pub(crate) name: String,
     pub(crate) merge: Merge,
     pub(crate) counters: Arc<StageCounters>,
+    /// Where it notes how far it has come, if it makes watermarks.
+    pub(crate) slot: Option<Slot>,
     body: Body,
     inbox: VecDeque<Event>,
     phase: Phase,
@@ -91,6 +93,7 @@ impl Stage {
             name,
             merge: Merge::new(inputs),
             counters,
+            slot: None,
             body,
             inbox: VecDeque::new(),
             phase: Phase::Ready,
@@ -145,7 +148,44 @@ impl Stage {
     /// Ends without emitting anything: nobody needs it.
     pub(crate) fn end_silently(&mut self) {
         self.inbox.clear();
+        self.end();
+    }
+
+    fn end(&mut self) {
         self.phase = Phase::Ended;
+        if let Some(slot) = &mut self.slot {
+            slot.end();
+        }
+    }
+
+    /// Notes for others how far the watermarks made here have come.
+    ///
+    /// # Errors
+    /// When the operator has not declared that it makes watermarks.
+    pub(crate) fn report(&mut self, standing: Standing) -> Result<()> {
+        let slot = self.slot.as_mut();
+        slot.ok_or_else(|| Error::internal("a watermark of an operator that makes none"))?.report(standing);
+        Ok(())
+    }
+
+    /// Takes on the time of others.
+    pub(crate) fn follow(&mut self, at: Watermark, out: &mut Outbox) {
+        if let Body::Operator(operator) = &mut self.body {
+            operator.follow(at, out);
+        }
+    }
+
+    /// Whether the operator makes watermarks.
+    pub(crate) fn makes_watermarks(&self) -> bool {
+        matches!(&self.body, Body::Operator(operator) if operator.makes_watermarks())
+    }
+
+    /// The earliest event time that a record may still have that comes out of here.
+    fn earliest_result(&self) -> Watermark {
+        match &self.body {
+            Body::Operator(operator) => operator.earliest_result(),
+            Body::Sink(..) => Watermark::MAX,
+        }
     }
 
     /// Whether the operator needs nothing more, though its input has not ended.
@@ -244,7 +284,7 @@ impl Stage {
                     }
                     Event::Barrier(epoch) => Finish::Snapshot(epoch),
                     Event::End => Finish::End,
-                    Event::Watermark(_) | Event::Idle | Event::Splits(_) => Finish::Nothing,
+                    Event::Watermark(_) | Event::Splits(_) | Event::Quiet(_) => Finish::Nothing,
                 };
                 return Ok((Progress::Done, finish));
             }
@@ -263,10 +303,12 @@ impl Stage {
                 let finish = if operator.makes_watermarks() { Finish::Nothing } else { Finish::Watermark(at) };
                 (operator.on_watermark(at, out)?, finish)
             }
-            Event::Idle if operator.makes_watermarks() => (Progress::Done, Finish::Nothing),
-            Event::Idle => (operator.on_idle(out)?, Finish::Idle),
             Event::Splits(open) => {
                 operator.on_splits(&open, out)?;
+                (Progress::Done, Finish::Nothing)
+            }
+            Event::Quiet(split) => {
+                operator.on_quiet(split);
                 (Progress::Done, Finish::Nothing)
             }
             Event::Barrier(epoch) => (operator.on_barrier(epoch, out)?, Finish::Snapshot(epoch)),
@@ -278,14 +320,13 @@ impl Stage {
     fn finish(&mut self, finish: Finish, parts: &mut Vec<Part>, is_full: bool) -> Result<Forward> {
         Ok(match finish {
             Finish::Nothing => NOTHING,
-            Finish::Watermark(at) => [Some(Event::Watermark(at)), None],
-            Finish::Idle => [Some(Event::Idle), None],
+            Finish::Watermark(at) => [Some(Event::Watermark(at.min(self.earliest_result()))), None],
             Finish::Snapshot(epoch) => {
                 self.snapshot(epoch, parts, is_full)?;
                 [Some(Event::Barrier(epoch)), None]
             }
             Finish::End => {
-                self.phase = Phase::Ended;
+                self.end();
                 [Some(Event::Watermark(Watermark::MAX)), Some(Event::End)]
             }
         })

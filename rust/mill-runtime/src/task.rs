@@ -217,6 +217,7 @@ impl Task {
                 Polled::Event(event) => event,
                 // Room was made in a queue, whose producer may be a task of the same worker that is blocked.
                 Polled::Taken => return Ok(Advance::Entered),
+                Polled::Nothing if self.chain.follow()? => return Ok(Advance::Entered),
                 Polled::Nothing => return Ok(Advance::Quiet(self.chain.next_time())),
             },
             TaskInput::Source(_) => match self.read()? {
@@ -251,6 +252,9 @@ impl Task {
         if self.is_held {
             return Ok(Taken::Nothing(Advance::Quiet(timer)));
         }
+        if self.chain.follow()? {
+            return Ok(Taken::Nothing(Advance::Entered));
+        }
         let TaskInput::Source(source) = &mut self.input else {
             unreachable!("only a task with a source reads");
         };
@@ -270,6 +274,7 @@ impl Task {
                 Ok(if is_empty { Taken::Nothing(Advance::Entered) } else { Taken::Event(Event::Batch(batch)) })
             }
             SourceRead::Splits(open) => Ok(Taken::Event(Event::Splits(open))),
+            SourceRead::Quiet(split) => Ok(Taken::Event(Event::Quiet(split))),
             SourceRead::Pending(until) => {
                 Ok(Taken::Nothing(Advance::Quiet(Some(timer.unwrap_or(i64::MAX).min(until)))))
             }

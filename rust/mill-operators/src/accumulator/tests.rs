@@ -92,6 +92,9 @@ impl Operator for Two {
         let _ = self.through(out, |ahead, between| ahead.on_watermark(at, between))?;
         self.behind.on_watermark(at, out)
     }
+    fn earliest_result(&self) -> Watermark {
+        self.behind.earliest_result()
+    }
     fn on_barrier(&mut self, epoch: Epoch, out: &mut Outbox) -> Result<Progress> {
         let _ = self.through(out, |ahead, between| ahead.on_barrier(epoch, between))?;
         self.behind.on_barrier(epoch, out)

@@ -28,13 +28,21 @@ fn some(split: SplitId, times: &[i64]) -> Input {
     Input::Batch(records(split, &times.iter().copied().map(Some).collect::<Vec<_>>()))
 }
 
-/// The watermarks that come out, and `None` for idleness.
+/// The watermarks that come out, and `None` where the operator turns quiet.
 fn watermarks(operator: &mut dyn Operator, event: &Input) -> Vec<Option<i64>> {
     let mut out = Outbox::default();
     let _ = match event {
         Input::Batch(batch) => operator.on_batch(batch.clone(), &mut out),
         Input::Time(now) => operator.on_time(*now, &mut out),
         Input::Splits(open) => operator.on_splits(open, &mut out).map(|()| Progress::Done),
+        Input::Quiet(split) => {
+            operator.on_quiet(*split);
+            Ok(Progress::Done)
+        }
+        Input::Follow(at) => {
+            operator.follow(Watermark(*at), &mut out);
+            Ok(Progress::Done)
+        }
         other => panic!("{other:?} is not used here"),
     }
     .expect("times are good");
@@ -42,7 +50,7 @@ fn watermarks(operator: &mut dyn Operator, event: &Input) -> Vec<Option<i64>> {
     while let Some(emission) = out.pop() {
         match emission {
             Emission::Watermark(at) => given.push(Some(at.0)),
-            Emission::Idle => given.push(None),
+            Emission::Quiet(_) => given.push(None),
             Emission::Batch(..) => {}
         }
     }
@@ -114,17 +122,82 @@ fn split_that_has_not_started_holds_the_watermark_back() {
 #[test]
 fn idle_split_no_longer_holds_the_watermark_back() {
     let mut operator = event_time(strategy(0, Some(1000)));
-    assert_eq!(watermarks(operator.as_mut(), &Input::Splits(vec![A, B])), []);
-    assert_eq!(operator.next_time(), Some(i64::MIN));
-    assert_eq!(watermarks(operator.as_mut(), &Input::Time(10_000)), []);
-    assert_eq!(watermarks(operator.as_mut(), &some(A, &[100])), []);
-    assert_eq!(watermarks(operator.as_mut(), &Input::Time(11_000)), [Some(100)]);
-    // It wakes up: time stands still, for it cannot go back.
-    assert_eq!(watermarks(operator.as_mut(), &some(B, &[50])), []);
-    assert_eq!(watermarks(operator.as_mut(), &some(A, &[200])), []);
-    assert_eq!(watermarks(operator.as_mut(), &Input::Time(12_000)), []);
-    assert_eq!(watermarks(operator.as_mut(), &Input::Time(13_000)), [None]);
-    assert_eq!(watermarks(operator.as_mut(), &Input::Time(14_000)), []);
+    let mut steps = |inputs: &[(Input, &[Option<i64>], Option<i64>)]| {
+        for (input, expected, deadline) in inputs {
+            assert_eq!(watermarks(operator.as_mut(), input), *expected, "{input:?}");
+            assert_eq!(operator.next_time(), *deadline, "{input:?}");
+        }
+    };
+    steps(&[
+        (Input::Splits(vec![A, B]), &[], None),
+        // Nobody has asked B, however long that takes.
+        (some(A, &[100]), &[], None),
+        (Input::Quiet(B), &[], Some(i64::MIN)),
+        (Input::Time(10_000), &[], Some(11_000)),
+        (Input::Time(11_000), &[Some(100)], None),
+        // It wakes up: time stands still, for it cannot go back.
+        (some(B, &[50]), &[], None),
+        (some(A, &[200]), &[], None),
+        (Input::Quiet(A), &[], Some(i64::MIN)),
+        (Input::Quiet(B), &[], Some(i64::MIN)),
+        (Input::Time(12_000), &[], Some(13_000)),
+        // Somebody has set the clock back.
+        (Input::Time(500), &[], Some(1_500)),
+        (Input::Time(1_500), &[None], None),
+        (Input::Follow(200), &[Some(200)], None),
+        (Input::Follow(150), &[], None),
+        // Others wait again, from where time is now.
+        (some(B, &[150]), &[Some(200)], None),
+        (some(A, &[300]), &[], None),
+        (some(B, &[250]), &[Some(250)], None),
+    ]);
+}
+
+#[test]
+fn a_task_without_splits_is_quiet_and_idle_after_a_while() {
+    let mut operator = event_time(strategy(0, Some(1000)));
+    let mut out = Outbox::default();
+    let mut declared = |operator: &mut dyn Operator, input: &Input| {
+        let _ = match input {
+            Input::Time(now) => operator.on_time(*now, &mut out).expect("no records"),
+            Input::Splits(open) => {
+                operator.on_splits(open, &mut out).expect("no records");
+                Progress::Done
+            }
+            other => panic!("{other:?} is not used here"),
+        };
+        match out.pop() {
+            Some(Emission::Quiet(quiet)) => Some(Some(quiet.is_idle)),
+            Some(Emission::Watermark(_)) => Some(None),
+            _ => None,
+        }
+    };
+    assert_eq!(declared(operator.as_mut(), &Input::Splits(vec![])), Some(Some(false)));
+    assert_eq!(declared(operator.as_mut(), &Input::Time(5_000)), None);
+    assert_eq!(declared(operator.as_mut(), &Input::Time(6_000)), Some(Some(true)));
+    assert_eq!(declared(operator.as_mut(), &Input::Splits(vec![A])), Some(None));
+}
+
+#[test]
+fn an_instance_goes_on_from_the_least_watermark_that_any_had_sent() {
+    let restored = |parts: &[Vec<u8>]| {
+        let parts: Vec<_> = parts.iter().cloned().map(Into::into).collect();
+        splits::Splits::decode(&parts, 0, 3).expect("whole state")
+    };
+    let mut first = splits::Splits::default();
+    first.saw(A, 100);
+    let second = splits::Splits::default();
+    let ended = splits::Splits::default();
+    let parts = [first.encode(0, 3, 90), second.encode(1, 3, 70), ended.encode(2, 3, i64::MAX)];
+    let (splits, emitted) = restored(&parts);
+    assert_eq!((emitted, splits.greatest()), (70, Some(100)));
+    // State of version 1 has neither.
+    let mut old = vec![1; 1];
+    old.extend_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0]);
+    old.extend_from_slice(&A.0.to_le_bytes());
+    old.extend_from_slice(&33_i64.to_le_bytes());
+    let (splits, emitted) = restored(&[old]);
+    assert_eq!((emitted, splits.latest_of(A)), (i64::MIN, Some(33)));
 }
 
 #[test]
@@ -167,7 +240,7 @@ fn time_beyond_sixty_four_bits_is_rejected() {
 fn state_moves_to_another_parallelism() {
     let known = |parts: &[Vec<u8>], index, parallelism| {
         let parts: Vec<_> = parts.iter().cloned().map(Into::into).collect();
-        splits::Splits::decode(&parts, index, parallelism).expect("whole state")
+        splits::Splits::decode(&parts, index, parallelism).expect("whole state").0
     };
     let mut first = splits::Splits::default();
     first.saw(A, 100);
@@ -175,7 +248,7 @@ fn state_moves_to_another_parallelism() {
     let mut second = splits::Splits::default();
     second.saw(B, 50);
     second.saw(SplitId::NONE, 5);
-    let parts = [first.encode(0, 2), second.encode(1, 2)];
+    let parts = [first.encode(0, 2, 5), second.encode(1, 2, 5)];
     let mut one = known(&parts, 0, 1);
     assert_eq!(one.latest_of(SplitId::NONE), Some(5));
     one.open(&[A, B]);
@@ -187,23 +260,23 @@ fn state_moves_to_another_parallelism() {
 fn what_an_instance_was_restored_with_is_older_than_what_the_reader_saw() {
     let restored = |parts: &[Vec<u8>], index| {
         let parts: Vec<_> = parts.iter().cloned().map(Into::into).collect();
-        splits::Splits::decode(&parts, index, 2).expect("whole state")
+        splits::Splits::decode(&parts, index, 2).expect("whole state").0
     };
     let mut before = splits::Splits::default();
     before.saw(A, 100);
-    let parts = [before.encode(0, 1)];
+    let parts = [before.encode(0, 1, 0)];
     // Both begin with all that was known; the barrier comes before the second one is told that it has no splits.
     let (mut reader, untold) = (restored(&parts, 0), restored(&parts, 1));
     reader.open(&[A]);
     reader.saw(A, 500);
-    for parts in [[reader.encode(0, 2), untold.encode(1, 2)], [untold.encode(0, 2), reader.encode(1, 2)]] {
+    for parts in [[reader.encode(0, 2, 0), untold.encode(1, 2, 0)], [untold.encode(0, 2, 0), reader.encode(1, 2, 0)]] {
         assert_eq!(restored(&parts, 0).latest_of(A), Some(500));
     }
 }
 
 #[test]
 fn damaged_state_is_refused() {
-    for bytes in [vec![], vec![2; 9], vec![1; 10]] {
+    for bytes in [vec![], vec![2; 9], vec![1; 10], vec![3; 25], vec![2; 26]] {
         let error = splits::Splits::decode(&[bytes.into()], 0, 1).expect_err("damaged");
         assert!(error.message().contains("damaged"), "{error}");
     }

@@ -7,6 +7,7 @@ use arrow::array::types::{
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, TimeUnit};
+use mill_plan::type_name;
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result};
 
 use crate::record::record_text;
@@ -17,7 +18,7 @@ const US_PER_DAY: i64 = 86_400_000_000;
 pub(super) fn check(field: &Field) -> Result<()> {
     match field.data_type() {
         DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => Ok(()),
-        other => Err(Error::schema(format!("event_time() of column {:?}, which is {other}", field.name()))),
+        other => Err(Error::schema(format!("event_time() of column {:?}, which is {}", field.name(), type_name(other)))),
     }
 }
 

@@ -7,8 +7,9 @@
 //!
 //! Where one task reads a large source in order, the partial stage stands behind an edge of its own, over which batches go in
 //! turns to all tasks: `input ═rebalance═► project ─► partial …`. The projections are left out where there is nothing to compute. Whether a row is late for its window is decided where
-//! rows are first put into windows, so with partial results late rows come out of the partial stage. There are none where
-//! a split may be idle (see `may_be_idle`), nor with `emit="each"`, where holding back is the opposite of what is asked.
+//! rows are first put into windows, so with partial results late rows come out of the partial stage. No window of the stage
+//! after it fires before the same window of the partial stage: time reaches the one by way of the other. There are no partial
+//! results with `emit="each"`, where holding back is the opposite of what is asked.
 
 use std::sync::Arc;
 
@@ -74,31 +75,9 @@ fn described(schema: &SchemaRef, keys: &[String], lineage: &Lineage) -> Result<S
     Ok(described.collect::<Vec<_>>().join(", "))
 }
 
-/// Whether a split before this step may be left out of its watermark for being idle.
-///
-/// Its records may then come for a window that has fired, which only the window's own step knows: so it must see the
-/// records themselves, to hand them on as late ones.
-fn may_be_idle(builder: &Builder<'_>, at: usize) -> bool {
-    let mut stack = vec![at];
-    let mut is_seen = vec![false; builder.graph.steps.len()];
-    while let Some(step) = stack.pop() {
-        if std::mem::replace(&mut is_seen[step], true) {
-            continue;
-        }
-        let step = &builder.graph.steps[step];
-        if matches!(&step.work, Work::Op(Op::EventTime { strategy, .. }) if strategy.idleness_us.is_some()) {
-            return true;
-        }
-        stack.extend(step.inputs.iter().map(|tap| tap.step));
-    }
-    false
-}
-
 /// Whether records are combined ahead of the exchange.
-fn is_partial(builder: &Builder<'_>, at: usize, specs: &[AggregateSpec], is_windowed: bool, emit: Emit) -> bool {
-    specs.iter().all(|spec| spec.kind.is_mergeable())
-        && !(is_windowed && may_be_idle(builder, at))
-        && !matches!(emit, Emit::Each)
+fn is_partial(specs: &[AggregateSpec], emit: Emit) -> bool {
+    specs.iter().all(|spec| spec.kind.is_mergeable()) && !matches!(emit, Emit::Each)
 }
 
 fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> Result<()> {
@@ -121,7 +100,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         })
         .collect();
     let mut input = original;
-    let is_partial = is_partial(builder, at, &specs, window.is_some(), emit);
+    let is_partial = is_partial(&specs, emit);
     if is_partial && builder.is_read_by_one(&input) {
         // None of these aggregates asks for the order, and lateness has been decided where the records were read.
         input = builder.exchange(&input, EdgeKind::Rebalance, builder.options.parallelism);

@@ -20,8 +20,7 @@ fn drain(input: &mut Input) -> Vec<String> {
             Polled::Event(Event::Watermark(at)) => seen.push(format!("w{}", at.0)),
             Polled::Event(Event::Barrier(epoch)) => seen.push(format!("b{}", epoch.0)),
             Polled::Event(Event::End) => seen.push("end".to_owned()),
-            Polled::Event(Event::Idle) => seen.push("idle".to_owned()),
-            Polled::Event(Event::Batch(_) | Event::Splits(_)) => unreachable!("none was sent"),
+            Polled::Event(Event::Batch(_) | Event::Splits(_) | Event::Quiet(_)) => unreachable!("none was sent"),
         }
     }
 }

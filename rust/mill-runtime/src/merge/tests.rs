@@ -1,23 +1,13 @@
 use super::*;
 
 #[test]
-fn watermark_is_the_least_of_the_active_inputs() {
+fn watermark_is_the_least_of_the_open_inputs() {
     let mut merge = Merge::new(2);
     assert_eq!(merge.on_watermark(0, Watermark(10)), None);
     assert_eq!(merge.on_watermark(1, Watermark(4)), Some(Watermark(4)));
-    assert_eq!(merge.on_idle(1), (Some(Watermark(10)), false));
-    assert_eq!(merge.on_watermark(1, Watermark(6)), None, "the watermark never goes back");
-    assert_eq!(merge.watermark, Watermark(10));
-}
-
-#[test]
-fn idleness_is_passed_on_once_all_are_idle() {
-    let mut merge = Merge::new(2);
-    assert!(!merge.on_idle(0).1);
-    assert!(merge.on_idle(1).1);
-    assert!(!merge.on_idle(1).1);
-    merge.on_records(0);
-    assert!(merge.on_idle(0).1);
+    assert_eq!(merge.on_watermark(1, Watermark(3)), None, "the watermark never goes back");
+    assert_eq!(merge.on_watermark(1, Watermark(6)), Some(Watermark(6)));
+    assert_eq!(merge.on_end(1).watermark, Some(Watermark(10)));
 }
 
 #[test]
@@ -43,11 +33,10 @@ fn end_of_all_inputs_is_the_end_of_time() {
 /// A task that had nothing to read ended its time while the other, between its last record and its own end, was idle:
 /// the windows of the other were fired, and what it still held back for them counted as late.
 #[test]
-fn the_end_of_one_input_does_not_end_the_time_of_an_idle_one() {
+fn the_end_of_one_input_does_not_end_the_time_of_another() {
     let mut merge = Merge::new(2);
     assert_eq!(merge.on_watermark(0, Watermark(5)), None);
     assert_eq!(merge.on_watermark(1, Watermark::MAX), Some(Watermark(5)));
-    assert_eq!(merge.on_idle(0).0, None);
     assert_eq!(merge.on_end(1).watermark, None);
     assert_eq!(merge.on_watermark(0, Watermark::MAX), Some(Watermark::MAX));
 }

@@ -70,9 +70,40 @@ impl Operator for Watermarks {
     }
 }
 
+/// May still emit results of seven microseconds ago.
+#[derive(Default)]
+struct Lagging(i64);
+
+impl Operator for Lagging {
+    fn on_batch(&mut self, _batch: Batch, _out: &mut Outbox) -> Result<Progress> {
+        Ok(Progress::Done)
+    }
+    fn on_watermark(&mut self, at: Watermark, _out: &mut Outbox) -> Result<Progress> {
+        self.0 = at.0;
+        Ok(Progress::Done)
+    }
+    fn earliest_result(&self) -> Watermark {
+        if self.0 == i64::MAX { Watermark::MAX } else { Watermark(self.0 - 7) }
+    }
+}
+
 #[test]
-fn an_idle_input_does_not_hold_the_watermark() {
-    // Two tasks, one split: the task without a split says that it is idle.
+fn a_watermark_stops_at_the_earliest_result_of_a_step() {
+    let from = MemorySource::new(vec![(0..100).map(|i| (0, i, i)).collect()]);
+    let target = MemorySink::default();
+    let time = operator("time", "", vec![vec![Target::Stage(1)]], |_| EventTime::new(0));
+    let lagging = operator("lagging", "", vec![vec![Target::Stage(2)]], |_| Lagging::default());
+    let watermarks = operator("watermarks", "", vec![vec![Target::Stage(3)]], |_| Watermarks);
+    let all = chain("all", 1, Some(source("source", from)), vec![time, lagging, watermarks, sink("sink", &target)]);
+    let job = start(JobGraph { chains: vec![all], edges: vec![] }, RunOptions { schedule_seed: Some(1), ..options() }).unwrap();
+    assert_eq!(job.wait(None).unwrap().unwrap().status, Status::Finished);
+    let rows = target.sorted();
+    assert_eq!(rows[rows.len() - 2..], [vec![92], vec![i64::MAX]]);
+}
+
+#[test]
+fn a_task_without_splits_sends_the_time_of_the_others() {
+    // Two tasks, one split.
     let mut from = MemorySource::new(vec![(0..100).map(|i| (i % 7, i, i)).collect()]);
     from.is_bounded = false;
     let target = MemorySink::default();

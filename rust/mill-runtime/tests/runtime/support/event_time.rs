@@ -25,7 +25,7 @@ impl EventTime {
                 out.watermark(Watermark(at));
             }
             Some(_) => {}
-            None => out.idle(),
+            None => out.quiet(Watermark(self.given), false),
         }
     }
 }
@@ -47,6 +47,12 @@ impl Operator for EventTime {
         self.open = open.to_vec();
         self.emit(out);
         Ok(())
+    }
+    fn follow(&mut self, at: Watermark, out: &mut Outbox) {
+        if at.0 > self.given {
+            self.given = at.0;
+            out.watermark(at);
+        }
     }
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
         let mut bytes = Vec::new();
