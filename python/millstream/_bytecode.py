@@ -8,21 +8,35 @@ followed to their ends, so that the branch becomes an ``if`` and each way gives 
 
 Before a statement runs, what waits on the stack is put into variables: it was computed before, and must not see what the
 statement changes. Loops, ``try``, ``with``, functions inside and whatever is not followed below are left alone.
+
+The meaning of an instruction belongs to a version of CPython. Code is followed only on the versions in
+:data:`VERSIONS_FOLLOWED`, on each of which ``tests/python/test_inline.py`` has compared thousands of functions with their
+calls. On any other interpreter, and with ``MILLSTREAM_INLINE=0`` in the environment, every function is called as it is.
 """
 
 from __future__ import annotations
 
 import ast
 import dis
+import os
+import sys
 from collections.abc import Sequence
 from types import CodeType
 from typing import Any
 
-__all__ = ["NotFollowed", "Reader", "column_name", "results_name"]
+__all__ = ["VERSIONS_FOLLOWED", "NotFollowed", "Reader", "column_name", "instructions", "is_followed", "loads_method", "results_name"]
 
-_SILENT = frozenset({"RESUME", "NOP", "CACHE", "PRECALL", "COPY_FREE_VARS", "NOT_TAKEN", "TO_BOOL", "EXTENDED_ARG"})
-_LOADS = frozenset({"LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK"})
-_CONSTANTS = frozenset({"LOAD_CONST", "LOAD_SMALL_INT", "LOAD_CONST_IMMORTAL", "LOAD_CONST_MORTAL"})
+VERSIONS_FOLLOWED = frozenset({(3, 11), (3, 12), (3, 13)})
+"""The versions of CPython whose instructions are known here."""
+
+_SILENT = frozenset({"RESUME", "NOP", "CACHE", "PRECALL", "COPY_FREE_VARS", "EXTENDED_ARG"})
+_LOADS = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK"})
+_PAIRS = {
+    "LOAD_FAST_LOAD_FAST": ("LOAD_FAST", "LOAD_FAST"),
+    "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
+    "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
+}
+"""Instructions that stand for two (from 3.13 on)."""
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _OPERATORS: dict[str, type[ast.operator]] = {
     "+": ast.Add,
@@ -49,6 +63,31 @@ _COMPARISONS: dict[str, type[ast.cmpop]] = {
 _UNARY: dict[str, type[ast.unaryop]] = {"UNARY_NEGATIVE": ast.USub, "UNARY_NOT": ast.Not, "UNARY_INVERT": ast.Invert}
 _FOLLOWED_MAX = 500
 """How many instructions are followed at most over all ways: ways that meet again are followed twice."""
+
+
+def is_followed() -> bool:
+    """Report whether code may be followed on this interpreter."""
+    is_known = sys.implementation.name == "cpython" and sys.version_info[:2] in VERSIONS_FOLLOWED
+    return is_known and os.environ.get("MILLSTREAM_INLINE", "1") != "0"
+
+
+def instructions(code: CodeType) -> list[dis.Instruction]:
+    """Return what a function does, instruction by instruction, without those that do nothing to its values."""
+    found: list[dis.Instruction] = []
+    for item in dis.get_instructions(code):
+        if item.opname in _PAIRS:
+            found += [item._replace(opname=name, argval=of) for name, of in zip(_PAIRS[item.opname], item.argval, strict=True)]
+        elif item.opname not in _SILENT:
+            found.append(item)
+    return found
+
+
+def loads_method(item: dis.Instruction) -> bool:
+    """Report whether an instruction that loads an attribute or a global leaves a place for a call beside it."""
+    if item.opname == "LOAD_METHOD":
+        return True
+    has_flag = item.opname == "LOAD_GLOBAL" or (item.opname == "LOAD_ATTR" and sys.version_info >= (3, 12))
+    return has_flag and bool((item.arg or 0) & 1)
 
 
 class NotFollowed(Exception):
@@ -79,7 +118,7 @@ class Reader:
     def __init__(self, code: CodeType, fields: Sequence[str], is_row: bool) -> None:
         self._fields = fields
         self._row = code.co_varnames[0] if is_row else None
-        self._instructions = [item for item in dis.get_instructions(code) if item.opname not in _SILENT]
+        self._instructions = instructions(code)
         self._offsets = [item.offset for item in self._instructions]
         self._end = len(code.co_code)
         self._constants = code.co_consts
@@ -143,6 +182,11 @@ class Reader:
             elif name == "CALL":
                 stack.append(_call(item, stack, keywords))
                 keywords = ()
+            elif name == "CALL_KW":
+                names = stack.pop()
+                if not isinstance(names, ast.Constant) or not isinstance(names.value, tuple):
+                    raise NotFollowed
+                stack.append(_call(item, stack, names.value))
             elif name == "BINARY_OP" and item.argrepr.endswith("=") and item.argrepr[:-1] in _OPERATORS:
                 # In place: what it changes is its left side, if that can be changed.
                 value = _value(stack)
@@ -180,7 +224,7 @@ class Reader:
     def _spill(self, stack: _Stack, done: list[ast.stmt]) -> None:
         """Have what waits on the stack computed now."""
         for depth, value in enumerate(stack):
-            if isinstance(value, ast.Slice):
+            if isinstance(value, (ast.Slice, ast.FormattedValue)):
                 raise NotFollowed
             if isinstance(value, ast.expr) and not _is_settled(value):
                 at = {"lineno": value.lineno, "col_offset": value.col_offset}
@@ -202,16 +246,21 @@ class Reader:
             return _ROW if item.argval == self._row else self._column(None if self._row else item.argval, item)
         if name == "PUSH_NULL":
             return _GAP
-        if name in _CONSTANTS:
+        if name == "LOAD_CONST":
             return ast.Constant(_plain(item.argval), **at)
         if name in ("LOAD_GLOBAL", "LOAD_DEREF"):
-            if "NULL" in item.argrepr:
+            if loads_method(item):
                 stack.append(_GAP)
             return ast.Name(item.argval, ast.Load(), **at)
         if name in ("LOAD_ATTR", "LOAD_METHOD"):
             return self._attribute(item, stack)
-        if name == "BINARY_SUBSCR" or (name == "BINARY_OP" and item.argrepr == "[]"):
+        if name == "BINARY_SUBSCR":
             return self._item(item, stack)
+        if name == "BINARY_SLICE":
+            whole, start, stop = _values(stack, 3)
+            return ast.Subscript(whole, ast.Slice(start, stop, **at), ast.Load(), **at)
+        if name == "TO_BOOL":
+            return _truth(_value(stack), at)
         if name in ("BINARY_OP", "COMPARE_OP", "IS_OP", "CONTAINS_OP"):
             return _operation(item, stack)
         if name in _UNARY:
@@ -224,7 +273,7 @@ class Reader:
         return ast.Name(column_name(self._fields.index(name)), ast.Load(), **_place(item))
 
     def _attribute(self, item: dis.Instruction, stack: _Stack) -> ast.expr:
-        is_method = item.opname == "LOAD_METHOD" or "NULL" in (item.argrepr or "")
+        is_method = loads_method(item)
         if stack[-1] is _ROW:
             stack.pop()
             if is_method:
@@ -237,7 +286,7 @@ class Reader:
 
     def _item(self, item: dis.Instruction, stack: _Stack) -> ast.expr:
         key = stack.pop()
-        if isinstance(key, _Mark):
+        if isinstance(key, (_Mark, ast.FormattedValue)):
             raise NotFollowed
         if stack[-1] is _ROW:
             stack.pop()
@@ -253,7 +302,7 @@ def _is_settled(value: ast.expr) -> bool:
 def _value(stack: _Stack) -> ast.expr:
     """Take the topmost value."""
     top = stack.pop()
-    if isinstance(top, (_Mark, ast.Slice)):
+    if isinstance(top, (_Mark, ast.Slice, ast.FormattedValue)):
         raise NotFollowed
     return top
 
@@ -295,7 +344,15 @@ def _operation(item: dis.Instruction, stack: _Stack) -> ast.expr:
         operator = ast.NotIn() if item.arg else ast.In()
     else:
         raise NotFollowed
-    return ast.Compare(left, [operator], [right], **_place(item))
+    compared = ast.Compare(left, [operator], [right], **_place(item))
+    # From 3.13 on a comparison may ask for the truth of its result itself.
+    wants_truth = item.opname == "COMPARE_OP" and sys.version_info >= (3, 13) and (item.arg or 0) & 16
+    return _truth(compared, _place(item)) if wants_truth else compared
+
+
+def _truth(value: ast.expr, at: dict[str, Any]) -> ast.expr:
+    """Return whether a value counts as true; as a condition it costs nothing."""
+    return ast.UnaryOp(ast.Not(), ast.UnaryOp(ast.Not(), value, **at), **at)
 
 
 def _display(item: dis.Instruction, stack: _Stack) -> ast.expr:
@@ -315,16 +372,33 @@ def _display(item: dis.Instruction, stack: _Stack) -> ast.expr:
     if name == "BUILD_SLICE":
         return ast.Slice(*_values(stack, count), **at)
     if name == "FORMAT_VALUE":
-        spec = ast.JoinedStr([_value(stack)], **at) if count & 4 else None
-        conversion = {0: -1, 1: ord("s"), 2: ord("r"), 3: ord("a")}[count & 3]
-        if spec is not None and not isinstance(spec.values[0], ast.Constant):
-            raise NotFollowed
-        return ast.JoinedStr([ast.FormattedValue(_value(stack), conversion, spec, **at)], **at)
+        spec = _value(stack) if count & 4 else None
+        return _formatted(_value(stack), _CONVERSIONS[count & 3], spec, at)
+    if name == "CONVERT_VALUE":
+        return ast.FormattedValue(_value(stack), _CONVERSIONS[count], None, **at)
+    if name in ("FORMAT_SIMPLE", "FORMAT_WITH_SPEC"):
+        spec = _value(stack) if name == "FORMAT_WITH_SPEC" else None
+        if stack and isinstance(stack[-1], ast.FormattedValue):
+            converted = stack.pop()
+            assert isinstance(converted, ast.FormattedValue)
+            return _formatted(converted.value, converted.conversion, spec, at)
+        return _formatted(_value(stack), -1, spec, at)
     if name == "BUILD_STRING":
         parts = _values(stack, count)
         if all(isinstance(part, (ast.JoinedStr, ast.Constant)) for part in parts):
             return ast.JoinedStr([value for part in parts for value in getattr(part, "values", [part])], **at)
     raise NotFollowed
+
+
+_CONVERSIONS = {0: -1, 1: ord("s"), 2: ord("r"), 3: ord("a")}
+
+
+def _formatted(value: ast.expr, conversion: int, spec: ast.expr | None, at: dict[str, Any]) -> ast.expr:
+    """Return a text of one formatted value; a format that is computed is not followed."""
+    if spec is not None and not isinstance(spec, ast.Constant):
+        raise NotFollowed
+    format_spec = None if spec is None else ast.JoinedStr([spec], **at)
+    return ast.JoinedStr([ast.FormattedValue(value, conversion, format_spec, **at)], **at)
 
 
 def _local(name: str) -> str:

@@ -10,24 +10,29 @@ A function with branches and variables becomes as many statements; one of values
 its arguments being the columns. The loop does the same in the same order without a call and a row a record: names from
 outside are looked up where the function looks them up, and every part keeps its place in the user's file, so that a
 traceback shows the user's line. A function with loops, or with something else that is not followed, is called.
+
+What a loop cannot keep is the frame of a call of its own: a function that looks at its frame by one of :data:`OBSERVERS` is
+called; one that is *called by* it and looks at its caller sees the loop, under the function's name and at its line.
+``MILLSTREAM_INLINE=0`` turns all of it off.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from types import CodeType, FunctionType
 from typing import Any
 
-from millstream._bytecode import NotFollowed, Reader, column_name, results_name
+from millstream._bytecode import NotFollowed, Reader, column_name, is_followed, results_name
 
 __all__ = ["OBSERVERS", "inlined", "inlined_values"]
 
 Loop = Callable[[Iterable[Any], list[Any]], None]
 
 OBSERVERS = frozenset(
-    {"locals", "vars", "dir", "eval", "exec", "globals", "_getframe", "currentframe", "stack", "breakpoint", "set_trace"}
+    {"locals", "vars", "dir", "eval", "exec", "globals", "super", "_getframe", "currentframe", "stack", "breakpoint", "set_trace"}
 )
 """Names by which a function may look at its own frame, which a loop does not have."""
 
@@ -36,7 +41,7 @@ _RECORDS = "the records"
 
 def inlined_values(function: Any) -> tuple[Loop, int] | None:
     """Give the loop of a function of values, and how many it takes; None if it does what is not followed."""
-    if not isinstance(function, FunctionType):
+    if not isinstance(function, FunctionType) or not is_followed():
         return None
     code = function.__code__
     is_odd = code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE)
@@ -61,7 +66,7 @@ def inlined(function: Any, fields: Sequence[str]) -> Loop | None:
 
 
 def _inlined(function: FunctionType, fields: Sequence[str], *, is_row: bool) -> Loop | None:
-    if not fields:
+    if not fields or not is_followed():
         return None
     try:
         statements = Reader(function.__code__, fields, is_row).statements()
@@ -95,7 +100,10 @@ def _compile(code: CodeType, statements: list[ast.stmt], columns: int) -> CodeTy
     # What the loop finds in enclosing functions has to be a variable of one.
     free: list[ast.stmt] = [ast.Assign([ast.Name(name, ast.Store(), **at)], ast.Constant(None, **at), **at) for name in code.co_freevars]
     outer.body = [*free, loop]
-    module = compile(ast.Module([outer], []), code.co_filename, "exec", dont_inherit=True)
+    with warnings.catch_warnings():
+        # What there is to warn of was said when the function itself was compiled.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        module = compile(ast.Module([outer], []), code.co_filename, "exec", dont_inherit=True)
     [outer_code] = [part for part in module.co_consts if isinstance(part, CodeType)]
     [loop_code] = [part for part in outer_code.co_consts if isinstance(part, CodeType)]
     return loop_code

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from millstream._bytecode import instructions, is_followed, loads_method
 from millstream._inline import OBSERVERS, inlined
 from millstream._row import row_class, rows
 
@@ -20,8 +21,9 @@ class View:
     """Which columns a function is given, and in what form.
 
     A plain function whose only use of its argument is ``row.name``, or only ``row["name"]``, reads those columns and no
-    others, and cannot keep the row. If it is one expression, that stands in the loop; else it gets a cursor: one object a
-    frame, whose values change under it. Any other function gets a :class:`Row` a record.
+    others, and cannot keep the row. If it can be followed, it stands in the loop; else it gets a cursor: one object a
+    frame, whose values change under it. Any other function gets a :class:`Row` a record, and so does every function on an
+    interpreter whose code is not followed.
     """
 
     __slots__ = ("_style", "fields", "used")
@@ -83,7 +85,7 @@ def _columns_read(function: Any, fields: Sequence[str]) -> tuple[str, set[str]] 
     """Tell how a function of a row reads it, and which columns; None if it may do anything else with it."""
     place = 1 if isinstance(function, types.MethodType) else 0
     function = getattr(function, "__func__", function)
-    if not isinstance(function, types.FunctionType):
+    if not isinstance(function, types.FunctionType) or not is_followed():
         return None
     code = function.__code__
     odd = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -95,13 +97,13 @@ def _columns_read(function: Any, fields: Sequence[str]) -> tuple[str, set[str]] 
         return None
     styles: set[str] = set()
     names: set[str] = set()
-    instructions = [item for item in dis.get_instructions(code) if item.opname not in ("CACHE", "EXTENDED_ARG", "NOP")]
-    for number, item in enumerate(instructions):
+    found = instructions(code)
+    for number, item in enumerate(found):
         if "_FAST" not in item.opname or not _names(item, argument):
             continue
-        if item.opname not in ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK"):
+        if item.opname not in ("LOAD_FAST", "LOAD_FAST_CHECK"):
             return None
-        read = _column_read(instructions[number + 1 : number + 3])
+        read = _column_read(found[number + 1 : number + 3])
         if read is None or read[1] not in fields:
             return None
         styles.add(read[0])
@@ -124,10 +126,9 @@ def _column_read(following: Sequence[dis.Instruction]) -> tuple[str, str] | None
         return None
     first = following[0]
     if first.opname == "LOAD_ATTR" and isinstance(first.argval, str):
-        # From 3.12 on the same opcode loads methods; those show a NULL beside the name.
-        return None if "NULL" in (first.argrepr or "") else ("attribute", first.argval)
+        # From 3.12 on the same opcode loads methods.
+        return None if loads_method(first) else ("attribute", first.argval)
     is_key = first.opname == "LOAD_CONST" and isinstance(first.argval, str)
     if is_key and len(following) > 1:
-        is_read = following[1].opname == "BINARY_SUBSCR" or following[1].argrepr == "[]"
-        return ("key", str(first.argval)) if is_read else None
+        return ("key", str(first.argval)) if following[1].opname == "BINARY_SUBSCR" else None
     return None

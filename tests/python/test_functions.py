@@ -12,6 +12,7 @@ import pytest
 
 import millstream as mill
 from millstream import col
+from millstream._bytecode import is_followed
 from millstream.functions import MapAdapter, View
 
 ROWS = [{"price": float(i), "qty": i % 4, "name": f"n{i}"} for i in range(1000)]
@@ -136,7 +137,7 @@ def test_a_cursor_gives_what_rows_give(place: int) -> None:
     names = ("price", "qty", "name")
     columns = [[row[name] for row in ROWS] for name in names]
     view = View(function, names)
-    if fields is not None:
+    if fields is not None and is_followed():
         assert view.fields == fields
     given = columns if view.used is None else [c for c, used in zip(columns, view.used, strict=True) if used]
     results, left, failures = MapAdapter(function, view)(given, len(ROWS))

@@ -1,15 +1,22 @@
 """Functions that stand in the loop run without a call, and do just what the call does."""
 
-import random
+import ast
+import os
+import sys
 import traceback
+import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from made_functions import FIELDS, Maker, World, failure, outcomes, typed
 
 import millstream as mill
+from millstream._bytecode import is_followed
 from millstream._inline import inlined, inlined_values
 from millstream._row import row_class
+from millstream._view import View
 
 ROWS: list[dict[str, Any]] = [{"price": float(i % 11) - 3, "qty": i % 7 - 2, "name": f"n{i % 3}"} for i in range(500)]
 TYPES: dict[str, Any] = {"price": float, "qty": int, "name": str}
@@ -88,7 +95,7 @@ def cases() -> list[tuple[Callable[[Any], Any], type]]:
 def test_an_expression_gives_what_the_call_gives(number: int) -> None:
     function, returns = cases()[number]
     fields = [name for name in TYPES if name in function.__code__.co_names or name in function.__code__.co_consts]
-    assert inlined(function, fields) is not None
+    assert (inlined(function, fields) is not None) == is_followed()
     found = mill.from_iter(ROWS, schema=TYPES).map(function, schema={"value": returns}).collect(parallelism=1)
     assert found["value"] == [function(row_class(tuple(TYPES))(row.values())) for row in ROWS]
 
@@ -139,85 +146,129 @@ def test_what_is_not_followed_is_called(function: Any) -> None:
     assert inlined(function, ["price", "qty"]) is None
 
 
-def expression(draw: random.Random, names: list[str], depth: int) -> str:
-    """Make an expression over numbers up, most of which can fail."""
-    if depth == 0 or draw.random() < 0.2:
-        return draw.choice([*names, str(draw.randrange(-3, 9)), "row.qty", "row.price"])
-    one, two, three = (expression(draw, names, depth - 1) for _ in range(3))
-    return draw.choice(
-        [
-            f"({one} {draw.choice(['+', '-', '*', '%', '//', 'and', 'or', '<', '==', '!='])} {two})",
-            f"({one} if {two} else {three})",
-            f"({one} < {two} <= {three})",
-            f"note({one})",
-            f"(not {one})",
-            f"[{one}, {two}][{three} > 1]",
-            f"max({one}, {two})",
-        ]
-    )
+def compared(seed: int) -> str:
+    """Compare a made function with its call over some rows; return how it ran, or what differs."""
+    maker = Maker(seed)
+    source = maker.source()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            called, run = World(), World()
+            call, function = called.function(source), run.function(source)
+    except SyntaxError:
+        return "no function"
+    rows_called, rows_run = called.rows(seed, 12), run.rows(seed, 12)
+    if maker.is_values:
+        found = inlined_values(function)
+        if found is None or found[1] != 5:
+            return "called"
+        rows_called, rows_run = ([row[:4] + row[6:7] for row in rows] for rows in (rows_called, rows_run))
+        wanted = outcomes(lambda row: call(*row), rows_called, called)
+        records, loop = iter(rows_run), found[0]
+        seen = run_on(lambda results: loop(records, results), len(rows_run))
+        how = "followed"
+    else:
+        make = row_class(FIELDS)
+        wanted = outcomes(lambda row: call(tuple.__new__(make, row)), rows_called, called)
+        view = View(function, FIELDS)
+        is_followed = view.used is not None and inlined(function, view.fields) is not None
+        how = "followed" if is_followed else "called"
+        used = view.used or [True] * len(FIELDS)
+        columns = [[row[place] for row in rows_run] for place, is_used in enumerate(used) if is_used]
+        results: list[Any] = []
+        resume = view.calls(function)(columns, len(rows_run), results)
+
+        def some(into: list[Any]) -> None:
+            results.clear()
+            try:
+                resume(len(rows_run))
+            finally:
+                into += results
+
+        seen = run_on(some, len(rows_run))
+    found_all = [seen, run.notes, run.globals["G"], run.globals["BOX"]]
+    return how if repr(found_all) == repr(wanted) else f"seed {seed} differs:\n{source}\ncall: {wanted}\nloop: {found_all}"
 
 
-def block(draw: random.Random, names: list[str], depth: int, indent: str) -> list[str]:
-    """Make statements up, of which the last may return."""
-    lines: list[str] = []
-    names = list(names)
-    for _ in range(draw.randrange(1, 4)):
-        choice = draw.random()
-        if choice < 0.35 or depth == 0:
-            name = draw.choice("abc")
-            lines.append(f"{indent}{name} = {expression(draw, names, 2)}")
-            names.append(name)
-        elif choice < 0.5 and names:
-            lines.append(f"{indent}{draw.choice(names)} {draw.choice(['+=', '-=', '*='])} {expression(draw, names, 2)}")
-        elif choice < 0.6:
-            lines.append(f"{indent}note({expression(draw, names, 2)})")
-        else:
-            lines.append(f"{indent}if {expression(draw, names, 2)}:")
-            lines += block(draw, names, depth - 1, indent + "    ")
-            if draw.random() < 0.6:
-                lines.append(f"{indent}else:")
-                lines += block(draw, names, depth - 1, indent + "    ")
-    if draw.random() < 0.6:
-        lines.append(f"{indent}return {expression(draw, names, 2)}")
-    return lines
+def run_on(loop: Callable[[list[Any]], None], count: int) -> list[Any]:
+    """Return the outcomes of a loop that stops at each failure, and goes on after it."""
+    seen: list[Any] = []
+    while len(seen) < count:
+        results: list[Any] = []
+        failed: list[Any] = []
+        try:
+            loop(results)
+        except Exception as error:
+            failed = [failure(error)]
+        assert results or failed, "the loop gave nothing"
+        seen += [typed(value) for value in results] + failed
+    return seen
+
+
+CASES = int(os.environ.get("MILLSTREAM_INLINE_CASES", "1500"))
+SEED = int(os.environ.get("MILLSTREAM_INLINE_SEED", "0"))
 
 
 def test_functions_made_up_do_what_the_call_does() -> None:
-    draw = random.Random(5)
-    followed = 0
-    for _ in range(400):
-        source = "\n".join(["def made(row):", *block(draw, [], 2, "    "), "    return row.qty"])
-        noted: list[Any] = []
+    """Values, types, exceptions with their lines, and side effects in their order; MILLSTREAM_INLINE_CASES and _SEED."""
+    ways: dict[str, int] = {}
+    for seed in range(SEED, SEED + CASES):
+        how = compared(seed)
+        assert "differs" not in how, how
+        ways[how] = ways.get(how, 0) + 1
+    if is_followed():
+        assert ways["followed"] > CASES * 0.3, ways
+        assert ways["called"] > CASES * 0.1, ways
+    else:
+        assert "followed" not in ways
 
-        def note(value: Any, noted: list[Any] = noted) -> Any:
-            noted.append(value)
-            return value
 
-        namespace: dict[str, Any] = {"note": note}
-        exec(source, namespace)
-        made = namespace["made"]
-        fields = [name for name in ("price", "qty") if f"row.{name}" in source]
-        loop = inlined(made, fields)
-        if loop is None:
-            continue
-        followed += 1
-        given = [(row["price"], row["qty"]) for row in ROWS[:40]]
-        for price, qty in given:
-            values = {"price": price, "qty": qty}
-            try:
-                wanted: Any = made(row_class(("price", "qty"))((price, qty)))
-            except Exception as error:
-                wanted = repr(error)
-            called = [*noted]
-            noted.clear()
-            results: list[Any] = []
-            try:
-                loop([values[fields[0]]] if len(fields) == 1 else [(price, qty)], results)
-            except Exception as error:
-                results = [repr(error)]
-            assert (results, noted) == ([wanted], called), source
-            noted.clear()
-    assert followed > 180, followed
+@pytest.mark.skipif(not is_followed(), reason="nothing is followed on this interpreter")
+@pytest.mark.parametrize(
+    ("name", "mistaken"),
+    [
+        ("Reader._spill", lambda self, stack, done: None),
+        ("_operation", lambda item, stack: ast.Compare(stack.pop(), [ast.Lt()], [stack.pop()], lineno=1, col_offset=0)),
+        ("_is_settled", lambda value: True),
+        *([("_truth", lambda value, at: value)] if sys.version_info >= (3, 13) else []),
+    ],
+)
+def test_a_follower_that_is_mistaken_is_found_out(monkeypatch: pytest.MonkeyPatch, name: str, mistaken: Any) -> None:
+    monkeypatch.setattr(f"millstream._bytecode.{name}", mistaken)
+
+    def is_found(seed: int) -> bool:
+        try:
+            return "differs" in compared(seed)
+        except (AssertionError, SyntaxError, ValueError):
+            return True
+
+    assert any(is_found(seed) for seed in range(400))
+
+
+def test_only_known_interpreters_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = lambda row: not (not row.price)
+    for version, name, setting, wanted in [
+        ((3, 11), "cpython", "1", True),
+        ((3, 14), "cpython", "1", False),
+        ((3, 11), "pypy", "1", False),
+        ((3, 11), "cpython", "0", False),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "version_info", (*version, 0, "final", 0))
+            patch.setattr(sys, "implementation", SimpleNamespace(name=name))
+            patch.setenv("MILLSTREAM_INLINE", setting)
+            assert is_followed() == wanted
+            if not wanted:
+                assert inlined(function, ["price"]) is None
+                assert View(function, ("price", "qty")).used is None
+
+
+@pytest.mark.parametrize("setting", ["0", "1"])
+def test_truth_is_a_truth_value(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    monkeypatch.setenv("MILLSTREAM_INLINE", setting)
+    stream = mill.from_iter([{"a": 0}, {"a": 5}])
+    assert stream.map(lambda row: not (not row.a), schema={"v": bool}).collect()["v"] == [False, True]
+    assert stream.map(lambda row: {"v": [row.a and 1, not row.a]}, schema={"v": object}).collect()["v"] == [[0, True], [1, False]]
 
 
 def test_names_from_outside_are_looked_up_for_each_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +308,7 @@ def test_a_function_of_values_that_is_an_expression() -> None:
     def scaled(price: float, qty: int) -> float:
         return price * RATE + abs(qty)
 
-    assert inlined_values(scaled) is not None
+    assert (inlined_values(scaled) is not None) == is_followed()
     function = mill.udf(returns=float)(scaled)
     rows = [*ROWS, {"price": None, "qty": 1, "name": "x"}]
     for given in (ROWS, rows):
