@@ -1,6 +1,7 @@
 # make run   builds the engine, installs it into .venv and runs the main example
 # make test  everything that needs no server
 # make count  instructions of the micro benchmarks against the reference in benches/results (needs valgrind)
+# make test-pythons  the Python tests on every other CPython on PATH or under pyenv, from one wheel (PYTHONS="3.12 3.13", none)
 # make torture  the crash matrix: RUNS=3000 SEED=7 (docs/CRASHES.md)
 #
 # Needed: git, a stable Rust toolchain, a C compiler, CPython 3.11 or newer with venv. The rest is installed into .venv.
@@ -19,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUNS ?= 3000
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: help run torture test test-rust test-python tools install install-test count wheel clean
+.PHONY: help run torture test test-rust test-python test-pythons tools install install-test count wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -27,7 +28,7 @@ help:
 run: install
 	$(PY) examples/flights.py
 
-test: test-rust test-python
+test: test-rust test-python test-pythons
 
 torture: install-test
 	$(PY) tests/crash/torture.py --runs $(RUNS) $(if $(SEED),--seed $(SEED))
@@ -41,6 +42,10 @@ test-python: install-test
 	$(PY) -m mypy python/millstream examples
 	$(PY) -m mypy.stubtest millstream._millstream
 
+# After the others, so that the wheel is linked from what they have compiled.
+test-pythons: test-python
+	$(PY) tools/pythons.py
+
 install: $(VENV)/installed
 
 install-test: $(VENV)/installed-test
@@ -52,7 +57,7 @@ wheel: $(VENV)/created
 	$(PY) -m maturin build --release --out dist
 
 clean:
-	rm -rf $(VENV) dist python/millstream/*.so
+	rm -rf $(VENV) .venvs dist python/millstream/*.so
 
 # Names what is missing, and how Debian calls it, before anything is built.
 tools:
