@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
 from millstream._engine import DataType
+from millstream._foreign import is_missing, unit_of
 from millstream.errors import SchemaError
-from millstream.types import Schema, Timestamp, data_type, schema_of
+from millstream.types import Duration, Schema, Timestamp, data_type, schema_of
 
 __all__ = ["infer_schema", "literal_type"]
 
 ROWS_MAX = 1_000
 """How many records are looked at."""
+
+_TIME = re.compile(r"(?P<kind>timestamp|duration)\[(?P<unit>\w+)(?P<zone>.*)\]")
 
 _NAMES: dict[type, str] = {
     bool: "bool",
@@ -58,7 +62,7 @@ def infer_schema(rows: Sequence[Any], *, what: str, scalar: str = "value") -> Sc
     """
     if not rows:
         raise SchemaError(f"{what} gave no record to tell the columns by; say schema=")
-    first = next((row for row in rows if row is not None), None)
+    first = next((row for row in rows if row is not None and not is_missing(row)), None)
     if first is None:
         raise SchemaError(f"{what} gave nothing but None; say schema=")
     names, values = _columns(rows, first, what, scalar)
@@ -102,11 +106,16 @@ def _type_of(value: Any, place: str) -> DataType | None:
     name = _NAMES.get(type(value))
     if name is not None:
         return DataType.parse(name)
+    if is_missing(value):
+        return None
+    foreign = unit_of(value)
+    if foreign is not None:
+        is_length, unit = foreign
+        if unit == "date":
+            return DataType.parse("date")
+        return Duration(unit) if is_length else Timestamp(unit, _zone_of(value, place))
     if isinstance(value, datetime):
-        if value.tzinfo is None:
-            return Timestamp("us")
-        is_utc = value.utcoffset() == timedelta(0)
-        return Timestamp("us", "UTC" if is_utc else getattr(value.tzinfo, "key", None) or str(value.tzinfo).removeprefix("UTC"))
+        return Timestamp("us", _zone_of(value, place))
     if isinstance(value, Decimal):
         exponent = value.as_tuple().exponent
         return DataType.decimal(38, max(0, -exponent) if isinstance(exponent, int) else 0)
@@ -130,6 +139,28 @@ def _type_of(value: Any, place: str) -> DataType | None:
     return DataType.parse("object")
 
 
+def _zone_of(value: Any, place: str) -> str | None:
+    """Return the name of a time's zone, or its offset; None if it has none."""
+    zone = getattr(value, "tzinfo", None)
+    if zone is None:
+        return None
+    # zoneinfo's name is the key, pytz's the zone.
+    name = getattr(zone, "key", None) or getattr(zone, "zone", None)
+    if isinstance(name, str):
+        return name
+    offset = value.utcoffset()
+    if isinstance(zone, timezone) and offset is not None and offset % timedelta(minutes=1) == timedelta(0):
+        if not offset:
+            return "UTC"
+        minutes = abs(offset) // timedelta(minutes=1)
+        return f"{'-' if offset < timedelta(0) else '+'}{minutes // 60:02}:{minutes % 60:02}"
+    if not offset and zone.tzname(None) == "UTC":
+        return "UTC"
+    raise SchemaError(
+        f'{place} has the time zone {zone!r}, whose name is not known; say schema= with mill.Timestamp("us", tz="Europe/Berlin") or the like'
+    )
+
+
 def _unite(known: DataType | None, found: DataType | None, place: str) -> DataType | None:
     """Give the type that values of both types fit."""
     if known is None or found is None or repr(known) == repr(found):
@@ -139,6 +170,9 @@ def _unite(known: DataType | None, found: DataType | None, place: str) -> DataTy
         return DataType.parse("float64")
     if "null" in names:
         return found if repr(known) == "null" else known
+    times = [_TIME.fullmatch(name) for name in names]
+    if all(times) and len({(found["kind"], found["zone"]) for found in times if found}) == 1:
+        return max((known, found), key=lambda kind: ("s", "ms", "us", "ns").index(str(_TIME.fullmatch(repr(kind))["unit"])))  # type: ignore[index]
     if all(name.startswith("decimal") for name in names):
         return DataType.decimal(38, max(int(name.split(",")[1].rstrip("] ")) for name in names))
     united = _unite_nested(known, found, place)

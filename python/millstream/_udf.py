@@ -75,13 +75,20 @@ class _CompiledAdapter:
         self._function = function
         self._code: list[Any] = []
 
-    def address(self, types: list[str], returns: str) -> int:
-        """Give the address of a loop over columns: it returns the row that raised, or -1."""
+    def address(self, types: list[str]) -> tuple[int, str]:
+        """Return the address of a loop over columns, and the type of its results.
+
+        The loop returns the row that raised, or -1. Results come in the type that the function has by itself; the engine
+        converts them to the declared one exactly.
+        """
         import numba
         import numpy as np
 
-        inner = numba.njit(nogil=True)(self._function)
-        namespace: dict[str, Any] = {"carray": vars(numba)["carray"], "inner": inner, "returns": getattr(np, returns)}
+        from millstream._compiled import checked, result_kind
+
+        inner = checked(self._function)
+        kind = result_kind(inner, tuple(numba.typeof(getattr(np, name)(0)) for name in types))
+        namespace: dict[str, Any] = {"carray": vars(numba)["carray"], "inner": inner, "returns": getattr(np, kind)}
         lines = ["def loop(count, columns, out):", "    results = carray(out, (count,), dtype=returns)"]
         for place, name in enumerate(types):
             namespace[f"type_{place}"] = getattr(np, name)
@@ -98,7 +105,7 @@ class _CompiledAdapter:
         exec(compile("\n".join(lines), "<millstream compiled loop>", "exec"), namespace)
         code: Any = numba.cfunc("int64(int64, CPointer(voidptr), voidptr)")(namespace["loop"])
         self._code.append((inner, code))
-        return int(code.address)
+        return int(code.address), kind
 
     def again(self, values: list[Any]) -> Any:
         """Call the function in the interpreter, to see what it raises."""
@@ -145,8 +152,10 @@ def udf(
     skip_nulls
         Whether a row with a null argument gives null without a call.
     compiled
-        Whether numba compiles it to machine code, which runs on all cores at once; for numbers and truth values. A null
-        argument then always gives null.
+        Whether numba compiles it to machine code, which runs on all cores at once; for numbers and truth values. A row
+        with a null argument is null then. Results are what the function returns in the interpreter: a float with a
+        fraction where ``returns`` is ``int``, or a whole number beyond 64 bits, is an error of its record. What numba
+        itself does otherwise stays so: functions of ``math`` return NaN where Python's raise.
 
     Examples
     --------

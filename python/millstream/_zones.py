@@ -1,12 +1,11 @@
-"""Conversions that the compiled module leaves to Python's own library: time zones and decimals."""
+"""Time zones, which the compiled module leaves to Python's own library."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta, timezone, tzinfo
-from decimal import Decimal, localcontext
 
-__all__ = ["scaled_decimal", "zone"]
+__all__ = ["zone"]
 
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
 
@@ -21,16 +20,3 @@ def zone(name: str) -> tzinfo:
     sign, hours, minutes = offset.groups()
     length = timedelta(hours=int(hours), minutes=int(minutes))
     return timezone(-length if sign == "-" else length)
-
-
-def scaled_decimal(value: object, precision: int, scale: int) -> int:
-    """Give a decimal number as a whole number of its last digit, and refuse what would lose digits."""
-    if isinstance(value, (bool, str)) or not isinstance(value, (int, float, Decimal)):
-        raise TypeError(f"{value!r} is no decimal number")
-    with localcontext() as context:
-        context.prec = 80
-        scaled = Decimal(repr(value) if isinstance(value, float) else value).scaleb(scale)
-        whole = int(scaled)
-        if whole != scaled or abs(whole) >= 10**precision:
-            raise ValueError(f"{value!r} does not fit decimal({precision}, {scale})")
-    return whole

@@ -15,7 +15,7 @@ import sys
 import time
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from millstream import _live
@@ -136,8 +136,16 @@ class InspectAdapter(_RecordAdapter):
         return [], _left(count, failures), failures
 
 
+PIECE_ROWS = 4096
+"""How many results of a function that returns many are held at most before they are passed on."""
+_PIECE_SECONDS_MAX = 0.1
+"""How long such a function runs before the engine may look whether it is to stop."""
+
+Piece = tuple[list[Any], list[int], Failures, bool]
+
+
 class FlatMapAdapter:
-    """Calls a function once a record and takes everything it yields."""
+    """Calls a function once a record and passes on what it yields, in pieces."""
 
     __slots__ = ("_function", "_make")
 
@@ -145,30 +153,59 @@ class FlatMapAdapter:
         self._function = function
         self._make = functools.partial(tuple.__new__, row_class(view.fields))
 
-    def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> Answer:
-        """Run the loop over one frame."""
+    def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> Iterator[Piece]:
+        """Run the loop over one frame, a piece at a time: results, the row of each, failures, whether it is the last.
+
+        A record counts whole or not at all as long as it has no more results than a piece: what a record has yielded so
+        far is kept back while the piece goes without it. An empty piece lets the engine look whether it is to stop.
+        """
         results: list[Any] = []
         origin: list[int] = []
         failures: Failures = []
-        function = self._function
+        until = time.perf_counter() + _PIECE_SECONDS_MAX
         for place, row in enumerate(rows(self._make, columns, count)):
             before = len(results)
+            chunk = CHUNK_FIRST
             _live.check()
             try:
-                given = function(row)
-                if given is not None:
-                    if isinstance(given, (str, bytes, collections.abc.Mapping)):
-                        raise TypeError(
-                            "flat_map takes a function that gives several records (a list, a generator), "
-                            f"not a {type(given).__name__}"
-                        )
-                    results.extend(given)
+                given = _several(self._function(row))
+                while True:
+                    began = time.perf_counter()
+                    asked = min(chunk, PIECE_ROWS - len(results))
+                    had = len(results)
+                    results.extend(itertools.islice(given, asked))
+                    if len(results) - had < asked:
+                        break
+                    now = time.perf_counter()
+                    chunk = next_chunk(chunk, now - began)
+                    if len(results) < PIECE_ROWS and now < until:
+                        continue
+                    # What the record itself has yielded goes only when it fills a piece.
+                    cut = before or (PIECE_ROWS if len(results) >= PIECE_ROWS else 0)
+                    own = [place] * (cut - before)
+                    yield results[:cut], origin + own, failures, False
+                    results, origin, failures, before = results[cut:], [], [], 0
+                    until = time.perf_counter() + _PIECE_SECONDS_MAX
             except Exception as error:
-                # A record counts whole or not at all.
                 del results[before:]
                 failures.append((place, error))
             origin.extend(itertools.repeat(place, len(results) - before))
-        return results, origin, failures
+            if len(results) >= PIECE_ROWS or time.perf_counter() > until:
+                yield results, origin, failures, False
+                results, origin, failures = [], [], []
+                until = time.perf_counter() + _PIECE_SECONDS_MAX
+        yield results, origin, failures, True
+
+
+def _several(given: Any) -> Iterator[Any]:
+    """Return what goes through the records that a function returned."""
+    if given is None:
+        return iter(())
+    if isinstance(given, (str, bytes, collections.abc.Mapping)):
+        raise TypeError(
+            f"flat_map takes a function that gives several records (a list, a generator), not a {type(given).__name__}"
+        )
+    return iter(given)
 
 
 class FoldAdapter:

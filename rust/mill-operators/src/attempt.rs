@@ -4,8 +4,6 @@
 //! record that fails stands alone: it is rejected with its text, and all others are processed, in order. A batch without
 //! a failure costs nothing extra; `k` failures among `n` records cost about `k log n` more calls.
 
-use std::sync::Arc;
-
 use mill_protocol::{Batch, ErrorKind, Outbox, Rejected, Result};
 
 use crate::record::record_text;
@@ -20,7 +18,7 @@ pub(crate) fn attempt(
     work: &mut dyn FnMut(Batch, &mut Outbox) -> Result<()>,
 ) -> Result<()> {
     // A slice shares its columns, so keeping the batch for a second try copies nothing.
-    let mut error = match work(batch.clone(), out) {
+    let error = match work(batch.clone(), out) {
         Ok(()) => return Ok(()),
         Err(error) => error,
     };
@@ -29,9 +27,7 @@ pub(crate) fn attempt(
     }
     let rows = batch.rows();
     if rows <= 1 {
-        let mut rejected = Rejected::new(error.message(), if rows == 1 { record_text(batch.data(), 0) } else { String::new() });
-        rejected.cause = error.take_source().map(Arc::from);
-        out.reject(rejected);
+        out.reject(Rejected::of(error, if rows == 1 { record_text(batch.data(), 0) } else { String::new() }));
         return Ok(());
     }
     attempt(batch.slice(0, rows / 2), out, work)?;

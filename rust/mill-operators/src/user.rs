@@ -8,12 +8,16 @@
 //!
 //! A function that says nothing of origins (`map_batches`) keeps event time only as long as it gives row for row. In a
 //! stream with event time another number of rows is an error: a guess would put records into wrong windows.
+//!
+//! A function that may make many records of one (`flat_map`) returns its results in pieces. One piece is emitted a call,
+//! and the runtime passes it on before it asks for the next, so that memory is bounded by a piece whatever the function
+//! makes of a batch. Barriers and watermarks wait until the batch is through.
 
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
-use mill_plan::{BatchFunction, Origin, UserOutput, UserStepKind, type_name};
+use mill_plan::{BatchFunction, Origin, UserCall, UserOutput, UserPieces, UserStepKind, type_name};
 use mill_protocol::{Batch, Error, ErrorKind, Operator, Outbox, Progress, Result};
 
 /// Calls a user's function once a batch.
@@ -21,11 +25,22 @@ pub(crate) struct User {
     kind: UserStepKind,
     function: Arc<dyn BatchFunction>,
     schema: SchemaRef,
+    /// The batch whose results are being emitted, and those that are still to come.
+    rest: Option<(Batch, Box<dyn UserPieces>)>,
 }
 
 impl User {
     pub(crate) fn new(kind: UserStepKind, function: Arc<dyn BatchFunction>, schema: SchemaRef) -> User {
-        User { kind, function, schema }
+        User { kind, function, schema, rest: None }
+    }
+
+    fn emit(&self, batch: Batch, output: UserOutput, out: &mut Outbox) -> Result<()> {
+        let UserOutput { data, origin, rejected } = output;
+        for rejected in rejected {
+            out.reject(rejected);
+        }
+        out.push(self.output(batch, data, origin)?);
+        Ok(())
     }
 
     fn output(&self, batch: Batch, data: RecordBatch, origin: Origin) -> Result<Batch> {
@@ -93,12 +108,26 @@ impl Operator for User {
         if batch.rows() == 0 {
             return Ok(Progress::Done);
         }
-        let UserOutput { data, origin, rejected } = self.function.call(batch.data())?;
-        for rejected in rejected {
-            out.reject(rejected);
+        match self.function.call(batch.data())? {
+            UserCall::Whole(output) => {
+                self.emit(batch, output, out)?;
+                Ok(Progress::Done)
+            }
+            UserCall::Pieces(pieces) => {
+                self.rest = Some((batch, pieces));
+                self.resume(out)
+            }
         }
-        out.push(self.output(batch, data, origin)?);
-        Ok(Progress::Done)
+    }
+
+    fn resume(&mut self, out: &mut Outbox) -> Result<Progress> {
+        let Some((batch, mut pieces)) = self.rest.take() else { return Ok(Progress::Done) };
+        let (output, progress) = pieces.next()?;
+        self.emit(batch.clone(), output, out)?;
+        if progress == Progress::More {
+            self.rest = Some((batch, pieces));
+        }
+        Ok(progress)
     }
 }
 

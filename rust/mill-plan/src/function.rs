@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::DataType;
 use datafusion_common::ScalarValue;
-use mill_protocol::{Rejected, Result};
+use mill_protocol::{Progress, Rejected, Result};
 
 /// On which rung of the ladder a user's function stands, fastest first; `explain()` shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub trait BatchFunction: Send + Sync + Debug {
     ///
     /// # Errors
     /// When the user's code fails as a whole; records that fail one by one are given as [`UserOutput::rejected`].
-    fn call(&self, batch: &RecordBatch) -> Result<UserOutput>;
+    fn call(&self, batch: &RecordBatch) -> Result<UserCall>;
 
     /// How it is run, for `explain()`.
     fn rung(&self) -> Rung {
@@ -76,7 +76,25 @@ pub trait BatchFunction: Send + Sync + Debug {
     }
 }
 
-/// What a [`BatchFunction`] made of a batch.
+/// What a call of a [`BatchFunction`] returns.
+pub enum UserCall {
+    /// All results.
+    Whole(UserOutput),
+    /// The first results come with the first call of [`UserPieces::next`].
+    Pieces(Box<dyn UserPieces>),
+}
+
+/// The results of one batch where there may be many more of them than records: they are made as they are asked for, so
+/// that memory does not grow with their number.
+pub trait UserPieces: Send {
+    /// Makes the next results, a bounded number of them, and reports whether more follow.
+    ///
+    /// # Errors
+    /// When the user's code fails as a whole.
+    fn next(&mut self) -> Result<(UserOutput, Progress)>;
+}
+
+/// What a [`BatchFunction`] made of a batch, or of a part of it.
 #[derive(Debug)]
 pub struct UserOutput {
     /// The resulting records.

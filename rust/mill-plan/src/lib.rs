@@ -28,7 +28,7 @@ pub use aggregate::{AggregateCall, AggregateKind, AggregateSpec};
 pub use compiled::CompiledExpr;
 pub use expr::{BinaryOp, DEPTH_MAX, Expr, INDEX_COLUMN, UnaryOp};
 pub use function::{
-    AggregateFunction, BatchFunction, ColumnFunction, Origin, ReduceFunction, Rung, UserOutput,
+    AggregateFunction, BatchFunction, ColumnFunction, Origin, ReduceFunction, Rung, UserCall, UserOutput, UserPieces,
 };
 pub use lower::{Mode, OnError, PlanOptions, lower};
 pub use physical::{

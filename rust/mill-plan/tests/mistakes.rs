@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use mill_plan::{
     AggregateCall, AggregateKind, BatchFunction, BinaryOp, Emit, Expr, Mode, OnError, Origin, PlanOptions, Stream,
-    UserOutput, UserStepKind, WatermarkStrategy, Window, lower,
+    UserCall, UserOutput, UserStepKind, WatermarkStrategy, Window, lower,
 };
 use mill_protocol::{ErrorKind, Result};
 use support::{Memory, TestSink};
@@ -155,8 +155,8 @@ impl BatchFunction for Nothing {
     fn name(&self) -> String {
         "nothing".to_owned()
     }
-    fn call(&self, batch: &RecordBatch) -> Result<UserOutput> {
-        Ok(UserOutput { data: batch.clone(), origin: Origin::Same, rejected: Vec::new() })
+    fn call(&self, batch: &RecordBatch) -> Result<UserCall> {
+        Ok(UserCall::Whole(UserOutput { data: batch.clone(), origin: Origin::Same, rejected: Vec::new() }))
     }
 }
 

@@ -36,13 +36,14 @@ struct Inner {
     kind: ErrorKind,
     step: Option<String>,
     message: String,
+    traceback: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// A failure of this kind. The message starts in lower case, names column and value, and says what to do.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error(Box::new(Inner { kind, step: None, message: message.into(), source: None }))
+        Error(Box::new(Inner { kind, step: None, message: message.into(), traceback: String::new(), source: None }))
     }
 
     /// A plan that cannot be.
@@ -79,6 +80,13 @@ impl Error {
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same failure with the traceback of the user's function, for the records of an `errors` stream.
+    #[must_use]
+    pub fn traced(mut self, traceback: impl Into<String>) -> Error {
+        self.0.traceback = traceback.into();
         self
     }
 
@@ -149,6 +157,12 @@ pub struct Rejected {
 }
 
 impl Rejected {
+    /// A record on which a call failed; the message, the traceback and the cause are those of the failure.
+    pub fn of(error: Error, record: impl Into<String>) -> Rejected {
+        let Inner { message, traceback, source, .. } = *error.0;
+        Rejected { error: message, traceback, record: record.into(), cause: source.map(Arc::from) }
+    }
+
     /// A record that could not be processed, without a traceback or cause.
     pub fn new(error: impl Into<String>, record: impl Into<String>) -> Rejected {
         Rejected { error: error.into(), record: record.into(), ..Rejected::default() }

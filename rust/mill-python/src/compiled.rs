@@ -3,11 +3,17 @@
 //! ```text
 //!   adapter.address(types)  ──numba──►  i64 loop(n, columns: *const *const u8, out: *mut u8)
 //!                                        -1: all rows done; i: row i raised
+//!
+//!   columns ─exact─► 64 bits ─► loop ─► 64 bits ─exact─► declared type
 //! ```
 //!
-//! Rows with a null argument are left out before the call and null in the result. Invariant behind the unsafe call: an
-//! address is used only with columns of the very types it was made for, all of the length that is passed, and an output
-//! of the declared type and that length; the adapter keeps the machine code alive as long as the function lives.
+//! As in the interpreter, all integers are computed as wide ones and all floats as doubles: arguments are widened before
+//! the call, and results are converted to the declared type exactly ([`crate::exact`]) or refused. Rows with a null
+//! argument are left out before the call and null in the result.
+//!
+//! Invariant of the unsafe call: an address is used only with columns of the very types it was made for, all of the length
+//! that is passed, and an output of the type that came with the address and that length; the adapter keeps the machine
+//! code alive as long as the function lives.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,6 +23,7 @@ use arrow::array::{Array, ArrayData, ArrayRef, BooleanArray, UInt32Array, make_a
 use arrow::buffer::{BooleanBuffer, MutableBuffer, NullBuffer};
 use arrow::compute::{cast, filter, take};
 use arrow::datatypes::{DataType, Field};
+use crate::exact::{Inexact, exact};
 use mill_plan::{ColumnFunction, Expr, Rung};
 use mill_protocol::{Error, Result};
 use parking_lot::Mutex;
@@ -35,10 +42,18 @@ type Loop = unsafe extern "C" fn(i64, *const *const u8, *mut u8) -> i64;
 /// A compiled function of values.
 struct CompiledFunction {
     name: String,
-    /// `address(types)` and `function(*values)`.
+    /// `address(types)` and `again(values)`.
     adapter: Py<PyAny>,
     returns: Field,
-    addresses: Mutex<HashMap<Vec<DataType>, usize>>,
+    loops: Mutex<HashMap<Vec<DataType>, Compiled>>,
+}
+
+/// A loop in machine code.
+#[derive(Clone)]
+struct Compiled {
+    address: usize,
+    /// The type of its results: a truth value, or a number of 64 bits.
+    results: DataType,
 }
 
 impl fmt::Debug for CompiledFunction {
@@ -47,22 +62,23 @@ impl fmt::Debug for CompiledFunction {
     }
 }
 
-/// The name of a type as numpy has it; `None` for types that compiled code does not take.
-fn numpy_name(data_type: &DataType) -> Option<&'static str> {
-    Some(match data_type {
+/// The type in which compiled code takes values of a type; `None` for types that it does not take.
+fn widened(data_type: &DataType) -> Option<DataType> {
+    match data_type {
+        DataType::Boolean => Some(DataType::Boolean),
+        other if other.is_integer() => Some(DataType::Int64),
+        other if other.is_floating() => Some(DataType::Float64),
+        _ => None,
+    }
+}
+
+/// The name of such a type in numpy.
+fn numpy_name(data_type: &DataType) -> &'static str {
+    match data_type {
         DataType::Boolean => "bool_",
-        DataType::Int8 => "int8",
-        DataType::Int16 => "int16",
-        DataType::Int32 => "int32",
         DataType::Int64 => "int64",
-        DataType::UInt8 => "uint8",
-        DataType::UInt16 => "uint16",
-        DataType::UInt32 => "uint32",
-        DataType::UInt64 => "uint64",
-        DataType::Float32 => "float32",
-        DataType::Float64 => "float64",
-        _ => return None,
-    })
+        _ => "float64",
+    }
 }
 
 /// How many bytes a value has for compiled code; a truth value has one.
@@ -76,29 +92,65 @@ fn arrow_error(error: arrow::error::ArrowError) -> Error {
 
 impl CompiledFunction {
     /// The loop for arguments of these types, compiled when first asked for.
-    fn address(&self, types: &[DataType]) -> Result<usize> {
-        if let Some(&address) = self.addresses.lock().get(types) {
-            return Ok(address);
+    fn compiled(&self, types: &[DataType]) -> Result<Compiled> {
+        let wide = types.iter().map(|data_type| self.wide(data_type)).collect::<Result<Vec<_>>>()?;
+        if let Some(known) = self.loops.lock().get(&wide) {
+            return Ok(known.clone());
         }
-        let named = |data_type: &DataType| {
-            numpy_name(data_type).ok_or_else(|| {
-                Error::schema(format!(
-                    "{} is compiled and takes numbers and truth values, not {}; leave compiled=True out",
-                    self.name,
-                    mill_plan::type_name(data_type)
-                ))
+        let names: Vec<&str> = wide.iter().map(numpy_name).collect();
+        let (address, kind) = attach(|py| {
+            let found = self.adapter.bind(py).call_method1("address", (names,));
+            found.and_then(|found| found.extract::<(usize, String)>()).map_err(|exception| {
+                Error::plan(format!("{} cannot be compiled: {}", self.name, error::describe(py, &exception))).because(exception)
             })
-        };
-        let names: Vec<&str> = types.iter().map(named).collect::<Result<_>>()?;
-        let returns = named(self.returns.data_type())?;
-        let address = attach(|py| {
-            let address = self.adapter.bind(py).call_method1("address", (names, returns));
-            address
-                .and_then(|address| address.extract::<usize>())
-                .map_err(|exception| Error::plan(format!("{} cannot be compiled: {}", self.name, error::describe(py, &exception))).because(exception))
         })?;
-        self.addresses.lock().insert(types.to_vec(), address);
-        Ok(address)
+        let results = match kind.as_str() {
+            "bool_" => DataType::Boolean,
+            "int64" => DataType::Int64,
+            "uint64" => DataType::UInt64,
+            _ => DataType::Float64,
+        };
+        let returns = self.returns.data_type();
+        self.wide(returns)?;
+        if (returns == &DataType::Boolean) != (results == DataType::Boolean) {
+            let (returns, results) = (mill_plan::type_name(returns), mill_plan::type_name(&results));
+            return Err(Error::schema(format!("{} returns {results}, not {returns}; change returns=", self.name)));
+        }
+        let compiled = Compiled { address, results };
+        self.loops.lock().insert(wide, compiled.clone());
+        Ok(compiled)
+    }
+
+    fn wide(&self, data_type: &DataType) -> Result<DataType> {
+        widened(data_type).ok_or_else(|| {
+            Error::schema(format!(
+                "{} is compiled and takes numbers and truth values, not {}; leave compiled=True out",
+                self.name,
+                mill_plan::type_name(data_type)
+            ))
+        })
+    }
+
+    /// The arguments as compiled code reads them: truth values take a byte, numbers 64 bits.
+    fn argument(&self, array: &ArrayRef) -> Result<ArrayRef> {
+        let to = match self.wide(array.data_type())? {
+            DataType::Boolean => return cast(array, &DataType::UInt8).map_err(arrow_error),
+            wide => wide,
+        };
+        exact(array, &to).map_err(|inexact| {
+            Error::data(format!("{} is compiled and takes no {}: {}", self.name, inexact.value, inexact.reason))
+        })
+    }
+
+    fn misfit(&self, inexact: &Inexact) -> Error {
+        let message = format!(
+            "column {:?} is {} and cannot hold {}: {}",
+            self.returns.name(),
+            mill_plan::type_name(self.returns.data_type()),
+            inexact.value,
+            inexact.reason
+        );
+        error::misfit(&self.name, &message)
     }
 
     /// What the interpreter says of the row at which compiled code raised.
@@ -115,15 +167,13 @@ impl CompiledFunction {
             });
             match again {
                 Ok((Err(exception), _)) | Err(exception) => error::from_python(py, exception, &self.name),
-                Ok((Ok(_), shown)) => Error::data(format!("{} raised in compiled code for {shown}", self.name)),
+                Ok((Ok(_), shown)) => Error::data(format!(
+                    "{} raised in compiled code, whose numbers have 64 bits, for {shown}; leave compiled=True out",
+                    self.name
+                )),
             }
         })
     }
-}
-
-/// Values side by side as compiled code reads them: truth values take a byte.
-fn plain(array: &ArrayRef) -> Result<ArrayRef> {
-    if array.data_type() == &DataType::Boolean { cast(array, &DataType::UInt8).map_err(arrow_error) } else { Ok(array.clone()) }
 }
 
 impl ColumnFunction for CompiledFunction {
@@ -132,13 +182,13 @@ impl ColumnFunction for CompiledFunction {
     }
 
     fn return_type(&self, args: &[DataType]) -> Result<DataType> {
-        self.address(args)?;
+        self.compiled(args)?;
         Ok(self.returns.data_type().clone())
     }
 
     fn call(&self, args: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
         let types: Vec<DataType> = args.iter().map(|array| array.data_type().clone()).collect();
-        let address = self.address(&types)?;
+        let compiled = self.compiled(&types)?;
         let nulls = args.iter().fold(None, |nulls, array| NullBuffer::union(nulls.as_ref(), array.nulls()));
         let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
         let kept: Vec<ArrayRef> = match &nulls {
@@ -152,7 +202,7 @@ impl ColumnFunction for CompiledFunction {
         if count == 0 {
             return Ok(new_null_array(self.returns.data_type(), rows));
         }
-        let columns: Vec<ArrayRef> = kept.iter().map(plain).collect::<Result<_>>()?;
+        let columns: Vec<ArrayRef> = kept.iter().map(|array| self.argument(array)).collect::<Result<_>>()?;
         let data: Vec<_> = columns.iter().map(|array| array.to_data()).collect();
         let pointers: Vec<*const u8> = data
             .iter()
@@ -163,16 +213,17 @@ impl ColumnFunction for CompiledFunction {
                 data.buffers()[0].as_slice()[data.offset() * width..][..count * width].as_ptr()
             })
             .collect();
-        let mut out = MutableBuffer::from_len_zeroed(count * width(self.returns.data_type()));
+        let mut out = MutableBuffer::from_len_zeroed(count * width(&compiled.results));
         // SAFETY: the adapter made the address for these argument types and this result type, and keeps the code alive.
-        let run = unsafe { std::mem::transmute::<usize, Loop>(address) };
+        let run = unsafe { std::mem::transmute::<usize, Loop>(compiled.address) };
         // SAFETY: every pointer is to `count` values of the type the code was made for, as sliced above; `out` has room
         // for `count` results; the code reads and writes nothing else.
         let failed = unsafe { run(count as i64, pointers.as_ptr(), out.as_mut_ptr()) };
         if failed >= 0 {
             return Err(self.failure(&kept, failed as usize));
         }
-        let results = self.results(out, count)?;
+        let results = results(&compiled.results, out, count)?;
+        let results = exact(&results, self.returns.data_type()).map_err(|inexact| self.misfit(&inexact))?;
         let Some(nulls) = nulls else { return Ok(results) };
         let mut next = 0;
         let places = nulls.iter().map(|is_there| {
@@ -189,17 +240,15 @@ impl ColumnFunction for CompiledFunction {
     }
 }
 
-impl CompiledFunction {
-    fn results(&self, out: MutableBuffer, count: usize) -> Result<ArrayRef> {
-        let data_type = self.returns.data_type();
-        if data_type == &DataType::Boolean {
-            let bytes = out.as_slice();
-            let values = BooleanBuffer::collect_bool(count, |row| bytes[row] != 0);
-            return Ok(Arc::new(BooleanArray::new(values, None)));
-        }
-        let data = ArrayData::builder(data_type.clone()).len(count).add_buffer(out.into()).build();
-        data.map(make_array).map_err(arrow_error)
+/// What compiled code has written, as a column.
+fn results(data_type: &DataType, out: MutableBuffer, count: usize) -> Result<ArrayRef> {
+    if data_type == &DataType::Boolean {
+        let bytes = out.as_slice();
+        let values = BooleanBuffer::collect_bool(count, |row| bytes[row] != 0);
+        return Ok(Arc::new(BooleanArray::new(values, None)));
     }
+    let data = ArrayData::builder(data_type.clone()).len(count).add_buffer(out.into()).build();
+    data.map(make_array).map_err(arrow_error)
 }
 
 /// Calls a compiled `udf` in an expression.
@@ -211,7 +260,7 @@ pub fn compiled_function(
     args: Vec<PyRef<'_, RawExpr>>,
 ) -> RawExpr {
     let returns = returns.named(&name);
-    let function = CompiledFunction { name, adapter, returns, addresses: Mutex::default() };
+    let function = CompiledFunction { name, adapter, returns, loops: Mutex::default() };
     let args = args.iter().map(|arg| arg.expr.clone()).collect();
     Expr::User { function: Arc::new(function), args }.into()
 }

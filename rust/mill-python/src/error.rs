@@ -84,7 +84,9 @@ fn shared_cause(py: Python<'_>, shared: &Arc<dyn StdError + Send + Sync>) -> PyE
 
 /// A failure of a user's function as the engine carries it.
 pub fn from_python(py: Python<'_>, exception: PyErr, what: &str) -> Error {
-    Error::new(ErrorKind::UserFunction, format!("{what} raised {}", describe(py, &exception))).because(exception)
+    let traceback = traceback(py, &exception);
+    let message = format!("{what} raised {}", describe(py, &exception));
+    Error::new(ErrorKind::UserFunction, message).traced(traceback).because(exception)
 }
 
 /// A failure of a user's source or sink as the engine carries it.
@@ -92,22 +94,27 @@ pub fn connector(py: Python<'_>, exception: PyErr, what: &str) -> Error {
     Error::new(ErrorKind::Connector, format!("{what} raised {}", describe(py, &exception))).because(exception)
 }
 
+/// What an exception of the engine's own says.
+pub fn message(py: Python<'_>, exception: &PyErr) -> String {
+    exception.value(py).str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned())
+}
+
+/// A result of a user's function that does not fit its column, for this reason.
+pub fn misfit(what: &str, message: &str) -> Error {
+    Error::new(ErrorKind::UserFunction, format!("{what} returned a result that does not fit: {message}"))
+        .because(SchemaError::new_err(message.to_owned()))
+}
+
 /// `ValueError: bad price`.
 pub fn describe(py: Python<'_>, exception: &PyErr) -> String {
     let name = exception.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
-    let text = exception.value(py).str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
+    let text = message(py, exception);
     if text.is_empty() { name } else { format!("{name}: {text}") }
 }
 
 /// A record on which a user's function raised.
-pub fn rejected(py: Python<'_>, what: &str, exception: PyErr, record: &Bound<'_, PyAny>) -> Rejected {
-    let traceback = traceback(py, &exception).unwrap_or_default();
-    Rejected {
-        error: format!("{what} raised {}", describe(py, &exception)),
-        traceback,
-        record: record_text(record),
-        cause: Some(Arc::new(exception)),
-    }
+pub fn rejected(py: Python<'_>, what: &str, exception: PyErr, record: String) -> Rejected {
+    Rejected::of(from_python(py, exception, what), record)
 }
 
 /// A record as text, cut to a sensible length.
@@ -120,9 +127,15 @@ pub fn record_text(record: &Bound<'_, PyAny>) -> String {
     }
 }
 
-fn traceback(py: Python<'_>, exception: &PyErr) -> PyResult<String> {
-    let formatted = py.import("traceback")?.call_method1("format_exception", (exception.value(py),))?;
-    Ok(formatted.extract::<Vec<String>>()?.concat())
+/// The traceback as Python prints it; empty where it cannot be printed.
+pub fn traceback(py: Python<'_>, exception: &PyErr) -> String {
+    let formatted = || -> PyResult<String> {
+        // With its traceback, which an exception that was caught here keeps beside itself.
+        let raised = exception.clone_ref(py).into_value(py);
+        let formatted = py.import("traceback")?.call_method1("format_exception", (raised,))?;
+        Ok(formatted.extract::<Vec<String>>()?.concat())
+    };
+    formatted().unwrap_or_default()
 }
 
 /// Turns results of the engine into results of Python.

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Gathering decides the shape once a type of row, filling decides the type once a column; both loops then run without
-//! a choice. What does not fit is an error that names row, column and value. [`rows`] gathers; [`values`], [`times`] and
+//! a choice. What does not fit is an error that names row, column and value: a value is the same in its column, or it is
+//! refused. What numpy and pandas have for a missing value is null. [`rows`] gathers; [`values`], [`times`] and
 //! [`nested`] fill.
 
 mod nested;
@@ -16,11 +17,11 @@ mod values;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, PrimitiveArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Field, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
+use crate::exact::exact;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt, PyList};
 
@@ -87,6 +88,35 @@ pub fn values_to_array(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayR
     if is_object(field) {
         return objects(values, field);
     }
+    let misfit = match filled(values, field) {
+        Ok(array) => return Ok(array),
+        Err(misfit) => misfit,
+    };
+    // `NaT` and `NA` are looked for only where a value does not fit: no other column pays for them.
+    match without_missing(values) {
+        Some(values) => filled(&values, field),
+        None => Err(misfit),
+    }
+}
+
+/// The values with None for what numpy and pandas have for a missing one; `None` if there is no such value.
+#[cold]
+fn without_missing<'py>(values: &[Bound<'py, PyAny>]) -> Option<Vec<Bound<'py, PyAny>>> {
+    let py = values.first()?.py();
+    let is_missing = py.import("millstream._foreign").and_then(|module| module.getattr("is_missing")).ok()?;
+    let is_missing = |value: &Bound<'py, PyAny>| {
+        is_missing.call1((value,)).and_then(|found| found.extract::<bool>()).unwrap_or(false)
+    };
+    let missing: Vec<bool> = values.iter().map(is_missing).collect();
+    let value = |(value, &is_missing): (&Bound<'py, PyAny>, &bool)| match is_missing {
+        true => py.None().into_bound(py),
+        false => value.clone(),
+    };
+    missing.contains(&true).then(|| values.iter().zip(&missing).map(value).collect())
+}
+
+/// Python values as a column, by one loop for its type.
+fn filled(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef> {
     match field.data_type() {
         DataType::Null => nulls(values, field),
         DataType::Boolean => booleans(values, field),
@@ -104,7 +134,7 @@ pub fn values_to_array(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayR
         DataType::Date32 => dates(values, field),
         DataType::Timestamp(unit, zone) => timestamps(values, field, *unit, zone.as_deref()),
         DataType::Duration(unit) => durations(values, field, *unit),
-        DataType::Time64(_) | DataType::Time32(_) => times(values, field),
+        DataType::Time64(unit) | DataType::Time32(unit) => times(values, field, *unit),
         DataType::Decimal128(precision, scale) => decimals(values, field, *precision, *scale),
         DataType::List(item) => lists(values, field, item),
         DataType::Struct(_) => structs(values, field),
@@ -118,18 +148,20 @@ pub fn values_to_array(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayR
         DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             through(values, field, DataType::List(Arc::clone(item)))
         }
-        other => Err(Misfit {
+        _ => Err(Misfit {
             row: 0,
-            message: format!("column {:?} has the type {other:?}, which cannot be made of Python values", field.name()),
+            message: format!("column {:?} has the type {}, which cannot be made of Python values", field.name(), type_name(field)),
         }),
     }
 }
 
-/// Fills a column of a like type, then casts as a whole.
+/// Fills a column of a like type, then converts it as a whole, exactly.
 fn through(values: &[Bound<'_, PyAny>], field: &Field, by: DataType) -> Fit<ArrayRef> {
     let array = values_to_array(values, &field.clone().with_data_type(by))?;
-    cast(&array, field.data_type())
-        .map_err(|error| Misfit { row: 0, message: format!("column {:?}: {error}", field.name()) })
+    exact(&array, field.data_type()).map_err(|inexact| match values.get(inexact.row) {
+        Some(value) => misfit_because(inexact.row, field, value, &inexact.reason),
+        None => Misfit { row: inexact.row, message: format!("column {:?}: {}", field.name(), inexact.reason) },
+    })
 }
 
 #[cold]
@@ -138,4 +170,10 @@ fn misfit(row: usize, field: &Field, value: &Bound<'_, PyAny>) -> Misfit {
     let message =
         format!("column {:?} is {} and cannot hold {} ({class})", field.name(), type_name(field), record_text(value));
     Misfit { row, message }
+}
+
+#[cold]
+fn misfit_because(row: usize, field: &Field, value: &Bound<'_, PyAny>, reason: &str) -> Misfit {
+    let Misfit { row, message } = misfit(row, field, value);
+    Misfit { row, message: format!("{message}: {reason}") }
 }

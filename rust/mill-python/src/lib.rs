@@ -14,6 +14,7 @@
 mod attach;
 mod compiled;
 mod error;
+mod exact;
 mod expr;
 mod faults;
 mod files;

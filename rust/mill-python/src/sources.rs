@@ -113,7 +113,7 @@ impl SplitReader for PythonReader {
                 "arrow" => {
                     let batch = arrow_batch(&payload).map_err(|exception| connector(py, exception, &self.name))?;
                     let batch = conform(&batch, &self.schema)
-                        .map_err(|message| Error::connector(format!("{} gave a batch that does not fit: {message}", self.name)))?;
+                        .map_err(|unfit| Error::connector(format!("{} returned a batch that does not fit: {}", self.name, unfit.message(0))))?;
                     Read::Batch(batch)
                 }
                 "pending" => {

@@ -310,10 +310,8 @@ fn read_columns(
 /// Hands over records that could not be taken in, in their order.
 pub(crate) fn reject(problems: &mut Problems, batch: &RecordBatch, out: &mut Outbox) {
     problems.sort_by_key(|(record, _)| *record);
-    for (record, mut error) in problems.drain(..) {
-        let mut rejected = Rejected::new(error.message(), record_text(batch, record));
-        rejected.cause = error.take_source().map(Arc::from);
-        out.reject(rejected);
+    for (record, error) in problems.drain(..) {
+        out.reject(Rejected::of(error, record_text(batch, record)));
     }
 }
 

@@ -20,8 +20,32 @@ impl BatchFunction for Closure {
         "closure".to_owned()
     }
 
-    fn call(&self, batch: &RecordBatch) -> Result<UserOutput> {
-        Ok((self.0)(batch))
+    fn call(&self, batch: &RecordBatch) -> Result<UserCall> {
+        Ok(UserCall::Whole((self.0)(batch)))
+    }
+}
+
+/// Makes each record as often as this, one round over the batch a piece.
+#[derive(Debug)]
+struct Rounds(usize);
+
+struct Round(RecordBatch, usize);
+
+impl BatchFunction for Rounds {
+    fn name(&self) -> String {
+        "rounds".to_owned()
+    }
+
+    fn call(&self, batch: &RecordBatch) -> Result<UserCall> {
+        Ok(UserCall::Pieces(Box::new(Round(batch.clone(), self.0))))
+    }
+}
+
+impl UserPieces for Round {
+    fn next(&mut self) -> Result<(UserOutput, Progress)> {
+        self.1 -= 1;
+        let progress = if self.1 == 0 { Progress::Done } else { Progress::More };
+        Ok((UserOutput { data: self.0.clone(), origin: Origin::Same, rejected: Vec::new() }, progress))
     }
 }
 
@@ -88,4 +112,20 @@ fn columns_of_another_type_are_refused() {
     let mut operator = user(UserStepKind::Map, swapped);
     let error = operator.on_batch(records(), &mut Outbox::default()).expect_err("the columns are swapped");
     assert!(error.message().starts_with("closure returned (s: "), "{error}");
+}
+
+#[test]
+fn results_in_pieces_are_emitted_one_piece_a_call() {
+    let schema = records().schema();
+    let rounds = || Box::new(User::new(UserStepKind::FlatMap, Arc::new(Rounds(3)), schema.clone())) as Box<dyn Operator>;
+    let given = check(rounds, &input(records()), &Compare::Unordered);
+    assert_eq!(given.rows.len(), 21);
+    let (mut operator, mut out) = (rounds(), Outbox::default());
+    let mut progress = operator.on_batch(records(), &mut out).expect("it cannot fail");
+    for piece in 1..=3 {
+        assert_eq!((out.len(), progress == Progress::More), (1, piece < 3), "piece {piece}");
+        while out.pop().is_some() {}
+        progress = operator.resume(&mut out).expect("it cannot fail");
+    }
+    assert!(out.is_empty(), "nothing follows the last piece");
 }

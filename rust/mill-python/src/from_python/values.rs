@@ -9,7 +9,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{ArrowPrimitiveType, Field, Float64Type};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyBytes, PyFloat, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyFloat, PyInt, PyString};
 
 use super::{Fit, Misfit, misfit};
 use crate::error::record_text;
@@ -33,10 +33,11 @@ pub(super) fn booleans(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayR
     Ok(Arc::new(builder.finish()))
 }
 
+/// Whole numbers. What is no `int` itself (a number of numpy's, a float without a fraction, a `Decimal`) is taken if it is
+/// the same number.
 pub(super) fn integers<T>(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef>
 where
     T: ArrowPrimitiveType,
-    T::Native: TryFrom<i128>,
     for<'a, 'py> T::Native: FromPyObject<'a, 'py>,
 {
     let mut out: Vec<T::Native> = Vec::with_capacity(values.len());
@@ -47,7 +48,11 @@ where
             out.push(T::Native::default());
             continue;
         }
-        out.push(value.extract::<T::Native>().map_err(|_| misfit(row, field, value))?);
+        let number = match value.cast_exact::<PyInt>() {
+            Ok(number) => number.extract::<T::Native>().ok(),
+            Err(_) => exactly(value, "whole_number").ok().and_then(|number| number.extract::<T::Native>().ok()),
+        };
+        out.push(number.ok_or_else(|| misfit(row, field, value))?);
         if let Some(validity) = &mut validity {
             validity.push(true);
         }
@@ -55,6 +60,8 @@ where
     Ok(Arc::new(PrimitiveArray::<T>::new(out.into(), validity.map(NullBuffer::from))))
 }
 
+/// Floats. What is no `float` itself is taken if it is the same number; only a `Decimal` is rounded to the nearest one, as
+/// its text would be.
 pub(super) fn floats(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef> {
     let mut out: Vec<f64> = Vec::with_capacity(values.len());
     let mut validity: Option<Vec<bool>> = None;
@@ -66,7 +73,10 @@ pub(super) fn floats(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef
         }
         let number = match value.cast_exact::<PyFloat>() {
             Ok(number) => number.value(),
-            Err(_) => value.extract::<f64>().map_err(|_| misfit(row, field, value))?,
+            Err(_) => {
+                let number = exactly(value, "floating_number").and_then(|number| number.extract::<f64>());
+                number.map_err(|_| misfit(row, field, value))?
+            }
         };
         out.push(number);
         if let Some(validity) = &mut validity {
@@ -74,6 +84,12 @@ pub(super) fn floats(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef
         }
     }
     Ok(Arc::new(PrimitiveArray::<Float64Type>::new(out.into(), validity.map(NullBuffer::from))))
+}
+
+/// A value as the same number of another class, by a function of `millstream._numbers`.
+#[cold]
+fn exactly<'py>(value: &Bound<'py, PyAny>, function: &str) -> PyResult<Bound<'py, PyAny>> {
+    value.py().import("millstream._numbers")?.getattr(function)?.call1((value,))
 }
 
 pub(super) fn texts(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef> {
@@ -137,7 +153,7 @@ pub(super) fn decimals(values: &[Bound<'_, PyAny>], field: &Field, precision: u8
             continue;
         }
         let number = SCALED
-            .import(value.py(), "millstream._zones", "scaled_decimal")
+            .import(value.py(), "millstream._numbers", "scaled_decimal")
             .and_then(|scaled| scaled.call1((value, precision, scale)))
             .and_then(|number| number.extract::<i128>());
         out.push(Some(number.map_err(|_| misfit(row, field, value))?));

@@ -1,0 +1,183 @@
+//! Functions that are called once a frame with a `pyarrow.RecordBatch`: `map_batches`.
+//!
+//! What a function returns is held to the declared columns by the one rule for conversions ([`crate::exact`]): a
+//! value is the same afterwards, or it is an error that names column, row and value. Of a result that is row for row, the
+//! rows that don't fit are rejected and the others go on; a batch that fails otherwise is rejected as a whole, record by
+//! record, so that every record is in the result or in `.errors`.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
+use crate::exact::exact;
+use mill_plan::{BatchFunction, Origin, UserCall, UserOutput};
+use mill_protocol::{Error, Rejected, Result};
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use pyo3_arrow::{PyRecordBatch, PyTable};
+
+use super::{Adapter, arrow_error, shown};
+use crate::attach::attach;
+use crate::error;
+use crate::types::type_name;
+
+/// A function that is called once a frame.
+#[derive(Debug)]
+pub struct ArrowFunction {
+    adapter: Adapter,
+    schema: SchemaRef,
+}
+
+impl ArrowFunction {
+    /// Makes a `map_batches` of an adapter.
+    pub fn new(name: String, call: Py<PyAny>, schema: SchemaRef) -> ArrowFunction {
+        ArrowFunction { adapter: Adapter { name, call }, schema }
+    }
+
+    /// All records of a frame as rejected for one reason.
+    fn reject_all(&self, py: Python<'_>, batch: &RecordBatch, error: Error) -> UserOutput {
+        let reason = Rejected::of(error, String::new());
+        let of_row = |row| Rejected { record: shown(py, batch, row), ..reason.clone() };
+        UserOutput {
+            data: RecordBatch::new_empty(Arc::clone(&self.schema)),
+            origin: Origin::Rows(UInt32Array::from(Vec::<u32>::new())),
+            rejected: (0..batch.num_rows()).map(of_row).collect(),
+        }
+    }
+
+    fn misfit(&self, message: &str) -> Error {
+        let text = format!("{} returned a batch that does not fit: {message}", self.adapter.name);
+        Error::new(mill_protocol::ErrorKind::UserFunction, text).because(error::SchemaError::new_err(message.to_owned()))
+    }
+
+    /// The rows of a result that fit, by halves; the others are rejected.
+    fn fitting(&self, py: Python<'_>, batch: &RecordBatch, data: &RecordBatch) -> Result<UserOutput> {
+        let mut parts = vec![RecordBatch::new_empty(Arc::clone(&self.schema))];
+        let (mut rows, mut rejected) = (Vec::new(), Vec::new());
+        let mut spans = vec![(0, data.num_rows())];
+        while let Some((start, len)) = spans.pop() {
+            match conform(&data.slice(start, len), &self.schema) {
+                Ok(part) => {
+                    parts.push(part);
+                    rows.extend((start..start + len).map(|row| row as u32));
+                }
+                Err(misfit) if len == 1 => {
+                    rejected.push(Rejected::of(self.misfit(&misfit.message(start)), shown(py, batch, start)));
+                }
+                Err(_) => {
+                    spans.push((start + len / 2, len - len / 2));
+                    spans.push((start, len / 2));
+                }
+            }
+        }
+        let data = concat_batches(&self.schema, &parts).map_err(arrow_error)?;
+        Ok(UserOutput { data, origin: Origin::Rows(UInt32Array::from(rows)), rejected })
+    }
+}
+
+impl BatchFunction for ArrowFunction {
+    fn name(&self) -> String {
+        self.adapter.name.clone()
+    }
+
+    fn call(&self, batch: &RecordBatch) -> Result<UserCall> {
+        attach(|py| {
+            let given = || -> PyResult<RecordBatch> {
+                let argument = PyRecordBatch::new(batch.clone()).into_pyarrow(py)?;
+                let given = self.adapter.call.bind(py).call1((argument,))?;
+                arrow_batch(&given)
+            };
+            let data = match given() {
+                Ok(data) => data,
+                Err(exception) => {
+                    let is_of_records = exception.is_instance_of::<PyException>(py);
+                    let error = error::from_python(py, exception, &self.adapter.name);
+                    return if is_of_records { Ok(UserCall::Whole(self.reject_all(py, batch, error))) } else { Err(error) };
+                }
+            };
+            let is_row_for_row = data.num_rows() == batch.num_rows();
+            let output = match conform(&data, &self.schema) {
+                Ok(data) => {
+                    let origin = if is_row_for_row { Origin::Same } else { Origin::Unknown };
+                    UserOutput { data, origin, rejected: Vec::new() }
+                }
+                Err(misfit) if misfit.row.is_some() && is_row_for_row => self.fitting(py, batch, &data)?,
+                Err(misfit) => self.reject_all(py, batch, self.misfit(&misfit.message(0))),
+            };
+            Ok(UserCall::Whole(output))
+        })
+    }
+}
+
+/// Takes a batch from anything that hands one over through Arrow's C interface.
+pub fn arrow_batch(given: &Bound<'_, PyAny>) -> PyResult<RecordBatch> {
+    if let Ok(batch) = given.extract::<PyRecordBatch>() {
+        return Ok(batch.into_inner());
+    }
+    let (batches, schema) = given.extract::<PyTable>()?.into_inner();
+    concat_batches(&schema, &batches).map_err(|error| error::SchemaError::new_err(error.to_string()))
+}
+
+/// Why a batch does not have the columns that were declared.
+pub struct Unfit {
+    /// The first row that does not fit; `None` where the columns themselves don't.
+    row: Option<usize>,
+    reason: String,
+}
+
+impl Unfit {
+    /// The reason, with the row as of a batch that starts at this row.
+    pub fn message(&self, start: usize) -> String {
+        match self.row {
+            Some(row) => format!("row {}: {}", start + row, self.reason),
+            None => self.reason.clone(),
+        }
+    }
+}
+
+/// The batch with exactly these columns and types, its values unchanged.
+pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> std::result::Result<RecordBatch, Unfit> {
+    let found = batch.schema();
+    check_names(&found, schema).map_err(|reason| Unfit { row: None, reason })?;
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        let place = found.index_of(field.name()).map_err(|error| Unfit { row: None, reason: error.to_string() })?;
+        let column = batch.column(place);
+        columns.push(if column.data_type() == field.data_type() {
+            Arc::clone(column)
+        } else {
+            exact(column, field.data_type()).map_err(|inexact| Unfit {
+                row: Some(inexact.row),
+                reason: format!(
+                    "column {:?} is {} and cannot hold {} ({}): {}",
+                    field.name(),
+                    type_name(field),
+                    inexact.value,
+                    type_name(found.field(place)),
+                    inexact.reason
+                ),
+            })?
+        });
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+        .map_err(|error| Unfit { row: None, reason: error.to_string() })
+}
+
+/// Refuses columns that are missing, unknown or there twice.
+fn check_names(found: &Schema, wanted: &Schema) -> std::result::Result<(), String> {
+    for (place, field) in found.fields().iter().enumerate() {
+        if wanted.field_with_name(field.name()).is_err() {
+            let names: Vec<&str> = wanted.fields().iter().map(|field| field.name().as_str()).collect();
+            return Err(format!("unknown column {:?}; the schema has {}", field.name(), names.join(", ")));
+        }
+        if found.fields()[..place].iter().any(|before| before.name() == field.name()) {
+            return Err(format!("two columns have the name {:?}", field.name()));
+        }
+    }
+    match wanted.fields().iter().find(|field| found.field_with_name(field.name()).is_err()) {
+        Some(missing) => Err(format!("column {:?} is missing", missing.name())),
+        None => Ok(()),
+    }
+}
