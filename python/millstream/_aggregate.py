@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from millstream._engine import RawExpr, aggregate_function
 from millstream.errors import PlanError
-from millstream.expr import Expr, IntoExpr, _raw
+from millstream.expr import Expr, IntoExpr, _column
 from millstream.types import TypeLike, data_type
 
 __all__ = ["Aggregate", "aggregate"]
@@ -41,7 +41,7 @@ def aggregate(function: Aggregate | type[Aggregate], value: IntoExpr, *, returns
         An object with ``create() -> state``, ``add(state, value) -> state``, ``merge(a, b) -> state`` and
         ``result(state)``, or its class.
     value
-        What is aggregated.
+        What is aggregated: a column by its name, or an expression.
     returns
         The type of the result; by default the annotation of ``result``.
 
@@ -57,10 +57,10 @@ def aggregate(function: Aggregate | type[Aggregate], value: IntoExpr, *, returns
     ...     def result(self, state: str) -> str:
     ...         return state
     >>> s = mill.from_iter([{"k": 1, "t": "a"}, {"k": 1, "t": "abc"}])
-    >>> s.key_by("k").agg(longest=mill.aggregate(Longest, col("t"))).collect().to_pylist()
+    >>> s.key_by("k").agg(longest=mill.aggregate(Longest, "t")).collect().to_pylist()
     [{'k': 1, 'longest': 'abc'}]
     """
-    return Expr(aggregate_expression(function, _raw(value), returns))
+    return Expr(aggregate_expression(function, _column(value), returns))
 
 
 class _AggregateAdapter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from millstream._engine import RawExpr
-from millstream.expr import Expr, IntoExpr, _raw
+from millstream.expr import Expr, IntoExpr, _column
 
 __all__ = ["Then", "When", "when"]
 
@@ -13,13 +13,13 @@ class When:
 
     __slots__ = ("_branches", "_condition")
 
-    def __init__(self, branches: list[tuple[RawExpr, RawExpr]], condition: Expr) -> None:
+    def __init__(self, branches: list[tuple[RawExpr, RawExpr]], condition: Expr | str) -> None:
         self._branches = branches
         self._condition = condition
 
     def then(self, value: IntoExpr) -> Then:
-        """Give the value for where the condition holds; a plain text is a constant."""
-        return Then([*self._branches, (_raw(self._condition), _raw(value))])
+        """Give the value for where the condition holds; a string is the name of a column, ``lit("x")`` a text."""
+        return Then([*self._branches, (_column(self._condition), _column(value))])
 
 
 class Then(Expr):
@@ -31,23 +31,23 @@ class Then(Expr):
         super().__init__(RawExpr.case(branches, None))
         self._branches = branches
 
-    def when(self, condition: Expr) -> When:
+    def when(self, condition: Expr | str) -> When:
         """Add a condition for where none of those before holds."""
         return When(self._branches, condition)
 
     def otherwise(self, value: IntoExpr) -> Expr:
-        """Give the value for where no condition holds."""
-        return Expr(RawExpr.case(self._branches, _raw(value)))
+        """Give the value for where no condition holds; a string is the name of a column."""
+        return Expr(RawExpr.case(self._branches, _column(value)))
 
 
-def when(condition: Expr) -> When:
-    """Choose a value by conditions; the first that holds decides.
+def when(condition: Expr | str) -> When:
+    """Choose a value by conditions; the first that holds decides. A string is the name of a column.
 
     Examples
     --------
-    >>> from millstream import col, when
+    >>> from millstream import col, lit, when
     >>> s = mill.from_iter([-1, 0, 7])
-    >>> sign = when(col("value") > 0).then("plus").when(col("value") < 0).then("minus").otherwise("zero")
+    >>> sign = when(col("value") > 0).then(lit("plus")).when(col("value") < 0).then(lit("minus")).otherwise(lit("zero"))
     >>> [row["sign"] for row in s.select(sign=sign).collect().to_pylist()]
     ['minus', 'zero', 'plus']
     """

@@ -18,6 +18,7 @@ class Mathematics:
     if TYPE_CHECKING:
 
         def _call(self, function: str, *args: Any) -> Expr: ...
+        def _call_columns(self, function: str, *args: Any) -> Expr: ...
 
     def abs(self) -> Expr:
         """Give the absolute value."""
@@ -114,11 +115,11 @@ class Mathematics:
         return self._call("arctan")
 
     def clip(self, lower: IntoExpr = None, upper: IntoExpr = None) -> Expr:
-        """Keep the value between two bounds; a bound that is None is no bound.
+        """Keep the value between two bounds; a bound that is None is no bound, one that is a string a column.
 
         Examples
         --------
         >>> mill.from_iter([-5, 50]).select(x=col("value").clip(0, 10)).collect().to_pylist()
         [{'x': 0}, {'x': 10}]
         """
-        return self._call("clip", lower, upper)
+        return self._call_columns("clip", lower, upper)

@@ -21,6 +21,9 @@ class _Namespace:
     def _call(self, function: str, *args: Any) -> Expr:
         return self._expr._call(f"{self._prefix}.{function}", *args)
 
+    def _call_columns(self, function: str, *args: Any) -> Expr:
+        return self._expr._call_columns(f"{self._prefix}.{function}", *args)
+
 
 class StringNamespace(_Namespace):
     """Functions of texts: ``col("s").str``.
@@ -314,12 +317,12 @@ class ListNamespace(_Namespace):
         """Count the elements."""
         return self._call("len")
 
-    def get(self, index: int | Expr, *, null_on_oob: bool = False) -> Expr:
-        """Give the element at a place; a negative place counts from the end.
+    def get(self, index: int | str | Expr, *, null_on_oob: bool = False) -> Expr:
+        """Give the element at a place; a negative place counts from the end, a string is a column of places.
 
         Where there is no such place it is an error of the record, or null if ``null_on_oob``.
         """
-        return self._call("get", index, null_on_oob)
+        return self._call_columns("get", index, null_on_oob)
 
     def first(self) -> Expr:
         """Give the first element; null where there is none."""
@@ -377,17 +380,17 @@ class ListNamespace(_Namespace):
         """Give the last elements."""
         return self._call("tail", n)
 
-    def set_union(self, other: Expr) -> Expr:
+    def set_union(self, other: Expr | str) -> Expr:
         """Give what is in one of two lists, each once."""
-        return self._call("set_union", other)
+        return self._call_columns("set_union", other)
 
-    def set_intersection(self, other: Expr) -> Expr:
+    def set_intersection(self, other: Expr | str) -> Expr:
         """Give what is in both of two lists, each once."""
-        return self._call("set_intersection", other)
+        return self._call_columns("set_intersection", other)
 
-    def set_difference(self, other: Expr) -> Expr:
+    def set_difference(self, other: Expr | str) -> Expr:
         """Give what is in this list and not in the other, each once."""
-        return self._call("set_difference", other)
+        return self._call_columns("set_difference", other)
 
 
 class StructNamespace(_Namespace):

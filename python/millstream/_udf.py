@@ -13,7 +13,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from millstream._engine import DataType, column_function, compiled_function
 from millstream._inline import inlined_values
 from millstream.errors import PlanError
-from millstream.expr import Expr, _raw
+from millstream.expr import Expr, _column
 from millstream.functions import CHUNK_FIRST, check_callable, function_name, next_chunk
 from millstream.types import TypeLike, data_type
 
@@ -115,7 +115,8 @@ class _CompiledAdapter:
 class Udf(Generic[P, T]):
     """A function of values that can be used in expressions; made by :func:`udf`.
 
-    Called with an expression it gives an expression; called with plain values it is the function itself.
+    Called with expressions or names of columns it returns an expression; called with other values it is the function
+    itself, which is also there as ``__wrapped__``, for texts.
     """
 
     def __init__(self, function: Callable[P, T], returns: DataType, skips_nulls: bool, is_compiled: bool) -> None:
@@ -126,27 +127,40 @@ class Udf(Generic[P, T]):
         functools.update_wrapper(self, function)
 
     @overload
-    def __call__(self, *args: Expr) -> Expr: ...
+    def __call__(self, *args: Expr | str) -> Expr: ...
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Give an expression if an argument is one, else call the function."""
-        if not any(isinstance(arg, Expr) for arg in args):
+        """Return an expression if an argument is one or names a column, else call the function."""
+        if not any(isinstance(arg, (Expr, str)) for arg in args):
             return self._function(*args, **kwargs)
         if kwargs:
             raise PlanError(f"{function_name(self._function)} takes no keyword arguments in an expression")
-        raws = [_raw(arg) for arg in args]
+        raws = [_column(arg) for arg in args]
         make = compiled_function if self._is_compiled else column_function
         return Expr(make(function_name(self._function), self._adapter, self._returns, raws))
 
 
+@overload
+def udf(function: Callable[P, T], /) -> Udf[P, T]: ...
+@overload
 def udf(
     *, returns: TypeLike = None, skip_nulls: bool = True, compiled: bool = False
-) -> Callable[[Callable[P, T]], Udf[P, T]]:
+) -> Callable[[Callable[P, T]], Udf[P, T]]: ...
+def udf(
+    function: Callable[P, T] | None = None,
+    /,
+    *,
+    returns: TypeLike = None,
+    skip_nulls: bool = True,
+    compiled: bool = False,
+) -> Udf[P, T] | Callable[[Callable[P, T]], Udf[P, T]]:
     """Make a function of values usable in expressions.
 
     Parameters
     ----------
+    function
+        The function, where the decorator is written without parentheses; its annotation is the type of the result.
     returns
         The type of its result; by default the annotation.
     skip_nulls
@@ -162,8 +176,13 @@ def udf(
     >>> @mill.udf(returns=float)
     ... def with_tax(price):
     ...     return price * 1.19
-    >>> mill.from_iter([100.0, None]).select(gross=with_tax(col("value"))).collect().to_pylist()
+    >>> mill.from_iter([100.0, None]).select(gross=with_tax("value")).collect().to_pylist()
     [{'gross': 119.0}, {'gross': None}]
+    >>> @mill.udf
+    ... def initial(name: str) -> str:
+    ...     return name[:1]
+    >>> mill.from_iter(["Ada"]).select(first=initial("value")).collect().to_pylist()
+    [{'first': 'A'}]
     """
 
     def wrap(function: Callable[P, T]) -> Udf[P, T]:
@@ -184,4 +203,4 @@ def udf(
             raise PlanError(f"udf: what does {function_name(function)} return? write @udf(returns=float) or annotate it")
         return Udf(function, data_type(hint, place=f"{function_name(function)}() ->"), skip_nulls, compiled)
 
-    return wrap
+    return wrap if function is None else wrap(function)

@@ -1,17 +1,23 @@
-"""Column expressions, with the names Polars gives them.
+"""Column expressions, with the names of Polars.
 
 An expression says what to compute; it is checked against the columns of a stream when it is used in one, and runs
 compiled, over whole columns, without Python.
 
+A bare string is the name of a column, as in Polars: ``select("a")``, ``coalesce("a", "b")``, ``.then("a")``. It is a value where
+only a value makes sense: in comparisons and arithmetic (``col("a") == "x"``), ``is_in``, ``fill_null``, in the arguments of
+functions of texts, and in :func:`lit`.
+
 >>> import millstream as mill
->>> from millstream import col, when
+>>> from millstream import col, lit, when
 >>> s = mill.from_iter([{"price": 3.0, "qty": 2}, {"price": 5.0, "qty": 0}])
->>> s.select(total=col("price") * col("qty"), state=when(col("qty") > 0).then("sold").otherwise("none")).collect().to_pylist()
+>>> state = when(col("qty") > 0).then(lit("sold")).otherwise(lit("none"))
+>>> s.select(total=col("price") * col("qty"), state=state).collect().to_pylist()
 [{'total': 6.0, 'state': 'sold'}, {'total': 0.0, 'state': 'none'}]
 """
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -27,10 +33,11 @@ __all__ = ["Expr", "IntoExpr", "coalesce", "col", "concat_str", "count", "lit", 
 
 Literal = bool | int | float | str | bytes | datetime | date | timedelta | Decimal | None
 IntoExpr = Any
-"""An expression, or a plain value, which stands for itself."""
+"""An expression, the name of a column, or a plain value, which stands for itself."""
 
 
 def _raw(value: IntoExpr) -> RawExpr:
+    """Return the expression that a value stands for where a text is a value."""
     if isinstance(value, Expr):
         return value._raw
     from millstream._conditions import When
@@ -38,6 +45,11 @@ def _raw(value: IntoExpr) -> RawExpr:
     if isinstance(value, When):
         raise PlanError("when(...) stands without .then(...)")
     return RawExpr.literal(value)
+
+
+def _column(value: IntoExpr) -> RawExpr:
+    """Return the expression that a value stands for where a text is the name of a column."""
+    return RawExpr.column(value) if isinstance(value, str) else _raw(value)
 
 
 class Expr(Mathematics):
@@ -74,11 +86,20 @@ class Expr(Mathematics):
     def _binary(self, op: str, other: IntoExpr) -> Expr:
         return Expr(RawExpr.binary(op, self._raw, _raw(other)))
 
+    def _with_column(self, op: str, other: IntoExpr) -> Expr:
+        return Expr(RawExpr.binary(op, self._raw, _column(other)))
+
+    def _reflected_column(self, op: str, other: IntoExpr) -> Expr:
+        return Expr(RawExpr.binary(op, _column(other), self._raw))
+
     def _reflected(self, op: str, other: IntoExpr) -> Expr:
         return Expr(RawExpr.binary(op, _raw(other), self._raw))
 
     def _call(self, function: str, *args: IntoExpr) -> Expr:
         return Expr(RawExpr.function(function, [self._raw, *map(_raw, args)]))
+
+    def _call_columns(self, function: str, *args: IntoExpr) -> Expr:
+        return Expr(RawExpr.function(function, [self._raw, *map(_column, args)]))
 
     def _aggregate(self, kind: str, parameter: float | None = None) -> Expr:
         return Expr(RawExpr.aggregate(kind, self._raw, parameter))
@@ -135,11 +156,11 @@ class Expr(Mathematics):
 
     def __pow__(self, other: IntoExpr) -> Expr:
         """Raise to a power."""
-        return self._binary("**", other)
+        return self._with_column("**", other)
 
     def __rpow__(self, other: IntoExpr) -> Expr:
         """Raise to a power."""
-        return self._reflected("**", other)
+        return self._reflected_column("**", other)
 
     def __eq__(self, other: IntoExpr) -> Expr:  # type: ignore[override]
         """Compare; null where a side is null."""
@@ -167,27 +188,27 @@ class Expr(Mathematics):
 
     def __and__(self, other: IntoExpr) -> Expr:
         """Tell whether both hold."""
-        return self._binary("&", other)
+        return self._with_column("&", other)
 
     def __rand__(self, other: IntoExpr) -> Expr:
         """Tell whether both hold."""
-        return self._reflected("&", other)
+        return self._reflected_column("&", other)
 
     def __or__(self, other: IntoExpr) -> Expr:
         """Tell whether one holds."""
-        return self._binary("|", other)
+        return self._with_column("|", other)
 
     def __ror__(self, other: IntoExpr) -> Expr:
         """Tell whether one holds."""
-        return self._reflected("|", other)
+        return self._reflected_column("|", other)
 
     def __xor__(self, other: IntoExpr) -> Expr:
         """Tell whether exactly one holds."""
-        return self._binary("^", other)
+        return self._with_column("^", other)
 
     def __rxor__(self, other: IntoExpr) -> Expr:
         """Tell whether exactly one holds."""
-        return self._reflected("^", other)
+        return self._reflected_column("^", other)
 
     def __invert__(self) -> Expr:
         """Tell whether it does not hold."""
@@ -269,14 +290,14 @@ class Expr(Mathematics):
         return self._call("is_in", *values)
 
     def is_between(self, lower: IntoExpr, upper: IntoExpr) -> Expr:
-        """Tell whether ``lower <= value <= upper``.
+        """Tell whether ``lower <= value <= upper``; a bound that is a string is a column.
 
         Examples
         --------
         >>> mill.from_iter([1, 2, 3]).filter(col("value").is_between(2, 3)).collect().to_pylist()
         [{'value': 2}, {'value': 3}]
         """
-        return self._call("is_between", lower, upper)
+        return self._call_columns("is_between", lower, upper)
 
     def is_nan(self) -> Expr:
         """Tell whether the value is not a number."""
@@ -322,7 +343,7 @@ class Expr(Mathematics):
 
     # -- aggregates --------------------------------------------------------------------------------------------------
 
-    def filter(self, condition: Expr) -> Expr:
+    def filter(self, condition: Expr | builtins.str) -> Expr:
         """Restrict an aggregate to the rows for which a condition holds.
 
         Examples
@@ -331,7 +352,7 @@ class Expr(Mathematics):
         >>> s.key_by("k").agg(plus=col("x").sum().filter(col("x") > 0)).collect().to_pylist()
         [{'k': 1, 'plus': 2}]
         """
-        return Expr(self._raw.filter(_raw(condition)))
+        return Expr(self._raw.filter(_column(condition)))
 
     def count(self) -> Expr:
         """Count the values that are not null."""
@@ -466,12 +487,12 @@ def coalesce(*values: IntoExpr) -> Expr:
     Examples
     --------
     >>> s = mill.from_iter([{"a": None, "b": 2}], schema={"a": int, "b": int})
-    >>> s.select(x=mill.coalesce(col("a"), col("b"), 0)).collect().to_pylist()
+    >>> s.select(x=mill.coalesce("a", "b", 0)).collect().to_pylist()
     [{'x': 2}]
     """
     if not values:
         raise PlanError("coalesce takes at least one value")
-    return Expr(RawExpr.function("coalesce", [_raw(value) for value in values]))
+    return Expr(RawExpr.function("coalesce", [_column(value) for value in values]))
 
 
 def concat_str(*values: IntoExpr, separator: str = "") -> Expr:
@@ -480,12 +501,12 @@ def concat_str(*values: IntoExpr, separator: str = "") -> Expr:
     Examples
     --------
     >>> s = mill.from_iter([{"a": "x", "b": 1}])
-    >>> s.select(t=mill.concat_str(col("a"), col("b"), separator="-")).collect().to_pylist()
+    >>> s.select(t=mill.concat_str("a", "b", separator="-")).collect().to_pylist()
     [{'t': 'x-1'}]
     """
     if not values:
         raise PlanError("concat_str takes at least one value")
-    return Expr(RawExpr.function("concat_str", [_raw(separator), *map(_raw, values)]))
+    return Expr(RawExpr.function("concat_str", [_raw(separator), *map(_column, values)]))
 
 
 def min_horizontal(*values: IntoExpr) -> Expr:
@@ -493,10 +514,10 @@ def min_horizontal(*values: IntoExpr) -> Expr:
 
     Examples
     --------
-    >>> mill.from_iter([{"a": 3, "b": 2}]).select(m=mill.min_horizontal(col("a"), col("b"))).collect()["m"]
+    >>> mill.from_iter([{"a": 3, "b": 2}]).select(m=mill.min_horizontal("a", "b")).collect()["m"]
     [2]
     """
-    return Expr(RawExpr.function("min_horizontal", [_raw(value) for value in values]))
+    return Expr(RawExpr.function("min_horizontal", [_column(value) for value in values]))
 
 
 def max_horizontal(*values: IntoExpr) -> Expr:
@@ -504,7 +525,7 @@ def max_horizontal(*values: IntoExpr) -> Expr:
 
     Examples
     --------
-    >>> mill.from_iter([{"a": 3, "b": 2}]).select(m=mill.max_horizontal(col("a"), col("b"))).collect()["m"]
+    >>> mill.from_iter([{"a": 3, "b": 2}]).select(m=mill.max_horizontal("a", "b")).collect()["m"]
     [3]
     """
-    return Expr(RawExpr.function("max_horizontal", [_raw(value) for value in values]))
+    return Expr(RawExpr.function("max_horizontal", [_column(value) for value in values]))

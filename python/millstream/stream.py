@@ -7,13 +7,14 @@ stream can go several ways.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from millstream._engine import RawExpr, RawStream
 from millstream._outputs import Outputs
-from millstream.errors import PlanError, SchemaError
-from millstream.expr import Expr, IntoExpr, _raw, col
+from millstream.errors import PlanError, SchemaError, UserFunctionError
+from millstream.expr import Expr, IntoExpr, _column
 from millstream.functions import (
     BatchAdapter,
     FilterAdapter,
@@ -37,11 +38,9 @@ __all__ = ["Stream"]
 _SAMPLE_ROWS = 100
 
 
-def _column(value: str | Expr, method: str) -> Expr:
-    if isinstance(value, str):
-        return col(value)
-    if isinstance(value, Expr):
-        return value
+def _unnamed(value: str | Expr, method: str) -> RawExpr:
+    if isinstance(value, (str, Expr)):
+        return _column(value)
     raise PlanError(f"{method}() takes names of columns and expressions, not {value!r:.200}; name a constant: x=lit({value!r:.50})")
 
 
@@ -50,8 +49,8 @@ def _columns(positional: Sequence[str | Expr], named: Mapping[str, IntoExpr], me
     for value in positional:
         if isinstance(value, (list, tuple)):
             raise PlanError(f"{method}() takes columns one by one, not as a {type(value).__name__}; write {method}(*names)")
-        exprs.append(_raw(_column(value, method)))
-    exprs.extend(_raw(value).alias(name) for name, value in named.items())
+        exprs.append(_unnamed(value, method))
+    exprs.extend(_column(value).alias(name) for name, value in named.items())
     return exprs
 
 
@@ -110,7 +109,8 @@ class Stream(Outputs):
         *columns
             Names of columns, or expressions.
         **named
-            Expressions or constants by the name of their column.
+            Columns, expressions or constants by the name of their column. A string is the name of a column;
+            ``lit("x")`` is a text.
 
         Raises
         ------
@@ -120,12 +120,12 @@ class Stream(Outputs):
         Examples
         --------
         >>> s = mill.from_iter([{"a": 1, "b": 2}])
-        >>> s.select("a", double=col("b") * 2).collect().to_pylist()
-        [{'a': 1, 'double': 4}]
+        >>> s.select("a", other="b", double=col("b") * 2, kind=lit("x")).collect().to_pylist()
+        [{'a': 1, 'other': 2, 'double': 4, 'kind': 'x'}]
         """
         return Stream(self._raw.select(_columns(columns, named, "select")))
 
-    def with_columns(self, *columns: Expr, **named: IntoExpr) -> Stream:
+    def with_columns(self, *columns: str | Expr, **named: IntoExpr) -> Stream:
         """Add columns, or replace those with the same names.
 
         Examples
@@ -194,13 +194,13 @@ class Stream(Outputs):
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def filter(self, condition: Expr | Callable[[Any], object]) -> Stream:
+    def filter(self, condition: Expr | str | Callable[[Any], object]) -> Stream:
         """Keep the records for which a condition holds; null counts as not.
 
         Parameters
         ----------
         condition
-            An expression, or a function of a row.
+            An expression, the name of a column of truth values, or a function of a row.
 
         Examples
         --------
@@ -210,8 +210,8 @@ class Stream(Outputs):
         >>> s.filter(lambda row: row.value % 2).collect().to_pylist()
         [{'value': 1}, {'value': 3}]
         """
-        if isinstance(condition, Expr):
-            return Stream(self._raw.filter(_raw(condition)))
+        if isinstance(condition, (Expr, str)):
+            return Stream(self._raw.filter(_column(condition)))
         if isinstance(condition, bool):
             raise PlanError(f"filter({condition}) keeps all records or none; compare with col(name) to get an expression")
         check_callable(condition, "filter")
@@ -239,7 +239,11 @@ class Stream(Outputs):
         return self._apply("map", function, MapAdapter, given)
 
     def flat_map(self, function: Callable[[Any], Iterable[Any] | None], *, schema: SchemaLike = None) -> Stream:
-        """Call a function for each record; it gives any number of records, as a list or by ``yield``.
+        """Call a function for each record; it returns any number of records, as a list or by ``yield``.
+
+        What a function yields is passed on in pieces, so memory does not grow with the number of results. A record whose
+        function raises has no results, up to 4,096 of them: of one that has yielded more before it raises, those that were
+        passed on stay. Checkpoints fall between records, never inside a call.
 
         Parameters
         ----------
@@ -268,9 +272,16 @@ class Stream(Outputs):
         Parameters
         ----------
         function
-            Takes a ``pyarrow.RecordBatch``, gives one, or a dict of arrays, or anything with an Arrow interface.
+            Takes a ``pyarrow.RecordBatch``, returns one, or a dict of arrays, or anything with an Arrow interface.
         schema
-            The columns it gives; by default those it takes.
+            The columns it returns; by default those it takes. Other types are converted where every value stays the same:
+            whole floats fit an integer column, ``1.7`` or ``"x"`` is an error that names column, row and value.
+
+        Raises
+        ------
+        UserFunctionError
+            When the job runs and the function raises, or its result does not fit. With ``on_error="skip"`` or ``"route"``
+            the records of the batch are left out or routed; of a result that is row for row only those that don't fit.
 
         Examples
         --------
@@ -325,14 +336,26 @@ class Stream(Outputs):
         table = self.limit(_SAMPLE_ROWS).collect(parallelism=1, until="10s")
         make = row_class(tuple(self.schema.names))
         results: list[Any] = []
+        failure: UserFunctionError | None = None
         for record in table.to_pylist():
-            result = function(tuple.__new__(make, record.values()))
-            if is_many:
-                results.extend([] if result is None else result)
-            else:
-                results.append(result)
+            room = _SAMPLE_ROWS - len(results)
+            try:
+                result = function(tuple.__new__(make, record.values()))
+                results.extend(itertools.islice(result or (), room) if is_many else [result])
+            except Exception as error:
+                # The job meets the record again, and does with it what on_error says.
+                if failure is None:
+                    raised = f"{type(error).__name__}: {error}".removesuffix(": ")
+                    failure = UserFunctionError(
+                        f"{method}({name}) raised {raised}; record: {record!r:.500}; it was called to find the columns that it "
+                        f"returns: {advice}"
+                    )
+                    failure.step = f"{method}({name})"
+                    failure.__cause__ = error
             if len(results) >= _SAMPLE_ROWS:
                 break
+        if failure is not None and not results:
+            raise failure
         if not results:
             raise SchemaError(f"the columns that {name} gives are not known, as it gave no record; {advice}")
         return infer_schema(results, what=name)
@@ -362,7 +385,7 @@ class Stream(Outputs):
                 raise PlanError(f"union() takes streams, not {type(other).__name__}; make one with from_arrow or from_iter")
         return Stream(self._raw.union([other._raw for other in others]))
 
-    def branch(self, condition: Expr) -> tuple[Stream, Stream]:
+    def branch(self, condition: Expr | str) -> tuple[Stream, Stream]:
         """Give the records for which a condition holds, and the others.
 
         Examples
@@ -371,9 +394,9 @@ class Stream(Outputs):
         >>> len(yes.collect()), len(no.collect())
         (2, 1)
         """
-        if not isinstance(condition, Expr):
-            raise PlanError(f"branch() takes an expression, not {condition!r:.200}")
-        yes, no = self._raw.branch(_raw(condition))
+        if not isinstance(condition, (Expr, str)):
+            raise PlanError(f"branch() takes an expression or the name of a column, not {condition!r:.200}")
+        yes, no = self._raw.branch(_column(condition))
         return Stream(yes), Stream(no)
 
     def rebalance(self) -> Stream:

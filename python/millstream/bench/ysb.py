@@ -10,7 +10,7 @@ from millstream._conditions import when
 from millstream.bench.contest import Query, contest
 from millstream.bench.peers import duckdb_answers, polars_frame
 from millstream.bench.result import Result, Settings, Workload
-from millstream.expr import col
+from millstream.expr import col, lit
 from millstream.table import Table
 
 __all__ = ["WORKLOAD"]
@@ -26,7 +26,7 @@ def _events(rows: int) -> Table:
     made = mill.generate(
         rows=rows,
         ad=(number * 104_729) % _ADS,
-        kind=when(kind == 0).then("view").when(kind == 1).then("click").otherwise("purchase"),
+        kind=when(kind == 0).then(lit("view")).when(kind == 1).then(lit("click")).otherwise(lit("purchase")),
         at=(number * 1000 // _EVENTS_PER_SECOND).cast(mill.Timestamp("ms")),
     )
     # A limit asks for the records in order, which is the order of their times.

@@ -9,7 +9,7 @@ from typing import Any
 from millstream._engine import RawExpr, RawStream, rows_to_table, stream_of_table
 from millstream._infer import ROWS_MAX, infer_schema
 from millstream.errors import PlanError, SchemaError
-from millstream.expr import Expr, IntoExpr, _raw
+from millstream.expr import Expr, IntoExpr, _column
 from millstream.io.sources import IterableAdapter
 from millstream.stream import Stream
 from millstream.types import Schema, SchemaLike, schema_of
@@ -163,7 +163,7 @@ def generate(rows: int | None = None, rate: float | None = None, **columns: Into
         raise PlanError(f"generate(rows=...) takes a number of rows, not {rows!r}")
     if rate is not None and (not isinstance(rate, (int, float)) or rate <= 0):
         raise PlanError(f"generate(rate=...) takes rows a second, not {rate!r}")
-    exprs = [_raw(value).alias(name) for name, value in columns.items()]
+    exprs = [_column(value).alias(name) for name, value in columns.items()]
     return Stream(RawStream.generate(rows, None if rate is None else float(rate), exprs))
 
 

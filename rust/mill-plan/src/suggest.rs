@@ -27,6 +27,12 @@ pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<
     near.into_iter().take(3).map(|(_, candidate)| candidate).collect()
 }
 
+/// The error of a column that does not exist, named in an expression: a text that stands there may be meant as one.
+pub(crate) fn unknown_operand(name: &str, schema: &Schema) -> Error {
+    let error = unknown_column(name, schema);
+    Error::schema(format!("{}; if a text is meant, write lit({name:?})", error.message()))
+}
+
 /// The error of a column that does not exist.
 pub(crate) fn unknown_column(name: &str, schema: &Schema) -> Error {
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();

@@ -349,7 +349,7 @@ fn mistakes_name_what_is_near() {
     refused(
         col("smal").binary(BinaryOp::Add, lit(1_i64)),
         "column \"smal\" does not exist; did you mean \"small\"? columns: i, j, small, n32, u, x, f32, b, c, s, l, st, t, tz, \
-         d, span, dec",
+         d, span, dec; if a text is meant, write lit(\"smal\")",
     );
     let error = Expr::function("str.lower", vec![col("s")]).unwrap_err();
     assert_eq!(error.message(), "function \"str.lower\" does not exist; did you mean \"str.to_lowercase\"?");

@@ -12,7 +12,7 @@ use super::value::{LENIENT, STRICT, Value, failed, refused};
 use super::{Kernel, Node, arithmetic, compare, mask_of};
 use crate::expr::{BinaryOp, DEPTH_MAX, Expr, INDEX_COLUMN, UnaryOp};
 use crate::functions;
-use crate::suggest::unknown_column;
+use crate::suggest::unknown_operand;
 use crate::types::{is_decimal, is_number, is_object, is_string, supertype, type_name};
 
 /// Where an expression stands.
@@ -176,7 +176,7 @@ fn bind_part(expr: &Expr, scope: &Scope<'_>) -> Result<Typed> {
 }
 
 fn bind_column(name: &str, scope: &Scope<'_>, text: Arc<str>) -> Result<Typed> {
-    let index = scope.schema.index_of(name).map_err(|_| unknown_column(name, scope.schema))?;
+    let index = scope.schema.index_of(name).map_err(|_| unknown_operand(name, scope.schema))?;
     let data_type = scope.schema.field(index).data_type().clone();
     Ok(Typed { node: Node::Column(index), data_type, constant: None, is_literal: false, text })
 }

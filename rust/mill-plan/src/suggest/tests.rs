@@ -20,3 +20,12 @@ fn the_message_lists_the_columns() {
         "column \"pirce\" does not exist; did you mean \"price\"? columns: user, price"
     );
 }
+
+#[test]
+fn the_message_of_an_expression_names_what_makes_a_text() {
+    let schema = Schema::new(vec![Field::new("user", DataType::Utf8, true)]);
+    assert_eq!(
+        unknown_operand("guest", &schema).message(),
+        "column \"guest\" does not exist; columns: user; if a text is meant, write lit(\"guest\")"
+    );
+}
