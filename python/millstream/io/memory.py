@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -109,6 +110,16 @@ def from_iter(
 
 
 def _of_function(records: Callable[[int], Iterable[Any]], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
+    try:
+        inspect.signature(records).bind(0)
+    except TypeError:
+        called = getattr(records, "__name__", "function")
+        raise PlanError(
+            f"{name}: {called} does not take a start offset, the number of records to skip; write def {called}(start), "
+            f"or from_iter({called}()) for records that can be read only once"
+        ) from None
+    except ValueError:
+        pass  # A builtin shows no signature; it is called as it is.
     found = declared or infer_schema(list(itertools.islice(records(0), ROWS_MAX)), what="from_iter()")
     adapter = IterableAdapter(records)
     return Stream(RawStream.from_python(adapter, name, found._raw, is_bounded, True))
