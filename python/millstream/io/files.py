@@ -39,6 +39,15 @@ def read_text(path: Paths, *, follow: bool = False) -> Stream:
     follow
         Whether to wait for new files and for files that grow, without end.
 
+    Notes
+    -----
+    Followed files are read as ``tail -F`` reads them: a file that is renamed is read on, another file under its name is a
+    new one, a file that is cut off or written anew is read from its start, a file that was read may be deleted. Compressed
+    files may be appended to by whole gzip members or zstd frames.
+
+    A bounded job that is resumed reads what it has not read yet of the files as they are then. A file that was changed where
+    the job had read it is refused. So is an input that takes in the output of the same job.
+
     Examples
     --------
     >>> with open("some.txt", "w") as file:
@@ -103,7 +112,7 @@ def read_parquet(path: Paths, *, schema: SchemaLike = None, follow: bool = False
     schema
         The columns wanted; by default all.
     follow
-        Whether to wait for new files, without end.
+        Whether to wait for new files, without end; a file that is replaced is read as a new one.
 
     Examples
     --------

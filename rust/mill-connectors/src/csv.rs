@@ -20,9 +20,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitReader};
+use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
-use crate::file::{FileSet, PathSpec, sample};
+use crate::file::{Content, FileSet, Growth, PathSpec, cut_lines, sample};
 use crate::nearest::{did_you_mean, quoted};
 use format::{CsvFormat, read_header};
 use infer::{infer_types, unite};
@@ -75,7 +75,7 @@ impl CsvSource {
             (Some(schema), first) => {
                 check_types(&schema)?;
                 if let Some(path) = first {
-                    read_header(path, &schema, &options)?;
+                    read_header(Content::open(path)?, &schema, &options)?;
                 }
                 schema
             }
@@ -163,7 +163,19 @@ impl Source for CsvSource {
     }
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
-        self.files.splits(is_ordered, |path| cut::can_cut(path, self.options.dialect()))
+        self.files.splits_by(|path, found| cut_lines(path, is_ordered, |path| cut::can_cut(path, self.options.dialect()), found))
+    }
+
+    fn resume(&self, is_ordered: bool, left: Vec<SplitState>) -> Result<Vec<SplitState>> {
+        self.files.resume(self.splits(is_ordered)?, left, Growth::Lines)
+    }
+
+    fn discovery(&self, begun_with: &[SplitState]) -> Result<Option<Box<dyn Discovery>>> {
+        self.files.discovery(begun_with)
+    }
+
+    fn reads(&self, path: &Path) -> bool {
+        self.files.paths.has(path)
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {

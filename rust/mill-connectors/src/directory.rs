@@ -31,7 +31,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use mill_protocol::{Committer, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
+use mill_protocol::{Committer, Epoch, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
 use crate::nearest::quoted;
 use committer::{DirectoryCommitter, DirectoryLock};
@@ -185,6 +185,10 @@ impl Sink for DirectorySink {
         }
         check_objects(schema)?;
         self.shared.format.check(schema)
+    }
+
+    fn writes(&self) -> Option<PathBuf> {
+        Some(self.shared.directory.join(name::committed(Epoch(1), 0, self.shared.format.extension())))
     }
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {

@@ -6,23 +6,34 @@
 //!   Content (plain, gzip, zstd) ─► ChunkReader (whole records of one range) ─► LineFormat ─► Read
 //! ```
 //!
-//! A position is the offset, in uncompressed bytes, of the first record not given yet, together with a fingerprint of
-//! the file's head. Ranges begin and end at multiples of a size that follows from the file's; a record belongs to the range in
-//! which its first byte lies. So neither the parallelism nor how the bytes came decides who reads what.
+//! A position is the offset, in uncompressed bytes, of the first record not given yet, together with what the file is known
+//! again by. Ranges begin and end at multiples of a size that follows from the file's; a record belongs to the range in which its
+//! first byte is. So neither the parallelism nor how the bytes came decides who reads what. What becomes of files that change
+//! is decided in three places: while nobody reads them in [`resume`], while they are followed in [`follow`] (one file) and
+//! [`followed`] (which files there are).
 
 mod chunk;
 mod content;
+mod follow;
+mod followed;
 mod identity;
 mod path;
+mod position;
 mod reader;
+mod resume;
+mod slots;
 mod split;
+mod stamp;
+mod whereabouts;
+mod whole;
 
 pub(crate) use chunk::ChunkReader;
 pub(crate) use content::Content;
-pub(crate) use identity::{FileIdentity, FilePosition};
+pub(crate) use identity::FileIdentity;
 pub use path::PathSpec;
 pub(crate) use reader::{BadRecord, LineFormat, Parsed};
-pub(crate) use split::{FileSet, FileSplit, range_bytes};
+pub(crate) use resume::Growth;
+pub(crate) use split::{FileSet, FileSplit, cut_lines, range_bytes};
 
 /// A record may not be longer than this.
 pub(crate) const RECORD_BYTES_MAX: usize = 64 << 20;

@@ -22,9 +22,9 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
 use memchr::memchr;
-use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitReader};
+use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
-use crate::file::{BadRecord, FileSet, LineFormat, Parsed, PathSpec, sample};
+use crate::file::{BadRecord, FileSet, Growth, LineFormat, Parsed, PathSpec, cut_lines, sample};
 use crate::nearest::nearest;
 use infer::Shape;
 
@@ -163,7 +163,19 @@ impl Source for JsonSource {
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
         // A line end within a JSON string is escaped: every line end in the file ends a line.
-        self.files.splits(is_ordered, |_| Ok(true))
+        self.files.splits_by(|path, found| cut_lines(path, is_ordered, |_| Ok(true), found))
+    }
+
+    fn resume(&self, is_ordered: bool, left: Vec<SplitState>) -> Result<Vec<SplitState>> {
+        self.files.resume(self.splits(is_ordered)?, left, Growth::Lines)
+    }
+
+    fn discovery(&self, begun_with: &[SplitState]) -> Result<Option<Box<dyn Discovery>>> {
+        self.files.discovery(begun_with)
+    }
+
+    fn reads(&self, path: &Path) -> bool {
+        self.files.paths.has(path)
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {

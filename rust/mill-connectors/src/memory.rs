@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use mill_protocol::{Error, Position, Read, Result, Source, SourceProperties, Split, SplitReader};
+use mill_protocol::{Error, Position, Read, Result, Source, SourceProperties, Split, SplitId, SplitReader};
 
 /// A split is not cut smaller than this many rows.
 const SPLIT_ROWS_MIN: u64 = 32 * 1024;
@@ -71,6 +71,11 @@ impl MemorySource {
         self
     }
 
+    fn split(&self, start: u64, end: u64) -> Split {
+        let name = if end == u64::MAX { "memory".to_owned() } else { format!("memory rows {start}-{end}") };
+        Split::with_detail(SplitId::of(&name), name, [start.to_le_bytes(), end.to_le_bytes()].concat())
+    }
+
     fn split_rows(&self) -> u64 {
         self.table.rows.div_ceil(SPLITS_MAX).max(SPLIT_ROWS_MIN)
     }
@@ -113,15 +118,15 @@ impl Source for MemorySource {
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
         if is_ordered || self.table.rows <= SPLIT_ROWS_MIN {
-            return Ok(vec![Split::new("memory")]);
+            return Ok(vec![self.split(0, u64::MAX)]);
         }
         let step = self.split_rows();
         let cuts = (0..self.table.rows).step_by(step as usize);
-        Ok(cuts.map(|start| Split::new(format!("memory rows {start}-{}", start + step))).collect())
+        Ok(cuts.map(|start| self.split(start, start + step)).collect())
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
-        let (start, end) = rows_of_split(&split.name)
+        let (start, end) = decode(&split.detail)
             .ok_or_else(|| Error::connector(format!("{} has no split {:?}", self.name(), split.name)))?;
         let end = end.min(self.table.rows);
         let given = match position {
@@ -165,14 +170,7 @@ impl Source for MemorySource {
     }
 }
 
-fn rows_of_split(name: &str) -> Option<(u64, u64)> {
-    if name == "memory" {
-        return Some((0, u64::MAX));
-    }
-    let (start, end) = name.strip_prefix("memory rows ")?.split_once('-')?;
-    Some((start.parse().ok()?, end.parse().ok()?))
-}
-
+/// Two numbers: rows given and of the table in a position, the first row and the one after the last in a split.
 fn decode(position: &[u8]) -> Option<(u64, u64)> {
     let (given, rows) = position.split_at_checked(8)?;
     Some((u64::from_le_bytes(given.try_into().ok()?), u64::from_le_bytes(rows.try_into().ok()?)))

@@ -25,9 +25,9 @@ use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use ::parquet::file::metadata::PageIndexPolicy;
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
-use mill_protocol::{Condition, Error, Result, Source, SourceProperties, Split, SplitReader};
+use mill_protocol::{Condition, Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
-use crate::file::{FileIdentity, FilePosition, FileSet, FileSplit, PathSpec, range_bytes};
+use crate::file::{FileIdentity, FileSet, FileSplit, Growth, PathSpec, range_bytes};
 use crate::nearest::{did_you_mean, quoted};
 use prune::Told;
 use reader::ParquetReader;
@@ -96,7 +96,7 @@ impl ParquetSource {
 
     /// Opens a file, whose footer is read only if it is not known yet.
     fn open_file(&self, path: &Path) -> Result<(FileIdentity, Arc<OpenFile>)> {
-        let identity = FileIdentity::open_whole(path)?;
+        let identity = FileIdentity::open(path)?;
         let found = identity.file().metadata();
         let found = found.map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
         let stamp = (found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec());
@@ -128,6 +128,28 @@ impl ParquetSource {
         }
         footers.insert(path.to_owned(), Arc::clone(&file));
         Ok((identity, file))
+    }
+
+    /// Opens a file or a range of its row groups after so many of the rows.
+    fn open_at(&self, path: &Path, range: Option<(u64, u64)>, passed: u64) -> Result<Box<dyn SplitReader>> {
+        let (identity, file) = self.open_file(path)?;
+        let metadata = file.metadata.metadata();
+        let places = match_columns(path, &self.schema, &file.metadata)?;
+        let groups = metadata.num_row_groups();
+        let groups = match range {
+            None => 0..groups,
+            Some((start, end)) if end <= groups as u64 => start as usize..end as usize,
+            Some(_) => {
+                return Err(Error::connector(format!(
+                    "{path:?} has only {groups} row groups: it is another file than when the checkpoint was taken"
+                )));
+            }
+        };
+        let rows = groups.clone().map(|group| metadata.row_group(group).num_rows() as u64).sum();
+        let pruning = reader::pruning(&file, &self.schema, &self.told)?;
+        let schema = Arc::clone(&self.schema);
+        let path = path.to_owned();
+        Ok(Box::new(ParquetReader { path, identity, file, schema, places, groups, pruning, rows, passed, run: None }))
     }
 
     /// Runs of row groups of about [`range_bytes`] on disk; none for a file that is smaller than that.
@@ -176,7 +198,7 @@ fn plain_type(data_type: &DataType) -> DataType {
 }
 
 fn open_metadata(path: &Path) -> Result<ArrowReaderMetadata> {
-    read_footer(path, &FileIdentity::open_whole(path)?, false)
+    read_footer(path, &FileIdentity::open(path)?, false)
 }
 
 /// Reads the footer, with the index of pages if it is wanted and there.
@@ -243,47 +265,33 @@ impl Source for ParquetSource {
     }
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
-        let mut splits = Vec::new();
-        for path in self.files.current()? {
-            let ranges = if is_ordered { Vec::new() } else { self.row_group_ranges(&path)? };
+        self.files.splits_by(|path, found| {
+            let ranges = if is_ordered { Vec::new() } else { self.row_group_ranges(path)? };
+            let whole = FileSplit::whole(path.to_owned());
             if ranges.len() <= 1 {
-                splits.push(FileSplit { path, range: None }.to_split()?);
-                continue;
+                found.push(whole);
+            } else {
+                found.extend(ranges.into_iter().map(|range| FileSplit { range: Some(range), ..whole.clone() }));
             }
-            for range in ranges {
-                splits.push(FileSplit { path: path.clone(), range: Some(range) }.to_split()?);
-            }
-        }
-        Ok(splits)
+            Ok(())
+        })
+    }
+
+    fn resume(&self, is_ordered: bool, left: Vec<SplitState>) -> Result<Vec<SplitState>> {
+        self.files.resume(self.splits(is_ordered)?, left, Growth::None)
+    }
+
+    fn discovery(&self, begun_with: &[SplitState]) -> Result<Option<Box<dyn Discovery>>> {
+        self.files.discovery(begun_with)
+    }
+
+    fn reads(&self, path: &Path) -> bool {
+        self.files.paths.has(path)
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
-        let FileSplit { path, range } = FileSplit::of(split);
-        let (identity, file) = self.open_file(&path)?;
-        let metadata = file.metadata.metadata();
-        let places = match_columns(&path, &self.schema, &file.metadata)?;
-        let groups = metadata.num_row_groups();
-        let groups = match range {
-            None => 0..groups,
-            Some((start, end)) if end <= groups as u64 => start as usize..end as usize,
-            Some(_) => {
-                return Err(Error::connector(format!(
-                    "{path:?} has only {groups} row groups: it is another file than when the checkpoint was taken"
-                )));
-            }
-        };
-        let passed = match position {
-            None => 0,
-            Some(bytes) => {
-                let position = FilePosition::decode(bytes, &split.name)?;
-                identity.verify(&position)?;
-                position.offset
-            }
-        };
-        let rows = groups.clone().map(|group| metadata.row_group(group).num_rows() as u64).sum();
-        let pruning = reader::pruning(&file, &self.schema, &self.told)?;
-        let schema = Arc::clone(&self.schema);
-        Ok(Box::new(ParquetReader { path, identity, file, schema, places, groups, pruning, rows, passed, run: None }))
+        let (source, range) = (self.clone(), FileSplit::of(split)?.range);
+        self.files.open_whole(split, position, Box::new(move |path, passed| source.open_at(path, range, passed)))
     }
 
     fn project(&self, columns: &[usize]) -> Option<Arc<dyn Source>> {

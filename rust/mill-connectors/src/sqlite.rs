@@ -122,6 +122,10 @@ impl Sink for SqliteSink {
         if self.shared.key.is_some() { SinkKind::Idempotent } else { SinkKind::WriteAhead }
     }
 
+    fn writes(&self) -> Option<PathBuf> {
+        Some(self.shared.path.clone())
+    }
+
     fn check(&self, schema: &SchemaRef, key: Option<&[String]>) -> Result<()> {
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         if names.is_empty() {

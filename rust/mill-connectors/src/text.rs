@@ -4,14 +4,15 @@
 //! in one pass, and only a batch that is not is looked through line by line.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitReader};
+use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
-use crate::file::{BadRecord, FileSet, LineFormat, Parsed, PathSpec};
+use crate::file::{BadRecord, FileSet, Growth, LineFormat, Parsed, PathSpec, cut_lines};
 use crate::marks::Marks;
 
 /// What is assumed of a line's length when room is made.
@@ -64,7 +65,19 @@ impl Source for TextSource {
     }
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
-        self.files.splits(is_ordered, |_| Ok(true))
+        self.files.splits_by(|path, found| cut_lines(path, is_ordered, |_| Ok(true), found))
+    }
+
+    fn resume(&self, is_ordered: bool, left: Vec<SplitState>) -> Result<Vec<SplitState>> {
+        self.files.resume(self.splits(is_ordered)?, left, Growth::Lines)
+    }
+
+    fn discovery(&self, begun_with: &[SplitState]) -> Result<Option<Box<dyn Discovery>>> {
+        self.files.discovery(begun_with)
+    }
+
+    fn reads(&self, path: &Path) -> bool {
+        self.files.paths.has(path)
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {

@@ -18,7 +18,12 @@ impl SplitId {
 
     /// The identity of the split with this name; equal names have equal identities in every process.
     pub fn of(name: &str) -> SplitId {
-        SplitId(xxhash_rust::xxh3::xxh3_64(name.as_bytes()).max(1))
+        SplitId::of_bytes(name.as_bytes())
+    }
+
+    /// The same for a name that need not be text.
+    pub fn of_bytes(name: &[u8]) -> SplitId {
+        SplitId(xxhash_rust::xxh3::xxh3_64(name).max(1))
     }
 }
 

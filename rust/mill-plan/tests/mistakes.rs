@@ -250,3 +250,22 @@ fn window_bounds_fit_the_unit_of_event_time() {
         assert!(windowed(unit, bounds).is_ok(), "{unit:?} {bounds:?}");
     }
 }
+
+#[test]
+fn a_job_does_not_read_what_it_writes() {
+    let input = |path| {
+        let source = Memory::new("read_csv(\"io/*.csv\")", &[("price", DataType::Float64)]).reading(path);
+        Stream::source(Arc::new(source))
+    };
+    let sink = || TestSink::writing("write_csv(\"io\")", "io/part-1-0.csv");
+    let other = || TestSink::files("write_csv(\"out\")");
+    let lowered = |sinks: Vec<Result<mill_plan::SinkNode>>| {
+        let sinks: Vec<_> = sinks.into_iter().map(Result::unwrap).collect();
+        lower(&sinks, &PlanOptions::default())
+    };
+    let (own, foreign) = (input("io/part-1-0.csv"), input("io/a.csv"));
+    let parts = ["read_csv(\"io/*.csv\") reads what write_csv(\"io\") writes", "another directory"];
+    refused(lowered(vec![own.sink(sink())]), ErrorKind::Plan, &parts);
+    refused(lowered(vec![own.sink(other()), foreign.sink(sink())]), ErrorKind::Plan, &parts);
+    lowered(vec![foreign.sink(sink()), foreign.sink(other())]).unwrap();
+}

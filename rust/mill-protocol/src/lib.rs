@@ -22,6 +22,8 @@ pub use error::{Error, ErrorKind, Rejected, Result};
 pub use operator::{Emission, Operator, Outbox, Progress, Quiet, TaskContext, Watermark};
 pub use sink::{Commit, Committer, Delivery, PreCommit, Sink, SinkKind, SinkWriter};
 pub use snapshot::{Epoch, Restored, Snapshot};
-pub use source::{Comparison, Condition, Position, Read, Source, SourceProperties, Split, SplitReader};
+pub use source::{
+    Comparison, Condition, Discovery, Position, Read, Source, SourceProperties, Split, SplitReader, SplitState,
+};
 
 pub use mill_frame::{Batch, SplitId};

@@ -1,6 +1,7 @@
 //! Sinks: where results go, and how they become visible exactly once.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use arrow::datatypes::SchemaRef;
 use mill_frame::Batch;
@@ -52,6 +53,11 @@ pub trait Sink: Send + Sync + fmt::Debug {
 
     /// The highest parallelism it can be written with, if limited.
     fn parallelism_max(&self) -> Option<usize> {
+        None
+    }
+
+    /// A file that it writes, or one like those it will write, if it writes files: a job must not read what it writes.
+    fn writes(&self) -> Option<PathBuf> {
         None
     }
 

@@ -1,6 +1,8 @@
 //! Sources: where records come from, and how to go on from a position.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::util::display::array_value_to_string;
 use mill_frame::SplitId;
 
-use crate::error::{Rejected, Result};
+use crate::error::{Error, Rejected, Result};
 
 /// Where a reader stands in its split, in a form of its own; what it means is the source's to say.
 pub type Position = Vec<u8>;
@@ -34,14 +36,46 @@ pub struct Split {
     pub id: SplitId,
     /// Its name, for messages: a path, a topic and partition.
     pub name: String,
+    /// What the source needs to open it, in a form of its own; a checkpoint keeps it. The name is never parsed.
+    pub detail: Vec<u8>,
 }
 
 impl Split {
     /// The split with this name.
     pub fn new(name: impl Into<String>) -> Split {
         let name = name.into();
-        Split { id: SplitId::of(&name), name }
+        Split { id: SplitId::of(&name), name, detail: Vec::new() }
     }
+
+    /// The split with this identity and name, opened by what `detail` says.
+    pub fn with_detail(id: SplitId, name: impl Into<String>, detail: Vec<u8>) -> Split {
+        Split { id, name: name.into(), detail }
+    }
+}
+
+/// A split, and how far it has been read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitState {
+    /// The split.
+    pub split: Split,
+    /// Where its reader is; `None` at the start.
+    pub position: Option<Position>,
+    /// Whether it has been read to its end.
+    pub is_ended: bool,
+}
+
+impl SplitState {
+    /// A split of which nothing has been read.
+    pub fn unread(split: Split) -> SplitState {
+        SplitState { split, position: None, is_ended: false }
+    }
+}
+
+/// Looks for new splits while a job runs; one a source and run, shared by the tasks of the source.
+pub trait Discovery: Send {
+    /// The splits that are new since the last call, and those known ones that may have more to give: one of these that had
+    /// ended is opened again at its position.
+    fn look(&mut self) -> Result<Vec<Split>>;
 }
 
 /// What a reader gives.
@@ -73,6 +107,46 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// `is_ordered`: something behind the source depends on the order of records, so what is one sequence must stay one
     /// split; otherwise a source may cut itself finer to be read in parallel.
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>>;
+
+    /// The splits of a job that goes on from a checkpoint, in the order in which they are to be read: those of the
+    /// checkpoint, as the input is now, and new ones.
+    ///
+    /// # Errors
+    /// When what the checkpoint has not finished is no longer there, or what it has read is no longer what it was.
+    fn resume(&self, is_ordered: bool, left: Vec<SplitState>) -> Result<Vec<SplitState>> {
+        let mut left: HashMap<SplitId, SplitState> = left.into_iter().map(|state| (state.split.id, state)).collect();
+        let listed = self.splits(is_ordered)?;
+        let mut states = Vec::with_capacity(listed.len());
+        for split in listed {
+            let known = left.remove(&split.id);
+            states.push(match known {
+                Some(state) => SplitState { split, ..state },
+                None => SplitState::unread(split),
+            });
+        }
+        match left.into_values().find(|state| !state.is_ended) {
+            Some(state) => Err(Error::checkpoint(format!(
+                "the checkpoint is in the middle of {:?}, which {} no longer has; put it back, or start with another \
+                 checkpoint directory",
+                state.split.name,
+                self.name()
+            ))),
+            None => Ok(states),
+        }
+    }
+
+    /// What looks for new splits while the job runs, beside those it begins with. `None`: the runtime compares
+    /// [`splits`](Source::splits) with them now and then.
+    fn discovery(&self, begun_with: &[SplitState]) -> Result<Option<Box<dyn Discovery>>> {
+        let _ = begun_with;
+        Ok(None)
+    }
+
+    /// Whether it reads the file at this path, or would if there were one: a job must not read what it writes.
+    fn reads(&self, path: &Path) -> bool {
+        let _ = path;
+        false
+    }
 
     /// Opens a split at its start, or behind the records that an earlier reader had given when it stood at `position`.
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>>;

@@ -4,17 +4,18 @@
 //! what is forwarded stays on its core; narrower chains are dealt out one after another, so that not all of them end up
 //! on the first worker. A chain behind a forward edge stands where its producer stands.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use mill_frame::hash::groups_of_task;
-use mill_protocol::{Clock, Result, Split, TaskContext};
+use mill_protocol::{Clock, Error, Result, SplitId, SplitState, TaskContext};
 use mill_snapshot::TaskId;
 
 use crate::chain::{Chain, ChainContext, Route, Routes};
 use crate::channel::{Receiver, Sender, WorkerRef, channel};
+use crate::discovered::Discovered;
 use crate::edge_writer::EdgeWriter;
-use crate::graph::{ChainDef, EdgeKind, JobGraph, StageBody, StageDef, Target};
+use crate::graph::{ChainDef, EdgeKind, JobGraph, SourceDef, StageBody, StageDef, Target};
 use crate::input::Input;
 use crate::merge::Merge;
 use crate::metrics::{Level, Registry, StageCounters};
@@ -85,12 +86,12 @@ impl Plan<'_> {
         let mut sinks = 0;
         for (chain_index, chain) in self.graph.chains.iter().enumerate() {
             self.register(chain, &mut built.registry);
-            let listed = self.list(chain)?;
+            let begun_with = self.begin(chain)?;
             for index in 0..chain.parallelism {
                 let worker = worker_of(chain_index, index);
                 let inputs = receivers.remove(&(chain_index, index)).unwrap_or_default();
                 let place = Place { chain: chain_index, index, worker, sinks };
-                let task = self.task(place, inputs, &listed, &mut senders, &mut built)?;
+                let task = self.task(place, inputs, &begun_with, &mut senders, &mut built)?;
                 let parallelism = chain.parallelism as u32;
                 built.ids.push(TaskId { chain: chain.name.clone(), index: index as u32, parallelism });
                 built.tasks.push((worker, task));
@@ -150,17 +151,34 @@ impl Plan<'_> {
         }
     }
 
-    /// The splits of a chain's source, once for all its tasks.
-    fn list(&self, chain: &ChainDef) -> Result<Vec<Split>> {
-        let Some(source) = &chain.source else { return Ok(Vec::new()) };
-        source.source.splits(source.is_ordered).map_err(|error| error.in_step(&source.name))
+    /// The splits that a chain's source begins with, once for all its tasks.
+    fn begin(&self, chain: &ChainDef) -> Result<BegunWith> {
+        let Some(SourceDef { uid, name, source, is_ordered, .. }) = &chain.source else { return Ok(BegunWith::default()) };
+        let begin = || {
+            let left: Vec<SplitState> = self.recovery.positions(uid)?.into_values().collect();
+            let is_complete = self.recovery.restored_id().is_some() && source.properties().is_bounded;
+            let has_ended = is_complete && left.iter().all(|state| state.is_ended);
+            let states = match left.is_empty() {
+                true => source.splits(*is_ordered)?.into_iter().map(SplitState::unread).collect(),
+                // An input that has been read to its end stays so, whatever has come to it since.
+                false if has_ended => left,
+                false => source.resume(*is_ordered, left)?,
+            };
+            let ids: HashSet<SplitId> = states.iter().map(|state| state.split.id).collect();
+            if ids.len() < states.len() {
+                return Err(Error::connector(format!("{} names a split twice", source.name())));
+            }
+            let discovered = Discovered::of(source, *is_ordered, &states, chain.parallelism)?;
+            Ok(BegunWith { states, discovered })
+        };
+        begin().map_err(|error: Error| error.in_step(name))
     }
 
     fn task(
         &self,
         place: Place,
         inputs: Vec<Receiver>,
-        listed: &[Split],
+        begun_with: &BegunWith,
         senders: &mut HashMap<(usize, usize), Vec<Sender>>,
         built: &mut Built,
     ) -> Result<Task> {
@@ -211,15 +229,14 @@ impl Plan<'_> {
                 let may_block = source.source.properties().may_block && !self.is_by_hand;
                 let context = SourceContext {
                     source: Arc::clone(&source.source),
-                    is_ordered: source.is_ordered,
                     index,
                     parallelism: chain.parallelism,
                     rows_max: self.frame_rows,
                     clock: Arc::clone(&self.clock),
                     wake: may_block.then(|| self.workers[worker].clone()),
+                    discovered: begun_with.discovered.clone(),
                 };
-                let positions = self.recovery.positions(&source.uid).map_err(|error| error.in_step(&source.name))?;
-                let task = SourceTask::new(context, listed.to_vec(), positions).map_err(|error| error.in_step(&source.name))?;
+                let task = SourceTask::new(context, &begun_with.states);
                 TaskInput::Source(SourceInput {
                     uid: source.uid.as_str().into(),
                     name: source.name.clone(),
@@ -258,6 +275,13 @@ impl Plan<'_> {
             }
         }
     }
+}
+
+/// The splits that a source begins with, and what finds others.
+#[derive(Default)]
+struct BegunWith {
+    states: Vec<SplitState>,
+    discovered: Option<Arc<Discovered>>,
 }
 
 /// Where a task stands.

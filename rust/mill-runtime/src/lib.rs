@@ -20,6 +20,7 @@ mod chain;
 mod channel;
 mod checkpoint;
 mod coordinator;
+mod discovered;
 mod edge_writer;
 mod envelope;
 mod graph;

@@ -248,7 +248,7 @@ fn ended(manifest: &Manifest) -> Result<HashSet<String>> {
         .map_err(|error| Error::checkpoint("the list of ended steps in the checkpoint is damaged").because(error))
 }
 
-/// All steps as a manifest names them. A source's signature says that it has positions.
+/// All steps as a manifest names them. A source's signature says that it has positions, and whether they come to an end.
 fn operators(graph: &JobGraph) -> Vec<OperatorInfo> {
     let mut found = BTreeMap::new();
     for chain in &graph.chains {
@@ -258,7 +258,9 @@ fn operators(graph: &JobGraph) -> Vec<OperatorInfo> {
             found.insert(uid.clone(), OperatorInfo { uid, name, signature, parallelism });
         };
         if let Some(source) = &chain.source {
-            add(&source.uid, &source.name, "positions");
+            // A bounded and an endless input of the same files are two plans: the one ends, the other goes on.
+            let is_bounded = source.source.properties().is_bounded;
+            add(&source.uid, &source.name, if is_bounded { "bounded input" } else { "unbounded input" });
         }
         for stage in &chain.stages {
             let is_sink = matches!(stage.body, StageBody::Sink { .. });

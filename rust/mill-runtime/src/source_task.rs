@@ -5,21 +5,34 @@
 //! split after split, where one that has nothing to give for a while (a rate) makes way for the next; an unbounded one, or
 //! one that discovers splits, in turn over all that have something to give.
 //!
+//! ```text
+//!   ready    splits to be asked, the first one next          ◄── due, or found to have more
+//!   waiting  splits that had nothing, by when to ask again   ──► ready
+//! ```
+//!
+//! There may be a million splits, so no step walks over all of them: not a read, and not the end of a split. That a split has
+//! ended is therefore reported together with others, as soon as they are an eighth of those that are left; until then it only
+//! holds the watermark back.
+//!
 //! Invariant: positions are asked for between two reads, when the chain is drained. So what was given is in front of
 //! the barrier, and what was not is behind it.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use mill_protocol::{Batch, Clock, Error, Read, Rejected, Result, Source, Split, SplitId};
+use mill_protocol::{Batch, Clock, Read, Rejected, Result, Source, Split, SplitId, SplitState};
 
 use crate::channel::WorkerRef;
-use crate::positions::{self, Positions, SplitPosition};
+use crate::discovered::{Discovered, owner};
+use crate::positions::Encoded;
 use crate::reader::OpenSplit;
 
-/// How often a source that discovers splits is asked for them, in microseconds.
-const LISTING_INTERVAL_US: i64 = 500_000;
+/// Of the splits that are left, one in so many must have ended before that is reported.
+const REPORTED_SHARE: usize = 8;
+/// So many ends in a row are reported in any case, so that one read does not take long.
+const ENDS_MAX: usize = 64;
 
 /// What reading gave.
 #[derive(Debug)]
@@ -39,189 +52,262 @@ pub(crate) enum SourceRead {
 /// What a source task needs to know of itself.
 pub(crate) struct SourceContext {
     pub(crate) source: Arc<dyn Source>,
-    pub(crate) is_ordered: bool,
     pub(crate) index: usize,
     pub(crate) parallelism: usize,
     pub(crate) rows_max: usize,
     pub(crate) clock: Arc<dyn Clock>,
     /// The worker to wake, when splits are to be read on threads of their own.
     pub(crate) wake: Option<WorkerRef>,
+    /// What finds splits that turn up later, for a source that discovers them.
+    pub(crate) discovered: Option<Arc<Discovered>>,
 }
 
 /// The splits of one source task.
 pub(crate) struct SourceTask {
     context: SourceContext,
     splits: Vec<OwnedSplit>,
-    /// Positions from the checkpoint, of all instances.
-    restored: Positions,
-    /// The split to read next.
-    turn: usize,
+    places: HashMap<SplitId, usize>,
+    /// The splits to be asked next, by their places.
+    ready: VecDeque<usize>,
+    /// Those that had nothing, by when to ask them again; an entry counts while the split waits for just that time.
+    waiting: BinaryHeap<Reverse<(i64, usize)>>,
+    /// How many have not ended, and how many have since the operators were told last.
+    open: usize,
+    unreported: usize,
     /// The split that was read last.
     last: Option<usize>,
     is_in_turn: bool,
     has_news: bool,
     /// When to ask for new splits.
-    list_at: Option<i64>,
+    look_at: Option<i64>,
+    /// What checkpoints say of the splits that have ended; `None` when it is to be put together anew.
+    ended: Option<Encoded>,
 }
 
 struct OwnedSplit {
     split: Split,
     reader: Option<OpenSplit>,
     position: Option<Vec<u8>>,
-    is_ended: bool,
-    /// Not before this time.
-    read_at: i64,
+    turn: Turn,
     /// Whether it had nothing when it was last asked.
     is_quiet: bool,
 }
 
+/// Whether a split is to be asked for records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Ready,
+    /// Not before this time.
+    Waiting(i64),
+    Ended,
+}
+
 impl SourceTask {
-    /// Takes the splits that this task owns of those there are, each behind its position in the checkpoint. All tasks are
-    /// given one list, so that a file that turns up meanwhile is not read twice, or by nobody.
-    ///
-    /// # Errors
-    /// When a split that the checkpoint has not finished is no longer there.
-    pub(crate) fn new(context: SourceContext, listed: Vec<Split>, restored: Positions) -> Result<SourceTask> {
+    /// Takes the splits that this task owns of those the job begins with. All tasks are given one list, so that a file that
+    /// turns up meanwhile is not read twice, or by nobody.
+    pub(crate) fn new(context: SourceContext, begun_with: &[SplitState]) -> SourceTask {
         let properties = context.source.properties();
-        let list_at = properties.discovers_splits.then(|| context.clock.now());
         let mut task = SourceTask {
             is_in_turn: !properties.is_bounded || properties.discovers_splits,
-            context,
+            look_at: context.discovered.is_some().then(|| context.clock.now()),
             splits: Vec::new(),
-            restored,
-            turn: 0,
+            places: HashMap::new(),
+            ready: VecDeque::new(),
+            waiting: BinaryHeap::new(),
+            open: 0,
+            unreported: 0,
             last: None,
             has_news: true,
-            list_at,
+            ended: None,
+            context,
         };
-        let there = task.take_listed(listed)?;
-        let gone = task.restored.iter().find(|(id, split)| !split.is_ended && !there.contains_key(id));
-        match gone {
-            Some((_, split)) => Err(Error::checkpoint(format!(
-                "the checkpoint stands in the middle of {:?}, which {} no longer has; put it back, or start without this \
-                 checkpoint",
-                split.name,
-                task.context.source.name()
-            ))),
-            None => Ok(task),
+        for (place, state) in begun_with.iter().enumerate() {
+            let is_owned = match task.context.discovered {
+                Some(_) => task.owns(state.split.id),
+                None => place % task.context.parallelism == task.context.index,
+            };
+            if is_owned {
+                task.add(state.clone());
+            }
         }
+        task
+    }
+
+    fn owns(&self, split: SplitId) -> bool {
+        owner(split, self.context.parallelism) == self.context.index
+    }
+
+    fn add(&mut self, state: SplitState) {
+        let index = self.splits.len();
+        self.places.insert(state.split.id, index);
+        if !state.is_ended {
+            self.ready.push_back(index);
+            self.open += 1;
+        }
+        self.splits.push(OwnedSplit {
+            split: state.split,
+            reader: None,
+            position: state.position,
+            turn: if state.is_ended { Turn::Ended } else { Turn::Ready },
+            is_quiet: false,
+        });
     }
 
     /// Reads from the split whose turn it is.
     pub(crate) fn read(&mut self) -> Result<SourceRead> {
-        if let Some(at) = self.list_at {
-            if self.context.clock.now() >= at {
-                let listed = self.context.source.splits(self.context.is_ordered)?;
-                self.take_listed(listed)?;
-                self.list_at = Some(self.context.clock.now() + LISTING_INTERVAL_US);
-            }
+        if self.look_at.is_some_and(|at| self.context.clock.now() >= at) {
+            self.look()?;
         }
         if std::mem::take(&mut self.has_news) {
             return Ok(SourceRead::Splits(self.open_splits()));
         }
-        let mut wait_until = self.list_at.unwrap_or(i64::MAX);
-        // Time is asked for only when some split is waiting: in a flowing stream it costs nothing.
-        let mut now = None;
-        for _ in 0..self.splits.len() {
-            let index = self.turn;
+        self.wake_due();
+        let mut ends = 0;
+        for _ in 0..self.ready.len() {
+            let Some(index) = self.ready.pop_front() else { break };
             let owned = &mut self.splits[index];
-            if owned.is_ended {
-                self.turn = (index + 1) % self.splits.len();
-                continue;
-            }
-            let is_waiting = owned.read_at > i64::MIN;
-            if is_waiting && self.context.wake.is_none() {
-                let now = *now.get_or_insert_with(|| self.context.clock.now());
-                if owned.read_at > now {
-                    wait_until = wait_until.min(owned.read_at);
-                    self.turn = (index + 1) % self.splits.len();
-                    continue;
-                }
-            }
-            owned.read_at = i64::MIN;
             let read = owned.next(&self.context)?;
             self.last = Some(index);
-            if self.is_in_turn || matches!(read, Read::End) {
-                self.turn = (index + 1) % self.splits.len();
-            }
-            let owned = &mut self.splits[index];
             let split = owned.split.id;
             let was_quiet = std::mem::replace(&mut owned.is_quiet, matches!(read, Read::Pending(_)));
             match read {
-                Read::Batch(data) => return Ok(SourceRead::Records(batch(data, split), Vec::new())),
-                Read::Partial(data, rejected) => return Ok(SourceRead::Records(batch(data, split), rejected)),
+                Read::Batch(data) => {
+                    self.again(index);
+                    return Ok(SourceRead::Records(batch(data, split), Vec::new()));
+                }
+                Read::Partial(data, rejected) => {
+                    self.again(index);
+                    return Ok(SourceRead::Records(batch(data, split), rejected));
+                }
                 Read::Pending(pause) => {
                     let pause = i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
-                    owned.read_at = self.context.clock.now().saturating_add(pause);
-                    wait_until = wait_until.min(owned.read_at);
+                    let at = self.context.clock.now().saturating_add(pause);
                     // One that is read ahead by a thread is waited for; the others are not opened before their turn.
                     let is_waited_for = !self.is_in_turn && self.context.wake.is_some();
-                    if !is_waited_for {
-                        self.turn = (index + 1) % self.splits.len();
+                    if is_waited_for {
+                        self.ready.push_front(index);
+                    } else {
+                        owned.turn = Turn::Waiting(at);
+                        self.waiting.push(Reverse((at, index)));
                     }
                     if !was_quiet {
                         return Ok(SourceRead::Quiet(split));
                     }
                     if is_waited_for {
-                        return Ok(SourceRead::Pending(wait_until));
+                        return Ok(SourceRead::Pending(at.min(self.look_at.unwrap_or(i64::MAX))));
                     }
                 }
                 Read::End => {
-                    owned.end();
-                    return Ok(SourceRead::Splits(self.open_splits()));
+                    self.end(index);
+                    ends += 1;
+                    if self.unreported * REPORTED_SHARE >= self.open || ends >= ENDS_MAX {
+                        return Ok(SourceRead::Splits(self.open_splits()));
+                    }
                 }
             }
         }
-        let is_end = self.list_at.is_none() && self.splits.iter().all(|owned| owned.is_ended);
-        Ok(if is_end { SourceRead::End } else { SourceRead::Pending(wait_until) })
-    }
-
-    /// Where all splits of this task stand, those that have ended among them.
-    pub(crate) fn positions(&self) -> Positions {
-        self.splits.iter().map(|owned| (owned.split.id, owned.stand())).collect()
+        if self.unreported > 0 {
+            return Ok(SourceRead::Splits(self.open_splits()));
+        }
+        if self.open == 0 && self.look_at.is_none() {
+            return Ok(SourceRead::End);
+        }
+        let due = self.waiting.peek().map_or(i64::MAX, |Reverse((at, _))| *at);
+        Ok(SourceRead::Pending(due.min(self.look_at.unwrap_or(i64::MAX))))
     }
 
     /// The split that was read last, and where it stands now.
-    pub(crate) fn last_read(&self) -> Option<(SplitId, SplitPosition)> {
+    pub(crate) fn last_read(&self) -> Option<SplitState> {
         let owned = self.splits.get(self.last?)?;
-        Some((owned.split.id, owned.stand()))
+        let is_ended = owned.turn == Turn::Ended;
+        Some(SplitState { split: owned.split.clone(), position: owned.position(), is_ended })
     }
 
-    /// [`positions`](SourceTask::positions) as bytes.
-    pub(crate) fn snapshot(&self) -> Vec<u8> {
-        positions::encode(&self.positions())
-    }
-
-    fn open_splits(&self) -> Arc<[SplitId]> {
-        self.splits.iter().filter(|owned| !owned.is_ended).map(|owned| owned.split.id).collect()
-    }
-
-    /// Takes those splits that are new and owned; gives all there are.
-    fn take_listed(&mut self, listed: Vec<Split>) -> Result<HashMap<SplitId, usize>> {
-        let context = &self.context;
-        let there: HashMap<SplitId, usize> = listed.iter().enumerate().map(|(place, split)| (split.id, place)).collect();
-        if there.len() < listed.len() {
-            return Err(Error::connector(format!("{} names a split twice", context.source.name())));
-        }
-        let by_identity = context.source.properties().discovers_splits;
-        for (place, split) in listed.into_iter().enumerate() {
-            let number = if by_identity { split.id.0 } else { place as u64 };
-            let is_owned = number % context.parallelism as u64 == context.index as u64;
-            if !is_owned || self.splits.iter().any(|owned| owned.split.id == split.id) {
-                continue;
+    /// Where all splits of this task stand, those that have ended among them, as a checkpoint stores it.
+    pub(crate) fn snapshot(&mut self) -> Vec<u8> {
+        let ended = self.ended.get_or_insert_with(|| {
+            let mut ended = Encoded::default();
+            for owned in self.splits.iter().filter(|owned| owned.turn == Turn::Ended) {
+                ended.add(&owned.split, owned.position.as_deref(), true);
             }
-            let restored = self.restored.get(&split.id);
-            self.splits.push(OwnedSplit {
-                position: restored.and_then(|split| split.position.clone()),
-                is_ended: restored.is_some_and(|split| split.is_ended),
-                split,
-                reader: None,
-                read_at: i64::MIN,
-                is_quiet: false,
-            });
-            self.has_news = true;
+            ended
+        });
+        let mut all = ended.clone();
+        for owned in self.splits.iter().filter(|owned| owned.turn != Turn::Ended) {
+            all.add(&owned.split, owned.position().as_deref(), false);
         }
-        Ok(there)
+        all.finish()
+    }
+
+    fn open_splits(&mut self) -> Arc<[SplitId]> {
+        self.unreported = 0;
+        self.splits.iter().filter(|owned| owned.turn != Turn::Ended).map(|owned| owned.split.id).collect()
+    }
+
+    /// Takes what has turned up.
+    fn look(&mut self) -> Result<()> {
+        let Some(discovered) = self.context.discovered.clone() else { return Ok(()) };
+        let (found, look_at) = discovered.take(self.context.index, self.context.clock.now())?;
+        self.look_at = Some(look_at);
+        for split in found {
+            let Some(&index) = self.places.get(&split.id) else {
+                self.add(SplitState::unread(split));
+                self.has_news = true;
+                continue;
+            };
+            match self.splits[index].turn {
+                Turn::Ready => continue,
+                Turn::Waiting(_) => {}
+                Turn::Ended => {
+                    self.open += 1;
+                    self.ended = None;
+                    self.has_news = true;
+                }
+            }
+            self.splits[index].turn = Turn::Ready;
+            self.ready.push_back(index);
+        }
+        Ok(())
+    }
+
+    /// Lets those splits be asked whose time has come; those that threads read, always.
+    fn wake_due(&mut self) {
+        // Time is asked for only when some split is waiting: in a flowing stream it costs nothing.
+        let now = match self.context.wake {
+            _ if self.waiting.is_empty() => return,
+            None => self.context.clock.now(),
+            Some(_) => i64::MAX,
+        };
+        while let Some(&Reverse((at, index))) = self.waiting.peek() {
+            if at > now {
+                break;
+            }
+            self.waiting.pop();
+            if self.splits[index].turn == Turn::Waiting(at) {
+                self.splits[index].turn = Turn::Ready;
+                self.ready.push_back(index);
+            }
+        }
+    }
+
+    /// The split may have more to give at once.
+    fn again(&mut self, index: usize) {
+        if self.is_in_turn {
+            self.ready.push_back(index);
+        } else {
+            self.ready.push_front(index);
+        }
+    }
+
+    fn end(&mut self, index: usize) {
+        let owned = &mut self.splits[index];
+        owned.position = owned.reader.take().and_then(|reader| reader.position());
+        owned.turn = Turn::Ended;
+        if let Some(ended) = &mut self.ended {
+            ended.add(&owned.split, owned.position.as_deref(), true);
+        }
+        self.open -= 1;
+        self.unreported += 1;
     }
 }
 
@@ -238,14 +324,8 @@ impl OwnedSplit {
         reader.next(context.rows_max)
     }
 
-    fn stand(&self) -> SplitPosition {
-        let position = self.reader.as_ref().map_or_else(|| self.position.clone(), OpenSplit::position);
-        SplitPosition { name: self.split.name.clone(), position, is_ended: self.is_ended }
-    }
-
-    fn end(&mut self) {
-        self.position = self.reader.take().and_then(|reader| reader.position());
-        self.is_ended = true;
+    fn position(&self) -> Option<Vec<u8>> {
+        self.reader.as_ref().map_or_else(|| self.position.clone(), OpenSplit::position)
     }
 }
 

@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use mill_protocol::{Commit, Epoch, Error, Result, Snapshot, SplitId};
+use mill_protocol::{Commit, Epoch, Error, Result, Snapshot, SplitId, SplitState};
 use mill_snapshot::{CheckpointWriter, Handle, ManifestParts, OperatorInfo, OperatorState, Positions, Store, TaskId};
 
-use crate::positions::{self, SplitPosition};
+use crate::positions;
 use crate::sinks::SinkState;
 
 /// The chain name under which the handles of the sinks stand in a checkpoint.
@@ -163,7 +163,8 @@ impl PositionNotes {
     }
 
     /// Notes where this split stands.
-    pub(crate) fn note(&mut self, id: SplitId, split: SplitPosition) -> Result<()> {
+    pub(crate) fn note(&mut self, state: &SplitState) -> Result<()> {
+        let id = state.split.id;
         let slot = match self.slots.get(&id) {
             Some(&slot) => slot,
             None => {
@@ -172,8 +173,7 @@ impl PositionNotes {
                 slot
             }
         };
-        let noted = positions::encode(&positions::Positions::from([(id, split)]));
-        self.positions.note(slot, &noted).map_err(error)
+        self.positions.note(slot, &positions::encode_one(state)).map_err(error)
     }
 }
 

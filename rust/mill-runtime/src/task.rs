@@ -283,7 +283,7 @@ impl Task {
     }
 
     fn note_source(&mut self) {
-        if let TaskInput::Source(source) = &self.input {
+        if let TaskInput::Source(source) = &mut self.input {
             if self.is_persistent {
                 let snapshot = Snapshot { bytes: Some(source.task.snapshot()), ..Snapshot::default() };
                 self.source_part = Some(Part::State(Arc::clone(&source.uid), snapshot, false));
@@ -319,8 +319,8 @@ impl SourceInput {
             self.counters.rows_out.add(batch.rows() as u64);
         }
         if let (Some(notes), SourceRead::Records(..) | SourceRead::Splits(_)) = (&mut self.notes, &read) {
-            if let Some((id, split)) = self.task.last_read() {
-                notes.note(id, split)?;
+            if let Some(state) = self.task.last_read() {
+                notes.note(&state)?;
             }
         }
         Ok(read)

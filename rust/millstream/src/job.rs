@@ -69,6 +69,18 @@ pub struct Job {
 pub fn start(sinks: &[SinkNode], options: Options) -> Result<Job> {
     options.check()?;
     let plan = lower(sinks, &plan_options(&options)?)?;
+    if let Some(checkpoint) = &options.checkpoint {
+        let file = checkpoint.path.join("manifest");
+        let mut sources = plan.chains.iter().filter_map(|chain| chain.source.as_ref());
+        if let Some(stage) = sources.find(|stage| stage.source.reads(&file)) {
+            return Err(Error::plan(format!(
+                "{} reads the directory that the checkpoints go to, {:?}: give them a directory of their own",
+                stage.source.name(),
+                checkpoint.path
+            ))
+            .in_step(&stage.name));
+        }
+    }
     let supervision = Arc::new(Supervision::new());
     let mut supervisor = Supervisor::new(plan, options, Arc::clone(&supervision));
     // The first attempt is prepared on the caller's thread, so that a state directory that cannot be used is an error

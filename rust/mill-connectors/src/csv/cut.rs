@@ -44,7 +44,7 @@ pub(super) fn can_cut(path: &Path, dialect: Dialect) -> Result<bool> {
 
 /// Whether each line that begins in this range ends outside of quotes.
 fn are_lines_closed(path: &Path, start: u64, end: u64, dialect: Dialect) -> Result<bool> {
-    let mut chunk = ChunkReader::of_range(path, start, end)?;
+    let mut chunk = ChunkReader::of_range_at(path, start, end)?;
     loop {
         let mut is_exhausted = false;
         while chunk.is_low() && !is_exhausted {

@@ -37,12 +37,13 @@ impl CsvFormat {
 }
 
 /// Reads the header of a file and matches it with the schema; `None` if the file has none (yet).
-pub(super) fn read_header(path: &Path, schema: &Schema, options: &CsvOptions) -> Result<Option<Header>> {
+pub(super) fn read_header(mut content: Content, schema: &Schema, options: &CsvOptions) -> Result<Option<Header>> {
     const READ_BYTES: usize = 16 << 10;
     if !options.has_header {
         return Ok(Some(Header { bytes: 0, places: (0..schema.fields().len()).collect() }));
     }
-    let mut content = Content::open(path)?;
+    let path = content.path().to_owned();
+    let path = path.as_path();
     let mut head = Vec::new();
     let mut is_whole = false;
     let mut tokens = Tokens::default();
@@ -103,8 +104,8 @@ pub(super) fn names_of(data: &[u8], fields: &[Field], quote: u8, path: &Path) ->
 }
 
 impl LineFormat for CsvFormat {
-    fn prepare(&mut self, path: &Path, _is_followed: bool) -> Result<Option<u64>> {
-        let Some(header) = read_header(path, &self.columns, &self.options)? else { return Ok(None) };
+    fn prepare(&mut self, content: Content, _is_followed: bool) -> Result<Option<u64>> {
+        let Some(header) = read_header(content, &self.columns, &self.options)? else { return Ok(None) };
         // Without a header the places are those of the schema; `places` then are those of the columns that are read.
         let place = |name: &String| Some(header.places[self.columns.index_of(name).ok()?]);
         let places: Vec<usize> = self.schema.fields().iter().filter_map(|field| place(field.name())).collect();

@@ -1,13 +1,25 @@
 //! The bytes of a file, decompressed where its name says so.
+//!
+//! A compressed file is a sequence of members (gzip) or frames (zstd), each of which can be read without those before it:
+//!
+//! ```text
+//!   on disk   [member 0][member 1][member 2] …      a log that is compressed piece by piece is appended to by the member
+//!   content   aaaaaaaaaaabbbbbbbbbbbcccccccc
+//! ```
+//!
+//! So reading can begin at a member whose two offsets are known.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use mill_protocol::{Error, Result};
 
-use super::path::missing;
+use super::position::Member;
+use super::stamp::open_file;
 
 /// How a file is compressed; its name's ending says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,89 +43,224 @@ impl Compression {
 pub(crate) struct Content {
     path: PathBuf,
     bytes: Bytes,
+    /// The offset in the content of what is read next, and the member it is in.
+    at: u64,
+    member: Member,
+    /// Whether a compressed file that ends within a member is taken to grow.
+    may_be_cut: bool,
+    is_cut: bool,
 }
 
 enum Bytes {
-    Plain(File),
-    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<File>>>),
+    Plain(Arc<File>),
+    /// Not held open for now; only of a plain file.
+    Closed,
+    Packed(Compression, Packed),
+}
+
+type Input = BufReader<Cursor>;
+
+/// Reads a file from a place of its own, whoever else reads it.
+struct Cursor {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for Cursor {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.file.read_at(out, self.at)?;
+        self.at += bytes as u64;
+        Ok(bytes)
+    }
+}
+
+enum Packed {
+    Between(Input),
+    Gzip(Box<GzDecoder<Input>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Input>>),
+    /// It has failed, or is being looked at.
+    Nothing,
+}
+
+/// Where on disk the next byte of this input is.
+fn disk_at(input: &Input) -> u64 {
+    input.get_ref().at - input.buffer().len() as u64
 }
 
 /// How much compressed input is read at once.
 const COMPRESSED_READ_BYTES: usize = 128 << 10;
 
-/// Opens a file, telling names that are near if it does not exist.
-pub(crate) fn open_file(path: &Path) -> Result<File> {
-    File::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => missing(path),
-        _ => Error::connector(format!("cannot open {path:?}: {e}")).because(e),
-    })
-}
-
 impl Content {
+    /// The content of the file at this path, from its start.
     pub(crate) fn open(path: &Path) -> Result<Content> {
-        let file = open_file(path)?;
-        let bytes = match Compression::of(path) {
-            Compression::None => Bytes::Plain(file),
-            Compression::Gzip => {
-                Bytes::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(COMPRESSED_READ_BYTES, file))))
-            }
-            Compression::Zstd => {
-                let input = BufReader::with_capacity(COMPRESSED_READ_BYTES, file);
-                let decoder = zstd::stream::read::Decoder::with_buffer(input)
-                    .map_err(|e| Error::connector(format!("cannot read {path:?} as zstd: {e}")).because(e))?;
-                Bytes::Zstd(Box::new(decoder))
-            }
+        Ok(Content::of(path, Compression::of(path), Arc::new(open_file(path)?), Member::default()))
+    }
+
+    /// The content of an open file from this member on.
+    pub(crate) fn of(path: &Path, compression: Compression, file: Arc<File>, member: Member) -> Content {
+        let bytes = if compression == Compression::None {
+            Bytes::Plain(file)
+        } else {
+            let input = Cursor { file, at: member.disk };
+            Bytes::Packed(compression, Packed::Between(BufReader::with_capacity(COMPRESSED_READ_BYTES, input)))
         };
-        Ok(Content { path: path.to_owned(), bytes })
+        Content { path: path.to_owned(), bytes, at: member.content, member, may_be_cut: false, is_cut: false }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Goes to this offset of a plain file.
+    pub(crate) fn seek_plain(&mut self, offset: u64) {
+        assert!(!matches!(self.bytes, Bytes::Packed(..)), "the content of a compressed file is read in order");
+        self.at = offset;
+    }
+
+    /// The offset of what is read next.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The member that was read from last.
+    pub(crate) fn member(&self) -> Member {
+        self.member
+    }
+
+    /// Takes a file that ends within a member as one that is being written: [`read`](Content::read) then returns 0.
+    pub(crate) fn allow_cut(&mut self) {
+        self.may_be_cut = true;
+    }
+
+    /// Whether the file ended within a member. What follows can only be read from the member's start.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Lets go of a plain file.
+    pub(crate) fn close(&mut self) {
+        self.bytes = Bytes::Closed;
+    }
+
+    /// Takes up a plain file again.
+    pub(crate) fn reopen(&mut self, file: Arc<File>) {
+        self.bytes = Bytes::Plain(file);
+    }
+
+    /// Up to where the file on disk has been read, once its end was seen.
+    pub(crate) fn disk_end(&self) -> u64 {
+        match &self.bytes {
+            Bytes::Packed(_, Packed::Between(input)) => disk_at(input),
+            _ => self.at,
+        }
     }
 
     /// Reads some bytes; 0 at the end.
     pub(crate) fn read(&mut self, out: &mut [u8]) -> Result<usize> {
+        if out.is_empty() || self.is_cut {
+            return Ok(0);
+        }
         let result = loop {
-            let result = match &mut self.bytes {
-                Bytes::Plain(file) => file.read(out),
-                Bytes::Gzip(decoder) => decoder.read(out),
-                Bytes::Zstd(decoder) => decoder.read(out),
-            };
-            match result {
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            match self.try_read(out) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 result => break result,
             }
         };
-        result.map_err(|e| {
-            let path = &self.path;
-            let message = match (&self.bytes, e.kind()) {
-                (Bytes::Plain(_), _) => format!("cannot read {path:?}: {e}"),
-                (_, std::io::ErrorKind::UnexpectedEof) => format!(
-                    "{path:?} ends in the middle of its compressed data; write such files under a name beginning \
-                     with '.' and rename them when they are complete"
-                ),
-                _ => format!("{path:?} is not readable as its compressed format: {e}"),
-            };
-            Error::connector(message).because(e)
-        })
+        match result {
+            Ok(bytes) => {
+                self.at += bytes as u64;
+                Ok(bytes)
+            }
+            Err(e) if self.may_be_cut && self.is_packed() && e.kind() == io::ErrorKind::UnexpectedEof => {
+                self.is_cut = true;
+                Ok(0)
+            }
+            Err(e) => Err(self.failed(e)),
+        }
     }
 
-    /// Goes forward to this offset of the uncompressed bytes, calling `passed` with what a compressed file has before
-    /// it. Only to be called before anything was read.
-    pub(crate) fn skip_to(&mut self, offset: u64, mut passed: impl FnMut(&[u8])) -> Result<()> {
-        if let Bytes::Plain(file) = &mut self.bytes {
-            file.seek(SeekFrom::Start(offset))
-                .map_err(|e| Error::connector(format!("cannot seek in {:?}: {e}", self.path)).because(e))?;
-            return Ok(());
-        }
-        let mut scratch = vec![0; COMPRESSED_READ_BYTES];
-        let mut left = offset;
-        while left > 0 {
-            let wanted = scratch.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let bytes = self.read(&mut scratch[..wanted])?;
-            if bytes == 0 {
-                return Err(super::identity::shorter(&self.path));
+    /// Reads as much of a plain file as there is at this offset, without moving on.
+    pub(crate) fn read_plain_at(&self, out: &mut [u8], offset: u64) -> Result<usize> {
+        let Bytes::Plain(file) = &self.bytes else { return Ok(0) };
+        let mut filled = 0;
+        while filled < out.len() {
+            match file.read_at(&mut out[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(bytes) => filled += bytes,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.failed(e)),
             }
-            passed(&scratch[..bytes]);
-            left -= bytes as u64;
         }
-        Ok(())
+        Ok(filled)
+    }
+
+    fn is_packed(&self) -> bool {
+        matches!(self.bytes, Bytes::Packed(..))
+    }
+
+    fn try_read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let (compression, packed) = match &mut self.bytes {
+            Bytes::Plain(file) => return file.read_at(out, self.at),
+            Bytes::Closed => return Ok(0),
+            Bytes::Packed(compression, packed) => (*compression, packed),
+        };
+        loop {
+            match std::mem::replace(packed, Packed::Nothing) {
+                Packed::Between(mut input) => {
+                    let is_end = match input.fill_buf() {
+                        Ok(bytes) => bytes.is_empty(),
+                        Err(e) => {
+                            *packed = Packed::Between(input);
+                            return Err(e);
+                        }
+                    };
+                    if is_end {
+                        *packed = Packed::Between(input);
+                        return Ok(0);
+                    }
+                    self.member = Member { disk: disk_at(&input), content: self.at };
+                    *packed = match compression {
+                        Compression::Zstd => {
+                            Packed::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(input)?.single_frame()))
+                        }
+                        _ => Packed::Gzip(Box::new(GzDecoder::new(input))),
+                    };
+                }
+                Packed::Gzip(mut decoder) => match decoder.read(out) {
+                    Ok(0) => *packed = Packed::Between(decoder.into_inner()),
+                    result => {
+                        *packed = Packed::Gzip(decoder);
+                        return result;
+                    }
+                },
+                Packed::Zstd(mut decoder) => match decoder.read(out) {
+                    Ok(0) => *packed = Packed::Between(decoder.finish()),
+                    result => {
+                        *packed = Packed::Zstd(decoder);
+                        return result;
+                    }
+                },
+                Packed::Nothing => return Err(io::Error::other("it failed before")),
+            }
+        }
+    }
+
+    fn failed(&self, e: io::Error) -> Error {
+        let path = &self.path;
+        let message = match (self.is_packed(), e.kind()) {
+            (false, _) => format!("cannot read {path:?}: {e}"),
+            (true, io::ErrorKind::UnexpectedEof) => return self.cut_error(),
+            (true, _) => format!("{path:?} is not readable as its compressed format: {e}"),
+        };
+        Error::connector(message).because(e)
+    }
+
+    /// The error for a compressed file that ends within a member.
+    pub(crate) fn cut_error(&self) -> Error {
+        Error::connector(format!(
+            "{:?} ends in the middle of its compressed data; write such files under a name beginning with '.' and rename \
+             them when they are complete",
+            self.path
+        ))
     }
 }

@@ -5,12 +5,17 @@
 //! committed yet; in directories neither are those that begin with `_`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
 
 use mill_protocol::{Error, Result};
 
+use super::stamp::kind_if_irregular;
 use crate::nearest::{nearest, quoted};
 
+/// How globs are matched: `*` means neither a hidden name nor the end of a directory's.
+const GLOB: glob::MatchOptions =
+    glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 /// More files than this are refused: a job keeps a split for each.
 const FILES_MAX: usize = 1_000_000;
 /// At most this many names of a directory are compared with one that does not exist.
@@ -52,6 +57,69 @@ impl PathSpec {
         files.dedup();
         Ok(files)
     }
+
+    /// The same while files are followed: what is named need not exist for the moment, as between two steps of a rotation.
+    ///
+    /// # Errors
+    /// When a directory cannot be listed.
+    pub(crate) fn files_now(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for entry in &self.entries {
+            let is_absent = !is_glob(entry) && fs::symlink_metadata(entry).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+            if !is_absent {
+                files.extend(files_of(entry)?);
+            }
+        }
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+
+    /// Whether a file at this path is among those that are named, if it exists.
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        let path = real(path);
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        let is_hidden = matches!(name.as_encoded_bytes().first(), Some(b'.' | b'_'));
+        self.entries.iter().any(|entry| {
+            let entry = real(Path::new(entry));
+            entry == path || entry == directory && !is_hidden || is_matched(&entry, &path)
+        })
+    }
+}
+
+/// The path without links and dots, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut real = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            // What comes before it has no links any more, so the way up is the one on paper.
+            Component::ParentDir => {
+                real.pop();
+            }
+            component => real.push(component),
+        }
+        real = fs::canonicalize(&real).unwrap_or(real);
+    }
+    real
+}
+
+/// Whether a path without links matches a glob, whose directories may be links.
+fn is_matched(pattern: &Path, path: &Path) -> bool {
+    let (Some(pattern_text), true) = (pattern.to_str(), is_glob(&pattern.to_string_lossy())) else { return false };
+    let matches = |pattern: &str, path: &Path| glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path_with(path, GLOB));
+    if matches(pattern_text, path) {
+        return true;
+    }
+    let (Some(within), Some(last)) = (pattern.parent().and_then(Path::to_str), pattern.file_name().and_then(|last| last.to_str())) else {
+        return false;
+    };
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return false };
+    is_glob(within)
+        && last != "**"
+        && matches(last, Path::new(name))
+        && glob::glob_with(within, GLOB)
+            .is_ok_and(|found| found.flatten().any(|found| fs::canonicalize(found).is_ok_and(|found| found == directory)))
 }
 
 impl From<&str> for PathSpec {
@@ -85,14 +153,22 @@ fn files_of(entry: &str) -> Result<Vec<PathBuf>> {
     if path.is_dir() {
         return files_in(path);
     }
-    if path.exists() {
-        return Ok(vec![path.to_owned()]);
+    match fs::metadata(path) {
+        Ok(metadata) => {
+            return match kind_if_irregular(&metadata) {
+                None => Ok(vec![path.to_owned()]),
+                Some(kind) => Err(Error::connector(format!(
+                    "{path:?} is {kind}, not a file; only files can be read again after a restart: write it to one first"
+                ))),
+            };
+        }
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            return Err(Error::connector(format!("cannot look at {path:?}: {e}")).because(e));
+        }
+        Err(_) if !is_glob(entry) => return Err(missing(path)),
+        Err(_) => {}
     }
-    if !is_glob(entry) {
-        return Err(missing(path));
-    }
-    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
-    let matches = glob::glob_with(entry, options)
+    let matches = glob::glob_with(entry, GLOB)
         .map_err(|e| Error::connector(format!("{entry:?} is not a glob: {e}")))?;
     let mut files = Vec::new();
     for found in matches {
@@ -110,12 +186,26 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
-        let is_hidden = name.as_encoded_bytes().first().is_some_and(|first| matches!(first, b'.' | b'_'));
-        if !is_hidden && entry.path().is_file() {
+        if name.as_encoded_bytes().first().is_some_and(|first| matches!(first, b'.' | b'_')) {
+            continue;
+        }
+        // The directory mostly says itself what an entry is; only links have to be followed.
+        let kind = entry.file_type().map_err(failed)?;
+        if kind.is_file() || kind.is_symlink() && is_linked_file(&entry.path())? {
             files.push(entry.path());
         }
     }
     Ok(files)
+}
+
+/// Whether a link leads to a file. One that leads nowhere is not passed over: its data would be missing without a word.
+fn is_linked_file(link: &Path) -> Result<bool> {
+    match fs::metadata(link) {
+        Ok(metadata) => Ok(metadata.is_file()),
+        // It may have been taken away in between.
+        Err(_) if fs::symlink_metadata(link).is_err() => Ok(false),
+        Err(e) => Err(Error::connector(format!("{link:?} is a link that cannot be followed: {e}")).because(e)),
+    }
 }
 
 /// The error for a file or directory that does not exist, with the names it may have been meant to be.
@@ -227,5 +317,51 @@ mod tests {
         assert!(error.contains("no files to read"), "{error}");
         assert!(message(at("sub"), true).unwrap().is_empty());
         assert!(message(at("nowhere.txt"), true).is_err());
+    }
+
+    #[test]
+    fn what_would_be_read_is_known_before_it_is_there() {
+        let directory = directory();
+        let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+        std::os::unix::fs::symlink(directory.path().join("sub"), directory.path().join("link")).unwrap();
+        let cases = [
+            ("sub", "sub/part-1-0.csv", true),
+            ("sub/../sub/.", "sub/part-1-0.csv", true),
+            ("link", "sub/part-1-0.csv", true),
+            ("sub", "link/part-1-0.csv", true),
+            ("link/*.csv", "sub/part-1-0.csv", true),
+            ("*/*.csv", "sub/part-1-0.csv", true),
+            ("*/*.csv", "new/part-1-0.csv", true),
+            ("l*k/*.csv", "sub/part-1-0.csv", true),
+            ("**/*.csv", "sub/deep/part-1-0.csv", true),
+            ("sub/part-1-0.csv", "sub/part-1-0.csv", true),
+            ("", "part-1-0.csv", true),
+            ("", "sub/part-1-0.csv", false),
+            ("*.csv", "sub/part-1-0.csv", false),
+            ("sub/*.parquet", "sub/part-1-0.csv", false),
+            ("sub", "sub2/part-1-0.csv", false),
+            ("sub/*.csv", "sub/.part-1-0.csv", false),
+        ];
+        for (entry, path, expected) in cases {
+            let found = PathSpec::new([at("nowhere"), at(entry)]).has(Path::new(&at(path)));
+            assert_eq!(found, expected, "{entry:?} and {path:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_by_its_kind() {
+        let directory = directory();
+        let socket = directory.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let looped = directory.path().join("loop");
+        std::os::unix::fs::symlink(&looped, &looped).unwrap();
+        for (path, expected) in
+            [(socket.as_path(), "is a socket"), (Path::new("/dev/null"), "is a device"), (looped.as_path(), "cannot look at")]
+        {
+            let error = PathSpec::from(path).files(false).unwrap_err();
+            assert!(error.message().contains(expected), "{error}");
+        }
+        let error = PathSpec::from(directory.path()).files(false).unwrap_err();
+        assert!(error.message().contains("link that cannot be followed"), "{error}");
     }
 }

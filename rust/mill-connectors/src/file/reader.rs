@@ -1,23 +1,21 @@
 //! Reads records that end with a line end, in whatever format, out of one split.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use memchr::memchr_iter;
 use mill_protocol::{Error, Position, Read, Rejected, Result, Split, SplitReader};
 
 use super::chunk::ChunkReader;
-use super::content::Compression;
-use super::identity::{FileIdentity, FilePosition};
+use super::content::{Compression, Content};
+use super::follow::FollowedReader;
+use super::identity::{FileIdentity, Since};
+use super::position::{FilePosition, Member, PRINT_BYTES, Print};
 use super::split::{FileSet, FileSplit};
+use super::stamp::{Stamp, open_failed, try_open};
 use super::{BYTE_ORDER_MARK, RECORD_BYTES_MAX};
 
-/// How long a followed file that has not grown is left alone, and how long one that has not for a while.
-const FOLLOW_WAIT: Duration = Duration::from_millis(20);
-const QUIET_WAIT: Duration = Duration::from_millis(100);
-/// After this many looks in vain a file counts as quiet.
-const QUIET_LOOKS: u32 = 250;
 /// How much of a malformed record is shown.
 const RECORD_CHARS_MAX: usize = 1000;
 /// How much is read at once to count lines.
@@ -25,10 +23,10 @@ const COUNT_BYTES: usize = 256 << 10;
 
 /// Makes records of bytes.
 pub(crate) trait LineFormat: Send {
-    /// Reads what stands before the first record (a header); gives the offset of the first record, or `None` if that
-    /// is not complete yet. An empty file has its first record at 0.
-    fn prepare(&mut self, path: &Path, is_followed: bool) -> Result<Option<u64>> {
-        let _ = (path, is_followed);
+    /// Reads what stands before the first record (a header) from the start of the file; gives the offset of the first
+    /// record, or `None` if that is not complete yet. An empty file has its first record at 0.
+    fn prepare(&mut self, content: Content, is_followed: bool) -> Result<Option<u64>> {
+        let _ = (content, is_followed);
         Ok(Some(0))
     }
 
@@ -61,53 +59,177 @@ impl FileSet {
         position: Option<&[u8]>,
         format: F,
     ) -> Result<Box<dyn SplitReader>> {
-        let FileSplit { path, range } = FileSplit::of(split);
-        let identity = FileIdentity::open(&path)?;
-        let counts_lines = Compression::of(&path) != Compression::None;
-        let range_end = range.map(|(_, end)| end);
-        let chunk = match (position, range) {
-            (Some(position), _) => {
-                let position = FilePosition::decode(position, &split.name)?;
-                identity.verify(&position)?;
-                ChunkReader::at(&path, position.offset, range_end, counts_lines)?
-            }
-            (None, Some((start, end))) => ChunkReader::of_range(&path, start, end)?,
-            (None, None) => ChunkReader::at(&path, 0, None, counts_lines)?,
+        let file = FileSplit::of(split)?;
+        let position = position.map(|bytes| FilePosition::decode(bytes, &split.name)).transpose()?;
+        if self.is_followed {
+            return Ok(Box::new(FollowedReader::new(file, position, format, Arc::clone(&self.slots))));
+        }
+        let path = file.path;
+        let opened = try_open(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::connector(format!(
+                "{path:?} was there when the job listed its input and is gone; put it back and run the job again"
+            )),
+            _ => open_failed(&path, e),
+        })?;
+        let identity = FileIdentity::new(&path, Arc::new(opened));
+        let Some(position) = position else {
+            return Ok(Box::new(LineReader::of(path, identity, file.range, format)?));
         };
-        Ok(Box::new(LineReader {
-            path,
-            identity,
-            chunk,
-            format,
-            is_prepared: false,
-            looks: 0,
-            is_followed: self.is_followed && !counts_lines,
-            counts_lines,
-            counted: (0, 0),
-        }))
+        match resume_chunk(&path, &identity, file.range, &position)? {
+            Resumed::Chunk(chunk) => Ok(Box::new(LineReader::new(path, identity, *chunk, &position, format))),
+            Resumed::Changed(since) => Err(since.refused(&path).unwrap_or_else(|| Error::internal("a file is the same and is not"))),
+        }
     }
 }
 
-struct LineReader<F> {
+/// A file opened at a position.
+pub(super) enum Resumed {
+    Chunk(Box<ChunkReader>),
+    /// It is not the file of the position any more.
+    Changed(Since),
+}
+
+/// The rest of a file at a position, if it is still the file of that position.
+pub(super) fn resume_chunk(
+    path: &Path,
+    identity: &FileIdentity,
+    range: Option<(u64, u64)>,
+    position: &FilePosition,
+) -> Result<Resumed> {
+    let is_compressed = Compression::of(path) != Compression::None;
+    match identity.since(position, is_compressed)? {
+        Since::Same => {}
+        since => return Ok(Resumed::Changed(since)),
+    }
+    let range_end = range.map(|(_, end)| end).filter(|&end| end < u64::MAX);
+    let chunk = ChunkReader::at(path, identity.shared(), position.member, position.offset, range_end)?;
+    if is_compressed && Print::of(chunk.tail()) != position.tail {
+        return Ok(Resumed::Changed(Since::Other));
+    }
+    Ok(Resumed::Chunk(Box::new(chunk)))
+}
+
+/// What reading a file gave.
+pub(super) enum LineRead {
+    Records(RecordBatch, Vec<Rejected>),
+    /// All that there is has been read; the file may grow.
+    Exhausted,
+    End,
+}
+
+/// Reads a file as it is: what may become of one that is followed is not its concern.
+pub(super) struct LineReader<F> {
     path: PathBuf,
-    identity: FileIdentity,
+    /// `None` while it is closed.
+    identity: Option<FileIdentity>,
     chunk: ChunkReader,
     format: F,
     is_prepared: bool,
-    /// How often it was looked for more in vain, since there was any.
-    looks: u32,
-    /// Whether the file may grow; compressed files are taken as complete.
+    /// Whether more may come at the end of the file.
     is_followed: bool,
-    /// Whether the chunk counts lines as it goes; else they are counted when a number is asked for.
-    counts_lines: bool,
-    /// An offset, and how many lines end before it.
-    counted: (u64, u64),
+    /// Whether nothing more was there when it was last looked for.
+    is_exhausted: bool,
+    /// The offset after a last record that had no line end.
+    open_record: Option<u64>,
+    /// The fingerprint of the head when it was closed.
+    closed_head: Print,
+    /// An offset, how many lines end before it, and of a compressed file what reads on from there.
+    counted: (u64, u64, Option<Content>),
 }
 
 impl<F: LineFormat> LineReader<F> {
+    /// Reads from the start.
+    pub(super) fn of(path: PathBuf, identity: FileIdentity, range: Option<(u64, u64)>, format: F) -> Result<LineReader<F>> {
+        let chunk = match range {
+            Some((start, end)) => {
+                ChunkReader::of_range(&path, identity.shared(), start, Some(end).filter(|&end| end < u64::MAX))?
+            }
+            None => ChunkReader::at(&path, identity.shared(), Member::default(), 0, None)?,
+        };
+        Ok(LineReader::new(path, identity, chunk, &FilePosition::default(), format))
+    }
+
+    /// Reads what a chunk has, which begins at this position.
+    pub(super) fn new(
+        path: PathBuf,
+        identity: FileIdentity,
+        chunk: ChunkReader,
+        position: &FilePosition,
+        format: F,
+    ) -> LineReader<F> {
+        LineReader {
+            path,
+            identity: Some(identity),
+            chunk,
+            format,
+            is_prepared: false,
+            is_followed: false,
+            is_exhausted: false,
+            open_record: position.has_open_record.then_some(position.offset),
+            closed_head: Print::default(),
+            counted: (0, 0, None),
+        }
+    }
+
+    /// The same file, which may grow.
+    pub(super) fn followed(mut self) -> LineReader<F> {
+        self.is_followed = true;
+        self.chunk.follow();
+        self
+    }
+
+    /// Whether more may come.
+    pub(super) fn is_following(&self) -> bool {
+        self.is_followed
+    }
+
+    pub(super) fn chunk(&self) -> &ChunkReader {
+        &self.chunk
+    }
+
+    pub(super) fn identity(&self) -> Option<&FileIdentity> {
+        self.identity.as_ref()
+    }
+
+    /// Whether the head is as it was when this was last asked, as far as it had been read then.
+    pub(super) fn has_same_head(&self) -> bool {
+        let Some(identity) = &self.identity else { return true };
+        let is_same = identity.has_same_head();
+        identity.head(self.chunk.offset());
+        is_same
+    }
+
+    pub(super) fn into_format(self) -> F {
+        self.format
+    }
+
+    /// The file will not grow any more: what is left without a line end is its last record.
+    pub(super) fn finish(&mut self) {
+        self.is_followed = false;
+        self.chunk.end();
+    }
+
+    /// Lets go of the file.
+    pub(super) fn close(&mut self) {
+        if let Some(identity) = self.identity.take() {
+            self.closed_head = identity.head(self.chunk.offset());
+        }
+        self.chunk.close();
+    }
+
+    /// Takes it up again, under the name it has now.
+    pub(super) fn reopen(&mut self, identity: FileIdentity) {
+        self.chunk.reopen(identity.shared());
+        self.identity = Some(identity.with_head(self.closed_head));
+    }
+
     /// Passes the header and a byte order mark; whether records may be read.
     fn prepare(&mut self) -> Result<bool> {
-        let Some(first) = self.format.prepare(&self.path, self.is_followed)? else { return Ok(false) };
+        let content = match &self.identity {
+            Some(identity) => Content::of(&self.path, Compression::of(&self.path), identity.shared(), Member::default()),
+            None => return Ok(false),
+        };
+        let Some(first) = self.format.prepare(content, self.is_followed)? else { return Ok(false) };
         if first > self.chunk.offset() {
             let mut left = (first - self.chunk.offset()) as usize;
             while left > 0 {
@@ -131,61 +253,92 @@ impl<F: LineFormat> LineReader<F> {
         Ok(true)
     }
 
-    /// Nothing now: the file must still be the same, and is looked at again later.
-    fn wait(&mut self) -> Result<Read> {
-        self.identity.verify_followed(self.chunk.offset())?;
-        self.looks = self.looks.saturating_add(1);
-        Ok(Read::Pending(if self.looks < QUIET_LOOKS { FOLLOW_WAIT } else { QUIET_WAIT }))
+    /// A record that was given without its line end must not have gone on since.
+    fn close_record(&mut self) -> Result<()> {
+        if self.open_record != Some(self.chunk.offset()) || self.chunk.data().is_empty() {
+            return Ok(());
+        }
+        self.open_record = None;
+        let line_end = [&b"\n"[..], b"\r\n"].into_iter().find(|line_end| self.chunk.data().starts_with(line_end));
+        match line_end {
+            Some(line_end) => self.chunk.consume(line_end.len()),
+            None => {
+                return Err(Error::connector(format!(
+                    "the last record of {:?} had no line end when it was read, and has been added to since: what was read is \
+                     not a record of the file any more; end the last line of a file before a job reads it",
+                    self.path
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn rejected(&mut self, bad: Vec<BadRecord>) -> Result<Vec<Rejected>> {
         let mut rejected = Vec::with_capacity(bad.len());
         for BadRecord { start, end, message } in bad {
-            let line = self.line_at(start)? + 1;
+            let line = match self.line_at(start)? {
+                Some(lines) => format!(" line {}", lines + 1),
+                None => String::new(),
+            };
             let text = &self.chunk.data()[start..end];
             let text = &text[..text.len().min(4 * RECORD_CHARS_MAX)];
             let record: String = String::from_utf8_lossy(text).chars().take(RECORD_CHARS_MAX).collect();
-            rejected.push(Rejected::new(format!("{:?} line {line}: {message}", self.path), record));
+            rejected.push(Rejected::new(format!("{:?}{line}: {message}", self.path), record));
         }
         Ok(rejected)
     }
 
-    /// How many lines end before this byte of the data.
-    fn line_at(&mut self, at: usize) -> Result<u64> {
-        let before = |data: &[u8]| memchr_iter(b'\n', data).count() as u64;
-        if self.counts_lines {
-            return Ok(self.chunk.lines() + before(&self.chunk.data()[..at]));
-        }
-        let (mut offset, mut lines) = self.counted;
+    /// How many lines end before this byte of the data; `None` if the file is no longer there to count them.
+    fn line_at(&mut self, at: usize) -> Result<Option<u64>> {
+        let Some(identity) = &self.identity else { return Ok(None) };
         let target = self.chunk.offset() + at as u64;
+        let (mut offset, mut lines, content) = std::mem::take(&mut self.counted);
+        if offset > target {
+            (offset, lines) = (0, 0);
+        }
+        let compression = Compression::of(&self.path);
+        let mut content = match content.filter(|content| content.at() == offset) {
+            Some(content) => content,
+            None => {
+                let mut content = Content::of(&self.path, compression, identity.shared(), Member::default());
+                if compression == Compression::None {
+                    content.seek_plain(offset);
+                } else {
+                    (offset, lines) = (0, 0);
+                }
+                content
+            }
+        };
         let mut scratch = vec![0; COUNT_BYTES.min((target - offset) as usize)];
         while offset < target {
-            let bytes = scratch.len().min((target - offset) as usize);
-            self.identity.read_at(&mut scratch[..bytes], offset)?;
-            lines += before(&scratch[..bytes]);
+            let wanted = scratch.len().min((target - offset) as usize);
+            let bytes = content.read(&mut scratch[..wanted])?;
+            if bytes == 0 {
+                return Ok(None);
+            }
+            lines += memchr_iter(b'\n', &scratch[..bytes]).count() as u64;
             offset += bytes as u64;
         }
-        self.counted = (offset, lines);
-        Ok(lines)
+        self.counted = (offset, lines, (compression != Compression::None).then_some(content));
+        Ok(Some(lines))
     }
-}
 
-impl<F: LineFormat> SplitReader for LineReader<F> {
-    fn next(&mut self, rows_max: usize) -> Result<Read> {
+    /// The next records.
+    pub(super) fn read(&mut self, rows_max: usize) -> Result<LineRead> {
         if !self.is_prepared && !self.prepare()? {
-            if !self.is_followed {
-                return Ok(Read::End);
-            }
-            return self.wait();
+            self.is_exhausted = true;
+            return Ok(if self.is_followed { LineRead::Exhausted } else { LineRead::End });
         }
         loop {
             let mut is_exhausted = false;
             while self.chunk.is_low() && !is_exhausted {
                 is_exhausted = self.chunk.fill()? == 0;
             }
+            self.is_exhausted = is_exhausted || self.is_exhausted && self.chunk.is_last();
             if is_exhausted && !self.is_followed {
                 self.chunk.end();
             }
+            self.close_record()?;
             let is_last = self.chunk.is_last();
             let data = self.chunk.data();
             if !data.is_empty() {
@@ -194,38 +347,77 @@ impl<F: LineFormat> SplitReader for LineReader<F> {
                 if parsed.bytes > 0 {
                     let rejected = self.rejected(parsed.rejected)?;
                     self.chunk.consume(parsed.bytes);
-                    self.looks = 0;
-                    if !rejected.is_empty() {
-                        return Ok(Read::Partial(parsed.batch, rejected));
-                    }
-                    if parsed.batch.num_rows() > 0 {
-                        return Ok(Read::Batch(parsed.batch));
+                    if parsed.batch.num_rows() > 0 || !rejected.is_empty() {
+                        return Ok(LineRead::Records(parsed.batch, rejected));
                     }
                     continue;
                 }
             }
             if is_last {
-                return Ok(Read::End);
+                return Ok(LineRead::End);
             }
             if self.chunk.data().len() > RECORD_BYTES_MAX {
-                let line = self.line_at(0)? + 1;
+                let line = self.line_at(0)?.map_or(String::new(), |lines| format!(" line {}", lines + 1));
                 return Err(Error::data(format!(
-                    "{:?} line {line}: the record is longer than {} MiB",
+                    "{:?}{line}: the record is longer than {} MiB",
                     self.path,
                     RECORD_BYTES_MAX >> 20
                 )));
             }
             if is_exhausted || self.chunk.fill()? == 0 {
-                if !self.is_followed {
-                    self.chunk.end();
-                    continue;
+                self.is_exhausted = true;
+                if self.is_followed {
+                    return Ok(LineRead::Exhausted);
                 }
-                return self.wait();
+                self.chunk.end();
             }
         }
     }
 
+    /// Where it is, in a file that was like this when it was last looked at.
+    pub(super) fn file_position(&self, stamp: Stamp) -> FilePosition {
+        let chunk = &self.chunk;
+        let (offset, known, member) = (chunk.offset(), chunk.known(), chunk.member());
+        let is_compressed = Compression::of(&self.path) != Compression::None;
+        let is_at_end = self.is_exhausted && offset == known && !chunk.is_cut();
+        let mut stamp = self.identity.as_ref().and_then(|identity| identity.stamp().ok()).unwrap_or(stamp);
+        if is_at_end {
+            // What has come since the end was seen is not known of.
+            stamp.size = chunk.disk_end();
+        }
+        let disk = member.disk.min(PRINT_BYTES as u64) as u32;
+        let print = |print: Option<Print>, bytes: u32| print.unwrap_or(Print { bytes, hash: 0 });
+        let (head, disk) = match &self.identity {
+            Some(identity) => {
+                let head = identity.head(if is_compressed { stamp.size } else { offset });
+                (head, print(identity.print(member.disk - u64::from(disk), disk), disk))
+            }
+            None => (self.closed_head, Print::default()),
+        };
+        FilePosition {
+            offset,
+            known,
+            is_at_end,
+            has_open_record: is_at_end && offset > 0 && chunk.last_byte().map_or(self.open_record == Some(offset), |last| last != b'\n'),
+            stamp,
+            member,
+            head,
+            disk,
+            tail: Print::of(chunk.tail()),
+        }
+    }
+}
+
+impl<F: LineFormat> SplitReader for LineReader<F> {
+    fn next(&mut self, rows_max: usize) -> Result<Read> {
+        match self.read(rows_max)? {
+            LineRead::Records(batch, rejected) if rejected.is_empty() => Ok(Read::Batch(batch)),
+            LineRead::Records(batch, rejected) => Ok(Read::Partial(batch, rejected)),
+            LineRead::Exhausted | LineRead::End => Ok(Read::End),
+        }
+    }
+
     fn position(&self) -> Position {
-        self.identity.position(self.chunk.offset()).encode()
+        self.file_position(Stamp::default()).encode()
     }
 }

@@ -1,11 +1,16 @@
-//! The splits of a set of files.
+//! The splits of a set of files: which there are, what identifies them, and how a checkpoint keeps them.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use mill_protocol::{Error, Result, SourceProperties, Split};
+use mill_protocol::{Error, Result, SourceProperties, Split, SplitId};
 
 use super::content::Compression;
 use super::path::PathSpec;
+use super::slots::Slots;
+use super::stamp::{FileKey, Stamp};
 
 /// About so many ranges a file is cut into when order does not matter: enough that tasks that take every n-th one end at
 /// nearly the same time.
@@ -22,52 +27,107 @@ pub(crate) struct FileSet {
     pub(crate) paths: PathSpec,
     pub(crate) files: Vec<PathBuf>,
     pub(crate) is_followed: bool,
+    /// How many followed files are held open.
+    pub(crate) slots: Arc<Slots>,
 }
 
 /// One file, or a range of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// ```text
+///   version u8 = 1 | flags u8 (1 = range, 2 = key) | generation u32 | start u64 | end u64
+///   device u64 | inode u64 | born i64 | path, as the system has it              little endian
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileSplit {
     pub(crate) path: PathBuf,
-    /// The range in units of the format: bytes for lines, row groups for Parquet.
+    /// The range in units of the format: bytes for lines, row groups for Parquet. The last range of a file of lines has no
+    /// end (`u64::MAX`), so that one which has grown until a job is resumed is cut in the same places.
     pub(crate) range: Option<(u64, u64)>,
+    /// How many files had been followed under this name before.
+    pub(crate) generation: u32,
+    /// Which file it is, if it is followed: its name may change, and the name may come to be another file's.
+    pub(crate) key: Option<FileKey>,
 }
 
-/// Between path and range in the name of a split.
-const RANGE_MARK: &str = " range ";
+const VERSION: u8 = 1;
+const HAS_RANGE: u8 = 1;
+const HAS_KEY: u8 = 2;
+const HEADER_BYTES: usize = 2 + 4 + 5 * 8;
 
-/// How large the ranges of a file of this size are: a power of two, so that a file which has grown until a job is
-/// resumed is nearly always cut in the same places.
+/// How large the ranges of a file of this size are.
 pub(crate) fn range_bytes(size: u64) -> u64 {
     size.div_ceil(RANGES).clamp(RANGE_BYTES_MIN, RANGE_BYTES_MAX).next_power_of_two()
 }
 
 impl FileSplit {
-    pub(crate) fn to_split(&self) -> Result<Split> {
-        let path = self.path.to_str().ok_or_else(|| {
-            Error::connector(format!("{:?} is not a name in UTF-8; rename the file to read it", self.path))
-        })?;
-        Ok(match self.range {
-            None => Split::new(path),
-            Some((start, end)) => Split::new(format!("{path}{RANGE_MARK}{start}-{end}")),
+    pub(crate) fn whole(path: PathBuf) -> FileSplit {
+        FileSplit { path, ..FileSplit::default() }
+    }
+
+    pub(crate) fn to_split(&self) -> Split {
+        Split::with_detail(self.id(), self.path.to_string_lossy(), self.encode())
+    }
+
+    /// The identity: no name has a zero byte, so what follows one cannot be taken for part of a name.
+    fn id(&self) -> SplitId {
+        let mut bytes = self.path.as_os_str().as_bytes().to_vec();
+        if let Some((start, end)) = self.range {
+            bytes.push(0);
+            bytes.extend_from_slice(&start.to_le_bytes());
+            bytes.extend_from_slice(&end.to_le_bytes());
+        }
+        if self.generation > 0 {
+            bytes.extend_from_slice(&[0, 1]);
+            bytes.extend_from_slice(&self.generation.to_le_bytes());
+        }
+        SplitId::of_bytes(&bytes)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let name = self.path.as_os_str().as_bytes();
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + name.len());
+        let flags = if self.range.is_some() { HAS_RANGE } else { 0 } | if self.key.is_some() { HAS_KEY } else { 0 };
+        bytes.extend_from_slice(&[VERSION, flags]);
+        bytes.extend_from_slice(&self.generation.to_le_bytes());
+        let (start, end) = self.range.unwrap_or_default();
+        let key = self.key.unwrap_or_default();
+        for number in [start, end, key.device, key.inode, key.born as u64] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(name);
+        bytes
+    }
+
+    /// # Errors
+    /// When another version has made the split.
+    pub(crate) fn of(split: &Split) -> Result<FileSplit> {
+        let unreadable = || {
+            Error::checkpoint(format!("what the checkpoint notes of {:?} is not readable by this version of Millstream", split.name))
+        };
+        let (header, name) = split.detail.split_at_checked(HEADER_BYTES).ok_or_else(unreadable)?;
+        if header[0] != VERSION {
+            return Err(unreadable());
+        }
+        let number = |index: usize| u64::from_le_bytes(std::array::from_fn(|i| header[6 + 8 * index + i]));
+        let key = FileKey { device: number(2), inode: number(3), born: number(4) as i64 };
+        Ok(FileSplit {
+            path: PathBuf::from(OsStr::from_bytes(name)),
+            range: (header[1] & HAS_RANGE != 0).then(|| (number(0), number(1))),
+            generation: u32::from_le_bytes(std::array::from_fn(|i| header[2 + i])),
+            key: (header[1] & HAS_KEY != 0).then_some(key),
         })
     }
 
-    pub(crate) fn of(split: &Split) -> FileSplit {
-        let range = split.name.rsplit_once(RANGE_MARK).and_then(|(path, range)| {
-            let (start, end) = range.split_once('-')?;
-            Some((path, (start.parse().ok()?, end.parse().ok()?)))
-        });
-        match range {
-            Some((path, range)) => FileSplit { path: path.into(), range: Some(range) },
-            None => FileSplit { path: PathBuf::from(&split.name), range: None },
-        }
+    /// Whether the rest of the file, however long, belongs to it.
+    pub(crate) fn is_to_the_end(&self) -> bool {
+        self.range.is_none_or(|(_, end)| end == u64::MAX)
     }
 }
 
 impl FileSet {
     pub(crate) fn new(paths: PathSpec, is_followed: bool) -> Result<FileSet> {
         let files = paths.files(is_followed)?;
-        Ok(FileSet { paths, files, is_followed })
+        Ok(FileSet { paths, files, is_followed, slots: Arc::default() })
     }
 
     /// What a source of these files promises.
@@ -80,35 +140,60 @@ impl FileSet {
         }
     }
 
-    /// The files there are now.
-    pub(crate) fn current(&self) -> Result<Vec<PathBuf>> {
-        if self.is_followed { self.paths.files(true) } else { Ok(self.files.clone()) }
-    }
-
-    /// A split a file, or ranges of bytes of those large plain files that `can_cut` says may be cut.
-    pub(crate) fn splits(&self, is_ordered: bool, can_cut: impl Fn(&Path) -> Result<bool>) -> Result<Vec<Split>> {
-        let mut splits = Vec::new();
-        for path in self.current()? {
-            let size = if is_ordered || self.is_followed || Compression::of(&path) != Compression::None {
-                0
-            } else {
-                std::fs::metadata(&path)
-                    .map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?
-                    .len()
-            };
-            let range_bytes = range_bytes(size);
-            if size <= range_bytes || !can_cut(&path)? {
-                splits.push(FileSplit { path, range: None }.to_split()?);
-                continue;
+    /// The splits there are now: of followed files, each as the first of its name; of others what `cut` makes of a path.
+    pub(crate) fn splits_by(&self, cut: impl Fn(&Path, &mut Vec<FileSplit>) -> Result<()>) -> Result<Vec<Split>> {
+        let mut found = Vec::new();
+        if self.is_followed {
+            for (path, stamp) in self.followed()? {
+                found.push(FileSplit { path, key: Some(stamp.key), ..FileSplit::default() });
             }
-            for start in (0..size).step_by(range_bytes as usize) {
-                let range = Some((start, start + range_bytes));
-                splits.push(FileSplit { path: path.clone(), range }.to_split()?);
-            }
-            if splits.len() > SPLITS_MAX {
-                return Err(Error::connector(format!("{} has more than {SPLITS_MAX} splits", self.paths)));
+        } else {
+            for path in &self.files {
+                cut(path, &mut found)?;
+                if found.len() > SPLITS_MAX {
+                    return Err(Error::connector(format!("{} has more than {SPLITS_MAX} splits", self.paths)));
+                }
             }
         }
-        Ok(splits)
+        Ok(found.iter().map(FileSplit::to_split).collect())
     }
+
+    /// The followed files there are now. A name that leads to no file, or to one that has another name too and was met
+    /// already, is left out.
+    pub(crate) fn followed(&self) -> Result<Vec<(PathBuf, Stamp)>> {
+        let mut found = Vec::new();
+        let mut keys = std::collections::HashSet::new();
+        for path in self.paths.files_now()? {
+            let Ok(metadata) = std::fs::metadata(&path) else { continue };
+            let stamp = Stamp::of(&metadata);
+            if metadata.is_file() && keys.insert(stamp.key) {
+                found.push((path, stamp));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Adds the splits of a file of lines: one, or ranges of bytes of a large plain file that `can_cut` says may be cut.
+pub(crate) fn cut_lines(
+    path: &Path,
+    is_ordered: bool,
+    can_cut: impl Fn(&Path) -> Result<bool>,
+    found: &mut Vec<FileSplit>,
+) -> Result<()> {
+    let size = if is_ordered || Compression::of(path) != Compression::None {
+        0
+    } else {
+        std::fs::metadata(path).map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?.len()
+    };
+    let range_bytes = range_bytes(size);
+    if size <= range_bytes || !can_cut(path)? {
+        found.push(FileSplit::whole(path.to_owned()));
+        return Ok(());
+    }
+    for start in (0..size).step_by(range_bytes as usize) {
+        let end = if start + range_bytes < size { start + range_bytes } else { u64::MAX };
+        found.push(FileSplit { range: Some((start, end)), ..FileSplit::whole(path.to_owned()) });
+    }
+    Ok(())
 }

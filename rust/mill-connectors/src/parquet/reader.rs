@@ -198,7 +198,7 @@ impl SplitReader for ParquetReader {
     }
 
     fn position(&self) -> Position {
-        self.identity.position(self.passed).encode()
+        self.identity.whole_position(self.passed, self.rows).encode()
     }
 }
 

@@ -8,10 +8,27 @@ use crate::stream::{Op, Port};
 
 /// Refuses a plan that cannot keep its guarantee.
 pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
+    let reads = graph.steps.iter().filter_map(|step| match &step.work {
+        Work::Op(Op::Source(source)) => Some(source),
+        _ => None,
+    });
+    let reads: Vec<_> = reads.collect();
     let promises = options.is_checkpointed && options.mode != Mode::None;
     let mut routes = false;
     for step in &graph.steps {
         routes |= step.inputs.iter().any(|tap| tap.port == Port::Errors);
+        if let Work::Sink(sink) = &step.work
+            && let Some(path) = sink.writes()
+            && let Some(source) = reads.iter().find(|source| source.reads(&path))
+        {
+            return Err(Error::plan(format!(
+                "{} reads what {} writes, so that the job would read its own output: write into another directory, or name \
+                 the input so that the output is no part of it",
+                source.name(),
+                sink.name()
+            ))
+            .in_step(&step.name));
+        }
         match &step.work {
             Work::Op(Op::Source(source)) if promises && !source.properties().is_replayable => {
                 return Err(Error::plan(format!(

@@ -1,0 +1,330 @@
+//! Reads a file that is followed: one that grows, is renamed, cut off, written anew or deleted while it is read.
+//!
+//! ```text
+//!   what is found at the end of the file                    what follows
+//!   the file under its name, or renamed in its directory    wait; ask again soon, later if it stays quiet
+//!   bytes that were read have changed                       the file was written anew: it is read from its start
+//!   no file                                                 it was deleted or moved away: the split ends
+//!   renamed, and nothing came for some time                 a rotation is over: the split ends
+//!   a compressed file, between two members                  the split ends; opened again when the file has grown
+//! ```
+//!
+//! Of a file that is written anew before all of it was read, the rest is lost to every reader, and to this one too. While no
+//! job runs it is noticed: what the checkpoint had not read is known, so that a restart refuses to go on without it.
+//!
+//! There may be more files than descriptors: a plain file is closed between two calls unless one of a few slots is free, and
+//! a quiet one always. A compressed file waits for a slot, since to open it again is to decompress it again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mill_protocol::{Error, Position, Read, Result, SplitReader};
+
+use super::content::Compression;
+use super::identity::FileIdentity;
+use super::position::FilePosition;
+use super::reader::{LineFormat, LineRead, LineReader, Resumed, resume_chunk};
+use super::slots::{Slot, Slots};
+use super::split::FileSplit;
+use super::stamp::{FileKey, Stamp, open_failed, try_open};
+use super::whereabouts::{self, Whereabouts};
+
+/// How long a file that has not grown is left alone, and how much longer after each look in vain.
+const FOLLOW_WAIT: Duration = Duration::from_millis(20);
+const FOLLOW_WAIT_MORE: Duration = Duration::from_millis(4);
+/// After this many looks in vain, which take about five seconds, a file counts as quiet.
+const QUIET_LOOKS: u32 = 45;
+/// How long a quiet one is left alone, unless it is found to have grown when the files are listed.
+const QUIET_WAIT: Duration = Duration::from_secs(10);
+
+/// Reads one followed file of lines.
+pub(super) struct FollowedReader<F> {
+    path: PathBuf,
+    key: Option<FileKey>,
+    is_compressed: bool,
+    state: State<F>,
+    slots: Arc<Slots>,
+    slot: Option<Slot>,
+    /// The file before it was last read. Later it may be another already without that having been read.
+    stamp: Stamp,
+    /// The time of change at which its head was last compared.
+    head_at: i64,
+    /// The size at which a compressed file was found to end within a member.
+    cut_at: Option<u64>,
+    /// How often it was looked for more in vain, since there was any.
+    looks: u32,
+    is_renamed: bool,
+    /// Whether it is to be read from its start once what is left has been given.
+    is_anew: bool,
+}
+
+enum State<F> {
+    /// Not opened; to be read from this position.
+    Unopened(F, Option<FilePosition>),
+    Open(Box<LineReader<F>>),
+    /// Read to its end, or gone.
+    Over(Option<FilePosition>),
+}
+
+impl<F: LineFormat> FollowedReader<F> {
+    pub(super) fn new(file: FileSplit, position: Option<FilePosition>, format: F, slots: Arc<Slots>) -> FollowedReader<F> {
+        FollowedReader {
+            is_compressed: Compression::of(&file.path) != Compression::None,
+            path: file.path,
+            key: file.key,
+            state: State::Unopened(format, position),
+            slots,
+            slot: None,
+            stamp: Stamp::default(),
+            head_at: 0,
+            cut_at: None,
+            looks: 0,
+            is_renamed: false,
+            is_anew: false,
+        }
+    }
+
+    /// Opens the file; whether it can be read now.
+    fn open(&mut self) -> Result<bool> {
+        if self.slot.is_none() {
+            self.slot = self.slots.try_take();
+        }
+        if self.is_compressed && self.slot.is_none() {
+            return Ok(false);
+        }
+        let identity = self.find()?;
+        let (format, position) = match std::mem::replace(&mut self.state, State::Over(None)) {
+            State::Unopened(format, position) => (format, position),
+            other => {
+                self.state = other;
+                return Ok(true);
+            }
+        };
+        let Some(identity) = identity else {
+            if let Some(position) = position.filter(|position| !position.is_at_end && position.offset > 0) {
+                return Err(self.half_read("is gone", &position));
+            }
+            self.state = State::Over(position);
+            return Ok(true);
+        };
+        self.stamp = identity.stamp()?;
+        let reader = match position {
+            None => LineReader::of(self.path.clone(), identity, None, format)?,
+            Some(position) => match resume_chunk(&self.path, &identity, None, &position)? {
+                Resumed::Chunk(chunk) => LineReader::new(self.path.clone(), identity, *chunk, &position, format),
+                Resumed::Changed(_) if position.is_at_end => LineReader::of(self.path.clone(), identity, None, format)?,
+                Resumed::Changed(_) => return Err(self.half_read("was written anew", &position)),
+            },
+        };
+        self.state = State::Open(Box::new(reader.followed()));
+        Ok(true)
+    }
+
+    fn half_read(&self, what: &str, position: &FilePosition) -> Error {
+        Error::connector(format!(
+            "the checkpoint is in the middle of {:?} ({} of at least {} bytes were read), which {what}; put the former file \
+             back, or start with another checkpoint directory",
+            self.path, position.offset, position.known
+        ))
+    }
+
+    /// Opens the file under the name it has now; `None` if it is gone.
+    fn find(&mut self) -> Result<Option<FileIdentity>> {
+        if let Some(key) = self.key {
+            match whereabouts::look(&self.path, key) {
+                Whereabouts::Here(_) => {}
+                Whereabouts::Renamed(path, _) => self.renamed(path),
+                Whereabouts::Gone => return Ok(None),
+            }
+        }
+        let path = &self.path;
+        let file = match try_open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(open_failed(path, e)),
+        };
+        let identity = FileIdentity::new(path, Arc::new(file));
+        // It may have been renamed in between: then it is looked for again at the next call.
+        let is_other = self.key.is_some_and(|key| identity.stamp().is_ok_and(|stamp| stamp.key != key));
+        if is_other { self.find() } else { Ok(Some(identity)) }
+    }
+
+    fn renamed(&mut self, path: PathBuf) {
+        self.path = path;
+        self.is_renamed = true;
+    }
+
+    /// Takes up a file that was closed; whether there is something to read.
+    fn take_up(&mut self) -> Result<bool> {
+        let State::Open(reader) = &mut self.state else { return Ok(true) };
+        if let Some(identity) = reader.identity() {
+            self.stamp = identity.stamp()?;
+            return Ok(true);
+        }
+        let found = match self.key.map(|key| whereabouts::look(&self.path, key)) {
+            Some(Whereabouts::Here(stamp)) => Some(stamp),
+            Some(Whereabouts::Renamed(path, stamp)) => {
+                self.renamed(path);
+                Some(stamp)
+            }
+            Some(Whereabouts::Gone) | None => None,
+        };
+        let is_over = self.is_renamed && self.looks >= QUIET_LOOKS;
+        if found == Some(self.stamp) && self.looks > 0 && !is_over {
+            return Ok(false);
+        }
+        if self.slot.is_none() {
+            self.slot = self.slots.try_take();
+        }
+        let identity = self.find()?;
+        let State::Open(reader) = &mut self.state else { return Ok(true) };
+        match identity {
+            Some(identity) => {
+                self.stamp = identity.stamp()?;
+                reader.reopen(identity);
+            }
+            None => reader.finish(),
+        }
+        Ok(true)
+    }
+
+    /// Lets go of the file, if it is plain.
+    fn close(&mut self) {
+        if let State::Open(reader) = &mut self.state
+            && !self.is_compressed
+        {
+            reader.close();
+            self.slot = None;
+        }
+    }
+
+    /// Nothing more is there now: what has become of the file?
+    fn wait(&mut self) -> Result<()> {
+        let State::Open(reader) = &mut self.state else { return Ok(()) };
+        if reader.chunk().is_changed() {
+            self.is_anew = true;
+            reader.finish();
+            return Ok(());
+        }
+        let found = self.key.map_or(Whereabouts::Here(self.stamp), |key| whereabouts::look(&self.path, key));
+        let stamp = match found {
+            Whereabouts::Here(stamp) => Some(stamp),
+            Whereabouts::Renamed(path, stamp) => {
+                self.renamed(path);
+                Some(stamp)
+            }
+            Whereabouts::Gone => None,
+        };
+        let State::Open(reader) = &mut self.state else { return Ok(()) };
+        let is_quiet = self.looks >= QUIET_LOOKS;
+        match stamp {
+            _ if reader.chunk().is_cut() => {
+                let cut_at = *self.cut_at.get_or_insert(self.stamp.size);
+                match stamp {
+                    Some(stamp) if stamp.size != cut_at => self.open_member_again()?,
+                    Some(_) if !is_quiet => {}
+                    _ => return Err(reader.chunk().cut_error()),
+                }
+            }
+            None => reader.finish(),
+            Some(_) if self.is_compressed || self.is_renamed && is_quiet => reader.finish(),
+            Some(stamp) if stamp.changed != self.head_at => {
+                self.head_at = stamp.changed;
+                if !reader.has_same_head() {
+                    self.is_anew = true;
+                    reader.finish();
+                }
+            }
+            Some(_) => {}
+        }
+        self.looks = self.looks.saturating_add(1);
+        Ok(())
+    }
+
+    /// A compressed file that had ended within a member has grown: the member is read again.
+    fn open_member_again(&mut self) -> Result<()> {
+        let stamp = self.stamp;
+        self.cut_at = None;
+        if let State::Open(reader) = std::mem::replace(&mut self.state, State::Over(None)) {
+            let position = reader.file_position(stamp);
+            self.state = State::Unopened(reader.into_format(), Some(position));
+            self.open()?;
+        }
+        Ok(())
+    }
+
+    fn start_anew(&mut self) {
+        if let State::Open(reader) = std::mem::replace(&mut self.state, State::Over(None)) {
+            self.state = State::Unopened(reader.into_format(), None);
+        }
+        self.is_anew = false;
+        self.looks = 0;
+    }
+
+    fn pending(&mut self) -> Read {
+        if self.looks < QUIET_LOOKS {
+            if self.slot.is_none() {
+                self.close();
+            }
+            return Read::Pending(FOLLOW_WAIT + FOLLOW_WAIT_MORE * self.looks);
+        }
+        self.close();
+        Read::Pending(QUIET_WAIT)
+    }
+}
+
+impl<F: LineFormat> SplitReader for FollowedReader<F> {
+    fn next(&mut self, rows_max: usize) -> Result<Read> {
+        loop {
+            match &mut self.state {
+                State::Over(_) => return Ok(Read::End),
+                State::Unopened(..) => {
+                    if !self.open()? {
+                        return Ok(Read::Pending(FOLLOW_WAIT));
+                    }
+                    continue;
+                }
+                State::Open(_) => {}
+            }
+            if !self.take_up()? {
+                self.looks = self.looks.saturating_add(1);
+                return Ok(self.pending());
+            }
+            let State::Open(reader) = &mut self.state else { continue };
+            match reader.read(rows_max)? {
+                LineRead::Records(batch, rejected) => {
+                    self.looks = 0;
+                    if self.slot.is_none() {
+                        self.close();
+                    }
+                    return Ok(if rejected.is_empty() { Read::Batch(batch) } else { Read::Partial(batch, rejected) });
+                }
+                LineRead::End if self.is_anew => self.start_anew(),
+                LineRead::End => {
+                    let position = reader.file_position(self.stamp);
+                    self.state = State::Over(Some(position));
+                    self.slot = None;
+                    return Ok(Read::End);
+                }
+                LineRead::Exhausted => {
+                    let was_following = reader.is_following();
+                    self.wait()?;
+                    let is_following = matches!(&self.state, State::Open(reader) if reader.is_following());
+                    if was_following && is_following {
+                        return Ok(self.pending());
+                    }
+                }
+            }
+        }
+    }
+
+    fn position(&self) -> Position {
+        let start = FilePosition::default();
+        match &self.state {
+            State::Open(reader) => reader.file_position(self.stamp),
+            State::Unopened(_, position) | State::Over(position) => position.unwrap_or(start),
+        }
+        .encode()
+    }
+}

@@ -1,0 +1,231 @@
+"""Followed files: rotated, cut off, written anew, compressed, deleted, and more than there are descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import millstream as mill
+
+
+def wait_for(condition: Callable[..., bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def following(stream: Any) -> Iterator[list[Any]]:
+    """Run a job that collects the first column; at the end it must stop without a failure."""
+    got: list[Any] = []
+    job = mill.start(stream.for_each(lambda row: got.append(row[0])))
+    try:
+        yield got
+    finally:
+        job.stop()
+    assert job.wait("10s").status == "stopped"
+
+
+def parquet(path: Path, values: list[int]) -> None:
+    hidden = path.with_name("." + path.name)
+    pq.write_table(pa.table({"x": values}), hidden)
+    os.rename(hidden, path)
+
+
+def numbers(path: Path, start: int, end: int) -> None:
+    with path.open("a") as file:
+        file.writelines(f"{number}\n" for number in range(start, end))
+
+
+@pytest.mark.parametrize("pattern", ["", "app.log", "app.log*"])
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_rotation_by_renaming_reads_each_line_once(tmp_path: Path, pattern: str, parallelism: int) -> None:
+    log = tmp_path / "app.log"
+    numbers(log, 0, 100)
+    got: list[int] = []
+    stream = mill.read_text(str(tmp_path / pattern), follow=True)
+    job = mill.start(stream.for_each(lambda row: got.append(int(row.line))), parallelism=parallelism)
+    end = 100
+    for rotation in range(1, 4):
+        wait_for(lambda end=end: len(got) == end)
+        numbers(log, end, end + 10)
+        log.rename(tmp_path / f"app.log.{rotation}")
+        numbers(tmp_path / f"app.log.{rotation}", end + 10, end + 20)
+        numbers(log, end + 20, end + 30)
+        end += 30
+    wait_for(lambda: len(got) == end)
+    job.stop()
+    assert job.wait("10s").status == "stopped"
+    assert sorted(got) == list(range(end))
+
+
+def test_cut_off_and_written_anew_is_read_from_the_start(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("one\ntwo\n")
+    with following(mill.read_text(str(log), follow=True)) as got:
+        wait_for(lambda: got == ["one", "two"])
+        for text in ["x\n", "longer than before, and in place\nof it\n", "LONGER than before, and in place\nof it\n"]:
+            del got[:]
+            log.write_text(text)
+            wait_for(lambda text=text: got == text.splitlines())
+
+
+def test_csv_written_anew_has_its_header_read_anew(tmp_path: Path) -> None:
+    log = tmp_path / "a.csv"
+    log.write_text("a,b\n1,2\n")
+    with following(mill.read_csv(str(log), schema={"a": int, "b": int}, follow=True)) as got:
+        wait_for(lambda: got == [1])
+        log.write_text("b,a\n10,20\n30,40\n")
+        wait_for(lambda: got == [1, 20, 40])
+
+
+def test_compressed_files_grow_by_members(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"one\n"))
+    with following(mill.read_text(str(tmp_path), follow=True)) as got:
+        wait_for(lambda: got == ["one"])
+        with path.open("ab") as file:
+            file.write(gzip.compress(b"two\n") + gzip.compress(b"three\n"))
+        wait_for(lambda: got == ["one", "two", "three"])
+
+
+def test_parquet_files_that_are_replaced_are_read_as_new_ones(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", [1])
+    with following(mill.read_parquet(str(tmp_path), follow=True)) as got:
+        wait_for(lambda: got == [1])
+        parquet(tmp_path / "a.parquet", [8, 9])
+        wait_for(lambda: got == [1, 8, 9])
+        buffer = io.BytesIO()
+        pq.write_table(pa.table({"x": [20]}), buffer)
+        (tmp_path / "a.parquet").write_bytes(buffer.getvalue())
+        wait_for(lambda: got == [1, 8, 9, 20])
+
+
+def run_for(path: Path, reader: Callable[..., Any] = mill.read_text, until: str = "700ms", **options: Any) -> Any:
+    stream = reader(str(path / "in"), **options)
+    return mill.run(
+        stream.write_json(str(path / "out")), checkpoint=mill.Checkpoint(str(path / "st"), every="50ms"), until=until
+    )
+
+
+def lines_out(path: Path) -> list[Any]:
+    schema = {"line": str}
+    return sorted(mill.read_json(str(path / "out"), schema=schema).collect()["line"])
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A followed directory of two files, of which a job has read all."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.log").write_text("1\n2\n")
+    (tmp_path / "in" / "b.log").write_text("3\n")
+    run_for(tmp_path, follow=True)
+    assert lines_out(tmp_path) == ["1", "2", "3"]
+    return tmp_path
+
+
+def test_restart_after_a_rotation(begun: Path) -> None:
+    (begun / "in" / "a.log").rename(begun / "in" / "a.log.1")
+    with (begun / "in" / "a.log.1").open("a") as file:
+        file.write("4\n")
+    (begun / "in" / "a.log").write_text("5\n")
+    for _ in range(2):
+        run_for(begun, follow=True)
+        assert lines_out(begun) == ["1", "2", "3", "4", "5"]
+
+
+def test_restart_after_a_file_that_was_read_is_gone(begun: Path) -> None:
+    (begun / "in" / "a.log").unlink()
+    (begun / "in" / "c.log").write_text("6\n")
+    run_for(begun, follow=True)
+    assert lines_out(begun) == ["1", "2", "3", "6"]
+
+
+def test_restart_after_the_directory_was_copied_elsewhere(begun: Path) -> None:
+    for name in ["a.log", "b.log"]:
+        text = (begun / "in" / name).read_bytes()
+        (begun / "in" / name).unlink()
+        (begun / "in" / ("." + name)).write_bytes(text + b"more of " + name.encode() + b"\n")
+        (begun / "in" / ("." + name)).rename(begun / "in" / name)
+    run_for(begun, follow=True)
+    assert lines_out(begun) == ["1", "2", "3", "more of a.log", "more of b.log"]
+
+
+def test_a_last_line_without_an_end_is_not_lost_with_its_file(begun: Path) -> None:
+    with (begun / "in" / "a.log").open("a") as file:
+        file.write("unfinished")
+    run_for(begun, follow=True)
+    (begun / "in" / "a.log").unlink()
+    with pytest.raises(mill.MillstreamError, match="in the middle of .*a.log.*gone"):
+        run_for(begun, follow=True)
+
+
+def test_deleted_while_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text("1\n")
+    with following(mill.read_text(str(tmp_path), follow=True)) as got:
+        wait_for(lambda: got == ["1"])
+        with (tmp_path / "a.log").open("a") as file:
+            file.write("no end")
+        time.sleep(0.1)
+        (tmp_path / "a.log").unlink()
+        (tmp_path / "b.log").write_text("2\n")
+        wait_for(lambda: sorted(got) == ["1", "2", "no end"])
+
+
+def test_following_what_a_bounded_job_has_finished_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.log").write_text("1\n")
+    run_for(tmp_path)
+    (tmp_path / "in" / "b.log").write_text("2\n")
+    with pytest.raises(mill.CheckpointError, match="was bounded input, is unbounded input"):
+        run_for(tmp_path, follow=True)
+    run_for(tmp_path)
+    assert lines_out(tmp_path) == ["1"]
+
+
+FEW_DESCRIPTORS = """
+import gzip, os, resource, sys, time, threading
+import millstream as mill
+directory, kind, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+pack = gzip.compress if kind == "gz" else bytes
+names = [os.path.join(directory, f"{i:05}.{kind}") for i in range(700)]
+def put(what, mode):
+    for name in names:
+        with open(name, mode) as file:
+            file.write(pack(what))
+put(b"1\\n", "wb")
+got = []
+job = mill.start(mill.read_text(directory, follow=True).for_each(lambda row: got.append(row[0])), parallelism=2)
+def wait(count):
+    end = time.monotonic() + 40
+    while len(got) < count and time.monotonic() < end and job.status.state == "running":
+        time.sleep(0.05)
+wait(700)
+put(b"2\\n", "ab")
+wait(1400)
+job.stop()
+job.wait("10s")
+print(got.count("1"), got.count("2"))
+"""
+
+
+@pytest.mark.parametrize("kind", ["log", "gz"])
+@pytest.mark.parametrize("limit", [256, 1024])
+def test_more_files_than_descriptors(tmp_path: Path, kind: str, limit: int) -> None:
+    command = [sys.executable, "-c", FEW_DESCRIPTORS, str(tmp_path), kind, str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split() == ["700", "700"], done.stdout + done.stderr
