@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from millstream import _live
 from millstream._engine import RawSink, write_files, write_sqlite
 from millstream._row import row_class, rows
-from millstream.errors import PlanError
+from millstream.errors import CheckpointError, PlanError
 from millstream.functions import function_name
 from millstream.stream import Stream
 
@@ -36,9 +36,11 @@ class Sink:
         hold, or None for nothing), which the checkpoint keeps; ``commit`` makes it visible. After a crash ``recover`` gets
         the handles of the checkpoint: it commits them, where that has not happened, and removes all else.
     ``"write-ahead"``
-        The engine keeps the rows in the checkpoint and calls ``deliver`` after it. If ``last_epoch`` tells the newest epoch
-        that the target has, epochs up to it are not delivered again; if it gives None always, the last may come twice. A
-        job at least once delivers before the checkpoint and does not ask for the last epoch.
+        The engine keeps the rows in the checkpoint and calls ``deliver`` after it, in the order of the epochs. If
+        ``last_epoch`` returns the newest epoch that the target has, epochs up to it are not delivered again, and a run that
+        would repeat them is refused: one that goes on from an older checkpoint, or starts from nothing on a target of
+        another job. If it returns None always, the last epoch may come twice. A job at least once delivers before the
+        checkpoint and does not ask for the last epoch.
 
     Attributes
     ----------
@@ -64,6 +66,29 @@ class Sink:
 
     def open(self) -> None:
         """Get ready; called before the first record of a run."""
+
+    def restored(self, epoch: int | None, newest: int | None) -> None:
+        """Learn which checkpoint the run goes on from; called after ``open``, before ``recover`` and ``commit``.
+
+        A run usually goes on from the newest checkpoint. If that one is damaged, recovery passes it over and goes on from an
+        older one, and what the job wrote after that comes again. A sink that can take back output of later epochs does so
+        here. Any other raises an exception, which refuses the run; this is what a transactional sink does unless it
+        overrides the method. An idempotent sink needs neither: rows that come again replace themselves. A write-ahead sink
+        is asked for its ``last_epoch`` instead. Called only of a job that runs exactly once.
+
+        Parameters
+        ----------
+        epoch : int or None
+            The checkpoint that was restored; None if the run starts from nothing.
+        newest : int or None
+            The newest checkpoint that the state directory knows of; output up to it may have been committed.
+        """
+        if self.kind == "transactional" and epoch is not None and newest is not None and newest > epoch:
+            raise CheckpointError(
+                f"{type(self).__name__}: checkpoint {epoch} was restored, and output of later ones, up to {newest}, may have "
+                "been committed and would come again; put the newer checkpoint back, or remove that output and override "
+                "restored() to accept the older one"
+            )
 
     def write(self, batch: Any) -> None:
         """Write a ``pyarrow.RecordBatch``."""
@@ -163,8 +188,8 @@ class _Callback:
         """Give what commits."""
         return self
 
-    def promise(self, delivery: str) -> None:
-        """Learn what the job promises; nothing depends on it."""
+    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
+        """Learn of the run; nothing depends on it."""
 
     def commit(self, handles: object) -> None:
         """Do nothing: what was given was given."""
@@ -244,8 +269,10 @@ class _Direct:
         """Give the writer."""
         return self
 
-    def promise(self, delivery: str) -> None:
-        """Learn what the job promises; nothing depends on it."""
+    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
+        """Let the sink refuse to repeat output."""
+        if delivery == "exactly_once" and is_persistent:
+            self._sink.restored(restored, newest)
 
     def committer(self) -> _Direct:
         """Give the committer; that comes first in a run."""
@@ -303,11 +330,28 @@ class _WriteAhead:
         self._batches: list[Any] = []
         self._is_repeating = False
 
-    def promise(self, delivery: str) -> None:
-        """Learn what the job promises, before anything is committed."""
+    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
+        """Refuse a run that would repeat or lose output, before anything is committed."""
         # At least once delivers before the checkpoint. After a kill in between, the same epoch has other records: to
-        # pass it over would lose them.
-        self._is_repeating = delivery == "at_least_once"
+        # pass it over would lose them. A job without checkpoints delivers each epoch once, and counts from 1 in each run.
+        self._is_repeating = delivery == "at_least_once" or not is_persistent
+        if delivery != "exactly_once" or not is_persistent:
+            return
+        self._sink.restored(restored, newest)
+        last = self._sink.last_epoch()
+        name = type(self._sink).__name__
+        if last is None or (restored is not None and last <= restored):
+            return
+        if restored is None:
+            raise CheckpointError(
+                f"{name}: the target has epochs up to {last} of another run, and this job starts from nothing: its own epochs "
+                "up to that number would be taken for delivered; go on with the former checkpoint path, or give the job a "
+                "target of its own"
+            )
+        raise CheckpointError(
+            f"{name}: the target has output of epoch {last}, later than checkpoint {restored}, which was restored, and it "
+            "would come again; put the newer checkpoint back, or remove that output from the target"
+        )
 
     def writer(self, index: int, parallelism: int) -> _WriteAhead:
         """Give the writer."""

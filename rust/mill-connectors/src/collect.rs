@@ -21,7 +21,7 @@ use arrow::array::RecordBatch;
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{
-    Batch, Commit, Committer, Epoch, Error, PreCommit, Result, Sink, SinkKind, SinkWriter, TaskContext,
+    Batch, Commit, Committer, Epoch, Error, PreCommit, Recovered, Result, Sink, SinkKind, SinkWriter, TaskContext,
 };
 
 /// How long a blocked writer sleeps before it looks again whether anyone still reads.
@@ -284,7 +284,7 @@ impl Committer for CollectCommitter {
         Ok(())
     }
 
-    fn recover(&mut self, _commits: &[Commit]) -> Result<()> {
+    fn recover(&mut self, _recovered: &Recovered<'_>) -> Result<()> {
         Ok(())
     }
 

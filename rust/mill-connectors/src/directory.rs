@@ -33,8 +33,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use mill_protocol::{Committer, Epoch, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
+use crate::lock::FileLock;
 use crate::nearest::quoted;
-use committer::{DirectoryCommitter, DirectoryLock};
+use crate::target;
+use committer::DirectoryCommitter;
 use writer::DirectoryWriter;
 
 /// The format of the files.
@@ -72,7 +74,7 @@ struct Shared {
     nonce: u64,
     /// Numbers the hidden files.
     files: AtomicU64,
-    lock: Mutex<Weak<DirectoryLock>>,
+    lock: Mutex<Weak<FileLock>>,
 }
 
 impl FileFormat {
@@ -150,12 +152,23 @@ pub(crate) fn fresh_nonce() -> u64 {
 }
 
 impl Shared {
-    fn lock(&self) -> Result<Arc<DirectoryLock>> {
+    fn name(&self) -> String {
+        format!("write_{}({:?})", self.format.extension(), self.directory)
+    }
+
+    fn lock(&self) -> Result<Arc<FileLock>> {
         let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lock) = held.upgrade() {
             return Ok(lock);
         }
-        let lock = Arc::new(DirectoryLock::take(&self.directory)?);
+        let directory = &self.directory;
+        let lock = FileLock::of_directory(directory)
+            .map_err(|e| Error::connector(format!("cannot open the directory {directory:?}: {e}")).because(e))?;
+        let lock = lock.map(Arc::new).ok_or_else(|| {
+            Error::connector(format!(
+                "another job, or another sink of this job, writes into {directory:?}; give each its own directory"
+            ))
+        })?;
         *held = Arc::downgrade(&lock);
         Ok(lock)
     }
@@ -169,7 +182,7 @@ impl fmt::Debug for DirectorySink {
 
 impl Sink for DirectorySink {
     fn name(&self) -> String {
-        format!("write_{}({:?})", self.shared.format.extension(), self.shared.directory)
+        self.shared.name()
     }
 
     fn kind(&self) -> SinkKind {
@@ -189,6 +202,10 @@ impl Sink for DirectorySink {
 
     fn writes(&self) -> Option<PathBuf> {
         Some(self.shared.directory.join(name::committed(Epoch(1), 0, self.shared.format.extension())))
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(target::text_of(&self.shared.directory))
     }
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
@@ -224,9 +241,16 @@ pub(crate) fn check_objects(schema: &Schema) -> Result<()> {
     Ok(())
 }
 
+/// Makes a directory and those above it, each name durable in the directory that holds it.
 fn make(directory: &Path) -> Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
     std::fs::create_dir_all(directory)
-        .map_err(|e| Error::connector(format!("cannot make the directory {directory:?}: {e}")).because(e))
+        .map_err(|e| Error::connector(format!("cannot make the directory {directory:?}: {e}")).because(e))?;
+    missing.iter().try_for_each(|made| match made.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
+        _ => sync_directory(Path::new(".")),
+    })
 }
 
 /// Makes entries of a directory durable.

@@ -26,11 +26,13 @@ mod file;
 mod generate;
 mod json;
 mod latest;
+mod lock;
 mod marks;
 mod memory;
 mod nearest;
 mod parquet;
 mod sqlite;
+mod target;
 #[cfg(test)]
 mod testing;
 mod text;

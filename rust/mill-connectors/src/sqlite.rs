@@ -3,22 +3,29 @@
 //! ```text
 //!   write        rows gathered as frames: in memory while few, in a hidden file beside the database when many
 //!   pre-commit   the frames, or the synced file's name and checksum, go into the checkpoint
-//!   commit       one transaction: the rows of all handles, and in `_millstream` that they were applied
+//!   commit       one transaction: the rows of all handles, and in `_millstream` up to which epoch they were applied
+//!   recover      `_millstream` is compared with what the checkpoint knows to be committed; what is pending is applied
 //! ```
 //!
 //! The row in `_millstream` and the rows of the epoch become durable together, so a handle that is committed again after
 //! a crash is seen to be applied and is passed over. With a key rows are upserts and withdrawals are deletes; without
-//! one they are appended. One job at a time writes a table: the committer holds a lock file beside the database.
+//! one they are appended. Notes, hidden files and the lock belong to one sink of one job ([`owner`]), so several jobs, and
+//! several sinks of a job, can write one table.
 
 mod committer;
+mod nan;
+mod notes;
+mod owner;
 mod spool;
 mod statement;
+mod table;
 mod value;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{Committer, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
@@ -26,7 +33,11 @@ use mill_protocol::{Committer, Error, Result, Sink, SinkKind, SinkWriter, TaskCo
 use crate::directory::{check_objects, fresh_nonce, updating};
 use crate::nearest::{did_you_mean, quoted};
 use committer::SqliteCommitter;
+use owner::Owner;
 use spool::SqliteWriter;
+
+/// How long a database that another program holds locked is waited for.
+const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// A table as a sink.
 pub struct SqliteSink {
@@ -38,8 +49,10 @@ struct Shared {
     path: PathBuf,
     table: String,
     key: Option<Vec<String>>,
-    /// Tells hidden files of this run from those of others.
-    nonce: u64,
+    /// Tells what this run writes from what others do; another for each committer.
+    run: AtomicU64,
+    /// Whose files this run's are, once the committer was told.
+    owner: Mutex<Option<Arc<Owner>>>,
     /// Numbers the handles.
     handles: AtomicU64,
     /// The columns of the stream, known once it was checked.
@@ -56,7 +69,7 @@ impl SqliteSink {
         if table.is_empty() || table.contains('\0') {
             return Err(Error::plan("write_sqlite: the table needs a name"));
         }
-        if table == committer::EPOCHS {
+        if table.eq_ignore_ascii_case(notes::TABLE) || table.eq_ignore_ascii_case(nan::TABLE) {
             return Err(Error::plan(format!("write_sqlite: {table:?} is where the engine notes what it has written")));
         }
         if key.as_ref().is_some_and(Vec::is_empty) {
@@ -66,7 +79,8 @@ impl SqliteSink {
             path,
             table,
             key,
-            nonce: fresh_nonce(),
+            run: AtomicU64::new(0),
+            owner: Mutex::new(None),
             handles: AtomicU64::new(0),
             schema: Mutex::new(None),
         };
@@ -75,6 +89,26 @@ impl SqliteSink {
 }
 
 impl Shared {
+    /// The run that writes now.
+    fn run(&self) -> u64 {
+        // Relaxed: the committer sets it before writers are made, which is when threads are started.
+        self.run.load(Ordering::Relaxed)
+    }
+
+    fn owner(&self) -> Result<Arc<Owner>> {
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        owner.ok_or_else(|| Error::internal("a committer learns of its run before anything else"))
+    }
+
+    fn set_owner(&self, owner: Option<Arc<Owner>>) {
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = owner;
+    }
+
+    /// The name of the hidden file for a part.
+    fn spool_name(&self, part: &str) -> Result<String> {
+        Ok(self.owner()?.spool_name(&self.path, part))
+    }
+
     fn schema(&self) -> Result<SchemaRef> {
         let schema = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
         schema.ok_or_else(|| Error::internal("a sink is checked before it is used"))
@@ -100,6 +134,9 @@ impl Shared {
                 "; another program holds the database locked: let it finish, and run the job again"
             }
             Some(rusqlite::ErrorCode::DiskFull) => "; free some space and run the job again",
+            Some(rusqlite::ErrorCode::ReadOnly) => "; make the file and its directory writable and run the job again",
+            Some(rusqlite::ErrorCode::NotADatabase) => "; write into another file",
+            Some(rusqlite::ErrorCode::DatabaseCorrupt) => "; put it back from a copy, or write into another file",
             _ => "",
         };
         // A transaction that fails is rolled back as a whole; what is not known is only the fate of a COMMIT.
@@ -172,9 +209,13 @@ impl Sink for SqliteSink {
                 )));
             }
         }
-        committer::check_table(&self.shared, schema)?;
+        table::check(&self.shared, schema)?;
         self.shared.set_schema(schema);
         Ok(())
+    }
+
+    fn target(&self) -> Option<String> {
+        Some(crate::target::text_of(&self.shared.path))
     }
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
@@ -183,7 +224,9 @@ impl Sink for SqliteSink {
     }
 
     fn committer(&self) -> Result<Box<dyn Committer>> {
-        Ok(Box::new(SqliteCommitter::new(Arc::clone(&self.shared))?))
+        // Relaxed: as in `Shared::run`.
+        self.shared.run.store(fresh_nonce(), Ordering::Relaxed);
+        Ok(Box::new(SqliteCommitter::new(Arc::clone(&self.shared))))
     }
 }
 

@@ -20,7 +20,7 @@ pub mod testkit;
 pub use clock::{Clock, ManualClock, SteadyClock, SystemClock};
 pub use error::{Error, ErrorKind, Rejected, Result};
 pub use operator::{Emission, Operator, Outbox, Progress, Quiet, TaskContext, Watermark};
-pub use sink::{Commit, Committer, Delivery, PreCommit, Sink, SinkKind, SinkWriter};
+pub use sink::{Commit, Committer, Delivery, PreCommit, Recovered, Run, Sink, SinkKind, SinkWriter};
 pub use snapshot::{Epoch, Restored, Snapshot};
 pub use source::{
     Comparison, Condition, Discovery, Position, Read, Source, SourceProperties, Split, SplitReader, SplitState,

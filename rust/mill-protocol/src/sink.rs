@@ -61,6 +61,12 @@ pub trait Sink: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Where the output goes, the same text in every run that writes there; a checkpoint keeps it, so that a job whose
+    /// output has moved can be told from one whose output is lost.
+    fn target(&self) -> Option<String> {
+        None
+    }
+
     /// Opens one writer.
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>>;
 
@@ -99,16 +105,60 @@ pub enum Delivery {
     AtMostOnce,
 }
 
+/// The run of a job, as its sinks learn it before anything else.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// What the job promises.
+    pub delivery: Delivery,
+    /// The identity of the job: the same in all its runs, and in those that go on from its savepoints. `None` for a job
+    /// that keeps no state: no later run will ask what this one has committed.
+    pub job: Option<u64>,
+    /// The identity of the sink within the job.
+    pub sink: &'a str,
+    /// The checkpoint that was restored.
+    pub restored: Option<Epoch>,
+    /// The newest checkpoint that the state directory knows of: output up to it may be visible. Later than
+    /// [`restored`](Run::restored) where recovery had to pass over a damaged checkpoint.
+    pub newest: Option<Epoch>,
+}
+
+impl Default for Run<'_> {
+    fn default() -> Self {
+        Run { delivery: Delivery::ExactlyOnce, job: None, sink: "", restored: None, newest: None }
+    }
+}
+
+/// What a checkpoint holds for a sink.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recovered<'a> {
+    /// The handles that it names.
+    pub commits: &'a [Commit],
+    /// Whether all of them are known to have been committed. Then nothing has to be left of them but what the
+    /// [`receipt`](Recovered::receipt) claims: their output may have been taken away since.
+    pub is_settled: bool,
+    /// What [`Committer::receipt`] returned when the checkpoint was published.
+    pub receipt: Option<&'a str>,
+    /// What [`Sink::target`] was when the checkpoint was published.
+    pub target: Option<&'a str>,
+}
+
 /// Makes output visible once its checkpoint is durable.
 ///
-/// Before anything else it is told, by [`promise`](Committer::promise), what the job promises.
+/// Before anything else it learns, by [`promise`](Committer::promise), of the run it works for.
 /// The runtime calls exactly one of [`begin`](Committer::begin) (nothing was restored) and
 /// [`recover`](Committer::recover) (a checkpoint was) before the first record.
+///
+/// # Handles
+///
+/// A handle belongs to the checkpoints that name it. It is settled once its commit is known to have happened: the next
+/// checkpoint no longer names it, the state directory notes which checkpoint was settled last, and a savepoint is
+/// written after its own handles were. So what a handle refers to (a hidden file, rows in a spool) may be removed by the
+/// commit itself; what must stay is the target's own note that it was committed.
 pub trait Committer: Send {
-    /// What the job promises, and the checkpoint that was restored. Of an exactly-once job a target that already shows
-    /// output of a later epoch is to be refused: an older checkpoint was restored, and that output would come again.
-    fn promise(&mut self, delivery: Delivery, restored: Option<Epoch>) -> Result<()> {
-        let _ = (delivery, restored);
+    /// Learns of the run. Of an exactly-once job a target that already shows output of a later epoch than the restored
+    /// one is to be refused: that output would come again.
+    fn promise(&mut self, run: &Run<'_>) -> Result<()> {
+        let _ = run;
         Ok(())
     }
 
@@ -122,8 +172,19 @@ pub trait Committer: Send {
     /// is.
     fn commit(&mut self, commits: &[Commit]) -> Result<()>;
 
-    /// After a restart: commits what the checkpoint names, then removes what it does not.
-    fn recover(&mut self, commits: &[Commit]) -> Result<()>;
+    /// What the target shows of everything that was committed so far, in the sink's own words. The next checkpoint keeps
+    /// it, and a recovery compares it with the target, which may have been lost or put back from a copy.
+    fn receipt(&self) -> Option<String> {
+        None
+    }
+
+    /// After a restart: compares the target with the checkpoint, commits what the checkpoint names, then removes what it
+    /// does not.
+    ///
+    /// # Errors
+    /// When the target lacks output that the checkpoint knows to be committed, or a handle that may not have been
+    /// committed has lost what it refers to.
+    fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()>;
 
     /// The job failed or runs without checkpoints and ends early: removes what was not committed. Not to be called while
     /// a durable checkpoint names output that is not committed yet: [`recover`](Committer::recover) needs it.

@@ -6,7 +6,8 @@ use std::fmt;
 
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{
-    Batch, Commit, Committer, Delivery, Epoch, Error, ErrorKind, PreCommit, Result, Sink, SinkKind, SinkWriter, TaskContext,
+    Batch, Commit, Committer, Delivery, Epoch, Error, ErrorKind, PreCommit, Recovered, Result, Run, Sink, SinkKind,
+    SinkWriter, TaskContext,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -150,7 +151,7 @@ fn failed_callback(py: Python<'_>, exception: PyErr, name: &str) -> Error {
 
 struct PythonCommitter {
     name: String,
-    /// `promise(delivery)`, `commit(handles)`, `recover(handles)` and `abort()`.
+    /// `promise(delivery, restored, newest, is_persistent)`, `commit(handles)`, `recover(handles)` and `abort(handles)`.
     committer: Py<PyAny>,
 }
 
@@ -177,14 +178,16 @@ impl PythonCommitter {
 }
 
 impl Committer for PythonCommitter {
-    fn promise(&mut self, delivery: Delivery, _restored: Option<Epoch>) -> Result<()> {
-        let delivery = match delivery {
+    fn promise(&mut self, run: &Run<'_>) -> Result<()> {
+        let delivery = match run.delivery {
             Delivery::ExactlyOnce => "exactly_once",
             Delivery::AtLeastOnce => "at_least_once",
             Delivery::AtMostOnce => "none",
         };
-        Python::attach(|py| {
-            let told = self.committer.bind(py).call_method1("promise", (delivery,));
+        let number = |epoch: Option<Epoch>| epoch.map(|epoch| epoch.0);
+        attach(|py| {
+            let arguments = (delivery, number(run.restored), number(run.newest), run.job.is_some());
+            let told = self.committer.bind(py).call_method1("promise", arguments);
             told.map(drop).map_err(|exception| connector(py, exception, &self.name))
         })
     }
@@ -193,8 +196,8 @@ impl Committer for PythonCommitter {
         self.call("commit", commits)
     }
 
-    fn recover(&mut self, commits: &[Commit]) -> Result<()> {
-        self.call("recover", commits)
+    fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()> {
+        self.call("recover", recovered.commits)
     }
 
     fn abort(&mut self) -> Result<()> {

@@ -288,6 +288,10 @@ impl Coordinator {
                 return self.close(Err(error));
             }
         }
+        let is_last = in_flight.cause != Cause::Regular;
+        if let Some(Err(error)) = self.parts.storage.as_ref().map(|storage| storage.settle(in_flight.epoch, is_last)) {
+            self.note(format!("what was committed could not be noted, so a restart needs it to be there: {error}"));
+        }
         self.note_completed(&in_flight, now);
         self.answer(std::mem::take(&mut in_flight.wishes), in_flight.epoch);
         self.tidy(in_flight.epoch);

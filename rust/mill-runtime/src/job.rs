@@ -238,9 +238,11 @@ fn open_sinks(graph: &JobGraph, recovery: &Recovery) -> Result<Sinks> {
         if let StageBody::Sink { sink, .. } = &stage.body {
             let mut committer = sink.committer().map_err(|error| error.in_step(&stage.name))?;
             recovery.recover_sink(&stage.uid, &mut *committer).map_err(|error| error.in_step(&stage.name))?;
-            sinks.push(SinkState { uid: stage.uid.clone(), name: stage.name.clone(), committer, owed: Vec::new() });
+            let (uid, name, target) = (stage.uid.clone(), stage.name.clone(), sink.target());
+            sinks.push(SinkState { uid, name, committer, target, owed: Vec::new() });
         }
     }
+    recovery.settle()?;
     Ok(Sinks::new(sinks))
 }
 

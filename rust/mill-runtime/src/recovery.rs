@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use mill_protocol::{Commit, Committer, Delivery, Epoch, Error, Restored, Result};
+use mill_protocol::{Commit, Committer, Delivery, Epoch, Error, Recovered, Restored, Result, Run};
 use mill_snapshot::{Checkpoint, Manifest, OperatorInfo, Store};
 
 use crate::graph::{JobGraph, StageBody};
@@ -15,7 +15,7 @@ use crate::job_result::{Report, Status};
 use crate::metrics::Registry;
 use crate::options::{Mode, RunOptions};
 use crate::positions::{self, Positions};
-use crate::storage::{self, ENDED_NOTE, PositionNotes, Storage};
+use crate::storage::{self, ENDED_NOTE, JOB_NOTE, PositionNotes, SINKS_NOTE, SinkNote, Storage};
 
 /// What a job goes on from, if anything.
 #[derive(Default)]
@@ -29,6 +29,14 @@ pub(crate) struct Recovery {
     has_former_epochs: bool,
     /// The last number that was used.
     epoch: u64,
+    /// The identity of the job, if it keeps state.
+    job: Option<u64>,
+    /// The newest checkpoint that the state directory knows of.
+    newest: Option<Epoch>,
+    /// The state directory, if the checkpoint is its own.
+    own: Option<Store>,
+    /// What the checkpoint knows of the targets of sinks.
+    sinks: BTreeMap<String, SinkNote>,
     /// In a job that replays nothing: where it notes positions, and what was noted before.
     positions: Option<Arc<mill_snapshot::Positions>>,
     noted: Vec<(String, Vec<u8>)>,
@@ -48,6 +56,9 @@ impl Recovery {
                 recovery.refuse_positions(store)?;
                 recovery.epoch = store.next_epoch().saturating_sub(1);
                 recovery.has_former_epochs = recovery.epoch > 0;
+                recovery.job = Some(store.id());
+                let newest = store.newest_published().map_err(storage::error)?;
+                recovery.newest = (newest > 0).then_some(Epoch(newest));
             }
         }
         let Some(checkpoint) = &recovery.checkpoint else { return Ok(recovery) };
@@ -61,7 +72,10 @@ impl Recovery {
         check(graph, checkpoint)?;
         if let Some(store) = &options.store {
             store.continue_from(checkpoint).map_err(storage::error)?;
+            recovery.own = (checkpoint.path() == store.path()).then(|| store.clone());
+            recovery.job = Some(job(checkpoint.manifest())?);
         }
+        recovery.sinks = sink_notes(checkpoint.manifest())?;
         recovery.epoch = recovery.epoch.max(checkpoint.id());
         recovery.ended = ended(checkpoint.manifest())?;
         Ok(recovery)
@@ -104,6 +118,7 @@ impl Recovery {
             retain: options.retain,
             mode: options.mode.as_str(),
             fingerprint: options.fingerprint.clone(),
+            job: self.job.unwrap_or_else(|| store.id()),
             operators: operators(graph),
             committed: self.restored_id().unwrap_or(0),
             copies: 0,
@@ -119,16 +134,33 @@ impl Recovery {
             Mode::AtLeastOnce => Delivery::AtLeastOnce,
             Mode::None => Delivery::AtMostOnce,
         };
-        committer.promise(delivery, self.restored_id().map(Epoch))?;
+        let restored = self.restored_id().map(Epoch);
+        committer.promise(&Run { delivery, job: self.job, sink: uid, restored, newest: self.newest })?;
         let Some(checkpoint) = &self.checkpoint else {
             // Output that is published before its checkpoint may be of this job though there is no checkpoint.
             let is_published = self.mode == Mode::AtLeastOnce && self.has_former_epochs;
-            return if self.noted.is_empty() && !is_published { committer.begin() } else { committer.recover(&[]) };
+            return if self.noted.is_empty() && !is_published { committer.begin() } else { committer.recover(&Recovered::default()) };
         };
         let handles = checkpoint.handles(uid).iter();
         let commits: Vec<Commit> =
             handles.map(|(epoch, handle)| Commit { epoch: Epoch(*epoch), handle: handle.to_vec() }).collect();
-        committer.recover(&commits)
+        let note = self.sinks.get(uid);
+        committer.recover(&Recovered {
+            commits: &commits,
+            is_settled: checkpoint.is_settled(),
+            receipt: note.and_then(|note| note.receipt.as_deref()),
+            target: note.and_then(|note| note.target.as_deref()),
+        })
+    }
+
+    /// All sinks have recovered: notes that what the checkpoint names is committed.
+    pub(crate) fn settle(&self) -> Result<()> {
+        match (&self.own, &self.checkpoint) {
+            (Some(store), Some(checkpoint)) if !checkpoint.is_settled() => {
+                store.settle(checkpoint.id(), false).map_err(storage::error)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the input of a step had ended, in all tasks.
@@ -240,6 +272,21 @@ fn check(graph: &JobGraph, checkpoint: &Checkpoint) -> Result<()> {
 
 fn or_nothing(signature: &str) -> &str {
     if signature.is_empty() { "without state" } else { signature }
+}
+
+/// The identity of the job that took a checkpoint.
+fn job(manifest: &Manifest) -> Result<u64> {
+    match manifest.notes.get(JOB_NOTE) {
+        None => Ok(manifest.state),
+        Some(text) => u64::from_str_radix(text, 16)
+            .map_err(|error| Error::checkpoint("the identity of the job in the checkpoint is damaged").because(error)),
+    }
+}
+
+fn sink_notes(manifest: &Manifest) -> Result<BTreeMap<String, SinkNote>> {
+    let Some(notes) = manifest.notes.get(SINKS_NOTE) else { return Ok(BTreeMap::new()) };
+    serde_json::from_str(notes)
+        .map_err(|error| Error::checkpoint("what the checkpoint knows of its sinks is damaged").because(error))
 }
 
 fn ended(manifest: &Manifest) -> Result<HashSet<String>> {

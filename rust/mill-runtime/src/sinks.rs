@@ -11,6 +11,8 @@ pub(crate) struct SinkState {
     pub(crate) uid: String,
     pub(crate) name: String,
     pub(crate) committer: Box<dyn Committer>,
+    /// Where its output goes.
+    pub(crate) target: Option<String>,
     /// Handles that are durable and not yet visible.
     pub(crate) owed: Vec<Commit>,
 }

@@ -4,6 +4,8 @@
 //!
 //! - the handles of all sinks, under a task of their own ([`SINKS_TASK`]): those of this epoch and those still owed from
 //!   epochs whose checkpoint failed;
+//! - a note [`JOB_NOTE`]: the identity of the job, that of the state directory in which it began; savepoints take it along;
+//! - a note [`SINKS_NOTE`]: where each sink writes, and what its target shows of all that was committed before;
 //! - a note [`ENDED_NOTE`]: the steps whose input had ended in all tasks. What such a step emits at the end lies before
 //!   the checkpoint, so after a restart it is not emitted again.
 
@@ -13,6 +15,7 @@ use std::sync::Arc;
 
 use mill_protocol::{Commit, Epoch, Error, Result, Snapshot, SplitId, SplitState};
 use mill_snapshot::{CheckpointWriter, Handle, ManifestParts, OperatorInfo, OperatorState, Positions, Store, TaskId};
+use serde::{Deserialize, Serialize};
 
 use crate::positions;
 use crate::sinks::SinkState;
@@ -21,6 +24,20 @@ use crate::sinks::SinkState;
 const SINKS_TASK: &str = "(sinks)";
 /// The name of the note that lists the steps whose input had ended.
 pub(crate) const ENDED_NOTE: &str = "ended";
+
+/// The name of the note that holds the identity of the job, in hexadecimal.
+pub(crate) const JOB_NOTE: &str = "job";
+/// The name of the note that holds what is known of each sink's target.
+pub(crate) const SINKS_NOTE: &str = "sinks";
+
+/// What a checkpoint knows of the target of a sink.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct SinkNote {
+    /// Where the output goes.
+    pub(crate) target: Option<String>,
+    /// What the target shows of all that was committed before.
+    pub(crate) receipt: Option<String>,
+}
 
 /// What background work on one task's share of a checkpoint came to.
 pub(crate) struct Written {
@@ -48,6 +65,8 @@ pub(crate) struct Storage {
     pub(crate) retain: usize,
     pub(crate) mode: &'static str,
     pub(crate) fingerprint: String,
+    /// The identity of the job.
+    pub(crate) job: u64,
     /// All steps, with their parallelism.
     pub(crate) operators: Vec<OperatorInfo>,
     /// The newest checkpoint whose sinks have committed.
@@ -81,7 +100,8 @@ impl Storage {
         reach("checkpoint.publish")?;
         let task = TaskId { chain: SINKS_TASK.to_owned(), index: 0, parallelism: 1 };
         writer.write_task(&task, sinks.iter().map(owed).collect()).map_err(error)?;
-        let mut notes = BTreeMap::new();
+        let mut notes = BTreeMap::from([(JOB_NOTE.to_owned(), format!("{:016x}", self.job))]);
+        notes.insert(SINKS_NOTE.to_owned(), sink_notes(sinks)?);
         let ended = self.ended(states);
         if !ended.is_empty() {
             let list = serde_json::to_string(&ended).map_err(|e| Error::internal("a list of names is no JSON").because(e))?;
@@ -99,6 +119,12 @@ impl Storage {
         writer.finish(parts).map_err(error)?;
         mill_fault::pass("checkpoint.published");
         Ok(())
+    }
+
+    /// Notes that everything up to this checkpoint was committed; for good where nothing follows.
+    pub(crate) fn settle(&self, committed: Epoch, is_last: bool) -> Result<()> {
+        reach("checkpoint.settle")?;
+        self.store.settle(committed.0, is_last).map_err(error)
     }
 
     /// Removes what is no longer needed.
@@ -124,6 +150,12 @@ impl Storage {
         let is_ended = |info: &&OperatorInfo| counts.get(info.uid.as_str()) == Some(&info.parallelism);
         self.operators.iter().filter(is_ended).map(|info| info.uid.as_str()).collect()
     }
+}
+
+fn sink_notes(sinks: &[SinkState]) -> Result<String> {
+    let note = |sink: &SinkState| SinkNote { target: sink.target.clone(), receipt: sink.committer.receipt() };
+    let notes: BTreeMap<&str, SinkNote> = sinks.iter().map(|sink| (sink.uid.as_str(), note(sink))).collect();
+    serde_json::to_string(&notes).map_err(|e| Error::internal("notes of sinks are no JSON").because(e))
 }
 
 /// Writes one task's share of a checkpoint.

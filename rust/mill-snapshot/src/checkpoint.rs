@@ -23,6 +23,7 @@ pub struct Checkpoint {
     path: PathBuf,
     manifest: Arc<Manifest>,
     operators: Arc<HashMap<String, Contents>>,
+    is_settled: bool,
 }
 
 /// What a checkpoint holds for one operator.
@@ -86,7 +87,18 @@ impl Checkpoint {
             contents.bytes.sort_by(|(a, _), (b, _)| a.cmp(b));
             contents.handles.sort_by_key(|(epoch, _)| *epoch);
         }
-        Ok(Checkpoint { path: dir.to_path_buf(), manifest: Arc::new(manifest), operators: Arc::new(operators) })
+        Ok(Checkpoint { path: dir.to_path_buf(), manifest: Arc::new(manifest), operators: Arc::new(operators), is_settled: false })
+    }
+
+    /// The same, in a directory whose checkpoints are settled up to this one.
+    pub(crate) fn settled_as_of(mut self, settled: u64) -> Checkpoint {
+        self.is_settled = self.id() <= settled;
+        self
+    }
+
+    /// Whether everything that its handles refer to is known to have been committed.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled
     }
 
     /// The number of the checkpoint.

@@ -38,6 +38,8 @@ pub(crate) struct Record {
     pub state: u64,
     /// Whether there is a file of positions.
     pub has_positions: bool,
+    /// The newest checkpoint whose output is known to be committed; 0 for none.
+    pub settled: u64,
 }
 
 impl Record {
@@ -48,6 +50,7 @@ impl Record {
         put(&mut out, 16, &self.published.to_le_bytes());
         put(&mut out, 24, &self.state.to_le_bytes());
         out[32] = u8::from(self.has_positions);
+        put(&mut out, 40, &self.settled.to_le_bytes());
         seal(&mut out);
         out
     }
@@ -59,6 +62,7 @@ impl Record {
             published: u64_at(raw, 16),
             state: u64_at(raw, 24),
             has_positions: raw[32] == 1,
+            settled: u64_at(raw, 40),
         })
     }
 }
@@ -186,6 +190,15 @@ impl Marks {
     pub(crate) fn published(&mut self, epoch: u64) -> Result<()> {
         self.change(|record| record.published = record.published.max(epoch));
         if self.is_synced { Ok(()) } else { self.sync() }
+    }
+
+    /// Notes that the output of a checkpoint is committed. Survives the death of the process at once; that of the machine
+    /// soon, or at once if it is to be durable. A note that is lost costs nothing but that the output has to be there.
+    pub(crate) fn settled(&mut self, epoch: u64, is_durable: bool) -> Result<()> {
+        if epoch > self.record.settled {
+            self.change(|record| record.settled = epoch);
+        }
+        if is_durable { self.sync() } else { Ok(()) }
     }
 
     /// Notes that there is a file of positions.

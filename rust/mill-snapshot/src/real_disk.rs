@@ -105,7 +105,14 @@ impl MappedFile for RealFile {
 
 impl Disk for RealDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+        fs::create_dir_all(path)?;
+        // A directory is only there after a crash if the one that holds its name was synced.
+        missing.iter().try_for_each(|made| match made.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
+            _ => self.sync_dir(Path::new(".")),
+        })
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {

@@ -37,7 +37,13 @@ impl Store {
             ..manifest
         };
         crate::writer::publish(&target, &savepoint)?;
-        target.inner.owned()?.marks.published(id)?;
+        let is_settled = inner.record().settled >= id;
+        let mut owned = target.inner.owned()?;
+        if is_settled {
+            owned.marks.settled(id, false)?;
+        }
+        owned.marks.published(id)?;
+        drop(owned);
         Ok(savepoint)
     }
 }

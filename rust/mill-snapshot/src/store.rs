@@ -159,6 +159,29 @@ impl Store {
         &self.inner.path
     }
 
+    /// The identity of the directory, which all of its files carry.
+    pub fn id(&self) -> u64 {
+        self.inner.state
+    }
+
+    /// The newest checkpoint that is known to have been published, whether or not it can still be used; 0 for none.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn newest_published(&self) -> Result<u64> {
+        let names = list(&*self.inner.disk, &self.inner.path)?;
+        Ok(self.inner.record().published.max(manifest_ids(&names).last().copied().unwrap_or(0)))
+    }
+
+    /// Notes that what the sinks wrote up to this checkpoint is committed: a later run no longer needs what the handles
+    /// of the checkpoint refer to. `is_durable`: the note is to survive a crash of the machine at once, not only soon.
+    ///
+    /// # Errors
+    /// If a durable note cannot be synced.
+    pub fn settle(&self, epoch: u64, is_durable: bool) -> Result<()> {
+        self.inner.owned()?.marks.settled(epoch, is_durable)
+    }
+
     /// The smallest number that the next checkpoint can have: above every number that occurs on disk, so that nothing
     /// is ever written under a name that was used before.
     pub fn next_epoch(&self) -> u64 {
@@ -224,6 +247,7 @@ impl Store {
         for id in ids.iter().rev() {
             match Checkpoint::load(&inner.disk, &inner.path, inner.state, *id, inspect) {
                 Ok(checkpoint) => {
+                    let checkpoint = checkpoint.settled_as_of(inner.record().settled);
                     notes.extend(reasons.iter().map(|reason| format!("{reason}; going back to checkpoint {id}")));
                     inner.remember(checkpoint.manifest());
                     return Ok(Some(checkpoint));
@@ -244,7 +268,8 @@ impl Store {
         if !manifest_ids(&names).contains(&id) {
             return Err(Error::NoSuchCheckpoint { path: inner.path.clone(), epoch: id });
         }
-        Checkpoint::load(&inner.disk, &inner.path, inner.state, id, None)
+        let checkpoint = Checkpoint::load(&inner.disk, &inner.path, inner.state, id, None)?;
+        Ok(checkpoint.settled_as_of(inner.record().settled))
     }
 
     /// The checkpoints there are, newest first, by their manifests alone.

@@ -243,3 +243,29 @@ fn what_holds_no_keyed_state_is_not_kept_for_later() {
     }
     assert_eq!(&*latest(&store).restored("count", 0..128).0[0], [7; 100]);
 }
+
+#[test]
+fn a_checkpoint_is_settled_once_it_was_noted_and_so_is_its_savepoint() {
+    let disk: Arc<dyn Disk> = Arc::new(FaultDisk::new());
+    let store = Store::open("state", Arc::clone(&disk)).unwrap();
+    let mut job = Job::new(3);
+    let (first, second) = (job.checkpoint(&store).unwrap().id, job.checkpoint(&store).unwrap().id);
+    assert!(!latest(&store).is_settled());
+    store.savepoint(second, "unsettled").unwrap();
+    store.settle(first, false).unwrap();
+    assert!(store.checkpoint(first).unwrap().is_settled() && !store.checkpoint(second).unwrap().is_settled());
+    store.settle(second, true).unwrap();
+    store.settle(first, false).unwrap();
+    store.savepoint(second, "settled").unwrap();
+    drop(store);
+    let store = Store::open("state", Arc::clone(&disk)).unwrap();
+    assert!(latest(&store).is_settled());
+    assert_eq!(store.newest_published().unwrap(), second);
+    store.continue_from(&latest(&store)).unwrap();
+    job.checkpoint(&store).unwrap();
+    assert!(!latest(&store).is_settled());
+    for (path, is_settled) in [("settled", true), ("unsettled", false)] {
+        let savepoint = Checkpoint::restore_from(path, Arc::clone(&disk), &mut Vec::new()).unwrap();
+        assert_eq!(savepoint.is_settled(), is_settled, "{path}");
+    }
+}

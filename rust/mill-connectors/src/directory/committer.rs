@@ -1,46 +1,28 @@
 //! Makes hidden files visible, and cleans up.
 
 use std::collections::HashSet;
-use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 
-use mill_protocol::{Commit, Committer, Delivery, Epoch, Error, Result};
+use mill_protocol::{Commit, Committer, Delivery, Error, Recovered, Result, Run};
 
 use super::writer::Handle;
 use super::{OnExisting, Shared, name, sync_directory};
+use crate::lock::FileLock;
 use crate::nearest::quoted;
-
-/// The right to commit into a directory; given up when dropped, or when the process ends in whatever way.
-pub(super) struct DirectoryLock {
-    _file: File,
-}
-
-impl DirectoryLock {
-    pub(super) fn take(directory: &Path) -> Result<DirectoryLock> {
-        let file = File::open(directory)
-            .map_err(|e| Error::connector(format!("cannot open the directory {directory:?}: {e}")).because(e))?;
-        match file.try_lock() {
-            // A filesystem without locks can only be trusted.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(DirectoryLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::connector(format!(
-                "another job, or another sink of this job, writes into {directory:?}; give each its own directory"
-            ))),
-        }
-    }
-}
+use crate::target::check_unmoved;
 
 pub(super) struct DirectoryCommitter {
     shared: Arc<Shared>,
     on_existing: OnExisting,
-    _lock: Arc<DirectoryLock>,
+    _lock: Arc<FileLock>,
     /// Hidden files whose commit was asked for: a checkpoint may name them, so `abort` leaves them alone.
     named: HashSet<String>,
     delivery: Delivery,
 }
 
 impl DirectoryCommitter {
-    pub(super) fn new(shared: Arc<Shared>, on_existing: OnExisting, lock: Arc<DirectoryLock>) -> DirectoryCommitter {
+    pub(super) fn new(shared: Arc<Shared>, on_existing: OnExisting, lock: Arc<FileLock>) -> DirectoryCommitter {
         DirectoryCommitter { shared, on_existing, _lock: lock, named: HashSet::new(), delivery: Delivery::ExactlyOnce }
     }
 
@@ -71,10 +53,11 @@ impl DirectoryCommitter {
         Ok(())
     }
 
-    fn commit_one(&mut self, commit: &Commit) -> Result<()> {
+    /// Makes one file visible; one that is known to have been visible need not be there any more.
+    fn commit_one(&mut self, commit: &Commit, is_settled: bool) -> Result<()> {
         let handle: Handle = serde_json::from_slice(&commit.handle)
             .ok()
-            .filter(|handle: &Handle| name::is_hidden(&handle.hidden, None) && name::is_committed(&handle.name))
+            .filter(|handle: &Handle| handle.is_of(commit.epoch, self.shared.format.extension()))
             .ok_or_else(|| {
                 Error::checkpoint(format!(
                     "epoch {}: the checkpoint's note of a file in {:?} is damaged",
@@ -87,8 +70,15 @@ impl DirectoryCommitter {
         let exists = |path: &Path| {
             path.try_exists().map_err(|e| Error::connector(format!("cannot look at {path:?}: {e}")).because(e))
         };
-        match (exists(&hidden)?, exists(&path)?) {
+        // A link or a directory of that name is not what was written.
+        let is_file = |path: &Path| match std::fs::symlink_metadata(path) {
+            Ok(found) => Ok(found.is_file()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::connector(format!("cannot look at {path:?}: {e}")).because(e)),
+        };
+        match (is_file(&hidden)?, exists(&path)?) {
             (false, true) => Ok(()),
+            (false, false) | (true, true) if is_settled => Ok(()),
             (true, false) => rename(&hidden, &path),
             // A former run published an epoch of this number before its checkpoint, and died.
             (true, true) if self.delivery == Delivery::AtLeastOnce => {
@@ -115,6 +105,20 @@ impl DirectoryCommitter {
     }
 }
 
+impl DirectoryCommitter {
+    fn commit_all(&mut self, commits: &[Commit], is_settled: bool) -> Result<()> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        for commit in commits {
+            self.commit_one(commit, is_settled)?;
+        }
+        sync_directory(&self.shared.directory)?;
+        self.named.clear();
+        Ok(())
+    }
+}
+
 fn rename(hidden: &Path, path: &Path) -> Result<()> {
     mill_fault::reach("file.rename").and_then(|()| std::fs::rename(hidden, path)).map_err(|e| {
         Error::connector(format!(
@@ -125,9 +129,9 @@ fn rename(hidden: &Path, path: &Path) -> Result<()> {
 }
 
 impl Committer for DirectoryCommitter {
-    fn promise(&mut self, delivery: Delivery, restored: Option<Epoch>) -> Result<()> {
-        self.delivery = delivery;
-        let (Delivery::ExactlyOnce, Some(restored)) = (delivery, restored) else { return Ok(()) };
+    fn promise(&mut self, run: &Run<'_>) -> Result<()> {
+        self.delivery = run.delivery;
+        let (Delivery::ExactlyOnce, Some(restored)) = (run.delivery, run.restored) else { return Ok(()) };
         let is_newer = |name: &String| name::epoch_of(name).is_some_and(|epoch| epoch > restored.0);
         let newer: Vec<String> = self.names()?.into_iter().filter(is_newer).collect();
         if newer.is_empty() {
@@ -160,19 +164,12 @@ impl Committer for DirectoryCommitter {
     }
 
     fn commit(&mut self, commits: &[Commit]) -> Result<()> {
-        if commits.is_empty() {
-            return Ok(());
-        }
-        for commit in commits {
-            self.commit_one(commit)?;
-        }
-        sync_directory(&self.shared.directory)?;
-        self.named.clear();
-        Ok(())
+        self.commit_all(commits, false)
     }
 
-    fn recover(&mut self, commits: &[Commit]) -> Result<()> {
-        self.commit(commits)?;
+    fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()> {
+        check_unmoved(&self.shared.name(), recovered.target, &self.shared.directory)?;
+        self.commit_all(recovered.commits, recovered.is_settled)?;
         let stale: Vec<String> = self.names()?.into_iter().filter(|name| name::is_hidden(name, None)).collect();
         self.remove(stale)
     }

@@ -23,6 +23,12 @@ pub(super) fn is_hidden(name: &str, of: Option<u64>) -> bool {
         && of.is_none_or(|of| u64::from_str_radix(nonce, 16) == Ok(of))
 }
 
+/// The task in a name that [`hidden`] made.
+pub(super) fn task_of(name: &str) -> Option<usize> {
+    let numbers = is_hidden(name, None).then(|| name.strip_prefix(".part-")?.split('-').nth(1))??;
+    numbers.parse().ok()
+}
+
 /// The same name with a number behind it, for output that is published a second time.
 pub(super) fn again(committed: &str, number: u32) -> String {
     committed.replacen('.', &format!("-{number}."), 1)
@@ -65,6 +71,7 @@ mod tests {
         assert_eq!(epoch_of(&again(&long, 2)), Some(1_795_239_456_344_262));
         assert!(is_hidden(&hidden(7, 3, 1, "json"), None) && is_hidden(&hidden(7, 3, 1, "json"), Some(7)));
         assert!(!is_hidden(&hidden(7, 3, 1, "json"), Some(8)));
+        assert_eq!(task_of(&hidden(7, 13, 1, "json")), Some(13));
         for other in [".part-1-2-3.csv", "part-7-3.csv", ".hidden", "part-0000000007.csv", "part-0000000007-3.txt",
             "../part-0000000007-3.csv", "part-0000000007-3-4-5.csv", ".part-zzzzzzzzzzzzzzzz-1-1.csv"]
         {

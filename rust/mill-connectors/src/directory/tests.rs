@@ -6,7 +6,7 @@ use arrow::array::{
     ArrayRef, Decimal128Array, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use mill_protocol::{Batch, Commit, Delivery, Epoch, Sink, SinkWriter, Source, TaskContext};
+use mill_protocol::{Batch, Commit, Delivery, Epoch, Recovered, Run, Sink, SinkWriter, Source, TaskContext};
 use proptest::prelude::*;
 
 use super::{DirectorySink, FileFormat, OnExisting};
@@ -98,7 +98,7 @@ fn recovery_after_a_kill_at_any_step_commits_what_is_named_and_removes_the_rest(
 
         let resumed = sink(out, FileFormat::Csv);
         let mut committer = resumed.committer().unwrap();
-        committer.recover(&named).unwrap();
+        committer.recover(&Recovered { commits: &named, ..Recovered::default() }).unwrap();
         let count = if step >= 2 { 2 } else { 0 };
         assert_eq!(files(out).len(), count, "step {step}: {:?}", files(out));
         if step >= 2 {
@@ -139,6 +139,64 @@ fn lost_and_foreign_output_are_errors_that_say_whether_it_happened() {
 }
 
 #[test]
+fn files_that_were_taken_away_after_their_commit_are_not_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path();
+    let sink = sink(out, FileFormat::Json);
+    let mut committer = sink.committer().unwrap();
+    let mut a = writer(&sink, 0, &batch(0..1));
+    a.write(Batch::new(batch(0..3))).unwrap();
+    let commits = [pre_commit(a.as_mut(), 1).unwrap()];
+    let hidden = out.join(&files(out)[0]);
+    let settled = Recovered { commits: &commits, is_settled: true, ..Recovered::default() };
+    // A directory that was put back from a copy made before the commit: the file is shown now.
+    committer.recover(&settled).unwrap();
+    assert_eq!(files(out), ["part-0000000001-0.json"]);
+    std::fs::copy(out.join("part-0000000001-0.json"), &hidden).unwrap();
+    committer.recover(&settled).unwrap();
+    assert_eq!(files(out), ["part-0000000001-0.json"]);
+    std::fs::remove_file(out.join("part-0000000001-0.json")).unwrap();
+    committer.recover(&settled).unwrap();
+    assert_eq!(files(out), [""; 0]);
+    let error = committer.recover(&Recovered { is_settled: false, ..settled }).unwrap_err();
+    assert!(error.message().contains("is lost"), "{error}");
+}
+
+#[test]
+fn a_handle_names_only_a_file_of_its_own_epoch_task_and_kind() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path();
+    let sink = sink(out, FileFormat::Csv);
+    let mut committer = sink.committer().unwrap();
+    let hidden = ".part-0123456789abcdef-2-7";
+    for name in [".bashrc", "../x.csv", "part-0000000001-2.csv", &format!("{hidden}.csv/x"), &format!("{hidden}.json")] {
+        std::fs::create_dir_all(out.join("x")).unwrap();
+        for target in ["part-0000000005-2.csv", "part-0000000005-2.json", "part-0000000004-2.csv"] {
+            let handle = format!("{{\"hidden\":{name:?},\"name\":{target:?}}}").into_bytes();
+            let error = committer.commit(&[Commit { epoch: Epoch(5), handle }]).unwrap_err();
+            assert!(error.message().contains("damaged"), "{name} {target}: {error}");
+        }
+    }
+    for (task, target) in [(1, "part-0000000005-2.csv"), (2, "part-0000000005-2-3.csv")] {
+        let handle = format!("{{\"hidden\":\".part-0123456789abcdef-{task}-7.csv\",\"name\":{target:?}}}").into_bytes();
+        assert!(committer.commit(&[Commit { epoch: Epoch(5), handle }]).unwrap_err().message().contains("damaged"));
+    }
+    // A link under the name of what was written is not followed, and not shown.
+    std::os::unix::fs::symlink("/etc/hostname", out.join(format!("{hidden}.csv"))).unwrap();
+    let handle = format!("{{\"hidden\":\"{hidden}.csv\",\"name\":\"part-0000000005-2.csv\"}}").into_bytes();
+    assert!(committer.commit(&[Commit { epoch: Epoch(5), handle }]).unwrap_err().message().contains("is lost"));
+}
+
+#[test]
+fn directories_are_made_with_all_their_parents() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = sink(&directory.path().join("a/b/c"), FileFormat::Csv);
+    sink.committer().unwrap().begin().unwrap();
+    assert!(directory.path().join("a/b/c").is_dir());
+    assert!(sink.target().unwrap().ends_with("/a/b/c"));
+}
+
+#[test]
 fn output_of_later_checkpoints_than_the_restored_one_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path();
@@ -147,9 +205,10 @@ fn output_of_later_checkpoints_than_the_restored_one_is_refused() {
     }
     let sink = sink(out, FileFormat::Csv);
     let mut committer = sink.committer().unwrap();
-    committer.promise(Delivery::ExactlyOnce, Some(Epoch(5))).unwrap();
-    committer.promise(Delivery::AtLeastOnce, Some(Epoch(3))).unwrap();
-    let error = committer.promise(Delivery::ExactlyOnce, Some(Epoch(4))).unwrap_err();
+    let run = |delivery, restored| Run { delivery, restored: Some(Epoch(restored)), ..Run::default() };
+    committer.promise(&run(Delivery::ExactlyOnce, 5)).unwrap();
+    committer.promise(&run(Delivery::AtLeastOnce, 3)).unwrap();
+    let error = committer.promise(&run(Delivery::ExactlyOnce, 4)).unwrap_err();
     assert!(error.message().contains("remove \"part-0000000005-0.csv\""), "{error}");
 }
 
@@ -160,8 +219,8 @@ fn at_least_once_publishes_an_epoch_that_died_before_its_checkpoint_again() {
     for expected in 1..=3 {
         let sink = sink(out, FileFormat::Csv);
         let mut committer = sink.committer().unwrap();
-        committer.promise(Delivery::AtLeastOnce, None).unwrap();
-        committer.recover(&[]).unwrap();
+        committer.promise(&Run { delivery: Delivery::AtLeastOnce, ..Run::default() }).unwrap();
+        committer.recover(&Recovered::default()).unwrap();
         let mut a = writer(&sink, 0, &batch(0..1));
         a.write(Batch::new(batch(0..3))).unwrap();
         committer.commit(&[pre_commit(a.as_mut(), 1).unwrap()]).unwrap();

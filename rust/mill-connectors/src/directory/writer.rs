@@ -18,6 +18,14 @@ pub(super) struct Handle {
     pub(super) name: String,
 }
 
+impl Handle {
+    /// Whether these are the names that a file of this epoch and kind has, and none of another.
+    pub(super) fn is_of(&self, epoch: Epoch, extension: &str) -> bool {
+        let task = name::task_of(&self.hidden);
+        task.is_some_and(|task| self.hidden.ends_with(&format!(".{extension}")) && self.name == name::committed(epoch, task, extension))
+    }
+}
+
 pub(super) struct DirectoryWriter {
     shared: Arc<Shared>,
     schema: SchemaRef,

@@ -5,6 +5,9 @@
 //!   handle   0 | frames                                        few rows: they lie in the checkpoint
 //!            1 | {"file": …, "bytes": …, "hash": …}            many: they lie in a file beside the database
 //! ```
+//!
+//! A handle can only name the file that its own part has ([`Owner::spool_name`](super::owner::Owner::spool_name)), and
+//! that only as a regular file of the length and the checksum it says.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read as _, Write as _};
@@ -18,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::Shared;
+use super::owner::{self, directory_of, run_of};
 
 /// Rows up to this many bytes lie in the checkpoint itself.
 const INLINE_BYTES_MAX: usize = 32 << 10;
@@ -31,6 +35,8 @@ const FRAME_BYTES_MAX: u64 = 1 << 30;
 pub(super) struct Handle {
     /// Tells it from every other handle of every run.
     pub(super) part: String,
+    /// The run that wrote it.
+    pub(super) run: u64,
     pub(super) rows: Rows,
 }
 
@@ -71,40 +77,24 @@ impl Handle {
     }
 
     /// Reads a handle; `None` if it is damaged.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Handle> {
+    pub(super) fn decode(bytes: &[u8], shared: &Shared) -> Option<Handle> {
         let (length, rest) = bytes.split_at_checked(4)?;
         let (header, rest) = rest.split_at_checked(u32::from_le_bytes(length.try_into().ok()?) as usize)?;
         let (hash, frames) = rest.split_at_checked(8)?;
         let Header { part, spooled } = serde_json::from_slice(header).ok()?;
+        let run = run_of(&part)?;
         if xxh3_64(frames) != u64::from_le_bytes(hash.try_into().ok()?) {
             return None;
         }
         let rows = match spooled {
             None => Rows::Inline(frames.to_vec()),
-            Some(spooled) if is_plain(&spooled.file) => Rows::Spooled(spooled),
-            Some(_) => return None,
+            Some(spooled) => {
+                let is_own = spooled.file == shared.spool_name(&part).ok()? && spooled.bytes > 0 && frames.is_empty();
+                Rows::Spooled(is_own.then_some(spooled)?)
+            }
         };
-        Some(Handle { part, rows })
+        Some(Handle { part, run, rows })
     }
-}
-
-/// Whether a name stays in its directory.
-fn is_plain(name: &str) -> bool {
-    name.starts_with('.') && !name.contains('/') && name != ".."
-}
-
-/// The directory of the database.
-pub(super) fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// What the names of hidden files for this table begin with.
-pub(super) fn prefix(path: &Path, table: &str) -> String {
-    let database = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    format!(".{database}-millstream-{:08x}-", xxh3_64(table.as_bytes()) as u32)
 }
 
 pub(super) struct SqliteWriter {
@@ -116,6 +106,7 @@ pub(super) struct SqliteWriter {
 
 /// A hidden file that rows go to.
 struct Spool {
+    part: String,
     name: String,
     path: PathBuf,
     file: BufWriter<File>,
@@ -144,19 +135,19 @@ impl SqliteWriter {
     fn part(&self) -> String {
         // Relaxed: only that each handle gets another number counts.
         let number = self.shared.handles.fetch_add(1, Ordering::Relaxed);
-        format!("{:016x}-{}-{number}", self.shared.nonce, self.task)
+        owner::part(self.shared.run(), self.task, number)
     }
 
     /// Moves what is held into the spool, which is made if there is none.
     fn spill(&mut self) -> Result<&mut Spool> {
         if self.spool.is_none() {
-            let Shared { path: database, table, .. } = self.shared.as_ref();
-            let name = format!("{}{}.rows", prefix(database, table), self.part());
-            let path = directory_of(database).join(&name);
+            let part = self.part();
+            let name = self.shared.spool_name(&part)?;
+            let path = directory_of(&self.shared.path).join(&name);
             let file = mill_fault::reach("sqlite.create")
                 .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path));
             let file = BufWriter::new(file.map_err(|e| cannot("create", &path, e))?);
-            self.spool = Some(Spool { name, path, file, bytes: 0, hash: Box::new(Xxh3::new()) });
+            self.spool = Some(Spool { part, name, path, file, bytes: 0, hash: Box::new(Xxh3::new()) });
         }
         let Some(spool) = &mut self.spool else { return Err(Error::internal("the spool was just made")) };
         spool.push(&self.held)?;
@@ -189,19 +180,19 @@ impl SinkWriter for SqliteWriter {
         if self.held.is_empty() && self.spool.is_none() {
             return Ok(None);
         }
-        let part = self.part();
+        let run = self.shared.run();
         if self.spool.is_none() && self.held.len() <= INLINE_BYTES_MAX {
-            let rows = Rows::Inline(std::mem::take(&mut self.held));
-            return Ok(Some(Box::new(move || Handle { part, rows }.encode())));
+            let (part, rows) = (self.part(), Rows::Inline(std::mem::take(&mut self.held)));
+            return Ok(Some(Box::new(move || Handle { part, run, rows }.encode())));
         }
         self.spill()?;
-        let Some(Spool { name, path, file, bytes, hash }) = self.spool.take() else { return Ok(None) };
+        let Some(Spool { part, name, path, file, bytes, hash }) = self.spool.take() else { return Ok(None) };
         let directory = directory_of(&self.shared.path).to_owned();
         Ok(Some(Box::new(move || {
             let file = file.into_inner().map_err(|e| cannot("write", &path, e.into_error()))?;
             mill_fault::reach("sqlite.sync").and_then(|()| file.sync_all()).map_err(|e| cannot("sync", &path, e))?;
             File::open(&directory).and_then(|file| file.sync_all()).map_err(|e| cannot("sync", &directory, e))?;
-            Handle { part, rows: Rows::Spooled(Spooled { file: name, bytes, hash: hash.digest() }) }.encode()
+            Handle { part, run, rows: Rows::Spooled(Spooled { file: name, bytes, hash: hash.digest() }) }.encode()
         })))
     }
 }
@@ -237,13 +228,18 @@ pub(super) fn for_each_frame(
         }
         Rows::Spooled(Spooled { file, bytes, hash }) => {
             let path = directory_of(database).join(file);
-            let opened = File::open(&path).map_err(|e| match e.kind() {
-                std::io::ErrorKind::NotFound => Error::connector(format!(
+            let found = std::fs::symlink_metadata(&path).map_err(|e| match e.kind() {
+                std::io::ErrorKind::NotFound => Error::checkpoint(format!(
                     "the rows of an epoch are lost: {path:?} does not exist, and the database does not note that they \
-                     were applied (determinate: they were not); restore an older checkpoint, or start anew"
+                     were applied (determinate: they were not); put the file or the database back as they were when the \
+                     checkpoint was taken, or start anew with another checkpoint path and table"
                 )),
-                _ => cannot("open", &path, e),
+                _ => cannot("look at", &path, e),
             })?;
+            if !found.is_file() || found.len() != *bytes {
+                return Err(damaged(&format!("{path:?} is not the file that was written: it has {} bytes of {bytes}", found.len())));
+            }
+            let opened = File::open(&path).map_err(|e| cannot("open", &path, e))?;
             let mut input = BufReader::with_capacity(1 << 20, opened);
             let mut found = Xxh3::new();
             let mut left = *bytes;

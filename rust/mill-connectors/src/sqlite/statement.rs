@@ -22,8 +22,13 @@ pub(super) fn create(table: &str, schema: &Schema, key: Option<&[String]>) -> St
         .fields()
         .iter()
         .map(|field| {
-            let declared = Class::of(field.data_type()).map_or("BLOB", Class::declared);
-            format!("{} {declared}", identifier(field.name()))
+            let mut declared = Class::of(field.data_type()).map_or("BLOB", Class::declared);
+            // A single key of the very type INTEGER would be another name for the rowid, which a null takes for "choose
+            // a number". INT is the same type for values, and an ordinary key.
+            if declared == "INTEGER" && key.is_some_and(|key| key == [field.name().as_str()]) {
+                declared = "INT";
+            }
+            format!("{} {declared}", identifier(field.name())).trim_end().to_owned()
         })
         .collect();
     if let Some(key) = key {
@@ -51,7 +56,12 @@ pub(super) fn insert(table: &str, schema: &Schema, key: Option<&[String]>) -> St
 
 /// Deletes the row of a key; a null in the key is a value like others.
 pub(super) fn delete(table: &str, key: &[String]) -> String {
+    format!("DELETE FROM {} WHERE {}", identifier(table), matches(key))
+}
+
+/// The condition for the row of a key.
+pub(super) fn matches(key: &[String]) -> String {
     let conditions: Vec<String> =
         key.iter().enumerate().map(|(index, name)| format!("{} IS ?{}", identifier(name), index + 1)).collect();
-    format!("DELETE FROM {} WHERE {}", identifier(table), conditions.join(" AND "))
+    conditions.join(" AND ")
 }

@@ -2,14 +2,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, ListArray, NullArray,
+    RecordBatch, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt8Array, UInt64Array,
 };
 use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::Int64Type;
-use mill_protocol::{Batch, Commit, Delivery, Epoch, Sink, SinkKind, SinkWriter, TaskContext};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use mill_protocol::{Batch, Commit, Committer, Epoch, ErrorKind, Recovered, Run, Sink, SinkKind, SinkWriter, TaskContext};
 use rusqlite::Connection;
 
 use super::SqliteSink;
+use super::committer::SqliteCommitter;
 
 fn batch(rows: &[(Option<&str>, i64)]) -> RecordBatch {
     let key = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.0))) as ArrayRef;
@@ -31,6 +34,21 @@ fn writer(sink: &SqliteSink, task: usize) -> Box<dyn SinkWriter> {
 fn pre_commit(writer: &mut dyn SinkWriter, epoch: u64) -> Option<Commit> {
     let epoch = Epoch(epoch);
     writer.pre_commit(epoch).unwrap().map(|finish| Commit { epoch, handle: finish().unwrap() })
+}
+
+/// The committer of a run of job 1 after this checkpoint; `None`: from nothing.
+fn opened(sink: &SqliteSink, restored: Option<u64>) -> Box<dyn Committer> {
+    opened_by(sink, Some(1), restored)
+}
+
+fn opened_by(sink: &SqliteSink, job: Option<u64>, restored: Option<u64>) -> Box<dyn Committer> {
+    let mut committer = sink.committer().unwrap();
+    committer.promise(&Run { job, sink: "sink", restored: restored.map(Epoch), ..Run::default() }).unwrap();
+    committer
+}
+
+fn named(commits: &[Commit]) -> Recovered<'_> {
+    Recovered { commits, ..Recovered::default() }
 }
 
 fn query(path: &Path, sql: &str) -> Vec<String> {
@@ -61,7 +79,7 @@ fn rows_are_appended_once_however_often_they_are_committed() {
     let path = directory.path().join("a.db");
     let sink = sink(&path, None);
     assert_eq!(sink.kind(), SinkKind::WriteAhead);
-    let mut committer = sink.committer().unwrap();
+    let mut committer = opened(&sink, None);
     committer.begin().unwrap();
     let (mut a, mut b) = (writer(&sink, 0), writer(&sink, 1));
     a.write(Batch::new(batch(&[(Some("a"), 1), (None, 2)]))).unwrap();
@@ -73,9 +91,8 @@ fn rows_are_appended_once_however_often_they_are_committed() {
     committer.commit(&commits).unwrap();
     drop(committer);
     let resumed = self::sink(&path, None);
-    let mut committer = resumed.committer().unwrap();
-    committer.promise(Delivery::ExactlyOnce, Some(Epoch(1))).unwrap();
-    committer.recover(&commits).unwrap();
+    let mut committer = opened(&resumed, Some(1));
+    committer.recover(&named(&commits)).unwrap();
     assert_eq!(query(&path, "SELECT * FROM out ORDER BY value"), ["a|1", "a|1", "∅|2"]);
     // A handle of a new run under a number that was used by another is not taken for it.
     let mut a = writer(&resumed, 0);
@@ -91,7 +108,7 @@ fn keyed_rows_are_upserts_and_withdrawals_delete_null_keys_too() {
     let sink = sink(&path, Some("key"));
     assert_eq!(sink.kind(), SinkKind::Idempotent);
     sink.check(&batch(&[]).schema(), Some(&["key".to_owned()])).unwrap();
-    let mut committer = sink.committer().unwrap();
+    let mut committer = opened(&sink, None);
     committer.begin().unwrap();
     let mut a = writer(&sink, 0);
     a.write(Batch::new(batch(&[(Some("a"), 1), (None, 2), (Some("b"), 3), (Some("a"), 4), (None, 5)]))).unwrap();
@@ -109,15 +126,15 @@ fn many_rows_wait_in_a_file_that_is_removed_when_they_are_applied_or_not_named()
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.db");
     let sink = sink(&path, None);
-    let mut committer = sink.committer().unwrap();
+    let mut committer = opened(&sink, None);
     committer.begin().unwrap();
     let text = "x".repeat(1000);
     let rows: Vec<(Option<&str>, i64)> = (0..5000).map(|i| (Some(text.as_str()), i)).collect();
     let mut a = writer(&sink, 0);
     a.write(Batch::new(batch(&rows))).unwrap();
     a.write(Batch::new(batch(&rows[..10]))).unwrap();
-    let named = pre_commit(a.as_mut(), 1).unwrap();
-    assert!(named.handle.len() < 1000 && hidden(directory.path()) == 1);
+    let pending = pre_commit(a.as_mut(), 1).unwrap();
+    assert!(pending.handle.len() < 1000 && hidden(directory.path()) == 1);
     a.write(Batch::new(batch(&rows))).unwrap();
     let unnamed = pre_commit(a.as_mut(), 2).unwrap();
     a.write(Batch::new(batch(&rows))).unwrap();
@@ -125,12 +142,11 @@ fn many_rows_wait_in_a_file_that_is_removed_when_they_are_applied_or_not_named()
     drop((committer, sink));
 
     let sink = self::sink(&path, None);
-    let mut committer = sink.committer().unwrap();
-    committer.promise(Delivery::ExactlyOnce, Some(Epoch(1))).unwrap();
-    committer.recover(std::slice::from_ref(&named)).unwrap();
+    let mut committer = opened(&sink, Some(1));
+    committer.recover(&named(std::slice::from_ref(&pending))).unwrap();
     assert_eq!(hidden(directory.path()), 0);
     assert_eq!(query(&path, "SELECT count(*), sum(value) FROM out"), [format!("5010|{}", 4999 * 5000 / 2 + 45)]);
-    committer.commit(&[named]).unwrap();
+    committer.commit(&[pending]).unwrap();
     assert_eq!(query(&path, "SELECT count(*) FROM out"), ["5010"]);
     let error = committer.commit(&[unnamed]).unwrap_err();
     assert!(error.message().contains("are lost"), "{error}");
@@ -141,7 +157,7 @@ fn damage_to_kept_rows_is_seen_and_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.db");
     let sink = sink(&path, None);
-    let mut committer = sink.committer().unwrap();
+    let mut committer = opened(&sink, None);
     committer.begin().unwrap();
     let text = "x".repeat(1000);
     let rows: Vec<(Option<&str>, i64)> = (0..2000).map(|i| (Some(text.as_str()), i)).collect();
@@ -173,23 +189,399 @@ fn an_older_checkpoint_than_the_table_shows_is_refused_where_rows_are_appended()
     for key in [None, Some("key")] {
         let path = directory.path().join(format!("{}.db", key.is_some()));
         let sink = sink(&path, key);
-        let mut committer = sink.committer().unwrap();
+        let mut committer = opened(&sink, None);
         committer.begin().unwrap();
         let mut a = writer(&sink, 0);
         a.write(Batch::new(batch(&[(Some("a"), 1)]))).unwrap();
         committer.commit(&[pre_commit(a.as_mut(), 7).unwrap()]).unwrap();
         drop(committer);
-        let mut committer = sink.committer().unwrap();
-        committer.promise(Delivery::ExactlyOnce, Some(Epoch(6))).unwrap();
-        let result = committer.recover(&[]);
+        let mut committer = opened(&sink, Some(6));
+        let result = committer.recover(&Recovered::default());
         assert_eq!(result.is_err(), key.is_none());
         if let Err(error) = result {
             assert!(error.message().contains("rows of checkpoint 7"), "{error}");
         }
         // A job that starts from nothing appends or upserts.
         drop(committer);
-        sink.committer().unwrap().begin().unwrap();
+        opened_by(&sink, Some(2), None).begin().unwrap();
     }
+}
+
+/// A database with the rows of epochs 1 to `epochs` of job 1, and the receipt of each.
+fn committed(path: &Path, key: Option<&str>, epochs: u64) -> Vec<String> {
+    let sink = sink(path, key);
+    let mut committer = opened(&sink, None);
+    committer.begin().unwrap();
+    let mut a = writer(&sink, 0);
+    (1..=epochs)
+        .map(|epoch| {
+            a.write(Batch::new(batch(&[(Some("a"), epoch as i64)]))).unwrap();
+            committer.commit(&[pre_commit(a.as_mut(), epoch).unwrap()]).unwrap();
+            committer.receipt().unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn a_database_that_lacks_committed_epochs_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db");
+    for key in [None, Some("key")] {
+        let copy = directory.path().join("copy.db");
+        let receipts = committed(&path, key, 2);
+        std::fs::copy(&path, &copy).unwrap();
+        let sink = sink(&path, key);
+        let check = |receipt: &str| {
+            let result = opened(&sink, Some(9)).recover(&Recovered { receipt: Some(receipt), ..Recovered::default() });
+            result.map_err(|error| {
+                assert_eq!(error.kind(), ErrorKind::Checkpoint, "{error}");
+                error.message().to_owned()
+            })
+        };
+        check(&receipts[0]).unwrap();
+        check(&receipts[1]).unwrap();
+        let later = receipts[1].replace(":2", ":3");
+        assert!(check(&later).unwrap_err().contains("epochs up to 2 only"));
+        let other_run = format!("{:016x}:1", 5);
+        assert!(check(&other_run).unwrap_err().contains("epochs up to 2 only"));
+        for (sql, what) in [
+            ("DELETE FROM _millstream", "no note of any epoch"),
+            ("DROP TABLE _millstream", "no notes of what was applied"),
+            ("DROP TABLE out", "no table \"out\" any more"),
+        ] {
+            std::fs::copy(&copy, &path).unwrap();
+            Connection::open(&path).unwrap().execute(sql, []).unwrap();
+            let error = check(&receipts[1]).unwrap_err();
+            assert!(error.contains(what) && error.contains("put the database back"), "{sql}: {error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(check(&receipts[1]).unwrap_err().contains("does not exist"));
+        assert!(!path.exists(), "a database that is lost is not made anew");
+        let elsewhere = self::sink(&directory.path().join("b.db"), key);
+        std::fs::copy(&copy, &path).unwrap();
+        let target = sink.target().unwrap();
+        let recovered = Recovered { receipt: Some(&receipts[1]), target: Some(&target), ..Recovered::default() };
+        let error = opened(&elsewhere, Some(9)).recover(&recovered).unwrap_err();
+        assert!(error.message().contains("a.db\" when") && error.message().contains("b.db\":"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn epochs_that_waited_for_thousands_of_failed_checkpoints_are_applied_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db");
+    let sink = sink(&path, None);
+    let mut committer = opened(&sink, None);
+    committer.begin().unwrap();
+    let mut a = writer(&sink, 0);
+    let pending: Vec<Commit> = (1..=3000)
+        .map(|epoch| {
+            a.write(Batch::new(batch(&[(Some("a"), epoch as i64)]))).unwrap();
+            pre_commit(a.as_mut(), epoch).unwrap()
+        })
+        .collect();
+    committer.commit(&pending).unwrap();
+    let receipt = committer.receipt();
+    drop(committer);
+    let resumed = self::sink(&path, None);
+    let mut committer = opened(&resumed, Some(3000));
+    let receipt = receipt.as_deref();
+    committer.recover(&Recovered { receipt, ..named(&pending) }).unwrap();
+    assert_eq!(query(&path, "SELECT count(*), count(DISTINCT value), max(value) FROM out"), ["3000|3000|3000"]);
+    assert_eq!(query(&path, "SELECT count(*) FROM _millstream"), ["1"]);
+}
+
+#[test]
+fn notes_and_hidden_files_of_other_jobs_and_sinks_on_the_same_table_are_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db");
+    let text = "x".repeat(1000);
+    let rows: Vec<(Option<&str>, i64)> = (0..2000).map(|i| (Some(text.as_str()), i)).collect();
+    let first = sink(&path, None);
+    let mut committer = opened(&first, None);
+    committer.begin().unwrap();
+    let mut a = writer(&first, 0);
+    a.write(Batch::new(batch(&rows[..10]))).unwrap();
+    let done = pre_commit(a.as_mut(), 1).unwrap();
+    committer.commit(std::slice::from_ref(&done)).unwrap();
+    let receipt = committer.receipt();
+    a.write(Batch::new(batch(&rows))).unwrap();
+    let spooled = pre_commit(a.as_mut(), 2).unwrap();
+    drop((committer, a));
+    // Other jobs, one of them without state, and another sink of the same job write the same table meanwhile.
+    for (job, name) in [(Some(2), "sink"), (None, "sink"), (Some(1), "other")] {
+        let sink = sink(&path, None);
+        let mut committer = sink.committer().unwrap();
+        committer.promise(&Run { job, sink: name, ..Run::default() }).unwrap();
+        committer.begin().unwrap();
+        let mut a = writer(&sink, 0);
+        a.write(Batch::new(batch(&rows))).unwrap();
+        committer.commit(&[pre_commit(a.as_mut(), 1).unwrap()]).unwrap();
+        committer.abort().unwrap();
+        assert_eq!(hidden(directory.path()), 1, "{job:?} {name}");
+    }
+    let resumed = sink(&path, None);
+    let pending = [done, spooled];
+    let recovered = Recovered { receipt: receipt.as_deref(), ..named(&pending) };
+    opened(&resumed, Some(2)).recover(&recovered).unwrap();
+    assert_eq!(hidden(directory.path()), 0);
+    assert_eq!(query(&path, "SELECT count(*) FROM out"), ["8010"]);
+    let locks = std::fs::read_dir(directory.path()).unwrap().filter(|e| {
+        e.as_ref().unwrap().file_name().to_str().unwrap().ends_with("-lock")
+    });
+    assert_eq!(locks.count(), 0, "a lock goes with its owner");
+}
+
+#[test]
+fn what_a_killed_job_without_state_has_left_is_removed_by_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db");
+    let text = "x".repeat(1000);
+    let rows: Vec<(Option<&str>, i64)> = (0..2000).map(|i| (Some(text.as_str()), i)).collect();
+    let killed = sink(&path, None);
+    let mut committer = opened_by(&killed, None, None);
+    committer.begin().unwrap();
+    let mut a = writer(&killed, 0);
+    a.write(Batch::new(batch(&rows))).unwrap();
+    std::mem::forget(pre_commit(a.as_mut(), 1));
+    assert_eq!(hidden(directory.path()), 1);
+    drop(opened_by(&sink(&path, None), None, None));
+    assert_eq!(hidden(directory.path()), 1, "its owner is still at work");
+    drop(committer);
+    std::fs::write(lock_of(directory.path(), "run-0123456789abcdef"), "").unwrap();
+    let left = ".a.db-millstream-run-0123456789abcdef-0123456789abcdef-0-1.rows";
+    std::fs::write(directory.path().join(left), "left").unwrap();
+    drop(opened_by(&sink(&path, None), None, None));
+    assert!(!directory.path().join(left).exists());
+    assert!(query(&path, "SELECT name FROM sqlite_schema WHERE name = '_millstream'").is_empty());
+}
+
+fn lock_of(directory: &Path, owner: &str) -> std::path::PathBuf {
+    directory.join(format!(".a.db-millstream-{owner}-lock"))
+}
+
+#[test]
+fn a_handle_names_only_the_file_of_its_own_part() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db");
+    let sink = sink(&path, None);
+    let mut committer = opened(&sink, None);
+    committer.begin().unwrap();
+    let text = "x".repeat(1000);
+    let rows: Vec<(Option<&str>, i64)> = (0..2000).map(|i| (Some(text.as_str()), i)).collect();
+    let mut a = writer(&sink, 0);
+    a.write(Batch::new(batch(&rows))).unwrap();
+    let commit = pre_commit(a.as_mut(), 1).unwrap();
+    let length = u32::from_le_bytes(commit.handle[..4].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&commit.handle[4..4 + length]).unwrap();
+    let own = header["spooled"]["file"].as_str().unwrap().to_owned();
+    std::fs::write(directory.path().join(".bashrc"), "").unwrap();
+    std::fs::write(directory.path().join(own.replace("-0-", "-7-")), "").unwrap();
+    let empty = 0x2D06_8005_38D3_94C2_u64;
+    for (file, bytes) in [
+        (".bashrc".to_owned(), 0), ("../a".to_owned(), 0), (format!("./{own}"), 9), (own.replace("-0-", "-7-"), 0),
+        (own.clone(), 0), (own.clone(), 7),
+    ] {
+        let mut header = header.clone();
+        header["spooled"] = serde_json::json!({"file": file, "bytes": bytes, "hash": empty});
+        let header = serde_json::to_vec(&header).unwrap();
+        let mut handle = (header.len() as u32).to_le_bytes().to_vec();
+        handle.extend(&header);
+        handle.extend(empty.to_le_bytes());
+        let error = committer.commit(&[Commit { epoch: Epoch(1), handle }]).unwrap_err();
+        assert!(error.message().contains("damaged"), "{file} {bytes}: {error}");
+    }
+    assert!(directory.path().join(".bashrc").exists());
+    // A link of that name is not what was written.
+    let real = directory.path().join("real");
+    std::fs::rename(directory.path().join(&own), &real).unwrap();
+    std::os::unix::fs::symlink(&real, directory.path().join(&own)).unwrap();
+    assert!(committer.commit(std::slice::from_ref(&commit)).unwrap_err().message().contains("damaged"));
+    std::fs::remove_file(directory.path().join(&own)).unwrap();
+    std::fs::rename(&real, directory.path().join(&own)).unwrap();
+    committer.commit(&[commit]).unwrap();
+    assert_eq!(query(&path, "SELECT count(*) FROM out"), ["2000"]);
+}
+
+/// Upserts rows of one key column and a counter, each of them in an epoch of its own.
+fn upsert_each(path: &Path, keys: &[ArrayRef]) -> Result<(), mill_protocol::Error> {
+    let names: Vec<String> = (0..keys.len()).map(|index| format!("k{index}")).collect();
+    let rows = keys[0].len();
+    let value = Arc::new(Int64Array::from_iter_values(0..rows as i64)) as ArrayRef;
+    let columns = names.iter().map(String::as_str).zip(keys.iter().cloned()).map(|(name, array)| (name, array, true));
+    let data = RecordBatch::try_from_iter_with_nullable(columns.chain([("x", value, true)])).unwrap();
+    let sink = SqliteSink::new(path, "out", Some(names.clone())).unwrap();
+    sink.check(&data.schema(), Some(&names))?;
+    let mut committer = opened(&sink, None);
+    committer.begin()?;
+    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true };
+    let mut a = sink.writer(&data.schema(), &context).unwrap();
+    for row in 0..rows {
+        a.write(Batch::new(data.slice(row, 1)))?;
+        committer.commit(&[pre_commit(a.as_mut(), 1 + row as u64).unwrap()])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn null_and_nan_keys_of_every_type_are_one_row_that_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = Arc::new(StringArray::from(vec![Some("t"), None, None, Some("t")])) as ArrayRef;
+    let keys: Vec<(&str, ArrayRef)> = vec![
+        ("int", Arc::new(Int64Array::from(vec![Some(1), None, None, Some(1)]))),
+        ("small", Arc::new(UInt8Array::from(vec![Some(1), None, None, Some(1)]))),
+        ("bool", Arc::new(BooleanArray::from(vec![Some(true), None, None, Some(true)]))),
+        ("float", Arc::new(Float64Array::from(vec![Some(0.5), None, None, Some(0.5)]))),
+        ("nan", Arc::new(Float64Array::from(vec![Some(0.5), Some(f64::NAN), Some(-f64::NAN), Some(0.5)]))),
+        ("zero", Arc::new(Float64Array::from(vec![Some(0.0), None, None, Some(-0.0)]))),
+        ("text", Arc::clone(&text)),
+        ("date", Arc::new(Date32Array::from(vec![Some(4), None, None, Some(4)]))),
+        ("decimal", Arc::new(Decimal128Array::from(vec![Some(150), None, None, Some(150)]).with_precision_and_scale(5, 2).unwrap())),
+        ("binary", Arc::new(BinaryArray::from(vec![Some(&b"b"[..]), None, None, Some(b"b")]))),
+        ("dictionary", cast(&text, &DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8))).unwrap()),
+    ];
+    for (name, key) in &keys {
+        let path = directory.path().join(format!("{name}.db"));
+        upsert_each(&path, std::slice::from_ref(key)).unwrap();
+        assert_eq!(query(&path, "SELECT x FROM out ORDER BY x"), ["2", "3"], "{name}");
+        assert_eq!(query(&path, "SELECT k0 IS NULL FROM out ORDER BY x"), ["1", "0"], "{name}");
+        for (other, second) in &keys {
+            let path = directory.path().join(format!("{name}-{other}.db"));
+            upsert_each(&path, &[Arc::clone(key), Arc::clone(second)]).unwrap();
+            assert_eq!(query(&path, "SELECT x FROM out ORDER BY x"), ["2", "3"], "{name} {other}");
+        }
+    }
+    let nothing = Arc::new(NullArray::new(3)) as ArrayRef;
+    let path = directory.path().join("nothing.db");
+    upsert_each(&path, &[nothing]).unwrap();
+    assert_eq!(query(&path, "SELECT k0, x FROM out"), ["∅|2"]);
+}
+
+#[test]
+fn nan_and_null_keys_that_would_become_one_row_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let nan = f64::NAN;
+    let same = || Arc::new(Int64Array::from(vec![1; 2])) as ArrayRef;
+    let mixed: Vec<Vec<ArrayRef>> = vec![
+        vec![Arc::new(Float64Array::from(vec![Some(nan), None]))],
+        vec![Arc::new(Float64Array::from(vec![None, Some(nan)]))],
+        vec![same(), Arc::new(Float64Array::from(vec![None, Some(nan)]))],
+        vec![Arc::new(Float64Array::from(vec![Some(nan), None])), Arc::new(Float64Array::from(vec![None, Some(nan)]))],
+    ];
+    for (at, keys) in mixed.iter().enumerate() {
+        let path = directory.path().join(format!("mixed-{at}.db"));
+        let error = upsert_each(&path, keys).unwrap_err();
+        assert!(error.message().contains("NaN and null") && error.kind() == ErrorKind::Data, "{error}");
+        assert_eq!(query(&path, "SELECT x FROM out"), ["0"], "the first row stays");
+    }
+    // Beside another key they are rows of their own.
+    let path = directory.path().join("apart.db");
+    let keys: [ArrayRef; 2] =
+        [Arc::new(Int64Array::from(vec![1, 2])), Arc::new(Float64Array::from(vec![Some(nan), None]))];
+    upsert_each(&path, &keys).unwrap();
+    assert_eq!(query(&path, "SELECT k0, k1 FROM out ORDER BY x"), ["1|∅", "2|∅"]);
+}
+
+/// Appends rows and returns them as SQLite has them.
+fn appended(path: &Path, array: ArrayRef) -> Result<Vec<String>, mill_protocol::Error> {
+    let data = RecordBatch::try_from_iter_with_nullable([("x", array, true)]).unwrap();
+    let sink = SqliteSink::new(path, "out", None).unwrap();
+    sink.check(&data.schema(), None)?;
+    let mut committer = opened(&sink, None);
+    committer.begin()?;
+    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true };
+    let mut a = sink.writer(&data.schema(), &context).unwrap();
+    a.write(Batch::new(data))?;
+    committer.commit(&[pre_commit(a.as_mut(), 1).unwrap()])?;
+    Ok(query(path, "SELECT x FROM out"))
+}
+
+#[test]
+fn values_are_exact_or_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut number = 0;
+    let mut path = || {
+        number += 1;
+        directory.path().join(format!("{number}.db"))
+    };
+    let days = |days: i32| Arc::new(Date32Array::from(vec![days])) as ArrayRef;
+    for (array, expected) in [
+        (Arc::new(NullArray::new(2)) as ArrayRef, vec!["∅", "∅"]),
+        (Arc::new(UInt64Array::from(vec![i64::MAX as u64])), vec!["9223372036854775807"]),
+        (Arc::new(Int64Array::from(vec![i64::MIN])), vec!["-9223372036854775808"]),
+        (Arc::new(Float64Array::from(vec![f64::INFINITY, f64::NAN])), vec!["inf", "∅"]),
+        (Arc::new(Decimal128Array::from(vec![-150, 5]).with_precision_and_scale(20, 2).unwrap()), vec!["-1.50", "0.05"]),
+        (days(2_932_897), vec!["+10000-01-01"]),
+        (days(-719_529), vec!["-0001-12-31"]),
+        (Arc::new(Time64MicrosecondArray::from(vec![86_399_999_999])), vec!["23:59:59.999999"]),
+        (Arc::new(StringArray::from(vec!["007", ""])), vec!["007", ""]),
+    ] {
+        let name = format!("{:?}", array.data_type());
+        assert_eq!(appended(&path(), array).unwrap(), expected, "{name}");
+    }
+    let error = appended(&path(), Arc::new(UInt64Array::from(vec![1, u64::MAX]))).unwrap_err();
+    assert!(error.message().contains("\"x\": 18446744073709551615 is larger"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Data);
+}
+
+#[test]
+fn a_table_that_would_change_values_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db");
+    let connection = Connection::open(&path).unwrap();
+    let decimal = || Arc::new(Decimal128Array::from(vec![150]).with_precision_and_scale(20, 2).unwrap()) as ArrayRef;
+    let large = || Arc::new(Int64Array::from(vec![i64::MAX])) as ArrayRef;
+    let text = || Arc::new(StringArray::from(vec!["007"])) as ArrayRef;
+    let real = || Arc::new(Float64Array::from(vec![0.1 + 0.2])) as ArrayRef;
+    for (declared, array, expected) in [
+        ("INTEGER", text(), Err("007")),
+        ("NUMERIC", decimal(), Err("exact decimals")),
+        ("DOUBLE", large(), Err("large integers")),
+        ("VARCHAR(9)", real(), Err("15 digits")),
+        ("VARCHAR(9)", text(), Ok("007")),
+        ("", decimal(), Ok("1.50")),
+        ("BIGINT", large(), Ok("9223372036854775807")),
+        ("NUMERIC", large(), Ok("9223372036854775807")),
+        ("NUMERIC", real(), Ok("0.30000000000000004")),
+        ("DATETIME", Arc::new(Date32Array::from(vec![0])) as ArrayRef, Ok("1970-01-01")),
+    ] {
+        connection.execute_batch(&format!("DROP TABLE IF EXISTS out; CREATE TABLE out (x {declared})")).unwrap();
+        match (appended(&path, array), expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, [expected], "{declared}"),
+            (Err(error), Err(expected)) => assert!(error.message().contains(expected), "{declared}: {error}"),
+            (found, expected) => panic!("{declared}: {found:?}, not {expected:?}"),
+        }
+    }
+    // A null in another name of the rowid would become a number.
+    connection.execute_batch("DROP TABLE out; CREATE TABLE out (x INTEGER PRIMARY KEY)").unwrap();
+    let error = appended(&path, Arc::new(Int64Array::from(vec![Some(5), None]))).unwrap_err();
+    assert!(error.message().contains("INT PRIMARY KEY"), "{error}");
+    assert!(query(&path, "SELECT x FROM out").is_empty());
+    connection.execute_batch("DROP TABLE out; CREATE TABLE out (k0 TEXT COLLATE NOCASE UNIQUE, x)").unwrap();
+    let error = upsert_each(&path, &[text()]).unwrap_err();
+    assert!(error.message().contains("NOCASE"), "{error}");
+}
+
+#[test]
+fn a_locked_database_is_an_error_that_says_that_nothing_was_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db");
+    let sink = sink(&path, None);
+    let mut committer = SqliteCommitter::new(Arc::clone(&sink.shared));
+    committer.promise(&Run { job: Some(1), sink: "sink", ..Run::default() }).unwrap();
+    committer.begin().unwrap();
+    committer.connection().unwrap().busy_timeout(std::time::Duration::ZERO).unwrap();
+    let mut a = writer(&sink, 0);
+    a.write(Batch::new(batch(&[(Some("a"), 1)]))).unwrap();
+    let pending = [pre_commit(a.as_mut(), 1).unwrap()];
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = committer.commit(&pending).unwrap_err();
+    assert!(error.message().contains("nothing was changed") && error.message().contains("another program"), "{error}");
+    other.execute_batch("ROLLBACK").unwrap();
+    committer.commit(&pending).unwrap();
+    assert_eq!(query(&path, "SELECT count(*) FROM out"), ["1"]);
 }
 
 #[test]
@@ -206,7 +598,7 @@ fn values_of_all_types_are_kept() {
     .unwrap();
     let sink = SqliteSink::new(&path, "t; DROP", None).unwrap();
     sink.check(&data.schema(), None).unwrap();
-    let mut committer = sink.committer().unwrap();
+    let mut committer = opened(&sink, None);
     let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true };
     let mut a = sink.writer(&data.schema(), &context).unwrap();
     a.write(Batch::new(data)).unwrap();
@@ -248,13 +640,15 @@ fn what_does_not_fit_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn two_jobs_cannot_write_one_table() {
+fn two_runs_of_one_job_cannot_write_one_table() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.db");
-    let committer = sink(&path, None).committer().unwrap();
-    assert!(sink(&path, None).committer().err().unwrap().message().contains("another job"));
-    let other = SqliteSink::new(&path, "other", None).unwrap();
-    other.committer().unwrap();
+    let first = sink(&path, None);
+    let committer = opened(&first, None);
+    let second = sink(&path, None);
+    let error = second.committer().unwrap().promise(&Run { job: Some(1), sink: "sink", ..Run::default() }).unwrap_err();
+    assert!(error.message().contains("another run of this job"), "{error}");
+    drop(opened_by(&second, Some(2), None));
     drop(committer);
-    sink(&path, None).committer().unwrap();
+    drop(opened(&second, None));
 }

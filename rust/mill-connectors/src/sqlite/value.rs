@@ -1,8 +1,11 @@
 //! What values become in SQLite: integers, reals, text and blobs; moments and decimals as text.
+//!
+//! SQLite has no NaN: it stores null for it, and 0.0 for -0.0. Whole numbers have 63 bits and a sign; larger ones are an
+//! error. Everything else is read back as what it was.
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray, UInt64Array};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Int64Type, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use mill_protocol::{Error, Result};
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
@@ -12,6 +15,8 @@ use crate::timestamp::utc_as_offset;
 /// The class of a type in SQLite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
+    /// Nothing but nulls.
+    Null,
     Integer,
     Real,
     Text,
@@ -21,6 +26,7 @@ pub(super) enum Class {
 impl Class {
     pub(super) fn declared(self) -> &'static str {
         match self {
+            Class::Null => "",
             Class::Integer => "INTEGER",
             Class::Real => "REAL",
             Class::Text => "TEXT",
@@ -30,6 +36,7 @@ impl Class {
 
     pub(super) fn of(data_type: &DataType) -> Option<Class> {
         Some(match data_type {
+            DataType::Null => Class::Null,
             DataType::Boolean => Class::Integer,
             t if t.is_integer() => Class::Integer,
             t if t.is_floating() => Class::Real,
@@ -57,6 +64,7 @@ pub(super) fn check(schema: &Schema) -> Result<()> {
 
 /// A column laid out for row by row access.
 pub(super) enum Column {
+    Null,
     Integer(Int64Array),
     Boolean(BooleanArray),
     Real(Float64Array),
@@ -77,6 +85,8 @@ impl Column {
             other => other,
         };
         Ok(match value_type {
+            DataType::Null => Column::Null,
+            DataType::UInt64 => Column::Integer(signed(name, cast(&DataType::UInt64)?.as_primitive())?),
             DataType::Boolean => Column::Boolean(cast(&DataType::Boolean)?.as_boolean().clone()),
             t if t.is_integer() => Column::Integer(cast(&DataType::Int64)?.as_primitive().clone()),
             t if t.is_floating() => Column::Real(cast(&DataType::Float64)?.as_primitive().clone()),
@@ -92,6 +102,7 @@ impl Column {
 
     pub(super) fn is_null(&self, row: usize) -> bool {
         match self {
+            Column::Null => true,
             Column::Integer(array) => array.is_null(row),
             Column::Boolean(array) => array.is_null(row),
             Column::Real(array) => array.is_null(row),
@@ -100,12 +111,21 @@ impl Column {
         }
     }
 
+    pub(super) fn is_float(&self) -> bool {
+        matches!(self, Column::Real(_))
+    }
+
+    pub(super) fn is_nan(&self, row: usize) -> bool {
+        matches!(self, Column::Real(array) if array.is_valid(row) && array.value(row).is_nan())
+    }
+
     /// The value in this row, borrowed where it has a length.
     pub(super) fn value(&self, row: usize) -> ToSqlOutput<'_> {
-        if self.is_null(row) {
+        if self.is_null(row) || self.is_nan(row) {
             return ToSqlOutput::Owned(Value::Null);
         }
         match self {
+            Column::Null => ToSqlOutput::Owned(Value::Null),
             Column::Integer(array) => ToSqlOutput::Owned(Value::Integer(array.value(row))),
             Column::Boolean(array) => ToSqlOutput::Owned(Value::Integer(i64::from(array.value(row)))),
             Column::Real(array) => ToSqlOutput::Owned(Value::Real(array.value(row))),
@@ -113,6 +133,16 @@ impl Column {
             Column::Blob(array) => ToSqlOutput::Borrowed(ValueRef::Blob(array.value(row))),
         }
     }
+}
+
+/// Unsigned numbers, where SQLite has them.
+fn signed(name: &str, array: &UInt64Array) -> Result<Int64Array> {
+    array.try_unary::<_, Int64Type, _>(|value| i64::try_from(value).map_err(|_| value)).map_err(|value: u64| {
+        Error::data(format!(
+            "column {name:?}: {value} is larger than any whole number that SQLite has (9223372036854775807); write it as \
+             text: cast({{{name:?}: str}})"
+        ))
+    })
 }
 
 /// Moments, durations and decimals as text, in ISO 8601 where it has a form for them.

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{
-    Batch, Commit, Committer, Epoch, Error, PreCommit, Result, Sink, SinkKind, SinkWriter, TaskContext,
+    Batch, Commit, Committer, Epoch, Error, PreCommit, Recovered, Result, Sink, SinkKind, SinkWriter, TaskContext,
 };
 
 use super::rows_of;
@@ -114,10 +114,10 @@ impl Committer for MemoryCommitter {
     fn commit(&mut self, commits: &[Commit]) -> Result<()> {
         self.0.lock().unwrap().commit(commits)
     }
-    fn recover(&mut self, commits: &[Commit]) -> Result<()> {
+    fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()> {
         let mut target = self.0.lock().unwrap();
         target.recoveries += 1;
-        target.commit(commits)?;
+        target.commit(recovered.commits)?;
         target.prepared.clear();
         Ok(())
     }

@@ -1,0 +1,48 @@
+//! Where the output of a sink goes, and whether that has moved since a checkpoint.
+
+use std::path::{Path, PathBuf, absolute};
+
+use mill_protocol::{Error, Result};
+
+/// A path as a checkpoint keeps it: the same from wherever the job is run.
+pub(crate) fn text_of(path: &Path) -> String {
+    absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
+}
+
+/// Refuses a target other than the one that the checkpoint has written to, if that one is still there. One that is gone
+/// may have been moved here as a whole.
+pub(crate) fn check_unmoved(name: &str, was: Option<&str>, is: &Path) -> Result<()> {
+    let Some(was) = was.map(PathBuf::from) else { return Ok(()) };
+    let real = |path: &Path| path.canonicalize().ok();
+    let is_absolute = absolute(is).unwrap_or_else(|_| is.to_owned());
+    if was == is_absolute || real(&was).is_none() || real(&was) == real(is) {
+        return Ok(());
+    }
+    Err(Error::checkpoint(format!(
+        "{name}: the path was {was:?} when the checkpoint was taken, and is {is_absolute:?}: what the job has written is at \
+         the former and would not be continued there; write to the former path again, or move it to the new one as a \
+         whole, or start anew with another checkpoint path"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_place_that_is_still_there_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (a, b) = (directory.path().join("a"), directory.path().join("b"));
+        std::fs::create_dir(&a).unwrap();
+        let was = text_of(&a);
+        check_unmoved("sink", None, &b).unwrap();
+        check_unmoved("sink", Some(&was), &a).unwrap();
+        let error = check_unmoved("sink", Some(&was), &b).unwrap_err();
+        assert!(error.message().contains("/a\" when") && error.message().contains("/b\":"), "{error}");
+        std::os::unix::fs::symlink(&a, &b).unwrap();
+        check_unmoved("sink", Some(&was), &b).unwrap();
+        std::fs::remove_file(&b).unwrap();
+        std::fs::rename(&a, &b).unwrap();
+        check_unmoved("sink", Some(&was), &b).unwrap();
+    }
+}
