@@ -22,8 +22,12 @@ use mill_protocol::{Error, ErrorKind, Result};
 
 /// What the bytes begin with.
 const MAGIC: &[u8; 8] = b"MILLKEYS";
-/// The version that is written, and the only one that is read.
-const VERSION: u8 = 1;
+/// The version that is written; version 1, which did not name the encoding of rows, is read too.
+const VERSION: u8 = 2;
+/// The version of Arrow's row encoding, in which keys of lists and structs, rows of a reduce and values too large for words
+/// are kept. `arrow-row` does not promise that its bytes stay: a test compares them with those of this version, and when they
+/// change the number goes up.
+const ROW_ENCODING: u8 = 1;
 
 const FLAG_PENDING: u8 = 1;
 const TUMBLING: u8 = 1;
@@ -56,9 +60,9 @@ pub(crate) struct Described(Vec<u8>);
 impl Described {
     /// The state of a step: `own`, and what it is.
     pub(crate) fn of(&self, own: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(MAGIC.len() + 9 + own.len() + self.0.len());
+        let mut out = Vec::with_capacity(MAGIC.len() + 10 + own.len() + self.0.len());
         out.extend_from_slice(MAGIC);
-        out.push(VERSION);
+        out.extend_from_slice(&[VERSION, ROW_ENCODING]);
         put_bytes(&mut out, own);
         put_bytes(&mut out, &self.0);
         out
@@ -82,9 +86,16 @@ fn parts(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
     }
     let mut reader = Reader(&bytes[MAGIC.len()..]);
     let version = reader.byte()?;
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(Error::checkpoint(format!(
-            "the state of the step has format {version}, this version of Millstream reads {VERSION}"
+            "the state of the step has format {version}, this version of Millstream reads up to {VERSION}"
+        )));
+    }
+    let encoding = if version == 1 { 1 } else { reader.byte()? };
+    if encoding != ROW_ENCODING {
+        return Err(Error::checkpoint(format!(
+            "the state of the step keeps rows in version {encoding} of their encoding, this version of Millstream reads \
+             version {ROW_ENCODING}; go on with the version of Millstream that wrote it, or give an empty directory"
         )));
     }
     let (own, description) = (reader.bytes()?, reader.bytes()?);

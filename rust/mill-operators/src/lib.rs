@@ -42,7 +42,7 @@ use std::sync::Arc;
 use mill_plan::{Stage, StageKind};
 use mill_protocol::{Error, Operator, Result, TaskContext};
 
-pub use state_view::{has_keyed_state, read_state};
+pub use state_view::{has_keyed_state, pickled_state, read_state};
 
 /// Makes one parallel instance of a stage.
 ///

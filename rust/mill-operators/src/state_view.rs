@@ -13,8 +13,10 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field};
 use mill_frame::block::{RestoredBlock, SharedBytes};
-use mill_plan::{Emit, ReduceFunction, Stage, StageKind};
+use mill_frame::schema::is_object;
+use mill_plan::{AggregateKind, Emit, ReduceFunction, Stage, StageKind};
 use mill_protocol::{Emission, Error, ErrorKind, Operator, Outbox, Progress, Restored, Result, TaskContext};
 
 use crate::aggregate::Aggregate;
@@ -29,6 +31,37 @@ const GROUPS: u16 = 128;
 /// Whether this is the state without key of a step that also keeps keyed state, which [`read_state`] can read.
 pub fn has_keyed_state(bytes: &[SharedBytes]) -> bool {
     bytes.iter().any(|bytes| is_described(bytes))
+}
+
+/// The parts of a step's state that are pickled Python objects, each as a person would name it.
+///
+/// # Errors
+/// When the bytes are damaged, or do not say of what types the state is.
+pub fn pickled_state(bytes: &[SharedBytes]) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for bytes in bytes.iter().filter(|bytes| is_described(bytes)) {
+        let Description { schema, shape, .. } = Description::read(bytes)?;
+        if let Shape::Aggregate { aggregates, .. } = &shape {
+            let own = aggregates.iter().filter(|spec| matches!(spec.kind, AggregateKind::User(_)));
+            found.extend(own.map(|spec| format!("aggregate {:?}, a function of yours whose states are pickled", spec.name)));
+        }
+        let objects = schema.fields().iter().filter(|field| holds_objects(field));
+        found.extend(objects.map(|field| format!("column {:?}, of type object", field.name())));
+    }
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// Whether a column, or something within it, holds pickled objects.
+fn holds_objects(field: &Field) -> bool {
+    is_object(field)
+        || match field.data_type() {
+            DataType::List(inner) | DataType::LargeList(inner) | DataType::FixedSizeList(inner, _) => holds_objects(inner),
+            DataType::Map(inner, _) => holds_objects(inner),
+            DataType::Struct(fields) => fields.iter().any(|field| holds_objects(field)),
+            _ => false,
+        }
 }
 
 /// The keyed state of a step as a table: a row a key, or a key and open window, with the results as of the checkpoint.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mill_frame::block::{Inspect, RestoredBlock, SharedBytes};
+use mill_frame::on_all_cores;
 use rayon::prelude::*;
 
 use crate::disk::Disk;
@@ -157,5 +158,7 @@ pub(crate) fn open_chain(
     manifest: &Manifest,
     inspect: Option<Inspect>,
 ) -> Result<Vec<Segment>> {
-    manifest.segments.par_iter().map(|wanted| Segment::open(disk, dir, state, wanted, inspect)).collect()
+    on_all_cores(|| {
+        manifest.segments.par_iter().map(|wanted| Segment::open(disk, dir, state, wanted, inspect)).collect()
+    })
 }

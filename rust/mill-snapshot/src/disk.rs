@@ -2,7 +2,11 @@
 //!
 //! Everything is written through [`MappedFile`]: a file whose space is allocated before it is mapped, so that a full
 //! disk is an error of [`Disk::create`] and never a signal in the middle of a copy. A checkpoint's files are written
-//! once and never opened for writing again; only the marks (`MILLSTREAM`, `lock`) and the positions are changed in place.
+//! once and never opened for writing again, so they may be mapped for reading; only the marks (`MILLSTREAM`, `lock`) and the
+//! positions are changed in place, and are read into memory instead.
+//!
+//! A name in a state directory may have been made by somebody else. No call follows a link there, waits for a pipe, or
+//! opens anything but a regular file.
 
 use std::fmt;
 use std::io;
@@ -42,8 +46,11 @@ pub trait Held: Send + Sync + fmt::Debug {}
 
 /// What the store needs of a file system.
 pub trait Disk: Send + Sync + fmt::Debug {
-    /// Creates a directory and its parents; one that is there already is fine.
-    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Creates a directory and its parents, durably; one that is there already is fine. Gives whether it was made.
+    fn create_dir(&self, path: &Path) -> io::Result<bool>;
+
+    /// Removes an empty directory.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
 
     /// The files in a directory, in no particular order.
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
@@ -54,7 +61,10 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Maps an existing file for changes in place.
     fn open(&self, path: &Path) -> io::Result<Box<dyn MappedFile>>;
 
-    /// Maps an existing file for reading; bytes that cannot be read from the medium are an error here, not later.
+    /// Reads an existing file of at most this size, which somebody may be writing to.
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
+
+    /// Maps an existing file that nobody writes to; bytes that cannot be read from the medium are an error here, not later.
     fn map(&self, path: &Path) -> io::Result<SharedBytes>;
 
     /// Gives a file another name, replacing what has that name.

@@ -190,9 +190,16 @@ impl World {
 }
 
 impl Disk for FaultDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.operation()?.directories.insert(path.to_path_buf());
-        Ok(())
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.operation()?.directories.insert(path.to_path_buf()))
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.operation()?;
+        if world.names.keys().any(|file| file.parent() == Some(path)) {
+            return Err(io::Error::from(io::ErrorKind::DirectoryNotEmpty));
+        }
+        if world.directories.remove(path) { Ok(()) } else { Err(io::Error::from(io::ErrorKind::NotFound)) }
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
@@ -224,6 +231,12 @@ impl Disk for FaultDisk {
         let data = self.operation()?.find(path)?;
         let bytes = locked(&data).seen.clone();
         Ok(Box::new(Mapping { world: Arc::clone(&self.world), data, bytes }))
+    }
+
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let data = self.operation()?.find(path)?;
+        let bytes = locked(&data).seen.to_vec();
+        if bytes.len() as u64 > bytes_max { Err(io::Error::from(io::ErrorKind::FileTooLarge)) } else { Ok(bytes) }
     }
 
     fn map(&self, path: &Path) -> io::Result<SharedBytes> {

@@ -81,8 +81,7 @@ impl Manifest {
 
     /// The checkpoint that a file is the manifest of, by its name.
     pub fn id_of(file: &str) -> Option<u64> {
-        let digits = file.strip_prefix(PREFIX)?;
-        (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+        crate::store::number(file.strip_prefix(PREFIX)?)
     }
 
     /// The manifest as it stands in its file.

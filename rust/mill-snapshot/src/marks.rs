@@ -91,9 +91,12 @@ impl Found {
 
 /// Reads one of the two files.
 pub(crate) fn look(disk: &dyn Disk, path: &Path, has_title: bool) -> Result<Found> {
-    let raw = match disk.map(path) {
+    let raw = match disk.read(path, FILE_BYTES) {
         Ok(raw) => raw,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Absent),
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => {
+            return Ok(Found::Damaged(format!("it has more than {FILE_BYTES} bytes")));
+        }
         Err(error) => return Err(Error::io("read", path, error)),
     };
     if raw.len() as u64 != FILE_BYTES {
@@ -120,7 +123,7 @@ pub(crate) fn look(disk: &dyn Disk, path: &Path, has_title: bool) -> Result<Foun
 
 /// The process that holds the lock, as it wrote it down itself.
 pub(crate) fn holder(disk: &dyn Disk, dir: &Path) -> Option<u32> {
-    let raw = disk.map(&dir.join(LOCK)).ok()?;
+    let raw = disk.read(&dir.join(LOCK), FILE_BYTES).ok()?;
     let text = raw.get(HOLDER_AT..HOLDER_AT + HOLDER_BYTES)?;
     let text = std::str::from_utf8(text).ok()?.trim_end_matches('\0');
     text.strip_prefix("pid ")?.trim_end().parse().ok()

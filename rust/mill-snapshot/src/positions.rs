@@ -17,8 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, compiler_fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mill_frame::block::SharedBytes;
-
 use crate::disk::MappedFile;
 use crate::error::{Error, Result};
 use crate::segment::{HEADER_BYTES, is_sealed, put, seal, u16_at, u32_at, u64_at};
@@ -42,6 +40,8 @@ const INTENT_AT: usize = 256;
 const DONE_AT: usize = 272;
 const COPIES_AT: usize = 320;
 const COPY_HEAD_BYTES: usize = 16;
+/// The largest file that is read: no one that this program writes comes near.
+const FILE_BYTES_MAX: u64 = 1 << 40;
 const SLOTS_AT_FIRST: usize = 16;
 const COPY_BYTES_AT_FIRST: usize = 128;
 
@@ -94,10 +94,9 @@ impl Store {
         let inner = Arc::clone(&self.inner);
         let has_positions = inner.owned()?.marks.record().has_positions;
         let path = inner.path.join(POSITIONS);
-        let (table, is_new) = match inner.disk.map(&path) {
+        let (table, is_new) = match inner.disk.read(&path, FILE_BYTES_MAX) {
             Ok(raw) => {
                 let (shape, slots) = read(&path, &raw, inner.state)?;
-                drop(raw);
                 let file = inner.disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
                 (Table { file, shape, slots: slots.into_iter().map(|(slot, _)| slot).collect() }, false)
             }
@@ -122,7 +121,7 @@ impl Store {
     /// If there were positions, but the file is gone or damaged.
     pub fn read_positions(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let path = self.inner.path.join(POSITIONS);
-        let raw = match self.inner.disk.map(&path) {
+        let raw = match self.inner.disk.read(&path, FILE_BYTES_MAX) {
             Ok(raw) => raw,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return if self.inner.record().has_positions { Err(is_gone(&path)) } else { Ok(Vec::new()) };
@@ -321,7 +320,7 @@ fn read_note(slot: &[u8], copy_bytes: usize) -> std::result::Result<Noted, &'sta
 }
 
 /// Reads and checks a whole file.
-fn read(path: &Path, raw: &SharedBytes, state: u64) -> Result<(Shape, Vec<(Slot, Noted)>)> {
+fn read(path: &Path, raw: &[u8], state: u64) -> Result<(Shape, Vec<(Slot, Noted)>)> {
     let damaged = |at: usize, what: &str| Error::damaged(path, at as u64, what);
     let header: &[u8; HEADER_BYTES] = raw.first_chunk().ok_or_else(|| damaged(0, "the file ends too early"))?;
     if &header[..8] != MAGIC || !is_sealed(header) {

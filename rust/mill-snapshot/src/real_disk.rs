@@ -6,10 +6,15 @@
 //!
 //! [`unsafe`] lives here because a mapping's bytes can change under a `&[u8]` if another program writes to the file. We
 //! lock the directory against ourselves; against others nothing can be done, as with every mapped file.
+//!
+//! Files are opened without following links and without waiting, and used only if they are regular: who may write to the
+//! directory can choose its names, and must not choose by them which files elsewhere are read or written. What is made
+//! here only its owner may read.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,6 +42,37 @@ impl Drop for RealLock {
         // lock back when the last of them dies; an error here would mean that it has done so already.
         let _ = self.file.unlock();
     }
+}
+
+/// What is made in a state directory only its owner may read and write.
+const FILE_MODE: u32 = 0o600;
+/// The same of the directory.
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// Opens a file that may have been put there by somebody else.
+///
+/// # Errors
+/// Also if it is a link, a pipe, a device or a directory.
+fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file"));
+    // Without waiting: the open of a pipe would wait for its other end.
+    let file = match options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(file) => file,
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(refused("a symbolic link")),
+        // A pipe without a reader, or a socket.
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Err(refused("a pipe or a socket")),
+        Err(error) if error.raw_os_error() == Some(libc::EISDIR) => return Err(refused("a directory")),
+        Err(error) => return Err(error),
+    };
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(file);
+    }
+    Err(refused(if kind.is_dir() { "a directory" } else { "a pipe or a device" }))
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 struct RealFile {
@@ -103,23 +139,50 @@ impl MappedFile for RealFile {
     }
 }
 
-impl Disk for RealDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-        let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+impl RealDisk {
+    /// Creates a directory in which the one that is ours will be: its mode is that of the process.
+    fn create_dir_of_others(&self, path: &Path) -> io::Result<()> {
+        let made: Vec<&Path> = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.is_dir()).collect();
         fs::create_dir_all(path)?;
-        // A directory is only there after a crash if the one that holds its name was synced.
-        missing.iter().try_for_each(|made| match made.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
-            _ => self.sync_dir(Path::new(".")),
-        })
+        for path in made {
+            sync_dir(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        }
+        Ok(())
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        if path.is_dir() {
+            return Ok(false);
+        }
+        // A path that is a single name is in the directory of the process.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !parent.is_dir() {
+            self.create_dir_of_others(parent)?;
+        }
+        match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        if let Err(error) = sync_dir(parent) {
+            // A name that is not durable is as good as none: it is taken back, if that works.
+            let _ = fs::remove_dir(path);
+            return Err(error);
+        }
+        Ok(true)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            // Names that are not text, and files that vanish while we look, are none of ours.
+            // Names that are not text, and files that vanish while we look, are none of ours. Links are not followed.
             let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
             entries.push(Entry { name, bytes: metadata.len() });
         }
@@ -129,7 +192,7 @@ impl Disk for RealDisk {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn MappedFile>> {
         let kind = Kind::of(path);
         mill_fault::reach(kind.pick(["segment.create", "manifest.create", "mark.create"]))?;
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
         let mapped = allocate(&file, bytes).and_then(|()| map_mut(file, kind));
         if mapped.is_err() {
             // Best effort: the name was ours alone, and retention removes what is left over.
@@ -139,11 +202,21 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn MappedFile>> {
-        map_mut(OpenOptions::new().read(true).write(true).open(path)?, Kind::of(path))
+        map_mut(open_regular(path, OpenOptions::new().read(true).write(true))?, Kind::of(path))
+    }
+
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let file = open_regular(path, OpenOptions::new().read(true))?;
+        if file.metadata()?.len() > bytes_max {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        let mut bytes = Vec::new();
+        file.take(bytes_max).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn map(&self, path: &Path) -> io::Result<SharedBytes> {
-        let file = File::open(path)?;
+        let file = open_regular(path, OpenOptions::new().read(true))?;
         if file.metadata()?.len() == 0 {
             return Ok(SharedBytes::from(Vec::new()));
         }
@@ -166,11 +239,13 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         mill_fault::reach("state.sync_dir")?;
-        File::open(dir)?.sync_all()
+        sync_dir(dir)
     }
 
     fn lock(&self, path: &Path, bytes: u64) -> io::Result<Option<Box<dyn Held>>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        let file = open_regular(path, &mut options)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),

@@ -26,6 +26,9 @@ use crate::positions::POSITIONS;
 use crate::segment::SegmentRef;
 
 pub(crate) const SEGMENT_PREFIX: &str = "segment-";
+const MANIFEST_PREFIX: &str = "manifest-";
+/// The highest number that a checkpoint can have: one every microsecond, for thirty thousand years.
+pub(crate) const EPOCH_MAX: u64 = 1 << 60;
 
 /// A state directory. Clones share it; the lock is given back with the last one.
 #[derive(Clone)]
@@ -113,7 +116,11 @@ impl Store {
         }
         let marker = marks::lock(&*disk, path, MARKER)?;
         let marks = Marks::open(&*disk, path, record, std::process::id())?;
-        let highest = highest_number(&list(&*disk, path)?).max(record.published);
+        let names = list(&*disk, path)?;
+        notes.extend(impossible_names(&names).map(|name| {
+            format!("{name} in {} has a number that no checkpoint can have, and was ignored", path.display())
+        }));
+        let highest = highest_number(&names).max(record.published);
         let owned = Owned {
             marks,
             base: None,
@@ -380,7 +387,22 @@ pub(crate) fn manifest_ids(names: &[String]) -> Vec<u64> {
 
 /// The checkpoint that a segment was written for, by its name.
 pub(crate) fn segment_epoch(name: &str) -> Option<u64> {
-    name.strip_prefix(SEGMENT_PREFIX)?.get(..20)?.parse().ok()
+    number(name.strip_prefix(SEGMENT_PREFIX)?.get(..20)?)
+}
+
+/// The number of a checkpoint as names have it; `None` for what no checkpoint can have.
+pub(crate) fn number(digits: &str) -> Option<u64> {
+    let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|number| is_number && *number <= EPOCH_MAX)
+}
+
+/// Names that look like ours, but for a number that no checkpoint can have: nothing is done with them.
+fn impossible_names(names: &[String]) -> impl Iterator<Item = &String> {
+    names.iter().filter(|name| {
+        let plain = name.strip_suffix("-new").unwrap_or(name);
+        let is_segment = plain.starts_with(SEGMENT_PREFIX) && segment_epoch(plain).is_none();
+        is_segment || (plain.starts_with(MANIFEST_PREFIX) && Manifest::id_of(plain).is_none())
+    })
 }
 
 fn highest_number(names: &[String]) -> u64 {
@@ -394,7 +416,7 @@ fn check_is_ours(path: &Path, names: &[String]) -> Result<()> {
     let is_ours = |name: &String| {
         [MARKER, LOCK, POSITIONS].iter().any(|ours| name.starts_with(ours))
             || segment_epoch(name).is_some()
-            || name.starts_with("manifest-")
+            || name.starts_with(MANIFEST_PREFIX)
     };
     if names.is_empty() || names.iter().any(is_ours) {
         return Ok(());

@@ -24,7 +24,7 @@ use crate::segment::{
     BlockHeader, Body, Class, Item, Names, NamesUsed, Layout, Part, Place, SegmentRef, TaskId, lay_out_part,
     write_segment,
 };
-use crate::store::{Base, SEGMENT_PREFIX, Store};
+use crate::store::{Base, EPOCH_MAX, SEGMENT_PREFIX, Store};
 
 /// From this size on a task gets a segment of its own.
 const OWN_SEGMENT_BYTES_MIN: usize = 1 << 20;
@@ -111,6 +111,9 @@ impl Store {
         let mut owned = self.inner.owned()?;
         if epoch <= owned.highest {
             return Err(Error::EpochTaken { epoch, next: owned.highest + 1 });
+        }
+        if epoch > EPOCH_MAX {
+            return Err(Error::TooLarge { what: "the number of a checkpoint".to_owned(), size: epoch, limit: EPOCH_MAX });
         }
         if !is_full && (owned.base.is_none() || owned.failed > 0) {
             return Err(Error::NeedsFull { epoch });

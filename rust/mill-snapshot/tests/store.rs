@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use mill_snapshot::{Checkpoint, Disk, Error, FaultDisk, Handle, OperatorState, RealDisk, Store, TaskId, verify};
+use mill_snapshot::{Checkpoint, Disk, Error, Fault as DiskFault, FaultDisk, Handle, OperatorState, RealDisk, Store, TaskId, verify};
 use support::{Job, Model, assert_is, parts, restored};
 
 fn latest(store: &Store) -> Checkpoint {
@@ -267,5 +267,36 @@ fn a_checkpoint_is_settled_once_it_was_noted_and_so_is_its_savepoint() {
     for (path, is_settled) in [("settled", true), ("unsettled", false)] {
         let savepoint = Checkpoint::restore_from(path, Arc::clone(&disk), &mut Vec::new()).unwrap();
         assert_eq!(savepoint.is_settled(), is_settled, "{path}");
+    }
+}
+
+#[test]
+fn a_savepoint_that_fails_leaves_nothing_at_whatever_operation() {
+    let prepared = FaultDisk::new();
+    let mut job = Job::new(1);
+    let store = Store::open("state", Arc::new(prepared.clone())).unwrap();
+    (0..3).for_each(|_| drop(job.checkpoint(&store).unwrap()));
+    drop(store);
+    for is_there in [false, true] {
+        let mut failures = 0;
+        loop {
+            let disk = prepared.after_kill();
+            if is_there {
+                disk.create_dir("savepoint".as_ref()).unwrap();
+            }
+            let store = Store::open("state", Arc::new(disk.clone())).unwrap();
+            disk.fail_at(disk.operations() + failures, DiskFault::Fail);
+            let taken = store.savepoint(3, "savepoint");
+            if taken.is_ok() {
+                break;
+            }
+            failures += 1;
+            let left: Vec<_> = disk.files().into_iter().filter(|path| path.starts_with("savepoint")).collect();
+            assert!(left.is_empty(), "operation {failures}: {left:?}");
+            assert_eq!(disk.list("savepoint".as_ref()).is_ok(), is_there, "operation {failures}");
+            // The job goes on, and the next one to the same place succeeds.
+            store.savepoint(3, "savepoint").unwrap();
+        }
+        assert!(failures > 10, "only {failures} operations failed");
     }
 }

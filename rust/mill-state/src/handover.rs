@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use mill_frame::block::{Block, BlockAddress, BlockKind, BlockPayload, BlockSource};
 
+use crate::bucket::Chunk;
 use crate::image::ChunkImage;
 use crate::layout::RowLayout;
 use crate::shared::Promise;
+use crate::table::StateTable;
 
 pub(crate) const PART_SHIFT: u32 = 28;
 
@@ -27,15 +29,34 @@ pub(crate) struct Touched {
     pub(crate) is_held: bool,
 }
 
-/// What a snapshot of a table consists of. To make one, the table has ended the epoch in which the chunks were touched.
+/// What a snapshot of a table consists of.
+///
+/// Invariant: the table has ended the epoch in which it gave the promises of `touched`. [`take`](Handover::take) sees to
+/// it, and there is no other way to make one.
 #[derive(Debug)]
 pub(crate) struct Handover {
-    pub(crate) layout: Arc<RowLayout>,
-    pub(crate) table: i64,
-    pub(crate) part: u8,
-    pub(crate) is_full: bool,
-    pub(crate) dropped: Vec<(u16, u32)>,
-    pub(crate) touched: Vec<Touched>,
+    layout: Arc<RowLayout>,
+    table: i64,
+    part: u8,
+    is_full: bool,
+    dropped: Vec<(u16, u32)>,
+    touched: Vec<Touched>,
+}
+
+impl Handover {
+    /// Takes what changed in a table since the last snapshot (or everything), and ends its epoch. `None` if there is nothing.
+    pub(crate) fn take(from: &mut StateTable, table: i64, is_full: bool) -> Option<Handover> {
+        let next = Vec::with_capacity(from.touched.len());
+        let mut touched = std::mem::replace(&mut from.touched, next);
+        let ended = from.end_epoch();
+        if is_full {
+            touched.extend(from.chunks.iter().filter(|chunk| chunk.epoch != ended).map(Chunk::touched_again));
+        }
+        let dropped = std::mem::take(&mut from.dropped);
+        let (layout, part) = (Arc::clone(from.layout()), from.options().part);
+        let is_something = !touched.is_empty() || !dropped.is_empty();
+        is_something.then(|| Handover { layout, table, part, is_full, dropped, touched })
+    }
 }
 
 impl BlockSource for Handover {
@@ -45,7 +66,7 @@ impl BlockSource for Handover {
         out.reserve(dropped.len() + touched.len());
         out.extend(dropped.into_iter().map(|(group, id)| drop_block(address(group, id))));
         for Touched { data, arena_from, id, group, is_based, .. } in touched {
-            // SAFETY: the table has ended the epoch in which it gave the promises of `touched`.
+            // SAFETY: the table has ended the epoch in which it gave the promises of `touched` (invariant of the type).
             let data = unsafe { data.keep() };
             let arena = arena_from..data.arena.bytes().len();
             let is_whole = is_full || !is_based;

@@ -12,12 +12,13 @@
 //! spares the windows of a stream the first touch of new pages.
 //!
 //! Invariants: a block is taken by at most one [`PoolBlock`] at a time; it lies wholly within a region, is aligned to 64,
-//! and its region stays mapped as long as any block of the pool lives. Only the owner of a block reads or writes it.
+//! and its region stays mapped as long as any block of the pool lives. Only the owner of a block reads or writes it: a
+//! region is kept as a raw mapping, of which no reference is ever made.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use memmap2::{Advice, MmapMut};
+use memmap2::{Advice, MmapMut, MmapRaw};
 use parking_lot::Mutex;
 
 use crate::chunk::Line;
@@ -41,7 +42,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Memory {
-    regions: Vec<MmapMut>,
+    regions: Vec<MmapRaw>,
     free: Vec<Start>,
     /// What is left of the last region, as offsets.
     rest: std::ops::Range<usize>,
@@ -95,13 +96,13 @@ impl Memory {
         if self.rest.len() < bytes {
             let size = (REGION_BYTES << (self.regions.len() / 2).min(8)).min(REGION_BYTES_MAX);
             // As much more as it takes to begin at a boundary of large pages; what is not touched takes no memory.
-            let region = MmapMut::map_anon(size + REGION_BYTES).ok()?;
+            let region = MmapRaw::from(MmapMut::map_anon(size + REGION_BYTES).ok()?);
             let _ = region.advise(Advice::HugePage);
             let begin = region.as_ptr().align_offset(REGION_BYTES).min(REGION_BYTES);
             self.rest = begin..begin + size;
             self.regions.push(region);
         }
-        let region = self.regions.last_mut()?;
+        let region = self.regions.last()?;
         let offset = self.rest.start.next_multiple_of(ALIGNMENT);
         self.rest.start = offset + bytes;
         let start = region.as_mut_ptr().wrapping_add(offset).cast::<Line>();

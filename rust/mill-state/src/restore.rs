@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use mill_frame::block::{BlockKind, RestoredBlock};
+use mill_frame::on_all_cores;
 use rayon::prelude::*;
 
 use crate::bucket::Chunk;
@@ -57,11 +58,12 @@ impl StateTable {
             }
             placed.push(Placed { group, id, order: placed.len(), block });
         }
-        placed.par_sort_unstable_by_key(|placed| (placed.group, placed.id, placed.order));
+        on_all_cores(|| placed.par_sort_unstable_by_key(|placed| (placed.group, placed.id, placed.order)));
         let addresses: Vec<&[Placed<'b>]> = placed.chunk_by(|a, b| (a.group, a.id) == (b.group, b.id)).collect();
         let layout = self.layout();
+        let of_address = |blocks: &[Placed<'b>]| chunk(blocks, layout, &options);
         let restored: Vec<Result<Option<Chunk>>> =
-            addresses.into_par_iter().with_min_len(ADDRESSES_MIN).map(|blocks| chunk(blocks, layout, &options)).collect();
+            on_all_cores(|| addresses.into_par_iter().with_min_len(ADDRESSES_MIN).map(of_address).collect());
         let chunks: Vec<Chunk> = restored.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
         check_cover(&chunks, options.part)?;
         self.adopt(chunks);
@@ -107,7 +109,7 @@ fn chunk(blocks: &[Placed<'_>], layout: &Arc<RowLayout>, options: &TableOptions)
 /// Checks that the chunks of each key group share out its hashes: no two hold the same, none are missing.
 fn check_cover(chunks: &[Chunk], part: u8) -> Result<()> {
     let mut spans: Vec<(u16, u64, u32)> = chunks.iter().map(|chunk| (chunk.group, start(chunk.id), chunk.id)).collect();
-    spans.par_sort_unstable();
+    on_all_cores(|| spans.par_sort_unstable());
     for of_group in spans.chunk_by(|a, b| a.0 == b.0) {
         let mut next = 0;
         for &(group, start, id) in of_group {

@@ -10,11 +10,8 @@
 //!   nothing changed                                      nothing
 //! ```
 
-use std::sync::Arc;
-
 use mill_frame::block::Blocks;
 
-use crate::bucket::Chunk;
 use crate::handover::Handover;
 use crate::table::StateTable;
 
@@ -28,16 +25,8 @@ impl StateTable {
     /// If the table was made without persistence.
     pub fn snapshot(&mut self, table: i64, is_full: bool, out: &mut Blocks) {
         assert!(self.options().is_persistent, "the table is not persistent");
-        let next = Vec::with_capacity(self.touched.len());
-        let mut touched = std::mem::replace(&mut self.touched, next);
-        let ended = self.end_epoch();
-        if is_full {
-            touched.extend(self.chunks.iter().filter(|chunk| chunk.epoch != ended).map(Chunk::touched_again));
-        }
-        let dropped = std::mem::take(&mut self.dropped);
-        if !touched.is_empty() || !dropped.is_empty() {
-            let (layout, part) = (Arc::clone(self.layout()), self.options().part);
-            out.push(Handover { layout, table, part, is_full, dropped, touched });
+        if let Some(handover) = Handover::take(self, table, is_full) {
+            out.push(handover);
         }
     }
 }

@@ -1,4 +1,8 @@
-use arrow::datatypes::TimeUnit;
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Float64Array, Int16Array, Int64Array, ListArray, StringArray, StructArray,
+};
+use arrow::datatypes::{Fields, Int32Type, TimeUnit};
+use arrow_row::{RowConverter, SortField};
 
 use super::*;
 use crate::accumulator::tests::{random, result_fields, spec};
@@ -43,6 +47,70 @@ fn another_version_is_named() {
     bytes[8] = 9;
     let error = own(&bytes).unwrap_err();
     assert!(error.message().contains("has format 9"), "{error}");
+}
+
+#[test]
+fn another_encoding_of_rows_is_named() {
+    let mut bytes = description().described().of(&[]);
+    bytes[9] = 7;
+    let error = own(&bytes).unwrap_err();
+    assert!(error.message().contains("version 7 of their encoding"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Checkpoint);
+}
+
+#[test]
+fn state_that_names_no_encoding_is_of_the_first() {
+    let mut bytes = description().described().of(&[7; 8]);
+    bytes[8] = 1;
+    bytes.remove(9);
+    assert_eq!(own(&bytes).unwrap(), [7; 8]);
+    Description::read(&bytes).unwrap();
+}
+
+/// If this fails, `arrow-row` has changed its bytes: raise [`ROW_ENCODING`], and put the new bytes here.
+#[test]
+fn rows_are_encoded_as_they_were_when_the_version_was_made() {
+    let ints = Int64Array::from(vec![Some(-2), None]);
+    let floats = Float64Array::from(vec![Some(1.5), None]);
+    let texts = StringArray::from(vec![Some("Stück für Stück, und noch ein Stück"), None]);
+    let flags = BooleanArray::from(vec![Some(true), None]);
+    let bytes = BinaryArray::from_opt_vec(vec![Some(&b"\x00\xff"[..]), None]);
+    let list = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None]);
+    let fields = Fields::from(vec![Field::new("a", DataType::Int16, true)]);
+    let members: Vec<ArrayRef> = vec![Arc::new(Int16Array::from(vec![Some(3), None]))];
+    let record = StructArray::new(fields, members, Some(vec![true, false].into()));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(ints),
+        Arc::new(floats),
+        Arc::new(texts),
+        Arc::new(flags),
+        Arc::new(bytes),
+        Arc::new(list),
+        Arc::new(record),
+    ];
+    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let rows = RowConverter::new(fields).unwrap().convert_columns(&columns).unwrap();
+    let shown: Vec<String> = rows
+        .iter()
+        .map(|row| row.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+        .collect();
+    assert_eq!(shown, ENCODED, "{ENCODED:?}");
+    let back = RowConverter::new(columns.iter().map(|c| SortField::new(c.data_type().clone())).collect()).unwrap();
+    let parser = back.parser();
+    let kept: Vec<Vec<u8>> = ENCODED.iter().map(|hex| from_hex(hex)).collect();
+    let decoded = back.convert_rows(kept.iter().map(|row| parser.parse(row))).unwrap();
+    assert_eq!(decoded, columns);
+}
+
+const ENCODED: [&str; 2] = [
+    "017ffffffffffffffe01bff8000000000000025374c3bc636b2066ffc3bc72205374c3bcff636b2c20756e6420ff6e6f63682065696eff205374c3\
+     bc636b000000000000000000000000000000000000000000000000000701010200ff0000000000000202018000000100000005020000000000000000\
+     050101018003",
+    "000000000000000000000000000000000000000000000000000000",
+];
+
+fn from_hex(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
 #[test]

@@ -79,7 +79,9 @@ fn a_segment_cannot_lie_outside_of_the_directory() {
 #[test]
 fn only_names_of_twenty_digits_are_manifests() {
     assert_eq!(Manifest::id_of(&Manifest::file_name(42)), Some(42));
-    assert_eq!(Manifest::id_of(&Manifest::file_name(u64::MAX)), Some(u64::MAX));
+    assert_eq!(Manifest::id_of(&Manifest::file_name(1 << 60)), Some(1 << 60));
+    assert_eq!(Manifest::id_of(&Manifest::file_name((1 << 60) + 1)), None);
+    assert_eq!(Manifest::id_of(&Manifest::file_name(u64::MAX)), None);
     for name in ["manifest-42", "manifest-00000000000000000042-new", "manifest-99999999999999999999", "manifest-é"] {
         assert_eq!(Manifest::id_of(name), None, "{name}");
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use mill_frame::block::{BlockKind, Inspect, SharedBytes};
+use mill_frame::on_all_cores;
 use rayon::prelude::*;
 
 use crate::disk::Disk;
@@ -200,7 +201,7 @@ impl Reader<'_> {
     }
 
     fn payloads(&self, blocks: &mut [StoredBlock], inspect: Option<Inspect>) -> Result<()> {
-        blocks.par_iter_mut().with_min_len(16).try_for_each(|block| {
+        let check = |block: &mut StoredBlock| {
             let whole = &self.raw[block.start - block.form.header_bytes()..block.end];
             if block.header.is_whole(block.form, whole) {
                 if let (Some(inspect), Class::Keyed, BlockKind::Full) = (inspect, block.header.class, block.header.kind) {
@@ -214,6 +215,7 @@ impl Reader<'_> {
                 Class::Handle => "the checksum of a sink's handle does not match",
             };
             Err(self.damaged(block.start, what))
-        })
+        };
+        on_all_cores(|| blocks.par_iter_mut().with_min_len(16).try_for_each(check))
     }
 }

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use mill_frame::block::{BlockPayload, SharedBytes};
+use mill_frame::on_all_cores;
 use rayon::prelude::*;
 
 use crate::aligned::AlignedBytes;
@@ -117,7 +118,7 @@ pub(crate) fn lay_out(out: &mut [u8], items: Vec<Item>, layout: &Layout, segment
     let crcs = if total < PARALLEL_BYTES_MIN {
         places.into_iter().map(lay_out_one).collect()
     } else {
-        places.into_par_iter().map(lay_out_one).collect()
+        on_all_cores(|| places.into_par_iter().map(lay_out_one).collect())
     };
     Ok(Laid { crcs, keyed_bytes })
 }
