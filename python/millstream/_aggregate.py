@@ -16,7 +16,8 @@ __all__ = ["Aggregate", "aggregate"]
 class Aggregate(Protocol):
     """What :func:`aggregate` takes: an object with these methods.
 
-    States are pickled between calls, so they must be picklable.
+    States are pickled between calls, so they must be picklable. They are pickled in checkpoints too: a state directory with
+    such state must be trusted as code is, since unpickling runs what the bytes ask for.
     """
 
     def create(self) -> Any:

@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     showing = looks.add_parser("show", help="show the state of a step, or which steps there are")
     verifying = looks.add_parser("verify", help="read every byte and say what is damaged")
     exporting = looks.add_parser("export", help="write the state of a step into a file")
+    verifying.add_argument(
+        "--no-objects", action="store_true", help="fail if any state is pickled Python objects, which run code when read"
+    )
     for look in (listing, showing, verifying, exporting):
         look.add_argument("path", help="a state directory or savepoint")
     for look in (showing, exporting):
@@ -113,14 +116,20 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from millstream.state import verify
+    from millstream.state import pickled_state, verify
 
     results, notes = verify(options.path)
     for number, problem in results:
         print(f"{number:>8}  {problem or 'ok'}")
     for note in notes:
         print(f"note: {note}")
-    return 1 if any(problem for _, problem in results) else 0
+    is_damaged = any(problem for _, problem in results)
+    if is_damaged or not options.no_objects:
+        return int(is_damaged)
+    found = pickled_state(options.path)
+    for pickled in found:
+        print(f"checkpoint {pickled.checkpoint}: step {pickled.step!r} holds pickled objects: {pickled.state}")
+    return int(bool(found))
 
 
 def _export(options: argparse.Namespace) -> int:

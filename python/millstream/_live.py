@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import os
+import sys
 import time
 import weakref
+from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
-__all__ = ["Ending", "check", "hold", "reading"]
+from millstream._engine import end_interpreter, engine_threads, interrupt_threads
 
-_JOB_SECONDS_MAX = 3.0
-_READERS_SECONDS_MAX = 0.5
+__all__ = ["Ending", "check", "hold", "say_busy"]
+
+_CALM_SECONDS_MAX = 0.6
+"""How long jobs have to end by themselves."""
+_INTERRUPTED_SECONDS_MAX = 0.3
+"""How long they have after the functions that they are in were interrupted."""
+_BUSY_SECONDS_MAX = 0.1
+"""How long is waited for functions whose job is not waited for."""
+_PAUSE_SECONDS = 0.005
+_PACKAGE = str(Path(__file__).parent)
 
 
 class Ending(BaseException):
@@ -20,13 +33,17 @@ class Ending(BaseException):
 class Endable(Protocol):
     """A job, or whatever holds one."""
 
-    def end(self, seconds_max: float) -> None:
-        """Cancel it and wait until its threads are gone."""
+    def cancel(self) -> None:
+        """Ask it to end; returns at once."""
+
+    def ends(self, seconds_max: float) -> bool:
+        """Wait until its threads are gone, unless it was let go; give whether there is nothing to wait for."""
+
+    def let_go(self) -> None:
+        """Wait for it no more."""
 
 
 is_ending = False
-#: The threads that are inside a source of the user's now.
-reading: set[int] = set()
 _held: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -41,15 +58,70 @@ def check() -> None:
         raise Ending
 
 
+def say_busy() -> None:
+    """Say on stderr which functions of the user's the engine is still in, and that they are not waited for."""
+    inside = "; ".join(_busy())
+    if inside and sys.stderr is not None:
+        # A stream that is closed cannot be told, and nothing else can be done about it.
+        with contextlib.suppress(OSError, ValueError):
+            print(f"millstream: not waiting for what a job is still in: {inside}", file=sys.stderr, flush=True)
+
+
+def _busy() -> list[str]:
+    """Name the functions of the user's that the engine's threads are in."""
+    frames = sys._current_frames()
+    return sorted({_place(frames[thread]) for thread in engine_threads() if thread in frames})
+
+
+def _place(frame: FrameType | None) -> str:
+    """Name the outermost function that is not the engine's: the one that the engine called."""
+    place = "a call of the engine"
+    while frame is not None:
+        code = frame.f_code
+        # Loops that the package has written itself are not the user's either.
+        if not code.co_filename.startswith((_PACKAGE, "<millstream")):
+            place = f"{code.co_qualname} ({code.co_filename}, line {frame.f_lineno})"
+        frame = frame.f_back
+    return place
+
+
 def _end() -> None:
     global is_ending
     is_ending = True
-    for job in list(_held):
-        job.end(_JOB_SECONDS_MAX)
-    # A reader that has just been let go needs a moment; one that blocks in the user's code cannot be helped.
-    until = time.monotonic() + _READERS_SECONDS_MAX
-    while reading and time.monotonic() < until:
-        time.sleep(0.005)
+    jobs: list[Endable] = list(_held)
+    # Ctrl-C means that nothing is waited for any more; what is said of it here would only be noise.
+    try:
+        for job in jobs:
+            job.cancel()
+        if not _have_ended(jobs, _CALM_SECONDS_MAX):
+            interrupt_threads(Ending)
+            if not _have_ended(jobs, _INTERRUPTED_SECONDS_MAX):
+                say_busy()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for job in jobs:
+            job.let_go()
+        end_interpreter()
+
+
+def _have_ended(jobs: list[Endable], seconds_max: float) -> bool:
+    """Wait for jobs, and for whatever else the engine's threads do in the interpreter, such as to start a job."""
+    until = time.monotonic() + seconds_max
+    have_ended = True
+    for job in jobs:
+        have_ended &= job.ends(max(0.0, until - time.monotonic()))
+    until = min(until, time.monotonic() + _BUSY_SECONDS_MAX)
+    while _busy() and time.monotonic() < until:
+        time.sleep(_PAUSE_SECONDS)
+    return have_ended and not _busy()
+
+
+def _forget() -> None:
+    """In a forked child: the jobs are the parent's, and so are their threads."""
+    global _held
+    _held = weakref.WeakSet()
 
 
 atexit.register(_end)
+os.register_at_fork(after_in_child=_forget)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
@@ -50,13 +49,19 @@ class Job:
         """Show the state."""
         return f"<Job {self.status}>"
 
-    def end(self, seconds_max: float) -> None:
-        """Cancel the job, if it still runs, and wait until it has ended, at most this long."""
-        if self.status.state in ("starting", "running", "restarting"):
-            self._raw.cancel()
-            # How it ended is told by wait(); here only that it did matters.
-            with contextlib.suppress(MillstreamError):
-                self._raw.wait(int(seconds_max * 1_000_000))
+    def ends(self, seconds_max: float) -> bool:
+        """Wait for the end, unless the job was let go, at most this long; give whether it has come, however it was."""
+        if not self._raw.is_held():
+            return True
+        # How it ended is told by wait(); here only that it did matters.
+        try:
+            return self._raw.wait(int(seconds_max * 1_000_000)) is not None
+        except MillstreamError:
+            return True
+
+    def let_go(self) -> None:
+        """Cancel the job without ever waiting for it: what it is in may not come back."""
+        self._raw.let_go()
 
     @property
     def status(self) -> JobStatus:
@@ -69,11 +74,33 @@ class Job:
         return Metrics() if figures is None else metrics_of(figures)
 
     def checkpoint(self) -> None:
-        """Take a checkpoint now, and return when it is durable."""
+        """Take a checkpoint now, and return when it is durable.
+
+        Raises
+        ------
+        CheckpointError
+            When it fails, the job does not run, or a function of the job itself asks for it: the checkpoint would wait for
+            that function.
+        """
         self._raw.checkpoint_now()
 
     def savepoint(self, path: str | os.PathLike[str]) -> None:
-        """Write a checkpoint that is yours into a directory; the engine never deletes it."""
+        """Write a checkpoint that is yours into a directory; the engine never deletes it.
+
+        A savepoint that fails leaves nothing. Like a state directory it must come from someone you trust: see
+        :class:`Checkpoint`.
+
+        Parameters
+        ----------
+        path
+            A new directory, or an empty one.
+
+        Raises
+        ------
+        CheckpointError
+            When it cannot be written, the job does not run or has no state directory, or a function of the job itself
+            asks for it.
+        """
         self._raw.savepoint(os.fspath(path))
 
     def stop(self) -> None:
@@ -97,7 +124,11 @@ class Job:
         TimeoutError
             When the job still runs then.
         MillstreamError
-            What the job has failed of.
+            What the job has failed of; also when a function of the job itself waits for it, or a process that was forked
+            from the job's.
+        KeyboardInterrupt
+            On Ctrl-C, which ends the job: with a last checkpoint if that takes less than a second. A function that does
+            not return then is named on stderr and left alone; a second Ctrl-C leaves at once.
         """
         limit = None if timeout is None else microseconds(timeout, "timeout")
         figures = self._raw.wait(limit)
@@ -111,7 +142,9 @@ class Job:
 
     def __exit__(self, *exception: object) -> None:
         """Cancel the job, if it still runs, and wait until it has ended."""
-        self.end(5.0)
+        if self.status.state in ("starting", "running", "restarting"):
+            self.cancel()
+            self.ends(5.0)
 
     def _repr_html_(self) -> str:
         """Show state and figures in a notebook."""
@@ -188,7 +221,9 @@ def run(
 ) -> Report:
     """Run a job to its end.
 
-    Ctrl-C stops it with a last checkpoint, and raises ``KeyboardInterrupt``; run again, it goes on from there.
+    Ctrl-C stops it with a last checkpoint, if that takes less than a second, and raises ``KeyboardInterrupt``; run again,
+    it goes on from there. Functions that are being called then are interrupted too; one that does not return, as it is in
+    a call that cannot be interrupted, is named on stderr and not waited for. A second Ctrl-C leaves at once.
 
     Parameters
     ----------
@@ -273,9 +308,17 @@ class _Receiving:
         self.raw = raw
         _live.hold(self)
 
-    def end(self, seconds_max: float) -> None:
-        """Cancel the job; the receiver waits for it on its own."""
-        self.raw.close()
+    def cancel(self) -> None:
+        """Ask the job to end; returns at once."""
+        self.raw.cancel()
+
+    def ends(self, seconds_max: float) -> bool:
+        """Wait for the end; give whether it has come."""
+        return self.raw.ends(int(seconds_max * 1_000_000))
+
+    def let_go(self) -> None:
+        """Wait for the job no more."""
+        self.raw.let_go()
 
 
 def _batches(receiving: _Receiving) -> Iterator[Any]:

@@ -33,6 +33,12 @@ class Checkpoint:
     restore_from
         A savepoint, or another job's state directory, to begin with if ``path`` holds nothing yet.
 
+    Notes
+    -----
+    Trust a state directory or a savepoint as you trust code. State of an :class:`Aggregate` of yours, and columns of type
+    ``object``, are pickled, and unpickling runs what the bytes ask for. ``millstream state verify --no-objects`` tells whether a
+    directory holds any.
+
     Examples
     --------
     >>> mill.Checkpoint("state/", every="200ms").mode

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from millstream import _engine
 from millstream.table import Table
 
-__all__ = ["CheckpointInfo", "checkpoints", "read_state", "verify"]
+__all__ = ["CheckpointInfo", "PickledState", "checkpoints", "pickled_state", "read_state", "verify"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,41 @@ class CheckpointInfo:
     is_finished: bool
     steps: list[str]
     damage: str | None
+
+
+@dataclass(frozen=True)
+class PickledState:
+    """State that is pickled Python objects.
+
+    Attributes
+    ----------
+    checkpoint
+        The number of the checkpoint.
+    step
+        The step that has it.
+    state
+        The part of the step's state.
+    """
+
+    checkpoint: int
+    step: str
+    state: str
+
+
+def pickled_state(path: str | os.PathLike[str]) -> list[PickledState]:
+    """Find the state that is pickled Python objects, without unpickling any of it.
+
+    A job that goes on from such state unpickles it, which runs what the bytes ask for: a state directory with any must be
+    trusted as code is. ``millstream state verify --no-objects`` makes an error of it.
+
+    Examples
+    --------
+    >>> counts = mill.generate(rows=9, k=mill.index() % 3).key_by("k").agg(n=mill.count()).name("count")
+    >>> report = mill.run(counts.write_csv("plain/"), checkpoint="plain-state/")
+    >>> mill.state.pickled_state("plain-state/")
+    []
+    """
+    return [PickledState(*found) for found in _engine.pickled_state(os.fspath(path))]
 
 
 def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:

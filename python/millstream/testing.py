@@ -73,11 +73,13 @@ class Disk:
 
 
 def arm(
-    step: str, *, first: int = 1, times: int = 1, effect: Literal["count", "kill", "die", "fail", "full"] = "die"
+    step: str, *, first: int = 1, times: int = 1, effect: Literal["count", "kill", "die", "fail", "full", "panic"] = "die"
 ) -> None:
     """Let something happen at a named step of a checkpoint, a commit or a recovery, until :func:`disarm`.
 
-    A process that somebody else starts is killed likewise if its environment has ``MILLSTREAM_FAIL_POINT=step:first``.
+    A process that somebody else starts is killed likewise if its environment has ``MILLSTREAM_FAIL_POINT=step:first``. Every
+    thread of the engine passes a step of its own: ``thread.worker``, ``thread.coordinator``, ``thread.writer``,
+    ``thread.reader`` and ``thread.supervisor``.
 
     Parameters
     ----------
@@ -89,7 +91,8 @@ def arm(
         How many times in a row, for what does not end the process.
     effect
         ``"kill"`` kills the process; ``"die"`` ends a simulated job as a kill would; ``"fail"`` and ``"full"`` let the
-        step fail as on a broken or a full disk; ``"count"`` only counts.
+        step fail as on a broken or a full disk; ``"panic"`` lets it panic, as on a bug of the engine; ``"count"`` only
+        counts.
     """
     _engine.arm(step, first, times, effect)
 

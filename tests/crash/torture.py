@@ -21,6 +21,7 @@ clock               the clock jumps up to a day to and fro, and the job is left 
 function raises     a Python function raises
 kill                a process is killed at a random instant
 kill at step        a process is killed at a named step
+panic in a thread   a thread of the engine panics, and the job fails by name or starts again in the same process
 function kills      a Python function kills the process
 function hangs      a Python function hangs, and the process is killed
 ==================  ===================================================================================================

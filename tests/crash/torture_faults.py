@@ -35,8 +35,10 @@ FAULTS = {
     "machine crash": False,
     "clock": False,
     "function raises": False,
+    "panic": False,
     "kill": True,
     "kill at step": True,
+    "panic in a thread": True,
     "function kills": True,
     "function hangs": True,
 }
@@ -202,6 +204,8 @@ def by_hand(run: Run) -> None:
 
 def _check_complaint(run: Run, error: mill.MillstreamError) -> None:
     """A job may fail of the fault, and of nothing else."""
+    if run.cell.fault == "panic" and "panicked (simulated)" in str(error):
+        return
     if "internal" in str(error).lower():
         raise error
     if run.cell.fault in ("left", "step", "clock", "machine crash"):
@@ -229,6 +233,11 @@ def _step(run: Run) -> bool:
 def _step_fails(run: Run) -> bool:
     _arm(run, "fail", times=run.dice.choice([1, 1, 2, 5]))
     return run.by_hand(steps=run.dice.choice([None, 1000]))
+
+
+def _panic(run: Run) -> bool:
+    _arm(run, "panic", times=run.dice.choice([1, 1, 2, 5]))
+    return run.by_hand()
 
 
 def _sink_full(run: Run) -> bool:
@@ -286,7 +295,13 @@ DISTURB = {
     "disk errors": _disk_errors,
     "machine crash": _machine_crash,
     "function raises": _function_raises,
+    "panic": _panic,
 }
+
+THREADS = ("thread.worker", "thread.coordinator", "thread.writer", "thread.reader", "thread.supervisor")
+"""The steps that each thread of the engine passes once a round."""
+PANICKED = 3
+"""The exit code of a process whose job failed of the panic."""
 
 RARE = (
     *("checkpoint.compact", "file.remove", "manifest.remove", "mark.remove", "segment.remove", "sink.abort"),
@@ -326,6 +341,8 @@ def in_processes(run: Run) -> None:
             if code == -signal.SIGKILL:
                 run.outcome.disturbances += 1
                 run.outcome.died_at += [_drawn_step(run, random.Random(seed))[0]] if fault == "kill at step" else []
+            elif code == PANICKED and fault == "panic in a thread":
+                run.outcome.disturbances += 1
             elif code != 0:
                 raise Failed(f"the job failed with {code}: {child.said()}")
         else:
@@ -354,5 +371,18 @@ def _in_process(run: Run, fault: str, parallelism: int, seed: int) -> None:
                 time.sleep(1)
 
         run.hook = hook  # type: ignore[method-assign]
+    elif fault == "panic in a thread":
+        # Some of the steps that only a background thread takes among them.
+        step = dice.choice((*THREADS, *THREADS, *sorted(run.steps)))
+        first, times = dice.randint(1, dice.choice([3, 20, 100])), dice.choice([1, 1, 3])
+        run.tell(f"  panic at {step}, from {first} on, {times} times")
+        testing.arm(step, first=first, times=times, effect="panic")
     checkpoint = mill.Checkpoint(run.work / "state", every="2ms", mode=run.cell.mode)
-    mill.run(*run.declare(), checkpoint=checkpoint, parallelism=parallelism)
+    # Half of the jobs start again in the same process.
+    restart = mill.Restart.fixed_delay(3, "1ms") if fault == "panic in a thread" and dice.random() < 0.5 else None
+    try:
+        mill.run(*run.declare(), checkpoint=checkpoint, parallelism=parallelism, restart=restart)
+    except mill.MillstreamError as error:
+        if fault != "panic in a thread" or "panicked (simulated)" not in str(error):
+            raise
+        os._exit(PANICKED)

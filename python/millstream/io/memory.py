@@ -73,7 +73,7 @@ def from_iter(
     records
         An iterable, or a function that takes how many records to skip and gives an iterable of the rest. With a function
         or a sequence a job can go on after a restart; an iterator can be read only once, which ``exactly_once`` and
-        ``at_least_once`` refuse.
+        ``at_least_once`` refuse. What has a method ``close()``, as a generator has, is closed when the job ends.
     schema
         The columns; by default those of the first records.
     is_bounded
@@ -120,9 +120,20 @@ def _of_function(records: Callable[[int], Iterable[Any]], declared: Schema | Non
         ) from None
     except ValueError:
         pass  # A builtin shows no signature; it is called as it is.
-    found = declared or infer_schema(list(itertools.islice(records(0), ROWS_MAX)), what="from_iter()")
+    found = declared or infer_schema(_head(records(0)), what="from_iter()")
     adapter = IterableAdapter(records)
     return Stream(RawStream.from_python(adapter, name, found._raw, is_bounded, True))
+
+
+def _head(records: Iterable[Any]) -> list[Any]:
+    """Read the first records, and let go of the rest."""
+    found = iter(records)
+    try:
+        return list(itertools.islice(found, ROWS_MAX))
+    finally:
+        close = getattr(found, "close", None)
+        if close is not None:
+            close()
 
 
 def _of_sequence(records: Sequence[Any], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
@@ -146,7 +157,8 @@ def _of_iterator(records: Iterator[Any], declared: Schema | None, name: str, is_
             )
         return itertools.islice(left.pop(), start, None)
 
-    return Stream(RawStream.from_python(IterableAdapter(once), name, declared._raw, is_bounded, False))
+    adapter = IterableAdapter(once, getattr(records, "close", None))
+    return Stream(RawStream.from_python(adapter, name, declared._raw, is_bounded, False))
 
 
 def _name(records: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections.abc
 import itertools
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +33,9 @@ class SourceReader(ABC):
         -------
         list of records, Arrow batch, or None
             Records as :func:`from_iter` takes them, or anything with an Arrow interface. An empty list says that there is
-            nothing now, None that the partition has ended.
+            nothing now, None that the partition has ended. Rather return an empty list than wait for long: a job that
+            ends leaves a reader between two calls, and one that does not return keeps its thread, and what it returns
+            later is lost.
         """
 
     @abstractmethod
@@ -42,7 +43,7 @@ class SourceReader(ABC):
         """Give where the reader stands, behind all records it has given: anything that JSON can hold."""
 
     def close(self) -> None:
-        """Let go of what the reader holds; called at its end, and when the job ends before."""
+        """Let go of what the reader holds; called once, however the job or the partition ends, also before a restart."""
 
 
 class Source(ABC):
@@ -143,8 +144,8 @@ class _ReaderAdapter:
 
     def next(self, rows_max: int) -> Answer:
         """Give the next records and where the reader stands then."""
-        with _Inside():
-            given = None if self._is_done else self._reader.next_batch()
+        _live.check()
+        given = None if self._is_done else self._reader.next_batch()
         if given is None:
             if not self._is_done:
                 self._is_done = True
@@ -177,28 +178,14 @@ class _ReaderAdapter:
             raise TypeError(f"position() gives something JSON can hold (a number, a text, a list, a dict), not {position!r:.200}") from error
 
 
-class _Inside:
-    """Notes that this thread is in a source of the user's."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        """Enter it, unless the interpreter ends."""
-        _live.check()
-        _live.reading.add(threading.get_ident())
-
-    def __exit__(self, *exception: object) -> None:
-        """Leave it."""
-        _live.reading.discard(threading.get_ident())
-
-
 class IterableAdapter:
     """An iterable as a source with one partition, whose position is how many records it has given."""
 
-    __slots__ = ("_open",)
+    __slots__ = ("_close", "_open")
 
-    def __init__(self, open: Callable[[int], Iterable[Any]]) -> None:
+    def __init__(self, open: Callable[[int], Iterable[Any]], close: Callable[[], object] | None = None) -> None:
         self._open = open
+        self._close = close
 
     def splits(self) -> list[str]:
         """Give the one partition."""
@@ -207,25 +194,27 @@ class IterableAdapter:
     def open(self, split: str, position: bytes | None) -> _IterableReader:
         """Open it behind the records an earlier run has read."""
         start = 0 if position is None else int.from_bytes(position, "little")
-        return _IterableReader(iter(self._open(start)), start)
+        records = iter(self._open(start))
+        return _IterableReader(records, start, self._close or getattr(records, "close", None))
 
 
 class _IterableReader:
     """Takes records in chunks that grow while they come quickly, so that slow ones are passed on as they come."""
 
-    __slots__ = ("_chunk", "_given", "_records")
+    __slots__ = ("_chunk", "_close", "_given", "_records")
 
-    def __init__(self, records: Iterator[Any], given: int) -> None:
+    def __init__(self, records: Iterator[Any], given: int, close: Callable[[], object] | None) -> None:
         self._records = records
         self._given = given
+        self._close = close
         self._chunk = 1
 
     def next(self, rows_max: int) -> Answer:
         """Give the next records and how many there were with them."""
         wanted = max(1, min(self._chunk, rows_max))
         began = time.perf_counter()
-        with _Inside():
-            rows = list(itertools.islice(self._records, wanted))
+        _live.check()
+        rows = list(itertools.islice(self._records, wanted))
         took = time.perf_counter() - began
         if took < _QUICK_SECONDS:
             self._chunk = min(self._chunk * 4, 1 << 16)
@@ -237,6 +226,5 @@ class _IterableReader:
 
     def close(self) -> None:
         """Let go of the iterable, so that a generator's ``finally`` runs."""
-        close = getattr(self._records, "close", None)
-        if close is not None:
-            close()
+        if self._close is not None:
+            self._close()

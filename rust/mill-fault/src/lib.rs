@@ -1,13 +1,13 @@
 //! Named steps at which a test lets the process die, or lets the step fail.
 //!
 //! The steps of a checkpoint, of a commit and of a recovery call [`reach`] with their name right before they change
-//! anything outside the process. Unless a test has armed a fault, that is one relaxed load and a branch; no step lies on
-//! a path that is taken per record or per frame, so the hook is always there and no second build is needed to test the
-//! first.
+//! anything outside the process, and every thread of the engine calls [`pass`] with a step of its own once a round.
+//! Unless a test has armed a fault, that is one relaxed load and a branch; no step is on a path that is taken per record,
+//! so the hook is always there and no second build is needed to test the first.
 //!
 //! Armed is one fault at a time, for the process: by [`arm`], or, for a process that somebody else starts, by
-//! `MILLSTREAM_FAIL_POINT=step:n` (killed when it reaches that step for the `n`th time) or `step:n:fail`. The step `*`
-//! is any step.
+//! `MILLSTREAM_FAIL_POINT=step:n` (killed when it reaches that step for the `n`th time), `step:n:fail` or
+//! `step:n:panic`. The step `*` is any step.
 //!
 //! A death can be simulated: after [`Effect::Die`] every further step fails, so nothing outside the process changes any
 //! more, which is all that the world sees of a kill. Whoever drives the job by hand then drops it.
@@ -54,6 +54,8 @@ pub enum Effect {
     Fail,
     /// The step fails, as on a full disk.
     Full,
+    /// The step panics, as on a bug of the engine.
+    Panic,
 }
 
 /// When what happens.
@@ -80,6 +82,9 @@ struct Armed {
 ///
 /// # Errors
 /// When a test wants it to fail.
+///
+/// # Panics
+/// When a test wants it to panic.
 #[inline]
 pub fn reach(step: &'static str) -> io::Result<()> {
     // Relaxed: a fault is armed before the job that is to meet it is started.
@@ -87,6 +92,9 @@ pub fn reach(step: &'static str) -> io::Result<()> {
 }
 
 /// A step that cannot fail by itself is about to be taken: the process may die here.
+///
+/// # Panics
+/// When a test wants it to panic.
 #[inline]
 pub fn pass(step: &'static str) {
     // Only a death counts here, and that makes every step after this one fail.
@@ -125,7 +133,7 @@ fn reach_armed(step: &'static str) -> io::Result<()> {
                 return Ok(());
             }
             Ok(text) => {
-                let wrong = || format!("{VARIABLE}={text:?} is not step:n, step:n:kill or step:n:fail");
+                let wrong = || format!("{VARIABLE}={text:?} is not step:n, step:n:kill, step:n:fail or step:n:panic");
                 arm(parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, wrong()))?);
             }
         }
@@ -151,6 +159,12 @@ fn reach_armed(step: &'static str) -> io::Result<()> {
         }
         Effect::Fail => Err(io::Error::other("the step failed (simulated)")),
         Effect::Full => Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on device (simulated)")),
+        // A panic while another is on its way out would end the process.
+        Effect::Panic if std::thread::panicking() => Ok(()),
+        Effect::Panic => {
+            drop(armed);
+            panic!("step {step} panicked (simulated)");
+        }
     }
 }
 
@@ -160,6 +174,7 @@ fn parse(text: &str) -> Option<Fault> {
     let effect = match parts.next() {
         None | Some("kill") => Effect::Kill,
         Some("fail") => Effect::Fail,
+        Some("panic") => Effect::Panic,
         Some(_) => return None,
     };
     (first > 0 && parts.next().is_none()).then_some(Fault { step, first, times: 1, effect })

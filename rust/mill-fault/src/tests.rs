@@ -54,6 +54,7 @@ fn the_variable_names_step_count_and_effect() {
     assert_eq!(parse("file.rename:3"), Some(fault("file.rename", 3, 1, Effect::Kill)));
     assert_eq!(parse("*:10:kill"), Some(fault("*", 10, 1, Effect::Kill)));
     assert_eq!(parse("a:1:fail"), Some(fault("a", 1, 1, Effect::Fail)));
+    assert_eq!(parse("a:1:panic"), Some(fault("a", 1, 1, Effect::Panic)));
     for wrong in ["", "a", "a:0", "a:x", "a:1:explode", "a:1:fail:2"] {
         assert_eq!(parse(wrong), None, "{wrong:?}");
     }
@@ -76,4 +77,15 @@ fn an_armed_process_is_killed() {
 fn reaches_a_step_when_told() {
     assert!(reach("here").is_ok());
     assert!(reach("here").is_err(), "the process is killed before it comes here");
+}
+
+#[test]
+fn a_step_panics_and_leaves_the_hook_usable() {
+    let _turn = turn();
+    arm(fault("a", 2, 1, Effect::Panic));
+    assert!(reach("a").is_ok());
+    let panic = std::panic::catch_unwind(|| pass("a")).unwrap_err();
+    assert!(panic.downcast_ref::<String>().unwrap().contains("step a panicked"));
+    assert!(reach("a").is_ok());
+    assert_eq!(disarm()["a"], 3);
 }

@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use mill_protocol::{Error, ErrorKind, Rejected};
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -32,6 +32,10 @@ pub fn to_python(mut error: Error) -> PyErr {
     let source = error.take_source();
     attach(|py| {
         let cause = source.and_then(|source| python_cause(py, source));
+        // Who pressed Ctrl-C is not told of a sink that failed.
+        if let Some(interrupt) = cause.as_ref().filter(|cause| is_interrupt(py, cause)) {
+            return interrupt.clone_ref(py);
+        }
         let (message, reason) = match cause {
             Some(cause) => (message, Some(cause)),
             None => (message, None),
@@ -82,16 +86,27 @@ fn shared_cause(py: Python<'_>, shared: &Arc<dyn StdError + Send + Sync>) -> PyE
     }
 }
 
+/// Whether an exception is Ctrl-C that reached a function, and not a failure of it.
+fn is_interrupt(py: Python<'_>, exception: &PyErr) -> bool {
+    exception.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// The kind of a failure, unless it was an interrupt: then no restart is wanted.
+fn kind_of(py: Python<'_>, exception: &PyErr, kind: ErrorKind) -> ErrorKind {
+    if is_interrupt(py, exception) { ErrorKind::Cancelled } else { kind }
+}
+
 /// A failure of a user's function as the engine carries it.
 pub fn from_python(py: Python<'_>, exception: PyErr, what: &str) -> Error {
     let traceback = traceback(py, &exception);
     let message = format!("{what} raised {}", describe(py, &exception));
-    Error::new(ErrorKind::UserFunction, message).traced(traceback).because(exception)
+    let kind = kind_of(py, &exception, ErrorKind::UserFunction);
+    Error::new(kind, message).traced(traceback).because(exception)
 }
 
 /// A failure of a user's source or sink as the engine carries it.
 pub fn connector(py: Python<'_>, exception: PyErr, what: &str) -> Error {
-    Error::new(ErrorKind::Connector, format!("{what} raised {}", describe(py, &exception))).because(exception)
+    Error::new(kind_of(py, &exception, ErrorKind::Connector), format!("{what} raised {}", describe(py, &exception))).because(exception)
 }
 
 /// What an exception of the engine's own says.

@@ -57,9 +57,10 @@ pub fn arm(step: String, first: u64, times: u64, effect: &str) -> PyResult<()> {
         "die" => Effect::Die,
         "fail" => Effect::Fail,
         "full" => Effect::Full,
+        "panic" => Effect::Panic,
         other => {
             return Err(PyValueError::new_err(format!(
-                "effect is {other:?}; it is \"count\", \"kill\", \"die\", \"fail\" or \"full\""
+                "effect is {other:?}; it is \"count\", \"kill\", \"die\", \"fail\", \"full\" or \"panic\""
             )));
         }
     };

@@ -1,21 +1,32 @@
 //! Running jobs from Python.
 //!
 //! The interpreter is released whenever the engine runs or is waited for. Waiting is cut into pieces of at most 100 ms,
-//! between which signals are looked at, so that Ctrl-C ends a script or a cell within a second.
+//! between which signals are looked at, so that Ctrl-C ends a script or a cell within a second. What cannot be cut, such
+//! as the recovery of a large state, runs on a thread of its own meanwhile ([`interruptible`]).
+//!
+//! ```text
+//!   Ctrl-C ──► stop ──600 ms──► cancel ──100 ms──► KeyboardInterrupt in the job's functions ──300 ms──► let go, and say
+//!                 └── ended ──────┴── ended ─────────────────┴── ended, or Ctrl-C again ──────────► KeyboardInterrupt here
+//! ```
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use arrow::datatypes::SchemaRef;
 use mill_plan::{Mode, OnError, SinkNode};
 use millstream::connectors::{CollectReceiver, CollectSink, LatestRows, Received};
-use millstream::{CheckpointOptions, Job, Options, Restart, Simulation};
+use millstream::{CheckpointOptions, Job, Options, Owner, Restart, Simulation, spawn_thread};
 use parking_lot::Mutex;
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use pyo3_arrow::PyRecordBatch;
 
-use crate::attach::attach;
-use crate::error::{IntoPython, PlanError, to_python};
+use crate::attach::{self, attach};
+use crate::error::{IntoPython, MillstreamError, PlanError, to_python};
 use crate::faults::RawDisk;
 use crate::stream::{RawSink, RawStream};
 use crate::table::RawTable;
@@ -24,6 +35,10 @@ use crate::table::RawTable;
 const WAIT_MAX: Duration = Duration::from_millis(100);
 /// How long Ctrl-C waits for the job's last checkpoint before it cancels.
 const STOP_MAX: Duration = Duration::from_millis(600);
+/// How long a job whose functions were interrupted is waited for.
+const INTERRUPTED_MAX: Duration = Duration::from_millis(300);
+/// How long a job that nobody holds any more is waited for.
+const DROP_MAX: Duration = Duration::from_secs(3);
 /// How many batches wait for a consumer that is slower than the job.
 const WAITING_BATCHES_MAX: usize = 16;
 
@@ -96,23 +111,69 @@ impl Settings {
     }
 }
 
+/// Runs what takes long and cannot be cut, so that Ctrl-C is heard meanwhile. Once it was heard nobody waits for the call:
+/// what comes of it is dropped.
+pub fn interruptible<T: Send + 'static>(
+    py: Python<'_>,
+    call: impl FnOnce() -> mill_protocol::Result<T> + Send + 'static,
+) -> PyResult<T> {
+    let (send, receive) = bounded(1);
+    let told = send.clone();
+    let run = move || drop(send.send(call()));
+    spawn_thread("mill-call", Owner::new(), run, move |error| drop(told.send(Err(error)))).into_python()?;
+    loop {
+        match py.detach(|| receive.recv_timeout(WAIT_MAX)) {
+            Ok(result) => return result.into_python(),
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(interrupt) = py.check_signals() {
+                    say_busy(py);
+                    return Err(interrupt);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err(MillstreamError::new_err("a call of the engine did not answer")),
+        }
+    }
+}
+
 /// A running job. Dropped, it is cancelled.
 #[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
 pub struct RawJob {
-    job: Mutex<Option<std::sync::Arc<Job>>>,
+    job: Mutex<Option<Arc<Job>>>,
 }
 
 impl RawJob {
-    fn job(&self) -> std::sync::Arc<Job> {
-        self.job.lock().as_ref().map(std::sync::Arc::clone).expect("the job is taken out in drop only")
+    fn new(job: Job) -> RawJob {
+        RawJob { job: Mutex::new(Some(Arc::new(job))) }
+    }
+
+    fn job(&self) -> Arc<Job> {
+        self.job.lock().as_ref().map(Arc::clone).expect("the job is taken out in drop only")
     }
 }
 
 impl Drop for RawJob {
     fn drop(&mut self) {
         let Some(job) = self.job.lock().take() else { return };
-        // Ending a job joins threads that may want the interpreter: it must not be held meanwhile.
-        attach(|py| py.detach(|| drop(job)));
+        // A job knows best what to do on its own threads, in a forked process, and when it has ended.
+        if !job.is_held() || job.check_wait().is_err() {
+            return;
+        }
+        attach(|py| {
+            py.detach(|| drop(job.cancel()));
+            match wait_watching(py, &job, DROP_MAX) {
+                Ok(true) => {}
+                Ok(false) => let_go(py, &job),
+                Err(_) => {
+                    py.detach(|| job.let_go());
+                    // An exception cannot leave from here: the interrupt is raised again where one can.
+                    let again = py.import("_thread").and_then(|module| module.call_method0("interrupt_main"));
+                    if let Err(exception) = again {
+                        exception.write_unraisable(py, None);
+                    }
+                }
+            }
+            py.detach(|| drop(job));
+        });
     }
 }
 
@@ -121,8 +182,7 @@ impl Drop for RawJob {
 pub fn start(py: Python<'_>, sinks: Vec<PyRef<'_, RawSink>>, settings: &Bound<'_, PyDict>) -> PyResult<RawJob> {
     let nodes: Vec<SinkNode> = sinks.iter().map(|sink| sink.node.clone()).collect();
     let options = settings.extract::<Settings>()?.options()?;
-    let job = py.detach(|| millstream::start(&nodes, options)).into_python()?;
-    Ok(RawJob { job: Mutex::new(Some(std::sync::Arc::new(job))) })
+    interruptible(py, move || millstream::start(&nodes, options)).map(RawJob::new)
 }
 
 /// Starts a job that hands its records to the caller.
@@ -136,10 +196,10 @@ pub fn receive(
 ) -> PyResult<RawReceiver> {
     let (sink, receiver) = CollectSink::new(limit, WAITING_BATCHES_MAX);
     let schema = stream.stream.schema();
-    let node = stream.stream.sink(std::sync::Arc::new(sink)).into_python()?;
+    let node = stream.stream.sink(Arc::new(sink)).into_python()?;
     let options = settings.extract::<Settings>()?.options()?;
-    let job = py.detach(|| millstream::start(&[node], options)).into_python()?;
-    Ok(RawReceiver { schema, job: RawJob { job: Mutex::new(Some(std::sync::Arc::new(job))) }, receiver: Mutex::new(Some(receiver)) })
+    let job = interruptible(py, move || millstream::start(&[node], options)).map(RawJob::new)?;
+    Ok(RawReceiver { schema, job, receiver: Mutex::new(Some(receiver)) })
 }
 
 /// Runs a job by hand on this thread, in an order drawn from a seed; `None` if it has not ended after that many steps.
@@ -179,16 +239,60 @@ fn wait_for(py: Python<'_>, job: &Job, timeout: Option<Duration>) -> PyResult<Op
     }
 }
 
-/// Ends a job for Ctrl-C: with a last checkpoint if that is quick, without one otherwise.
+/// Ends a job for Ctrl-C, as the picture at the top has it. A second Ctrl-C meanwhile lets go of it at once.
 fn end(py: Python<'_>, job: &Job) {
-    py.detach(|| {
-        job.stop();
-        if job.wait(Some(STOP_MAX)).is_none() {
-            job.cancel();
-            // What went wrong while ending matters less than the interrupt itself.
-            let _ = job.wait(Some(WAIT_MAX));
+    let ended = || -> PyResult<bool> {
+        py.detach(|| drop(job.stop()));
+        if wait_watching(py, job, STOP_MAX)? {
+            return Ok(true);
         }
-    });
+        py.detach(|| drop(job.cancel()));
+        if wait_watching(py, job, WAIT_MAX)? {
+            return Ok(true);
+        }
+        if let Some(owner) = job.owner() {
+            attach::interrupt(py.get_type::<PyKeyboardInterrupt>().as_any(), Some(owner));
+        }
+        wait_watching(py, job, INTERRUPTED_MAX)
+    };
+    match ended() {
+        Ok(true) => {}
+        Ok(false) => let_go(py, job),
+        Err(_) => py.detach(|| job.let_go()),
+    }
+}
+
+/// Waits for the end of a job at most this long; gives whether it has come.
+///
+/// # Errors
+/// Of a signal meanwhile.
+fn wait_watching(py: Python<'_>, job: &Job, longest: Duration) -> PyResult<bool> {
+    let until = Instant::now() + longest;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        // How the job ended matters less than that it did.
+        if py.detach(|| job.wait(Some(left.min(WAIT_MAX / 2)))).is_some() {
+            return Ok(true);
+        }
+        py.check_signals()?;
+        if left.is_zero() {
+            return Ok(false);
+        }
+    }
+}
+
+/// Lets go of a job that does not end, and says what it is in.
+fn let_go(py: Python<'_>, job: &Job) {
+    py.detach(|| job.let_go());
+    say_busy(py);
+}
+
+/// Says which functions of the user's the engine is still in.
+fn say_busy(py: Python<'_>) {
+    let said = py.import("millstream._live").and_then(|live| live.call_method0("say_busy"));
+    if let Err(exception) = said {
+        exception.write_unraisable(py, None);
+    }
 }
 
 #[pymethods]
@@ -208,22 +312,36 @@ impl RawJob {
 
     fn checkpoint_now(&self, py: Python<'_>) -> PyResult<()> {
         let job = self.job();
-        py.detach(|| job.checkpoint_now()).into_python()
+        job.check_ask().into_python()?;
+        interruptible(py, move || job.checkpoint_now())
     }
 
     fn savepoint(&self, py: Python<'_>, path: &str) -> PyResult<()> {
-        let job = self.job();
-        py.detach(|| job.savepoint(path.as_ref())).into_python()
+        let (job, path) = (self.job(), PathBuf::from(path));
+        job.check_ask().into_python()?;
+        interruptible(py, move || job.savepoint(&path))
     }
 
-    fn stop(&self, py: Python<'_>) {
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let job = self.job();
-        py.detach(|| job.stop());
+        py.detach(|| job.stop()).into_python()
     }
 
-    fn cancel(&self, py: Python<'_>) {
+    fn cancel(&self, py: Python<'_>) -> PyResult<()> {
         let job = self.job();
-        py.detach(|| job.cancel());
+        py.detach(|| job.cancel()).into_python()
+    }
+
+    /// Whether the job has neither been seen to end nor been let go.
+    fn is_held(&self, py: Python<'_>) -> bool {
+        let job = self.job();
+        py.detach(|| job.is_held())
+    }
+
+    /// Cancels the job, which is then not waited for any more.
+    fn let_go(&self, py: Python<'_>) {
+        let job = self.job();
+        py.detach(|| job.let_go());
     }
 
     /// Waits for the end and gives the report; None when the time is over before.
@@ -255,7 +373,7 @@ impl RawReceiver {
             match received {
                 Received::Batch(batch) => return Ok(Some(batch)),
                 Received::Finished => {
-                    self.close(py);
+                    self.close(py)?;
                     return Ok(None);
                 }
                 Received::Nothing | Received::Ended if is_over => return Ok(None),
@@ -277,7 +395,7 @@ impl RawReceiver {
             });
             match received {
                 Received::Finished => {
-                    self.close(py);
+                    self.close(py)?;
                     return Ok(all);
                 }
                 _ if is_over => return Ok(all),
@@ -329,17 +447,65 @@ impl RawReceiver {
     }
 
     /// Ends the job; what has not been taken is dropped.
-    fn close(&self, py: Python<'_>) {
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let receiver = self.receiver.lock().take();
+        let job = self.job.job();
+        let is_held = py.detach(|| {
+            drop(receiver);
+            job.is_held()
+        });
+        if !is_held || py.detach(|| job.stop()).is_err() {
+            return Ok(());
+        }
+        match wait_watching(py, &job, STOP_MAX) {
+            Ok(true) => {}
+            Ok(false) => py.detach(|| drop(job.cancel())),
+            Err(interrupt) => {
+                py.detach(|| job.let_go());
+                return Err(interrupt);
+            }
+        }
+        Ok(())
+    }
+
+    /// Cancels the job without waiting for it.
+    fn cancel(&self, py: Python<'_>) {
         let receiver = self.receiver.lock().take();
         let job = self.job.job();
         py.detach(|| {
             drop(receiver);
-            job.stop();
-            if job.wait(Some(STOP_MAX)).is_none() {
-                job.cancel();
-            }
+            drop(job.cancel());
         });
     }
+
+    /// Waits for the end of the job, unless it was let go; gives whether it has come in time.
+    fn ends(&self, py: Python<'_>, timeout_us: u64) -> PyResult<bool> {
+        let job = self.job.job();
+        if py.detach(|| job.is_held()) { wait_watching(py, &job, Duration::from_micros(timeout_us)) } else { Ok(true) }
+    }
+
+    /// Cancels the job, which is then not waited for any more.
+    fn let_go(&self, py: Python<'_>) {
+        self.job.let_go(py);
+    }
+}
+
+/// Notes that the interpreter ends: no thread of the engine enters it from now on.
+#[pyfunction]
+pub fn end_interpreter() {
+    attach::end();
+}
+
+/// The numbers of the engine's threads that have been in the interpreter.
+#[pyfunction]
+pub fn engine_threads() -> Vec<std::ffi::c_long> {
+    attach::threads()
+}
+
+/// Raises an exception of this type in all threads of the engine when they next run Python code.
+#[pyfunction]
+pub fn interrupt_threads(exception: &Bound<'_, PyAny>) {
+    attach::interrupt(exception, None);
 }
 
 /// The figures of a run as a dict.

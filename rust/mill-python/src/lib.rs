@@ -55,9 +55,11 @@ mod _millstream {
     #[pymodule_export]
     use super::functions::{aggregate_function, column_function};
     #[pymodule_export]
-    use super::job::{RawJob, RawReceiver, receive, simulate, start};
+    use super::job::{
+        RawJob, RawReceiver, end_interpreter, engine_threads, interrupt_threads, receive, simulate, start,
+    };
     #[pymodule_export]
-    use super::state::{checkpoints, explain, graph, read_state, verify};
+    use super::state::{checkpoints, explain, graph, pickled_state, read_state, verify};
     #[pymodule_export]
     use super::stream::{RawKeyedStream, RawSink, RawStream, RawWindowedStream, stream_of_table};
     #[pymodule_export]

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use pyo3_arrow::PyRecordBatch;
 
-use crate::attach::attach;
+use crate::attach::{attach, call_method, try_attach};
 use crate::error::{connector, describe, from_python};
 use crate::to_python::column_to_list;
 
@@ -76,7 +76,7 @@ impl Sink for PythonSink {
 
     fn writer(&self, _schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
         attach(|py| {
-            let writer = self.adapter.bind(py).call_method1("writer", (context.index, context.parallelism));
+            let writer = call_method(self.adapter.bind(py), "writer", (context.index, context.parallelism));
             let writer = writer.map_err(|exception| connector(py, exception, &self.name))?.unbind();
             Ok(Box::new(PythonWriter { name: self.name.clone(), writer, kind: self.kind, takes_lists: self.takes_lists })
                 as Box<dyn SinkWriter>)
@@ -85,7 +85,7 @@ impl Sink for PythonSink {
 
     fn committer(&self) -> Result<Box<dyn Committer>> {
         attach(|py| {
-            let committer = self.adapter.bind(py).call_method0("committer");
+            let committer = call_method(self.adapter.bind(py), "committer", ());
             let committer = committer.map_err(|exception| connector(py, exception, &self.name))?.unbind();
             Ok(Box::new(PythonCommitter { name: self.name.clone(), committer }) as Box<dyn Committer>)
         })
@@ -107,14 +107,14 @@ impl SinkWriter for PythonWriter {
             let data = batch.data();
             let called = || -> PyResult<()> {
                 if !self.takes_lists {
-                    writer.call_method1("write", (PyRecordBatch::new(data.clone()).into_pyarrow(py)?,))?;
+                    call_method(writer, "write", (PyRecordBatch::new(data.clone()).into_pyarrow(py)?,))?;
                     return Ok(());
                 }
                 let lists = PyList::empty(py);
                 for (column, field) in data.columns().iter().zip(data.schema().fields()) {
                     lists.append(column_to_list(py, column, field)?)?;
                 }
-                writer.call_method1("write", (lists, data.num_rows()))?;
+                call_method(writer, "write", (lists, data.num_rows()))?;
                 Ok(())
             };
             called().map_err(|exception| match self.kind {
@@ -130,7 +130,7 @@ impl SinkWriter for PythonWriter {
             return Ok(None);
         }
         attach(|py| {
-            let handle = self.writer.bind(py).call_method1("pre_commit", (epoch.0,)).and_then(|h| h.extract::<Option<Vec<u8>>>());
+            let handle = call_method(self.writer.bind(py), "pre_commit", (epoch.0,)).and_then(|h| h.extract::<Option<Vec<u8>>>());
             let handle = handle.map_err(|exception| connector(py, exception, &self.name))?;
             Ok(handle.map(|handle| Box::new(move || Ok(handle)) as PreCommit))
         })
@@ -158,8 +158,8 @@ struct PythonCommitter {
 impl Drop for PythonCommitter {
     fn drop(&mut self) {
         // At the end of the process there may be no interpreter any more, and nothing left to close.
-        Python::try_attach(|py| {
-            if let Err(exception) = self.committer.bind(py).call_method0("close") {
+        try_attach(|py| {
+            if let Err(exception) = call_method(self.committer.bind(py), "close", ()) {
                 exception.write_unraisable(py, None);
             }
         });
@@ -171,7 +171,7 @@ impl PythonCommitter {
         attach(|py| {
             let handles: Vec<(u64, Bound<'_, PyBytes>)> =
                 commits.iter().map(|commit| (commit.epoch.0, PyBytes::new(py, &commit.handle))).collect();
-            let called = self.committer.bind(py).call_method1(method, (handles,));
+            let called = call_method(self.committer.bind(py), method, (handles,));
             called.map(drop).map_err(|exception| connector(py, exception, &self.name))
         })
     }
@@ -187,7 +187,7 @@ impl Committer for PythonCommitter {
         let number = |epoch: Option<Epoch>| epoch.map(|epoch| epoch.0);
         attach(|py| {
             let arguments = (delivery, number(run.restored), number(run.newest), run.job.is_some());
-            let told = self.committer.bind(py).call_method1("promise", arguments);
+            let told = call_method(self.committer.bind(py), "promise", arguments);
             told.map(drop).map_err(|exception| connector(py, exception, &self.name))
         })
     }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::attach::attach;
+use crate::attach::{attach, call_method, try_attach};
 use crate::error::{connector, record_text};
 use crate::from_python::rows_to_batch;
 use crate::functions::{arrow_batch, conform};
@@ -58,7 +58,7 @@ impl Source for PythonSource {
 
     fn splits(&self, _is_ordered: bool) -> Result<Vec<Split>> {
         attach(|py| {
-            let names = self.adapter.bind(py).call_method0("splits").and_then(|names| names.extract::<Vec<String>>());
+            let names = call_method(self.adapter.bind(py), "splits", ()).and_then(|names| names.extract::<Vec<String>>());
             let names = names.map_err(|exception| connector(py, exception, &self.name))?;
             Ok(names.into_iter().map(Split::new).collect())
         })
@@ -67,7 +67,7 @@ impl Source for PythonSource {
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
         attach(|py| {
             let start = position.map(|position| PyBytes::new(py, position));
-            let reader = self.adapter.bind(py).call_method1("open", (&split.name, start));
+            let reader = call_method(self.adapter.bind(py), "open", (&split.name, start));
             let reader = reader.map_err(|exception| connector(py, exception, &self.name))?.unbind();
             Ok(Box::new(PythonReader {
                 name: self.name.clone(),
@@ -90,8 +90,8 @@ struct PythonReader {
 impl Drop for PythonReader {
     fn drop(&mut self) {
         // At the end of the process there may be no interpreter any more, and nothing left to close.
-        Python::try_attach(|py| {
-            if let Err(exception) = self.reader.bind(py).call_method0("close") {
+        try_attach(|py| {
+            if let Err(exception) = call_method(self.reader.bind(py), "close", ()) {
                 exception.write_unraisable(py, None);
             }
         });
@@ -102,7 +102,7 @@ impl SplitReader for PythonReader {
     fn next(&mut self, rows_max: usize) -> Result<Read> {
         attach(|py| {
             let called = || -> PyResult<(String, Bound<'_, PyAny>, Vec<u8>)> {
-                self.reader.bind(py).call_method1("next", (rows_max,))?.extract().map_err(PyErr::from)
+                call_method(self.reader.bind(py), "next", (rows_max,))?.extract().map_err(PyErr::from)
             };
             let (kind, payload, position) = called().map_err(|exception| connector(py, exception, &self.name))?;
             let read = match kind.as_str() {
@@ -151,7 +151,8 @@ fn read_rows(rows: &Bound<'_, PyList>, schema: &SchemaRef, name: &str) -> Result
     Ok(Read::Partial(batch, rejected))
 }
 
-/// A stream of Arrow batches (a `RecordBatchReader`) that is read as it comes, once.
+/// A stream of Arrow batches (a `RecordBatchReader`) that is read as it comes, once. Its position is how many rows it has
+/// given, so that a later run, which is given the stream anew, goes on after those.
 pub struct ReaderSource {
     name: String,
     schema: SchemaRef,
@@ -190,14 +191,29 @@ impl Source for ReaderSource {
     }
 
     fn open(&self, _split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
+        let rows = position.map(|position| decode_rows(position, &self.name)).transpose()?.unwrap_or(0);
         let reader = self.reader.lock().take().ok_or_else(|| {
             Error::connector(format!(
                 "{} has been read already; a reader gives its batches once: make a new one, or pass a table",
                 self.name
             ))
         })?;
-        let batches = position.and_then(|position| position.try_into().ok()).map_or(0, u64::from_le_bytes);
-        Ok(Box::new(ArrowReader { name: self.name.clone(), reader, rest: None, batches }))
+        let mut reader = ArrowReader { name: self.name.clone(), reader, rest: None, rows: 0 };
+        reader.skip(rows)?;
+        Ok(Box::new(reader))
+    }
+}
+
+/// What a position begins with: it counts rows. Positions that counted batches had eight bytes.
+const ROWS_MARK: u8 = b'r';
+
+fn decode_rows(position: &[u8], name: &str) -> Result<u64> {
+    match position.split_first() {
+        Some((&ROWS_MARK, rows)) if rows.len() == 8 => Ok(u64::from_le_bytes(rows.try_into().expect("eight bytes"))),
+        _ => Err(Error::checkpoint(format!(
+            "the state directory was written by an older version, which did not count the rows of {name}; give another \
+             directory"
+        ))),
     }
 }
 
@@ -205,28 +221,54 @@ struct ArrowReader {
     name: String,
     reader: Box<dyn RecordBatchReader + Send>,
     rest: Option<RecordBatch>,
-    batches: u64,
+    /// How many were given or passed over.
+    rows: u64,
+}
+
+impl ArrowReader {
+    /// The next records as they come.
+    fn batch(&mut self) -> Result<Option<RecordBatch>> {
+        if let Some(rest) = self.rest.take() {
+            return Ok(Some(rest));
+        }
+        let next = self.reader.next().transpose();
+        next.map_err(|error| Error::connector(format!("{}: {error}", self.name)))
+    }
+
+    /// Passes over rows that an earlier run has had.
+    fn skip(&mut self, rows: u64) -> Result<()> {
+        while self.rows < rows {
+            let Some(batch) = self.batch()? else {
+                return Err(Error::checkpoint(format!(
+                    "{} ends after {} rows, and an earlier run has read {rows} of it; give the same stream, or another state \
+                     directory",
+                    self.name, self.rows
+                )));
+            };
+            let taken = batch.num_rows().min(usize::try_from(rows - self.rows).unwrap_or(usize::MAX));
+            self.take(&batch, taken);
+        }
+        Ok(())
+    }
+
+    /// Counts so many rows of a batch as given, and keeps the rest of it.
+    fn take(&mut self, batch: &RecordBatch, taken: usize) {
+        self.rows += taken as u64;
+        if taken < batch.num_rows() {
+            self.rest = Some(batch.slice(taken, batch.num_rows() - taken));
+        }
+    }
 }
 
 impl SplitReader for ArrowReader {
     fn next(&mut self, rows_max: usize) -> Result<Read> {
-        let batch = match self.rest.take() {
-            Some(rest) => rest,
-            None => match self.reader.next() {
-                Some(Ok(batch)) => batch,
-                Some(Err(error)) => return Err(Error::connector(format!("{}: {error}", self.name))),
-                None => return Ok(Read::End),
-            },
-        };
-        self.batches += 1;
+        let Some(batch) = self.batch()? else { return Ok(Read::End) };
         let taken = batch.num_rows().min(rows_max.max(1));
-        if taken < batch.num_rows() {
-            self.rest = Some(batch.slice(taken, batch.num_rows() - taken));
-        }
+        self.take(&batch, taken);
         Ok(Read::Batch(batch.slice(0, taken)))
     }
 
     fn position(&self) -> Position {
-        self.batches.to_le_bytes().to_vec()
+        [&[ROWS_MARK][..], &self.rows.to_le_bytes()].concat()
     }
 }

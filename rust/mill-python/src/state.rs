@@ -1,5 +1,6 @@
 //! Looking at plans and into state directories from Python.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mill_plan::PlanOptions;
@@ -8,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::error::IntoPython;
-use crate::job::Settings;
+use crate::job::{Settings, interruptible};
 use crate::stream::RawStream;
 use crate::table::RawTable;
 
@@ -51,7 +52,8 @@ pub fn graph(
 /// Lists the checkpoints in a state directory, oldest first.
 #[pyfunction]
 pub fn checkpoints<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyList>> {
-    let found = py.detach(|| millstream::checkpoints(path.as_ref())).into_python()?;
+    let path = PathBuf::from(path);
+    let found = interruptible(py, move || millstream::checkpoints(&path))?;
     let out = PyList::empty(py);
     for info in found {
         let one = PyDict::new(py);
@@ -73,14 +75,24 @@ pub fn checkpoints<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyLi
 #[pyfunction]
 #[allow(clippy::type_complexity)]
 pub fn verify(py: Python<'_>, path: &str) -> PyResult<(Vec<(u64, Option<String>)>, Vec<String>)> {
-    let report = py.detach(|| millstream::verify(path.as_ref())).into_python()?;
+    let path = PathBuf::from(path);
+    let report = interruptible(py, move || millstream::verify(&path))?;
     Ok((report.checkpoints, report.notes))
+}
+
+/// The pickled state in a directory: checkpoint, step and part of the state.
+#[pyfunction]
+pub fn pickled_state(py: Python<'_>, path: &str) -> PyResult<Vec<(u64, String, String)>> {
+    let path = PathBuf::from(path);
+    let found = interruptible(py, move || millstream::pickled_state(&path))?;
+    Ok(found.into_iter().map(|one| (one.checkpoint, one.step, one.state)).collect())
 }
 
 /// The keyed state of a step as a table.
 #[pyfunction]
 #[pyo3(signature = (path, step, id))]
 pub fn read_state(py: Python<'_>, path: &str, step: &str, id: Option<u64>) -> PyResult<RawTable> {
-    let rows = py.detach(|| millstream::read_state(path.as_ref(), step, id)).into_python()?;
+    let (path, step) = (PathBuf::from(path), step.to_owned());
+    let rows = interruptible(py, move || millstream::read_state(&path, &step, id))?;
     Ok(RawTable::new(rows.schema(), vec![rows]))
 }

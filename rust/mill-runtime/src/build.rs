@@ -235,6 +235,7 @@ impl Plan<'_> {
                     clock: Arc::clone(&self.clock),
                     wake: may_block.then(|| self.workers[worker].clone()),
                     discovered: begun_with.discovered.clone(),
+                    owner: self.shared.owner,
                 };
                 let task = SourceTask::new(context, &begun_with.states);
                 TaskInput::Source(SourceInput {

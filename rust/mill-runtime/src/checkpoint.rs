@@ -5,7 +5,6 @@
 //!                with state and output      segments; pre-commits of sinks             publish, commit
 //! ```
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,10 +12,10 @@ use crossbeam_channel::Sender;
 use mill_protocol::{Commit, Epoch, Error, PreCommit, Result};
 use mill_snapshot::{CheckpointWriter, TaskId};
 
-use crate::panics;
 use crate::shared::{Acknowledgement, Message, Shared};
 use crate::stage::Part;
 use crate::storage::{self, TaskState, Written};
+use crate::threads::guarded;
 use crate::writers::Work;
 
 /// Where the answer to a wish for a checkpoint goes: its number.
@@ -102,8 +101,8 @@ impl InFlight {
             let write = || -> Result<TaskState> {
                 writer.map_or_else(|| Ok(TaskState::default()), |writer| storage::write(&writer, &task, states))
             };
-            let state = guarded(write);
-            let output = guarded(|| pre_commit(outputs, epoch));
+            let state = guarded("mill-writer", write);
+            let output = guarded("mill-writer", || pre_commit(outputs, epoch));
             shared.tell(Message::Written(Written { epoch, state, output }));
         }))
     }
@@ -129,8 +128,4 @@ fn pre_commit(outputs: Vec<(usize, PreCommit)>, epoch: Epoch) -> Result<Vec<(usi
     mill_fault::reach("sink.pre_commit")
         .map_err(|error| Error::connector(format!("sink.pre_commit: {error}")).because(error))?;
     outputs.into_iter().map(|(sink, run)| Ok((sink, Commit { epoch, handle: run()? }))).collect()
-}
-
-fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panics::as_error(panic)))
 }

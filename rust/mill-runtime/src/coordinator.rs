@@ -29,7 +29,8 @@ use crate::metrics::Registry;
 use crate::options::Mode;
 use crate::shared::{Acknowledgement, Message, Request, Shared};
 use crate::sinks::Sinks;
-use crate::storage::{Storage, Written};
+use crate::storage::{self, Storage, Written};
+use crate::threads::guarded;
 use crate::writers::Writers;
 
 /// How long a job that has processed everything goes on trying to write its last checkpoint.
@@ -314,7 +315,10 @@ impl Coordinator {
             storage.copies += 1;
             let (store, shared) = (storage.store.clone(), Arc::clone(&self.parts.shared));
             self.parts.writers.submit(Box::new(move || {
-                let outcome = Storage::copy_to(&store, epoch, &path);
+                let outcome = guarded("mill-writer", || {
+                    mill_fault::pass("savepoint.copy");
+                    Storage::copy_to(&store, epoch, &path)
+                });
                 let text = outcome.as_ref().err().map(|error| format!("savepoint {} failed: {error}", path.display()));
                 drop(reply.send(outcome.map(|()| epoch.0)));
                 shared.tell(Message::Copied(text));
@@ -338,8 +342,11 @@ impl Coordinator {
         if storage.store.should_compact() {
             let (store, shared) = (storage.store.clone(), Arc::clone(&self.parts.shared));
             self.parts.writers.submit(Box::new(move || {
-                mill_fault::pass("checkpoint.compact");
-                if let Err(error) = store.compact() {
+                let compact = || {
+                    mill_fault::pass("checkpoint.compact");
+                    store.compact().map_err(storage::error)
+                };
+                if let Err(error) = guarded("mill-writer", compact) {
                     shared.tell(Message::Note(format!("checkpoints could not be compacted: {error}")));
                 }
             }));
@@ -403,9 +410,24 @@ impl Coordinator {
     /// Ends the job; the first reason counts.
     fn close(&mut self, result: Result<Status>) {
         if let Phase::Running = self.phase {
+            let is_well = matches!(result, Ok(Status::Finished | Status::Stopped));
             self.phase = Phase::Closing(result);
             self.parts.outcome.set_ending();
             self.parts.shared.end();
+            // Answered now, not when all tasks are gone: one of them may be where the answer is waited for.
+            self.answer_last(is_well);
+        }
+    }
+
+    /// Answers those who asked for a checkpoint that will not be taken any more.
+    fn answer_last(&mut self, is_well: bool) {
+        let in_flight = self.in_flight.as_mut().map(|in_flight| std::mem::take(&mut in_flight.wishes));
+        let wishes = std::mem::take(&mut self.wishes);
+        for wish in in_flight.into_iter().flatten().chain(wishes) {
+            // Whoever asked while the job took its last checkpoint has got that one.
+            let last = self.published.filter(|_| is_well && wish.copy_to.is_none());
+            let over = || Error::new(ErrorKind::Cancelled, "the job ended before the checkpoint was taken");
+            drop(wish.reply.send(last.ok_or_else(over)));
         }
     }
 
@@ -413,15 +435,7 @@ impl Coordinator {
     fn finish(&mut self, now: i64) {
         let Phase::Closing(result) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
         self.parts.writers.finish();
-        let is_well = matches!(result, Ok(Status::Finished | Status::Stopped));
-        let in_flight = self.in_flight.take();
-        let wishes = std::mem::take(&mut self.wishes);
-        for wish in in_flight.into_iter().flat_map(|in_flight| in_flight.wishes).chain(wishes) {
-            // Whoever asked while the job took its last checkpoint has got that one.
-            let last = self.published.filter(|_| is_well && wish.copy_to.is_none());
-            let over = || Error::new(ErrorKind::Cancelled, "the job ended before the checkpoint was taken");
-            drop(wish.reply.send(last.ok_or_else(over)));
-        }
+        self.in_flight = None;
         // A job that finished has left nothing; any other may have begun output that no checkpoint names.
         if !matches!(result, Ok(Status::Finished)) {
             if let Err(error) = self.parts.sinks.abort() {

@@ -5,7 +5,6 @@
 //!                                                   └─► or, with a seed, a schedule driven by hand
 //! ```
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,12 +22,12 @@ use crate::graph::{JobGraph, StageBody};
 use crate::job_result::{Outcome, Report, Status};
 use crate::metrics::{Metrics, Registry};
 use crate::options::{Mode, RunOptions};
-use crate::panics;
 use crate::recovery::Recovery;
 use crate::schedule::Schedule;
 use crate::shared::{Message, Shared};
 use crate::sinks::{SinkState, Sinks};
 use crate::task::Task;
+use crate::threads::{self, Owner};
 use crate::worker;
 use crate::writers::Writers;
 
@@ -36,6 +35,8 @@ use crate::writers::Writers;
 const EPHEMERAL_INTERVAL: Duration = Duration::from_secs(1);
 /// How many threads write checkpoints.
 const WRITER_THREADS: usize = 2;
+/// How often a coordinator that has failed looks whether the workers are gone, should their word not come.
+const WORKERS_LOOK: Duration = Duration::from_millis(10);
 
 /// A job that runs, or has run. Dropping it cancels the job.
 pub struct JobHandle {
@@ -110,7 +111,7 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
         workers: parkers.len(),
         sinks,
         storage: recovery.storage(&graph, &options),
-        writers: if is_by_hand { Writers::ByHand(Default::default()) } else { Writers::start(WRITER_THREADS)? },
+        writers: if is_by_hand { Writers::ByHand(Default::default()) } else { Writers::start(WRITER_THREADS, &shared)? },
         mode: options.mode,
         interval,
         epoch: recovery.epoch(),
@@ -127,7 +128,11 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
         handle.schedule = Some(Mutex::new(Schedule::new(seed, tasks, coordinator, receive, shared, clock)));
         return Ok(handle);
     }
-    spawn(built.tasks, parkers, coordinator, receive, &shared, options.is_pinned)?;
+    if let Err(error) = spawn(built.tasks, parkers, coordinator, receive, &shared, options.is_pinned) {
+        // Those threads that were started wait for a coordinator that will not come.
+        shared.end();
+        return Err(error);
+    }
     Ok(handle)
 }
 
@@ -184,6 +189,30 @@ impl JobHandle {
         self.outcome.wait(Some(Duration::ZERO))
     }
 
+    /// Whether the calling thread may wait for a checkpoint of the job.
+    ///
+    /// # Errors
+    /// When it is one of the job's own.
+    pub fn check_ask(&self) -> Result<()> {
+        if !self.is_own_thread() {
+            return Ok(());
+        }
+        Err(Error::checkpoint(
+            "a function of a job cannot wait for a checkpoint of that job, which would wait for the function; ask for it from \
+             outside the job",
+        ))
+    }
+
+    /// Whose the threads of the job are.
+    pub fn owner(&self) -> Owner {
+        self.shared.owner
+    }
+
+    /// Whether the calling thread is one of the job's: it must not wait for the job.
+    pub fn is_own_thread(&self) -> bool {
+        self.shared.owner.is_current()
+    }
+
     /// With a schedule seed: takes up to that many steps; gives whether the job is over.
     pub fn run_steps(&self, steps: u64) -> bool {
         if let Some(schedule) = &self.schedule {
@@ -207,6 +236,7 @@ impl JobHandle {
         if self.status().is_over() {
             return Err(over());
         }
+        self.check_ask()?;
         let (reply, answer) = bounded(1);
         self.shared.tell(Message::Command(command(reply)));
         if let Some(schedule) = &self.schedule {
@@ -269,6 +299,7 @@ fn spawn(
     for (index, (tasks, parker)) in shares.into_iter().zip(parkers).enumerate() {
         let shared = Arc::clone(shared);
         let core = if has_cores { cores.get(index).copied() } else { None };
+        let (owner, told) = (shared.owner, Arc::clone(&shared));
         let run = move || {
             if let Some(core) = core {
                 // A refusal costs speed and nothing else.
@@ -276,27 +307,32 @@ fn spawn(
             }
             worker::run(tasks, parker, &shared);
         };
-        thread(format!("mill-worker-{index}"), run)?;
+        // The tasks have been dropped when this is called.
+        let failed = move |error| {
+            told.tell(Message::Failed(error));
+            told.worker_gone();
+        };
+        threads::spawn(&format!("mill-worker-{index}"), owner, run, failed)?;
     }
     let (shared, outcome) = (Arc::clone(shared), coordinator.outcome());
-    thread("mill-coordinator".to_owned(), move || {
-        let run = AssertUnwindSafe(|| coordinate(coordinator, &messages));
-        if let Err(panic) = catch_unwind(run) {
-            shared.end();
-            outcome.set(Err(panics::as_error(panic).in_step("coordinator")));
+    let (owner, left) = (shared.owner, messages.clone());
+    let run = move || coordinate(coordinator, &messages);
+    let failed = move |error| {
+        shared.end();
+        // Whoever hears of the end may start the next attempt: what the tasks hold has to be free by then.
+        while !shared.alive.has_ended() {
+            drop(left.recv_timeout(WORKERS_LOOK));
         }
-    })
-}
-
-fn thread(name: String, run: impl FnOnce() + Send + 'static) -> Result<()> {
-    let spawned = std::thread::Builder::new().name(name).spawn(run);
-    spawned.map(drop).map_err(|error| Error::internal("cannot start a thread").because(error))
+        outcome.set(Err(error));
+    };
+    threads::spawn("mill-coordinator", owner, run, failed).map(drop)
 }
 
 fn coordinate(mut coordinator: Coordinator, messages: &Receiver<Message>) {
     let start = Instant::now();
     let now = || start.elapsed().as_micros() as i64;
     while !coordinator.is_over() {
+        mill_fault::pass("thread.coordinator");
         let message = match coordinator.due() {
             None => messages.recv().ok(),
             Some(due) => {

@@ -4,18 +4,23 @@
 //!   reader thread:  next ─► (read, position behind it) ─► small bounded channel ─► task
 //! ```
 //!
-//! The position of a split is that behind what the task has taken: what waits in the channel will be read again after a
+//! The position of a split is that after what the task has taken: what waits in the channel will be read again after a
 //! restart.
+//!
+//! A reader thread ends when its split has ended, when it fails, or between two calls of its source once the task has let
+//! go of it; then it drops the reader, which closes it. [`Closing`] is how long that is waited for.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use mill_protocol::{Error, Position, Read, Result, Source, Split, SplitReader};
 
 use crate::channel::WorkerRef;
-use crate::panics;
+use crate::threads::{self, Owner};
+
+/// The name of the threads.
+const NAME: &str = "mill-reader";
 
 /// How many reads may wait in front of the task.
 const READS_AHEAD: usize = 2;
@@ -34,20 +39,50 @@ pub(crate) enum OpenSplit {
 pub(crate) struct ThreadedSplit {
     reads: Receiver<Result<(Read, Position)>>,
     position: Option<Position>,
+    closing: Closing,
+    /// Dropped to let the thread end.
+    _wanted: Sender<()>,
+}
+
+/// A reader thread that is to end.
+pub(crate) struct Closing {
+    split: String,
+    /// Disconnected when the thread has dropped its reader.
+    running: Receiver<()>,
+}
+
+impl Closing {
+    /// The name of the split.
+    pub(crate) fn split(&self) -> &str {
+        &self.split
+    }
+
+    /// Waits for the end; gives whether it has come.
+    pub(crate) fn closes_until(&mut self, until: Instant) -> bool {
+        self.running.recv_deadline(until) == Err(RecvTimeoutError::Disconnected)
+    }
 }
 
 impl OpenSplit {
-    /// Opens the split behind `position`, on a thread of its own if `wake` is given.
+    /// Opens the split at `position`, on a thread of its own if `wake` is given.
     pub(crate) fn open(
         source: &Arc<dyn Source>,
         split: &Split,
         position: Option<Position>,
         rows_max: usize,
-        wake: Option<&WorkerRef>,
+        wake: Option<(&WorkerRef, Owner)>,
     ) -> Result<OpenSplit> {
         match wake {
             None => Ok(OpenSplit::Inline(source.open(split, position.as_deref())?)),
             Some(wake) => Ok(OpenSplit::Threaded(ThreadedSplit::start(source, split, position, rows_max, wake)?)),
+        }
+    }
+
+    /// Lets go of the reader; one that a thread reads is closed by that thread.
+    pub(crate) fn close(self) -> Option<Closing> {
+        match self {
+            OpenSplit::Inline(_) => None,
+            OpenSplit::Threaded(split) => Some(split.closing),
         }
     }
 
@@ -74,43 +109,33 @@ impl ThreadedSplit {
         split: &Split,
         position: Option<Position>,
         rows_max: usize,
-        wake: &WorkerRef,
+        (wake, owner): (&WorkerRef, Owner),
     ) -> Result<ThreadedSplit> {
         let (send, reads) = bounded(READS_AHEAD);
-        let (source, split, from, wake) = (Arc::clone(source), split.clone(), position.clone(), wake.clone());
+        let (wanted, is_wanted) = bounded::<()>(0);
+        let (runs, running) = bounded::<()>(0);
+        let closing = Closing { split: split.name.clone(), running };
+        let (source, split, from) = (Arc::clone(source), split.clone(), position.clone());
+        // A send fails when the task is gone, which then needs to know nothing.
+        let (told, unparker) = (send.clone(), wake.unparker.clone());
+        let failed = move |error| {
+            drop(told.send(Err(error)));
+            unparker.unpark();
+        };
+        let unparker = wake.unparker.clone();
         let read = move || {
-            // A send fails when the task is gone; the thread then ends.
+            let _runs = runs;
             let give = |item| {
                 let is_taken = send.send(item).is_ok();
-                wake.unparker.unpark();
+                unparker.unpark();
                 is_taken
             };
-            let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<()> {
-                let mut reader = source.open(&split, from.as_deref())?;
-                loop {
-                    let read = reader.next(rows_max)?;
-                    match read {
-                        Read::Pending(pause) => std::thread::sleep(pause),
-                        read => {
-                            let is_end = matches!(read, Read::End);
-                            if !give(Ok((read, reader.position()))) || is_end {
-                                return Ok(());
-                            }
-                        }
-                    }
-                }
-            }));
-            match outcome {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => drop(give(Err(error))),
-                Err(panic) => drop(give(Err(panics::as_error(panic)))),
+            if let Err(error) = read_all(&source, &split, from, rows_max, &is_wanted, &give) {
+                give(Err(error));
             }
         };
-        std::thread::Builder::new()
-            .name("mill-reader".to_owned())
-            .spawn(read)
-            .map_err(|error| Error::connector("cannot start a reader thread").because(error))?;
-        Ok(ThreadedSplit { reads, position })
+        threads::spawn(NAME, owner, read, failed)?;
+        Ok(ThreadedSplit { reads, position, closing, _wanted: wanted })
     }
 
     fn next(&mut self) -> Result<Read> {
@@ -122,6 +147,37 @@ impl ThreadedSplit {
             Ok(Err(error)) => Err(error),
             Err(TryRecvError::Empty) => Ok(Read::Pending(PENDING)),
             Err(TryRecvError::Disconnected) => Err(Error::internal("a reader thread ended before its split did")),
+        }
+    }
+}
+
+/// Reads a split to its end, or until nobody wants it any more.
+fn read_all(
+    source: &Arc<dyn Source>,
+    split: &Split,
+    from: Option<Position>,
+    rows_max: usize,
+    is_wanted: &Receiver<()>,
+    give: &dyn Fn(Result<(Read, Position)>) -> bool,
+) -> Result<()> {
+    let mut reader = source.open(split, from.as_deref())?;
+    loop {
+        mill_fault::pass("thread.reader");
+        if is_wanted.try_recv() == Err(TryRecvError::Disconnected) {
+            return Ok(());
+        }
+        match reader.next(rows_max)? {
+            Read::Pending(pause) => {
+                if is_wanted.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+                    return Ok(());
+                }
+            }
+            read => {
+                let is_end = matches!(read, Read::End);
+                if !give(Ok((read, reader.position()))) || is_end {
+                    return Ok(());
+                }
+            }
         }
     }
 }

@@ -77,7 +77,7 @@ impl Schedule {
         self.coordinator.handle(message, self.now);
         if self.shared.is_over() && !self.tasks.is_empty() {
             self.tasks.clear();
-            self.shared.tell(Message::WorkerGone);
+            self.shared.worker_gone();
         }
         true
     }

@@ -1,13 +1,13 @@
 //! What the tasks, the workers, the coordinator and the handle of one job share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
 use crossbeam_channel::Sender;
 use mill_protocol::{Epoch, Error};
 use mill_queue::Unparker;
+use mill_queue::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::coordinator::Command;
 use crate::stage::Part;
+use crate::threads::{Alive, Owner};
 
 /// A barrier that the coordinator asks the sources for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,10 @@ pub(crate) struct Shared {
     request: AtomicU64,
     is_over: AtomicBool,
     is_draining: AtomicBool,
+    /// Whose the threads of the job are.
+    pub(crate) owner: Owner,
+    /// The workers that still hold tasks.
+    pub(crate) alive: Alive,
     pub(crate) messages: Sender<Message>,
     pub(crate) workers: Vec<Unparker>,
 }
@@ -64,6 +68,8 @@ impl Shared {
             request: AtomicU64::new(behind.0 << 2),
             is_over: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
+            owner: Owner::new(),
+            alive: Alive::new(workers.len()),
             messages,
             workers,
         }
@@ -106,6 +112,12 @@ impl Shared {
     /// Whether the workers are to go.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
+    }
+
+    /// A worker has dropped its tasks.
+    pub(crate) fn worker_gone(&self) {
+        self.alive.end();
+        self.tell(Message::WorkerGone);
     }
 
     /// Tells the coordinator. A coordinator that is gone needs to know nothing.

@@ -20,6 +20,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use mill_protocol::{Batch, Clock, Read, Rejected, Result, Source, Split, SplitId, SplitState};
@@ -27,7 +28,8 @@ use mill_protocol::{Batch, Clock, Read, Rejected, Result, Source, Split, SplitId
 use crate::channel::WorkerRef;
 use crate::discovered::{Discovered, owner};
 use crate::positions::Encoded;
-use crate::reader::OpenSplit;
+use crate::reader::{Closing, OpenSplit};
+use crate::threads::Owner;
 
 /// Of the splits that are left, one in so many must have ended before that is reported.
 const REPORTED_SHARE: usize = 8;
@@ -60,6 +62,8 @@ pub(crate) struct SourceContext {
     pub(crate) wake: Option<WorkerRef>,
     /// What finds splits that turn up later, for a source that discovers them.
     pub(crate) discovered: Option<Arc<Discovered>>,
+    /// Whose such threads are.
+    pub(crate) owner: Owner,
 }
 
 /// The splits of one source task.
@@ -82,6 +86,8 @@ pub(crate) struct SourceTask {
     look_at: Option<i64>,
     /// What checkpoints say of the splits that have ended; `None` when it is to be put together anew.
     ended: Option<Encoded>,
+    /// The readers of splits that have ended, which are closing.
+    closing: Vec<Closing>,
 }
 
 struct OwnedSplit {
@@ -119,6 +125,7 @@ impl SourceTask {
             last: None,
             has_news: true,
             ended: None,
+            closing: Vec::new(),
             context,
         };
         for (place, state) in begun_with.iter().enumerate() {
@@ -239,6 +246,13 @@ impl SourceTask {
         all.finish()
     }
 
+    /// Lets go of all readers; returns those that threads have to close. Nothing is read any more.
+    pub(crate) fn take_readers(&mut self) -> Vec<Closing> {
+        let open = self.splits.iter_mut().filter_map(|owned| owned.reader.take());
+        self.closing.extend(open.filter_map(OpenSplit::close));
+        std::mem::take(&mut self.closing)
+    }
+
     fn open_splits(&mut self) -> Arc<[SplitId]> {
         self.unreported = 0;
         self.splits.iter().filter(|owned| owned.turn != Turn::Ended).map(|owned| owned.split.id).collect()
@@ -301,7 +315,13 @@ impl SourceTask {
 
     fn end(&mut self, index: usize) {
         let owned = &mut self.splits[index];
-        owned.position = owned.reader.take().and_then(|reader| reader.position());
+        self.closing.retain_mut(|reader| !reader.closes_until(Instant::now()));
+        if let Some(reader) = owned.reader.take() {
+            owned.position = reader.position();
+            self.closing.extend(reader.close());
+        } else {
+            owned.position = None;
+        }
         owned.turn = Turn::Ended;
         if let Some(ended) = &mut self.ended {
             ended.add(&owned.split, owned.position.as_deref(), true);
@@ -317,7 +337,7 @@ impl OwnedSplit {
             Some(reader) => reader,
             closed => {
                 let position = self.position.clone();
-                let wake = context.wake.as_ref();
+                let wake = context.wake.as_ref().map(|wake| (wake, context.owner));
                 closed.insert(OpenSplit::open(&context.source, &self.split, position, context.rows_max, wake)?)
             }
         };

@@ -18,6 +18,7 @@ use crate::chain::{Chain, ChainStep};
 use crate::envelope::Event;
 use crate::input::{Input, Polled};
 use crate::metrics::{Level, StageCounters};
+use crate::reader::Closing;
 use crate::rejects;
 use crate::shared::{Acknowledgement, Message, Shared};
 use crate::source_task::{SourceRead, SourceTask};
@@ -182,6 +183,14 @@ impl Task {
             TaskInput::Source(source) => &source.name,
             TaskInput::Channels(_) => &self.name,
         })
+    }
+
+    /// Lets go of the readers of its source; gives those that threads have to close. Nothing is read any more.
+    pub(crate) fn take_readers(&mut self) -> Vec<Closing> {
+        match &mut self.input {
+            TaskInput::Source(source) => source.task.take_readers(),
+            TaskInput::Channels(_) => Vec::new(),
+        }
     }
 
     /// Finishes what has left the chain, and lets the next event in.

@@ -2,11 +2,11 @@
 //!
 //! After a round in which no task did anything it parks, until a queue of one of its tasks moves, a timer is due, or
 //! the coordinator wants something. A panic in a task is caught here, at the edge, and fails the job with the name of
-//! the step.
+//! the step; one of the worker itself is caught by the guard of its thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mill_protocol::Result;
 use mill_queue::Parker;
@@ -14,15 +14,20 @@ use mill_queue::Parker;
 use crate::panics;
 use crate::shared::{Message, Shared};
 use crate::task::{Step, Task};
+use crate::threads;
 
 /// How many inputs a task may take before the next task has its turn: some hundred microseconds of work.
 const INPUTS_PER_STEP: u32 = 4;
 /// How long a worker sleeps at most; only a guard, as everything that matters wakes it.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// How long the readers of a job that is over are waited for: one that is between two calls closes at once, one that is
+/// inside a source that blocks cannot be helped.
+const READERS_MAX: Duration = Duration::from_millis(300);
 
 /// Runs tasks until the job is over.
 pub(crate) fn run(mut tasks: Vec<Task>, mut parker: Parker, shared: &Arc<Shared>) {
     'work: while !shared.is_over() {
+        mill_fault::pass("thread.worker");
         let mut has_worked = false;
         let mut wake_at: Option<i64> = None;
         for task in &mut tasks {
@@ -43,11 +48,22 @@ pub(crate) fn run(mut tasks: Vec<Task>, mut parker: Parker, shared: &Arc<Shared>
         }
     }
     // A task that is dropped may run code of the user's: a panic there must not take the worker's last word away.
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(tasks)));
-    if let Err(panic) = dropped {
-        shared.tell(Message::Failed(panics::as_error(panic)));
+    if let Err(error) = threads::guarded("the end of its tasks", || Ok(let_go(tasks, shared))) {
+        shared.tell(Message::Failed(error));
     }
-    shared.tell(Message::WorkerGone);
+    shared.worker_gone();
+}
+
+/// Drops tasks, and sees their readers closed. Those that don't come out of their source in time are named.
+fn let_go(mut tasks: Vec<Task>, shared: &Shared) {
+    let mut readers: Vec<_> = tasks.iter_mut().flat_map(Task::take_readers).collect();
+    drop(tasks);
+    let until = Instant::now() + READERS_MAX;
+    readers.retain_mut(|reader| !reader.closes_until(until));
+    for reader in readers {
+        let split = reader.split();
+        shared.tell(Message::Note(format!("the reader of {split} is still inside its source; its thread ends when that returns")));
+    }
 }
 
 /// Steps a task, with a panic turned into an error.

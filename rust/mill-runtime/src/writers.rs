@@ -3,12 +3,19 @@
 //! Threads of their own in a real job; a list that the schedule draws from when a job is stepped by hand.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, unbounded};
-use mill_protocol::{Error, Result};
+use mill_protocol::Result;
 
-/// A piece of background work; it reports by itself.
+use crate::shared::{Message, Shared};
+use crate::threads;
+
+/// The name of the threads.
+const NAME: &str = "mill-writer";
+
+/// A piece of background work; it reports by itself, also of its panic.
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
 /// Who does background work.
@@ -21,14 +28,15 @@ pub(crate) enum Writers {
 
 impl Writers {
     /// Starts threads.
-    pub(crate) fn start(threads: usize) -> Result<Writers> {
+    pub(crate) fn start(threads: usize, shared: &Arc<Shared>) -> Result<Writers> {
         let (send, receive) = unbounded::<Work>();
         let mut handles = Vec::new();
         for _ in 0..threads {
-            let receive = receive.clone();
-            let run = move || receive.iter().for_each(|work| work());
-            let thread = std::thread::Builder::new().name("mill-writer".to_owned()).spawn(run);
-            handles.push(thread.map_err(|error| Error::internal("cannot start a writer thread").because(error))?);
+            let (receive, shared) = (receive.clone(), Arc::clone(shared));
+            let (owner, told) = (shared.owner, Arc::clone(&shared));
+            let run = move || receive.iter().for_each(|work| one(work, &shared));
+            let failed = move |error| told.tell(Message::Failed(error));
+            handles.push(threads::spawn(NAME, owner, run, failed)?);
         }
         Ok(Writers::Threads(Some(send), handles))
     }
@@ -61,6 +69,27 @@ impl Writers {
                 }
             }
             Writers::ByHand(list) => list.drain(..).for_each(|work| work()),
+        }
+    }
+}
+
+/// Does a piece of work. If it could not even report, nobody would know that it is missing: the job fails.
+fn one(work: Work, shared: &Shared) {
+    let done = threads::guarded(NAME, || {
+        mill_fault::pass("thread.writer");
+        work();
+        Ok(())
+    });
+    if let Err(error) = done {
+        shared.tell(Message::Failed(error));
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        // What the threads hold, such as the store, is gone when this returns. Nobody does work by hand for the dead.
+        if let Writers::Threads(..) = self {
+            self.finish();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mill_plan::{PlanOptions, SinkNode, lower};
 use mill_protocol::{Error, ErrorKind, Result};
-use mill_runtime::{Metrics, Report};
+use mill_runtime::{Metrics, Owner, Report, spawn_thread};
 use parking_lot::Mutex;
 
 use crate::options::Options;
@@ -28,6 +28,8 @@ pub enum JobState {
     Cancelled,
     /// Failed for good.
     Failed,
+    /// The job runs in the process that this one was forked from, and is not known here.
+    Elsewhere,
 }
 
 impl JobState {
@@ -40,6 +42,7 @@ impl JobState {
             JobState::Finished => "finished",
             JobState::Cancelled => "cancelled",
             JobState::Failed => "failed",
+            JobState::Elsewhere => "elsewhere",
         }
     }
 }
@@ -55,10 +58,15 @@ pub struct Status {
     pub notes: Vec<String>,
 }
 
-/// A job that runs in the background. Dropping it cancels the job.
+/// A job that runs in the background. Dropping it cancels the job and waits until its threads are gone, unless it is
+/// dropped by one of them, or was [let go](Job::let_go).
+///
+/// A process that is forked has none of the job's threads: there every call is an error, and dropping does nothing.
 pub struct Job {
     supervision: Arc<Supervision>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
+    /// The process that the threads belong to.
+    process: u32,
 }
 
 /// Starts a job that writes to these sinks.
@@ -86,11 +94,9 @@ pub fn start(sinks: &[SinkNode], options: Options) -> Result<Job> {
     // The first attempt is prepared on the caller's thread, so that a state directory that cannot be used is an error
     // of this call.
     let first = supervisor.launch()?;
-    let thread = std::thread::Builder::new()
-        .name("mill-supervisor".into())
-        .spawn(move || supervisor.run(first))
-        .map_err(|error| Error::internal("cannot start the job's thread").because(error))?;
-    Ok(Job { supervision, supervisor: Mutex::new(Some(thread)) })
+    let told = Arc::clone(&supervision);
+    let thread = spawn_thread("mill-supervisor", Owner::new(), move || supervisor.run(first), move |error| told.broken(error))?;
+    Ok(Job { supervision, supervisor: Mutex::new(Some(thread)), process: std::process::id() })
 }
 
 /// The plan that [`start`] would run, as text: chains, threads, state, and what each sink guarantees.
@@ -116,18 +122,22 @@ pub(crate) fn plan_options(options: &Options) -> Result<PlanOptions> {
 impl Job {
     /// How the job stands.
     pub fn status(&self) -> Status {
+        if let Err(error) = self.check_process() {
+            return Status { state: JobState::Elsewhere, restarts: 0, notes: vec![error.message().to_owned()] };
+        }
         self.supervision.status()
     }
 
     /// The figures of the attempt that runs now, or ran last.
     pub fn metrics(&self) -> Option<Metrics> {
+        self.check_process().ok()?;
         self.supervision.handle().map(|handle| handle.metrics())
     }
 
     /// Takes a checkpoint now and waits until it is durable.
     ///
     /// # Errors
-    /// When the job does not run, or the checkpoint fails.
+    /// When the job does not run, the checkpoint fails, or a function of the job itself asks for it.
     pub fn checkpoint_now(&self) -> Result<()> {
         self.running()?.checkpoint_now().map(|_| ())
     }
@@ -135,23 +145,38 @@ impl Job {
     /// Writes a savepoint into this directory: a checkpoint that belongs to the user.
     ///
     /// # Errors
-    /// When the job does not run or has no checkpoints, or the directory cannot be written.
+    /// When the job does not run or has no checkpoints, the directory cannot be written, or a function of the job itself
+    /// asks for it.
     pub fn savepoint(&self, path: &Path) -> Result<()> {
         self.running()?.savepoint(path).map(|_| ())
     }
 
     /// Asks for the end: a last checkpoint, a last commit, then the job ends. Returns at once.
-    pub fn stop(&self) {
+    ///
+    /// # Errors
+    /// In a process that was forked from that of the job.
+    pub fn stop(&self) -> Result<()> {
+        self.check_process()?;
         self.supervision.stop();
+        Ok(())
     }
 
     /// Ends the job now, without a last checkpoint. The newest one stays usable. Returns at once.
-    pub fn cancel(&self) {
+    ///
+    /// # Errors
+    /// In a process that was forked from that of the job.
+    pub fn cancel(&self) -> Result<()> {
+        self.check_process()?;
         self.supervision.cancel();
+        Ok(())
     }
 
-    /// Waits for the end, at most this long; `None` if the job still runs then.
+    /// Waits for the end, at most this long; `None` if the job still runs then. A function of the job itself is given an
+    /// error: the job would wait for the function.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Result<Report>> {
+        if let Err(error) = self.check_wait() {
+            return Some(Err(error));
+        }
         let outcome = self.supervision.wait(timeout)?;
         if let Some(thread) = self.supervisor.lock().take() {
             // The thread has told its outcome and only returns from here; a panic of it is in the outcome already.
@@ -160,7 +185,69 @@ impl Job {
         Some(outcome)
     }
 
+    /// Whose the threads of the present attempt are.
+    pub fn owner(&self) -> Option<Owner> {
+        self.check_process().ok()?;
+        self.supervision.handle().map(|handle| handle.owner())
+    }
+
+    /// Whether the job has neither been seen to end nor been [let go](Job::let_go).
+    pub fn is_held(&self) -> bool {
+        self.check_process().is_ok() && self.supervisor.lock().is_some()
+    }
+
+    /// Cancels the job, which is then not waited for any more, also not by [`drop`]: a call inside it may not come back.
+    pub fn let_go(&self) {
+        if self.check_process().is_ok() {
+            self.supervision.cancel();
+            drop(self.supervisor.lock().take());
+        }
+    }
+
+    /// Whether waiting for the job can come to an end.
+    ///
+    /// # Errors
+    /// On a thread of the job itself, and in a process that was forked from that of the job.
+    pub fn check_wait(&self) -> Result<()> {
+        self.check_process()?;
+        if self.is_own_thread() {
+            let message = "a function of a job cannot wait for the end of that job, which would wait for the function; \
+                           call stop() and return";
+            return Err(Error::new(ErrorKind::Cancelled, message));
+        }
+        Ok(())
+    }
+
+    /// Whether waiting for a checkpoint or a savepoint can come to an end.
+    ///
+    /// # Errors
+    /// On a thread of the job itself, and in a process that was forked from that of the job.
+    pub fn check_ask(&self) -> Result<()> {
+        self.check_process()?;
+        self.supervision.handle().map_or(Ok(()), |handle| handle.check_ask())
+    }
+
+    fn is_own_thread(&self) -> bool {
+        let current = std::thread::current().id();
+        self.supervision.is_own_thread()
+            || self.supervisor.lock().as_ref().is_some_and(|thread| thread.thread().id() == current)
+    }
+
+    fn check_process(&self) -> Result<()> {
+        let here = std::process::id();
+        if here == self.process {
+            return Ok(());
+        }
+        let message = format!(
+            "the job runs in process {}, and this is process {here}, which was forked from it; use the job there, or start \
+             one here",
+            self.process
+        );
+        Err(Error::new(ErrorKind::Cancelled, message))
+    }
+
     fn running(&self) -> Result<Arc<mill_runtime::JobHandle>> {
+        self.check_process()?;
         let status = self.status();
         match (status.state, self.supervision.handle()) {
             (JobState::Running, Some(handle)) => Ok(handle),
@@ -171,9 +258,18 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if self.supervisor.lock().is_some() {
-            self.cancel();
-            let _ = self.wait(None);
+        if self.check_process().is_err() {
+            // Its locks may be held by threads that do not exist here, and its files belong to the other process.
+            std::mem::forget(Arc::clone(&self.supervision));
+            std::mem::forget(self.supervisor.get_mut().take());
+            return;
+        }
+        let is_own = self.is_own_thread();
+        if self.supervisor.get_mut().is_some() {
+            self.supervision.cancel();
+            if !is_own {
+                let _ = self.wait(None);
+            }
         }
     }
 }

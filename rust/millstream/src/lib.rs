@@ -40,11 +40,11 @@ mod simulate;
 mod supervisor;
 
 pub use job::{Job, JobState, Status, explain, start};
-pub use look::{checkpoints, read_state, verify};
+pub use look::{Pickled, checkpoints, pickled_state, read_state, verify};
 pub use mill_connectors as connectors;
 pub use mill_plan as plan;
 pub use mill_protocol::{Error, ErrorKind, Result};
-pub use mill_runtime::{Metrics, Report, StepMetrics};
+pub use mill_runtime::{Metrics, Owner, Report, StepMetrics, spawn_thread};
 pub use mill_fault as fault;
 pub use mill_snapshot::{CheckpointInfo, Fault as DiskFault, FaultDisk, VerifyReport};
 pub use options::{CheckpointOptions, Options, Restart};

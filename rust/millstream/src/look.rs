@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use mill_frame::schema::{TYPE_KEY, TYPE_OBJECT};
 use mill_operators::has_keyed_state;
 use mill_plan::nearest;
 use mill_protocol::{Error, Result};
@@ -25,6 +26,49 @@ pub fn checkpoints(path: &Path) -> Result<Vec<CheckpointInfo>> {
 /// When there is no state directory at this path, or it cannot be read.
 pub fn verify(path: &Path) -> Result<VerifyReport> {
     mill_snapshot::verify(path, Arc::new(RealDisk)).map_err(failed)
+}
+
+/// State that is pickled Python objects, which whoever goes on from the directory unpickles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pickled {
+    /// The checkpoint.
+    pub checkpoint: u64,
+    /// The name of the step.
+    pub step: String,
+    /// The part of its state.
+    pub state: String,
+}
+
+/// The pickled state in a state directory or savepoint: all of it, in every checkpoint, in that order. Nothing is unpickled.
+///
+/// # Errors
+/// When there is no state directory at this path, it cannot be read, or a checkpoint is damaged.
+pub fn pickled_state(path: &Path) -> Result<Vec<Pickled>> {
+    let store = Store::inspect(path, Arc::new(RealDisk)).map_err(failed)?;
+    let mut ids: Vec<u64> = store.list().map_err(failed)?.into_iter().map(|info| info.id).collect();
+    ids.sort_unstable();
+    let mut found = Vec::new();
+    for id in ids {
+        let checkpoint = store.checkpoint(id).map_err(failed)?;
+        for (uid, entry) in &checkpoint.manifest().operators {
+            let mut states = match mill_operators::pickled_state(&checkpoint.restored(uid, 0..0).0) {
+                Ok(states) => states,
+                Err(error) => vec![format!("state that cannot be told ({})", error.message())],
+            };
+            if checkpoint.handles(uid).iter().any(|(_, handle)| has_object_columns(handle)) {
+                states.push("rows kept for the sink, with columns of type object".to_owned());
+            }
+            let of_step = |state| Pickled { checkpoint: id, step: entry.name.clone(), state };
+            found.extend(states.into_iter().map(of_step));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether what a sink keeps are rows with columns of type object: a schema says so in these words.
+fn has_object_columns(handle: &[u8]) -> bool {
+    let has = |word: &[u8]| handle.windows(word.len()).any(|window| window == word);
+    has(TYPE_KEY.as_bytes()) && has(TYPE_OBJECT.as_bytes())
 }
 
 /// The keyed state of a step, as the newest checkpoint or the one with this number has it: a row a key, or a key and

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mill_plan::{SinkNode, lower};
 use mill_protocol::{Clock, Error, ManualClock, Result, SystemClock};
-use mill_runtime::{JobHandle, Report};
+use mill_runtime::{JobHandle, Report, guarded};
 use mill_snapshot::{Disk, FaultDisk, RealDisk};
 
 use crate::job::plan_options;
@@ -41,7 +41,7 @@ pub struct Simulation {
 /// # Errors
 /// What the job fails with, or what [`start`](crate::start) would fail with.
 pub fn simulate(sinks: &[SinkNode], options: &Options, simulation: &Simulation) -> Result<Option<Report>> {
-    match attempt(sinks, options, simulation) {
+    match guarded("the job", || attempt(sinks, options, simulation)) {
         // What the dead say is not heard.
         Err(_) if is_dead(simulation) => Ok(None),
         outcome => outcome,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use mill_plan::{PhysicalPlan, Rung};
 use mill_protocol::{Error, ErrorKind, Result, SystemClock};
-use mill_runtime::{JobHandle, Report, RunOptions};
+use mill_runtime::{JobHandle, Report, RunOptions, guarded};
 use mill_snapshot::RealDisk;
 use parking_lot::{Condvar, Mutex};
 
@@ -90,6 +90,25 @@ impl Supervision {
 
     pub(crate) fn cancel(&self) {
         self.wish(Wish::Cancel);
+    }
+
+    /// Whether the calling thread is one of the job's own.
+    pub(crate) fn is_own_thread(&self) -> bool {
+        self.handle().is_some_and(|handle| handle.is_own_thread())
+    }
+
+    /// The thread that sees to the job has panicked: ends the job, and tells what it should have told.
+    pub(crate) fn broken(&self, error: Error) {
+        if let Some(handle) = self.handle() {
+            handle.cancel();
+            // Whoever hears of the end may start the next run: the locks have to be free by then.
+            drop(handle.wait(None));
+        }
+        let mut shared = self.shared.lock();
+        shared.handle = None;
+        shared.state = JobState::Failed;
+        shared.outcome.get_or_insert(Err(error));
+        self.changed.notify_all();
     }
 
     fn wish(&self, wish: Wish) {
@@ -197,8 +216,13 @@ impl Supervisor {
         Supervisor { plan, options, supervision, until }
     }
 
-    /// Opens the state and starts one attempt.
+    /// Opens the state and starts one attempt. A panic on the way is an error like any other: whoever waits hears of it.
     pub(crate) fn launch(&mut self) -> Result<Arc<JobHandle>> {
+        guarded("the start of the job", || self.launch_unguarded())
+    }
+
+    fn launch_unguarded(&mut self) -> Result<Arc<JobHandle>> {
+        mill_fault::pass("thread.supervisor");
         let mut recovered = recovery::open(self.options.checkpoint.as_ref(), Arc::new(RealDisk))?;
         for note in recovered.notes.drain(..) {
             self.supervision.note(note);
@@ -221,6 +245,7 @@ impl Supervisor {
         let mut handle = first;
         let mut attempt = 0;
         let outcome = loop {
+            mill_fault::pass("thread.supervisor");
             let error = match self.watch(&handle) {
                 Ok(report) => break Ok(report),
                 Err(error) => error,

@@ -112,7 +112,7 @@ fn a_stopped_job_shows_its_open_windows() {
     while job.metrics().is_none_or(|metrics| metrics.progress.rows_read < 500) {
         std::thread::sleep(Duration::from_millis(2));
     }
-    job.stop();
+    job.stop().expect("the job is of this process");
     let report = job.wait(None).expect("no time limit was given").expect("the job ends well");
 
     let table = read_state(&dir.path().join("state"), "windows", None).expect("it is readable");

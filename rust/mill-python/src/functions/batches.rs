@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3_arrow::{PyRecordBatch, PyTable};
 
 use super::{Adapter, arrow_error, shown};
-use crate::attach::attach;
+use crate::attach::{attach, call};
 use crate::error;
 use crate::types::type_name;
 
@@ -85,7 +85,7 @@ impl BatchFunction for ArrowFunction {
         attach(|py| {
             let given = || -> PyResult<RecordBatch> {
                 let argument = PyRecordBatch::new(batch.clone()).into_pyarrow(py)?;
-                let given = self.adapter.call.bind(py).call1((argument,))?;
+                let given = call(self.adapter.call.bind(py), (argument,))?;
                 arrow_batch(&given)
             };
             let data = match given() {

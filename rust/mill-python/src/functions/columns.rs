@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::Adapter;
-use crate::attach::attach;
+use crate::attach::{attach, call};
 use crate::error;
 use crate::expr::RawExpr;
 use crate::from_python::{plain_numbers, values_to_array};
@@ -39,7 +39,7 @@ impl ColumnFunction for ValueFunction {
             let field = |array: &ArrayRef| Field::new("value", array.data_type().clone(), true);
             let called = || -> PyResult<(Bound<'_, PyList>, Option<Bound<'_, PyAny>>)> {
                 let columns: PyResult<Vec<_>> = args.iter().map(|array| column_to_sequence(py, array, &field(array))).collect();
-                self.adapter.call.bind(py).call1((columns?, rows))?.extract()
+                call(self.adapter.call.bind(py), (columns?, rows))?.extract()
             };
             let (values, failure) = called().map_err(|exception| error::from_python(py, exception, what))?;
             if let Some(exception) = failure {

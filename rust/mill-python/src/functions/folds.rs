@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use super::{Adapter, lists, shown};
-use crate::attach::attach;
+use crate::attach::{attach, call, call_method};
 use crate::error;
 use crate::expr::RawExpr;
 use crate::from_python::{rows_to_batch, values_to_array};
@@ -41,7 +41,7 @@ impl ReduceFunction for FoldFunction {
             let schema = rows.schema();
             let called = || -> PyResult<Bound<'_, PyList>> {
                 let before = accumulator.map(|row| lists(py, row, None)).transpose()?;
-                let row = self.adapter.call.bind(py).call1((before, lists(py, rows, None)?))?;
+                let row = call(self.adapter.call.bind(py), (before, lists(py, rows, None)?))?;
                 PyList::new(py, [row])
             };
             let row = called().map_err(|exception| {
@@ -69,7 +69,7 @@ impl PickledAggregate {
         attach(|py| {
             let called = || -> PyResult<Vec<u8>> {
                 let arguments = arguments(py)?.into_bound(py).cast_into::<pyo3::types::PyTuple>()?;
-                let state = self.adapter.call.bind(py).call_method1(method, arguments)?;
+                let state = call_method(self.adapter.call.bind(py), method, arguments)?;
                 Ok(state.cast::<PyBytes>()?.as_bytes().to_vec())
             };
             called().map_err(|exception| error::from_python(py, exception, &self.adapter.name))
@@ -105,7 +105,7 @@ impl AggregateFunction for PickledAggregate {
     fn finish(&self, state: Option<&[u8]>) -> Result<ScalarValue> {
         attach(|py| {
             let what = &self.adapter.name;
-            let value = self.adapter.call.bind(py).call_method1("finish", (bytes(py, state),));
+            let value = call_method(self.adapter.call.bind(py), "finish", (bytes(py, state),));
             let value = value.map_err(|exception| error::from_python(py, exception, what))?;
             let array = values_to_array(std::slice::from_ref(&value), &self.returns)
                 .map_err(|misfit| error::misfit(what, &misfit.message))?;

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyIterator, PyList};
 
 use super::{Adapter, arrow_error, lists, shown};
-use crate::attach::attach;
+use crate::attach::{attach, call};
 use crate::error;
 use crate::from_python::rows_to_batch;
 
@@ -195,7 +195,7 @@ impl BatchFunction for RecordFunction {
         attach(|py| {
             let mut rejected = Vec::new();
             let (given, lists) = self.readable(py, batch, &mut rejected)?;
-            let called = self.adapter.call.bind(py).call1((lists, given.batch.num_rows()));
+            let called = call(self.adapter.call.bind(py), (lists, given.batch.num_rows()));
             let called = called.map_err(|exception| self.failed(py, exception))?;
             if self.kind == UserStepKind::FlatMap {
                 let pieces = called.cast_into::<PyIterator>().map_err(|error| self.failed(py, error.into()))?.unbind();

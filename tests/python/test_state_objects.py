@@ -1,0 +1,97 @@
+"""Which state is pickled objects: found and named without unpickling any of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import millstream as mill
+from millstream import col
+from millstream.state import pickled_state
+
+
+class Longest:
+    def create(self) -> str:
+        return ""
+
+    def add(self, state: str, value: str) -> str:
+        return max(state, value, key=len)
+
+    def merge(self, left: str, right: str) -> str:
+        return max(left, right, key=len)
+
+    def result(self, state: str) -> str:
+        return state
+
+
+def words() -> mill.Stream:
+    return mill.from_iter([{"k": "a", "word": "one"}, {"k": "b", "word": "three"}])
+
+
+def with_objects() -> mill.Stream:
+    return words().map(lambda row: {"k": row.k, "what": {row.word}}, schema={"k": str, "what": object})
+
+
+def plain(folder: Path) -> mill.Sink:
+    return words().key_by("k").agg(n=mill.count(), last=col("word").last()).name("plain").write_json(folder / "out")
+
+
+def own_aggregate(folder: Path) -> mill.Sink:
+    return words().key_by("k").agg(longest=mill.aggregate(Longest, col("word"))).name("lengths").write_json(folder / "out")
+
+
+def reduced_objects(folder: Path) -> mill.Sink:
+    return with_objects().key_by("k").reduce(lambda a, b: a).name("sets").for_each(lambda row: None)
+
+
+def kept_objects(folder: Path) -> mill.Sink:
+    return with_objects().key_by("k").agg(last=col("what").last()).name("kept").for_each(lambda row: None)
+
+
+@pytest.mark.parametrize(
+    ("declare", "step", "state"),
+    [
+        (plain, "", ""),
+        (own_aggregate, "lengths", "longest"),
+        (reduced_objects, "sets", "what"),
+        (kept_objects, "kept", "last"),
+    ],
+)
+def test_pickled_state_is_named_and_fails_the_check(declare: Any, step: str, state: str, tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    mill.run(declare(tmp_path), checkpoint=mill.Checkpoint(path, mode="at_least_once"))
+    checked = [
+        subprocess.run([sys.executable, "-m", "millstream", "state", "verify", *more, str(path)], capture_output=True, text=True)
+        for more in ([], ["--no-objects"])
+    ]
+    assert checked[0].returncode == 0, checked[0].stderr
+    found = pickled_state(path)
+    if not step:
+        assert found == []
+        assert checked[1].returncode == 0, checked[1].stdout
+        return
+    newest = mill.checkpoints(path)[0].id
+    assert any(one.step == step and state in one.state and one.checkpoint == newest for one in found), found
+    assert checked[1].returncode == 1
+    assert step in checked[1].stdout and state in checked[1].stdout
+    assert checked[1].stderr == ""
+
+
+def test_nothing_is_unpickled_by_the_check(tmp_path: Path) -> None:
+    class Mine:
+        def __reduce__(self) -> Any:
+            return (_unpickled, (str(tmp_path / "unpickled"),))
+
+    stream = words().map(lambda row: {"k": row.k, "what": Mine()}, schema={"k": str, "what": object})
+    mill.run(stream.key_by("k").reduce(lambda a, b: a, emit="end").select("k").write_json(tmp_path / "out"), checkpoint=tmp_path / "state")
+    (tmp_path / "unpickled").unlink(missing_ok=True)
+    assert pickled_state(tmp_path / "state")
+    assert not (tmp_path / "unpickled").exists()
+
+
+def _unpickled(path: str) -> None:
+    Path(path).touch()
