@@ -301,7 +301,7 @@ DISTURB = {
 THREADS = ("thread.worker", "thread.coordinator", "thread.writer", "thread.reader", "thread.supervisor")
 """The steps that each thread of the engine passes once a round."""
 PANICKED = 3
-"""The exit code of a process whose job failed of the panic."""
+"""The exit code of a process whose job failed of the panic, or started again after it."""
 
 RARE = (
     *("checkpoint.compact", "file.remove", "manifest.remove", "mark.remove", "segment.remove", "sink.abort"),
@@ -374,14 +374,16 @@ def _in_process(run: Run, fault: str, parallelism: int, seed: int) -> None:
     elif fault == "panic in a thread":
         # Some of the steps that only a background thread takes among them.
         step = dice.choice((*THREADS, *THREADS, *sorted(run.steps)))
-        first, times = dice.randint(1, dice.choice([3, 20, 100])), dice.choice([1, 1, 3])
+        first, times = dice.randint(1, dice.choice([2, 5, 20])), dice.choice([1, 1, 3])
         run.tell(f"  panic at {step}, from {first} on, {times} times")
         testing.arm(step, first=first, times=times, effect="panic")
     checkpoint = mill.Checkpoint(run.work / "state", every="2ms", mode=run.cell.mode)
     # Half of the jobs start again in the same process.
     restart = mill.Restart.fixed_delay(3, "1ms") if fault == "panic in a thread" and dice.random() < 0.5 else None
     try:
-        mill.run(*run.declare(), checkpoint=checkpoint, parallelism=parallelism, restart=restart)
+        report = mill.run(*run.declare(), checkpoint=checkpoint, parallelism=parallelism, restart=restart)
+        if any("panicked (simulated)" in note for note in report.notes):
+            os._exit(PANICKED)
     except mill.MillstreamError as error:
         if fault != "panic in a thread" or "panicked (simulated)" not in str(error):
             raise

@@ -64,9 +64,9 @@ def kept_objects(folder: Path) -> mill.Sink:
 def test_pickled_state_is_named_and_fails_the_check(declare: Any, step: str, state: str, tmp_path: Path) -> None:
     path = tmp_path / "state"
     mill.run(declare(tmp_path), checkpoint=mill.Checkpoint(path, mode="at_least_once"))
+    command = [sys.executable, "-m", "millstream", "state", "verify", str(path)]
     checked = [
-        subprocess.run([sys.executable, "-m", "millstream", "state", "verify", *more, str(path)], capture_output=True, text=True)
-        for more in ([], ["--no-objects"])
+        subprocess.run([*command, *more], capture_output=True, text=True, check=False) for more in ([], ["--no-objects"])
     ]
     assert checked[0].returncode == 0, checked[0].stderr
     found = pickled_state(path)

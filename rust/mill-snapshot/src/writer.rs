@@ -227,7 +227,17 @@ impl CheckpointWriter {
         let new: Vec<SegmentRef> = progress.segments.iter().map(|(_, segment)| segment.clone()).collect();
         drop(progress);
         let manifest = self.manifest(parts, new)?;
-        self.publish(&manifest)?;
+        // From here on a manifest may name the files: they are removed only when it is certain that none does. A panic on
+        // the way drops this writer, too.
+        let segments = std::mem::take(&mut self.lock().segments);
+        match self.publish(&manifest) {
+            Ok(()) => {}
+            Err(error @ Error::Indeterminate { .. }) => return Err(error),
+            Err(error) => {
+                self.lock().segments = segments;
+                return Err(error);
+            }
+        }
         self.settle(&manifest)?;
         Ok(manifest)
     }
