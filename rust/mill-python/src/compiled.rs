@@ -8,7 +8,7 @@
 //! ```
 //!
 //! As in the interpreter, all integers are computed as wide ones and all floats as doubles: arguments are widened before
-//! the call, and results are converted to the declared type exactly ([`crate::exact`]) or refused. Rows with a null
+//! the call, and results are converted to the declared type exactly ([`mill_frame::convert`]) or refused. Rows with a null
 //! argument are left out before the call and null in the result.
 //!
 //! Invariant of the unsafe call: an address is used only with columns of the very types it was made for, all of the length
@@ -23,7 +23,7 @@ use arrow::array::{Array, ArrayData, ArrayRef, BooleanArray, UInt32Array, make_a
 use arrow::buffer::{BooleanBuffer, MutableBuffer, NullBuffer};
 use arrow::compute::{cast, filter, take};
 use arrow::datatypes::{DataType, Field};
-use crate::exact::{Inexact, exact};
+use mill_frame::convert::{Inexact, exact};
 use mill_plan::{ColumnFunction, Expr, Rung};
 use mill_protocol::{Error, Result};
 use parking_lot::Mutex;
@@ -138,13 +138,13 @@ impl CompiledFunction {
             wide => wide,
         };
         exact(array, &to).map_err(|inexact| {
-            Error::data(format!("{} is compiled and takes no {}: {}", self.name, inexact.value, inexact.reason))
+            Error::data(format!("{} is compiled and cannot take {}: it {}", self.name, inexact.value, inexact.reason))
         })
     }
 
     fn misfit(&self, inexact: &Inexact) -> Error {
         let message = format!(
-            "column {:?} is {} and cannot hold {}: {}",
+            "column {:?} is {} and cannot hold {}: it {}",
             self.returns.name(),
             mill_plan::type_name(self.returns.data_type()),
             inexact.value,

@@ -21,7 +21,7 @@ use arrow::datatypes::{
     DataType, Field, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
-use crate::exact::exact;
+use mill_frame::convert::exact;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt, PyList};
 
@@ -159,7 +159,7 @@ fn filled(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef> {
 fn through(values: &[Bound<'_, PyAny>], field: &Field, by: DataType) -> Fit<ArrayRef> {
     let array = values_to_array(values, &field.clone().with_data_type(by))?;
     exact(&array, field.data_type()).map_err(|inexact| match values.get(inexact.row) {
-        Some(value) => misfit_because(inexact.row, field, value, &inexact.reason),
+        Some(value) => misfit_because(inexact.row, field, value, &format!("it {}", inexact.reason)),
         None => Misfit { row: inexact.row, message: format!("column {:?}: {}", field.name(), inexact.reason) },
     })
 }

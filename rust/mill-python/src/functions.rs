@@ -17,8 +17,8 @@ mod records;
 
 use std::fmt;
 
-use arrow::array::{Array, RecordBatch};
-use arrow::util::display::array_value_to_string;
+use arrow::array::RecordBatch;
+use mill_frame::convert::show;
 use mill_protocol::Error;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -72,13 +72,7 @@ fn shown(py: Python<'_>, batch: &RecordBatch, row: usize) -> String {
         |_| {
             let schema = batch.schema();
             let columns = batch.columns().iter().zip(schema.fields());
-            let values = columns.map(|(column, field)| {
-                let value = match column.is_null(row) {
-                    true => "None".to_owned(),
-                    false => array_value_to_string(column, row).unwrap_or_else(|_| "…".to_owned()),
-                };
-                format!("'{}': {value}", field.name())
-            });
+            let values = columns.map(|(column, field)| format!("'{}': {}", field.name(), show(column, row)));
             format!("{{{}}}", values.collect::<Vec<_>>().join(", "))
         },
         |record| record_text(&record),

@@ -14,7 +14,6 @@
 mod attach;
 mod compiled;
 mod error;
-mod exact;
 mod expr;
 mod faults;
 mod files;

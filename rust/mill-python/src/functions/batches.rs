@@ -1,6 +1,6 @@
 //! Functions that are called once a frame with a `pyarrow.RecordBatch`: `map_batches`.
 //!
-//! What a function returns is held to the declared columns by the one rule for conversions ([`crate::exact`]): a
+//! What a function returns is held to the declared columns by the one rule for conversions ([`mill_frame::convert`]): a
 //! value is the same afterwards, or it is an error that names column, row and value. Of a result that is row for row, the
 //! rows that don't fit are rejected and the others go on; a batch that fails otherwise is rejected as a whole, record by
 //! record, so that every record is in the result or in `.errors`.
@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{Schema, SchemaRef};
-use crate::exact::exact;
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use mill_frame::convert::exact;
 use mill_plan::{BatchFunction, Origin, UserCall, UserOutput};
 use mill_protocol::{Error, Rejected, Result};
 use pyo3::exceptions::PyException;
@@ -144,17 +144,23 @@ pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> std::result::Result<R
     for field in schema.fields() {
         let place = found.index_of(field.name()).map_err(|error| Unfit { row: None, reason: error.to_string() })?;
         let column = batch.column(place);
+        let column = match (column.data_type(), field.data_type()) {
+            // The same values without their dictionary.
+            (DataType::Dictionary(_, values), to) if !matches!(to, DataType::Dictionary(..)) => {
+                cast(column, values).map_err(|error| Unfit { row: None, reason: error.to_string() })?
+            }
+            _ => Arc::clone(column),
+        };
         columns.push(if column.data_type() == field.data_type() {
-            Arc::clone(column)
+            column
         } else {
-            exact(column, field.data_type()).map_err(|inexact| Unfit {
+            exact(&column, field.data_type()).map_err(|inexact| Unfit {
                 row: Some(inexact.row),
                 reason: format!(
-                    "column {:?} is {} and cannot hold {} ({}): {}",
+                    "column {:?} is {} and cannot hold {}: it {}",
                     field.name(),
                     type_name(field),
                     inexact.value,
-                    type_name(found.field(place)),
                     inexact.reason
                 ),
             })?

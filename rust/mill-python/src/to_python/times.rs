@@ -3,7 +3,7 @@
 use arrow::array::{Array, AsArray, PrimitiveArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, Date64Type, Int64Type, TimeUnit};
-use arrow::util::display::array_value_to_string;
+use mill_frame::convert::show;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyList;
@@ -150,9 +150,10 @@ fn each<'py>(
 #[cold]
 fn unfit(array: &dyn Array, row: usize, reason: &str) -> Failure {
     // Arrow has no text for a value beyond its own calendar; its number is shown then.
-    let text = array_value_to_string(array, row).ok().filter(|text| !text.contains("<invalid>"));
-    let number = || cast(array, &DataType::Int64).and_then(|ticks| array_value_to_string(&ticks, row)).ok();
-    let value = text.or_else(|| number().map(|ticks| format!("the number {ticks}"))).unwrap_or_else(|| "a time".to_owned());
+    let slice = array.slice(row, 1);
+    let number = || cast(&slice, &DataType::Int64).map(|ticks| format!("the number {}", show(&ticks, 0)));
+    let value = Some(show(&slice, 0)).filter(|text| !text.contains("<invalid>") && !text.starts_with("a value of"));
+    let value = value.or_else(|| number().ok()).unwrap_or_else(|| "a time".to_owned());
     Failure::Unfit(format!(
         "{value}, and {reason}; take it as Arrow (to_arrow(), to_polars(), map_batches), or convert the column before: \
          .cast(str), .dt.epoch(), .dt.cast_time_unit(\"us\")"
