@@ -69,8 +69,13 @@ def infer_schema(rows: Sequence[Any], *, what: str, scalar: str = "value") -> Sc
     columns = []
     for name, column in zip(names, values, strict=True):
         kind: DataType | None = None
-        for value in column:
-            kind = _unite(kind, _type_of(value, f"column {name!r}"), f"{what}: column {name!r}")
+        try:
+            for value in column:
+                kind = _unite(kind, _type_of(value, f"column {name!r}"), f"{what}: column {name!r}")
+        except RecursionError:
+            raise SchemaError(
+                f"{what}: column {name!r} holds values that nest too deep for a type; say schema= (object takes any value)"
+            ) from None
         if kind is None:
             raise SchemaError(f"{what}: column {name!r} holds nothing but None in the first {len(rows)} records; say schema=")
         columns.append((name, kind))

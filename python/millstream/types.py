@@ -1,8 +1,8 @@
 """Types of columns and the forms in which a schema can be given.
 
-A type is a Python type (``int``, ``list[str]``, a dataclass or a dict of fields for a struct, ``datetime`` ...), one of
-the types of this module, or an Arrow type (anything with ``__arrow_c_schema__``: pyarrow, polars). ``object`` is any
-Python value. A schema is a dict of column to type, a dataclass, a ``TypedDict``, a ``NamedTuple`` or an Arrow schema.
+A type is a Python type (``int``, ``list[str]``, a dataclass or a dict of fields for a struct, ``dict[str, int]`` for a map,
+whose values are lists of pairs, ``datetime`` ...), one of the types of this module, or an Arrow type (anything with
+``__arrow_c_schema__``: pyarrow, polars). ``object`` is any Python value. A schema is a dict of column to type, a dataclass, a ``TypedDict``, a ``NamedTuple`` or an Arrow schema.
 """
 
 from __future__ import annotations
@@ -267,6 +267,8 @@ def _nested(kind: Any, place: str) -> DataType | None:
         if not arguments:
             raise SchemaError(f"{place}: list does not say of what; write list[str] or the like")
         return DataType.list(data_type(arguments[0], place=f"{place}[]"))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping) and len(arguments) == 2:
+        return DataType.map(data_type(arguments[0], place=f"{place} key"), data_type(arguments[1], place=f"{place} value"))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Iterable) and len(arguments) == 1:
         return DataType.list(data_type(arguments[0], place=f"{place}[]"))
     if isinstance(kind, list) and len(kind) == 1:

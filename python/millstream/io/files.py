@@ -110,9 +110,18 @@ def read_parquet(path: Paths, *, schema: SchemaLike = None, follow: bool = False
     path
         As of :func:`read_text`.
     schema
-        The columns wanted; by default all.
+        The columns wanted and their types; by default all columns, each in the type that holds the values of all files.
     follow
         Whether to wait for new files, without end; a file that is replaced is read as a new one.
+
+    Notes
+    -----
+    No value changes on its way in. Where files differ, integers meet in the wider type, integers and floats in ``float64``,
+    times in the finer unit; a value that the type of the stream does not hold is an error that names file, row, column and
+    value. Files whose types have nothing in common (text and numbers, times with and without a zone) are refused.
+
+    ``INT96`` times are read as ``timestamp[ns]``; for years before 1677 or after 2262, give ``mill.Timestamp("us")``. Maps
+    become lists of pairs of key and value. Page checksums are verified where a file has them.
 
     Examples
     --------
@@ -120,5 +129,8 @@ def read_parquet(path: Paths, *, schema: SchemaLike = None, follow: bool = False
     >>> pl.DataFrame({"a": [1, 2]}).write_parquet("some.parquet")
     >>> len(mill.read_parquet("some.parquet").collect())
     2
+    >>> pl.DataFrame({"a": [0.5]}).write_parquet("other.parquet")
+    >>> mill.read_parquet(["some.parquet", "other.parquet"]).schema
+    Schema(a: float64)
     """
     return _read("parquet", path, schema, follow)

@@ -32,6 +32,12 @@ def from_arrow(data: Any) -> Stream:
     data
         Anything with ``__arrow_c_stream__`` or ``__arrow_c_array__``.
 
+    Notes
+    -----
+    Values stay as they are; layouts are made alike: every list is a ``list``, whatever the width of its offsets and the name
+    of its element, dictionaries have codes of 32 bits, values in runs become plain. A map becomes a list of pairs of key and
+    value where Python sees it. Two columns of one name, types nested more than 64 deep and text that is not UTF-8 are refused.
+
     Examples
     --------
     >>> import polars as pl

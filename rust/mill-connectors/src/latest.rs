@@ -7,6 +7,8 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
+use mill_frame::FrameError;
+use mill_frame::types::{canonical_array, canonical_type};
 use mill_protocol::{Error, Result};
 
 use crate::collect::Collected;
@@ -42,7 +44,7 @@ impl LatestRows {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let fields = key.iter().map(|&index| SortField::new(schema.field(index).data_type().clone())).collect();
+        let fields = key.iter().map(|&index| SortField::new(canonical_type(schema.field(index).data_type()))).collect();
         let converter =
             RowConverter::new(fields).map_err(|e| Error::schema("a column of this type cannot be a key").because(e))?;
         Ok(LatestRows { schema, key, converter, batches: Vec::new(), rows: 0, latest: HashMap::new() })
@@ -53,7 +55,9 @@ impl LatestRows {
     /// # Errors
     /// When the columns are not those of the table.
     pub fn push(&mut self, data: RecordBatch, deletes: Option<&BooleanBuffer>) -> Result<()> {
-        let columns: Vec<ArrayRef> = self.key.iter().map(|&index| data.column(index).clone()).collect();
+        let columns: std::result::Result<Vec<ArrayRef>, FrameError> =
+            self.key.iter().map(|&index| canonical_array(data.column(index))).collect();
+        let columns = columns.map_err(|e| Error::schema("rows do not fit the table they update").because(e))?;
         let keys = self
             .converter
             .convert_columns(&columns)

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use mill_frame::types::{check_fields, plain_batch, plain_schema, type_name};
 use mill_protocol::{Error, Position, Read, Result, Source, SourceProperties, Split, SplitId, SplitReader};
 
 /// A split is not cut smaller than this many rows.
@@ -36,11 +37,14 @@ struct Table {
 }
 
 impl MemorySource {
-    /// A source of these batches, which must all have this schema.
+    /// A source of these batches, which must all have this schema; their columns are laid out in the plain form of their
+    /// types.
     ///
     /// # Errors
-    /// When a batch has other columns than the schema.
+    /// When a batch has other columns than the schema, or the schema has columns that no stream carries.
     pub fn new(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<MemorySource> {
+        check_fields(schema.fields()).map_err(|e| Error::schema(e.to_string()))?;
+        let plain = Arc::new(plain_schema(&schema));
         let mut kept = Vec::with_capacity(batches.len());
         for (index, batch) in batches.into_iter().enumerate() {
             let same = batch.num_columns() == schema.fields().len()
@@ -49,19 +53,16 @@ impl MemorySource {
                 });
             if !same {
                 return Err(Error::schema(format!(
-                    "batch {index} has other columns than the schema: {:?} against {:?}",
+                    "batch {index} has other columns than the schema: {} against {}",
                     columns(batch.schema_ref()),
                     columns(&schema)
                 )));
             }
             if batch.num_rows() > 0 {
-                let batch = batch
-                    .with_schema(Arc::clone(&schema))
-                    .map_err(|e| Error::schema(format!("batch {index} does not fit the schema")).because(e))?;
-                kept.push(batch);
+                kept.push(plain_batch(&batch, &plain).map_err(|e| Error::schema(e.to_string()))?);
             }
         }
-        Ok(MemorySource { name: "from_arrow".to_owned(), schema, table: Arc::new(Table::new(kept)) })
+        Ok(MemorySource { name: "from_arrow".to_owned(), schema: plain, table: Arc::new(Table::new(kept)) })
     }
 
     /// The same source under another name for messages and `explain()`, without the number of rows.
@@ -81,8 +82,10 @@ impl MemorySource {
     }
 }
 
-fn columns(schema: &Schema) -> Vec<String> {
-    schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect()
+fn columns(schema: &Schema) -> String {
+    let columns: Vec<String> =
+        schema.fields().iter().map(|field| format!("{}: {}", field.name(), type_name(field.data_type()))).collect();
+    format!("({})", columns.join(", "))
 }
 
 impl Table {

@@ -6,36 +6,37 @@
 //! ```
 //!
 //! Only the columns asked for are read, page by page, so memory follows the page size and not the file's; and of rows that
-//! cannot meet the conditions told, as little as possible ([`reader`], [`prune`]). The schema is that of the first file,
-//! with text and binary in their plain layouts; other files must have its columns by name, and are cast where their types
-//! differ. A position is the number of rows of the split that lie behind the reader; the fingerprint covers the file's
+//! cannot meet the conditions told, as little as possible ([`reader`], [`prune`]). The schema is one that holds the values
+//! of all files exactly ([`schema`]), or the one declared; a file whose types differ is converted where each value survives
+//! that, and is an error that names file, row, column and value where one does not. A position is the number of rows of the split that lie behind the reader; the fingerprint covers the file's
 //! end, which in Parquet names everything in the file.
 
+mod footer;
+mod guard;
+mod int96;
+mod layout;
+mod mend;
 mod prune;
 mod reader;
+mod schema;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
-use ::parquet::arrow::RowNumber;
-use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use ::parquet::file::metadata::PageIndexPolicy;
-use arrow::compute::can_cast_types;
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
+use mill_frame::types::check_fields;
 use mill_protocol::{Condition, Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
 use crate::file::{FileIdentity, FileSet, FileSplit, Growth, PathSpec, range_bytes};
-use crate::nearest::{did_you_mean, quoted};
+use footer::{Footers, OpenFile};
 use prune::Told;
 use reader::ParquetReader;
+use schema::{match_columns, schema_of};
 
 /// With more files than this, rows are not counted beforehand.
 const COUNTED_FILES_MAX: usize = 256;
-/// Of so many files the footers are kept, so that a file is not asked again for each of its splits.
-const FOOTERS_MAX: usize = 64;
 /// The column of row numbers, where they are asked for.
 const ROW_COLUMN: &str = "\0row";
 
@@ -51,90 +52,59 @@ pub struct ParquetOptions {
 pub struct ParquetSource {
     files: FileSet,
     schema: SchemaRef,
+    /// The columns of the files that were looked at, where the user has named none: a file with another one is refused.
+    known: Option<Arc<HashSet<String>>>,
     told: Told,
-    footers: Arc<Mutex<HashMap<PathBuf, Arc<OpenFile>>>>,
-}
-
-/// What is known of a file once its footer was read.
-struct OpenFile {
-    /// Device, inode, size and time of change: another file has others.
-    stamp: (u64, u64, u64, i64, i64),
-    /// Text and binary in their plain layouts at once, rather than cast later.
-    metadata: ArrowReaderMetadata,
-    /// The same with row numbers.
-    with_rows: ArrowReaderMetadata,
-    has_row_numbers: bool,
+    footers: Arc<Footers>,
 }
 
 impl ParquetSource {
-    /// The rows of these files; with a schema only its columns, cast to its types.
+    /// The rows of these files; with a schema only its columns, in its types.
     ///
     /// # Errors
-    /// When a file does not exist or is not Parquet; when the schema names a column that the first file does not have.
+    /// When a file does not exist or is not Parquet; when columns or types of the files do not go together, or are not
+    /// those of the schema.
     pub fn new(paths: PathSpec, schema: Option<SchemaRef>, options: ParquetOptions) -> Result<ParquetSource> {
         let files = FileSet::new(paths, options.follow)?;
-        let schema = match (schema, files.files.first()) {
-            (Some(schema), None) => schema,
-            (Some(schema), Some(path)) => {
-                match_columns(path, &schema, &open_metadata(path)?)?;
-                schema
+        let is_declared = schema.is_some();
+        let mut source = ParquetSource {
+            files,
+            schema: schema.unwrap_or_else(|| Arc::new(Schema::empty())),
+            known: None,
+            told: Told::default(),
+            footers: Arc::default(),
+        };
+        match source.files.files.first() {
+            Some(path) if is_declared => {
+                check_fields(source.schema.fields()).map_err(|e| Error::schema(e.to_string()))?;
+                match_columns(path, &source.schema, &source.open_file(path)?.1.schema, None)?;
             }
-            (None, Some(path)) => {
-                let metadata = open_metadata(path)?;
-                let fields: Fields = metadata.schema().fields().iter().map(plain_field).collect();
-                Arc::new(Schema::new(fields))
+            None if is_declared => {}
+            Some(_) => {
+                source.schema = schema_of(&source.files.files, |path| Ok(Arc::clone(&source.open_file(path)?.1.schema)))?;
+                let names = source.schema.fields().iter().map(|field| field.name().clone());
+                source.known = Some(Arc::new(names.collect()));
             }
-            (None, None) => {
+            None => {
                 return Err(Error::plan(format!(
                     "read_parquet({}): there is no file yet to take the columns from; give schema=",
-                    files.paths
+                    source.files.paths
                 )));
             }
-        };
-        Ok(ParquetSource { files, schema, told: Told::default(), footers: Arc::default() })
+        }
+        Ok(source)
     }
 
     /// Opens a file, whose footer is read only if it is not known yet.
     fn open_file(&self, path: &Path) -> Result<(FileIdentity, Arc<OpenFile>)> {
-        let identity = FileIdentity::open(path)?;
-        let found = identity.file().metadata();
-        let found = found.map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
-        let stamp = (found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec());
-        // Each change is a single insertion or removal, so a panic elsewhere leaves the map whole.
-        let footers = || self.footers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = footers().get(path).filter(|file| file.stamp == stamp) {
-            return Ok((identity, Arc::clone(file)));
-        }
-        let metadata = read_footer(path, &identity, !self.told.conditions.is_empty())?;
-        let failed = |e: ::parquet::errors::ParquetError| {
-            Error::connector(format!("cannot read {path:?} in plain layouts: {e}")).because(e)
-        };
-        let fields: Fields = metadata.schema().fields().iter().map(|field| relaid(field)).collect();
-        let plain = Arc::new(Schema::new_with_metadata(fields, metadata.schema().metadata().clone()));
-        let options = ArrowReaderOptions::new();
-        let options = if plain == *metadata.schema() { options } else { options.with_schema(plain) };
-        let numbered = Field::new(ROW_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
-        let with_rows = options.clone().with_virtual_columns(vec![Arc::new(numbered)]).map_err(failed)?;
-        let whole = Arc::clone(metadata.metadata());
-        let file = Arc::new(OpenFile {
-            stamp,
-            has_row_numbers: whole.row_groups().iter().all(|group| group.ordinal().is_some()),
-            metadata: ArrowReaderMetadata::try_new(Arc::clone(&whole), options).map_err(failed)?,
-            with_rows: ArrowReaderMetadata::try_new(whole, with_rows).map_err(failed)?,
-        });
-        let mut footers = footers();
-        if footers.len() >= FOOTERS_MAX {
-            footers.clear();
-        }
-        footers.insert(path.to_owned(), Arc::clone(&file));
-        Ok((identity, file))
+        self.footers.open(path, !self.told.conditions.is_empty())
     }
 
     /// Opens a file or a range of its row groups after so many of the rows.
     fn open_at(&self, path: &Path, range: Option<(u64, u64)>, passed: u64) -> Result<Box<dyn SplitReader>> {
         let (identity, file) = self.open_file(path)?;
         let metadata = file.metadata.metadata();
-        let places = match_columns(path, &self.schema, &file.metadata)?;
+        let places = match_columns(path, &self.schema, &file.schema, self.known.as_deref())?;
         let groups = metadata.num_row_groups();
         let groups = match range {
             None => 0..groups,
@@ -146,10 +116,11 @@ impl ParquetSource {
             }
         };
         let rows = groups.clone().map(|group| metadata.row_group(group).num_rows() as u64).sum();
-        let pruning = reader::pruning(&file, &self.schema, &self.told)?;
+        let pruning = reader::pruning(path, &file, &self.schema, &self.told)?;
         let schema = Arc::clone(&self.schema);
         let path = path.to_owned();
-        Ok(Box::new(ParquetReader { path, identity, file, schema, places, groups, pruning, rows, passed, run: None }))
+        let first = (0..groups.start).map(|group| metadata.row_group(group).num_rows() as u64).sum();
+        Ok(Box::new(ParquetReader { path, identity, file, schema, places, groups, pruning, first, rows, passed, run: None }))
     }
 
     /// Runs of row groups of about [`range_bytes`] on disk; none for a file that is smaller than that.
@@ -176,68 +147,6 @@ impl ParquetSource {
         }
         Ok(ranges)
     }
-}
-
-/// A field with text and binary in their plain layouts, at any depth.
-fn plain_field(field: &FieldRef) -> FieldRef {
-    let plain = Field::new(field.name(), plain_type(field.data_type()), true);
-    Arc::new(plain.with_metadata(field.metadata().clone()))
-}
-
-fn plain_type(data_type: &DataType) -> DataType {
-    match data_type {
-        DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
-        DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
-        DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
-            DataType::List(plain_field(item))
-        }
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
-        DataType::Dictionary(key, value) => DataType::Dictionary(key.clone(), Box::new(plain_type(value))),
-        other => other.clone(),
-    }
-}
-
-fn open_metadata(path: &Path) -> Result<ArrowReaderMetadata> {
-    read_footer(path, &FileIdentity::open(path)?, false)
-}
-
-/// Reads the footer, with the index of pages if it is wanted and there.
-fn read_footer(path: &Path, identity: &FileIdentity, has_pages: bool) -> Result<ArrowReaderMetadata> {
-    let policy = if has_pages { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
-    ArrowReaderMetadata::load(identity.file(), ArrowReaderOptions::new().with_page_index_policy(policy)).map_err(|e| {
-        Error::connector(format!(
-            "{path:?} is not a complete Parquet file; write such files under a name beginning with '.' and rename them \
-             when they are complete: {e}"
-        ))
-        .because(e)
-    })
-}
-
-/// For each column of the schema its place in the file.
-fn match_columns(path: &Path, schema: &Schema, metadata: &ArrowReaderMetadata) -> Result<Vec<usize>> {
-    let found = metadata.schema().fields();
-    let names: Vec<&str> = found.iter().map(|field| field.name().as_str()).collect();
-    let mut places = Vec::with_capacity(schema.fields().len());
-    for field in schema.fields() {
-        let Some(place) = names.iter().position(|name| name == field.name()) else {
-            let near = did_you_mean(field.name(), names.iter().copied());
-            return Err(Error::schema(format!(
-                "{path:?} has no column {:?}{near} (it has {})",
-                field.name(),
-                quoted(&names, ", ")
-            )));
-        };
-        let from = found[place].data_type();
-        if from != field.data_type() && !can_cast_types(from, field.data_type()) {
-            return Err(Error::schema(format!(
-                "{path:?}: column {:?} is {from} and cannot be read as {}",
-                field.name(),
-                field.data_type()
-            )));
-        }
-        places.push(place);
-    }
-    Ok(places)
 }
 
 impl fmt::Debug for ParquetSource {
@@ -312,16 +221,6 @@ impl Source for ParquetSource {
         });
         rows.sum()
     }
-}
-
-/// A field of the file with text and binary in their plain layouts; nullability as the file has it.
-fn relaid(field: &FieldRef) -> FieldRef {
-    let relaid = Field::clone(field).with_data_type(match field.data_type() {
-        DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
-        DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
-        other => other.clone(),
-    });
-    Arc::new(relaid)
 }
 
 #[cfg(test)]

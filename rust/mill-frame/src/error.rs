@@ -6,6 +6,8 @@ use std::fmt;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
+use crate::types::type_name;
+
 /// Why a frame could not be made or read.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -52,6 +54,11 @@ pub enum FrameError {
         /// How many there are.
         count: usize,
     },
+    /// Columns that no stream carries: two of one name, types that nest too deep.
+    Columns {
+        /// What is wrong with them.
+        what: String,
+    },
     /// Arrow refused.
     Arrow(ArrowError),
 }
@@ -71,7 +78,7 @@ impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FrameError::Unsupported { operation, data_type } => {
-                write!(f, "cannot {operation} a column of type {data_type}; cast it to another type first")
+                write!(f, "cannot {operation} a column of type {}; cast it to another type first", type_name(data_type))
             }
             FrameError::Length { expected, found } => write!(f, "expected {expected} rows, found {found}"),
             FrameError::TooLarge { bytes, bytes_max } => {
@@ -84,6 +91,7 @@ impl fmt::Display for FrameError {
             FrameError::OutOfRange { what, index, count } => {
                 write!(f, "{what} {index} is out of range: there are {count}")
             }
+            FrameError::Columns { what } => f.write_str(what),
             FrameError::Arrow(error) => write!(f, "arrow: {error}"),
         }
     }

@@ -15,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
+use mill_frame::types::check_fields;
 use mill_protocol::{Error, Result, Source};
 
 pub(crate) use self::aggregate::AggregateParts;
@@ -330,6 +331,7 @@ impl Stream {
         if depth > STEPS_MAX {
             return Err(Error::plan(format!("more than {STEPS_MAX} steps follow one another; split the job")));
         }
+        check_fields(schema.fields()).map_err(|error| Error::schema(error.to_string()).in_step(op.label()))?;
         let node = Node { op, inputs, schema, facts, depth };
         Ok(Stream { node: Arc::new(node), port: Port::Out })
     }

@@ -26,13 +26,13 @@ pub fn read_files(
     let schema = schema.map(|schema| Arc::clone(&schema.schema));
     // Looking for files, and into the first of them, may take a while.
     py.detach(|| match kind {
-        "text" => TextSource::new(paths, TextOptions { follow }).map(RawStream::of).into_python(),
+        "text" => TextSource::new(paths, TextOptions { follow }).and_then(RawStream::of).into_python(),
         "csv" => {
             let options = CsvOptions { follow, ..CsvOptions::default() };
-            CsvSource::new(paths, schema, options).map(RawStream::of).into_python()
+            CsvSource::new(paths, schema, options).and_then(RawStream::of).into_python()
         }
-        "json" => JsonSource::new(paths, schema, JsonOptions { follow }).map(RawStream::of).into_python(),
-        "parquet" => ParquetSource::new(paths, schema, ParquetOptions { follow }).map(RawStream::of).into_python(),
+        "json" => JsonSource::new(paths, schema, JsonOptions { follow }).and_then(RawStream::of).into_python(),
+        "parquet" => ParquetSource::new(paths, schema, ParquetOptions { follow }).and_then(RawStream::of).into_python(),
         _ => Err(PlanError::new_err(format!("no files of the kind {kind:?}"))),
     })
 }

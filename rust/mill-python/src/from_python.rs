@@ -18,14 +18,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, PrimitiveArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{
-    DataType, Field, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type,
+    DECIMAL128_MAX_PRECISION, DataType, Field, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
 use mill_frame::convert::exact;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt, PyList};
 
-use self::nested::{lists, structs};
+use self::nested::{lists, maps, structs};
 use self::rows::gather;
 use self::times::{dates, durations, times, timestamps};
 use self::values::{binaries, booleans, decimals, floats, integers, nulls, objects, texts};
@@ -138,11 +138,15 @@ fn filled(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef> {
         DataType::Decimal128(precision, scale) => decimals(values, field, *precision, *scale),
         DataType::List(item) => lists(values, field, item),
         DataType::Struct(_) => structs(values, field),
+        DataType::Map(entries, _) => maps(values, field, entries),
         DataType::Float32 | DataType::Float16 => through(values, field, DataType::Float64),
         DataType::LargeUtf8 | DataType::Utf8View => through(values, field, DataType::Utf8),
         DataType::Dictionary(_, inner) => through(values, field, inner.as_ref().clone()),
         DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             through(values, field, DataType::Binary)
+        }
+        DataType::Decimal256(precision, scale) => {
+            through(values, field, DataType::Decimal128((*precision).min(DECIMAL128_MAX_PRECISION), *scale))
         }
         DataType::Date64 => through(values, field, DataType::Date32),
         DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
@@ -150,7 +154,11 @@ fn filled(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef> {
         }
         _ => Err(Misfit {
             row: 0,
-            message: format!("column {:?} has the type {}, which cannot be made of Python values", field.name(), type_name(field)),
+            message: format!(
+                "column {:?} has the type {}, which cannot be made of Python values",
+                field.name(),
+                type_name(field)
+            ),
         }),
     }
 }

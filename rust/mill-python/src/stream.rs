@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
+use mill_frame::types::check_fields;
 use mill_plan::{Emit, KeyedStream, SinkNode, Stream, UserStepKind, WatermarkStrategy, Window, WindowedStream};
-use mill_protocol::{Result, Source, SourceProperties};
+use mill_protocol::{Error, Result, Source, SourceProperties};
 use millstream::connectors::{GenerateSource, MemorySource};
 use pyo3::prelude::*;
 use pyo3_arrow::{PyRecordBatchReader, PyTable};
@@ -15,7 +16,7 @@ use crate::error::{IntoPython, PlanError};
 use crate::expr::{RawExpr, expressions};
 use crate::functions::{ArrowFunction, FoldFunction, RecordFunction};
 use crate::sinks::{PythonSink, sink_kind};
-use crate::sources::{PythonSource, ReaderSource};
+use crate::sources::{PythonSource, ReaderSource, validate};
 use crate::table::RawTable;
 use crate::types::{PyDataType, RawSchema};
 
@@ -31,9 +32,13 @@ pub struct RawStream {
 
 impl RawStream {
     /// The stream of a source.
-    pub fn of(source: impl Source + 'static) -> RawStream {
+    ///
+    /// # Errors
+    /// When the source has columns that no stream carries.
+    pub fn of(source: impl Source + 'static) -> Result<RawStream> {
+        check_fields(source.schema().fields()).map_err(|error| Error::schema(error.to_string()))?;
         let is_sampleable = source.properties().is_replayable;
-        RawStream { stream: Stream::source(Arc::new(source)), is_sampleable }
+        Ok(RawStream { stream: Stream::source(Arc::new(source)), is_sampleable })
     }
 
     /// A stream that comes from this one.
@@ -69,15 +74,16 @@ impl RawStream {
     #[staticmethod]
     fn from_table(table: PyTable, name: String) -> PyResult<RawStream> {
         let (batches, schema) = table.into_inner();
+        batches.iter().try_for_each(|batch| validate(batch, &name).into_python())?;
         let source = MemorySource::new(schema, batches).into_python()?.with_name(name);
-        Ok(RawStream::of(source))
+        RawStream::of(source).into_python()
     }
 
     /// Reads a stream of Arrow batches once, as they come.
     #[staticmethod]
     fn from_reader(reader: PyRecordBatchReader, name: String) -> PyResult<RawStream> {
-        let source = ReaderSource::new(name, reader.into_reader()?);
-        Ok(RawStream::of(source))
+        let source = ReaderSource::new(name, reader.into_reader()?).into_python()?;
+        RawStream::of(source).into_python()
     }
 
     /// Reads a source that is written in Python.
@@ -88,10 +94,10 @@ impl RawStream {
         schema: PyRef<'_, RawSchema>,
         is_bounded: bool,
         is_replayable: bool,
-    ) -> RawStream {
+    ) -> PyResult<RawStream> {
         let properties = SourceProperties { is_bounded, is_replayable, discovers_splits: false, may_block: true };
         let schema = Arc::clone(&schema.schema);
-        RawStream::of(PythonSource { name, adapter, schema, properties })
+        RawStream::of(PythonSource { name, adapter, schema, properties }).into_python()
     }
 
     /// Makes records of the numbers 0, 1, 2, …
@@ -350,5 +356,5 @@ impl RawWindowedStream {
 pub fn stream_of_table(table: PyRef<'_, RawTable>, name: String) -> PyResult<RawStream> {
     let (schema, batches) = table.parts();
     let source = MemorySource::new(schema, batches).into_python()?.with_name(name);
-    Ok(RawStream::of(source))
+    RawStream::of(source).into_python()
 }

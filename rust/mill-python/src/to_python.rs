@@ -1,7 +1,8 @@
 //! Arrow columns as lists of Python objects.
 //!
 //! One list a column, filled by one loop a type: this is the way of every record into a Python function, so nothing is
-//! decided per value. Repeated dictionary values become one object that all rows share.
+//! decided per value. A map becomes a list of pairs of key and value, as in pyarrow: its keys may repeat and need not be
+//! hashable, so it is no dict. Repeated dictionary values become one object that all rows share.
 //!
 //! Python's times have the years 1 to 9999 and microseconds. A value that they cannot hold is an error that names the
 //! column and the value ([`times`]): none is cut or left out.
@@ -11,8 +12,8 @@ mod times;
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::compute::take;
 use arrow::datatypes::{
-    DataType, Decimal128Type, Field, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DataType, Decimal128Type, Decimal256Type, Field, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -83,7 +84,12 @@ fn values<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> Listed<'py> 
         DataType::Timestamp(_, zone) => times::timestamps(py, array, zone.as_deref()),
         DataType::Duration(_) => times::durations(py, array),
         DataType::Time32(_) | DataType::Time64(_) => times::times(py, array),
-        DataType::Decimal128(_, _) => Ok(decimals(py, array.as_primitive())?),
+        DataType::Decimal128(..) => {
+            Ok(decimals(py, array.as_primitive::<Decimal128Type>(), |v, row| v.value_as_string(row))?)
+        }
+        DataType::Decimal256(..) => {
+            Ok(decimals(py, array.as_primitive::<Decimal256Type>(), |v, row| v.value_as_string(row))?)
+        }
         DataType::List(item) => {
             let array = array.as_list::<i32>();
             let offsets: Vec<usize> = array.offsets().iter().map(|&o| o as usize).collect();
@@ -118,6 +124,16 @@ fn values<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> Listed<'py> 
             }
             Ok(out)
         }
+        DataType::Map(entries, _) => {
+            let array = array.as_map();
+            let offsets: Vec<usize> = array.offsets().iter().map(|&o| o as usize).collect();
+            let DataType::Struct(parts) = entries.data_type() else { return Err(no_form(field).into()) };
+            let keys = values(py, array.keys(), &parts[0])?;
+            let mapped = values(py, array.values(), &parts[1])?;
+            let pairs = PyList::new(py, keys.iter().zip(mapped.iter()))?;
+            let value = |row: usize| (!array.is_null(row)).then(|| pairs.get_slice(offsets[row], offsets[row + 1]));
+            Ok(PyList::new(py, (0..array.len()).map(value))?)
+        }
         DataType::Dictionary(_, kind) => {
             let array = array.as_any_dictionary();
             let value_field = Field::new("", kind.as_ref().clone(), true);
@@ -138,13 +154,16 @@ fn values<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> Listed<'py> 
             let value = |row: usize| if array.is_null(row) { none.clone() } else { known[keys[row]].clone() };
             Ok(PyList::new(py, (0..array.len()).map(value))?)
         }
-        _ => Err(SchemaError::new_err(format!(
-            "column {:?} has the type {}, which has no Python form; cast it first",
-            field.name(),
-            type_name(field)
-        ))
-        .into()),
+        _ => Err(no_form(field).into()),
     }
+}
+
+fn no_form(field: &Field) -> PyErr {
+    SchemaError::new_err(format!(
+        "column {:?} has the type {}, which has no Python form; drop it, or write it to Parquet",
+        field.name(),
+        type_name(field)
+    ))
 }
 
 /// The values of a column as a sequence: plain numbers stay numbers, in an `array.array` that makes an object of each only
@@ -236,7 +255,11 @@ fn objects<'py>(py: Python<'py>, array: &dyn Array) -> PyResult<Bound<'py, PyLis
     PyList::new(py, values)
 }
 
-fn decimals<'py>(py: Python<'py>, array: &PrimitiveArray<Decimal128Type>) -> PyResult<Bound<'py, PyList>> {
+fn decimals<'py, T: ArrowPrimitiveType>(
+    py: Python<'py>,
+    array: &PrimitiveArray<T>,
+    text: impl Fn(&PrimitiveArray<T>, usize) -> String,
+) -> PyResult<Bound<'py, PyList>> {
     static DECIMAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let class = DECIMAL.import(py, "decimal", "Decimal")?;
     let mut values = Vec::with_capacity(array.len());
@@ -244,7 +267,7 @@ fn decimals<'py>(py: Python<'py>, array: &PrimitiveArray<Decimal128Type>) -> PyR
         values.push(if array.is_null(row) {
             py.None().into_bound(py)
         } else {
-            class.call1((array.value_as_string(row),))?
+            class.call1((text(array, row),))?
         });
     }
     PyList::new(py, values)

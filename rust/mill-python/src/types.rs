@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use mill_frame::types::{canonical_type, check_fields, is_same_zone, plain_type};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyType};
@@ -40,7 +41,7 @@ impl PyDataType {
     fn of_field(field: &Field) -> PyDataType {
         let metadata: HashMap<String, String> =
             field.metadata().iter().filter(|(key, _)| key.as_str() == OBJECT_KEY).map(|(k, v)| (k.clone(), v.clone())).collect();
-        PyDataType { field: Arc::new(Field::new("", plain(field.data_type()), true).with_metadata(metadata)) }
+        PyDataType { field: Arc::new(Field::new("", plain_type(field.data_type()), true).with_metadata(metadata)) }
     }
 
     /// The Arrow type.
@@ -54,20 +55,17 @@ impl PyDataType {
     }
 }
 
-/// The type with nested fields nullable, as every column of a stream is.
-fn plain(data_type: &DataType) -> DataType {
-    match data_type {
-        DataType::List(item) => DataType::List(nullable(item, "item")),
-        DataType::LargeList(item) => DataType::LargeList(nullable(item, "item")),
-        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(nullable(item, "item"), *size),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(|field| nullable(field, field.name())).collect()),
-        other => other.clone(),
-    }
+/// Refuses columns that no stream carries: two of one name, types that nest too deep.
+pub fn check_columns(fields: &Fields) -> PyResult<()> {
+    check_fields(fields).map_err(|error| SchemaError::new_err(error.to_string()))
 }
 
-fn nullable(field: &FieldRef, name: &str) -> FieldRef {
-    let data_type = plain(field.data_type());
-    Arc::new(field.as_ref().clone().with_name(name).with_data_type(data_type).with_nullable(true))
+/// The type of a column, unless it nests too deep.
+fn checked(data_type: DataType) -> PyResult<PyDataType> {
+    let kind = PyDataType::new(data_type);
+    check_fields(&Fields::from(vec![kind.named("type")]))
+        .map_err(|error| SchemaError::new_err(error.to_string().replace("column \"type\"", "the type")))?;
+    Ok(kind)
 }
 
 #[pymethods]
@@ -144,29 +142,41 @@ impl PyDataType {
 
     /// Gives the type of a list.
     #[staticmethod]
-    fn list(item: PyRef<'_, PyDataType>) -> PyDataType {
-        PyDataType::new(DataType::List(Arc::new(item.named("item"))))
+    fn list(item: PyRef<'_, PyDataType>) -> PyResult<PyDataType> {
+        checked(DataType::List(Arc::new(item.named("item"))))
+    }
+
+    /// Gives the type of a map: pairs of key and value, in order.
+    #[staticmethod]
+    fn map(key: PyRef<'_, PyDataType>, value: PyRef<'_, PyDataType>) -> PyResult<PyDataType> {
+        let parts = Fields::from(vec![key.named("key").with_nullable(false), value.named("value")]);
+        let entries = Field::new("entries", DataType::Struct(parts), false);
+        checked(DataType::Map(Arc::new(entries), false))
     }
 
     /// Gives the type of a struct.
     #[staticmethod]
-    fn r#struct(fields: Vec<(String, PyRef<'_, PyDataType>)>) -> PyDataType {
-        PyDataType::new(DataType::Struct(fields.iter().map(|(name, kind)| Arc::new(kind.named(name))).collect()))
+    fn r#struct(fields: Vec<(String, PyRef<'_, PyDataType>)>) -> PyResult<PyDataType> {
+        checked(DataType::Struct(fields.iter().map(|(name, kind)| Arc::new(kind.named(name))).collect()))
     }
 
     /// Takes a type from anything with `__arrow_c_schema__`.
     #[staticmethod]
-    fn from_arrow(kind: PyField) -> PyDataType {
-        PyDataType::of_field(&kind.into_inner())
+    fn from_arrow(kind: PyField) -> PyResult<PyDataType> {
+        let field = kind.into_inner();
+        check_columns(&Fields::from(vec![Arc::clone(&field)]))?;
+        Ok(PyDataType::of_field(&field))
     }
 
     /// Takes the type of anything with `__arrow_c_array__` or `__arrow_c_stream__`.
     #[staticmethod]
     fn from_arrow_array(array: &Bound<'_, PyAny>) -> PyResult<PyDataType> {
         if let Ok(array) = array.extract::<PyArray>() {
+            check_columns(&Fields::from(vec![Arc::clone(array.field())]))?;
             return Ok(PyDataType::of_field(array.field()));
         }
         let chunked: pyo3_arrow::PyChunkedArray = array.extract()?;
+        check_columns(&Fields::from(vec![Arc::clone(chunked.field())]))?;
         Ok(PyDataType::of_field(chunked.field()))
     }
 
@@ -206,7 +216,12 @@ impl PyDataType {
 
     fn __hash__(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.field.data_type().hash(&mut hasher);
+        match self.field.data_type() {
+            DataType::Timestamp(unit, Some(zone)) if is_same_zone(zone, "UTC") => {
+                DataType::Timestamp(*unit, Some("UTC".into())).hash(&mut hasher);
+            }
+            other => canonical_type(other).hash(&mut hasher),
+        }
         is_object(&self.field).hash(&mut hasher);
         hasher.finish()
     }
@@ -216,8 +231,16 @@ impl PyDataType {
     }
 }
 
+/// Whether two types are one: layouts of text and names of one time zone make no difference.
 fn same(a: &Field, b: &Field) -> bool {
-    a.data_type() == b.data_type() && is_object(a) == is_object(b)
+    let is_one = match (a.data_type(), b.data_type()) {
+        (DataType::Timestamp(u1, Some(z1)), DataType::Timestamp(u2, Some(z2))) => u1 == u2 && is_same_zone(z1, z2),
+        (DataType::Dictionary(..), other) | (other, DataType::Dictionary(..)) => {
+            matches!(other, DataType::Dictionary(..)) && canonical_type(a.data_type()) == canonical_type(b.data_type())
+        }
+        (a, b) => a == b || canonical_type(a) == canonical_type(b),
+    };
+    is_one && is_object(a) == is_object(b)
 }
 
 fn time_unit(unit: &str) -> PyResult<TimeUnit> {
@@ -246,9 +269,11 @@ pub struct RawSchema {
 #[pymethods]
 impl RawSchema {
     #[new]
-    fn new(columns: Vec<(String, PyRef<'_, PyDataType>)>) -> RawSchema {
+    fn new(columns: Vec<(String, PyRef<'_, PyDataType>)>) -> PyResult<RawSchema> {
         let fields: Vec<Field> = columns.iter().map(|(name, kind)| kind.named(name)).collect();
-        RawSchema { schema: Arc::new(Schema::new(fields)) }
+        let schema = Schema::new(fields);
+        check_columns(schema.fields())?;
+        Ok(RawSchema { schema: Arc::new(schema) })
     }
 
     /// Takes a schema from anything with `__arrow_c_schema__`; a type that is not a struct becomes one column.
@@ -257,9 +282,10 @@ impl RawSchema {
         let fields: Vec<Field> = match schema.extract::<PySchema>() {
             Ok(schema) => {
                 let schema = schema.into_inner();
+                check_columns(schema.fields())?;
                 schema.fields().iter().map(|field| PyDataType::of_field(field).named(field.name())).collect()
             }
-            Err(_) => vec![PyDataType::from_arrow(schema.extract::<PyField>()?).named(scalar)],
+            Err(_) => vec![PyDataType::from_arrow(schema.extract::<PyField>()?)?.named(scalar)],
         };
         if fields.is_empty() {
             return Err(SchemaError::new_err("the schema has no columns; name at least one"));

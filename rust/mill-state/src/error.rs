@@ -4,6 +4,8 @@ use std::fmt;
 
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
+use mill_frame::FrameError;
+use mill_frame::types::type_name;
 
 /// A failure of a state table. The world's fault, never a bug: bugs panic.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ pub enum StateError {
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StateError::KeyType(data_type) => write!(f, "a column of type {data_type} cannot be a key; cast it first"),
+            StateError::KeyType(data_type) => write!(f, "a column of type {} cannot be a key; cast it first", type_name(data_type)),
             StateError::KeyTooLong { bytes, bytes_max } => {
                 write!(f, "a key of {bytes} bytes is longer than the {bytes_max} a key may have; use a hash of it")
             }
@@ -91,6 +93,15 @@ impl std::error::Error for StateError {
 impl From<ArrowError> for StateError {
     fn from(error: ArrowError) -> StateError {
         StateError::Arrow(error)
+    }
+}
+
+impl From<FrameError> for StateError {
+    fn from(error: FrameError) -> StateError {
+        match error {
+            FrameError::Arrow(error) => StateError::Arrow(error),
+            other => StateError::Hash(other.to_string()),
+        }
     }
 }
 

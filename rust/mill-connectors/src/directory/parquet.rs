@@ -8,7 +8,8 @@ use ::parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use ::parquet::basic::Compression;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
+use mill_frame::types::{check_fields, type_name};
 use mill_protocol::{Error, Result};
 
 use super::Encoder;
@@ -21,10 +22,16 @@ const GROUP_BYTES: usize = 64 << 20;
 
 /// Refuses columns that Parquet has no type for.
 pub(super) fn check(schema: &SchemaRef) -> Result<()> {
-    ArrowSchemaConverter::new()
-        .convert(schema)
-        .map(|_| ())
-        .map_err(|e| Error::schema(format!("the columns cannot be written as Parquet: {e}")).because(e))
+    check_fields(schema.fields()).map_err(|e| Error::schema(e.to_string()))?;
+    for field in schema.fields() {
+        let one = Schema::new(vec![Arc::clone(field)]);
+        if let Err(error) = ArrowSchemaConverter::new().convert(&one) {
+            let name = type_name(field.data_type());
+            let message = format!("column {:?} is {name}, which cannot be written as Parquet; drop or cast it", field.name());
+            return Err(Error::schema(message).because(error));
+        }
+    }
+    Ok(())
 }
 
 pub(super) struct ParquetEncoder {

@@ -247,9 +247,24 @@ pub(crate) fn missing(path: &Path) -> Error {
 fn nothing_in(entry: &str) -> Error {
     let path = Path::new(entry);
     if path.is_dir() {
-        return Error::connector(format!(
-            "the directory {entry:?} has no files to read (names that begin with '.' or '_' do not count)"
-        ));
+        let mut directories: Vec<String> = fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .take(NAMES_COMPARED_MAX)
+            .filter_map(|found| found.ok().filter(|found| found.path().is_dir())?.file_name().into_string().ok())
+            .filter(|name| !name.starts_with(['.', '_']))
+            .collect();
+        directories.sort();
+        directories.truncate(3);
+        let within = path.join("**").join("*");
+        return Error::connector(match directories.is_empty() {
+            true => format!("the directory {entry:?} has no files to read (names that begin with '.' or '_' do not count)"),
+            false => format!(
+                "the directory {entry:?} has no files to read, but directories ({}), which are not looked into; for the files \
+                 in them write {within:?}",
+                quoted(&directories, ", ")
+            ),
+        });
     }
     // Of a glob, the fixed part before the first wildcard is what can be wrong about the directory.
     let fixed: PathBuf = path
@@ -316,6 +331,11 @@ mod tests {
         let error = message(at("sub"), false).unwrap_err();
         assert!(error.contains("no files to read"), "{error}");
         assert!(message(at("sub"), true).unwrap().is_empty());
+        fs::create_dir_all(directory.path().join("sub/year=2024")).unwrap();
+        let error = message(at("sub"), false).unwrap_err();
+        assert!(error.contains("\"year=2024\"") && error.contains("/**/*\""), "{error}");
+        fs::write(directory.path().join("sub/year=2024/a.txt"), "x\n").unwrap();
+        assert_eq!(names(PathSpec::new([at("sub/**/*")]).files(false).unwrap()), ["a.txt"]);
         assert!(message(at("nowhere.txt"), true).is_err());
     }
 

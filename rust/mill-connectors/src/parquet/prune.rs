@@ -14,6 +14,7 @@ use arrow::compute::and;
 use arrow::datatypes::Schema;
 use mill_protocol::Condition;
 
+use super::footer::OpenFile;
 use crate::condition::{may_meet, meets};
 
 /// Looks at so many rows before it judges how many meet the conditions.
@@ -52,26 +53,23 @@ pub(super) struct Pruning {
 }
 
 impl Pruning {
-    pub(super) fn new(
-        metadata: &ArrowReaderMetadata,
-        has_row_numbers: bool,
-        schema: &Schema,
-        told: &Told,
-    ) -> Result<Pruning> {
+    pub(super) fn new(file: &OpenFile, schema: &Schema, told: &Told) -> Result<Pruning> {
+        let OpenFile { metadata, has_row_numbers, .. } = file;
         let groups = metadata.metadata().row_groups();
         let mut pruning = Pruning {
             told: told.clone(),
             usable: Vec::new(),
             is_ruled_out: vec![false; groups.len()],
             metadata: metadata.clone(),
-            has_row_numbers,
+            has_row_numbers: *has_row_numbers,
         };
         for condition in told.conditions.iter() {
             let Ok(place) = metadata.schema().index_of(&condition.column) else { continue };
             // A column that is cast when it is read is compared after that.
             let data_type = metadata.schema().field(place).data_type();
             let is_cast = schema.field_with_name(&condition.column).is_ok_and(|field| field.data_type() != data_type);
-            if is_cast || data_type != condition.value.data_type() {
+            // Statistics of INT96 times are in the order of their bytes.
+            if is_cast || file.has_int96[place] || data_type != condition.value.data_type() {
                 continue;
             }
             pruning.usable.push((place, condition.clone()));

@@ -11,19 +11,23 @@
 //! run with conditions it follows from the number of the last row given, which the Parquet reader tells as a column more.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::{
-    ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+    ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
 use ::parquet::errors::ParquetError;
-use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
-use mill_protocol::{Error, Position, Read, Result, SplitReader};
+use mill_frame::convert::{exact, show};
+use mill_frame::types::{plain_array, plain_type};
+use mill_protocol::{Error, Position, Read, Rejected, Result, SplitReader};
 
+use super::guard::guarded;
+use super::int96::{Failure, settle};
 use super::prune::{self, Pruning};
 use super::{OpenFile, ROW_COLUMN};
 use crate::file::FileIdentity;
@@ -40,6 +44,8 @@ pub(super) struct ParquetReader {
     pub(super) places: Vec<usize>,
     pub(super) groups: Range<usize>,
     pub(super) pruning: Pruning,
+    /// Rows of the file before the split.
+    pub(super) first: u64,
     /// Rows of the split, and how many lie behind the reader.
     pub(super) rows: u64,
     pub(super) passed: u64,
@@ -49,16 +55,14 @@ pub(super) struct ParquetReader {
 /// Row groups that are being read.
 pub(super) struct Run {
     reader: ParquetRecordBatchReader,
+    /// Reads the columns of `INT96` times once more, in nanoseconds, batch by batch beside the other.
+    nanos: Option<ParquetRecordBatchReader>,
     /// Rows of the split up to its end.
     end: u64,
     is_filtered: bool,
 }
 
 impl ParquetReader {
-    fn failed(&self, error: ParquetError) -> Error {
-        Error::connector(format!("cannot read {:?}: {error}", self.path)).because(error)
-    }
-
     fn rows_of(&self, group: usize) -> u64 {
         self.file.metadata.metadata().row_group(group).num_rows().max(0) as u64
     }
@@ -77,7 +81,9 @@ impl ParquetReader {
         if group == self.groups.end {
             return Ok(None);
         }
-        let is_filtered = self.pruning.is_worth_filtering();
+        // Times that are read in two ways must come in the same batches in both.
+        let int96: Vec<usize> = self.places.iter().copied().filter(|&place| self.file.has_int96[place]).collect();
+        let is_filtered = int96.is_empty() && self.pruning.is_worth_filtering();
         let (mut last, mut end) = (group, start);
         while last < self.groups.end
             && !self.pruning.is_ruled_out(last)
@@ -86,23 +92,32 @@ impl ParquetReader {
             end += self.rows_of(last);
             last += 1;
         }
-        let file = self.identity.file().try_clone().map_err(|e| {
-            Error::connector(format!("cannot open {:?} once more: {e}", self.path)).because(e)
-        })?;
-        let metadata = if is_filtered { &self.file.with_rows } else { &self.file.metadata };
-        let mask = ProjectionMask::roots(metadata.parquet_schema(), self.places.iter().copied());
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
-            .with_projection(mask)
-            .with_row_groups((group..last).collect())
-            .with_batch_size(rows_max);
-        if let Some(selection) = self.selection(group..last, start, is_filtered)? {
-            builder = builder.with_row_selection(selection);
-        }
-        if is_filtered {
-            builder = builder.with_row_filter(self.pruning.row_filter(metadata.parquet_schema()));
-        }
-        let reader = builder.build().map_err(|e| self.failed(e))?;
-        Ok(Some(Run { reader, end, is_filtered }))
+        let selection = self.selection(group..last, start, is_filtered)?;
+        let build = |metadata: &ArrowReaderMetadata, places: &[usize]| {
+            let file = self.identity.file().try_clone().map_err(|e| {
+                Error::connector(format!("cannot open {:?} once more: {e}", self.path)).because(e)
+            })?;
+            guarded(&self.path, "read", || {
+                let mask = ProjectionMask::roots(metadata.parquet_schema(), places.iter().copied());
+                let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+                    .with_projection(mask)
+                    .with_row_groups((group..last).collect())
+                    .with_batch_size(rows_max);
+                if let Some(selection) = &selection {
+                    builder = builder.with_row_selection(selection.clone());
+                }
+                if is_filtered {
+                    builder = builder.with_row_filter(self.pruning.row_filter(metadata.parquet_schema()));
+                }
+                builder.build()
+            })
+        };
+        let reader = build(if is_filtered { &self.file.with_rows } else { &self.file.metadata }, &self.places)?;
+        let nanos = match &self.file.nanos {
+            Some(metadata) if !int96.is_empty() => Some(build(metadata, &int96)?),
+            _ => None,
+        };
+        Ok(Some(Run { reader, nanos, end, is_filtered }))
     }
 
     /// The rows to be looked at in these row groups, of which the first begins behind `start` rows of the split; `None` for
@@ -117,7 +132,7 @@ impl ParquetReader {
         }
         let mut selectors: Vec<RowSelector> = Vec::new();
         for group in groups {
-            match self.pruning.pages(group).map_err(|e| self.failed(e))? {
+            match guarded(&self.path, "read the statistics of", || self.pruning.pages(group))? {
                 Some(pages) => selectors.extend(Vec::from(pages)),
                 None => selectors.push(RowSelector::select(self.rows_of(group) as usize)),
             }
@@ -129,36 +144,109 @@ impl ParquetReader {
         }))
     }
 
-    /// How many rows of the split lie up to the last row of this batch.
-    fn passed_by(&self, batch: &RecordBatch) -> Result<u64> {
-        let first = (0..self.groups.start).map(|group| self.rows_of(group)).sum::<u64>();
+    /// The next batch of a run, and its `INT96` times in nanoseconds.
+    fn read(&self, run: &mut Run) -> Result<Option<(RecordBatch, Option<RecordBatch>)>> {
+        guarded(&self.path, "read", || {
+            let Some(batch) = run.reader.next().transpose()? else { return Ok(None) };
+            let Some(nanos) = &mut run.nanos else { return Ok(Some((batch, None))) };
+            match nanos.next().transpose()? {
+                Some(nanos) if nanos.num_rows() == batch.num_rows() => Ok(Some((batch, Some(nanos)))),
+                _ => Err(ParquetError::General("its columns end after different numbers of rows".to_owned())),
+            }
+        })
+    }
+
+    /// How many rows of the split lie up to each row of a batch with row numbers; the batch is never empty.
+    fn numbers(&self, batch: &RecordBatch) -> Result<Vec<u64>> {
         let rows = batch.column_by_name(ROW_COLUMN).and_then(|rows| rows.as_primitive_opt::<Int64Type>());
-        let last = rows.and_then(|rows| rows.values().last()).and_then(|&last| u64::try_from(last).ok());
-        last.map(|last| last + 1 - first)
-            .filter(|&passed| passed > self.passed && passed <= self.rows)
+        let numbers = rows.map(|rows| rows.values().iter().map(|&row| (row as u64 + 1).saturating_sub(self.first)).collect());
+        numbers
+            .filter(|numbers: &Vec<u64>| numbers.last().is_some_and(|&last| last > self.passed && last <= self.rows))
             .ok_or_else(|| Error::internal(format!("rows of {:?} are numbered otherwise than expected", self.path)))
     }
 
-    /// The columns in the order and types of the schema.
-    fn fit(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+    /// The columns in the order and types of the schema. If a value does not survive that, the rows that do, and the
+    /// others one by one. `row` is the number in the split of a row of the batch, from 1.
+    fn fit(&self, batch: &RecordBatch, nanos: Option<&RecordBatch>, row: impl Fn(usize) -> u64) -> Result<Read> {
+        match self.fit_rows(batch, nanos) {
+            Ok(Fit::All(batch)) => return Ok(Read::Batch(batch)),
+            Ok(Fit::Not(..)) => {}
+            Err(error) => return Err(error),
+        }
+        let mut kept = vec![RecordBatch::new_empty(Arc::clone(&self.schema))];
+        let mut rejected = Vec::new();
+        for index in 0..batch.num_rows() {
+            let one = alone(batch, index)?;
+            match self.fit_rows(&one, nanos.map(|nanos| alone(nanos, index)).transpose()?.as_ref())? {
+                Fit::All(batch) => kept.push(batch),
+                Fit::Not(what) => {
+                    let message = format!("{:?}: row {}, {what}", self.path, self.first + row(index));
+                    rejected.push(Rejected::new(message, record(&one)));
+                }
+            }
+        }
+        let kept = concat_batches(&self.schema, &kept)
+            .map_err(|e| Error::connector(format!("cannot read {:?}: {e}", self.path)).because(e))?;
+        Ok(Read::Partial(kept, rejected))
+    }
+
+    fn fit_rows(&self, batch: &RecordBatch, nanos: Option<&RecordBatch>) -> Result<Fit> {
+        let failed = |name: &str, error: String| {
+            Error::data(format!("cannot read {:?}: column {name:?} is damaged: {error}", self.path))
+        };
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.places.len());
         for field in self.schema.fields() {
+            let name = field.name();
             let column = batch
-                .column_by_name(field.name())
-                .ok_or_else(|| Error::internal(format!("column {:?} was projected away", field.name())))?;
-            if column.data_type() == field.data_type() {
-                columns.push(Arc::clone(column));
-                continue;
+                .column_by_name(name)
+                .ok_or_else(|| Error::internal(format!("column {name:?} was projected away")))?;
+            let mut column = Arc::clone(column);
+            if let Some(nanos) = nanos.and_then(|nanos| nanos.column_by_name(name)) {
+                column = match settle(&column, nanos, field.data_type()) {
+                    Ok(settled) => settled,
+                    Err(Failure::Misfit(misfit)) => {
+                        let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![misfit.micros]));
+                        let time = show(&time, 0);
+                        return Ok(Fit::Not(format!("column {name:?}: the time {time} {}", misfit.reason)));
+                    }
+                    Err(Failure::Arrow(error)) => return Err(failed(name, error.to_string())),
+                };
             }
-            let options = CastOptions { safe: false, ..CastOptions::default() };
-            columns.push(cast_with_options(column, field.data_type(), &options).map_err(|e| {
-                Error::data(format!("{:?}: column {:?} cannot be cast: {e}", self.path, field.name())).because(e)
-            })?);
+            if column.data_type() != field.data_type() {
+                let plain = plain_type(column.data_type());
+                column = plain_array(&column, &plain).map_err(|e| failed(name, e.to_string()))?;
+            }
+            if column.data_type() != field.data_type() {
+                column = match exact(&column, field.data_type()) {
+                    Ok(column) => column,
+                    Err(inexact) => return Ok(Fit::Not(format!("column {name:?}: {inexact}"))),
+                };
+            }
+            columns.push(column);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+            .map(Fit::All)
             .map_err(|e| Error::schema(format!("{:?} does not fit its schema: {e}", self.path)).because(e))
     }
+}
+
+/// What came of converting rows.
+enum Fit {
+    All(RecordBatch),
+    /// Column and value that do not fit, and why.
+    Not(String),
+}
+
+/// A row by itself. It is taken, not sliced: of a slice, the elements of other rows' lists would be looked at too.
+fn alone(batch: &RecordBatch, row: usize) -> Result<RecordBatch> {
+    take_record_batch(batch, &UInt32Array::from(vec![row as u32])).map_err(|e| Error::internal(e.to_string()))
+}
+
+/// A row as text, for a report of what could not be read.
+fn record(row: &RecordBatch) -> String {
+    let fields = row.schema_ref().fields().iter().zip(row.columns()).filter(|(field, _)| field.name() != ROW_COLUMN);
+    fields.map(|(field, column)| format!("{}: {}", field.name(), show(column, 0))).collect::<Vec<_>>().join(", ")
 }
 
 impl SplitReader for ParquetReader {
@@ -171,15 +259,18 @@ impl SplitReader for ParquetReader {
                     None => return Ok(Read::End),
                 },
             };
-            match run.reader.next() {
-                Some(batch) => {
-                    let batch =
-                        batch.map_err(|e| Error::connector(format!("cannot read {:?}: {e}", self.path)).because(e))?;
-                    let given = self.fit(&batch)?;
-                    self.passed =
-                        if run.is_filtered { self.passed_by(&batch)? } else { self.passed + batch.num_rows() as u64 };
+            match self.read(&mut run)? {
+                Some((batch, nanos)) => {
+                    let (read, passed) = if run.is_filtered {
+                        let numbers = self.numbers(&batch)?;
+                        (self.fit(&batch, None, |row| numbers[row])?, numbers[numbers.len() - 1])
+                    } else {
+                        let read = self.fit(&batch, nanos.as_ref(), |row| self.passed + row as u64 + 1)?;
+                        (read, self.passed + batch.num_rows() as u64)
+                    };
+                    self.passed = passed;
                     self.run = Some(run);
-                    return Ok(Read::Batch(given));
+                    return Ok(read);
                 }
                 None if run.is_filtered => {
                     self.passed = run.end;
@@ -203,7 +294,6 @@ impl SplitReader for ParquetReader {
 }
 
 /// What conditions say about the row groups of this file.
-pub(super) fn pruning(file: &OpenFile, schema: &SchemaRef, conditions: &prune::Told) -> Result<Pruning> {
-    Pruning::new(&file.metadata, file.has_row_numbers, schema, conditions)
-        .map_err(|e| Error::connector(format!("cannot compare the statistics of a Parquet file: {e}")).because(e))
+pub(super) fn pruning(path: &Path, file: &OpenFile, schema: &SchemaRef, conditions: &prune::Told) -> Result<Pruning> {
+    guarded(path, "compare the statistics of", || Pruning::new(file, schema, conditions))
 }

@@ -32,6 +32,7 @@ use arrow::datatypes::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::FrameError;
+use crate::types::float_bits;
 
 const START: u64 = 0x243f_6a88_85a3_08d3;
 const NULL: u64 = 0x1319_8a2e_0370_7344;
@@ -91,14 +92,7 @@ fn hash_u64(bits: u64) -> u64 {
 
 #[inline(always)]
 fn hash_f64(value: f64) -> u64 {
-    let bits = if value.is_nan() {
-        0x7ff8_0000_0000_0000
-    } else if value == 0.0 {
-        0
-    } else {
-        value.to_bits()
-    };
-    hash_u64(bits)
+    hash_u64(float_bits(value))
 }
 
 #[inline(always)]

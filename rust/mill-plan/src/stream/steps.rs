@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use mill_frame::types::{canonical_type, is_same_zone};
 use mill_protocol::{Error, Result, Source};
 
 use super::checks::{append_only, check_unique, column_index, in_step};
@@ -11,7 +12,7 @@ use super::{EventTime, Facts, Op, Port, Stream, UserStepKind, WatermarkStrategy}
 use crate::compiled::CompiledExpr;
 use crate::expr::{Expr, INDEX_COLUMN};
 use crate::function::BatchFunction;
-use crate::types::type_name;
+use crate::types::{is_object, type_name};
 
 impl Stream {
     /// Records made by computing columns over the number of the record.
@@ -246,12 +247,14 @@ impl Stream {
     /// When columns or types differ, or some have event time and some have not.
     pub fn union(&self, others: &[Stream]) -> Result<Stream> {
         append_only(self, "union")?;
-        let schema = self.schema();
-        let mut facts = self.facts();
-        let mut inputs = vec![self.clone()];
+        let mut schema = self.schema();
         for (i, other) in others.iter().enumerate() {
             append_only(other, "union")?;
-            check_union(&schema, &other.schema(), i + 2)?;
+            schema = united(&schema, &other.schema(), i + 2)?;
+        }
+        let mut facts = self.facts();
+        let mut inputs = vec![self.with_layout_of(&schema)?];
+        for (i, other) in others.iter().enumerate() {
             let other_facts = other.facts();
             facts.is_bounded &= other_facts.is_bounded;
             match (&mut facts.event_time, &other_facts.event_time) {
@@ -277,13 +280,25 @@ impl Stream {
                     )));
                 }
             }
-            let is_same_order = schema.fields().iter().zip(other.schema().fields()).all(|(a, b)| a.name() == b.name());
-            let names = schema.fields().iter().map(|field| Expr::column(field.name()));
-            inputs.push(if is_same_order { other.clone() } else { other.select(names.collect())? });
+            inputs.push(other.with_layout_of(&schema)?);
         }
-        let fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
-        let schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
         Stream::step(Op::Union, inputs, schema, facts)
+    }
+
+    /// The same records with their columns in the order and the types of `schema`, which has the same columns.
+    fn with_layout_of(&self, schema: &SchemaRef) -> Result<Stream> {
+        let own = self.schema();
+        let is_same = |(a, b): (&Arc<Field>, &Arc<Field>)| a.name() == b.name() && a.data_type() == b.data_type();
+        if own.fields().iter().zip(schema.fields()).all(is_same) {
+            return Ok(self.clone());
+        }
+        let column = |field: &Arc<Field>| match own.field_with_name(field.name()) {
+            Ok(found) if found.data_type() != field.data_type() => {
+                Expr::column(field.name()).cast(field.data_type().clone(), true).alias(field.name())
+            }
+            _ => Expr::column(field.name()),
+        };
+        self.select(schema.fields().iter().map(column).collect())
     }
 
     /// The same records, spread evenly over all tasks.
@@ -448,27 +463,45 @@ fn forget_column(facts: &mut Facts, column: &str) {
     }
 }
 
-fn check_union(first: &Schema, other: &Schema, number: usize) -> Result<()> {
+/// The columns of a union: those of `first`, each in a type that holds the values of both streams as they are.
+fn united(first: &Schema, other: &Schema, number: usize) -> Result<SchemaRef> {
     let mut problems = Vec::new();
+    let mut fields = Vec::with_capacity(first.fields().len());
     for field in first.fields() {
-        match other.field_with_name(field.name()) {
-            Err(_) => problems.push(format!("column {:?} is missing in stream {number}", field.name())),
-            Ok(found) if found.data_type() != field.data_type() => problems.push(format!(
+        let Ok(found) = other.field_with_name(field.name()) else {
+            problems.push(format!("column {:?} is missing in stream {number}", field.name()));
+            continue;
+        };
+        match same_values(field.data_type(), found.data_type()).filter(|_| is_object(field) == is_object(found)) {
+            Some(data_type) => fields.push(field.as_ref().clone().with_data_type(data_type).with_nullable(true)),
+            None => problems.push(format!(
                 "column {:?} is {} in the first stream and {} in stream {number}",
                 field.name(),
                 type_name(field.data_type()),
                 type_name(found.data_type())
             )),
-            Ok(_) => {}
         }
     }
     let extra = other.fields().iter().filter(|field| first.field_with_name(field.name()).is_err());
     problems.extend(extra.map(|field| format!("column {:?} of stream {number} is missing in the first", field.name())));
     match problems.is_empty() {
-        true => Ok(()),
+        true => Ok(Arc::new(Schema::new_with_metadata(fields, first.metadata().clone()))),
         false => Err(Error::schema(format!(
             "union() needs the same columns in all streams: {}; use select() or cast() before it",
             problems.join("; ")
         ))),
+    }
+}
+
+/// The type in which columns of both types hold the same values: for types that are one but for their layout (text as a
+/// dictionary and plain), for columns of nothing but nulls, for names of one time zone.
+fn same_values(a: &DataType, b: &DataType) -> Option<DataType> {
+    match (a, b) {
+        _ if a == b => Some(a.clone()),
+        (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),
+        (DataType::Timestamp(u1, Some(z1)), DataType::Timestamp(u2, Some(z2))) if u1 == u2 && is_same_zone(z1, z2) => {
+            Some(a.clone())
+        }
+        _ => Some(canonical_type(a)).filter(|canonical| *canonical == canonical_type(b)),
     }
 }

@@ -11,6 +11,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use mill_frame::convert::exact;
+use mill_frame::types::check_fields;
 use mill_plan::{BatchFunction, Origin, UserCall, UserOutput};
 use mill_protocol::{Error, Rejected, Result};
 use pyo3::exceptions::PyException;
@@ -139,6 +140,7 @@ impl Unfit {
 /// The batch with exactly these columns and types, its values unchanged.
 pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> std::result::Result<RecordBatch, Unfit> {
     let found = batch.schema();
+    check_fields(found.fields()).map_err(|error| Unfit { row: None, reason: error.to_string() })?;
     check_names(&found, schema).map_err(|reason| Unfit { row: None, reason })?;
     let mut columns = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {

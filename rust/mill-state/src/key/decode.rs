@@ -9,8 +9,8 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow_row::{RowConverter, SortField};
+use mill_frame::types::canonical_type;
 
-use super::encode::plain_type;
 use super::{Column, KeyKind, Kind, le_word};
 use crate::error::{Result, StateError};
 use crate::layout::TAG_NULL;
@@ -34,7 +34,7 @@ impl KeyDecoder {
         let mut nested = Vec::new();
         for data_type in types {
             nested.push(match Column::of(data_type)? {
-                Column::Nested => Some(RowConverter::new(vec![SortField::new(plain_type(data_type))])?),
+                Column::Nested => Some(RowConverter::new(vec![SortField::new(canonical_type(data_type))])?),
                 _ => None,
             });
         }
@@ -207,8 +207,7 @@ pub(crate) fn word_column(words: Vec<u64>, nulls: Option<NullBuffer>, data_type:
 fn pair_column(low: &[u64], high: &[u64], nulls: Option<NullBuffer>, data_type: &DataType) -> Result<ArrayRef> {
     let values: Vec<i128> =
         low.iter().zip(high).map(|(&low, &high)| ((u128::from(high) << 64) | u128::from(low)) as i128).collect();
-    let plain = plain_type(data_type);
-    let DataType::Decimal128(precision, scale) = plain else { return Err(StateError::KeyType(data_type.clone())) };
+    let DataType::Decimal128(precision, scale) = canonical_type(data_type) else { return Err(StateError::KeyType(data_type.clone())) };
     let array: ArrayRef = Arc::new(Decimal128Array::new(values.into(), nulls).with_precision_and_scale(precision, scale)?);
     Ok(cast(&array, data_type)?)
 }

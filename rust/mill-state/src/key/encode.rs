@@ -11,6 +11,7 @@ use arrow::datatypes::{
 };
 use arrow_row::{RowConverter, SortField};
 use mill_frame::hash::hash_columns;
+use mill_frame::types::{canonical_array, canonical_type, float_bits};
 
 use super::{Column, KEY_BYTES_MAX, KeyBatch, KeyBytes, KeyKind, Kind, view_of};
 use crate::direct::KeyRange;
@@ -40,7 +41,7 @@ impl KeyEncoder {
         let mut nested = Vec::new();
         for data_type in types {
             nested.push(match Column::of(data_type)? {
-                Column::Nested => Some(RowConverter::new(vec![SortField::new(plain_type(data_type))])?),
+                Column::Nested => Some(RowConverter::new(vec![SortField::new(canonical_type(data_type))])?),
                 _ => None,
             });
         }
@@ -94,7 +95,7 @@ impl KeyEncoder {
             batch.hashes.clear();
             batch.hashes.resize(rows, HASH_OF_NOTHING);
         } else {
-            hash_columns(columns, &mut batch.hashes).map_err(|error| StateError::Hash(error.to_string()))?;
+            hash_columns(columns, &mut batch.hashes)?;
         }
         batch.nulls.clear();
         match &self.kind.0 {
@@ -128,14 +129,6 @@ impl KeyEncoder {
     }
 }
 
-/// The type that arrow-row gives back for a type: dictionaries become their values.
-pub(crate) fn plain_type(data_type: &DataType) -> DataType {
-    match data_type {
-        DataType::Dictionary(_, values) => plain_type(values),
-        other => other.clone(),
-    }
-}
-
 fn note_nulls(array: &dyn Array, out: &mut Vec<bool>) {
     if let Some(nulls) = array.logical_nulls().filter(|nulls| nulls.null_count() > 0) {
         out.extend(nulls.iter().map(|is_valid| !is_valid));
@@ -148,18 +141,6 @@ fn set_null_bits(array: &dyn Array, words: &mut [u64], stride: usize, at: usize,
         if !is_valid {
             row[at] |= bit;
         }
-    }
-}
-
-/// One NaN, one zero.
-#[inline(always)]
-fn float_word(value: f64) -> u64 {
-    if value.is_nan() {
-        0x7ff8_0000_0000_0000
-    } else if value == 0.0 {
-        0
-    } else {
-        value.to_bits()
     }
 }
 
@@ -187,9 +168,9 @@ pub(crate) fn column_words(array: &ArrayRef, out: &mut [u64], stride: usize, at:
         UInt16 => words!(UInt16Type, u64::from),
         UInt32 => words!(UInt32Type, u64::from),
         UInt64 => words!(UInt64Type, |v| v),
-        Float16 => words!(Float16Type, |v| float_word(v.to_f64())),
-        Float32 => words!(Float32Type, |v| float_word(f64::from(v))),
-        Float64 => words!(Float64Type, float_word),
+        Float16 => words!(Float16Type, |v| float_bits(v.to_f64())),
+        Float32 => words!(Float32Type, |v| float_bits(f64::from(v))),
+        Float64 => words!(Float64Type, float_bits),
         Decimal32(..) => words!(Decimal32Type, |v| v as i64 as u64),
         Decimal64(..) => words!(Decimal64Type, |v| v as u64),
         Date32 => words!(Date32Type, |v| v as i64 as u64),
@@ -341,12 +322,12 @@ fn encode_mixed(
                 Ready::Words(words, 2, column.logical_nulls())
             }
             Column::Bytes => {
-                let plain = cast(column, &plain_type(column.data_type()))?;
-                Ready::Bytes(cast(&plain, &DataType::Binary)?.as_binary::<i32>().clone())
+                let canonical = canonical_array(column)?;
+                Ready::Bytes(cast(&canonical, &DataType::Binary)?.as_binary::<i32>().clone())
             }
             Column::Nested => {
                 let converter = converter.as_ref().expect("nested columns have a converter");
-                Ready::Rows(converter.convert_columns(&[cast(column, &plain_type(column.data_type()))?])?)
+                Ready::Rows(converter.convert_columns(&[canonical_array(column)?])?)
             }
         });
     }

@@ -1,0 +1,127 @@
+//! What is known of a file once its footer was read.
+
+use std::collections::HashMap;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ::parquet::arrow::RowNumber;
+use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use ::parquet::file::metadata::PageIndexPolicy;
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use mill_frame::types::{check_fields, plain_schema};
+use mill_protocol::{Error, Result};
+
+use super::ROW_COLUMN;
+use super::guard::guarded;
+use super::layout::Layout;
+use super::mend::mended;
+use crate::file::FileIdentity;
+
+/// Of so many files the footers are kept, so that a file is not asked again for each of its splits.
+const FOOTERS_MAX: usize = 256;
+
+/// A file whose footer was read.
+pub(super) struct OpenFile {
+    /// Device, inode, size and time of change: another file has others.
+    stamp: (u64, u64, u64, i64, i64),
+    /// The columns in the types that a stream of this file alone has.
+    pub(super) schema: SchemaRef,
+    /// How the columns are read, `INT96` times in microseconds.
+    pub(super) metadata: ArrowReaderMetadata,
+    /// The same with row numbers.
+    pub(super) with_rows: ArrowReaderMetadata,
+    /// The same with `INT96` times in nanoseconds, if there are any.
+    pub(super) nanos: Option<ArrowReaderMetadata>,
+    /// Which columns hold `INT96` times.
+    pub(super) has_int96: Vec<bool>,
+    pub(super) has_row_numbers: bool,
+}
+
+/// The footers read last.
+#[derive(Default)]
+pub(super) struct Footers(Mutex<HashMap<PathBuf, Arc<OpenFile>>>);
+
+impl Footers {
+    /// Opens a file, whose footer is read only if it is not known yet.
+    pub(super) fn open(&self, path: &Path, has_pages: bool) -> Result<(FileIdentity, Arc<OpenFile>)> {
+        let identity = FileIdentity::open(path)?;
+        let found = identity.file().metadata();
+        let found = found.map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
+        let stamp = (found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec());
+        // Each change is a single insertion or removal, so a panic elsewhere leaves the map whole.
+        let footers = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = footers().get(path).filter(|file| file.stamp == stamp) {
+            return Ok((identity, Arc::clone(file)));
+        }
+        let file = Arc::new(read(path, &identity, has_pages, stamp)?);
+        let mut footers = footers();
+        if footers.len() >= FOOTERS_MAX {
+            footers.clear();
+        }
+        footers.insert(path.to_owned(), Arc::clone(&file));
+        Ok((identity, file))
+    }
+}
+
+/// Reads the footer, with the index of pages if it is wanted and there.
+fn read(path: &Path, identity: &FileIdentity, has_pages: bool, stamp: (u64, u64, u64, i64, i64)) -> Result<OpenFile> {
+    let policy = if has_pages { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
+    let loaded = guarded(path, "read", || {
+        ArrowReaderMetadata::load(identity.file(), ArrowReaderOptions::new().with_page_index_policy(policy))
+    });
+    let metadata = loaded.map_err(|e| incomplete(path, identity, e))?;
+    check_fields(metadata.schema().fields()).map_err(|e| Error::schema(format!("{path:?}: {e}")))?;
+    let footer_start = footer_start(identity);
+    guarded(path, "read", || {
+        let layout = Layout::of(&metadata)?;
+        let whole = &mended(metadata.metadata(), footer_start)?;
+        let options = |schema: &SchemaRef| match schema == metadata.schema() {
+            true => ArrowReaderOptions::new(),
+            false => ArrowReaderOptions::new().with_schema(Arc::clone(schema)),
+        };
+        let numbered = Field::new(ROW_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
+        let with_rows = options(&layout.micros).with_virtual_columns(vec![Arc::new(numbered)])?;
+        let nanos = match layout.has_int96.contains(&true) {
+            true => Some(ArrowReaderMetadata::try_new(Arc::clone(whole), options(&layout.nanos))?),
+            false => None,
+        };
+        Ok(OpenFile {
+            stamp,
+            schema: Arc::new(plain_schema(&layout.nanos)),
+            metadata: ArrowReaderMetadata::try_new(Arc::clone(whole), options(&layout.micros))?,
+            with_rows: ArrowReaderMetadata::try_new(Arc::clone(whole), with_rows)?,
+            nanos,
+            has_int96: layout.has_int96,
+            has_row_numbers: whole.row_groups().iter().all(|group| group.ordinal().is_some()),
+        })
+    })
+}
+
+/// Where the footer of a complete file begins.
+fn footer_start(identity: &FileIdentity) -> u64 {
+    let mut end = [0; 8];
+    let size = identity.file().metadata().map_or(0, |found| found.size());
+    let is_read = size >= 8 && identity.file().read_exact_at(&mut end, size - 8).is_ok();
+    let [a, b, c, d, ..] = end;
+    if is_read { (size - 8).saturating_sub(u64::from(u32::from_le_bytes([a, b, c, d]))) } else { size }
+}
+
+/// The same error, which says what to do if the file may not be written to its end yet.
+fn incomplete(path: &Path, identity: &FileIdentity, error: Error) -> Error {
+    let mut ends = [0; 4];
+    let file = identity.file();
+    let size = file.metadata().map_or(0, |found| found.size());
+    let is_there = size >= 8 && file.read_exact_at(&mut ends, size - 4).is_ok();
+    match &ends {
+        b"PARE" if is_there => Error::connector(format!(
+            "{path:?} is an encrypted Parquet file, which cannot be read; decrypt it first"
+        )),
+        b"PAR1" if is_there => error,
+        _ => Error::connector(format!(
+            "{path:?} is not a complete Parquet file; write such files under a name beginning with '.' and rename them \
+             when they are complete: {}",
+            error.message()
+        )),
+    }
+}

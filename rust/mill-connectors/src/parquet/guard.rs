@@ -1,0 +1,69 @@
+//! The edge to the Parquet library: what it reports, and what it panics about, as errors that name the file.
+//!
+//! The library takes some damages of a file for impossible and panics. Such a panic is a fact about the file, so it is
+//! caught here, around the smallest calls that look at bytes of the file, and becomes an error like any other. Nothing
+//! that a caught call was changing is used afterwards: metadata that could not be read is never stored, and a reader
+//! that panicked is dropped.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::path::Path;
+use std::sync::Once;
+
+use ::parquet::errors::ParquetError;
+use mill_protocol::{Error, Result};
+
+thread_local! {
+    /// Whether this thread is within [`guarded`], where a panic becomes an error and need not be printed.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls the Parquet library; `doing` completes "cannot … the file".
+///
+/// # Errors
+/// When it fails, or panics.
+pub(super) fn guarded<T>(
+    path: &Path,
+    doing: &str,
+    call: impl FnOnce() -> std::result::Result<T, ParquetError>,
+) -> Result<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let printed = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !IS_GUARDED.get() {
+                printed(panic);
+            }
+        }));
+    });
+    IS_GUARDED.set(true);
+    let called = catch_unwind(AssertUnwindSafe(call));
+    IS_GUARDED.set(false);
+    match called {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(failed(path, doing, error)),
+        Err(panic) => Err(Error::data(format!(
+            "cannot {doing} {path:?}: the file is damaged, or written in a way that is not supported ({})",
+            text_of(panic.as_ref())
+        ))),
+    }
+}
+
+/// The error for what the library reports of this file.
+fn failed(path: &Path, doing: &str, error: ParquetError) -> Error {
+    let text = match &error {
+        ParquetError::General(text) | ParquetError::EOF(text) | ParquetError::ArrowError(text) => text.clone(),
+        ParquetError::NYI(text) => format!("it is written in a way that is not supported: {text}"),
+        other => other.to_string(),
+    };
+    Error::connector(format!("cannot {doing} {path:?}: {text}")).because(error)
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no reason is known")
+}
