@@ -66,9 +66,16 @@ def read_csv(path: Paths, *, schema: SchemaLike = None, follow: bool = False) ->
     path
         As of :func:`read_text`.
     schema
-        The columns; by default those of the first lines.
+        The columns; by default they are inferred from samples of the files.
     follow
         As of :func:`read_text`.
+
+    Notes
+    -----
+    An empty field is null; ``""`` is empty text, and null in a column that is not text. A value that its column cannot
+    hold exactly is an error of its record, with its file and line. Integers with leading zeros or a plus sign are inferred
+    as text, integers beyond 64 bits as decimals. Times are read as ISO 8601, or as a number that counts units of the
+    column's type.
 
     Examples
     --------
@@ -88,9 +95,17 @@ def read_json(path: Paths, *, schema: SchemaLike = None, follow: bool = False) -
     path
         As of :func:`read_text`.
     schema
-        The columns; by default those of the first lines.
+        The columns; by default they are inferred from samples of the files. Keys that a schema leaves out are passed
+        over; a key that inferred columns do not have is an error of its record.
     follow
         As of :func:`read_text`.
+
+    Notes
+    -----
+    A value that its column cannot hold exactly is an error of its record, with its file and line. A column of text takes
+    values of any kind, as they are written in the file; columns of several kinds are inferred as text. Times are read as
+    ISO 8601, or as a number that counts units of the column's type; durations as ISO 8601 (``"PT90.5S"``); bytes as
+    hexadecimal digits; floats also from the texts ``"NaN"`` and ``"Infinity"``.
 
     Examples
     --------

@@ -12,7 +12,6 @@ mod column;
 mod cut;
 mod format;
 mod infer;
-mod number;
 mod tokens;
 
 use std::fmt;
@@ -20,12 +19,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use mill_frame::types::type_name;
 use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
-use crate::file::{Content, FileSet, Growth, PathSpec, cut_lines, sample};
+use crate::file::sample::{self, Head, OTHERS_BYTES};
+use crate::file::{FileSet, Growth, PathSpec, cut_lines};
+use crate::infer::Common;
 use crate::nearest::{did_you_mean, quoted};
 use format::{CsvFormat, read_header};
-use infer::{infer_types, unite};
+use infer::infer_columns;
 use tokens::{Dialect, Tokens, tokenize};
 
 /// How CSV is read.
@@ -58,10 +60,11 @@ pub struct CsvSource {
     columns: SchemaRef,
     /// Those that are read.
     schema: SchemaRef,
+    is_inferred: bool,
 }
 
 impl CsvSource {
-    /// The records of these files; without a schema it is inferred from the heads of the first and the last file.
+    /// The records of these files; without a schema it is inferred from samples of some of them.
     ///
     /// # Errors
     /// When a file does not exist; when the header of the first file and the schema name other columns; when a type
@@ -71,6 +74,7 @@ impl CsvSource {
         if options.delimiter == options.quote || matches!(options.delimiter, b'\n' | b'\r') {
             return Err(Error::plan("read_csv: the delimiter must be another character than the quote and the line end"));
         }
+        let is_inferred = schema.is_none();
         let columns = match (schema, files.files.first()) {
             (Some(schema), first) => {
                 check_types(&schema)?;
@@ -87,7 +91,7 @@ impl CsvSource {
                 )));
             }
         };
-        Ok(CsvSource { files, options: Arc::new(options), schema: Arc::clone(&columns), columns })
+        Ok(CsvSource { files, options: Arc::new(options), schema: Arc::clone(&columns), columns, is_inferred })
     }
 }
 
@@ -97,7 +101,7 @@ fn check_types(schema: &Schema) -> Result<()> {
             return Err(Error::schema(format!(
                 "column {:?}: a {} cannot be read from CSV; read it as text, or use JSON or Parquet",
                 field.name(),
-                field.data_type()
+                type_name(field.data_type())
             )));
         }
     }
@@ -110,37 +114,76 @@ impl CsvOptions {
     }
 }
 
+/// The columns that samples of the files show: their names from the first file that has a header, and their types from
+/// all that are looked at. A file without records decides nothing.
 fn infer_schema(files: &FileSet, options: &CsvOptions) -> Result<SchemaRef> {
-    let mut fields = infer_file(&files.files[0], options)?;
-    if let [_, .., last] = files.files.as_slice() {
-        // Of another file only the types are wanted; what else is wrong with it is said when it is read.
-        for (name, data_type) in infer_file(last, options).unwrap_or_default() {
-            if let Some(field) = fields.iter_mut().find(|field| field.0 == name) {
-                field.1 = unite(&field.1, &data_type);
+    let mut columns: Vec<(String, Common)> = Vec::new();
+    let mut add = |path: &Path, bytes: usize, pieces: u64| -> Result<bool> {
+        let is_first = columns.is_empty();
+        match infer_file(path, bytes, pieces, options) {
+            Ok(found) if is_first => columns = found,
+            Ok(found) => {
+                for (name, common) in found {
+                    if let Some((_, known)) = columns.iter_mut().find(|(other, _)| *other == name) {
+                        *known = std::mem::replace(known, Common::Nothing).and(common);
+                    }
+                }
             }
+            // Of another file only the types are wanted; what else is wrong with it is told when it is read.
+            Err(error) if is_first => return Err(error),
+            Err(_) => {}
         }
+        Ok(columns.iter().any(|(_, common)| *common != Common::Nothing))
+    };
+    let mut is_decided = false;
+    for (path, bytes, pieces) in sample::chosen(&files.files) {
+        is_decided = add(path, bytes, pieces)?;
     }
-    Ok(Arc::new(Schema::new(fields.into_iter().map(|(name, t)| Field::new(name, t, true)).collect::<Vec<_>>())))
+    let mut others = sample::others(&files.files);
+    while !is_decided && let Some(path) = others.next() {
+        is_decided = add(path, OTHERS_BYTES, 0)?;
+    }
+    if columns.is_empty() {
+        return Err(Error::schema(format!(
+            "read_csv({}) is empty: there is nothing to infer the columns from; give schema=",
+            files.paths
+        )));
+    }
+    Ok(Arc::new(Schema::new(columns.iter().map(|(name, t)| Field::new(name, t.data_type(), true)).collect::<Vec<_>>())))
 }
 
-fn infer_file(path: &Path, options: &CsvOptions) -> Result<Vec<(String, arrow::datatypes::DataType)>> {
-    let (head, is_whole) = sample(path)?;
+/// The names of a file's columns and what its samples have in common; nothing of an empty file.
+fn infer_file(path: &Path, bytes: usize, pieces: u64, options: &CsvOptions) -> Result<Vec<(String, Common)>> {
+    const RECORDS_MIN: usize = 2;
     let mut tokens = Tokens::default();
-    tokenize(&head, options.dialect(), None, is_whole, usize::MAX, &mut tokens);
+    let head = sample::head(path, bytes, |data| {
+        let mut tokens = Tokens::default();
+        tokenize(data, options.dialect(), None, false, RECORDS_MIN, &mut tokens);
+        tokens.records.len() + tokens.malformed.len() >= RECORDS_MIN
+    })?;
+    let Head { data, is_whole, .. } = &head;
+    tokenize(data, options.dialect(), None, *is_whole, usize::MAX, &mut tokens);
     if tokens.records.is_empty() {
-        return Err(Error::schema(format!(
-            "{path:?} is empty: there is nothing to infer the columns from; give schema="
-        )));
+        return Ok(Vec::new());
     }
     let columns = tokens.fields.len() / tokens.records.len();
     let (names, rest) = if options.has_header {
-        let names = format::names_of(&head, &tokens.fields[..columns], options.quote, path)?;
+        let names = format::names_of(data, &tokens.fields[..columns], options.quote, path)?;
         (names, &tokens.fields[columns..])
     } else {
         ((1..=columns).map(|number| format!("column_{number}")).collect(), tokens.fields.as_slice())
     };
-    let types = infer_types(&head, rest, columns, &options.null_values);
-    Ok(names.into_iter().zip(types).collect())
+    let mut common = infer_columns(data, rest, columns, &options.null_values);
+    for piece in sample::pieces(path, &head, pieces)? {
+        // Whether a line begins within quotes cannot be seen from a piece that has any.
+        if memchr::memchr(options.quote, &piece).is_some() {
+            continue;
+        }
+        tokenize(&piece, options.dialect(), Some(columns), true, usize::MAX, &mut tokens);
+        let found = infer_columns(&piece, &tokens.fields, columns, &options.null_values);
+        common = common.into_iter().zip(found).map(|(known, found)| known.and(found)).collect();
+    }
+    Ok(names.into_iter().zip(common).collect())
 }
 
 impl fmt::Debug for CsvSource {
@@ -179,7 +222,7 @@ impl Source for CsvSource {
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
-        let format = CsvFormat::new(Arc::clone(&self.options), Arc::clone(&self.columns), Arc::clone(&self.schema));
+        let format = CsvFormat::new(Arc::clone(&self.options), Arc::clone(&self.columns), Arc::clone(&self.schema), self.is_inferred);
         self.files.open(split, position, format)
     }
 

@@ -89,7 +89,7 @@ impl FileFormat {
     fn encoder(self, schema: &SchemaRef, file: File) -> Result<Box<dyn Encoder>> {
         Ok(match self {
             FileFormat::Csv => Box::new(csv::CsvEncoder::new(schema, file)),
-            FileFormat::Json => Box::new(json::JsonEncoder::new(file)),
+            FileFormat::Json => Box::new(json::JsonEncoder::new(schema, file)),
             FileFormat::Parquet => Box::new(parquet::ParquetEncoder::new(schema, file)?),
         })
     }

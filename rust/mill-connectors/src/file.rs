@@ -21,6 +21,7 @@ mod path;
 mod position;
 mod reader;
 mod resume;
+pub(crate) mod sample;
 mod slots;
 mod split;
 mod stamp;
@@ -37,28 +38,6 @@ pub(crate) use split::{FileSet, FileSplit, cut_lines, range_bytes};
 
 /// A record may not be longer than this.
 pub(crate) const RECORD_BYTES_MAX: usize = 64 << 20;
-
-/// How many bytes of a file a schema is inferred from.
-pub(crate) const SAMPLE_BYTES: usize = 1 << 20;
-
-/// The head of a file for inference, and whether it is all of it.
-pub(crate) fn sample(path: &std::path::Path) -> mill_protocol::Result<(Vec<u8>, bool)> {
-    let mut content = Content::open(path)?;
-    let mut head = vec![0; SAMPLE_BYTES];
-    let mut filled = 0;
-    while filled < head.len() {
-        match content.read(&mut head[filled..])? {
-            0 => break,
-            bytes => filled += bytes,
-        }
-    }
-    head.truncate(filled);
-    let is_whole = filled < SAMPLE_BYTES;
-    if head.starts_with(BYTE_ORDER_MARK) {
-        head.drain(..BYTE_ORDER_MARK.len());
-    }
-    Ok((head, is_whole))
-}
 
 /// What some programs put before UTF-8; no part of the first record.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";

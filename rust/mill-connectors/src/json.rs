@@ -1,31 +1,31 @@
 //! JSON files, an object a line, plain or compressed, with types inferred or given.
 //!
 //! ```text
-//!   lines ─► one pass over the whole chunk (arrow-json) ─► batch
-//!                 └─ if anything is wrong: line by line, the bad ones told, the good ones kept
+//!   bytes ─► scan: where the values of each line are ─► column by column into Arrow ─► records with a bad value left out
 //! ```
 //!
-//! The fast pass may not decide what a record is: it takes any sequence of objects, whatever their lines. So its result
-//! counts only if every line begins with `{`, ends with `}` and gave one row; else each line is read for itself. What a
-//! line gives thus depends on the line alone, wherever the bytes were cut.
-//!
-//! A key that the schema does not have is passed over, a column without a key is null.
+//! A value is its column's to the last digit, or its record is malformed: numbers are read from their source and neither
+//! cut nor rounded (but decimals into floats), and a column of text takes any value as its source. A column without a key
+//! is null. A key that a given schema does not have is passed over; one that inferred columns do not have is an error, as
+//! is a key that an object has twice.
 
+mod column;
+mod format;
 mod infer;
+mod scan;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{Field, Schema, SchemaRef};
-use arrow::json::ReaderBuilder;
-use memchr::memchr;
+use arrow::datatypes::{Schema, SchemaRef};
+use mill_frame::types::type_name;
 use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
-use crate::file::{BadRecord, FileSet, Growth, LineFormat, Parsed, PathSpec, cut_lines, sample};
+use crate::file::sample::{self, NAMES_BYTES, OTHERS_BYTES};
+use crate::file::{FileSet, Growth, PathSpec, cut_lines};
 use crate::nearest::nearest;
+use format::JsonFormat;
 use infer::Shape;
 
 /// How JSON is read.
@@ -39,25 +39,30 @@ pub struct JsonOptions {
 #[derive(Clone)]
 pub struct JsonSource {
     files: FileSet,
+    /// All columns.
+    columns: SchemaRef,
+    /// Those that are read.
     schema: SchemaRef,
+    is_inferred: bool,
 }
 
 impl JsonSource {
-    /// The records of these files; without a schema it is inferred from the heads of the first and the last file.
+    /// The records of these files; without a schema it is inferred from samples of some of them.
     ///
     /// # Errors
-    /// When a file does not exist; when the schema has a type that JSON cannot give, or a column that no record of the
-    /// first file's head has while they have one of nearly that name.
+    /// When a file does not exist; when the schema has a type that JSON has no values for, or a column that no record of
+    /// the first file's head has while they have one of nearly that name; when no line of a sample is a JSON object.
     pub fn new(paths: PathSpec, schema: Option<SchemaRef>, options: JsonOptions) -> Result<JsonSource> {
         let files = FileSet::new(paths, options.follow)?;
-        let mut shape = Shape::default();
-        if let Some(first) = files.files.first() {
-            add_sample(&mut shape, first)?;
-        }
+        let is_inferred = schema.is_none();
         let schema = match schema {
             Some(schema) => {
                 check_types(&schema)?;
-                check_names(&files, &schema, &shape)?;
+                if let Some(first) = files.files.first() {
+                    let mut shape = Shape::default();
+                    add_sample(&mut shape, first, NAMES_BYTES, 0)?;
+                    check_names(first, &schema, &shape)?;
+                }
                 schema
             }
             None if files.files.is_empty() => {
@@ -66,64 +71,87 @@ impl JsonSource {
                     files.paths
                 )));
             }
-            None => {
-                if let [_, .., last] = files.files.as_slice() {
-                    // What is wrong with another file is said when it is read.
-                    let _ = add_sample(&mut shape, last);
-                }
-                let fields = shape.fields();
-                if fields.is_empty() {
-                    return Err(Error::schema(format!(
-                        "read_json({}): there is no record to infer the columns from; give schema=",
-                        files.paths
-                    )));
-                }
-                Arc::new(Schema::new(fields))
-            }
+            None => infer_schema(&files)?,
         };
-        Ok(JsonSource { files, schema })
+        Ok(JsonSource { files, schema: Arc::clone(&schema), columns: schema, is_inferred })
     }
 }
 
-/// Adds the records in the head of a file to what is known of their shape.
-fn add_sample(shape: &mut Shape, path: &Path) -> Result<()> {
-    let (head, is_whole) = sample(path)?;
-    let first = head.trim_ascii_start();
-    if first.starts_with(b"[") {
+/// The columns that samples of the files show. A file without records decides nothing.
+fn infer_schema(files: &FileSet) -> Result<SchemaRef> {
+    let mut shape = Shape::default();
+    for (number, (path, bytes, pieces)) in sample::chosen(&files.files).enumerate() {
+        match add_sample(&mut shape, path, bytes, pieces) {
+            // What is wrong with another file is told when it is read.
+            Err(error) if number == 0 => return Err(error),
+            _ => {}
+        }
+    }
+    let mut others = sample::others(&files.files);
+    while shape.is_empty() && let Some(path) = others.next() {
+        add_sample(&mut shape, path, OTHERS_BYTES, 0)?;
+    }
+    if shape.is_empty() {
+        return Err(Error::schema(format!(
+            "read_json({}): there is no record to infer the columns from; give schema=",
+            files.paths
+        )));
+    }
+    Ok(Arc::new(Schema::new(shape.fields())))
+}
+
+/// Adds records of a file to what is known of their shape: those of its head, and of some pieces of the rest.
+fn add_sample(shape: &mut Shape, path: &Path, bytes: usize, pieces: u64) -> Result<()> {
+    let head = sample::head(path, bytes, |data| memchr::memchr(b'\n', data).is_some())?;
+    if head.data.trim_ascii_start().starts_with(b"[") {
         return Err(Error::schema(format!(
             "{path:?} is one JSON array; read_json takes an object a line (jq -c '.[]' makes that of it)"
         )));
     }
-    let mut lines = 0;
-    for line in head.split(|byte| *byte == b'\n') {
-        let is_cut = !is_whole && line.as_ptr_range().end == head.as_ptr_range().end;
-        if is_cut || line.trim_ascii().is_empty() {
+    let complete = match head.is_whole {
+        true => head.data.len(),
+        false => memchr::memrchr(b'\n', &head.data).map_or(0, |at| at + 1),
+    };
+    let before = shape.records();
+    let mut first_fault = None;
+    for (number, line) in head.data[..complete].split(|byte| *byte == b'\n').enumerate() {
+        if line.trim_ascii().is_empty() {
             continue;
         }
-        lines += 1;
         // A malformed line is told when it is read.
-        shape.add(line);
+        if let Err(message) = shape.add(line) {
+            first_fault.get_or_insert((number + 1, message));
+        }
     }
-    if lines > 0 && shape.is_empty() {
+    if let (Some((line, message)), true) = (first_fault, shape.records() == before) {
         return Err(Error::schema(format!(
-            "{path:?}: no line of its head is a JSON object; read_json takes an object a line"
+            "{path:?} line {line}: {message}; no line of the file's head is a JSON object, and read_json takes an object a \
+             line"
         )));
+    }
+    for piece in sample::pieces(path, &head, pieces)? {
+        for line in piece.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+            let _ = shape.add(line);
+        }
     }
     Ok(())
 }
 
 fn check_types(schema: &SchemaRef) -> Result<()> {
     for field in schema.fields() {
-        let one = Arc::new(Schema::new(vec![Field::clone(field)]));
-        ReaderBuilder::new(one).build_decoder().map_err(|e| {
-            Error::schema(format!("column {:?}: a {} cannot be read from JSON: {e}", field.name(), field.data_type()))
-        })?;
+        if !column::is_readable(field.data_type()) {
+            return Err(Error::schema(format!(
+                "column {:?}: a {} cannot be read from JSON",
+                field.name(),
+                type_name(field.data_type())
+            )));
+        }
     }
     Ok(())
 }
 
 /// A column that no record has is most likely misspelt if they have another that the schema does not.
-fn check_names(files: &FileSet, schema: &Schema, shape: &Shape) -> Result<()> {
+fn check_names(path: &Path, schema: &Schema, shape: &Shape) -> Result<()> {
     for field in schema.fields() {
         if shape.is_empty() || shape.names().any(|name| name == field.name()) {
             continue;
@@ -133,7 +161,7 @@ fn check_names(files: &FileSet, schema: &Schema, shape: &Shape) -> Result<()> {
             return Err(Error::schema(format!(
                 "no record at the head of {:?} has {:?}, but they have {near:?}; did you mean that? \
                  (rename() it afterwards to call it {:?})",
-                files.files[0],
+                path,
                 field.name(),
                 field.name()
             )));
@@ -179,118 +207,16 @@ impl Source for JsonSource {
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
-        self.files.open(split, position, JsonFormat { schema: Arc::clone(&self.schema) })
+        let format = JsonFormat::new(&self.columns, Arc::clone(&self.schema), self.is_inferred);
+        self.files.open(split, position, format)
     }
 
     fn project(&self, columns: &[usize]) -> Option<Arc<dyn Source>> {
         let schema = Arc::new(self.schema.project(columns).ok()?);
         // Without any column a malformed record would pass; and nothing is saved, as each line is read all the same.
-        (!columns.is_empty()).then(|| Arc::new(JsonSource { files: self.files.clone(), schema }) as _)
+        (!columns.is_empty()).then(|| Arc::new(JsonSource { schema, ..self.clone() }) as _)
     }
 }
-
-struct JsonFormat {
-    schema: SchemaRef,
-}
-
-/// Where lines lie that are not blank, and what the whole of them takes.
-struct Lines {
-    lines: Vec<(usize, usize)>,
-    bytes: usize,
-    /// Whether each looks like one object.
-    are_objects: bool,
-}
-
-impl Lines {
-    fn take(data: &[u8], is_last: bool, rows_max: usize) -> Lines {
-        let mut lines = Lines { lines: Vec::with_capacity(rows_max.min(data.len() / 16 + 1)), bytes: 0, are_objects: true };
-        while lines.bytes < data.len() && lines.lines.len() < rows_max {
-            let start = lines.bytes;
-            let end = match memchr(b'\n', &data[start..]) {
-                Some(at) => start + at,
-                None if is_last => data.len(),
-                None => break,
-            };
-            lines.bytes = (end + 1).min(data.len());
-            let line = data[start..end].trim_ascii();
-            if !line.is_empty() {
-                lines.are_objects &= line.starts_with(b"{") && line.ends_with(b"}");
-                lines.lines.push((start, end));
-            }
-        }
-        lines
-    }
-}
-
-impl JsonFormat {
-    /// All of the bytes at once; `None` unless they are `rows` good records.
-    fn read(&self, data: &[u8], rows: usize) -> Option<std::result::Result<RecordBatch, String>> {
-        let told = |e: arrow::error::ArrowError| e.to_string().trim_start_matches("Json error: ").to_owned();
-        let builder = ReaderBuilder::new(Arc::clone(&self.schema)).with_batch_size(rows + 1);
-        let mut decoder = match builder.build_decoder() {
-            Ok(decoder) => decoder,
-            Err(e) => return Some(Err(told(e))),
-        };
-        let used = match decoder.decode(data) {
-            Ok(used) => used,
-            Err(e) => return Some(Err(told(e))),
-        };
-        if used < data.len() || decoder.has_partial_record() {
-            return Some(Err("the line is not one complete JSON object".to_owned()));
-        }
-        match decoder.flush() {
-            Err(e) => Some(Err(told(e))),
-            Ok(Some(batch)) if batch.num_rows() == rows => Some(Ok(batch)),
-            Ok(_) => None,
-        }
-    }
-
-    fn read_line(&self, line: &[u8]) -> std::result::Result<RecordBatch, String> {
-        let text = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8".to_owned())?;
-        if !text.trim_ascii().starts_with('{') {
-            return Err("the line is not a JSON object".to_owned());
-        }
-        match self.read(line, 1) {
-            Some(Ok(batch)) => Ok(batch),
-            Some(Err(message)) => Err(message),
-            None => Err("the line is not one JSON object".to_owned()),
-        }
-    }
-}
-
-impl LineFormat for JsonFormat {
-    fn parse(&mut self, data: &[u8], is_last: bool, rows_max: usize) -> Result<Parsed> {
-        let lines = Lines::take(data, is_last, rows_max);
-        let options = RecordBatchOptions::new().with_row_count(Some(0));
-        let mut batch = RecordBatch::try_new_with_options(
-            Arc::clone(&self.schema),
-            self.schema.fields().iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect(),
-            &options,
-        )
-        .map_err(|e| Error::internal("empty columns fit their schema").because(e))?;
-        let mut rejected = Vec::new();
-        if lines.lines.is_empty() {
-            return Ok(Parsed { bytes: lines.bytes, batch, rejected });
-        }
-        let whole = lines.are_objects.then(|| self.read(&data[..lines.bytes], lines.lines.len())).flatten();
-        if let Some(Ok(batch)) = whole {
-            return Ok(Parsed { bytes: lines.bytes, batch, rejected });
-        }
-        let mut good = Vec::new();
-        for (start, end) in lines.lines {
-            match self.read_line(&data[start..end]) {
-                Ok(row) => good.push(row),
-                Err(message) => rejected.push(BadRecord { start, end, message }),
-            }
-        }
-        if !good.is_empty() {
-            batch = concat_batches(&self.schema, &good)
-                .map_err(|e| Error::internal("rows of one schema can be put together").because(e))?;
-        }
-        Ok(Parsed { bytes: lines.bytes, batch, rejected })
-    }
-}
-
 
 #[cfg(test)]
 mod tests;

@@ -24,6 +24,7 @@ mod csv;
 mod directory;
 mod file;
 mod generate;
+mod infer;
 mod json;
 mod latest;
 mod lock;
@@ -36,7 +37,6 @@ mod target;
 #[cfg(test)]
 mod testing;
 mod text;
-mod timestamp;
 
 pub use csv::{CsvOptions, CsvSource};
 pub use collect::{CollectReceiver, CollectSink, Collected, Received};

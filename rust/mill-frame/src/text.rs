@@ -30,9 +30,13 @@ mod write;
 
 pub use moment::{Moment, Moments, is_utc};
 pub use number::{parse_decimal, parse_float, parse_integer};
-pub use read::{Cell, can_read, described, read};
+pub use read::{Cell, can_read, read};
 pub use span::{parse_duration, parse_time};
 pub use write::TextColumn;
+
+use arrow::datatypes::DataType;
+
+use crate::types::type_name;
 
 /// Why a text is not a value of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +66,8 @@ impl Misfit {
     /// assert_eq!(misfit, Misfit::Range);
     /// assert_eq!(misfit.reason(&DataType::Int8), "is too large or too small for int8");
     /// ```
-    pub fn reason(self, to: &arrow::datatypes::DataType) -> String {
-        use arrow::datatypes::DataType;
-        let name = described(to);
+    pub fn reason(self, to: &DataType) -> String {
+        let name = type_name(to);
         match (self, to) {
             (Misfit::Form, _) => format!("is not {}", expected(to)),
             (Misfit::Range, _) => format!("is too large or too small for {name}"),
@@ -80,14 +83,13 @@ impl Misfit {
 }
 
 /// What a text should be, with its article.
-fn expected(to: &arrow::datatypes::DataType) -> String {
-    use arrow::datatypes::DataType;
+fn expected(to: &DataType) -> String {
     match to {
         DataType::Null => "null".to_owned(),
-        t if t.is_integer() => format!("an integer ({})", described(t)),
+        t if t.is_integer() => format!("an integer ({})", type_name(t)),
         t if t.is_floating() => "a number".to_owned(),
         DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
-            format!("a number ({})", described(to))
+            format!("a number ({})", type_name(to))
         }
         DataType::Boolean => "true or false".to_owned(),
         DataType::Timestamp(..) => "a timestamp in ISO 8601".to_owned(),
@@ -98,7 +100,7 @@ fn expected(to: &arrow::datatypes::DataType) -> String {
         DataType::FixedSizeBinary(size) => format!("{size} bytes in hexadecimal digits"),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes in hexadecimal digits".to_owned(),
         DataType::Dictionary(_, value) => expected(value),
-        other => format!("of type {}", described(other)),
+        other => format!("of type {}", type_name(other)),
     }
 }
 

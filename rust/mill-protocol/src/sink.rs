@@ -79,6 +79,15 @@ pub trait SinkWriter: Send {
     /// Writes records; hidden until committed, if the sink can.
     fn write(&mut self, batch: Batch) -> Result<()>;
 
+    /// The input of a bounded job has ended: nothing more is written, and one [`pre_commit`](SinkWriter::pre_commit)
+    /// follows. Not called where a job is stopped before its end.
+    ///
+    /// # Errors
+    /// When what is to be left at the end cannot be written.
+    fn end(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Ends the output of this epoch. `None` if nothing was written since the last.
     fn pre_commit(&mut self, epoch: Epoch) -> Result<Option<PreCommit>>;
 

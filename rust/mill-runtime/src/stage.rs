@@ -283,7 +283,10 @@ impl Stage {
                         Finish::Nothing
                     }
                     Event::Barrier(epoch) => Finish::Snapshot(epoch),
-                    Event::End => Finish::End,
+                    Event::End => {
+                        writer.end()?;
+                        Finish::End
+                    }
                     Event::Watermark(_) | Event::Splits(_) | Event::Quiet(_) => Finish::Nothing,
                 };
                 return Ok((Progress::Done, finish));

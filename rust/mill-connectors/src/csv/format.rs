@@ -13,12 +13,17 @@ use super::tokens::{Field, Tokens, tokenize, unescape};
 use super::{CsvOptions, other_columns};
 use crate::file::{BYTE_ORDER_MARK, BadRecord, Content, LineFormat, Parsed, RECORD_BYTES_MAX};
 
+/// What is wrong with a file of a system that ended lines in another way.
+const BARE_RETURN: &str = "a carriage return without a line feed does not end a line: convert the file \
+                           (tr '\\r' '\\n'), or quote the field that has it";
+
 /// Reads CSV records into the columns of a schema.
 pub(super) struct CsvFormat {
     options: Arc<CsvOptions>,
     /// All columns of the files.
     columns: SchemaRef,
     schema: SchemaRef,
+    is_inferred: bool,
     /// For each column that is read its place among those that are kept; set by `prepare`.
     places: Vec<usize>,
     tokens: Tokens,
@@ -31,8 +36,8 @@ pub(super) struct Header {
 }
 
 impl CsvFormat {
-    pub(super) fn new(options: Arc<CsvOptions>, columns: SchemaRef, schema: SchemaRef) -> CsvFormat {
-        CsvFormat { options, columns, schema, places: Vec::new(), tokens: Tokens::default() }
+    pub(super) fn new(options: Arc<CsvOptions>, columns: SchemaRef, schema: SchemaRef, is_inferred: bool) -> CsvFormat {
+        CsvFormat { options, columns, schema, is_inferred, places: Vec::new(), tokens: Tokens::default() }
     }
 }
 
@@ -89,18 +94,37 @@ pub(super) fn names_of(data: &[u8], fields: &[Field], quote: u8, path: &Path) ->
         unescape(field.bytes(data), if field.is_quoted() { quote } else { b'\n' }, &mut bytes);
         let name = String::from_utf8(bytes)
             .map_err(|_| Error::schema(format!("{path:?}: the name of column {} is not UTF-8", index + 1)))?;
+        if !field.is_quoted() && name.contains('\r') {
+            return Err(Error::schema(format!("{path:?}: {BARE_RETURN}")));
+        }
+        // Quotes keep the spaces of a name.
         let name = match name.trim() {
             "" => format!("column_{}", index + 1),
+            _ if field.is_quoted() => name,
             trimmed => trimmed.to_owned(),
         };
         if names.contains(&name) {
             return Err(Error::schema(format!(
-                "{path:?} has two columns {name:?}; rename one, or read it with has_header=False"
+                "{path:?} has two columns {name:?}: give them different names in its header"
             )));
         }
         names.push(name);
     }
     Ok(names)
+}
+
+/// Whether there is a carriage return that no line feed follows.
+fn has_bare_return(data: &[u8]) -> bool {
+    memchr::memchr_iter(b'\r', data).any(|at| data.get(at + 1).is_some_and(|next| *next != b'\n'))
+}
+
+/// The same for those of a record that are not within quotes.
+fn has_unquoted_return(record: &[u8], quote: u8) -> bool {
+    let mut is_open = false;
+    record.iter().any(|byte| {
+        is_open ^= *byte == quote;
+        *byte == b'\r' && !is_open
+    })
 }
 
 impl LineFormat for CsvFormat {
@@ -122,6 +146,7 @@ impl LineFormat for CsvFormat {
         let columns = tokens.is_kept.iter().filter(|is_kept| **is_kept).count();
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.places.len());
         let mut bad_rows: Vec<(usize, String)> = Vec::new();
+        let has_quotes = memchr::memchr(self.options.quote, &data[..tokens.bytes]).is_some();
         for (&column, field) in self.places.iter().zip(self.schema.fields()) {
             let fields = Fields {
                 data,
@@ -130,10 +155,21 @@ impl LineFormat for CsvFormat {
                 column,
                 quote: self.options.quote,
                 nulls: &self.options.null_values,
+                has_quotes,
             };
             let mut bad = BadRows { name: field.name(), rows: Vec::new() };
-            arrays.push(fields.read(field.data_type(), &mut bad)?);
+            arrays.push(fields.read(field.data_type(), &mut bad));
             bad_rows.append(&mut bad.rows);
+        }
+        if self.is_inferred {
+            bad_rows.iter_mut().for_each(|(_, message)| message.push_str(crate::infer::ADVICE));
+        }
+        if has_bare_return(&data[..tokens.bytes]) {
+            for (row, &(start, end)) in tokens.records.iter().enumerate() {
+                if has_unquoted_return(&data[start as usize..end as usize], self.options.quote) {
+                    bad_rows.push((row, BARE_RETURN.to_owned()));
+                }
+            }
         }
         let rows = tokens.records.len();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));

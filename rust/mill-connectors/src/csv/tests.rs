@@ -84,7 +84,7 @@ fn malformed_records_are_told_with_file_and_line_and_the_others_kept() {
                 check(&source, rows_max).into_iter().partition(|row| row.starts_with('!'));
             assert_eq!(good, ["1|a", "3|c\nc", "8|h", "10|j"]);
             let expected = [
-                "line 3: column \"id\": \"x\" is not an integer (Int64)",
+                "line 3: column \"id\": \"x\" is not an integer (int64)",
                 "line 6: 1 fields where 2 are expected",
                 "line 7: 3 fields where 2 are expected",
                 "line 8: text after the closing quote of a field",
@@ -156,7 +156,7 @@ fn every_type_that_can_be_read_is() {
     let rows = check(&source, 10);
     assert_eq!(rows[0], "255|1.5|2013-01-01|2013-01-01T05:15:00.123456789|05:15:00|12.345");
     assert_eq!(rows[1], "∅|∅|∅|∅|∅|∅");
-    assert!(rows[2].contains("line 4: column \"u\": \"256\" is not an integer (UInt8)"), "{}", rows[2]);
+    assert!(rows[2].contains("line 4: column \"u\": \"256\" is too large or too small for uint8"), "{}", rows[2]);
 }
 
 #[test]
@@ -222,4 +222,101 @@ fn without_a_header_columns_are_numbered() {
     let source = CsvSource::new(PathSpec::from(path.as_path()), None, options).unwrap();
     assert_eq!(source.schema(), schema(&[("column_1", DataType::Int64), ("column_2", DataType::Int64)]));
     assert_eq!(check(&source, 1), ["1|∅", "2|5"]);
+}
+
+/// What a column of this type has for each of these fields: a row, or what is wrong with the line.
+fn values(data_type: DataType, fields: &[&str]) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.csv");
+    write(&path, format!("a,b\n{}", fields.iter().map(|field| format!("{field},x\n")).collect::<String>()).as_bytes());
+    let source = open(&path, Some(schema(&[("a", data_type), ("b", DataType::Utf8)]))).project(&[0]).unwrap();
+    let told = |row: String| if row.starts_with('!') { row.split(": ").skip(1).collect::<Vec<_>>().join(": ") } else { row };
+    check(source.as_ref(), 10).into_iter().map(told).collect()
+}
+
+#[test]
+fn a_field_is_its_columns_to_the_last_digit_or_its_record_is_malformed() {
+    let millis = |zone: Option<&str>| DataType::Timestamp(TimeUnit::Millisecond, zone.map(Into::into));
+    for (data_type, given, expected) in [
+        (DataType::Int64, &["+1", "007", "1e5", "\"\"", " 2 "][..], &["1", "7", "100000", "\u{2205}", "2"][..]),
+        (DataType::Int64, &["1.5"], &["column \"a\": \"1.5\" is not a whole number, which int64 needs"]),
+        (DataType::Float64, &["1e309"], &["column \"a\": \"1e309\" is too large or too small for float64"]),
+        (DataType::Float32, &["1e39"], &["column \"a\": \"1e39\" is too large or too small for float32"]),
+        (DataType::Decimal128(5, 2), &["1.25", "1.255", "12345"], &[
+            "1.25", "column \"a\": \"1.255\" has more digits than decimal[5, 2] holds",
+            "column \"a\": \"12345\" is too large or too small for decimal[5, 2]",
+        ]),
+        (millis(None), &["1704164645123", "2024-01-02T03:04:05.123456"], &[
+            "2024-01-02T03:04:05.123",
+            "column \"a\": \"2024-01-02T03:04:05.123456\" has a finer fraction of a second than timestamp[ms] holds",
+        ]),
+        (millis(None), &["2024-01-02T03:04:05Z", "2024-01-02T03:04:05+02:00"], &[
+            "2024-01-02T03:04:05",
+            "column \"a\": \"2024-01-02T03:04:05+02:00\" has an offset, and timestamp[ms] has no time zone \
+             (mill.Timestamp(unit, tz=\"UTC\") has one)",
+        ]),
+        (DataType::Date32, &["20240102", "19000"], &["2024-01-02", "column \"a\": \"19000\" is not a date in ISO 8601"]),
+        (DataType::Duration(TimeUnit::Second), &["PT1H", "90", "P1Y"], &[
+            "PT3600S", "PT90S", "column \"a\": \"P1Y\" is not a duration in ISO 8601, such as PT1.5S",
+        ]),
+        (DataType::Boolean, &["True", "0", "yes"], &["true", "false", "column \"a\": \"yes\" is not true or false"]),
+        (DataType::Utf8, &["", "\"\"", "\"say \"\"x\"\"\""], &["\u{2205}", "", "say \"x\""]),
+    ] {
+        assert_eq!(values(data_type, given), expected);
+    }
+}
+
+#[test]
+fn a_carriage_return_alone_ends_no_line_and_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.csv");
+    write(&path, b"a,b\r1,x\r2,y\r");
+    assert!(error(&path, None).contains("a carriage return without a line feed"));
+    assert!(error(&path, Some(schema(&[("a", DataType::Int64), ("b", DataType::Utf8)]))).contains("a carriage return"));
+    write(&path, b"a,b\r\n1,x\r2,y\r\n3,\"z\rz\"\r\n4,w\r5,v\r\n6,u\r");
+    let rows = check(&open(&path, Some(schema(&[("a", DataType::Int64), ("b", DataType::Utf8)]))), 10);
+    assert_eq!((rows[0].as_str(), rows[1].as_str()), ("3|z\rz", "6|u"));
+    assert!(rows[2].contains("line 2: 3 fields") && rows[3].contains("line 4"), "{rows:?}");
+    write(&path, b"a,b\n1,x\ry\n");
+    let rows = check(&open(&path, None), 10);
+    assert!(rows[0].contains("line 2: a carriage return without a line feed"), "{rows:?}");
+}
+
+#[test]
+fn files_without_records_and_pieces_of_the_rest_decide_types() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in [("0", ""), ("1", "a,b\n"), ("2", "b,a\n\n"), ("3", "a,b\n1,x\n"), ("4", "a,b\n")] {
+        write(&directory.path().join(name), text.as_bytes());
+    }
+    let source = open(directory.path(), None);
+    assert_eq!(source.schema(), schema(&[("a", DataType::Int64), ("b", DataType::Utf8)]));
+    let path = directory.path().join("3");
+    write(&path, format!("a,b\n{}1.5,x\n", "1,x\n".repeat(500_000)).as_bytes());
+    assert_eq!(open(&path, None).schema(), schema(&[("a", DataType::Float64), ("b", DataType::Utf8)]));
+    let many = "1,x\n".repeat(500_000);
+    write(&path, format!("a,b\n{many}{many}1.5,x\n{many}{many}").as_bytes());
+    let source = open(&path, None);
+    let rows = drain(source.open(&source.splits(true).unwrap()[0], None).unwrap().as_mut(), 8192);
+    let told: Vec<&String> = rows.iter().filter(|row| row.starts_with('!')).collect();
+    assert!(told.len() == 1 && told[0].contains("line 1000002: column \"a\": \"1.5\"") && told[0].contains("schema="), "{told:?}");
+}
+
+#[test]
+fn integers_of_more_than_64_bits_and_codes_keep_their_digits() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.csv");
+    write(&path, b"id,big,code,phone\n9007199254740993,-1,007,+49\n9223372036854775808,18446744073709551616,8,1\n");
+    let source = open(&path, None);
+    let types: Vec<DataType> = source.schema().fields().iter().map(|field| field.data_type().clone()).collect();
+    assert_eq!(types, [DataType::UInt64, DataType::Decimal128(38, 0), DataType::Utf8, DataType::Utf8]);
+    assert_eq!(check(&source, 10), ["9007199254740993|-1|007|+49", "9223372036854775808|18446744073709551616|8|1"]);
+}
+
+#[test]
+fn errors_name_no_option_that_python_does_not_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.csv");
+    write(&path, b"a,a\n1,2\n");
+    let message = error(&path, None);
+    assert!(message.contains("two columns \"a\"") && !message.contains("has_header"), "{message}");
 }

@@ -53,9 +53,8 @@ impl DirectoryCommitter {
         Ok(())
     }
 
-    /// Makes one file visible; one that is known to have been visible need not be there any more.
-    fn commit_one(&mut self, commit: &Commit, is_settled: bool) -> Result<()> {
-        let handle: Handle = serde_json::from_slice(&commit.handle)
+    fn handle_of(&self, commit: &Commit) -> Result<Handle> {
+        serde_json::from_slice(&commit.handle)
             .ok()
             .filter(|handle: &Handle| handle.is_of(commit.epoch, self.shared.format.extension()))
             .ok_or_else(|| {
@@ -63,7 +62,24 @@ impl DirectoryCommitter {
                     "epoch {}: the checkpoint's note of a file in {:?} is damaged",
                     commit.epoch.0, self.shared.directory
                 ))
-            })?;
+            })
+    }
+
+    /// A file without rows is left out if another file shows the columns: it is removed where it is hidden.
+    fn is_left_out(&self, handle: &Handle) -> Result<bool> {
+        if !handle.is_empty {
+            return Ok(false);
+        }
+        let is_other = |name: &String| name::is_committed(name) && *name != handle.name;
+        let is_left_out = self.names()?.iter().any(is_other);
+        if is_left_out {
+            self.remove([handle.hidden.clone()])?;
+        }
+        Ok(is_left_out)
+    }
+
+    /// Makes one file visible; one that is known to have been visible need not be there any more.
+    fn commit_one(&mut self, commit: &Commit, handle: Handle, is_settled: bool) -> Result<()> {
         self.named.insert(handle.hidden.clone());
         let hidden = self.shared.directory.join(&handle.hidden);
         let path = self.shared.directory.join(&handle.name);
@@ -110,8 +126,14 @@ impl DirectoryCommitter {
         if commits.is_empty() {
             return Ok(());
         }
-        for commit in commits {
-            self.commit_one(commit, is_settled)?;
+        let mut handles =
+            commits.iter().map(|commit| Ok((commit, self.handle_of(commit)?))).collect::<Result<Vec<_>>>()?;
+        // Whether a file without rows is needed is known once all others are there.
+        handles.sort_by_key(|(_, handle)| handle.is_empty);
+        for (commit, handle) in handles {
+            if !self.is_left_out(&handle)? {
+                self.commit_one(commit, handle, is_settled)?;
+            }
         }
         sync_directory(&self.shared.directory)?;
         self.named.clear();

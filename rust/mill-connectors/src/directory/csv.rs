@@ -1,47 +1,44 @@
-//! Writes CSV: a header, an empty field for null, `""` for empty text, moments in ISO 8601.
+//! Writes CSV: a header, an empty field for null, `""` for empty text, every value in the form that `read_csv` reads back.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
-use arrow::compute::cast;
+use arrow::array::{RecordBatch, new_empty_array};
 use arrow::datatypes::{DataType, SchemaRef};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use mill_frame::text::TextColumn;
+use mill_frame::types::type_name;
 use mill_protocol::{Error, Result};
 
 use super::Encoder;
-use crate::timestamp::utc_as_offset;
 
 /// How much is gathered before it goes to the file.
 pub(super) const WRITE_BYTES: usize = 256 << 10;
 
 /// Refuses columns that have no form in CSV.
 pub(super) fn check(schema: &SchemaRef) -> Result<()> {
-    for field in schema.fields() {
+    for (index, field) in schema.fields().iter().enumerate() {
+        if field.name().is_empty() {
+            return Err(Error::schema(format!("column {} has no name, which a header of CSV cannot hold: rename() it", index + 1)));
+        }
         let data_type = field.data_type();
-        let is_binary = matches!(
-            data_type,
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
-        );
-        if is_nested(data_type) || is_binary {
+        let column = TextColumn::new(&new_empty_array(data_type))
+            .map_err(|e| Error::schema(format!("column {:?} cannot be written as CSV: {e}", field.name())).because(e))?;
+        if column.is_none() || is_binary(data_type) {
             return Err(Error::schema(format!(
-                "column {:?} is a {data_type}, which CSV cannot hold: unnest() or explode() it, or write JSON or Parquet",
-                field.name()
+                "column {:?} is a {}, which CSV cannot hold: unnest() or explode() it, or write JSON or Parquet",
+                field.name(),
+                type_name(data_type)
             )));
         }
-        let empty = utc_as_offset(&arrow::array::new_empty_array(data_type));
-        ArrayFormatter::try_new(empty.as_ref(), &FormatOptions::new()).map_err(|e| {
-            Error::schema(format!("column {:?}: a {data_type} cannot be written as text: {e}", field.name()))
-        })?;
     }
     Ok(())
 }
 
-fn is_nested(data_type: &DataType) -> bool {
+fn is_binary(data_type: &DataType) -> bool {
     match data_type {
-        DataType::Dictionary(_, value) => is_nested(value),
-        other => other.is_nested(),
+        DataType::Dictionary(_, value) => is_binary(value),
+        DataType::FixedSizeBinary(_) => true,
+        other => other.is_binary(),
     }
 }
 
@@ -58,26 +55,40 @@ impl CsvEncoder {
             if index > 0 {
                 header.push(',');
             }
-            push_text(field.name(), &mut header);
+            let name = field.name();
+            // Spaces around a name are kept only within quotes; a mark at the front of a file is not taken for a name.
+            match name.trim() != name || name.starts_with('\u{FEFF}') {
+                true => push_quoted(name, &mut header),
+                false => push_text(name, &mut header),
+            }
         }
         header.push('\n');
         CsvEncoder { file: BufWriter::with_capacity(WRITE_BYTES, file), row: String::new(), header: Some(header) }
     }
+
+    fn write_header(&mut self) -> Result<()> {
+        match self.header.take() {
+            Some(header) => self.file.write_all(header.as_bytes()).map_err(failed),
+            None => Ok(()),
+        }
+    }
 }
 
-/// A column and how it becomes text.
-enum Column<'a> {
-    Text(&'a StringArray),
-    Other(&'a dyn Array, ArrayFormatter<'a>),
+fn failed(e: std::io::Error) -> Error {
+    Error::connector(format!("cannot write CSV: {e}")).because(e)
 }
 
 /// Text with quotes where it needs them.
 fn push_text(text: &str, out: &mut String) {
     let needs_quotes = text.is_empty() || text.bytes().any(|byte| matches!(byte, b',' | b'"' | b'\n' | b'\r'));
-    if !needs_quotes {
+    if needs_quotes {
+        push_quoted(text, out);
+    } else {
         out.push_str(text);
-        return;
     }
+}
+
+fn push_quoted(text: &str, out: &mut String) {
     out.push('"');
     for (index, part) in text.split('"').enumerate() {
         if index > 0 {
@@ -88,52 +99,30 @@ fn push_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
-fn is_text(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
-        DataType::Dictionary(_, value) => is_text(value),
-        _ => false,
-    }
-}
-
 impl Encoder for CsvEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let failed = |e| Error::connector(format!("cannot write CSV: {e}"));
-        if let Some(header) = self.header.take() {
-            self.file.write_all(header.as_bytes()).map_err(failed)?;
-        }
-        let arrays: Vec<ArrayRef> = batch
+        self.write_header()?;
+        let columns: Vec<TextColumn> = batch
             .columns()
             .iter()
-            .map(|column| match column.data_type() {
-                DataType::Utf8 => Ok(column.clone()),
-                other if is_text(other) => cast(column, &DataType::Utf8),
-                _ => Ok(utc_as_offset(column)),
+            .map(|column| {
+                TextColumn::new(column)
+                    .map_err(|e| Error::data(format!("a column cannot be written as CSV: {e}")).because(e))?
+                    .ok_or_else(|| Error::internal("the types were checked"))
             })
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|e| Error::internal("text casts to text").because(e))?;
-        let options = FormatOptions::new();
-        let columns: Vec<Column<'_>> = arrays
-            .iter()
-            .map(|array| {
-                Ok(match array.data_type() {
-                    DataType::Utf8 => Column::Text(array.as_string()),
-                    _ => Column::Other(array.as_ref(), ArrayFormatter::try_new(array.as_ref(), &options)?),
-                })
-            })
-            .collect::<std::result::Result<_, arrow::error::ArrowError>>()
-            .map_err(|e| Error::internal("the types were checked").because(e))?;
+            .collect::<Result<_>>()?;
         for row in 0..batch.num_rows() {
             self.row.clear();
             for (index, column) in columns.iter().enumerate() {
                 if index > 0 {
                     self.row.push(',');
                 }
-                match column {
-                    Column::Text(array) if array.is_valid(row) => push_text(array.value(row), &mut self.row),
-                    Column::Other(array, formatter) if array.is_valid(row) => write!(self.row, "{}", formatter.value(row))
-                        .map_err(|_| Error::data(format!("row {row}: a value cannot be written as text")))?,
-                    _ => {}
+                if column.is_null(row) {
+                    continue;
+                }
+                match column.text(row) {
+                    Some(text) => push_text(text, &mut self.row),
+                    None => column.push(row, &mut self.row),
                 }
             }
             self.row.push('\n');
@@ -142,7 +131,8 @@ impl Encoder for CsvEncoder {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<File> {
+    fn finish(mut self: Box<Self>) -> Result<File> {
+        self.write_header()?;
         self.file.into_inner().map_err(|e| Error::connector(format!("cannot write CSV: {e}")))
     }
 }

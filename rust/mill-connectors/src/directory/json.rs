@@ -1,67 +1,242 @@
-//! Writes JSON, an object a line: every column in every line, null where there is no value, moments in ISO 8601.
+//! Writes JSON, an object a line: every column in every line, null where there is no value, every value in the form that
+//! `read_json` reads back.
+//!
+//! Numbers and booleans are bare. What JSON has no number for is a string: NaN and the infinities, times, durations,
+//! bytes in hexadecimal digits.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write as _};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_empty_array};
-use arrow::datatypes::{Field, Schema, SchemaRef};
-use arrow::json::writer::{EncoderOptions, LineDelimited, Writer, WriterBuilder, make_encoder};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_empty_array};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, SchemaRef};
+use mill_frame::text::TextColumn;
+use mill_frame::types::type_name;
 use mill_protocol::{Error, Result};
 
 use super::Encoder;
 use super::csv::WRITE_BYTES;
-use crate::timestamp::utc_as_offset;
 
 /// Refuses columns that have no form in JSON.
 pub(super) fn check(schema: &SchemaRef) -> Result<()> {
-    let options = EncoderOptions::default();
     for field in schema.fields() {
-        let array = utc_as_offset(&new_empty_array(field.data_type()));
-        let relaid = Arc::new(Field::new(field.name(), array.data_type().clone(), true));
-        make_encoder(&relaid, array.as_ref(), &options).map_err(|e| {
-            Error::schema(format!(
-                "column {:?} is a {}, which cannot be written as JSON: {e}",
-                field.name(),
-                field.data_type()
-            ))
-        })?;
+        JsonColumn::new(&new_empty_array(field.data_type()))
+            .map_err(|e| Error::schema(format!("column {:?} cannot be written as JSON: {}", field.name(), e.message())))?;
     }
     Ok(())
 }
 
-pub(super) struct JsonEncoder {
-    writer: Writer<BufWriter<File>, LineDelimited>,
+/// A column whose values are written one at a time.
+enum JsonColumn {
+    Leaf(TextColumn),
+    List { nulls: Option<NullBuffer>, offsets: OffsetBuffer<i32>, items: Box<JsonColumn> },
+    FixedList { nulls: Option<NullBuffer>, size: usize, items: Box<JsonColumn> },
+    /// The names are as they are written, with the colon.
+    Struct { nulls: Option<NullBuffer>, names: Vec<String>, columns: Vec<JsonColumn> },
+    Map { nulls: Option<NullBuffer>, offsets: OffsetBuffer<i32>, keys: TextColumn, items: Box<JsonColumn> },
 }
 
-impl JsonEncoder {
-    pub(super) fn new(file: File) -> JsonEncoder {
-        let file = BufWriter::with_capacity(WRITE_BYTES, file);
-        JsonEncoder { writer: WriterBuilder::new().with_explicit_nulls(true).build(file) }
+impl JsonColumn {
+    fn new(array: &ArrayRef) -> Result<JsonColumn> {
+        let relaid = |to: &DataType| {
+            cast(array, to).map_err(|e| Error::data(format!("a list is too long: {e}")).because(e))
+        };
+        Ok(match array.data_type() {
+            DataType::List(_) => {
+                let list = array.as_list::<i32>();
+                JsonColumn::List {
+                    nulls: list.nulls().cloned(),
+                    offsets: list.offsets().clone(),
+                    items: Box::new(JsonColumn::new(list.values())?),
+                }
+            }
+            DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
+                JsonColumn::new(&relaid(&DataType::List(Arc::clone(item)))?)?
+            }
+            DataType::FixedSizeList(_, size) => {
+                let list = array.as_fixed_size_list();
+                JsonColumn::FixedList {
+                    nulls: list.nulls().cloned(),
+                    size: usize::try_from(*size).unwrap_or(0),
+                    items: Box::new(JsonColumn::new(list.values())?),
+                }
+            }
+            DataType::Struct(fields) => {
+                let columns = array.as_struct().columns();
+                JsonColumn::Struct {
+                    nulls: array.nulls().cloned(),
+                    names: fields.iter().map(|field| key(field.name())).collect(),
+                    columns: columns.iter().map(JsonColumn::new).collect::<Result<_>>()?,
+                }
+            }
+            DataType::Map(_, _) => {
+                let map = array.as_map();
+                JsonColumn::Map {
+                    nulls: map.nulls().cloned(),
+                    offsets: map.offsets().clone(),
+                    keys: leaf(map.keys())?,
+                    items: Box::new(JsonColumn::new(map.values())?),
+                }
+            }
+            DataType::Dictionary(_, value) if value.is_nested() => JsonColumn::new(&relaid(value)?)?,
+            _ => JsonColumn::Leaf(leaf(array)?),
+        })
+    }
+
+    #[inline]
+    fn push(&self, row: usize, out: &mut String) {
+        let nulls = match self {
+            JsonColumn::Leaf(column) => {
+                return match column.is_null(row) {
+                    true => out.push_str("null"),
+                    false => push_leaf(column, row, out),
+                };
+            }
+            JsonColumn::List { nulls, .. }
+            | JsonColumn::FixedList { nulls, .. }
+            | JsonColumn::Struct { nulls, .. }
+            | JsonColumn::Map { nulls, .. } => nulls,
+        };
+        if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+            out.push_str("null");
+            return;
+        }
+        let bounds = |offsets: &OffsetBuffer<i32>| offsets[row] as usize..offsets[row + 1] as usize;
+        match self {
+            JsonColumn::Leaf(_) => {}
+            JsonColumn::List { offsets, items, .. } => push_items(items, bounds(offsets), out),
+            JsonColumn::FixedList { size, items, .. } => push_items(items, row * size..(row + 1) * size, out),
+            JsonColumn::Struct { names, columns, .. } => push_object(names, columns, row, out),
+            JsonColumn::Map { offsets, keys, items, .. } => {
+                out.push('{');
+                let entries = bounds(offsets);
+                for entry in entries.clone() {
+                    if entry > entries.start {
+                        out.push(',');
+                    }
+                    match keys.text(entry) {
+                        Some(text) => push_string(text, out),
+                        None => {
+                            out.push('"');
+                            keys.push(entry, out);
+                            out.push('"');
+                        }
+                    }
+                    out.push(':');
+                    items.push(entry, out);
+                }
+                out.push('}');
+            }
+        }
     }
 }
 
-fn failed(e: arrow::error::ArrowError) -> Error {
-    Error::connector(format!("cannot write JSON: {e}")).because(e)
+fn leaf(array: &ArrayRef) -> Result<TextColumn> {
+    TextColumn::new(array)
+        .map_err(|e| Error::data(e.to_string()).because(e))?
+        .ok_or_else(|| Error::schema(format!("JSON has no form for a {}", type_name(array.data_type()))))
+}
+
+#[inline]
+fn push_leaf(column: &TextColumn, row: usize, out: &mut String) {
+    if column.is_bare(row) {
+        column.push(row, out);
+    } else if let Some(text) = column.text(row) {
+        push_string(text, out);
+    } else {
+        // Digits, letters and signs: nothing to escape.
+        out.push('"');
+        column.push(row, out);
+        out.push('"');
+    }
+}
+
+fn push_items(items: &JsonColumn, range: std::ops::Range<usize>, out: &mut String) {
+    out.push('[');
+    for item in range.clone() {
+        if item > range.start {
+            out.push(',');
+        }
+        items.push(item, out);
+    }
+    out.push(']');
+}
+
+fn push_object(names: &[String], columns: &[JsonColumn], row: usize, out: &mut String) {
+    out.push('{');
+    for (index, (name, column)) in names.iter().zip(columns).enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        out.push_str(name);
+        column.push(row, out);
+    }
+    out.push('}');
+}
+
+/// A name with its quotes and colon.
+fn key(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 3);
+    push_string(name, &mut out);
+    out.push(':');
+    out
+}
+
+/// A string with its quotes, escaped where JSON asks for it.
+fn push_string(text: &str, out: &mut String) {
+    out.push('"');
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
+        out.push_str(&rest[..at]);
+        match rest.as_bytes()[at] {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            control => {
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                out.push_str("\\u00");
+                out.push(DIGITS[usize::from(control >> 4)] as char);
+                out.push(DIGITS[usize::from(control & 15)] as char);
+            }
+        }
+        rest = &rest[at + 1..];
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+pub(super) struct JsonEncoder {
+    file: BufWriter<File>,
+    names: Vec<String>,
+    row: String,
+}
+
+impl JsonEncoder {
+    pub(super) fn new(schema: &SchemaRef, file: File) -> JsonEncoder {
+        let names = schema.fields().iter().map(|field| key(field.name())).collect();
+        JsonEncoder { file: BufWriter::with_capacity(WRITE_BYTES, file), names, row: String::new() }
+    }
 }
 
 impl Encoder for JsonEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let columns: Vec<ArrayRef> = batch.columns().iter().map(utc_as_offset).collect();
-        let fields: Vec<Field> = batch
-            .schema_ref()
-            .fields()
-            .iter()
-            .zip(&columns)
-            .map(|(field, column)| Field::new(field.name(), column.data_type().clone(), true))
-            .collect();
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)?;
-        self.writer.write(&batch).map_err(failed)
+        let columns: Vec<JsonColumn> = batch.columns().iter().map(JsonColumn::new).collect::<Result<_>>()?;
+        for row in 0..batch.num_rows() {
+            self.row.clear();
+            push_object(&self.names, &columns, row, &mut self.row);
+            self.row.push('\n');
+            self.file
+                .write_all(self.row.as_bytes())
+                .map_err(|e| Error::connector(format!("cannot write JSON: {e}")).because(e))?;
+        }
+        Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> Result<File> {
-        self.writer.finish().map_err(failed)?;
-        let file = self.writer.into_inner();
-        file.into_inner().map_err(|e| Error::connector(format!("cannot write JSON: {e}")))
+    fn finish(self: Box<Self>) -> Result<File> {
+        self.file.into_inner().map_err(|e| Error::connector(format!("cannot write JSON: {e}")))
     }
 }

@@ -16,6 +16,9 @@ use super::{Encoder, Shared, make, name, sync_directory};
 pub(super) struct Handle {
     pub(super) hidden: String,
     pub(super) name: String,
+    /// Whether it has no rows: it becomes visible only if no other file does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_empty: bool,
 }
 
 impl Handle {
@@ -31,17 +34,19 @@ pub(super) struct DirectoryWriter {
     schema: SchemaRef,
     task: usize,
     open: Option<OpenFile>,
+    has_rows: bool,
 }
 
 struct OpenFile {
     hidden: String,
     path: PathBuf,
     encoder: Box<dyn Encoder>,
+    is_empty: bool,
 }
 
 impl DirectoryWriter {
     pub(super) fn new(shared: Arc<Shared>, schema: SchemaRef, task: usize) -> DirectoryWriter {
-        DirectoryWriter { shared, schema, task, open: None }
+        DirectoryWriter { shared, schema, task, open: None, has_rows: false }
     }
 
     fn create(&self) -> Result<OpenFile> {
@@ -55,7 +60,7 @@ impl DirectoryWriter {
             .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path))
             .map_err(|e| Error::connector(format!("cannot create {path:?}: {e}")).because(e))?;
         let encoder = format.encoder(&self.schema, file)?;
-        Ok(OpenFile { hidden, path, encoder })
+        Ok(OpenFile { hidden, path, encoder, is_empty: true })
     }
 }
 
@@ -74,6 +79,8 @@ impl SinkWriter for DirectoryWriter {
         }
         match &mut self.open {
             Some(open) => {
+                self.has_rows = true;
+                open.is_empty = false;
                 mill_fault::reach("file.write")
                     .map_err(|e| Error::connector(format!("cannot write {:?}: {e}", open.path)).because(e))?;
                 open.encoder.write(batch.data()).map_err(|e| in_file(&open.path, e))
@@ -82,8 +89,16 @@ impl SinkWriter for DirectoryWriter {
         }
     }
 
+    fn end(&mut self) -> Result<()> {
+        // A result without rows is a file with its columns. The other tasks may have had rows: the committer decides.
+        if self.task == 0 && !self.has_rows {
+            self.open = Some(self.create()?);
+        }
+        Ok(())
+    }
+
     fn pre_commit(&mut self, epoch: Epoch) -> Result<Option<PreCommit>> {
-        let Some(OpenFile { hidden, path, encoder }) = self.open.take() else { return Ok(None) };
+        let Some(OpenFile { hidden, path, encoder, is_empty }) = self.open.take() else { return Ok(None) };
         let file = encoder.finish().map_err(|e| in_file(&path, e))?;
         let directory = self.shared.directory.clone();
         let name = name::committed(epoch, self.task, self.shared.format.extension());
@@ -91,7 +106,7 @@ impl SinkWriter for DirectoryWriter {
             // After a failed sync the pages are gone: the epoch must fail, and is written anew from the checkpoint.
             mill_fault::reach("file.sync").and_then(|()| file.sync_all()).map_err(|e| Error::connector(format!("cannot sync {path:?}: {e}")).because(e))?;
             sync_directory(&directory)?;
-            serde_json::to_vec(&Handle { hidden, name })
+            serde_json::to_vec(&Handle { hidden, name, is_empty })
                 .map_err(|e| Error::internal("a handle is two names").because(e))
         })))
     }

@@ -6,11 +6,11 @@
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray, UInt64Array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Int64Type, Schema};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use mill_frame::text::TextColumn;
+use mill_frame::types::type_name;
 use mill_protocol::{Error, Result};
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 
-use crate::timestamp::utc_as_offset;
 
 /// The class of a type in SQLite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Class {
             t if t.is_floating() => Class::Real,
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Class::Blob,
             DataType::Dictionary(_, value) => return Class::of(value),
-            t if t.is_nested() => return None,
+            t if t.is_nested() || matches!(t, DataType::Interval(_)) => return None,
             _ => Class::Text,
         })
     }
@@ -55,7 +55,7 @@ pub(super) fn check(schema: &Schema) -> Result<()> {
             return Err(Error::schema(format!(
                 "column {:?} is a {}, which SQLite cannot hold: unnest() or explode() it, or write JSON or Parquet",
                 field.name(),
-                field.data_type()
+                type_name(field.data_type())
             )));
         }
     }
@@ -147,16 +147,14 @@ fn signed(name: &str, array: &UInt64Array) -> Result<Int64Array> {
 
 /// Moments, durations and decimals as text, in ISO 8601 where it has a form for them.
 fn formatted(name: &str, array: &ArrayRef) -> Result<StringArray> {
-    let array = utc_as_offset(array);
     let failed = |e: arrow::error::ArrowError| {
         Error::data(format!("column {name:?} cannot be written as text: {e}")).because(e)
     };
-    let options = FormatOptions::new();
-    let formatter = ArrayFormatter::try_new(array.as_ref(), &options).map_err(failed)?;
-    (0..array.len())
-        .map(|row| match array.is_null(row) {
-            true => Ok(None),
-            false => formatter.value(row).try_to_string().map(Some).map_err(failed),
-        })
-        .collect()
+    let column = TextColumn::new(array).map_err(failed)?.ok_or_else(|| Error::internal("the types were checked"))?;
+    let text_of = |row| {
+        let mut text = String::new();
+        column.push(row, &mut text);
+        text
+    };
+    Ok((0..array.len()).map(|row| (!column.is_null(row)).then(|| text_of(row))).collect())
 }

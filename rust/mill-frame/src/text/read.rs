@@ -32,49 +32,6 @@ pub enum Cell<'a> {
     Number(&'a [u8]),
 }
 
-/// A type as users write it.
-///
-/// # Examples
-/// ```
-/// use arrow::datatypes::{DataType, TimeUnit};
-/// use mill_frame::text::described;
-/// assert_eq!(described(&DataType::Timestamp(TimeUnit::Millisecond, None)), "timestamp[ms]");
-/// ```
-pub fn described(data_type: &DataType) -> String {
-    let unit = |unit: &TimeUnit| match unit {
-        TimeUnit::Second => "s",
-        TimeUnit::Millisecond => "ms",
-        TimeUnit::Microsecond => "us",
-        TimeUnit::Nanosecond => "ns",
-    };
-    match data_type {
-        DataType::Boolean => "bool".to_owned(),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "str".to_owned(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes".to_owned(),
-        DataType::FixedSizeBinary(size) => format!("{size} bytes"),
-        DataType::Date32 | DataType::Date64 => "date".to_owned(),
-        DataType::Time32(u) | DataType::Time64(u) => format!("time[{}]", unit(u)),
-        DataType::Timestamp(u, None) => format!("timestamp[{}]", unit(u)),
-        DataType::Timestamp(u, Some(zone)) => format!("timestamp[{}, {zone}]", unit(u)),
-        DataType::Duration(u) => format!("duration[{}]", unit(u)),
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => {
-            format!("decimal[{p}, {s}]")
-        }
-        DataType::Dictionary(_, value) => format!("dictionary of {}", described(value)),
-        DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
-            format!("list[{}]", described(item.data_type()))
-        }
-        DataType::FixedSizeList(item, size) => format!("list[{}] of {size} items", described(item.data_type())),
-        DataType::Struct(fields) => {
-            let fields = fields.iter().map(|field| format!("{}: {}", field.name(), described(field.data_type())));
-            format!("struct{{{}}}", fields.collect::<Vec<_>>().join(", "))
-        }
-        DataType::Map(_, _) => "map".to_owned(),
-        DataType::Interval(_) => "interval".to_owned(),
-        other => other.to_string().to_lowercase(),
-    }
-}
-
 /// Whether [`read`] makes columns of this type.
 pub fn can_read(data_type: &DataType) -> bool {
     match data_type {

@@ -1,0 +1,179 @@
+//! Reads the records of one JSON file.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
+use memchr::{memchr, memrchr};
+use mill_protocol::{Error, Result};
+
+use super::column::{Misfits, Names, Source, Told, Values, twice, unknown};
+use super::scan::{Fault, Scanner, Value};
+use crate::file::{BadRecord, LineFormat, Parsed};
+
+/// Reads JSON records into the columns of a schema.
+pub(super) struct JsonFormat {
+    schema: SchemaRef,
+    is_inferred: bool,
+    /// The names of all columns.
+    names: Names,
+    /// For each of all columns its place among those that are read, if it is.
+    places: Vec<Option<usize>>,
+    /// For each of all columns the last line that had it, counted from 1.
+    last_seen: Vec<u32>,
+    /// Values of the columns that are read, record after record.
+    values: Vec<Value>,
+    /// Where each record's line begins and ends.
+    lines: Vec<(usize, usize)>,
+}
+
+impl JsonFormat {
+    /// Reads `schema`, some of `columns`.
+    pub(super) fn new(columns: &SchemaRef, schema: SchemaRef, is_inferred: bool) -> JsonFormat {
+        let places = columns.fields().iter().map(|field| schema.index_of(field.name()).ok()).collect();
+        JsonFormat {
+            schema,
+            is_inferred,
+            names: Names::new(columns.fields()),
+            places,
+            last_seen: Vec::new(),
+            values: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Cuts complete lines into values, at most `rows_max` of them; returns how many bytes they take.
+    fn cut(&mut self, data: &[u8], is_last: bool, rows_max: usize, rejected: &mut Vec<BadRecord>) -> usize {
+        let data = match is_last {
+            true => data,
+            false => &data[..memrchr(b'\n', data).map_or(0, |at| at + 1)],
+        };
+        let bytes = self.cut_lines(data, rows_max, true, rejected);
+        if std::str::from_utf8(&data[..bytes]).is_ok() {
+            return bytes;
+        }
+        rejected.clear();
+        self.cut_lines(data, rows_max, false, rejected)
+    }
+
+    /// The same of complete lines; unless all of them are known to be UTF-8, each is looked at for itself.
+    fn cut_lines(&mut self, data: &[u8], rows_max: usize, is_utf8: bool, rejected: &mut Vec<BadRecord>) -> usize {
+        self.values.clear();
+        self.lines.clear();
+        self.last_seen.clear();
+        self.last_seen.resize(self.places.len(), 0);
+        let (mut at, mut number) = (0, 0);
+        while at < data.len() && self.lines.len() + rejected.len() < rows_max {
+            let end = memchr(b'\n', &data[at..]).map_or(data.len(), |end| at + end);
+            number += 1;
+            let line = &data[..end];
+            if let Err(message) = self.cut_line(line, at, number, is_utf8) {
+                rejected.push(BadRecord { start: at, end, message });
+            }
+            at = (end + 1).min(data.len());
+        }
+        at
+    }
+
+    /// Takes the values of the record on a line, if there is one: of a record that is none nothing is kept.
+    #[inline]
+    fn cut_line(&mut self, line: &[u8], start: usize, number: u32, is_utf8: bool) -> std::result::Result<(), String> {
+        let mut scanner = Scanner::new(line, start);
+        scanner.spaces();
+        if scanner.at >= line.len() {
+            return Ok(());
+        }
+        if !is_utf8 && std::str::from_utf8(&line[start..]).is_err() {
+            return Err("the line is not UTF-8".to_owned());
+        }
+        if line[scanner.at] != b'{' {
+            return Err("the line is not a JSON object".to_owned());
+        }
+        let Self { names, places, last_seen, values, is_inferred, schema, .. } = self;
+        let first = values.len();
+        values.resize(first + schema.fields().len(), Value::MISSING);
+        let mut next = 0;
+        let mut failed = None;
+        let result = scanner.object(1, |key, value| {
+            let Some(column) = names.find(key, line, &mut next) else {
+                return if *is_inferred { Err(Why::Told(unknown(None, key, line))) } else { Ok(()) };
+            };
+            if std::mem::replace(&mut last_seen[column], number) == number {
+                return Err(Why::Told(twice(None, key, line)));
+            }
+            if let Some(place) = places[column] {
+                values[first + place] = value;
+            }
+            Ok(())
+        });
+        if let Err(why) = result {
+            failed = Some(match why {
+                Why::Told(message) => message,
+                Why::Fault(fault) => fault.message(line, start),
+            });
+        } else if !scanner.is_at_end() {
+            failed = Some(Fault::At(scanner.at).message(line, start));
+        }
+        if let Some(message) = failed {
+            values.truncate(first);
+            return Err(message);
+        }
+        self.lines.push((start, line.len()));
+        Ok(())
+    }
+}
+
+/// Why a line is no record.
+enum Why {
+    Fault(Fault),
+    Told(String),
+}
+
+impl From<Fault> for Why {
+    fn from(fault: Fault) -> Why {
+        Why::Fault(fault)
+    }
+}
+
+impl From<Told> for Why {
+    fn from(told: Told) -> Why {
+        Why::Told(told.0)
+    }
+}
+
+impl LineFormat for JsonFormat {
+    fn parse(&mut self, data: &[u8], is_last: bool, rows_max: usize) -> Result<Parsed> {
+        let mut rejected = Vec::new();
+        let bytes = self.cut(data, is_last, rows_max, &mut rejected);
+        let (rows, width) = (self.lines.len(), self.schema.fields().len());
+        let source = Source { data, is_inferred: self.is_inferred };
+        let mut misfits = Misfits::new();
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(width);
+        for (at, field) in self.schema.fields().iter().enumerate() {
+            let values = Values { values: &self.values, width, at };
+            columns.push(source.column(values, rows, field.name(), field.data_type(), &mut misfits)?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let mut batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+            .map_err(|e| Error::schema("the records do not fit their schema").because(e))?;
+        if !misfits.is_empty() {
+            // Of a record with several bad values the first column's is told.
+            misfits.sort_by_key(|(row, _)| *row);
+            misfits.dedup_by_key(|(row, _)| *row);
+            let mut is_good = vec![true; rows];
+            for (row, mut message) in misfits {
+                is_good[row] = false;
+                if self.is_inferred {
+                    message.push_str(crate::infer::ADVICE);
+                }
+                let (start, end) = self.lines[row];
+                rejected.push(BadRecord { start, end, message });
+            }
+            batch = filter_record_batch(&batch, &BooleanArray::from(is_good))
+                .map_err(|e| Error::internal("the mask has a row for each record").because(e))?;
+            rejected.sort_by_key(|bad| bad.start);
+        }
+        Ok(Parsed { bytes, batch, rejected })
+    }
+}
