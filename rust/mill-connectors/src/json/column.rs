@@ -306,9 +306,24 @@ impl<'a> Source<'a> {
             offsets.push(items.len() as i32);
             is_valid.push(value.kind == Kind::Object);
         }
-        let keys = self.nested(&offsets, &keys, name, fields[0].data_type(), misfits)?;
+        let before = misfits.len();
+        let mut key_array = self.nested(&offsets, &keys, name, fields[0].data_type(), misfits)?;
+        if misfits.len() > before {
+            // A map has no null keys: a row with a key that does not fit is left without entries.
+            let is_bad = |row: usize| misfits[before..].iter().any(|(bad, _)| *bad == row);
+            let (mut kept_offsets, mut kept_keys, mut kept_items) = (vec![0], Vec::new(), Vec::new());
+            for (row, bounds) in offsets.windows(2).enumerate() {
+                if !is_bad(row) {
+                    kept_keys.extend_from_slice(&keys[bounds[0] as usize..bounds[1] as usize]);
+                    kept_items.extend_from_slice(&items[bounds[0] as usize..bounds[1] as usize]);
+                }
+                kept_offsets.push(kept_items.len() as i32);
+            }
+            (offsets, items) = (kept_offsets, kept_items);
+            key_array = self.nested(&offsets, &kept_keys, name, fields[0].data_type(), &mut Misfits::new())?;
+        }
         let items = self.nested(&offsets, &items, name, fields[1].data_type(), misfits)?;
-        let entry_array = StructArray::try_new(fields.clone(), vec![keys, items], None).map_err(unfit)?;
+        let entry_array = StructArray::try_new(fields.clone(), vec![key_array, items], None).map_err(unfit)?;
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         let nulls = Some(NullBuffer::from(is_valid));
         let map = MapArray::try_new(Arc::clone(entries), offsets, entry_array, nulls, is_sorted);

@@ -306,3 +306,17 @@ fn large_integers_keep_their_digits_beside_larger_ones() {
     assert_eq!(source.schema(), schema(&[("a", DataType::UInt64), ("b", DataType::Decimal128(38, 0))]));
     assert_eq!(check(&source, 10), ["9007199254740993|-1", "9223372036854775808|18446744073709551616"]);
 }
+
+#[test]
+fn objects_with_any_keys_are_maps() {
+    let map = |key| {
+        let entries = vec![Field::new("keys", key, false), Field::new("values", DataType::Int64, true)];
+        DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries.into()), false)), false)
+    };
+    assert_eq!(values(map(DataType::Utf8), &["{\"a\\n\": 1, \"b\": null}", "{}", "null", "[1]"]), [
+        "{a\n: 1, b: \u{2205}}", "{}", "\u{2205}", "column \"a\": [1] is not an object",
+    ]);
+    assert_eq!(values(map(DataType::Int64), &["{\"1\": 1}", "{\"x\": 1, \"2\": 2}", "{\"3\": 3}"]), [
+        "{1: 1}", "{3: 3}", "column \"a\": x is not an integer (int64)",
+    ]);
+}
