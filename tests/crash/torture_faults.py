@@ -33,6 +33,8 @@ FAULTS = {
     "sink full": False,
     "disk errors": False,
     "machine crash": False,
+    "state fails long": False,
+    "second job": False,
     "clock": False,
     "function raises": False,
     "panic": False,
@@ -208,7 +210,7 @@ def _check_complaint(run: Run, error: mill.MillstreamError) -> None:
         return
     if "internal" in str(error).lower():
         raise error
-    if run.cell.fault in ("left", "step", "clock", "machine crash"):
+    if run.cell.fault in ("left", "step", "clock", "machine crash", "second job"):
         raise error
     if run.cell.fault == "function raises" and "as asked" not in str(error):
         raise error
@@ -280,6 +282,20 @@ def _machine_crash(run: Run) -> bool:
     return is_done
 
 
+def _state_fails_long(run: Run) -> bool:
+    first, times = run.dice.choice([1, 2, 5]), run.dice.choice([20, 300, 3000])
+    run.tell(f"  checkpoints fail from {first} on, {times} times")
+    testing.arm("checkpoint.publish", first=first, times=times, effect="fail")
+    return run.by_hand(steps=run.dice.choice([1000, 5000, None]))
+
+
+def _second_job(run: Run) -> bool:
+    is_done = run.by_hand(steps=run.dice.choice([30, 100, 300, 1000]))
+    for number, path in enumerate(sorted((run.work / "out").glob("*.db"))):
+        torture_jobs.write_into(path, run.work / f"second-{run.dice.randrange(3)}-{number}", run.dice.randrange(2**32))
+    return is_done
+
+
 def _function_raises(run: Run) -> bool:
     run.calls, run.raise_at = 0, run.dice.randrange(1, torture_jobs.ROWS)
     return run.by_hand()
@@ -294,6 +310,8 @@ DISTURB = {
     "sink full": _sink_full,
     "disk errors": _disk_errors,
     "machine crash": _machine_crash,
+    "state fails long": _state_fails_long,
+    "second job": _second_job,
     "function raises": _function_raises,
     "panic": _panic,
 }

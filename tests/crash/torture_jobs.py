@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 import millstream as mill
-from millstream import col
+from millstream import col, testing
 
 PLANS = ("stateless", "keyed", "windowed", "python")
 SINKS = ("file", "sqlite", "custom")
@@ -228,6 +228,23 @@ def shown(work: Path) -> list[Row]:
         elif path.parent.suffix == ".hidden":
             rows += [(name, *row) for row in json.loads(path.read_text())]
     return sorted(rows)
+
+
+def write_into(path: Path, state: Path, seed: int) -> None:
+    """Let a second job write into the table that a job has made, and take its rows out again."""
+    name = path.stem.split(".")[0]
+    with sqlite3.connect(path) as database:
+        columns = [(column, key) for _, column, _, _, _, key in database.execute(f"PRAGMA table_info({name})")]
+    database.close()
+    if not columns:
+        return
+    keys = [column for column, key in columns if key] or None
+    rows = pa.table({column: pa.array([-1] * 20, pa.int64()) for column, _ in columns})
+    sink = mill.from_arrow(rows).write_sqlite(path, name, key=keys)
+    testing.simulate(sink, seed=seed, checkpoint=mill.Checkpoint(state, every="1ms"), parallelism=1, frame_rows=3)
+    with sqlite3.connect(path) as database:
+        database.execute(f"DELETE FROM {name} WHERE {columns[0][0]} = -1")
+    database.close()
 
 
 def _table(path: Path, table: str, columns: str) -> list[Row]:

@@ -23,7 +23,7 @@ use mill_frame::types::type_name;
 use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
 use crate::file::sample::{self, Head, OTHERS_BYTES};
-use crate::file::{FileSet, Growth, PathSpec, cut_lines};
+use crate::file::{Content, FileSet, Growth, PathSpec, cut_lines};
 use crate::infer::Common;
 use crate::nearest::{did_you_mean, quoted};
 use format::{CsvFormat, read_header};
