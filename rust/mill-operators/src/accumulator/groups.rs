@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::DataType;
 use mill_frame::block::RestoredBlock;
-use mill_plan::AggregateSpec;
+use mill_plan::{AggregateKind, AggregateSpec};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Restored, Result, Snapshot};
 use mill_state::{
     Cursor, Flag, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, RowsRead, Span, TableOptions,
@@ -72,7 +72,9 @@ impl Groups {
         let pending = options.keeps_pending.then(|| layout.flag());
         // Where the filter is applied (here, or ahead of the exchange) does not change what a row means.
         let described = |spec: &AggregateSpec| {
-            format!("{} {}", AggregateSpec { filter: None, ..spec.clone() }, spec.output_type)
+            // Rows of variances from before they kept squared distances from the mean must not be taken for such rows.
+            let form = if matches!(spec.kind, AggregateKind::Var | AggregateKind::Std) { " about the mean" } else { "" };
+            format!("{} {}{form}", AggregateSpec { filter: None, ..spec.clone() }, spec.output_type)
         };
         let signature: Vec<String> = aggregates.iter().map(described).collect();
         let layout = Arc::new(layout.finish(&signature.join("; ")).map_err(state_error)?);

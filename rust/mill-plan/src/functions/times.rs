@@ -212,6 +212,7 @@ fn strftime(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let Some(format) = constant_str(name, "format", &args[1])? else {
         return Err(Error::plan(format!("{name}() needs a format such as \"%Y-%m-%d\"")));
     };
+    let format = parse::python_format(&format, false);
     if StrftimeItems::new(&format).any(|item| item == Item::Error) {
         return Err(Error::plan(format!("{name}(): {format:?} is no format; see chrono's strftime for what there is")));
     }

@@ -3,25 +3,49 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, StringArray};
-use arrow::compute::{cast, cast_with_options};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use chrono::format::{Item, StrftimeItems};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
+use mill_frame::convert;
 use mill_protocol::{Error, Result};
 
 use super::super::arguments::{as_string, constant_bool, constant_str, first, mapped};
 use super::{unit_of, units};
 use crate::compiled::bind::Typed;
-use crate::compiled::value::{LENIENT, failed};
+use crate::compiled::value::{failed, inexact};
 
 fn format_of(name: &str, arg: Option<&Typed>) -> Result<Option<String>> {
-    let format = arg.map(|arg| constant_str(name, "format", arg)).transpose()?.flatten();
+    let format = arg.map(|arg| constant_str(name, "format", arg)).transpose()?.flatten().map(|format| python_format(&format, true));
     match format {
         Some(format) if StrftimeItems::new(&format).any(|item| item == Item::Error) => Err(Error::plan(format!(
             "{name}(): {format:?} is no format such as \"%Y-%m-%d %H:%M:%S\""
         ))),
         other => Ok(other),
     }
+}
+
+/// A format as Chrono has it: Python's `%f` is a fraction of a second with six digits; after a point, any number of digits
+/// is read.
+pub(super) fn python_format(format: &str, is_read: bool) -> String {
+    let mut out = String::with_capacity(format.len() + 2);
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        let (before, directive) = rest.split_at(at);
+        out.push_str(before);
+        let length = 1 + directive[1..].chars().next().map_or(0, char::len_utf8);
+        let (directive, after) = directive.split_at(length);
+        match (directive, is_read && out.ends_with('.')) {
+            ("%f", true) => {
+                out.pop();
+                out.push_str("%.f");
+            }
+            ("%f", false) => out.push_str("%6f"),
+            _ => out.push_str(directive),
+        }
+        rest = after;
+    }
+    out + rest
 }
 
 fn unreadable(text: &str, what: &str, format: Option<&str>) -> Error {
@@ -41,9 +65,9 @@ fn read<T>(texts: &StringArray, strict: bool, f: impl Fn(&str) -> Option<T>, wha
         .collect()
 }
 
-/// Reads ISO 8601 with Arrow's own reader.
+/// Reads ISO 8601 as every reader does.
 fn read_iso(array: &ArrayRef, to: &DataType, strict: bool, what: &str) -> Result<ArrayRef> {
-    let result = cast_with_options(array, to, &LENIENT).map_err(failed)?;
+    let result = convert::cast_or_null(array, to).map_err(inexact)?;
     if strict && result.null_count() > array.null_count() {
         let texts = array.as_string::<i32>();
         let bad = (0..texts.len()).find(|&row| texts.is_valid(row) && result.is_null(row));
