@@ -47,7 +47,7 @@ SCALARS: dict[str, pa.Array] = {
     "bool": pa.array([True, None, False, True, None, False, False, True, None, True]),
     "binary": pa.array([b"a", b"a", None, b"", b"", None, b"b", b"a", b"a", b""]),
     "fixed binary": pa.array([b"a", b"a", None, b"b", b"b", None, b"b", b"a", b"a", b"b"], pa.binary(1)),
-    "decimal": pa.array([1, 1, None, 2, 2, None, 1, 0, 0, 1]).cast(pa.decimal128(20, 2)),
+    "decimal": pa.array([1, 1, None, 2, 2, None, 1, 0, 0, 1]).cast(pa.decimal128(30, 2)),
     "wide decimal": pa.array([1, 1, None, 2, 2, None, 1, 0, 0, 1]).cast(pa.decimal256(60, 2)),
     "date": pa.array([1, 1, None, 2, 2, None, 1, 0, 0, 1], pa.int32()).cast(pa.date32()),
     "timestamp": pa.array([1, 1, None, 2, 2, None, 1, 0, 0, 1]).cast(pa.timestamp("ns")),
@@ -111,11 +111,9 @@ def test_distinct_values_meet_whatever_their_form(kind: str, wrap: Any) -> None:
     assert found["n"] == [len(wanted(values))]
 
 
-@pytest.mark.parametrize("kind", SCALARS)
-def test_state_finds_keys_again_in_another_form(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in SCALARS if kind not in ("timestamp", "wide decimal", "float16")])
+def test_keys_of_several_forms_meet_in_a_union(kind: str) -> None:
     values = SCALARS[kind]
-    if kind in ("timestamp", "wide decimal", "float16"):
-        pytest.skip("not a type that every form below has")
     plain = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
     streams = [mill.from_arrow(pa.table({"k": form, "n": range(len(values))})) for form in (values, plain)]
     both = streams[0].union(streams[1]).key_by("k").agg(n=mill.count()).collect(parallelism=2).to_pylist()

@@ -74,14 +74,16 @@ impl ParquetSource {
             told: Told::default(),
             footers: Arc::default(),
         };
-        match source.files.files.first() {
+        match source.files.files.first().cloned() {
             Some(path) if is_declared => {
                 check_fields(source.schema.fields()).map_err(|e| Error::schema(e.to_string()))?;
-                match_columns(path, &source.schema, &source.open_file(path)?.1.schema, None)?;
+                let (_, file) = source.open_file(&path)?;
+                match_columns(&path, &source.schema, &file.schema, None)?;
             }
             None if is_declared => {}
             Some(_) => {
-                source.schema = schema_of(&source.files.files, |path| Ok(Arc::clone(&source.open_file(path)?.1.schema)))?;
+                let schema_of_file = |path: &Path| source.open_file(path).map(|(_, file)| Arc::clone(&file.schema));
+                source.schema = schema_of(&source.files.files, schema_of_file)?;
                 let names = source.schema.fields().iter().map(|field| field.name().clone());
                 source.known = Some(Arc::new(names.collect()));
             }

@@ -350,7 +350,7 @@ fn a_file_without_rows_is_left_out_beside_any_other() {
         let expected = if is_same_epoch { "part-0000000002-1.csv" } else { "part-0000000001-1.csv" };
         assert_eq!(files(out), [expected]);
         // The same after a kill between the two.
-        committer.recover(&commits).unwrap();
+        committer.recover(&Recovered { commits: &commits, ..Recovered::default() }).unwrap();
         assert_eq!(files(out), [expected]);
     }
 }

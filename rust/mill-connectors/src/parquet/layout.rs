@@ -62,7 +62,7 @@ fn hint_of(metadata: &ArrowReaderMetadata) -> Option<Schema> {
     let text = pairs.iter().find(|pair| pair.key == ARROW_SCHEMA_META_KEY)?.value.as_ref()?;
     let bytes = BASE64_STANDARD.decode(text).ok()?;
     // A marker of four bytes and a length stand before the message in all but the oldest files.
-    let message = if bytes.starts_with(&[0xff; 4]) { bytes.get(8..)? } else { &bytes };
+    let message = if bytes.starts_with(&[0xff; 4]) { bytes.get(8..)? } else { bytes.as_slice() };
     Some(fb_to_schema(root_as_message(message).ok()?.header_as_schema()?))
 }
 

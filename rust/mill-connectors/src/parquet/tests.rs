@@ -3,13 +3,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
+use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use ::parquet::file::metadata::PageIndexPolicy;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, Int64Array, LargeStringArray, ListArray, RecordBatch, StringViewArray, StructArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use mill_protocol::{Comparison, Condition, Read, Source};
 use proptest::prelude::*;
 
-use super::{ArrowReaderMetadata, ArrowReaderOptions, PageIndexPolicy, ParquetOptions, ParquetSource};
+use super::{ParquetOptions, ParquetSource};
 use crate::file::PathSpec;
 use crate::condition::meets;
 use crate::testing::{check, check_kept, drain, rows_of};
