@@ -34,8 +34,14 @@ _NAMES: dict[type, str] = {
 }
 
 
+_INT64_MAX = 2**63 - 1
+_UINT64_MAX = 2**64 - 1
+
+
 def literal_type(value: Any) -> DataType | None:
     """Give the column type of a constant; None when it is none."""
+    if type(value) is int and _INT64_MAX < value <= _UINT64_MAX:
+        return DataType.parse("uint64")
     try:
         kind = _type_of(value, "a constant")
     except SchemaError:

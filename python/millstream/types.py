@@ -357,7 +357,10 @@ def schema_of(schema: SchemaLike, *, scalar: str = "value") -> Schema:
         for name in names:
             if names.count(name) > 1:
                 raise SchemaError(f"the schema has two columns named {name!r}; rename one")
-        columns = [(name, data_type(kind, place=f"column {name!r}")) for name, kind in fields]
+        try:
+            columns = [(name, data_type(kind, place=f"column {name!r}")) for name, kind in fields]
+        except RecursionError:
+            raise SchemaError("the schema has a column whose types nest too deep; at most 64 are supported") from None
         return Schema(RawSchema(columns))
     if hasattr(schema, "__arrow_c_schema__"):
         return Schema(RawSchema.from_arrow(schema, scalar))

@@ -134,13 +134,14 @@ def test_every_sink_takes_every_key(kind: str, sink: str, parallelism: int, tmp_
     if sink == "collect":
         found = [(row["k"], row["n"]) for row in counts.collect(parallelism=parallelism).to_pylist()]
     elif sink == "sqlite":
+        if kind == "float64":
+            # SQLite has no NaN and would keep null in its place, so that two keys were one there.
+            with pytest.raises(mill.DataError, match="NaN and null"):
+                mill.run(counts.write_sqlite(path, "t", key=["k"]), parallelism=parallelism)
+            return
         mill.run(counts.write_sqlite(path, "t", key=["k"]), parallelism=parallelism)
         with sqlite3.connect(path) as database:
             found = database.execute("SELECT k, n FROM t").fetchall()
-        if kind == "float64":
-            # SQLite has no NaN and keeps null in its place, so the two keys are one there.
-            assert len(found) in (len(expected) - 1, len(expected))
-            return
         if kind == "bool":
             found = [(None if key is None else bool(key), n) for key, n in found]
     else:
@@ -168,7 +169,6 @@ def test_columns_of_nothing_but_nulls_go_everywhere(tmp_path: Path) -> None:
     table = pa.table({"a": [1, 2], "n": pa.nulls(2), "l": pa.array([[None], []], pa.list_(pa.null()))})
     wanted = table.to_pylist()
     stream = mill.from_arrow(table)
-    assert mill.from_arrow(pl.DataFrame({"a": [1], "n": [None]})).collect().to_pylist() == [{"a": 1, "n": None}]
     assert stream.collect().to_pylist() == wanted
     assert stream.collect().to_arrow().to_pylist() == wanted
     assert mill.from_arrow(stream.collect().to_polars()).select("a", "n").collect().to_pylist() == [{"a": 1, "n": None}, {"a": 2, "n": None}]
@@ -215,7 +215,7 @@ def test_lists_of_any_naming_are_one_type(tmp_path: Path) -> None:
 def test_what_comes_over_the_c_interface_is_looked_at() -> None:
     bad_text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(struct.pack("<2i", 0, 2)), pa.py_buffer(b"\xff\xfe")])
     bad_code = pa.DictionaryArray.from_arrays(pa.array([7]), ["a"], safe=False)
-    bad_offset = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(struct.pack("<2i", 5, 2)), pa.py_buffer(b"abcdef")])
+    bad_offset = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(struct.pack("<3i", 0, 5, 2)), pa.py_buffer(b"abcdef")])
     for bad in (bad_text, bad_code, bad_offset, in_struct(bad_text), in_list(bad_code)):
         table = pa.table({"s": bad})
         with pytest.raises(mill.MillstreamError, match='"s"'):

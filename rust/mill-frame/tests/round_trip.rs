@@ -205,7 +205,7 @@ fn a_type_that_is_not_carried_is_named() {
     let runs = RunArray::<Int32Type>::from_iter(["a", "a", "b"]);
     let batch = Batch::new(RecordBatch::try_from_iter([("c", Arc::new(runs) as ArrayRef)]).unwrap());
     let error = Frame::encode(&batch).unwrap_err().to_string();
-    assert!(error.contains("RunEndEncoded"), "{error}");
+    assert!(error.contains("run_end_encoded[str]"), "{error}");
 }
 
 fn check_partition(batch: &Batch, task_of_row: &[u16], tasks: usize) {

@@ -317,6 +317,6 @@ fn objects_with_any_keys_are_maps() {
         "{a\n: 1, b: \u{2205}}", "{}", "\u{2205}", "column \"a\": [1] is not an object",
     ]);
     assert_eq!(values(map(DataType::Int64), &["{\"1\": 1}", "{\"x\": 1, \"2\": 2}", "{\"3\": 3}"]), [
-        "{1: 1}", "{3: 3}", "column \"a\": x is not an integer (int64)",
+        "{1: 1}", "column \"a\": x is not an integer (int64)", "{3: 3}",
     ]);
 }

@@ -30,8 +30,7 @@ pub(super) fn convert(array: &ArrayRef, to: &DataType, ask: Ask, miss: Miss) -> 
     }
     match verdict(from, to, ask) {
         Verdict::Refused => return Err(refused(array, to, ask)),
-        Verdict::Same => return Ok(Arc::clone(array)),
-        Verdict::Exact | Verdict::Checked => {}
+        Verdict::Same | Verdict::Exact | Verdict::Checked => {}
     }
     match (from, to) {
         (_, DataType::Null) => match first_value(array) {
@@ -99,18 +98,9 @@ fn internal(array: &ArrayRef, error: &ArrowError) -> Inexact {
 }
 
 fn from_dictionary(array: &ArrayRef, to: &DataType, ask: Ask, miss: Miss) -> Converted {
-    let dictionary = array.as_any_dictionary();
-    let take_all = |values: &ArrayRef| take(values, dictionary.keys(), None).map_err(|error| internal(array, &error));
-    let values = dictionary.values();
-    if values.data_type().is_nested() || values.len() > array.len() {
-        return convert(&take_all(values)?, to, ask, miss);
-    }
-    // A value that no row has need not fit.
-    let converted = take_all(&convert(values, to, ask, Miss::Null)?)?;
-    match first_loss(array, &converted) {
-        Some(_) if miss == Miss::Refuse => convert(&take_all(values)?, to, ask, miss),
-        _ => Ok(converted),
-    }
+    let DataType::Dictionary(_, values) = array.data_type() else { return Err(refused(array, to, ask)) };
+    let plain = flat::kernel(array, values).map_err(|error| internal(array, &error))?;
+    convert(&plain, to, ask, miss)
 }
 
 fn into_dictionary(array: &ArrayRef, values: &DataType, to: &DataType, ask: Ask, miss: Miss) -> Converted {

@@ -266,3 +266,16 @@ fn a_verdict_of_exact_holds_for_the_ends_of_every_type() {
     }
     assert!(checked > 40, "{checked}");
 }
+
+#[test]
+fn a_dictionary_becomes_its_plain_values() {
+    let texts: ArrayRef = Arc::new(arrow::array::DictionaryArray::<arrow::datatypes::Int32Type>::from_iter([
+        Some("a"), None, Some("b"), Some("a"),
+    ]));
+    for converted in [super::exact(&texts, &DataType::Utf8), super::cast(&texts, &DataType::Utf8), super::cast_or_null(&texts, &DataType::Utf8)] {
+        let converted = converted.unwrap();
+        assert_eq!(converted.data_type(), &DataType::Utf8);
+        let want: ArrayRef = Arc::new(arrow::array::StringArray::from(vec![Some("a"), None, Some("b"), Some("a")]));
+        assert_eq!(&converted, &want);
+    }
+}

@@ -69,5 +69,5 @@ fn a_type_that_is_not_carried_is_named() {
         Arc::new(Field::new("values", DataType::Utf8, true)),
     );
     let error = to_bytes(&Schema::new(vec![Field::new("a", runs, true)])).unwrap_err();
-    assert!(error.to_string().contains("RunEndEncoded"), "{error}");
+    assert!(error.to_string().contains("run_end_encoded[str]"), "{error}");
 }

@@ -51,7 +51,7 @@ pub fn type_name(data_type: &DataType) -> String {
             _ => "map".to_owned(),
         },
         DataType::Dictionary(_, values) => format!("dictionary[{}]", type_name(values)),
-        DataType::RunEndEncoded(_, values) => type_name(values.data_type()),
+        DataType::RunEndEncoded(_, values) => format!("run_end_encoded[{}]", type_name(values.data_type())),
         DataType::Union(fields, _) => {
             let members: Vec<String> = fields.iter().map(|(_, field)| type_name(field.data_type())).collect();
             format!("union[{}]", members.join(", "))

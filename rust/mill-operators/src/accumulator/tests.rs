@@ -454,7 +454,7 @@ fn sums_that_overflow_reject_the_record() {
     let transcript = check(make, &[Input::Batch(batch_of(&records))], &Compare::Unordered);
     assert_eq!(transcript.rows, [format!("0: \"a\", {}", i64::MAX - 5)]);
     assert_eq!(transcript.rejected.len(), 1);
-    assert!(transcript.rejected[0].starts_with("sum \"sum_1\" overflows Int64"), "{:?}", transcript.rejected);
+    assert!(transcript.rejected[0].starts_with("sum \"sum_1\" overflows int64"), "{:?}", transcript.rejected);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::cmp;
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{and_kleene, is_not_null, or_kleene};
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
 use datafusion_common::ScalarValue;
 use mill_protocol::{Error, Result};
 
@@ -28,7 +28,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("is_finite", 1, 1, float_class),
     method("is_infinite", 1, 1, float_class),
     method("fill_nan", 2, 2, fill_nan),
-    method("is_in", 2, ANY, is_in),
+    method("is_in", 1, ANY, is_in),
     method("is_between", 3, 4, is_between),
     method("clip", 2, 3, clip),
     free("min_horizontal", 1, ANY, extreme),
@@ -82,6 +82,10 @@ fn floats_where(array: &ArrayRef, f: fn(f64) -> bool) -> BooleanArray {
         DataType::Float32 => {
             let numbers = array.as_primitive::<Float32Type>().values();
             BooleanBuffer::collect_bool(numbers.len(), |i| f(f64::from(numbers[i])))
+        }
+        DataType::Float16 => {
+            let numbers = array.as_primitive::<Float16Type>().values();
+            BooleanBuffer::collect_bool(numbers.len(), |i| f(numbers[i].to_f64()))
         }
         _ => {
             let numbers = array.as_primitive::<Float64Type>().values();
@@ -211,9 +215,14 @@ fn clip(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
             Some(upper) => pick(&raised, upper, true)?,
             None => raised,
         };
-        // What was null stays null.
+        // What was null or NaN stays so.
         let is_there = is_not_null(&arrays[0]).map_err(failed)?;
-        zip(&is_there, &clipped, &arrays[0]).map_err(failed)
+        let clipped = zip(&is_there, &clipped, &arrays[0]).map_err(failed)?;
+        if !arrays[0].data_type().is_floating() {
+            return Ok(clipped);
+        }
+        let is_nan = truths(&floats_where(&arrays[0], f64::is_nan));
+        zip(&is_nan, &arrays[0], &clipped).map_err(failed)
     });
     Typed::call(kernel, args, data_type, text)
 }

@@ -155,8 +155,10 @@ fn rounded(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
         "floor" => Box::new(f64::floor),
         _ if decimals == 0 => Box::new(f64::round_ties_even),
         _ => Box::new(move |x| {
+            // From 2^53 on a float has no more decimals than these: it is rounded already.
+            const WHOLE: f64 = 9_007_199_254_740_992.0;
             let scaled = x * scale;
-            if scaled.is_finite() { scaled.round_ties_even() / scale } else { x }
+            if scaled.abs() < WHOLE && x.fract() != 0.0 { scaled.round_ties_even() / scale } else { x }
         }),
     };
     Typed::call(floats_mapped(f), vec![arg], data_type, text)

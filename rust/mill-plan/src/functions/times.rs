@@ -111,10 +111,13 @@ fn to_local(value: i64, unit: TimeUnit, zone: Option<Tz>) -> Option<i64> {
 fn from_local(value: i64, unit: TimeUnit, zone: Option<Tz>) -> Option<i64> {
     let Some(zone) = zone else { return Some(value) };
     let local = naive(value, unit)?;
-    let found = zone.from_local_datetime(&local).earliest().or_else(|| {
-        zone.from_local_datetime(&local.checked_add_signed(chrono::TimeDelta::hours(1))?).earliest()
-    })?;
-    units(found.naive_utc(), unit)
+    if let Some(found) = zone.from_local_datetime(&local).earliest() {
+        return units(found.naive_utc(), unit);
+    }
+    // In a gap, which is at most a day (Samoa, 2011): the offset of before the gap leads to after it.
+    let before = local.checked_sub_signed(chrono::TimeDelta::hours(26))?;
+    let offset = zone.offset_from_utc_datetime(&before).fix().local_minus_utc();
+    value.checked_sub(i64::from(offset) * per_second(unit))
 }
 
 fn field(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {

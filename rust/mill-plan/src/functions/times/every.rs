@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::Int64Array;
+use arrow::array::timezone::Tz;
 use arrow::compute::cast;
 use arrow::datatypes::TimeUnit;
 use chrono::{Datelike, Months, NaiveDate, NaiveDateTime};
@@ -15,11 +16,13 @@ use crate::compiled::bind::Typed;
 use crate::compiled::value::failed;
 use crate::types::per_second;
 
-/// A span of the calendar and of the clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A span of the calendar and of the clock. A day of the calendar is not `24h`: where clocks change it is longer or
+/// shorter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Span {
     months: i64,
     weeks: i64,
+    days: i64,
     nanos: i128,
 }
 
@@ -27,7 +30,7 @@ impl Span {
     /// From `-1mo`, `1w`, `1h30m`, or a duration.
     fn of(name: &str, arg: &Typed) -> Result<Span> {
         let nanos = |value: i64, unit: TimeUnit| i128::from(value) * i128::from(1_000_000_000 / per_second(unit));
-        let of_clock = |nanos: i128| Ok(Span { months: 0, weeks: 0, nanos });
+        let of_clock = |nanos: i128| Ok(Span { nanos, ..Span::default() });
         match &arg.constant {
             Some(ScalarValue::DurationSecond(Some(value))) => return of_clock(nanos(*value, TimeUnit::Second)),
             Some(ScalarValue::DurationMillisecond(Some(value))) => return of_clock(nanos(*value, TimeUnit::Millisecond)),
@@ -43,7 +46,7 @@ impl Span {
 
     fn parse(text: &str) -> Option<Span> {
         let (sign, mut rest) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
-        let mut span = Span { months: 0, weeks: 0, nanos: 0 };
+        let mut span = Span::default();
         if rest.is_empty() {
             return None;
         }
@@ -60,7 +63,10 @@ impl Span {
                 "s" => second,
                 "m" => 60 * second,
                 "h" => 3600 * second,
-                "d" => 86_400 * second,
+                "d" => {
+                    span.days = span.days.checked_add(count)?;
+                    0
+                }
                 "w" => {
                     span.weeks = span.weeks.checked_add(count)?;
                     0
@@ -77,23 +83,52 @@ impl Span {
         }
         Some(span)
     }
+
+    /// Refuses a span that times in this unit cannot hold.
+    fn check_unit(self, name: &str, text: &str, unit: TimeUnit) -> Result<()> {
+        if self.nanos % i128::from(1_000_000_000 / per_second(unit)) == 0 {
+            return Ok(());
+        }
+        let (held, finer) = match unit {
+            TimeUnit::Second => ("seconds", "ms"),
+            TimeUnit::Millisecond => ("milliseconds", "us"),
+            _ => ("microseconds", "ns"),
+        };
+        Err(Error::plan(format!(
+            "{name}({text}): the times are whole {held}, which cannot hold such a span; cast them first: \
+             .dt.cast_time_unit({finer:?})"
+        )))
+    }
 }
 
-/// The start of the span that holds the time. Weeks start on Monday, spans of hours and less at the epoch.
+/// The instant of a local time that was made of another one: with the same offset from UTC where that is right, so that
+/// the hours that a clock shows twice stay apart.
+fn from_local_near(local: i64, value: i64, of_value: i64, unit: TimeUnit, zone: Option<Tz>) -> Option<i64> {
+    let same_offset = local.checked_sub(of_value.checked_sub(value)?)?;
+    if to_local(same_offset, unit, zone)? == local { Some(same_offset) } else { from_local(local, unit, zone) }
+}
+
+/// The start of the span that holds the time, by the local clock. Weeks start on Monday, spans of days and less at the
+/// epoch.
 pub(super) fn truncate(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let span = Span::of(name, &args[1])?;
-    let kinds = usize::from(span.months != 0) + usize::from(span.weeks != 0) + usize::from(span.nanos != 0);
-    if kinds != 1 || span.months < 0 || span.weeks < 0 || span.nanos < 0 {
+    let kinds =
+        [span.months != 0, span.weeks != 0, span.days != 0, span.nanos != 0].into_iter().filter(|&is_there| is_there).count();
+    if kinds != 1 || span.months < 0 || span.weeks < 0 || span.days < 0 || span.nanos < 0 {
         return Err(Error::plan(format!(
-            "{name}() takes one positive span, of months, of weeks, or of days and less; found {}",
+            "{name}() takes one positive span, of months, of weeks, of days, or of hours and less; found {}",
             args[1].text
         )));
     }
     let original = args[0].data_type.clone();
+    let span_text = Arc::clone(&args[1].text);
     let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
-    let week = 7 * 86_400 * 1_000_000_000_i128;
+    if span.nanos > i128::from(1_000_000_000 / per_second(unit)) {
+        span.check_unit(name, &span_text, unit)?;
+    }
+    let day = 86_400 * 1_000_000_000_i128;
     let in_units = |nanos: i128| i64::try_from(nanos / i128::from(1_000_000_000 / per_second(unit))).unwrap_or(i64::MAX);
-    let size = in_units(span.nanos + i128::from(span.weeks) * week);
+    let size = in_units(span.nanos + (i128::from(span.weeks) * 7 + i128::from(span.days)) * day);
     // The first Monday after the epoch.
     let origin = if span.weeks > 0 { 4 * 86_400 * per_second(unit) } else { 0 };
     let months = span.months;
@@ -107,7 +142,7 @@ pub(super) fn truncate(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<
                 0 => local.checked_sub(local.checked_sub(origin)?.rem_euclid(size))?,
                 months => units(start_of_months(naive(local, unit)?, months)?, unit)?,
             };
-            from_local(start, unit, zone)
+            from_local_near(start, value, local, unit, zone)
         };
         let result: Int64Array = match zone {
             None if months == 0 => arrow::compute::unary(&times, |value: i64| {
@@ -133,15 +168,17 @@ fn start_of_months(time: NaiveDateTime, months: i64) -> Option<NaiveDateTime> {
 pub(super) fn offset_by(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let span = Span::of(name, &args[1])?;
     let original = args[0].data_type.clone();
+    let span_text = Arc::clone(&args[1].text);
     let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
-    let nanos = span.nanos + i128::from(span.weeks) * 7 * 86_400 * 1_000_000_000;
+    span.check_unit(name, &span_text, unit)?;
+    let (days, rest) = (i128::from(span.weeks) * 7 + i128::from(span.days), span.nanos);
     let day = 86_400 * 1_000_000_000_i128;
-    let (days, rest) = (nanos / day, nanos % day);
     let in_units = move |nanos: i128| i64::try_from(nanos / i128::from(1_000_000_000 / per_second(unit))).ok();
     let to = original.clone();
     let kernel = mapped(move |array| {
         let moved = |value: i64| -> Option<i64> {
-            let mut local = to_local(value, unit, zone)?;
+            let of_value = to_local(value, unit, zone)?;
+            let mut local = of_value;
             if span.months != 0 {
                 let by = Months::new(u32::try_from(span.months.unsigned_abs()).ok()?);
                 let time = naive(local, unit)?;
@@ -149,7 +186,7 @@ pub(super) fn offset_by(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result
                 local = units(time, unit)?;
             }
             local = local.checked_add(in_units(days * day)?)?;
-            from_local(local, unit, zone)?.checked_add(in_units(rest)?)
+            from_local_near(local, value, of_value, unit, zone)?.checked_add(in_units(rest)?)
         };
         let mut result = Vec::with_capacity(array.len());
         for value in &numbers(array)? {
@@ -168,11 +205,12 @@ mod tests {
 
     #[test]
     fn spans_are_read_as_polars_writes_them() {
-        let clock = |nanos| Some(Span { months: 0, weeks: 0, nanos });
+        let clock = |nanos| Some(Span { nanos, ..Span::default() });
         assert_eq!(Span::parse("1h30m"), clock(5_400_000_000_000));
-        assert_eq!(Span::parse("-2d"), clock(-172_800_000_000_000));
-        assert_eq!(Span::parse("1q"), Some(Span { months: 3, weeks: 0, nanos: 0 }));
-        assert_eq!(Span::parse("2w"), Some(Span { months: 0, weeks: 2, nanos: 0 }));
+        assert_eq!(Span::parse("-2d"), Some(Span { days: -2, ..Span::default() }));
+        assert_eq!(Span::parse("24h"), clock(86_400_000_000_000));
+        assert_eq!(Span::parse("1q"), Some(Span { months: 3, ..Span::default() }));
+        assert_eq!(Span::parse("2w"), Some(Span { weeks: 2, ..Span::default() }));
         for wrong in ["", "h", "1", "1x", "1.5h"] {
             assert_eq!(Span::parse(wrong), None, "{wrong}");
         }
