@@ -116,10 +116,10 @@ def array(kind: pa.DataType, values: list[Any]) -> pa.Array:
         for value in values:
             offsets.append(offsets[-1] + len(value or []))
         items = array(kind.value_type, [item for value in values for item in value or []])
-        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, type=kind, mask=pa.array([v is None for v in values]))
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, type=kind, mask=pa.array([v is None for v in values], pa.bool_()))
     if pa.types.is_struct(kind):
         fields = [array(field.type, [value and value[field.name] for value in values]) for field in kind]
-        return pa.StructArray.from_arrays(fields, fields=list(kind), mask=pa.array([value is None for value in values]))
+        return pa.StructArray.from_arrays(fields, fields=list(kind), mask=pa.array([value is None for value in values], pa.bool_()))
     return pa.array(values, kind)
 
 
