@@ -87,12 +87,15 @@ impl SqliteCommitter {
         Ok(())
     }
 
-    /// Compares the database with what the checkpoint knows to be committed, before anything is made that is not there.
-    fn check_committed(&self, receipt: Receipt) -> Result<()> {
-        let (shared, Some(notes)) = (&self.shared, &self.notes) else { return Ok(()) };
-        if !shared.path.exists() {
-            return Err(lost(shared, receipt, "does not exist"));
+    /// Compares the database with what the checkpoint knows to be committed, before anything is made that is not there: a
+    /// table that was dropped must not come back empty and look whole to the next run.
+    fn check_committed(&mut self, receipt: Receipt) -> Result<()> {
+        if !self.shared.path.exists() {
+            // An empty one has no notes, so the next run refuses it too; and whoever reads the table finds it empty.
+            self.connection()?;
+            return Err(lost(&self.shared, receipt, "did not exist"));
         }
+        let (shared, Some(notes)) = (&self.shared, &self.notes) else { return Ok(()) };
         let connection = Connection::open(&shared.path).map_err(|e| shared.failed("open it", e))?;
         connection.busy_timeout(BUSY_WAIT).map_err(|e| shared.failed("open it", e))?;
         if !Notes::exist(shared, &connection)? {

@@ -223,7 +223,7 @@ fn committed(path: &Path, key: Option<&str>, epochs: u64) -> Vec<String> {
 }
 
 #[test]
-fn a_database_that_lacks_committed_epochs_is_refused_and_left_as_it_is() {
+fn a_database_that_lacks_committed_epochs_is_refused_again_and_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.db");
     for key in [None, Some("key")] {
@@ -255,8 +255,8 @@ fn a_database_that_lacks_committed_epochs_is_refused_and_left_as_it_is() {
             assert!(error.contains(what) && error.contains("put the database back"), "{sql}: {error}");
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(check(&receipts[1]).unwrap_err().contains("does not exist"));
-        assert!(!path.exists(), "a database that is lost is not made anew");
+        assert!(check(&receipts[1]).unwrap_err().contains("did not exist"));
+        assert!(check(&receipts[1]).unwrap_err().contains("no note of any epoch"), "it stays refused");
         let elsewhere = self::sink(&directory.path().join("b.db"), key);
         std::fs::copy(&copy, &path).unwrap();
         let target = sink.target().unwrap();
