@@ -45,6 +45,8 @@ class Endable(Protocol):
 
 is_ending = False
 _held: weakref.WeakSet[Any] = weakref.WeakSet()
+_said: set[int] = set()
+"""The threads whose functions were named as not waited for."""
 
 
 def hold(job: Endable) -> None:
@@ -59,18 +61,20 @@ def check() -> None:
 
 
 def say_busy() -> None:
-    """Say on stderr which functions of the user's the engine is still in, and that they are not waited for."""
-    inside = "; ".join(_busy())
+    """Say on stderr, once each, which functions of the user's the engine is still in, and that they are not waited for."""
+    busy = _busy()
+    inside = "; ".join(sorted({place for thread, place in busy.items() if thread not in _said}))
+    _said.update(busy)
     if inside and sys.stderr is not None:
         # A stream that is closed cannot be told, and nothing else can be done about it.
         with contextlib.suppress(OSError, ValueError):
             print(f"millstream: not waiting for what a job is still in: {inside}", file=sys.stderr, flush=True)
 
 
-def _busy() -> list[str]:
-    """Name the functions of the user's that the engine's threads are in."""
+def _busy() -> dict[int, str]:
+    """Name the function of the user's that each of the engine's threads is in."""
     frames = sys._current_frames()
-    return sorted({_place(frames[thread]) for thread in engine_threads() if thread in frames})
+    return {thread: _place(frames[thread]) for thread in engine_threads() if thread in frames}
 
 
 def _place(frame: FrameType | None) -> str:

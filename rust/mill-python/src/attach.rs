@@ -15,16 +15,20 @@
 //!
 //! # When the interpreter ends
 //!
-//! [`end`] is called as the last thing before it does. From then on no thread of the engine enters or leaves the
-//! interpreter: one that wants to stops where it is, until the process is gone, and thread states are left to the
-//! interpreter. A thread that is inside a function of the user's then is a matter of its own: when such a function next
-//! waits for the interpreter, CPython before 3.14 ends the thread by unwinding its stack, which must not pass frames of
-//! Rust. So functions of the user's are called by [`call`], whose frame is the first of Rust that the unwinding meets, and
-//! which stops the thread there, as CPython 3.14 does.
+//! [`end`] is called as the last thing before it does. A thread that waits for the interpreter after that is ended by
+//! CPython before 3.14 by unwinding its stack, which must not pass frames of Rust. There are two kinds of such threads:
+//!
+//! * Inside a function of the user's. Such functions are called by [`call`], whose frame is the first of Rust that the
+//!   unwinding meets, and which stops the thread there, as CPython 3.14 does.
+//! * Inside the engine's own use of the interpreter: making values, an import. That is short, so [`end`] waits until
+//!   nobody is there: `BUSY` counts them, a thread that wants to come in stops where it is, and one that comes back from a
+//!   function of the user's stops as well. They stay there until the process is gone.
 
 use std::cell::Cell;
 use std::ffi::c_long;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use millstream::Owner;
 use parking_lot::Mutex;
@@ -34,6 +38,12 @@ use pyo3::types::PyTuple;
 
 /// Whether the interpreter ends.
 static HAS_ENDED: AtomicBool = AtomicBool::new(false);
+/// How many threads of the engine use the interpreter, or wait for it, outside the functions of the user's.
+static BUSY: AtomicUsize = AtomicUsize::new(0);
+/// How long the end of the interpreter waits for those.
+const BUSY_MAX: Duration = Duration::from_secs(2);
+/// How often it looks.
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// The threads of the engine that have been in the interpreter: their numbers in Python, and whose they are.
 static INSIDE: Mutex<Vec<(c_long, Option<Owner>)>> = Mutex::new(Vec::new());
 
@@ -46,6 +56,8 @@ struct Kept {
 thread_local! {
     /// `None` on threads that Python made itself: their state is Python's to end.
     static KEPT: Option<Kept> = Kept::new();
+    /// How often this thread has come in and not left again, since it was last outside or in a function of the user's.
+    static LEVEL: Cell<usize> = const { Cell::new(0) };
 }
 
 impl Kept {
@@ -55,9 +67,7 @@ impl Kept {
         if !state.is_null() {
             return None;
         }
-        if HAS_ENDED.load(Ordering::Acquire) {
-            stop_here();
-        }
+        let _busy = Busy::enter().unwrap_or_else(|| stop_here());
         // SAFETY: as above; the level is given back in `drop`.
         unsafe { ffi::PyGILState_Ensure() };
         // SAFETY: the line above has attached this thread.
@@ -97,12 +107,13 @@ pub fn attach<F, R>(f: F) -> R
 where
     F: for<'py> FnOnce(Python<'py>) -> R,
 {
-    // A thread that is ending has given its state back; it may still enter, as a stranger.
-    let is_python = KEPT.try_with(Option::is_none).unwrap_or(false);
-    if !is_python && HAS_ENDED.load(Ordering::Acquire) {
-        stop_here();
+    if !is_engine() {
+        return Python::attach(f);
     }
+    let _busy = Busy::enter().unwrap_or_else(|| stop_here());
     Python::attach(|py| {
+        // The end may have come while this thread waited.
+        stop_if_ended(py);
         let _ = KEPT.try_with(|kept| kept.as_ref().map(|kept| kept.register(py)));
         f(py)
     })
@@ -113,14 +124,59 @@ pub fn try_attach<F, R>(f: F) -> Option<R>
 where
     F: for<'py> FnOnce(Python<'py>) -> R,
 {
-    if HAS_ENDED.load(Ordering::Acquire) { None } else { Python::try_attach(f) }
+    let _busy = Busy::enter()?;
+    Python::try_attach(f)
 }
 
-/// Notes that the interpreter ends: no thread of the engine enters it from now on.
-pub fn end() {
-    // Release pairs with the Acquire in attach. A thread that has looked before waits for the interpreter and is stopped
-    // by PyO3 when it would get it.
-    HAS_ENDED.store(true, Ordering::Release);
+/// Notes that the interpreter ends: no thread of the engine enters it from now on. Waits for those that use it.
+pub fn end(py: Python<'_>) {
+    // SeqCst, as in `Busy::enter`: either this thread sees the other's count, or the other sees the end.
+    HAS_ENDED.store(true, Ordering::SeqCst);
+    py.detach(|| {
+        let until = Instant::now() + BUSY_MAX;
+        while BUSY.load(Ordering::SeqCst) > 0 && Instant::now() < until {
+            thread::sleep(BUSY_PAUSE);
+        }
+    });
+}
+
+/// Counts a thread of the engine that uses the interpreter, once for all levels.
+struct Busy;
+
+impl Busy {
+    /// `None` if the interpreter has ended.
+    fn enter() -> Option<Busy> {
+        let level = LEVEL.replace(LEVEL.get() + 1);
+        if level == 0 {
+            BUSY.fetch_add(1, Ordering::SeqCst);
+        }
+        let busy = Busy;
+        (!HAS_ENDED.load(Ordering::SeqCst)).then_some(busy)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        LEVEL.set(LEVEL.get() - 1);
+        if LEVEL.get() == 0 {
+            BUSY.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Whether this thread is the engine's. One that is ending has given its state back, and is a stranger to Python.
+fn is_engine() -> bool {
+    KEPT.try_with(Option::is_some).unwrap_or(true)
+}
+
+/// Stops a thread of the engine that holds the interpreter, without it, if the interpreter ends.
+fn stop_if_ended(py: Python<'_>) {
+    if HAS_ENDED.load(Ordering::SeqCst) {
+        py.detach(|| {
+            BUSY.fetch_sub(1, Ordering::SeqCst);
+            stop_here()
+        });
+    }
 }
 
 /// The numbers of the engine's threads that have been in the interpreter.
@@ -163,10 +219,20 @@ where
     let function = unsafe { std::mem::transmute::<unsafe extern "C" fn(_, _, _) -> _, Call>(ffi::PyObject_Call) };
     // Hidden from the optimizer, which knows the function as one that does not unwind, and would leave the destructor out.
     let function = std::hint::black_box(function);
+    // Levels are zero on threads of Python's, and outside `attach`.
+    let level = LEVEL.take();
+    if level > 0 {
+        BUSY.fetch_sub(1, Ordering::SeqCst);
+    }
     let stop = Stop;
     // SAFETY: the interpreter is held, both are objects of it that live until the call returns, and the third may be null.
     let result = unsafe { function(callable.as_ptr(), args.as_ptr(), std::ptr::null_mut()) };
     std::mem::forget(stop);
+    if level > 0 {
+        LEVEL.set(level);
+        BUSY.fetch_add(1, Ordering::SeqCst);
+        stop_if_ended(py);
+    }
     // SAFETY: the call returns a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, result) }
 }

@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::attach::attach;
+use crate::attach::{attach, call_method};
 use crate::error;
 use crate::expr::RawExpr;
 use crate::to_python::column_to_list;
@@ -99,7 +99,7 @@ impl CompiledFunction {
         }
         let names: Vec<&str> = wide.iter().map(numpy_name).collect();
         let (address, kind) = attach(|py| {
-            let found = self.adapter.bind(py).call_method1("address", (names,));
+            let found = call_method(self.adapter.bind(py), "address", (names,));
             found.and_then(|found| found.extract::<(usize, String)>()).map_err(|exception| {
                 Error::plan(format!("{} cannot be compiled: {}", self.name, error::describe(py, &exception))).because(exception)
             })
@@ -163,7 +163,7 @@ impl CompiledFunction {
             let values: PyResult<Vec<_>> = args.iter().map(value).collect();
             let again = values.and_then(|values| {
                 let shown = error::record_text(PyList::new(py, &values)?.as_any());
-                Ok((self.adapter.bind(py).call_method1("again", (values,)), shown))
+                Ok((call_method(self.adapter.bind(py), "again", (values,)), shown))
             });
             match again {
                 Ok((Err(exception), _)) | Err(exception) => error::from_python(py, exception, &self.name),

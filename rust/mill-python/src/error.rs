@@ -92,7 +92,7 @@ fn is_interrupt(py: Python<'_>, exception: &PyErr) -> bool {
 }
 
 /// The kind of a failure, unless it was an interrupt: then no restart is wanted.
-fn kind_of(py: Python<'_>, exception: &PyErr, kind: ErrorKind) -> ErrorKind {
+pub fn kind_of(py: Python<'_>, exception: &PyErr, kind: ErrorKind) -> ErrorKind {
     if is_interrupt(py, exception) { ErrorKind::Cancelled } else { kind }
 }
 

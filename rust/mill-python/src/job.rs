@@ -492,8 +492,8 @@ impl RawReceiver {
 
 /// Notes that the interpreter ends: no thread of the engine enters it from now on.
 #[pyfunction]
-pub fn end_interpreter() {
-    attach::end();
+pub fn end_interpreter(py: Python<'_>) {
+    attach::end(py);
 }
 
 /// The numbers of the engine's threads that have been in the interpreter.

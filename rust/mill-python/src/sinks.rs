@@ -14,7 +14,7 @@ use pyo3::types::{PyBytes, PyList};
 use pyo3_arrow::PyRecordBatch;
 
 use crate::attach::{attach, call_method, try_attach};
-use crate::error::{connector, describe, from_python};
+use crate::error::{connector, describe, from_python, kind_of};
 use crate::to_python::column_to_list;
 
 /// A sink whose writers and committer are Python objects.
@@ -143,7 +143,7 @@ fn failed_callback(py: Python<'_>, exception: PyErr, name: &str) -> Error {
     match record {
         Ok(record) => {
             let message = format!("{name} raised {}; record: {record}", describe(py, &exception));
-            Error::new(ErrorKind::UserFunction, message).because(exception)
+            Error::new(kind_of(py, &exception, ErrorKind::UserFunction), message).because(exception)
         }
         Err(_) => from_python(py, exception, name),
     }

@@ -48,7 +48,8 @@ impl ReduceFunction for FoldFunction {
                 let raised = error::describe(py, &exception);
                 let message = format!("{what} raised {raised}; first record of the group: {}", shown(py, rows, 0));
                 let traceback = error::traceback(py, &exception);
-                Error::new(ErrorKind::UserFunction, message).traced(traceback).because(exception)
+                let kind = error::kind_of(py, &exception, ErrorKind::UserFunction);
+                Error::new(kind, message).traced(traceback).because(exception)
             })?;
             rows_to_batch(&row, &schema).map_err(|misfit| {
                 error::misfit(what, &format!("reduce returns a record with the columns it takes, and {}", misfit.message))
