@@ -360,7 +360,7 @@ def schema_of(schema: SchemaLike, *, scalar: str = "value") -> Schema:
         try:
             columns = [(name, data_type(kind, place=f"column {name!r}")) for name, kind in fields]
         except RecursionError:
-            raise SchemaError("the schema has a column whose types nest too deep; at most 64 are supported") from None
+            raise SchemaError("the schema has a column whose types nest too deep; at most 48 are supported") from None
         return Schema(RawSchema(columns))
     if hasattr(schema, "__arrow_c_schema__"):
         return Schema(RawSchema.from_arrow(schema, scalar))

@@ -172,6 +172,7 @@ def test_columns_of_nothing_but_nulls_go_everywhere(tmp_path: Path) -> None:
     assert stream.collect().to_pylist() == wanted
     assert stream.collect().to_arrow().to_pylist() == wanted
     assert mill.from_arrow(stream.collect().to_polars()).select("a", "n").collect().to_pylist() == [{"a": 1, "n": None}, {"a": 2, "n": None}]
+    assert mill.from_arrow(pl.DataFrame({"a": [1], "n": [None], "l": [[None]]})).collect().to_pylist() == [{"a": 1, "n": None, "l": [None]}]
     assert stream.map(lambda r: {"a": r.a, "n": r.n}, schema={"a": int, "n": None}).collect()["n"] == [None, None]
     assert stream.with_columns(m=col("n").is_null()).collect()["m"] == [True, True]
     typed = mill.from_iter([{"a": 3, "n": "x", "l": [1]}])

@@ -36,7 +36,7 @@ def from_arrow(data: Any) -> Stream:
     -----
     Values stay as they are; layouts are made alike: every list is a ``list``, whatever the width of its offsets and the name
     of its element, dictionaries have codes of 32 bits, values in runs become plain. A map becomes a list of pairs of key and
-    value where Python sees it. Two columns of one name, types nested more than 64 deep and text that is not UTF-8 are refused.
+    value where Python sees it. Two columns of one name, types nested more than 48 deep and text that is not UTF-8 are refused.
 
     Examples
     --------
@@ -54,10 +54,7 @@ def from_arrow(data: Any) -> Stream:
             return Stream(RawStream.from_reader(data, name))
         return Stream(RawStream.from_table(data, name))
     if hasattr(data, "__arrow_c_array__"):
-        import pyarrow as pa
-
-        batch = pa.record_batch(data)
-        return Stream(RawStream.from_table(pa.Table.from_batches([batch]), name))
+        return Stream(RawStream.from_table(data, name))
     if type(data).__module__.split(".")[0] == "polars" and hasattr(data, "collect"):
         raise PlanError("from_arrow() takes data, and this is a plan of polars; write from_arrow(frame.collect())")
     raise PlanError(

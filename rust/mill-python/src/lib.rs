@@ -19,6 +19,7 @@ mod faults;
 mod files;
 mod from_python;
 mod functions;
+mod import;
 mod job;
 mod sinks;
 mod sources;

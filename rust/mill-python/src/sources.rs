@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, RecordBatch, RecordBatchReader};
+use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use mill_frame::types::{check_fields, plain_batch, plain_schema};
@@ -22,6 +22,7 @@ use crate::attach::{attach, call_method, try_attach};
 use crate::error::{connector, record_text};
 use crate::from_python::rows_to_batch;
 use crate::functions::{arrow_batch, conform};
+use crate::import::validate;
 use crate::types::type_name;
 
 /// How long a reader waits after it had nothing, at most.
@@ -151,22 +152,6 @@ fn read_rows(rows: &Bound<'_, PyList>, schema: &SchemaRef, name: &str) -> Result
     }
     let batch = concat_batches(schema, &parts).map_err(|error| Error::internal(error.to_string()))?;
     Ok(Read::Partial(batch, rejected))
-}
-
-/// Refuses columns that contradict themselves: text that is not UTF-8, offsets or codes that point outside.
-///
-/// What comes through Arrow's C interface is bytes of another library, which nobody has looked at yet; everything
-/// downstream trusts them. This costs one pass over text, and next to nothing for numbers.
-///
-/// # Errors
-/// With the first column that is not valid.
-pub fn validate(batch: &RecordBatch, name: &str) -> Result<()> {
-    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-        column.to_data().validate_full().map_err(|error| {
-            Error::data(format!("{name}: column {:?} is not valid {}: {error}", field.name(), type_name(field)))
-        })?;
-    }
-    Ok(())
 }
 
 /// A stream of Arrow batches (a `RecordBatchReader`) that is read as it comes, once. Its position is how many rows it has

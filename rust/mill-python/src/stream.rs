@@ -10,13 +10,13 @@ use mill_plan::{Emit, KeyedStream, SinkNode, Stream, UserStepKind, WatermarkStra
 use mill_protocol::{Error, Result, Source, SourceProperties};
 use millstream::connectors::{GenerateSource, MemorySource};
 use pyo3::prelude::*;
-use pyo3_arrow::{PyRecordBatchReader, PyTable};
 
 use crate::error::{IntoPython, PlanError};
 use crate::expr::{RawExpr, expressions};
 use crate::functions::{ArrowFunction, FoldFunction, RecordFunction};
 use crate::sinks::{PythonSink, sink_kind};
-use crate::sources::{PythonSource, ReaderSource, validate};
+use crate::import::{self, Import, validate};
+use crate::sources::{PythonSource, ReaderSource};
 use crate::table::RawTable;
 use crate::types::{PyDataType, RawSchema};
 
@@ -72,8 +72,8 @@ impl RawStream {
 
     /// Reads a table in memory.
     #[staticmethod]
-    fn from_table(table: PyTable, name: String) -> PyResult<RawStream> {
-        let (batches, schema) = table.into_inner();
+    fn from_table(table: &Bound<'_, PyAny>, name: String) -> PyResult<RawStream> {
+        let (batches, schema) = import::table(table)?;
         batches.iter().try_for_each(|batch| validate(batch, &name).into_python())?;
         let source = MemorySource::new(schema, batches).into_python()?.with_name(name);
         RawStream::of(source).into_python()
@@ -81,8 +81,8 @@ impl RawStream {
 
     /// Reads a stream of Arrow batches once, as they come.
     #[staticmethod]
-    fn from_reader(reader: PyRecordBatchReader, name: String) -> PyResult<RawStream> {
-        let source = ReaderSource::new(name, reader.into_reader()?).into_python()?;
+    fn from_reader(reader: &Bound<'_, PyAny>, name: String) -> PyResult<RawStream> {
+        let source = ReaderSource::new(name, Box::new(Import::of_stream(reader)?)).into_python()?;
         RawStream::of(source).into_python()
     }
 

@@ -13,9 +13,10 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyType};
 use pyo3_arrow::ffi::to_schema_pycapsule;
-use pyo3_arrow::{PyArray, PyField, PySchema};
+use pyo3_arrow::{PyField, PySchema};
 
 use crate::error::SchemaError;
+use crate::import;
 
 const OBJECT_KEY: &str = "millstream.type";
 const OBJECT_VALUE: &str = "object";
@@ -171,13 +172,9 @@ impl PyDataType {
     /// Takes the type of anything with `__arrow_c_array__` or `__arrow_c_stream__`.
     #[staticmethod]
     fn from_arrow_array(array: &Bound<'_, PyAny>) -> PyResult<PyDataType> {
-        if let Ok(array) = array.extract::<PyArray>() {
-            check_columns(&Fields::from(vec![Arc::clone(array.field())]))?;
-            return Ok(PyDataType::of_field(array.field()));
-        }
-        let chunked: pyo3_arrow::PyChunkedArray = array.extract()?;
-        check_columns(&Fields::from(vec![Arc::clone(chunked.field())]))?;
-        Ok(PyDataType::of_field(chunked.field()))
+        let field = import::field(array)?;
+        check_columns(&Fields::from(vec![Arc::clone(&field)]))?;
+        Ok(PyDataType::of_field(&field))
     }
 
     /// Gives the type of the elements of a list; None for other types.

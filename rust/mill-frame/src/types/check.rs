@@ -10,7 +10,7 @@ use crate::FrameError;
 ///
 /// Schemas, frames, hashes, readers and writers of files walk types by recursion; with this limit none of them can
 /// exhaust its stack.
-pub const NESTING_MAX: usize = 64;
+pub const NESTING_MAX: usize = 48;
 
 /// Refuses columns that no stream carries.
 ///

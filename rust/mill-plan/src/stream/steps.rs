@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use mill_frame::types::{canonical_type, is_same_zone};
 use mill_protocol::{Error, Result, Source};
 
@@ -494,7 +494,7 @@ fn united(first: &Schema, other: &Schema, number: usize) -> Result<SchemaRef> {
 }
 
 /// The type in which columns of both types hold the same values: for types that are one but for their layout (text as a
-/// dictionary and plain), for columns of nothing but nulls, for names of one time zone.
+/// dictionary and plain), for columns of nothing but nulls, for names of one time zone; also inside lists and structs.
 fn same_values(a: &DataType, b: &DataType) -> Option<DataType> {
     match (a, b) {
         _ if a == b => Some(a.clone()),
@@ -502,6 +502,27 @@ fn same_values(a: &DataType, b: &DataType) -> Option<DataType> {
         (DataType::Timestamp(u1, Some(z1)), DataType::Timestamp(u2, Some(z2))) if u1 == u2 && is_same_zone(z1, z2) => {
             Some(a.clone())
         }
-        _ => Some(canonical_type(a)).filter(|canonical| *canonical == canonical_type(b)),
+        _ => match (canonical_type(a), canonical_type(b)) {
+            (a, b) if a == b => Some(a),
+            (DataType::List(a), DataType::List(b)) => Some(DataType::List(same_field(&a, &b)?)),
+            (DataType::FixedSizeList(a, size), DataType::FixedSizeList(b, other)) if size == other => {
+                Some(DataType::FixedSizeList(same_field(&a, &b)?, size))
+            }
+            (DataType::Map(a, is_sorted), DataType::Map(b, other)) if is_sorted == other => {
+                Some(DataType::Map(same_field(&a, &b)?, is_sorted))
+            }
+            (DataType::Struct(a), DataType::Struct(b)) if a.len() == b.len() => {
+                let fields: Option<Vec<FieldRef>> = a.iter().zip(&b).map(|(a, b)| same_field(a, b)).collect();
+                Some(DataType::Struct(fields?.into()))
+            }
+            _ => None,
+        },
     }
+}
+
+/// The field in which both hold the same values, if they have one name.
+fn same_field(a: &FieldRef, b: &FieldRef) -> Option<FieldRef> {
+    let is_one = a.name() == b.name() && is_object(a) == is_object(b);
+    let data_type = same_values(a.data_type(), b.data_type()).filter(|_| is_one)?;
+    Some(Arc::new(a.as_ref().clone().with_data_type(data_type).with_nullable(a.is_nullable() || b.is_nullable())))
 }

@@ -16,11 +16,12 @@ use mill_plan::{BatchFunction, Origin, UserCall, UserOutput};
 use mill_protocol::{Error, Rejected, Result};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3_arrow::{PyRecordBatch, PyTable};
+use pyo3_arrow::PyRecordBatch;
 
 use super::{Adapter, arrow_error, shown};
 use crate::attach::{attach, call};
-use crate::error;
+use crate::error::{self, IntoPython};
+use crate::import::{self, validate};
 use crate::types::type_name;
 
 /// A function that is called once a frame.
@@ -113,11 +114,13 @@ impl BatchFunction for ArrowFunction {
 
 /// Takes a batch from anything that hands one over through Arrow's C interface.
 pub fn arrow_batch(given: &Bound<'_, PyAny>) -> PyResult<RecordBatch> {
-    if let Ok(batch) = given.extract::<PyRecordBatch>() {
-        return Ok(batch.into_inner());
-    }
-    let (batches, schema) = given.extract::<PyTable>()?.into_inner();
-    concat_batches(&schema, &batches).map_err(|error| error::SchemaError::new_err(error.to_string()))
+    let (batches, schema) = import::table(given)?;
+    let whole = match batches.as_slice() {
+        [batch] => batch.clone(),
+        _ => concat_batches(&schema, &batches).map_err(|error| error::SchemaError::new_err(error.to_string()))?,
+    };
+    validate(&whole, "the result").into_python()?;
+    Ok(whole)
 }
 
 /// Why a batch does not have the columns that were declared.
