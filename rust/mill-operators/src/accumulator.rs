@@ -11,7 +11,8 @@
 //! | --- | --- | --- |
 //! | count | n | |
 //! | sum | the sum (two words for floats and decimals), a flag: any value | |
-//! | mean, std, var | n, the sum (and of squares), in twice the precision | |
+//! | mean | n, the sum, in twice the precision | |
+//! | std, var | n, the sum, the squared distances from the mean, in twice the precision | |
 //! | min, max, first, last | the value, flags | the value, if it does not fit two words |
 //! | n_unique | n | a table of the pairs of key and value |
 //! | approx_n_unique | | HyperLogLog registers |
@@ -33,6 +34,7 @@ mod near;
 mod number;
 mod place;
 mod sketch;
+mod spread;
 mod user;
 
 use arrow::array::{ArrayRef, RecordBatch};

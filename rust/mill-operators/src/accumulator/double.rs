@@ -2,7 +2,7 @@
 //!
 //! A sum is a pair: the rounded sum, and what rounding has lost. Adding is exact but for the loss of the loss, some 2^-106
 //! of the sum. So the rounded total does not depend on the order of the values, short of one case in about 2^40, and a
-//! mean or variance does not suffer from values that nearly cancel.
+//! mean does not suffer from values that nearly cancel. Variances: see `spread`.
 //!
 //! From: T. Ogita, S. M. Rump, S. Oishi, Accurate Sum and Dot Product, SIAM J. Sci. Comput. 26 (2005).
 
@@ -42,42 +42,44 @@ impl Double {
         if self.sum.is_finite() { self.sum + self.lost } else { self.sum }
     }
 
+    /// A value that a float holds.
+    #[inline(always)]
+    pub(super) fn of(value: f64) -> Double {
+        Double { sum: value, lost: 0.0 }
+    }
+
+    #[inline(always)]
+    pub(super) fn minus(self, other: Double) -> Double {
+        self.merge(Double { sum: -other.sum, lost: -other.lost })
+    }
+
+    /// The same total with as much of it in the sum as fits.
+    #[inline(always)]
     fn normal(self) -> Double {
         let (sum, lost) = two_sum(self.sum, self.lost);
-        Double { sum, lost }
+        if sum.is_finite() { Double { sum, lost } } else { Double::of(self.sum) }
     }
 
-    /// The square of a value, exactly.
     #[inline(always)]
-    pub(super) fn square(value: f64) -> Double {
-        let (sum, lost) = two_product(value, value);
-        Double { sum, lost }
+    pub(super) fn scaled(self, by: f64) -> Double {
+        let (sum, lost) = two_product(self.sum, by);
+        Double { sum, lost: lost + self.lost * by }
     }
 
-    fn times(self, other: Double) -> Double {
-        let (sum, lost) = two_product(self.sum, other.sum);
-        Double { sum, lost: lost + (self.sum * other.lost + self.lost * other.sum) }.normal()
+    #[inline(always)]
+    pub(super) fn squared(self) -> Double {
+        let own = self.normal();
+        let (sum, lost) = two_product(own.sum, own.sum);
+        Double { sum, lost: lost + 2.0 * own.sum * own.lost }.normal()
     }
 
-    fn divided(self, by: f64) -> Double {
-        let first = self.sum / by;
+    #[inline(always)]
+    pub(super) fn divided(self, by: f64) -> Double {
+        let own = self.normal();
+        let first = own.sum / by;
         let (product, product_lost) = two_product(first, by);
-        let rest = ((self.sum - product) - product_lost + self.lost) / by;
+        let rest = ((own.sum - product) - product_lost + own.lost) / by;
         Double { sum: first, lost: rest }.normal()
-    }
-
-    /// The variance of a sample of `n` values with this sum and these squares. At least two values.
-    pub(super) fn variance(n: i64, sum: Double, squares: Double) -> f64 {
-        let count = n as f64;
-        let (sum, squares) = (sum.normal(), squares.normal());
-        if !sum.sum.is_finite() || !squares.sum.is_finite() {
-            return f64::NAN;
-        }
-        let of_mean = sum.times(sum).divided(count);
-        let rest = squares.merge(Double { sum: -of_mean.sum, lost: -of_mean.lost }).total();
-        // What is left of equal values is noise of the last place.
-        let noise = squares.sum * (count + 8.0) * 2f64.powi(-102);
-        if rest <= noise { 0.0 } else { rest / (count - 1.0) }
     }
 }
 

@@ -11,6 +11,7 @@ use mill_state::{Flag, LayoutBuilder, Rows, RowsRead, Select};
 
 use super::double::Double;
 use super::input::{Input, passes};
+use super::spread::Spread;
 use super::{Accumulator, Problems, Selection, with_selection};
 
 /// The number of records, or of values that are not null.
@@ -123,7 +124,7 @@ fn null_where(is_valid: Vec<bool>) -> Option<NullBuffer> {
 }
 
 fn overflow(name: &str, output: &DataType) -> Error {
-    Error::data(format!("sum {name:?} overflows {output}; cast its input to float or decimal"))
+    Error::data(format!("sum {name:?} overflows {}; cast its input to float or decimal", mill_plan::type_name(output)))
 }
 
 /// A sum of integers or durations, checked.
@@ -351,7 +352,7 @@ impl Accumulator for FloatSum {
     }
 }
 
-/// What is made of number, sum and squares.
+/// What is made of number, sum and spread.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moment {
     Mean,
@@ -359,13 +360,17 @@ pub(super) enum Moment {
     Std,
 }
 
-/// Mean, variance and standard deviation: words are n, the sum (2), the sum of squares (2, not for the mean).
+/// Mean, variance and standard deviation: words are n, the sum (2), the squared distances from the mean (2, not for the
+/// mean).
 pub(super) struct Moments {
     input: Input,
     is_partial: bool,
     moment: Moment,
     words: usize,
+    /// The values, or sums of partial results, and what follows them.
     columns: Vec<ScalarBuffer<f64>>,
+    /// What floats do not hold of the values, where that is anything.
+    lost: Option<ScalarBuffer<f64>>,
     counts: Option<ScalarBuffer<i64>>,
     mask: Option<BooleanBuffer>,
 }
@@ -373,13 +378,58 @@ pub(super) struct Moments {
 impl Moments {
     pub(super) fn new(input: Input, is_partial: bool, moment: Moment, layout: &mut LayoutBuilder) -> Moments {
         let words = layout.words(if moment == Moment::Mean { 3 } else { 5 });
-        Moments { input, is_partial, moment, words, columns: Vec::new(), counts: None, mask: None }
+        Moments { input, is_partial, moment, words, columns: Vec::new(), lost: None, counts: None, mask: None }
     }
 
-    fn of_row(&self, rows: &RowsRead<'_>, row: usize) -> (i64, Double, Double) {
+    fn of_row(&self, rows: &RowsRead<'_>, row: usize) -> Spread {
         let word = |offset: usize| rows.word(row, self.words + offset);
         let squares = if self.moment == Moment::Mean { [0, 0] } else { [word(3), word(4)] };
-        (word(0) as i64, Double::from_words([word(1), word(2)]), Double::from_words(squares))
+        Spread::from_words([word(0), word(1), word(2), squares[0], squares[1]])
+    }
+}
+
+/// Numbers as floats, and what these do not hold of them; `None` if they hold all.
+fn wide_floats(array: &ArrayRef) -> (ScalarBuffer<f64>, Option<ScalarBuffer<f64>>) {
+    const FLOAT_MAX: u64 = 1 << 53;
+    let of_integers = |values: &mut dyn Iterator<Item = i128>| {
+        let pairs: Vec<(f64, f64)> = values
+            .map(|value| {
+                let near = value as f64;
+                (near, (value - near as i128) as f64)
+            })
+            .collect();
+        (pairs.iter().map(|pair| pair.0).collect(), Some(pairs.iter().map(|pair| pair.1).collect()))
+    };
+    match array.data_type() {
+        DataType::Int64 => {
+            let values = array.as_primitive::<Int64Type>().values();
+            if values.iter().any(|value| value.unsigned_abs() > FLOAT_MAX) {
+                return of_integers(&mut values.iter().map(|&value| i128::from(value)));
+            }
+            (values.iter().map(|&value| value as f64).collect(), None)
+        }
+        DataType::UInt64 => {
+            let values = array.as_primitive::<UInt64Type>().values();
+            if values.iter().any(|&value| value > FLOAT_MAX) {
+                return of_integers(&mut values.iter().map(|&value| i128::from(value)));
+            }
+            (values.iter().map(|&value| value as f64).collect(), None)
+        }
+        DataType::Decimal128(_, scale) => {
+            // A power of ten that is no float costs the last of some 30 digits.
+            let power = 10f64.powi(i32::from(*scale));
+            let pairs: Vec<Double> = array
+                .as_primitive::<Decimal128Type>()
+                .values()
+                .iter()
+                .map(|&value| {
+                    let near = value as f64;
+                    Double { sum: near, lost: (value - near as i128) as f64 }.divided(power)
+                })
+                .collect();
+            (pairs.iter().map(|pair| pair.sum).collect(), Some(pairs.iter().map(|pair| pair.lost).collect()))
+        }
+        _ => (floats(array), None),
     }
 }
 
@@ -395,52 +445,58 @@ impl Accumulator for Moments {
             }
             return Ok(());
         }
-        let values = self.input.column(batch, 0, &DataType::Float64)?;
-        self.mask = self.input.mask(batch, values.as_ref())?;
-        self.columns.push(floats(&values));
+        let plain = self.input.plain(batch, 0)?;
+        self.mask = self.input.mask(batch, plain.as_ref())?;
+        let values = match plain.data_type() {
+            DataType::Int64 | DataType::UInt64 | DataType::Decimal128(..) => plain,
+            _ => self.input.column(batch, 0, &DataType::Float64)?,
+        };
+        let (near, lost) = wide_floats(&values);
+        self.columns.push(near);
+        self.lost = lost;
         Ok(())
     }
 
     fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, _problems: &mut Problems) -> Result<()> {
         let (columns, mask) = (&self.columns, self.mask.as_ref());
         let pair = |at: usize, record: usize| Double { sum: columns[at][record], lost: columns[at + 1][record] };
-        let merge = |words: &mut [u64], other: Double| {
-            let sum = Double::from_words([words[0], words[1]]).merge(other).to_words();
-            words.copy_from_slice(&sum);
-        };
         match (&self.counts, self.moment) {
             (Some(counts), Moment::Mean) => rows.each::<3>(self.words, |i, words| {
                 let record = select.at(i);
                 words[0] = words[0].wrapping_add(counts[record] as u64);
-                merge(&mut words[1..3], pair(0, record));
+                let sum = Double::from_words([words[1], words[2]]).merge(pair(0, record)).to_words();
+                (words[1], words[2]) = (sum[0], sum[1]);
             }),
             (Some(counts), _) => rows.each::<5>(self.words, |i, words| {
                 let record = select.at(i);
-                words[0] = words[0].wrapping_add(counts[record] as u64);
-                merge(&mut words[1..3], pair(0, record));
-                merge(&mut words[3..5], pair(2, record));
+                let other = Spread { n: counts[record], sum: pair(0, record), squares: pair(2, record) };
+                *words = Spread::from_words(*words).merge(other).to_words();
             }),
             (None, Moment::Mean) => {
-                let values: &[f64] = &columns[0];
+                let (values, lost): (&[f64], _) = (&columns[0], self.lost.as_deref());
                 with_selection!(select, s => rows.each::<3>(self.words, |i, words| {
                     let record = s.at(i);
                     if passes(mask, record) {
                         words[0] += 1;
-                        let sum = Double::from_words([words[1], words[2]]).add(values[record]).to_words();
+                        let sum = Double::from_words([words[1], words[2]]);
+                        let sum = match lost {
+                            None => sum.add(values[record]),
+                            Some(lost) => sum.merge(Double { sum: values[record], lost: lost[record] }),
+                        };
+                        let sum = sum.to_words();
                         (words[1], words[2]) = (sum[0], sum[1]);
                     }
                 }));
             }
             (None, _) => {
-                let values: &[f64] = &columns[0];
-                rows.each::<5>(self.words, |i, words| {
-                    let record = select.at(i);
+                let (values, lost): (&[f64], _) = (&columns[0], self.lost.as_deref());
+                with_selection!(select, s => rows.each::<5>(self.words, |i, words| {
+                    let record = s.at(i);
                     if passes(mask, record) {
-                        words[0] += 1;
-                        merge(&mut words[1..3], Double { sum: values[record], lost: 0.0 });
-                        merge(&mut words[3..5], Double::square(values[record]));
+                        let value = Double { sum: values[record], lost: lost.map_or(0.0, |lost| lost[record]) };
+                        *words = Spread::from_words(*words).add(value).to_words();
                     }
-                });
+                }));
             }
         }
         Ok(())
@@ -450,14 +506,14 @@ impl Accumulator for Moments {
         let mut is_valid = Vec::with_capacity(rows.len());
         let mut values = Vec::with_capacity(rows.len());
         for row in 0..rows.len() {
-            let (n, sum, squares) = self.of_row(rows, row);
+            let spread = self.of_row(rows, row);
             let least = if self.moment == Moment::Mean { 1 } else { 2 };
-            is_valid.push(n >= least);
+            is_valid.push(spread.n >= least);
             values.push(match self.moment {
-                _ if n < least => 0.0,
-                Moment::Mean => sum.total() / n as f64,
-                Moment::Var => Double::variance(n, sum, squares),
-                Moment::Std => Double::variance(n, sum, squares).sqrt(),
+                _ if spread.n < least => 0.0,
+                Moment::Mean => Spread::mean(spread.n, spread.sum),
+                Moment::Var => spread.variance(),
+                Moment::Std => spread.variance().sqrt(),
             });
         }
         Ok(float_column(values, null_where(is_valid)))
@@ -474,16 +530,15 @@ impl Accumulator for Moments {
     }
 
     fn singles(&self) -> Result<Vec<ArrayRef>> {
-        let (values, mask) = (&self.columns[0], self.mask.as_ref());
+        let (values, lost, mask) = (&self.columns[0], self.lost.as_deref(), self.mask.as_ref());
         let counts: ScalarBuffer<i64> = (0..values.len()).map(|row| i64::from(passes(mask, row))).collect();
-        let value = |row: usize| if passes(mask, row) { values[row] } else { 0.0 };
-        let zeros = float_column(vec![0.0; values.len()], None);
-        let sums = float_column((0..values.len()).map(value).collect(), None);
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::new(counts, None)), sums, zeros];
+        let sums = (0..values.len()).map(|row| if passes(mask, row) { values[row] } else { 0.0 });
+        let losses = (0..values.len()).map(|row| if passes(mask, row) { lost.map_or(0.0, |lost| lost[row]) } else { 0.0 });
+        let mut columns: Vec<ArrayRef> =
+            vec![Arc::new(Int64Array::new(counts, None)), float_column(sums.collect(), None), float_column(losses.collect(), None)];
         if self.moment != Moment::Mean {
-            let squares: Vec<Double> = (0..values.len()).map(|row| Double::square(value(row))).collect();
-            columns.push(float_column(squares.iter().map(|square| square.sum).collect(), None));
-            columns.push(float_column(squares.iter().map(|square| square.lost).collect(), None));
+            let zeros = float_column(vec![0.0; values.len()], None);
+            columns.extend([Arc::clone(&zeros), zeros]);
         }
         Ok(columns)
     }
