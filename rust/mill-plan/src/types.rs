@@ -11,40 +11,7 @@ pub(crate) fn is_object(field: &Field) -> bool {
     field.metadata().get(TYPE_KEY).is_some_and(|name| name == TYPE_OBJECT)
 }
 
-/// A type's name in messages: `int64`, `str`, `timestamp[us]`, `list[str]`.
-pub fn type_name(data_type: &DataType) -> String {
-    let unit = |unit: &TimeUnit| match unit {
-        TimeUnit::Second => "s",
-        TimeUnit::Millisecond => "ms",
-        TimeUnit::Microsecond => "us",
-        TimeUnit::Nanosecond => "ns",
-    };
-    match data_type {
-        DataType::Null => "null".to_owned(),
-        DataType::Boolean => "bool".to_owned(),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "str".to_owned(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "binary".to_owned(),
-        DataType::FixedSizeBinary(size) => format!("binary[{size}]"),
-        DataType::Date32 | DataType::Date64 => "date".to_owned(),
-        DataType::Time32(u) | DataType::Time64(u) => format!("time[{}]", unit(u)),
-        DataType::Timestamp(u, None) => format!("timestamp[{}]", unit(u)),
-        DataType::Timestamp(u, Some(zone)) => format!("timestamp[{}, {zone}]", unit(u)),
-        DataType::Duration(u) => format!("duration[{}]", unit(u)),
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => {
-            format!("decimal[{p}, {s}]")
-        }
-        DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
-            format!("list[{}]", type_name(field.data_type()))
-        }
-        DataType::Struct(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|f| format!("{}: {}", f.name(), type_name(f.data_type()))).collect();
-            format!("struct[{}]", fields.join(", "))
-        }
-        DataType::Dictionary(_, values) => format!("dictionary[{}]", type_name(values)),
-        other => other.to_string().to_lowercase(),
-    }
-}
+pub use mill_frame::types::type_name;
 
 /// Whether values of the type are strings.
 pub(crate) fn is_string(data_type: &DataType) -> bool {

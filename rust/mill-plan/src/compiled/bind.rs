@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{cast_with_options, is_not_null, is_null, not};
 use arrow::datatypes::{DataType, Schema};
 use datafusion_common::ScalarValue;
+use mill_frame::convert::{self, Verdict};
 use mill_protocol::{Error, Result};
 
-use super::value::{LENIENT, STRICT, Value, failed, refused};
+use super::value::{STRICT, Value, failed, inexact, refused};
 use super::{Kernel, Node, arithmetic, compare, mask_of};
 use crate::expr::{BinaryOp, DEPTH_MAX, Expr, INDEX_COLUMN, UnaryOp};
 use crate::functions;
@@ -83,12 +84,19 @@ impl Typed {
         }
         let text = Arc::clone(&self.text);
         if let Some(value) = &self.constant {
-            let value = value.cast_to(to).map_err(|error| {
-                Error::schema(format!("{text} cannot be {}: {}", type_name(to), refused(error).message()))
+            let converted = value.to_array().map_err(refused).and_then(|array| coerced(&array, to)).map_err(|error| {
+                Error::schema(format!("{text} cannot be {}: {}", type_name(to), error.message()))
             })?;
+            let value = ScalarValue::try_from_array(&converted, 0).map_err(refused)?;
             return Typed::constant(value, text, self.is_literal);
         }
-        cast(self, to, true, &text)
+        let from = &self.data_type;
+        if !promotes(from, to) && convert::cast_verdict(from, to) == Verdict::Refused {
+            return Err(no_cast(&self, to));
+        }
+        let to_type = to.clone();
+        let kernel: Kernel = Arc::new(move |args, _| args[0].map(|array| coerced(array, &to_type)));
+        Typed::call(kernel, vec![self], to.clone(), &text)
     }
 
     /// The type name and the text, for messages.
@@ -187,7 +195,7 @@ pub(crate) fn meet(left: &Typed, right: &Typed) -> Option<DataType> {
         let value = literal.constant.as_ref()?;
         let to = &other.data_type;
         let fits = match value {
-            ScalarValue::Int64(Some(_)) => {
+            ScalarValue::Int64(Some(_)) | ScalarValue::UInt64(Some(_)) => {
                 to.is_floating() || to.is_integer() && value.cast_to(to).is_ok_and(|cast| !cast.is_null())
             }
             ScalarValue::Float64(Some(_)) => to.is_floating(),
@@ -214,26 +222,43 @@ pub(crate) fn meet(left: &Typed, right: &Typed) -> Option<DataType> {
     met.or_else(|| supertype(&left.data_type, &right.data_type))
 }
 
-/// A conversion the user asked for, or a coercion.
+/// Whether numbers meet as floats, rounded to the nearest as in Python, or a date meets a time of a zone.
+fn promotes(from: &DataType, to: &DataType) -> bool {
+    to.is_floating() && (from.is_integer() || is_decimal(from))
+        || matches!((from, to), (DataType::Date32 | DataType::Date64, DataType::Timestamp(_, Some(_))))
+}
+
+/// Values in the type in which they meet others.
+fn coerced(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    let from = array.data_type();
+    if promotes(from, to) {
+        return cast_with_options(array, to, &STRICT).map_err(failed);
+    }
+    match convert::verdict(from, to) {
+        Verdict::Refused => convert::cast(array, to),
+        _ => convert::exact(array, to),
+    }
+    .map_err(inexact)
+}
+
+fn no_cast(input: &Typed, to: &DataType) -> Error {
+    let hint = convert::why_refused(&input.data_type, to).map(|hint| format!(": {hint}")).unwrap_or_default();
+    Error::schema(format!("{} cannot be cast to {}{hint}", input.describe(), type_name(to)))
+}
+
+/// A conversion the user asked for.
 pub(crate) fn cast(input: Typed, to: &DataType, strict: bool, text: &Arc<str>) -> Result<Typed> {
-    let from = input.data_type.clone();
-    if from == *to {
+    if input.data_type == *to {
         return Ok(input);
     }
-    let is_known = arrow::compute::can_cast_types(&from, to) && !(is_string(&from) && matches!(to, DataType::List(_)));
-    if !is_known {
-        return Err(Error::schema(format!("{} cannot be cast to {}", input.describe(), type_name(to))));
+    if convert::cast_verdict(&input.data_type, to) == Verdict::Refused {
+        return Err(no_cast(&input, to));
     }
     let to_type = to.clone();
-    let from_float_to_int = from.is_floating() && to.is_integer();
     let kernel: Kernel = Arc::new(move |args, _| {
-        args[0].map(|array| {
-            let options = if strict { &STRICT } else { &LENIENT };
-            if from_float_to_int && !strict {
-                // NaN and what is out of range become null, as in a strict cast they are errors.
-                return cast_with_options(array, &to_type, options).map_err(failed);
-            }
-            cast_with_options(array, &to_type, options).map_err(failed)
+        args[0].map(|array| match strict {
+            true => convert::cast(array, &to_type).map_err(inexact),
+            false => convert::cast_or_null(array, &to_type).map_err(inexact),
         })
     });
     Typed::call(kernel, vec![input], to.clone(), text)

@@ -4,18 +4,14 @@ use arrow::array::{Array, ArrayRef, BooleanArray, Datum, UInt32Array, new_null_a
 use arrow::compute::{CastOptions, prep_null_mask_filter, take};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::util::display::FormatOptions;
 use datafusion_common::ScalarValue;
+use mill_frame::convert::{Inexact, show};
 use mill_protocol::{Error, Result};
 
 /// A cast in which a value that does not fit is an error.
 pub(crate) const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FORMAT };
-/// A cast in which a value that does not fit becomes null.
-pub(crate) const LENIENT: CastOptions<'static> = CastOptions { safe: true, format_options: FORMAT };
-const FORMAT: FormatOptions<'static> = FormatOptions::new().with_display_error(true).with_null("None");
-
-/// How many characters of a value a message shows.
-const SHOWN_MAX: usize = 80;
+const FORMAT: FormatOptions<'static> = FormatOptions::new().with_display_error(false).with_null("None");
 
 /// An array, or one value for all rows.
 #[derive(Clone, Debug)]
@@ -103,12 +99,7 @@ impl Value {
     /// The value of a row as text, cut where it is long.
     pub(crate) fn format(&self, row: usize) -> String {
         let row = if self.is_array() { row } else { 0 };
-        let text = ArrayFormatter::try_new(self.values(), &FORMAT).map(|f| f.value(row).to_string()).unwrap_or_default();
-        let text = if self.data_type().is_string() { format!("{text:?}") } else { text };
-        match text.char_indices().nth(SHOWN_MAX) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text,
-        }
+        show(self.values(), row)
     }
 }
 
@@ -129,6 +120,11 @@ pub(crate) fn failed(error: ArrowError) -> Error {
         }
         other => Error::data(lower_first(&other.to_string())),
     }
+}
+
+/// A value that cannot be converted as an error of a record.
+pub(crate) fn inexact(found: Inexact) -> Error {
+    Error::data(found.to_string())
 }
 
 /// An error of DataFusion's functions as an error of a record.
