@@ -46,6 +46,10 @@ class Mathematics:
         """Round up."""
         return self._call("ceil")
 
+    def trunc(self) -> Expr:
+        """Round towards zero."""
+        return self._call("trunc")
+
     def sqrt(self) -> Expr:
         """Give the square root."""
         return self._call("sqrt")

@@ -268,7 +268,7 @@ class DateTimeNamespace(_Namespace):
         return self._call("convert_time_zone", zone)
 
     def replace_time_zone(self, zone: str | None) -> Expr:
-        """Take what the clock shows as the time of another zone."""
+        """Take what the clock shows as the time of another zone; a time it shows twice or never is an error."""
         return self._call("replace_time_zone", zone)
 
     def total_nanoseconds(self) -> Expr:

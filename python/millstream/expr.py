@@ -248,6 +248,12 @@ class Expr(Mathematics):
         strict
             Whether a value that does not fit is an error of its record; otherwise it becomes null.
 
+        Notes
+        -----
+        No value changes silently. A float with a fraction is no integer (use ``floor()``, ``round()`` or ``trunc()``), an
+        integer that a float does not hold is no float, and a decimal keeps its digits. Times are rounded down to a coarser
+        unit, also before 1970. Text is read as files are, times in ISO 8601.
+
         Examples
         --------
         >>> mill.from_iter(["1", "x"]).select(n=col("value").cast(int, strict=False)).collect().to_pylist()

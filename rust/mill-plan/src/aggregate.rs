@@ -236,6 +236,10 @@ impl fmt::Display for AggregateSpec {
             Some(input) => write!(f, "({})", type_name(input))?,
             None => f.write_str("()")?,
         }
+        if matches!(self.kind, AggregateKind::Var | AggregateKind::Std) {
+            // The rows keep squared distances from the mean; before, they kept squares.
+            f.write_str(" about the mean")?;
+        }
         if self.filter.is_some() { f.write_str(".filter") } else { Ok(()) }
     }
 }

@@ -3,7 +3,7 @@
 use mill_plan::{AggregateCall, AggregateKind, BinaryOp, Expr, ScalarValue, UnaryOp};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyInt, PyList};
 
 use crate::error::{IntoPython, PlanError, SchemaError, record_text};
 use crate::from_python::values_to_array;
@@ -186,6 +186,15 @@ fn restrict(expr: &Expr, condition: &Expr) -> Option<Expr> {
 fn scalar(value: &Bound<'_, PyAny>) -> PyResult<ScalarValue> {
     if value.is_none() {
         return Ok(ScalarValue::Null);
+    }
+    if value.is_exact_instance_of::<PyInt>() && value.extract::<i64>().is_err() {
+        return match value.extract::<u64>() {
+            Ok(number) => Ok(ScalarValue::UInt64(Some(number))),
+            Err(_) => Err(SchemaError::new_err(format!(
+                "{} does not fit in 64 bits; write it as a Decimal or a float",
+                record_text(value)
+            ))),
+        };
     }
     let py = value.py();
     let kind = py.import("millstream._infer")?.getattr("literal_type")?.call1((value,))?;

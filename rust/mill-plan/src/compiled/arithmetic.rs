@@ -15,14 +15,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, new_empty_array};
 use arrow::compute::kernels::numeric;
-use arrow::compute::cast_with_options;
-use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
+use arrow::datatypes::{DataType, Float64Type, TimeUnit};
+use mill_frame::convert;
 use mill_protocol::{Error, Result};
 
 use super::Kernel;
 use super::bind::{Typed, meet};
 use super::numbers;
-use super::value::{One, STRICT, Value, failed};
+use super::value::{One, Value, failed, inexact};
 use crate::expr::BinaryOp;
 use crate::types::{finer, is_decimal, is_number, is_string, is_temporal, supertype};
 
@@ -193,7 +193,7 @@ fn of_times(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Result<
             let args = vec![left.coerce(&Timestamp(us, None))?, right.coerce(&Duration(us))?];
             let kernel: Kernel = Arc::new(move |args, _| {
                 of_arrow(op, &args[0], &args[1])?
-                    .map(|array| cast_with_options(array, &Date32, &STRICT).map_err(failed))
+                    .map(|array| convert::cast(array, &Date32).map_err(inexact))
             });
             Typed::call(kernel, args, Date32, text)
         }
@@ -226,7 +226,7 @@ fn moved_unit(time: TimeUnit, duration: TimeUnit, by: &Typed) -> TimeUnit {
     if fits { time } else { finer(time, duration) }
 }
 
-/// A duration times or divided by a number.
+/// A duration times or divided by a number, rounded to the nearest unit, half to even as Python does.
 fn scaled(op: BinaryOp, duration: Typed, number: Typed, text: &Arc<str>) -> Result<Typed> {
     let data_type = duration.data_type.clone();
     let is_whole = op == BinaryOp::Mul && number.data_type.is_integer();
@@ -237,11 +237,11 @@ fn scaled(op: BinaryOp, duration: Typed, number: Typed, text: &Arc<str>) -> Resu
         let product = if is_whole {
             numbers::integers(op, &args[0], &args[1], rows)?
         } else if op == BinaryOp::Mul {
-            numbers::each::<Float64Type, Int64Type>(&args[0], &args[1], rows, |a, b| (a * b) as i64)
+            numbers::each::<Float64Type, Float64Type>(&args[0], &args[1], rows, |a, b| (a * b).round_ties_even())
         } else {
-            numbers::each::<Float64Type, Int64Type>(&args[0], &args[1], rows, |a, b| (a / b) as i64)
+            numbers::each::<Float64Type, Float64Type>(&args[0], &args[1], rows, |a, b| (a / b).round_ties_even())
         };
-        product.map(|array| cast_with_options(array, &result, &STRICT).map_err(failed))
+        product.map(|array| convert::cast(array, &result).map_err(inexact))
     });
     Typed::call(kernel, args, data_type, text)
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::kernels::cmp;
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{and_kleene, is_not_null, or_kleene};
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
@@ -141,7 +140,7 @@ fn is_in(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
         });
         return Typed::call(kernel, vec![value], DataType::Boolean, text);
     }
-    let literals: Vec<Typed> = literals.into_iter().filter(|c| c.data_type != DataType::Null).collect();
+    let literals: Vec<Typed> = literals.into_iter().filter(|c| !matches!(&c.constant, Some(value) if value.is_null())).collect();
     if literals.is_empty() {
         let kernel = mapped(|array| {
             Ok(Arc::new(BooleanArray::new(BooleanBuffer::new_unset(array.len()), array.logical_nulls())) as _)
@@ -202,7 +201,7 @@ fn is_between(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     Typed::call(kernel, vec![low, high], DataType::Boolean, text)
 }
 
-/// `clip(lower, upper)`; a bound that is null is none.
+/// `clip(lower, upper)`; a bound that is null is none, and NaN stays NaN.
 fn clip(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let data_type = args[0].data_type.clone();
     if data_type.is_nested() || crate::types::is_string(&data_type) {
@@ -210,26 +209,25 @@ fn clip(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     }
     let args = args.into_iter().map(|arg| arg.coerce(&data_type)).collect::<Result<Vec<_>>>()?;
     let kernel = zipped(|arrays| {
-        let raised = pick(&arrays[0], &arrays[1], false)?;
-        let clipped = match arrays.get(2) {
-            Some(upper) => pick(&raised, upper, true)?,
-            None => raised,
-        };
-        // What was null or NaN stays so.
-        let is_there = is_not_null(&arrays[0]).map_err(failed)?;
-        let clipped = zip(&is_there, &clipped, &arrays[0]).map_err(failed)?;
-        if !arrays[0].data_type().is_floating() {
-            return Ok(clipped);
+        let mut clipped = Arc::clone(&arrays[0]);
+        for (bound, beyond) in arrays[1..].iter().zip([BinaryOp::Lt, BinaryOp::Gt]) {
+            // NaN is larger than all numbers in comparisons, and in no range of them.
+            let is_beyond = truths(&compare::arrays(beyond, &clipped, bound)?);
+            let is_beyond = if clipped.data_type().is_floating() {
+                arrow::compute::and_not(&is_beyond, &truths(&floats_where(&clipped, f64::is_nan))).map_err(failed)?
+            } else {
+                is_beyond
+            };
+            clipped = zip(&is_beyond, bound, &clipped).map_err(failed)?;
         }
-        let is_nan = truths(&floats_where(&arrays[0], f64::is_nan));
-        zip(&is_nan, &arrays[0], &clipped).map_err(failed)
+        Ok(clipped)
     });
     Typed::call(kernel, args, data_type, text)
 }
 
 /// The smaller or larger of both; where one is null, the other.
 fn pick(a: &ArrayRef, b: &ArrayRef, smaller: bool) -> Result<ArrayRef> {
-    let is_b = if smaller { cmp::lt(b, a) } else { cmp::gt(b, a) }.map_err(failed)?;
+    let is_b = compare::arrays(if smaller { BinaryOp::Lt } else { BinaryOp::Gt }, b, a)?;
     let is_b = truths(&is_b);
     let a_is_null = arrow::compute::is_null(a).map_err(failed)?;
     let is_b = arrow::compute::or(&is_b, &a_is_null).map_err(failed)?;

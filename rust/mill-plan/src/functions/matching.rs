@@ -45,10 +45,9 @@ impl Needle {
     /// From the arguments `pattern, literal=False`.
     fn new(name: &str, args: &[Typed], literal: Option<&Typed>) -> Result<Option<Needle>> {
         let Some(pattern) = constant_str(name, "pattern", &args[1])? else { return Ok(None) };
-        // A pattern without special characters is looked for as it is.
-        // Nothing is found between characters, not within one: that is for the pattern to know.
-        let is_literal = (constant_bool(name, "literal", literal, false)? || regex::escape(&pattern) == pattern)
-            && !pattern.is_empty();
+        // A pattern without special characters is looked for as it is; the empty one matches between characters, not bytes.
+        let is_literal = constant_bool(name, "literal", literal, false)? || regex::escape(&pattern) == pattern;
+        let is_literal = is_literal && !pattern.is_empty();
         Ok(Some(match is_literal {
             true => Needle::Text(Finder::new(pattern.as_bytes()).into_owned()),
             false => Needle::Pattern(compile(name, &pattern)?),

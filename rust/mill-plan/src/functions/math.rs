@@ -1,18 +1,20 @@
 //! Functions of numbers.
 
-use std::cmp::Ordering;
+mod round;
+
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, PrimitiveArray};
-use arrow::compute::kernels::cmp::lt;
+use arrow::array::{ArrayRef, AsArray, Float64Array};
+use arrow::compute::kernels::cmp::{gt, lt};
 use arrow::compute::kernels::numeric;
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{binary, cast, unary};
-use arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 use datafusion_common::ScalarValue;
 use mill_protocol::{Error, Result};
 
-use super::arguments::{as_float, constant_int, first, mapped, needs, zipped};
+use self::round::rounded;
+use super::arguments::{as_float, first, mapped, needs, zipped};
 use super::{Function, method};
 use crate::compiled::{Kernel, arithmetic};
 use crate::compiled::bind::Typed;
@@ -42,6 +44,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("ceil", 1, 1, rounded),
     method("floor", 1, 1, rounded),
     method("round", 1, 2, rounded),
+    method("trunc", 1, 1, rounded),
     method("sign", 1, 1, sign),
     method("pow", 2, 2, pow),
 ];
@@ -132,65 +135,6 @@ fn absolute(array: &ArrayRef) -> Result<ArrayRef> {
     zip(&is_negative, &negated, array).map_err(failed)
 }
 
-/// `ceil`, `floor` and `round`, half to even; integers are round already.
-fn rounded(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
-    let decimals = args.get(1).map(|arg| constant_int(name, "number of decimals", arg)).transpose()?.flatten();
-    let decimals = decimals.unwrap_or(0);
-    if !(0..=300).contains(&decimals) {
-        return Err(Error::plan(format!("{name}() takes 0 to 300 decimals, found {decimals}")));
-    }
-    let arg = first(args)?;
-    if arg.data_type.is_integer() {
-        return Ok(arg);
-    }
-    let data_type = arg.data_type.clone();
-    if let DataType::Decimal128(precision, scale) = data_type {
-        return rounded_decimal(name, arg, precision, scale, decimals, text);
-    }
-    let arg = as_float(name, arg)?;
-    let data_type = arg.data_type.clone();
-    let scale = 10_f64.powi(decimals as i32);
-    let f: Box<dyn Fn(f64) -> f64 + Send + Sync> = match name {
-        "ceil" => Box::new(f64::ceil),
-        "floor" => Box::new(f64::floor),
-        _ if decimals == 0 => Box::new(f64::round_ties_even),
-        _ => Box::new(move |x| {
-            // From 2^53 on a float has no more decimals than these: it is rounded already.
-            const WHOLE: f64 = 9_007_199_254_740_992.0;
-            let scaled = x * scale;
-            if scaled.abs() < WHOLE && x.fract() != 0.0 { scaled.round_ties_even() / scale } else { x }
-        }),
-    };
-    Typed::call(floats_mapped(f), vec![arg], data_type, text)
-}
-
-fn rounded_decimal(name: &str, arg: Typed, precision: u8, scale: i8, decimals: i64, text: &Arc<str>) -> Result<Typed> {
-    let dropped = i64::from(scale) - decimals;
-    let Some(unit) = u32::try_from(dropped).ok().filter(|&d| d > 0).and_then(|d| 10_i128.checked_pow(d)) else {
-        return Ok(arg);
-    };
-    let name = name.to_owned();
-    let kernel = mapped(move |array| {
-        let numbers = array.as_primitive::<Decimal128Type>();
-        let result: PrimitiveArray<Decimal128Type> = unary(numbers, |x: i128| {
-            let down = x.div_euclid(unit) * unit;
-            match name.as_str() {
-                "floor" => down,
-                "ceil" => if down == x { x } else { down + unit },
-                _ => match (x - down).cmp(&(unit / 2)) {
-                    Ordering::Less => down,
-                    Ordering::Greater => down + unit,
-                    // Half goes to the even neighbour, as for floats.
-                    Ordering::Equal => down + (down / unit).rem_euclid(2) * unit,
-                },
-            }
-        });
-        Ok(Arc::new(result.with_precision_and_scale(precision, scale).map_err(failed)?) as _)
-    });
-    let data_type = arg.data_type.clone();
-    Typed::call(kernel, vec![arg], data_type, text)
-}
-
 fn floats_mapped(f: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Kernel {
     mapped(move |array| {
         Ok(match array.data_type() {
@@ -217,6 +161,10 @@ fn sign(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let data_type = arg.data_type.clone();
     let to = data_type.clone();
     let kernel = mapped(move |array| {
+        if to.is_unsigned_integer() {
+            let zero = ScalarValue::new_zero(&to).and_then(|zero| zero.to_scalar()).map_err(refused)?;
+            return cast(&gt(array, &zero).map_err(failed)?, &to).map_err(failed);
+        }
         let wide = cast(array, &DataType::Int64).map_err(failed)?;
         let signs = unary::<_, _, Int64Type>(wide.as_primitive::<Int64Type>(), i64::signum);
         cast(&signs, &to).map_err(failed)

@@ -3,20 +3,24 @@
 //! What depends on the calendar is told in the time zone of the column, if it has one.
 
 mod every;
+mod format;
 mod parse;
+mod zone;
 
 use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
-use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, StringBuilder, Time64NanosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, Int64Builder};
 use arrow::compute::{DatePart, cast, date_part};
-use arrow::datatypes::{DataType, Int64Type, TimeUnit};
-use chrono::format::{Item, StrftimeItems};
-use chrono::{DateTime, NaiveDateTime, Offset, TimeZone};
+use arrow::datatypes::{DataType, Date32Type, Int64Type, Time64NanosecondType, TimeUnit};
+use chrono::{DateTime, NaiveDateTime};
+use mill_frame::convert::show;
 use mill_protocol::{Error, Result};
 
 use self::every::{offset_by, truncate};
+use self::format::strftime;
 use self::parse::{to_date, to_datetime};
+use self::zone::{Clock, from_local, to_local};
 use super::arguments::{constant_str, first, mapped, needs};
 use super::{Function, method};
 use crate::compiled::bind::Typed;
@@ -48,7 +52,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("dt.offset_by", 2, 2, offset_by),
     method("dt.cast_time_unit", 2, 2, cast_time_unit),
     method("dt.convert_time_zone", 2, 2, time_zone),
-    method("dt.replace_time_zone", 2, 2, time_zone),
+    method("dt.replace_time_zone", 2, 4, time_zone),
     method("dt.total_days", 1, 1, total),
     method("dt.total_hours", 1, 1, total),
     method("dt.total_minutes", 1, 1, total),
@@ -100,24 +104,18 @@ fn units(time: NaiveDateTime, unit: TimeUnit) -> Option<i64> {
     time.timestamp().checked_mul(per)?.checked_add(rest)
 }
 
-/// A number of units since the epoch as the number that the clock on the wall shows.
-fn to_local(value: i64, unit: TimeUnit, zone: Option<Tz>) -> Option<i64> {
-    let Some(zone) = zone else { return Some(value) };
-    let offset = zone.offset_from_utc_datetime(&naive(value, unit)?).fix().local_minus_utc();
-    value.checked_add(i64::from(offset) * per_second(unit))
+/// Each time as another number; one that cannot be is an error.
+fn each(array: &ArrayRef, f: impl Fn(i64) -> Option<i64>) -> Result<Int64Array> {
+    let times = numbers(array)?;
+    let result = times.unary_opt::<_, Int64Type>(&f);
+    match (0..times.len()).find(|&row| result.is_null(row) && times.is_valid(row)) {
+        None => Ok(result),
+        Some(row) => Err(out_of_range(array, row)),
+    }
 }
 
-/// The reverse of [`to_local`]: the earlier of two, and what follows the gap where the clock was put forward.
-fn from_local(value: i64, unit: TimeUnit, zone: Option<Tz>) -> Option<i64> {
-    let Some(zone) = zone else { return Some(value) };
-    let local = naive(value, unit)?;
-    if let Some(found) = zone.from_local_datetime(&local).earliest() {
-        return units(found.naive_utc(), unit);
-    }
-    // In a gap, which is at most a day (Samoa, 2011): the offset of before the gap leads to after it.
-    let before = local.checked_sub_signed(chrono::TimeDelta::hours(26))?;
-    let offset = zone.offset_from_utc_datetime(&before).fix().local_minus_utc();
-    value.checked_sub(i64::from(offset) * per_second(unit))
+fn out_of_range(array: &ArrayRef, row: usize) -> Error {
+    Error::data(format!("{} is out of the range of times that this can be computed for", show(array, row)))
 }
 
 fn field(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
@@ -147,7 +145,15 @@ fn field(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
         DataType::Time32(_) | DataType::Time64(_) if is_of_day => {}
         _ => return Err(needs(name, "a date or timestamp", &arg)),
     }
-    let kernel = mapped(move |array| cast(&date_part(array, part).map_err(failed)?, &DataType::Int64).map_err(failed));
+    let kernel = mapped(move |array| {
+        let parts = date_part(array, part).map_err(failed)?;
+        if parts.null_count() > array.null_count()
+            && let Some(row) = (0..parts.len()).find(|&row| parts.is_null(row) && array.is_valid(row))
+        {
+            return Err(out_of_range(array, row));
+        }
+        cast(&parts, &DataType::Int64).map_err(failed)
+    });
     Typed::call(kernel, vec![arg], DataType::Int64, text)
 }
 
@@ -155,8 +161,11 @@ fn date(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
     let day = DAY_S * per_second(unit);
     let kernel = mapped(move |array| {
-        let days = numbers(array)?.iter().map(|value| to_local(value?, unit, zone).map(|local| local.div_euclid(day) as i32)).collect::<Date32Array>();
-        Ok(Arc::new(days) as _)
+        let days = each(array, |value| {
+            let days = to_local(value, unit, zone)?.div_euclid(day);
+            i32::try_from(days).ok().map(i64::from)
+        })?;
+        Ok(Arc::new(days.unary::<_, Date32Type>(|days| days as i32)) as _)
     });
     Typed::call(kernel, vec![arg], DataType::Date32, text)
 }
@@ -166,7 +175,7 @@ fn time(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let (day, scale) = (DAY_S * per_second(unit), 1_000_000_000 / per_second(unit));
     let kernel = mapped(move |array| {
         let of_day = |value: i64| Some(to_local(value, unit, zone)?.rem_euclid(day) * scale);
-        Ok(Arc::new(numbers(array)?.iter().map(|value| of_day(value?)).collect::<Time64NanosecondArray>()) as _)
+        Ok(Arc::new(each(array, of_day)?.unary::<_, Time64NanosecondType>(|nanos| nanos)) as _)
     });
     Typed::call(kernel, vec![arg], DataType::Time64(TimeUnit::Nanosecond), text)
 }
@@ -195,53 +204,13 @@ fn epoch(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let to = if to == "d" { None } else { Some(unit_of(name, &to)?) };
     let day = DAY_S * per_second(unit);
     let kernel = mapped(move |array| {
-        let mut result = Vec::with_capacity(array.len());
-        for value in &numbers(array)? {
-            result.push(match (value, to) {
-                (None, _) => None,
-                (Some(value), None) => Some(value.div_euclid(day)),
-                (Some(value), Some(to)) => {
-                    let scaled = rescale(value, unit, to);
-                    Some(scaled.ok_or_else(|| Error::data("a timestamp does not fit in the unit asked for"))?)
-                }
-            });
-        }
-        Ok(Arc::new(Int64Array::from(result)) as _)
+        let scaled = each(array, |value| match to {
+            None => Some(value.div_euclid(day)),
+            Some(to) => rescale(value, unit, to),
+        });
+        Ok(Arc::new(scaled?) as _)
     });
     Typed::call(kernel, vec![arg], DataType::Int64, text)
-}
-
-fn strftime(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
-    let Some(format) = constant_str(name, "format", &args[1])? else {
-        return Err(Error::plan(format!("{name}() needs a format such as \"%Y-%m-%d\"")));
-    };
-    let format = parse::python_format(&format, false);
-    if StrftimeItems::new(&format).any(|item| item == Item::Error) {
-        return Err(Error::plan(format!("{name}(): {format:?} is no format; see chrono's strftime for what there is")));
-    }
-    let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
-    let kernel = mapped(move |array| {
-        use std::fmt::Write;
-        let items: Vec<Item<'_>> = StrftimeItems::new(&format).collect();
-        let times = numbers(array)?;
-        let mut result = StringBuilder::with_capacity(times.len(), times.len() * 20);
-        let mut written = String::new();
-        for value in &times {
-            let Some(time) = value.and_then(|value| naive(value, unit)) else {
-                result.append_null();
-                continue;
-            };
-            written.clear();
-            let done = match zone {
-                Some(zone) => write!(written, "{}", zone.from_utc_datetime(&time).format_with_items(items.iter())),
-                None => write!(written, "{}", time.format_with_items(items.iter())),
-            };
-            done.map_err(|_| Error::data(format!("{format:?} asks for a zone, and {time} has none")))?;
-            result.append_value(&written);
-        }
-        Ok(Arc::new(result.finish()) as _)
-    });
-    Typed::call(kernel, vec![arg], DataType::Utf8, text)
 }
 
 fn cast_time_unit(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
@@ -253,15 +222,25 @@ fn cast_time_unit(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed
         _ => return Err(needs(name, "a timestamp or duration", &arg)),
     };
     let data_type = to.clone();
-    let kernel = mapped(move |array| {
-        let scaled = |value: i64| {
-            rescale(value, from, unit).ok_or_else(|| Error::data(format!("{value} does not fit in {}", crate::types::type_name(&to))))
-        };
-        let times = numbers(array)?;
-        let result = times.iter().map(|value| value.map(scaled).transpose()).collect::<Result<Vec<Option<i64>>>>()?;
-        cast(&Int64Array::from(result), &to).map_err(failed)
-    });
+    let kernel = mapped(move |array| cast(&each(array, |value| rescale(value, from, unit))?, &to).map_err(failed));
     Typed::call(kernel, vec![arg], data_type, text)
+}
+
+/// Which of two points in time is meant by a time that the clock shows twice, or what becomes of one that it skips.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unclear {
+    Raise,
+    Earliest,
+    Latest,
+    Null,
+}
+
+fn unclear(name: &str, option: &str, arg: Option<&Typed>, choices: &[(&str, Unclear)]) -> Result<Unclear> {
+    let chosen = arg.map(|arg| constant_str(name, option, arg)).transpose()?.flatten().unwrap_or_else(|| "raise".to_owned());
+    choices.iter().find(|choice| choice.0 == chosen).map(|choice| choice.1).ok_or_else(|| {
+        let choices: Vec<String> = choices.iter().map(|choice| format!("{:?}", choice.0)).collect();
+        Error::plan(format!("{name}() takes {option}={}, found {chosen:?}", choices.join(" or ")))
+    })
 }
 
 /// `convert_time_zone` keeps the point in time, `replace_time_zone` what the clock shows.
@@ -272,6 +251,10 @@ fn time_zone(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     if keeps_point && zone.is_none() {
         return Err(Error::plan(format!("{name}() needs a time zone; dt.replace_time_zone(None) takes it away")));
     }
+    let choices =
+        [("raise", Unclear::Raise), ("earliest", Unclear::Earliest), ("latest", Unclear::Latest), ("null", Unclear::Null)];
+    let twice = unclear(name, "ambiguous", args.get(2), &choices)?;
+    let skipped = unclear(name, "non_existent", args.get(3), &[choices[0], choices[3]])?;
     let (arg, unit, from) = as_timestamp(name, first(args)?)?;
     let data_type = DataType::Timestamp(unit, zone.map(Into::into));
     let result_type = data_type.clone();
@@ -279,11 +262,46 @@ fn time_zone(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
         let times = numbers(array)?;
         let times = match keeps_point {
             true => times,
-            false => times.iter().map(|value| from_local(to_local(value?, unit, from)?, unit, to)).collect::<Int64Array>(),
+            false => replaced(array, unit, from, to, twice, skipped)?,
         };
         cast(&times, &result_type).map_err(failed)
     });
     Typed::call(kernel, vec![arg], data_type, text)
+}
+
+/// What the clock of one zone shows, taken as the time of another.
+fn replaced(array: &ArrayRef, unit: TimeUnit, from: Option<Tz>, to: Option<Tz>, twice: Unclear, skipped: Unclear) -> Result<Int64Array> {
+    if to.is_none() {
+        return each(array, |value| to_local(value, unit, from));
+    }
+    let times = numbers(array)?;
+    let mut result = Int64Builder::with_capacity(times.len());
+    for (row, value) in times.iter().enumerate() {
+        let Some(value) = value else {
+            result.append_null();
+            continue;
+        };
+        let clock = to_local(value, unit, from).and_then(|local| from_local(local, unit, to));
+        match (clock.ok_or_else(|| out_of_range(array, row))?, twice, skipped) {
+            (Clock::Once(point), ..) | (Clock::Twice(point, _), Unclear::Earliest, _) | (Clock::Twice(_, point), Unclear::Latest, _) => {
+                result.append_value(point);
+            }
+            (Clock::Twice(..), Unclear::Null, _) | (Clock::Skipped(..), _, Unclear::Null) => result.append_null(),
+            (Clock::Twice(..), ..) => {
+                return Err(Error::data(format!(
+                    "the clock of the zone shows {} twice; choose with ambiguous=\"earliest\", \"latest\" or \"null\"",
+                    show(array, row)
+                )));
+            }
+            (Clock::Skipped(..), ..) => {
+                return Err(Error::data(format!(
+                    "the clock of the zone never shows {}; non_existent=\"null\" makes it null",
+                    show(array, row)
+                )));
+            }
+        }
+    }
+    Ok(result.finish())
 }
 
 /// A duration in whole units, cut towards zero.

@@ -5,75 +5,55 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
-use chrono::format::{Item, StrftimeItems};
-use chrono::{DateTime, NaiveDate, NaiveDateTime};
+use chrono::{NaiveDate, Timelike};
 use mill_frame::convert;
 use mill_protocol::{Error, Result};
 
 use super::super::arguments::{as_string, constant_bool, constant_str, first, mapped};
+use super::format::Format;
 use super::{unit_of, units};
 use crate::compiled::bind::Typed;
 use crate::compiled::value::{failed, inexact};
+use crate::types::per_second;
 
-fn format_of(name: &str, arg: Option<&Typed>) -> Result<Option<String>> {
-    let format = arg.map(|arg| constant_str(name, "format", arg)).transpose()?.flatten().map(|format| python_format(&format, true));
-    match format {
-        Some(format) if StrftimeItems::new(&format).any(|item| item == Item::Error) => Err(Error::plan(format!(
-            "{name}(): {format:?} is no format such as \"%Y-%m-%d %H:%M:%S\""
-        ))),
-        other => Ok(other),
-    }
-}
-
-/// A format as Chrono has it: Python's `%f` is a fraction of a second with six digits; after a point, any number of digits
-/// is read.
-pub(super) fn python_format(format: &str, is_read: bool) -> String {
-    let mut out = String::with_capacity(format.len() + 2);
-    let mut rest = format;
-    while let Some(at) = rest.find('%') {
-        let (before, directive) = rest.split_at(at);
-        out.push_str(before);
-        let length = 1 + directive[1..].chars().next().map_or(0, char::len_utf8);
-        let (directive, after) = directive.split_at(length);
-        match (directive, is_read && out.ends_with('.')) {
-            ("%f", true) => {
-                out.pop();
-                out.push_str("%.f");
-            }
-            ("%f", false) => out.push_str("%6f"),
-            _ => out.push_str(directive),
-        }
-        rest = after;
-    }
-    out + rest
-}
-
-fn unreadable(text: &str, what: &str, format: Option<&str>) -> Error {
-    let as_format = format.map_or_else(|| " in ISO 8601".to_owned(), |format| format!(" of the form {format:?}"));
-    Error::data(format!("{text:?} is no {what}{as_format}; strict=False makes it null"))
+fn format_of(name: &str, arg: Option<&Typed>) -> Result<Option<Format>> {
+    let Some(text) = arg.map(|arg| constant_str(name, "format", arg)).transpose()?.flatten() else { return Ok(None) };
+    Format::new(&text).map(Some).ok_or_else(|| {
+        Error::plan(format!(
+            "{name}(): {text:?} is no format; it takes the directives of Python's strptime, such as \"%Y-%m-%d %H:%M:%S\""
+        ))
+    })
 }
 
 /// Applies a reader to each string; what it cannot read is an error or null.
-fn read<T>(texts: &StringArray, strict: bool, f: impl Fn(&str) -> Option<T>, what: &str, format: Option<&str>) -> Result<Vec<Option<T>>> {
-    texts
-        .iter()
-        .map(|text| match text.map(|text| (text, f(text))) {
-            None => Ok(None),
-            Some((text, None)) if strict => Err(unreadable(text, what, format)),
-            Some((_, found)) => Ok(found),
-        })
-        .collect()
+fn read<T>(
+    texts: &StringArray,
+    strict: bool,
+    format: &Format,
+    what: &str,
+    f: impl Fn(&str) -> std::result::Result<T, Option<String>>,
+) -> Result<Vec<Option<T>>> {
+    let mut values = Vec::with_capacity(texts.len());
+    for text in texts {
+        values.push(match text.map(|text| (text, f(text))) {
+            None => None,
+            Some((_, Ok(value))) => Some(value),
+            Some((text, Err(why))) if strict => {
+                let why = why.unwrap_or_else(|| format!("is no {what} of the form {:?}", format.text));
+                return Err(Error::data(format!("{text:?} {why}; strict=False makes it null")));
+            }
+            Some(_) => None,
+        });
+    }
+    Ok(values)
 }
 
-/// Reads ISO 8601 as every reader does.
-fn read_iso(array: &ArrayRef, to: &DataType, strict: bool, what: &str) -> Result<ArrayRef> {
-    let result = convert::cast_or_null(array, to).map_err(inexact)?;
-    if strict && result.null_count() > array.null_count() {
-        let texts = array.as_string::<i32>();
-        let bad = (0..texts.len()).find(|&row| texts.is_valid(row) && result.is_null(row));
-        return Err(unreadable(bad.map_or("", |row| texts.value(row)), what, None));
+/// Reads ISO 8601, as a cast does.
+fn read_iso(array: &ArrayRef, to: &DataType, strict: bool) -> Result<ArrayRef> {
+    match strict {
+        true => convert::cast(array, to).map_err(|found| Error::data(format!("{found}; strict=False makes it null"))),
+        false => convert::cast_or_null(array, to).map_err(inexact),
     }
-    Ok(result)
 }
 
 /// `to_date(format=None, strict=True)`.
@@ -83,15 +63,12 @@ pub(super) fn to_date(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<T
     let arg = as_string(name, first(args)?)?;
     let epoch = NaiveDate::default();
     let kernel = mapped(move |array| {
-        let Some(format) = &format else { return read_iso(array, &DataType::Date32, strict, "date") };
+        let Some(format) = &format else { return read_iso(array, &DataType::Date32, strict) };
         let day = |text: &str| {
-            let date = NaiveDate::parse_from_str(text, format)
-                .ok()
-                .or_else(|| NaiveDateTime::parse_from_str(text, format).ok().map(|time| time.date()))?;
-            i32::try_from(date.signed_duration_since(epoch).num_days()).ok()
+            let date = format.read(text).ok_or(None)?.date();
+            i32::try_from(date.signed_duration_since(epoch).num_days()).map_err(|_| None)
         };
-        let days = read(array.as_string::<i32>(), strict, day, "date", Some(format))?;
-        Ok(Arc::new(Date32Array::from(days)) as _)
+        Ok(Arc::new(Date32Array::from(read(array.as_string::<i32>(), strict, format, "date", day)?)) as _)
     });
     Typed::call(kernel, vec![arg], DataType::Date32, text)
 }
@@ -103,25 +80,30 @@ pub(super) fn to_datetime(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Resu
     let unit = unit.map_or(Ok(TimeUnit::Microsecond), |unit| unit_of(name, &unit))?;
     let strict = constant_bool(name, "strict", args.get(3), true)?;
     let arg = as_string(name, first(args)?)?;
-    let has_offset = format.as_deref().is_some_and(|f| ["%z", "%:z", "%::z", "%#z", "%+"].iter().any(|z| f.contains(z)));
+    let has_offset = format.as_ref().is_some_and(|format| format.has_offset);
     let data_type = DataType::Timestamp(unit, has_offset.then(|| "UTC".into()));
     let to = data_type.clone();
+    let nanos_per_unit = (1_000_000_000 / per_second(unit)) as u32;
     let kernel = mapped(move |array| {
-        let Some(format) = &format else { return read_iso(array, &to, strict, "timestamp") };
+        let Some(format) = &format else { return read_iso(array, &to, strict) };
         let value = |text: &str| {
-            let time = if has_offset {
-                DateTime::parse_from_str(text, format).ok()?.naive_utc()
-            } else {
-                match NaiveDateTime::parse_from_str(text, format) {
-                    Ok(time) => time,
-                    // A format without a time of day means midnight.
-                    Err(_) => NaiveDate::parse_from_str(text, format).ok()?.and_hms_opt(0, 0, 0)?,
-                }
-            };
-            units(time, unit)
+            let time = format.read(text).ok_or(None)?;
+            if !time.nanosecond().is_multiple_of(nanos_per_unit) {
+                return Err(Some("has a finer fraction of a second than time_unit=".to_owned() + unit_name(unit)));
+            }
+            units(time, unit).ok_or_else(|| Some(format!("is out of the range of {}", crate::types::type_name(&to))))
         };
-        let values = read(array.as_string::<i32>(), strict, value, "timestamp", Some(format))?;
+        let values = read(array.as_string::<i32>(), strict, format, "timestamp", value)?;
         cast(&Int64Array::from(values), &to).map_err(failed)
     });
     Typed::call(kernel, vec![arg], data_type, text)
+}
+
+fn unit_name(unit: TimeUnit) -> &'static str {
+    match unit {
+        TimeUnit::Second => "\"s\" holds",
+        TimeUnit::Millisecond => "\"ms\" holds",
+        TimeUnit::Microsecond => "\"us\" holds",
+        TimeUnit::Nanosecond => "\"ns\" holds",
+    }
 }
