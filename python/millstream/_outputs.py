@@ -102,6 +102,9 @@ class Outputs:
         ``_millstream`` of the same database. A job refuses to go on if its database was lost or put back from a copy that
         is older than its checkpoint.
 
+        The table may be read while the job runs, and shows whole commits: from other processes and, on Linux, from this one
+        with Python's ``sqlite3``.
+
         Examples
         --------
         >>> sink = mill.from_iter([{"k": 1}]).write_sqlite("out.db", "rows", key="k")

@@ -173,7 +173,9 @@ def test_ctrl_c_stops_with_a_last_checkpoint_where_that_is_quick(tmp_path: Path)
     except KeyboardInterrupt:
         say("interrupted")
     rows = [row["v"] for row in mill.read_json("out", schema={"v": int}).collect()]
-    say(sorted(rows) == list(range(len(rows))), len(rows) > 5000)
+    # generate() has eight splits, each of which makes every eighth number in order.
+    lanes = [sorted(v for v in rows if v % 8 == lane) for lane in range(8)]
+    say(all(lane == list(range(at, at + 8 * len(lane), 8)) for at, lane in enumerate(lanes)), len(rows) > 4000)
     """
     process = Process(code, tmp_path)
     process.says("inside")

@@ -13,6 +13,7 @@
 //! several sinks of a job, can write one table.
 
 mod committer;
+mod locks;
 mod nan;
 mod notes;
 mod owner;

@@ -14,7 +14,7 @@ use super::owner::{Owner, directory_of};
 use super::spool::{Handle, Rows, for_each_frame};
 use super::table::{check_columns, columns_of, rowid_alias};
 use super::value::Column;
-use super::{BUSY_WAIT, Shared, nan, statement};
+use super::{BUSY_WAIT, Shared, locks, nan, statement};
 use crate::target::check_unmoved;
 
 pub(super) struct SqliteCommitter {
@@ -56,7 +56,7 @@ impl SqliteCommitter {
         let schema = shared.schema()?;
         let failed = |e| shared.failed("open it", e);
         shared.reach("sqlite.open")?;
-        let connection = Connection::open(&shared.path).map_err(failed)?;
+        let connection = locks::open(&shared.path).map_err(failed)?;
         connection.busy_timeout(BUSY_WAIT).map_err(failed)?;
         // The checkpoint counts on it that what was committed stays.
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
@@ -96,7 +96,7 @@ impl SqliteCommitter {
             return Err(lost(&self.shared, receipt, "did not exist"));
         }
         let (shared, Some(notes)) = (&self.shared, &self.notes) else { return Ok(()) };
-        let connection = Connection::open(&shared.path).map_err(|e| shared.failed("open it", e))?;
+        let connection = locks::open(&shared.path).map_err(|e| shared.failed("open it", e))?;
         connection.busy_timeout(BUSY_WAIT).map_err(|e| shared.failed("open it", e))?;
         if !Notes::exist(shared, &connection)? {
             return Err(lost(shared, receipt, "has no notes of what was applied"));

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::owner::directory_of;
 use super::value::Class;
-use super::{BUSY_WAIT, Shared, statement};
+use super::{BUSY_WAIT, Shared, locks, statement};
 use crate::nearest::{did_you_mean, quoted};
 
 /// How a column of the table is declared.
@@ -64,7 +64,7 @@ pub(super) fn check(shared: &Shared, schema: &Schema) -> Result<()> {
         return Ok(());
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&shared.path, flags).map_err(failed)?;
+    let connection = locks::open_with(&shared.path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_WAIT).map_err(failed)?;
     let columns = columns_of(shared, &connection)?;
     if connection.is_readonly("main").map_err(failed)? {
