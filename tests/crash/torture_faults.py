@@ -20,6 +20,7 @@ from typing import Any
 
 import torture_jobs
 from launcher import TIMEOUT, Child, Failed
+from torture_inputs import Inputs
 
 import millstream as mill
 from millstream import testing
@@ -35,6 +36,7 @@ FAULTS = {
     "machine crash": False,
     "state fails long": False,
     "second job": False,
+    "inputs change": False,
     "clock": False,
     "function raises": False,
     "panic": False,
@@ -90,6 +92,7 @@ class Run:
     is_told: bool
     variant: int = 0
     disk: testing.Disk | None = None
+    changing: Inputs | None = None
     calls: int = 0
     raise_at: int = -1
     steps: dict[str, int] = field(default_factory=dict)
@@ -118,9 +121,15 @@ class Run:
         self.tell(f"  by hand: {drawn}, steps={steps}, disk={self.disk is not None}, clock_jumps={clock_jumps}")
         sinks = self.declare()
         checkpoint = mill.Checkpoint(self.work / "state", every="1ms", mode=self.cell.mode)
-        report = testing.simulate(
-            *sinks, checkpoint=checkpoint, steps=steps, disk=self.disk, clock_jumps=clock_jumps, **drawn
-        )
+        try:
+            report = testing.simulate(
+                *sinks, checkpoint=checkpoint, steps=steps, disk=self.disk, clock_jumps=clock_jumps, **drawn
+            )
+        except mill.ConnectorError as error:
+            if self.changing is None or not self.changing.put_back(str(error)):
+                raise
+            self.tell(f"  -> refused: {error}")
+            return self.by_hand(steps, clock_jumps)
         self.tell(f"  -> {'left or dead' if report is None else report.status}")
         return report is not None
 
@@ -146,11 +155,15 @@ def carry_out(root: Path, seed: int, is_told: bool, item: tuple[int, Cell]) -> O
     run.tell(f"run {number}: {cell}")
     try:
         wanted, run.steps = undisturbed(root, run)
+        if cell.fault == "inputs change":
+            run.changing = Inputs(run.inputs, work / "inputs", dice)
+            run.inputs = work / "inputs"
         if FAULTS[cell.fault]:
             in_processes(run)
         else:
             by_hand(run)
-        run.outcome.wrong = torture_jobs.wrong(cell.plan, cell.mode, wanted, torture_jobs.shown(work))
+        shown = torture_jobs.shown(work)
+        run.outcome.wrong = run.changing.wrong(cell.mode, shown) if run.changing else torture_jobs.wrong(cell.plan, cell.mode, wanted, shown)
     except Exception as error:
         text = "".join(traceback.format_exception_only(error)).strip()
         run.outcome.wrong = f"{text} at {traceback.extract_tb(error.__traceback__)[-1].name}"
@@ -210,7 +223,7 @@ def _check_complaint(run: Run, error: mill.MillstreamError) -> None:
         return
     if "internal" in str(error).lower():
         raise error
-    if run.cell.fault in ("left", "step", "clock", "machine crash", "second job"):
+    if run.cell.fault in ("left", "step", "clock", "machine crash", "second job", "inputs change"):
         raise error
     if run.cell.fault == "function raises" and "as asked" not in str(error):
         raise error
@@ -296,6 +309,16 @@ def _second_job(run: Run) -> bool:
     return is_done
 
 
+def _inputs_change(run: Run) -> bool:
+    assert run.changing is not None
+    is_done = run.by_hand(steps=run.dice.choice([10, 30, 100, 300, 1000]))
+    run.changing.grow()
+    if run.dice.random() < 0.5:
+        run.tell(f"  {run.changing.rewrite()} is rewritten")
+        is_done = run.by_hand(steps=run.dice.choice([30, 300]))
+    return is_done
+
+
 def _function_raises(run: Run) -> bool:
     run.calls, run.raise_at = 0, run.dice.randrange(1, torture_jobs.ROWS)
     return run.by_hand()
@@ -312,6 +335,7 @@ DISTURB = {
     "machine crash": _machine_crash,
     "state fails long": _state_fails_long,
     "second job": _second_job,
+    "inputs change": _inputs_change,
     "function raises": _function_raises,
     "panic": _panic,
 }

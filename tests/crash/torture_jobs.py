@@ -60,7 +60,7 @@ def declare(plan: str, sink: str, variant: int, work: Path, inputs: Path, hook: 
     """Declare a job; ``hook`` is called by the Python functions, once a record."""
     (work / "out").mkdir(parents=True, exist_ok=True)
     if plan == "stateless":
-        stream = mill.read_csv(inputs / "*.csv").filter(col("v") % 3 != 0).with_columns(w=col("v") * 2)
+        stream = mill.read_csv(inputs / "*.csv", schema={"v": int, "k": int}).filter(col("v") % 3 != 0).with_columns(w=col("v") * 2)
         return [_into(stream, sink, variant, work, "rows")]
     table = mill.from_arrow(data())
     if plan == "keyed":
