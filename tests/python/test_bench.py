@@ -38,7 +38,7 @@ def test_functions() -> None:
 
 
 def test_checkpoints_write_what_changes() -> None:
-    [result] = run(["checkpoint"], Settings(rows=20_000, seconds=1.5, parallelism=1), quiet)
+    [result] = run(["checkpoint"], Settings(rows=20_000, seconds=4.0, parallelism=1), quiet)
     assert [figure["changing"] for figure in result.figures] == [0.01, 0.1, 1.0]
     few, _, all_of_them = (max(figure["bytes"]) for figure in result.figures)
     assert 0 < few < all_of_them

@@ -376,3 +376,26 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
     small, large = peak(1_000), peak(40_000)
     assert large < small + 150, f"{small} MB for 8,000 results, {large} MB for 320,000"
+
+
+def test_a_record_that_failed_shows_its_values_as_files_do() -> None:
+    far = pa.array([2**62, None], pa.timestamp("s"))
+    nested = pa.array([[{"at": 2**62, "t": 'say "x"'}], None], pa.list_(pa.struct([("at", pa.timestamp("s")), ("t", pa.string())])))
+    table = pa.table(
+        {
+            "a": ["x", "y"],
+            "far": far,
+            "d": pa.array([2**62, 1], pa.duration("s")),
+            "l": nested,
+            "m": pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int64())),
+            "c": pa.array(["p", None]).dictionary_encode(),
+            "n": pa.nulls(2),
+        }
+    )
+    stream = mill.from_arrow(table).with_columns(col("a").cast(int).alias("i"))
+    first, second = (row["record"] for row in stream.errors.collect(parallelism=1, on_error="route").to_pylist())
+    assert "ERROR" not in first and "<invalid>" not in first
+    year = "146138514283-06-19T07:45:04"
+    assert f'"far": {year}' in first.replace("+", "") and '"t": "say \\\\"x\\\\""' in first.replace('\\"', '\\\\"')
+    assert '"l": [{"at": ' in first and '"c": "p", "n": null' in first and '"k"' in first
+    assert second.startswith('{"a": "y", "far": null, "d": PT1S, "l": null, "m": [], "c": null, "n": null')

@@ -93,6 +93,9 @@ fn needed(graph: &Graph) -> Result<Vec<Names>> {
         let own = needed[at].clone();
         for (i, tap) in step.inputs.iter().enumerate() {
             if tap.port == Port::Errors {
+                // Whoever asks which records fail asks for all that the step computes, and to see the whole record.
+                let computed = all(&graph.steps[tap.step].schema);
+                needed[tap.step].extend(computed);
                 continue;
             }
             let before = graph.schema_of(*tap);
