@@ -157,7 +157,19 @@ class StringNamespace(_Namespace):
         return self._call("count_matches", pattern, literal)
 
     def to_datetime(self, format: str | None = None, *, time_unit: str = "us", strict: bool = True) -> Expr:
-        """Read the text as a point in time, by a ``strptime`` format or as ISO 8601; a format with an offset gives UTC."""
+        """Read the text as a point in time, by a format of Python's ``strptime`` or as ISO 8601; a format with an offset gives UTC.
+
+        Notes
+        -----
+        A format reads what ``datetime.strptime`` reads in the C locale, and refuses the rest; what it does not name is that of
+        1900-01-01 00:00:00. ``%F``, ``%T``, ``%R``, ``%D`` and ``%e`` are read as well, and ``%.f``: a point with up to nine
+        digits, or nothing. A fraction finer than ``time_unit`` is an error.
+
+        Examples
+        --------
+        >>> mill.from_iter(["17.05.24 12:30"]).select(t=col("value").str.to_datetime("%d.%m.%y %H:%M")).collect().to_pylist()
+        [{'t': datetime.datetime(2024, 5, 17, 12, 30)}]
+        """
         return self._call("to_datetime", format, time_unit, strict)
 
     def to_date(self, format: str | None = None, *, strict: bool = True) -> Expr:
@@ -240,11 +252,18 @@ class DateTimeNamespace(_Namespace):
         return self._call("epoch", unit)
 
     def truncate(self, every: str) -> Expr:
-        """Round down to a multiple of a duration like ``"1h"``; ``"1mo"``, ``"1q"`` and ``"1y"`` go by the calendar."""
+        """Round down to a multiple of a duration like ``"1h"``; ``d``, ``w``, ``mo``, ``q`` and ``y`` go by the calendar.
+
+        Notes
+        -----
+        What counts is what the clock of the column's zone shows. Where the clock shows the result twice, a span of the calendar
+        begins at the earlier, and one of hours or less at the latest that is not after the time. Where the clock skips the
+        result, it is the end of what is skipped.
+        """
         return self._call("truncate", every)
 
     def strftime(self, format: str) -> Expr:
-        """Write as text by a ``strftime`` format."""
+        """Write as text by a format of Python's ``strftime``; ``%Z`` is the name of the zone in use at the time, such as ``CET``."""
         return self._call("strftime", format)
 
     def iso_year(self) -> Expr:
@@ -256,7 +275,14 @@ class DateTimeNamespace(_Namespace):
         return self._call("time")
 
     def offset_by(self, by: str) -> Expr:
-        """Move by a duration like ``"-1d"``; ``"1mo"``, ``"1q"`` and ``"1y"`` go by the calendar."""
+        """Move by a duration like ``"-1d"``; ``d``, ``w``, ``mo``, ``q`` and ``y`` go by the calendar.
+
+        Notes
+        -----
+        Spans of the calendar keep what the clock of the column's zone shows; ``24h`` is not ``1d`` where the clock changes. A day
+        that a month lacks becomes its last. Where the clock shows the result twice, the one with the offset of before is
+        meant, or the earlier; where the clock skips it, the result is later by as much as is skipped.
+        """
         return self._call("offset_by", by)
 
     def cast_time_unit(self, unit: str) -> Expr:

@@ -170,3 +170,10 @@ def test_what_the_samples_did_not_show_is_an_error_with_its_line(tmp_path: Path)
     path.write_text(many + '{"a":1.75}\n{"a":2,"b":3}\n' + many)
     kept = mill.read_json(path, schema={"a": float, "b": int}).filter(col("a") != 5).collect().to_pylist()
     assert sorted(kept, key=str) == [{"a": 1.75, "b": None}, {"a": 2.0, "b": 3}]
+
+
+def test_blanks_beside_numbers_make_an_inferred_column_text(tmp_path: Path) -> None:
+    for blank in (" ", "\t", '"\r"', '" \n"'):
+        (tmp_path / "a.csv").write_text(f"n,b\n1,{blank}\n2,2024-01-02\n3,\n", newline="")
+        rows = mill.read_csv(str(tmp_path / "a.csv")).collect().to_pylist()
+        assert rows == [{"n": 1, "b": blank.strip('"')}, {"n": 2, "b": "2024-01-02"}, {"n": 3, "b": None}]

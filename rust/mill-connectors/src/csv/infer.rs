@@ -12,9 +12,11 @@ pub(crate) fn infer_columns(data: &[u8], fields: &[Field], columns: usize, nulls
     for record in fields.chunks_exact(columns) {
         for (common, field) in common.iter_mut().zip(record) {
             let value = field.bytes(data).trim_ascii();
-            let is_null = value.is_empty() || nulls.iter().any(|null| null.as_bytes() == value);
+            // Blanks are neither a number nor nothing: a column that has them is text, and keeps them.
+            let is_null = field.bytes(data).is_empty() || nulls.iter().any(|null| null.as_bytes() == value);
             if *common != Common::Text && !is_null {
-                *common = std::mem::replace(common, Common::Nothing).and(Common::of_field(value));
+                let found = if value.is_empty() { Common::Text } else { Common::of_field(value) };
+                *common = std::mem::replace(common, Common::Nothing).and(found);
             }
         }
     }

@@ -43,7 +43,12 @@ fn quantile(values: &mut [f64], at: f64) -> Option<f64> {
         return Some(below);
     }
     let above = behind.iter().copied().min_by(order)?;
-    Some(if below == above { below } else { below + (above - below) * fraction })
+    Some(match fraction {
+        _ if below == above => below,
+        // The middle of two, rounded once.
+        0.5 if (below + above).is_finite() => (below + above) / 2.0,
+        _ => below + (above - below) * fraction,
+    })
 }
 
 impl Accumulator for Quantile {

@@ -207,10 +207,12 @@ fn remainders(array: &ArrayRef, divisor: u64) -> ArrayRef {
 /// An operation on floats of one type that Arrow has no kernel for.
 pub(super) fn floats(op: BinaryOp, left: &Value, right: &Value, rows: usize) -> Result<Value> {
     match (left.data_type(), op) {
-        (DataType::Float64, BinaryOp::FloorDiv) => Ok(each::<Float64Type, Float64Type>(left, right, rows, |a, b| (a / b).floor())),
+        (DataType::Float64, BinaryOp::FloorDiv) => Ok(each::<Float64Type, Float64Type>(left, right, rows, float_floor_div)),
         (DataType::Float64, BinaryOp::Mod) => Ok(each::<Float64Type, Float64Type>(left, right, rows, float_mod)),
         (DataType::Float64, _) => Ok(each::<Float64Type, Float64Type>(left, right, rows, f64::powf)),
-        (_, BinaryOp::FloorDiv) => Ok(each::<Float32Type, Float32Type>(left, right, rows, |a, b| (a / b).floor())),
+        (_, BinaryOp::FloorDiv) => {
+            Ok(each::<Float32Type, Float32Type>(left, right, rows, |a, b| float_floor_div(f64::from(a), f64::from(b)) as f32))
+        }
         (_, BinaryOp::Mod) => {
             Ok(each::<Float32Type, Float32Type>(left, right, rows, |a, b| float_mod(f64::from(a), f64::from(b)) as f32))
         }
@@ -218,10 +220,30 @@ pub(super) fn floats(op: BinaryOp, left: &Value, right: &Value, rows: usize) -> 
     }
 }
 
-/// Python's `%`: the result has the divisor's sign.
+/// Python's `%`: the result has the divisor's sign, zero too.
 fn float_mod(a: f64, b: f64) -> f64 {
     let r = a % b;
-    if r != 0.0 && ((r < 0.0) != (b < 0.0)) { r + b } else { r }
+    match r {
+        0.0 => 0f64.copysign(b),
+        _ if (r < 0.0) != (b < 0.0) => r + b,
+        _ => r,
+    }
+}
+
+/// Python's `//`: what is left when the remainder is taken away, so that `a // b * b + a % b` is `a`. The quotient itself
+/// may round up to a whole number that it does not reach: `1.0 / 0.1` is 10, and `1.0 // 0.1` is 9. By zero as `/`.
+fn float_floor_div(a: f64, b: f64) -> f64 {
+    if b == 0.0 {
+        return a / b;
+    }
+    let r = a % b;
+    let quotient = (a - r) / b - f64::from(r != 0.0 && ((r < 0.0) != (b < 0.0)));
+    if quotient == 0.0 {
+        return 0f64.copysign(a / b);
+    }
+    // The quotient is whole but for its rounding.
+    let floor = quotient.floor();
+    if quotient - floor > 0.5 { floor + 1.0 } else { floor }
 }
 
 /// Applies `f` to each pair of values; null where either is null.

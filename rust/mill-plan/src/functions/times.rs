@@ -5,6 +5,7 @@
 mod every;
 mod format;
 mod parse;
+mod strptime;
 mod zone;
 
 use std::sync::Arc;

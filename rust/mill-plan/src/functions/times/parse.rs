@@ -10,7 +10,7 @@ use mill_frame::convert;
 use mill_protocol::{Error, Result};
 
 use super::super::arguments::{as_string, constant_bool, constant_str, first, mapped};
-use super::format::Format;
+use super::strptime::Format;
 use super::{unit_of, units};
 use crate::compiled::bind::Typed;
 use crate::compiled::value::{failed, inexact};

@@ -1,0 +1,885 @@
+"""Arithmetic, aggregates and comparisons agree with Python's numbers, to the last digit."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import random
+import re
+import statistics
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import millstream as mill
+from millstream import col, lit
+from millstream.errors import MillstreamError
+
+SEED = int(os.environ.get("SEED", "20261125"))
+
+KNOWN: dict[str, str] = {
+    "compare float64 decimal": "decimals become floats for the comparison",
+    "compare float32 decimal": "decimals become floats for the comparison",
+    "compare decimal float64": "decimals become floats for the comparison",
+    "compare decimal float32": "decimals become floats for the comparison",
+    "constant float64 decimal": "decimals become floats for the comparison",
+    "constant float32 decimal": "decimals become floats for the comparison",
+    "constant decimal float64": "decimals become floats for the comparison",
+    "constant float32 float64": "constants become float32, or are refused",
+    "is_in floats for decimals": "floats become decimals for the comparison",
+    "large median int64": "integers that a float does not hold are refused",
+    "large median uint64": "integers that a float does not hold are refused",
+    "floats std tiny": "the variance underflows before the root is taken",
+    "sum in between": "a sum that fits is refused where a part of it does not, so that order and parallelism decide",
+    "aggregate median of large integers": "integers that a float does not hold are refused",
+    "aggregate median of the ends": "integers that a float does not hold are refused",
+    "aggregate median of unsigned": "integers that a float does not hold are refused",
+    "aggregate mean of large": "the sum overflows although the mean does not",
+    "aggregate sum beyond and back": "the sum overflows on the way",
+}
+"""Cells that fail for now, by their name, each with what is wrong; a cell that passes again must be taken out."""
+
+NAN, INF = float("nan"), float("inf")
+INT_MIN, INT_MAX, UINT_MAX = -(2**63), 2**63 - 1, 2**64 - 1
+INT, UINT, FLOAT, TEXT = pa.int64(), pa.uint64(), pa.float64(), pa.string()
+DEC = pa.decimal128(38, 6)
+
+
+def known(name: str) -> list[pytest.MarkDecorator]:
+    """Return the mark of a cell that fails for now."""
+    return [pytest.mark.xfail(reason=KNOWN[name], strict=True)] if name in KNOWN else []
+
+
+def cells(prefix: str, names: Any) -> list[Any]:
+    """Return parameters, those in KNOWN marked as failing."""
+    return [pytest.param(name, marks=known(f"{prefix} {name}"), id=str(name)) for name in names]
+
+
+# -- the job -------------------------------------------------------------------------------------------------------------
+
+
+def source(**columns: tuple[Any, Any]) -> mill.Stream:
+    """Return a stream of columns, each given as values and a type."""
+    return mill.from_arrow(pa.table({name: pa.array(list(values), kind) for name, (values, kind) in columns.items()}))
+
+
+def run(stream: mill.Stream, **columns: Any) -> dict[str, list[Any]]:
+    """Return what expressions make of a stream."""
+    table = stream.select(**columns).collect(parallelism=1).to_arrow()
+    return {name: table[name].to_pylist() for name in columns}
+
+
+def one(values: Any, kind: Any, expression: Any) -> list[Any]:
+    """Return what an expression over the column ``v`` makes of values."""
+    return run(source(v=(values, kind)), r=expression)["r"]
+
+
+def kept(stream: mill.Stream, expression: Any) -> dict[int, Any]:
+    """Return the results of an expression by the column ``i``, without the records for which it is an error."""
+    table = stream.select("i", r=expression).collect(parallelism=1, on_error="skip").to_arrow()
+    return dict(zip(table["i"].to_pylist(), table["r"].to_pylist(), strict=True))
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Tell whether values are the same, also NaN and the sign of zero."""
+    if isinstance(a, float) and isinstance(b, float):
+        return a.hex() == b.hex()
+    return type(a) is type(b) and bool(a == b)
+
+
+def same(given: Any, expected: list[Any], seen: list[Any]) -> None:
+    """Check values one by one, and show the first that differ."""
+    assert len(expected) == len(seen)
+    wrong = [(v, e, s) for v, e, s in zip(given, expected, seen, strict=True) if not is_same(e, s)]
+    assert not wrong, f"{len(wrong)} of {len(seen)} differ (SEED={SEED}); value, expected, seen: {wrong[:5]}"
+
+
+def attempt(function: Callable[..., Any], *args: Any) -> Any:
+    """Return what Python computes, or the error."""
+    try:
+        return function(*args)
+    except (ArithmeticError, ValueError) as error:
+        return error
+
+
+def signed(chance: random.Random) -> int:
+    """Return an integer of 64 bits, often one near an end or near zero."""
+    kind = chance.randrange(4)
+    if kind == 0:
+        return chance.choice([INT_MIN, INT_MIN + 1, INT_MAX, INT_MAX - 1])
+    if kind == 1:
+        return chance.randrange(-5, 6)
+    if kind == 2:
+        return chance.choice([1, -1]) * (1 << chance.randrange(63)) + chance.randrange(-1, 2)
+    return chance.randrange(INT_MIN, INT_MAX + 1)
+
+
+def floating(chance: random.Random) -> float:
+    """Return a float, often a special one."""
+    kind = chance.randrange(4)
+    if kind == 0:
+        return chance.choice(
+            [
+                0.0,
+                -0.0,
+                1.0,
+                -1.0,
+                INF,
+                -INF,
+                NAN,
+                5e-324,
+                1.7976931348623157e308,
+                2.0**53,
+                2.0**63,
+                -(2.0**63),
+                2.0**64,
+            ]
+        )
+    if kind == 1:
+        return float(chance.randrange(-20, 20)) / 4
+    if kind == 2:
+        return math.ldexp(chance.uniform(-1, 1), chance.randrange(-1070, 1023))
+    return chance.uniform(-1000, 1000)
+
+
+# -- sums, means, variances ----------------------------------------------------------------------------------------------
+
+
+def rounded(exact: Fraction) -> float:
+    """Return the float nearest to an exact number."""
+    return exact.numerator / exact.denominator
+
+
+def root(exact: Fraction) -> float:
+    """Return the float nearest to a square root."""
+    if exact == 0:
+        return 0.0
+    shift = max(0, 220 - exact.numerator.bit_length() + exact.denominator.bit_length())
+    shift += shift % 2
+    return rounded(Fraction(math.isqrt((exact.numerator << shift) // exact.denominator), 1 << shift // 2))
+
+
+def variance(values: list[Any]) -> Fraction:
+    """Return the exact variance of a sample."""
+    exact = [Fraction(v) for v in values]
+    mean = sum(exact, Fraction()) / len(exact)
+    return sum(((v - mean) ** 2 for v in exact), Fraction()) / (len(exact) - 1)
+
+
+def groups(chance: random.Random) -> dict[str, list[float]]:
+    """Return groups of floats on which plain sums lose digits."""
+    n = 60
+    return {
+        "small": [chance.uniform(-1, 1) for _ in range(n)],
+        "offset 1e9": [1e9 + chance.uniform(-1e-6, 1e-6) for _ in range(n)],
+        "offset 1e15": [1e15 + chance.randrange(8) / 8 for _ in range(n)],
+        "offset -1e12": [-1e12 + chance.gauss(0, 1e-3) for _ in range(n)],
+        "cancelling": [
+            x for _ in range(n // 2) for x in [10.0 ** chance.randrange(0, 16)] for x in (x + chance.random(), -x)
+        ],
+        "tenths": [0.1] * n,
+        "wide": [math.ldexp(chance.uniform(-1, 1), chance.randrange(-40, 40)) for _ in range(n)],
+        "equal": [chance.uniform(1, 2) * 1e8] * n,
+        "two": [1e9, 1e9 + 1e-7],
+        "tiny": [chance.uniform(0, 1) * 1e-200 for _ in range(n)],
+        "huge": [chance.uniform(-1, 1) * 1e150 for _ in range(n)],
+        "outlier": [1e9 + chance.random() * 1e-3 for _ in range(n)] + [1e16],
+    }
+
+
+GROUPS = list(groups(random.Random(SEED)))
+SPREADS = {"sum": 0, "mean": 0, "var": 1, "std": 1}
+"""How many units of the last place each aggregate of floats may be off."""
+
+
+def ulps(a: float, b: float) -> float:
+    """Return how many units of the last place two floats are apart."""
+    return 0.0 if a == b else abs(a - b) / math.ulp(b)
+
+
+@cache
+def floats_seen(parallelism: int, *, windows: bool) -> list[dict[str, Any]]:
+    """Return the aggregates of all groups, of several seeds, from one job."""
+    rows = [
+        (f"{name}/{seed}", x)
+        for seed in range(6)
+        for name, xs in groups(random.Random(SEED + seed)).items()
+        for x in xs
+    ]
+    random.Random(SEED).shuffle(rows)
+    names = [name for name, _ in rows]
+    columns = {"k": (names, TEXT), "x": ([x for _, x in rows], FLOAT), "t": (range(len(rows)), INT)}
+    stream = source(**columns)
+    aggregates: dict[str, Any] = {
+        "sum": col("x").sum(),
+        "mean": col("x").mean(),
+        "var": col("x").var(),
+        "std": col("x").std(),
+    }
+    if windows:
+        stream = stream.with_columns(t=col("t").cast(mill.Timestamp("s"))).event_time("t", watermark="0s")
+        out = stream.key_by("k").window(mill.tumbling("1d")).agg(**aggregates)
+    else:
+        out = stream.key_by("k").agg(**aggregates)
+    return out.collect(parallelism=parallelism).to_pylist()
+
+
+@cache
+def exact(aggregate: str, name: str, seed: int) -> float:
+    """Return an aggregate of a group, rounded once."""
+    values = groups(random.Random(SEED + seed))[name]
+    total = sum(map(Fraction, values), Fraction())
+    return {
+        "sum": lambda: rounded(total),
+        "mean": lambda: rounded(total / len(values)),
+        "var": lambda: rounded(variance(values)),
+        "std": lambda: root(variance(values)),
+    }[aggregate]()
+
+
+@pytest.mark.parametrize("parallelism", [1, 2, 3])
+@pytest.mark.parametrize("windows", [False, True], ids=["keyed", "windows"])
+@pytest.mark.parametrize("cell", cells("floats", [f"{aggregate} {name}" for aggregate in SPREADS for name in GROUPS]))
+def test_aggregates_of_floats_are_rounded_once(cell: str, windows: bool, parallelism: int) -> None:
+    aggregate, wanted = cell.split(" ", 1)
+    seen = [(*row["k"].split("/"), row[aggregate]) for row in floats_seen(parallelism, windows=windows)]
+    pairs = [(exact(aggregate, name, int(seed)), value) for name, seed, value in seen if name == wanted]
+    assert len(pairs) == 6
+    assert not [(e, s) for e, s in pairs if ulps(s, e) > SPREADS[aggregate]]
+
+
+def test_aggregates_do_not_depend_on_parallelism() -> None:
+    results = [sorted(map(repr, floats_seen(parallelism, windows=False))) for parallelism in (1, 2, 3)]
+    assert results[0] == results[1] == results[2]
+
+
+LARGE: dict[str, Callable[[list[int]], Any]] = {
+    "min": min,
+    "max": max,
+    "mean": lambda values: rounded(Fraction(sum(values), len(values))),
+    "var": lambda values: rounded(variance(values)),
+    "std": lambda values: root(variance(values)),
+    "median": lambda values: rounded(Fraction(statistics.median(map(Fraction, values)))),
+}
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+@pytest.mark.parametrize(
+    "cell", cells("large", [f"{aggregate} {kind}" for aggregate in LARGE for kind in (INT, UINT, DEC)])
+)
+def test_aggregates_of_large_numbers(cell: str, parallelism: int) -> None:
+    aggregate = cell.split()[0]
+    kind = next(kind for kind in (INT, UINT, DEC) if str(kind) == cell.split(" ", 1)[1])
+    chance = random.Random(f"{SEED} {cell}")
+    low, high = (INT_MIN, INT_MAX) if kind == INT else (0, UINT_MAX)
+    sets = {k: [chance.choice([low, high, (low + high) // 2]) for _ in range(40)] for k in range(10)}
+    sets |= {k: [2**53 + 1 + chance.randrange(4) for _ in range(40)] for k in range(10, 20)}
+    sets |= {k: [high - chance.randrange(3) for _ in range(2)] for k in range(20, 30)}
+    rows = [(k, v) for k, values in sets.items() for v in values]
+    stream = source(k=([k for k, _ in rows], INT), x=([v for _, v in rows], kind))
+    seen = stream.key_by("k").agg(r=getattr(col("x"), aggregate)()).collect(parallelism=parallelism).to_pylist()
+    expected = {k: LARGE[aggregate](values) for k, values in sets.items()}
+    assert len(seen) == len(sets)
+    assert not [
+        (row, expected[row["k"]])
+        for row in seen
+        if row["r"] != expected[row["k"]] and not ulps(row["r"], expected[row["k"]]) <= 1
+    ]
+
+
+def of_one_key(values: Any, kind: Any, aggregate: Any, parallelism: int = 1) -> Any:
+    """Return an aggregate of values of one key."""
+    stream = source(v=(values, kind)).with_columns(k=1)
+    (row,) = stream.key_by("k").agg(r=aggregate).collect(parallelism=parallelism).to_pylist()
+    return row["r"]
+
+
+SUMS: dict[str, tuple[list[Any], Any]] = {
+    "max": ([INT_MAX], INT),
+    "max and zero": ([INT_MAX, 0], INT),
+    "max and one": ([INT_MAX, 1], INT),
+    "min": ([INT_MIN], INT),
+    "min and minus one": ([INT_MIN, -1], INT),
+    "min and max": ([INT_MIN, INT_MAX], INT),
+    "two halves": ([2**62, 2**62], INT),
+    "two halves less one": ([2**62, 2**62 - 1], INT),
+    "unsigned max": ([UINT_MAX], UINT),
+    "unsigned max and one": ([UINT_MAX, 1], UINT),
+    "unsigned halves": ([2**63, 2**63 - 1], UINT),
+    "32 bits": ([2**31 - 1, 2**31 - 1], pa.int32()),
+    "8 bits": ([127, 127, 127], pa.int8()),
+    "unsigned 8 bits": ([255, 255], pa.uint8()),
+    "in between": ([INT_MAX, 1, -1], INT),
+    "null": ([None, 5, None], INT),
+    "nothing": ([None], INT),
+}
+
+
+@pytest.mark.parametrize("name", cells("sum", SUMS))
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_sums_of_integers_are_exact_or_an_error(name: str, parallelism: int) -> None:
+    values, kind = SUMS[name]
+    numbers = [v for v in values if v is not None]
+    exact = sum(numbers) if numbers else None
+    low, high = (0, UINT_MAX) if "uint" in str(kind) else (INT_MIN, INT_MAX)
+    if exact is not None and not low <= exact <= high:
+        with pytest.raises(MillstreamError):
+            of_one_key(values, kind, col("v").sum(), parallelism)
+    else:
+        assert of_one_key(values, kind, col("v").sum(), parallelism) == exact
+
+
+@pytest.mark.parametrize("kind", [INT, UINT], ids=str)
+def test_sums_of_integers_that_fit_are_right_whatever_comes_first(kind: Any) -> None:
+    chance = random.Random(f"{SEED} order {kind}")
+    values = [INT_MAX, INT_MAX, INT_MIN, INT_MIN, 1, 1] if kind == INT else [2**63, 2**62, 2**62 - 1]
+    for _ in range(5):
+        chance.shuffle(values)
+        for parallelism in (1, 2):
+            try:
+                assert of_one_key(values, kind, col("v").sum(), parallelism) == sum(values)
+            except MillstreamError:
+                continue
+
+
+ODD: dict[str, tuple[list[Any], Any, Any, Any]] = {
+    "sum of decimals": (
+        [Decimal("0.1"), Decimal("0.2"), Decimal("-7.123456")],
+        DEC,
+        col("v").sum(),
+        Decimal("-6.823456"),
+    ),
+    "mean of decimals": ([Decimal("0.1"), Decimal("0.2")], DEC, col("v").mean(), 0.15),
+    "var of one": ([1.0], FLOAT, col("v").var(), None),
+    "std of none": ([None], FLOAT, col("v").std(), None),
+    "var of two integers": ([INT_MIN, INT_MAX], INT, col("v").var(), rounded(variance([INT_MIN, INT_MAX]))),
+    "var with NaN": ([1.0, NAN], FLOAT, col("v").var(), NAN),
+    "var with infinity": ([1.0, INF], FLOAT, col("v").var(), NAN),
+    "mean of infinities": ([INF, -INF], FLOAT, col("v").mean(), NAN),
+    "sum of infinity": ([INF, 1.0], FLOAT, col("v").sum(), INF),
+    "sum with NaN": ([1.0, NAN], FLOAT, col("v").sum(), NAN),
+    "mean of large": ([1.5e308, 1.5e308], FLOAT, col("v").mean(), 1.5e308),
+    "sum beyond and back": ([1.5e308, 1.5e308, -1.5e308], FLOAT, col("v").sum(), 1.5e308),
+    "sum of minus zeros": ([-0.0, -0.0], FLOAT, col("v").sum(), 0.0),
+    "min with NaN": ([NAN, 1.0, -INF], FLOAT, col("v").min(), -INF),
+    "max with NaN": ([1.0, NAN, INF], FLOAT, col("v").max(), NAN),
+    "min of NaN": ([NAN], FLOAT, col("v").min(), NAN),
+    "min with null": ([None, 2.0, 1.0], FLOAT, col("v").min(), 1.0),
+    "max of null": ([None], FLOAT, col("v").max(), None),
+    "median with null": ([None, 1.0, 4.0], FLOAT, col("v").median(), 2.5),
+    "median with NaN": ([NAN, 1.0, 2.0], FLOAT, col("v").median(), 2.0),
+    "quantile with NaN": ([NAN, 1.0, 2.0], FLOAT, col("v").quantile(1.0), NAN),
+    "median of null": ([None], FLOAT, col("v").median(), None),
+    "median of large integers": ([2**53 + 1, 2**53 + 3], INT, col("v").median(), float(2**53 + 2)),
+    "median of the ends": ([INT_MIN, INT_MAX], INT, col("v").median(), -0.5),
+    "median of unsigned": ([UINT_MAX, UINT_MAX], UINT, col("v").median(), 2.0**64),
+    "median of large floats": (
+        [1.6e308, 1.7e308],
+        FLOAT,
+        col("v").median(),
+        rounded((Fraction(1.6e308) + Fraction(1.7e308)) / 2),
+    ),
+    "median of infinities": ([INF, INF], FLOAT, col("v").median(), INF),
+    "quantile at infinity": ([1.0, INF, INF], FLOAT, col("v").quantile(0.75), INF),
+    "quantile exactly at a value beside infinity": ([1.0, 2.0, INF], FLOAT, col("v").quantile(0.5), 2.0),
+    "n_unique of NaN and zeros": ([NAN, NAN, 0.0, -0.0], FLOAT, col("v").n_unique(), 2),
+}
+
+
+@pytest.mark.parametrize("name", cells("aggregate", ODD))
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_aggregates_of_odd_values(name: str, parallelism: int) -> None:
+    values, kind, aggregate, expected = ODD[name]
+    seen = of_one_key(values, kind, aggregate, parallelism)
+    assert is_same(seen, expected), (expected, seen)
+
+
+def test_quantiles_interpolate_exactly() -> None:
+    chance = random.Random(SEED)
+    sets = {k: [chance.uniform(-1e6, 1e6) for _ in range(chance.randrange(1, 40))] for k in range(60)}
+    rows = [(k, v) for k, values in sets.items() for v in values]
+    levels = [0.0, 0.1, 0.25, 0.5, 0.9, 0.99, 1.0]
+    stream = source(k=([k for k, _ in rows], INT), x=([v for _, v in rows], FLOAT))
+    quantiles: dict[str, Any] = {f"q{level}": col("x").quantile(level) for level in levels}
+    out = stream.key_by("k").agg(**quantiles)
+    for row in out.collect(parallelism=2).to_pylist():
+        values = sorted(sets[row["k"]])
+        for level in levels:
+            place = Fraction(level) * (len(values) - 1)
+            low = math.floor(place)
+            high = min(low + 1, len(values) - 1)
+            step = values[high] - values[low]
+            wanted = Fraction(values[low]) + Fraction(step) * (place - low)
+            allowed = 4 * math.ulp(max(abs(values[low]), abs(values[high]))) + step * math.ulp(float(place))
+            assert abs(Fraction(row[f"q{level}"]) - wanted) <= allowed, (row, level)
+
+
+@pytest.mark.parametrize("cell", cells("median", ["positive", "straddling zero"]))
+def test_medians_are_rounded_once(cell: str) -> None:
+    chance = random.Random(f"{SEED} {cell}")
+    low = 0 if cell == "positive" else -1e6
+    sets = {k: [chance.uniform(low, 1e6) for _ in range(2 + k % 5)] for k in range(300)}
+    rows = [(k, v) for k, values in sets.items() for v in values]
+    stream = source(k=([k for k, _ in rows], INT), x=([v for _, v in rows], FLOAT))
+    seen = stream.key_by("k").agg(m=col("x").median()).collect(parallelism=2).to_pylist()
+    both = [(rounded(Fraction(statistics.median(map(Fraction, sets[row["k"]])))), row["m"]) for row in seen]
+    assert len(both) == len(sets)
+    assert not [(e, m) for e, m in both if ulps(m, e) > 1]
+
+
+# -- rounding ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "digits", cells("round float", [0, 1, 2, 3, 5, 10, 15, 17, 20, 300, 400, -1, -2, -5, -15, -300, -310])
+)
+def test_round_of_floats_is_pythons(digits: int) -> None:
+    chance = random.Random(f"{SEED} {digits}")
+    values = [
+        0.5,
+        1.5,
+        2.5,
+        -0.5,
+        2.675,
+        1.005,
+        0.125,
+        0.375,
+        5e-324,
+        1.7e308,
+        2.0**53 + 2,
+        -0.0,
+        INF,
+        -INF,
+        NAN,
+        15.0,
+        25.0,
+        1e22,
+    ]
+    values += [floating(chance) for _ in range(400)] + [chance.randrange(-(10**6), 10**6) / 1000 for _ in range(600)]
+    values += [(2 * chance.randrange(-(10**5), 10**5) + 1) / 2 * 10.0 ** -max(-10, min(10, digits)) for _ in range(400)]
+
+    def python(value: float) -> float:
+        return round(value, digits) if math.isfinite(value) else value
+
+    kept_values = [v for v in values if not isinstance(attempt(python, v), Exception)]
+    same(kept_values, [python(v) for v in kept_values], one(kept_values, FLOAT, col("v").round(digits)))
+
+
+@pytest.mark.parametrize("digits", cells("round int", [0, 1, 3, -1, -2, -5, -18]))
+def test_round_of_integers_is_pythons(digits: int) -> None:
+    chance = random.Random(f"{SEED} {digits}")
+    for kind, values in {
+        INT: [5, 15, 25, -5, -15, -25, 50, 150, 250, *(signed(chance) // 4 for _ in range(500)), 0],
+        UINT: [5, 15, 25, 2**63, UINT_MAX // 2, *(chance.randrange(UINT_MAX // 4) for _ in range(500))],
+        pa.int8(): [5, 15, 25, -15, -5, 100, -100],
+    }.items():
+        fits = [v for v in values if kind != pa.int8() or -128 <= round(v, digits) <= 127]
+        same(fits, [round(v, digits) for v in fits], one(fits, kind, col("v").round(digits)))
+
+
+@pytest.mark.parametrize("digits", [-1, -19, -18, -20])
+def test_round_of_integers_beyond_the_ends_is_an_error(digits: int) -> None:
+    for kind, value in ((INT, INT_MAX), (INT, INT_MIN), (UINT, UINT_MAX), (INT, 6 * 10**18)):
+        expected = round(value, digits)
+        low, high = (INT_MIN, INT_MAX) if kind == INT else (0, UINT_MAX)
+        if low <= expected <= high:
+            assert one([value], kind, col("v").round(digits)) == [expected]
+        else:
+            with pytest.raises(MillstreamError):
+                one([value], kind, col("v").round(digits))
+
+
+@pytest.mark.parametrize("digits", cells("round decimal", [0, 1, 2, 5, 6, 9, -1, -2, -5]))
+def test_round_of_decimals_is_pythons(digits: int) -> None:
+    chance = random.Random(f"{SEED} {digits}")
+    values = [Decimal(n) / 10**6 for n in (500000, 1500000, 2500000, -500000, -1500000, 125000, 375000)]
+    values += [Decimal(chance.randrange(-(10**14), 10**14)) / 10**6 for _ in range(500)]
+    values += [Decimal(chance.randrange(-(10**6), 10**6) * 5) * Decimal(10) ** -min(6, digits + 1) for _ in range(300)]
+    seen = one(values, DEC, col("v").round(digits))
+    wrong = [(v, round(v, digits), s) for v, s in zip(values, seen, strict=True) if round(v, digits) != s]
+    assert not wrong, wrong[:5]
+
+
+@pytest.mark.parametrize("name", cells("whole", ["floor", "ceil", "trunc"]))
+def test_floor_ceil_and_trunc(name: str) -> None:
+    chance = random.Random(f"{SEED} {name}")
+    of = getattr(math, name)
+    floats = [
+        0.5,
+        -0.5,
+        -0.0,
+        1e300,
+        2.0**52 + 0.5,
+        *(v for v in (floating(chance) for _ in range(800)) if math.isfinite(v)),
+    ]
+    seen = one(floats, FLOAT, getattr(col("v"), name)())
+    same(floats, [math.copysign(float(of(v)), v) if of(v) == 0 else float(of(v)) for v in floats], seen)
+    same([NAN, INF, -INF], [NAN, INF, -INF], one([NAN, INF, -INF], FLOAT, getattr(col("v"), name)()))
+    whole = [signed(chance) for _ in range(200)]
+    same(whole, whole, one(whole, INT, getattr(col("v"), name)()))
+    decimals = [Decimal(chance.randrange(-(10**14), 10**14)) / 10**6 for _ in range(300)]
+    assert [int(v) for v in one(decimals, DEC, getattr(col("v"), name)())] == [of(v) for v in decimals]
+
+
+def test_clip_keeps_nan_and_takes_bounds() -> None:
+    chance = random.Random(SEED)
+    values = [NAN, INF, -INF, 0.0, -0.0, *(floating(chance) for _ in range(300)), None]
+
+    def clip(v: float | None, low: float, high: float) -> float | None:
+        return v if v is None or math.isnan(v) else min(max(v, low), high)
+
+    seen = run(source(v=(values, FLOAT)), a=col("v").clip(-1.5, 2.5), b=col("v").clip(upper=2.5), c=col("v").clip(-1.5))
+    same(values, [clip(v, -1.5, 2.5) for v in values], seen["a"])
+    same(values, [clip(v, -INF, 2.5) for v in values], seen["b"])
+    same(values, [clip(v, -1.5, INF) for v in values], seen["c"])
+    whole = [signed(chance) for _ in range(300)]
+    same(whole, [min(max(v, -5), 2**40) for v in whole], one(whole, INT, col("v").clip(-5, 2**40)))
+    large = [0, 2**63 - 1, 2**63, UINT_MAX]
+    same(large, [min(max(v, 5), 2**63) for v in large], one(large, UINT, col("v").clip(5, 2**63)))
+
+
+# -- comparisons ---------------------------------------------------------------------------------------------------------
+
+COMPARISONS = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+EDGES: dict[str, tuple[list[Any], Any]] = {
+    "int64": ([INT_MIN, INT_MIN + 1, -(2**53) - 1, -1, 0, 1, 2**53, 2**53 + 1, 2**53 + 2, 2**62 + 1, INT_MAX - 1, INT_MAX], INT),
+    "uint64": ([0, 1, 2**53, 2**53 + 1, INT_MAX, 2**63, 2**63 + 1, UINT_MAX - 1, UINT_MAX], UINT),
+    "int8": ([-128, -1, 0, 1, 127], pa.int8()),
+    "uint8": ([0, 1, 127, 128, 255], pa.uint8()),
+    "float64": (
+        [-INF, -(2.0**63), -(2.0**53), -0.5, -0.0, 0.0, 0.1, 0.5, 1.0, 2.0**53, 2.0**53 + 2, 2.0**63, 2.0**64, 1e300, INF],
+        FLOAT,
+    ),
+    "float32": ([-INF, -1.0, 0.0, 0.5, 0.10000000149011612, 2.0**24, 2.0**63, INF], pa.float32()),
+    "decimal": (
+        [Decimal(s) for s in ("-9223372036854775808.5", "-0.5", "0", "0.1", "0.5", "1", "9007199254740993", "9223372036854775807",
+                              "9223372036854775808", "18446744073709551615", "18446744073709551615.000001")],
+        DEC,
+    ),
+}  # fmt: skip
+PAIRS = [f"{a} {b}" for a in EDGES for b in EDGES]
+
+
+@pytest.mark.parametrize("pair", cells("compare", PAIRS))
+def test_comparisons_of_columns_are_exact(pair: str) -> None:
+    (a, a_kind), (b, b_kind) = (EDGES[name] for name in pair.split())
+    both = [(x, y) for x in a for y in b]
+    stream = source(a=([x for x, _ in both], a_kind), b=([y for _, y in both], b_kind))
+    seen = run(stream, **{op: of(col("a"), col("b")) for op, of in COMPARISONS.items()})
+    for op, of in COMPARISONS.items():
+        same([(x, op, y) for x, y in both], [of(x, y) for x, y in both], seen[op])
+
+
+@pytest.mark.parametrize(
+    "pair",
+    cells("constant", [pair for pair in PAIRS if "float32" not in pair.split()[1] and "int8" not in pair.split()[1]]),
+)
+def test_comparisons_with_constants_are_exact(pair: str) -> None:
+    (a, a_kind), (b, _) = (EDGES[name] for name in pair.split())
+    stream = source(v=(a, a_kind))
+    seen = run(stream, **{f"{i}{op}": of(col("v"), y) for i, y in enumerate(b) for op, of in COMPARISONS.items()})
+    for i, y in enumerate(b):
+        for op, of in COMPARISONS.items():
+            same([(x, op, y) for x in a], [of(x, y) for x in a], seen[f"{i}{op}"])
+
+
+def test_random_integers_and_floats_near_each_other_compare_exactly() -> None:
+    chance = random.Random(SEED)
+    for kind, top in ((INT, 63), (UINT, 64)):
+        whole = [chance.randrange(2 ** chance.randrange(50, top)) for _ in range(3000)]
+        floats = [min(float(v + chance.randrange(-3, 4)), 2.0**64) for v in whole]
+        seen = run(
+            source(a=(whole, kind), b=(floats, FLOAT)), **{op: of(col("a"), col("b")) for op, of in COMPARISONS.items()}
+        )
+        for op, of in COMPARISONS.items():
+            same(
+                list(zip(whole, floats, strict=True)), [of(x, y) for x, y in zip(whole, floats, strict=True)], seen[op]
+            )
+
+
+@pytest.mark.parametrize("name", cells("nan", EDGES))
+def test_nan_equals_itself_and_is_larger_than_all_numbers(name: str) -> None:
+    values, kind = EDGES[name]
+    stream = source(v=(values, kind), n=([NAN] * len(values), FLOAT))
+    for other in (col("n"), NAN):
+        seen = run(stream, **{op: of(col("v"), other) for op, of in COMPARISONS.items()})
+        expected = {"==": False, "!=": True, "<": True, "<=": True, ">": False, ">=": False}
+        for op in COMPARISONS:
+            assert seen[op] == [expected[op]] * len(values), op
+    assert one([NAN], FLOAT, (col("v") == NAN) & (col("v") <= NAN) & ~(col("v") < NAN)) == [True]
+
+
+def test_is_between_is_two_comparisons() -> None:
+    chance = random.Random(SEED)
+    for name, (values, kind) in EDGES.items():
+        if kind == DEC:
+            continue
+        bounds: list[Any] = [-1, 0, 1, 2**53, 2**53 + 1, 2.0**53, 0.5, 2**63, UINT_MAX]
+        pairs = [(chance.choice(bounds), chance.choice(bounds)) for _ in range(30)]
+        seen = run(source(v=(values, kind)), **{f"{i}": col("v").is_between(a, b) for i, (a, b) in enumerate(pairs)})
+        for i, (a, b) in enumerate(pairs):
+            same([(name, v, a, b) for v in values], [a <= v <= b for v in values], seen[f"{i}"])
+    assert one([1, None], INT, col("v").is_between(0, 2)) == [True, None]
+
+
+SETS: dict[str, tuple[str, list[Any]]] = {
+    "nothing": ("int64", []),
+    "nothing of floats": ("float64", []),
+    "integers": ("int64", [INT_MAX, 0, 2**53 + 1]),
+    "floats for integers": ("int64", [2.0**53, 0.5, 1.0, 2.0**63]),
+    "integers and floats": ("int64", [1, 2.0**53, 0.5]),
+    "integers for floats": ("float64", [2**53 + 1, 1, 2**63]),
+    "large for integers": ("int64", [2**63, UINT_MAX, 1]),
+    "large for unsigned": ("uint64", [2**63, UINT_MAX]),
+    "negative for unsigned": ("uint64", [-1, 0]),
+    "decimals for integers": ("int64", [Decimal("0.5"), Decimal(1)]),
+    "floats for decimals": ("decimal", [0.1, 0.5]),
+    "integers for decimals": ("decimal", [2**53 + 1, 0, UINT_MAX]),
+    "mixed for small": ("int8", [300, 1, 0.5]),
+}
+
+
+@pytest.mark.parametrize("name", cells("is_in", SETS))
+def test_is_in_compares_as_python(name: str) -> None:
+    kind_name, wanted = SETS[name]
+    values, kind = EDGES[kind_name]
+    same(values, [v in wanted for v in values], one(values, kind, col("v").is_in(wanted)))
+
+
+def test_is_in_with_null_and_nan() -> None:
+    assert one([1, 2], INT, col("v").is_in([])) == [False, False]
+    assert one([1, None], INT, col("v").is_in([1, 2])) == [True, None]
+    assert one([1, 2], INT, col("v").is_in([1, None]))[0] is True
+    assert one([1, 2], INT, col("v").is_in([1, None]))[1] is not True
+    assert one([NAN, 1.0], FLOAT, col("v").is_in([NAN])) == [True, False]
+    assert one([0.0, -0.0], FLOAT, col("v").is_in([-0.0])) == [True, True]
+    assert one(["a", None], TEXT, col("v").is_in(["a"]))[0] is True
+
+
+# -- arithmetic ----------------------------------------------------------------------------------------------------------
+
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
+}
+LIMITS = {
+    "int64": (INT_MIN, INT_MAX, INT),
+    "uint64": (0, UINT_MAX, UINT),
+    "int8": (-128, 127, pa.int8()),
+    "uint8": (0, 255, pa.uint8()),
+}
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+@pytest.mark.parametrize("name", LIMITS)
+def test_integer_arithmetic_is_exact_or_an_error(name: str, op: str) -> None:
+    chance = random.Random(f"{SEED} {name} {op}")
+    low, high, kind = LIMITS[name]
+    ends = [low, low + 1, high, high - 1, high // 2, 1, 2, 3, 5, 7, 0] + ([-1, -2, -3] if low else [])
+    pairs = [(a, b) for a in ends for b in ends]
+    pairs += [
+        (chance.randrange(low, high + 1), chance.choice([chance.randrange(low, high + 1), chance.choice(ends)]))
+        for _ in range(500)
+    ]
+    if low:
+        pairs += [(chance.randrange(-100, 101), chance.randrange(-9, 10)) for _ in range(200)]
+    stream = source(i=(range(len(pairs)), INT), a=([a for a, _ in pairs], kind), b=([b for _, b in pairs], kind))
+    seen = kept(stream, OPERATORS[op](col("a"), col("b")))
+    for i, (a, b) in enumerate(pairs):
+        exact = attempt(OPERATORS[op], a, b)
+        if isinstance(exact, Exception):
+            assert seen[i] is None, (a, op, b)
+        elif i in seen:
+            assert seen[i] == exact, (a, op, b, seen[i])
+        else:
+            assert not low <= exact <= high, (a, op, b)
+
+
+@cache
+def floats_of(op: str) -> list[tuple[tuple[float, float], float, float]]:
+    """Return pairs of floats, what Python makes of them and what the engine makes of them; none that Python refuses."""
+    chance = random.Random(f"{SEED} {op}")
+    of = OPERATORS.get(op, operator.truediv)
+    pairs = [(floating(chance), floating(chance)) for _ in range(3000)]
+    pairs += [
+        (chance.randrange(-50, 50) / 10, chance.choice([0.1, -0.1, 0.3, -0.7, 2.0, -2.0, 1e-300])) for _ in range(500)
+    ]
+    seen = run(source(a=([a for a, _ in pairs], FLOAT), b=([b for _, b in pairs], FLOAT)), r=of(col("a"), col("b")))[
+        "r"
+    ]
+    python = [(pair, attempt(of, *pair), s) for pair, s in zip(pairs, seen, strict=True)]
+    return [(pair, e, s) for pair, e, s in python if not isinstance(e, Exception)]
+
+
+@pytest.mark.parametrize("op", cells("float", [*OPERATORS, "/"]))
+def test_arithmetic_of_finite_floats_is_pythons(op: str) -> None:
+    found = [(pair, e, s) for pair, e, s in floats_of(op) if all(map(math.isfinite, pair))]
+    assert len(found) > 2000
+    wrong = [row for row in found if row[1] != row[2]]
+    assert not wrong, (len(wrong), wrong[:6])
+
+
+@pytest.mark.parametrize("op", cells("infinite", [*OPERATORS, "/"]))
+def test_arithmetic_of_infinities_and_nan_is_pythons(op: str) -> None:
+    found = [(pair, e, s) for pair, e, s in floats_of(op) if not all(map(math.isfinite, pair))]
+    wrong = [(pair, e, s) for pair, e, s in found if e != s and not (math.isnan(e) and math.isnan(s))]
+    assert not wrong, (len(wrong), wrong[:6])
+
+
+@pytest.mark.parametrize("op", cells("zero", [*OPERATORS, "/"]))
+def test_the_sign_of_a_zero_is_pythons(op: str) -> None:
+    wrong = [(pair, e, s) for pair, e, s in floats_of(op) if e == s == 0 and not is_same(e, s)]
+    assert not wrong, (len(wrong), wrong[:6])
+
+
+@pytest.mark.parametrize("op", cells("mixed", [*OPERATORS, "/"]))
+def test_arithmetic_of_an_integer_and_a_float_is_pythons(op: str) -> None:
+    chance = random.Random(f"{SEED} {op}")
+    of = OPERATORS.get(op, operator.truediv)
+    pairs = [(chance.randrange(-1000, 1000), chance.randrange(-50, 50) / 8) for _ in range(1000)]
+    stream = source(a=([a for a, _ in pairs], INT), b=([b for _, b in pairs], FLOAT))
+    for left, right, turn in (("a", "b", False), ("b", "a", True)):
+        seen = run(stream, r=of(col(left), col(right)))["r"]
+        for (a, b), s in zip(pairs, seen, strict=True):
+            exact = attempt(of, b, a) if turn else attempt(of, a, b)
+            assert isinstance(exact, Exception) or exact == s, (a, op, b, exact, s)
+
+
+def test_true_division_of_large_integers_is_rounded_once() -> None:
+    chance = random.Random(SEED)
+    pairs = [(a, b) for a, b in ((signed(chance), signed(chance)) for _ in range(2000)) if b]
+    seen = run(source(a=([a for a, _ in pairs], INT), b=([b for _, b in pairs], INT)), r=col("a") / col("b"))["r"]
+    wrong = [(a, b, a / b, s) for (a, b), s in zip(pairs, seen, strict=True) if ulps(s, a / b) > 2]
+    assert not wrong, wrong[:5]
+
+
+@pytest.mark.parametrize("op", cells("decimal", ["+", "-", "*"]))
+def test_decimal_arithmetic_is_exact(op: str) -> None:
+    chance = random.Random(f"{SEED} {op}")
+    kind = pa.decimal128(15, 4)
+    pairs = [tuple(Decimal(chance.randrange(-(10**14), 10**14)) / 10**4 for _ in range(2)) for _ in range(500)]
+    seen = run(
+        source(a=([a for a, _ in pairs], kind), b=([b for _, b in pairs], kind)), r=OPERATORS[op](col("a"), col("b"))
+    )["r"]
+    wrong = [
+        (a, b, s)
+        for (a, b), s in zip(pairs, seen, strict=True)
+        if Fraction(s) != OPERATORS[op](Fraction(a), Fraction(b))
+    ]
+    assert not wrong, wrong[:5]
+
+
+@pytest.mark.parametrize("op", ["//", "%"])
+def test_decimals_are_not_divided_with_a_remainder(op: str) -> None:
+    with pytest.raises(MillstreamError, match="does not work on decimals"):
+        one([Decimal("-2.5")], DEC, OPERATORS[op](col("v"), 2))
+
+
+def test_powers_of_integers_are_exact_or_an_error() -> None:
+    pairs = [
+        (a, b)
+        for a in (*range(-12, 13), 2**31, 2**32, -(2**21), INT_MAX, INT_MIN)
+        for b in (0, 1, 2, 3, 5, 18, 19, 62, 63, 64, 100)
+    ]
+    stream = source(i=(range(len(pairs)), INT), a=([a for a, _ in pairs], INT), b=([b for _, b in pairs], INT))
+    seen = kept(stream, col("a") ** col("b"))
+    expected = {i: a**b for i, (a, b) in enumerate(pairs) if INT_MIN <= a**b <= INT_MAX}
+    assert seen == expected
+
+
+def test_powers_of_floats_are_pythons() -> None:
+    chance = random.Random(SEED)
+    pairs = [(chance.uniform(0, 50), chance.uniform(-20, 20)) for _ in range(500)] + [
+        (2.0, -2.0),
+        (-2.0, 3.0),
+        (0.0, 0.0),
+        (NAN, 0.0),
+        (1.0, NAN),
+    ]
+    seen = run(source(a=([a for a, _ in pairs], FLOAT), b=([b for _, b in pairs], FLOAT)), r=col("a") ** col("b"))["r"]
+    wrong = [(a, b, a**b, s) for (a, b), s in zip(pairs, seen, strict=True) if not ulps(s, a**b) <= 1]
+    assert not wrong, wrong[:5]
+
+
+@pytest.mark.parametrize("name", ["abs", "neg"])
+def test_the_least_integer_has_no_opposite(name: str) -> None:
+    expression = col("v").abs() if name == "abs" else -col("v")
+    of = abs if name == "abs" else operator.neg
+    for kind, low in ((INT, INT_MIN), (pa.int8(), -128), (pa.int32(), -(2**31))):
+        with pytest.raises(MillstreamError):
+            one([low], kind, expression)
+        values = [low + 1, -1, 0, 1, -(low + 1)]
+        same(values, [of(v) for v in values], one(values, kind, expression))
+    same([-0.0, -INF, 1.5], [of(v) for v in (-0.0, -INF, 1.5)], one([-0.0, -INF, 1.5], FLOAT, expression))
+
+
+@pytest.mark.parametrize("constant", [INT_MAX, 2**63, 2**63 + 1, UINT_MAX])
+def test_constants_of_64_bits_without_a_sign(constant: int) -> None:
+    values = [0, 1, INT_MAX, 2**63, UINT_MAX]
+    stream = source(i=(range(5), INT), v=(values, UINT))
+    assert run(stream, c=lit(constant))["c"] == [constant] * 5
+    for of in COMPARISONS.values():
+        same(values, [of(v, constant) for v in values], run(stream, r=of(col("v"), constant))["r"])
+        same(values, [of(constant, v) for v in values], run(stream, r=of(lit(constant), col("v")))["r"])
+        signs = [INT_MIN, -1, 0, INT_MAX]
+        same(signs, [of(v, constant) for v in signs], one(signs, INT, of(col("v"), constant)))
+    for op, of in OPERATORS.items():
+        expected = {i: of(v, constant) for i, v in enumerate(values) if 0 <= of(v, constant) <= UINT_MAX}
+        assert kept(stream, of(col("v"), constant)) == expected, op
+    with pytest.raises(MillstreamError):
+        lit(2**64)
+
+
+# -- empty patterns ------------------------------------------------------------------------------------------------------
+
+TEXTS = ["", "a", "abc", "é", "日本語", "a b", "a\nb", "🙂x", "aaa", "xaxbx"]
+PATTERNS = ["", "a*", "x?", "(?:)", r"\b", "^", "$", "a|", "[a-c]*?", "b*c?"]
+
+
+@pytest.mark.parametrize("pattern", cells("pattern", PATTERNS))
+def test_patterns_that_match_nothing_count_and_replace_as_re(pattern: str) -> None:
+    stream = source(v=(TEXTS, TEXT))
+    seen = run(
+        stream,
+        n=col("v").str.count_matches(pattern),
+        one=col("v").str.replace(pattern, "-"),
+        all=col("v").str.extract_all(pattern),
+    )
+    if pattern in ("", "(?:)", "^"):
+        same(TEXTS, [len(re.findall(pattern, v)) for v in TEXTS], seen["n"])
+        same(TEXTS, [re.findall(pattern, v) for v in TEXTS], seen["all"])
+        every = run(stream, r=col("v").str.replace_all(pattern, "-"))["r"]
+        same(TEXTS, [re.sub(pattern, "-", v) for v in TEXTS], every)
+    same(TEXTS, [re.sub(pattern, "-", v, count=1) for v in TEXTS], seen["one"])
+    assert seen["n"] == [len(found) for found in seen["all"]]
+
+
+def test_empty_literals_count_and_replace_as_python() -> None:
+    seen = run(
+        source(v=(TEXTS, TEXT)),
+        n=col("v").str.count_matches("", literal=True),
+        one=col("v").str.replace("", "-", literal=True),
+        all=col("v").str.replace_all("", "-", literal=True),
+        has=col("v").str.contains("", literal=True),
+    )
+    same(TEXTS, [v.count("") for v in TEXTS], seen["n"])
+    same(TEXTS, [v.replace("", "-", 1) for v in TEXTS], seen["one"])
+    same(TEXTS, [v.replace("", "-") for v in TEXTS], seen["all"])
+    assert seen["has"] == [True] * len(TEXTS)
