@@ -115,7 +115,7 @@ fn division_rounds_down_and_remainders_have_the_divisors_sign() {
     check(col("i").binary(Mod, lit(5_i64)), "int64: 2 | 3 | null | 0 | 0 | 2");
     check(col("i").binary(FloorDiv, lit(0_i64)), "int64: null | null | null | null | null | null");
     check(col("i").binary(Mod, lit(-5_i64)), "int64: -3 | -2 | null | 0 | 0 | -3");
-    check(col("x").binary(Mod, lit(2.0)), "float64: 1.5 | 1.5 | null | NaN | 0.0 | -0.0");
+    check(col("x").binary(Mod, lit(2.0)), "float64: 1.5 | 1.5 | null | NaN | 0.0 | 0.0");
     check(col("x").binary(FloorDiv, lit(2.0)), "float64: 0.0 | -2.0 | null | NaN | 0.0 | -0.0");
     check(col("n32").binary(Pow, lit(2_i64)), "int32: 1 | 4 | null | 16 | 25 | 36");
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ArrowPrimitiveType, BooleanArray, PrimitiveArray};
-use arrow::compute::kernels::cmp::neq;
+use arrow::compute::kernels::cmp::distinct;
 use arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Decimal32Type, Decimal64Type, Decimal128Type,
     Decimal256Type, DecimalType, Float32Type, Float64Type,
@@ -28,8 +28,8 @@ pub(super) fn rescale(array: &ArrayRef, to: &DataType) -> Converted {
     if s2 >= s1 {
         return Ok(rescaled);
     }
-    // The kernel rounds to a smaller scale; what comes back as another number has lost digits.
-    let is_other = neq(&kernel(&rescaled, from)?, array)?;
+    // The kernel rounds to a smaller scale; what comes back as another number, or not at all, has lost digits.
+    let is_other = distinct(&kernel(&rescaled, from)?, array)?;
     null_where(&rescaled, &is_other)
 }
 

@@ -279,3 +279,14 @@ fn a_dictionary_becomes_its_plain_values() {
         assert_eq!(&converted, &want);
     }
 }
+
+#[test]
+fn a_decimal_that_rounds_beyond_its_digits_is_refused() {
+    let decimals: ArrayRef =
+        Arc::new(arrow::array::Decimal128Array::from(vec![99_999, -99_999, 99_900]).with_precision_and_scale(5, 2).unwrap());
+    for to in [DataType::Int16, DataType::Int64, DataType::Decimal128(5, 0), DataType::Decimal128(38, 1), DataType::Decimal64(9, 1)] {
+        assert_eq!(super::exact(&decimals, &to).unwrap_err().value, "999.99", "{to}");
+        let kept = super::cast_or_null(&decimals, &to).unwrap();
+        assert_eq!((kept.is_null(0), kept.is_null(1), kept.is_null(2)), (true, true, false), "{to}");
+    }
+}
