@@ -399,3 +399,29 @@ def test_a_record_that_failed_shows_its_values_as_files_do() -> None:
     assert f'"far": {year}' in first.replace("+", "") and '"t": "say \\\\"x\\\\""' in first.replace('\\"', '\\\\"')
     assert '"l": [{"at": ' in first and '"c": "p", "n": null' in first and '"k"' in first
     assert second.startswith('{"a": "y", "far": null, "d": PT1S, "l": null, "m": [], "c": null, "n": null')
+
+
+def test_a_reduce_keeps_its_key() -> None:
+    rows = [{"k": 1, "x": 1}, {"k": 1, "x": 2}, {"k": 2, "x": 9}]
+    keyed = mill.from_iter(rows).key_by("k")
+    with pytest.raises(mill.MillstreamError, match='another key: column "k"'):
+        keyed.reduce(lambda a, b: {"k": 2, "x": a.x + b.x}).collect()
+    # Zero has no sign in a key, and NaN is one key.
+    odd = [{"k": k, "x": 1} for k in (0.0, -0.0, float("nan"), float("nan"), None, None)]
+    kept = mill.from_iter(odd).key_by("k").reduce(lambda a, b: {"k": b.k, "x": a.x + b.x}).collect()
+    assert kept["x"] == [2, 2, 2]
+
+
+def test_whole_numbers_of_python_in_small_floats() -> None:
+    schema = pa.schema([("v", pa.float32())])
+    assert mill.from_iter([{"v": 16777216}, {"v": 0.1}], schema=schema).collect()["v"][0] == 16777216.0
+    for value in (16777217, 2**31 - 1, 2**63 - 1, 2**63):
+        for call in (
+            lambda value=value: mill.from_iter([{"v": value}], schema=schema).collect(),
+            lambda value=value: mill.from_iter([1]).map(lambda r: {"v": value}, schema=schema).collect(),
+        ):
+            if value == 2**63:
+                assert call()["v"] == [2.0**63]
+                continue
+            with pytest.raises(mill.MillstreamError, match=str(value)):
+                call()

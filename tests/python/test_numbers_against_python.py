@@ -883,3 +883,23 @@ def test_empty_literals_count_and_replace_as_python() -> None:
     same(TEXTS, [v.replace("", "-", 1) for v in TEXTS], seen["one"])
     same(TEXTS, [v.replace("", "-") for v in TEXTS], seen["all"])
     assert seen["has"] == [True] * len(TEXTS)
+
+
+def test_choosing_among_numbers_changes_none() -> None:
+    large = source(i=([2**53 + 1, 7], INT), f=([None, None], FLOAT), u=([UINT_MAX, 7], UINT))
+    for expression in (
+        mill.coalesce("f", "i"),
+        col("f").fill_null(col("i")),
+        mill.max_horizontal("i", "f"),
+        mill.when(col("f") > 1).then("f").otherwise("i"),
+        mill.max_horizontal("u", "i"),
+    ):
+        kept = large.select(r=expression).collect(parallelism=1, on_error="skip")["r"]
+        assert kept == [7], expression
+        with pytest.raises(mill.MillstreamError, match="9007199254740993|18446744073709551615"):
+            large.select(r=expression).collect()
+
+
+def test_a_zero_of_a_negative_scale_is_one_digit() -> None:
+    stream = source(v=([Decimal(0), Decimal(1100), Decimal(-300)], pa.decimal128(10, -2)))
+    assert run(stream, r=col("v").cast(str))["r"] == ["0", "1100", "-300"]

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow_row::{RowConverter, SortField};
@@ -91,7 +91,7 @@ impl Reduce {
                 next_former += 1;
             }
             let records: Vec<u32> = of_key.iter().map(|&i| (span.start + i) as u32).collect();
-            let result = call(self.function.as_ref(), &self.schema, batch, accumulator, &records, &mut problems)?;
+            let result = call(self.function.as_ref(), &self.schema, &self.keys, batch, accumulator, &records, &mut problems)?;
             if let Some(row) = result {
                 folded.push((first, row));
             }
@@ -117,10 +117,27 @@ impl Reduce {
     }
 }
 
+/// Whether the first values of two columns are one key: NaN is NaN, and zero has no sign.
+fn is_same_key(a: &ArrayRef, b: &ArrayRef) -> bool {
+    use arrow::datatypes::{DataType, Float32Type, Float64Type};
+    let (a, b) = (a.slice(0, 1), b.slice(0, 1));
+    let is_same = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan();
+    match a.data_type() {
+        DataType::Float64 if a.is_valid(0) && b.is_valid(0) => {
+            is_same(a.as_primitive::<Float64Type>().value(0), b.as_primitive::<Float64Type>().value(0))
+        }
+        DataType::Float32 if a.is_valid(0) && b.is_valid(0) => {
+            is_same(a.as_primitive::<Float32Type>().value(0).into(), b.as_primitive::<Float32Type>().value(0).into())
+        }
+        _ => a.to_data() == b.to_data(),
+    }
+}
+
 /// Folds records of one key into its row. `None` if there was no row and every record failed.
 fn call(
     function: &dyn ReduceFunction,
     schema: &SchemaRef,
+    keys: &[usize],
     batch: &RecordBatch,
     accumulator: Option<RecordBatch>,
     records: &[u32],
@@ -134,10 +151,22 @@ fn call(
             let message = format!("{} gave {} rows; a reduce gives one", function.name(), row.num_rows());
             return Err(Error::new(ErrorKind::UserFunction, message));
         }
-        RecordBatch::try_new(Arc::clone(schema), row.columns().to_vec()).map_err(|error| {
+        let row = RecordBatch::try_new(Arc::clone(schema), row.columns().to_vec()).map_err(|error| {
             let message = format!("{} gave a row with other columns than the input: {error}", function.name());
             Error::new(ErrorKind::UserFunction, message)
-        })
+        })?;
+        match keys.iter().find(|&&key| !is_same_key(row.column(key), rows.column(key))) {
+            None => Ok(row),
+            Some(&key) => {
+                let message = format!(
+                    "{} returned a record of another key: column {:?} is part of the key, which a reduce keeps; take it from one of \
+                     the records",
+                    function.name(),
+                    schema.field(key).name(),
+                );
+                Err(Error::new(ErrorKind::UserFunction, message))
+            }
+        }
     };
     let is_of_records = |error: &Error| matches!(error.kind(), ErrorKind::Data | ErrorKind::UserFunction);
     match one(accumulator.as_ref(), records) {

@@ -16,7 +16,7 @@ mod values;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, PrimitiveArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, AsArray, Int64Array, PrimitiveArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DataType, Field, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
@@ -166,10 +166,27 @@ fn filled(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef> {
 /// Fills a column of a like type, then converts it as a whole, exactly.
 fn through(values: &[Bound<'_, PyAny>], field: &Field, by: DataType) -> Fit<ArrayRef> {
     let array = values_to_array(values, &field.clone().with_data_type(by))?;
+    if let DataType::Float32 | DataType::Float16 = field.data_type() {
+        whole_numbers_fit(values, field, &array)?;
+    }
     exact(&array, field.data_type()).map_err(|inexact| match values.get(inexact.row) {
         Some(value) => misfit_because(inexact.row, field, value, &format!("it {}", inexact.reason)),
         None => Misfit { row: inexact.row, message: format!("column {:?}: {}", field.name(), inexact.reason) },
     })
+}
+
+/// Refuses whole numbers that a small float does not hold: only floats are rounded to it.
+fn whole_numbers_fit(values: &[Bound<'_, PyAny>], field: &Field, wide: &ArrayRef) -> Fit<()> {
+    let wide = wide.as_primitive::<Float64Type>();
+    for (row, value) in values.iter().enumerate() {
+        if value.is_instance_of::<PyInt>() {
+            let number: ArrayRef = Arc::new(Int64Array::from(vec![wide.value(row) as i64]));
+            if exact(&number, field.data_type()).is_err() || wide.value(row).abs() >= i64::MAX as f64 {
+                return Err(misfit_because(row, field, value, "it has more digits than such a float holds"));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cold]

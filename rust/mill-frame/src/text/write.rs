@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use arrow::array::timezone::Tz;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float32Array, Float64Array, Int64Array, StringArray, UInt64Array,
+    Array, ArrayRef, ArrowNativeTypeOp, AsArray, BinaryArray, BooleanArray, Float32Array, Float64Array, Int64Array, StringArray,
+    UInt64Array,
 };
 use arrow::compute::{cast, kernels::numeric::div};
 use arrow::datatypes::{
@@ -209,6 +210,10 @@ fn push_float(value: impl std::fmt::Debug, out: &mut String) {
 }
 
 fn push_decimal<T: DecimalType>(array: &ArrayRef, row: usize, precision: u8, scale: i8, out: &mut String) {
+    if array.as_primitive::<T>().value(row).is_zero() && scale < 0 {
+        // The formatter writes the zeros that the scale stands for.
+        return out.push('0');
+    }
     out.push_str(&T::format_decimal(array.as_primitive::<T>().value(row), precision, scale));
 }
 

@@ -77,8 +77,20 @@ impl Typed {
         Ok(Typed { node, data_type, constant: None, is_literal: false, text: Arc::clone(text) })
     }
 
-    /// The same values as this type. A constant is converted at once.
+    /// The same values as this type, numbers beside floats rounded as arithmetic does. A constant is converted at once.
     pub(crate) fn coerce(self, to: &DataType) -> Result<Typed> {
+        self.coerced_by(to, coerced)
+    }
+
+    /// The same values as this type, none of them rounded: for functions that choose among values.
+    pub(crate) fn coerce_exactly(self, to: &DataType) -> Result<Typed> {
+        self.coerced_by(to, |array, to| match promotes(array.data_type(), to) {
+            true => convert::cast(array, to).map_err(inexact),
+            false => coerced(array, to),
+        })
+    }
+
+    fn coerced_by(self, to: &DataType, coerced: fn(&ArrayRef, &DataType) -> Result<ArrayRef>) -> Result<Typed> {
         if self.data_type == *to {
             return Ok(self);
         }
@@ -340,7 +352,7 @@ fn case(branches: &[(Expr, Expr)], otherwise: Option<&Expr>, scope: &Scope<'_>, 
         None => Typed::constant(ScalarValue::Null, "lit(None)".into(), true)?,
     });
     let data_type = common_type(&values, "when().then().otherwise()")?;
-    let mut values = values.into_iter().map(|value| Ok(value.coerce(&data_type)?.node)).collect::<Result<Vec<Node>>>()?;
+    let mut values = values.into_iter().map(|value| Ok(value.coerce_exactly(&data_type)?.node)).collect::<Result<Vec<Node>>>()?;
     let Some(otherwise) = values.pop() else { return Err(Error::internal("a case without values")) };
     let branches = conditions.into_iter().map(|condition| condition.node).zip(values).collect();
     let node = Node::Case { branches, otherwise: Box::new(otherwise), data_type: data_type.clone() };

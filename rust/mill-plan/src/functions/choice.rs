@@ -44,7 +44,7 @@ fn is_null(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
 /// All arguments in the type in which they meet.
 fn alike(name: &str, args: Vec<Typed>) -> Result<(Vec<Typed>, DataType)> {
     let data_type = common_type(&args, &format!("{name}()"))?;
-    let args = args.into_iter().map(|arg| arg.coerce(&data_type)).collect::<Result<Vec<_>>>()?;
+    let args = args.into_iter().map(|arg| arg.coerce_exactly(&data_type)).collect::<Result<Vec<_>>>()?;
     Ok((args, data_type))
 }
 

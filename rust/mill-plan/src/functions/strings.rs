@@ -228,7 +228,8 @@ fn pad(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
 fn width(name: &str, arg: &Typed) -> Result<usize> {
     match constant_int(name, "length", arg)? {
         Some(length) if (0..=PAD_MAX).contains(&length) => Ok(length as usize),
-        found => Err(Error::plan(format!("{name}() takes a length of 0 to {PAD_MAX}, found {found:?}"))),
+        Some(found) => Err(Error::plan(format!("{name}() takes a length of 0 to {PAD_MAX}, found {found}"))),
+        None => Err(Error::plan(format!("{name}() takes a length of 0 to {PAD_MAX}, found null"))),
     }
 }
 
