@@ -180,8 +180,12 @@ fn whole_numbers_fit(values: &[Bound<'_, PyAny>], field: &Field, wide: &ArrayRef
     let wide = wide.as_primitive::<Float64Type>();
     for (row, value) in values.iter().enumerate() {
         if value.is_instance_of::<PyInt>() {
-            let number: ArrayRef = Arc::new(Int64Array::from(vec![wide.value(row) as i64]));
-            if exact(&number, field.data_type()).is_err() || wide.value(row).abs() >= i64::MAX as f64 {
+            let number = wide.value(row);
+            let fits = match field.data_type() {
+                DataType::Float32 => f64::from(number as f32) == number,
+                _ => exact(&(Arc::new(Int64Array::from(vec![number as i64])) as ArrayRef), field.data_type()).is_ok(),
+            };
+            if !fits {
                 return Err(misfit_because(row, field, value, "it has more digits than such a float holds"));
             }
         }
