@@ -20,6 +20,8 @@ from millstream.errors import MillstreamError
 
 SEED = int(os.environ.get("SEED", "20261125"))
 
+pytestmark = pytest.mark.filterwarnings("ignore:Parsing dates involving a day of month:DeprecationWarning")
+
 KNOWN: dict[str, str] = {
     "other digits": "digits of other scripts are refused",
 }
