@@ -64,6 +64,8 @@ def say_busy() -> None:
     """Say on stderr, once each, which functions of the user's the engine is still in, and that they are not waited for."""
     busy = _busy()
     inside = "; ".join(sorted({place for thread, place in busy.items() if thread not in _said}))
+    # The number of a thread that is gone may be that of a new one.
+    _said.intersection_update(busy)
     _said.update(busy)
     if inside and sys.stderr is not None:
         # A stream that is closed cannot be told, and nothing else can be done about it.

@@ -161,7 +161,7 @@ class StringNamespace(_Namespace):
 
         Notes
         -----
-        A format reads what ``datetime.strptime`` reads in the C locale, and refuses the rest; what it does not name is that of
+        A format reads what ``datetime.strptime`` reads in the C locale, with the digits 0 to 9, and refuses the rest; what it does not name is that of
         1900-01-01 00:00:00. ``%F``, ``%T``, ``%R``, ``%D`` and ``%e`` are read as well, and ``%.f``: a point with up to nine
         digits, or nothing. A fraction finer than ``time_unit`` is an error.
 

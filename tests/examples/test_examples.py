@@ -7,6 +7,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -99,7 +100,7 @@ def test_running_count_is_right_in_the_table(tmp_path: Path) -> None:
     database = tmp_path / "counts.db"
     out = run("running_count.py", "--rows", 100_000, "--database", database, "--state", tmp_path / "state")
     assert out.splitlines()[-1] == "100,000 records of 1,000 users"
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection:
         found = {user: (n, total) for user, n, total in connection.execute("SELECT user, n, total FROM counts")}
     totals: dict[int, int] = collections.Counter()
     for index in range(100_000):

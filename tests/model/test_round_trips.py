@@ -18,6 +18,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -297,7 +298,7 @@ def test_sqlite_holds_what_was_written(tmp_path: Path, first: int) -> None:
         given = pa.table(columns)
         path = tmp_path / f"{seed}.db"
         mill.run(mill.from_arrow(given).write_sqlite(str(path), "t"), parallelism=dice.randint(1, 3))
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database:
             names = ", ".join(f'"{name}"' for name in given.column_names)
             found = database.execute(f"SELECT {names} FROM t ORDER BY n").fetchall()
         for row, expected in zip(found, given.to_pylist(), strict=True):

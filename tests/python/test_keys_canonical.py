@@ -7,6 +7,7 @@ import math
 import sqlite3
 import struct
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def test_every_sink_takes_every_key(kind: str, sink: str, parallelism: int, tmp_
                 mill.run(counts.write_sqlite(path, "t", key=["k"]), parallelism=parallelism)
             return
         mill.run(counts.write_sqlite(path, "t", key=["k"]), parallelism=parallelism)
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database:
             found = database.execute("SELECT k, n FROM t").fetchall()
         if kind == "bool":
             found = [(None if key is None else bool(key), n) for key, n in found]
@@ -188,7 +189,7 @@ def test_columns_of_nothing_but_nulls_go_everywhere(tmp_path: Path) -> None:
     mill.run(flat.write_csv(str(tmp_path / "c")))
     assert mill.read_csv(str(tmp_path / "c"), schema={"a": int, "n": str}).collect()["n"] == [None, None]
     mill.run(flat.write_sqlite(str(tmp_path / "d"), "t"))
-    with sqlite3.connect(tmp_path / "d") as database:
+    with closing(sqlite3.connect(tmp_path / "d")) as database:
         assert database.execute("SELECT a, n FROM t ORDER BY a").fetchall() == [(1, None), (2, None)]
 
 

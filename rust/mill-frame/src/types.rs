@@ -20,7 +20,7 @@ mod unite;
 mod tests;
 
 pub use canonical::{canonical_array, canonical_type, float_bits};
-pub use check::{NESTING_MAX, check_fields};
+pub use check::{NESTING_MAX, check_fields, children};
 pub use name::type_name;
 pub use plain::{plain_array, plain_batch, plain_field, plain_schema, plain_type};
 pub use unite::{is_same_zone, unite};

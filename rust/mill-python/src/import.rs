@@ -21,6 +21,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
 use arrow::ffi_stream::FFI_ArrowArrayStream;
+use mill_frame::types::children;
 use mill_protocol::Error;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
@@ -181,12 +182,10 @@ fn without_buffers_of_nulls(array: &mut FFI_ArrowArray, data_type: &DataType) {
         // What frees the array goes by its private data: the interface lets a consumer move the struct, and so change it.
         array.n_buffers = 0;
     }
-    let fields: Vec<&DataType> = match data_type {
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => vec![item.data_type()],
-        DataType::ListView(item) | DataType::LargeListView(item) | DataType::Map(item, _) => vec![item.data_type()],
-        DataType::Struct(fields) => fields.iter().map(|field| field.data_type()).collect(),
-        DataType::RunEndEncoded(ends, values) => vec![ends.data_type(), values.data_type()],
-        _ => Vec::new(),
+    let fields = match data_type {
+        // Its values are no child here.
+        DataType::Dictionary(..) => Vec::new(),
+        other => children(other),
     };
     if array.children.is_null() || usize::try_from(array.n_children) != Ok(fields.len()) {
         return;

@@ -83,15 +83,16 @@ fn depth_of(data_type: &DataType) -> usize {
     deepest
 }
 
-fn children(data_type: &DataType) -> Vec<&DataType> {
+/// The types directly inside a type: of elements, fields, values.
+pub fn children(data_type: &DataType) -> Vec<&DataType> {
     match data_type {
         DataType::List(item)
         | DataType::LargeList(item)
         | DataType::ListView(item)
         | DataType::LargeListView(item)
         | DataType::FixedSizeList(item, _)
-        | DataType::Map(item, _)
-        | DataType::RunEndEncoded(_, item) => vec![item.data_type()],
+        | DataType::Map(item, _) => vec![item.data_type()],
+        DataType::RunEndEncoded(ends, values) => vec![ends.data_type(), values.data_type()],
         DataType::Struct(fields) => fields.iter().map(|field| field.data_type()).collect(),
         DataType::Union(fields, _) => fields.iter().map(|(_, field)| field.data_type()).collect(),
         DataType::Dictionary(_, values) => vec![values],

@@ -1,9 +1,12 @@
 //! Formats of times as Python's `strptime` reads them.
 //!
-//! A format becomes a regular expression, and what its groups hold becomes a time, by the rules of CPython's `_strptime`:
-//! what a format does not name is that of 1900-01-01 00:00:00, the years of `%y` begin in 1969, a weekday decides only
-//! beside a week, and a day of the year goes before month and day. Beyond Python there are `%F`, `%T`, `%R`, `%D`, `%e`, and
-//! `%.f`, a point with up to nine digits, or nothing.
+//! A format becomes a regular expression, and what its groups hold becomes a time, by the rules of CPython's `_strptime`.
+//! Most texts are read without it: each [`Piece`] takes what the expression would try first, and only where that leads nowhere
+//! is the expression asked.
+//!
+//! What a format does not name is that of 1900-01-01 00:00:00, the years of `%y` begin in 1969, a weekday decides only beside a
+//! week, and a day of the year goes before month and day. Beyond Python there are `%F`, `%T`, `%R`, `%D`, `%e`, and `%.f`, a point
+//! with up to nine digits, or nothing.
 
 use std::fmt::Write;
 
@@ -22,9 +25,26 @@ const SHORT: usize = 3;
 pub(super) struct Format {
     pub(super) text: String,
     pub(super) has_offset: bool,
+    /// The format piece by piece; `None` if only the expression can read it.
+    pieces: Option<Vec<Piece>>,
     regex: Regex,
     /// The directive of each group of the expression.
     directives: Vec<char>,
+}
+
+/// A piece of a format that is read in one step.
+#[derive(Clone, Copy)]
+enum Piece {
+    /// This character, in either case.
+    Text(u8),
+    /// Whitespace.
+    Space,
+    /// The number of this directive: two digits in this range, or else one.
+    Two(char, u32, u32),
+    /// The number of this directive: so many digits.
+    Digits(char, usize),
+    /// Up to six digits of a fraction.
+    Fraction,
 }
 
 /// What a text names.
@@ -55,17 +75,23 @@ impl Format {
         let (mut pattern, mut directives) = (String::from("(?i)^"), Vec::new());
         add(text, &mut pattern, &mut directives)?;
         let has_offset = directives.contains(&'z');
-        Some(Format { text: text.to_owned(), has_offset, regex: Regex::new(&pattern).ok()?, directives })
+        let regex = Regex::new(&pattern).ok()?;
+        Some(Format { text: text.to_owned(), has_offset, pieces: pieces(text), regex, directives })
     }
 
     /// The time that a text names, in UTC if the format has an offset; `None` if it names none.
     pub(super) fn read(&self, text: &str) -> Option<NaiveDateTime> {
-        let groups = self.regex.captures(text)?;
-        // The first match decides, as in Python: what it leaves over is not looked for another way.
-        if groups.get(0)?.end() != text.len() {
-            return None;
-        }
-        let found = self.found(&groups)?;
+        let found = match self.pieces.as_ref().and_then(|pieces| in_one_go(pieces, text.as_bytes())) {
+            Some(found) => found,
+            None => {
+                let groups = self.regex.captures(text)?;
+                // The first match decides, as in Python: what it leaves over is not looked for another way.
+                if groups.get(0)?.end() != text.len() {
+                    return None;
+                }
+                self.found(&groups)?
+            }
+        };
         found.date()?.and_time(found.time()?).checked_sub_signed(found.offset)
     }
 
@@ -79,31 +105,13 @@ impl Format {
                 names.iter().position(is_named).map(|place| place as u32)
             };
             match directive {
-                'Y' => found.year = Some(number()? as i32),
-                'y' => found.year = number().map(|year| if year <= 68 { 2000 + year as i32 } else { 1900 + year as i32 }),
-                'G' => found.iso_year = Some(number()? as i32),
-                'm' => found.month = number(),
                 'b' | 'B' => found.month = Some(named(&MONTHS)? + 1),
-                'd' | 'e' => found.day = number(),
                 'a' | 'A' => found.weekday = named(&DAYS),
-                // From Sunday on.
-                'w' => found.weekday = Some((number()? + 6) % 7),
-                'u' => found.weekday = Some(number()? - 1),
-                'j' => found.day_of_year = number(),
-                'U' => found.week = Some((number()?, false)),
-                'W' => found.week = Some((number()?, true)),
-                'V' => found.iso_week = number(),
-                'H' => found.hour = number(),
-                'I' => found.hour_of_12 = number(),
                 'p' => found.is_afternoon = text.eq_ignore_ascii_case("pm"),
-                'M' => found.minute = number()?,
-                'S' => found.second = number()?,
-                'f' => {
-                    const DIGITS: u32 = 9;
-                    found.nanosecond = number()? * 10u32.pow(DIGITS - text.len() as u32);
-                }
+                'f' => found.fraction(number()?, text.len()),
                 'z' => found.offset = offset(text)?,
-                _ => {}
+                'Z' => {}
+                _ => found.number(directive, number()?),
             }
         }
         Some(found)
@@ -111,6 +119,33 @@ impl Format {
 }
 
 impl Found {
+    fn number(&mut self, directive: char, number: u32) {
+        match directive {
+            'Y' => self.year = Some(number as i32),
+            'y' => self.year = Some(if number <= 68 { 2000 + number as i32 } else { 1900 + number as i32 }),
+            'G' => self.iso_year = Some(number as i32),
+            'm' => self.month = Some(number),
+            'd' | 'e' => self.day = Some(number),
+            // From Sunday on.
+            'w' => self.weekday = Some((number + 6) % 7),
+            'u' => self.weekday = Some(number - 1),
+            'j' => self.day_of_year = Some(number),
+            'U' => self.week = Some((number, false)),
+            'W' => self.week = Some((number, true)),
+            'V' => self.iso_week = Some(number),
+            'H' => self.hour = Some(number),
+            'I' => self.hour_of_12 = Some(number),
+            'M' => self.minute = number,
+            'S' => self.second = number,
+            _ => {}
+        }
+    }
+
+    fn fraction(&mut self, number: u32, digits: usize) {
+        const DIGITS: usize = 9;
+        self.nanosecond = number * 10u32.pow((DIGITS - digits) as u32);
+    }
+
     fn time(&self) -> Option<NaiveTime> {
         const NOON: u32 = 12;
         let hour = match self.hour_of_12 {
@@ -141,6 +176,75 @@ impl Found {
             None => NaiveDate::from_ymd_opt(year, self.month.unwrap_or(1), self.day.unwrap_or(1)),
         }
     }
+}
+
+/// A format as pieces, if it has no others than these.
+fn pieces(format: &str) -> Option<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    let mut bytes = format.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte.is_ascii_whitespace() {
+            if !matches!(pieces.last(), Some(Piece::Space)) {
+                pieces.push(Piece::Space);
+            }
+            continue;
+        }
+        if byte != b'%' {
+            pieces.push(Piece::Text(byte));
+            continue;
+        }
+        let directive = char::from(bytes.next()?);
+        pieces.push(match directive {
+            'Y' => Piece::Digits(directive, 4),
+            'y' => Piece::Digits(directive, 2),
+            'm' => Piece::Two(directive, 1, 12),
+            'd' => Piece::Two(directive, 1, 31),
+            'H' => Piece::Two(directive, 0, 23),
+            'M' => Piece::Two(directive, 0, 59),
+            'S' => Piece::Two(directive, 0, 61),
+            'f' => Piece::Fraction,
+            '%' => Piece::Text(b'%'),
+            _ => return None,
+        });
+    }
+    Some(pieces)
+}
+
+/// What a text names, if taking for each piece what the expression would try first reads all of it: then the expression would
+/// find the same.
+fn in_one_go(pieces: &[Piece], mut text: &[u8]) -> Option<Found> {
+    let mut found = Found::default();
+    let digit = |text: &[u8], at: usize| text.get(at).filter(|byte| byte.is_ascii_digit()).map(|byte| u32::from(byte - b'0'));
+    for piece in pieces {
+        let taken = match *piece {
+            Piece::Text(byte) => text.first().filter(|found| found.eq_ignore_ascii_case(&byte)).map(|_| 1)?,
+            Piece::Space => text.iter().take_while(|byte| byte.is_ascii_whitespace()).count(),
+            Piece::Two(directive, least, most) => {
+                let first = digit(text, 0)?;
+                let two = digit(text, 1).map(|second| first * 10 + second).filter(|two| (least..=most).contains(two));
+                let number = two.or(Some(first).filter(|one| *one >= least))?;
+                found.number(directive, number);
+                1 + usize::from(two.is_some())
+            }
+            Piece::Digits(directive, count) => {
+                let number = (0..count).try_fold(0, |number, at| Some(number * 10 + digit(text, at)?))?;
+                found.number(directive, number);
+                count
+            }
+            Piece::Fraction => {
+                const DIGITS_MAX: usize = 6;
+                let count = text.iter().take(DIGITS_MAX).take_while(|byte| byte.is_ascii_digit()).count();
+                let number = (0..count).try_fold(0, |number, at| Some(number * 10 + digit(text, at)?))?;
+                found.fraction(number, count);
+                count
+            }
+        };
+        if taken == 0 {
+            return None;
+        }
+        text = text.get(taken..)?;
+    }
+    text.is_empty().then_some(found)
 }
 
 /// The day of the year, from 1 on, of a weekday in a week of which the first begins on the first Sunday or Monday; days
