@@ -434,6 +434,9 @@ def strptime(text: str, format: str) -> datetime | None:
     """Return what Python reads, in UTC and without a zone; None if it refuses."""
     try:
         found = datetime.strptime(text, format)
+        # CPython 3.11 counts on from a week that the year does not have, which later versions refuse.
+        if format == "%G-W%V-%u" and list(found.isocalendar()) != [int(number) for number in re.findall(r"\d+", text)]:
+            return None
         return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
         return None
