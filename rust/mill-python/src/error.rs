@@ -20,6 +20,7 @@ pyo3::import_exception!(millstream.errors, DataError);
 pyo3::import_exception!(millstream.errors, CheckpointError);
 pyo3::import_exception!(millstream.errors, ConnectorError);
 pyo3::import_exception!(millstream.errors, UserFunctionError);
+pyo3::import_exception!(millstream._live, Ending);
 
 /// How many characters of a record a message shows.
 const RECORD_CHARACTERS_MAX: usize = 500;
@@ -91,9 +92,10 @@ fn is_interrupt(py: Python<'_>, exception: &PyErr) -> bool {
     exception.is_instance_of::<PyKeyboardInterrupt>(py)
 }
 
-/// The kind of a failure, unless it was an interrupt: then no restart is wanted.
+/// The kind of a failure, unless it was an interrupt, or the interpreter ends: then the function is not to be called again.
 pub fn kind_of(py: Python<'_>, exception: &PyErr, kind: ErrorKind) -> ErrorKind {
-    if is_interrupt(py, exception) { ErrorKind::Cancelled } else { kind }
+    let is_to_end = is_interrupt(py, exception) || exception.is_instance_of::<Ending>(py);
+    if is_to_end { ErrorKind::Cancelled } else { kind }
 }
 
 /// A failure of a user's function as the engine carries it.
