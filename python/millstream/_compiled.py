@@ -101,7 +101,7 @@ def _pipeline() -> Any:
 
 
 def _operations() -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """Return what stands for each operator."""
+    """Return the function that computes each operator."""
     from numba import types
     from numba.extending import intrinsic, overload
 

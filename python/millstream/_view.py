@@ -21,7 +21,7 @@ class View:
     """Which columns a function is given, and in what form.
 
     A plain function whose only use of its argument is ``row.name``, or only ``row["name"]``, reads those columns and no
-    others, and cannot keep the row. If it can be followed, it stands in the loop; else it gets a cursor: one object a
+    others, and cannot keep the row. If it can be followed, it is written into the loop; else it gets a cursor: one object a
     frame, whose values change under it. Any other function gets a :class:`Row` a record, and so does every function on an
     interpreter whose code is not followed.
     """

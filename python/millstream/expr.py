@@ -33,11 +33,11 @@ __all__ = ["Expr", "IntoExpr", "coalesce", "col", "concat_str", "count", "lit", 
 
 Literal = bool | int | float | str | bytes | datetime | date | timedelta | Decimal | None
 IntoExpr = Any
-"""An expression, the name of a column, or a plain value, which stands for itself."""
+"""An expression, the name of a column, or a plain value, which is a constant."""
 
 
 def _raw(value: IntoExpr) -> RawExpr:
-    """Return the expression that a value stands for where a text is a value."""
+    """Return a value as an expression, where a text is a value."""
     if isinstance(value, Expr):
         return value._raw
     from millstream._conditions import When
@@ -48,7 +48,7 @@ def _raw(value: IntoExpr) -> RawExpr:
 
 
 def _column(value: IntoExpr) -> RawExpr:
-    """Return the expression that a value stands for where a text is the name of a column."""
+    """Return a value as an expression, where a text is the name of a column."""
     return RawExpr.column(value) if isinstance(value, str) else _raw(value)
 
 

@@ -1,6 +1,6 @@
 """Random trees of windows over windows and unions, as data, and what they mean.
 
-Every stream of a tree has the columns ``k`` (a key), ``v`` (a value) and ``n`` (for how many input rows the row stands), and
+Every stream of a tree has the columns ``k`` (a key), ``v`` (a value) and ``n`` (from how many input rows the row comes), and
 is taken by one step only. So the rows of the result and of all ``.late`` streams together stand for every input row, once.
 
 The oracle knows two rules. A row that was read is late for a window if the watermark of its own split had passed the window

@@ -65,7 +65,7 @@ def in_list(values: pa.Array) -> pa.Array:
 
 
 def canonical(value: Any) -> Any:
-    """Give the key that a value stands for, by plain Python."""
+    """Return the key of a value, by plain Python."""
     if isinstance(value, float):
         return "NaN" if math.isnan(value) else value + 0.0
     if isinstance(value, dict):

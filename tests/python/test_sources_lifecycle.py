@@ -256,7 +256,7 @@ def batches(rows: int, size: int) -> pa.RecordBatchReader:
 @pytest.mark.parametrize("kind", ["arrow reader", "iterator", "source"])
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_mode_none_goes_on_after_what_was_read(kind: str, size: int, tmp_path: Path) -> None:
-    """A later run is given the input anew, and gives none of it twice; what was in flight at the failure is lost."""
+    """A later run gets the input anew, and returns none of it twice; what was in flight at the failure is lost."""
     seen: list[int] = []
     runs = 0
 

@@ -8,7 +8,7 @@
 //! Only the columns asked for are read, page by page, so memory follows the page size and not the file's; and of rows that
 //! cannot meet the conditions told, as little as possible ([`reader`], [`prune`]). The schema is one that holds the values
 //! of all files exactly ([`schema`]), or the one declared; a file whose types differ is converted where each value survives
-//! that, and is an error that names file, row, column and value where one does not. A position is the number of rows of the split that lie behind the reader; the fingerprint covers the file's
+//! that, and is an error that names file, row, column and value where one does not. A position is the number of rows of the split that were read; the fingerprint covers the file's
 //! end, which in Parquet names everything in the file.
 
 mod footer;

@@ -27,7 +27,7 @@ pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<
     near.into_iter().take(3).map(|(_, candidate)| candidate).collect()
 }
 
-/// The error of a column that does not exist, named in an expression: a text that stands there may be meant as one.
+/// The error of a column that does not exist, named in an expression: a text may have been meant instead.
 pub(crate) fn unknown_operand(name: &str, schema: &Schema) -> Error {
     let error = unknown_column(name, schema);
     Error::schema(format!("{}; if a text is meant, write lit({name:?})", error.message()))

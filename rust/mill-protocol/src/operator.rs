@@ -61,7 +61,7 @@ pub struct Quiet {
     /// How far its own records had come.
     pub at: Watermark,
     /// Whether its input is idle, so that other inputs need not wait for it. If not, it only has no split of its own for
-    /// now: the other instances of the step decide what time it is, and if they have no split either, time stands still.
+    /// now: the other instances of the step decide what time it is, and if they have no split either, time does not move.
     pub is_idle: bool,
 }
 

@@ -24,7 +24,7 @@ use arrow::buffer::{BooleanBuffer, MutableBuffer, NullBuffer};
 use arrow::compute::{cast, filter, take};
 use arrow::datatypes::{DataType, Field};
 use mill_frame::convert::{Inexact, exact};
-use mill_plan::{ColumnFunction, Expr, Rung};
+use mill_plan::{ColumnFunction, Rung};
 use mill_protocol::{Error, Result};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -261,6 +261,5 @@ pub fn compiled_function(
 ) -> RawExpr {
     let returns = returns.named(&name);
     let function = CompiledFunction { name, adapter, returns, loops: Mutex::default() };
-    let args = args.iter().map(|arg| arg.expr.clone()).collect();
-    Expr::User { function: Arc::new(function), args }.into()
+    RawExpr::of_function(Arc::new(function), &args)
 }

@@ -1,6 +1,8 @@
 //! Expressions as Python holds them: a thin face of [`mill_plan::Expr`].
 
-use mill_plan::{AggregateCall, AggregateKind, BinaryOp, Expr, ScalarValue, UnaryOp};
+use std::sync::Arc;
+
+use mill_plan::{AggregateCall, AggregateKind, BinaryOp, ColumnFunction, Expr, ScalarValue, UnaryOp};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList};
@@ -20,6 +22,13 @@ pub struct RawExpr {
 impl From<Expr> for RawExpr {
     fn from(expr: Expr) -> RawExpr {
         RawExpr { expr }
+    }
+}
+
+impl RawExpr {
+    /// A call of a function of the user's.
+    pub fn of_function(function: Arc<dyn ColumnFunction>, args: &[PyRef<'_, RawExpr>]) -> RawExpr {
+        Expr::User { function, args: args.iter().map(|arg| arg.expr.clone()).collect() }.into()
     }
 }
 

@@ -155,7 +155,7 @@ fn read_rows(rows: &Bound<'_, PyList>, schema: &SchemaRef, name: &str) -> Result
 }
 
 /// A stream of Arrow batches (a `RecordBatchReader`) that is read as it comes, once. Its position is how many rows it has
-/// given, so that a later run, which is given the stream anew, goes on after those.
+/// returned, so that a later run, which gets the stream anew, goes on after those.
 pub struct ReaderSource {
     name: String,
     schema: SchemaRef,

@@ -64,7 +64,7 @@ impl Closing {
 }
 
 impl OpenSplit {
-    /// Opens the split at `position`, on a thread of its own if `wake` is given.
+    /// Opens the split at `position`, on a thread of its own if there is a `wake`.
     pub(crate) fn open(
         source: &Arc<dyn Source>,
         split: &Split,

@@ -171,7 +171,7 @@ impl Job {
         Ok(())
     }
 
-    /// Waits for the end, at most this long; `None` if the job still runs then. A function of the job itself is given an
+    /// Waits for the end, at most this long; `None` if the job still runs then. A function of the job itself gets an
     /// error: the job would wait for the function.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Result<Report>> {
         if let Err(error) = self.check_wait() {

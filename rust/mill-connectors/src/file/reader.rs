@@ -23,7 +23,7 @@ const COUNT_BYTES: usize = 256 << 10;
 
 /// Makes records of bytes.
 pub(crate) trait LineFormat: Send {
-    /// Reads what stands before the first record (a header) from the start of the file; gives the offset of the first
+    /// Reads what comes before the first record (a header) from the start of the file; gives the offset of the first
     /// record, or `None` if that is not complete yet. An empty file has its first record at 0.
     fn prepare(&mut self, content: Content, is_followed: bool) -> Result<Option<u64>> {
         let _ = (content, is_followed);

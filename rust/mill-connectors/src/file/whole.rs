@@ -18,7 +18,7 @@ const SLOT_WAIT: Duration = Duration::from_millis(20);
 pub(crate) type OpenWhole = Box<dyn Fn(&Path, u64) -> Result<Box<dyn SplitReader>> + Send>;
 
 impl FileSet {
-    /// Opens a split of files that are written as a whole; `open` is given the path and how many rows to pass over.
+    /// Opens a split of files that are written as a whole; `open` takes the path and how many rows to pass over.
     pub(crate) fn open_whole(&self, split: &Split, position: Option<&[u8]>, open: OpenWhole) -> Result<Box<dyn SplitReader>> {
         let file = FileSplit::of(split)?;
         let position = position.map(|bytes| FilePosition::decode(bytes, &split.name)).transpose()?;

@@ -4,7 +4,7 @@
 //! early or begin at the wrong byte. Only numbers that the rest of the footer proves wrong are changed:
 //!
 //! - The number of rows of the file is that of its row groups.
-//! - A dictionary page that would begin at byte 0, or behind the data pages, is not there.
+//! - A dictionary page that would begin at byte 0, or after the data pages, is not there.
 //! - Writers of the first years left the header of the dictionary page out of the size of a column chunk. Their chunks
 //!   reach to the next one, the last to the footer.
 

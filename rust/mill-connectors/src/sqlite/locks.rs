@@ -137,3 +137,41 @@ mod linux {
         of_both.or_else(|_| OpenOptions::new().read(true).open(&path)).ok()
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #[test]
+    fn our_locks_exclude_record_locks_of_the_same_process_until_our_transaction_ends() {
+        use std::os::fd::AsRawFd;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.db");
+        let ours = super::open(&path).unwrap();
+        ours.execute_batch("CREATE TABLE t (x)").unwrap();
+        // What another copy of SQLite does: a record lock on the bytes of its locks, by a descriptor of its own.
+        let is_free = || {
+            let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            // SAFETY: plain old data.
+            let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+            lock.l_type = libc::F_WRLCK as _;
+            lock.l_whence = libc::SEEK_SET as _;
+            lock.l_start = 0x4000_0000;
+            lock.l_len = 512;
+            // SAFETY: the descriptor is open; it is closed at the end of this closure, which releases the lock.
+            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) == 0 }
+        };
+        assert!(is_free());
+        ours.execute_batch("BEGIN EXCLUSIVE; INSERT INTO t VALUES (1)").unwrap();
+        // Twice: the descriptor that was closed has taken no lock of ours with it.
+        assert!(!is_free() && !is_free());
+        let second = super::open(&path).unwrap();
+        assert!(second.execute_batch("BEGIN IMMEDIATE").is_err(), "our own connections exclude each other");
+        drop(second);
+        assert!(!is_free(), "closing another connection of ours keeps the lock");
+        ours.execute_batch("COMMIT").unwrap();
+        assert!(is_free());
+        let second = super::open(&path).unwrap();
+        second.execute_batch("BEGIN EXCLUSIVE; INSERT INTO t VALUES (2); COMMIT").unwrap();
+        assert_eq!(ours.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+    }
+}

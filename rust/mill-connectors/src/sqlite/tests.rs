@@ -1,23 +1,27 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, ListArray, NullArray,
-    RecordBatch, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt8Array, UInt64Array,
-};
+use arrow::array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::Int64Type;
 use mill_protocol::{Batch, Commit, Committer, Epoch, ErrorKind, Recovered, Run, Sink, SinkKind, SinkWriter, TaskContext};
 use rusqlite::Connection;
 
 use super::SqliteSink;
 use super::committer::SqliteCommitter;
 
+mod values;
+
 fn batch(rows: &[(Option<&str>, i64)]) -> RecordBatch {
     let key = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.0))) as ArrayRef;
     let value = Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.1))) as ArrayRef;
     RecordBatch::try_from_iter_with_nullable([("key", key, true), ("value", value, true)]).unwrap()
+}
+
+/// More rows than a handle holds: they wait in a file.
+fn many() -> RecordBatch {
+    let text = "x".repeat(1000);
+    batch(&(0..2000).map(|i| (Some(text.as_str()), i)).collect::<Vec<_>>())
 }
 
 fn sink(path: &Path, key: Option<&str>) -> SqliteSink {
@@ -132,7 +136,7 @@ fn many_rows_wait_in_a_file_that_is_removed_when_they_are_applied_or_not_named()
     let rows: Vec<(Option<&str>, i64)> = (0..5000).map(|i| (Some(text.as_str()), i)).collect();
     let mut a = writer(&sink, 0);
     a.write(Batch::new(batch(&rows))).unwrap();
-    a.write(Batch::new(batch(&rows[..10]))).unwrap();
+    a.write(Batch::new(many().slice(0, 10))).unwrap();
     let pending = pre_commit(a.as_mut(), 1).unwrap();
     assert!(pending.handle.len() < 1000 && hidden(directory.path()) == 1);
     a.write(Batch::new(batch(&rows))).unwrap();
@@ -159,10 +163,8 @@ fn damage_to_kept_rows_is_seen_and_changes_nothing() {
     let sink = sink(&path, None);
     let mut committer = opened(&sink, None);
     committer.begin().unwrap();
-    let text = "x".repeat(1000);
-    let rows: Vec<(Option<&str>, i64)> = (0..2000).map(|i| (Some(text.as_str()), i)).collect();
     let mut a = writer(&sink, 0);
-    a.write(Batch::new(batch(&rows))).unwrap();
+    a.write(Batch::new(many())).unwrap();
     let spooled = pre_commit(a.as_mut(), 1).unwrap();
     let entries = std::fs::read_dir(directory.path()).unwrap();
     let file = entries.map(|e| e.unwrap().path()).find(|p| p.to_str().unwrap().ends_with(".rows")).unwrap();
@@ -171,7 +173,7 @@ fn damage_to_kept_rows_is_seen_and_changes_nothing() {
     bytes[middle] ^= 1;
     std::fs::write(&file, &bytes).unwrap();
     assert!(committer.commit(&[spooled]).is_err());
-    a.write(Batch::new(batch(&rows[..1]))).unwrap();
+    a.write(Batch::new(many().slice(0, 1))).unwrap();
     let inline = pre_commit(a.as_mut(), 1).unwrap();
     for at in 0..inline.handle.len() {
         let mut handle = inline.handle.clone();
@@ -296,17 +298,15 @@ fn epochs_that_waited_for_thousands_of_failed_checkpoints_are_applied_once() {
 fn notes_and_hidden_files_of_other_jobs_and_sinks_on_the_same_table_are_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.db");
-    let text = "x".repeat(1000);
-    let rows: Vec<(Option<&str>, i64)> = (0..2000).map(|i| (Some(text.as_str()), i)).collect();
     let first = sink(&path, None);
     let mut committer = opened(&first, None);
     committer.begin().unwrap();
     let mut a = writer(&first, 0);
-    a.write(Batch::new(batch(&rows[..10]))).unwrap();
+    a.write(Batch::new(many().slice(0, 10))).unwrap();
     let done = pre_commit(a.as_mut(), 1).unwrap();
     committer.commit(std::slice::from_ref(&done)).unwrap();
     let receipt = committer.receipt();
-    a.write(Batch::new(batch(&rows))).unwrap();
+    a.write(Batch::new(many())).unwrap();
     let spooled = pre_commit(a.as_mut(), 2).unwrap();
     drop((committer, a));
     // Other jobs, one of them without state, and another sink of the same job write the same table meanwhile.
@@ -316,7 +316,7 @@ fn notes_and_hidden_files_of_other_jobs_and_sinks_on_the_same_table_are_left_alo
         committer.promise(&Run { job, sink: name, ..Run::default() }).unwrap();
         committer.begin().unwrap();
         let mut a = writer(&sink, 0);
-        a.write(Batch::new(batch(&rows))).unwrap();
+        a.write(Batch::new(many())).unwrap();
         committer.commit(&[pre_commit(a.as_mut(), 1).unwrap()]).unwrap();
         committer.abort().unwrap();
         assert_eq!(hidden(directory.path()), 1, "{job:?} {name}");
@@ -337,13 +337,11 @@ fn notes_and_hidden_files_of_other_jobs_and_sinks_on_the_same_table_are_left_alo
 fn what_a_killed_job_without_state_has_left_is_removed_by_the_next() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.db");
-    let text = "x".repeat(1000);
-    let rows: Vec<(Option<&str>, i64)> = (0..2000).map(|i| (Some(text.as_str()), i)).collect();
     let killed = sink(&path, None);
     let mut committer = opened_by(&killed, None, None);
     committer.begin().unwrap();
     let mut a = writer(&killed, 0);
-    a.write(Batch::new(batch(&rows))).unwrap();
+    a.write(Batch::new(many())).unwrap();
     std::mem::forget(pre_commit(a.as_mut(), 1));
     assert_eq!(hidden(directory.path()), 1);
     drop(opened_by(&sink(&path, None), None, None));
@@ -368,10 +366,8 @@ fn a_handle_names_only_the_file_of_its_own_part() {
     let sink = sink(&path, None);
     let mut committer = opened(&sink, None);
     committer.begin().unwrap();
-    let text = "x".repeat(1000);
-    let rows: Vec<(Option<&str>, i64)> = (0..2000).map(|i| (Some(text.as_str()), i)).collect();
     let mut a = writer(&sink, 0);
-    a.write(Batch::new(batch(&rows))).unwrap();
+    a.write(Batch::new(many())).unwrap();
     let commit = pre_commit(a.as_mut(), 1).unwrap();
     let length = u32::from_le_bytes(commit.handle[..4].try_into().unwrap()) as usize;
     let header: serde_json::Value = serde_json::from_slice(&commit.handle[4..4 + length]).unwrap();
@@ -404,165 +400,6 @@ fn a_handle_names_only_the_file_of_its_own_part() {
     assert_eq!(query(&path, "SELECT count(*) FROM out"), ["2000"]);
 }
 
-/// Upserts rows of one key column and a counter, each of them in an epoch of its own.
-fn upsert_each(path: &Path, keys: &[ArrayRef]) -> Result<(), mill_protocol::Error> {
-    let names: Vec<String> = (0..keys.len()).map(|index| format!("k{index}")).collect();
-    let rows = keys[0].len();
-    let value = Arc::new(Int64Array::from_iter_values(0..rows as i64)) as ArrayRef;
-    let columns = names.iter().map(String::as_str).zip(keys.iter().cloned()).map(|(name, array)| (name, array, true));
-    let data = RecordBatch::try_from_iter_with_nullable(columns.chain([("x", value, true)])).unwrap();
-    let sink = SqliteSink::new(path, "out", Some(names.clone())).unwrap();
-    sink.check(&data.schema(), Some(&names))?;
-    let mut committer = opened(&sink, None);
-    committer.begin()?;
-    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true };
-    let mut a = sink.writer(&data.schema(), &context).unwrap();
-    for row in 0..rows {
-        a.write(Batch::new(data.slice(row, 1)))?;
-        committer.commit(&[pre_commit(a.as_mut(), 1 + row as u64).unwrap()])?;
-    }
-    Ok(())
-}
-
-#[test]
-fn null_and_nan_keys_of_every_type_are_one_row_that_is_replaced() {
-    let directory = tempfile::tempdir().unwrap();
-    let text = Arc::new(StringArray::from(vec![Some("t"), None, None, Some("t")])) as ArrayRef;
-    let keys: Vec<(&str, ArrayRef)> = vec![
-        ("int", Arc::new(Int64Array::from(vec![Some(1), None, None, Some(1)]))),
-        ("small", Arc::new(UInt8Array::from(vec![Some(1), None, None, Some(1)]))),
-        ("bool", Arc::new(BooleanArray::from(vec![Some(true), None, None, Some(true)]))),
-        ("float", Arc::new(Float64Array::from(vec![Some(0.5), None, None, Some(0.5)]))),
-        ("nan", Arc::new(Float64Array::from(vec![Some(0.5), Some(f64::NAN), Some(-f64::NAN), Some(0.5)]))),
-        ("zero", Arc::new(Float64Array::from(vec![Some(0.0), None, None, Some(-0.0)]))),
-        ("text", Arc::clone(&text)),
-        ("date", Arc::new(Date32Array::from(vec![Some(4), None, None, Some(4)]))),
-        ("decimal", Arc::new(Decimal128Array::from(vec![Some(150), None, None, Some(150)]).with_precision_and_scale(5, 2).unwrap())),
-        ("binary", Arc::new(BinaryArray::from(vec![Some(&b"b"[..]), None, None, Some(b"b")]))),
-        ("dictionary", cast(&text, &DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8))).unwrap()),
-    ];
-    for (name, key) in &keys {
-        let path = directory.path().join(format!("{name}.db"));
-        upsert_each(&path, std::slice::from_ref(key)).unwrap();
-        assert_eq!(query(&path, "SELECT x FROM out ORDER BY x"), ["2", "3"], "{name}");
-        assert_eq!(query(&path, "SELECT k0 IS NULL FROM out ORDER BY x"), ["1", "0"], "{name}");
-        for (other, second) in &keys {
-            let path = directory.path().join(format!("{name}-{other}.db"));
-            upsert_each(&path, &[Arc::clone(key), Arc::clone(second)]).unwrap();
-            assert_eq!(query(&path, "SELECT x FROM out ORDER BY x"), ["2", "3"], "{name} {other}");
-        }
-    }
-    let nothing = Arc::new(NullArray::new(3)) as ArrayRef;
-    let path = directory.path().join("nothing.db");
-    upsert_each(&path, &[nothing]).unwrap();
-    assert_eq!(query(&path, "SELECT k0, x FROM out"), ["∅|2"]);
-}
-
-#[test]
-fn nan_and_null_keys_that_would_become_one_row_are_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let nan = f64::NAN;
-    let same = || Arc::new(Int64Array::from(vec![1; 2])) as ArrayRef;
-    let mixed: Vec<Vec<ArrayRef>> = vec![
-        vec![Arc::new(Float64Array::from(vec![Some(nan), None]))],
-        vec![Arc::new(Float64Array::from(vec![None, Some(nan)]))],
-        vec![same(), Arc::new(Float64Array::from(vec![None, Some(nan)]))],
-        vec![Arc::new(Float64Array::from(vec![Some(nan), None])), Arc::new(Float64Array::from(vec![None, Some(nan)]))],
-    ];
-    for (at, keys) in mixed.iter().enumerate() {
-        let path = directory.path().join(format!("mixed-{at}.db"));
-        let error = upsert_each(&path, keys).unwrap_err();
-        assert!(error.message().contains("NaN and null") && error.kind() == ErrorKind::Data, "{error}");
-        assert_eq!(query(&path, "SELECT x FROM out"), ["0"], "the first row stays");
-    }
-    // Beside another key they are rows of their own.
-    let path = directory.path().join("apart.db");
-    let keys: [ArrayRef; 2] =
-        [Arc::new(Int64Array::from(vec![1, 2])), Arc::new(Float64Array::from(vec![Some(nan), None]))];
-    upsert_each(&path, &keys).unwrap();
-    assert_eq!(query(&path, "SELECT k0, k1 FROM out ORDER BY x"), ["1|∅", "2|∅"]);
-}
-
-/// Appends rows and returns them as SQLite has them.
-fn appended(path: &Path, array: ArrayRef) -> Result<Vec<String>, mill_protocol::Error> {
-    let data = RecordBatch::try_from_iter_with_nullable([("x", array, true)]).unwrap();
-    let sink = SqliteSink::new(path, "out", None).unwrap();
-    sink.check(&data.schema(), None)?;
-    let mut committer = opened(&sink, None);
-    committer.begin()?;
-    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true };
-    let mut a = sink.writer(&data.schema(), &context).unwrap();
-    a.write(Batch::new(data))?;
-    committer.commit(&[pre_commit(a.as_mut(), 1).unwrap()])?;
-    Ok(query(path, "SELECT x FROM out"))
-}
-
-#[test]
-fn values_are_exact_or_an_error() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut number = 0;
-    let mut path = || {
-        number += 1;
-        directory.path().join(format!("{number}.db"))
-    };
-    let days = |days: i32| Arc::new(Date32Array::from(vec![days])) as ArrayRef;
-    for (array, expected) in [
-        (Arc::new(NullArray::new(2)) as ArrayRef, vec!["∅", "∅"]),
-        (Arc::new(UInt64Array::from(vec![i64::MAX as u64])), vec!["9223372036854775807"]),
-        (Arc::new(Int64Array::from(vec![i64::MIN])), vec!["-9223372036854775808"]),
-        (Arc::new(Float64Array::from(vec![f64::INFINITY, f64::NAN])), vec!["inf", "∅"]),
-        (Arc::new(Decimal128Array::from(vec![-150, 5]).with_precision_and_scale(20, 2).unwrap()), vec!["-1.50", "0.05"]),
-        (days(2_932_897), vec!["+10000-01-01"]),
-        (days(-719_529), vec!["-0001-12-31"]),
-        (Arc::new(Time64MicrosecondArray::from(vec![86_399_999_999])), vec!["23:59:59.999999"]),
-        (Arc::new(StringArray::from(vec!["007", ""])), vec!["007", ""]),
-    ] {
-        let name = format!("{:?}", array.data_type());
-        assert_eq!(appended(&path(), array).unwrap(), expected, "{name}");
-    }
-    let error = appended(&path(), Arc::new(UInt64Array::from(vec![1, u64::MAX]))).unwrap_err();
-    assert!(error.message().contains("\"x\": 18446744073709551615 is larger"), "{error}");
-    assert_eq!(error.kind(), ErrorKind::Data);
-}
-
-#[test]
-fn a_table_that_would_change_values_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("a.db");
-    let connection = Connection::open(&path).unwrap();
-    let decimal = || Arc::new(Decimal128Array::from(vec![150]).with_precision_and_scale(20, 2).unwrap()) as ArrayRef;
-    let large = || Arc::new(Int64Array::from(vec![i64::MAX])) as ArrayRef;
-    let text = || Arc::new(StringArray::from(vec!["007"])) as ArrayRef;
-    let real = || Arc::new(Float64Array::from(vec![0.1 + 0.2])) as ArrayRef;
-    for (declared, array, expected) in [
-        ("INTEGER", text(), Err("007")),
-        ("NUMERIC", decimal(), Err("exact decimals")),
-        ("DOUBLE", large(), Err("large integers")),
-        ("VARCHAR(9)", real(), Err("15 digits")),
-        ("VARCHAR(9)", text(), Ok("007")),
-        ("", decimal(), Ok("1.50")),
-        ("BIGINT", large(), Ok("9223372036854775807")),
-        ("NUMERIC", large(), Ok("9223372036854775807")),
-        ("NUMERIC", real(), Ok("0.30000000000000004")),
-        ("DATETIME", Arc::new(Date32Array::from(vec![0])) as ArrayRef, Ok("1970-01-01")),
-    ] {
-        connection.execute_batch(&format!("DROP TABLE IF EXISTS out; CREATE TABLE out (x {declared})")).unwrap();
-        match (appended(&path, array), expected) {
-            (Ok(found), Ok(expected)) => assert_eq!(found, [expected], "{declared}"),
-            (Err(error), Err(expected)) => assert!(error.message().contains(expected), "{declared}: {error}"),
-            (found, expected) => panic!("{declared}: {found:?}, not {expected:?}"),
-        }
-    }
-    // A null in another name of the rowid would become a number.
-    connection.execute_batch("DROP TABLE out; CREATE TABLE out (x INTEGER PRIMARY KEY)").unwrap();
-    let error = appended(&path, Arc::new(Int64Array::from(vec![Some(5), None]))).unwrap_err();
-    assert!(error.message().contains("INT PRIMARY KEY"), "{error}");
-    assert!(query(&path, "SELECT x FROM out").is_empty());
-    connection.execute_batch("DROP TABLE out; CREATE TABLE out (k0 TEXT COLLATE NOCASE UNIQUE, x)").unwrap();
-    let error = upsert_each(&path, &[text()]).unwrap_err();
-    assert!(error.message().contains("NOCASE"), "{error}");
-}
-
 #[test]
 fn a_locked_database_is_an_error_that_says_that_nothing_was_changed() {
     let directory = tempfile::tempdir().unwrap();
@@ -582,31 +419,6 @@ fn a_locked_database_is_an_error_that_says_that_nothing_was_changed() {
     other.execute_batch("ROLLBACK").unwrap();
     committer.commit(&pending).unwrap();
     assert_eq!(query(&path, "SELECT count(*) FROM out"), ["1"]);
-}
-
-#[test]
-fn values_of_all_types_are_kept() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("a.db");
-    let at = TimestampMicrosecondArray::from(vec![Some(1_357_017_300_250_000), None]);
-    let data = RecordBatch::try_from_iter_with_nullable([
-        ("ok", Arc::new(BooleanArray::from(vec![Some(true), None])) as ArrayRef, true),
-        ("real \"x\"", Arc::new(Float64Array::from(vec![Some(0.5), None])) as ArrayRef, true),
-        ("at", Arc::new(at.clone()) as ArrayRef, true),
-        ("utc", Arc::new(at.with_timezone("UTC")) as ArrayRef, true),
-    ])
-    .unwrap();
-    let sink = SqliteSink::new(&path, "t; DROP", None).unwrap();
-    sink.check(&data.schema(), None).unwrap();
-    let mut committer = opened(&sink, None);
-    let context = TaskContext { step: "s".into(), index: 0, parallelism: 1, groups: 0..128, is_persistent: true };
-    let mut a = sink.writer(&data.schema(), &context).unwrap();
-    a.write(Batch::new(data)).unwrap();
-    committer.commit(&[pre_commit(a.as_mut(), 1).unwrap()]).unwrap();
-    assert_eq!(
-        query(&path, "SELECT * FROM \"t; DROP\""),
-        ["1|0.5|2013-01-01T05:15:00.250|2013-01-01T05:15:00.250Z", "∅|∅|∅|∅"]
-    );
 }
 
 #[test]
@@ -651,40 +463,4 @@ fn two_runs_of_one_job_cannot_write_one_table() {
     drop(opened_by(&second, Some(2), None));
     drop(committer);
     drop(opened(&second, None));
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn our_locks_exclude_record_locks_of_the_same_process_until_our_transaction_ends() {
-    use std::os::fd::AsRawFd;
-
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("a.db");
-    let ours = super::locks::open(&path).unwrap();
-    ours.execute_batch("CREATE TABLE t (x)").unwrap();
-    // What another copy of SQLite does: a record lock on the bytes of its locks, by a descriptor of its own.
-    let is_free = || {
-        let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        // SAFETY: plain old data.
-        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-        lock.l_type = libc::F_WRLCK as _;
-        lock.l_whence = libc::SEEK_SET as _;
-        lock.l_start = 0x4000_0000;
-        lock.l_len = 512;
-        // SAFETY: the descriptor is open; it is closed at the end of this closure, which releases the lock.
-        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) == 0 }
-    };
-    assert!(is_free());
-    ours.execute_batch("BEGIN EXCLUSIVE; INSERT INTO t VALUES (1)").unwrap();
-    // Twice: the descriptor that was closed has taken no lock of ours with it.
-    assert!(!is_free() && !is_free());
-    let second = super::locks::open(&path).unwrap();
-    assert!(second.execute_batch("BEGIN IMMEDIATE").is_err(), "our own connections exclude each other");
-    drop(second);
-    assert!(!is_free(), "closing another connection of ours keeps the lock");
-    ours.execute_batch("COMMIT").unwrap();
-    assert!(is_free());
-    let second = super::locks::open(&path).unwrap();
-    second.execute_batch("BEGIN EXCLUSIVE; INSERT INTO t VALUES (2); COMMIT").unwrap();
-    assert_eq!(ours.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 2);
 }

@@ -211,7 +211,7 @@ fn push_float(value: impl std::fmt::Debug, out: &mut String) {
 
 fn push_decimal<T: DecimalType>(array: &ArrayRef, row: usize, precision: u8, scale: i8, out: &mut String) {
     if array.as_primitive::<T>().value(row).is_zero() && scale < 0 {
-        // The formatter writes the zeros that the scale stands for.
+        // The formatter appends as many zeros as the scale says.
         return out.push('0');
     }
     out.push_str(&T::format_decimal(array.as_primitive::<T>().value(row), precision, scale));

@@ -135,7 +135,7 @@ fn idle_split_no_longer_holds_the_watermark_back() {
         (Input::Quiet(B), &[], Some(i64::MIN)),
         (Input::Time(10_000), &[], Some(11_000)),
         (Input::Time(11_000), &[Some(100)], None),
-        // It wakes up: time stands still, for it cannot go back.
+        // It wakes up: time does not move, for it cannot go back.
         (some(B, &[50]), &[], None),
         (some(A, &[200]), &[], None),
         (Input::Quiet(A), &[], Some(i64::MIN)),

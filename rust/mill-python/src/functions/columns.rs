@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field};
-use mill_plan::{ColumnFunction, Expr, Rung};
+use mill_plan::{ColumnFunction, Rung};
 use mill_protocol::Result;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -68,7 +68,6 @@ pub fn column_function(
 ) -> RawExpr {
     let returns = returns.named(&name);
     let function = ValueFunction { adapter: Adapter { name, call: adapter }, returns };
-    let args = args.iter().map(|arg| arg.expr.clone()).collect();
-    Expr::User { function: Arc::new(function), args }.into()
+    RawExpr::of_function(Arc::new(function), &args)
 }
 

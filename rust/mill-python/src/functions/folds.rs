@@ -24,7 +24,7 @@ pub struct FoldFunction {
 }
 
 impl FoldFunction {
-    /// Puts an adapter behind `reduce`.
+    /// Makes a fold of an adapter.
     pub fn new(name: String, call: Py<PyAny>) -> FoldFunction {
         FoldFunction { adapter: Adapter { name, call } }
     }
