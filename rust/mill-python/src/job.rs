@@ -111,8 +111,8 @@ impl Settings {
     }
 }
 
-/// Runs what takes long and cannot be cut, so that Ctrl-C is heard meanwhile. Once it was heard nobody waits for the call:
-/// what comes of it is dropped.
+/// Runs what takes long and cannot be cut, so that Ctrl-C is heard meanwhile. Then a function of the user's that the call is in
+/// is interrupted, and the call is waited for no longer than that takes: what comes of it is dropped.
 pub fn interruptible<T: Send + 'static>(
     py: Python<'_>,
     call: impl FnOnce() -> mill_protocol::Result<T> + Send + 'static,
@@ -120,15 +120,21 @@ pub fn interruptible<T: Send + 'static>(
     let (send, receive) = bounded(1);
     let told = send.clone();
     let run = move || drop(send.send(call()));
-    spawn_thread("mill-call", Owner::new(), run, move |error| drop(told.send(Err(error)))).into_python()?;
+    let owner = Owner::new();
+    spawn_thread("mill-call", owner, run, move |error| drop(told.send(Err(error)))).into_python()?;
     loop {
         match py.detach(|| receive.recv_timeout(WAIT_MAX)) {
             Ok(result) => return result.into_python(),
             Err(RecvTimeoutError::Timeout) => {
-                if let Err(interrupt) = py.check_signals() {
-                    say_busy(py);
-                    return Err(interrupt);
+                let Err(interrupt) = py.check_signals() else { continue };
+                attach::interrupt(py.get_type::<PyKeyboardInterrupt>().as_any(), Some(owner));
+                match py.detach(|| receive.recv_timeout(INTERRUPTED_MAX)) {
+                    // Started after all: to drop a job may take long.
+                    Ok(Ok(result)) => drop(spawn_thread("mill-call", owner, move || drop(result), |_| {})),
+                    Ok(Err(_)) => {}
+                    Err(_) => say_busy(py),
                 }
+                return Err(interrupt);
             }
             Err(RecvTimeoutError::Disconnected) => return Err(MillstreamError::new_err("a call of the engine did not answer")),
         }
