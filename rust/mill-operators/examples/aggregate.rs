@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use mill_operators::build;
-use mill_plan::{AggregateKind, AggregateSpec, Emit, Stage, StageKind, Window};
+use mill_plan::{AggregateKind, AggregateSpec, Emit, Stage, StageKind, Window, WindowSpec};
 use mill_protocol::{Batch, Outbox, Progress, TaskContext, Watermark};
 
 const FRAME: usize = 8192;
@@ -67,14 +67,12 @@ fn main() {
             keys: vec![0],
             aggregates: aggregates.clone(),
             window: None,
-            allowed_lateness_us: 0,
         };
         let windowed = StageKind::WindowAggregate {
             keys: vec![0],
             aggregates: aggregates.clone(),
             is_partial: false,
-            window,
-            allowed_lateness_us: 0,
+            window: WindowSpec::new(window, 0),
         };
         for kind in [aggregate, partial, windowed] {
             let key = Field::new("k", if as_text { DataType::Utf8 } else { DataType::Int64 }, true);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_frame::schema;
-use mill_plan::{AggregateFunction, AggregateKind, AggregateSpec, ScalarValue, Window};
+use mill_plan::{AggregateFunction, AggregateKind, AggregateSpec, ScalarValue, Window, WindowSpec};
 use mill_protocol::{Error, ErrorKind, Result};
 
 /// What the bytes begin with.
@@ -31,6 +31,8 @@ const ROW_ENCODING: u8 = 1;
 
 const FLAG_PENDING: u8 = 1;
 const TUMBLING: u8 = 1;
+const SLIDING: u8 = 2;
+const CUMULATIVE: u8 = 3;
 const HAS_INPUT: u8 = 1;
 const HAS_FILTER: u8 = 2;
 
@@ -49,7 +51,7 @@ pub(crate) struct Description {
 #[derive(Clone, Debug)]
 pub(crate) enum Shape {
     /// The results are the keys, the start and end of the window if there is one, and the aggregates.
-    Aggregate { keys: usize, aggregates: Vec<AggregateSpec>, window: Option<Window> },
+    Aggregate { keys: usize, aggregates: Vec<AggregateSpec>, window: Option<WindowSpec> },
     /// These columns are the keys.
     Reduce { keys: Vec<usize> },
 }
@@ -116,10 +118,8 @@ impl Description {
             Shape::Aggregate { keys, aggregates, window } => {
                 out.push(if window.is_some() { 2 } else { 1 });
                 put_number(&mut out, *keys);
-                if let Some(Window::Tumbling { size_us, offset_us }) = window {
-                    out.push(TUMBLING);
-                    out.extend_from_slice(&size_us.to_le_bytes());
-                    out.extend_from_slice(&offset_us.to_le_bytes());
+                if let Some(spec) = window {
+                    put_window(&mut out, &spec.window)?;
                 }
                 put_number(&mut out, aggregates.len());
                 for spec in aggregates {
@@ -189,6 +189,19 @@ fn put_number(out: &mut Vec<u8>, number: usize) {
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_number(out, bytes.len());
     out.extend_from_slice(bytes);
+}
+
+/// Writes a window; `None` if its kind keeps other state.
+fn put_window(out: &mut Vec<u8>, window: &Window) -> Option<()> {
+    let (kind, numbers) = match *window {
+        Window::Tumbling { size_us, offset_us } => (TUMBLING, vec![size_us, offset_us]),
+        Window::Sliding { size_us, slide_us, offset_us } => (SLIDING, vec![size_us, slide_us, offset_us]),
+        Window::Cumulative { step_us, size_us, offset_us } => (CUMULATIVE, vec![step_us, size_us, offset_us]),
+        Window::Session { .. } | Window::Count { .. } | Window::Global => return None,
+    };
+    out.push(kind);
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+    Some(())
 }
 
 /// The number of an aggregate in the format, and its parameter.
@@ -328,16 +341,29 @@ impl<'a> Reader<'a> {
         schema::from_bytes(self.bytes()?).map_err(|error| damaged(&error.to_string()))
     }
 
-    fn window(&mut self) -> Result<Window> {
+    fn window(&mut self) -> Result<WindowSpec> {
         let kind = self.byte()?;
-        if kind != TUMBLING {
-            return Err(damaged(&format!("window kind {kind} is not known")));
+        let mut number = || Ok::<i64, Error>(i64::from_le_bytes(self.array()?));
+        let (window, lengths) = match kind {
+            TUMBLING => {
+                let (size_us, offset_us) = (number()?, number()?);
+                (Window::Tumbling { size_us, offset_us }, [size_us, size_us])
+            }
+            SLIDING => {
+                let (size_us, slide_us, offset_us) = (number()?, number()?, number()?);
+                (Window::Sliding { size_us, slide_us, offset_us }, [size_us, slide_us])
+            }
+            CUMULATIVE => {
+                let (step_us, size_us, offset_us) = (number()?, number()?, number()?);
+                (Window::Cumulative { step_us, size_us, offset_us }, [size_us, step_us])
+            }
+            _ => return Err(damaged(&format!("window kind {kind} is not known"))),
+        };
+        let [size, part] = lengths;
+        if part <= 0 || size < part {
+            return Err(damaged(&format!("a window of {size} microseconds in parts of {part}")));
         }
-        let (size_us, offset_us) = (i64::from_le_bytes(self.array()?), i64::from_le_bytes(self.array()?));
-        if size_us <= 0 {
-            return Err(damaged(&format!("a window of {size_us} microseconds")));
-        }
-        Ok(Window::Tumbling { size_us, offset_us })
+        Ok(WindowSpec::new(window, 0))
     }
 
     fn aggregate(&mut self) -> Result<AggregateSpec> {

@@ -28,11 +28,11 @@ mod pass;
 mod project;
 mod record;
 mod reduce;
-mod slice;
 mod state_view;
 mod unnest;
 mod user;
 mod window_aggregate;
+mod windows;
 
 #[cfg(test)]
 mod fixture;
@@ -62,16 +62,14 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
             Box::new(event_time::EventTime::new(*column, strategy.clone(), &stage.schema, context)?)
         }
         StageKind::Pass => Box::new(pass::Pass),
-        StageKind::PartialAggregate { keys, aggregates, window, allowed_lateness_us } => {
-            let slicer = window.map(|window| slice::Slicer { window, allowed_lateness_us: *allowed_lateness_us });
-            Box::new(partial_aggregate::PartialAggregate::new(stage, context, keys, aggregates, slicer)?)
+        StageKind::PartialAggregate { keys, aggregates, window } => {
+            Box::new(partial_aggregate::PartialAggregate::new(stage, keys, aggregates, window.as_ref())?)
         }
         StageKind::Aggregate { keys, aggregates, is_partial, emit } => {
             Box::new(aggregate::Aggregate::new(stage, context, keys, aggregates, *is_partial, *emit)?)
         }
-        StageKind::WindowAggregate { keys, aggregates, is_partial, window, allowed_lateness_us } => {
-            let slicer = slice::Slicer { window: *window, allowed_lateness_us: *allowed_lateness_us };
-            Box::new(window_aggregate::WindowAggregate::new(stage, context, keys, aggregates, *is_partial, slicer)?)
+        StageKind::WindowAggregate { keys, aggregates, is_partial, window } => {
+            Box::new(window_aggregate::WindowAggregate::new(stage, context, keys, aggregates, *is_partial, window)?)
         }
         StageKind::Reduce { keys, function, emit } => {
             Box::new(reduce::Reduce::new(stage, context, keys, Arc::clone(function), *emit)?)

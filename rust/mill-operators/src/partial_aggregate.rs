@@ -14,16 +14,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, UInt32Array};
 use arrow::datatypes::SchemaRef;
-use mill_plan::{AggregateSpec, Stage};
-use mill_protocol::{Batch, Epoch, Error, Operator, Outbox, Progress, Result, TaskContext, Watermark};
+use mill_plan::{AggregateSpec, Stage, WindowSpec};
+use mill_protocol::{Batch, Epoch, Error, Operator, Outbox, Progress, Result, Watermark};
 use mill_frame::hash::KEY_GROUPS;
 use mill_state::{Cursor, Span, TableOptions};
 
 use crate::accumulator::{GroupOptions, Groups, records};
 use crate::aggregate::EMIT_ROWS;
-use crate::slice::{Slicer, push_late};
+use crate::windows::{Aligned, Assigned, Assigner, Part, push_late};
 
 /// How many rows are held back at most in hash tables: as many as the second-level cache holds with ease. Rows of keys that
 /// are near each other as numbers lie in arrays instead, which bound themselves; a key may have one here and one there.
@@ -59,7 +59,7 @@ pub(crate) struct PartialAggregate {
     groups: Groups,
     schema: SchemaRef,
     keys: Vec<usize>,
-    slicer: Option<Slicer>,
+    assigner: Option<Assigner>,
     watermark: Watermark,
     flush: Option<Flush>,
     /// Records hashed since the table was last empty.
@@ -74,12 +74,19 @@ pub(crate) struct PartialAggregate {
 impl PartialAggregate {
     pub(crate) fn new(
         stage: &Stage,
-        _context: &TaskContext,
         keys: &[usize],
         aggregates: &[AggregateSpec],
-        slicer: Option<Slicer>,
+        window: Option<&WindowSpec>,
     ) -> Result<PartialAggregate> {
-        let first = usize::from(slicer.is_some());
+        let assigner = match window {
+            None => None,
+            Some(spec) => {
+                let windows = Aligned::of(spec);
+                let windows = windows.ok_or_else(|| Error::internal(format!("{} windows have no panes", spec.window)))?;
+                Some(Assigner { windows, shares_panes: windows.is_overlapping() })
+            }
+        };
+        let first = assigner.map_or(0, |assigner| if assigner.shares_panes { 2 } else { 1 });
         let fields = &stage.schema.fields()[first..first + keys.len()];
         let key_types: Vec<_> = fields.iter().map(|field| field.data_type().clone()).collect();
         // Its keys are not yet where they belong, so it holds all key groups.
@@ -89,7 +96,7 @@ impl PartialAggregate {
             groups: Groups::new(keys, &key_types, aggregates, &options)?,
             schema: stage.schema.clone(),
             keys: keys.to_vec(),
-            slicer,
+            assigner,
             watermark: Watermark::MIN,
             flush: None,
             taken: 0,
@@ -99,10 +106,21 @@ impl PartialAggregate {
         })
     }
 
+    /// What stands before the keys: the start of the pane or window of each row, and which of the two it is if windows share
+    /// panes.
+    fn placed(&self, starts: Int64Array, is_window: bool) -> Vec<ArrayRef> {
+        let Some(assigner) = self.assigner else { return Vec::new() };
+        let rows = starts.len();
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(starts)];
+        if assigner.shares_panes {
+            columns.push(Arc::new(BooleanArray::from(vec![is_window; rows])));
+        }
+        columns
+    }
+
     /// Gives partial results of single records.
-    fn pass_on(&mut self, batch: &Batch, starts: Option<ArrayRef>, out: &mut Outbox) -> Result<()> {
+    fn pass_on(&mut self, batch: &Batch, mut columns: Vec<ArrayRef>, out: &mut Outbox) -> Result<()> {
         self.groups.prepare_values(batch.data())?;
-        let mut columns: Vec<ArrayRef> = starts.into_iter().collect();
         columns.extend(self.keys.iter().map(|&key| Arc::clone(batch.column(key))));
         columns.extend(self.groups.singles()?);
         out.push(records(&self.schema, columns)?);
@@ -110,37 +128,62 @@ impl PartialAggregate {
         Ok(())
     }
 
-    fn pass_on_windows(&mut self, batch: &Batch, slicer: Slicer, out: &mut Outbox) -> Result<()> {
-        let slices = slicer.slice(batch, self.watermark)?;
-        if let Some(start) = slices.whole {
-            self.pass_on(batch, Some(Arc::new(Int64Array::from_value(start, batch.rows()))), out)?;
-        } else {
-            let rows: UInt32Array = slices.windows.iter().flat_map(|(_, records)| records.iter().copied()).collect();
-            let starts = slices.windows.iter().flat_map(|(start, records)| records.iter().map(|_| *start));
-            let starts: ArrayRef = Arc::new(Int64Array::from_iter_values(starts));
+    /// Gives partial results of the records of these parts one by one.
+    fn pass_on_parts(&mut self, batch: &Batch, parts: &[(Part, Vec<u32>)], out: &mut Outbox) -> Result<()> {
+        for is_window in [false, true] {
+            let of_kind = || parts.iter().filter(|(part, _)| matches!(part, Part::Window(_)) == is_window);
+            let rows: UInt32Array = of_kind().flat_map(|(_, records)| records.iter().copied()).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let starts = of_kind().flat_map(|(part, records)| {
+                let (Part::Pane(start) | Part::Window(start)) = *part;
+                std::iter::repeat_n(start, records.len())
+            });
+            let placed = self.placed(Int64Array::from_iter_values(starts), is_window);
             let kept = batch.take(&rows).map_err(|error| Error::internal(error.to_string()))?;
-            self.pass_on(&kept, Some(starts), out)?;
+            self.pass_on(&kept, placed, out)?;
         }
-        push_late(batch, slices.late, out)
+        Ok(())
+    }
+
+    fn pass_on_windows(&mut self, batch: &Batch, assigner: Assigner, out: &mut Outbox) -> Result<()> {
+        let assigned = assigner.assign(batch, self.watermark)?;
+        match assigned.whole {
+            Some(part) => {
+                let (Part::Pane(start) | Part::Window(start)) = part;
+                let starts = Int64Array::from_value(start, batch.rows());
+                let placed = self.placed(starts, matches!(part, Part::Window(_)));
+                self.pass_on(batch, placed, out)?;
+            }
+            None => self.pass_on_parts(batch, &assigned.parts, out)?,
+        }
+        push_late(batch, assigned.late, out)
     }
 
     fn combine(&mut self, batch: &Batch, out: &mut Outbox) -> Result<()> {
-        let slices = match &self.slicer {
-            Some(slicer) => slicer.slice(batch, self.watermark)?,
-            None => crate::slice::Slices { whole: Some(0), ..Default::default() },
+        let mut assigned = match &self.assigner {
+            Some(assigner) => assigner.assign(batch, self.watermark)?,
+            None => Assigned { whole: Some(Part::Window(0)), ..Assigned::default() },
         };
         self.groups.prepare(batch.data())?;
-        if let Some(pane) = slices.whole {
+        if let Some(Part::Pane(pane) | Part::Window(pane)) = assigned.whole {
             self.groups.update_span(pane, Span { start: 0, len: batch.rows() })?;
         }
-        for (pane, records) in &slices.windows {
+        // Where windows share panes, records of single windows are few.
+        let is_own = |part: &Part| self.assigner.is_some_and(|it| it.shares_panes) && matches!(part, Part::Window(_));
+        let of_windows: Vec<(Part, Vec<u32>)> = assigned.parts.extract_if(.., |(part, _)| is_own(part)).collect();
+        for (Part::Pane(pane) | Part::Window(pane), records) in &assigned.parts {
             self.groups.update_picked(*pane, records)?;
         }
         self.groups.reject_problems(batch.data(), out);
         if self.groups.is_hashed() {
-            self.taken += batch.rows() - slices.late.len();
+            self.taken += batch.rows() - assigned.late.len();
         }
-        push_late(batch, slices.late, out)
+        if !of_windows.is_empty() {
+            self.pass_on_parts(batch, &of_windows, out)?;
+        }
+        push_late(batch, assigned.late, out)
     }
 
     fn start_flush(&mut self, what: Going, out: &mut Outbox) -> Result<Progress> {
@@ -159,7 +202,10 @@ impl PartialAggregate {
             Going::Hashed => self.groups.panes().first_filled(),
             Going::Windows(at) => {
                 let first = self.groups.first_pane()?;
-                self.slicer.as_ref()?.is_complete(first, at).then_some(first)
+                let assigner = self.assigner.as_ref()?;
+                let windows = &assigner.windows;
+                let end = if assigner.shares_panes { windows.first_end(first) } else { windows.end_of(first) };
+                windows.is_complete(end, at).then_some(first)
             }
         }
     }
@@ -185,14 +231,14 @@ impl PartialAggregate {
 impl Operator for PartialAggregate {
     fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         if self.passing > 0 {
-            match self.slicer {
-                Some(slicer) => self.pass_on_windows(&batch, slicer, out)?,
-                None => self.pass_on(&batch, None, out)?,
+            match self.assigner {
+                Some(assigner) => self.pass_on_windows(&batch, assigner, out)?,
+                None => self.pass_on(&batch, Vec::new(), out)?,
             }
             return Ok(Progress::Done);
         }
         self.combine(&batch, out)?;
-        if self.slicer.is_none() && self.deadline.is_none() {
+        if self.assigner.is_none() && self.deadline.is_none() {
             self.deadline = Some(i64::MIN);
         }
         match self.too_much() {
@@ -203,7 +249,7 @@ impl Operator for PartialAggregate {
 
     fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
         self.watermark = self.watermark.max(at);
-        if self.slicer.is_some() { self.start_flush(Going::Windows(self.watermark), out) } else { Ok(Progress::Done) }
+        if self.assigner.is_some() { self.start_flush(Going::Windows(self.watermark), out) } else { Ok(Progress::Done) }
     }
 
     fn next_time(&self) -> Option<i64> {
@@ -236,10 +282,7 @@ impl Operator for PartialAggregate {
             let is_near_wanted = !matches!(what, Going::Hashed);
             if let Some((keys, results)) = self.groups.partials(pane, &mut flush.cursor, EMIT_ROWS, is_near_wanted)? {
                 let rows = results.first().or(keys.first()).map_or(0, |column| column.len());
-                let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
-                if self.slicer.is_some() {
-                    columns.push(Arc::new(Int64Array::from_value(pane, rows)));
-                }
+                let mut columns = self.placed(Int64Array::from_value(pane, rows), false);
                 columns.extend(keys);
                 columns.extend(results);
                 out.push(records(&self.schema, columns)?);

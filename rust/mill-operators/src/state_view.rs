@@ -22,7 +22,6 @@ use mill_protocol::{Emission, Error, ErrorKind, Operator, Outbox, Progress, Rest
 use crate::aggregate::Aggregate;
 use crate::description::{Description, Shape, is_described};
 use crate::reduce::Reduce;
-use crate::slice::Slicer;
 use crate::window_aggregate::WindowAggregate;
 
 /// How many key groups there are.
@@ -102,8 +101,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
         }
         Shape::Aggregate { keys, aggregates, window: Some(window) } => {
             let keys: Vec<usize> = (0..keys).collect();
-            let slicer = Slicer { window, allowed_lateness_us: 0 };
-            let mut operator = WindowAggregate::new(&stage, &context, &keys, &aggregates, false, slicer)?;
+            let mut operator = WindowAggregate::new(&stage, &context, &keys, &aggregates, false, &window)?;
             operator.restore(&restored)?;
             let progress = operator.on_end(&mut out)?;
             drain(&mut operator, progress, out)?

@@ -1,19 +1,23 @@
-//! `window(tumbling).agg`: one result a key and window.
+//! `window(tumbling | sliding | cumulative).agg`: one result a key and window.
 //!
 //! ```text
-//!   records ──window_start──► pane ──► row of the key            one table a pane
-//!   watermark > window_end - 1 + allowed lateness ──► the pane's rows go out, the pane is dropped
+//!   records ──assign──► window tables: row of the key             of one window each
+//!                └────► pane tables: row of the key ──combine──►  shared by windows that overlap
+//!   watermark > window_end - 1 + allowed lateness ──► the window's rows go out; panes that no window needs are dropped
 //!   late records ──► port 1, as they came
 //! ```
 //!
-//! A window gives its results once. Panes fire in order of time, each in chunks; the watermark passes on when the last one
-//! it completes is out, and never beyond the results that windows may still have which wait for late records: those are
-//! not late for the next step. Where partial results come in, their maker has decided about lateness.
+//! A window has its results once. Windows fire in the order of their ends, each in chunks; the watermark passes on when
+//! the last one it completes is out, and never beyond the results that windows may still have which wait for late
+//! records: those are not late for the next step. Where partial results come in, their maker has decided about lateness.
+//!
+//! Overlapping windows share panes if their aggregates can be merged. If not, a record goes into a table of each of its
+//! windows.
 
-use arrow::array::{ArrayRef, AsArray, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
-use mill_plan::{AggregateSpec, Stage, type_name};
+use mill_plan::{AggregateSpec, Stage, WindowSpec, type_name};
 use mill_protocol::{
     Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark,
 };
@@ -22,19 +26,47 @@ use mill_state::{Cursor, Span, TableOptions};
 use crate::accumulator::{GroupOptions, Groups, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, own};
-use crate::slice::{Slicer, Slices, push_late};
+use crate::windows::{Aligned, Assigned, Assigner, Combiner, Part, push_late, shares_panes};
 
-/// Keeps one row of accumulators a key and open window.
+/// Keeps one row of accumulators a key and open window, or a key and pane.
 pub(crate) struct WindowAggregate {
-    groups: Groups,
+    /// Tables of single windows, by their id.
+    windows: Groups,
+    /// Tables of panes, by their start, if windows share them.
+    shared: Option<Shared>,
     schema: SchemaRef,
     keys: usize,
     is_partial: bool,
-    slicer: Slicer,
+    assigner: Assigner,
     watermark: Watermark,
     described: Described,
-    /// The pane that is going out, and how far it is.
-    firing: Option<(i64, Cursor)>,
+    firing: Option<Firing>,
+}
+
+/// Panes that windows share.
+struct Shared {
+    panes: Groups,
+    combiner: Combiner,
+    /// Windows with ends up to this one have had their results.
+    fired: i64,
+}
+
+/// The window that is going out, and how far it is.
+struct Firing {
+    end: i64,
+    cursor: Cursor,
+    from: From,
+}
+
+/// Where the rows of a window are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// In the table of the window.
+    Window,
+    /// In the total of the combiner.
+    Total,
+    /// In that total with the table of the window added.
+    Mixed,
 }
 
 impl WindowAggregate {
@@ -44,89 +76,202 @@ impl WindowAggregate {
         keys: &[usize],
         aggregates: &[AggregateSpec],
         is_partial: bool,
-        slicer: Slicer,
+        spec: &WindowSpec,
     ) -> Result<WindowAggregate> {
+        let windows = Aligned::of(spec).ok_or_else(|| Error::internal(format!("{} windows have no panes", spec.window)))?;
+        let assigner = Assigner { windows, shares_panes: windows.is_overlapping() && shares_panes(spec, aggregates) };
         let key_types: Vec<_> =
             stage.schema.fields()[..keys.len()].iter().map(|field| field.data_type().clone()).collect();
-        let options = GroupOptions {
-            table: TableOptions {
+        let groups = |part| {
+            let table = TableOptions {
                 groups: context.groups.clone(),
-                part: 0,
+                part,
                 is_persistent: context.is_persistent,
                 tracks_changes: false,
-            },
-            is_partial,
-            keeps_pending: false,
-            is_ahead: false,
+            };
+            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false };
+            Groups::new(keys, &key_types, aggregates, &options)
         };
-        let groups = Groups::new(keys, &key_types, aggregates, &options)?;
-        let schema = stage.schema.clone();
-        let watermark = Watermark::MIN;
-        let keys = keys.len();
-        let shape = Shape::Aggregate { keys, aggregates: aggregates.to_vec(), window: Some(slicer.window) };
-        let described = Description { schema: schema.clone(), keeps_pending: false, shape }.described();
-        Ok(WindowAggregate { groups, schema, keys, is_partial, slicer, watermark, described, firing: None })
+        let shared = if assigner.shares_panes {
+            let is_sliding = matches!(spec.window, mill_plan::Window::Sliding { .. });
+            let combiner = Combiner::new(&key_types, aggregates, is_sliding)?;
+            Some(Shared { panes: groups(1)?, combiner, fired: i64::MIN })
+        } else {
+            None
+        };
+        let shape = Shape::Aggregate { keys: keys.len(), aggregates: aggregates.to_vec(), window: Some(*spec) };
+        Ok(WindowAggregate {
+            windows: groups(0)?,
+            shared,
+            schema: stage.schema.clone(),
+            keys: keys.len(),
+            is_partial,
+            assigner,
+            watermark: Watermark::MIN,
+            described: Description { schema: stage.schema.clone(), keeps_pending: false, shape }.described(),
+            firing: None,
+        })
     }
 
-    /// The windows that the maker of partial results has named.
-    fn slices_of_partials(&self, batch: &Batch) -> Result<Slices> {
+    /// The tables that the maker of partial results has named.
+    fn parts_of_partials(&self, batch: &Batch) -> Result<Assigned> {
         let starts = batch.column(0).as_primitive_opt::<Int64Type>();
         let starts = starts.ok_or_else(|| Error::internal("partial results begin with the start of their window"))?;
-        let is_late = |start| self.watermark != Watermark::MIN && self.slicer.is_complete(start, self.watermark);
         let starts = starts.values();
-        let mut slices = Slices::default();
-        // Results come window by window, mostly of one: it is asked for once for all that follow each other.
+        // Windows that overlap have a column that says whether the start is that of a window, and not of a pane.
+        let is_window = match &self.shared {
+            None => None,
+            Some(_) => {
+                let column = batch.column(1).as_boolean_opt();
+                let column = column.ok_or_else(|| Error::internal("partial results of panes say which are of windows"))?;
+                (column.true_count() > 0).then(|| column.values().clone())
+            }
+        };
+        let windows = &self.assigner.windows;
+        let parts_of = |start: i64, is_window: bool| -> Vec<Part> {
+            if self.shared.is_some() && !is_window {
+                return self.assigner.parts_of_pane(start, self.watermark);
+            }
+            if windows.is_complete(windows.end_of(start), self.watermark) { Vec::new() } else { vec![Part::Window(start)] }
+        };
+        // Results come part by part, mostly of one: it is asked for once for all that follow each other.
         if let Some(&first) = starts.first()
-            && !is_late(first)
+            && is_window.is_none()
+            && let [part] = parts_of(first, false)[..]
             && starts.iter().all(|&start| start == first)
         {
-            slices.whole = Some(first);
-            return Ok(slices);
+            return Ok(Assigned { whole: Some(part), ..Assigned::default() });
         }
-        let mut records = 0..0;
-        for run in starts.chunk_by(|one, next| one == next) {
-            let start = run[0];
-            records = records.end..records.end + run.len() as u32;
-            if is_late(start) {
-                slices.late.extend(records.clone());
-                continue;
+        let mut assigned = Assigned::default();
+        let kind = |row: usize| is_window.as_ref().is_some_and(|is_window| is_window.value(row));
+        let mut row = 0;
+        while row < starts.len() {
+            let first = row;
+            while row < starts.len() && starts[row] == starts[first] && kind(row) == kind(first) {
+                row += 1;
             }
-            match slices.windows.iter_mut().rev().find(|(of, _)| *of == start) {
-                Some((_, window)) => window.extend(records.clone()),
-                None => slices.windows.push((start, records.clone().collect())),
+            let records = first as u32..row as u32;
+            let parts = parts_of(starts[first], kind(first));
+            if parts.is_empty() {
+                assigned.late.extend(records.clone());
+            }
+            for part in parts {
+                match assigned.parts.iter_mut().rev().find(|(of, _)| *of == part) {
+                    Some((_, of)) => of.extend(records.clone()),
+                    None => assigned.parts.push((part, records.clone().collect())),
+                }
             }
         }
-        Ok(slices)
+        Ok(assigned)
+    }
+
+    fn update(&mut self, batch: &Batch, assigned: &Assigned, out: &mut Outbox) -> Result<()> {
+        let is_of_pane = |part: &Part| matches!(part, Part::Pane(_));
+        let is_of_window = |part: &Part| !is_of_pane(part);
+        let parts = || assigned.whole.iter().chain(assigned.parts.iter().map(|(part, _)| part));
+        if let Some(shared) = &mut self.shared
+            && parts().any(is_of_pane)
+        {
+            update(&mut shared.panes, batch, assigned, is_of_pane)?;
+            shared.panes.reject_problems(batch.data(), out);
+        }
+        if parts().any(is_of_window) {
+            update(&mut self.windows, batch, assigned, is_of_window)?;
+            self.windows.reject_problems(batch.data(), out);
+        }
+        Ok(())
+    }
+
+    /// The end of the next window that is complete and may have results.
+    fn next_complete(&mut self) -> Option<i64> {
+        let windows = &self.assigner.windows;
+        let mut next = self.windows.panes().first().map(|id| windows.end_of(id));
+        if let Some(shared) = &mut self.shared {
+            // Panes whose windows have all fired are of no more use.
+            while let Some(first) = shared.panes.panes().first()
+                && windows.last_end(first) <= shared.fired
+            {
+                shared.panes.close(first);
+            }
+            if let Some(first) = shared.panes.panes().first() {
+                let after = if shared.fired == i64::MIN { i64::MIN } else { windows.next_end(shared.fired) };
+                let end = windows.first_end(first).max(after);
+                next = Some(next.map_or(end, |next| next.min(end)));
+            }
+        }
+        next.filter(|&end| windows.is_complete(end, self.watermark))
+    }
+
+    /// Begins to emit the window with this end.
+    fn begin(&mut self, end: i64, out: &mut Outbox) -> Result<Firing> {
+        let windows = &self.assigner.windows;
+        let id = windows.id_of(end);
+        let has_own = self.windows.panes().has(id);
+        let from = match &mut self.shared {
+            None => From::Window,
+            Some(shared) => {
+                shared.combiner.advance(&mut shared.panes, windows.start_of(end), end, out)?;
+                shared.fired = end;
+                if has_own {
+                    shared.combiner.mix(&mut self.windows, id, out)?;
+                    From::Mixed
+                } else {
+                    From::Total
+                }
+            }
+        };
+        Ok(Firing { end, cursor: Cursor::default(), from })
     }
 
     fn fire(&mut self, out: &mut Outbox) -> Result<Progress> {
         loop {
-            let (pane, mut cursor) = match self.firing.take() {
+            let mut firing = match self.firing.take() {
                 Some(firing) => firing,
-                None => match self.groups.panes().first() {
-                    Some(first) if self.slicer.is_complete(first, self.watermark) => (first, Cursor::default()),
-                    _ => return Ok(Progress::Done),
+                None => match self.next_complete() {
+                    Some(end) => self.begin(end, out)?,
+                    None => return Ok(Progress::Done),
                 },
             };
-            let Some((mut columns, results)) = self.groups.results(pane, &mut cursor, EMIT_ROWS, false)? else {
-                self.groups.close(pane);
+            let id = self.assigner.windows.id_of(firing.end);
+            let results = match (&mut self.shared, firing.from) {
+                (Some(shared), From::Total | From::Mixed) => {
+                    shared.combiner.results(&mut firing.cursor, firing.from == From::Mixed)?
+                }
+                _ => self.windows.results(id, &mut firing.cursor, EMIT_ROWS, false)?,
+            };
+            let Some((mut columns, results)) = results else {
+                self.windows.close(id);
                 continue;
             };
+            let (start, end) = (self.assigner.windows.start_of(firing.end), firing.end);
             let rows = results.first().or(columns.first()).map_or(0, |column| column.len());
-            let end = self.slicer.window.end_of(pane);
-            columns.push(time_column(pane, rows, self.schema.field(self.keys).data_type())?);
+            columns.push(time_column(start, rows, self.schema.field(self.keys).data_type())?);
             columns.push(time_column(end, rows, self.schema.field(self.keys + 1).data_type())?);
             columns.extend(results);
             let times = std::iter::repeat_n(end.saturating_sub(1), rows).collect();
             out.push(records(&self.schema, columns)?.with_times(Some(times)));
-            self.firing = Some((pane, cursor));
+            self.firing = Some(firing);
             return Ok(Progress::More);
         }
     }
 }
 
+/// Takes the records of those parts that these groups keep.
+fn update(groups: &mut Groups, batch: &Batch, assigned: &Assigned, is_kept: impl Fn(&Part) -> bool) -> Result<()> {
+    let (Part::Pane(place) | Part::Window(place)) = assigned.whole.unwrap_or(Part::Window(0));
+    groups.prepare(batch.data())?;
+    if assigned.whole.is_some() {
+        groups.update_span(place, Span { start: 0, len: batch.rows() })?;
+    }
+    for (part, records) in assigned.parts.iter().filter(|(part, _)| is_kept(part)) {
+        let (Part::Pane(place) | Part::Window(place)) = *part;
+        groups.update_picked(place, records)?;
+    }
+    Ok(())
+}
+
 /// A time in microseconds as a column of this type.
-fn time_column(time_us: i64, rows: usize, data_type: &DataType) -> Result<ArrayRef> {
+pub(crate) fn time_column(time_us: i64, rows: usize, data_type: &DataType) -> Result<ArrayRef> {
     let time = match data_type {
         DataType::Timestamp(TimeUnit::Second, _) => Some(time_us.div_euclid(1_000_000)),
         DataType::Timestamp(TimeUnit::Millisecond, _) => Some(time_us.div_euclid(1000)),
@@ -146,20 +291,16 @@ fn time_column(time_us: i64, rows: usize, data_type: &DataType) -> Result<ArrayR
 
 impl Operator for WindowAggregate {
     fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        let slices =
-            if self.is_partial { self.slices_of_partials(&batch)? } else { self.slicer.slice(&batch, self.watermark)? };
-        self.groups.prepare(batch.data())?;
-        if let Some(pane) = slices.whole {
-            self.groups.update_span(pane, Span { start: 0, len: batch.rows() })?;
-        }
-        for (pane, records) in &slices.windows {
-            self.groups.update_picked(*pane, records)?;
-        }
-        self.groups.reject_problems(batch.data(), out);
-        if self.is_partial {
-            out.count_late(slices.late.len() as u64);
+        let assigned = if self.is_partial {
+            self.parts_of_partials(&batch)?
         } else {
-            push_late(&batch, slices.late, out)?;
+            self.assigner.assign(&batch, self.watermark)?
+        };
+        self.update(&batch, &assigned, out)?;
+        if self.is_partial {
+            out.count_late(assigned.late.len() as u64);
+        } else {
+            push_late(&batch, assigned.late, out)?;
         }
         Ok(Progress::Done)
     }
@@ -170,7 +311,7 @@ impl Operator for WindowAggregate {
     }
 
     fn earliest_result(&self) -> Watermark {
-        self.slicer.earliest_result(self.watermark)
+        self.assigner.windows.earliest_result(self.watermark)
     }
 
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
@@ -182,7 +323,10 @@ impl Operator for WindowAggregate {
     }
 
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
-        self.groups.snapshot(snapshot);
+        self.windows.snapshot(snapshot);
+        if let Some(shared) = &mut self.shared {
+            shared.panes.snapshot(snapshot);
+        }
         snapshot.bytes = Some(self.described.of(&self.watermark.0.to_le_bytes()));
         Ok(())
     }
@@ -199,7 +343,13 @@ impl Operator for WindowAggregate {
         }
         // At an aligned barrier all instances have the same; without alignment nothing may be lost.
         self.watermark = least.map_or(Watermark::MIN, Watermark);
-        self.groups.restore(restored)
+        self.windows.restore(restored)?;
+        let Some(shared) = &mut self.shared else { return Ok(()) };
+        shared.panes.restore(restored)?;
+        shared.combiner.clear();
+        // Windows that were complete have fired before the snapshot.
+        shared.fired = self.assigner.windows.last_complete(self.watermark);
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ mod physical;
 mod stream;
 mod suggest;
 mod types;
+mod window;
 
 pub use aggregate::{AggregateCall, AggregateKind, AggregateSpec};
 pub use compiled::CompiledExpr;
@@ -35,9 +36,10 @@ pub use physical::{
     Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, PhysicalPlan, SourceStage, Stage, StageKind, Target, error_schema,
 };
 pub use stream::{
-    Emit, KeyedStream, SinkNode, Stream, UserStepKind, WatermarkStrategy, Window, WindowedStream,
+    Emit, KeyedStream, SinkNode, Stream, UserStepKind, WatermarkStrategy, WindowedStream,
 };
 pub use suggest::nearest;
 pub use types::type_name;
+pub use window::{Firing, Trigger, Window, WindowSpec};
 
 pub use datafusion_common::ScalarValue;

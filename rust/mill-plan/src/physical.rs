@@ -23,7 +23,8 @@ use crate::aggregate::AggregateSpec;
 use crate::compiled::CompiledExpr;
 use crate::function::{BatchFunction, ReduceFunction, Rung};
 use crate::lower::PlanOptions;
-use crate::stream::{Emit, UserStepKind, WatermarkStrategy, Window};
+use crate::stream::{Emit, UserStepKind, WatermarkStrategy};
+use crate::window::WindowSpec;
 
 /// A job as chains and edges.
 #[derive(Clone, Debug)]
@@ -164,7 +165,8 @@ pub enum StageKind {
         strategy: WatermarkStrategy,
     },
     /// Aggregates what one task has at hand, ahead of the exchange. Output: the start of the window (`window_start`,
-    /// int64, microseconds) if windowed, then the keys, then the partial columns of each aggregate. If windowed, rows that
+    /// int64, microseconds) if windowed, of the pane where windows overlap; there a column (`is_window`, bool) says which rows are of
+    /// a single window after all; then the keys, then the partial columns of each aggregate. If windowed, rows that
     /// are late go out on port 1 as they came.
     PartialAggregate {
         /// The key columns of the input.
@@ -172,9 +174,7 @@ pub enum StageKind {
         /// What is computed.
         aggregates: Vec<AggregateSpec>,
         /// The windows, if any.
-        window: Option<Window>,
-        /// How late a row may be for its window.
-        allowed_lateness_us: i64,
+        window: Option<WindowSpec>,
     },
     /// One result a key.
     Aggregate {
@@ -197,9 +197,7 @@ pub enum StageKind {
         /// Whether the input are partial results: `window_start` (int64, microseconds), keys, partial columns.
         is_partial: bool,
         /// The windows.
-        window: Window,
-        /// How late a row may be for its window.
-        allowed_lateness_us: i64,
+        window: WindowSpec,
     },
     /// A user's fold, one row a key with the columns of the input.
     Reduce {

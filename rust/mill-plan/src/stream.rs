@@ -27,6 +27,8 @@ use crate::expr::Expr;
 use crate::function::{BatchFunction, ReduceFunction};
 use crate::lower::PlanOptions;
 use crate::physical::error_schema;
+use crate::window::WindowSpec;
+pub(crate) use crate::window::duration;
 
 /// How many steps may follow one another.
 pub const STEPS_MAX: usize = 2000;
@@ -79,7 +81,7 @@ pub(crate) enum Op {
     EventTime { column: String, strategy: WatermarkStrategy },
     User { kind: UserStepKind, function: Arc<dyn BatchFunction> },
     Aggregate { keys: Vec<String>, aggregates: Vec<Expr>, emit: Emit },
-    Window { keys: Vec<String>, aggregates: Vec<Expr>, window: Window, allowed_lateness_us: i64 },
+    Window { keys: Vec<String>, aggregates: Vec<Expr>, window: WindowSpec },
     Reduce { keys: Vec<String>, function: Arc<dyn ReduceFunction>, emit: Emit },
 }
 
@@ -197,45 +199,6 @@ impl fmt::Display for Emit {
     }
 }
 
-/// Slices of event time; half-open, bounds in microseconds since the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Window {
-    /// Windows of one size, each beginning where the one before ends.
-    Tumbling {
-        /// How long a window is.
-        size_us: i64,
-        /// Where windows begin: at `offset + n * size`.
-        offset_us: i64,
-    },
-}
-
-impl Window {
-    /// The start of the window that holds this time.
-    #[inline]
-    pub fn start_of(&self, time_us: i64) -> i64 {
-        let Window::Tumbling { size_us, offset_us } = *self;
-        time_us.saturating_sub(time_us.wrapping_sub(offset_us).rem_euclid(size_us))
-    }
-
-    /// The end of the window that starts here.
-    #[inline]
-    pub fn end_of(&self, start_us: i64) -> i64 {
-        let Window::Tumbling { size_us, .. } = *self;
-        start_us.saturating_add(size_us)
-    }
-}
-
-impl fmt::Display for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Window::Tumbling { size_us, offset_us } = self;
-        write!(f, "tumbling({:?}", duration(*size_us))?;
-        if *offset_us != 0 {
-            write!(f, ", offset={:?}", duration(*offset_us))?;
-        }
-        f.write_str(")")
-    }
-}
-
 /// How watermarks follow event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WatermarkStrategy {
@@ -243,25 +206,6 @@ pub struct WatermarkStrategy {
     pub out_of_orderness_us: i64,
     /// After how long without records a split no longer holds back the others; never if absent.
     pub idleness_us: Option<i64>,
-}
-
-/// Microseconds as a user writes a duration: `1m30s`.
-pub(crate) fn duration(us: i64) -> String {
-    const UNITS: [(&str, i64); 6] =
-        [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1000), ("us", 1)];
-    if us == 0 {
-        return "0s".to_owned();
-    }
-    let mut rest = us.unsigned_abs();
-    let mut text = if us < 0 { "-".to_owned() } else { String::new() };
-    for (unit, size) in UNITS {
-        let count = rest / size.unsigned_abs();
-        rest %= size.unsigned_abs();
-        if count > 0 {
-            text.push_str(&format!("{count}{unit}"));
-        }
-    }
-    text
 }
 
 impl Stream {

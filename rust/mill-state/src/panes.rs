@@ -4,6 +4,7 @@
 //! the panes behind it at once, and costs a checkpoint one small block a chunk.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use mill_frame::block::{BlockKind, Blocks, RestoredBlock};
@@ -50,6 +51,11 @@ impl PaneTables {
         self.panes.get_mut(&start)
     }
 
+    /// Whether the pane is open.
+    pub fn has(&self, start: i64) -> bool {
+        self.panes.contains_key(&start)
+    }
+
     /// The start of the earliest pane that has rows.
     pub fn first_filled(&self) -> Option<i64> {
         self.panes.iter().find(|(_, table)| !table.is_empty()).map(|(&start, _)| start)
@@ -63,6 +69,11 @@ impl PaneTables {
     /// The starts of the open panes, in order.
     pub fn starts(&self) -> impl Iterator<Item = i64> + '_ {
         self.panes.keys().copied()
+    }
+
+    /// The starts of the open panes within a range, in order.
+    pub fn starts_in(&self, range: Range<i64>) -> impl Iterator<Item = i64> + '_ {
+        self.panes.range(range).map(|(&start, _)| start)
     }
 
     /// Closes a pane and gives its memory back.

@@ -167,6 +167,40 @@ impl Groups {
         Ok(())
     }
 
+    /// Merges partial results into a pane: keys, then the columns that [`partials`](Groups::partials) gives.
+    pub(crate) fn absorb(&mut self, pane: i64, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
+        self.prepare(batch)?;
+        self.update_span(pane, Span { start: 0, len: batch.num_rows() })?;
+        self.reject_problems(batch, out);
+        Ok(())
+    }
+
+    /// The partial results of those keys that have a row in the pane, and which of them these are.
+    pub(crate) fn partials_of(
+        &mut self,
+        pane: i64,
+        keys: &[ArrayRef],
+        rows: usize,
+    ) -> Result<(Vec<u32>, Vec<ArrayRef>)> {
+        let keys = self.encoder.encode(keys, rows).map_err(state_error)?;
+        let (rows, found) = self.panes.open(pane).find(keys);
+        let mut columns = Vec::new();
+        for accumulator in &self.accumulators {
+            columns.extend(accumulator.partial(&rows)?);
+        }
+        Ok((found, columns))
+    }
+
+    /// Removes the rows of these keys from a pane.
+    pub(crate) fn remove(&mut self, pane: i64, keys: &[ArrayRef], rows: usize) -> Result<()> {
+        let keys = self.encoder.encode(keys, rows).map_err(state_error)?;
+        let table = self.panes.open(pane);
+        for record in 0..rows {
+            table.remove(keys, record);
+        }
+        Ok(())
+    }
+
     /// Hands over the records that could not be taken in.
     pub(crate) fn reject_problems(&mut self, batch: &RecordBatch, out: &mut Outbox) {
         reject(&mut self.problems, batch, out);

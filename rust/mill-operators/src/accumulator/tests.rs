@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use mill_plan::{AggregateFunction, AggregateKind, AggregateSpec, Emit, ScalarValue, Stage, StageKind, Window};
+use mill_plan::{AggregateFunction, AggregateKind, AggregateSpec, Emit, ScalarValue, Stage, StageKind, Window, WindowSpec};
 use mill_protocol::testkit::{Compare, Input, batch, check};
 use mill_protocol::{Batch, Epoch, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark};
 use mill_protocol::{Emission, Error};
@@ -128,8 +128,8 @@ pub(crate) fn make(
 ) -> Box<dyn Operator> {
     let fields = result_fields(key.clone(), window.is_some(), specs);
     let last = |keys: Vec<usize>, aggregates: Vec<AggregateSpec>, is_partial| match window {
-        Some((window, allowed_lateness_us)) => {
-            StageKind::WindowAggregate { keys, aggregates, is_partial, window, allowed_lateness_us }
+        Some((window, lateness)) => {
+            StageKind::WindowAggregate { keys, aggregates, is_partial, window: WindowSpec::new(window, lateness) }
         }
         None => StageKind::Aggregate { keys, aggregates, is_partial, emit },
     };
@@ -138,6 +138,9 @@ pub(crate) fn make(
     }
     let mut between: Vec<Field> = Vec::new();
     between.extend(window.map(|_| Field::new("window_start", DataType::Int64, false)));
+    if window.is_some_and(|(window, _)| window.is_overlapping()) {
+        between.push(Field::new("is_window", DataType::Boolean, false));
+    }
     between.push(Field::new("k", key, true));
     let first_key = between.len() - 1;
     let mut merged = Vec::new();
@@ -148,8 +151,7 @@ pub(crate) fn make(
     let ahead = StageKind::PartialAggregate {
         keys: vec![0],
         aggregates: specs.to_vec(),
-        window: window.map(|(window, _)| window),
-        allowed_lateness_us: window.map_or(0, |(_, lateness)| lateness),
+        window: window.map(|(window, lateness)| WindowSpec::new(window, lateness)),
     };
     Box::new(Two {
         ahead: crate::build(&stage(ahead, between), context).unwrap(),

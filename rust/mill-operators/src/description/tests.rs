@@ -11,7 +11,7 @@ fn description() -> Description {
     let sum = spec(AggregateKind::Sum, Some((1, DataType::Float64)), Some(2));
     let aggregates = vec![spec(AggregateKind::Count, None, None), sum, spec(AggregateKind::Quantile(0.9), Some((1, DataType::Int64)), None)];
     let schema = Arc::new(Schema::new(result_fields(DataType::Utf8, true, &aggregates)));
-    let window = Some(Window::Tumbling { size_us: 60_000_000, offset_us: -5 });
+    let window = Some(WindowSpec::new(Window::Tumbling { size_us: 60_000_000, offset_us: -5 }, 0));
     Description { schema, keeps_pending: true, shape: Shape::Aggregate { keys: 1, aggregates, window } }
 }
 
@@ -24,7 +24,7 @@ fn what_is_written_is_read() {
     assert_eq!(read.schema, original.schema);
     assert!(read.keeps_pending);
     let Shape::Aggregate { keys: 1, aggregates, window: Some(window) } = read.shape else { panic!("{read:?}") };
-    assert_eq!(window, Window::Tumbling { size_us: 60_000_000, offset_us: -5 });
+    assert_eq!(window.window, Window::Tumbling { size_us: 60_000_000, offset_us: -5 });
     // What is shown becomes part of the fingerprint of the rows, so it must be the same to the letter.
     let shown: Vec<String> = aggregates.iter().map(|spec| format!("{spec} {}", spec.output_type)).collect();
     assert_eq!(shown, ["count_0=count() Int64", "sum_1=sum(float64).filter Float64", "quantile_1=quantile[0.9](float64) Float64"]);
@@ -132,7 +132,7 @@ fn changed_bytes_never_make_a_reader_panic() {
 fn windows_without_length_are_refused() {
     let mut description = description();
     if let Shape::Aggregate { window, .. } = &mut description.shape {
-        *window = Some(Window::Tumbling { size_us: 0, offset_us: 0 });
+        *window = Some(WindowSpec::new(Window::Tumbling { size_us: 0, offset_us: 0 }, 0));
     }
     let error = Description::read(&description.described().of(&[])).unwrap_err();
     assert!(error.message().contains("a window of 0 microseconds"), "{error}");

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Int64Type};
-use mill_plan::{AggregateKind, AggregateSpec, StageKind, Window};
+use mill_plan::{AggregateKind, AggregateSpec, StageKind, Window, WindowSpec};
 use mill_protocol::testkit::{batch, integers};
 use mill_protocol::{Batch, Emission, Epoch, Operator, Outbox, Progress, Watermark};
 use arrow::datatypes::Field;
@@ -25,7 +25,7 @@ fn partial(window: Option<Window>) -> Box<dyn Operator> {
     fields.extend(window.map(|_| Field::new("window_start", DataType::Int64, false)));
     fields.push(Field::new("k", DataType::Int64, true));
     fields.extend(specs().iter().flat_map(AggregateSpec::partial_fields));
-    let kind = StageKind::PartialAggregate { keys: vec![0], aggregates: specs(), window, allowed_lateness_us: 0 };
+    let kind = StageKind::PartialAggregate { keys: vec![0], aggregates: specs(), window: window.map(|window| WindowSpec::new(window, 0)) };
     crate::build(&stage(kind, fields), &context()).unwrap()
 }
 

@@ -58,19 +58,35 @@ fn stream(seed: &mut u64, bound: i64, rows: usize) -> (Vec<Input>, Vec<(i64, i64
 
 #[test]
 fn windows_and_late_records_are_those_of_the_definition() {
-    for round in 0..6u64 {
-        let mut seed = 1000 + round;
-        let (size, offset, lateness, bound) = [(50, 0, 0, 20), (64, 7, 25, 10), (40, -9, 1000, 0)][(round % 3) as usize];
-        let window = Window::Tumbling { size_us: size, offset_us: offset };
+    let tumbling = |size_us, offset_us| Window::Tumbling { size_us, offset_us };
+    let sliding = |size_us, slide_us, offset_us| Window::Sliding { size_us, slide_us, offset_us };
+    let cumulative = |step_us, size_us, offset_us| Window::Cumulative { step_us, size_us, offset_us };
+    let cases = [
+        (tumbling(50, 0), 0, 20),
+        (tumbling(64, 7), 25, 10),
+        (tumbling(40, -9), 1000, 0),
+        (sliding(50, 10, 0), 0, 20),
+        (sliding(50, 20, 3), 0, 10),
+        (sliding(64, 7, 5), 25, 10),
+        (sliding(40, 40, 0), 0, 10),
+        (sliding(300, 10, 0), 7, 5),
+        (cumulative(10, 50, 0), 0, 20),
+        (cumulative(25, 100, 9), 13, 5),
+    ];
+    let mut all_late = 0;
+    for (round, (window, lateness, bound)) in cases.into_iter().enumerate() {
+        let mut seed = 1000 + round as u64;
         let (inputs, all) = stream(&mut seed, bound, 120);
-        let mut expected: BTreeMap<(i64, i64), Vec<i64>> = BTreeMap::new();
+        let mut expected: BTreeMap<(i64, i64, i64), Vec<i64>> = BTreeMap::new();
         let mut late = 0;
         for &(key, value, time, watermark) in &all {
-            let start = offset + (time - offset).div_euclid(size) * size;
-            if watermark > time && watermark > start + size - 1 + lateness {
-                late += 1;
-            } else {
-                expected.entry((key, start)).or_default().push(value);
+            let taking: Vec<(i64, i64)> = windows_of(window, time)
+                .into_iter()
+                .filter(|&(_, end)| !(watermark > time && watermark > end - 1 + lateness))
+                .collect();
+            late += usize::from(taking.is_empty());
+            for (start, end) in taking {
+                expected.entry((key, start, end)).or_default().push(value);
             }
         }
         for (is_partial, is_mergeable) in [(false, false), (false, true), (true, true)] {
@@ -80,7 +96,7 @@ fn windows_and_late_records_are_those_of_the_definition() {
             let lines: Vec<&String> = transcript.rows.iter().filter(|line| line.starts_with("0: ")).collect();
             let mut lines_expected: Vec<String> = expected
                 .iter()
-                .map(|((key, start), values)| {
+                .map(|((key, start, end), values)| {
                     let time = |at: i64| {
                         chrono_text(at)
                     };
@@ -88,7 +104,7 @@ fn windows_and_late_records_are_those_of_the_definition() {
                     sorted.sort_unstable();
                     let mut line = format!(
                         "0: {key}, {}, {}, {}, {}, {}",
-                        time(*start), time(start + size), values.len(), values.iter().sum::<i64>(), sorted.last().unwrap()
+                        time(*start), time(*end), values.len(), values.iter().sum::<i64>(), sorted.last().unwrap()
                     );
                     if !is_mergeable {
                         let middle = (sorted.len() - 1) as f64 / 2.0;
@@ -96,15 +112,35 @@ fn windows_and_late_records_are_those_of_the_definition() {
                         sorted.dedup();
                         line += &format!(", {}, {median:?}", sorted.len());
                     }
-                    line + &format!(" @{}", start + size - 1)
+                    line + &format!(" @{}", end - 1)
                 })
                 .collect();
             lines_expected.sort();
-            assert_eq!(lines, lines_expected.iter().collect::<Vec<_>>());
-            assert_eq!(transcript.late, late);
-            assert_eq!(transcript.rows.len() - lines.len(), late as usize);
+            assert_eq!(lines, lines_expected.iter().collect::<Vec<_>>(), "{window}, {lateness}, {is_partial}, {is_mergeable}");
+            assert_eq!(transcript.late, late as u64);
+            assert_eq!(transcript.rows.len() - lines.len(), late);
         }
-        assert!(round % 3 == 2 || late > 0, "the stream should have late records");
+        all_late += late;
+    }
+    assert!(all_late > 20, "the streams should have late records, found {all_late}");
+}
+
+/// Start and end of all windows that hold this time, by their definition.
+fn windows_of(window: Window, time: i64) -> Vec<(i64, i64)> {
+    let holds = |&(start, end): &(i64, i64)| start <= time && time < end;
+    let numbers = -400..400i64;
+    match window {
+        Window::Tumbling { size_us, offset_us } => {
+            numbers.map(|n| offset_us + n * size_us).map(|start| (start, start + size_us)).filter(holds).collect()
+        }
+        Window::Sliding { size_us, slide_us, offset_us } => {
+            numbers.map(|n| offset_us + n * slide_us).map(|start| (start, start + size_us)).filter(holds).collect()
+        }
+        Window::Cumulative { step_us, size_us, offset_us } => numbers
+            .flat_map(|n| (1..=size_us / step_us).map(move |k| (offset_us + n * size_us, offset_us + n * size_us + k * step_us)))
+            .filter(holds)
+            .collect(),
+        other => panic!("{other} has no bounds in time"),
     }
 }
 

@@ -23,14 +23,15 @@ use crate::aggregate::AggregateSpec;
 use crate::compiled::CompiledExpr;
 use crate::expr::Expr;
 use crate::physical::{EdgeKind, StageKind};
-use crate::stream::{AggregateParts, Emit, Op, Port, Window, column_index, key_fields};
+use crate::stream::{AggregateParts, Emit, Op, Port, column_index, key_fields};
 use crate::types::type_name;
+use crate::window::WindowSpec;
 
 /// What a keyed aggregation is made of.
 struct Aggregation {
     keys: Vec<String>,
     parts: AggregateParts,
-    window: Option<(Window, i64)>,
+    window: Option<WindowSpec>,
     emit: Emit,
 }
 
@@ -45,9 +46,9 @@ pub(super) fn place(builder: &mut Builder<'_>, at: usize) -> Result<()> {
             let parts = AggregateParts::new(&before, &keys, &aggregates)?;
             aggregate(builder, at, Aggregation { keys, parts, window: None, emit })
         }
-        Op::Window { keys, aggregates, window, allowed_lateness_us } => {
+        Op::Window { keys, aggregates, window } => {
             let parts = AggregateParts::new(&before, &keys, &aggregates)?;
-            aggregate(builder, at, Aggregation { keys, parts, window: Some((window, allowed_lateness_us)), emit: Emit::End })
+            aggregate(builder, at, Aggregation { keys, parts, window: Some(window), emit: Emit::End })
         }
         Op::Reduce { keys, function, emit } => {
             let input = builder.input(at, 0)?;
@@ -76,8 +77,9 @@ fn described(schema: &SchemaRef, keys: &[String], lineage: &Lineage) -> Result<S
 }
 
 /// Whether records are combined ahead of the exchange.
-fn is_partial(specs: &[AggregateSpec], emit: Emit) -> bool {
-    specs.iter().all(|spec| spec.kind.is_mergeable()) && !matches!(emit, Emit::Each)
+fn is_partial(specs: &[AggregateSpec], window: Option<&WindowSpec>, emit: Emit) -> bool {
+    let has_time = window.is_none_or(|spec| spec.window.is_aligned() && spec.trigger.is_default());
+    has_time && specs.iter().all(|spec| spec.kind.is_mergeable()) && !matches!(emit, Emit::Each)
 }
 
 fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> Result<()> {
@@ -100,7 +102,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         })
         .collect();
     let mut input = original;
-    let is_partial = is_partial(&specs, emit);
+    let is_partial = is_partial(&specs, window.as_ref(), emit);
     if is_partial && builder.is_read_by_one(&input) {
         // None of these aggregates asks for the order, and lateness has been decided where the records were read.
         input = builder.exchange(&input, EdgeKind::Rebalance, builder.options.parallelism);
@@ -120,8 +122,11 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     let (final_keys, final_specs) = if is_partial {
         let mut fields: Vec<Field> = Vec::new();
         fields.extend(window.map(|_| Field::new("window_start", DataType::Int64, false)));
+        if window.is_some_and(|spec| spec.window.is_overlapping()) {
+            fields.push(Field::new("is_window", DataType::Boolean, false));
+        }
+        let first_key = fields.len();
         fields.extend(own_keys.iter().cloned());
-        let first_key = usize::from(window.is_some());
         let mut final_specs = Vec::with_capacity(specs.len());
         for spec in &specs {
             final_specs.push(AggregateSpec { input: Some(fields.len()), filter: None, ..spec.clone() });
@@ -131,8 +136,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         let kind = StageKind::PartialAggregate {
             keys: key_columns,
             aggregates: specs,
-            window: window.map(|(window, _)| window),
-            allowed_lateness_us: window.map_or(0, |(_, lateness)| lateness),
+            window,
         };
         let late_schema = Arc::clone(&input.schema);
         let placed = builder.stage(&input, kind, at, Arc::clone(&schema), String::new(), false)?;
@@ -164,9 +168,9 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     let mut signature = format!("key({}) agg({})", described(&before, &keys, lineage)?, listed.join(", "));
     let late_schema = Arc::clone(&input.schema);
     let kind = match window {
-        Some((window, allowed_lateness_us)) => {
-            signature = format!("{signature} window {window}");
-            StageKind::WindowAggregate { keys: final_keys, aggregates: final_specs, is_partial, window, allowed_lateness_us }
+        Some(window) => {
+            signature = format!("{signature} window {}", window.window);
+            StageKind::WindowAggregate { keys: final_keys, aggregates: final_specs, is_partial, window }
         }
         None => StageKind::Aggregate { keys: final_keys, aggregates: final_specs, is_partial, emit },
     };

@@ -211,18 +211,19 @@ impl StageKind {
                 text
             }
             StageKind::PartialAggregate { keys, aggregates: specs, window, .. } => match window {
-                Some(window) => format!("by {}, {window}: {}", by(1, keys), aggregates(specs)),
+                Some(spec) => format!("by {}, {}: {}", by(1, keys), spec.window, aggregates(specs)),
                 None => format!("by {}: {}", by(0, keys), aggregates(specs)),
             },
             StageKind::Aggregate { keys, aggregates: specs, emit, .. } => {
                 let emit = if *emit == Emit::Default { String::new() } else { format!(", emit={:?}", emit.to_string()) };
                 format!("by {}: {}{emit}", by(0, keys), aggregates(specs))
             }
-            StageKind::WindowAggregate { keys, aggregates: specs, window, allowed_lateness_us, .. } => {
-                let lateness = match allowed_lateness_us {
+            StageKind::WindowAggregate { keys, aggregates: specs, window: spec, .. } => {
+                let lateness = match spec.allowed_lateness_us {
                     0 => String::new(),
-                    us => format!(", allowed_lateness={:?}", duration(*us)),
+                    us => format!(", allowed_lateness={:?}", duration(us)),
                 };
+                let window = spec.window;
                 format!("by {}, {window}{lateness}: {}", by(0, keys), aggregates(specs))
             }
             StageKind::Reduce { keys, function, emit } => {

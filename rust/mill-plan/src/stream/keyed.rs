@@ -6,11 +6,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_protocol::{Error, Result};
 
 use super::checks::{append_only, check_hashable, check_unique, column_index, in_step};
-use super::{AggregateParts, Emit, EventTime, Facts, Op, Stream, Window};
+use super::{AggregateParts, Emit, EventTime, Facts, Op, Stream};
 use crate::aggregate::plain_type;
 use crate::expr::Expr;
 use crate::function::ReduceFunction;
 use crate::types::type_name;
+use crate::window::{Window, WindowSpec};
 
 /// How often results are given by default on unbounded input.
 const EMIT_EVERY_US: i64 = 1_000_000;
@@ -26,8 +27,7 @@ pub struct KeyedStream {
 #[derive(Clone, Debug)]
 pub struct WindowedStream {
     keyed: KeyedStream,
-    window: Window,
-    allowed_lateness_us: i64,
+    window: WindowSpec,
 }
 
 impl Stream {
@@ -96,10 +96,7 @@ impl KeyedStream {
     /// # Errors
     /// When the stream has no event time, or a duration is wrong.
     pub fn window(&self, window: Window, allowed_lateness_us: i64) -> Result<WindowedStream> {
-        let Window::Tumbling { size_us, offset_us } = window;
-        if size_us <= 0 {
-            return Err(Error::plan(format!("a window's size must be positive, found {}", super::duration(size_us))));
-        }
+        let window = window.checked()?;
         if allowed_lateness_us < 0 {
             return Err(Error::plan(format!(
                 "allowed_lateness must not be negative, found {}",
@@ -111,11 +108,10 @@ impl KeyedStream {
                 "a window needs event time: call event_time(\"column\", watermark=\"5s\") before key_by()",
             ));
         };
-        for (what, us) in [("size", size_us), ("offset", offset_us), ("allowed_lateness", allowed_lateness_us)] {
+        for (what, us) in window.lengths().chain([("allowed_lateness", allowed_lateness_us)]) {
             check_unit(&time, what, us)?;
         }
-        let window = Window::Tumbling { size_us, offset_us: offset_us.rem_euclid(size_us) };
-        Ok(WindowedStream { keyed: self.clone(), window, allowed_lateness_us })
+        Ok(WindowedStream { keyed: self.clone(), window: WindowSpec::new(window, allowed_lateness_us) })
     }
 
     fn parts(&self, aggregates: &[Expr]) -> Result<AggregateParts> {
@@ -199,7 +195,6 @@ impl WindowedStream {
             keys: self.keyed.keys.clone(),
             aggregates,
             window: self.window,
-            allowed_lateness_us: self.allowed_lateness_us,
         };
         Stream::step(op, vec![self.keyed.stream.clone()], Arc::new(Schema::new(fields)), facts)
     }

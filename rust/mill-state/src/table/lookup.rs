@@ -17,8 +17,8 @@ use super::{LOOKUP_ROWS_MAX, StateTable};
 use crate::bucket::{Chunk, SHAPE_VIEW, SHAPE_WORD, SHAPE_WORDS};
 use crate::key::{KeyBatch, VIEW_INLINE, view_length};
 use crate::layout::{TAG_DIRTY, TAG_HASH, TAG_MATCH, TAG_OCCUPIED};
-use crate::probe::{Probe, line_mask, prefetch, step_from};
-use crate::rows::Rows;
+use crate::probe::{Found, Probe, line_mask, prefetch, step_from};
+use crate::rows::{Rows, RowsRead};
 use crate::select::Select;
 
 impl StateTable {
@@ -203,6 +203,41 @@ impl StateTable {
             self.grow(place);
         }
     }
+
+    /// The rows of those keys that have one, and which records these are.
+    ///
+    /// # Panics
+    /// If a key belongs to a key group that the table does not hold.
+    pub fn find(&mut self, keys: &KeyBatch) -> (RowsRead<'_>, Vec<u32>) {
+        let row_words = self.layout.row_words;
+        self.scanned.clear();
+        self.places.clear();
+        let mut found_records = Vec::new();
+        for record in 0..keys.len() {
+            let place = self.directory.at(keys.hashes[record]).place();
+            if place == NO_CHUNK {
+                continue;
+            }
+            let chunk = &self.chunks[place as usize];
+            let found = self.find_in(chunk, keys, record);
+            if found.is_match {
+                found_records.push(record as u32);
+                self.scanned.push(chunk.row(found.slot, row_words));
+                self.places.push((place, found.slot));
+            }
+        }
+        (self.read(), found_records)
+    }
+
+    fn find_in(&self, chunk: &Chunk, keys: &KeyBatch, record: usize) -> Found {
+        let row_words = self.layout.row_words;
+        match (self.layout.key.is_view(), keys.stride) {
+            (true, _) => chunk.find::<SHAPE_VIEW>(row_words, keys, record),
+            (false, 1) => chunk.find::<SHAPE_WORD>(row_words, keys, record),
+            (false, _) => chunk.find::<SHAPE_WORDS>(row_words, keys, record),
+        }
+    }
+
     /// Removes the row of a key, if there is one.
     pub fn remove(&mut self, keys: &KeyBatch, record: usize) -> bool {
         let row_words = self.layout.row_words;
@@ -210,12 +245,7 @@ impl StateTable {
         if place == NO_CHUNK {
             return false;
         }
-        let chunk = &mut self.chunks[place as usize];
-        let found = match (self.layout.key.is_view(), keys.stride) {
-            (true, _) => chunk.find::<SHAPE_VIEW>(row_words, keys, record),
-            (false, 1) => chunk.find::<SHAPE_WORD>(row_words, keys, record),
-            (false, _) => chunk.find::<SHAPE_WORDS>(row_words, keys, record),
-        };
+        let found = self.find_in(&self.chunks[place as usize], keys, record);
         if !found.is_match {
             return false;
         }

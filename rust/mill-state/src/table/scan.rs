@@ -91,7 +91,7 @@ impl StateTable {
         }
     }
 
-    fn read(&self) -> RowsRead<'_> {
+    pub(super) fn read(&self) -> RowsRead<'_> {
         RowsRead {
             pointers: &self.scanned,
             places: &self.places,

@@ -1,0 +1,162 @@
+//! Windows whose bounds follow from the time of a record: tumbling, sliding, cumulative.
+//!
+//! ```text
+//!   sliding, size 5, slide 2:           cumulative, size 6, step 2:
+//!
+//!   ├─────────┤                         ├───┤
+//!       ├─────────┤                     ├───────┤
+//!           ├─────────┤                 ├───────────┤├───┤ …
+//!   panes: │·│··│·│··│·│··              │···│···│···││···│
+//! ```
+//!
+//! A pane is a piece of time between two neighbouring bounds of windows, so a window holds all of a pane or nothing of
+//! it. Sliding windows have at most two panes a slide (Krishnamurthy, Wu, Franklin: "On-the-Fly Sharing for Streamed
+//! Aggregation", SIGMOD 2006); tumbling windows are one pane each.
+//!
+//! Panes are known by their start. Windows are known by a number, their id, which grows with their end: the start of
+//! windows of one size, the end of cumulative ones, which share their start.
+
+use mill_plan::{Window, WindowSpec};
+use mill_protocol::Watermark;
+
+/// Computes panes and windows. Times are microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Aligned {
+    size: i64,
+    /// How far apart the ends of windows are.
+    slide: i64,
+    offset: i64,
+    is_cumulative: bool,
+    allowed_lateness: i64,
+}
+
+/// The greatest `base + n * period` that is not after `time`.
+#[inline]
+fn floor(time: i64, base: i64, period: i64) -> i64 {
+    time.saturating_sub(time.wrapping_sub(base).rem_euclid(period))
+}
+
+/// The least `base + n * period` that is not before `time`.
+#[inline]
+fn ceil(time: i64, base: i64, period: i64) -> i64 {
+    let floor = floor(time, base, period);
+    if floor == time { time } else { floor.saturating_add(period) }
+}
+
+impl Aligned {
+    /// `None` for windows of another kind.
+    pub(crate) fn of(spec: &WindowSpec) -> Option<Aligned> {
+        let (size, slide, offset, is_cumulative) = match spec.window {
+            Window::Tumbling { size_us, offset_us } => (size_us, size_us, offset_us, false),
+            Window::Sliding { size_us, slide_us, offset_us } => (size_us, slide_us, offset_us, false),
+            Window::Cumulative { step_us, size_us, offset_us } => (size_us, step_us, offset_us, true),
+            Window::Session { .. } | Window::Count { .. } | Window::Global => return None,
+        };
+        Some(Aligned { size, slide, offset, is_cumulative, allowed_lateness: spec.allowed_lateness_us })
+    }
+
+    /// Whether a record may belong to several windows.
+    pub(crate) fn is_overlapping(&self) -> bool {
+        self.slide < self.size
+    }
+
+    /// The start of the pane that holds this time.
+    #[inline]
+    pub(crate) fn pane_of(&self, time: i64) -> i64 {
+        let first = floor(time, self.offset, self.slide);
+        let cut = first.saturating_add(self.cut());
+        if time >= cut { cut } else { first }
+    }
+
+    /// The end of the pane that starts here.
+    #[inline]
+    pub(crate) fn end_of_pane(&self, pane: i64) -> i64 {
+        let first = floor(pane, self.offset, self.slide);
+        let cut = self.cut();
+        if cut > 0 && pane == first { first.saturating_add(cut) } else { first.saturating_add(self.slide) }
+    }
+
+    /// Where windows end within a slide, if not at its start.
+    #[inline]
+    fn cut(&self) -> i64 {
+        if self.is_cumulative { 0 } else { self.size % self.slide }
+    }
+
+    /// The end of the earliest window that holds this pane.
+    pub(crate) fn first_end(&self, pane: i64) -> i64 {
+        let end = self.end_of_pane(pane);
+        if self.is_cumulative { end } else { ceil(end, self.offset.wrapping_add(self.size), self.slide) }
+    }
+
+    /// The end of the latest window that holds this pane.
+    pub(crate) fn last_end(&self, pane: i64) -> i64 {
+        let base = if self.is_cumulative { self.size } else { self.slide };
+        floor(pane, self.offset, base).saturating_add(self.size)
+    }
+
+    /// The end of the next window.
+    pub(crate) fn next_end(&self, end: i64) -> i64 {
+        end.saturating_add(self.slide)
+    }
+
+    /// The start of the window with this end.
+    pub(crate) fn start_of(&self, end: i64) -> i64 {
+        if self.is_cumulative { floor(end.saturating_sub(1), self.offset, self.size) } else { end.saturating_sub(self.size) }
+    }
+
+    /// The id of the window with this end.
+    pub(crate) fn id_of(&self, end: i64) -> i64 {
+        if self.is_cumulative { end } else { end.saturating_sub(self.size) }
+    }
+
+    /// The end of the window with this id.
+    pub(crate) fn end_of(&self, id: i64) -> i64 {
+        if self.is_cumulative { id } else { id.saturating_add(self.size) }
+    }
+
+    /// The watermark up to and including which the window with this end takes records.
+    #[inline]
+    pub(crate) fn last_watermark(&self, end: i64) -> i64 {
+        end.saturating_sub(1).saturating_add(self.allowed_lateness)
+    }
+
+    /// Whether the window with this end takes no more records at this watermark.
+    #[inline]
+    pub(crate) fn is_complete(&self, end: i64, at: Watermark) -> bool {
+        at == Watermark::MAX || at.0 > self.last_watermark(end)
+    }
+
+    /// The greatest end of a window that takes no more records at this watermark; `i64::MIN` if there is none.
+    pub(crate) fn last_complete(&self, at: Watermark) -> i64 {
+        if at == Watermark::MIN || at == Watermark::MAX {
+            return at.0;
+        }
+        // `at > end - 1 + lateness`, that is `end <= at - lateness`.
+        floor(at.0.saturating_sub(self.allowed_lateness), self.end_base(), self.slide)
+    }
+
+    /// One of the times at which windows end.
+    fn end_base(&self) -> i64 {
+        if self.is_cumulative { self.offset } else { self.offset.wrapping_add(self.size) }
+    }
+
+    /// The end of the earliest of the windows from `end` on that takes records at this watermark.
+    pub(crate) fn first_open(&self, end: i64, at: Watermark) -> i64 {
+        // `last_watermark(e) >= at`, that is `e > at - lateness`.
+        let after = at.0.saturating_sub(self.allowed_lateness).saturating_add(1);
+        if end >= after { end } else { ceil(after, end, self.slide) }
+    }
+
+    /// The time of the earliest result that a window may still have at this watermark.
+    pub(crate) fn earliest_result(&self, at: Watermark) -> Watermark {
+        if self.allowed_lateness == 0 || at == Watermark::MIN || at == Watermark::MAX {
+            // Without lateness, windows that are not complete end after the watermark.
+            return Watermark::MAX;
+        }
+        let end = ceil(at.0.saturating_sub(self.allowed_lateness).saturating_add(1), self.end_base(), self.slide);
+        Watermark(end.saturating_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests;

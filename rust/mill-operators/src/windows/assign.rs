@@ -1,0 +1,169 @@
+//! Which panes and windows the records of a batch belong to, and which records are too late.
+//!
+//! A record is late for a window if, when it was read, the watermark of its own split had passed the window's end and
+//! the allowed lateness. That depends on the order of the split alone. The stream's watermark is asked too, for records
+//! of a split that had been idle or was found when time had gone on. For all others it changes nothing: the stream's
+//! watermark is never greater than that of a split that counts.
+//!
+//! A record that is late for some of its windows only must not enter the pane that all of them share. It goes to each of
+//! the others by itself; there are few such records. Where panes cannot be combined, all records go to windows.
+
+use std::collections::HashMap;
+
+use mill_protocol::{Batch, Error, Outbox, Result, Watermark};
+
+use super::Aligned;
+
+/// A table that records go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Part {
+    /// That of the pane with this start.
+    Pane(i64),
+    /// That of the window with this id alone.
+    Window(i64),
+}
+
+/// The records of a batch by pane or window.
+#[derive(Debug, Default)]
+pub(crate) struct Assigned {
+    /// Set if all records belong to one table and none is late; the rest is empty then.
+    pub(crate) whole: Option<Part>,
+    /// The records of each table, in order.
+    pub(crate) parts: Vec<(Part, Vec<u32>)>,
+    /// Records that are too late for all of their windows.
+    pub(crate) late: Vec<u32>,
+}
+
+/// Assigns records.
+#[derive(Clone, Copy)]
+pub(crate) struct Assigner {
+    pub(crate) windows: Aligned,
+    /// Whether the windows that share a pane share its rows; if not, each has a table of its own.
+    pub(crate) shares_panes: bool,
+}
+
+/// Where the records of a pane go that are not late for anything.
+#[derive(Clone, Copy)]
+enum Way {
+    /// To this place among the parts.
+    One(usize),
+    /// Record by record: some of the windows are complete, or each has a table of its own.
+    Several,
+}
+
+impl Assigner {
+    /// Assigns the records of a batch.
+    pub(crate) fn assign(&self, batch: &Batch, stream: Watermark) -> Result<Assigned> {
+        let times = batch.times().ok_or_else(|| Error::internal("a window needs event time"))?;
+        let Some(&first) = times.first() else { return Ok(Assigned::default()) };
+        let windows = &self.windows;
+        let pane = windows.pane_of(first);
+        let end = windows.end_of_pane(pane);
+        let is_one = self.one(pane, stream);
+        if let Some(part) = is_one
+            && batch.behind().is_none()
+            && times.iter().all(|&time| pane <= time && time < end)
+        {
+            return Ok(Assigned { whole: Some(part), ..Assigned::default() });
+        }
+        let mut parts = Parts::default();
+        let mut late = Vec::new();
+        // The pane of the record before, and where its records go: times mostly go on in the same pane.
+        let mut now = (pane, end);
+        let mut way = is_one.map_or(Way::Several, |part| Way::One(parts.place(part)));
+        // Up to this watermark all windows of the pane take its records.
+        let mut all_take = windows.last_watermark(windows.first_end(pane));
+        for (record, &time) in times.iter().enumerate() {
+            if time < now.0 || time >= now.1 {
+                let pane = windows.pane_of(time);
+                now = (pane, windows.end_of_pane(pane));
+                way = self.one(pane, stream).map_or(Way::Several, |part| Way::One(parts.place(part)));
+                all_take = windows.last_watermark(windows.first_end(pane));
+            }
+            let behind = batch.behind().map(|behind| behind[record]).filter(|&behind| behind > time);
+            let is_behind = behind.is_some_and(|behind| behind > all_take);
+            match way {
+                Way::One(place) if !is_behind => parts.all[place].1.push(record as u32),
+                _ => {
+                    let at = behind.map_or(stream, |behind| stream.max(Watermark(behind)));
+                    if !parts.each_window(windows, now.0, at, record as u32) {
+                        late.push(record as u32);
+                    }
+                }
+            }
+        }
+        let mut all = parts.all;
+        all.retain(|(_, records)| !records.is_empty());
+        Ok(Assigned { whole: None, parts: all, late })
+    }
+
+    /// The one table that records of this pane go to, if there is one.
+    fn one(&self, pane: i64, stream: Watermark) -> Option<Part> {
+        let windows = &self.windows;
+        let first = windows.first_end(pane);
+        if windows.is_complete(first, stream) {
+            return None;
+        }
+        if !windows.is_overlapping() {
+            return Some(Part::Window(windows.id_of(first)));
+        }
+        self.shares_panes.then_some(Part::Pane(pane))
+    }
+
+    /// The tables for rows of a pane that somebody else has assigned: none if it is too late for all windows.
+    pub(crate) fn parts_of_pane(&self, pane: i64, stream: Watermark) -> Vec<Part> {
+        if let Some(part) = self.one(pane, stream) {
+            return vec![part];
+        }
+        let mut parts = Vec::new();
+        let mut end = self.windows.first_open(self.windows.first_end(pane), stream);
+        while stream != Watermark::MAX && end <= self.windows.last_end(pane) {
+            parts.push(Part::Window(self.windows.id_of(end)));
+            end = self.windows.next_end(end);
+        }
+        parts
+    }
+}
+
+/// The parts of a batch as they are found.
+#[derive(Default)]
+struct Parts {
+    all: Vec<(Part, Vec<u32>)>,
+    places: HashMap<Part, usize>,
+}
+
+impl Parts {
+    fn place(&mut self, part: Part) -> usize {
+        *self.places.entry(part).or_insert_with(|| {
+            self.all.push((part, Vec::new()));
+            self.all.len() - 1
+        })
+    }
+
+    /// Puts a record into each of its windows that takes it at this watermark; whether there was one.
+    fn each_window(&mut self, windows: &Aligned, pane: i64, at: Watermark, record: u32) -> bool {
+        if at == Watermark::MAX {
+            return false;
+        }
+        let (first, last) = (windows.first_end(pane), windows.last_end(pane));
+        let mut end = windows.first_open(first, at);
+        let is_taken = end <= last;
+        while end <= last {
+            let place = self.place(Part::Window(windows.id_of(end)));
+            self.all[place].1.push(record);
+            end = windows.next_end(end);
+        }
+        is_taken
+    }
+}
+
+/// Hands late records on as they came, on port 1, and counts them.
+pub(crate) fn push_late(batch: &Batch, late: Vec<u32>, out: &mut Outbox) -> Result<()> {
+    if late.is_empty() {
+        return Ok(());
+    }
+    out.count_late(late.len() as u64);
+    let late = batch.take(&late.into()).map_err(|error| Error::internal(error.to_string()))?;
+    out.push_to(1, late);
+    Ok(())
+}
