@@ -13,6 +13,7 @@
 mod explain;
 mod graph;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -23,7 +24,8 @@ use crate::aggregate::AggregateSpec;
 use crate::compiled::CompiledExpr;
 use crate::function::{BatchFunction, ReduceFunction, Rung};
 use crate::lower::PlanOptions;
-use crate::stream::{Emit, UserStepKind, WatermarkStrategy, Window};
+use crate::steps::UserStepKind;
+use crate::stream::{Emit, WatermarkStrategy, Window};
 
 /// A job as chains and edges.
 #[derive(Clone, Debug)]
@@ -79,6 +81,8 @@ pub struct Stage {
     pub schema: SchemaRef,
     /// Where the records of each port go. An output nobody asked for has no target.
     pub ports: Vec<Vec<Target>>,
+    /// The name of each port: that of the step's output, `result` for the first one of most steps.
+    pub outputs: Vec<Cow<'static, str>>,
     /// Where records go that could not be processed, if anyone asked for them; see [`error_schema`].
     pub errors: Vec<Target>,
     /// What must be the same for its state to be taken up again, readable; empty for a stage without state.

@@ -18,7 +18,7 @@ use super::{EdgeKind, PhysicalPlan, SourceStage, Stage, StageKind, Target};
 use crate::aggregate::AggregateSpec;
 use crate::compiled::CompiledExpr;
 use crate::lower::{OnError, effective};
-use crate::stream::{Emit, duration};
+use crate::stream::{Emit, RESULT, duration};
 use crate::types::type_name;
 
 impl PhysicalPlan {
@@ -110,13 +110,8 @@ fn names(schema: &arrow::datatypes::Schema, places: &[usize]) -> String {
 }
 
 /// What comes out of a port, where it needs saying.
-pub(super) fn port_name(stage: &Stage, port: usize) -> &'static str {
-    match (&stage.kind, port) {
-        (StageKind::Branch(_), 0) => "yes",
-        (StageKind::Branch(_), _) => "no",
-        (_, 0) => "",
-        _ => "late",
-    }
+pub(super) fn port_name(stage: &Stage, port: usize) -> &str {
+    stage.outputs.get(port).map(AsRef::as_ref).filter(|name| *name != RESULT).unwrap_or_default()
 }
 
 /// How records travel along an edge.
