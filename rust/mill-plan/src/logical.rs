@@ -1,18 +1,23 @@
-//! The logical plan as plain data: for readers that are no part of the engine.
+//! The logical plan as plain data, for readers outside of the engine.
 //!
 //! ```json
 //! {"steps": [
-//!   {"uid": "read_csv", "name": "read_csv", "label": "source", "parameters": {"source": "read_csv(\"a.csv\")"},
-//!    "inputs": [], "outputs": [{"name": "result", "columns": [{"name": "x", "type": "int64"}], "is_bounded": true, …}, …]},
-//!   {"uid": "read_csv/filter", "name": "filter", "label": "filter", "parameters": {"predicate": "col(\"x\") > 1"},
-//!    "inputs": [{"step": 0, "output": "result"}], "outputs": [{"name": "result", …}, …]}
+//!   {"uid": "read_csv", "name": "read_csv", "label": "source", "is_stateful": true,
+//!    "parameters": {"source": "read_csv(\"a.csv\")"}, "inputs": [],
+//!    "outputs": [{"name": "result", "columns": [{"name": "x", "type": "int64", "is_nullable": true}],
+//!                 "is_bounded": true, "event_time": null, "updating": null}, {"name": "errors", …}]},
+//!   {"uid": "read_csv/filter", "name": "filter", "label": "filter", "is_stateful": false,
+//!    "parameters": {"predicate": "col(\"x\") > 1"}, "inputs": [{"step": 0, "output": "result"}],
+//!    "outputs": [{"name": "result", …}, {"name": "errors", …}]}
 //! ]}
 //! ```
 //!
-//! Steps are as the user wrote them, before any of them is rewritten or pruned. Each stands after its inputs.
+//! Steps are as the user wrote them, before any of them is rewritten or pruned. Each comes after its inputs.
 
 use std::fmt;
+use std::sync::Arc;
 
+use arrow::datatypes::Field;
 use mill_protocol::Result;
 use serde_json::{Map, Value, json};
 
@@ -87,7 +92,8 @@ impl LogicalPlan {
         Ok(LogicalPlan { steps })
     }
 
-    /// The plan as JSON: see the top of this file for its shape.
+    /// The plan as JSON: `{"steps": […]}`, each step an object with `uid`, `name`, `label`, `is_stateful`, `parameters`,
+    /// `inputs` (of `step` and `output`) and `outputs` (of `name`, `columns`, `is_bounded`, `event_time`, `updating`).
     pub fn to_json(&self) -> Value {
         json!({ "steps": self.steps.iter().map(LogicalStep::to_json).collect::<Vec<_>>() })
     }
@@ -110,12 +116,10 @@ impl LogicalStep {
 }
 
 fn output(output: &Output) -> Value {
-    let columns: Vec<Value> = output
-        .schema
-        .fields()
-        .iter()
-        .map(|field| json!({ "name": field.name(), "type": type_name(field.data_type()), "is_nullable": field.is_nullable() }))
-        .collect();
+    let column = |field: &Arc<Field>| {
+        json!({ "name": field.name(), "type": type_name(field.data_type()), "is_nullable": field.is_nullable() })
+    };
+    let columns: Vec<Value> = output.schema.fields().iter().map(column).collect();
     let Facts { is_bounded, event_time, updating } = &output.facts;
     let event_time = event_time.as_ref().map(|time| json!({ "column": time.column, "type": type_name(&time.data_type) }));
     json!({

@@ -9,9 +9,9 @@
 //!         PhysicalPlan    stages in chains, edges where records must change the task (chains, keyed)
 //! ```
 //!
-//! Names and identities are given, and what keys and aggregates are made of is noted, before anything is rewritten, so that
-//! they depend on what the user wrote alone. The passes know no step by name: whatever depends on what a step does, they ask
-//! [the step](crate::steps).
+//! Names and identities are assigned, and what keys and aggregates are made of is noted, before anything is rewritten, so
+//! that they depend only on what the user wrote. The passes know no step by name: they ask [the step](crate::steps) for
+//! whatever depends on what it does.
 
 mod chains;
 mod columns;

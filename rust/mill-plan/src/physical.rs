@@ -252,21 +252,34 @@ impl StageKind {
                 let is_user = |spec: &AggregateSpec| matches!(spec.kind, crate::aggregate::AggregateKind::User(_));
                 if aggregates.iter().any(is_user) { Rung::Batch } else { Rung::Native }
             }
-            _ => Rung::Native,
+            StageKind::Explode { .. }
+            | StageKind::Unnest { .. }
+            | StageKind::Limit(_)
+            | StageKind::EventTime { .. }
+            | StageKind::PartialAggregate { .. }
+            | StageKind::Sink(_)
+            | StageKind::Pass => Rung::Native,
         }
     }
 
     /// Whether it keeps state that a checkpoint holds.
     pub fn is_stateful(&self) -> bool {
-        matches!(
-            self,
+        match self {
             StageKind::Limit(_)
-                | StageKind::EventTime { .. }
-                | StageKind::Aggregate { .. }
-                | StageKind::WindowAggregate { .. }
-                | StageKind::Reduce { .. }
-                | StageKind::Sink(_)
-        )
+            | StageKind::EventTime { .. }
+            | StageKind::Aggregate { .. }
+            | StageKind::WindowAggregate { .. }
+            | StageKind::Reduce { .. }
+            | StageKind::Sink(_) => true,
+            StageKind::Project { .. }
+            | StageKind::Filter(_)
+            | StageKind::Branch(_)
+            | StageKind::Explode { .. }
+            | StageKind::Unnest { .. }
+            | StageKind::User { .. }
+            | StageKind::PartialAggregate { .. }
+            | StageKind::Pass => false,
+        }
     }
 }
 

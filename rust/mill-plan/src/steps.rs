@@ -1,8 +1,8 @@
 //! The steps of a plan, a file each.
 //!
-//! A file holds all that the plan knows of its step: the method of [`Stream`](crate::Stream) that adds it, its parameters and
-//! its [`Step`]. The passes of lowering ask the step and know none by name. A new step is a new file and a line in the list
-//! below.
+//! A file holds all that the plan knows of its step: the method of [`Stream`](crate::Stream) that adds it, its parameters
+//! and its [`Step`]. The passes of lowering ask the step and know none by name. A new step is a new file and a line in the
+//! list below.
 //!
 //! ```text
 //!   Stream::filter(…)   checks, columns and facts of the result  ──►  Stream::add(Filter { … })
@@ -10,8 +10,8 @@
 //!                       stages                                   ──►  Filter::lower()
 //! ```
 //!
-//! A method without a default is one that a step must not forget: a wrong answer would lose columns, state or order
-//! without a word. Methods with a default are abilities that a step may have.
+//! A method without a default is one that a step must not forget: a wrong answer would silently lose columns, state or
+//! order. Methods with a default are abilities that a step may have.
 
 mod aggregate;
 mod branch;
@@ -73,13 +73,13 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     /// What it makes of streams in which the latest row of a key counts.
     fn changes(&self) -> Changes;
 
-    /// Whether it keeps state or positions of its own. Its [`lower`](Step::lower) then gives the stage that has the state a
-    /// signature: what must be the same for the state to be taken up again. The fingerprint of a plan is made of
-    /// identities and signatures.
+    /// Whether it keeps state or positions of its own. In [`lower`](Step::lower), the stage with the state then gets a
+    /// signature: what must be the same for the state to be restored. The fingerprint of a plan consists of the identities
+    /// and signatures of stages with state.
     fn is_stateful(&self) -> bool;
 
-    /// Whether the identities of the steps after it begin with its own. Steps without state leave no trace in them, so
-    /// that adding one loses no state; a step without state answers yes only where streams part or meet.
+    /// Whether the identities of the steps after it begin with its own. A step without state normally leaves no trace in
+    /// them, so that adding one loses no state; only where streams part or meet it does.
     fn is_landmark(&self) -> bool {
         self.is_stateful()
     }
@@ -87,8 +87,8 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     /// Whether the splits of the sources can be told apart after it.
     fn splits(&self) -> Splits;
 
-    /// Whether the order of the records that it takes counts, where that of its result counts or not. `before` are the
-    /// columns of its first input.
+    /// Whether the order of its input matters. `of_result`: whether the order of its result matters to a later step.
+    /// `before` are the columns of its first input.
     fn needs_order(&self, of_result: bool, before: &SchemaRef) -> Result<bool>;
 
     /// The columns it needs of an input.
@@ -104,7 +104,7 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     /// Adds its stages to the chains: step `at` of the builder's graph.
     fn lower(&self, builder: &mut Builder<'_>, at: usize) -> Result<()>;
 
-    /// Itself without the columns that nobody needs, where it is the one who reads or computes them.
+    /// The step without the columns that nobody needs, if it reads or computes them itself.
     fn pruned(&self, _needed: &Names) -> Option<Arc<dyn Step>> {
         None
     }
@@ -120,8 +120,8 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
         None
     }
 
-    /// A predicate over its result as one over its input (with the columns `before`), where it makes no difference whether
-    /// records are left out after the step or before it.
+    /// A predicate over its result as one over its input, which has the columns `before`. `None` where filtering the input
+    /// instead of the result could change anything.
     fn predicate_before(&self, _predicate: &Expr, _before: &Schema) -> Option<Expr> {
         None
     }

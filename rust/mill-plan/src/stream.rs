@@ -1,9 +1,10 @@
 //! Streams: the logical plan, built step by step and checked at every step.
 //!
-//! A [`Stream`] is a handle on an output of a step (see [`steps`](crate::steps)); steps form an acyclic graph that handles share. Adding a step checks
-//! it at once against what is known of its input (columns and types, boundedness, event time, whether it is updating), so
-//! that a mistake is an error at the user's line. Nothing is ever changed in place: the same stream may be used several
-//! times, and is then read once.
+//! A [`Stream`] is a handle on an output of a step; steps form an acyclic graph that handles share. The steps themselves
+//! are in [`steps`](crate::steps), a file each, with the methods that add them. Adding a step checks it at once against
+//! what is known of its input (columns and types, boundedness, event time, whether it is updating), so that a mistake is
+//! an error at the user's line. Nothing is ever changed in place: the same stream may be used several times, and is then
+//! read once.
 
 pub(crate) mod checks;
 mod keyed;
@@ -33,7 +34,7 @@ pub struct Stream {
     pub(crate) node: Arc<Node>,
     /// Which of the step's outputs.
     pub(crate) output: usize,
-    /// The name the user has given to the step, where this is its result.
+    /// The name that the user has given to the step, on this handle.
     pub(crate) name: Option<Arc<str>>,
 }
 
@@ -280,8 +281,8 @@ impl Stream {
         Stream { node: Arc::new(node), output: 0, name: None }
     }
 
-    /// A step on these inputs. `schema` and `facts` are those of its result; whether that is updating is for the step to
-    /// say.
+    /// A step on these inputs. `schema` and `facts` are those of its result. Of a step that does not pass updating streams
+    /// on, [`Step::changes`] alone decides whether the result is one.
     pub(crate) fn add(step: Arc<dyn Step>, inputs: Vec<Stream>, schema: SchemaRef, mut facts: Facts) -> Result<Stream> {
         let depth = 1 + inputs.iter().map(|input| input.node.depth).max().unwrap_or(0);
         if depth > STEPS_MAX {
@@ -296,8 +297,8 @@ impl Stream {
                 Changes::Passes | Changes::Refuses => None,
             };
         }
-        let outputs = step.outputs().iter().map(|spec| Output::of(spec, &schema, &facts, inputs.first().map(Stream::output)));
-        let outputs = outputs.collect();
+        let first = inputs.first().map(Stream::output);
+        let outputs = step.outputs().iter().map(|spec| Output::of(spec, &schema, &facts, first)).collect();
         let node = Node { step, inputs, outputs, schema, facts, depth };
         Ok(Stream { node: Arc::new(node), output: 0, name: None })
     }

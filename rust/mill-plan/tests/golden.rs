@@ -182,7 +182,8 @@ fn plan(seed: u64) -> String {
     let mut sinks: Vec<SinkNode> = Vec::new();
     for i in 0..1 + random.below(3) {
         let stream = &streams[(streams.len() - 1).saturating_sub(random.below(5))];
-        writeln!(out, "sink {i}: {stream:?}, bounded: {}, time: {:?}, updating: {:?}", stream.is_bounded(), stream.event_time_column(), stream.is_updating()).unwrap();
+        let (is_bounded, time, updating) = (stream.is_bounded(), stream.event_time_column(), stream.is_updating());
+        writeln!(out, "sink {i}: {stream:?}, bounded: {is_bounded}, time: {time:?}, updating: {updating:?}").unwrap();
         let sink = match random.below(4) {
             0 => TestSink::files("write_csv(\"out/\")"),
             1 => TestSink::single("write_http()"),

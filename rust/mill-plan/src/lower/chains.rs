@@ -79,7 +79,7 @@ pub(super) fn place(graph: &Graph, options: &PlanOptions) -> Result<PhysicalPlan
     Ok(PhysicalPlan { chains: builder.chains, edges: builder.edges, options: options.clone() })
 }
 
-/// Sources behind which something depends on the order of their records.
+/// Sources whose records some later step needs in their order.
 fn ordered_sources(graph: &Graph) -> Result<HashSet<usize>> {
     let mut is_ordered = vec![false; graph.steps.len()];
     for at in (0..graph.steps.len()).rev() {
@@ -91,7 +91,7 @@ fn ordered_sources(graph: &Graph) -> Result<HashSet<usize>> {
     Ok((0..graph.steps.len()).filter(|&at| is_ordered[at] && graph.steps[at].step.source().is_some()).collect())
 }
 
-/// Steps that an event time stands behind, and event times themselves: they stay in the chain of their source.
+/// Steps that need the splits of their source, and all steps before them: they stay in the chain of the source.
 fn ahead_of_event_time(graph: &Graph) -> HashSet<usize> {
     let mut fused = HashSet::new();
     for at in (0..graph.steps.len()).rev() {
@@ -265,7 +265,7 @@ impl Builder<'_> {
     ) -> Result<Placed> {
         let vertex = &self.graph.steps[at];
         if (kind.is_stateful() || !signature.is_empty()) && !vertex.step.is_stateful() {
-            return Err(Error::internal(format!("{} has a stage with state and says it keeps none", vertex.step.label())));
+            return Err(Error::internal(format!("{} has a stage with state and declares none", vertex.step.label())));
         }
         if kind.is_stateful() && signature.is_empty() {
             return Err(Error::internal(format!("a stage of {} has state and no signature", vertex.step.label())));

@@ -1,6 +1,6 @@
 //! The plan as a graph of steps, each once, with its name and identity.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -155,7 +155,7 @@ impl Graph {
     ///
     /// The identity of an unnamed step is its place: the steps with state that lead to it from the source, and its own
     /// kind. Steps without state leave no trace in it, so adding a filter does not lose the state behind it.
-    fn give_names(&mut self, given: &HashMap<usize, String>) -> Result<()> {
+    fn give_names(&mut self, given: &BTreeMap<usize, String>) -> Result<()> {
         let mut taken: HashSet<String> = HashSet::new();
         for name in given.values() {
             if !taken.insert(name.clone()) {
@@ -209,7 +209,7 @@ fn unique(text: &str, separator: &str, taken: &mut HashSet<String>) -> String {
 struct Collector {
     steps: Vec<Vertex>,
     seen: HashMap<*const (), usize>,
-    names: HashMap<usize, String>,
+    names: BTreeMap<usize, String>,
 }
 
 impl Collector {

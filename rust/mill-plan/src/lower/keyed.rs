@@ -5,11 +5,12 @@
 //!   input ─► project ═══hash(keys)═════════► aggregate ─► project        else
 //! ```
 //!
-//! Where one task reads a large source in order, the partial stage stands behind an edge of its own, over which batches go in
-//! turns to all tasks: `input ═rebalance═► project ─► partial …`. The projections are left out where there is nothing to compute. Whether a row is late for its window is decided where
-//! rows are first put into windows, so with partial results late rows come out of the partial stage. No window of the stage
-//! after it fires before the same window of the partial stage: time reaches the one by way of the other. There are no partial
-//! results with `emit="each"`, where holding back is the opposite of what is asked.
+//! Where one task reads a large source in order, the partial stage comes after an edge of its own, over which batches go in
+//! turns to all tasks: `input ═rebalance═► project ─► partial …`. The projections are left out where there is nothing to
+//! compute. Whether a row is late for its window is decided where rows are first put into windows, so with partial results
+//! late rows come out of the partial stage. No window of the stage after it fires before the same window of the partial
+//! stage: time reaches the one by way of the other. There are no partial results with `emit="each"`, where holding back is
+//! the opposite of what is asked.
 
 use std::sync::Arc;
 
