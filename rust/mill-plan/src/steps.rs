@@ -91,7 +91,8 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     /// `before` are the columns of its first input.
     fn needs_order(&self, of_result: bool, before: &SchemaRef) -> Result<bool>;
 
-    /// The columns it needs of an input.
+    /// The columns it needs of an input for its result. If someone takes an output of whole input records, such as late
+    /// ones, all columns of the first input are needed, and the step is not asked.
     fn needs(&self, need: &Need<'_>) -> Result<Names>;
 
     /// The columns of its result, over inputs of which only the needed columns are left. `declared` are those of the result
@@ -169,8 +170,6 @@ pub(crate) struct Need<'a> {
     pub(crate) columns: &'a Names,
     /// The columns of the input.
     pub(crate) input: &'a SchemaRef,
-    /// Whether anyone takes an output of this name.
-    pub(crate) is_taken: &'a dyn Fn(&str) -> bool,
 }
 
 impl Need<'_> {
@@ -209,3 +208,6 @@ fn remaining(declared: &SchemaRef, is_left: impl Fn(&str) -> bool) -> SchemaRef 
     let fields: Vec<_> = declared.fields().iter().filter(|field| is_left(field.name())).cloned().collect();
     Arc::new(Schema::new_with_metadata(fields, declared.metadata().clone()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,15 +78,16 @@ fn needed(graph: &Graph) -> Result<Vec<Names>> {
             needed[at].insert(narrowest(&vertex.schema));
         }
         let own = needed[at].clone();
-        let is_taken = |name: &str| graph.is_taken(at, name);
-        for &tap in &vertex.inputs {
+        for (number, &tap) in vertex.inputs.iter().enumerate() {
             match graph.content(tap) {
                 Content::Result => {
                     let input = graph.schema_of(tap);
-                    let names = vertex.step.needs(&Need { columns: &own, input: &input, is_taken: &is_taken })?;
-                    needed[tap.step].extend(names);
+                    let need = Need { columns: &own, input: &input };
+                    // Records that come out as they came in have all their columns.
+                    let is_whole = number == 0 && graph.passes_input(at);
+                    needed[tap.step].extend(if is_whole { need.all() } else { vertex.step.needs(&need)? });
                 }
-                // Its step asks for all of its input by itself.
+                // The step that these records went into needs all of its input anyway.
                 Content::Input => {}
                 // Whoever asks which records fail asks for all that the step computes, and to see the whole record.
                 Content::Errors => needed[tap.step].extend(names(&graph.steps[tap.step].schema)),

@@ -116,6 +116,12 @@ impl Graph {
         self.tap(step, name).is_some_and(|tap| self.steps.iter().any(|other| other.inputs.contains(&tap)))
     }
 
+    /// Whether anyone takes records of a step's first input as they came.
+    pub(super) fn passes_input(&self, step: usize) -> bool {
+        let outputs = self.steps[step].step.outputs();
+        outputs.iter().any(|output| output.content == Content::Input && self.is_taken(step, &output.name))
+    }
+
     /// Puts inputs before those who take them, after steps were added; what no sink needs any more is left out.
     pub(super) fn sort(&mut self) {
         let mut order: Vec<usize> = Vec::with_capacity(self.steps.len());

@@ -10,7 +10,7 @@ use crate::expr::Expr;
 use crate::logical::{Parameters, parameters, texts};
 use crate::lower::{Aggregation, Builder, Lineage};
 use crate::stream::checks::check_unique;
-use crate::stream::{Emit, EventTime, KeyedStream, LATE, OutputSpec, Stream, Window, duration};
+use crate::stream::{Emit, EventTime, KeyedStream, OutputSpec, Stream, Window, duration};
 use crate::types::type_name;
 
 /// Aggregates the records of each key and window.
@@ -147,9 +147,7 @@ impl Step for WindowStep {
     }
 
     fn needs(&self, need: &Need<'_>) -> Result<Names> {
-        let parts = AggregateParts::new(need.input, &self.keys, &self.aggregates)?;
-        // Late records leave as they came.
-        Ok(if (need.is_taken)(LATE) { need.all() } else { parts.columns() })
+        Ok(AggregateParts::new(need.input, &self.keys, &self.aggregates)?.columns())
     }
 
     fn schema(&self, _inputs: &[SchemaRef], declared: &SchemaRef) -> Result<SchemaRef> {
