@@ -93,6 +93,7 @@ fn main() {
                 kind,
                 schema: Arc::new(Schema::new(fields)),
                 ports: vec![Vec::new(), Vec::new()],
+                outputs: Vec::new(),
                 errors: Vec::new(),
                 signature: String::new(),
                 updating: None,

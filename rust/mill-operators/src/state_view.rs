@@ -84,6 +84,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
         kind: StageKind::Pass,
         schema: Arc::clone(&schema),
         ports: Vec::new(),
+        outputs: Vec::new(),
         errors: Vec::new(),
         signature: String::new(),
         updating: None,

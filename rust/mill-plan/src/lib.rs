@@ -17,9 +17,11 @@ mod compiled;
 mod expr;
 mod function;
 mod functions;
+mod logical;
 mod lower;
 mod now;
 mod physical;
+mod steps;
 mod stream;
 mod suggest;
 mod types;
@@ -31,13 +33,13 @@ pub use expr::{BinaryOp, DEPTH_MAX, Expr, INDEX_COLUMN, UnaryOp};
 pub use function::{
     AggregateFunction, BatchFunction, ColumnFunction, Origin, ReduceFunction, Rung, UserCall, UserOutput, UserPieces,
 };
+pub use logical::{LogicalPlan, LogicalStep, Parameters};
 pub use lower::{Mode, OnError, PlanOptions, lower};
 pub use physical::{
     Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, PhysicalPlan, SourceStage, Stage, StageKind, Target, error_schema,
 };
-pub use stream::{
-    Emit, KeyedStream, SinkNode, Stream, UserStepKind, WatermarkStrategy, WindowedStream,
-};
+pub use steps::{SinkNode, UserStepKind, WindowedStream};
+pub use stream::{Emit, EventTime, Facts, KeyedStream, Output, Stream, WatermarkStrategy};
 pub use suggest::nearest;
 pub use types::type_name;
 pub use window::{Firing, Trigger, Window, WindowSpec};

@@ -1,7 +1,7 @@
 //! Lowering: from a logical plan to chains and edges.
 //!
 //! ```text
-//!   sinks ──► Graph       each step once, with its name and identity (steps, names)
+//!   sinks ──► Graph       each step once, with its name and identity (graph)
 //!               │ check   guarantees of sources and sinks (guarantees)
 //!               │ rewrite filters go down, event time goes ahead of exchanges (rewrite)
 //!               │ prune   only columns that someone needs are read and computed (columns)
@@ -9,25 +9,28 @@
 //!         PhysicalPlan    stages in chains, edges where records must change the task (chains, keyed)
 //! ```
 //!
-//! Names and identities are given, and what keys and aggregates are made of is noted, before anything is rewritten, so that
-//! they depend on what the user wrote alone.
+//! Names and identities are assigned, and what keys and aggregates are made of is noted, before anything is rewritten, so
+//! that they depend only on what the user wrote. The passes know no step by name: they ask [the step](crate::steps) for
+//! whatever depends on what it does.
 
 mod chains;
 mod columns;
+mod graph;
 mod guarantees;
 mod keyed;
 mod lineage;
 mod pushdown;
 mod rewrite;
-mod steps;
 
 use mill_protocol::{Error, Result};
 
+pub(crate) use self::chains::Builder;
+pub(crate) use self::graph::{Graph, call_name};
 pub(crate) use self::guarantees::effective;
-use self::steps::Graph;
-
+pub(crate) use self::keyed::Aggregation;
+pub(crate) use self::lineage::Lineage;
 use crate::physical::PhysicalPlan;
-use crate::stream::SinkNode;
+use crate::steps::SinkNode;
 
 /// What the output is worth after a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

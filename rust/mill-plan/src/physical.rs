@@ -12,19 +12,17 @@
 
 mod explain;
 mod graph;
+mod kind;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use mill_protocol::{Sink, Source};
+use mill_protocol::Source;
 
 pub use self::graph::{Graph, GraphEdge, GraphNode};
-use crate::aggregate::AggregateSpec;
-use crate::compiled::CompiledExpr;
-use crate::function::{BatchFunction, ReduceFunction, Rung};
+pub use self::kind::StageKind;
 use crate::lower::PlanOptions;
-use crate::stream::{Emit, UserStepKind, WatermarkStrategy};
-use crate::window::WindowSpec;
 
 /// A job as chains and edges.
 #[derive(Clone, Debug)]
@@ -80,6 +78,8 @@ pub struct Stage {
     pub schema: SchemaRef,
     /// Where the records of each port go. An output nobody asked for has no target.
     pub ports: Vec<Vec<Target>>,
+    /// The name of each port: that of the step's output, `result` for the first one of most steps.
+    pub outputs: Vec<Cow<'static, str>>,
     /// Where records go that could not be processed, if anyone asked for them; see [`error_schema`].
     pub errors: Vec<Target>,
     /// What must be the same for its state to be taken up again, readable; empty for a stage without state.
@@ -122,146 +122,6 @@ pub enum EdgeKind {
     Rebalance,
     /// All to the one task of the chain.
     Gather,
-}
-
-/// What a stage does.
-#[derive(Clone, Debug)]
-pub enum StageKind {
-    /// Computes new columns.
-    Project {
-        /// One a column.
-        exprs: Vec<CompiledExpr>,
-    },
-    /// Keeps rows for which it is true.
-    Filter(CompiledExpr),
-    /// Sends rows for which it is true to port 0, the others (null too) to port 1.
-    Branch(CompiledExpr),
-    /// One row for each element of a list column; the other columns are repeated.
-    Explode {
-        /// The list column.
-        column: usize,
-        /// Whether an empty or null list gives one row with null, instead of none.
-        keep_empty: bool,
-    },
-    /// Puts the fields of a struct column in its place.
-    Unnest {
-        /// The struct column.
-        column: usize,
-    },
-    /// The first rows, this many.
-    Limit(u64),
-    /// A user's function of batches.
-    User {
-        /// How the user called it.
-        kind: UserStepKind,
-        /// The function.
-        function: Arc<dyn BatchFunction>,
-    },
-    /// Takes event time from a column and makes watermarks.
-    EventTime {
-        /// The column with the time.
-        column: usize,
-        /// How far watermarks lag behind.
-        strategy: WatermarkStrategy,
-    },
-    /// Aggregates what one task has at hand, ahead of the exchange. Output: the start of the window (`window_start`,
-    /// int64, microseconds) if windowed, of the pane where windows overlap; there a column (`is_window`, bool) says which rows are of
-    /// a single window after all; then the keys, then the partial columns of each aggregate. If windowed, rows that
-    /// are late go out on port 1 as they came.
-    PartialAggregate {
-        /// The key columns of the input.
-        keys: Vec<usize>,
-        /// What is computed.
-        aggregates: Vec<AggregateSpec>,
-        /// The windows, if any.
-        window: Option<WindowSpec>,
-    },
-    /// One result a key.
-    Aggregate {
-        /// The key columns of the input.
-        keys: Vec<usize>,
-        /// What is computed.
-        aggregates: Vec<AggregateSpec>,
-        /// Whether the input are partial results: keys, then the partial columns of each aggregate.
-        is_partial: bool,
-        /// When results are given.
-        emit: Emit,
-    },
-    /// One result a key and window: keys, `window_start`, `window_end`, aggregates. Late rows go out on port 1 as they
-    /// came.
-    WindowAggregate {
-        /// The key columns of the input.
-        keys: Vec<usize>,
-        /// What is computed.
-        aggregates: Vec<AggregateSpec>,
-        /// Whether the input are partial results: `window_start` (int64, microseconds), keys, partial columns.
-        is_partial: bool,
-        /// The windows.
-        window: WindowSpec,
-    },
-    /// A user's fold, one row a key with the columns of the input.
-    Reduce {
-        /// The key columns of the input.
-        keys: Vec<usize>,
-        /// The fold.
-        function: Arc<dyn ReduceFunction>,
-        /// When results are given.
-        emit: Emit,
-    },
-    /// Writes records out.
-    Sink(Arc<dyn Sink>),
-    /// Passes records on as they are: a union, a rebalance.
-    Pass,
-}
-
-impl StageKind {
-    /// The word for it in plans and messages.
-    pub fn label(&self) -> &'static str {
-        match self {
-            StageKind::Project { .. } => "project",
-            StageKind::Filter(_) => "filter",
-            StageKind::Branch(_) => "branch",
-            StageKind::Explode { .. } => "explode",
-            StageKind::Unnest { .. } => "unnest",
-            StageKind::Limit(_) => "limit",
-            StageKind::User { kind, .. } => kind.label(),
-            StageKind::EventTime { .. } => "event_time",
-            StageKind::PartialAggregate { .. } => "partial",
-            StageKind::Aggregate { .. } => "agg",
-            StageKind::WindowAggregate { .. } => "window",
-            StageKind::Reduce { .. } => "reduce",
-            StageKind::Sink(_) => "sink",
-            StageKind::Pass => "pass",
-        }
-    }
-
-    /// On which rung of the ladder it runs.
-    pub fn rung(&self) -> Rung {
-        match self {
-            StageKind::Project { exprs } => exprs.iter().map(CompiledExpr::rung).max_by_key(|r| *r as u8).unwrap_or(Rung::Native),
-            StageKind::Filter(expr) | StageKind::Branch(expr) => expr.rung(),
-            StageKind::User { function, .. } => function.rung(),
-            StageKind::Reduce { function, .. } => function.rung(),
-            StageKind::Aggregate { aggregates, .. } | StageKind::WindowAggregate { aggregates, .. } => {
-                let is_user = |spec: &AggregateSpec| matches!(spec.kind, crate::aggregate::AggregateKind::User(_));
-                if aggregates.iter().any(is_user) { Rung::Batch } else { Rung::Native }
-            }
-            _ => Rung::Native,
-        }
-    }
-
-    /// Whether it keeps state that a checkpoint holds.
-    pub fn is_stateful(&self) -> bool {
-        matches!(
-            self,
-            StageKind::Limit(_)
-                | StageKind::EventTime { .. }
-                | StageKind::Aggregate { .. }
-                | StageKind::WindowAggregate { .. }
-                | StageKind::Reduce { .. }
-                | StageKind::Sink(_)
-        )
-    }
 }
 
 impl PhysicalPlan {

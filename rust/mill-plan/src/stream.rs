@@ -1,34 +1,30 @@
 //! Streams: the logical plan, built step by step and checked at every step.
 //!
-//! A [`Stream`] is a handle on an output of a step; steps form an acyclic graph that handles share. Adding a step checks
-//! it at once against what is known of its input (columns and types, boundedness, event time, whether it is updating), so
-//! that a mistake is an error at the user's line. Nothing is ever changed in place: the same stream may be used several
-//! times, and is then read once.
+//! A [`Stream`] is a handle on an output of a step; steps form an acyclic graph that handles share. The steps themselves
+//! are in [`steps`](crate::steps), a file each, with the methods that add them. Adding a step checks it at once against
+//! what is known of its input (columns and types, boundedness, event time, whether it is updating), so that a mistake is
+//! an error at the user's line. Nothing is ever changed in place: the same stream may be used several times, and is then
+//! read once.
 
-mod aggregate;
-mod checks;
+pub(crate) mod checks;
 mod keyed;
-mod sink;
-mod steps;
+mod output;
 
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use mill_frame::types::check_fields;
-use mill_protocol::{Error, Result, Source};
+use mill_protocol::{Error, Result};
 
-pub(crate) use self::aggregate::AggregateParts;
-pub(crate) use self::checks::column_index;
+use self::checks::append_only;
+pub use self::keyed::KeyedStream;
 pub(crate) use self::keyed::key_fields;
-pub use self::keyed::{KeyedStream, WindowedStream};
-pub use self::sink::SinkNode;
-use crate::expr::Expr;
-use crate::function::{BatchFunction, ReduceFunction};
-use crate::lower::PlanOptions;
-use crate::physical::error_schema;
-use crate::window::WindowSpec;
+pub(crate) use self::output::{Content, ERRORS, LATE, OutputSpec, RESULT};
+pub use self::output::{EventTime, Facts, Output};
 pub(crate) use crate::window::duration;
+use crate::lower::PlanOptions;
+use crate::steps::{Changes, Step, preview};
 
 /// How many steps may follow one another.
 pub const STEPS_MAX: usize = 2000;
@@ -37,139 +33,22 @@ pub const STEPS_MAX: usize = 2000;
 #[derive(Clone)]
 pub struct Stream {
     pub(crate) node: Arc<Node>,
-    pub(crate) port: Port,
+    /// Which of the step's outputs.
+    pub(crate) output: usize,
+    /// The name that the user has given to the step, on this handle.
+    pub(crate) name: Option<Arc<str>>,
 }
 
-/// Which output of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Port {
-    /// The result.
-    Out,
-    /// What a branch says no to.
-    No,
-    /// What came too late for its window.
-    Late,
-    /// What could not be processed.
-    Errors,
-}
-
-/// A step.
+/// A step with its inputs.
 pub(crate) struct Node {
-    pub(crate) op: Op,
+    pub(crate) step: Arc<dyn Step>,
     pub(crate) inputs: Vec<Stream>,
-    /// The columns of port `Out`.
+    pub(crate) outputs: Vec<Output>,
+    /// The columns of the result.
     pub(crate) schema: SchemaRef,
+    /// What is known of the result.
     pub(crate) facts: Facts,
     depth: usize,
-}
-
-/// What a step does.
-#[derive(Clone, Debug)]
-pub(crate) enum Op {
-    Source(Arc<dyn Source>),
-    /// One expression a column; `verb` is what the user called.
-    Project { exprs: Vec<Expr>, verb: &'static str },
-    Filter(Expr),
-    Branch(Expr),
-    Explode { column: String, keep_empty: bool },
-    Unnest(String),
-    Limit(u64),
-    Union,
-    Rebalance,
-    /// Names the step it stands on.
-    Named(String),
-    EventTime { column: String, strategy: WatermarkStrategy },
-    User { kind: UserStepKind, function: Arc<dyn BatchFunction> },
-    Aggregate { keys: Vec<String>, aggregates: Vec<Expr>, emit: Emit },
-    Window { keys: Vec<String>, aggregates: Vec<Expr>, window: WindowSpec },
-    Reduce { keys: Vec<String>, function: Arc<dyn ReduceFunction>, emit: Emit },
-}
-
-impl Op {
-    /// The word for it in names and messages.
-    pub(crate) fn label(&self) -> &'static str {
-        match self {
-            Op::Source(_) => "source",
-            Op::Project { verb, .. } => verb,
-            Op::Filter(_) => "filter",
-            Op::Branch(_) => "branch",
-            Op::Explode { .. } => "explode",
-            Op::Unnest(_) => "unnest",
-            Op::Limit(_) => "limit",
-            Op::Union => "union",
-            Op::Rebalance => "rebalance",
-            Op::Named(_) => "name",
-            Op::EventTime { .. } => "event_time",
-            Op::User { kind, .. } => kind.label(),
-            Op::Aggregate { .. } => "agg",
-            Op::Window { .. } => "window",
-            Op::Reduce { .. } => "reduce",
-        }
-    }
-
-    /// Whether the step keeps state (or positions) of its own.
-    pub(crate) fn is_stateful(&self) -> bool {
-        matches!(
-            self,
-            Op::Source(_)
-                | Op::Limit(_)
-                | Op::EventTime { .. }
-                | Op::Aggregate { .. }
-                | Op::Window { .. }
-                | Op::Reduce { .. }
-        )
-    }
-
-    /// Whether single records can fail in the step.
-    fn can_fail(&self) -> bool {
-        !matches!(self, Op::Limit(_) | Op::Union | Op::Rebalance | Op::Named(_) | Op::Unnest(_) | Op::Explode { .. })
-    }
-}
-
-/// What is known of a stream besides its columns.
-#[derive(Clone, Debug)]
-pub(crate) struct Facts {
-    pub(crate) is_bounded: bool,
-    pub(crate) event_time: Option<EventTime>,
-    /// The key columns whose latest row counts, in an updating stream.
-    pub(crate) updating: Option<Vec<String>>,
-}
-
-/// Where a stream's event time came from.
-#[derive(Clone, Debug)]
-pub(crate) struct EventTime {
-    /// The column that still holds it, if any.
-    pub(crate) column: Option<String>,
-    /// The timestamp type of window bounds.
-    pub(crate) data_type: DataType,
-}
-
-/// How the user called a function of whole records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum UserStepKind {
-    /// One record in, one out.
-    Map,
-    /// One record in, any number out.
-    FlatMap,
-    /// Keeps records or not.
-    Filter,
-    /// Batches in, batches out.
-    MapBatches,
-    /// Looks at records and passes them on as they are.
-    Inspect,
-}
-
-impl UserStepKind {
-    /// The method's name.
-    pub fn label(self) -> &'static str {
-        match self {
-            UserStepKind::Map => "map",
-            UserStepKind::FlatMap => "flat_map",
-            UserStepKind::Filter => "filter",
-            UserStepKind::MapBatches => "map_batches",
-            UserStepKind::Inspect => "inspect",
-        }
-    }
 }
 
 /// When a keyed step without windows gives results.
@@ -185,6 +64,16 @@ pub enum Emit {
     Checkpoint,
     /// At each record.
     Each,
+}
+
+impl Emit {
+    /// What a keyed step that emits so makes of its input: only the last result of a key is no update.
+    pub(crate) fn changes(self, keys: &[String]) -> Changes {
+        match self {
+            Emit::End => Changes::Refuses,
+            Emit::Default | Emit::Every(_) | Emit::Checkpoint | Emit::Each => Changes::Makes(keys.to_vec()),
+        }
+    }
 }
 
 impl fmt::Display for Emit {
@@ -209,42 +98,52 @@ pub struct WatermarkStrategy {
 }
 
 impl Stream {
-    /// The records of a source.
-    pub fn source(source: Arc<dyn Source>) -> Stream {
-        let schema = source.schema();
-        let facts = Facts { is_bounded: source.properties().is_bounded, event_time: None, updating: None };
-        let node = Node { op: Op::Source(source), inputs: Vec::new(), schema, facts, depth: 1 };
-        Stream { node: Arc::new(node), port: Port::Out }
-    }
-
     /// The columns.
     pub fn schema(&self) -> SchemaRef {
-        match self.port {
-            Port::Out | Port::No => Arc::clone(&self.node.schema),
-            Port::Late => self.node.inputs[0].schema(),
-            Port::Errors => error_schema(),
-        }
+        Arc::clone(&self.output().schema)
     }
 
     /// What is known of the stream besides its columns.
     pub(crate) fn facts(&self) -> Facts {
-        match self.port {
-            Port::Out | Port::No => self.node.facts.clone(),
-            Port::Late => self.node.inputs[0].facts(),
-            Port::Errors => {
-                Facts { is_bounded: self.node.facts.is_bounded, event_time: None, updating: None }
+        self.output().facts.clone()
+    }
+
+    /// Which of its step's outputs it is.
+    pub fn output(&self) -> &Output {
+        &self.node.outputs[self.output]
+    }
+
+    /// All outputs of the step that it comes from, the result first.
+    pub fn outputs(&self) -> &[Output] {
+        &self.node.outputs
+    }
+
+    /// Another output of the step that it comes from.
+    ///
+    /// # Errors
+    /// When the step has no output of this name.
+    pub fn side(&self, name: &str) -> Result<Stream> {
+        match self.node.outputs.iter().position(|output| output.name == name) {
+            Some(output) => Ok(Stream { node: Arc::clone(&self.node), output, name: None }),
+            None => {
+                let names: Vec<String> = self.node.outputs.iter().map(|output| format!("{:?}", output.name)).collect();
+                Err(Error::plan(format!(
+                    "{}() has no output {name:?}; its outputs are {}",
+                    self.node.step.label(),
+                    names.join(", ")
+                )))
             }
         }
     }
 
     /// Whether the stream ends.
     pub fn is_bounded(&self) -> bool {
-        self.node.facts.is_bounded
+        self.output().facts.is_bounded
     }
 
     /// Whether records have an event time.
     pub fn has_event_time(&self) -> bool {
-        self.facts().event_time.is_some()
+        self.output().facts.event_time.is_some()
     }
 
     /// The column that holds the event time, if there is one and it is still there.
@@ -255,10 +154,7 @@ impl Stream {
     /// The key columns of an updating stream, one in which the latest row of a key counts; `None` for a stream that only
     /// grows.
     pub fn is_updating(&self) -> Option<&[String]> {
-        match self.port {
-            Port::Out | Port::No => self.node.facts.updating.as_deref(),
-            Port::Late | Port::Errors => None,
-        }
+        self.output().facts.updating.as_deref()
     }
 
     /// The plan as text, as it would run into a table with these options.
@@ -266,33 +162,94 @@ impl Stream {
     /// # Errors
     /// When the plan as a whole cannot be run so.
     pub fn explain(&self, options: &PlanOptions) -> Result<String> {
-        Ok(crate::lower::lower(&[sink::preview(self)?], options)?.explain())
+        Ok(crate::lower::lower(&[preview(self)?], options)?.explain())
     }
 
-    /// A new step on these inputs.
-    fn step(op: Op, inputs: Vec<Stream>, schema: SchemaRef, facts: Facts) -> Result<Stream> {
+    /// Names the step before it; the name is the identity of its state.
+    ///
+    /// # Errors
+    /// When the name is empty or too long, or the step has another name already.
+    pub fn name(&self, name: &str) -> Result<Stream> {
+        if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
+            return Err(Error::plan(format!("a step's name is 1 to 200 printable characters, found {name:?}")));
+        }
+        if let Some(other) = self.name.as_deref() {
+            if other != name {
+                return Err(Error::plan(format!("the step is named {other:?} already; it cannot be {name:?} too")));
+            }
+            return Ok(self.clone());
+        }
+        if self.output != 0 {
+            return Err(Error::plan(format!(
+                "name({name:?}) stands on a side output; name the step itself, before .late, .errors or branch()"
+            )));
+        }
+        Ok(Stream { name: Some(name.into()), ..self.clone() })
+    }
+
+    /// What came too late for its window; only of a window step.
+    ///
+    /// # Errors
+    /// When the step before is not a window.
+    pub fn late(&self) -> Result<Stream> {
+        let has_late = self.outputs().iter().any(|output| output.name == LATE);
+        if self.output != 0 || !has_late {
+            return Err(Error::plan(format!(
+                "late records come from a window step, and this is {}(); take .late right behind window(...).agg(...)",
+                self.node.step.label()
+            )));
+        }
+        self.side(LATE)
+    }
+
+    /// The records that failed in the step before, with `step`, `error`, `traceback` and `record`.
+    ///
+    /// # Errors
+    /// When no record can fail in that step.
+    pub fn errors(&self) -> Result<Stream> {
+        let has_errors = self.outputs().iter().any(|output| output.name == ERRORS);
+        if self.output().content != Content::Result || !has_errors {
+            return Err(Error::plan(format!(
+                "no record fails in {}(), so it has no errors; take .errors of the step whose records may fail",
+                self.node.step.label()
+            )));
+        }
+        self.side(ERRORS)
+    }
+
+    /// A step without inputs.
+    pub(crate) fn first(step: Arc<dyn Step>, schema: SchemaRef, facts: Facts) -> Stream {
+        let outputs = step.outputs().iter().map(|spec| Output::of(spec, &schema, &facts, None)).collect();
+        let node = Node { step, inputs: Vec::new(), outputs, schema, facts, depth: 1 };
+        Stream { node: Arc::new(node), output: 0, name: None }
+    }
+
+    /// A step on these inputs. `schema` and `facts` are those of its result. Of a step that does not pass updating streams
+    /// on, [`Step::changes`] alone decides whether the result is one.
+    pub(crate) fn add(step: Arc<dyn Step>, inputs: Vec<Stream>, schema: SchemaRef, mut facts: Facts) -> Result<Stream> {
         let depth = 1 + inputs.iter().map(|input| input.node.depth).max().unwrap_or(0);
         if depth > STEPS_MAX {
             return Err(Error::plan(format!("more than {STEPS_MAX} steps follow one another; split the job")));
         }
-        check_fields(schema.fields()).map_err(|error| Error::schema(error.to_string()).in_step(op.label()))?;
-        let node = Node { op, inputs, schema, facts, depth };
-        Ok(Stream { node: Arc::new(node), port: Port::Out })
-    }
-
-    /// The step itself, behind any names given to it.
-    pub(crate) fn unnamed(&self) -> &Stream {
-        let mut stream = self;
-        while let Op::Named(_) = stream.node.op {
-            stream = &stream.node.inputs[0];
+        check_fields(schema.fields()).map_err(|error| Error::schema(error.to_string()).in_step(step.label()))?;
+        let changes = step.changes();
+        if changes != Changes::Passes {
+            inputs.iter().try_for_each(|input| append_only(input, step.label()))?;
+            facts.updating = match changes {
+                Changes::Makes(keys) => Some(keys),
+                Changes::Passes | Changes::Refuses => None,
+            };
         }
-        stream
+        let first = inputs.first().map(Stream::output);
+        let outputs = step.outputs().iter().map(|spec| Output::of(spec, &schema, &facts, first)).collect();
+        let node = Node { step, inputs, outputs, schema, facts, depth };
+        Ok(Stream { node: Arc::new(node), output: 0, name: None })
     }
 }
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Stream({}: ", self.node.op.label())?;
+        write!(f, "Stream({}: ", if self.name.is_some() { "name" } else { self.node.step.label() })?;
         for (i, field) in self.schema().fields().iter().enumerate() {
             let separator = if i == 0 { "" } else { ", " };
             write!(f, "{separator}{} {}", field.name(), crate::types::type_name(field.data_type()))?;

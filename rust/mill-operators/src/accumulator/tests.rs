@@ -31,6 +31,7 @@ pub(crate) fn stage(kind: StageKind, fields: Vec<Field>) -> Stage {
         kind,
         schema: Arc::new(Schema::new(fields)),
         ports: vec![Vec::new(), Vec::new()],
+        outputs: Vec::new(),
         errors: Vec::new(),
         signature: String::new(),
         updating: None,

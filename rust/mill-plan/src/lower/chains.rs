@@ -9,27 +9,26 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use mill_protocol::{Error, Result, Sink};
+use mill_protocol::{Error, Result, Source};
 
 use super::PlanOptions;
-use super::keyed;
-use super::steps::{Graph, Tap, Work};
-use crate::compiled::CompiledExpr;
-use crate::expr::Expr;
-use crate::physical::{Chain, Edge, EdgeKind, PhysicalPlan, SourceStage, Stage, StageKind, Target};
-use crate::stream::{Op, Port};
+use super::graph::{Graph, Tap};
+use crate::physical::{Chain, Edge, EdgeKind, PhysicalPlan, SourceStage, Stage, StageKind, Target, error_schema};
+use crate::steps::Splits;
+use crate::stream::checks::column_index;
+use crate::stream::{Content, ERRORS, RESULT};
 
 /// Where an output is in the chains.
 #[derive(Clone)]
-pub(super) struct Place {
-    pub(super) chain: usize,
-    pub(super) outlet: Outlet,
-    pub(super) schema: SchemaRef,
+pub(crate) struct Place {
+    chain: usize,
+    outlet: Outlet,
+    pub(crate) schema: SchemaRef,
 }
 
 /// What records come out of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outlet {
+enum Outlet {
     /// The source of the chain, or the edges that lead to it.
     Entry,
     /// A stage's port.
@@ -41,9 +40,13 @@ pub(super) enum Outlet {
 }
 
 /// Puts stages into chains.
-pub(super) struct Builder<'a> {
-    pub(super) graph: &'a Graph,
-    pub(super) options: &'a PlanOptions,
+pub(crate) struct Builder<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) options: &'a PlanOptions,
+    /// Sources whose records something downstream needs in their order.
+    ordered: HashSet<usize>,
+    /// Steps that stay in the chain of their source.
+    fused: HashSet<usize>,
     chains: Vec<Chain>,
     edges: Vec<Edge>,
     /// The outputs of the steps placed so far; a step's errors may come out of several stages.
@@ -52,13 +55,11 @@ pub(super) struct Builder<'a> {
 
 /// Cuts a pruned plan into chains.
 pub(super) fn place(graph: &Graph, options: &PlanOptions) -> Result<PhysicalPlan> {
-    let mut builder = Builder { graph, options, chains: Vec::new(), edges: Vec::new(), places: HashMap::new() };
-    let ordered = ordered_sources(graph)?;
-    let fused = ahead_of_event_time(graph);
-    for step in 0..graph.steps.len() {
-        builder
-            .place_step(step, ordered.contains(&step), fused.contains(&step))
-            .map_err(|error| error.in_step(&graph.steps[step].name))?;
+    let (ordered, fused) = (ordered_sources(graph)?, ahead_of_event_time(graph));
+    let (chains, edges, places) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut builder = Builder { graph, options, ordered, fused, chains, edges, places };
+    for (at, vertex) in graph.steps.iter().enumerate() {
+        vertex.step.lower(&mut builder, at).map_err(|error| error.in_step(&vertex.name))?;
     }
     let mut names = HashSet::new();
     for (i, chain) in builder.chains.iter_mut().enumerate() {
@@ -78,43 +79,23 @@ pub(super) fn place(graph: &Graph, options: &PlanOptions) -> Result<PhysicalPlan
     Ok(PhysicalPlan { chains: builder.chains, edges: builder.edges, options: options.clone() })
 }
 
-/// Sources behind which something depends on the order of their records.
+/// Sources whose records some later step needs in their order.
 fn ordered_sources(graph: &Graph) -> Result<HashSet<usize>> {
     let mut is_ordered = vec![false; graph.steps.len()];
-    let mut sources = HashSet::new();
     for at in (0..graph.steps.len()).rev() {
-        let step = &graph.steps[at];
-        let Work::Op(op) = &step.work else { continue };
-        let needs_order = match op {
-            Op::Source(_) => {
-                if is_ordered[at] {
-                    sources.insert(at);
-                }
-                continue;
-            }
-            Op::EventTime { .. } | Op::Limit(_) | Op::Reduce { .. } => true,
-            Op::Aggregate { keys, aggregates, .. } | Op::Window { keys, aggregates, .. } => {
-                let before = graph.schema_of(step.inputs[0]);
-                let parts = crate::stream::AggregateParts::new(&before, keys, aggregates)?;
-                parts.specs.iter().any(|spec| spec.kind.is_ordered())
-            }
-            // Behind a rebalance there is no order left to keep.
-            Op::Rebalance => false,
-            _ => is_ordered[at],
-        };
-        for tap in step.inputs.iter().filter(|_| needs_order) {
-            is_ordered[tap.step] = true;
+        let vertex = &graph.steps[at];
+        if !vertex.inputs.is_empty() && vertex.step.needs_order(is_ordered[at], &graph.before(at))? {
+            vertex.inputs.iter().for_each(|tap| is_ordered[tap.step] = true);
         }
     }
-    Ok(sources)
+    Ok((0..graph.steps.len()).filter(|&at| is_ordered[at] && graph.steps[at].step.source().is_some()).collect())
 }
 
-/// Steps that an event time stands behind, and event times themselves: they stay in the chain of their source.
+/// Steps that need the splits of their source, and all steps before them: they stay in the chain of the source.
 fn ahead_of_event_time(graph: &Graph) -> HashSet<usize> {
     let mut fused = HashSet::new();
     for at in (0..graph.steps.len()).rev() {
-        let is_event_time = matches!(graph.steps[at].work, Work::Op(Op::EventTime { .. }));
-        if is_event_time || fused.contains(&at) {
+        if graph.steps[at].step.splits() == Splits::Needs || fused.contains(&at) {
             fused.insert(at);
             fused.extend(graph.steps[at].inputs.iter().map(|tap| tap.step));
         }
@@ -123,73 +104,40 @@ fn ahead_of_event_time(graph: &Graph) -> HashSet<usize> {
 }
 
 impl Builder<'_> {
-    fn place_step(&mut self, at: usize, is_ordered: bool, is_fused: bool) -> Result<()> {
-        let step = &self.graph.steps[at];
-        match &step.work {
-            Work::Sink(sink) => return self.sink(at, &Arc::clone(sink)),
-            Work::Op(Op::Source(source)) => {
-                let source = SourceStage {
-                    uid: step.uid.clone(),
-                    name: step.name.clone(),
-                    source: Arc::clone(source),
-                    is_ordered,
-                    errors: Vec::new(),
-                };
-                let chain = self.new_chain(self.options.parallelism, Some(source));
-                self.put(at, Port::Out, Place { chain, outlet: Outlet::Entry, schema: Arc::clone(&step.schema) });
-                let schema = crate::physical::error_schema();
-                self.put(at, Port::Errors, Place { chain, outlet: Outlet::SourceErrors, schema });
-                return Ok(());
-            }
-            Work::Op(Op::Union) => return self.union(at),
-            Work::Op(Op::Aggregate { .. } | Op::Window { .. } | Op::Reduce { .. }) => return keyed::place(self, at),
-            Work::Op(_) => {}
-        }
-        let Work::Op(op) = &step.work else { return Ok(()) };
-        let mut input = self.input(at, 0)?;
-        let before = Arc::clone(&input.schema);
-        let column = |name: &str| crate::stream::column_index(&before, name);
-        let compile = |expr: &Expr, is_generator: bool| CompiledExpr::compile(expr, &before, is_generator);
-        let mut signature = String::new();
-        let kind = match op {
-            Op::Project { exprs, verb } => {
-                let is_generator = *verb == "generate";
-                StageKind::Project { exprs: exprs.iter().map(|e| compile(e, is_generator)).collect::<Result<_>>()? }
-            }
-            Op::Filter(predicate) => StageKind::Filter(compile(predicate, false)?),
-            Op::Branch(predicate) => StageKind::Branch(compile(predicate, false)?),
-            Op::Explode { column: name, keep_empty } => {
-                StageKind::Explode { column: column(name)?, keep_empty: *keep_empty }
-            }
-            Op::Unnest(name) => StageKind::Unnest { column: column(name)? },
-            Op::Limit(rows) => {
-                if self.chains[input.chain].parallelism > 1 {
-                    input = self.exchange(&input, EdgeKind::Gather, 1);
-                }
-                signature = format!("limit({rows})");
-                StageKind::Limit(*rows)
-            }
-            Op::Rebalance => {
-                input = self.exchange(&input, EdgeKind::Rebalance, self.options.parallelism);
-                StageKind::Pass
-            }
-            Op::EventTime { column: name, strategy } => {
-                let index = column(name)?;
-                signature = format!("event_time({})", step.lineage.described(name, before.field(index).data_type()));
-                StageKind::EventTime { column: index, strategy: *strategy }
-            }
-            Op::User { kind, function } => StageKind::User { kind: *kind, function: Arc::clone(function) },
-            other => return Err(Error::internal(format!("a step {} was not lowered", other.label()))),
+    /// A source at the head of a chain of its own.
+    pub(crate) fn source(&mut self, at: usize, source: &Arc<dyn Source>) -> Result<()> {
+        let vertex = &self.graph.steps[at];
+        let schema = Arc::clone(&vertex.schema);
+        let source = SourceStage {
+            uid: vertex.uid.clone(),
+            name: vertex.name.clone(),
+            source: Arc::clone(source),
+            is_ordered: self.ordered.contains(&at),
+            errors: Vec::new(),
         };
-        let stage = self.stage(&input, kind, at, Arc::clone(&step.schema), signature, is_fused)?;
-        let ports = if matches!(op, Op::Branch(_)) { 2 } else { 1 };
-        self.chains[stage.chain].stages[stage.index].ports.resize(ports, Vec::new());
-        self.publish(at, &stage, ports);
+        let chain = self.new_chain(self.options.parallelism, Some(source));
+        for output in 0..vertex.step.outputs().len() {
+            let tap = Tap { step: at, output };
+            let place = match self.graph.content(tap) {
+                Content::Result => Place { chain, outlet: Outlet::Entry, schema: Arc::clone(&schema) },
+                Content::Errors => Place { chain, outlet: Outlet::SourceErrors, schema: error_schema() },
+                Content::Input => return Err(Error::internal(format!("the source {:?} has no input", vertex.name))),
+            };
+            self.put(tap, place);
+        }
+        Ok(())
+    }
+
+    /// The only stage of a step: in the chain of its input, with the step's outputs.
+    pub(crate) fn place(&mut self, at: usize, input: &Place, kind: StageKind, signature: String) -> Result<()> {
+        let schema = Arc::clone(&self.graph.steps[at].schema);
+        let placed = self.attach(input, kind, at, schema, signature, self.fused.contains(&at))?;
+        self.publish(at, &placed);
         Ok(())
     }
 
     /// The output that a step takes. Where several stages make up that output, they are brought together first.
-    pub(super) fn input(&mut self, at: usize, number: usize) -> Result<Place> {
+    pub(crate) fn input(&mut self, at: usize, number: usize) -> Result<Place> {
         let tap = self.graph.steps[at].inputs[number];
         match self.places.get(&tap).map(Vec::as_slice) {
             Some([place]) => Ok(place.clone()),
@@ -204,24 +152,50 @@ impl Builder<'_> {
         }
     }
 
-    pub(super) fn put(&mut self, step: usize, port: Port, place: Place) {
-        self.places.entry(Tap { step, port }).or_default().push(place);
+    /// Where an output comes out.
+    pub(super) fn put(&mut self, tap: Tap, place: Place) {
+        self.places.entry(tap).or_default().push(place);
+    }
+
+    /// The ports of a step's stages: its outputs but for errors, in their order.
+    fn ports(&self, at: usize) -> Vec<usize> {
+        let outputs = 0..self.graph.steps[at].step.outputs().len();
+        outputs.filter(|&output| self.graph.content(Tap { step: at, output }) != Content::Errors).collect()
+    }
+
+    /// What comes out of a stage as this output of its step.
+    pub(super) fn outlet(&self, tap: Tap, placed: &Placed, schema: SchemaRef) -> Result<Place> {
+        match self.ports(tap.step).iter().position(|&output| output == tap.output) {
+            Some(port) => Ok(placed.port(port, schema)),
+            None => Err(Error::internal(format!("output {tap:?} is no port"))),
+        }
+    }
+
+    /// Gives a stage the ports of its step.
+    pub(super) fn open_ports(&mut self, at: usize, placed: &Placed) {
+        let ports = self.ports(at);
+        let stage = &mut self.chains[placed.chain].stages[placed.index];
+        stage.ports.resize(ports.len(), Vec::new());
+        let outputs = self.graph.steps[at].step.outputs();
+        stage.outputs = ports.iter().map(|&output| outputs[output].name.clone()).collect();
     }
 
     /// Makes a stage's ports and errors the outputs of a step.
-    fn publish(&mut self, at: usize, stage: &Placed, ports: usize) {
-        let schema = &self.chains[stage.chain].stages[stage.index].schema;
-        let schema = Arc::clone(schema);
-        for (i, port) in [Port::Out, Port::No].into_iter().take(ports).enumerate() {
-            let outlet = Outlet::Port(stage.index, i);
-            self.put(at, port, Place { chain: stage.chain, outlet, schema: Arc::clone(&schema) });
+    pub(crate) fn publish(&mut self, at: usize, placed: &Placed) {
+        self.open_ports(at, placed);
+        let schema = Arc::clone(&self.chains[placed.chain].stages[placed.index].schema);
+        for (port, output) in self.ports(at).into_iter().enumerate() {
+            self.put(Tap { step: at, output }, placed.port(port, Arc::clone(&schema)));
         }
-        self.publish_errors(at, stage);
+        self.publish_errors(at, placed);
     }
 
-    pub(super) fn publish_errors(&mut self, at: usize, stage: &Placed) {
-        let schema = crate::physical::error_schema();
-        self.put(at, Port::Errors, Place { chain: stage.chain, outlet: Outlet::Errors(stage.index), schema });
+    /// Makes what fails in a stage come out as errors of its step, if it has such an output.
+    pub(super) fn publish_errors(&mut self, at: usize, placed: &Placed) {
+        if let Some(tap) = self.graph.tap(at, ERRORS) {
+            let place = Place { chain: placed.chain, outlet: Outlet::Errors(placed.index), schema: error_schema() };
+            self.put(tap, place);
+        }
     }
 
     fn new_chain(&mut self, parallelism: usize, source: Option<SourceStage>) -> usize {
@@ -229,7 +203,8 @@ impl Builder<'_> {
         self.chains.len() - 1
     }
 
-    pub(super) fn parallelism(&self, place: &Place) -> usize {
+    /// How many tasks an output comes from.
+    pub(crate) fn parallelism(&self, place: &Place) -> usize {
         self.chains[place.chain].parallelism
     }
 
@@ -255,7 +230,7 @@ impl Builder<'_> {
     }
 
     /// A new chain behind an edge.
-    pub(super) fn exchange(&mut self, from: &Place, kind: EdgeKind, parallelism: usize) -> Place {
+    pub(crate) fn exchange(&mut self, from: &Place, kind: EdgeKind, parallelism: usize) -> Place {
         let chain = self.new_chain(parallelism, None);
         self.edge(from, chain, kind);
         Place { chain, outlet: Outlet::Entry, schema: Arc::clone(&from.schema) }
@@ -267,8 +242,19 @@ impl Builder<'_> {
         self.connect(from, Target::Edge(edge));
     }
 
-    /// Puts a stage behind an output: into its chain, or without chaining into one of its own.
-    pub(super) fn stage(
+    /// Puts a stage after an output: into its chain, or without chaining into one of its own.
+    pub(crate) fn stage(
+        &mut self,
+        input: &Place,
+        kind: StageKind,
+        at: usize,
+        schema: SchemaRef,
+        signature: String,
+    ) -> Result<Placed> {
+        self.attach(input, kind, at, schema, signature, false)
+    }
+
+    fn attach(
         &mut self,
         input: &Place,
         kind: StageKind,
@@ -277,13 +263,16 @@ impl Builder<'_> {
         signature: String,
         is_fused: bool,
     ) -> Result<Placed> {
-        let step = &self.graph.steps[at];
-        let before = &step.inputs.first().map(|tap| self.graph.steps[tap.step].facts.updating.clone());
-        let keys = before.clone().flatten().filter(|_| matches!(step.inputs[0].port, Port::Out | Port::No));
-        let updating = match keys {
-            Some(keys) => Some(
-                keys.iter().map(|key| crate::stream::column_index(&input.schema, key)).collect::<Result<Vec<usize>>>()?,
-            ),
+        let vertex = &self.graph.steps[at];
+        if (kind.is_stateful() || !signature.is_empty()) && !vertex.step.is_stateful() {
+            return Err(Error::internal(format!("{} has a stage with state and declares none", vertex.step.label())));
+        }
+        if kind.is_stateful() && signature.is_empty() {
+            return Err(Error::internal(format!("a stage of {} has state and no signature", vertex.step.label())));
+        }
+        let tap = vertex.inputs.first().filter(|tap| self.graph.content(**tap) == Content::Result);
+        let updating = match tap.and_then(|tap| self.graph.steps[tap.step].facts.updating.as_ref()) {
+            Some(keys) => Some(keys.iter().map(|key| column_index(&input.schema, key)).collect::<Result<Vec<usize>>>()?),
             None => None,
         };
         let is_entry_of_own = input.outlet == Outlet::Entry && self.chains[input.chain].source.is_none();
@@ -293,11 +282,12 @@ impl Builder<'_> {
         };
         let index = self.chains[input.chain].stages.len();
         let stage = Stage {
-            uid: step.uid.clone(),
-            name: step.name.clone(),
+            uid: vertex.uid.clone(),
+            name: vertex.name.clone(),
             kind,
             schema,
             ports: vec![Vec::new()],
+            outputs: vec![RESULT.into()],
             errors: Vec::new(),
             signature,
             updating,
@@ -312,7 +302,8 @@ impl Builder<'_> {
         &mut self.chains[placed.chain].stages[placed.index]
     }
 
-    fn union(&mut self, at: usize) -> Result<()> {
+    /// Brings all inputs of a step together.
+    pub(crate) fn union(&mut self, at: usize) -> Result<()> {
         let step = &self.graph.steps[at];
         let places = (0..step.inputs.len()).map(|number| self.input(at, number)).collect::<Result<Vec<Place>>>()?;
         let (uid, name) = (step.uid.clone(), step.name.clone());
@@ -321,7 +312,7 @@ impl Builder<'_> {
         if let Outlet::Port(stage, _) = place.outlet {
             self.chains[place.chain].stages[stage].schema = Arc::clone(&place.schema);
         }
-        self.put(at, Port::Out, place);
+        self.put(Tap::result(at), place);
         Ok(())
     }
 
@@ -348,6 +339,7 @@ impl Builder<'_> {
             kind: StageKind::Pass,
             schema: Arc::clone(&schema),
             ports: vec![Vec::new()],
+            outputs: vec![RESULT.into()],
             errors: Vec::new(),
             signature: String::new(),
             updating: None,
@@ -358,34 +350,13 @@ impl Builder<'_> {
         }
         Place { chain, outlet: Outlet::Port(index, 0), schema }
     }
-
-    fn sink(&mut self, at: usize, sink: &Arc<dyn Sink>) -> Result<()> {
-        let mut input = self.input(at, 0)?;
-        let most = sink.parallelism_max().unwrap_or(usize::MAX).max(1);
-        if self.parallelism(&input) > most {
-            let updating = self.graph.steps[at].facts.updating.clone();
-            let kind = match updating {
-                _ if most == 1 => EdgeKind::Gather,
-                // The rows of a key must arrive in their order, so they take one way.
-                Some(keys) => EdgeKind::Hash(
-                    keys.iter().map(|key| crate::stream::column_index(&input.schema, key)).collect::<Result<_>>()?,
-                ),
-                None => EdgeKind::Rebalance,
-            };
-            input = self.exchange(&input, kind, most);
-        }
-        let schema = Arc::clone(&input.schema);
-        let signature = format!("sink {}", super::steps::call_name(&sink.name()));
-        self.stage(&input, StageKind::Sink(Arc::clone(sink)), at, schema, signature, false)?;
-        Ok(())
-    }
 }
 
 /// A stage's place.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Placed {
-    pub(super) chain: usize,
-    pub(super) index: usize,
+pub(crate) struct Placed {
+    chain: usize,
+    index: usize,
 }
 
 impl Placed {

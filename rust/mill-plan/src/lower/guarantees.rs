@@ -2,22 +2,18 @@
 
 use mill_protocol::{Error, Result, SinkKind};
 
-use super::steps::{Graph, Work};
+use super::graph::Graph;
 use super::{Mode, OnError, PlanOptions};
-use crate::stream::{Op, Port};
+use crate::stream::Content;
 
 /// Refuses a plan that cannot keep its guarantee.
 pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
-    let reads = graph.steps.iter().filter_map(|step| match &step.work {
-        Work::Op(Op::Source(source)) => Some(source),
-        _ => None,
-    });
-    let reads: Vec<_> = reads.collect();
+    let reads: Vec<_> = graph.steps.iter().filter_map(|vertex| vertex.step.source()).collect();
     let promises = options.is_checkpointed && options.mode != Mode::None;
     let mut routes = false;
     for step in &graph.steps {
-        routes |= step.inputs.iter().any(|tap| tap.port == Port::Errors);
-        if let Work::Sink(sink) = &step.work
+        routes |= step.inputs.iter().any(|tap| graph.content(*tap) == Content::Errors);
+        if let Some(sink) = step.step.sink()
             && let Some(path) = sink.writes()
             && let Some(source) = reads.iter().find(|source| source.reads(&path))
         {
@@ -29,27 +25,29 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
             ))
             .in_step(&step.name));
         }
-        match &step.work {
-            Work::Op(Op::Source(source)) if promises && !source.properties().is_replayable => {
-                return Err(Error::plan(format!(
-                    "{} cannot be read again from a position, so {:?} cannot be kept over a restart: give a source that can \
-                     (a file, a table, a function of the start offset), or run with mode=\"none\" or without checkpoint",
-                    source.name(),
-                    options.mode.as_str()
-                ))
-                .in_step(&step.name));
-            }
-            Work::Sink(sink)
-                if promises && options.mode == Mode::ExactlyOnce && sink.kind() == SinkKind::Immediate =>
-            {
-                return Err(Error::plan(format!(
-                    "{} delivers records as they come, so after a failure some are delivered again and \"exactly_once\" \
-                     cannot be kept: use mode=\"at_least_once\", or a transactional or keyed sink",
-                    sink.name()
-                ))
-                .in_step(&step.name));
-            }
-            _ => {}
+        if let Some(source) = step.step.source()
+            && promises
+            && !source.properties().is_replayable
+        {
+            return Err(Error::plan(format!(
+                "{} cannot be read again from a position, so {:?} cannot be kept over a restart: give a source that can \
+                 (a file, a table, a function of the start offset), or run with mode=\"none\" or without checkpoint",
+                source.name(),
+                options.mode.as_str()
+            ))
+            .in_step(&step.name));
+        }
+        if let Some(sink) = step.step.sink()
+            && promises
+            && options.mode == Mode::ExactlyOnce
+            && sink.kind() == SinkKind::Immediate
+        {
+            return Err(Error::plan(format!(
+                "{} delivers records as they come, so after a failure some are delivered again and \"exactly_once\" \
+                 cannot be kept: use mode=\"at_least_once\", or a transactional or keyed sink",
+                sink.name()
+            ))
+            .in_step(&step.name));
         }
     }
     match (routes, options.on_error) {

@@ -5,67 +5,47 @@
 //!   input ─► project ═══hash(keys)═════════► aggregate ─► project        else
 //! ```
 //!
-//! Where one task reads a large source in order, the partial stage stands behind an edge of its own, over which batches go in
-//! turns to all tasks: `input ═rebalance═► project ─► partial …`. The projections are left out where there is nothing to compute. Whether a row is late for its window is decided where
-//! rows are first put into windows, so with partial results late rows come out of the partial stage. No window of the stage
-//! after it fires before the same window of the partial stage: time reaches the one by way of the other. There are no partial
-//! results with `emit="each"`, where holding back is the opposite of what is asked.
+//! Where one task reads a large source in order, the partial stage comes after an edge of its own, over which batches go in
+//! turns to all tasks: `input ═rebalance═► project ─► partial …`. The projections are left out where there is nothing to
+//! compute. Whether a row is late for its window is decided where rows are first put into windows, so with partial results
+//! late rows come out of the partial stage. No window of the stage after it fires before the same window of the partial
+//! stage: time reaches the one by way of the other. There are no partial results with `emit="each"`, where holding back is
+//! the opposite of what is asked.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_protocol::{Error, Result};
 
-use super::chains::{Builder, Place};
+use super::chains::{Builder, Place, Placed};
+use super::graph::Tap;
 use super::lineage::Lineage;
-use super::steps::Work;
 use crate::aggregate::AggregateSpec;
 use crate::compiled::CompiledExpr;
 use crate::expr::Expr;
 use crate::physical::{EdgeKind, StageKind};
-use crate::stream::{AggregateParts, Emit, Op, Port, column_index, key_fields};
-use crate::types::type_name;
+use crate::steps::AggregateParts;
+use crate::stream::{Emit, LATE, key_fields};
 use crate::window::WindowSpec;
 
 /// What a keyed aggregation is made of.
-struct Aggregation {
-    keys: Vec<String>,
-    parts: AggregateParts,
-    window: Option<WindowSpec>,
-    emit: Emit,
+pub(crate) struct Aggregation {
+    pub(crate) keys: Vec<String>,
+    pub(crate) parts: AggregateParts,
+    /// The windows, of a step whose results have windows.
+    pub(crate) window: Option<WindowSpec>,
+    pub(crate) emit: Emit,
 }
 
-/// Places a keyed step.
-pub(super) fn place(builder: &mut Builder<'_>, at: usize) -> Result<()> {
-    let Work::Op(op) = builder.graph.steps[at].work.clone() else {
-        return Err(Error::internal("a sink is no keyed step"));
-    };
-    let before = builder.graph.schema_of(builder.graph.steps[at].inputs[0]);
-    match op {
-        Op::Aggregate { keys, aggregates, emit } => {
-            let parts = AggregateParts::new(&before, &keys, &aggregates)?;
-            aggregate(builder, at, Aggregation { keys, parts, window: None, emit })
-        }
-        Op::Window { keys, aggregates, window } => {
-            let parts = AggregateParts::new(&before, &keys, &aggregates)?;
-            aggregate(builder, at, Aggregation { keys, parts, window: Some(window), emit: Emit::End })
-        }
-        Op::Reduce { keys, function, emit } => {
-            let input = builder.input(at, 0)?;
-            let schema = Arc::clone(&input.schema);
-            let columns = keys.iter().map(|key| column_index(&schema, key)).collect::<Result<Vec<usize>>>()?;
-            let input = builder.exchange(&input, EdgeKind::Hash(columns.clone()), builder.options.parallelism);
-            let row: Vec<String> =
-                schema.fields().iter().map(|f| format!("{} {}", f.name(), type_name(f.data_type()))).collect();
-            let lineage = &builder.graph.steps[at].lineage;
-            let signature = format!("key({}) reduce({})", described(&schema, &keys, lineage)?, row.join(", "));
-            let kind = StageKind::Reduce { keys: columns, function, emit };
-            let placed = builder.stage(&input, kind, at, Arc::clone(&schema), signature, false)?;
-            builder.put(at, Port::Out, placed.port(0, schema));
-            builder.publish_errors(at, &placed);
-            Ok(())
-        }
-        other => Err(Error::internal(format!("{} is no keyed step", other.label()))),
+impl Builder<'_> {
+    /// Places the stages of a keyed aggregation.
+    pub(crate) fn aggregate(&mut self, at: usize, aggregation: Aggregation) -> Result<()> {
+        aggregate(self, at, aggregation)
+    }
+
+    /// What of a step's keys must stay the same, for its signature.
+    pub(crate) fn described_keys(&self, at: usize, schema: &SchemaRef, keys: &[String]) -> Result<String> {
+        described(schema, keys, &self.graph.steps[at].lineage)
     }
 }
 
@@ -85,7 +65,8 @@ fn is_partial(specs: &[AggregateSpec], window: Option<&WindowSpec>, emit: Emit) 
 fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> Result<()> {
     let Aggregation { keys, parts, window, emit } = aggregation;
     let (uid, name) = (builder.graph.steps[at].uid.clone(), builder.graph.steps[at].name.clone());
-    let takes_late = window.is_some() && builder.graph.is_taken(at, Port::Late);
+    let late_tap = builder.graph.tap(at, LATE);
+    let takes_late = builder.graph.is_taken(at, LATE);
     let original = builder.input(at, 0)?;
     let before = Arc::clone(&original.schema);
 
@@ -110,7 +91,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     if let Some(exprs) = &exprs {
         let compiled = exprs.iter().map(|expr| CompiledExpr::new(expr, &before)).collect::<Result<Vec<_>>>()?;
         let schema = schema_of(&compiled);
-        let placed = builder.stage(&input, StageKind::Project { exprs: compiled }, at, Arc::clone(&schema), String::new(), false)?;
+        let placed = builder.stage(&input, StageKind::Project { exprs: compiled }, at, Arc::clone(&schema), String::new())?;
         rename(builder, &placed, &uid, &name, "input");
         builder.publish_errors(at, &placed);
         input = placed.port(0, schema);
@@ -139,12 +120,12 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
             window,
         };
         let late_schema = Arc::clone(&input.schema);
-        let placed = builder.stage(&input, kind, at, Arc::clone(&schema), String::new(), false)?;
+        let placed = builder.stage(&input, kind, at, Arc::clone(&schema), String::new())?;
         rename(builder, &placed, &uid, &name, "partial");
         builder.publish_errors(at, &placed);
-        if window.is_some() {
-            builder.stage_at(&placed).ports.push(Vec::new());
-            late = Some(placed.port(1, late_schema));
+        if let Some(tap) = late_tap {
+            builder.open_ports(at, &placed);
+            late = Some(builder.outlet(tap, &placed, late_schema)?);
         }
         input = placed.port(0, schema);
         ((first_key..first_key + keys.len()).collect(), final_specs)
@@ -174,11 +155,11 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         }
         None => StageKind::Aggregate { keys: final_keys, aggregates: final_specs, is_partial, emit },
     };
-    let placed = builder.stage(&input, kind, at, Arc::clone(&schema), signature, false)?;
+    let placed = builder.stage(&input, kind, at, Arc::clone(&schema), signature)?;
     builder.publish_errors(at, &placed);
-    if window.is_some() {
-        builder.stage_at(&placed).ports.push(Vec::new());
-        late.get_or_insert_with(|| placed.port(1, late_schema));
+    builder.open_ports(at, &placed);
+    if let Some(tap) = late_tap.filter(|_| late.is_none()) {
+        late = Some(builder.outlet(tap, &placed, late_schema)?);
     }
     let mut result = placed.port(0, Arc::clone(&schema));
 
@@ -188,22 +169,24 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         let kept = keys.iter().map(String::as_str).chain(bounds.iter().copied()).map(Expr::column);
         let compiled = kept.chain(post.iter().cloned()).map(|expr| CompiledExpr::new(&expr, &schema)).collect::<Result<Vec<_>>>()?;
         let schema = schema_of(&compiled);
-        let placed = builder.stage(&result, StageKind::Project { exprs: compiled }, at, Arc::clone(&schema), String::new(), false)?;
+        let placed = builder.stage(&result, StageKind::Project { exprs: compiled }, at, Arc::clone(&schema), String::new())?;
         rename(builder, &placed, &uid, &name, "result");
         builder.publish_errors(at, &placed);
         result = placed.port(0, schema);
     }
-    builder.put(at, Port::Out, result);
-    if takes_late && let Some(mut late) = late {
+    builder.put(Tap::result(at), result);
+    if let Some(tap) = late_tap.filter(|_| takes_late)
+        && let Some(mut late) = late
+    {
         if late.schema != before {
             // Late rows leave as they came, without what was computed for the aggregates.
             let own = before.fields().iter().map(|field| CompiledExpr::new(&Expr::column(field.name()), &late.schema));
             let kind = StageKind::Project { exprs: own.collect::<Result<Vec<_>>>()? };
-            let placed = builder.stage(&late, kind, at, Arc::clone(&before), String::new(), false)?;
+            let placed = builder.stage(&late, kind, at, Arc::clone(&before), String::new())?;
             rename(builder, &placed, &uid, &name, "late");
             late = placed.port(0, Arc::clone(&before));
         }
-        builder.put(at, Port::Late, late);
+        builder.put(tap, late);
     }
     Ok(())
 }
@@ -221,7 +204,7 @@ fn identity(parts: &AggregateParts, spec: &AggregateSpec, lineage: &Lineage) -> 
     text
 }
 
-fn rename(builder: &mut Builder<'_>, placed: &super::chains::Placed, uid: &str, name: &str, part: &str) {
+fn rename(builder: &mut Builder<'_>, placed: &Placed, uid: &str, name: &str, part: &str) {
     let stage = builder.stage_at(placed);
     stage.uid = format!("{uid}/{part}");
     stage.name = format!("{name}.{part}");

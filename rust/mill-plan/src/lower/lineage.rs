@@ -16,9 +16,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 
-use super::steps::{Graph, Tap, Work};
+use super::graph::{Graph, Tap};
 use crate::expr::Expr;
-use crate::stream::{Op, Port, UserStepKind};
+use crate::steps::Inputs;
+use crate::stream::Content;
 use crate::types::type_name;
 
 /// Longer expressions are stood for by a hash, so that columns computed from each other over and over stay small.
@@ -26,16 +27,21 @@ const TEXT_MAX: usize = 200;
 
 /// What the columns of a stream are made of; a column that is missing is made by the source, or by a step with state.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lineage(Arc<HashMap<String, Arc<Expr>>>);
+pub(crate) struct Lineage(Arc<HashMap<String, Arc<Expr>>>);
 
 impl Lineage {
+    /// Columns and what they are made of.
+    pub(crate) fn new(columns: impl Iterator<Item = (String, Expr)>) -> Lineage {
+        Lineage(Arc::new(columns.map(|(name, expr)| (name, shortened(expr))).collect()))
+    }
+
     /// What a column is made of.
-    pub(super) fn of(&self, column: &str) -> Expr {
+    pub(crate) fn of(&self, column: &str) -> Expr {
         self.0.get(column).map_or_else(|| Expr::column(column), |expr| expr.as_ref().clone())
     }
 
     /// An expression over the columns of the stream as one over what they are made of, without the user's functions.
-    pub(super) fn resolve(&self, expr: &Expr) -> Expr {
+    pub(crate) fn resolve(&self, expr: &Expr) -> Expr {
         expr.without_alias().rewrite(&mut |part| match part {
             Expr::Column(name) => Some(self.of(name)),
             Expr::Alias(inner, _) => Some(self.resolve(inner)),
@@ -48,14 +54,15 @@ impl Lineage {
     }
 
     /// `bucket int64 = col("x") % 10`, or only `x int64` for a column that the source gives.
-    pub(super) fn described(&self, column: &str, data_type: &DataType) -> String {
+    pub(crate) fn described(&self, column: &str, data_type: &DataType) -> String {
         match self.of(column) {
             Expr::Column(name) if name == column => format!("{column} {}", type_name(data_type)),
             expr => format!("{column} {} = {expr}", type_name(data_type)),
         }
     }
 
-    fn with(&self, name: &str, expr: Expr) -> Lineage {
+    /// These columns with what one of them is made of now.
+    pub(crate) fn with(&self, name: &str, expr: Expr) -> Lineage {
         let mut columns = self.0.as_ref().clone();
         columns.insert(name.to_owned(), shortened(expr));
         Lineage(Arc::new(columns))
@@ -76,51 +83,17 @@ fn shortened(expr: Expr) -> Arc<Expr> {
 pub(super) fn of_inputs(graph: &Graph) -> Vec<Lineage> {
     let mut results: Vec<Lineage> = Vec::with_capacity(graph.steps.len());
     let mut inputs: Vec<Lineage> = Vec::with_capacity(graph.steps.len());
-    for step in &graph.steps {
-        let of = |tap: &Tap| match tap.port {
-            Port::Out | Port::No => results[tap.step].clone(),
-            Port::Late => inputs[tap.step].clone(),
-            Port::Errors => Lineage::default(),
+    for vertex in &graph.steps {
+        let of = |tap: &Tap| match graph.content(*tap) {
+            Content::Result => results[tap.step].clone(),
+            Content::Input => inputs[tap.step].clone(),
+            Content::Errors => Lineage::default(),
         };
-        let input = step.inputs.first().map(of).unwrap_or_default();
-        let result = match &step.work {
-            Work::Op(Op::Project { exprs, .. }) => {
-                let columns = exprs.iter().map(|expr| (expr.output_name(), shortened(input.resolve(expr))));
-                Lineage(Arc::new(columns.collect()))
-            }
-            Work::Op(Op::Explode { column, .. }) => {
-                input.with(column, Expr::Function { name: "explode".to_owned(), args: vec![input.of(column)] })
-            }
-            Work::Op(Op::Unnest(column)) => {
-                let before = graph.schema_of(step.inputs[0]);
-                let fields = step.schema.fields().iter().filter(|field| {
-                    field.name() == column || before.field_with_name(field.name()).is_err()
-                });
-                let field = |name: &String| {
-                    let args = vec![input.of(column), Expr::Column(name.clone())];
-                    Expr::Function { name: "struct.field".to_owned(), args }
-                };
-                fields.fold(input.clone(), |lineage, of| lineage.with(of.name(), field(of.name())))
-            }
-            Work::Op(Op::Union) => {
-                let all: Vec<Lineage> = step.inputs.iter().map(of).collect();
-                let columns = step.schema.fields().iter().map(|of| {
-                    let name = of.name();
-                    let mut args: Vec<Expr> = all.iter().map(|lineage| lineage.of(name)).collect();
-                    args.dedup_by_key(|expr| expr.to_string());
-                    let expr = if args.len() == 1 { args.remove(0) } else { Expr::Function { name: "union".to_owned(), args } };
-                    (name.clone(), shortened(expr))
-                });
-                Lineage(Arc::new(columns.collect()))
-            }
-            Work::Op(Op::User { kind, .. }) if !matches!(kind, UserStepKind::Filter | UserStepKind::Inspect) => {
-                Lineage::default()
-            }
-            Work::Op(Op::Source(_) | Op::Aggregate { .. } | Op::Window { .. } | Op::Reduce { .. }) => Lineage::default(),
-            Work::Op(_) | Work::Sink(_) => input.clone(),
-        };
-        results.push(result);
-        inputs.push(input);
+        let lineages: Vec<Lineage> = vertex.inputs.iter().map(of).collect();
+        let before = vertex.inputs.first().map(|&tap| graph.schema_of(tap));
+        let known = Inputs { lineages: &lineages, before: before.as_ref(), result: &vertex.schema };
+        results.push(vertex.step.lineage(&known));
+        inputs.push(known.first());
     }
     inputs
 }

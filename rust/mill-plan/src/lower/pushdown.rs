@@ -10,13 +10,15 @@
 //! Nothing is told when another part of the predicate could fail for a record that would be left out: the failure would
 //! be gone, too.
 
+use std::sync::Arc;
+
 use datafusion_common::ScalarValue;
 use mill_protocol::{Comparison, Condition, Result};
 
-use super::steps::{Graph, Tap, Work};
+use super::graph::{Graph, Tap};
 use crate::compiled::bind::{Scope, bind, meet};
 use crate::expr::{BinaryOp, Expr, UnaryOp};
-use crate::stream::{Op, Port};
+use crate::steps::SourceStep;
 use arrow::datatypes::{DataType, Schema};
 
 /// Functions that take any value of the types they are bound to.
@@ -26,23 +28,23 @@ const TOTAL_FUNCTIONS: [&str; 7] =
 /// Tells all sources.
 pub(super) fn into_sources(graph: &mut Graph) -> Result<()> {
     for at in 0..graph.steps.len() {
-        let Work::Op(Op::Source(source)) = &graph.steps[at].work else { continue };
+        let Some(source) = graph.steps[at].step.source() else { continue };
         let schema = source.schema();
         let mut conditions = Vec::new();
-        let mut output = Tap { step: at, port: Port::Out };
+        let mut output = Tap::result(at);
         while let Some(filter) = only_consumer(graph, output) {
-            let Work::Op(Op::Filter(predicate)) = &graph.steps[filter].work else { break };
+            let Some(predicate) = graph.steps[filter].step.predicate() else { break };
             if !is_total(predicate, &schema) {
                 break;
             }
             collect(predicate, &schema, &mut conditions)?;
-            output = Tap { step: filter, port: Port::Out };
+            output = Tap::result(filter);
         }
         if conditions.is_empty() {
             continue;
         }
-        if let Some(filtered) = source.filter(&conditions) {
-            graph.steps[at].work = Work::Op(Op::Source(filtered));
+        if let Some(source) = source.filter(&conditions) {
+            graph.steps[at].step = Arc::new(SourceStep { source });
         }
     }
     Ok(())

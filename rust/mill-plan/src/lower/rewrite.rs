@@ -1,12 +1,13 @@
 //! Rewrites that move steps: each leaves the results as they are.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::graph::{Graph, Tap, Vertex};
 use super::lineage::Lineage;
-use super::steps::{Graph, Step, Tap, Work};
 use crate::expr::Expr;
-use crate::stream::{Op, Port};
+use crate::steps::{Filter, Splits, Union, select};
+use crate::stream::ERRORS;
 
 /// Moves `event_time` ahead of a union or rebalance right before it, so that each split has watermarks of its own.
 ///
@@ -16,12 +17,14 @@ pub(super) fn event_time_before_exchange(graph: &mut Graph) {
     while next < graph.steps.len() {
         let at = next;
         next += 1;
-        let Work::Op(Op::EventTime { .. }) = graph.steps[at].work else { continue };
-        let exchange = graph.steps[at].inputs[0];
-        if exchange.port != Port::Out {
+        if graph.steps[at].step.splits() != Splits::Needs {
             continue;
         }
-        let Work::Op(op @ (Op::Union | Op::Rebalance)) = graph.steps[exchange.step].work.clone() else { continue };
+        let exchange = graph.steps[at].inputs[0];
+        if exchange.output != 0 || graph.steps[exchange.step].step.splits() != Splits::Mixes {
+            continue;
+        }
+        let mixing = Arc::clone(&graph.steps[exchange.step].step);
         let inputs = graph.steps[exchange.step].inputs.clone();
         let original = graph.steps[at].clone();
         let mut moved = Vec::with_capacity(inputs.len());
@@ -35,24 +38,21 @@ pub(super) fn event_time_before_exchange(graph: &mut Graph) {
             moved.push(graph.steps.len() - 1);
         }
         // Whoever took the errors of the one step now takes those of all.
-        if graph.is_taken(at, Port::Errors) {
+        if let Some(errors) = graph.tap(at, ERRORS).filter(|_| graph.is_taken(at, ERRORS)) {
             let mut union = original.clone();
-            union.work = Work::Op(Op::Union);
-            union.inputs = moved.iter().map(|&step| Tap { step, port: Port::Errors }).collect();
+            union.step = Arc::new(Union);
+            union.inputs = moved.iter().map(|&step| Tap { step, ..errors }).collect();
             union.schema = crate::physical::error_schema();
             union.uid = format!("{}/errors", original.uid);
             let place = graph.steps.len();
-            for tap in graph.steps.iter_mut().flat_map(|step| &mut step.inputs) {
-                if *tap == (Tap { step: at, port: Port::Errors }) {
-                    *tap = Tap { step: place, port: Port::Out };
-                }
+            for tap in graph.steps.iter_mut().flat_map(|step| &mut step.inputs).filter(|tap| **tap == errors) {
+                *tap = Tap::result(place);
             }
             graph.steps.push(union);
         }
-        let taps: Vec<Tap> = moved.iter().map(|&step| Tap { step, port: Port::Out }).collect();
-        graph.steps[at] = Step {
-            work: Work::Op(op),
-            inputs: taps,
+        graph.steps[at] = Vertex {
+            step: mixing,
+            inputs: moved.iter().map(|&step| Tap::result(step)).collect(),
             uid: format!("{}/exchange", original.uid),
             ..original
         };
@@ -80,9 +80,9 @@ pub(super) fn filters_down(graph: &mut Graph) {
         let (mut filter, mut other) = (graph.steps[at].clone(), graph.steps[below].clone());
         filter.inputs = other.inputs.clone();
         filter.schema = graph.schema_of(other.inputs[0]);
-        filter.work = Work::Op(Op::Filter(predicate));
+        filter.step = Arc::new(Filter { predicate });
         filter.facts = graph.steps[filter.inputs[0].step].facts.clone();
-        other.inputs = vec![Tap { step: below, port: Port::Out }];
+        other.inputs = vec![Tap::result(below)];
         graph.steps[below] = filter;
         graph.steps[at] = other;
     }
@@ -91,51 +91,26 @@ pub(super) fn filters_down(graph: &mut Graph) {
 /// The predicate of the filter at this place as it would stand before the step it follows; `None` if it cannot.
 fn lowered(graph: &Graph, at: usize, consumers: &[usize]) -> Option<Expr> {
     let filter = &graph.steps[at];
-    let Work::Op(Op::Filter(predicate)) = &filter.work else { return None };
+    let predicate = filter.step.predicate()?;
     let input = filter.inputs[0];
-    if input.port != Port::Out || consumers[input.step] != 1 || filter.facts.updating.is_some() {
+    if input.output != 0 || consumers[input.step] != 1 || filter.facts.updating.is_some() {
         return None;
     }
     // With errors taken from either step, moving would change which step a record fails in.
-    if graph.is_taken(at, Port::Errors) || predicate.any(&|part| matches!(part, Expr::User { .. })) {
+    if graph.is_taken(at, ERRORS) || predicate.any(&|part| matches!(part, Expr::User { .. })) {
         return None;
     }
-    let mut columns = BTreeSet::new();
-    predicate.add_columns(&mut columns);
-    match &graph.steps[input.step].work {
-        Work::Op(Op::Project { exprs, verb }) if *verb != "generate" => {
-            let source = |name: &str| {
-                let expr = exprs.iter().find(|expr| expr.output_name() == name)?;
-                match expr.without_alias() {
-                    Expr::Column(from) => Some(from.clone()),
-                    _ => None,
-                }
-            };
-            if !columns.iter().all(|name| source(name).is_some()) {
-                return None;
-            }
-            Some(predicate.rewrite(&mut |part| match part {
-                Expr::Column(name) => source(name).map(Expr::Column),
-                _ => None,
-            }))
-        }
-        Work::Op(Op::Explode { column, .. }) if !columns.contains(column) => Some(predicate.clone()),
-        Work::Op(Op::Unnest(column)) => {
-            let before = graph.schema_of(graph.steps[input.step].inputs[0]);
-            let is_there = |name: &String| name != column && before.field_with_name(name).is_ok();
-            columns.iter().all(is_there).then(|| predicate.clone())
-        }
-        Work::Op(Op::Rebalance) => Some(predicate.clone()),
-        _ => None,
-    }
+    let below = &graph.steps[input.step];
+    let before = graph.schema_of(*below.inputs.first()?);
+    below.step.predicate_before(predicate, &before)
 }
 
 /// A step that keeps only these columns, in this order.
 pub(super) fn keep(graph: &mut Graph, tap: Tap, columns: &[String], name: &str, uid: String) -> Tap {
     let schema = graph.schema_of(tap);
     let fields: Vec<_> = columns.iter().filter_map(|column| schema.field_with_name(column).ok().cloned()).collect();
-    let step = Step {
-        work: Work::Op(Op::Project { exprs: columns.iter().map(Expr::column).collect(), verb: "select" }),
+    let step = Vertex {
+        step: select(columns),
         inputs: vec![tap],
         name: name.to_owned(),
         uid,
@@ -144,5 +119,5 @@ pub(super) fn keep(graph: &mut Graph, tap: Tap, columns: &[String], name: &str, 
         lineage: Lineage::default(),
     };
     graph.steps.push(step);
-    Tap { step: graph.steps.len() - 1, port: Port::Out }
+    Tap::result(graph.steps.len() - 1)
 }

@@ -12,13 +12,9 @@
 
 use std::fmt::{self, Write};
 
-use mill_protocol::Sink;
-
 use super::{EdgeKind, PhysicalPlan, SourceStage, Stage, StageKind, Target};
-use crate::aggregate::AggregateSpec;
-use crate::compiled::CompiledExpr;
 use crate::lower::{OnError, effective};
-use crate::stream::{Emit, duration};
+use crate::stream::RESULT;
 use crate::types::type_name;
 
 impl PhysicalPlan {
@@ -104,19 +100,14 @@ fn columns(stage: &Stage, places: &[usize]) -> String {
     names(&stage.schema, places)
 }
 
-fn names(schema: &arrow::datatypes::Schema, places: &[usize]) -> String {
+pub(super) fn names(schema: &arrow::datatypes::Schema, places: &[usize]) -> String {
     let names: Vec<&str> = places.iter().filter_map(|&i| schema.fields().get(i)).map(|f| f.name().as_str()).collect();
     names.join(", ")
 }
 
 /// What comes out of a port, where it needs saying.
-pub(super) fn port_name(stage: &Stage, port: usize) -> &'static str {
-    match (&stage.kind, port) {
-        (StageKind::Branch(_), 0) => "yes",
-        (StageKind::Branch(_), _) => "no",
-        (_, 0) => "",
-        _ => "late",
-    }
+pub(super) fn port_name(stage: &Stage, port: usize) -> &str {
+    stage.outputs.get(port).map(AsRef::as_ref).filter(|name| *name != RESULT).unwrap_or_default()
 }
 
 /// How records travel along an edge.
@@ -142,95 +133,4 @@ pub(super) fn source_detail(source: &SourceStage) -> String {
         text.push_str("; in order");
     }
     text
-}
-
-/// Computed columns; those that only pass are counted.
-fn projected(exprs: &[CompiledExpr]) -> String {
-    let mut computed = Vec::new();
-    let mut passed = Vec::new();
-    for expr in exprs {
-        let name = expr.field().name();
-        let text = expr.to_string();
-        let plain = format!("col({name:?})");
-        if text == plain {
-            passed.push(name.clone());
-        } else {
-            let alias = format!(".alias({name:?})");
-            let text = match text.strip_suffix(&alias) {
-                // The brackets were there for the alias.
-                Some(inner) => without_brackets(inner).to_owned(),
-                None => text,
-            };
-            computed.push(format!("{name} = {text}"));
-        }
-    }
-    match (passed.is_empty(), computed.is_empty()) {
-        (_, true) => passed.join(", "),
-        (true, false) => computed.join(", "),
-        (false, false) => format!("{}, {}", passed.join(", "), computed.join(", ")),
-    }
-}
-
-/// The text without a pair of brackets around all of it.
-fn without_brackets(text: &str) -> &str {
-    let Some(inner) = text.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')) else { return text };
-    let mut depth = 0_i32;
-    let is_pair = inner.chars().all(|c| {
-        depth += i32::from(c == '(') - i32::from(c == ')');
-        depth >= 0
-    });
-    if is_pair { inner } else { text }
-}
-
-fn aggregates(specs: &[AggregateSpec]) -> String {
-    specs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-impl StageKind {
-    /// What it does, in a line; `schema` is that of its result.
-    pub(super) fn detail(&self, schema: &arrow::datatypes::Schema) -> String {
-        let by = |first: usize, keys: &[usize]| {
-            let places: Vec<usize> = (first..first + keys.len()).collect();
-            names(schema, &places)
-        };
-        match self {
-            StageKind::Project { exprs } => projected(exprs),
-            StageKind::Filter(predicate) | StageKind::Branch(predicate) => predicate.to_string(),
-            StageKind::Explode { column, keep_empty } => {
-                format!("{}{}", names(schema, &[*column]), if *keep_empty { ", keep_empty=True" } else { "" })
-            }
-            StageKind::Unnest { column } => format!("column {column}"),
-            StageKind::Limit(rows) => rows.to_string(),
-            StageKind::User { function, .. } => function.name(),
-            StageKind::EventTime { column, strategy } => {
-                let mut text =
-                    format!("{}, watermark={:?}", names(schema, &[*column]), duration(strategy.out_of_orderness_us));
-                if let Some(idle) = strategy.idleness_us {
-                    text.push_str(&format!(", idle after {:?}", duration(idle)));
-                }
-                text
-            }
-            StageKind::PartialAggregate { keys, aggregates: specs, window, .. } => match window {
-                Some(spec) => format!("by {}, {}: {}", by(1, keys), spec.window, aggregates(specs)),
-                None => format!("by {}: {}", by(0, keys), aggregates(specs)),
-            },
-            StageKind::Aggregate { keys, aggregates: specs, emit, .. } => {
-                let emit = if *emit == Emit::Default { String::new() } else { format!(", emit={:?}", emit.to_string()) };
-                format!("by {}: {}{emit}", by(0, keys), aggregates(specs))
-            }
-            StageKind::WindowAggregate { keys, aggregates: specs, window: spec, .. } => {
-                let lateness = match spec.allowed_lateness_us {
-                    0 => String::new(),
-                    us => format!(", allowed_lateness={:?}", duration(us)),
-                };
-                let window = spec.window;
-                format!("by {}, {window}{lateness}: {}", by(0, keys), aggregates(specs))
-            }
-            StageKind::Reduce { keys, function, emit } => {
-                format!("by {}: {}, emit={:?}", names(schema, keys), function.name(), emit.to_string())
-            }
-            StageKind::Sink(sink) => Sink::name(sink.as_ref()),
-            StageKind::Pass => String::new(),
-        }
-    }
 }

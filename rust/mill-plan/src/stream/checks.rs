@@ -1,11 +1,12 @@
 //! Checks that several steps share.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_protocol::{Error, Result};
 
-use super::Stream;
+use crate::stream::Stream;
 use crate::suggest::unknown_column;
 use crate::types::{is_object, type_name};
 
@@ -15,12 +16,12 @@ pub(crate) fn column_index(schema: &Schema, name: &str) -> Result<usize> {
 }
 
 /// Marks an error as of this step.
-pub(super) fn in_step(verb: &'static str) -> impl Fn(Error) -> Error {
+pub(crate) fn in_step(verb: &'static str) -> impl Fn(Error) -> Error {
     move |error| error.in_step(verb)
 }
 
 /// Refuses two columns with one name.
-pub(super) fn check_unique(names: impl IntoIterator<Item = String>, verb: &str) -> Result<()> {
+pub(crate) fn check_unique(names: impl IntoIterator<Item = String>, verb: &str) -> Result<()> {
     let mut seen = HashSet::new();
     for name in names {
         if seen.contains(&name) {
@@ -34,7 +35,7 @@ pub(super) fn check_unique(names: impl IntoIterator<Item = String>, verb: &str) 
 }
 
 /// Refuses an updating stream.
-pub(super) fn append_only(stream: &Stream, verb: &str) -> Result<()> {
+pub(crate) fn append_only(stream: &Stream, verb: &str) -> Result<()> {
     match stream.is_updating() {
         None => Ok(()),
         Some(keys) => Err(Error::plan(format!(
@@ -47,7 +48,7 @@ pub(super) fn append_only(stream: &Stream, verb: &str) -> Result<()> {
 }
 
 /// Refuses a column that cannot be a key.
-pub(super) fn check_hashable(field: &Field) -> Result<()> {
+pub(crate) fn check_hashable(field: &Field) -> Result<()> {
     if is_object(field) {
         return Err(Error::schema(format!(
             "column {:?} cannot be a key: it holds Python objects; take a column of a plain type out of it first",
@@ -69,4 +70,11 @@ pub(super) fn check_hashable(field: &Field) -> Result<()> {
         DataType::Struct(fields) => fields.iter().try_for_each(|field| check_hashable(field)),
         _ => Ok(()),
     }
+}
+
+/// The columns with others in the place of one.
+pub(crate) fn replace_column(schema: &Schema, index: usize, with: Vec<Arc<Field>>) -> SchemaRef {
+    let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
+    fields.splice(index..=index, with);
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }

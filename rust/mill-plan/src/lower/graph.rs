@@ -1,72 +1,65 @@
 //! The plan as a graph of steps, each once, with its name and identity.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use mill_protocol::{Error, Result, Sink};
+use mill_protocol::{Error, Result};
 
 use super::lineage::{self, Lineage};
 use crate::physical::error_schema;
-use crate::stream::{Facts, Op, Port, SinkNode, Stream};
+use crate::steps::{SinkNode, SinkStep, Step};
+use crate::stream::{Content, Facts, OutputSpec, Stream};
 
 /// The steps of a plan; inputs stand before those who take them once the graph is sorted.
-pub(super) struct Graph {
-    pub(super) steps: Vec<Step>,
+pub(crate) struct Graph {
+    pub(crate) steps: Vec<Vertex>,
 }
 
 /// A step of the plan.
 #[derive(Clone)]
-pub(super) struct Step {
-    pub(super) work: Work,
-    pub(super) inputs: Vec<Tap>,
+pub(crate) struct Vertex {
+    pub(crate) step: Arc<dyn Step>,
+    pub(crate) inputs: Vec<Tap>,
     /// The name users know it by.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The identity of its state.
-    pub(super) uid: String,
+    pub(crate) uid: String,
     /// The columns of the result.
-    pub(super) schema: SchemaRef,
-    pub(super) facts: Facts,
+    pub(crate) schema: SchemaRef,
+    pub(crate) facts: Facts,
     /// What the columns of its first input are made of.
-    pub(super) lineage: Lineage,
+    pub(crate) lineage: Lineage,
 }
 
 /// An output of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Tap {
-    pub(super) step: usize,
-    pub(super) port: Port,
+pub(crate) struct Tap {
+    pub(crate) step: usize,
+    /// Its place in the step's list of outputs.
+    pub(crate) output: usize,
 }
 
-/// What a step does.
-#[derive(Clone)]
-pub(super) enum Work {
-    Op(Op),
-    Sink(Arc<dyn Sink>),
-}
-
-impl Work {
-    fn label(&self) -> String {
-        match self {
-            Work::Op(Op::Source(source)) => call_name(&source.name()),
-            Work::Op(op) => op.label().to_owned(),
-            Work::Sink(sink) => call_name(&sink.name()),
-        }
+impl Tap {
+    /// The result of a step.
+    pub(super) fn result(step: usize) -> Tap {
+        Tap { step, output: 0 }
     }
 }
 
 /// `read_csv("a.csv")` without its arguments.
-pub(super) fn call_name(name: &str) -> String {
+pub(crate) fn call_name(name: &str) -> String {
     name.split('(').next().unwrap_or(name).to_owned()
 }
 
 impl Graph {
     /// The steps that the sinks need.
-    pub(super) fn new(sinks: &[SinkNode]) -> Result<Graph> {
+    pub(crate) fn new(sinks: &[SinkNode]) -> Result<Graph> {
         let mut collector = Collector::default();
         for sink in sinks {
             let input = collector.visit(&sink.input)?;
-            collector.push(Work::Sink(Arc::clone(&sink.sink)), vec![input], sink.input.schema(), sink.input.facts());
+            let step = Arc::new(SinkStep { sink: Arc::clone(&sink.sink) });
+            collector.push(step, vec![input], sink.input.schema(), sink.input.facts());
             if let Some(name) = &sink.name {
                 let step = collector.steps.len() - 1;
                 collector.names.insert(step, name.clone());
@@ -79,13 +72,34 @@ impl Graph {
         Ok(graph)
     }
 
+    /// An output as its step describes it.
+    pub(crate) fn output(&self, tap: Tap) -> &OutputSpec {
+        &self.steps[tap.step].step.outputs()[tap.output]
+    }
+
+    /// What the records of an output are.
+    pub(super) fn content(&self, tap: Tap) -> Content {
+        self.output(tap).content
+    }
+
+    /// The output of this name, if the step has one.
+    pub(super) fn tap(&self, step: usize, name: &str) -> Option<Tap> {
+        let output = self.steps[step].step.outputs().iter().position(|output| output.name == name)?;
+        Some(Tap { step, output })
+    }
+
     /// The columns of an output.
     pub(super) fn schema_of(&self, tap: Tap) -> SchemaRef {
-        match tap.port {
-            Port::Out | Port::No => Arc::clone(&self.steps[tap.step].schema),
-            Port::Late => self.schema_of(self.steps[tap.step].inputs[0]),
-            Port::Errors => error_schema(),
+        match self.content(tap) {
+            Content::Result => Arc::clone(&self.steps[tap.step].schema),
+            Content::Input => self.before(tap.step),
+            Content::Errors => error_schema(),
         }
+    }
+
+    /// The columns of a step's first input.
+    pub(crate) fn before(&self, step: usize) -> SchemaRef {
+        self.schema_of(self.steps[step].inputs[0])
     }
 
     /// How many steps take each step's outputs.
@@ -97,9 +111,15 @@ impl Graph {
         counts
     }
 
-    /// Whether anyone takes this output.
-    pub(super) fn is_taken(&self, step: usize, port: Port) -> bool {
-        self.steps.iter().any(|other| other.inputs.contains(&Tap { step, port }))
+    /// Whether anyone takes the output of this name.
+    pub(super) fn is_taken(&self, step: usize, name: &str) -> bool {
+        self.tap(step, name).is_some_and(|tap| self.steps.iter().any(|other| other.inputs.contains(&tap)))
+    }
+
+    /// Whether anyone takes records of a step's first input as they came.
+    pub(super) fn passes_input(&self, step: usize) -> bool {
+        let outputs = self.steps[step].step.outputs();
+        outputs.iter().any(|output| output.content == Content::Input && self.is_taken(step, &output.name))
     }
 
     /// Puts inputs before those who take them, after steps were added; what no sink needs any more is left out.
@@ -107,7 +127,7 @@ impl Graph {
         let mut order: Vec<usize> = Vec::with_capacity(self.steps.len());
         let mut is_placed = vec![false; self.steps.len()];
         // Depth first with a stack of our own: a plan may be deep.
-        let is_sink = |&step: &usize| matches!(self.steps[step].work, Work::Sink(_));
+        let is_sink = |&step: &usize| self.steps[step].step.sink().is_some();
         for root in (0..self.steps.len()).filter(is_sink) {
             let mut stack = vec![(root, 0)];
             while let Some((step, next)) = stack.pop() {
@@ -130,7 +150,7 @@ impl Graph {
         for (place, &step) in order.iter().enumerate() {
             new_place[step] = place;
         }
-        let mut sorted: Vec<Step> = order.iter().map(|&step| self.steps[step].clone()).collect();
+        let mut sorted: Vec<Vertex> = order.iter().map(|&step| self.steps[step].clone()).collect();
         for tap in sorted.iter_mut().flat_map(|step| &mut step.inputs) {
             tap.step = new_place[tap.step];
         }
@@ -141,7 +161,7 @@ impl Graph {
     ///
     /// The identity of an unnamed step is its place: the steps with state that lead to it from the source, and its own
     /// kind. Steps without state leave no trace in it, so adding a filter does not lose the state behind it.
-    fn give_names(&mut self, given: &HashMap<usize, String>) -> Result<()> {
+    fn give_names(&mut self, given: &BTreeMap<usize, String>) -> Result<()> {
         let mut taken: HashSet<String> = HashSet::new();
         for name in given.values() {
             if !taken.insert(name.clone()) {
@@ -153,22 +173,21 @@ impl Graph {
         let mut paths: Vec<String> = Vec::with_capacity(self.steps.len());
         for i in 0..self.steps.len() {
             let step = &self.steps[i];
-            let label = step.work.label();
-            let from = step.inputs.first().map(|tap| match tap.port {
-                Port::Out => paths[tap.step].clone(),
-                Port::No => format!("{}/no", paths[tap.step]),
-                Port::Late => format!("{}/late", paths[tap.step]),
-                Port::Errors => format!("{}/errors", self.steps[tap.step].uid),
+            let label = step.step.called();
+            let from = step.inputs.first().map(|&tap| {
+                let output = self.output(tap);
+                match output.content {
+                    Content::Errors => format!("{}/{}", self.steps[tap.step].uid, output.name),
+                    Content::Result | Content::Input if tap.output > 0 => format!("{}/{}", paths[tap.step], output.name),
+                    Content::Result | Content::Input => paths[tap.step].clone(),
+                }
             });
             let place = from.as_ref().map_or_else(|| label.clone(), |from| format!("{from}/{label}"));
             let (uid, name) = match given.get(&i) {
                 Some(name) => (name.clone(), name.clone()),
                 None => (unique(&place, "#", &mut taken), unique(&label, " ", &mut names)),
             };
-            let is_landmark = match &step.work {
-                Work::Op(op) => op.is_stateful() || matches!(op, Op::Union | Op::Branch(_)),
-                Work::Sink(_) => true,
-            };
+            let is_landmark = step.step.is_landmark();
             paths.push(match from {
                 Some(from) if !is_landmark && !given.contains_key(&i) => from,
                 _ => uid.clone(),
@@ -194,42 +213,37 @@ fn unique(text: &str, separator: &str, taken: &mut HashSet<String>) -> String {
 
 #[derive(Default)]
 struct Collector {
-    steps: Vec<Step>,
+    steps: Vec<Vertex>,
     seen: HashMap<*const (), usize>,
-    names: HashMap<usize, String>,
+    names: BTreeMap<usize, String>,
 }
 
 impl Collector {
-    fn push(&mut self, work: Work, inputs: Vec<Tap>, schema: SchemaRef, facts: Facts) -> usize {
-        self.steps.push(Step { work, inputs, name: String::new(), uid: String::new(), schema, facts, lineage: Lineage::default() });
+    fn push(&mut self, step: Arc<dyn Step>, inputs: Vec<Tap>, schema: SchemaRef, facts: Facts) -> usize {
+        let (name, uid, lineage) = (String::new(), String::new(), Lineage::default());
+        self.steps.push(Vertex { step, inputs, name, uid, schema, facts, lineage });
         self.steps.len() - 1
     }
 
     /// Collects a stream's step and all before it.
     fn visit(&mut self, stream: &Stream) -> Result<Tap> {
-        let mut stream = stream;
-        let mut name = None;
-        while let Op::Named(given) = &stream.node.op {
-            name.get_or_insert(given);
-            stream = &stream.node.inputs[0];
-        }
         let key = Arc::as_ptr(&stream.node).cast::<()>();
         let step = match self.seen.get(&key) {
             Some(&step) => step,
             None => {
-                let inputs = stream.node.inputs.iter().map(|input| self.visit(input)).collect::<Result<Vec<Tap>>>()?;
                 let node = &stream.node;
-                let step = self.push(Work::Op(node.op.clone()), inputs, Arc::clone(&node.schema), node.facts.clone());
+                let inputs = node.inputs.iter().map(|input| self.visit(input)).collect::<Result<Vec<Tap>>>()?;
+                let step = self.push(Arc::clone(&node.step), inputs, Arc::clone(&node.schema), node.facts.clone());
                 self.seen.insert(key, step);
                 step
             }
         };
-        if let Some(name) = name {
-            let given = self.names.entry(step).or_insert_with(|| name.clone());
+        if let Some(name) = stream.name.as_deref() {
+            let given = self.names.entry(step).or_insert_with(|| name.to_owned());
             if given != name {
                 return Err(Error::plan(format!("one step has two names, {given:?} and {name:?}; give it one")));
             }
         }
-        Ok(Tap { step, port: stream.port })
+        Ok(Tap { step, output: stream.output })
     }
 }

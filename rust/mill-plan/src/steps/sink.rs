@@ -1,4 +1,4 @@
-//! Sinks: where a plan ends.
+//! `write_…()`: where a plan ends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,12 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{Committer, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
-use super::Stream;
+use super::{Changes, Inputs, Names, Need, Splits, Step};
+use crate::logical::{Parameters, parameters};
+use crate::lower::{Builder, Lineage, call_name};
+use crate::physical::{EdgeKind, StageKind};
+use crate::stream::checks::column_index;
+use crate::stream::{OutputSpec, Stream};
 
 /// A stream and where it goes.
 #[derive(Clone)]
@@ -65,8 +70,84 @@ impl Stream {
     }
 }
 
+/// Writes into a sink.
+#[derive(Debug)]
+pub(crate) struct SinkStep {
+    pub(crate) sink: Arc<dyn Sink>,
+}
+
+impl Step for SinkStep {
+    fn label(&self) -> &'static str {
+        "sink"
+    }
+
+    fn called(&self) -> String {
+        call_name(&self.sink.name())
+    }
+
+    fn parameters(&self) -> Parameters {
+        parameters([("sink", self.sink.name().into())])
+    }
+
+    fn outputs(&self) -> &[OutputSpec] {
+        &[]
+    }
+
+    fn changes(&self) -> Changes {
+        Changes::Passes
+    }
+
+    fn is_stateful(&self) -> bool {
+        true
+    }
+
+    fn splits(&self) -> Splits {
+        Splits::Ends
+    }
+
+    fn needs_order(&self, _of_result: bool, _before: &SchemaRef) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn needs(&self, need: &Need<'_>) -> Result<Names> {
+        Ok(need.all())
+    }
+
+    fn schema(&self, _inputs: &[SchemaRef], declared: &SchemaRef) -> Result<SchemaRef> {
+        Ok(Arc::clone(declared))
+    }
+
+    fn lineage(&self, inputs: &Inputs<'_>) -> Lineage {
+        inputs.first()
+    }
+
+    fn lower(&self, builder: &mut Builder<'_>, at: usize) -> Result<()> {
+        let mut input = builder.input(at, 0)?;
+        let most = self.sink.parallelism_max().unwrap_or(usize::MAX).max(1);
+        if builder.parallelism(&input) > most {
+            let kind = match &builder.graph.steps[at].facts.updating {
+                _ if most == 1 => EdgeKind::Gather,
+                // The rows of a key must arrive in their order, so they take one way.
+                Some(keys) => {
+                    EdgeKind::Hash(keys.iter().map(|key| column_index(&input.schema, key)).collect::<Result<_>>()?)
+                }
+                None => EdgeKind::Rebalance,
+            };
+            input = builder.exchange(&input, kind, most);
+        }
+        let schema = Arc::clone(&input.schema);
+        let signature = format!("sink {}", call_name(&self.sink.name()));
+        builder.stage(&input, StageKind::Sink(Arc::clone(&self.sink)), at, schema, signature)?;
+        Ok(())
+    }
+
+    fn sink(&self) -> Option<&Arc<dyn Sink>> {
+        Some(&self.sink)
+    }
+}
+
 /// The stream into a table that only `explain()` sees.
-pub(super) fn preview(stream: &Stream) -> Result<SinkNode> {
+pub(crate) fn preview(stream: &Stream) -> Result<SinkNode> {
     stream.sink(Arc::new(Preview))
 }
 

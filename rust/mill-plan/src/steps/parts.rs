@@ -11,10 +11,11 @@ use std::collections::HashMap;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_protocol::{Error, Result};
 
-use super::checks::column_index;
 use crate::aggregate::{AggregateCall, AggregateKind, AggregateSpec, plain_type};
 use crate::compiled::CompiledExpr;
+use super::Names;
 use crate::expr::Expr;
+use crate::stream::checks::column_index;
 use crate::types::{is_object, type_name};
 
 /// The parts of `agg(...)`.
@@ -80,6 +81,18 @@ impl AggregateParts {
             parts.post = Some(post);
         }
         Ok(parts)
+    }
+
+    /// Whether a result depends on the order of the records.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.specs.iter().any(|spec| spec.kind.is_ordered())
+    }
+
+    /// The columns that keys and aggregates are over.
+    pub(crate) fn columns(&self) -> Names {
+        let mut names = Names::new();
+        self.inputs.iter().for_each(|expr| expr.add_columns(&mut names));
+        names
     }
 
     /// The columns of the aggregates as such.

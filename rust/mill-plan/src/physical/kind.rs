@@ -1,0 +1,257 @@
+//! What a stage does, and all that the plan knows of it. A new operator is a variant here.
+
+use std::sync::Arc;
+
+use mill_protocol::Sink;
+
+use super::explain::names;
+use crate::aggregate::{AggregateKind, AggregateSpec};
+use crate::compiled::CompiledExpr;
+use crate::function::{BatchFunction, ReduceFunction, Rung};
+use crate::steps::UserStepKind;
+use crate::stream::{Emit, WatermarkStrategy, duration};
+use crate::window::WindowSpec;
+
+/// What a stage does.
+#[derive(Clone, Debug)]
+pub enum StageKind {
+    /// Computes new columns.
+    Project {
+        /// One a column.
+        exprs: Vec<CompiledExpr>,
+    },
+    /// Keeps rows for which it is true.
+    Filter(CompiledExpr),
+    /// Sends rows for which it is true to port 0, the others (null too) to port 1.
+    Branch(CompiledExpr),
+    /// One row for each element of a list column; the other columns are repeated.
+    Explode {
+        /// The list column.
+        column: usize,
+        /// Whether an empty or null list gives one row with null, instead of none.
+        keep_empty: bool,
+    },
+    /// Puts the fields of a struct column in its place.
+    Unnest {
+        /// The struct column.
+        column: usize,
+    },
+    /// The first rows, this many.
+    Limit(u64),
+    /// A user's function of batches.
+    User {
+        /// How the user called it.
+        kind: UserStepKind,
+        /// The function.
+        function: Arc<dyn BatchFunction>,
+    },
+    /// Takes event time from a column and makes watermarks.
+    EventTime {
+        /// The column with the time.
+        column: usize,
+        /// How far watermarks lag behind.
+        strategy: WatermarkStrategy,
+    },
+    /// Aggregates what one task has at hand, ahead of the exchange. Output: the start of the window (`window_start`,
+    /// int64, microseconds) if windowed, of the pane where windows overlap; there a column (`is_window`, bool) says which rows
+    /// are of a single window after all; then the keys, then the partial columns of each aggregate. If windowed, rows that
+    /// are late go out on port 1 as they came.
+    PartialAggregate {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// What is computed.
+        aggregates: Vec<AggregateSpec>,
+        /// The windows, if any.
+        window: Option<WindowSpec>,
+    },
+    /// One result a key.
+    Aggregate {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// What is computed.
+        aggregates: Vec<AggregateSpec>,
+        /// Whether the input are partial results: keys, then the partial columns of each aggregate.
+        is_partial: bool,
+        /// When results are given.
+        emit: Emit,
+    },
+    /// One result a key and window: keys, `window_start`, `window_end`, aggregates. Late rows go out on port 1 as they
+    /// came.
+    WindowAggregate {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// What is computed.
+        aggregates: Vec<AggregateSpec>,
+        /// Whether the input are partial results: `window_start` (int64, microseconds), keys, partial columns.
+        is_partial: bool,
+        /// The windows.
+        window: WindowSpec,
+    },
+    /// A user's fold, one row a key with the columns of the input.
+    Reduce {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// The fold.
+        function: Arc<dyn ReduceFunction>,
+        /// When results are given.
+        emit: Emit,
+    },
+    /// Writes records out.
+    Sink(Arc<dyn Sink>),
+    /// Passes records on as they are: a union, a rebalance.
+    Pass,
+}
+
+impl StageKind {
+    /// The word for it in plans and messages.
+    pub fn label(&self) -> &'static str {
+        match self {
+            StageKind::Project { .. } => "project",
+            StageKind::Filter(_) => "filter",
+            StageKind::Branch(_) => "branch",
+            StageKind::Explode { .. } => "explode",
+            StageKind::Unnest { .. } => "unnest",
+            StageKind::Limit(_) => "limit",
+            StageKind::User { kind, .. } => kind.label(),
+            StageKind::EventTime { .. } => "event_time",
+            StageKind::PartialAggregate { .. } => "partial",
+            StageKind::Aggregate { .. } => "agg",
+            StageKind::WindowAggregate { .. } => "window",
+            StageKind::Reduce { .. } => "reduce",
+            StageKind::Sink(_) => "sink",
+            StageKind::Pass => "pass",
+        }
+    }
+
+    /// On which rung of the ladder it runs.
+    pub fn rung(&self) -> Rung {
+        match self {
+            StageKind::Project { exprs } => exprs.iter().map(CompiledExpr::rung).max_by_key(|r| *r as u8).unwrap_or(Rung::Native),
+            StageKind::Filter(expr) | StageKind::Branch(expr) => expr.rung(),
+            StageKind::User { function, .. } => function.rung(),
+            StageKind::Reduce { function, .. } => function.rung(),
+            StageKind::Aggregate { aggregates, .. } | StageKind::WindowAggregate { aggregates, .. } => {
+                let is_user = |spec: &AggregateSpec| matches!(spec.kind, AggregateKind::User(_));
+                if aggregates.iter().any(is_user) { Rung::Batch } else { Rung::Native }
+            }
+            StageKind::Explode { .. }
+            | StageKind::Unnest { .. }
+            | StageKind::Limit(_)
+            | StageKind::EventTime { .. }
+            | StageKind::PartialAggregate { .. }
+            | StageKind::Sink(_)
+            | StageKind::Pass => Rung::Native,
+        }
+    }
+
+    /// Whether it keeps state that a checkpoint holds.
+    pub fn is_stateful(&self) -> bool {
+        match self {
+            StageKind::Limit(_)
+            | StageKind::EventTime { .. }
+            | StageKind::Aggregate { .. }
+            | StageKind::WindowAggregate { .. }
+            | StageKind::Reduce { .. }
+            | StageKind::Sink(_) => true,
+            StageKind::Project { .. }
+            | StageKind::Filter(_)
+            | StageKind::Branch(_)
+            | StageKind::Explode { .. }
+            | StageKind::Unnest { .. }
+            | StageKind::User { .. }
+            | StageKind::PartialAggregate { .. }
+            | StageKind::Pass => false,
+        }
+    }
+
+    /// What it does, in a line; `schema` is that of its result.
+    pub(super) fn detail(&self, schema: &arrow::datatypes::Schema) -> String {
+        let by = |first: usize, keys: &[usize]| {
+            let places: Vec<usize> = (first..first + keys.len()).collect();
+            names(schema, &places)
+        };
+        match self {
+            StageKind::Project { exprs } => projected(exprs),
+            StageKind::Filter(predicate) | StageKind::Branch(predicate) => predicate.to_string(),
+            StageKind::Explode { column, keep_empty } => {
+                format!("{}{}", names(schema, &[*column]), if *keep_empty { ", keep_empty=True" } else { "" })
+            }
+            StageKind::Unnest { column } => format!("column {column}"),
+            StageKind::Limit(rows) => rows.to_string(),
+            StageKind::User { function, .. } => function.name(),
+            StageKind::EventTime { column, strategy } => {
+                let mut text =
+                    format!("{}, watermark={:?}", names(schema, &[*column]), duration(strategy.out_of_orderness_us));
+                if let Some(idle) = strategy.idleness_us {
+                    text.push_str(&format!(", idle after {:?}", duration(idle)));
+                }
+                text
+            }
+            StageKind::PartialAggregate { keys, aggregates: specs, window, .. } => match window {
+                Some(spec) => {
+                    let first = if spec.window.is_overlapping() { 2 } else { 1 };
+                    format!("by {}, {}: {}", by(first, keys), spec.window, aggregates(specs))
+                }
+                None => format!("by {}: {}", by(0, keys), aggregates(specs)),
+            },
+            StageKind::Aggregate { keys, aggregates: specs, emit, .. } => {
+                let emit = if *emit == Emit::Default { String::new() } else { format!(", emit={:?}", emit.to_string()) };
+                format!("by {}: {}{emit}", by(0, keys), aggregates(specs))
+            }
+            StageKind::WindowAggregate { keys, aggregates: specs, window: spec, .. } => {
+                let lateness = match spec.allowed_lateness_us {
+                    0 => String::new(),
+                    us => format!(", allowed_lateness={:?}", duration(us)),
+                };
+                format!("by {}, {}{lateness}: {}", by(0, keys), spec.window, aggregates(specs))
+            }
+            StageKind::Reduce { keys, function, emit } => {
+                format!("by {}: {}, emit={:?}", names(schema, keys), function.name(), emit.to_string())
+            }
+            StageKind::Sink(sink) => Sink::name(sink.as_ref()),
+            StageKind::Pass => String::new(),
+        }
+    }
+}
+
+/// Computed columns; those that only pass are counted.
+fn projected(exprs: &[CompiledExpr]) -> String {
+    let mut computed = Vec::new();
+    let mut passed = Vec::new();
+    for expr in exprs {
+        let name = expr.field().name();
+        let text = expr.to_string();
+        let plain = format!("col({name:?})");
+        if text == plain {
+            passed.push(name.clone());
+        } else {
+            let alias = format!(".alias({name:?})");
+            let text = match text.strip_suffix(&alias) {
+                // The brackets were there for the alias.
+                Some(inner) => without_brackets(inner).to_owned(),
+                None => text,
+            };
+            computed.push(format!("{name} = {text}"));
+        }
+    }
+    match (passed.is_empty(), computed.is_empty()) {
+        (_, true) => passed.join(", "),
+        (true, false) => computed.join(", "),
+        (false, false) => format!("{}, {}", passed.join(", "), computed.join(", ")),
+    }
+}
+
+/// The text without a pair of brackets around all of it.
+fn without_brackets(text: &str) -> &str {
+    let Some(inner) = text.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')) else { return text };
+    let mut depth = 0_i32;
+    let is_pair = inner.chars().all(|c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        depth >= 0
+    });
+    if is_pair { inner } else { text }
+}
+
+fn aggregates(specs: &[AggregateSpec]) -> String {
+    specs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,90 @@
+//! `key_by(…).agg(…)`: one row a key.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use mill_protocol::Result;
+
+use super::{AggregateParts, Changes, Inputs, Names, Need, Splits, Step};
+use crate::expr::Expr;
+use crate::logical::{Parameters, parameters, texts};
+use crate::lower::{Aggregation, Builder, Lineage};
+use crate::stream::checks::check_unique;
+use crate::stream::{Emit, Facts, KeyedStream, OutputSpec, Stream};
+
+/// Aggregates the records of each key.
+#[derive(Debug)]
+pub(crate) struct Aggregate {
+    keys: Vec<String>,
+    aggregates: Vec<Expr>,
+    emit: Emit,
+}
+
+impl KeyedStream {
+    /// One row a key with these aggregates.
+    ///
+    /// # Errors
+    /// When an expression is no aggregate, or is wrong.
+    pub fn agg(&self, aggregates: Vec<Expr>, emit: Emit) -> Result<Stream> {
+        let parts = self.parts(&aggregates)?;
+        let emit = self.emit(emit)?;
+        let mut fields = self.key_fields()?;
+        fields.extend(parts.output_fields()?);
+        check_unique(fields.iter().map(|field| field.name().clone()), "agg")?;
+        let step = Aggregate { keys: self.keys.clone(), aggregates, emit };
+        let facts = Facts { is_bounded: self.stream.is_bounded(), event_time: None, updating: None };
+        Stream::add(Arc::new(step), vec![self.stream.clone()], Arc::new(Schema::new(fields)), facts)
+    }
+}
+
+impl Step for Aggregate {
+    fn label(&self) -> &'static str {
+        "agg"
+    }
+
+    fn parameters(&self) -> Parameters {
+        parameters([
+            ("keys", self.keys.clone().into()),
+            ("aggregates", texts(self.aggregates.iter())),
+            ("emit", self.emit.to_string().into()),
+        ])
+    }
+
+    fn outputs(&self) -> &[OutputSpec] {
+        static OUTPUTS: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
+        &OUTPUTS
+    }
+
+    fn changes(&self) -> Changes {
+        self.emit.changes(&self.keys)
+    }
+
+    fn is_stateful(&self) -> bool {
+        true
+    }
+
+    fn splits(&self) -> Splits {
+        Splits::Keys
+    }
+
+    fn needs_order(&self, _of_result: bool, before: &SchemaRef) -> Result<bool> {
+        Ok(AggregateParts::new(before, &self.keys, &self.aggregates)?.is_ordered())
+    }
+
+    fn needs(&self, need: &Need<'_>) -> Result<Names> {
+        Ok(AggregateParts::new(need.input, &self.keys, &self.aggregates)?.columns())
+    }
+
+    fn schema(&self, _inputs: &[SchemaRef], declared: &SchemaRef) -> Result<SchemaRef> {
+        Ok(Arc::clone(declared))
+    }
+
+    fn lineage(&self, _inputs: &Inputs<'_>) -> Lineage {
+        Lineage::default()
+    }
+
+    fn lower(&self, builder: &mut Builder<'_>, at: usize) -> Result<()> {
+        let parts = AggregateParts::new(&builder.graph.before(at), &self.keys, &self.aggregates)?;
+        builder.aggregate(at, Aggregation { keys: self.keys.clone(), parts, window: None, emit: self.emit })
+    }
+}
