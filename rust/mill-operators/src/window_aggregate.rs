@@ -51,7 +51,7 @@ impl WindowAggregate {
         let options = GroupOptions {
             table: TableOptions {
                 groups: context.groups.clone(),
-                part: 0,
+                state: 0,
                 is_persistent: context.is_persistent,
                 tracks_changes: false,
             },

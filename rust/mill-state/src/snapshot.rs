@@ -16,16 +16,16 @@ use crate::handover::Handover;
 use crate::table::StateTable;
 
 impl StateTable {
-    /// Gives what changed since the last snapshot (or everything), to be made blocks of this table address, and ends the
+    /// Gives what changed since the last snapshot (or everything), to be made blocks of this namespace, and ends the
     /// epoch: the next change of a chunk finds it at rest.
     ///
     /// It takes the same time however much has changed; only if everything is to be given, each chunk is looked at.
     ///
     /// # Panics
     /// If the table was made without persistence.
-    pub fn snapshot(&mut self, table: i64, is_full: bool, out: &mut Blocks) {
+    pub fn snapshot(&mut self, namespace: i64, is_full: bool, out: &mut Blocks) {
         assert!(self.options().is_persistent, "the table is not persistent");
-        if let Some(handover) = Handover::take(self, table, is_full) {
+        if let Some(handover) = Handover::take(self, namespace, is_full) {
             out.push(handover);
         }
     }

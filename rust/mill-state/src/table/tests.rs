@@ -62,7 +62,7 @@ fn fixture(types: &[DataType]) -> Fixture {
 
 impl Fixture {
     fn table(&self, groups: Range<u16>) -> StateTable {
-        let options = TableOptions { groups, part: 3, is_persistent: true, tracks_changes: true };
+        let options = TableOptions { groups, state: 3, is_persistent: true, tracks_changes: true };
         StateTable::new(Arc::clone(&self.layout), options)
     }
 
@@ -312,7 +312,7 @@ fn unchanged_chunks_are_not_written_again() {
     let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..50_000));
     fixture.add(&mut table, &mut encoder, &[column]);
     let blocks = blocks_of(&mut table, 7, false);
-    assert!(blocks.iter().all(|block| block.settled_kind() == BlockKind::Full && block.address.table == 7));
+    assert!(blocks.iter().all(|block| block.settled_kind() == BlockKind::Full && block.address.namespace == 7));
     assert!(blocks_of(&mut table, 7, false).is_empty());
     let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..3));
     fixture.add(&mut table, &mut encoder, &[column]);
