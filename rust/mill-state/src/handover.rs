@@ -25,6 +25,15 @@ pub(crate) struct Touched {
     pub(crate) is_based: bool,
     /// The checkpoints so far hold something at its address.
     pub(crate) is_held: bool,
+    /// The slots that rows were taken out of, a bit each; some may have a row again. `None` for none.
+    pub(crate) emptied: Option<Box<[u64]>>,
+}
+
+impl Touched {
+    /// The slots that rows were taken out of, of a chunk with so many.
+    pub(crate) fn emptied(&mut self, capacity: u32) -> &mut [u64] {
+        self.emptied.get_or_insert_with(|| vec![0; (capacity as usize).div_ceil(64)].into())
+    }
 }
 
 /// What a snapshot of a table consists of.
@@ -63,12 +72,13 @@ impl BlockSource for Handover {
         let address = |group, id| BlockAddress { state, namespace, group, chunk: id };
         out.reserve(dropped.len() + touched.len());
         out.extend(dropped.into_iter().map(|(group, id)| drop_block(address(group, id))));
-        for Touched { data, arena_from, id, group, is_based, .. } in touched {
+        for Touched { data, arena_from, id, group, is_based, emptied, .. } in touched {
             // SAFETY: the table has ended the epoch in which it gave the promises of `touched` (invariant of the type).
             let data = unsafe { data.keep() };
             let arena = arena_from..data.arena.bytes().len();
             let is_whole = is_full || !is_based;
-            out.push(block(address(group, id), ChunkImage::new(data, Arc::clone(&layout), is_whole, arena), is_whole));
+            let image = ChunkImage::new(data, Arc::clone(&layout), is_whole, arena, emptied);
+            out.push(block(address(group, id), image, is_whole));
         }
     }
 }

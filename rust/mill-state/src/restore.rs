@@ -103,8 +103,8 @@ fn chunk(blocks: &[Placed<'_>], layout: &Arc<RowLayout>, options: &TableOptions)
         }
     }
     let Some((capacity, data, count)) = draft else { return Ok(None) };
-    let count = check_rows(&data, layout, count).map_err(damaged)?;
-    Ok(Some(Chunk::of_data(group, id, capacity, count, data, options)))
+    let (count, garbage) = check_rows(&data, layout, count).map_err(damaged)?;
+    Ok(Some(Chunk { garbage, ..Chunk::of_data(group, id, capacity, count, data, options) }))
 }
 
 /// Checks that the chunks of each key group share out its hashes: no two hold the same, none are missing.

@@ -4,9 +4,9 @@
 //! changed stands in the rows; the writer looks for them, and lays the bytes out, on its own thread.
 //!
 //! ```text
-//!   chunk is new, was doubled or split, or lost a row    Full       (and Drop for the chunk that was split)
+//!   chunk is new, or was doubled, halved, split, merged  Full       (and Drop for chunks that were split or merged)
 //!   more than half of its rows changed                   Full
-//!   some rows changed                                    Rows
+//!   some rows changed or were removed                    Rows
 //!   nothing changed                                      nothing
 //! ```
 

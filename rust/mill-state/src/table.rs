@@ -8,7 +8,7 @@
 //!        └──────┬───────┘                          │
 //!          directory[..] ──► chunk ──► rows: open addressing, see `probe`
 //!
-//!   chunk: 16 rows ─► 32 ─► … ─► 16 KiB ─► splits in two by the next bit of the hash
+//!   chunk: 16 rows ─► 32 ─► … ─► 16 KiB ─► splits in two by the next bit of the hash, and back as rows are removed
 //! ```
 //!
 //! Invariants:
@@ -30,6 +30,7 @@
 mod directory;
 mod growth;
 mod lookup;
+mod removal;
 mod scan;
 
 use std::ops::Range;
@@ -233,6 +234,7 @@ impl StateTable {
             chunk.base = base;
             chunk.changed.fill(0);
             chunk.count = 0;
+            chunk.garbage = 0;
         }
         self.rows_before = self.rows_before.max(self.rows);
         self.rows = 0;

@@ -158,6 +158,8 @@ fn key_group_of(columns: &[ArrayRef], row: usize) -> u16 {
 enum Step {
     Add(Vec<u16>),
     Remove(u16),
+    /// Of all keys that were ever added, one in so many.
+    Thin(u16),
     /// Of everything, or of changes; made blocks of at once, or only after the table has gone on.
     Snapshot(bool, bool),
     Restore,
@@ -172,6 +174,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => keys.prop_map(Step::Add),
         3 => (0u16..40).prop_map(Step::Remove),
+        2 => (1u16..5).prop_map(Step::Thin),
         3 => (proptest::bool::weighted(0.2), any::<bool>()).prop_map(|(is_full, is_late)| Step::Snapshot(is_full, is_late)),
         1 => Just(Step::Restore),
         1 => Just(Step::Rescale),
@@ -194,9 +197,11 @@ proptest! {
         let mut chain: Vec<RestoredBlock> = Vec::new();
         let mut late: Vec<Blocks> = Vec::new();
         let mut durable: HashMap<String, u64> = HashMap::new();
+        let mut added = std::collections::BTreeSet::new();
         for step in steps {
             match step {
                 Step::Add(keys) => {
+                    added.extend(keys.iter().copied());
                     let columns = columns_of(kind, &keys).1;
                     for row in 0..keys.len() {
                         *oracle.entry(expected_key(&columns, row)).or_default() += 1;
@@ -219,6 +224,16 @@ proptest! {
                     let keys = encoder.encode(&columns, 1).unwrap();
                     let was_there = tables[place].remove(keys, 0);
                     prop_assert_eq!(was_there, oracle.remove(&expected_key(&columns, 0)).is_some());
+                }
+                Step::Thin(one_in) => {
+                    let gone: Vec<u16> = added.iter().copied().filter(|key| key % one_in == 0).collect();
+                    let columns = columns_of(kind, &gone).1;
+                    let keys = encoder.encode(&columns, gone.len()).unwrap();
+                    for row in 0..gone.len() {
+                        let place = if tables.len() == 1 { 0 } else { usize::from(key_group_of(&columns, row) >= 64) };
+                        let was_there = tables[place].remove(keys, row);
+                        prop_assert_eq!(was_there, oracle.remove(&expected_key(&columns, row)).is_some());
+                    }
                 }
                 Step::Snapshot(is_full, is_late) => {
                     if is_full {
@@ -321,6 +336,84 @@ fn unchanged_chunks_are_not_written_again() {
     assert!(blocks.iter().all(|block| block.payload.size() < 128));
 }
 
+/// Removed rows are a list in a short block, and come off a restored table too.
+#[test]
+fn a_few_removed_rows_are_a_short_block() {
+    for types in [[DataType::Int64], [DataType::Utf8]] {
+        let fixture = fixture(&types);
+        let mut encoder = KeyEncoder::new(&types).unwrap();
+        let mut table = fixture.table(0..128);
+        let column = |keys: Range<i64>| -> ArrayRef {
+            match types[0] {
+                DataType::Int64 => Arc::new(Int64Array::from_iter_values(keys)),
+                _ => Arc::new(keys.map(|key| Some(format!("a rather long key {key}"))).collect::<StringArray>()),
+            }
+        };
+        fixture.add(&mut table, &mut encoder, &[column(0..50_000)]);
+        let mut chain: Vec<RestoredBlock> = blocks_of(&mut table, 7, false).iter().map(laid_out).collect();
+        let keys = encoder.encode(&[column(0..10)], 10).unwrap();
+        assert!((0..10).all(|record| table.remove(keys, record) && !table.remove(keys, record)));
+        let blocks = blocks_of(&mut table, 7, false);
+        assert!(blocks.len() <= 10 && blocks.iter().all(|block| block.settled_kind() == BlockKind::Rows));
+        assert!(blocks.iter().all(|block| block.payload.size() < 1000), "of 16 KiB");
+        chain.extend(blocks.iter().map(laid_out));
+        let mut restored = fixture.table(0..128);
+        restored.restore(&chain).unwrap();
+        assert_eq!(restored.len(), 49_990);
+        assert_eq!(fixture.content(&mut restored), fixture.content(&mut table));
+    }
+}
+
+/// New keys come as old ones go, for long: neither memory nor what is written grows. When all are gone, so is their memory.
+#[test]
+fn keys_that_come_and_go_leave_nothing() {
+    for types in [vec![DataType::Int64], vec![DataType::Utf8], vec![DataType::Int64, DataType::Utf8]] {
+        let fixture = fixture(&types);
+        let mut encoder = KeyEncoder::new(&types).unwrap();
+        let mut table = fixture.table(0..128);
+        let columns = |keys: Range<i64>| -> Vec<ArrayRef> {
+            let of_type = |data_type: &DataType| -> ArrayRef {
+                match data_type {
+                    DataType::Int64 => Arc::new(Int64Array::from_iter_values(keys.clone())),
+                    _ => Arc::new(keys.clone().map(|key| Some(format!("{}{key}", "long ".repeat(20)))).collect::<StringArray>()),
+                }
+            };
+            types.iter().map(of_type).collect()
+        };
+        const STEP: i64 = if cfg!(miri) { 20 } else { 1000 };
+        const ROUNDS: i64 = if cfg!(miri) { 4 } else { 60 };
+        let (mut memory, mut written) = (Vec::new(), Vec::new());
+        let remove = |table: &mut StateTable, encoder: &mut KeyEncoder, round: i64| {
+            let keys = encoder.encode(&columns(round * STEP..(round + 1) * STEP), STEP as usize).unwrap();
+            assert!((0..STEP as usize).all(|record| table.remove(keys, record)));
+        };
+        for round in 0..ROUNDS {
+            fixture.add(&mut table, &mut encoder, &columns(round * STEP..(round + 1) * STEP));
+            if round >= 10 {
+                remove(&mut table, &mut encoder, round - 10);
+            }
+            memory.push(table.memory());
+            written.push(blocks_of(&mut table, 0, false).iter().map(|block| block.payload.size()).sum::<usize>());
+        }
+        for round in (ROUNDS - 10).max(0)..ROUNDS {
+            remove(&mut table, &mut encoder, round);
+        }
+        if !cfg!(miri) {
+            for sizes in [&memory, &written] {
+                let (early, late) = (sizes[15..25].iter().max().unwrap(), sizes[50..].iter().max().unwrap());
+                assert!(late * 10 <= early * 13, "{types:?}: {sizes:?}");
+            }
+            let left = table.memory();
+            assert!(left * 4 < memory[ROUNDS as usize - 1], "{types:?}: {left} bytes of nothing, {memory:?}");
+        }
+        assert!(table.is_empty());
+        let chain: Vec<RestoredBlock> = blocks_of(&mut table, 0, true).iter().map(laid_out).collect();
+        let mut restored = fixture.table(0..128);
+        restored.restore(&chain).unwrap();
+        assert!(restored.is_empty());
+    }
+}
+
 #[test]
 fn damaged_blocks_are_errors() {
     let fixture = fixture(&[DataType::Utf8]);
@@ -397,6 +490,46 @@ fn damaged_rows_are_errors_or_other_rows() {
                 if let Ok(mut table) = restore(bytes) {
                     let mut cursor = Cursor::default();
                     let _ = KeyDecoder::new(&[DataType::Utf8]).unwrap().decode(&table.scan(&mut cursor, 10_000));
+                }
+            }
+        }
+    }
+}
+
+/// The same of blocks that remove rows, by bits and by a list.
+#[test]
+fn damaged_removals_are_errors_or_other_rows() {
+    let fixture = fixture(&[DataType::Int64]);
+    let mut encoder = KeyEncoder::new(&[DataType::Int64]).unwrap();
+    for (count, flags) in [(1500, [4 | 8, 1 | 4 | 8]), (60_000, [4, 4])] {
+        let mut table = fixture.table(0..128);
+        fixture.add(&mut table, &mut encoder, &[Arc::new(Int64Array::from_iter_values(0..count))]);
+        let whole: Vec<RestoredBlock> = blocks_of(&mut table, 0, false).iter().map(laid_out).collect();
+        let keys = encoder.encode(&[Arc::new(Int64Array::from_iter_values(0..40))], 40).unwrap();
+        (0..40).for_each(|record| assert!(table.remove(keys, record)));
+        let blocks: Vec<RestoredBlock> = blocks_of(&mut table, 0, false).iter().map(laid_out).collect();
+        let chosen = blocks.iter().filter(|block| block.kind == BlockKind::Rows && flags.contains(&block.bytes[1]));
+        let chosen: Vec<&RestoredBlock> = chosen.take(4).collect();
+        assert_eq!(chosen.len(), 4);
+        for sound in chosen {
+            let base = whole.iter().find(|block| block.address == sound.address).unwrap();
+            let groups = sound.address.group..sound.address.group + 1;
+            let restore = |bytes: Vec<u8>| {
+                let mut table = fixture.table(groups.clone());
+                table.restore(&[base.clone(), RestoredBlock { bytes: bytes.into(), ..sound.clone() }]).map(|()| table)
+            };
+            // Other chunks of the group are missing where there are several.
+            let is_alone = whole.iter().filter(|block| block.address.group == sound.address.group).count() == 1;
+            assert_eq!(restore(sound.bytes.to_vec()).is_ok(), is_alone);
+            for length in 0..sound.bytes.len() {
+                assert!(restore(sound.bytes[..length].to_vec()).is_err(), "cut to {length}");
+            }
+            for bit in 0..sound.bytes.len() * 8 {
+                let mut bytes = sound.bytes.to_vec();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                if let Ok(mut table) = restore(bytes) {
+                    let mut cursor = Cursor::default();
+                    let _ = KeyDecoder::new(&[DataType::Int64]).unwrap().decode(&table.scan(&mut cursor, 100_000));
                 }
             }
         }
