@@ -20,6 +20,13 @@ pub enum StateError {
         /// How long it may be.
         bytes_max: usize,
     },
+    /// A key with its value is longer than a sorted table can hold.
+    ValueTooLong {
+        /// How long they are.
+        bytes: usize,
+        /// How long they may be.
+        bytes_max: usize,
+    },
     /// A row would need more bytes than a table can hold.
     RowTooLarge {
         /// How many words of 8 bytes it would need.
@@ -60,6 +67,9 @@ impl fmt::Display for StateError {
             StateError::KeyType(data_type) => write!(f, "a column of type {} cannot be a key; cast it first", type_name(data_type)),
             StateError::KeyTooLong { bytes, bytes_max } => {
                 write!(f, "a key of {bytes} bytes is longer than the {bytes_max} a key may have; use a hash of it")
+            }
+            StateError::ValueTooLong { bytes, bytes_max } => {
+                write!(f, "a key and its value have {bytes} bytes, more than the {bytes_max} that state can hold; keep less per key")
             }
             StateError::RowTooLarge { words } => {
                 write!(f, "a row of state needs {} bytes, more than fits; use fewer aggregates in one step", words * 8)
