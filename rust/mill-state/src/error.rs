@@ -46,6 +46,24 @@ pub enum StateError {
         /// The version this build reads.
         expected: u32,
     },
+    /// A part of what a checkpoint holds is written in another version of its encoding.
+    Encoding {
+        /// The encoding.
+        of: String,
+        /// The version the checkpoint has; 0 if it has none.
+        found: u32,
+        /// The version this build reads; 0 if it does not know the encoding.
+        expected: u32,
+    },
+    /// The states of a checkpoint are not those that the step declares.
+    States {
+        /// Declared, and not in the checkpoint.
+        missing: Vec<String>,
+        /// In the checkpoint, and not declared.
+        unknown: Vec<String>,
+    },
+    /// What a checkpoint says of a step's states contradicts itself or the step.
+    Description(String),
     /// A block from a checkpoint contradicts itself, though its checksum holds.
     Damaged {
         /// The key group of the block.
@@ -81,6 +99,26 @@ impl fmt::Display for StateError {
             ),
             StateError::Version { found, expected } => {
                 write!(f, "the checkpoint's state has format version {found}, this build reads version {expected}")
+            }
+            StateError::Encoding { of, found, expected } => write!(
+                f,
+                "the checkpoint's state has {of} of version {found}, this build reads version {expected}; use the version of \
+                 millstream that wrote it"
+            ),
+            StateError::States { missing, unknown } => {
+                let list = |names: &[String]| names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+                write!(f, "the checkpoint was written by another version of this step:")?;
+                if !unknown.is_empty() {
+                    write!(f, " it has the states {}, which the step does not know", list(unknown))?;
+                }
+                if !missing.is_empty() {
+                    let and = if unknown.is_empty() { "" } else { ", and" };
+                    write!(f, "{and} it lacks the states {}", list(missing))?;
+                }
+                write!(f, "; give the step another name to start it empty")
+            }
+            StateError::Description(what) => {
+                write!(f, "what the checkpoint says of the states of this step does not hold: {what}")
             }
             StateError::Damaged { group, chunk, what } => {
                 write!(f, "state of key group {group}, chunk {chunk:#x} is damaged: {what}")

@@ -59,6 +59,11 @@ impl MultiMap {
         MultiMap { rows: SortedTable::new(groups, state, &format!("multimap: {signature}")), room: Vec::new() }
     }
 
+    /// Makes it another state of its step, before it is restored.
+    pub(crate) fn set_state(&mut self, state: u16) {
+        self.rows.set_state(state);
+    }
+
     /// Adds an entry, or gives the entry of this key another value. Whether it is new.
     ///
     /// # Errors

@@ -101,6 +101,11 @@ impl OrderedTable {
         OrderedTable(SortedTable::new(groups, state, &format!("ordered: {signature}")))
     }
 
+    /// Makes it another state of its step, before it is restored.
+    pub(crate) fn set_state(&mut self, state: u16) {
+        self.0.set_state(state);
+    }
+
     /// Adds a row, or gives the row of this time and key another value. Whether it is new.
     ///
     /// # Errors

@@ -35,6 +35,11 @@ impl PaneTables {
         PaneTables { layout, options, pool, shape: Shape::SMALL, panes: BTreeMap::new(), closed: Vec::new() }
     }
 
+    /// Makes it another state of its step, before it is restored.
+    pub(crate) fn set_state(&mut self, state: u16) {
+        self.options.state = state;
+    }
+
     /// The table of a pane, opened if need be.
     pub fn open(&mut self, start: i64) -> &mut StateTable {
         self.panes.entry(start).or_insert_with(|| {

@@ -34,6 +34,7 @@ use mill_frame::hash::KEY_GROUP_BITS;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Result, StateError};
+pub(crate) use image::VERSION;
 use image::RowsImage;
 use leaf::{BYTES_MAX, Leaf, ROWS_MAX};
 use log::{Change, Log};
@@ -243,6 +244,11 @@ impl SortedTable {
             first_group: groups.start,
             groups: groups.map(|_| Group::default()).collect(),
         }
+    }
+
+    /// Makes it another state of its step, before it is restored.
+    pub(crate) fn set_state(&mut self, state: u16) {
+        self.state = state;
     }
 
     /// The key groups that it holds.

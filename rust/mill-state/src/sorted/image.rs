@@ -18,7 +18,7 @@ use crate::error::{Result, StateError};
 
 const MAGIC: &[u8; 4] = b"MSTO";
 /// The version of the format, of all rows and of changes.
-pub(super) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 const HEADER: usize = 24;
 /// What a row has before its key and value.
 pub(super) const ROW_HEADER: usize = 16;
