@@ -625,6 +625,43 @@ fn written_keys_find_their_rows() {
     }
 }
 
+/// Chunks that split and merge again, with a snapshot after each step and a restore from all of them: thousands of keys in
+/// one key group.
+#[test]
+fn chunks_split_and_merge_through_snapshots() {
+    const KEYS: u64 = if cfg!(miri) { 100 } else { 6000 };
+    let fixture = fixture(&[DataType::Int64]);
+    let hash = |key: u64| (key + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & TAG_HASH;
+    let keys = KeyBatch { hashes: (0..KEYS).map(hash).collect(), words: (0..KEYS).collect(), stride: 1, ..KeyBatch::default() };
+    let mut table = fixture.table(0..1);
+    let mut chain: Vec<RestoredBlock> = Vec::new();
+    let (mut most, mut there) = (0, std::collections::BTreeSet::new());
+    // So many of a hundred keys are there after each step.
+    for share in [100, 30, 2, 100, 0, 60, 5, 1, 90, 40, 0, 3] {
+        for key in 0..KEYS {
+            let is_wanted = key * 7919 % 100 < share;
+            if is_wanted && there.insert(key) {
+                let mut rows = table.find_or_insert(&keys, Span { start: key as usize, len: 1 });
+                rows.each::<1>(fixture.sum, |_, sum| sum[0] = 1);
+                rows.cell_mut(0, fixture.cell).push(1);
+            } else if !is_wanted && there.remove(&key) {
+                assert!(table.remove(&keys, key as usize));
+            }
+        }
+        most = most.max(table.chunks.len());
+        chain.extend(blocks_of(&mut table, 0, false).iter().map(laid_out));
+        let mut restored = fixture.table(0..1);
+        restored.restore(&chain).unwrap();
+        let expected: HashMap<String, u64> = there.iter().map(|key| (key.to_string(), 1)).collect();
+        assert_eq!(fixture.content(&mut restored), expected);
+        assert_eq!(fixture.content(&mut table), expected);
+        if share == 0 {
+            assert_eq!(table.chunks.len(), 1, "all chunks have merged");
+        }
+    }
+    assert!(cfg!(miri) || most > 8, "{most} chunks");
+}
+
 #[test]
 fn nan_is_one_key_and_zero_is_one_key() {
     let fixture = fixture(&[DataType::Float64]);
