@@ -8,14 +8,16 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// What a block is about: a chunk of a table, in a key group, of one operator.
+/// What a block is about: a chunk of one state of an operator, in a namespace and a key group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockAddress {
-    /// The table within the operator: 0 where there is one, the start of the pane for windows.
-    pub table: i64,
+    /// The state within the operator: 0 is the first that it declares.
+    pub state: u16,
+    /// The namespace within the state: 0 where there is one, the start of the pane for windows.
+    pub namespace: i64,
     /// The key group that owns the chunk.
     pub group: u16,
-    /// The chunk within the table and the group.
+    /// The chunk within the namespace and the group.
     pub chunk: u32,
 }
 
@@ -29,7 +31,8 @@ pub enum BlockKind {
     Rows = 2,
     /// The chunk is gone (it was merged or split into chunks with other addresses).
     Drop = 3,
-    /// The whole table is gone, in all groups of this task (a closed pane); group and chunk are 0.
+    /// All chunks of this state in this namespace are gone, in all groups of this task (a closed pane); group and chunk
+    /// are 0.
     DropTable = 4,
 }
 

@@ -144,7 +144,7 @@ fn accumulator(
     is_partial: bool,
     keys: &[usize],
     key_types: &[DataType],
-    distinct: &mut u8,
+    states: &mut u16,
     layout: &mut LayoutBuilder,
     options: &TableOptions,
 ) -> Result<Box<dyn Accumulator>> {
@@ -161,11 +161,9 @@ fn accumulator(
         AggregateKind::First => place::place(input, output, true, layout)?,
         AggregateKind::Last => place::place(input, output, false, layout)?,
         AggregateKind::NUnique => {
-            *distinct += 1;
-            if *distinct > 15 {
-                return Err(Error::plan("one step has at most 15 n_unique() aggregates; split it, or use approx_n_unique()"));
-            }
-            let options = TableOptions { part: *distinct, tracks_changes: false, ..options.clone() };
+            let too_many = || Error::plan("one step has at most 65,535 n_unique() aggregates; split it");
+            *states = states.checked_add(1).ok_or_else(too_many)?;
+            let options = TableOptions { state: *states, tracks_changes: false, ..options.clone() };
             let mut types = key_types.to_vec();
             types.push(spec.input_type.clone().unwrap_or(DataType::Null));
             Box::new(distinct::Distinct::new(input, keys, &types, options, layout)?)

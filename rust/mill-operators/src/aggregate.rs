@@ -107,7 +107,7 @@ impl Aggregate {
         let options = GroupOptions {
             table: TableOptions {
                 groups: context.groups.clone(),
-                part: 0,
+                state: 0,
                 is_persistent: context.is_persistent,
                 tracks_changes: schedule.tracks_changes(),
             },

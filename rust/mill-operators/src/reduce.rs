@@ -59,7 +59,7 @@ impl Reduce {
         let layout = layout.finish(&format!("reduce {}", columns.join(", "))).map_err(state_error)?;
         let options = TableOptions {
             groups: context.groups.clone(),
-            part: 0,
+            state: 0,
             is_persistent: context.is_persistent,
             tracks_changes: schedule.tracks_changes(),
         };

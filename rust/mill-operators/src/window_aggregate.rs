@@ -82,10 +82,10 @@ impl WindowAggregate {
         let assigner = Assigner { windows, shares_panes: windows.is_overlapping() && shares_panes(spec, aggregates) };
         let key_types: Vec<_> =
             stage.schema.fields()[..keys.len()].iter().map(|field| field.data_type().clone()).collect();
-        let groups = |part| {
+        let groups = |state| {
             let table = TableOptions {
                 groups: context.groups.clone(),
-                part,
+                state,
                 is_persistent: context.is_persistent,
                 tracks_changes: false,
             };

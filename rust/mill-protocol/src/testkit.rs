@@ -372,7 +372,7 @@ impl AsRef<[u8]> for Aligned {
     }
 }
 
-/// Leaves out what recovery need not give: blocks before a later full one, and those of tables that are gone.
+/// Leaves out what recovery need not give: blocks before a later full one, and those of namespaces that are gone.
 fn drop_superseded(blocks: &mut Vec<RestoredBlock>) {
     let mut full_from = HashMap::new();
     let mut gone_from = HashMap::new();
@@ -382,7 +382,7 @@ fn drop_superseded(blocks: &mut Vec<RestoredBlock>) {
                 full_from.insert(block.address, place);
             }
             BlockKind::DropTable => {
-                gone_from.insert(block.address.table, place);
+                gone_from.insert((block.address.state, block.address.namespace), place);
             }
             BlockKind::Rows => {}
         }
@@ -392,7 +392,7 @@ fn drop_superseded(blocks: &mut Vec<RestoredBlock>) {
         let here = place;
         place += 1;
         full_from.get(&block.address).is_none_or(|&from| here >= from)
-            && gone_from.get(&block.address.table).is_none_or(|&from| here >= from)
+            && gone_from.get(&(block.address.state, block.address.namespace)).is_none_or(|&from| here >= from)
     });
 }
 

@@ -74,7 +74,7 @@ impl Checkpoint {
                 // State without key is given anew by every checkpoint: that of older ones no longer counts.
                 _ if block.header.epoch != manifest.id => {}
                 Class::Bytes => contents.bytes.push((segment.task(block).clone(), bytes)),
-                Class::Handle => contents.handles.push((block.header.address.table as u64, bytes)),
+                Class::Handle => contents.handles.push((block.header.address.namespace as u64, bytes)),
             }
         }
         let mut operators: HashMap<String, Contents> =

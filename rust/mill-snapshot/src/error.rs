@@ -46,6 +46,15 @@ pub enum Error {
         /// The newest format version this program reads.
         known: u32,
     },
+    /// An older version of Millstream wrote this, in a form that is no longer read.
+    OlderFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format version it has.
+        found: u32,
+        /// The oldest format version this program reads.
+        known: u32,
+    },
     /// A file is not what was written.
     Damaged {
         /// The file.
@@ -221,6 +230,12 @@ impl fmt::Display for Error {
             Error::NewerFormat { path, found, known } => write!(
                 f,
                 "{} has format version {found}, this program reads up to {known}; use a newer version of millstream",
+                path.display()
+            ),
+            Error::OlderFormat { path, found, known } => write!(
+                f,
+                "{} has format version {found}, this program reads version {known}; finish the job with the version of \
+                 millstream that wrote it, or start over with another state directory",
                 path.display()
             ),
             Error::Damaged { path, offset, what } => {

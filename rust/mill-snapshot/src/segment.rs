@@ -29,8 +29,8 @@ use std::ops::Range;
 use mill_frame::hash::groups_of_task;
 use serde::{Deserialize, Serialize};
 
-/// The version of the format of segments that this program writes, and the newest that it reads.
-pub const SEGMENT_VERSION: u32 = 2;
+/// The version of the format of segments that this program writes, and the only one that it reads.
+pub const SEGMENT_VERSION: u32 = 3;
 /// The largest payload of one block.
 pub const BLOCK_BYTES_MAX: u64 = 1 << 40;
 
@@ -84,7 +84,7 @@ pub(crate) enum Class {
     Keyed = 1,
     /// The state without key of one operator instance.
     Bytes = 2,
-    /// What a sink needs to commit; `table` is the epoch it belongs to.
+    /// What a sink needs to commit; `namespace` is the epoch it belongs to.
     Handle = 3,
 }
 

@@ -5,7 +5,7 @@
 //! | newer block | settles |
 //! | --- | --- |
 //! | `Full`, `Drop` of an address | older blocks of that address |
-//! | `DropTable` of a table by a task | older blocks of that table in the key groups that task owned |
+//! | `DropTable` of a namespace of a state by a task | older blocks of both in the key groups that task owned |
 //! | the operator's `since` | blocks of checkpoints before it: they are of a former operator of that name |
 //!
 //! What is kept is given oldest first: for every address at most one `Full` and then `Rows`. Marks of what was dropped
@@ -44,7 +44,7 @@ pub(crate) fn survivors<'a>(chain: &'a [Segment], keeps_marks: bool, since: impl
     let mut operators: Vec<&'a str> = Vec::new();
     let mut places: HashMap<&'a str, usize> = HashMap::new();
     let mut settled: HashSet<(usize, BlockAddress), BuildHasherDefault<AddressHasher>> = HashSet::default();
-    let mut dropped: HashMap<(usize, i64), Vec<Range<u16>>> = HashMap::new();
+    let mut dropped: HashMap<(usize, u16, i64), Vec<Range<u16>>> = HashMap::new();
     let mut kept = Vec::with_capacity(chain.iter().map(|segment| segment.blocks.len()).sum());
     for segment in chain.iter().rev() {
         let numbered: HashMap<u16, (usize, u64), BuildHasherDefault<AddressHasher>> = segment
@@ -71,14 +71,14 @@ pub(crate) fn survivors<'a>(chain: &'a [Segment], keeps_marks: bool, since: impl
             }
             let address = header.address;
             if header.kind == BlockKind::DropTable {
-                dropped.entry((operator, address.table)).or_default().push(segment.task(block).groups());
+                dropped.entry((operator, address.state, address.namespace)).or_default().push(segment.task(block).groups());
                 if keeps_marks {
                     kept.push(survivor);
                 }
                 continue;
             }
             let is_dropped = || {
-                let ranges = dropped.get(&(operator, address.table));
+                let ranges = dropped.get(&(operator, address.state, address.namespace));
                 ranges.is_some_and(|ranges| ranges.iter().any(|groups| groups.contains(&address.group)))
             };
             if !dropped.is_empty() && is_dropped() {

@@ -383,7 +383,7 @@ fn items_of(
     for state in operators {
         let operator = names.operator(&state.uid)?;
         used.operators.insert(operator);
-        let nowhere = BlockAddress { table: 0, group: 0, chunk: 0 };
+        let nowhere = BlockAddress { state: 0, namespace: 0, group: 0, chunk: 0 };
         let mut push = |class, kind, address, payload: Box<dyn BlockPayload>| {
             let header =
                 BlockHeader { class, kind, operator, task: task_number, address, bytes: 0, epoch, payload_crc: 0 };
@@ -393,7 +393,7 @@ fn items_of(
             push(Class::Bytes, BlockKind::Full, nowhere, Box::new(bytes));
         }
         for handle in state.handles {
-            let address = BlockAddress { table: handle.epoch as i64, ..nowhere };
+            let address = BlockAddress { namespace: handle.epoch as i64, ..nowhere };
             push(Class::Handle, BlockKind::Full, address, Box::new(handle.bytes));
         }
         for block in state.blocks {

@@ -36,7 +36,7 @@ fn main() {
         let mut builder = RowLayout::builder(KeyKind::of(&types).expect("an integer key"));
         let values = builder.words(2);
         let layout = Arc::new(builder.finish("count, sum").expect("a small row"));
-        let options = TableOptions { groups: 0..128, part: 0, is_persistent, tracks_changes: false };
+        let options = TableOptions { groups: 0..128, state: 0, is_persistent, tracks_changes: false };
         let mut table = StateTable::new(layout, options);
         let mut encoder = KeyEncoder::new(&types).expect("an integer key");
         for round in 0..3 {

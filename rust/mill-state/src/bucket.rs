@@ -7,7 +7,7 @@
 use crate::chunk::{Cell, ChunkData};
 use crate::handover::Touched;
 use crate::image::slots_of;
-use crate::key::KeyBatch;
+use crate::key::{KeyBatch, VIEW_INLINE, view_length};
 use crate::layout::{RowLayout, TAG_DIRTY};
 use crate::pool::Pool;
 use crate::probe::{Found, Probe, line_mask};
@@ -34,6 +34,8 @@ pub(crate) struct Chunk {
     pub(crate) id: u32,
     /// Its place in the list of what the next barrier hands over, if it is written to in this epoch and that is kept.
     pub(crate) touched: u32,
+    /// How many bytes of the arena no row has any more.
+    pub(crate) garbage: usize,
 }
 
 // SAFETY: the pointers lead into `data`, which the chunk owns or shares with those who only read; they move with it to
@@ -82,6 +84,7 @@ impl Chunk {
             data: TableData::new(data),
             id,
             touched: 0,
+            garbage: 0,
         }
     }
 
@@ -112,7 +115,15 @@ impl Chunk {
 
     /// What the next barrier is to hand over; nothing of it is in a checkpoint yet.
     pub(crate) fn touched_anew(&self) -> Touched {
-        Touched { data: self.data.promise(), arena_from: 0, id: self.id, group: self.group, is_based: false, is_held: false }
+        Touched {
+            data: self.data.promise(),
+            arena_from: 0,
+            id: self.id,
+            group: self.group,
+            is_based: false,
+            is_held: false,
+            emptied: None,
+        }
     }
 
     /// What the next barrier is to hand over of a chunk that checkpoints hold as it is.
@@ -155,8 +166,17 @@ impl Chunk {
     }
 
     /// Empties a row of a writable chunk. The rows from its line on, up to the first line with an empty row, take new
-    /// places: no search passed an empty row to find what lies behind that line, and none will.
-    pub(crate) fn remove(&mut self, removed: u32, row_words: usize, cells: usize, epoch: u64) {
+    /// places: no search passed an empty row to find what lies behind that line, and none will. `emptied` hears of every slot
+    /// whose row was taken out; those that rows were put into again have the bit `dirty`, unless they are as before.
+    pub(crate) fn remove(
+        &mut self,
+        removed: u32,
+        layout: &RowLayout,
+        epoch: u64,
+        dirty: u64,
+        mut emptied: impl FnMut(u32),
+    ) {
+        let (row_words, cells, is_view) = (layout.row_words, layout.cells, layout.key.is_view());
         assert_eq!(self.epoch, epoch, "a row is removed in another epoch than its chunk was made writable for");
         let line = line_mask(row_words);
         let mut displaced = Vec::new();
@@ -176,8 +196,11 @@ impl Chunk {
                     // SAFETY: the chunk has `cells` cells for each of its rows and is writable.
                     values.push(unsafe { (*self.cells.add(slot as usize * cells + cell)).take() });
                 }
+                emptied(slot);
                 if slot != removed {
-                    displaced.push((row.to_vec(), values, bit_of(&self.changed, slot)));
+                    displaced.push((slot, row.to_vec(), values, bit_of(&self.changed, slot)));
+                } else if is_view && view_length(&row[1..3]) > VIEW_INLINE {
+                    self.garbage += view_length(&row[1..3]);
                 }
                 row.fill(0);
                 set_bit(&mut self.changed, slot, false);
@@ -187,8 +210,9 @@ impl Chunk {
                 break;
             }
         }
-        for (words, values, is_changed) in displaced {
+        for (before, mut words, values, is_changed) in displaced {
             let slot = self.first_empty(words[0], row_words);
+            words[0] |= if slot == before { 0 } else { dirty };
             // SAFETY: as above.
             unsafe { std::slice::from_raw_parts_mut(self.row(slot, row_words), row_words) }.copy_from_slice(&words);
             for (cell, value) in values.into_iter().enumerate() {

@@ -20,6 +20,13 @@ pub enum StateError {
         /// How long it may be.
         bytes_max: usize,
     },
+    /// A key with its value is longer than a sorted table can hold.
+    ValueTooLong {
+        /// How long they are.
+        bytes: usize,
+        /// How long they may be.
+        bytes_max: usize,
+    },
     /// A row would need more bytes than a table can hold.
     RowTooLarge {
         /// How many words of 8 bytes it would need.
@@ -39,6 +46,24 @@ pub enum StateError {
         /// The version this build reads.
         expected: u32,
     },
+    /// A part of what a checkpoint holds is written in another version of its encoding.
+    Encoding {
+        /// The encoding.
+        of: String,
+        /// The version the checkpoint has; 0 if it has none.
+        found: u32,
+        /// The version this build reads; 0 if it does not know the encoding.
+        expected: u32,
+    },
+    /// The states of a checkpoint are not those that the step declares.
+    States {
+        /// Declared, and not in the checkpoint.
+        missing: Vec<String>,
+        /// In the checkpoint, and not declared.
+        unknown: Vec<String>,
+    },
+    /// What a checkpoint says of a step's states contradicts itself or the step.
+    Description(String),
     /// A block from a checkpoint contradicts itself, though its checksum holds.
     Damaged {
         /// The key group of the block.
@@ -61,6 +86,9 @@ impl fmt::Display for StateError {
             StateError::KeyTooLong { bytes, bytes_max } => {
                 write!(f, "a key of {bytes} bytes is longer than the {bytes_max} a key may have; use a hash of it")
             }
+            StateError::ValueTooLong { bytes, bytes_max } => {
+                write!(f, "a key and its value have {bytes} bytes, more than the {bytes_max} that state can hold; keep less per key")
+            }
             StateError::RowTooLarge { words } => {
                 write!(f, "a row of state needs {} bytes, more than fits; use fewer aggregates in one step", words * 8)
             }
@@ -71,6 +99,26 @@ impl fmt::Display for StateError {
             ),
             StateError::Version { found, expected } => {
                 write!(f, "the checkpoint's state has format version {found}, this build reads version {expected}")
+            }
+            StateError::Encoding { of, found, expected } => write!(
+                f,
+                "the checkpoint's state has {of} of version {found}, this build reads version {expected}; use the version of \
+                 millstream that wrote it"
+            ),
+            StateError::States { missing, unknown } => {
+                let list = |names: &[String]| names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+                write!(f, "the checkpoint was written by another version of this step:")?;
+                if !unknown.is_empty() {
+                    write!(f, " it has the states {}, which the step does not know", list(unknown))?;
+                }
+                if !missing.is_empty() {
+                    let and = if unknown.is_empty() { "" } else { ", and" };
+                    write!(f, "{and} it lacks the states {}", list(missing))?;
+                }
+                write!(f, "; give the step another name to start it empty")
+            }
+            StateError::Description(what) => {
+                write!(f, "what the checkpoint says of the states of this step does not hold: {what}")
             }
             StateError::Damaged { group, chunk, what } => {
                 write!(f, "state of key group {group}, chunk {chunk:#x} is damaged: {what}")

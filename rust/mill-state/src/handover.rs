@@ -13,8 +13,6 @@ use crate::layout::RowLayout;
 use crate::shared::Promise;
 use crate::table::StateTable;
 
-pub(crate) const PART_SHIFT: u32 = 28;
-
 /// A chunk as the next barrier hands it over: made when it first changes in an epoch.
 #[derive(Debug)]
 pub(crate) struct Touched {
@@ -27,6 +25,15 @@ pub(crate) struct Touched {
     pub(crate) is_based: bool,
     /// The checkpoints so far hold something at its address.
     pub(crate) is_held: bool,
+    /// The slots that rows were taken out of, a bit each; some may have a row again. `None` for none.
+    pub(crate) emptied: Option<Box<[u64]>>,
+}
+
+impl Touched {
+    /// The slots that rows were taken out of, of a chunk with so many.
+    pub(crate) fn emptied(&mut self, capacity: u32) -> &mut [u64] {
+        self.emptied.get_or_insert_with(|| vec![0; (capacity as usize).div_ceil(64)].into())
+    }
 }
 
 /// What a snapshot of a table consists of.
@@ -36,8 +43,8 @@ pub(crate) struct Touched {
 #[derive(Debug)]
 pub(crate) struct Handover {
     layout: Arc<RowLayout>,
-    table: i64,
-    part: u8,
+    state: u16,
+    namespace: i64,
     is_full: bool,
     dropped: Vec<(u16, u32)>,
     touched: Vec<Touched>,
@@ -45,7 +52,7 @@ pub(crate) struct Handover {
 
 impl Handover {
     /// Takes what changed in a table since the last snapshot (or everything), and ends its epoch. `None` if there is nothing.
-    pub(crate) fn take(from: &mut StateTable, table: i64, is_full: bool) -> Option<Handover> {
+    pub(crate) fn take(from: &mut StateTable, namespace: i64, is_full: bool) -> Option<Handover> {
         let next = Vec::with_capacity(from.touched.len());
         let mut touched = std::mem::replace(&mut from.touched, next);
         let ended = from.end_epoch();
@@ -53,24 +60,25 @@ impl Handover {
             touched.extend(from.chunks.iter().filter(|chunk| chunk.epoch != ended).map(Chunk::touched_again));
         }
         let dropped = std::mem::take(&mut from.dropped);
-        let (layout, part) = (Arc::clone(from.layout()), from.options().part);
+        let (layout, state) = (Arc::clone(from.layout()), from.options().state);
         let is_something = !touched.is_empty() || !dropped.is_empty();
-        is_something.then(|| Handover { layout, table, part, is_full, dropped, touched })
+        is_something.then(|| Handover { layout, state, namespace, is_full, dropped, touched })
     }
 }
 
 impl BlockSource for Handover {
     fn make(self: Box<Self>, out: &mut Vec<Block>) {
-        let Handover { layout, table, part, is_full, dropped, touched } = *self;
-        let address = |group, id| BlockAddress { table, group, chunk: with_part(id, part) };
+        let Handover { layout, state, namespace, is_full, dropped, touched } = *self;
+        let address = |group, id| BlockAddress { state, namespace, group, chunk: id };
         out.reserve(dropped.len() + touched.len());
         out.extend(dropped.into_iter().map(|(group, id)| drop_block(address(group, id))));
-        for Touched { data, arena_from, id, group, is_based, .. } in touched {
+        for Touched { data, arena_from, id, group, is_based, emptied, .. } in touched {
             // SAFETY: the table has ended the epoch in which it gave the promises of `touched` (invariant of the type).
             let data = unsafe { data.keep() };
             let arena = arena_from..data.arena.bytes().len();
             let is_whole = is_full || !is_based;
-            out.push(block(address(group, id), ChunkImage::new(data, Arc::clone(&layout), is_whole, arena), is_whole));
+            let image = ChunkImage::new(data, Arc::clone(&layout), is_whole, arena, emptied);
+            out.push(block(address(group, id), image, is_whole));
         }
     }
 }
@@ -88,23 +96,18 @@ fn block(address: BlockAddress, image: ChunkImage, is_whole: bool) -> Block {
     Block { address, kind: BlockKind::Rows, payload: Box::new(bytes) }
 }
 
-/// Chunks of tables that are gone: table, key group, chunk.
-pub(crate) struct Drops(pub(crate) Vec<(i64, u16, u32)>);
+/// Chunks of tables that are gone.
+pub(crate) struct Drops(pub(crate) Vec<BlockAddress>);
 
 impl BlockSource for Drops {
     fn make(self: Box<Self>, out: &mut Vec<Block>) {
-        out.extend(self.0.into_iter().map(|(table, group, chunk)| drop_block(BlockAddress { table, group, chunk })));
+        out.extend(self.0.into_iter().map(drop_block));
     }
 }
 
 /// A block that says that a chunk is gone.
 fn drop_block(address: BlockAddress) -> Block {
     Block { address, kind: BlockKind::Drop, payload: Box::new(Vec::new()) }
-}
-
-/// The address of a chunk of this part.
-pub(crate) fn with_part(id: u32, part: u8) -> u32 {
-    id | u32::from(part) << PART_SHIFT
 }
 
 #[cfg(test)]

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!   the whole chunk                                     its changed rows
-//!     0  magic u32 = "MSTC"   4  version u32 = 3          0  version u8 = 3      1  flags u8
+//!     0  magic u32 = "MSTC"   4  version u32 = 4          0  version u8 = 4      1  flags u8
 //!     8  fingerprint of the layout u64                    2  rows in the chunk, as a power of two, u8
 //!    16  words in a row u32  20  rows in the chunk u32    4  rows given u32
 //!    24  cells beside a row  28  rows in the chunk u32       with flag 2: arena starts at u64, bytes of arena u64
-//!    32  0 u64               40  bytes of arena u64          which rows are given: places u16; with flag 1 a bit a row
-//!    48  0 u64               56  0 u64                       the rows given, whole, in ascending order
-//!    64  all rows; an empty row is all zero                  bytes of arena
-//!        bytes of arena                                      lengths of cells, bytes of cells, as beside
+//!    32  0 u64               40  bytes of arena u64          with flag 4: rows removed u32, 0 u32
+//!    48  0 u64               56  0 u64                       which rows are given: places u16; with flag 1 a bit a row
+//!    64  all rows; an empty row is all zero                  which rows are removed, likewise; flag 8 for bits
+//!        bytes of arena                                      the rows given, whole, in ascending order
+//!                                                            bytes of arena
+//!                                                            lengths of cells, bytes of cells, as beside
 //!        lengths of cells u32, a row x a cell (0xffff_ffff: no cell)
 //!        bytes of cells, in the same order
 //! ```
@@ -27,6 +29,7 @@ use std::sync::{Arc, OnceLock};
 
 use mill_frame::block::BlockPayload;
 
+use crate::bucket::set_bit;
 use crate::chunk::{Cell, ChunkData};
 use crate::key::{KEY_BYTES_MAX, VIEW_INLINE, le_word, view_length};
 use crate::layout::{ROW_WORDS_MAX, RowLayout, TAG_DIRTY, TAG_OCCUPIED};
@@ -34,13 +37,17 @@ use crate::shared::Handed;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"MSTC");
 /// The version of the format.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 const HEADER: usize = 64;
 const ROWS_HEADER: usize = 8;
 /// What the header of changed rows has more if bytes of arena are given.
 const ROWS_ARENA: usize = 16;
 const FLAG_BITS: u8 = 1;
 const FLAG_ARENA: u8 = 2;
+const FLAG_EMPTIED: u8 = 4;
+const FLAG_EMPTIED_BITS: u8 = 8;
+/// What the header of changed rows has more if rows were removed.
+const ROWS_EMPTIED: usize = 8;
 const NO_CELL: u32 = u32::MAX;
 
 fn padded(bytes: usize) -> usize {
@@ -54,23 +61,81 @@ pub(crate) struct ChunkImage {
     /// All rows are to be given, changed or not.
     is_all: bool,
     arena: Range<usize>,
-    /// The rows to give, a bit each; `None` for all. Looked for when it is first asked for.
-    given: OnceLock<Option<Box<[u64]>>>,
+    /// The slots that rows were taken out of, a bit each.
+    taken_out: Option<Box<[u64]>>,
+    /// What to give; `None` for all. Looked for when it is first asked for.
+    given: OnceLock<Option<Given>>,
+}
+
+/// What a block of changed rows gives.
+struct Given {
+    /// The rows that changed.
+    rows: Places,
+    /// The slots that became empty.
+    emptied: Places,
+}
+
+/// Some slots of a chunk.
+struct Places {
+    bits: Box<[u64]>,
+    count: usize,
+    /// Whether bits say in less room than a list which slots they are; a list has u16.
+    takes_bits: bool,
+}
+
+impl Places {
+    fn new(bits: Box<[u64]>, capacity: usize) -> Places {
+        let count = bits.iter().map(|word| word.count_ones() as usize).sum();
+        let takes_bits = capacity > 1 << 16 || capacity.div_ceil(64) * 8 <= padded(count * 2);
+        Places { bits, count, takes_bits }
+    }
+
+    fn bytes(&self) -> usize {
+        if self.takes_bits { self.bits.len() * 8 } else { padded(self.count * 2) }
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        if self.takes_bits {
+            self.bits.iter().for_each(|word| writer.put(&word.to_le_bytes()));
+        } else {
+            slots_of(&self.bits).for_each(|slot| writer.put(&(slot as u16).to_le_bytes()));
+            writer.pad();
+        }
+    }
 }
 
 impl ChunkImage {
-    /// The image of a chunk; `arena` is what was appended since the last one.
-    pub(crate) fn new(data: Handed, layout: Arc<RowLayout>, is_all: bool, arena: Range<usize>) -> ChunkImage {
-        ChunkImage { data, layout, is_all, arena, given: OnceLock::new() }
+    /// The image of a chunk; `arena` is what was appended since the last one, `taken_out` are the slots that rows were taken
+    /// out of since, a bit each.
+    pub(crate) fn new(
+        data: Handed,
+        layout: Arc<RowLayout>,
+        is_all: bool,
+        arena: Range<usize>,
+        taken_out: Option<Box<[u64]>>,
+    ) -> ChunkImage {
+        ChunkImage { data, layout, is_all, arena, taken_out, given: OnceLock::new() }
     }
 
-    fn given(&self) -> Option<&[u64]> {
+    fn given(&self) -> Option<&Given> {
         let find = || {
             let rows = changed(&self.data, &self.layout)?;
             self.data.tell_changed(rows.clone());
-            Some(rows)
+            let (rows, emptied) = (Places::new(rows, self.capacity()), Places::new(self.emptied(), self.capacity()));
+            Some(Given { rows, emptied })
         };
-        self.given.get_or_init(|| if self.is_all { None } else { find() }).as_deref()
+        self.given.get_or_init(|| if self.is_all { None } else { find() }).as_ref()
+    }
+
+    /// The slots that rows were taken out of and that are empty.
+    fn emptied(&self) -> Box<[u64]> {
+        let Some(taken_out) = &self.taken_out else { return Box::default() };
+        let mut bits = taken_out.clone();
+        let words = self.data.words();
+        for slot in slots_of(taken_out).filter(|&slot| words[slot as usize * self.layout.row_words] != 0) {
+            set_bit(&mut bits, slot, false);
+        }
+        bits
     }
 
     /// The part of the arena to give: with all rows all of it.
@@ -85,17 +150,12 @@ impl ChunkImage {
     fn slots(&self) -> Vec<u32> {
         match self.given() {
             None => (0..self.capacity() as u32).collect(),
-            Some(bits) => slots_of(bits).collect(),
+            Some(given) => slots_of(&given.rows.bits).collect(),
         }
     }
 
-    /// Whether bits say in less room than places which rows are given; places are u16.
-    fn takes_bits(&self) -> bool {
-        self.capacity() > 1 << 16 || self.capacity().div_ceil(64) * 8 <= padded(self.given_rows() * 2)
-    }
-
     fn given_rows(&self) -> usize {
-        self.given().map_or(self.capacity(), |bits| bits.iter().map(|word| word.count_ones() as usize).sum())
+        self.given().map_or(self.capacity(), |given| given.rows.count)
     }
 
     fn cell_bytes(&self) -> usize {
@@ -139,9 +199,10 @@ impl BlockPayload for ChunkImage {
         let rows = self.given_rows();
         let head = match self.given() {
             None => HEADER,
-            Some(bits) => {
+            Some(given) => {
                 let arena = if self.arena().is_empty() { 0 } else { ROWS_ARENA };
-                ROWS_HEADER + arena + if self.takes_bits() { bits.len() * 8 } else { padded(rows * 2) }
+                let emptied = if given.emptied.count == 0 { 0 } else { ROWS_EMPTIED + given.emptied.bytes() };
+                ROWS_HEADER + arena + emptied + given.rows.bytes()
             }
         };
         head + rows * self.layout.row_words * 8
@@ -171,22 +232,28 @@ impl BlockPayload for ChunkImage {
                 }
                 writer.put(self.data.row_bytes());
             }
-            Some(bits) => {
-                let takes_bits = self.takes_bits();
-                let flags = if takes_bits { FLAG_BITS } else { 0 } | if arena.is_empty() { 0 } else { FLAG_ARENA };
+            Some(Given { rows, emptied }) => {
+                let mut flags = if rows.takes_bits { FLAG_BITS } else { 0 };
+                flags |= if arena.is_empty() { 0 } else { FLAG_ARENA };
+                flags |= match (emptied.count, emptied.takes_bits) {
+                    (0, _) => 0,
+                    (_, false) => FLAG_EMPTIED,
+                    (_, true) => FLAG_EMPTIED | FLAG_EMPTIED_BITS,
+                };
                 writer.put(&[VERSION as u8, flags, self.capacity().ilog2() as u8, 0]);
                 writer.put(&(self.given_rows() as u32).to_le_bytes());
                 if !arena.is_empty() {
                     writer.put(&(self.arena().start as u64).to_le_bytes());
                     writer.put(&(arena.len() as u64).to_le_bytes());
                 }
-                if takes_bits {
-                    bits.iter().for_each(|word| writer.put(&word.to_le_bytes()));
-                } else {
-                    slots_of(bits).for_each(|slot| writer.put(&(slot as u16).to_le_bytes()));
-                    writer.pad();
+                if emptied.count > 0 {
+                    writer.put(&(emptied.count as u64).to_le_bytes());
                 }
-                for slot in slots_of(bits) {
+                rows.write(&mut writer);
+                if emptied.count > 0 {
+                    emptied.write(&mut writer);
+                }
+                for slot in slots_of(&rows.bits) {
                     writer.put(&self.data.row_bytes()[slot as usize * row_bytes..][..row_bytes]);
                 }
             }
@@ -250,8 +317,9 @@ fn count_tags(tags: impl Iterator<Item = u64>) -> (u32, u32) {
     })
 }
 
-/// Checks the rows of a chunk that came from a disk and counts them, unless [`inspect`] has. The error is what is wrong.
-pub(crate) fn check_rows(data: &ChunkData, layout: &RowLayout, seen: Option<u32>) -> std::result::Result<u32, String> {
+/// Checks the rows of a chunk that came from a disk and counts them, unless [`inspect`] has. Gives the count, and how many
+/// bytes of the arena no row has. The error is what is wrong.
+pub(crate) fn check_rows(data: &ChunkData, layout: &RowLayout, seen: Option<u32>) -> std::result::Result<(u32, usize), String> {
     let rows = data.words().chunks_exact(layout.row_words);
     let capacity = rows.len();
     let count = match seen {
@@ -267,21 +335,21 @@ pub(crate) fn check_rows(data: &ChunkData, layout: &RowLayout, seen: Option<u32>
     if count as usize >= capacity {
         return Err(format!("it has {count} rows in {capacity} places"));
     }
-    if layout.key.is_view() {
-        check_views(data, layout)?;
-    }
-    Ok(count)
+    let garbage = if layout.key.is_view() { check_views(data, layout)? } else { 0 };
+    Ok((count, garbage))
 }
 
-/// Checks that the long keys of a chunk lie within it.
-fn check_views(data: &ChunkData, layout: &RowLayout) -> std::result::Result<(), String> {
+/// Checks that the long keys of a chunk lie within it. Gives how many bytes of the arena are of none of them.
+fn check_views(data: &ChunkData, layout: &RowLayout) -> std::result::Result<usize, String> {
     let arena = data.arena.bytes().len() as u64;
+    let mut garbage = arena as usize;
     for (slot, row) in data.words().chunks_exact(layout.row_words).enumerate().filter(|(_, row)| row[0] != 0) {
         let length = view_length(&row[1..3]);
         let is_inside = length <= VIEW_INLINE || row[2].checked_add(length as u64).is_some_and(|end| end <= arena);
         if length > KEY_BYTES_MAX || !is_inside {
             return Err(format!("the key of row {slot} lies outside of the chunk"));
         }
+        garbage = garbage.saturating_sub(if length > VIEW_INLINE { length } else { 0 });
     }
-    Ok(())
+    Ok(garbage)
 }

@@ -19,6 +19,7 @@
 
 mod decode;
 mod encode;
+mod stored;
 
 use arrow::datatypes::DataType;
 

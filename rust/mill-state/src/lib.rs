@@ -12,9 +12,14 @@
 //! varies in length lies in cells beside the rows. See [`RowLayout`] for the row, [`StateTable`] for how tables grow and
 //! are shared, [`PaneTables`] for windows, and [`DirectTable`] for keys that need no search.
 //!
+//! A step declares its states by name in a [`StateBackend`], which snapshots and restores them as one.
+//! Two kinds of state are sorted: an [`OrderedTable`] by time, for timers and deadlines, and a [`MultiMap`] has several
+//! entries per key.
+//!
 //! `unsafe` stands in `chunk` and `pool` (the memory), `shared` (between table and writer), `probe` (searching it), `rows` (views for kernels), `bucket`,
 //! `direct` and `table` (which hold the pointers); each names the invariants it stands on.
 
+mod backend;
 mod bucket;
 mod chunk;
 mod direct;
@@ -23,6 +28,8 @@ mod handover;
 mod image;
 mod key;
 mod layout;
+mod multimap;
+mod ordered;
 mod panes;
 mod pool;
 mod probe;
@@ -31,14 +38,18 @@ mod rows;
 mod select;
 mod shared;
 mod snapshot;
+mod sorted;
 mod table;
 
+pub use backend::{KeyedState, MultiMapState, OrderedState, StateBackend};
 pub use chunk::Cell;
 pub use direct::{DirectTable, KeyRange};
 pub use error::{Result, StateError};
 pub use image::inspect;
 pub use key::{KEY_BYTES_MAX, KeyBatch, KeyDecoder, KeyEncoder, KeyKind};
 pub use layout::{CELLS_MAX, Flag, LayoutBuilder, ROW_WORDS_MAX, RowLayout};
+pub use multimap::{MapEntry, MultiMap};
+pub use ordered::{OrderedRow, OrderedRows, OrderedTable};
 pub use panes::PaneTables;
 pub use rows::{Rows, RowsRead};
 pub use select::{Select, Span};

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use mill_frame::block::{BlockKind, Blocks, RestoredBlock};
+use mill_frame::block::{BlockAddress, BlockKind, Blocks, RestoredBlock};
 
 use crate::error::Result;
-use crate::handover::{Drops, with_part};
+use crate::handover::Drops;
 use crate::layout::RowLayout;
 use crate::pool::Pool;
 use crate::table::{Shape, StateTable, TableOptions};
@@ -25,8 +25,8 @@ pub struct PaneTables {
     /// As large as the last pane that closed was, the next one is expected to be.
     shape: Shape,
     panes: BTreeMap<i64, StateTable>,
-    /// Chunks of closed panes that checkpoints still hold: pane, key group, chunk.
-    closed: Vec<(i64, u16, u32)>,
+    /// Chunks of closed panes that checkpoints still hold.
+    closed: Vec<BlockAddress>,
 }
 
 impl PaneTables {
@@ -34,6 +34,11 @@ impl PaneTables {
     pub fn new(layout: Arc<RowLayout>, options: TableOptions) -> PaneTables {
         let pool = StateTable::pool_for(&layout);
         PaneTables { layout, options, pool, shape: Shape::SMALL, panes: BTreeMap::new(), closed: Vec::new() }
+    }
+
+    /// Makes it another state of its step, before it is restored.
+    pub(crate) fn set_state(&mut self, state: u16) {
+        self.options.state = state;
     }
 
     /// The table of a pane, opened if need be.
@@ -81,8 +86,9 @@ impl PaneTables {
         let Some(table) = self.panes.remove(&start) else { return };
         self.shape = table.shape();
         if self.options.is_persistent {
-            let part = self.options.part;
-            self.closed.extend(table.into_drops().into_iter().map(|(group, id)| (start, group, with_part(id, part))));
+            let state = self.options.state;
+            let address = |(group, chunk)| BlockAddress { state, namespace: start, group, chunk };
+            self.closed.extend(table.into_drops().into_iter().map(address));
         }
     }
 
@@ -123,14 +129,15 @@ impl PaneTables {
         }
     }
 
-    /// Takes up the panes that these blocks leave, oldest first, in place of those that are open.
+    /// Takes up the panes that these blocks leave, oldest first, in place of those that are open. Blocks of other states
+    /// are passed over.
     ///
     /// # Errors
     /// When blocks are of another layout, or contradict each other or themselves.
     pub fn restore<'b>(&mut self, blocks: impl IntoIterator<Item = &'b RestoredBlock>) -> Result<()> {
         let mut by_pane: BTreeMap<i64, Vec<&RestoredBlock>> = BTreeMap::new();
-        for block in blocks {
-            let of_pane = by_pane.entry(block.address.table).or_default();
+        for block in blocks.into_iter().filter(|block| block.address.state == self.options.state) {
+            let of_pane = by_pane.entry(block.address.namespace).or_default();
             if block.kind == BlockKind::DropTable {
                 of_pane.clear();
             } else {

@@ -10,14 +10,13 @@
 
 use std::sync::Arc;
 
-use mill_frame::block::{BlockKind, RestoredBlock};
+use mill_frame::block::{BlockAddress, BlockKind, RestoredBlock};
 use mill_frame::on_all_cores;
 use rayon::prelude::*;
 
 use crate::bucket::Chunk;
 use crate::chunk::ChunkData;
 use crate::error::{Result, StateError};
-use crate::handover::{PART_SHIFT, with_part};
 use crate::image::{check_rows, parse};
 use crate::layout::RowLayout;
 use crate::table::{StateTable, TableOptions};
@@ -34,8 +33,8 @@ struct Placed<'b> {
 }
 
 impl StateTable {
-    /// Takes up the state that these blocks leave, oldest first, in place of what the table has. Blocks of other parts
-    /// and of key groups that the table does not hold are passed over; the table address is not looked at.
+    /// Takes up the state that these blocks leave, oldest first, in place of what the table has. Blocks of other states
+    /// and of key groups that the table does not hold are passed over; the namespace is not looked at.
     ///
     /// # Errors
     /// When blocks are of another layout, or contradict each other or themselves.
@@ -43,18 +42,20 @@ impl StateTable {
         let options = self.options().clone();
         let mut placed: Vec<Placed<'b>> = Vec::new();
         for block in blocks {
-            let (group, number) = (block.address.group, block.address.chunk);
+            let BlockAddress { state, group, chunk: id, .. } = block.address;
+            if state != options.state {
+                continue;
+            }
             if block.kind == BlockKind::DropTable {
                 placed.clear();
                 continue;
             }
-            if number >> PART_SHIFT != u32::from(options.part) || !options.groups.contains(&group) {
+            if !options.groups.contains(&group) {
                 continue;
             }
-            let id = number & ((1 << PART_SHIFT) - 1);
             if id == 0 || id.ilog2() > StateTable::depth_max() {
                 let what = "there is no such chunk".to_owned();
-                return Err(StateError::Damaged { group, chunk: number, what });
+                return Err(StateError::Damaged { group, chunk: id, what });
             }
             placed.push(Placed { group, id, order: placed.len(), block });
         }
@@ -65,7 +66,7 @@ impl StateTable {
         let restored: Vec<Result<Option<Chunk>>> =
             on_all_cores(|| addresses.into_par_iter().with_min_len(ADDRESSES_MIN).map(of_address).collect());
         let chunks: Vec<Chunk> = restored.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
-        check_cover(&chunks, options.part)?;
+        check_cover(&chunks)?;
         self.adopt(chunks);
         Ok(())
     }
@@ -76,7 +77,7 @@ fn chunk(blocks: &[Placed<'_>], layout: &Arc<RowLayout>, options: &TableOptions)
     // The rows in all, their data, and how many are taken if that is known.
     let mut draft: Option<(u32, ChunkData, Option<u32>)> = None;
     let Some(&Placed { group, id, .. }) = blocks.first() else { return Ok(None) };
-    let damaged = |what: String| StateError::Damaged { group, chunk: with_part(id, options.part), what };
+    let damaged = |what: String| StateError::Damaged { group, chunk: id, what };
     for Placed { block, .. } in blocks {
         match block.kind {
             BlockKind::Full => {
@@ -102,12 +103,12 @@ fn chunk(blocks: &[Placed<'_>], layout: &Arc<RowLayout>, options: &TableOptions)
         }
     }
     let Some((capacity, data, count)) = draft else { return Ok(None) };
-    let count = check_rows(&data, layout, count).map_err(damaged)?;
-    Ok(Some(Chunk::of_data(group, id, capacity, count, data, options)))
+    let (count, garbage) = check_rows(&data, layout, count).map_err(damaged)?;
+    Ok(Some(Chunk { garbage, ..Chunk::of_data(group, id, capacity, count, data, options) }))
 }
 
 /// Checks that the chunks of each key group share out its hashes: no two hold the same, none are missing.
-fn check_cover(chunks: &[Chunk], part: u8) -> Result<()> {
+fn check_cover(chunks: &[Chunk]) -> Result<()> {
     let mut spans: Vec<(u16, u64, u32)> = chunks.iter().map(|chunk| (chunk.group, start(chunk.id), chunk.id)).collect();
     on_all_cores(|| spans.par_sort_unstable());
     for of_group in spans.chunk_by(|a, b| a.0 == b.0) {
@@ -115,13 +116,13 @@ fn check_cover(chunks: &[Chunk], part: u8) -> Result<()> {
         for &(group, start, id) in of_group {
             if start != next {
                 let what = "the chunks of its group do not fit together".to_owned();
-                return Err(StateError::Damaged { group, chunk: with_part(id, part), what });
+                return Err(StateError::Damaged { group, chunk: id, what });
             }
             next = start + width(id);
         }
         if next != 1 << StateTable::depth_max() {
             let what = "chunks of its group are missing".to_owned();
-            return Err(StateError::Damaged { group: of_group[0].0, chunk: with_part(1, part), what });
+            return Err(StateError::Damaged { group: of_group[0].0, chunk: 1, what });
         }
     }
     Ok(())

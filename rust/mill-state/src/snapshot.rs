@@ -4,9 +4,9 @@
 //! changed stands in the rows; the writer looks for them, and lays the bytes out, on its own thread.
 //!
 //! ```text
-//!   chunk is new, was doubled or split, or lost a row    Full       (and Drop for the chunk that was split)
+//!   chunk is new, or was doubled, halved, split, merged  Full       (and Drop for chunks that were split or merged)
 //!   more than half of its rows changed                   Full
-//!   some rows changed                                    Rows
+//!   some rows changed or were removed                    Rows
 //!   nothing changed                                      nothing
 //! ```
 
@@ -16,16 +16,16 @@ use crate::handover::Handover;
 use crate::table::StateTable;
 
 impl StateTable {
-    /// Gives what changed since the last snapshot (or everything), to be made blocks of this table address, and ends the
+    /// Gives what changed since the last snapshot (or everything), to be made blocks of this namespace, and ends the
     /// epoch: the next change of a chunk finds it at rest.
     ///
     /// It takes the same time however much has changed; only if everything is to be given, each chunk is looked at.
     ///
     /// # Panics
     /// If the table was made without persistence.
-    pub fn snapshot(&mut self, table: i64, is_full: bool, out: &mut Blocks) {
+    pub fn snapshot(&mut self, namespace: i64, is_full: bool, out: &mut Blocks) {
         assert!(self.options().is_persistent, "the table is not persistent");
-        if let Some(handover) = Handover::take(self, table, is_full) {
+        if let Some(handover) = Handover::take(self, namespace, is_full) {
             out.push(handover);
         }
     }

@@ -8,7 +8,7 @@
 //!        └──────┬───────┘                          │
 //!          directory[..] ──► chunk ──► rows: open addressing, see `probe`
 //!
-//!   chunk: 16 rows ─► 32 ─► … ─► 16 KiB ─► splits in two by the next bit of the hash
+//!   chunk: 16 rows ─► 32 ─► … ─► 16 KiB ─► splits in two by the next bit of the hash, and back as rows are removed
 //! ```
 //!
 //! Invariants:
@@ -30,6 +30,7 @@
 mod directory;
 mod growth;
 mod lookup;
+mod removal;
 mod scan;
 
 use std::ops::Range;
@@ -76,8 +77,8 @@ impl Shape {
 pub struct TableOptions {
     /// The key groups it holds.
     pub groups: Range<u16>,
-    /// Which of the tables at the same address it is, 0 to 15 (a step may keep several).
-    pub part: u8,
+    /// The number of the state that it is, among those of the step.
+    pub state: u16,
     /// Whether snapshots will be taken: which rows changed since the last one.
     pub is_persistent: bool,
     /// Whether [`scan_changed`](StateTable::scan_changed) will be used: which rows changed since the last scan.
@@ -87,7 +88,7 @@ pub struct TableOptions {
 impl TableOptions {
     /// A table that keeps track of nothing.
     pub fn new(groups: Range<u16>) -> TableOptions {
-        TableOptions { groups, part: 0, is_persistent: false, tracks_changes: false }
+        TableOptions { groups, state: 0, is_persistent: false, tracks_changes: false }
     }
 }
 
@@ -136,7 +137,7 @@ impl StateTable {
     /// An empty table.
     ///
     /// # Panics
-    /// If the key groups are none or more than there are, or the part is above 15.
+    /// If the key groups are none or more than there are.
     pub fn new(layout: Arc<RowLayout>, options: TableOptions) -> StateTable {
         let pool = StateTable::pool_for(&layout);
         StateTable::with_pool(layout, options, pool)
@@ -157,7 +158,6 @@ impl StateTable {
     pub(crate) fn with_pool(layout: Arc<RowLayout>, options: TableOptions, pool: Pool) -> StateTable {
         let groups = options.groups.len();
         assert!((1..=1 << KEY_GROUP_BITS).contains(&groups) && options.groups.end <= 1 << KEY_GROUP_BITS);
-        assert!(options.part < 16, "part {}", options.part);
         StateTable {
             capacity_max: StateTable::capacity_max(&layout),
             layout,
@@ -234,6 +234,7 @@ impl StateTable {
             chunk.base = base;
             chunk.changed.fill(0);
             chunk.count = 0;
+            chunk.garbage = 0;
         }
         self.rows_before = self.rows_before.max(self.rows);
         self.rows = 0;

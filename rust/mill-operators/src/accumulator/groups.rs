@@ -56,7 +56,8 @@ impl Groups {
         let encoder = KeyEncoder::new(key_types).map_err(state_error)?;
         let decoder = KeyDecoder::new(key_types).map_err(state_error)?;
         let mut layout = RowLayout::builder(encoder.kind().clone());
-        let mut distinct = 0;
+        // The states of the step beside its rows, which are state 0.
+        let mut states = 0;
         let mut accumulators = Vec::with_capacity(aggregates.len());
         for spec in aggregates {
             accumulators.push(accumulator(
@@ -64,7 +65,7 @@ impl Groups {
                 options.is_partial,
                 keys,
                 key_types,
-                &mut distinct,
+                &mut states,
                 &mut layout,
                 &options.table,
             )?);

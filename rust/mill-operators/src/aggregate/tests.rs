@@ -1,5 +1,5 @@
 use arrow::datatypes::DataType;
-use mill_plan::{AggregateKind, Emit};
+use mill_plan::{AggregateKind, AggregateSpec, Emit};
 use mill_protocol::testkit::{Compare, Input, batch, check, integers};
 use mill_protocol::{Batch, Outbox, Progress};
 
@@ -123,11 +123,11 @@ fn what_a_checkpoint_held_back_is_given_at_the_first_look_at_the_clock() {
 #[test]
 fn state_moves_to_another_parallelism() {
     use mill_frame::hash::{groups_of_task, hash_columns, key_group, task_of_group};
-    let specs = vec![
-        spec(AggregateKind::Count, None, None),
-        spec(AggregateKind::NUnique, Some((1, DataType::Int64)), None),
-        spec(AggregateKind::Collect, Some((1, DataType::Int64)), None),
-    ];
+    // Each n_unique has a state of its own; there is no small limit to how many.
+    let distinct = AggregateSpec { name: String::new(), ..spec(AggregateKind::NUnique, Some((1, DataType::Int64)), None) };
+    let mut specs: Vec<_> = (0..20).map(|n| AggregateSpec { name: format!("u{n}"), ..distinct.clone() }).collect();
+    specs.push(spec(AggregateKind::Count, None, None));
+    specs.push(spec(AggregateKind::Collect, Some((1, DataType::Int64)), None));
     let mut seed = 12;
     let frames: Vec<Batch> = (0..5).map(|_| frame(200, 90, &mut seed)).collect();
     let task = |index: usize, parallelism: usize| {
@@ -178,6 +178,11 @@ fn state_moves_to_another_parallelism() {
     };
     let expected = run(&[1]);
     assert_eq!(expected.len(), 91, "a heading and 90 keys");
+    let counts = |line: &str| line.split(" | ").skip(1).take(20).map(str::to_owned).collect::<Vec<_>>();
+    for line in expected.iter().filter(|line| !line.contains("u0")) {
+        let counts = counts(line);
+        assert!(counts.iter().all(|count| *count == counts[0] && count.parse::<u32>().is_ok()), "{line}");
+    }
     for parallelisms in [&[2, 1][..], &[1, 3, 8], &[8, 2, 128]] {
         assert_eq!(run(parallelisms), expected, "{parallelisms:?}");
     }

@@ -6,6 +6,7 @@
 //! whatever comes next.
 
 use mill_frame::block::{BlockAddress, BlockKind};
+use mill_frame::hash::KEY_GROUP_BITS;
 
 use super::{ALIGNMENT, Class, HEADER_BYTES, is_sealed, put, seal, u16_at, u32_at, u64_at};
 
@@ -15,6 +16,10 @@ const BLOCK_MAGIC: u32 = u32::from_le_bytes(*b"MBLK");
 const SHORT_MAGIC: u16 = u16::from_le_bytes(*b"mb");
 /// Where the checksum of a short block stands, behind all else of its header.
 const SHORT_CHECKSUM: usize = 28;
+
+/// How many bits the chunk has in a short header; the key group has the others of the four bytes.
+const SHORT_CHUNK_BITS: u32 = u32::BITS - KEY_GROUP_BITS;
+const SHORT_CHUNK_MAX: u32 = (1 << SHORT_CHUNK_BITS) - 1;
 
 /// What is said of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +76,8 @@ impl BlockHeader {
     pub(crate) fn form(&self, segment_epoch: u64) -> Form {
         let is_near = segment_epoch.checked_sub(self.epoch).is_some_and(|before| before <= u64::from(u16::MAX));
         let is_short = self.class == Class::Keyed && self.kind != BlockKind::Full && self.bytes <= u64::from(u32::MAX);
-        if is_near && is_short { Form::Short } else { Form::Long }
+        let is_packed = usize::from(self.address.group) < 1 << KEY_GROUP_BITS && self.address.chunk <= SHORT_CHUNK_MAX;
+        if is_near && is_short && is_packed { Form::Short } else { Form::Long }
     }
 
     /// Writes it before its payload, which is laid out already and fills `place` but for the padding. Gives the checksum.
@@ -100,13 +106,14 @@ impl BlockHeader {
         out[4] = self.class as u8;
         out[5] = self.kind as u8;
         put(&mut out, 6, &self.operator.to_le_bytes());
-        put(&mut out, 8, &self.address.table.to_le_bytes());
+        put(&mut out, 8, &self.address.namespace.to_le_bytes());
         put(&mut out, 16, &self.address.chunk.to_le_bytes());
         put(&mut out, 20, &self.address.group.to_le_bytes());
         put(&mut out, 22, &self.task.to_le_bytes());
         put(&mut out, 24, &self.bytes.to_le_bytes());
         put(&mut out, 32, &self.epoch.to_le_bytes());
         put(&mut out, 40, &self.payload_crc.to_le_bytes());
+        put(&mut out, 44, &self.address.state.to_le_bytes());
         seal(&mut out);
         out
     }
@@ -116,9 +123,10 @@ impl BlockHeader {
         put(&mut out, 0, &SHORT_MAGIC.to_le_bytes());
         out[2] = self.kind as u8;
         out[3] = padding;
-        put(&mut out, 4, &self.address.chunk.to_le_bytes());
-        put(&mut out, 8, &self.address.table.to_le_bytes());
-        put(&mut out, 16, &self.address.group.to_le_bytes());
+        let group_and_chunk = u32::from(self.address.group) << SHORT_CHUNK_BITS | self.address.chunk;
+        put(&mut out, 4, &group_and_chunk.to_le_bytes());
+        put(&mut out, 8, &self.address.namespace.to_le_bytes());
+        put(&mut out, 16, &self.address.state.to_le_bytes());
         put(&mut out, 18, &self.operator.to_le_bytes());
         put(&mut out, 20, &self.task.to_le_bytes());
         put(&mut out, 22, &((segment_epoch - self.epoch) as u16).to_le_bytes());
@@ -151,7 +159,12 @@ impl BlockHeader {
             kind: kind(raw[5])?,
             operator: u16_at(raw, 6),
             task: u16_at(raw, 22),
-            address: BlockAddress { table: u64_at(raw, 8) as i64, group: u16_at(raw, 20), chunk: u32_at(raw, 16) },
+            address: BlockAddress {
+                state: u16_at(raw, 44),
+                namespace: u64_at(raw, 8) as i64,
+                group: u16_at(raw, 20),
+                chunk: u32_at(raw, 16),
+            },
             bytes: u64_at(raw, 24),
             epoch: u64_at(raw, 32),
             payload_crc: u32_at(raw, 40),
@@ -162,12 +175,18 @@ impl BlockHeader {
 
     fn decode_short(raw: &[u8], segment_epoch: u64) -> std::result::Result<Decoded, &'static str> {
         let before = u64::from(u16_at(raw, 22));
+        let group_and_chunk = u32_at(raw, 4);
         let header = BlockHeader {
             class: Class::Keyed,
             kind: kind(raw[2])?,
             operator: u16_at(raw, 18),
             task: u16_at(raw, 20),
-            address: BlockAddress { table: u64_at(raw, 8) as i64, group: u16_at(raw, 16), chunk: u32_at(raw, 4) },
+            address: BlockAddress {
+                state: u16_at(raw, 16),
+                namespace: u64_at(raw, 8) as i64,
+                group: (group_and_chunk >> SHORT_CHUNK_BITS) as u16,
+                chunk: group_and_chunk & SHORT_CHUNK_MAX,
+            },
             bytes: u64::from(u32_at(raw, 24)),
             epoch: segment_epoch.checked_sub(before).ok_or("a block is older than the first checkpoint")?,
             payload_crc: 0,

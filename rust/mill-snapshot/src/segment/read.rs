@@ -123,6 +123,9 @@ impl Reader<'_> {
         if version > SEGMENT_VERSION {
             return Err(Error::NewerFormat { path: self.path.clone(), found: version, known: SEGMENT_VERSION });
         }
+        if version < SEGMENT_VERSION {
+            return Err(Error::OlderFormat { path: self.path.clone(), found: version, known: SEGMENT_VERSION });
+        }
         let header = Header {
             names_bytes: u32_at(raw, 12),
             epoch: u64_at(raw, 16),

@@ -28,7 +28,7 @@ fn segment() -> (Vec<u8>, SegmentRef) {
             kind: KINDS[number as usize % 4],
             operator,
             task,
-            address: BlockAddress { table: -i64::from(number), group: number as u16, chunk: number },
+            address: BlockAddress { state: 70 * number as u16, namespace: -i64::from(number), group: number as u16, chunk: number },
             bytes: 0,
             epoch: u64::from(number % 6),
             payload_crc: 0,
@@ -62,7 +62,14 @@ fn blocks_are_read_as_they_were_written() {
         assert_eq!(payload.as_ptr() as usize % if block.form == Form::Long { ALIGNMENT } else { 8 }, 0);
         assert_eq!(block.form == Form::Short, number % 3 == 0 && number % 4 != 0);
         assert_eq!((block.header.kind, block.header.epoch), (KINDS[number % 4], number as u64 % 6));
-        assert_eq!(block.header.address.table, -(number as i64));
+        let number_u16 = number as u16;
+        let address = BlockAddress {
+            state: 70 * number_u16,
+            namespace: -(number as i64),
+            group: number_u16,
+            chunk: number as u32,
+        };
+        assert_eq!(block.header.address, address);
         assert_eq!(operator(&segment, block), ["count", "window"][number % 2]);
         assert_eq!(segment.task(block).index as usize, number % 2);
     }
@@ -84,9 +91,45 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
 #[test]
 fn a_newer_segment_is_refused_by_name() {
     let (mut raw, _) = segment();
-    put(&mut raw, 8, &3_u32.to_le_bytes());
+    put(&mut raw, 8, &4_u32.to_le_bytes());
     seal_at(&mut raw, 0);
-    assert!(matches!(parse(&raw), Err(Error::NewerFormat { found: 3, known: 2, .. })));
+    assert!(matches!(parse(&raw), Err(Error::NewerFormat { found: 4, known: 3, .. })));
+}
+
+#[test]
+fn an_older_segment_is_refused_by_name_and_says_what_to_do() {
+    for version in [1_u32, 2] {
+        let (mut raw, _) = segment();
+        put(&mut raw, 8, &version.to_le_bytes());
+        seal_at(&mut raw, 0);
+        let error = parse(&raw).map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::OlderFormat { known: 3, .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("format version {version}")) && text.contains("another state directory"), "{text}");
+    }
+}
+
+/// Key groups and chunks share four bytes in a short header; what does not fit them has a long one.
+#[test]
+fn every_address_comes_back_in_both_forms() {
+    for (group, chunk, form) in [
+        (127, (1 << 25) - 1, Form::Short),
+        (0, 0, Form::Short),
+        (127, 1 << 25, Form::Long),
+        (128, 1, Form::Long),
+        (u16::MAX, u32::MAX, Form::Long),
+    ] {
+        for (state, namespace) in [(0, i64::MIN), (u16::MAX, i64::MAX)] {
+            let address = BlockAddress { state, namespace, group, chunk };
+            let (class, kind) = (Class::Keyed, BlockKind::Rows);
+            let mut header =
+                BlockHeader { class, kind, operator: 1, task: 2, address, bytes: 0, epoch: 5, payload_crc: 0 };
+            assert_eq!(header.form(9), form, "{address:?}");
+            let mut place = vec![0; form.header_bytes()];
+            header.write(form, &mut place, 9);
+            assert_eq!(BlockHeader::decode(&place, 9).unwrap().header, header);
+        }
+    }
 }
 
 #[test]
@@ -107,7 +150,7 @@ fn large_and_small_segments_are_laid_out_alike() {
             kind: BlockKind::Full,
             operator: 0,
             task: 0,
-            address: BlockAddress { table: 0, group: 0, chunk: u32::from(number) },
+            address: BlockAddress { state: 0, namespace: 0, group: 0, chunk: u32::from(number) },
             bytes: 0,
             epoch: 1,
             payload_crc: 0,
@@ -154,7 +197,7 @@ fn an_old_change_in_a_merged_segment_keeps_its_epoch() {
     used.tasks.insert(names.task(&TaskId { chain: "count".to_owned(), index: 0, parallelism: 1 }).unwrap());
     let epochs = [1, 34_465, 34_464, 100_000];
     let item = |(chunk, epoch): (u32, u64)| {
-        let address = BlockAddress { table: 0, group: 3, chunk };
+        let address = BlockAddress { state: 0, namespace: 0, group: 3, chunk };
         let (class, kind) = (Class::Keyed, BlockKind::Rows);
         let header = BlockHeader { class, kind, operator: 0, task: 0, address, bytes: 0, epoch, payload_crc: 0 };
         Item::new(header, Box::new(vec![7; 24]))

@@ -8,7 +8,7 @@ use mill_frame::hash::task_of_group;
 use mill_snapshot::{Checkpoint, Handle, Manifest, ManifestParts, OperatorInfo, OperatorState, Result, Store, TaskId};
 
 /// What a table of counters holds: per address, a list of entries; `Full` replaces it, `Rows` adds to it.
-pub type Model = BTreeMap<(i64, u16, u32), Vec<Vec<u8>>>;
+pub type Model = BTreeMap<(u16, i64, u16, u32), Vec<Vec<u8>>>;
 
 /// A small generator (splitmix64), so that every test can be repeated from its seed.
 #[derive(Clone)]
@@ -46,23 +46,23 @@ impl Job {
     pub fn step(&mut self, is_full: bool) -> Vec<Vec<Block>> {
         let mut blocks: Vec<Vec<Block>> = (0..self.parallelism).map(|_| Vec::new()).collect();
         for _ in 0..self.changes {
-            let table = self.random.below(3) as i64;
+            let (state, namespace) = (self.random.below(2) as u16, self.random.below(3) as i64);
             let (group, chunk) = ((self.random.below(4) * 40) as u16, self.random.below(3) as u32);
-            let key = (table, group, chunk);
+            let key = (state, namespace, group, chunk);
             let bytes: Vec<u8> =
                 (0..self.random.below(self.payload as u64)).map(|_| self.random.next() as u8).collect();
             let task = task_of_group(group, self.parallelism as usize);
             let choice = self.random.below(20);
             let (kind, address) = match choice {
-                0 => (BlockKind::DropTable, BlockAddress { table, group: 0, chunk: 0 }),
-                1 | 2 => (BlockKind::Drop, BlockAddress { table, group, chunk }),
-                3..=8 => (BlockKind::Full, BlockAddress { table, group, chunk }),
-                _ => (BlockKind::Rows, BlockAddress { table, group, chunk }),
+                0 => (BlockKind::DropTable, BlockAddress { state, namespace, group: 0, chunk: 0 }),
+                1 | 2 => (BlockKind::Drop, BlockAddress { state, namespace, group, chunk }),
+                3..=8 => (BlockKind::Full, BlockAddress { state, namespace, group, chunk }),
+                _ => (BlockKind::Rows, BlockAddress { state, namespace, group, chunk }),
             };
             match kind {
                 BlockKind::DropTable => {
                     let owned = |group: u16| task_of_group(group, self.parallelism as usize) == task;
-                    self.model.retain(|(t, g, _), _| *t != table || !owned(*g));
+                    self.model.retain(|(s, n, g, _), _| (*s, *n) != (state, namespace) || !owned(*g));
                 }
                 BlockKind::Drop => {
                     self.model.remove(&key);
@@ -77,11 +77,11 @@ impl Job {
         }
         if is_full {
             blocks.iter_mut().for_each(Vec::clear);
-            for ((table, group, chunk), entries) in &self.model {
+            for ((state, namespace, group, chunk), entries) in &self.model {
                 let task = task_of_group(*group, self.parallelism as usize);
                 for (number, entry) in entries.iter().enumerate() {
                     let kind = if number == 0 { BlockKind::Full } else { BlockKind::Rows };
-                    let address = BlockAddress { table: *table, group: *group, chunk: *chunk };
+                    let address = BlockAddress { state: *state, namespace: *namespace, group: *group, chunk: *chunk };
                     blocks[task].push(Block { address, kind, payload: Box::new(entry.clone()) });
                 }
             }
@@ -128,7 +128,8 @@ pub fn restored(checkpoint: &Checkpoint, parallelism: usize) -> Model {
     for task in 0..parallelism {
         let (_, blocks) = checkpoint.restored("count", mill_frame::hash::groups_of_task(task, parallelism));
         for block in blocks {
-            let key = (block.address.table, block.address.group, block.address.chunk);
+            let BlockAddress { state, namespace, group, chunk } = block.address;
+            let key = (state, namespace, group, chunk);
             let alignment = if block.kind == BlockKind::Full { 64 } else { 8 };
             assert_eq!(block.bytes.as_ptr() as usize % alignment, 0, "bytes are aligned to {alignment}");
             match block.kind {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use mill_frame::block::SharedBytes;
 
-use super::{FLAG_ARENA, FLAG_BITS, HEADER, MAGIC, NO_CELL, ROWS_HEADER, VERSION, slots_of};
+use super::{
+    FLAG_ARENA, FLAG_BITS, FLAG_EMPTIED, FLAG_EMPTIED_BITS, HEADER, MAGIC, NO_CELL, ROWS_EMPTIED, ROWS_HEADER, VERSION, slots_of,
+};
 use crate::chunk::{Cell, ChunkData};
 use crate::error::{Result, StateError};
 use crate::layout::RowLayout;
@@ -20,6 +22,8 @@ pub(crate) struct ParsedImage {
     pub(crate) capacity: u32,
     /// The places of the rows given; `None` for all.
     slots: Option<Vec<u32>>,
+    /// The places of rows that were removed.
+    emptied: Vec<u32>,
     rows: SharedBytes,
     /// Where in the chunk's arena, and which bytes; `None` if there are none: sharing costs something where many threads
     /// do it.
@@ -71,7 +75,7 @@ fn parse_whole(bytes: &SharedBytes, layout: &RowLayout) -> Parsed<ParsedImage> {
     let arena = parts.take(u64_at(bytes, 40).unwrap_or_default())?;
     let arena = (!arena.is_empty()).then(|| (0, bytes.slice(arena.start, arena.end)));
     let values = cells_of(&mut parts, layout, capacity)?;
-    Ok(ParsedImage { capacity, slots: None, rows: bytes.slice(rows.start, rows.end), arena, cells: values })
+    Ok(ParsedImage { capacity, slots: None, emptied: Vec::new(), rows: bytes.slice(rows.start, rows.end), arena, cells: values })
 }
 
 fn parse_rows(bytes: &SharedBytes, layout: &RowLayout) -> Parsed<ParsedImage> {
@@ -90,16 +94,24 @@ fn parse_rows(bytes: &SharedBytes, layout: &RowLayout) -> Parsed<ParsedImage> {
             return Err(format!("its keys start at {arena_from}"));
         }
     }
-    let slots: Vec<u32> = if flags & FLAG_BITS != 0 {
-        let place = parts.take(u64::from(capacity.div_ceil(64)) * 8)?;
-        let words: Vec<u64> = bytes[place].chunks_exact(8).map(crate::key::le_word).collect();
-        slots_of(&words).collect()
-    } else {
-        let place = parts.take(u64::from(given) * 2)?;
-        bytes[place].chunks_exact(2).map(|two| u32::from(u16::from_le_bytes([two[0], two[1]]))).collect()
+    if flags & !(FLAG_BITS | FLAG_ARENA | FLAG_EMPTIED | FLAG_EMPTIED_BITS) != 0 {
+        return Err(format!("it has unknown flags {flags:#x}"));
+    }
+    let mut removed = 0;
+    if flags & FLAG_EMPTIED != 0 {
+        let place = parts.take(ROWS_EMPTIED as u64)?;
+        let count = u64_at(bytes, place.start).unwrap_or_default();
+        removed = u32::try_from(count).ok().filter(|&count| count <= capacity).ok_or_else(|| {
+            format!("{count} of {capacity} rows are removed from it")
+        })?;
+    }
+    let slots = places(&mut parts, given, capacity, flags & FLAG_BITS != 0)?;
+    let emptied = match removed {
+        0 => Vec::new(),
+        _ => places(&mut parts, removed, capacity, flags & FLAG_EMPTIED_BITS != 0)?,
     };
-    if slots.len() != given as usize || !slots.is_sorted_by(|a, b| a < b) || slots.last().is_some_and(|&last| last >= capacity) {
-        return Err(format!("it does not name the {given} of {capacity} rows that it gives"));
+    if let Some(both) = emptied.iter().find(|&slot| slots.binary_search(slot).is_ok()) {
+        return Err(format!("row {both} is given and removed"));
     }
     let rows = parts.take(u64::from(given) * layout.row_words as u64 * 8)?;
     let arena = parts.take(arena_bytes)?;
@@ -108,7 +120,23 @@ fn parse_rows(bytes: &SharedBytes, layout: &RowLayout) -> Parsed<ParsedImage> {
     if parts.at != bytes.len() {
         return Err(format!("it has {} bytes, its rows end at {}", bytes.len(), parts.at));
     }
-    Ok(ParsedImage { capacity, slots: Some(slots), rows: bytes.slice(rows.start, rows.end), arena, cells })
+    Ok(ParsedImage { capacity, slots: Some(slots), emptied, rows: bytes.slice(rows.start, rows.end), arena, cells })
+}
+
+/// So many places out of all.
+fn places(parts: &mut Parts<'_>, count: u32, capacity: u32, is_bits: bool) -> Parsed<Vec<u32>> {
+    let slots: Vec<u32> = if is_bits {
+        let place = parts.take(u64::from(capacity.div_ceil(64)) * 8)?;
+        let words: Vec<u64> = parts.bytes[place].chunks_exact(8).map(crate::key::le_word).collect();
+        slots_of(&words).collect()
+    } else {
+        let place = parts.take(u64::from(count) * 2)?;
+        parts.bytes[place].chunks_exact(2).map(|two| u32::from(u16::from_le_bytes([two[0], two[1]]))).collect()
+    };
+    if slots.len() != count as usize || !slots.is_sorted_by(|a, b| a < b) || slots.last().is_some_and(|&last| last >= capacity) {
+        return Err(format!("it does not name the {count} of {capacity} rows that it gives or removes"));
+    }
+    Ok(slots)
 }
 
 fn check_capacity(capacity: u32, given: u32) -> Parsed<()> {
@@ -201,11 +229,17 @@ impl ParsedImage {
         }
         let row_words = layout.row_words;
         let Some(words) = data.words_mut() else { return Err("its base is mapped".to_owned()) };
+        for &slot in &self.emptied {
+            words[slot as usize * row_words..][..row_words].fill(0);
+        }
         for (&slot, row) in slots.iter().zip(self.rows.chunks_exact(row_words * 8)) {
             let target = &mut words[slot as usize * row_words..][..row_words];
             for (word, bytes) in target.iter_mut().zip(row.chunks_exact(8)) {
                 *word = u64::from_le_bytes(bytes.try_into().expect("chunks of eight"));
             }
+        }
+        for &slot in &self.emptied {
+            data.cells[slot as usize * layout.cells..][..layout.cells].fill(None);
         }
         for (place, value) in self.cells.into_iter().enumerate() {
             let slot = slots[place / layout.cells] as usize;

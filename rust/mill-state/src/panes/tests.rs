@@ -13,7 +13,7 @@ fn closed_panes_leave_checkpoints_and_memory() {
     let mut builder = RowLayout::builder(KeyKind::of(&types).unwrap());
     let sum = builder.words(1);
     let layout = Arc::new(builder.finish("sum").unwrap());
-    let options = TableOptions { groups: 0..128, part: 0, is_persistent: true, tracks_changes: false };
+    let options = TableOptions { groups: 0..128, state: 0, is_persistent: true, tracks_changes: false };
     let mut panes = PaneTables::new(Arc::clone(&layout), options.clone());
     let mut encoder = KeyEncoder::new(&types).unwrap();
     let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..2000));

@@ -104,13 +104,23 @@ impl Directory {
         }
     }
 
+    /// The place of the chunk that holds this prefix, or the beginning of it.
+    pub(super) fn place_of(&self, group: u16, id: u32) -> u32 {
+        self.entries[self.first_entry(group, id)].place()
+    }
+
+    /// The first entry of a prefix.
+    fn first_entry(&self, group: u16, id: u32) -> usize {
+        let depth = id.ilog2();
+        let prefix = (id - (1 << depth)) as usize;
+        ((usize::from(group) - self.first_group) << self.depth) + (prefix << (self.depth - depth))
+    }
+
     /// Writes the entries of a chunk.
     pub(super) fn enter(&mut self, group: u16, id: u32, place: u32, base: *mut u64, mask: u32, is_writable: bool) {
         assert!(place < NO_CHUNK, "a table has fewer than 2^{PLACE_BITS} chunks");
-        let depth = id.ilog2();
-        let prefix = (id - (1 << depth)) as usize;
-        let below = self.depth - depth;
-        let first = ((usize::from(group) - self.first_group) << self.depth) + (prefix << below);
+        let below = self.depth - id.ilog2();
+        let first = self.first_entry(group, id);
         let tag = if is_writable { self.tag } else { 0 };
         let entry = Entry { base, mask, tag_and_place: u32::from(tag) << PLACE_BITS | place };
         self.entries[first..first + (1 << below)].fill(entry);

@@ -25,7 +25,7 @@ impl StateTable {
     }
 
     /// A chunk without rows, to be written to in this epoch.
-    fn new_chunk(&self, group: u16, id: u32, capacity: u32) -> Chunk {
+    pub(super) fn new_chunk(&self, group: u16, id: u32, capacity: u32) -> Chunk {
         Chunk::new(group, id, capacity, &self.layout, &self.options, self.pool(), self.epoch)
     }
 
@@ -39,7 +39,7 @@ impl StateTable {
     }
 
     /// Puts a new chunk in the place of another, also of what the next snapshot hands over of that.
-    fn replace_chunk(&mut self, place: usize, mut chunk: Chunk) -> Chunk {
+    pub(super) fn replace_chunk(&mut self, place: usize, mut chunk: Chunk) -> Chunk {
         chunk.touched = self.chunks[place].touched;
         let old = std::mem::replace(&mut self.chunks[place], chunk);
         self.touch_anew(place);
@@ -55,8 +55,21 @@ impl StateTable {
     }
 
     /// Whether the checkpoints so far hold something at the address of a chunk that is being written to.
-    fn is_held(&self, place: usize) -> bool {
+    pub(super) fn is_held(&self, place: usize) -> bool {
         self.options.is_persistent && self.touched[self.chunks[place].touched as usize].is_held
+    }
+
+    /// Writes a chunk that is being written to anew, in so many slots and without bytes of keys that are gone.
+    pub(super) fn resize(&mut self, place: usize, capacity: u32) {
+        let (group, id) = (self.chunks[place].group, self.chunks[place].id);
+        let is_held = self.is_held(place);
+        let old = self.replace_chunk(place, self.new_chunk(group, id, capacity));
+        if is_held {
+            // No drop is noted: the next snapshot gives the chunk as a whole, at the same address.
+            self.touched[self.chunks[place].touched as usize].is_held = true;
+        }
+        self.refresh(place);
+        self.move_rows(&old, place, place);
     }
 
     /// Doubles a chunk, or splits it in two.
@@ -68,16 +81,7 @@ impl StateTable {
         };
         let depth = id.ilog2();
         if capacity < self.capacity_max || depth == DEPTH_MAX {
-            let capacity = capacity.checked_mul(2).expect("2^31 rows of one prefix");
-            let is_held = self.is_held(place);
-            let old = self.replace_chunk(place, self.new_chunk(group, id, capacity));
-            if is_held {
-                // No drop is noted: the next snapshot gives the chunk as a whole, at the same address.
-                self.touched[self.chunks[place].touched as usize].is_held = true;
-            }
-            self.refresh(place);
-            self.move_rows(&old, place, place);
-            return;
+            return self.resize(place, capacity.checked_mul(2).expect("2^31 rows of one prefix"));
         }
         if self.is_held(place) {
             self.dropped.push((group, id));
@@ -130,7 +134,7 @@ impl StateTable {
     }
 
     /// Moves the rows of a chunk into one or two others, by the bit of the hash that distinguishes them.
-    fn move_rows(&mut self, old: &Chunk, low: usize, high: usize) {
+    pub(super) fn move_rows(&mut self, old: &Chunk, low: usize, high: usize) {
         let row_words = self.layout.row_words;
         let cells = self.layout.cells;
         let is_view = self.layout.key.is_view();

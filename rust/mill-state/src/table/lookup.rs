@@ -229,35 +229,13 @@ impl StateTable {
         (self.read(), found_records)
     }
 
-    fn find_in(&self, chunk: &Chunk, keys: &KeyBatch, record: usize) -> Found {
+    pub(super) fn find_in(&self, chunk: &Chunk, keys: &KeyBatch, record: usize) -> Found {
         let row_words = self.layout.row_words;
         match (self.layout.key.is_view(), keys.stride) {
             (true, _) => chunk.find::<SHAPE_VIEW>(row_words, keys, record),
             (false, 1) => chunk.find::<SHAPE_WORD>(row_words, keys, record),
             (false, _) => chunk.find::<SHAPE_WORDS>(row_words, keys, record),
         }
-    }
-
-    /// Removes the row of a key, if there is one.
-    pub fn remove(&mut self, keys: &KeyBatch, record: usize) -> bool {
-        let row_words = self.layout.row_words;
-        let place = self.directory.at(keys.hashes[record]).place();
-        if place == NO_CHUNK {
-            return false;
-        }
-        let found = self.find_in(&self.chunks[place as usize], keys, record);
-        if !found.is_match {
-            return false;
-        }
-        self.make_writable(place);
-        let chunk = &mut self.chunks[place as usize];
-        chunk.remove(found.slot, row_words, self.layout.cells, self.epoch);
-        if self.options.is_persistent {
-            // A row that is empty cannot say that it changed: the next snapshot gives the chunk as a whole.
-            self.touched[chunk.touched as usize].is_based = false;
-        }
-        self.rows -= 1;
-        true
     }
 }
 

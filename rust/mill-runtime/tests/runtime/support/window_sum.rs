@@ -85,7 +85,7 @@ impl Operator for WindowSum {
         let all: BTreeSet<(i64, u16)> = self.sums.keys().map(|&(start, group, _)| (start, group)).collect();
         let changed = std::mem::take(&mut self.changed);
         for start in self.dropped.drain(..) {
-            let address = BlockAddress { table: start, group: 0, chunk: 0 };
+            let address = BlockAddress { state: 0, namespace: start, group: 0, chunk: 0 };
             snapshot.blocks.push(Block { address, kind: BlockKind::DropTable, payload: Box::new(Vec::new()) });
         }
         for (start, group) in if snapshot.is_full { all } else { changed } {
@@ -94,18 +94,18 @@ impl Operator for WindowSum {
                 bytes.extend(key.to_le_bytes());
                 bytes.extend(sum.to_le_bytes());
             }
-            let address = BlockAddress { table: start, group, chunk: 0 };
+            let address = BlockAddress { state: 0, namespace: start, group, chunk: 0 };
             snapshot.blocks.push(Block { address, kind: BlockKind::Full, payload: Box::new(bytes) });
         }
         Ok(())
     }
     fn restore(&mut self, restored: &Restored) -> Result<()> {
         for block in &restored.blocks {
-            let BlockAddress { table, group, .. } = block.address;
+            let BlockAddress { namespace, group, .. } = block.address;
             assert!(self.context.groups.contains(&group));
             for pair in block.bytes.chunks_exact(16) {
                 let word = |at: usize| i64::from_le_bytes(pair[at..at + 8].try_into().unwrap());
-                self.sums.insert((table, group, word(0)), word(8));
+                self.sums.insert((namespace, group, word(0)), word(8));
             }
         }
         Ok(())
