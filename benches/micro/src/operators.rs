@@ -67,7 +67,7 @@ fn through(mut operator: Box<dyn Operator>, frames: Vec<Batch>) -> Box<dyn FnMut
     let mut out = Outbox::default();
     Box::new(move || {
         for frame in &frames {
-            let progress = operator.on_batch(frame.clone(), &mut out).expect("the records are sound");
+            let progress = operator.on_batch(0, frame.clone(), &mut out).expect("the records are sound");
             empty(&mut *operator, progress, &mut out);
         }
     })
@@ -151,13 +151,13 @@ fn panes(records: usize) -> Box<dyn FnMut()> {
         for (at, (frame, times)) in frames.iter().zip(times.chunks(FRAME)).enumerate() {
             let times: Vec<i64> = times.iter().map(|time| time + origin).collect();
             let seen = origin + at as i64 * FRAME as i64 - 1;
-            let given = operator.on_batch(frame.clone().with_times(Some(times.into())), &mut out);
+            let given = operator.on_batch(0, frame.clone().with_times(Some(times.into())), &mut out);
             assert!(given.expect("the records are sound") == Progress::Done && out.is_empty());
-            let progress = operator.on_watermark(Watermark(seen), &mut out).expect("the records are sound");
+            let progress = operator.on_watermark(0, Watermark(seen), &mut out).expect("the records are sound");
             empty(&mut *operator, progress, &mut out);
         }
         let end = Watermark(origin + (PANES + 2) * size_us - 1);
-        let progress = operator.on_watermark(end, &mut out).expect("the records are sound");
+        let progress = operator.on_watermark(0, end, &mut out).expect("the records are sound");
         empty(&mut *operator, progress, &mut out);
     })
 }

@@ -105,11 +105,11 @@ fn main() {
             let started = Instant::now();
             for batch in &frames {
                 let watermark = batch.times().and_then(|times| times.last().copied()).unwrap_or(0);
-                let mut progress = operator.on_batch(batch.clone(), &mut out).expect("sums that fit");
+                let mut progress = operator.on_batch(0, batch.clone(), &mut out).expect("sums that fit");
                 while progress == Progress::More {
                     progress = operator.resume(&mut out).expect("sums that fit");
                 }
-                progress = operator.on_watermark(Watermark(watermark), &mut out).expect("sums that fit");
+                progress = operator.on_watermark(0, Watermark(watermark), &mut out).expect("sums that fit");
                 loop {
                     while let Some(emission) = out.pop() {
                         if let mill_protocol::Emission::Batch(_, batch) = emission {

@@ -24,7 +24,7 @@ impl Branch {
 }
 
 impl Operator for Branch {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         attempt(batch, out, &mut |batch, out| {
             let passing = passing(&self.predicate.evaluate_mask(batch.data())?);
             match passing.count_set_bits() {

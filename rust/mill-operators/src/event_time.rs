@@ -110,7 +110,7 @@ impl EventTime {
 }
 
 impl Operator for EventTime {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let Some(batch) = times::with_times(batch, self.column, &self.name, out)? else {
             return Ok(Progress::Done);
         };
@@ -127,7 +127,7 @@ impl Operator for EventTime {
         Ok(Progress::Done)
     }
 
-    fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
+    fn on_watermark(&mut self, _input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
         if at == Watermark::MAX && self.emitted < i64::MAX {
             self.emitted = i64::MAX;
             out.watermark(at);

@@ -49,7 +49,7 @@ impl Explode {
 }
 
 impl Operator for Explode {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let (elements, ranges) = lists(batch.column(self.column))?;
         self.pending = Some(Pending { batch, elements, ranges, next: 0 });
         self.resume(out)

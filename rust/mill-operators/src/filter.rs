@@ -23,7 +23,7 @@ impl Filter {
 }
 
 impl Operator for Filter {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         attempt(batch, out, &mut |batch, out| {
             let mask = self.predicate.evaluate_mask(batch.data())?;
             if self.is_updating || batch.deletes().is_some() {

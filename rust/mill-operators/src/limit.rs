@@ -17,7 +17,7 @@ impl Limit {
 }
 
 impl Operator for Limit {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let rows = batch.rows() as u64;
         if rows <= self.left {
             self.left -= rows;

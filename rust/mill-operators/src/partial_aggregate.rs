@@ -229,7 +229,7 @@ impl PartialAggregate {
 }
 
 impl Operator for PartialAggregate {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         if self.passing > 0 {
             match self.assigner {
                 Some(assigner) => self.pass_on_windows(&batch, assigner, out)?,
@@ -247,7 +247,7 @@ impl Operator for PartialAggregate {
         }
     }
 
-    fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
+    fn on_watermark(&mut self, _input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
         self.watermark = self.watermark.max(at);
         if self.assigner.is_some() { self.start_flush(Going::Windows(self.watermark), out) } else { Ok(Progress::Done) }
     }

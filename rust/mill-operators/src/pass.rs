@@ -6,7 +6,7 @@ use mill_protocol::{Batch, Operator, Outbox, Progress, Result};
 pub(crate) struct Pass;
 
 impl Operator for Pass {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         out.push(batch);
         Ok(Progress::Done)
     }

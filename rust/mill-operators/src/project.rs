@@ -21,7 +21,7 @@ impl Project {
 }
 
 impl Operator for Project {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         attempt(batch, out, &mut |batch, out| {
             let data = project(&self.exprs, &self.schema, batch.data())?;
             out.push(batch.with_data(data));

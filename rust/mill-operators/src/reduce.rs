@@ -199,7 +199,7 @@ fn decode<'a>(
 }
 
 impl Operator for Reduce {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let data = batch.data();
         let columns: Vec<ArrayRef> = self.keys.iter().map(|&key| Arc::clone(data.column(key))).collect();
         self.encoder.encode(&columns, data.num_rows()).map_err(state_error)?;

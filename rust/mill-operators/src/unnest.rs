@@ -18,7 +18,7 @@ impl Unnest {
 }
 
 impl Operator for Unnest {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let mut columns = batch.data().columns().to_vec();
         let fields = fields(batch.column(self.column))?;
         columns.splice(self.column..=self.column, fields);

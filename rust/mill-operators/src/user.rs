@@ -104,7 +104,7 @@ impl User {
 }
 
 impl Operator for User {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         if batch.rows() == 0 {
             return Ok(Progress::Done);
         }

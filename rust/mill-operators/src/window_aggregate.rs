@@ -290,7 +290,7 @@ pub(crate) fn time_column(time_us: i64, rows: usize, data_type: &DataType) -> Re
 }
 
 impl Operator for WindowAggregate {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let assigned = if self.is_partial {
             self.parts_of_partials(&batch)?
         } else {
@@ -305,7 +305,7 @@ impl Operator for WindowAggregate {
         Ok(Progress::Done)
     }
 
-    fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
+    fn on_watermark(&mut self, _input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
         self.watermark = self.watermark.max(at);
         self.fire(out)
     }
@@ -315,7 +315,7 @@ impl Operator for WindowAggregate {
     }
 
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
-        self.on_watermark(Watermark::MAX, out)
+        self.on_watermark(0, Watermark::MAX, out)
     }
 
     fn resume(&mut self, out: &mut Outbox) -> Result<Progress> {

@@ -16,6 +16,7 @@ mod sink;
 mod snapshot;
 mod source;
 pub mod testkit;
+mod watermarks;
 
 pub use clock::{Clock, ManualClock, SteadyClock, SystemClock};
 pub use error::{Error, ErrorKind, Rejected, Result};
@@ -25,5 +26,6 @@ pub use snapshot::{Epoch, Restored, Snapshot};
 pub use source::{
     Comparison, Condition, Discovery, Position, Read, Source, SourceProperties, Split, SplitReader, SplitState,
 };
+pub use watermarks::Watermarks;
 
 pub use mill_frame::{Batch, SplitId};

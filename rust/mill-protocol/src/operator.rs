@@ -7,6 +7,7 @@ use mill_frame::{Batch, SplitId};
 
 use crate::error::{Rejected, Result};
 use crate::snapshot::{Epoch, Restored, Snapshot};
+use crate::watermarks::Watermarks;
 
 /// A promise in the stream: no record with an older event time follows, but late ones. Microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,17 +135,32 @@ impl Outbox {
 
 /// One parallel instance of a step.
 ///
-/// The runtime calls it from one thread at a time and in stream order. After any call that returned
+/// Its inputs have numbers from zero; an operator with one input may ignore them. Records of one input come in their
+/// order, those of different inputs in any. The runtime calls an operator from one thread at a time and in stream order. After any call that returned
 /// [`Progress::More`], only [`resume`](Operator::resume) is called until it returns [`Progress::Done`]. A watermark is
 /// passed on by the runtime once the operator is done with it, but never beyond
 /// [`earliest_result`](Operator::earliest_result); one that [`makes_watermarks`](Operator::makes_watermarks) emits its own.
 pub trait Operator: Send {
-    /// Processes records.
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress>;
+    /// Processes records of this input.
+    fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress>;
 
-    /// Event time has come this far.
-    fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
-        let _ = (at, out);
+    /// Event time has come this far on this input. It never goes back, and is [`Watermark::MAX`] before the input ends.
+    fn on_watermark(&mut self, input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
+        let _ = (input, at, out);
+        Ok(Progress::Done)
+    }
+
+    /// What time it is after this step, given how far each input has come: usually the least of them. An operator that
+    /// does not wait for one of its inputs leaves that one out. The runtime asks after each watermark.
+    fn combine(&self, times: &Watermarks) -> Watermark {
+        times.least()
+    }
+
+    /// This input has ended. One call an input, before [`on_end`](Operator::on_end); after a restart an input that had
+    /// ended before the checkpoint ends again, possibly after records of others, so what was emitted here must be in
+    /// the state.
+    fn on_input_end(&mut self, input: usize, out: &mut Outbox) -> Result<Progress> {
+        let _ = (input, out);
         Ok(Progress::Done)
     }
 
@@ -186,7 +202,8 @@ pub trait Operator: Send {
         Ok(Progress::Done)
     }
 
-    /// All input has ended: emit what is still held back. The runtime has sent [`Watermark::MAX`] before.
+    /// All inputs have ended, or nothing more is needed of them: emit what is still held back. Where they have ended, the
+    /// runtime has sent [`Watermark::MAX`] and called [`on_input_end`](Operator::on_input_end) for each of them.
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
         let _ = out;
         Ok(Progress::Done)

@@ -13,6 +13,9 @@
 //!                                                                    all of it or only what changed
 //! ```
 //!
+//! An operator with several inputs is given a list of events for each; the kit also runs them in several orders, of which
+//! each keeps the order within an input: one input after another, in turn, and at random. An input ends with its list.
+//!
 //! A transcript is text, a line a record, so that a test reads as data and a failure as a difference:
 //!
 //! ```text
@@ -33,6 +36,7 @@ use mill_frame::{Batch, SplitId};
 
 use crate::operator::{Emission, Operator, Outbox, Progress, Watermark};
 use crate::snapshot::{Epoch, Restored, Snapshot};
+use crate::watermarks::Watermarks;
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +44,7 @@ mod tests;
 /// How often an operator may say [`Progress::More`] in a row before it counts as stuck.
 const RESUMES_MAX: usize = 1_000_000;
 
-/// One thing that happens to an operator. The end of input comes by itself behind the last one.
+/// One thing that happens to an input of an operator. The end of the input comes by itself after the last one.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// Records; the kit cuts them as it likes.
@@ -88,18 +92,41 @@ pub struct Transcript {
 /// # Panics
 /// If two modes differ, if a watermark goes back, or if the operator fails; the message names the mode and the seed.
 pub fn check(make: impl Fn() -> Box<dyn Operator>, inputs: &[Input], compare: &Compare) -> Transcript {
-    let plain = Mode { cut: Cut::Whole, is_outbox_full: false, restore: Restore::Never };
+    check_inputs(make, &[inputs], compare)
+}
+
+/// Runs the events of several inputs, a list each, through the operator in every mode and in several orders, and returns
+/// what it gives. What the operator gives must depend on no order but the one within each input.
+///
+/// # Panics
+/// If two modes differ, if a watermark goes back, or if the operator fails; the message names the mode and the seed.
+pub fn check_inputs(make: impl Fn() -> Box<dyn Operator>, inputs: &[&[Input]], compare: &Compare) -> Transcript {
+    let plain = Mode { order: Order::Single, cut: Cut::Whole, is_outbox_full: false, restore: Restore::Never };
     let expected = transcript(&make, inputs, compare, plain);
+    let orders = [Order::Single, Order::Reverse, Order::Turns, Order::Random(seed()), Order::Random(seed() ^ 0x51ed_270b)];
+    let orders = if inputs.len() > 1 { &orders[..] } else { &orders[..1] };
+    for &order in orders {
+        check_order(&make, inputs, compare, order, (plain, &expected));
+    }
+    expected
+}
+
+fn check_order(
+    make: &dyn Fn() -> Box<dyn Operator>,
+    inputs: &[&[Input]],
+    compare: &Compare,
+    order: Order,
+    (plain, expected): (Mode, &Transcript),
+) {
     for cut in [Cut::Whole, Cut::Single, Cut::Random(seed()), Cut::Random(seed() ^ 0x9e37_79b9)] {
         for is_outbox_full in [false, true] {
             for restore in [Restore::Never, Restore::Full, Restore::Changes] {
-                let mode = Mode { cut, is_outbox_full, restore };
-                let got = transcript(&make, inputs, compare, mode);
-                assert_eq!(got, expected, "{mode:?} differs from {plain:?}");
+                let mode = Mode { order, cut, is_outbox_full, restore };
+                let got = transcript(make, inputs, compare, mode);
+                assert_eq!(&got, expected, "{mode:?} differs from {plain:?}");
             }
         }
     }
-    expected
 }
 
 /// The seed of random cuts: `MILL_SEED`, or a fixed one.
@@ -110,9 +137,22 @@ fn seed() -> u64 {
 /// How a run differs from the plain one.
 #[derive(Clone, Copy, Debug)]
 struct Mode {
+    order: Order,
     cut: Cut,
     is_outbox_full: bool,
     restore: Restore,
+}
+
+/// In which order the events of several inputs come.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    /// One input after another.
+    Single,
+    /// One input after another, the last one first.
+    Reverse,
+    /// An event of each in turn.
+    Turns,
+    Random(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +169,7 @@ enum Restore {
     Changes,
 }
 
-fn transcript(make: &dyn Fn() -> Box<dyn Operator>, inputs: &[Input], compare: &Compare, mode: Mode) -> Transcript {
+fn transcript(make: &dyn Fn() -> Box<dyn Operator>, inputs: &[&[Input]], compare: &Compare, mode: Mode) -> Transcript {
     let mut run = Run {
         make,
         mode,
@@ -140,17 +180,42 @@ fn transcript(make: &dyn Fn() -> Box<dyn Operator>, inputs: &[Input], compare: &
         blocks: Vec::new(),
         splits: None,
         is_quiet: false,
+        times: Watermarks::new(inputs.len()),
+        has_ended: vec![false; inputs.len()],
         promised: None,
         late_times: HashSet::new(),
         watermark: None,
         rows: Vec::new(),
         transcript: Transcript::default(),
     };
-    for input in inputs {
-        run.input(input);
+    let mut places = vec![0; inputs.len()];
+    let mut random = match mode.order {
+        Order::Random(seed) => seed,
+        Order::Single | Order::Reverse | Order::Turns => 0,
+    };
+    let mut turn = 0;
+    while let Some(input) = next_input(mode.order, &run.has_ended, &mut random, &mut turn) {
+        match inputs[input].get(places[input]) {
+            Some(event) => run.input(input, event),
+            None => run.end_input(input),
+        }
+        places[input] += 1;
     }
     run.end();
     run.finish(compare)
+}
+
+/// The input whose turn it is, of those that have not ended.
+fn next_input(order: Order, has_ended: &[bool], random: &mut u64, turn: &mut usize) -> Option<usize> {
+    let open: Vec<usize> = (0..has_ended.len()).filter(|&input| !has_ended[input]).collect();
+    *turn += 1;
+    match order {
+        _ if open.is_empty() => None,
+        Order::Single => open.first().copied(),
+        Order::Reverse => open.last().copied(),
+        Order::Turns => Some(open[*turn % open.len()]),
+        Order::Random(_) => Some(open[(next_random(random) % open.len() as u64) as usize]),
+    }
 }
 
 struct Run<'a> {
@@ -165,6 +230,9 @@ struct Run<'a> {
     splits: Option<Vec<SplitId>>,
     /// Whether the operator has declared that it is quiet.
     is_quiet: bool,
+    /// How far each input has come, and which have ended.
+    times: Watermarks,
+    has_ended: Vec<bool>,
     /// The greatest watermark that the runtime would have passed on by now.
     promised: Option<i64>,
     /// Times of records that came after a watermark that promised they would not.
@@ -184,7 +252,7 @@ struct Row {
 }
 
 impl Run<'_> {
-    fn input(&mut self, input: &Input) {
+    fn input(&mut self, number: usize, input: &Input) {
         match input {
             Input::Batch(batch) => {
                 let mut random = match self.mode.cut {
@@ -202,16 +270,12 @@ impl Run<'_> {
                     let rows = rows.min(left);
                     let times = batch.times().map_or(&[][..], |times| &times[from..from + rows]);
                     self.late_times.extend(times.iter().filter(|&&time| Some(time) < self.promised));
-                    self.step(|operator, out| operator.on_batch(batch.slice(from, rows), out));
+                    self.step(|operator, out| operator.on_batch(number, batch.slice(from, rows), out));
                     from += rows;
                 }
             }
             Input::Watermark(at) => {
-                self.step(|operator, out| operator.on_watermark(Watermark(*at), out));
-                if !self.operator.makes_watermarks() {
-                    let passed_on = self.operator.earliest_result().0.min(*at);
-                    self.promised = self.promised.max(Some(passed_on));
-                }
+                self.advance(number, Watermark(*at));
             }
             Input::Time(now) => {
                 if self.operator.next_time().is_some_and(|at| at <= *now) {
@@ -237,10 +301,24 @@ impl Run<'_> {
         }
     }
 
-    fn end(&mut self) {
-        if !self.operator.is_finished() {
-            self.step(|operator, out| operator.on_watermark(Watermark::MAX, out));
+    fn advance(&mut self, input: usize, at: Watermark) {
+        self.times.advance(input, at);
+        self.step(|operator, out| operator.on_watermark(input, at, out));
+        if !self.operator.makes_watermarks() {
+            let passed_on = self.operator.combine(&self.times).min(self.operator.earliest_result());
+            self.promised = self.promised.max(Some(passed_on.0));
         }
+    }
+
+    fn end_input(&mut self, input: usize) {
+        if !self.operator.is_finished() {
+            self.advance(input, Watermark::MAX);
+            self.step(|operator, out| operator.on_input_end(input, out));
+        }
+        self.has_ended[input] = true;
+    }
+
+    fn end(&mut self) {
         self.step(|operator, out| operator.on_end(out));
         self.drain();
     }
@@ -295,6 +373,18 @@ impl Run<'_> {
         if let Some(splits) = &self.splits {
             let told = self.operator.on_splits(splits, &mut self.out);
             told.unwrap_or_else(|error| panic!("{:?}: on_splits: {error}", self.mode));
+        }
+        // What the other inputs had said of time and ends is in no checkpoint; it comes again.
+        let inputs = self.has_ended.len();
+        for input in (0..inputs).filter(|_| inputs > 1) {
+            let at = self.times.of(input);
+            if at > Watermark::MIN {
+                self.call(|operator, out| operator.on_watermark(input, at, out));
+            }
+            if self.has_ended[input] {
+                self.call(|operator, out| operator.on_input_end(input, out));
+            }
+            self.drain();
         }
     }
 

@@ -60,7 +60,7 @@ impl Plan<'_> {
         let offsets = self.offsets();
         let worker_of = |chain: usize, index: usize| (offsets[chain] + index) % self.workers.len();
         let mut senders: HashMap<(usize, usize), Vec<Sender>> = HashMap::new();
-        let mut receivers: HashMap<(usize, usize), Vec<Receiver>> = HashMap::new();
+        let mut receivers: HashMap<(usize, usize), Vec<(usize, Receiver)>> = HashMap::new();
         for (edge_index, edge) in self.graph.edges.iter().enumerate() {
             let consumers = self.graph.chains[edge.to].parallelism;
             for from in 0..self.graph.chains[edge.from].parallelism {
@@ -74,7 +74,7 @@ impl Plan<'_> {
                     let consumer = &self.workers[worker_of(edge.to, to)];
                     let (send, receive) = channel(self.queue_capacity, producer, consumer);
                     senders.entry((edge_index, from)).or_default().push(send);
-                    receivers.entry((edge.to, to)).or_default().push(receive);
+                    receivers.entry((edge.to, to)).or_default().push((edge.entry, receive));
                 }
             }
         }
@@ -177,7 +177,7 @@ impl Plan<'_> {
     fn task(
         &self,
         place: Place,
-        inputs: Vec<Receiver>,
+        inputs: Vec<(usize, Receiver)>,
         begun_with: &BegunWith,
         senders: &mut HashMap<(usize, usize), Vec<Sender>>,
         built: &mut Built,
@@ -193,7 +193,8 @@ impl Plan<'_> {
         };
         let mut wiring = Wiring::new(chain, &self.graph.edges.iter().map(|edge| edge.from).collect::<Vec<_>>(), chain_index);
         let source_errors = chain.source.as_ref().map(|source| wiring.routes(&source.errors)).unwrap_or_default();
-        let entry = Routes { ports: vec![wiring.routes(&chain.entry)], errors: source_errors };
+        let entries = chain.entries.iter().map(|targets| wiring.routes(targets)).collect();
+        let entry = Routes { ports: entries, errors: source_errors };
         let mut routes = Vec::new();
         for stage in &chain.stages {
             let ports = stage.ports.iter().map(|targets| wiring.routes(targets)).collect();
@@ -204,7 +205,8 @@ impl Plan<'_> {
             let body = self.body(stage, chain, index, &mut sinks).map_err(|error| error.in_step(&stage.name))?;
             let uid: Arc<str> = stage.uid.as_str().into();
             let counters = counters(registry, &stage.uid);
-            let mut stage_run = Stage::new(uid, stage.name.clone(), body, wiring.stage_inputs[stage_index], counters);
+            let channels = std::mem::take(&mut wiring.stage_channels[stage_index]);
+            let mut stage_run = Stage::new(uid, stage.name.clone(), body, stage.inputs, channels, counters);
             stage_run.set_persistent(self.is_persistent);
             if self.recovery.is_ended(&stage.uid) {
                 stage_run.set_was_ended();
@@ -217,14 +219,14 @@ impl Plan<'_> {
             let edge = &self.graph.edges[edge_index];
             let queues = senders.remove(&(edge_index, index)).expect("every edge was laid");
             let edge_writer = EdgeWriter::new(edge.kind.clone(), queues, index, self.frame_rows);
-            writers.push((edge_writer, Merge::new(wiring.writer_inputs[writer])));
+            writers.push((edge_writer, Merge::new(1, vec![0; wiring.writer_channels[writer]])));
             let level = Arc::new(Level::default());
             registry.edges[edge_index].3.push(Arc::clone(&level));
             fills.push(level);
         }
         let context = ChainContext { on_error: self.on_error, clock: Arc::clone(&self.clock) };
         let input = match &chain.source {
-            None => TaskInput::Channels(Input::new(inputs, self.mode == Mode::ExactlyOnce)),
+            None => TaskInput::Channels(Input::new(chain.entries.len(), inputs, self.mode == Mode::ExactlyOnce)),
             Some(source) => {
                 let may_block = source.source.properties().may_block && !self.is_by_hand;
                 let context = SourceContext {
@@ -294,10 +296,12 @@ struct Place {
     sinks: usize,
 }
 
-/// Numbers the inputs of stages and writers while routes are laid to them.
+/// Numbers the channels into stages and writers while routes are laid to them.
 struct Wiring {
-    stage_inputs: Vec<usize>,
-    writer_inputs: Vec<usize>,
+    /// For each stage, for each channel the input that it leads to.
+    stage_channels: Vec<Vec<usize>>,
+    /// For each writer how many channels lead to it.
+    writer_channels: Vec<usize>,
     /// The edges that leave this chain, in the order of their writers.
     edges: Vec<usize>,
 }
@@ -305,19 +309,19 @@ struct Wiring {
 impl Wiring {
     fn new(chain: &ChainDef, edge_from: &[usize], chain_index: usize) -> Wiring {
         let edges: Vec<usize> = (0..edge_from.len()).filter(|&edge| edge_from[edge] == chain_index).collect();
-        Wiring { stage_inputs: vec![0; chain.stages.len()], writer_inputs: vec![0; edges.len()], edges }
+        Wiring { stage_channels: vec![Vec::new(); chain.stages.len()], writer_channels: vec![0; edges.len()], edges }
     }
 
     fn routes(&mut self, targets: &[Target]) -> Vec<Route> {
         let route = |target: &Target| match *target {
-            Target::Stage(stage) => {
-                self.stage_inputs[stage] += 1;
-                Route::Stage { stage, input: self.stage_inputs[stage] - 1 }
+            Target::Stage(stage, input) => {
+                self.stage_channels[stage].push(input);
+                Route::Stage { stage, channel: self.stage_channels[stage].len() - 1 }
             }
             Target::Edge(edge) => {
                 let writer = self.edges.iter().position(|&own| own == edge).expect("the graph was checked");
-                self.writer_inputs[writer] += 1;
-                Route::Writer { writer, input: self.writer_inputs[writer] - 1 }
+                self.writer_channels[writer] += 1;
+                Route::Writer { writer, channel: self.writer_channels[writer] - 1 }
             }
         };
         targets.iter().map(route).collect()

@@ -23,22 +23,22 @@ use crate::rejects;
 use crate::stage::{Part, Stage};
 use crate::time_board::{Slot, Standing};
 
-/// Where an event goes within a task: an input of a stage or of an edge writer.
+/// Where an event goes within a task: a channel into a stage or an edge writer, which leads to one of its inputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Route {
-    /// Input `input` of stage `stage`.
+    /// A channel into a stage.
     Stage {
         /// Which stage.
         stage: usize,
-        /// Which of its inputs.
-        input: usize,
+        /// Which of its channels.
+        channel: usize,
     },
-    /// Input `input` of writer `writer`.
+    /// A channel into an edge writer.
     Writer {
         /// Which edge writer of this task.
         writer: usize,
-        /// Which of its inputs.
-        input: usize,
+        /// Which of its channels.
+        channel: usize,
     },
 }
 
@@ -85,7 +85,7 @@ pub(crate) struct Chain {
     /// For each stage where its output goes.
     pub(crate) routes: Vec<Routes>,
     pub(crate) writers: Vec<(EdgeWriter, Merge)>,
-    /// Where the input goes.
+    /// Where the input goes, for each entry.
     pub(crate) entry: Routes,
     pub(crate) context: ChainContext,
     outbox: Outbox,
@@ -138,21 +138,20 @@ impl Chain {
             }
             Event::Barrier(_) => self.is_full = is_full,
             Event::End => self.has_end = true,
-            Event::Batch(_) | Event::Watermark(_) => {}
+            Event::Batch(entry, batch) => return self.deliver_all(None, entry, Event::Batch(entry, batch)),
+            Event::Watermark(entry, at) => return self.deliver_all(None, entry, Event::Watermark(entry, at)),
+            Event::InputEnd(entry) => return self.deliver_all(None, entry, Event::End),
         }
-        for index in 0..self.entry.ports.len() {
-            self.deliver_all(None, index, event.clone_for_targets())?;
+        for entry in 0..self.entry.ports.len() {
+            self.deliver_all(None, entry, event.clone_for_targets())?;
         }
-        match event {
-            Event::Batch(_) => Ok(()),
-            event => self.deliver_errors(None, event),
-        }
+        self.deliver_errors(None, event)
     }
 
     /// Routes records that the source could not read.
     pub(crate) fn enter_rejected(&mut self, step: &str, rejected: Vec<Rejected>) -> Result<()> {
         let batch = rejects::batch(step, &rejected)?;
-        self.deliver_errors(None, Event::Batch(batch))
+        self.deliver_errors(None, Event::Batch(0, batch))
     }
 
     /// Does a piece of work.
@@ -201,7 +200,7 @@ impl Chain {
         self.stages[index].follow(at, &mut self.outbox);
         while let Some(emission) = self.outbox.pop() {
             match emission {
-                Emission::Watermark(at) => self.forward(index, Event::Watermark(at))?,
+                Emission::Watermark(at) => self.forward(index, Event::Watermark(0, at))?,
                 other => return Err(Error::internal(format!("{:?} when the time of others went on", other))),
             }
         }
@@ -242,14 +241,14 @@ impl Chain {
             match emission {
                 Emission::Batch(port, batch) => {
                     self.stages[index].counters.rows_out.add(batch.rows() as u64);
-                    self.deliver_all(Some(index), port, Event::Batch(batch))?;
+                    self.deliver_all(Some(index), port, Event::Batch(0, batch))?;
                 }
                 Emission::Watermark(at) => {
                     // The end of time is no time that others could follow; the end itself is noted when it comes.
                     if at < Watermark::MAX {
                         self.stages[index].report(Standing::Active(at))?;
                     }
-                    self.forward(index, Event::Watermark(at))?;
+                    self.forward(index, Event::Watermark(0, at))?;
                 }
                 Emission::Quiet(Quiet { at, is_idle }) => {
                     self.stages[index].report(if is_idle { Standing::Idle(at) } else { Standing::Empty(at) })?;
@@ -265,7 +264,7 @@ impl Chain {
         let routes = &self.routes[index].errors;
         if rejects::is_routed(self.context.on_error, &rejected, !routes.is_empty(), &stage.name, &stage.counters)? {
             let batch = rejects::batch(&stage.name, &rejected)?;
-            self.deliver_errors(Some(index), Event::Batch(batch))?;
+            self.deliver_errors(Some(index), Event::Batch(0, batch))?;
         }
         Ok(())
     }
@@ -306,24 +305,19 @@ impl Chain {
         Ok(())
     }
 
-    /// Merges an event into the inputs of its target; what comes out of the merge is taken by the target.
+    /// Merges an event of one channel into the inputs of its target; what comes out of the merge is taken by the target.
     fn deliver(&mut self, route: Route, event: Event) -> Result<()> {
-        let (merge, input) = match route {
-            Route::Stage { stage, input } => (&mut self.stages[stage].merge, input),
-            Route::Writer { writer, input } => (&mut self.writers[writer].1, input),
+        let (merge, channel) = match route {
+            Route::Stage { stage, channel } => (&mut self.stages[stage].merge, channel),
+            Route::Writer { writer, channel } => (&mut self.writers[writer].1, channel),
         };
-        let mut merged = [None, None, None];
-        match event {
-            Event::Batch(batch) => merged[0] = Some(Event::Batch(batch)),
-            Event::Watermark(at) => merged[0] = merge.on_watermark(input, at).map(Event::Watermark),
-            Event::Barrier(epoch) => merged[0] = merge.on_barrier(input, epoch).map(Event::Barrier),
-            Event::End => {
-                for (place, event) in merged.iter_mut().zip(merge.on_end(input).into_events()) {
-                    *place = Some(event);
-                }
-            }
-            Event::Splits(_) | Event::Quiet(_) => {}
-        }
+        let merged = match event {
+            Event::Batch(_, batch) => [Some(Event::Batch(merge.input(channel), batch)), None, None, None],
+            Event::Watermark(_, at) => [merge.on_watermark(channel, at), None, None, None],
+            Event::Barrier(epoch) => [merge.on_barrier(channel, epoch), None, None, None],
+            Event::End => merge.on_end(channel),
+            Event::InputEnd(_) | Event::Splits(_) | Event::Quiet(_) => [None, None, None, None],
+        };
         for event in merged.into_iter().flatten() {
             match route {
                 Route::Stage { stage, .. } => self.stages[stage].accept(event),
@@ -374,8 +368,9 @@ impl Event {
     /// The same event for one more target; columns are shared.
     fn clone_for_targets(&self) -> Event {
         match self {
-            Event::Batch(batch) => Event::Batch(Batch::clone(batch)),
-            Event::Watermark(at) => Event::Watermark(*at),
+            Event::Batch(input, batch) => Event::Batch(*input, Batch::clone(batch)),
+            Event::Watermark(input, at) => Event::Watermark(*input, *at),
+            Event::InputEnd(input) => Event::InputEnd(*input),
             Event::Splits(open) => Event::Splits(Arc::clone(open)),
             Event::Quiet(split) => Event::Quiet(*split),
             Event::Barrier(epoch) => Event::Barrier(*epoch),

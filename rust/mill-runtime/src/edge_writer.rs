@@ -56,7 +56,7 @@ impl EdgeWriter {
     /// Takes an event; records may be held until they are worth a frame or [`quiet`](EdgeWriter::quiet) is called.
     pub(crate) fn push(&mut self, event: Event) -> Result<()> {
         match event {
-            Event::Batch(batch) => {
+            Event::Batch(_, batch) => {
                 if self.gathered.is_empty() {
                     self.send_watermark();
                 }
@@ -67,11 +67,11 @@ impl EdgeWriter {
                 }
                 Ok(())
             }
-            Event::Watermark(at) => {
+            Event::Watermark(_, at) => {
                 self.watermark = Some(at);
                 Ok(())
             }
-            Event::Splits(_) | Event::Quiet(_) => Ok(()),
+            Event::InputEnd(_) | Event::Splits(_) | Event::Quiet(_) => Ok(()),
             Event::Barrier(epoch) => self.broadcast(|| Envelope::Barrier(epoch)),
             Event::End => self.broadcast(|| Envelope::End),
         }

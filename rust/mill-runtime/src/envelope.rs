@@ -22,10 +22,12 @@ pub(crate) enum Envelope {
 /// What a stage is given, once the inputs it comes from have been merged.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Records.
-    Batch(Batch),
-    /// Event time has come this far on all inputs.
-    Watermark(Watermark),
+    /// Records of this input.
+    Batch(usize, Batch),
+    /// Event time has come this far on this input.
+    Watermark(usize, Watermark),
+    /// This input has ended.
+    InputEnd(usize),
     /// The splits that the task's source has not finished.
     Splits(Arc<[SplitId]>),
     /// A split that was asked for records and has none for now.

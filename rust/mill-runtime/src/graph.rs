@@ -35,8 +35,9 @@ pub struct ChainDef {
     pub parallelism: usize,
     /// Where its records come from, if not from edges.
     pub source: Option<SourceDef>,
-    /// Who gets the records of the source, or of the incoming edges.
-    pub entry: Vec<Target>,
+    /// Who gets the records of each entry: the source is entry 0, and an edge names its own. Edges with the same entry
+    /// come together there.
+    pub entries: Vec<Vec<Target>>,
     /// Its stages in topological order.
     pub stages: Vec<StageDef>,
 }
@@ -67,6 +68,8 @@ pub struct StageDef {
     pub signature: String,
     /// What it does.
     pub body: StageBody,
+    /// How many inputs it has. Targets with the same input come together there.
+    pub inputs: usize,
     /// Who gets the records of each output port.
     pub ports: Vec<Vec<Target>>,
     /// Who gets the records that could not be processed.
@@ -102,8 +105,8 @@ impl fmt::Debug for StageBody {
 /// Where records go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// A later stage of the same chain.
-    Stage(usize),
+    /// A later stage of the same chain, and the number of its input.
+    Stage(usize, usize),
     /// An edge of the job.
     Edge(usize),
 }
@@ -115,6 +118,8 @@ pub struct EdgeDef {
     pub from: usize,
     /// The chain that they go to.
     pub to: usize,
+    /// The entry of that chain, and with it the stages and inputs where it ends.
+    pub entry: usize,
     /// Which task gets which record.
     pub kind: EdgeKind,
     /// The columns.
@@ -156,10 +161,32 @@ impl JobGraph {
                     return wrong(format!("uid {uid:?} is taken twice"));
                 }
             }
+            for (number, stage) in chain.stages.iter().enumerate() {
+                if matches!(stage.body, StageBody::Sink { .. }) && stage.inputs != 1 {
+                    return wrong(format!("the sink {:?} has {} inputs", stage.name, stage.inputs));
+                }
+                for input in 0..stage.inputs {
+                    let mut targets = chain.targets().flat_map(|(_, targets)| targets);
+                    if !targets.any(|target| *target == Target::Stage(number, input)) {
+                        return wrong(format!("nothing leads to input {input} of {:?}", stage.name));
+                    }
+                }
+            }
+            for entry in 0..chain.entries.len() {
+                if chain.source.is_some() && entry > 0 {
+                    return wrong(format!("chain {:?} has a source and {} entries", chain.name, chain.entries.len()));
+                }
+                if chain.source.is_none() && !self.edges.iter().any(|edge| edge.to == index && edge.entry == entry) {
+                    return wrong(format!("nothing leads to entry {entry} of chain {:?}", chain.name));
+                }
+            }
             for (from, targets) in chain.targets() {
                 for target in targets {
                     let is_sound = match *target {
-                        Target::Stage(stage) => stage < chain.stages.len() && from.is_none_or(|from| stage > from),
+                        Target::Stage(stage, input) => {
+                            let is_input = chain.stages.get(stage).is_some_and(|stage| input < stage.inputs);
+                            is_input && from.is_none_or(|from| stage > from)
+                        }
                         Target::Edge(edge) => self.edges.get(edge).is_some_and(|edge| edge.from == index),
                     };
                     if !is_sound {
@@ -172,6 +199,9 @@ impl JobGraph {
             let (Some(from), Some(to)) = (self.chains.get(edge.from), self.chains.get(edge.to)) else {
                 return wrong(format!("an edge connects chain {} with chain {}", edge.from, edge.to));
             };
+            if edge.entry >= to.entries.len() {
+                return wrong(format!("an edge leads to entry {} of chain {:?}, which has {}", edge.entry, to.name, to.entries.len()));
+            }
             if edge.kind == EdgeKind::Forward && from.parallelism != to.parallelism {
                 return wrong(format!("the forward edge from {:?} to {:?} changes parallelism", from.name, to.name));
             }
@@ -192,11 +222,11 @@ impl JobGraph {
             while let Some((chain, stage)) = stack.pop() {
                 for target in self.chains[chain].stages[stage].ports.iter().flatten() {
                     let reached: Vec<(usize, usize)> = match *target {
-                        Target::Stage(next) => vec![(chain, next)],
+                        Target::Stage(next, _) => vec![(chain, next)],
                         Target::Edge(edge) => {
-                            let to = self.edges[edge].to;
-                            let entry = self.chains[to].entry.iter();
-                            entry.filter_map(|target| if let Target::Stage(next) = *target { Some((to, next)) } else { None }).collect()
+                            let EdgeDef { to, entry, .. } = self.edges[edge];
+                            let entry = self.chains[to].entries[entry].iter();
+                            entry.filter_map(|target| if let Target::Stage(next, _) = *target { Some((to, next)) } else { None }).collect()
                         }
                     };
                     for next in reached.into_iter().filter(|next| !makers.contains(next)) {
@@ -222,6 +252,6 @@ impl ChainDef {
         let stages = self.stages.iter().enumerate().flat_map(|(index, stage)| {
             stage.ports.iter().chain(std::iter::once(&stage.errors)).map(move |targets| (Some(index), targets))
         });
-        std::iter::once((None, &self.entry)).chain(source).chain(stages)
+        self.entries.iter().map(|entry| (None, entry)).chain(source).chain(stages)
     }
 }

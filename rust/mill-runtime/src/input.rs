@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use mill_protocol::{Result, Watermark};
+use mill_protocol::Result;
 
 use crate::channel::Receiver;
 use crate::envelope::{Envelope, Event};
@@ -36,13 +36,12 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// The channels, and whether barriers hold them back.
-    pub(crate) fn new(channels: Vec<Receiver>, is_aligned: bool) -> Input {
-        let merge = Merge::new(channels.len());
-        // A task that nobody writes to (behind a gather, say) has ended before it begins.
-        let end = [Event::Watermark(Watermark::MAX), Event::End];
-        let ready = if channels.is_empty() { VecDeque::from(end) } else { VecDeque::new() };
-        let channels = channels.into_iter().map(Some).collect();
+    /// The channels, each with the entry that it leads to, of that many entries, and whether barriers hold them back.
+    pub(crate) fn new(entries: usize, channels: Vec<(usize, Receiver)>, is_aligned: bool) -> Input {
+        let mut merge = Merge::new(entries, channels.iter().map(|(entry, _)| *entry));
+        // An entry that nobody writes to in this task (a gather to another one, say) has ended before it begins.
+        let ready = VecDeque::from(merge.absent());
+        let channels = channels.into_iter().map(|(_, channel)| Some(channel)).collect();
         Input { channels, merge, is_aligned, turn: 0, ready }
     }
 
@@ -73,13 +72,13 @@ impl Input {
 
     fn take(&mut self, channel: usize, envelope: Envelope) -> Result<Option<Event>> {
         match envelope {
-            Envelope::Frame(frame) => return Ok(Some(Event::Batch(wire::batch(&frame)?))),
-            Envelope::Batch(batch) => return Ok(Some(Event::Batch(batch))),
-            Envelope::Watermark(at) => self.ready.extend(self.merge.on_watermark(channel, at).map(Event::Watermark)),
-            Envelope::Barrier(epoch) => self.ready.extend(self.merge.on_barrier(channel, epoch).map(Event::Barrier)),
+            Envelope::Frame(frame) => return Ok(Some(Event::Batch(self.merge.input(channel), wire::batch(&frame)?))),
+            Envelope::Batch(batch) => return Ok(Some(Event::Batch(self.merge.input(channel), batch))),
+            Envelope::Watermark(at) => self.ready.extend(self.merge.on_watermark(channel, at)),
+            Envelope::Barrier(epoch) => self.ready.extend(self.merge.on_barrier(channel, epoch)),
             Envelope::End => {
                 self.channels[channel] = None;
-                self.ready.extend(self.merge.on_end(channel).into_events());
+                self.ready.extend(self.merge.on_end(channel).into_iter().flatten());
             }
         }
         Ok(self.ready.pop_front())

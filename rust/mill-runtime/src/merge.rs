@@ -1,110 +1,125 @@
-//! The merged view of several inputs: one watermark, one barrier, one end.
+//! The merged view of several channels: one watermark an input, one barrier, one end.
 //!
-//! Used where channels come together in front of a task, and where ports come together in front of a stage.
+//! Used where channels come together in front of a task, and where ports come together in front of a stage. Each channel
+//! leads to an input with a number; those that lead to the same one are one stream (a union, the tasks of a producer).
 //!
 //! Invariants:
-//! - The merged watermark is the least of all inputs that have not ended, and never goes back (I8). Every input sends
-//!   watermarks, also one whose source has nothing to read (see [`time_board`](crate::time_board)), so none is left out.
-//! - A barrier is complete when every input has brought it or has ended; the end, when every input has ended.
+//! - The watermark of an input is the least of its channels that have not ended, and never goes back (I8). Every channel
+//!   sends watermarks, also one whose source has nothing to read (see [`time_board`](crate::time_board)), so none is left out.
+//! - A barrier is complete when every channel has brought it or has ended, whatever inputs they lead to.
+//! - An input ends with the last of its channels, and all of it with the last input. Before it ends its time is
+//!   [`Watermark::MAX`]. An end that comes twice means nothing.
 
 use mill_protocol::{Epoch, Watermark};
 
 use crate::envelope::Event;
 
 #[derive(Clone, Debug)]
-struct Input {
+struct Channel {
+    input: usize,
     watermark: Watermark,
     is_ended: bool,
     has_barrier: bool,
 }
 
-/// Watermark, barrier and end of several inputs as one.
+/// Watermarks, barrier and end of several channels.
 #[derive(Clone, Debug)]
 pub(crate) struct Merge {
-    inputs: Vec<Input>,
-    watermark: Watermark,
-    /// The barrier that has come on some inputs, but not on all.
+    channels: Vec<Channel>,
+    /// For each input.
+    watermarks: Vec<Watermark>,
+    /// The barrier that has come on some channels, but not on all.
     aligning: Option<Epoch>,
 }
 
 impl Merge {
-    /// A merge of that many inputs.
-    pub(crate) fn new(inputs: usize) -> Merge {
-        let input = Input { watermark: Watermark::MIN, is_ended: false, has_barrier: false };
-        Merge { inputs: vec![input; inputs], watermark: Watermark::MIN, aligning: None }
+    /// A merge of that many inputs; for each channel the input that it leads to.
+    pub(crate) fn new(inputs: usize, channels: impl IntoIterator<Item = usize>) -> Merge {
+        let channel = |input| Channel { input, watermark: Watermark::MIN, is_ended: false, has_barrier: false };
+        let channels = channels.into_iter().map(channel).collect();
+        Merge { channels, watermarks: vec![Watermark::MIN; inputs], aligning: None }
     }
 
-    /// Whether this input has brought the barrier that is still missing from others.
-    pub(crate) fn is_held_back(&self, input: usize) -> bool {
-        self.inputs[input].has_barrier
+    /// The input that this channel leads to.
+    pub(crate) fn input(&self, channel: usize) -> usize {
+        self.channels[channel].input
     }
 
-    /// A watermark has come; returns the merged one if that has risen.
-    pub(crate) fn on_watermark(&mut self, input: usize, at: Watermark) -> Option<Watermark> {
-        let state = &mut self.inputs[input];
+    /// The ends of those inputs to which no channel leads: they have ended before they begin.
+    pub(crate) fn absent(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for input in 0..self.watermarks.len() {
+            if self.channels.iter().all(|channel| channel.input != input) {
+                self.watermarks[input] = Watermark::MAX;
+                events.extend([Event::Watermark(input, Watermark::MAX), Event::InputEnd(input)]);
+            }
+        }
+        events.extend(self.channels.is_empty().then_some(Event::End));
+        events
+    }
+
+    /// Whether this channel has brought the barrier that is still missing from others.
+    pub(crate) fn is_held_back(&self, channel: usize) -> bool {
+        self.channels[channel].has_barrier
+    }
+
+    /// A watermark has come; returns that of the input if it has risen.
+    pub(crate) fn on_watermark(&mut self, channel: usize, at: Watermark) -> Option<Event> {
+        let state = &mut self.channels[channel];
         state.watermark = state.watermark.max(at);
-        self.rise()
+        let input = state.input;
+        self.rise(input)
     }
 
     /// A barrier has come; returns it if it is complete now.
-    pub(crate) fn on_barrier(&mut self, input: usize, epoch: Epoch) -> Option<Epoch> {
+    pub(crate) fn on_barrier(&mut self, channel: usize, epoch: Epoch) -> Option<Event> {
+        let state = &mut self.channels[channel];
+        if state.is_ended {
+            return None;
+        }
         assert!(self.aligning.is_none_or(|aligning| aligning == epoch), "{epoch:?} during {:?}", self.aligning);
-        assert!(!self.inputs[input].has_barrier, "{epoch:?} came twice on input {input}");
+        assert!(!state.has_barrier, "{epoch:?} came twice on channel {channel}");
         self.aligning = Some(epoch);
-        self.inputs[input].has_barrier = true;
+        state.has_barrier = true;
         self.complete()
     }
 
-    /// The input has ended.
-    pub(crate) fn on_end(&mut self, input: usize) -> Ended {
-        self.inputs[input].is_ended = true;
-        self.inputs[input].has_barrier = false;
-        let is_end = self.inputs.iter().all(|input| input.is_ended);
-        let watermark = if is_end { self.raise_to(Watermark::MAX) } else { self.rise() };
-        Ended { watermark, barrier: self.complete(), is_end }
+    /// The channel has ended. Returns what that means, in the order in which it passes on. The barrier comes before the
+    /// end of time: what the ended channels brought was before the barrier, and no other one is let past it.
+    pub(crate) fn on_end(&mut self, channel: usize) -> [Option<Event>; 4] {
+        let state = &mut self.channels[channel];
+        if std::mem::replace(&mut state.is_ended, true) {
+            return [None, None, None, None];
+        }
+        state.has_barrier = false;
+        let input = state.input;
+        let is_input_end = self.channels.iter().all(|channel| channel.is_ended || channel.input != input);
+        let is_end = is_input_end && self.channels.iter().all(|channel| channel.is_ended);
+        let watermark = if is_input_end { self.raise_to(input, Watermark::MAX) } else { self.rise(input) };
+        let barrier = self.complete();
+        [barrier, watermark, is_input_end.then_some(Event::InputEnd(input)), is_end.then_some(Event::End)]
     }
 
-    fn complete(&mut self) -> Option<Epoch> {
+    fn complete(&mut self) -> Option<Event> {
         let epoch = self.aligning?;
-        if !self.inputs.iter().all(|input| input.has_barrier || input.is_ended) {
+        if !self.channels.iter().all(|channel| channel.has_barrier || channel.is_ended) {
             return None;
         }
-        self.inputs.iter_mut().for_each(|input| input.has_barrier = false);
+        self.channels.iter_mut().for_each(|channel| channel.has_barrier = false);
         self.aligning = None;
-        Some(epoch)
+        Some(Event::Barrier(epoch))
     }
 
-    fn rise(&mut self) -> Option<Watermark> {
-        let open = self.inputs.iter().filter(|input| !input.is_ended);
-        open.map(|input| input.watermark).min().and_then(|least| self.raise_to(least))
+    fn rise(&mut self, input: usize) -> Option<Event> {
+        let open = self.channels.iter().filter(|channel| channel.input == input && !channel.is_ended);
+        open.map(|channel| channel.watermark).min().and_then(|least| self.raise_to(input, least))
     }
 
-    fn raise_to(&mut self, at: Watermark) -> Option<Watermark> {
-        (at > self.watermark).then(|| {
-            self.watermark = at;
-            at
+    fn raise_to(&mut self, input: usize, at: Watermark) -> Option<Event> {
+        (at > self.watermarks[input]).then(|| {
+            self.watermarks[input] = at;
+            Event::Watermark(input, at)
         })
-    }
-}
-
-/// What the end of one input means for the whole.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    /// The merged watermark, if it has risen.
-    pub(crate) watermark: Option<Watermark>,
-    /// The barrier that waited for this input alone.
-    pub(crate) barrier: Option<Epoch>,
-    /// Whether all inputs have ended.
-    pub(crate) is_end: bool,
-}
-
-impl Ended {
-    /// The events it is made of, in the order in which they pass on. The barrier comes before the end of time: what the
-    /// ended inputs brought was before the barrier, and no other input is let past it.
-    pub(crate) fn into_events(self) -> impl Iterator<Item = Event> {
-        let barrier = self.barrier.map(Event::Barrier);
-        let watermark = self.watermark.map(Event::Watermark);
-        barrier.into_iter().chain(watermark).chain(self.is_end.then_some(Event::End))
     }
 }
 

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mill_protocol::{
-    Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, SinkWriter, Snapshot, Watermark,
+    Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, SinkWriter, Snapshot, Watermark, Watermarks,
 };
 
 use crate::envelope::Event;
@@ -54,7 +54,8 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finish {
     Nothing,
-    Watermark(Watermark),
+    /// Time has gone on at an input.
+    Watermark,
     Snapshot(Epoch),
     End,
 }
@@ -69,6 +70,8 @@ pub(crate) struct Stage {
     pub(crate) uid: Arc<str>,
     pub(crate) name: String,
     pub(crate) merge: Merge,
+    /// How far each input has come, of what has been taken from the inbox.
+    times: Watermarks,
     pub(crate) counters: Arc<StageCounters>,
     /// Where it notes how far it has come, if it makes watermarks.
     pub(crate) slot: Option<Slot>,
@@ -86,12 +89,20 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// A stage before its first event, with that many inputs.
-    pub(crate) fn new(uid: Arc<str>, name: String, body: Body, inputs: usize, counters: Arc<StageCounters>) -> Stage {
+    /// A stage before its first event, with that many inputs; for each channel the input that it leads to.
+    pub(crate) fn new(
+        uid: Arc<str>,
+        name: String,
+        body: Body,
+        inputs: usize,
+        channels: Vec<usize>,
+        counters: Arc<StageCounters>,
+    ) -> Stage {
         Stage {
             uid,
             name,
-            merge: Merge::new(inputs),
+            merge: Merge::new(inputs, channels),
+            times: Watermarks::new(inputs),
             counters,
             slot: None,
             body,
@@ -122,7 +133,7 @@ impl Stage {
     /// Whether it has to wait for whoever takes its records.
     pub(crate) fn is_waiting(&self) -> bool {
         match &self.body {
-            Body::Sink(_, writer) => matches!(self.inbox.front(), Some(Event::Batch(_))) && !writer.is_ready(),
+            Body::Sink(_, writer) => matches!(self.inbox.front(), Some(Event::Batch(..))) && !writer.is_ready(),
             Body::Operator(_) => false,
         }
     }
@@ -180,11 +191,12 @@ impl Stage {
         matches!(&self.body, Body::Operator(operator) if operator.makes_watermarks())
     }
 
-    /// The earliest event time that a record may still have that comes out of here.
-    fn earliest_result(&self) -> Watermark {
+    /// How far event time has come after this stage: by the operator's own rule, but not beyond the time that a record may
+    /// still have that comes out of here.
+    fn time_after(&self) -> Watermark {
         match &self.body {
-            Body::Operator(operator) => operator.earliest_result(),
-            Body::Sink(..) => Watermark::MAX,
+            Body::Operator(operator) => operator.combine(&self.times).min(operator.earliest_result()),
+            Body::Sink(..) => self.times.least(),
         }
     }
 
@@ -268,17 +280,19 @@ impl Stage {
     }
 
     fn take(&mut self, event: Event, out: &mut Outbox) -> Result<(Progress, Finish)> {
-        if let Event::Batch(batch) = &event {
+        if let Event::Batch(_, batch) = &event {
             self.counters.rows_in.add(batch.rows() as u64);
         }
-        if let Event::Watermark(at) = &event {
-            self.counters.watermark.set(at.0);
+        if let Event::Watermark(input, at) = &event {
+            if let Some(least) = self.times.advance(*input, *at) {
+                self.counters.watermark.set(least.0);
+            }
         }
         let operator = match &mut self.body {
             Body::Operator(operator) => operator,
             Body::Sink(_, writer) => {
                 let finish = match event {
-                    Event::Batch(batch) => {
+                    Event::Batch(_, batch) => {
                         writer.write(batch)?;
                         Finish::Nothing
                     }
@@ -287,25 +301,26 @@ impl Stage {
                         writer.end()?;
                         Finish::End
                     }
-                    Event::Watermark(_) | Event::Splits(_) | Event::Quiet(_) => Finish::Nothing,
+                    Event::Watermark(..) | Event::InputEnd(_) | Event::Splits(_) | Event::Quiet(_) => Finish::Nothing,
                 };
                 return Ok((Progress::Done, finish));
             }
         };
         if self.was_ended && !matches!(event, Event::Barrier(_) | Event::End) {
             // Time and end have been seen before the checkpoint; records would be news.
-            if let Event::Batch(_) = event {
+            if let Event::Batch(..) = event {
                 let message = "new records came, but in the checkpoint its input had ended; run the job on a new path";
                 return Err(Error::checkpoint(message));
             }
             return Ok((Progress::Done, Finish::Nothing));
         }
         Ok(match event {
-            Event::Batch(batch) => (operator.on_batch(batch, out)?, Finish::Nothing),
-            Event::Watermark(at) => {
-                let finish = if operator.makes_watermarks() { Finish::Nothing } else { Finish::Watermark(at) };
-                (operator.on_watermark(at, out)?, finish)
+            Event::Batch(input, batch) => (operator.on_batch(input, batch, out)?, Finish::Nothing),
+            Event::Watermark(input, at) => {
+                let finish = if operator.makes_watermarks() { Finish::Nothing } else { Finish::Watermark };
+                (operator.on_watermark(input, at, out)?, finish)
             }
+            Event::InputEnd(input) => (operator.on_input_end(input, out)?, Finish::Nothing),
             Event::Splits(open) => {
                 operator.on_splits(&open, out)?;
                 (Progress::Done, Finish::Nothing)
@@ -323,14 +338,14 @@ impl Stage {
     fn finish(&mut self, finish: Finish, parts: &mut Vec<Part>, is_full: bool) -> Result<Forward> {
         Ok(match finish {
             Finish::Nothing => NOTHING,
-            Finish::Watermark(at) => [Some(Event::Watermark(at.min(self.earliest_result()))), None],
+            Finish::Watermark => [Some(Event::Watermark(0, self.time_after())), None],
             Finish::Snapshot(epoch) => {
                 self.snapshot(epoch, parts, is_full)?;
                 [Some(Event::Barrier(epoch)), None]
             }
             Finish::End => {
                 self.end();
-                [Some(Event::Watermark(Watermark::MAX)), Some(Event::End)]
+                [Some(Event::Watermark(0, Watermark::MAX)), Some(Event::End)]
             }
         })
     }

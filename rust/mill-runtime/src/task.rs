@@ -280,7 +280,7 @@ impl Task {
                     self.chain.enter_rejected(&name, rejected)?;
                 }
                 let is_empty = batch.rows() == 0;
-                Ok(if is_empty { Taken::Nothing(Advance::Entered) } else { Taken::Event(Event::Batch(batch)) })
+                Ok(if is_empty { Taken::Nothing(Advance::Entered) } else { Taken::Event(Event::Batch(0, batch)) })
             }
             SourceRead::Splits(open) => Ok(Taken::Event(Event::Splits(open))),
             SourceRead::Quiet(split) => Ok(Taken::Event(Event::Quiet(split))),

@@ -44,7 +44,7 @@ fn chain(chain: &physical::Chain) -> ChainDef {
             is_ordered: stage.is_ordered,
             errors: targets(&stage.errors),
         }),
-        entry: targets(&chain.entry),
+        entries: vec![targets(&chain.entry)],
         stages: chain.stages.iter().map(stage).collect(),
     }
 }
@@ -62,6 +62,7 @@ fn stage(stage: &physical::Stage) -> StageDef {
         name: stage.name.clone(),
         signature: stage.signature.clone(),
         body,
+        inputs: 1,
         ports: stage.ports.iter().map(|port| targets(port)).collect(),
         errors: targets(&stage.errors),
     }
@@ -71,7 +72,7 @@ fn targets(targets: &[physical::Target]) -> Vec<Target> {
     targets
         .iter()
         .map(|target| match target {
-            physical::Target::Stage(stage) => Target::Stage(*stage),
+            physical::Target::Stage(stage) => Target::Stage(*stage, 0),
             physical::Target::Edge(edge) => Target::Edge(*edge),
         })
         .collect()
@@ -81,6 +82,7 @@ fn edge(edge: &physical::Edge) -> EdgeDef {
     EdgeDef {
         from: edge.from,
         to: edge.to,
+        entry: 0,
         kind: match &edge.kind {
             physical::EdgeKind::Forward => EdgeKind::Forward,
             physical::EdgeKind::Hash(columns) => EdgeKind::Hash(columns.clone()),

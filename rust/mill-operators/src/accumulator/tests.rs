@@ -66,7 +66,7 @@ impl Two {
             while let Some(emission) = between.pop() {
                 match emission {
                     Emission::Batch(0, batch) => {
-                        let mut progress = self.behind.on_batch(batch, out)?;
+                        let mut progress = self.behind.on_batch(0, batch, out)?;
                         while progress == Progress::More {
                             progress = self.behind.resume(out)?;
                         }
@@ -86,12 +86,12 @@ impl Two {
 }
 
 impl Operator for Two {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        self.through(out, |ahead, between| ahead.on_batch(batch, between))
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        self.through(out, |ahead, between| ahead.on_batch(0, batch, between))
     }
-    fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
-        let _ = self.through(out, |ahead, between| ahead.on_watermark(at, between))?;
-        self.behind.on_watermark(at, out)
+    fn on_watermark(&mut self, _input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
+        let _ = self.through(out, |ahead, between| ahead.on_watermark(0, at, between))?;
+        self.behind.on_watermark(0, at, out)
     }
     fn earliest_result(&self) -> Watermark {
         self.behind.earliest_result()
@@ -370,7 +370,7 @@ fn check_against_oracle(specs: &[AggregateSpec], is_partial: bool, records: &[Re
     let mut out = Outbox::default();
     for input in &batches {
         let Input::Batch(batch) = input else { unreachable!() };
-        let _ = operator.on_batch(batch.clone(), &mut out).unwrap();
+        let _ = operator.on_batch(0, batch.clone(), &mut out).unwrap();
     }
     let mut progress = operator.on_end(&mut out).unwrap();
     while progress == Progress::More {

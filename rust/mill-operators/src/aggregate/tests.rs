@@ -61,10 +61,10 @@ fn only_changed_keys_are_given() {
     assert_eq!(at(&mut operator, 300_000), 0);
     assert_eq!(operator.next_time(), Some(1_000_000));
     let many = frame(20_000, 50_000, &mut seed);
-    let _ = operator.on_batch(many, &mut Outbox::default()).unwrap();
+    let _ = operator.on_batch(0, many, &mut Outbox::default()).unwrap();
     let first = at(&mut operator, 1_000_000);
     assert!(first > 10_000);
-    let _ = operator.on_batch(frame(3, 50_000, &mut seed), &mut Outbox::default()).unwrap();
+    let _ = operator.on_batch(0, frame(3, 50_000, &mut seed), &mut Outbox::default()).unwrap();
     assert_eq!(at(&mut operator, 1_500_000), 0);
     assert_eq!(at(&mut operator, 2_000_001), 3);
     assert_eq!(operator.next_time(), Some(3_000_000));
@@ -107,9 +107,9 @@ fn what_a_checkpoint_held_back_is_given_at_the_first_look_at_the_clock() {
         let keys: Vec<Option<i64>> = keys.map(Some).collect();
         batch(&[("k", integers(&keys)), ("x", integers(&keys))])
     };
-    let _ = operator.on_batch(of(0..500), &mut Outbox::default()).unwrap();
+    let _ = operator.on_batch(0, of(0..500), &mut Outbox::default()).unwrap();
     assert_eq!(at(&mut operator, 1_000_000), 500);
-    let _ = operator.on_batch(of(100..107), &mut Outbox::default()).unwrap();
+    let _ = operator.on_batch(0, of(100..107), &mut Outbox::default()).unwrap();
     let (mut snapshot, mut stored) = (mill_protocol::Snapshot::default(), mill_protocol::Restored::default());
     operator.snapshot(&mut snapshot).unwrap();
     store(snapshot, &mut stored);
@@ -155,7 +155,7 @@ fn state_moves_to_another_parallelism() {
             for (index, task) in tasks.iter_mut().enumerate() {
                 let of_task = |&row: &u32| task_of_group(key_group(hashes[row as usize]), count) == index;
                 let rows: Vec<u32> = (0..batch.rows() as u32).filter(of_task).collect();
-                let _ = task.on_batch(batch.take(&rows.into()).unwrap(), &mut Outbox::default()).unwrap();
+                let _ = task.on_batch(0, batch.take(&rows.into()).unwrap(), &mut Outbox::default()).unwrap();
             }
         }
         let mut lines = Vec::new();

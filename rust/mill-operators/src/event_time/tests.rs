@@ -32,7 +32,7 @@ fn some(split: SplitId, times: &[i64]) -> Input {
 fn watermarks(operator: &mut dyn Operator, event: &Input) -> Vec<Option<i64>> {
     let mut out = Outbox::default();
     let _ = match event {
-        Input::Batch(batch) => operator.on_batch(batch.clone(), &mut out),
+        Input::Batch(batch) => operator.on_batch(0, batch.clone(), &mut out),
         Input::Time(now) => operator.on_time(*now, &mut out),
         Input::Splits(open) => operator.on_splits(open, &mut out).map(|()| Progress::Done),
         Input::Quiet(split) => {
@@ -101,7 +101,7 @@ fn a_batch_without_such_records_carries_nothing() {
     let mut out = Outbox::default();
     let mut operator = event_time(strategy(10, None));
     let rows = records(A, &[Some(100), Some(90), Some(200), Some(195)]);
-    let _ = operator.on_batch(rows, &mut out).expect("times are good");
+    let _ = operator.on_batch(0, rows, &mut out).expect("times are good");
     let Some(Emission::Batch(0, batch)) = out.pop() else { panic!("a batch comes out") };
     assert!(batch.behind().is_none());
     assert_eq!(batch.times().map(|times| times.to_vec()), Some(vec![100, 90, 200, 195]));

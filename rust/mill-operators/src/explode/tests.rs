@@ -50,7 +50,7 @@ fn large_output_is_given_in_pieces() {
     let field = Field::new("list", DataType::Int64, true);
     let mut explode = Explode::new(0, false, Arc::new(Schema::new(vec![field])));
     let mut out = Outbox::default();
-    let mut progress = explode.on_batch(batch(&[("list", lists)]), &mut out).expect("lists of integers");
+    let mut progress = explode.on_batch(0, batch(&[("list", lists)]), &mut out).expect("lists of integers");
     let mut sum = 0;
     loop {
         assert!(out.len() <= PIECES_MAX, "{} batches wait", out.len());

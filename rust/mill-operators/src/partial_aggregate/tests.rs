@@ -56,7 +56,7 @@ fn few_keys_are_combined_and_many_are_passed_on() {
         let mut operator = partial(None);
         let (mut rows, mut records) = (0, 0);
         for _ in 0..100 {
-            let progress = operator.on_batch(frame(4096, keys, &mut seed), &mut out).unwrap();
+            let progress = operator.on_batch(0, frame(4096, keys, &mut seed), &mut out).unwrap();
             let (r, n) = drain(operator.as_mut(), progress, &mut out, 1);
             rows += r;
             records += n;
@@ -78,7 +78,7 @@ fn results_wait_a_moment_and_no_longer() {
     let (mut seed, mut out) = (10, Outbox::default());
     let mut operator = partial(None);
     assert_eq!(operator.next_time(), None);
-    let _ = operator.on_batch(frame(10, 3, &mut seed), &mut out).unwrap();
+    let _ = operator.on_batch(0, frame(10, 3, &mut seed), &mut out).unwrap();
     assert_eq!(operator.next_time(), Some(i64::MIN));
     let _ = operator.on_time(1000, &mut out).unwrap();
     assert_eq!(operator.next_time(), Some(1000 + WAIT_US));
@@ -95,7 +95,7 @@ fn windows_pass_on_too_when_keys_are_many() {
     for round in 0..60i64 {
         let times = (0..4096).map(|row| round * 150 + row % 200).collect();
         let records_in = frame(4096, 1 << 40, &mut seed).with_times(Some(times));
-        let progress = operator.on_batch(records_in, &mut out).unwrap();
+        let progress = operator.on_batch(0, records_in, &mut out).unwrap();
         let (r, n) = drain(operator.as_mut(), progress, &mut out, 2);
         rows += r;
         records += n;
@@ -161,14 +161,14 @@ proptest! {
                 total.1 += value.unwrap();
             }
             let frame = batch(&[("k", integers(&keys)), ("x", integers(&values))]).with_times(Some(times.into()));
-            let progress = operator.on_batch(frame, &mut out).unwrap();
+            let progress = operator.on_batch(0, frame, &mut out).unwrap();
             totals(operator.as_mut(), progress, &mut out, &mut found);
             if number % barrier_each == 0 {
                 let progress = operator.on_barrier(Epoch(1), &mut out).unwrap();
                 totals(operator.as_mut(), progress, &mut out, &mut found);
             }
             if number % 3 == 2 {
-                let progress = operator.on_watermark(Watermark(number as i64 * 20), &mut out).unwrap();
+                let progress = operator.on_watermark(0, Watermark(number as i64 * 20), &mut out).unwrap();
                 totals(operator.as_mut(), progress, &mut out, &mut found);
             }
         }
@@ -188,7 +188,7 @@ fn keys_that_move_are_combined_and_go_out_meanwhile() {
         let keys: Vec<Option<i64>> =
             (0..8192).map(|row| Some(round * 3000 + row / 16 - (random(&mut seed) % 100) as i64)).collect();
         let frame = batch(&[("k", integers(&keys)), ("x", integers(&keys))]).with_times(Some(vec![round; 8192].into()));
-        let progress = operator.on_batch(frame, &mut out).unwrap();
+        let progress = operator.on_batch(0, frame, &mut out).unwrap();
         let (r, n) = drain(operator.as_mut(), progress, &mut out, 2);
         rows += r;
         records += n;

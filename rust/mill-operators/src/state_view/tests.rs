@@ -42,7 +42,7 @@ fn is_end(block: &RestoredBlock) -> bool {
 
 fn feed(operator: &mut dyn Operator, batch: Batch) {
     let mut out = Outbox::default();
-    let mut progress = operator.on_batch(batch, &mut out).unwrap();
+    let mut progress = operator.on_batch(0, batch, &mut out).unwrap();
     while progress == Progress::More {
         progress = operator.resume(&mut out).unwrap();
     }
@@ -124,7 +124,7 @@ fn open_windows_are_rows_and_closed_ones_are_not() {
             rows.collect::<Vec<_>>()
         };
         assert_eq!(shown(checkpoints.read()), [(0, 100, 2), (100, 200, 1), (200, 300, 1)], "{is_partial}");
-        let mut progress = operator.on_watermark(Watermark(150), &mut out).unwrap();
+        let mut progress = operator.on_watermark(0, Watermark(150), &mut out).unwrap();
         while progress == Progress::More {
             progress = operator.resume(&mut out).unwrap();
         }

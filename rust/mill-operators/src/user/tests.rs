@@ -88,7 +88,7 @@ fn row_for_row_keeps_event_time() {
 #[test]
 fn another_number_of_rows_without_origin_is_an_error_in_a_stream_with_event_time() {
     let mut operator = user(UserStepKind::MapBatches, nothing);
-    let error = operator.on_batch(records(), &mut Outbox::default()).expect_err("event time would be lost");
+    let error = operator.on_batch(0, records(), &mut Outbox::default()).expect_err("event time would be lost");
     assert!(error.message().contains("call event_time() behind map_batches()"), "{error}");
     let plain = records().with_times(None);
     let given = check(|| user(UserStepKind::MapBatches, nothing), &input(plain), &Compare::Ordered);
@@ -110,7 +110,7 @@ fn columns_of_another_type_are_refused() {
         rejected: Vec::new(),
     };
     let mut operator = user(UserStepKind::Map, swapped);
-    let error = operator.on_batch(records(), &mut Outbox::default()).expect_err("the columns are swapped");
+    let error = operator.on_batch(0, records(), &mut Outbox::default()).expect_err("the columns are swapped");
     assert!(error.message().starts_with("closure returned (s: "), "{error}");
 }
 
@@ -121,7 +121,7 @@ fn results_in_pieces_are_emitted_one_piece_a_call() {
     let given = check(rounds, &input(records()), &Compare::Unordered);
     assert_eq!(given.rows.len(), 21);
     let (mut operator, mut out) = (rounds(), Outbox::default());
-    let mut progress = operator.on_batch(records(), &mut out).expect("it cannot fail");
+    let mut progress = operator.on_batch(0, records(), &mut out).expect("it cannot fail");
     for piece in 1..=3 {
         assert_eq!((out.len(), progress == Progress::More), (1, piece < 3), "piece {piece}");
         while out.pop().is_some() {}

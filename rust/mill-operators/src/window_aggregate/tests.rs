@@ -161,8 +161,8 @@ fn closed_windows_give_their_memory_back() {
         let keys: Vec<Option<i64>> = (0..3000).map(Some).collect();
         let records = batch(&[("k", integers(&keys)), ("x", integers(&keys))])
             .with_times(Some(vec![round * 10 + 5; 3000].into()));
-        let _ = operator.on_batch(records, &mut out).unwrap();
-        let mut progress = operator.on_watermark(Watermark(round * 10 + 10), &mut out).unwrap();
+        let _ = operator.on_batch(0, records, &mut out).unwrap();
+        let mut progress = operator.on_watermark(0, Watermark(round * 10 + 10), &mut out).unwrap();
         while progress == Progress::More {
             progress = operator.resume(&mut out).unwrap();
         }

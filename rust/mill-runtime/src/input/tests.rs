@@ -1,4 +1,4 @@
-use mill_protocol::Epoch;
+use mill_protocol::{Epoch, Watermark};
 use mill_queue::Parker;
 
 use super::*;
@@ -7,20 +7,22 @@ use crate::channel::{Sender, WorkerRef, channel};
 fn input(channels: usize, is_aligned: bool) -> (Vec<Sender>, Input) {
     let worker = WorkerRef { index: 0, unparker: Parker::new().unparker() };
     let (senders, receivers) = (0..channels).map(|_| channel(8, &worker, &worker)).unzip();
-    (senders, Input::new(receivers, is_aligned))
+    let receivers: Vec<_> = receivers;
+    (senders, Input::new(1, receivers.into_iter().map(|channel| (0, channel)).collect(), is_aligned))
 }
 
-/// Everything that comes, as text: a watermark as `w5`, a barrier as `b1`, the end as `end`.
+/// Everything that comes, as text: a watermark as `w5`, a barrier as `b1`, the end as `end`; all on entry 0.
 fn drain(input: &mut Input) -> Vec<String> {
     let mut seen = Vec::new();
     loop {
         match input.poll().unwrap() {
             Polled::Nothing => return seen,
             Polled::Taken => {}
-            Polled::Event(Event::Watermark(at)) => seen.push(format!("w{}", at.0)),
+            Polled::Event(Event::Watermark(0, at)) => seen.push(format!("w{}", at.0)),
             Polled::Event(Event::Barrier(epoch)) => seen.push(format!("b{}", epoch.0)),
+            Polled::Event(Event::InputEnd(0)) => seen.push("input end".to_owned()),
             Polled::Event(Event::End) => seen.push("end".to_owned()),
-            Polled::Event(Event::Batch(_) | Event::Splits(_) | Event::Quiet(_)) => unreachable!("none was sent"),
+            Polled::Event(other) => unreachable!("{other:?} was not sent"),
         }
     }
 }
@@ -57,11 +59,11 @@ fn a_channel_that_has_ended_owes_no_barrier() {
     assert!(drain(&mut input).is_empty());
     send(&mut senders[1], [watermark(3), Envelope::End]);
     let max = format!("w{}", i64::MAX);
-    assert_eq!(drain(&mut input), ["b4", "w9", &max, "end"]);
+    assert_eq!(drain(&mut input), ["b4", "w9", &max, "input end", "end"]);
 }
 
 #[test]
 fn a_task_without_channels_has_ended() {
     let (_, mut input) = input(0, true);
-    assert_eq!(drain(&mut input), [format!("w{}", i64::MAX), "end".to_owned()]);
+    assert_eq!(drain(&mut input), [format!("w{}", i64::MAX), "input end".to_owned(), "end".to_owned()]);
 }

@@ -16,7 +16,7 @@ struct Gate {
 }
 
 impl Operator for Gate {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         while !self.is_open.load(Ordering::SeqCst) {
             std::thread::yield_now();
@@ -29,7 +29,7 @@ impl Operator for Gate {
 struct Pass;
 
 impl Operator for Pass {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         out.push(batch);
         Ok(Progress::Done)
     }
@@ -45,7 +45,7 @@ fn a_slow_step_holds_the_source_back() {
     let head = operator("pass", "", vec![vec![Target::Edge(0)]], |_| Pass);
     let gate = {
         let (is_open, waiting) = (is_open.clone(), waiting.clone());
-        operator("gate", "", vec![vec![Target::Stage(1)]], move |_| Gate {
+        operator("gate", "", vec![vec![Target::Stage(1, 0)]], move |_| Gate {
             is_open: is_open.clone(),
             waiting: waiting.clone(),
         })

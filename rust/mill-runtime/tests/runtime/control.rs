@@ -17,7 +17,7 @@ const WAIT: Option<Duration> = Some(Duration::from_secs(30));
 struct Apply<F>(F);
 
 impl<F: FnMut(Batch, &mut Outbox) -> Result<()> + Send> Operator for Apply<F> {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         (self.0)(batch, out)?;
         Ok(Progress::Done)
     }
@@ -27,7 +27,7 @@ impl<F: FnMut(Batch, &mut Outbox) -> Result<()> + Send> Operator for Apply<F> {
 struct Limit(usize);
 
 impl Operator for Limit {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let rows = self.0.min(batch.rows());
         self.0 -= rows;
         out.push(batch.slice(0, rows));
@@ -61,7 +61,7 @@ fn one_chain(from: MemorySource, stage: mill_runtime::StageDef, target: &MemoryS
 }
 
 fn pass() -> mill_runtime::StageDef {
-    operator("step", "", vec![vec![Target::Stage(1)]], |_| {
+    operator("step", "", vec![vec![Target::Stage(1, 0)]], |_| {
         Apply(|batch, out: &mut Outbox| {
             out.push(batch);
             Ok(())
@@ -153,13 +153,13 @@ fn a_job_that_is_cancelled_ends_within_a_second_and_aborts() {
 
 #[test]
 fn a_failure_and_a_panic_name_the_step() {
-    let panics = operator("step", "", vec![vec![Target::Stage(1)]], |_| {
+    let panics = operator("step", "", vec![vec![Target::Stage(1, 0)]], |_| {
         Apply(|batch: Batch, _: &mut Outbox| {
             assert!(batch.rows() > 1000, "too few rows");
             Ok(())
         })
     });
-    let fails = operator("step", "", vec![vec![Target::Stage(1)]], |_| {
+    let fails = operator("step", "", vec![vec![Target::Stage(1, 0)]], |_| {
         Apply(|_, _: &mut Outbox| Err(Error::data("no such thing").because("the cause")))
     });
     for (stage, message) in [(panics, "panicked: too few rows"), (fails, "no such thing")] {
@@ -183,8 +183,8 @@ fn records_that_cannot_be_read_do_as_the_job_says() {
         let mut graph = one_chain(from, pass(), &target);
         // The errors go over an edge of their own, through a step that makes integers of them.
         graph.chains[0].source.as_mut().unwrap().errors = vec![Target::Edge(0)];
-        graph.edges.push(EdgeDef { from: 0, to: 1, kind: EdgeKind::Gather, schema: errors_schema() });
-        let count = operator("count", "", vec![vec![Target::Stage(1)]], |_| {
+        graph.edges.push(EdgeDef { from: 0, to: 1, entry: 0, kind: EdgeKind::Gather, schema: errors_schema() });
+        let count = operator("count", "", vec![vec![Target::Stage(1, 0)]], |_| {
             Apply(|batch: Batch, out: &mut Outbox| {
                 out.push(Batch::new(batch_of(&["rows"], &[vec![batch.rows() as i64]])));
                 Ok(())
@@ -217,7 +217,7 @@ fn a_limit_ends_an_endless_job() {
     for is_chained in [true, false] {
         for seed in [None, Some(1), Some(2)] {
             let target = MemorySink::default();
-            let limit = || operator("limit", "limit", vec![vec![Target::Stage(1)]], |_| Limit(10));
+            let limit = || operator("limit", "limit", vec![vec![Target::Stage(1, 0)]], |_| Limit(10));
             let graph = if is_chained {
                 one_chain(endless(), limit(), &target)
             } else {
@@ -248,10 +248,10 @@ fn a_limit_beside_a_stream_that_goes_on_survives_kills() {
         for kill in 0.. {
             // Everything goes to one sink, and by way of a step of its own to a limit in another task.
             let mut head = pass();
-            head.ports = vec![vec![Target::Stage(1), Target::Stage(2)]];
+            head.ports = vec![vec![Target::Stage(1, 0), Target::Stage(2, 0)]];
             let mut aside = pass();
             (aside.uid, aside.name, aside.ports) = ("aside".into(), "aside".into(), vec![vec![Target::Edge(0)]]);
-            let limit = operator("limit", "limit", vec![vec![Target::Stage(1)]], |_| Limit(10));
+            let limit = operator("limit", "limit", vec![vec![Target::Stage(1, 0)]], |_| Limit(10));
             let all = sink("all", &world.sinks[0]);
             let from = source("source", MemorySource::new(splits.clone()));
             let graph = JobGraph {

@@ -4,6 +4,7 @@ mod backpressure;
 mod checkpoints;
 mod control;
 mod exactly_once;
+mod inputs;
 mod modes;
 mod plain;
 mod support;

@@ -13,14 +13,14 @@ use crate::support::*;
 struct Pass;
 
 impl Operator for Pass {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         out.push(batch);
         Ok(Progress::Done)
     }
 }
 
 fn graph(splits: &[Vec<Record>], parallelism: usize, target: &MemorySink) -> JobGraph {
-    let pass = operator("pass", "", vec![vec![Target::Stage(1)]], |_| Pass);
+    let pass = operator("pass", "", vec![vec![Target::Stage(1, 0)]], |_| Pass);
     let from = source("source", MemorySource::new(splits.to_vec()));
     JobGraph { chains: vec![chain("pass", parallelism, Some(from), vec![pass, sink("sink", target)])], edges: vec![] }
 }

@@ -21,7 +21,7 @@ struct Every {
 }
 
 impl Operator for Every {
-    fn on_batch(&mut self, batch: Batch, _out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Outbox) -> Result<Progress> {
         self.held.push(batch);
         self.at.get_or_insert(0);
         Ok(Progress::Done)
@@ -43,7 +43,7 @@ fn timers_fire_on_threads_and_under_a_schedule() {
         let mut from = MemorySource::new(vec![(0..100).map(|i| (i % 7, i, i)).collect()]);
         from.is_bounded = false;
         let target = MemorySink::default();
-        let every = operator("every", "", vec![vec![Target::Stage(1)]], |_| Every::default());
+        let every = operator("every", "", vec![vec![Target::Stage(1, 0)]], |_| Every::default());
         let all = chain("all", 1, Some(source("source", from)), vec![every, sink("sink", &target)]);
         let graph = JobGraph { chains: vec![all], edges: vec![] };
         let interval = Some(Duration::from_millis(5));
@@ -61,10 +61,10 @@ fn timers_fire_on_threads_and_under_a_schedule() {
 struct Watermarks;
 
 impl Operator for Watermarks {
-    fn on_batch(&mut self, _batch: Batch, _out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, _batch: Batch, _out: &mut Outbox) -> Result<Progress> {
         Ok(Progress::Done)
     }
-    fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
+    fn on_watermark(&mut self, _input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
         out.push(Batch::new(batch_of(&["watermark"], &[vec![at.0]])));
         Ok(Progress::Done)
     }
@@ -75,10 +75,10 @@ impl Operator for Watermarks {
 struct Lagging(i64);
 
 impl Operator for Lagging {
-    fn on_batch(&mut self, _batch: Batch, _out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, _batch: Batch, _out: &mut Outbox) -> Result<Progress> {
         Ok(Progress::Done)
     }
-    fn on_watermark(&mut self, at: Watermark, _out: &mut Outbox) -> Result<Progress> {
+    fn on_watermark(&mut self, _input: usize, at: Watermark, _out: &mut Outbox) -> Result<Progress> {
         self.0 = at.0;
         Ok(Progress::Done)
     }
@@ -91,9 +91,9 @@ impl Operator for Lagging {
 fn a_watermark_stops_at_the_earliest_result_of_a_step() {
     let from = MemorySource::new(vec![(0..100).map(|i| (0, i, i)).collect()]);
     let target = MemorySink::default();
-    let time = operator("time", "", vec![vec![Target::Stage(1)]], |_| EventTime::new(0));
-    let lagging = operator("lagging", "", vec![vec![Target::Stage(2)]], |_| Lagging::default());
-    let watermarks = operator("watermarks", "", vec![vec![Target::Stage(3)]], |_| Watermarks);
+    let time = operator("time", "", vec![vec![Target::Stage(1, 0)]], |_| EventTime::new(0));
+    let lagging = operator("lagging", "", vec![vec![Target::Stage(2, 0)]], |_| Lagging::default());
+    let watermarks = operator("watermarks", "", vec![vec![Target::Stage(3, 0)]], |_| Watermarks);
     let all = chain("all", 1, Some(source("source", from)), vec![time, lagging, watermarks, sink("sink", &target)]);
     let job = start(JobGraph { chains: vec![all], edges: vec![] }, RunOptions { schedule_seed: Some(1), ..options() }).unwrap();
     assert_eq!(job.wait(None).unwrap().unwrap().status, Status::Finished);
@@ -108,7 +108,7 @@ fn a_task_without_splits_sends_the_time_of_the_others() {
     from.is_bounded = false;
     let target = MemorySink::default();
     let time = operator("time", "", vec![vec![Target::Edge(0)]], |_| EventTime::new(0));
-    let watermarks = operator("watermarks", "", vec![vec![Target::Stage(1)]], |_| Watermarks);
+    let watermarks = operator("watermarks", "", vec![vec![Target::Stage(1, 0)]], |_| Watermarks);
     let graph = JobGraph {
         chains: vec![
             chain("head", 2, Some(source("source", from)), vec![time]),
@@ -155,7 +155,7 @@ impl Source for Growing {
 struct Told(Arc<Mutex<Vec<SplitId>>>);
 
 impl Operator for Told {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         assert!(self.0.lock().unwrap().contains(&batch.split()), "records of a split nobody was told of");
         out.push(batch);
         Ok(Progress::Done)
@@ -175,7 +175,7 @@ fn splits_that_turn_up_are_read_by_one_task_each() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let stage = {
         let told = told.clone();
-        operator("told", "", vec![vec![Target::Stage(1)]], move |_| Told(told.clone()))
+        operator("told", "", vec![vec![Target::Stage(1, 0)]], move |_| Told(told.clone()))
     };
     let from = source("source", Growing { inner: inner.clone() });
     let graph =

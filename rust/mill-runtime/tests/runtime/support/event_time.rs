@@ -31,7 +31,7 @@ impl EventTime {
 }
 
 impl Operator for EventTime {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let times = batch.column(2).as_primitive::<Int64Type>().values().clone();
         let latest = times.iter().max().copied().unwrap();
         let entry = self.latest.entry(batch.split()).or_insert(i64::MIN);

@@ -23,6 +23,7 @@ pub fn operator<O: Operator + 'static>(
         name: name.to_owned(),
         signature: signature.to_owned(),
         body: StageBody::Operator(Arc::new(move |context| Ok(Box::new(make(context))))),
+        inputs: 1,
         ports,
         errors: Vec::new(),
     }
@@ -36,6 +37,7 @@ pub fn sink(name: &str, sink: &MemorySink) -> StageDef {
         name: name.to_owned(),
         signature: String::new(),
         body: StageBody::Sink { sink: Arc::new(sink.clone()), schema },
+        inputs: 1,
         ports: Vec::new(),
         errors: Vec::new(),
     }
@@ -54,12 +56,12 @@ pub fn source(name: &str, source: impl Source + 'static) -> SourceDef {
 
 /// A chain.
 pub fn chain(name: &str, parallelism: usize, source: Option<SourceDef>, stages: Vec<StageDef>) -> ChainDef {
-    ChainDef { name: name.to_owned(), parallelism, source, entry: vec![Target::Stage(0)], stages }
+    ChainDef { name: name.to_owned(), parallelism, source, entries: vec![vec![Target::Stage(0, 0)]], stages }
 }
 
 /// An edge of records as sources give them.
 pub fn edge(from: usize, to: usize, kind: EdgeKind) -> EdgeDef {
-    EdgeDef { from, to, kind, schema: integers(&["key", "value", "time"]) }
+    EdgeDef { from, to, entry: 0, kind, schema: integers(&["key", "value", "time"]) }
 }
 
 /// sources ─hash─► window sum and keyed sum ─gather─► sinks
@@ -82,10 +84,10 @@ pub fn windows_and_totals(
         chains.push(chain(&name, parallelism[0], Some(def), vec![stage]));
         edges.push(edge(index, count, EdgeKind::Hash(vec![0])));
     }
-    let window = operator("window", "sum by key, 20", vec![vec![Target::Stage(2)]], |c| WindowSum::new(WINDOW, c));
+    let window = operator("window", "sum by key, 20", vec![vec![Target::Stage(2, 0)]], |c| WindowSum::new(WINDOW, c));
     let total = operator("total", "sum by key", vec![vec![Target::Edge(count)]], KeyedSum::new);
     let mut sums = chain("sums", parallelism[1], None, vec![window, total, sink("windows", &sinks[0])]);
-    sums.entry = vec![Target::Stage(0), Target::Stage(1)];
+    sums.entries = vec![vec![Target::Stage(0, 0), Target::Stage(1, 0)]];
     chains.push(sums);
     edges.push(edge(count, count + 1, EdgeKind::Gather));
     chains.push(chain("totals", parallelism[2], None, vec![sink("totals", &sinks[1])]));

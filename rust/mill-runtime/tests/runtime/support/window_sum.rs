@@ -55,7 +55,7 @@ impl WindowSum {
 }
 
 impl Operator for WindowSum {
-    fn on_batch(&mut self, batch: Batch, _out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Outbox) -> Result<Progress> {
         let mut hashes = Vec::new();
         hash_columns(&[batch.column(0).clone()], &mut hashes).unwrap();
         let times = batch.times().expect("times travel with the records").clone();
@@ -70,7 +70,7 @@ impl Operator for WindowSum {
         }
         Ok(Progress::Done)
     }
-    fn on_watermark(&mut self, at: Watermark, out: &mut Outbox) -> Result<Progress> {
+    fn on_watermark(&mut self, _input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
         assert!(at.0 > self.watermark, "the watermark went from {} to {}", self.watermark, at.0);
         self.watermark = at.0;
         Ok(self.close(out))
@@ -125,8 +125,8 @@ impl KeyedSum {
 }
 
 impl Operator for KeyedSum {
-    fn on_batch(&mut self, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        self.inner.on_batch(batch, out)
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        self.inner.on_batch(0, batch, out)
     }
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
         self.resume(out)
