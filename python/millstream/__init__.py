@@ -68,7 +68,7 @@ from millstream.stream import Stream
 from millstream.table import Table
 from millstream.time import WatermarkStrategy
 from millstream.types import DataType, Schema, Timestamp
-from millstream.window import TumblingWindow, tumbling
+from millstream.window import CumulativeWindow, SlidingWindow, TumblingWindow, Window, cumulative, sliding, tumbling
 
 __version__ = _version()
 
@@ -78,6 +78,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointInfo",
     "ConnectorError",
+    "CumulativeWindow",
     "DataError",
     "DataType",
     "Expr",
@@ -93,6 +94,7 @@ __all__ = [
     "Schema",
     "SchemaError",
     "Sink",
+    "SlidingWindow",
     "Source",
     "SourceReader",
     "StepMetrics",
@@ -102,6 +104,7 @@ __all__ = [
     "TumblingWindow",
     "UserFunctionError",
     "WatermarkStrategy",
+    "Window",
     "WindowedStream",
     "aggregate",
     "checkpoints",
@@ -109,6 +112,7 @@ __all__ = [
     "col",
     "concat_str",
     "count",
+    "cumulative",
     "from_arrow",
     "from_iter",
     "from_source",
@@ -125,6 +129,7 @@ __all__ = [
     "read_state",
     "read_text",
     "run",
+    "sliding",
     "start",
     "tumbling",
     "types",

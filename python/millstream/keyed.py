@@ -11,7 +11,7 @@ from millstream.expr import Expr
 from millstream.functions import FoldAdapter, check_callable, function_name
 from millstream.stream import Stream, _columns
 from millstream.time import Duration, microseconds
-from millstream.window import TumblingWindow
+from millstream.window import Window
 
 __all__ = ["KeyedStream", "WindowedStream"]
 
@@ -92,13 +92,13 @@ class KeyedStream:
         adapter = FoldAdapter(function, fields)
         return Stream(self._raw.reduce(f"reduce({function_name(function)})", adapter, name, interval))
 
-    def window(self, window: TumblingWindow, *, allowed_lateness: Duration = "0s") -> WindowedStream:
+    def window(self, window: Window, *, allowed_lateness: Duration = "0s") -> WindowedStream:
         """Cut the records of each key into windows of event time.
 
         Parameters
         ----------
         window
-            The windows: :func:`tumbling`.
+            The windows: :func:`tumbling`, :func:`sliding` or :func:`cumulative`.
         allowed_lateness
             How long after its end a window still takes records; its one result comes after that.
 
@@ -109,15 +109,9 @@ class KeyedStream:
         >>> s.key_by("k").window(mill.tumbling("10s")).agg(n=mill.count()).select("window_start", "n").collect().to_pylist()
         [{'window_start': datetime.datetime(2024, 1, 1, 0, 0), 'n': 1}]
         """
-        if not isinstance(window, TumblingWindow):
+        if not isinstance(window, Window):
             raise PlanError(f'window() takes a window such as mill.tumbling("10s"), not {window!r:.200}')
-        return WindowedStream(
-            self._raw.tumbling(
-                microseconds(window.size, "size of a window"),
-                microseconds(window.offset, "offset of a window", is_negative_allowed=True),
-                microseconds(allowed_lateness, "allowed_lateness"),
-            )
-        )
+        return WindowedStream(window._cut(self._raw, microseconds(allowed_lateness, "allowed_lateness")))
 
 
 class WindowedStream:

@@ -280,6 +280,11 @@ pub struct RawKeyedStream {
 }
 
 impl RawKeyedStream {
+    fn window(&self, window: Window, allowed_lateness_us: i64) -> PyResult<RawWindowedStream> {
+        let stream = self.stream.window(window, allowed_lateness_us).into_python()?;
+        Ok(RawWindowedStream { stream, is_sampleable: self.is_sampleable })
+    }
+
     fn step(&self, stream: Result<Stream>) -> PyResult<RawStream> {
         Ok(RawStream { stream: stream.into_python()?, is_sampleable: self.is_sampleable })
     }
@@ -330,9 +335,15 @@ impl RawKeyedStream {
     }
 
     fn tumbling(&self, size_us: i64, offset_us: i64, allowed_lateness_us: i64) -> PyResult<RawWindowedStream> {
-        let window = Window::Tumbling { size_us, offset_us };
-        let stream = self.stream.window(window, allowed_lateness_us).into_python()?;
-        Ok(RawWindowedStream { stream, is_sampleable: self.is_sampleable })
+        self.window(Window::Tumbling { size_us, offset_us }, allowed_lateness_us)
+    }
+
+    fn sliding(&self, size_us: i64, slide_us: i64, offset_us: i64, allowed_lateness_us: i64) -> PyResult<RawWindowedStream> {
+        self.window(Window::Sliding { size_us, slide_us, offset_us }, allowed_lateness_us)
+    }
+
+    fn cumulative(&self, step_us: i64, size_us: i64, offset_us: i64, allowed_lateness_us: i64) -> PyResult<RawWindowedStream> {
+        self.window(Window::Cumulative { step_us, size_us, offset_us }, allowed_lateness_us)
     }
 }
 
