@@ -31,7 +31,8 @@ from millstream.time import Duration, WatermarkStrategy, microseconds
 from millstream.types import Schema, SchemaLike, TypeLike, data_type, schema_of
 
 if TYPE_CHECKING:
-    from millstream.keyed import KeyedStream
+    from millstream.keyed import Emit, KeyedStream, WindowedStream
+    from millstream.window import Window
 
 __all__ = ["Stream"]
 
@@ -452,6 +453,43 @@ class Stream(Outputs):
         from millstream.keyed import KeyedStream
 
         return KeyedStream(self._raw.key_by(_columns(columns, named, "key_by")))
+
+    def agg(self, *aggregates: Expr, emit: Emit = None, **named: Expr) -> Stream:
+        """Aggregate all records together, without a key.
+
+        The result has one row, also if there are no records: counts are then zero and sums null. It takes the
+        parameters of :meth:`KeyedStream.agg`.
+
+        Examples
+        --------
+        >>> mill.from_iter([3, 4]).agg(n=mill.count(), total=col("value").sum()).collect().to_pylist()
+        [{'n': 2, 'total': 7}]
+        """
+        from millstream.keyed import KeyedStream
+
+        return KeyedStream(self._raw.ungrouped("agg")).agg(*aggregates, emit=emit, **named)
+
+    def window_all(self, window: Window, *, allowed_lateness: Duration = "0s") -> WindowedStream:
+        """Cut all records together into windows of event time, without a key.
+
+        Parameters
+        ----------
+        window
+            The windows, as of :meth:`KeyedStream.window`.
+        allowed_lateness
+            How long after its end a window still takes records; its one result comes after that.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([{"x": x, "at": datetime(2024, 1, 1, 0, 0, x)} for x in (1, 7, 12)]).event_time("at")
+        >>> rows = s.window_all(mill.tumbling("10s")).agg(total=col("x").sum()).collect().to_pylist()
+        >>> sorted(row["total"] for row in rows)
+        [8, 12]
+        """
+        from millstream.keyed import KeyedStream
+
+        return KeyedStream(self._raw.ungrouped("window_all")).window(window, allowed_lateness=allowed_lateness)
 
     # -- side outputs ------------------------------------------------------------------------------------------------
 

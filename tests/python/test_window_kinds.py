@@ -167,6 +167,28 @@ def test_a_long_window_that_slides_by_little_over_gaps() -> None:
     assert results(found, "s") == {key: (sum(xs),) for key, xs in expected.items()}
 
 
+def test_all_records_together() -> None:
+    rows = [{"k": 0, "at": EPOCH + timedelta(seconds=i), "x": i} for i in range(5000)]
+    stream = mill.from_iter(rows).event_time("at")
+    expected: dict[Any, list[int]] = defaultdict(list)
+    for row in rows:
+        for bounds in sliding_of(seconds(row["at"]), 600, 200, 0):
+            expected[bounds].append(row["x"])
+    for parallelism in (1, 3):
+        windowed = stream.window_all(mill.sliding("10m", slide="200s")).agg(n=mill.count(), s=col("x").sum())
+        assert windowed.schema.names == ["window_start", "window_end", "n", "s"]
+        found = {
+            (seconds(row["window_start"]), seconds(row["window_end"])): (row["n"], row["s"])
+            for row in windowed.collect(parallelism=parallelism).to_pylist()
+        }
+        assert found == {bounds: (len(xs), sum(xs)) for bounds, xs in expected.items()}
+        for emit in ("end", "each", "checkpoint", "1s"):
+            total = stream.agg(n=mill.count(), s=col("x").sum(), d=(col("x") % 7).n_unique(), emit=emit)
+            assert total.collect(parallelism=parallelism).to_pylist() == [{"n": 5000, "s": sum(range(5000)), "d": 7}]
+            nothing = stream.filter(col("x") < 0).agg(n=mill.count(), s=col("x").sum(), emit=emit)
+            assert nothing.collect(parallelism=parallelism).to_pylist() == [{"n": 0, "s": None}]
+
+
 def test_mistakes_are_named_when_the_plan_is_made() -> None:
     with pytest.raises(mill.PlanError, match="slide, '10s', must not be longer than its size, '5s'"):
         mill.sliding("5s", slide="10s")

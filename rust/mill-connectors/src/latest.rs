@@ -58,18 +58,25 @@ impl LatestRows {
         let columns: std::result::Result<Vec<ArrayRef>, FrameError> =
             self.key.iter().map(|&index| canonical_array(data.column(index))).collect();
         let columns = columns.map_err(|e| Error::schema("rows do not fit the table they update").because(e))?;
-        let keys = self
-            .converter
-            .convert_columns(&columns)
-            .map_err(|e| Error::schema("rows do not fit the table they update").because(e))?;
+        let keys = match columns.is_empty() {
+            true => None,
+            false => Some(
+                self.converter
+                    .convert_columns(&columns)
+                    .map_err(|e| Error::schema("rows do not fit the table they update").because(e))?,
+            ),
+        };
         let batch = self.batches.len();
-        for (row, key) in keys.iter().enumerate() {
+        for row in 0..data.num_rows() {
+            // Without key columns all rows are of one key.
+            let key = keys.as_ref().map(|keys| keys.row(row));
+            let key: &[u8] = key.as_ref().map_or(&[], |key| key.as_ref());
             if deletes.is_some_and(|deletes| deletes.value(row)) {
-                self.latest.remove(key.as_ref());
-            } else if let Some(place) = self.latest.get_mut(key.as_ref()) {
+                self.latest.remove(key);
+            } else if let Some(place) = self.latest.get_mut(key) {
                 *place = (batch, row);
             } else {
-                self.latest.insert(key.as_ref().into(), (batch, row));
+                self.latest.insert(key.into(), (batch, row));
             }
         }
         self.rows += data.num_rows();

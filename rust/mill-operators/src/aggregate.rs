@@ -150,6 +150,8 @@ impl Operator for Aggregate {
     }
 
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
+        // All records together have a result also if there are none: a count of zero.
+        self.groups.fill(0)?;
         let is_changed = self.schedule.tracks_changes();
         self.emit(is_changed, out)
     }

@@ -237,6 +237,12 @@ impl RawStream {
         Ok(RawKeyedStream { stream, is_sampleable: self.is_sampleable })
     }
 
+    fn ungrouped(&self, verb: &str) -> PyResult<RawKeyedStream> {
+        let verb = if verb == "agg" { "agg" } else { "window_all" };
+        let stream = self.stream.ungrouped(verb).into_python()?;
+        Ok(RawKeyedStream { stream, is_sampleable: self.is_sampleable })
+    }
+
     fn late(&self) -> PyResult<RawStream> {
         self.step(self.stream.late())
     }

@@ -192,6 +192,18 @@ impl Groups {
         Ok((found, columns))
     }
 
+    /// Gives a pane that has no rows the row of the one key that a step without key columns has.
+    pub(crate) fn fill(&mut self, pane: i64) -> Result<()> {
+        if self.keys.is_empty() && self.panes.open(pane).is_empty() {
+            let keys = self.encoder.encode(&[], 1).map_err(state_error)?;
+            let mut rows = self.panes.open(pane).find_or_insert(keys, Span { start: 0, len: 1 });
+            if let Some(pending) = self.pending {
+                rows.set_flag(pending);
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the rows of these keys from a pane.
     pub(crate) fn remove(&mut self, pane: i64, keys: &[ArrayRef], rows: usize) -> Result<()> {
         let keys = self.encoder.encode(keys, rows).map_err(state_error)?;

@@ -135,7 +135,10 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
 
     // What stands behind it.
     let (final_keys, final_specs): (Vec<usize>, Vec<AggregateSpec>) = (final_keys, final_specs);
-    input = builder.exchange(&input, EdgeKind::Hash(final_keys.clone()), builder.options.parallelism);
+    input = match final_keys.is_empty() {
+        true => builder.exchange(&input, EdgeKind::Gather, 1),
+        false => builder.exchange(&input, EdgeKind::Hash(final_keys.clone()), builder.options.parallelism),
+    };
     let mut fields = own_keys.clone();
     if window.is_some() {
         let step = &builder.graph.steps[at];

@@ -168,7 +168,7 @@ impl StageKind {
     pub(super) fn detail(&self, schema: &arrow::datatypes::Schema) -> String {
         let by = |first: usize, keys: &[usize]| {
             let places: Vec<usize> = (first..first + keys.len()).collect();
-            names(schema, &places)
+            if places.is_empty() { "nothing".to_owned() } else { names(schema, &places) }
         };
         match self {
             StageKind::Project { exprs } => projected(exprs),

@@ -34,15 +34,20 @@ pub(crate) fn check_unique(names: impl IntoIterator<Item = String>, verb: &str) 
     Ok(())
 }
 
+/// Whose latest row counts in an updating stream: ` a key of (user, page)`; nothing without key columns.
+pub(crate) fn of_key(keys: &[String]) -> String {
+    if keys.is_empty() { String::new() } else { format!(" a key of ({})", keys.join(", ")) }
+}
+
 /// Refuses an updating stream.
 pub(crate) fn append_only(stream: &Stream, verb: &str) -> Result<()> {
     match stream.is_updating() {
         None => Ok(()),
         Some(keys) => Err(Error::plan(format!(
-            "{verb}() does not take an updating stream, in which the latest row a key of ({}) counts; use emit=\"end\" \
+            "{verb}() does not take an updating stream, in which the latest row{} counts; use emit=\"end\" \
              on bounded input, or put {verb}() before key_by(); select, with_columns, filter, drop, rename, cast, \
              inspect, name and sinks with a key take it",
-            keys.join(", ")
+            of_key(keys)
         ))),
     }
 }
