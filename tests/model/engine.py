@@ -128,7 +128,12 @@ def _step(stream: Any, name: str, given: dict[str, Any]) -> Any:
     if name == "aggregate":
         return stream.key_by(*given["keys"]).agg(**aggregates(given["aggregates"]), emit="end")
     if name == "window":
-        window = mill.tumbling(timedelta(microseconds=given["size"]), offset=timedelta(microseconds=given["offset"]))
+        size, offset = timedelta(microseconds=given["size"]), timedelta(microseconds=given["offset"])
+        step = timedelta(microseconds=given["size"] // given["parts"])
+        is_sliding = given["kind"] == "sliding"
+        window: mill.Window = mill.sliding(size, step, offset) if is_sliding else mill.cumulative(step, size, offset)
+        if given["parts"] == 1:
+            window = mill.tumbling(size, offset=offset)
         lateness = timedelta(microseconds=given["lateness"])
         keyed = stream.key_by(*given["keys"])
         return keyed.window(window, allowed_lateness=lateness).agg(**aggregates(given["aggregates"]))

@@ -128,7 +128,10 @@ def _tree(dice: random.Random, windows: int, is_stalling: bool) -> Tree:
             "lateness": dice.choice([0, 0, 0, 3, 30]) * SECOND,
             "modulo": dice.choice([1, 2, 100]),
             "value": dice.choice(["max", "sum", "n_unique"]),
+            "kind": dice.choice(["tumbling", "tumbling", "sliding", "cumulative"]),
         }
+        # A third of a size is no whole part of it, so bounds of windows are at several places.
+        given["slide"] = given["size"] // dice.choice([1, 2, 3, 4] if given["kind"] == "sliding" else [1, 2, 4])
         tree = Step("window", [tree], given)
     return tree
 
@@ -158,21 +161,34 @@ def _read(split: Split, bound: int) -> list[tuple[Row, int, int]]:
 
 
 def _window(given: dict[str, Any], rows: list[tuple[Row, int, int]], late: list[list[Row]]) -> Stream:
-    panes: dict[tuple[int, int], list[Row]] = defaultdict(list)
+    panes: dict[tuple[int, int, int], list[Row]] = defaultdict(list)
     too_late: list[Row] = []
     for row, at, behind in rows:
-        start = (at - given["offset"]) // given["size"] * given["size"] + given["offset"]
-        if behind > at and behind > start + given["size"] - 1 + given["lateness"]:
+        is_taken = [end for _, end in windows_of(given, at) if behind <= at or behind <= end - 1 + given["lateness"]]
+        for start, end in windows_of(given, at):
+            if end in is_taken:
+                panes[start, end, row["k"] % given["modulo"]].append(row)
+        if not is_taken:
             too_late.append(row)
-        else:
-            panes[start, row["k"] % given["modulo"]].append(row)
     late.append(too_late)
     value = {"max": max, "sum": sum, "n_unique": lambda values: len(set(values))}[given["value"]]
     made = []
-    for (start, k), members in panes.items():
+    for (_, end, k), members in panes.items():
         row = {"k": k, "v": value([row["v"] for row in members]), "n": sum(row["n"] for row in members)}
-        made.append((row, start + given["size"] - 1, NEVER))
+        made.append((row, end - 1, NEVER))
     return Stream(made)
+
+
+def windows_of(given: dict[str, Any], at: int) -> list[tuple[int, int]]:
+    """Start and end of the windows that hold a time."""
+    size, slide, offset = given["size"], given["slide"], given["offset"]
+    if given["kind"] == "sliding":
+        last = (at - offset) // slide * slide + offset
+        return [(start, start + size) for start in range(last, at - size, -slide)]
+    start = (at - offset) // size * size + offset
+    if given["kind"] == "cumulative":
+        return [(start, end) for end in range(start + slide, start + size + 1, slide) if at < end]
+    return [(start, start + size)]
 
 
 def rows_stood_for(tree: Tree) -> int | None:
@@ -181,6 +197,8 @@ def rows_stood_for(tree: Tree) -> int | None:
         return sum(len(split.rows) for split in tree.splits)
     counts = [rows_stood_for(inner) for inner in tree.inputs]
     if tree.verb in ("filter", "flat_map"):
+        return None
+    if tree.verb == "window" and tree.given["kind"] != "tumbling" and tree.given["slide"] < tree.given["size"]:
         return None
     return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
 

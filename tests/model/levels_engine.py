@@ -111,7 +111,12 @@ def _source(source: Source, rows_at_once: int) -> Any:
 
 def _window(step: Step, stream: Any, late: list[Any]) -> Any:
     given = step.given
-    window = mill.tumbling(duration(given["size"]), offset=duration(given["offset"]))
+    size, slide, offset = (duration(given[name]) for name in ("size", "slide", "offset"))
+    window: mill.Window = {
+        "tumbling": lambda: mill.tumbling(size, offset=offset),
+        "sliding": lambda: mill.sliding(size, slide=slide, offset=offset),
+        "cumulative": lambda: mill.cumulative(step=slide, size=size, offset=offset),
+    }[given["kind"]]()
     keyed = stream.key_by(key=col("k") % given["modulo"]).window(window, allowed_lateness=duration(given["lateness"]))
     made = keyed.agg(value=getattr(col("v"), given["value"])(), count=col("n").sum())
     late.append(made.late.select("k", "v", "n"))

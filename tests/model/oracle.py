@@ -182,25 +182,31 @@ def grouped(stream: Stream, keys: list[str], aggregates: Aggregates) -> Stream:
     )
 
 
-def tumbling(
-    stream: Stream, keys: list[str], aggregates: Aggregates, size: int, offset: int, lateness: int
-) -> tuple[Stream, Stream]:
-    """One row a key and window, and the records that came too late."""
+def windowed(stream: Stream, given: dict[str, Any]) -> tuple[Stream, Stream]:
+    """One row a key and window, and the records that are too late for all of their windows."""
+    keys, aggregates, size, offset = (given[name] for name in ("keys", "aggregates", "size", "offset"))
+    step = size // given["parts"]
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     late = []
     for i, row in enumerate(stream.rows):
         time = stream.times[i]
         assert time is not None
-        start = (time - offset) // size * size + offset
-        if stream.behind[i] > start + size - 1 + lateness:
-            late.append(i)
+        if given["kind"] == "sliding":
+            last = (time - offset) // step * step + offset
+            windows = [(start, start + size) for start in range(last, time - size, -step)]
         else:
-            groups[(start, *(row[key] for key in keys))].append(row)
+            start = (time - offset) // size * size + offset
+            windows = [(start, end) for end in range(start + step, start + size + 1, step) if time < end]
+        taking = [(start, end) for start, end in windows if stream.behind[i] <= end - 1 + given["lateness"]]
+        for start, end in taking:
+            groups[(start, end, *(row[key] for key in keys))].append(row)
+        if not taking:
+            late.append(i)
     rows = [
         dict(zip(keys, key, strict=True))
-        | {"window_start": start, "window_end": start + size}
+        | {"window_start": start, "window_end": end}
         | {name: aggregate(members, kind, term) for name, (kind, term) in aggregates.items()}
-        for (start, *key), members in groups.items()
+        for (start, end, *key), members in groups.items()
     ]
     return Stream(rows), stream.keep(late)
 

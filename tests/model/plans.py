@@ -102,6 +102,8 @@ def _steps(dice: random.Random, case: Case) -> None:
                     "size": dice.choice([1, 7, 60]) * SECOND,
                     "offset": dice.choice([0, 0, SECOND // 2]),
                     "lateness": dice.choice([0, 0, 3 * SECOND]),
+                    "parts": dice.choice([1, 1, 2, 5]),
+                    "kind": dice.choice(["sliding", "cumulative"]),
                 },
             )
         )
@@ -183,8 +185,6 @@ def expected(case: Case) -> dict[str, list[Row]]:
         elif name == "aggregate":
             stream = oracle.grouped(stream, given["keys"], given["aggregates"])
         elif name == "window":
-            on_time, late = oracle.tumbling(
-                stream, given["keys"], given["aggregates"], given["size"], given["offset"], given["lateness"]
-            )
+            on_time, late = oracle.windowed(stream, given)
             return {"result": on_time.rows, "late": late.rows}
     return {"result": stream.rows}
