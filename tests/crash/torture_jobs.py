@@ -1,6 +1,6 @@
 """The jobs and sinks of the crash matrix: small, so that a run takes milliseconds, and of every kind there is.
 
-A job is a pair of a plan (``stateless``, ``keyed``, ``windowed``, ``python``) and a kind of sink (``file``, ``sqlite``,
+A job is a pair of a plan (``stateless``, ``keyed``, ``windowed``, ``sliding``, ``python``) and a kind of sink (``file``, ``sqlite``,
 ``custom``). What a directory, a table or the target of a custom sink shows is read back by :func:`shown`, as rows
 ``(output, key, numbers...)``; :func:`wrong` judges them by what the mode promises.
 """
@@ -23,7 +23,7 @@ import pyarrow as pa
 import millstream as mill
 from millstream import col, testing
 
-PLANS = ("stateless", "keyed", "windowed", "python")
+PLANS = ("stateless", "keyed", "windowed", "sliding", "python")
 SINKS = ("file", "sqlite", "custom")
 ROWS = 500
 KEYS = 7
@@ -69,11 +69,18 @@ def declare(plan: str, sink: str, variant: int, work: Path, inputs: Path, hook: 
         emit: Any = "checkpoint" if is_updating else "end"
         totals = keyed.agg(n=mill.count(), total=col("v").sum(), emit=emit)
         return [_into(totals, sink, variant, work, "totals", "k" if is_updating else None)]
-    if plan == "windowed":
+    if plan in ("windowed", "sliding"):
         timed = table.event_time("at", watermark="1s").key_by("k")
-        windows = timed.window(mill.tumbling("5s")).agg(n=mill.count(), total=col("v").sum())
+        lateness = "0s"
+        window: mill.Window = mill.tumbling("5s")
+        if plan == "sliding":
+            # Records that are late for some of their windows, and panes of two lengths.
+            window = mill.sliding("10s", slide="3s") if variant % 2 == 0 else mill.cumulative(step="2s", size="10s")
+            lateness = "2s" if variant % 3 == 0 else "0s"
+        windows = timed.window(window, allowed_lateness=lateness).agg(n=mill.count(), total=col("v").sum())
         late = windows.late.select("v", "k")
-        windows = windows.select("window_start", "k", "n", "total").cast({"window_start": "int64"})
+        bound = "window_start" if plan == "windowed" else "window_end"
+        windows = windows.select(window_start=bound, k="k", n="n", total="total").cast({"window_start": "int64"})
         return [_into(windows, sink, variant, work, "windows"), _into(late, sink, variant, work, "late")]
 
     def doubled(row: Any) -> dict[str, int]:
