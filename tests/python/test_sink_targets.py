@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -385,3 +386,33 @@ def test_an_outbox_of_another_job_is_refused_and_without_state_everything_is_del
     # Its epochs begin at 1 again: they used to be taken for delivered.
     mill.run(mill.from_iter(range(5, 9)).sink_to(outbox), parallelism=1)
     assert sorted(x for _, values in outbox.delivered for x in values) == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("declaration", "named"),
+    [
+        ("CREATE TABLE t (k INTEGER UNIQUE ON CONFLICT IGNORE, x INTEGER)", "ON CONFLICT IGNORE"),
+        ("CREATE TABLE t (k INTEGER, x INTEGER, UNIQUE (x) on conflict\n replace)", "ON CONFLICT REPLACE"),
+        (
+            "CREATE TABLE t (k INTEGER, x INTEGER);"
+            "CREATE TRIGGER odd BEFORE INSERT ON t WHEN new.x % 2 BEGIN SELECT raise (ignore); END",
+            "trigger \"odd\" leaves rows out",
+        ),
+    ],
+)
+def test_a_table_that_lets_rows_vanish_is_refused(tmp_path: Path, declaration: str, named: str) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as database:
+        database.executescript(declaration)
+    stream = mill.from_iter([{"k": 1, "x": 1}, {"k": 1, "x": 1}])
+    with pytest.raises(mill.MillstreamError, match=re.escape(named)):
+        mill.run(stream.write_sqlite(tmp_path / "x.db", "t"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as database:
+        assert database.execute("SELECT count(*) FROM t").fetchone() == (0,)
+
+
+def test_a_table_whose_conflicts_are_errors_is_taken(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as database:
+        database.executescript("CREATE TABLE t (k INTEGER UNIQUE ON CONFLICT ABORT, x INTEGER)")
+    mill.run(mill.from_iter([{"k": 1, "x": 1}, {"k": 2, "x": 1}]).write_sqlite(tmp_path / "x.db", "t"))
+    with pytest.raises(mill.MillstreamError, match="UNIQUE"):
+        mill.run(mill.from_iter([{"k": 2, "x": 3}]).write_sqlite(tmp_path / "x.db", "t"))

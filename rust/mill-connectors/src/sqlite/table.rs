@@ -130,6 +130,7 @@ pub(super) fn check_columns(
             )));
         }
     }
+    check_conflicts(shared, connection)?;
     // Preparing the statement shows whether the key is one in the table.
     let sql = statement::insert(&shared.table, schema, shared.key.as_deref());
     connection.prepare(&sql).map(|_| ()).map_err(|e| match &shared.key {
@@ -144,6 +145,36 @@ pub(super) fn check_columns(
         Some(key) => check_collation(shared, connection, key),
         None => Ok(()),
     }
+}
+
+/// Refuses a table that lets rows vanish without an error: by a conflict clause of its own, or by a trigger.
+fn check_conflicts(shared: &Shared, connection: &Connection) -> Result<()> {
+    let failed = |e| shared.failed("look at the table", e);
+    let sql = "SELECT type, name, coalesce(sql, '') FROM sqlite_master \
+               WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('table', 'trigger')";
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let rows = statement.query_map([&shared.table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(failed)?;
+    for (kind, name, sql) in rows.collect::<std::result::Result<Vec<(String, String, String)>, _>>().map_err(failed)? {
+        let words = sql.to_ascii_uppercase().replace(['(', ')'], " ");
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let has = |sought: &[&str]| words.windows(sought.len()).any(|window| window == sought);
+        let found = if kind == "trigger" {
+            has(&["RAISE", "IGNORE"]).then(|| format!("the trigger {name:?} leaves rows out, by RAISE(IGNORE)"))
+        } else if has(&["ON", "CONFLICT", "IGNORE"]) {
+            Some("a constraint of the table leaves rows out, by ON CONFLICT IGNORE".to_owned())
+        } else if has(&["ON", "CONFLICT", "REPLACE"]) {
+            Some("a constraint of the table deletes other rows, by ON CONFLICT REPLACE".to_owned())
+        } else {
+            None
+        };
+        if let Some(found) = found {
+            return Err(Error::schema(format!(
+                "{}: {found}, so rows would be missing without an error; declare it without, or write into another table",
+                shared.name()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What the affinity of a column would do to values of this type, if it would change them.

@@ -35,6 +35,7 @@ impl KeyedStream {
     /// # Errors
     /// When the stream has no event time, or a duration is wrong.
     pub fn window(&self, window: Window, allowed_lateness_us: i64) -> Result<WindowedStream> {
+        let lengths = window.lengths();
         let window = window.checked()?;
         if !window.is_aligned() {
             return Err(Error::plan(format!("{window}: windows of this kind cannot be run yet")));
@@ -50,7 +51,7 @@ impl KeyedStream {
                 "a window needs event time: call event_time(\"column\", watermark=\"5s\") before key_by()",
             ));
         };
-        for (what, us) in window.lengths().chain([("allowed_lateness", allowed_lateness_us)]) {
+        for (what, us) in lengths.chain([("allowed_lateness", allowed_lateness_us)]) {
             check_unit(&time, what, us)?;
         }
         Ok(WindowedStream { keyed: self.clone(), window: WindowSpec::new(window, allowed_lateness_us) })
