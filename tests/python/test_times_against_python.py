@@ -674,3 +674,12 @@ def test_days_of_the_calendar_are_keys_by_truncate(zone: str) -> None:
         start = truncated(zone, "1d", second)
         counted[start] = counted.get(start, 0) + 1
     assert dict(zip(plain(rows["day"]), plain(rows["n"]), strict=True)) == counted
+
+
+@pytest.mark.parametrize("zone", [*ZONES, "+05:30", "Europe/Paris", "Africa/Monrovia"])
+def test_offsets_are_written_with_their_seconds(zone: str) -> None:
+    times = [datetime(year, 1, 1, 12, tzinfo=UTC) for year in (1850, 1890, 1930, 1971, 2024)]
+    here = timezone(timedelta(hours=5, minutes=30)) if zone.startswith("+") else ZoneInfo(zone)
+    table = pa.table({"at": pa.array([time.replace(tzinfo=None) for time in times], pa.timestamp("us")).cast(pa.timestamp("us", zone))})
+    written = mill.from_arrow(table).select(r=col("at").dt.strftime("<%z> %Y")).collect(parallelism=1).to_pylist()
+    assert [row["r"] for row in written] == [time.astimezone(here).strftime("<%z> %Y") for time in times]

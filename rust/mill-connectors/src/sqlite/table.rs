@@ -155,7 +155,7 @@ fn check_conflicts(shared: &Shared, connection: &Connection) -> Result<()> {
     let mut statement = connection.prepare(sql).map_err(failed)?;
     let rows = statement.query_map([&shared.table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(failed)?;
     for (kind, name, sql) in rows.collect::<std::result::Result<Vec<(String, String, String)>, _>>().map_err(failed)? {
-        let words = sql.to_ascii_uppercase().replace(['(', ')'], " ");
+        let words = sql.to_ascii_uppercase().replace(['(', ')', ',', ';'], " ");
         let words: Vec<&str> = words.split_whitespace().collect();
         let has = |sought: &[&str]| words.windows(sought.len()).any(|window| window == sought);
         let found = if kind == "trigger" {

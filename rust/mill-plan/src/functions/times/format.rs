@@ -1,7 +1,7 @@
 //! Times as text, as Python's `strftime` writes them.
 //!
-//! Directives are chrono's but for those that mean something else in Python: `%f` is microseconds in six digits, and `%Z` the
-//! name of the zone that is in use at the time.
+//! Directives are chrono's but for those that mean something else in Python: `%f` is microseconds in six digits, `%Z` the
+//! name of the zone that is in use at the time, and `%z` the offset with its seconds, which zones had before about 1900.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -53,9 +53,20 @@ impl Zones {
     }
 }
 
-/// The format with some directives put in other words: `None` cuts it there, and the empty string keeps the directive.
-fn split(text: &str, words: impl Fn(char) -> Option<&'static str>) -> Vec<String> {
+/// Writes an offset from UTC: `+0100`, with seconds where there are any.
+fn push_offset(seconds: i32, out: &mut String) {
+    let (sign, size) = (if seconds < 0 { '-' } else { '+' }, seconds.unsigned_abs());
+    let _ = write!(out, "{sign}{:02}{:02}", size / 3600, size / 60 % 60);
+    if size % 60 != 0 {
+        let _ = write!(out, "{:02}", size % 60);
+    }
+}
+
+/// The format with some directives put in other words: `None` cuts it there, and the empty string keeps the directive. Gives
+/// the pieces, and the directives at which it was cut.
+fn split(text: &str, words: impl Fn(char) -> Option<&'static str>) -> (Vec<String>, Vec<char>) {
     let mut parts = vec![String::new()];
+    let mut cuts = Vec::new();
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         let Some(part) = parts.last_mut() else { break };
@@ -68,12 +79,15 @@ fn split(text: &str, words: impl Fn(char) -> Option<&'static str>) -> Vec<String
             break;
         };
         match words(directive) {
-            None => parts.push(String::new()),
+            None => {
+                parts.push(String::new());
+                cuts.push(directive);
+            }
             Some("") => part.extend(['%', directive]),
             Some(other) => part.push_str(other),
         }
     }
-    parts
+    (parts, cuts)
 }
 
 /// `strftime(format)`.
@@ -82,9 +96,9 @@ pub(super) fn strftime(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<
         return Err(Error::plan(format!("{name}() needs a format such as \"%Y-%m-%d\"")));
     };
     // Pieces between the names of zones, which chrono writes as offsets.
-    let pieces = split(&format, |directive| match directive {
+    let (pieces, cuts) = split(&format, |directive| match directive {
         'f' => Some("%6f"),
-        'Z' => None,
+        'Z' | 'z' => None,
         _ => Some(""),
     });
     let pieces: std::result::Result<Vec<Vec<Item<'static>>>, _> =
@@ -108,9 +122,13 @@ pub(super) fn strftime(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<
             let time = naive(value, unit).ok_or_else(|| out_of_range(array, row))?;
             written.clear();
             for (place, items) in pieces.iter().enumerate() {
-                if place > 0 {
-                    let zones = zones.as_ref().ok_or_else(|| no_zone(&format, time))?;
-                    zones.push(time, &mut written);
+                if let Some(cut) = place.checked_sub(1).map(|place| cuts[place]) {
+                    if cut == 'z' {
+                        let zone = zone.ok_or_else(|| no_zone(&format, time))?;
+                        push_offset(zone.offset_from_utc_datetime(&time).fix().local_minus_utc(), &mut written);
+                    } else {
+                        zones.as_ref().ok_or_else(|| no_zone(&format, time))?.push(time, &mut written);
+                    }
                 }
                 let done = match zone {
                     Some(zone) => write!(written, "{}", zone.from_utc_datetime(&time).format_with_items(items.iter())),
