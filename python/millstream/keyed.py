@@ -110,8 +110,9 @@ class KeyedStream:
         [{'window_start': datetime.datetime(2024, 1, 1, 0, 0), 'n': 1}]
         """
         if not isinstance(window, Window):
-            raise PlanError(f'window() takes a window such as mill.tumbling("10s"), not {window!r:.200}')
-        return WindowedStream(window._cut(self._raw, microseconds(allowed_lateness, "allowed_lateness")))
+            verb = "window" if self.keys else "window_all"
+            raise PlanError(f'{verb}() takes a window such as mill.tumbling("10s"), not {window!r:.200}')
+        return WindowedStream(self._raw.window(window._raw(), microseconds(allowed_lateness, "allowed_lateness")))
 
 
 class WindowedStream:

@@ -467,7 +467,7 @@ class Stream(Outputs):
         """
         from millstream.keyed import KeyedStream
 
-        return KeyedStream(self._raw.ungrouped("agg")).agg(*aggregates, emit=emit, **named)
+        return KeyedStream(self._raw.ungrouped()).agg(*aggregates, emit=emit, **named)
 
     def window_all(self, window: Window, *, allowed_lateness: Duration = "0s") -> WindowedStream:
         """Cut all records together into windows of event time, without a key.
@@ -489,7 +489,7 @@ class Stream(Outputs):
         """
         from millstream.keyed import KeyedStream
 
-        return KeyedStream(self._raw.ungrouped("window_all")).window(window, allowed_lateness=allowed_lateness)
+        return KeyedStream(self._raw.ungrouped()).window(window, allowed_lateness=allowed_lateness)
 
     # -- side outputs ------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from millstream._engine import RawKeyedStream, RawWindowedStream
+from millstream._engine import RawWindow
 from millstream.errors import PlanError
 from millstream.time import Duration, microseconds
 
@@ -12,17 +12,25 @@ __all__ = ["CumulativeWindow", "SlidingWindow", "TumblingWindow", "Window", "cum
 
 
 def _length(duration: Duration, what: str) -> int:
-    length = microseconds(duration, what)
+    length = microseconds(duration, f"{what} of a window")
     if length == 0:
-        raise PlanError(f"the {what} must be more than nothing")
+        raise PlanError(f"the {what} of a window must be more than nothing")
     return length
+
+
+def _offset(duration: Duration) -> int:
+    return microseconds(duration, "offset of a window", is_negative_allowed=True)
 
 
 class Window:
     """Windows of any kind; made by :func:`tumbling`, :func:`sliding` and :func:`cumulative`."""
 
-    def _cut(self, keyed: RawKeyedStream, allowed_lateness: int) -> RawWindowedStream:
-        raise PlanError('window() takes a window such as mill.tumbling("10s")')
+    def __post_init__(self) -> None:
+        """Check the durations."""
+        self._raw()
+
+    def _raw(self) -> RawWindow:
+        raise PlanError("windows are made by mill.tumbling(), mill.sliding() and mill.cumulative()")
 
 
 @dataclass(frozen=True)
@@ -32,14 +40,8 @@ class TumblingWindow(Window):
     size: Duration
     offset: Duration = "0s"
 
-    def __post_init__(self) -> None:
-        """Check the durations."""
-        _length(self.size, "size of a window")
-        microseconds(self.offset, "offset of a window", is_negative_allowed=True)
-
-    def _cut(self, keyed: RawKeyedStream, allowed_lateness: int) -> RawWindowedStream:
-        offset = microseconds(self.offset, "offset of a window", is_negative_allowed=True)
-        return keyed.tumbling(_length(self.size, "size of a window"), offset, allowed_lateness)
+    def _raw(self) -> RawWindow:
+        return RawWindow.tumbling(_length(self.size, "size"), _offset(self.offset))
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,8 @@ class SlidingWindow(Window):
     slide: Duration
     offset: Duration = "0s"
 
-    def __post_init__(self) -> None:
-        """Check the durations."""
-        size, slide = _length(self.size, "size of a window"), _length(self.slide, "slide of a window")
-        if slide > size:
-            raise PlanError(
-                f"a sliding window's slide, {self.slide!r}, must not be longer than its size, {self.size!r}: records "
-                "between two windows would belong to none; filter them out if that is what you want"
-            )
-        microseconds(self.offset, "offset of a window", is_negative_allowed=True)
-
-    def _cut(self, keyed: RawKeyedStream, allowed_lateness: int) -> RawWindowedStream:
-        size, slide = _length(self.size, "size of a window"), _length(self.slide, "slide of a window")
-        offset = microseconds(self.offset, "offset of a window", is_negative_allowed=True)
-        return keyed.sliding(size, slide, offset, allowed_lateness)
+    def _raw(self) -> RawWindow:
+        return RawWindow.sliding(_length(self.size, "size"), _length(self.slide, "slide"), _offset(self.offset))
 
 
 @dataclass(frozen=True)
@@ -74,19 +64,8 @@ class CumulativeWindow(Window):
     size: Duration
     offset: Duration = "0s"
 
-    def __post_init__(self) -> None:
-        """Check the durations."""
-        size, step = _length(self.size, "size of a window"), _length(self.step, "step of a window")
-        if size % step != 0:
-            raise PlanError(
-                f"a cumulative window's size, {self.size!r}, must be a multiple of its step, {self.step!r}"
-            )
-        microseconds(self.offset, "offset of a window", is_negative_allowed=True)
-
-    def _cut(self, keyed: RawKeyedStream, allowed_lateness: int) -> RawWindowedStream:
-        size, step = _length(self.size, "size of a window"), _length(self.step, "step of a window")
-        offset = microseconds(self.offset, "offset of a window", is_negative_allowed=True)
-        return keyed.cumulative(step, size, offset, allowed_lateness)
+    def _raw(self) -> RawWindow:
+        return RawWindow.cumulative(_length(self.step, "step"), _length(self.size, "size"), _offset(self.offset))
 
 
 def tumbling(size: Duration, offset: Duration = "0s") -> TumblingWindow:

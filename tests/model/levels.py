@@ -18,6 +18,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+import oracle
+
 Row = dict[str, Any]
 SECOND = 1_000_000
 NEVER = -(2**62)
@@ -164,11 +166,11 @@ def _window(given: dict[str, Any], rows: list[tuple[Row, int, int]], late: list[
     panes: dict[tuple[int, int, int], list[Row]] = defaultdict(list)
     too_late: list[Row] = []
     for row, at, behind in rows:
-        is_taken = [end for _, end in windows_of(given, at) if behind <= at or behind <= end - 1 + given["lateness"]]
-        for start, end in windows_of(given, at):
-            if end in is_taken:
-                panes[start, end, row["k"] % given["modulo"]].append(row)
-        if not is_taken:
+        windows = oracle.windows_of(given["kind"], given["size"], given["slide"], given["offset"], at)
+        taking = [(start, end) for start, end in windows if behind <= at or behind <= end - 1 + given["lateness"]]
+        for start, end in taking:
+            panes[start, end, row["k"] % given["modulo"]].append(row)
+        if not taking:
             too_late.append(row)
     late.append(too_late)
     value = {"max": max, "sum": sum, "n_unique": lambda values: len(set(values))}[given["value"]]
@@ -177,18 +179,6 @@ def _window(given: dict[str, Any], rows: list[tuple[Row, int, int]], late: list[
         row = {"k": k, "v": value([row["v"] for row in members]), "n": sum(row["n"] for row in members)}
         made.append((row, end - 1, NEVER))
     return Stream(made)
-
-
-def windows_of(given: dict[str, Any], at: int) -> list[tuple[int, int]]:
-    """Start and end of the windows that hold a time."""
-    size, slide, offset = given["size"], given["slide"], given["offset"]
-    if given["kind"] == "sliding":
-        last = (at - offset) // slide * slide + offset
-        return [(start, start + size) for start in range(last, at - size, -slide)]
-    start = (at - offset) // size * size + offset
-    if given["kind"] == "cumulative":
-        return [(start, end) for end in range(start + slide, start + size + 1, slide) if at < end]
-    return [(start, start + size)]
 
 
 def rows_stood_for(tree: Tree) -> int | None:

@@ -182,6 +182,16 @@ def grouped(stream: Stream, keys: list[str], aggregates: Aggregates) -> Stream:
     )
 
 
+def windows_of(kind: str, size: int, step: int, offset: int, time: int) -> list[tuple[int, int]]:
+    """Start and end of the windows that hold a time; ``step`` is the slide of sliding ones."""
+    if kind == "sliding":
+        last = (time - offset) // step * step + offset
+        return [(start, start + size) for start in range(last, time - size, -step)]
+    start = (time - offset) // size * size + offset
+    ends = range(start + step, start + size + 1, step) if kind == "cumulative" else [start + size]
+    return [(start, end) for end in ends if time < end]
+
+
 def windowed(stream: Stream, given: dict[str, Any]) -> tuple[Stream, Stream]:
     """One row a key and window, and the records that are too late for all of their windows."""
     keys, aggregates, size, offset = (given[name] for name in ("keys", "aggregates", "size", "offset"))
@@ -191,12 +201,7 @@ def windowed(stream: Stream, given: dict[str, Any]) -> tuple[Stream, Stream]:
     for i, row in enumerate(stream.rows):
         time = stream.times[i]
         assert time is not None
-        if given["kind"] == "sliding":
-            last = (time - offset) // step * step + offset
-            windows = [(start, start + size) for start in range(last, time - size, -step)]
-        else:
-            start = (time - offset) // size * size + offset
-            windows = [(start, end) for end in range(start + step, start + size + 1, step) if time < end]
+        windows = windows_of(given["kind"], size, step, offset, time)
         taking = [(start, end) for start, end in windows if stream.behind[i] <= end - 1 + given["lateness"]]
         for start, end in taking:
             groups[(start, end, *(row[key] for key in keys))].append(row)

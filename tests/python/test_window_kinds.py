@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import millstream as mill
-from millstream import col
+from millstream import col, testing
 
 EPOCH = datetime(2024, 1, 1)
 ZERO = datetime(1970, 1, 1)
@@ -111,31 +112,38 @@ def test_results_and_late_records(seed: int) -> None:
 def test_a_restart_goes_on_in_the_middle_of_windows(seed: int, tmp_path: Path) -> None:
     _, window, windows_of, bound, lateness, rows = made(seed)
     expected, _ = oracle(rows, windows_of, bound, lateness)
-    fails_at = 170
+    schema = pa.schema({"k": pa.string(), "at": pa.timestamp("us"), "x": pa.int64()})
+    pieces = [pa.Table.from_pylist(rows[first : first + 10], schema) for first in range(0, len(rows), 10)]
+    read: list[int] = []
 
-    def flow(is_broken: bool, parallelism: int) -> None:
-        def checked(row: Any) -> dict[str, Any]:
-            if is_broken and row.x == fails_at:
-                raise ValueError("broken")
+    def flow(folder: Path) -> mill.Sink:
+        def noted(row: Any) -> dict[str, Any]:
+            read.append(row.x)
             return {"k": row.k, "at": row.at, "x": row.x}
 
         stream = (
-            mill.from_iter(lambda start: iter(rows[start:]), schema={"k": str, "at": mill.Timestamp("us"), "x": int})
-            .map(checked, schema={"k": str, "at": mill.Timestamp("us"), "x": int})
+            mill.from_arrow(pa.concat_tables(pieces))
+            .map(noted, schema={"k": str, "at": mill.Timestamp("us"), "x": int})
             .event_time("at", watermark=timedelta(seconds=bound))
             .key_by("k")
             .window(window, allowed_lateness=timedelta(seconds=lateness))
             .agg(n=mill.count(), top=col("x").max())
         )
-        checkpoint = mill.Checkpoint(tmp_path / "state", every="1ms")
-        mill.run(stream.write_parquet(tmp_path / "out"), checkpoint=checkpoint, parallelism=parallelism)
+        return stream.write_parquet(folder / "out")
 
-    with pytest.raises(mill.UserFunctionError):
-        flow(True, 2)
-    flow(False, 3)
-    table = mill.read_parquet(tmp_path / "out").collect()
-    assert results(table, "n", "top") == {key: (len(xs), max(xs)) for key, xs in expected.items()}
-    assert len(table.to_pylist()) == len(expected)
+    starts = []
+    for steps in range(60, 1000, 120):
+        folder = tmp_path / str(steps)
+        checkpoint = mill.Checkpoint(folder / "state", every="1ms")
+        # It is left after so many steps, as by a kill.
+        testing.simulate(flow(folder), seed=seed + steps, steps=steps, checkpoint=checkpoint, parallelism=2, frame_rows=10)
+        read.clear()
+        mill.run(flow(folder), checkpoint=checkpoint, parallelism=3)
+        starts.append(min(read, default=len(rows)))
+        table = mill.read_parquet(folder / "out").collect()
+        assert results(table, "n", "top") == {key: (len(xs), max(xs)) for key, xs in expected.items()}
+        assert len(table.to_pylist()) == len(expected)
+    assert any(0 < start < len(rows) for start in starts), f"none went on in the middle: {starts}"
 
 
 def test_windows_of_windows_lose_nothing() -> None:
@@ -206,3 +214,32 @@ def test_mistakes_are_named_when_the_plan_is_made() -> None:
         stream.key_by("k").window(mill.cumulative(step="1m", size="1h"))
     with pytest.raises(mill.PlanError, match=r"window\(\) takes a window"):
         keyed.window("10s")  # type: ignore[arg-type]
+    with pytest.raises(mill.PlanError, match=r"window_all\(\) takes a window"):
+        stream.window_all("10s")  # type: ignore[arg-type]
+    with pytest.raises(mill.PlanError, match=r"before window_all\(\)"):
+        stream.window_all(mill.tumbling("10s"))
+
+
+def test_the_state_of_open_windows_can_be_read(tmp_path: Path) -> None:
+    """What a checkpoint holds of panes is shown as windows, complete up to the last record that it knows."""
+    rows = [{"k": i % 2, "at": EPOCH + timedelta(seconds=i), "x": i} for i in range(300)]
+    pieces = [pa.Table.from_pylist(rows[first : first + 10]) for first in range(0, len(rows), 10)]
+    found = 0
+    for steps in range(40, 400, 40):
+        state = tmp_path / str(steps)
+        keyed = mill.from_arrow(pa.concat_tables(pieces)).event_time("at", watermark="1h").key_by("k")
+        step = keyed.window(mill.sliding("1m", slide="20s")).agg(n=mill.count(), top=col("x").max()).name("open")
+        checkpoint = mill.Checkpoint(state, every="1ms")
+        sink = step.write_csv(tmp_path / f"out{steps}")
+        testing.simulate(sink, seed=steps, steps=steps, checkpoint=checkpoint, parallelism=2, frame_rows=10)
+        if not mill.checkpoints(state) or mill.checkpoints(state)[-1].is_finished:
+            continue
+        shown = results(mill.read_state(state, step="open"), "n", "top")
+        known = max((top for _, top in shown.values()), default=-1)
+        expected: dict[Any, list[int]] = defaultdict(list)
+        for row in rows[: known + 1]:
+            for start, end in sliding_of(seconds(row["at"]), 60, 20, 0):
+                expected[row["k"], start, end].append(row["x"])
+        assert shown == {key: (len(xs), max(xs)) for key, xs in expected.items()}
+        found += bool(shown)
+    assert found > 0, "some checkpoint has open windows"

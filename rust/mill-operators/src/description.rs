@@ -119,7 +119,7 @@ impl Description {
                 out.push(if window.is_some() { 2 } else { 1 });
                 put_number(&mut out, *keys);
                 if let Some(spec) = window {
-                    put_window(&mut out, &spec.window)?;
+                    put_window(&mut out, &spec.window);
                 }
                 put_number(&mut out, aggregates.len());
                 for spec in aggregates {
@@ -191,17 +191,14 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Writes a window; `None` if its kind keeps other state.
-fn put_window(out: &mut Vec<u8>, window: &Window) -> Option<()> {
+fn put_window(out: &mut Vec<u8>, window: &Window) {
     let (kind, numbers) = match *window {
         Window::Tumbling { size_us, offset_us } => (TUMBLING, vec![size_us, offset_us]),
         Window::Sliding { size_us, slide_us, offset_us } => (SLIDING, vec![size_us, slide_us, offset_us]),
         Window::Cumulative { step_us, size_us, offset_us } => (CUMULATIVE, vec![step_us, size_us, offset_us]),
-        Window::Session { .. } | Window::Count { .. } | Window::Global => return None,
     };
     out.push(kind);
     numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
-    Some(())
 }
 
 /// The number of an aggregate in the format, and its parameter.

@@ -23,7 +23,7 @@ use mill_state::{Cursor, Span, TableOptions};
 
 use crate::accumulator::{GroupOptions, Groups, records};
 use crate::aggregate::EMIT_ROWS;
-use crate::windows::{Aligned, Assigned, Assigner, Part, push_late};
+use crate::windows::{Aligned, Assigned, Assigner, Part, push_late, shares_panes};
 
 /// How many rows are held back at most in hash tables: as many as the second-level cache holds with ease. Rows of keys that
 /// are near each other as numbers lie in arrays instead, which bound themselves; a key may have one here and one there.
@@ -78,14 +78,10 @@ impl PartialAggregate {
         aggregates: &[AggregateSpec],
         window: Option<&WindowSpec>,
     ) -> Result<PartialAggregate> {
-        let assigner = match window {
-            None => None,
-            Some(spec) => {
-                let windows = Aligned::of(spec);
-                let windows = windows.ok_or_else(|| Error::internal(format!("{} windows have no panes", spec.window)))?;
-                Some(Assigner { windows, shares_panes: windows.is_overlapping() })
-            }
-        };
+        let assigner = window.map(|spec| {
+            let windows = Aligned::of(spec);
+            Assigner { windows, shares_panes: shares_panes(&windows, aggregates) }
+        });
         let first = assigner.map_or(0, |assigner| if assigner.shares_panes { 2 } else { 1 });
         let fields = &stage.schema.fields()[first..first + keys.len()];
         let key_types: Vec<_> = fields.iter().map(|field| field.data_type().clone()).collect();
@@ -204,7 +200,7 @@ impl PartialAggregate {
                 let first = self.groups.first_pane()?;
                 let assigner = self.assigner.as_ref()?;
                 let windows = &assigner.windows;
-                let end = if assigner.shares_panes { windows.first_end(first) } else { windows.end_of(first) };
+                let end = if assigner.shares_panes { windows.pane(first).first_end } else { windows.end_of(first) };
                 windows.is_complete(end, at).then_some(first)
             }
         }

@@ -78,8 +78,8 @@ impl WindowAggregate {
         is_partial: bool,
         spec: &WindowSpec,
     ) -> Result<WindowAggregate> {
-        let windows = Aligned::of(spec).ok_or_else(|| Error::internal(format!("{} windows have no panes", spec.window)))?;
-        let assigner = Assigner { windows, shares_panes: windows.is_overlapping() && shares_panes(spec, aggregates) };
+        let windows = Aligned::of(spec);
+        let assigner = Assigner { windows, shares_panes: shares_panes(&windows, aggregates) };
         let key_types: Vec<_> =
             stage.schema.fields()[..keys.len()].iter().map(|field| field.data_type().clone()).collect();
         let groups = |state| {
@@ -93,8 +93,7 @@ impl WindowAggregate {
             Groups::new(keys, &key_types, aggregates, &options)
         };
         let shared = if assigner.shares_panes {
-            let is_sliding = matches!(spec.window, mill_plan::Window::Sliding { .. });
-            let combiner = Combiner::new(&key_types, aggregates, is_sliding)?;
+            let combiner = Combiner::new(&key_types, aggregates, windows.is_cumulative())?;
             Some(Shared { panes: groups(1)?, combiner, fired: i64::MIN })
         } else {
             None
@@ -128,19 +127,24 @@ impl WindowAggregate {
             }
         };
         let windows = &self.assigner.windows;
-        let parts_of = |start: i64, is_window: bool| -> Vec<Part> {
+        let parts_of = |start: i64, is_window: bool, parts: &mut Vec<Part>| {
+            parts.clear();
             if self.shared.is_some() && !is_window {
-                return self.assigner.parts_of_pane(start, self.watermark);
+                self.assigner.parts_of_pane(start, self.watermark, parts);
+            } else if !windows.is_complete(windows.end_of(start), self.watermark) {
+                parts.push(Part::Window(start));
             }
-            if windows.is_complete(windows.end_of(start), self.watermark) { Vec::new() } else { vec![Part::Window(start)] }
         };
+        let mut parts = Vec::new();
         // Results come part by part, mostly of one: it is asked for once for all that follow each other.
         if let Some(&first) = starts.first()
             && is_window.is_none()
-            && let [part] = parts_of(first, false)[..]
             && starts.iter().all(|&start| start == first)
         {
-            return Ok(Assigned { whole: Some(part), ..Assigned::default() });
+            parts_of(first, false, &mut parts);
+            if let [part] = parts[..] {
+                return Ok(Assigned { whole: Some(part), ..Assigned::default() });
+            }
         }
         let mut assigned = Assigned::default();
         let kind = |row: usize| is_window.as_ref().is_some_and(|is_window| is_window.value(row));
@@ -151,11 +155,11 @@ impl WindowAggregate {
                 row += 1;
             }
             let records = first as u32..row as u32;
-            let parts = parts_of(starts[first], kind(first));
+            parts_of(starts[first], kind(first), &mut parts);
             if parts.is_empty() {
                 assigned.late.extend(records.clone());
             }
-            for part in parts {
+            for &part in &parts {
                 match assigned.parts.iter_mut().rev().find(|(of, _)| *of == part) {
                     Some((_, of)) => of.extend(records.clone()),
                     None => assigned.parts.push((part, records.clone().collect())),
@@ -195,7 +199,7 @@ impl WindowAggregate {
             }
             if let Some(first) = shared.panes.panes().first() {
                 let after = if shared.fired == i64::MIN { i64::MIN } else { windows.next_end(shared.fired) };
-                let end = windows.first_end(first).max(after);
+                let end = windows.pane(first).first_end.max(after);
                 next = Some(next.map_or(end, |next| next.min(end)));
             }
         }

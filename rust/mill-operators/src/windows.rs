@@ -9,13 +9,16 @@ mod aligned;
 mod assign;
 mod combine;
 
-use mill_plan::{AggregateSpec, WindowSpec};
+use mill_plan::AggregateSpec;
 
 pub(crate) use aligned::Aligned;
 pub(crate) use assign::{Assigned, Assigner, Part, push_late};
 pub(crate) use combine::Combiner;
 
-/// Whether overlapping windows share the rows of their panes: if all aggregates can be merged, and a window has one result.
-pub(crate) fn shares_panes(spec: &WindowSpec, aggregates: &[AggregateSpec]) -> bool {
-    spec.trigger.is_default() && aggregates.iter().all(|aggregate| aggregate.kind.is_mergeable())
+#[cfg(test)]
+pub(crate) use aligned::tests;
+
+/// Whether overlapping windows share the rows of their panes: if all aggregates can be merged.
+pub(crate) fn shares_panes(windows: &Aligned, aggregates: &[AggregateSpec]) -> bool {
+    windows.is_overlapping() && aggregates.iter().all(|aggregate| aggregate.kind.is_mergeable())
 }

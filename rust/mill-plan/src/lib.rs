@@ -42,6 +42,6 @@ pub use steps::{SinkNode, UserStepKind, WindowedStream};
 pub use stream::{Emit, EventTime, Facts, KeyedStream, Output, Stream, WatermarkStrategy};
 pub use suggest::nearest;
 pub use types::type_name;
-pub use window::{Firing, Trigger, Window, WindowSpec};
+pub use window::{Window, WindowSpec};
 
 pub use datafusion_common::ScalarValue;

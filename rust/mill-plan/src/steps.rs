@@ -38,7 +38,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use mill_protocol::{Result, Sink, Source};
 
 pub(crate) use self::filter::Filter;
-pub(crate) use self::parts::AggregateParts;
+pub(crate) use self::parts::{AggregateParts, KeyedAggregates};
 pub(crate) use self::project::select;
 pub use self::sink::SinkNode;
 pub(crate) use self::sink::{SinkStep, preview};
@@ -176,6 +176,13 @@ impl Need<'_> {
     /// Every column of the input.
     pub(crate) fn all(&self) -> Names {
         self.input.fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    /// What is needed of the result, and the columns of an expression.
+    pub(crate) fn columns_and_those_of(&self, expr: &Expr) -> Names {
+        let mut names = self.columns.clone();
+        expr.add_columns(&mut names);
+        names
     }
 
     /// What is needed of the result, and a column.

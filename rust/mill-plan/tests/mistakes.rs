@@ -129,6 +129,15 @@ fn windows_need_event_time() {
 }
 
 #[test]
+fn windows_of_all_records_name_their_own_call() {
+    let window = Window::Tumbling { size_us: 1_000_000, offset_us: 0 };
+    refused(orders().ungrouped().window(window, 0), ErrorKind::Plan, &["event_time(\"column\"", "before window_all()"]);
+    let updating = orders().key_by(vec![col("user")]).unwrap().agg(sum(), Emit::Each).unwrap();
+    refused(updating.ungrouped().window(window, 0), ErrorKind::Plan, &["window_all() does not take an updating stream"]);
+    refused(updating.ungrouped().agg(vec![aggregate(AggregateKind::Count, "user")], Emit::End), ErrorKind::Plan, &["agg() does not take an updating stream"]);
+}
+
+#[test]
 fn updating_streams_go_where_the_latest_row_counts() {
     let plan = ErrorKind::Plan;
     let keyed = orders().key_by(vec![col("user")]).unwrap();

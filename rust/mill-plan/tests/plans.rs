@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use mill_plan::{
-    AggregateCall, AggregateKind, BinaryOp, Emit, Expr, Mode, OnError, PlanOptions, SinkNode, Stream, WatermarkStrategy,
+    AggregateCall, AggregateKind, BinaryOp, EdgeKind, Emit, Expr, Mode, OnError, PlanOptions, SinkNode, Stream, WatermarkStrategy,
     Window, lower,
 };
 use support::{Memory, TestSink};
@@ -184,4 +184,17 @@ fn without_chaining_only_sources_and_their_event_time_stay_together() {
     let errors = timed.errors().unwrap().sink(TestSink::files("write_json(\"errors/\")")).unwrap();
     let options = PlanOptions { is_chaining: false, on_error: OnError::Route, ..options() };
     check("unchained", &[timed.sink(TestSink::files("write_csv(\"out/\")")).unwrap(), errors], &options);
+}
+
+#[test]
+fn all_records_together_are_in_one_task() {
+    let timed = clicks().event_time("at", five_seconds()).unwrap();
+    let slowest = || vec![aggregate(AggregateKind::Max, Some(col("ms"))).alias("slowest")];
+    let total = timed.ungrouped().agg(slowest(), Emit::End).unwrap();
+    let windowed = timed.ungrouped().window(minute(), 0).unwrap().agg(slowest()).unwrap();
+    for stream in [total, windowed] {
+        let plan = lower(&[stream.sink(TestSink::files("write_csv(\"out/\")")).unwrap()], &options()).unwrap();
+        let last = plan.edges.last().unwrap();
+        assert_eq!((&last.kind, plan.chains[last.to].parallelism), (&EdgeKind::Gather, 1));
+    }
 }

@@ -61,7 +61,7 @@ mod _millstream {
     #[pymodule_export]
     use super::state::{checkpoints, explain, graph, pickled_state, read_state, verify};
     #[pymodule_export]
-    use super::stream::{RawKeyedStream, RawSink, RawStream, RawWindowedStream, stream_of_table};
+    use super::stream::{RawKeyedStream, RawSink, RawStream, RawWindow, RawWindowedStream, stream_of_table};
     #[pymodule_export]
     use super::table::{RawTable, rows_to_table};
     #[pymodule_export]

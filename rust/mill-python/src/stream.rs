@@ -237,10 +237,8 @@ impl RawStream {
         Ok(RawKeyedStream { stream, is_sampleable: self.is_sampleable })
     }
 
-    fn ungrouped(&self, verb: &str) -> PyResult<RawKeyedStream> {
-        let verb = if verb == "agg" { "agg" } else { "window_all" };
-        let stream = self.stream.ungrouped(verb).into_python()?;
-        Ok(RawKeyedStream { stream, is_sampleable: self.is_sampleable })
+    fn ungrouped(&self) -> RawKeyedStream {
+        RawKeyedStream { stream: self.stream.ungrouped(), is_sampleable: self.is_sampleable }
     }
 
     fn late(&self) -> PyResult<RawStream> {
@@ -286,11 +284,6 @@ pub struct RawKeyedStream {
 }
 
 impl RawKeyedStream {
-    fn window(&self, window: Window, allowed_lateness_us: i64) -> PyResult<RawWindowedStream> {
-        let stream = self.stream.window(window, allowed_lateness_us).into_python()?;
-        Ok(RawWindowedStream { stream, is_sampleable: self.is_sampleable })
-    }
-
     fn step(&self, stream: Result<Stream>) -> PyResult<RawStream> {
         Ok(RawStream { stream: stream.into_python()?, is_sampleable: self.is_sampleable })
     }
@@ -340,16 +333,39 @@ impl RawKeyedStream {
         self.step(self.stream.reduce(function, emit(emit_name, interval_us)?))
     }
 
-    fn tumbling(&self, size_us: i64, offset_us: i64, allowed_lateness_us: i64) -> PyResult<RawWindowedStream> {
-        self.window(Window::Tumbling { size_us, offset_us }, allowed_lateness_us)
+    fn window(&self, window: PyRef<'_, RawWindow>, allowed_lateness_us: i64) -> PyResult<RawWindowedStream> {
+        let stream = self.stream.window(window.0, allowed_lateness_us).into_python()?;
+        Ok(RawWindowedStream { stream, is_sampleable: self.is_sampleable })
+    }
+}
+
+/// Windows that can be.
+#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
+pub struct RawWindow(Window);
+
+impl RawWindow {
+    fn of(window: Window) -> PyResult<RawWindow> {
+        window.checked().into_python()?;
+        // As the user wrote it: so it is named where the unit of the event time cannot hold it.
+        Ok(RawWindow(window))
+    }
+}
+
+#[pymethods]
+impl RawWindow {
+    #[staticmethod]
+    fn tumbling(size_us: i64, offset_us: i64) -> PyResult<RawWindow> {
+        RawWindow::of(Window::Tumbling { size_us, offset_us })
     }
 
-    fn sliding(&self, size_us: i64, slide_us: i64, offset_us: i64, allowed_lateness_us: i64) -> PyResult<RawWindowedStream> {
-        self.window(Window::Sliding { size_us, slide_us, offset_us }, allowed_lateness_us)
+    #[staticmethod]
+    fn sliding(size_us: i64, slide_us: i64, offset_us: i64) -> PyResult<RawWindow> {
+        RawWindow::of(Window::Sliding { size_us, slide_us, offset_us })
     }
 
-    fn cumulative(&self, step_us: i64, size_us: i64, offset_us: i64, allowed_lateness_us: i64) -> PyResult<RawWindowedStream> {
-        self.window(Window::Cumulative { step_us, size_us, offset_us }, allowed_lateness_us)
+    #[staticmethod]
+    fn cumulative(step_us: i64, size_us: i64, offset_us: i64) -> PyResult<RawWindow> {
+        RawWindow::of(Window::Cumulative { step_us, size_us, offset_us })
     }
 }
 

@@ -12,7 +12,8 @@
 //! varies in length lies in cells beside the rows. See [`RowLayout`] for the row, [`StateTable`] for how tables grow and
 //! are shared, [`PaneTables`] for windows, and [`DirectTable`] for keys that need no search.
 //!
-//! A step declares its states by name in a [`StateBackend`], which snapshots and restores them as one.
+//! A [`StateBackend`] holds several states by name, and snapshots and restores them as one; today's operators keep their
+//! tables themselves.
 //! Two kinds of state are sorted: an [`OrderedTable`] by time, for timers and deadlines, and a [`MultiMap`] has several
 //! entries per key.
 //!

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::chunk::Cell;
 use crate::error::{Result, StateError};
 use crate::key::{KEY_BYTES_MAX, view_bytes, view_length};
-use crate::layout::Flag;
+use crate::layout::{Flag, RowLayout, TAG_DIRTY, TAG_MATCH};
 use crate::bucket::Chunk;
 
 /// Rows to be changed, one a record, in the order of the records.
@@ -92,6 +92,17 @@ impl Rows<'_> {
     /// Sets a flag of every row.
     pub fn set_flag(&mut self, flag: Flag) {
         self.each::<1>(flag.word, |_, word| word[0] |= flag.mask);
+    }
+
+    /// Makes every row what a new one of its key is: values and flags are zero, cells empty.
+    pub fn clear(&mut self, layout: &RowLayout) {
+        let first = 1 + layout.key.words();
+        for record in 0..self.len() {
+            let row = self.row(record);
+            row[0] &= TAG_MATCH | TAG_DIRTY;
+            row[first..].fill(0);
+            (0..self.cells_per_row).for_each(|cell| *self.cell(record, cell) = None);
+        }
     }
 
     /// All words of the row of one record.

@@ -155,8 +155,7 @@ fn check_conflicts(shared: &Shared, connection: &Connection) -> Result<()> {
     let mut statement = connection.prepare(sql).map_err(failed)?;
     let rows = statement.query_map([&shared.table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(failed)?;
     for (kind, name, sql) in rows.collect::<std::result::Result<Vec<(String, String, String)>, _>>().map_err(failed)? {
-        let words = sql.to_ascii_uppercase().replace(['(', ')', ',', ';'], " ");
-        let words: Vec<&str> = words.split_whitespace().collect();
+        let words = words(&sql);
         let has = |sought: &[&str]| words.windows(sought.len()).any(|window| window == sought);
         let found = if kind == "trigger" {
             has(&["RAISE", "IGNORE"]).then(|| format!("the trigger {name:?} leaves rows out, by RAISE(IGNORE)"))
@@ -175,6 +174,33 @@ fn check_conflicts(shared: &Shared, connection: &Connection) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The words of a statement in upper case, without comments and what is quoted.
+fn words(sql: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut rest = sql;
+    while let Some(first) = rest.chars().next() {
+        let after = |end: &str, from: usize| rest[from..].find(end).map_or(rest.len(), |at| from + at + end.len());
+        let skipped = match first {
+            '-' if rest.starts_with("--") => after("\n", 2),
+            '/' if rest.starts_with("/*") => after("*/", 2),
+            // A quote within a quoted text comes twice, so it looks like the end of one text and the start of the next.
+            '\'' | '"' | '`' => after(&first.to_string(), 1),
+            '[' => after("]", 1),
+            _ if first.is_alphanumeric() || first == '_' => {
+                words.last_mut().expect("there is one").extend(first.to_uppercase());
+                rest = &rest[first.len_utf8()..];
+                continue;
+            }
+            _ => first.len_utf8(),
+        };
+        if words.last().is_some_and(|word| !word.is_empty()) {
+            words.push(String::new());
+        }
+        rest = &rest[skipped..];
+    }
+    words
 }
 
 /// What the affinity of a column would do to values of this type, if it would change them.
@@ -224,6 +250,18 @@ fn check_collation(shared: &Shared, connection: &Connection, key: &[String]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_those_that_sqlite_reads() {
+        for (sql, expected) in [
+            ("a UNIQUE on\n conflict(ignore),", "A UNIQUE ON CONFLICT IGNORE "),
+            ("x -- on conflict ignore\ny /* z */z", "X Y Z"),
+            ("d DEFAULT 'on ''conflict'' ignore' \"ON\" [CONFLICT] `IGNORE` e", "D DEFAULT E"),
+            ("'open", ""),
+        ] {
+            assert_eq!(words(sql).join(" "), expected, "{sql}");
+        }
+    }
 
     #[test]
     fn affinities_are_those_of_sqlite() {

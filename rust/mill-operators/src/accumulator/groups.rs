@@ -204,11 +204,25 @@ impl Groups {
         Ok(())
     }
 
-    /// Removes the rows of these keys from a pane.
-    pub(crate) fn remove(&mut self, pane: i64, keys: &[ArrayRef], rows: usize) -> Result<()> {
+    /// Makes the rows of these keys in a pane as new.
+    pub(crate) fn clear(&mut self, pane: i64, keys: &[ArrayRef], rows: usize) -> Result<()> {
         let keys = self.encoder.encode(keys, rows).map_err(state_error)?;
         let table = self.panes.open(pane);
-        for record in 0..rows {
+        let layout = Arc::clone(table.layout());
+        for start in (0..rows).step_by(LOOKUP_ROWS) {
+            table.find_or_insert(keys, Span { start, len: LOOKUP_ROWS.min(rows - start) }).clear(&layout);
+        }
+        Ok(())
+    }
+
+    /// Removes the rows of those keys from a pane for which this holds.
+    pub(crate) fn remove(&mut self, pane: i64, keys: &[ArrayRef], is_gone: &[bool]) -> Result<()> {
+        if !is_gone.contains(&true) {
+            return Ok(());
+        }
+        let keys = self.encoder.encode(keys, is_gone.len()).map_err(state_error)?;
+        let table = self.panes.open(pane);
+        for record in (0..is_gone.len()).filter(|&record| is_gone[record]) {
             table.remove(keys, record);
         }
         Ok(())

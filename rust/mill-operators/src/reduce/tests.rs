@@ -78,3 +78,22 @@ fn folds_are_the_same_however_frames_are_cut() {
         assert_eq!(transcript.rejected.len(), bad);
     }
 }
+
+#[test]
+fn without_key_columns_all_records_fold_into_one() {
+    let fields = vec![
+        Field::new("k", DataType::Int64, true),
+        Field::new("x", DataType::Int64, true),
+        Field::new("s", DataType::Utf8, true),
+    ];
+    let records = |keys: &[i64], part: &str| {
+        let keys: Vec<Option<i64>> = keys.iter().copied().map(Some).collect();
+        Input::Batch(batch(&[("k", integers(&keys)), ("x", integers(&keys)), ("s", texts(&vec![Some(part); keys.len()]))]))
+    };
+    let kind = StageKind::Reduce { keys: Vec::new(), function: Arc::new(Fold), emit: Emit::End };
+    let stage = stage(kind, fields);
+    let inputs = [records(&[4, 5, 6], "a"), Input::Barrier, records(&[7], "b")];
+    let transcript = check(|| crate::build(&stage, &context()).unwrap(), &inputs, &Compare::Ordered);
+    assert_eq!(transcript.rows.len(), 1);
+    assert!(transcript.rows[0].ends_with(", 22, \"aaab\""), "{:?}", transcript.rows);
+}

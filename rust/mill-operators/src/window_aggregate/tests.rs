@@ -7,6 +7,7 @@ use mill_protocol::{Outbox, Progress, Watermark};
 
 use crate::accumulator::tests::{make, random, spec};
 use crate::fixture::context;
+use crate::windows::tests::windows_of;
 
 fn specs(is_mergeable: bool) -> Vec<AggregateSpec> {
     let mut specs = vec![
@@ -123,25 +124,6 @@ fn windows_and_late_records_are_those_of_the_definition() {
         all_late += late;
     }
     assert!(all_late > 10, "the streams should have late records, found {all_late}");
-}
-
-/// Start and end of all windows that hold this time, by their definition.
-fn windows_of(window: Window, time: i64) -> Vec<(i64, i64)> {
-    let holds = |&(start, end): &(i64, i64)| start <= time && time < end;
-    let numbers = -400..400i64;
-    match window {
-        Window::Tumbling { size_us, offset_us } => {
-            numbers.map(|n| offset_us + n * size_us).map(|start| (start, start + size_us)).filter(holds).collect()
-        }
-        Window::Sliding { size_us, slide_us, offset_us } => {
-            numbers.map(|n| offset_us + n * slide_us).map(|start| (start, start + size_us)).filter(holds).collect()
-        }
-        Window::Cumulative { step_us, size_us, offset_us } => numbers
-            .flat_map(|n| (1..=size_us / step_us).map(move |k| (offset_us + n * size_us, offset_us + n * size_us + k * step_us)))
-            .filter(holds)
-            .collect(),
-        other => panic!("{other} has no bounds in time"),
-    }
 }
 
 fn chrono_text(micros: i64) -> String {

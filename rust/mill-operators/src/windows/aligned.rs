@@ -26,8 +26,19 @@ pub(crate) struct Aligned {
     /// How far apart the ends of windows are.
     slide: i64,
     offset: i64,
+    /// Where windows end within a slide, if not at its start.
+    cut: i64,
     is_cumulative: bool,
     allowed_lateness: i64,
+}
+
+/// A pane: from `start` to `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pane {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    /// The end of the earliest window that holds it.
+    pub(crate) first_end: i64,
 }
 
 /// The greatest `base + n * period` that is not after `time`.
@@ -44,15 +55,19 @@ fn ceil(time: i64, base: i64, period: i64) -> i64 {
 }
 
 impl Aligned {
-    /// `None` for windows of another kind.
-    pub(crate) fn of(spec: &WindowSpec) -> Option<Aligned> {
+    pub(crate) fn of(spec: &WindowSpec) -> Aligned {
         let (size, slide, offset, is_cumulative) = match spec.window {
             Window::Tumbling { size_us, offset_us } => (size_us, size_us, offset_us, false),
             Window::Sliding { size_us, slide_us, offset_us } => (size_us, slide_us, offset_us, false),
             Window::Cumulative { step_us, size_us, offset_us } => (size_us, step_us, offset_us, true),
-            Window::Session { .. } | Window::Count { .. } | Window::Global => return None,
         };
-        Some(Aligned { size, slide, offset, is_cumulative, allowed_lateness: spec.allowed_lateness_us })
+        let cut = if is_cumulative { 0 } else { size % slide };
+        Aligned { size, slide, offset, cut, is_cumulative, allowed_lateness: spec.allowed_lateness_us }
+    }
+
+    /// Whether windows begin together: one that loses a pane loses all it has.
+    pub(crate) fn is_cumulative(&self) -> bool {
+        self.is_cumulative
     }
 
     /// Whether a record may belong to several windows.
@@ -60,32 +75,19 @@ impl Aligned {
         self.slide < self.size
     }
 
-    /// The start of the pane that holds this time.
+    /// The pane that holds this time.
     #[inline]
-    pub(crate) fn pane_of(&self, time: i64) -> i64 {
+    pub(crate) fn pane(&self, time: i64) -> Pane {
         let first = floor(time, self.offset, self.slide);
-        let cut = first.saturating_add(self.cut());
-        if time >= cut { cut } else { first }
-    }
-
-    /// The end of the pane that starts here.
-    #[inline]
-    pub(crate) fn end_of_pane(&self, pane: i64) -> i64 {
-        let first = floor(pane, self.offset, self.slide);
-        let cut = self.cut();
-        if cut > 0 && pane == first { first.saturating_add(cut) } else { first.saturating_add(self.slide) }
-    }
-
-    /// Where windows end within a slide, if not at its start.
-    #[inline]
-    fn cut(&self) -> i64 {
-        if self.is_cumulative { 0 } else { self.size % self.slide }
-    }
-
-    /// The end of the earliest window that holds this pane.
-    pub(crate) fn first_end(&self, pane: i64) -> i64 {
-        let end = self.end_of_pane(pane);
-        if self.is_cumulative { end } else { ceil(end, self.offset.wrapping_add(self.size), self.slide) }
+        let next = first.saturating_add(self.slide);
+        if self.cut == 0 {
+            return Pane { start: first, end: next, first_end: next };
+        }
+        let cut = first.saturating_add(self.cut);
+        match time < cut {
+            true => Pane { start: first, end: cut, first_end: cut },
+            false => Pane { start: cut, end: next, first_end: next.saturating_add(self.cut) },
+        }
     }
 
     /// The end of the latest window that holds this pane.
@@ -140,8 +142,16 @@ impl Aligned {
         if self.is_cumulative { self.offset } else { self.offset.wrapping_add(self.size) }
     }
 
+    /// The ids of the windows that hold this pane and take records at this watermark, in order.
+    pub(crate) fn open_ids(&self, pane: &Pane, at: Watermark) -> impl Iterator<Item = i64> + use<> {
+        let (windows, last) = (*self, self.last_end(pane.start));
+        let first = (at != Watermark::MAX).then(|| self.first_open(pane.first_end, at));
+        let ends = std::iter::successors(first, move |&end| Some(windows.next_end(end)));
+        ends.take_while(move |&end| end <= last).map(move |end| windows.id_of(end))
+    }
+
     /// The end of the earliest of the windows from `end` on that takes records at this watermark.
-    pub(crate) fn first_open(&self, end: i64, at: Watermark) -> i64 {
+    fn first_open(&self, end: i64, at: Watermark) -> i64 {
         // `last_watermark(e) >= at`, that is `e > at - lateness`.
         let after = at.0.saturating_sub(self.allowed_lateness).saturating_add(1);
         if end >= after { end } else { ceil(after, end, self.slide) }
@@ -159,4 +169,4 @@ impl Aligned {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use mill_protocol::{Batch, Error, Outbox, Result, Watermark};
 
-use super::Aligned;
+use super::aligned::{Aligned, Pane};
 
 /// A table that records go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,51 +42,36 @@ pub(crate) struct Assigner {
     pub(crate) shares_panes: bool,
 }
 
-/// Where the records of a pane go that are not late for anything.
-#[derive(Clone, Copy)]
-enum Way {
-    /// To this place among the parts.
-    One(usize),
-    /// Record by record: some of the windows are complete, or each has a table of its own.
-    Several,
-}
-
 impl Assigner {
     /// Assigns the records of a batch.
     pub(crate) fn assign(&self, batch: &Batch, stream: Watermark) -> Result<Assigned> {
         let times = batch.times().ok_or_else(|| Error::internal("a window needs event time"))?;
         let Some(&first) = times.first() else { return Ok(Assigned::default()) };
         let windows = &self.windows;
-        let pane = windows.pane_of(first);
-        let end = windows.end_of_pane(pane);
-        let is_one = self.one(pane, stream);
-        if let Some(part) = is_one
+        // The pane of the record before, and where its records go: times mostly go on in the same pane.
+        let mut now = windows.pane(first);
+        let one = self.one(&now, stream);
+        if let Some(part) = one
             && batch.behind().is_none()
-            && times.iter().all(|&time| pane <= time && time < end)
+            && times.iter().all(|&time| now.start <= time && time < now.end)
         {
             return Ok(Assigned { whole: Some(part), ..Assigned::default() });
         }
         let mut parts = Parts::default();
         let mut late = Vec::new();
-        // The pane of the record before, and where its records go: times mostly go on in the same pane.
-        let mut now = (pane, end);
-        let mut way = is_one.map_or(Way::Several, |part| Way::One(parts.place(part)));
-        // Up to this watermark all windows of the pane take its records.
-        let mut all_take = windows.last_watermark(windows.first_end(pane));
+        let mut place = one.map(|part| parts.place(part));
         for (record, &time) in times.iter().enumerate() {
-            if time < now.0 || time >= now.1 {
-                let pane = windows.pane_of(time);
-                now = (pane, windows.end_of_pane(pane));
-                way = self.one(pane, stream).map_or(Way::Several, |part| Way::One(parts.place(part)));
-                all_take = windows.last_watermark(windows.first_end(pane));
+            if time < now.start || time >= now.end {
+                now = windows.pane(time);
+                place = self.one(&now, stream).map(|part| parts.place(part));
             }
             let behind = batch.behind().map(|behind| behind[record]).filter(|&behind| behind > time);
-            let is_behind = behind.is_some_and(|behind| behind > all_take);
-            match way {
-                Way::One(place) if !is_behind => parts.all[place].1.push(record as u32),
+            let is_behind = behind.is_some_and(|behind| behind > windows.last_watermark(now.first_end));
+            match place {
+                Some(place) if !is_behind => parts.all[place].1.push(record as u32),
                 _ => {
                     let at = behind.map_or(stream, |behind| stream.max(Watermark(behind)));
-                    if !parts.each_window(windows, now.0, at, record as u32) {
+                    if !parts.each_window(windows, &now, at, record as u32) {
                         late.push(record as u32);
                     }
                 }
@@ -97,31 +82,25 @@ impl Assigner {
         Ok(Assigned { whole: None, parts: all, late })
     }
 
-    /// The one table that records of this pane go to, if there is one.
-    fn one(&self, pane: i64, stream: Watermark) -> Option<Part> {
+    /// The one table that records of this pane go to; `None` if they go to several windows each, or to none.
+    fn one(&self, pane: &Pane, stream: Watermark) -> Option<Part> {
         let windows = &self.windows;
-        let first = windows.first_end(pane);
-        if windows.is_complete(first, stream) {
+        if windows.is_complete(pane.first_end, stream) {
             return None;
         }
         if !windows.is_overlapping() {
-            return Some(Part::Window(windows.id_of(first)));
+            return Some(Part::Window(windows.id_of(pane.first_end)));
         }
-        self.shares_panes.then_some(Part::Pane(pane))
+        self.shares_panes.then_some(Part::Pane(pane.start))
     }
 
     /// The tables for rows of a pane that somebody else has assigned: none if it is too late for all windows.
-    pub(crate) fn parts_of_pane(&self, pane: i64, stream: Watermark) -> Vec<Part> {
-        if let Some(part) = self.one(pane, stream) {
-            return vec![part];
+    pub(crate) fn parts_of_pane(&self, start: i64, stream: Watermark, parts: &mut Vec<Part>) {
+        let pane = self.windows.pane(start);
+        match self.one(&pane, stream) {
+            Some(part) => parts.push(part),
+            None => parts.extend(self.windows.open_ids(&pane, stream).map(Part::Window)),
         }
-        let mut parts = Vec::new();
-        let mut end = self.windows.first_open(self.windows.first_end(pane), stream);
-        while stream != Watermark::MAX && end <= self.windows.last_end(pane) {
-            parts.push(Part::Window(self.windows.id_of(end)));
-            end = self.windows.next_end(end);
-        }
-        parts
     }
 }
 
@@ -141,17 +120,12 @@ impl Parts {
     }
 
     /// Puts a record into each of its windows that takes it at this watermark; whether there was one.
-    fn each_window(&mut self, windows: &Aligned, pane: i64, at: Watermark, record: u32) -> bool {
-        if at == Watermark::MAX {
-            return false;
-        }
-        let (first, last) = (windows.first_end(pane), windows.last_end(pane));
-        let mut end = windows.first_open(first, at);
-        let is_taken = end <= last;
-        while end <= last {
-            let place = self.place(Part::Window(windows.id_of(end)));
+    fn each_window(&mut self, windows: &Aligned, pane: &Pane, at: Watermark, record: u32) -> bool {
+        let mut is_taken = false;
+        for id in windows.open_ids(pane, at) {
+            let place = self.place(Part::Window(id));
             self.all[place].1.push(record);
-            end = windows.next_end(end);
+            is_taken = true;
         }
         is_taken
     }

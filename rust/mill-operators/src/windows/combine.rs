@@ -11,10 +11,10 @@
 //! Every key has one row in `total`, from which results are read. A new pane is added to `total` and to `recent`. To
 //! take away the oldest pane, its undo says what the rows of its keys had been without it and with all panes up to the
 //! last turn; what has come since is in `recent`. When no undo is left, the recent panes become the front: they are added
-//! up from the newest to the oldest, and each keeps as its undo what was there before it. So a row of a pane is merged
-//! three times, however long the windows are: it is the two-stacks method of Tangwongsan, Hirzel and Schneider ("In-Order
-//! Sliding-Window Aggregation in Worst-Case Constant Time", VLDB Journal 2021, section 3), kept per key. It needs no
-//! inverse of the aggregate.
+//! up from the newest to the oldest, and each keeps as its undo what was there before it. So a row of a pane costs five
+//! merges at most, however long the windows are: two when it comes, one at the turn, two when it goes. It is the
+//! two-stacks method of Tangwongsan, Hirzel and Schneider ("In-Order Sliding-Window Aggregation in Worst-Case Constant
+//! Time", VLDB Journal 2021, section 3), kept per key. It needs no inverse of the aggregate.
 //!
 //! All of this follows from the panes and is in no checkpoint; it is made anew after a restart. Panes that are in it do
 //! not change any more: a record that comes later is late for the window that has had its result, and goes to the others
@@ -47,8 +47,10 @@ struct Undo {
 struct UndoChunk {
     /// Their keys.
     keys: Vec<ArrayRef>,
-    /// The rows without the pane, of those keys that had one: keys and partial results.
+    /// The rows without the pane, of those keys that have one: keys and partial results.
     before: RecordBatch,
+    /// Which keys these are.
+    known: Vec<u32>,
 }
 
 /// Adds panes up.
@@ -64,13 +66,13 @@ pub(crate) struct Combiner {
     recent_from: Option<i64>,
     /// Panes that start before this are in `total`, unless they have been taken away.
     end: i64,
-    /// Whether windows lose panes one by one; if not, all at once.
-    is_sliding: bool,
+    /// Whether windows lose all their panes at once, so that `recent` is of no use.
+    is_cumulative: bool,
 }
 
 impl Combiner {
     /// For keys of these types and aggregates that can be merged.
-    pub(crate) fn new(key_types: &[DataType], aggregates: &[AggregateSpec], is_sliding: bool) -> Result<Combiner> {
+    pub(crate) fn new(key_types: &[DataType], aggregates: &[AggregateSpec], is_cumulative: bool) -> Result<Combiner> {
         let keys = key_types.len();
         let key = |(place, data_type): (usize, &DataType)| Field::new(format!("key {place}"), data_type.clone(), true);
         let mut fields: Vec<Field> = key_types.iter().enumerate().map(key).collect();
@@ -94,7 +96,7 @@ impl Combiner {
             undo: VecDeque::new(),
             recent_from: None,
             end: i64::MIN,
-            is_sliding,
+            is_cumulative,
         })
     }
 
@@ -121,9 +123,9 @@ impl Combiner {
         for pane in added {
             self.recent_from.get_or_insert(pane);
             let mut cursor = Cursor::default();
-            while let Some(rows) = self.read(panes, pane, &mut cursor)? {
+            while let Some(rows) = read(&self.schema, panes, pane, &mut cursor)? {
                 self.total.absorb(ALL, &rows, out)?;
-                if self.is_sliding {
+                if !self.is_cumulative {
                     self.recent.absorb(ALL, &rows, out)?;
                 }
             }
@@ -141,11 +143,11 @@ impl Combiner {
         for &pane in kept.iter().rev() {
             let mut chunks = Vec::new();
             let mut cursor = Cursor::default();
-            while let Some(rows) = self.read(panes, pane, &mut cursor)? {
+            while let Some(rows) = read(&self.schema, panes, pane, &mut cursor)? {
                 let keys = rows.columns()[..self.keys].to_vec();
-                let before = self.rows_of(&keys, rows.num_rows(), true)?;
+                let (before, known) = rows_of(&self.schema, &mut self.total, &keys, rows.num_rows())?;
                 self.total.absorb(ALL, &rows, out)?;
-                chunks.push(UndoChunk { keys, before });
+                chunks.push(UndoChunk { keys, before, known });
             }
             self.undo.push_front(Undo { pane, chunks });
         }
@@ -153,50 +155,28 @@ impl Combiner {
     }
 
     fn take_away(&mut self, chunk: &UndoChunk, out: &mut Outbox) -> Result<()> {
+        // A step without keys has one row.
         let rows = chunk.keys.first().map_or(1, |keys| keys.len());
-        self.total.remove(ALL, &chunk.keys, rows)?;
+        let mut is_gone = vec![true; rows];
+        self.total.clear(ALL, &chunk.keys, rows)?;
         self.total.absorb(ALL, &chunk.before, out)?;
-        let since = self.rows_of(&chunk.keys, rows, false)?;
-        self.total.absorb(ALL, &since, out)
-    }
-
-    /// The rows of these keys in `total` or `recent`.
-    fn rows_of(&mut self, keys: &[ArrayRef], rows: usize, is_total: bool) -> Result<RecordBatch> {
-        let groups = if is_total { &mut self.total } else { &mut self.recent };
-        let (found, partials) = groups.partials_of(ALL, keys, rows)?;
-        let found = UInt32Array::from(found);
-        let taken = |column: &ArrayRef| take(column, &found, None).map_err(|error| Error::internal(error.to_string()));
-        let mut columns = keys.iter().map(taken).collect::<Result<Vec<_>>>()?;
-        columns.extend(partials);
-        self.batch(columns, found.len())
-    }
-
-    /// Reads on in a pane or window.
-    fn read(&self, groups: &mut Groups, pane: i64, cursor: &mut Cursor) -> Result<Option<RecordBatch>> {
-        let Some((mut columns, partials)) = groups.partials(pane, cursor, EMIT_ROWS, false)? else { return Ok(None) };
-        columns.extend(partials);
-        let rows = columns.first().map_or(1, |column| column.len());
-        self.batch(columns, rows).map(Some)
-    }
-
-    fn batch(&self, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
-        // A step without keys has one row, and aggregates that have a column each.
-        debug_assert!(columns.iter().all(|column| column.len() == rows));
-        Ok(records(&self.schema, columns)?.data().clone())
+        chunk.known.iter().for_each(|&row| is_gone[row as usize] = false);
+        if self.recent_from.is_some() {
+            let (since, known) = rows_of(&self.schema, &mut self.recent, &chunk.keys, rows)?;
+            self.total.absorb(ALL, &since, out)?;
+            known.iter().for_each(|&row| is_gone[row as usize] = false);
+        }
+        self.total.remove(ALL, &chunk.keys, &is_gone)
     }
 
     /// Adds the rows of a single window to the total; results are then read with `is_mixed`.
     pub(crate) fn mix(&mut self, windows: &mut Groups, id: i64, out: &mut Outbox) -> Result<()> {
         self.mixed.reset(ALL);
-        let mut cursor = Cursor::default();
-        while let Some((mut columns, partials)) = self.total.partials(ALL, &mut cursor, EMIT_ROWS, false)? {
-            columns.extend(partials);
-            let rows = records(&self.schema, columns)?;
-            self.mixed.absorb(ALL, rows.data(), out)?;
-        }
-        let mut cursor = Cursor::default();
-        while let Some(rows) = self.read(windows, id, &mut cursor)? {
-            self.mixed.absorb(ALL, &rows, out)?;
+        for (groups, place) in [(&mut self.total, ALL), (windows, id)] {
+            let mut cursor = Cursor::default();
+            while let Some(rows) = read(&self.schema, groups, place, &mut cursor)? {
+                self.mixed.absorb(ALL, &rows, out)?;
+            }
         }
         Ok(())
     }
@@ -208,3 +188,19 @@ impl Combiner {
     }
 }
 
+/// Reads on in a pane or window: keys and partial results.
+fn read(schema: &SchemaRef, groups: &mut Groups, place: i64, cursor: &mut Cursor) -> Result<Option<RecordBatch>> {
+    let Some((mut columns, partials)) = groups.partials(place, cursor, EMIT_ROWS, false)? else { return Ok(None) };
+    columns.extend(partials);
+    Ok(Some(records(schema, columns)?.data().clone()))
+}
+
+/// The rows of those keys that have one, and which keys these are.
+fn rows_of(schema: &SchemaRef, groups: &mut Groups, keys: &[ArrayRef], rows: usize) -> Result<(RecordBatch, Vec<u32>)> {
+    let (known, partials) = groups.partials_of(ALL, keys, rows)?;
+    let found = UInt32Array::from(known.clone());
+    let taken = |column: &ArrayRef| take(column, &found, None).map_err(|error| Error::internal(error.to_string()));
+    let mut columns = keys.iter().map(taken).collect::<Result<Vec<_>>>()?;
+    columns.extend(partials);
+    Ok((records(schema, columns)?.data().clone(), known))
+}

@@ -229,6 +229,14 @@ impl Builder<'_> {
         self.options.parallelism > 1 && source.is_some_and(|it| it.is_ordered && it.source.is_single_when_ordered())
     }
 
+    /// A new chain that has the records of a key together: by the hash of these columns, and without any in one task.
+    pub(crate) fn exchange_by_key(&mut self, from: &Place, keys: &[usize]) -> Place {
+        match keys {
+            [] => self.exchange(from, EdgeKind::Gather, 1),
+            _ => self.exchange(from, EdgeKind::Hash(keys.to_vec()), self.options.parallelism),
+        }
+    }
+
     /// A new chain behind an edge.
     pub(crate) fn exchange(&mut self, from: &Place, kind: EdgeKind, parallelism: usize) -> Place {
         let chain = self.new_chain(parallelism, None);

@@ -57,9 +57,8 @@ fn described(schema: &SchemaRef, keys: &[String], lineage: &Lineage) -> Result<S
 }
 
 /// Whether records are combined ahead of the exchange.
-fn is_partial(specs: &[AggregateSpec], window: Option<&WindowSpec>, emit: Emit) -> bool {
-    let has_time = window.is_none_or(|spec| spec.window.is_aligned() && spec.trigger.is_default());
-    has_time && specs.iter().all(|spec| spec.kind.is_mergeable()) && !matches!(emit, Emit::Each)
+fn is_partial(specs: &[AggregateSpec], emit: Emit) -> bool {
+    specs.iter().all(|spec| spec.kind.is_mergeable()) && !matches!(emit, Emit::Each)
 }
 
 fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> Result<()> {
@@ -83,7 +82,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         })
         .collect();
     let mut input = original;
-    let is_partial = is_partial(&specs, window.as_ref(), emit);
+    let is_partial = is_partial(&specs, emit);
     if is_partial && builder.is_read_by_one(&input) {
         // None of these aggregates asks for the order, and lateness has been decided where the records were read.
         input = builder.exchange(&input, EdgeKind::Rebalance, builder.options.parallelism);
@@ -135,10 +134,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
 
     // What stands behind it.
     let (final_keys, final_specs): (Vec<usize>, Vec<AggregateSpec>) = (final_keys, final_specs);
-    input = match final_keys.is_empty() {
-        true => builder.exchange(&input, EdgeKind::Gather, 1),
-        false => builder.exchange(&input, EdgeKind::Hash(final_keys.clone()), builder.options.parallelism),
-    };
+    input = builder.exchange_by_key(&input, &final_keys);
     let mut fields = own_keys.clone();
     if window.is_some() {
         let step = &builder.graph.steps[at];

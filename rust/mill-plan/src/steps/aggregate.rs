@@ -5,18 +5,17 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use mill_protocol::Result;
 
-use super::{AggregateParts, Changes, Inputs, Names, Need, Splits, Step};
+use super::{Changes, Inputs, KeyedAggregates, Names, Need, Splits, Step};
 use crate::expr::Expr;
 use crate::logical::{Parameters, parameters, texts};
-use crate::lower::{Aggregation, Builder, Lineage};
+use crate::lower::{Builder, Lineage};
 use crate::stream::checks::check_unique;
 use crate::stream::{Emit, Facts, KeyedStream, OutputSpec, Stream};
 
 /// Aggregates the records of each key.
 #[derive(Debug)]
 pub(crate) struct Aggregate {
-    keys: Vec<String>,
-    aggregates: Vec<Expr>,
+    keyed: KeyedAggregates,
     emit: Emit,
 }
 
@@ -31,7 +30,7 @@ impl KeyedStream {
         let mut fields = self.key_fields()?;
         fields.extend(parts.output_fields()?);
         check_unique(fields.iter().map(|field| field.name().clone()), "agg")?;
-        let step = Aggregate { keys: self.keys.clone(), aggregates, emit };
+        let step = Aggregate { keyed: KeyedAggregates { keys: self.keys.clone(), aggregates }, emit };
         let facts = Facts { is_bounded: self.stream.is_bounded(), event_time: None, updating: None };
         Stream::add(Arc::new(step), vec![self.stream.clone()], Arc::new(Schema::new(fields)), facts)
     }
@@ -44,8 +43,8 @@ impl Step for Aggregate {
 
     fn parameters(&self) -> Parameters {
         parameters([
-            ("keys", self.keys.clone().into()),
-            ("aggregates", texts(self.aggregates.iter())),
+            ("keys", self.keyed.keys.clone().into()),
+            ("aggregates", texts(self.keyed.aggregates.iter())),
             ("emit", self.emit.to_string().into()),
         ])
     }
@@ -56,7 +55,7 @@ impl Step for Aggregate {
     }
 
     fn changes(&self) -> Changes {
-        self.emit.changes(&self.keys)
+        self.emit.changes(&self.keyed.keys)
     }
 
     fn is_stateful(&self) -> bool {
@@ -68,11 +67,11 @@ impl Step for Aggregate {
     }
 
     fn needs_order(&self, _of_result: bool, before: &SchemaRef) -> Result<bool> {
-        Ok(AggregateParts::new(before, &self.keys, &self.aggregates)?.is_ordered())
+        Ok(self.keyed.parts(before)?.is_ordered())
     }
 
     fn needs(&self, need: &Need<'_>) -> Result<Names> {
-        Ok(AggregateParts::new(need.input, &self.keys, &self.aggregates)?.columns())
+        Ok(self.keyed.parts(need.input)?.columns())
     }
 
     fn schema(&self, _inputs: &[SchemaRef], declared: &SchemaRef) -> Result<SchemaRef> {
@@ -84,7 +83,6 @@ impl Step for Aggregate {
     }
 
     fn lower(&self, builder: &mut Builder<'_>, at: usize) -> Result<()> {
-        let parts = AggregateParts::new(&builder.graph.before(at), &self.keys, &self.aggregates)?;
-        builder.aggregate(at, Aggregation { keys: self.keys.clone(), parts, window: None, emit: self.emit })
+        self.keyed.lower(builder, at, None, self.emit)
     }
 }

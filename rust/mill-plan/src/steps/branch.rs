@@ -73,9 +73,7 @@ impl Step for Branch {
     }
 
     fn needs(&self, need: &Need<'_>) -> Result<Names> {
-        let mut names = need.columns.clone();
-        self.predicate.add_columns(&mut names);
-        Ok(names)
+        Ok(need.columns_and_those_of(&self.predicate))
     }
 
     fn schema(&self, inputs: &[SchemaRef], _declared: &SchemaRef) -> Result<SchemaRef> {

@@ -15,8 +15,11 @@ use crate::aggregate::{AggregateCall, AggregateKind, AggregateSpec, plain_type};
 use crate::compiled::CompiledExpr;
 use super::Names;
 use crate::expr::Expr;
+use crate::lower::{Aggregation, Builder};
+use crate::stream::Emit;
 use crate::stream::checks::column_index;
 use crate::types::{is_object, type_name};
+use crate::window::WindowSpec;
 
 /// The parts of `agg(...)`.
 #[derive(Clone, Debug)]
@@ -31,6 +34,32 @@ pub(crate) struct AggregateParts {
     metadata: Vec<HashMap<String, String>>,
     /// One expression a result over the columns of the specs, unless the specs are the results.
     pub(crate) post: Option<Vec<Expr>>,
+}
+
+/// Keys and aggregates over them, as a step with or without windows has them.
+#[derive(Debug)]
+pub(crate) struct KeyedAggregates {
+    pub(crate) keys: Vec<String>,
+    pub(crate) aggregates: Vec<Expr>,
+}
+
+impl KeyedAggregates {
+    /// The parts over input of these columns.
+    pub(super) fn parts(&self, before: &SchemaRef) -> Result<AggregateParts> {
+        AggregateParts::new(before, &self.keys, &self.aggregates)
+    }
+
+    /// Adds the stages of step `at`.
+    pub(super) fn lower(
+        &self,
+        builder: &mut Builder<'_>,
+        at: usize,
+        window: Option<WindowSpec>,
+        emit: Emit,
+    ) -> Result<()> {
+        let parts = self.parts(&builder.graph.before(at))?;
+        builder.aggregate(at, Aggregation { keys: self.keys.clone(), parts, window, emit })
+    }
 }
 
 impl AggregateParts {

@@ -9,7 +9,7 @@ use super::{Changes, Inputs, Names, Need, Splits, Step};
 use crate::function::ReduceFunction;
 use crate::logical::{Parameters, parameters};
 use crate::lower::{Builder, Lineage};
-use crate::physical::{EdgeKind, StageKind};
+use crate::physical::StageKind;
 use crate::stream::checks::column_index;
 use crate::stream::{Emit, Facts, KeyedStream, OutputSpec, Stream};
 use crate::types::type_name;
@@ -86,7 +86,7 @@ impl Step for Reduce {
         let input = builder.input(at, 0)?;
         let schema = Arc::clone(&input.schema);
         let keys = self.keys.iter().map(|key| column_index(&schema, key)).collect::<Result<Vec<usize>>>()?;
-        let input = builder.exchange(&input, EdgeKind::Hash(keys.clone()), builder.options.parallelism);
+        let input = builder.exchange_by_key(&input, &keys);
         let row: Vec<String> =
             schema.fields().iter().map(|f| format!("{} {}", f.name(), type_name(f.data_type()))).collect();
         let signature = format!("key({}) reduce({})", builder.described_keys(at, &schema, &self.keys)?, row.join(", "));

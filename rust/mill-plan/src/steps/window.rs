@@ -5,11 +5,11 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_protocol::{Error, Result};
 
-use super::{AggregateParts, Changes, Inputs, Names, Need, Splits, Step};
+use super::{Changes, Inputs, KeyedAggregates, Names, Need, Splits, Step};
 use crate::expr::Expr;
 use crate::logical::{Parameters, parameters, texts};
-use crate::lower::{Aggregation, Builder, Lineage};
-use crate::stream::checks::check_unique;
+use crate::lower::{Builder, Lineage};
+use crate::stream::checks::{append_only, check_unique};
 use crate::stream::{Emit, EventTime, KeyedStream, OutputSpec, Stream, duration};
 use crate::types::type_name;
 use crate::window::{Window, WindowSpec};
@@ -17,8 +17,7 @@ use crate::window::{Window, WindowSpec};
 /// Aggregates the records of each key and window.
 #[derive(Debug)]
 pub(crate) struct WindowStep {
-    keys: Vec<String>,
-    aggregates: Vec<Expr>,
+    keyed: KeyedAggregates,
     window: WindowSpec,
 }
 
@@ -37,19 +36,19 @@ impl KeyedStream {
     pub fn window(&self, window: Window, allowed_lateness_us: i64) -> Result<WindowedStream> {
         let lengths = window.lengths();
         let window = window.checked()?;
-        if !window.is_aligned() {
-            return Err(Error::plan(format!("{window}: windows of this kind cannot be run yet")));
-        }
         if allowed_lateness_us < 0 {
             return Err(Error::plan(format!(
                 "allowed_lateness must not be negative, found {}",
                 duration(allowed_lateness_us)
             )));
         }
+        // The call before which the stream has to be ready.
+        let verb = if self.keys.is_empty() { "window_all" } else { "key_by" };
+        append_only(&self.stream, verb)?;
         let Some(time) = self.stream.facts().event_time else {
-            return Err(Error::plan(
-                "a window needs event time: call event_time(\"column\", watermark=\"5s\") before key_by()",
-            ));
+            return Err(Error::plan(format!(
+                "a window needs event time: call event_time(\"column\", watermark=\"5s\") before {verb}()"
+            )));
         };
         for (what, us) in lengths.chain([("allowed_lateness", allowed_lateness_us)]) {
             check_unit(&time, what, us)?;
@@ -75,11 +74,7 @@ impl WindowedStream {
         fields.extend([bound("window_start"), bound("window_end")]);
         fields.extend(parts.output_fields()?);
         check_unique(fields.iter().map(|field| field.name().clone()), "agg")?;
-        let step = WindowStep {
-            keys: self.keyed.keys.clone(),
-            aggregates,
-            window: self.window,
-        };
+        let step = WindowStep { keyed: KeyedAggregates { keys: self.keyed.keys.clone(), aggregates }, window: self.window };
         Stream::add(Arc::new(step), vec![self.keyed.stream.clone()], Arc::new(Schema::new(fields)), facts)
     }
 }
@@ -116,8 +111,8 @@ impl Step for WindowStep {
 
     fn parameters(&self) -> Parameters {
         parameters([
-            ("keys", self.keys.clone().into()),
-            ("aggregates", texts(self.aggregates.iter())),
+            ("keys", self.keyed.keys.clone().into()),
+            ("aggregates", texts(self.keyed.aggregates.iter())),
             ("window", self.window.window.to_string().into()),
             ("allowed_lateness", duration(self.window.allowed_lateness_us).into()),
         ])
@@ -141,11 +136,11 @@ impl Step for WindowStep {
     }
 
     fn needs_order(&self, _of_result: bool, before: &SchemaRef) -> Result<bool> {
-        Ok(AggregateParts::new(before, &self.keys, &self.aggregates)?.is_ordered())
+        Ok(self.keyed.parts(before)?.is_ordered())
     }
 
     fn needs(&self, need: &Need<'_>) -> Result<Names> {
-        Ok(AggregateParts::new(need.input, &self.keys, &self.aggregates)?.columns())
+        Ok(self.keyed.parts(need.input)?.columns())
     }
 
     fn schema(&self, _inputs: &[SchemaRef], declared: &SchemaRef) -> Result<SchemaRef> {
@@ -157,8 +152,6 @@ impl Step for WindowStep {
     }
 
     fn lower(&self, builder: &mut Builder<'_>, at: usize) -> Result<()> {
-        let parts = AggregateParts::new(&builder.graph.before(at), &self.keys, &self.aggregates)?;
-        let window = Some(self.window);
-        builder.aggregate(at, Aggregation { keys: self.keys.clone(), parts, window, emit: Emit::End })
+        self.keyed.lower(builder, at, Some(self.window), Emit::End)
     }
 }

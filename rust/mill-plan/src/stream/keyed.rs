@@ -21,12 +21,8 @@ pub struct KeyedStream {
 
 impl Stream {
     /// The stream with all records together, as if they had one key: results have no key columns.
-    ///
-    /// # Errors
-    /// When the stream is an updating one.
-    pub fn ungrouped(&self, verb: &'static str) -> Result<KeyedStream> {
-        append_only(self, verb)?;
-        Ok(KeyedStream { stream: self.clone(), keys: Vec::new() })
+    pub fn ungrouped(&self) -> KeyedStream {
+        KeyedStream { stream: self.clone(), keys: Vec::new() }
     }
 
     /// The stream with a key: columns, or expressions that become columns.

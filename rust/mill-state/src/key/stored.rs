@@ -73,3 +73,6 @@ impl KeyBatch {
         Ok(batch)
     }
 }
+
+#[cfg(test)]
+mod tests;

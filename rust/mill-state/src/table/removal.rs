@@ -117,3 +117,6 @@ impl StateTable {
         (chunk, place)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,24 +1,23 @@
 use mill_plan::{Window, WindowSpec};
 use mill_protocol::Watermark;
 
-use super::Aligned;
+use super::{Aligned, Pane};
 
 /// Windows by their definition: start and end of all that hold the time.
-fn windows(window: Window, time: i64) -> Vec<(i64, i64)> {
-    let range = -400..400i64;
+pub(crate) fn windows_of(window: Window, time: i64) -> Vec<(i64, i64)> {
+    let holds = |&(start, end): &(i64, i64)| start <= time && time < end;
+    let numbers = -400..400i64;
     match window {
         Window::Tumbling { size_us, offset_us } => {
-            range.map(|n| offset_us + n * size_us).map(|start| (start, start + size_us)).filter(|w| w.0 <= time && time < w.1).collect()
+            numbers.map(|n| offset_us + n * size_us).map(|start| (start, start + size_us)).filter(holds).collect()
         }
         Window::Sliding { size_us, slide_us, offset_us } => {
-            range.map(|n| offset_us + n * slide_us).map(|start| (start, start + size_us)).filter(|w| w.0 <= time && time < w.1).collect()
+            numbers.map(|n| offset_us + n * slide_us).map(|start| (start, start + size_us)).filter(holds).collect()
         }
-        Window::Cumulative { step_us, size_us, offset_us } => range
-            .map(|n| offset_us + n * size_us)
-            .flat_map(|start| (1..=size_us / step_us).map(move |k| (start, start + k * step_us)))
-            .filter(|w| w.0 <= time && time < w.1)
+        Window::Cumulative { step_us, size_us, offset_us } => numbers
+            .flat_map(|n| (1..=size_us / step_us).map(move |k| (offset_us + n * size_us, offset_us + n * size_us + k * step_us)))
+            .filter(holds)
             .collect(),
-        other => panic!("{other:?} is not aligned"),
     }
 }
 
@@ -37,15 +36,15 @@ fn kinds() -> Vec<Window> {
 #[test]
 fn panes_and_windows_are_those_of_the_definition() {
     for window in kinds() {
-        let aligned = Aligned::of(&WindowSpec::new(window, 0)).unwrap();
+        let aligned = Aligned::of(&WindowSpec::new(window, 0));
         for time in -60..60 {
-            let expected = windows(window, time);
-            let pane = aligned.pane_of(time);
-            let pane_end = aligned.end_of_pane(pane);
+            let expected = windows_of(window, time);
+            let all_of_it = aligned.pane(time);
+            let Pane { start: pane, end: pane_end, first_end: first } = all_of_it;
             assert!(pane <= time && time < pane_end, "{window} at {time}: pane {pane}..{pane_end}");
-            assert_eq!(aligned.pane_of(pane), pane);
-            assert_eq!(aligned.pane_of(pane_end), pane_end, "{window}: panes touch");
-            let (first, last) = (aligned.first_end(pane), aligned.last_end(pane));
+            assert_eq!(aligned.pane(pane), all_of_it);
+            assert_eq!(aligned.pane(pane_end).start, pane_end, "{window}: panes touch");
+            let last = aligned.last_end(pane);
             let mut found = Vec::new();
             let mut end = first;
             while end <= last {
@@ -63,10 +62,10 @@ fn panes_and_windows_are_those_of_the_definition() {
 fn the_first_open_window_is_the_first_that_is_not_complete() {
     for window in kinds() {
         for lateness in [0, 1, 5, 11] {
-            let aligned = Aligned::of(&WindowSpec::new(window, lateness)).unwrap();
+            let aligned = Aligned::of(&WindowSpec::new(window, lateness));
             for at in -40..40 {
                 let at = Watermark(at);
-                let (first, last) = (aligned.first_end(aligned.pane_of(-80)), aligned.last_end(aligned.pane_of(45)));
+                let (first, last) = (aligned.pane(-80).first_end, aligned.last_end(aligned.pane(45).start));
                 let mut end = first;
                 while end <= last && aligned.is_complete(end, at) {
                     end = aligned.next_end(end);
@@ -83,11 +82,11 @@ fn the_first_open_window_is_the_first_that_is_not_complete() {
 #[test]
 fn times_at_the_ends_of_time_have_panes() {
     for window in kinds() {
-        let aligned = Aligned::of(&WindowSpec::new(window, 1)).unwrap();
+        let aligned = Aligned::of(&WindowSpec::new(window, 1));
         for time in [i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX] {
-            let pane = aligned.pane_of(time);
-            assert!(pane <= time, "{window} at {time}");
-            assert!(aligned.first_end(pane) >= pane && aligned.last_end(pane) >= pane, "{window} at {time}");
+            let Pane { start, first_end, .. } = aligned.pane(time);
+            assert!(start <= time, "{window} at {time}");
+            assert!(first_end >= start && aligned.last_end(start) >= start, "{window} at {time}");
         }
     }
 }
