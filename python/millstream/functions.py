@@ -23,6 +23,7 @@ from millstream._row import Row, row_class, rows
 from millstream._view import View
 from millstream.errors import PlanError, SchemaError
 from millstream.types import Schema, schema_of
+from millstream.window import WindowBounds
 
 __all__ = [
     "CHUNK_FIRST",
@@ -239,6 +240,32 @@ def _as_row(value: Any, make: Callable[[Any], Row], fields: tuple[str, ...]) -> 
     if hasattr(type(value), "__dataclass_fields__"):
         return make(getattr(value, name) for name in fields)
     raise TypeError(f"reduce takes a function that gives a record with {', '.join(fields)}, not {value!r:.200}")
+
+
+class WindowAdapter:
+    """Calls a function with the records of a window."""
+
+    __slots__ = ("_function", "_key")
+
+    def __init__(self, function: Callable[[Any, Any, Any], Any], keys: tuple[str, ...]) -> None:
+        self._function = function
+        self._key = functools.partial(tuple.__new__, row_class(keys)) if len(keys) > 1 else None
+
+    def __call__(self, key: Sequence[Sequence[Any]], bounds: tuple[Any, Any] | None, rows: Any) -> Any:
+        """Return a list of records, or something with an Arrow interface."""
+        values = tuple(column[0] for column in key)
+        of_key = self._key(values) if self._key is not None else values[0] if values else None
+        window = None if bounds is None else WindowBounds(*bounds)
+        given = self._function(of_key, window, rows)
+        if given is None:
+            return []
+        if hasattr(given, "__arrow_c_array__") or hasattr(given, "__arrow_c_stream__"):
+            return given
+        if isinstance(given, collections.abc.Mapping | tuple) or hasattr(type(given), "__dataclass_fields__"):
+            return [given]
+        if isinstance(given, collections.abc.Iterable) and not isinstance(given, str | bytes):
+            return list(given)
+        return [given]
 
 
 class BatchAdapter:

@@ -8,9 +8,18 @@ from typing import Any, Literal
 from millstream._engine import RawKeyedStream, RawWindowedStream
 from millstream.errors import PlanError
 from millstream.expr import Expr
-from millstream.functions import FoldAdapter, check_callable, function_name
+from millstream.functions import (
+    FoldAdapter,
+    WindowAdapter,
+    check_callable,
+    check_pyarrow,
+    function_name,
+    returned_schema,
+)
 from millstream.stream import Stream, _columns
 from millstream.time import Duration, microseconds
+from millstream.trigger import Trigger
+from millstream.types import SchemaLike, schema_of
 from millstream.window import Window
 
 __all__ = ["KeyedStream", "WindowedStream"]
@@ -92,15 +101,22 @@ class KeyedStream:
         adapter = FoldAdapter(function, fields)
         return Stream(self._raw.reduce(f"reduce({function_name(function)})", adapter, name, interval))
 
-    def window(self, window: Window, *, allowed_lateness: Duration = "0s") -> WindowedStream:
-        """Cut the records of each key into windows of event time.
+    def window(
+        self, window: Window, *, allowed_lateness: Duration = "0s", trigger: Trigger | None = None
+    ) -> WindowedStream:
+        """Cut the records of each key into windows.
 
         Parameters
         ----------
         window
-            The windows: :func:`tumbling`, :func:`sliding` or :func:`cumulative`.
+            The windows: :func:`tumbling`, :func:`sliding`, :func:`cumulative` and :func:`session` windows are of event
+            time, :func:`count_window` of a number of records, :func:`global_window` of all.
         allowed_lateness
-            How long after its end a window still takes records; its one result comes after that.
+            How long after its end a window still takes records; its result comes after that, unless a trigger says how
+            often it has results for late records.
+        trigger
+            When windows have results besides that of their end: :func:`on_watermark`, :func:`on_count` or
+            :func:`on_processing_time`. The result is then an updating stream.
 
         Examples
         --------
@@ -112,16 +128,23 @@ class KeyedStream:
         if not isinstance(window, Window):
             verb = "window" if self.keys else "window_all"
             raise PlanError(f'{verb}() takes a window such as mill.tumbling("10s"), not {window!r:.200}')
-        return WindowedStream(self._raw.window(window._raw(), microseconds(allowed_lateness, "allowed_lateness")))
+        if not isinstance(trigger, Trigger | None):
+            raise PlanError(f"trigger= takes a trigger such as mill.on_count(100), not {trigger!r:.200}")
+        early, late = (None, None) if trigger is None else trigger._raw()
+        lateness = microseconds(allowed_lateness, "allowed_lateness")
+        raw = self._raw.window(window._raw(), lateness, early, late)
+        return WindowedStream(raw, self.keys, self._raw.stream().schema().names())
 
 
 class WindowedStream:
     """A keyed stream cut into windows; made by :meth:`KeyedStream.window`."""
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_fields", "_keys", "_raw")
 
-    def __init__(self, raw: RawWindowedStream) -> None:
+    def __init__(self, raw: RawWindowedStream, keys: list[str], fields: list[str]) -> None:
         self._raw = raw
+        self._keys = keys
+        self._fields = fields
 
     def agg(self, *aggregates: Expr, **named: Expr) -> Stream:
         """Aggregate the records of each key and window.
@@ -137,3 +160,65 @@ class WindowedStream:
         ['k', 'window_start', 'window_end', 'n']
         """
         return Stream(self._raw.agg(_columns(aggregates, named, "agg")))
+
+    def reduce(self, function: Callable[[Any, Any], Any]) -> Stream:
+        """Fold the records of each key and window with a function of the record so far and the next one.
+
+        The function gets the records by event time, ties in their order of arrival; those of a count window as they
+        arrived. A window has a row of the key, ``window_start`` and ``window_end`` where the window has bounds, and the
+        other columns of the input.
+
+        Parameters
+        ----------
+        function
+            Takes two rows, returns a record with the same columns.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"k": 1, "x": x} for x in (2, 5, 1, 1)])
+        >>> pairs = s.key_by("k").window(mill.count_window(2))
+        >>> pairs.reduce(lambda a, b: {"k": a.k, "x": a.x * b.x}).collect().to_pylist()
+        [{'k': 1, 'x': 10}, {'k': 1, 'x': 1}]
+        """
+        check_callable(function, "reduce")
+        adapter = FoldAdapter(function, tuple(self._fields))
+        return Stream(self._raw.reduce(f"reduce({function_name(function)})", adapter))
+
+    def apply(self, function: Callable[[Any, Any, Any], Any], *, schema: SchemaLike = None) -> Stream:
+        """Call a function with the records of each key and window.
+
+        Parameters
+        ----------
+        function
+            Takes the key (its value, a row of several columns, or None without a key), the window
+            (a :class:`WindowBounds`, None where it has no bounds) and its records as a ``pyarrow.RecordBatch``, by event
+            time. Returns a record, an iterable of records, None for none, or anything with an Arrow interface.
+        schema
+            The columns it returns; by default those of its annotation. The key, ``window_start`` and ``window_end`` come
+            before them, but for those that it returns itself.
+
+        Raises
+        ------
+        UserFunctionError
+            When the job runs and the function raises, or what it returns does not fit. With ``on_error="skip"`` or
+            ``"route"`` the window is left out or routed.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([{"k": "a", "x": x, "at": datetime(2024, 1, 1, 0, x)} for x in (1, 2, 40)]).event_time("at")
+        >>> def spread(key, window, rows):
+        ...     values = rows["x"].to_pylist()
+        ...     return {"minutes": (window.end - window.start).seconds // 60, "values": values}
+        >>> visits = s.key_by("k").window(mill.session("10m")).apply(spread, schema={"minutes": int, "values": list[int]})
+        >>> rows = visits.select("k", "minutes", "values").collect().to_pylist()
+        >>> sorted(rows, key=lambda row: row["values"])
+        [{'k': 'a', 'minutes': 11, 'values': [1, 2]}, {'k': 'a', 'minutes': 10, 'values': [40]}]
+        """
+        check_pyarrow("apply")
+        check_callable(function, "apply")
+        given = returned_schema(function, is_many=False) if schema is None else schema_of(schema)
+        if given is None:
+            raise PlanError("apply() needs schema=, the columns that its function returns, as in schema={\"total\": float}")
+        adapter = WindowAdapter(function, tuple(self._keys))
+        return Stream(self._raw.apply(f"apply({function_name(function)})", adapter, given._raw))

@@ -32,6 +32,7 @@ from millstream.types import Schema, SchemaLike, TypeLike, data_type, schema_of
 
 if TYPE_CHECKING:
     from millstream.keyed import Emit, KeyedStream, WindowedStream
+    from millstream.trigger import Trigger
     from millstream.window import Window
 
 __all__ = ["Stream"]
@@ -469,15 +470,19 @@ class Stream(Outputs):
 
         return KeyedStream(self._raw.ungrouped()).agg(*aggregates, emit=emit, **named)
 
-    def window_all(self, window: Window, *, allowed_lateness: Duration = "0s") -> WindowedStream:
-        """Cut all records together into windows of event time, without a key.
+    def window_all(
+        self, window: Window, *, allowed_lateness: Duration = "0s", trigger: Trigger | None = None
+    ) -> WindowedStream:
+        """Cut all records together into windows, without a key.
 
         Parameters
         ----------
         window
             The windows, as of :meth:`KeyedStream.window`.
         allowed_lateness
-            How long after its end a window still takes records; its one result comes after that.
+            How long after its end a window still takes records, as of :meth:`KeyedStream.window`.
+        trigger
+            When windows have results besides that of their end, as of :meth:`KeyedStream.window`.
 
         Examples
         --------
@@ -489,7 +494,7 @@ class Stream(Outputs):
         """
         from millstream.keyed import KeyedStream
 
-        return KeyedStream(self._raw.ungrouped()).window(window, allowed_lateness=allowed_lateness)
+        return KeyedStream(self._raw.ungrouped()).window(window, allowed_lateness=allowed_lateness, trigger=trigger)
 
     # -- side outputs ------------------------------------------------------------------------------------------------
 

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
+from datetime import datetime
 
 from millstream._engine import RawWindow
 from millstream.errors import PlanError
+from millstream.expr import Expr
 from millstream.time import Duration, microseconds
 
-__all__ = ["CumulativeWindow", "SlidingWindow", "TumblingWindow", "Window", "cumulative", "sliding", "tumbling"]
+__all__ = [
+    "CountWindow",
+    "CumulativeWindow",
+    "GlobalWindow",
+    "SessionWindow",
+    "SlidingWindow",
+    "TumblingWindow",
+    "Window",
+    "WindowBounds",
+    "count_window",
+    "cumulative",
+    "global_window",
+    "session",
+    "sliding",
+    "tumbling",
+]
 
 
 def _length(duration: Duration, what: str) -> int:
@@ -23,14 +41,17 @@ def _offset(duration: Duration) -> int:
 
 
 class Window:
-    """Windows of any kind; made by :func:`tumbling`, :func:`sliding` and :func:`cumulative`."""
+    """Windows of any kind; made by :func:`tumbling`, :func:`sliding`, :func:`session` and the others."""
 
     def __post_init__(self) -> None:
         """Check the durations."""
         self._raw()
 
     def _raw(self) -> RawWindow:
-        raise PlanError("windows are made by mill.tumbling(), mill.sliding() and mill.cumulative()")
+        raise PlanError(
+            "windows are made by mill.tumbling(), mill.sliding(), mill.cumulative(), mill.session(), mill.count_window() "
+            "and mill.global_window()"
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,65 @@ class CumulativeWindow(Window):
 
     def _raw(self) -> RawWindow:
         return RawWindow.cumulative(_length(self.step, "step"), _length(self.size, "size"), _offset(self.offset))
+
+
+@dataclass(frozen=True)
+class SessionWindow(Window):
+    """Records that follow each other within a gap; made by :func:`session`."""
+
+    gap: Duration | Expr
+
+    def _raw(self) -> RawWindow:
+        if isinstance(self.gap, Expr):
+            return RawWindow.session_each(self.gap._raw)
+        return RawWindow.session(_length(self.gap, "gap"))
+
+
+@dataclass(frozen=True)
+class CountWindow(Window):
+    """Windows of a number of records; made by :func:`count_window`."""
+
+    n: int
+    slide: int | None = None
+    partial: bool = False
+
+    def _raw(self) -> RawWindow:
+        n = _rows(self.n, "n")
+        return RawWindow.count(n, n if self.slide is None else _rows(self.slide, "slide"), bool(self.partial))
+
+
+@dataclass(frozen=True)
+class GlobalWindow(Window):
+    """One window with all records of a key; made by :func:`global_window`."""
+
+    def _raw(self) -> RawWindow:
+        return RawWindow.global_window()
+
+
+@dataclass(frozen=True)
+class WindowBounds:
+    """The bounds of a window, as a function of windows gets them.
+
+    Attributes
+    ----------
+    start
+        The first moment of the window.
+    end
+        The first moment after it.
+    """
+
+    start: datetime
+    end: datetime
+
+
+def _rows(number: int, what: str) -> int:
+    try:
+        rows = operator.index(number)
+    except TypeError:
+        raise PlanError(f"{what} of a count window is a number of records, not {number!r:.200}") from None
+    if not 1 <= rows < 2**63:
+        raise PlanError(f"{what} of a count window must be at least one record, found {rows}")
+    return rows
 
 
 def tumbling(size: Duration, offset: Duration = "0s") -> TumblingWindow:
@@ -150,3 +230,77 @@ def cumulative(step: Duration, size: Duration, offset: Duration = "0s") -> Cumul
     [(1, 1), (2, 2), (3, 2), (4, 3)]
     """
     return CumulativeWindow(step, size, offset)
+
+
+def session(gap: Duration | Expr) -> SessionWindow:
+    """Return windows of records that follow each other within a gap: a visit, a trip.
+
+    A session is ``[first, last + gap)``. Sessions that only touch stay apart: a record at ``last + gap`` begins a new one.
+
+    A record is late if it is older than the watermark of its split by more than ``allowed_lateness``. A session has its
+    result when the watermark has reached its end and the allowed lateness. So sessions of a key never overlap, and what
+    they are depends on neither the order of arrival nor the parallelism. (Flink also takes a late record whose own session
+    would still be open, and can then emit sessions that overlap.)
+
+    Parameters
+    ----------
+    gap
+        How long after its last record a session ends; or an expression for a gap per record, of type duration. Then a
+        session ends at the latest ``time + gap`` of its records.
+
+    Notes
+    -----
+    Records of open sessions are kept, so every aggregate and function can be used. ``first``, ``last`` and ``collect``
+    follow event time, ties the order of arrival.
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> at = [datetime(2024, 1, 1, 0, minute) for minute in (0, 10, 50)]
+    >>> s = mill.from_iter([{"user": "ann", "at": t} for t in at]).event_time("at")
+    >>> visits = s.key_by("user").window(mill.session("30m")).agg(clicks=mill.count())
+    >>> rows = visits.select(until=col("window_end").dt.strftime("%H:%M"), clicks=col("clicks")).collect().to_pylist()
+    >>> sorted((row["until"], row["clicks"]) for row in rows)
+    [('00:40', 2), ('01:20', 1)]
+    """
+    return SessionWindow(gap)
+
+
+def count_window(n: int, slide: int | None = None, partial: bool = False) -> CountWindow:
+    """Return windows of ``n`` records of a key, in their order of arrival.
+
+    Results have no ``window_start`` and ``window_end``, and no event time. Where records of a key come from several splits,
+    or through ``union`` or ``rebalance``, their order depends on timing, and with it what a window holds.
+
+    Parameters
+    ----------
+    n
+        How many records a window has.
+    slide
+        After how many records the next window begins; by default when the one before is full. At most ``n``.
+    partial
+        Whether windows that the end of the input leaves incomplete have a result.
+
+    Examples
+    --------
+    >>> s = mill.from_iter([{"k": 1, "x": x} for x in range(5)])
+    >>> s.key_by("k").window(mill.count_window(2)).agg(total=col("x").sum()).collect().to_pylist()
+    [{'k': 1, 'total': 1}, {'k': 1, 'total': 5}]
+    >>> s.key_by("k").window(mill.count_window(3, slide=1)).agg(total=col("x").sum()).collect().to_pylist()
+    [{'k': 1, 'total': 3}, {'k': 1, 'total': 6}, {'k': 1, 'total': 9}]
+    """
+    return CountWindow(n, slide, partial)
+
+
+def global_window() -> GlobalWindow:
+    """Return one window with all records of a key; it ends with the input.
+
+    On unbounded input it needs a trigger, such as :func:`on_count`. Results have no ``window_start`` and ``window_end``.
+
+    Examples
+    --------
+    >>> s = mill.from_iter([{"k": 1, "x": x} for x in range(4)])
+    >>> s.key_by("k").window(mill.global_window()).agg(total=col("x").sum()).collect().to_pylist()
+    [{'k': 1, 'total': 6}]
+    """
+    return GlobalWindow()

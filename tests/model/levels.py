@@ -24,6 +24,7 @@ Row = dict[str, Any]
 SECOND = 1_000_000
 NEVER = -(2**62)
 SIZES = [1, 2, 5, 10, 20, 60]
+VALUES: dict[str, Any] = {"max": max, "sum": sum, "n_unique": lambda values: len(set(values))}
 
 
 @dataclass
@@ -130,7 +131,8 @@ def _tree(dice: random.Random, windows: int, is_stalling: bool) -> Tree:
             "lateness": dice.choice([0, 0, 0, 3, 30]) * SECOND,
             "modulo": dice.choice([1, 2, 100]),
             "value": dice.choice(["max", "sum", "n_unique"]),
-            "kind": dice.choice(["tumbling", "tumbling", "sliding", "cumulative"]),
+            "kind": dice.choice(["tumbling", "tumbling", "sliding", "cumulative", "session", "session"]),
+            "how": dice.choice(["agg", "agg", "apply"]),
         }
         # A third of a size is no whole part of it, so bounds of windows are at several places.
         given["slide"] = given["size"] // dice.choice([1, 2, 3, 4] if given["kind"] == "sliding" else [1, 2, 4])
@@ -163,6 +165,8 @@ def _read(split: Split, bound: int) -> list[tuple[Row, int, int]]:
 
 
 def _window(given: dict[str, Any], rows: list[tuple[Row, int, int]], late: list[list[Row]]) -> Stream:
+    if given["kind"] == "session":
+        return _sessions(given, rows, late)
     panes: dict[tuple[int, int, int], list[Row]] = defaultdict(list)
     too_late: list[Row] = []
     for row, at, behind in rows:
@@ -173,11 +177,30 @@ def _window(given: dict[str, Any], rows: list[tuple[Row, int, int]], late: list[
         if not taking:
             too_late.append(row)
     late.append(too_late)
-    value = {"max": max, "sum": sum, "n_unique": lambda values: len(set(values))}[given["value"]]
+    value = VALUES[given["value"]]
     made = []
     for (_, end, k), members in panes.items():
         row = {"k": k, "v": value([row["v"] for row in members]), "n": sum(row["n"] for row in members)}
         made.append((row, end - 1, NEVER))
+    return Stream(made)
+
+
+def _sessions(given: dict[str, Any], rows: list[tuple[Row, int, int]], late: list[list[Row]]) -> Stream:
+    late.append([row for row, at, behind in rows if behind > at + given["lateness"]])
+    of_keys: dict[int, list[tuple[int, Row]]] = defaultdict(list)
+    for row, at, behind in rows:
+        if behind <= at + given["lateness"]:
+            of_keys[row["k"] % given["modulo"]].append((at, row))
+    value, made = VALUES[given["value"]], []
+    for k, members in of_keys.items():
+        members.sort(key=lambda member: member[0])
+        first = 0
+        for place in range(1, len(members) + 1):
+            if place == len(members) or members[place][0] >= members[place - 1][0] + given["size"]:
+                session = [row for _, row in members[first:place]]
+                row = {"k": k, "v": value([row["v"] for row in session]), "n": sum(row["n"] for row in session)}
+                made.append((row, members[place - 1][0] + given["size"] - 1, NEVER))
+                first = place
     return Stream(made)
 
 
@@ -188,7 +211,7 @@ def rows_stood_for(tree: Tree) -> int | None:
     counts = [rows_stood_for(inner) for inner in tree.inputs]
     if tree.verb in ("filter", "flat_map"):
         return None
-    if tree.verb == "window" and tree.given["kind"] != "tumbling" and tree.given["slide"] < tree.given["size"]:
+    if tree.verb == "window" and tree.given["kind"] not in ("tumbling", "session") and tree.given["slide"] < tree.given["size"]:
         return None
     return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
 

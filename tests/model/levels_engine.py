@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 from engine import STARTS_MAX, committed
-from levels import Case, Row, Source, Split, Step, Tree
+from levels import VALUES, Case, Row, Source, Split, Step, Tree
 
 import millstream as mill
 from millstream import col
@@ -115,12 +115,25 @@ def _window(step: Step, stream: Any, late: list[Any]) -> Any:
     window: mill.Window = {
         "tumbling": lambda: mill.tumbling(size, offset=offset),
         "sliding": lambda: mill.sliding(size, slide=slide, offset=offset),
+        "session": lambda: mill.session(size),
         "cumulative": lambda: mill.cumulative(step=slide, size=size, offset=offset),
     }[given["kind"]]()
     keyed = stream.key_by(key=col("k") % given["modulo"]).window(window, allowed_lateness=duration(given["lateness"]))
-    made = keyed.agg(value=getattr(col("v"), given["value"])(), count=col("n").sum())
+    if given["how"] == "agg":
+        made = keyed.agg(value=getattr(col("v"), given["value"])(), count=col("n").sum())
+    else:
+        made = keyed.apply(summary(given["value"]), schema={"value": int, "count": int})
     late.append(made.late.select("k", "v", "n"))
     return made.select(k=col("key"), v=col("value").cast(int), n=col("count"))
+
+
+def summary(value: str) -> Any:
+    """What an aggregate computes, as a function of the rows of a window."""
+
+    def computed(key: Any, window: Any, rows: Any) -> dict[str, int]:
+        return {"value": VALUES[value](rows["v"].to_pylist()), "count": sum(rows["n"].to_pylist())}
+
+    return computed
 
 
 def carry_out(case: Case, work: Path) -> tuple[list[list[Row]], int | None]:

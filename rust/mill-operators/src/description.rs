@@ -17,7 +17,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_frame::schema;
-use mill_plan::{AggregateFunction, AggregateKind, AggregateSpec, ScalarValue, Window, WindowSpec};
+use mill_plan::{
+    AggregateFunction, AggregateKind, AggregateSpec, CountWindow, Firing, KeptWindow, KeptWindowSpec, ScalarValue, SessionGap,
+    Trigger, Window, WindowSpec,
+};
 use mill_protocol::{Error, ErrorKind, Result};
 
 /// What the bytes begin with.
@@ -54,6 +57,9 @@ pub(crate) enum Shape {
     Aggregate { keys: usize, aggregates: Vec<AggregateSpec>, window: Option<WindowSpec> },
     /// These columns are the keys.
     Reduce { keys: Vec<usize> },
+    /// Records with these columns are kept, of which these are the keys; results are as those of [`Shape::Aggregate`], or
+    /// what a function returns.
+    Kept { keys: Vec<usize>, records: SchemaRef, spec: KeptWindowSpec, aggregates: Option<Vec<AggregateSpec>> },
 }
 
 /// A description in bytes; empty if a type cannot be written, which readers are told.
@@ -131,6 +137,21 @@ impl Description {
                 put_number(&mut out, keys.len());
                 keys.iter().for_each(|&key| put_number(&mut out, key));
             }
+            Shape::Kept { keys, records, spec, aggregates } => {
+                out.push(4);
+                put_number(&mut out, keys.len());
+                keys.iter().for_each(|&key| put_number(&mut out, key));
+                put_bytes(&mut out, &schema::to_bytes(records).ok()?);
+                put_kept_window(&mut out, spec);
+                out.push(u8::from(aggregates.is_some()));
+                let aggregates = aggregates.as_deref().unwrap_or_default();
+                put_number(&mut out, aggregates.len());
+                for spec in aggregates {
+                    put_aggregate(&mut out, spec)?;
+                    put_number(&mut out, spec.input.unwrap_or(0));
+                    put_number(&mut out, spec.filter.unwrap_or(0));
+                }
+            }
         }
         Some(out)
     }
@@ -174,6 +195,7 @@ impl Description {
                 }
                 Shape::Reduce { keys }
             }
+            4 => reader.kept()?,
             other => return Err(damaged(&format!("step kind {other} is not known"))),
         };
         reader.end()?;
@@ -199,6 +221,28 @@ fn put_window(out: &mut Vec<u8>, window: &Window) {
     };
     out.push(kind);
     numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+}
+
+fn put_kept_window(out: &mut Vec<u8>, spec: &KeptWindowSpec) {
+    match &spec.window {
+        KeptWindow::Aligned(window) => {
+            out.push(1);
+            put_window(out, window);
+        }
+        KeptWindow::Session(SessionGap::Fixed(us)) => {
+            out.push(2);
+            out.extend_from_slice(&us.to_le_bytes());
+        }
+        KeptWindow::Session(SessionGap::Column(_)) => out.push(3),
+        KeptWindow::Count(CountWindow { rows, slide, is_partial }) => {
+            out.push(4);
+            out.extend_from_slice(&rows.to_le_bytes());
+            out.extend_from_slice(&slide.to_le_bytes());
+            out.push(u8::from(*is_partial));
+        }
+        KeptWindow::Global => out.push(5),
+    }
+    out.push(u8::from(!spec.trigger.is_default()));
 }
 
 /// The number of an aggregate in the format, and its parameter.
@@ -361,6 +405,57 @@ impl<'a> Reader<'a> {
             return Err(damaged(&format!("a window of {size} microseconds in parts of {part}")));
         }
         Ok(WindowSpec::new(window, 0))
+    }
+
+    fn kept_window(&mut self) -> Result<KeptWindowSpec> {
+        let window = match self.byte()? {
+            1 => KeptWindow::Aligned(self.window()?.window),
+            2 => KeptWindow::Session(SessionGap::Fixed(i64::from_le_bytes(self.array()?))),
+            // The gap of each record is in its mark; the column is that of an input that readers do not have.
+            3 => KeptWindow::Session(SessionGap::Column(0)),
+            4 => {
+                let (rows, slide) = (u64::from_le_bytes(self.array()?), u64::from_le_bytes(self.array()?));
+                if slide == 0 || slide > rows {
+                    return Err(damaged(&format!("windows of {rows} records every {slide}")));
+                }
+                // What is incomplete is what there is to be seen.
+                let _ = self.byte()?;
+                KeptWindow::Count(CountWindow { rows, slide, is_partial: true })
+            }
+            5 => KeptWindow::Global,
+            other => return Err(damaged(&format!("window kind {other} is not known"))),
+        };
+        // Which trigger it is does not change what is kept.
+        let early = (self.byte()? != 0).then_some(Firing::Each);
+        Ok(KeptWindowSpec { window, allowed_lateness_us: 0, trigger: Trigger { early, late: None } })
+    }
+
+    fn kept(&mut self) -> Result<Shape> {
+        let count = self.count()?;
+        let keys = (0..count).map(|_| self.number()).collect::<Result<Vec<_>>>()?;
+        let records = Arc::new(self.schema()?);
+        let columns = records.fields().len();
+        if keys.iter().any(|&key| key >= columns) {
+            return Err(damaged("a key is none of its columns"));
+        }
+        let spec = self.kept_window()?;
+        let has_aggregates = self.byte()? != 0;
+        let count = self.count()?;
+        let mut aggregates = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut aggregate = self.aggregate()?;
+            let (input, filter) = (self.number()?, self.number()?);
+            let fits = |place: Option<usize>, at: usize| place.is_none() || at < columns;
+            if !fits(aggregate.input, input) || !fits(aggregate.filter, filter) {
+                return Err(damaged("an aggregate is over a column that is not there"));
+            }
+            aggregate.input = aggregate.input.map(|_| input);
+            aggregate.filter = aggregate.filter.map(|_| filter);
+            aggregates.push(aggregate);
+        }
+        // A user's aggregate computes nothing here; without it the records are what there is to be seen.
+        let is_users = aggregates.iter().any(|spec| matches!(spec.kind, AggregateKind::User(_)));
+        Ok(Shape::Kept { keys, records, spec, aggregates: (has_aggregates && !is_users).then_some(aggregates) })
     }
 
     fn aggregate(&mut self) -> Result<AggregateSpec> {

@@ -8,6 +8,7 @@
 //!   in front of an   partial_aggregate: what one task has at hand, given on before every barrier, so no state
 //!   exchange
 //!   keyed state      aggregate  window_aggregate (a table a pane)  reduce      over the tables of mill-state
+//!                    kept_windows (records by key and time)
 //! ```
 //!
 //! Invariants: an operator knows no thread, clock or file; what it gives depends on the sequence of records alone and
@@ -22,6 +23,7 @@ mod description;
 mod event_time;
 mod explode;
 mod filter;
+mod kept_windows;
 mod limit;
 mod partial_aggregate;
 mod pass;
@@ -70,6 +72,10 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
         }
         StageKind::WindowAggregate { keys, aggregates, is_partial, window } => {
             Box::new(window_aggregate::WindowAggregate::new(stage, context, keys, aggregates, *is_partial, window)?)
+        }
+        StageKind::KeptWindow { keys, kept, records, spec, compute } => {
+            let parts = kept_windows::KeptParts { keys, kept, records, spec, compute };
+            Box::new(kept_windows::KeptWindows::new(stage, context, parts)?)
         }
         StageKind::Reduce { keys, function, emit } => {
             Box::new(reduce::Reduce::new(stage, context, keys, Arc::clone(function), *emit)?)

@@ -133,6 +133,21 @@ fn is_same_key(a: &ArrayRef, b: &ArrayRef) -> bool {
     }
 }
 
+/// Refuses a row that a fold has given another key.
+pub(crate) fn same_key(name: &str, keys: &[usize], row: &RecordBatch, records: &RecordBatch) -> Result<()> {
+    match keys.iter().find(|&&key| !is_same_key(row.column(key), records.column(key))) {
+        None => Ok(()),
+        Some(&key) => Err(Error::new(
+            ErrorKind::UserFunction,
+            format!(
+                "{name} returned a record of another key: column {:?} is part of the key, which a reduce keeps; take it from one \
+                 of the records",
+                records.schema().field(key).name(),
+            ),
+        )),
+    }
+}
+
 /// Folds records of one key into its row. `None` if there was no row and every record failed.
 fn call(
     function: &dyn ReduceFunction,
@@ -155,18 +170,8 @@ fn call(
             let message = format!("{} gave a row with other columns than the input: {error}", function.name());
             Error::new(ErrorKind::UserFunction, message)
         })?;
-        match keys.iter().find(|&&key| !is_same_key(row.column(key), rows.column(key))) {
-            None => Ok(row),
-            Some(&key) => {
-                let message = format!(
-                    "{} returned a record of another key: column {:?} is part of the key, which a reduce keeps; take it from one of \
-                     the records",
-                    function.name(),
-                    schema.field(key).name(),
-                );
-                Err(Error::new(ErrorKind::UserFunction, message))
-            }
-        }
+        same_key(&function.name(), keys, &row, &rows)?;
+        Ok(row)
     };
     let is_of_records = |error: &Error| matches!(error.kind(), ErrorKind::Data | ErrorKind::UserFunction);
     match one(accumulator.as_ref(), records) {

@@ -13,14 +13,15 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use mill_frame::block::{RestoredBlock, SharedBytes};
 use mill_frame::schema::is_object;
-use mill_plan::{AggregateKind, Emit, ReduceFunction, Stage, StageKind};
+use mill_plan::{AggregateKind, Emit, ReduceFunction, Stage, StageKind, WindowCompute, WindowFunction, WindowRecords};
 use mill_protocol::{Emission, Error, ErrorKind, Operator, Outbox, Progress, Restored, Result, TaskContext};
 
 use crate::aggregate::Aggregate;
 use crate::description::{Description, Shape, is_described};
+use crate::kept_windows::{KeptParts, KeptWindows};
 use crate::reduce::Reduce;
 use crate::window_aggregate::WindowAggregate;
 
@@ -107,6 +108,25 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
             let progress = operator.on_end(&mut out)?;
             drain(&mut operator, progress, out)?
         }
+        Shape::Kept { keys, records, spec, aggregates } => {
+            let kept: Vec<usize> = (0..records.fields().len()).collect();
+            // Without the function there is no result: the records are shown.
+            let shown = match &aggregates {
+                Some(_) => Arc::clone(&schema),
+                None => Arc::clone(&records),
+            };
+            let compute = match aggregates {
+                Some(aggregates) => WindowCompute::Aggregates(aggregates),
+                None => WindowCompute::Apply(Arc::new(RecordsAsTheyAre)),
+            };
+            let stage = Stage { schema: Arc::clone(&shown), ..stage };
+            let parts = KeptParts { keys: &keys, kept: &kept, records: &records, spec: &spec, compute: &compute };
+            let mut operator = KeptWindows::new(&stage, &context, parts)?;
+            operator.restore(&restored)?;
+            let progress = operator.on_end(&mut out)?;
+            let batches = drain(&mut operator, progress, out)?;
+            return one_table(&shown, &batches);
+        }
         Shape::Reduce { keys } => {
             let mut operator = Reduce::new(&stage, &context, &keys, Arc::new(NotAtHand), emit)?;
             operator.restore(&restored)?;
@@ -114,7 +134,11 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
             drain(&mut operator, progress, out)?
         }
     };
-    concat_batches(&schema, &batches)
+    one_table(&schema, &batches)
+}
+
+fn one_table(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch> {
+    concat_batches(schema, batches)
         .map_err(|error| Error::checkpoint(format!("the state does not fit into one table: {error}")))
 }
 
@@ -131,6 +155,19 @@ fn drain(operator: &mut dyn Operator, mut progress: Progress, mut out: Outbox) -
             return Ok(batches);
         }
         progress = operator.resume(&mut out)?;
+    }
+}
+
+/// Stands for a function of windows: its results are their records.
+#[derive(Debug)]
+struct RecordsAsTheyAre;
+
+impl WindowFunction for RecordsAsTheyAre {
+    fn name(&self) -> String {
+        "apply".to_owned()
+    }
+    fn apply(&self, window: &WindowRecords<'_>) -> Result<RecordBatch> {
+        Ok(window.rows.clone())
     }
 }
 

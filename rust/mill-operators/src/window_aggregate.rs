@@ -14,10 +14,9 @@
 //! Overlapping windows share panes if their aggregates can be merged. If not, a record goes into a table of each of its
 //! windows.
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
-use mill_plan::{AggregateSpec, Stage, WindowSpec, type_name};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use mill_plan::{AggregateSpec, Stage, WindowSpec};
 use mill_protocol::{
     Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark,
 };
@@ -26,7 +25,7 @@ use mill_state::{Cursor, Span, TableOptions};
 use crate::accumulator::{GroupOptions, Groups, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, own};
-use crate::windows::{Aligned, Assigned, Assigner, Combiner, Part, push_late, shares_panes};
+use crate::windows::{Aligned, Assigned, Assigner, Combiner, Part, push_late, shares_panes, time_column};
 
 /// Keeps one row of accumulators a key and open window, or a key and pane.
 pub(crate) struct WindowAggregate {
@@ -272,25 +271,6 @@ fn update(groups: &mut Groups, batch: &Batch, assigned: &Assigned, is_kept: impl
         groups.update_picked(place, records)?;
     }
     Ok(())
-}
-
-/// A time in microseconds as a column of this type.
-pub(crate) fn time_column(time_us: i64, rows: usize, data_type: &DataType) -> Result<ArrayRef> {
-    let time = match data_type {
-        DataType::Timestamp(TimeUnit::Second, _) => Some(time_us.div_euclid(1_000_000)),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => Some(time_us.div_euclid(1000)),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => time_us.checked_mul(1000),
-        _ => Some(time_us),
-    };
-    let time = time.ok_or_else(|| {
-        Error::data(format!(
-            "a window that begins or ends {time_us} microseconds from 1970 is out of range for {}; cast the event time to \
-             mill.Timestamp(\"us\") before event_time()",
-            type_name(data_type)
-        ))
-    })?;
-    let array: ArrayRef = std::sync::Arc::new(Int64Array::from_value(time, rows));
-    cast(&array, data_type).map_err(|error| Error::internal(error.to_string()))
 }
 
 impl Operator for WindowAggregate {

@@ -7,12 +7,14 @@
 
 mod aligned;
 mod assign;
+mod bounds;
 mod combine;
 
 use mill_plan::AggregateSpec;
 
 pub(crate) use aligned::Aligned;
 pub(crate) use assign::{Assigned, Assigner, Part, push_late};
+pub(crate) use bounds::{time_column, time_values};
 pub(crate) use combine::Combiner;
 
 #[cfg(test)]

@@ -133,6 +133,34 @@ pub trait ReduceFunction: Send + Sync + Debug {
     }
 }
 
+/// A user's function of whole windows: `window(…).apply(…)`.
+pub trait WindowFunction: Send + Sync + Debug {
+    /// What it is called in messages.
+    fn name(&self) -> String;
+
+    /// The results of one window: any number of records.
+    ///
+    /// # Errors
+    /// When the user's code fails.
+    fn apply(&self, window: &WindowRecords<'_>) -> Result<RecordBatch>;
+
+    /// How it is run, for `explain()`.
+    fn rung(&self) -> Rung {
+        Rung::Batch
+    }
+}
+
+/// The records of a window, as a user's function gets them.
+#[derive(Debug)]
+pub struct WindowRecords<'a> {
+    /// The key: one row, no columns if there is none.
+    pub key: &'a RecordBatch,
+    /// `window_start` and `window_end`, one row each, of windows that have bounds.
+    pub bounds: Option<&'a [ArrayRef; 2]>,
+    /// The records: by event time where windows are of event time, then by arrival.
+    pub rows: RecordBatch,
+}
+
 /// A user's aggregate, whose state between calls is bytes that the engine keeps, checkpoints and merges.
 pub trait AggregateFunction: Send + Sync + Debug {
     /// What it is called in messages and default column names.

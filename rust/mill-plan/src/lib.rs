@@ -32,16 +32,20 @@ pub use compiled::CompiledExpr;
 pub use expr::{BinaryOp, DEPTH_MAX, Expr, INDEX_COLUMN, UnaryOp};
 pub use function::{
     AggregateFunction, BatchFunction, ColumnFunction, Origin, ReduceFunction, Rung, UserCall, UserOutput, UserPieces,
+    WindowFunction, WindowRecords,
 };
 pub use logical::{LogicalPlan, LogicalStep, Parameters};
 pub use lower::{Mode, OnError, PlanOptions, lower};
 pub use physical::{
-    Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, PhysicalPlan, SourceStage, Stage, StageKind, Target, error_schema,
+    Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, PhysicalPlan, SourceStage, Stage, StageKind, Target, WindowCompute,
+    error_schema,
 };
 pub use steps::{SinkNode, UserStepKind, WindowedStream};
 pub use stream::{Emit, EventTime, Facts, KeyedStream, Output, Stream, WatermarkStrategy};
 pub use suggest::nearest;
 pub use types::type_name;
-pub use window::{Window, WindowSpec};
+pub use window::{
+    CountWindow, Firing, Gap, KeptWindow, KeptWindowSpec, SessionGap, Trigger, Window, WindowKind, WindowSpec,
+};
 
 pub use datafusion_common::ScalarValue;

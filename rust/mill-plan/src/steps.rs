@@ -18,6 +18,7 @@ mod branch;
 mod event_time;
 mod explode;
 mod filter;
+mod kept_window;
 mod limit;
 mod parts;
 mod project;

@@ -4,7 +4,159 @@ use std::fmt;
 
 use mill_protocol::{Error, Result};
 
-/// Which records of a key belong together. Times are in microseconds since the epoch, bounds are half-open.
+use crate::expr::Expr;
+
+/// Windows of any kind.
+#[derive(Clone, Debug)]
+pub enum WindowKind {
+    /// Bounds that follow from the time of a record.
+    Aligned(Window),
+    /// Records that follow each other within a gap.
+    Session(Gap),
+    /// So many records, in their order.
+    Count(CountWindow),
+    /// All records of a key.
+    Global,
+}
+
+/// How long after a record its session ends, if no other record extends it.
+#[derive(Clone, Debug)]
+pub enum Gap {
+    /// The same for all records, in microseconds.
+    Fixed(i64),
+    /// A duration of each record.
+    Each(Expr),
+}
+
+/// Windows of a number of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CountWindow {
+    /// How many records a window has.
+    pub rows: u64,
+    /// After how many records the next window begins; at most the size.
+    pub slide: u64,
+    /// Whether what is incomplete at the end of the input has a result.
+    pub is_partial: bool,
+}
+
+/// When windows have results besides that of their end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Trigger {
+    /// Before the watermark has reached the end of the window.
+    pub early: Option<Firing>,
+    /// After that, as long as the window takes late records.
+    pub late: Option<Firing>,
+}
+
+/// How often a window has results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Firing {
+    /// Every so many microseconds of processing time, if it changed.
+    Every(i64),
+    /// After so many records of the window.
+    Rows(u64),
+    /// After each batch of records, if it changed.
+    Each,
+}
+
+impl WindowKind {
+    /// The same windows in their plain form.
+    ///
+    /// # Errors
+    /// When there are no such windows.
+    pub fn checked(self) -> Result<WindowKind> {
+        Ok(match self {
+            WindowKind::Aligned(window) => WindowKind::Aligned(window.checked()?),
+            WindowKind::Session(Gap::Fixed(us)) => {
+                positive("gap", us)?;
+                WindowKind::Session(Gap::Fixed(us))
+            }
+            WindowKind::Count(CountWindow { rows: 0, .. } | CountWindow { slide: 0, .. }) => {
+                return Err(Error::plan("count_window() needs a size and a slide of at least one record"));
+            }
+            WindowKind::Count(CountWindow { rows, slide, .. }) if slide > rows => {
+                return Err(Error::plan(format!(
+                    "a count window's slide, {slide}, must not be greater than its size, {rows}: records between two windows \
+                     would belong to none"
+                )));
+            }
+            WindowKind::Session(Gap::Each(_)) | WindowKind::Count(_) | WindowKind::Global => self,
+        })
+    }
+
+    /// Whether its windows are spans of event time, so that results have their bounds.
+    pub fn is_timed(&self) -> bool {
+        matches!(self, WindowKind::Aligned(_) | WindowKind::Session(_))
+    }
+
+    /// The lengths of time that make its bounds, by name.
+    pub(crate) fn lengths(&self) -> Vec<(&'static str, i64)> {
+        match self {
+            WindowKind::Aligned(window) => window.lengths().collect(),
+            WindowKind::Session(Gap::Fixed(us)) => vec![("gap", *us)],
+            WindowKind::Session(Gap::Each(_)) | WindowKind::Count(_) | WindowKind::Global => Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for WindowKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WindowKind::Aligned(window) => window.fmt(f),
+            WindowKind::Session(Gap::Fixed(us)) => write!(f, "session({:?})", duration(*us)),
+            WindowKind::Session(Gap::Each(expr)) => write!(f, "session({expr})"),
+            WindowKind::Count(CountWindow { rows, slide, is_partial }) => {
+                write!(f, "count_window({rows}")?;
+                if slide != rows {
+                    write!(f, ", slide={slide}")?;
+                }
+                f.write_str(if *is_partial { ", partial=True)" } else { ")" })
+            }
+            WindowKind::Global => f.write_str("global_window()"),
+        }
+    }
+}
+
+impl From<Window> for WindowKind {
+    fn from(window: Window) -> WindowKind {
+        WindowKind::Aligned(window)
+    }
+}
+
+impl Trigger {
+    /// Whether it says nothing.
+    pub fn is_default(&self) -> bool {
+        self.early.is_none() && self.late.is_none()
+    }
+}
+
+impl fmt::Display for Firing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Firing::Every(us) => write!(f, "{:?}", duration(*us)),
+            Firing::Rows(rows) => write!(f, "every({rows})"),
+            Firing::Each => f.write_str("each()"),
+        }
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [("early", self.early), ("late", self.late)];
+        let parts: Vec<String> =
+            parts.into_iter().filter_map(|(name, firing)| Some(format!("{name}={}", firing?))).collect();
+        write!(f, "on_watermark({})", parts.join(", "))
+    }
+}
+
+fn positive(what: &str, us: i64) -> Result<()> {
+    match us {
+        1.. => Ok(()),
+        _ => Err(Error::plan(format!("a window's {what} must be positive, found {}", duration(us)))),
+    }
+}
+
+/// Windows whose bounds follow from the time of a record. Times are in microseconds since the epoch, bounds are half-open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Window {
     /// Windows of one size, each beginning where the one before ends.
@@ -40,10 +192,6 @@ impl Window {
     /// # Errors
     /// When there are no such windows.
     pub fn checked(self) -> Result<Window> {
-        let positive = |what: &str, us: i64| match us {
-            1.. => Ok(us),
-            _ => Err(Error::plan(format!("a window's {what} must be positive, found {}", duration(us)))),
-        };
         match self {
             Window::Tumbling { size_us, offset_us } => {
                 positive("size", size_us)?;
@@ -121,6 +269,46 @@ impl fmt::Display for Window {
             write!(f, ", offset={:?}", duration(offset))?;
         }
         f.write_str(")")
+    }
+}
+
+/// The windows of a step that keeps records until their window has its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeptWindowSpec {
+    /// Which records belong together.
+    pub window: KeptWindow,
+    /// How late a record may be for its window, in microseconds.
+    pub allowed_lateness_us: i64,
+    /// When there are results besides that of the window's end.
+    pub trigger: Trigger,
+}
+
+/// Windows of kept records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeptWindow {
+    /// Bounds that follow from the time of a record.
+    Aligned(Window),
+    /// Records that follow each other within a gap.
+    Session(SessionGap),
+    /// So many records, in their order.
+    Count(CountWindow),
+    /// All records of a key.
+    Global,
+}
+
+/// How long after a record its session ends, if no other record extends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionGap {
+    /// The same for all records, in microseconds.
+    Fixed(i64),
+    /// What this column of the input holds, a duration in microseconds.
+    Column(usize),
+}
+
+impl KeptWindow {
+    /// Whether its windows are spans of event time, so that results have their bounds.
+    pub fn is_timed(&self) -> bool {
+        matches!(self, KeptWindow::Aligned(_) | KeptWindow::Session(_))
     }
 }
 

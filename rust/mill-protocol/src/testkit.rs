@@ -305,6 +305,8 @@ impl Run<'_> {
         self.times.advance(input, at);
         self.step(|operator, out| operator.on_watermark(input, at, out));
         if !self.operator.makes_watermarks() {
+            // As in the runtime, what was emitted goes ahead of the watermark.
+            self.drain();
             let passed_on = self.operator.combine(&self.times).min(self.operator.earliest_result());
             self.promised = self.promised.max(Some(passed_on.0));
         }

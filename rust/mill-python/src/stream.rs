@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use mill_frame::types::check_fields;
-use mill_plan::{Emit, KeyedStream, SinkNode, Stream, UserStepKind, WatermarkStrategy, Window, WindowedStream};
+use mill_plan::{
+    CountWindow, Emit, Firing, Gap, KeyedStream, SinkNode, Stream, Trigger, UserStepKind, WatermarkStrategy, Window,
+    WindowKind, WindowedStream,
+};
 use mill_protocol::{Error, Result, Source, SourceProperties};
 use millstream::connectors::{GenerateSource, MemorySource};
 use pyo3::prelude::*;
 
 use crate::error::{IntoPython, PlanError};
 use crate::expr::{RawExpr, expressions};
-use crate::functions::{ArrowFunction, FoldFunction, RecordFunction};
+use crate::functions::{ArrowFunction, FoldFunction, RecordFunction, WholeWindowFunction};
 use crate::sinks::{PythonSink, sink_kind};
 use crate::import::{self, Import, validate};
 use crate::sources::{PythonSource, ReaderSource};
@@ -333,19 +336,39 @@ impl RawKeyedStream {
         self.step(self.stream.reduce(function, emit(emit_name, interval_us)?))
     }
 
-    fn window(&self, window: PyRef<'_, RawWindow>, allowed_lateness_us: i64) -> PyResult<RawWindowedStream> {
-        let stream = self.stream.window(window.0, allowed_lateness_us).into_python()?;
+    #[pyo3(signature = (window, allowed_lateness_us, early, late))]
+    fn window(
+        &self,
+        window: PyRef<'_, RawWindow>,
+        allowed_lateness_us: i64,
+        early: Option<(String, i64)>,
+        late: Option<(String, i64)>,
+    ) -> PyResult<RawWindowedStream> {
+        let trigger = Trigger { early: early.map(firing).transpose()?, late: late.map(firing).transpose()? };
+        let stream = self.stream.window(window.0.clone(), allowed_lateness_us).into_python()?;
+        let stream = stream.trigger(trigger).into_python()?;
         Ok(RawWindowedStream { stream, is_sampleable: self.is_sampleable })
     }
 }
 
+/// How often a window has results, of its name and number.
+fn firing((name, number): (String, i64)) -> PyResult<Firing> {
+    Ok(match name.as_str() {
+        "interval" => Firing::Every(number),
+        "rows" => Firing::Rows(number.unsigned_abs()),
+        "each" => Firing::Each,
+        _ => return Err(PlanError::new_err(format!("no trigger {name:?}"))),
+    })
+}
+
 /// Windows that can be.
 #[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
-pub struct RawWindow(Window);
+pub struct RawWindow(WindowKind);
 
 impl RawWindow {
-    fn of(window: Window) -> PyResult<RawWindow> {
-        window.checked().into_python()?;
+    fn of(window: impl Into<WindowKind>) -> PyResult<RawWindow> {
+        let window = window.into();
+        window.clone().checked().into_python()?;
         // As the user wrote it: so it is named where the unit of the event time cannot hold it.
         Ok(RawWindow(window))
     }
@@ -367,6 +390,26 @@ impl RawWindow {
     fn cumulative(step_us: i64, size_us: i64, offset_us: i64) -> PyResult<RawWindow> {
         RawWindow::of(Window::Cumulative { step_us, size_us, offset_us })
     }
+
+    #[staticmethod]
+    fn session(gap_us: i64) -> PyResult<RawWindow> {
+        RawWindow::of(WindowKind::Session(Gap::Fixed(gap_us)))
+    }
+
+    #[staticmethod]
+    fn session_each(gap: PyRef<'_, RawExpr>) -> PyResult<RawWindow> {
+        RawWindow::of(WindowKind::Session(Gap::Each(gap.expr.clone())))
+    }
+
+    #[staticmethod]
+    fn count(rows: u64, slide: u64, is_partial: bool) -> PyResult<RawWindow> {
+        RawWindow::of(WindowKind::Count(CountWindow { rows, slide, is_partial }))
+    }
+
+    #[staticmethod]
+    fn global_window() -> PyResult<RawWindow> {
+        RawWindow::of(WindowKind::Global)
+    }
 }
 
 /// A stream with a key, cut into windows.
@@ -376,11 +419,26 @@ pub struct RawWindowedStream {
     is_sampleable: bool,
 }
 
+impl RawWindowedStream {
+    fn step(&self, stream: Result<Stream>) -> PyResult<RawStream> {
+        Ok(RawStream { stream: stream.into_python()?, is_sampleable: self.is_sampleable })
+    }
+}
+
 #[pymethods]
 impl RawWindowedStream {
     fn agg(&self, aggregates: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
-        let stream = self.stream.agg(expressions(&aggregates)).into_python()?;
-        Ok(RawStream { stream, is_sampleable: self.is_sampleable })
+        self.step(self.stream.agg(expressions(&aggregates)))
+    }
+
+    fn reduce(&self, name: String, adapter: Py<PyAny>) -> PyResult<RawStream> {
+        self.step(self.stream.reduce(Arc::new(FoldFunction::new(name, adapter))))
+    }
+
+    fn apply(&self, name: String, adapter: Py<PyAny>, schema: PyRef<'_, RawSchema>) -> PyResult<RawStream> {
+        let schema = Arc::clone(&schema.schema);
+        let function = Arc::new(WholeWindowFunction::new(name, adapter, Arc::clone(&schema)));
+        self.step(self.stream.apply(function, &schema))
     }
 }
 

@@ -131,6 +131,26 @@ impl MultiMap {
         of_key.map(move |row| MapEntry { key: &row.key[start..], value: row.value })
     }
 
+    /// The first key of a key group that is not before this one, in an order of the map's own, with its hash: what a walk
+    /// over all keys asks for. `None` starts at the beginning.
+    pub fn next_key(&self, group: u16, after: Option<(u64, &[u8])>) -> Option<(u64, &[u8])> {
+        let key_of = |row: Entry<'_>| {
+            let length = u32::from_be_bytes(*row.key.first_chunk()?) as usize;
+            Some(length + size_of::<u32>())
+        };
+        let row = match after {
+            None => self.rows.entries_from(group, i64::MIN, b"").next()?,
+            Some((hash, key)) => {
+                let mut from = Vec::new();
+                row_key(&mut from, key, b"");
+                let mut later = self.rows.entries_from(group, hash as i64, &from);
+                later.find(|row| row.order != hash as i64 || !row.key.starts_with(&from))?
+            }
+        };
+        let end = key_of(row)?;
+        Some((row.order as u64, &row.key[size_of::<u32>()..end]))
+    }
+
     /// The key groups that the map holds.
     pub fn groups(&self) -> Range<u16> {
         self.rows.groups()

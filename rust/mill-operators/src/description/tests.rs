@@ -149,3 +149,42 @@ fn columns_that_cannot_be_described_are_told() {
     assert_eq!(own(&bytes).unwrap(), [1]);
     assert!(Description::read(&bytes).unwrap_err().message().contains("cannot be described"));
 }
+
+#[test]
+fn kept_windows_are_read_or_refused() {
+    let records = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true), Field::new("x", DataType::Float64, true)]));
+    let aggregates = vec![spec(AggregateKind::Sum, Some((1, DataType::Float64)), None)];
+    let schema = Arc::new(Schema::new(result_fields(DataType::Utf8, true, &aggregates)));
+    let windows = [
+        KeptWindow::Session(SessionGap::Fixed(7)),
+        KeptWindow::Session(SessionGap::Column(2)),
+        KeptWindow::Count(CountWindow { rows: 5, slide: 2, is_partial: false }),
+        KeptWindow::Aligned(Window::Sliding { size_us: 10, slide_us: 3, offset_us: 1 }),
+        KeptWindow::Global,
+    ];
+    for window in windows {
+        for trigger in [Trigger::default(), Trigger { early: Some(Firing::Rows(3)), late: None }] {
+            let spec = KeptWindowSpec { window, allowed_lateness_us: 3, trigger };
+            let shape =
+                Shape::Kept { keys: vec![0], records: records.clone(), spec, aggregates: Some(aggregates.clone()) };
+            let bytes = Description { schema: schema.clone(), keeps_pending: false, shape }.described().of(&[]);
+            let Shape::Kept { keys, records: read, spec, aggregates: Some(aggregates) } = Description::read(&bytes).unwrap().shape
+            else {
+                panic!("another shape")
+            };
+            assert_eq!((keys, read, aggregates[0].input), (vec![0], records.clone(), Some(1)));
+            assert_eq!(std::mem::discriminant(&spec.window), std::mem::discriminant(&window));
+            assert_eq!(spec.trigger.is_default(), trigger.is_default());
+            for end in 0..bytes.len() {
+                assert_eq!(Description::read(&bytes[..end]).unwrap_err().kind(), ErrorKind::Checkpoint);
+            }
+            let mut seed = 5;
+            for _ in 0..2000 {
+                let mut other = bytes.clone();
+                let place = random(&mut seed) as usize % other.len();
+                other[place] ^= 1 << (random(&mut seed) % 8);
+                drop(Description::read(&other));
+            }
+        }
+    }
+}

@@ -56,13 +56,17 @@ fn ceil(time: i64, base: i64, period: i64) -> i64 {
 
 impl Aligned {
     pub(crate) fn of(spec: &WindowSpec) -> Aligned {
-        let (size, slide, offset, is_cumulative) = match spec.window {
+        Aligned::new(spec.window, spec.allowed_lateness_us)
+    }
+
+    pub(crate) fn new(window: Window, allowed_lateness: i64) -> Aligned {
+        let (size, slide, offset, is_cumulative) = match window {
             Window::Tumbling { size_us, offset_us } => (size_us, size_us, offset_us, false),
             Window::Sliding { size_us, slide_us, offset_us } => (size_us, slide_us, offset_us, false),
             Window::Cumulative { step_us, size_us, offset_us } => (size_us, step_us, offset_us, true),
         };
         let cut = if is_cumulative { 0 } else { size % slide };
-        Aligned { size, slide, offset, cut, is_cumulative, allowed_lateness: spec.allowed_lateness_us }
+        Aligned { size, slide, offset, cut, is_cumulative, allowed_lateness }
     }
 
     /// Whether windows begin together: one that loses a pane loses all it has.
@@ -150,11 +154,22 @@ impl Aligned {
         ends.take_while(move |&end| end <= last).map(move |end| windows.id_of(end))
     }
 
+    /// The first of the ends from `end` on that is not before `from`.
+    pub(crate) fn first_end_from(&self, end: i64, from: i64) -> i64 {
+        if end >= from { end } else { ceil(from, end, self.slide) }
+    }
+
+    /// The end of the earliest window that holds this pane and takes records at this watermark, if there is one.
+    pub(crate) fn first_open_end(&self, pane: &Pane, at: Watermark) -> Option<i64> {
+        let first = (at != Watermark::MAX).then(|| self.first_open(pane.first_end, at))?;
+        (first <= self.last_end(pane.start)).then_some(first)
+    }
+
     /// The end of the earliest of the windows from `end` on that takes records at this watermark.
     fn first_open(&self, end: i64, at: Watermark) -> i64 {
         // `last_watermark(e) >= at`, that is `e > at - lateness`.
         let after = at.0.saturating_sub(self.allowed_lateness).saturating_add(1);
-        if end >= after { end } else { ceil(after, end, self.slide) }
+        self.first_end_from(end, after)
     }
 
     /// The time of the earliest result that a window may still have at this watermark.

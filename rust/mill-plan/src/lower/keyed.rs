@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_protocol::{Error, Result};
 
 use super::chains::{Builder, Place, Placed};
@@ -23,24 +23,88 @@ use super::lineage::Lineage;
 use crate::aggregate::AggregateSpec;
 use crate::compiled::CompiledExpr;
 use crate::expr::Expr;
-use crate::physical::{EdgeKind, StageKind};
+use crate::physical::{EdgeKind, StageKind, WindowCompute};
 use crate::steps::AggregateParts;
+use crate::stream::checks::column_index;
 use crate::stream::{Emit, LATE, key_fields};
-use crate::window::WindowSpec;
+use crate::types::type_name;
+use crate::window::{Gap, KeptWindow, KeptWindowSpec, SessionGap, Trigger, WindowKind, WindowSpec};
 
 /// What a keyed aggregation is made of.
 pub(crate) struct Aggregation {
     pub(crate) keys: Vec<String>,
     pub(crate) parts: AggregateParts,
-    /// The windows, of a step whose results have windows.
-    pub(crate) window: Option<WindowSpec>,
+    pub(crate) windowing: Windowing,
     pub(crate) emit: Emit,
+}
+
+/// The windows of a keyed aggregation.
+pub(crate) enum Windowing {
+    None,
+    /// Rows of accumulators are kept.
+    Panes(WindowSpec),
+    /// Records are kept.
+    Kept(KeptWindows),
+}
+
+/// Windows that keep their records.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptWindows {
+    pub(crate) kind: WindowKind,
+    pub(crate) allowed_lateness_us: i64,
+    pub(crate) trigger: Trigger,
+}
+
+/// What a function of whole windows is made of.
+pub(crate) struct WindowCall {
+    pub(crate) keys: Vec<String>,
+    pub(crate) windows: KeptWindows,
+    pub(crate) compute: WindowCompute,
+    /// The word for it in signatures.
+    pub(crate) name: &'static str,
+}
+
+impl KeptWindows {
+    /// The gap of each record as a column in microseconds, if records have their own.
+    fn gap(&self) -> Option<Expr> {
+        let WindowKind::Session(Gap::Each(gap)) = &self.kind else { return None };
+        Some(gap.without_alias().clone().cast(DataType::Duration(TimeUnit::Microsecond), true).alias("__gap"))
+    }
+
+    /// The windows for the operator, which finds the gap in this column.
+    fn spec(&self, gap: Option<usize>) -> Result<KeptWindowSpec> {
+        let window = match &self.kind {
+            WindowKind::Aligned(window) => KeptWindow::Aligned(*window),
+            WindowKind::Session(Gap::Fixed(us)) => KeptWindow::Session(SessionGap::Fixed(*us)),
+            WindowKind::Session(Gap::Each(_)) => {
+                let gap = gap.ok_or_else(|| Error::internal("a session without the column of its gap"))?;
+                KeptWindow::Session(SessionGap::Column(gap))
+            }
+            WindowKind::Count(count) => KeptWindow::Count(*count),
+            WindowKind::Global => KeptWindow::Global,
+        };
+        Ok(KeptWindowSpec { window, allowed_lateness_us: self.allowed_lateness_us, trigger: self.trigger })
+    }
+
+    /// What must stay the same for the state of these windows to be of use.
+    fn signature(&self, lineage: &Lineage) -> String {
+        let kind = match &self.kind {
+            WindowKind::Session(Gap::Each(gap)) => format!("session({})", lineage.resolve(gap)),
+            kind => kind.to_string(),
+        };
+        format!("window {kind}{}", if self.trigger.is_default() { "" } else { " with a trigger" })
+    }
 }
 
 impl Builder<'_> {
     /// Places the stages of a keyed aggregation.
     pub(crate) fn aggregate(&mut self, at: usize, aggregation: Aggregation) -> Result<()> {
         aggregate(self, at, aggregation)
+    }
+
+    /// Places the stages of a user's function of whole windows.
+    pub(crate) fn window_function(&mut self, at: usize, call: WindowCall) -> Result<()> {
+        window_function(self, at, call)
     }
 
     /// What of a step's keys must stay the same, for its signature.
@@ -62,7 +126,11 @@ fn is_partial(specs: &[AggregateSpec], emit: Emit) -> bool {
 }
 
 fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> Result<()> {
-    let Aggregation { keys, parts, window, emit } = aggregation;
+    let Aggregation { keys, mut parts, windowing, emit } = aggregation;
+    let window = if let Windowing::Panes(window) = &windowing { Some(*window) } else { None };
+    let kept = if let Windowing::Kept(kept) = &windowing { Some(kept) } else { None };
+    let gap = kept.and_then(KeptWindows::gap);
+    parts.inputs.extend(gap.clone());
     let (uid, name) = (builder.graph.steps[at].uid.clone(), builder.graph.steps[at].name.clone());
     let late_tap = builder.graph.tap(at, LATE);
     let takes_late = builder.graph.is_taken(at, LATE);
@@ -82,7 +150,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         })
         .collect();
     let mut input = original;
-    let is_partial = is_partial(&specs, emit);
+    let is_partial = kept.is_none() && is_partial(&specs, emit);
     if is_partial && builder.is_read_by_one(&input) {
         // None of these aggregates asks for the order, and lateness has been decided where the records were read.
         input = builder.exchange(&input, EdgeKind::Rebalance, builder.options.parallelism);
@@ -136,23 +204,28 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     let (final_keys, final_specs): (Vec<usize>, Vec<AggregateSpec>) = (final_keys, final_specs);
     input = builder.exchange_by_key(&input, &final_keys);
     let mut fields = own_keys.clone();
-    if window.is_some() {
-        let step = &builder.graph.steps[at];
-        let Some(time) = &step.facts.event_time else { return Err(Error::internal("a window without event time")) };
-        fields.extend(["window_start", "window_end"].map(|bound| Field::new(bound, time.data_type.clone(), true)));
-    }
+    let own = own_fields(builder, at, &windowing)?;
+    fields.extend(own.iter().cloned());
     fields.extend(parts.spec_fields());
     let schema: SchemaRef = Arc::new(Schema::new(fields));
     let lineage = &builder.graph.steps[at].lineage;
     let listed: Vec<String> = parts.specs.iter().map(|spec| identity(&parts, spec, lineage)).collect();
     let mut signature = format!("key({}) agg({})", described(&before, &keys, lineage)?, listed.join(", "));
     let late_schema = Arc::clone(&input.schema);
-    let kind = match window {
-        Some(window) => {
+    let kind = match &windowing {
+        Windowing::Panes(window) => {
             signature = format!("{signature} window {}", window.window);
-            StageKind::WindowAggregate { keys: final_keys, aggregates: final_specs, is_partial, window }
+            StageKind::WindowAggregate { keys: final_keys, aggregates: final_specs, is_partial, window: *window }
         }
-        None => StageKind::Aggregate { keys: final_keys, aggregates: final_specs, is_partial, emit },
+        Windowing::Kept(windows) => {
+            signature = format!("{signature} {}", windows.signature(lineage));
+            let spec = windows.spec(gap.and(places.last().copied()))?;
+            let (kept, aggregates) = kept_columns(&final_keys, final_specs);
+            let records = Arc::new(input.schema.project(&kept).map_err(|error| Error::internal(error.to_string()))?);
+            let compute = WindowCompute::Aggregates(aggregates);
+            StageKind::KeptWindow { keys: final_keys, kept, records, spec, compute }
+        }
+        Windowing::None => StageKind::Aggregate { keys: final_keys, aggregates: final_specs, is_partial, emit },
     };
     let placed = builder.stage(&input, kind, at, Arc::clone(&schema), signature)?;
     builder.publish_errors(at, &placed);
@@ -164,8 +237,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
 
     // Expressions over the results.
     if let Some(post) = &parts.post {
-        let bounds: &[&str] = if window.is_some() { &["window_start", "window_end"] } else { &[] };
-        let kept = keys.iter().map(String::as_str).chain(bounds.iter().copied()).map(Expr::column);
+        let kept = keys.iter().map(String::as_str).chain(own.iter().map(|field| field.name().as_str())).map(Expr::column);
         let compiled = kept.chain(post.iter().cloned()).map(|expr| CompiledExpr::new(&expr, &schema)).collect::<Result<Vec<_>>>()?;
         let schema = schema_of(&compiled);
         let placed = builder.stage(&result, StageKind::Project { exprs: compiled }, at, Arc::clone(&schema), String::new())?;
@@ -175,19 +247,104 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     }
     builder.put(Tap::result(at), result);
     if let Some(tap) = late_tap.filter(|_| takes_late)
-        && let Some(mut late) = late
+        && let Some(late) = late
     {
-        if late.schema != before {
-            // Late rows leave as they came, without what was computed for the aggregates.
-            let own = before.fields().iter().map(|field| CompiledExpr::new(&Expr::column(field.name()), &late.schema));
-            let kind = StageKind::Project { exprs: own.collect::<Result<Vec<_>>>()? };
-            let placed = builder.stage(&late, kind, at, Arc::clone(&before), String::new())?;
-            rename(builder, &placed, &uid, &name, "late");
-            late = placed.port(0, Arc::clone(&before));
-        }
+        let late = without_computed(builder, at, late, &before)?;
         builder.put(tap, late);
     }
     Ok(())
+}
+
+/// Late rows as they came, without what was computed for the step.
+fn without_computed(builder: &mut Builder<'_>, at: usize, late: Place, before: &SchemaRef) -> Result<Place> {
+    if late.schema == *before {
+        return Ok(late);
+    }
+    let (uid, name) = (builder.graph.steps[at].uid.clone(), builder.graph.steps[at].name.clone());
+    let own = before.fields().iter().map(|field| CompiledExpr::new(&Expr::column(field.name()), &late.schema));
+    let kind = StageKind::Project { exprs: own.collect::<Result<Vec<_>>>()? };
+    let placed = builder.stage(&late, kind, at, Arc::clone(before), String::new())?;
+    rename(builder, &placed, &uid, &name, "late");
+    Ok(placed.port(0, Arc::clone(before)))
+}
+
+fn window_function(builder: &mut Builder<'_>, at: usize, call: WindowCall) -> Result<()> {
+    let WindowCall { keys, windows, compute, name: verb } = call;
+    let (uid, name) = (builder.graph.steps[at].uid.clone(), builder.graph.steps[at].name.clone());
+    let mut input = builder.input(at, 0)?;
+    let before = Arc::clone(&input.schema);
+    let gap = windows.gap();
+    if let Some(gap) = &gap {
+        let own = before.fields().iter().map(|field| Expr::column(field.name()));
+        let exprs = own.chain([gap.clone()]).map(|expr| CompiledExpr::new(&expr, &before)).collect::<Result<Vec<_>>>()?;
+        let schema = schema_of(&exprs);
+        let placed = builder.stage(&input, StageKind::Project { exprs }, at, Arc::clone(&schema), String::new())?;
+        rename(builder, &placed, &uid, &name, "input");
+        builder.publish_errors(at, &placed);
+        input = placed.port(0, schema);
+    }
+    let places = keys.iter().map(|key| column_index(&before, key)).collect::<Result<Vec<usize>>>()?;
+    input = builder.exchange_by_key(&input, &places);
+    let lineage = &builder.graph.steps[at].lineage;
+    let row: Vec<String> = before.fields().iter().map(|f| format!("{} {}", f.name(), type_name(f.data_type()))).collect();
+    let signature =
+        format!("key({}) {verb}({}) {}", described(&before, &keys, lineage)?, row.join(", "), windows.signature(lineage));
+    let spec = windows.spec(gap.map(|_| before.fields().len()))?;
+    let (kept, records) = ((0..before.fields().len()).collect(), Arc::clone(&before));
+    let kind = StageKind::KeptWindow { keys: places, kept, records, spec, compute };
+    let schema = Arc::clone(&builder.graph.steps[at].schema);
+    let late_schema = Arc::clone(&input.schema);
+    let placed = builder.stage(&input, kind, at, Arc::clone(&schema), signature)?;
+    builder.publish_errors(at, &placed);
+    builder.open_ports(at, &placed);
+    builder.put(Tap::result(at), placed.port(0, schema));
+    if let Some(tap) = builder.graph.tap(at, LATE)
+        && builder.graph.is_taken(at, LATE)
+    {
+        let late = builder.outlet(tap, &placed, late_schema)?;
+        let late = without_computed(builder, at, late, &before)?;
+        builder.put(tap, late);
+    }
+    Ok(())
+}
+
+/// The columns that results with windows have between keys and aggregates.
+fn own_fields(builder: &Builder<'_>, at: usize, windowing: &Windowing) -> Result<Vec<Field>> {
+    let mut fields = Vec::new();
+    let is_timed = match windowing {
+        Windowing::None => false,
+        Windowing::Panes(_) => true,
+        Windowing::Kept(kept) => kept.kind.is_timed(),
+    };
+    if is_timed {
+        let Some(time) = &builder.graph.steps[at].facts.event_time else {
+            return Err(Error::internal("a window without event time"));
+        };
+        fields.extend(["window_start", "window_end"].map(|bound| Field::new(bound, time.data_type.clone(), true)));
+    }
+    if let Windowing::Kept(kept) = windowing
+        && !kept.trigger.is_default()
+    {
+        fields.push(Field::new("pane", DataType::Int64, true));
+        fields.push(Field::new("pane_timing", DataType::Utf8, true));
+    }
+    Ok(fields)
+}
+
+/// The columns of records that are kept, the keys first, and the aggregates over those columns.
+fn kept_columns(keys: &[usize], specs: Vec<AggregateSpec>) -> (Vec<usize>, Vec<AggregateSpec>) {
+    let mut columns = keys.to_vec();
+    let mut place = |column: usize| {
+        columns.iter().position(|&kept| kept == column).unwrap_or_else(|| {
+            columns.push(column);
+            columns.len() - 1
+        })
+    };
+    let specs = specs
+        .into_iter()
+        .map(|spec| AggregateSpec { input: spec.input.map(&mut place), filter: spec.filter.map(&mut place), ..spec })
+        .collect();
+    (columns, specs)
 }
 
 /// What of an aggregate must stay the same: its name, kind and type, and what it is over.

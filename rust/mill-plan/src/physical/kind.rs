@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use mill_protocol::Sink;
 
 use super::explain::names;
 use crate::aggregate::{AggregateKind, AggregateSpec};
 use crate::compiled::CompiledExpr;
-use crate::function::{BatchFunction, ReduceFunction, Rung};
+use crate::function::{BatchFunction, ReduceFunction, Rung, WindowFunction};
 use crate::steps::UserStepKind;
 use crate::stream::{Emit, WatermarkStrategy, duration};
-use crate::window::WindowSpec;
+use crate::window::{KeptWindow, KeptWindowSpec, SessionGap, WindowKind, WindowSpec};
 
 /// What a stage does.
 #[derive(Clone, Debug)]
@@ -87,6 +88,20 @@ pub enum StageKind {
         /// The windows.
         window: WindowSpec,
     },
+    /// Keeps the records of windows and computes results of them: keys, `window_start` and `window_end` of windows of event
+    /// time, `pane` and `pane_timing` if there is a trigger, then what is computed. Late rows go out on port 1 as they came.
+    KeptWindow {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// The columns of the input that are kept.
+        kept: Vec<usize>,
+        /// What the kept columns are.
+        records: SchemaRef,
+        /// The windows.
+        spec: KeptWindowSpec,
+        /// What is computed.
+        compute: WindowCompute,
+    },
     /// A user's fold, one row a key with the columns of the input.
     Reduce {
         /// The key columns of the input.
@@ -100,6 +115,17 @@ pub enum StageKind {
     Sink(Arc<dyn Sink>),
     /// Passes records on as they are: a union, a rebalance.
     Pass,
+}
+
+/// What is computed of the records of a window.
+#[derive(Clone, Debug)]
+pub enum WindowCompute {
+    /// Aggregates over the kept columns.
+    Aggregates(Vec<AggregateSpec>),
+    /// A user's fold over all columns.
+    Reduce(Arc<dyn ReduceFunction>),
+    /// A user's function of all records.
+    Apply(Arc<dyn WindowFunction>),
 }
 
 impl StageKind {
@@ -116,7 +142,7 @@ impl StageKind {
             StageKind::EventTime { .. } => "event_time",
             StageKind::PartialAggregate { .. } => "partial",
             StageKind::Aggregate { .. } => "agg",
-            StageKind::WindowAggregate { .. } => "window",
+            StageKind::WindowAggregate { .. } | StageKind::KeptWindow { .. } => "window",
             StageKind::Reduce { .. } => "reduce",
             StageKind::Sink(_) => "sink",
             StageKind::Pass => "pass",
@@ -130,7 +156,11 @@ impl StageKind {
             StageKind::Filter(expr) | StageKind::Branch(expr) => expr.rung(),
             StageKind::User { function, .. } => function.rung(),
             StageKind::Reduce { function, .. } => function.rung(),
-            StageKind::Aggregate { aggregates, .. } | StageKind::WindowAggregate { aggregates, .. } => {
+            StageKind::KeptWindow { compute: WindowCompute::Reduce(function), .. } => function.rung(),
+            StageKind::KeptWindow { compute: WindowCompute::Apply(function), .. } => function.rung(),
+            StageKind::Aggregate { aggregates, .. }
+            | StageKind::WindowAggregate { aggregates, .. }
+            | StageKind::KeptWindow { compute: WindowCompute::Aggregates(aggregates), .. } => {
                 let is_user = |spec: &AggregateSpec| matches!(spec.kind, AggregateKind::User(_));
                 if aggregates.iter().any(is_user) { Rung::Batch } else { Rung::Native }
             }
@@ -151,6 +181,7 @@ impl StageKind {
             | StageKind::EventTime { .. }
             | StageKind::Aggregate { .. }
             | StageKind::WindowAggregate { .. }
+            | StageKind::KeptWindow { .. }
             | StageKind::Reduce { .. }
             | StageKind::Sink(_) => true,
             StageKind::Project { .. }
@@ -205,12 +236,38 @@ impl StageKind {
                 };
                 format!("by {}, {}{lateness}: {}", by(0, keys), spec.window, aggregates(specs))
             }
+            StageKind::KeptWindow { keys, spec, compute, .. } => {
+                let mut text = format!("by {}, {}", by(0, keys), kept_window(&spec.window));
+                if spec.allowed_lateness_us != 0 {
+                    text.push_str(&format!(", allowed_lateness={:?}", duration(spec.allowed_lateness_us)));
+                }
+                if !spec.trigger.is_default() {
+                    text.push_str(&format!(", {}", spec.trigger));
+                }
+                let computed = match compute {
+                    WindowCompute::Aggregates(specs) => aggregates(specs),
+                    WindowCompute::Reduce(function) => function.name(),
+                    WindowCompute::Apply(function) => function.name(),
+                };
+                format!("{text}: {computed}; keeps the records of open windows")
+            }
             StageKind::Reduce { keys, function, emit } => {
                 format!("by {}: {}, emit={:?}", names(schema, keys), function.name(), emit.to_string())
             }
             StageKind::Sink(sink) => Sink::name(sink.as_ref()),
             StageKind::Pass => String::new(),
         }
+    }
+}
+
+/// The windows as a user writes them.
+fn kept_window(window: &KeptWindow) -> String {
+    match window {
+        KeptWindow::Aligned(window) => window.to_string(),
+        KeptWindow::Session(SessionGap::Fixed(us)) => format!("session({:?})", duration(*us)),
+        KeptWindow::Session(SessionGap::Column(_)) => "session(of each record)".to_owned(),
+        KeptWindow::Count(count) => WindowKind::Count(*count).to_string(),
+        KeptWindow::Global => WindowKind::Global.to_string(),
     }
 }
 

@@ -8,7 +8,7 @@ use mill_protocol::Result;
 use super::{Changes, Inputs, KeyedAggregates, Names, Need, Splits, Step};
 use crate::expr::Expr;
 use crate::logical::{Parameters, parameters, texts};
-use crate::lower::{Builder, Lineage};
+use crate::lower::{Builder, Lineage, Windowing};
 use crate::stream::checks::check_unique;
 use crate::stream::{Emit, Facts, KeyedStream, OutputSpec, Stream};
 
@@ -83,6 +83,6 @@ impl Step for Aggregate {
     }
 
     fn lower(&self, builder: &mut Builder<'_>, at: usize) -> Result<()> {
-        self.keyed.lower(builder, at, None, self.emit)
+        self.keyed.lower(builder, at, Windowing::None, self.emit)
     }
 }

@@ -15,11 +15,10 @@ use crate::aggregate::{AggregateCall, AggregateKind, AggregateSpec, plain_type};
 use crate::compiled::CompiledExpr;
 use super::Names;
 use crate::expr::Expr;
-use crate::lower::{Aggregation, Builder};
+use crate::lower::{Aggregation, Builder, Windowing};
 use crate::stream::Emit;
 use crate::stream::checks::column_index;
 use crate::types::{is_object, type_name};
-use crate::window::WindowSpec;
 
 /// The parts of `agg(...)`.
 #[derive(Clone, Debug)]
@@ -54,11 +53,11 @@ impl KeyedAggregates {
         &self,
         builder: &mut Builder<'_>,
         at: usize,
-        window: Option<WindowSpec>,
+        windowing: Windowing,
         emit: Emit,
     ) -> Result<()> {
         let parts = self.parts(&builder.graph.before(at))?;
-        builder.aggregate(at, Aggregation { keys: self.keys.clone(), parts, window, emit })
+        builder.aggregate(at, Aggregation { keys: self.keys.clone(), parts, windowing, emit })
     }
 }
 

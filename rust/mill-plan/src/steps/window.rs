@@ -8,11 +8,11 @@ use mill_protocol::{Error, Result};
 use super::{Changes, Inputs, KeyedAggregates, Names, Need, Splits, Step};
 use crate::expr::Expr;
 use crate::logical::{Parameters, parameters, texts};
-use crate::lower::{Builder, Lineage};
-use crate::stream::checks::{append_only, check_unique};
-use crate::stream::{Emit, EventTime, KeyedStream, OutputSpec, Stream, duration};
+use crate::lower::{Builder, Lineage, Windowing};
+use crate::stream::checks::{append_only, check_unique, in_step};
+use crate::stream::{Emit, EventTime, Facts, KeyedStream, OutputSpec, Stream, duration};
 use crate::types::type_name;
-use crate::window::{Window, WindowSpec};
+use crate::window::{Firing, Gap, Trigger, WindowKind, WindowSpec};
 
 /// Aggregates the records of each key and window.
 #[derive(Debug)]
@@ -24,18 +24,21 @@ pub(crate) struct WindowStep {
 /// A keyed stream cut into windows.
 #[derive(Clone, Debug)]
 pub struct WindowedStream {
-    keyed: KeyedStream,
-    window: WindowSpec,
+    pub(super) keyed: KeyedStream,
+    pub(super) kind: WindowKind,
+    pub(super) allowed_lateness_us: i64,
+    pub(super) trigger: Trigger,
 }
 
 impl KeyedStream {
-    /// The stream cut into windows of event time.
+    /// The stream cut into windows.
     ///
     /// # Errors
-    /// When the stream has no event time, or a duration is wrong.
-    pub fn window(&self, window: Window, allowed_lateness_us: i64) -> Result<WindowedStream> {
-        let lengths = window.lengths();
-        let window = window.checked()?;
+    /// When windows are of event time and the stream has none, or a duration is wrong.
+    pub fn window(&self, kind: impl Into<WindowKind>, allowed_lateness_us: i64) -> Result<WindowedStream> {
+        let kind = kind.into();
+        let lengths = kind.lengths();
+        let kind = kind.checked()?;
         if allowed_lateness_us < 0 {
             return Err(Error::plan(format!(
                 "allowed_lateness must not be negative, found {}",
@@ -45,37 +48,120 @@ impl KeyedStream {
         // The call before which the stream has to be ready.
         let verb = if self.keys.is_empty() { "window_all" } else { "key_by" };
         append_only(&self.stream, verb)?;
-        let Some(time) = self.stream.facts().event_time else {
-            return Err(Error::plan(format!(
-                "a window needs event time: call event_time(\"column\", watermark=\"5s\") before {verb}()"
-            )));
-        };
-        for (what, us) in lengths.chain([("allowed_lateness", allowed_lateness_us)]) {
-            check_unit(&time, what, us)?;
+        if kind.is_timed() {
+            let Some(time) = self.stream.facts().event_time else {
+                return Err(Error::plan(format!(
+                    "a window needs event time: call event_time(\"column\", watermark=\"5s\") before {verb}()"
+                )));
+            };
+            for (what, us) in lengths.into_iter().chain([("allowed_lateness", allowed_lateness_us)]) {
+                check_unit(&time, what, us)?;
+            }
+        } else if allowed_lateness_us > 0 {
+            return Err(Error::plan(format!("{kind} has no end in event time, so no record is late for it; leave allowed_lateness= out")));
         }
-        Ok(WindowedStream { keyed: self.clone(), window: WindowSpec::new(window, allowed_lateness_us) })
+        if let WindowKind::Session(Gap::Each(gap)) = &kind {
+            check_gap(gap, &self.stream)?;
+        }
+        Ok(WindowedStream { keyed: self.clone(), kind, allowed_lateness_us, trigger: Trigger::default() })
+    }
+}
+
+/// Refuses a gap that is no duration.
+fn check_gap(gap: &Expr, stream: &Stream) -> Result<()> {
+    match gap.data_type(&stream.schema()).map_err(in_step("session"))? {
+        DataType::Duration(_) => Ok(()),
+        other => Err(Error::schema(format!(
+            "session(): a gap per record is a duration, and {gap} is {}; cast it, as in cast(mill.Duration(\"ms\")), or multiply \
+             a number by lit(timedelta(seconds=1))",
+            type_name(&other)
+        ))),
     }
 }
 
 impl WindowedStream {
+    /// The same windows with results also before or after their end.
+    ///
+    /// # Errors
+    /// When windows have no end in event time after which results could be late, or are fired by their number of records.
+    pub fn trigger(mut self, trigger: Trigger) -> Result<WindowedStream> {
+        for firing in [trigger.early, trigger.late].into_iter().flatten() {
+            match firing {
+                Firing::Every(..=0) => return Err(Error::plan("a trigger's interval must be more than nothing")),
+                Firing::Rows(0) => return Err(Error::plan("a trigger fires after at least one record: every(1)")),
+                Firing::Every(_) | Firing::Rows(_) | Firing::Each => {}
+            }
+        }
+        if !trigger.is_default() && matches!(self.kind, WindowKind::Count(_)) {
+            return Err(Error::plan(format!("{} fires when it is full and takes no trigger", self.kind)));
+        }
+        if trigger.late.is_some() && self.allowed_lateness_us == 0 && self.kind.is_timed() && trigger.early.is_none() {
+            return Err(Error::plan(
+                "late= fires when records come after the end of their window, and without allowed_lateness= a window takes \
+                 none; give both",
+            ));
+        }
+        self.trigger = trigger;
+        Ok(self)
+    }
+
     /// One row a key and window with these aggregates, when the watermark has passed the window and its lateness.
     ///
     /// # Errors
     /// When an expression is no aggregate, or is wrong.
     pub fn agg(&self, aggregates: Vec<Expr>) -> Result<Stream> {
-        let parts = self.keyed.parts(&aggregates)?;
-        let mut facts = self.keyed.stream.facts();
-        let Some(time) = &mut facts.event_time else {
-            return Err(Error::internal("a windowed stream has no event time"));
-        };
-        time.column = None;
-        let bound = |name: &str| Field::new(name, time.data_type.clone(), true);
+        self.check_end()?;
+        match &self.kind {
+            WindowKind::Aligned(window) if self.trigger.is_default() => {
+                let parts = self.keyed.parts(&aggregates)?;
+                let mut fields = self.result_fields()?;
+                fields.extend(parts.output_fields()?);
+                check_unique(fields.iter().map(|field| field.name().clone()), "agg")?;
+                let window = WindowSpec::new(*window, self.allowed_lateness_us);
+                let keyed = KeyedAggregates { keys: self.keyed.keys.clone(), aggregates };
+                let schema = Arc::new(Schema::new(fields));
+                Stream::add(Arc::new(WindowStep { keyed, window }), vec![self.keyed.stream.clone()], schema, self.facts())
+            }
+            WindowKind::Global if self.trigger.is_default() => self.keyed.agg(aggregates, Emit::End),
+            _ => self.agg_kept(aggregates),
+        }
+    }
+
+    /// Refuses windows that would never have a result.
+    pub(super) fn check_end(&self) -> Result<()> {
+        if matches!(self.kind, WindowKind::Global) && self.trigger.early.is_none() && !self.keyed.stream.is_bounded() {
+            return Err(Error::plan(
+                "global_window() ends with its input, and this input has no end; give it a trigger, as in \
+                 window(mill.global_window(), trigger=mill.on_count(100))",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The columns that results begin with: the keys, the bounds of the window, and which of its results it is.
+    pub(super) fn result_fields(&self) -> Result<Vec<Field>> {
         let mut fields = self.keyed.key_fields()?;
-        fields.extend([bound("window_start"), bound("window_end")]);
-        fields.extend(parts.output_fields()?);
-        check_unique(fields.iter().map(|field| field.name().clone()), "agg")?;
-        let step = WindowStep { keyed: KeyedAggregates { keys: self.keyed.keys.clone(), aggregates }, window: self.window };
-        Stream::add(Arc::new(step), vec![self.keyed.stream.clone()], Arc::new(Schema::new(fields)), facts)
+        if self.kind.is_timed() {
+            let Some(time) = self.keyed.stream.facts().event_time else {
+                return Err(Error::internal("a windowed stream has no event time"));
+            };
+            fields.extend(["window_start", "window_end"].map(|bound| Field::new(bound, time.data_type.clone(), true)));
+        }
+        if !self.trigger.is_default() {
+            fields.push(Field::new("pane", DataType::Int64, true));
+            fields.push(Field::new("pane_timing", DataType::Utf8, true));
+        }
+        Ok(fields)
+    }
+
+    /// What is known of the results.
+    pub(super) fn facts(&self) -> Facts {
+        let mut facts = self.keyed.stream.facts();
+        match &mut facts.event_time {
+            Some(time) if self.kind.is_timed() => time.column = None,
+            _ => facts.event_time = None,
+        }
+        facts
     }
 }
 
@@ -152,6 +238,6 @@ impl Step for WindowStep {
     }
 
     fn lower(&self, builder: &mut Builder<'_>, at: usize) -> Result<()> {
-        self.keyed.lower(builder, at, Some(self.window), Emit::End)
+        self.keyed.lower(builder, at, Windowing::Panes(self.window), Emit::End)
     }
 }

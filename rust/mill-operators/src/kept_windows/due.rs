@@ -1,0 +1,403 @@
+//! Results of windows: their records, gathered, and what is computed of them.
+//!
+//! ```text
+//!   windows    w0            w1       w2
+//!   rows       r r r r       r        r r       decoded at once, and aggregated at once with the window's number as key
+//! ```
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder, Int64Array, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, new_null_array};
+use arrow::compute::{cast, concat_batches, take};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow_row::RowConverter;
+use mill_plan::{
+    AggregateSpec, KeptWindowSpec, ReduceFunction, WindowCompute, WindowFunction, WindowRecords,
+};
+use mill_protocol::{Batch, Error, ErrorKind, Outbox, Rejected, Result};
+use mill_state::{Cursor, Span, TableOptions};
+
+use super::records::converter;
+use crate::accumulator::{GroupOptions, Groups};
+use crate::record::record_text;
+use crate::reduce::same_key;
+use crate::windows::{time_column, time_values};
+
+/// When a window has a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timing {
+    Early,
+    OnTime,
+    Late,
+}
+
+/// A window that has a result.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WindowOf {
+    pub(super) start: i64,
+    pub(super) end: i64,
+    pub(super) pane: i64,
+    pub(super) timing: Timing,
+}
+
+impl WindowOf {
+    /// A window without bounds, at its end.
+    pub(super) fn whole() -> WindowOf {
+        WindowOf { start: 0, end: i64::MAX, pane: 0, timing: Timing::OnTime }
+    }
+}
+
+/// Windows that have results, with their records.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    windows: Vec<WindowOf>,
+    /// The first row of each window.
+    firsts: Vec<usize>,
+    rows: EncodedRows,
+    /// Windows that no longer are, each with a row of its key.
+    gone: Vec<(i64, i64)>,
+    gone_rows: EncodedRows,
+}
+
+/// Rows as they are kept, one after the other.
+#[derive(Debug, Default)]
+struct EncodedRows {
+    /// Where each row ends.
+    ends: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl EncodedRows {
+    fn push(&mut self, row: &[u8]) {
+        self.bytes.extend_from_slice(row);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end])
+    }
+}
+
+impl Due {
+    /// Begins a window; its rows follow.
+    pub(super) fn begin(&mut self, window: WindowOf) {
+        self.windows.push(window);
+        self.firsts.push(self.rows());
+    }
+
+    /// Adds a row to the window that was begun last.
+    pub(super) fn push(&mut self, row: &[u8]) {
+        self.rows.push(row);
+    }
+
+    /// The result of this window no longer holds. The row is one of its key.
+    pub(super) fn withdraw(&mut self, start: i64, end: i64, row: &[u8]) {
+        self.gone.push((start, end));
+        self.gone_rows.push(row);
+    }
+
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.ends.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.windows.is_empty() && self.gone.is_empty()
+    }
+
+    /// The rows of a window.
+    fn range(&self, window: usize) -> std::ops::Range<usize> {
+        let end = self.firsts.get(window + 1).copied().unwrap_or(self.rows());
+        self.firsts[window]..end
+    }
+}
+
+/// Computes results.
+pub(super) struct Computer {
+    schema: SchemaRef,
+    records: SchemaRef,
+    converter: RowConverter,
+    /// The key columns among the kept ones.
+    keys: Vec<usize>,
+    is_timed: bool,
+    has_panes: bool,
+    compute: Compute,
+}
+
+enum Compute {
+    Aggregates(Box<Groups>, SchemaRef),
+    Reduce(Arc<dyn ReduceFunction>),
+    Apply(Arc<dyn WindowFunction>),
+}
+
+impl Computer {
+    pub(super) fn new(
+        schema: &SchemaRef,
+        records: &SchemaRef,
+        keys: &[usize],
+        spec: &KeptWindowSpec,
+        compute: &WindowCompute,
+    ) -> Result<Computer> {
+        let compute = match compute {
+            WindowCompute::Aggregates(specs) => Compute::Aggregates(Box::new(groups(specs, records)?), numbered(records)),
+            WindowCompute::Reduce(function) => Compute::Reduce(Arc::clone(function)),
+            WindowCompute::Apply(function) => Compute::Apply(Arc::clone(function)),
+        };
+        Ok(Computer {
+            schema: Arc::clone(schema),
+            records: Arc::clone(records),
+            converter: converter(records)?,
+            keys: keys.to_vec(),
+            is_timed: spec.window.is_timed(),
+            has_panes: !spec.trigger.is_default(),
+            compute,
+        })
+    }
+
+    /// Emits the results of windows: what no longer holds first.
+    pub(super) fn compute(&mut self, due: Due, out: &mut Outbox) -> Result<()> {
+        self.withdraw(&due, out)?;
+        let rows = self.decode(&due.rows)?;
+        if due.windows.is_empty() {
+            return Ok(());
+        }
+        let results = match &mut self.compute {
+            Compute::Aggregates(..) => self.aggregate(&due, &rows, out)?,
+            Compute::Reduce(_) => self.reduce(&due, &rows, out)?,
+            Compute::Apply(_) => self.apply(&due, &rows, out)?,
+        };
+        let Some((windows, results)) = results else { return Ok(()) };
+        self.emit(&due, &rows, &windows, results, false, out)
+    }
+
+    fn decode(&self, rows: &EncodedRows) -> Result<RecordBatch> {
+        let damaged = |error: arrow::error::ArrowError| Error::checkpoint(format!("the state of a window is damaged: {error}"));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.ends.len()));
+        if self.records.fields().is_empty() {
+            return RecordBatch::try_new_with_options(Arc::clone(&self.records), Vec::new(), &options).map_err(damaged);
+        }
+        let parser = self.converter.parser();
+        let columns = self.converter.convert_rows(rows.iter().map(|row| parser.parse(row))).map_err(damaged)?;
+        let columns = columns.iter().zip(self.records.fields()).map(|(column, field)| match column.data_type() == field.data_type() {
+            true => Ok(Arc::clone(column)),
+            false => cast(column, field.data_type()),
+        });
+        let columns = columns.collect::<std::result::Result<Vec<ArrayRef>, _>>().map_err(damaged)?;
+        RecordBatch::try_new_with_options(Arc::clone(&self.records), columns, &options).map_err(damaged)
+    }
+
+    /// The number of the window of each result, and the columns of the results.
+    fn aggregate(&mut self, due: &Due, rows: &RecordBatch, out: &mut Outbox) -> Result<Option<(Vec<u32>, Vec<ArrayRef>)>> {
+        let Compute::Aggregates(groups, schema) = &mut self.compute else { return Ok(None) };
+        let numbers: Int64Array =
+            (0..due.windows.len()).flat_map(|window| due.range(window).map(move |_| window as i64)).collect();
+        let mut columns = rows.columns().to_vec();
+        columns.push(Arc::new(numbers));
+        let data = RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| Error::internal(error.to_string()))?;
+        groups.prepare(&data)?;
+        groups.update_span(0, Span { start: 0, len: data.num_rows() })?;
+        groups.reject_problems(&data, out);
+        let mut cursor = Cursor::default();
+        let mut windows: Vec<u32> = Vec::with_capacity(due.windows.len());
+        let mut parts: Vec<Vec<ArrayRef>> = Vec::new();
+        while let Some((keys, results)) = groups.results(0, &mut cursor, usize::MAX >> 1, false)? {
+            let numbers = keys.first().and_then(|column| column.as_primitive_opt::<Int64Type>());
+            let numbers = numbers.ok_or_else(|| Error::internal("results of windows are numbered"))?;
+            windows.extend(numbers.values().iter().map(|&number| number as u32));
+            parts.push(results);
+        }
+        groups.close(0);
+        let columns = (0..parts.first().map_or(0, Vec::len)).map(|column| {
+            let parts: Vec<&dyn Array> = parts.iter().map(|part| part[column].as_ref()).collect();
+            arrow::compute::concat(&parts).map_err(|error| Error::internal(error.to_string()))
+        });
+        let columns = columns.collect::<Result<Vec<ArrayRef>>>()?;
+        // In the order of the windows.
+        let mut order: Vec<u32> = (0..windows.len() as u32).collect();
+        order.sort_unstable_by_key(|&row| windows[row as usize]);
+        windows.sort_unstable();
+        let order = UInt32Array::from(order);
+        let columns = columns.iter().map(|column| take(column, &order, None).map_err(|error| Error::internal(error.to_string())));
+        Ok(Some((windows, columns.collect::<Result<Vec<ArrayRef>>>()?)))
+    }
+
+    fn reduce(&mut self, due: &Due, rows: &RecordBatch, out: &mut Outbox) -> Result<Option<(Vec<u32>, Vec<ArrayRef>)>> {
+        let Compute::Reduce(function) = &self.compute else { return Ok(None) };
+        let (mut windows, mut results) = (Vec::new(), Vec::new());
+        for window in 0..due.windows.len() {
+            let range = due.range(window);
+            let records = rows.slice(range.start, range.len());
+            let reduced = function.reduce(None, &records).and_then(|row| {
+                let name = function.name();
+                if row.num_rows() != 1 {
+                    let message = format!("{name} returned {} rows; a reduce returns one", row.num_rows());
+                    return Err(Error::new(ErrorKind::UserFunction, message));
+                }
+                same_key(&name, &self.keys, &row, &records)?;
+                Ok(row)
+            });
+            match reduced {
+                Ok(row) => {
+                    windows.push(window as u32);
+                    results.push(row);
+                }
+                Err(error) => refuse(error, &records, out)?,
+            }
+        }
+        let Some(all) = concatenated(&self.records, &results)? else { return Ok(None) };
+        let others = (0..all.num_columns()).filter(|column| !self.keys.contains(column));
+        let columns = others.map(|column| Arc::clone(all.column(column))).collect();
+        Ok(Some((windows, columns)))
+    }
+
+    fn apply(&mut self, due: &Due, rows: &RecordBatch, out: &mut Outbox) -> Result<Option<(Vec<u32>, Vec<ArrayRef>)>> {
+        let Compute::Apply(function) = &self.compute else { return Ok(None) };
+        let bound_type = self.bound_type();
+        let keys = rows.project(&self.keys).map_err(|error| Error::internal(error.to_string()))?;
+        let (mut windows, mut results) = (Vec::new(), Vec::new());
+        for (window, of) in due.windows.iter().enumerate() {
+            let range = due.range(window);
+            let records = rows.slice(range.start, range.len());
+            let bounds = match &bound_type {
+                Some(bound_type) => {
+                    Some([time_column(of.start, 1, bound_type)?, time_column(of.end, 1, bound_type)?])
+                }
+                None => None,
+            };
+            let key = keys.slice(range.start, 1);
+            let call = WindowRecords { key: &key, bounds: bounds.as_ref(), rows: records.clone() };
+            match function.apply(&call) {
+                Ok(batch) => {
+                    windows.extend(std::iter::repeat_n(window as u32, batch.num_rows()));
+                    results.push(batch);
+                }
+                Err(error) => refuse(error, &records, out)?,
+            }
+        }
+        let Some(first) = results.first() else { return Ok(None) };
+        let schema = first.schema();
+        let all = concatenated(&schema, &results)?;
+        Ok(all.filter(|all| all.num_rows() > 0).map(|all| (windows, all.columns().to_vec())))
+    }
+
+    /// The type of the bounds, in the plan's words; `None` if results have none.
+    fn bound_type(&self) -> Option<DataType> {
+        self.is_timed.then(|| {
+            let field = self.schema.field_with_name("window_start");
+            field.map_or(DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None), |field| field.data_type().clone())
+        })
+    }
+
+    /// Emits that results of windows no longer hold.
+    fn withdraw(&mut self, due: &Due, out: &mut Outbox) -> Result<()> {
+        if due.gone.is_empty() {
+            return Ok(());
+        }
+        let rows = self.decode(&due.gone_rows)?;
+        let count = due.gone.len();
+        let windows = due.gone.iter().map(|&(start, end)| WindowOf { start, end, ..WindowOf::whole() }).collect();
+        let first = self.keys.len() + self.own_columns();
+        let results = self.schema.fields()[first..].iter().map(|field| new_null_array(field.data_type(), count)).collect();
+        let gone = Due { windows, firsts: (0..count).collect(), ..Due::default() };
+        let numbers: Vec<u32> = (0..count as u32).collect();
+        self.emit(&gone, &rows, &numbers, results, true, out)
+    }
+
+    /// How many columns stand between the keys and what is computed.
+    fn own_columns(&self) -> usize {
+        2 * (usize::from(self.is_timed) + usize::from(self.has_panes))
+    }
+
+    /// Emits results, each of the window with this number, or withdraws them.
+    fn emit(
+        &self,
+        due: &Due,
+        rows: &RecordBatch,
+        windows: &[u32],
+        results: Vec<ArrayRef>,
+        is_withdrawn: bool,
+        out: &mut Outbox,
+    ) -> Result<()> {
+        let of = |row: usize| &due.windows[windows[row] as usize];
+        let count = windows.len();
+        let firsts: UInt32Array = windows.iter().map(|&window| due.firsts[window as usize] as u32).collect();
+        let bound_type = self.bound_type();
+        let mut own: Vec<(String, ArrayRef)> = Vec::new();
+        for &key in &self.keys {
+            let column = take(rows.column(key), &firsts, None).map_err(|error| Error::internal(error.to_string()))?;
+            own.push((self.records.field(key).name().clone(), column));
+        }
+        if let Some(bound_type) = &bound_type {
+            own.push(("window_start".to_owned(), time_values((0..count).map(|row| Some(of(row).start)), bound_type)?));
+            own.push(("window_end".to_owned(), time_values((0..count).map(|row| Some(of(row).end)), bound_type)?));
+        }
+        if self.has_panes {
+            let panes: Int64Array = (0..count).map(|row| (!is_withdrawn).then(|| of(row).pane)).collect();
+            let timings: StringArray = (0..count)
+                .map(|row| {
+                    (!is_withdrawn).then(|| match of(row).timing {
+                        Timing::Early => "early",
+                        Timing::OnTime => "on_time",
+                        Timing::Late => "late",
+                    })
+                })
+                .collect();
+            own.push(("pane".to_owned(), Arc::new(panes)));
+            own.push(("pane_timing".to_owned(), Arc::new(timings)));
+        }
+        // A user's function may return columns of these names itself; then the plan has left ours out.
+        let fields = &self.schema.fields()[..self.schema.fields().len().saturating_sub(results.len())];
+        let mut columns = Vec::with_capacity(self.schema.fields().len());
+        for (name, column) in own {
+            if let Some(field) = fields.iter().find(|field| *field.name() == name) {
+                // Keys of dictionaries are plain in results.
+                columns.push(cast(&column, field.data_type()).map_err(|error| Error::internal(error.to_string()))?);
+            }
+        }
+        columns.extend(results);
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let data = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+            .map_err(|error| Error::internal(format!("results do not fit their columns: {error}")))?;
+        let mut batch = Batch::new(data);
+        if self.is_timed {
+            batch = batch.with_times(Some((0..count).map(|row| of(row).end.saturating_sub(1)).collect()));
+        }
+        if is_withdrawn {
+            let mut deletes = BooleanBufferBuilder::new(count);
+            deletes.append_n(count, true);
+            batch = batch.with_deletes(Some(deletes.finish()));
+        }
+        out.push(batch);
+        Ok(())
+    }
+}
+
+/// A window of which nothing can be computed is a record that cannot be processed; the job decides what becomes of it.
+fn refuse(error: Error, records: &RecordBatch, out: &mut Outbox) -> Result<()> {
+    if !matches!(error.kind(), ErrorKind::Data | ErrorKind::UserFunction) {
+        return Err(error);
+    }
+    out.reject(Rejected::of(error, if records.num_rows() > 0 { record_text(records, 0) } else { String::new() }));
+    Ok(())
+}
+
+fn concatenated(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Option<RecordBatch>> {
+    if batches.is_empty() {
+        return Ok(None);
+    }
+    concat_batches(schema, batches).map(Some).map_err(|error| Error::internal(error.to_string()))
+}
+
+/// The kept columns with the number of the window.
+fn numbered(records: &SchemaRef) -> SchemaRef {
+    let mut fields: Vec<Arc<Field>> = records.fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new("__window", DataType::Int64, false)));
+    Arc::new(Schema::new(fields))
+}
+
+fn groups(specs: &[AggregateSpec], records: &SchemaRef) -> Result<Groups> {
+    let table = TableOptions { groups: 0..128, state: 0, is_persistent: false, tracks_changes: false };
+    let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: false };
+    Groups::new(&[records.fields().len()], &[DataType::Int64], specs, &options)
+}

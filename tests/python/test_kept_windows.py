@@ -1,0 +1,335 @@
+"""Sessions, windows of a number of records, functions of windows and triggers, against plain Python."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections import defaultdict
+from datetime import datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import millstream as mill
+from millstream import col, lit
+from millstream.errors import DataError, PlanError, SchemaError, UserFunctionError
+
+START = datetime(2024, 1, 1)
+
+
+def fields(row: Any) -> dict[str, Any]:
+    return row.asdict()
+
+
+def at(second: float) -> datetime:
+    return START + timedelta(seconds=second)
+
+
+def disordered(seed: int, rows: int = 400, keys: int = 5, spread: int = 40) -> list[dict[str, Any]]:
+    """Return records of several keys whose times are out of order by up to ``spread`` seconds."""
+    chance = random.Random(seed)
+    now, records = 0, []
+    for number in range(rows):
+        now += chance.choice([0, 1, 2, 3, 20, 60]) if chance.random() < 0.6 else 0
+        records.append(
+            {
+                "k": chance.choice(["a", "b", None, "d", "e"][:keys]),
+                "x": chance.randrange(100),
+                "at": at(now - chance.randrange(spread + 1)),
+                "number": number,
+            }
+        )
+    return records
+
+
+def sessions(records: list[dict[str, Any]], gap: timedelta) -> dict[Any, list[list[dict[str, Any]]]]:
+    """Return the sessions of each key, their records by time and then by arrival."""
+    found: dict[Any, list[list[dict[str, Any]]]] = defaultdict(list)
+    for record in sorted(records, key=lambda r: r["at"]):
+        of_key = found[record["k"]]
+        if of_key and record["at"] < of_key[-1][-1]["at"] + gap:
+            of_key[-1].append(record)
+        else:
+            of_key.append([record])
+    return found
+
+
+def late_of(records: list[dict[str, Any]], bound: timedelta, lateness: timedelta) -> list[int]:
+    """Return the numbers of records of one split that are late by more than the lateness."""
+    late, latest = [], None
+    for record in records:
+        if latest is not None and record["at"] + lateness < latest - bound:
+            late.append(record["number"])
+        latest = record["at"] if latest is None else max(latest, record["at"])
+    return late
+
+
+def in_order(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: tuple((row[name] is not None, row[name]) for name in names))
+
+
+@pytest.mark.parametrize("parallelism", [1, 2, 4])
+@pytest.mark.parametrize(("bound", "lateness"), [(40, 0), (10, 0), (5, 20), (0, 7)])
+def test_sessions(bound: int, lateness: int, parallelism: int) -> None:
+    gap = timedelta(seconds=15)
+    for seed in range(3):
+        records = disordered(seed * 7 + bound)
+        late = set(late_of(records, timedelta(seconds=bound), timedelta(seconds=lateness)))
+        expected = [
+            {
+                "k": key,
+                "window_start": rows[0]["at"],
+                "window_end": rows[-1]["at"] + gap,
+                "n": len(rows),
+                "total": sum(r["x"] for r in rows),
+                "middle": float(statistics.median(r["x"] for r in rows)),
+                "different": len({r["x"] for r in rows}),
+                "all": [r["x"] for r in rows],
+                "last": rows[-1]["x"],
+            }
+            for key, of_key in sessions([r for r in records if r["number"] not in late], gap).items()
+            for rows in of_key
+        ]
+        stream = mill.from_iter(records).event_time("at", watermark=timedelta(seconds=bound))
+        result = (
+            stream.key_by("k")
+            .window(mill.session(gap), allowed_lateness=timedelta(seconds=lateness))
+            .agg(
+                n=mill.count(),
+                total=col("x").sum(),
+                middle=col("x").median(),
+                different=col("x").n_unique(),
+                all=col("x").collect(),
+                last=col("x").last(),
+            )
+        )
+        late_rows: list[int] = []
+        found: list[dict[str, Any]] = []
+        mill.run(
+            result.for_each(lambda row: found.append(fields(row))),
+            result.late.for_each(lambda row: late_rows.append(row.number)),
+            parallelism=parallelism,
+        )
+        assert in_order(found, "k", "window_start") == in_order(expected, "k", "window_start")
+        assert sorted(late_rows) == sorted(late)
+
+
+def test_sessions_that_touch_stay_apart() -> None:
+    times = [0, 5, 9, 19, 29, 38]
+    stream = mill.from_iter([{"k": 1, "at": at(t)} for t in times]).event_time("at")
+    rows = stream.key_by("k").window(mill.session("10s")).agg(n=mill.count()).collect().to_pylist()
+    ends = [(row["window_start"], row["window_end"], row["n"]) for row in in_order(rows, "window_start")]
+    assert ends == [(at(0), at(19), 3), (at(19), at(29), 1), (at(29), at(48), 2)]
+
+
+def test_a_gap_per_record() -> None:
+    chance = random.Random(5)
+    records = [{"k": chance.randrange(3), "at": at(chance.randrange(400)), "gap": chance.randrange(1, 30)} for _ in range(120)]
+    expected = []
+    for key in range(3):
+        current: list[Any] | None = None
+        for record in sorted((r for r in records if r["k"] == key), key=lambda r: r["at"]):
+            end = record["at"] + timedelta(seconds=record["gap"])
+            if current is not None and record["at"] < current[2]:
+                current[2], current[3] = max(current[2], end), current[3] + 1
+            else:
+                current = [key, record["at"], end, 1]
+                expected.append(current)
+    stream = mill.from_iter(records).event_time("at", watermark="400s")
+    window = mill.session(col("gap") * lit(timedelta(seconds=1)))
+    rows = stream.key_by("k").window(window).agg(n=mill.count()).collect(parallelism=2).to_pylist()
+    found = [[row["k"], row["window_start"], row["window_end"], row["n"]] for row in in_order(rows, "k", "window_start")]
+    assert found == expected
+
+
+def test_gaps_that_cannot_be() -> None:
+    stream = mill.from_iter([{"k": 1, "at": at(0), "gap": timedelta(seconds=-1)}]).event_time("at")
+    with pytest.raises(DataError, match="the gap of the record's session is -1000000 microseconds, and must be positive"):
+        stream.key_by("k").window(mill.session(col("gap"))).agg(n=mill.count()).collect()
+    with pytest.raises(SchemaError, match=r'a gap per record is a duration, and col\("k"\) is int64'):
+        stream.key_by("k").window(mill.session(col("k")))
+    with pytest.raises(PlanError, match="bare number 5"):
+        mill.session(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+@pytest.mark.parametrize(("n", "slide", "partial"), [(3, None, False), (3, None, True), (4, 1, False), (5, 2, True), (1, 1, False)])
+def test_count_windows(n: int, slide: int | None, partial: bool, parallelism: int) -> None:
+    records = disordered(n, rows=157)
+    expected = []
+    for key in {r["k"] for r in records}:
+        values = [r["x"] for r in records if r["k"] == key]
+        for start in range(0, len(values), slide or n):
+            window = values[start : start + n]
+            if len(window) == n or partial:
+                expected.append({"k": key, "all": window, "total": sum(window)})
+    result = (
+        mill.from_iter(records).key_by("k").window(mill.count_window(n, slide, partial)).agg(all=col("x").collect(), total=col("x").sum())
+    )
+    rows = result.collect(parallelism=parallelism).to_pylist()
+    assert in_order(rows, "k", "all") == in_order(expected, "k", "all")
+
+
+@pytest.mark.parametrize(
+    "window",
+    [mill.tumbling("20s"), mill.sliding("30s", slide="10s"), mill.sliding("25s", slide="10s"), mill.cumulative("10s", "40s")],
+    ids=str,
+)
+@pytest.mark.parametrize("lateness", [0, 15])
+def test_functions_of_whole_windows_see_what_aggregates_see(window: mill.Window, lateness: int) -> None:
+    records = disordered(11)
+    stream = mill.from_iter(records).event_time("at", watermark="5s")
+    windows = stream.key_by("k").window(window, allowed_lateness=timedelta(seconds=lateness))
+    counted = windows.agg(n=mill.count(), total=col("x").sum())
+
+    def summed(key: Any, bounds: mill.WindowBounds, rows: pa.RecordBatch) -> dict[str, Any]:
+        times = rows["at"].to_pylist()
+        assert times == sorted(times)
+        assert all(bounds.start <= time < bounds.end for time in times)
+        assert set(rows["k"].to_pylist()) == {key}
+        return {"n": rows.num_rows, "total": sum(rows["x"].to_pylist())}
+
+    applied = windows.apply(summed, schema={"n": int, "total": int})
+    assert applied.schema.names == counted.schema.names
+    folded = windows.reduce(lambda a, b: {**fields(a), "x": a.x + b.x})
+    names = ("k", "window_start", "window_end")
+    expected = in_order(counted.collect(parallelism=2).to_pylist(), *names)
+    assert in_order(applied.collect(parallelism=2).to_pylist(), *names) == expected
+    totals = [row["x"] for row in in_order(folded.collect(parallelism=2).to_pylist(), *names)]
+    assert totals == [row["total"] for row in expected]
+
+
+def test_what_a_function_of_windows_returns() -> None:
+    stream = mill.from_iter([{"a": i % 2, "b": "x", "v": i} for i in range(4)])
+    windows = stream.key_by("a", "b").window(mill.global_window())
+    seen = []
+
+    def several(key: Any, bounds: Any, rows: pa.RecordBatch) -> Any:
+        seen.append((key.a, key.b, bounds))
+        return ({"w": v.as_py() * 2} for v in rows["v"])
+
+    rows = windows.apply(several, schema={"w": int}).collect(parallelism=1).to_pylist()
+    assert in_order(rows, "w") == [{"a": w // 2 % 2, "b": "x", "w": w} for w in (0, 2, 4, 6)]
+    assert sorted(seen) == [(0, "x", None), (1, "x", None)]
+    as_arrow = windows.apply(lambda k, w, rows: rows.select(["v"]), schema={"v": int})
+    assert sorted(row["v"] for row in as_arrow.collect().to_pylist()) == [0, 1, 2, 3]
+    none = windows.apply(lambda k, w, rows: None, schema={"v": int})
+    assert none.collect().to_pylist() == []
+    own = windows.apply(lambda k, w, rows: {"b": "mine", "n": rows.num_rows}, schema={"b": str, "n": int})
+    assert own.schema.names == ["a", "b", "n"]
+    assert in_order(own.collect().to_pylist(), "a") == [{"a": a, "b": "mine", "n": 2} for a in (0, 1)]
+    with pytest.raises(UserFunctionError, match="oh no"):
+        windows.apply(lambda k, w, rows: (_ for _ in ()).throw(ValueError("oh no")), schema={"v": int}).collect()
+    left = windows.apply(lambda k, w, rows: {"v": 1} if k.a else {"v": "text"}, schema={"v": int})
+    assert left.collect(on_error="skip").to_pylist() == [{"a": 1, "b": "x", "v": 1}]
+
+
+def test_without_a_key() -> None:
+    records = disordered(3, rows=60)
+    stream = mill.from_iter(records).event_time("at", watermark="40s")
+    rows = stream.window_all(mill.session("15s")).agg(n=mill.count()).collect().to_pylist()
+    expected = sessions([{**r, "k": 0} for r in records], timedelta(seconds=15))[0]
+    assert [row["n"] for row in in_order(rows, "window_start")] == [len(found) for found in expected]
+    counted = stream.window_all(mill.count_window(7, partial=True)).agg(n=mill.count()).collect(parallelism=3).to_pylist()
+    assert sorted(row["n"] for row in counted) == sorted([7] * (60 // 7) + [60 % 7])
+
+
+# -- triggers --------------------------------------------------------------------------------------------------------------
+
+
+TRIGGERS = [
+    mill.on_watermark(early=mill.every(2)),
+    mill.on_watermark(early=mill.each()),
+    mill.on_watermark(early="1ms", late=mill.each()),
+    mill.on_watermark(late=mill.every(1)),
+    mill.on_count(3),
+    mill.on_processing_time("1ms"),
+]
+WINDOWS = [
+    mill.tumbling("20s"),
+    mill.sliding("30s", slide="10s"),
+    mill.sliding("25s", slide="10s"),
+    mill.cumulative("10s", "40s"),
+    mill.session("15s"),
+]
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=str)
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_the_last_rows_of_triggers_are_those_without(window: mill.Window, trigger: mill.Trigger) -> None:
+    records = disordered(17, rows=300)
+    stream = mill.from_iter(records).event_time("at", watermark="10s")
+    keyed = stream.key_by("k")
+    names = ("k", "window_start", "window_end")
+    for lateness in ("0s", "25s"):
+        if lateness == "0s" and trigger.late is not None and trigger.early is None:
+            continue
+        plain = keyed.window(window, allowed_lateness=lateness).agg(n=mill.count(), total=col("x").sum())
+        fired = keyed.window(window, allowed_lateness=lateness, trigger=trigger).agg(n=mill.count(), total=col("x").sum())
+        assert fired.schema.names == [*names, "pane", "pane_timing", "n", "total"]
+        expected = in_order(plain.collect(parallelism=2).to_pylist(), *names)
+        for parallelism in (1, 3):
+            rows = in_order(fired.collect(parallelism=parallelism).to_pylist(), *names)
+            assert {row.pop("pane_timing") for row in rows} <= {"on_time", "late"}
+            for row in rows:
+                row.pop("pane")
+            assert rows == expected
+
+
+def test_count_triggers_fire_after_exactly_so_many_records() -> None:
+    stream = mill.from_iter([{"k": 1, "x": x, "at": at(x % 10)} for x in range(25)]).event_time("at", watermark="20s")
+    fired = stream.key_by("k").window(mill.tumbling("1m"), trigger=mill.on_count(10)).agg(n=mill.count())
+    rows = fired.collect().to_pylist()
+    assert [(row["n"], row["pane"], row["pane_timing"]) for row in rows] == [(25, 2, "on_time")]
+
+
+def test_a_global_window_with_a_trigger() -> None:
+    stream = mill.from_iter([{"k": i % 2, "x": i} for i in range(20)])
+    fired = stream.key_by("k").window(mill.global_window(), trigger=mill.on_count(4)).agg(total=col("x").sum())
+    rows = in_order(fired.collect(parallelism=2).to_pylist(), "k")
+    assert rows == [
+        {"k": k, "pane": 2, "pane_timing": "on_time", "total": sum(range(k, 20, 2))} for k in (0, 1)
+    ]
+
+
+def test_windows_and_triggers_that_cannot_be() -> None:
+    bounded = mill.from_iter([{"k": 1, "at": at(0)}])
+    timed = bounded.event_time("at")
+    for window in (mill.session("1s"), mill.tumbling("1s")):
+        with pytest.raises(PlanError, match="a window needs event time: call event_time"):
+            bounded.key_by("k").window(window)
+    with pytest.raises(PlanError, match="takes a trigger such as"):
+        timed.key_by("k").window(mill.tumbling("1s"), trigger="1s")  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match="fires when it is full and takes no trigger"):
+        timed.key_by("k").window(mill.count_window(3), trigger=mill.on_count(1))
+    with pytest.raises(PlanError, match="without allowed_lateness= a window takes none"):
+        timed.key_by("k").window(mill.tumbling("1s"), trigger=mill.on_watermark(late=mill.each()))
+    with pytest.raises(PlanError, match="leave allowed_lateness= out"):
+        timed.key_by("k").window(mill.count_window(3), allowed_lateness="1s")
+    unbounded = mill.generate(rate=10, k=mill.index() % 3)
+    with pytest.raises(PlanError, match="global_window\\(\\) ends with its input, and this input has no end"):
+        unbounded.key_by("k").window(mill.global_window()).agg(n=mill.count())
+    with pytest.raises(PlanError, match="must not be greater than its size"):
+        mill.count_window(3, slide=4)
+    for wrong in (0, -1, 1.5, "3"):
+        with pytest.raises(PlanError):
+            mill.count_window(wrong)  # type: ignore[arg-type]
+        with pytest.raises(PlanError):
+            mill.every(wrong)  # type: ignore[arg-type]
+    early = timed.key_by("k").window(mill.tumbling("1s"), trigger=mill.on_count(1)).agg(n=mill.count())
+    with pytest.raises(PlanError, match="cannot take an updating stream"):
+        early.write_csv("nowhere")
+    seconds = bounded.cast({"at": mill.Timestamp("s")}).event_time("at")
+    with pytest.raises(PlanError, match="whole seconds"):
+        seconds.key_by("k").window(mill.session("1500ms"))
+    with pytest.raises(PlanError, match="apply\\(\\) needs schema="):
+        timed.key_by("k").window(mill.tumbling("1s")).apply(lambda key, window, rows: None)
+
+
+def test_plans_show_what_is_kept() -> None:
+    stream = mill.from_iter([{"k": 1, "at": at(0)}]).event_time("at")
+    sessions = stream.key_by("k").window(mill.session("30m"), allowed_lateness="1m").agg(n=mill.count())
+    text = str(sessions.explain())
+    assert 'session("30m"), allowed_lateness="1m"' in text
+    assert "keeps the records of open windows" in text
