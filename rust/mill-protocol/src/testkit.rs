@@ -345,6 +345,9 @@ impl Run<'_> {
             if now == Progress::Done {
                 return;
             }
+            if now == Progress::Pending {
+                std::thread::yield_now();
+            }
             resumes += 1;
             assert!(resumes <= RESUMES_MAX, "{:?}: the operator goes on for ever", self.mode);
             progress = self.operator.resume(&mut self.out);

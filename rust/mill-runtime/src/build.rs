@@ -26,6 +26,7 @@ use crate::source_task::{SourceContext, SourceTask};
 use crate::stage::{Body, Stage};
 use crate::task::{SourceInput, Task, TaskInput};
 use crate::time_board::TimeBoard;
+use crate::wake::StageWake;
 
 /// What the tasks of a job are built with.
 pub(crate) struct Plan<'a> {
@@ -202,11 +203,12 @@ impl Plan<'_> {
         }
         let mut stages = Vec::new();
         for (stage_index, stage) in chain.stages.iter().enumerate() {
-            let body = self.body(stage, chain, index, &mut sinks).map_err(|error| error.in_step(&stage.name))?;
+            let wake = Arc::new(StageWake::new(self.workers[worker].unparker.clone()));
+            let body = self.body(stage, chain, index, &mut sinks, &wake).map_err(|error| error.in_step(&stage.name))?;
             let uid: Arc<str> = stage.uid.as_str().into();
             let counters = counters(registry, &stage.uid);
             let channels = std::mem::take(&mut wiring.stage_channels[stage_index]);
-            let mut stage_run = Stage::new(uid, stage.name.clone(), body, stage.inputs, channels, counters);
+            let mut stage_run = Stage::new(uid, stage.name.clone(), body, stage.inputs, channels, counters, wake);
             stage_run.set_persistent(self.is_persistent);
             if self.recovery.is_ended(&stage.uid) {
                 stage_run.set_was_ended();
@@ -255,13 +257,21 @@ impl Plan<'_> {
         Ok(Task::new(number, name, chain_run, input, Arc::clone(&self.shared), self.is_persistent, fills))
     }
 
-    fn body(&self, stage: &StageDef, chain: &ChainDef, index: usize, sinks: &mut usize) -> Result<Body> {
+    fn body(
+        &self,
+        stage: &StageDef,
+        chain: &ChainDef,
+        index: usize,
+        sinks: &mut usize,
+        wake: &Arc<StageWake>,
+    ) -> Result<Body> {
         let context = TaskContext {
             step: stage.name.clone(),
             index,
             parallelism: chain.parallelism,
             groups: groups_of_task(index, chain.parallelism),
             is_persistent: self.is_persistent,
+            waker: Arc::clone(wake).into(),
         };
         match &stage.body {
             StageBody::Operator(make) => {

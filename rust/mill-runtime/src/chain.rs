@@ -73,7 +73,7 @@ pub(crate) enum ChainStep {
     Worked,
     /// Nothing: a queue behind it is full.
     Blocked,
-    /// Nothing: a sink waits for whoever takes its records.
+    /// Nothing: a stage waits for something outside, which wakes it.
     Waiting,
     /// Nothing: all events have left the chain.
     Drained,
@@ -166,11 +166,11 @@ impl Chain {
         let Some(index) = self.stages.iter().rposition(Stage::has_work) else {
             return if self.fire_timers()? { Ok(ChainStep::Worked) } else { Ok(ChainStep::Drained) };
         };
-        self.calling = Some(index);
         let stage = &mut self.stages[index];
         if stage.is_waiting() {
             return Ok(ChainStep::Waiting);
         }
+        self.calling = Some(index);
         let result = stage.advance(&mut self.outbox, &mut self.parts, self.is_full);
         let forward = result.map_err(|error| error.in_step(&stage.name))?;
         self.pass_on(index)?;

@@ -125,7 +125,9 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
         JobHandle { shared: Arc::clone(&shared), outcome, registry, schedule: None, clock: manual.clone() };
     if let (Some(seed), Some(clock)) = (options.schedule_seed, manual) {
         let tasks = built.tasks.into_iter().map(|(_, task)| task).collect();
-        handle.schedule = Some(Mutex::new(Schedule::new(seed, tasks, coordinator, receive, shared, clock)));
+        let parker = parkers.into_iter().next().ok_or_else(|| Error::internal("a schedule without a parker"))?;
+        let schedule = Schedule::new(seed, tasks, coordinator, receive, shared, clock, parker);
+        handle.schedule = Some(Mutex::new(schedule));
         return Ok(handle);
     }
     if let Err(error) = spawn(built.tasks, parkers, coordinator, receive, &shared, options.is_pinned) {

@@ -44,6 +44,7 @@ mod storage;
 mod task;
 mod threads;
 mod time_board;
+mod wake;
 mod wire;
 mod worker;
 mod writers;

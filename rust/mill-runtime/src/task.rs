@@ -9,7 +9,6 @@
 //! it. A task that has ended stays until the job is over: its state belongs to every later checkpoint, and it says so
 //! itself, since it sees no barrier any more. That is consistent: all its producers had ended before their barrier.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use mill_protocol::{Clock, Epoch, Result, Snapshot};
@@ -32,9 +31,6 @@ const INPUTS_GATHERED_MAX: u32 = 32;
 /// because that is cheap and a frame is mostly soon done; but where state lies in a checkpoint yet, as after a recovery,
 /// each may take long, and what comes out would wait with it.
 const STEP_US_MAX: i64 = 2_000;
-
-/// How soon a sink that does not take records now is asked again, at first and at last.
-const SINK_PAUSES_US: RangeInclusive<i64> = 500..=32_000;
 
 /// Where the events of a task come from.
 pub(crate) enum TaskInput {
@@ -61,6 +57,8 @@ pub(crate) enum Step {
     Worked,
     /// Nothing: a queue behind it is full.
     Blocked,
+    /// Nothing: a stage waits for something outside, which wakes it.
+    Waiting,
     /// Nothing, before this time (microseconds) unless it is woken.
     Idle(Option<i64>),
 }
@@ -88,8 +86,6 @@ pub(crate) struct Task {
     is_persistent: bool,
     /// Inputs since what was gathered was last sent.
     gathered: u32,
-    /// How soon a sink that does not take records now is asked again.
-    sink_pause_us: i64,
     /// How full its queues are, for each writer.
     fills: Vec<Arc<Level>>,
 }
@@ -122,7 +118,6 @@ impl Task {
             is_ended: false,
             is_persistent,
             gathered: 0,
-            sink_pause_us: *SINK_PAUSES_US.start(),
             fills,
         }
     }
@@ -146,13 +141,14 @@ impl Task {
                     return Ok(if has_worked { Step::Worked } else { Step::Blocked });
                 }
                 ChainStep::Waiting => {
-                    if has_worked {
-                        self.sink_pause_us = *SINK_PAUSES_US.start();
-                        return Ok(Step::Worked);
+                    // What was emitted before goes out: who waits may wait for long.
+                    self.gathered = 0;
+                    self.chain.quiet()?;
+                    if self.chain.step()? != ChainStep::Waiting {
+                        has_worked = true;
                     }
-                    let look_again = self.clock.now() + self.sink_pause_us;
-                    self.sink_pause_us = (2 * self.sink_pause_us).min(*SINK_PAUSES_US.end());
-                    return Ok(Step::Idle(Some(look_again)));
+                    self.note_fill();
+                    return Ok(if has_worked { Step::Worked } else { Step::Waiting });
                 }
                 ChainStep::Drained if inputs >= inputs_max => {
                     self.note_fill();
