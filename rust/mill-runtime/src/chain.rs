@@ -166,11 +166,12 @@ impl Chain {
         let Some(index) = self.stages.iter().rposition(Stage::has_work) else {
             return if self.fire_timers()? { Ok(ChainStep::Worked) } else { Ok(ChainStep::Drained) };
         };
+        self.calling = Some(index);
         let stage = &mut self.stages[index];
         if stage.is_waiting() {
+            self.calling = None;
             return Ok(ChainStep::Waiting);
         }
-        self.calling = Some(index);
         let result = stage.advance(&mut self.outbox, &mut self.parts, self.is_full);
         let forward = result.map_err(|error| error.in_step(&stage.name))?;
         self.pass_on(index)?;

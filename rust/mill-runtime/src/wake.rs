@@ -1,42 +1,34 @@
-//! How something outside wakes a stage that waits for it.
+//! How something outside wakes a stage that waits for it: [`mill_queue::Signal`] as a [`Wake`].
 //!
-//! A wake-up leaves a mark and wakes the worker; the worker takes the mark and calls the stage. Whoever brings an answer
-//! publishes it before it wakes, and the mark is taken before the stage looks, so no answer is overlooked. A mark that is
-//! left over costs one call in which the stage finds nothing.
+//! Whoever brings an answer publishes it and then wakes; the stage takes the signal and then looks, so no answer is
+//! overlooked. A waker may outlive its task: waking then does nothing but unpark the worker, or nothing at all.
 
 use std::sync::Arc;
 use std::task::Wake;
 
-use mill_queue::Unparker;
-use mill_queue::sync::atomic::{AtomicBool, Ordering};
+use mill_queue::{Signal, Unparker};
 
-/// The mark of one stage, and the worker to wake.
-pub(crate) struct StageWake {
-    is_woken: AtomicBool,
-    unparker: Unparker,
-}
+/// The signal of one stage to its worker.
+pub(crate) struct StageWake(Signal);
 
 impl StageWake {
-    /// Without a mark.
+    /// A signal that is not raised.
     pub(crate) fn new(unparker: Unparker) -> StageWake {
-        StageWake { is_woken: AtomicBool::new(false), unparker }
+        StageWake(Signal::new(unparker))
     }
 
-    /// Takes the mark; returns whether there was one.
+    /// Takes the signal; returns whether the stage was woken since it was last taken.
     pub(crate) fn take(&self) -> bool {
-        // Acquire pairs with the Release in wake_by_ref: what was published before it can be seen.
-        self.is_woken.swap(false, Ordering::Acquire)
+        self.0.take()
     }
 }
 
 impl Wake for StageWake {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        self.0.raise();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Release pairs with the Acquire in take.
-        self.is_woken.store(true, Ordering::Release);
-        self.unparker.unpark();
+        self.0.raise();
     }
 }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{
     Batch, Committer, Epoch, Operator, Outbox, PreCommit, Progress, Result, Sink, SinkKind, SinkWriter, TaskContext,
+    Watermark,
 };
 use mill_runtime::{EdgeKind, JobGraph, RunOptions, Status, Target, start};
 
+use crate::exactly_once::World;
 use crate::support::*;
 
 const WAIT: Option<Duration> = Some(Duration::from_secs(30));
@@ -193,4 +195,175 @@ fn a_sink_that_takes_nothing_is_not_asked_until_it_wakes() {
     waker.wake();
     assert_eq!(job.wait(WAIT).unwrap().unwrap().status, Status::Finished);
     assert_eq!(gate.inner.sorted().len(), 100);
+}
+
+#[test]
+fn a_checkpoint_waits_for_a_sink_that_takes_nothing_and_a_cancel_does_not() {
+    for is_opened in [true, false] {
+        let gate = Gate::default();
+        let mut stage = sink("sink", &gate.inner);
+        stage.body =
+            mill_runtime::StageBody::Sink { sink: Arc::new(gate.clone()), schema: integers(&["key", "value", "time"]) };
+        let mut from = MemorySource::new(vec![records(100)]);
+        from.is_bounded = false;
+        let all = chain("all", 1, Some(source("source", from)), vec![stage]);
+        let world = World::new();
+        let job = start(
+            JobGraph { chains: vec![all], edges: vec![] },
+            RunOptions { schedule_seed: None, interval: None, ..world.options(1) },
+        );
+        let job = job.unwrap();
+        while gate.asked.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| job.checkpoint_now());
+            thread::sleep(Duration::from_millis(50));
+            assert!(!asked.is_finished(), "a checkpoint was taken though the sink had taken nothing");
+            if is_opened {
+                let waker = {
+                    let mut door = gate.door.lock().unwrap();
+                    door.0 = true;
+                    door.1.take().unwrap()
+                };
+                waker.wake();
+                asked.join().unwrap().unwrap();
+                assert!(!gate.inner.sorted().is_empty());
+                job.stop();
+                assert_eq!(job.wait(WAIT).unwrap().unwrap().status, Status::Stopped);
+                assert_eq!(gate.inner.sorted(), sorted(100));
+            } else {
+                job.cancel();
+                assert!(asked.join().unwrap().is_err());
+                assert_eq!(job.wait(WAIT).unwrap().unwrap().status, Status::Cancelled);
+                assert!(gate.inner.sorted().is_empty());
+            }
+        });
+    }
+}
+
+/// Waits at every event for an answer of another thread, and wakes once too often.
+struct Hesitant {
+    waker: Waker,
+    answered: Arc<AtomicUsize>,
+    asked: usize,
+    held: Option<Batch>,
+    left: Arc<Mutex<Vec<Waker>>>,
+}
+
+impl Hesitant {
+    fn new(context: &TaskContext, left: &Arc<Mutex<Vec<Waker>>>) -> Hesitant {
+        left.lock().unwrap().push(context.waker.clone());
+        Hesitant { waker: context.waker.clone(), answered: Arc::default(), asked: 0, held: None, left: left.clone() }
+    }
+
+    fn ask(&mut self) -> Result<Progress> {
+        assert_eq!(self.asked, self.answered.load(Ordering::Acquire), "an event entered while the step was pending");
+        self.asked += 1;
+        let (waker, answered, asked) = (self.waker.clone(), self.answered.clone(), self.asked);
+        thread::spawn(move || {
+            waker.wake_by_ref();
+            if asked.is_multiple_of(3) {
+                thread::sleep(Duration::from_micros(200));
+            }
+            answered.store(asked, Ordering::Release);
+            waker.wake();
+        });
+        Ok(Progress::Pending)
+    }
+}
+
+impl Operator for Hesitant {
+    fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Outbox) -> Result<Progress> {
+        self.held = Some(batch);
+        self.ask()
+    }
+    fn on_watermark(&mut self, _input: usize, _at: Watermark, _out: &mut Outbox) -> Result<Progress> {
+        self.ask()
+    }
+    fn on_barrier(&mut self, _epoch: Epoch, _out: &mut Outbox) -> Result<Progress> {
+        self.ask()
+    }
+    fn on_end(&mut self, _out: &mut Outbox) -> Result<Progress> {
+        self.ask()
+    }
+    fn resume(&mut self, out: &mut Outbox) -> Result<Progress> {
+        if self.answered.load(Ordering::Acquire) < self.asked {
+            return Ok(Progress::Pending);
+        }
+        if let Some(batch) = self.held.take() {
+            out.push(batch);
+        }
+        Ok(Progress::Done)
+    }
+}
+
+impl Drop for Hesitant {
+    fn drop(&mut self) {
+        // A wake-up from the task itself, as it goes.
+        self.left.lock().unwrap().iter().for_each(Waker::wake_by_ref);
+    }
+}
+
+fn sorted(rows: i64) -> Vec<Vec<i64>> {
+    let mut sorted: Vec<Vec<i64>> = records(rows).iter().map(|r| vec![r.0, r.1, r.2]).collect();
+    sorted.sort();
+    sorted
+}
+
+/// source ─► time ─hash─► three steps that wait at every event ─► sink
+fn hesitant(from: MemorySource, parallelism: usize, target: &MemorySink, left: &Arc<Mutex<Vec<Waker>>>) -> JobGraph {
+    let stages = (0..3).map(|stage| {
+        let left = left.clone();
+        operator(&format!("waits-{stage}"), "", vec![vec![Target::Stage(stage + 1, 0)]], move |context| {
+            Hesitant::new(context, &left)
+        })
+    });
+    let stages = stages.chain([sink("sink", target)]).collect();
+    let time = operator("time", "", vec![vec![Target::Edge(0)]], |_| EventTime::new(0));
+    JobGraph {
+        chains: vec![chain("head", 1, Some(source("source", from)), vec![time]), chain("tail", parallelism, None, stages)],
+        edges: vec![edge(0, 1, EdgeKind::Hash(vec![0]))],
+    }
+}
+
+#[test]
+fn several_steps_of_a_chain_wait_at_records_watermarks_barriers_and_the_end() {
+    for parallelism in 1..=3 {
+        for seed in [None, Some(5)] {
+            let (world, left) = (World::new(), Arc::default());
+            let graph = hesitant(MemorySource::new(vec![records(400), vec![]]), parallelism, &world.sinks[0], &left);
+            let interval = Some(Duration::from_millis(2));
+            let job = start(graph, RunOptions { schedule_seed: seed, interval, ..world.options(1) }).unwrap();
+            let report = job.wait(WAIT).unwrap().unwrap();
+            assert_eq!(report.status, Status::Finished);
+            assert!(report.metrics.checkpoints.completed > 1, "no barrier met a step that waits");
+            assert_eq!(report.metrics.checkpoints.failed, 0);
+            assert_eq!(world.sinks[0].sorted(), sorted(400), "parallelism {parallelism}, seed {seed:?}");
+            drop(job);
+            // Whoever is late wakes a task that is gone.
+            let left: Vec<Waker> = std::mem::take(&mut *left.lock().unwrap());
+            assert_eq!(left.len(), 3 * parallelism);
+            left.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+#[test]
+fn kills_while_steps_wait_change_nothing() {
+    let mut world = World::new();
+    let mut random = Random(11);
+    for attempt in 0.. {
+        let left = Arc::default();
+        let graph = hesitant(MemorySource::new(vec![records(150)]), 1 + attempt % 3, &world.sinks[0], &left);
+        let job = start(graph, world.options(random.below(u64::MAX))).unwrap();
+        let steps = if attempt < 8 { random.below(600) } else { u64::MAX };
+        if job.run_steps(steps) {
+            assert_eq!(job.wait(None).unwrap().unwrap().status, Status::Finished);
+            break;
+        }
+        drop(job);
+        world.disk = Arc::new(world.disk.after_kill());
+    }
+    assert_eq!(world.sinks[0].sorted(), sorted(150));
 }
