@@ -51,6 +51,16 @@ pub struct TaskContext {
     pub waker: Waker,
 }
 
+/// What the watermark of an operator that makes watermarks waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// How far the records of its splits have come at most, those that no longer count among them.
+    pub furthest: Watermark,
+    /// The split that holds the watermark, and how far that one has come ([`Watermark::MIN`]: it has had no records yet).
+    /// `None` while no split counts.
+    pub split: Option<(SplitId, Watermark)>,
+}
+
 /// What an operator put into its outbox.
 #[derive(Debug)]
 pub enum Emission {
@@ -179,6 +189,12 @@ pub trait Operator: Send {
     /// Whether this operator makes the stream's watermarks, so that those from before it end here.
     fn makes_watermarks(&self) -> bool {
         false
+    }
+
+    /// What its watermark waits for, as of the last call; `None` for an operator that makes none. The runtime asks after each
+    /// step of the task, so the answer has to be at hand.
+    fn waiting(&self) -> Option<Waiting> {
+        None
     }
 
     /// In a chain that starts with a source: the splits this task still reads or has yet to read.

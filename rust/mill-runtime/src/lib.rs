@@ -24,6 +24,7 @@ mod discovered;
 mod edge_writer;
 mod envelope;
 mod graph;
+mod held;
 mod input;
 mod job;
 mod job_result;
@@ -50,6 +51,7 @@ mod worker;
 mod writers;
 
 pub use graph::{ChainDef, EdgeDef, EdgeKind, JobGraph, OperatorFactory, SourceDef, StageBody, StageDef, Target};
+pub use held::Held;
 pub use job::{JobHandle, start};
 pub use job_result::{Report, Status};
 pub use metrics::{CheckpointMetrics, EdgeMetrics, Metrics, ProgressInfo, StepMetrics};

@@ -223,6 +223,11 @@ impl SourceTask {
         Ok(SourceRead::Pending(due.min(self.look_at.unwrap_or(i64::MAX))))
     }
 
+    /// The name of a split that this task owns.
+    pub(crate) fn split_name(&self, split: SplitId) -> Option<&str> {
+        self.places.get(&split).map(|&place| self.splits[place].split.name.as_str())
+    }
+
     /// The split that was read last, and where it stands now.
     pub(crate) fn last_read(&self) -> Option<SplitState> {
         let owned = self.splits.get(self.last?)?;

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mill_protocol::{
-    Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, SinkWriter, Snapshot, Watermark, Watermarks,
+    Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, SinkWriter, Snapshot, Waiting, Watermark, Watermarks,
 };
 
 use crate::envelope::Event;
@@ -203,6 +203,14 @@ impl Stage {
     pub(crate) fn follow(&mut self, at: Watermark, out: &mut Outbox) {
         if let Body::Operator(operator) = &mut self.body {
             operator.follow(at, out);
+        }
+    }
+
+    /// What the watermark waits for that is made here.
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        match &self.body {
+            Body::Operator(operator) if !self.is_ended() => operator.waiting(),
+            Body::Operator(_) | Body::Sink(..) => None,
         }
     }
 

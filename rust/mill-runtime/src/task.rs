@@ -15,6 +15,7 @@ use mill_protocol::{Clock, Epoch, Result, Snapshot};
 
 use crate::chain::{Chain, ChainStep};
 use crate::envelope::Event;
+use crate::held::HeldWriter;
 use crate::input::{Input, Polled};
 use crate::metrics::{Level, StageCounters};
 use crate::reader::Closing;
@@ -88,10 +89,13 @@ pub(crate) struct Task {
     gathered: u32,
     /// How full its queues are, for each writer.
     fills: Vec<Arc<Level>>,
+    /// The stages that make watermarks of an unbounded source, and where it is noted what they wait for.
+    held: Vec<(usize, HeldWriter)>,
 }
 
 impl Task {
     /// A task before its first step.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the task, and there is one caller")]
     pub(crate) fn new(
         index: usize,
         name: String,
@@ -100,6 +104,7 @@ impl Task {
         shared: Arc<Shared>,
         is_persistent: bool,
         fills: Vec<Arc<Level>>,
+        held: Vec<(usize, HeldWriter)>,
     ) -> Task {
         let clock = Arc::clone(&chain.context.clock);
         let acknowledged = shared.request().epoch;
@@ -119,6 +124,7 @@ impl Task {
             is_persistent,
             gathered: 0,
             fills,
+            held,
         }
     }
 
@@ -132,12 +138,12 @@ impl Task {
                 ChainStep::Worked => {
                     has_worked = true;
                     if self.clock.now() >= until {
-                        self.note_fill();
+                        self.note();
                         return Ok(Step::Worked);
                     }
                 }
                 ChainStep::Blocked => {
-                    self.note_fill();
+                    self.note();
                     return Ok(if has_worked { Step::Worked } else { Step::Blocked });
                 }
                 ChainStep::Waiting => {
@@ -147,11 +153,11 @@ impl Task {
                     if self.chain.step()? != ChainStep::Waiting {
                         has_worked = true;
                     }
-                    self.note_fill();
+                    self.note();
                     return Ok(if has_worked { Step::Worked } else { Step::Waiting });
                 }
                 ChainStep::Drained if inputs >= inputs_max => {
-                    self.note_fill();
+                    self.note();
                     return Ok(Step::Worked);
                 }
                 ChainStep::Drained => {
@@ -164,7 +170,7 @@ impl Task {
                             if self.chain.step()? != ChainStep::Drained {
                                 has_worked = true;
                             }
-                            self.note_fill();
+                            self.note();
                             return Ok(if has_worked { Step::Worked } else { Step::Idle(until) });
                         }
                     }
@@ -305,9 +311,14 @@ impl Task {
         Ok(())
     }
 
-    fn note_fill(&self) {
+    /// Notes for others how full its queues are, and what its watermarks wait for.
+    fn note(&mut self) {
         for (level, (writer, _)) in self.fills.iter().zip(&self.chain.writers) {
             level.set(writer.fill() as i64);
+        }
+        let TaskInput::Source(source) = &self.input else { return };
+        for (stage, writer) in &mut self.held {
+            writer.note(self.chain.stages[*stage].waiting(), &*self.clock, |split| source.task.split_name(split));
         }
     }
 
