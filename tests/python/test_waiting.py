@@ -1,4 +1,4 @@
-"""A job that waits says what it waits for."""
+"""A job that waits says what it waits for, and followed files are waited for no longer than a minute."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import millstream as mill
+from millstream import col
 
 START = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
@@ -117,3 +118,19 @@ def test_a_bounded_input_is_not_waited_for(tmp_path: Path) -> None:
     time.sleep(5.7)
     assert job.status.waits == []
     assert job.wait("20s").status == "finished"
+
+
+def test_followed_files_are_passed_over_after_a_minute_unless_the_user_says_otherwise(tmp_path: Path) -> None:
+    append(tmp_path / "a.json", 0)
+    strategy = mill.WatermarkStrategy.bounded_out_of_orderness("1s")
+    assert 'idle after "1m"' in followed(tmp_path).explain()
+    assert 'idle after "1m"' in followed(tmp_path, strategy).explain()
+    assert 'idle after "1m"' in followed(tmp_path).union(followed(tmp_path)).filter(col("at").is_not_null()).explain()
+    assert 'idle after "5s"' in followed(tmp_path, strategy.with_idleness("5s")).explain()
+    assert "idle" not in followed(tmp_path, strategy.with_idleness("never")).explain()
+    bounded = mill.read_json(tmp_path, schema={"at": mill.Timestamp("us", "UTC")})
+    assert "idle" not in bounded.event_time("at", watermark=strategy).explain()
+    assert "idle" not in mill.generate(at=mill.now()).event_time("at", watermark=strategy).explain()
+    assert 'idle after "5s"' in bounded.event_time("at", watermark=strategy.with_idleness("5s")).explain()
+    with pytest.raises(mill.PlanError, match="idleness is 'nevr'"):
+        strategy.with_idleness("nevr")

@@ -243,7 +243,6 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     pub(crate) fn new(plan: PhysicalPlan, options: Options, supervision: Arc<Supervision>) -> Supervisor {
         let until = options.until.map(|until| Instant::now() + until);
-        plan.notes().into_iter().for_each(|note| supervision.note(note));
         Supervisor { plan, options, supervision, until }
     }
 
