@@ -62,7 +62,7 @@ from millstream.io import (
 from millstream.job import Job, run, start
 from millstream.keyed import KeyedStream, WindowedStream
 from millstream.options import Checkpoint, Restart
-from millstream.report import JobStatus, Metrics, Report, StepMetrics
+from millstream.report import Held, JobStatus, Metrics, Report, StepMetrics
 from millstream.state import CheckpointInfo, checkpoints, read_state
 from millstream.stream import Stream
 from millstream.table import Table
@@ -100,6 +100,7 @@ __all__ = [
     "DataType",
     "Expr",
     "GlobalWindow",
+    "Held",
     "Job",
     "JobStatus",
     "KeyedStream",

@@ -13,7 +13,7 @@ from millstream.errors import MillstreamError, PlanError
 from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
 from millstream.options import Checkpoint, OnError, Restart, settings
-from millstream.report import JobStatus, Metrics, Report, metrics_of, report_of
+from millstream.report import JobStatus, Metrics, Report, metrics_of, report_of, waits_of
 from millstream.table import Table
 from millstream.time import Duration, microseconds
 
@@ -65,8 +65,8 @@ class Job:
 
     @property
     def status(self) -> JobStatus:
-        """How the job stands."""
-        return JobStatus(*self._raw.status())
+        """How the job stands, and what it waits for."""
+        return JobStatus(*self._raw.status(), waits_of(self.metrics()))
 
     def metrics(self) -> Metrics:
         """Give the figures so far."""

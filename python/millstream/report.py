@@ -6,10 +6,45 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-__all__ = ["JobStatus", "Metrics", "Report", "StepMetrics", "metrics_of", "report_of"]
+__all__ = ["Held", "JobStatus", "Metrics", "Report", "StepMetrics", "metrics_of", "report_of", "say_held", "waits_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WATERMARK_MAX = 2**62
+
+
+@dataclass(frozen=True)
+class Held:
+    """What has held back the watermark of a step for some seconds.
+
+    Attributes
+    ----------
+    split
+        The split that is waited for: a file, a partition.
+    watermark
+        How far its records have come, less the allowed disorder; None if it has had none.
+    others
+        How far others have come: further splits of the step, or inputs it is united with. None if nobody has come further.
+    since
+        For how long the watermark has not moved.
+
+    Examples
+    --------
+    >>> from datetime import datetime, timedelta, timezone
+    >>> at = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
+    >>> str(Held("logs/b.json", at, at + timedelta(minutes=2), timedelta(seconds=7)))
+    'logs/b.json holds it at 2024-01-01 12:00:00+00:00 for 7 s; others have come to 2024-01-01 12:02:00+00:00'
+    """
+
+    split: str
+    watermark: datetime | None
+    others: datetime | None
+    since: timedelta
+
+    def __str__(self) -> str:
+        """Tell it in one line."""
+        at = "before its first record" if self.watermark is None else f"at {self.watermark}"
+        text = f"{self.split} holds it {at} for {self.since.total_seconds():.0f} s"
+        return text if self.others is None else f"{text}; others have come to {self.others}"
 
 
 @dataclass(frozen=True)
@@ -30,6 +65,8 @@ class StepMetrics:
         How far event time has come; None before it has begun and after the end.
     checkpoint_bytes
         How much of its state the last checkpoint wrote.
+    held
+        Of an ``event_time`` step over unbounded input: the split that has held the watermark for more than five seconds.
     """
 
     name: str
@@ -40,6 +77,7 @@ class StepMetrics:
     rows_routed: int
     watermark: datetime | None
     checkpoint_bytes: int
+    held: Held | None = None
 
 
 @dataclass(frozen=True)
@@ -135,15 +173,19 @@ class JobStatus:
         How often it was started again after a failure.
     notes
         What you should know so far.
+    waits
+        What the job waits for: a sentence for each ``event_time`` step whose watermark has not moved for some seconds,
+        with the split that holds it. The same figures are in :attr:`StepMetrics.held`.
     """
 
     state: str
     restarts: int
     notes: list[str]
+    waits: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Give the state."""
-        return self.state
+        """Give the state, and what the job waits for."""
+        return "; ".join([self.state, *self.waits])
 
 
 def _metrics(figures: dict[str, Any]) -> dict[str, Any]:
@@ -161,6 +203,7 @@ def _metrics(figures: dict[str, Any]) -> dict[str, Any]:
                 step["rows_routed"],
                 _time(watermark) if is_time else None,
                 step["checkpoint_bytes"],
+                None if step["held"] is None else _held(*step["held"]),
             )
         )
     return {
@@ -182,6 +225,27 @@ def _time(watermark_us: int) -> datetime | None:
         return _EPOCH + timedelta(microseconds=watermark_us)
     except OverflowError:
         return None
+
+
+def _held(split: str, watermark_us: int | None, others_us: int | None, since_us: int) -> Held:
+    times = [None if at is None else _time(at) for at in (watermark_us, others_us)]
+    return Held(split, times[0], times[1], timedelta(microseconds=since_us))
+
+
+def _sentence(step: str, held: Held) -> str:
+    return f"the watermark of {step} waits: {held}"
+
+
+def waits_of(metrics: Metrics) -> list[str]:
+    """Give a sentence for each step whose watermark is held."""
+    return [_sentence(step.name, step.held) for step in metrics.steps if step.held is not None]
+
+
+def say_held(step: str, held: tuple[str, int | None, int | None, int]) -> None:
+    """Log that a split has held back the watermark of a step while others have come further."""
+    import logging
+
+    logging.getLogger("millstream").warning(_sentence(step, _held(*held)))
 
 
 def metrics_of(figures: dict[str, Any]) -> Metrics:

@@ -27,7 +27,7 @@ from millstream.functions import (
     function_name,
     returned_schema,
 )
-from millstream.time import Duration, WatermarkStrategy, microseconds
+from millstream.time import NEVER, Duration, WatermarkStrategy, microseconds
 from millstream.types import Schema, SchemaLike, TypeLike, data_type, schema_of
 
 if TYPE_CHECKING:
@@ -439,8 +439,9 @@ class Stream(Outputs):
         """
         strategy = watermark if isinstance(watermark, WatermarkStrategy) else WatermarkStrategy(watermark)
         bound = microseconds(strategy.out_of_orderness, "watermark")
-        idleness = None if strategy.idleness is None else microseconds(strategy.idleness, "idleness")
-        return Stream(self._raw.event_time(column, bound, idleness))
+        if strategy.idleness is None or strategy.idleness == NEVER:
+            return Stream(self._raw.event_time(column, bound, None, strategy.idleness == NEVER))
+        return Stream(self._raw.event_time(column, bound, microseconds(strategy.idleness, "idleness"), False))
 
     def key_by(self, *columns: str | Expr, **named: IntoExpr) -> KeyedStream:
         """Group records by columns or expressions.

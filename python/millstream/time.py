@@ -27,6 +27,9 @@ _UNITS = {
     "d": 86_400_000_000,
     "w": 604_800_000_000,
 }
+NEVER = "never"
+"""The idleness under which every split is waited for."""
+
 _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|µs|ms|s|m|h|d|w)")
 _DURATION_MAX = 2**62
 
@@ -114,19 +117,24 @@ class WatermarkStrategy:
     out_of_orderness
         How much older than the latest record of its split a record may be without being late.
     idleness
-        How long a split may have no records before the others no longer wait for it; None waits for ever.
+        How long a split may have no records before the others no longer wait for it; ``"never"`` waits for every split.
+        By default this is one minute for followed files (``follow=True``), and ``"never"`` for all other sources.
 
     Notes
     -----
-    Without idleness every split counts, also one that has been read to its present end. A followed directory whose files
-    are rotated needs idleness: nobody can know that a full file gets no more records, so its last record holds time back.
-    A followed directory without any file holds time back as well.
+    A split that was asked for records and has had none for that long is passed over. When all splits are idle, time goes on
+    to the latest that any of them has come to. An idle split that has records again is waited for again; those of its
+    records whose window has closed meanwhile are late, and go to ``.late``.
 
-    With idleness, a split that was asked for records and has had none for that long is passed over. When all splits are
-    idle, time goes on to the latest that any of them has come to. An idle split that has records again is waited for
-    again; those of its records whose window has closed meanwhile are late, and go to ``.late``.
+    Followed files have a default because nobody can know that a full file gets no more records: under ``"never"`` the last
+    record of the first rotated file holds time back for good, and so does a followed directory without any file. The default
+    is not for writers that pause for longer than a minute and then go on with older times: give them a longer idleness.
+
+    Idleness is measured by a clock that does not change when somebody sets the time of the machine.
 
     In a job that unites several inputs, an idle input takes on the time of the inputs it is united with.
+
+    :attr:`Job.status` names the split that a job waits for.
 
     Examples
     --------
@@ -141,7 +149,7 @@ class WatermarkStrategy:
     def __post_init__(self) -> None:
         """Check the durations."""
         microseconds(self.out_of_orderness, "watermark")
-        if self.idleness is not None:
+        if self.idleness is not None and self.idleness != NEVER:
             microseconds(self.idleness, "idleness")
 
     @staticmethod
@@ -171,10 +179,17 @@ class WatermarkStrategy:
     def with_idleness(self, idleness: Duration) -> WatermarkStrategy:
         """Give the same strategy, not waiting for splits that have been quiet this long.
 
+        Parameters
+        ----------
+        idleness
+            How long, or ``"never"`` to wait for every split, whatever the source.
+
         Examples
         --------
         >>> import millstream as mill
-        >>> mill.WatermarkStrategy.ascending().with_idleness("1m").idleness
-        '1m'
+        >>> mill.WatermarkStrategy.ascending().with_idleness("5m").idleness
+        '5m'
+        >>> mill.WatermarkStrategy.ascending().with_idleness("never").idleness
+        'never'
         """
         return WatermarkStrategy(self.out_of_orderness, idleness)

@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -81,11 +82,18 @@ struct State {
     writers: Option<usize>,
     /// How many batches the sleeping receiver waits for; 0 if it does not sleep.
     wanted: usize,
+    /// The writers that have found no room.
+    waiting: Vec<Waker>,
 }
 
 impl State {
     fn has_ended(&self) -> bool {
         self.writers == Some(0)
+    }
+
+    /// Lets those look again that have found no room.
+    fn wake_writers(&mut self) {
+        self.waiting.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -131,6 +139,7 @@ impl CollectReceiver {
         if let Some(collected) = state.queue.pop_front() {
             state.is_taken = true;
             self.shared.changed.notify_all();
+            state.wake_writers();
             return Received::Batch(collected);
         }
         self.standing(&state)
@@ -139,7 +148,10 @@ impl CollectReceiver {
     /// Takes all there are, after waiting up to this long for the end; gives what follows them, which is never a batch.
     /// The queue has no bound from now on: who takes everything has room for everything.
     pub fn receive_all(&self, timeout: Duration, into: &mut Vec<Collected>) -> Received {
-        self.shared.lock().batches_max = usize::MAX;
+        let mut state = self.shared.lock();
+        state.batches_max = usize::MAX;
+        state.wake_writers();
+        drop(state);
         self.shared.changed.notify_all();
         let mut state = self.wait(timeout, usize::MAX);
         state.is_taken |= !state.queue.is_empty();
@@ -184,6 +196,7 @@ impl Drop for CollectReceiver {
         let mut state = self.shared.lock();
         state.is_closed = true;
         state.queue.clear();
+        state.wake_writers();
         self.shared.changed.notify_all();
     }
 }
@@ -205,9 +218,9 @@ impl Sink for CollectSink {
         Ok(())
     }
 
-    fn writer(&self, _schema: &SchemaRef, _context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
+    fn writer(&self, _schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
         *self.shared.lock().writers.get_or_insert(0) += 1;
-        Ok(Box::new(CollectWriter { shared: Arc::clone(&self.shared) }))
+        Ok(Box::new(CollectWriter { shared: Arc::clone(&self.shared), waker: context.waker.clone() }))
     }
 
     fn committer(&self) -> Result<Box<dyn Committer>> {
@@ -217,6 +230,8 @@ impl Sink for CollectSink {
 
 struct CollectWriter {
     shared: Arc<Shared>,
+    /// Wakes its task when there may be room.
+    waker: Waker,
 }
 
 impl SinkWriter for CollectWriter {
@@ -232,6 +247,9 @@ impl SinkWriter for CollectWriter {
         let batch = batch.slice(0, rows as usize);
         state.rows += rows;
         state.queue.push_back(Collected { data: batch.data().clone(), deletes: batch.deletes().cloned() });
+        if self.shared.is_finished(&state) {
+            state.wake_writers();
+        }
         if state.wanted > 0 && (state.queue.len() >= state.wanted || self.shared.is_finished(&state)) {
             self.shared.changed.notify_all();
         }
@@ -243,8 +261,12 @@ impl SinkWriter for CollectWriter {
     }
 
     fn is_ready(&self) -> bool {
-        let state = self.shared.lock();
-        state.queue.len() < state.batches_max || self.shared.is_finished(&state)
+        let mut state = self.shared.lock();
+        let is_ready = state.queue.len() < state.batches_max || self.shared.is_finished(&state);
+        if !is_ready && !state.waiting.iter().any(|waker| waker.will_wake(&self.waker)) {
+            state.waiting.push(self.waker.clone());
+        }
+        is_ready
     }
 
     fn is_finished(&self) -> bool {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The number of splits and the blocks are fixed, so the same numbers come from the same split under any parallelism. A
-//! position is how many numbers the split has given. The rate counts from when the split was opened.
+//! position is how many numbers the split has given. The rate counts from when the split was opened, by a monotonic clock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use mill_protocol::{Clock, Error, Position, Read, Result, Source, SourceProperties, Split, SplitReader, SystemClock};
+use mill_protocol::{Clock, Error, Position, Read, Result, Source, SourceProperties, Split, SplitReader, SteadyClock, SystemClock};
 
 /// How many splits an unordered generator has.
 const SPLITS: u64 = 8;
@@ -47,7 +47,8 @@ impl GenerateSource {
         {
             return Err(Error::plan(format!("generate(rate={rate}): the rate is rows a second, above 0")));
         }
-        Ok(GenerateSource { rows, rate, has_index: true, clock: Arc::new(SystemClock) })
+        let clock = Arc::new(SteadyClock::agreeing_with(&SystemClock));
+        Ok(GenerateSource { rows, rate, has_index: true, clock })
     }
 
     /// The same source with this clock to keep its rate by.

@@ -34,7 +34,7 @@ mod times;
 use arrow::datatypes::SchemaRef;
 use mill_plan::WatermarkStrategy;
 use mill_protocol::{
-    Batch, Operator, Outbox, Progress, Quiet, Restored, Result, Snapshot, SplitId, TaskContext, Watermark,
+    Batch, Operator, Outbox, Progress, Quiet, Restored, Result, Snapshot, SplitId, TaskContext, Waiting, Watermark,
 };
 
 use self::splits::{Latest, Splits};
@@ -79,6 +79,11 @@ impl EventTime {
         latest.saturating_sub(self.strategy.out_of_orderness_us).min(i64::MAX - 1)
     }
 
+    /// The watermark that the records of the furthest split would allow.
+    fn furthest(&self) -> Watermark {
+        self.splits.greatest().map_or(Watermark::MIN, |latest| Watermark(self.watermark_at(latest)))
+    }
+
     /// Emits the watermark if it has advanced, or that the task is quiet now, or no longer.
     fn advance(&mut self, out: &mut Outbox) {
         let quiet = match self.splits.latest() {
@@ -96,7 +101,7 @@ impl EventTime {
             Latest::Empty => Some(false),
             Latest::Idle => Some(true),
         };
-        let greatest = self.splits.greatest().map_or(Watermark::MIN, |latest| Watermark(self.watermark_at(latest)));
+        let greatest = self.furthest();
         let quiet = quiet.map(|is_idle| Quiet { at: greatest, is_idle });
         if quiet != self.quiet {
             self.quiet = quiet;
@@ -137,6 +142,12 @@ impl Operator for EventTime {
 
     fn makes_watermarks(&self) -> bool {
         true
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        let at = |latest: Option<i64>| latest.map_or(Watermark::MIN, |latest| Watermark(self.watermark_at(latest)));
+        let split = self.splits.holder().map(|(split, latest)| (split, at(latest)));
+        Some(Waiting { furthest: self.furthest(), split })
     }
 
     fn on_splits(&mut self, open: &[SplitId], out: &mut Outbox) -> Result<()> {

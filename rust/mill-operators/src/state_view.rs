@@ -78,7 +78,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
     let Description { schema, keeps_pending, shape } = Description::read(first)?;
     let restored = Restored { bytes: bytes.to_vec(), blocks: blocks.to_vec() };
     let context =
-        TaskContext { step: String::new(), index: 0, parallelism: 1, groups: 0..GROUPS, is_persistent: true };
+        TaskContext { step: String::new(), index: 0, parallelism: 1, groups: 0..GROUPS, is_persistent: true, waker: std::task::Waker::noop().clone() };
     let stage = Stage {
         uid: String::new(),
         name: String::new(),

@@ -125,25 +125,6 @@ pub enum EdgeKind {
 }
 
 impl PhysicalPlan {
-    /// What users should know about the plan before they wonder about its results.
-    pub fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        for chain in &self.chains {
-            let Some(source) = chain.source.as_ref().filter(|it| it.source.properties().discovers_splits) else { continue };
-            let waits = chain.stages.iter().any(|stage| {
-                matches!(&stage.kind, StageKind::EventTime { strategy, .. } if strategy.idleness_us.is_none())
-            });
-            if waits {
-                notes.push(format!(
-                    "event time waits for every file that {} follows, also for one that gets no more records; give its \
-                     watermark .with_idleness(\"1m\"), say, to pass over files that have been quiet that long",
-                    source.source.name()
-                ));
-            }
-        }
-        notes
-    }
-
     /// A number that is the same for plans whose state can be exchanged: it depends on the identities and signatures of
     /// sources and stages with state, not on parallelism, chaining or user functions. Sixteen hexadecimal digits.
     pub fn fingerprint(&self) -> String {

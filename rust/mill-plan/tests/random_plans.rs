@@ -53,6 +53,23 @@ fn aggregates(choice: usize) -> Vec<Expr> {
     }
 }
 
+/// Windows of one of the kinds, some with a trigger.
+fn windowed(keyed: &mill_plan::KeyedStream, choice: usize) -> mill_protocol::Result<mill_plan::WindowedStream> {
+    use mill_plan::{CountWindow, Firing, Gap, Trigger, WindowKind};
+    let kind = match choice % 5 {
+        0 => WindowKind::Session(Gap::Fixed(7)),
+        1 => WindowKind::Count(CountWindow { rows: 3, slide: 2, is_partial: true }),
+        2 => WindowKind::Aligned(Window::Sliding { size_us: 10, slide_us: 5, offset_us: 0 }),
+        _ => WindowKind::Aligned(Window::Tumbling { size_us: 10, offset_us: 0 }),
+    };
+    let lateness = if kind.is_timed() { 5 } else { 0 };
+    let windowed = keyed.window(kind, lateness)?;
+    match choice % 10 {
+        0 | 8 => windowed.trigger(Trigger { early: Some(Firing::Rows(2)), late: Some(Firing::Each) }),
+        _ => Ok(windowed),
+    }
+}
+
 /// Adds a step, if it fits.
 fn step(streams: &mut Vec<Stream>, kind: usize, at: usize, choice: usize) {
     let stream = streams[at % streams.len()].clone();
@@ -78,7 +95,7 @@ fn step(streams: &mut Vec<Stream>, kind: usize, at: usize, choice: usize) {
         12 => stream.key_by(vec![col("b")]).and_then(|keyed| keyed.agg(aggregates(choice), emit)),
         13 => stream
             .key_by(vec![col("b"), col("a").binary(BinaryOp::Mod, Expr::literal(3_i64)).alias("k")])
-            .and_then(|keyed| keyed.window(Window::Tumbling { size_us: 10, offset_us: 0 }, 5)?.agg(aggregates(choice)))
+            .and_then(|keyed| windowed(&keyed, choice)?.agg(aggregates(choice)))
             .inspect(|windowed| {
                 if choice % 2 == 0 {
                     streams.extend(windowed.late());
@@ -187,6 +204,17 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
                 assert_eq!(input.field(key).data_type(), stage.schema.field(i).data_type());
             }
             if *is_partial { check_partial(aggregates) } else { check_specs(aggregates) }
+        }
+        StageKind::KeptWindow { keys, kept, records, compute, .. } => {
+            assert!(keys.iter().all(|key| kept.contains(key)));
+            for (&column, field) in kept.iter().zip(records.fields()) {
+                assert_eq!(input.field(column).data_type(), field.data_type());
+            }
+            let mill_plan::WindowCompute::Aggregates(aggregates) = compute else { return };
+            for spec in aggregates {
+                let input = spec.input.map(|place| records.field(place).data_type().clone());
+                assert_eq!(input, spec.input_type, "{spec}");
+            }
         }
         StageKind::Sink(_) | StageKind::Limit(_) | StageKind::Pass => same(),
         StageKind::User { .. } | StageKind::Reduce { .. } => {}

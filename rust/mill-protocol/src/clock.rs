@@ -1,4 +1,8 @@
 //! Processing time, given in from outside so that tests decide what time it is.
+//!
+//! The clock of the machine can be set, by a user or by the time service, and then jumps. So whatever waits goes by a clock
+//! that cannot be set ([`SteadyClock`], or `std::time::Instant`): deadlines, pauses, intervals, rates and idleness.
+//! [`SystemClock`] only provides times that users see: `now()`, and when a checkpoint was made.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -9,7 +13,7 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> i64;
 }
 
-/// The clock of the machine.
+/// The clock of the machine, which somebody may set: for times that users see, never for waiting.
 #[derive(Debug, Default)]
 pub struct SystemClock;
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::task::Waker;
 
 use mill_frame::{Batch, SplitId};
 
@@ -28,6 +29,9 @@ pub enum Progress {
     Done,
     /// There is more to emit: the runtime passes on what is in the outbox, then calls [`Operator::resume`].
     More,
+    /// The operator waits for something outside. The runtime passes on what is in the outbox, lets nothing else into the
+    /// chain, and calls [`Operator::resume`] once [`TaskContext::waker`] was woken; now and then also without cause.
+    Pending,
 }
 
 /// Where an operator instance stands in its job.
@@ -43,6 +47,18 @@ pub struct TaskContext {
     pub groups: Range<u16>,
     /// Whether snapshots will be stored; without it an operator need not track what changed.
     pub is_persistent: bool,
+    /// Wakes this instance, from any thread, where it waits for something outside. Publish the answer, then wake.
+    pub waker: Waker,
+}
+
+/// What the watermark of an operator that makes watermarks waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// How far the records of its splits have come at most, those that no longer count among them.
+    pub furthest: Watermark,
+    /// The split that holds the watermark, and how far that one has come ([`Watermark::MIN`]: it has had no records yet).
+    /// `None` while no split counts.
+    pub split: Option<(SplitId, Watermark)>,
 }
 
 /// What an operator put into its outbox.
@@ -137,7 +153,7 @@ impl Outbox {
 ///
 /// Its inputs have numbers from zero; an operator with one input may ignore them. Records of one input come in their
 /// order, those of different inputs in any. The runtime calls an operator from one thread at a time and in stream order. After any call that returned
-/// [`Progress::More`], only [`resume`](Operator::resume) is called until it returns [`Progress::Done`]. A watermark is
+/// [`Progress::More`] or [`Progress::Pending`], only [`resume`](Operator::resume) is called until it returns [`Progress::Done`]. A watermark is
 /// passed on by the runtime once the operator is done with it, but never beyond
 /// [`earliest_result`](Operator::earliest_result); one that [`makes_watermarks`](Operator::makes_watermarks) emits its own.
 pub trait Operator: Send {
@@ -175,6 +191,12 @@ pub trait Operator: Send {
         false
     }
 
+    /// What its watermark waits for, as of the last call; `None` for an operator that makes none. The runtime asks after each
+    /// step of the task, so the answer has to be at hand.
+    fn waiting(&self) -> Option<Waiting> {
+        None
+    }
+
     /// In a chain that starts with a source: the splits this task still reads or has yet to read.
     fn on_splits(&mut self, open: &[SplitId], out: &mut Outbox) -> Result<()> {
         let _ = (open, out);
@@ -209,7 +231,7 @@ pub trait Operator: Send {
         Ok(Progress::Done)
     }
 
-    /// Goes on after [`Progress::More`].
+    /// Goes on after [`Progress::More`], or after [`Progress::Pending`] and a wake-up.
     fn resume(&mut self, out: &mut Outbox) -> Result<Progress> {
         let _ = out;
         Ok(Progress::Done)

@@ -92,7 +92,8 @@ pub trait SinkWriter: Send {
     fn pre_commit(&mut self, epoch: Epoch) -> Result<Option<PreCommit>>;
 
     /// Whether it takes records now; the runtime asks before each [`write`](SinkWriter::write) and holds the records back
-    /// while it does not (a consumer that is slower than the job). A `write` all the same may block.
+    /// while it does not (a consumer that is slower than the job). A writer that has returned `false` wakes
+    /// [`TaskContext::waker`] when that may have changed; nobody asks before. A `write` all the same may block.
     fn is_ready(&self) -> bool {
         true
     }

@@ -43,6 +43,8 @@ mod tests;
 
 /// How often an operator may say [`Progress::More`] in a row before it counts as stuck.
 const RESUMES_MAX: usize = 1_000_000;
+/// How long an operator that waits for something outside is left alone.
+const PENDING_PAUSE: std::time::Duration = std::time::Duration::from_micros(50);
 
 /// One thing that happens to an input of an operator. The end of the input comes by itself after the last one.
 #[derive(Clone, Debug)]
@@ -346,6 +348,10 @@ impl Run<'_> {
             }
             if now == Progress::Done {
                 return;
+            }
+            if now == Progress::Pending {
+                // Who answers is not known here; a short sleep keeps the number of looks far below the limit.
+                std::thread::sleep(PENDING_PAUSE);
             }
             resumes += 1;
             assert!(resumes <= RESUMES_MAX, "{:?}: the operator goes on for ever", self.mode);

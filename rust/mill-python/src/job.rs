@@ -18,7 +18,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use arrow::datatypes::SchemaRef;
 use mill_plan::{Mode, OnError, SinkNode};
 use millstream::connectors::{CollectReceiver, CollectSink, LatestRows, Received};
-use millstream::{CheckpointOptions, Job, Options, Owner, Restart, Simulation, spawn_thread};
+use millstream::{CheckpointOptions, Held, Job, OnHeld, Options, Owner, Restart, Simulation, spawn_thread};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -107,6 +107,7 @@ impl Settings {
             until: self.until_us.map(Duration::from_micros),
             frame_rows: self.frame_rows,
             is_chaining: self.is_chaining,
+            on_held: Some(OnHeld(Arc::new(say_held))),
         })
     }
 }
@@ -291,6 +292,22 @@ fn wait_watching(py: Python<'_>, job: &Job, longest: Duration) -> PyResult<bool>
 fn let_go(py: Python<'_>, job: &Job) {
     py.detach(|| job.let_go());
     say_busy(py);
+}
+
+/// Logs that a split has held back the watermark of a step for some seconds; the handlers of the log are the user's.
+fn say_held(step: &str, held: &Held) {
+    attach(|py| {
+        let report = py.import("millstream.report");
+        let said = report.and_then(|report| attach::call_method(&report, "say_held", (step, held_as_tuple(held))));
+        if let Err(exception) = said {
+            exception.write_unraisable(py, None);
+        }
+    });
+}
+
+/// Split, its watermark, how far others have come, and for how long it has held, in microseconds.
+fn held_as_tuple(held: &Held) -> (String, Option<i64>, Option<i64>, u64) {
+    (held.split.clone(), held.watermark.map(|at| at.0), held.others.map(|at| at.0), held.since.as_micros() as u64)
 }
 
 /// Says which functions of the user's the engine is still in.
@@ -528,6 +545,7 @@ fn figures<'py>(py: Python<'py>, metrics: &millstream::Metrics) -> PyResult<Boun
         one.set_item("rows_routed", step.rows_routed)?;
         one.set_item("watermark_us", step.watermark.map(|watermark| watermark.0))?;
         one.set_item("checkpoint_bytes", step.checkpoint_bytes)?;
+        one.set_item("held", step.held.as_ref().map(held_as_tuple))?;
         steps.append(one)?;
     }
     out.set_item("steps", steps)?;

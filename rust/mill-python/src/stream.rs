@@ -201,8 +201,16 @@ impl RawStream {
         self.step(self.stream.name(name))
     }
 
-    #[pyo3(signature = (column, out_of_orderness_us, idleness_us))]
-    fn event_time(&self, column: &str, out_of_orderness_us: i64, idleness_us: Option<i64>) -> PyResult<RawStream> {
+    /// Takes event time from a column; without an idleness the source decides, unless every split is waited for.
+    #[pyo3(signature = (column, out_of_orderness_us, idleness_us, waits_for_ever))]
+    fn event_time(
+        &self,
+        column: &str,
+        out_of_orderness_us: i64,
+        idleness_us: Option<i64>,
+        waits_for_ever: bool,
+    ) -> PyResult<RawStream> {
+        let idleness_us = if waits_for_ever { Some(WatermarkStrategy::WAITS_FOR_EVER) } else { idleness_us };
         self.step(self.stream.event_time(column, WatermarkStrategy { out_of_orderness_us, idleness_us }))
     }
 

@@ -9,7 +9,8 @@
 //! A queue is bounded: a push into a full one gives the value back, which is the engine's backpressure. Dropping one
 //! end closes the queue for the other; what was pushed before can still be popped. A worker that finds nothing to do in
 //! any of its tasks calls [`Parker::park`]; whoever gives one of them something to do, pushing into its queue or making
-//! room in the queue it pushes to, calls [`Unparker::unpark`] afterwards.
+//! room in the queue it pushes to, calls [`Unparker::unpark`] afterwards. A task that waits for something outside has a
+//! [`Signal`], which its answer raises.
 //!
 //! # Model checking
 //!
@@ -22,8 +23,10 @@
 //! ```
 
 mod park;
+mod signal;
 mod spsc;
 pub mod sync;
 
 pub use park::{Parker, Unparker};
+pub use signal::Signal;
 pub use spsc::{Consumer, Producer, queue};

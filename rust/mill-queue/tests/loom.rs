@@ -1,4 +1,4 @@
-//! The queue, the parker and the hand-over of chunks to the checkpoint writer, under every schedule.
+//! The queue, the parker, the signal and the hand-over of chunks to the checkpoint writer, under every schedule.
 //!
 //! The command that runs them stands in the crate's documentation; without `--cfg loom` this file is empty.
 #![cfg(loom)]
@@ -7,7 +7,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 use mill_queue::sync::UnsafeCell;
-use mill_queue::{Parker, queue};
+use mill_queue::{Parker, Signal, queue};
 
 /// Counts its drops, so that a value dropped twice or never is seen.
 struct Counted(usize, Arc<AtomicUsize>);
@@ -176,6 +176,65 @@ fn a_full_queue_wakes_its_producer() {
             assert_eq!(value, expected);
         }
         pushing.join().unwrap();
+    });
+}
+
+/// A stage that waits for answers of two threads, each published without a lock and then signalled. Allowed: a mark for an
+/// answer that was found already. Forbidden: sleeping while an answer waits (loom reports it as a deadlock), a mark that is
+/// taken before its answer can be seen.
+#[test]
+fn no_answer_from_outside_is_overlooked() {
+    loom::model(|| {
+        let mut parker = Parker::new();
+        let signal = Arc::new(Signal::new(parker.unparker()));
+        let answers = [Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0))];
+        let threads = answers.clone().map(|answer| {
+            let signal = signal.clone();
+            thread::spawn(move || {
+                // Relaxed: the signal alone makes it visible.
+                answer.store(1, Ordering::Relaxed);
+                signal.raise();
+            })
+        });
+        let mut found = 0;
+        let mut marks = 0;
+        while found < 2 {
+            if signal.take() {
+                marks += 1;
+                let now = answers.iter().map(|answer| answer.load(Ordering::Relaxed)).sum();
+                assert!(now >= found);
+                found = now;
+            } else {
+                parker.park();
+            }
+        }
+        assert!((1..=2).contains(&marks));
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
+/// A signal that is raised again while its stage looks. Forbidden: losing the second answer.
+#[test]
+fn a_signal_that_is_raised_during_a_look_is_seen_again() {
+    loom::model(|| {
+        let mut parker = Parker::new();
+        let signal = Arc::new(Signal::new(parker.unparker()));
+        let answer = Arc::new(AtomicUsize::new(0));
+        let (raised, given) = (signal.clone(), answer.clone());
+        let answering = thread::spawn(move || {
+            for value in 1..=2 {
+                given.store(value, Ordering::Relaxed);
+                raised.raise();
+            }
+        });
+        while answer.load(Ordering::Relaxed) < 2 {
+            if !signal.take() {
+                parker.park();
+            }
+        }
+        answering.join().unwrap();
     });
 }
 

@@ -16,6 +16,7 @@ use crate::channel::{Receiver, Sender, WorkerRef, channel};
 use crate::discovered::Discovered;
 use crate::edge_writer::EdgeWriter;
 use crate::graph::{ChainDef, EdgeKind, JobGraph, SourceDef, StageBody, StageDef, Target};
+use crate::held::{HeldNote, HeldStep, HeldWriter};
 use crate::input::Input;
 use crate::merge::Merge;
 use crate::metrics::{Level, Registry, StageCounters};
@@ -26,6 +27,7 @@ use crate::source_task::{SourceContext, SourceTask};
 use crate::stage::{Body, Stage};
 use crate::task::{SourceInput, Task, TaskInput};
 use crate::time_board::TimeBoard;
+use crate::wake::StageWake;
 
 /// What the tasks of a job are built with.
 pub(crate) struct Plan<'a> {
@@ -98,14 +100,15 @@ impl Plan<'_> {
             }
             sinks += chain.stages.iter().filter(|stage| matches!(stage.body, StageBody::Sink { .. })).count();
         }
-        self.lay_time_boards(&mut built.tasks, &worker_of);
+        self.lay_time_boards(&mut built, &worker_of);
         let hints = self.graph.chains.iter().filter_map(|chain| chain.source.as_ref());
         built.registry.rows_total = hints.map(|source| source.source.rows_hint()).sum();
         Ok(built)
     }
 
     /// Gives the makers of watermarks whose streams meet a board in common.
-    fn lay_time_boards(&self, tasks: &mut [(usize, Task)], worker_of: &dyn Fn(usize, usize) -> usize) {
+    fn lay_time_boards(&self, built: &mut Built, worker_of: &dyn Fn(usize, usize) -> usize) {
+        let (tasks, registry) = (&mut built.tasks, &mut built.registry);
         let mut first_tasks = Vec::with_capacity(self.graph.chains.len());
         let mut makers = Vec::new();
         let mut next = 0;
@@ -119,6 +122,10 @@ impl Plan<'_> {
         for (&(chain, stage), meeting) in makers.iter().zip(self.graph.meetings(&makers)) {
             let parallelism = self.graph.chains[chain].parallelism;
             let unparkers = (0..parallelism).map(|index| self.workers[worker_of(chain, index)].unparker.clone()).collect();
+            let uid = &self.graph.chains[chain].stages[stage].uid;
+            if let Some(held) = registry.held.iter_mut().find(|held| registry.steps[held.step].0 == *uid) {
+                held.meeting = meeting;
+            }
             let slots = boards.entry(meeting).or_default().add_input(unparkers);
             for (index, slot) in slots.into_iter().enumerate() {
                 tasks[first_tasks[chain] + index].1.chain.stages[stage].slot = Some(slot);
@@ -202,11 +209,12 @@ impl Plan<'_> {
         }
         let mut stages = Vec::new();
         for (stage_index, stage) in chain.stages.iter().enumerate() {
-            let body = self.body(stage, chain, index, &mut sinks).map_err(|error| error.in_step(&stage.name))?;
+            let wake = Arc::new(StageWake::new(self.workers[worker].unparker.clone()));
+            let body = self.body(stage, chain, index, &mut sinks, &wake).map_err(|error| error.in_step(&stage.name))?;
             let uid: Arc<str> = stage.uid.as_str().into();
             let counters = counters(registry, &stage.uid);
             let channels = std::mem::take(&mut wiring.stage_channels[stage_index]);
-            let mut stage_run = Stage::new(uid, stage.name.clone(), body, stage.inputs, channels, counters);
+            let mut stage_run = Stage::new(uid, stage.name.clone(), body, stage.inputs, channels, counters, wake);
             stage_run.set_persistent(self.is_persistent);
             if self.recovery.is_ended(&stage.uid) {
                 stage_run.set_was_ended();
@@ -249,19 +257,45 @@ impl Plan<'_> {
                 })
             }
         };
+        let held = self.held(chain, &stages, registry);
         let chain_run = Chain::new(stages, routes, writers, entry, context);
         let name = format!("{}-{index}", chain.name);
         let number = built.tasks.len();
-        Ok(Task::new(number, name, chain_run, input, Arc::clone(&self.shared), self.is_persistent, fills))
+        Ok(Task::new(number, name, chain_run, input, Arc::clone(&self.shared), self.is_persistent, fills, held))
     }
 
-    fn body(&self, stage: &StageDef, chain: &ChainDef, index: usize, sinks: &mut usize) -> Result<Body> {
+    /// The stages of a task that make watermarks of an unbounded source, each with a note of its own.
+    fn held(&self, chain: &ChainDef, stages: &[Stage], registry: &mut Registry) -> Vec<(usize, HeldWriter)> {
+        let is_unbounded = chain.source.as_ref().is_some_and(|source| !source.source.properties().is_bounded);
+        let makers = stages.iter().enumerate().filter(|(_, stage)| is_unbounded && stage.makes_watermarks());
+        let writers = makers.map(|(index, stage)| {
+            let note = Arc::new(HeldNote::default());
+            let step = registry.steps.iter().position(|step| *step.0 == *stage.uid).expect("every step was registered");
+            match registry.held.iter_mut().find(|held| held.step == step) {
+                Some(held) => held.notes.push(Arc::clone(&note)),
+                // Which inputs it meets is known once all tasks are there.
+                None => registry.held.push(HeldStep { step, meeting: step, notes: vec![Arc::clone(&note)] }),
+            }
+            (index, HeldWriter::new(note))
+        });
+        writers.collect()
+    }
+
+    fn body(
+        &self,
+        stage: &StageDef,
+        chain: &ChainDef,
+        index: usize,
+        sinks: &mut usize,
+        wake: &Arc<StageWake>,
+    ) -> Result<Body> {
         let context = TaskContext {
             step: stage.name.clone(),
             index,
             parallelism: chain.parallelism,
             groups: groups_of_task(index, chain.parallelism),
             is_persistent: self.is_persistent,
+            waker: Arc::clone(wake).into(),
         };
         match &stage.body {
             StageBody::Operator(make) => {

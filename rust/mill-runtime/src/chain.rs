@@ -73,7 +73,7 @@ pub(crate) enum ChainStep {
     Worked,
     /// Nothing: a queue behind it is full.
     Blocked,
-    /// Nothing: a sink waits for whoever takes its records.
+    /// Nothing: a stage waits for something outside, which wakes it.
     Waiting,
     /// Nothing: all events have left the chain.
     Drained,
@@ -169,6 +169,7 @@ impl Chain {
         self.calling = Some(index);
         let stage = &mut self.stages[index];
         if stage.is_waiting() {
+            self.calling = None;
             return Ok(ChainStep::Waiting);
         }
         let result = stage.advance(&mut self.outbox, &mut self.parts, self.is_full);

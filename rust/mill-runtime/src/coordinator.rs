@@ -447,7 +447,7 @@ impl Coordinator {
         self.parts.sinks.sinks.clear();
         let report = |status| Report {
             status,
-            metrics: self.parts.registry.collect(),
+            metrics: self.parts.registry.collect(None),
             notes: std::mem::take(&mut self.parts.notes),
             duration: Duration::from_micros(now.max(0) as u64),
             restored: self.parts.restored,

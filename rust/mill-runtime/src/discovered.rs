@@ -1,4 +1,12 @@
 //! The splits that turn up while a job runs: looked for once for all tasks of a source, and handed to their owners.
+//!
+//! ```text
+//!   a look finds splits of tasks 0 and 2 ─► each takes its own ─► tells its operators ─► announces ─► all have: read
+//! ```
+//!
+//! Nobody reads what a look has found before all owners have told their operators of it. Otherwise the first of them would move
+//! time on, a task that had no split until then would follow, and the older records of its own new split would be late: which
+//! records those are would depend on who is first. An owner that does not get round to it is waited for up to one interval.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +24,9 @@ struct Inner {
     /// What was found and not taken yet, for each task.
     found: Vec<Vec<Split>>,
     look_at: i64,
+    /// The tasks that have yet to announce what was found for them, and until when they are waited for.
+    unannounced: Vec<bool>,
+    wait_until: i64,
 }
 
 impl Discovered {
@@ -37,8 +48,14 @@ impl Discovered {
                 known: begun_with.iter().map(|state| state.split.id).collect(),
             }),
         };
-        let found = (0..parallelism).map(|_| Vec::new()).collect();
-        Ok(Some(Arc::new(Discovered(Mutex::new(Inner { discovery, found, look_at: i64::MIN })))))
+        let inner = Inner {
+            discovery,
+            found: (0..parallelism).map(|_| Vec::new()).collect(),
+            look_at: i64::MIN,
+            unannounced: vec![false; parallelism],
+            wait_until: i64::MIN,
+        };
+        Ok(Some(Arc::new(Discovered(Mutex::new(inner)))))
     }
 
     /// What was found for this task, and when to ask again.
@@ -47,13 +64,27 @@ impl Discovered {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now >= inner.look_at {
             let tasks = inner.found.len();
-            for split in inner.discovery.look()? {
-                inner.found[owner(split.id, tasks)].push(split);
+            let found = inner.discovery.look()?;
+            if !inner.unannounced.contains(&true) {
+                inner.wait_until = now.saturating_add(LOOK_INTERVAL_US);
             }
-            inner.look_at = now + LOOK_INTERVAL_US;
+            for split in found {
+                let owner = owner(split.id, tasks);
+                inner.found[owner].push(split);
+                inner.unannounced[owner] = true;
+            }
+            inner.look_at = now.saturating_add(LOOK_INTERVAL_US);
         }
         let look_at = inner.look_at;
-        Ok((std::mem::take(&mut inner.found[task]), look_at))
+        let found = std::mem::take(&mut inner.found[task]);
+        Ok((found, look_at))
+    }
+
+    /// This task's operators know of what it has taken; returns whether that may be read now.
+    pub(crate) fn announce(&self, task: usize, now: i64) -> bool {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.unannounced[task] = !inner.found[task].is_empty();
+        !inner.unannounced.contains(&true) || now >= inner.wait_until
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
-use mill_protocol::{Error, ErrorKind, ManualClock, Result, SteadyClock};
+use mill_protocol::{Clock, Error, ErrorKind, ManualClock, Result, SteadyClock};
 use mill_queue::Parker;
 use parking_lot::Mutex;
 
@@ -19,6 +19,7 @@ use crate::channel::WorkerRef;
 use crate::checkpoint::Reply;
 use crate::coordinator::{Command, Coordinator, CoordinatorParts};
 use crate::graph::{JobGraph, StageBody};
+use crate::held::Held;
 use crate::job_result::{Outcome, Report, Status};
 use crate::metrics::{Metrics, Registry};
 use crate::options::{Mode, RunOptions};
@@ -46,6 +47,8 @@ pub struct JobHandle {
     /// With a seed: what is driven by whoever waits.
     schedule: Option<Mutex<Schedule>>,
     clock: Option<Arc<ManualClock>>,
+    /// What the job's waiting is measured by.
+    time: Arc<dyn Clock>,
 }
 
 /// Starts a job.
@@ -66,6 +69,10 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
     if let Some(clock) = &manual {
         options.clock = Arc::clone(clock) as _;
     }
+    let time: Arc<dyn Clock> = match is_by_hand {
+        true => Arc::clone(&options.clock),
+        false => Arc::new(SteadyClock::agreeing_with(&*options.clock)),
+    };
     let outcome = Arc::new(Outcome::new());
     let (send, receive) = unbounded();
 
@@ -77,7 +84,7 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
         drop(open_sinks(&graph, &recovery)?);
         let registry = Arc::new(Registry::default());
         outcome.set(Ok(recovery.finished_report()));
-        return Ok(JobHandle { shared, outcome, registry, schedule: None, clock: manual });
+        return Ok(JobHandle { shared, outcome, registry, schedule: None, clock: manual, time });
     }
     let sinks = open_sinks(&graph, &recovery)?;
     let is_persistent = options.store.is_some() && options.mode != Mode::None;
@@ -85,10 +92,7 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
         graph: &graph,
         mode: options.mode,
         on_error: options.on_error,
-        clock: match is_by_hand {
-            true => Arc::clone(&options.clock),
-            false => Arc::new(SteadyClock::agreeing_with(&*options.clock)),
-        },
+        clock: Arc::clone(&time),
         frame_rows: options.frame_rows,
         queue_capacity: options.queue_capacity,
         is_persistent,
@@ -122,10 +126,12 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
     };
     let coordinator = Coordinator::new(parts, 0);
     let mut handle =
-        JobHandle { shared: Arc::clone(&shared), outcome, registry, schedule: None, clock: manual.clone() };
+        JobHandle { shared: Arc::clone(&shared), outcome, registry, schedule: None, clock: manual.clone(), time };
     if let (Some(seed), Some(clock)) = (options.schedule_seed, manual) {
         let tasks = built.tasks.into_iter().map(|(_, task)| task).collect();
-        handle.schedule = Some(Mutex::new(Schedule::new(seed, tasks, coordinator, receive, shared, clock)));
+        let parker = parkers.into_iter().next().ok_or_else(|| Error::internal("a schedule without a parker"))?;
+        let schedule = Schedule::new(seed, tasks, coordinator, receive, shared, clock, parker);
+        handle.schedule = Some(Mutex::new(schedule));
         return Ok(handle);
     }
     if let Err(error) = spawn(built.tasks, parkers, coordinator, receive, &shared, options.is_pinned) {
@@ -144,7 +150,16 @@ impl JobHandle {
 
     /// What it has done so far.
     pub fn metrics(&self) -> Metrics {
-        self.registry.collect()
+        self.registry.collect(self.time_if_running())
+    }
+
+    /// The steps whose watermark has been held back for some seconds, and by what.
+    pub fn held(&self) -> Vec<(&str, Held)> {
+        self.time_if_running().map(|now| self.registry.held(now)).unwrap_or_default()
+    }
+
+    fn time_if_running(&self) -> Option<i64> {
+        (self.status() == Status::Running).then(|| self.time.now())
     }
 
     /// Takes a checkpoint and waits for it; gives its number.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use mill_protocol::Watermark;
 
+use crate::held::{Held, HeldStep, held};
+
 /// What a job has done so far.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -43,6 +45,8 @@ pub struct StepMetrics {
     pub watermark: Option<Watermark>,
     /// How many bytes of its state the last checkpoint wrote.
     pub checkpoint_bytes: u64,
+    /// What has held back the watermark that this step makes, if anything has for some seconds.
+    pub held: Option<Held>,
 }
 
 /// How full the queues of an edge are.
@@ -145,14 +149,21 @@ pub(crate) struct Registry {
     pub(crate) edges: Vec<(String, String, usize, Vec<Arc<Level>>)>,
     /// Which steps are sources.
     pub(crate) sources: Vec<usize>,
+    /// The steps that make watermarks of unbounded sources.
+    pub(crate) held: Vec<HeldStep>,
     pub(crate) rows_total: Option<u64>,
     /// Bytes of state by uid, as of the last checkpoint, and the figures of the checkpoints; written by the coordinator.
     pub(crate) checkpoints: parking_lot::Mutex<(CheckpointMetrics, std::collections::HashMap<String, u64>)>,
 }
 
 impl Registry {
-    /// Adds everything up.
-    pub(crate) fn collect(&self) -> Metrics {
+    /// The steps whose watermark has been held back for some seconds, at this time of the job's clock.
+    pub(crate) fn held(&self, now: i64) -> Vec<(&str, Held)> {
+        held(&self.held, now).into_iter().map(|(step, held)| (self.steps[step].1.as_str(), held)).collect()
+    }
+
+    /// Adds everything up, for a job that runs at this time of its clock, or is over.
+    pub(crate) fn collect(&self, now: Option<i64>) -> Metrics {
         let (checkpoints, state) = self.checkpoints.lock().clone();
         let steps = self.steps.iter().map(|(uid, name, counters)| {
             let sum = |of: fn(&StageCounters) -> &Counter| counters.iter().map(|c| of(c).value()).sum();
@@ -167,9 +178,13 @@ impl Registry {
                 rows_routed: sum(|c| &c.rows_routed),
                 watermark: watermarks.into_iter().min().map(Watermark),
                 checkpoint_bytes: state.get(uid).copied().unwrap_or(0),
+                held: None,
             }
         });
-        let steps: Vec<StepMetrics> = steps.collect();
+        let mut steps: Vec<StepMetrics> = steps.collect();
+        for (step, held) in now.map(|now| held(&self.held, now)).into_iter().flatten() {
+            steps[step].held = Some(held);
+        }
         let edges = self.edges.iter().map(|(from, to, capacity, fills)| EdgeMetrics {
             from: from.clone(),
             to: to.clone(),

@@ -102,7 +102,7 @@ impl Recovery {
         let note = format!("nothing to do: the job had finished with checkpoint {}", id.unwrap_or_default());
         Report {
             status: Status::Finished,
-            metrics: Registry::default().collect(),
+            metrics: Registry::default().collect(None),
             notes: vec![note],
             duration: std::time::Duration::ZERO,
             restored: id,

@@ -5,9 +5,11 @@
 //! order, so a failure can be looked at again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use mill_protocol::{Clock, ManualClock};
+use mill_queue::Parker;
 
 use crate::coordinator::Coordinator;
 use crate::shared::{Message, Shared};
@@ -16,6 +18,8 @@ use crate::worker;
 
 /// In how many steps, on average, a checkpoint is triggered.
 const STEPS_PER_CHECKPOINT: u64 = 100;
+/// How long something outside is waited for before other things are tried again.
+const OUTSIDE_WAIT: Duration = Duration::from_millis(1);
 
 /// A job that is stepped by hand.
 pub(crate) struct Schedule {
@@ -25,6 +29,8 @@ pub(crate) struct Schedule {
     messages: Receiver<Message>,
     shared: Arc<Shared>,
     clock: Arc<ManualClock>,
+    /// Woken by what tasks wait for outside.
+    parker: Parker,
     /// The time of the coordinator, in steps.
     now: i64,
 }
@@ -37,8 +43,9 @@ impl Schedule {
         messages: Receiver<Message>,
         shared: Arc<Shared>,
         clock: Arc<ManualClock>,
+        parker: Parker,
     ) -> Schedule {
-        Schedule { random: Random::new(seed), tasks, coordinator, messages, shared, clock, now: 0 }
+        Schedule { random: Random::new(seed), tasks, coordinator, messages, shared, clock, parker, now: 0 }
     }
 
     /// Takes up to that many steps. Gives whether more could follow: `false` when the job is over or nothing can happen
@@ -108,14 +115,20 @@ impl Schedule {
             return true;
         }
         let mut wake_at: Option<i64> = None;
+        let mut is_waiting = false;
         for task in 0..self.tasks.len() {
             match self.step_task(task) {
                 Some(Step::Worked) => return true,
                 Some(Step::Idle(at)) => wake_at = [wake_at, at].into_iter().flatten().min(),
+                Some(Step::Waiting) => is_waiting = true,
                 Some(Step::Blocked) | None => {}
             }
         }
         if self.do_work() || self.take_message() {
+            return true;
+        }
+        // What is waited for outside takes real time; it comes before time is moved here.
+        if is_waiting && self.parker.park_timeout(OUTSIDE_WAIT) {
             return true;
         }
         // Only time is left to move: that of the operators, or that of the coordinator.
@@ -126,7 +139,7 @@ impl Schedule {
                 self.now = self.now.max(due);
                 self.coordinator.tick(self.now);
             }
-            _ => return false,
+            _ => return is_waiting,
         }
         true
     }

@@ -8,6 +8,7 @@
 //! ```text
 //!   ready    splits to be asked, the first one next          ◄── due, or found to have more
 //!   waiting  splits that had nothing, by when to ask again   ──► ready
+//!   new      splits that have turned up, until every task has told its operators of its own   ──► ready
 //! ```
 //!
 //! There may be a million splits, so no step walks over all of them: not a read, and not the end of a split. That a split has
@@ -33,6 +34,8 @@ use crate::threads::Owner;
 
 /// Of the splits that are left, one in so many must have ended before that is reported.
 const REPORTED_SHARE: usize = 8;
+/// How soon it is looked again whether new splits may be read, in microseconds.
+const NEW_PAUSE_US: i64 = 1_000;
 /// So many ends in a row are reported in any case, so that one read does not take long.
 const ENDS_MAX: usize = 64;
 
@@ -75,6 +78,8 @@ pub(crate) struct SourceTask {
     ready: VecDeque<usize>,
     /// Those that had nothing, by when to ask them again; an entry counts while the split waits for just that time.
     waiting: BinaryHeap<Reverse<(i64, usize)>>,
+    /// Those that have turned up and are not read yet.
+    new: Vec<usize>,
     /// How many have not ended, and how many have since the operators were told last.
     open: usize,
     unreported: usize,
@@ -105,6 +110,8 @@ enum Turn {
     Ready,
     /// Not before this time.
     Waiting(i64),
+    /// Not before all tasks know of what has turned up.
+    New,
     Ended,
 }
 
@@ -120,6 +127,7 @@ impl SourceTask {
             places: HashMap::new(),
             ready: VecDeque::new(),
             waiting: BinaryHeap::new(),
+            new: Vec::new(),
             open: 0,
             unreported: 0,
             last: None,
@@ -168,6 +176,7 @@ impl SourceTask {
         if std::mem::take(&mut self.has_news) {
             return Ok(SourceRead::Splits(self.open_splits()));
         }
+        let is_waiting_for_others = !self.begin_new();
         self.wake_due();
         let mut ends = 0;
         for _ in 0..self.ready.len() {
@@ -219,8 +228,30 @@ impl SourceTask {
         if self.open == 0 && self.look_at.is_none() {
             return Ok(SourceRead::End);
         }
-        let due = self.waiting.peek().map_or(i64::MAX, |Reverse((at, _))| *at);
+        let mut due = self.waiting.peek().map_or(i64::MAX, |Reverse((at, _))| *at);
+        if is_waiting_for_others {
+            due = due.min(self.context.clock.now().saturating_add(NEW_PAUSE_US));
+        }
         Ok(SourceRead::Pending(due.min(self.look_at.unwrap_or(i64::MAX))))
+    }
+
+    /// Lets those be read that have turned up, once all tasks have told their operators of theirs. The operators of this one
+    /// have been told: the chain is drained between two reads. Returns whether none is left.
+    fn begin_new(&mut self) -> bool {
+        let Some(discovered) = self.context.discovered.as_ref().filter(|_| !self.new.is_empty()) else { return true };
+        if !discovered.announce(self.context.index, self.context.clock.now()) {
+            return false;
+        }
+        for index in std::mem::take(&mut self.new) {
+            self.splits[index].turn = Turn::Ready;
+            self.ready.push_back(index);
+        }
+        true
+    }
+
+    /// The name of a split that this task owns.
+    pub(crate) fn split_name(&self, split: SplitId) -> Option<&str> {
+        self.places.get(&split).map(|&place| self.splits[place].split.name.as_str())
     }
 
     /// The split that was read last, and where it stands now.
@@ -265,23 +296,38 @@ impl SourceTask {
         self.look_at = Some(look_at);
         for split in found {
             let Some(&index) = self.places.get(&split.id) else {
+                let index = self.splits.len();
                 self.add(SplitState::unread(split));
-                self.has_news = true;
+                // It was the last to be added to those that are read, and is not read yet.
+                self.ready.pop_back();
+                self.begin_later(index);
                 continue;
             };
             match self.splits[index].turn {
-                Turn::Ready => continue,
-                Turn::Waiting(_) => {}
+                Turn::Ready | Turn::New => {}
+                Turn::Waiting(_) => {
+                    self.splits[index].turn = Turn::Ready;
+                    self.ready.push_back(index);
+                }
                 Turn::Ended => {
                     self.open += 1;
                     self.ended = None;
-                    self.has_news = true;
+                    self.begin_later(index);
                 }
             }
-            self.splits[index].turn = Turn::Ready;
-            self.ready.push_back(index);
+        }
+        // What was found may be in splits that are read already; then there is nothing to tell.
+        if self.new.is_empty() {
+            discovered.announce(self.context.index, self.context.clock.now());
         }
         Ok(())
+    }
+
+    /// A split that has turned up, or has turned out not to have ended.
+    fn begin_later(&mut self, index: usize) {
+        self.splits[index].turn = Turn::New;
+        self.new.push(index);
+        self.has_news = true;
     }
 
     /// Lets those splits be asked whose time has come; those that threads read, always.

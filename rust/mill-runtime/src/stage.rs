@@ -8,6 +8,8 @@
 //!                         Resuming: call resume, pass on, again ─────┘
 //! ```
 //!
+//! An operator that says Pending is resumed in the same way, once it was woken.
+//!
 //! Finishing an event is what the runtime does once the operator is through with it: pass a watermark on, though not beyond
 //! the time of results that the operator may still emit; take the snapshot and then pass the barrier on; pass the end on.
 
@@ -15,13 +17,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mill_protocol::{
-    Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, SinkWriter, Snapshot, Watermark, Watermarks,
+    Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, SinkWriter, Snapshot, Waiting, Watermark, Watermarks,
 };
 
 use crate::envelope::Event;
 use crate::merge::Merge;
 use crate::metrics::StageCounters;
 use crate::time_board::{Slot, Standing};
+use crate::wake::StageWake;
 
 /// What a stage runs.
 pub(crate) enum Body {
@@ -46,8 +49,21 @@ enum Phase {
     Ready,
     /// The operator has more to emit on the event that finishes like this.
     Resuming(Finish),
+    /// The operator waits for something outside before it goes on with that event.
+    Pending(Finish),
     /// The stage has ended, and takes nothing more.
     Ended,
+}
+
+impl Phase {
+    /// Where the stage is once the operator has said how far it is with the event that finishes like this.
+    fn after(progress: Progress, finish: Finish) -> Phase {
+        match progress {
+            Progress::Done => Phase::Ready,
+            Progress::More => Phase::Resuming(finish),
+            Progress::Pending => Phase::Pending(finish),
+        }
+    }
 }
 
 /// What the runtime does once an operator is through with an event.
@@ -73,6 +89,8 @@ pub(crate) struct Stage {
     /// How far each input has come, of what has been taken from the inbox.
     times: Watermarks,
     pub(crate) counters: Arc<StageCounters>,
+    /// Wakes it, and knows whether it was woken.
+    wake: Arc<StageWake>,
     /// Where it notes how far it has come, if it makes watermarks.
     pub(crate) slot: Option<Slot>,
     body: Body,
@@ -97,6 +115,7 @@ impl Stage {
         inputs: usize,
         channels: Vec<usize>,
         counters: Arc<StageCounters>,
+        wake: Arc<StageWake>,
     ) -> Stage {
         Stage {
             uid,
@@ -104,6 +123,7 @@ impl Stage {
             merge: Merge::new(inputs, channels),
             times: Watermarks::new(inputs),
             counters,
+            wake,
             slot: None,
             body,
             inbox: VecDeque::new(),
@@ -127,14 +147,14 @@ impl Stage {
 
     /// Whether there is something to do.
     pub(crate) fn has_work(&self) -> bool {
-        !self.inbox.is_empty() || matches!(self.phase, Phase::Resuming(_))
+        !self.inbox.is_empty() || matches!(self.phase, Phase::Resuming(_) | Phase::Pending(_))
     }
 
-    /// Whether it has to wait for whoever takes its records.
+    /// Whether it has to wait for something outside. Takes the wake-up if there is one.
     pub(crate) fn is_waiting(&self) -> bool {
         match &self.body {
             Body::Sink(_, writer) => matches!(self.inbox.front(), Some(Event::Batch(..))) && !writer.is_ready(),
-            Body::Operator(_) => false,
+            Body::Operator(_) => matches!(self.phase, Phase::Pending(_)) && !self.wake.take(),
         }
     }
 
@@ -186,6 +206,14 @@ impl Stage {
         }
     }
 
+    /// What the watermark waits for that is made here.
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        match &self.body {
+            Body::Operator(operator) if !self.is_ended() => operator.waiting(),
+            Body::Operator(_) | Body::Sink(..) => None,
+        }
+    }
+
     /// Whether the operator makes watermarks.
     pub(crate) fn makes_watermarks(&self) -> bool {
         matches!(&self.body, Body::Operator(operator) if operator.makes_watermarks())
@@ -220,7 +248,7 @@ impl Stage {
     pub(crate) fn advance(&mut self, out: &mut Outbox, parts: &mut Vec<Part>, is_full: bool) -> Result<Forward> {
         let (progress, finish) = match self.phase {
             Phase::Ended => return Ok(NOTHING),
-            Phase::Resuming(finish) => match &mut self.body {
+            Phase::Resuming(finish) | Phase::Pending(finish) => match &mut self.body {
                 Body::Operator(operator) => (operator.resume(out)?, finish),
                 Body::Sink(..) => return Err(Error::internal("a sink has nothing to resume")),
             },
@@ -229,9 +257,8 @@ impl Stage {
                 None => return Ok(NOTHING),
             },
         };
-        self.phase = Phase::Ready;
-        if progress == Progress::More {
-            self.phase = Phase::Resuming(finish);
+        self.phase = Phase::after(progress, finish);
+        if progress != Progress::Done {
             return Ok(NOTHING);
         }
         let forward = self.finish(finish, parts, is_full)?;
@@ -244,9 +271,9 @@ impl Stage {
     /// Calls the operator because processing time has come as far as it asked for.
     pub(crate) fn on_time(&mut self, now: i64, out: &mut Outbox) -> Result<()> {
         if let Body::Operator(operator) = &mut self.body {
-            if operator.on_time(now, out)? == Progress::More {
-                self.phase = Phase::Resuming(Finish::Nothing);
-            } else if operator.is_finished() {
+            let progress = operator.on_time(now, out)?;
+            self.phase = Phase::after(progress, Finish::Nothing);
+            if progress == Progress::Done && operator.is_finished() {
                 self.end_early();
             }
         }

@@ -9,13 +9,13 @@
 //! it. A task that has ended stays until the job is over: its state belongs to every later checkpoint, and it says so
 //! itself, since it sees no barrier any more. That is consistent: all its producers had ended before their barrier.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use mill_protocol::{Clock, Epoch, Result, Snapshot};
 
 use crate::chain::{Chain, ChainStep};
 use crate::envelope::Event;
+use crate::held::HeldWriter;
 use crate::input::{Input, Polled};
 use crate::metrics::{Level, StageCounters};
 use crate::reader::Closing;
@@ -32,9 +32,6 @@ const INPUTS_GATHERED_MAX: u32 = 32;
 /// because that is cheap and a frame is mostly soon done; but where state lies in a checkpoint yet, as after a recovery,
 /// each may take long, and what comes out would wait with it.
 const STEP_US_MAX: i64 = 2_000;
-
-/// How soon a sink that does not take records now is asked again, at first and at last.
-const SINK_PAUSES_US: RangeInclusive<i64> = 500..=32_000;
 
 /// Where the events of a task come from.
 pub(crate) enum TaskInput {
@@ -61,6 +58,8 @@ pub(crate) enum Step {
     Worked,
     /// Nothing: a queue behind it is full.
     Blocked,
+    /// Nothing: a stage waits for something outside, which wakes it.
+    Waiting,
     /// Nothing, before this time (microseconds) unless it is woken.
     Idle(Option<i64>),
 }
@@ -88,14 +87,15 @@ pub(crate) struct Task {
     is_persistent: bool,
     /// Inputs since what was gathered was last sent.
     gathered: u32,
-    /// How soon a sink that does not take records now is asked again.
-    sink_pause_us: i64,
     /// How full its queues are, for each writer.
     fills: Vec<Arc<Level>>,
+    /// The stages that make watermarks of an unbounded source, and where it is noted what they wait for.
+    held: Vec<(usize, HeldWriter)>,
 }
 
 impl Task {
     /// A task before its first step.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the task, and there is one caller")]
     pub(crate) fn new(
         index: usize,
         name: String,
@@ -104,6 +104,7 @@ impl Task {
         shared: Arc<Shared>,
         is_persistent: bool,
         fills: Vec<Arc<Level>>,
+        held: Vec<(usize, HeldWriter)>,
     ) -> Task {
         let clock = Arc::clone(&chain.context.clock);
         let acknowledged = shared.request().epoch;
@@ -122,8 +123,8 @@ impl Task {
             is_ended: false,
             is_persistent,
             gathered: 0,
-            sink_pause_us: *SINK_PAUSES_US.start(),
             fills,
+            held,
         }
     }
 
@@ -137,25 +138,26 @@ impl Task {
                 ChainStep::Worked => {
                     has_worked = true;
                     if self.clock.now() >= until {
-                        self.note_fill();
+                        self.note();
                         return Ok(Step::Worked);
                     }
                 }
                 ChainStep::Blocked => {
-                    self.note_fill();
+                    self.note();
                     return Ok(if has_worked { Step::Worked } else { Step::Blocked });
                 }
                 ChainStep::Waiting => {
-                    if has_worked {
-                        self.sink_pause_us = *SINK_PAUSES_US.start();
-                        return Ok(Step::Worked);
+                    // What was emitted before goes out: who waits may wait for long.
+                    self.gathered = 0;
+                    self.chain.quiet()?;
+                    if self.chain.step()? != ChainStep::Waiting {
+                        has_worked = true;
                     }
-                    let look_again = self.clock.now() + self.sink_pause_us;
-                    self.sink_pause_us = (2 * self.sink_pause_us).min(*SINK_PAUSES_US.end());
-                    return Ok(Step::Idle(Some(look_again)));
+                    self.note();
+                    return Ok(if has_worked { Step::Worked } else { Step::Waiting });
                 }
                 ChainStep::Drained if inputs >= inputs_max => {
-                    self.note_fill();
+                    self.note();
                     return Ok(Step::Worked);
                 }
                 ChainStep::Drained => {
@@ -168,7 +170,7 @@ impl Task {
                             if self.chain.step()? != ChainStep::Drained {
                                 has_worked = true;
                             }
-                            self.note_fill();
+                            self.note();
                             return Ok(if has_worked { Step::Worked } else { Step::Idle(until) });
                         }
                     }
@@ -309,9 +311,14 @@ impl Task {
         Ok(())
     }
 
-    fn note_fill(&self) {
+    /// Notes for others how full its queues are, and what its watermarks wait for.
+    fn note(&mut self) {
         for (level, (writer, _)) in self.fills.iter().zip(&self.chain.writers) {
             level.set(writer.fill() as i64);
+        }
+        let TaskInput::Source(source) = &self.input else { return };
+        for (stage, writer) in &mut self.held {
+            writer.note(self.chain.stages[*stage].waiting(), &*self.clock, |split| source.task.split_name(split));
         }
     }
 

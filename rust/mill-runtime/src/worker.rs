@@ -33,7 +33,7 @@ pub(crate) fn run(mut tasks: Vec<Task>, mut parker: Parker, shared: &Arc<Shared>
         for task in &mut tasks {
             match guarded_step(task, INPUTS_PER_STEP) {
                 Ok(Step::Worked) => has_worked = true,
-                Ok(Step::Blocked) => {}
+                Ok(Step::Blocked | Step::Waiting) => {}
                 Ok(Step::Idle(at)) => wake_at = [wake_at, at].into_iter().flatten().min(),
                 Err(error) => {
                     shared.tell(Message::Failed(error));

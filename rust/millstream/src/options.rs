@@ -1,13 +1,30 @@
 //! What a user can choose about a run.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mill_plan::{Mode, OnError};
 use mill_protocol::{Error, Result};
+use mill_runtime::Held;
 
 /// The highest parallelism: more tasks than key groups would leave some without work.
 const PARALLELISM_MAX: usize = mill_frame::hash::KEY_GROUPS as usize;
+
+/// What hears of a step whose watermark is held back.
+type HeldListener = dyn Fn(&str, &Held) + Send + Sync;
+
+/// Is told the name of a step, and which split has held its watermark back for some seconds while others have come further:
+/// once, until the watermark moves. It is called on a thread of its own, so it may block.
+#[derive(Clone)]
+pub struct OnHeld(pub Arc<HeldListener>);
+
+impl fmt::Debug for OnHeld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnHeld")
+    }
+}
 
 /// How a job is to be run.
 #[derive(Clone, Debug)]
@@ -27,6 +44,8 @@ pub struct Options {
     pub frame_rows: Option<usize>,
     /// Whether neighbouring steps are fused into one thread's calls; only tests turn it off.
     pub is_chaining: bool,
+    /// What hears of steps whose watermark is held back.
+    pub on_held: Option<OnHeld>,
 }
 
 impl Default for Options {
@@ -39,6 +58,7 @@ impl Default for Options {
             until: None,
             frame_rows: None,
             is_chaining: true,
+            on_held: None,
         }
     }
 }

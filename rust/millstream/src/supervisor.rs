@@ -10,20 +10,23 @@
 //! The store is opened anew for every attempt: its lock goes with the attempt, and what recovery finds is what a new
 //! process would find.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mill_plan::{PhysicalPlan, Rung};
+use mill_plan::{PhysicalPlan, Rung, StageKind};
 use mill_protocol::{Error, ErrorKind, Result, SystemClock};
-use mill_runtime::{JobHandle, Report, RunOptions, guarded};
+use mill_runtime::{JobHandle, Report, RunOptions, guarded, spawn_thread};
 use mill_snapshot::RealDisk;
 use parking_lot::{Condvar, Mutex};
 
 use crate::graph;
 use crate::job::{JobState, Status};
-use crate::options::{Options, Restart};
+use crate::options::{OnHeld, Options, Restart};
 use crate::recovery::{self, Recovered};
 
+/// How often it is looked whether a watermark is held back.
+const HELD_LOOK: Duration = Duration::from_secs(1);
 /// How many notes a job keeps; the oldest go first.
 const NOTES_MAX: usize = 100;
 /// How many frames a queue holds.
@@ -201,6 +204,34 @@ fn frame_rows(plan: &PhysicalPlan) -> usize {
     if calls(Rung::Batch) && !calls(Rung::Record) { FRAME_ROWS_OF_BATCH_FUNCTIONS } else { FRAME_ROWS }
 }
 
+/// Tells a listener of steps whose watermark is held back.
+struct HeldWatch<'a> {
+    listener: &'a OnHeld,
+    /// The steps that were told of and are still held.
+    told: HashSet<String>,
+}
+
+impl<'a> HeldWatch<'a> {
+    fn new(listener: &'a OnHeld) -> HeldWatch<'a> {
+        HeldWatch { listener, told: HashSet::new() }
+    }
+
+    fn look(&mut self, handle: &JobHandle) {
+        let held = handle.held();
+        self.told.retain(|step| held.iter().any(|(held, _)| *held == step.as_str()));
+        for (step, held) in held {
+            if held.others.is_none() || !self.told.insert(step.to_owned()) {
+                continue;
+            }
+            let (listener, step) = (self.listener.clone(), step.to_owned());
+            // The listener may wait for an interpreter that is busy; the job must not.
+            let told = spawn_thread("mill-log", handle.owner(), move || (listener.0)(&step, &held), |_| {});
+            // A thread that cannot be had costs a line in a log.
+            drop(told);
+        }
+    }
+}
+
 /// Runs on a thread of its own, one a job.
 pub(crate) struct Supervisor {
     plan: PhysicalPlan,
@@ -212,7 +243,6 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     pub(crate) fn new(plan: PhysicalPlan, options: Options, supervision: Arc<Supervision>) -> Supervisor {
         let until = options.until.map(|until| Instant::now() + until);
-        plan.notes().into_iter().for_each(|note| supervision.note(note));
         Supervisor { plan, options, supervision, until }
     }
 
@@ -273,13 +303,30 @@ impl Supervisor {
 
     /// Waits for the end of an attempt, and stops it when its time is over.
     fn watch(&self, handle: &JobHandle) -> Result<Report> {
-        if let Some(until) = self.until {
-            if let Some(outcome) = handle.wait(Some(until.saturating_duration_since(Instant::now()))) {
+        let mut until = self.until;
+        let mut listener = self.options.on_held.as_ref().filter(|_| self.may_be_held()).map(HeldWatch::new);
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let pause = listener.as_ref().map(|_| HELD_LOOK);
+            if let Some(outcome) = handle.wait([left, pause].into_iter().flatten().min()) {
                 return outcome;
             }
-            handle.stop();
+            if let Some(listener) = &mut listener {
+                listener.look(handle);
+            }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                until = None;
+                handle.stop();
+            }
         }
-        handle.wait(None).expect("no time limit was given")
+    }
+
+    /// Whether a split without an end could hold back a watermark; otherwise nobody need look.
+    fn may_be_held(&self) -> bool {
+        self.plan.chains.iter().any(|chain| {
+            chain.source.as_ref().is_some_and(|stage| !stage.source.properties().is_bounded)
+                && chain.stages.iter().any(|stage| matches!(stage.kind, StageKind::EventTime { .. }))
+        })
     }
 
     /// Starts the job again, if its restart strategy has an attempt left.

@@ -26,6 +26,8 @@ pub(super) struct Splits {
     empty: Asked,
     /// The least of the latest times, as it was last computed; `None` when something has changed since.
     least: Option<i64>,
+    /// The split that this is the time of, or one that has had no records, as of the last call of [`latest`](Splits::latest).
+    holder: Option<SplitId>,
     /// When [`tick`](Splits::tick) has something to do, at the earliest.
     deadline: Option<i64>,
 }
@@ -160,6 +162,7 @@ impl Splits {
         if let Some(least) = self.least {
             return Latest::Of(least);
         }
+        self.holder = None;
         if self.known.is_empty() {
             return match self.is_told {
                 // After an exchange nothing is known before the first record, and nothing is idle then.
@@ -168,15 +171,24 @@ impl Splits {
                 true => Latest::Empty,
             };
         }
-        let mut least = None;
-        for known in self.known.values().filter(|known| known.asked != Asked::Idle) {
-            match known.latest {
-                None => return Latest::Unknown,
-                Some(latest) => least = Some(least.map_or(latest, |least: i64| least.min(latest))),
+        let mut least: Option<(i64, SplitId)> = None;
+        for (&split, known) in self.known.iter().filter(|(_, known)| known.asked != Asked::Idle) {
+            let Some(latest) = known.latest else {
+                self.holder = Some(split);
+                return Latest::Unknown;
+            };
+            if least.is_none_or(|(other, _)| latest < other) {
+                least = Some((latest, split));
             }
         }
-        self.least = least;
-        least.map_or(Latest::Idle, Latest::Of)
+        self.least = least.map(|(latest, _)| latest);
+        self.holder = least.map(|(_, split)| split);
+        self.least.map_or(Latest::Idle, Latest::Of)
+    }
+
+    /// The split that holds the others back, and its latest time, as of the last call of [`latest`](Splits::latest).
+    pub(super) fn holder(&self) -> Option<(SplitId, Option<i64>)> {
+        self.holder.map(|split| (split, self.latest_of(split)))
     }
 
     pub(super) fn encode(&self, index: usize, parallelism: usize, emitted: i64) -> Vec<u8> {

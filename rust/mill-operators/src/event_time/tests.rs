@@ -281,3 +281,35 @@ fn damaged_state_is_refused() {
         assert!(error.message().contains("damaged"), "{error}");
     }
 }
+
+#[test]
+fn the_split_that_the_watermark_waits_for_is_at_hand() {
+    let mut operator = event_time(strategy(10, Some(50)));
+    let operator = operator.as_mut();
+    let waits = |split, at, furthest| {
+        Some(Waiting { furthest: Watermark(furthest), split: Some((split, Watermark(at))) })
+    };
+    watermarks(operator, &Input::Splits(vec![A, B]));
+    watermarks(operator, &some(A, &[100]));
+    assert_eq!(operator.waiting(), waits(B, i64::MIN, 90), "B has had no records");
+    watermarks(operator, &some(B, &[40]));
+    assert_eq!(operator.waiting(), waits(B, 30, 90));
+    watermarks(operator, &some(A, &[300]));
+    assert_eq!(operator.waiting(), waits(B, 30, 290));
+    watermarks(operator, &some(B, &[500]));
+    assert_eq!(operator.waiting(), waits(A, 290, 490));
+    // A is passed over, and then B as well.
+    watermarks(operator, &Input::Quiet(A));
+    watermarks(operator, &Input::Time(0));
+    watermarks(operator, &Input::Time(60));
+    assert_eq!(operator.waiting(), waits(B, 490, 490));
+    watermarks(operator, &Input::Quiet(B));
+    watermarks(operator, &Input::Time(70));
+    watermarks(operator, &Input::Time(130));
+    assert_eq!(operator.waiting(), Some(Waiting { furthest: Watermark(490), split: None }));
+    // A has records again, and is waited for.
+    watermarks(operator, &some(A, &[310]));
+    assert_eq!(operator.waiting(), waits(A, 300, 490));
+    watermarks(operator, &Input::Splits(vec![]));
+    assert_eq!(operator.waiting(), Some(Waiting { furthest: Watermark(490), split: None }));
+}

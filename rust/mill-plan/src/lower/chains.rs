@@ -128,6 +128,11 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// The source at the head of a chain.
+    pub(crate) fn source_of(&self, place: &Place) -> Option<&dyn Source> {
+        self.chains[place.chain].source.as_ref().map(|stage| &*stage.source)
+    }
+
     /// The only stage of a step: in the chain of its input, with the step's outputs.
     pub(crate) fn place(&mut self, at: usize, input: &Place, kind: StageKind, signature: String) -> Result<()> {
         let schema = Arc::clone(&self.graph.steps[at].schema);

@@ -87,6 +87,11 @@ impl Stream {
     }
 }
 
+/// An idleness as the logical plan shows it.
+fn idleness(idleness_us: Option<i64>) -> Option<String> {
+    idleness_us.map(|idle| if idle == WatermarkStrategy::WAITS_FOR_EVER { "never".to_owned() } else { duration(idle) })
+}
+
 impl Step for EventTimeStep {
     fn label(&self) -> &'static str {
         "event_time"
@@ -96,7 +101,7 @@ impl Step for EventTimeStep {
         parameters([
             ("column", self.column.as_str().into()),
             ("out_of_orderness", duration(self.strategy.out_of_orderness_us).into()),
-            ("idleness", self.strategy.idleness_us.map(duration).into()),
+            ("idleness", idleness(self.strategy.idleness_us).into()),
         ])
     }
 
@@ -137,7 +142,8 @@ impl Step for EventTimeStep {
         let input = builder.input(at, 0)?;
         let column = column_index(&input.schema, &self.column)?;
         let described = builder.graph.steps[at].lineage.described(&self.column, input.schema.field(column).data_type());
-        let kind = StageKind::EventTime { column, strategy: self.strategy };
+        let idleness_us = self.strategy.effective_idleness(builder.source_of(&input));
+        let kind = StageKind::EventTime { column, strategy: WatermarkStrategy { idleness_us, ..self.strategy } };
         builder.place(at, &input, kind, format!("event_time({described})"))
     }
 }

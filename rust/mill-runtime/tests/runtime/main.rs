@@ -6,6 +6,7 @@ mod control;
 mod exactly_once;
 mod inputs;
 mod modes;
+mod pending;
 mod plain;
 mod support;
 mod threads;

@@ -199,3 +199,58 @@ fn splits_that_turn_up_are_read_by_one_task_each() {
     assert_eq!(rows.len(), 150);
     assert!(rows.windows(2).all(|pair| pair[0] != pair[1]), "a record was read twice");
 }
+
+/// Passes records on, and wants all tasks to know of the splits that turned up together with theirs.
+struct Together(Arc<Mutex<Vec<SplitId>>>);
+
+impl Operator for Together {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        let told = self.0.lock().unwrap();
+        let rounds: Vec<Vec<SplitId>> = (0..4).map(|round| (0..5).map(|i| SplitId::of(&name(round, i))).collect()).collect();
+        let round = rounds.iter().find(|round| round.contains(&batch.split())).expect("a split of some round");
+        let unknown = round.iter().filter(|split| !told.contains(split)).count();
+        assert_eq!(unknown, 0, "a split was read while some task did not know of others that turned up with it");
+        out.push(batch);
+        Ok(Progress::Done)
+    }
+    fn on_splits(&mut self, open: &[SplitId], _out: &mut Outbox) -> Result<()> {
+        self.0.lock().unwrap().extend(open);
+        Ok(())
+    }
+}
+
+fn name(round: usize, split: usize) -> String {
+    format!("round-{round}-{split}")
+}
+
+/// A task without a split follows the time of the others. One that had not been handed its new split yet followed the records of
+/// a split that was found in the same look, and its own records were late.
+#[test]
+fn what_turns_up_is_read_once_all_tasks_know_of_it() {
+    for seed in 0..40 {
+        let mut inner = MemorySource::new(vec![]);
+        inner.is_bounded = false;
+        let inner = Arc::new(Mutex::new(inner));
+        let target = MemorySink::default();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let stage = {
+            let told = told.clone();
+            operator("together", "", vec![vec![Target::Stage(1, 0)]], move |_| Together(told.clone()))
+        };
+        let from = source("source", Growing { inner: inner.clone() });
+        let graph =
+            JobGraph { chains: vec![chain("all", 3, Some(from), vec![stage, sink("sink", &target)])], edges: vec![] };
+        let job = start(graph, RunOptions { schedule_seed: Some(seed), ..options() }).unwrap();
+        for round in 0..4 {
+            let rows = |split: usize| Arc::new((0..20).map(|i| ((round * 5 + split) as i64, i, i)).collect::<Vec<_>>());
+            let splits = (0..5).map(|split| (name(round, split), rows(split)));
+            inner.lock().unwrap().splits.extend(splits);
+            while target.sorted().len() < 100 * (round + 1) {
+                assert!(!job.status().is_over(), "seed {seed}: {:?}", job.wait(None));
+                job.run_steps(50);
+            }
+        }
+        job.stop();
+        assert_eq!(job.wait(None).unwrap().unwrap().status, Status::Stopped);
+    }
+}
