@@ -113,3 +113,34 @@ def test_event_time_passes_through_python_functions() -> None:
     )
     found = stream.key_by("k").window(mill.tumbling("10s")).agg(n=mill.count()).collect().to_pylist()
     assert sorted((row["window_start"], row["n"]) for row in found) == [(EPOCH + timedelta(seconds=10 * i), 10) for i in range(10)]
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+@pytest.mark.parametrize(
+    "window", [mill.tumbling("20s"), mill.sliding("30s", slide="10s"), mill.cumulative("10s", "40s"), mill.session("2s")], ids=str
+)
+def test_first_last_and_collect_follow_event_time(window: mill.Window, parallelism: int) -> None:
+    chance = random.Random(11)
+    start = datetime(2024, 1, 1)
+    rows = []
+    for number in range(500):
+        name = None if number % 7 == 0 else f"record {number}"
+        at = start + timedelta(seconds=number // 3 - chance.randrange(20))
+        rows.append({"k": number % 3, "at": at, "n": None if number % 11 == 0 else number, "s": name})
+    windows = mill.from_iter(rows).event_time("at", watermark="30s").key_by("k").window(window)
+    aggregates = {}
+    for name in ("n", "s"):
+        aggregates |= {f"{name}_first": col(name).first(), f"{name}_last": col(name).last(), f"{name}_all": col(name).collect()}
+        aggregates[f"{name}_some"] = col(name).last().filter(col("n") % 2 == 0)
+    found = windows.agg(**aggregates).collect(parallelism=parallelism).to_pylist()
+    assert len(found) >= 3
+    for row in found:
+        # The sort is stable: records of one time stay in the order in which they came.
+        inside = [r for r in rows if r["k"] == row["k"] and row["window_start"] <= r["at"] < row["window_end"]]
+        inside.sort(key=lambda r: r["at"])
+        for name in ("n", "s"):
+            assert row[f"{name}_first"] == inside[0][name]
+            assert row[f"{name}_last"] == inside[-1][name]
+            assert row[f"{name}_all"] == [r[name] for r in inside]
+            some = [r[name] for r in inside if r["n"] is not None and r["n"] % 2 == 0]
+            assert row[f"{name}_some"] == (some[-1] if some else None)

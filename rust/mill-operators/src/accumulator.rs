@@ -13,7 +13,7 @@
 //! | sum | the sum (two words for floats and decimals), a flag: any value | |
 //! | mean | n, the sum, in twice the precision | |
 //! | std, var | n, the sum, the squared distances from the mean, in twice the precision | |
-//! | min, max, first, last | the value, flags | the value, if it does not fit two words |
+//! | min, max, first, last | the value, flags; first and last of windows: its time | the value, if it does not fit two words |
 //! | n_unique | n | a table of the pairs of key and value |
 //! | approx_n_unique | | HyperLogLog registers |
 //! | quantile, median, collect | | the values |
@@ -21,7 +21,8 @@
 //! | a user's | | the state's bytes |
 //!
 //! Every result is a function of the values alone and not of the order in which they came or were merged (I9), but for
-//! first, last and collect, which are about the order. That is why sums of floats carry their rounding error along, and
+//! first, last and collect, which are about the order: that of event time in windows, ties in the order of arrival; else that of
+//! arrival. That is why sums of floats carry their rounding error along, and
 //! why the sketches are those whose merge is exact.
 
 mod cells;
@@ -94,6 +95,12 @@ pub(crate) trait Accumulator: Send {
     /// Takes up a frame; updates then speak of its records by their place. `hashes` are those of its keys.
     fn prepare(&mut self, batch: &RecordBatch, hashes: &[u64]) -> Result<()>;
 
+    /// The event times of the frame that is taken up next; only to those of groups that are of event time. Of interest to
+    /// those that are about the order of records.
+    fn times(&mut self, times: &[i64]) {
+        let _ = times;
+    }
+
     /// Takes records into their rows: record `select.at(i)` into row `i`.
     fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, problems: &mut Problems) -> Result<()>;
 
@@ -141,15 +148,16 @@ pub(crate) trait Accumulator: Send {
 /// Makes the accumulator of an aggregate and takes its place in the row.
 fn accumulator(
     spec: &AggregateSpec,
-    is_partial: bool,
     keys: &[usize],
     key_types: &[DataType],
     states: &mut u16,
     layout: &mut LayoutBuilder,
-    options: &TableOptions,
+    options: &GroupOptions,
 ) -> Result<Box<dyn Accumulator>> {
     let input = Input::of(spec);
     let (name, output) = (spec.name.clone(), &spec.output_type);
+    let GroupOptions { is_partial, is_timed, table, .. } = options;
+    let (is_partial, is_timed) = (*is_partial, *is_timed);
     Ok(match &spec.kind {
         AggregateKind::Count => Box::new(number::Count::new(input, is_partial, layout)),
         AggregateKind::Sum => number::sum(input, is_partial, name, output, layout)?,
@@ -158,12 +166,12 @@ fn accumulator(
         AggregateKind::Std => Box::new(number::Moments::new(input, is_partial, number::Moment::Std, layout)),
         AggregateKind::Min => extreme::extreme(input, output, true, layout)?,
         AggregateKind::Max => extreme::extreme(input, output, false, layout)?,
-        AggregateKind::First => place::place(input, output, true, layout)?,
-        AggregateKind::Last => place::place(input, output, false, layout)?,
+        AggregateKind::First => place::place(input, output, true, is_timed, layout)?,
+        AggregateKind::Last => place::place(input, output, false, is_timed, layout)?,
         AggregateKind::NUnique => {
             let too_many = || Error::plan("one step has at most 65,535 n_unique() aggregates; split it");
             *states = states.checked_add(1).ok_or_else(too_many)?;
-            let options = TableOptions { state: *states, tracks_changes: false, ..options.clone() };
+            let options = TableOptions { state: *states, tracks_changes: false, ..table.clone() };
             let mut types = key_types.to_vec();
             types.push(spec.input_type.clone().unwrap_or(DataType::Null));
             Box::new(distinct::Distinct::new(input, keys, &types, options, layout)?)
@@ -172,7 +180,7 @@ fn accumulator(
         AggregateKind::Quantile(at) => Box::new(cells::Quantile::new(input, *at, layout)),
         AggregateKind::Median => Box::new(cells::Quantile::new(input, 0.5, layout)),
         AggregateKind::ApproxQuantile(at) => Box::new(sketch::ApproxQuantile::new(input, *at, layout)),
-        AggregateKind::Collect => Box::new(cells::Collect::new(input, output, layout)?),
+        AggregateKind::Collect => Box::new(cells::Collect::new(input, output, is_timed, layout)?),
         AggregateKind::User(function) => {
             // Asked of the function and not of the plan: one that stands for a function that is not at hand gives bytes.
             let output = function.return_type(spec.input_type.as_ref().unwrap_or(&DataType::Null))?;

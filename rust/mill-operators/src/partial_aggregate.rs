@@ -87,7 +87,7 @@ impl PartialAggregate {
         let key_types: Vec<_> = fields.iter().map(|field| field.data_type().clone()).collect();
         // Its keys are not yet where they belong, so it holds all key groups.
         let table = TableOptions::new(0..KEY_GROUPS);
-        let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: true };
+        let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: true, is_timed: false };
         Ok(PartialAggregate {
             groups: Groups::new(keys, &key_types, aggregates, &options)?,
             schema: stage.schema.clone(),

@@ -88,7 +88,7 @@ impl WindowAggregate {
                 is_persistent: context.is_persistent,
                 tracks_changes: false,
             };
-            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false };
+            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, is_timed: true };
             Groups::new(keys, &key_types, aggregates, &options)
         };
         let shared = if assigner.shares_panes {
@@ -262,6 +262,7 @@ impl WindowAggregate {
 /// Takes the records of those parts that these groups keep.
 fn update(groups: &mut Groups, batch: &Batch, assigned: &Assigned, is_kept: impl Fn(&Part) -> bool) -> Result<()> {
     let (Part::Pane(place) | Part::Window(place)) = assigned.whole.unwrap_or(Part::Window(0));
+    groups.times(batch.times().map(|times| &times[..]));
     groups.prepare(batch.data())?;
     if assigned.whole.is_some() {
         groups.update_span(place, Span { start: 0, len: batch.rows() })?;

@@ -115,27 +115,40 @@ impl Codec {
     }
 }
 
-/// All values as a list: the cell holds each as a length of 4 bytes and its bytes.
+/// All values as a list: the cell holds each as a length of 4 bytes and its bytes. If times count, the time of each comes first,
+/// in 8 bytes.
 pub(super) struct Collect {
     input: Input,
     output: DataType,
     codec: Codec,
     cell: usize,
     encoded: Option<arrow_row::Rows>,
+    times: Option<Vec<i64>>,
     filter: Option<BooleanBuffer>,
 }
 
 impl Collect {
-    pub(super) fn new(input: Input, output: &DataType, layout: &mut LayoutBuilder) -> Result<Collect> {
+    pub(super) fn new(input: Input, output: &DataType, is_timed: bool, layout: &mut LayoutBuilder) -> Result<Collect> {
         let DataType::List(field) = output else { return Err(Error::internal("collect() gives a list")) };
         let codec = Codec::new(field.data_type())?;
-        Ok(Collect { input, output: output.clone(), codec, cell: layout.cell(), encoded: None, filter: None })
+        let times = is_timed.then(Vec::new);
+        Ok(Collect { input, output: output.clone(), codec, cell: layout.cell(), encoded: None, times, filter: None })
     }
 }
 
 impl Accumulator for Collect {
+    fn times(&mut self, times: &[i64]) {
+        if let Some(own) = &mut self.times {
+            own.clear();
+            own.extend_from_slice(times);
+        }
+    }
+
     fn prepare(&mut self, batch: &RecordBatch, _hashes: &[u64]) -> Result<()> {
         let values = self.input.column(batch, 0, &self.codec.data_type)?;
+        if self.times.as_ref().is_some_and(|times| times.len() != batch.num_rows()) {
+            return Err(Error::internal("lists of windows are by event time"));
+        }
         self.filter = self.input.filter(batch)?;
         self.encoded = Some(self.codec.encode(&values)?);
         Ok(())
@@ -148,6 +161,9 @@ impl Accumulator for Collect {
             if passes(self.filter.as_ref(), record) {
                 let value = encoded.row(record);
                 let cell = rows.cell_mut(i, self.cell);
+                if let Some(times) = &self.times {
+                    cell.extend_from_slice(&times[record].to_le_bytes());
+                }
                 cell.extend_from_slice(&(value.as_ref().len() as u32).to_le_bytes());
                 cell.extend_from_slice(value.as_ref());
             }
@@ -158,18 +174,30 @@ impl Accumulator for Collect {
     fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
         let mut values: Vec<&[u8]> = Vec::new();
         let mut lengths = Vec::with_capacity(rows.len());
+        let mut of_row: Vec<(i64, &[u8])> = Vec::new();
         for row in 0..rows.len() {
-            let before = values.len();
             let mut rest = rows.cell(row, self.cell).unwrap_or_default();
-            while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+            of_row.clear();
+            let mut time = 0;
+            while !rest.is_empty() {
+                if self.times.is_some() {
+                    let (first, behind) = rest.split_first_chunk().ok_or_else(|| damaged("a list ends within a time"))?;
+                    (time, rest) = (i64::from_le_bytes(*first), behind);
+                }
+                let Some((length, behind)) = rest.split_first_chunk::<4>() else {
+                    return Err(damaged("a list ends within a length"));
+                };
                 let length = u32::from_le_bytes(*length) as usize;
                 let Some((value, behind)) = behind.split_at_checked(length) else {
                     return Err(damaged("a list ends within a value"));
                 };
-                values.push(value);
+                of_row.push((time, value));
                 rest = behind;
             }
-            lengths.push(values.len() - before);
+            // Stable: values of one time stay in the order in which they came.
+            of_row.sort_by_key(|&(time, _)| time);
+            values.extend(of_row.iter().map(|&(_, value)| value));
+            lengths.push(of_row.len());
         }
         let DataType::List(field) = &self.output else { return Err(Error::internal("collect() gives a list")) };
         let values = self.codec.decode(values.into_iter())?;

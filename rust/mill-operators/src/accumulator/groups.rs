@@ -44,6 +44,8 @@ pub(crate) struct GroupOptions {
     pub(crate) keeps_pending: bool,
     /// Whether records are only combined, ahead of the exchange.
     pub(crate) is_ahead: bool,
+    /// Whether the order of records is that of their event time, and not that in which they come.
+    pub(crate) is_timed: bool,
 }
 
 impl Groups {
@@ -62,19 +64,22 @@ impl Groups {
         for spec in aggregates {
             accumulators.push(accumulator(
                 spec,
-                options.is_partial,
                 keys,
                 key_types,
                 &mut states,
                 &mut layout,
-                &options.table,
+                options,
             )?);
         }
         let pending = options.keeps_pending.then(|| layout.flag());
         // Where the filter is applied (here, or ahead of the exchange) does not change what a row means.
         let described = |spec: &AggregateSpec| {
             // Rows of variances from before they kept squared distances from the mean must not be taken for such rows.
-            let form = if matches!(spec.kind, AggregateKind::Var | AggregateKind::Std) { " about the mean" } else { "" };
+            let form = match &spec.kind {
+                AggregateKind::Var | AggregateKind::Std => " about the mean",
+                kind if options.is_timed && kind.is_ordered() => " by event time",
+                _ => "",
+            };
             format!("{} {}{form}", AggregateSpec { filter: None, ..spec.clone() }, spec.output_type)
         };
         let signature: Vec<String> = aggregates.iter().map(described).collect();
@@ -92,6 +97,13 @@ impl Groups {
             lookup_rows: if is_costly { LOOKUP_ROWS_MAX } else { LOOKUP_ROWS },
             problems: Problems::new(),
         })
+    }
+
+    /// The event times of the frame that is taken up next, of groups that are timed.
+    pub(crate) fn times(&mut self, times: Option<&[i64]>) {
+        if let Some(times) = times {
+            self.accumulators.iter_mut().for_each(|accumulator| accumulator.times(times));
+        }
     }
 
     /// Takes up a frame; updates then speak of its records by their place.

@@ -1,9 +1,11 @@
 //! First and last: the value, null or not, of the first or last record for which the filter holds.
+//!
+//! Of groups that are timed, first and last are so by event time; of records with one time, by arrival.
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::DataType;
-use mill_protocol::Result;
+use mill_protocol::{Error, Result};
 use mill_state::{Flag, LayoutBuilder, Rows, RowsRead, Select};
 
 use super::cells::Codec;
@@ -16,16 +18,23 @@ pub(super) fn place(
     input: Input,
     output: &DataType,
     is_first: bool,
+    is_timed: bool,
     layout: &mut LayoutBuilder,
 ) -> Result<Box<dyn Accumulator>> {
     let output = output.clone();
+    if is_timed && is_word(&output) {
+        let (words, is_set, is_valid) = (layout.words(2), layout.flag(), layout.flag());
+        let (values, times, nulls, filter) = (Vec::new(), Vec::new(), None, None);
+        return Ok(Box::new(TimedPlace { input, output, is_first, words, is_set, is_valid, values, times, nulls, filter }));
+    }
     if is_word(&output) {
         let (word, is_set, is_valid) = (layout.words(1), layout.flag(), layout.flag());
         let (words, nulls, filter) = (Vec::new(), None, None);
         return Ok(Box::new(WordPlace { input, output, is_first, word, is_set, is_valid, words, nulls, filter }));
     }
     let codec = Codec::new(&output)?;
-    Ok(Box::new(BytesPlace { input, output, is_first, codec, cell: layout.cell(), encoded: None, filter: None }))
+    let (cell, times) = (layout.cell(), is_timed.then(Vec::new));
+    Ok(Box::new(BytesPlace { input, output, is_first, codec, cell, encoded: None, times, filter: None }))
 }
 
 struct WordPlace {
@@ -83,19 +92,93 @@ impl Accumulator for WordPlace {
     }
 }
 
+/// The first or last value by event time, which is kept beside it.
+struct TimedPlace {
+    input: Input,
+    output: DataType,
+    is_first: bool,
+    /// The value, the time.
+    words: usize,
+    is_set: Flag,
+    is_valid: Flag,
+    values: Vec<u64>,
+    times: Vec<i64>,
+    nulls: Option<NullBuffer>,
+    filter: Option<BooleanBuffer>,
+}
+
+/// Whether a record is before or after the one that is kept.
+#[inline(always)]
+fn replaces(time: i64, kept: i64, is_first: bool) -> bool {
+    if is_first { time < kept } else { time >= kept }
+}
+
+impl Accumulator for TimedPlace {
+    fn times(&mut self, times: &[i64]) {
+        self.times.clear();
+        self.times.extend_from_slice(times);
+    }
+
+    fn prepare(&mut self, batch: &RecordBatch, _hashes: &[u64]) -> Result<()> {
+        let values = self.input.column(batch, 0, &self.output)?;
+        if self.times.len() != batch.num_rows() {
+            return Err(Error::internal("first and last of windows are by event time"));
+        }
+        self.nulls = values.logical_nulls().filter(|nulls| nulls.null_count() > 0);
+        self.filter = self.input.filter(batch)?;
+        self.values = ordered_words(&values)?;
+        Ok(())
+    }
+
+    fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, _problems: &mut Problems) -> Result<()> {
+        let (values, times, nulls) = (self.values.as_slice(), self.times.as_slice(), self.nulls.as_ref());
+        let (is_first, words, is_set, is_valid) = (self.is_first, self.words, self.is_set, self.is_valid);
+        let filter = self.filter.as_ref();
+        for i in 0..select.len() {
+            let (record, row) = (select.at(i), rows.row(i));
+            let is_kept = row[is_set.word] & is_set.mask != 0;
+            if !passes(filter, record) || (is_kept && !replaces(times[record], row[words + 1] as i64, is_first)) {
+                continue;
+            }
+            row[words] = values[record];
+            row[words + 1] = times[record] as u64;
+            row[is_set.word] |= is_set.mask;
+            row[is_valid.word] &= !is_valid.mask;
+            row[is_valid.word] |= if nulls.is_none_or(|nulls| nulls.is_valid(record)) { is_valid.mask } else { 0 };
+        }
+        Ok(())
+    }
+
+    fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
+        from_ordered(rows.words(self.words), Some(NullBuffer::from(rows.flags(self.is_valid))), &self.output)
+    }
+}
+
 struct BytesPlace {
     input: Input,
     output: DataType,
     is_first: bool,
     codec: Codec,
+    /// The value; before it, in 8 bytes, its time if times count.
     cell: usize,
     encoded: Option<arrow_row::Rows>,
+    times: Option<Vec<i64>>,
     filter: Option<BooleanBuffer>,
 }
 
 impl Accumulator for BytesPlace {
+    fn times(&mut self, times: &[i64]) {
+        if let Some(own) = &mut self.times {
+            own.clear();
+            own.extend_from_slice(times);
+        }
+    }
+
     fn prepare(&mut self, batch: &RecordBatch, _hashes: &[u64]) -> Result<()> {
         let values = self.input.column(batch, 0, &self.output)?;
+        if self.times.as_ref().is_some_and(|times| times.len() != batch.num_rows()) {
+            return Err(Error::internal("first and last of windows are by event time"));
+        }
         self.filter = self.input.filter(batch)?;
         self.encoded = Some(self.codec.encode(&values)?);
         Ok(())
@@ -105,11 +188,22 @@ impl Accumulator for BytesPlace {
         let encoded = self.encoded.as_ref().expect("prepared");
         for i in 0..select.len() {
             let record = select.at(i);
-            if !passes(self.filter.as_ref(), record) || (self.is_first && rows.cell(i, self.cell).is_some()) {
+            let time = self.times.as_ref().map(|times| times[record]);
+            let is_kept = match (rows.cell(i, self.cell), time) {
+                (None, _) => false,
+                (Some(_), None) => self.is_first,
+                (Some(cell), Some(time)) => {
+                    cell.first_chunk().is_some_and(|kept| !replaces(time, i64::from_le_bytes(*kept), self.is_first))
+                }
+            };
+            if is_kept || !passes(self.filter.as_ref(), record) {
                 continue;
             }
             let cell = rows.cell_mut(i, self.cell);
             cell.clear();
+            if let Some(time) = time {
+                cell.extend_from_slice(&time.to_le_bytes());
+            }
             cell.extend_from_slice(encoded.row(record).as_ref());
         }
         Ok(())
@@ -117,6 +211,8 @@ impl Accumulator for BytesPlace {
 
     fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
         let null = self.codec.null()?;
-        self.codec.decode((0..rows.len()).map(|row| rows.cell(row, self.cell).unwrap_or(&null)))
+        let header = if self.times.is_some() { 8 } else { 0 };
+        let value = |row| rows.cell(row, self.cell).and_then(|cell| cell.get(header..)).unwrap_or(&null);
+        self.codec.decode((0..rows.len()).map(value))
     }
 }
