@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
 import statistics
 from collections import defaultdict
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 import millstream as mill
-from millstream import col, lit
+from millstream import col, lit, testing
 from millstream.errors import DataError, PlanError, SchemaError, UserFunctionError
 
 START = datetime(2024, 1, 1)
@@ -333,3 +336,103 @@ def test_plans_show_what_is_kept() -> None:
     text = str(sessions.explain())
     assert 'session("30m"), allowed_lateness="1m"' in text
     assert "keeps the records of open windows" in text
+
+
+# -- restarts --------------------------------------------------------------------------------------------------------------
+
+SCHEMA = pa.schema({"k": pa.string(), "x": pa.int64(), "at": pa.timestamp("us"), "number": pa.int64()})
+
+
+def pieces(records: list[dict[str, Any]]) -> pa.Table:
+    """Return records in small batches, so that a job can be left between them."""
+    return pa.concat_tables([pa.Table.from_pylist(records[i : i + 10], SCHEMA) for i in range(0, len(records), 10)])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: k.window(mill.session("15s"), allowed_lateness="5s").agg(n=mill.count(), xs=col("x").collect()),
+        lambda k: k.window(mill.session("15s")).apply(lambda key, w, rows: {"n": rows.num_rows, "xs": rows["x"].to_pylist()}, schema={"n": int, "xs": list[int]}),
+        lambda k: k.window(mill.count_window(4, slide=3, partial=True)).agg(n=mill.count(), xs=col("x").collect()),
+        lambda k: k.window(mill.sliding("30s", slide="10s")).apply(lambda key, w, rows: {"n": rows.num_rows, "xs": rows["x"].to_pylist()}, schema={"n": int, "xs": list[int]}),
+        lambda k: k.window(mill.global_window()).apply(lambda key, w, rows: {"n": rows.num_rows, "xs": rows["x"].to_pylist()}, schema={"n": int, "xs": list[int]}),
+    ],
+    ids=["session", "session apply", "count", "sliding apply", "global apply"],
+)
+def test_a_restart_changes_no_result(make: Any, tmp_path: Path) -> None:
+    records = disordered(23, rows=250)
+    table = pieces(records)
+    read: list[int] = []
+
+    def flow(folder: Path) -> mill.Sink:
+        def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
+            read.extend(batch["number"].to_pylist())
+            return batch
+
+        stream = mill.from_arrow(table).map_batches(noted).event_time("at", watermark="5s")
+        return make(stream.key_by("k")).write_parquet(folder / "out")
+
+    plain = tmp_path / "plain"
+    mill.run(flow(plain), parallelism=1)
+    expected = sorted(map(repr, mill.read_parquet(plain / "out").collect().to_pylist()))
+    starts = []
+    for steps in range(40, 700, 110):
+        folder = tmp_path / str(steps)
+        checkpoint = mill.Checkpoint(folder / "state", every="1ms")
+        testing.simulate(flow(folder), seed=steps, steps=steps, checkpoint=checkpoint, parallelism=2, frame_rows=10)
+        read.clear()
+        mill.run(flow(folder), checkpoint=checkpoint, parallelism=3)
+        starts.append(min(read, default=len(records)))
+        assert sorted(map(repr, mill.read_parquet(folder / "out").collect().to_pylist())) == expected
+    assert any(0 < start < len(records) for start in starts), f"none went on in the middle: {starts}"
+
+
+@pytest.mark.parametrize("trigger", [mill.on_count(3), mill.on_watermark(early=mill.each(), late=mill.every(2))], ids=str)
+@pytest.mark.parametrize("window", [mill.tumbling("20s"), mill.session("15s")], ids=str)
+def test_a_restart_ends_with_the_same_rows_of_triggers(window: mill.Window, trigger: mill.Trigger, tmp_path: Path) -> None:
+    records = disordered(29, rows=250)
+    table = pieces(records)
+
+    def windows() -> mill.WindowedStream:
+        keyed = mill.from_arrow(table).event_time("at", watermark="10s").key_by("k")
+        return keyed.window(window, allowed_lateness="20s", trigger=trigger)
+
+    plain = mill.from_arrow(table).event_time("at", watermark="10s").key_by("k").window(window, allowed_lateness="20s")
+    expected = {
+        (row["k"], str(row["window_start"]), str(row["window_end"])): (row["n"], row["total"])
+        for row in plain.agg(n=mill.count(), total=col("x").sum()).collect().to_pylist()
+    }
+    for steps in range(60, 900, 140):
+        path = tmp_path / f"{steps}.db"
+
+        def flow(path: Path = path) -> mill.Sink:
+            result = windows().agg(n=mill.count(), total=col("x").sum())
+            return result.write_sqlite(path, "rows", key=["k", "window_start", "window_end"])
+
+        checkpoint = mill.Checkpoint(tmp_path / f"state{steps}", every="1ms")
+        testing.simulate(flow(), seed=steps, steps=steps, checkpoint=checkpoint, parallelism=2, frame_rows=10)
+        mill.run(flow(), checkpoint=checkpoint, parallelism=3)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            rows = connection.execute("select k, window_start, window_end, n, total from rows").fetchall()
+        found = {(k, start.replace("T", " "), end.replace("T", " ")): (n, total) for k, start, end, n, total in rows}
+        assert len(found) == len(rows)
+        assert found == expected
+
+
+def test_the_state_of_open_sessions_can_be_read(tmp_path: Path) -> None:
+    records = [{"k": "ab"[i % 2], "x": i, "at": at(i), "number": i} for i in range(300)]
+    shown = 0
+    for steps in range(60, 500, 60):
+        keyed = mill.from_arrow(pieces(records)).event_time("at", watermark="1h").key_by("k")
+        step = keyed.window(mill.session("10s")).agg(n=mill.count(), top=col("x").max()).name("visits")
+        checkpoint = mill.Checkpoint(tmp_path / str(steps), every="1ms")
+        sink = step.write_csv(tmp_path / f"out{steps}")
+        testing.simulate(sink, seed=steps, steps=steps, checkpoint=checkpoint, parallelism=2, frame_rows=10)
+        if not mill.checkpoints(tmp_path / str(steps)) or mill.checkpoints(tmp_path / str(steps))[-1].is_finished:
+            continue
+        for row in mill.read_state(tmp_path / str(steps), step="visits").to_pylist():
+            # A record every two seconds from the start on: one session, as far as the checkpoint has read.
+            assert row["window_start"] == at("ab".index(row["k"]))
+            assert (row["n"], row["window_end"]) == (row["top"] // 2 + 1, at(row["top"] + 10))
+            shown += 1
+    assert shown > 0
