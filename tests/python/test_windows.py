@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import millstream as mill
-from millstream import col
+from millstream import col, testing
 
 EPOCH = datetime(2024, 1, 1)
 
@@ -144,3 +146,58 @@ def test_first_last_and_collect_follow_event_time(window: mill.Window, paralleli
             assert row[f"{name}_all"] == [r[name] for r in inside]
             some = [r[name] for r in inside if r["n"] is not None and r["n"] % 2 == 0]
             assert row[f"{name}_some"] == (some[-1] if some else None)
+
+
+@pytest.mark.parametrize("lateness", [0, 30])
+@pytest.mark.parametrize("disorder", [2, 400])
+def test_records_scattered_over_many_windows(disorder: int, lateness: int, tmp_path: Path) -> None:
+    """Windows of few records share a table; a window goes on in the form in which it began, also over a restart."""
+    for seed in range(3):
+        dice = random.Random(seed)
+        rows = []
+        for i in range(3000):
+            at = i // 6 - dice.randrange(disorder) if dice.random() < 0.9 else i // 6
+            # From time to time all records are of one moment, so that a window gets a table of its own.
+            at = i // 6 if i // 500 % 2 else at
+            rows.append({"k": dice.choice([None, "a", "b", "c"]), "at": EPOCH + timedelta(seconds=at), "x": i})
+        latest, late = None, []
+        expected: dict[Any, list[int]] = defaultdict(list)
+        bound = timedelta(seconds=disorder // 2)
+        for row in rows:
+            start = EPOCH + (row["at"] - EPOCH) // timedelta(seconds=2) * timedelta(seconds=2)
+            is_behind = latest is not None and latest - bound > row["at"]
+            if is_behind and latest - bound >= start + timedelta(seconds=2 + lateness):
+                late.append(row["x"])
+            else:
+                expected[row["k"], start].append(row["x"])
+            latest = row["at"] if latest is None else max(latest, row["at"])
+        schema = pa.schema({"k": pa.string(), "at": pa.timestamp("us"), "x": pa.int64()})
+        table = pa.concat_tables([pa.Table.from_pylist(rows[i : i + 100], schema) for i in range(0, len(rows), 100)])
+
+        def result(table: pa.Table = table, bound: timedelta = bound) -> mill.Stream:
+            keyed = mill.from_arrow(table).event_time("at", watermark=bound).key_by("k")
+            windows = keyed.window(mill.tumbling("2s"), allowed_lateness=timedelta(seconds=lateness))
+            return windows.agg(n=mill.count(), total=col("x").sum(), first=col("x").first())
+
+        def check(found: list[dict[str, Any]], expected: dict[Any, list[int]] = expected, rows: list[Any] = rows) -> None:
+            seen = {(row["k"], row["window_start"]): (row["n"], row["total"], row["first"]) for row in found}
+            assert len(seen) == len(found)
+            first = {key: min(xs, key=lambda x: (rows[x]["at"], x)) for key, xs in expected.items()}
+            assert seen == {key: (len(xs), sum(xs), first[key]) for key, xs in expected.items()}
+
+        for parallelism in (1, 3):
+            check(result().collect(parallelism=parallelism).to_pylist())
+            assert sorted(row["x"] for row in result().late.collect(parallelism=parallelism).to_pylist()) == sorted(late)
+        # Sums alone are combined ahead of the exchange.
+        keyed = mill.from_arrow(table).event_time("at", watermark=bound).key_by("k")
+        sums = keyed.window(mill.tumbling("2s"), allowed_lateness=timedelta(seconds=lateness)).agg(s=col("x").sum())
+        for parallelism in (1, 3):
+            found = sums.collect(parallelism=parallelism).to_pylist()
+            assert {(row["k"], row["window_start"]): row["s"] for row in found} == {key: sum(xs) for key, xs in expected.items()}
+        steps = 80 + 60 * seed
+        folder = tmp_path / f"{seed}"
+        checkpoint = mill.Checkpoint(folder / "state", every="1ms")
+        sink = result().write_parquet(folder / "out")
+        testing.simulate(sink, seed=seed, steps=steps, checkpoint=checkpoint, parallelism=2, frame_rows=100)
+        mill.run(result().write_parquet(folder / "out"), checkpoint=checkpoint, parallelism=3)
+        check(mill.read_parquet(folder / "out").collect().to_pylist())

@@ -113,7 +113,7 @@ impl Aggregate {
             },
             is_partial,
             keeps_pending: schedule.keeps_pending(),
-            is_ahead: false, is_timed: false,
+            is_ahead: false, is_timed: false, owner_columns: None,
         };
         let groups = Groups::new(keys, &key_types, aggregates, &options)?;
         let shape = Shape::Aggregate { keys: keys.len(), aggregates: aggregates.to_vec(), window: None };

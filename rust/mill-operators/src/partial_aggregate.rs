@@ -87,7 +87,7 @@ impl PartialAggregate {
         let key_types: Vec<_> = fields.iter().map(|field| field.data_type().clone()).collect();
         // Its keys are not yet where they belong, so it holds all key groups.
         let table = TableOptions::new(0..KEY_GROUPS);
-        let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: true, is_timed: false };
+        let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: true, is_timed: false, owner_columns: None };
         Ok(PartialAggregate {
             groups: Groups::new(keys, &key_types, aggregates, &options)?,
             schema: stage.schema.clone(),
@@ -155,6 +155,27 @@ impl PartialAggregate {
             None => self.pass_on_parts(batch, &assigned.parts, out)?,
         }
         push_late(batch, assigned.late, out)
+    }
+
+    /// Passes records on one by one where they are scattered over many windows: to combine those of each would cost more than
+    /// it saves. Whether it did.
+    fn pass_on_scattered(&mut self, batch: &Batch, out: &mut Outbox) -> Result<bool> {
+        let Some(assigner) = self.assigner else { return Ok(false) };
+        let Some((ids, late)) = assigner.scattered(batch, self.watermark) else { return Ok(false) };
+        let passing = self.passing;
+        if late.is_empty() {
+            self.pass_on(batch, self.placed(Int64Array::from(ids), true), out)?;
+        } else {
+            let mut is_late = vec![false; batch.rows()];
+            late.iter().for_each(|&record| is_late[record as usize] = true);
+            let kept: Vec<u32> = (0..batch.rows() as u32).filter(|&record| !is_late[record as usize]).collect();
+            let ids = Int64Array::from_iter_values(kept.iter().map(|&record| ids[record as usize]));
+            let rest = batch.take(&kept.into()).map_err(|error| Error::internal(error.to_string()))?;
+            self.pass_on(&rest, self.placed(ids, true), out)?;
+        }
+        self.passing = passing;
+        push_late(batch, late, out)?;
+        Ok(true)
     }
 
     fn combine(&mut self, batch: &Batch, out: &mut Outbox) -> Result<()> {
@@ -226,6 +247,9 @@ impl PartialAggregate {
 
 impl Operator for PartialAggregate {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        if self.pass_on_scattered(&batch, out)? {
+            return Ok(Progress::Done);
+        }
         if self.passing > 0 {
             match self.assigner {
                 Some(assigner) => self.pass_on_windows(&batch, assigner, out)?,

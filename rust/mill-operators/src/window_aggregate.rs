@@ -14,9 +14,12 @@
 //! Overlapping windows share panes if their aggregates can be merged. If not, a record goes into a table of each of its
 //! windows.
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{Int64Type, SchemaRef};
-use mill_plan::{AggregateSpec, Stage, WindowSpec};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use mill_plan::{AggregateKind, AggregateSpec, Stage, WindowSpec};
 use mill_protocol::{
     Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark,
 };
@@ -25,7 +28,9 @@ use mill_state::{Cursor, Span, TableOptions};
 use crate::accumulator::{GroupOptions, Groups, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, own};
-use crate::windows::{Aligned, Assigned, Assigner, Combiner, Part, push_late, shares_panes, time_column};
+use crate::windows::{
+    Aligned, Assigned, Assigner, Combiner, Part, Sparse, is_scattered, push_late, shares_panes, time_column, time_values,
+};
 
 /// Keeps one row of accumulators a key and open window, or a key and pane.
 pub(crate) struct WindowAggregate {
@@ -33,6 +38,8 @@ pub(crate) struct WindowAggregate {
     windows: Groups,
     /// Tables of panes, by their start, if windows share them.
     shared: Option<Shared>,
+    /// Windows of few records each, if a record belongs to one.
+    sparse: Option<Sparse>,
     schema: SchemaRef,
     keys: usize,
     is_partial: bool,
@@ -88,7 +95,7 @@ impl WindowAggregate {
                 is_persistent: context.is_persistent,
                 tracks_changes: false,
             };
-            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, is_timed: true };
+            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, is_timed: true, owner_columns: None };
             Groups::new(keys, &key_types, aggregates, &options)
         };
         let shared = if assigner.shares_panes {
@@ -97,10 +104,32 @@ impl WindowAggregate {
         } else {
             None
         };
+        // Those that keep tables of their own drop them window by window.
+        let has_tables = aggregates.iter().any(|spec| matches!(spec.kind, AggregateKind::NUnique));
+        let sparse = if windows.is_overlapping() || has_tables {
+            None
+        } else {
+            let table = TableOptions {
+                groups: context.groups.clone(),
+                state: 2,
+                is_persistent: context.is_persistent,
+                tracks_changes: false,
+            };
+            // Before partial results comes the start of their window; else it is added behind all columns.
+            let mut places = keys.to_vec();
+            places.push(if is_partial { 0 } else { usize::MAX });
+            let mut types = key_types.clone();
+            types.push(DataType::Int64);
+            let owner_columns = Some(keys.len());
+            let options =
+                GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, is_timed: true, owner_columns };
+            Some(Sparse::new(Groups::new(&places, &types, aggregates, &options)?))
+        };
         let shape = Shape::Aggregate { keys: keys.len(), aggregates: aggregates.to_vec(), window: Some(*spec) };
         Ok(WindowAggregate {
             windows: groups(0)?,
             shared,
+            sparse,
             schema: stage.schema.clone(),
             keys: keys.len(),
             is_partial,
@@ -168,6 +197,89 @@ impl WindowAggregate {
         Ok(assigned)
     }
 
+    /// The windows of the records of a batch, if they are scattered over many, and which of them are late.
+    fn scattered(&self, batch: &Batch) -> Option<(Vec<i64>, Vec<u32>)> {
+        self.sparse.as_ref()?;
+        if !self.is_partial {
+            return self.assigner.scattered(batch, self.watermark);
+        }
+        let ids = batch.column(0).as_primitive_opt::<Int64Type>()?.values();
+        if !is_scattered(ids.len(), |record| ids[record]) {
+            return None;
+        }
+        let windows = &self.assigner.windows;
+        let is_late = |&record: &usize| windows.is_complete(windows.end_of(ids[record]), self.watermark);
+        let late = (0..ids.len()).filter(is_late).map(|record| record as u32).collect();
+        Some((ids.to_vec(), late))
+    }
+
+    /// Takes records of many windows: those of windows with a table of their own there, the others together.
+    fn update_scattered(&mut self, batch: &Batch, ids: &[i64], late: &[u32], out: &mut Outbox) -> Result<()> {
+        let mut dense: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        let mut rest: Option<Vec<u32>> = None;
+        if !late.is_empty() || !self.windows.panes().is_empty() {
+            let mut of_sparse = Vec::with_capacity(ids.len());
+            let mut late = late.iter().copied().peekable();
+            for (record, &id) in (0..).zip(ids) {
+                if late.next_if_eq(&record).is_some() {
+                    continue;
+                }
+                match self.windows.panes().has(id) {
+                    true => dense.entry(id).or_default().push(record),
+                    false => of_sparse.push(record),
+                }
+            }
+            rest = Some(of_sparse);
+        }
+        if !dense.is_empty() {
+            self.windows.times(batch.times().map(|times| &times[..]));
+            self.windows.prepare(batch.data())?;
+            for (id, records) in &dense {
+                self.windows.update_picked(*id, records)?;
+            }
+            self.windows.reject_problems(batch.data(), out);
+        }
+        self.update_sparse(batch, ids, rest.as_deref(), out)
+    }
+
+    /// Takes records into the table that windows share.
+    fn update_sparse(&mut self, batch: &Batch, ids: &[i64], records: Option<&[u32]>, out: &mut Outbox) -> Result<()> {
+        let Some(sparse) = &mut self.sparse else { return Ok(()) };
+        if records.is_some_and(<[u32]>::is_empty) {
+            return Ok(());
+        }
+        sparse.groups.times(batch.times().map(|times| &times[..]));
+        match self.is_partial {
+            true => sparse.groups.prepare_keys(batch.data(), None)?,
+            false => {
+                let ids: ArrayRef = Arc::new(Int64Array::from(ids.to_vec()));
+                sparse.groups.prepare_keys(batch.data(), Some(ids))?;
+            }
+        }
+        sparse.update(records, ids)?;
+        sparse.groups.reject_problems(batch.data(), out);
+        Ok(())
+    }
+
+    /// Takes out of what was assigned the records of windows that are in the table that windows share, and updates those.
+    fn update_known(&mut self, batch: &Batch, assigned: &mut Assigned, out: &mut Outbox) -> Result<()> {
+        let Some(sparse) = self.sparse.as_ref().filter(|sparse| !sparse.is_empty()) else { return Ok(()) };
+        let is_known = |part: &Part| matches!(part, Part::Window(id) if sparse.has(*id));
+        let known: Vec<(Part, Vec<u32>)> = match assigned.whole.take_if(|part| is_known(part)) {
+            Some(part) => vec![(part, (0..batch.rows() as u32).collect())],
+            None => assigned.parts.extract_if(.., |(part, _)| is_known(part)).collect(),
+        };
+        if known.is_empty() {
+            return Ok(());
+        }
+        let mut ids = vec![0; batch.rows()];
+        for (Part::Pane(id) | Part::Window(id), records) in &known {
+            records.iter().for_each(|&record| ids[record as usize] = *id);
+        }
+        let records: Vec<u32> = known.into_iter().flat_map(|(_, records)| records).collect();
+        self.update_sparse(batch, &ids, Some(&records), out)
+    }
+
     fn update(&mut self, batch: &Batch, assigned: &Assigned, out: &mut Outbox) -> Result<()> {
         let is_of_pane = |part: &Part| matches!(part, Part::Pane(_));
         let is_of_window = |part: &Part| !is_of_pane(part);
@@ -226,13 +338,29 @@ impl WindowAggregate {
         Ok(Firing { end, cursor: Cursor::default(), from })
     }
 
+    /// Emits complete windows of few records each, many at a time.
+    fn fire_sparse(&mut self, out: &mut Outbox) -> Result<Progress> {
+        let Some(sparse) = &mut self.sparse else { return Ok(Progress::Done) };
+        let (windows, at) = (self.assigner.windows, self.watermark);
+        let taken = sparse.take(|id| windows.is_complete(windows.end_of(id), at), EMIT_ROWS)?;
+        let Some((mut columns, ids, results)) = taken else { return Ok(Progress::Done) };
+        let ends: Vec<i64> = ids.iter().map(|&id| windows.end_of(id)).collect();
+        let starts = ends.iter().map(|&end| Some(windows.start_of(end)));
+        columns.push(time_values(starts, self.schema.field(self.keys).data_type())?);
+        columns.push(time_values(ends.iter().copied().map(Some), self.schema.field(self.keys + 1).data_type())?);
+        columns.extend(results);
+        let times = ends.iter().map(|end| end.saturating_sub(1)).collect();
+        out.push(records(&self.schema, columns)?.with_times(Some(times)));
+        Ok(Progress::More)
+    }
+
     fn fire(&mut self, out: &mut Outbox) -> Result<Progress> {
         loop {
             let mut firing = match self.firing.take() {
                 Some(firing) => firing,
                 None => match self.next_complete() {
                     Some(end) => self.begin(end, out)?,
-                    None => return Ok(Progress::Done),
+                    None => return self.fire_sparse(out),
                 },
             };
             let id = self.assigner.windows.id_of(firing.end);
@@ -276,11 +404,20 @@ fn update(groups: &mut Groups, batch: &Batch, assigned: &Assigned, is_kept: impl
 
 impl Operator for WindowAggregate {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        let assigned = if self.is_partial {
+        if let Some((ids, late)) = self.scattered(&batch) {
+            self.update_scattered(&batch, &ids, &late, out)?;
+            match self.is_partial {
+                true => out.count_late(late.len() as u64),
+                false => push_late(&batch, late, out)?,
+            }
+            return Ok(Progress::Done);
+        }
+        let mut assigned = if self.is_partial {
             self.parts_of_partials(&batch)?
         } else {
             self.assigner.assign(&batch, self.watermark)?
         };
+        self.update_known(&batch, &mut assigned, out)?;
         self.update(&batch, &assigned, out)?;
         if self.is_partial {
             out.count_late(assigned.late.len() as u64);
@@ -312,6 +449,9 @@ impl Operator for WindowAggregate {
         if let Some(shared) = &mut self.shared {
             shared.panes.snapshot(snapshot);
         }
+        if let Some(sparse) = &mut self.sparse {
+            sparse.snapshot(snapshot);
+        }
         snapshot.bytes = Some(self.described.of(&self.watermark.0.to_le_bytes()));
         Ok(())
     }
@@ -329,6 +469,9 @@ impl Operator for WindowAggregate {
         // At an aligned barrier all instances have the same; without alignment nothing may be lost.
         self.watermark = least.map_or(Watermark::MIN, Watermark);
         self.windows.restore(restored)?;
+        if let Some(sparse) = &mut self.sparse {
+            sparse.restore(restored)?;
+        }
         let Some(shared) = &mut self.shared else { return Ok(()) };
         shared.panes.restore(restored)?;
         shared.combiner.clear();

@@ -9,6 +9,7 @@ mod aligned;
 mod assign;
 mod bounds;
 mod combine;
+mod sparse;
 
 use mill_plan::AggregateSpec;
 
@@ -16,6 +17,7 @@ pub(crate) use aligned::Aligned;
 pub(crate) use assign::{Assigned, Assigner, Part, push_late};
 pub(crate) use bounds::{time_column, time_values};
 pub(crate) use combine::Combiner;
+pub(crate) use sparse::{Sparse, is_scattered};
 
 #[cfg(test)]
 pub(crate) use aligned::tests;

@@ -27,7 +27,7 @@ use crate::error::{Result, StateError};
 use crate::layout::{TAG_HASH, TAG_NULL, TAG_OCCUPIED};
 
 pub use decode::KeyDecoder;
-pub use encode::KeyEncoder;
+pub use encode::{HASH_OF_NOTHING, KeyEncoder};
 
 /// How many bytes a view holds itself.
 pub(crate) const VIEW_INLINE: usize = 12;

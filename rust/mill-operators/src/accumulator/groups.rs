@@ -5,10 +5,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::DataType;
 use mill_frame::block::RestoredBlock;
+use mill_frame::hash::hash_columns;
 use mill_plan::{AggregateKind, AggregateSpec};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Restored, Result, Snapshot};
 use mill_state::{
-    Cursor, Flag, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, RowsRead, Span, TableOptions,
+    Cursor, Flag, HASH_OF_NOTHING, KeyBatch, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, RowsRead, Select, Span,
+    TableOptions,
 };
 
 use super::input::state_error;
@@ -34,6 +36,10 @@ pub(crate) struct Groups {
     pending: Option<Flag>,
     lookup_rows: usize,
     problems: Problems,
+    /// If fewer columns than all say to which key group a key belongs: these, and the hashes of them.
+    owners: Option<(usize, Vec<u64>)>,
+    /// Records that are the first of their key, if that is asked.
+    firsts: Vec<u32>,
 }
 
 /// What the step asks of its groups.
@@ -46,6 +52,9 @@ pub(crate) struct GroupOptions {
     pub(crate) is_ahead: bool,
     /// Whether the order of records is that of their event time, and not that in which they come.
     pub(crate) is_timed: bool,
+    /// How many key columns, from the first on, say to which key group a key belongs; all of them if not set. Then it is also
+    /// noted which records are the first of their key.
+    pub(crate) owner_columns: Option<usize>,
 }
 
 impl Groups {
@@ -96,6 +105,8 @@ impl Groups {
             pending,
             lookup_rows: if is_costly { LOOKUP_ROWS_MAX } else { LOOKUP_ROWS },
             problems: Problems::new(),
+            owners: options.owner_columns.map(|columns| (columns, Vec::new())),
+            firsts: Vec::new(),
         })
     }
 
@@ -108,7 +119,14 @@ impl Groups {
 
     /// Takes up a frame; updates then speak of its records by their place.
     pub(crate) fn prepare(&mut self, batch: &RecordBatch) -> Result<()> {
-        let columns: Vec<ArrayRef> = self.keys.iter().map(|&key| Arc::clone(batch.column(key))).collect();
+        self.prepare_keys(batch, None)
+    }
+
+    /// The same; the last key column is this one, if it is none of the frame's.
+    pub(crate) fn prepare_keys(&mut self, batch: &RecordBatch, last: Option<ArrayRef>) -> Result<()> {
+        let of_frame = &self.keys[..self.keys.len() - usize::from(last.is_some())];
+        let mut columns: Vec<ArrayRef> = of_frame.iter().map(|&key| Arc::clone(batch.column(key))).collect();
+        columns.extend(last);
         self.unhashed = None;
         if let Some(near) = &self.near
             && let Some(range) =
@@ -118,6 +136,10 @@ impl Groups {
             return self.prepare_values(batch);
         }
         let keys = self.encoder.encode(&columns, batch.num_rows()).map_err(state_error)?;
+        self.firsts.clear();
+        if let Some((owners, hashes)) = &mut self.owners {
+            own(keys, &columns[..*owners], hashes)?;
+        }
         for accumulator in &mut self.accumulators {
             accumulator.prepare(batch, keys.hashes())?;
         }
@@ -174,10 +196,70 @@ impl Groups {
         if let Some(pending) = self.pending {
             rows.set_flag(pending);
         }
+        if self.owners.is_some() {
+            self.firsts.extend(rows.inserted().iter().map(|&new| select.at(new as usize) as u32));
+        }
         for accumulator in &mut self.accumulators {
             accumulator.update(&mut rows, select, &mut self.problems)?;
         }
         Ok(())
+    }
+
+    /// The records that were the first of their keys since the frame was taken up.
+    pub(crate) fn take_firsts(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.firsts)
+    }
+
+    /// Appends the key of a record of the frame as bytes.
+    pub(crate) fn write_key(&self, record: u32, out: &mut Vec<u8>) {
+        self.encoder.batch().write_key(self.encoder.kind(), record as usize, out);
+    }
+
+    /// Takes the rows of written keys out of a pane: their keys and results.
+    pub(crate) fn take_written<'k>(
+        &mut self,
+        pane: i64,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+    ) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+        let keys = KeyBatch::of_written(self.encoder.kind(), keys).map_err(state_error)?;
+        let table = self.panes.open(pane);
+        let (rows, found) = table.find(&keys);
+        if found.len() != keys.len() {
+            return Err(Error::internal("a row of a window is not there"));
+        }
+        let finish = |accumulator: &dyn Accumulator, rows: &RowsRead<'_>| Ok(vec![accumulator.finish(rows)?]);
+        let taken = read_columns(&self.accumulators, &self.decoder, self.keys.len(), &rows, finish)?;
+        for record in 0..keys.len() {
+            table.remove(&keys, record);
+        }
+        Ok(taken)
+    }
+
+    /// Goes over the keys of a pane: the columns of the next ones, and each as it is written. `None` at the end.
+    pub(crate) fn written_keys(
+        &mut self,
+        pane: i64,
+        cursor: &mut Cursor,
+        mut each: impl FnMut(usize, &[u8]),
+    ) -> Result<Option<Vec<ArrayRef>>> {
+        let Some(table) = self.panes.pane(pane) else { return Ok(None) };
+        let rows = table.scan(cursor, LOOKUP_ROWS_MAX);
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let columns = self.decoder.decode(&rows).map_err(state_error)?;
+        let count = rows.len();
+        let keys = self.encoder.encode(&columns, count).map_err(state_error)?;
+        if let Some((owners, hashes)) = &mut self.owners {
+            own(keys, &columns[..*owners], hashes)?;
+        }
+        let mut bytes = Vec::new();
+        for row in 0..count {
+            bytes.clear();
+            self.encoder.batch().write_key(self.encoder.kind(), row, &mut bytes);
+            each(row, &bytes);
+        }
+        Ok(Some(columns))
     }
 
     /// Merges partial results into a pane: keys, then the columns that [`partials`](Groups::partials) gives.
@@ -359,6 +441,19 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+/// Puts keys into the key groups of the keys that these columns are.
+fn own(keys: &mut KeyBatch, columns: &[ArrayRef], hashes: &mut Vec<u64>) -> Result<()> {
+    if columns.is_empty() {
+        // The one key that a step without key columns has.
+        hashes.clear();
+        hashes.resize(keys.len(), HASH_OF_NOTHING);
+    } else {
+        hash_columns(columns, hashes).map_err(|error| Error::internal(error.to_string()))?;
+    }
+    keys.adopt_groups(hashes);
+    Ok(())
 }
 
 fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {

@@ -398,6 +398,6 @@ fn numbered(records: &SchemaRef) -> SchemaRef {
 
 fn groups(specs: &[AggregateSpec], records: &SchemaRef) -> Result<Groups> {
     let table = TableOptions { groups: 0..128, state: 0, is_persistent: false, tracks_changes: false };
-    let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: false, is_timed: false };
+    let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: false, is_timed: false, owner_columns: None };
     Groups::new(&[records.fields().len()], &[DataType::Int64], specs, &options)
 }

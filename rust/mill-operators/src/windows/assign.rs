@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use mill_protocol::{Batch, Error, Outbox, Result, Watermark};
 
 use super::aligned::{Aligned, Pane};
+use super::sparse::is_scattered;
 
 /// A table that records go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +81,31 @@ impl Assigner {
         let mut all = parts.all;
         all.retain(|(_, records)| !records.is_empty());
         Ok(Assigned { whole: None, parts: all, late })
+    }
+
+    /// The windows of the records of a batch, if each belongs to one and they are scattered over many; and the records that are
+    /// too late for theirs.
+    pub(crate) fn scattered(&self, batch: &Batch, stream: Watermark) -> Option<(Vec<i64>, Vec<u32>)> {
+        let times = batch.times()?;
+        let windows = &self.windows;
+        let first = times.first()?;
+        if windows.is_overlapping() || !is_scattered(times.len(), |record| windows.pane(times[record]).start) {
+            return None;
+        }
+        let (mut ids, mut late) = (Vec::with_capacity(times.len()), Vec::new());
+        let mut now = windows.pane(*first);
+        for (record, &time) in times.iter().enumerate() {
+            if time < now.start || time >= now.end {
+                now = windows.pane(time);
+            }
+            ids.push(windows.id_of(now.first_end));
+            let behind = batch.behind().map(|behind| behind[record]).filter(|&behind| behind > time);
+            let at = behind.map_or(stream, |behind| stream.max(Watermark(behind)));
+            if windows.is_complete(now.first_end, at) {
+                late.push(record as u32);
+            }
+        }
+        Some((ids, late))
     }
 
     /// The one table that records of this pane go to; `None` if they go to several windows each, or to none.

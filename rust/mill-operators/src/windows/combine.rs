@@ -84,7 +84,7 @@ impl Combiner {
         let places: Vec<usize> = (0..keys).collect();
         let groups = || {
             let table = TableOptions::new(0..KEY_GROUPS);
-            let options = GroupOptions { table, is_partial: true, keeps_pending: false, is_ahead: false, is_timed: false };
+            let options = GroupOptions { table, is_partial: true, keeps_pending: false, is_ahead: false, is_timed: false, owner_columns: None };
             Groups::new(&places, key_types, &merged, &options)
         };
         Ok(Combiner {

@@ -21,7 +21,7 @@ use crate::error::{Result, StateError};
 const SAMPLE: usize = 64;
 
 /// The hash of the one key that a step without key columns has.
-const HASH_OF_NOTHING: u64 = 0x9e37_79b9_7f4a_7c15;
+pub const HASH_OF_NOTHING: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Turns key columns into keys, batch after batch, reusing its memory.
 #[derive(Debug)]
