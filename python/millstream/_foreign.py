@@ -6,13 +6,16 @@ module of its type.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+from millstream.errors import SchemaError
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
-__all__ = ["count", "is_missing", "unit_of"]
+__all__ = ["check_frame", "count", "is_missing", "unit_of"]
 
 _PER_SECOND: dict[str, tuple[int, int]] = {
     "W": (1, 7 * 86_400),
@@ -44,6 +47,67 @@ def is_missing(value: Any) -> bool:
     if library == "pandas":
         return type(value).__name__ in ("NaTType", "NAType")
     return library == "numpy" and type(value).__name__ in ("datetime64", "timedelta64") and str(value) == "NaT"
+
+
+def check_frame(frame: Any, place: str) -> None:
+    """Refuse a frame with columns that its library hands over as something else than they are.
+
+    Polars exports objects as their addresses, and pandas lets pyarrow make one type of a column of objects: texts become
+    bytes beside bytes, and times without a zone become times of UTC beside times with one.
+
+    Parameters
+    ----------
+    frame
+        A frame or column of polars or pandas; anything else is passed over.
+    place
+        Who asks, for the message.
+
+    Raises
+    ------
+    SchemaError
+        With the first such column.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from millstream._foreign import check_frame
+    >>> check_frame(pl.DataFrame({"x": pl.Series([{1}, {2}], dtype=pl.Object)}), "from_arrow()")
+    Traceback (most recent call last):
+    millstream.errors.SchemaError: from_arrow(): column "x" holds Python objects, which polars exports as their addresses; ...
+    """
+    library, name = _library(frame), type(frame).__name__
+    if library == "polars" and name in ("DataFrame", "Series"):
+        for column in frame.get_columns() if name == "DataFrame" else [frame]:
+            if str(column.dtype) == "Object":
+                raise SchemaError(
+                    f'{place}: column "{column.name}" holds Python objects, which polars exports as their addresses; '
+                    "give them with from_iter() and the type object, or make a column of another type of them"
+                )
+    elif library == "pandas" and name in ("DataFrame", "Series"):
+        columns = frame.items() if name == "DataFrame" else [(frame.name, frame)]
+        for label, column in columns:
+            if str(column.dtype) == "object":
+                _check_objects(column, f'{place}: column "{label}"')
+
+
+def _check_objects(values: Any, place: str) -> None:
+    """Refuse objects of kinds that pyarrow would make alike without a word."""
+    types = set(map(type, values))
+    of = {base: any(issubclass(found, base) for found in types) for base in (str, bytes, set, frozenset, datetime, int)}
+    if of[str] and of[bytes]:
+        raise SchemaError(f"{place} mixes texts and bytes; make them alike before, as in df[name].astype(str)")
+    if of[set] or of[frozenset]:
+        raise SchemaError(f"{place} holds sets, which Arrow does not have; make lists of them, as in df[name].map(sorted)")
+    if of[datetime]:
+        times = [value for value in values if isinstance(value, datetime) and not is_missing(value)]
+        if len({value.tzinfo is None for value in times}) > 1:
+            raise SchemaError(f"{place} mixes times with a zone and times without one; give all of them one, or none")
+        if any(issubclass(found, date) and not issubclass(found, datetime) for found in types):
+            raise SchemaError(f"{place} mixes dates and times; make them alike before, as in pd.to_datetime(df[name])")
+    if of[int]:
+        large = next((value for value in values if isinstance(value, int) and not -(2**63) <= value < 2**64), None)
+        if large is not None:
+            raise SchemaError(f"{place} holds {large!r:.80}, which has more than 64 bits; make texts or decimals of the column")
 
 
 def unit_of(value: Any) -> tuple[bool, str] | None:
@@ -123,6 +187,8 @@ def _seconds(value: Any) -> Fraction:
         return _of_delta(timedelta(value.days, value.seconds, value.microseconds)) + Fraction(value.nanoseconds, 10**9)
     if library == "numpy" and name in ("datetime64", "timedelta64"):
         return _of_numpy(value)
+    if isinstance(value, (int, float, Decimal)) or library == "numpy":
+        raise TypeError("a bare number is no time; give a datetime, date or timedelta, or make it a column of numbers and cast() that")
     raise TypeError("it is no time")
 
 

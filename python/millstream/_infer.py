@@ -145,6 +145,9 @@ def _type_of(value: Any, place: str) -> DataType | None:
             return DataType.parse(_NAMES[base])
     if type(value).__module__ == "numpy" and hasattr(value, "dtype"):
         if getattr(value, "ndim", 0) == 0:
+            if type(value.item()) is type(value):
+                # Wider than Python's float, and no object of Python's own is the same value.
+                return DataType.parse("object")
             return _type_of(value.item(), place)
         return _type_of(value.tolist(), place)
     return DataType.parse("object")

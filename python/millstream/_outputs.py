@@ -95,8 +95,8 @@ class Outputs:
         Notes
         -----
         Values are stored exactly, or the job fails with an error that names the column. Decimals, dates, times and durations
-        are text. SQLite has one zero, and no NaN, for which it stores null; a keyed table refuses a NaN key that would share
-        its row with a null key. It has no whole numbers above 9223372036854775807: cast such a column to ``str``.
+        are text. A column of SQLite's type ``REAL`` has one zero, and so stores ``-0.0`` as ``0.0``. It has no NaN, for which
+        null is stored; a keyed table refuses a NaN key that would share its row with a null key. It has no whole numbers above 9223372036854775807: cast such a column to ``str``.
 
         Several jobs, and several sinks of a job, may write one table. What was applied is noted in the table
         ``_millstream`` of the same database. A job refuses to go on if its database was lost or put back from a copy that

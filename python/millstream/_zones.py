@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import timedelta, timezone, tzinfo
 
+from millstream.errors import SchemaError
+
 __all__ = ["zone"]
 
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
@@ -14,9 +16,14 @@ def zone(name: str) -> tzinfo:
     """Give the time zone with this name, or with an offset like ``+02:00``."""
     offset = _OFFSET.fullmatch(name)
     if offset is None:
-        from zoneinfo import ZoneInfo
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-        return ZoneInfo(name)
+        try:
+            return ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise SchemaError(
+                f'{name!r} is no time zone that Python knows; take the times in one that it does, as in dt.convert_time_zone("UTC")'
+            ) from error
     sign, hours, minutes = offset.groups()
     length = timedelta(hours=int(hours), minutes=int(minutes))
     return timezone(-length if sign == "-" else length)

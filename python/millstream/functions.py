@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from millstream import _live
+from millstream._foreign import check_frame
 from millstream._row import Row, row_class, rows
 from millstream._view import View
 from millstream.errors import PlanError, SchemaError
@@ -289,6 +290,7 @@ def as_arrow(given: Any) -> Any:
         arrays = {name: _array(pa, value) for name, value in given.items()}
         return pa.record_batch(list(arrays.values()), names=list(arrays))
     if hasattr(given, "__arrow_c_array__") or hasattr(given, "__arrow_c_stream__"):
+        check_frame(given, "the function's frame")
         return given
     raise TypeError(
         f"a function of batches gives a pyarrow.RecordBatch, a dict of arrays, or anything with an Arrow interface, not {type(given).__name__}"
@@ -298,6 +300,7 @@ def as_arrow(given: Any) -> Any:
 def _array(pa: Any, value: Any) -> Any:
     if isinstance(value, pa.ChunkedArray):
         return value.combine_chunks()
+    check_frame(value, "the function's result")
     if hasattr(value, "__arrow_c_stream__") and not hasattr(value, "__arrow_c_array__"):
         return pa.chunked_array(value).combine_chunks()
     return value if isinstance(value, pa.Array) else pa.array(value)

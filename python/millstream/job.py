@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from millstream import _engine, _live
+from millstream._counts import count
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
 from millstream.errors import MillstreamError, PlanError
@@ -279,8 +280,8 @@ def collect(
     on_error: OnError,
 ) -> Table:
     """Run a stream and give its records; see :meth:`Stream.collect`."""
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-        raise PlanError(f"collect() takes a number of rows as limit, not {limit!r}")
+    if limit is not None:
+        count(limit, "collect() takes a number of rows as limit")
     if limit is None and until is None and not stream.is_bounded:
         raise PlanError('collect() of an unbounded stream would never end; give limit=1000 or until="10s"')
     options = settings(until=until, parallelism=parallelism, on_error=on_error)

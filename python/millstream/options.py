@@ -6,10 +6,13 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from millstream._counts import count
 from millstream.errors import PlanError
 from millstream.time import Duration, microseconds
 
 __all__ = ["Checkpoint", "Restart", "settings"]
+
+_ATTEMPTS_MAX = 2**32 - 1
 
 Mode = Literal["exactly_once", "at_least_once", "none"]
 OnError = Literal["fail", "skip", "route"]
@@ -57,8 +60,7 @@ class Checkpoint:
             raise PlanError('checkpoint every="0s" leaves no time to work; give an interval such as "1s"')
         if self.mode not in ("exactly_once", "at_least_once", "none"):
             raise PlanError(f'mode is {self.mode!r}; it is "exactly_once", "at_least_once" or "none"')
-        if not isinstance(self.retain, int) or self.retain < 1:
-            raise PlanError(f"retain is {self.retain!r}; at least 1 checkpoint has to be kept to go on from")
+        count(self.retain, "retain is how many checkpoints are kept to go on from, at least 1", 1)
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ class Restart:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if not isinstance(self.attempts, int) or self.attempts < 0:
-            raise PlanError(f"a restart strategy takes a number of attempts, not {self.attempts!r}")
+        count(self.attempts, "a restart strategy takes a number of attempts", 0, _ATTEMPTS_MAX)
         microseconds(self.initial, "delay")
         microseconds(self.longest, "longest delay")
 
@@ -120,8 +121,10 @@ def settings(
         checkpoint = Checkpoint(checkpoint)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         raise PlanError(f"checkpoint is a path or mill.Checkpoint(...), not {checkpoint!r:.200}")
-    if parallelism is not None and (not isinstance(parallelism, int) or isinstance(parallelism, bool) or parallelism < 1):
-        raise PlanError(f"parallelism is a number of tasks from 1, not {parallelism!r}")
+    if parallelism is not None:
+        count(parallelism, "parallelism is a number of tasks from 1", 1)
+    if frame_rows is not None:
+        count(frame_rows, "frame_rows is a number of rows from 1", 1)
     if restart is not None and not isinstance(restart, Restart):
         raise PlanError(f"restart is a strategy such as mill.Restart.fixed_delay(3), not {restart!r:.200}")
     restore_from = None if checkpoint is None else checkpoint.restore_from

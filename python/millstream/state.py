@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from millstream import _engine
+from millstream._counts import count
 from millstream.table import Table
 
 __all__ = ["CheckpointInfo", "PickledState", "checkpoints", "pickled_state", "read_state", "verify"]
@@ -127,6 +128,8 @@ def read_state(path: str | os.PathLike[str], *, step: str, id: int | None = None
     >>> sorted(row["n"] for row in mill.read_state("counted-state/", step="count").to_pylist())
     [3, 3, 3]
     """
+    if id is not None:
+        count(id, "read_state(id=...) takes the number of a checkpoint")
     return Table(_engine.read_state(os.fspath(path), step, id))
 
 

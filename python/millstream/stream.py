@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from millstream._counts import count
 from millstream._engine import RawExpr, RawStream
 from millstream._outputs import Outputs
 from millstream.errors import PlanError, SchemaError, UserFunctionError
@@ -370,9 +371,7 @@ class Stream(Outputs):
         >>> len(mill.generate(rows=1000).limit(3).collect())
         3
         """
-        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 0:
-            raise PlanError(f"limit() takes a number of rows, not {rows!r}")
-        return Stream(self._raw.limit(rows))
+        return Stream(self._raw.limit(count(rows, "limit() takes a number of rows")))
 
     def union(self, *others: Stream) -> Stream:
         """Give the records of this stream and others with the same columns, in any order.

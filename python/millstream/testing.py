@@ -10,6 +10,7 @@ import os
 from typing import Literal
 
 from millstream import _engine
+from millstream._counts import count
 from millstream.io.sinks import Sink
 from millstream.job import _outputs
 from millstream.options import Checkpoint, OnError, settings
@@ -40,11 +41,11 @@ class Disk:
 
     def fail_at(self, operation: int) -> None:
         """Let one operation fail; a sync that fails makes nothing durable."""
-        self._raw.fail_at(operation, False)
+        self._raw.fail_at(count(operation, "fail_at() takes the number of an operation"), False)
 
     def crash_at(self, operation: int) -> None:
         """Let the machine crash: this operation and all after it fail, and the simulation ends."""
-        self._raw.fail_at(operation, True)
+        self._raw.fail_at(count(operation, "crash_at() takes the number of an operation"), True)
 
     @property
     def operations(self) -> int:
@@ -53,7 +54,7 @@ class Disk:
 
     def set_space(self, bytes: int | None) -> None:
         """Let only so many more bytes be allocated; None for no limit."""
-        self._raw.set_space(bytes)
+        self._raw.set_space(None if bytes is None else count(bytes, "set_space() takes a number of bytes"))
 
     def after_crash(self, seed: int) -> Disk:
         """Give the disk as found after the machine crashed.
@@ -62,7 +63,7 @@ class Disk:
         was before or after the change.
         """
         disk = Disk()
-        disk._raw = self._raw.after_crash(seed)
+        disk._raw = self._raw.after_crash(count(seed, "after_crash() takes a seed that is a whole number from 0"))
         return disk
 
     def after_kill(self) -> Disk:
@@ -94,7 +95,8 @@ def arm(
         step fail as on a broken or a full disk; ``"panic"`` lets it panic, as on a bug of the engine; ``"count"`` only
         counts.
     """
-    _engine.arm(step, first, times, effect)
+    first = count(first, "arm(first=...) takes a number from 1", 1)
+    _engine.arm(step, first, count(times, "arm(times=...) takes a number of times"), effect)
 
 
 def disarm() -> dict[str, int]:
@@ -155,6 +157,9 @@ def simulate(
         frame_rows=frame_rows,
         is_chaining=chaining,
     )
+    count(seed, "simulate() takes a seed that is a whole number from 0")
+    if steps is not None:
+        count(steps, "simulate(steps=...) takes a number of steps")
     outputs = [output._raw for output in _outputs(sinks, "simulate")]
     figures = _engine.simulate(outputs, options, seed, steps, None if disk is None else disk._raw, clock_jumps)
     return None if figures is None else report_of(figures)

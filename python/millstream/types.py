@@ -16,6 +16,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal as PythonDecimal
 from typing import Any, NamedTuple
 
+from millstream._counts import count
 from millstream._engine import DataType, RawSchema
 from millstream.errors import SchemaError
 
@@ -97,6 +98,8 @@ def Decimal(precision: int = 38, scale: int = 9) -> DataType:
     >>> mill.types.Decimal(10, 2)
     decimal[10, 2]
     """
+    for number in (precision, scale):
+        count(number, f"Decimal() takes 1 to 38 digits and no more of them after the point than that, not ({precision!r:.40}, {scale!r:.40})", 0, 127)
     return DataType.decimal(precision, scale)
 
 

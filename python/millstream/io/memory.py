@@ -7,7 +7,9 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from millstream._counts import count
 from millstream._engine import RawExpr, RawStream, rows_to_table, stream_of_table
+from millstream._foreign import check_frame
 from millstream._infer import ROWS_MAX, infer_schema
 from millstream.errors import PlanError, SchemaError
 from millstream.expr import Expr, IntoExpr, _column
@@ -37,6 +39,8 @@ def from_arrow(data: Any) -> Stream:
     Values stay as they are; layouts are made alike: every list is a ``list``, whatever the width of its offsets and the name
     of its element, dictionaries have codes of 32 bits, values in runs become plain. A map becomes a list of pairs of key and
     value where Python sees it. Two columns of one name, types nested more than 48 deep and text that is not UTF-8 are refused.
+    So are, by the name of their column, what Arrow cannot hold: objects and 128-bit integers of polars, periods, intervals and
+    sparse columns of pandas, and columns of objects of pandas that mix kinds, such as texts and bytes.
 
     Examples
     --------
@@ -47,6 +51,7 @@ def from_arrow(data: Any) -> Stream:
     name = f"from_arrow({type(data).__name__})"
     if isinstance(data, Stream):
         raise PlanError("from_arrow() takes data; this is a stream already")
+    check_frame(data, "from_arrow()")
     if hasattr(data, "__arrow_c_stream__"):
         module = type(data).__module__.split(".")[0]
         is_reader = type(data).__name__ in ("RecordBatchReader", "ArrowStreamReader") or module in ("duckdb", "_duckdb")
@@ -78,7 +83,8 @@ def from_iter(
         or a sequence a job can go on after a restart; an iterator can be read only once, which ``exactly_once`` and
         ``at_least_once`` refuse. What has a method ``close()``, as a generator has, is closed when the job ends.
     schema
-        The columns; by default those of the first records.
+        The columns; by default those of the first records. A column of times takes dates, datetimes and timedeltas, and no bare
+        numbers, which have no unit: declare ``int`` and ``cast()`` the column.
     is_bounded
         Whether it ends.
 
@@ -185,8 +191,8 @@ def generate(rows: int | None = None, rate: float | None = None, **columns: Into
     >>> mill.generate(rows=3, key=mill.index() % 2).collect().to_pylist()
     [{'key': 0}, {'key': 1}, {'key': 0}]
     """
-    if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 0):
-        raise PlanError(f"generate(rows=...) takes a number of rows, not {rows!r}")
+    if rows is not None:
+        count(rows, "generate(rows=...) takes a number of rows")
     if rate is not None and (not isinstance(rate, (int, float)) or rate <= 0):
         raise PlanError(f"generate(rate=...) takes rows a second, not {rate!r}")
     exprs = [_column(value).alias(name) for name, value in columns.items()]
@@ -213,6 +219,4 @@ def random(seed: int = 0) -> Expr:
     >>> all(0 <= x < 1 for x in rows["x"])
     True
     """
-    if not isinstance(seed, int) or seed < 0:
-        raise PlanError(f"random() takes a seed that is a whole number from 0, not {seed!r}")
-    return Expr(RawExpr.random(seed))
+    return Expr(RawExpr.random(count(seed, "random() takes a seed that is a whole number from 0")))

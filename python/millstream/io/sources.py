@@ -11,6 +11,7 @@ from typing import Any
 
 from millstream import _live
 from millstream._engine import RawStream
+from millstream._foreign import check_frame
 from millstream.errors import PlanError
 from millstream.stream import Stream
 from millstream.types import SchemaLike, schema_of
@@ -153,6 +154,7 @@ class _ReaderAdapter:
             return "end", None, self._where
         position = self._position()
         if hasattr(given, "__arrow_c_array__") or hasattr(given, "__arrow_c_stream__"):
+            check_frame(given, "next_batch()")
             self._pause = _PAUSE_SECONDS_MIN
             return "arrow", given, position
         if isinstance(given, (str, bytes, collections.abc.Mapping)) or not isinstance(given, Iterable):

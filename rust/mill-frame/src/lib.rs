@@ -25,6 +25,7 @@ mod partition;
 pub mod schema;
 pub mod text;
 pub mod types;
+pub mod zone;
 
 pub use batch::{Batch, SplitId};
 pub use error::FrameError;

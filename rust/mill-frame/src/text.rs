@@ -28,7 +28,7 @@ mod read;
 mod span;
 mod write;
 
-pub use moment::{Moment, Moments, is_utc};
+pub use moment::{Moment, Moments};
 pub use number::{parse_decimal, parse_float, parse_integer};
 pub use read::{Cell, can_read, read};
 pub use span::{parse_duration, parse_time};

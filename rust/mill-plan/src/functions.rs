@@ -49,7 +49,7 @@ mod lists;
 mod matching;
 mod math;
 mod strings;
-mod times;
+pub(crate) mod times;
 mod words;
 
 use std::sync::{Arc, OnceLock};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef};
-use arrow::util::display::array_value_to_string;
+use arrow::datatypes::SchemaRef;
 use mill_frame::SplitId;
+use mill_frame::convert::show;
 
 use crate::error::{Error, Rejected, Result};
 
@@ -213,9 +213,7 @@ impl fmt::Display for Condition {
             Comparison::Gt => ">",
             Comparison::GtEq => ">=",
         };
-        let value = array_value_to_string(&self.value, 0).map_err(|_| fmt::Error)?;
-        let quote = if self.value.data_type() == &DataType::Utf8 { "\"" } else { "" };
-        write!(f, "{} {symbol} {quote}{value}{quote}", self.column)
+        write!(f, "{} {symbol} {}", self.column, show(&self.value, 0))
     }
 }
 

@@ -22,11 +22,13 @@ use arrow::error::ArrowError;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
 use arrow::ffi_stream::FFI_ArrowArrayStream;
 use mill_frame::types::children;
+use mill_frame::zone::Zone;
 use mill_protocol::Error;
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
 
-use crate::error::{SchemaError, to_python};
+use crate::error::{MillstreamError, SchemaError, message, to_python};
 use crate::types::type_name;
 
 /// What is said of a column without a table around it.
@@ -42,7 +44,7 @@ pub struct Import {
 impl Import {
     /// Takes what `__arrow_c_stream__` returns.
     pub fn of_stream(object: &Bound<'_, PyAny>) -> PyResult<Import> {
-        let capsule = object.call_method0("__arrow_c_stream__")?.cast_into::<PyCapsule>()?;
+        let capsule = exported(object, "__arrow_c_stream__")?.cast_into::<PyCapsule>()?;
         let pointer = capsule.pointer_checked(Some(c"arrow_array_stream"))?.cast::<FFI_ArrowArrayStream>();
         // SAFETY: a capsule of this name holds a stream of Arrow's C interface; `from_raw` moves it out and leaves one that
         // is released in its place, which the destructor of the capsule passes over.
@@ -54,7 +56,7 @@ impl Import {
         if unsafe { get_schema(&raw mut stream, &raw mut schema) } != 0 {
             return Err(SchemaError::new_err(last_error(&mut stream)));
         }
-        let field = Arc::new(Field::try_from(&schema).map_err(|error| SchemaError::new_err(error.to_string()))?);
+        let field = known_field(&schema)?;
         let of_columns = match field.data_type() {
             DataType::Struct(fields) => Schema::new(fields.clone()).with_metadata(field.metadata().clone()),
             _ => Schema::empty(),
@@ -140,16 +142,117 @@ pub fn array(object: &Bound<'_, PyAny>) -> PyResult<(ArrayRef, FieldRef)> {
     Ok((imported(array, field.data_type()).map_err(failed)?, field))
 }
 
+/// What a library exports, or why it cannot: pandas, for one, refuses columns that mix kinds, with an error of its own.
+fn exported<'py>(object: &Bound<'py, PyAny>, method: &str) -> PyResult<Bound<'py, PyAny>> {
+    object.call_method0(method).map_err(|error| {
+        let py = object.py();
+        if !error.is_instance_of::<PyException>(py) || error.is_instance_of::<MillstreamError>(py) {
+            return error;
+        }
+        let name = object.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
+        let refused = SchemaError::new_err(format!(
+            "this {name} cannot be exported as Arrow data: {}; make each of its columns one type that Arrow has, and no two of \
+             one name",
+            message(py, &error)
+        ));
+        refused.set_cause(py, Some(error));
+        refused
+    })
+}
+
 fn capsules<'py>(object: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyCapsule>, Bound<'py, PyCapsule>)> {
-    let both = object.call_method0("__arrow_c_array__")?.cast_into::<PyTuple>()?;
+    let both = exported(object, "__arrow_c_array__")?.cast_into::<PyTuple>()?;
     Ok((both.get_item(0)?.cast_into()?, both.get_item(1)?.cast_into()?))
 }
 
 fn field_of(capsule: &Bound<'_, PyCapsule>) -> PyResult<FieldRef> {
     let pointer = capsule.pointer_checked(Some(c"arrow_schema"))?.cast::<FFI_ArrowSchema>();
     // SAFETY: a capsule of this name holds a schema of Arrow's C interface, which lives as long as the capsule.
-    let schema = unsafe { pointer.as_ref() };
-    Field::try_from(schema).map(Arc::new).map_err(|error| SchemaError::new_err(error.to_string()))
+    known_field(unsafe { pointer.as_ref() })
+}
+
+/// The field that a schema describes, if its values keep their meaning here.
+fn known_field(schema: &FFI_ArrowSchema) -> PyResult<FieldRef> {
+    let field = match Field::try_from(schema) {
+        Ok(field) => Arc::new(field),
+        Err(error) => {
+            let found = unknown_format(schema, "").map(|(column, format)| no_such_type(&column, &format));
+            return Err(SchemaError::new_err(found.unwrap_or_else(|| error.to_string())));
+        }
+    };
+    let columns = match field.data_type() {
+        DataType::Struct(fields) => fields.iter().cloned().collect(),
+        _ => vec![Arc::clone(&field)],
+    };
+    for column in columns {
+        if let Some(reason) = without_meaning(&column) {
+            return Err(SchemaError::new_err(format!("column {:?} {reason}", column.name())));
+        }
+    }
+    Ok(field)
+}
+
+/// The first column with a format that Arrow's specification does not have, and that format.
+fn unknown_format(schema: &FFI_ArrowSchema, column: &str) -> Option<(String, String)> {
+    let inner = || {
+        schema.children().chain(schema.dictionary()).find_map(|child| {
+            // Fields within a column are told by the name of the column.
+            let name = if column.is_empty() { child.name().unwrap_or_default() } else { column };
+            unknown_format(child, name)
+        })
+    };
+    let own = || {
+        let format = schema.format();
+        let is_own = DataType::try_from(schema).is_err();
+        is_own.then(|| (column.to_owned(), format.to_owned()))
+    };
+    inner().or_else(own)
+}
+
+fn no_such_type(column: &str, format: &str) -> String {
+    match format {
+        "_pli128" | "_plu128" => {
+            let name = if format == "_pli128" { "Int128" } else { "UInt128" };
+            format!(
+                "column {column:?} is {name}, a type of Polars that Arrow does not have: cast it before, as in \
+                 pl.col({column:?}).cast(pl.Int64), or to pl.Decimal(38, 0), which holds more digits"
+            )
+        }
+        _ => format!("column {column:?} has the type {format:?} of Arrow's C interface, which is not supported: cast it before"),
+    }
+}
+
+/// Why the values of a column would be taken for something else than they are, and what to do.
+fn without_meaning(field: &Field) -> Option<String> {
+    let found = match (field.extension_type_name(), field.data_type()) {
+        (Some("pandas.period"), _) => Some(
+            "holds periods of pandas, of which Arrow has only the numbers: convert it before, as in df[name].dt.to_timestamp()".to_owned(),
+        ),
+        (Some("pandas.interval"), _) => Some(
+            "holds intervals of pandas, of which Arrow does not have the ends that are closed: make two columns of it, as in \
+             df[name].array.left and df[name].array.right"
+                .to_owned(),
+        ),
+        (_, DataType::Timestamp(_, Some(zone))) if zone.parse::<Zone>().is_err() => Some(unknown_zone(zone)),
+        _ => None,
+    };
+    found.or_else(|| match field.data_type() {
+        DataType::List(inner)
+        | DataType::LargeList(inner)
+        | DataType::ListView(inner)
+        | DataType::LargeListView(inner)
+        | DataType::FixedSizeList(inner, _)
+        | DataType::Map(inner, _)
+        | DataType::RunEndEncoded(_, inner) => without_meaning(inner),
+        DataType::Struct(fields) => fields.iter().find_map(|inner| without_meaning(inner)),
+        DataType::Dictionary(_, values) => without_meaning(&Field::new("", values.as_ref().clone(), true)),
+        _ => None,
+    })
+}
+
+/// What is said of times in a zone that nobody knows.
+pub fn unknown_zone(zone: &str) -> String {
+    format!("has the time zone {zone:?}, which is not known; use a name such as \"Europe/Berlin\" or \"UTC\", or an offset such as \"+02:00\"")
 }
 
 fn failed(error: ArrowError) -> PyErr {

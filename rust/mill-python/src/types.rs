@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use mill_frame::types::{canonical_type, check_fields, is_same_zone, plain_type};
+use mill_frame::zone::Zone;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyType};
@@ -121,6 +122,9 @@ impl PyDataType {
     #[staticmethod]
     #[pyo3(signature = (unit, tz=None))]
     fn timestamp(unit: &str, tz: Option<&str>) -> PyResult<PyDataType> {
+        if let Some(zone) = tz.filter(|zone| zone.parse::<Zone>().is_err()) {
+            return Err(SchemaError::new_err(format!("a timestamp {}", import::unknown_zone(zone))));
+        }
         Ok(PyDataType::new(DataType::Timestamp(time_unit(unit)?, tz.map(Arc::from))))
     }
 

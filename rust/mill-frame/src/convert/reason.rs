@@ -1,6 +1,6 @@
 //! Refusals in words.
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
@@ -35,16 +35,35 @@ pub fn show(array: &ArrayRef, row: usize) -> String {
             column.push(0, &mut text);
             text
         }
-        _ => {
-            let options = FormatOptions::new().with_display_error(false).with_null("None");
-            let shown = ArrayFormatter::try_new(&one, &options).ok().and_then(|all| all.value(0).try_to_string().ok());
-            shown.unwrap_or_else(|| format!("a value of {}", type_name(one.data_type())))
-        }
+        _ => nested(&one),
     };
     let text = if is_text { format!("{text:?}") } else { text };
     match text.char_indices().nth(SHOWN_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
+    }
+}
+
+/// The one value of an array that has no form as text of its own.
+fn nested(one: &ArrayRef) -> String {
+    let all = |values: &ArrayRef| {
+        let shown: Vec<String> = (0..values.len().min(SHOWN_MAX)).map(|row| show(values, row)).collect();
+        shown.join(", ")
+    };
+    match one.data_type() {
+        DataType::List(_) => format!("[{}]", all(&one.as_list::<i32>().value(0))),
+        DataType::LargeList(_) => format!("[{}]", all(&one.as_list::<i64>().value(0))),
+        DataType::FixedSizeList(..) => format!("[{}]", all(&one.as_fixed_size_list().value(0))),
+        DataType::Struct(fields) => {
+            let values = fields.iter().zip(one.as_struct().columns());
+            let shown: Vec<String> = values.map(|(field, column)| format!("{}: {}", field.name(), show(column, 0))).collect();
+            format!("{{{}}}", shown.join(", "))
+        }
+        _ => {
+            let options = FormatOptions::new().with_display_error(false).with_null("None");
+            let shown = ArrayFormatter::try_new(one, &options).ok().and_then(|all| all.value(0).try_to_string().ok());
+            shown.unwrap_or_else(|| format!("a value of {}", type_name(one.data_type())))
+        }
     }
 }
 
@@ -110,7 +129,6 @@ fn is_coarser(from: &DataType, to: &DataType) -> bool {
 }
 
 fn float(array: &ArrayRef, row: usize) -> f64 {
-    use arrow::array::AsArray;
     use arrow::datatypes::Float64Type;
     match super::flat::kernel(&array.slice(row, 1), &DataType::Float64) {
         Ok(value) => value.as_primitive::<Float64Type>().value(0),

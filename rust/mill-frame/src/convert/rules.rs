@@ -4,6 +4,7 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 
 use super::{Ask, Verdict};
 use crate::types::type_name;
+use crate::zone::is_utc;
 
 /// Types that follow the same rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,11 +93,6 @@ pub(super) fn per_second(unit: TimeUnit) -> i64 {
         TimeUnit::Microsecond => 1_000_000,
         TimeUnit::Nanosecond => 1_000_000_000,
     }
-}
-
-/// Whether a zone is that of UTC under one of its names.
-pub(super) fn is_utc(zone: &str) -> bool {
-    matches!(zone, "UTC" | "utc" | "Z" | "+00:00" | "+0000" | "-00:00" | "+00" | "Etc/UTC" | "Etc/GMT" | "GMT" | "Zulu" | "Etc/Zulu")
 }
 
 fn zone(data_type: &DataType) -> &str {

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::timezone::Tz;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, make_array};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimeUnit};
 use arrow::error::ArrowError;
-use chrono::{DateTime, Offset, TimeZone};
 
 use super::Ask;
 use super::flat::{Converted, kernel};
-use super::rules::{is_utc, per_second, unit};
+use super::rules::{per_second, unit};
+use crate::zone::{Zone, is_utc};
 
 const DAY_S: i64 = 86_400;
 const DAY_MS: i64 = DAY_S * 1000;
@@ -89,36 +88,41 @@ pub(super) fn date_to_timestamp(array: &ArrayRef, to: &DataType) -> Converted {
 
 /// The dates that hold times, by the clock of their zone; exactly, only midnights are dates.
 pub(super) fn timestamp_to_date(array: &ArrayRef, to: &DataType, ask: Ask) -> Converted {
-    let (local, per_second) = wall_clock(array)?;
-    days_to_date(&divide(&local, DAY_S * per_second, ask), to)
+    let (units, per_second, zone) = parts(array)?;
+    // In seconds: as a number of nanoseconds what the clock shows may be out of range where its date is not.
+    let days = units.unary_opt::<_, Int64Type>(|value| {
+        let second = value.div_euclid(per_second);
+        let local = second.checked_add(offset_at(zone, second))?;
+        let is_midnight = value.rem_euclid(per_second) == 0 && local.rem_euclid(DAY_S) == 0;
+        (is_midnight || ask == Ask::Cast).then(|| local.div_euclid(DAY_S))
+    });
+    days_to_date(&days, to)
 }
 
 /// The times of day that a clock in the zone shows, rounded down to the unit.
 pub(super) fn time_of_day(array: &ArrayRef, to: &DataType) -> Converted {
-    let (local, per_second_from) = wall_clock(array)?;
-    let day = DAY_S * per_second_from;
+    let (units, per_second_from, zone) = parts(array)?;
     let per_second = unit(to).map_or(1, per_second);
     let of_day = |value: i64| {
-        let value = value.rem_euclid(day);
-        if per_second >= per_second_from { value * (per_second / per_second_from) } else { value / (per_second_from / per_second) }
+        let second = value.div_euclid(per_second_from);
+        // Each is reduced to a day before they are added up, which could overflow.
+        let second_of_day = (second.rem_euclid(DAY_S) + offset_at(zone, second)).rem_euclid(DAY_S);
+        let rest = value.rem_euclid(per_second_from);
+        second_of_day * per_second
+            + if per_second >= per_second_from { rest * (per_second / per_second_from) } else { rest / (per_second_from / per_second) }
     };
-    from_units(&local.unary(of_day), to)
+    from_units(&units.unary(of_day), to)
 }
 
-/// What the clock of the zone shows, in units, and how many make a second.
-fn wall_clock(array: &ArrayRef) -> Result<(Int64Array, i64), ArrowError> {
+/// Points in time as units since the epoch, how many of them make a second, and the zone if its clock is not that of UTC.
+fn parts(array: &ArrayRef) -> Result<(Int64Array, i64, Option<Zone>), ArrowError> {
     let units = units(array)?;
-    let DataType::Timestamp(unit, zone) = array.data_type() else { return Ok((units, 1)) };
-    let per_second = per_second(*unit);
-    let zone: Tz = match zone.as_deref() {
-        None => return Ok((units, per_second)),
-        Some(zone) if is_utc(zone) => return Ok((units, per_second)),
-        Some(zone) => zone.parse()?,
-    };
-    let local = units.unary_opt::<_, Int64Type>(|value| {
-        let moment = DateTime::from_timestamp(value.div_euclid(per_second), 0)?;
-        let offset = zone.offset_from_utc_datetime(&moment.naive_utc()).fix().local_minus_utc();
-        value.checked_add(i64::from(offset) * per_second)
-    });
-    Ok((local, per_second))
+    let DataType::Timestamp(unit, zone) = array.data_type() else { return Ok((units, 1, None)) };
+    let zone = zone.as_deref().filter(|zone| !is_utc(zone)).map(str::parse).transpose()?;
+    Ok((units, per_second(*unit), zone))
+}
+
+#[inline]
+fn offset_at(zone: Option<Zone>, second: i64) -> i64 {
+    zone.map_or(0, |zone| i64::from(zone.offset_at(second)))
 }

@@ -1,11 +1,10 @@
 //! Moments in ISO 8601: `2013-01-01`, `2013-01-01T05:15`, `2013-01-01 05:15:00.123456789Z`, `…+02:00`, `+10000-01-01`.
 
-use arrow::array::timezone::Tz;
 use arrow::datatypes::TimeUnit;
-use chrono::{DateTime, Offset, TimeZone};
 
 use super::Misfit;
 use super::calendar::days_of;
+use crate::zone::Zone;
 
 /// A moment: seconds since the epoch and nanoseconds within the second, an offset taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,19 +65,14 @@ impl Moment {
     ///
     /// # Errors
     /// Also [`Misfit::Local`].
-    pub fn zoned_in_unit(self, unit: TimeUnit, zone: &Tz) -> Result<i64, Misfit> {
+    pub fn zoned_in_unit(self, unit: TimeUnit, zone: &Zone) -> Result<i64, Misfit> {
         if self.offset.is_some() {
             return self.in_unit(unit);
         }
-        let local = DateTime::from_timestamp(self.seconds, self.nanos).ok_or(Misfit::Range)?.naive_utc();
-        let offset = zone.offset_from_local_datetime(&local).single().ok_or(Misfit::Local)?.fix().local_minus_utc();
-        Moment { seconds: self.seconds - i64::from(offset), ..self }.in_unit(unit)
+        let offset = zone.offsets_of_local(self.seconds).single().ok_or(Misfit::Local)?;
+        let seconds = self.seconds.checked_sub(i64::from(offset)).ok_or(Misfit::Range)?;
+        Moment { seconds, ..self }.in_unit(unit)
     }
-}
-
-/// Whether a zone is that of UTC under one of its names.
-pub fn is_utc(zone: &str) -> bool {
-    matches!(zone, "UTC" | "utc" | "Z" | "+00:00" | "+0000" | "Etc/UTC" | "GMT")
 }
 
 /// Reads moments one after the other: in a stream most have the date of the one before, which is read once.

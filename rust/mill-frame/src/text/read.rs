@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::timezone::Tz;
 use arrow::array::{
     ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, NullArray, PrimitiveBuilder,
     StringBuilder,
@@ -16,10 +15,11 @@ use arrow::datatypes::{
     TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
-use super::moment::{Moment, Moments, is_utc};
+use super::moment::{Moment, Moments};
 use super::number::{parse_any_float, parse_decimal, parse_float, parse_integer};
 use super::span::{parse_date, parse_duration, parse_time};
 use super::Misfit;
+use crate::zone::{Zone, is_utc};
 
 /// What is read for one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub fn can_read(data_type: &DataType) -> bool {
     match data_type {
         DataType::Dictionary(_, value) => can_read(value),
         DataType::Interval(_) | DataType::RunEndEncoded(..) | DataType::Union(..) => false,
-        DataType::Timestamp(_, Some(zone)) => is_utc(zone) || zone.parse::<Tz>().is_ok(),
+        DataType::Timestamp(_, Some(zone)) => zone.parse::<Zone>().is_ok(),
         other => !other.is_nested(),
     }
 }
@@ -126,7 +126,7 @@ pub fn read<'a>(
         DataType::Timestamp(unit, None) => column.moments(*unit, |moment| moment.naive_in_unit(*unit)),
         DataType::Timestamp(unit, Some(zone)) if is_utc(zone) => column.moments(*unit, |moment| moment.in_unit(*unit)),
         DataType::Timestamp(unit, Some(zone)) => {
-            let zone: Tz = zone.parse().expect("can_read admits only zones that are known");
+            let zone: Zone = zone.parse().expect("can_read admits only zones that are known");
             column.moments(*unit, |moment| moment.zoned_in_unit(*unit, &zone))
         }
         DataType::Dictionary(_, value) => {

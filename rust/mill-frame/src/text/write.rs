@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use arrow::array::timezone::Tz;
 use arrow::array::{
     Array, ArrayRef, ArrowNativeTypeOp, AsArray, BinaryArray, BooleanArray, Float32Array, Float64Array, Int64Array, StringArray,
     UInt64Array,
@@ -13,10 +12,10 @@ use arrow::datatypes::{
     Int64Type, TimeUnit, UInt64Type,
 };
 use arrow::error::ArrowError;
-use chrono::{DateTime, Offset, TimeZone};
 
 use super::calendar::date_of;
-use super::moment::{is_utc, per_second};
+use super::moment::per_second;
+use crate::zone::{Zone, is_utc};
 
 /// A column whose values are written as text, one at a time.
 ///
@@ -55,15 +54,16 @@ enum Values {
     Binary(BinaryArray),
     Date(Int64Array),
     Time(Int64Array, TimeUnit),
-    Moment(Int64Array, TimeUnit, Zone),
+    Moment(Int64Array, TimeUnit, Clock),
     Duration(Int64Array, TimeUnit),
 }
 
+/// The clock by which moments are written.
 #[derive(Debug)]
-enum Zone {
-    None,
+enum Clock {
+    Naive,
     Utc,
-    Named(Tz),
+    Of(Zone),
 }
 
 impl TextColumn {
@@ -103,7 +103,7 @@ impl TextColumn {
                     Values::Date(div(&millis, &Int64Array::new_scalar(86_400_000))?.as_primitive().clone())
                 } else {
                     // Some programs keep a time of day in it.
-                    Values::Moment(millis, TimeUnit::Millisecond, Zone::None)
+                    Values::Moment(millis, TimeUnit::Millisecond, Clock::Naive)
                 }
             }
             DataType::Time32(unit) => {
@@ -111,12 +111,12 @@ impl TextColumn {
             }
             DataType::Time64(unit) => Values::Time(signed()?, *unit),
             DataType::Timestamp(unit, zone) => {
-                let zone = match zone.as_deref() {
-                    None => Zone::None,
-                    Some(zone) if is_utc(zone) => Zone::Utc,
-                    Some(zone) => Zone::Named(zone.parse()?),
+                let clock = match zone.as_deref() {
+                    None => Clock::Naive,
+                    Some(zone) if is_utc(zone) => Clock::Utc,
+                    Some(zone) => Clock::Of(zone.parse()?),
                 };
-                Values::Moment(signed()?, *unit, zone)
+                Values::Moment(signed()?, *unit, clock)
             }
             DataType::Duration(unit) => Values::Duration(signed()?, *unit),
             DataType::Dictionary(_, value) => return TextColumn::new(&as_type(value)?),
@@ -197,7 +197,7 @@ impl TextColumn {
             Values::Binary(array) => push_hex(array.value(row), out),
             Values::Date(array) => push_date(array.value(row), out),
             Values::Time(array, unit) => push_time(array.value(row), *unit, out),
-            Values::Moment(array, unit, zone) => push_moment(array.value(row), *unit, zone, out),
+            Values::Moment(array, unit, clock) => push_moment(array.value(row), *unit, clock, out),
             Values::Duration(array, unit) => push_duration(array.value(row), *unit, out),
         }
     }
@@ -299,22 +299,21 @@ fn push_time(value: i64, unit: TimeUnit, out: &mut String) {
     }
 }
 
-fn push_moment(value: i64, unit: TimeUnit, zone: &Zone, out: &mut String) {
+fn push_moment(value: i64, unit: TimeUnit, clock: &Clock, out: &mut String) {
     let (seconds, nanos) = split(value, unit);
-    // An offset with seconds has no form in ISO 8601, and chrono knows no year beyond 262142: both are written in UTC.
-    let offset = match zone {
-        Zone::Named(zone) => DateTime::from_timestamp(seconds, 0)
-            .map_or(0, |moment| zone.offset_from_utc_datetime(&moment.naive_utc()).fix().local_minus_utc()),
+    let offset = match clock {
+        Clock::Of(zone) => zone.offset_at(seconds),
         _ => 0,
     };
+    // An offset with seconds has no form in ISO 8601: the moment is written in UTC.
     let offset = if offset % 60 == 0 { offset } else { 0 };
     // At the ends of the range of seconds local time may be out of it.
     let local = i128::from(seconds) + i128::from(offset);
     push_date(local.div_euclid(86_400) as i64, out);
     out.push('T');
     push_clock(local.rem_euclid(86_400) as u64, nanos, out);
-    match (zone, offset) {
-        (Zone::None, _) => {}
+    match (clock, offset) {
+        (Clock::Naive, _) => {}
         (_, 0) => out.push('Z'),
         (_, offset) => {
             out.push(if offset < 0 { '-' } else { '+' });

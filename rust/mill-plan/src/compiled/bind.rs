@@ -84,7 +84,7 @@ impl Typed {
 
     /// The same values as this type, none of them rounded: for functions that choose among values.
     pub(crate) fn coerce_exactly(self, to: &DataType) -> Result<Typed> {
-        self.coerced_by(to, |array, to| match promotes(array.data_type(), to) {
+        self.coerced_by(to, |array, to| match promotes(array.data_type(), to) && !is_date_in_zone(array.data_type(), to) {
             true => convert::cast(array, to).map_err(inexact),
             false => coerced(array, to),
         })
@@ -237,12 +237,20 @@ pub(crate) fn meet(left: &Typed, right: &Typed) -> Option<DataType> {
 /// Whether numbers meet as floats, rounded to the nearest as in Python, or a date meets a time of a zone.
 fn promotes(from: &DataType, to: &DataType) -> bool {
     to.is_floating() && (from.is_integer() || is_decimal(from))
-        || matches!((from, to), (DataType::Date32 | DataType::Date64, DataType::Timestamp(_, Some(_))))
+        || is_date_in_zone(from, to)
+}
+
+/// Whether a date meets a time of a zone: it is taken for the start of its day there.
+fn is_date_in_zone(from: &DataType, to: &DataType) -> bool {
+    matches!((from, to), (DataType::Date32 | DataType::Date64, DataType::Timestamp(_, Some(_))))
 }
 
 /// Values in the type in which they meet others.
 fn coerced(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let from = array.data_type();
+    if is_date_in_zone(from, to) {
+        return functions::times::midnights(array, to);
+    }
     if promotes(from, to) {
         return cast_with_options(array, to, &STRICT).map_err(failed);
     }

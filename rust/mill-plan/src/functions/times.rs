@@ -10,22 +10,22 @@ mod zone;
 
 use std::sync::Arc;
 
-use arrow::array::timezone::Tz;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, Int64Builder};
 use arrow::compute::{DatePart, cast, date_part};
 use arrow::datatypes::{DataType, Date32Type, Int64Type, Time64NanosecondType, TimeUnit};
 use chrono::{DateTime, NaiveDateTime};
-use mill_frame::convert::show;
+use mill_frame::convert::{self, show};
+use mill_frame::zone::Zone;
 use mill_protocol::{Error, Result};
 
 use self::every::{offset_by, truncate};
 use self::format::strftime;
 use self::parse::{to_date, to_datetime};
-use self::zone::{Clock, from_local, to_local};
+use self::zone::{Clock, from_local, offset_at, to_local};
 use super::arguments::{constant_str, first, mapped, needs};
 use super::{Function, method};
 use crate::compiled::bind::Typed;
-use crate::compiled::value::failed;
+use crate::compiled::value::{failed, inexact};
 use crate::types::per_second;
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -68,7 +68,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
 const DAY_S: i64 = 86_400;
 
 /// A point in time as a timestamp, with its unit and zone; dates are their midnight.
-fn as_timestamp(name: &str, arg: Typed) -> Result<(Typed, TimeUnit, Option<Tz>)> {
+fn as_timestamp(name: &str, arg: Typed) -> Result<(Typed, TimeUnit, Option<Zone>)> {
     match arg.data_type.clone() {
         DataType::Timestamp(unit, zone) => {
             let zone = zone.map(|zone| parse_zone(&zone)).transpose()?;
@@ -81,7 +81,7 @@ fn as_timestamp(name: &str, arg: Typed) -> Result<(Typed, TimeUnit, Option<Tz>)>
     }
 }
 
-fn parse_zone(zone: &str) -> Result<Tz> {
+fn parse_zone(zone: &str) -> Result<Zone> {
     zone.parse().map_err(|_| Error::plan(format!("{zone:?} is no time zone; give one such as \"Europe/Berlin\" or \"UTC\"")))
 }
 
@@ -92,17 +92,27 @@ fn numbers(array: &ArrayRef) -> Result<Int64Array> {
 
 /// A number of units since the epoch as a date and time in UTC.
 fn naive(value: i64, unit: TimeUnit) -> Option<NaiveDateTime> {
-    let per = per_second(unit);
+    naive_local(i128::from(value), unit)
+}
+
+/// The same of a number that the clock of a zone shows.
+fn naive_local(value: i128, unit: TimeUnit) -> Option<NaiveDateTime> {
+    let per = i128::from(per_second(unit));
     let nanos = value.rem_euclid(per) * (1_000_000_000 / per);
-    Some(DateTime::from_timestamp(value.div_euclid(per), nanos as u32)?.naive_utc())
+    Some(DateTime::from_timestamp(i64::try_from(value.div_euclid(per)).ok()?, nanos as u32)?.naive_utc())
+}
+
+/// The reverse of [`naive_local`].
+fn local_units(time: NaiveDateTime, unit: TimeUnit) -> i128 {
+    let time = time.and_utc();
+    let per = per_second(unit);
+    let rest = i64::from(time.timestamp_subsec_nanos()) / (1_000_000_000 / per);
+    i128::from(time.timestamp()) * i128::from(per) + i128::from(rest)
 }
 
 /// The reverse of [`naive`].
 fn units(time: NaiveDateTime, unit: TimeUnit) -> Option<i64> {
-    let time = time.and_utc();
-    let per = per_second(unit);
-    let rest = i64::from(time.timestamp_subsec_nanos()) / (1_000_000_000 / per);
-    time.timestamp().checked_mul(per)?.checked_add(rest)
+    i64::try_from(local_units(time, unit)).ok()
 }
 
 /// Each time as another number; one that cannot be is an error.
@@ -137,17 +147,23 @@ fn field(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
         _ => DatePart::Nanosecond,
     };
     let arg = first(args)?;
+    let zone = match &arg.data_type {
+        DataType::Timestamp(_, zone) => zone.as_deref().map(parse_zone).transpose()?,
+        _ => None,
+    };
     let is_of_day = matches!(name, "dt.hour" | "dt.minute" | "dt.second" | "dt.millisecond" | "dt.microsecond" | "dt.nanosecond");
     match &arg.data_type {
-        DataType::Timestamp(_, zone) => {
-            zone.as_deref().map(parse_zone).transpose()?;
-        }
-        DataType::Date32 | DataType::Date64 => {}
+        DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {}
         DataType::Time32(_) | DataType::Time64(_) if is_of_day => {}
         _ => return Err(needs(name, "a date or timestamp", &arg)),
     }
+    let is_fraction = matches!(part, DatePart::Millisecond | DatePart::Microsecond | DatePart::Nanosecond);
     let kernel = mapped(move |array| {
-        let parts = date_part(array, part).map_err(failed)?;
+        let shown = match zone {
+            Some(zone) => shown_by(zone, array, is_fraction)?,
+            None => Arc::clone(array),
+        };
+        let parts = date_part(&shown, part).map_err(failed)?;
         if parts.null_count() > array.null_count()
             && let Some(row) = (0..parts.len()).find(|&row| parts.is_null(row) && array.is_valid(row))
         {
@@ -158,13 +174,22 @@ fn field(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     Typed::call(kernel, vec![arg], DataType::Int64, text)
 }
 
+/// What the clock of a zone shows: whole seconds, or, for a fraction, which no clock changes, the times in UTC.
+fn shown_by(zone: Zone, array: &ArrayRef, is_fraction: bool) -> Result<ArrayRef> {
+    let DataType::Timestamp(unit, _) = *array.data_type() else { return Err(Error::internal("only timestamps have zones")) };
+    let (times, unit) = match is_fraction {
+        true => (numbers(array)?, unit),
+        false => (each(array, |value| value.div_euclid(per_second(unit)).checked_add(offset_at(value, unit, Some(zone))))?, TimeUnit::Second),
+    };
+    cast(&times, &DataType::Timestamp(unit, None)).map_err(failed)
+}
+
 fn date(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
-    let day = DAY_S * per_second(unit);
     let kernel = mapped(move |array| {
         let days = each(array, |value| {
-            let days = to_local(value, unit, zone)?.div_euclid(day);
-            i32::try_from(days).ok().map(i64::from)
+            let local = value.div_euclid(per_second(unit)).checked_add(offset_at(value, unit, zone))?;
+            i32::try_from(local.div_euclid(DAY_S)).ok().map(i64::from)
         })?;
         Ok(Arc::new(days.unary::<_, Date32Type>(|days| days as i32)) as _)
     });
@@ -175,7 +200,10 @@ fn time(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
     let (day, scale) = (DAY_S * per_second(unit), 1_000_000_000 / per_second(unit));
     let kernel = mapped(move |array| {
-        let of_day = |value: i64| Some(to_local(value, unit, zone)?.rem_euclid(day) * scale);
+        let of_day = |value: i64| {
+            let of_day = value.rem_euclid(day) + offset_at(value, unit, zone) * per_second(unit);
+            Some(of_day.rem_euclid(day) * scale)
+        };
         Ok(Arc::new(each(array, of_day)?.unary::<_, Time64NanosecondType>(|nanos| nanos)) as _)
     });
     Typed::call(kernel, vec![arg], DataType::Time64(TimeUnit::Nanosecond), text)
@@ -271,9 +299,9 @@ fn time_zone(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
 }
 
 /// What the clock of one zone shows, taken as the time of another.
-fn replaced(array: &ArrayRef, unit: TimeUnit, from: Option<Tz>, to: Option<Tz>, twice: Unclear, skipped: Unclear) -> Result<Int64Array> {
+fn replaced(array: &ArrayRef, unit: TimeUnit, from: Option<Zone>, to: Option<Zone>, twice: Unclear, skipped: Unclear) -> Result<Int64Array> {
     if to.is_none() {
-        return each(array, |value| to_local(value, unit, from));
+        return each(array, |value| i64::try_from(to_local(value, unit, from)).ok());
     }
     let times = numbers(array)?;
     let mut result = Int64Builder::with_capacity(times.len());
@@ -282,7 +310,7 @@ fn replaced(array: &ArrayRef, unit: TimeUnit, from: Option<Tz>, to: Option<Tz>, 
             result.append_null();
             continue;
         };
-        let clock = to_local(value, unit, from).and_then(|local| from_local(local, unit, to));
+        let clock = from_local(to_local(value, unit, from), unit, to);
         match (clock.ok_or_else(|| out_of_range(array, row))?, twice, skipped) {
             (Clock::Once(point), ..) | (Clock::Twice(point, _), Unclear::Earliest, _) | (Clock::Twice(_, point), Unclear::Latest, _) => {
                 result.append_value(point);
@@ -303,6 +331,20 @@ fn replaced(array: &ArrayRef, unit: TimeUnit, from: Option<Tz>, to: Option<Tz>, 
         }
     }
     Ok(result.finish())
+}
+
+/// The first times of days in a zone: where midnight is skipped, the end of the gap, and where it comes twice, the earlier.
+///
+/// # Errors
+/// The first day that begins out of the range of the type, and a zone that is not known.
+pub(crate) fn midnights(dates: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    let DataType::Timestamp(unit, zone) = to else { return Err(Error::internal("only timestamps have zones")) };
+    let zone = zone.as_deref().map(parse_zone).transpose()?;
+    let naive = convert::exact(dates, &DataType::Timestamp(*unit, None)).map_err(inexact)?;
+    let starts = each(&naive, |midnight| match from_local(i128::from(midnight), *unit, zone)? {
+        Clock::Once(point) | Clock::Twice(point, _) | Clock::Skipped(point, _) => Some(point),
+    })?;
+    cast(&starts, to).map_err(failed)
 }
 
 /// A duration in whole units, cut towards zero.

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, TimeUnit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDate, PyDateTime, PyDelta, PyInt, PyTime};
+use pyo3::types::{PyDate, PyDateTime, PyDelta, PyTime};
 
 use super::{Fit, Misfit, misfit, misfit_because};
 use crate::error::record_text;
@@ -118,8 +118,6 @@ pub(super) fn timestamps(
             let since = value.sub(&start).map_err(|_| zone_misfit(row, field, value, zone))?;
             let microseconds = delta_microseconds(&since).map_err(|_| misfit(row, field, value))?;
             Some(rescale(microseconds, unit).map_err(because)?)
-        } else if value.cast::<PyInt>().is_ok() && value.cast::<PyBool>().is_err() {
-            Some(value.extract().map_err(|_| because("it is out of range"))?)
         } else {
             let count = foreign(value, unit_name(unit)).map_err(|reason| because(&reason))?;
             let is_zoned = value.getattr("tzinfo").is_ok_and(|zone| !zone.is_none());

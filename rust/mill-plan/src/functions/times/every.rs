@@ -12,10 +12,12 @@ use datafusion_common::ScalarValue;
 use mill_protocol::{Error, Result};
 
 use super::super::arguments::{constant_str, first, mapped};
-use super::{Clock, as_timestamp, each, from_local, naive, to_local, units};
+use super::{Clock, as_timestamp, each, from_local, local_units, naive_local, to_local};
 use crate::compiled::bind::Typed;
 use crate::compiled::value::failed;
 use crate::types::per_second;
+
+const NANOS_PER_DAY: i128 = 86_400 * 1_000_000_000;
 
 /// A span of the calendar and of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,15 @@ pub(super) fn truncate(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<
         )));
     }
     let original = args[0].data_type.clone();
+    let described = args[0].describe();
+    let is_date = !matches!(original, DataType::Timestamp(..));
+    if is_date && span.nanos > 0 && NANOS_PER_DAY % span.nanos != 0 && span.nanos % NANOS_PER_DAY != 0 {
+        return Err(Error::plan(format!(
+            "{name}(): {described} cannot be truncated to {}: a date has no time of day; cast it first, as in \
+             .cast(mill.Timestamp(\"us\"))",
+            args[1].text
+        )));
+    }
     let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
     let of_unit = i128::from(1_000_000_000 / per_second(unit));
     let day = 86_400 * per_second(unit);
@@ -108,7 +119,7 @@ pub(super) fn truncate(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<
     if span.months == 0 && in_units > 0 && span.nanos % of_unit != 0 && span.nanos > of_unit {
         return Err(Error::plan(format!(
             "{name}(): {} is no multiple of the unit of {}; cast it to a finer one, as in .dt.cast_time_unit(\"ns\")",
-            text, arg.describe()
+            text, described
         )));
     }
     let size = i64::try_from(in_units).unwrap_or(i64::MAX);
@@ -119,11 +130,17 @@ pub(super) fn truncate(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<
     let to = original.clone();
     let kernel = mapped(move |array| {
         let start = |value: i64| -> Option<i64> {
-            let local = to_local(value, unit, zone)?;
+            if months == 0 && (size <= 1 || zone.is_none()) {
+                return match size {
+                    ..=1 => Some(value),
+                    // The remainder of the difference, which itself may be out of range.
+                    size => value.checked_sub((value.rem_euclid(size) - origin.rem_euclid(size)).rem_euclid(size)),
+                };
+            }
+            let local = to_local(value, unit, zone);
             let start = match months {
-                0 if size <= 1 => return Some(value),
-                0 => local.checked_sub(local.checked_sub(origin)?.rem_euclid(size))?,
-                months => units(start_of_months(naive(local, unit)?, months)?, unit)?,
+                0 => local - (local - i128::from(origin)).rem_euclid(i128::from(size)),
+                months => local_units(start_of_months(naive_local(local, unit)?, months)?, unit),
             };
             Some(match from_local(start, unit, zone)? {
                 Clock::Once(point) => point,
@@ -151,14 +168,14 @@ fn start_of_months(time: NaiveDateTime, months: i64) -> Option<NaiveDateTime> {
 pub(super) fn offset_by(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let span = Span::of(name, &args[1])?;
     let original = args[0].data_type.clone();
+    let (described, by) = (args[0].describe(), Arc::clone(&args[1].text));
     let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
     let of_unit = i128::from(1_000_000_000 / per_second(unit));
     let is_date = !matches!(original, DataType::Timestamp(..));
-    if span.nanos % of_unit != 0 || is_date && span.nanos % (86_400 * 1_000_000_000) != 0 {
+    if span.nanos % of_unit != 0 || is_date && span.nanos % NANOS_PER_DAY != 0 {
         let what = if is_date { "a date has no time of day" } else { "it is finer than the unit of the column" };
         return Err(Error::plan(format!(
-            "{name}(): {} cannot be moved by {}: {what}; cast it first, as in .cast(mill.Timestamp(\"ns\"))",
-            arg.describe(), args_text(text)
+            "{name}(): {described} cannot be moved by {by}: {what}; cast it first, as in .cast(mill.Timestamp(\"ns\"))"
         )));
     }
     let clock = i64::try_from(span.nanos / of_unit).ok();
@@ -170,18 +187,18 @@ pub(super) fn offset_by(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result
             if span.months == 0 && days == Some(0) {
                 return value.checked_add(clock?);
             }
-            let before = to_local(value, unit, zone)?;
+            let before = to_local(value, unit, zone);
             let mut local = before;
             if span.months != 0 {
                 let by = Months::new(u32::try_from(span.months.unsigned_abs()).ok()?);
-                let time = naive(local, unit)?;
+                let time = naive_local(local, unit)?;
                 let time = if span.months > 0 { time.checked_add_months(by)? } else { time.checked_sub_months(by)? };
-                local = units(time, unit)?;
+                local = local_units(time, unit);
             }
-            local = local.checked_add(days?)?;
+            local += i128::from(days?);
             let point = match from_local(local, unit, zone)? {
                 Clock::Once(point) | Clock::Skipped(_, point) => point,
-                Clock::Twice(_, later) if local.checked_sub(later) == before.checked_sub(value) => later,
+                Clock::Twice(_, later) if local - i128::from(later) == before - i128::from(value) => later,
                 Clock::Twice(earlier, _) => earlier,
             };
             point.checked_add(clock?)
@@ -190,11 +207,6 @@ pub(super) fn offset_by(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result
         cast(&result, &to).map_err(failed)
     });
     Typed::call(kernel, vec![arg], original, text)
-}
-
-/// The call as the user wrote it.
-fn args_text(text: &Arc<str>) -> &str {
-    text.rsplit_once(".dt.").map_or(text, |(_, call)| call)
 }
 
 #[cfg(test)]

@@ -9,49 +9,12 @@ use std::sync::Arc;
 use arrow::array::StringBuilder;
 use arrow::datatypes::DataType;
 use chrono::format::{Item, StrftimeItems};
-use chrono::{NaiveDateTime, Offset, TimeZone};
-use chrono_tz::OffsetName;
+use chrono::{NaiveDateTime, TimeZone};
 use mill_protocol::{Error, Result};
 
 use super::super::arguments::{constant_str, first, mapped};
 use super::{as_timestamp, naive, numbers, out_of_range};
 use crate::compiled::bind::Typed;
-
-/// How the zone of a column is called.
-enum Zones {
-    /// By the name that is in use at each time, such as `CET`.
-    Named(chrono_tz::Tz),
-    /// By one name.
-    Fixed(String),
-}
-
-impl Zones {
-    fn of(data_type: &DataType) -> Option<Zones> {
-        let DataType::Timestamp(_, Some(zone)) = data_type else { return None };
-        Some(match zone.parse::<chrono_tz::Tz>() {
-            Ok(zone) => Zones::Named(zone),
-            Err(_) => Zones::Fixed(format!("UTC{zone}")),
-        })
-    }
-
-    fn push(&self, utc: NaiveDateTime, out: &mut String) {
-        match self {
-            Zones::Named(zone) => {
-                let offset = zone.offset_from_utc_datetime(&utc);
-                match offset.abbreviation() {
-                    Some(name) => out.push_str(name),
-                    // The zone database calls these by their offset, with minutes only where there are any.
-                    None => {
-                        let minutes = offset.fix().local_minus_utc() / 60;
-                        let (sign, hours, minutes) = (if minutes < 0 { '-' } else { '+' }, minutes.abs() / 60, minutes.abs() % 60);
-                        let _ = if minutes == 0 { write!(out, "{sign}{hours:02}") } else { write!(out, "{sign}{hours:02}{minutes:02}") };
-                    }
-                }
-            }
-            Zones::Fixed(name) => out.push_str(name),
-        }
-    }
-}
 
 /// Writes an offset from UTC: `+0100`, with seconds where there are any.
 fn push_offset(seconds: i32, out: &mut String) {
@@ -109,7 +72,6 @@ pub(super) fn strftime(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<
         )));
     };
     let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
-    let zones = Zones::of(&arg.data_type);
     let kernel = mapped(move |array| {
         let times = numbers(array)?;
         let mut result = StringBuilder::with_capacity(times.len(), times.len() * 20);
@@ -120,14 +82,15 @@ pub(super) fn strftime(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<
                 continue;
             };
             let time = naive(value, unit).ok_or_else(|| out_of_range(array, row))?;
+            let second = time.and_utc().timestamp();
             written.clear();
             for (place, items) in pieces.iter().enumerate() {
                 if let Some(cut) = place.checked_sub(1).map(|place| cuts[place]) {
                     if cut == 'z' {
                         let zone = zone.ok_or_else(|| no_zone(&format, time))?;
-                        push_offset(zone.offset_from_utc_datetime(&time).fix().local_minus_utc(), &mut written);
+                        push_offset(zone.offset_at(second), &mut written);
                     } else {
-                        zones.as_ref().ok_or_else(|| no_zone(&format, time))?.push(time, &mut written);
+                        zone.ok_or_else(|| no_zone(&format, time))?.push_name(second, &mut written);
                     }
                 }
                 let done = match zone {

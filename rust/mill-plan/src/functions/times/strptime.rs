@@ -133,7 +133,8 @@ impl Found {
             'U' => self.week = Some((number, false)),
             'W' => self.week = Some((number, true)),
             'V' => self.iso_week = Some(number),
-            'H' => self.hour = Some(number),
+            // Of two hours the later in the text is meant.
+            'H' => (self.hour, self.hour_of_12) = (Some(number), None),
             'I' => self.hour_of_12 = Some(number),
             'M' => self.minute = number,
             'S' => self.second = number,

@@ -2,12 +2,13 @@
 //!
 //! The clock of a zone shows some times twice, where it is put back, and skips others, where it is put forward. Whoever
 //! turns clock time into a point in time says which of two is meant, and what becomes of a time that is skipped.
+//!
+//! What a clock shows is a number of 128 bits: at the ends of the range of a column it is not in that range itself.
 
-use arrow::array::timezone::Tz;
 use arrow::datatypes::TimeUnit;
-use chrono::{LocalResult, NaiveDateTime, Offset, TimeZone};
+use chrono::LocalResult;
+use mill_frame::zone::Zone;
 
-use super::{naive, units};
 use crate::types::per_second;
 
 /// What a time on the clock is.
@@ -20,41 +21,40 @@ pub(super) enum Clock {
     Skipped(i64, i64),
 }
 
+/// The seconds by which the clock of a zone is ahead of UTC at a number of units since the epoch.
+#[inline]
+pub(super) fn offset_at(value: i64, unit: TimeUnit, zone: Option<Zone>) -> i64 {
+    zone.map_or(0, |zone| i64::from(zone.offset_at(value.div_euclid(per_second(unit)))))
+}
+
 /// A number of units since the epoch as the number that the clock on the wall shows.
-pub(super) fn to_local(value: i64, unit: TimeUnit, zone: Option<Tz>) -> Option<i64> {
-    let Some(zone) = zone else { return Some(value) };
-    value.checked_add(offset_at(zone, naive(value, unit)?).checked_mul(per_second(unit))?)
+#[inline]
+pub(super) fn to_local(value: i64, unit: TimeUnit, zone: Option<Zone>) -> i128 {
+    i128::from(value) + i128::from(offset_at(value, unit, zone)) * i128::from(per_second(unit))
 }
 
-/// The seconds that the clock of a zone is ahead of UTC.
-fn offset_at(zone: Tz, utc: NaiveDateTime) -> i64 {
-    i64::from(zone.offset_from_utc_datetime(&utc).fix().local_minus_utc())
-}
-
-/// What the clock shows, as a point in time.
-pub(super) fn from_local(value: i64, unit: TimeUnit, zone: Option<Tz>) -> Option<Clock> {
-    let Some(zone) = zone else { return Some(Clock::Once(value)) };
-    let local = naive(value, unit)?;
-    let point = |offset: i64| value.checked_sub(offset.checked_mul(per_second(unit))?);
-    let seconds = |offset: <Tz as TimeZone>::Offset| i64::from(offset.fix().local_minus_utc());
-    Some(match zone.offset_from_local_datetime(&local) {
-        LocalResult::Single(offset) => Clock::Once(point(seconds(offset))?),
+/// What the clock shows, as a point in time; `None` if that is out of range.
+pub(super) fn from_local(value: i128, unit: TimeUnit, zone: Option<Zone>) -> Option<Clock> {
+    let per = i128::from(per_second(unit));
+    let point = |offset: i32| i64::try_from(value - i128::from(offset) * per).ok();
+    let Some(zone) = zone else { return Some(Clock::Once(point(0)?)) };
+    let local = i64::try_from(value.div_euclid(per)).ok()?;
+    Some(match zone.offsets_of_local(local) {
+        LocalResult::Single(offset) => Clock::Once(point(offset)?),
         LocalResult::Ambiguous(a, b) => {
-            let (a, b) = (point(seconds(a))?, point(seconds(b))?);
+            let (a, b) = (point(a)?, point(b)?);
             Clock::Twice(a.min(b), a.max(b))
         }
         LocalResult::None => {
             // No zone is so far from UTC, nor changes its clock by so much at once.
-            let before = local.checked_sub_signed(chrono::TimeDelta::hours(36))?;
-            let after = local.checked_add_signed(chrono::TimeDelta::hours(36))?;
-            let offset_before = offset_at(zone, before);
-            let (mut low, mut high) = (before.and_utc().timestamp(), after.and_utc().timestamp());
+            const SECONDS_AROUND: i64 = 36 * 3600;
+            let (mut low, mut high) = (local.checked_sub(SECONDS_AROUND)?, local.checked_add(SECONDS_AROUND)?);
+            let offset_before = zone.offset_at(low);
             while high - low > 1 {
                 let middle = low + (high - low) / 2;
-                let utc = naive(middle, TimeUnit::Second)?;
-                if offset_at(zone, utc) == offset_before { low = middle } else { high = middle }
+                if zone.offset_at(middle) == offset_before { low = middle } else { high = middle }
             }
-            Clock::Skipped(units(naive(high, TimeUnit::Second)?, unit)?, point(offset_before)?)
+            Clock::Skipped(i64::try_from(i128::from(high) * per).ok()?, point(offset_before)?)
         }
     })
 }
