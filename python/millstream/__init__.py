@@ -60,7 +60,7 @@ from millstream.io import (
     read_text,
 )
 from millstream.job import Job, run, start
-from millstream.keyed import KeyedStream, WindowedStream
+from millstream.keyed import KeyedStream, RollingStream, WindowedStream
 from millstream.options import Checkpoint, Restart
 from millstream.report import Held, JobStatus, Metrics, Report, StepMetrics
 from millstream.state import CheckpointInfo, checkpoints, read_state
@@ -109,6 +109,7 @@ __all__ = [
     "PlanError",
     "Report",
     "Restart",
+    "RollingStream",
     "Row",
     "Schema",
     "SchemaError",

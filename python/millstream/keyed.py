@@ -22,7 +22,7 @@ from millstream.trigger import Trigger
 from millstream.types import SchemaLike, schema_of
 from millstream.window import Window
 
-__all__ = ["KeyedStream", "WindowedStream"]
+__all__ = ["KeyedStream", "RollingStream", "WindowedStream"]
 
 Emit = Literal["end", "checkpoint", "each"] | Duration | None
 """When an aggregate without windows gives results."""
@@ -101,6 +101,32 @@ class KeyedStream:
         adapter = FoldAdapter(function, fields)
         return Stream(self._raw.reduce(f"reduce({function_name(function)})", adapter, name, interval))
 
+    def rolling(self, length: Duration) -> RollingStream:
+        """Look back from each record over a length of event time.
+
+        For a record at ``t`` these are the records of its key in ``(t - length, t]``, those of the same time included. So
+        results depend on event time alone, not on the order of arrival.
+
+        Parameters
+        ----------
+        length
+            How far back.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([{"k": 1, "at": datetime(2024, 1, 1, 0, 0, second)} for second in (0, 4, 9)]).event_time("at")
+        >>> counts = s.key_by("k").rolling("6s").agg(n=mill.count())
+        >>> [row["n"] for row in counts.collect().to_pylist()]
+        [1, 2, 2]
+        """
+        us = microseconds(length, "length of rolling()")
+        if us == 0:
+            raise PlanError("the length of rolling() must be more than nothing")
+        if not self._raw.stream().has_event_time():
+            raise PlanError('rolling() needs event time: call event_time("column", watermark="5s") before key_by()')
+        return RollingStream(self._raw, us)
+
     def window(
         self, window: Window, *, allowed_lateness: Duration = "0s", trigger: Trigger | None = None
     ) -> WindowedStream:
@@ -134,6 +160,33 @@ class KeyedStream:
         lateness = microseconds(allowed_lateness, "allowed_lateness")
         raw = self._raw.window(window._raw(), lateness, early, late)
         return WindowedStream(raw, self.keys, self._raw.stream().schema().names())
+
+
+class RollingStream:
+    """A keyed stream with what lies a length of time before each record; made by :meth:`KeyedStream.rolling`."""
+
+    __slots__ = ("_length", "_raw")
+
+    def __init__(self, raw: RawKeyedStream, length: int) -> None:
+        self._raw = raw
+        self._length = length
+
+    def agg(self, *aggregates: Expr, **named: Expr) -> Stream:
+        """Aggregate, for each record, what lies before it.
+
+        A result has the columns of the record, then the aggregates. It comes when the watermark has passed the record's
+        time; records that come later than that are in ``.late`` and in no result.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> rows = [{"k": 1, "x": x, "at": datetime(2024, 1, 1, 0, x)} for x in (1, 3, 8)]
+        >>> s = mill.from_iter(rows).event_time("at")
+        >>> recent = s.key_by("k").rolling("5m").agg(total=col("x").sum())
+        >>> [(row["x"], row["total"]) for row in recent.collect().to_pylist()]
+        [(1, 1), (3, 4), (8, 8)]
+        """
+        return Stream(self._raw.rolling(self._length, _columns(aggregates, named, "agg")))
 
 
 class WindowedStream:

@@ -436,3 +436,61 @@ def test_the_state_of_open_sessions_can_be_read(tmp_path: Path) -> None:
             assert (row["n"], row["window_end"]) == (row["top"] // 2 + 1, at(row["top"] + 10))
             shown += 1
     assert shown > 0
+
+
+# -- rolling ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+@pytest.mark.parametrize("bound", [40, 5])
+@pytest.mark.parametrize("length", [1, 30, 600])
+def test_rolling(length: int, bound: int, parallelism: int) -> None:
+    records = disordered(41 + length, rows=300)
+    late = set(late_of(records, timedelta(seconds=bound), timedelta(0)))
+    kept = [record for record in records if record["number"] not in late]
+    stream = mill.from_iter(records).event_time("at", watermark=timedelta(seconds=bound))
+    result = stream.key_by("k").rolling(timedelta(seconds=length)).agg(
+        n=mill.count(), total=col("x").sum(), middle=col("x").median(), all=col("x").collect(), half=col("x").sum() / mill.count()
+    )
+    assert result.schema.names == ["k", "x", "at", "number", "n", "total", "middle", "all", "half"]
+    expected = []
+    for record in kept:
+        start = record["at"] - timedelta(seconds=length)
+        within = [r for r in kept if r["k"] == record["k"] and start < r["at"] <= record["at"]]
+        xs = [r["x"] for r in sorted(within, key=lambda r: r["at"])]
+        middle = float(statistics.median(xs))
+        expected.append({**record, "n": len(xs), "total": sum(xs), "middle": middle, "all": xs, "half": sum(xs) / len(xs)})
+    found = result.collect(parallelism=parallelism).to_pylist()
+    assert in_order(found, "number") == in_order(expected, "number")
+    assert sorted(row["number"] for row in result.late.collect(parallelism=parallelism).to_pylist()) == sorted(late)
+
+
+def test_rolling_keeps_event_time_and_goes_on_after_a_restart(tmp_path: Path) -> None:
+    records = disordered(43, rows=250)
+
+    def flow(folder: Path) -> mill.Sink:
+        keyed = mill.from_arrow(pieces(records)).event_time("at", watermark="10s").key_by("k")
+        recent = keyed.rolling("1m").agg(n=mill.count())
+        return recent.key_by("k").window(mill.tumbling("1m")).agg(most=col("n").max(), n=mill.count()).write_parquet(folder / "out")
+
+    mill.run(flow(tmp_path / "plain"))
+    expected = sorted(map(repr, mill.read_parquet(tmp_path / "plain" / "out").collect().to_pylist()))
+    assert len(expected) > 20
+    for steps in range(50, 900, 120):
+        folder = tmp_path / str(steps)
+        checkpoint = mill.Checkpoint(folder / "state", every="1ms")
+        testing.simulate(flow(folder), seed=steps, steps=steps, checkpoint=checkpoint, parallelism=2, frame_rows=10)
+        mill.run(flow(folder), checkpoint=checkpoint, parallelism=3)
+        assert sorted(map(repr, mill.read_parquet(folder / "out").collect().to_pylist())) == expected
+
+
+def test_rolling_by_a_dictionary_and_mistakes() -> None:
+    table = pa.table({"k": pa.array(["a", "b", "a"]).dictionary_encode(), "x": [1, 2, 3], "at": [at(0), at(1), at(2)]})
+    rows = mill.from_arrow(table).event_time("at").key_by("k").rolling("1m").agg(total=col("x").sum()).collect().to_pylist()
+    assert [(row["k"], row["x"], row["total"]) for row in in_order(rows, "x")] == [("a", 1, 1), ("b", 2, 2), ("a", 3, 4)]
+    with pytest.raises(PlanError, match="rolling\\(\\) needs event time"):
+        mill.from_arrow(table).key_by("k").rolling("1m")
+    with pytest.raises(PlanError, match="must be more than nothing"):
+        mill.from_arrow(table).event_time("at").key_by("k").rolling("0s")
+    with pytest.raises(PlanError, match="gives two columns the name 'x'|gives two columns the name \"x\""):
+        mill.from_arrow(table).event_time("at").key_by("k").rolling("1s").agg(col("x").sum())

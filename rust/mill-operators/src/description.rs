@@ -241,6 +241,10 @@ fn put_kept_window(out: &mut Vec<u8>, spec: &KeptWindowSpec) {
             out.push(u8::from(*is_partial));
         }
         KeptWindow::Global => out.push(5),
+        KeptWindow::Rolling(us) => {
+            out.push(6);
+            out.extend_from_slice(&us.to_le_bytes());
+        }
     }
     out.push(u8::from(!spec.trigger.is_default()));
 }
@@ -423,6 +427,7 @@ impl<'a> Reader<'a> {
                 KeptWindow::Count(CountWindow { rows, slide, is_partial: true })
             }
             5 => KeptWindow::Global,
+            6 => KeptWindow::Rolling(i64::from_le_bytes(self.array()?)),
             other => return Err(damaged(&format!("window kind {other} is not known"))),
         };
         // Which trigger it is does not change what is kept.

@@ -94,7 +94,7 @@ impl KeptWindows {
         let key_types: Vec<_> = key_places.iter().map(|&place| records.field(place).data_type().clone()).collect();
         let aligned = match spec.window {
             KeptWindow::Aligned(window) => Some(Aligned::new(window, spec.allowed_lateness_us)),
-            KeptWindow::Session(_) | KeptWindow::Count(_) | KeptWindow::Global => None,
+            KeptWindow::Session(_) | KeptWindow::Count(_) | KeptWindow::Global | KeptWindow::Rolling(_) => None,
         };
         let aggregates = match compute {
             WindowCompute::Aggregates(specs) => Some(specs.clone()),
@@ -152,7 +152,9 @@ impl KeptWindows {
             self.encoder.batch().write_key(self.encoder.kind(), record, &mut bytes);
             let key = KeyRef { hash, bytes: &bytes };
             let is_first = self.records.insert(key, time.at, mark, rows.row(record))?;
-            if self.is_timed() && (is_first || self.triggers.is_some()) {
+            if let KeptWindow::Rolling(_) = self.spec.window {
+                self.records.set_deadline(time.at.saturating_add(1), key)?;
+            } else if self.is_timed() && (is_first || self.triggers.is_some()) {
                 // With triggers a window may be due twice, so the first record of a key says nothing of the others.
                 let due_at = if self.fires_late() { mark } else { mark.saturating_add(self.spec.allowed_lateness_us) };
                 self.records.set_deadline(due_at, key)?;

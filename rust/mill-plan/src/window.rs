@@ -17,6 +17,8 @@ pub enum WindowKind {
     Count(CountWindow),
     /// All records of a key.
     Global,
+    /// For each record what lies this many microseconds back, itself and records of its time included.
+    Rolling(i64),
 }
 
 /// How long after a record its session ends, if no other record extends it.
@@ -80,12 +82,21 @@ impl WindowKind {
                      would belong to none"
                 )));
             }
+            WindowKind::Rolling(us) => {
+                positive("length", us)?;
+                WindowKind::Rolling(us)
+            }
             WindowKind::Session(Gap::Each(_)) | WindowKind::Count(_) | WindowKind::Global => self,
         })
     }
 
-    /// Whether its windows are spans of event time, so that results have their bounds.
+    /// Whether its windows are spans of event time.
     pub fn is_timed(&self) -> bool {
+        matches!(self, WindowKind::Aligned(_) | WindowKind::Session(_) | WindowKind::Rolling(_))
+    }
+
+    /// Whether results have the bounds of their windows.
+    pub fn has_bounds(&self) -> bool {
         matches!(self, WindowKind::Aligned(_) | WindowKind::Session(_))
     }
 
@@ -94,6 +105,7 @@ impl WindowKind {
         match self {
             WindowKind::Aligned(window) => window.lengths().collect(),
             WindowKind::Session(Gap::Fixed(us)) => vec![("gap", *us)],
+            WindowKind::Rolling(us) => vec![("length", *us)],
             WindowKind::Session(Gap::Each(_)) | WindowKind::Count(_) | WindowKind::Global => Vec::new(),
         }
     }
@@ -113,6 +125,7 @@ impl fmt::Display for WindowKind {
                 f.write_str(if *is_partial { ", partial=True)" } else { ")" })
             }
             WindowKind::Global => f.write_str("global_window()"),
+            WindowKind::Rolling(us) => write!(f, "rolling({:?})", duration(*us)),
         }
     }
 }
@@ -294,6 +307,8 @@ pub enum KeptWindow {
     Count(CountWindow),
     /// All records of a key.
     Global,
+    /// For each record what lies this many microseconds back, itself and records of its time included.
+    Rolling(i64),
 }
 
 /// How long after a record its session ends, if no other record extends it.
@@ -306,9 +321,19 @@ pub enum SessionGap {
 }
 
 impl KeptWindow {
-    /// Whether its windows are spans of event time, so that results have their bounds.
+    /// Whether its windows are spans of event time.
     pub fn is_timed(&self) -> bool {
+        matches!(self, KeptWindow::Aligned(_) | KeptWindow::Session(_) | KeptWindow::Rolling(_))
+    }
+
+    /// Whether results have the bounds of their windows.
+    pub fn has_bounds(&self) -> bool {
         matches!(self, KeptWindow::Aligned(_) | KeptWindow::Session(_))
+    }
+
+    /// Whether each record has a result, which begins with its columns.
+    pub fn is_of_records(&self) -> bool {
+        matches!(self, KeptWindow::Rolling(_))
     }
 }
 

@@ -344,6 +344,10 @@ impl RawKeyedStream {
         self.step(self.stream.reduce(function, emit(emit_name, interval_us)?))
     }
 
+    fn rolling(&self, length_us: i64, aggregates: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
+        self.step(self.stream.rolling(length_us, expressions(&aggregates)))
+    }
+
     #[pyo3(signature = (window, allowed_lateness_us, early, late))]
     fn window(
         &self,

@@ -12,7 +12,7 @@ use crate::windows::Aligned;
 impl KeptWindows {
     /// Gathers windows that the watermark makes due; whether there may be more of them.
     pub(super) fn gather_due(&mut self, due: &mut Due) -> Result<bool> {
-        while due.rows() < GATHER_ROWS {
+        while due.work() < GATHER_ROWS {
             let keys = self.records.pop_due(self.watermark.0, GATHER_KEYS);
             if keys.is_empty() {
                 return Ok(false);
@@ -20,6 +20,8 @@ impl KeptWindows {
             for (at, key) in &keys {
                 if self.triggers.is_some() {
                     self.fire_key(key.borrowed(), Cause::Watermark, due)?;
+                } else if let KeptWindow::Rolling(length) = self.spec.window {
+                    self.cut_rolling(key.borrowed(), *at, length, due)?;
                 } else if self.aligned.is_some() {
                     self.cut_aligned(key.borrowed(), at.saturating_sub(self.spec.allowed_lateness_us), due)?;
                 } else {
@@ -69,6 +71,48 @@ impl KeptWindows {
             self.records.set_deadline(end.saturating_add(self.spec.allowed_lateness_us), key)?;
         }
         Ok(())
+    }
+
+    /// Gathers what lies before each record of a key that the watermark has passed; those before the first deadline have had
+    /// their results.
+    fn cut_rolling(&mut self, key: KeyRef<'_>, deadline: i64, length: i64, due: &mut Due) -> Result<()> {
+        let from = deadline.saturating_sub(1);
+        let first_row = due.rows();
+        let (mut times, mut fired): (Vec<i64>, Vec<i64>) = (Vec::new(), Vec::new());
+        let is_passed = |time: i64| self.watermark == Watermark::MAX || time < self.watermark.0;
+        for record in self.records.from(key, from.saturating_sub(length)).take_while(|record| is_passed(record.time)) {
+            due.push(record.row);
+            times.push(record.time);
+        }
+        let (mut start, mut end) = (0, 0);
+        for (place, &time) in times.iter().enumerate().filter(|&(_, &time)| time >= from) {
+            while times[start] <= time.saturating_sub(length) {
+                start += 1;
+            }
+            while end < times.len() && times[end] <= time {
+                end += 1;
+            }
+            due.roll(WindowOf { start: time, end: time.saturating_add(1), ..WindowOf::whole() }, first_row + start..first_row + end, first_row + place);
+            if fired.last() != Some(&time) {
+                fired.push(time);
+            }
+        }
+        for time in fired {
+            self.records.remove_deadline(time.saturating_add(1), key);
+        }
+        let is_gone = |time: i64| match self.watermark {
+            Watermark::MAX => true,
+            Watermark(at) => time <= at.saturating_sub(length),
+        };
+        let gone = self.records.of(key).take_while(|record| is_gone(record.time)).count();
+        if gone > 0 {
+            self.records.remove_first(key, gone);
+        }
+        // What stays must be dropped some day, also if no other record of the key comes.
+        match times.last() {
+            Some(&last) if !is_gone(last) => self.records.set_deadline(last.saturating_add(length), key),
+            _ => Ok(()),
+        }
     }
 
     /// Gathers the windows of a key that are complete, where their bounds follow from time; those that end before `from` have

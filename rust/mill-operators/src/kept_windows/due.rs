@@ -53,6 +53,10 @@ pub(super) struct Due {
     windows: Vec<WindowOf>,
     /// The first row of each window.
     firsts: Vec<usize>,
+    /// The rows of each window, and the one that its result begins with, where windows are of records and overlap.
+    rolling: Vec<(std::ops::Range<usize>, usize)>,
+    /// How many rows those windows have together.
+    rolled_rows: usize,
     rows: EncodedRows,
     /// Windows that no longer are, each with a row of its key.
     gone: Vec<(i64, i64)>,
@@ -86,6 +90,14 @@ impl Due {
         self.firsts.push(self.rows());
     }
 
+    /// Adds a window of rows that are there, for one of them.
+    pub(super) fn roll(&mut self, window: WindowOf, rows: std::ops::Range<usize>, of: usize) {
+        self.windows.push(window);
+        self.firsts.push(of);
+        self.rolled_rows += rows.len();
+        self.rolling.push((rows, of));
+    }
+
     /// Adds a row to the window that was begun last.
     pub(super) fn push(&mut self, row: &[u8]) {
         self.rows.push(row);
@@ -102,12 +114,20 @@ impl Due {
         self.rows.ends.len()
     }
 
+    /// How many rows results are computed of.
+    pub(super) fn work(&self) -> usize {
+        self.rows().max(self.rolled_rows)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.windows.is_empty() && self.gone.is_empty()
     }
 
     /// The rows of a window.
     fn range(&self, window: usize) -> std::ops::Range<usize> {
+        if let Some((rows, _)) = self.rolling.get(window) {
+            return rows.clone();
+        }
         let end = self.firsts.get(window + 1).copied().unwrap_or(self.rows());
         self.firsts[window]..end
     }
@@ -118,9 +138,10 @@ pub(super) struct Computer {
     schema: SchemaRef,
     records: SchemaRef,
     converter: RowConverter,
-    /// The key columns among the kept ones.
+    /// The key columns among the kept ones, or all columns of the record where results are of records.
     keys: Vec<usize>,
     is_timed: bool,
+    has_bounds: bool,
     has_panes: bool,
     compute: Compute,
 }
@@ -139,6 +160,7 @@ impl Computer {
         spec: &KeptWindowSpec,
         compute: &WindowCompute,
     ) -> Result<Computer> {
+        let aggregates = if let WindowCompute::Aggregates(specs) = compute { specs.len() } else { 0 };
         let compute = match compute {
             WindowCompute::Aggregates(specs) => Compute::Aggregates(Box::new(groups(specs, records)?), numbered(records)),
             WindowCompute::Reduce(function) => Compute::Reduce(Arc::clone(function)),
@@ -148,8 +170,13 @@ impl Computer {
             schema: Arc::clone(schema),
             records: Arc::clone(records),
             converter: converter(records)?,
-            keys: keys.to_vec(),
+            keys: match spec.window.is_of_records() {
+                // The aggregates' columns of the schema come last.
+                true => (0..schema.fields().len().saturating_sub(aggregates)).collect(),
+                false => keys.to_vec(),
+            },
             is_timed: spec.window.is_timed(),
+            has_bounds: spec.window.has_bounds(),
             has_panes: !spec.trigger.is_default(),
             compute,
         })
@@ -192,6 +219,14 @@ impl Computer {
         let Compute::Aggregates(groups, schema) = &mut self.compute else { return Ok(None) };
         let numbers: Int64Array =
             (0..due.windows.len()).flat_map(|window| due.range(window).map(move |_| window as i64)).collect();
+        let rows = match due.rolling.is_empty() {
+            true => rows.clone(),
+            false => {
+                let places: UInt32Array =
+                    due.rolling.iter().flat_map(|(range, _)| range.clone().map(|row| row as u32)).collect();
+                arrow::compute::take_record_batch(rows, &places).map_err(|error| Error::internal(error.to_string()))?
+            }
+        };
         let mut columns = rows.columns().to_vec();
         columns.push(Arc::new(numbers));
         let data = RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| Error::internal(error.to_string()))?;
@@ -283,7 +318,7 @@ impl Computer {
 
     /// The type of the bounds, in the plan's words; `None` if results have none.
     fn bound_type(&self) -> Option<DataType> {
-        self.is_timed.then(|| {
+        self.has_bounds.then(|| {
             let field = self.schema.field_with_name("window_start");
             field.map_or(DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None), |field| field.data_type().clone())
         })
@@ -306,7 +341,7 @@ impl Computer {
 
     /// How many columns stand between the keys and what is computed.
     fn own_columns(&self) -> usize {
-        2 * (usize::from(self.is_timed) + usize::from(self.has_panes))
+        2 * (usize::from(self.has_bounds) + usize::from(self.has_panes))
     }
 
     /// Emits results, each of the window with this number, or withdraws them.

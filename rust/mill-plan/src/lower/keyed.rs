@@ -82,6 +82,7 @@ impl KeptWindows {
             }
             WindowKind::Count(count) => KeptWindow::Count(*count),
             WindowKind::Global => KeptWindow::Global,
+            WindowKind::Rolling(us) => KeptWindow::Rolling(*us),
         };
         Ok(KeptWindowSpec { window, allowed_lateness_us: self.allowed_lateness_us, trigger: self.trigger })
     }
@@ -138,7 +139,8 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     let before = Arc::clone(&original.schema);
 
     // Columns that keys and aggregates are over.
-    let (exprs, places) = input_columns(&parts, &before, takes_late)?;
+    let is_of_records = kept.is_some_and(|kept| matches!(kept.kind, WindowKind::Rolling(_)));
+    let (exprs, places) = input_columns(&parts, &before, takes_late || is_of_records)?;
     let key_columns: Vec<usize> = places[..parts.keys].to_vec();
     let specs: Vec<AggregateSpec> = parts
         .specs
@@ -203,9 +205,12 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     // What stands behind it.
     let (final_keys, final_specs): (Vec<usize>, Vec<AggregateSpec>) = (final_keys, final_specs);
     input = builder.exchange_by_key(&input, &final_keys);
-    let mut fields = own_keys.clone();
-    let own = own_fields(builder, at, &windowing)?;
-    fields.extend(own.iter().cloned());
+    // What results begin with: the keys and the bounds of windows, or the whole record.
+    let own: Vec<Field> = match is_of_records {
+        true => before.fields().iter().map(|field| field.as_ref().clone()).collect(),
+        false => own_keys.iter().cloned().chain(own_fields(builder, at, &windowing)?).collect(),
+    };
+    let mut fields = own.clone();
     fields.extend(parts.spec_fields());
     let schema: SchemaRef = Arc::new(Schema::new(fields));
     let lineage = &builder.graph.steps[at].lineage;
@@ -220,7 +225,9 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         Windowing::Kept(windows) => {
             signature = format!("{signature} {}", windows.signature(lineage));
             let spec = windows.spec(gap.and(places.last().copied()))?;
-            let (kept, aggregates) = kept_columns(&final_keys, final_specs);
+            let mut first: Vec<usize> = if is_of_records { (0..before.fields().len()).collect() } else { Vec::new() };
+            first.extend(final_keys.iter().filter(|&&key| !is_of_records || key >= before.fields().len()));
+            let (kept, aggregates) = kept_columns(first, final_specs);
             let records = Arc::new(input.schema.project(&kept).map_err(|error| Error::internal(error.to_string()))?);
             let compute = WindowCompute::Aggregates(aggregates);
             StageKind::KeptWindow { keys: final_keys, kept, records, spec, compute }
@@ -237,7 +244,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
 
     // Expressions over the results.
     if let Some(post) = &parts.post {
-        let kept = keys.iter().map(String::as_str).chain(own.iter().map(|field| field.name().as_str())).map(Expr::column);
+        let kept = own.iter().map(|field| Expr::column(field.name()));
         let compiled = kept.chain(post.iter().cloned()).map(|expr| CompiledExpr::new(&expr, &schema)).collect::<Result<Vec<_>>>()?;
         let schema = schema_of(&compiled);
         let placed = builder.stage(&result, StageKind::Project { exprs: compiled }, at, Arc::clone(&schema), String::new())?;
@@ -314,7 +321,7 @@ fn own_fields(builder: &Builder<'_>, at: usize, windowing: &Windowing) -> Result
     let is_timed = match windowing {
         Windowing::None => false,
         Windowing::Panes(_) => true,
-        Windowing::Kept(kept) => kept.kind.is_timed(),
+        Windowing::Kept(kept) => kept.kind.has_bounds(),
     };
     if is_timed {
         let Some(time) = &builder.graph.steps[at].facts.event_time else {
@@ -331,9 +338,9 @@ fn own_fields(builder: &Builder<'_>, at: usize, windowing: &Windowing) -> Result
     Ok(fields)
 }
 
-/// The columns of records that are kept, the keys first, and the aggregates over those columns.
-fn kept_columns(keys: &[usize], specs: Vec<AggregateSpec>) -> (Vec<usize>, Vec<AggregateSpec>) {
-    let mut columns = keys.to_vec();
+/// The columns of records that are kept, these first, and the aggregates over those columns.
+fn kept_columns(first: Vec<usize>, specs: Vec<AggregateSpec>) -> (Vec<usize>, Vec<AggregateSpec>) {
+    let mut columns = first;
     let mut place = |column: usize| {
         columns.iter().position(|&kept| kept == column).unwrap_or_else(|| {
             columns.push(column);

@@ -268,6 +268,7 @@ fn kept_window(window: &KeptWindow) -> String {
         KeptWindow::Session(SessionGap::Column(_)) => "session(of each record)".to_owned(),
         KeptWindow::Count(count) => WindowKind::Count(*count).to_string(),
         KeptWindow::Global => WindowKind::Global.to_string(),
+        KeptWindow::Rolling(us) => WindowKind::Rolling(*us).to_string(),
     }
 }
 

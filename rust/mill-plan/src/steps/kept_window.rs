@@ -100,7 +100,7 @@ impl KeptWindowStep {
 
 impl Step for KeptWindowStep {
     fn label(&self) -> &'static str {
-        "window"
+        if matches!(self.windows.kind, WindowKind::Rolling(_)) { "rolling" } else { "window" }
     }
 
     fn parameters(&self) -> Parameters {
@@ -128,7 +128,7 @@ impl Step for KeptWindowStep {
             return Changes::Refuses;
         }
         let mut key = self.keys.clone();
-        if self.windows.kind.is_timed() {
+        if self.windows.kind.has_bounds() {
             key.extend(["window_start".to_owned(), "window_end".to_owned()]);
         }
         Changes::Makes(key)
@@ -152,6 +152,9 @@ impl Step for KeptWindowStep {
 
     fn needs(&self, need: &Need<'_>) -> Result<Names> {
         let Compute::Aggregates(aggregates) = &self.compute else { return Ok(need.all()) };
+        if matches!(self.windows.kind, WindowKind::Rolling(_)) {
+            return Ok(need.all());
+        }
         let mut names = self.parts(need.input, aggregates)?.columns();
         if let WindowKind::Session(Gap::Each(gap)) = &self.windows.kind {
             gap.add_columns(&mut names);

@@ -79,6 +79,17 @@ fn check_gap(gap: &Expr, stream: &Stream) -> Result<()> {
     }
 }
 
+impl KeyedStream {
+    /// For each record these aggregates over the records of its key that lie at most this many microseconds back: of
+    /// `(time - length, time]`, records of the same time included. A result comes when the watermark has passed the record.
+    ///
+    /// # Errors
+    /// When the stream has no event time, or an expression is no aggregate, or is wrong.
+    pub fn rolling(&self, length_us: i64, aggregates: Vec<Expr>) -> Result<Stream> {
+        self.window(WindowKind::Rolling(length_us), 0)?.agg(aggregates)
+    }
+}
+
 impl WindowedStream {
     /// The same windows with results also before or after their end.
     ///
@@ -140,8 +151,12 @@ impl WindowedStream {
 
     /// The columns that results begin with: the keys, the bounds of the window, and which of its results it is.
     pub(super) fn result_fields(&self) -> Result<Vec<Field>> {
+        if matches!(self.kind, WindowKind::Rolling(_)) {
+            // A record and what lies before it.
+            return Ok(self.keyed.stream.schema().fields().iter().map(|field| field.as_ref().clone()).collect());
+        }
         let mut fields = self.keyed.key_fields()?;
-        if self.kind.is_timed() {
+        if self.kind.has_bounds() {
             let Some(time) = self.keyed.stream.facts().event_time else {
                 return Err(Error::internal("a windowed stream has no event time"));
             };
@@ -158,6 +173,7 @@ impl WindowedStream {
     pub(super) fn facts(&self) -> Facts {
         let mut facts = self.keyed.stream.facts();
         match &mut facts.event_time {
+            Some(_) if matches!(self.kind, WindowKind::Rolling(_)) => {}
             Some(time) if self.kind.is_timed() => time.column = None,
             _ => facts.event_time = None,
         }
