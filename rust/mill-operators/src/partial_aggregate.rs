@@ -87,7 +87,7 @@ impl PartialAggregate {
         let key_types: Vec<_> = fields.iter().map(|field| field.data_type().clone()).collect();
         // Its keys are not yet where they belong, so it holds all key groups.
         let table = TableOptions::new(0..KEY_GROUPS);
-        let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: true };
+        let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: true, carries_at: None };
         Ok(PartialAggregate {
             groups: Groups::new(keys, &key_types, aggregates, &options)?,
             schema: stage.schema.clone(),
@@ -143,6 +143,22 @@ impl PartialAggregate {
         Ok(())
     }
 
+    /// Gives values that the sums of their rows have no room for, as partial results of their own.
+    fn pass_on_spilled(&mut self, batch: &Batch, out: &mut Outbox) -> Result<()> {
+        let mut spilled = self.groups.take_spilled();
+        spilled.sort_unstable();
+        for of_one in spilled.chunk_by(|a, b| a.0 == b.0) {
+            let rows: UInt32Array = of_one.iter().map(|&(_, _, record)| record as u32).collect();
+            let kept = batch.take(&rows).map_err(|error| Error::internal(error.to_string()))?;
+            let mut columns = self.placed(of_one.iter().map(|&(_, pane, _)| pane).collect(), false);
+            columns.extend(self.keys.iter().map(|&key| Arc::clone(kept.column(key))));
+            self.groups.prepare_values(kept.data())?;
+            columns.extend(self.groups.singles_of(of_one[0].0)?);
+            out.push(records(&self.schema, columns)?);
+        }
+        Ok(())
+    }
+
     fn pass_on_windows(&mut self, batch: &Batch, assigner: Assigner, out: &mut Outbox) -> Result<()> {
         let assigned = assigner.assign(batch, self.watermark)?;
         match assigned.whole {
@@ -176,6 +192,7 @@ impl PartialAggregate {
         if self.groups.is_hashed() {
             self.taken += batch.rows() - assigned.late.len();
         }
+        self.pass_on_spilled(batch, out)?;
         if !of_windows.is_empty() {
             self.pass_on_parts(batch, &of_windows, out)?;
         }

@@ -89,7 +89,7 @@ impl WindowAggregate {
                 is_persistent: context.is_persistent,
                 tracks_changes: false,
             };
-            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false };
+            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, carries_at: None };
             Groups::new(keys, &key_types, aggregates, &options)
         };
         let shared = if assigner.shares_panes {
@@ -237,12 +237,12 @@ impl WindowAggregate {
                 },
             };
             let id = self.assigner.windows.id_of(firing.end);
-            let results = match (&mut self.shared, firing.from) {
-                (Some(shared), From::Total | From::Mixed) => {
-                    shared.combiner.results(&mut firing.cursor, firing.from == From::Mixed)?
-                }
-                _ => self.windows.results(id, &mut firing.cursor, EMIT_ROWS, false)?,
+            let (groups, place) = match (&mut self.shared, firing.from) {
+                (Some(shared), From::Total | From::Mixed) => shared.combiner.result(firing.from == From::Mixed),
+                _ => (&mut self.windows, id),
             };
+            let results = groups.results(place, &mut firing.cursor, EMIT_ROWS, false)?;
+            groups.reject_unfit(&self.schema, out)?;
             let Some((mut columns, results)) = results else {
                 self.windows.close(id);
                 continue;

@@ -202,11 +202,11 @@ impl Plan<'_> {
         }
         let mut stages = Vec::new();
         for (stage_index, stage) in chain.stages.iter().enumerate() {
-            let body = self.body(stage, chain, index, &mut sinks).map_err(|error| error.in_step(&stage.name))?;
+            let body = self.body(stage, chain, index, &mut sinks).map_err(|error| error.in_step(&stage.step))?;
             let uid: Arc<str> = stage.uid.as_str().into();
             let counters = counters(registry, &stage.uid);
             let channels = std::mem::take(&mut wiring.stage_channels[stage_index]);
-            let mut stage_run = Stage::new(uid, stage.name.clone(), body, stage.inputs, channels, counters);
+            let mut stage_run = Stage::new(uid, stage.step.clone(), body, stage.inputs, channels, counters);
             stage_run.set_persistent(self.is_persistent);
             if self.recovery.is_ended(&stage.uid) {
                 stage_run.set_was_ended();
@@ -257,7 +257,7 @@ impl Plan<'_> {
 
     fn body(&self, stage: &StageDef, chain: &ChainDef, index: usize, sinks: &mut usize) -> Result<Body> {
         let context = TaskContext {
-            step: stage.name.clone(),
+            step: stage.step.clone(),
             index,
             parallelism: chain.parallelism,
             groups: groups_of_task(index, chain.parallelism),
