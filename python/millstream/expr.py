@@ -131,15 +131,25 @@ class Expr(Mathematics):
         return self._reflected("*", other)
 
     def __truediv__(self, other: IntoExpr) -> Expr:
-        """Divide; the result is a float."""
+        """Divide; the result is a float, of decimals a decimal.
+
+        A quotient of decimals has four more decimal places than the dividend, and at least six. It is rounded to the
+        nearest, half to even. Dividing a decimal by zero is an error; floats and integers become infinite or NaN.
+
+        Examples
+        --------
+        >>> from decimal import Decimal
+        >>> mill.from_iter([{"x": 1, "d": Decimal("2.00")}]).select(f=col("x") / 4, d=col("d") / 3).collect().to_pylist()
+        [{'f': 0.25, 'd': Decimal('0.666667')}]
+        """
         return self._binary("/", other)
 
     def __rtruediv__(self, other: IntoExpr) -> Expr:
-        """Divide; the result is a float."""
+        """Divide; the result is a float, of decimals a decimal, see :meth:`__truediv__`."""
         return self._reflected("/", other)
 
     def __floordiv__(self, other: IntoExpr) -> Expr:
-        """Divide and round down."""
+        """Divide and round down; an integer by zero is null, a float by zero infinite or NaN."""
         return self._binary("//", other)
 
     def __rfloordiv__(self, other: IntoExpr) -> Expr:
@@ -147,7 +157,7 @@ class Expr(Mathematics):
         return self._reflected("//", other)
 
     def __mod__(self, other: IntoExpr) -> Expr:
-        """Give the remainder, with the divisor's sign."""
+        """Give the remainder, with the divisor's sign; an integer by zero is null, a float by zero NaN."""
         return self._binary("%", other)
 
     def __rmod__(self, other: IntoExpr) -> Expr:
@@ -163,7 +173,10 @@ class Expr(Mathematics):
         return self._reflected_column("**", other)
 
     def __eq__(self, other: IntoExpr) -> Expr:  # type: ignore[override]
-        """Compare; null where a side is null."""
+        """Compare; null where a side is null.
+
+        Numbers of all types are compared exactly, as Python does: a decimal or float32 of 0.1 is not the float 0.1.
+        """
         return self._binary("==", other)
 
     def __ne__(self, other: IntoExpr) -> Expr:  # type: ignore[override]
@@ -365,7 +378,7 @@ class Expr(Mathematics):
         return self._aggregate("count")
 
     def sum(self) -> Expr:
-        """Add all values; null if there is none."""
+        """Add all values; null if there is none, an error of the result if the total does not fit its type."""
         return self._aggregate("sum")
 
     def mean(self) -> Expr:

@@ -90,6 +90,7 @@ fn main() {
             let stage = Stage {
                 uid: label.to_owned(),
                 name: label.to_owned(),
+                step: label.to_owned(),
                 kind,
                 schema: Arc::new(Schema::new(fields)),
                 ports: vec![Vec::new(), Vec::new()],

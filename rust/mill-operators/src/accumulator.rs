@@ -10,8 +10,8 @@
 //! | aggregate | in the row | beside it |
 //! | --- | --- | --- |
 //! | count | n | |
-//! | sum | the sum (two words for floats and decimals), a flag: any value | |
-//! | mean | n, the sum, in twice the precision | |
+//! | sum | the sum (two words for floats and decimals), a flag: any value | how often it wrapped around, if ever |
+//! | mean | n, the sum, in twice the precision | as the sum |
 //! | std, var | n, the sum, the squared distances from the mean, in twice the precision | |
 //! | min, max, first, last | the value, flags; first and last of windows: its time | the value, if it does not fit two words |
 //! | n_unique | n | a table of the pairs of key and value |
@@ -25,15 +25,18 @@
 //! arrival. That is why sums of floats carry their rounding error along, and
 //! why the sketches are those whose merge is exact.
 
+mod carries;
 mod cells;
 mod distinct;
 mod double;
 mod extreme;
 mod groups;
 mod input;
+mod moments;
 mod near;
 mod number;
 mod place;
+mod quantile;
 mod sketch;
 mod spread;
 mod user;
@@ -48,7 +51,9 @@ use mill_state::{LayoutBuilder, Rows, RowsRead, Select, Span, TableOptions};
 pub(crate) use groups::{GroupOptions, Groups, records, reject};
 pub(crate) use input::state_error;
 pub(crate) use user::by_row;
+use carries::{Unfit, Wraps};
 use input::Input;
+use moments::{Moment, Moments};
 
 /// Which records of the prepared frame an update is about.
 #[derive(Clone, Copy)]
@@ -104,7 +109,18 @@ pub(crate) trait Accumulator: Send {
     /// Takes records into their rows: record `select.at(i)` into row `i`.
     fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, problems: &mut Problems) -> Result<()>;
 
-    /// The results of these rows.
+    /// The records of the last update at which its sums wrapped around; `None` if they never do.
+    fn wraps(&mut self) -> Option<&mut Wraps> {
+        None
+    }
+
+    /// The results of these rows, of which each has wrapped around so many times; and the rows whose result does not fit.
+    fn finish_carried(&self, rows: &RowsRead<'_>, carries: &[i64]) -> Result<(ArrayRef, Unfit)> {
+        let _ = carries;
+        Ok((self.finish(rows)?, Unfit::new()))
+    }
+
+    /// The results of these rows, none of which has wrapped around.
     fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef>;
 
     /// The partial results of these rows, in the columns that `AggregateSpec::partial_fields` names.
@@ -157,13 +173,13 @@ fn accumulator(
     let input = Input::of(spec);
     let (name, output) = (spec.name.clone(), &spec.output_type);
     let GroupOptions { is_partial, is_timed, table, .. } = options;
-    let (is_partial, is_timed) = (*is_partial, *is_timed);
+    let (is_partial, is_timed, is_ahead) = (*is_partial, *is_timed, options.is_ahead);
     Ok(match &spec.kind {
         AggregateKind::Count => Box::new(number::Count::new(input, is_partial, layout)),
-        AggregateKind::Sum => number::sum(input, is_partial, name, output, layout)?,
-        AggregateKind::Mean => Box::new(number::Moments::new(input, is_partial, number::Moment::Mean, layout)),
-        AggregateKind::Var => Box::new(number::Moments::new(input, is_partial, number::Moment::Var, layout)),
-        AggregateKind::Std => Box::new(number::Moments::new(input, is_partial, number::Moment::Std, layout)),
+        AggregateKind::Sum => number::sum(input, is_partial, name, output, is_ahead, layout)?,
+        AggregateKind::Mean => Box::new(Moments::new(input, is_partial, Moment::Mean, is_ahead, layout)),
+        AggregateKind::Var => Box::new(Moments::new(input, is_partial, Moment::Var, is_ahead, layout)),
+        AggregateKind::Std => Box::new(Moments::new(input, is_partial, Moment::Std, is_ahead, layout)),
         AggregateKind::Min => extreme::extreme(input, output, true, layout)?,
         AggregateKind::Max => extreme::extreme(input, output, false, layout)?,
         AggregateKind::First => place::place(input, output, true, is_timed, layout)?,
@@ -177,8 +193,8 @@ fn accumulator(
             Box::new(distinct::Distinct::new(input, keys, &types, options, layout)?)
         }
         AggregateKind::ApproxNUnique => Box::new(sketch::ApproxDistinct::new(input, layout)),
-        AggregateKind::Quantile(at) => Box::new(cells::Quantile::new(input, *at, layout)),
-        AggregateKind::Median => Box::new(cells::Quantile::new(input, 0.5, layout)),
+        AggregateKind::Quantile(at) => Box::new(quantile::Quantile::new(input, *at, spec.input_type.as_ref(), layout)),
+        AggregateKind::Median => Box::new(quantile::Quantile::new(input, 0.5, spec.input_type.as_ref(), layout)),
         AggregateKind::ApproxQuantile(at) => Box::new(sketch::ApproxQuantile::new(input, *at, layout)),
         AggregateKind::Collect => Box::new(cells::Collect::new(input, output, is_timed, layout)?),
         AggregateKind::User(function) => {

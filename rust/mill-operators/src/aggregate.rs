@@ -113,7 +113,10 @@ impl Aggregate {
             },
             is_partial,
             keeps_pending: schedule.keeps_pending(),
-            is_ahead: false, is_timed: false, owner_columns: None,
+            is_ahead: false,
+            is_timed: false,
+            owner_columns: None,
+            carries_at: None,
         };
         let groups = Groups::new(keys, &key_types, aggregates, &options)?;
         let shape = Shape::Aggregate { keys: keys.len(), aggregates: aggregates.to_vec(), window: None };
@@ -158,7 +161,9 @@ impl Operator for Aggregate {
 
     fn resume(&mut self, out: &mut Outbox) -> Result<Progress> {
         let Some((cursor, is_changed)) = &mut self.emitting else { return Ok(Progress::Done) };
-        match self.groups.results(0, cursor, EMIT_ROWS, *is_changed)? {
+        let results = self.groups.results(0, cursor, EMIT_ROWS, *is_changed)?;
+        self.groups.reject_unfit(&self.schema, out)?;
+        match results {
             Some((mut columns, results)) => {
                 columns.extend(results);
                 out.push(records(&self.schema, columns)?);

@@ -81,7 +81,7 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
             Box::new(reduce::Reduce::new(stage, context, keys, Arc::clone(function), *emit)?)
         }
         StageKind::Sink(_) => {
-            return Err(Error::internal("no operator is made for a sink").in_step(&stage.name));
+            return Err(Error::internal("no operator is made for a sink").in_step(&stage.step));
         }
     })
 }

@@ -87,7 +87,15 @@ impl PartialAggregate {
         let key_types: Vec<_> = fields.iter().map(|field| field.data_type().clone()).collect();
         // Its keys are not yet where they belong, so it holds all key groups.
         let table = TableOptions::new(0..KEY_GROUPS);
-        let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: true, is_timed: false, owner_columns: None };
+        let options = GroupOptions {
+            table,
+            is_partial: false,
+            keeps_pending: false,
+            is_ahead: true,
+            is_timed: false,
+            owner_columns: None,
+            carries_at: None,
+        };
         Ok(PartialAggregate {
             groups: Groups::new(keys, &key_types, aggregates, &options)?,
             schema: stage.schema.clone(),
@@ -139,6 +147,22 @@ impl PartialAggregate {
             let placed = self.placed(Int64Array::from_iter_values(starts), is_window);
             let kept = batch.take(&rows).map_err(|error| Error::internal(error.to_string()))?;
             self.pass_on(&kept, placed, out)?;
+        }
+        Ok(())
+    }
+
+    /// Gives values that the sums of their rows have no room for, as partial results of their own.
+    fn pass_on_spilled(&mut self, batch: &Batch, out: &mut Outbox) -> Result<()> {
+        let mut spilled = self.groups.take_spilled();
+        spilled.sort_unstable();
+        for of_one in spilled.chunk_by(|a, b| a.0 == b.0) {
+            let rows: UInt32Array = of_one.iter().map(|&(_, _, record)| record as u32).collect();
+            let kept = batch.take(&rows).map_err(|error| Error::internal(error.to_string()))?;
+            let mut columns = self.placed(of_one.iter().map(|&(_, pane, _)| pane).collect(), false);
+            columns.extend(self.keys.iter().map(|&key| Arc::clone(kept.column(key))));
+            self.groups.prepare_values(kept.data())?;
+            columns.extend(self.groups.singles_of(of_one[0].0)?);
+            out.push(records(&self.schema, columns)?);
         }
         Ok(())
     }
@@ -197,6 +221,7 @@ impl PartialAggregate {
         if self.groups.is_hashed() {
             self.taken += batch.rows() - assigned.late.len();
         }
+        self.pass_on_spilled(batch, out)?;
         if !of_windows.is_empty() {
             self.pass_on_parts(batch, &of_windows, out)?;
         }

@@ -82,6 +82,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
     let stage = Stage {
         uid: String::new(),
         name: String::new(),
+        step: String::new(),
         kind: StageKind::Pass,
         schema: Arc::clone(&schema),
         ports: Vec::new(),
@@ -150,6 +151,9 @@ fn drain(operator: &mut dyn Operator, mut progress: Progress, mut out: Outbox) -
             if let Emission::Batch(0, batch) = emission {
                 batches.push(batch.data().clone());
             }
+        }
+        if let Some(unfit) = out.take_rejected().into_iter().next() {
+            return Err(unfit.into_error());
         }
         if progress == Progress::Done {
             return Ok(batches);

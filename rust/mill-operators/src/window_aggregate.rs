@@ -95,7 +95,7 @@ impl WindowAggregate {
                 is_persistent: context.is_persistent,
                 tracks_changes: false,
             };
-            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, is_timed: true, owner_columns: None };
+            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, is_timed: true, owner_columns: None, carries_at: None };
             Groups::new(keys, &key_types, aggregates, &options)
         };
         let shared = if assigner.shares_panes {
@@ -122,7 +122,15 @@ impl WindowAggregate {
             types.push(DataType::Int64);
             let owner_columns = Some(keys.len());
             let options =
-                GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, is_timed: true, owner_columns };
+                GroupOptions {
+                table,
+                is_partial,
+                keeps_pending: false,
+                is_ahead: false,
+                is_timed: true,
+                owner_columns,
+                carries_at: None,
+            };
             Some(Sparse::new(Groups::new(&places, &types, aggregates, &options)?))
         };
         let shape = Shape::Aggregate { keys: keys.len(), aggregates: aggregates.to_vec(), window: Some(*spec) };
@@ -343,6 +351,7 @@ impl WindowAggregate {
         let Some(sparse) = &mut self.sparse else { return Ok(Progress::Done) };
         let (windows, at) = (self.assigner.windows, self.watermark);
         let taken = sparse.take(|id| windows.is_complete(windows.end_of(id), at), EMIT_ROWS)?;
+        sparse.groups.reject_unfit(&self.schema, out)?;
         let Some((mut columns, ids, results)) = taken else { return Ok(Progress::Done) };
         let ends: Vec<i64> = ids.iter().map(|&id| windows.end_of(id)).collect();
         let starts = ends.iter().map(|&end| Some(windows.start_of(end)));
@@ -364,12 +373,12 @@ impl WindowAggregate {
                 },
             };
             let id = self.assigner.windows.id_of(firing.end);
-            let results = match (&mut self.shared, firing.from) {
-                (Some(shared), From::Total | From::Mixed) => {
-                    shared.combiner.results(&mut firing.cursor, firing.from == From::Mixed)?
-                }
-                _ => self.windows.results(id, &mut firing.cursor, EMIT_ROWS, false)?,
+            let (groups, place) = match (&mut self.shared, firing.from) {
+                (Some(shared), From::Total | From::Mixed) => shared.combiner.result(firing.from == From::Mixed),
+                _ => (&mut self.windows, id),
             };
+            let results = groups.results(place, &mut firing.cursor, EMIT_ROWS, false)?;
+            groups.reject_unfit(&self.schema, out)?;
             let Some((mut columns, results)) = results else {
                 self.windows.close(id);
                 continue;

@@ -121,17 +121,17 @@ impl AggregateKind {
                 Decimal128(..) | Duration(_) => input.clone(),
                 _ => return refused("a number, boolean, decimal or duration"),
             },
-            // Numbers that floats do not hold are added up as what they are.
-            AggregateKind::Mean | AggregateKind::Std | AggregateKind::Var => match input {
+            // Numbers that floats do not hold are aggregated as what they are, and the result is rounded.
+            AggregateKind::Mean
+            | AggregateKind::Std
+            | AggregateKind::Var
+            | AggregateKind::Quantile(_)
+            | AggregateKind::ApproxQuantile(_)
+            | AggregateKind::Median => match input {
                 Boolean | DataType::Null => Float64,
                 t if t.is_signed_integer() => Int64,
                 t if t.is_unsigned_integer() => UInt64,
                 Decimal128(..) => input.clone(),
-                t if t.is_numeric() => Float64,
-                _ => return refused("a number"),
-            },
-            AggregateKind::Quantile(_) | AggregateKind::ApproxQuantile(_) | AggregateKind::Median => match input {
-                Boolean | Decimal128(..) | DataType::Null => Float64,
                 t if t.is_numeric() => Float64,
                 _ => return refused("a number"),
             },

@@ -17,6 +17,8 @@
 pub(crate) mod arithmetic;
 pub(crate) mod bind;
 pub(crate) mod compare;
+mod decimals;
+mod exact;
 pub(crate) mod numbers;
 pub(crate) mod value;
 

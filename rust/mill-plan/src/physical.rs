@@ -70,8 +70,10 @@ pub struct SourceStage {
 pub struct Stage {
     /// The identity of its state.
     pub uid: String,
-    /// Its name in messages and figures.
+    /// Its name in plans and figures.
     pub name: String,
+    /// The name that the user's step has, which is the one for messages: `agg` of the stage `agg.partial`.
+    pub step: String,
     /// What it does.
     pub kind: StageKind,
     /// The columns it gives on port 0.

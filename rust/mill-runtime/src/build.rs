@@ -210,11 +210,11 @@ impl Plan<'_> {
         let mut stages = Vec::new();
         for (stage_index, stage) in chain.stages.iter().enumerate() {
             let wake = Arc::new(StageWake::new(self.workers[worker].unparker.clone()));
-            let body = self.body(stage, chain, index, &mut sinks, &wake).map_err(|error| error.in_step(&stage.name))?;
+            let body = self.body(stage, chain, index, &mut sinks, &wake).map_err(|error| error.in_step(&stage.step))?;
             let uid: Arc<str> = stage.uid.as_str().into();
             let counters = counters(registry, &stage.uid);
             let channels = std::mem::take(&mut wiring.stage_channels[stage_index]);
-            let mut stage_run = Stage::new(uid, stage.name.clone(), body, stage.inputs, channels, counters, wake);
+            let mut stage_run = Stage::new(uid, stage.step.clone(), body, stage.inputs, channels, counters, wake);
             stage_run.set_persistent(self.is_persistent);
             if self.recovery.is_ended(&stage.uid) {
                 stage_run.set_was_ended();
@@ -290,7 +290,7 @@ impl Plan<'_> {
         wake: &Arc<StageWake>,
     ) -> Result<Body> {
         let context = TaskContext {
-            step: stage.name.clone(),
+            step: stage.step.clone(),
             index,
             parallelism: chain.parallelism,
             groups: groups_of_task(index, chain.parallelism),

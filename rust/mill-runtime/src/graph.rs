@@ -62,8 +62,10 @@ pub struct SourceDef {
 pub struct StageDef {
     /// The identity of its state in a checkpoint.
     pub uid: String,
-    /// The name of the step.
+    /// Its name in checkpoints and figures.
     pub name: String,
+    /// The name of the user's step it is of, for messages.
+    pub step: String,
     /// What must be equal for its state to be taken up again; readable by people.
     pub signature: String,
     /// What it does.

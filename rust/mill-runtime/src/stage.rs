@@ -84,6 +84,7 @@ const NOTHING: Forward = [None, None];
 /// One stage at work.
 pub(crate) struct Stage {
     pub(crate) uid: Arc<str>,
+    /// The name of the user's step it is of.
     pub(crate) name: String,
     pub(crate) merge: Merge,
     /// How far each input has come, of what has been taken from the inbox.

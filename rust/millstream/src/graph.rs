@@ -60,6 +60,7 @@ fn stage(stage: &physical::Stage) -> StageDef {
     StageDef {
         uid: stage.uid.clone(),
         name: stage.name.clone(),
+        step: stage.step.clone(),
         signature: stage.signature.clone(),
         body,
         inputs: 1,

@@ -1,11 +1,11 @@
-//! Aggregates that keep the values themselves: exact quantiles and lists.
+//! Values of any type in cells, and lists of them.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, ListArray, RecordBatch};
-use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::array::{ArrayRef, ListArray, RecordBatch};
+use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::DataType;
 use arrow_row::{RowConverter, SortField};
 use mill_protocol::{Error, Result};
 use mill_state::{LayoutBuilder, Rows, RowsRead, Select};
@@ -15,71 +15,6 @@ use super::{Accumulator, Problems, Selection};
 
 fn damaged(what: &str) -> Error {
     Error::checkpoint(format!("state that came from a checkpoint is damaged: {what}"))
-}
-
-/// An exact quantile: the cell holds the values, 8 bytes each, in the order they came.
-pub(super) struct Quantile {
-    input: Input,
-    at: f64,
-    cell: usize,
-    values: Option<ScalarBuffer<f64>>,
-    mask: Option<BooleanBuffer>,
-}
-
-impl Quantile {
-    pub(super) fn new(input: Input, at: f64, layout: &mut LayoutBuilder) -> Quantile {
-        Quantile { input, at, cell: layout.cell(), values: None, mask: None }
-    }
-}
-
-/// The quantile of these values, with linear interpolation between neighbours; NaN sorts last.
-fn quantile(values: &mut [f64], at: f64) -> Option<f64> {
-    let place = at.clamp(0.0, 1.0) * values.len().checked_sub(1)? as f64;
-    let low = place.floor() as usize;
-    let order = |a: &f64, b: &f64| a.partial_cmp(b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()));
-    let (_, &mut below, behind) = values.select_nth_unstable_by(low, order);
-    let fraction = place - low as f64;
-    if fraction == 0.0 {
-        return Some(below);
-    }
-    let above = behind.iter().copied().min_by(order)?;
-    Some(match fraction {
-        _ if below == above => below,
-        // The middle of two, rounded once.
-        0.5 if (below + above).is_finite() => (below + above) / 2.0,
-        _ => below + (above - below) * fraction,
-    })
-}
-
-impl Accumulator for Quantile {
-    fn prepare(&mut self, batch: &RecordBatch, _hashes: &[u64]) -> Result<()> {
-        let values = self.input.column(batch, 0, &DataType::Float64)?;
-        self.mask = self.input.mask(batch, values.as_ref())?;
-        self.values = Some(values.as_primitive::<Float64Type>().values().clone());
-        Ok(())
-    }
-
-    fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, _problems: &mut Problems) -> Result<()> {
-        let values = self.values.as_ref().expect("prepared");
-        for i in 0..select.len() {
-            let record = select.at(i);
-            if passes(self.mask.as_ref(), record) {
-                rows.cell_mut(i, self.cell).extend_from_slice(&values[record].to_le_bytes());
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
-        let mut values = Vec::new();
-        let of_row = |row| {
-            let bytes = rows.cell(row, self.cell).unwrap_or_default();
-            values.clear();
-            values.extend(bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("chunks of eight"))));
-            quantile(&mut values, self.at)
-        };
-        Ok(Arc::new((0..rows.len()).map(of_row).collect::<Float64Array>()))
-    }
 }
 
 /// Values of any type as bytes whose order is theirs, and back.

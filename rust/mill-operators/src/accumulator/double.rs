@@ -36,10 +36,39 @@ impl Double {
         Double { sum, lost: self.lost + (lost + other.lost) }
     }
 
+    /// The number nearest to a whole one that is `digits`, and what that loses.
+    pub(super) fn of_whole(digits: i128) -> Double {
+        let near = digits as f64;
+        Double { sum: near, lost: digits.wrapping_sub(near as i128) as f64 }
+    }
+
     /// The total, rounded once. Infinities and NaN are those of the plain sum.
     #[inline(always)]
     pub(super) fn total(self) -> f64 {
         if self.sum.is_finite() { self.sum + self.lost } else { self.sum }
+    }
+
+    /// What [`unwrapped`](Double::unwrapped) is to be multiplied with in the end.
+    pub(super) const UNWRAPPED: f64 = (1u128 << 64) as f64;
+
+    /// The sum of both modulo 2^1024, and how often it wraps around: for sums of finite numbers that are infinite. Others
+    /// are what they are.
+    #[cold]
+    pub(super) fn wrapped(self, other: Double) -> (Double, i64) {
+        if !(self.sum.is_finite() && other.sum.is_finite()) {
+            return (self.merge(other), 0);
+        }
+        // Both have one sign, as their sum is too large; half of what is taken away is taken from each of them.
+        let half = 2f64.powi(1023).copysign(self.sum);
+        let less = |of: Double| of.merge(Double::of(-half));
+        let sum = less(self).merge(less(other));
+        (sum, if half < 0.0 { -1 } else { 1 })
+    }
+
+    /// What a sum was before it wrapped around so many times, divided by 2^64.
+    pub(super) fn unwrapped(self, times: i64) -> Double {
+        let small = 2f64.powi(-64);
+        Double { sum: self.sum * small, lost: self.lost * small }.merge(Double::of(times as f64 * 2f64.powi(960)))
     }
 
     /// A value that a float holds.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::filter;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_frame::block::RestoredBlock;
 use mill_frame::hash::hash_columns;
 use mill_plan::{AggregateKind, AggregateSpec};
@@ -14,6 +15,7 @@ use mill_state::{
 };
 
 use super::input::state_error;
+use super::carries::{Carries, Unfit, Wraps};
 use super::near::NearTables;
 use super::{Accumulator, Problems, Selection, accumulator, with_selection};
 use crate::record::record_text;
@@ -40,6 +42,12 @@ pub(crate) struct Groups {
     owners: Option<(usize, Vec<u64>)>,
     /// Records that are the first of their key, if that is asked.
     firsts: Vec<u32>,
+    /// How often sums wrapped around, where rows are kept.
+    carries: Option<Carries>,
+    /// Values that would make a sum wrap around, ahead of the exchange: accumulator, pane and record.
+    spilled: Vec<(usize, i64, usize)>,
+    /// The keys of results that do not fit, and why.
+    unfit: Vec<(Vec<ArrayRef>, Error)>,
 }
 
 /// What the step asks of its groups.
@@ -55,6 +63,8 @@ pub(crate) struct GroupOptions {
     /// How many key columns, from the first on, say to which key group a key belongs; all of them if not set. Then it is also
     /// noted which records are the first of their key.
     pub(crate) owner_columns: Option<usize>,
+    /// Where in partial results the counts of sums that wrapped around begin; see [`Groups::carry_fields`].
+    pub(crate) carries_at: Option<usize>,
 }
 
 impl Groups {
@@ -93,6 +103,13 @@ impl Groups {
         };
         let signature: Vec<String> = aggregates.iter().map(described).collect();
         let layout = Arc::new(layout.finish(&signature.join("; ")).map_err(state_error)?);
+        let carries = match options.is_ahead {
+            true => None,
+            false => {
+                let owners = options.owner_columns;
+                Carries::new(&mut accumulators, key_types, &options.table, options.carries_at, owners)?
+            }
+        };
         let is_costly = accumulators.iter().any(|accumulator| accumulator.is_costly());
         Ok(Groups {
             keys: keys.to_vec(),
@@ -107,6 +124,9 @@ impl Groups {
             problems: Problems::new(),
             owners: options.owner_columns.map(|columns| (columns, Vec::new())),
             firsts: Vec::new(),
+            carries,
+            spilled: Vec::new(),
+            unfit: Vec::new(),
         })
     }
 
@@ -142,6 +162,9 @@ impl Groups {
         }
         for accumulator in &mut self.accumulators {
             accumulator.prepare(batch, keys.hashes())?;
+        }
+        if let Some(carries) = &mut self.carries {
+            carries.prepare(batch);
         }
         Ok(())
     }
@@ -199,8 +222,17 @@ impl Groups {
         if self.owners.is_some() {
             self.firsts.extend(rows.inserted().iter().map(|&new| select.at(new as usize) as u32));
         }
-        for accumulator in &mut self.accumulators {
+        for (index, accumulator) in self.accumulators.iter_mut().enumerate() {
             accumulator.update(&mut rows, select, &mut self.problems)?;
+            let wraps = accumulator.wraps().map(Wraps::take).unwrap_or_default();
+            match &mut self.carries {
+                _ if wraps.is_empty() => {}
+                Some(carries) => carries.add(pane, keys, index, &wraps),
+                None => self.spilled.extend(wraps.iter().map(|&(record, _)| (index, pane, record))),
+            }
+        }
+        if let Some(carries) = &mut self.carries {
+            with_selection!(select, s => carries.merge(pane, keys, s));
         }
         Ok(())
     }
@@ -227,10 +259,13 @@ impl Groups {
         if found.len() != keys.len() {
             return Err(Error::internal("a row of a window is not there"));
         }
-        let finish = |accumulator: &dyn Accumulator, rows: &RowsRead<'_>| Ok(vec![accumulator.finish(rows)?]);
-        let taken = read_columns(&self.accumulators, &self.decoder, self.keys.len(), &rows, finish)?;
+        let of_rows = decoded(&self.decoder, &rows, self.keys.len())?;
+        let taken = finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, of_rows.clone(), &rows)?;
         for record in 0..keys.len() {
             table.remove(&keys, record);
+        }
+        if let Some(carries) = &mut self.carries {
+            carries.remove(pane, &of_rows, |_| true, keys.len())?;
         }
         Ok(taken)
     }
@@ -283,6 +318,10 @@ impl Groups {
         for accumulator in &self.accumulators {
             columns.extend(accumulator.partial(&rows)?);
         }
+        if let Some(carries) = &mut self.carries {
+            let keys = decoded(&self.decoder, &rows, self.keys.len())?;
+            columns.extend(carries.columns(pane, &keys, rows.len())?);
+        }
         Ok((found, columns))
     }
 
@@ -300,6 +339,9 @@ impl Groups {
 
     /// Makes the rows of these keys in a pane as new.
     pub(crate) fn clear(&mut self, pane: i64, keys: &[ArrayRef], rows: usize) -> Result<()> {
+        if let Some(carries) = &mut self.carries {
+            carries.remove(pane, keys, |_| true, rows)?;
+        }
         let keys = self.encoder.encode(keys, rows).map_err(state_error)?;
         let table = self.panes.open(pane);
         let layout = Arc::clone(table.layout());
@@ -314,6 +356,9 @@ impl Groups {
         if !is_gone.contains(&true) {
             return Ok(());
         }
+        if let Some(carries) = &mut self.carries {
+            carries.remove(pane, keys, |record| is_gone[record], is_gone.len())?;
+        }
         let keys = self.encoder.encode(keys, is_gone.len()).map_err(state_error)?;
         let table = self.panes.open(pane);
         for record in (0..is_gone.len()).filter(|&record| is_gone[record]) {
@@ -327,7 +372,8 @@ impl Groups {
         reject(&mut self.problems, batch, out);
     }
 
-    /// Reads on in a pane: keys and results of the next rows, about `rows_max` of them; `None` at the end.
+    /// Reads on in a pane: keys and results of the next rows, about `rows_max` of them; `None` at the end. Results that do
+    /// not fit are left out, see [`reject_unfit`](Groups::reject_unfit).
     pub(crate) fn results(
         &mut self,
         pane: i64,
@@ -335,7 +381,37 @@ impl Groups {
         rows_max: usize,
         is_changed: bool,
     ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
-        self.read(pane, cursor, rows_max, is_changed, |accumulator, rows| Ok(vec![accumulator.finish(rows)?]))
+        let Some(rows) = next_rows(&mut self.panes, pane, cursor, rows_max, is_changed, self.pending) else {
+            return Ok(None);
+        };
+        let keys = decoded(&self.decoder, &rows, self.keys.len())?;
+        finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, keys, &rows).map(Some)
+    }
+
+    /// The keys of results that do not fit, and why.
+    pub(crate) fn take_unfit(&mut self) -> Vec<(Vec<ArrayRef>, Error)> {
+        std::mem::take(&mut self.unfit)
+    }
+
+    /// Hands over the results that do not fit their type, as records of the key columns, which `schema` begins with.
+    pub(crate) fn reject_unfit(&mut self, schema: &SchemaRef, out: &mut Outbox) -> Result<()> {
+        let mut found = Vec::with_capacity(self.unfit.len());
+        let shown = self.owners.as_ref().map_or(self.keys.len(), |(owners, _)| *owners);
+        for (mut keys, error) in self.unfit.drain(..) {
+            keys.truncate(shown);
+            let fields: Vec<_> = schema.fields().iter().take(keys.len()).cloned().collect();
+            let record = records(&Arc::new(Schema::new(fields)), keys)?;
+            found.push((record_text(record.data(), 0), error));
+        }
+        // Rows are in the order of a table, which says nothing to anyone.
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found.into_iter().for_each(|(record, error)| out.reject(Rejected::of(error, record)));
+        Ok(())
+    }
+
+    /// The columns of counts that come last in the partial results of rows that are kept.
+    pub(crate) fn carry_fields(&self) -> Vec<Field> {
+        self.carries.as_ref().map(Carries::fields).unwrap_or_default()
     }
 
     /// Reads on in a pane: keys and partial results, those of near keys first if they are wanted; these are gone once the next
@@ -347,31 +423,38 @@ impl Groups {
         rows_max: usize,
         is_near_wanted: bool,
     ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
-        let partial = |accumulator: &dyn Accumulator, rows: &RowsRead<'_>| accumulator.partial(rows);
         if is_near_wanted
             && let Some(near) = &mut self.near
             && let Some(rows) = near.read(pane, rows_max)
         {
-            return read_columns(&self.accumulators, &self.decoder, self.keys.len(), &rows, partial).map(Some);
+            return Ok(Some((decoded(&self.decoder, &rows, self.keys.len())?, partial_columns(&self.accumulators, &rows)?)));
         }
-        self.read(pane, cursor, rows_max, false, partial)
+        let Some(rows) = next_rows(&mut self.panes, pane, cursor, rows_max, false, self.pending) else { return Ok(None) };
+        let keys = decoded(&self.decoder, &rows, self.keys.len())?;
+        let mut columns = partial_columns(&self.accumulators, &rows)?;
+        if let Some(carries) = &mut self.carries {
+            columns.extend(carries.columns(pane, &keys, rows.len())?);
+        }
+        Ok(Some((keys, columns)))
     }
 
-    fn read(
-        &mut self,
-        pane: i64,
-        cursor: &mut Cursor,
-        rows_max: usize,
-        is_changed: bool,
-        columns: impl Fn(&dyn Accumulator, &RowsRead<'_>) -> Result<Vec<ArrayRef>>,
-    ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
-        let Some(table) = self.panes.pane(pane) else { return Ok(None) };
-        let rows =
-            if is_changed { table.scan_changed(cursor, rows_max, self.pending) } else { table.scan(cursor, rows_max) };
-        if rows.is_empty() {
-            return Ok(None);
+    /// Values that would have made a sum wrap around, and have to travel by themselves: accumulator, pane and record of the
+    /// prepared frame.
+    pub(crate) fn take_spilled(&mut self) -> Vec<(usize, i64, usize)> {
+        std::mem::take(&mut self.spilled)
+    }
+
+    /// Partial results of the frame's records one by one, to which only this accumulator has anything to add.
+    pub(crate) fn singles_of(&self, accumulator: usize) -> Result<Vec<ArrayRef>> {
+        let mut columns = Vec::new();
+        for (index, of) in self.accumulators.iter().enumerate() {
+            let own = of.singles()?.into_iter();
+            columns.extend(own.map(|column| match index == accumulator {
+                true => column,
+                false => new_null_array(column.data_type(), column.len()),
+            }));
         }
-        read_columns(&self.accumulators, &self.decoder, self.keys.len(), &rows, columns).map(Some)
+        Ok(columns)
     }
 
     /// Partial results of the frame's records, one by one, without any table.
@@ -410,6 +493,9 @@ impl Groups {
     /// Forgets a pane.
     pub(crate) fn close(&mut self, pane: i64) {
         self.panes.close(pane);
+        if let Some(carries) = &mut self.carries {
+            carries.close(pane);
+        }
         for accumulator in &mut self.accumulators {
             accumulator.close(pane);
         }
@@ -418,12 +504,18 @@ impl Groups {
     /// Empties a pane but keeps its memory.
     pub(crate) fn reset(&mut self, pane: i64) {
         self.panes.reset(pane);
+        if let Some(carries) = &mut self.carries {
+            carries.close(pane);
+        }
     }
 
     pub(crate) fn snapshot(&mut self, snapshot: &mut Snapshot) {
         self.panes.snapshot(snapshot.is_full, &mut snapshot.blocks);
         for accumulator in &mut self.accumulators {
             accumulator.snapshot(snapshot.is_full, &mut snapshot.blocks);
+        }
+        if let Some(carries) = &mut self.carries {
+            carries.snapshot(snapshot.is_full, &mut snapshot.blocks);
         }
     }
 
@@ -432,6 +524,9 @@ impl Groups {
         self.panes.restore(blocks).map_err(state_error)?;
         for accumulator in &mut self.accumulators {
             accumulator.restore(blocks)?;
+        }
+        if let Some(carries) = &mut self.carries {
+            carries.restore(blocks)?;
         }
         if self.pending.is_some() {
             let starts: Vec<i64> = self.panes.starts().collect();
@@ -444,7 +539,7 @@ impl Groups {
 }
 
 /// Puts keys into the key groups of the keys that these columns are.
-fn own(keys: &mut KeyBatch, columns: &[ArrayRef], hashes: &mut Vec<u64>) -> Result<()> {
+pub(super) fn own(keys: &mut KeyBatch, columns: &[ArrayRef], hashes: &mut Vec<u64>) -> Result<()> {
     if columns.is_empty() {
         // The one key that a step without key columns has.
         hashes.clear();
@@ -456,25 +551,78 @@ fn own(keys: &mut KeyBatch, columns: &[ArrayRef], hashes: &mut Vec<u64>) -> Resu
     Ok(())
 }
 
+/// Keys and results of these rows; of results that do not fit the keys go to `unfit`.
+fn finished(
+    accumulators: &[Box<dyn Accumulator>],
+    carries: &mut Option<Carries>,
+    unfit: &mut Vec<(Vec<ArrayRef>, Error)>,
+    pane: i64,
+    mut keys: Vec<ArrayRef>,
+    rows: &RowsRead<'_>,
+) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+    let carries = match carries {
+        Some(carries) if carries.has(pane) => carries.of_keys(pane, &keys, rows.len())?,
+        _ => Vec::new(),
+    };
+    let mut results = Vec::with_capacity(accumulators.len());
+    let mut failed = Unfit::new();
+    for (index, accumulator) in accumulators.iter().enumerate() {
+        results.push(match carries.iter().find(|(of, _)| *of == index) {
+            None => accumulator.finish(rows)?,
+            Some((_, counts)) => {
+                let (result, own) = accumulator.finish_carried(rows, counts)?;
+                failed.extend(own);
+                result
+            }
+        });
+    }
+    if !failed.is_empty() {
+        let mut is_fit = vec![true; rows.len()];
+        for (row, error) in failed {
+            // A row that fails twice is one result that there is not.
+            if std::mem::replace(&mut is_fit[row], false) {
+                unfit.push((keys.iter().map(|key| key.slice(row, 1)).collect(), error));
+            }
+        }
+        let is_fit = BooleanArray::from(is_fit);
+        for column in keys.iter_mut().chain(&mut results) {
+            *column = filter(column, &is_fit).map_err(|error| Error::internal(error.to_string()))?;
+        }
+    }
+    Ok((keys, results))
+}
+
 fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {
     [a, b].into_iter().flatten().min()
 }
 
-/// The keys of these rows, and what `columns` gives for each accumulator.
-fn read_columns(
-    accumulators: &[Box<dyn Accumulator>],
-    decoder: &KeyDecoder,
-    key_columns: usize,
-    rows: &RowsRead<'_>,
-    columns: impl Fn(&dyn Accumulator, &RowsRead<'_>) -> Result<Vec<ArrayRef>>,
-) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
-    let mut results = Vec::new();
-    for accumulator in accumulators {
-        results.extend(columns(accumulator.as_ref(), rows)?);
-    }
+/// The next rows of a pane; `None` if there are no more.
+fn next_rows<'p>(
+    panes: &'p mut PaneTables,
+    pane: i64,
+    cursor: &mut Cursor,
+    rows_max: usize,
+    is_changed: bool,
+    pending: Option<Flag>,
+) -> Option<RowsRead<'p>> {
+    let table = panes.pane(pane)?;
+    let rows = if is_changed { table.scan_changed(cursor, rows_max, pending) } else { table.scan(cursor, rows_max) };
+    (!rows.is_empty()).then_some(rows)
+}
+
+/// The key columns of these rows.
+fn decoded(decoder: &KeyDecoder, rows: &RowsRead<'_>, columns: usize) -> Result<Vec<ArrayRef>> {
     let mut keys = decoder.decode(rows).map_err(state_error)?;
-    keys.truncate(key_columns);
-    Ok((keys, results))
+    keys.truncate(columns);
+    Ok(keys)
+}
+
+fn partial_columns(accumulators: &[Box<dyn Accumulator>], rows: &RowsRead<'_>) -> Result<Vec<ArrayRef>> {
+    let mut columns = Vec::new();
+    for accumulator in accumulators {
+        columns.extend(accumulator.partial(rows)?);
+    }
+    Ok(columns)
 }
 
 /// Hands over records that could not be taken in, in their order.
@@ -486,7 +634,7 @@ pub(crate) fn reject(problems: &mut Problems, batch: &RecordBatch, out: &mut Out
 }
 
 /// Columns as records of this schema.
-pub(crate) fn records(schema: &arrow::datatypes::SchemaRef, columns: Vec<ArrayRef>) -> Result<Batch> {
+pub(crate) fn records(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<Batch> {
     let rows = columns.first().map_or(0, |column| column.len());
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
     let data = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)

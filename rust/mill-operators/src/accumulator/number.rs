@@ -1,4 +1,7 @@
-//! Count, sum, mean, standard deviation, variance.
+//! Count and sum.
+//!
+//! A sum is exact whatever its parts: where it leaves the range of its word, it wraps around and that is noted (see
+//! [`Wraps`]). Only the total decides whether there is a result, so neither order nor parallelism does.
 
 use std::sync::Arc;
 
@@ -9,9 +12,9 @@ use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64T
 use mill_protocol::{Error, Result};
 use mill_state::{Flag, LayoutBuilder, Rows, RowsRead, Select};
 
+use super::carries::{Unfit, Wraps};
 use super::double::Double;
 use super::input::{Input, passes};
-use super::spread::Spread;
 use super::{Accumulator, Problems, Selection, with_selection};
 
 /// The number of records, or of values that are not null.
@@ -94,69 +97,77 @@ pub(super) fn sum(
     is_partial: bool,
     name: String,
     output: &DataType,
+    is_ahead: bool,
     layout: &mut LayoutBuilder,
 ) -> Result<Box<dyn Accumulator>> {
     let output = output.clone();
+    let wraps = Wraps::new(is_ahead);
     Ok(match &output {
         DataType::Float64 => {
             let (words, flag) = (layout.words(2), layout.flag());
-            Box::new(FloatSum { input, is_partial, words, flag, values: None, lost: None, mask: None })
+            Box::new(FloatSum { input, is_partial, words, flag, wraps, values: None, lost: None, mask: None })
         }
         DataType::Decimal128(..) => {
             let (words, flag) = (layout.words(2), layout.flag());
-            Box::new(DecimalSum { input, name, output, words, flag, values: None, mask: None })
+            Box::new(DecimalSum { input, name, output, words, flag, wraps, values: None, mask: None })
         }
         DataType::UInt64 => {
             let (word, flag) = (layout.words(1), layout.flag());
-            Box::new(Sum { input, name, output, word, flag, is_signed: false, values: None, mask: None })
+            Box::new(Sum { input, name, output, word, flag, wraps, is_signed: false, values: None, mask: None })
         }
         DataType::Int64 | DataType::Duration(_) => {
             let (word, flag) = (layout.words(1), layout.flag());
-            Box::new(Sum { input, name, output, word, flag, is_signed: true, values: None, mask: None })
+            Box::new(Sum { input, name, output, word, flag, wraps, is_signed: true, values: None, mask: None })
         }
         other => return Err(Error::internal(format!("sum {name:?} has type {other}"))),
     })
 }
 
-fn null_where(is_valid: Vec<bool>) -> Option<NullBuffer> {
+pub(super) fn null_where(is_valid: Vec<bool>) -> Option<NullBuffer> {
     let nulls = NullBuffer::from(is_valid);
     (nulls.null_count() > 0).then_some(nulls)
 }
 
-fn overflow(name: &str, output: &DataType) -> Error {
-    Error::data(format!("sum {name:?} overflows {}; cast its input to float or decimal", mill_plan::type_name(output)))
+/// A sum that does not fit; the total, if it can be shown.
+fn overflow(name: &str, output: &DataType, total: Option<String>) -> Error {
+    // An aggregate within an expression has no name that the user knows.
+    let sum = if name.starts_with("__agg") { "a sum".to_owned() } else { format!("sum {name:?}") };
+    let total = total.map(|total| format!(" is {total} and")).unwrap_or_default();
+    Error::data(format!("{sum}{total} overflows {}; cast its input to float or decimal", mill_plan::type_name(output)))
 }
 
-/// A sum of integers or durations, checked.
+/// A sum of integers or durations, modulo 2^64.
 struct Sum {
     input: Input,
     name: String,
     output: DataType,
     word: usize,
     flag: Flag,
+    wraps: Wraps,
     is_signed: bool,
     values: Option<ScalarBuffer<i64>>,
     mask: Option<BooleanBuffer>,
 }
 
-/// Adds; gives the records that would overflow.
-fn add_checked<S: Select>(
+/// Adds, and notes where that wraps around.
+fn add<S: Select>(
     rows: &mut Rows<'_>,
     (word, flag): (usize, Flag),
     values: &[i64],
     mask: Option<&BooleanBuffer>,
     select: S,
+    wraps: &mut Wraps,
     add: impl Fn(u64, u64) -> (u64, bool),
-) -> Vec<usize> {
-    let mut overflown = Vec::new();
+    times: impl Fn(i64) -> i64,
+) {
     let mut one = |i: usize, sum: &mut [u64; 1], flags: &mut u64| {
-        let (total, is_over) = add(sum[0], values[select.at(i)] as u64);
-        if is_over {
-            overflown.push(select.at(i));
-        } else {
-            sum[0] = total;
-            *flags |= flag.mask;
+        let value = values[select.at(i)];
+        let (total, is_over) = add(sum[0], value as u64);
+        if is_over && !wraps.note(select.at(i), times(value)) {
+            return;
         }
+        sum[0] = total;
+        *flags |= flag.mask;
     };
     match mask {
         None => rows.each_with::<1>(word, flag.word, one),
@@ -166,7 +177,6 @@ fn add_checked<S: Select>(
             }
         }),
     }
-    overflown
 }
 
 impl Accumulator for Sum {
@@ -182,20 +192,34 @@ impl Accumulator for Sum {
         Ok(())
     }
 
-    fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, problems: &mut Problems) -> Result<()> {
+    fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, _problems: &mut Problems) -> Result<()> {
         let values = self.values.as_deref().expect("prepared");
-        let (place, mask) = ((self.word, self.flag), self.mask.as_ref());
+        let (place, mask, wraps) = ((self.word, self.flag), self.mask.as_ref(), &mut self.wraps);
         let signed = |a: u64, b: u64| {
             let (sum, is_over) = (a as i64).overflowing_add(b as i64);
             (sum as u64, is_over)
         };
-        let overflown = with_selection!(select, s => if self.is_signed {
-            add_checked(rows, place, values, mask, s, signed)
+        with_selection!(select, s => if self.is_signed {
+            add(rows, place, values, mask, s, wraps, signed, |value| if value < 0 { -1 } else { 1 });
         } else {
-            add_checked(rows, place, values, mask, s, u64::overflowing_add)
+            add(rows, place, values, mask, s, wraps, u64::overflowing_add, |_| 1);
         });
-        problems.extend(overflown.into_iter().map(|record| (record, overflow(&self.name, &self.output))));
         Ok(())
+    }
+
+    fn wraps(&mut self) -> Option<&mut Wraps> {
+        Some(&mut self.wraps)
+    }
+
+    fn finish_carried(&self, rows: &RowsRead<'_>, carries: &[i64]) -> Result<(ArrayRef, Unfit)> {
+        let total = |row: usize| {
+            let word = rows.word(row, self.word);
+            let low = if self.is_signed { i128::from(word as i64) } else { i128::from(word) };
+            low + (i128::from(carries[row]) << 64)
+        };
+        let wrapped = (0..rows.len()).filter(|&row| carries[row] != 0);
+        let unfit = wrapped.map(|row| (row, overflow(&self.name, &self.output, Some(total(row).to_string())))).collect();
+        Ok((self.finish(rows)?, unfit))
     }
 
     fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
@@ -224,18 +248,31 @@ impl Accumulator for Sum {
     }
 }
 
-/// A sum of decimals, checked against 38 digits.
+/// A sum of decimals, modulo 10^38.
 struct DecimalSum {
     input: Input,
     name: String,
     output: DataType,
     words: usize,
     flag: Flag,
+    wraps: Wraps,
     values: Option<ScalarBuffer<i128>>,
     mask: Option<BooleanBuffer>,
 }
 
 const DECIMAL_MAX: i128 = 10i128.pow(38) - 1;
+
+/// The sum of two numbers of up to 38 digits, and how often it wraps around at 10^38.
+pub(super) fn add_decimals(a: i128, b: i128) -> (i128, i64) {
+    const AROUND: i128 = DECIMAL_MAX + 1;
+    if b > 0 && a > DECIMAL_MAX - b {
+        (a - AROUND + b, 1)
+    } else if b < 0 && a < -DECIMAL_MAX - b {
+        (a + AROUND + b, -1)
+    } else {
+        (a + b, 0)
+    }
+}
 
 fn wide(words: [u64; 2]) -> i128 {
     ((u128::from(words[1]) << 64) | u128::from(words[0])) as i128
@@ -255,23 +292,45 @@ impl Accumulator for DecimalSum {
         Ok(())
     }
 
-    fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, problems: &mut Problems) -> Result<()> {
+    fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, _problems: &mut Problems) -> Result<()> {
         let values = self.values.as_deref().expect("prepared");
-        let (flag, mask) = (self.flag, self.mask.as_ref());
+        let (flag, mask, wraps) = (self.flag, self.mask.as_ref(), &mut self.wraps);
         rows.each_with::<2>(self.words, flag.word, |i, words, flags| {
             let record = select.at(i);
             if !passes(mask, record) {
                 return;
             }
-            match wide(*words).checked_add(values[record]).filter(|sum| sum.abs() <= DECIMAL_MAX) {
-                Some(sum) => {
-                    *words = [sum as u64, (sum >> 64) as u64];
-                    *flags |= flag.mask;
-                }
-                None => problems.push((record, overflow(&self.name, &self.output))),
+            let (sum, times) = add_decimals(wide(*words), values[record]);
+            if times != 0 && !wraps.note(record, times) {
+                return;
             }
+            *words = [sum as u64, (sum >> 64) as u64];
+            *flags |= flag.mask;
         });
         Ok(())
+    }
+
+    fn wraps(&mut self) -> Option<&mut Wraps> {
+        Some(&mut self.wraps)
+    }
+
+    fn finish_carried(&self, rows: &RowsRead<'_>, carries: &[i64]) -> Result<(ArrayRef, Unfit)> {
+        let mut unfit = Unfit::new();
+        let mut value = |row: usize| {
+            let sum = wide([rows.word(row, self.words), rows.word(row, self.words + 1)]);
+            match carries[row] {
+                0 => sum,
+                // A sum that wrapped around once and is on the other side of zero fits.
+                1 if sum < 0 => sum + (DECIMAL_MAX + 1),
+                -1 if sum > 0 => sum - (DECIMAL_MAX + 1),
+                _ => {
+                    unfit.push((row, overflow(&self.name, &self.output, None)));
+                    0
+                }
+            }
+        };
+        let values = (0..rows.len()).map(&mut value).collect();
+        Ok((self.column(values, null_where(rows.flags(self.flag)))?, unfit))
     }
 
     fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
@@ -290,20 +349,21 @@ impl Accumulator for DecimalSum {
     }
 }
 
-fn floats(array: &ArrayRef) -> ScalarBuffer<f64> {
+pub(super) fn floats(array: &ArrayRef) -> ScalarBuffer<f64> {
     array.as_primitive::<Float64Type>().values().clone()
 }
 
-fn float_column(values: Vec<f64>, nulls: Option<NullBuffer>) -> ArrayRef {
+pub(super) fn float_column(values: Vec<f64>, nulls: Option<NullBuffer>) -> ArrayRef {
     Arc::new(Float64Array::new(values.into(), nulls))
 }
 
-/// A sum of floats, with what rounding has lost.
+/// A sum of floats, with what rounding has lost, modulo 2^1024.
 struct FloatSum {
     input: Input,
     is_partial: bool,
     words: usize,
     flag: Flag,
+    wraps: Wraps,
     values: Option<ScalarBuffer<f64>>,
     lost: Option<ScalarBuffer<f64>>,
     mask: Option<BooleanBuffer>,
@@ -322,16 +382,40 @@ impl Accumulator for FloatSum {
 
     fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, _problems: &mut Problems) -> Result<()> {
         let values = self.values.as_deref().expect("prepared");
-        let (lost, flag, mask) = (self.lost.as_deref(), self.flag, self.mask.as_ref());
+        let (lost, flag, mask, wraps) = (self.lost.as_deref(), self.flag, self.mask.as_ref(), &mut self.wraps);
         with_selection!(select, s => rows.each_with::<2>(self.words, flag.word, |i, words, flags| {
             let record = s.at(i);
             if passes(mask, record) {
                 let value = Double { sum: values[record], lost: lost.map_or(0.0, |lost| lost[record]) };
-                *words = Double::from_words(*words).merge(value).to_words();
+                let own = Double::from_words(*words);
+                let mut sum = own.merge(value);
+                if !sum.sum.is_finite() {
+                    let (wrapped, times) = own.wrapped(value);
+                    if times != 0 && !wraps.note(record, times) {
+                        return;
+                    }
+                    sum = wrapped;
+                }
+                *words = sum.to_words();
                 *flags |= flag.mask;
             }
         }));
         Ok(())
+    }
+
+    fn wraps(&mut self) -> Option<&mut Wraps> {
+        Some(&mut self.wraps)
+    }
+
+    fn finish_carried(&self, rows: &RowsRead<'_>, carries: &[i64]) -> Result<(ArrayRef, Unfit)> {
+        let value = |row| {
+            let own = Double::from_words([rows.word(row, self.words), rows.word(row, self.words + 1)]);
+            match carries[row] {
+                0 => own.total(),
+                times => own.unwrapped(times).total() * Double::UNWRAPPED,
+            }
+        };
+        Ok((float_column((0..rows.len()).map(value).collect(), null_where(rows.flags(self.flag))), Unfit::new()))
     }
 
     fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
@@ -349,197 +433,5 @@ impl Accumulator for FloatSum {
         let values = self.values.clone().expect("prepared");
         let zeros = float_column(vec![0.0; values.len()], None);
         Ok(vec![Arc::new(Float64Array::new(values, self.mask.clone().map(NullBuffer::new))), zeros])
-    }
-}
-
-/// What is made of number, sum and spread.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Moment {
-    Mean,
-    Var,
-    Std,
-}
-
-/// Mean, variance and standard deviation: words are n, the sum (2), the squared distances from the mean (2, not for the
-/// mean).
-pub(super) struct Moments {
-    input: Input,
-    is_partial: bool,
-    moment: Moment,
-    words: usize,
-    /// The values, or sums of partial results, and what follows them.
-    columns: Vec<ScalarBuffer<f64>>,
-    /// What floats do not hold of the values, where that is anything.
-    lost: Option<ScalarBuffer<f64>>,
-    counts: Option<ScalarBuffer<i64>>,
-    mask: Option<BooleanBuffer>,
-}
-
-impl Moments {
-    pub(super) fn new(input: Input, is_partial: bool, moment: Moment, layout: &mut LayoutBuilder) -> Moments {
-        let words = layout.words(if moment == Moment::Mean { 3 } else { 5 });
-        Moments { input, is_partial, moment, words, columns: Vec::new(), lost: None, counts: None, mask: None }
-    }
-
-    fn of_row(&self, rows: &RowsRead<'_>, row: usize) -> Spread {
-        let word = |offset: usize| rows.word(row, self.words + offset);
-        let squares = if self.moment == Moment::Mean { [0, 0] } else { [word(3), word(4)] };
-        Spread::from_words([word(0), word(1), word(2), squares[0], squares[1]])
-    }
-}
-
-/// Numbers as floats, and what these do not hold of them; `None` if they hold all.
-fn wide_floats(array: &ArrayRef) -> (ScalarBuffer<f64>, Option<ScalarBuffer<f64>>) {
-    const FLOAT_MAX: u64 = 1 << 53;
-    let of_integers = |values: &mut dyn Iterator<Item = i128>| {
-        let pairs: Vec<(f64, f64)> = values
-            .map(|value| {
-                let near = value as f64;
-                (near, (value - near as i128) as f64)
-            })
-            .collect();
-        (pairs.iter().map(|pair| pair.0).collect(), Some(pairs.iter().map(|pair| pair.1).collect()))
-    };
-    match array.data_type() {
-        DataType::Int64 => {
-            let values = array.as_primitive::<Int64Type>().values();
-            if values.iter().any(|value| value.unsigned_abs() > FLOAT_MAX) {
-                return of_integers(&mut values.iter().map(|&value| i128::from(value)));
-            }
-            (values.iter().map(|&value| value as f64).collect(), None)
-        }
-        DataType::UInt64 => {
-            let values = array.as_primitive::<UInt64Type>().values();
-            if values.iter().any(|&value| value > FLOAT_MAX) {
-                return of_integers(&mut values.iter().map(|&value| i128::from(value)));
-            }
-            (values.iter().map(|&value| value as f64).collect(), None)
-        }
-        DataType::Decimal128(_, scale) => {
-            // A power of ten that is no float costs the last of some 30 digits.
-            let power = 10f64.powi(i32::from(*scale));
-            let pairs: Vec<Double> = array
-                .as_primitive::<Decimal128Type>()
-                .values()
-                .iter()
-                .map(|&value| {
-                    let near = value as f64;
-                    Double { sum: near, lost: (value - near as i128) as f64 }.divided(power)
-                })
-                .collect();
-            (pairs.iter().map(|pair| pair.sum).collect(), Some(pairs.iter().map(|pair| pair.lost).collect()))
-        }
-        _ => (floats(array), None),
-    }
-}
-
-impl Accumulator for Moments {
-    fn prepare(&mut self, batch: &RecordBatch, _hashes: &[u64]) -> Result<()> {
-        self.columns.clear();
-        if self.is_partial {
-            let counts = self.input.column(batch, 0, &DataType::Int64)?;
-            self.counts = Some(counts.as_primitive::<Int64Type>().values().clone());
-            let columns = if self.moment == Moment::Mean { 1..3 } else { 1..5 };
-            for offset in columns {
-                self.columns.push(floats(&self.input.column(batch, offset, &DataType::Float64)?));
-            }
-            return Ok(());
-        }
-        let plain = self.input.plain(batch, 0)?;
-        self.mask = self.input.mask(batch, plain.as_ref())?;
-        let values = match plain.data_type() {
-            DataType::Int64 | DataType::UInt64 | DataType::Decimal128(..) => plain,
-            _ => self.input.column(batch, 0, &DataType::Float64)?,
-        };
-        let (near, lost) = wide_floats(&values);
-        self.columns.push(near);
-        self.lost = lost;
-        Ok(())
-    }
-
-    fn update(&mut self, rows: &mut Rows<'_>, select: Selection<'_>, _problems: &mut Problems) -> Result<()> {
-        let (columns, mask) = (&self.columns, self.mask.as_ref());
-        let pair = |at: usize, record: usize| Double { sum: columns[at][record], lost: columns[at + 1][record] };
-        match (&self.counts, self.moment) {
-            (Some(counts), Moment::Mean) => rows.each::<3>(self.words, |i, words| {
-                let record = select.at(i);
-                words[0] = words[0].wrapping_add(counts[record] as u64);
-                let sum = Double::from_words([words[1], words[2]]).merge(pair(0, record)).to_words();
-                (words[1], words[2]) = (sum[0], sum[1]);
-            }),
-            (Some(counts), _) => rows.each::<5>(self.words, |i, words| {
-                let record = select.at(i);
-                let other = Spread { n: counts[record], sum: pair(0, record), squares: pair(2, record) };
-                *words = Spread::from_words(*words).merge(other).to_words();
-            }),
-            (None, Moment::Mean) => {
-                let (values, lost): (&[f64], _) = (&columns[0], self.lost.as_deref());
-                with_selection!(select, s => rows.each::<3>(self.words, |i, words| {
-                    let record = s.at(i);
-                    if passes(mask, record) {
-                        words[0] += 1;
-                        let sum = Double::from_words([words[1], words[2]]);
-                        let sum = match lost {
-                            None => sum.add(values[record]),
-                            Some(lost) => sum.merge(Double { sum: values[record], lost: lost[record] }),
-                        };
-                        let sum = sum.to_words();
-                        (words[1], words[2]) = (sum[0], sum[1]);
-                    }
-                }));
-            }
-            (None, _) => {
-                let (values, lost): (&[f64], _) = (&columns[0], self.lost.as_deref());
-                with_selection!(select, s => rows.each::<5>(self.words, |i, words| {
-                    let record = s.at(i);
-                    if passes(mask, record) {
-                        let value = Double { sum: values[record], lost: lost.map_or(0.0, |lost| lost[record]) };
-                        *words = Spread::from_words(*words).add(value).to_words();
-                    }
-                }));
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
-        let mut is_valid = Vec::with_capacity(rows.len());
-        let mut values = Vec::with_capacity(rows.len());
-        for row in 0..rows.len() {
-            let spread = self.of_row(rows, row);
-            let least = if self.moment == Moment::Mean { 1 } else { 2 };
-            is_valid.push(spread.n >= least);
-            values.push(match self.moment {
-                _ if spread.n < least => 0.0,
-                Moment::Mean => Spread::mean(spread.n, spread.sum),
-                Moment::Var => spread.variance(),
-                Moment::Std => spread.variance().sqrt(),
-            });
-        }
-        Ok(float_column(values, null_where(is_valid)))
-    }
-
-    fn partial(&self, rows: &RowsRead<'_>) -> Result<Vec<ArrayRef>> {
-        let counts: ScalarBuffer<i64> = rows.words(self.words).into_iter().map(|word| word as i64).collect();
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::new(counts, None))];
-        for offset in if self.moment == Moment::Mean { 1..3 } else { 1..5 } {
-            let values = rows.words(self.words + offset).into_iter().map(f64::from_bits).collect();
-            columns.push(float_column(values, None));
-        }
-        Ok(columns)
-    }
-
-    fn singles(&self) -> Result<Vec<ArrayRef>> {
-        let (values, lost, mask) = (&self.columns[0], self.lost.as_deref(), self.mask.as_ref());
-        let counts: ScalarBuffer<i64> = (0..values.len()).map(|row| i64::from(passes(mask, row))).collect();
-        let sums = (0..values.len()).map(|row| if passes(mask, row) { values[row] } else { 0.0 });
-        let losses = (0..values.len()).map(|row| if passes(mask, row) { lost.map_or(0.0, |lost| lost[row]) } else { 0.0 });
-        let mut columns: Vec<ArrayRef> =
-            vec![Arc::new(Int64Array::new(counts, None)), float_column(sums.collect(), None), float_column(losses.collect(), None)];
-        if self.moment != Moment::Mean {
-            let zeros = float_column(vec![0.0; values.len()], None);
-            columns.extend([Arc::clone(&zeros), zeros]);
-        }
-        Ok(columns)
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn stage(kind: StageKind, fields: Vec<Field>) -> Stage {
     Stage {
         uid: "step".to_owned(),
         name: "step".to_owned(),
+        step: "step".to_owned(),
         kind,
         schema: Arc::new(Schema::new(fields)),
         ports: vec![Vec::new(), Vec::new()],
@@ -449,15 +450,71 @@ fn records_a_users_aggregate_fails_for_are_rejected_alone() {
 }
 
 #[test]
-fn sums_that_overflow_reject_the_record() {
-    let specs = [spec(AggregateKind::Sum, Some((INT, DataType::Int64)), None)];
-    let record = |int| Record { key: Some("a".to_owned()), int: Some(int), float: None, text: None, is_in: None };
-    let records = [record(i64::MAX - 1), record(1), record(1), record(-5)];
+fn only_the_total_decides_whether_a_sum_fits() {
+    let specs = [spec(AggregateKind::Sum, Some((INT, DataType::Int64)), None), spec(AggregateKind::Count, None, None)];
+    let record = |key: &str, int| Record { key: Some(key.to_owned()), int: Some(int), float: None, text: None, is_in: None };
+    let fits = [i64::MAX, i64::MAX, 1, i64::MIN, i64::MIN, 1, 7];
+    let beyond = [i64::MIN, -1, 0];
+    let mut records: Vec<Record> = fits.iter().map(|&int| record("fits", int)).collect();
+    records.extend(beyond.iter().map(|&int| record("beyond", int)));
+    records.extend([record("small", 1), record("small", 2)]);
+    for is_partial in [false, true] {
+        let make = || make(DataType::Utf8, &specs, None, Emit::End, is_partial, &context());
+        let transcript = check(make, &[Input::Batch(batch_of(&records))], &Compare::Unordered);
+        assert_eq!(transcript.rows, ["0: \"fits\", 7, 7", "0: \"small\", 3, 2"]);
+        let expected = "sum \"sum_1\" is -9223372036854775809 and overflows int64";
+        assert_eq!(transcript.rejected.len(), 1);
+        assert!(transcript.rejected[0].starts_with(expected), "{:?}", transcript.rejected);
+        assert!(transcript.rejected[0].contains("{\"k\": \"beyond\"}"), "{:?}", transcript.rejected);
+    }
+}
+
+#[test]
+fn sums_and_means_of_floats_leave_the_range_and_come_back() {
+    let column = Some((FLOAT, DataType::Float64));
+    let specs = [spec(AggregateKind::Sum, column.clone(), None), spec(AggregateKind::Mean, column, None)];
+    let record = |float| Record { key: None, int: None, float: Some(float), text: None, is_in: None };
+    let large = 2f64.powi(1023);
+    let cases: [(&[f64], f64, f64); 5] = [
+        (&[large, large, -large], large, large / 3.0),
+        (&[-large, -large, -large, large, large, 3.0], 3.0 - large, (3.0 - large) / 6.0),
+        (&[large, large], f64::INFINITY, large),
+        (&[f64::MAX, f64::MAX, f64::MAX, f64::MAX], f64::INFINITY, f64::MAX),
+        (&[large, large, f64::INFINITY], f64::INFINITY, f64::INFINITY),
+    ];
+    for (values, sum, mean) in cases {
+        let records: Vec<Record> = values.iter().map(|&value| record(value)).collect();
+        for is_partial in [false, true] {
+            let make = || make(DataType::Utf8, &specs, None, Emit::End, is_partial, &context());
+            let transcript = check(make, &[Input::Batch(batch_of(&records))], &Compare::Unordered);
+            let row = transcript.rows[0].trim_start_matches("0: null, ");
+            let found: Vec<f64> = row.split(", ").map(|value| value.parse().unwrap()).collect();
+            assert_eq!(found, [sum, mean], "{values:?}");
+        }
+    }
+}
+
+#[test]
+fn sums_of_decimals_leave_the_range_and_come_back() {
+    use crate::accumulator::number::add_decimals;
+    let most = 10i128.pow(38) - 1;
+    assert_eq!(add_decimals(most, 1), (0, 1));
+    assert_eq!(add_decimals(most, most), (most - 1, 1));
+    assert_eq!(add_decimals(-most, -1), (0, -1));
+    assert_eq!(add_decimals(-most, -most), (1 - most, -1));
+    assert_eq!(add_decimals(most, -most), (0, 0));
+    assert_eq!(add_decimals(5, -7), (-2, 0));
+}
+
+#[test]
+fn quantiles_of_numbers_that_floats_do_not_hold_are_rounded_once() {
+    let specs = [spec(AggregateKind::Median, Some((INT, DataType::Int64)), None), spec(AggregateKind::Quantile(0.25), Some((INT, DataType::Int64)), None)];
+    let record = |int| Record { key: None, int: Some(int), float: None, text: None, is_in: None };
+    let records: Vec<Record> = [i64::MIN, i64::MAX].map(record).into();
     let make = || make(DataType::Utf8, &specs, None, Emit::End, false, &context());
     let transcript = check(make, &[Input::Batch(batch_of(&records))], &Compare::Unordered);
-    assert_eq!(transcript.rows, [format!("0: \"a\", {}", i64::MAX - 5)]);
-    assert_eq!(transcript.rejected.len(), 1);
-    assert!(transcript.rejected[0].starts_with("sum \"sum_1\" overflows int64"), "{:?}", transcript.rejected);
+    // -2^63 + (2^64 - 1) / 4 is -2^62 - 0.25.
+    assert_eq!(transcript.rows, [format!("0: null, -0.5, {:?}", -(2f64.powi(62)))]);
 }
 
 #[test]

@@ -219,7 +219,7 @@ impl Computer {
         let Compute::Aggregates(groups, schema) = &mut self.compute else { return Ok(None) };
         let numbers: Int64Array =
             (0..due.windows.len()).flat_map(|window| due.range(window).map(move |_| window as i64)).collect();
-        let rows = match due.rolling.is_empty() {
+        let expanded = match due.rolling.is_empty() {
             true => rows.clone(),
             false => {
                 let places: UInt32Array =
@@ -227,7 +227,7 @@ impl Computer {
                 arrow::compute::take_record_batch(rows, &places).map_err(|error| Error::internal(error.to_string()))?
             }
         };
-        let mut columns = rows.columns().to_vec();
+        let mut columns = expanded.columns().to_vec();
         columns.push(Arc::new(numbers));
         let data = RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| Error::internal(error.to_string()))?;
         groups.prepare(&data)?;
@@ -243,6 +243,11 @@ impl Computer {
             parts.push(results);
         }
         groups.close(0);
+        for (number, error) in groups.take_unfit() {
+            let number = number.first().and_then(|column| column.as_primitive_opt::<Int64Type>());
+            let window = number.map_or(0, |number| number.value(0) as usize);
+            out.reject(Rejected::of(error, record_text(rows, due.firsts[window])));
+        }
         let columns = (0..parts.first().map_or(0, Vec::len)).map(|column| {
             let parts: Vec<&dyn Array> = parts.iter().map(|part| part[column].as_ref()).collect();
             arrow::compute::concat(&parts).map_err(|error| Error::internal(error.to_string()))
@@ -433,6 +438,6 @@ fn numbered(records: &SchemaRef) -> SchemaRef {
 
 fn groups(specs: &[AggregateSpec], records: &SchemaRef) -> Result<Groups> {
     let table = TableOptions { groups: 0..128, state: 0, is_persistent: false, tracks_changes: false };
-    let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: false, is_timed: false, owner_columns: None };
+    let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: false, is_timed: false, owner_columns: None, carries_at: None };
     Groups::new(&[records.fields().len()], &[DataType::Int64], specs, &options)
 }

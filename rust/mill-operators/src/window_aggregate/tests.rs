@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use arrow::datatypes::DataType;
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Int64Type};
 use mill_plan::{AggregateKind, AggregateSpec, Emit, Window};
 use mill_protocol::testkit::{Compare, Input, batch, check, integers};
 use mill_protocol::{Outbox, Progress, Watermark};
@@ -124,6 +125,52 @@ fn windows_and_late_records_are_those_of_the_definition() {
         all_late += late;
     }
     assert!(all_late > 10, "the streams should have late records, found {all_late}");
+}
+
+#[test]
+fn only_the_totals_of_windows_decide_whether_they_fit() {
+    const LARGE: [i64; 10] =
+        [i64::MAX, i64::MIN, i64::MAX - 3, i64::MIN + 7, 1 << 62, -(1 << 62), i64::MAX, i64::MIN, 5, -1];
+    let windows = [
+        Window::Tumbling { size_us: 50, offset_us: 0 },
+        Window::Sliding { size_us: 64, slide_us: 7, offset_us: 5 },
+        Window::Cumulative { step_us: 10, size_us: 50, offset_us: 0 },
+    ];
+    let specs = [spec(AggregateKind::Count, None, None), spec(AggregateKind::Sum, Some((1, DataType::Int64)), None)];
+    for window in windows {
+        let (inputs, all) = stream(&mut 77, 100, 60);
+        let enlarged = |input: &Input| match input {
+            Input::Batch(records) => {
+                let small = records.column(1).as_primitive::<Int64Type>().clone();
+                let large: Vec<Option<i64>> = small.iter().map(|value| Some(LARGE[value? as usize])).collect();
+                let keys = records.column(0).as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
+                Input::Batch(batch(&[("k", integers(&keys)), ("x", integers(&large))]).with_times(records.times().cloned()))
+            }
+            other => other.clone(),
+        };
+        let inputs: Vec<Input> = inputs.iter().map(enlarged).collect();
+        let mut totals: BTreeMap<(i64, i64, i64), (usize, i128)> = BTreeMap::new();
+        for &(key, value, time, _) in &all {
+            for (start, end) in windows_of(window, time) {
+                let total = totals.entry((key, start, end)).or_default();
+                *total = (total.0 + 1, total.1 + i128::from(LARGE[value as usize]));
+            }
+        }
+        let fits = |total: i128| i64::try_from(total).is_ok();
+        let line = |(&(key, start, end), &(count, total)): (&(i64, i64, i64), &(usize, i128))| {
+            format!("0: {key}, {}, {}, {count}, {total} @{}", chrono_text(start), chrono_text(end), end - 1)
+        };
+        let mut expected: Vec<String> = totals.iter().filter(|(_, (_, total))| fits(*total)).map(line).collect();
+        expected.sort();
+        let beyond = totals.len() - expected.len();
+        assert!(beyond > 5 && expected.len() > 5, "{window}: {beyond} of {} are beyond", totals.len());
+        for is_partial in [false, true] {
+            let make = || make(DataType::Int64, &specs, Some((window, 0)), Emit::End, is_partial, &context());
+            let transcript = check(make, &inputs, &Compare::Unordered);
+            assert_eq!(transcript.rows, expected, "{window}, {is_partial}");
+            assert_eq!(transcript.rejected.len(), beyond, "{window}, {is_partial}");
+        }
+    }
 }
 
 fn chrono_text(micros: i64) -> String {

@@ -84,13 +84,16 @@ impl Combiner {
         let places: Vec<usize> = (0..keys).collect();
         let groups = || {
             let table = TableOptions::new(0..KEY_GROUPS);
-            let options = GroupOptions { table, is_partial: true, keeps_pending: false, is_ahead: false, is_timed: false, owner_columns: None };
+            let carries_at = Some(fields.len());
+            let options = GroupOptions { table, is_partial: true, keeps_pending: false, is_ahead: false, is_timed: false, owner_columns: None, carries_at };
             Groups::new(&places, key_types, &merged, &options)
         };
+        let total = groups()?;
+        let schema = Arc::new(Schema::new([fields.clone(), total.carry_fields()].concat()));
         Ok(Combiner {
-            schema: Arc::new(Schema::new(fields)),
+            schema,
             keys,
-            total: groups()?,
+            total,
             recent: groups()?,
             mixed: groups()?,
             undo: VecDeque::new(),
@@ -181,10 +184,9 @@ impl Combiner {
         Ok(())
     }
 
-    /// Reads on: keys and results of the next rows of the total, or of the total that has been mixed.
-    pub(crate) fn results(&mut self, cursor: &mut Cursor, is_mixed: bool) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
-        let groups = if is_mixed { &mut self.mixed } else { &mut self.total };
-        groups.results(ALL, cursor, EMIT_ROWS, false)
+    /// Where the results are: the total, or the total that has been mixed.
+    pub(crate) fn result(&mut self, is_mixed: bool) -> (&mut Groups, i64) {
+        (if is_mixed { &mut self.mixed } else { &mut self.total }, ALL)
     }
 }
 

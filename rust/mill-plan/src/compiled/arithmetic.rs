@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | integers | their common type, checked; `/` gives float64 |
 //! | floats | their common type |
-//! | decimals | decimals, as wide as it takes |
+//! | decimals | decimals, as wide as it takes; `/` rounds, see `decimals` |
 //! | timestamp - timestamp, date - date | duration |
 //! | timestamp or date ± duration | timestamp or date |
 //! | duration ± duration, duration * or / number | duration |
@@ -21,7 +21,7 @@ use mill_protocol::{Error, Result};
 
 use super::Kernel;
 use super::bind::{Typed, meet};
-use super::numbers;
+use super::{decimals, numbers};
 use super::value::{One, Value, failed, inexact};
 use crate::expr::BinaryOp;
 use crate::types::{finer, is_decimal, is_number, is_string, is_temporal, supertype};
@@ -149,9 +149,16 @@ fn of_decimals(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Resu
         }
     };
     let args = vec![decimal(left)?, decimal(right)?];
+    if op == BinaryOp::Div {
+        return decimals::divide(args, text);
+    }
     let empty = |side: &Typed| Value::Array(new_empty_array(&side.data_type));
     let data_type = of_arrow(op, &empty(&args[0]), &empty(&args[1]))?.data_type().clone();
-    let kernel: Kernel = Arc::new(move |args, _| of_arrow(op, &args[0], &args[1]));
+    let kernel: Kernel = Arc::new(move |args, _| {
+        let result = of_arrow(op, &args[0], &args[1])?;
+        decimals::check(&result)?;
+        Ok(result)
+    });
     Typed::call(kernel, args, data_type, text)
 }
 

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Int64Array, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::kernels::cmp;
-use arrow::compute::{and_kleene, cast, or_kleene};
-use arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, Int64Type};
-use datafusion_common::ScalarValue;
+use arrow::compute::{and_kleene, or_kleene};
+use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use mill_protocol::{Error, Result};
 
 use super::Kernel;
 use super::bind::{Typed, meet};
+use super::exact;
 use super::value::{One, Value, failed};
 use crate::expr::BinaryOp;
 use crate::types::{is_decimal, is_number, is_string, is_temporal};
@@ -26,9 +26,10 @@ pub(crate) fn bind(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> 
     if met.is_nested() && op != BinaryOp::Eq && op != BinaryOp::NotEq {
         return Err(Error::schema(format!("{} has no order, in {text}", left.describe())));
     }
-    if let Some(exact) = exactly(op, &left, &right, text) {
+    if let Some(exact) = exact::bind(op, &left, &right, text) {
         return exact;
     }
+    let met = exact::widened(met, &left, &right);
     let (left, right) = (left.coerce(&met)?, right.coerce(&met)?);
     let kernel: Kernel = match met {
         DataType::Float64 => Arc::new(move |args, rows| floats::<Float64Type>(op, &args[0], &args[1], rows)),
@@ -45,77 +46,6 @@ pub(crate) fn bind(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> 
         _ => Arc::new(move |args, _| plain(op, &args[0], &args[1])),
     };
     Typed::call(kernel, vec![left, right], DataType::Boolean, text)
-}
-
-/// Compares numbers of which neither type holds all of the other's: 2**53 + 1 and 2.0**53 are not equal.
-fn exactly(op: BinaryOp, left: &Typed, right: &Typed, text: &Arc<str>) -> Option<Result<Typed>> {
-    use DataType::{Int64, UInt64};
-    let is_wide = |t: &DataType| matches!(t, Int64 | UInt64);
-    let kernel: Kernel = match (&left.data_type, &right.data_type) {
-        (Int64, UInt64) | (UInt64, Int64) => Arc::new(move |args, _| {
-            // Twenty digits hold both.
-            let wide = |value: &Value| value.map(|array| cast(array, &DataType::Decimal128(20, 0)).map_err(failed));
-            plain(op, &wide(&args[0])?, &wide(&args[1])?)
-        }),
-        (a, b) if is_wide(a) && b.is_floating() || a.is_floating() && is_wide(b) => {
-            // A constant that is the same number as a float is compared as one.
-            let is_small = |side: &Typed| match &side.constant {
-                Some(ScalarValue::Int64(Some(value))) => value.unsigned_abs() <= 1 << 53,
-                Some(ScalarValue::UInt64(Some(value))) => *value <= 1 << 53,
-                Some(ScalarValue::Float64(Some(value))) => value.abs() < 9e15,
-                Some(value) => value.is_null(),
-                None => false,
-            };
-            if is_small(left) || is_small(right) {
-                return None;
-            }
-            Arc::new(move |args, rows| mixed(op, &args[0], &args[1], rows))
-        }
-        _ => return None,
-    };
-    Some(Typed::call(kernel, vec![left.duplicate().ok()?, right.duplicate().ok()?], DataType::Boolean, text))
-}
-
-/// Compares integers of 64 bits with floats: as floats, and where these are equal, as integers.
-fn mixed(op: BinaryOp, left: &Value, right: &Value, rows: usize) -> Result<Value> {
-    let sign = |value: &Value, near: &Value, other: &Value| -> Result<Value> {
-        // What rounding to a float took from the integer, where that decides: -1, 0 or 1 beside the equal float.
-        let count = if left.is_array() || right.is_array() { rows } else { 1 };
-        let (whole, near, other) = (value.clone().into_array(count)?, near.clone().into_array(count)?, other.clone().into_array(count)?);
-        let whole = cast(&whole, &DataType::Decimal128(20, 0)).map_err(failed)?;
-        let whole = whole.as_primitive::<Decimal128Type>();
-        let (near, other) = (near.as_primitive::<Float64Type>(), other.as_primitive::<Float64Type>());
-        let signs = (0..count).map(|row| {
-            if near.is_null(row) || other.is_null(row) || near.value(row) != other.value(row) {
-                return 0;
-            }
-            (whole.value(row) - near.value(row) as i128).signum() as i64
-        });
-        Ok(Value::Array(Arc::new(Int64Array::from_iter_values(signs))))
-    };
-    let as_floats = |value: &Value| value.map(|array| cast(array, &DataType::Float64).map_err(failed));
-    let (l, r) = (as_floats(left)?, as_floats(right)?);
-    let near = floats::<Float64Type>(op, &l, &r, rows)?;
-    let count = if left.is_array() || right.is_array() { rows } else { 1 };
-    let (integers, float) = if left.data_type().is_integer() { (sign(left, &l, &r)?, false) } else { (sign(right, &r, &l)?, true) };
-    let signs = integers.into_array(count)?;
-    let signs = signs.as_primitive::<Int64Type>().values();
-    if signs.iter().all(|sign| *sign == 0) {
-        return Ok(near);
-    }
-    let near = near.into_array(count)?;
-    let near = near.as_boolean();
-    let values = BooleanBuffer::collect_bool(count, |row| {
-        let order = if float { -signs[row] } else { signs[row] };
-        match (order, op) {
-            (0, _) => near.value(row),
-            (_, BinaryOp::Eq | BinaryOp::EqMissing) => false,
-            (_, BinaryOp::NotEq) => true,
-            (order, BinaryOp::Lt | BinaryOp::LtEq) => order < 0,
-            (order, _) => order > 0,
-        }
-    });
-    Ok(wrap(Arc::new(BooleanArray::new(values, near.nulls().cloned())), left, right))
 }
 
 /// Compares two arrays of one type row by row.
@@ -141,7 +71,7 @@ fn refused(op: BinaryOp, left: &Typed, right: &Typed) -> Error {
     Error::schema(format!("cannot compare {} {} {}; {hint}", left.describe(), op.symbol(), right.describe()))
 }
 
-fn plain(op: BinaryOp, left: &Value, right: &Value) -> Result<Value> {
+pub(super) fn plain(op: BinaryOp, left: &Value, right: &Value) -> Result<Value> {
     let (l, r) = (left.datum(), right.datum());
     let result = match op {
         BinaryOp::Eq => cmp::eq(l, r),
@@ -156,7 +86,7 @@ fn plain(op: BinaryOp, left: &Value, right: &Value) -> Result<Value> {
 }
 
 /// One value for all rows if both sides are.
-fn wrap(result: ArrayRef, left: &Value, right: &Value) -> Value {
+pub(super) fn wrap(result: ArrayRef, left: &Value, right: &Value) -> Value {
     if left.is_array() || right.is_array() { Value::Array(result) } else { Value::Scalar(One::new(result)) }
 }
 
@@ -172,7 +102,7 @@ fn nested_equal(op: BinaryOp, left: &Value, right: &Value, rows: usize) -> Resul
 }
 
 /// Compares floats; Arrow's own kernels order them by their bits, in which -0.0 is not 0.0.
-fn floats<T: ArrowPrimitiveType>(op: BinaryOp, left: &Value, right: &Value, rows: usize) -> Result<Value>
+pub(super) fn floats<T: ArrowPrimitiveType>(op: BinaryOp, left: &Value, right: &Value, rows: usize) -> Result<Value>
 where
     T::Native: PartialOrd,
 {

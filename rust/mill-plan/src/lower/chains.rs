@@ -297,6 +297,7 @@ impl Builder<'_> {
         let stage = Stage {
             uid: vertex.uid.clone(),
             name: vertex.name.clone(),
+            step: vertex.name.clone(),
             kind,
             schema,
             ports: vec![Vec::new()],
@@ -348,6 +349,7 @@ impl Builder<'_> {
         let index = self.chains[chain].stages.len();
         self.chains[chain].stages.push(Stage {
             uid,
+            step: name.clone(),
             name,
             kind: StageKind::Pass,
             schema: Arc::clone(&schema),

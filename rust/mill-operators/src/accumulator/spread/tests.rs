@@ -58,3 +58,28 @@ fn what_is_no_number_has_no_variance() {
     assert!(spread(&[1.0, f64::NEG_INFINITY]).variance().is_nan());
     assert_eq!(spread(&[1e200, -1e200]).variance(), f64::INFINITY);
 }
+
+#[test]
+fn deviations_of_the_smallest_and_largest_numbers_are_floats() {
+    let at = |factor: f64| [1.0, 2.0, 4.0, 8.0].map(|value| value * factor);
+    let expected = spread(&at(1.0)).deviation();
+    for exponent in [-1022, -900, -664, -330, -320, 0, 320, 330, 700, 1020] {
+        let factor = 2f64.powi(exponent);
+        let values = at(factor);
+        assert_eq!(spread(&values).deviation(), expected * factor, "2^{exponent}");
+        let (a, b) = values.split_at(1);
+        assert_eq!(spread(a).merge(spread(b)).deviation(), expected * factor, "2^{exponent}");
+        assert_eq!(spread(b).merge(spread(a)).deviation(), expected * factor, "2^{exponent}");
+        let kept = |of: &[f64]| Spread::from_words(spread(of).to_words());
+        assert_eq!(kept(a).merge(kept(b)).deviation(), expected * factor, "2^{exponent}");
+    }
+    // Zeros have no scale of their own, and the largest value decides.
+    let small = 2f64.powi(-700);
+    for order in [[0.0, 0.0, small], [small, 0.0, 0.0], [0.0, small, 0.0]] {
+        assert_eq!(spread(&order).deviation(), spread(&[0.0, 0.0, 1.0]).deviation() * small);
+    }
+    for order in [[small, 1.0, 3.0], [3.0, 1.0, small]] {
+        assert_eq!(spread(&order).deviation(), spread(&[0.0, 1.0, 3.0]).deviation());
+    }
+    assert_eq!(spread(&[f64::MAX, -f64::MAX, f64::MAX, -f64::MAX]).variance(), f64::INFINITY);
+}

@@ -21,6 +21,7 @@ pub fn operator<O: Operator + 'static>(
     StageDef {
         uid: name.to_owned(),
         name: name.to_owned(),
+        step: name.to_owned(),
         signature: signature.to_owned(),
         body: StageBody::Operator(Arc::new(move |context| Ok(Box::new(make(context))))),
         inputs: 1,
@@ -35,6 +36,7 @@ pub fn sink(name: &str, sink: &MemorySink) -> StageDef {
     StageDef {
         uid: name.to_owned(),
         name: name.to_owned(),
+        step: name.to_owned(),
         signature: String::new(),
         body: StageBody::Sink { sink: Arc::new(sink.clone()), schema },
         inputs: 1,
