@@ -64,7 +64,7 @@ from millstream.keyed import KeyedStream, WindowedStream
 from millstream.options import Checkpoint, Restart
 from millstream.report import JobStatus, Metrics, Report, StepMetrics
 from millstream.state import CheckpointInfo, checkpoints, read_state
-from millstream.stream import Stream
+from millstream.stream import Stream, from_changelog
 from millstream.table import Table
 from millstream.time import WatermarkStrategy
 from millstream.types import DataType, Schema, Timestamp
@@ -114,6 +114,7 @@ __all__ = [
     "count",
     "cumulative",
     "from_arrow",
+    "from_changelog",
     "from_iter",
     "from_source",
     "generate",
