@@ -64,7 +64,7 @@ from millstream.keyed import KeyedStream, RollingStream, WindowedStream
 from millstream.options import Checkpoint, Restart
 from millstream.report import Held, JobStatus, Metrics, Report, StepMetrics
 from millstream.state import CheckpointInfo, checkpoints, read_state
-from millstream.stream import Stream
+from millstream.stream import Stream, from_changelog
 from millstream.table import Table
 from millstream.time import WatermarkStrategy
 from millstream.trigger import Trigger, each, every, on_count, on_processing_time, on_watermark
@@ -140,6 +140,7 @@ __all__ = [
     "each",
     "every",
     "from_arrow",
+    "from_changelog",
     "from_iter",
     "from_source",
     "generate",

@@ -203,7 +203,14 @@ class Outputs:
     ) -> Iterator[Any]:
         """Run the stream and give its records batch by batch, as ``pyarrow.RecordBatch``.
 
-        A consumer that is slower than the job holds the job back; one that stops ends it.
+        A consumer that is slower than the job holds the job back; one that stops ends it. Of an updating stream these are
+        all rows as they come, not the latest of each key.
+
+        Raises
+        ------
+        PlanError
+            When rows of an updating stream may withdraw their key, which a batch does not show: put ``to_changelog()``
+            before.
 
         Examples
         --------
@@ -211,8 +218,14 @@ class Outputs:
         1000
         """
         check_pyarrow("iter_batches")
+        from millstream.errors import PlanError
         from millstream.job import iter_batches
 
+        if _stream(self)._raw.withdraws():
+            raise PlanError(
+                "iter_batches() cannot show which rows of an updating stream are withdrawn; put to_changelog() before it, for "
+                "a column that says what happens to each row, or use collect() for the latest row of each key"
+            )
         return iter_batches(_stream(self), until=until, parallelism=parallelism, on_error=on_error)
 
     def show(self, rows: int = 10) -> None:

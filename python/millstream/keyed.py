@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from millstream._engine import RawKeyedStream, RawWindowedStream
@@ -100,6 +100,99 @@ class KeyedStream:
         fields = tuple(self._raw.stream().schema().names())
         adapter = FoldAdapter(function, fields)
         return Stream(self._raw.reduce(f"reduce({function_name(function)})", adapter, name, interval))
+
+    def top_n(
+        self,
+        n: int,
+        by: str | Expr | Sequence[str | Expr],
+        *,
+        descending: bool | Sequence[bool] = True,
+        within: Window | None = None,
+        allowed_lateness: Duration | None = None,
+        emit: Emit = None,
+    ) -> Stream:
+        """Give the first ``n`` rows of each key in an order, with their ``rank`` from 1.
+
+        Without ``within`` the result has the columns of the rows and ``rank``; unless ``emit`` is ``"end"`` it is an updating
+        stream whose key is the key and the rank. A row that enters at a rank moves those after it, so the ranks from its own
+        on are emitted, and no others.
+
+        With ``within`` the result has the first rows of each window, once the watermark has passed its end and the allowed
+        lateness: the columns of the rows, ``window_start``, ``window_end`` and ``rank``. What came too late is in ``.late``.
+
+        Parameters
+        ----------
+        n
+            How many rows, at most 10,000. As many are kept as state for each key, or each key and open window.
+        by
+            What rows are sorted by: a column, an expression, or several of them.
+        descending
+            Whether the greatest comes first; one for all of ``by``, or one for each.
+        within
+            The windows: :func:`tumbling`, :func:`sliding` or :func:`cumulative`.
+        allowed_lateness
+            With ``within``: how long after its end a window still takes records.
+        emit
+            Without ``within``: when results are given, as of :meth:`agg`.
+
+        Notes
+        -----
+        Nulls come last in either direction, and NaN counts as greater than any number. Of equal rows the one that came first
+        has the better rank. Where the order of records is not fixed, as after a ``union``, add a column to ``by`` that
+        tells equal rows apart.
+
+        Examples
+        --------
+        >>> bids = mill.from_iter([{"item": 1, "who": "ann", "price": 3}, {"item": 1, "who": "bob", "price": 8}])
+        >>> bids.key_by("item").top_n(1, by="price").collect().to_pylist()
+        [{'item': 1, 'who': 'bob', 'price': 8, 'rank': 1}]
+        """
+        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+            raise PlanError(f"top_n() takes a number of rows, not {n!r:.200}")
+        if not isinstance(by, (str, Expr, list, tuple)):
+            raise PlanError(f'top_n() sorts by a column, an expression or several of them, as in by="price", not by {by!r:.200}')
+        columns = [by] if isinstance(by, (str, Expr)) else list(by)
+        directions = [descending] * len(columns) if isinstance(descending, bool) else list(descending)
+        if len(directions) != len(columns) or not all(isinstance(one, bool) for one in directions):
+            raise PlanError(
+                f"top_n(): descending is True or False, or one of them for each of the {len(columns)} columns of by; it is "
+                f"{descending!r:.200}"
+            )
+        ordering = list(zip(_columns(columns, {}, "top_n"), directions, strict=True))
+        if within is None:
+            if allowed_lateness is not None:
+                raise PlanError("top_n(): allowed_lateness is for the windows of within, and there is none")
+            name, interval = _emit(emit)
+            return Stream(self._raw.top_n(n, ordering, name, interval))
+        if not isinstance(within, Window):
+            raise PlanError(f'top_n(): within is a window such as mill.tumbling("10s"), not {within!r:.200}')
+        if emit is not None:
+            raise PlanError("top_n(): a window gives its rows once, when it is complete; leave emit away, or within")
+        lateness = microseconds("0s" if allowed_lateness is None else allowed_lateness, "allowed_lateness")
+        return Stream(self._raw.top_n_within(n, ordering, within._raw(), lateness))
+
+    def deduplicate(self, *, within: Duration | None = None) -> Stream:
+        """Give the first row of each key as soon as it comes, and drop the others.
+
+        Without ``within`` every key is kept as state for ever.
+
+        With ``within`` a row passes unless a row of its key has passed whose event time is less than ``within`` away, before
+        or after. Rows are judged in the order they come. A row that is earlier than the watermark of its split is late: it
+        does not pass, and is in ``.late`` of the result. So a key can be forgotten once the watermark is far enough after the
+        row that has passed, and what passes does not depend on when that happens.
+
+        Parameters
+        ----------
+        within
+            For how long in event time a row that has passed keeps others of its key back.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"id": 1, "x": "a"}, {"id": 2, "x": "b"}, {"id": 1, "x": "c"}])
+        >>> s.key_by("id").deduplicate().collect().to_pylist()
+        [{'id': 1, 'x': 'a'}, {'id': 2, 'x': 'b'}]
+        """
+        return Stream(self._raw.deduplicate(None if within is None else microseconds(within, "within")))
 
     def rolling(self, length: Duration) -> RollingStream:
         """Look back from each record over a length of event time.

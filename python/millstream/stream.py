@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from millstream.trigger import Trigger
     from millstream.window import Window
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "from_changelog"]
 
 _SAMPLE_ROWS = 100
 
@@ -55,6 +55,48 @@ def _columns(positional: Sequence[str | Expr], named: Mapping[str, IntoExpr], me
         exprs.append(_unnamed(value, method))
     exprs.extend(_column(value).alias(name) for name, value in named.items())
     return exprs
+
+
+def from_changelog(stream: Stream, key: str | Sequence[str], op: str = "op") -> Stream:
+    """Return the updating stream whose changes are the records of a stream: the way back from :meth:`Stream.to_changelog`.
+
+    The column ``op`` says what happens to the key of each record, and is not part of the result. ``"insert"`` and
+    ``"update"`` set the row of the key, whether it had one or not; ``"delete"`` withdraws it. Flink's short forms are
+    understood too: ``+I`` and ``+U`` set the row, ``-D`` and ``-U`` withdraw it. Anything else, also null, is an error of its
+    record, which goes the way that ``on_error`` says.
+
+    Parameters
+    ----------
+    stream
+        The changes. Those of one key must come in their order, so they come from one split of a source.
+    key
+        The columns whose latest row counts.
+    op
+        The column of text that says what happens.
+
+    Raises
+    ------
+    SchemaError
+        When a column does not exist, or ``op`` is no text.
+    PlanError
+        When ``op`` is part of the key, or the stream is an updating one already.
+
+    Examples
+    --------
+    >>> changes = mill.from_iter(
+    ...     [
+    ...         {"op": "insert", "id": 1, "x": "a"},
+    ...         {"op": "insert", "id": 2, "x": "b"},
+    ...         {"op": "update", "id": 1, "x": "c"},
+    ...         {"op": "delete", "id": 2, "x": "b"},
+    ...     ]
+    ... )
+    >>> mill.from_changelog(changes, key="id").collect().to_pylist()
+    [{'id': 1, 'x': 'c'}]
+    """
+    if not isinstance(stream, Stream):
+        raise PlanError(f"from_changelog() takes a stream, not {type(stream).__name__}; make one with from_arrow or from_iter")
+    return Stream(stream._raw.from_changelog([key] if isinstance(key, str) else list(key), op))
 
 
 class Stream(Outputs):
@@ -495,6 +537,61 @@ class Stream(Outputs):
         from millstream.keyed import KeyedStream
 
         return KeyedStream(self._raw.ungrouped()).window(window, allowed_lateness=allowed_lateness, trigger=trigger)
+
+    def top_n(
+        self,
+        n: int,
+        by: str | Expr | Sequence[str | Expr],
+        *,
+        descending: bool | Sequence[bool] = True,
+        within: Window | None = None,
+        allowed_lateness: Duration | None = None,
+        emit: Emit = None,
+    ) -> Stream:
+        """Give the first rows of all, without a key; the parameters are those of :meth:`KeyedStream.top_n`.
+
+        Examples
+        --------
+        >>> rows = mill.from_iter([3, 9, 4]).top_n(2, by="value").collect().to_pylist()
+        >>> sorted((row["rank"], row["value"]) for row in rows)
+        [(1, 9), (2, 4)]
+        """
+        from millstream.keyed import KeyedStream
+
+        return KeyedStream(self._raw.ungrouped()).top_n(
+            n, by, descending=descending, within=within, allowed_lateness=allowed_lateness, emit=emit
+        )
+
+    # -- changes -----------------------------------------------------------------------------------------------------
+
+    def to_changelog(self, *, op: str = "op") -> Stream:
+        """Give the changes of an updating stream as records of a stream that only grows, which any sink takes.
+
+        Parameters
+        ----------
+        op
+            The column with what happens to the key of the row; it comes before the others. ``"insert"``: the key had no row.
+            ``"update"``: it had another row. ``"delete"``: it has none any more; the record has the values of the row
+            that it had.
+
+        Notes
+        -----
+        Only changes come out. A row that is equal to the last one of its key is left out, and so is the withdrawal of a key
+        that has no row. For this the latest row of each key is kept as state.
+
+        Raises
+        ------
+        PlanError
+            When the stream is not an updating one, or has a column of that name.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"k": "a", "x": 1}, {"k": "a", "x": 7}])
+        >>> counts = s.key_by("k").agg(total=col("x").sum(), emit="checkpoint")
+        >>> counts.to_changelog().collect().to_pylist()
+        [{'op': 'insert', 'k': 'a', 'total': 8}]
+        """
+        return Stream(self._raw.to_changelog(op))
 
     # -- side outputs ------------------------------------------------------------------------------------------------
 

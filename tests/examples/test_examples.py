@@ -112,3 +112,25 @@ def test_functions_show_what_failed() -> None:
     out = run("functions.py")
     assert "70.7" in out and "cellar" not in out
     assert "failed:" in out and "broken" in out
+
+
+def test_the_leaderboard_is_a_sort_and_its_changes_lead_there(tmp_path: Path) -> None:
+    rows, database, changes = 50_000, tmp_path / "out" / "scores.db", tmp_path / "changes"
+    out = run("leaderboard.py", "--rows", rows, "--database", database, "--changes", changes, "--state", tmp_path / "state")
+    expected = {}
+    for game in range(5):
+        scores = [(n * 7919 % 100003, n % 1009) for n in range(rows) if n % 5 == game]
+        for rank, (score, player) in enumerate(sorted(scores, reverse=True)[:3], start=1):
+            expected[game, rank] = (player, score)
+            assert f"game {game}, rank {rank}: player {player} with {score} points" in out
+    files = sorted(changes.glob("*.csv"))
+    # Files of later epochs have greater names; a change of a rank is in one of them.
+    replayed: dict[tuple[int, int], tuple[int, int]] = {}
+    seen = set()
+    for file in files:
+        for row in pl.read_csv(file).to_dicts():
+            key = (row["game"], row["rank"])
+            assert row["op"] == ("update" if key in seen else "insert")
+            seen.add(key)
+            replayed[key] = (row["player"], row["score"])
+    assert replayed == expected

@@ -19,6 +19,9 @@ __all__ = ["Sink"]
 
 _RECORD_CHARACTERS_MAX = 500
 
+_CHANGES = "put to_changelog() before it, for a column that says what happens to each row"
+_DELETE = "give it a method delete(batch), or put to_changelog() before it, for a column that says what happens to each row"
+
 OnExisting = Literal["refuse", "replace"]
 """What happens when a directory already holds the output of another run."""
 
@@ -30,7 +33,7 @@ class Sink:
 
     ``"idempotent"``
         ``write`` puts rows at their key; writing them again changes nothing. Whatever ``pre_commit`` is called for must
-        be durable when it returns.
+        be durable when it returns. It takes updating streams; one from which keys disappear needs ``delete`` too.
     ``"transactional"``
         ``write`` writes where nobody sees it; ``pre_commit`` makes that durable and gives a handle (anything JSON can
         hold, or None for nothing), which the checkpoint keeps; ``commit`` makes it visible. After a crash ``recover`` gets
@@ -93,6 +96,14 @@ class Sink:
     def write(self, batch: Any) -> None:
         """Write a ``pyarrow.RecordBatch``."""
         raise NotImplementedError(f"{type(self).__name__} has no write(batch)")
+
+    def delete(self, batch: Any) -> None:
+        """Delete the rows with the keys of a ``pyarrow.RecordBatch``; of an idempotent sink.
+
+        Called for an updating stream from which keys disappear, such as one with a filter. The batch has all columns of the
+        stream, and those of its key say which rows go. A key may come that was never written.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no delete(batch)")
 
     def pre_commit(self, epoch: int) -> Any:
         """Make what was written since the last call durable; give a handle for it, or None."""
@@ -158,13 +169,14 @@ def callback_sink(stream: Stream, function: Callable[[Any], object], *, is_batch
     verb = "for_each_batch" if is_batch else "for_each"
     name = f"{verb}({function_name(function)})"
     adapter: Any = _BatchCallback(function) if is_batch else _RowCallback(function, tuple(stream.schema.names))
-    return Output(stream._raw.write_python(adapter, name, "immediate", not is_batch, True, 1), takes_frames=is_batch)
+    raw = stream._raw.write_python(adapter, name, "immediate", not is_batch, True, _CHANGES, 1)
+    return Output(raw, takes_frames=is_batch)
 
 
 def print_sink(stream: Stream) -> Output:
     """Print each record."""
     adapter = _RowCallback(_print, tuple(stream.schema.names))
-    return Output(stream._raw.write_python(adapter, "print()", "immediate", True, True, 1))
+    return Output(stream._raw.write_python(adapter, "print()", "immediate", True, True, _CHANGES, 1))
 
 
 def _print(row: Any) -> None:
@@ -254,7 +266,9 @@ def custom_sink(stream: Stream, sink: Sink) -> Output:
     adapter: Any = _WriteAhead(sink) if kind == "write-ahead" else _Direct(sink)
     if kind == "write-ahead" and type(sink).last_epoch is Sink.last_epoch:
         kind = "write-ahead-at-least-once"
-    return Output(stream._raw.write_python(adapter, name, kind, False, kind == "idempotent", 1), takes_frames=True)
+    deletes = type(sink).delete is not Sink.delete
+    raw = stream._raw.write_python(adapter, name, kind, False, kind == "idempotent", None if deletes else _DELETE, 1)
+    return Output(raw, takes_frames=True)
 
 
 class _Direct:
@@ -286,6 +300,10 @@ class _Direct:
     def write(self, batch: Any) -> None:
         """Write a frame."""
         self._sink.write(batch)
+
+    def delete(self, batch: Any) -> None:
+        """Delete the keys of a frame."""
+        self._sink.delete(batch)
 
     def pre_commit(self, epoch: int) -> bytes | None:
         """Make what was written durable."""

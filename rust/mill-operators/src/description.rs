@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_frame::schema;
 use mill_plan::{
     AggregateFunction, AggregateKind, AggregateSpec, CountWindow, Firing, KeptWindow, KeptWindowSpec, ScalarValue, SessionGap,
@@ -33,6 +33,14 @@ const VERSION: u8 = 2;
 const ROW_ENCODING: u8 = 1;
 
 const FLAG_PENDING: u8 = 1;
+const AGGREGATE: u8 = 1;
+const AGGREGATE_WINDOWED: u8 = 2;
+const REDUCE: u8 = 3;
+const TOP_N: u8 = 32;
+const TOP_N_WINDOWED: u8 = 33;
+const DEDUPLICATE: u8 = 34;
+const DEDUPLICATE_WITHIN: u8 = 35;
+const CHANGELOG: u8 = 36;
 const TUMBLING: u8 = 1;
 const SLIDING: u8 = 2;
 const CUMULATIVE: u8 = 3;
@@ -60,6 +68,13 @@ pub(crate) enum Shape {
     /// Records with these columns are kept, of which these are the keys; results are as those of [`Shape::Aggregate`], or
     /// what a function returns.
     Kept { keys: Vec<usize>, records: SchemaRef, spec: KeptWindowSpec, aggregates: Option<Vec<AggregateSpec>> },
+    /// The results are the columns of a row, of which these are the keys, then the start and end of the window if there is
+    /// one, then the rank.
+    TopN { keys: Vec<usize>, window: Option<WindowSpec> },
+    /// The results are the keys, and with `within_us` when the row of each has passed.
+    Deduplicate { keys: usize, within_us: Option<i64> },
+    /// The results are the columns of a row, of which these are the keys.
+    Changelog { keys: Vec<usize> },
 }
 
 /// A description in bytes; empty if a type cannot be written, which readers are told.
@@ -122,7 +137,7 @@ impl Description {
         put_bytes(&mut out, &schema::to_bytes(&self.schema).ok()?);
         match &self.shape {
             Shape::Aggregate { keys, aggregates, window } => {
-                out.push(if window.is_some() { 2 } else { 1 });
+                out.push(if window.is_some() { AGGREGATE_WINDOWED } else { AGGREGATE });
                 put_number(&mut out, *keys);
                 if let Some(spec) = window {
                     put_window(&mut out, &spec.window);
@@ -133,9 +148,30 @@ impl Description {
                 }
             }
             Shape::Reduce { keys } => {
-                out.push(3);
-                put_number(&mut out, keys.len());
-                keys.iter().for_each(|&key| put_number(&mut out, key));
+                out.push(REDUCE);
+                put_keys(&mut out, keys);
+            }
+            Shape::TopN { keys, window: None } => {
+                out.push(TOP_N);
+                put_keys(&mut out, keys);
+            }
+            Shape::TopN { keys, window: Some(spec) } => {
+                out.push(TOP_N_WINDOWED);
+                put_keys(&mut out, keys);
+                put_window(&mut out, &spec.window);
+            }
+            Shape::Deduplicate { keys, within_us: None } => {
+                out.push(DEDUPLICATE);
+                put_number(&mut out, *keys);
+            }
+            Shape::Deduplicate { keys, within_us: Some(us) } => {
+                out.push(DEDUPLICATE_WITHIN);
+                put_number(&mut out, *keys);
+                out.extend_from_slice(&us.to_le_bytes());
+            }
+            Shape::Changelog { keys } => {
+                out.push(CHANGELOG);
+                put_keys(&mut out, keys);
             }
             Shape::Kept { keys, records, spec, aggregates } => {
                 out.push(4);
@@ -169,9 +205,9 @@ impl Description {
         }
         let mut fields: Vec<Field> = reader.schema()?.fields().iter().map(|field| field.as_ref().clone()).collect();
         let shape = match reader.byte()? {
-            kind @ (1 | 2) => {
+            kind @ (AGGREGATE | AGGREGATE_WINDOWED) => {
                 let keys = reader.number()?;
-                let window = if kind == 2 { Some(reader.window()?) } else { None };
+                let window = if kind == AGGREGATE_WINDOWED { Some(reader.window()?) } else { None };
                 let count = reader.count()?;
                 let aggregates = (0..count).map(|_| reader.aggregate()).collect::<Result<Vec<_>>>()?;
                 let before = keys.saturating_add(if window.is_some() { 2 } else { 0 });
@@ -187,20 +223,51 @@ impl Description {
                 }
                 Shape::Aggregate { keys, aggregates, window }
             }
-            3 => {
-                let count = reader.count()?;
-                let keys = (0..count).map(|_| reader.number()).collect::<Result<Vec<_>>>()?;
-                if keys.iter().any(|&key| key >= fields.len()) {
-                    return Err(damaged("a key is none of its columns"));
-                }
-                Shape::Reduce { keys }
+            REDUCE => Shape::Reduce { keys: reader.keys(fields.len())? },
+            TOP_N => {
+                let rows = added(&fields, &[DataType::Int64])?;
+                Shape::TopN { keys: reader.keys(rows)?, window: None }
             }
             4 => reader.kept()?,
+            TOP_N_WINDOWED => {
+                let rows = fields.len().checked_sub(3).ok_or_else(|| damaged("it has no bounds of windows"))?;
+                let bounds = fields[rows..rows + 2].iter().map(Field::data_type);
+                if !bounds.clone().all(|bound| matches!(bound, DataType::Timestamp(..))) {
+                    return Err(damaged("the bounds of its windows are no times"));
+                }
+                added(&fields, &[DataType::Int64])?;
+                Shape::TopN { keys: reader.keys(rows)?, window: Some(reader.window()?) }
+            }
+            DEDUPLICATE => Shape::Deduplicate { keys: reader.all_keys(fields.len())?, within_us: None },
+            DEDUPLICATE_WITHIN => {
+                let keys = added(&fields, &[DataType::Timestamp(TimeUnit::Microsecond, None)])?;
+                let keys = reader.all_keys(keys)?;
+                let within_us = i64::from_le_bytes(reader.array()?);
+                if within_us <= 0 {
+                    return Err(damaged(&format!("keys that are kept for {within_us} microseconds")));
+                }
+                Shape::Deduplicate { keys, within_us: Some(within_us) }
+            }
+            CHANGELOG => Shape::Changelog { keys: reader.keys(fields.len())? },
             other => return Err(damaged(&format!("step kind {other} is not known"))),
         };
         reader.end()?;
         Ok(Description { schema: Arc::new(Schema::new(fields)), keeps_pending: flags & FLAG_PENDING != 0, shape })
     }
+}
+
+/// How many columns come before the last ones, which have these types.
+fn added(fields: &[Field], types: &[DataType]) -> Result<usize> {
+    let rows = fields.len().checked_sub(types.len()).ok_or_else(|| damaged("it has too few columns"))?;
+    match fields[rows..].iter().map(Field::data_type).eq(types) {
+        true => Ok(rows),
+        false => Err(damaged("its last columns have other types")),
+    }
+}
+
+fn put_keys(out: &mut Vec<u8>, keys: &[usize]) {
+    put_number(out, keys.len());
+    keys.iter().for_each(|&key| put_number(out, key));
 }
 
 fn put_number(out: &mut Vec<u8>, number: usize) {
@@ -371,6 +438,22 @@ impl<'a> Reader<'a> {
             return Err(damaged("it ends too early"));
         }
         Ok(count)
+    }
+
+    /// Columns that are keys, among the first ones.
+    fn keys(&mut self, columns: usize) -> Result<Vec<usize>> {
+        let count = self.count()?;
+        let keys = (0..count).map(|_| self.number()).collect::<Result<Vec<_>>>()?;
+        match keys.iter().any(|&key| key >= columns) {
+            true => Err(damaged("a key is none of its columns")),
+            false => Ok(keys),
+        }
+    }
+
+    /// How many keys there are, which is how many columns.
+    fn all_keys(&mut self, columns: usize) -> Result<usize> {
+        let keys = self.number()?;
+        if keys == columns { Ok(keys) } else { Err(damaged("its columns are not its keys")) }
     }
 
     fn bytes(&mut self) -> Result<&'a [u8]> {

@@ -3,11 +3,12 @@
 //! ```text
 //!   mill-plan: Stage { kind, schema, … } ──build()──► Box<dyn Operator>
 //!
-//!   without state    project filter branch explode unnest pass user
+//!   without state    project filter branch explode unnest pass user from_changelog
 //!   a few numbers    limit (rows left)   event_time (the latest time of each split)
 //!   in front of an   partial_aggregate: what one task has at hand, given on before every barrier, so no state
 //!   exchange
-//!   keyed state      aggregate  window_aggregate (a table a pane)  reduce      over the tables of mill-state
+//!   keyed state      aggregate  window_aggregate (a table a pane)  reduce  top_n  deduplicate  to_changelog, over the
+//!                    tables of mill-state
 //!                    kept_windows (records by key and time)
 //! ```
 //!
@@ -19,6 +20,8 @@ mod accumulator;
 mod aggregate;
 mod attempt;
 mod branch;
+mod changelog;
+mod deduplicate;
 mod description;
 mod event_time;
 mod explode;
@@ -30,7 +33,9 @@ mod pass;
 mod project;
 mod record;
 mod reduce;
+mod row_codec;
 mod state_view;
+mod top_n;
 mod unnest;
 mod user;
 mod window_aggregate;
@@ -80,6 +85,20 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
         StageKind::Reduce { keys, function, emit } => {
             Box::new(reduce::Reduce::new(stage, context, keys, Arc::clone(function), *emit)?)
         }
+        StageKind::TopN { keys, by, rows, emit, window: None } => {
+            Box::new(top_n::TopN::new(stage, context, keys, by.clone(), *rows, *emit)?)
+        }
+        StageKind::TopN { keys, by, rows, emit: _, window: Some(window) } => {
+            Box::new(top_n::WindowTopN::new(stage, context, keys, by.clone(), *rows, window)?)
+        }
+        StageKind::Deduplicate { keys, within_us: None } => {
+            Box::new(deduplicate::Deduplicate::new(stage, context, keys)?)
+        }
+        StageKind::Deduplicate { keys, within_us: Some(us) } => {
+            Box::new(deduplicate::DeduplicateWithin::new(stage, context, keys, *us)?)
+        }
+        StageKind::ToChangelog { keys } => Box::new(changelog::ToChangelog::of(stage, context, keys)?),
+        StageKind::FromChangelog { op } => Box::new(changelog::FromChangelog::new(*op, schema)),
         StageKind::Sink(_) => {
             return Err(Error::internal("no operator is made for a sink").in_step(&stage.step));
         }

@@ -20,9 +20,12 @@ use mill_plan::{AggregateKind, Emit, ReduceFunction, Stage, StageKind, WindowCom
 use mill_protocol::{Emission, Error, ErrorKind, Operator, Outbox, Progress, Restored, Result, TaskContext};
 
 use crate::aggregate::Aggregate;
+use crate::changelog::ToChangelog;
+use crate::deduplicate::{Deduplicate, DeduplicateWithin};
 use crate::description::{Description, Shape, is_described};
 use crate::kept_windows::{KeptParts, KeptWindows};
 use crate::reduce::Reduce;
+use crate::top_n::{TopN, WindowTopN};
 use crate::window_aggregate::WindowAggregate;
 
 /// How many key groups there are.
@@ -127,6 +130,35 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
             let progress = operator.on_end(&mut out)?;
             let batches = drain(&mut operator, progress, out)?;
             return one_table(&shown, &batches);
+        }
+        Shape::TopN { keys, window: None } => {
+            let mut operator = TopN::new(&stage, &context, &keys, Vec::new(), 1, emit)?;
+            operator.restore(&restored)?;
+            let progress = operator.emit(false, &mut out)?;
+            drain(&mut operator, progress, out)?
+        }
+        Shape::TopN { keys, window: Some(window) } => {
+            let mut operator = WindowTopN::new(&stage, &context, &keys, Vec::new(), 1, &window)?;
+            operator.restore(&restored)?;
+            let progress = operator.on_end(&mut out)?;
+            drain(&mut operator, progress, out)?
+        }
+        Shape::Deduplicate { keys, within_us: None } => {
+            let keys: Vec<usize> = (0..keys).collect();
+            let mut operator = Deduplicate::new(&stage, &context, &keys)?;
+            operator.restore(&restored)?;
+            operator.kept()?
+        }
+        Shape::Deduplicate { keys, within_us: Some(us) } => {
+            let keys: Vec<usize> = (0..keys).collect();
+            let mut operator = DeduplicateWithin::new(&stage, &context, &keys, us)?;
+            operator.restore(&restored)?;
+            operator.kept()?
+        }
+        Shape::Changelog { keys } => {
+            let mut operator = ToChangelog::new(Arc::clone(&schema), Arc::clone(&schema), &context, &keys)?;
+            operator.restore(&restored)?;
+            operator.kept()?
         }
         Shape::Reduce { keys } => {
             let mut operator = Reduce::new(&stage, &context, &keys, Arc::new(NotAtHand), emit)?;

@@ -37,8 +37,8 @@ pub use function::{
 pub use logical::{LogicalPlan, LogicalStep, Parameters};
 pub use lower::{Mode, OnError, PlanOptions, lower};
 pub use physical::{
-    Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, PhysicalPlan, SourceStage, Stage, StageKind, Target, WindowCompute,
-    error_schema,
+    Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, SourceStage, Stage, StageKind, Target,
+    WindowCompute, error_schema,
 };
 pub use steps::{SinkNode, UserStepKind, WindowedStream};
 pub use stream::{Emit, EventTime, Facts, KeyedStream, Output, Stream, WatermarkStrategy};

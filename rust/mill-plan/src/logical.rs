@@ -5,7 +5,7 @@
 //!   {"uid": "read_csv", "name": "read_csv", "label": "source", "is_stateful": true,
 //!    "parameters": {"source": "read_csv(\"a.csv\")"}, "inputs": [],
 //!    "outputs": [{"name": "result", "columns": [{"name": "x", "type": "int64", "is_nullable": true}],
-//!                 "is_bounded": true, "event_time": null, "updating": null}, {"name": "errors", …}]},
+//!                 "is_bounded": true, "event_time": null, "updating": null, "withdraws": false}, {"name": "errors", …}]},
 //!   {"uid": "read_csv/filter", "name": "filter", "label": "filter", "is_stateful": false,
 //!    "parameters": {"predicate": "col(\"x\") > 1"}, "inputs": [{"step": 0, "output": "result"}],
 //!    "outputs": [{"name": "result", …}, {"name": "errors", …}]}
@@ -93,7 +93,7 @@ impl LogicalPlan {
     }
 
     /// The plan as JSON: `{"steps": […]}`, each step an object with `uid`, `name`, `label`, `is_stateful`, `parameters`,
-    /// `inputs` (of `step` and `output`) and `outputs` (of `name`, `columns`, `is_bounded`, `event_time`, `updating`).
+    /// `inputs` (of `step` and `output`) and `outputs` (of `name`, `columns`, `is_bounded`, `event_time`, `updating`, `withdraws`).
     pub fn to_json(&self) -> Value {
         json!({ "steps": self.steps.iter().map(LogicalStep::to_json).collect::<Vec<_>>() })
     }
@@ -120,7 +120,7 @@ fn output(output: &Output) -> Value {
         json!({ "name": field.name(), "type": type_name(field.data_type()), "is_nullable": field.is_nullable() })
     };
     let columns: Vec<Value> = output.schema.fields().iter().map(column).collect();
-    let Facts { is_bounded, event_time, updating } = &output.facts;
+    let Facts { is_bounded, event_time, updating, withdraws } = &output.facts;
     let event_time = event_time.as_ref().map(|time| json!({ "column": time.column, "type": type_name(&time.data_type) }));
     json!({
         "name": output.name,
@@ -128,6 +128,7 @@ fn output(output: &Output) -> Value {
         "is_bounded": is_bounded,
         "event_time": event_time,
         "updating": updating,
+        "withdraws": withdraws,
     })
 }
 

@@ -15,6 +15,8 @@
 
 mod aggregate;
 mod branch;
+mod changelog;
+mod deduplicate;
 mod event_time;
 mod explode;
 mod filter;
@@ -26,6 +28,7 @@ mod rebalance;
 mod reduce;
 mod sink;
 mod source;
+mod top_n;
 mod union;
 mod unnest;
 mod user;
@@ -146,8 +149,15 @@ pub(crate) enum Changes {
     Passes,
     /// It takes none, and its result is none.
     Refuses,
-    /// It takes none, and its result is one with this key.
-    Makes(Vec<String>),
+    /// It takes none, and its result is one.
+    Makes {
+        /// The columns of its key.
+        key: Vec<String>,
+        /// Whether rows may withdraw their key.
+        withdraws: bool,
+    },
+    /// It takes nothing else, and its result is none.
+    Ends,
 }
 
 /// What becomes of the splits of the sources in a step. Watermarks are made per split, so event time needs them.

@@ -71,7 +71,9 @@ impl Emit {
     pub(crate) fn changes(self, keys: &[String]) -> Changes {
         match self {
             Emit::End => Changes::Refuses,
-            Emit::Default | Emit::Every(_) | Emit::Checkpoint | Emit::Each => Changes::Makes(keys.to_vec()),
+            Emit::Default | Emit::Every(_) | Emit::Checkpoint | Emit::Each => {
+                Changes::Makes { key: keys.to_vec(), withdraws: false }
+            }
         }
     }
 }
@@ -175,6 +177,11 @@ impl Stream {
         self.output().facts.updating.as_deref()
     }
 
+    /// Whether rows of an updating stream may withdraw their key instead of setting its row.
+    pub fn withdraws(&self) -> bool {
+        self.output().facts.withdraws
+    }
+
     /// The plan as text, as it would run into a table with these options.
     ///
     /// # Errors
@@ -213,7 +220,8 @@ impl Stream {
         let has_late = self.outputs().iter().any(|output| output.name == LATE);
         if self.output != 0 || !has_late {
             return Err(Error::plan(format!(
-                "late records come from a window step, and this is {}(); take .late right behind window(...).agg(...)",
+                "late records come from a window step, and this is {}(); take .late right behind window(...).agg(...), \
+                 top_n(..., within=...) or deduplicate(within=...)",
                 self.node.step.label()
             )));
         }
@@ -250,14 +258,17 @@ impl Stream {
             return Err(Error::plan(format!("more than {STEPS_MAX} steps follow one another; split the job")));
         }
         check_fields(schema.fields()).map_err(|error| Error::schema(error.to_string()).in_step(step.label()))?;
-        let changes = step.changes();
-        if changes != Changes::Passes {
-            inputs.iter().try_for_each(|input| append_only(input, step.label()))?;
-            facts.updating = match changes {
-                Changes::Makes(keys) => Some(keys),
-                Changes::Passes | Changes::Refuses => None,
-            };
-        }
+        (facts.updating, facts.withdraws) = match step.changes() {
+            Changes::Passes => (facts.updating, facts.withdraws),
+            Changes::Ends => (None, false),
+            other => {
+                inputs.iter().try_for_each(|input| append_only(input, step.label()))?;
+                match other {
+                    Changes::Makes { key, withdraws } => (Some(key), withdraws),
+                    Changes::Passes | Changes::Ends | Changes::Refuses => (None, false),
+                }
+            }
+        };
         let first = inputs.first().map(Stream::output);
         let outputs = step.outputs().iter().map(|spec| Output::of(spec, &schema, &facts, first)).collect();
         let node = Node { step, inputs, outputs, schema, facts, depth };

@@ -129,6 +129,51 @@ fn windows_need_event_time() {
 }
 
 #[test]
+fn changes_are_taken_where_they_are_understood() {
+    let updating = orders().key_by(vec![col("user")]).unwrap().agg(sum(), Emit::Each).unwrap();
+    assert!(!updating.withdraws(), "an aggregate only sets rows");
+    let filtered = updating.filter(col("user").unary(mill_plan::UnaryOp::IsNotNull)).unwrap();
+    assert!(filtered.withdraws() && filtered.select(vec![col("user")]).unwrap().withdraws());
+    let changes = filtered.to_changelog("op").unwrap();
+    assert!(changes.is_updating().is_none() && !changes.withdraws());
+    assert_eq!(changes.schema().field(0).name(), "op");
+    let again = changes.from_changelog(&["user".to_owned()], "op").unwrap();
+    assert_eq!(again.schema(), filtered.schema());
+    assert!(again.withdraws() && again.is_updating() == Some(&["user".to_owned()]));
+    refused(orders().to_changelog("op"), ErrorKind::Plan, &["takes an updating stream"]);
+    refused(updating.to_changelog("user"), ErrorKind::Plan, &["adds a column \"user\"", "another name"]);
+    refused(updating.key_by(vec![col("user")]), ErrorKind::Plan, &["to_changelog()"]);
+    let timed = orders().event_time("at", watermark()).unwrap();
+    let from = timed.from_changelog(&["price".to_owned()], "user").unwrap();
+    assert_eq!(from.event_time_column().as_deref(), Some("at"));
+    refused(timed.from_changelog(&["price".to_owned()], "tags"), ErrorKind::Schema, &["column of text", "list"]);
+    refused(timed.from_changelog(&["tags".to_owned()], "user"), ErrorKind::Schema, &["cannot be a key"]);
+}
+
+#[test]
+fn first_rows_need_an_order_and_names_of_their_own() {
+    let keyed = orders().key_by(vec![col("user")]).unwrap();
+    let by = |name: &str| vec![(col(name), true)];
+    refused(keyed.top_n(0, by("price"), Emit::End), ErrorKind::Plan, &["from 1 to 10000 rows", "found 0"]);
+    refused(keyed.top_n(1, Vec::new(), Emit::End), ErrorKind::Plan, &["a column to sort by"]);
+    refused(keyed.top_n(1, by("thing"), Emit::End), ErrorKind::Schema, &["numbers, texts", "object"]);
+    refused(keyed.top_n(1, by("tags"), Emit::End), ErrorKind::Schema, &["numbers, texts", "list"]);
+    refused(keyed.deduplicate(Some(5)), ErrorKind::Plan, &["event_time("]);
+    let window = Window::Tumbling { size_us: 1_000_000, offset_us: 0 };
+    refused(keyed.top_n_within(1, by("price"), window, 0), ErrorKind::Plan, &["event_time("]);
+    let timed = orders().event_time("at", watermark()).unwrap().key_by(vec![col("user")]).unwrap();
+    let top = timed.top_n_within(1, by("price"), window, 0).unwrap();
+    assert!(top.late().is_ok() && top.errors().is_ok() && top.is_updating().is_none());
+    let again = top.key_by(vec![col("user")]).unwrap().top_n(1, by("price"), Emit::End);
+    refused(again, ErrorKind::Plan, &["adds a column \"rank\"", "rename("]);
+    let updating = keyed.top_n(2, by("price"), Emit::Each).unwrap();
+    assert_eq!(updating.is_updating(), Some(&["user".to_owned(), "rank".to_owned()][..]));
+    assert!(!updating.withdraws(), "a rank that has a row keeps one");
+    assert!(timed.deduplicate(Some(5)).unwrap().late().is_ok());
+    refused(timed.deduplicate(None).unwrap().late(), ErrorKind::Plan, &["deduplicate(within=...)"]);
+}
+
+#[test]
 fn windows_of_all_records_name_their_own_call() {
     let window = Window::Tumbling { size_us: 1_000_000, offset_us: 0 };
     refused(orders().ungrouped().window(window, 0), ErrorKind::Plan, &["event_time(\"column\"", "before window_all()"]);

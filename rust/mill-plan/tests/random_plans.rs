@@ -217,6 +217,13 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
             }
         }
         StageKind::Sink(_) | StageKind::Limit(_) | StageKind::Pass => same(),
+        StageKind::TopN { keys, .. } | StageKind::Deduplicate { keys, .. } => {
+            for &key in keys {
+                assert_eq!(input.field(key), stage.schema.field(key));
+            }
+        }
+        StageKind::ToChangelog { .. } => assert_eq!(input.fields()[..], stage.schema.fields()[1..]),
+        StageKind::FromChangelog { op } => assert!(stage.schema.field_with_name(input.field(*op).name()).is_err()),
         StageKind::User { .. } | StageKind::Reduce { .. } => {}
     }
 }

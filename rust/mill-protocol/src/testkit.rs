@@ -74,6 +74,8 @@ pub enum Compare {
     Unordered,
     /// The latest row of each key of an updating stream; the key is the first columns, this many.
     Latest(usize),
+    /// The same with these columns as the key.
+    LatestOf(Vec<usize>),
 }
 
 /// What an operator gave.
@@ -436,21 +438,25 @@ impl Run<'_> {
                 lines.sort();
                 lines
             }
-            Compare::Latest(columns) => {
-                let mut latest = BTreeMap::new();
-                for row in self.rows {
-                    let key = (row.port, row.columns[..*columns].to_vec());
-                    if row.is_delete {
-                        latest.remove(&key);
-                    } else {
-                        latest.insert(key, row.line);
-                    }
-                }
-                latest.into_values().collect()
-            }
+            Compare::Latest(columns) => latest(self.rows, &(0..*columns).collect::<Vec<usize>>()),
+            Compare::LatestOf(key) => latest(self.rows, key),
         };
         self.transcript
     }
+}
+
+/// The latest row of each key, in the order of keys.
+fn latest(rows: Vec<Row>, key: &[usize]) -> Vec<String> {
+    let mut latest = BTreeMap::new();
+    for row in rows {
+        let key = (row.port, key.iter().map(|&column| row.columns[column].clone()).collect::<Vec<String>>());
+        if row.is_delete {
+            latest.remove(&key);
+        } else {
+            latest.insert(key, row.line);
+        }
+    }
+    latest.into_values().collect()
 }
 
 /// Lays a block out as the checkpoint writer does, in memory aligned as a mapped segment is.

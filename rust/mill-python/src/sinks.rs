@@ -2,9 +2,15 @@
 //!
 //! A writer takes the interpreter once a frame; commits run on the coordinator's thread.
 
+use std::collections::HashSet;
 use std::fmt;
 
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, SortField};
+use mill_frame::types::{canonical_array, canonical_type};
 use mill_protocol::{
     Batch, Commit, Committer, Delivery, Epoch, Error, ErrorKind, PreCommit, Recovered, Result, Run, Sink, SinkKind,
     SinkWriter, TaskContext,
@@ -29,6 +35,8 @@ pub struct PythonSink {
     pub takes_lists: bool,
     /// Whether it can take an updating stream.
     pub takes_updates: bool,
+    /// The key of the updating stream that it takes; empty if it takes another one.
+    pub key: Vec<String>,
     /// The highest parallelism.
     pub parallelism_max: Option<usize>,
 }
@@ -74,12 +82,13 @@ impl Sink for PythonSink {
         self.parallelism_max
     }
 
-    fn writer(&self, _schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
+    fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
+        let last = LastOfKey::new(schema, &self.key)?;
         attach(|py| {
             let writer = call_method(self.adapter.bind(py), "writer", (context.index, context.parallelism));
             let writer = writer.map_err(|exception| connector(py, exception, &self.name))?.unbind();
-            Ok(Box::new(PythonWriter { name: self.name.clone(), writer, kind: self.kind, takes_lists: self.takes_lists })
-                as Box<dyn SinkWriter>)
+            let (name, kind, takes_lists) = (self.name.clone(), self.kind, self.takes_lists);
+            Ok(Box::new(PythonWriter { name, writer, kind, takes_lists, last }) as Box<dyn SinkWriter>)
         })
     }
 
@@ -94,27 +103,31 @@ impl Sink for PythonSink {
 
 struct PythonWriter {
     name: String,
-    /// `write(frame)` or `write(lists, rows)`, and `pre_commit(epoch)`.
+    /// `write(frame)` or `write(lists, rows)`, `delete` with the same of an updating stream, and `pre_commit(epoch)`.
     writer: Py<PyAny>,
     kind: SinkKind,
     takes_lists: bool,
+    last: LastOfKey,
 }
 
-impl SinkWriter for PythonWriter {
-    fn write(&mut self, batch: Batch) -> Result<()> {
+impl PythonWriter {
+    /// Calls a method of the writer with these rows, if there are any.
+    fn call(&self, method: &str, data: &RecordBatch) -> Result<()> {
+        if data.num_rows() == 0 {
+            return Ok(());
+        }
         attach(|py| {
             let writer = self.writer.bind(py);
-            let data = batch.data();
             let called = || -> PyResult<()> {
                 if !self.takes_lists {
-                    call_method(writer, "write", (PyRecordBatch::new(data.clone()).into_pyarrow(py)?,))?;
+                    call_method(writer, method, (PyRecordBatch::new(data.clone()).into_pyarrow(py)?,))?;
                     return Ok(());
                 }
                 let lists = PyList::empty(py);
                 for (column, field) in data.columns().iter().zip(data.schema().fields()) {
                     lists.append(column_to_list(py, column, field)?)?;
                 }
-                call_method(writer, "write", (lists, data.num_rows()))?;
+                call_method(writer, method, (lists, data.num_rows()))?;
                 Ok(())
             };
             called().map_err(|exception| match self.kind {
@@ -123,6 +136,54 @@ impl SinkWriter for PythonWriter {
                 _ => connector(py, exception, &self.name),
             })
         })
+    }
+}
+
+/// Finds what a frame of an updating stream leaves of each key: its last row, or nothing.
+struct LastOfKey {
+    key: Vec<usize>,
+    converter: RowConverter,
+}
+
+impl LastOfKey {
+    fn new(schema: &SchemaRef, key: &[String]) -> Result<LastOfKey> {
+        let place = |name: &String| schema.index_of(name).map_err(|error| Error::schema(error.to_string()));
+        let key = key.iter().map(place).collect::<Result<Vec<usize>>>()?;
+        let field = |&index: &usize| SortField::new(canonical_type(schema.field(index).data_type()));
+        let converter = RowConverter::new(key.iter().map(field).collect())
+            .map_err(|error| Error::schema(format!("a column of this type cannot be a key: {error}")))?;
+        Ok(LastOfKey { key, converter })
+    }
+
+    /// The rows that are set and those that are withdrawn, a row a key.
+    fn split(&self, batch: &Batch) -> Result<(RecordBatch, RecordBatch)> {
+        let internal = |error: ArrowError| Error::internal(error.to_string());
+        let columns = self.key.iter().map(|&index| canonical_array(batch.column(index)));
+        let columns = columns.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| Error::internal(error.to_string()))?;
+        let rows = if columns.is_empty() { None } else { Some(self.converter.convert_columns(&columns).map_err(internal)?) };
+        let mut seen = HashSet::new();
+        let (mut set, mut withdrawn) = (vec![false; batch.rows()], vec![false; batch.rows()]);
+        for row in (0..batch.rows()).rev() {
+            // Without key columns all rows are of one key.
+            if !seen.insert(rows.as_ref().map(|rows| rows.row(row))) {
+                continue;
+            }
+            let is_withdrawn = batch.deletes().is_some_and(|deletes| deletes.value(row));
+            (if is_withdrawn { &mut withdrawn } else { &mut set })[row] = true;
+        }
+        let kept = |rows: Vec<bool>| filter_record_batch(batch.data(), &BooleanArray::from(rows)).map_err(internal);
+        Ok((kept(set)?, kept(withdrawn)?))
+    }
+}
+
+impl SinkWriter for PythonWriter {
+    fn write(&mut self, batch: Batch) -> Result<()> {
+        if batch.deletes().is_some() {
+            let (set, withdrawn) = self.last.split(&batch)?;
+            self.call("write", &set)?;
+            return self.call("delete", &withdrawn);
+        }
+        self.call("write", batch.data())
     }
 
     fn pre_commit(&mut self, epoch: Epoch) -> Result<Option<PreCommit>> {

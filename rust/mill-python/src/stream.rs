@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use mill_frame::types::check_fields;
 use mill_plan::{
-    CountWindow, Emit, Firing, Gap, KeyedStream, SinkNode, Stream, Trigger, UserStepKind, WatermarkStrategy, Window,
+    CountWindow, Emit, Expr, Firing, Gap, KeyedStream, SinkNode, Stream, Trigger, UserStepKind, WatermarkStrategy, Window,
     WindowKind, WindowedStream,
 };
 use mill_protocol::{Error, Result, Source, SourceProperties};
@@ -132,6 +132,11 @@ impl RawStream {
         self.stream.is_updating().map(<[String]>::to_vec)
     }
 
+    /// Tells whether rows of an updating stream may withdraw their key.
+    fn withdraws(&self) -> bool {
+        self.stream.withdraws()
+    }
+
     /// Gives the column with the event time; None if there is none, or it has been dropped.
     fn event_time_column(&self) -> Option<String> {
         self.stream.event_time_column()
@@ -252,6 +257,14 @@ impl RawStream {
         RawKeyedStream { stream: self.stream.ungrouped(), is_sampleable: self.is_sampleable }
     }
 
+    fn to_changelog(&self, op: &str) -> PyResult<RawStream> {
+        self.step(self.stream.to_changelog(op))
+    }
+
+    fn from_changelog(&self, key: Vec<String>, op: &str) -> PyResult<RawStream> {
+        self.step(self.stream.from_changelog(&key, op))
+    }
+
     fn late(&self) -> PyResult<RawStream> {
         self.step(self.stream.late())
     }
@@ -263,7 +276,8 @@ impl RawStream {
     // -- sinks -------------------------------------------------------------------------------------------------------
 
     /// Writes to a sink that is written in Python.
-    #[pyo3(signature = (adapter, name, kind, takes_lists, takes_updates, parallelism_max))]
+    #[pyo3(signature = (adapter, name, kind, takes_lists, takes_updates, withdrawals, parallelism_max))]
+    #[expect(clippy::too_many_arguments, reason = "what a sink says of itself, each by name in Python")]
     fn write_python(
         &self,
         adapter: Py<PyAny>,
@@ -271,14 +285,22 @@ impl RawStream {
         kind: &str,
         takes_lists: bool,
         takes_updates: bool,
+        withdrawals: Option<String>,
         parallelism_max: Option<usize>,
     ) -> PyResult<RawSink> {
+        if let Some(advice) = withdrawals.filter(|_| self.stream.withdraws() && takes_updates) {
+            return Err(PlanError::new_err(format!(
+                "{name} cannot take a stream that withdraws rows: a filter of an updating stream, or from_changelog(), deletes \
+                 the row of a key; {advice}"
+            )));
+        }
         let kind = sink_kind(kind).ok_or_else(|| {
             PlanError::new_err(format!(
                 "{name} says its kind is {kind:?}; a sink is \"idempotent\", \"transactional\" or \"write-ahead\""
             ))
         })?;
-        let sink = PythonSink { name, adapter, kind, takes_lists, takes_updates, parallelism_max };
+        let key = self.stream.is_updating().map(<[String]>::to_vec).unwrap_or_default();
+        let sink = PythonSink { name, adapter, kind, takes_lists, takes_updates, key, parallelism_max };
         Ok(RawSink { node: self.stream.sink(Arc::new(sink)).into_python()? })
     }
 
@@ -312,6 +334,10 @@ fn emit(name: &str, interval_us: Option<i64>) -> PyResult<Emit> {
     })
 }
 
+fn ordering(by: &[(PyRef<'_, RawExpr>, bool)]) -> Vec<(Expr, bool)> {
+    by.iter().map(|(expr, is_descending)| (expr.expr.clone(), *is_descending)).collect()
+}
+
 #[pymethods]
 impl RawKeyedStream {
     fn keys(&self) -> Vec<String> {
@@ -342,6 +368,39 @@ impl RawKeyedStream {
     ) -> PyResult<RawStream> {
         let function = Arc::new(FoldFunction::new(name, adapter));
         self.step(self.stream.reduce(function, emit(emit_name, interval_us)?))
+    }
+
+    /// Keeps the first rows of each key; `by` are expressions, each with whether the greatest comes first.
+    #[pyo3(signature = (rows, by, emit_name, interval_us))]
+    fn top_n(
+        &self,
+        rows: u64,
+        by: Vec<(PyRef<'_, RawExpr>, bool)>,
+        emit_name: &str,
+        interval_us: Option<i64>,
+    ) -> PyResult<RawStream> {
+        self.step(self.stream.top_n(rows, ordering(&by), emit(emit_name, interval_us)?))
+    }
+
+    /// The same of each window.
+    fn top_n_within(
+        &self,
+        rows: u64,
+        by: Vec<(PyRef<'_, RawExpr>, bool)>,
+        window: PyRef<'_, RawWindow>,
+        allowed_lateness_us: i64,
+    ) -> PyResult<RawStream> {
+        let WindowKind::Aligned(window) = window.0 else {
+            return Err(PlanError::new_err(
+                "top_n(): within takes windows whose bounds follow from time: mill.tumbling(), mill.sliding() or mill.cumulative()",
+            ));
+        };
+        self.step(self.stream.top_n_within(rows, ordering(&by), window, allowed_lateness_us))
+    }
+
+    #[pyo3(signature = (within_us))]
+    fn deduplicate(&self, within_us: Option<i64>) -> PyResult<RawStream> {
+        self.step(self.stream.deduplicate(within_us))
     }
 
     fn rolling(&self, length_us: i64, aggregates: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {

@@ -195,6 +195,18 @@ impl Builder<'_> {
         self.publish_errors(at, placed);
     }
 
+    /// The same of a step some of whose outputs are records of its input as they came, with these columns.
+    pub(crate) fn publish_with_input(&mut self, at: usize, placed: &Placed, input: &SchemaRef) {
+        self.open_ports(at, placed);
+        let result = Arc::clone(&self.chains[placed.chain].stages[placed.index].schema);
+        for (port, output) in self.ports(at).into_iter().enumerate() {
+            let tap = Tap { step: at, output };
+            let schema = if self.graph.content(tap) == Content::Input { input } else { &result };
+            self.put(tap, placed.port(port, Arc::clone(schema)));
+        }
+        self.publish_errors(at, placed);
+    }
+
     /// Makes what fails in a stage come out as errors of its step, if it has such an output.
     pub(super) fn publish_errors(&mut self, at: usize, placed: &Placed) {
         if let Some(tap) = self.graph.tap(at, ERRORS) {

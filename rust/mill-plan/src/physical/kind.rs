@@ -13,6 +13,15 @@ use crate::steps::UserStepKind;
 use crate::stream::{Emit, WatermarkStrategy, duration};
 use crate::window::{KeptWindow, KeptWindowSpec, SessionGap, WindowKind, WindowSpec};
 
+/// What rows are sorted by. Nulls come last.
+#[derive(Clone, Debug)]
+pub struct Ordering {
+    /// The value.
+    pub expr: CompiledExpr,
+    /// Whether the greatest comes first.
+    pub is_descending: bool,
+}
+
 /// What a stage does.
 #[derive(Clone, Debug)]
 pub enum StageKind {
@@ -111,6 +120,39 @@ pub enum StageKind {
         /// When results are given.
         emit: Emit,
     },
+    /// The first rows of each key with their rank, in the order of their values. With windows: those of each key and window,
+    /// with `window_start` and `window_end` before the rank, when the window is complete; late rows go out on port 1 as they
+    /// came.
+    TopN {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// What rows are sorted by.
+        by: Vec<Ordering>,
+        /// How many rows a key has at most.
+        rows: usize,
+        /// When results are emitted, without windows.
+        emit: Emit,
+        /// The windows, if any.
+        window: Option<WindowSpec>,
+    },
+    /// The first row of each key; with `within_us` the first of those whose event times are less than that apart, and late
+    /// rows go out on port 1 as they came.
+    Deduplicate {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// For how long a key lets no other row pass, in microseconds; for ever if absent.
+        within_us: Option<i64>,
+    },
+    /// The changes of an updating stream, each with its kind (`insert`, `update`, `delete`) before its columns.
+    ToChangelog {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+    },
+    /// The updating stream that such changes make.
+    FromChangelog {
+        /// The column with the kind of change, which the result does not have.
+        op: usize,
+    },
     /// Writes records out.
     Sink(Arc<dyn Sink>),
     /// Passes records on as they are: a union, a rebalance.
@@ -144,6 +186,10 @@ impl StageKind {
             StageKind::Aggregate { .. } => "agg",
             StageKind::WindowAggregate { .. } | StageKind::KeptWindow { .. } => "window",
             StageKind::Reduce { .. } => "reduce",
+            StageKind::TopN { .. } => "top_n",
+            StageKind::Deduplicate { .. } => "deduplicate",
+            StageKind::ToChangelog { .. } => "to_changelog",
+            StageKind::FromChangelog { .. } => "from_changelog",
             StageKind::Sink(_) => "sink",
             StageKind::Pass => "pass",
         }
@@ -164,10 +210,14 @@ impl StageKind {
                 let is_user = |spec: &AggregateSpec| matches!(spec.kind, AggregateKind::User(_));
                 if aggregates.iter().any(is_user) { Rung::Batch } else { Rung::Native }
             }
+            StageKind::TopN { by, .. } => by.iter().map(|by| by.expr.rung()).max_by_key(|r| *r as u8).unwrap_or(Rung::Native),
             StageKind::Explode { .. }
             | StageKind::Unnest { .. }
             | StageKind::Limit(_)
             | StageKind::EventTime { .. }
+            | StageKind::Deduplicate { .. }
+            | StageKind::ToChangelog { .. }
+            | StageKind::FromChangelog { .. }
             | StageKind::PartialAggregate { .. }
             | StageKind::Sink(_)
             | StageKind::Pass => Rung::Native,
@@ -183,6 +233,9 @@ impl StageKind {
             | StageKind::WindowAggregate { .. }
             | StageKind::KeptWindow { .. }
             | StageKind::Reduce { .. }
+            | StageKind::TopN { .. }
+            | StageKind::Deduplicate { .. }
+            | StageKind::ToChangelog { .. }
             | StageKind::Sink(_) => true,
             StageKind::Project { .. }
             | StageKind::Filter(_)
@@ -191,6 +244,7 @@ impl StageKind {
             | StageKind::Unnest { .. }
             | StageKind::User { .. }
             | StageKind::PartialAggregate { .. }
+            | StageKind::FromChangelog { .. }
             | StageKind::Pass => false,
         }
     }
@@ -230,11 +284,7 @@ impl StageKind {
                 format!("by {}: {}{emit}", by(0, keys), aggregates(specs))
             }
             StageKind::WindowAggregate { keys, aggregates: specs, window: spec, .. } => {
-                let lateness = match spec.allowed_lateness_us {
-                    0 => String::new(),
-                    us => format!(", allowed_lateness={:?}", duration(us)),
-                };
-                format!("by {}, {}{lateness}: {}", by(0, keys), spec.window, aggregates(specs))
+                format!("by {}, {}{}: {}", by(0, keys), spec.window, lateness(spec), aggregates(specs))
             }
             StageKind::KeptWindow { keys, spec, compute, .. } => {
                 let mut text = format!("by {}, {}", by(0, keys), kept_window(&spec.window));
@@ -254,6 +304,37 @@ impl StageKind {
             StageKind::Reduce { keys, function, emit } => {
                 format!("by {}: {}, emit={:?}", names(schema, keys), function.name(), emit.to_string())
             }
+            StageKind::TopN { keys, by, rows, emit, window } => {
+                let key = if keys.is_empty() { "nothing".to_owned() } else { names(schema, keys) };
+                let order: Vec<String> =
+                    by.iter().map(|by| format!("{}{}", by.expr, if by.is_descending { " desc" } else { "" })).collect();
+                let order = order.join(", ");
+                match window {
+                    None => format!("by {key}: first {rows} by {order}, emit={:?}; keeps {rows} rows a key", emit.to_string()),
+                    Some(spec) => format!(
+                        "by {key}, {}{}: first {rows} by {order}; keeps {rows} rows a key and open window",
+                        spec.window,
+                        lateness(spec)
+                    ),
+                }
+            }
+            StageKind::Deduplicate { keys, within_us } => {
+                let key = if keys.is_empty() { "nothing".to_owned() } else { names(schema, keys) };
+                match within_us {
+                    None => format!("by {key}; keeps every key for ever"),
+                    Some(us) => format!(
+                        "by {key} within {:?}; keeps a key until the watermark is {:?} after its row",
+                        duration(*us),
+                        duration(us.saturating_mul(2))
+                    ),
+                }
+            }
+            StageKind::ToChangelog { keys } => {
+                let places: Vec<usize> = keys.iter().map(|key| key + 1).collect();
+                let key = if places.is_empty() { "nothing".to_owned() } else { names(schema, &places) };
+                format!("by {key}; keeps the latest row of each key")
+            }
+            StageKind::FromChangelog { op } => format!("op in column {op}"),
             StageKind::Sink(sink) => Sink::name(sink.as_ref()),
             StageKind::Pass => String::new(),
         }
@@ -269,6 +350,14 @@ fn kept_window(window: &KeptWindow) -> String {
         KeptWindow::Count(count) => WindowKind::Count(*count).to_string(),
         KeptWindow::Global => WindowKind::Global.to_string(),
         KeptWindow::Rolling(us) => WindowKind::Rolling(*us).to_string(),
+    }
+}
+
+/// `, allowed_lateness="5s"`; nothing if there is none.
+fn lateness(spec: &WindowSpec) -> String {
+    match spec.allowed_lateness_us {
+        0 => String::new(),
+        us => format!(", allowed_lateness={:?}", duration(us)),
     }
 }
 

@@ -31,7 +31,7 @@ impl KeyedStream {
         fields.extend(parts.output_fields()?);
         check_unique(fields.iter().map(|field| field.name().clone()), "agg")?;
         let step = Aggregate { keyed: KeyedAggregates { keys: self.keys.clone(), aggregates }, emit };
-        let facts = Facts { is_bounded: self.stream.is_bounded(), event_time: None, updating: None };
+        let facts = Facts { is_bounded: self.stream.is_bounded(), event_time: None, updating: None, withdraws: false };
         Stream::add(Arc::new(step), vec![self.stream.clone()], Arc::new(Schema::new(fields)), facts)
     }
 }

@@ -28,7 +28,9 @@ impl Stream {
     /// When the predicate is wrong or not boolean.
     pub fn filter(&self, predicate: Expr) -> Result<Stream> {
         self.check_predicate(&predicate, "filter")?;
-        Stream::add(Arc::new(Filter { predicate }), vec![self.clone()], self.schema(), self.facts())
+        let mut facts = self.facts();
+        facts.withdraws |= facts.updating.is_some();
+        Stream::add(Arc::new(Filter { predicate }), vec![self.clone()], self.schema(), facts)
     }
 
     /// Refuses a predicate that is wrong or not boolean.

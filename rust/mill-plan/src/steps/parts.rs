@@ -7,8 +7,10 @@
 //! ```
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
 use mill_protocol::{Error, Result};
 
 use crate::aggregate::{AggregateCall, AggregateKind, AggregateSpec, plain_type};
@@ -247,5 +249,18 @@ fn check_shape(expr: &Expr, whole: &Expr) -> Result<()> {
             });
             result
         }
+    }
+}
+
+/// Refuses columns whose rows cannot be kept as state.
+pub(crate) fn check_kept(schema: &Schema) -> Result<()> {
+    let field = |field: &Arc<Field>| SortField::new(field.data_type().clone());
+    match schema.fields().iter().find(|of| !RowConverter::supports_fields(&[field(of)])) {
+        None => Ok(()),
+        Some(of) => Err(Error::schema(format!(
+            "column {:?} is {}, which cannot be kept as state; drop it or cast it to another type before",
+            of.name(),
+            type_name(of.data_type())
+        ))),
     }
 }

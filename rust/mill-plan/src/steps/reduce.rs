@@ -30,7 +30,7 @@ impl KeyedStream {
     pub fn reduce(&self, function: Arc<dyn ReduceFunction>, emit: Emit) -> Result<Stream> {
         let emit = self.emit(emit)?;
         let step = Reduce { keys: self.keys.clone(), function, emit };
-        let facts = Facts { is_bounded: self.stream.is_bounded(), event_time: None, updating: None };
+        let facts = Facts { is_bounded: self.stream.is_bounded(), event_time: None, updating: None, withdraws: false };
         Stream::add(Arc::new(step), vec![self.stream.clone()], self.stream.schema(), facts)
     }
 }

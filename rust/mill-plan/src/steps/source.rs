@@ -20,7 +20,7 @@ impl Stream {
     /// The records of a source.
     pub fn source(source: Arc<dyn Source>) -> Stream {
         let schema = source.schema();
-        let facts = Facts { is_bounded: source.properties().is_bounded, event_time: None, updating: None };
+        let facts = Facts { is_bounded: source.properties().is_bounded, event_time: None, updating: None, withdraws: false };
         Stream::first(Arc::new(SourceStep { source }), schema, facts)
     }
 }

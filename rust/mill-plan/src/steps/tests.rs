@@ -144,7 +144,7 @@ fn state_that_a_step_does_not_declare_is_refused() {
 
 #[test]
 fn whether_updates_pass_is_checked_for_every_step() {
-    let makes = Foreign { changes: Changes::Makes(vec!["a".to_owned()]), ..stateless(StageKind::Pass) };
+    let makes = Foreign { changes: Changes::Makes { key: vec!["a".to_owned()], withdraws: false }, ..stateless(StageKind::Pass) };
     let updating = added(makes).unwrap();
     assert_eq!(updating.is_updating(), Some(["a".to_owned()].as_slice()));
     let after = |changes: Changes| {
@@ -154,7 +154,7 @@ fn whether_updates_pass_is_checked_for_every_step() {
     assert_eq!(after(Changes::Passes).unwrap().is_updating(), updating.is_updating());
     let refused = after(Changes::Refuses).unwrap_err();
     assert!(refused.message().starts_with("foreign() does not take an updating stream"), "{refused}");
-    let facts = Facts { is_bounded: true, event_time: None, updating: Some(vec!["a".to_owned()]) };
+    let facts = Facts { is_bounded: true, event_time: None, updating: Some(vec!["a".to_owned()]), withdraws: false };
     let input = numbers();
     let schema = input.schema();
     let grows = Stream::add(Arc::new(stateless(StageKind::Pass)), vec![input], schema, facts).unwrap();

@@ -45,8 +45,8 @@ pub(crate) fn append_only(stream: &Stream, verb: &str) -> Result<()> {
         None => Ok(()),
         Some(keys) => Err(Error::plan(format!(
             "{verb}() does not take an updating stream, in which the latest row{} counts; use emit=\"end\" \
-             on bounded input, or put {verb}() before key_by(); select, with_columns, filter, drop, rename, cast, \
-             inspect, name and sinks with a key take it",
+             on bounded input, or to_changelog() before it for a stream of the changes; select, with_columns, filter, drop, \
+             rename, cast, inspect, name and sinks with a key take it",
             of_key(keys)
         ))),
     }

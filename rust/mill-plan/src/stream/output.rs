@@ -71,7 +71,7 @@ impl Output {
             (Content::Input, Some(input)) => (SchemaRef::clone(&input.schema), input.facts.clone()),
             (Content::Result | Content::Input, _) => (SchemaRef::clone(schema), facts.clone()),
             (Content::Errors, _) => {
-                (error_schema(), Facts { is_bounded: facts.is_bounded, event_time: None, updating: None })
+                (error_schema(), Facts { is_bounded: facts.is_bounded, event_time: None, updating: None, withdraws: false })
             }
         };
         Output { name: spec.name.clone(), schema, facts, content: spec.content }
@@ -87,6 +87,8 @@ pub struct Facts {
     pub event_time: Option<EventTime>,
     /// The key columns whose latest row counts, in an updating stream.
     pub updating: Option<Vec<String>>,
+    /// Whether rows of an updating stream may withdraw their key instead of setting its row.
+    pub withdraws: bool,
 }
 
 impl Facts {

@@ -19,7 +19,7 @@ use crate::key::{KeyBatch, VIEW_INLINE, view_length};
 use crate::layout::{TAG_DIRTY, TAG_HASH, TAG_MATCH, TAG_OCCUPIED};
 use crate::probe::{Found, Probe, line_mask, prefetch, step_from};
 use crate::rows::{Rows, RowsRead};
-use crate::select::Select;
+use crate::select::{Select, Span};
 
 impl StateTable {
     /// The rows of these keys; a key without one gets a row of zeros. All of them count as changed.
@@ -209,11 +209,19 @@ impl StateTable {
     /// # Panics
     /// If a key belongs to a key group that the table does not hold.
     pub fn find(&mut self, keys: &KeyBatch) -> (RowsRead<'_>, Vec<u32>) {
+        self.find_selected(keys, Span { start: 0, len: keys.len() })
+    }
+
+    /// The same of these records alone, in their order. Rows that are only read do not count as changed.
+    ///
+    /// # Panics
+    /// If a key belongs to a key group that the table does not hold.
+    pub fn find_selected<S: Select>(&mut self, keys: &KeyBatch, select: S) -> (RowsRead<'_>, Vec<u32>) {
         let row_words = self.layout.row_words;
         self.scanned.clear();
         self.places.clear();
         let mut found_records = Vec::new();
-        for record in 0..keys.len() {
+        for record in (0..select.len()).map(|index| select.at(index)) {
             let place = self.directory.at(keys.hashes[record]).place();
             if place == NO_CHUNK {
                 continue;
