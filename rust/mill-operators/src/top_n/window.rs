@@ -15,8 +15,7 @@ use super::{keys_at_once, rows_of};
 use crate::accumulator::{records, state_error};
 use crate::attempt::attempt;
 use crate::description::{Described, Description, Shape, own};
-use crate::window_aggregate::time_column;
-use crate::windows::{Aligned, Assigner, Part, push_late};
+use crate::windows::{Aligned, Assigner, Part, push_late, time_column};
 
 /// How many columns follow those of a row: the bounds of the window and the rank.
 const ADDED: usize = 3;

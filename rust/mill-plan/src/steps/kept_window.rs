@@ -131,7 +131,8 @@ impl Step for KeptWindowStep {
         if self.windows.kind.has_bounds() {
             key.extend(["window_start".to_owned(), "window_end".to_owned()]);
         }
-        Changes::Makes(key)
+        // A session that grew takes the place of another one.
+        Changes::Makes { key, withdraws: matches!(self.windows.kind, WindowKind::Session(_)) }
     }
 
     fn is_stateful(&self) -> bool {
