@@ -9,8 +9,11 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+
+import millstream as mill
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HOUR = datetime.timedelta(hours=1)
@@ -134,3 +137,57 @@ def test_the_leaderboard_is_a_sort_and_its_changes_lead_there(tmp_path: Path) ->
             seen.add(key)
             replayed[key] = (row["player"], row["score"])
     assert replayed == expected
+
+
+def load(example: str) -> Any:
+    spec = importlib.util.spec_from_file_location(example, EXAMPLES / f"{example}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_visits_are_those_of_sorted_clicks(tmp_path: Path) -> None:
+    run("sessions.py", "--rows", 60_000, "--output", tmp_path / "out", "--state", tmp_path / "state", "--parallelism", 2)
+    clicks = load("sessions").clicks(60_000).collect(parallelism=1).to_pylist()
+    late = pl.read_parquet(tmp_path / "out" / "late").select("user", "page", "at").rows()
+    left = collections.Counter(tuple(click.values()) for click in clicks) - collections.Counter(late)
+    assert sum(left.values()) == 60_000 - len(late), "late clicks are clicks"
+    # Every 1,009th click is hours late; all others are within a minute.
+    assert 50 < len(late) <= 60
+    by_user = collections.defaultdict(list)
+    for user, page, at in left.elements():
+        by_user[user].append((at, page))
+    expected = []
+    for user, found in by_user.items():
+        found.sort(key=lambda click: click[0])
+        visit = [found[0]]
+        for click in [*found[1:], (datetime.datetime.max, 0)]:
+            if click[0] - visit[-1][0] < datetime.timedelta(minutes=30):
+                visit.append(click)
+                continue
+            pages = [page for _, page in visit]
+            end = visit[-1][0] + datetime.timedelta(minutes=30)
+            expected.append((user, visit[0][0], end, len(visit), len(set(pages)), pages[0], pages[-1]))
+            visit = [click]
+    visits = pl.read_parquet(tmp_path / "out" / "visits").rows()
+    assert len(expected) > 2_000
+    assert sorted(visits) == sorted(expected)
+
+
+def test_hot_items_are_those_of_a_plain_count(tmp_path: Path) -> None:
+    run("sliding_top.py", "--rows", 150_000, "--output", tmp_path / "out", "--parallelism", 2)
+    bids = load("sliding_top").bids(150_000).collect(parallelism=1).to_pylist()
+    start, counts = datetime.datetime(1970, 1, 1), collections.defaultdict(collections.Counter)
+    for bid in bids:
+        step = (bid["at"] - start) // datetime.timedelta(seconds=2)
+        for since in range(step - 4, step + 1):
+            counts[since * 2][bid["item"]] += 1
+    expected = []
+    for since, items in counts.items():
+        best = sorted(items.items(), key=lambda item: (-item[1], item[0]))[:3]
+        bounds = (start + datetime.timedelta(seconds=since), start + datetime.timedelta(seconds=since + 10))
+        expected += [(*bounds, rank, item, n) for rank, (item, n) in enumerate(best, 1)]
+    found = mill.read_json(tmp_path / "out").collect().to_pylist()
+    assert len(expected) > 20
+    assert sorted(tuple(row.values()) for row in found) == sorted(expected)
