@@ -1,7 +1,7 @@
 """The jobs and sinks of the crash matrix: small, so that a run takes milliseconds, and of every kind there is.
 
-A job is a pair of a plan (``stateless``, ``keyed``, ``windowed``, ``sliding``, ``python``) and a kind of sink (``file``, ``sqlite``,
-``custom``). What a directory, a table or the target of a custom sink shows is read back by :func:`shown`, as rows
+A job is a pair of a plan (``stateless``, ``keyed``, ``windowed``, ``sliding``, ``kept``, ``python``) and a kind of sink (``file``,
+``sqlite``, ``custom``). What a directory, a table or the target of a custom sink shows is read back by :func:`shown`, as rows
 ``(output, key, numbers...)``; :func:`wrong` judges them by what the mode promises.
 """
 
@@ -23,7 +23,7 @@ import pyarrow as pa
 import millstream as mill
 from millstream import col, testing
 
-PLANS = ("stateless", "keyed", "windowed", "sliding", "python")
+PLANS = ("stateless", "keyed", "windowed", "sliding", "kept", "python")
 SINKS = ("file", "sqlite", "custom")
 ROWS = 500
 KEYS = 7
@@ -83,6 +83,9 @@ def declare(plan: str, sink: str, variant: int, work: Path, inputs: Path, hook: 
         windows = windows.select(window_start=bound, k="k", n="n", total="total").cast({"window_start": "int64"})
         return [_into(windows, sink, variant, work, "windows"), _into(late, sink, variant, work, "late")]
 
+    if plan == "kept":
+        return _kept(table, sink, variant, work)
+
     def doubled(row: Any) -> dict[str, int]:
         hook()
         return {"v": row.v, "k": row.k, "w": row.v * 2}
@@ -94,7 +97,33 @@ def declare(plan: str, sink: str, variant: int, work: Path, inputs: Path, hook: 
     return [_into(folded.select("k", "v", "w"), sink, variant, work, "totals")]
 
 
-def _into(stream: Any, sink: str, variant: int, work: Path, name: str, key: str | None = None) -> mill.Sink:
+def _kept(table: Any, sink: str, variant: int, work: Path) -> list[mill.Sink]:
+    """Windows that keep their records, and steps whose rows replace each other in a table."""
+    timed = table.event_time("at", watermark="1s").key_by("k")
+    if sink == "sqlite" and variant % 2 == 0:
+        if variant % 4 == 0:
+            trigger = mill.on_watermark(early=mill.every(3), late=mill.each() if variant % 8 == 0 else None)
+            windows = timed.window(mill.tumbling("5s"), allowed_lateness="2s", trigger=trigger)
+            counted = windows.agg(n=mill.count(), total=col("v").sum()).select("window_start", "k", "n", "total", "window_end")
+            return [_into(counted, sink, variant, work, "windows", ["window_start", "window_end", "k"])]
+        best = table.key_by("k").top_n(3, by="v", emit="checkpoint").select("k", "rank", "v")
+        return [_into(best, sink, variant, work, "best", ["k", "rank"])]
+    if variant % 3 == 1:
+        full = timed.window(mill.count_window(5, partial=True)).agg(first=col("v").first(), n=mill.count(), total=col("v").sum())
+        return [_into(full.select("first", "k", "n", "total"), sink, variant, work, "windows")]
+    windows = timed.window(mill.session("700ms"), allowed_lateness="2s" if variant % 2 == 0 else "0s")
+    if variant % 3 == 0:
+        sessions = windows.agg(n=mill.count(), total=col("v").sum())
+    else:
+        sessions = windows.apply(
+            lambda key, bounds, rows: {"n": rows.num_rows, "total": sum(rows["v"].to_pylist())}, schema={"n": int, "total": int}
+        )
+    late = sessions.late.select("v", "k")
+    sessions = sessions.select("window_start", "k", "n", "total").cast({"window_start": "int64"})
+    return [_into(sessions, sink, variant, work, "windows"), _into(late, sink, variant, work, "late")]
+
+
+def _into(stream: Any, sink: str, variant: int, work: Path, name: str, key: str | list[str] | None = None) -> mill.Sink:
     if sink == "file":
         writer = [stream.write_csv, stream.write_json, stream.write_parquet][variant % 3]
         return writer(work / "out" / name)
