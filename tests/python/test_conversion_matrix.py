@@ -12,10 +12,12 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -148,6 +150,15 @@ def rescaled(value: int, source: int, target: int, is_cast: bool) -> Any:
     return found if LEAST <= found <= MOST else REFUSED
 
 
+def offset(zone: str, second: int) -> int:
+    """The seconds by which the clock of a zone is ahead of UTC, also in years that Python's times do not have."""
+    cycle, first, later = 146_097 * DAY, -62_135_510_400, 4_102_444_800
+    second = later + (second - later) % cycle if second >= later else max(second, first)
+    found = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)).astimezone(ZoneInfo(zone)).utcoffset()
+    assert found is not None
+    return int(found.total_seconds())
+
+
 def convert(value: Any, source: pa.DataType, target: pa.DataType, is_cast: bool) -> Any:
     """What a value becomes."""
     if source == target:
@@ -169,9 +180,11 @@ def convert(value: Any, source: pa.DataType, target: pa.DataType, is_cast: bool)
             return NEVER
         return rescaled(value * DAY, 1, PER_SECOND[target.unit], is_cast)
     if pa.types.is_timestamp(source) and pa.types.is_date(target):
-        if source.tz is not None and not (is_cast and source.tz == "UTC"):
+        if source.tz is not None and not is_cast:
             return NEVER
-        days = Fraction(value, DAY * PER_SECOND[source.unit])
+        per_second = PER_SECOND[source.unit]
+        shift = 0 if source.tz is None else offset(source.tz, value // per_second)
+        days = Fraction(value + shift * per_second, DAY * per_second)
         if days.denominator != 1 and not is_cast:
             return REFUSED
         return math.floor(days) if -(2**31) <= math.floor(days) < 2**31 else REFUSED
