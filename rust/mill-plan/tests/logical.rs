@@ -39,7 +39,9 @@ fn a_plan_is_a_tree_of_plain_values() {
     let columns = json!([column("k", "str"), column("x", "int64"), column("t", "timestamp[us]")]);
     let failed = json!(["step", "error", "traceback", "record"].map(|name| column(name, "str")));
     let output = |name: &str, columns: &Value, updating: Value| {
-        json!({ "name": name, "columns": columns, "is_bounded": true, "event_time": null, "updating": updating })
+        json!({
+            "name": name, "columns": columns, "is_bounded": true, "event_time": null, "updating": updating, "withdraws": false
+        })
     };
     let errors = output("errors", &failed, Value::Null);
     let expected = json!({ "steps": [
