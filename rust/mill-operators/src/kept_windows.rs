@@ -151,10 +151,10 @@ impl KeptWindows {
             bytes.clear();
             self.encoder.batch().write_key(self.encoder.kind(), record, &mut bytes);
             let key = KeyRef { hash, bytes: &bytes };
-            let is_first = self.records.insert(key, time.at, mark, rows.row(record))?;
+            let is_sooner = self.records.insert(key, time.at, mark, rows.row(record))?;
             if let KeptWindow::Rolling(_) = self.spec.window {
                 self.records.set_deadline(time.at.saturating_add(1), key)?;
-            } else if self.is_timed() && (is_first || self.triggers.is_some()) {
+            } else if self.is_timed() && (is_sooner || self.triggers.is_some()) {
                 // With triggers a window may be due twice, so the first record of a key says nothing of the others.
                 let due_at = if self.fires_late() { mark } else { mark.saturating_add(self.spec.allowed_lateness_us) };
                 self.records.set_deadline(due_at, key)?;

@@ -140,9 +140,10 @@ impl Records {
         self.converter.convert_columns(&columns).map(Encoded::Rows).map_err(|error| Error::schema(error.to_string()))
     }
 
-    /// Adds a record; whether it is the first of its key now.
+    /// Adds a record; whether it may be due before the records of its key that are there. It is not if it is neither before
+    /// the first of them nor has an earlier mark: a record that was late for its first windows has a later one.
     pub(super) fn insert(&mut self, key: KeyRef<'_>, time: i64, mark: i64, row: &[u8]) -> Result<bool> {
-        let first = self.of(key).next().map(|first| first.time);
+        let first = self.of(key).next().map(|first| (first.time, first.mark));
         let mut entry = [0; 16];
         entry[..8].copy_from_slice(&ordered(time));
         entry[8..].copy_from_slice(&self.next.to_be_bytes());
@@ -151,7 +152,7 @@ impl Records {
         value.extend_from_slice(&mark.to_le_bytes());
         value.extend_from_slice(row);
         self.backend[self.records].insert(key.hash, key.bytes, &entry, &value).map_err(state_error)?;
-        Ok(first.is_none_or(|first| time < first))
+        Ok(first.is_none_or(|(first, first_mark)| time < first || mark < first_mark))
     }
 
     /// The records of a key, in order.
