@@ -7,7 +7,7 @@ reads ``within=5`` can tell seconds from milliseconds.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from fractions import Fraction
 
@@ -176,6 +176,18 @@ class WatermarkStrategy:
         """
         return WatermarkStrategy("0s")
 
+    @staticmethod
+    def monotonous() -> WatermarkStrategy:
+        """Return the same as :meth:`ascending`, under the name that Flink has for it.
+
+        Examples
+        --------
+        >>> import millstream as mill
+        >>> mill.WatermarkStrategy.monotonous() == mill.WatermarkStrategy.ascending()
+        True
+        """
+        return WatermarkStrategy.ascending()
+
     def with_idleness(self, idleness: Duration) -> WatermarkStrategy:
         """Give the same strategy, not waiting for splits that have been quiet this long.
 
@@ -192,4 +204,4 @@ class WatermarkStrategy:
         >>> mill.WatermarkStrategy.ascending().with_idleness("never").idleness
         'never'
         """
-        return WatermarkStrategy(self.out_of_orderness, idleness)
+        return replace(self, idleness=idleness)
