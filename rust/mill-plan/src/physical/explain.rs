@@ -16,6 +16,7 @@ use super::{EdgeKind, PhysicalPlan, SourceStage, Stage, StageKind, Target};
 use crate::lower::{OnError, effective};
 use crate::stream::RESULT;
 use crate::types::type_name;
+use crate::window::KeptWindow;
 
 impl PhysicalPlan {
     /// The plan as a tree for people to read: chains, tasks, what each step does, how it is run, what state it keeps, how
@@ -75,13 +76,29 @@ impl PhysicalPlan {
         Ok(())
     }
 
-    fn write_stage(&self, out: &mut String, _chain: usize, stage: &Stage, indent: &str, label: &str) -> fmt::Result {
+    /// When the order in which records of a key come into a chain depends on timing.
+    fn timed_order(&self, chain: usize) -> &'static str {
+        let mut inputs = self.edges.iter().filter(|edge| edge.to == chain);
+        match (inputs.next(), inputs.next()) {
+            // How many splits a source has is not known before it is read.
+            (None, _) => "if the source has several splits",
+            (Some(edge), None) if edge.kind != EdgeKind::Rebalance => self.timed_order(edge.from),
+            _ => "as several tasks read its input",
+        }
+    }
+
+    fn write_stage(&self, out: &mut String, chain: usize, stage: &Stage, indent: &str, label: &str) -> fmt::Result {
         let mut notes: Vec<String> = Vec::new();
         if !matches!(stage.kind, StageKind::Sink(_) | StageKind::Pass) {
             notes.push(stage.kind.rung().as_str().to_owned());
         }
         if stage.kind.is_stateful() && !matches!(stage.kind, StageKind::Sink(_)) {
             notes.push(format!("state {:?}", stage.uid));
+        }
+        if let StageKind::KeptWindow { spec, .. } = &stage.kind
+            && let KeptWindow::Count(_) = spec.window
+        {
+            notes.push(format!("what a window holds depends on timing, {}", self.timed_order(chain)));
         }
         if let StageKind::Sink(sink) = &stage.kind {
             notes.push(effective(sink.kind(), &self.options).to_owned());
