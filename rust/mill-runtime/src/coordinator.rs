@@ -87,6 +87,8 @@ pub(crate) struct Coordinator {
     /// When the last checkpoint of the job was first tried.
     last_since: Option<i64>,
     published: Option<u64>,
+    /// Whether a checkpoint is being published and committed.
+    is_concluding: bool,
 }
 
 enum Phase {
@@ -110,6 +112,7 @@ impl Coordinator {
             workers_gone: 0,
             last_since: None,
             published: None,
+            is_concluding: false,
         };
         coordinator.plan_next(now);
         coordinator
@@ -162,7 +165,9 @@ impl Coordinator {
     pub(crate) fn tick(&mut self, now: i64) {
         if let Phase::Running = self.phase {
             if self.in_flight.as_ref().is_some_and(InFlight::is_complete) {
+                self.is_concluding = true;
                 self.conclude(now);
+                self.is_concluding = false;
             }
         }
         if let (Phase::Running, None) = (&self.phase, &self.in_flight) {
@@ -429,6 +434,21 @@ impl Coordinator {
             let over = || Error::new(ErrorKind::Cancelled, "the job ended before the checkpoint was taken");
             drop(wish.reply.send(last.ok_or_else(over)));
         }
+    }
+
+    /// Its own thread has panicked and all tasks are gone: clears up what the sinks have begun, as after any other failure.
+    /// Otherwise the next attempt would find rows in a sink of the user's that belong to no checkpoint.
+    pub(crate) fn abandon(&mut self) {
+        self.phase = Phase::Over;
+        self.parts.writers.finish();
+        self.in_flight = None;
+        if self.is_concluding {
+            self.parts.sinks.set_in_doubt();
+        }
+        // The job has failed already; recovery removes what is left.
+        drop(self.parts.sinks.abort());
+        self.parts.storage = None;
+        self.parts.sinks.sinks.clear();
     }
 
     /// All tasks are gone: clears up and tells the outcome.

@@ -331,19 +331,23 @@ fn spawn(
     }
     let (shared, outcome) = (Arc::clone(shared), coordinator.outcome());
     let (owner, left) = (shared.owner, messages.clone());
-    let run = move || coordinate(coordinator, &messages);
+    let coordinator = Arc::new(Mutex::new(coordinator));
+    let abandoned = Arc::clone(&coordinator);
+    let run = move || coordinate(&mut coordinator.lock(), &messages);
     let failed = move |error| {
         shared.end();
         // Whoever hears of the end may start the next attempt: what the tasks hold has to be free by then.
         while !shared.alive.has_ended() {
             drop(left.recv_timeout(WORKERS_LOOK));
         }
+        drop(threads::guarded("mill-coordinator", || Ok(abandoned.lock().abandon())));
+        drop(abandoned);
         outcome.set(Err(error));
     };
     threads::spawn("mill-coordinator", owner, run, failed).map(drop)
 }
 
-fn coordinate(mut coordinator: Coordinator, messages: &Receiver<Message>) {
+fn coordinate(coordinator: &mut Coordinator, messages: &Receiver<Message>) {
     let start = Instant::now();
     let now = || start.elapsed().as_micros() as i64;
     while !coordinator.is_over() {
