@@ -338,7 +338,8 @@ class WindowedStream:
         function
             Takes the key (its value, a row of several columns, or None without a key), the window
             (a :class:`WindowBounds`, None where it has no bounds) and its records as a ``pyarrow.RecordBatch``, by event
-            time. Returns a record, an iterable of records, None for none, or anything with an Arrow interface.
+            time. Returns a record, an iterable of records, None for none, or anything with an Arrow interface. With a
+            trigger a later result replaces an earlier one, so it returns one record, or None.
         schema
             The columns it returns; by default those of its annotation. The key, ``window_start`` and ``window_end`` come
             before them, but for those that it returns itself.

@@ -499,3 +499,99 @@ def test_rolling_by_a_dictionary_and_mistakes() -> None:
         mill.from_arrow(table).event_time("at").key_by("k").rolling("0s")
     with pytest.raises(PlanError, match="gives two columns the name 'x'|gives two columns the name \"x\""):
         mill.from_arrow(table).event_time("at").key_by("k").rolling("1s").agg(col("x").sum())
+
+
+# -- the ends ----------------------------------------------------------------------------------------------------------------
+
+
+def keyed_at(times: list[int], unit: str = "us", **columns: list[Any]) -> mill.KeyedStream:
+    """Return records of one key at these times since 1970."""
+    at_times = pa.array(times, pa.int64()).cast(pa.timestamp(unit))
+    table = pa.table({"k": [1] * len(times), "at": at_times, **columns})
+    return mill.from_arrow(table).event_time("at", watermark="1h").key_by("k")
+
+
+@pytest.mark.parametrize("end", [2**63 - 1, 2**63 - 1_000, -(2**63) + 1, -(2**63) + 1_000])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: k.window(mill.tumbling("10s")).agg(n=mill.count()),
+        lambda k: k.window(mill.sliding("10s", slide="3s")).agg(n=mill.count()),
+        lambda k: k.window(mill.sliding("10s", slide="3s")).agg(m=col("k").median()),
+        lambda k: k.window(mill.cumulative("5s", "10s")).agg(m=col("k").n_unique()),
+        lambda k: k.window(mill.tumbling("10s"), trigger=mill.on_count(1)).agg(n=mill.count()),
+        lambda k: k.window(mill.tumbling("10s")).apply(lambda key, w, rows: {"n": 1}, schema={"n": int}),
+        lambda k: k.window(mill.session("10s"), trigger=mill.on_count(1)).agg(n=mill.count()),
+        lambda k: k.window(mill.session("10s")).agg(n=mill.count()),
+        lambda k: k.rolling("10s").agg(n=mill.count()),
+        lambda k: k.top_n(1, by="k", within=mill.sliding("10s", slide="3s")),
+        lambda k: k.deduplicate(within="10s"),
+    ],
+)
+def test_a_record_at_the_end_of_all_times_is_refused(make: Any, end: int) -> None:
+    with pytest.raises(DataError, match="so near the end of all times"):
+        make(keyed_at([end])).collect(until="20s")
+    rows = make(keyed_at([0, end] if end < 0 else [0])).collect(on_error="skip", until="20s").to_pylist()
+    assert rows
+
+
+def test_nanoseconds_have_no_order_within_a_microsecond() -> None:
+    keyed = keyed_at([999, 10_000_000_000], "ns", gap=pa.array([1500, 1500], pa.duration("ns")))
+    tumbling, session = mill.tumbling("10s"), mill.session("10s")
+    assert sorted(row["n"] for row in keyed.window(tumbling).agg(n=mill.count()).collect().to_pylist()) == [1, 1]
+    for make in (
+        lambda: keyed.window(session).agg(n=mill.count()),
+        lambda: keyed.rolling("10s").agg(n=mill.count()),
+        lambda: keyed.window(tumbling).agg(col("k").first().alias("f")),
+        lambda: keyed.window(tumbling).reduce(lambda a, b: a),
+    ):
+        with pytest.raises(PlanError, match=r'cast it before event_time\(\), as in cast\({"at": mill.Timestamp\("us"\)}\)'):
+            make()
+    with pytest.raises(SchemaError, match="the gap col.* nanoseconds; cast it"):
+        keyed.window(mill.session(col("gap")))
+
+
+def test_functions_of_windows_with_triggers(tmp_path: Path) -> None:
+    keyed = mill.from_arrow(pieces([{"k": "a", "x": i, "at": at(i), "number": i} for i in range(3)])).event_time("at", watermark="1h").key_by("k")
+    early = keyed.window(mill.tumbling("10s"), trigger=mill.on_count(1))
+    several = early.apply(lambda key, w, rows: [{"n": 1}, {"n": 2}], schema={"n": int})
+    with pytest.raises(DataError, match="returned 2 records for a window; with a trigger"):
+        several.collect()
+
+    def at_most_two(key: Any, window: Any, rows: pa.RecordBatch) -> Any:
+        if rows.num_rows > 2:
+            raise ValueError("too many")
+        return {"n": rows.num_rows}
+
+    for function in (at_most_two, lambda key, w, rows: {"n": rows.num_rows} if rows.num_rows <= 2 else None):
+        result = early.apply(function, schema={"n": int})
+        assert result.collect(on_error="skip").to_pylist() == [], "an early result does not outlive its window"
+        with pytest.raises(PlanError, match="withdraw|delete"):
+            result.for_each(lambda row: None)
+
+
+def test_the_state_of_sessions_that_grew(tmp_path: Path) -> None:
+    records = [{"k": "a", "x": i, "at": at(i), "number": i} for i in range(40)]
+    table = pa.concat_tables([pa.Table.from_pylist([record], SCHEMA) for record in records])
+    seen = 0
+    for how in ("agg", "apply", "reduce"):
+        for steps in range(200, 700, 40):
+            folder = tmp_path / f"{how}{steps}"
+            windows = mill.from_arrow(table).event_time("at", watermark="1h").key_by("k").window(mill.session("30s"), trigger=mill.on_count(3))
+            made = {
+                "agg": lambda w=windows: w.agg(n=mill.count()),
+                "apply": lambda w=windows: w.apply(lambda key, bounds, rows: {"n": rows.num_rows}, schema={"n": int}),
+                "reduce": lambda w=windows: w.reduce(lambda a, b: b),
+            }[how]()
+            sink = made.name("grown").to_changelog().write_json(folder / "out")
+            checkpoint = mill.Checkpoint(folder / "state", every="1ms")
+            testing.simulate(sink, seed=1, steps=steps, checkpoint=checkpoint, frame_rows=1, parallelism=1)
+            found = mill.checkpoints(folder / "state") if (folder / "state" / "MILLSTREAM").exists() else []
+            if not found or found[-1].is_finished:
+                continue
+            rows = mill.read_state(folder / "state", step="grown").to_pylist()
+            if how == "agg" and rows:
+                assert [(row["k"], row["window_start"]) for row in rows] == [("a", at(0))]
+                assert rows[0]["window_end"] == at(rows[0]["n"] - 1 + 30)
+            seen += bool(rows)
+    assert seen > 3

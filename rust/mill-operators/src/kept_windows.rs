@@ -37,7 +37,7 @@ use mill_state::KeyEncoder;
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, Shape, own};
 use crate::record::record_text;
-use crate::windows::{Aligned, push_late};
+use crate::windows::{Aligned, push_late, within_reach};
 use due::{Computer, Due};
 use records::{Key, KeyRef, Records};
 use trigger::{Cause, Triggers};
@@ -137,8 +137,8 @@ impl KeptWindows {
                 continue;
             };
             let mark = match (&gaps, self.spec.window) {
-                (Some(gaps), _) => match gaps.get(record) {
-                    Ok(gap) => time.at.saturating_add(gap),
+                (Some(gaps), _) => match gaps.end(record, time.at) {
+                    Ok(end) => end,
                     Err(error) => {
                         out.reject(Rejected::of(error, record_text(batch.data(), record)));
                         continue;
@@ -239,13 +239,16 @@ impl Gaps {
         }
     }
 
-    fn get(&self, record: usize) -> Result<i64> {
+    /// When the session of a record at this time ends, if nothing extends it.
+    fn end(&self, record: usize, time: i64) -> Result<i64> {
         let gaps = self.0.as_primitive::<DurationMicrosecondType>();
         if gaps.is_null(record) {
             return Err(Error::data("the gap of the record's session is null; fill_null() it, or filter such records out"));
         }
         match gaps.value(record) {
-            gap @ 1.. => Ok(gap),
+            gap @ 1.. => time.checked_add(gap).filter(|&end| end < i64::MAX).ok_or_else(|| {
+                Error::data(format!("the gap of the record's session, {gap} microseconds, ends it beyond all times; choose a shorter one"))
+            }),
             gap => Err(Error::data(format!("the gap of the record's session is {gap} microseconds, and must be positive"))),
         }
     }
@@ -253,6 +256,15 @@ impl Gaps {
 
 impl Operator for KeptWindows {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        let batch = match self.spec.window {
+            KeptWindow::Aligned(_) => within_reach(batch, self.aligned.map_or(0, |aligned| aligned.reach()), out)?,
+            KeptWindow::Session(SessionGap::Fixed(us)) | KeptWindow::Rolling(us) => {
+                within_reach(batch, us.saturating_add(self.spec.allowed_lateness_us).saturating_add(1), out)?
+            }
+            // A gap of its own is looked at with the record.
+            KeptWindow::Session(SessionGap::Column(_)) => within_reach(batch, self.spec.allowed_lateness_us.saturating_add(1), out)?,
+            KeptWindow::Count(_) | KeptWindow::Global => batch,
+        };
         let keys: Vec<ArrayRef> = self.keys.iter().map(|&key| ArrayRef::clone(batch.column(key))).collect();
         self.encoder.encode(&keys, batch.rows()).map_err(state_error)?;
         if let KeptWindow::Count(window) = self.spec.window {

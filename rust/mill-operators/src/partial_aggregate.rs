@@ -23,7 +23,7 @@ use mill_state::{Cursor, Span, TableOptions};
 
 use crate::accumulator::{GroupOptions, Groups, records};
 use crate::aggregate::EMIT_ROWS;
-use crate::windows::{Aligned, Assigned, Assigner, Part, push_late, shares_panes};
+use crate::windows::{Aligned, Assigned, Assigner, Part, push_late, shares_panes, within_reach};
 
 /// How many rows are held back at most in hash tables: as many as the second-level cache holds with ease. Rows of keys that
 /// are near each other as numbers lie in arrays instead, which bound themselves; a key may have one here and one there.
@@ -272,6 +272,10 @@ impl PartialAggregate {
 
 impl Operator for PartialAggregate {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        let batch = match self.assigner {
+            Some(assigner) => within_reach(batch, assigner.windows.reach(), out)?,
+            None => batch,
+        };
         if self.pass_on_scattered(&batch, out)? {
             return Ok(Progress::Done);
         }

@@ -16,7 +16,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use mill_frame::block::{RestoredBlock, SharedBytes};
 use mill_frame::schema::is_object;
-use mill_plan::{AggregateKind, Emit, ReduceFunction, Stage, StageKind, WindowCompute, WindowFunction, WindowRecords};
+use mill_plan::{AggregateKind, Emit, ReduceFunction, Stage, StageKind, WindowCompute, WindowFunction, WindowRecords, KeptWindowSpec, Trigger};
 use mill_protocol::{Emission, Error, ErrorKind, Operator, Outbox, Progress, Restored, Result, TaskContext};
 
 use crate::aggregate::Aggregate;
@@ -119,6 +119,9 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
                 Some(_) => Arc::clone(&schema),
                 None => Arc::clone(&records),
             };
+            // Records are those of their windows, whatever has been fired of them.
+            let trigger = if aggregates.is_some() { spec.trigger } else { Trigger::default() };
+            let spec = KeptWindowSpec { trigger, ..spec };
             let compute = match aggregates {
                 Some(aggregates) => WindowCompute::Aggregates(aggregates),
                 None => WindowCompute::Apply(Arc::new(RecordsAsTheyAre)),
@@ -180,7 +183,10 @@ fn drain(operator: &mut dyn Operator, mut progress: Progress, mut out: Outbox) -
     let mut batches = Vec::new();
     loop {
         while let Some(emission) = out.pop() {
-            if let Emission::Batch(0, batch) = emission {
+            // What is withdrawn is not there.
+            if let Emission::Batch(0, batch) = emission
+                && batch.deletes().is_none()
+            {
                 batches.push(batch.data().clone());
             }
         }

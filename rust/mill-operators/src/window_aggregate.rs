@@ -30,6 +30,7 @@ use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, own};
 use crate::windows::{
     Aligned, Assigned, Assigner, Combiner, Part, Sparse, is_scattered, push_late, shares_panes, time_column, time_values,
+    within_reach,
 };
 
 /// Keeps one row of accumulators a key and open window, or a key and pane.
@@ -413,6 +414,8 @@ fn update(groups: &mut Groups, batch: &Batch, assigned: &Assigned, is_kept: impl
 
 impl Operator for WindowAggregate {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        // Partial results are of windows that have been found.
+        let batch = if self.is_partial { batch } else { within_reach(batch, self.assigner.windows.reach(), out)? };
         if let Some((ids, late)) = self.scattered(&batch) {
             self.update_scattered(&batch, &ids, &late, out)?;
             match self.is_partial {

@@ -24,7 +24,7 @@ use crate::accumulator::{records, state_error};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape};
 use crate::top_n::restored_watermark;
-use crate::windows::push_late;
+use crate::windows::{push_late, within_reach};
 
 /// The event time of the row that has passed, as state is read.
 pub(crate) const PASSED: &str = "passed_at";
@@ -136,6 +136,7 @@ impl DeduplicateWithin {
 
 impl Operator for DeduplicateWithin {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        let batch = within_reach(batch, self.within.saturating_mul(2), out)?;
         encode(&mut self.encoder, &self.keys, &batch)?;
         let times = batch.times().ok_or_else(|| Error::internal("deduplicate(within=…) needs event time"))?.clone();
         let (mut passing, mut late) = (Vec::new(), Vec::new());

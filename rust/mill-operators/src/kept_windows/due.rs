@@ -189,13 +189,24 @@ impl Computer {
         if due.windows.is_empty() {
             return Ok(());
         }
-        let results = match &mut self.compute {
-            Compute::Aggregates(..) => self.aggregate(&due, &rows, out)?,
-            Compute::Reduce(_) => self.reduce(&due, &rows, out)?,
-            Compute::Apply(_) => self.apply(&due, &rows, out)?,
+        let (results, is_function) = match &mut self.compute {
+            Compute::Aggregates(..) => (self.aggregate(&due, &rows, out)?, false),
+            Compute::Reduce(_) => (self.reduce(&due, &rows, out)?, true),
+            Compute::Apply(_) => (self.apply(&due, &rows, out)?, true),
         };
-        let Some((windows, results)) = results else { return Ok(()) };
-        self.emit(&due, &rows, &windows, results, false, out)
+        let (windows, results) = results.unzip();
+        let windows = windows.unwrap_or_default();
+        if is_function && self.has_panes {
+            // The function returned nothing, or failed: an earlier result no longer holds.
+            let empty: Vec<u32> = (0..due.windows.len() as u32)
+                .filter(|number| due.windows[*number as usize].pane > 0 && windows.binary_search(number).is_err())
+                .collect();
+            self.emit_withdrawn(&due, &rows, &empty, out)?;
+        }
+        match results {
+            Some(results) if !windows.is_empty() => self.emit(&due, &rows, &windows, results, false, out),
+            _ => Ok(()),
+        }
     }
 
     fn decode(&self, rows: &EncodedRows) -> Result<RecordBatch> {
@@ -307,7 +318,18 @@ impl Computer {
             };
             let key = keys.slice(range.start, 1);
             let call = WindowRecords { key: &key, bounds: bounds.as_ref(), rows: records.clone() };
-            match function.apply(&call) {
+            let applied = function.apply(&call).and_then(|batch| match batch.num_rows() {
+                rows @ 2.. if self.has_panes => Err(Error::new(
+                    ErrorKind::UserFunction,
+                    format!(
+                        "{} returned {rows} records for a window; with a trigger a later result replaces an earlier one, so it returns \
+                         one, or none: return a list in a column, or leave trigger= out",
+                        function.name()
+                    ),
+                )),
+                _ => Ok(batch),
+            });
+            match applied {
                 Ok(batch) => {
                     windows.extend(std::iter::repeat_n(window as u32, batch.num_rows()));
                     results.push(batch);
@@ -337,11 +359,20 @@ impl Computer {
         let rows = self.decode(&due.gone_rows)?;
         let count = due.gone.len();
         let windows = due.gone.iter().map(|&(start, end)| WindowOf { start, end, ..WindowOf::whole() }).collect();
-        let first = self.keys.len() + self.own_columns();
-        let results = self.schema.fields()[first..].iter().map(|field| new_null_array(field.data_type(), count)).collect();
         let gone = Due { windows, firsts: (0..count).collect(), ..Due::default() };
         let numbers: Vec<u32> = (0..count as u32).collect();
-        self.emit(&gone, &rows, &numbers, results, true, out)
+        self.emit_withdrawn(&gone, &rows, &numbers, out)
+    }
+
+    /// Emits that these windows have no result any more.
+    fn emit_withdrawn(&self, due: &Due, rows: &RecordBatch, windows: &[u32], out: &mut Outbox) -> Result<()> {
+        if windows.is_empty() {
+            return Ok(());
+        }
+        let first = self.keys.len() + self.own_columns();
+        let computed = self.schema.fields().iter().skip(first);
+        let results = computed.map(|field| new_null_array(field.data_type(), windows.len())).collect();
+        self.emit(due, rows, windows, results, true, out)
     }
 
     /// How many columns stand between the keys and what is computed.

@@ -15,7 +15,7 @@ use super::{keys_at_once, rows_of};
 use crate::accumulator::{records, state_error};
 use crate::attempt::attempt;
 use crate::description::{Described, Description, Shape, own};
-use crate::windows::{Aligned, Assigner, Part, push_late, time_column};
+use crate::windows::{Aligned, Assigner, Part, push_late, time_column, within_reach};
 
 /// How many columns follow those of a row: the bounds of the window and the rank.
 const ADDED: usize = 3;
@@ -90,6 +90,7 @@ impl WindowTopN {
 
 impl Operator for WindowTopN {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        let batch = within_reach(batch, self.assigner.windows.reach(), out)?;
         let (boards, windows) = (&mut self.boards, &mut self.windows);
         let (assigner, watermark) = (self.assigner, self.watermark);
         attempt(batch, out, &mut |batch, out| {

@@ -154,6 +154,11 @@ impl Aligned {
         ends.take_while(move |&end| end <= last).map(move |end| windows.id_of(end))
     }
 
+    /// How far windows reach before and after the records in them at most, with the time for which they wait.
+    pub(crate) fn reach(&self) -> i64 {
+        self.size.saturating_mul(2).saturating_add(self.allowed_lateness).saturating_add(1)
+    }
+
     /// The first of the ends from `end` on that is not before `from`.
     pub(crate) fn first_end_from(&self, end: i64, from: i64) -> i64 {
         if end >= from { end } else { ceil(from, end, self.slide) }

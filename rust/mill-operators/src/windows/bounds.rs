@@ -1,4 +1,4 @@
-//! The bounds of windows as columns.
+//! The bounds of windows: as columns, and within the times that there are.
 
 use std::sync::Arc;
 
@@ -6,7 +6,32 @@ use arrow::array::{ArrayRef, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use mill_plan::type_name;
-use mill_protocol::{Error, Result};
+use mill_protocol::{Batch, Error, Outbox, Rejected, Result};
+
+use crate::record::record_text;
+
+/// The records whose windows do not reach beyond the times that there are; the others are rejected, since no window could hold
+/// them. `reach` is how many microseconds windows reach before and after their records at most.
+pub(crate) fn within_reach(batch: Batch, reach: i64, out: &mut Outbox) -> Result<Batch> {
+    let Some(times) = batch.times() else { return Ok(batch) };
+    let within = i64::MIN.saturating_add(reach)..=i64::MAX.saturating_sub(reach);
+    if times.iter().all(|time| within.contains(time)) {
+        return Ok(batch);
+    }
+    let mut kept = Vec::with_capacity(times.len());
+    for (record, time) in times.iter().enumerate() {
+        if within.contains(time) {
+            kept.push(record as u32);
+            continue;
+        }
+        let error = Error::data(format!(
+            "the event time of the record, {time} microseconds from 1970, is so near the end of all times that its window would reach \
+             beyond it; filter such records out before event_time()"
+        ));
+        out.reject(Rejected::of(error, record_text(batch.data(), record)));
+    }
+    batch.take(&kept.into()).map_err(|error| Error::internal(error.to_string()))
+}
 
 /// A time in microseconds as a column of this type.
 pub(crate) fn time_column(time_us: i64, rows: usize, data_type: &DataType) -> Result<ArrayRef> {

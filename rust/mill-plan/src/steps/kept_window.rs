@@ -79,6 +79,11 @@ impl WindowedStream {
 
     fn add_kept(&self, compute: Compute, fields: Vec<Field>, verb: &str) -> Result<Stream> {
         check_unique(fields.iter().map(|field| field.name().clone()), verb)?;
+        let is_about_order = match &compute {
+            Compute::Aggregates(aggregates) => self.keyed.parts(aggregates)?.is_ordered(),
+            Compute::Reduce(_) | Compute::Apply(_) => true,
+        };
+        self.check_order(is_about_order)?;
         if matches!(compute, Compute::Apply(_)) && !self.trigger.is_default() && matches!(self.kind, WindowKind::Global) {
             return Err(Error::plan("apply() over global_window() has its result at the end of the input and takes no trigger"));
         }
@@ -131,8 +136,9 @@ impl Step for KeptWindowStep {
         if self.windows.kind.has_bounds() {
             key.extend(["window_start".to_owned(), "window_end".to_owned()]);
         }
-        // A session that grew takes the place of another one.
-        Changes::Makes { key, withdraws: matches!(self.windows.kind, WindowKind::Session(_)) }
+        // A session that grew takes the place of another one, and a function may return nothing for a window that had a result.
+        let is_function = !matches!(self.compute, Compute::Aggregates(_));
+        Changes::Makes { key, withdraws: is_function || matches!(self.windows.kind, WindowKind::Session(_)) }
     }
 
     fn is_stateful(&self) -> bool {

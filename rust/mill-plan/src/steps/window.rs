@@ -70,9 +70,12 @@ impl KeyedStream {
 /// Refuses a gap that is no duration.
 fn check_gap(gap: &Expr, stream: &Stream) -> Result<()> {
     match gap.data_type(&stream.schema()).map_err(in_step("session"))? {
+        DataType::Duration(TimeUnit::Nanosecond) => Err(Error::schema(format!(
+            "session(): event time counts microseconds, and the gap {gap} nanoseconds; cast it, as in cast(mill.types.Duration(\"us\"))"
+        ))),
         DataType::Duration(_) => Ok(()),
         other => Err(Error::schema(format!(
-            "session(): a gap per record is a duration, and {gap} is {}; cast it, as in cast(mill.Duration(\"ms\")), or multiply \
+            "session(): a gap per record is a duration, and {gap} is {}; cast it, as in cast(mill.types.Duration(\"ms\")), or multiply \
              a number by lit(timedelta(seconds=1))",
             type_name(&other)
         ))),
@@ -125,6 +128,7 @@ impl WindowedStream {
         match &self.kind {
             WindowKind::Aligned(window) if self.trigger.is_default() => {
                 let parts = self.keyed.parts(&aggregates)?;
+                self.check_order(parts.is_ordered())?;
                 let mut fields = self.result_fields()?;
                 fields.extend(parts.output_fields()?);
                 check_unique(fields.iter().map(|field| field.name().clone()), "agg")?;
@@ -136,6 +140,26 @@ impl WindowedStream {
             WindowKind::Global if self.trigger.is_default() => self.keyed.agg(aggregates, Emit::End),
             _ => self.agg_kept(aggregates),
         }
+    }
+
+    /// Refuses event time in nanoseconds where records less than a microsecond apart have an order, which event time does not
+    /// know.
+    pub(super) fn check_order(&self, is_about_order: bool) -> Result<()> {
+        let Some(time) = self.keyed.stream.facts().event_time.filter(|_| self.kind.is_timed()) else { return Ok(()) };
+        let DataType::Timestamp(TimeUnit::Nanosecond, zone) = &time.data_type else { return Ok(()) };
+        let what = match &self.kind {
+            WindowKind::Session(_) | WindowKind::Rolling(_) => self.kind.to_string(),
+            _ if is_about_order => "a function of the order of records".to_owned(),
+            _ => return Ok(()),
+        };
+        let column = time.column.as_deref().unwrap_or("…");
+        let zone = zone.as_ref().map(|zone| format!(", {zone:?}")).unwrap_or_default();
+        Err(Error::plan(format!(
+            "window(): event time counts microseconds, and that of the stream is {}, so {what} would not see which of two records \
+             less than a microsecond apart came first; cast it before event_time(), as in \
+             cast({{{column:?}: mill.Timestamp(\"us\"{zone})}})",
+            type_name(&time.data_type),
+        )))
     }
 
     /// Refuses windows that would never have a result.

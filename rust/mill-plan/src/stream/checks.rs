@@ -45,7 +45,7 @@ pub(crate) fn append_only(stream: &Stream, verb: &str) -> Result<()> {
         None => Ok(()),
         Some(keys) => Err(Error::plan(format!(
             "{verb}() does not take an updating stream, in which the latest row{} counts; use emit=\"end\" \
-             on bounded input, or to_changelog() before it for a stream of the changes; select, with_columns, filter, drop, \
+             on bounded input, leave trigger= of a window out, or put to_changelog() before it for a stream of the changes; select, with_columns, filter, drop, \
              rename, cast, inspect, name and sinks with a key take it",
             of_key(keys)
         ))),
