@@ -193,10 +193,10 @@ def windows_of(kind: str, size: int, step: int, offset: int, time: int) -> list[
 
 
 def windowed(stream: Stream, given: dict[str, Any]) -> tuple[Stream, Stream]:
-    """One row a key and window, and the records that are too late for all of their windows."""
+    """One row a key and window, its records by event time, and the records that are too late for all of their windows."""
     keys, aggregates, size, offset = (given[name] for name in ("keys", "aggregates", "size", "offset"))
     step = size // given["parts"]
-    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(list)
     late = []
     for i, row in enumerate(stream.rows):
         time = stream.times[i]
@@ -204,13 +204,16 @@ def windowed(stream: Stream, given: dict[str, Any]) -> tuple[Stream, Stream]:
         windows = windows_of(given["kind"], size, step, offset, time)
         taking = [(start, end) for start, end in windows if stream.behind[i] <= end - 1 + given["lateness"]]
         for start, end in taking:
-            groups[(start, end, *(row[key] for key in keys))].append(row)
+            groups[(start, end, *(row[key] for key in keys))].append((time, i))
         if not taking:
             late.append(i)
     rows = [
         dict(zip(keys, key, strict=True))
         | {"window_start": start, "window_end": end}
-        | {name: aggregate(members, kind, term) for name, (kind, term) in aggregates.items()}
+        | {
+            name: aggregate([stream.rows[i] for _, i in sorted(members)], kind, term)
+            for name, (kind, term) in aggregates.items()
+        }
         for (start, end, *key), members in groups.items()
     ]
     return Stream(rows), stream.keep(late)
