@@ -40,6 +40,7 @@ mod quantile;
 mod sketch;
 mod spread;
 mod user;
+mod written;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::DataType;
@@ -51,6 +52,7 @@ use mill_state::{LayoutBuilder, Rows, RowsRead, Select, Span, TableOptions};
 pub(crate) use groups::{GroupOptions, Groups, records, reject};
 pub(crate) use input::state_error;
 pub(crate) use user::by_row;
+pub(crate) use written::WrittenKeys;
 use carries::{Unfit, Wraps};
 use input::Input;
 use moments::{Moment, Moments};

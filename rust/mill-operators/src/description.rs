@@ -41,6 +41,7 @@ const TOP_N_WINDOWED: u8 = 33;
 const DEDUPLICATE: u8 = 34;
 const DEDUPLICATE_WITHIN: u8 = 35;
 const CHANGELOG: u8 = 36;
+const SESSIONS: u8 = 37;
 const TUMBLING: u8 = 1;
 const SLIDING: u8 = 2;
 const CUMULATIVE: u8 = 3;
@@ -63,6 +64,8 @@ pub(crate) struct Description {
 pub(crate) enum Shape {
     /// The results are the keys, the start and end of the window if there is one, and the aggregates.
     Aggregate { keys: usize, aggregates: Vec<AggregateSpec>, window: Option<WindowSpec> },
+    /// The same with the start and end of a session.
+    Sessions { keys: usize, aggregates: Vec<AggregateSpec> },
     /// These columns are the keys.
     Reduce { keys: Vec<usize> },
     /// Records with these columns are kept, of which these are the keys; results are as those of [`Shape::Aggregate`], or
@@ -147,6 +150,14 @@ impl Description {
                     put_aggregate(&mut out, spec)?;
                 }
             }
+            Shape::Sessions { keys, aggregates } => {
+                out.push(SESSIONS);
+                put_number(&mut out, *keys);
+                put_number(&mut out, aggregates.len());
+                for spec in aggregates {
+                    put_aggregate(&mut out, spec)?;
+                }
+            }
             Shape::Reduce { keys } => {
                 out.push(REDUCE);
                 put_keys(&mut out, keys);
@@ -205,12 +216,12 @@ impl Description {
         }
         let mut fields: Vec<Field> = reader.schema()?.fields().iter().map(|field| field.as_ref().clone()).collect();
         let shape = match reader.byte()? {
-            kind @ (AGGREGATE | AGGREGATE_WINDOWED) => {
+            kind @ (AGGREGATE | AGGREGATE_WINDOWED | SESSIONS) => {
                 let keys = reader.number()?;
                 let window = if kind == AGGREGATE_WINDOWED { Some(reader.window()?) } else { None };
                 let count = reader.count()?;
                 let aggregates = (0..count).map(|_| reader.aggregate()).collect::<Result<Vec<_>>>()?;
-                let before = keys.saturating_add(if window.is_some() { 2 } else { 0 });
+                let before = keys.saturating_add(if kind == AGGREGATE { 0 } else { 2 });
                 if before.saturating_add(count) != fields.len() {
                     return Err(damaged("its columns are not those of its keys and aggregates"));
                 }
@@ -221,7 +232,10 @@ impl Description {
                         return Err(damaged(&format!("aggregate {:?} has another type than its column", spec.name)));
                     }
                 }
-                Shape::Aggregate { keys, aggregates, window }
+                if kind == SESSIONS && !aggregates.iter().all(|spec| spec.kind.is_mergeable()) {
+                    return Err(damaged("it has sessions with an aggregate that cannot be merged"));
+                }
+                if kind == SESSIONS { Shape::Sessions { keys, aggregates } } else { Shape::Aggregate { keys, aggregates, window } }
             }
             REDUCE => Shape::Reduce { keys: reader.keys(fields.len())? },
             TOP_N => {

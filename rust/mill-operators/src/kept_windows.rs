@@ -26,8 +26,8 @@ mod due;
 mod records;
 mod trigger;
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{DurationMicrosecondType, SchemaRef};
+use arrow::array::ArrayRef;
+use arrow::datatypes::SchemaRef;
 use mill_plan::{KeptWindow, KeptWindowSpec, SessionGap, Stage, WindowCompute};
 use mill_protocol::{
     Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark,
@@ -37,7 +37,7 @@ use mill_state::KeyEncoder;
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, Shape, own};
 use crate::record::record_text;
-use crate::windows::{Aligned, push_late, within_reach};
+use crate::windows::{Aligned, Gaps, push_late, within_reach};
 use due::{Computer, Due};
 use records::{Key, KeyRef, Records};
 use trigger::{Cause, Triggers};
@@ -227,33 +227,6 @@ struct Time {
     first_end: i64,
 }
 
-/// The gaps of records, in microseconds.
-struct Gaps(ArrayRef);
-
-impl Gaps {
-    fn of(batch: &Batch, column: usize) -> Result<Gaps> {
-        let gaps = batch.column(column);
-        match gaps.as_primitive_opt::<DurationMicrosecondType>() {
-            Some(_) => Ok(Gaps(ArrayRef::clone(gaps))),
-            None => Err(Error::internal("the gap of a session is a duration in microseconds")),
-        }
-    }
-
-    /// When the session of a record at this time ends, if nothing extends it.
-    fn end(&self, record: usize, time: i64) -> Result<i64> {
-        let gaps = self.0.as_primitive::<DurationMicrosecondType>();
-        if gaps.is_null(record) {
-            return Err(Error::data("the gap of the record's session is null; fill_null() it, or filter such records out"));
-        }
-        match gaps.value(record) {
-            gap @ 1.. => time.checked_add(gap).filter(|&end| end < i64::MAX).ok_or_else(|| {
-                Error::data(format!("the gap of the record's session, {gap} microseconds, ends it beyond all times; choose a shorter one"))
-            }),
-            gap => Err(Error::data(format!("the gap of the record's session is {gap} microseconds, and must be positive"))),
-        }
-    }
-}
-
 impl Operator for KeptWindows {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let batch = match self.spec.window {
@@ -362,4 +335,4 @@ impl Operator for KeptWindows {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

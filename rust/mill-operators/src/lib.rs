@@ -9,7 +9,7 @@
 //!   exchange
 //!   keyed state      aggregate  window_aggregate (a table a pane)  reduce  top_n  deduplicate  to_changelog, over the
 //!                    tables of mill-state
-//!                    kept_windows (records by key and time)
+//!                    session_aggregate (a row a session)  kept_windows (records by key and time)
 //! ```
 //!
 //! Invariants: an operator knows no thread, clock or file; what it gives depends on the sequence of records alone and
@@ -34,6 +34,7 @@ mod project;
 mod record;
 mod reduce;
 mod row_codec;
+mod session_aggregate;
 mod state_view;
 mod top_n;
 mod unnest;
@@ -77,6 +78,11 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
         }
         StageKind::WindowAggregate { keys, aggregates, is_partial, window } => {
             Box::new(window_aggregate::WindowAggregate::new(stage, context, keys, aggregates, *is_partial, window)?)
+        }
+        StageKind::SessionAggregate { keys, aggregates, gap, allowed_lateness_us } => {
+            let (gap, allowed_lateness_us) = (*gap, *allowed_lateness_us);
+            let parts = session_aggregate::SessionParts { keys, aggregates, gap, allowed_lateness_us };
+            Box::new(session_aggregate::SessionAggregate::new(stage, context, parts)?)
         }
         StageKind::KeptWindow { keys, kept, records, spec, compute } => {
             let parts = kept_windows::KeptParts { keys, kept, records, spec, compute };

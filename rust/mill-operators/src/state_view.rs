@@ -16,7 +16,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use mill_frame::block::{RestoredBlock, SharedBytes};
 use mill_frame::schema::is_object;
-use mill_plan::{AggregateKind, Emit, ReduceFunction, Stage, StageKind, WindowCompute, WindowFunction, WindowRecords, KeptWindowSpec, Trigger};
+use mill_plan::{AggregateKind, Emit, ReduceFunction, Stage, SessionGap, StageKind, WindowCompute, WindowFunction, WindowRecords, KeptWindowSpec, Trigger};
 use mill_protocol::{Emission, Error, ErrorKind, Operator, Outbox, Progress, Restored, Result, TaskContext};
 
 use crate::aggregate::Aggregate;
@@ -25,6 +25,7 @@ use crate::deduplicate::{Deduplicate, DeduplicateWithin};
 use crate::description::{Description, Shape, is_described};
 use crate::kept_windows::{KeptParts, KeptWindows};
 use crate::reduce::Reduce;
+use crate::session_aggregate::{SessionAggregate, SessionParts};
 use crate::top_n::{TopN, WindowTopN};
 use crate::window_aggregate::WindowAggregate;
 
@@ -108,6 +109,14 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
         Shape::Aggregate { keys, aggregates, window: Some(window) } => {
             let keys: Vec<usize> = (0..keys).collect();
             let mut operator = WindowAggregate::new(&stage, &context, &keys, &aggregates, false, &window)?;
+            operator.restore(&restored)?;
+            let progress = operator.on_end(&mut out)?;
+            drain(&mut operator, progress, out)?
+        }
+        Shape::Sessions { keys, aggregates } => {
+            let keys: Vec<usize> = (0..keys).collect();
+            let parts = SessionParts { keys: &keys, aggregates: &aggregates, gap: SessionGap::Fixed(1), allowed_lateness_us: 0 };
+            let mut operator = SessionAggregate::new(&stage, &context, parts)?;
             operator.restore(&restored)?;
             let progress = operator.on_end(&mut out)?;
             drain(&mut operator, progress, out)?

@@ -259,10 +259,10 @@ impl WindowAggregate {
         }
         sparse.groups.times(batch.times().map(|times| &times[..]));
         match self.is_partial {
-            true => sparse.groups.prepare_keys(batch.data(), None)?,
+            true => sparse.groups.prepare_keys(batch.data(), None, None)?,
             false => {
                 let ids: ArrayRef = Arc::new(Int64Array::from(ids.to_vec()));
-                sparse.groups.prepare_keys(batch.data(), Some(ids))?;
+                sparse.groups.prepare_keys(batch.data(), Some(ids), None)?;
             }
         }
         sparse.update(records, ids)?;

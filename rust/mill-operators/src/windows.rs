@@ -9,6 +9,7 @@ mod aligned;
 mod assign;
 mod bounds;
 mod combine;
+mod gaps;
 mod sparse;
 
 use mill_plan::AggregateSpec;
@@ -17,6 +18,7 @@ pub(crate) use aligned::Aligned;
 pub(crate) use assign::{Assigned, Assigner, Part, push_late};
 pub(crate) use bounds::{time_column, time_values, within_reach};
 pub(crate) use combine::Combiner;
+pub(crate) use gaps::Gaps;
 pub(crate) use sparse::{Sparse, is_scattered};
 
 #[cfg(test)]

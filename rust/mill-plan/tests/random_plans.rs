@@ -205,6 +205,12 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
             }
             if *is_partial { check_partial(aggregates) } else { check_specs(aggregates) }
         }
+        StageKind::SessionAggregate { keys, aggregates, .. } => {
+            for (i, &key) in keys.iter().enumerate() {
+                assert_eq!(input.field(key).data_type(), stage.schema.field(i).data_type());
+            }
+            check_specs(aggregates);
+        }
         StageKind::KeptWindow { keys, kept, records, compute, .. } => {
             assert!(keys.iter().all(|key| kept.contains(key)));
             for (&column, field) in kept.iter().zip(records.fields()) {

@@ -139,11 +139,12 @@ impl Groups {
 
     /// Takes up a frame; updates then speak of its records by their place.
     pub(crate) fn prepare(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.prepare_keys(batch, None)
+        self.prepare_keys(batch, None, None)
     }
 
-    /// The same; the last key column is this one, if it is none of the frame's.
-    pub(crate) fn prepare_keys(&mut self, batch: &RecordBatch, last: Option<ArrayRef>) -> Result<()> {
+    /// The same; the last key column is this one, if it is none of the frame's. `hashes` are those of the columns that say to
+    /// which key group a key belongs, if they are known.
+    pub(crate) fn prepare_keys(&mut self, batch: &RecordBatch, last: Option<ArrayRef>, hashes: Option<&[u64]>) -> Result<()> {
         let of_frame = &self.keys[..self.keys.len() - usize::from(last.is_some())];
         let mut columns: Vec<ArrayRef> = of_frame.iter().map(|&key| Arc::clone(batch.column(key))).collect();
         columns.extend(last);
@@ -157,8 +158,10 @@ impl Groups {
         }
         let keys = self.encoder.encode(&columns, batch.num_rows()).map_err(state_error)?;
         self.firsts.clear();
-        if let Some((owners, hashes)) = &mut self.owners {
-            own(keys, &columns[..*owners], hashes)?;
+        match (&mut self.owners, hashes) {
+            (Some(_), Some(hashes)) => keys.adopt_groups(hashes),
+            (Some((owners, room)), None) => own(keys, &columns[..*owners], room)?,
+            (None, _) => {}
         }
         for accumulator in &mut self.accumulators {
             accumulator.prepare(batch, keys.hashes())?;
@@ -270,31 +273,53 @@ impl Groups {
         Ok(taken)
     }
 
-    /// Goes over the keys of a pane: the columns of the next ones, and each as it is written. `None` at the end.
+    /// Which of these written keys have a row in a pane; their key columns, and the results of one aggregate.
+    pub(crate) fn find_written<'k>(
+        &mut self,
+        pane: i64,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        aggregate: usize,
+    ) -> Result<(Vec<u32>, Vec<ArrayRef>, ArrayRef)> {
+        let keys = KeyBatch::of_written(self.encoder.kind(), keys).map_err(state_error)?;
+        let (rows, found) = self.panes.open(pane).find(&keys);
+        let columns = decoded(&self.decoder, &rows, self.keys.len())?;
+        Ok((found, columns, self.accumulators[aggregate].finish(&rows)?))
+    }
+
+    /// Goes over the keys of a pane: the columns of the next ones with the results of the first aggregates, so many, and each
+    /// key as it is written. `None` at the end.
     pub(crate) fn written_keys(
         &mut self,
         pane: i64,
         cursor: &mut Cursor,
+        aggregates: usize,
         mut each: impl FnMut(usize, &[u8]),
-    ) -> Result<Option<Vec<ArrayRef>>> {
+    ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
         let Some(table) = self.panes.pane(pane) else { return Ok(None) };
         let rows = table.scan(cursor, LOOKUP_ROWS_MAX);
         if rows.is_empty() {
             return Ok(None);
         }
         let columns = self.decoder.decode(&rows).map_err(state_error)?;
+        let results = self.accumulators[..aggregates].iter().map(|accumulator| accumulator.finish(&rows)).collect::<Result<_>>()?;
         let count = rows.len();
-        let keys = self.encoder.encode(&columns, count).map_err(state_error)?;
-        if let Some((owners, hashes)) = &mut self.owners {
-            own(keys, &columns[..*owners], hashes)?;
-        }
+        self.encode(&columns, count)?;
         let mut bytes = Vec::new();
         for row in 0..count {
             bytes.clear();
             self.encoder.batch().write_key(self.encoder.kind(), row, &mut bytes);
             each(row, &bytes);
         }
-        Ok(Some(columns))
+        Ok(Some((columns, results)))
+    }
+
+    /// Encodes these keys.
+    fn encode(&mut self, columns: &[ArrayRef], rows: usize) -> Result<()> {
+        let keys = self.encoder.encode(columns, rows).map_err(state_error)?;
+        match &mut self.owners {
+            Some((owners, hashes)) => own(keys, &columns[..*owners], hashes),
+            None => Ok(()),
+        }
     }
 
     /// Merges partial results into a pane: keys, then the columns that [`partials`](Groups::partials) gives.
@@ -312,8 +337,8 @@ impl Groups {
         keys: &[ArrayRef],
         rows: usize,
     ) -> Result<(Vec<u32>, Vec<ArrayRef>)> {
-        let keys = self.encoder.encode(keys, rows).map_err(state_error)?;
-        let (rows, found) = self.panes.open(pane).find(keys);
+        self.encode(keys, rows)?;
+        let (rows, found) = self.panes.open(pane).find(self.encoder.batch());
         let mut columns = Vec::new();
         for accumulator in &self.accumulators {
             columns.extend(accumulator.partial(&rows)?);
@@ -342,11 +367,11 @@ impl Groups {
         if let Some(carries) = &mut self.carries {
             carries.remove(pane, keys, |_| true, rows)?;
         }
-        let keys = self.encoder.encode(keys, rows).map_err(state_error)?;
+        self.encode(keys, rows)?;
         let table = self.panes.open(pane);
         let layout = Arc::clone(table.layout());
         for start in (0..rows).step_by(LOOKUP_ROWS) {
-            table.find_or_insert(keys, Span { start, len: LOOKUP_ROWS.min(rows - start) }).clear(&layout);
+            table.find_or_insert(self.encoder.batch(), Span { start, len: LOOKUP_ROWS.min(rows - start) }).clear(&layout);
         }
         Ok(())
     }
@@ -359,10 +384,10 @@ impl Groups {
         if let Some(carries) = &mut self.carries {
             carries.remove(pane, keys, |record| is_gone[record], is_gone.len())?;
         }
-        let keys = self.encoder.encode(keys, is_gone.len()).map_err(state_error)?;
+        self.encode(keys, is_gone.len())?;
         let table = self.panes.open(pane);
         for record in (0..is_gone.len()).filter(|&record| is_gone[record]) {
-            table.remove(keys, record);
+            table.remove(self.encoder.batch(), record);
         }
         Ok(())
     }
@@ -391,6 +416,11 @@ impl Groups {
     /// The keys of results that do not fit, and why.
     pub(crate) fn take_unfit(&mut self) -> Vec<(Vec<ArrayRef>, Error)> {
         std::mem::take(&mut self.unfit)
+    }
+
+    /// Adds keys of results that do not fit.
+    pub(crate) fn put_unfit(&mut self, unfit: Vec<(Vec<ArrayRef>, Error)>) {
+        self.unfit.extend(unfit);
     }
 
     /// Hands over the results that do not fit their type, as records of the key columns, which `schema` begins with.

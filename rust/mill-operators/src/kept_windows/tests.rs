@@ -45,9 +45,9 @@ fn make(window: KeptWindow, allowed_lateness_us: i64, trigger: Trigger) -> Box<d
 }
 
 /// A record: key, value, time, and the watermark of its split when it was read.
-type Known = (i64, i64, i64, i64);
+pub(crate) type Known = (i64, i64, i64, i64);
 
-fn stream(seed: &mut u64, bound: i64, rows: usize) -> (Vec<Input>, Vec<Known>) {
+pub(crate) fn stream(seed: &mut u64, bound: i64, rows: usize) -> (Vec<Input>, Vec<Known>) {
     let (mut inputs, mut all) = (Vec::new(), Vec::new());
     let (mut now, mut latest) = (-100i64, i64::MIN);
     let mut left = rows;
@@ -80,7 +80,7 @@ fn stream(seed: &mut u64, bound: i64, rows: usize) -> (Vec<Input>, Vec<Known>) {
 }
 
 /// The sessions of records: key, start, end, values by time.
-fn sessions(all: &[Known], gap: i64, lateness: i64) -> Vec<(i64, i64, i64, Vec<i64>)> {
+pub(crate) fn sessions(all: &[Known], gap: i64, lateness: i64) -> Vec<(i64, i64, i64, Vec<i64>)> {
     let mut by_key: BTreeMap<i64, Vec<(i64, i64)>> = BTreeMap::new();
     for &(key, value, time, watermark) in all {
         if watermark <= time + lateness {

@@ -16,34 +16,15 @@ use arrow::datatypes::Int64Type;
 use mill_protocol::{Error, Restored, Result, Snapshot};
 use mill_state::{Cursor, Span};
 
-use crate::accumulator::Groups;
+use crate::accumulator::{Groups, WrittenKeys};
 
 /// Windows in one table, by their ids.
 pub(crate) struct Sparse {
     /// The last key column is the id of the window.
     pub(crate) groups: Groups,
-    windows: BTreeMap<i64, Keys>,
+    windows: BTreeMap<i64, WrittenKeys>,
     /// Where the table is read on, once all windows are complete.
     draining: Option<Cursor>,
-}
-
-/// The keys of a window, as they are written.
-#[derive(Debug, Default)]
-struct Keys {
-    bytes: Vec<u8>,
-    ends: Vec<u32>,
-}
-
-impl Keys {
-    fn push(&mut self, key: &[u8]) {
-        self.bytes.extend_from_slice(key);
-        self.ends.push(self.bytes.len() as u32);
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start as usize..end as usize])
-    }
 }
 
 /// Rows of windows: their keys, the ids of their windows, their results.
@@ -80,8 +61,7 @@ impl Sparse {
         for of_window in firsts.chunk_by(|&a, &b| ids[a as usize] == ids[b as usize]) {
             let keys = self.windows.entry(ids[of_window[0] as usize]).or_default();
             for &record in of_window {
-                self.groups.write_key(record, &mut keys.bytes);
-                keys.ends.push(keys.bytes.len() as u32);
+                keys.push_of(&self.groups, record);
             }
         }
         Ok(())
@@ -108,13 +88,13 @@ impl Sparse {
             && is_complete(*first.key())
         {
             let keys = first.remove();
-            rows += keys.ends.len();
+            rows += keys.len();
             taken.push(keys);
         }
         if taken.is_empty() {
             return Ok(None);
         }
-        let (keys, results) = self.groups.take_written(0, taken.iter().flat_map(Keys::iter))?;
+        let (keys, results) = self.groups.take_written(0, taken.iter().flat_map(WrittenKeys::iter))?;
         parted(keys, results).map(Some)
     }
 
@@ -128,7 +108,7 @@ impl Sparse {
         let mut cursor = Cursor::default();
         loop {
             let mut written: Vec<Vec<u8>> = Vec::new();
-            let Some(columns) = self.groups.written_keys(0, &mut cursor, |_, key| written.push(key.to_vec()))? else {
+            let Some((columns, _)) = self.groups.written_keys(0, &mut cursor, 0, |_, key| written.push(key.to_vec()))? else {
                 return Ok(());
             };
             let ids = columns.last().and_then(|ids| ids.as_primitive_opt::<Int64Type>());

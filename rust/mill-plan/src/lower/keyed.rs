@@ -121,9 +121,13 @@ fn described(schema: &SchemaRef, keys: &[String], lineage: &Lineage) -> Result<S
     Ok(described.collect::<Vec<_>>().join(", "))
 }
 
+fn is_mergeable(specs: &[AggregateSpec]) -> bool {
+    specs.iter().all(|spec| spec.kind.is_mergeable())
+}
+
 /// Whether records are combined ahead of the exchange.
 fn is_partial(specs: &[AggregateSpec], emit: Emit) -> bool {
-    specs.iter().all(|spec| spec.kind.is_mergeable()) && !matches!(emit, Emit::Each)
+    is_mergeable(specs) && !matches!(emit, Emit::Each)
 }
 
 fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> Result<()> {
@@ -225,12 +229,20 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         Windowing::Kept(windows) => {
             signature = format!("{signature} {}", windows.signature(lineage));
             let spec = windows.spec(gap.and(places.last().copied()))?;
+            if let KeptWindow::Session(gap) = spec.window
+                && spec.trigger.is_default()
+                && is_mergeable(&final_specs)
+            {
+                let allowed_lateness_us = spec.allowed_lateness_us;
+                StageKind::SessionAggregate { keys: final_keys, aggregates: final_specs, gap, allowed_lateness_us }
+            } else {
             let mut first: Vec<usize> = if is_of_records { (0..before.fields().len()).collect() } else { Vec::new() };
             first.extend(final_keys.iter().filter(|&&key| !is_of_records || key >= before.fields().len()));
             let (kept, aggregates) = kept_columns(first, final_specs);
             let records = Arc::new(input.schema.project(&kept).map_err(|error| Error::internal(error.to_string()))?);
             let compute = WindowCompute::Aggregates(aggregates);
             StageKind::KeptWindow { keys: final_keys, kept, records, spec, compute }
+            }
         }
         Windowing::None => StageKind::Aggregate { keys: final_keys, aggregates: final_specs, is_partial, emit },
     };

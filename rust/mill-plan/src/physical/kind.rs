@@ -97,6 +97,18 @@ pub enum StageKind {
         /// The windows.
         window: WindowSpec,
     },
+    /// One result a key and session, of aggregates that can be merged: keys, `window_start`, `window_end`, aggregates. Late rows
+    /// go out on port 1 as they came.
+    SessionAggregate {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// What is computed.
+        aggregates: Vec<AggregateSpec>,
+        /// What ends a session.
+        gap: SessionGap,
+        /// How long after its end a session takes records, in microseconds.
+        allowed_lateness_us: i64,
+    },
     /// Keeps the records of windows and computes results of them: keys, `window_start` and `window_end` of windows of event
     /// time, `pane` and `pane_timing` if there is a trigger, then what is computed. Late rows go out on port 1 as they came.
     KeptWindow {
@@ -184,7 +196,7 @@ impl StageKind {
             StageKind::EventTime { .. } => "event_time",
             StageKind::PartialAggregate { .. } => "partial",
             StageKind::Aggregate { .. } => "agg",
-            StageKind::WindowAggregate { .. } | StageKind::KeptWindow { .. } => "window",
+            StageKind::WindowAggregate { .. } | StageKind::SessionAggregate { .. } | StageKind::KeptWindow { .. } => "window",
             StageKind::Reduce { .. } => "reduce",
             StageKind::TopN { .. } => "top_n",
             StageKind::Deduplicate { .. } => "deduplicate",
@@ -206,6 +218,7 @@ impl StageKind {
             StageKind::KeptWindow { compute: WindowCompute::Apply(function), .. } => function.rung(),
             StageKind::Aggregate { aggregates, .. }
             | StageKind::WindowAggregate { aggregates, .. }
+            | StageKind::SessionAggregate { aggregates, .. }
             | StageKind::KeptWindow { compute: WindowCompute::Aggregates(aggregates), .. } => {
                 let is_user = |spec: &AggregateSpec| matches!(spec.kind, AggregateKind::User(_));
                 if aggregates.iter().any(is_user) { Rung::Batch } else { Rung::Native }
@@ -231,6 +244,7 @@ impl StageKind {
             | StageKind::EventTime { .. }
             | StageKind::Aggregate { .. }
             | StageKind::WindowAggregate { .. }
+            | StageKind::SessionAggregate { .. }
             | StageKind::KeptWindow { .. }
             | StageKind::Reduce { .. }
             | StageKind::TopN { .. }
@@ -285,6 +299,14 @@ impl StageKind {
             }
             StageKind::WindowAggregate { keys, aggregates: specs, window: spec, .. } => {
                 format!("by {}, {}{}: {}", by(0, keys), spec.window, lateness(spec), aggregates(specs))
+            }
+            StageKind::SessionAggregate { keys, aggregates: specs, gap, allowed_lateness_us } => {
+                let lateness = match allowed_lateness_us {
+                    0 => String::new(),
+                    us => format!(", allowed_lateness={:?}", duration(*us)),
+                };
+                let window = kept_window(&KeptWindow::Session(*gap));
+                format!("by {}, {window}{lateness}: {}; keeps a row a key and open session", by(0, keys), aggregates(specs))
             }
             StageKind::KeptWindow { keys, spec, compute, .. } => {
                 let mut text = format!("by {}, {}", by(0, keys), kept_window(&spec.window));

@@ -1,0 +1,32 @@
+//! Gaps of sessions that records have of their own.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::DurationMicrosecondType;
+use mill_protocol::{Batch, Error, Result};
+
+/// The gaps of records, in microseconds.
+pub(crate) struct Gaps(ArrayRef);
+
+impl Gaps {
+    pub(crate) fn of(batch: &Batch, column: usize) -> Result<Gaps> {
+        let gaps = batch.column(column);
+        match gaps.as_primitive_opt::<DurationMicrosecondType>() {
+            Some(_) => Ok(Gaps(ArrayRef::clone(gaps))),
+            None => Err(Error::internal("the gap of a session is a duration in microseconds")),
+        }
+    }
+
+    /// When the session of a record at this time ends, if nothing extends it.
+    pub(crate) fn end(&self, record: usize, time: i64) -> Result<i64> {
+        let gaps = self.0.as_primitive::<DurationMicrosecondType>();
+        if gaps.is_null(record) {
+            return Err(Error::data("the gap of the record's session is null; fill_null() it, or filter such records out"));
+        }
+        match gaps.value(record) {
+            gap @ 1.. => time.checked_add(gap).filter(|&end| end < i64::MAX).ok_or_else(|| {
+                Error::data(format!("the gap of the record's session, {gap} microseconds, ends it beyond all times; choose a shorter one"))
+            }),
+            gap => Err(Error::data(format!("the gap of the record's session is {gap} microseconds, and must be positive"))),
+        }
+    }
+}
