@@ -2,7 +2,8 @@
 
     python benches/jobs/windows.py [--rows 2000000] [--runs 3]
 
-Two million records of a thousand keys from memory, two threads each. Every result is compared before anything is timed. Prints
+Two million records of a thousand keys from memory, two threads each; of the many users ten million records. Every result is
+compared before anything is timed. Prints
 millions of records a second, medians, and how many rows each job results in. Polars and DuckDB group a table that is complete;
 Millstream reads it as a stream, with a watermark behind each record.
 """
@@ -40,14 +41,28 @@ def records(rows: int, open_windows: int) -> pa.Table:
     return pa.table(columns).combine_chunks()
 
 
+def visits(rows: int) -> pa.Table:
+    """Return records of a tenth as many users within an hour: each visits twice, with five records in ten seconds."""
+    dice = np.random.default_rng(2)
+    begun = np.repeat(dice.integers(0, 3600 * SECOND, rows // 5), 5)
+    at = begun + dice.integers(0, 10 * SECOND, len(begun))
+    user = np.repeat(dice.permutation(rows // 5) % (rows // 10), 5)
+    order = np.argsort(at + dice.integers(0, 2 * SECOND, len(at)))
+    columns = {"k": user[order], "x": dice.integers(0, 100, len(at)), "t": pa.array(at[order]).cast(pa.timestamp("us"))}
+    return pa.table(columns).combine_chunks()
+
+
 def timed(table: pa.Table, bound: int) -> mill.KeyedStream:
     """Return the records as a keyed stream of event time."""
     return mill.from_arrow(table).event_time("t", watermark=f"{bound}s").key_by("k")
 
 
-def jobs(rows: int) -> dict[str, tuple[Job, Job | None, Job]]:
-    """Return the jobs by name: Millstream, Polars, DuckDB. Each returns the number of rows and their total."""
-    found: dict[str, tuple[Job, Job | None, Job]] = {}
+Jobs = tuple[int, Job, Job | None, Job]
+
+
+def jobs(rows: int) -> dict[str, Jobs]:
+    """Return by name how many records a job has, and the job for Millstream, Polars and DuckDB: the number of rows and their total."""
+    found: dict[str, Jobs] = {}
     db = duckdb.connect()
     db.execute(f"SET threads = {THREADS}")
 
@@ -80,7 +95,7 @@ def jobs(rows: int) -> dict[str, tuple[Job, Job | None, Job]]:
         windows = timed(table, open_windows + 1).window(mill.tumbling("1s"))
         query = "SELECT k, date_trunc('second', t) AS w, count(*) AS n, sum(x) AS s FROM records GROUP BY ALL"
         ours = of(windows.agg(n=mill.count(), s=col("x").sum()))
-        found[f"tumbling 1 s, {open_windows} open"] = (ours, grouped(table), sql(table, query))
+        found[f"tumbling 1 s, {open_windows} open"] = (rows, ours, grouped(table), sql(table, query))
     table = records(rows, 1)
     for size, slide in ((10, 2), (600, 1)):
         windows = timed(table, 2).window(mill.sliding(f"{size}s", slide=f"{slide}s"))
@@ -88,12 +103,13 @@ def jobs(rows: int) -> dict[str, tuple[Job, Job | None, Job]]:
         query = f"""WITH seconds AS (SELECT k, epoch(date_trunc('second', t))::BIGINT AS sec, sum(x) AS s FROM records GROUP BY ALL),
             ends AS (SELECT k, s, unnest(range(sec - sec % {slide} + {slide}, sec + {size} + 1, {slide})) AS until FROM seconds)
             SELECT k, until, sum(s) AS s FROM ends GROUP BY ALL"""
-        found[f"sliding {size} s by {slide} s"] = (of(windows.agg(s=col("x").sum())), None, sql(table, query))
-    sessions = timed(table, 2).window(mill.session("1s"))
-    query = """WITH gaps AS (SELECT *, t - lag(t) OVER (PARTITION BY k ORDER BY t) >= INTERVAL 1 SECOND AS starts FROM records),
-        numbered AS (SELECT *, sum(CASE WHEN starts THEN 1 ELSE 0 END) OVER (PARTITION BY k ORDER BY t) AS session FROM gaps)
-        SELECT k, session, sum(x) AS s FROM numbered GROUP BY ALL"""
-    found["sessions, gap 1 s"] = (of(sessions.agg(s=col("x").sum())), None, sql(table, query))
+        found[f"sliding {size} s by {slide} s"] = (rows, of(windows.agg(s=col("x").sum())), None, sql(table, query))
+    for name, table, gap in (("sessions, gap 1 s", table, 1), ("sessions of many users", visits(5 * rows), 30)):
+        sessions = timed(table, 2).window(mill.session(f"{gap}s"))
+        query = f"""WITH gaps AS (SELECT *, t - lag(t) OVER (PARTITION BY k ORDER BY t) >= INTERVAL {gap} SECOND AS starts FROM records),
+            numbered AS (SELECT *, sum(CASE WHEN starts THEN 1 ELSE 0 END) OVER (PARTITION BY k ORDER BY t) AS session FROM gaps)
+            SELECT k, session, sum(x) AS s FROM numbered GROUP BY ALL"""
+        found[name] = (len(table), of(sessions.agg(s=col("x").sum())), None, sql(table, query))
     return found
 
 
@@ -103,7 +119,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     print(f"{'job':26} {'rows':>10} {'millstream':>11} {'polars':>8} {'duckdb':>8}")
-    for name, of_each in jobs(options.rows).items():
+    for name, (records_of_job, *of_each) in jobs(options.rows).items():
         results = [job() for job in of_each if job is not None]
         assert all(result == results[0] for result in results), f"{name}: {results}"
         rates = []
@@ -114,7 +130,7 @@ def main() -> None:
                     began = time.perf_counter()
                     job()
                     seconds[place].append(time.perf_counter() - began)
-        rates = [f"{options.rows / statistics.median(found) / 1e6:.2f}" if found else "-" for found in seconds]
+        rates = [f"{records_of_job / statistics.median(found) / 1e6:.2f}" if found else "-" for found in seconds]
         print(f"{name:26} {results[0][0]:>10} {rates[0]:>11} {rates[1]:>8} {rates[2]:>8}", flush=True)
 
 

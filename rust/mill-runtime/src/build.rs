@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mill_frame::hash::groups_of_task;
 use mill_protocol::{Clock, Error, Result, SplitId, SplitState, TaskContext};
 use mill_snapshot::TaskId;
+use parking_lot::Mutex;
 
 use crate::chain::{Chain, ChainContext, Route, Routes};
 use crate::channel::{Receiver, Sender, WorkerRef, channel};
@@ -274,7 +275,7 @@ impl Plan<'_> {
             match registry.held.iter_mut().find(|held| held.step == step) {
                 Some(held) => held.notes.push(Arc::clone(&note)),
                 // Which inputs it meets is known once all tasks are there.
-                None => registry.held.push(HeldStep { step, meeting: step, notes: vec![Arc::clone(&note)] }),
+                None => registry.held.push(HeldStep { step, meeting: step, notes: vec![Arc::clone(&note)], seen: Mutex::default() }),
             }
             (index, HeldWriter::new(note))
         });

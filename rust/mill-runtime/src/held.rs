@@ -9,6 +9,9 @@
 //! Only steps that read an unbounded source are noted: a bounded one is read split after split, and each of them ends.
 //! A step is held if its slowest task has waited for one time at least [`HELD_US_MIN`]. The others are its own splits and those
 //! of the inputs that it meets further down. Waiting is measured by the clock of the job, which nobody can set.
+//!
+//! A split may have stood still for long before it came to be the slowest. A step counts from when its watermark came to where
+//! it is, and knows that as exactly as it is asked: a job that runs asks all the time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +105,31 @@ pub(crate) struct HeldStep {
     pub(crate) meeting: usize,
     /// What its tasks have noted.
     pub(crate) notes: Vec<Arc<HeldNote>>,
+    /// Where its watermark was when it was last asked for, and when it was first seen there.
+    pub(crate) seen: Mutex<Option<Seen>>,
+}
+
+/// A watermark, if a split holds one, and when it was first seen, in microseconds of the job's clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    at: Option<Watermark>,
+    since: i64,
+}
+
+impl HeldStep {
+    /// When the watermark came to where it is, as far as that is known.
+    fn since(&self, at: Option<Watermark>, now: i64) -> i64 {
+        let mut seen = self.seen.lock();
+        match *seen {
+            Some(seen) if seen.at == at => seen.since,
+            former => {
+                // Who asks for the first time takes the word of the split.
+                let since = if former.is_some() { now } else { i64::MIN };
+                *seen = Some(Seen { at, since });
+                since
+            }
+        }
+    }
 }
 
 /// What holds each of these steps, if anything has for long enough.
@@ -113,8 +141,10 @@ pub(crate) fn held(steps: &[HeldStep], now: i64) -> Vec<(usize, Held)> {
         meeting.flat_map(|(_, noted)| noted).filter_map(|noted| noted.furthest).max()
     };
     let held = steps.iter().zip(&noted).filter_map(|(step, noted)| {
-        let split = noted.iter().filter_map(|noted| noted.split.as_ref()).min_by_key(|split| split.at)?;
-        let since = now.saturating_sub(split.since);
+        let split = noted.iter().filter_map(|noted| noted.split.as_ref()).min_by_key(|split| split.at);
+        let seen = step.since(split.map(|split| split.at), now);
+        let split = split?;
+        let since = now.saturating_sub(split.since.max(seen));
         (since >= HELD_US_MIN).then(|| {
             let held = Held {
                 split: split.name.clone(),

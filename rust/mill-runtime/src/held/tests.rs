@@ -17,7 +17,7 @@ impl World {
         for (step, &(tasks, meeting)) in steps.iter().enumerate() {
             let notes: Vec<Arc<HeldNote>> = (0..tasks).map(|_| Arc::default()).collect();
             world.writers.push(notes.iter().map(|note| HeldWriter::new(note.clone())).collect());
-            world.steps.push(HeldStep { step, meeting, notes });
+            world.steps.push(HeldStep { step, meeting, notes, seen: Mutex::default() });
         }
         world
     }
@@ -55,7 +55,10 @@ fn the_slowest_split_is_named_once_it_has_stood_still_for_five_seconds() {
     world.note(9, (0, 0), 90, Some(("a", 20)));
     assert_eq!(world.held(10), []);
     world.note(11, (0, 0), 90, Some(("a", 40)));
-    assert_eq!(world.held(12), [(0, "b".to_owned(), Some(30), Some(90), 11)]);
+    // Now that one does, from the time on at which the watermark came to it.
+    assert_eq!(world.held(12), []);
+    assert_eq!(world.held(16), []);
+    assert_eq!(world.held(17), [(0, "b".to_owned(), Some(30), Some(90), 5)]);
 }
 
 #[test]

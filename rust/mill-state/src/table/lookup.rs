@@ -21,6 +21,9 @@ use crate::probe::{Found, Probe, line_mask, prefetch, step_from};
 use crate::rows::{Rows, RowsRead};
 use crate::select::{Select, Span};
 
+/// For how many keys rows are fetched at a time where they are only read.
+const FETCHED_ROWS: usize = 32;
+
 impl StateTable {
     /// The rows of these keys; a key without one gets a row of zeros. All of them count as changed.
     ///
@@ -221,20 +224,37 @@ impl StateTable {
         self.scanned.clear();
         self.places.clear();
         let mut found_records = Vec::new();
-        for record in (0..select.len()).map(|index| select.at(index)) {
-            let place = self.directory.at(keys.hashes[record]).place();
-            if place == NO_CHUNK {
-                continue;
+        for from in (0..select.len()).step_by(FETCHED_ROWS) {
+            let records = (from..select.len().min(from + FETCHED_ROWS)).map(|index| select.at(index));
+            for record in records.clone() {
+                self.fetch(keys.hashes[record]);
             }
-            let chunk = &self.chunks[place as usize];
-            let found = self.find_in(chunk, keys, record);
-            if found.is_match {
-                found_records.push(record as u32);
-                self.scanned.push(chunk.row(found.slot, row_words));
-                self.places.push((place, found.slot));
+            for record in records {
+                let place = self.directory.at(keys.hashes[record]).place();
+                if place == NO_CHUNK {
+                    continue;
+                }
+                let chunk = &self.chunks[place as usize];
+                let found = self.find_in(chunk, keys, record);
+                if found.is_match {
+                    found_records.push(record as u32);
+                    self.scanned.push(chunk.row(found.slot, row_words));
+                    self.places.push((place, found.slot));
+                }
             }
         }
         (self.read(), found_records)
+    }
+
+    /// Has fetched what the search for a key with this hash begins with.
+    #[inline(always)]
+    fn fetch(&self, hash: u64) {
+        let entry = self.directory.at(hash);
+        if entry.place() != NO_CHUNK {
+            let slot = (hash as u32 & entry.mask) as usize;
+            prefetch(entry.base.wrapping_add(slot * self.layout.row_words));
+            prefetch(self.chunks.as_ptr().wrapping_add(entry.place() as usize));
+        }
     }
 
     pub(super) fn find_in(&self, chunk: &Chunk, keys: &KeyBatch, record: usize) -> Found {
