@@ -18,7 +18,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_frame::schema;
 use mill_plan::{
-    AggregateFunction, AggregateKind, AggregateSpec, CountWindow, Firing, KeptWindow, KeptWindowSpec, ScalarValue, SessionGap,
+    AggregateFunction, AggregateKind, AggregateSpec, CountWindow, Firing, JoinedColumn, KeptWindow, KeptWindowSpec, ScalarValue, SessionGap,
     Trigger, Window, WindowSpec,
 };
 use mill_protocol::{Error, ErrorKind, Result};
@@ -42,6 +42,7 @@ const DEDUPLICATE: u8 = 34;
 const DEDUPLICATE_WITHIN: u8 = 35;
 const CHANGELOG: u8 = 36;
 const SESSIONS: u8 = 37;
+const JOIN: u8 = 48;
 const TUMBLING: u8 = 1;
 const SLIDING: u8 = 2;
 const CUMULATIVE: u8 = 3;
@@ -78,6 +79,19 @@ pub(crate) enum Shape {
     Deduplicate { keys: usize, within_us: Option<i64> },
     /// The results are the columns of a row, of which these are the keys.
     Changelog { keys: Vec<usize> },
+    /// Records of two inputs are kept.
+    Join(JoinShape),
+}
+
+/// What a join keeps.
+#[derive(Clone, Debug)]
+pub(crate) struct JoinShape {
+    /// The columns that are kept of each side.
+    pub(crate) kept: [SchemaRef; 2],
+    /// The columns of the result; places are among those that are kept.
+    pub(crate) columns: Vec<JoinedColumn>,
+    /// The windows, if any.
+    pub(crate) window: Option<Window>,
 }
 
 /// A description in bytes; empty if a type cannot be written, which readers are told.
@@ -184,6 +198,27 @@ impl Description {
                 out.push(CHANGELOG);
                 put_keys(&mut out, keys);
             }
+            Shape::Join(JoinShape { kept, columns, window }) => {
+                out.push(JOIN);
+                for schema in kept {
+                    put_bytes(&mut out, &schema::to_bytes(schema).ok()?);
+                }
+                put_number(&mut out, columns.len());
+                for column in columns {
+                    let (code, place, other) = match *column {
+                        JoinedColumn::Left(place) => (1, place, 0),
+                        JoinedColumn::Right(place) => (2, place, 0),
+                        JoinedColumn::Key { left, right } => (3, left, right),
+                        JoinedColumn::WindowStart => (4, 0, 0),
+                        JoinedColumn::WindowEnd => (5, 0, 0),
+                    };
+                    out.push(code);
+                    put_number(&mut out, place);
+                    put_number(&mut out, other);
+                }
+                out.push(u8::from(window.is_some()));
+                window.iter().for_each(|window| put_window(&mut out, window));
+            }
             Shape::Kept { keys, records, spec, aggregates } => {
                 out.push(4);
                 put_number(&mut out, keys.len());
@@ -263,6 +298,7 @@ impl Description {
                 Shape::Deduplicate { keys, within_us: Some(within_us) }
             }
             CHANGELOG => Shape::Changelog { keys: reader.keys(fields.len())? },
+            JOIN => reader.join(&fields)?,
             other => return Err(damaged(&format!("step kind {other} is not known"))),
         };
         reader.end()?;
@@ -530,6 +566,39 @@ impl<'a> Reader<'a> {
         // Which trigger it is does not change what is kept.
         let early = (self.byte()? != 0).then_some(Firing::Each);
         Ok(KeptWindowSpec { window, allowed_lateness_us: 0, trigger: Trigger { early, late: None } })
+    }
+
+    /// What a join keeps, whose result has these columns.
+    fn join(&mut self, fields: &[Field]) -> Result<Shape> {
+        let kept = [Arc::new(self.schema()?), Arc::new(self.schema()?)];
+        let count = self.count()?;
+        if count != fields.len() {
+            return Err(damaged("a join has another number of columns than its result"));
+        }
+        let mut columns = Vec::with_capacity(count);
+        for field in fields {
+            let (code, place, other) = (self.byte()?, self.number()?, self.number()?);
+            let fits = |side: usize, place: usize| {
+                let found: Option<&Arc<Field>> = kept[side].fields().get(place);
+                found.is_some_and(|found| found.data_type() == field.data_type())
+            };
+            let is_time = matches!(field.data_type(), DataType::Timestamp(..));
+            columns.push(match code {
+                1 if fits(0, place) => JoinedColumn::Left(place),
+                2 if fits(1, place) => JoinedColumn::Right(place),
+                3 if fits(0, place) && fits(1, other) => JoinedColumn::Key { left: place, right: other },
+                4 if is_time => JoinedColumn::WindowStart,
+                5 if is_time => JoinedColumn::WindowEnd,
+                _ => return Err(damaged(&format!("column {:?} of a join comes from no side", field.name()))),
+            });
+        }
+        let has_bounds = columns.iter().any(|column| matches!(column, JoinedColumn::WindowStart | JoinedColumn::WindowEnd));
+        let window = match self.byte()? {
+            0 if has_bounds => return Err(damaged("a join has bounds of windows and no windows")),
+            0 => None,
+            _ => Some(self.window()?),
+        };
+        Ok(Shape::Join(JoinShape { kept, columns, window }))
     }
 
     fn kept(&mut self) -> Result<Shape> {

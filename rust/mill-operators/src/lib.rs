@@ -10,6 +10,7 @@
 //!   keyed state      aggregate  window_aggregate (a table a pane)  reduce  top_n  deduplicate  to_changelog, over the
 //!                    tables of mill-state
 //!                    session_aggregate (a row a session)  kept_windows (records by key and time)
+//!                    join (records of two inputs)
 //! ```
 //!
 //! Invariants: an operator knows no thread, clock or file; what it gives depends on the sequence of records alone and
@@ -26,6 +27,7 @@ mod description;
 mod event_time;
 mod explode;
 mod filter;
+mod join;
 mod kept_windows;
 mod limit;
 mod partial_aggregate;
@@ -105,6 +107,7 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
         }
         StageKind::ToChangelog { keys } => Box::new(changelog::ToChangelog::of(stage, context, keys)?),
         StageKind::FromChangelog { op } => Box::new(changelog::FromChangelog::new(*op, schema)),
+        StageKind::Join(plan) => Box::new(join::BufferedJoin::new(stage, context, plan)?),
         StageKind::Sink(_) => {
             return Err(Error::internal("no operator is made for a sink").in_step(&stage.step));
         }

@@ -23,6 +23,7 @@ use crate::aggregate::Aggregate;
 use crate::changelog::ToChangelog;
 use crate::deduplicate::{Deduplicate, DeduplicateWithin};
 use crate::description::{Description, Shape, is_described};
+use crate::join;
 use crate::kept_windows::{KeptParts, KeptWindows};
 use crate::reduce::Reduce;
 use crate::session_aggregate::{SessionAggregate, SessionParts};
@@ -171,6 +172,10 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
             let mut operator = ToChangelog::new(Arc::clone(&schema), Arc::clone(&schema), &context, &keys)?;
             operator.restore(&restored)?;
             operator.kept()?
+        }
+        Shape::Join(shape) => {
+            let batches = join::kept_rows(&shape, &schema, &restored, &context)?;
+            return one_table(&join::shown_schema(&schema), &batches);
         }
         Shape::Reduce { keys } => {
             let mut operator = Reduce::new(&stage, &context, &keys, Arc::new(NotAtHand), emit)?;

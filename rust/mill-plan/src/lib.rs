@@ -17,6 +17,7 @@ mod compiled;
 mod expr;
 mod function;
 mod functions;
+mod join;
 mod logical;
 mod lower;
 mod now;
@@ -34,13 +35,14 @@ pub use function::{
     AggregateFunction, BatchFunction, ColumnFunction, Origin, ReduceFunction, Rung, UserCall, UserOutput, UserPieces,
     WindowFunction, WindowRecords,
 };
+pub use join::{How, JoinKind, JoinPlan, JoinedColumn};
 pub use logical::{LogicalPlan, LogicalStep, Parameters};
 pub use lower::{Mode, OnError, PlanOptions, lower};
 pub use physical::{
     Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, SourceStage, Stage, StageKind, Target,
     WindowCompute, error_schema,
 };
-pub use steps::{SinkNode, UserStepKind, WindowedStream};
+pub use steps::{JoinCall, JoinOn, SinkNode, UserStepKind, WindowedStream};
 pub use stream::{Emit, EventTime, Facts, KeyedStream, Output, Stream, WatermarkStrategy};
 pub use suggest::nearest;
 pub use types::type_name;

@@ -74,10 +74,8 @@ impl LogicalPlan {
         let graph = Graph::new(sinks)?;
         let mut steps: Vec<LogicalStep> = Vec::with_capacity(graph.steps.len());
         for vertex in &graph.steps {
-            let outputs = vertex.step.outputs().iter().map(|spec| {
-                let first = vertex.inputs.first().map(|tap| &steps[tap.step].outputs[tap.output]);
-                Output::of(spec, &vertex.schema, &vertex.facts, first)
-            });
+            let inputs: Vec<&Output> = vertex.inputs.iter().map(|tap| &steps[tap.step].outputs[tap.output]).collect();
+            let outputs = vertex.step.outputs().iter().map(|spec| Output::of(spec, &vertex.schema, &vertex.facts, &inputs));
             let outputs = outputs.collect();
             steps.push(LogicalStep {
                 uid: vertex.uid.clone(),

@@ -17,6 +17,7 @@ mod chains;
 mod columns;
 mod graph;
 mod guarantees;
+mod join;
 mod keyed;
 mod lineage;
 mod pushdown;

@@ -44,8 +44,8 @@ pub struct Chain {
     pub parallelism: usize,
     /// Where its records come from, if not from edges.
     pub source: Option<SourceStage>,
-    /// Where the source's records, or those of any incoming edge, go first.
-    pub entry: Vec<Target>,
+    /// Where the records of each entry go first: the source is entry 0, and an edge names its own.
+    pub entries: Vec<Vec<Target>>,
     /// The stages; targets within the chain have higher indices than the stage itself.
     pub stages: Vec<Stage>,
 }
@@ -94,8 +94,8 @@ pub struct Stage {
 /// Where records go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// A stage of the same chain.
-    Stage(usize),
+    /// A stage of the same chain, and the number of its input.
+    Stage(usize, usize),
     /// An edge of the plan.
     Edge(usize),
 }
@@ -107,6 +107,8 @@ pub struct Edge {
     pub from: usize,
     /// The chain it leads to.
     pub to: usize,
+    /// The entry of that chain.
+    pub entry: usize,
     /// How records are distributed.
     pub kind: EdgeKind,
     /// The columns that travel.

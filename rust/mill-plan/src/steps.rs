@@ -20,6 +20,7 @@ mod deduplicate;
 mod event_time;
 mod explode;
 mod filter;
+mod join;
 mod kept_window;
 mod limit;
 mod parts;
@@ -42,6 +43,8 @@ use arrow::datatypes::{Schema, SchemaRef};
 use mill_protocol::{Result, Sink, Source};
 
 pub(crate) use self::filter::Filter;
+pub use self::join::{JoinCall, JoinOn};
+pub(crate) use self::join::JoinKeys;
 pub(crate) use self::parts::{AggregateParts, KeyedAggregates};
 pub(crate) use self::project::select;
 pub use self::sink::SinkNode;
@@ -96,7 +99,7 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     fn needs_order(&self, of_result: bool, before: &SchemaRef) -> Result<bool>;
 
     /// The columns it needs of an input for its result. If someone takes an output of whole input records, such as late
-    /// ones, all columns of the first input are needed, and the step is not asked.
+    /// ones, all columns of that input are needed, and the step is not asked.
     fn needs(&self, need: &Need<'_>) -> Result<Names>;
 
     /// The columns of its result, over inputs of which only the needed columns are left. `declared` are those of the result
@@ -181,6 +184,8 @@ pub(crate) struct Need<'a> {
     pub(crate) columns: &'a Names,
     /// The columns of the input.
     pub(crate) input: &'a SchemaRef,
+    /// Which of the inputs it is.
+    pub(crate) number: usize,
 }
 
 impl Need<'_> {

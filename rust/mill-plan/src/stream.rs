@@ -20,7 +20,7 @@ use mill_protocol::{Error, Result, Source};
 use self::checks::append_only;
 pub use self::keyed::KeyedStream;
 pub(crate) use self::keyed::key_fields;
-pub(crate) use self::output::{Content, ERRORS, LATE, OutputSpec, RESULT};
+pub(crate) use self::output::{Content, ERRORS, LATE, LATE_RIGHT, OutputSpec, RESULT};
 pub use self::output::{EventTime, Facts, Output};
 pub(crate) use crate::window::duration;
 use crate::lower::PlanOptions;
@@ -220,12 +220,28 @@ impl Stream {
         let has_late = self.outputs().iter().any(|output| output.name == LATE);
         if self.output != 0 || !has_late {
             return Err(Error::plan(format!(
-                "late records come from a window step, and this is {}(); take .late right behind window(...).agg(...), \
-                 top_n(..., within=...) or deduplicate(within=...)",
+                "late records come from a window step or a join, and this is {}(); take .late right after window(...).agg(...), \
+                 top_n(..., within=...), deduplicate(within=...) or a join",
                 self.node.step.label()
             )));
         }
         self.side(LATE)
+    }
+
+    /// What came too late on the right side of the join before.
+    ///
+    /// # Errors
+    /// When the step before is no join that has such an output.
+    pub fn late_right(&self) -> Result<Stream> {
+        let has_late = self.outputs().iter().any(|output| output.name == LATE_RIGHT);
+        if self.output != 0 || !has_late {
+            return Err(Error::plan(format!(
+                "late records of the right side come from a join, and this is {}(); take .late_right right after join() or \
+                 join_interval()",
+                self.node.step.label()
+            )));
+        }
+        self.side(LATE_RIGHT)
     }
 
     /// The records that failed in the step before, with `step`, `error`, `traceback` and `record`.
@@ -245,7 +261,7 @@ impl Stream {
 
     /// A step without inputs.
     pub(crate) fn first(step: Arc<dyn Step>, schema: SchemaRef, facts: Facts) -> Stream {
-        let outputs = step.outputs().iter().map(|spec| Output::of(spec, &schema, &facts, None)).collect();
+        let outputs = step.outputs().iter().map(|spec| Output::of(spec, &schema, &facts, &[])).collect();
         let node = Node { step, inputs: Vec::new(), outputs, schema, facts, depth: 1 };
         Stream { node: Arc::new(node), output: 0, name: None }
     }
@@ -269,8 +285,8 @@ impl Stream {
                 }
             }
         };
-        let first = inputs.first().map(Stream::output);
-        let outputs = step.outputs().iter().map(|spec| Output::of(spec, &schema, &facts, first)).collect();
+        let of_inputs: Vec<&Output> = inputs.iter().map(Stream::output).collect();
+        let outputs = step.outputs().iter().map(|spec| Output::of(spec, &schema, &facts, &of_inputs)).collect();
         let node = Node { step, inputs, outputs, schema, facts, depth };
         Ok(Stream { node: Arc::new(node), output: 0, name: None })
     }

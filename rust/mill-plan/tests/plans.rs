@@ -53,7 +53,7 @@ fn check(name: &str, sinks: &[SinkNode], options: &PlanOptions) {
         for (j, stage) in chain.stages.iter().enumerate() {
             for target in stage.ports.iter().flatten().chain(&stage.errors) {
                 match *target {
-                    mill_plan::Target::Stage(k) => assert!(k > j, "stage {j} of chain {i} leads back to {k}"),
+                    mill_plan::Target::Stage(k, _) => assert!(k > j, "stage {j} of chain {i} leads back to {k}"),
                     mill_plan::Target::Edge(k) => assert_eq!(plan.edges[k].from, i),
                 }
             }

@@ -118,7 +118,7 @@ fn validate(plan: &PhysicalPlan) {
         let reach = |incoming: &mut Vec<Option<SchemaRef>>, targets: &[Target], schema: &SchemaRef| {
             for target in targets {
                 let found = match *target {
-                    Target::Stage(index) => incoming[index].get_or_insert_with(|| Arc::clone(schema)),
+                    Target::Stage(index, _) => incoming[index].get_or_insert_with(|| Arc::clone(schema)),
                     Target::Edge(index) => {
                         assert_eq!(plan.edges[index].from, i);
                         &plan.edges[index].schema
@@ -129,13 +129,13 @@ fn validate(plan: &PhysicalPlan) {
         };
         match &chain.source {
             Some(source) => {
-                reach(&mut incoming, &chain.entry, &source.source.schema());
+                reach(&mut incoming, &chain.entries[0], &source.source.schema());
                 reach(&mut incoming, &source.errors, &error_schema());
             }
             None => {
                 let edges: Vec<_> = plan.edges.iter().filter(|edge| edge.to == i).collect();
                 assert!(!edges.is_empty(), "chain {i} has no input");
-                edges.iter().for_each(|edge| reach(&mut incoming, &chain.entry, &edge.schema));
+                edges.iter().for_each(|edge| reach(&mut incoming, &chain.entries[edge.entry], &edge.schema));
             }
         }
         for (index, stage) in chain.stages.iter().enumerate() {
@@ -230,6 +230,12 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
         }
         StageKind::ToChangelog { .. } => assert_eq!(input.fields()[..], stage.schema.fields()[1..]),
         StageKind::FromChangelog { op } => assert!(stage.schema.field_with_name(input.field(*op).name()).is_err()),
+        StageKind::Join(plan) => {
+            assert_eq!(shape(&plan.inputs[0]), shape(input));
+            let types = |side: usize| plan.keys[side].iter().map(move |&key| plan.inputs[side].field(key).data_type());
+            assert!(types(0).eq(types(1)));
+            assert_eq!(plan.columns.len(), stage.schema.fields().len());
+        }
         StageKind::User { .. } | StageKind::Reduce { .. } => {}
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use mill_frame::types::check_fields;
 use mill_plan::{
-    CountWindow, Emit, Expr, Firing, Gap, KeyedStream, SinkNode, Stream, Trigger, UserStepKind, WatermarkStrategy, Window,
+    CountWindow, Emit, Expr, Firing, Gap, How, JoinCall, JoinOn, KeyedStream, SinkNode, Stream, Trigger, UserStepKind, WatermarkStrategy, Window,
     WindowKind, WindowedStream,
 };
 use mill_protocol::{Error, Result, Source, SourceProperties};
@@ -44,10 +44,33 @@ impl RawStream {
         Ok(RawStream { stream: Stream::source(Arc::new(source)), is_sampleable })
     }
 
+    /// A stream that comes from this one and another.
+    fn joined(&self, other: &RawStream, stream: Result<Stream>) -> PyResult<RawStream> {
+        let mut joined = self.step(stream)?;
+        joined.is_sampleable &= other.is_sampleable;
+        Ok(joined)
+    }
+
     /// A stream that comes from this one.
     fn step(&self, stream: Result<Stream>) -> PyResult<RawStream> {
         Ok(RawStream { stream: stream.into_python()?, is_sampleable: self.is_sampleable })
     }
+}
+
+/// What a join is told.
+fn join_call(
+    on: Option<Vec<String>>,
+    left_on: &[PyRef<'_, RawExpr>],
+    right_on: &[PyRef<'_, RawExpr>],
+    how: &str,
+    suffix: String,
+) -> PyResult<JoinCall> {
+    let how = How::of(how).ok_or_else(|| PlanError::new_err(format!("no join has how={how:?}")))?;
+    let on = match on {
+        Some(names) => JoinOn::Columns(names),
+        None => JoinOn::Expressions { left: expressions(left_on), right: expressions(right_on) },
+    };
+    Ok(JoinCall { on, how, suffix })
 }
 
 /// A sink with the stream that goes into it.
@@ -198,6 +221,37 @@ impl RawStream {
         Ok(union)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what a join is told, each by name in Python")]
+    fn join_interval(
+        &self,
+        other: PyRef<'_, RawStream>,
+        on: Option<Vec<String>>,
+        left_on: Vec<PyRef<'_, RawExpr>>,
+        right_on: Vec<PyRef<'_, RawExpr>>,
+        how: &str,
+        suffix: String,
+        lower_us: i64,
+        upper_us: i64,
+    ) -> PyResult<RawStream> {
+        let call = join_call(on, &left_on, &right_on, how, suffix)?;
+        self.joined(&other, self.stream.join_interval(&other.stream, call, lower_us, upper_us))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a join is told, each by name in Python")]
+    fn join_window(
+        &self,
+        other: PyRef<'_, RawStream>,
+        on: Option<Vec<String>>,
+        left_on: Vec<PyRef<'_, RawExpr>>,
+        right_on: Vec<PyRef<'_, RawExpr>>,
+        how: &str,
+        suffix: String,
+        window: PyRef<'_, RawWindow>,
+    ) -> PyResult<RawStream> {
+        let call = join_call(on, &left_on, &right_on, how, suffix)?;
+        self.joined(&other, self.stream.join_window(&other.stream, call, &window.0))
+    }
+
     fn rebalance(&self) -> PyResult<RawStream> {
         self.step(self.stream.rebalance())
     }
@@ -267,6 +321,10 @@ impl RawStream {
 
     fn late(&self) -> PyResult<RawStream> {
         self.step(self.stream.late())
+    }
+
+    fn late_right(&self) -> PyResult<RawStream> {
+        self.step(self.stream.late_right())
     }
 
     fn errors(&self) -> PyResult<RawStream> {

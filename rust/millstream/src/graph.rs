@@ -44,7 +44,7 @@ fn chain(chain: &physical::Chain) -> ChainDef {
             is_ordered: stage.is_ordered,
             errors: targets(&stage.errors),
         }),
-        entries: vec![targets(&chain.entry)],
+        entries: chain.entries.iter().map(|entry| targets(entry)).collect(),
         stages: chain.stages.iter().map(stage).collect(),
     }
 }
@@ -63,7 +63,7 @@ fn stage(stage: &physical::Stage) -> StageDef {
         step: stage.step.clone(),
         signature: stage.signature.clone(),
         body,
-        inputs: 1,
+        inputs: stage.kind.inputs(),
         ports: stage.ports.iter().map(|port| targets(port)).collect(),
         errors: targets(&stage.errors),
     }
@@ -73,7 +73,7 @@ fn targets(targets: &[physical::Target]) -> Vec<Target> {
     targets
         .iter()
         .map(|target| match target {
-            physical::Target::Stage(stage) => Target::Stage(*stage, 0),
+            physical::Target::Stage(stage, input) => Target::Stage(*stage, *input),
             physical::Target::Edge(edge) => Target::Edge(*edge),
         })
         .collect()
@@ -83,7 +83,7 @@ fn edge(edge: &physical::Edge) -> EdgeDef {
     EdgeDef {
         from: edge.from,
         to: edge.to,
-        entry: 0,
+        entry: edge.entry,
         kind: match &edge.kind {
             physical::EdgeKind::Forward => EdgeKind::Forward,
             physical::EdgeKind::Hash(columns) => EdgeKind::Hash(columns.clone()),

@@ -29,8 +29,8 @@ pub(crate) struct Place {
 /// What records come out of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outlet {
-    /// The source of the chain, or the edges that lead to it.
-    Entry,
+    /// The source of the chain, or the edges that lead to this entry of it.
+    Entry(usize),
     /// A stage's port.
     Port(usize, usize),
     /// Records that failed in a stage.
@@ -119,9 +119,9 @@ impl Builder<'_> {
         for output in 0..vertex.step.outputs().len() {
             let tap = Tap { step: at, output };
             let place = match self.graph.content(tap) {
-                Content::Result => Place { chain, outlet: Outlet::Entry, schema: Arc::clone(&schema) },
+                Content::Result => Place { chain, outlet: Outlet::Entry(0), schema: Arc::clone(&schema) },
                 Content::Errors => Place { chain, outlet: Outlet::SourceErrors, schema: error_schema() },
-                Content::Input => return Err(Error::internal(format!("the source {:?} has no input", vertex.name))),
+                Content::Input(_) => return Err(Error::internal(format!("the source {:?} has no input", vertex.name))),
             };
             self.put(tap, place);
         }
@@ -197,11 +197,16 @@ impl Builder<'_> {
 
     /// The same of a step some of whose outputs are records of its input as they came, with these columns.
     pub(crate) fn publish_with_input(&mut self, at: usize, placed: &Placed, input: &SchemaRef) {
+        self.publish_with_inputs(at, placed, std::slice::from_ref(input));
+    }
+
+    /// The same of a step with several inputs.
+    pub(crate) fn publish_with_inputs(&mut self, at: usize, placed: &Placed, inputs: &[SchemaRef]) {
         self.open_ports(at, placed);
         let result = Arc::clone(&self.chains[placed.chain].stages[placed.index].schema);
         for (port, output) in self.ports(at).into_iter().enumerate() {
             let tap = Tap { step: at, output };
-            let schema = if self.graph.content(tap) == Content::Input { input } else { &result };
+            let schema = if let Content::Input(number) = self.graph.content(tap) { &inputs[number] } else { &result };
             self.put(tap, placed.port(port, Arc::clone(schema)));
         }
         self.publish_errors(at, placed);
@@ -216,7 +221,7 @@ impl Builder<'_> {
     }
 
     fn new_chain(&mut self, parallelism: usize, source: Option<SourceStage>) -> usize {
-        self.chains.push(Chain { name: String::new(), parallelism, source, entry: Vec::new(), stages: Vec::new() });
+        self.chains.push(Chain { name: String::new(), parallelism, source, entries: vec![Vec::new()], stages: Vec::new() });
         self.chains.len() - 1
     }
 
@@ -228,7 +233,7 @@ impl Builder<'_> {
     fn connect(&mut self, from: &Place, target: Target) {
         let chain = &mut self.chains[from.chain];
         let targets = match from.outlet {
-            Outlet::Entry => &mut chain.entry,
+            Outlet::Entry(entry) => &mut chain.entries[entry],
             Outlet::Port(stage, port) => &mut chain.stages[stage].ports[port],
             Outlet::Errors(stage) => &mut chain.stages[stage].errors,
             Outlet::SourceErrors => match &mut chain.source {
@@ -257,14 +262,41 @@ impl Builder<'_> {
     /// A new chain behind an edge.
     pub(crate) fn exchange(&mut self, from: &Place, kind: EdgeKind, parallelism: usize) -> Place {
         let chain = self.new_chain(parallelism, None);
-        self.edge(from, chain, kind);
-        Place { chain, outlet: Outlet::Entry, schema: Arc::clone(&from.schema) }
+        self.edge(from, (chain, 0), kind);
+        Place { chain, outlet: Outlet::Entry(0), schema: Arc::clone(&from.schema) }
     }
 
-    fn edge(&mut self, from: &Place, to: usize, kind: EdgeKind) {
-        self.edges.push(Edge { from: from.chain, to, kind, schema: Arc::clone(&from.schema) });
+    /// An edge to an entry of a chain.
+    fn edge(&mut self, from: &Place, (to, entry): (usize, usize), kind: EdgeKind) {
+        self.edges.push(Edge { from: from.chain, to, entry, kind, schema: Arc::clone(&from.schema) });
         let edge = self.edges.len() - 1;
         self.connect(from, Target::Edge(edge));
+    }
+
+    /// A new chain with two entries: each has the records of a key of its own columns, and those of one key come to one task.
+    pub(crate) fn exchange_two(&mut self, from: [&Place; 2], keys: [&[usize]; 2]) -> [Place; 2] {
+        let chain = self.new_chain(self.options.parallelism, None);
+        self.chains[chain].entries.push(Vec::new());
+        let mut entry = 0;
+        from.map(|from| {
+            self.edge(from, (chain, entry), EdgeKind::Hash(keys[entry].to_vec()));
+            entry += 1;
+            Place { chain, outlet: Outlet::Entry(entry - 1), schema: Arc::clone(&from.schema) }
+        })
+    }
+
+    /// The stage of a step with two inputs that come out of [`exchange_two`](Builder::exchange_two).
+    pub(crate) fn stage_of_two(
+        &mut self,
+        inputs: &[Place; 2],
+        kind: StageKind,
+        at: usize,
+        schema: SchemaRef,
+        signature: String,
+    ) -> Result<Placed> {
+        let placed = self.attach(&inputs[0], kind, at, schema, signature, false)?;
+        self.connect(&inputs[1], Target::Stage(placed.index, 1));
+        Ok(placed)
     }
 
     /// Puts a stage after an output: into its chain, or without chaining into one of its own.
@@ -300,7 +332,7 @@ impl Builder<'_> {
             Some(keys) => Some(keys.iter().map(|key| column_index(&input.schema, key)).collect::<Result<Vec<usize>>>()?),
             None => None,
         };
-        let is_entry_of_own = input.outlet == Outlet::Entry && self.chains[input.chain].source.is_none();
+        let is_entry_of_own = matches!(input.outlet, Outlet::Entry(_)) && self.chains[input.chain].source.is_none();
         let input = match self.options.is_chaining || is_fused || is_entry_of_own {
             true => input.clone(),
             false => self.exchange(input, EdgeKind::Forward, self.parallelism(input)),
@@ -319,7 +351,7 @@ impl Builder<'_> {
             updating,
         };
         self.chains[input.chain].stages.push(stage);
-        self.connect(&input, Target::Stage(index));
+        self.connect(&input, Target::Stage(index, 0));
         Ok(Placed { chain: input.chain, index })
     }
 
@@ -354,7 +386,7 @@ impl Builder<'_> {
             let chain = self.new_chain(parallelism, None);
             for place in places {
                 let kind = if self.parallelism(place) == parallelism { EdgeKind::Forward } else { EdgeKind::Rebalance };
-                self.edge(place, chain, kind);
+                self.edge(place, (chain, 0), kind);
             }
             chain
         };
@@ -372,8 +404,8 @@ impl Builder<'_> {
             updating: None,
         });
         match is_local {
-            true => places.iter().for_each(|place| self.connect(place, Target::Stage(index))),
-            false => self.chains[chain].entry.push(Target::Stage(index)),
+            true => places.iter().for_each(|place| self.connect(place, Target::Stage(index, 0))),
+            false => self.chains[chain].entries[0].push(Target::Stage(index, 0)),
         }
         Place { chain, outlet: Outlet::Port(index, 0), schema }
     }

@@ -34,7 +34,7 @@ fn cut_inputs(graph: &mut Graph, needed: &[Names]) -> Result<()> {
     for (at, needed) in needed.iter().enumerate() {
         let of = |graph: &Graph, tap: Tap| match graph.content(tap) {
             Content::Result => Arc::clone(&left[tap.step]),
-            Content::Input | Content::Errors => graph.schema_of(tap),
+            Content::Input(_) | Content::Errors => graph.schema_of(tap),
         };
         let vertex = &graph.steps[at];
         let result = if vertex.step.cuts_inputs(&vertex.schema) {
@@ -82,13 +82,13 @@ fn needed(graph: &Graph) -> Result<Vec<Names>> {
             match graph.content(tap) {
                 Content::Result => {
                     let input = graph.schema_of(tap);
-                    let need = Need { columns: &own, input: &input };
+                    let need = Need { columns: &own, input: &input, number };
                     // Records that come out as they came in have all their columns.
-                    let is_whole = number == 0 && graph.passes_input(at);
+                    let is_whole = graph.passes_input(at, number);
                     needed[tap.step].extend(if is_whole { need.all() } else { vertex.step.needs(&need)? });
                 }
                 // The step that these records went into needs all of its input anyway.
-                Content::Input => {}
+                Content::Input(_) => {}
                 // Whoever asks which records fail asks for all that the step computes, and to see the whole record.
                 Content::Errors => needed[tap.step].extend(names(&graph.steps[tap.step].schema)),
             }

@@ -92,7 +92,7 @@ impl Graph {
     pub(super) fn schema_of(&self, tap: Tap) -> SchemaRef {
         match self.content(tap) {
             Content::Result => Arc::clone(&self.steps[tap.step].schema),
-            Content::Input => self.before(tap.step),
+            Content::Input(number) => self.schema_of(self.steps[tap.step].inputs[number]),
             Content::Errors => error_schema(),
         }
     }
@@ -116,10 +116,10 @@ impl Graph {
         self.tap(step, name).is_some_and(|tap| self.steps.iter().any(|other| other.inputs.contains(&tap)))
     }
 
-    /// Whether anyone takes records of a step's first input as they came.
-    pub(super) fn passes_input(&self, step: usize) -> bool {
+    /// Whether anyone takes records of this input of a step as they came.
+    pub(super) fn passes_input(&self, step: usize, number: usize) -> bool {
         let outputs = self.steps[step].step.outputs();
-        outputs.iter().any(|output| output.content == Content::Input && self.is_taken(step, &output.name))
+        outputs.iter().any(|output| output.content == Content::Input(number) && self.is_taken(step, &output.name))
     }
 
     /// Puts inputs before those who take them, after steps were added; what no sink needs any more is left out.
@@ -178,8 +178,8 @@ impl Graph {
                 let output = self.output(tap);
                 match output.content {
                     Content::Errors => format!("{}/{}", self.steps[tap.step].uid, output.name),
-                    Content::Result | Content::Input if tap.output > 0 => format!("{}/{}", paths[tap.step], output.name),
-                    Content::Result | Content::Input => paths[tap.step].clone(),
+                    Content::Result | Content::Input(_) if tap.output > 0 => format!("{}/{}", paths[tap.step], output.name),
+                    Content::Result | Content::Input(_) => paths[tap.step].clone(),
                 }
             });
             let place = from.as_ref().map_or_else(|| label.clone(), |from| format!("{from}/{label}"));

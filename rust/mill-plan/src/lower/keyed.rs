@@ -379,14 +379,14 @@ fn identity(parts: &AggregateParts, spec: &AggregateSpec, lineage: &Lineage) -> 
     text
 }
 
-fn rename(builder: &mut Builder<'_>, placed: &Placed, uid: &str, name: &str, part: &str) {
+pub(super) fn rename(builder: &mut Builder<'_>, placed: &Placed, uid: &str, name: &str, part: &str) {
     let stage = builder.stage_at(placed);
     stage.uid = format!("{uid}/{part}");
     stage.name = format!("{name}.{part}");
     stage.updating = None;
 }
 
-fn schema_of(exprs: &[CompiledExpr]) -> SchemaRef {
+pub(super) fn schema_of(exprs: &[CompiledExpr]) -> SchemaRef {
     Arc::new(Schema::new(exprs.iter().map(|expr| expr.field().clone()).collect::<Vec<Field>>()))
 }
 

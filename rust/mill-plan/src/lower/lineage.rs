@@ -82,18 +82,18 @@ fn shortened(expr: Expr) -> Arc<Expr> {
 /// What the columns that each step takes from its first input are made of. Inputs stand before those who take them.
 pub(super) fn of_inputs(graph: &Graph) -> Vec<Lineage> {
     let mut results: Vec<Lineage> = Vec::with_capacity(graph.steps.len());
-    let mut inputs: Vec<Lineage> = Vec::with_capacity(graph.steps.len());
+    let mut inputs: Vec<Vec<Lineage>> = Vec::with_capacity(graph.steps.len());
     for vertex in &graph.steps {
         let of = |tap: &Tap| match graph.content(*tap) {
             Content::Result => results[tap.step].clone(),
-            Content::Input => inputs[tap.step].clone(),
+            Content::Input(number) => inputs[tap.step][number].clone(),
             Content::Errors => Lineage::default(),
         };
         let lineages: Vec<Lineage> = vertex.inputs.iter().map(of).collect();
         let before = vertex.inputs.first().map(|&tap| graph.schema_of(tap));
         let known = Inputs { lineages: &lineages, before: before.as_ref(), result: &vertex.schema };
         results.push(vertex.step.lineage(&known));
-        inputs.push(known.first());
+        inputs.push(lineages);
     }
-    inputs
+    inputs.into_iter().map(|lineages| lineages.into_iter().next().unwrap_or_default()).collect()
 }

@@ -45,8 +45,9 @@ impl PhysicalPlan {
                 writeln!(out, "  {:<14} {}", source.name, source_detail(source))?;
                 self.write_targets(out, i, &source.errors, 2, "errors")?;
             }
-            let is_fork = chain.entry.len() > 1;
-            self.write_targets(out, i, &chain.entry, if is_fork { 2 } else { 1 }, "")?;
+            for entry in &chain.entries {
+                self.write_targets(out, i, entry, if entry.len() > 1 { 2 } else { 1 }, "")?;
+            }
         }
         Ok(())
     }
@@ -58,9 +59,12 @@ impl PhysicalPlan {
             match *target {
                 Target::Edge(edge) => {
                     let edge = &self.edges[edge];
-                    writeln!(out, "{indent}{label}══ {} ══► chain {}", edge_detail(&edge.kind, &edge.schema), edge.to)?;
+                    let side = if self.chains[edge.to].entries.len() < 2 { "" } else { [", left", ", right"][edge.entry.min(1)] };
+                    writeln!(out, "{indent}{label}══ {} ══► chain {}{side}", edge_detail(&edge.kind, &edge.schema), edge.to)?;
                 }
-                Target::Stage(index) => {
+                // A stage is written where its first input leads to it.
+                Target::Stage(_, input) if input > 0 => {}
+                Target::Stage(index, _) => {
                     let stage = &self.chains[chain].stages[index];
                     self.write_stage(out, chain, stage, &indent, &label)?;
                     let ports = stage.ports.iter().filter(|targets| !targets.is_empty()).count();

@@ -71,7 +71,7 @@ impl PhysicalPlan {
         }
         for (i, chain) in self.chains.iter().enumerate() {
             if let Some(from) = sources[i] {
-                self.join(&mut graph, &stages, i, from, &chain.entry, "");
+                self.join(&mut graph, &stages, i, from, &chain.entries[0], "");
                 let errors = chain.source.as_ref().map(|source| source.errors.as_slice()).unwrap_or_default();
                 self.join(&mut graph, &stages, i, from, errors, "errors");
             }
@@ -89,16 +89,16 @@ impl PhysicalPlan {
     fn join(&self, graph: &mut Graph, stages: &[usize], chain: usize, from: usize, targets: &[Target], label: &str) {
         for target in targets {
             match *target {
-                Target::Stage(index) => {
+                Target::Stage(index, _) => {
                     graph.edges.push(GraphEdge { from, to: stages[chain] + index, label: label.to_owned() });
                 }
                 Target::Edge(edge) => {
                     let edge = &self.edges[edge];
                     let way = edge_detail(&edge.kind, &edge.schema);
                     let label = if label.is_empty() { way } else { format!("{label}, {way}") };
-                    for entry in &self.chains[edge.to].entry {
+                    for entry in &self.chains[edge.to].entries[edge.entry] {
                         match *entry {
-                            Target::Stage(index) => {
+                            Target::Stage(index, _) => {
                                 let to = stages[edge.to] + index;
                                 graph.edges.push(GraphEdge { from, to, label: label.clone() });
                             }

@@ -9,6 +9,7 @@ use super::explain::names;
 use crate::aggregate::{AggregateKind, AggregateSpec};
 use crate::compiled::CompiledExpr;
 use crate::function::{BatchFunction, ReduceFunction, Rung, WindowFunction};
+use crate::join::JoinPlan;
 use crate::steps::UserStepKind;
 use crate::stream::{Emit, WatermarkStrategy, duration};
 use crate::window::{KeptWindow, KeptWindowSpec, SessionGap, WindowKind, WindowSpec};
@@ -165,6 +166,9 @@ pub enum StageKind {
         /// The column with the kind of change, which the result does not have.
         op: usize,
     },
+    /// Joins two inputs: the columns that the plan names, of each pair of records. Late records go out as they came, those of
+    /// the left input on port 1 and those of the right one on port 2.
+    Join(Arc<JoinPlan>),
     /// Writes records out.
     Sink(Arc<dyn Sink>),
     /// Passes records on as they are: a union, a rebalance.
@@ -202,6 +206,7 @@ impl StageKind {
             StageKind::Deduplicate { .. } => "deduplicate",
             StageKind::ToChangelog { .. } => "to_changelog",
             StageKind::FromChangelog { .. } => "from_changelog",
+            StageKind::Join(plan) => plan.kind.label(),
             StageKind::Sink(_) => "sink",
             StageKind::Pass => "pass",
         }
@@ -231,10 +236,16 @@ impl StageKind {
             | StageKind::Deduplicate { .. }
             | StageKind::ToChangelog { .. }
             | StageKind::FromChangelog { .. }
+            | StageKind::Join(_)
             | StageKind::PartialAggregate { .. }
             | StageKind::Sink(_)
             | StageKind::Pass => Rung::Native,
         }
+    }
+
+    /// How many inputs it has.
+    pub fn inputs(&self) -> usize {
+        if matches!(self, StageKind::Join(_)) { 2 } else { 1 }
     }
 
     /// Whether it keeps state that a checkpoint holds.
@@ -250,6 +261,7 @@ impl StageKind {
             | StageKind::TopN { .. }
             | StageKind::Deduplicate { .. }
             | StageKind::ToChangelog { .. }
+            | StageKind::Join(_)
             | StageKind::Sink(_) => true,
             StageKind::Project { .. }
             | StageKind::Filter(_)
@@ -357,6 +369,7 @@ impl StageKind {
                 format!("by {key}; keeps the latest row of each key")
             }
             StageKind::FromChangelog { op } => format!("op in column {op}"),
+            StageKind::Join(plan) => plan.to_string(),
             StageKind::Sink(sink) => Sink::name(sink.as_ref()),
             StageKind::Pass => String::new(),
         }

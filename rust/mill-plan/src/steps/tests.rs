@@ -53,7 +53,7 @@ impl Step for Foreign {
     }
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 3] =
-            [OutputSpec::RESULT, OutputSpec::new("odd", Content::Result), OutputSpec::new("unread", Content::Input)];
+            [OutputSpec::RESULT, OutputSpec::new("odd", Content::Result), OutputSpec::new("unread", Content::Input(0))];
         &OUTPUTS
     }
     fn changes(&self) -> Changes {
@@ -108,7 +108,7 @@ fn a_step_of_one_file_has_outputs_ports_and_identities_like_any_other() {
         .ports
         .iter()
         .map(|targets| match targets.as_slice() {
-            [crate::physical::Target::Stage(index)] => stages[*index].uid.as_str(),
+            [crate::physical::Target::Stage(index, _)] => stages[*index].uid.as_str(),
             other => panic!("one target a port, found {other:?}"),
         })
         .collect();

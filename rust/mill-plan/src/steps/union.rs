@@ -175,7 +175,7 @@ fn united(first: &Schema, other: &Schema, number: usize) -> Result<SchemaRef> {
 
 /// The type in which columns of both types hold the same values: for types that are one but for their layout (text as a
 /// dictionary and plain), for columns of nothing but nulls, for names of one time zone; also inside lists and structs.
-fn same_values(a: &DataType, b: &DataType) -> Option<DataType> {
+pub(super) fn same_values(a: &DataType, b: &DataType) -> Option<DataType> {
     match (a, b) {
         _ if a == b => Some(a.clone()),
         (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),

@@ -207,7 +207,7 @@ impl WindowedStream {
 
 /// Refuses a duration that the unit of the event time cannot hold: the bounds of windows would be cut, and records would be
 /// outside of their own window.
-fn check_unit(time: &EventTime, what: &str, us: i64) -> Result<()> {
+pub(super) fn check_unit(time: &EventTime, what: &str, us: i64) -> Result<()> {
     let DataType::Timestamp(unit, zone) = &time.data_type else {
         return Err(Error::internal(format!("event time of type {}", type_name(&time.data_type))));
     };

@@ -18,6 +18,8 @@ use crate::physical::error_schema;
 pub(crate) const RESULT: &str = "result";
 /// The name of what came too late for its window.
 pub(crate) const LATE: &str = "late";
+/// The name of what came too late on the second input of a step.
+pub(crate) const LATE_RIGHT: &str = "late_right";
 /// The name of what could not be processed.
 pub(crate) const ERRORS: &str = "errors";
 
@@ -45,8 +47,8 @@ pub(crate) struct OutputSpec {
 pub(crate) enum Content {
     /// What the step computes, or a share of it.
     Result,
-    /// Records of the first input as they came.
-    Input,
+    /// Records of the input with this number as they came.
+    Input(usize),
     /// Descriptions of records that failed, with the columns of [`error_schema`].
     Errors,
 }
@@ -55,7 +57,9 @@ impl OutputSpec {
     /// What the step is for.
     pub(crate) const RESULT: OutputSpec = OutputSpec::new(RESULT, Content::Result);
     /// What came too late.
-    pub(crate) const LATE: OutputSpec = OutputSpec::new(LATE, Content::Input);
+    pub(crate) const LATE: OutputSpec = OutputSpec::new(LATE, Content::Input(0));
+    /// What came too late on the second input.
+    pub(crate) const LATE_RIGHT: OutputSpec = OutputSpec::new(LATE_RIGHT, Content::Input(1));
     /// What could not be processed: of steps in which single records can fail.
     pub(crate) const ERRORS: OutputSpec = OutputSpec::new(ERRORS, Content::Errors);
 
@@ -65,12 +69,15 @@ impl OutputSpec {
 }
 
 impl Output {
-    /// An output of a step with this result and this first input.
-    pub(crate) fn of(spec: &OutputSpec, schema: &SchemaRef, facts: &Facts, input: Option<&Output>) -> Output {
-        let (schema, facts) = match (spec.content, input) {
-            (Content::Input, Some(input)) => (SchemaRef::clone(&input.schema), input.facts.clone()),
-            (Content::Result | Content::Input, _) => (SchemaRef::clone(schema), facts.clone()),
-            (Content::Errors, _) => {
+    /// An output of a step with this result and these inputs.
+    pub(crate) fn of(spec: &OutputSpec, schema: &SchemaRef, facts: &Facts, inputs: &[&Output]) -> Output {
+        let (schema, facts) = match spec.content {
+            Content::Input(number) => {
+                let input = inputs[number];
+                (SchemaRef::clone(&input.schema), input.facts.clone())
+            }
+            Content::Result => (SchemaRef::clone(schema), facts.clone()),
+            Content::Errors => {
                 (error_schema(), Facts { is_bounded: facts.is_bounded, event_time: None, updating: None, withdraws: false })
             }
         };

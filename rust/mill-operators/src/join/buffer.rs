@@ -1,0 +1,258 @@
+//! The records of one side that may still find a partner.
+//!
+//! ```text
+//!   frames   columns as they came, a row a record, numbered through         gathered from by number
+//!   index    key → numbers, in order of when they are dropped               probed
+//!   dues     numbers by when they are dropped                               taken out as time goes on
+//! ```
+//!
+//! Columns are kept as they came, so a joined row is a gather and nothing is decoded. Small frames are put together, a frame
+//! goes when its last row does, and once most of all rows are gone the rest moves together. So there are few frames, and
+//! memory is at most about twice that of the rows.
+
+use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::compute::{concat, interleave, take};
+use mill_protocol::{Error, Result};
+
+use super::dues::Dues;
+use super::index::{Entry, Index};
+
+/// Frames of fewer rows are put together.
+const FRAME_ROWS: usize = 8192;
+/// So many rows that are gone do no harm.
+const GONE_ROWS: usize = 32_768;
+
+/// The buffered records of a side.
+#[derive(Default)]
+pub(super) struct Buffer {
+    frames: Vec<Frame>,
+    index: Index,
+    dues: Dues,
+    /// The number of the next row.
+    next: u64,
+    /// How many rows there are, and how many of them are not gone.
+    rows: usize,
+    live: usize,
+}
+
+/// Rows with numbers that follow each other.
+struct Frame {
+    first: u64,
+    columns: Vec<ArrayRef>,
+    rows: Vec<Row>,
+    live: usize,
+}
+
+/// What is known of a row besides its columns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    pub(super) time: i64,
+    /// When it is dropped: once the watermark of the other side is greater.
+    pub(super) due: i64,
+    /// The hash that decides which task has its key.
+    pub(super) hash: u64,
+    /// Its number in checkpoints.
+    pub(super) durable: u64,
+    pub(super) is_matched: bool,
+    slot: u32,
+    is_gone: bool,
+}
+
+impl Row {
+    pub(super) fn new(time: i64, due: i64, hash: u64, durable: u64, is_matched: bool) -> Row {
+        Row { time, due, hash, durable, is_matched, slot: 0, is_gone: false }
+    }
+}
+
+impl Frame {
+    fn end(&self) -> u64 {
+        self.first + self.rows.len() as u64
+    }
+}
+
+impl Buffer {
+    /// Adds rows; `key` returns the hash and bytes of the key of each.
+    pub(super) fn add<'k>(
+        &mut self,
+        columns: Vec<ArrayRef>,
+        mut rows: Vec<Row>,
+        key: impl Fn(usize) -> (u64, &'k [u8]),
+    ) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let first = self.next;
+        let mut dues: Vec<Entry> = Vec::with_capacity(rows.len());
+        for (place, row) in rows.iter_mut().enumerate() {
+            let (hash, key) = key(place);
+            let entry = (row.due, first + place as u64);
+            row.slot = self.index.insert(hash, key, entry);
+            dues.push(entry);
+        }
+        self.dues.add(dues);
+        self.next += rows.len() as u64;
+        self.rows += rows.len();
+        self.live += rows.len();
+        let mut frame = Frame { first, columns, live: rows.len(), rows };
+        while let Some(last) = self.frames.last()
+            && last.rows.len() <= 2 * frame.rows.len()
+            && last.rows.len() + frame.rows.len() <= FRAME_ROWS
+            && last.end() == frame.first
+        {
+            let last = self.frames.pop().expect("it was looked at");
+            frame = together(last, frame)?;
+        }
+        self.frames.push(frame);
+        Ok(())
+    }
+
+    /// The rows of a key, as when they are dropped and their number, in this order.
+    #[inline]
+    pub(super) fn of_key(&self, hash: u64, key: &[u8]) -> &[Entry] {
+        self.index.find(hash, key).map_or(&[], |slot| self.index.rows(slot))
+    }
+
+    /// The place of a row.
+    #[inline]
+    fn place(&self, number: u64, near: usize) -> (usize, usize) {
+        let is_in = |frame: &Frame| frame.first <= number && number < frame.end();
+        let at = match self.frames.get(near).is_some_and(is_in) {
+            true => near,
+            false => self.frames.partition_point(|frame| frame.end() <= number),
+        };
+        (at, (number - self.frames[at].first) as usize)
+    }
+
+    /// What is known of these rows.
+    pub(super) fn known(&self, numbers: &[u64]) -> Vec<Row> {
+        let mut near = 0;
+        let mut row = |&number: &u64| {
+            let (frame, row) = self.place(number, near);
+            near = frame;
+            self.frames[frame].rows[row]
+        };
+        numbers.iter().map(&mut row).collect()
+    }
+
+    /// The times of these rows.
+    pub(super) fn times(&self, numbers: &[u64], out: &mut Vec<i64>) {
+        let mut near = 0;
+        out.extend(numbers.iter().map(|&number| {
+            let (frame, row) = self.place(number, near);
+            near = frame;
+            self.frames[frame].rows[row].time
+        }));
+    }
+
+    /// Marks rows as having a partner; those that had none before are left in `numbers`.
+    pub(super) fn mark(&mut self, numbers: &mut Vec<u64>) {
+        let mut near = 0;
+        numbers.retain(|&number| {
+            let (frame, row) = self.place(number, near);
+            near = frame;
+            !std::mem::replace(&mut self.frames[frame].rows[row].is_matched, true)
+        });
+    }
+
+    /// The columns of these rows, in this order.
+    pub(super) fn gather(&self, numbers: &[u64]) -> Result<Vec<ArrayRef>> {
+        let failed = |error: arrow::error::ArrowError| Error::internal(error.to_string());
+        let Some(columns) = self.frames.first().map(|frame| frame.columns.len()) else { return Ok(Vec::new()) };
+        // The frames that are needed, by their own numbers from zero.
+        let mut used: Vec<usize> = Vec::new();
+        let mut of_frame = vec![usize::MAX; self.frames.len()];
+        let mut places: Vec<(usize, usize)> = Vec::with_capacity(numbers.len());
+        let mut near = 0;
+        for &number in numbers {
+            let (frame, row) = self.place(number, near);
+            near = frame;
+            if of_frame[frame] == usize::MAX {
+                of_frame[frame] = used.len();
+                used.push(frame);
+            }
+            places.push((of_frame[frame], row));
+        }
+        if let [frame] = used[..] {
+            let rows: UInt32Array = places.iter().map(|&(_, row)| row as u32).collect();
+            let columns = self.frames[frame].columns.iter().map(|column| take(column, &rows, None));
+            return columns.collect::<std::result::Result<Vec<ArrayRef>, _>>().map_err(failed);
+        }
+        let column = |column: usize| {
+            let parts: Vec<&dyn Array> = used.iter().map(|&frame| self.frames[frame].columns[column].as_ref()).collect();
+            interleave(&parts, &places).map_err(failed)
+        };
+        (0..columns).map(column).collect()
+    }
+
+    /// Drops rows that are due before this time, `rows_max` of them at most; whether there are more. Those of them that had no
+    /// partner go to `unmatched`, in order, until they are [forgotten](Buffer::sweep).
+    pub(super) fn drop_before(&mut self, before: i64, rows_max: usize, unmatched: &mut Vec<u64>) -> bool {
+        let mut gone = Vec::new();
+        let has_more = self.dues.take(before, rows_max, &mut gone);
+        gone.sort_unstable();
+        let mut near = 0;
+        for number in gone {
+            let (frame, row) = self.place(number, near);
+            near = frame;
+            let frame = &mut self.frames[frame];
+            let row = &mut frame.rows[row];
+            row.is_gone = true;
+            frame.live -= 1;
+            self.live -= 1;
+            if !row.is_matched {
+                unmatched.push(number);
+            }
+            self.index.forget(row.slot, before);
+        }
+        has_more
+    }
+
+    /// Gives the memory of rows back that are gone.
+    pub(super) fn sweep(&mut self) -> Result<()> {
+        if self.frames.iter().any(|frame| frame.live == 0) {
+            self.frames.retain(|frame| frame.live > 0);
+            self.rows = self.frames.iter().map(|frame| frame.rows.len()).sum();
+        }
+        if self.rows <= 2 * self.live + GONE_ROWS {
+            return Ok(());
+        }
+        let mut live: Vec<u64> = Vec::with_capacity(self.live);
+        for frame in &self.frames {
+            let rows = frame.rows.iter().enumerate().filter(|(_, row)| !row.is_gone);
+            live.extend(rows.map(|(place, _)| frame.first + place as u64));
+        }
+        let mut frames = Vec::with_capacity(live.len().div_ceil(FRAME_ROWS));
+        for numbers in live.chunks(FRAME_ROWS) {
+            let (columns, rows) = (self.gather(numbers)?, self.known(numbers));
+            frames.push(Frame { first: (frames.len() * FRAME_ROWS) as u64, columns, live: rows.len(), rows });
+        }
+        let number = |old: u64| live.binary_search(&old).expect("a row that is not gone has a number") as u64;
+        self.index.renumber(number);
+        self.dues.renumber(number);
+        self.frames = frames;
+        (self.rows, self.next) = (live.len(), live.len() as u64);
+        Ok(())
+    }
+
+    /// How many rows there are that may find a partner.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.live
+    }
+
+    /// How many rows its frames have.
+    #[cfg(test)]
+    pub(super) fn stored(&self) -> usize {
+        self.rows
+    }
+}
+
+/// Two frames as one.
+fn together(first: Frame, second: Frame) -> Result<Frame> {
+    let mut rows = first.rows;
+    rows.extend_from_slice(&second.rows);
+    let columns = first.columns.iter().zip(&second.columns).map(|(a, b)| concat(&[a.as_ref(), b.as_ref()]));
+    let columns = columns.collect::<std::result::Result<Vec<ArrayRef>, _>>();
+    let columns = columns.map_err(|error| Error::internal(error.to_string()))?;
+    Ok(Frame { first: first.first, columns, rows, live: first.live + second.live })
+}

@@ -1,0 +1,86 @@
+//! Which rows are to be dropped, by time: a few sorted runs, merged as they grow.
+//!
+//! A batch adds one run. A run is merged with the one before it unless that one is more than twice as long, so there are at
+//! most as many runs as the number of rows has bits, and a row is merged about as often.
+
+use super::index::Entry;
+
+/// Rows by the time when they are dropped.
+#[derive(Default)]
+pub(super) struct Dues {
+    runs: Vec<Run>,
+}
+
+struct Run {
+    rows: Vec<Entry>,
+    next: usize,
+}
+
+impl Run {
+    fn left(&self) -> &[Entry] {
+        &self.rows[self.next..]
+    }
+}
+
+impl Dues {
+    /// Adds rows.
+    pub(super) fn add(&mut self, mut rows: Vec<Entry>) {
+        if !rows.is_sorted() {
+            rows.sort_unstable();
+        }
+        while let Some(last) = self.runs.last()
+            && last.left().len() <= 2 * rows.len()
+        {
+            rows = merged(last.left(), &rows);
+            self.runs.pop();
+        }
+        self.runs.push(Run { rows, next: 0 });
+    }
+
+    /// Takes out rows that are dropped before this time, `rows_max` of them at most, in no order; whether there are more.
+    pub(super) fn take(&mut self, before: i64, rows_max: usize, out: &mut Vec<u64>) -> bool {
+        let mut has_more = false;
+        for run in &mut self.runs {
+            let due = run.left().partition_point(|&(due, _)| due < before);
+            let taken = due.min(rows_max - out.len());
+            out.extend(run.left()[..taken].iter().map(|&(_, row)| row));
+            run.next += taken;
+            has_more |= taken < due;
+        }
+        self.runs.retain(|run| !run.left().is_empty());
+        has_more
+    }
+
+    /// Gives every row another number; the order of numbers must stay.
+    pub(super) fn renumber(&mut self, number: impl Fn(u64) -> u64) {
+        for run in &mut self.runs {
+            run.rows.drain(..run.next);
+            run.next = 0;
+            run.rows.iter_mut().for_each(|(_, row)| *row = number(*row));
+        }
+    }
+}
+
+fn merged(a: &[Entry], b: &[Entry]) -> Vec<Entry> {
+    let mut rows = Vec::with_capacity(a.len() + b.len());
+    let (mut a, mut b) = (a, b);
+    if let (Some(last), Some(first)) = (a.last(), b.first())
+        && last <= first
+    {
+        rows.extend_from_slice(a);
+        rows.extend_from_slice(b);
+        return rows;
+    }
+    while let (Some(x), Some(y)) = (a.first(), b.first()) {
+        if x <= y {
+            rows.push(*x);
+            a = &a[1..];
+        } else {
+            rows.push(*y);
+            b = &b[1..];
+        }
+    }
+    rows.extend_from_slice(a);
+    rows.extend_from_slice(b);
+    rows
+}

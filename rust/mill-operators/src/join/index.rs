@@ -1,0 +1,140 @@
+//! The buffered rows of each key, in the order in which they are dropped.
+//!
+//! A key is found by its hash and compared by its bytes. What is dropped of a key is always the first of its rows, so a list
+//! has a start that moves, and is moved itself once half of it is gone.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// No further slot of this hash.
+const NONE: u32 = u32::MAX;
+
+/// A row: when it is dropped, and its number.
+pub(super) type Entry = (i64, u64);
+
+/// Leads from keys to rows.
+#[derive(Default)]
+pub(super) struct Index {
+    heads: HashMap<u64, u32, BuildHasherDefault<AsItIs>>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+/// The rows of a key.
+#[derive(Default)]
+struct Slot {
+    hash: u64,
+    key: Box<[u8]>,
+    /// The next slot of the same hash.
+    next: u32,
+    rows: Vec<Entry>,
+    start: usize,
+}
+
+/// Takes a hash as its own hash.
+#[derive(Default)]
+pub(super) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        let word = bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        self.write_u64(word);
+    }
+    fn write_u64(&mut self, word: u64) {
+        self.0 = word;
+    }
+}
+
+impl Index {
+    /// The slot of a key, if it has rows.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
+        let mut slot = *self.heads.get(&hash)?;
+        while slot != NONE {
+            let found = &self.slots[slot as usize];
+            if *found.key == *key {
+                return Some(slot);
+            }
+            slot = found.next;
+        }
+        None
+    }
+
+    /// The rows of a slot, the first to be dropped first.
+    #[inline]
+    pub(super) fn rows(&self, slot: u32) -> &[Entry] {
+        let slot = &self.slots[slot as usize];
+        &slot.rows[slot.start..]
+    }
+
+    /// Adds a row; returns the slot of its key.
+    pub(super) fn insert(&mut self, hash: u64, key: &[u8], row: Entry) -> u32 {
+        let at = self.find(hash, key).unwrap_or_else(|| self.add(hash, key));
+        let slot = &mut self.slots[at as usize];
+        match slot.rows.last() {
+            Some(last) if *last > row => {
+                let place = slot.start + slot.rows[slot.start..].partition_point(|other| *other < row);
+                slot.rows.insert(place, row);
+            }
+            _ => slot.rows.push(row),
+        }
+        at
+    }
+
+    fn add(&mut self, hash: u64, key: &[u8]) -> u32 {
+        let next = self.heads.get(&hash).copied().unwrap_or(NONE);
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        assert!(at != NONE, "a join buffers fewer than 2^32 - 1 keys a task");
+        let slot = &mut self.slots[at as usize];
+        (slot.hash, slot.key, slot.next, slot.start) = (hash, key.into(), next, 0);
+        self.heads.insert(hash, at);
+        at
+    }
+
+    /// Forgets the rows of a slot that are dropped before this time.
+    pub(super) fn forget(&mut self, at: u32, before: i64) {
+        let slot = &mut self.slots[at as usize];
+        if slot.rows.is_empty() {
+            return;
+        }
+        slot.start += slot.rows[slot.start..].partition_point(|&(due, _)| due < before);
+        if slot.start == slot.rows.len() {
+            self.release(at);
+        } else if slot.start > slot.rows.len() / 2 {
+            slot.rows.drain(..slot.start);
+            slot.start = 0;
+        }
+    }
+
+    fn release(&mut self, at: u32) {
+        let Slot { hash, next, .. } = std::mem::take(&mut self.slots[at as usize]);
+        let head = self.heads.get_mut(&hash).expect("a slot with rows is found by its hash");
+        if *head == at && next == NONE {
+            self.heads.remove(&hash);
+        } else if *head == at {
+            *head = next;
+        } else {
+            let mut before = *head;
+            while self.slots[before as usize].next != at {
+                before = self.slots[before as usize].next;
+            }
+            self.slots[before as usize].next = next;
+        }
+        self.free.push(at);
+    }
+
+    /// Gives every row another number.
+    pub(super) fn renumber(&mut self, number: impl Fn(u64) -> u64) {
+        for slot in &mut self.slots {
+            slot.rows.drain(..slot.start);
+            slot.start = 0;
+            slot.rows.iter_mut().for_each(|(_, row)| *row = number(*row));
+        }
+    }
+}

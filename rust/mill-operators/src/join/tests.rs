@@ -1,0 +1,287 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use mill_plan::{How, JoinKind, JoinPlan, JoinedColumn, StageKind, Window};
+use mill_protocol::testkit::{Compare, Input, batch, check_inputs, integers};
+use mill_protocol::{Emission, Operator, Outbox, Progress, TaskContext, Watermark};
+
+use super::buffer::{Buffer, Row};
+use crate::accumulator::tests::{random, stage};
+use crate::fixture::context;
+
+fn input() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("x", DataType::Int64, true)]))
+}
+
+fn make(kind: JoinKind, how: How, context: &TaskContext) -> Box<dyn Operator> {
+    let number = |name: &str| Field::new(name, DataType::Int64, true);
+    let mut fields = vec![number("k"), number("x")];
+    let mut columns = vec![JoinedColumn::Left(0), JoinedColumn::Left(1)];
+    if how.has_pairs() {
+        columns = vec![JoinedColumn::Key { left: 0, right: 0 }, JoinedColumn::Left(1), JoinedColumn::Right(1)];
+        fields.push(number("x_right"));
+    }
+    if let JoinKind::Window(_) = kind {
+        let time = DataType::Timestamp(TimeUnit::Microsecond, None);
+        fields.push(Field::new("window_end", time, true));
+        columns.push(JoinedColumn::WindowEnd);
+    }
+    let plan = JoinPlan {
+        kind,
+        how,
+        keys: [vec![0], vec![0]],
+        inputs: [input(), input()],
+        own: [2, 2],
+        columns,
+        on: "k".to_owned(),
+    };
+    crate::build(&stage(StageKind::Join(Arc::new(plan)), fields), context).unwrap()
+}
+
+/// A record: key, value, time, whether it is older than the watermark of its split.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    key: Option<i64>,
+    value: i64,
+    time: i64,
+    behind: i64,
+}
+
+fn stream(seed: &mut u64, bound: i64, rows: usize, from: i64) -> (Vec<Input>, Vec<Known>) {
+    let (mut inputs, mut all) = (Vec::new(), Vec::new());
+    let (mut now, mut latest) = (from, i64::MIN);
+    while all.len() < rows {
+        let first = all.len();
+        for _ in 0..(1 + random(seed) as usize % 7).min(rows - first) {
+            now += (random(seed) % 9) as i64;
+            let time = now - (random(seed) % 25) as i64;
+            let behind = latest.saturating_sub(bound);
+            latest = latest.max(time);
+            let key = (!random(seed).is_multiple_of(8)).then_some((random(seed) % 3) as i64);
+            all.push(Known { key, value: all.len() as i64, time, behind });
+        }
+        let new = &all[first..];
+        let is_behind = new.iter().any(|record| record.behind > record.time);
+        let column = |of: &dyn Fn(&Known) -> Option<i64>| integers(&new.iter().map(of).collect::<Vec<_>>());
+        let records = batch(&[("k", column(&|record| record.key)), ("x", column(&|record| Some(record.value)))])
+            .with_times(Some(new.iter().map(|record| record.time).collect()))
+            .with_behind(is_behind.then(|| new.iter().map(|record| record.behind).collect()));
+        inputs.extend([Input::Batch(records), Input::Watermark(latest - bound)]);
+        if random(seed).is_multiple_of(4) {
+            inputs.push(Input::Barrier);
+        }
+    }
+    (inputs, all)
+}
+
+fn shown(number: Option<i64>) -> String {
+    number.map_or_else(|| "null".to_owned(), |number| number.to_string())
+}
+
+/// The ends of the windows that take a record.
+fn ends(window: Window, record: &Known) -> Vec<i64> {
+    let (size, slide, is_cumulative) = match window {
+        Window::Tumbling { size_us, .. } => (size_us, size_us, false),
+        Window::Sliding { size_us, slide_us, .. } => (size_us, slide_us, false),
+        Window::Cumulative { step_us, size_us, .. } => (size_us, step_us, true),
+    };
+    let all = (-1000..1000).map(|number| number * slide);
+    let holds = |end: &i64| {
+        let start = if is_cumulative { (end - 1).div_euclid(size) * size } else { end - size };
+        start <= record.time && record.time < *end && *end > record.behind
+    };
+    all.filter(holds).collect()
+}
+
+/// All rows of a join, from every pair of records.
+fn expected(kind: JoinKind, how: How, left: &[Known], right: &[Known]) -> Vec<String> {
+    let mut rows = Vec::new();
+    let late = |record: &Known| match kind {
+        JoinKind::Interval { .. } => record.time < record.behind,
+        JoinKind::Window(window) => ends(window, record).is_empty(),
+    };
+    for (port, side) in [(1, left), (2, right)] {
+        rows.extend(side.iter().filter(|record| late(record)).map(|record| {
+            let behind = if record.behind > record.time { format!(" behind {}", record.behind) } else { String::new() };
+            format!("{port}: {}, {} @{}{behind}", shown(record.key), record.value, record.time)
+        }));
+    }
+    // A record once for each of its windows; without windows once, with no end.
+    let spread = |side: &[Known]| -> Vec<(Known, Option<i64>)> {
+        let taken = side.iter().filter(|record| !late(record));
+        taken
+            .flat_map(|record| match kind {
+                JoinKind::Interval { .. } => vec![(*record, None)],
+                JoinKind::Window(window) => ends(window, record).into_iter().map(|end| (*record, Some(end))).collect(),
+            })
+            .collect()
+    };
+    let (left, right) = (spread(left), spread(right));
+    let is_pair = |(a, a_end): &(Known, Option<i64>), (b, b_end): &(Known, Option<i64>)| {
+        let is_near = match kind {
+            JoinKind::Interval { lower_us, upper_us } => (lower_us..=upper_us).contains(&(b.time - a.time)),
+            JoinKind::Window(_) => a_end == b_end,
+        };
+        a.key.is_some() && a.key == b.key && is_near
+    };
+    let (mut left_matched, mut right_matched) = (BTreeSet::new(), BTreeSet::new());
+    let line = |key: Option<i64>, values: &[Option<i64>], end: Option<i64>, time: i64| {
+        let mut columns: Vec<String> = std::iter::once(key).chain(values.iter().copied()).map(shown).collect();
+        columns.extend(end.map(|end| format!("1970-01-01T00:00:00.{end:06}")));
+        format!("0: {} @{}", columns.join(", "), end.map_or(time, |end| end - 1))
+    };
+    for (i, a) in left.iter().enumerate() {
+        for (j, b) in right.iter().enumerate().filter(|(_, b)| is_pair(a, b)) {
+            left_matched.insert(i);
+            right_matched.insert(j);
+            if how.has_pairs() {
+                rows.push(line(a.0.key, &[Some(a.0.value), Some(b.0.value)], a.1, a.0.time.max(b.0.time)));
+            }
+        }
+    }
+    for (i, (record, end)) in left.iter().enumerate() {
+        let is_matched = left_matched.contains(&i);
+        match how {
+            How::Semi if is_matched => rows.push(line(record.key, &[Some(record.value)], *end, record.time)),
+            How::Anti if !is_matched => rows.push(line(record.key, &[Some(record.value)], *end, record.time)),
+            How::Left | How::Full if !is_matched => {
+                rows.push(line(record.key, &[Some(record.value), None], *end, record.time));
+            }
+            _ => {}
+        }
+    }
+    for (j, (record, end)) in right.iter().enumerate() {
+        if how.is_padded(1) && !right_matched.contains(&j) {
+            rows.push(line(record.key, &[None, Some(record.value)], *end, record.time));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+fn compare(kind: JoinKind, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let mut random_seed = 77 + seed * 1_000_003;
+        let (left, of_left) = stream(&mut random_seed, 12, 24, 500);
+        let (right, of_right) = stream(&mut random_seed, 5, 24, 500 + (seed as i64 % 3) * 20);
+        for how in How::ALL {
+            let got = check_inputs(|| make(kind, how, &context()), &[&left, &right], &Compare::Unordered);
+            assert_eq!(got.rows, expected(kind, how, &of_left, &of_right), "seed {seed}, {kind:?}, {how:?}");
+        }
+    }
+}
+
+#[test]
+fn an_interval_joins_every_pair_once() {
+    for (lower_us, upper_us) in [(-10, 10), (0, 15), (-20, -5), (3, 3), (10, 30)] {
+        compare(JoinKind::Interval { lower_us, upper_us }, 0..3);
+    }
+}
+
+#[test]
+fn windows_join_every_pair_once_each() {
+    compare(JoinKind::Window(Window::Tumbling { size_us: 20, offset_us: 0 }), 0..4);
+    compare(JoinKind::Window(Window::Sliding { size_us: 25, slide_us: 10, offset_us: 0 }), 0..3);
+    compare(JoinKind::Window(Window::Cumulative { step_us: 10, size_us: 30, offset_us: 0 }), 0..3);
+}
+
+#[test]
+fn what_is_not_persistent_gives_the_same() {
+    let kind = JoinKind::Interval { lower_us: -10, upper_us: 10 };
+    let plain = TaskContext { is_persistent: false, ..context() };
+    let (left, of_left) = stream(&mut 5, 12, 60, 0);
+    let (right, of_right) = stream(&mut 6, 12, 60, 0);
+    let mut operator = make(kind, How::Full, &plain);
+    let mut out = Outbox::default();
+    let mut rows = 0;
+    let mut events = (left.iter(), right.iter());
+    loop {
+        let next = (events.0.next(), events.1.next());
+        for (side, event) in [(0, next.0), (1, next.1)] {
+            let progress = match event {
+                Some(Input::Batch(batch)) => operator.on_batch(side, batch.clone(), &mut out).unwrap(),
+                Some(Input::Watermark(at)) => operator.on_watermark(side, Watermark(*at), &mut out).unwrap(),
+                _ => Progress::Done,
+            };
+            assert_eq!(progress, Progress::Done);
+        }
+        if next.0.is_none() && next.1.is_none() {
+            break;
+        }
+    }
+    for side in 0..2 {
+        assert_eq!(operator.on_watermark(side, Watermark::MAX, &mut out).unwrap(), Progress::Done);
+    }
+    while let Some(emission) = out.pop() {
+        if let Emission::Batch(_, batch) = emission {
+            rows += batch.rows();
+        }
+    }
+    assert_eq!(rows, expected(kind, How::Full, &of_left, &of_right).len());
+}
+
+/// Pairs of a hot key are emitted a few at a time.
+#[test]
+fn many_pairs_come_in_pieces() {
+    let kind = JoinKind::Interval { lower_us: -1000, upper_us: 1000 };
+    let mut operator = make(kind, How::Inner, &context());
+    let mut out = Outbox::default();
+    let records = |rows: i64| {
+        batch(&[("k", integers(&vec![Some(1); rows as usize])), ("x", integers(&(0..rows).map(Some).collect::<Vec<_>>()))])
+            .with_times(Some((0..rows).collect()))
+    };
+    assert_eq!(operator.on_batch(0, records(300), &mut out).unwrap(), Progress::Done);
+    let mut progress = operator.on_batch(1, records(400), &mut out).unwrap();
+    let (mut pairs, mut pieces) = (0, 0);
+    loop {
+        while let Some(Emission::Batch(_, batch)) = out.pop() {
+            assert!(batch.rows() <= super::EMIT_ROWS);
+            pairs += batch.rows();
+            pieces += 1;
+        }
+        if progress == Progress::Done {
+            break;
+        }
+        progress = operator.resume(&mut out).unwrap();
+    }
+    assert_eq!((pairs, pieces), (120_000, 120_000_usize.div_ceil(super::EMIT_ROWS)));
+}
+
+/// Rows that come and go leave neither frames nor keys behind, and those that stay keep their columns.
+#[test]
+fn a_buffer_stays_small() {
+    let mut buffer = Buffer::default();
+    let (mut random_seed, mut rows_max) = (3, 0);
+    for step in 0..3000_i64 {
+        let values: Vec<i64> = (0..40).map(|row| step * 40 + row).collect();
+        // One row of each batch stays for ever.
+        let rows = values.iter().map(|&value| {
+            let due = if value % 40 == 7 { i64::MAX - 1 } else { step + (random(&mut random_seed) % 20) as i64 };
+            Row::new(value, due, 0, 0, false)
+        });
+        let keys: Vec<[u8; 8]> = values.iter().map(|value| (value % 1000).to_le_bytes()).collect();
+        buffer
+            .add(vec![integers(&values.iter().copied().map(Some).collect::<Vec<_>>())], rows.collect(), |row| {
+                (u64::from(keys[row][0]), &keys[row])
+            })
+            .unwrap();
+        let mut gone = Vec::new();
+        assert!(!buffer.drop_before(step, usize::MAX, &mut gone));
+        if step % 100 == 0 {
+            let columns = buffer.gather(&gone).unwrap();
+            let known = buffer.known(&gone);
+            let values: Vec<String> = known.iter().map(|row| row.time.to_string()).collect();
+            let column = &columns[0];
+            let found: Vec<String> = (0..gone.len())
+                .map(|row| arrow::util::display::array_value_to_string(column, row).unwrap())
+                .collect();
+            assert_eq!(found, values);
+        }
+        buffer.sweep().unwrap();
+        rows_max = rows_max.max(buffer.stored());
+    }
+    assert!((3000..3000 + 40 * 21).contains(&buffer.len()), "{}", buffer.len());
+    assert!(rows_max < 2 * buffer.len() + 40_000, "{rows_max}");
+    assert_eq!(buffer.of_key(7, &7_i64.to_le_bytes()).len(), 120);
+}

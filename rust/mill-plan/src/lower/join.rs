@@ -1,0 +1,75 @@
+//! What every join needs of the chains: both inputs by the hash of their own keys.
+//!
+//! ```text
+//!   left  ─► (project) ═hash(its key)═══► entry 0 ┐
+//!                                                  ├─► stage with two inputs
+//!   right ─► (project) ═hash(its key)═══► entry 1 ┘
+//! ```
+//!
+//! Keys that are no columns of their side, or have another type there, are computed ahead of the exchange, as columns after
+//! those of the side.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use mill_protocol::Result;
+
+use super::chains::{Builder, Place};
+use super::keyed::{rename, schema_of};
+use crate::compiled::CompiledExpr;
+use crate::expr::Expr;
+use crate::physical::StageKind;
+use crate::steps::JoinKeys;
+
+/// Both inputs of a join, in one chain.
+pub(crate) struct JoinInputs {
+    /// Where each of them comes in.
+    pub(crate) places: [Place; 2],
+    /// The key columns of each.
+    pub(crate) keys: [Vec<usize>; 2],
+    /// The columns that each had of its own; computed keys come after them.
+    pub(crate) before: [SchemaRef; 2],
+    /// What of the key must stay the same, for signatures.
+    pub(crate) described: String,
+}
+
+impl Builder<'_> {
+    /// Brings the inputs of a join together by their keys.
+    pub(crate) fn join_inputs(&mut self, at: usize, keys: &JoinKeys) -> Result<JoinInputs> {
+        let lineage = &self.graph.steps[at].lineage;
+        let described = keys.described(|expr| lineage.resolve(expr));
+        let (left, left_keys, left_before) = self.with_key(at, 0, keys)?;
+        let (right, right_keys, right_before) = self.with_key(at, 1, keys)?;
+        let places = self.exchange_two([&left, &right], [&left_keys, &right_keys]);
+        Ok(JoinInputs { places, keys: [left_keys, right_keys], before: [left_before, right_before], described })
+    }
+
+    /// An input with the columns of its key.
+    fn with_key(&mut self, at: usize, side: usize, keys: &JoinKeys) -> Result<(Place, Vec<usize>, SchemaRef)> {
+        let input = self.input(at, side)?;
+        let before = Arc::clone(&input.schema);
+        let mut exprs: Vec<Expr> = before.fields().iter().map(|field| Expr::column(field.name())).collect();
+        let own = exprs.len();
+        let mut places = Vec::new();
+        for key in keys.of_side(side, &before) {
+            places.push(match key {
+                Ok(place) => place,
+                Err(expr) => {
+                    exprs.push(expr.alias(format!("__key{}", exprs.len())));
+                    exprs.len() - 1
+                }
+            });
+        }
+        if exprs.len() == own {
+            return Ok((input, places, before));
+        }
+        let compiled = exprs.iter().map(|expr| CompiledExpr::new(expr, &before)).collect::<Result<Vec<_>>>()?;
+        let schema = schema_of(&compiled);
+        let (uid, name) = (self.graph.steps[at].uid.clone(), self.graph.steps[at].name.clone());
+        let kind = StageKind::Project { exprs: compiled };
+        let placed = self.stage(&input, kind, at, Arc::clone(&schema), String::new())?;
+        rename(self, &placed, &uid, &name, ["left", "right"][side]);
+        self.publish_errors(at, &placed);
+        Ok((placed.port(0, schema), places, before))
+    }
+}
