@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from millstream._counts import count
 from millstream._engine import RawExpr, RawStream
+from millstream._joins import Joins
 from millstream._outputs import Outputs
 from millstream.errors import PlanError, SchemaError, UserFunctionError
 from millstream.expr import Expr, IntoExpr, _column
@@ -99,7 +100,7 @@ def from_changelog(stream: Stream, key: str | Sequence[str], op: str = "op") -> 
     return Stream(stream._raw.from_changelog([key] if isinstance(key, str) else list(key), op))
 
 
-class Stream(Outputs):
+class Stream(Joins, Outputs):
     """Records that flow; made by ``read_*``, ``from_*``, :func:`generate` and by the steps of other streams.
 
     Examples
@@ -597,7 +598,7 @@ class Stream(Outputs):
 
     @property
     def late(self) -> Stream:
-        """The records that came too late for their window, as they were; of a windowed result only."""
+        """The records that came too late, as they were: for their window, or as the left side of a join for their partners."""
         return Stream(self._raw.late())
 
     @property

@@ -1,0 +1,250 @@
+"""Joins of two streams; :class:`millstream.Stream` has all of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from millstream.errors import PlanError
+from millstream.expr import Expr, _column
+from millstream.time import Duration, microseconds
+from millstream.window import Window
+
+if TYPE_CHECKING:
+    from millstream._engine import RawExpr, RawStream
+    from millstream.stream import Stream
+
+__all__ = ["How", "JoinKey", "Joins"]
+
+How = Literal["inner", "left", "right", "full", "semi", "anti"]
+"""Which rows a join has."""
+
+JoinKey = str | Expr | Sequence[str | Expr]
+"""What records are joined by: a column, an expression, or several of them."""
+
+_HOWS = ("inner", "left", "right", "full", "semi", "anti")
+
+
+def _right(method: str, other: object) -> RawStream:
+    from millstream.stream import Stream
+
+    if not isinstance(other, Stream):
+        raise PlanError(
+            f"{method}() joins with a stream, not {type(other).__name__}; make one with mill.from_arrow() or mill.from_iter()"
+        )
+    return other._raw
+
+
+def _how(method: str, how: object, allowed: Sequence[str] = _HOWS) -> str:
+    if isinstance(how, str) and how in allowed:
+        return how
+    near = difflib.get_close_matches(how, allowed, 1) if isinstance(how, str) else []
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise PlanError(f"{method}(): how={how!r:.200} is not possible; {hint}it is one of {', '.join(map(repr, allowed))}")
+
+
+def _side(method: str, name: str, key: object) -> list[RawExpr]:
+    parts = [key] if isinstance(key, (str, Expr)) else key
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, (str, Expr)) for part in parts):
+        raise PlanError(f'{method}(): {name}= is a column, an expression or a list of them, as in {name}="id", not {key!r:.200}')
+    return [_column(part) for part in parts]
+
+
+def _key(
+    method: str, on: str | Sequence[str] | None, left_on: JoinKey | None, right_on: JoinKey | None
+) -> tuple[list[str] | None, list[RawExpr], list[RawExpr]]:
+    if on is not None:
+        if left_on is not None or right_on is not None:
+            raise PlanError(f"{method}() takes on=, or left_on= and right_on=, not both")
+        names: Any = [on] if isinstance(on, str) else on
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise PlanError(
+                f'{method}(): on= names columns that both sides have, as in on="id" or on=["id", "day"], not {on!r:.200}; '
+                "expressions go into left_on= and right_on="
+            )
+        return list(names), [], []
+    if left_on is None or right_on is None:
+        raise PlanError(
+            f'{method}() needs a key: on="id" for a column that both sides have, or left_on="id", right_on="user_id"'
+        )
+    return None, _side(method, "left_on", left_on), _side(method, "right_on", right_on)
+
+
+def _suffix(method: str, suffix: object) -> str:
+    if not isinstance(suffix, str):
+        raise PlanError(f'{method}(): suffix= is a text such as "_right", not {suffix!r:.200}')
+    return suffix
+
+
+class Joins:
+    """What joins a stream with another one."""
+
+    __slots__ = ()
+
+    def join_interval(
+        self,
+        other: Stream,
+        *,
+        on: str | Sequence[str] | None = None,
+        left_on: JoinKey | None = None,
+        right_on: JoinKey | None = None,
+        lower: Duration,
+        upper: Duration,
+        how: How = "inner",
+        suffix: str = "_right",
+    ) -> Stream:
+        """Join records of one key that are close to each other in event time.
+
+        A record of the other stream is a partner if its time is in ``time + lower`` to ``time + upper`` of a record of this
+        stream, both included.
+
+        Parameters
+        ----------
+        other
+            The right side. It may be this stream itself.
+        on
+            A column that both sides have, or several; the result has each of them once.
+        left_on, right_on
+            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both sides.
+        lower, upper
+            From when to when a partner may be, relative to the record of this stream. Negative is before it, as in
+            ``"-5m"``.
+        how
+            ``"inner"``: a row for each pair. ``"left"``, ``"right"``, ``"full"``: also one for each record of this stream, of the other
+            one, of both that has no partner, with null in the columns of the other side. ``"semi"``: each record of this stream
+            that has a partner, once. ``"anti"``: each that has none.
+        suffix
+            What is added to the name of a column of the right side that the left side has too.
+
+        Returns
+        -------
+        Stream
+            The event time of a row is the later one of its two records; of a row of one record it is that of the record.
+
+        Raises
+        ------
+        PlanError
+            When a side has no event time or is an updating stream, or a name would be there twice.
+        SchemaError
+            When a key does not exist, or has types that no type holds exactly.
+
+        Notes
+        -----
+        A null key matches nothing. A record without a partner has its row as soon as no partner can come any more.
+
+        Each side keeps its records until the watermark of the other side says that no partner can come; ``explain()`` shows for how
+        long that is. A record that is older than the watermark of its own side is late, as its partners may have been dropped: it
+        is in ``.late`` if it is of this stream, and in ``.late_right`` if it is of the other one.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> ads = mill.from_iter([{"ad": 1, "at": datetime(2024, 1, 1, 10, 0)}, {"ad": 2, "at": datetime(2024, 1, 1, 10, 1)}])
+        >>> clicks = mill.from_iter([{"ad": 1, "at": datetime(2024, 1, 1, 10, 4)}])
+        >>> shown = ads.event_time("at").join_interval(clicks.event_time("at"), on="ad", lower="0s", upper="5m", how="left")
+        >>> sorted((row["ad"], row["at_right"] is not None) for row in shown.collect().to_pylist())
+        [(1, True), (2, False)]
+        """
+        from millstream.stream import Stream
+
+        method = "join_interval"
+        right, how = _right(method, other), cast("How", _how(method, how))
+        columns, left, over = _key(method, on, left_on, right_on)
+        bounds = [
+            microseconds(bound, name, is_negative_allowed=True) for bound, name in ((lower, "lower"), (upper, "upper"))
+        ]
+        raw = cast("Stream", self)._raw
+        return Stream(raw.join_interval(right, columns, left, over, how, _suffix(method, suffix), bounds[0], bounds[1]))
+
+    def join(
+        self,
+        other: Stream,
+        *,
+        on: str | Sequence[str] | None = None,
+        left_on: JoinKey | None = None,
+        right_on: JoinKey | None = None,
+        window: Window | None = None,
+        how: How = "inner",
+        suffix: str = "_right",
+    ) -> Stream:
+        """Join records of one key that are in the same window of event time.
+
+        Parameters
+        ----------
+        other
+            The right side. It may be this stream itself.
+        on
+            A column that both sides have, or several; the result has each of them once.
+        left_on, right_on
+            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both sides.
+        window
+            The windows: :func:`tumbling`, :func:`sliding` or :func:`cumulative` ones. Two records that are together in several
+            windows make a row in each of them.
+        how
+            ``"inner"``: a row for each pair. ``"left"``, ``"right"``, ``"full"``: also one for each record of this stream, of the other
+            one, of both that has no partner in the window, with null in the columns of the other side. ``"semi"``: each
+            record of this stream that has a partner in the window, once a window. ``"anti"``: each that has none.
+        suffix
+            What is added to the name of a column of the right side that the left side has too.
+
+        Returns
+        -------
+        Stream
+            The columns of both sides, then ``window_start`` and ``window_end``. The event time of a row is the last moment of
+            its window.
+
+        Raises
+        ------
+        PlanError
+            When a side has no event time or is an updating stream, or a name would be there twice.
+        SchemaError
+            When a key does not exist, or has types that no type holds exactly.
+
+        Notes
+        -----
+        A null key matches nothing. A pair has its row as soon as both of its records are there; a record without a partner when the
+        watermark of the other side has passed the end of the window.
+
+        Each side keeps its records until the watermark of the other side has passed the end of their window. A record is late for a
+        window if the watermark of its own side has passed the end. If it is late for all of its windows it is in ``.late`` if it is
+        of this stream, and in ``.late_right`` if it is of the other one.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> orders = mill.from_iter([{"user": 1, "x": 7, "at": datetime(2024, 1, 1, 10, 0, 2)}]).event_time("at")
+        >>> visits = mill.from_iter([{"user": 1, "page": "a", "at": datetime(2024, 1, 1, 10, 0, 9)}]).event_time("at")
+        >>> joined = orders.join(visits, on="user", window=mill.tumbling("10s"))
+        >>> joined.select("user", "x", "page", "window_end").collect().to_pylist()
+        [{'user': 1, 'x': 7, 'page': 'a', 'window_end': datetime.datetime(2024, 1, 1, 10, 0, 10)}]
+        """
+        from millstream.stream import Stream
+
+        method = "join"
+        right, how = _right(method, other), cast("How", _how(method, how))
+        columns, left, over = _key(method, on, left_on, right_on)
+        if window is None:
+            raise PlanError(
+                'join() needs window=, as in window=mill.tumbling("10s"): records in the same window are joined; '
+                "join_interval() joins those that are close to each other in event time"
+            )
+        if not isinstance(window, Window):
+            raise PlanError(f'join(): window= takes a window such as mill.tumbling("10s"), not {window!r:.200}')
+        raw = cast("Stream", self)._raw
+        return Stream(raw.join_window(right, columns, left, over, how, _suffix(method, suffix), window._raw()))
+
+    @property
+    def late_right(self) -> Stream:
+        """The records of the right side of a join that came too late for their partners, as they were.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([{"k": 1, "at": datetime(2024, 1, 1)}]).event_time("at")
+        >>> len(s.join_interval(s, on="k", lower="0s", upper="1s").late_right.collect())
+        0
+        """
+        from millstream.stream import Stream
+
+        return Stream(cast("Stream", self)._raw.late_right())
