@@ -165,6 +165,7 @@ class Joins:
         left_on: JoinKey | None = None,
         right_on: JoinKey | None = None,
         window: Window | None = None,
+        ttl: Duration | None = None,
         how: How = "inner",
         suffix: str = "_right",
     ) -> Stream:
@@ -179,8 +180,10 @@ class Joins:
         left_on, right_on
             Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both sides.
         window
-            The windows: :func:`tumbling`, :func:`sliding` or :func:`cumulative` ones. Two records that are together in several
-            windows make a row in each of them.
+            The windows: :func:`tumbling`, :func:`sliding` or :func:`cumulative` ones, or a :func:`session` of one gap, which records
+            of both sides make up together. Two records that are together in several windows make a row in each of them.
+        ttl
+            Not there yet: joins that keep each record for so long and update their result.
         how
             ``"inner"``: a row for each pair. ``"left"``, ``"right"``, ``"full"``: also one for each record of this stream, of the other
             one, of both that has no partner in the window, with null in the columns of the other side. ``"semi"``: each
@@ -204,11 +207,13 @@ class Joins:
         Notes
         -----
         A null key matches nothing. A pair has its row as soon as both of its records are there; a record without a partner when the
-        watermark of the other side has passed the end of the window.
+        watermark of the other side has passed the end of the window. In sessions all rows come when both watermarks have passed
+        the end.
 
         Each side keeps its records until the watermark of the other side has passed the end of their window. A record is late for a
         window if the watermark of its own side has passed the end. If it is late for all of its windows it is in ``.late`` if it is
-        of this stream, and in ``.late_right`` if it is of the other one.
+        of this stream, and in ``.late_right`` if it is of the other one. For sessions a record is late that is older than the
+        watermark of its own side.
 
         Examples
         --------
@@ -224,6 +229,11 @@ class Joins:
         method = "join"
         right, how = _right(method, other), cast("How", _how(method, how))
         columns, left, over = _key(method, on, left_on, right_on)
+        if ttl is not None:
+            raise PlanError(
+                "join(ttl=…), a join that updates its result, is not there yet; use window=, or join_interval() with the "
+                "distance in time that partners may have"
+            )
         if window is None:
             raise PlanError(
                 'join() needs window=, as in window=mill.tumbling("10s"): records in the same window are joined; '

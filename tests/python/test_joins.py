@@ -122,6 +122,38 @@ def windowed(left: list[Row], right: list[Row], how: str, window: tuple[str, int
     return [joined(spread[0], spread[1], how, is_pair, bounds_of), *late]
 
 
+def sessions(left: list[Row], right: list[Row], how: str, gap: int, bounds: tuple[int, int]) -> list[list[Row]]:
+    """Return the rows of a join in sessions, and the late records of both sides."""
+
+    def is_late(row: Row, watermark: datetime) -> bool:
+        return bool(row["at"] < watermark)
+
+    sides, late = [], []
+    for rows, bound in ((left, bounds[0]), (right, bounds[1])):
+        good, bad = judged(rows, bound, is_late)
+        sides.append([dict(row) for row in good])
+        late.append(bad)
+    for row in sides[0] + sides[1]:
+        # A record with a null key is alone.
+        row["window_start"], row["window_end"] = row["at"], row["at"] + timedelta(seconds=gap)
+    for key in {row["k"] for row in sides[0] + sides[1]} - {None}:
+        session: list[Row] = []
+        for row in sorted((row for row in sides[0] + sides[1] if row["k"] == key), key=lambda row: row["at"]):
+            if session and row["at"] >= session[-1]["window_end"]:
+                session = []
+            session.append(row)
+            for other in session:
+                other["window_start"], other["window_end"] = session[0]["at"], row["window_end"]
+
+    def is_pair(a: Row, b: Row) -> bool:
+        return bool((a["window_start"], a["window_end"]) == (b["window_start"], b["window_end"]))
+
+    def bounds_of(row: Row) -> Row:
+        return {"window_start": row["window_start"], "window_end": row["window_end"]}
+
+    return [joined(sides[0], sides[1], how, is_pair, bounds_of), *late]
+
+
 def counted(rows: list[Row]) -> Counter[Any]:
     return Counter(tuple(sorted(row.items(), key=lambda item: item[0])) for row in rows)
 
@@ -179,7 +211,18 @@ def test_windows(how: Any, window: tuple[str, int, int]) -> None:
         check(result, windowed(left, right, how, window, bounds), 1 + seed % 3)
 
 
-@pytest.mark.parametrize("kind", ["interval", "window"])
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("gap", [1, 4, 9])
+def test_sessions(how: Any, gap: int) -> None:
+    for seed in range(3):
+        left, right = records(seed, keys=6), records(seed + 100, rows=120, keys=6)
+        bounds = (20, 4) if seed % 2 else (6, 20)
+        a, b = declared(left, right, bounds)
+        result = a.join(b, on="k", window=mill.session(seconds(gap)), how=how)
+        check(result, sessions(left, right, how, gap, bounds), 1 + seed % 3)
+
+
+@pytest.mark.parametrize("kind", ["interval", "window", "session"])
 @pytest.mark.parametrize("how", HOWS)
 def test_each_row_once_over_restarts(how: Any, kind: str, tmp_path: Path) -> None:
     for seed in range(3):
@@ -191,6 +234,8 @@ def test_each_row_once_over_restarts(how: Any, kind: str, tmp_path: Path) -> Non
             a, b = declared(left, right, bounds)
             if kind == "interval":
                 result = a.join_interval(b, on="k", lower="-5s", upper="8s", how=how)
+            elif kind == "session":
+                result = a.join(b, on="k", window=mill.session("3s"), how=how)
             else:
                 result = a.join(b, on="k", window=raw_window(window), how=how)
             names = ["result", "late", "late_right"]
@@ -208,6 +253,8 @@ def test_each_row_once_over_restarts(how: Any, kind: str, tmp_path: Path) -> Non
                 break
         if kind == "interval":
             expected = interval(left, right, how, -5, 8, bounds)
+        elif kind == "session":
+            expected = sessions(left, right, how, 3, bounds)
         else:
             expected = windowed(left, right, how, window, bounds)
         for name, wanted in zip(names, expected, strict=True):
@@ -362,9 +409,11 @@ def test_errors_at_the_line_of_the_join() -> None:
         timed.join_interval(timed, on=["id", "id"], **near)
     with pytest.raises(PlanError, match="joins with a stream, not int"):
         timed.join_interval(3, on="id", **near)  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match="is not there yet; use window="):
+        timed.join(timed, on="id", ttl="1h")
     with pytest.raises(PlanError, match=r"join\(\) needs window="):
         timed.join(timed, on="id")
-    with pytest.raises(PlanError, match=r"join\(\) takes tumbling\(\), sliding\(\) and cumulative\(\) windows, not count_window"):
+    with pytest.raises(PlanError, match=r"join\(\) takes tumbling\(\), .* and sessions of one gap, not count_window"):
         timed.join(timed, on="id", window=mill.count_window(3))
     with pytest.raises(PlanError, match="does not take an updating stream"):
         timed.key_by("id").agg(n=mill.count(), emit="checkpoint").join_interval(timed, on="id", **near)

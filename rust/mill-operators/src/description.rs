@@ -91,7 +91,16 @@ pub(crate) struct JoinShape {
     /// The columns of the result; places are among those that are kept.
     pub(crate) columns: Vec<JoinedColumn>,
     /// The windows, if any.
-    pub(crate) window: Option<Window>,
+    pub(crate) window: Option<JoinWindow>,
+}
+
+/// In which windows a join joins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum JoinWindow {
+    /// Those whose bounds follow from the time of a record.
+    Aligned(Window),
+    /// Sessions of this gap in microseconds.
+    Session(i64),
 }
 
 /// A description in bytes; empty if a type cannot be written, which readers are told.
@@ -216,8 +225,17 @@ impl Description {
                     put_number(&mut out, place);
                     put_number(&mut out, other);
                 }
-                out.push(u8::from(window.is_some()));
-                window.iter().for_each(|window| put_window(&mut out, window));
+                match window {
+                    None => out.push(0),
+                    Some(JoinWindow::Aligned(window)) => {
+                        out.push(1);
+                        put_window(&mut out, window);
+                    }
+                    Some(JoinWindow::Session(gap)) => {
+                        out.push(2);
+                        out.extend_from_slice(&gap.to_le_bytes());
+                    }
+                }
             }
             Shape::Kept { keys, records, spec, aggregates } => {
                 out.push(4);
@@ -596,7 +614,9 @@ impl<'a> Reader<'a> {
         let window = match self.byte()? {
             0 if has_bounds => return Err(damaged("a join has bounds of windows and no windows")),
             0 => None,
-            _ => Some(self.window()?),
+            1 => Some(JoinWindow::Aligned(self.window()?)),
+            2 => Some(JoinWindow::Session(i64::from_le_bytes(self.array()?))),
+            other => return Err(damaged(&format!("windows of kind {other} of a join are not known"))),
         };
         Ok(Shape::Join(JoinShape { kept, columns, window }))
     }

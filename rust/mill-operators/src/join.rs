@@ -28,6 +28,9 @@ mod dues;
 mod durable;
 mod index;
 mod late;
+mod session;
+
+pub(crate) use self::session::SessionJoin;
 
 use std::sync::Arc;
 
@@ -42,10 +45,10 @@ use mill_state::{KeyBatch, KeyEncoder};
 
 use self::assemble::{Assembler, Bounds};
 use self::buffer::{Buffer, Row};
-use self::durable::{Durable, NewRows};
+use self::durable::{Durable, KeptRow, NewRows};
 use self::late::{push_late, time_at, with_key};
 use crate::accumulator::state_error;
-use crate::description::{Described, Description, JoinShape, Shape, own};
+use crate::description::{Described, Description, JoinShape, JoinWindow, Shape, own};
 use crate::windows::{Aligned, within_reach};
 
 /// How many joined rows are emitted at a time.
@@ -96,12 +99,13 @@ struct Entry {
     hash: u64,
     /// The hash by which the buffers find it.
     index_hash: u64,
-    key: (u32, u32),
+    /// Where the bytes of its key are.
+    key: (usize, usize),
 }
 
 impl Probe {
     fn key(&self, entry: &Entry) -> &[u8] {
-        &self.keys[entry.key.0 as usize..entry.key.1 as usize]
+        &self.keys[entry.key.0..entry.key.1]
     }
 }
 
@@ -112,13 +116,15 @@ impl BufferedJoin {
         let window = match plan.kind {
             JoinKind::Interval { .. } => None,
             JoinKind::Window(window) => Some(window),
+            JoinKind::Session { .. } => return Err(Error::internal("a join of sessions has an operator of its own")),
         };
         let kept = [assembler.kept_schema(0, &plan.inputs[0])?, assembler.kept_schema(1, &plan.inputs[1])?];
         let durable = match context.is_persistent {
             true => Some(Durable::new([&kept[0], &kept[1]], context)?),
             false => None,
         };
-        let shape = Shape::Join(JoinShape { kept, columns: assembler.kept_columns(), window });
+        let shape = JoinShape { kept, columns: assembler.kept_columns(), window: window.map(JoinWindow::Aligned) };
+        let shape = Shape::Join(shape);
         let described = Description { schema: Arc::clone(&stage.schema), keeps_pending: false, shape }.described();
         Ok(BufferedJoin {
             plan: plan.clone(),
@@ -145,7 +151,7 @@ impl BufferedJoin {
                 lower_us.saturating_abs().max(upper_us.saturating_abs()).saturating_mul(2).saturating_add(1)
             }
             (_, Some(windows)) => windows.reach(),
-            (JoinKind::Window(_), None) => 0,
+            (JoinKind::Window(_) | JoinKind::Session { .. }, None) => 0,
         }
     }
 
@@ -154,7 +160,7 @@ impl BufferedJoin {
         match self.plan.kind {
             JoinKind::Interval { upper_us, .. } if side == 0 => time.saturating_add(upper_us),
             JoinKind::Interval { lower_us, .. } => time.saturating_sub(lower_us),
-            JoinKind::Window(_) => time,
+            JoinKind::Window(_) | JoinKind::Session { .. } => time,
         }
     }
 
@@ -164,7 +170,7 @@ impl BufferedJoin {
             JoinKind::Interval { lower_us, upper_us } => {
                 (entry.time, entry.time.saturating_add(upper_us.saturating_sub(lower_us)))
             }
-            JoinKind::Window(_) => (i64::MIN, i64::MAX),
+            JoinKind::Window(_) | JoinKind::Session { .. } => (i64::MIN, i64::MAX),
         }
     }
 
@@ -186,12 +192,12 @@ impl BufferedJoin {
                     keyless.push((row as u32, due));
                     return;
                 }
-                let start = keys.len() as u32;
+                let start = keys.len();
                 self.encoder.batch().write_key(self.encoder.kind(), row, keys);
                 let hash = self.encoder.batch().hashes()[row];
                 keys.extend(window.iter().flat_map(|end| end.to_le_bytes()));
                 let index_hash = index_hash(hash, window);
-                entries.push(Entry { row: row as u32, time, due, hash, index_hash, key: (start, keys.len() as u32) });
+                entries.push(Entry { row: row as u32, time, due, hash, index_hash, key: (start, keys.len()) });
             };
             match &self.windows {
                 None if time < at.0 || at == Watermark::MAX => late.push(row as u32),
@@ -214,7 +220,7 @@ impl BufferedJoin {
         if !keyless.is_empty() && self.plan.how.is_padded(side) {
             let time = |&(row, due): &(u32, i64)| if self.windows.is_some() { due } else { times[row as usize] };
             let of_rows: Vec<i64> = keyless.iter().map(time).collect();
-            let rows: UInt32Array = keyless.iter().map(|&(row, _)| row).collect();
+            let rows = UInt32Array::from_iter_values(keyless.iter().map(|&(row, _)| row));
             self.push_single(side, &taken(&columns, &rows)?, of_rows, out)?;
         }
         let is_matched = vec![false; entries.len()];
@@ -245,7 +251,7 @@ impl BufferedJoin {
                         break;
                     }
                 } else {
-                    probe.is_matched[probe.next] = found.count() > 0;
+                    probe.is_matched[probe.next] = found.take(1).count() > 0;
                 }
             }
             probe.next += 1;
@@ -289,7 +295,7 @@ impl BufferedJoin {
         };
         let (kept, singles) = (places(&is_kept), places(&single));
         if !singles.is_empty() {
-            let rows: UInt32Array = singles.iter().map(|&place| probe.entries[place].row).collect();
+            let rows = UInt32Array::from_iter_values(singles.iter().map(|&place| probe.entries[place].row));
             let times = singles.iter().map(|&place| self.result_time(&probe.entries[place])).collect();
             self.push_single(side, &taken(&probe.columns, &rows)?, times, out)?;
         }
@@ -299,7 +305,10 @@ impl BufferedJoin {
         let is_whole = kept.iter().enumerate().all(|(place, &row)| place as u32 == probe.entries[row].row);
         let columns = match is_whole && probe.columns.first().is_none_or(|column| column.len() == kept.len()) {
             true => probe.columns.clone(),
-            false => taken(&probe.columns, &kept.iter().map(|&place| probe.entries[place].row).collect())?,
+            false => {
+                let rows = kept.iter().map(|&place| probe.entries[place].row);
+                taken(&probe.columns, &UInt32Array::from_iter_values(rows))?
+            }
         };
         let entry = |place: usize| &probe.entries[kept[place]];
         let mut first = 0;
@@ -339,7 +348,7 @@ impl BufferedJoin {
     /// Emits a row for each pair of a record and a buffered one.
     fn push_pairs(&self, probe: &Probe, places: &[u32], partners: &[u64], out: &mut Outbox) -> Result<()> {
         let entry = |&place: &u32| &probe.entries[place as usize];
-        let rows: UInt32Array = places.iter().map(|place| entry(place).row).collect();
+        let rows = UInt32Array::from_iter_values(places.iter().map(|place| entry(place).row));
         let (own, theirs) = (taken(&probe.columns, &rows)?, self.buffers[1 - probe.side].gather(partners)?);
         let sides = match probe.side {
             0 => [Some(&own[..]), Some(&theirs[..])],
@@ -505,7 +514,6 @@ fn split(restored: &Restored) -> Result<(Option<[Watermark; 2]>, Vec<&[u8]>)> {
 pub(crate) fn kept_rows(shape: &JoinShape, schema: &SchemaRef, restored: &Restored, context: &TaskContext) -> Result<Vec<RecordBatch>> {
     let shown = shown_schema(schema);
     let assembler = Assembler::new(&shape.columns, schema);
-    let windows = shape.window.map(|window| Aligned::new(window, 0));
     let mut durable = Durable::new([&shape.kept[0], &shape.kept[1]], context)?;
     durable.restore(&split(restored)?.1, &restored.blocks)?;
     let mut batches = Vec::new();
@@ -513,9 +521,17 @@ pub(crate) fn kept_rows(shape: &JoinShape, schema: &SchemaRef, restored: &Restor
         durable.for_each(side, DECODE_ROWS, |kept, data| {
             let columns = data.map(|data| data.columns().to_vec()).unwrap_or_default();
             let columns = assembler.columns_of(side, &columns);
-            let ends: Vec<i64> = kept.iter().map(|row| row.due.saturating_add(1)).collect();
-            let starts: Vec<i64> = windows.iter().flat_map(|windows| ends.iter().map(|&end| windows.start_of(end))).collect();
-            let bounds = windows.map(|_| Bounds { starts: &starts, ends: &ends });
+            // A session that is still open may get longer.
+            let bounds_of = |row: &KeptRow<'_>| match shape.window {
+                Some(JoinWindow::Aligned(window)) => {
+                    let end = row.due.saturating_add(1);
+                    (Aligned::new(window, 0).start_of(end), end)
+                }
+                Some(JoinWindow::Session(gap)) => (row.time, row.time.saturating_add(gap)),
+                None => (row.time, row.time),
+            };
+            let (starts, ends): (Vec<i64>, Vec<i64>) = kept.iter().map(bounds_of).unzip();
+            let bounds = shape.window.map(|_| Bounds { starts: &starts, ends: &ends });
             let sides = if side == 0 { [Some(&columns[..]), None] } else { [None, Some(&columns[..])] };
             let rows = assembler.rows(sides, kept.len(), bounds.as_ref())?;
             let names: ArrayRef = Arc::new(StringArray::from(vec![["left", "right"][side]; kept.len()]));
@@ -530,7 +546,15 @@ pub(crate) fn kept_rows(shape: &JoinShape, schema: &SchemaRef, restored: &Restor
 
 /// The columns of [`kept_rows`].
 pub(crate) fn shown_schema(schema: &SchemaRef) -> SchemaRef {
-    let own = [Field::new("side", DataType::Utf8, false), Field::new("has_partner", DataType::Boolean, false)];
+    // The result may have columns of these names itself.
+    let unique = |name: &str| {
+        let names = std::iter::successors(Some(name.to_owned()), |name| Some(format!("{name}_")));
+        names.into_iter().find(|name| schema.field_with_name(name).is_err()).unwrap_or_default()
+    };
+    let own = [
+        Field::new(unique("side"), DataType::Utf8, false),
+        Field::new(unique("has_partner"), DataType::Boolean, false),
+    ];
     Arc::new(Schema::new(own.into_iter().map(Arc::new).chain(schema.fields().iter().cloned()).collect::<Vec<_>>()))
 }
 

@@ -49,7 +49,7 @@ mod fixture;
 
 use std::sync::Arc;
 
-use mill_plan::{Stage, StageKind};
+use mill_plan::{JoinKind, Stage, StageKind};
 use mill_protocol::{Error, Operator, Result, TaskContext};
 
 pub use state_view::{has_keyed_state, pickled_state, read_state};
@@ -107,7 +107,10 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
         }
         StageKind::ToChangelog { keys } => Box::new(changelog::ToChangelog::of(stage, context, keys)?),
         StageKind::FromChangelog { op } => Box::new(changelog::FromChangelog::new(*op, schema)),
-        StageKind::Join(plan) => Box::new(join::BufferedJoin::new(stage, context, plan)?),
+        StageKind::Join(plan) => match plan.kind {
+            JoinKind::Session { gap_us } => Box::new(join::SessionJoin::new(stage, context, plan, gap_us)?),
+            JoinKind::Interval { .. } | JoinKind::Window(_) => Box::new(join::BufferedJoin::new(stage, context, plan)?),
+        },
         StageKind::Sink(_) => {
             return Err(Error::internal("no operator is made for a sink").in_step(&stage.step));
         }

@@ -96,6 +96,11 @@ pub enum JoinKind {
     },
     /// Those in one window, once for each window that has both.
     Window(Window),
+    /// Those in one session, which records of both sides make up together.
+    Session {
+        /// How long after its last record a session ends, in microseconds.
+        gap_us: i64,
+    },
 }
 
 impl JoinKind {
@@ -103,7 +108,7 @@ impl JoinKind {
     pub fn label(&self) -> &'static str {
         match self {
             JoinKind::Interval { .. } => "join_interval",
-            JoinKind::Window(_) => "join",
+            JoinKind::Window(_) | JoinKind::Session { .. } => "join",
         }
     }
 }
@@ -151,6 +156,11 @@ impl fmt::Display for JoinPlan {
             JoinKind::Window(window) => write!(
                 f,
                 "{window}; keeps a record of each side until the watermark of the other has passed the end of its window"
+            ),
+            JoinKind::Session { gap_us } => write!(
+                f,
+                "session({:?}); keeps both sides until the watermarks of both have passed the end of a session",
+                duration(*gap_us)
             ),
         }
     }

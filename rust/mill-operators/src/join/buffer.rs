@@ -172,8 +172,11 @@ impl Buffer {
             }
             places.push((of_frame[frame], row));
         }
+        if used.is_empty() {
+            used.push(0);
+        }
         if let [frame] = used[..] {
-            let rows: UInt32Array = places.iter().map(|&(_, row)| row as u32).collect();
+            let rows = UInt32Array::from_iter_values(places.iter().map(|&(_, row)| row as u32));
             let columns = self.frames[frame].columns.iter().map(|column| take(column, &rows, None));
             return columns.collect::<std::result::Result<Vec<ArrayRef>, _>>().map_err(failed);
         }
@@ -205,6 +208,31 @@ impl Buffer {
             self.index.forget(row.slot, before);
         }
         has_more
+    }
+
+    /// Takes the rows that are due before this time off the list of those that will be; they stay until they are removed.
+    pub(super) fn take_due(&mut self, before: i64) -> Vec<u64> {
+        let mut due = Vec::new();
+        self.dues.take(before, usize::MAX, &mut due);
+        due
+    }
+
+    /// The hash and the bytes of the key of a row.
+    pub(super) fn key_of(&self, number: u64) -> (u64, &[u8]) {
+        let (frame, row) = self.place(number, 0);
+        self.index.key(self.frames[frame].rows[row].slot)
+    }
+
+    /// Removes rows that are not on the list of those that will be due: all of their key that are due before this time.
+    pub(super) fn remove(&mut self, numbers: &[u64], before: i64) {
+        for &number in numbers {
+            let (frame, row) = self.place(number, 0);
+            let frame = &mut self.frames[frame];
+            frame.rows[row].is_gone = true;
+            frame.live -= 1;
+            self.live -= 1;
+            self.index.forget(frame.rows[row].slot, before);
+        }
     }
 
     /// Gives the memory of rows back that are gone.

@@ -105,6 +105,11 @@ impl Durable {
         }
     }
 
+    /// Removes a row of a side.
+    pub(super) fn remove(&mut self, side: usize, due: i64, hash: u64, number: u64) {
+        self.backend[self.rows[side]].remove(due, hash, &number.to_be_bytes());
+    }
+
     /// Writes what is needed beside the blocks.
     pub(super) fn snapshot(&mut self, snapshot: &mut Snapshot, bytes: &mut Vec<u8>) {
         let description = self.backend.snapshot(snapshot.is_full, &mut snapshot.blocks);

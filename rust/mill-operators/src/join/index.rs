@@ -70,6 +70,12 @@ impl Index {
         &slot.rows[slot.start..]
     }
 
+    /// The hash and the bytes of the key of a slot.
+    pub(super) fn key(&self, slot: u32) -> (u64, &[u8]) {
+        let slot = &self.slots[slot as usize];
+        (slot.hash, &slot.key)
+    }
+
     /// Adds a row; returns the slot of its key.
     pub(super) fn insert(&mut self, hash: u64, key: &[u8], row: Entry) -> u32 {
         let at = self.find(hash, key).unwrap_or_else(|| self.add(hash, key));

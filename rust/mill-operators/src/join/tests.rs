@@ -22,7 +22,7 @@ fn make(kind: JoinKind, how: How, context: &TaskContext) -> Box<dyn Operator> {
         columns = vec![JoinedColumn::Key { left: 0, right: 0 }, JoinedColumn::Left(1), JoinedColumn::Right(1)];
         fields.push(number("x_right"));
     }
-    if let JoinKind::Window(_) = kind {
+    if !matches!(kind, JoinKind::Interval { .. }) {
         let time = DataType::Timestamp(TimeUnit::Microsecond, None);
         fields.push(Field::new("window_end", time, true));
         columns.push(JoinedColumn::WindowEnd);
@@ -94,11 +94,24 @@ fn ends(window: Window, record: &Known) -> Vec<i64> {
     all.filter(holds).collect()
 }
 
+/// Sets the end of each record's session; sessions of a key have different ends.
+fn set_sessions(left: &mut [(Known, Option<i64>)], right: &mut [(Known, Option<i64>)], gap: i64) {
+    let mut all: Vec<&mut (Known, Option<i64>)> = left.iter_mut().chain(right).filter(|(record, _)| record.key.is_some()).collect();
+    all.sort_by_key(|(record, _)| (record.key, record.time));
+    // From the last record of a session to the first.
+    for place in (1..all.len()).rev() {
+        let ((record, end), before) = (*all[place], &mut all[place - 1]);
+        if before.0.key == record.key && record.time < before.0.time + gap {
+            before.1 = end;
+        }
+    }
+}
+
 /// All rows of a join, from every pair of records.
 fn expected(kind: JoinKind, how: How, left: &[Known], right: &[Known]) -> Vec<String> {
     let mut rows = Vec::new();
     let late = |record: &Known| match kind {
-        JoinKind::Interval { .. } => record.time < record.behind,
+        JoinKind::Interval { .. } | JoinKind::Session { .. } => record.time < record.behind,
         JoinKind::Window(window) => ends(window, record).is_empty(),
     };
     for (port, side) in [(1, left), (2, right)] {
@@ -113,15 +126,19 @@ fn expected(kind: JoinKind, how: How, left: &[Known], right: &[Known]) -> Vec<St
         taken
             .flat_map(|record| match kind {
                 JoinKind::Interval { .. } => vec![(*record, None)],
+                JoinKind::Session { gap_us } => vec![(*record, Some(record.time + gap_us))],
                 JoinKind::Window(window) => ends(window, record).into_iter().map(|end| (*record, Some(end))).collect(),
             })
             .collect()
     };
-    let (left, right) = (spread(left), spread(right));
+    let (mut left, mut right) = (spread(left), spread(right));
+    if let JoinKind::Session { gap_us } = kind {
+        set_sessions(&mut left, &mut right, gap_us);
+    }
     let is_pair = |(a, a_end): &(Known, Option<i64>), (b, b_end): &(Known, Option<i64>)| {
         let is_near = match kind {
             JoinKind::Interval { lower_us, upper_us } => (lower_us..=upper_us).contains(&(b.time - a.time)),
-            JoinKind::Window(_) => a_end == b_end,
+            JoinKind::Window(_) | JoinKind::Session { .. } => a_end == b_end,
         };
         a.key.is_some() && a.key == b.key && is_near
     };
@@ -175,15 +192,22 @@ fn compare(kind: JoinKind, seeds: std::ops::Range<u64>) {
 #[test]
 fn an_interval_joins_every_pair_once() {
     for (lower_us, upper_us) in [(-10, 10), (0, 15), (-20, -5), (3, 3), (10, 30)] {
-        compare(JoinKind::Interval { lower_us, upper_us }, 0..3);
+        compare(JoinKind::Interval { lower_us, upper_us }, 0..2);
     }
 }
 
 #[test]
 fn windows_join_every_pair_once_each() {
-    compare(JoinKind::Window(Window::Tumbling { size_us: 20, offset_us: 0 }), 0..4);
-    compare(JoinKind::Window(Window::Sliding { size_us: 25, slide_us: 10, offset_us: 0 }), 0..3);
-    compare(JoinKind::Window(Window::Cumulative { step_us: 10, size_us: 30, offset_us: 0 }), 0..3);
+    compare(JoinKind::Window(Window::Tumbling { size_us: 20, offset_us: 0 }), 0..2);
+    compare(JoinKind::Window(Window::Sliding { size_us: 25, slide_us: 10, offset_us: 0 }), 0..2);
+    compare(JoinKind::Window(Window::Cumulative { step_us: 10, size_us: 30, offset_us: 0 }), 0..2);
+}
+
+#[test]
+fn sessions_of_both_sides_join_every_pair_once() {
+    for gap_us in [4, 15] {
+        compare(JoinKind::Session { gap_us }, 0..2);
+    }
 }
 
 #[test]

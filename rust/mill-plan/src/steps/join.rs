@@ -30,7 +30,7 @@ use crate::physical::StageKind;
 use crate::stream::checks::append_only;
 use crate::stream::{EventTime, Facts, OutputSpec, Stream};
 use crate::types::type_name;
-use crate::window::WindowKind;
+use crate::window::{Gap, WindowKind};
 
 /// What every join is told.
 #[derive(Clone, Debug)]
@@ -75,9 +75,10 @@ impl Stream {
     pub fn join_window(&self, right: &Stream, call: JoinCall, window: &WindowKind) -> Result<Stream> {
         match window.clone().checked()? {
             WindowKind::Aligned(window) => self.add_join(right, call, JoinKind::Window(window), "join"),
+            WindowKind::Session(Gap::Fixed(gap_us)) => self.add_join(right, call, JoinKind::Session { gap_us }, "join"),
             other => Err(Error::plan(format!(
-                "join() takes tumbling(), sliding() and cumulative() windows, not {other}; join_interval() joins records that are \
-                 close to each other in event time"
+                "join() takes tumbling(), sliding() and cumulative() windows and sessions of one gap, not {other}; join_interval() \
+                 joins records that are close to each other in event time"
             ))),
         }
     }
@@ -87,21 +88,24 @@ impl Stream {
         let JoinCall { on, how, suffix } = call;
         let keys = JoinKeys::new(verb, self, right, &on)?;
         let mut columns = JoinedColumns::new(verb, [&self.schema(), &right.schema()], &keys, how, &suffix)?;
-        if let JoinKind::Interval { .. } = &kind {
-            check_microseconds(verb, &time)?;
-        }
-        if let JoinKind::Window(window) = &kind {
-            window.lengths().try_for_each(|(what, us)| check_unit(&time, what, us))?;
-            if how.has_pairs() {
-                columns.add_window(verb, &time.data_type)?;
+        match &kind {
+            JoinKind::Interval { .. } => check_microseconds(verb, &time)?,
+            JoinKind::Window(window) => window.lengths().try_for_each(|(what, us)| check_unit(&time, what, us))?,
+            JoinKind::Session { gap_us } => {
+                check_microseconds(verb, &time)?;
+                check_unit(&time, "gap", *gap_us)?;
             }
+        }
+        if !matches!(kind, JoinKind::Interval { .. }) {
+            columns.add_window(verb, &time.data_type)?;
         }
         for side in [self, right] {
             check_kept(&side.schema()).map_err(|error| error.in_step(verb))?;
         }
-        let event_time = match how.has_pairs() {
-            true => EventTime { column: None, data_type: time.data_type },
-            false => time,
+        // A left record alone keeps its time; every other row has one that no column holds.
+        let event_time = match kind {
+            JoinKind::Interval { .. } if !how.has_pairs() => time,
+            _ => EventTime { column: None, data_type: time.data_type },
         };
         let is_bounded = self.is_bounded() && right.is_bounded();
         let facts = Facts { is_bounded, event_time: Some(event_time), updating: None, withdraws: false };
@@ -158,6 +162,9 @@ impl Step for Join {
                 parameters.insert("upper".to_owned(), signed(*upper_us).into());
             }
             JoinKind::Window(window) => _ = parameters.insert("window".to_owned(), window.to_string().into()),
+            JoinKind::Session { gap_us } => {
+                parameters.insert("window".to_owned(), WindowKind::Session(Gap::Fixed(*gap_us)).to_string().into());
+            }
         }
         parameters
     }
@@ -212,6 +219,7 @@ impl Step for Join {
         let partners = match &self.kind {
             JoinKind::Interval { lower_us, upper_us } => format!("from {lower_us} to {upper_us} us"),
             JoinKind::Window(window) => format!("window {window}"),
+            JoinKind::Session { gap_us } => format!("session {gap_us} us"),
         };
         let signature = format!(
             "key({}) {} {} {partners} left({}) right({})",
