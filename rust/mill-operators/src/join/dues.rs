@@ -28,6 +28,13 @@ impl Dues {
         if !rows.is_sorted() {
             rows.sort_unstable();
         }
+        // Rows mostly come in order; then there is one run.
+        if let Some(last) = self.runs.last_mut()
+            && last.rows.last() <= rows.first()
+        {
+            last.rows.extend_from_slice(&rows);
+            return;
+        }
         while let Some(last) = self.runs.last()
             && last.left().len() <= 2 * rows.len()
         {
@@ -46,6 +53,10 @@ impl Dues {
             out.extend(run.left()[..taken].iter().map(|&(_, row)| row));
             run.next += taken;
             has_more |= taken < due;
+            if run.next > run.rows.len() / 2 {
+                run.rows.drain(..run.next);
+                run.next = 0;
+            }
         }
         self.runs.retain(|run| !run.left().is_empty());
         has_more
@@ -64,13 +75,6 @@ impl Dues {
 fn merged(a: &[Entry], b: &[Entry]) -> Vec<Entry> {
     let mut rows = Vec::with_capacity(a.len() + b.len());
     let (mut a, mut b) = (a, b);
-    if let (Some(last), Some(first)) = (a.last(), b.first())
-        && last <= first
-    {
-        rows.extend_from_slice(a);
-        rows.extend_from_slice(b);
-        return rows;
-    }
     while let (Some(x), Some(y)) = (a.first(), b.first()) {
         if x <= y {
             rows.push(*x);

@@ -24,11 +24,109 @@ pub(super) struct Index {
 #[derive(Default)]
 struct Slot {
     hash: u64,
-    key: Box<[u8]>,
+    key: Key,
     /// The next slot of the same hash.
     next: u32,
-    rows: Vec<Entry>,
-    start: usize,
+    rows: Rows,
+}
+
+/// How many bytes of a key need no memory of their own.
+const KEY_INLINE: usize = 30;
+
+/// The bytes of a key.
+enum Key {
+    Short(u8, [u8; KEY_INLINE]),
+    Long(Box<[u8]>),
+}
+
+impl Default for Key {
+    fn default() -> Key {
+        Key::Short(0, [0; KEY_INLINE])
+    }
+}
+
+impl Key {
+    fn new(bytes: &[u8]) -> Key {
+        match bytes.len() {
+            length @ ..=KEY_INLINE => {
+                let mut short = [0; KEY_INLINE];
+                short[..length].copy_from_slice(bytes);
+                Key::Short(length as u8, short)
+            }
+            _ => Key::Long(bytes.into()),
+        }
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Key::Short(length, bytes) => &bytes[..usize::from(*length)],
+            Key::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// Rows in order; most keys have one.
+#[derive(Default)]
+enum Rows {
+    #[default]
+    None,
+    One(Entry),
+    Many {
+        rows: Vec<Entry>,
+        start: usize,
+    },
+}
+
+impl Rows {
+    #[inline]
+    fn all(&self) -> &[Entry] {
+        match self {
+            Rows::None => &[],
+            Rows::One(row) => std::slice::from_ref(row),
+            Rows::Many { rows, start } => &rows[*start..],
+        }
+    }
+
+    fn insert(&mut self, row: Entry) {
+        match self {
+            Rows::None => *self = Rows::One(row),
+            Rows::One(other) => {
+                let rows = if *other <= row { vec![*other, row] } else { vec![row, *other] };
+                *self = Rows::Many { rows, start: 0 };
+            }
+            Rows::Many { rows, start } => match rows.last() {
+                Some(last) if *last > row => {
+                    let place = *start + rows[*start..].partition_point(|other| *other < row);
+                    rows.insert(place, row);
+                }
+                _ => rows.push(row),
+            },
+        }
+    }
+
+    /// Leaves the first rows out, so many.
+    fn leave_out(&mut self, count: usize) {
+        match self {
+            Rows::Many { rows, start } if *start + count < rows.len() => {
+                *start += count;
+                if *start > rows.len() / 2 {
+                    rows.drain(..*start);
+                    *start = 0;
+                }
+            }
+            Rows::One(_) | Rows::Many { .. } if count > 0 => *self = Rows::None,
+            _ => {}
+        }
+    }
+
+    fn all_mut(&mut self) -> &mut [Entry] {
+        match self {
+            Rows::None => &mut [],
+            Rows::One(row) => std::slice::from_mut(row),
+            Rows::Many { rows, start } => &mut rows[*start..],
+        }
+    }
 }
 
 /// Takes a hash as its own hash.
@@ -55,7 +153,7 @@ impl Index {
         let mut slot = *self.heads.get(&hash)?;
         while slot != NONE {
             let found = &self.slots[slot as usize];
-            if *found.key == *key {
+            if found.key.bytes() == key {
                 return Some(slot);
             }
             slot = found.next;
@@ -66,27 +164,19 @@ impl Index {
     /// The rows of a slot, the first to be dropped first.
     #[inline]
     pub(super) fn rows(&self, slot: u32) -> &[Entry] {
-        let slot = &self.slots[slot as usize];
-        &slot.rows[slot.start..]
+        self.slots[slot as usize].rows.all()
     }
 
     /// The hash and the bytes of the key of a slot.
     pub(super) fn key(&self, slot: u32) -> (u64, &[u8]) {
         let slot = &self.slots[slot as usize];
-        (slot.hash, &slot.key)
+        (slot.hash, slot.key.bytes())
     }
 
     /// Adds a row; returns the slot of its key.
     pub(super) fn insert(&mut self, hash: u64, key: &[u8], row: Entry) -> u32 {
         let at = self.find(hash, key).unwrap_or_else(|| self.add(hash, key));
-        let slot = &mut self.slots[at as usize];
-        match slot.rows.last() {
-            Some(last) if *last > row => {
-                let place = slot.start + slot.rows[slot.start..].partition_point(|other| *other < row);
-                slot.rows.insert(place, row);
-            }
-            _ => slot.rows.push(row),
-        }
+        self.slots[at as usize].rows.insert(row);
         at
     }
 
@@ -98,23 +188,21 @@ impl Index {
         });
         assert!(at != NONE, "a join buffers fewer than 2^32 - 1 keys a task");
         let slot = &mut self.slots[at as usize];
-        (slot.hash, slot.key, slot.next, slot.start) = (hash, key.into(), next, 0);
+        (slot.hash, slot.key, slot.next) = (hash, Key::new(key), next);
         self.heads.insert(hash, at);
         at
     }
 
     /// Forgets the rows of a slot that are dropped before this time.
     pub(super) fn forget(&mut self, at: u32, before: i64) {
-        let slot = &mut self.slots[at as usize];
-        if slot.rows.is_empty() {
+        let rows = &mut self.slots[at as usize].rows;
+        let count = rows.all().partition_point(|&(due, _)| due < before);
+        if count == 0 {
             return;
         }
-        slot.start += slot.rows[slot.start..].partition_point(|&(due, _)| due < before);
-        if slot.start == slot.rows.len() {
+        rows.leave_out(count);
+        if rows.all().is_empty() {
             self.release(at);
-        } else if slot.start > slot.rows.len() / 2 {
-            slot.rows.drain(..slot.start);
-            slot.start = 0;
         }
     }
 
@@ -138,9 +226,7 @@ impl Index {
     /// Gives every row another number.
     pub(super) fn renumber(&mut self, number: impl Fn(u64) -> u64) {
         for slot in &mut self.slots {
-            slot.rows.drain(..slot.start);
-            slot.start = 0;
-            slot.rows.iter_mut().for_each(|(_, row)| *row = number(*row));
+            slot.rows.all_mut().iter_mut().for_each(|(_, row)| *row = number(*row));
         }
     }
 }
