@@ -191,3 +191,27 @@ def test_hot_items_are_those_of_a_plain_count(tmp_path: Path) -> None:
     found = mill.read_json(tmp_path / "out").collect().to_pylist()
     assert len(expected) > 20
     assert sorted(tuple(row.values()) for row in found) == sorted(expected)
+
+
+def test_clicked_ads_are_those_of_a_join_of_tables(tmp_path: Path) -> None:
+    rows = 20_000
+    out = tmp_path / "out"
+    run("ad_clicks.py", "--rows", rows, "--output", out, "--state", tmp_path / "state", "--parallelism", 2)
+    example = load("ad_clicks")
+    ads = pl.from_arrow(example.impressions(rows).collect().to_arrow())
+    clicks = pl.from_arrow(example.clicks(rows).collect(parallelism=1).to_arrow())
+    assert isinstance(ads, pl.DataFrame) and isinstance(clicks, pl.DataFrame)
+    latest = clicks["at"].cum_max().shift(1, fill_value=datetime.datetime(1970, 1, 1))
+    is_late = clicks["at"] < latest - datetime.timedelta(minutes=6)
+    late, good = clicks.filter(is_late), clicks.filter(~is_late)
+    assert 0 < late.height < 100
+    distance = pl.col("at_right") - pl.col("at")
+    is_near = distance.is_between(datetime.timedelta(0), datetime.timedelta(minutes=5))
+    pairs = ads.join(good, on="impression").filter(is_near).select("impression", "campaign", "at", "user", "at_right")
+    alone = ads.join(pairs, on="impression", how="anti")
+    found = pl.read_parquet(out / "shown")
+    clicked = found.filter(pl.col("user").is_not_null()).select(pairs.columns)
+    assert clicked.sort("impression", "user", "at_right").rows() == pairs.sort("impression", "user", "at_right").rows()
+    unclicked = found.filter(pl.col("user").is_null()).select("impression", "campaign", "at")
+    assert unclicked.sort("impression").rows() == alone.select("impression", "campaign", "at").sort("impression").rows()
+    assert pl.read_parquet(out / "late").select("impression", "user", "at").sort("impression", "user").rows() == late.sort("impression", "user").rows()

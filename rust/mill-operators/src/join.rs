@@ -229,7 +229,7 @@ impl BufferedJoin {
 
     /// Looks for partners of records; whether there are more.
     fn probe(&mut self, probe: &mut Probe, out: &mut Outbox) -> Result<bool> {
-        let (side, other) = (probe.side, 1 - probe.side);
+        let other = 1 - probe.side;
         let has_pairs = self.plan.how.has_pairs();
         // Without pairs, the left record with a partner is what counts: of a right one, all that it is the first partner of.
         let wants_all = has_pairs || other == 0;

@@ -109,7 +109,7 @@ impl Buffer {
     /// The rows of a key, as when they are dropped and their number, in this order.
     #[inline]
     pub(super) fn of_key(&self, hash: u64, key: &[u8]) -> &[Entry] {
-        self.index.find(hash, key).map_or(&[], |slot| self.index.rows(slot))
+        self.index.find(hash, key).map(|slot| self.index.rows(slot)).unwrap_or_default()
     }
 
     /// The place of a row.

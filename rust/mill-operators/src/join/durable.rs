@@ -140,7 +140,7 @@ impl Durable {
         let mut flush = |rows: &mut Vec<KeptRow<'_>>| {
             let codec = self.codecs[side].as_ref();
             let data = codec.map(|codec| codec.decode(rows.iter().map(|row| row.row))).transpose()?;
-            take(rows, data)?;
+            take(&rows[..], data)?;
             rows.clear();
             Ok::<(), Error>(())
         };
