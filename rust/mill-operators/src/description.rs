@@ -614,7 +614,7 @@ impl<'a> Reader<'a> {
         let window = match self.byte()? {
             0 if has_bounds => return Err(damaged("a join has bounds of windows and no windows")),
             0 => None,
-            1 => Some(JoinWindow::Aligned(self.window()?)),
+            1 => Some(JoinWindow::Aligned(self.window()?.window)),
             2 => Some(JoinWindow::Session(i64::from_le_bytes(self.array()?))),
             other => return Err(damaged(&format!("windows of kind {other} of a join are not known"))),
         };
