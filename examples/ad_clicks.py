@@ -32,7 +32,13 @@ def clicks(rows: int) -> mill.Stream:
     index = mill.index()
     delay = index * 104_729 % 360_000
     out_of_order = mill.when(index % 997 == 0).then(3_600_000).otherwise(0)
-    made = mill.generate(rows=rows // 5, impression=index * 5, user=index * 31 % 1_000, since=index * 500 + delay, out_of_order=out_of_order)
+    made = mill.generate(
+        rows=rows // 5,
+        impression=index * 5,
+        user=index * 31 % 1_000,
+        since=index * 500 + delay,
+        out_of_order=out_of_order,
+    )
     # A click is read when it happens; its time is that of a clock which is an hour slow now and then.
     return made.select("impression", "user", at=at(col("since") - col("out_of_order")))
 
@@ -48,7 +54,9 @@ def main() -> None:
     shown = (
         impressions(options.rows)
         .event_time("at")
-        .join_interval(clicks(options.rows).event_time("at", watermark="6m"), on="impression", lower="0s", upper="5m", how="left")
+        .join_interval(
+            clicks(options.rows).event_time("at", watermark="6m"), on="impression", lower="0s", upper="5m", how="left"
+        )
         .name("clicked")
     )
     report = mill.run(

@@ -47,7 +47,9 @@ def _how(method: str, how: object, allowed: Sequence[str] = _HOWS) -> str:
 def _side(method: str, name: str, key: object) -> list[RawExpr]:
     parts = [key] if isinstance(key, (str, Expr)) else key
     if not isinstance(parts, (list, tuple)) or not all(isinstance(part, (str, Expr)) for part in parts):
-        raise PlanError(f'{method}(): {name}= is a column, an expression or a list of them, as in {name}="id", not {key!r:.200}')
+        raise PlanError(
+            f'{method}(): {name}= is a column, an expression or a list of them, as in {name}="id", not {key!r:.200}'
+        )
     return [_column(part) for part in parts]
 
 

@@ -214,4 +214,5 @@ def test_clicked_ads_are_those_of_a_join_of_tables(tmp_path: Path) -> None:
     assert clicked.sort("impression", "user", "at_right").rows() == pairs.sort("impression", "user", "at_right").rows()
     unclicked = found.filter(pl.col("user").is_null()).select("impression", "campaign", "at")
     assert unclicked.sort("impression").rows() == alone.select("impression", "campaign", "at").sort("impression").rows()
-    assert pl.read_parquet(out / "late").select("impression", "user", "at").sort("impression", "user").rows() == late.sort("impression", "user").rows()
+    late_found = pl.read_parquet(out / "late").select("impression", "user", "at")
+    assert late_found.sort("impression", "user").rows() == late.sort("impression", "user").rows()

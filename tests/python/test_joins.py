@@ -49,7 +49,9 @@ def judged(rows: list[Row], bound: int, is_late: Callable[[Row, datetime], bool]
     return good, late
 
 
-def joined(left: list[Row], right: list[Row], how: str, is_pair: Callable[[Row, Row], bool], more: Any = None) -> list[Row]:
+def joined(
+    left: list[Row], right: list[Row], how: str, is_pair: Callable[[Row, Row], bool], more: Any = None
+) -> list[Row]:
     """Return the rows of a join on ``k``, from every pair."""
     rows: list[Row] = []
     more = more or (lambda row: {})
@@ -61,7 +63,9 @@ def joined(left: list[Row], right: list[Row], how: str, is_pair: Callable[[Row, 
                 with_left.add(i)
                 with_right.add(j)
                 if how not in ("semi", "anti"):
-                    rows.append({"k": a["k"], "x": a["x"], "at": a["at"], "x_right": b["x"], "at_right": b["at"]} | more(a))
+                    rows.append(
+                        {"k": a["k"], "x": a["x"], "at": a["at"], "x_right": b["x"], "at_right": b["at"]} | more(a)
+                    )
     for i, a in enumerate(left):
         own = {"k": a["k"], "x": a["x"], "at": a["at"]}
         if (how == "semi" and i in with_left) or (how == "anti" and i not in with_left):
@@ -74,7 +78,9 @@ def joined(left: list[Row], right: list[Row], how: str, is_pair: Callable[[Row, 
     return rows
 
 
-def interval(left: list[Row], right: list[Row], how: str, lower: int, upper: int, bounds: tuple[int, int]) -> list[list[Row]]:
+def interval(
+    left: list[Row], right: list[Row], how: str, lower: int, upper: int, bounds: tuple[int, int]
+) -> list[list[Row]]:
     """Return the rows of an interval join, and the late records of both sides."""
 
     def is_late(row: Row, watermark: datetime) -> bool:
@@ -98,7 +104,9 @@ def windows_of(window: tuple[str, int, int], moment: datetime) -> list[tuple[dat
     return [(at(start), at(start + size)) for start in starts if start <= second < start + size]
 
 
-def windowed(left: list[Row], right: list[Row], how: str, window: tuple[str, int, int], bounds: tuple[int, int]) -> list[list[Row]]:
+def windowed(
+    left: list[Row], right: list[Row], how: str, window: tuple[str, int, int], bounds: tuple[int, int]
+) -> list[list[Row]]:
     """Return the rows of a window join, and the late records of both sides."""
     spread: list[list[Row]] = []
     late: list[list[Row]] = []
@@ -270,11 +278,17 @@ def in_order(seed: int, rows: int = 5000, keys: int = 200) -> pa.Table:
         now += chance.randrange(3)
         times.append(at(now))
         ids.append(chance.randrange(keys) if chance.random() < 0.95 else None)
-    columns = {"id": pa.array(ids, pa.int64()), "x": pa.array(range(rows), pa.int64()), "at": pa.array(times, pa.timestamp("us"))}
+    columns = {
+        "id": pa.array(ids, pa.int64()),
+        "x": pa.array(range(rows), pa.int64()),
+        "at": pa.array(times, pa.timestamp("us")),
+    }
     return pa.table(columns)
 
 
-@pytest.mark.parametrize(("how", "sql"), [("inner", "JOIN"), ("left", "LEFT JOIN"), ("right", "RIGHT JOIN"), ("full", "FULL JOIN")])
+@pytest.mark.parametrize(
+    ("how", "sql"), [("inner", "JOIN"), ("left", "LEFT JOIN"), ("right", "RIGHT JOIN"), ("full", "FULL JOIN")]
+)
 def test_the_same_as_duckdb(how: Any, sql: str) -> None:
     a, b = in_order(1), in_order(2)
     found = (
@@ -389,7 +403,9 @@ def test_errors_at_the_line_of_the_join() -> None:
         plain.join(timed, on="id", window=mill.tumbling("1s"))
     with pytest.raises(SchemaError, match=r'on the right side, column "ids" does not exist; did you mean "id"\?'):
         timed.join_interval(timed, left_on="id", right_on="ids", **near)
-    with pytest.raises(PlanError, match=r"how='outer' is not possible; .*'inner', 'left', 'right', 'full', 'semi', 'anti'"):
+    with pytest.raises(
+        PlanError, match=r"how='outer' is not possible; .*'inner', 'left', 'right', 'full', 'semi', 'anti'"
+    ):
         timed.join_interval(timed, on="id", how="outer", **near)  # type: ignore[arg-type]
     with pytest.raises(PlanError, match=r"did you mean 'inner'\?"):
         timed.join(timed, on="id", how="iner", window=mill.tumbling("1s"))  # type: ignore[arg-type]
@@ -417,7 +433,9 @@ def test_errors_at_the_line_of_the_join() -> None:
         timed.join(timed, on="id", window=mill.count_window(3))
     with pytest.raises(PlanError, match="does not take an updating stream"):
         timed.key_by("id").agg(n=mill.count(), emit="checkpoint").join_interval(timed, on="id", **near)
-    coarse = mill.from_arrow(plain.collect().to_arrow().cast(pa.schema({"id": pa.int64(), "at": pa.timestamp("s")}))).event_time("at")
+    coarse = mill.from_arrow(
+        plain.collect().to_arrow().cast(pa.schema({"id": pa.int64(), "at": pa.timestamp("s")}))
+    ).event_time("at")
     with pytest.raises(SchemaError, match="event time is .* on the left and .* on the right"):
         coarse.join_interval(timed, on="id", **near)
     with pytest.raises(PlanError, match="which cannot hold such bounds"):
@@ -445,10 +463,16 @@ def test_state_shows_what_each_side_keeps(tmp_path: Path) -> None:
         seen.append(row.i)
         return {"k": row.i % 7, "i": row.i, "at": at(row.i)}
 
-    numbers = mill.generate(rate=2000, i=mill.index()).map(record, schema={"k": int, "i": int, "at": datetime}).event_time("at")
+    numbers = (
+        mill.generate(rate=2000, i=mill.index())
+        .map(record, schema={"k": int, "i": int, "at": datetime})
+        .event_time("at")
+    )
     odd, all_of_them = numbers.filter(col("i") % 2 == 1), numbers.rename({"i": "y"})
     result = odd.join_interval(all_of_them, on="k", lower="0s", upper="0s", how="left").name("pairs")
-    job = mill.start(result.for_each(lambda row: None), checkpoint=mill.Checkpoint(tmp_path, every="50ms", mode="at_least_once"))
+    job = mill.start(
+        result.for_each(lambda row: None), checkpoint=mill.Checkpoint(tmp_path, every="50ms", mode="at_least_once")
+    )
     deadline = time.monotonic() + 30
     while len(seen) < 500:
         assert time.monotonic() < deadline
