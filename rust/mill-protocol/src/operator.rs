@@ -172,6 +172,14 @@ pub trait Operator: Send {
         times.least()
     }
 
+    /// Whether records of this input should come now. The runtime leaves those of an input that is not wanted in their queues, so
+    /// that whoever makes them waits, and asks again after each event. While a checkpoint is taken they come all the same, up to
+    /// its barrier. Whoever wants no records of one input must want those of another one that does not depend on it.
+    fn wants(&self, input: usize) -> bool {
+        let _ = input;
+        true
+    }
+
     /// This input has ended. One call an input, before [`on_end`](Operator::on_end); after a restart an input that had
     /// ended before the checkpoint ends again, possibly after records of others, so what was emitted here must be in
     /// the state.

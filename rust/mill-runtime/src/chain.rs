@@ -208,6 +208,16 @@ impl Chain {
         Ok(true)
     }
 
+    /// Whether someone wants records of this entry now.
+    pub(crate) fn is_wanted(&self, entry: usize) -> bool {
+        let mut routes = self.entry.ports[entry].iter();
+        routes.len() == 0
+            || routes.any(|route| match *route {
+                Route::Stage { stage, channel } => self.stages[stage].wants(channel),
+                Route::Writer { .. } => true,
+            })
+    }
+
     /// When the earliest operator wants to be called.
     pub(crate) fn next_time(&self) -> Option<i64> {
         self.stages.iter().filter_map(Stage::next_time).min()

@@ -4,6 +4,9 @@
 //! ([`Merge`](crate::merge::Merge)). With alignment a channel that has brought the barrier of epoch n is not polled
 //! until all others have brought it or ended: nothing behind the barrier is seen before the snapshot. Without, it is
 //! polled on, and the barrier passes when the last channel brings it.
+//!
+//! A channel whose entry is not wanted now is not polled either, so that its producer waits; unless a barrier has come on
+//! another one, for then the rest of its own epoch is needed.
 
 use std::collections::VecDeque;
 
@@ -45,16 +48,20 @@ impl Input {
         Input { channels, merge, is_aligned, turn: 0, ready }
     }
 
-    /// Takes the next envelope, if there is one now.
-    pub(crate) fn poll(&mut self) -> Result<Polled> {
+    /// Takes the next envelope, if there is one now, of an entry that is wanted.
+    pub(crate) fn poll(&mut self, is_wanted: impl Fn(usize) -> bool) -> Result<Polled> {
         if let Some(event) = self.ready.pop_front() {
             return Ok(Polled::Event(event));
         }
         for _ in 0..self.channels.len() {
             let channel = self.turn;
             self.turn = (channel + 1) % self.channels.len();
+            let is_left = match self.merge.is_aligning() {
+                true => self.is_aligned && self.merge.is_held_back(channel),
+                false => !is_wanted(self.merge.input(channel)),
+            };
             let envelope = match &mut self.channels[channel] {
-                Some(receiver) if !(self.is_aligned && self.merge.is_held_back(channel)) => receiver.try_receive(),
+                Some(receiver) if !is_left => receiver.try_receive(),
                 _ => None,
             };
             if let Some(envelope) = envelope {

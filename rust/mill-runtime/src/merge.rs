@@ -58,6 +58,11 @@ impl Merge {
         events
     }
 
+    /// Whether a barrier has come on some channels, but not on all.
+    pub(crate) fn is_aligning(&self) -> bool {
+        self.aligning.is_some()
+    }
+
     /// Whether this channel has brought the barrier that is still missing from others.
     pub(crate) fn is_held_back(&self, channel: usize) -> bool {
         self.channels[channel].has_barrier

@@ -237,6 +237,14 @@ impl Stage {
         }
     }
 
+    /// Whether records of this channel should come now.
+    pub(crate) fn wants(&self, channel: usize) -> bool {
+        match &self.body {
+            Body::Operator(operator) => self.is_ended() || operator.wants(self.merge.input(channel)),
+            Body::Sink(..) => true,
+        }
+    }
+
     /// When it wants to be called next, in processing time.
     pub(crate) fn next_time(&self) -> Option<i64> {
         match &self.body {
@@ -348,7 +356,11 @@ impl Stage {
                 let finish = if operator.makes_watermarks() { Finish::Nothing } else { Finish::Watermark };
                 (operator.on_watermark(input, at, out)?, finish)
             }
-            Event::InputEnd(input) => (operator.on_input_end(input, out)?, Finish::Nothing),
+            Event::InputEnd(input) => {
+                // What was held back until the end of this input holds the time of the others up no more.
+                let finish = if operator.makes_watermarks() { Finish::Nothing } else { Finish::Watermark };
+                (operator.on_input_end(input, out)?, finish)
+            }
             Event::Splits(open) => {
                 operator.on_splits(&open, out)?;
                 (Progress::Done, Finish::Nothing)

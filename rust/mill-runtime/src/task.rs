@@ -224,7 +224,7 @@ impl Task {
             return Ok(Advance::Entered);
         }
         let event = match &mut self.input {
-            TaskInput::Channels(input) => match input.poll()? {
+            TaskInput::Channels(input) => match input.poll(|entry| self.chain.is_wanted(entry))? {
                 Polled::Event(event) => event,
                 // Room was made in a queue, whose producer may be a task of the same worker that is blocked.
                 Polled::Taken => return Ok(Advance::Entered),

@@ -15,7 +15,7 @@ fn input(channels: usize, is_aligned: bool) -> (Vec<Sender>, Input) {
 fn drain(input: &mut Input) -> Vec<String> {
     let mut seen = Vec::new();
     loop {
-        match input.poll().unwrap() {
+        match input.poll(|_| true).unwrap() {
             Polled::Nothing => return seen,
             Polled::Taken => {}
             Polled::Event(Event::Watermark(0, at)) => seen.push(format!("w{}", at.0)),
