@@ -170,6 +170,25 @@ class RawStream:
         suffix: str,
         window: RawWindow,
     ) -> RawStream: ...
+    def join_asof(
+        self,
+        other: RawStream,
+        on: Sequence[str] | None,
+        left_on: Sequence[RawExpr],
+        right_on: Sequence[RawExpr],
+        how: str,
+        suffix: str,
+        tolerance_us: int | None,
+    ) -> RawStream: ...
+    def enrich(
+        self,
+        table: RawStream,
+        on: Sequence[str] | None,
+        left_on: Sequence[RawExpr],
+        right_on: Sequence[RawExpr],
+        how: str,
+        suffix: str,
+    ) -> RawStream: ...
     def rebalance(self) -> RawStream: ...
     def name(self, name: str) -> RawStream: ...
     def event_time(

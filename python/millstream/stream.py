@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from millstream._counts import count
 from millstream._engine import RawExpr, RawStream
 from millstream._joins import Joins
+from millstream._lookups import Lookups
 from millstream._outputs import Outputs
 from millstream.errors import PlanError, SchemaError, UserFunctionError
 from millstream.expr import Expr, IntoExpr, _column
@@ -100,7 +101,7 @@ def from_changelog(stream: Stream, key: str | Sequence[str], op: str = "op") -> 
     return Stream(stream._raw.from_changelog([key] if isinstance(key, str) else list(key), op))
 
 
-class Stream(Joins, Outputs):
+class Stream(Joins, Lookups, Outputs):
     """Records that flow; made by ``read_*``, ``from_*``, :func:`generate` and by the steps of other streams.
 
     Examples

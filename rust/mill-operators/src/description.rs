@@ -17,9 +17,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_frame::schema;
+use mill_frame::types::canonical_type;
 use mill_plan::{
     AggregateFunction, AggregateKind, AggregateSpec, CountWindow, Firing, JoinedColumn, KeptWindow, KeptWindowSpec, ScalarValue, SessionGap,
-    Trigger, Window, WindowSpec,
+    TableRows, Trigger, Window, WindowSpec,
 };
 use mill_protocol::{Error, ErrorKind, Result};
 
@@ -43,6 +44,8 @@ const DEDUPLICATE_WITHIN: u8 = 35;
 const CHANGELOG: u8 = 36;
 const SESSIONS: u8 = 37;
 const JOIN: u8 = 48;
+const ASOF: u8 = 49;
+const ENRICH: u8 = 50;
 const TUMBLING: u8 = 1;
 const SLIDING: u8 = 2;
 const CUMULATIVE: u8 = 3;
@@ -67,6 +70,10 @@ pub(crate) enum Shape {
     Aggregate { keys: usize, aggregates: Vec<AggregateSpec>, window: Option<WindowSpec> },
     /// The same with the start and end of a session.
     Sessions { keys: usize, aggregates: Vec<AggregateSpec> },
+    /// The results are right rows. Left rows with these columns wait; these are the key columns of both.
+    Asof { left: SchemaRef, keys: [Vec<usize>; 2], tolerance_us: Option<i64> },
+    /// The same.
+    Enrich { left: SchemaRef, keys: [Vec<usize>; 2], rows: TableRows },
     /// These columns are the keys.
     Reduce { keys: Vec<usize> },
     /// Records with these columns are kept, of which these are the keys; results are as those of [`Shape::Aggregate`], or
@@ -181,6 +188,18 @@ impl Description {
                     put_aggregate(&mut out, spec)?;
                 }
             }
+            Shape::Asof { left, keys, tolerance_us } => {
+                out.push(ASOF);
+                put_bytes(&mut out, &schema::to_bytes(left).ok()?);
+                keys.iter().for_each(|keys| put_keys(&mut out, keys));
+                out.extend_from_slice(&tolerance_us.unwrap_or(i64::MAX).to_le_bytes());
+            }
+            Shape::Enrich { left, keys, rows } => {
+                out.push(ENRICH);
+                put_bytes(&mut out, &schema::to_bytes(left).ok()?);
+                keys.iter().for_each(|keys| put_keys(&mut out, keys));
+                out.push(u8::from(*rows == TableRows::Latest));
+            }
             Shape::Reduce { keys } => {
                 out.push(REDUCE);
                 put_keys(&mut out, keys);
@@ -289,6 +308,23 @@ impl Description {
                     return Err(damaged("it has sessions with an aggregate that cannot be merged"));
                 }
                 if kind == SESSIONS { Shape::Sessions { keys, aggregates } } else { Shape::Aggregate { keys, aggregates, window } }
+            }
+            ASOF => {
+                let (left, keys) = reader.pair(&fields)?;
+                let tolerance = i64::from_le_bytes(reader.array()?);
+                if tolerance < 0 {
+                    return Err(damaged(&format!("a tolerance of {tolerance} microseconds")));
+                }
+                Shape::Asof { left, keys, tolerance_us: (tolerance < i64::MAX).then_some(tolerance) }
+            }
+            ENRICH => {
+                let (left, keys) = reader.pair(&fields)?;
+                let rows = match reader.byte()? {
+                    0 => TableRows::All,
+                    1 => TableRows::Latest,
+                    other => return Err(damaged(&format!("rows of kind {other} are looked up"))),
+                };
+                Shape::Enrich { left, keys, rows }
             }
             REDUCE => Shape::Reduce { keys: reader.keys(fields.len())? },
             TOP_N => {
@@ -522,6 +558,18 @@ impl<'a> Reader<'a> {
     fn all_keys(&mut self, columns: usize) -> Result<usize> {
         let keys = self.number()?;
         if keys == columns { Ok(keys) } else { Err(damaged("its columns are not its keys")) }
+    }
+
+    /// The columns of a left input, and the keys of both inputs, the right one of which has these columns.
+    fn pair(&mut self, right: &[Field]) -> Result<(SchemaRef, [Vec<usize>; 2])> {
+        let left = Arc::new(self.schema()?);
+        let keys = [self.keys(left.fields().len())?, self.keys(right.len())?];
+        let types = |of: &[usize], field: &dyn Fn(usize) -> DataType| of.iter().map(|&key| field(key)).collect::<Vec<_>>();
+        let own = types(&keys[0], &|key| canonical_type(left.field(key).data_type()));
+        if own.is_empty() || own != types(&keys[1], &|key| canonical_type(right[key].data_type())) {
+            return Err(damaged("its inputs have no key in common"));
+        }
+        Ok((left, keys))
     }
 
     fn bytes(&mut self) -> Result<&'a [u8]> {

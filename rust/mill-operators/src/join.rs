@@ -27,7 +27,7 @@ mod buffer;
 mod dues;
 mod durable;
 mod index;
-mod late;
+pub(crate) mod late;
 mod session;
 
 pub(crate) use self::session::SessionJoin;

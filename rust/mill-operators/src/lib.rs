@@ -11,6 +11,7 @@
 //!                    tables of mill-state
 //!                    session_aggregate (a row a session)  kept_windows (records by key and time)
 //!                    join (records of two inputs)
+//!   two inputs       asof_join  enrich: rows of one input are looked up for those of the other
 //! ```
 //!
 //! Invariants: an operator knows no thread, clock or file; what it gives depends on the sequence of records alone and
@@ -19,11 +20,13 @@
 
 mod accumulator;
 mod aggregate;
+mod asof_join;
 mod attempt;
 mod branch;
 mod changelog;
 mod deduplicate;
 mod description;
+mod enrich;
 mod event_time;
 mod explode;
 mod filter;
@@ -31,6 +34,7 @@ mod join;
 mod kept_windows;
 mod limit;
 mod partial_aggregate;
+mod pair;
 mod pass;
 mod project;
 mod record;
@@ -49,7 +53,7 @@ mod fixture;
 
 use std::sync::Arc;
 
-use mill_plan::{JoinKind, Stage, StageKind};
+use mill_plan::{JoinKind, LookupKind, Stage, StageKind};
 use mill_protocol::{Error, Operator, Result, TaskContext};
 
 pub use state_view::{has_keyed_state, pickled_state, read_state};
@@ -105,6 +109,14 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
         StageKind::Deduplicate { keys, within_us: Some(us) } => {
             Box::new(deduplicate::DeduplicateWithin::new(stage, context, keys, *us)?)
         }
+        StageKind::Lookup(plan) => match plan.kind {
+            LookupKind::Asof { tolerance_us } => {
+                Box::new(asof_join::AsofJoin::new(&schema, context, plan, tolerance_us)?)
+            }
+            LookupKind::Enrich { rows, until_loaded } => {
+                Box::new(enrich::Enrich::new(&schema, context, plan, (rows, until_loaded))?)
+            }
+        },
         StageKind::ToChangelog { keys } => Box::new(changelog::ToChangelog::of(stage, context, keys)?),
         StageKind::FromChangelog { op } => Box::new(changelog::FromChangelog::new(*op, schema)),
         StageKind::Join(plan) => match plan.kind {

@@ -13,16 +13,21 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_frame::block::{RestoredBlock, SharedBytes};
 use mill_frame::schema::is_object;
-use mill_plan::{AggregateKind, Emit, ReduceFunction, Stage, SessionGap, StageKind, WindowCompute, WindowFunction, WindowRecords, KeptWindowSpec, Trigger};
+use mill_plan::{
+    AggregateKind, Emit, How, KeptWindowSpec, LookupKind, LookupPlan, ReduceFunction, SessionGap, Stage, StageKind, Trigger, UntilLoaded,
+    WindowCompute, WindowFunction, WindowRecords,
+};
 use mill_protocol::{Emission, Error, ErrorKind, Operator, Outbox, Progress, Restored, Result, TaskContext};
 
 use crate::aggregate::Aggregate;
+use crate::asof_join::AsofJoin;
 use crate::changelog::ToChangelog;
 use crate::deduplicate::{Deduplicate, DeduplicateWithin};
 use crate::description::{Description, Shape, is_described};
+use crate::enrich::Enrich;
 use crate::join;
 use crate::kept_windows::{KeptParts, KeptWindows};
 use crate::reduce::Reduce;
@@ -98,6 +103,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
     };
     // Rows that tell whether they are yet to be given have a flag more.
     let emit = if keeps_pending { Emit::Every(i64::MAX) } else { Emit::End };
+    let nothing: SchemaRef = Arc::new(Schema::empty());
     let mut out = Outbox::default();
     let batches = match shape {
         Shape::Aggregate { keys, aggregates, window: None } => {
@@ -177,6 +183,19 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
             let batches = join::kept_rows(&shape, &schema, &restored, &context)?;
             return one_table(&join::shown_schema(&schema), &batches);
         }
+        Shape::Asof { left, keys, tolerance_us } => {
+            let plan = lookup(LookupKind::Asof { tolerance_us }, keys, [left, Arc::clone(&schema)]);
+            let mut operator = AsofJoin::new(&nothing, &context, &plan, tolerance_us)?;
+            operator.restore(&restored)?;
+            operator.kept()?
+        }
+        Shape::Enrich { left, keys, rows } => {
+            let until_loaded = UntilLoaded::Keep;
+            let plan = lookup(LookupKind::Enrich { rows, until_loaded }, keys, [left, Arc::clone(&schema)]);
+            let mut operator = Enrich::new(&nothing, &context, &plan, (rows, until_loaded))?;
+            operator.restore(&restored)?;
+            operator.kept()?
+        }
         Shape::Reduce { keys } => {
             let mut operator = Reduce::new(&stage, &context, &keys, Arc::new(NotAtHand), emit)?;
             operator.restore(&restored)?;
@@ -185,6 +204,11 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
         }
     };
     one_table(&schema, &batches)
+}
+
+/// A look-up whose result has no columns: its state is all there is to be seen.
+fn lookup(kind: LookupKind, keys: [Vec<usize>; 2], inputs: [SchemaRef; 2]) -> LookupPlan {
+    LookupPlan { kind, how: How::Left, keys, inputs, own: [0, 0], columns: Vec::new(), on: String::new() }
 }
 
 fn one_table(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch> {

@@ -19,6 +19,7 @@ mod function;
 mod functions;
 mod join;
 mod logical;
+mod lookup;
 mod lower;
 mod now;
 mod physical;
@@ -37,6 +38,7 @@ pub use function::{
 };
 pub use join::{How, JoinKind, JoinPlan, JoinedColumn};
 pub use logical::{LogicalPlan, LogicalStep, Parameters};
+pub use lookup::{LookupKind, LookupPlan, TableRows, UntilLoaded};
 pub use lower::{Mode, OnError, PlanOptions, lower};
 pub use physical::{
     Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, SourceStage, Stage, StageKind, Target,

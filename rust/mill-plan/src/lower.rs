@@ -22,6 +22,7 @@ mod keyed;
 mod lineage;
 mod pushdown;
 mod rewrite;
+mod waits;
 
 use mill_protocol::{Error, Result};
 

@@ -23,6 +23,7 @@ mod filter;
 mod join;
 mod kept_window;
 mod limit;
+mod lookup;
 mod parts;
 mod project;
 mod rebalance;
@@ -98,6 +99,16 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     /// `before` are the columns of its first input.
     fn needs_order(&self, of_result: bool, before: &SchemaRef) -> Result<bool>;
 
+    /// Whether the order that it needs is one of this input.
+    fn orders_input(&self, _number: usize) -> bool {
+        true
+    }
+
+    /// Whether it takes no more of its first input until its second one has ended, if the first one can wait.
+    fn holds_first(&self) -> bool {
+        false
+    }
+
     /// The columns it needs of an input for its result. If someone takes an output of whole input records, such as late
     /// ones, all columns of that input are needed, and the step is not asked.
     fn needs(&self, need: &Need<'_>) -> Result<Names>;
@@ -152,6 +163,8 @@ pub(crate) enum Changes {
     Passes,
     /// It takes none, and its result is none.
     Refuses,
+    /// The same, but of inputs other than the first it takes any.
+    RefusesFirst,
     /// It takes none, and its result is one.
     Makes {
         /// The columns of its key.

@@ -236,8 +236,8 @@ impl Stream {
         let has_late = self.outputs().iter().any(|output| output.name == LATE_RIGHT);
         if self.output != 0 || !has_late {
             return Err(Error::plan(format!(
-                "late records of the right side come from a join, and this is {}(); take .late_right right after join() or \
-                 join_interval()",
+                "late records of the right side come from a join, and this is {}(); take .late_right right after join(), \
+                 join_interval() or join_asof()",
                 self.node.step.label()
             )));
         }
@@ -277,11 +277,15 @@ impl Stream {
         (facts.updating, facts.withdraws) = match step.changes() {
             Changes::Passes => (facts.updating, facts.withdraws),
             Changes::Ends => (None, false),
+            Changes::RefusesFirst => {
+                inputs.first().map_or(Ok(()), |input| append_only(input, step.label()))?;
+                (None, false)
+            }
             other => {
                 inputs.iter().try_for_each(|input| append_only(input, step.label()))?;
                 match other {
                     Changes::Makes { key, withdraws } => (Some(key), withdraws),
-                    Changes::Passes | Changes::Ends | Changes::Refuses => (None, false),
+                    Changes::Passes | Changes::Ends | Changes::Refuses | Changes::RefusesFirst => (None, false),
                 }
             }
         };

@@ -252,6 +252,35 @@ impl RawStream {
         self.joined(&other, self.stream.join_window(&other.stream, call, &window.0))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what a join is told, each by name in Python")]
+    fn join_asof(
+        &self,
+        other: PyRef<'_, RawStream>,
+        on: Option<Vec<String>>,
+        left_on: Vec<PyRef<'_, RawExpr>>,
+        right_on: Vec<PyRef<'_, RawExpr>>,
+        how: &str,
+        suffix: String,
+        tolerance_us: Option<i64>,
+    ) -> PyResult<RawStream> {
+        let call = join_call(on, &left_on, &right_on, how, suffix)?;
+        self.joined(&other, self.stream.join_asof(&other.stream, call, tolerance_us))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a join is told, each by name in Python")]
+    fn enrich(
+        &self,
+        table: PyRef<'_, RawStream>,
+        on: Option<Vec<String>>,
+        left_on: Vec<PyRef<'_, RawExpr>>,
+        right_on: Vec<PyRef<'_, RawExpr>>,
+        how: &str,
+        suffix: String,
+    ) -> PyResult<RawStream> {
+        let call = join_call(on, &left_on, &right_on, how, suffix)?;
+        self.joined(&table, self.stream.enrich(&table.stream, call))
+    }
+
     fn rebalance(&self) -> PyResult<RawStream> {
         self.step(self.stream.rebalance())
     }

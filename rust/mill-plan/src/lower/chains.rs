@@ -85,7 +85,8 @@ fn ordered_sources(graph: &Graph) -> Result<HashSet<usize>> {
     for at in (0..graph.steps.len()).rev() {
         let vertex = &graph.steps[at];
         if !vertex.inputs.is_empty() && vertex.step.needs_order(is_ordered[at], &graph.before(at))? {
-            vertex.inputs.iter().for_each(|tap| is_ordered[tap.step] = true);
+            let ordered = vertex.inputs.iter().zip(0..).filter(|(_, number)| vertex.step.orders_input(*number));
+            ordered.for_each(|(tap, _)| is_ordered[tap.step] = true);
         }
     }
     Ok((0..graph.steps.len()).filter(|&at| is_ordered[at] && graph.steps[at].step.source().is_some()).collect())

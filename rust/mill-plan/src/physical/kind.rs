@@ -10,6 +10,7 @@ use crate::aggregate::{AggregateKind, AggregateSpec};
 use crate::compiled::CompiledExpr;
 use crate::function::{BatchFunction, ReduceFunction, Rung, WindowFunction};
 use crate::join::JoinPlan;
+use crate::lookup::LookupPlan;
 use crate::steps::UserStepKind;
 use crate::stream::{Emit, WatermarkStrategy, duration};
 use crate::window::{KeptWindow, KeptWindowSpec, SessionGap, WindowKind, WindowSpec};
@@ -169,6 +170,8 @@ pub enum StageKind {
     /// Joins two inputs: the columns that the plan names, of each pair of records. Late records go out as they came, those of
     /// the left input on port 1 and those of the right one on port 2.
     Join(Arc<JoinPlan>),
+    /// Looks rows of its second input up for those of its first one. Late records go out as those of a join do.
+    Lookup(Arc<LookupPlan>),
     /// Writes records out.
     Sink(Arc<dyn Sink>),
     /// Passes records on as they are: a union, a rebalance.
@@ -207,6 +210,7 @@ impl StageKind {
             StageKind::ToChangelog { .. } => "to_changelog",
             StageKind::FromChangelog { .. } => "from_changelog",
             StageKind::Join(plan) => plan.kind.label(),
+            StageKind::Lookup(plan) => plan.kind.label(),
             StageKind::Sink(_) => "sink",
             StageKind::Pass => "pass",
         }
@@ -237,6 +241,7 @@ impl StageKind {
             | StageKind::ToChangelog { .. }
             | StageKind::FromChangelog { .. }
             | StageKind::Join(_)
+            | StageKind::Lookup(_)
             | StageKind::PartialAggregate { .. }
             | StageKind::Sink(_)
             | StageKind::Pass => Rung::Native,
@@ -245,7 +250,7 @@ impl StageKind {
 
     /// How many inputs it has.
     pub fn inputs(&self) -> usize {
-        if matches!(self, StageKind::Join(_)) { 2 } else { 1 }
+        if matches!(self, StageKind::Join(_) | StageKind::Lookup(_)) { 2 } else { 1 }
     }
 
     /// Whether it keeps state that a checkpoint holds.
@@ -262,6 +267,7 @@ impl StageKind {
             | StageKind::Deduplicate { .. }
             | StageKind::ToChangelog { .. }
             | StageKind::Join(_)
+            | StageKind::Lookup(_)
             | StageKind::Sink(_) => true,
             StageKind::Project { .. }
             | StageKind::Filter(_)
@@ -370,6 +376,7 @@ impl StageKind {
             }
             StageKind::FromChangelog { op } => format!("op in column {op}"),
             StageKind::Join(plan) => plan.to_string(),
+            StageKind::Lookup(plan) => plan.to_string(),
             StageKind::Sink(sink) => Sink::name(sink.as_ref()),
             StageKind::Pass => String::new(),
         }

@@ -124,6 +124,17 @@ impl JoinKeys {
         self.parts.iter().map(part).collect()
     }
 
+    /// The columns of a side that are parts of the key as they are.
+    pub(crate) fn columns_of(&self, side: usize) -> Vec<&str> {
+        let sides = self.parts.iter().map(|part| part.sides[side].without_alias());
+        let columns = sides.map(|expr| match expr {
+            Expr::Column(name) => name.as_str(),
+            // No column has this name, so that it is none of another key.
+            _ => "",
+        });
+        columns.collect()
+    }
+
     /// Each part as people read it: `"id"`, or `col("a") = col("b")`.
     pub(crate) fn shown(&self) -> Vec<String> {
         let name = |part: &Part| match &part.sides {

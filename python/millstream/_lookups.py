@@ -1,0 +1,211 @@
+"""Rows of another stream or table looked up for each record; :class:`millstream.Stream` has both kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from millstream._joins import JoinKey, _how, _key, _right, _suffix
+from millstream.errors import PlanError
+from millstream.time import Duration, microseconds
+
+if TYPE_CHECKING:
+    from millstream._engine import RawStream
+    from millstream.stream import Stream
+
+__all__ = ["AsofHow", "EnrichHow", "Lookups"]
+
+AsofHow = Literal["left", "inner"]
+"""Which rows ``join_asof`` has."""
+
+EnrichHow = Literal["inner", "left", "semi", "anti"]
+"""Which rows ``enrich`` has."""
+
+
+def _columns(method: str, table: Mapping[str, Any]) -> RawStream:
+    """Read a dict of columns."""
+    from millstream.io.memory import from_iter
+
+    columns = {name: list(values) for name, values in table.items() if not isinstance(values, (str, bytes))}
+    if len(columns) < len(table) or not columns:
+        raise PlanError(f'{method}() takes a table as a dict of columns, as in {{"id": [1, 2], "name": ["a", "b"]}}')
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise PlanError(f"{method}(): the columns of a table have one length, found {lengths}")
+    return from_iter([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])._raw
+
+
+def _table(method: str, table: object) -> RawStream:
+    """Give a stream as it is, and make one of a table."""
+    from millstream.io.memory import from_arrow, from_iter
+    from millstream.stream import Stream
+
+    if isinstance(table, Stream):
+        return table._raw
+    if isinstance(table, Mapping):
+        return _columns(method, table)
+    if hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__"):
+        return from_arrow(table)._raw
+    if isinstance(table, (list, tuple)):
+        return from_iter(table)._raw
+    raise PlanError(
+        f"{method}() takes a stream, or a table: anything with an Arrow interface (pyarrow, polars, pandas, duckdb), a dict of "
+        f"columns or a list of records; not {type(table).__name__}"
+    )
+
+
+class Lookups:
+    """What looks rows up for each record of a stream."""
+
+    __slots__ = ()
+
+    def join_asof(
+        self,
+        other: Stream,
+        *,
+        on: str | Sequence[str] | None = None,
+        left_on: JoinKey | None = None,
+        right_on: JoinKey | None = None,
+        tolerance: Duration | None = None,
+        how: AsofHow = "left",
+        suffix: str = "_right",
+    ) -> Stream:
+        """Put beside each record the newest record of the other stream that has its key and is not after it.
+
+        It finds the version that was valid at the time of a record: the exchange rate, the price, the address. A record of the
+        same event time counts; of several of the same time, the one that came last.
+
+        Parameters
+        ----------
+        other
+            The versions. It needs an event time of the same type as that of this stream.
+        on
+            A column that both sides have, or several; the result has each of them once.
+        left_on, right_on
+            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both sides.
+        tolerance
+            How much older a version may be, such as ``"1d"``; a version of exactly that age counts. By default any age does.
+        how
+            ``"left"``: a record without a version has null in the columns of the other side. ``"inner"``: it is left out.
+        suffix
+            What is added to the name of a column of the right side that the left side has too.
+
+        Returns
+        -------
+        Stream
+            A row for each record, with the event time of the record.
+
+        Raises
+        ------
+        PlanError
+            When a side has no event time or is an updating stream, or a name would be there twice.
+        SchemaError
+            When a key does not exist, or has types that no type holds exactly.
+
+        Notes
+        -----
+        A record waits until the watermark of the other stream has passed it. So versions that arrive out of order count, and
+        the result does not depend on which side is faster. A null key matches nothing.
+
+        Of each key the newest version at or before both watermarks is kept, and all later ones; with a tolerance only those that
+        are within it. A record that is older than the watermark of its own side is late, as its version may have been dropped: it is
+        in ``.late`` if it is of this stream, and in ``.late_right`` if it is a version.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> rates = mill.from_iter([
+        ...     {"currency": "EUR", "rate": 1.1, "at": datetime(2024, 1, 1, 9)},
+        ...     {"currency": "EUR", "rate": 1.2, "at": datetime(2024, 1, 1, 12)},
+        ... ]).event_time("at")
+        >>> orders = mill.from_iter([
+        ...     {"order": 1, "currency": "EUR", "at": datetime(2024, 1, 1, 11)},
+        ...     {"order": 2, "currency": "EUR", "at": datetime(2024, 1, 1, 12)},
+        ...     {"order": 3, "currency": "GBP", "at": datetime(2024, 1, 1, 13)},
+        ... ]).event_time("at")
+        >>> priced = orders.join_asof(rates.rename({"at": "since"}), on="currency", tolerance="1d")
+        >>> sorted((row["order"], row["rate"]) for row in priced.collect().to_pylist() if row["rate"])
+        [(1, 1.1), (2, 1.2)]
+        >>> len(orders.join_asof(rates, on="currency", how="inner").collect())
+        2
+        """
+        from millstream.stream import Stream
+
+        method = "join_asof"
+        right, checked = _right(method, other), _how(method, how, ("left", "inner"))
+        columns, left, over = _key(method, on, left_on, right_on)
+        within = None if tolerance is None else microseconds(tolerance, "tolerance")
+        raw = cast("Stream", self)._raw
+        return Stream(raw.join_asof(right, columns, left, over, checked, _suffix(method, suffix), within))
+
+    def enrich(
+        self,
+        table: Any,
+        *,
+        on: str | Sequence[str] | None = None,
+        left_on: JoinKey | None = None,
+        right_on: JoinKey | None = None,
+        how: EnrichHow = "inner",
+        suffix: str = "_right",
+    ) -> Stream:
+        """Add to each record the columns of a table, or of the latest record of another stream, with its key.
+
+        A bounded table or stream is loaded completely before the first record passes. Of a stream that goes on, a record meets
+        the latest record of its key that has come by then.
+
+        Parameters
+        ----------
+        table
+            A stream, or a table: anything with an Arrow interface (pyarrow, polars, pandas, duckdb), a dict of columns or a list of
+            records.
+        on
+            A column that both sides have, or several; the result has each of them once.
+        left_on, right_on
+            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both sides.
+        how
+            ``"inner"``: a record without a row in the table is left out. ``"left"``: it has null in the columns of the table.
+            ``"semi"``: only records that have a row, without its columns. ``"anti"``: only those that have none.
+        suffix
+            What is added to the name of a column of the table that this stream has too.
+
+        Returns
+        -------
+        Stream
+            Rows with the event time of their record, if this stream has one.
+
+        Raises
+        ------
+        PlanError
+            When this stream is an updating stream, when the table is one by another key, or a name would be there twice.
+        SchemaError
+            When a key does not exist, or has types that no type holds exactly.
+
+        Notes
+        -----
+        If a bounded table has several rows of a key, a record makes a row for each of them, as in any join. Put
+        ``key_by(...).deduplicate()`` after the table where only the first should count. In an updating stream, such as an
+        aggregate, and in one that goes on, the latest row of a key counts, and a row that was deleted is gone. A null key matches
+        nothing.
+
+        While a table is loaded the records of this stream stay where they are and their source waits. Only where the table comes
+        from the same source, which must not wait then, they are kept as state. The table is part of each checkpoint: a job that goes
+        on has the table as it was loaded, and reads nothing of it again. ``explain()`` shows what is kept.
+
+        Which record is the latest of a stream that goes on depends on timing; :meth:`join_asof` goes by event time instead.
+
+        Examples
+        --------
+        >>> orders = mill.from_iter([{"order": 1, "user": 7}, {"order": 2, "user": 8}, {"order": 3, "user": 9}])
+        >>> users = {"user": [7, 8], "name": ["ann", "bob"]}
+        >>> sorted(orders.enrich(users, on="user").collect().to_pylist(), key=lambda row: row["order"])
+        [{'order': 1, 'user': 7, 'name': 'ann'}, {'order': 2, 'user': 8, 'name': 'bob'}]
+        >>> orders.enrich(users, on="user", how="anti").collect().to_pylist()
+        [{'order': 3, 'user': 9}]
+        """
+        from millstream.stream import Stream
+
+        method = "enrich"
+        right, checked = _table(method, table), _how(method, how, ("inner", "left", "semi", "anti"))
+        columns, left, over = _key(method, on, left_on, right_on)
+        raw = cast("Stream", self)._raw
+        return Stream(raw.enrich(right, columns, left, over, checked, _suffix(method, suffix)))
