@@ -280,8 +280,10 @@ def test_two_tables_that_are_each_made_with_the_other_stream() -> None:
     second = b.enrich(a.filter(col("x") < 100), on="k").key_by("k").agg(n=mill.count())
     assert [len(stream.collect(parallelism=2)) for stream in (first, second)] == [100, 100]
     # In one job one of them has to keep its left side.
-    changes = first.to_changelog().union(second.to_changelog())
-    assert len(changes.collect(parallelism=2)) == 200
+    both = first.union(second)
+    assert "the left side is read once the right one has ended" in both.explain()
+    assert "keeps left rows until the right side has ended" in both.explain()
+    assert len(both.collect(parallelism=2)) == 200
 
 
 def test_the_left_side_waits_while_the_table_is_read(tmp_path: Path) -> None:
