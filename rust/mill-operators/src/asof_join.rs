@@ -170,6 +170,13 @@ impl Operator for AsofJoin {
         self.release(out)
     }
 
+    fn on_input_end(&mut self, input: usize, _out: &mut Outbox) -> Result<Progress> {
+        if input == RIGHT {
+            self.versions.settle();
+        }
+        Ok(Progress::Done)
+    }
+
     fn resume(&mut self, out: &mut Outbox) -> Result<Progress> {
         self.release(out)
     }
