@@ -17,7 +17,7 @@ import pytest
 
 import millstream as mill
 from millstream import col, testing
-from millstream.errors import PlanError
+from millstream.errors import CheckpointError, PlanError
 
 START = datetime(2024, 1, 1)
 SCHEMA = {"k": str, "x": int, "at": datetime}
@@ -213,6 +213,20 @@ def test_explain_and_state_show_what_an_as_of_join_keeps(tmp_path: Path) -> None
         if row["k"] is not None and (row["k"] not in newest or row["at"] >= newest[row["k"]]["at"]):
             newest[row["k"]] = row
     assert counted(mill.read_state(tmp_path / "state", step="priced").to_pylist()) == counted(list(newest.values()))
+
+
+def test_state_of_another_tolerance_is_refused(tmp_path: Path) -> None:
+    # Versions that the longer one asks for have been dropped.
+    a, b = declared(records(1), records(2), (20, 20))
+    checkpoint = mill.Checkpoint(tmp_path / "state", every="1ms")
+    for tolerance, steps in (("1s", 300), ("1d", None)):
+        sink = a.join_asof(b, on="k", tolerance=tolerance).name("priced").write_parquet(tmp_path / "out")
+        if steps is None:
+            with pytest.raises(CheckpointError, match="priced"):
+                testing.simulate(sink, checkpoint=checkpoint, seed=1, parallelism=1)
+        else:
+            assert testing.simulate(sink, checkpoint=checkpoint, seed=1, steps=steps, parallelism=1) is None
+            assert mill.checkpoints(tmp_path / "state")
 
 
 # -- enrichment ----------------------------------------------------------------------------------------------------------

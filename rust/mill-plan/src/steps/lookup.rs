@@ -191,9 +191,11 @@ impl Step for Lookup {
             fields.join(", ")
         };
         let rows = match self.kind {
-            LookupKind::Asof { .. } => "the newest row that is not after it",
-            LookupKind::Enrich { rows: TableRows::All, .. } => "all rows",
-            LookupKind::Enrich { rows: TableRows::Latest, .. } => "the latest row",
+            LookupKind::Asof { tolerance_us: None } => "the newest row that is not after it".to_owned(),
+            // With a greater one, rows would be missing that were dropped before.
+            LookupKind::Asof { tolerance_us: Some(us) } => format!("the newest row that is not after it, and at most {us} us older"),
+            LookupKind::Enrich { rows: TableRows::All, .. } => "all rows".to_owned(),
+            LookupKind::Enrich { rows: TableRows::Latest, .. } => "the latest row".to_owned(),
         };
         let signature =
             format!("key({}) {}: {rows}, left({}) right({})", inputs.described, self.label(), kept(0), kept(1));
