@@ -225,7 +225,7 @@ def test_state_of_another_tolerance_is_refused(tmp_path: Path) -> None:
             with pytest.raises(CheckpointError, match="priced"):
                 testing.simulate(sink, checkpoint=checkpoint, seed=1, parallelism=1)
         else:
-            assert testing.simulate(sink, checkpoint=checkpoint, seed=1, steps=steps, parallelism=1) is None
+            assert testing.simulate(sink, checkpoint=checkpoint, seed=1, steps=steps, parallelism=1, frame_rows=1) is None
             assert mill.checkpoints(tmp_path / "state")
 
 
