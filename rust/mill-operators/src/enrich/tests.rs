@@ -2,13 +2,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use mill_frame::block::{RestoredBlock, SharedBytes};
 use mill_plan::{How, JoinedColumn, LookupKind, LookupPlan, TableRows, UntilLoaded};
-use mill_protocol::testkit::{Compare, Input, batch, check_inputs, integers};
-use mill_protocol::{Batch, Emission, Operator, Outbox, Progress, Watermark};
+use mill_protocol::testkit::{Compare, Input, batch, check_inputs, integers, restored_block};
+use mill_protocol::{Batch, Emission, Operator, Outbox, Progress, Snapshot, Watermark};
 
 use super::Enrich;
 use crate::accumulator::tests::random;
 use crate::fixture::context;
+use crate::read_state;
 
 fn schema(value: &str) -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new(value, DataType::Int64, true)]))
@@ -140,4 +142,29 @@ fn the_latest_row_of_a_key_counts_and_older_ones_are_forgotten() {
         largest = largest.max(operator.index.store().rows());
     }
     assert!(largest < 20_000, "{largest} rows are kept of 500 keys");
+}
+
+#[test]
+fn the_table_is_read_from_a_checkpoint_and_damage_is_refused() {
+    let mut operator = enrich(How::Left, TableRows::All, UntilLoaded::Hold);
+    let mut out = Outbox::default();
+    let table = [(Some(1), 7), (None, 8), (Some(2), 9), (Some(1), 10)];
+    assert_eq!(operator.on_batch(1, frame("y", &table), &mut out).unwrap(), Progress::Done);
+    assert_eq!(operator.on_batch(0, frame("x", &[(Some(1), 1)]), &mut out).unwrap(), Progress::Done);
+    let mut snapshot = Snapshot { is_full: true, ..Snapshot::default() };
+    operator.snapshot(&mut snapshot).unwrap();
+    let blocks: Vec<RestoredBlock> = snapshot.blocks.make().iter().map(restored_block).collect();
+    let bytes = snapshot.bytes.unwrap();
+    let read = |bytes: &[u8]| read_state(&[SharedBytes::from(bytes.to_vec())], &blocks);
+    // A row whose key is null is never looked up.
+    assert_eq!(read(&bytes).unwrap().num_rows(), 3);
+    for end in 0..bytes.len() {
+        read(&bytes[..end]).unwrap_err();
+    }
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x10;
+        // Whatever it is taken for, it is no panic.
+        let _ = read(&changed);
+    }
 }
