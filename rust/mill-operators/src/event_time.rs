@@ -11,6 +11,9 @@
 //! watermark beside each record ([`Batch::behind`]), and only those can be late for anything. So lateness depends on
 //! the order within a split alone and not on how splits are spread over tasks.
 //!
+//! A watermark that the reader of a split tells counts as a record of that time plus the allowed disorder: the split's
+//! watermark is the greater of the two, and everything that follows from it needs no second rule.
+//!
 //! The watermark that travels is the least of all open splits: those read and those this task has yet to read. It never
 //! goes back. A task without open splits is *quiet*: the runtime passes on to it the time of the other tasks, and it sends
 //! that ([`Operator::follow`]). With idleness, a split that was asked for records and has had none for that long (in
@@ -34,7 +37,7 @@ mod times;
 use arrow::datatypes::SchemaRef;
 use mill_plan::WatermarkStrategy;
 use mill_protocol::{
-    Batch, Operator, Outbox, Progress, Quiet, Restored, Result, Snapshot, SplitId, TaskContext, Waiting, Watermark,
+    Batch, Mark, Operator, Outbox, Progress, Quiet, Restored, Result, Snapshot, SplitId, TaskContext, Waiting, Watermark,
 };
 
 use self::splits::{Latest, Splits};
@@ -77,6 +80,11 @@ impl EventTime {
     /// and that is not for records to say.
     fn watermark_at(&self, latest: i64) -> i64 {
         latest.saturating_sub(self.strategy.out_of_orderness_us).min(i64::MAX - 1)
+    }
+
+    /// The time of a record after which the watermark is this one, at least.
+    fn latest_at(&self, watermark: Watermark) -> i64 {
+        watermark.0.min(i64::MAX - 1).saturating_add(self.strategy.out_of_orderness_us)
     }
 
     /// The watermark that the records of the furthest split would allow.
@@ -161,6 +169,19 @@ impl Operator for EventTime {
 
     fn on_quiet(&mut self, split: SplitId) {
         self.splits.is_asked_in_vain(split);
+    }
+
+    fn on_mark(&mut self, split: SplitId, mark: Mark, out: &mut Outbox) -> Result<()> {
+        match mark {
+            Mark::Watermark(at) => {
+                let latest = self.latest_at(at);
+                let before = self.splits.latest_of(split).unwrap_or(i64::MIN);
+                self.splits.saw(split, before.max(latest));
+            }
+            Mark::Idle => self.splits.is_idle(split),
+        }
+        self.advance(out);
+        Ok(())
     }
 
     fn follow(&mut self, at: Watermark, out: &mut Outbox) {

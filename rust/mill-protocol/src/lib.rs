@@ -24,7 +24,7 @@ pub use operator::{Emission, Operator, Outbox, Progress, Quiet, TaskContext, Wai
 pub use sink::{Commit, Committer, Delivery, PreCommit, Recovered, Run, Sink, SinkKind, SinkWriter};
 pub use snapshot::{Epoch, Restored, Snapshot};
 pub use source::{
-    Comparison, Condition, Discovery, Position, Read, Source, SourceProperties, Split, SplitReader, SplitState,
+    Comparison, Condition, Discovery, Mark, Position, Read, Source, SourceProperties, Split, SplitReader, SplitState,
 };
 pub use watermarks::Watermarks;
 

@@ -8,6 +8,7 @@ use mill_frame::{Batch, SplitId};
 
 use crate::error::{Rejected, Result};
 use crate::snapshot::{Epoch, Restored, Snapshot};
+use crate::source::Mark;
 use crate::watermarks::Watermarks;
 
 /// A promise in the stream: no record with an older event time follows, but late ones. Microseconds.
@@ -214,6 +215,12 @@ pub trait Operator: Send {
     /// A split was asked for records and has none for now. It stays quiet until it has some.
     fn on_quiet(&mut self, split: SplitId) {
         let _ = split;
+    }
+
+    /// The reader of a split has told something of its time, after all records that it had returned before.
+    fn on_mark(&mut self, split: SplitId, mark: Mark, out: &mut Outbox) -> Result<()> {
+        let _ = (split, mark, out);
+        Ok(())
     }
 
     /// Only while the operator is [`Quiet`]: the inputs whose time it takes on have come this far. It emits that watermark.

@@ -12,6 +12,7 @@ use mill_frame::SplitId;
 use mill_frame::convert::show;
 
 use crate::error::{Error, Rejected, Result};
+use crate::operator::Watermark;
 
 /// Where a reader stands in its split, in a form of its own; what it means is the source's to say.
 pub type Position = Vec<u8>;
@@ -85,10 +86,25 @@ pub enum Read {
     Batch(RecordBatch),
     /// Records that could not be read (malformed lines), and the good ones around them.
     Partial(RecordBatch, Vec<Rejected>),
+    /// A word about event time, in its place among the records.
+    Mark(Mark),
     /// Nothing now; ask again after about this long.
     Pending(Duration),
     /// The split has ended.
     End,
+}
+
+/// What a reader knows of the time of its split beside the records. It reaches the steps of the source's own chain: after an
+/// exchange nobody knows splits any more.
+///
+/// A position counts the marks before it as returned. What a watermark has led to is in the checkpoint; a reader that is
+/// opened right after it had been idle has to tell that again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// No record of the split that is older than this follows, but late ones.
+    Watermark(Watermark),
+    /// The split has nothing for now, and nobody need wait for it until it has something again.
+    Idle,
 }
 
 /// A description of a source: cheap to clone and share, opened once a split when the job runs.

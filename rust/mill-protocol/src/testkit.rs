@@ -36,6 +36,7 @@ use mill_frame::{Batch, SplitId};
 
 use crate::operator::{Emission, Operator, Outbox, Progress, Watermark};
 use crate::snapshot::{Epoch, Restored, Snapshot};
+use crate::source::Mark;
 use crate::watermarks::Watermarks;
 
 #[cfg(test)]
@@ -59,6 +60,8 @@ pub enum Input {
     Splits(Vec<SplitId>),
     /// A split was asked for records and has none.
     Quiet(SplitId),
+    /// What the reader of a split has told of its time.
+    Mark(SplitId, Mark),
     /// The inputs whose time a quiet operator takes on have come this far; nothing to one that is not quiet.
     Follow(i64),
     /// A checkpoint's barrier, in every mode.
@@ -291,6 +294,9 @@ impl Run<'_> {
                 self.step(|operator, out| operator.on_splits(open, out).map(|()| Progress::Done));
             }
             Input::Quiet(split) => self.operator.on_quiet(*split),
+            Input::Mark(split, mark) => {
+                self.step(|operator, out| operator.on_mark(*split, *mark, out).map(|()| Progress::Done));
+            }
             Input::Follow(at) => {
                 if self.is_quiet {
                     self.operator.follow(Watermark(*at), &mut self.out);

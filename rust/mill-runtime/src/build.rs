@@ -42,6 +42,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) is_persistent: bool,
     /// Whether everything runs on the caller's thread.
     pub(crate) is_by_hand: bool,
+    /// Whether the clock stands still while the job runs.
+    pub(crate) is_time_held: bool,
     pub(crate) workers: Vec<WorkerRef>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) recovery: &'a Recovery,
@@ -244,6 +246,7 @@ impl Plan<'_> {
                     parallelism: chain.parallelism,
                     rows_max: self.frame_rows,
                     clock: Arc::clone(&self.clock),
+                    is_time_held: self.is_time_held,
                     wake: may_block.then(|| self.workers[worker].clone()),
                     discovered: begun_with.discovered.clone(),
                     owner: self.shared.owner,

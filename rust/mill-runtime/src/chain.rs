@@ -130,7 +130,7 @@ impl Chain {
     /// Takes an event from the input of the task. The chain must be drained.
     pub(crate) fn enter(&mut self, event: Event, is_full: bool) -> Result<()> {
         match event {
-            Event::Splits(_) | Event::Quiet(_) => {
+            Event::Splits(_) | Event::Quiet(_) | Event::Mark(..) => {
                 for stage in &mut self.stages {
                     stage.accept(event.clone_for_targets());
                 }
@@ -327,7 +327,7 @@ impl Chain {
             Event::Watermark(_, at) => [merge.on_watermark(channel, at), None, None, None],
             Event::Barrier(epoch) => [merge.on_barrier(channel, epoch), None, None, None],
             Event::End => merge.on_end(channel),
-            Event::InputEnd(_) | Event::Splits(_) | Event::Quiet(_) => [None, None, None, None],
+            Event::InputEnd(_) | Event::Splits(_) | Event::Quiet(_) | Event::Mark(..) => [None, None, None, None],
         };
         for event in merged.into_iter().flatten() {
             match route {
@@ -384,6 +384,7 @@ impl Event {
             Event::InputEnd(input) => Event::InputEnd(*input),
             Event::Splits(open) => Event::Splits(Arc::clone(open)),
             Event::Quiet(split) => Event::Quiet(*split),
+            Event::Mark(split, mark) => Event::Mark(*split, *mark),
             Event::Barrier(epoch) => Event::Barrier(*epoch),
             Event::End => Event::End,
         }

@@ -71,7 +71,7 @@ impl EdgeWriter {
                 self.watermark = Some(at);
                 Ok(())
             }
-            Event::InputEnd(_) | Event::Splits(_) | Event::Quiet(_) => Ok(()),
+            Event::InputEnd(_) | Event::Splits(_) | Event::Quiet(_) | Event::Mark(..) => Ok(()),
             Event::Barrier(epoch) => self.broadcast(|| Envelope::Barrier(epoch)),
             Event::End => self.broadcast(|| Envelope::End),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mill_frame::Frame;
-use mill_protocol::{Batch, Epoch, SplitId, Watermark};
+use mill_protocol::{Batch, Epoch, Mark, SplitId, Watermark};
 
 /// One entry of a queue. The order in a queue is the order of the stream.
 pub(crate) enum Envelope {
@@ -32,6 +32,8 @@ pub(crate) enum Event {
     Splits(Arc<[SplitId]>),
     /// A split that was asked for records and has none for now.
     Quiet(SplitId),
+    /// What the reader of a split has told of its time.
+    Mark(SplitId, Mark),
     /// The barrier has come on all inputs.
     Barrier(Epoch),
     /// All inputs have ended.

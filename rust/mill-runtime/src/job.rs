@@ -61,10 +61,13 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
         return Err(Error::plan("workers, frame_rows and queue_capacity must be at least 1"));
     }
     let is_by_hand = options.schedule_seed.is_some();
+    let is_time_held = options.hand_clock.is_some();
     let manual = is_by_hand.then(|| {
-        let clock = Arc::new(ManualClock::default());
-        clock.set(options.clock.now());
-        clock
+        options.hand_clock.take().unwrap_or_else(|| {
+            let clock = Arc::new(ManualClock::default());
+            clock.set(options.clock.now());
+            clock
+        })
     });
     if let Some(clock) = &manual {
         options.clock = Arc::clone(clock) as _;
@@ -97,6 +100,7 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
         queue_capacity: options.queue_capacity,
         is_persistent,
         is_by_hand,
+        is_time_held,
         workers: unparkers.enumerate().map(|(index, unparker)| WorkerRef { index, unparker }).collect(),
         shared: Arc::clone(&shared),
         recovery: &recovery,
@@ -130,7 +134,7 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
     if let (Some(seed), Some(clock)) = (options.schedule_seed, manual) {
         let tasks = built.tasks.into_iter().map(|(_, task)| task).collect();
         let parker = parkers.into_iter().next().ok_or_else(|| Error::internal("a schedule without a parker"))?;
-        let schedule = Schedule::new(seed, tasks, coordinator, receive, shared, clock, parker);
+        let schedule = Schedule::new(seed, tasks, coordinator, receive, shared, clock, is_time_held, parker);
         handle.schedule = Some(Mutex::new(schedule));
         return Ok(handle);
     }
@@ -239,6 +243,11 @@ impl JobHandle {
     /// With a schedule seed: takes one step; gives whether more could follow.
     pub fn step(&self) -> bool {
         self.schedule.as_ref().is_some_and(|schedule| schedule.lock().run(1))
+    }
+
+    /// With a schedule seed: the next time at which something happens though nothing comes in.
+    pub fn next_time(&self) -> Option<i64> {
+        self.schedule.as_ref().and_then(|schedule| schedule.lock().next_time())
     }
 
     /// With a schedule seed: the clock of the job.

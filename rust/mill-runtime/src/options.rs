@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mill_protocol::{Clock, SystemClock};
+use mill_protocol::{Clock, ManualClock, SystemClock};
 use mill_snapshot::{Checkpoint, Store};
 
 /// What a restart after a failure means for the results.
@@ -68,6 +68,9 @@ pub struct RunOptions {
     pub fingerprint: String,
     /// Runs everything on the caller's thread under a schedule drawn from this seed: for tests.
     pub schedule_seed: Option<u64>,
+    /// With a schedule seed: the clock of the job, which somebody else moves. The schedule then takes no checkpoints of its own
+    /// accord, and ends when nothing can happen before new input or a later time.
+    pub hand_clock: Option<Arc<ManualClock>>,
 }
 
 impl Default for RunOptions {
@@ -86,6 +89,7 @@ impl Default for RunOptions {
             is_pinned: true,
             fingerprint: String::new(),
             schedule_seed: None,
+            hand_clock: None,
         }
     }
 }

@@ -3,6 +3,9 @@
 //! One step is one of: a task takes one input; the coordinator takes one message; a piece of background work is done; a
 //! checkpoint is triggered; time goes on to the next timer, when nothing else can happen. The same seed gives the same
 //! order, so a failure can be looked at again.
+//!
+//! Where somebody else moves the clock, the schedule leaves time alone and takes no checkpoint of its own accord: it ends when the
+//! job is *quiet*, with nothing to do before new input or a later time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +32,8 @@ pub(crate) struct Schedule {
     messages: Receiver<Message>,
     shared: Arc<Shared>,
     clock: Arc<ManualClock>,
+    /// Whether somebody else moves the clock and asks for checkpoints.
+    is_time_held: bool,
     /// Woken by what tasks wait for outside.
     parker: Parker,
     /// The time of the coordinator, in steps.
@@ -36,6 +41,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the job, and there is one caller")]
     pub(crate) fn new(
         seed: u64,
         tasks: Vec<Task>,
@@ -43,9 +49,16 @@ impl Schedule {
         messages: Receiver<Message>,
         shared: Arc<Shared>,
         clock: Arc<ManualClock>,
+        is_time_held: bool,
         parker: Parker,
     ) -> Schedule {
-        Schedule { random: Random::new(seed), tasks, coordinator, messages, shared, clock, parker, now: 0 }
+        let random = Random::new(seed);
+        Schedule { random, tasks, coordinator, messages, shared, clock, is_time_held, parker, now: 0 }
+    }
+
+    /// The next time at which something happens though nothing comes in.
+    pub(crate) fn next_time(&self) -> Option<i64> {
+        self.tasks.iter().filter_map(Task::next_time).min().filter(|&at| at < i64::MAX)
     }
 
     /// Takes up to that many steps. Gives whether more could follow: `false` when the job is over or nothing can happen
@@ -65,7 +78,7 @@ impl Schedule {
     /// One thing drawn at random; gives whether it did something.
     fn step(&mut self) -> bool {
         self.now += 1;
-        if self.random.below(STEPS_PER_CHECKPOINT) == 0 && !self.coordinator.has_in_flight() {
+        if !self.is_time_held && self.random.below(STEPS_PER_CHECKPOINT) == 0 && !self.coordinator.has_in_flight() {
             self.coordinator.trigger(self.now);
             return true;
         }
@@ -132,7 +145,7 @@ impl Schedule {
             return true;
         }
         // Only time is left to move: that of the operators, or that of the coordinator.
-        let wake_at = wake_at.filter(|at| *at < i64::MAX);
+        let wake_at = wake_at.filter(|at| *at < i64::MAX && !self.is_time_held);
         match (wake_at, self.coordinator.due()) {
             (Some(at), due) if due.is_none() || self.random.below(2) == 0 => self.clock.set(self.clock.now().max(at)),
             (_, Some(due)) => {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use mill_protocol::{Batch, Clock, Read, Rejected, Result, Source, Split, SplitId, SplitState};
+use mill_protocol::{Batch, Clock, Mark, Read, Rejected, Result, Source, Split, SplitId, SplitState};
 
 use crate::channel::WorkerRef;
 use crate::discovered::{Discovered, owner};
@@ -48,6 +48,8 @@ pub(crate) enum SourceRead {
     Splits(Arc<[SplitId]>),
     /// A split that was asked for records has none for now; told once, until it has some again.
     Quiet(SplitId),
+    /// What the reader of a split has told of its time.
+    Mark(SplitId, Mark),
     /// Nothing before this time (microseconds), unless the worker is woken.
     Pending(i64),
     /// All splits have ended, and no new ones will turn up.
@@ -61,6 +63,8 @@ pub(crate) struct SourceContext {
     pub(crate) parallelism: usize,
     pub(crate) rows_max: usize,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Whether the clock stands still while the job runs: a split that has nothing is then asked again at each step.
+    pub(crate) is_time_held: bool,
     /// The worker to wake, when splits are to be read on threads of their own.
     pub(crate) wake: Option<WorkerRef>,
     /// What finds splits that turn up later, for a source that discovers them.
@@ -195,6 +199,10 @@ impl SourceTask {
                     self.again(index);
                     return Ok(SourceRead::Records(batch(data, split), rejected));
                 }
+                Read::Mark(mark) => {
+                    self.again(index);
+                    return Ok(SourceRead::Mark(split, mark));
+                }
                 Read::Pending(pause) => {
                     let pause = i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
                     let at = self.context.clock.now().saturating_add(pause);
@@ -247,6 +255,11 @@ impl SourceTask {
             self.ready.push_back(index);
         }
         true
+    }
+
+    /// When new splits are looked for.
+    pub(crate) fn look_time(&self) -> Option<i64> {
+        self.look_at
     }
 
     /// The name of a split that this task owns.
@@ -335,8 +348,8 @@ impl SourceTask {
         // Time is asked for only when some split is waiting: in a flowing stream it costs nothing.
         let now = match self.context.wake {
             _ if self.waiting.is_empty() => return,
-            None => self.context.clock.now(),
-            Some(_) => i64::MAX,
+            None if !self.context.is_time_held => self.context.clock.now(),
+            _ => i64::MAX,
         };
         while let Some(&Reverse((at, index))) = self.waiting.peek() {
             if at > now {

@@ -337,7 +337,11 @@ impl Stage {
                         writer.end()?;
                         Finish::End
                     }
-                    Event::Watermark(..) | Event::InputEnd(_) | Event::Splits(_) | Event::Quiet(_) => Finish::Nothing,
+                    Event::Watermark(..)
+                    | Event::InputEnd(_)
+                    | Event::Splits(_)
+                    | Event::Quiet(_)
+                    | Event::Mark(..) => Finish::Nothing,
                 };
                 return Ok((Progress::Done, finish));
             }
@@ -367,6 +371,10 @@ impl Stage {
             }
             Event::Quiet(split) => {
                 operator.on_quiet(split);
+                (Progress::Done, Finish::Nothing)
+            }
+            Event::Mark(split, mark) => {
+                operator.on_mark(split, mark, out)?;
                 (Progress::Done, Finish::Nothing)
             }
             Event::Barrier(epoch) => (operator.on_barrier(epoch, out)?, Finish::Snapshot(epoch)),

@@ -286,6 +286,7 @@ impl Task {
             }
             SourceRead::Splits(open) => Ok(Taken::Event(Event::Splits(open))),
             SourceRead::Quiet(split) => Ok(Taken::Event(Event::Quiet(split))),
+            SourceRead::Mark(split, mark) => Ok(Taken::Event(Event::Mark(split, mark))),
             SourceRead::Pending(until) => {
                 Ok(Taken::Nothing(Advance::Quiet(Some(timer.unwrap_or(i64::MAX).min(until)))))
             }
@@ -320,6 +321,19 @@ impl Task {
         for (stage, writer) in &mut self.held {
             writer.note(self.chain.stages[*stage].waiting(), &*self.clock, |split| source.task.split_name(split));
         }
+    }
+
+    /// The next time at which something happens though nothing comes in.
+    pub(crate) fn next_time(&self) -> Option<i64> {
+        if self.is_ended {
+            return None;
+        }
+        let now = self.clock.now();
+        let read = match &self.input {
+            TaskInput::Source(source) => source.task.look_time(),
+            TaskInput::Channels(_) => None,
+        };
+        [self.chain.next_time(), read].into_iter().flatten().filter(|&at| at > now).min()
     }
 
     /// The clock that timers go by.

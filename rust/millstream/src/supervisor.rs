@@ -194,6 +194,7 @@ pub(crate) fn run_options(plan: &PhysicalPlan, options: &Options, recovered: Rec
         is_pinned: true,
         fingerprint: plan.fingerprint(),
         schedule_seed: None,
+        hand_clock: None,
     })
 }
 

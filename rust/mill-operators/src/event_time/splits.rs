@@ -141,6 +141,14 @@ impl Splits {
         }
     }
 
+    /// The split has nothing, and need not be waited for until it has something again.
+    pub(super) fn is_idle(&mut self, split: SplitId) {
+        if let Some(known) = self.known.get_mut(&split) {
+            known.asked = Asked::Idle;
+            self.least = None;
+        }
+    }
+
     /// When [`tick`](Splits::tick) has something to do, at the earliest.
     pub(super) fn deadline(&self) -> Option<i64> {
         self.deadline

@@ -39,6 +39,7 @@ fn watermarks(operator: &mut dyn Operator, event: &Input) -> Vec<Option<i64>> {
             operator.on_quiet(*split);
             Ok(Progress::Done)
         }
+        Input::Mark(split, mark) => operator.on_mark(*split, *mark, &mut out).map(|()| Progress::Done),
         Input::Follow(at) => {
             operator.follow(Watermark(*at), &mut out);
             Ok(Progress::Done)
@@ -312,4 +313,66 @@ fn the_split_that_the_watermark_waits_for_is_at_hand() {
     assert_eq!(operator.waiting(), waits(A, 300, 490));
     watermarks(operator, &Input::Splits(vec![]));
     assert_eq!(operator.waiting(), Some(Waiting { furthest: Watermark(490), split: None }));
+}
+
+#[test]
+fn a_watermark_of_a_reader_counts_as_the_watermark_of_its_split() {
+    let mut operator = event_time(strategy(10, None));
+    let mut steps = |inputs: &[(Input, &[Option<i64>])]| {
+        for (input, expected) in inputs {
+            assert_eq!(watermarks(operator.as_mut(), input), *expected, "{input:?}");
+        }
+    };
+    let at = |split, at| Input::Mark(split, Mark::Watermark(Watermark(at)));
+    steps(&[
+        (Input::Splits(vec![A, B]), &[]),
+        (some(A, &[100]), &[]),
+        // A split without records may have a watermark all the same.
+        (at(B, 70), &[Some(70)]),
+        // What records have led to is not taken back.
+        (at(A, 50), &[]),
+        (at(B, 200), &[Some(90)]),
+        (at(A, 95), &[Some(95)]),
+        (some(A, &[300]), &[Some(200)]),
+        // The end of time is for the input to tell.
+        (Input::Splits(vec![A]), &[Some(290)]),
+        (at(A, i64::MAX), &[Some(i64::MAX - 11)]),
+    ]);
+}
+
+#[test]
+fn records_behind_a_watermark_of_the_reader_carry_it() {
+    let inputs = [
+        Input::Splits(vec![A]),
+        some(A, &[100]),
+        Input::Mark(A, Mark::Watermark(Watermark(150))),
+        some(A, &[149, 150, 155]),
+        Input::Barrier,
+        some(A, &[140]),
+    ];
+    let given = check(|| event_time(strategy(10, None)), &inputs, &Compare::Ordered);
+    let times: Vec<&str> = given.rows.iter().map(|row| row.split('@').next_back().expect("a time")).collect();
+    assert_eq!(times, ["100", "149 behind 150", "150", "155", "140 behind 150"]);
+}
+
+#[test]
+fn a_split_that_is_idle_by_its_reader_is_waited_for_again_once_it_has_something() {
+    let mut operator = event_time(strategy(0, None));
+    let mut steps = |inputs: &[(Input, &[Option<i64>])]| {
+        for (input, expected) in inputs {
+            assert_eq!(watermarks(operator.as_mut(), input), *expected, "{input:?}");
+        }
+    };
+    steps(&[
+        (Input::Splits(vec![A, B]), &[]),
+        (some(A, &[100]), &[]),
+        (Input::Mark(B, Mark::Idle), &[Some(100)]),
+        (Input::Quiet(B), &[]),
+        (some(A, &[120]), &[Some(120)]),
+        (some(B, &[110]), &[]),
+        (some(A, &[130]), &[]),
+        (Input::Mark(B, Mark::Watermark(Watermark(125))), &[Some(125)]),
+        (Input::Mark(B, Mark::Idle), &[Some(130)]),
+        (Input::Mark(A, Mark::Idle), &[None]),
+    ]);
 }

@@ -5,6 +5,7 @@ mod checkpoints;
 mod control;
 mod exactly_once;
 mod inputs;
+mod marks;
 mod modes;
 mod pending;
 mod plain;
