@@ -17,6 +17,28 @@ use crate::nearest::did_you_mean;
 /// Superseded rows are kept until there are this many of them, and more of them than of live ones.
 const SUPERSEDED_ROWS_MAX: usize = 64 * 1024;
 
+/// What a row of an updating stream does to its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The key had no row.
+    Insert,
+    /// The key had another row, or the same.
+    Update,
+    /// The key has no row any more.
+    Delete,
+}
+
+impl Change {
+    /// The name in a changelog.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Change::Insert => "insert",
+            Change::Update => "update",
+            Change::Delete => "delete",
+        }
+    }
+}
+
 /// Keeps the latest row of each key, in memory proportional to the number of keys.
 #[derive(Debug)]
 pub struct LatestRows {
@@ -55,6 +77,19 @@ impl LatestRows {
     /// # Errors
     /// When the columns are not those of the table.
     pub fn push(&mut self, data: RecordBatch, deletes: Option<&BooleanBuffer>) -> Result<()> {
+        self.push_with(data, deletes, |_| {})
+    }
+
+    /// The same, reporting for each row what it does to its key.
+    ///
+    /// # Errors
+    /// When the columns are not those of the table.
+    pub fn push_with(
+        &mut self,
+        data: RecordBatch,
+        deletes: Option<&BooleanBuffer>,
+        mut report: impl FnMut(Change),
+    ) -> Result<()> {
         let columns: std::result::Result<Vec<ArrayRef>, FrameError> =
             self.key.iter().map(|&index| canonical_array(data.column(index))).collect();
         let columns = columns.map_err(|e| Error::schema("rows do not fit the table they update").because(e))?;
@@ -73,10 +108,13 @@ impl LatestRows {
             let key: &[u8] = key.as_ref().map_or(&[], |key| key.as_ref());
             if deletes.is_some_and(|deletes| deletes.value(row)) {
                 self.latest.remove(key);
+                report(Change::Delete);
             } else if let Some(place) = self.latest.get_mut(key) {
                 *place = (batch, row);
+                report(Change::Update);
             } else {
                 self.latest.insert(key.into(), (batch, row));
+                report(Change::Insert);
             }
         }
         self.rows += data.num_rows();
@@ -102,8 +140,16 @@ impl LatestRows {
     /// # Errors
     /// When the rows outgrow what one batch can hold.
     pub fn finish(mut self) -> Result<RecordBatch> {
+        self.table()
+    }
+
+    /// The table as it is now, ordered by when each row came.
+    ///
+    /// # Errors
+    /// When the rows outgrow what one batch can hold.
+    pub fn table(&mut self) -> Result<RecordBatch> {
         self.compact()?;
-        Ok(self.batches.pop().unwrap_or_else(|| RecordBatch::new_empty(self.schema)))
+        Ok(self.batches.first().cloned().unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone())))
     }
 
     fn compact(&mut self) -> Result<()> {

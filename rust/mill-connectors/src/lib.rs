@@ -8,6 +8,8 @@
 //!   DirectorySink   hidden file ─ pre-commit: close, sync ─► named in the checkpoint ─ commit: rename
 //!   SqliteSink      rows kept by the epoch ─ pre-commit ─► handle in the checkpoint ─ commit: one transaction
 //!   CollectSink     bounded queue to the caller
+//!
+//!   PushedSource ─► job under test ─► LedgerSink     what a test pushes by hand, and what has been committed of the results
 //! ```
 //!
 //! What all of them keep:
@@ -27,11 +29,13 @@ mod generate;
 mod infer;
 mod json;
 mod latest;
+mod ledger;
 mod lock;
 mod marks;
 mod memory;
 mod nearest;
 mod parquet;
+mod pushed;
 mod sqlite;
 mod target;
 #[cfg(test)]
@@ -43,9 +47,11 @@ pub use collect::{CollectReceiver, CollectSink, Collected, Received};
 pub use file::PathSpec;
 pub use generate::GenerateSource;
 pub use json::{JsonOptions, JsonSource};
-pub use latest::{LatestRows, latest_rows};
+pub use latest::{Change, LatestRows, latest_rows};
+pub use ledger::{Entries, Ledger, LedgerSink};
 pub use parquet::{ParquetOptions, ParquetSource};
 pub use directory::{DirectorySink, FileFormat, OnExisting};
 pub use memory::MemorySource;
+pub use pushed::{Allowance, PushedSource};
 pub use sqlite::SqliteSink;
 pub use text::{TextOptions, TextSource};

@@ -118,6 +118,11 @@ impl WatermarkStrategy {
 }
 
 impl Stream {
+    /// Whether both are handles of one output of one step.
+    pub fn is_same(&self, other: &Stream) -> bool {
+        Arc::ptr_eq(&self.node, &other.node) && self.output == other.output
+    }
+
     /// The columns.
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.output().schema)

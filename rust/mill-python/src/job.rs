@@ -561,7 +561,7 @@ fn figures<'py>(py: Python<'py>, metrics: &millstream::Metrics) -> PyResult<Boun
 }
 
 /// The report of a run as a dict.
-fn report<'py>(py: Python<'py>, report: &millstream::Report) -> PyResult<Bound<'py, PyDict>> {
+pub fn report<'py>(py: Python<'py>, report: &millstream::Report) -> PyResult<Bound<'py, PyDict>> {
     let out = figures(py, &report.metrics)?;
     out.set_item("status", format!("{:?}", report.status).to_lowercase())?;
     out.set_item("notes", report.notes.clone())?;

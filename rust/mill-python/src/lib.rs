@@ -26,6 +26,7 @@ mod sources;
 mod state;
 mod stream;
 mod table;
+mod testing;
 mod to_python;
 mod types;
 
@@ -64,6 +65,8 @@ mod _millstream {
     use super::stream::{RawKeyedStream, RawSink, RawStream, RawWindow, RawWindowedStream, stream_of_table};
     #[pymodule_export]
     use super::table::{RawTable, rows_to_table};
+    #[pymodule_export]
+    use super::testing::{RawClock, RawHandJob, RawLedger, RawPushedSource};
     #[pymodule_export]
     use super::types::{PyDataType, RawSchema};
     #[pymodule_export]

@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+mod by_hand;
 mod graph;
 mod job;
 mod look;
@@ -39,11 +40,12 @@ mod recovery;
 mod simulate;
 mod supervisor;
 
+pub use by_hand::{HandJob, Standing};
 pub use job::{Job, JobState, Status, explain, start};
 pub use look::{Pickled, checkpoints, pickled_state, read_state, verify};
 pub use mill_connectors as connectors;
 pub use mill_plan as plan;
-pub use mill_protocol::{Error, ErrorKind, Result};
+pub use mill_protocol::{Error, ErrorKind, ManualClock, Result};
 pub use mill_runtime::{Held, Metrics, Owner, Report, StepMetrics, spawn_thread};
 pub use mill_fault as fault;
 pub use mill_snapshot::{CheckpointInfo, Fault as DiskFault, FaultDisk, VerifyReport};

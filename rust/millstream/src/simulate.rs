@@ -6,18 +6,14 @@
 
 use std::sync::Arc;
 
-use mill_plan::{SinkNode, lower};
+use mill_plan::SinkNode;
 use mill_protocol::{Clock, Error, ManualClock, Result, SystemClock};
 use mill_runtime::{JobHandle, Report, guarded};
 use mill_snapshot::{Disk, FaultDisk, RealDisk};
 
-use crate::job::plan_options;
+use crate::by_hand::{self, Opened};
 use crate::options::Options;
-use crate::supervisor::run_options;
-use crate::{graph, recovery};
 
-/// Frames that a queue holds: few, so that queues are often full.
-const QUEUE_CAPACITY: usize = 2;
 /// In how many steps, on average, a jumping clock jumps.
 const STEPS_PER_JUMP: u64 = 50;
 /// How far it jumps at most, in microseconds: a day.
@@ -49,24 +45,18 @@ pub fn simulate(sinks: &[SinkNode], options: &Options, simulation: &Simulation) 
 }
 
 fn attempt(sinks: &[SinkNode], options: &Options, simulation: &Simulation) -> Result<Option<Report>> {
-    options.check()?;
-    let plan = lower(sinks, &plan_options(options)?)?;
     let disk: Arc<dyn Disk> = match &simulation.disk {
         Some(disk) => Arc::new(disk.clone()),
         None => Arc::new(RealDisk),
     };
-    let mut recovered = recovery::open(options.checkpoint.as_ref(), disk)?;
-    let notes = std::mem::take(&mut recovered.notes);
-    let mut run = run_options(&plan, options, recovered)?;
-    run.schedule_seed = Some(simulation.seed);
-    run.queue_capacity = QUEUE_CAPACITY;
     let mut jumps = simulation.is_clock_jumping.then(|| Jumps(simulation.seed));
-    if let Some(jumps) = &mut jumps {
-        let clock = ManualClock::default();
-        clock.set(SystemClock.now() + jumps.distance());
-        run.clock = Arc::new(clock);
-    }
-    let handle = mill_runtime::start(graph::job_graph(&plan), run)?;
+    let Opened { handle, notes } = by_hand::open(sinks, options, simulation.seed, disk, |run| {
+        if let Some(jumps) = &mut jumps {
+            let clock = ManualClock::default();
+            clock.set(SystemClock.now() + jumps.distance());
+            run.clock = Arc::new(clock);
+        }
+    })?;
     if !drive(&handle, simulation, jumps) {
         return match simulation.steps {
             None if !is_dead(simulation) => {
