@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from millstream._millstream import (
     DataType,
+    RawClock,
     RawDisk,
     RawExpr,
+    RawHandJob,
     RawJob,
     RawKeyedStream,
+    RawLedger,
+    RawPushedSource,
     RawReceiver,
     RawSchema,
     RawSink,
@@ -43,10 +47,14 @@ from millstream._millstream import (
 
 __all__ = [
     "DataType",
+    "RawClock",
     "RawDisk",
     "RawExpr",
+    "RawHandJob",
     "RawJob",
     "RawKeyedStream",
+    "RawLedger",
+    "RawPushedSource",
     "RawReceiver",
     "RawSchema",
     "RawSink",

@@ -1,0 +1,167 @@
+"""A source that a test pushes into by hand."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from millstream._counts import count
+from millstream._engine import RawPushedSource, rows_to_table
+from millstream._foreign import check_frame
+from millstream.errors import PlanError
+from millstream.stream import Stream
+from millstream.testing.clock import Moment, moment
+from millstream.types import SchemaLike, schema_of
+
+__all__ = ["Source", "live_sources"]
+
+_SPLITS_MAX = 1024
+_LIVE: weakref.WeakSet[Source] = weakref.WeakSet()
+
+
+class Source:
+    """A source whose records, watermarks, idleness and end are pushed by hand.
+
+    Every split is a log that only grows. A job reads it when it runs, which is when it is asked for results, and reads it again
+    after a restart, from where its checkpoint was. Several jobs may read one source, one after the other or at once; each reads all
+    of it.
+
+    Parameters
+    ----------
+    schema
+        The columns, in any of the forms a schema can have.
+    splits
+        How many independently ordered parts it has, numbered from 0. Each has a watermark of its own.
+    name
+        What it is called in plans and messages.
+    is_bounded
+        Whether the plan may count on its end, as for a source of files. The end comes with :meth:`end` in any case.
+
+    Examples
+    --------
+    >>> from millstream import testing
+    >>> source = testing.Source({"x": int})
+    >>> doubled = source.stream().select(y=col("x") * 2)
+    >>> with testing.Job(doubled) as job:
+    ...     source.push({"x": 1}, {"x": 2})
+    ...     job.collect()
+    [{'y': 2}, {'y': 4}]
+    """
+
+    __slots__ = ("__weakref__", "_raw", "_schema", "_splits", "_stream")
+
+    def __init__(self, schema: SchemaLike, *, splits: int = 1, name: str = "source", is_bounded: bool = False) -> None:
+        self._splits = count(splits, "a source takes a number of splits from 1", 1, _SPLITS_MAX)
+        if not isinstance(name, str) or not name:
+            raise PlanError(f"the name of a source is a text, not {name!r:.80}")
+        self._schema = schema_of(schema)
+        self._raw = RawPushedSource(name, self._schema._raw, self._splits, bool(is_bounded))
+        self._stream = Stream(self._raw.stream())
+        _LIVE.add(self)
+
+    def stream(self) -> Stream:
+        """Return the stream of its records."""
+        return self._stream
+
+    def push(self, *records: Any, split: int = 0) -> None:
+        """Add records to the log of a split.
+
+        Parameters
+        ----------
+        *records
+            Dicts, tuples, dataclasses or plain values, as :func:`millstream.from_iter` takes them; or one table, anything with an
+            Arrow interface.
+        split
+            Which split.
+
+        Raises
+        ------
+        SchemaError
+            When a record does not fit the columns. Then none of them is added.
+        PlanError
+            When there is no such split, or it has ended.
+
+        Examples
+        --------
+        >>> from millstream import testing
+        >>> source = testing.Source({"x": int, "y": str})
+        >>> source.push({"x": 1, "y": "a"}, (2, "b"))
+        >>> source.push(mill.from_iter([{"x": 3, "y": "c"}]).collect())
+        >>> source.end()
+        >>> [row["x"] for row in testing.collect(source.stream())]
+        [1, 2, 3]
+        """
+        split = self._split(split)
+        if len(records) == 1 and isinstance(records[0], list) and all(isinstance(record, dict) for record in records[0]):
+            raise PlanError("push() takes records one by one; write push(*records)")
+        if len(records) == 1 and (hasattr(records[0], "__arrow_c_stream__") or hasattr(records[0], "__arrow_c_array__")):
+            check_frame(records[0], "push()")
+            self._raw.push_arrow(split, records[0])
+        else:
+            self._raw.push_table(split, rows_to_table(self._schema._raw, list(records)))
+
+    def watermark(self, at: Moment, *, split: int | None = None) -> None:
+        """Promise that no record older than this follows, but late ones.
+
+        The watermark of a split is the greater of what was promised here and what ``event_time()`` concludes from the records. It
+        reaches an ``event_time()`` that comes before any exchange of records, such as ``rebalance()``; a stream without event time has
+        no use for it.
+
+        Parameters
+        ----------
+        at
+            The time; one without a zone is one of UTC.
+        split
+            Which split; by default all that have not ended.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> from millstream import testing
+        >>> source = testing.Source({"at": datetime})
+        >>> counts = source.stream().event_time("at", watermark="1h").window_all(mill.tumbling("1m")).agg(n=mill.count())
+        >>> with testing.Job(counts) as job:
+        ...     source.push({"at": datetime(2024, 1, 1)})
+        ...     before = job.collect()
+        ...     source.watermark("2024-01-01T00:01:00")
+        ...     len(before), [row["n"] for row in job.collect()]
+        (0, [1])
+        """
+        at_us = moment(at, "watermark() takes a time")
+        for index in self._chosen(split):
+            self._raw.watermark(index, at_us)
+
+    def idle(self, *, split: int | None = None) -> None:
+        """Declare that a split has nothing for now, so that time goes on without it until it has something again.
+
+        Parameters
+        ----------
+        split
+            Which split; by default all that have not ended.
+        """
+        for index in self._chosen(split):
+            self._raw.idle(index)
+
+    def end(self, *, split: int | None = None) -> None:
+        """End a split; when all have ended, windows close and the job finishes.
+
+        Parameters
+        ----------
+        split
+            Which split; by default all.
+        """
+        for index in self._chosen(split):
+            self._raw.end(index)
+
+    def _split(self, split: int) -> int:
+        return count(split, f"the splits of this source are numbered from 0 to {self._splits - 1}", 0)
+
+    def _chosen(self, split: int | None) -> list[int]:
+        if split is not None:
+            return [self._split(split)]
+        return [index for index in range(self._splits) if not self._raw.has_ended(index)]
+
+
+def live_sources() -> list[RawPushedSource]:
+    """Return all sources that somebody holds."""
+    return [source._raw for source in _LIVE]
