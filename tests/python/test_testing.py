@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -567,6 +568,47 @@ def test_a_kill_at_every_record_changes_nothing(window: str) -> None:
             job.kill_and_restore(after=after - after // 2, parallelism=1 + after % 3)
 
         assert outcome(window, killed, kill_at) == expected, f"killed at record {kill_at}"
+
+
+def random_run(seed: int, *, has_kills: bool) -> list[list[str]]:
+    """Two sources, a union and a window, all drawn from the seed; with kills and other parallelism on the way, or without."""
+    chance, kills = random.Random(seed), random.Random(-seed)
+    sources = [visits(splits=chance.randint(1, 3), name="left"), visits(splits=chance.randint(1, 2), name="right")]
+    window = WINDOWS[chance.choice(["tumbling", "sliding", "cumulative", "session"])]()
+    timed = sources[0].stream().union(sources[1].stream()).event_time("at", watermark="5s")
+    totals = timed.key_by("user").window(window).agg(n=mill.count(), total=col("amount").sum())
+    pushed = 0
+    for step in range(60):
+        source = chance.choice(sources)
+        split = chance.randrange(source._splits)
+        if chance.random() < 0.15:
+            source.watermark(at(3 * step - 9), split=split)
+        else:
+            source.push(visit(chance.choice("abcd"), 3 * step - chance.randrange(24), step), split=split)
+            pushed += 1
+    for source in sources:
+        source.end()
+    shape: dict[str, Any] = {"parallelism": chance.randint(1, 4), "chaining": chance.random() < 0.5}
+    seed += 1000 if has_kills else 0
+    with testing.Job(totals, totals.late, seed=seed, frame_rows=chance.choice([1, 2, 7, None]), **shape) as job:
+        for _ in range(3 if has_kills else 0):
+            ahead = kills.randint(0, pushed)
+            job.checkpoint(after=ahead)
+            lost = kills.randint(0, pushed - ahead)
+            job.kill_and_restore(after=lost, parallelism=kills.randint(1, 4))
+            pushed -= ahead
+        found = [sorted(map(str, job.collect(stream))) for stream in (totals, totals.late)]
+        assert job.is_over
+    return found
+
+
+def test_random_jobs_give_the_same_whatever_is_killed_when() -> None:
+    late = 0
+    for seed in range(40):
+        expected = random_run(seed, has_kills=False)
+        assert random_run(seed, has_kills=True) == expected, f"seed {seed}"
+        late += len(expected[1])
+    assert late > 0
 
 
 def test_equal_seeds_give_equal_runs_and_others_other_orders() -> None:

@@ -134,6 +134,9 @@ class Source:
     def idle(self, *, split: int | None = None) -> None:
         """Declare that a split has nothing for now, so that time goes on without it until it has something again.
 
+        As with idleness that is measured, records that it has afterwards are late if their window has closed meanwhile. Whether it
+        has depends on the order of events, and so on the seed, unless the job was run in between.
+
         Parameters
         ----------
         split
