@@ -403,6 +403,19 @@ def test_timers_fire_one_after_the_other_however_far_the_clock_is_moved() -> Non
     assert seen == [datetime(2024, 1, 1, 0, 0, 1, tzinfo=UTC)]
 
 
+def test_now_is_the_time_of_the_clock() -> None:
+    clock = testing.Clock("2024-01-01")
+    source = testing.Source({"x": int})
+    with testing.Job(source.stream().with_columns(seen=mill.now()), clock=clock) as job:
+        source.push({"x": 1})
+        clock.advance("1h")
+        source.push({"x": 2})
+        hours = [(row["x"], row["seen"]) for row in job.collect()]
+    assert hours == [(1, datetime(2024, 1, 1, tzinfo=UTC)), (2, datetime(2024, 1, 1, 1, tzinfo=UTC))]
+    [row] = mill.from_iter([1]).with_columns(seen=mill.now()).collect().to_pylist()
+    assert row["seen"] > datetime(2026, 1, 1, tzinfo=UTC)
+
+
 def test_idleness_goes_by_the_clock() -> None:
     clock = testing.Clock("2024-01-01")
     source = visits(splits=2)

@@ -58,7 +58,7 @@ def moment(at: Moment, what: str) -> int:
 class Clock:
     """The processing time of the jobs under test: it stands still until it is moved.
 
-    Processing time is what ``emit="1s"``, triggers on processing time and idleness go by. Event time is independent of it: that comes
+    Processing time is what ``emit="1s"``, triggers on processing time, idleness and :func:`millstream.now` go by. Event time is independent of it: that comes
     from records and watermarks.
 
     Parameters

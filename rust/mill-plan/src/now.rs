@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, TimeUnit};
-use mill_protocol::{Clock, Result, SystemClock};
+use mill_protocol::{Result, shown_time};
 
 use crate::function::{ColumnFunction, Rung};
 
@@ -27,7 +27,7 @@ impl ColumnFunction for Now {
     }
 
     fn call(&self, _args: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-        let times = TimestampMicrosecondArray::from_value(SystemClock.now(), rows);
+        let times = TimestampMicrosecondArray::from_value(shown_time(), rows);
         Ok(Arc::new(times.with_timezone(ZONE)))
     }
 

@@ -4,8 +4,15 @@
 //! that cannot be set ([`SteadyClock`], or `std::time::Instant`): deadlines, pauses, intervals, rates and idleness.
 //! [`SystemClock`] only provides times that users see: `now()`, and when a checkpoint was made.
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+thread_local! {
+    /// The clock that stands for that of the machine while a job is driven by hand on this thread.
+    static HELD: RefCell<Option<Arc<ManualClock>>> = const { RefCell::new(None) };
+}
 
 /// Tells the processing time.
 pub trait Clock: Send + Sync {
@@ -21,6 +28,24 @@ impl Clock for SystemClock {
     fn now(&self) -> i64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
     }
+}
+
+/// The time that users see, of an expression such as `now()`, which is given no clock: that of the machine, or of the clock of
+/// the job that is driven by hand on this thread.
+pub fn shown_time() -> i64 {
+    HELD.with_borrow(|held| held.as_ref().map_or_else(|| SystemClock.now(), |clock| clock.now()))
+}
+
+/// Calls a function during which users see the time of this clock on this thread.
+pub fn with_shown_time<T>(clock: &Arc<ManualClock>, call: impl FnOnce() -> T) -> T {
+    struct Former(Option<Arc<ManualClock>>);
+    impl Drop for Former {
+        fn drop(&mut self) {
+            HELD.set(self.0.take());
+        }
+    }
+    let _former = Former(HELD.replace(Some(Arc::clone(clock))));
+    call()
 }
 
 /// A clock that agrees with another one when it is made and from then on follows the monotonic clock of the machine, so that
@@ -62,3 +87,6 @@ impl Clock for ManualClock {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

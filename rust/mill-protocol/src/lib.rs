@@ -18,7 +18,7 @@ mod source;
 pub mod testkit;
 mod watermarks;
 
-pub use clock::{Clock, ManualClock, SteadyClock, SystemClock};
+pub use clock::{Clock, ManualClock, SteadyClock, SystemClock, shown_time, with_shown_time};
 pub use error::{Error, ErrorKind, Rejected, Result};
 pub use operator::{Emission, Operator, Outbox, Progress, Quiet, TaskContext, Waiting, Watermark};
 pub use sink::{Commit, Committer, Delivery, PreCommit, Recovered, Run, Sink, SinkKind, SinkWriter};

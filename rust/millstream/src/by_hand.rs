@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mill_plan::{SinkNode, lower};
-use mill_protocol::{Clock, Error, ErrorKind, ManualClock, Result};
+use mill_protocol::{Clock, Error, ErrorKind, ManualClock, Result, with_shown_time};
 use mill_runtime::{JobHandle, Report, RunOptions, guarded};
 use mill_snapshot::{Disk, FaultDisk};
 
@@ -79,7 +79,7 @@ impl HandJob {
         disk: &FaultDisk,
         clock: &Arc<ManualClock>,
     ) -> Result<HandJob> {
-        let opened = guarded("the job", || {
+        let opened = by_clock(clock, || {
             open(sinks, options, seed, Arc::new(disk.clone()), |run| {
                 run.interval = None;
                 run.clock = Arc::clone(clock) as Arc<dyn Clock>;
@@ -94,7 +94,7 @@ impl HandJob {
     /// # Errors
     /// What the job has failed with, once.
     pub fn run(&self, steps: u64, is_enough: impl Fn() -> bool) -> Result<Standing> {
-        guarded("the job", || {
+        by_clock(&self.clock, || {
             for _ in 0..steps {
                 if is_enough() {
                     return Ok(Standing::Busy);
@@ -127,7 +127,7 @@ impl HandJob {
     /// # Errors
     /// When it fails, or the job does while it is taken.
     pub fn checkpoint(&self) -> Result<()> {
-        match guarded("the job", || self.handle.checkpoint_now().map(|_| ())) {
+        match by_clock(&self.clock, || self.handle.checkpoint_now().map(|_| ())) {
             // The job may have come to its end, or to grief, on the way: that is what counts.
             Err(error) if error.kind() == ErrorKind::Cancelled => match self.standing()? {
                 Standing::Over => Ok(()),
@@ -152,9 +152,14 @@ impl HandJob {
     pub fn cancel(self) {
         self.handle.cancel();
         // Whoever cancels has no use for how it ended.
-        drop(guarded("the job", || {
+        drop(by_clock(&self.clock, || {
             while self.handle.step() {}
             Ok(())
         }));
     }
+}
+
+/// Works on a job whose functions see the time of its clock; a panic is an error of the job.
+fn by_clock<T>(clock: &Arc<ManualClock>, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    with_shown_time(clock, || guarded("the job", work))
 }
