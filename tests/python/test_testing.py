@@ -658,8 +658,11 @@ def test_a_failure_is_raised_where_the_job_runs_and_can_be_recovered_from() -> N
         assert isinstance(raised.value.__cause__, ValueError)
         with pytest.raises(UserFunctionError, match="not two"):
             job.collect()
+        job.kill_and_restore()
+        with pytest.raises(UserFunctionError, match="not two"):
+            job.checkpoint()
         broken.clear()
-        job.kill_and_restore(after=0)
+        job.kill_and_restore(after=5)
         assert job.collect() == [{"x": 1}, {"x": 2}, {"x": 3}]
 
 

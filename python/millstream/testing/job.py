@@ -6,8 +6,8 @@ import itertools
 from typing import Any, Self
 
 from millstream._counts import count
-from millstream._engine import RawDisk, RawHandJob, RawLedger, RawSink, RawTable
-from millstream.errors import PlanError
+from millstream._engine import RawDisk, RawHandJob, RawLedger, RawPushedSource, RawSink, RawTable
+from millstream.errors import MillstreamError, PlanError
 from millstream.io.sinks import Sink
 from millstream.job import _outputs
 from millstream.options import Checkpoint, Mode, OnError, settings
@@ -69,6 +69,7 @@ class Job:
         "__weakref__",
         "_clock",
         "_disk",
+        "_has_failed",
         "_is_over",
         "_ledgers",
         "_mode",
@@ -109,7 +110,7 @@ class Job:
         )
         self._disk = RawDisk()
         self._number = next(_NUMBERS)
-        self._is_over = False
+        self._is_over = self._has_failed = False
         self._raw = self._open()
         self._clock._jobs.add(self)
 
@@ -159,13 +160,13 @@ class Job:
         self._run(after, "checkpoint")
         if not self._is_over:
             # The barrier comes after that many records and before any other.
-            self._raw.checkpoint([] if after is None else live_sources())
+            self._checkpoint([] if after is None else live_sources())
 
     def kill_and_restore(self, *, after: int | None = None, parallelism: int | None = None, seed: int | None = None) -> None:
         """Leave the job as a kill of its process would, and open it again from its last checkpoint.
 
         What has come out since that checkpoint is lost and comes again, as sources are read again from where they were. A job that has
-        failed can be restored too.
+        failed is restored as it is.
 
         Parameters
         ----------
@@ -197,11 +198,12 @@ class Job:
         """
         changed = self._options if parallelism is None else {**self._options, **_parallel(parallelism)}
         number = self._seed + 1 if seed is None else count(seed, "kill_and_restore() takes a seed that is a whole number from 0")
-        if after != 0:
+        if after != 0 and not self._has_failed:
             self._run(after, "kill_and_restore")
         self._raw.kill()
         self._disk = self._disk.after_kill()
-        self._options, self._seed, self._is_over = changed, number, False
+        self._options, self._seed = changed, number
+        self._is_over = self._has_failed = False
         self._raw = self._open()
 
     def close(self) -> None:
@@ -263,7 +265,7 @@ class Job:
         ledger = self._ledger_of(stream)
         self.run()
         if self._mode == "exactly_once" and not self._is_over:
-            self._raw.checkpoint([])
+            self._checkpoint([])
         return _rows(*ledger.take())
 
     def pending(self, stream: Stream | None = None) -> list[dict[str, Any]]:
@@ -363,12 +365,23 @@ class Job:
     def _run(self, after: int | None, method: str) -> None:
         if after is not None:
             count(after, f"{method}(after=...) takes a number of records")
-        is_over, missing = self._raw.run(live_sources(), after)
+        try:
+            is_over, missing = self._raw.run(live_sources(), after)
+        except MillstreamError:
+            self._has_failed = True
+            raise
         self._is_over = self._is_over or is_over
         if after is not None and missing > 0:
             raise PlanError(
                 f"{method}(after={after}): the sources of the job had {after - missing} more records to hand out; push more first"
             )
+
+    def _checkpoint(self, held: list[RawPushedSource]) -> None:
+        try:
+            self._raw.checkpoint(held)
+        except MillstreamError:
+            self._has_failed = True
+            raise
 
     def _next_time(self) -> int | None:
         return None if self._is_over else self._raw.next_time()
