@@ -62,13 +62,14 @@ from millstream.io import (
 from millstream.job import Job, run, start
 from millstream.keyed import KeyedStream, RollingStream, WindowedStream
 from millstream.options import Checkpoint, Restart
-from millstream.report import Held, JobStatus, Metrics, Report, StepMetrics
+from millstream.report import Held, JobStatus, Metrics, Paused, Report, StepMetrics
 from millstream.state import CheckpointInfo, checkpoints, read_state
 from millstream.stream import Stream, from_changelog
 from millstream.table import Table
 from millstream.time import WatermarkStrategy
 from millstream.trigger import Trigger, each, every, on_count, on_processing_time, on_watermark
 from millstream.types import DataType, Schema, Timestamp
+from millstream.watermark import WatermarkGenerator
 from millstream.window import (
     CountWindow,
     CumulativeWindow,
@@ -106,6 +107,7 @@ __all__ = [
     "KeyedStream",
     "Metrics",
     "MillstreamError",
+    "Paused",
     "PlanError",
     "Report",
     "Restart",
@@ -125,6 +127,7 @@ __all__ = [
     "Trigger",
     "TumblingWindow",
     "UserFunctionError",
+    "WatermarkGenerator",
     "WatermarkStrategy",
     "Window",
     "WindowBounds",

@@ -18,6 +18,7 @@ __all__ = [
     "RawSink",
     "RawStream",
     "RawTable",
+    "RawWatermarkFunction",
     "RawWindow",
     "RawWindowedStream",
     "aggregate_function",
@@ -196,7 +197,12 @@ class RawStream:
     def rebalance(self) -> RawStream: ...
     def name(self, name: str) -> RawStream: ...
     def event_time(
-        self, column: str, out_of_orderness_us: int, idleness_us: int | None, waits_for_ever: bool
+        self,
+        column: str,
+        watermarks: int | str | RawWatermarkFunction,
+        idleness_us: int | None,
+        waits_for_ever: bool,
+        drift: tuple[int, str | None] | None,
     ) -> RawStream: ...
     def apply(
         self, kind: str, name: str, adapter: Any, schema: RawSchema, used: Sequence[bool] | None
@@ -290,6 +296,12 @@ class RawReceiver:
     def cancel(self) -> None: ...
     def ends(self, timeout_us: int) -> bool: ...
     def let_go(self) -> None: ...
+
+@final
+class RawWatermarkFunction:
+    def __new__(
+        cls, name: str, adapter: Any, columns: Sequence[str] | None, period_us: int | None
+    ) -> RawWatermarkFunction: ...
 
 @final
 class RawDisk:

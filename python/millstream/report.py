@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-__all__ = ["Held", "JobStatus", "Metrics", "Report", "StepMetrics", "metrics_of", "report_of", "say_held", "waits_of"]
+__all__ = ["Held", "JobStatus", "Metrics", "Paused", "Report", "StepMetrics", "metrics_of", "report_of", "say_held", "waits_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WATERMARK_MAX = 2**62
@@ -48,6 +48,42 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """The splits of a step that pause because they are too far ahead; see :meth:`WatermarkStrategy.with_alignment`.
+
+    Attributes
+    ----------
+    splits
+        How many splits pause.
+    split, watermark
+        The one of them that will be read first again, and how far it has come.
+    slowest, slowest_watermark
+        The split that they wait for, and how far that one has come; None if it has had no watermark yet.
+
+    Examples
+    --------
+    >>> from datetime import datetime, timedelta, timezone
+    >>> at = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
+    >>> str(Paused(2, "logs/b.json", at, "live", at - timedelta(hours=1)))
+    '2 splits wait, first logs/b.json at 2024-01-01 12:00:00+00:00, for live at 2024-01-01 11:00:00+00:00'
+    """
+
+    splits: int
+    split: str
+    watermark: datetime | None
+    slowest: str
+    slowest_watermark: datetime | None
+
+    def __str__(self) -> str:
+        """Describe it in one line."""
+        who = f"{self.split} at {self.watermark} waits" if self.splits == 1 else (
+            f"{self.splits} splits wait, first {self.split} at {self.watermark},"
+        )
+        for_whom = "which has no watermark yet" if self.slowest_watermark is None else f"at {self.slowest_watermark}"
+        return f"{who} for {self.slowest} {for_whom}"
+
+
+@dataclass(frozen=True)
 class StepMetrics:
     """The figures of one step.
 
@@ -67,6 +103,8 @@ class StepMetrics:
         How much of its state the last checkpoint wrote.
     held
         Of an ``event_time`` step over unbounded input: the split that has held the watermark for more than five seconds.
+    paused
+        Of an ``event_time`` step with alignment: the splits that pause.
     """
 
     name: str
@@ -78,6 +116,7 @@ class StepMetrics:
     watermark: datetime | None
     checkpoint_bytes: int
     held: Held | None = None
+    paused: Paused | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +214,8 @@ class JobStatus:
         What you should know so far.
     waits
         What the job waits for: a sentence for each ``event_time`` step whose watermark has not moved for some seconds,
-        with the split that holds it. The same figures are in :attr:`StepMetrics.held`.
+        with the split that holds it, and one for each step whose splits pause because they are too far ahead. The same figures
+        are in :attr:`StepMetrics.held` and :attr:`StepMetrics.paused`.
     """
 
     state: str
@@ -204,6 +244,7 @@ def _metrics(figures: dict[str, Any]) -> dict[str, Any]:
                 _time(watermark) if is_time else None,
                 step["checkpoint_bytes"],
                 None if step["held"] is None else _held(*step["held"]),
+                None if step["paused"] is None else _paused(*step["paused"]),
             )
         )
     return {
@@ -232,13 +273,18 @@ def _held(split: str, watermark_us: int | None, others_us: int | None, since_us:
     return Held(split, times[0], times[1], timedelta(microseconds=since_us))
 
 
+def _paused(splits: int, split: str, watermark_us: int, slowest: str, slowest_us: int | None) -> Paused:
+    return Paused(splits, split, _time(watermark_us), slowest, None if slowest_us is None else _time(slowest_us))
+
+
 def _sentence(step: str, held: Held) -> str:
     return f"the watermark of {step} waits: {held}"
 
 
 def waits_of(metrics: Metrics) -> list[str]:
-    """Give a sentence for each step whose watermark is held."""
-    return [_sentence(step.name, step.held) for step in metrics.steps if step.held is not None]
+    """Give a sentence for each step whose watermark is held, and for each whose splits pause."""
+    held = [_sentence(step.name, step.held) for step in metrics.steps if step.held is not None]
+    return held + [f"reading for {step.name} pauses: {step.paused}" for step in metrics.steps if step.paused is not None]
 
 
 def say_held(step: str, held: tuple[str, int | None, int | None, int]) -> None:

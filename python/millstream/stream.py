@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from millstream._counts import count
-from millstream._engine import RawExpr, RawStream
+from millstream._engine import RawExpr, RawStream, RawWatermarkFunction
 from millstream._joins import Joins
 from millstream._lookups import Lookups
 from millstream._outputs import Outputs
@@ -32,6 +32,7 @@ from millstream.functions import (
 )
 from millstream.time import NEVER, Duration, WatermarkStrategy, microseconds
 from millstream.types import Schema, SchemaLike, TypeLike, data_type, schema_of
+from millstream.watermark import WatermarkGenerator, watermark_function
 
 if TYPE_CHECKING:
     from millstream.keyed import Emit, KeyedStream, WindowedStream
@@ -41,6 +42,14 @@ if TYPE_CHECKING:
 __all__ = ["Stream", "from_changelog"]
 
 _SAMPLE_ROWS = 100
+
+
+def _zone_of(schema: Schema, column: str) -> str | None:
+    """Give the zone of a column of times; None where it has none, or is no such column."""
+    check_pyarrow("event_time")
+    arrow = schema.to_arrow()
+    zone: str | None = getattr(arrow.field(column).type, "tz", None) if column in arrow.names else None
+    return zone
 
 
 def _unnamed(value: str | Expr, method: str) -> RawExpr:
@@ -465,7 +474,7 @@ class Stream(Joins, Lookups, Outputs):
 
     # -- time and keys -----------------------------------------------------------------------------------------------
 
-    def event_time(self, column: str, watermark: Duration | WatermarkStrategy = "0s") -> Stream:
+    def event_time(self, column: str, watermark: Duration | WatermarkStrategy | WatermarkGenerator = "0s") -> Stream:
         """Take each record's event time from a column.
 
         Parameters
@@ -473,18 +482,30 @@ class Stream(Joins, Lookups, Outputs):
         column
             A timestamp or date column.
         watermark
-            How far records may be out of order within their split, or a :class:`WatermarkStrategy`.
+            How far records may be out of order within their split, a :class:`WatermarkStrategy`, or an object of a class of
+            yours that makes watermarks (:class:`WatermarkGenerator`).
 
         Examples
         --------
         >>> from datetime import datetime
         >>> s = mill.from_iter([{"at": datetime(2024, 1, 1)}]).event_time("at", watermark="5s")
         """
+        if isinstance(watermark, WatermarkGenerator) or (
+            isinstance(watermark, type) and issubclass(watermark, WatermarkGenerator)
+        ):
+            watermark = WatermarkStrategy.from_generator(cast(WatermarkGenerator, watermark))
         strategy = watermark if isinstance(watermark, WatermarkStrategy) else WatermarkStrategy(watermark)
-        bound = microseconds(strategy.out_of_orderness, "watermark")
-        if strategy.idleness is None or strategy.idleness == NEVER:
-            return Stream(self._raw.event_time(column, bound, None, strategy.idleness == NEVER))
-        return Stream(self._raw.event_time(column, bound, microseconds(strategy.idleness, "idleness"), False))
+        made_from: int | str | RawWatermarkFunction
+        if strategy.generator is not None:
+            made_from = watermark_function(strategy.generator, _zone_of(self.schema, column))
+        elif strategy.column is not None:
+            made_from = strategy.column
+        else:
+            made_from = microseconds(strategy.out_of_orderness or "0s", "watermark")
+        idle = strategy.idleness
+        idleness = None if idle is None or idle == NEVER else microseconds(idle, "idleness")
+        drift = None if strategy.max_drift is None else (microseconds(strategy.max_drift, "max_drift"), strategy.group)
+        return Stream(self._raw.event_time(column, made_from, idleness, idle == NEVER, drift))
 
     def key_by(self, *columns: str | Expr, **named: IntoExpr) -> KeyedStream:
         """Group records by columns or expressions.

@@ -7,11 +7,15 @@ reads ``within=5`` can tell seconds from milliseconds.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from millstream.errors import PlanError
+
+if TYPE_CHECKING:
+    from millstream.watermark import WatermarkGenerator
 
 __all__ = ["Duration", "WatermarkStrategy", "microseconds"]
 
@@ -109,16 +113,23 @@ def _parse(text: str, name: str) -> int:
 class WatermarkStrategy:
     """How event time advances.
 
-    Every split (a file, a partition) has a watermark of its own: its latest event time, less ``out_of_orderness``. The
-    watermark of the stream is the least of them.
+    Every split (a file, a partition) has a watermark of its own. The watermark of the stream is the least of them.
 
     Attributes
     ----------
     out_of_orderness
-        How much older than the latest record of its split a record may be without being late.
+        The watermark of a split is its latest event time, less this: how much older than the latest record of its split a
+        record may be without being late.
+    column
+        The watermark of a split is the greatest value of this column so far.
+    generator
+        The watermark of a split is the greatest that this :class:`WatermarkGenerator` has returned for it.
     idleness
         How long a split may have no records before the others no longer wait for it; ``"never"`` waits for every split.
         By default this is one minute for followed files (``follow=True``), and ``"never"`` for all other sources.
+    max_drift, group
+        How far a split may be ahead of the slowest one while it is read, and which steps keep together; see
+        :meth:`with_alignment`.
 
     Notes
     -----
@@ -143,14 +154,31 @@ class WatermarkStrategy:
     WatermarkStrategy(out_of_orderness='5s', idleness='10s')
     """
 
-    out_of_orderness: Duration
+    out_of_orderness: Duration | None = None
     idleness: Duration | None = None
+    column: str | None = None
+    generator: WatermarkGenerator | None = None
+    max_drift: Duration | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the durations."""
-        microseconds(self.out_of_orderness, "watermark")
+        """Check that there is one way to make watermarks, and the durations."""
+        made_from = [it for it in (self.out_of_orderness, self.column, self.generator) if it is not None]
+        if len(made_from) != 1:
+            raise PlanError("a WatermarkStrategy has exactly one of out_of_orderness, column and generator")
+        if self.out_of_orderness is not None:
+            microseconds(self.out_of_orderness, "watermark")
         if self.idleness is not None and self.idleness != NEVER:
             microseconds(self.idleness, "idleness")
+        if self.max_drift is not None and microseconds(self.max_drift, "max_drift") == 0:
+            raise PlanError("max_drift is more than zero: splits have no records of the very same time")
+        if self.group is not None and self.max_drift is None:
+            raise PlanError("a group keeps together by max_drift; use with_alignment(max_drift=..., group=...)")
+
+    def __repr__(self) -> str:
+        """Show what was given."""
+        given = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return f"WatermarkStrategy({', '.join(f'{name}={value!r}' for name, value in given if value is not None)})"
 
     @staticmethod
     def bounded_out_of_orderness(bound: Duration) -> WatermarkStrategy:
@@ -160,7 +188,7 @@ class WatermarkStrategy:
         --------
         >>> import millstream as mill
         >>> mill.WatermarkStrategy.bounded_out_of_orderness("5s")
-        WatermarkStrategy(out_of_orderness='5s', idleness=None)
+        WatermarkStrategy(out_of_orderness='5s')
         """
         return WatermarkStrategy(bound)
 
@@ -188,6 +216,47 @@ class WatermarkStrategy:
         """
         return WatermarkStrategy.ascending()
 
+    @staticmethod
+    def from_column(column: str) -> WatermarkStrategy:
+        """Return the strategy whose watermarks are in the records: punctuations.
+
+        Parameters
+        ----------
+        column
+            A timestamp or date column. After a record the watermark of its split is the greatest value so far; null changes
+            nothing. Make the column with :meth:`Stream.with_columns` if the source has none.
+
+        Examples
+        --------
+        A record with ``is_last`` ends its minute:
+
+        >>> import millstream as mill
+        >>> from millstream import col
+        >>> from datetime import datetime
+        >>> rows = [{"at": datetime(2024, 1, 1, 12, m, s), "is_last": e} for m, s, e in [(0, 5, False), (1, 0, True), (0, 9, False)]]
+        >>> marked = mill.from_iter(rows).with_columns(mark=mill.when(col("is_last")).then("at"))
+        >>> timed = marked.event_time("at", watermark=mill.WatermarkStrategy.from_column("mark"))
+        >>> counts = timed.window_all(mill.tumbling("1m")).agg(n=mill.count())
+        >>> [row["n"] for row in counts.collect().to_pylist()], [row["at"].second for row in counts.late.collect().to_pylist()]
+        ([1, 1], [9])
+        """
+        return WatermarkStrategy(column=column)
+
+    @staticmethod
+    def from_generator(generator: WatermarkGenerator) -> WatermarkStrategy:
+        """Return the strategy whose watermarks an object of yours makes; see :class:`WatermarkGenerator`.
+
+        Examples
+        --------
+        >>> import millstream as mill
+        >>> class Latest(mill.WatermarkGenerator):
+        ...     columns = ()
+        ...     def on_batch(self, times, batch):
+        ...         return times
+        >>> strategy = mill.WatermarkStrategy.from_generator(Latest()).with_idleness("10s")
+        """
+        return WatermarkStrategy(generator=generator)
+
     def with_idleness(self, idleness: Duration) -> WatermarkStrategy:
         """Give the same strategy, not waiting for splits that have been quiet this long.
 
@@ -205,3 +274,35 @@ class WatermarkStrategy:
         'never'
         """
         return replace(self, idleness=idleness)
+
+    def with_alignment(self, max_drift: Duration, *, group: str | None = None) -> WatermarkStrategy:
+        """Return the same strategy, under which fast splits wait for slow ones.
+
+        A split whose watermark is more than ``max_drift`` ahead of that of the slowest split pauses: nothing is read of it
+        until the slowest has come closer. So what windows and joins hold stays bounded where one input is read much faster
+        than another, such as history beside live data.
+
+        Parameters
+        ----------
+        max_drift
+            How far a split may be ahead.
+        group
+            A name for those that keep together. All steps of a job with the same name wait for each other. By default the
+            splits of the one ``event_time()`` keep together; after ``union()`` those are the splits of all its inputs.
+
+        Notes
+        -----
+        Splits that are idle or have ended are not waited for. One that has had no watermark yet is the slowest; give it an
+        idleness, or the others wait for it for good. Frames are read whole, so a split can be ahead by one frame more.
+
+        All splits are read in turn, files too, so all of them are open at once.
+
+        :attr:`Job.status` and :attr:`StepMetrics.paused` name a split that pauses, and the one that it waits for.
+
+        Examples
+        --------
+        >>> import millstream as mill
+        >>> mill.WatermarkStrategy.bounded_out_of_orderness("5s").with_alignment("1m", group="orders")
+        WatermarkStrategy(out_of_orderness='5s', max_drift='1m', group='orders')
+        """
+        return replace(self, max_drift=max_drift, group=group)

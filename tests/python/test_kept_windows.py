@@ -335,7 +335,7 @@ def test_plans_show_what_is_kept() -> None:
     sessions = stream.key_by("k").window(mill.session("30m"), allowed_lateness="1m").agg(n=mill.count())
     text = str(sessions.explain())
     assert 'session("30m"), allowed_lateness="1m"' in text
-    assert "keeps a row a key and open session" in text
+    assert "keeps a row a key and session until" in text
     one = mill.from_iter([{"k": 1}]).key_by("k").window(mill.count_window(3)).agg(n=mill.count())
     assert "what a window holds depends on timing, if the source has several splits" in str(one.explain(parallelism=2))
     several = mill.from_iter([{"k": 1}]).union(mill.from_iter([{"k": 1}])).key_by("k").window(mill.count_window(3))

@@ -138,7 +138,7 @@ fn panes(records: usize) -> Box<dyn FnMut()> {
         let call = |kind, input| Expr::Aggregate(AggregateCall { kind, input, filter: None });
         let count = call(AggregateKind::Count, None).alias("n");
         let sum = call(AggregateKind::Sum, Some(Box::new(price()))).alias("total");
-        let strategy = WatermarkStrategy { out_of_orderness_us: size_us / 2, idleness_us: None };
+        let strategy = WatermarkStrategy::bounded(size_us / 2);
         let window = Window::Tumbling { size_us, offset_us: 0 };
         stream.event_time("time", strategy)?.key_by(vec![Expr::column("key")])?.window(window, 0)?.agg(vec![count, sum])
     });

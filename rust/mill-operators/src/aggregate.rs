@@ -162,7 +162,7 @@ impl Operator for Aggregate {
     fn resume(&mut self, out: &mut Outbox) -> Result<Progress> {
         let Some((cursor, is_changed)) = &mut self.emitting else { return Ok(Progress::Done) };
         let results = self.groups.results(0, cursor, EMIT_ROWS, *is_changed)?;
-        self.groups.reject_unfit(&self.schema, out)?;
+        self.groups.reject_unfit(&self.schema, |_| Ok(Vec::new()), out)?;
         match results {
             Some((mut columns, results)) => {
                 columns.extend(results);

@@ -6,7 +6,8 @@
 //!   split C   (not read yet)     none ──────┘    none holds the watermark back
 //! ```
 //!
-//! Every split has a watermark of its own: the latest time it has given so far, less the allowed disorder. A record is
+//! Every split has a watermark of its own: the latest time it has given so far, less the allowed disorder, or what a column
+//! or a function of the user's has raised it to ([`maker`]). A record is
 //! *behind* if its time lies before its own split's watermark when it is read; a batch with such records carries that
 //! watermark beside each record ([`Batch::behind`]), and only those can be late for anything. So lateness depends on
 //! the order within a split alone and not on how splits are spread over tasks.
@@ -26,27 +27,33 @@
 //!      └──────────────── a new split, or records ◄────────────────────────────┘
 //! ```
 //!
-//! State: the latest time of each open split and of all, and the last watermark; so small that every snapshot has all of it.
+//! State: the mark of each open split and the greatest of all, the last watermark, and what a user's function keeps; so small
+//! that every snapshot has all of it.
 //! After a restart each instance begins with the least watermark that any instance had sent: it is no greater than what the
 //! splits of any of them had come to, and no smaller than what any step after them had seen. After an exchange there are no
 //! splits any more; all records then count as of one split per task.
 
+mod maker;
 mod splits;
 mod times;
 
 use arrow::datatypes::SchemaRef;
-use mill_plan::WatermarkStrategy;
+use mill_plan::WatermarksOf;
 use mill_protocol::{
-    Batch, Mark, Operator, Outbox, Progress, Quiet, Restored, Result, Snapshot, SplitId, TaskContext, Waiting, Watermark,
+    Alignment, Batch, Mark, Operator, Outbox, Progress, Quiet, Restored, Result, Snapshot, SplitId, TaskContext, Waiting, Watermark,
 };
 
-use self::splits::{Latest, Splits};
+use self::maker::Maker;
+pub(crate) use self::splits::has_generators;
+use self::splits::{Decoded, Latest, Splits};
 
 /// Takes event time from a column.
 pub(crate) struct EventTime {
     column: usize,
     name: String,
-    strategy: WatermarkStrategy,
+    maker: Maker,
+    idleness_us: Option<i64>,
+    alignment: Option<Alignment>,
     splits: Splits,
     index: usize,
     parallelism: usize,
@@ -59,7 +66,9 @@ pub(crate) struct EventTime {
 impl EventTime {
     pub(crate) fn new(
         column: usize,
-        strategy: WatermarkStrategy,
+        watermarks: &WatermarksOf,
+        idleness_us: Option<i64>,
+        alignment: Option<Alignment>,
         schema: &SchemaRef,
         context: &TaskContext,
     ) -> Result<EventTime> {
@@ -67,7 +76,9 @@ impl EventTime {
         Ok(EventTime {
             column,
             name: schema.field(column).name().clone(),
-            strategy,
+            maker: Maker::new(watermarks, |column| format!("column {:?}", schema.field(column).name())),
+            idleness_us,
+            alignment,
             splits: Splits::default(),
             index: context.index,
             parallelism: context.parallelism,
@@ -76,15 +87,8 @@ impl EventTime {
         })
     }
 
-    /// The watermark of records that have come this far. The greatest of all watermarks says that the input has ended,
-    /// and that is not for records to say.
-    fn watermark_at(&self, latest: i64) -> i64 {
-        latest.saturating_sub(self.strategy.out_of_orderness_us).min(i64::MAX - 1)
-    }
-
-    /// The time of a record after which the watermark is this one, at least.
-    fn latest_at(&self, watermark: Watermark) -> i64 {
-        watermark.0.min(i64::MAX - 1).saturating_add(self.strategy.out_of_orderness_us)
+    fn watermark_at(&self, mark: i64) -> i64 {
+        self.maker.watermark_at(mark)
     }
 
     /// The watermark that the records of the furthest split would allow.
@@ -127,15 +131,17 @@ impl Operator for EventTime {
         let Some(batch) = times::with_times(batch, self.column, &self.name, out)? else {
             return Ok(Progress::Done);
         };
+        let Some(batch) = self.maker.usable(batch, out)? else {
+            return Ok(Progress::Done);
+        };
         if self.quiet.take().is_some() {
             // Others wait for this task before its records come.
             out.watermark(Watermark(self.emitted));
         }
-        let times = batch.times().expect("they were set just now");
         let split = batch.split();
-        let (latest, behind) = times::behind(times, self.splits.latest_of(split), self.strategy.out_of_orderness_us);
-        self.splits.saw(split, latest);
-        out.push(batch.with_behind(behind));
+        let marked = self.maker.mark(&batch, self.column, self.splits.latest_of(split))?;
+        self.splits.saw(split, marked.mark);
+        out.push(batch.with_behind(marked.behind));
         self.advance(out);
         Ok(Progress::Done)
     }
@@ -158,7 +164,16 @@ impl Operator for EventTime {
         Some(Waiting { furthest: self.furthest(), split })
     }
 
+    fn alignment(&self) -> Option<Alignment> {
+        self.alignment.clone()
+    }
+
+    fn time_of(&self, split: SplitId) -> Option<Watermark> {
+        self.splits.latest_of(split).map(|mark| Watermark(self.watermark_at(mark)))
+    }
+
     fn on_splits(&mut self, open: &[SplitId], out: &mut Outbox) -> Result<()> {
+        self.maker.open(open)?;
         if self.splits.open(open) && self.emitted > i64::MIN {
             // What was known before a restart is known to all steps after this one.
             out.watermark(Watermark(self.emitted));
@@ -174,9 +189,9 @@ impl Operator for EventTime {
     fn on_mark(&mut self, split: SplitId, mark: Mark, out: &mut Outbox) -> Result<()> {
         match mark {
             Mark::Watermark(at) => {
-                let latest = self.latest_at(at);
+                let latest = self.maker.mark_at(at.0);
                 let before = self.splits.latest_of(split).unwrap_or(i64::MIN);
-                self.splits.saw(split, before.max(latest));
+                self.splits.saw(split, Some(before.max(latest)));
             }
             Mark::Idle => self.splits.is_idle(split),
         }
@@ -192,24 +207,30 @@ impl Operator for EventTime {
     }
 
     fn next_time(&self) -> Option<i64> {
-        self.strategy.idleness_us.and_then(|_| self.splits.deadline())
+        let idle = self.idleness_us.and_then(|_| self.splits.deadline());
+        [idle, self.maker.next_time()].into_iter().flatten().min()
     }
 
     fn on_time(&mut self, now: i64, out: &mut Outbox) -> Result<Progress> {
-        if let Some(idleness) = self.strategy.idleness_us {
+        if let Some(idleness) = self.idleness_us {
             self.splits.tick(now, idleness);
-            self.advance(out);
         }
+        for (split, mark) in self.maker.on_time(now)? {
+            self.splits.raise(split, mark.min(i64::MAX - 1));
+        }
+        self.advance(out);
         Ok(Progress::Done)
     }
 
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
-        snapshot.bytes = Some(self.splits.encode(self.index, self.parallelism, self.emitted));
+        snapshot.bytes = Some(self.splits.encode(self.index, self.parallelism, self.emitted, &self.maker.states()?));
         Ok(())
     }
 
     fn restore(&mut self, restored: &Restored) -> Result<()> {
-        (self.splits, self.emitted) = Splits::decode(&restored.bytes, self.index, self.parallelism)?;
+        let Decoded { splits, emitted, states } = Splits::decode(&restored.bytes, self.index, self.parallelism)?;
+        (self.splits, self.emitted) = (splits, emitted);
+        self.maker.restore(states);
         Ok(())
     }
 }

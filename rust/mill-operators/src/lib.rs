@@ -72,8 +72,9 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
         StageKind::Unnest { column } => Box::new(unnest::Unnest::new(*column, schema)),
         StageKind::Limit(rows) => Box::new(limit::Limit::new(*rows)),
         StageKind::User { kind, function } => Box::new(user::User::new(*kind, Arc::clone(function), schema)),
-        StageKind::EventTime { column, strategy } => {
-            Box::new(event_time::EventTime::new(*column, strategy.clone(), &stage.schema, context)?)
+        StageKind::EventTime { column, watermarks, idleness_us, alignment } => {
+            let alignment = alignment.clone();
+            Box::new(event_time::EventTime::new(*column, watermarks, *idleness_us, alignment, &stage.schema, context)?)
         }
         StageKind::Pass => Box::new(pass::Pass),
         StageKind::PartialAggregate { keys, aggregates, window } => {

@@ -29,7 +29,7 @@ use mill_plan::{AggregateKind, AggregateSpec, SessionGap, Stage};
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark};
 use mill_state::{Cursor, Span, TableOptions};
 
-use crate::accumulator::{GroupOptions, Groups, WrittenKeys, records};
+use crate::accumulator::{GroupOptions, Groups, UnfitRow, WrittenKeys, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, own};
 use crate::record::record_text;
@@ -250,7 +250,7 @@ impl SessionAggregate {
         let mut is_any = false;
         if !singles.is_empty() {
             let (keys, results) = self.groups.take_written(0, singles.iter().map(|&key| asked.get(key)))?;
-            self.groups.reject_unfit(&self.schema, out)?;
+            self.groups.reject_unfit(&self.schema, |row| bounds(row, &self.schema, self.keys.len()), out)?;
             self.emit(keys, results, out)?;
             is_any = true;
         }
@@ -286,7 +286,7 @@ impl SessionAggregate {
         // The id is not for users.
         let unfit = self.merger.groups().take_unfit();
         self.groups.put_unfit(unfit);
-        self.groups.reject_unfit(&self.schema, out)
+        self.groups.reject_unfit(&self.schema, |row| bounds(row, &self.schema, self.keys.len()), out)
     }
 
     /// Emits rows of keys with an id, and results that begin with start and end.
@@ -306,6 +306,15 @@ impl SessionAggregate {
         out.push(records(&self.schema, columns)?.with_times(Some(times)));
         Ok(())
     }
+}
+
+/// `window_start` and `window_end` of a session without a result. They come in `schema` after so many keys.
+fn bounds(row: &UnfitRow, schema: &SchemaRef, keys: usize) -> Result<Vec<ArrayRef>> {
+    let bound = |place: usize| {
+        let values = row.results.get(place).ok_or_else(|| Error::internal("results of sessions begin with their bounds"))?;
+        time_values(numbers(values)?.iter().copied().map(Some), schema.field(keys + place).data_type())
+    };
+    Ok(vec![bound(0)?, bound(1)?])
 }
 
 fn picked(column: &ArrayRef, rows: &UInt32Array) -> Result<ArrayRef> {

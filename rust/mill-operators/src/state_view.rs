@@ -11,9 +11,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{cast, concat_batches, take};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_frame::block::{RestoredBlock, SharedBytes};
 use mill_frame::schema::is_object;
 use mill_plan::{
@@ -26,6 +26,7 @@ use crate::aggregate::Aggregate;
 use crate::asof_join::AsofJoin;
 use crate::changelog::ToChangelog;
 use crate::deduplicate::{Deduplicate, DeduplicateWithin};
+use crate::event_time::has_generators;
 use crate::description::{Description, Shape, is_described};
 use crate::enrich::Enrich;
 use crate::join;
@@ -49,6 +50,9 @@ pub fn has_keyed_state(bytes: &[SharedBytes]) -> bool {
 /// When the bytes are damaged, or do not say of what types the state is.
 pub fn pickled_state(bytes: &[SharedBytes]) -> Result<Vec<String>> {
     let mut found = Vec::new();
+    if bytes.iter().any(|bytes| has_generators(bytes)) {
+        found.push("watermark generators, objects of a class of yours whose attributes are pickled".to_owned());
+    }
     for bytes in bytes.iter().filter(|bytes| is_described(bytes)) {
         let Description { schema, shape, .. } = Description::read(bytes)?;
         if let Shape::Aggregate { aggregates, .. } = &shape {
@@ -130,9 +134,10 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
         }
         Shape::Kept { keys, records, spec, aggregates } => {
             let kept: Vec<usize> = (0..records.fields().len()).collect();
-            // Without the function there is no result: the records are shown.
+            // Without the function there is no result: the records are shown, with the bounds of their windows.
             let shown = match &aggregates {
                 Some(_) => Arc::clone(&schema),
+                None if spec.window.has_bounds() => with_bounds(&schema, &records),
                 None => Arc::clone(&records),
             };
             // Records are those of their windows, whatever has been fired of them.
@@ -140,7 +145,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
             let spec = KeptWindowSpec { trigger, ..spec };
             let compute = match aggregates {
                 Some(aggregates) => WindowCompute::Aggregates(aggregates),
-                None => WindowCompute::Apply(Arc::new(RecordsAsTheyAre)),
+                None => WindowCompute::Apply(Arc::new(RecordsOfWindows(Arc::clone(&shown)))),
             };
             let stage = Stage { schema: Arc::clone(&shown), ..stage };
             let parts = KeptParts { keys: &keys, kept: &kept, records: &records, spec: &spec, compute: &compute };
@@ -238,16 +243,37 @@ fn drain(operator: &mut dyn Operator, mut progress: Progress, mut out: Outbox) -
     }
 }
 
-/// Stands for a function of windows: its results are their records.
-#[derive(Debug)]
-struct RecordsAsTheyAre;
+/// The columns of records after those of the bounds of their windows, which have the type that results have.
+fn with_bounds(results: &SchemaRef, records: &SchemaRef) -> SchemaRef {
+    let plain = DataType::Timestamp(TimeUnit::Microsecond, None);
+    let bound = results.field_with_name("window_start").map_or(plain, |field| field.data_type().clone());
+    let named = ["window_start", "window_end"].map(|name| {
+        // Windows over the results of windows keep records with such columns.
+        let is_taken = records.field_with_name(name).is_ok();
+        let name = if is_taken { format!("of_{name}") } else { name.to_owned() };
+        Arc::new(Field::new(name, bound.clone(), true))
+    });
+    Arc::new(Schema::new(named.into_iter().chain(records.fields().iter().cloned()).collect::<Vec<_>>()))
+}
 
-impl WindowFunction for RecordsAsTheyAre {
+/// Stands for a function of windows: its results are their records, after their bounds where they have such.
+#[derive(Debug)]
+struct RecordsOfWindows(SchemaRef);
+
+impl WindowFunction for RecordsOfWindows {
     fn name(&self) -> String {
         "apply".to_owned()
     }
     fn apply(&self, window: &WindowRecords<'_>) -> Result<RecordBatch> {
-        Ok(window.rows.clone())
+        let Some(bounds) = window.bounds else { return Ok(window.rows.clone()) };
+        let unfit = |error: arrow::error::ArrowError| Error::checkpoint(format!("the state does not fit into one table: {error}"));
+        let mut columns = Vec::with_capacity(2 + window.rows.num_columns());
+        for (bound, field) in bounds.iter().zip(self.0.fields()) {
+            let repeated = take(bound, &UInt32Array::from(vec![0; window.rows.num_rows()]), None).map_err(unfit)?;
+            columns.push(cast(&repeated, field.data_type()).map_err(unfit)?);
+        }
+        columns.extend(window.rows.columns().iter().cloned());
+        RecordBatch::try_new(Arc::clone(&self.0), columns).map_err(unfit)
     }
 }
 

@@ -25,7 +25,7 @@ use mill_protocol::{
 };
 use mill_state::{Cursor, Span, TableOptions};
 
-use crate::accumulator::{GroupOptions, Groups, records};
+use crate::accumulator::{GroupOptions, Groups, UnfitRow, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, own};
 use crate::windows::{
@@ -352,7 +352,12 @@ impl WindowAggregate {
         let Some(sparse) = &mut self.sparse else { return Ok(Progress::Done) };
         let (windows, at) = (self.assigner.windows, self.watermark);
         let taken = sparse.take(|id| windows.is_complete(windows.end_of(id), at), EMIT_ROWS)?;
-        sparse.groups.reject_unfit(&self.schema, out)?;
+        let bounds = |row: &UnfitRow| {
+            let id = row.keys.last().and_then(|ids| ids.as_primitive_opt::<Int64Type>());
+            let id = id.ok_or_else(|| Error::internal("rows of windows have their id"))?;
+            bound_columns(&windows, windows.end_of(id.value(0)), 1, &self.schema, self.keys)
+        };
+        sparse.groups.reject_unfit(&self.schema, bounds, out)?;
         let Some((mut columns, ids, results)) = taken else { return Ok(Progress::Done) };
         let ends: Vec<i64> = ids.iter().map(|&id| windows.end_of(id)).collect();
         let starts = ends.iter().map(|&end| Some(windows.start_of(end)));
@@ -379,22 +384,29 @@ impl WindowAggregate {
                 _ => (&mut self.windows, id),
             };
             let results = groups.results(place, &mut firing.cursor, EMIT_ROWS, false)?;
-            groups.reject_unfit(&self.schema, out)?;
+            let bounds = |_: &UnfitRow| bound_columns(&self.assigner.windows, firing.end, 1, &self.schema, self.keys);
+            groups.reject_unfit(&self.schema, bounds, out)?;
             let Some((mut columns, results)) = results else {
                 self.windows.close(id);
                 continue;
             };
-            let (start, end) = (self.assigner.windows.start_of(firing.end), firing.end);
             let rows = results.first().or(columns.first()).map_or(0, |column| column.len());
-            columns.push(time_column(start, rows, self.schema.field(self.keys).data_type())?);
-            columns.push(time_column(end, rows, self.schema.field(self.keys + 1).data_type())?);
+            columns.extend(bound_columns(&self.assigner.windows, firing.end, rows, &self.schema, self.keys)?);
             columns.extend(results);
-            let times = std::iter::repeat_n(end.saturating_sub(1), rows).collect();
+            let times = std::iter::repeat_n(firing.end.saturating_sub(1), rows).collect();
             out.push(records(&self.schema, columns)?.with_times(Some(times)));
             self.firing = Some(firing);
             return Ok(Progress::More);
         }
     }
+}
+
+/// `window_start` and `window_end` of the window with this end, that often. They come in `schema` after so many keys.
+fn bound_columns(windows: &Aligned, end: i64, rows: usize, schema: &SchemaRef, keys: usize) -> Result<Vec<ArrayRef>> {
+    Ok(vec![
+        time_column(windows.start_of(end), rows, schema.field(keys).data_type())?,
+        time_column(end, rows, schema.field(keys + 1).data_type())?,
+    ])
 }
 
 /// Takes the records of those parts that these groups keep.

@@ -190,3 +190,53 @@ pub trait AggregateFunction: Send + Sync + Debug {
     /// When the user's code fails.
     fn finish(&self, state: Option<&[u8]>) -> Result<ScalarValue>;
 }
+
+/// A user's way to make watermarks.
+pub trait WatermarkFunction: Send + Sync + Debug {
+    /// What it is called in messages.
+    fn name(&self) -> String;
+
+    /// The columns it looks at besides the event time; `None`: all.
+    fn columns(&self) -> Option<&[String]>;
+
+    /// How often [`WatermarkGenerator::on_periodic`] is to be called, in microseconds, if at all.
+    fn period_us(&self) -> Option<i64>;
+
+    /// The generator of one split; from the state it had at a checkpoint, if there was one.
+    ///
+    /// # Errors
+    /// When the user's code fails, or the state is not one of this function.
+    fn open(&self, state: Option<&[u8]>) -> Result<Box<dyn WatermarkGenerator>>;
+}
+
+/// What makes the watermarks of one split.
+pub trait WatermarkGenerator: Send {
+    /// Records have come, with these event times and columns.
+    ///
+    /// # Errors
+    /// When the user's code fails.
+    fn on_batch(&mut self, times: &ArrayRef, columns: &RecordBatch) -> Result<Watermarked>;
+
+    /// The period has passed.
+    ///
+    /// # Errors
+    /// When the user's code fails.
+    fn on_periodic(&mut self) -> Result<Option<i64>>;
+
+    /// What it needs to go on from here.
+    ///
+    /// # Errors
+    /// When the user's code fails.
+    fn state(&self) -> Result<Vec<u8>>;
+}
+
+/// The watermarks that a [`WatermarkGenerator`] makes of a batch. One that is less than another before it changes nothing.
+#[derive(Clone, Debug)]
+pub enum Watermarked {
+    /// None.
+    No,
+    /// One after the last record, in microseconds.
+    AfterAll(i64),
+    /// One after each record, as times; null where there is none.
+    AfterEach(ArrayRef),
+}

@@ -27,6 +27,7 @@ mod steps;
 mod stream;
 mod suggest;
 mod types;
+mod watermark;
 mod window;
 
 pub use aggregate::{AggregateCall, AggregateKind, AggregateSpec};
@@ -34,7 +35,7 @@ pub use compiled::CompiledExpr;
 pub use expr::{BinaryOp, DEPTH_MAX, Expr, INDEX_COLUMN, UnaryOp};
 pub use function::{
     AggregateFunction, BatchFunction, ColumnFunction, Origin, ReduceFunction, Rung, UserCall, UserOutput, UserPieces,
-    WindowFunction, WindowRecords,
+    WatermarkFunction, WatermarkGenerator, Watermarked, WindowFunction, WindowRecords,
 };
 pub use join::{How, JoinKind, JoinPlan, JoinedColumn};
 pub use logical::{LogicalPlan, LogicalStep, Parameters};
@@ -42,12 +43,13 @@ pub use lookup::{LookupKind, LookupPlan, TableRows, UntilLoaded};
 pub use lower::{Mode, OnError, PlanOptions, lower};
 pub use physical::{
     Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, SourceStage, Stage, StageKind, Target,
-    WindowCompute, error_schema,
+    WatermarksOf, WindowCompute, error_schema,
 };
 pub use steps::{JoinCall, JoinOn, SinkNode, UserStepKind, WindowedStream};
-pub use stream::{Emit, EventTime, Facts, KeyedStream, Output, Stream, WatermarkStrategy};
+pub use stream::{Emit, EventTime, Facts, KeyedStream, Output, Stream};
 pub use suggest::nearest;
 pub use types::type_name;
+pub use watermark::{Drift, WatermarkStrategy, WatermarksFrom};
 pub use window::{
     CountWindow, Firing, Gap, KeptWindow, KeptWindowSpec, SessionGap, Trigger, Window, WindowKind, WindowSpec,
 };

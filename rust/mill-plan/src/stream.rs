@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use mill_frame::types::check_fields;
-use mill_protocol::{Error, Result, Source};
+use mill_protocol::{Error, Result};
 
 use self::checks::append_only;
 pub use self::keyed::KeyedStream;
@@ -86,33 +86,6 @@ impl fmt::Display for Emit {
             Emit::Every(us) => f.write_str(&duration(*us)),
             Emit::Checkpoint => f.write_str("checkpoint"),
             Emit::Each => f.write_str("each"),
-        }
-    }
-}
-
-/// How watermarks follow event time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WatermarkStrategy {
-    /// How far records may be out of order: the watermark lags this far behind the latest time seen.
-    pub out_of_orderness_us: i64,
-    /// After how long without records a split no longer holds back the others. `None` leaves it to the source: one whose
-    /// splits turn up while it is read waits [`FOLLOWED_IDLENESS_US`](WatermarkStrategy::FOLLOWED_IDLENESS_US), others for ever.
-    pub idleness_us: Option<i64>,
-}
-
-impl WatermarkStrategy {
-    /// The idleness of a split that is waited for whatever happens.
-    pub const WAITS_FOR_EVER: i64 = i64::MAX;
-    /// After how long the quiet splits of a followed source are passed over, unless the user says otherwise: a minute. Long
-    /// enough for a writer that collects records before it writes them, and short enough that rotated files do not stop time.
-    pub const FOLLOWED_IDLENESS_US: i64 = 60_000_000;
-
-    /// After how long a split is passed over of the source that the step reads, if it reads one; `None`: never.
-    pub(crate) fn effective_idleness(&self, source: Option<&dyn Source>) -> Option<i64> {
-        match self.idleness_us {
-            Some(WatermarkStrategy::WAITS_FOR_EVER) => None,
-            None => source?.properties().discovers_splits.then_some(WatermarkStrategy::FOLLOWED_IDLENESS_US),
-            idleness => idleness,
         }
     }
 }

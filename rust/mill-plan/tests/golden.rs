@@ -126,7 +126,7 @@ fn add(streams: &mut Vec<Stream>, random: &mut Random) -> Result<()> {
         9 => stream.rebalance()?,
         10 | 11 => {
             let idleness_us = (choice % 3 == 0).then_some(7);
-            stream.event_time("t", WatermarkStrategy { out_of_orderness_us: 10, idleness_us })?
+            stream.event_time("t", WatermarkStrategy::bounded(10).with_idleness(idleness_us))?
         }
         12 => stream.drop(&["l".to_owned()])?,
         13 => stream.rename(&[("a".to_owned(), "z".to_owned()), ("n".to_owned(), "a".to_owned())])?,
@@ -171,7 +171,7 @@ fn plan(seed: u64) -> String {
     let mut out = format!("=== {seed}\n");
     let mut streams = vec![source(random.below(70)), source(random.below(70))];
     if random.below(3) != 0 {
-        let strategy = WatermarkStrategy { out_of_orderness_us: 10, idleness_us: None };
+        let strategy = WatermarkStrategy::bounded(10);
         streams.push(source(random.below(70)).event_time("t", strategy).expect("it has a column t"));
     }
     for _ in 0..1 + random.below(14) {

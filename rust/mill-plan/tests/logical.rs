@@ -25,7 +25,7 @@ fn count() -> Vec<Expr> {
 }
 
 fn windowed() -> Stream {
-    let strategy = WatermarkStrategy { out_of_orderness_us: 5_000_000, idleness_us: None };
+    let strategy = WatermarkStrategy::bounded(5_000_000);
     let timed = source().event_time("t", strategy).unwrap();
     let window = Window::Tumbling { size_us: 60_000_000, offset_us: 0 };
     timed.key_by(vec![Expr::column("k")]).unwrap().window(window, 0).unwrap().agg(count()).unwrap()

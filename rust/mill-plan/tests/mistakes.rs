@@ -42,7 +42,7 @@ fn orders() -> Stream {
 }
 
 fn watermark() -> WatermarkStrategy {
-    WatermarkStrategy { out_of_orderness_us: 0, idleness_us: None }
+    WatermarkStrategy::bounded(0)
 }
 
 #[track_caller]

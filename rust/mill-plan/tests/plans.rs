@@ -70,7 +70,7 @@ fn check(name: &str, sinks: &[SinkNode], options: &PlanOptions) {
 }
 
 fn five_seconds() -> WatermarkStrategy {
-    WatermarkStrategy { out_of_orderness_us: 5_000_000, idleness_us: None }
+    WatermarkStrategy::bounded(5_000_000)
 }
 
 fn minute() -> Window {

@@ -75,7 +75,7 @@ fn step(streams: &mut Vec<Stream>, kind: usize, at: usize, choice: usize) {
     let stream = streams[at % streams.len()].clone();
     let other = streams[choice % streams.len()].clone();
     let emit = [Emit::Default, Emit::End, Emit::Every(5)][choice % 3];
-    let lateness = WatermarkStrategy { out_of_orderness_us: 10, idleness_us: None };
+    let lateness = WatermarkStrategy::bounded(10);
     let result = match kind {
         0 => stream.filter(col("a").binary(BinaryOp::Gt, Expr::literal(choice as i64))),
         1 => stream.with_columns(vec![col("a").binary(BinaryOp::Add, Expr::literal(1_i64)).alias("n"), col("x")]),

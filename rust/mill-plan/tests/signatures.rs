@@ -73,7 +73,7 @@ fn it_does_not_matter_where_a_column_is_computed() {
 #[test]
 fn event_time_and_windows_count() {
     let window = |time: Expr, size_us: i64| {
-        let strategy = WatermarkStrategy { out_of_orderness_us: 0, idleness_us: None };
+        let strategy = WatermarkStrategy::bounded(0);
         let timed = source().with_columns(vec![time.alias("t")]).unwrap().event_time("t", strategy).unwrap();
         let window = Window::Tumbling { size_us, offset_us: 0 };
         signatures(timed.key_by(vec![col("x")]).unwrap().window(window, 0).unwrap().agg(sum("y")).unwrap())

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::task::Waker;
 
 use mill_frame::{Batch, SplitId};
@@ -60,6 +61,16 @@ pub struct Waiting {
     /// The split that holds the watermark, and how far that one has come ([`Watermark::MIN`]: it has had no records yet).
     /// `None` while no split counts.
     pub split: Option<(SplitId, Watermark)>,
+}
+
+/// How an operator that makes watermarks wants its splits to keep together: one that is further ahead of the slowest split of
+/// the group than this pauses until that one has come closer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alignment {
+    /// Which operators keep together: those that name the same group.
+    pub group: Arc<str>,
+    /// How far a split may be ahead of the slowest one, in microseconds.
+    pub drift_us_max: i64,
 }
 
 /// What an operator put into its outbox.
@@ -203,6 +214,18 @@ pub trait Operator: Send {
     /// What its watermark waits for, as of the last call; `None` for an operator that makes none. The runtime asks after each
     /// step of the task, so the answer has to be at hand.
     fn waiting(&self) -> Option<Waiting> {
+        None
+    }
+
+    /// How its splits keep together, of an operator that makes watermarks. The runtime asks once.
+    fn alignment(&self) -> Option<Alignment> {
+        None
+    }
+
+    /// How far this split has come, as of the last call; `None` where it has had no watermark yet. Asked before each read
+    /// where splits keep together.
+    fn time_of(&self, split: SplitId) -> Option<Watermark> {
+        let _ = split;
         None
     }
 

@@ -8,12 +8,13 @@
 //! ```
 //!
 //! [`records`] calls a function once a record, [`batches`] once a frame, [`columns`] in expressions, [`folds`] for the
-//! records of a key, [`windows`] for those of a window.
+//! records of a key, [`windows`] for those of a window, [`watermarks`] to make watermarks.
 
 mod batches;
 mod columns;
 mod folds;
 mod records;
+mod watermarks;
 mod windows;
 
 use std::fmt;
@@ -28,6 +29,7 @@ pub use self::batches::{ArrowFunction, arrow_batch, conform};
 pub use self::columns::column_function;
 pub use self::folds::{FoldFunction, aggregate_function};
 pub use self::records::RecordFunction;
+pub use self::watermarks::RawWatermarkFunction;
 pub use self::windows::WholeWindowFunction;
 use crate::error::record_text;
 use crate::to_python::{column_to_list, column_to_sequence};

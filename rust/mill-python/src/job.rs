@@ -18,7 +18,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use arrow::datatypes::SchemaRef;
 use mill_plan::{Mode, OnError, SinkNode};
 use millstream::connectors::{CollectReceiver, CollectSink, LatestRows, Received};
-use millstream::{CheckpointOptions, Held, Job, OnHeld, Options, Owner, Restart, Simulation, spawn_thread};
+use millstream::{CheckpointOptions, Held, Job, OnHeld, Options, Owner, Paused, Restart, Simulation, spawn_thread};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -305,6 +305,12 @@ fn say_held(step: &str, held: &Held) {
     });
 }
 
+/// How many splits pause, one of them and its watermark, the slowest split and its watermark, in microseconds.
+fn paused_as_tuple(paused: &Paused) -> (usize, String, i64, String, Option<i64>) {
+    let slowest_us = paused.slowest_watermark.map(|at| at.0);
+    (paused.splits, paused.split.clone(), paused.watermark.0, paused.slowest.clone(), slowest_us)
+}
+
 /// Split, its watermark, how far others have come, and for how long it has held, in microseconds.
 fn held_as_tuple(held: &Held) -> (String, Option<i64>, Option<i64>, u64) {
     (held.split.clone(), held.watermark.map(|at| at.0), held.others.map(|at| at.0), held.since.as_micros() as u64)
@@ -546,6 +552,7 @@ fn figures<'py>(py: Python<'py>, metrics: &millstream::Metrics) -> PyResult<Boun
         one.set_item("watermark_us", step.watermark.map(|watermark| watermark.0))?;
         one.set_item("checkpoint_bytes", step.checkpoint_bytes)?;
         one.set_item("held", step.held.as_ref().map(held_as_tuple))?;
+        one.set_item("paused", step.paused.as_ref().map(paused_as_tuple))?;
         steps.append(one)?;
     }
     out.set_item("steps", steps)?;

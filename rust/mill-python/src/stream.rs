@@ -7,8 +7,8 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use mill_frame::types::check_fields;
 use mill_plan::{
-    CountWindow, Emit, Expr, Firing, Gap, How, JoinCall, JoinOn, KeyedStream, SinkNode, Stream, Trigger, UserStepKind, WatermarkStrategy, Window,
-    WindowKind, WindowedStream,
+    CountWindow, Drift, Emit, Expr, Firing, Gap, How, JoinCall, JoinOn, KeyedStream, SinkNode, Stream, Trigger, UserStepKind,
+    WatermarkStrategy, WatermarksFrom, Window, WindowKind, WindowedStream,
 };
 use mill_protocol::{Error, Result, Source, SourceProperties};
 use millstream::connectors::{GenerateSource, MemorySource};
@@ -16,12 +16,23 @@ use pyo3::prelude::*;
 
 use crate::error::{IntoPython, PlanError};
 use crate::expr::{RawExpr, expressions};
-use crate::functions::{ArrowFunction, FoldFunction, RecordFunction, WholeWindowFunction};
+use crate::functions::{ArrowFunction, FoldFunction, RawWatermarkFunction, RecordFunction, WholeWindowFunction};
 use crate::sinks::{PythonSink, sink_kind};
 use crate::import::{self, Import, validate};
 use crate::sources::{PythonSource, ReaderSource};
 use crate::table::RawTable;
 use crate::types::{PyDataType, RawSchema};
+
+/// What watermarks are made from.
+#[derive(FromPyObject)]
+enum Watermarks<'py> {
+    /// How far they lag, in microseconds.
+    Bound(i64),
+    /// A column.
+    Column(String),
+    /// A function of the user's.
+    Function(PyRef<'py, RawWatermarkFunction>),
+}
 
 /// A stream of records.
 #[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
@@ -289,17 +300,26 @@ impl RawStream {
         self.step(self.stream.name(name))
     }
 
-    /// Takes event time from a column; without an idleness the source decides, unless every split is waited for.
-    #[pyo3(signature = (column, out_of_orderness_us, idleness_us, waits_for_ever))]
+    /// Takes event time from a column. Watermarks follow it at a bound in microseconds, or come from a column or a function.
+    /// Without an idleness the source decides, unless every split is waited for. `drift` is how far splits may be apart in
+    /// microseconds, and the name of the group that keeps together, if it has one.
+    #[pyo3(signature = (column, watermarks, idleness_us, waits_for_ever, drift))]
     fn event_time(
         &self,
         column: &str,
-        out_of_orderness_us: i64,
+        watermarks: Watermarks<'_>,
         idleness_us: Option<i64>,
         waits_for_ever: bool,
+        drift: Option<(i64, Option<String>)>,
     ) -> PyResult<RawStream> {
+        let from = match watermarks {
+            Watermarks::Bound(us) => WatermarksFrom::Bound(us),
+            Watermarks::Column(column) => WatermarksFrom::Column(column),
+            Watermarks::Function(function) => WatermarksFrom::Function(Arc::clone(&function.function) as _),
+        };
         let idleness_us = if waits_for_ever { Some(WatermarkStrategy::WAITS_FOR_EVER) } else { idleness_us };
-        self.step(self.stream.event_time(column, WatermarkStrategy { out_of_orderness_us, idleness_us }))
+        let drift = drift.map(|(us_max, group)| Drift { us_max, group });
+        self.step(self.stream.event_time(column, WatermarkStrategy { from, idleness_us, drift }))
     }
 
     /// Calls a function once a record; `used` says which columns it is given.

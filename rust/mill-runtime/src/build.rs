@@ -8,10 +8,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use mill_frame::hash::groups_of_task;
-use mill_protocol::{Clock, Error, Result, SplitId, SplitState, TaskContext};
+use mill_protocol::{Alignment, Clock, Error, Result, SplitId, SplitState, TaskContext};
 use mill_snapshot::TaskId;
 use parking_lot::Mutex;
 
+use crate::alignment::AlignmentBoard;
 use crate::chain::{Chain, ChainContext, Route, Routes};
 use crate::channel::{Receiver, Sender, WorkerRef, channel};
 use crate::discovered::Discovered;
@@ -104,6 +105,7 @@ impl Plan<'_> {
             sinks += chain.stages.iter().filter(|stage| matches!(stage.body, StageBody::Sink { .. })).count();
         }
         self.lay_time_boards(&mut built, &worker_of);
+        self.lay_alignment_boards(&mut built);
         let hints = self.graph.chains.iter().filter_map(|chain| chain.source.as_ref());
         built.registry.rows_total = hints.map(|source| source.source.rows_hint()).sum();
         Ok(built)
@@ -133,6 +135,25 @@ impl Plan<'_> {
             for (index, slot) in slots.into_iter().enumerate() {
                 tasks[first_tasks[chain] + index].1.chain.stages[stage].slot = Some(slot);
             }
+        }
+    }
+
+    /// Gives the tasks whose splits keep together a board in common.
+    fn lay_alignment_boards(&self, built: &mut Built) {
+        let mut boards: HashMap<Arc<str>, Arc<AlignmentBoard>> = HashMap::new();
+        for (worker, task) in &mut built.tasks {
+            let TaskInput::Source(_) = &task.input else { continue };
+            let aligned = task.chain.stages.iter().enumerate().find_map(|(index, stage)| Some((index, stage.alignment()?)));
+            let Some((index, Alignment { group, drift_us_max })) = aligned else { continue };
+            let stage = &task.chain.stages[index];
+            let slot = boards.entry(group).or_default().add(&stage.name, drift_us_max, self.workers[*worker].unparker.clone());
+            let registry = &mut built.registry;
+            let step = registry.steps.iter().position(|step| *step.0 == *stage.uid).expect("every step was registered");
+            match registry.aligned.iter_mut().find(|aligned| aligned.0 == step) {
+                Some(aligned) => aligned.2.push(slot.entry()),
+                None => registry.aligned.push((step, Arc::clone(slot.board()), vec![slot.entry()])),
+            }
+            task.aligned = Some((index, slot));
         }
     }
 
@@ -250,6 +271,7 @@ impl Plan<'_> {
                     wake: may_block.then(|| self.workers[worker].clone()),
                     discovered: begun_with.discovered.clone(),
                     owner: self.shared.owner,
+                    is_aligned: stages.iter().any(|stage| stage.alignment().is_some()),
                 };
                 let task = SourceTask::new(context, &begun_with.states);
                 TaskInput::Source(SourceInput {

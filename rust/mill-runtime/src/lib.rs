@@ -15,6 +15,7 @@
 //!   manifest is published (I1, I3);
 //! - the first failure ends the job, with the name of the step, and everything else is cancelled.
 
+mod alignment;
 mod build;
 mod chain;
 mod channel;
@@ -50,6 +51,7 @@ mod wire;
 mod worker;
 mod writers;
 
+pub use alignment::Paused;
 pub use graph::{ChainDef, EdgeDef, EdgeKind, JobGraph, OperatorFactory, SourceDef, StageBody, StageDef, Target};
 pub use held::Held;
 pub use job::{JobHandle, start};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mill_protocol::Watermark;
 
+use crate::alignment::{AlignmentBoard, Paused};
 use crate::held::{Held, HeldStep, held};
 
 /// What a job has done so far.
@@ -47,6 +48,8 @@ pub struct StepMetrics {
     pub checkpoint_bytes: u64,
     /// What has held back the watermark that this step makes, if anything has for some seconds.
     pub held: Option<Held>,
+    /// The splits of this step that pause because they are too far ahead of others, if any do.
+    pub paused: Option<Paused>,
 }
 
 /// How full the queues of an edge are.
@@ -151,6 +154,8 @@ pub(crate) struct Registry {
     pub(crate) sources: Vec<usize>,
     /// The steps that make watermarks of unbounded sources.
     pub(crate) held: Vec<HeldStep>,
+    /// The steps whose splits keep together, the board of their group, and the entries of their tasks.
+    pub(crate) aligned: Vec<(usize, Arc<AlignmentBoard>, Vec<usize>)>,
     pub(crate) rows_total: Option<u64>,
     /// Bytes of state by uid, as of the last checkpoint, and the figures of the checkpoints; written by the coordinator.
     pub(crate) checkpoints: parking_lot::Mutex<(CheckpointMetrics, std::collections::HashMap<String, u64>)>,
@@ -179,11 +184,15 @@ impl Registry {
                 watermark: watermarks.into_iter().min().map(Watermark),
                 checkpoint_bytes: state.get(uid).copied().unwrap_or(0),
                 held: None,
+                paused: None,
             }
         });
         let mut steps: Vec<StepMetrics> = steps.collect();
         for (step, held) in now.map(|now| held(&self.held, now)).into_iter().flatten() {
             steps[step].held = Some(held);
+        }
+        for (step, board, entries) in self.aligned.iter().filter(|_| now.is_some()) {
+            steps[*step].paused = board.paused(entries);
         }
         let edges = self.edges.iter().map(|(from, to, capacity, fills)| EdgeMetrics {
             from: from.clone(),

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use mill_protocol::{Batch, Clock, Mark, Read, Rejected, Result, Source, Split, SplitId, SplitState};
+use mill_protocol::{Batch, Clock, Mark, Read, Rejected, Result, Source, Split, SplitId, SplitState, Watermark};
 
 use crate::channel::WorkerRef;
 use crate::discovered::{Discovered, owner};
@@ -71,6 +71,14 @@ pub(crate) struct SourceContext {
     pub(crate) discovered: Option<Arc<Discovered>>,
     /// Whose such threads are.
     pub(crate) owner: Owner,
+    /// Whether its splits keep together; then they are read in turn.
+    pub(crate) is_aligned: bool,
+}
+
+/// How far each split has come, and may have come to be read.
+pub(crate) struct Pace<'a> {
+    pub(crate) limit: Option<Watermark>,
+    pub(crate) time_of: &'a dyn Fn(SplitId) -> Option<Watermark>,
 }
 
 /// The splits of one source task.
@@ -82,6 +90,8 @@ pub(crate) struct SourceTask {
     ready: VecDeque<usize>,
     /// Those that had nothing, by when to ask them again; an entry counts while the split waits for just that time.
     waiting: BinaryHeap<Reverse<(i64, usize)>>,
+    /// Those that are too far ahead of others, by how far they have come.
+    paused: BinaryHeap<Reverse<(Watermark, usize)>>,
     /// Those that have turned up and are not read yet.
     new: Vec<usize>,
     /// How many have not ended, and how many have since the operators were told last.
@@ -114,6 +124,8 @@ enum Turn {
     Ready,
     /// Not before this time.
     Waiting(i64),
+    /// Not before the slowest has come closer.
+    Paused,
     /// Not before all tasks know of what has turned up.
     New,
     Ended,
@@ -125,12 +137,13 @@ impl SourceTask {
     pub(crate) fn new(context: SourceContext, begun_with: &[SplitState]) -> SourceTask {
         let properties = context.source.properties();
         let mut task = SourceTask {
-            is_in_turn: !properties.is_bounded || properties.discovers_splits,
+            is_in_turn: !properties.is_bounded || properties.discovers_splits || context.is_aligned,
             look_at: context.discovered.is_some().then(|| context.clock.now()),
             splits: Vec::new(),
             places: HashMap::new(),
             ready: VecDeque::new(),
             waiting: BinaryHeap::new(),
+            paused: BinaryHeap::new(),
             new: Vec::new(),
             open: 0,
             unreported: 0,
@@ -172,8 +185,8 @@ impl SourceTask {
         });
     }
 
-    /// Reads from the split whose turn it is.
-    pub(crate) fn read(&mut self) -> Result<SourceRead> {
+    /// Reads from the split whose turn it is, where splits keep together from one that is not too far ahead.
+    pub(crate) fn read(&mut self, pace: Option<Pace<'_>>) -> Result<SourceRead> {
         if self.look_at.is_some_and(|at| self.context.clock.now() >= at) {
             self.look()?;
         }
@@ -182,10 +195,18 @@ impl SourceTask {
         }
         let is_waiting_for_others = !self.begin_new();
         self.wake_due();
+        self.go_on(pace.as_ref().and_then(|pace| pace.limit));
         let mut ends = 0;
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { break };
             let owned = &mut self.splits[index];
+            if let Some(Pace { limit: Some(limit), time_of }) = &pace
+                && let Some(at) = time_of(owned.split.id).filter(|at| at > limit)
+            {
+                owned.turn = Turn::Paused;
+                self.paused.push(Reverse((at, index)));
+                continue;
+            }
             let read = owned.next(&self.context)?;
             self.last = Some(index);
             let split = owned.split.id;
@@ -317,7 +338,7 @@ impl SourceTask {
                 continue;
             };
             match self.splits[index].turn {
-                Turn::Ready | Turn::New => {}
+                Turn::Ready | Turn::New | Turn::Paused => {}
                 Turn::Waiting(_) => {
                     self.splits[index].turn = Turn::Ready;
                     self.ready.push_back(index);
@@ -361,6 +382,29 @@ impl SourceTask {
                 self.ready.push_back(index);
             }
         }
+    }
+
+    /// Lets those splits be read that are not too far ahead any more.
+    fn go_on(&mut self, limit: Option<Watermark>) {
+        while let Some(&Reverse((at, index))) = self.paused.peek() {
+            if limit.is_some_and(|limit| at > limit) {
+                break;
+            }
+            self.paused.pop();
+            self.splits[index].turn = Turn::Ready;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// How many splits pause, and the one of them that is the least ahead, with how far it has come.
+    pub(crate) fn paused(&self) -> Option<(usize, SplitId, Watermark)> {
+        let &Reverse((at, index)) = self.paused.peek()?;
+        Some((self.paused.len(), self.splits[index].split.id, at))
+    }
+
+    /// Whether the operators know which splits are open.
+    pub(crate) fn is_told(&self) -> bool {
+        !self.has_news
     }
 
     /// The split may have more to give at once.

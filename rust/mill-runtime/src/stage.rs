@@ -17,7 +17,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mill_protocol::{
-    Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, SinkWriter, Snapshot, Waiting, Watermark, Watermarks,
+    Alignment, Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, SinkWriter, Snapshot, SplitId, Waiting, Watermark,
+    Watermarks,
 };
 
 use crate::envelope::Event;
@@ -211,6 +212,22 @@ impl Stage {
     pub(crate) fn waiting(&self) -> Option<Waiting> {
         match &self.body {
             Body::Operator(operator) if !self.is_ended() => operator.waiting(),
+            Body::Operator(_) | Body::Sink(..) => None,
+        }
+    }
+
+    /// How the splits keep together whose watermarks are made here.
+    pub(crate) fn alignment(&self) -> Option<Alignment> {
+        match &self.body {
+            Body::Operator(operator) => operator.alignment(),
+            Body::Sink(..) => None,
+        }
+    }
+
+    /// How far a split has come, by the operator that makes its watermarks.
+    pub(crate) fn time_of(&self, split: SplitId) -> Option<Watermark> {
+        match &self.body {
+            Body::Operator(operator) if !self.is_ended() => operator.time_of(split),
             Body::Operator(_) | Body::Sink(..) => None,
         }
     }

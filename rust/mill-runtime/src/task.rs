@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use mill_protocol::{Clock, Epoch, Result, Snapshot};
 
+use crate::alignment::AlignmentSlot;
 use crate::chain::{Chain, ChainStep};
 use crate::envelope::Event;
 use crate::held::HeldWriter;
@@ -21,7 +22,7 @@ use crate::metrics::{Level, StageCounters};
 use crate::reader::Closing;
 use crate::rejects;
 use crate::shared::{Acknowledgement, Message, Shared};
-use crate::source_task::{SourceRead, SourceTask};
+use crate::source_task::{Pace, SourceRead, SourceTask};
 use crate::stage::Part;
 use crate::storage::PositionNotes;
 
@@ -91,6 +92,8 @@ pub(crate) struct Task {
     fills: Vec<Arc<Level>>,
     /// The stages that make watermarks of an unbounded source, and where it is noted what they wait for.
     held: Vec<(usize, HeldWriter)>,
+    /// The stage whose splits keep together with others, and where it is noted how far they are.
+    pub(crate) aligned: Option<(usize, AlignmentSlot)>,
 }
 
 impl Task {
@@ -125,6 +128,7 @@ impl Task {
             gathered: 0,
             fills,
             held,
+            aligned: None,
         }
     }
 
@@ -266,13 +270,29 @@ impl Task {
         if self.chain.follow()? {
             return Ok(Taken::Nothing(Advance::Entered));
         }
+        self.note_alignment();
         let TaskInput::Source(source) = &mut self.input else {
             unreachable!("only a task with a source reads");
         };
         if self.shared.is_draining() {
             return Ok(Taken::Event(Event::End));
         }
-        match source.read()? {
+        let read = match &mut self.aligned {
+            None => source.read(None)?,
+            Some((stage, slot)) => {
+                let stage = &self.chain.stages[*stage];
+                loop {
+                    let pace = Pace { limit: slot.limit(), time_of: &|split| stage.time_of(split) };
+                    let read = source.read(Some(pace))?;
+                    let may_go_on = slot.pause(source.task.paused(), |split| source.task.split_name(split).unwrap_or_default().into());
+                    // Of a task that sleeps, nobody else looks whether its splits may go on.
+                    if !(may_go_on && matches!(read, SourceRead::Pending(_))) {
+                        break read;
+                    }
+                }
+            }
+        };
+        match read {
             SourceRead::Records(batch, rejected) => {
                 let context = &self.chain.context;
                 let has_routes = !self.chain.entry.errors.is_empty();
@@ -317,9 +337,19 @@ impl Task {
         for (level, (writer, _)) in self.fills.iter().zip(&self.chain.writers) {
             level.set(writer.fill() as i64);
         }
+        self.note_alignment();
         let TaskInput::Source(source) = &self.input else { return };
         for (stage, writer) in &mut self.held {
             writer.note(self.chain.stages[*stage].waiting(), &*self.clock, |split| source.task.split_name(split));
+        }
+    }
+
+    /// Notes for others how far its splits have come, if they keep together.
+    fn note_alignment(&mut self) {
+        let (Some((stage, slot)), TaskInput::Source(source)) = (&mut self.aligned, &self.input) else { return };
+        if source.task.is_told() || self.is_ending {
+            let slowest = self.chain.stages[*stage].waiting().and_then(|waiting| waiting.split);
+            slot.report(slowest, |split| source.task.split_name(split));
         }
     }
 
@@ -343,8 +373,8 @@ impl Task {
 }
 
 impl SourceInput {
-    fn read(&mut self) -> Result<SourceRead> {
-        let read = self.task.read().map_err(|error| error.in_step(&self.name))?;
+    fn read(&mut self, pace: Option<Pace<'_>>) -> Result<SourceRead> {
+        let read = self.task.read(pace).map_err(|error| error.in_step(&self.name))?;
         if let SourceRead::Records(batch, _) = &read {
             self.counters.rows_out.add(batch.rows() as u64);
         }

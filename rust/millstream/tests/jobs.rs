@@ -68,7 +68,7 @@ fn a_task_without_splits_does_not_end_time_for_the_others() {
         let count = Expr::Aggregate(AggregateCall { kind: AggregateKind::Count, input: None, filter: None });
         let sink = numbers(2000)
             .with_columns(vec![time])
-            .and_then(|s| s.event_time("t", WatermarkStrategy { out_of_orderness_us: 100_000, idleness_us: None }))
+            .and_then(|s| s.event_time("t", WatermarkStrategy::bounded(100_000)))
             .and_then(|s| s.key_by(vec![index.binary(BinaryOp::Mod, lit(50)).alias("k")]))
             .and_then(|k| k.window(Window::Tumbling { size_us: 60_000, offset_us: 0 }, 0))
             .and_then(|w| w.agg(vec![count.alias("n")]))

@@ -98,7 +98,7 @@ fn each_checkpoint_shows_the_counts_of_its_moment() {
 fn a_stopped_job_shows_its_open_windows() {
     let dir = tempfile::tempdir().expect("a directory for the test");
     let time = Expr::column("index").cast(DataType::Timestamp(TimeUnit::Microsecond, None), true).alias("time");
-    let hour = WatermarkStrategy { out_of_orderness_us: 3_600_000_000, idleness_us: None };
+    let hour = WatermarkStrategy::bounded(3_600_000_000);
     let windows = numbers(None, 5000.0)
         .with_columns(vec![time, key()])
         .and_then(|stream| stream.event_time("time", hour))

@@ -26,6 +26,8 @@ const LOOKUP_ROWS: usize = 256;
 /// Rows of keys and accumulators, a table a pane.
 pub(crate) struct Groups {
     keys: Vec<usize>,
+    /// Whether what comes in are partial results.
+    is_partial: bool,
     encoder: KeyEncoder,
     decoder: KeyDecoder,
     accumulators: Vec<Box<dyn Accumulator>>,
@@ -47,7 +49,7 @@ pub(crate) struct Groups {
     /// Values that would make a sum wrap around, ahead of the exchange: accumulator, pane and record.
     spilled: Vec<(usize, i64, usize)>,
     /// The keys of results that do not fit, and why.
-    unfit: Vec<(Vec<ArrayRef>, Error)>,
+    unfit: Vec<UnfitRow>,
 }
 
 /// What the step asks of its groups.
@@ -65,6 +67,16 @@ pub(crate) struct GroupOptions {
     pub(crate) owner_columns: Option<usize>,
     /// Where in partial results the counts of sums that wrapped around begin; see [`Groups::carry_fields`].
     pub(crate) carries_at: Option<usize>,
+}
+
+/// A row of which a result does not fit its type.
+pub(crate) struct UnfitRow {
+    /// Its key columns, one value each.
+    pub(crate) keys: Vec<ArrayRef>,
+    /// Its results; that which does not fit means nothing.
+    pub(crate) results: Vec<ArrayRef>,
+    /// Why it does not fit.
+    pub(crate) error: Error,
 }
 
 impl Groups {
@@ -113,6 +125,7 @@ impl Groups {
         let is_costly = accumulators.iter().any(|accumulator| accumulator.is_costly());
         Ok(Groups {
             keys: keys.to_vec(),
+            is_partial: options.is_partial,
             encoder,
             decoder,
             accumulators,
@@ -392,9 +405,16 @@ impl Groups {
         Ok(())
     }
 
-    /// Hands over the records that could not be taken in.
+    /// Hands over the records that could not be taken in; of partial results, which mean nothing to anyone, their keys.
     pub(crate) fn reject_problems(&mut self, batch: &RecordBatch, out: &mut Outbox) {
-        reject(&mut self.problems, batch, out);
+        if self.problems.is_empty() {
+            return;
+        }
+        let keys: Vec<usize> = self.keys.iter().copied().filter(|&key| key < batch.num_columns()).collect();
+        match batch.project(&keys) {
+            Ok(keys) if self.is_partial => reject(&mut self.problems, &keys, out),
+            _ => reject(&mut self.problems, batch, out),
+        }
     }
 
     /// Reads on in a pane: keys and results of the next rows, about `rows_max` of them; `None` at the end. Results that do
@@ -414,21 +434,30 @@ impl Groups {
     }
 
     /// The keys of results that do not fit, and why.
-    pub(crate) fn take_unfit(&mut self) -> Vec<(Vec<ArrayRef>, Error)> {
+    pub(crate) fn take_unfit(&mut self) -> Vec<UnfitRow> {
         std::mem::take(&mut self.unfit)
     }
 
-    /// Adds keys of results that do not fit.
-    pub(crate) fn put_unfit(&mut self, unfit: Vec<(Vec<ArrayRef>, Error)>) {
+    /// Adds results that do not fit.
+    pub(crate) fn put_unfit(&mut self, unfit: Vec<UnfitRow>) {
         self.unfit.extend(unfit);
     }
 
-    /// Hands over the results that do not fit their type, as records of the key columns, which `schema` begins with.
-    pub(crate) fn reject_unfit(&mut self, schema: &SchemaRef, out: &mut Outbox) -> Result<()> {
+    /// Hands over the results that do not fit their type, as records of the key columns, which `schema` begins with, and of
+    /// the bounds that `bounds` finds, which come next in `schema`.
+    pub(crate) fn reject_unfit(
+        &mut self,
+        schema: &SchemaRef,
+        bounds: impl Fn(&UnfitRow) -> Result<Vec<ArrayRef>>,
+        out: &mut Outbox,
+    ) -> Result<()> {
         let mut found = Vec::with_capacity(self.unfit.len());
         let shown = self.owners.as_ref().map_or(self.keys.len(), |(owners, _)| *owners);
-        for (mut keys, error) in self.unfit.drain(..) {
+        for row in self.unfit.drain(..) {
+            let bounds = bounds(&row)?;
+            let UnfitRow { mut keys, error, .. } = row;
             keys.truncate(shown);
+            keys.extend(bounds);
             let fields: Vec<_> = schema.fields().iter().take(keys.len()).cloned().collect();
             let record = records(&Arc::new(Schema::new(fields)), keys)?;
             found.push((record_text(record.data(), 0), error));
@@ -585,7 +614,7 @@ pub(super) fn own(keys: &mut KeyBatch, columns: &[ArrayRef], hashes: &mut Vec<u6
 fn finished(
     accumulators: &[Box<dyn Accumulator>],
     carries: &mut Option<Carries>,
-    unfit: &mut Vec<(Vec<ArrayRef>, Error)>,
+    unfit: &mut Vec<UnfitRow>,
     pane: i64,
     mut keys: Vec<ArrayRef>,
     rows: &RowsRead<'_>,
@@ -611,7 +640,8 @@ fn finished(
         for (row, error) in failed {
             // A row that fails twice is one result that there is not.
             if std::mem::replace(&mut is_fit[row], false) {
-                unfit.push((keys.iter().map(|key| key.slice(row, 1)).collect(), error));
+                let of_row = |columns: &[ArrayRef]| columns.iter().map(|column| column.slice(row, 1)).collect();
+                unfit.push(UnfitRow { keys: of_row(&keys), results: of_row(&results), error });
             }
         }
         let is_fit = BooleanArray::from(is_fit);

@@ -1,18 +1,24 @@
 //! What is known of the splits a task reads.
 //!
 //! State in a snapshot, little-endian:
-//! `version u8 = 2 | instance u32 | instances u32 | emitted i64 | greatest i64 | (split u64, latest i64)*`.
-//! Version 1 had neither `emitted` nor `greatest`.
+//!
+//! ```text
+//!   "MILLTIME" | version u8 = 3 | instance u32 | instances u32 | emitted i64 | greatest i64
+//!   is_told u8     | marks u32    | (split u64, mark i64)*
+//!                  | states u32   | (split u64, bytes u32, what the generator of the split needs)*
+//! ```
+//!
+//! Versions 1 and 2 did not begin with that word, and ended with marks up to the end; version 1 had neither `emitted` nor
+//! `greatest`.
 
 use std::collections::{HashMap, HashSet};
 
 use mill_frame::block::SharedBytes;
 use mill_protocol::{Error, Result, SplitId};
 
-const VERSION: u8 = 2;
-/// Up to where both versions are the same.
-const HEADER: usize = 9;
-const ENTRY: usize = 16;
+/// What the state begins with.
+const MAGIC: &[u8; 8] = b"MILLTIME";
+const VERSION: u8 = 3;
 
 /// The splits of a task.
 #[derive(Debug, Default)]
@@ -34,7 +40,7 @@ pub(super) struct Splits {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    /// The latest event time, if it has had records.
+    /// Its mark: the latest event time or the watermark, once there is one.
     latest: Option<i64>,
     asked: Asked,
 }
@@ -88,7 +94,7 @@ impl Asked {
 }
 
 impl Splits {
-    /// The latest time of one split.
+    /// The mark of one split: the latest time, or the watermark where that is made in another way.
     pub(super) fn latest_of(&self, split: SplitId) -> Option<i64> {
         self.known.get(&split).and_then(|known| known.latest)
     }
@@ -98,20 +104,29 @@ impl Splits {
         self.greatest
     }
 
-    /// The split gave records up to this time.
-    pub(super) fn saw(&mut self, split: SplitId, latest: i64) {
+    /// The split had records, and has this mark now.
+    pub(super) fn saw(&mut self, split: SplitId, latest: Option<i64>) {
         let known = self.known.entry(split).or_default();
         let is_least_the_same = known.asked != Asked::Idle && known.latest.is_some() && known.latest > self.least;
         if !is_least_the_same {
             self.least = None;
         }
-        known.latest = Some(latest);
+        known.latest = latest;
         // After an exchange nobody says that there are no records: all time without them is such.
         known.asked = if self.is_told { Asked::No } else { Asked::InVain };
         if !self.is_told {
             self.deadline = Some(i64::MIN);
         }
-        self.greatest = self.greatest.max(Some(latest));
+        self.greatest = self.greatest.max(latest);
+    }
+
+    /// The mark of an open split has risen to this without any records.
+    pub(super) fn raise(&mut self, split: SplitId, mark: i64) {
+        if let Some(known) = self.known.get_mut(&split).filter(|known| known.latest < Some(mark)) {
+            known.latest = Some(mark);
+            self.least = None;
+            self.greatest = self.greatest.max(Some(mark));
+        }
     }
 
     /// These splits are read or yet to be read; what is known of others is forgotten. Returns whether it is the first time.
@@ -199,55 +214,50 @@ impl Splits {
         self.holder.map(|split| (split, self.latest_of(split)))
     }
 
-    pub(super) fn encode(&self, index: usize, parallelism: usize, emitted: i64) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER + 16 + ENTRY * self.known.len());
-        bytes.push(VERSION);
+    /// The state, with what the generators of splits need.
+    pub(super) fn encode(&self, index: usize, parallelism: usize, emitted: i64, states: &[(SplitId, Vec<u8>)]) -> Vec<u8> {
+        let marks: Vec<(SplitId, i64)> = self.known.iter().filter_map(|(split, known)| Some((*split, known.latest?))).collect();
+        let mut bytes = [MAGIC.as_slice(), &[VERSION]].concat();
         bytes.extend_from_slice(&(index as u32).to_le_bytes());
         bytes.extend_from_slice(&(parallelism as u32).to_le_bytes());
         bytes.extend_from_slice(&emitted.to_le_bytes());
         bytes.extend_from_slice(&self.greatest.unwrap_or(i64::MIN).to_le_bytes());
-        for (split, known) in &self.known {
-            if let Some(latest) = known.latest {
-                bytes.extend_from_slice(&split.0.to_le_bytes());
-                bytes.extend_from_slice(&latest.to_le_bytes());
-            }
+        bytes.push(u8::from(self.is_told));
+        bytes.extend_from_slice(&(marks.len() as u32).to_le_bytes());
+        for (split, mark) in marks {
+            bytes.extend_from_slice(&split.0.to_le_bytes());
+            bytes.extend_from_slice(&mark.to_le_bytes());
+        }
+        bytes.extend_from_slice(&(states.len() as u32).to_le_bytes());
+        for (split, state) in states {
+            bytes.extend_from_slice(&split.0.to_le_bytes());
+            bytes.extend_from_slice(&(state.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(state);
         }
         bytes
     }
 
     /// What the former instances knew, and the least watermark that any had sent. Which splits are open is told later.
-    pub(super) fn decode(parts: &[SharedBytes], index: usize, parallelism: usize) -> Result<(Splits, i64)> {
-        let mut splits = Splits::default();
+    pub(super) fn decode(parts: &[SharedBytes], index: usize, parallelism: usize) -> Result<Decoded> {
+        let mut decoded = Decoded { splits: Splits::default(), emitted: i64::MIN, states: HashMap::new() };
         let mut emitted = None;
+        // For each split whether what is known of it comes from the instance that read it.
+        let mut is_of_reader: HashMap<SplitId, bool> = HashMap::new();
         for part in parts {
             let damaged = || Error::checkpoint(format!("the state of event_time() is damaged ({} bytes)", part.len()));
-            let header = match part.first() {
-                Some(1) => HEADER,
-                Some(&VERSION) => HEADER + 16,
-                _ => return Err(damaged()),
-            };
-            if part.len() < header || !(part.len() - header).is_multiple_of(ENTRY) {
-                return Err(damaged());
-            }
-            let of_part = if header == HEADER { i64::MIN } else { number(&part[HEADER..HEADER + 8]) as i64 };
+            let part = Part::read(part).ok_or_else(damaged)?;
             // An instance that had ended holds nobody back.
-            if of_part < i64::MAX {
-                emitted = Some(emitted.map_or(of_part, |least: i64| least.min(of_part)));
+            if part.emitted < i64::MAX {
+                emitted = Some(emitted.map_or(part.emitted, |least: i64| least.min(part.emitted)));
             }
-            if header > HEADER {
-                let greatest = number(&part[HEADER + 8..header]) as i64;
-                splits.greatest = splits.greatest.max(Some(greatest).filter(|&greatest| greatest > i64::MIN));
-            }
-            let is_own = number(&part[1..5]) == index as u64 && number(&part[5..9]) == parallelism as u64;
-            for entry in part[header..].chunks_exact(ENTRY) {
-                let split = SplitId(number(&entry[..8]));
-                let latest = number(&entry[8..]) as i64;
-                splits.greatest = splits.greatest.max(Some(latest));
-                // Records after an exchange have no split; what this very instance had seen of them is its own.
-                // Under another parallelism nobody's is, and the least is on the safe side: it holds time back.
-                if split == SplitId::NONE && !is_own && number(&part[5..9]) == parallelism as u64 {
-                    continue;
-                }
+            let greatest = part.marks.iter().map(|(_, mark)| *mark).max();
+            let splits = &mut decoded.splits;
+            splits.greatest = splits.greatest.max(greatest).max(Some(part.greatest).filter(|&greatest| greatest > i64::MIN));
+            let is_own = part.instance == index as u64 && part.instances == parallelism as u64;
+            // Records after an exchange have no split; what this very instance had seen of them is its own.
+            // Under another parallelism nobody's is, and the least is on the safe side: it holds time back.
+            let is_others = |split: SplitId| split == SplitId::NONE && !is_own && part.instances == parallelism as u64;
+            for (split, latest) in part.marks.into_iter().filter(|(split, _)| !is_others(*split)) {
                 let known = splits.known.entry(split).or_default();
                 known.latest = Some(known.latest.map_or(latest, |other| {
                     // An instance that was not told yet which splits are its own may still have what it was restored with,
@@ -255,12 +265,92 @@ impl Splits {
                     if split == SplitId::NONE { other.min(latest) } else { other.max(latest) }
                 }));
             }
+            for (split, state) in part.states.into_iter().filter(|(split, _)| !is_others(*split)) {
+                if !is_of_reader.insert(split, part.is_told).unwrap_or(false) || part.is_told {
+                    decoded.states.insert(split, state);
+                }
+            }
         }
-        Ok((splits, emitted.unwrap_or(i64::MIN)))
+        decoded.emitted = emitted.unwrap_or(i64::MIN);
+        Ok(decoded)
     }
 }
 
-/// A little-endian number of at most eight bytes.
-fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+/// Whether these bytes are the state of an `event_time` with what generators of the user's need, which is pickled.
+pub(crate) fn has_generators(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC) && Part::read(bytes).is_some_and(|part| !part.states.is_empty())
+}
+
+/// What is restored.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    /// The splits.
+    pub(super) splits: Splits,
+    /// The least watermark that any instance had sent.
+    pub(super) emitted: i64,
+    /// What the generators of splits need.
+    pub(super) states: HashMap<SplitId, Vec<u8>>,
+}
+
+/// The state of one instance.
+struct Part {
+    instance: u64,
+    instances: u64,
+    emitted: i64,
+    greatest: i64,
+    is_told: bool,
+    marks: Vec<(SplitId, i64)>,
+    states: Vec<(SplitId, Vec<u8>)>,
+}
+
+impl Part {
+    /// `None` if the bytes are no such state.
+    fn read(bytes: &[u8]) -> Option<Part> {
+        let (mut rest, known) = match bytes.strip_prefix(MAGIC.as_slice()) {
+            Some(rest) => (rest, VERSION..=VERSION),
+            None => (bytes, 1..=2),
+        };
+        let version = number(&mut rest, 1)? as u8;
+        if !known.contains(&version) {
+            return None;
+        }
+        let (instance, instances) = (number(&mut rest, 4)?, number(&mut rest, 4)?);
+        let mut part = Part {
+            instance,
+            instances,
+            emitted: i64::MIN,
+            greatest: i64::MIN,
+            is_told: false,
+            marks: Vec::new(),
+            states: Vec::new(),
+        };
+        if version >= 2 {
+            (part.emitted, part.greatest) = (number(&mut rest, 8)? as i64, number(&mut rest, 8)? as i64);
+        }
+        if version < 3 {
+            while !rest.is_empty() {
+                part.marks.push((SplitId(number(&mut rest, 8)?), number(&mut rest, 8)? as i64));
+            }
+            return Some(part);
+        }
+        part.is_told = number(&mut rest, 1)? != 0;
+        for _ in 0..number(&mut rest, 4)? {
+            part.marks.push((SplitId(number(&mut rest, 8)?), number(&mut rest, 8)? as i64));
+        }
+        for _ in 0..number(&mut rest, 4)? {
+            let split = SplitId(number(&mut rest, 8)?);
+            let length = number(&mut rest, 4)? as usize;
+            let (state, after) = rest.split_at_checked(length)?;
+            part.states.push((split, state.to_vec()));
+            rest = after;
+        }
+        rest.is_empty().then_some(part)
+    }
+}
+
+/// Takes a little-endian number of that many bytes, at most eight.
+fn number(rest: &mut &[u8], bytes: usize) -> Option<u64> {
+    let (number, after) = rest.split_at_checked(bytes)?;
+    *rest = after;
+    Some(number.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
 }

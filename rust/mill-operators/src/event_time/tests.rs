@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Date32Array, TimestampMicrosecondArray, TimestampMillisecondArray, TimestampSecondArray};
+use arrow::array::types::TimestampMicrosecondType;
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, RecordBatch, TimestampMicrosecondArray, TimestampMillisecondArray, TimestampSecondArray};
+use mill_plan::{WatermarkFunction, WatermarkGenerator, Watermarked};
 use mill_protocol::Emission;
 use mill_protocol::testkit::{Compare, Input, batch, check};
 
@@ -10,13 +12,13 @@ use crate::fixture::context;
 const A: SplitId = SplitId(1);
 const B: SplitId = SplitId(2);
 
-fn strategy(disorder: i64, idleness: Option<i64>) -> WatermarkStrategy {
-    WatermarkStrategy { out_of_orderness_us: disorder, idleness_us: idleness }
+fn strategy(disorder: i64, idleness: Option<i64>) -> (WatermarksOf, Option<i64>) {
+    (WatermarksOf::Bound(disorder), idleness)
 }
 
-fn event_time(strategy: WatermarkStrategy) -> Box<dyn Operator> {
+fn event_time((watermarks, idleness): (WatermarksOf, Option<i64>)) -> Box<dyn Operator> {
     let schema = records(A, &[]).schema();
-    Box::new(EventTime::new(0, strategy, &schema, &context()).expect("a time column"))
+    Box::new(EventTime::new(0, &watermarks, idleness, None, &schema, &context()).expect("a time column"))
 }
 
 fn records(split: SplitId, times: &[Option<i64>]) -> Batch {
@@ -186,18 +188,18 @@ fn an_instance_goes_on_from_the_least_watermark_that_any_had_sent() {
         splits::Splits::decode(&parts, 0, 3).expect("whole state")
     };
     let mut first = splits::Splits::default();
-    first.saw(A, 100);
+    first.saw(A, Some(100));
     let second = splits::Splits::default();
     let ended = splits::Splits::default();
-    let parts = [first.encode(0, 3, 90), second.encode(1, 3, 70), ended.encode(2, 3, i64::MAX)];
-    let (splits, emitted) = restored(&parts);
+    let parts = [first.encode(0, 3, 90, &[]), second.encode(1, 3, 70, &[]), ended.encode(2, 3, i64::MAX, &[])];
+    let Decoded { splits, emitted, .. } = restored(&parts);
     assert_eq!((emitted, splits.greatest()), (70, Some(100)));
     // State of version 1 has neither.
     let mut old = vec![1; 1];
     old.extend_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0]);
     old.extend_from_slice(&A.0.to_le_bytes());
     old.extend_from_slice(&33_i64.to_le_bytes());
-    let (splits, emitted) = restored(&[old]);
+    let Decoded { splits, emitted, .. } = restored(&[old]);
     assert_eq!((emitted, splits.latest_of(A)), (i64::MIN, Some(33)));
 }
 
@@ -241,15 +243,15 @@ fn time_beyond_sixty_four_bits_is_rejected() {
 fn state_moves_to_another_parallelism() {
     let known = |parts: &[Vec<u8>], index, parallelism| {
         let parts: Vec<_> = parts.iter().cloned().map(Into::into).collect();
-        splits::Splits::decode(&parts, index, parallelism).expect("whole state").0
+        splits::Splits::decode(&parts, index, parallelism).expect("whole state").splits
     };
     let mut first = splits::Splits::default();
-    first.saw(A, 100);
-    first.saw(SplitId::NONE, 7);
+    first.saw(A, Some(100));
+    first.saw(SplitId::NONE, Some(7));
     let mut second = splits::Splits::default();
-    second.saw(B, 50);
-    second.saw(SplitId::NONE, 5);
-    let parts = [first.encode(0, 2, 5), second.encode(1, 2, 5)];
+    second.saw(B, Some(50));
+    second.saw(SplitId::NONE, Some(5));
+    let parts = [first.encode(0, 2, 5, &[]), second.encode(1, 2, 5, &[])];
     let mut one = known(&parts, 0, 1);
     assert_eq!(one.latest_of(SplitId::NONE), Some(5));
     one.open(&[A, B]);
@@ -261,23 +263,23 @@ fn state_moves_to_another_parallelism() {
 fn what_an_instance_was_restored_with_is_older_than_what_the_reader_saw() {
     let restored = |parts: &[Vec<u8>], index| {
         let parts: Vec<_> = parts.iter().cloned().map(Into::into).collect();
-        splits::Splits::decode(&parts, index, 2).expect("whole state").0
+        splits::Splits::decode(&parts, index, 2).expect("whole state").splits
     };
     let mut before = splits::Splits::default();
-    before.saw(A, 100);
-    let parts = [before.encode(0, 1, 0)];
+    before.saw(A, Some(100));
+    let parts = [before.encode(0, 1, 0, &[])];
     // Both begin with all that was known; the barrier comes before the second one is told that it has no splits.
     let (mut reader, untold) = (restored(&parts, 0), restored(&parts, 1));
     reader.open(&[A]);
-    reader.saw(A, 500);
-    for parts in [[reader.encode(0, 2, 0), untold.encode(1, 2, 0)], [untold.encode(0, 2, 0), reader.encode(1, 2, 0)]] {
+    reader.saw(A, Some(500));
+    for parts in [[reader.encode(0, 2, 0, &[]), untold.encode(1, 2, 0, &[])], [untold.encode(0, 2, 0, &[]), reader.encode(1, 2, 0, &[])]] {
         assert_eq!(restored(&parts, 0).latest_of(A), Some(500));
     }
 }
 
 #[test]
 fn damaged_state_is_refused() {
-    for bytes in [vec![], vec![2; 9], vec![1; 10], vec![3; 25], vec![2; 26]] {
+    for bytes in [vec![], vec![2; 9], vec![1; 10], vec![3; 25], vec![2; 26], b"MILLTIME".to_vec(), b"MILLTIME\x02".to_vec()] {
         let error = splits::Splits::decode(&[bytes.into()], 0, 1).expect_err("damaged");
         assert!(error.message().contains("damaged"), "{error}");
     }
@@ -375,4 +377,190 @@ fn a_split_that_is_idle_by_its_reader_is_waited_for_again_once_it_has_something(
         (Input::Mark(B, Mark::Idle), &[Some(130)]),
         (Input::Mark(A, Mark::Idle), &[None]),
     ]);
+}
+
+/// Returns the value of its second column after each record, and adds how many records it has had before.
+#[derive(Debug)]
+struct Counting {
+    period_us: Option<i64>,
+}
+
+struct Counter(i64);
+
+impl WatermarkFunction for Counting {
+    fn name(&self) -> String {
+        "Counting".to_owned()
+    }
+
+    fn columns(&self) -> Option<&[String]> {
+        None
+    }
+
+    fn period_us(&self) -> Option<i64> {
+        self.period_us
+    }
+
+    fn open(&self, state: Option<&[u8]>) -> Result<Box<dyn WatermarkGenerator>> {
+        let had = state.map_or(0, |state| i64::from_le_bytes(state.try_into().expect("eight bytes")));
+        Ok(Box::new(Counter(had)))
+    }
+}
+
+impl WatermarkGenerator for Counter {
+    fn on_batch(&mut self, times: &ArrayRef, columns: &RecordBatch) -> Result<Watermarked> {
+        assert_eq!(times.len(), columns.num_rows());
+        let marks = columns.column(1).as_primitive::<TimestampMicrosecondType>();
+        let had = self.0;
+        self.0 += times.len() as i64;
+        let each: TimestampMicrosecondArray = (0_i64..).zip(marks).map(|(row, mark)| Some(mark? + had + row)).collect();
+        Ok(Watermarked::AfterEach(Arc::new(each)))
+    }
+
+    fn on_periodic(&mut self) -> Result<Option<i64>> {
+        Ok(Some(1_000 + self.0))
+    }
+
+    fn state(&self) -> Result<Vec<u8>> {
+        Ok(self.0.to_le_bytes().to_vec())
+    }
+}
+
+fn marked(split: SplitId, rows: &[(i64, Option<i64>)]) -> Input {
+    let times: ArrayRef = Arc::new(rows.iter().map(|(at, _)| Some(*at)).collect::<TimestampMicrosecondArray>());
+    let marks: ArrayRef = Arc::new(rows.iter().map(|(_, mark)| *mark).collect::<TimestampMicrosecondArray>());
+    Input::Batch(batch(&[("at", times), ("mark", marks)]).with_split(split))
+}
+
+fn by(watermarks: &WatermarksOf) -> Box<dyn Operator> {
+    let Input::Batch(rows) = marked(A, &[]) else { panic!("records") };
+    Box::new(EventTime::new(0, watermarks, None, None, &rows.schema(), &context()).expect("a time column"))
+}
+
+fn counting(period_us: Option<i64>) -> WatermarksOf {
+    WatermarksOf::Function { function: Arc::new(Counting { period_us }), columns: vec![0, 1] }
+}
+
+#[test]
+fn watermarks_of_a_column_count_after_their_record_and_never_go_back() {
+    let inputs = [
+        Input::Splits(vec![A, B]),
+        marked(B, &[(500, Some(1_000))]),
+        marked(A, &[(10, None), (5, Some(8)), (7, Some(3)), (8, None), (2, Some(20))]),
+        marked(A, &[(19, None), (20, None), (100, Some(50)), (50, None), (49, None)]),
+    ];
+    let given = check(|| by(&WatermarksOf::Column(1)), &inputs, &Compare::Ordered);
+    let behind: Vec<&str> =
+        given.rows.iter().filter(|row| row.contains("behind")).map(|row| row.split('@').next_back().expect("a time")).collect();
+    assert_eq!(behind, ["7 behind 8", "2 behind 8", "19 behind 20", "49 behind 50"]);
+    assert_eq!(given.rows.len(), 11);
+}
+
+#[test]
+fn a_split_without_a_watermark_in_its_column_holds_the_others() {
+    let mut operator = by(&WatermarksOf::Column(1));
+    let operator = operator.as_mut();
+    assert_eq!(watermarks(operator, &Input::Splits(vec![A, B])), []);
+    assert_eq!(watermarks(operator, &marked(A, &[(1, Some(70))])), []);
+    assert_eq!(watermarks(operator, &marked(B, &[(1, None)])), []);
+    assert_eq!(operator.waiting().and_then(|waiting| waiting.split), Some((B, Watermark::MIN)));
+    assert_eq!((operator.time_of(A), operator.time_of(B)), (Some(Watermark(70)), None));
+    assert_eq!(watermarks(operator, &marked(B, &[(1, Some(40))])), [Some(40)]);
+    assert_eq!(watermarks(operator, &marked(B, &[(90, Some(i64::MAX))])), [Some(70)], "no record is the end");
+    assert_eq!(operator.time_of(B), Some(Watermark(i64::MAX - 1)));
+}
+
+#[test]
+fn a_watermark_beyond_sixty_four_bits_is_rejected() {
+    let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![1, 2, 3]));
+    let marks: ArrayRef = Arc::new(TimestampSecondArray::from(vec![Some(1), Some(i64::MAX / 10), None]));
+    let rows = batch(&[("at", times), ("mark", marks)]).with_split(A);
+    let make = || Box::new(EventTime::new(0, &WatermarksOf::Column(1), None, None, &rows.schema(), &context()).expect("times")) as _;
+    let given = check(make, &[Input::Batch(rows.clone())], &Compare::Ordered);
+    assert_eq!(given.rows.len(), 2);
+    assert!(given.rejected[0].starts_with("the watermark in column \"mark\" is beyond"), "{:?}", given.rejected);
+}
+
+#[test]
+fn a_function_goes_on_from_its_state_and_each_split_has_its_own() {
+    let inputs = [
+        Input::Splits(vec![A, B]),
+        marked(A, &[(0, Some(0)), (0, Some(0)), (0, Some(0))]),
+        marked(B, &[(5, Some(0)), (0, None)]),
+        marked(A, &[(2, None), (1, None), (9, Some(5)), (7, None)]),
+    ];
+    // After record n of a split the watermark is its mark and n, whatever was cut or restored in between.
+    let given = check(|| by(&counting(None)), &inputs, &Compare::Ordered);
+    let behind: Vec<&str> =
+        given.rows.iter().filter(|row| row.contains("behind")).map(|row| row.split('@').next_back().expect("a time")).collect();
+    assert_eq!(behind, ["0 behind 1", "1 behind 2", "7 behind 10"]);
+}
+
+#[test]
+fn a_period_raises_the_watermark_without_records() {
+    let mut operator = by(&counting(Some(100)));
+    let operator = operator.as_mut();
+    assert_eq!(watermarks(operator, &Input::Splits(vec![A])), []);
+    assert_eq!(operator.next_time(), Some(i64::MIN));
+    assert_eq!(watermarks(operator, &Input::Time(50)), [], "the first period begins now");
+    assert_eq!(operator.next_time(), Some(150));
+    assert_eq!(watermarks(operator, &Input::Time(149)), []);
+    assert_eq!(watermarks(operator, &Input::Time(150)), [Some(1_000)]);
+    assert_eq!(operator.next_time(), Some(250));
+    assert_eq!(watermarks(operator, &marked(A, &[(1, Some(0)), (2, Some(0))])), []);
+    assert_eq!(watermarks(operator, &Input::Time(250)), [Some(1_002)]);
+    assert_eq!(watermarks(operator, &Input::Splits(vec![])), [None]);
+    assert_eq!(operator.next_time(), None);
+}
+
+#[test]
+fn the_state_of_a_split_is_that_of_the_instance_that_read_it() {
+    let decoded = |parts: [Vec<u8>; 2]| {
+        let parts: Vec<_> = parts.into_iter().map(Into::into).collect();
+        splits::Splits::decode(&parts, 0, 2).expect("whole state").states
+    };
+    let (mut reader, untold) = (splits::Splits::default(), splits::Splits::default());
+    reader.open(&[A]);
+    let of_reader = reader.encode(0, 2, 0, &[(A, vec![7])]);
+    let of_untold = untold.encode(1, 2, 0, &[(A, vec![3])]);
+    assert_eq!(decoded([of_reader.clone(), of_untold.clone()])[&A], [7]);
+    assert_eq!(decoded([of_untold, of_reader])[&A], [7]);
+}
+
+#[test]
+fn a_function_must_return_a_watermark_for_each_record() {
+    #[derive(Debug)]
+    struct Short;
+    struct One;
+    impl WatermarkFunction for Short {
+        fn name(&self) -> String {
+            "Short".to_owned()
+        }
+        fn columns(&self) -> Option<&[String]> {
+            None
+        }
+        fn period_us(&self) -> Option<i64> {
+            None
+        }
+        fn open(&self, _state: Option<&[u8]>) -> Result<Box<dyn WatermarkGenerator>> {
+            Ok(Box::new(One))
+        }
+    }
+    impl WatermarkGenerator for One {
+        fn on_batch(&mut self, times: &ArrayRef, _columns: &RecordBatch) -> Result<Watermarked> {
+            Ok(Watermarked::AfterEach(times.slice(0, 1)))
+        }
+        fn on_periodic(&mut self) -> Result<Option<i64>> {
+            Ok(None)
+        }
+        fn state(&self) -> Result<Vec<u8>> {
+            Ok(Vec::new())
+        }
+    }
+    let mut operator = by(&WatermarksOf::Function { function: Arc::new(Short), columns: vec![0] });
+    let Input::Batch(rows) = marked(A, &[(1, None), (2, None)]) else { panic!("records") };
+    let error = operator.on_batch(0, rows, &mut Outbox::default()).expect_err("one for two");
+    assert_eq!(
+        error.message(),
+        "Short returned 1 watermarks for 2 records; return one for each record, or one for all of them"
+    );
 }

@@ -25,7 +25,7 @@ pub(super) fn check(field: &Field) -> Result<()> {
 /// The batch with event times; records that have none are rejected. `None` if no record is left.
 pub(super) fn with_times(batch: Batch, column: usize, name: &str, out: &mut Outbox) -> Result<Option<Batch>> {
     let values = batch.column(column);
-    let (times, valid) = microseconds(values)?;
+    let (times, valid) = microseconds(values, name)?;
     let Some(valid) = valid else {
         return Ok((batch.rows() > 0).then(|| batch.with_times(Some(times))));
     };
@@ -44,8 +44,29 @@ pub(super) fn with_times(batch: Batch, column: usize, name: &str, out: &mut Outb
     Ok((kept.rows() > 0).then_some(kept))
 }
 
+/// The records that have a watermark in this column or none; those with one that is beyond all times are rejected. `None` if
+/// no record is left.
+pub(super) fn with_watermarks(batch: Batch, column: usize, name: &str, out: &mut Outbox) -> Result<Option<Batch>> {
+    let values = batch.column(column);
+    let (_, Some(valid)) = microseconds(values, name)? else { return Ok(Some(batch)) };
+    let is_beyond = |row: usize| !valid.value(row) && values.is_valid(row);
+    if !(0..batch.rows()).any(is_beyond) {
+        return Ok(Some(batch));
+    }
+    for row in (0..batch.rows()).filter(|&row| is_beyond(row)) {
+        let error = format!("the watermark in column {name:?} is beyond what 64 bits of microseconds hold");
+        out.reject(Rejected::new(error, record_text(batch.data(), row)));
+    }
+    let is_kept = BooleanBuffer::collect_bool(batch.rows(), |row| !is_beyond(row));
+    let kept = batch.filter(&BooleanArray::new(is_kept, None)).map_err(|error| Error::internal(format!("event_time: {error}")))?;
+    Ok((kept.rows() > 0).then_some(kept))
+}
+
 /// Microseconds since the epoch, and which of them are valid if not all are.
-fn microseconds(values: &ArrayRef) -> Result<(ScalarBuffer<i64>, Option<BooleanBuffer>)> {
+///
+/// # Errors
+/// When the column holds no times.
+pub(super) fn microseconds(values: &ArrayRef, name: &str) -> Result<(ScalarBuffer<i64>, Option<BooleanBuffer>)> {
     let nulls = values.nulls().filter(|nulls| nulls.null_count() > 0).map(|nulls| nulls.inner().clone());
     Ok(match values.data_type() {
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
@@ -66,7 +87,7 @@ fn microseconds(values: &ArrayRef) -> Result<(ScalarBuffer<i64>, Option<BooleanB
             let values = values.as_primitive::<Date32Type>().values();
             (values.iter().map(|&days| i64::from(days) * US_PER_DAY).collect(), nulls)
         }
-        other => return Err(Error::internal(format!("event_time() of a column of type {other}"))),
+        other => return Err(Error::schema(format!("{name} has {}, and event times and watermarks are times", type_name(other)))),
     })
 }
 

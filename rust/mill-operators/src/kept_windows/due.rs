@@ -18,7 +18,7 @@ use mill_protocol::{Batch, Error, ErrorKind, Outbox, Rejected, Result};
 use mill_state::{Cursor, Span, TableOptions};
 
 use super::records::converter;
-use crate::accumulator::{GroupOptions, Groups};
+use crate::accumulator::{GroupOptions, Groups, UnfitRow};
 use crate::record::record_text;
 use crate::reduce::same_key;
 use crate::windows::{time_column, time_values};
@@ -243,7 +243,7 @@ impl Computer {
         let data = RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| Error::internal(error.to_string()))?;
         groups.prepare(&data)?;
         groups.update_span(0, Span { start: 0, len: data.num_rows() })?;
-        groups.reject_problems(&data, out);
+        groups.reject_problems(&expanded, out);
         let mut cursor = Cursor::default();
         let mut windows: Vec<u32> = Vec::with_capacity(due.windows.len());
         let mut parts: Vec<Vec<ArrayRef>> = Vec::new();
@@ -254,10 +254,10 @@ impl Computer {
             parts.push(results);
         }
         groups.close(0);
-        for (number, error) in groups.take_unfit() {
-            let number = number.first().and_then(|column| column.as_primitive_opt::<Int64Type>());
+        for UnfitRow { keys, error, .. } in groups.take_unfit() {
+            let number = keys.first().and_then(|column| column.as_primitive_opt::<Int64Type>());
             let window = number.map_or(0, |number| number.value(0) as usize);
-            out.reject(Rejected::of(error, record_text(rows, due.firsts[window])));
+            out.reject(Rejected::of(error, self.shown(due, rows, window)?));
         }
         let columns = (0..parts.first().map_or(0, Vec::len)).map(|column| {
             let parts: Vec<&dyn Array> = parts.iter().map(|part| part[column].as_ref()).collect();
@@ -293,7 +293,7 @@ impl Computer {
                     windows.push(window as u32);
                     results.push(row);
                 }
-                Err(error) => refuse(error, &records, out)?,
+                Err(error) => self.refuse(error, due, rows, window, out)?,
             }
         }
         let Some(all) = concatenated(&self.records, &results)? else { return Ok(None) };
@@ -334,7 +334,7 @@ impl Computer {
                     windows.extend(std::iter::repeat_n(window as u32, batch.num_rows()));
                     results.push(batch);
                 }
-                Err(error) => refuse(error, &records, out)?,
+                Err(error) => self.refuse(error, due, rows, window, out)?,
             }
         }
         let Some(first) = results.first() else { return Ok(None) };
@@ -349,6 +349,33 @@ impl Computer {
             let field = self.schema.field_with_name("window_start");
             field.map_or(DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None), |field| field.data_type().clone())
         })
+    }
+
+    /// A window of which nothing can be computed is a record that cannot be processed; the job decides what becomes of it.
+    fn refuse(&self, error: Error, due: &Due, rows: &RecordBatch, window: usize, out: &mut Outbox) -> Result<()> {
+        if !matches!(error.kind(), ErrorKind::Data | ErrorKind::UserFunction) {
+            return Err(error);
+        }
+        out.reject(Rejected::of(error, self.shown(due, rows, window)?));
+        Ok(())
+    }
+
+    /// A window as a message shows it: its key and its bounds, or the record that it is of.
+    fn shown(&self, due: &Due, rows: &RecordBatch, window: usize) -> Result<String> {
+        let first = due.firsts[window];
+        let mut columns: Vec<(String, ArrayRef)> =
+            self.keys.iter().map(|&key| (self.records.field(key).name().clone(), rows.column(key).slice(first, 1))).collect();
+        if let Some(bound_type) = self.bound_type() {
+            columns.push(("window_start".to_owned(), time_column(due.windows[window].start, 1, &bound_type)?));
+            columns.push(("window_end".to_owned(), time_column(due.windows[window].end, 1, &bound_type)?));
+        }
+        if columns.is_empty() {
+            return Ok("{}".to_owned());
+        }
+        let fields = columns.iter().map(|(name, column)| Field::new(name, column.data_type().clone(), true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
+        let shown = RecordBatch::try_new(schema, columns.into_iter().map(|(_, column)| column).collect());
+        Ok(record_text(&shown.map_err(|error| Error::internal(error.to_string()))?, 0))
     }
 
     /// Emits that results of windows no longer hold.
@@ -442,15 +469,6 @@ impl Computer {
         out.push(batch);
         Ok(())
     }
-}
-
-/// A window of which nothing can be computed is a record that cannot be processed; the job decides what becomes of it.
-fn refuse(error: Error, records: &RecordBatch, out: &mut Outbox) -> Result<()> {
-    if !matches!(error.kind(), ErrorKind::Data | ErrorKind::UserFunction) {
-        return Err(error);
-    }
-    out.reject(Rejected::of(error, if records.num_rows() > 0 { record_text(records, 0) } else { String::new() }));
-    Ok(())
 }
 
 fn concatenated(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Option<RecordBatch>> {

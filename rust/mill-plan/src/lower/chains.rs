@@ -134,6 +134,12 @@ impl Builder<'_> {
         self.chains[place.chain].source.as_ref().map(|stage| &*stage.source)
     }
 
+    /// The step in the chain of this place whose splits keep together, if there is one.
+    pub(crate) fn aligned_step(&self, place: &Place) -> Option<&str> {
+        let is_aligned = |stage: &&Stage| matches!(stage.kind, StageKind::EventTime { alignment: Some(_), .. });
+        self.chains[place.chain].stages.iter().find(is_aligned).map(|stage| stage.step.as_str())
+    }
+
     /// The only stage of a step: in the chain of its input, with the step's outputs.
     pub(crate) fn place(&mut self, at: usize, input: &Place, kind: StageKind, signature: String) -> Result<()> {
         let schema = Arc::clone(&self.graph.steps[at].schema);

@@ -8,7 +8,7 @@ use mill_protocol::Result;
 use super::graph::{Graph, Tap};
 use super::rewrite::keep;
 use crate::steps::{Names, Need};
-use crate::stream::Content;
+use crate::stream::{Content, ERRORS};
 
 /// Drops columns that nobody needs, from the sinks to the sources, then works out the columns of each step anew.
 pub(super) fn prune(graph: &mut Graph) -> Result<()> {
@@ -83,8 +83,8 @@ fn needed(graph: &Graph) -> Result<Vec<Names>> {
                 Content::Result => {
                     let input = graph.schema_of(tap);
                     let need = Need { columns: &own, input: &input, number };
-                    // Records that come out as they came in have all their columns.
-                    let is_whole = graph.passes_input(at, number);
+                    // Records that come out as they came in have all their columns, and those that failed are shown so.
+                    let is_whole = graph.passes_input(at, number) || graph.is_taken(at, ERRORS);
                     needed[tap.step].extend(if is_whole { need.all() } else { vertex.step.needs(&need)? });
                 }
                 // The step that these records went into needs all of its input anyway.

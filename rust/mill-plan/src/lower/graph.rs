@@ -201,7 +201,7 @@ impl Graph {
 }
 
 /// The text, numbered from the second time on.
-fn unique(text: &str, separator: &str, taken: &mut HashSet<String>) -> String {
+pub(super) fn unique(text: &str, separator: &str, taken: &mut HashSet<String>) -> String {
     let mut candidate = text.to_owned();
     let mut number = 1;
     while !taken.insert(candidate.clone()) {

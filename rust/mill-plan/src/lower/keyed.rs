@@ -12,13 +12,14 @@
 //! stage: time reaches the one by way of the other. There are no partial results with `emit="each"`, where holding back is
 //! the opposite of what is asked.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_protocol::{Error, Result};
 
 use super::chains::{Builder, Place, Placed};
-use super::graph::Tap;
+use super::graph::{Tap, unique};
 use super::lineage::Lineage;
 use crate::aggregate::AggregateSpec;
 use crate::compiled::CompiledExpr;
@@ -26,7 +27,7 @@ use crate::expr::Expr;
 use crate::physical::{EdgeKind, StageKind, WindowCompute};
 use crate::steps::AggregateParts;
 use crate::stream::checks::column_index;
-use crate::stream::{Emit, LATE, key_fields};
+use crate::stream::{ERRORS, Emit, LATE, key_fields};
 use crate::types::type_name;
 use crate::window::{Gap, KeptWindow, KeptWindowSpec, SessionGap, Trigger, WindowKind, WindowSpec};
 
@@ -144,7 +145,9 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
 
     // Columns that keys and aggregates are over.
     let is_of_records = kept.is_some_and(|kept| matches!(kept.kind, WindowKind::Rolling(_)));
-    let (exprs, places) = input_columns(&parts, &before, takes_late || is_of_records)?;
+    // Records that cannot be taken in are shown as they came.
+    let is_whole = takes_late || is_of_records || builder.graph.is_taken(at, ERRORS);
+    let (exprs, places) = input_columns(&parts, &before, is_whole)?;
     let key_columns: Vec<usize> = places[..parts.keys].to_vec();
     let specs: Vec<AggregateSpec> = parts
         .specs
@@ -390,6 +393,18 @@ pub(super) fn schema_of(exprs: &[CompiledExpr]) -> SchemaRef {
     Arc::new(Schema::new(exprs.iter().map(|expr| expr.field().clone()).collect::<Vec<Field>>()))
 }
 
+/// An expression under a name that says what it is to the user, who sees it where a record cannot be taken in.
+fn named_by_text(expr: &Expr, others: &[Expr]) -> Expr {
+    const CHARACTERS_MAX: usize = 80;
+    let expr = expr.without_alias();
+    let text: String = match expr {
+        Expr::Column(name) => name.clone(),
+        _ => expr.to_string().chars().take(CHARACTERS_MAX).collect(),
+    };
+    let mut taken: HashSet<String> = others.iter().map(Expr::output_name).collect();
+    expr.clone().alias(unique(&text, " #", &mut taken))
+}
+
 /// The columns to be computed before aggregation, unless the input has them all, and where each of the parts' inputs stands.
 fn input_columns(parts: &AggregateParts, before: &SchemaRef, keeps_all: bool) -> Result<(Option<Vec<Expr>>, Vec<usize>)> {
     let is_column = |expr: &Expr| match expr.without_alias() {
@@ -414,9 +429,9 @@ fn input_columns(parts: &AggregateParts, before: &SchemaRef, keeps_all: bool) ->
         match column.filter(|_| keeps_all) {
             Some(column) => places.push(column),
             None => {
-                let name = format!("__{}", exprs.len());
                 let is_key = places.len() < parts.keys && !keeps_all;
-                exprs.push(if is_key { expr.clone() } else { expr.without_alias().clone().alias(name) });
+                let named = if is_key { expr.clone() } else { named_by_text(expr, &exprs) };
+                exprs.push(named);
                 places.push(exprs.len() - 1);
             }
         }

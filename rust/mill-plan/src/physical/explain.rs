@@ -99,6 +99,7 @@ impl PhysicalPlan {
         if stage.kind.is_stateful() && !matches!(stage.kind, StageKind::Sink(_)) {
             notes.push(format!("state {:?}", stage.uid));
         }
+        notes.extend(stage.kind.keeps());
         if let StageKind::KeptWindow { spec, .. } = &stage.kind
             && let KeptWindow::Count(_) = spec.window
         {

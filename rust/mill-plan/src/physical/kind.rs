@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use mill_protocol::Sink;
+use mill_protocol::{Alignment, Sink};
 
 use super::explain::names;
 use crate::aggregate::{AggregateKind, AggregateSpec};
 use crate::compiled::CompiledExpr;
-use crate::function::{BatchFunction, ReduceFunction, Rung, WindowFunction};
+use crate::function::{BatchFunction, ReduceFunction, Rung, WatermarkFunction, WindowFunction};
 use crate::join::JoinPlan;
 use crate::lookup::LookupPlan;
 use crate::steps::UserStepKind;
-use crate::stream::{Emit, WatermarkStrategy, duration};
+use crate::stream::{Emit, duration};
 use crate::window::{KeptWindow, KeptWindowSpec, SessionGap, WindowKind, WindowSpec};
 
 /// What rows are sorted by. Nulls come last.
@@ -61,8 +61,12 @@ pub enum StageKind {
     EventTime {
         /// The column with the time.
         column: usize,
-        /// How far watermarks lag behind.
-        strategy: WatermarkStrategy,
+        /// What watermarks are made from.
+        watermarks: WatermarksOf,
+        /// After how long without records a split is passed over, in microseconds; `None`: never.
+        idleness_us: Option<i64>,
+        /// How splits keep together while they are read, if they do.
+        alignment: Option<Alignment>,
     },
     /// Aggregates what one task has at hand, ahead of the exchange. Output: the start of the window (`window_start`,
     /// int64, microseconds) if windowed, of the pane where windows overlap; there a column (`is_window`, bool) says which rows
@@ -178,6 +182,22 @@ pub enum StageKind {
     Pass,
 }
 
+/// What the watermarks of a split are made from.
+#[derive(Clone, Debug)]
+pub enum WatermarksOf {
+    /// The latest event time, less this many microseconds.
+    Bound(i64),
+    /// A column with a watermark beside some records or all.
+    Column(usize),
+    /// A function of the user's.
+    Function {
+        /// The function.
+        function: Arc<dyn WatermarkFunction>,
+        /// The columns it looks at.
+        columns: Vec<usize>,
+    },
+}
+
 /// What is computed of the records of a window.
 #[derive(Clone, Debug)]
 pub enum WindowCompute {
@@ -222,6 +242,7 @@ impl StageKind {
             StageKind::Project { exprs } => exprs.iter().map(CompiledExpr::rung).max_by_key(|r| *r as u8).unwrap_or(Rung::Native),
             StageKind::Filter(expr) | StageKind::Branch(expr) => expr.rung(),
             StageKind::User { function, .. } => function.rung(),
+            StageKind::EventTime { watermarks: WatermarksOf::Function { .. }, .. } => Rung::Batch,
             StageKind::Reduce { function, .. } => function.rung(),
             StageKind::KeptWindow { compute: WindowCompute::Reduce(function), .. } => function.rung(),
             StageKind::KeptWindow { compute: WindowCompute::Apply(function), .. } => function.rung(),
@@ -296,11 +317,18 @@ impl StageKind {
             StageKind::Unnest { column } => format!("column {column}"),
             StageKind::Limit(rows) => rows.to_string(),
             StageKind::User { function, .. } => function.name(),
-            StageKind::EventTime { column, strategy } => {
-                let mut text =
-                    format!("{}, watermark={:?}", names(schema, &[*column]), duration(strategy.out_of_orderness_us));
-                if let Some(idle) = strategy.idleness_us {
-                    text.push_str(&format!(", idle after {:?}", duration(idle)));
+            StageKind::EventTime { column, watermarks, idleness_us, alignment } => {
+                let made = match watermarks {
+                    WatermarksOf::Bound(us) => format!("{:?}", duration(*us)),
+                    WatermarksOf::Column(column) => format!("the column {}", names(schema, &[*column])),
+                    WatermarksOf::Function { function, .. } => function.name(),
+                };
+                let mut text = format!("{}, watermark={made}", names(schema, &[*column]));
+                if let Some(idle) = idleness_us {
+                    text.push_str(&format!(", idle after {:?}", duration(*idle)));
+                }
+                if let Some(alignment) = alignment {
+                    text.push_str(&format!(", drift of at most {:?}", duration(alignment.drift_us_max)));
                 }
                 text
             }
@@ -324,7 +352,7 @@ impl StageKind {
                     us => format!(", allowed_lateness={:?}", duration(*us)),
                 };
                 let window = kept_window(&KeptWindow::Session(*gap));
-                format!("by {}, {window}{lateness}: {}; keeps a row a key and open session", by(0, keys), aggregates(specs))
+                format!("by {}, {window}{lateness}: {}", by(0, keys), aggregates(specs))
             }
             StageKind::KeptWindow { keys, spec, compute, .. } => {
                 let mut text = format!("by {}, {}", by(0, keys), kept_window(&spec.window));

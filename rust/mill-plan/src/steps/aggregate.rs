@@ -17,6 +17,8 @@ use crate::stream::{Emit, Facts, KeyedStream, OutputSpec, Stream};
 pub(crate) struct Aggregate {
     keyed: KeyedAggregates,
     emit: Emit,
+    /// Whether it is a window of all records: like all windows it then has a stream of late records, though none is late.
+    is_window: bool,
 }
 
 impl KeyedStream {
@@ -25,12 +27,17 @@ impl KeyedStream {
     /// # Errors
     /// When an expression is no aggregate, or is wrong.
     pub fn agg(&self, aggregates: Vec<Expr>, emit: Emit) -> Result<Stream> {
+        self.agg_as(aggregates, emit, false)
+    }
+
+    /// The same, as a window of all records or not.
+    pub(super) fn agg_as(&self, aggregates: Vec<Expr>, emit: Emit, is_window: bool) -> Result<Stream> {
         let parts = self.parts(&aggregates)?;
         let emit = self.emit(emit)?;
         let mut fields = self.key_fields()?;
         fields.extend(parts.output_fields()?);
         check_unique(fields.iter().map(|field| field.name().clone()), "agg")?;
-        let step = Aggregate { keyed: KeyedAggregates { keys: self.keys.clone(), aggregates }, emit };
+        let step = Aggregate { keyed: KeyedAggregates { keys: self.keys.clone(), aggregates }, emit, is_window };
         let facts = Facts { is_bounded: self.stream.is_bounded(), event_time: None, updating: None, withdraws: false };
         Stream::add(Arc::new(step), vec![self.stream.clone()], Arc::new(Schema::new(fields)), facts)
     }
@@ -51,7 +58,8 @@ impl Step for Aggregate {
 
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
-        &OUTPUTS
+        static OF_WINDOW: [OutputSpec; 3] = [OutputSpec::RESULT, OutputSpec::LATE, OutputSpec::ERRORS];
+        if self.is_window { &OF_WINDOW } else { &OUTPUTS }
     }
 
     fn changes(&self) -> Changes {

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
-use mill_protocol::{Error, Result};
+use mill_protocol::{Alignment, Error, Result};
 
 use super::{Changes, Inputs, Names, Need, Splits, Step};
 use crate::logical::{Parameters, parameters};
 use crate::lower::{Builder, Lineage};
-use crate::physical::StageKind;
+use crate::physical::{StageKind, WatermarksOf};
 use crate::stream::checks::{append_only, column_index, in_step};
-use crate::stream::{Content, EventTime, OutputSpec, Stream, WatermarkStrategy, duration};
+use crate::stream::{Content, EventTime, OutputSpec, Stream, duration};
 use crate::types::type_name;
+use crate::watermark::{WatermarkStrategy, WatermarksFrom};
 
 /// Takes event time from a column.
 #[derive(Debug)]
@@ -39,9 +40,7 @@ impl Stream {
                 )));
             }
         };
-        if strategy.out_of_orderness_us < 0 || strategy.idleness_us.is_some_and(|idle| idle <= 0) {
-            return Err(Error::plan("a watermark's bounds are not negative, and its idleness is positive"));
-        }
+        check(&strategy, &schema).map_err(in_step("event_time"))?;
         if let Some(op) = self.keyed_step_before() {
             return Err(Error::plan(format!(
                 "event_time() stands behind {op}(), where records come in no fixed order; put it before key_by()"
@@ -87,6 +86,35 @@ impl Stream {
     }
 }
 
+/// Refuses a strategy that cannot be followed over these columns.
+fn check(strategy: &WatermarkStrategy, schema: &SchemaRef) -> Result<()> {
+    if strategy.idleness_us.is_some_and(|idle| idle <= 0) || strategy.drift.as_ref().is_some_and(|drift| drift.us_max <= 0) {
+        return Err(Error::plan("the idleness and the drift of a watermark strategy are more than zero"));
+    }
+    match &strategy.from {
+        WatermarksFrom::Bound(bound) if *bound < 0 => {
+            Err(Error::plan("the bound of a watermark strategy is not negative"))
+        }
+        WatermarksFrom::Bound(_) => Ok(()),
+        WatermarksFrom::Column(column) => {
+            let index = column_index(schema, column)?;
+            match schema.field(index).data_type() {
+                DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => Ok(()),
+                other => Err(Error::schema(format!(
+                    "watermarks are times, and column {column:?} is {}; cast it, or use .str.to_datetime()",
+                    type_name(other)
+                ))),
+            }
+        }
+        WatermarksFrom::Function(function) => {
+            if function.period_us().is_some_and(|period| period <= 0) {
+                return Err(Error::plan(format!("the period of {} is more than zero", function.name())));
+            }
+            function.columns().into_iter().flatten().try_for_each(|column| column_index(schema, column).map(drop))
+        }
+    }
+}
+
 /// An idleness as the logical plan shows it.
 fn idleness(idleness_us: Option<i64>) -> Option<String> {
     idleness_us.map(|idle| if idle == WatermarkStrategy::WAITS_FOR_EVER { "never".to_owned() } else { duration(idle) })
@@ -98,10 +126,18 @@ impl Step for EventTimeStep {
     }
 
     fn parameters(&self) -> Parameters {
+        let (out_of_orderness, watermarks) = match &self.strategy.from {
+            WatermarksFrom::Bound(us) => (Some(*us), None),
+            WatermarksFrom::Column(column) => (None, Some(column.clone())),
+            WatermarksFrom::Function(function) => (None, Some(function.name())),
+        };
         parameters([
             ("column", self.column.as_str().into()),
-            ("out_of_orderness", duration(self.strategy.out_of_orderness_us).into()),
+            ("out_of_orderness", out_of_orderness.map(duration).into()),
+            ("watermarks", watermarks.into()),
             ("idleness", idleness(self.strategy.idleness_us).into()),
+            ("drift", self.strategy.drift.as_ref().map(|drift| duration(drift.us_max)).into()),
+            ("group", self.strategy.drift.as_ref().and_then(|drift| drift.group.clone()).into()),
         ])
     }
 
@@ -127,7 +163,22 @@ impl Step for EventTimeStep {
     }
 
     fn needs(&self, need: &Need<'_>) -> Result<Names> {
-        Ok(need.columns_and(&self.column))
+        Ok(match &self.strategy.from {
+            WatermarksFrom::Bound(_) => need.columns_and(&self.column),
+            WatermarksFrom::Column(watermark) => {
+                let mut names = need.columns_and(&self.column);
+                names.insert(watermark.clone());
+                names
+            }
+            WatermarksFrom::Function(function) => match function.columns() {
+                None => need.all(),
+                Some(columns) => {
+                    let mut names = need.columns_and(&self.column);
+                    names.extend(columns.iter().cloned());
+                    names
+                }
+            },
+        })
     }
 
     fn schema(&self, inputs: &[SchemaRef], _declared: &SchemaRef) -> Result<SchemaRef> {
@@ -142,8 +193,35 @@ impl Step for EventTimeStep {
         let input = builder.input(at, 0)?;
         let column = column_index(&input.schema, &self.column)?;
         let described = builder.graph.steps[at].lineage.described(&self.column, input.schema.field(column).data_type());
+        let (watermarks, signature) = match &self.strategy.from {
+            WatermarksFrom::Bound(us) => (WatermarksOf::Bound(*us), format!("event_time({described})")),
+            WatermarksFrom::Column(name) => {
+                let watermark = column_index(&input.schema, name)?;
+                let of = builder.graph.steps[at].lineage.described(name, input.schema.field(watermark).data_type());
+                (WatermarksOf::Column(watermark), format!("event_time({described}, watermarks of {of})"))
+            }
+            WatermarksFrom::Function(function) => {
+                let columns = match function.columns() {
+                    None => (0..input.schema.fields().len()).collect(),
+                    Some(names) => names.iter().map(|name| column_index(&input.schema, name)).collect::<Result<Vec<usize>>>()?,
+                };
+                let function = Arc::clone(function);
+                (WatermarksOf::Function { function, columns }, format!("event_time({described}, watermarks of a function)"))
+            }
+        };
         let idleness_us = self.strategy.effective_idleness(builder.source_of(&input));
-        let kind = StageKind::EventTime { column, strategy: WatermarkStrategy { idleness_us, ..self.strategy } };
-        builder.place(at, &input, kind, format!("event_time({described})"))
+        let alignment = self.strategy.drift.as_ref().map(|drift| {
+            // A step that was moved ahead of a union is several stages of one name.
+            let step = || format!("step {}", builder.graph.steps[at].name);
+            let group = drift.group.as_ref().map_or_else(step, |group| format!("group {group}"));
+            Alignment { group: group.into(), drift_us_max: drift.us_max }
+        });
+        if let (Some(_), Some(other)) = (&alignment, builder.aligned_step(&input)) {
+            return Err(Error::plan(format!(
+                "the step {other:?} aligns the splits of the same source already, and two alignments of one source could wait \
+                 for each other for ever; use with_alignment() in one of them"
+            )));
+        }
+        builder.place(at, &input, StageKind::EventTime { column, watermarks, idleness_us, alignment }, signature)
     }
 }

@@ -48,6 +48,9 @@ impl KeyedStream {
         // The call before which the stream has to be ready.
         let verb = if self.keys.is_empty() { "window_all" } else { "key_by" };
         append_only(&self.stream, verb)?;
+        if kind.has_bounds() {
+            check_names(&self.keys, &["window_start", "window_end"])?;
+        }
         if kind.is_timed() {
             let Some(time) = self.stream.facts().event_time else {
                 return Err(Error::plan(format!(
@@ -64,6 +67,17 @@ impl KeyedStream {
             check_gap(gap, &self.stream)?;
         }
         Ok(WindowedStream { keyed: self.clone(), kind, allowed_lateness_us, trigger: Trigger::default() })
+    }
+}
+
+/// Refuses keys that have the name of a column that the window adds.
+fn check_names(keys: &[String], added: &[&str]) -> Result<()> {
+    match keys.iter().find(|key| added.contains(&key.as_str())) {
+        Some(key) => Err(Error::plan(format!(
+            "window(): the key {key:?} has the name of a column that a window adds to its results; give the key another name, \
+             as in key_by(earlier_{key}={key:?})"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -115,6 +129,9 @@ impl WindowedStream {
                  none; give both",
             ));
         }
+        if !trigger.is_default() {
+            check_names(&self.keyed.keys, &["pane", "pane_timing"])?;
+        }
         self.trigger = trigger;
         Ok(self)
     }
@@ -137,7 +154,7 @@ impl WindowedStream {
                 let schema = Arc::new(Schema::new(fields));
                 Stream::add(Arc::new(WindowStep { keyed, window }), vec![self.keyed.stream.clone()], schema, self.facts())
             }
-            WindowKind::Global if self.trigger.is_default() => self.keyed.agg(aggregates, Emit::End),
+            WindowKind::Global if self.trigger.is_default() => self.keyed.agg_as(aggregates, Emit::End, true),
             _ => self.agg_kept(aggregates),
         }
     }

@@ -1,0 +1,106 @@
+//! What each stage keeps, and for how long, in words for `explain()`.
+
+use super::StageKind;
+use super::kind::WindowCompute;
+use crate::stream::{Emit, duration};
+use crate::window::{CountWindow, KeptWindow, KeptWindowSpec, Window, WindowSpec};
+
+impl StageKind {
+    /// What it keeps between records and for how long; `None` if it keeps nothing, or what a sink keeps until its commit.
+    pub(super) fn keeps(&self) -> Option<String> {
+        Some(match self {
+            StageKind::Limit(_) => "keeps how many rows it has passed on".to_owned(),
+            StageKind::EventTime { .. } => "keeps the watermark of each split until the split ends".to_owned(),
+            StageKind::Aggregate { keys, emit, .. } => format!("keeps a row{} {}", a_key(keys), until_emitted(*emit)),
+            StageKind::Reduce { keys, emit, .. } => format!("keeps a record{} {}", a_key(keys), until_emitted(*emit)),
+            StageKind::WindowAggregate { keys, window, .. } => format!("keeps {}", rows_of_windows(keys, window)),
+            StageKind::SessionAggregate { keys, allowed_lateness_us, .. } => {
+                let of_key = if keys.is_empty() { "" } else { "key and " };
+                format!("keeps a row a {of_key}session until the watermark is {}", at_end("the session", *allowed_lateness_us))
+            }
+            StageKind::KeptWindow { keys, spec, compute, .. } => format!("keeps {}", records_of_windows(keys, spec, compute)),
+            StageKind::TopN { keys, rows, window: None, .. } => {
+                format!("keeps {rows} rows{} for as long as the job runs", a_key(keys))
+            }
+            StageKind::TopN { keys, rows, window: Some(window), .. } => {
+                let and_window = if keys.is_empty() { " a window" } else { " a key and window" };
+                format!("keeps {rows} rows{and_window} until the watermark is {}", at_end(window.allowed_lateness_us))
+            }
+            StageKind::Deduplicate { within_us: None, .. } => "keeps each key for as long as the job runs".to_owned(),
+            StageKind::Deduplicate { within_us: Some(us), .. } => {
+                format!("keeps each key until the watermark is {:?} after its row", duration(*us))
+            }
+            StageKind::ToChangelog { .. } => "keeps the latest row a key for as long as the job runs".to_owned(),
+            // A join says what it keeps of each side in its own line.
+            StageKind::Join(_) | StageKind::Lookup(_) => return None,
+            // Partial results have gone out when a barrier comes.
+            StageKind::PartialAggregate { .. }
+            | StageKind::Project { .. }
+            | StageKind::Filter(_)
+            | StageKind::Branch(_)
+            | StageKind::Explode { .. }
+            | StageKind::Unnest { .. }
+            | StageKind::User { .. }
+            | StageKind::FromChangelog { .. }
+            | StageKind::Sink(_)
+            | StageKind::Pass => return None,
+        })
+    }
+}
+
+fn a_key(keys: &[usize]) -> &'static str {
+    if keys.is_empty() { "" } else { " a key" }
+}
+
+fn until_emitted(emit: Emit) -> &'static str {
+    match emit {
+        Emit::End => "until the input ends",
+        Emit::Default | Emit::Every(_) | Emit::Checkpoint | Emit::Each => "for as long as the job runs",
+    }
+}
+
+fn at_end(allowed_lateness_us: i64) -> String {
+    match allowed_lateness_us {
+        0 => "at the window's end".to_owned(),
+        us => format!("{:?} after the window's end", duration(us)),
+    }
+}
+
+fn rows_of_windows(keys: &[usize], spec: &WindowSpec) -> String {
+    let end = at_end(spec.allowed_lateness_us);
+    let of = if keys.is_empty() { "" } else { "key and " };
+    match spec.window {
+        Window::Tumbling { .. } => format!("a row a {of}window until the watermark is {end}"),
+        Window::Sliding { slide_us, .. } if spec.window.is_overlapping() => {
+            format!("a row a {of}pane of {:?} until the watermark is {} that holds it", duration(slide_us), end.replace("the window's", "the last window's"))
+        }
+        Window::Sliding { .. } => format!("a row a {of}window until the watermark is {end}"),
+        Window::Cumulative { step_us, .. } => {
+            format!("a row a {of}step of {:?} until the watermark is {}", duration(step_us), end.replace("the window's", "the last window's"))
+        }
+    }
+}
+
+fn records_of_windows(keys: &[usize], spec: &KeptWindowSpec, compute: &WindowCompute) -> String {
+    let of_key = if keys.is_empty() { "" } else { " of each key" };
+    let columns = match compute {
+        WindowCompute::Aggregates(_) => "the columns that it needs of the records",
+        WindowCompute::Reduce(_) | WindowCompute::Apply(_) => "the records",
+    };
+    match spec.window {
+        KeptWindow::Aligned(_) => {
+            format!("{columns}{of_key} until the watermark is {}", at_end(spec.allowed_lateness_us))
+        }
+        KeptWindow::Session(_) => {
+            let end = at_end(spec.allowed_lateness_us).replace("the window's", "the session's");
+            format!("{columns}{of_key} until the watermark is {end}")
+        }
+        KeptWindow::Count(CountWindow { rows, .. }) => {
+            format!("{columns}{of_key}, at most {}, until they fill a window", rows.saturating_sub(1))
+        }
+        KeptWindow::Global => format!("{columns}{of_key} until the input ends"),
+        KeptWindow::Rolling(us) => {
+            format!("the records{of_key} until the watermark is {:?} after them", duration(us))
+        }
+    }
+}

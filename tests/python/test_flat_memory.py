@@ -1,0 +1,174 @@
+"""A simulated hour of every window kind over keys that never come again: memory and state directory stay flat.
+
+Event time goes on by an hour while the job runs for a second or two. Each kind runs in a process of its own, which reads
+its memory and the size of its state directory as it goes. What is compared are the middle third and the last one: the
+first has the warming up in it.
+
+``MILLSTREAM_FLAT_ROWS`` sets the records of each kind; run as a script, it prints the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+ROWS = int(os.environ.get("MILLSTREAM_FLAT_ROWS", "400000"))
+HOUR_US = 3_600_000_000
+# A key has so many records in a row, and none after them.
+ROWS_A_KEY = 4
+
+KINDS = [
+    "tumbling", "sliding", "cumulative", "session", "session by record", "apply", "reduce", "count", "global", "early",
+    "rolling", "top_n", "deduplicate", "alone",
+]  # fmt: skip
+
+
+def resident() -> int:
+    """The memory of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def size_of(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue  # It was removed meanwhile.
+    return total
+
+
+def stream_of(kind: str, rows: int):  # type: ignore[no-untyped-def]
+    import millstream as mill
+    from millstream import col, lit
+
+    step_us = HOUR_US // rows
+    # Half a second out of order, so that windows stay open for a while.
+    jitter = (mill.index() * 7919) % 500_000
+    made = mill.generate(
+        rows=rows,
+        key=mill.index() // ROWS_A_KEY,
+        value=mill.index() % 1000,
+        at=(mill.index() * step_us - jitter).cast(mill.Timestamp("us")),
+    )
+    timed = made.event_time("at", watermark="1s")
+    keyed = timed.key_by("key")
+    few = timed.key_by(key=col("key") % 1000)
+    total = {"n": mill.count(), "total": col("value").sum()}
+    if kind == "tumbling":
+        return keyed.window(mill.tumbling("10s")).agg(**total)
+    if kind == "sliding":
+        return keyed.window(mill.sliding("10s", slide="2s")).agg(**total)
+    if kind == "cumulative":
+        return keyed.window(mill.cumulative(step="5s", size="20s")).agg(**total)
+    if kind == "session":
+        return keyed.window(mill.session("5s")).agg(**total)
+    if kind == "session by record":
+        from datetime import timedelta
+
+        spanned = timed.with_columns(gap=(col("value") % 5 + 1) * lit(timedelta(seconds=1)))
+        return spanned.key_by("key").window(mill.session(col("gap"))).agg(**total)
+    if kind == "apply":
+        # A function call a window: fewer windows than of the other kinds.
+        of_ten = timed.key_by(key=col("key") // 1000)
+        schema = {"n": int}
+        return of_ten.window(mill.tumbling("10s")).apply(lambda key, window, rows: {"n": rows.num_rows}, schema=schema)
+    if kind == "reduce":
+        of_ten = timed.select("at", "value", key=col("key") // 1000).key_by("key")
+        return of_ten.window(mill.tumbling("10s")).reduce(lambda so_far, row: row)
+    if kind == "count":
+        # A key whose window is not full keeps its records for good, so keys come again.
+        return few.window(mill.count_window(100)).agg(**total)
+    if kind == "global":
+        return few.window(mill.global_window(), trigger=mill.on_count(1000)).agg(**total)
+    if kind == "early":
+        trigger = mill.on_watermark(early=mill.every(2))
+        return keyed.window(mill.tumbling("10s"), trigger=trigger).agg(**total)
+    if kind == "rolling":
+        return keyed.rolling("10s").agg(**total)
+    if kind == "top_n":
+        return keyed.top_n(1, by="value", within=mill.tumbling("10s"))
+    if kind == "deduplicate":
+        return keyed.deduplicate(within="10s")
+    if kind == "alone":
+        return timed.window_all(mill.tumbling("10s")).agg(people=col("key").n_unique())
+    raise ValueError(kind)
+
+
+def measure(kind: str, rows: int) -> dict[str, float]:
+    """Run one kind; return its memory and the size of its state in the middle third and in the last one, in MB."""
+    import millstream as mill
+
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder) / "state"
+        samples: list[tuple[int, int, int]] = []
+        out = [0]
+
+        def count(batch):  # type: ignore[no-untyped-def]
+            out[0] += batch.num_rows
+
+        began = time.perf_counter()
+        job = mill.start(
+            stream_of(kind, rows).for_each_batch(count), checkpoint=mill.Checkpoint(state, every="100ms"), parallelism=2
+        )
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.004):
+                samples.append((job.metrics().rows_in, resident(), size_of(state)))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        job.wait()
+        took = time.perf_counter() - began
+        ended.set()
+        watcher.join()
+    thirds = [[it for it in samples if third * rows // 3 < it[0] <= (third + 1) * rows // 3] for third in range(3)]
+    # The input has been read before the job has ended: what is left then is no part of the hour.
+    thirds[2] = [it for it in thirds[2] if it[0] < rows] or thirds[2]
+    assert all(thirds), f"too few samples: {[len(third) for third in thirds]}"
+
+    def mb(third: int, of: int) -> float:
+        values = sorted(it[of] for it in thirds[third])
+        return round(values[len(values) * 3 // 4] / 1e6, 1)
+
+    return {
+        "rows": rows, "seconds": round(took, 1), "results": out[0], "memory_1": mb(0, 1), "memory_2": mb(1, 1),
+        "memory_3": mb(2, 1), "state_1": mb(0, 2), "state_2": mb(1, 2), "state_3": mb(2, 2),
+    }  # fmt: skip
+
+
+def measured(kind: str, rows: int) -> dict[str, float]:
+    """The same in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, kind, str(rows)], capture_output=True, text=True, check=False, timeout=1200
+    )
+    assert done.returncode == 0, done.stderr
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory as Linux shows it")
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_and_state_are_flat(kind: str) -> None:
+    figures = measured(kind, ROWS)
+    assert figures["results"] > 0
+    # What leaks grows with the records: half as much again between the two thirds.
+    assert figures["memory_3"] <= figures["memory_2"] * 1.15 + 15, figures
+    assert figures["state_3"] <= figures["state_2"] * 1.25 + 2, figures
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
+    else:
+        for each in sys.argv[1:] or KINDS:
+            print(f"{each:18} {measured(each, ROWS)}", flush=True)
