@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from millstream._counts import count
 from millstream._engine import RawExpr, RawStream, RawWatermarkFunction
@@ -493,7 +493,7 @@ class Stream(Joins, Lookups, Outputs):
         if isinstance(watermark, WatermarkGenerator) or (
             isinstance(watermark, type) and issubclass(watermark, WatermarkGenerator)
         ):
-            watermark = WatermarkStrategy.from_generator(cast(WatermarkGenerator, watermark))
+            watermark = WatermarkStrategy.from_generator(watermark)
         strategy = watermark if isinstance(watermark, WatermarkStrategy) else WatermarkStrategy(watermark)
         made_from: int | str | RawWatermarkFunction
         if strategy.generator is not None:

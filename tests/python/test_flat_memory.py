@@ -26,8 +26,8 @@ HOUR_US = 3_600_000_000
 ROWS_A_KEY = 4
 
 KINDS = [
-    "tumbling", "sliding", "cumulative", "session", "session by record", "apply", "reduce", "count", "global", "early",
-    "rolling", "top_n", "deduplicate", "alone",
+    "tumbling", "sliding", "cumulative", "session", "session by record", "apply", "reduce", "count", "early", "rolling",
+    "top_n", "deduplicate", "alone",
 ]  # fmt: skip
 
 
@@ -87,8 +87,6 @@ def stream_of(kind: str, rows: int):  # type: ignore[no-untyped-def]
     if kind == "count":
         # A key whose window is not full keeps its records for good, so keys come again.
         return few.window(mill.count_window(100)).agg(**total)
-    if kind == "global":
-        return few.window(mill.global_window(), trigger=mill.on_count(1000)).agg(**total)
     if kind == "early":
         trigger = mill.on_watermark(early=mill.every(2))
         return keyed.window(mill.tumbling("10s"), trigger=trigger).agg(**total)
