@@ -297,8 +297,9 @@ fn window_function(builder: &mut Builder<'_>, at: usize, call: WindowCall) -> Re
     let before = Arc::clone(&input.schema);
     let gap = windows.gap();
     if let Some(gap) = &gap {
-        let own = before.fields().iter().map(|field| Expr::column(field.name()));
-        let exprs = own.chain([gap.clone()]).map(|expr| CompiledExpr::new(&expr, &before)).collect::<Result<Vec<_>>>()?;
+        let mut own: Vec<Expr> = before.fields().iter().map(|field| Expr::column(field.name())).collect();
+        own.push(named_by_text(gap, &own));
+        let exprs = own.iter().map(|expr| CompiledExpr::new(expr, &before)).collect::<Result<Vec<_>>>()?;
         let schema = schema_of(&exprs);
         let placed = builder.stage(&input, StageKind::Project { exprs }, at, Arc::clone(&schema), String::new())?;
         rename(builder, &placed, &uid, &name, "input");

@@ -24,7 +24,7 @@ impl StageKind {
             }
             StageKind::TopN { keys, rows, window: Some(window), .. } => {
                 let and_window = if keys.is_empty() { " a window" } else { " a key and window" };
-                format!("keeps {rows} rows{and_window} until the watermark is {}", at_end(window.allowed_lateness_us))
+                format!("keeps {rows} rows{and_window} until the watermark is {}", at_end("the window", window.allowed_lateness_us))
             }
             StageKind::Deduplicate { within_us: None, .. } => "keeps each key for as long as the job runs".to_owned(),
             StageKind::Deduplicate { within_us: Some(us), .. } => {
@@ -59,26 +59,23 @@ fn until_emitted(emit: Emit) -> &'static str {
     }
 }
 
-fn at_end(allowed_lateness_us: i64) -> String {
+fn at_end(of: &str, allowed_lateness_us: i64) -> String {
     match allowed_lateness_us {
-        0 => "at the window's end".to_owned(),
-        us => format!("{:?} after the window's end", duration(us)),
+        0 => format!("at the end of {of}"),
+        us => format!("{:?} after the end of {of}", duration(us)),
     }
 }
 
 fn rows_of_windows(keys: &[usize], spec: &WindowSpec) -> String {
-    let end = at_end(spec.allowed_lateness_us);
-    let of = if keys.is_empty() { "" } else { "key and " };
-    match spec.window {
-        Window::Tumbling { .. } => format!("a row a {of}window until the watermark is {end}"),
+    let of_key = if keys.is_empty() { "" } else { "key and " };
+    let (piece, window) = match spec.window {
         Window::Sliding { slide_us, .. } if spec.window.is_overlapping() => {
-            format!("a row a {of}pane of {:?} until the watermark is {} that holds it", duration(slide_us), end.replace("the window's", "the last window's"))
+            (format!("pane of {:?}", duration(slide_us)), "the last window that holds it")
         }
-        Window::Sliding { .. } => format!("a row a {of}window until the watermark is {end}"),
-        Window::Cumulative { step_us, .. } => {
-            format!("a row a {of}step of {:?} until the watermark is {}", duration(step_us), end.replace("the window's", "the last window's"))
-        }
-    }
+        Window::Cumulative { step_us, .. } => (format!("step of {:?}", duration(step_us)), "the last window that holds it"),
+        Window::Tumbling { .. } | Window::Sliding { .. } => ("window".to_owned(), "the window"),
+    };
+    format!("a row a {of_key}{piece} until the watermark is {}", at_end(window, spec.allowed_lateness_us))
 }
 
 fn records_of_windows(keys: &[usize], spec: &KeptWindowSpec, compute: &WindowCompute) -> String {
@@ -89,11 +86,10 @@ fn records_of_windows(keys: &[usize], spec: &KeptWindowSpec, compute: &WindowCom
     };
     match spec.window {
         KeptWindow::Aligned(_) => {
-            format!("{columns}{of_key} until the watermark is {}", at_end(spec.allowed_lateness_us))
+            format!("{columns}{of_key} until the watermark is {}", at_end("their window", spec.allowed_lateness_us))
         }
         KeptWindow::Session(_) => {
-            let end = at_end(spec.allowed_lateness_us).replace("the window's", "the session's");
-            format!("{columns}{of_key} until the watermark is {end}")
+            format!("{columns}{of_key} until the watermark is {}", at_end("their session", spec.allowed_lateness_us))
         }
         KeptWindow::Count(CountWindow { rows, .. }) => {
             format!("{columns}{of_key}, at most {}, until they fill a window", rows.saturating_sub(1))
