@@ -198,6 +198,10 @@ def test_explain_says_what_each_step_keeps_and_for_how_long() -> None:
         ),
         (
             keyed.window(mill.session("5s")).agg(**n),
+            "keeps a row a key and session until the watermark is at the end of the session",
+        ),
+        (
+            keyed.window(mill.session("5s")).agg(all=col("v").collect()),
             "keeps the columns that it needs of the records of each key until the watermark is at the end of their session",
         ),
         (
