@@ -45,10 +45,10 @@ class Paced(mill.Source):
         return list(self._splits)
 
     def open(self, partition: str, position: Any) -> mill.SourceReader:
-        source, count = self, self._splits[partition]
+        source, count, begun = self, self._splits[partition], position or 0
 
         class Reader(mill.SourceReader):
-            done = position or 0
+            done = begun
 
             def next_batch(self) -> Any:
                 if self.done >= count:

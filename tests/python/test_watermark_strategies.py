@@ -144,9 +144,10 @@ class Two(mill.Source):
 
     def open(self, partition: str, position: Any) -> Any:
         rows, waits = [{"at": at(s).replace(tzinfo=UTC)} for s in self._splits[partition]], self.waits
+        begun = position or 0
 
         class Reader(mill.SourceReader):
-            done = position or 0
+            done = begun
 
             def next_batch(self) -> Any:
                 if self.done >= len(rows):
