@@ -293,7 +293,8 @@ class WatermarkStrategy:
         Notes
         -----
         Splits that are idle or have ended are not waited for. One that has had no watermark yet is the slowest; give it an
-        idleness, or the others wait for it for good. Frames are read whole, so a split can be ahead by one frame more.
+        idleness, or the others wait for it for good. Frames are read whole, so a split can be ahead by one frame more. A source
+        that may block is read by a thread of its own, which is a few frames ahead.
 
         All splits are read in turn, files too, so all of them are open at once.
 
