@@ -114,13 +114,12 @@ def measure(kind: str, rows: int) -> dict[str, float]:
             out[0] += batch.num_rows
 
         began = time.perf_counter()
-        job = mill.start(
-            stream_of(kind, rows).for_each_batch(count), checkpoint=mill.Checkpoint(state, every="100ms"), parallelism=2
-        )
+        checkpoint = mill.Checkpoint(state, every="100ms", mode="at_least_once")
+        job = mill.start(stream_of(kind, rows).for_each_batch(count), checkpoint=checkpoint, parallelism=2)
         ended = threading.Event()
 
         def watch() -> None:
-            while not ended.wait(0.004):
+            while not ended.wait(0.02):
                 samples.append((job.metrics().rows_in, resident(), size_of(state)))
 
         watcher = threading.Thread(target=watch)

@@ -131,8 +131,10 @@ impl KeptWindows {
                 _ => self.records.fired(key, cut.start, cut.end).map_or(0, |fired| fired.records),
             };
             if cut.records >= fired.saturating_add(rows) {
-                // What is withdrawn may be among the results that have not gone out yet.
-                self.flush(due, out)?;
+                if let KeptWindow::Session(_) = self.spec.window {
+                    // What is withdrawn may be among the results that have not gone out yet.
+                    self.flush(due, out)?;
+                }
                 self.fire_cut(key, &cut, timing, due)?;
                 if due.rows() >= GATHER_ROWS {
                     self.flush(due, out)?;
