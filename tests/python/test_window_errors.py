@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import millstream as mill
-from millstream import col, testing
+from millstream import col
 from millstream.errors import PlanError
 
 NOON = datetime(2024, 1, 1, 12)
@@ -148,35 +149,74 @@ def test_a_key_with_the_name_of_a_bound_is_refused_where_it_is_declared() -> Non
         stream().rename({"user": "pane"}).key_by("pane").window(mill.tumbling("1m"), trigger=mill.on_count(2))
 
 
+class Endless(mill.Source):
+    """Gives some rows, and then nothing more without an end."""
+
+    schema = {"user": str, "at": datetime, "v": int, "note": str}
+    is_bounded = False
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self._rows = rows
+
+    def partitions(self) -> list[str]:
+        return ["all"]
+
+    def open(self, partition: str, position: Any) -> mill.SourceReader:
+        rows, begun = self._rows, position or 0
+
+        class Reader(mill.SourceReader):
+            done = begun
+
+            def next_batch(self) -> Any:
+                first, self.done = self.done, len(rows)
+                return rows[first:]
+
+            def position(self) -> int:
+                return self.done
+
+        return Reader()
+
+
 def test_state_of_windows_with_functions_has_their_bounds(tmp_path: Path) -> None:
-    timed = stream()
+    rows = [
+        {"user": user, "at": at(second), "v": second, "note": f"{user} at {second}"}
+        for user, second in [("ann", 1), ("bob", 4), ("ann", 5), ("ann", 30), ("bob", 58)]
+    ]
     schema = {"n": int}
 
     def apply(key: Any, window: Any, rows: Any) -> Any:
         return {"n": rows.num_rows}
 
-    keyed = timed.key_by("user")
+    keyed = mill.from_source(Endless(rows)).event_time("at", watermark="5m").key_by("user")
     steps = {
         "tumbling": keyed.window(mill.tumbling("1m")).apply(apply, schema=schema),
+        "sliding": keyed.window(mill.sliding("1m", slide="20s")).apply(apply, schema=schema),
         "session": keyed.window(mill.session("10s")).apply(apply, schema=schema),
         "reduce": keyed.window(mill.tumbling("1m")).reduce(lambda a, b: a),
         "count": keyed.window(mill.count_window(9)).apply(apply, schema=schema),
     }
-    sinks = [step.name(name).write_json(tmp_path / name) for name, step in steps.items()]
-    for seed in range(200):
-        testing.simulate(*sinks, seed=seed, steps=25 + seed, frame_rows=1, checkpoint=tmp_path / "state")
-        found = mill.checkpoints(tmp_path / "state") if (tmp_path / "state").exists() else []
-        if found and mill.read_state(tmp_path / "state", step="tumbling").to_pylist():
-            break
-    rows = {name: mill.read_state(tmp_path / "state", step=name).to_pylist() for name in steps}
-    for row in rows["tumbling"] + rows["reduce"]:
-        start = at((row["at"] - NOON) // timedelta(minutes=1) * 60)
-        assert (row["window_start"], row["window_end"]) == (start, start + timedelta(minutes=1))
-        assert row["note"].startswith(row["user"])
-    for row in rows["session"]:
-        assert row["window_start"] <= row["at"] <= row["window_end"] - timedelta(seconds=10)
-    assert rows["tumbling"]
-    assert all("window_start" not in row for row in rows["count"])
+    job = mill.start(*(step.name(name).write_json(tmp_path / name) for name, step in steps.items()), checkpoint=tmp_path / "state")
+    end = time.monotonic() + 30
+    while min((step.rows_in for step in job.metrics().steps if step.name in steps), default=0) < len(rows):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    job.savepoint(tmp_path / "saved")
+    job.cancel()
+
+    def state(name: str) -> list[tuple[Any, ...]]:
+        found = mill.read_state(tmp_path / "saved", step=name).to_pylist()
+        assert all(row["note"] == f"{row['user']} at {row['v']}" for row in found)
+        return sorted((row["v"], row.get("window_start"), row.get("window_end")) for row in found)
+
+    assert state("tumbling") == state("reduce") == [(v, at(0), at(60)) for v in (1, 4, 5, 30, 58)]
+    # A record is there once for each of its windows.
+    assert state("sliding") == [
+        (v, at(start), at(start + 60)) for v in (1, 4, 5, 30, 58) for start in range(-60, 61, 20) if start <= v < start + 60
+    ]
+    assert state("session") == [
+        (1, at(1), at(15)), (4, at(4), at(14)), (5, at(1), at(15)), (30, at(30), at(40)), (58, at(58), at(68))
+    ]  # fmt: skip
+    assert state("count") == [(v, None, None) for v in (1, 4, 5, 30, 58)]
 
 
 def test_explain_says_what_each_step_keeps_and_for_how_long() -> None:
