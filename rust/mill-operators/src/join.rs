@@ -195,7 +195,9 @@ impl BufferedJoin {
                 let start = keys.len();
                 self.encoder.batch().write_key(self.encoder.kind(), row, keys);
                 let hash = self.encoder.batch().hashes()[row];
-                keys.extend(window.iter().flat_map(|end| end.to_le_bytes()));
+                if let Some(end) = window {
+                    keys.extend_from_slice(&end.to_le_bytes());
+                }
                 let index_hash = index_hash(hash, window);
                 entries.push(Entry { row: row as u32, time, due, hash, index_hash, key: (start, keys.len()) });
             };

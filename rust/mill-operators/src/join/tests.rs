@@ -39,7 +39,7 @@ fn make(kind: JoinKind, how: How, context: &TaskContext) -> Box<dyn Operator> {
     crate::build(&stage(StageKind::Join(Arc::new(plan)), fields), context).unwrap()
 }
 
-/// A record: key, value, time, whether it is older than the watermark of its split.
+/// A record, and the watermark of its split when it was read.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     key: Option<i64>,
@@ -149,7 +149,7 @@ fn expected(kind: JoinKind, how: How, left: &[Known], right: &[Known]) -> Vec<St
         format!("0: {} @{}", columns.join(", "), end.map_or(time, |end| end - 1))
     };
     for (i, a) in left.iter().enumerate() {
-        for (j, b) in right.iter().enumerate().filter(|(_, b)| is_pair(a, b)) {
+        for (j, b) in right.iter().enumerate().filter(|(_, b)| is_pair(a, *b)) {
             left_matched.insert(i);
             right_matched.insert(j);
             if how.has_pairs() {
@@ -183,7 +183,7 @@ fn compare(kind: JoinKind, seeds: std::ops::Range<u64>) {
         let (left, of_left) = stream(&mut random_seed, 12, 24, 500);
         let (right, of_right) = stream(&mut random_seed, 5, 24, 500 + (seed as i64 % 3) * 20);
         for how in How::ALL {
-            let got = check_inputs(|| make(kind, how, &context()), &[&left, &right], &Compare::Unordered);
+            let got = check_inputs(|| make(kind, how, &context()), &[&left[..], &right[..]], &Compare::Unordered);
             assert_eq!(got.rows, expected(kind, how, &of_left, &of_right), "seed {seed}, {kind:?}, {how:?}");
         }
     }
@@ -287,7 +287,7 @@ fn a_buffer_stays_small() {
         let keys: Vec<[u8; 8]> = values.iter().map(|value| (value % 1000).to_le_bytes()).collect();
         buffer
             .add(vec![integers(&values.iter().copied().map(Some).collect::<Vec<_>>())], rows.collect(), |row| {
-                (u64::from(keys[row][0]), &keys[row])
+                (u64::from(keys[row][0]), &keys[row][..])
             })
             .unwrap();
         let mut gone = Vec::new();

@@ -28,7 +28,9 @@ impl KeyBatch {
             let bytes = view_bytes(key, &mut [0; 16], self.bytes.as_slice()).map(|bytes| out.extend(bytes));
             bytes.expect("the bytes of a key are in its batch");
         } else {
-            out.extend(key.iter().flat_map(|word| word.to_le_bytes()));
+            for word in key {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
         }
     }
 
