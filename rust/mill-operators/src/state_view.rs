@@ -59,7 +59,12 @@ pub fn pickled_state(bytes: &[SharedBytes]) -> Result<Vec<String>> {
             let own = aggregates.iter().filter(|spec| matches!(spec.kind, AggregateKind::User(_)));
             found.extend(own.map(|spec| format!("aggregate {:?}, a function of yours whose states are pickled", spec.name)));
         }
-        let objects = schema.fields().iter().filter(|field| holds_objects(field));
+        // Left rows that wait are not shown, but they are there.
+        let waiting = match &shape {
+            Shape::Asof { left, .. } | Shape::Enrich { left, .. } => &left.fields()[..],
+            _ => &[],
+        };
+        let objects = schema.fields().iter().chain(waiting).filter(|field| holds_objects(field));
         found.extend(objects.map(|field| format!("column {:?}, of type object", field.name())));
     }
     found.sort();
