@@ -108,6 +108,7 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
     let built = plan.build()?;
     let registry = Arc::new(built.registry);
     let interval = match (&options.store, is_unbounded(&graph)) {
+        _ if is_time_held => None,
         (Some(_), _) => options.interval,
         (None, true) => Some(options.interval.unwrap_or(EPHEMERAL_INTERVAL)),
         (None, false) => None,

@@ -81,7 +81,6 @@ impl HandJob {
     ) -> Result<HandJob> {
         let opened = by_clock(clock, || {
             open(sinks, options, seed, Arc::new(disk.clone()), |run| {
-                run.interval = None;
                 run.clock = Arc::clone(clock) as Arc<dyn Clock>;
                 run.hand_clock = Some(Arc::clone(clock));
             })

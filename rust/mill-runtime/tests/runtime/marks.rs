@@ -85,7 +85,7 @@ fn a_mark_comes_after_the_records_that_its_reader_returned_before_it() {
         let graph = JobGraph { chains: vec![all], edges: vec![] };
         let job = start(graph, RunOptions { schedule_seed: seed, frame_rows: 5, ..options() }).unwrap();
         assert_eq!(job.wait(WAIT).unwrap().unwrap().status, Status::Finished);
-        assert_eq!(target.sorted(), [[4], [9], [14], [19]]);
+        assert_eq!(target.sorted(), vec![vec![4_i64], vec![9], vec![14], vec![19]]);
     }
 }
 
