@@ -262,6 +262,17 @@ pub trait Operator: Send {
         Ok(Progress::Done)
     }
 
+    /// Whether [`set_now`](Operator::set_now) is to be called.
+    fn uses_now(&self) -> bool {
+        false
+    }
+
+    /// The processing time (microseconds) of the call that follows, for an operator that shows it to users or dates values
+    /// by it.
+    fn set_now(&mut self, now: i64) {
+        let _ = now;
+    }
+
     /// All inputs have ended, or nothing more is needed of them: emit what is still held back. Where they have ended, the
     /// runtime has sent [`Watermark::MAX`] and called [`on_input_end`](Operator::on_input_end) for each of them.
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {

@@ -189,6 +189,7 @@ fn transcript(make: &dyn Fn() -> Box<dyn Operator>, inputs: &[&[Input]], compare
         is_quiet: false,
         times: Watermarks::new(inputs.len()),
         has_ended: vec![false; inputs.len()],
+        now: 0,
         promised: None,
         late_times: HashSet::new(),
         watermark: None,
@@ -240,6 +241,8 @@ struct Run<'a> {
     /// How far each input has come, and which have ended.
     times: Watermarks,
     has_ended: Vec<bool>,
+    /// How far processing time has come.
+    now: i64,
     /// The greatest watermark that the runtime would have passed on by now.
     promised: Option<i64>,
     /// Times of records that came after a watermark that promised they would not.
@@ -285,6 +288,7 @@ impl Run<'_> {
                 self.advance(number, Watermark(*at));
             }
             Input::Time(now) => {
+                self.now = self.now.max(*now);
                 if self.operator.next_time().is_some_and(|at| at <= *now) {
                     self.step(|operator, out| operator.on_time(*now, out));
                 }
@@ -346,6 +350,9 @@ impl Run<'_> {
     }
 
     fn call(&mut self, mut event: impl FnMut(&mut dyn Operator, &mut Outbox) -> crate::Result<Progress>) {
+        if self.operator.uses_now() {
+            self.operator.set_now(self.now);
+        }
         let mut progress = event(self.operator.as_mut(), &mut self.out);
         let mut resumes = 0;
         loop {

@@ -172,6 +172,9 @@ impl Chain {
             self.calling = None;
             return Ok(ChainStep::Waiting);
         }
+        if stage.uses_now() {
+            stage.set_now(self.context.clock.now());
+        }
         let result = stage.advance(&mut self.outbox, &mut self.parts, self.is_full);
         let forward = result.map_err(|error| error.in_step(&stage.name))?;
         self.pass_on(index)?;

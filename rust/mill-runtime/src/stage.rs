@@ -270,6 +270,18 @@ impl Stage {
         }
     }
 
+    /// Whether its operator wants to know what time it is.
+    pub(crate) fn uses_now(&self) -> bool {
+        matches!(&self.body, Body::Operator(operator) if operator.uses_now())
+    }
+
+    /// What time it is for the call that follows.
+    pub(crate) fn set_now(&mut self, now: i64) {
+        if let Body::Operator(operator) = &mut self.body {
+            operator.set_now(now);
+        }
+    }
+
     /// Processes one event or goes on with the last one.
     pub(crate) fn advance(&mut self, out: &mut Outbox, parts: &mut Vec<Part>, is_full: bool) -> Result<Forward> {
         let (progress, finish) = match self.phase {
@@ -297,6 +309,9 @@ impl Stage {
     /// Calls the operator because processing time has come as far as it asked for.
     pub(crate) fn on_time(&mut self, now: i64, out: &mut Outbox) -> Result<()> {
         if let Body::Operator(operator) = &mut self.body {
+            if operator.uses_now() {
+                operator.set_now(now);
+            }
             let progress = operator.on_time(now, out)?;
             self.phase = Phase::after(progress, Finish::Nothing);
             if progress == Progress::Done && operator.is_finished() {
