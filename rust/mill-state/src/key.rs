@@ -18,6 +18,7 @@
 //! comparing keys is comparing words, and bytes only for long keys.
 
 mod decode;
+mod distinct;
 mod encode;
 mod stored;
 
@@ -27,6 +28,7 @@ use crate::error::{Result, StateError};
 use crate::layout::{TAG_HASH, TAG_NULL, TAG_OCCUPIED};
 
 pub use decode::KeyDecoder;
+pub use distinct::DistinctKeys;
 pub use encode::{HASH_OF_NOTHING, KeyEncoder};
 
 /// How many bytes a view holds itself.
