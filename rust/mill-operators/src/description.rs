@@ -46,6 +46,7 @@ const SESSIONS: u8 = 37;
 const JOIN: u8 = 48;
 const ASOF: u8 = 49;
 const ENRICH: u8 = 50;
+const PROCESS: u8 = 64;
 const TUMBLING: u8 = 1;
 const SLIDING: u8 = 2;
 const CUMULATIVE: u8 = 3;
@@ -86,6 +87,8 @@ pub(crate) enum Shape {
     Deduplicate { keys: usize, within_us: Option<i64> },
     /// The results are the columns of a row, of which these are the keys.
     Changelog { keys: Vec<usize> },
+    /// The results are so many keys, the states of a user's function, and its timers.
+    Process { keys: usize },
     /// Records of two inputs are kept.
     Join(JoinShape),
 }
@@ -226,6 +229,10 @@ impl Description {
                 out.push(CHANGELOG);
                 put_keys(&mut out, keys);
             }
+            Shape::Process { keys } => {
+                out.push(PROCESS);
+                put_number(&mut out, *keys);
+            }
             Shape::Join(JoinShape { kept, columns, window }) => {
                 out.push(JOIN);
                 for schema in kept {
@@ -350,6 +357,14 @@ impl Description {
                     return Err(damaged(&format!("keys that are kept for {within_us} microseconds")));
                 }
                 Shape::Deduplicate { keys, within_us: Some(within_us) }
+            }
+            PROCESS => {
+                let keys = reader.number()?;
+                // The times of its timers come last.
+                if keys.saturating_add(2) > fields.len() {
+                    return Err(damaged("it has too few columns"));
+                }
+                Shape::Process { keys }
             }
             CHANGELOG => Shape::Changelog { keys: reader.keys(fields.len())? },
             JOIN => reader.join(&fields)?,

@@ -10,6 +10,7 @@
 //!   keyed state      aggregate  window_aggregate (a table a pane)  reduce  top_n  deduplicate  to_changelog, over the
 //!                    tables of mill-state
 //!                    session_aggregate (a row a session)  kept_windows (records by key and time)
+//!                    process (states of the user's, timers)
 //!                    join (records of two inputs)
 //!   two inputs       asof_join  enrich: rows of one input are looked up for those of the other
 //! ```
@@ -36,12 +37,14 @@ mod limit;
 mod partial_aggregate;
 mod pair;
 mod pass;
+mod process;
 mod project;
 mod record;
 mod reduce;
 mod row_codec;
 mod session_aggregate;
 mod state_view;
+mod timers;
 mod top_n;
 mod unnest;
 mod user;
@@ -98,6 +101,7 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
         StageKind::Reduce { keys, function, emit } => {
             Box::new(reduce::Reduce::new(stage, context, keys, Arc::clone(function), *emit)?)
         }
+        StageKind::Process(process) => Box::new(process::Process::new(stage, process, context)?),
         StageKind::TopN { keys, by, rows, emit, window: None } => {
             Box::new(top_n::TopN::new(stage, context, keys, by.clone(), *rows, *emit)?)
         }

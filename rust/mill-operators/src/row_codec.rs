@@ -23,6 +23,11 @@ impl RowCodec {
         Ok(RowCodec { converter, schema })
     }
 
+    /// The columns.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     /// What must be the same for bytes to be rows of this schema.
     pub(crate) fn signature(&self) -> String {
         let columns = self.schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));

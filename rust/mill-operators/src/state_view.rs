@@ -206,6 +206,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
             operator.restore(&restored)?;
             operator.kept()?
         }
+        Shape::Process { keys } => crate::process::read(&schema, keys, &restored, &context)?,
         Shape::Reduce { keys } => {
             let mut operator = Reduce::new(&stage, &context, &keys, Arc::new(NotAtHand), emit)?;
             operator.restore(&restored)?;

@@ -23,6 +23,7 @@ mod lookup;
 mod lower;
 mod now;
 mod physical;
+mod process;
 mod steps;
 mod stream;
 mod suggest;
@@ -42,8 +43,12 @@ pub use logical::{LogicalPlan, LogicalStep, Parameters};
 pub use lookup::{LookupKind, LookupPlan, TableRows, UntilLoaded};
 pub use lower::{Mode, OnError, PlanOptions, lower};
 pub use physical::{
-    Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, SourceStage, Stage, StageKind, Target,
+    Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, ProcessStage, SourceStage, Stage, StageKind, Target,
     WatermarksOf, WindowCompute, error_schema,
+};
+pub use process::{
+    ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
+    StateSpec, TimerAction, TimerChange, TimerClock, Ttl,
 };
 pub use steps::{JoinCall, JoinOn, SinkNode, UserStepKind, WindowedStream};
 pub use stream::{Emit, EventTime, Facts, KeyedStream, Output, Stream};

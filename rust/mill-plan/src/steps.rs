@@ -25,6 +25,7 @@ mod kept_window;
 mod limit;
 mod lookup;
 mod parts;
+mod process;
 mod project;
 mod rebalance;
 mod reduce;

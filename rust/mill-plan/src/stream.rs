@@ -206,6 +206,28 @@ impl Stream {
         self.side(LATE)
     }
 
+    /// A side output of the step that it comes from.
+    ///
+    /// # Errors
+    /// When the step has no side output of this name.
+    pub fn side_output(&self, name: &str) -> Result<Stream> {
+        let is_side = |output: &Output| output.content == Content::Side;
+        let found = self.outputs().iter().any(|output| is_side(output) && output.name == name);
+        if self.output == 0 && found {
+            return self.side(name);
+        }
+        let names: Vec<String> =
+            self.outputs().iter().filter(|output| is_side(output)).map(|output| format!("{:?}", output.name)).collect();
+        Err(Error::plan(match names.as_slice() {
+            _ if self.output > 0 => format!("side_output({name:?}) is taken of the result of process(), not of another output"),
+            [] => format!(
+                "{}() has no side outputs; process(…, side_outputs={{{name:?}: {{…}}}}) declares them",
+                self.node.step.label()
+            ),
+            names => format!("process() has no side output {name:?}; it has {}", names.join(", ")),
+        }))
+    }
+
     /// What came too late on the right side of the join before.
     ///
     /// # Errors

@@ -240,6 +240,7 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
             assert_eq!(shape(&plan.inputs[0]), shape(input));
             assert_eq!(plan.columns.len(), stage.schema.fields().len());
         }
+        StageKind::Process(process) => assert_eq!(shape(&process.records), shape(input)),
         StageKind::User { .. } | StageKind::Reduce { .. } => {}
     }
 }

@@ -122,7 +122,9 @@ impl Builder<'_> {
             let place = match self.graph.content(tap) {
                 Content::Result => Place { chain, outlet: Outlet::Entry(0), schema: Arc::clone(&schema) },
                 Content::Errors => Place { chain, outlet: Outlet::SourceErrors, schema: error_schema() },
-                Content::Input(_) => return Err(Error::internal(format!("the source {:?} has no input", vertex.name))),
+                Content::Input(_) | Content::Side => {
+                    return Err(Error::internal(format!("the source {:?} has no such output", vertex.name)));
+                }
             };
             self.put(tap, place);
         }
@@ -195,9 +197,14 @@ impl Builder<'_> {
     /// Makes a stage's ports and errors the outputs of a step.
     pub(crate) fn publish(&mut self, at: usize, placed: &Placed) {
         self.open_ports(at, placed);
-        let schema = Arc::clone(&self.chains[placed.chain].stages[placed.index].schema);
+        let result = Arc::clone(&self.chains[placed.chain].stages[placed.index].schema);
         for (port, output) in self.ports(at).into_iter().enumerate() {
-            self.put(Tap { step: at, output }, placed.port(port, Arc::clone(&schema)));
+            let tap = Tap { step: at, output };
+            let schema = match self.graph.content(tap) {
+                Content::Side => self.graph.schema_of(tap),
+                Content::Result | Content::Input(_) | Content::Errors => Arc::clone(&result),
+            };
+            self.put(tap, placed.port(port, schema));
         }
         self.publish_errors(at, placed);
     }

@@ -34,7 +34,7 @@ fn cut_inputs(graph: &mut Graph, needed: &[Names]) -> Result<()> {
     for (at, needed) in needed.iter().enumerate() {
         let of = |graph: &Graph, tap: Tap| match graph.content(tap) {
             Content::Result => Arc::clone(&left[tap.step]),
-            Content::Input(_) | Content::Errors => graph.schema_of(tap),
+            Content::Input(_) | Content::Side | Content::Errors => graph.schema_of(tap),
         };
         let vertex = &graph.steps[at];
         let result = if vertex.step.cuts_inputs(&vertex.schema) {
@@ -89,6 +89,8 @@ fn needed(graph: &Graph) -> Result<Vec<Names>> {
                 }
                 // The step that these records went into needs all of its input anyway.
                 Content::Input(_) => {}
+                // Nor does a record with columns of its own need any of the result's.
+                Content::Side => {}
                 // Whoever asks which records fail asks for all that the step computes, and to see the whole record.
                 Content::Errors => needed[tap.step].extend(names(&graph.steps[tap.step].schema)),
             }

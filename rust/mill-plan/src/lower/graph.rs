@@ -93,6 +93,10 @@ impl Graph {
         match self.content(tap) {
             Content::Result => Arc::clone(&self.steps[tap.step].schema),
             Content::Input(number) => self.schema_of(self.steps[tap.step].inputs[number]),
+            Content::Side => {
+                let own = self.output(tap).own.as_ref();
+                own.map_or_else(|| Arc::clone(&self.steps[tap.step].schema), Arc::clone)
+            }
             Content::Errors => error_schema(),
         }
     }
@@ -178,8 +182,8 @@ impl Graph {
                 let output = self.output(tap);
                 match output.content {
                     Content::Errors => format!("{}/{}", self.steps[tap.step].uid, output.name),
-                    Content::Result | Content::Input(_) if tap.output > 0 => format!("{}/{}", paths[tap.step], output.name),
-                    Content::Result | Content::Input(_) => paths[tap.step].clone(),
+                    Content::Result | Content::Input(_) | Content::Side if tap.output > 0 => format!("{}/{}", paths[tap.step], output.name),
+                    Content::Result | Content::Input(_) | Content::Side => paths[tap.step].clone(),
                 }
             });
             let place = from.as_ref().map_or_else(|| label.clone(), |from| format!("{from}/{label}"));

@@ -87,7 +87,7 @@ pub(super) fn of_inputs(graph: &Graph) -> Vec<Lineage> {
         let of = |tap: &Tap| match graph.content(*tap) {
             Content::Result => results[tap.step].clone(),
             Content::Input(number) => inputs[tap.step][number].clone(),
-            Content::Errors => Lineage::default(),
+            Content::Side | Content::Errors => Lineage::default(),
         };
         let lineages: Vec<Lineage> = vertex.inputs.iter().map(of).collect();
         let before = vertex.inputs.first().map(|&tap| graph.schema_of(tap));

@@ -11,8 +11,10 @@ use crate::compiled::CompiledExpr;
 use crate::function::{BatchFunction, ReduceFunction, Rung, WatermarkFunction, WindowFunction};
 use crate::join::JoinPlan;
 use crate::lookup::LookupPlan;
+use crate::process::{ProcessFunction, StateSpec, TimerClock};
 use crate::steps::UserStepKind;
 use crate::stream::{Emit, duration};
+use crate::types::{is_object, type_name};
 use crate::window::{KeptWindow, KeptWindowSpec, SessionGap, WindowKind, WindowSpec};
 
 /// What rows are sorted by. Nulls come last.
@@ -176,10 +178,29 @@ pub enum StageKind {
     Join(Arc<JoinPlan>),
     /// Looks rows of its second input up for those of its first one. Late records go out as those of a join do.
     Lookup(Arc<LookupPlan>),
+    /// A user's function of the records and timers of each key, with state.
+    Process(Box<ProcessStage>),
     /// Writes records out.
     Sink(Arc<dyn Sink>),
     /// Passes records on as they are: a union, a rebalance.
     Pass,
+}
+
+/// A user's function of the records and timers of each key.
+#[derive(Clone, Debug)]
+pub struct ProcessStage {
+    /// The key columns of the input.
+    pub keys: Vec<usize>,
+    /// The columns of the input.
+    pub records: SchemaRef,
+    /// The function.
+    pub function: Arc<dyn ProcessFunction>,
+    /// What it keeps of each key.
+    pub states: Vec<StateSpec>,
+    /// The columns of its outputs beside the result, which are ports from 1 on.
+    pub sides: Vec<SchemaRef>,
+    /// Whether records have an event time.
+    pub is_timed: bool,
 }
 
 /// What the watermarks of a split are made from.
@@ -231,6 +252,7 @@ impl StageKind {
             StageKind::FromChangelog { .. } => "from_changelog",
             StageKind::Join(plan) => plan.kind.label(),
             StageKind::Lookup(plan) => plan.kind.label(),
+            StageKind::Process(_) => "process",
             StageKind::Sink(_) => "sink",
             StageKind::Pass => "pass",
         }
@@ -244,6 +266,7 @@ impl StageKind {
             StageKind::User { function, .. } => function.rung(),
             StageKind::EventTime { watermarks: WatermarksOf::Function { .. }, .. } => Rung::Batch,
             StageKind::Reduce { function, .. } => function.rung(),
+            StageKind::Process(stage) => stage.function.rung(),
             StageKind::KeptWindow { compute: WindowCompute::Reduce(function), .. } => function.rung(),
             StageKind::KeptWindow { compute: WindowCompute::Apply(function), .. } => function.rung(),
             StageKind::Aggregate { aggregates, .. }
@@ -289,6 +312,7 @@ impl StageKind {
             | StageKind::ToChangelog { .. }
             | StageKind::Join(_)
             | StageKind::Lookup(_)
+            | StageKind::Process(_)
             | StageKind::Sink(_) => true,
             StageKind::Project { .. }
             | StageKind::Filter(_)
@@ -405,10 +429,46 @@ impl StageKind {
             StageKind::FromChangelog { op } => format!("op in column {op}"),
             StageKind::Join(plan) => plan.to_string(),
             StageKind::Lookup(plan) => plan.to_string(),
+            StageKind::Process(stage) => stage.detail(),
             StageKind::Sink(sink) => Sink::name(sink.as_ref()),
             StageKind::Pass => String::new(),
         }
     }
+}
+
+impl ProcessStage {
+    fn detail(&self) -> String {
+        let key = if self.keys.is_empty() { "nothing".to_owned() } else { names(&self.records, &self.keys) };
+        format!("{} by {key}", self.function.name())
+    }
+
+    /// What it keeps of each key.
+    pub(super) fn keeps(&self) -> String {
+        let states: Vec<String> = self.states.iter().map(described_state).collect();
+        match states.as_slice() {
+            [] => "keeps the timers of each key until they fire".to_owned(),
+            states => format!("keeps {} of each key, and its timers until they fire", states.join(", ")),
+        }
+    }
+}
+
+/// `value last: float64 for "1d"`.
+fn described_state(state: &StateSpec) -> String {
+    let columns: Vec<String> = state
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| state.ttl.is_none_or(|ttl| ttl.written != *place))
+        .map(|(_, field)| if is_object(field) { "object, pickled".to_owned() } else { type_name(field.data_type()) })
+        .collect();
+    let age = state.ttl.map_or_else(String::new, |ttl| {
+        let clock = match ttl.clock {
+            TimerClock::Event => "",
+            TimerClock::Processing => " of processing time",
+        };
+        format!(" for {:?}{clock}", duration(ttl.us))
+    });
+    format!("{} {} ({}){age}", state.kind, state.name, columns.join(", "))
 }
 
 /// The windows as a user writes them.

@@ -1,6 +1,6 @@
 //! Keyed streams. What can be done with them is in the files of the steps.
 
-use arrow::datatypes::{Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use mill_protocol::{Error, Result};
 
 use super::checks::{append_only, check_hashable, check_unique, column_index, in_step};
@@ -59,6 +59,11 @@ impl KeyedStream {
     /// The stream before it was keyed, with the columns of the key.
     pub fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// The type of the event time of its records, if they have one.
+    pub fn event_time_type(&self) -> Option<DataType> {
+        self.stream.facts().event_time.map(|time| time.data_type)
     }
 
     /// The parts of aggregates over this stream.

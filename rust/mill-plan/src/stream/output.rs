@@ -40,6 +40,8 @@ pub struct Output {
 pub(crate) struct OutputSpec {
     pub(crate) name: Cow<'static, str>,
     pub(crate) content: Content,
+    /// The columns, of an output that has columns of its own.
+    pub(crate) own: Option<SchemaRef>,
 }
 
 /// What the records of an output are; their columns follow from it.
@@ -49,6 +51,8 @@ pub(crate) enum Content {
     Result,
     /// Records of the input with this number as they came.
     Input(usize),
+    /// Records with columns of their own.
+    Side,
     /// Descriptions of records that failed, with the columns of [`error_schema`].
     Errors,
 }
@@ -64,7 +68,12 @@ impl OutputSpec {
     pub(crate) const ERRORS: OutputSpec = OutputSpec::new(ERRORS, Content::Errors);
 
     pub(crate) const fn new(name: &'static str, content: Content) -> OutputSpec {
-        OutputSpec { name: Cow::Borrowed(name), content }
+        OutputSpec { name: Cow::Borrowed(name), content, own: None }
+    }
+
+    /// An output of this name with these columns.
+    pub(crate) fn side(name: &str, schema: SchemaRef) -> OutputSpec {
+        OutputSpec { name: Cow::Owned(name.to_owned()), content: Content::Side, own: Some(schema) }
     }
 }
 
@@ -75,6 +84,9 @@ impl Output {
             Content::Input(number) => {
                 let input = inputs[number];
                 (SchemaRef::clone(&input.schema), input.facts.clone())
+            }
+            Content::Side => {
+                (spec.own.as_ref().map_or_else(|| SchemaRef::clone(schema), SchemaRef::clone), facts.clone())
             }
             Content::Result => (SchemaRef::clone(schema), facts.clone()),
             Content::Errors => {
