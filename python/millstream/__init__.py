@@ -60,8 +60,17 @@ from millstream.io import (
     read_text,
 )
 from millstream.job import Job, run, start
-from millstream.keyed import KeyedStream, RollingStream, WindowedStream
+from millstream.keyed import ConnectedStreams, KeyedStream, RollingStream, WindowedStream
 from millstream.options import Checkpoint, Restart
+from millstream.process import (
+    ListState,
+    MapState,
+    ProcessContext,
+    ProcessFunction,
+    ReducingState,
+    Timers,
+    ValueState,
+)
 from millstream.report import Held, JobStatus, Metrics, Paused, Report, StepMetrics
 from millstream.state import CheckpointInfo, checkpoints, read_state
 from millstream.stream import Stream, from_changelog
@@ -94,6 +103,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "CheckpointInfo",
+    "ConnectedStreams",
     "ConnectorError",
     "CountWindow",
     "CumulativeWindow",
@@ -105,10 +115,15 @@ __all__ = [
     "Job",
     "JobStatus",
     "KeyedStream",
+    "ListState",
+    "MapState",
     "Metrics",
     "MillstreamError",
     "Paused",
     "PlanError",
+    "ProcessContext",
+    "ProcessFunction",
+    "ReducingState",
     "Report",
     "Restart",
     "RollingStream",
@@ -123,10 +138,12 @@ __all__ = [
     "StepMetrics",
     "Stream",
     "Table",
+    "Timers",
     "Timestamp",
     "Trigger",
     "TumblingWindow",
     "UserFunctionError",
+    "ValueState",
     "WatermarkGenerator",
     "WatermarkStrategy",
     "Window",

@@ -14,7 +14,7 @@ from millstream._bytecode import instructions, is_followed, loads_method
 from millstream._inline import OBSERVERS, inlined
 from millstream._row import row_class, rows
 
-__all__ = ["View"]
+__all__ = ["View", "columns_read"]
 
 
 class View:
@@ -29,7 +29,7 @@ class View:
     __slots__ = ("_style", "fields", "used")
 
     def __init__(self, function: Callable[[Any], Any], fields: Sequence[str]) -> None:
-        found = _columns_read(function, fields)
+        found = columns_read(function, fields)
         self._style, names = found or ("row", set(fields))
         self.fields = tuple(name for name in fields if name in names)
         self.used = [name in names for name in fields] if found else None
@@ -81,16 +81,22 @@ def _loop(style: str, fields: tuple[str, ...]) -> tuple[Callable[..., None], Cal
     return namespace["loop"], type("Row", (), {"__slots__": fields})
 
 
-def _columns_read(function: Any, fields: Sequence[str]) -> tuple[str, set[str]] | None:
-    """Tell how a function of a row reads it, and which columns; None if it may do anything else with it."""
+def columns_read(
+    function: Any, fields: Sequence[str], *, others: int = 0, may_yield: bool = False
+) -> tuple[str, set[str]] | None:
+    """Tell how a function of a row reads it, and which columns; None if it may do anything else with it.
+
+    It takes so many other arguments after the row.
+    """
     place = 1 if isinstance(function, types.MethodType) else 0
     function = getattr(function, "__func__", function)
     if not isinstance(function, types.FunctionType) or not is_followed():
         return None
     code = function.__code__
-    odd = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    odd = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    odd |= 0 if may_yield else inspect.CO_GENERATOR
     required = code.co_argcount - len(function.__defaults__ or ())
-    if required > place + 1 or code.co_argcount <= place or code.co_kwonlyargcount or code.co_flags & odd:
+    if required > place + 1 + others or code.co_argcount <= place or code.co_kwonlyargcount or code.co_flags & odd:
         return None
     argument = code.co_varnames[place]
     if argument in code.co_cellvars or OBSERVERS.intersection(code.co_names):

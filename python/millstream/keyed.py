@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from millstream._engine import RawKeyedStream, RawWindowedStream
+from millstream._engine import RawKeyedStream, RawSchema, RawWindowedStream
 from millstream.errors import PlanError
-from millstream.expr import Expr
+from millstream.expr import Expr, col, lit
 from millstream.functions import (
     FoldAdapter,
     WindowAdapter,
@@ -16,13 +16,14 @@ from millstream.functions import (
     function_name,
     returned_schema,
 )
+from millstream.process import ProcessFunction
 from millstream.stream import Stream, _columns
 from millstream.time import Duration, microseconds
 from millstream.trigger import Trigger
-from millstream.types import SchemaLike, schema_of
+from millstream.types import SchemaLike, data_type, schema_of
 from millstream.window import Window
 
-__all__ = ["KeyedStream", "RollingStream", "WindowedStream"]
+__all__ = ["ConnectedStreams", "KeyedStream", "RollingStream", "WindowedStream"]
 
 Emit = Literal["end", "checkpoint", "each"] | Duration | None
 """When an aggregate without windows gives results."""
@@ -100,6 +101,137 @@ class KeyedStream:
         fields = tuple(self._raw.stream().schema().names())
         adapter = FoldAdapter(function, fields)
         return Stream(self._raw.reduce(f"reduce({function_name(function)})", adapter, name, interval))
+
+    def process(
+        self,
+        function: ProcessFunction,
+        *,
+        schema: SchemaLike = None,
+        side_outputs: Mapping[str, SchemaLike] | None = None,
+    ) -> Stream:
+        """Call a function with the records of each key, in their order, and with timers; it keeps state of each key.
+
+        Parameters
+        ----------
+        function
+            A :class:`ProcessFunction`.
+        schema
+            The columns of the records that it yields; by default those of the annotation of its ``process``.
+        side_outputs
+            Other outputs, by name, with their columns: what ``ctx.side_output(name, row)`` sends to. They are streams:
+            ``result.side_output(name)``.
+
+        Notes
+        -----
+        A result has the event time of its record, or of the timer that it comes from. A timer of the past fires at the next
+        watermark, and its results have the time of the watermark before. A timer by processing time has the event time of
+        the record that has set it. Late records are passed to the function like all others.
+
+        When the input ends, all timers fire at once, those by processing time as well, and timers that these set, until there
+        is none left. A function whose timers always set another one looks at ``ctx.is_draining``.
+
+        States are columns of the checkpoint, so :func:`millstream.read_state` shows them. A state that is added to a function
+        begins with its default. One that is gone, or has another type, is refused.
+
+        Raises
+        ------
+        PlanError
+            When the function is none, a state or an output has a name that cannot be, or a state grows old by event time and
+            the stream has none.
+
+        Examples
+        --------
+        >>> class Alert(mill.ProcessFunction):
+        ...     last = mill.ValueState(float, default=0.0)
+        ...     def process(self, row, ctx):
+        ...         ctx.side_output("audit", {"user": ctx.key})
+        ...         if row.price > self.last.value * 2:
+        ...             yield {"user": ctx.key, "price": row.price}
+        ...         self.last.value = row.price
+        >>> bids = mill.from_iter([{"user": "ann", "price": price} for price in (1.0, 1.5, 8.0)])
+        >>> alerts = bids.key_by("user").process(
+        ...     Alert(), schema={"user": str, "price": float}, side_outputs={"audit": {"user": str}}
+        ... )
+        >>> alerts.collect().to_pylist()
+        [{'user': 'ann', 'price': 1.0}, {'user': 'ann', 'price': 8.0}]
+        >>> len(alerts.side_output("audit").collect())
+        3
+        """
+        _check_function(function)
+        own = type(function)
+        if own.process is ProcessFunction.process:
+            raise PlanError(f"{own.__name__} does not define process(self, row, ctx)")
+        return self._process(function, ("process",), schema, side_outputs, tuple(self.keys))
+
+    def _process(
+        self,
+        function: ProcessFunction,
+        methods: tuple[str, ...],
+        schema: SchemaLike,
+        side_outputs: Mapping[str, SchemaLike] | None,
+        keys: tuple[str, ...],
+    ) -> Stream:
+        # Only who uses it pays for it when the package is imported.
+        from millstream._process import ProcessAdapter, declared_states, side_names
+
+        own = type(function)
+        for name in (*methods, "on_timer", "on_end"):
+            check_callable(getattr(function, name), f"process: {name}")
+        given = returned_schema(getattr(function, methods[0]), is_many=True) if schema is None else schema_of(schema)
+        if given is None:
+            raise PlanError('process() needs schema=, the columns that its function yields, as in schema={"user": str}')
+        sides = {} if side_outputs is None else side_outputs
+        side_names(sides)
+        outputs = [(name, schema_of(side)._raw) for name, side in sides.items()]
+        states = declared_states(function)
+        declared = []
+        for name, state in states.items():
+            columns = [(name + suffix, kind) for suffix, kind in state._types()]
+            written = len(columns)
+            if state._ttl is not None:
+                columns.append((f"{name}@written", data_type(list[int] if state._is_list() else int)))
+            declared.append((name, state.kind, RawSchema(columns), state._ttl, state._clock == "processing", written))
+        zone = self._raw.event_time_zone()
+        fields = tuple(self._raw.stream().schema().names())
+        is_timed = self._raw.stream().has_event_time()
+        adapter = ProcessAdapter(function, methods, states, fields, keys, tuple(sides), is_timed, zone)
+        has_end = own.on_end is not ProcessFunction.on_end
+        return Stream(self._raw.process(f"process({own.__name__})", adapter, adapter.used, declared, given._raw, outputs, has_end))
+
+    def connect(self, other: KeyedStream) -> ConnectedStreams:
+        """Bring two keyed streams together, for a process function that shares state between their records.
+
+        Parameters
+        ----------
+        other
+            A stream keyed by as many columns of the same types; their names may differ. Both streams have an event time, or
+            neither has.
+
+        Examples
+        --------
+        >>> class Priced(mill.ProcessFunction):
+        ...     price = mill.ValueState(float)
+        ...     waiting = mill.ListState(int)
+        ...     def process_left(self, row, ctx):
+        ...         if self.price.value is None:
+        ...             self.waiting.add(row.n)
+        ...         else:
+        ...             yield {"item": ctx.key, "total": row.n * self.price.value}
+        ...     def process_right(self, row, ctx):
+        ...         self.price.value = row.price
+        ...         for n in self.waiting:
+        ...             yield {"item": ctx.key, "total": n * row.price}
+        ...         self.waiting.clear()
+        >>> orders = mill.from_iter([{"item": "pen", "n": 3}, {"item": "ink", "n": 1}])
+        >>> prices = mill.from_iter([{"what": "pen", "price": 0.5}, {"what": "ink", "price": 4.0}])
+        >>> both = orders.key_by("item").connect(prices.key_by("what"))
+        >>> totals = both.process(Priced(), schema={"item": str, "total": float}).collect().to_pylist()
+        >>> sorted(row["total"] for row in totals)
+        [1.5, 4.0]
+        """
+        if not isinstance(other, KeyedStream):
+            raise PlanError(f'connect() takes a keyed stream, as in connect(b.key_by("id")), not {other!r:.200}')
+        return ConnectedStreams(self, other)
 
     def top_n(
         self,
@@ -280,6 +412,88 @@ class RollingStream:
         [(1, 1), (3, 4), (8, 8)]
         """
         return Stream(self._raw.rolling(self._length, _columns(aggregates, named, "agg")))
+
+
+def _check_function(function: Any) -> None:
+    if isinstance(function, type) and issubclass(function, ProcessFunction):
+        raise PlanError(f"process() takes an object, and {function.__name__} is a class: write {function.__name__}()")
+    if not isinstance(function, ProcessFunction):
+        raise PlanError(f"process() takes a mill.ProcessFunction, not {function!r:.200}")
+
+
+class ConnectedStreams:
+    """Two keyed streams for one process function; made by :meth:`KeyedStream.connect`."""
+
+    __slots__ = ("_left", "_right")
+
+    def __init__(self, left: KeyedStream, right: KeyedStream) -> None:
+        of_keys = [[stream._raw.stream().schema().types()[_places(stream)[key]] for key in stream.keys] for stream in (left, right)]
+        if of_keys[0] != of_keys[1]:
+            raise PlanError(
+                f"connect(): the keys {', '.join(left.keys)} are {', '.join(map(repr, of_keys[0]))}, and {', '.join(right.keys)} are "
+                f"{', '.join(map(repr, of_keys[1]))}; cast one of them, so that both streams have keys of the same types"
+            )
+        self._left = left
+        self._right = right
+
+    def __repr__(self) -> str:
+        """Show the keys."""
+        return f"<ConnectedStreams by {', '.join(self._left.keys)} and {', '.join(self._right.keys)}>"
+
+    def process(
+        self,
+        function: ProcessFunction,
+        *,
+        schema: SchemaLike = None,
+        side_outputs: Mapping[str, SchemaLike] | None = None,
+    ) -> Stream:
+        """Call a function with the records of both streams that have a key; it keeps state of each key.
+
+        Parameters
+        ----------
+        function
+            A :class:`ProcessFunction` with ``process_left(self, row, ctx)`` and ``process_right(self, row, ctx)``.
+        schema, side_outputs
+            As of :meth:`KeyedStream.process`. The names in ``ctx.key`` are those of the left stream.
+
+        Notes
+        -----
+        Records of one stream come in their order; in which order those of both come, nobody knows. Event time is the lesser
+        one of both streams.
+
+        Examples
+        --------
+        See :meth:`KeyedStream.connect`.
+        """
+        _check_function(function)
+        own = type(function)
+        for method in ("process_left", "process_right"):
+            if getattr(own, method) is getattr(ProcessFunction, method):
+                raise PlanError(f"{own.__name__} does not define {method}(self, row, ctx), which the records of that stream are passed to")
+        left, right = (side._raw.stream() for side in (self._left, self._right))
+        if left.has_event_time() != right.has_event_time():
+            which = "right" if left.has_event_time() else "left"
+            raise PlanError(f"connect(): the {which} stream has no event time, and the other one has; call event_time() on both, or on neither")
+        union = _side(self._left, self._left, self._right, True).union(_side(self._right, self._left, self._right, False))
+        keyed = union.key_by(*(f"key.{key}" for key in self._left.keys))
+        return keyed._process(function, ("process_left", "process_right"), schema, side_outputs, tuple(self._left.keys))
+
+
+def _places(stream: KeyedStream) -> dict[str, int]:
+    return {name: place for place, name in enumerate(stream._raw.stream().schema().names())}
+
+
+def _side(own: KeyedStream, left: KeyedStream, right: KeyedStream, is_left: bool) -> Stream:
+    """Give the records of one stream with the columns of both: those of the other one are null."""
+    columns: dict[str, Expr] = {f"key.{name}": col(key) for name, key in zip(left.keys, own.keys, strict=True)}
+    columns["is_left"] = lit(is_left)
+    for prefix, stream in (("left", left), ("right", right)):
+        schema = stream._raw.stream().schema()
+        for name, kind in zip(schema.names(), schema.types(), strict=True):
+            if "object" in repr(kind):
+                raise PlanError(f"connect(): column {name!r} is {kind!r}, and Python objects are passed on by one stream alone; take plain values out of them")
+            columns[f"{prefix}.{name}"] = col(name) if stream is own else lit(None).cast(kind)
+    return Stream(own._raw.stream()).select(**columns)
 
 
 class WindowedStream:

@@ -623,6 +623,22 @@ class Stream(Joins, Lookups, Outputs):
         """The records that came too late, as they were: for their window, or as the left side of a join for their partners."""
         return Stream(self._raw.late())
 
+    def side_output(self, name: str) -> Stream:
+        """Return a side output of ``process()``, by its name.
+
+        Examples
+        --------
+        >>> class Split(mill.ProcessFunction):
+        ...     def process(self, row, ctx):
+        ...         ctx.side_output("odd" if row.x % 2 else "even", row)
+        >>> s = mill.from_iter([{"x": x} for x in range(4)])
+        >>> sides = {"odd": {"x": int}, "even": {"x": int}}
+        >>> split = s.key_by("x").process(Split(), schema={"x": int}, side_outputs=sides)
+        >>> sorted(row["x"] for row in split.side_output("odd").collect().to_pylist())
+        [1, 3]
+        """
+        return Stream(self._raw.side_output(name))
+
     @property
     def errors(self) -> Stream:
         """The records that failed in the step before, with ``step``, ``error``, ``traceback`` and ``record``.

@@ -8,11 +8,13 @@
 //! ```
 //!
 //! [`records`] calls a function once a record, [`batches`] once a frame, [`columns`] in expressions, [`folds`] for the
-//! records of a key, [`windows`] for those of a window, [`watermarks`] to make watermarks.
+//! records of a key, [`windows`] for those of a window, [`process`] for records and timers, with state, [`watermarks`] to make
+//! watermarks.
 
 mod batches;
 mod columns;
 mod folds;
+mod process;
 mod records;
 mod watermarks;
 mod windows;
@@ -28,6 +30,7 @@ use pyo3::types::{PyDict, PyList};
 pub use self::batches::{ArrowFunction, arrow_batch, conform};
 pub use self::columns::column_function;
 pub use self::folds::{FoldFunction, aggregate_function};
+pub use self::process::{Declared, PythonProcess, state_specs};
 pub use self::records::RecordFunction;
 pub use self::watermarks::RawWatermarkFunction;
 pub use self::windows::WholeWindowFunction;

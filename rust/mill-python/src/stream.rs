@@ -16,7 +16,9 @@ use pyo3::prelude::*;
 
 use crate::error::{IntoPython, PlanError};
 use crate::expr::{RawExpr, expressions};
-use crate::functions::{ArrowFunction, FoldFunction, RawWatermarkFunction, RecordFunction, WholeWindowFunction};
+use crate::functions::{
+    ArrowFunction, Declared, FoldFunction, PythonProcess, RawWatermarkFunction, RecordFunction, WholeWindowFunction, state_specs,
+};
 use crate::sinks::{PythonSink, sink_kind};
 use crate::import::{self, Import, validate};
 use crate::sources::{PythonSource, ReaderSource};
@@ -368,6 +370,11 @@ impl RawStream {
         self.step(self.stream.from_changelog(&key, op))
     }
 
+    /// An output of the step by its name.
+    fn side_output(&self, name: &str) -> PyResult<RawStream> {
+        self.step(self.stream.side_output(name))
+    }
+
     fn late(&self) -> PyResult<RawStream> {
         self.step(self.stream.late())
     }
@@ -475,6 +482,35 @@ impl RawKeyedStream {
     ) -> PyResult<RawStream> {
         let function = Arc::new(FoldFunction::new(name, adapter));
         self.step(self.stream.reduce(function, emit(emit_name, interval_us)?))
+    }
+
+    /// Calls a function with the records and timers of each key; `used` says which columns of a record it is given.
+    #[pyo3(signature = (name, adapter, used, states, schema, sides, has_end))]
+    #[expect(clippy::too_many_arguments, reason = "what a function says of itself, each by name in Python")]
+    fn process(
+        &self,
+        name: String,
+        adapter: Py<PyAny>,
+        used: Option<Vec<bool>>,
+        states: Vec<Declared<'_>>,
+        schema: PyRef<'_, RawSchema>,
+        sides: Vec<(String, PyRef<'_, RawSchema>)>,
+        has_end: bool,
+    ) -> PyResult<RawStream> {
+        let states = state_specs(&states);
+        let schema = Arc::clone(&schema.schema);
+        let sides: Vec<_> = sides.into_iter().map(|(name, side)| (name, Arc::clone(&side.schema))).collect();
+        let outputs = std::iter::once(&schema).chain(sides.iter().map(|(_, side)| side)).cloned().collect();
+        let function = Arc::new(PythonProcess::new(name, adapter, used, &states, outputs, has_end));
+        self.step(self.stream.process(function, states, schema, sides))
+    }
+
+    /// The zone of event times, if they have one.
+    fn event_time_zone(&self) -> Option<String> {
+        match self.stream.event_time_type() {
+            Some(DataType::Timestamp(_, Some(zone))) => Some(zone.to_string()),
+            _ => None,
+        }
     }
 
     /// Keeps the first rows of each key; `by` are expressions, each with whether the greatest comes first.

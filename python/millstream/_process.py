@@ -1,0 +1,561 @@
+"""What calls a process function: the loop over the records or timers of a call."""
+
+from __future__ import annotations
+
+import collections.abc
+import copy
+import functools
+import inspect
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+from types import GeneratorType
+from typing import Any
+
+from millstream import _live
+from millstream._firing import DELETE, SET, Firing
+from millstream._row import row_class, rows
+from millstream._states import Copier, FastValue, ListHandle, MapHandle, ReducingHandle, Scope, ValueHandle
+from millstream._view import columns_read
+from millstream.errors import PlanError
+from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState
+from millstream.types import DataType
+
+__all__ = ["ProcessAdapter", "declared_states", "side_names"]
+
+_US = timedelta(microseconds=1)
+_NAIVE = datetime(1970, 1, 1)
+_AWARE = datetime(1970, 1, 1, tzinfo=UTC)
+_MIN, _MAX = -(2**63), 2**63 - 1
+
+_CHUNK_FIRST, _CHUNK_MAX = 4, 1024
+"""After how many records the loop looks at the clock."""
+_PAUSE = 16
+"""After how many timers it does."""
+_CALL_SECONDS_MAX = 0.020
+"""How long a call lasts before the engine has its turn."""
+_RESULTS_MAX = 65_536
+"""How many results a call makes before they are passed on."""
+
+_IMMUTABLE = (
+    "bool",
+    "int",
+    "uint",
+    "float",
+    "str",
+    "binary",
+    "large_",
+    "date",
+    "time",
+    "timestamp",
+    "duration",
+    "decimal",
+)
+
+Common = tuple[int, list[Sequence[Any]], list[list[Any]], int, int, int, bool]
+TimerOp = tuple[int, bool, int, int, int]
+Side = tuple[int, list[Any], list[int]]
+Answer = tuple[
+    int, list[Any], list[int], list[Side], list[int], list[list[Any]], list[TimerOp], list[tuple[int, int, int]]
+]
+
+
+def is_immutable(kind: DataType) -> bool:
+    """Tell whether values of a type cannot be changed in place."""
+    return repr(kind).startswith(_IMMUTABLE)
+
+
+def copier_of(kind: DataType) -> Copier | None:
+    """Give what copies values of a type; None for those that need no copy, and for objects, which are no values."""
+    name = repr(kind)
+    if is_immutable(kind) or name == "object":
+        return None
+    inner = name.removeprefix("list[")
+    return list.copy if inner != name and inner.startswith(_IMMUTABLE) else copy.deepcopy
+
+
+def declared_states(function: ProcessFunction) -> dict[str, State]:
+    """Give the states that the class of a function declares, by name, those of its bases first."""
+    for name, value in vars(function).items():
+        if isinstance(value, State):
+            raise PlanError(
+                f"state {name!r} is declared in __init__(); declare it in the class body of {type(function).__name__}"
+            )
+    states: dict[str, State] = {}
+    for owner in reversed(type(function).__mro__):
+        for name, value in vars(owner).items():
+            states.pop(name, None)
+            if not isinstance(value, State):
+                continue
+            if len(value._names) > 1:
+                first, second = value._names[:2]
+                raise PlanError(
+                    f"one state has two names, {first!r} and {second!r}; declare a state of its own for each"
+                )
+            states[name] = value
+    return states
+
+
+def side_names(side_outputs: Any) -> None:
+    """Refuse what names no side outputs."""
+    if not isinstance(side_outputs, collections.abc.Mapping) or not all(isinstance(name, str) for name in side_outputs):
+        raise PlanError(
+            'process(): side_outputs is a dict of name to schema, as in side_outputs={"audit": {"user": str}}'
+        )
+
+
+class ProcessAdapter:
+    """A process function, of which each parallel instance opens a copy."""
+
+    def __init__(
+        self,
+        function: ProcessFunction,
+        methods: tuple[str, ...],
+        states: dict[str, State],
+        fields: tuple[str, ...],
+        keys: tuple[str, ...],
+        sides: tuple[str, ...],
+        is_timed: bool,
+        zone: str | None,
+    ) -> None:
+        self.function = function
+        self.states = states
+        self.methods = methods
+        # Records of two streams are rows of either: which columns are read is not asked.
+        is_one = len(methods) == 1
+        read = columns_read(function.process, fields, others=1, may_yield=True) if is_one else None
+        # What is only read by row.name needs no row of its own, and no other columns.
+        self.is_cursor = read is not None and read[0] == "attribute"
+        self.fields = tuple(name for name in fields if read is None or name in read[1]) if self.is_cursor else fields
+        self.used = [name in self.fields for name in fields] if self.is_cursor else None
+        self.keys = keys
+        self.sides = sides
+        self.is_timed = is_timed
+        self.zone = zone
+
+    def open(self) -> Task:
+        """Make a copy of the function that works."""
+        return Task(self)
+
+
+def _handle(scope: Scope, state: State) -> Any:
+    ttl, clock, refresh = state._ttl, state._clock, state._refresh
+    if isinstance(state, ListState):
+        return ListHandle(scope, copier_of(state._type), ttl, clock, refresh)
+    if isinstance(state, MapState):
+        return MapHandle(scope, copier_of(state._value), ttl, clock, refresh)
+    if not isinstance(state, (ValueState, ReducingState)):
+        raise PlanError(f"{type(state).__name__} is no kind of state that process() knows")
+    is_mutable, copier = not is_immutable(state._type), copier_of(state._type)
+    if isinstance(state, ReducingState):
+        return ReducingHandle(scope, state._function, is_mutable, copier, ttl, clock, refresh)
+    if ttl is None and not is_mutable:
+        return FastValue(state._default)
+    return ValueHandle(scope, state._default, is_mutable, copier, ttl, clock, refresh)
+
+
+class _Context(Scope):
+    """What a function gets as ``ctx``."""
+
+    __slots__ = ("_keys", "_sides", "_task", "is_draining", "timer", "timers", "watermark_us")
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task.event_us, task.event)
+        self._task = task
+        self._keys: Sequence[Any] = []
+        self._sides: dict[str, tuple[list[Any], list[int]]] = {}
+        self.is_draining = False
+        self.timer: Clock | None = None
+        self.watermark_us = _MIN
+        self.timers = _Timers(task, self)
+
+    @property
+    def key(self) -> Any:
+        """The key: its value, or a row of several columns."""
+        return self._keys[self.number]
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """The event time of the record or timer."""
+        at = self._task.event_us()
+        return None if at is None else self._task.moment(at)
+
+    @property
+    def watermark(self) -> datetime | None:
+        """How far event time has come."""
+        return None if self.watermark_us == _MIN else self._task.moment(self.watermark_us)
+
+    @property
+    def now(self) -> datetime:
+        """Processing time."""
+        return _AWARE + timedelta(microseconds=self.now_us)
+
+    def side_output(self, name: str, row: Any) -> None:
+        """Send a record to a side output."""
+        side = self._sides.get(name)
+        if side is None:
+            names = self._task.adapter.sides
+            if name not in names:
+                there = f"it has {', '.join(map(repr, names))}" if names else "it has none"
+                raise PlanError(
+                    f"no side output {name!r} is declared; {there}: process(…, side_outputs={{{name!r}: {{…}}}})"
+                )
+            side = self._sides[name] = ([], [])
+        side[0].append(row)
+        side[1].append(self._task.place())
+
+
+class _Timers:
+    """The timers of the key whose turn it is."""
+
+    __slots__ = ("_context", "_task")
+
+    def __init__(self, task: Task, context: _Context) -> None:
+        self._task = task
+        self._context = context
+
+    def event_time(self, at: datetime) -> None:
+        """Set a timer by event time."""
+        self._task.set_timer(False, self._event_us(at))
+
+    def processing_time(self, at: datetime) -> None:
+        """Set a timer by processing time."""
+        self._task.set_timer(True, _processing_us(at))
+
+    def delete_event_time(self, at: datetime) -> None:
+        """Delete a timer by event time."""
+        self._task.delete_timer(False, self._event_us(at))
+
+    def delete_processing_time(self, at: datetime) -> None:
+        """Delete a timer by processing time."""
+        self._task.delete_timer(True, _processing_us(at))
+
+    def _event_us(self, at: datetime) -> int:
+        task = self._task
+        if not task.adapter.is_timed:
+            raise PlanError(
+                "a timer by event time needs event time, and the stream has none; call event_time() before key_by()"
+            )
+        if not isinstance(at, datetime):
+            raise TypeError(
+                f"a timer is set to a datetime, not {at!r:.80}; as in ctx.timestamp + timedelta(seconds=30)"
+            )
+        if (at.tzinfo is None) != (task.zone is None):
+            has, want = ("no zone", "have one") if at.tzinfo is None else ("a zone", "have none")
+            raise TypeError(
+                f"the timer {at} has {has}, and the event times of the stream {want}; set it by ctx.timestamp or such a time"
+            )
+        return (at - task.epoch) // _US
+
+
+def _processing_us(at: datetime) -> int:
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise TypeError(
+            f"a timer by processing time is set to a datetime with a zone, not {at!r:.80}; as in ctx.now + timedelta(seconds=30)"
+        )
+    return (at - _AWARE) // _US
+
+
+def _several(given: Any) -> Any:
+    """Refuse a record in the place of records."""
+    kind = given.__class__
+    if kind is GeneratorType or kind is list:
+        return given
+    if given is None:
+        return ()
+    if isinstance(given, (str, bytes, collections.abc.Mapping)) or hasattr(kind, "_fields"):
+        raise TypeError(
+            f"a process function yields records, or returns a list of them, and this one returned a {kind.__name__}"
+        )
+    return given
+
+
+@functools.lru_cache(maxsize=256)
+def _loops(
+    fast: int, is_generator: bool, fields: tuple[str, ...], is_cursor: bool
+) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Give the loop over records, and what makes a single call that is about no record.
+
+    They put so many values into their handles before each call and take them out after it. With a cursor the record is one
+    object, into which the loop puts the values of its columns.
+    """
+    prepare = [f"h{i} = handles[{i}]; v{i} = h{i}.values; d{i} = h{i}.default" for i in range(fast)]
+    given = [f"h{i}.value = v{i}[number]" for i in range(fast)]
+    taken = [
+        line for i in range(fast) for line in (f"a{i} = h{i}.value", f"v{i}[number] = d{i} if a{i} is None else a{i}")
+    ]
+    target = "row" if not is_cursor else ", ".join([*(f"row.{name}" for name in fields)])
+    call = "process(row, ctx)" if is_generator else "several(process(row, ctx))"
+    lines = [
+        "def loop(process, ctx, row, records, results, ends, handles):",
+        " extend = results.extend; end = ends.append; size = len",
+    ]
+    lines += [f" {line}" for line in prepare]
+    lines.append(f" for {target + ', ' if target else ''}number in records:")
+    lines += [f"  {line}" for line in ["ctx.number = number", *given, f"extend({call})", *taken, "end(size(results))"]]
+    lines += ["def once(function, arguments, ctx, number, extend, handles):"]
+    lines += [
+        f" {line}"
+        for line in [*prepare, "ctx.number = number", *given, "extend(several(function(*arguments)))", *taken]
+    ]
+    namespace: dict[str, Any] = {"several": _several}
+    exec(compile("\n".join(lines), "<millstream process loop>", "exec"), namespace)
+    return namespace["loop"], namespace["once"]
+
+
+class Task:
+    """A copy of a function at work: called for pieces of the stream."""
+
+    def __init__(self, adapter: ProcessAdapter) -> None:
+        self.adapter = adapter
+        self.failed_at: int | None = None
+        self.zone: tzinfo | None = None
+        if adapter.zone is not None:
+            from millstream._zones import zone
+
+            self.zone = UTC if adapter.zone in ("UTC", "utc", "+00:00", "Z") else zone(adapter.zone)
+        self.epoch = _NAIVE if self.zone is None else _AWARE
+        self.function = copy.copy(adapter.function)
+        self.context = context = _Context(self)
+        self._handles = {name: _handle(context, state) for name, state in adapter.states.items()}
+        self._widths = [_width(state) for state in adapter.states.values()]
+        self._fast = [handle for handle in self._handles.values() if isinstance(handle, FastValue)]
+        self._aged = [
+            (state._clock, self._handles[name]) for name, state in adapter.states.items() if state._ttl is not None
+        ]
+        for name, handle in self._handles.items():
+            self.function.__dict__[name] = handle
+        methods = [getattr(self.function, name) for name in adapter.methods]
+        is_generator = all(inspect.isgeneratorfunction(getattr(method, "__func__", method)) for method in methods)
+        self._call = methods[0] if len(methods) == 1 else _either(methods[0], methods[1], adapter.fields)
+        self._loop, self._once = _loops(len(self._fast), is_generator, adapter.fields, adapter.is_cursor)
+        self._row: Any = None
+        self._make = functools.partial(tuple.__new__, row_class(adapter.fields))
+        if adapter.is_cursor:
+            self._row = type("Row", (), {"__slots__": adapter.fields})()
+        self._make_key = functools.partial(tuple.__new__, row_class(adapter.keys)) if len(adapter.keys) > 1 else None
+        self._has_timers = type(self.function).on_timer is not ProcessFunction.on_timer
+        self._results: list[Any] = []
+        self._ends: list[int] = []
+        self._times: Sequence[int] | None = None
+        self._stamp: int | None = None
+        self._ops: list[TimerOp] = []
+        self._fired = 0
+        self._firing: Firing | None = None
+        self.function.open()
+
+    def close(self) -> None:
+        """Let the function release what it has taken."""
+        self.function.close()
+
+    # -- what the context asks ---------------------------------------------------------------------------------------
+
+    def event_us(self) -> int | None:
+        """Return the event time of the record or timer."""
+        times = self._times
+        return self._stamp if times is None else times[len(self._ends)]
+
+    def event(self) -> int:
+        """Return a number of the record or timer within the call."""
+        return len(self._ends) + self._fired
+
+    def place(self) -> int:
+        """Return what tells where a result comes from: the record, or the event time."""
+        return len(self._ends) if self._firing is None and self._stamp is None else self._stamp or 0
+
+    def moment(self, us: int) -> datetime:
+        """Return a time as the stream has it."""
+        if us == _MAX:
+            return datetime.max if self.zone is None else datetime.max.replace(tzinfo=UTC)
+        at = self.epoch + timedelta(microseconds=us)
+        return at if self.zone is None or self.zone is UTC else at.astimezone(self.zone)
+
+    def set_timer(self, is_processing: bool, us: int) -> None:
+        """Set a timer of the key."""
+        if not self._has_timers:
+            raise PlanError(f"{type(self.function).__name__} sets a timer and has no on_timer(); define it")
+        if not _MIN < us < _MAX:
+            raise ValueError("a timer beyond all times")
+        number = self.context.number
+        stamp = self.event_us()
+        action = SET if self._firing is None else self._firing.set(is_processing, us, number, stamp or 0)
+        if action is not None:
+            self._ops.append((number, is_processing, us, action, us if not is_processing else stamp or 0))
+
+    def delete_timer(self, is_processing: bool, us: int) -> None:
+        """Delete a timer of the key."""
+        number = self.context.number
+        if self._firing is not None:
+            self._firing.delete(is_processing, us, number)
+        if _MIN < us < _MAX:
+            self._ops.append((number, is_processing, us, DELETE, 0))
+
+    # -- what the engine calls ---------------------------------------------------------------------------------------
+
+    def _start(self, common: Common) -> int:
+        count, keys, states, watermark, floor, now, is_draining = common
+        context = self.context
+        context.changed.clear()
+        context.floor, context.now_us = floor, now
+        at = 0
+        for handle, width in zip(self._handles.values(), self._widths, strict=True):
+            handle.load(states[at : at + width])
+            at += width
+        if self._make_key is not None:
+            context._keys = list(map(self._make_key, zip(*keys, strict=True)))
+        else:
+            context._keys = keys[0] if keys else [None] * count
+        context.watermark_us = watermark
+        context.is_draining = is_draining
+        context.timer = None
+        context._sides = {}
+        self.failed_at = None
+        self._results, self._ends, self._ops = [], [], []
+        self._times, self._stamp, self._firing, self._fired = None, None, None, 0
+        return count
+
+    def _answer(self, done: int, places: list[int], left: list[tuple[int, int, int]]) -> Answer:
+        changed = self._fast[0].changed() if self._fast else []
+        if len(self._fast) < len(self._handles) or len(self._fast) > 1:
+            # In their order, and each once.
+            noted = self.context.changed
+            noted.update(changed, *(handle.changed() for handle in self._fast[1:]))
+            changed = sorted(noted)
+        columns = [column for handle in self._handles.values() for column in handle.columns(changed)] if changed else []
+        names = self.adapter.sides
+        sides = [(names.index(name) + 1, values, of) for name, (values, of) in self.context._sides.items()]
+        return done, self._results, places, sides, changed, columns, self._ops, left
+
+    def records(
+        self,
+        common: Common,
+        columns: Sequence[Sequence[Any]],
+        count: int,
+        keys: Sequence[int],
+        times: Sequence[int] | None,
+    ) -> Answer:
+        """Process records."""
+        self._start(common)
+        self._times = times
+        results, ends = self._results, self._ends
+        records: Any = zip(*columns, keys) if self._row is not None else zip(rows(self._make, columns, count), keys)
+        if self._row is not None and not columns:
+            records = keys
+        loop = functools.partial(self._loop, self._call, self.context, self._row)
+        until = time.perf_counter() + _CALL_SECONDS_MAX
+        records, chunk = iter(records), _CHUNK_FIRST
+        while len(ends) < count:
+            _live.check()
+            try:
+                loop(itertools.islice(records, chunk), results, ends, self._fast)
+            except BaseException:
+                self.failed_at = len(ends)
+                raise
+            if len(results) > _RESULTS_MAX or time.perf_counter() > until:
+                break
+            chunk = min(chunk * 2, _CHUNK_MAX)
+        return self._answer(len(ends), ends, [])
+
+    def timers(
+        self,
+        common: Common,
+        is_processing: bool,
+        times: Sequence[int],
+        keys: Sequence[int],
+        stamps: Sequence[int],
+        until: int,
+    ) -> Answer:
+        """Fire timers, and those that are set meanwhile in their turn."""
+        self._start(common)
+        self.context.timer = "processing" if is_processing else "event"
+        firing = self._firing = Firing(is_processing, list(zip(times, keys, stamps, strict=True)), until)
+        function, ctx, fast, once = self.function.on_timer, self.context, self._fast, self._once
+        epoch = _AWARE if is_processing else self.epoch
+        is_zoned = not is_processing and self.zone is not None and self.zone is not UTC
+        is_timed = self.adapter.is_timed
+        results = self._results
+        places: list[int] = []
+        stop = time.perf_counter() + _CALL_SECONDS_MAX
+        fired = 0
+        while (timer := firing.next()) is not None:
+            at, number, stamp = timer
+            moment = epoch + timedelta(0, 0, at)
+            if is_zoned:
+                moment = moment.astimezone(self.zone)
+            place = stamp if is_processing else at
+            self._stamp = place if is_timed else None
+            try:
+                once(function, (moment, ctx), ctx, number, results.extend, fast)
+            except BaseException:
+                self.failed_at = firing.failed_at()
+                raise
+            places.extend([place] * (len(results) - len(places)))
+            fired += 1
+            self._fired = fired
+            if fired % _PAUSE == 0:
+                _live.check()
+                if len(results) > _RESULTS_MAX or time.perf_counter() > stop:
+                    break
+        return self._answer(fired, places, firing.left())
+
+    def end(self, common: Common, stamps: Sequence[int]) -> Answer:
+        """Tell the function that the input has ended, once a key."""
+        count = self._start(common)
+        function, ctx, fast, once = self.function.on_end, self.context, self._fast, self._once
+        results = self._results
+        places: list[int] = []
+        stop = time.perf_counter() + _CALL_SECONDS_MAX
+        done = 0
+        for number in range(count):
+            self._stamp = stamps[number] if self.adapter.is_timed else None
+            try:
+                once(function, (ctx,), ctx, number, results.extend, fast)
+            except BaseException:
+                self.failed_at = number
+                raise
+            places.extend([stamps[number]] * (len(results) - len(places)))
+            done += 1
+            self._fired = done
+            if done % _PAUSE == 0:
+                _live.check()
+                if len(results) > _RESULTS_MAX or time.perf_counter() > stop:
+                    break
+        return self._answer(done, places, [])
+
+    def expire(self, common: Common, is_processing: bool) -> Answer:
+        """Forget the values that have grown too old."""
+        self._start(common)
+        context = self.context
+        context.now_us = context.floor
+        for clock, handle in self._aged:
+            if (clock == "processing") == is_processing:
+                handle.expire(context.floor)
+        return self._answer(0, [], [])
+
+
+def _either(left: Callable[..., Any], right: Callable[..., Any], fields: tuple[str, ...]) -> Callable[..., Any]:
+    """Give what calls one function or the other, with the columns of its stream.
+
+    The columns are those of the key, ``is_left``, those of the left stream and those of the right one.
+    """
+    side = fields.index("is_left")
+    first = side + 1 + sum(name.startswith("left.") for name in fields[side + 1 :])
+    make_left = functools.partial(
+        tuple.__new__, row_class(tuple(name.removeprefix("left.") for name in fields[side + 1 : first]))
+    )
+    make_right = functools.partial(
+        tuple.__new__, row_class(tuple(name.removeprefix("right.") for name in fields[first:]))
+    )
+    item = tuple.__getitem__
+
+    def call(row: Any, ctx: Any) -> Any:
+        if item(row, side):
+            return left(make_left(item(row, slice(side + 1, first))), ctx)
+        return right(make_right(item(row, slice(first, None))), ctx)
+
+    return call
+
+
+def _width(state: State) -> int:
+    return len(state._types()) + (state._ttl is not None)

@@ -1,0 +1,544 @@
+"""Functions of records and timers with state of their own: what :meth:`KeyedStream.process` calls.
+
+A :class:`ProcessFunction` sees the records of each key in their order. What it keeps of a key it declares as states in its
+class body; the engine keeps them as typed columns in its checkpoints. A timer calls the function later, by event time or by
+the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
+
+from millstream._engine import RawSchema, rows_to_table
+from millstream.errors import PlanError, SchemaError
+from millstream.time import Duration, microseconds
+from millstream.types import DataType, TypeLike, data_type
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = [
+    "ListState",
+    "MapState",
+    "ProcessContext",
+    "ProcessFunction",
+    "ReducingState",
+    "Timers",
+    "ValueState",
+]
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+
+Clock = Literal["event", "processing"]
+"""What the age of a value goes by."""
+Refresh = Literal["write", "read"]
+"""What makes a value young again."""
+
+
+class State:
+    """What a process function keeps of each key; declared in its class body."""
+
+    kind = "state"
+
+    def __init__(self, ttl: Duration | None, clock: Clock, refresh: Refresh) -> None:
+        if clock not in ("event", "processing"):
+            raise PlanError(f'the clock of a state is "event" or "processing", not {clock!r:.40}')
+        if refresh not in ("write", "read"):
+            raise PlanError(f'refresh of a state is "write" or "read", not {refresh!r:.40}')
+        self._ttl = None if ttl is None else microseconds(ttl, "ttl of a state")
+        if self._ttl == 0:
+            raise PlanError('ttl="0s" would keep nothing; leave ttl out, or the state')
+        self._clock: Clock = clock
+        self._refresh: Refresh = refresh
+        self._names: list[str] = []
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Learn the name under which the class declares it."""
+        self._names.append(name)
+
+    def _types(self) -> list[tuple[str, DataType]]:
+        """Give what follows the name of each column, and its type; without the one for the time of writing."""
+        raise NotImplementedError
+
+    def _is_list(self) -> bool:
+        """Tell whether the time of writing is one of each entry."""
+        return False
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Any:
+        """Give the state itself on the class; on an object it exists only while a job runs."""
+        if instance is None:
+            return self
+        raise RuntimeError(
+            f"state {self._names[0] if self._names else '?'!r} can be used while a job calls process(), on_timer() or on_end(), "
+            "not outside of one"
+        )
+
+
+class ValueState(State, Generic[T]):
+    """A value of each key.
+
+    ``value`` is the value, or the default where none is set. Setting it to None forgets it.
+
+    Parameters
+    ----------
+    type
+        The type of the value, as in a schema.
+    default
+        What is read where no value is set.
+    ttl
+        For how long a value may be read after it was written. A value whose age has come to this is never returned, and its
+        memory is given back.
+    clock
+        What the age goes by: ``"event"`` (the event time of records, and watermarks) or ``"processing"``.
+    refresh
+        What makes a value young again: ``"write"``, or ``"read"`` for both.
+
+    Examples
+    --------
+    >>> class Rise(mill.ProcessFunction):
+    ...     last = mill.ValueState(int, default=0)
+    ...     def process(self, row, ctx):
+    ...         yield {"k": ctx.key, "by": row.x - self.last.value}
+    ...         self.last.value = row.x
+    >>> s = mill.from_iter([{"k": "a", "x": 3}, {"k": "a", "x": 10}])
+    >>> s.key_by("k").process(Rise(), schema={"k": str, "by": int}).collect().to_pylist()
+    [{'k': 'a', 'by': 3}, {'k': 'a', 'by': 7}]
+    """
+
+    kind = "value"
+    value: T
+    """The value of the key."""
+
+    @overload
+    def __init__(
+        self,
+        type: type[T],
+        *,
+        default: T,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ValueState[V | None],
+        type: type[V],
+        *,
+        default: None = None,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ValueState[Any],
+        type: TypeLike,
+        *,
+        default: Any = None,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+    ) -> None: ...
+    def __init__(
+        self,
+        type: TypeLike,
+        *,
+        default: Any = None,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+    ) -> None:
+        super().__init__(ttl, clock, refresh)
+        self._type = data_type(type, place="the type of a ValueState")
+        self._default = _as_kept(default, self._type)
+
+    def _types(self) -> list[tuple[str, DataType]]:
+        return [("", self._type)]
+
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: object | None, owner: type | None = None) -> Self: ...
+
+    def clear(self) -> None:
+        """Forget the value."""
+        raise self._outside()
+
+    def _outside(self) -> RuntimeError:
+        return RuntimeError("a state can be used while a job calls a process function, not outside of one")
+
+
+def _as_kept(default: Any, kind: DataType) -> Any:
+    """Give a default as it would come back from a checkpoint: 0 as 0.0 of a float."""
+    if default is None or repr(kind) == "object":
+        return default
+    try:
+        kept = rows_to_table(RawSchema([("default", kind)]), [{"default": default}])
+    except SchemaError as error:
+        raise SchemaError(f"a ValueState of {kind!r} cannot have the default {default!r:.200}: {error}") from None
+    return kept.column(0)[0]
+
+
+class ReducingState(State, Generic[T]):
+    """A value of each key that others are folded into.
+
+    Parameters
+    ----------
+    type
+        The type of the value, as in a schema.
+    function
+        Takes the value so far and the next one, returns the new one. The first one is taken as it is.
+    ttl, clock, refresh
+        As of :class:`ValueState`.
+
+    Examples
+    --------
+    >>> class Highest(mill.ProcessFunction):
+    ...     top = mill.ReducingState(int, max)
+    ...     def process(self, row, ctx):
+    ...         yield {"top": self.top.add(row.x)}
+    >>> s = mill.from_iter([{"k": 1, "x": x} for x in (3, 9, 4)])
+    >>> s.key_by("k").process(Highest(), schema={"top": int}).collect().to_pylist()
+    [{'top': 3}, {'top': 9}, {'top': 9}]
+    """
+
+    kind = "reducing"
+
+    @overload
+    def __init__(
+        self,
+        type: type[T],
+        function: Callable[[T, T], T],
+        *,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ReducingState[Any],
+        type: TypeLike,
+        function: Callable[[Any, Any], Any],
+        *,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+    ) -> None: ...
+    def __init__(
+        self,
+        type: TypeLike,
+        function: Callable[[Any, Any], Any],
+        *,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+    ) -> None:
+        super().__init__(ttl, clock, refresh)
+        if not callable(function):
+            raise PlanError(f"a ReducingState takes a function of two values, not {function!r:.200}")
+        self._type = data_type(type, place="the type of a ReducingState")
+        self._function = function
+
+    def _types(self) -> list[tuple[str, DataType]]:
+        return [("", self._type)]
+
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: object | None, owner: type | None = None) -> Self: ...
+
+        @property
+        def value(self) -> T | None:
+            """The value of the key; None where nothing was added."""
+
+        def add(self, value: T) -> T:
+            """Fold a value in, and return the result."""
+
+        def clear(self) -> None:
+            """Forget the value."""
+
+
+class ListState(State, Generic[T]):
+    """Values of each key, in the order in which they were added.
+
+    All values of a key are handed to the function when the key has a record, so a list is for some hundred values; what
+    grows without end belongs into the key, or into a window.
+
+    Parameters
+    ----------
+    type
+        The type of a value, as in a schema.
+    ttl, clock, refresh
+        As of :class:`ValueState`; each value has an age of its own.
+
+    Examples
+    --------
+    >>> class Pairs(mill.ProcessFunction):
+    ...     items = mill.ListState(int)
+    ...     def process(self, row, ctx):
+    ...         self.items.add(row.x)
+    ...         if len(self.items) == 2:
+    ...             yield {"pair": self.items.get()}
+    ...             self.items.clear()
+    >>> s = mill.from_iter([{"k": 1, "x": x} for x in (3, 9, 4)])
+    >>> s.key_by("k").process(Pairs(), schema={"pair": list[int]}).collect().to_pylist()
+    [{'pair': [3, 9]}]
+    """
+
+    kind = "list"
+
+    @overload
+    def __init__(
+        self, type: type[T], *, ttl: Duration | None = None, clock: Clock = "event", refresh: Refresh = "write"
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ListState[Any],
+        type: TypeLike,
+        *,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+    ) -> None: ...
+    def __init__(
+        self, type: TypeLike, *, ttl: Duration | None = None, clock: Clock = "event", refresh: Refresh = "write"
+    ) -> None:
+        super().__init__(ttl, clock, refresh)
+        self._type = data_type(type, place="the type of a ListState")
+
+    def _types(self) -> list[tuple[str, DataType]]:
+        return [("", DataType.list(self._type))]
+
+    def _is_list(self) -> bool:
+        return True
+
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: object | None, owner: type | None = None) -> Self: ...
+
+        def get(self) -> list[T]:
+            """Return the values as a list of its own."""
+
+        def add(self, value: T) -> None:
+            """Add a value."""
+
+        def extend(self, values: Iterable[T]) -> None:
+            """Add several values."""
+
+        def set(self, values: Iterable[T]) -> None:
+            """Put these values in the place of those that are there."""
+
+        def clear(self) -> None:
+            """Forget all values."""
+
+        def __iter__(self) -> Iterator[T]: ...
+        def __len__(self) -> int: ...
+        @overload
+        def __getitem__(self, place: int) -> T: ...
+        @overload
+        def __getitem__(self, place: slice) -> list[T]: ...
+        def __getitem__(self, place: int | slice) -> T | list[T]: ...
+        def __contains__(self, value: object) -> bool: ...
+
+
+if TYPE_CHECKING:
+
+    class _MapBase(State, MutableMapping[K, V]):
+        pass
+
+else:
+
+    class _MapBase(State, Generic[K, V]):
+        pass
+
+
+class MapState(_MapBase[K, V], Generic[K, V]):
+    """Values of each key by an entry key: a mapping.
+
+    It is used as a ``dict``. All entries of a key are handed to the function when the key has a record, so a map is for some
+    hundred entries.
+
+    Parameters
+    ----------
+    key
+        The type of an entry key, as in a schema: not a list, a struct or ``object``.
+    value
+        The type of a value. A value that has been taken out and changed in place has to be set again.
+    ttl, clock, refresh
+        As of :class:`ValueState`; each entry has an age of its own.
+
+    Examples
+    --------
+    >>> class Counts(mill.ProcessFunction):
+    ...     seen = mill.MapState(str, int)
+    ...     def process(self, row, ctx):
+    ...         self.seen[row.page] = self.seen.get(row.page, 0) + 1
+    ...         yield {"page": row.page, "n": self.seen[row.page]}
+    >>> s = mill.from_iter([{"user": "ann", "page": page} for page in "aba"])
+    >>> s.key_by("user").process(Counts(), schema={"page": str, "n": int}).collect().to_pylist()
+    [{'page': 'a', 'n': 1}, {'page': 'b', 'n': 1}, {'page': 'a', 'n': 2}]
+    """
+
+    kind = "map"
+
+    @overload
+    def __init__(
+        self,
+        key: type[K],
+        value: type[V],
+        *,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: MapState[Any, Any],
+        key: TypeLike,
+        value: TypeLike,
+        *,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+    ) -> None: ...
+    def __init__(
+        self,
+        key: TypeLike,
+        value: TypeLike,
+        *,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+    ) -> None:
+        super().__init__(ttl, clock, refresh)
+        self._key = data_type(key, place="the key of a MapState")
+        name = repr(self._key)
+        if name == "object" or "[" in name and not name.startswith(("timestamp", "duration", "decimal", "time")):
+            raise PlanError(f"the key of a MapState is a plain value such as str or int, not {name}")
+        self._value = data_type(value, place="the value of a MapState")
+
+    def _types(self) -> list[tuple[str, DataType]]:
+        return [("", DataType.list(self._value)), ("@keys", DataType.list(self._key))]
+
+    def _is_list(self) -> bool:
+        return True
+
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: object | None, owner: type | None = None) -> Self: ...
+        def __getitem__(self, key: K) -> V: ...
+        def __setitem__(self, key: K, value: V) -> None: ...
+        def __delitem__(self, key: K) -> None: ...
+        def __iter__(self) -> Iterator[K]: ...
+        def __len__(self) -> int: ...
+
+
+class Timers(Protocol):
+    """The timers of a key, as ``ctx.timers``.
+
+    They are a set: a key has at most one timer of a clock and time. A timer of the past fires at the next watermark.
+    """
+
+    def event_time(self, at: datetime) -> None:
+        """Call ``on_timer`` once no record of this time or an earlier one can follow."""
+
+    def processing_time(self, at: datetime) -> None:
+        """Call ``on_timer`` when the clock has come this far; ``at`` has a zone, as ``ctx.now`` has."""
+
+    def delete_event_time(self, at: datetime) -> None:
+        """Delete such a timer, if there is one."""
+
+    def delete_processing_time(self, at: datetime) -> None:
+        """Delete such a timer, if there is one."""
+
+
+class ProcessContext(Protocol):
+    """What a process function can ask about the record or timer, and do besides returning records."""
+
+    @property
+    def key(self) -> Any:
+        """The key: its value, or a row of several columns."""
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """The event time of the record or timer; None without event time."""
+
+    @property
+    def watermark(self) -> datetime | None:
+        """How far event time has come: None before the first watermark, ``datetime.max`` when the input has ended."""
+
+    @property
+    def now(self) -> datetime:
+        """Processing time, in UTC."""
+
+    @property
+    def timers(self) -> Timers:
+        """The timers of the key."""
+
+    @property
+    def timer(self) -> Clock | None:
+        """What the timer goes by that ``on_timer`` is called for; None in ``process`` and ``on_end``."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the input has ended, so that all timers fire at once."""
+
+    def side_output(self, name: str, row: Any) -> None:
+        """Send a record to a side output."""
+
+
+class ProcessFunction:
+    """A function of the records and timers of each key, with state; for :meth:`KeyedStream.process`.
+
+    Subclass it, declare states in the class body, and define :meth:`process`. Each parallel instance works with a copy of
+    the object. Methods yield records (or return a list of them, or None).
+
+    A call that fails has changed nothing: states, timers and results of its record are dropped, and the record goes the way
+    ``on_error`` says. Records before it may be passed to the function a second time, so it should keep what it
+    remembers in states and nowhere else.
+
+    Examples
+    --------
+    >>> from datetime import datetime, timedelta
+    >>> class Quiet(mill.ProcessFunction):
+    ...     last = mill.ValueState(datetime)
+    ...     def process(self, row, ctx):
+    ...         self.last.value = ctx.timestamp
+    ...         ctx.timers.event_time(ctx.timestamp + timedelta(minutes=10))
+    ...     def on_timer(self, at, ctx):
+    ...         if at - self.last.value == timedelta(minutes=10):
+    ...             yield {"user": ctx.key, "since": self.last.value}
+    >>> visits = [("ann", 0), ("bob", 2), ("ann", 5)]
+    >>> s = mill.from_iter([{"user": user, "at": datetime(2024, 1, 1, 0, minute)} for user, minute in visits])
+    >>> quiet = s.event_time("at").key_by("user").process(Quiet(), schema={"user": str, "since": datetime})
+    >>> sorted((row["user"], row["since"].minute) for row in quiet.collect().to_pylist())
+    [('ann', 5), ('bob', 2)]
+    """
+
+    def process(self, row: Any, ctx: ProcessContext) -> Iterable[Any] | None:
+        """Take a record; the records of a key come in their order."""
+        raise NotImplementedError
+
+    def process_left(self, row: Any, ctx: ProcessContext) -> Iterable[Any] | None:
+        """Take a record of the first of two connected streams, instead of :meth:`process`."""
+        raise NotImplementedError
+
+    def process_right(self, row: Any, ctx: ProcessContext) -> Iterable[Any] | None:
+        """Take a record of the second of two connected streams, instead of :meth:`process`."""
+        raise NotImplementedError
+
+    def on_timer(self, at: datetime, ctx: ProcessContext) -> Iterable[Any] | None:
+        """Take a timer that is due; timers fire in order of time."""
+        raise NotImplementedError
+
+    def on_end(self, ctx: ProcessContext) -> Iterable[Any] | None:
+        """Take the end of the input: called once for each key that still has state, after its timers."""
+        raise NotImplementedError
+
+    def open(self) -> None:
+        """Prepare this copy, before its first record."""
+
+    def close(self) -> None:
+        """Release what :meth:`open` has taken."""
