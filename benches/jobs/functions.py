@@ -2,6 +2,7 @@
 
     python benches/jobs/functions.py [--rows 2000000] [--runs 5] [--cpu]
 
+`process` with one value of state is compared with `map`: of seven keys, and of a hundred thousand.
 `map` stands beside a list comprehension that calls the same lambda over ready-made objects, `map_batches` beside the same
 call on the whole table and beside the goal of 150 M rows/s (its batches go to a function that drops them: keeping them would
 time the memory), a compiled function beside the native expression of the same meaning. Every result is compared before
@@ -16,7 +17,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,18 @@ def scale(price: float, qty: int) -> float:
 plain = mill.udf(returns=float)(scale)
 
 
+class Running(mill.ProcessFunction):
+    """A running total, in a state of the key."""
+
+    total = mill.ValueState(float, default=0.0)
+
+    def process(self, row: Any, ctx: Any) -> Iterator[dict[str, Any]]:
+        """Add a price."""
+        self.total.value += row.price
+        yield {"total": self.total.value, "qty": row.qty}
+
+
+
 def table(rows: int) -> pa.Table:
     """The records."""
     index = np.arange(rows, dtype=np.int64)
@@ -93,6 +106,8 @@ def contests(rows: int) -> list[Contest]:
     pair = lambda row: {"total": row.price * row.qty, "qty": row.qty}
     dear = lambda row: row.price > 500
     memory, wide = mill.from_arrow(few), mill.from_arrow(many)
+    numbered = few.append_column("k", pa.array(np.arange(rows, dtype=np.int64) * 7919 % 100_000))
+    many_keys = mill.from_arrow(numbered).key_by("k")
     cheap = wide.map_batches(lambda batch: batch.set_column(0, "price", pc.multiply(batch["price"], 0.908)), schema=few.schema)
     machine = wide.select(value=compiled(col("price"), col("qty")))
     native = wide.select(value=col("price") * 0.908 + col("qty"))
@@ -120,6 +135,22 @@ def contests(rows: int) -> list[Contest]:
             "[fn(r) for r in objects]",
             lambda: [row["total"] for row in [pair(record) for record in records]],
             0.9,
+        ),
+        Contest(
+            "process, 7 keys",
+            rows,
+            lambda: column(memory.key_by("qty").process(Running(), schema={"total": float, "qty": int}), "qty"),
+            "map to a dict",
+            lambda: column(memory.map(pair, schema={"total": float, "qty": int}), "qty"),
+            0.4,
+        ),
+        Contest(
+            "process, many",
+            rows,
+            lambda: column(many_keys.process(Running(), schema={"total": float, "qty": int}), "qty"),
+            "map to a dict",
+            lambda: column(memory.map(pair, schema={"total": float, "qty": int}), "qty"),
+            0.4,
         ),
         Contest(
             "filter",

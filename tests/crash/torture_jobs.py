@@ -1,6 +1,6 @@
 """The jobs and sinks of the crash matrix: small, so that a run takes milliseconds, and of every kind there is.
 
-A job is a pair of a plan (``stateless``, ``keyed``, ``windowed``, ``sliding``, ``kept``, ``python``) and a kind of sink (``file``,
+A job is a pair of a plan (``stateless``, ``keyed``, ``windowed``, ``sliding``, ``kept``, ``python``, ``process``) and a kind of sink (``file``,
 ``sqlite``, ``custom``). What a directory, a table or the target of a custom sink shows is read back by :func:`shown`, as rows
 ``(output, key, numbers...)``; :func:`wrong` judges them by what the mode promises.
 """
@@ -13,7 +13,7 @@ import os
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import pyarrow as pa
 import millstream as mill
 from millstream import col, testing
 
-PLANS = ("stateless", "keyed", "windowed", "sliding", "kept", "python")
+PLANS = ("stateless", "keyed", "windowed", "sliding", "kept", "python", "process")
 SINKS = ("file", "sqlite", "custom")
 ROWS = 500
 KEYS = 7
@@ -86,6 +86,11 @@ def declare(plan: str, sink: str, variant: int, work: Path, inputs: Path, hook: 
     if plan == "kept":
         return _kept(table, sink, variant, work)
 
+    if plan == "process":
+        timed = table.event_time("at", watermark="1s").key_by("k")
+        delayed = timed.process(Delayed(variant % 2 == 0, hook), schema={"v": int, "k": int, "w": int})
+        return [_into(delayed, sink, variant, work, "rows")]
+
     def doubled(row: Any) -> dict[str, int]:
         hook()
         return {"v": row.v, "k": row.k, "w": row.v * 2}
@@ -133,6 +138,35 @@ def _into(stream: Any, sink: str, variant: int, work: Path, name: str, key: str 
         return stream.sink_to(Upserts(work / "out" / f"{name}.upserts"))
     kinds = (Hidden, Journal)
     return stream.sink_to(kinds[variant % 2](work / "out" / f"{name}.{kinds[variant % 2].__name__.lower()}"))
+
+
+class Delayed(mill.ProcessFunction):
+    """Each record once, when a timer of its own fires."""
+
+    pending = mill.MapState(int, list[int], ttl="1d")
+    seen = mill.ValueState(int, default=0)
+
+    def __init__(self, is_event_time: bool, hook: Hook) -> None:
+        self.is_event_time = is_event_time
+        self.hook = hook
+
+    def process(self, row: Any, ctx: Any) -> None:
+        self.hook()
+        self.seen.value += 1
+        delay = timedelta(seconds=row.v % 5, microseconds=row.v)
+        due = ctx.timestamp + delay if self.is_event_time else ctx.now + delay / 1000
+        number = _number(due)
+        self.pending[number] = [*self.pending.get(number, ()), row.v]
+        set_timer = ctx.timers.event_time if self.is_event_time else ctx.timers.processing_time
+        set_timer(due)
+
+    def on_timer(self, at: datetime, ctx: Any) -> Iterator[dict[str, int]]:
+        for v in self.pending.pop(_number(at)):
+            yield {"v": v, "k": ctx.key, "w": v * 2}
+
+
+def _number(moment: datetime) -> int:
+    return (moment.replace(tzinfo=None) - START) // timedelta(microseconds=1)
 
 
 class Hidden(mill.Sink):

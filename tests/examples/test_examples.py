@@ -193,6 +193,25 @@ def test_hot_items_are_those_of_a_plain_count(tmp_path: Path) -> None:
     assert sorted(tuple(row.values()) for row in found) == sorted(expected)
 
 
+def test_fraud_alerts_are_those_of_a_plain_loop(tmp_path: Path) -> None:
+    rows = 30_000
+    run("fraud_alert.py", "--rows", rows, "--output", tmp_path / "out", "--state", tmp_path / "state", "--parallelism", 2)
+    small: dict[int, int] = {}
+    expected = []
+    for index in range(rows):
+        card = (index // 9 * 7919 + index % 3) % 500
+        amount = 0.5 if index % 50 == 7 else 700.0 if index % 40 == 3 else 20.0
+        if amount > 500 and card in small and index - small[card] <= 60:
+            expected.append((card, index, index - small[card]))
+        if amount < 1:
+            small[card] = index
+    start = datetime.datetime(2024, 3, 1)
+    second = datetime.timedelta(seconds=1)
+    found = pl.read_parquet(tmp_path / "out").iter_rows(named=True)
+    assert expected
+    assert sorted((row["card"], (row["at"] - start) // second, row["after"] // second) for row in found) == sorted(expected)
+
+
 def test_clicked_ads_are_those_of_a_join_of_tables(tmp_path: Path) -> None:
     rows = 20_000
     out = tmp_path / "out"
