@@ -298,6 +298,9 @@ class WatermarkStrategy:
 
         All splits are read in turn, files too, so all of them are open at once.
 
+        Do not put the table of an ``enrich()`` into a group with the stream that it enriches: the stream is not read before
+        the table is loaded, and the table would wait for the stream.
+
         :attr:`Job.status` and :attr:`StepMetrics.paused` name a split that pauses, and the one that it waits for.
 
         Examples
