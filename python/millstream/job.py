@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,6 +12,7 @@ from millstream import _engine, _live
 from millstream._counts import count
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
+from millstream._paths import local_path
 from millstream.errors import MillstreamError, PlanError
 from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Job", "run", "start"]
 
 _POLL_US = 100_000
+_LOOK_US = 500_000
+_NUMBER = re.compile(r"^checkpoint \d+")
 
 
 class Job:
@@ -102,7 +107,7 @@ class Job:
             When it cannot be written, the job does not run or has no state directory, or a function of the job itself
             asks for it.
         """
-        self._raw.savepoint(os.fspath(path))
+        self._raw.savepoint(local_path(path, "savepoint()"))
 
     def stop(self) -> None:
         """Ask the job to end with a last checkpoint and a last commit; returns at once."""
@@ -132,7 +137,7 @@ class Job:
             not return then is named on stderr and left alone; a second Ctrl-C leaves at once.
         """
         limit = None if timeout is None else microseconds(timeout, "timeout")
-        figures = self._raw.wait(limit)
+        figures = _wait(self._raw, limit, set())
         if figures is None:
             raise TimeoutError(f"the job still runs after {timeout}")
         return report_of(figures)
@@ -243,26 +248,48 @@ def run(
     >>> mill.run(mill.from_iter([1, 2, 3]).write_csv("out/"), checkpoint="state/").rows_in
     3
     """
+    if progress is not None and not isinstance(progress, bool):
+        raise PlanError(f"progress is True, False or None, not {progress!r:.200}")
     outputs = _outputs(sinks, "run")
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
     job = Job(_start([output._raw for output in outputs], options))
-    report = _watch(job._raw, progress)
-    if report.notes:
-        import logging
-
-        for note in report.notes:
-            logging.getLogger("millstream").warning(note)
+    logged: set[str] = set()
+    report = _watch(job._raw, progress, logged)
+    _log(report.notes, logged)
     return report
 
 
-def _watch(job: RawJob, progress: bool | None) -> Report:
+def _log(notes: list[str], logged: set[str]) -> None:
+    """Log the notes of a job that were not logged yet: failures of checkpoints that differ by their number once."""
+    import logging
+
+    for note in notes:
+        text = _NUMBER.sub("checkpoint", note)
+        if text not in logged:
+            logged.add(text)
+            logging.getLogger("millstream").warning(note)
+
+
+def _wait(job: RawJob, limit_us: int | None, logged: set[str]) -> dict[str, Any] | None:
+    """Wait for the end, and log meanwhile what the job has to say of itself."""
+    end = None if limit_us is None else time.monotonic() + limit_us / 1_000_000
+    while True:
+        left_us = _LOOK_US if end is None else min(_LOOK_US, int(1_000_000 * (end - time.monotonic())))
+        figures = job.wait(max(left_us, 0))
+        if figures is not None or left_us < _LOOK_US:
+            return figures
+        _log(job.status()[2], logged)
+
+
+def _watch(job: RawJob, progress: bool | None, logged: set[str]) -> Report:
     from millstream._progress import Display
 
     if progress is False or (progress is None and not Display.is_watched()):
-        figures = job.wait(None)
+        figures = _wait(job, None, logged)
     else:
         with Display(is_patient=progress is None) as display:
             while (figures := job.wait(_POLL_US)) is None:
+                _log(job.status()[2], logged)
                 so_far = job.metrics()
                 if so_far is not None:
                     display.update(metrics_of(so_far))

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from millstream import _engine
 from millstream._counts import count
+from millstream._paths import local_path
 from millstream.table import Table
 
 __all__ = ["CheckpointInfo", "PickledState", "checkpoints", "pickled_state", "read_state", "verify"]
@@ -78,7 +79,7 @@ def pickled_state(path: str | os.PathLike[str]) -> list[PickledState]:
     >>> mill.state.pickled_state("plain-state/")
     []
     """
-    return [PickledState(*found) for found in _engine.pickled_state(os.fspath(path))]
+    return [PickledState(*found) for found in _engine.pickled_state(local_path(path, "the state directory"))]
 
 
 def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
@@ -92,7 +93,7 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     True
     """
     found = []
-    for raw in _engine.checkpoints(os.fspath(path)):
+    for raw in _engine.checkpoints(local_path(path, "the state directory")):
         created = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=raw.pop("created_us"))
         found.append(CheckpointInfo(created=created, **raw))
     return found
@@ -130,7 +131,7 @@ def read_state(path: str | os.PathLike[str], *, step: str, id: int | None = None
     """
     if id is not None:
         count(id, "read_state(id=...) takes the number of a checkpoint")
-    return Table(_engine.read_state(os.fspath(path), step, id))
+    return Table(_engine.read_state(local_path(path, "the state directory"), step, id))
 
 
 def verify(path: str | os.PathLike[str]) -> tuple[list[tuple[int, str | None]], list[str]]:
@@ -141,4 +142,4 @@ def verify(path: str | os.PathLike[str]) -> tuple[list[tuple[int, str | None]], 
     tuple
         The numbers of the checkpoints, newest first, each with what is wrong with it or None; and what else was noticed.
     """
-    return _engine.verify(os.fspath(path))
+    return _engine.verify(local_path(path, "the state directory"))

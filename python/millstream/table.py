@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from millstream._engine import RawTable
+from millstream.errors import PlanError
 from millstream.types import Schema
 
 __all__ = ["Table"]
@@ -104,7 +105,10 @@ class Table:
         return self._raw.rows()
 
     def sort(self, *columns: str) -> Table:
-        """Give the rows in the order of these columns, or of all; nulls come last.
+        """Return the rows in the order of these columns, or of all.
+
+        NaN comes after all other numbers and null after NaN, at the top and within lists and structs. A list comes before a
+        longer one that begins with it; structs are compared field by field. Rows that are equal keep their order.
 
         Rows of different keys come in any order, so this is what makes a result look the same each time.
 
@@ -119,7 +123,11 @@ class Table:
         for name in names:
             if name not in self.schema:
                 raise KeyError(f"no column {name!r}; there are {', '.join(self.schema.names)}")
-        rows = sorted(self.to_pylist(), key=lambda row: [(row[name] is None, row[name]) for name in names])
+        try:
+            rows = sorted(self.to_pylist(), key=lambda row: [_rank(row[name]) for name in names])
+        except TypeError as error:
+            objects = ", ".join(f"{name!r} ({self.schema[name]!r})" for name in names)
+            raise PlanError(f"sort(): the values of {objects} have no order: {error}; sort by other columns") from None
         return Table(rows_to_table(self.schema._raw, rows))
 
     def _head(self) -> list[dict[str, Any]]:
@@ -146,6 +154,18 @@ class Table:
         body = "".join(f"<tr>{_cells(row.values())}</tr>" for row in self._head())
         note = f"{len(self):,} rows" if len(self) > _SHOWN_ROWS else f"{len(self)} row{'' if len(self) == 1 else 's'}"
         return f"<table><thead><tr>{names}</tr><tr>{kinds}</tr></thead><tbody>{body}</tbody></table><small>{note}</small>"
+
+
+def _rank(value: Any) -> tuple[Any, ...]:
+    """Return what a value is sorted by: numbers, then NaN, then null."""
+    if value is None:
+        return (2,)
+    if isinstance(value, dict):
+        return (0, tuple(_rank(item) for item in value.values()))
+    if isinstance(value, (list, tuple)):
+        return (0, tuple(_rank(item) for item in value))
+    # NaN is the one value that differs from itself, of floats and decimals alike.
+    return (0, value) if value == value else (1,)
 
 
 def _text(value: Any) -> str:

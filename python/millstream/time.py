@@ -68,7 +68,12 @@ def microseconds(duration: Duration, name: str = "duration", *, is_negative_allo
     >>> microseconds("1.5ms")
     1500
     """
+    if duration != duration:
+        raise PlanError(f"{name} is {duration!r}, which is no duration")
     if isinstance(duration, timedelta):
+        # pandas.Timedelta is a timedelta that also counts nanoseconds.
+        if getattr(duration, "nanoseconds", 0):
+            raise PlanError(f"{name} is {duration!r}, which is finer than a microsecond; durations are whole microseconds")
         total = (duration.days * 86_400 + duration.seconds) * 1_000_000 + duration.microseconds
     elif isinstance(duration, str):
         total = _parse(duration, name)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from millstream._engine import read_files
+from millstream._paths import local_path
 from millstream.errors import PlanError
 from millstream.stream import Stream
 from millstream.types import SchemaLike, schema_of
@@ -16,9 +17,9 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def _paths(path: Paths, reader: str) -> list[str]:
-    if isinstance(path, (str, os.PathLike)):
-        return [os.fspath(path)]
-    paths = [os.fspath(item) for item in path]
+    if isinstance(path, (str, bytes, os.PathLike)) or not isinstance(path, Iterable):
+        return [local_path(path, f"{reader}()")]
+    paths = [local_path(item, f"{reader}()") for item in path]
     if not paths:
         raise PlanError(f"{reader}() was given no path")
     return paths
@@ -35,7 +36,8 @@ def read_text(path: Paths, *, follow: bool = False) -> Stream:
     Parameters
     ----------
     path
-        A file, a glob, a directory, or a list of them; ``.gz`` and ``.zst`` are read as they are.
+        A file, a glob, a directory, or a list of them; ``.gz`` and ``.zst`` are read as they are. ``~`` is the home
+        directory. A file is the same file however its path is spelt: relative or absolute, with dots, or through links.
     follow
         Whether to wait for new files and for files that grow, without end.
 

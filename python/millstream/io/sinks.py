@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from millstream import _live
 from millstream._engine import RawSink, write_files, write_sqlite
 from millstream._row import row_class, rows
+from millstream._paths import local_path
 from millstream.errors import CheckpointError, PlanError
 from millstream.functions import function_name
 from millstream.stream import Stream
@@ -153,12 +154,12 @@ def file_sink(stream: Stream, kind: str, path: str | os.PathLike[str], on_existi
     """Write files of a kind into a directory."""
     if on_existing not in ("refuse", "replace"):
         raise PlanError(f'on_existing is {on_existing!r}; it is "refuse" or "replace"')
-    return Output(write_files(stream._raw, kind, os.fspath(path), on_existing == "replace"))
+    return Output(write_files(stream._raw, kind, local_path(path, f"write_{kind}()"), on_existing == "replace"))
 
 
 def sqlite_sink(stream: Stream, path: str | os.PathLike[str], table: str, key: Sequence[str] | None) -> Output:
     """Write into a table of an SQLite database."""
-    return Output(write_sqlite(stream._raw, os.fspath(path), table, None if key is None else list(key)))
+    return Output(write_sqlite(stream._raw, local_path(path, "write_sqlite()"), table, None if key is None else list(key)))
 
 
 # -- callbacks -----------------------------------------------------------------------------------------------------------

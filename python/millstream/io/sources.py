@@ -120,7 +120,14 @@ class _SourceAdapter:
 
     def splits(self) -> list[str]:
         """Give the names of the partitions."""
-        names = list(self._source.partitions())
+        names = self._source.partitions()
+        verb = f"{type(self._source).__name__}.partitions()"
+        if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+            raise PlanError(f"{verb} gives the names of the partitions as a list, not {names!r:.200}; write [{names!r:.200}]")
+        names = list(names)
+        for name in names:
+            if not isinstance(name, str):
+                raise PlanError(f"{verb}: the name of a partition is a text, not {name!r:.200}")
         if len(set(names)) != len(names):
             raise PlanError(f"{type(self._source).__name__}.partitions() gives a name twice: {names}")
         return names
