@@ -206,7 +206,7 @@ class JobStatus:
     Attributes
     ----------
     state
-        ``"starting"``, ``"running"``, ``"restarting"``, ``"finished"``, ``"cancelled"`` or ``"failed"``; ``"elsewhere"`` in a
+        ``"starting"``, ``"running"``, ``"restarting"``, ``"finished"``, ``"stopped"``, ``"cancelled"`` or ``"failed"``; ``"elsewhere"`` in a
         process that was forked from the job's.
     restarts
         How often it was started again after a failure.

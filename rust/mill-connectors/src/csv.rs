@@ -197,6 +197,10 @@ impl Source for CsvSource {
         format!("read_csv({}{})", self.files.paths, if self.files.is_followed { ", follow=True" } else { "" })
     }
 
+    fn identity(&self) -> Option<String> {
+        Some(self.files.identity("read_csv"))
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }

@@ -33,6 +33,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use mill_protocol::{Committer, Epoch, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
+use crate::file::real;
 use crate::lock::FileLock;
 use crate::nearest::quoted;
 use crate::target;
@@ -183,6 +184,10 @@ impl fmt::Debug for DirectorySink {
 impl Sink for DirectorySink {
     fn name(&self) -> String {
         self.shared.name()
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(format!("write_{}({:?})", self.shared.format.extension(), real(&self.shared.directory)))
     }
 
     fn kind(&self) -> SinkKind {

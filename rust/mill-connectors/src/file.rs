@@ -32,6 +32,7 @@ pub(crate) use chunk::ChunkReader;
 pub(crate) use content::Content;
 pub(crate) use identity::FileIdentity;
 pub use path::PathSpec;
+pub(crate) use path::real;
 pub(crate) use reader::{BadRecord, LineFormat, Parsed};
 pub(crate) use resume::Growth;
 pub(crate) use split::{FileSet, FileSplit, cut_lines, range_bytes};

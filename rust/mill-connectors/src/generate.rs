@@ -72,6 +72,10 @@ impl Source for GenerateSource {
         format!("generate({})", [rows, rate].into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 
+    fn identity(&self) -> Option<String> {
+        Some(self.name())
+    }
+
     fn schema(&self) -> SchemaRef {
         let fields = if self.has_index { vec![Field::new("index", DataType::Int64, false)] } else { Vec::new() };
         Arc::new(Schema::new(fields))

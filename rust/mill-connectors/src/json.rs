@@ -181,6 +181,10 @@ impl Source for JsonSource {
         format!("read_json({}{})", self.files.paths, if self.files.is_followed { ", follow=True" } else { "" })
     }
 
+    fn identity(&self) -> Option<String> {
+        Some(self.files.identity("read_json"))
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }

@@ -9,12 +9,14 @@
 //! total of the table: other data under the same position is refused.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use mill_frame::{Batch, Frame};
 use mill_frame::types::{check_fields, plain_batch, plain_schema, type_name};
 use mill_protocol::{Error, Position, Read, Result, Source, SourceProperties, Split, SplitId, SplitReader};
+use xxhash_rust::xxh3::Xxh3;
 
 /// A split is not cut smaller than this many rows.
 const SPLIT_ROWS_MIN: u64 = 32 * 1024;
@@ -34,6 +36,7 @@ struct Table {
     batches: Vec<RecordBatch>,
     starts: Vec<u64>,
     rows: u64,
+    content: OnceLock<Option<u64>>,
 }
 
 impl MemorySource {
@@ -96,7 +99,18 @@ impl Table {
             starts.push(rows);
             rows += batch.num_rows() as u64;
         }
-        Table { batches, starts, rows }
+        Table { batches, starts, rows, content: OnceLock::new() }
+    }
+
+    /// A hash of all records; `None` if they cannot be written into frames.
+    fn content(&self) -> Option<u64> {
+        *self.content.get_or_init(|| {
+            let mut hash = Xxh3::new();
+            for batch in &self.batches {
+                hash.update(Frame::encode(&Batch::new(batch.clone())).ok()?.as_bytes());
+            }
+            Some(hash.digest())
+        })
     }
 }
 
@@ -109,6 +123,10 @@ impl fmt::Debug for MemorySource {
 impl Source for MemorySource {
     fn name(&self) -> String {
         format!("{}({} rows)", self.name, self.table.rows)
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(format!("{} {:?} {:016x}", self.name(), self.schema, self.table.content()?))
     }
 
     fn schema(&self) -> SchemaRef {
@@ -160,7 +178,8 @@ impl Source for MemorySource {
         let schema = Arc::new(self.schema.project(columns).ok()?);
         let batches = self.table.batches.iter().map(|batch| batch.project(columns)).collect::<std::result::Result<Vec<_>, _>>().ok()?;
         // The table's own row counts are kept: a projection to no column has batches of rows without columns.
-        let table = Table { batches, starts: self.table.starts.clone(), rows: self.table.rows };
+        let (starts, rows) = (self.table.starts.clone(), self.table.rows);
+        let table = Table { batches, starts, rows, content: OnceLock::new() };
         Some(Arc::new(MemorySource { name: self.name.clone(), schema, table: Arc::new(table) }))
     }
 

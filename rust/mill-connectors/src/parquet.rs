@@ -167,6 +167,10 @@ impl Source for ParquetSource {
         name
     }
 
+    fn identity(&self) -> Option<String> {
+        Some(self.files.identity("read_parquet"))
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }

@@ -32,6 +32,7 @@ use arrow::datatypes::SchemaRef;
 use mill_protocol::{Committer, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
 use crate::directory::{check_objects, fresh_nonce, updating};
+use crate::file::real;
 use crate::nearest::{did_you_mean, quoted};
 use committer::SqliteCommitter;
 use owner::Owner;
@@ -47,6 +48,9 @@ pub struct SqliteSink {
 
 /// What sink, writers and the committer share.
 struct Shared {
+    /// The database as the user wrote it, for messages.
+    shown: PathBuf,
+    /// The file itself, so that what is kept beside it does not depend on how it was written.
     path: PathBuf,
     table: String,
     key: Option<Vec<String>>,
@@ -76,8 +80,14 @@ impl SqliteSink {
         if key.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::plan("write_sqlite: the key needs at least one column; leave it out to append rows"));
         }
+        if path.as_os_str() == ":memory:" || path.as_os_str().is_empty() {
+            return Err(Error::plan(format!(
+                "write_sqlite({path:?}, {table:?}): a database in memory is gone when the job ends; give the path of a file"
+            )));
+        }
         let shared = Shared {
-            path,
+            path: real(&path),
+            shown: path,
             table,
             key,
             run: AtomicU64::new(0),
@@ -120,7 +130,7 @@ impl Shared {
     }
 
     fn name(&self) -> String {
-        format!("write_sqlite({:?}, {:?})", self.path, self.table)
+        format!("write_sqlite({:?}, {:?})", self.shown, self.table)
     }
 
     /// A step that a test may let fail.
@@ -158,6 +168,10 @@ impl Sink for SqliteSink {
 
     fn kind(&self) -> SinkKind {
         if self.shared.key.is_some() { SinkKind::Idempotent } else { SinkKind::WriteAhead }
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(format!("write_sqlite({:?}, {:?})", self.shared.path, self.shared.table.to_lowercase()))
     }
 
     fn writes(&self) -> Option<PathBuf> {

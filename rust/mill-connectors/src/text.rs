@@ -56,6 +56,10 @@ impl Source for TextSource {
         format!("read_text({}{})", self.files.paths, if self.files.is_followed { ", follow=True" } else { "" })
     }
 
+    fn identity(&self) -> Option<String> {
+        Some(self.files.identity("read_text"))
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }

@@ -204,6 +204,42 @@ impl Expr {
         Expr::Binary { left: Box::new(self), op, right: Box::new(right) }
     }
 
+    /// A chain of one logical operator as a tree that is as flat as it can be: `a | b | c | d` is `(a | b) | (c | d)`, which has
+    /// the same value, of nulls too.
+    #[must_use]
+    pub fn balanced(self, op: BinaryOp) -> Expr {
+        let (mut operands, mut left) = (Vec::new(), self);
+        // From the right: a chain that was written out leans to the left.
+        let mut rest = Vec::new();
+        loop {
+            match left {
+                Expr::Binary { left: first, op: own, right } if own == op && op.is_logical() => {
+                    rest.push(*first);
+                    left = *right;
+                    continue;
+                }
+                operand => operands.push(operand),
+            }
+            match rest.pop() {
+                Some(next) => left = next,
+                None => break,
+            }
+        }
+        operands.reverse();
+        while operands.len() > 1 {
+            let mut pairs = Vec::with_capacity(operands.len().div_ceil(2));
+            let mut operand = operands.into_iter();
+            while let Some(first) = operand.next() {
+                pairs.push(match operand.next() {
+                    Some(second) => first.binary(op, second),
+                    None => first,
+                });
+            }
+            operands = pairs;
+        }
+        operands.pop().unwrap_or(Expr::Literal(ScalarValue::Null))
+    }
+
     /// An operator on this expression.
     #[must_use]
     pub fn unary(self, op: UnaryOp) -> Expr {

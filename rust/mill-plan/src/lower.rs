@@ -1,7 +1,7 @@
 //! Lowering: from a logical plan to chains and edges.
 //!
 //! ```text
-//!   sinks ──► Graph       each step once, with its name and identity (graph)
+//!   sinks ──► Graph       each step once, with its name and identity (graph, identities)
 //!               │ check   guarantees of sources and sinks (guarantees)
 //!               │ rewrite filters go down, event time goes ahead of exchanges (rewrite)
 //!               │ prune   only columns that someone needs are read and computed (columns)
@@ -17,6 +17,7 @@ mod chains;
 mod columns;
 mod graph;
 mod guarantees;
+mod identities;
 mod join;
 mod keyed;
 mod lineage;

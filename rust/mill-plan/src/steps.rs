@@ -55,6 +55,7 @@ pub(crate) use self::source::SourceStep;
 pub(crate) use self::union::Union;
 pub use self::user::UserStepKind;
 pub use self::window::WindowedStream;
+use crate::aggregate::AggregateKind;
 use crate::expr::Expr;
 use crate::logical::Parameters;
 use crate::lower::{Builder, Lineage};
@@ -75,6 +76,20 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
 
     /// Its parameters, for readers of the logical plan.
     fn parameters(&self) -> Parameters;
+
+    /// What tells it from other steps of its kind, the same in every run and however the user spelt it.
+    fn print(&self) -> String {
+        let mut parameters = self.parameters();
+        // How a function is called depends on the interpreter, not on the plan.
+        parameters.remove("rung");
+        serde_json::Value::Object(parameters).to_string()
+    }
+
+    /// Whether another step may have its [`print`](Step::print) and yet compute something else, as it calls a function of the
+    /// user's that the plan knows only by name.
+    fn is_opaque(&self) -> bool {
+        false
+    }
 
     /// Its outputs, the result first.
     fn outputs(&self) -> &[OutputSpec];
@@ -238,6 +253,16 @@ impl Inputs<'_> {
     pub(crate) fn first(&self) -> Lineage {
         self.lineages.first().cloned().unwrap_or_default()
     }
+}
+
+/// Whether a function of the user's is called in one of these.
+fn call_functions<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> bool {
+    let is_call = |part: &Expr| match part {
+        Expr::User { .. } => true,
+        Expr::Aggregate(call) => matches!(call.kind, AggregateKind::User(_)),
+        _ => false,
+    };
+    exprs.into_iter().any(|expr| expr.any(&is_call))
 }
 
 /// The declared columns that a test leaves, in their order.

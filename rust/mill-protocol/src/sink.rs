@@ -44,6 +44,12 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// What it is, for messages and `explain()`: `write_parquet("out/")`.
     fn name(&self) -> String;
 
+    /// What tells it from every sink that writes elsewhere: the same text in every run, however the user spelt it. `None`:
+    /// nothing does, so two sinks of one name may differ.
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
     /// How it keeps its guarantee.
     fn kind(&self) -> SinkKind;
 

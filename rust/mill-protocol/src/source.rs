@@ -112,6 +112,12 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// What it is, for messages and `explain()`: `read_csv("a.csv")`.
     fn name(&self) -> String;
 
+    /// What tells it from every source that reads something else: the same text in every run, however the user spelt it.
+    /// `None`: nothing does, so two sources of one name may differ.
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
     /// The columns it gives.
     fn schema(&self) -> SchemaRef;
 

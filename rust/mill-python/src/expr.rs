@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mill_plan::{AggregateCall, AggregateKind, BinaryOp, ColumnFunction, Expr, ScalarValue, UnaryOp};
+use mill_plan::{AggregateCall, AggregateKind, BinaryOp, ColumnFunction, DEPTH_MAX, Expr, ScalarValue, UnaryOp};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList};
@@ -17,6 +17,19 @@ use crate::types::PyDataType;
 pub struct RawExpr {
     /// The expression as the plan has it.
     pub expr: Expr,
+}
+
+/// Refuses an expression that is nested too deep where it is made, not where it is used: a loop that makes one copies what
+/// there is in each round.
+fn shallow(expr: Expr) -> PyResult<RawExpr> {
+    let depth = expr.depth();
+    if depth > DEPTH_MAX {
+        return Err(PlanError::new_err(format!(
+            "an expression is nested {depth} deep, and {DEPTH_MAX} is the limit: give a part of it a name with with_columns(), and \
+             go on with that column"
+        )));
+    }
+    Ok(expr.into())
 }
 
 impl From<Expr> for RawExpr {
@@ -69,7 +82,11 @@ impl RawExpr {
             "eq_missing" => BinaryOp::EqMissing,
             _ => return Err(PlanError::new_err(format!("no operator {op:?}"))),
         };
-        Ok(left.expr.clone().binary(op, right.expr.clone()).into())
+        let mut expr = left.expr.clone().binary(op, right.expr.clone());
+        if matches!(op, BinaryOp::And | BinaryOp::Or) && expr.depth() > DEPTH_MAX / 2 {
+            expr = expr.balanced(op);
+        }
+        shallow(expr)
     }
 
     /// Applies an operator to one expression.
@@ -82,14 +99,14 @@ impl RawExpr {
             "is_not_null" => UnaryOp::IsNotNull,
             _ => return Err(PlanError::new_err(format!("no operator {op:?}"))),
         };
-        Ok(input.expr.clone().unary(op).into())
+        shallow(input.expr.clone().unary(op))
     }
 
     /// Calls a built-in function.
     #[staticmethod]
     fn function(name: &str, args: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawExpr> {
         let args = args.iter().map(|arg| arg.expr.clone()).collect();
-        Ok(Expr::function(name, args).into_python()?.into())
+        shallow(Expr::function(name, args).into_python()?)
     }
 
     /// Converts to another type.

@@ -33,8 +33,9 @@ use crate::storage::{self, Storage, Written};
 use crate::threads::guarded;
 use crate::writers::Writers;
 
-/// How long a job that has processed everything goes on trying to write its last checkpoint.
-const LAST_ATTEMPTS_US: i64 = 60_000_000;
+/// How long a job that has processed everything goes on trying to write its last checkpoint. Long enough for a restart of a
+/// file server; the newest checkpoint stays usable, so what is lost by giving up is work, not data.
+const LAST_ATTEMPTS_US: i64 = 20_000_000;
 /// The pause between two such attempts, where the interval is not longer.
 const ATTEMPT_PAUSE_US: i64 = 200_000;
 /// How many notes a job keeps.
@@ -87,6 +88,8 @@ pub(crate) struct Coordinator {
     /// When the last checkpoint of the job was first tried.
     last_since: Option<i64>,
     published: Option<u64>,
+    /// Why the last checkpoint failed, if it did.
+    failure: Option<String>,
     /// Whether a checkpoint is being published and committed.
     is_concluding: bool,
 }
@@ -112,6 +115,7 @@ impl Coordinator {
             workers_gone: 0,
             last_since: None,
             published: None,
+            failure: None,
             is_concluding: false,
         };
         coordinator.plan_next(now);
@@ -299,6 +303,7 @@ impl Coordinator {
             self.note(format!("what was committed could not be noted, so a restart needs it to be there: {error}"));
         }
         self.note_completed(&in_flight, now);
+        self.failure = None;
         self.answer(std::mem::take(&mut in_flight.wishes), in_flight.epoch);
         self.tidy(in_flight.epoch);
         self.plan_next(now);
@@ -367,12 +372,24 @@ impl Coordinator {
             writer.abandon();
         }
         let text = format!("checkpoint {} failed: {error}", in_flight.epoch.0);
+        let told = match in_flight.cause {
+            Cause::Regular => format!("{text}; the job goes on, and tries again at its next checkpoint"),
+            Cause::Stop | Cause::Final => format!(
+                "{text}; it is the last one and is tried again for {} s, after which the job ends with this error",
+                LAST_ATTEMPTS_US / 1_000_000
+            ),
+        };
         {
             let mut figures = self.parts.registry.checkpoints.lock();
             figures.0.failed += 1;
-            figures.0.last_error = Some(text.clone());
+            figures.0.last_error = Some(told.clone());
         }
-        self.note(text.clone());
+        // What a note says of the first of several failures holds for all that are alike.
+        let alike = format!("{:?} {error}", in_flight.cause);
+        if self.failure.as_ref() != Some(&alike) {
+            self.note(told);
+            self.failure = Some(alike);
+        }
         for wish in in_flight.wishes {
             drop(wish.reply.send(Err(Error::checkpoint(text.clone()))));
         }

@@ -22,8 +22,10 @@ pub enum JobState {
     Running,
     /// Waiting to be started again after a failure.
     Restarting,
-    /// Done: the input ended, or it was stopped.
+    /// Done: the input ended.
     Finished,
+    /// Ended by the user, or after a given time, with a last checkpoint: a later run goes on from there.
+    Stopped,
     /// Ended by the user without a last checkpoint.
     Cancelled,
     /// Failed for good.
@@ -40,6 +42,7 @@ impl JobState {
             JobState::Running => "running",
             JobState::Restarting => "restarting",
             JobState::Finished => "finished",
+            JobState::Stopped => "stopped",
             JobState::Cancelled => "cancelled",
             JobState::Failed => "failed",
             JobState::Elsewhere => "elsewhere",

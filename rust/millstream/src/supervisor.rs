@@ -294,6 +294,7 @@ impl Supervisor {
         });
         shared.state = match &outcome {
             Ok(report) if report.status == mill_runtime::Status::Cancelled => JobState::Cancelled,
+            Ok(report) if report.status == mill_runtime::Status::Stopped => JobState::Stopped,
             Ok(_) => JobState::Finished,
             Err(error) if error.kind() == ErrorKind::Cancelled => JobState::Cancelled,
             Err(_) => JobState::Failed,

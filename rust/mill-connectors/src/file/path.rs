@@ -3,7 +3,11 @@
 //! What is named may be a file, a glob, a directory (its files, not those of its directories) or a list of these. The
 //! files come sorted by name. In directories and globs, names that begin with `.` are not seen, as they are not
 //! committed yet; in directories neither are those that begin with `_`.
+//!
+//! However a file is spelt, it is one file: its path is made absolute, without dots, and its directory without links. A link
+//! to a file is opened under its own name, which says how the file is compressed, and known as the file it leads to.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -33,29 +37,31 @@ impl PathSpec {
         PathSpec { entries: entries.into_iter().map(Into::into).collect() }
     }
 
-    /// The files there are now, sorted by name, each once.
+    /// The files there are now, sorted by name, each once: a link to a file that is named too is left out.
     ///
     /// # Errors
     /// When something named does not exist. A glob or directory without files is an error too, unless more files may
     /// come (`is_followed`).
-    pub(crate) fn files(&self, is_followed: bool) -> Result<Vec<PathBuf>> {
+    pub(crate) fn files(&self, is_followed: bool) -> Result<Listing> {
         if self.entries.is_empty() {
             return Err(Error::connector("no path to read is given"));
         }
-        let mut files = Vec::new();
+        let mut listing = Listing::default();
         for entry in &self.entries {
-            let found = files_of(entry)?;
-            if found.is_empty() && !is_followed {
+            let before = listing.files.len();
+            listing.add(entry)?;
+            if listing.files.len() == before && !is_followed {
                 return Err(nothing_in(entry));
             }
-            files.extend(found);
-            if files.len() > FILES_MAX {
+            if listing.files.len() > FILES_MAX {
                 return Err(Error::connector(format!("{entry:?} has more than {FILES_MAX} files")));
             }
         }
-        files.sort();
-        files.dedup();
-        Ok(files)
+        listing.sort();
+        if !is_followed {
+            listing.leave_out_links();
+        }
+        Ok(listing)
     }
 
     /// The same while files are followed: what is named need not exist for the moment, as between two steps of a rotation.
@@ -63,16 +69,23 @@ impl PathSpec {
     /// # Errors
     /// When a directory cannot be listed.
     pub(crate) fn files_now(&self) -> Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
+        let mut listing = Listing::default();
         for entry in &self.entries {
             let is_absent = !is_glob(entry) && fs::symlink_metadata(entry).is_err_and(|e| e.kind() == ErrorKind::NotFound);
             if !is_absent {
-                files.extend(files_of(entry)?);
+                listing.add(entry)?;
             }
         }
-        files.sort();
-        files.dedup();
-        Ok(files)
+        listing.sort();
+        Ok(listing.files)
+    }
+
+    /// What is named, however it is spelt.
+    pub(crate) fn identity(&self) -> String {
+        let mut entries: Vec<PathBuf> = self.entries.iter().map(|entry| real(Path::new(entry))).collect();
+        entries.sort();
+        entries.dedup();
+        format!("{entries:?}")
     }
 
     /// Whether a file at this path is among those that are named, if it exists.
@@ -87,8 +100,81 @@ impl PathSpec {
     }
 }
 
+/// Files under the one path that every spelling of theirs leads to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listing {
+    /// Absolute, each in its real directory, under its own name.
+    pub(crate) files: Vec<PathBuf>,
+    /// Those that are links, and the files that they lead to.
+    pub(crate) links: HashMap<PathBuf, PathBuf>,
+    places: Places,
+}
+
+impl Listing {
+    fn add(&mut self, entry: &str) -> Result<()> {
+        let path = Path::new(entry);
+        // A name with glob characters that exists as it stands is meant as it stands.
+        if path.is_dir() {
+            for (file, is_link) in files_in(&real(path))? {
+                self.push(file, is_link);
+            }
+            return Ok(());
+        }
+        for file in files_of(entry)? {
+            let file = self.places.of(&file);
+            let is_link = fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_symlink());
+            self.push(file, is_link);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, file: PathBuf, is_link: bool) {
+        if is_link && let Ok(real) = fs::canonicalize(&file) {
+            self.links.insert(file.clone(), real);
+        }
+        self.files.push(file);
+    }
+
+    fn sort(&mut self) {
+        self.files.sort();
+        self.files.dedup();
+    }
+
+    /// Leaves out links to files that are listed under another name.
+    fn leave_out_links(&mut self) {
+        if self.links.is_empty() {
+            return;
+        }
+        let is_file = |file: &&PathBuf| !self.links.contains_key(*file);
+        let mut seen: HashSet<PathBuf> = self.files.iter().filter(is_file).cloned().collect();
+        self.files.retain(|file| self.links.get(file).is_none_or(|real| seen.insert(real.clone())));
+    }
+}
+
+/// Finds the absolute path of a file in its real directory. Directories are remembered: lists may be long.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places {
+    directories: HashMap<PathBuf, PathBuf>,
+}
+
+impl Places {
+    /// The path of this file, under its own name. It need not exist.
+    pub(crate) fn of(&mut self, path: &Path) -> PathBuf {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return real(path) };
+        match self.directories.get(directory) {
+            Some(real) => real.join(name),
+            None => {
+                // No directory at all is the current one.
+                let found = real(if directory.as_os_str().is_empty() { Path::new(".") } else { directory });
+                self.directories.insert(directory.to_owned(), found.clone());
+                found.join(name)
+            }
+        }
+    }
+}
+
 /// The path without links and dots, as far as it exists.
-fn real(path: &Path) -> PathBuf {
+pub(crate) fn real(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut real = PathBuf::new();
     for component in absolute.components() {
@@ -147,12 +233,9 @@ fn is_glob(entry: &str) -> bool {
     entry.contains(['*', '?', '['])
 }
 
+/// The files of what is no directory.
 fn files_of(entry: &str) -> Result<Vec<PathBuf>> {
     let path = Path::new(entry);
-    // A name with glob characters that exists as it stands is meant as it stands.
-    if path.is_dir() {
-        return files_in(path);
-    }
     match fs::metadata(path) {
         Ok(metadata) => {
             return match kind_if_irregular(&metadata) {
@@ -180,7 +263,8 @@ fn files_of(entry: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
+/// The files of a directory, and whether each is a link.
+fn files_in(directory: &Path) -> Result<Vec<(PathBuf, bool)>> {
     let failed = |e: std::io::Error| Error::connector(format!("cannot list the directory {directory:?}: {e}")).because(e);
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
@@ -192,7 +276,7 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
         // The directory mostly says itself what an entry is; only links have to be followed.
         let kind = entry.file_type().map_err(failed)?;
         if kind.is_file() || kind.is_symlink() && is_linked_file(&entry.path())? {
-            files.push(entry.path());
+            files.push((entry.path(), kind.is_symlink()));
         }
     }
     Ok(files)
@@ -279,7 +363,7 @@ fn nothing_in(entry: &str) -> Error {
     let mut names: Vec<String> = files_in(&directory)
         .unwrap_or_default()
         .iter()
-        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .filter_map(|(path, _)| Some(path.file_name()?.to_string_lossy().into_owned()))
         .collect();
     names.sort();
     let pattern: String = path.file_name().map(|n| n.to_string_lossy().replace(['*', '?'], "")).unwrap_or_default();
@@ -310,9 +394,9 @@ mod tests {
     fn directories_globs_and_lists_are_sorted_and_hide_what_is_hidden() {
         let directory = directory();
         let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
-        assert_eq!(names(PathSpec::new([at("")]).files(false).unwrap()), ["a.txt", "b.txt", "c.csv"]);
-        assert_eq!(names(PathSpec::new([at("*.txt")]).files(false).unwrap()), ["a.txt", "b.txt"]);
-        assert_eq!(names(PathSpec::new([at("b.txt"), at("[ab].txt")]).files(false).unwrap()), ["a.txt", "b.txt"]);
+        assert_eq!(names(PathSpec::new([at("")]).files(false).unwrap().files), ["a.txt", "b.txt", "c.csv"]);
+        assert_eq!(names(PathSpec::new([at("*.txt")]).files(false).unwrap().files), ["a.txt", "b.txt"]);
+        assert_eq!(names(PathSpec::new([at("b.txt"), at("[ab].txt")]).files(false).unwrap().files), ["a.txt", "b.txt"]);
     }
 
     #[test]
@@ -320,7 +404,7 @@ mod tests {
         let directory = directory();
         let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
         let message = |entry: String, is_followed| {
-            PathSpec::new([entry]).files(is_followed).map_err(|e| e.message().to_owned())
+            PathSpec::new([entry]).files(is_followed).map(|found| found.files).map_err(|e| e.message().to_owned())
         };
         let error = message(at("aa.txt"), false).unwrap_err();
         assert!(error.contains("aa.txt") && error.contains("\"a.txt\""), "{error}");
@@ -335,7 +419,7 @@ mod tests {
         let error = message(at("sub"), false).unwrap_err();
         assert!(error.contains("\"year=2024\"") && error.contains("/**/*\""), "{error}");
         fs::write(directory.path().join("sub/year=2024/a.txt"), "x\n").unwrap();
-        assert_eq!(names(PathSpec::new([at("sub/**/*")]).files(false).unwrap()), ["a.txt"]);
+        assert_eq!(names(PathSpec::new([at("sub/**/*")]).files(false).unwrap().files), ["a.txt"]);
         assert!(message(at("nowhere.txt"), true).is_err());
     }
 

@@ -10,7 +10,10 @@
 //! | not begun it | gone | bounded: refused; followed: nothing |
 //!
 //! Whether it is as it was is decided by its stamp, and where that differs by fingerprints ([`identity`](super::identity)).
-//! A followed file is looked for by what it is, then under its name: renamed by a rotation it is the same still.
+//! A followed file is looked for by what it is, then under its name: renamed by a rotation it is the same still. A file of a
+//! bounded input that is no longer under its name is looked for by what it is among those that are new, so that a directory
+//! may be moved with all that is in it. Paths are compared as the files they lead to, never as they were written. An input
+//! that has nothing in common with the one in the checkpoint is refused.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -19,10 +22,15 @@ use mill_protocol::{Error, Result, Split, SplitState};
 
 use super::content::Compression;
 use super::identity::{FileIdentity, Since};
+use super::path::Places;
 use super::position::FilePosition;
 use super::split::{FileSet, FileSplit};
 use super::stamp::{FileKey, Stamp};
 use super::whereabouts;
+
+/// At most so many files and directories of a checkpoint are compared with those that are named.
+const FILES_COMPARED_MAX: usize = 1000;
+const DIRECTORIES_COMPARED_MAX: usize = 1000;
 
 /// How a format's files change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,32 +61,78 @@ impl FileSet {
     /// The splits of a job that goes on; `listed` are those it would begin with.
     pub(crate) fn resume(&self, listed: Vec<Split>, left: Vec<SplitState>, growth: Growth) -> Result<Vec<SplitState>> {
         let mut known = Vec::with_capacity(left.len());
+        let mut places = Places::default();
         for state in left {
             let file = FileSplit::of(&state.split)?;
             let position = match &state.position {
                 Some(bytes) => Some(FilePosition::decode(bytes, &state.split.name)?),
                 None => None,
             };
-            known.push(Left { state, file, position });
+            let path = places.of(&file.path);
+            let mut left = Left { state, file, position };
+            if left.file.path != path {
+                left.is_now_at(path);
+            }
+            known.push(left);
         }
         if self.is_followed { self.resume_followed(known, growth) } else { self.resume_bounded(listed, known, growth) }
     }
 
     fn resume_bounded(&self, listed: Vec<Split>, mut left: Vec<Left>, growth: Growth) -> Result<Vec<SplitState>> {
-        let known: HashSet<PathBuf> = left.iter().map(|left| left.file.path.clone()).collect();
+        let listed = listed.into_iter().map(|split| Ok((FileSplit::of(&split)?, split))).collect::<Result<Vec<_>>>()?;
+        let names: HashSet<PathBuf> = left.iter().map(|left| left.file.path.clone()).collect();
+        let (mut known, mut gone) = (HashSet::new(), HashSet::new());
+        for path in names {
+            match real_file(&path) {
+                Some(real) => known.insert(real),
+                None => gone.insert(path),
+            };
+        }
+        let new: HashSet<&Path> =
+            listed.iter().map(|(file, _)| file.path.as_path()).filter(|path| !known.contains(self.real(path))).collect();
+        if !gone.is_empty() && !new.is_empty() {
+            let moved = moved(&gone, &new, &left, growth);
+            for left in &mut left {
+                if let Some(path) = moved.get(&left.file.path) {
+                    left.is_now_at((*path).to_owned());
+                }
+            }
+            known.extend(moved.values().map(|path| self.real(path).to_owned()));
+        }
+        // Where a file of the checkpoint is listed, or would be, it is the same input.
+        let is_listed = listed.iter().any(|(file, _)| known.contains(self.real(&file.path)));
+        if !is_listed && !new.is_empty() {
+            self.refuse_another(&left)?;
+        }
         for left in &mut left {
             left.check(growth)?;
         }
         let mut all: Vec<(FileSplit, SplitState)> = left.into_iter().map(|left| (left.file, left.state)).collect();
-        for split in listed {
-            let file = FileSplit::of(&split)?;
+        for (file, split) in listed {
             // A file that is known keeps the splits it has, whatever its size would make of it now.
-            if !known.contains(&file.path) {
+            if !known.contains(self.real(&file.path)) {
                 all.push((file, SplitState::unread(split)));
             }
         }
         all.sort_by(|(a, _), (b, _)| (&a.path, a.range).cmp(&(&b.path, b.range)));
         Ok(all.into_iter().map(|(_, state)| state).collect())
+    }
+
+    /// Refuses to go on where no file of the checkpoint is one that is named now: records of two inputs would be mixed, or,
+    /// if the one is a copy of the other, read twice.
+    fn refuse_another(&self, left: &[Left]) -> Result<()> {
+        let Some(first) = left.first() else { return Ok(()) };
+        let mut directories = HashSet::new();
+        // Of files in one directory one decides: whether another is named can only differ by its name.
+        let mut some = left.iter().filter(|left| directories.insert(left.file.path.parent())).take(DIRECTORIES_COMPARED_MAX);
+        if some.any(|left| self.paths.has(&left.file.path)) || left.iter().take(FILES_COMPARED_MAX).any(|left| self.paths.has(&left.file.path)) {
+            return Ok(());
+        }
+        Err(Error::checkpoint(format!(
+            "the checkpoint is of another input: it has read {:?}, which {} does not name; read what the job has read before, \
+             or start with another checkpoint directory",
+            first.file.path, self.paths
+        )))
     }
 
     fn resume_followed(&self, mut left: Vec<Left>, growth: Growth) -> Result<Vec<SplitState>> {
@@ -109,6 +163,9 @@ impl FileSet {
                 }
             }
         }
+        if found.iter().all(Option::is_none) && !there.is_empty() {
+            self.refuse_another(&left)?;
+        }
         let mut states = Vec::with_capacity(there.len());
         let mut generations: HashMap<PathBuf, u32> = HashMap::new();
         let mut inodes = HashMap::new();
@@ -134,11 +191,58 @@ impl FileSet {
     }
 }
 
+/// The file that a path in a real directory leads to; `None` if there is none.
+fn real_file(path: &Path) -> Option<PathBuf> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_symlink() => path.canonicalize().ok(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        _ => Some(path.to_owned()),
+    }
+}
+
+/// Where files that are gone from their place are among new ones: by what they are, and where nothing is known of one that
+/// was not begun, under its name in the directory to which others have moved.
+fn moved<'a>(
+    gone: &HashSet<PathBuf>,
+    new: &HashSet<&'a Path>,
+    left: &[Left],
+    growth: Growth,
+) -> HashMap<PathBuf, &'a Path> {
+    let key_of = |path: &&'a Path| Some((Stamp::of(&std::fs::metadata(path).ok()?).key, *path));
+    let by_key: HashMap<FileKey, &Path> = new.iter().filter_map(key_of).collect();
+    let mut moved: HashMap<PathBuf, &Path> = HashMap::new();
+    let mut directories: HashMap<&Path, &Path> = HashMap::new();
+    for left in left.iter().filter(|left| gone.contains(&left.file.path)) {
+        let Some(position) = &left.position else { continue };
+        let Some(&path) = by_key.get(&position.stamp.key) else { continue };
+        if is_same(path, position, growth) {
+            moved.insert(left.file.path.clone(), path);
+            if let (Some(from), Some(to)) = (left.file.path.parent(), path.parent()) {
+                directories.insert(from, to);
+            }
+        }
+    }
+    for left in left.iter().filter(|left| gone.contains(&left.file.path) && left.position.is_none()) {
+        let (Some(from), Some(name)) = (left.file.path.parent(), left.file.path.file_name()) else { continue };
+        let to = directories.get(from).map(|to| to.join(name));
+        if let Some(&path) = to.and_then(|to| new.get(to.as_path())) {
+            moved.entry(left.file.path.clone()).or_insert(path);
+        }
+    }
+    moved
+}
+
 fn is_same(path: &Path, position: &FilePosition, growth: Growth) -> bool {
     FileIdentity::open(path).and_then(|identity| identity.since_by(path, position, growth)).is_ok_and(|since| since == Since::Same)
 }
 
 impl Left {
+    /// The same split under the path that its file has now. Another path is no other identity.
+    fn is_now_at(&mut self, path: PathBuf) {
+        self.file.path = path;
+        self.state.split = Split { id: self.state.split.id, ..self.file.to_split() };
+    }
+
     /// A file of a bounded input: must be there if it is still to be read, and be as it was where it was read.
     fn check(&mut self, growth: Growth) -> Result<()> {
         let path = &self.file.path;

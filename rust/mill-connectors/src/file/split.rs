@@ -1,5 +1,6 @@
 //! The splits of a set of files: which there are, what identifies them, and how a checkpoint keeps them.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ const SPLITS_MAX: usize = 4_000_000;
 pub(crate) struct FileSet {
     pub(crate) paths: PathSpec,
     pub(crate) files: Vec<PathBuf>,
+    /// Those that are links, and the files that they lead to.
+    links: HashMap<PathBuf, PathBuf>,
     pub(crate) is_followed: bool,
     /// How many followed files are held open.
     pub(crate) slots: Arc<Slots>,
@@ -65,12 +68,12 @@ impl FileSplit {
     }
 
     pub(crate) fn to_split(&self) -> Split {
-        Split::with_detail(self.id(), self.path.to_string_lossy(), self.encode())
+        Split::with_detail(self.id_of(&self.path), self.path.to_string_lossy(), self.encode())
     }
 
-    /// The identity: no name has a zero byte, so what follows one cannot be taken for part of a name.
-    fn id(&self) -> SplitId {
-        let mut bytes = self.path.as_os_str().as_bytes().to_vec();
+    /// The identity under this path: no name has a zero byte, so what follows one cannot be taken for part of a name.
+    fn id_of(&self, path: &Path) -> SplitId {
+        let mut bytes = path.as_os_str().as_bytes().to_vec();
         if let Some((start, end)) = self.range {
             bytes.push(0);
             bytes.extend_from_slice(&start.to_le_bytes());
@@ -126,8 +129,18 @@ impl FileSplit {
 
 impl FileSet {
     pub(crate) fn new(paths: PathSpec, is_followed: bool) -> Result<FileSet> {
-        let files = paths.files(is_followed)?;
-        Ok(FileSet { paths, files, is_followed, slots: Arc::default() })
+        let listing = paths.files(is_followed)?;
+        Ok(FileSet { paths, files: listing.files, links: listing.links, is_followed, slots: Arc::default() })
+    }
+
+    /// The file that a listed path leads to.
+    pub(crate) fn real<'a>(&'a self, path: &'a Path) -> &'a Path {
+        self.links.get(path).map_or(path, PathBuf::as_path)
+    }
+
+    /// What tells these files from others, however they are spelt.
+    pub(crate) fn identity(&self, reader: &str) -> String {
+        format!("{reader}({}{})", self.paths.identity(), if self.is_followed { ", follow=True" } else { "" })
     }
 
     /// What a source of these files promises.
@@ -147,15 +160,15 @@ impl FileSet {
             for (path, stamp) in self.followed()? {
                 found.push(FileSplit { path, key: Some(stamp.key), ..FileSplit::default() });
             }
-        } else {
-            for path in &self.files {
-                cut(path, &mut found)?;
-                if found.len() > SPLITS_MAX {
-                    return Err(Error::connector(format!("{} has more than {SPLITS_MAX} splits", self.paths)));
-                }
+            return Ok(found.iter().map(FileSplit::to_split).collect());
+        }
+        for path in &self.files {
+            cut(path, &mut found)?;
+            if found.len() > SPLITS_MAX {
+                return Err(Error::connector(format!("{} has more than {SPLITS_MAX} splits", self.paths)));
             }
         }
-        Ok(found.iter().map(FileSplit::to_split).collect())
+        Ok(found.iter().map(|file| Split { id: file.id_of(self.real(&file.path)), ..file.to_split() }).collect())
     }
 
     /// The followed files there are now. A name that leads to no file, or to one that has another name too and was met

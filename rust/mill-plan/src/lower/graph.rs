@@ -1,11 +1,12 @@
 //! The plan as a graph of steps, each once, with its name and identity.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{Error, Result};
 
+use super::identities;
 use super::lineage::{self, Lineage};
 use crate::physical::error_schema;
 use crate::steps::{SinkNode, SinkStep, Step};
@@ -14,6 +15,8 @@ use crate::stream::{Content, Facts, OutputSpec, Stream};
 /// The steps of a plan; inputs stand before those who take them once the graph is sorted.
 pub(crate) struct Graph {
     pub(crate) steps: Vec<Vertex>,
+    /// The names of steps with state that nothing the plan knows tells apart, though they may differ.
+    pub(crate) alike: Vec<Vec<String>>,
 }
 
 /// A step of the plan.
@@ -25,6 +28,10 @@ pub(crate) struct Vertex {
     pub(crate) name: String,
     /// The identity of its state.
     pub(crate) uid: String,
+    /// What the identities of the steps after it begin with.
+    pub(super) path: String,
+    /// A hash of the step and all that is upstream, as the user wrote it.
+    pub(super) print: u64,
     /// The columns of the result.
     pub(crate) schema: SchemaRef,
     pub(crate) facts: Facts,
@@ -65,8 +72,8 @@ impl Graph {
                 collector.names.insert(step, name.clone());
             }
         }
-        let mut graph = Graph { steps: collector.steps };
-        graph.give_names(&collector.names)?;
+        let mut graph = Graph { steps: collector.steps, alike: Vec::new() };
+        identities::give(&mut graph, &collector.names)?;
         let lineages = lineage::of_inputs(&graph);
         graph.steps.iter_mut().zip(lineages).for_each(|(step, lineage)| step.lineage = lineage);
         Ok(graph)
@@ -161,58 +168,15 @@ impl Graph {
         self.steps = sorted;
     }
 
-    /// Gives each step its name and identity.
-    ///
-    /// The identity of an unnamed step is its place: the steps with state that lead to it from the source, and its own
-    /// kind. Steps without state leave no trace in it, so adding a filter does not lose the state behind it.
-    fn give_names(&mut self, given: &BTreeMap<usize, String>) -> Result<()> {
-        let mut taken: HashSet<String> = HashSet::new();
-        for name in given.values() {
-            if !taken.insert(name.clone()) {
-                return Err(Error::plan(format!("two steps are named {name:?}; a name is the identity of a step's state")));
-            }
+    /// What the identities of the steps that take this output begin with.
+    pub(super) fn path_of(&self, tap: Tap) -> String {
+        let (vertex, output) = (&self.steps[tap.step], self.output(tap));
+        match output.content {
+            Content::Errors => format!("{}/{}", vertex.uid, output.name),
+            Content::Result | Content::Input(_) | Content::Side if tap.output > 0 => format!("{}/{}", vertex.path, output.name),
+            Content::Result | Content::Input(_) | Content::Side => vertex.path.clone(),
         }
-        let mut names = taken.clone();
-        // The path that the identities of the steps behind this one begin with.
-        let mut paths: Vec<String> = Vec::with_capacity(self.steps.len());
-        for i in 0..self.steps.len() {
-            let step = &self.steps[i];
-            let label = step.step.called();
-            let from = step.inputs.first().map(|&tap| {
-                let output = self.output(tap);
-                match output.content {
-                    Content::Errors => format!("{}/{}", self.steps[tap.step].uid, output.name),
-                    Content::Result | Content::Input(_) | Content::Side if tap.output > 0 => format!("{}/{}", paths[tap.step], output.name),
-                    Content::Result | Content::Input(_) | Content::Side => paths[tap.step].clone(),
-                }
-            });
-            let place = from.as_ref().map_or_else(|| label.clone(), |from| format!("{from}/{label}"));
-            let (uid, name) = match given.get(&i) {
-                Some(name) => (name.clone(), name.clone()),
-                None => (unique(&place, "#", &mut taken), unique(&label, " ", &mut names)),
-            };
-            let is_landmark = step.step.is_landmark();
-            paths.push(match from {
-                Some(from) if !is_landmark && !given.contains_key(&i) => from,
-                _ => uid.clone(),
-            });
-            let step = &mut self.steps[i];
-            step.uid = uid;
-            step.name = name;
-        }
-        Ok(())
     }
-}
-
-/// The text, numbered from the second time on.
-pub(super) fn unique(text: &str, separator: &str, taken: &mut HashSet<String>) -> String {
-    let mut candidate = text.to_owned();
-    let mut number = 1;
-    while !taken.insert(candidate.clone()) {
-        number += 1;
-        candidate = format!("{text}{separator}{number}");
-    }
-    candidate
 }
 
 #[derive(Default)]
@@ -224,8 +188,8 @@ struct Collector {
 
 impl Collector {
     fn push(&mut self, step: Arc<dyn Step>, inputs: Vec<Tap>, schema: SchemaRef, facts: Facts) -> usize {
-        let (name, uid, lineage) = (String::new(), String::new(), Lineage::default());
-        self.steps.push(Vertex { step, inputs, name, uid, schema, facts, lineage });
+        let (name, uid, path, lineage) = (String::new(), String::new(), String::new(), Lineage::default());
+        self.steps.push(Vertex { step, inputs, name, uid, path, print: 0, schema, facts, lineage });
         self.steps.len() - 1
     }
 

@@ -10,6 +10,15 @@ use crate::stream::Content;
 pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
     let reads: Vec<_> = graph.steps.iter().filter_map(|vertex| vertex.step.source()).collect();
     let promises = options.is_checkpointed && options.mode != Mode::None;
+    if let Some(alike) = graph.alike.first()
+        && options.is_checkpointed
+    {
+        return Err(Error::plan(format!(
+            "the plan has several steps that nothing tells apart but functions, or sources or sinks of yours: {}. A later run \
+             could give the state of one to another; name each with .name(\"...\")",
+            alike.join(", ")
+        )));
+    }
     let mut routes = false;
     for step in &graph.steps {
         routes |= step.inputs.iter().any(|tap| graph.content(*tap) == Content::Errors);

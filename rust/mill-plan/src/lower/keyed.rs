@@ -19,7 +19,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_protocol::{Error, Result};
 
 use super::chains::{Builder, Place, Placed};
-use super::graph::{Tap, unique};
+use super::graph::Tap;
+use super::identities::unique;
 use super::lineage::Lineage;
 use crate::aggregate::AggregateSpec;
 use crate::compiled::CompiledExpr;

@@ -1,9 +1,9 @@
 //! Rewrites that move steps: each leaves the results as they are.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::graph::{Graph, Tap, Vertex};
+use super::identities;
 use super::lineage::Lineage;
 use crate::expr::Expr;
 use crate::steps::{Filter, Splits, Union, select};
@@ -28,11 +28,12 @@ pub(super) fn event_time_before_exchange(graph: &mut Graph) {
         let inputs = graph.steps[exchange.step].inputs.clone();
         let original = graph.steps[at].clone();
         let mut moved = Vec::with_capacity(inputs.len());
-        for (i, &input) in inputs.iter().enumerate() {
+        let uids = identities::of_copies(graph, &original.uid, &inputs);
+        for (&input, uid) in inputs.iter().zip(uids) {
             let mut step = original.clone();
             step.inputs = vec![input];
             if inputs.len() > 1 {
-                step.uid = format!("{}/{i}", original.uid);
+                (step.uid, step.path) = (uid.clone(), uid);
             }
             graph.steps.push(step);
             moved.push(graph.steps.len() - 1);
@@ -58,14 +59,7 @@ pub(super) fn event_time_before_exchange(graph: &mut Graph) {
         };
     }
     // Where it moved past several exchanges they are numbered; none of them has state.
-    let mut taken = HashSet::new();
-    for step in &mut graph.steps {
-        let (uid, mut number) = (step.uid.clone(), 1);
-        while !taken.insert(step.uid.clone()) {
-            number += 1;
-            step.uid = format!("{uid}#{number}");
-        }
-    }
+    identities::number(graph);
     graph.sort();
 }
 
@@ -114,6 +108,8 @@ pub(super) fn keep(graph: &mut Graph, tap: Tap, columns: &[String], name: &str, 
         inputs: vec![tap],
         name: name.to_owned(),
         uid,
+        path: String::new(),
+        print: 0,
         schema: Arc::new(arrow::datatypes::Schema::new_with_metadata(fields, schema.metadata().clone())),
         facts: graph.steps[tap.step].facts.clone(),
         lineage: Lineage::default(),

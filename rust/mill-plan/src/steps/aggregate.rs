@@ -56,6 +56,10 @@ impl Step for Aggregate {
         ])
     }
 
+    fn is_opaque(&self) -> bool {
+        super::call_functions(&self.keyed.aggregates)
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
         static OF_WINDOW: [OutputSpec; 3] = [OutputSpec::RESULT, OutputSpec::LATE, OutputSpec::ERRORS];

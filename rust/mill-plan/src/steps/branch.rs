@@ -46,6 +46,10 @@ impl Step for Branch {
         parameters([("predicate", self.predicate.to_string().into())])
     }
 
+    fn is_opaque(&self) -> bool {
+        super::call_functions([&self.predicate])
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 3] =
             [OutputSpec::new("yes", Content::Result), OutputSpec::new(NO, Content::Result), OutputSpec::ERRORS];

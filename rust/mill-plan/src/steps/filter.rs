@@ -55,6 +55,10 @@ impl Step for Filter {
         parameters([("predicate", self.predicate.to_string().into())])
     }
 
+    fn is_opaque(&self) -> bool {
+        super::call_functions([&self.predicate])
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
         &OUTPUTS

@@ -123,6 +123,18 @@ impl Step for KeptWindowStep {
         ])
     }
 
+    fn is_opaque(&self) -> bool {
+        if let WindowKind::Session(Gap::Each(gap)) = &self.windows.kind
+            && super::call_functions([gap])
+        {
+            return true;
+        }
+        match &self.compute {
+            Compute::Aggregates(aggregates) => super::call_functions(aggregates),
+            Compute::Reduce(_) | Compute::Apply(_) => true,
+        }
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 3] = [OutputSpec::RESULT, OutputSpec::LATE, OutputSpec::ERRORS];
         &OUTPUTS

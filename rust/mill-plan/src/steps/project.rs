@@ -188,6 +188,10 @@ impl Step for Project {
         parameters([("columns", texts(self.exprs.iter()))])
     }
 
+    fn is_opaque(&self) -> bool {
+        super::call_functions(&self.exprs)
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
         &OUTPUTS

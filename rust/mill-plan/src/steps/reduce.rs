@@ -49,6 +49,10 @@ impl Step for Reduce {
         ])
     }
 
+    fn is_opaque(&self) -> bool {
+        true
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
         &OUTPUTS

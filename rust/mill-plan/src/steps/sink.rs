@@ -95,6 +95,14 @@ impl Step for SinkStep {
         parameters([("sink", self.sink.name().into())])
     }
 
+    fn print(&self) -> String {
+        self.sink.identity().unwrap_or_else(|| self.sink.name())
+    }
+
+    fn is_opaque(&self) -> bool {
+        self.sink.identity().is_none()
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         &[]
     }

@@ -38,6 +38,14 @@ impl Step for SourceStep {
         parameters([("source", self.source.name().into())])
     }
 
+    fn print(&self) -> String {
+        self.source.identity().unwrap_or_else(|| self.source.name())
+    }
+
+    fn is_opaque(&self) -> bool {
+        self.source.identity().is_none()
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
         &OUTPUTS

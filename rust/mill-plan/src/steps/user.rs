@@ -94,6 +94,10 @@ impl Step for User {
         parameters([("function", self.function.name().into()), ("rung", self.function.rung().as_str().into())])
     }
 
+    fn is_opaque(&self) -> bool {
+        true
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
         &OUTPUTS

@@ -261,6 +261,10 @@ impl Step for WindowStep {
         ])
     }
 
+    fn is_opaque(&self) -> bool {
+        super::call_functions(&self.keyed.aggregates)
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 3] = [OutputSpec::RESULT, OutputSpec::LATE, OutputSpec::ERRORS];
         &OUTPUTS

@@ -49,6 +49,9 @@ impl Source for Memory {
     fn name(&self) -> String {
         self.name.clone()
     }
+    fn identity(&self) -> Option<String> {
+        Some(self.name.clone())
+    }
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -104,6 +107,9 @@ impl TestSink {
 impl Sink for TestSink {
     fn name(&self) -> String {
         self.name.clone()
+    }
+    fn identity(&self) -> Option<String> {
+        Some(self.name.clone())
     }
     fn kind(&self) -> SinkKind {
         self.kind
