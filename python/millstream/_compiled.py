@@ -1,9 +1,11 @@
 """Functions compiled by numba, with the whole numbers of Python: what does not fit 64 bits is an error.
 
-numba computes with machine integers and lets them wrap around. Here every ``+ - *``, ``**``, ``<<`` and ``-x`` of a function
-is replaced, before numba finds the types, by a call that is the same operation for floats and a checked one for integers::
+numba computes with machine integers and lets them wrap around, and rounds them to floats before it divides. Here every
+``+ - * /``, ``**``, ``<<`` and ``-x`` of a function is replaced, before numba finds the types, by a call that is the same
+operation for floats and a checked one for integers::
 
     a * b  ──►  times(a, b)  ──►  floats: a * b      integers: the product and its overflow flag, one instruction
+    a / b  ──►  over(a, b)   ──►  floats: a / b      integers: the float nearest to the exact quotient
 
 Only the function itself is treated so, not functions that it calls.
 """
@@ -18,6 +20,10 @@ from typing import Any
 __all__ = ["checked", "result_kind"]
 
 _INTEGER_BITS = 64
+_FLOAT_MAX = 1 << 53
+"""Up to here all integers are floats."""
+_PLACES_MAX = 128
+"""More bits than any quotient of two integers has in front of the first 57 that are not zero."""
 
 
 def result_kind(dispatcher: Any, types: tuple[Any, ...]) -> str:
@@ -102,8 +108,11 @@ def _pipeline() -> Any:
 
 def _operations() -> tuple[dict[Any, Any], dict[Any, Any]]:
     """Return the function that computes each operator."""
-    from numba import types
+    from numba import njit, types
     from numba.extending import intrinsic, overload
+    from numpy import uint64
+
+    zero, one, enough = uint64(0), uint64(1), uint64(1 << 56)
 
     def flagged(instruction: str) -> Any:
         def operation(context: Any, left: Any, right: Any) -> Any:
@@ -185,6 +194,35 @@ def _operations() -> tuple[dict[Any, Any], dict[Any, Any]]:
             raise OverflowError("a shifted number does not fit 64 bits")
         return shifted
 
+    def size(a: Any) -> Any:
+        return uint64(a) if a >= 0 else uint64(-(a + 1)) + one
+
+    size_of = njit(size)
+
+    def whole_over(a: Any, b: Any) -> Any:
+        dividend, divisor = int(a), int(b)
+        if divisor == 0:
+            raise ZeroDivisionError("division by zero")
+        if -_FLOAT_MAX <= dividend <= _FLOAT_MAX and -_FLOAT_MAX <= divisor <= _FLOAT_MAX:
+            return float(dividend) / float(divisor)
+        # Long division, bit by bit, until there are more bits than a float has; what is left over is kept as the last one.
+        rest, by = size_of(dividend), size_of(divisor)
+        quotient, places = rest // by, 0
+        rest -= quotient * by
+        while quotient < enough and (rest != zero or quotient != zero) and places < _PLACES_MAX:
+            # The double of the rest may need a 65th bit.
+            is_large = rest >= by - rest
+            rest = rest - (by - rest) if is_large else rest + rest
+            quotient = quotient + quotient + (one if is_large else zero)
+            places += 1
+        if rest != zero:
+            quotient |= one
+        near = float(quotient) * 2.0**-places
+        return -near if (dividend < 0) != (divisor < 0) else near
+
+    def other_over(a: Any, b: Any) -> Any:
+        return a / b
+
     def other_plus(a: Any, b: Any) -> Any:
         return a + b
 
@@ -207,6 +245,7 @@ def _operations() -> tuple[dict[Any, Any], dict[Any, Any]]:
         operator.add: of("plus", whole_add, other_plus),
         operator.sub: of("less", whole_sub, other_less),
         operator.mul: of("times", whole_mul, other_times),
+        operator.truediv: of("over", whole_over, other_over),
         operator.pow: of("power", whole_pow, other_power),
         operator.lshift: of("shifted", whole_shift, other_shifted),
     }

@@ -367,11 +367,21 @@ class ListNamespace(_Namespace):
         return self._call("join", separator)
 
     def sum(self) -> Expr:
-        """Add the elements."""
+        """Add the elements; the sum of none is 0.
+
+        Only the total decides whether a sum fits, and a sum of floats is the float nearest to the exact one.
+
+        Examples
+        --------
+        >>> import millstream as mill
+        >>> from millstream import col
+        >>> mill.from_iter([[1e16, 1.0, -1e16]], schema=list[float]).select(s=col("value").list.sum()).collect()["s"]
+        [1.0]
+        """
         return self._call("sum")
 
     def mean(self) -> Expr:
-        """Give the mean of the elements."""
+        """Give the mean of the elements: the float nearest to the exact one; of none it is null."""
         return self._call("mean")
 
     def min(self) -> Expr:
@@ -391,7 +401,7 @@ class ListNamespace(_Namespace):
         return self._call("reverse")
 
     def unique(self) -> Expr:
-        """Give each element once."""
+        """Give each element once: the first of those that are equal, as it is. ``-0.0`` equals ``0.0``, and NaN itself."""
         return self._call("unique")
 
     def slice(self, offset: int, length: int | None = None) -> Expr:
@@ -407,15 +417,15 @@ class ListNamespace(_Namespace):
         return self._call("tail", n)
 
     def set_union(self, other: Expr | str) -> Expr:
-        """Give what is in one of two lists, each once."""
+        """Give what is in one of two lists, each once, the elements of this list first; of a null list null."""
         return self._call_columns("set_union", other)
 
     def set_intersection(self, other: Expr | str) -> Expr:
-        """Give what is in both of two lists, each once."""
+        """Give the elements of this list that are in the other too, each once; of a null list null."""
         return self._call_columns("set_intersection", other)
 
     def set_difference(self, other: Expr | str) -> Expr:
-        """Give what is in this list and not in the other, each once."""
+        """Give the elements of this list that are not in the other, each once; of a null list null."""
         return self._call_columns("set_difference", other)
 
 

@@ -107,7 +107,20 @@ class Expr(Mathematics):
     # -- operators ---------------------------------------------------------------------------------------------------
 
     def __add__(self, other: IntoExpr) -> Expr:
-        """Add; texts are joined."""
+        """Add; texts are joined.
+
+        An integer that does not fit the type of the result is an error of its record. Columns of uint64 and of a signed type
+        meet as int64; beside a constant that is not negative a column stays uint64.
+
+        A date moves by whole days. For hours, cast it to a timestamp first.
+
+        Examples
+        --------
+        >>> from datetime import date, datetime, timedelta
+        >>> days = mill.from_iter([{"d": date(2024, 1, 1)}])
+        >>> days.select(a=col("d") + timedelta(days=1), b=col("d").cast(datetime) + timedelta(hours=36)).collect().to_pylist()
+        [{'a': datetime.date(2024, 1, 2), 'b': datetime.datetime(2024, 1, 2, 12, 0)}]
+        """
         return self._binary("+", other)
 
     def __radd__(self, other: IntoExpr) -> Expr:
@@ -133,7 +146,7 @@ class Expr(Mathematics):
     def __truediv__(self, other: IntoExpr) -> Expr:
         """Divide; the result is a float, of decimals a decimal.
 
-        A quotient of decimals has four more decimal places than the dividend, and at least six. It is rounded to the
+        A quotient of integers is the float nearest to the exact quotient, as in Python. A quotient of decimals has four more decimal places than the dividend, and at least six. It is rounded to the
         nearest, half to even. Dividing a decimal by zero is an error; floats and integers become infinite or NaN.
 
         Examples

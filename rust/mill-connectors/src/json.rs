@@ -18,7 +18,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use mill_frame::types::type_name;
 use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
@@ -140,8 +140,12 @@ fn add_sample(shape: &mut Shape, path: &Path, bytes: usize, pieces: u64) -> Resu
 fn check_types(schema: &SchemaRef) -> Result<()> {
     for field in schema.fields() {
         if !column::is_readable(field.data_type()) {
+            let hint = match field.data_type() {
+                DataType::Dictionary(_, values) => format!("; read it as {}", type_name(values)),
+                _ => String::new(),
+            };
             return Err(Error::schema(format!(
-                "column {:?}: a {} cannot be read from JSON",
+                "column {:?}: a {} cannot be read from JSON{hint}",
                 field.name(),
                 type_name(field.data_type())
             )));

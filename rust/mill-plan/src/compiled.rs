@@ -20,7 +20,9 @@ pub(crate) mod compare;
 mod decimals;
 mod exact;
 pub(crate) mod numbers;
+mod spans;
 pub(crate) mod value;
+pub(crate) mod wide;
 
 use std::fmt;
 use std::sync::Arc;

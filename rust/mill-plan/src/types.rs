@@ -37,7 +37,7 @@ pub(crate) fn is_temporal(data_type: &DataType) -> bool {
 
 /// The type in which values of both types can be compared, added or stand in one column; `None` if there is none.
 pub(crate) fn supertype(a: &DataType, b: &DataType) -> Option<DataType> {
-    use DataType::{Binary, Boolean, Date32, Date64, Decimal128, Dictionary, Duration, Null, Timestamp, Utf8};
+    use DataType::{Binary, Boolean, Date32, Date64, Decimal128, Dictionary, Duration, Null, Time32, Time64, Timestamp, Utf8};
     if a == b {
         return Some(a.clone());
     }
@@ -58,6 +58,10 @@ pub(crate) fn supertype(a: &DataType, b: &DataType) -> Option<DataType> {
         (Timestamp(u1, z1), Timestamp(u2, z2)) if z1.is_some() == z2.is_some() => {
             Timestamp(finer(*u1, *u2), z1.clone())
         }
+        (Time32(u1) | Time64(u1), Time32(u2) | Time64(u2)) => match finer(*u1, *u2) {
+            unit @ (TimeUnit::Second | TimeUnit::Millisecond) => Time32(unit),
+            unit => Time64(unit),
+        },
         (Duration(u1), Duration(u2)) => Duration(finer(*u1, *u2)),
         (Date32 | Date64, Timestamp(unit, zone)) | (Timestamp(unit, zone), Date32 | Date64) => {
             Timestamp(*unit, zone.clone())
@@ -98,7 +102,8 @@ fn bits(data_type: &DataType) -> u32 {
     }
 }
 
-/// The type in which two different number types meet, by Polars' rules.
+/// The type in which two different number types meet: by Polars' rules, but for uint64 and a signed type, which Polars
+/// rounds to floats.
 fn number_supertype(a: &DataType, b: &DataType) -> DataType {
     let signed = |bits: u32| match bits {
         8 => DataType::Int8,
@@ -116,7 +121,8 @@ fn number_supertype(a: &DataType, b: &DataType) -> DataType {
     }
     let (signed_bits, unsigned_bits) = if a.is_signed_integer() { (bits(a), bits(b)) } else { (bits(b), bits(a)) };
     match unsigned_bits {
-        64 => DataType::Float64,
+        // No integer type holds all values of both; one that does not fit is an error of its record.
+        64 => DataType::Int64,
         _ => signed(signed_bits.max(unsigned_bits * 2)),
     }
 }

@@ -8,7 +8,7 @@ use ::parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use ::parquet::basic::Compression;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use mill_frame::types::{check_fields, type_name};
 use mill_protocol::{Error, Result};
 
@@ -24,6 +24,14 @@ const GROUP_BYTES: usize = 64 << 20;
 pub(super) fn check(schema: &SchemaRef) -> Result<()> {
     check_fields(schema.fields()).map_err(|e| Error::schema(e.to_string()))?;
     for field in schema.fields() {
+        if has_nested_values(field.data_type()) {
+            return Err(Error::schema(format!(
+                "column {:?} is {}, and Parquet has no dictionaries of lists, structs or maps; drop it, or make it plain \
+                 lists or structs with map() or map_batches()",
+                field.name(),
+                type_name(field.data_type())
+            )));
+        }
         let one = Schema::new(vec![Arc::clone(field)]);
         if let Err(error) = ArrowSchemaConverter::new().convert(&one) {
             let name = type_name(field.data_type());
@@ -32,6 +40,21 @@ pub(super) fn check(schema: &SchemaRef) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a type has dictionaries whose values are nested.
+fn has_nested_values(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => values.is_nested(),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => has_nested_values(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| has_nested_values(field.data_type())),
+        _ => false,
+    }
 }
 
 pub(super) struct ParquetEncoder {

@@ -288,13 +288,14 @@ impl<'a> Source<'a> {
         let DataType::Struct(fields) = entries.data_type() else {
             return Err(Error::internal("the entries of a map are a struct"));
         };
+        let is_boolean = Wants::of(fields[0].data_type()).is_boolean;
         let (mut offsets, mut keys, mut items, mut is_valid) = (vec![0], Vec::new(), Vec::new(), Vec::new());
         for (row, value) in values.iter().enumerate() {
             match value.kind {
                 Kind::Object => {
                     let mut scanner = Scanner::new(&self.data[..value.end as usize], value.start as usize);
                     let passed = scanner.object::<Fault>(0, |key, item| {
-                        keys.push(key);
+                        keys.push(if is_boolean { self.as_boolean(key) } else { key });
                         items.push(item);
                         Ok(())
                     });
@@ -328,6 +329,14 @@ impl<'a> Source<'a> {
         let nulls = Some(NullBuffer::from(is_valid));
         let map = MapArray::try_new(Arc::clone(entries), offsets, entry_array, nulls, is_sorted);
         map.map(|map| Arc::new(map) as _).map_err(unfit)
+    }
+
+    /// A key that is true or false: JSON has no keys but strings.
+    fn as_boolean(self, key: Value) -> Value {
+        match key.kind == Kind::String && matches!(key.bytes(self.data), b"true" | b"false") {
+            true => Value { kind: Kind::Boolean, ..key },
+            false => key,
+        }
     }
 }
 

@@ -319,4 +319,7 @@ fn objects_with_any_keys_are_maps() {
     assert_eq!(values(map(DataType::Int64), &["{\"1\": 1}", "{\"x\": 1, \"2\": 2}", "{\"3\": 3}"]), [
         "{1: 1}", "column \"a\": x is not an integer (int64)", "{3: 3}",
     ]);
+    assert_eq!(values(map(DataType::Boolean), &["{\"true\": 1, \"false\": 0}", "{\"1\": 1}", "{\"false\": 3}"]), [
+        "{true: 1, false: 0}", "column \"a\": \"1\" is not true or false", "{false: 3}",
+    ]);
 }

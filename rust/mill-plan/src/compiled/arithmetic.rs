@@ -2,29 +2,26 @@
 //!
 //! | left, right | result |
 //! | --- | --- |
-//! | integers | their common type, checked; `/` gives float64 |
+//! | integers | their common type, checked; of uint64 and a signed type int64, see `wide` |
+//! | integers, by `/` | float64, rounded once, see `wide` |
 //! | floats | their common type |
 //! | decimals | decimals, as wide as it takes; `/` rounds, see `decimals` |
-//! | timestamp - timestamp, date - date | duration |
-//! | timestamp or date ± duration | timestamp or date |
-//! | duration ± duration, duration * or / number | duration |
-//! | duration / duration | float64 |
+//! | times and durations | see `spans` |
 //! | string + string | string |
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, new_empty_array};
 use arrow::compute::kernels::numeric;
-use arrow::datatypes::{DataType, Float64Type, TimeUnit};
-use mill_frame::convert;
+use arrow::datatypes::DataType;
 use mill_protocol::{Error, Result};
 
 use super::Kernel;
 use super::bind::{Typed, meet};
-use super::{decimals, numbers};
-use super::value::{One, Value, failed, inexact};
+use super::value::{One, Value, failed};
+use super::{decimals, numbers, spans, wide};
 use crate::expr::BinaryOp;
-use crate::types::{finer, is_decimal, is_number, is_string, is_temporal, supertype};
+use crate::types::{is_decimal, is_number, is_string, is_temporal};
 
 /// Binds an arithmetic operator.
 pub(crate) fn bind(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Result<Typed> {
@@ -34,7 +31,7 @@ pub(crate) fn bind(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> 
         return of_numbers(op, left, right, text);
     }
     if is_temporal(&l) || is_temporal(&r) {
-        return of_times(op, left, right, text);
+        return spans::bind(op, left, right, text);
     }
     let is_decimal_or_plain = |t: &DataType| is_decimal(t) || is_plain(t);
     if is_decimal_or_plain(&l) && is_decimal_or_plain(&r) {
@@ -46,7 +43,7 @@ pub(crate) fn bind(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> 
     Err(refused(op, &left, &right))
 }
 
-fn refused(op: BinaryOp, left: &Typed, right: &Typed) -> Error {
+pub(super) fn refused(op: BinaryOp, left: &Typed, right: &Typed) -> Error {
     let is_mixed = is_string(&left.data_type) != is_string(&right.data_type);
     let hint = if is_mixed { "; cast one of them, as in .cast(float)" } else { "" };
     Error::schema(format!("{} does not work between {} and {}{hint}", op.symbol(), left.describe(), right.describe()))
@@ -57,8 +54,16 @@ fn of_numbers(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Resul
     if matches!(met, DataType::Boolean | DataType::Null) {
         met = DataType::Int64;
     }
+    if op == BinaryOp::Div && matches!(met, DataType::Int64 | DataType::UInt64) {
+        let args = vec![as_wide(left)?, as_wide(right)?];
+        let kernel: Kernel = Arc::new(|args, rows| wide::quotients(&args[0], &args[1], rows));
+        return Typed::call(kernel, args, DataType::Float64, text);
+    }
     if op == BinaryOp::Div && met != DataType::Float32 {
         met = DataType::Float64;
+    }
+    if wide::is_mixed(&met, &left.data_type, &right.data_type) {
+        return mixed(op, left, right, text);
     }
     if met == DataType::Float16 {
         met = DataType::Float32;
@@ -77,9 +82,24 @@ fn of_numbers(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Resul
     Typed::call(kernel, args, met, text)
 }
 
+/// An integer as uint64 if it is that, or else as int64.
+fn as_wide(side: Typed) -> Result<Typed> {
+    if side.data_type == DataType::UInt64 { Ok(side) } else { side.coerce(&DataType::Int64) }
+}
+
+/// An operation between uint64 and a signed type.
+fn mixed(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Result<Typed> {
+    let args = vec![as_wide(left)?, as_wide(right)?];
+    let kernel: Kernel = Arc::new(move |args, rows| wide::mixed(op, &args[0], &args[1], rows));
+    Typed::call(kernel, args, DataType::Int64, text)
+}
+
 /// `&`, `|` and `^` of integers, bit by bit.
 pub(super) fn bitwise(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Result<Typed> {
     let met = meet(&left, &right).filter(DataType::is_integer).ok_or_else(|| refused(op, &left, &right))?;
+    if wide::is_mixed(&met, &left.data_type, &right.data_type) {
+        return mixed(op, left, right, text);
+    }
     let args = vec![left.coerce(&met)?, right.coerce(&met)?];
     let kernel: Kernel = Arc::new(move |args, rows| numbers::integers(op, &args[0], &args[1], rows));
     Typed::call(kernel, args, met, text)
@@ -104,7 +124,7 @@ pub(super) fn negate(input: Typed, text: &Arc<str>) -> Result<Typed> {
 }
 
 /// An operation that Arrow has a kernel for.
-fn of_arrow(op: BinaryOp, left: &Value, right: &Value) -> Result<Value> {
+pub(super) fn of_arrow(op: BinaryOp, left: &Value, right: &Value) -> Result<Value> {
     let (l, r) = (left.datum(), right.datum());
     let result = match op {
         BinaryOp::Add => numeric::add(l, r),
@@ -152,103 +172,15 @@ fn of_decimals(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Resu
     if op == BinaryOp::Div {
         return decimals::divide(args, text);
     }
+    if op == BinaryOp::Mul {
+        decimals::check_places(&args[0], &args[1])?;
+    }
     let empty = |side: &Typed| Value::Array(new_empty_array(&side.data_type));
     let data_type = of_arrow(op, &empty(&args[0]), &empty(&args[1]))?.data_type().clone();
     let kernel: Kernel = Arc::new(move |args, _| {
-        let result = of_arrow(op, &args[0], &args[1])?;
+        let result = of_arrow(op, &args[0], &args[1]).map_err(|_| decimals::too_long())?;
         decimals::check(&result)?;
         Ok(result)
-    });
-    Typed::call(kernel, args, data_type, text)
-}
-
-fn of_times(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Result<Typed> {
-    use DataType::{Date32, Date64, Duration, Timestamp};
-    let us = TimeUnit::Microsecond;
-    let plain: Kernel = Arc::new(move |args, _| of_arrow(op, &args[0], &args[1]));
-    // A null takes the type that makes sense.
-    let (left, right) = match (&left.data_type, &right.data_type) {
-        (DataType::Null, other) => {
-            let to = if op == BinaryOp::Add && !matches!(other, Duration(_)) { Duration(us) } else { other.clone() };
-            (left.coerce(&to)?, right)
-        }
-        (other, DataType::Null) => {
-            let to = if matches!(other, Duration(_)) && matches!(op, BinaryOp::Mul | BinaryOp::Div) {
-                DataType::Int64
-            } else {
-                Duration(us)
-            };
-            let to = to.clone();
-            (left, right.coerce(&to)?)
-        }
-        _ => (left, right),
-    };
-    match (op, left.data_type.clone(), right.data_type.clone()) {
-        (BinaryOp::Sub, Timestamp(..) | Date32 | Date64, Timestamp(..) | Date32 | Date64) => {
-            let both_dates = !matches!(left.data_type, Timestamp(..)) && !matches!(right.data_type, Timestamp(..));
-            let met = if both_dates { Some(Timestamp(us, None)) } else { meet(&left, &right) };
-            let Some(met @ Timestamp(unit, _)) = met else { return Err(refused(op, &left, &right)) };
-            let args = vec![left.coerce(&met)?, right.coerce(&met)?];
-            Typed::call(plain, args, Duration(unit), text)
-        }
-        (BinaryOp::Add | BinaryOp::Sub, Timestamp(unit, zone), Duration(other)) => {
-            let unit = moved_unit(unit, other, &right);
-            let args = vec![left.coerce(&Timestamp(unit, zone.clone()))?, right.coerce(&Duration(unit))?];
-            Typed::call(plain, args, Timestamp(unit, zone), text)
-        }
-        (BinaryOp::Add | BinaryOp::Sub, Date32 | Date64, Duration(_)) => {
-            let args = vec![left.coerce(&Timestamp(us, None))?, right.coerce(&Duration(us))?];
-            let kernel: Kernel = Arc::new(move |args, _| {
-                of_arrow(op, &args[0], &args[1])?
-                    .map(|array| convert::cast(array, &Date32).map_err(inexact))
-            });
-            Typed::call(kernel, args, Date32, text)
-        }
-        (BinaryOp::Add, Duration(_), Timestamp(..) | Date32 | Date64) => of_times(op, right, left, text),
-        (BinaryOp::Add | BinaryOp::Sub, Duration(a), Duration(b)) => {
-            let met = meet(&left, &right).unwrap_or(Duration(finer(a, b)));
-            let args = vec![left.coerce(&met)?, right.coerce(&met)?];
-            Typed::call(plain, args, met, text)
-        }
-        (BinaryOp::Mul, Duration(_), number) if is_number(&number) => scaled(op, left, right, text),
-        (BinaryOp::Mul, number, Duration(_)) if is_number(&number) => scaled(op, right, left, text),
-        (BinaryOp::Div, Duration(_), number) if is_number(&number) => scaled(op, left, right, text),
-        (BinaryOp::Div, Duration(a), Duration(b)) => {
-            let met = supertype(&Duration(a), &Duration(b)).unwrap_or(Duration(a));
-            let as_number = |side: Typed| side.coerce(&met)?.coerce(&DataType::Int64)?.coerce(&DataType::Float64);
-            let args = vec![as_number(left)?, as_number(right)?];
-            Typed::call(plain, args, DataType::Float64, text)
-        }
-        _ => Err(refused(op, &left, &right)),
-    }
-}
-
-/// The unit of a time moved by a duration: that of the time, unless the duration needs a finer one.
-fn moved_unit(time: TimeUnit, duration: TimeUnit, by: &Typed) -> TimeUnit {
-    let fits = by.is_literal
-        && by.constant.as_ref().is_some_and(|value| {
-            let back = value.cast_to(&DataType::Duration(time)).and_then(|v| v.cast_to(&value.data_type()));
-            back.is_ok_and(|back| back == *value)
-        });
-    if fits { time } else { finer(time, duration) }
-}
-
-/// A duration times or divided by a number, rounded to the nearest unit, half to even as Python does.
-fn scaled(op: BinaryOp, duration: Typed, number: Typed, text: &Arc<str>) -> Result<Typed> {
-    let data_type = duration.data_type.clone();
-    let is_whole = op == BinaryOp::Mul && number.data_type.is_integer();
-    let to = if is_whole { DataType::Int64 } else { DataType::Float64 };
-    let args = vec![duration.coerce(&DataType::Int64)?.coerce(&to)?, number.coerce(&to)?];
-    let result = data_type.clone();
-    let kernel: Kernel = Arc::new(move |args, rows| {
-        let product = if is_whole {
-            numbers::integers(op, &args[0], &args[1], rows)?
-        } else if op == BinaryOp::Mul {
-            numbers::each::<Float64Type, Float64Type>(&args[0], &args[1], rows, |a, b| (a * b).round_ties_even())
-        } else {
-            numbers::each::<Float64Type, Float64Type>(&args[0], &args[1], rows, |a, b| (a / b).round_ties_even())
-        };
-        product.map(|array| convert::cast(array, &result).map_err(inexact))
     });
     Typed::call(kernel, args, data_type, text)
 }

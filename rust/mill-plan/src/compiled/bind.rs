@@ -229,6 +229,10 @@ pub(crate) fn meet(left: &Typed, right: &Typed) -> Option<DataType> {
     let met = match (left.is_literal, right.is_literal) {
         (true, false) => of_literal(left, right),
         (false, true) => of_literal(right, left),
+        // Of two constants, the small one takes the type that the large one needs.
+        (true, true) if left.data_type.is_integer() && right.data_type.is_integer() => {
+            of_literal(left, right).or_else(|| of_literal(right, left))
+        }
         _ => None,
     };
     met.or_else(|| supertype(&left.data_type, &right.data_type))
@@ -252,7 +256,10 @@ fn coerced(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         return functions::times::midnights(array, to);
     }
     if promotes(from, to) {
-        return cast_with_options(array, to, &STRICT).map_err(failed);
+        return match is_decimal(from) {
+            true => convert::cast(array, to).map_err(inexact),
+            false => cast_with_options(array, to, &STRICT).map_err(failed),
+        };
     }
     match convert::verdict(from, to) {
         Verdict::Refused => convert::cast(array, to),
@@ -376,6 +383,9 @@ pub(crate) fn common_type(values: &[Typed], what: &str) -> Result<DataType> {
     let mut order: Vec<&Typed> = values.iter().filter(|value| !value.is_literal).collect();
     order.extend(values.iter().filter(|value| value.is_literal));
     let Some((&first, rest)) = order.split_first() else { return Ok(DataType::Null) };
+    if let Some(of_constants) = constants_type(values) {
+        return Ok(of_constants);
+    }
     let mut met = first.data_type.clone();
     let mut is_literal = first.is_literal;
     for &value in rest {
@@ -395,4 +405,17 @@ pub(crate) fn common_type(values: &[Typed], what: &str) -> Result<DataType> {
         is_literal &= value.is_literal;
     }
     Ok(met)
+}
+
+/// The type of constants that are all integers, of which some need uint64; `None` of others.
+fn constants_type(values: &[Typed]) -> Option<DataType> {
+    let mut has_large = false;
+    for value in values {
+        match value.constant.as_ref().filter(|_| value.is_literal)? {
+            ScalarValue::UInt64(Some(_)) => has_large = true,
+            ScalarValue::Int64(Some(0..)) | ScalarValue::Null => {}
+            _ => return None,
+        }
+    }
+    has_large.then_some(DataType::UInt64)
 }

@@ -26,7 +26,7 @@ pub(crate) fn bind(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> 
     if met.is_nested() && op != BinaryOp::Eq && op != BinaryOp::NotEq {
         return Err(Error::schema(format!("{} has no order, in {text}", left.describe())));
     }
-    if let Some(exact) = exact::bind(op, &left, &right, text) {
+    if let Some(exact) = exact::bind(op, &left, &right, &met, text) {
         return exact;
     }
     let met = exact::widened(met, &left, &right);

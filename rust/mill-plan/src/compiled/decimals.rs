@@ -35,8 +35,31 @@ pub(super) fn check(result: &Value) -> Result<()> {
     }
 }
 
-fn too_long() -> Error {
+pub(super) fn too_long() -> Error {
     Error::data("decimal overflow: the result has more than 38 digits; use round() first, or cast to float")
+}
+
+/// Refuses a product of more decimal places than a decimal has.
+pub(super) fn check_places(left: &Typed, right: &Typed) -> Result<()> {
+    let places = |side: &Typed| match side.data_type {
+        DataType::Decimal128(_, scale) => i16::from(scale),
+        _ => 0,
+    };
+    let (l, r) = (places(left), places(right));
+    let most = i16::from(DECIMAL128_MAX_SCALE);
+    if l + r <= most {
+        return Ok(());
+    }
+    let (fewer, other) = if l >= r { (left, r) } else { (right, l) };
+    let left_over = most - other.max(0);
+    Err(Error::schema(format!(
+        "the product of {} and {} has {} decimal places, and decimals have {most} at most; round one of them first, as in \
+         {}.round({left_over}).cast(mill.types.Decimal(38, {left_over}))",
+        left.describe(),
+        right.describe(),
+        l + r,
+        fewer.text
+    )))
 }
 
 /// `/` of two decimals.

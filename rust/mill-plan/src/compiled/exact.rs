@@ -29,7 +29,7 @@ use crate::expr::BinaryOp;
 const FLOAT_MAX: u64 = 1 << 53;
 
 /// Binds a comparison of numbers that have no type in common which holds both; `None` of all others.
-pub(super) fn bind(op: BinaryOp, left: &Typed, right: &Typed, text: &Arc<str>) -> Option<Result<Typed>> {
+pub(super) fn bind(op: BinaryOp, left: &Typed, right: &Typed, met: &DataType, text: &Arc<str>) -> Option<Result<Typed>> {
     use DataType::{Decimal128, Int64, UInt64};
     let is_wide = |t: &DataType| matches!(t, Int64 | UInt64 | Decimal128(..));
     let (l, r) = (&left.data_type, &right.data_type);
@@ -48,6 +48,9 @@ pub(super) fn bind(op: BinaryOp, left: &Typed, right: &Typed, text: &Arc<str>) -
         }
         Arc::new(move |args, rows| mixed(op, &args[0], &args[1], rows))
     } else {
+        if *met == UInt64 {
+            return None;
+        }
         let met = with_all_digits(l, r)?;
         Arc::new(move |args, _| {
             let wide = |value: &Value| value.map(|array| cast(array, &met).map_err(failed));
@@ -70,7 +73,7 @@ fn with_all_digits(left: &DataType, right: &DataType) -> Option<DataType> {
         _ => None,
     };
     let ((l_whole, l_scale), (r_whole, r_scale)) = (digits(left)?, digits(right)?);
-    let is_mixed_sign = matches!((left, right), (Int64, UInt64) | (UInt64, Int64));
+    let is_mixed_sign = *left == UInt64 && right.is_signed_integer() || left.is_signed_integer() && *right == UInt64;
     let has_decimals = matches!(left, Decimal128(..)) || matches!(right, Decimal128(..));
     let scale = l_scale.max(r_scale);
     let precision = l_whole.max(r_whole) + scale;

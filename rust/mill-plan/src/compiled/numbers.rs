@@ -50,8 +50,14 @@ macro_rules! signed {
                 (if r != 0 && ((r < 0) != (other < 0)) { r + other } else { r }, false)
             }
             fn power(self, exponent: $t) -> Option<($t, bool)> {
-                u32::try_from(exponent).ok().map(|e| self.overflowing_pow(e))
-                    .or((exponent >= 0).then_some((0, true)))
+                match u32::try_from(exponent).ok() {
+                    Some(exponent) => Some(self.overflowing_pow(exponent)),
+                    None if exponent < 0 => None,
+                    // Only these have powers so large.
+                    None if self == 0 || self == 1 => Some((self, false)),
+                    None if self == -1 => Some((if exponent % 2 == 0 { 1 } else { -1 }, false)),
+                    None => Some((0, true)),
+                }
             }
             #[inline] fn bits(self, other: $t, op: BinaryOp) -> $t {
                 match op { BinaryOp::And => self & other, BinaryOp::Or => self | other, _ => self ^ other }
@@ -70,7 +76,11 @@ macro_rules! unsigned {
             #[inline] fn floor_div(self, other: $t) -> ($t, bool) { (self / other, false) }
             #[inline] fn floor_mod(self, other: $t) -> ($t, bool) { (self % other, false) }
             fn power(self, exponent: $t) -> Option<($t, bool)> {
-                Some(u32::try_from(exponent).map_or((0, true), |e| self.overflowing_pow(e)))
+                Some(match u32::try_from(exponent).ok() {
+                    Some(exponent) => self.overflowing_pow(exponent),
+                    None if self <= 1 => (self, false),
+                    None => (0, true),
+                })
             }
             #[inline] fn bits(self, other: $t, op: BinaryOp) -> $t {
                 match op { BinaryOp::And => self & other, BinaryOp::Or => self | other, _ => self ^ other }
@@ -79,7 +89,7 @@ macro_rules! unsigned {
     )*};
 }
 
-signed!(i8, i16, i32, i64);
+signed!(i8, i16, i32, i64, i128);
 unsigned!(u8, u16, u32, u64);
 
 /// Calls a function with the Arrow type of an integer type.
@@ -118,14 +128,17 @@ where
                 right.values().is_valid(row) && T::Native::ONE.power(right.values().as_primitive::<T>().value(row)).is_none()
             }) {
                 let exponent = right.values().as_primitive::<T>().value(row);
-                return Err(Error::data(format!(
-                    "an integer cannot be raised to the negative power {exponent}; cast the base to float"
-                )));
+                return Err(negative_power(exponent));
             }
             checked::<T>(op, left, right, rows, |a, b| a.power(b).unwrap_or_default())
         }
         _ => Ok(each::<T, T>(left, right, rows, |a, b| a.bits(b, op))),
     }
+}
+
+/// The error of an integer raised to a negative power.
+pub(super) fn negative_power(exponent: impl Display) -> Error {
+    Error::data(format!("an integer cannot be raised to the negative power {exponent}; cast the base to float"))
 }
 
 /// A checked operation: an error if it overflows on a row that is not null.

@@ -1,24 +1,29 @@
 //! Functions of lists and structs.
 
+mod sets;
+mod sums;
+mod total;
+
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListArray, PrimitiveArray, StringBuilder,
-    StructArray, UInt32Array, make_comparator,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, RecordBatch, StringBuilder, StructArray, UInt32Array,
+    make_comparator,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
-use arrow::compute::kernels::cmp::not_distinct;
-use arrow::compute::{SortOptions, cast, take};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Float64Type, Int64Type, UInt64Type};
+use arrow::compute::{SortOptions, take};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion_common::ScalarValue;
 use mill_protocol::{Error, Result};
 
 use super::arguments::{as_int64, as_list, constant_bool, constant_str, first, mapped, needs, of_datafusion, zipped};
 use super::{Function, method};
 use crate::compiled::bind::{Typed, meet};
+use crate::compiled::{Node, compare};
 use crate::compiled::value::failed;
+use crate::expr::BinaryOp;
 use crate::suggest::{did_you_mean, listed};
-use crate::types::{is_number, is_string};
+use crate::types::is_string;
 
 pub(super) const FUNCTIONS: &[Function] = &[
     method("list.len", 1, 1, len),
@@ -27,19 +32,19 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("list.last", 1, 1, get),
     method("list.contains", 2, 2, contains),
     method("list.join", 2, 2, join),
-    method("list.sum", 1, 1, sum),
-    method("list.mean", 1, 1, sum),
+    method("list.sum", 1, 1, sums::sum),
+    method("list.mean", 1, 1, sums::sum),
     method("list.min", 1, 1, extreme),
     method("list.max", 1, 1, extreme),
     method("list.sort", 1, 2, sort),
-    method("list.unique", 1, 1, of_engine),
-    method("list.reverse", 1, 1, of_engine),
+    method("list.unique", 1, 1, sets::unique),
+    method("list.reverse", 1, 1, reverse),
     method("list.slice", 2, 3, slice),
     method("list.head", 2, 2, slice),
     method("list.tail", 2, 2, slice),
-    method("list.set_union", 2, 2, set),
-    method("list.set_intersection", 2, 2, set),
-    method("list.set_difference", 2, 2, set),
+    method("list.set_union", 2, 2, sets::set),
+    method("list.set_intersection", 2, 2, sets::set),
+    method("list.set_difference", 2, 2, sets::set),
     method("struct.field", 2, 2, struct_field),
 ];
 
@@ -107,19 +112,26 @@ fn contains(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
         return Err(Error::internal("list.contains without arguments"));
     };
     let (list, element) = as_list(name, list)?;
-    let of_element = Typed { data_type: element.clone(), constant: None, is_literal: false, ..list.like() };
-    let met = meet(&of_element, &item).filter(|met| !met.is_nested() && is_string(met) == is_string(&element)).ok_or_else(|| {
-        Error::schema(format!("{name}() looks for {} in {}", item.describe(), list.describe()))
-    })?;
-    let list = list.coerce(&DataType::new_list(met.clone(), true))?;
-    let item = item.coerce(&met)?;
-    let kernel = zipped(|arrays| {
+    let refused = || Error::schema(format!("{name}() looks for {} in {}", item.describe(), list.describe()));
+    // Both sides are compared by the rules of `==`, as columns of one row an element.
+    let side = |at: usize, data_type: &DataType| {
+        let node = Node::Column(at);
+        Typed { node, data_type: data_type.clone(), constant: None, is_literal: false, text: Arc::clone(text) }
+    };
+    meet(&side(0, &element), &item).filter(|met| !met.is_nested() && is_string(met) == is_string(&element)).ok_or_else(refused)?;
+    let wanted = if item.constant.is_some() { item.duplicate()? } else { side(1, &item.data_type) };
+    let equal = compare::bind(BinaryOp::EqMissing, side(0, &element), wanted, text).map_err(|_| refused())?.node;
+    let fields = vec![Field::new("element", element, true), Field::new("item", item.data_type.clone(), true)];
+    let schema = Arc::new(Schema::new(fields));
+    let kernel = zipped(move |arrays| {
         let list = arrays[0].as_list::<i32>();
         if list.is_empty() || list.values().is_empty() {
             return Ok(Arc::new(BooleanArray::new(BooleanBuffer::new_unset(list.len()), list.nulls().cloned())) as _);
         }
-        let wanted = take(&arrays[1], &rows_of(list), None).map_err(failed)?;
-        let equal = not_distinct(list.values(), &wanted).map_err(failed)?;
+        let items = take(&arrays[1], &rows_of(list), None).map_err(failed)?;
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::clone(list.values()), items]).map_err(failed)?;
+        let equal = equal.run(&batch)?.into_array(batch.num_rows())?;
+        let equal = equal.as_boolean();
         let offsets = list.value_offsets();
         let found = BooleanBuffer::collect_bool(list.len(), |row| {
             (offsets[row] as usize..offsets[row + 1] as usize).any(|at| equal.value(at))
@@ -160,56 +172,6 @@ fn join(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
         Ok(Arc::new(result.finish()) as _)
     });
     Typed::call(kernel, vec![list], DataType::Utf8, text)
-}
-
-/// The sum (0 of none) or the mean (null of none); nulls are left out.
-fn sum(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
-    let is_mean = name == "list.mean";
-    let (list, element) = as_list(name, first(args)?)?;
-    let to = match &element {
-        t if is_mean && (is_number(t) || t == &DataType::Boolean) => DataType::Float64,
-        t if t.is_unsigned_integer() => DataType::UInt64,
-        t if t.is_integer() || t == &DataType::Boolean => DataType::Int64,
-        t if t.is_floating() => DataType::Float64,
-        _ => return Err(needs(name, "a list of numbers", &list)),
-    };
-    let data_type = to.clone();
-    let kernel = mapped(move |array| {
-        let list = array.as_list::<i32>();
-        let values = cast(list.values(), &to).map_err(failed)?;
-        match to {
-            DataType::Float64 if is_mean => Ok(Arc::new(means(list, values.as_primitive::<Float64Type>())) as _),
-            DataType::Float64 => fold::<Float64Type>(list, &values, |a, b| Some(a + b)),
-            DataType::UInt64 => fold::<UInt64Type>(list, &values, u64::checked_add),
-            _ => fold::<Int64Type>(list, &values, i64::checked_add),
-        }
-    });
-    Typed::call(kernel, vec![list], data_type, text)
-}
-
-fn fold<T: ArrowPrimitiveType>(list: &ListArray, values: &ArrayRef, add: impl Fn(T::Native, T::Native) -> Option<T::Native>) -> Result<ArrayRef> {
-    let values = values.as_primitive::<T>();
-    let mut result = Vec::with_capacity(list.len());
-    for (row, pair) in list.value_offsets().windows(2).enumerate() {
-        let mut total = T::Native::default();
-        if list.is_valid(row) {
-            for at in (pair[0] as usize..pair[1] as usize).filter(|&at| values.is_valid(at)) {
-                total = add(total, values.value(at)).ok_or_else(|| Error::data("integer overflow in the sum of a list"))?;
-            }
-        }
-        result.push(total);
-    }
-    Ok(Arc::new(PrimitiveArray::<T>::new(result.into(), list.nulls().cloned())))
-}
-
-fn means(list: &ListArray, values: &Float64Array) -> Float64Array {
-    let mean = |pair: &[i32]| {
-        let there = (pair[0] as usize..pair[1] as usize).filter(|&at| values.is_valid(at));
-        let (sum, count) = there.fold((0.0, 0_u32), |(sum, count), at| (sum + values.value(at), count + 1));
-        (count > 0).then(|| sum / f64::from(count))
-    };
-    let rows = list.value_offsets().windows(2).enumerate();
-    rows.map(|(row, pair)| if list.is_valid(row) { mean(pair) } else { None }).collect()
 }
 
 /// The smallest or largest element; nulls are left out.
@@ -324,33 +286,11 @@ fn slice(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     Typed::call(kernel, all, data_type, text)
 }
 
-/// Functions that DataFusion has as they are.
-fn of_engine(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+/// The elements from the last to the first.
+fn reverse(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let (list, _) = as_list(name, first(args)?)?;
     let data_type = list.data_type.clone();
-    let udf = match name {
-        "list.unique" => datafusion_functions_nested::set_ops::array_distinct_udf(),
-        _ => datafusion_functions_nested::reverse::array_reverse_udf(),
-    };
-    of_datafusion(&udf, vec![list], text)?.coerce(&data_type)
-}
-
-fn set(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
-    let mut args = args.into_iter();
-    let (Some(left), Some(right)) = (args.next(), args.next()) else {
-        return Err(Error::internal("a set operation without arguments"));
-    };
-    let ((left, a), (right, b)) = (as_list(name, left)?, as_list(name, right)?);
-    let Some(met) = crate::types::supertype(&a, &b) else {
-        return Err(Error::schema(format!("{name}() takes lists of one type, found {} and {}", left.describe(), right.describe())));
-    };
-    let list = DataType::new_list(met, true);
-    let udf = match name {
-        "list.set_union" => datafusion_functions_nested::set_ops::array_union_udf(),
-        "list.set_intersection" => datafusion_functions_nested::set_ops::array_intersect_udf(),
-        _ => datafusion_functions_nested::except::array_except_udf(),
-    };
-    of_datafusion(&udf, vec![left.coerce(&list)?, right.coerce(&list)?], text)?.coerce(&list)
+    of_datafusion(&datafusion_functions_nested::reverse::array_reverse_udf(), vec![list], text)?.coerce(&data_type)
 }
 
 fn struct_field(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {

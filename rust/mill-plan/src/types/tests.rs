@@ -1,13 +1,13 @@
 use super::*;
 
 #[test]
-fn numbers_meet_as_in_polars() {
+fn numbers_meet_as_in_polars_or_as_integers() {
     use DataType::{Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt32, UInt64};
     for (a, b, expected) in [
         (Int32, Int64, Int64),
         (UInt8, Int8, Int16),
         (UInt32, Int32, Int64),
-        (UInt64, Int64, Float64),
+        (UInt64, Int64, Int64),
         (Int16, Float32, Float32),
         (Int32, Float32, Float64),
     ] {
