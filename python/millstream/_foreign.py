@@ -6,7 +6,8 @@ module of its type.
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta, timezone
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -104,10 +105,45 @@ def _check_objects(values: Any, place: str) -> None:
             raise SchemaError(f"{place} mixes times with a zone and times without one; give all of them one, or none")
         if any(issubclass(found, date) and not issubclass(found, datetime) for found in types):
             raise SchemaError(f"{place} mixes dates and times; make them alike before, as in pd.to_datetime(df[name])")
+    for row, value in _leaves(values):
+        if isinstance(value, time) and value.tzinfo is not None:
+            raise SchemaError(
+                f"{place}, row {row}: {value!r} has a zone, which times of day in Arrow do not have; take it off, as in "
+                "df[name].map(lambda t: t.replace(tzinfo=None))"
+            )
+        unit = unit_of(value) if isinstance(value, (datetime, timedelta)) and not is_missing(value) else None
+        if unit is not None and unit[1] == "ns":
+            function = "to_timedelta" if unit[0] else "to_datetime"
+            raise SchemaError(
+                f"{place}, row {row}: {value!r} has nanoseconds, which pyarrow cuts off in a column of objects; make it a "
+                f"column of times, as in pd.{function}(df[name])"
+            )
+    if of[datetime]:
+        zoned = [(row, value) for row, value in enumerate(values) if isinstance(value, datetime) and not is_missing(value)]
+        other = next((found for found in zoned if str(found[1].tzinfo) != str(zoned[0][1].tzinfo)), None)
+        if other is not None:
+            raise SchemaError(
+                f"{place}, row {other[0]}: the time has the zone {other[1].tzinfo}, and that of row {zoned[0][0]} has "
+                f"{zoned[0][1].tzinfo}; give all of them one, as in pd.to_datetime(df[name], utc=True)"
+            )
     if of[int]:
         large = next((value for value in values if isinstance(value, int) and not -(2**63) <= value < 2**64), None)
         if large is not None:
             raise SchemaError(f"{place} holds {large!r:.80}, which has more than 64 bits; make texts or decimals of the column")
+
+
+def _leaves(values: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """Go through the values of a column and those within its lists and dicts, each with its row."""
+    for row, value in enumerate(values):
+        open_values = [value]
+        while open_values:
+            found = open_values.pop()
+            if isinstance(found, dict):
+                open_values.extend(found.values())
+            elif isinstance(found, (list, tuple)):
+                open_values.extend(found)
+            else:
+                yield row, found
 
 
 def unit_of(value: Any) -> tuple[bool, str] | None:

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "pl.Int128 in a list": (of_polars([[1]], pl.List(pl.Int128)), '"bad" is Int128'),
     "pl.Int128 in a struct": (of_polars([{"a": 1}], pl.Struct({"a": pl.Int128})), '"bad" is Int128'),
     "pl.Object": (of_polars([object()], pl.Object), '"bad" holds Python objects.*from_iter'),
+    "nanoseconds": (of_objects(datetime(2024, 1, 1), pd.Timestamp(1, unit="ns")), r'"bad", row 1: .* nanoseconds.*to_datetime'),
+    "nanoseconds alone": (of_objects(pd.NaT, pd.Timestamp(1, unit="ns")), r'"bad", row 1: .* nanoseconds'),
+    "nanoseconds of a length": (of_objects(timedelta(1), pd.Timedelta(1, "ns")), r'"bad", row 1: .* nanoseconds.*to_timedelta'),
+    "nanoseconds in a list": (of_objects([datetime(2024, 1, 1)], [pd.Timestamp(1, unit="ns")]), r'"bad", row 1: .* nanoseconds'),
+    "a time of day with a zone": (of_objects(None, time(1, tzinfo=UTC)), r'"bad", row 1: .* zone.*tzinfo=None'),
+    "a time of day with a zone in a struct": (of_objects({"x": time(1, tzinfo=UTC)}), r'"bad", row 0: .* zone'),
+    "two zones": (
+        of_objects(datetime(2024, 1, 1, tzinfo=UTC), None, datetime(2024, 1, 1, tzinfo=ZoneInfo("Asia/Tokyo"))),
+        r'"bad", row 2: .* zone Asia/Tokyo.*row 0 has UTC.*utc=True',
+    ),
     "texts and numbers": (of_objects(1, "a"), "bad.*make each of its columns one type"),
     "texts and bytes": (of_objects(b"a", "a"), '"bad" mixes texts and bytes'),
     "truth and numbers": (of_objects(True, 2), "bad"),

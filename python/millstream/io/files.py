@@ -17,8 +17,10 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def _paths(path: Paths, reader: str) -> list[str]:
-    if isinstance(path, (str, bytes, os.PathLike)) or not isinstance(path, Iterable):
+    if isinstance(path, (str, os.PathLike)):
         return [local_path(path, f"{reader}()")]
+    if isinstance(path, (bytes, bytearray)) or not isinstance(path, Iterable):
+        raise PlanError(f"{reader}() takes a path, a glob, or a list of them, not {path!r:.80}")
     paths = [local_path(item, f"{reader}()") for item in path]
     if not paths:
         raise PlanError(f"{reader}() was given no path")
