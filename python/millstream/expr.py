@@ -47,6 +47,32 @@ def _raw(value: IntoExpr) -> RawExpr:
     return RawExpr.literal(value)
 
 
+def column_name(value: object, method: str) -> str:
+    """Return the name of a column, where a method takes names and no expressions.
+
+    Parameters
+    ----------
+    value
+        What the user gave.
+    method
+        The method, for the message.
+
+    Raises
+    ------
+    PlanError
+        When it is no text.
+
+    Examples
+    --------
+    >>> from millstream.expr import column_name
+    >>> column_name("x", "drop")
+    'x'
+    """
+    if not isinstance(value, str):
+        raise PlanError(f'{method}() takes the names of columns, as in "x", not {value!r:.200}')
+    return value
+
+
 def _column(value: IntoExpr) -> RawExpr:
     """Return a value as an expression, where a text is the name of a column."""
     return RawExpr.column(value) if isinstance(value, str) else _raw(value)
@@ -67,6 +93,10 @@ class Expr(Mathematics):
 
     def __init__(self, raw: RawExpr) -> None:
         self._raw = raw
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled."""
+        raise TypeError("an expression cannot be pickled: build it anew in the process that uses it")
 
     def __repr__(self) -> str:
         """Show the expression."""

@@ -40,6 +40,15 @@ def _emit(emit: Emit) -> tuple[str, int | None]:
     return "every", interval
 
 
+def _check_no_emit(named: Mapping[str, object]) -> None:
+    """Refuse ``emit=`` where windows decide when there are results; an aggregate may be named ``emit``."""
+    if "emit" in named and not isinstance(named["emit"], Expr):
+        raise PlanError(
+            "agg() of windows takes no emit=: a window has its result when it is complete; for results before that, give "
+            "trigger= to window()"
+        )
+
+
 class KeyedStream:
     """A stream grouped by a key; made by :meth:`Stream.key_by`."""
 
@@ -411,6 +420,7 @@ class RollingStream:
         >>> [(row["x"], row["total"]) for row in recent.collect().to_pylist()]
         [(1, 1), (3, 4), (8, 8)]
         """
+        _check_no_emit(named)
         return Stream(self._raw.rolling(self._length, _columns(aggregates, named, "agg")))
 
 
@@ -519,6 +529,7 @@ class WindowedStream:
         >>> s.key_by("k").window(mill.tumbling("1h")).agg(n=mill.count()).schema.names
         ['k', 'window_start', 'window_end', 'n']
         """
+        _check_no_emit(named)
         return Stream(self._raw.agg(_columns(aggregates, named, "agg")))
 
     def reduce(self, function: Callable[[Any, Any], Any]) -> Stream:

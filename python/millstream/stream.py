@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from millstream._counts import count
 from millstream._engine import RawExpr, RawStream, RawWatermarkFunction
@@ -17,7 +17,7 @@ from millstream._joins import Joins
 from millstream._lookups import Lookups
 from millstream._outputs import Outputs
 from millstream.errors import PlanError, SchemaError, UserFunctionError
-from millstream.expr import Expr, IntoExpr, _column
+from millstream.expr import Expr, IntoExpr, _column, column_name
 from millstream.functions import (
     BatchAdapter,
     FilterAdapter,
@@ -126,6 +126,10 @@ class Stream(Joins, Lookups, Outputs):
     def __init__(self, raw: RawStream) -> None:
         self._raw = raw
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled."""
+        raise TypeError("a stream cannot be pickled: declare it in the process that runs it")
+
     def __repr__(self) -> str:
         """Show the columns."""
         kind = "" if self.is_bounded else "unbounded, "
@@ -199,7 +203,7 @@ class Stream(Joins, Lookups, Outputs):
         >>> mill.from_iter([{"a": 1, "b": 2}]).drop("a").collect().to_pylist()
         [{'b': 2}]
         """
-        return Stream(self._raw.drop(list(columns)))
+        return Stream(self._raw.drop([column_name(column, "drop") for column in columns]))
 
     def rename(self, names: Mapping[str, str]) -> Stream:
         """Give columns other names.
@@ -209,7 +213,7 @@ class Stream(Joins, Lookups, Outputs):
         >>> mill.from_iter([{"a": 1}]).rename({"a": "b"}).collect().to_pylist()
         [{'b': 1}]
         """
-        return Stream(self._raw.rename(list(names.items())))
+        return Stream(self._raw.rename([(column_name(old, "rename"), column_name(new, "rename")) for old, new in names.items()]))
 
     def cast(self, types: Mapping[str, TypeLike]) -> Stream:
         """Convert columns to other types; a value that does not fit is an error of its record.
@@ -236,7 +240,7 @@ class Stream(Joins, Lookups, Outputs):
         >>> mill.from_iter([{"k": 1, "tags": ["a", "b"]}]).explode("tags").collect().to_pylist()
         [{'k': 1, 'tags': 'a'}, {'k': 1, 'tags': 'b'}]
         """
-        return Stream(self._raw.explode(column, keep_empty))
+        return Stream(self._raw.explode(column_name(column, "explode"), keep_empty))
 
     def unnest(self, column: str) -> Stream:
         """Put the fields of a struct column in its place.
@@ -246,7 +250,7 @@ class Stream(Joins, Lookups, Outputs):
         >>> mill.from_iter([{"id": 1, "at": {"x": 2, "y": 3}}]).unnest("at").collect().to_pylist()
         [{'id': 1, 'x': 2, 'y': 3}]
         """
-        return Stream(self._raw.unnest(column))
+        return Stream(self._raw.unnest(column_name(column, "unnest")))
 
     # -- records -----------------------------------------------------------------------------------------------------
 
@@ -494,6 +498,7 @@ class Stream(Joins, Lookups, Outputs):
             isinstance(watermark, type) and issubclass(watermark, WatermarkGenerator)
         ):
             watermark = WatermarkStrategy.from_generator(watermark)
+        column = column_name(column, "event_time")
         strategy = watermark if isinstance(watermark, WatermarkStrategy) else WatermarkStrategy(watermark)
         made_from: int | str | RawWatermarkFunction
         if strategy.generator is not None:

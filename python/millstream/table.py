@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from millstream._engine import RawTable
 from millstream.errors import PlanError
@@ -132,6 +132,10 @@ class Table:
 
     def _head(self) -> list[dict[str, Any]]:
         return self._raw.slice(0, _SHOWN_ROWS).rows()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled."""
+        raise TypeError("a table cannot be pickled: use to_arrow() or to_pylist(), which can")
 
     def __repr__(self) -> str:
         """Show the first rows."""
