@@ -63,6 +63,8 @@ class Table:
     def to_arrow(self) -> Any:
         """Give a ``pyarrow.Table``.
 
+        A column of type ``object`` is the bytes of its pickled values.
+
         Examples
         --------
         >>> mill.from_iter([1, 2]).collect().to_arrow().num_rows
@@ -75,24 +77,36 @@ class Table:
     def to_polars(self) -> Any:
         """Give a ``polars.DataFrame``.
 
+        Columns that hold objects become ``pl.Object``. What Polars has no type for, or would change, is an error that names
+        its column: decimals of more than 38 digits or a negative scale, zones that are an offset, and times and durations
+        in seconds that are out of range in milliseconds.
+
         Examples
         --------
         >>> mill.from_iter([1, 2]).collect().to_polars().shape
         (2, 1)
         """
-        import polars as pl
+        from millstream._frames import to_polars
 
-        return pl.DataFrame(self)
+        return to_polars(self._raw)
 
     def to_pandas(self) -> Any:
         """Give a ``pandas.DataFrame``.
+
+        Integers with nulls become pandas' nullable integers, such as ``Int64``, so that no digit is lost. Lists, structs and
+        maps that hold such integers become Python values, and columns that hold objects become the objects. Null is NaN
+        in a column of floats, and None in one of truth values.
 
         Examples
         --------
         >>> mill.from_iter([1, 2]).collect().to_pandas().shape
         (2, 1)
+        >>> mill.from_iter([{"x": 2**53 + 1}, {"x": None}]).collect().to_pandas()["x"].tolist()
+        [9007199254740993, <NA>]
         """
-        return self.to_arrow().to_pandas()
+        from millstream._frames import to_pandas
+
+        return to_pandas(self._raw)
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """Give the rows as a list of dicts.

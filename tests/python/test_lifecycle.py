@@ -235,6 +235,37 @@ def test_a_forked_child_ends_at_once_and_leaves_the_job_alone(tmp_path: Path) ->
     assert (code_of_exit, said) == (0, ["7 True", "running", "stopped", "True"]), errors
 
 
+@pytest.mark.parametrize(
+    ("in_child", "status", "is_explained"), [("return {'a': 1}", 1, True), ("sys.exit(7)", 7, False), ("raise ValueError('x')", 1, True)]
+)
+def test_a_child_forked_in_a_function_ends_when_the_function_does(
+    in_child: str, status: int, is_explained: bool, tmp_path: Path
+) -> None:
+    code = f"""
+    def f(row):
+        if row.index == 5:
+            pid = os.fork()
+            if pid == 0:
+                {in_child}
+            for _ in range(100):
+                ended, found = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    say(os.waitstatus_to_exitcode(found))
+                    break
+                time.sleep(0.05)
+            else:
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+                say("it hangs")
+        return {{"a": row.index}}
+    said = mill.generate(rows=10).map(f, schema={{"a": int}}).collect(parallelism=1)
+    say(len(said))
+    """
+    code_of_exit, said, errors = Process(code, tmp_path).ends()
+    assert (code_of_exit, said) == (0, [str(status), "10"]), errors
+    assert ("inside a function of a job" in errors) is is_explained, errors
+
+
 def test_a_job_cannot_be_used_in_a_forked_child(tmp_path: Path) -> None:
     code = """
     job = mill.start(numbers().write_csv("out"), checkpoint="state")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,48 @@ def kept_objects(folder: Path) -> mill.Sink:
     return with_objects().key_by("k").agg(last=col("what").last()).name("kept").for_each(lambda row: None)
 
 
+def timed() -> mill.Stream:
+    rows = [{"k": "a", "at": datetime(2024, 1, 1), "what": {1}, "x": 1.0}]
+    return mill.from_iter(rows, schema={"k": str, "at": datetime, "what": object, "x": float}).event_time("at")
+
+
+def kept_records(folder: Path) -> mill.Sink:
+    windows = timed().key_by("k").window(mill.tumbling("1h"))
+    return windows.apply(lambda key, window, rows: {"n": rows.num_rows}, schema={"n": int}).name("windows").write_json(folder / "out")
+
+
+def kept_records_that_are_plain(folder: Path) -> mill.Sink:
+    windows = timed().select("k", "at", "x").key_by("k").window(mill.tumbling("1h"))
+    made = windows.apply(lambda key, window, rows: [{"o": {1}}], schema={"o": object})
+    return made.name("windows").for_each(lambda row: None)
+
+
+def own_aggregate_of_sessions(folder: Path) -> mill.Sink:
+    windows = timed().key_by("k").window(mill.session("1h"))
+    return windows.agg(longest=mill.aggregate(Longest, col("k"))).name("sessions").write_json(folder / "out")
+
+
+def best(folder: Path) -> mill.Sink:
+    return timed().key_by("k").top_n(1, by="x").name("best").for_each(lambda row: None)
+
+
+def best_of_windows(folder: Path) -> mill.Sink:
+    return timed().key_by("k").top_n(1, by="x", within=mill.tumbling("1h")).name("best").for_each(lambda row: None)
+
+
+def reduced_windows(folder: Path) -> mill.Sink:
+    return timed().key_by("k").window(mill.tumbling("1h")).reduce(lambda a, b: a).name("sets").for_each(lambda row: None)
+
+
+def hidden_first(folder: Path) -> mill.Sink:
+    return timed().key_by("k").agg(known=col("what").first().is_null()).name("first").write_json(folder / "out")
+
+
+def objects_in_lists(folder: Path) -> mill.Sink:
+    nested = words().map(lambda row: {"k": row.k, "what": [{row.word}]}, schema={"k": str, "what": list[object]})
+    return nested.key_by("k").reduce(lambda a, b: a).name("lists").for_each(lambda row: None)
+
+
 @pytest.mark.parametrize(
     ("declare", "step", "state"),
     [
@@ -59,6 +102,14 @@ def kept_objects(folder: Path) -> mill.Sink:
         (own_aggregate, "lengths", "longest"),
         (reduced_objects, "sets", "what"),
         (kept_objects, "kept", "last"),
+        (kept_records, "windows", "what"),
+        (kept_records_that_are_plain, "", ""),
+        (own_aggregate_of_sessions, "sessions", "longest"),
+        (best, "best", "what"),
+        (best_of_windows, "best", "what"),
+        (reduced_windows, "sets", "what"),
+        (hidden_first, "first", "what"),
+        (objects_in_lists, "lists", "what"),
     ],
 )
 def test_pickled_state_is_named_and_fails_the_check(declare: Any, step: str, state: str, tmp_path: Path) -> None:

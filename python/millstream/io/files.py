@@ -129,7 +129,8 @@ def read_parquet(path: Paths, *, schema: SchemaLike = None, follow: bool = False
     path
         As of :func:`read_text`.
     schema
-        The columns wanted and their types; by default all columns, each in the type that holds the values of all files.
+        The columns wanted and their types; by default all columns, each in the type that holds the values of all files. None
+        can be ``object``: unpickling bytes of a file would run what they ask for.
     follow
         Whether to wait for new files, without end; a file that is replaced is read as a new one.
 
@@ -140,7 +141,8 @@ def read_parquet(path: Paths, *, schema: SchemaLike = None, follow: bool = False
     value. Files whose types have nothing in common (text and numbers, times with and without a zone) are refused.
 
     ``INT96`` times are read as ``timestamp[ns]``; for years before 1677 or after 2262, give ``mill.Timestamp("us")``. Maps
-    become lists of pairs of key and value. Page checksums are verified where a file has them.
+    become lists of pairs of key and value. Decimals with more digits than their type are errors of their record. Columns of bytes
+    stay bytes, whatever their metadata says of Python objects. Page checksums are verified where a file has them.
 
     Examples
     --------

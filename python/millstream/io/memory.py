@@ -15,6 +15,7 @@ from millstream.errors import PlanError, SchemaError
 from millstream.expr import Expr, IntoExpr, _column
 from millstream.io.sources import IterableAdapter
 from millstream.stream import Stream
+from millstream.table import Table
 from millstream.types import Schema, SchemaLike, schema_of
 
 __all__ = ["from_arrow", "from_iter", "generate", "index", "random"]
@@ -39,8 +40,12 @@ def from_arrow(data: Any) -> Stream:
     Values stay as they are; layouts are made alike: every list is a ``list``, whatever the width of its offsets and the name
     of its element, dictionaries have codes of 32 bits, values in runs become plain. A map becomes a list of pairs of key and
     value where Python sees it. Two columns of one name, types nested more than 48 deep and text that is not UTF-8 are refused.
-    So are, by the name of their column, what Arrow cannot hold: objects and 128-bit integers of polars, periods, intervals and
-    sparse columns of pandas, and columns of objects of pandas that mix kinds, such as texts and bytes.
+    So are decimals with more digits than their type holds, such as a large ``HUGEINT`` of DuckDB. So are, by the name of their column, what Arrow cannot hold: objects and 128-bit integers of polars, periods, intervals and
+    sparse columns of pandas, and columns of objects of pandas that mix kinds, such as texts and bytes, or hold times with
+    nanoseconds, of several zones, or times of day with a zone.
+
+    No data of others becomes Python objects, for unpickling runs what the bytes ask for: a column of bytes stays one, also if its
+    metadata has the mark that Millstream puts on a column of type ``object``. Only a :class:`millstream.Table` keeps its objects.
 
     Examples
     --------
@@ -51,6 +56,8 @@ def from_arrow(data: Any) -> Stream:
     name = f"from_arrow({type(data).__name__})"
     if isinstance(data, Stream):
         raise PlanError("from_arrow() takes data; this is a stream already")
+    if isinstance(data, Table):
+        return Stream(stream_of_table(data._raw, name))
     check_frame(data, "from_arrow()")
     if hasattr(data, "__arrow_c_stream__"):
         module = type(data).__module__.split(".")[0]

@@ -26,6 +26,7 @@ use crate::file::sample::{self, Head, OTHERS_BYTES};
 use crate::file::{Content, FileSet, Growth, PathSpec, cut_lines};
 use crate::infer::Common;
 use crate::nearest::{did_you_mean, quoted};
+use crate::objects::check_read;
 use format::{CsvFormat, read_header};
 use infer::infer_columns;
 use tokens::{Dialect, Tokens, tokenize};
@@ -77,6 +78,7 @@ impl CsvSource {
         let is_inferred = schema.is_none();
         let columns = match (schema, files.files.first()) {
             (Some(schema), first) => {
+                check_read("read_csv", &schema)?;
                 check_types(&schema)?;
                 if let Some(path) = first {
                     read_header(Content::open(path)?, &schema, &options)?;

@@ -30,12 +30,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use mill_protocol::{Committer, Epoch, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
 use crate::file::real;
 use crate::lock::FileLock;
 use crate::nearest::quoted;
+use crate::objects::check_written;
 use crate::target;
 use committer::DirectoryCommitter;
 use writer::DirectoryWriter;
@@ -201,7 +202,7 @@ impl Sink for DirectorySink {
         if schema.fields().is_empty() {
             return Err(Error::schema(format!("{}: the stream has no columns", self.name())));
         }
-        check_objects(schema)?;
+        check_written(schema)?;
         self.shared.format.check(schema)
     }
 
@@ -231,19 +232,6 @@ pub(crate) fn updating(sink: &str, key: &[String]) -> Error {
         quoted(key, ", "),
         quoted(key, ", ")
     ))
-}
-
-/// Refuses columns that hold Python objects, which no format but the engine's own knows.
-pub(crate) fn check_objects(schema: &Schema) -> Result<()> {
-    for field in schema.fields() {
-        if field.metadata().get("millstream.type").is_some_and(|name| name == "object") {
-            return Err(Error::schema(format!(
-                "column {:?} holds Python objects, which cannot be written: drop it, or map it to a column with a type",
-                field.name()
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Makes a directory and those above it, each name durable in the directory that holds it.

@@ -25,6 +25,7 @@ use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, S
 use crate::file::sample::{self, NAMES_BYTES, OTHERS_BYTES};
 use crate::file::{FileSet, Growth, PathSpec, cut_lines};
 use crate::nearest::nearest;
+use crate::objects::check_read;
 use format::JsonFormat;
 use infer::Shape;
 
@@ -57,6 +58,7 @@ impl JsonSource {
         let is_inferred = schema.is_none();
         let schema = match schema {
             Some(schema) => {
+                check_read("read_json", &schema)?;
                 check_types(&schema)?;
                 if let Some(first) = files.files.first() {
                     let mut shape = Shape::default();

@@ -34,6 +34,7 @@ mod lock;
 mod marks;
 mod memory;
 mod nearest;
+mod objects;
 mod parquet;
 mod pushed;
 mod sqlite;

@@ -30,6 +30,7 @@ use mill_frame::types::check_fields;
 use mill_protocol::{Condition, Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
 use crate::file::{FileIdentity, FileSet, FileSplit, Growth, PathSpec, range_bytes};
+use crate::objects::check_read;
 use footer::{Footers, OpenFile};
 use prune::Told;
 use reader::ParquetReader;
@@ -67,6 +68,7 @@ impl ParquetSource {
     pub fn new(paths: PathSpec, schema: Option<SchemaRef>, options: ParquetOptions) -> Result<ParquetSource> {
         let files = FileSet::new(paths, options.follow)?;
         let is_declared = schema.is_some();
+        schema.as_ref().map_or(Ok(()), |schema| check_read("read_parquet", schema))?;
         let mut source = ParquetSource {
             files,
             schema: schema.unwrap_or_else(|| Arc::new(Schema::empty())),

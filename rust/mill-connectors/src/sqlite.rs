@@ -23,7 +23,7 @@ mod table;
 mod value;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,7 +31,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{Committer, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
-use crate::directory::{check_objects, fresh_nonce, updating};
+use crate::directory::{fresh_nonce, updating};
 use crate::file::real;
 use crate::nearest::{did_you_mean, quoted};
 use committer::SqliteCommitter;
@@ -68,9 +68,15 @@ impl SqliteSink {
     /// Rows of this table; made if it does not exist. With a key a row replaces the row of its key.
     ///
     /// # Errors
-    /// When the name of the table or the key is empty.
+    /// When the name of the table or the key is empty, or the database would be one in memory.
     pub fn new(path: impl Into<PathBuf>, table: impl Into<String>, key: Option<Vec<String>>) -> Result<SqliteSink> {
         let (path, table) = (path.into(), table.into());
+        if is_of_memory(&path) {
+            return Err(Error::plan(format!(
+                "write_sqlite: {path:?} is a database in memory, which is gone when the job ends: give the path of a file, or \
+                 use collect() for rows in memory"
+            )));
+        }
         if table.is_empty() || table.contains('\0') {
             return Err(Error::plan("write_sqlite: the table needs a name"));
         }
@@ -97,6 +103,12 @@ impl SqliteSink {
         };
         Ok(SqliteSink { shared: Arc::new(shared) })
     }
+}
+
+/// Whether SQLite would keep the database in memory, or in a file that it deletes.
+fn is_of_memory(path: &Path) -> bool {
+    let path = path.to_string_lossy();
+    path.is_empty() || path == ":memory:" || path.starts_with("file::memory:")
 }
 
 impl Shared {
@@ -183,7 +195,7 @@ impl Sink for SqliteSink {
         if names.is_empty() {
             return Err(Error::schema(format!("{}: the stream has no columns", self.name())));
         }
-        check_objects(schema)?;
+        check_written(schema)?;
         value::check(schema)?;
         for column in self.shared.key.iter().flatten() {
             if !names.contains(&column.as_str()) {

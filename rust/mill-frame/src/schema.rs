@@ -12,6 +12,7 @@
 //! The fingerprint is the hash of the same form without metadata and nullability: two schemas with one fingerprint have
 //! the same names and types, and a frame of one can be read with the other.
 
+mod foreign;
 mod read;
 mod write;
 
@@ -19,6 +20,9 @@ use arrow::datatypes::{DataType, Field, Schema};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::FrameError;
+use crate::types::children_fields;
+
+pub use foreign::{foreign_field, foreign_schema};
 
 /// The metadata key under which a field says what its bytes stand for.
 pub const TYPE_KEY: &str = "millstream.type";
@@ -41,6 +45,11 @@ pub fn object_field(name: impl Into<String>, is_nullable: bool) -> Field {
 /// Whether a column holds Python objects.
 pub fn is_object(field: &Field) -> bool {
     field.metadata().get(TYPE_KEY).is_some_and(|value| value == TYPE_OBJECT)
+}
+
+/// Whether a column, or something within it, holds Python objects.
+pub fn holds_objects(field: &Field) -> bool {
+    is_object(field) || children_fields(field.data_type()).iter().any(|child| holds_objects(child))
 }
 
 /// A number that stands for names and types of these columns, the same in every process and version. Nullability and

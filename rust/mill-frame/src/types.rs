@@ -12,6 +12,7 @@
 
 mod canonical;
 mod check;
+mod digits;
 mod name;
 mod plain;
 mod unite;
@@ -20,7 +21,9 @@ mod unite;
 mod tests;
 
 pub use canonical::{canonical_array, canonical_type, float_bits};
+pub(crate) use check::children_fields;
 pub use check::{NESTING_MAX, check_fields, children};
+pub use digits::{Digits, too_many_digits};
 pub use name::type_name;
 pub use plain::{plain_array, plain_batch, plain_field, plain_schema, plain_type};
 pub use unite::{is_same_zone, unite};

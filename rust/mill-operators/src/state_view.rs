@@ -15,7 +15,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{cast, concat_batches, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_frame::block::{RestoredBlock, SharedBytes};
-use mill_frame::schema::is_object;
+use mill_frame::schema::holds_objects;
 use mill_plan::{
     AggregateKind, Emit, How, KeptWindowSpec, LookupKind, LookupPlan, ReduceFunction, SessionGap, Stage, StageKind, Trigger, UntilLoaded,
     WindowCompute, WindowFunction, WindowRecords,
@@ -55,32 +55,28 @@ pub fn pickled_state(bytes: &[SharedBytes]) -> Result<Vec<String>> {
     }
     for bytes in bytes.iter().filter(|bytes| is_described(bytes)) {
         let Description { schema, shape, .. } = Description::read(bytes)?;
-        if let Shape::Aggregate { aggregates, .. } = &shape {
+        let aggregates = match &shape {
+            Shape::Aggregate { aggregates, .. } | Shape::Sessions { aggregates, .. } => Some(aggregates),
+            Shape::Kept { aggregates, .. } => aggregates.as_ref(),
+            _ => None,
+        };
+        if let Some(aggregates) = aggregates {
             let own = aggregates.iter().filter(|spec| matches!(spec.kind, AggregateKind::User(_)));
             found.extend(own.map(|spec| format!("aggregate {:?}, a function of yours whose states are pickled", spec.name)));
         }
-        // Left rows that wait are not shown, but they are there.
-        let waiting = match &shape {
-            Shape::Asof { left, .. } | Shape::Enrich { left, .. } => &left.fields()[..],
-            _ => &[],
+        // Rows that are kept may have columns that results do not; and the function of a window may make objects of plain records.
+        let kept: Vec<&SchemaRef> = match &shape {
+            Shape::Kept { records, .. } => vec![records],
+            Shape::Asof { left, .. } | Shape::Enrich { left, .. } => vec![&schema, left],
+            Shape::Join(join) => join.kept.iter().chain([&schema]).collect(),
+            _ => vec![&schema],
         };
-        let objects = schema.fields().iter().chain(waiting).filter(|field| holds_objects(field));
+        let objects = kept.into_iter().flat_map(|kept| kept.fields()).filter(|field| holds_objects(field));
         found.extend(objects.map(|field| format!("column {:?}, of type object", field.name())));
     }
     found.sort();
     found.dedup();
     Ok(found)
-}
-
-/// Whether a column, or something within it, holds pickled objects.
-fn holds_objects(field: &Field) -> bool {
-    is_object(field)
-        || match field.data_type() {
-            DataType::List(inner) | DataType::LargeList(inner) | DataType::FixedSizeList(inner, _) => holds_objects(inner),
-            DataType::Map(inner, _) => holds_objects(inner),
-            DataType::Struct(fields) => fields.iter().any(|field| holds_objects(field)),
-            _ => false,
-        }
 }
 
 /// The keyed state of a step as a table: a row a key, or a key and open window, with the results as of the checkpoint.

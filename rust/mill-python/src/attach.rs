@@ -32,9 +32,10 @@ use std::time::{Duration, Instant};
 
 use millstream::Owner;
 use parking_lot::Mutex;
-use pyo3::{BoundObject, ffi};
+use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use pyo3::{BoundObject, ffi};
 
 /// Whether the interpreter ends.
 static HAS_ENDED: AtomicBool = AtomicBool::new(false);
@@ -224,10 +225,15 @@ where
     if level > 0 {
         BUSY.fetch_sub(1, Ordering::SeqCst);
     }
+    let process = std::process::id();
     let stop = Stop;
     // SAFETY: the interpreter is held, both are objects of it that live until the call returns, and the third may be null.
     let result = unsafe { function(callable.as_ptr(), args.as_ptr(), std::ptr::null_mut()) };
     std::mem::forget(stop);
+    // Only a thread of the engine would go on with a job here: one of Python's returns to whoever forked.
+    if level > 0 && std::process::id() != process {
+        end_child(py, process, result);
+    }
     if level > 0 {
         LEVEL.set(level);
         BUSY.fetch_add(1, Ordering::SeqCst);
@@ -235,6 +241,34 @@ where
     }
     // SAFETY: the call returns a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, result) }
+}
+
+/// Ends a process that was forked inside a function of the user's, which has returned or raised: none of the threads of the
+/// job, nor those that hold its locks, are here. It ends as `os._exit()` does, so that nothing of the parent's is written or
+/// deleted twice. `SystemExit` says with what status.
+fn end_child(py: Python<'_>, parent: u32, result: *mut ffi::PyObject) -> ! {
+    let status = if result.is_null() { exit_status(py) } else { None };
+    if status.is_none() {
+        eprintln!(
+            "millstream: process {} was forked from {parent} inside a function of a job, and the function has come back. The job \
+             runs in {parent} alone, so the forked process ends here; let it end in the function, with os._exit(0)",
+            std::process::id()
+        );
+    }
+    let status = status.unwrap_or(1);
+    let _ = py.import("os").and_then(|os| os.call_method1("_exit", (status,)));
+    std::process::abort()
+}
+
+/// The status that a raised `SystemExit` asks for; `None` for any other exception.
+fn exit_status(py: Python<'_>) -> Option<i32> {
+    let raised = PyErr::fetch(py);
+    if !raised.is_instance_of::<PySystemExit>(py) {
+        raised.print(py);
+        return None;
+    }
+    let code = raised.value(py).getattr("code").ok()?;
+    if code.is_none() { Some(0) } else { Some(code.extract().unwrap_or(1)) }
 }
 
 /// Calls a method of an object of the user's, or of one that calls such.

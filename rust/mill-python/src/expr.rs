@@ -111,8 +111,13 @@ impl RawExpr {
 
     /// Converts to another type.
     #[staticmethod]
-    fn cast(input: PyRef<'_, RawExpr>, to: PyRef<'_, PyDataType>, strict: bool) -> RawExpr {
-        input.expr.clone().cast(to.data_type().clone(), strict).into()
+    fn cast(input: PyRef<'_, RawExpr>, to: PyRef<'_, PyDataType>, strict: bool) -> PyResult<RawExpr> {
+        if to.holds_objects() {
+            return Err(SchemaError::new_err(
+                "cast() makes no Python objects of a column: use map() with schema={...: object}, whose function returns them",
+            ));
+        }
+        Ok(input.expr.clone().cast(to.data_type().clone(), strict).into())
     }
 
     /// Chooses by conditions.

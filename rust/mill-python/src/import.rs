@@ -9,9 +9,11 @@
 //! * *A buffer of a column of nulls.* There is nothing in it, and Arrow's format has none; Polars hands over an empty one,
 //!   which arrow-rs refuses. [`without_buffers_of_nulls`] leaves it out.
 //!
+//! A column of bytes stays one, even if its metadata says that they are Python objects ([`foreign_field`]).
+//!
 //! Nobody has looked at the bytes yet, and everything downstream trusts them: [`validate`] refuses columns that contradict
-//! themselves, such as text that is not UTF-8, and offsets or codes that point outside. It makes one pass over text, and
-//! takes next to no time for numbers.
+//! themselves, such as text that is not UTF-8, offsets or codes that point outside, and decimals with more digits than their
+//! type. It makes one pass over text and decimals, and takes next to no time for other numbers.
 
 use std::ffi::{CStr, c_char};
 use std::sync::Arc;
@@ -21,7 +23,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
 use arrow::ffi_stream::FFI_ArrowArrayStream;
-use mill_frame::types::children;
+use mill_frame::schema::foreign_field;
+use mill_frame::types::{children, too_many_digits};
 use mill_frame::zone::Zone;
 use mill_protocol::Error;
 use pyo3::exceptions::PyException;
@@ -174,7 +177,7 @@ fn field_of(capsule: &Bound<'_, PyCapsule>) -> PyResult<FieldRef> {
 /// The field that a schema describes, if its values keep their meaning here.
 fn known_field(schema: &FFI_ArrowSchema) -> PyResult<FieldRef> {
     let field = match Field::try_from(schema) {
-        Ok(field) => Arc::new(field),
+        Ok(field) => foreign_field(&Arc::new(field)),
         Err(error) => {
             let found = unknown_format(schema, "").map(|(column, format)| no_such_type(&column, &format));
             return Err(SchemaError::new_err(found.unwrap_or_else(|| error.to_string())));
@@ -347,6 +350,14 @@ pub fn validate(batch: &RecordBatch, name: &str) -> Result<(), Error> {
         column.to_data().validate_full().map_err(|error| {
             Error::data(format!("{name}: column {:?} is not valid {}: {error}", field.name(), type_name(field)))
         })?;
+        if let Some(digits) = too_many_digits(column) {
+            return Err(Error::data(format!(
+                "{name}: column {:?}, row {}: {}; cast the column before, to a decimal with fewer digits, a float or text",
+                field.name(),
+                digits.row,
+                digits.message
+            )));
+        }
     }
     Ok(())
 }

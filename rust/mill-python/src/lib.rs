@@ -21,6 +21,7 @@ mod from_python;
 mod functions;
 mod import;
 mod job;
+mod polars;
 mod sinks;
 mod sources;
 mod state;

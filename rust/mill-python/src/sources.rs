@@ -115,7 +115,7 @@ impl SplitReader for PythonReader {
                 }
                 "arrow" => {
                     let batch = arrow_batch(&payload).map_err(|exception| connector(py, exception, &self.name))?;
-                    let batch = conform(&batch, &self.schema)
+                    let batch = conform(&batch, &self.schema, None)
                         .map_err(|unfit| Error::connector(format!("{} returned a batch that does not fit: {}", self.name, unfit.message(0))))?;
                     Read::Batch(batch)
                 }

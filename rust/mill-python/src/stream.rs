@@ -14,7 +14,7 @@ use mill_protocol::{Error, Result, Source, SourceProperties};
 use millstream::connectors::{GenerateSource, MemorySource};
 use pyo3::prelude::*;
 
-use crate::error::{IntoPython, PlanError};
+use crate::error::{IntoPython, PlanError, SchemaError};
 use crate::expr::{RawExpr, expressions};
 use crate::functions::{
     ArrowFunction, Declared, FoldFunction, PythonProcess, RawWatermarkFunction, RecordFunction, WholeWindowFunction, state_specs,
@@ -201,6 +201,11 @@ impl RawStream {
     }
 
     fn cast(&self, types: Vec<(String, PyRef<'_, PyDataType>)>) -> PyResult<RawStream> {
+        if let Some((name, _)) = types.iter().find(|(_, kind)| kind.holds_objects()) {
+            return Err(SchemaError::new_err(format!(
+                "cast() makes no Python objects of column {name:?}: use map() with schema={{...: object}}, whose function returns them"
+            )));
+        }
         let types: Vec<(String, DataType)> =
             types.into_iter().map(|(name, kind)| (name, kind.data_type().clone())).collect();
         self.step(self.stream.cast(&types))

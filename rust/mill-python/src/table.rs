@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StructArray};
 use arrow::datatypes::{Field, SchemaRef};
+use mill_frame::schema::holds_objects;
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict, PyList, PyString};
@@ -12,6 +13,7 @@ use pyo3_arrow::ffi::{ArrayIterator, to_stream_pycapsule};
 
 use crate::error::SchemaError;
 use crate::from_python::rows_to_batch;
+use crate::polars;
 use crate::to_python::column_to_list;
 use crate::types::RawSchema;
 
@@ -47,6 +49,25 @@ impl RawTable {
 
     fn nbytes(&self) -> usize {
         self.batches.iter().map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// Gives the places of the columns that hold Python objects, at any depth.
+    fn object_columns(&self) -> Vec<usize> {
+        let fields = self.schema.fields().iter().enumerate();
+        fields.filter(|(_, field)| holds_objects(field)).map(|(place, _)| place).collect()
+    }
+
+    /// Gives the columns at these places as a table of their own, without a copy.
+    fn select(&self, places: Vec<usize>) -> PyResult<RawTable> {
+        let failed = |error: arrow::error::ArrowError| PyIndexError::new_err(error.to_string());
+        let schema = Arc::new(self.schema.project(&places).map_err(failed)?);
+        let batches: Result<Vec<_>, _> = self.batches.iter().map(|batch| batch.project(&places)).collect();
+        Ok(RawTable { schema, batches: batches.map_err(failed)? })
+    }
+
+    /// Refuses columns that Polars would change, or that it has no type for.
+    fn check_for_polars(&self) -> PyResult<()> {
+        polars::check(&self.schema, &self.batches)
     }
 
     /// Gives some rows as a table of their own, without a copy.

@@ -8,6 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use mill_frame::schema::{TYPE_KEY as OBJECT_KEY, TYPE_OBJECT as OBJECT_VALUE, foreign_field, holds_objects};
+pub use mill_frame::schema::is_object;
 use mill_frame::types::{canonical_type, check_fields, is_same_zone, plain_type};
 use mill_frame::zone::Zone;
 use pyo3::exceptions::PyValueError;
@@ -18,14 +20,6 @@ use pyo3_arrow::{PyField, PySchema};
 
 use crate::error::SchemaError;
 use crate::import;
-
-const OBJECT_KEY: &str = "millstream.type";
-const OBJECT_VALUE: &str = "object";
-
-/// Whether the values of a column are pickled Python objects.
-pub fn is_object(field: &Field) -> bool {
-    field.metadata().get(OBJECT_KEY).is_some_and(|kind| kind == OBJECT_VALUE)
-}
 
 /// The type of a column.
 #[pyclass(frozen, skip_from_py_object, module = "millstream._millstream", name = "DataType")]
@@ -49,6 +43,11 @@ impl PyDataType {
     /// The Arrow type.
     pub fn data_type(&self) -> &DataType {
         self.field.data_type()
+    }
+
+    /// Whether values of the type are Python objects, or hold such.
+    pub fn holds_objects(&self) -> bool {
+        holds_objects(&self.field)
     }
 
     /// A nullable column of this type.
@@ -165,10 +164,10 @@ impl PyDataType {
         checked(DataType::Struct(fields.iter().map(|(name, kind)| Arc::new(kind.named(name))).collect()))
     }
 
-    /// Takes a type from anything with `__arrow_c_schema__`.
+    /// Takes a type from anything with `__arrow_c_schema__`. None of these is `object`, whatever its metadata says.
     #[staticmethod]
     fn from_arrow(kind: PyField) -> PyResult<PyDataType> {
-        let field = kind.into_inner();
+        let field = foreign_field(&kind.into_inner());
         check_columns(&Fields::from(vec![Arc::clone(&field)]))?;
         Ok(PyDataType::of_field(&field))
     }
@@ -284,7 +283,8 @@ impl RawSchema {
             Ok(schema) => {
                 let schema = schema.into_inner();
                 check_columns(schema.fields())?;
-                schema.fields().iter().map(|field| PyDataType::of_field(field).named(field.name())).collect()
+                let fields = schema.fields().iter().map(foreign_field);
+                fields.map(|field| PyDataType::of_field(&field).named(field.name())).collect()
             }
             Err(_) => vec![PyDataType::from_arrow(schema.extract::<PyField>()?)?.named(scalar)],
         };

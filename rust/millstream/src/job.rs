@@ -10,6 +10,7 @@ use mill_protocol::{Error, ErrorKind, Result};
 use mill_runtime::{Metrics, Owner, Report, spawn_thread};
 use parking_lot::Mutex;
 
+use crate::apart;
 use crate::options::Options;
 use crate::supervisor::{Supervision, Supervisor};
 
@@ -91,6 +92,7 @@ pub fn start(sinks: &[SinkNode], options: Options) -> Result<Job> {
             ))
             .in_step(&stage.name));
         }
+        apart::check(&checkpoint.path, sinks)?;
     }
     let supervision = Arc::new(Supervision::new());
     let mut supervisor = Supervisor::new(plan, options, Arc::clone(&supervision));

@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+mod apart;
 mod by_hand;
 mod graph;
 mod job;

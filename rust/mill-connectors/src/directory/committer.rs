@@ -107,13 +107,13 @@ impl DirectoryCommitter {
             }
             (true, true) => Err(Error::connector(format!(
                 "{path:?} already exists and is not this job's output of epoch {}: the directory has the output of \
-                 another run, or of a newer checkpoint than was restored; nothing was changed (determinate): move that \
+                 another run, or of a newer checkpoint than was restored; nothing was changed: move that \
                  output away and run the job again",
                 commit.epoch.0
             ))),
             (false, false) => Err(Error::connector(format!(
                 "the output of epoch {} is lost: neither {hidden:?} nor {path:?} exists; somebody removed it, and \
-                 whether it was visible before is not known (indeterminate): restore an older checkpoint, or start \
+                 whether it was visible before is not known: restore an older checkpoint, or start \
                  anew with other directories",
                 commit.epoch.0
             ))),
@@ -144,7 +144,7 @@ impl DirectoryCommitter {
 fn rename(hidden: &Path, path: &Path) -> Result<()> {
     mill_fault::reach("file.rename").and_then(|()| std::fs::rename(hidden, path)).map_err(|e| {
         Error::connector(format!(
-            "cannot rename {hidden:?} to {path:?}: {e}; nothing was changed (determinate): run the job again to commit it"
+            "cannot rename {hidden:?} to {path:?}: {e}; nothing was changed: run the job again to commit it"
         ))
         .because(e)
     })

@@ -9,6 +9,7 @@ use ::parquet::arrow::RowNumber;
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use ::parquet::file::metadata::PageIndexPolicy;
 use arrow::datatypes::{DataType, Field, SchemaRef};
+use mill_frame::schema::foreign_schema;
 use mill_frame::types::{check_fields, plain_schema};
 use mill_protocol::{Error, Result};
 
@@ -88,7 +89,7 @@ fn read(path: &Path, identity: &FileIdentity, has_pages: bool, stamp: (u64, u64,
         };
         Ok(OpenFile {
             stamp,
-            schema: Arc::new(plain_schema(&layout.nanos)),
+            schema: Arc::new(plain_schema(&foreign_schema(&layout.nanos))),
             metadata: ArrowReaderMetadata::try_new(Arc::clone(whole), options(&layout.micros))?,
             with_rows: ArrowReaderMetadata::try_new(Arc::clone(whole), with_rows)?,
             nanos,

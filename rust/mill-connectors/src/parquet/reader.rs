@@ -23,7 +23,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, Timestamp
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use mill_frame::convert::{exact, show};
-use mill_frame::types::{plain_array, plain_type};
+use mill_frame::types::{plain_array, plain_type, too_many_digits};
 use mill_protocol::{Error, Position, Read, Rejected, Result, SplitReader};
 
 use super::guard::guarded;
@@ -215,6 +215,10 @@ impl ParquetReader {
             if column.data_type() != field.data_type() {
                 let plain = plain_type(column.data_type());
                 column = plain_array(&column, &plain).map_err(|e| failed(name, e.to_string()))?;
+            }
+            // A type that is converted below may hold what the type of the file does not.
+            if let Some(digits) = too_many_digits(&column) {
+                return Ok(Fit::Not(format!("column {name:?}: {}", digits.message)));
             }
             if column.data_type() != field.data_type() {
                 column = match exact(&column, field.data_type()) {

@@ -169,7 +169,7 @@ impl Committer for SqliteCommitter {
         shared.reach("sqlite.begin")?;
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(|e| shared.failed("begin a transaction (nothing was changed, determinate)", e))?;
+            .map_err(|e| shared.failed("begin a transaction (nothing was changed)", e))?;
         // The newest epoch of each run: as the database has it, and as it will.
         let mut runs: BTreeMap<u64, (Option<Epoch>, Epoch)> = BTreeMap::new();
         for (epoch, handle) in &handles {
@@ -196,7 +196,7 @@ impl Committer for SqliteCommitter {
         }
         shared.reach("sqlite.commit")?;
         transaction.commit().map_err(|e| {
-            shared.failed("commit (whether it happened is not known, indeterminate; the next run finds out)", e)
+            shared.failed("commit (whether it happened is not known; the next run finds out)", e)
         })?;
         self.receipt = receipt;
         for (_, handle) in &handles {

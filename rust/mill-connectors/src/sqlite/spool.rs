@@ -231,7 +231,7 @@ pub(super) fn for_each_frame(
             let found = std::fs::symlink_metadata(&path).map_err(|e| match e.kind() {
                 std::io::ErrorKind::NotFound => Error::checkpoint(format!(
                     "the rows of an epoch are lost: {path:?} does not exist, and the database does not note that they \
-                     were applied (determinate: they were not); put the file or the database back as they were when the \
+                     were applied (they were not); put the file or the database back as they were when the \
                      checkpoint was taken, or start anew with another checkpoint path and table"
                 )),
                 _ => cannot("look at", &path, e),

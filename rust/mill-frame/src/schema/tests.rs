@@ -71,3 +71,37 @@ fn a_type_that_is_not_carried_is_named() {
     let error = to_bytes(&Schema::new(vec![Field::new("a", runs, true)])).unwrap_err();
     assert!(error.to_string().contains("run_end_encoded[str]"), "{error}");
 }
+
+#[test]
+fn columns_from_outside_are_no_objects_at_any_depth() {
+    let object = Arc::new(object_field("item", true));
+    let of_struct = DataType::Struct(vec![object_field("x", true)].into());
+    let entries = DataType::Struct(vec![Field::new("key", DataType::Utf8, false), object_field("value", true)].into());
+    let ends = Arc::new(Field::new("run_ends", DataType::Int32, false));
+    let types = [
+        DataType::List(Arc::clone(&object)),
+        DataType::LargeList(Arc::clone(&object)),
+        DataType::ListView(Arc::clone(&object)),
+        DataType::LargeListView(Arc::clone(&object)),
+        DataType::FixedSizeList(Arc::clone(&object), 2),
+        DataType::Map(Arc::new(Field::new("entries", entries, false)), false),
+        DataType::RunEndEncoded(ends, Arc::clone(&object)),
+        DataType::Dictionary(Box::new(DataType::Int32), Box::new(of_struct.clone())),
+        DataType::new_list(of_struct.clone(), true),
+        of_struct,
+    ];
+    let mut fields = vec![object_field("a", true)];
+    fields.extend(types.into_iter().enumerate().map(|(place, kind)| Field::new(place.to_string(), kind, true)));
+    for field in &fields {
+        assert!(holds_objects(field), "{field}");
+    }
+    let kept = [("theirs".to_owned(), "kept".to_owned()), (TYPE_KEY.to_owned(), "other".to_owned())];
+    fields.push(Field::new("b", DataType::Int64, true).with_metadata(kept.into()));
+    let foreign = foreign_schema(&Schema::new(fields));
+    for field in foreign.fields() {
+        assert!(!holds_objects(field) && !field.metadata().contains_key(TYPE_KEY), "{field}");
+    }
+    assert_eq!(foreign.field_with_name("b").unwrap().metadata()["theirs"], "kept");
+    let plain = Arc::new(Field::new("c", DataType::Binary, true));
+    assert!(Arc::ptr_eq(&foreign_field(&plain), &plain));
+}

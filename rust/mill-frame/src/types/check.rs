@@ -83,6 +83,23 @@ fn depth_of(data_type: &DataType) -> usize {
     deepest
 }
 
+/// The fields directly inside a type. A dictionary has none: those within its values are counted as its own.
+pub(crate) fn children_fields(data_type: &DataType) -> Vec<&FieldRef> {
+    match data_type {
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _)
+        | DataType::RunEndEncoded(_, item) => vec![item],
+        DataType::Struct(fields) => fields.iter().collect(),
+        DataType::Union(fields, _) => fields.iter().map(|(_, field)| field).collect(),
+        DataType::Dictionary(_, values) => children_fields(values),
+        _ => Vec::new(),
+    }
+}
+
 /// The types directly inside a type: of elements, fields, values.
 pub fn children(data_type: &DataType) -> Vec<&DataType> {
     match data_type {

@@ -318,13 +318,15 @@ fn replaced(array: &ArrayRef, unit: TimeUnit, from: Option<Zone>, to: Option<Zon
             (Clock::Twice(..), Unclear::Null, _) | (Clock::Skipped(..), _, Unclear::Null) => result.append_null(),
             (Clock::Twice(..), ..) => {
                 return Err(Error::data(format!(
-                    "the clock of the zone shows {} twice; choose with ambiguous=\"earliest\", \"latest\" or \"null\"",
+                    "the clock of the zone shows {} twice, when it is set back: leave such records out, or take the zone's offset into \
+                     account before, as texts with one (\"…+02:00\") do",
                     show(array, row)
                 )));
             }
             (Clock::Skipped(..), ..) => {
                 return Err(Error::data(format!(
-                    "the clock of the zone never shows {}; non_existent=\"null\" makes it null",
+                    "the clock of the zone never shows {}, as it is set forward then: leave such records out, or move them with \
+                     .dt.offset_by() before",
                     show(array, row)
                 )));
             }

@@ -1,5 +1,8 @@
 //! Whether sources and sinks can keep what is asked for, known before the first record.
 
+use std::collections::HashMap;
+use std::path::Path;
+
 use mill_protocol::{Error, Result, SinkKind};
 
 use super::graph::Graph;
@@ -20,7 +23,20 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
         )));
     }
     let mut routes = false;
+    let mut directories = HashMap::new();
     for step in &graph.steps {
+        if let Some(sink) = step.step.sink()
+            && let (Some(file), Some(target)) = (sink.writes(), sink.target())
+            // A database is shared by its tables; files of two sinks in one directory would have the same names.
+            && file != Path::new(&target)
+            && let Some(other) = directories.insert((target, file.extension().map(ToOwned::to_owned)), sink.name())
+        {
+            return Err(Error::plan(format!(
+                "{other} and {} write into one directory: give each a directory of its own, or unite the streams before",
+                sink.name()
+            ))
+            .in_step(&step.name));
+        }
         routes |= step.inputs.iter().any(|tap| graph.content(*tap) == Content::Errors);
         if let Some(sink) = step.step.sink()
             && let Some(path) = sink.writes()

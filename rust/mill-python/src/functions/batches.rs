@@ -5,12 +5,14 @@
 //! rows that don't fit are rejected and the others go on; a batch that fails otherwise is rejected as a whole, record by
 //! record, so that every record is in the result or in `.errors`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array, make_array};
 use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use mill_frame::convert::exact;
+use mill_frame::schema::{holds_objects, is_object};
 use mill_frame::types::check_fields;
 use mill_plan::{BatchFunction, Origin, UserCall, UserOutput};
 use mill_protocol::{Error, Rejected, Result};
@@ -59,7 +61,7 @@ impl ArrowFunction {
         let (mut rows, mut rejected) = (Vec::new(), Vec::new());
         let mut spans = vec![(0, data.num_rows())];
         while let Some((start, len)) = spans.pop() {
-            match conform(&data.slice(start, len), &self.schema) {
+            match conform(&data.slice(start, len), &self.schema, Some(batch)) {
                 Ok(part) => {
                     parts.push(part);
                     rows.extend((start..start + len).map(|row| row as u32));
@@ -99,7 +101,7 @@ impl BatchFunction for ArrowFunction {
                 }
             };
             let is_row_for_row = data.num_rows() == batch.num_rows();
-            let output = match conform(&data, &self.schema) {
+            let output = match conform(&data, &self.schema, Some(batch)) {
                 Ok(data) => {
                     let origin = if is_row_for_row { Origin::Same } else { Origin::Unknown };
                     UserOutput { data, origin, rejected: Vec::new() }
@@ -140,8 +142,13 @@ impl Unfit {
     }
 }
 
-/// The batch with exactly these columns and types, its values unchanged.
-pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> std::result::Result<RecordBatch, Unfit> {
+/// The batch with exactly these columns and types, its values unchanged. Columns of Python objects hold objects of `given`,
+/// and no others: what a function returns is bytes, which are unpickled only if they were pickled here.
+pub fn conform(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+    given: Option<&RecordBatch>,
+) -> std::result::Result<RecordBatch, Unfit> {
     let found = batch.schema();
     check_fields(found.fields()).map_err(|error| Unfit { row: None, reason: error.to_string() })?;
     check_names(&found, schema).map_err(|reason| Unfit { row: None, reason })?;
@@ -171,9 +178,66 @@ pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> std::result::Result<R
             })?
         });
     }
+    check_objects(&columns, schema, given)?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
         .map_err(|error| Unfit { row: None, reason: error.to_string() })
+}
+
+/// Refuses bytes in columns of Python objects that are none of the objects given.
+fn check_objects(
+    columns: &[ArrayRef],
+    schema: &SchemaRef,
+    given: Option<&RecordBatch>,
+) -> std::result::Result<(), Unfit> {
+    if !schema.fields().iter().any(|field| holds_objects(field)) {
+        return Ok(());
+    }
+    let mut known = HashSet::new();
+    if let Some(given) = given {
+        let mut pickled = Vec::new();
+        given.columns().iter().zip(given.schema_ref().fields()).for_each(|(column, field)| objects(column, field, &mut pickled));
+        known.extend(pickled.iter().flat_map(|values| values.as_binary::<i32>().iter().flatten().map(<[u8]>::to_vec)));
+    }
+    for (column, field) in columns.iter().zip(schema.fields()) {
+        let mut pickled = Vec::new();
+        objects(column, field, &mut pickled);
+        for values in pickled {
+            let unknown = values.as_binary::<i32>().iter().position(|value| value.is_some_and(|value| !known.contains(value)));
+            if let Some(place) = unknown {
+                return Err(Unfit {
+                    // Elements of a list are counted otherwise than rows.
+                    row: is_object(field).then_some(place),
+                    reason: format!(
+                        "column {:?} holds Python objects, and these bytes are none of the objects that came in: a function of \
+                         batches can hand objects on, and map() or flat_map() can make new ones",
+                        field.name()
+                    ),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The pickled objects of a column, at all depths.
+fn objects(column: &ArrayRef, field: &Field, out: &mut Vec<ArrayRef>) {
+    if is_object(field) {
+        out.push(Arc::clone(column));
+    } else if holds_objects(field) {
+        let inside = column.to_data();
+        let children = inside.child_data().iter().cloned().map(make_array);
+        children.zip(fields_within(field.data_type())).for_each(|(child, field)| objects(&child, field, out));
+    }
+}
+
+/// The fields of a type whose columns are the children of its own.
+fn fields_within(data_type: &DataType) -> Vec<&FieldRef> {
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => vec![item],
+        DataType::Struct(fields) => fields.iter().collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Refuses columns that are missing, unknown or there twice.

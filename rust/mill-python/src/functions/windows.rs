@@ -57,7 +57,7 @@ impl WindowFunction for WholeWindowFunction {
                 return rows_to_batch(rows, &self.schema).map_err(|misfit| error::misfit(what, &misfit.message));
             }
             let batch = arrow_batch(&given).map_err(|exception| error::from_python(py, exception, what))?;
-            conform(&batch, &self.schema).map_err(|unfit| {
+            conform(&batch, &self.schema, Some(&window.rows)).map_err(|unfit| {
                 let message = format!("{what} returned a batch that does not fit: {}", unfit.message(0));
                 Error::new(ErrorKind::UserFunction, message)
             })
