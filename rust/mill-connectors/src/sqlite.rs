@@ -34,6 +34,7 @@ use mill_protocol::{Committer, Error, Result, Sink, SinkKind, SinkWriter, TaskCo
 use crate::directory::{fresh_nonce, updating};
 use crate::file::real;
 use crate::nearest::{did_you_mean, quoted};
+use crate::objects::check_written;
 use committer::SqliteCommitter;
 use owner::Owner;
 use spool::SqliteWriter;

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use datafusion_common::ScalarValue;
-use mill_frame::convert::show;
 
 use super::{BinaryOp, Expr, UnaryOp};
 use crate::aggregate::{AggregateCall, AggregateKind};
@@ -45,11 +44,6 @@ fn joined(f: &mut fmt::Formatter<'_>, args: &[Expr]) -> fmt::Result {
 fn argument(f: &mut fmt::Formatter<'_>, arg: &Expr) -> fmt::Result {
     match arg {
         Expr::Literal(value) => literal(f, value),
-        // Numbers of a unit are no times to a reader.
-        other if other.data_type().is_temporal() => match other.to_array() {
-            Ok(array) => f.write_str(&show(&array, 0)),
-            Err(_) => write!(f, "{other}"),
-        },
         other => write!(f, "{other}"),
     }
 }
