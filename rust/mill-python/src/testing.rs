@@ -76,7 +76,7 @@ impl RawPushedSource {
         let (batches, _) = import::table(table)?;
         let mut fitting = Vec::with_capacity(batches.len());
         for batch in &batches {
-            let fitted = conform(batch, &self.schema.schema).map_err(|unfit| {
+            let fitted = conform(batch, &self.schema.schema, None).map_err(|unfit| {
                 SchemaError::new_err(format!("push() of a table that does not fit: {}", unfit.message(0)))
             });
             fitting.push(fitted?);
