@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ def test_output_and_checkpoints_keep_apart(output: str, state: str, tmp_path: Pa
 
 
 def test_a_database_is_kept_out_of_the_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
     sink = mill.from_iter([1]).write_sqlite(tmp_path / "state" / "out.db", "t")
     with pytest.raises(PlanError, match="a directory of their own"):
         mill.run(sink, checkpoint=tmp_path / "state")
@@ -39,7 +40,7 @@ def test_neighbours_are_apart(tmp_path: Path) -> None:
     assert report.status == "finished"
 
 
-@pytest.mark.parametrize("path", [":memory:", "file::memory:?cache=shared", ""])
+@pytest.mark.parametrize("path", [":memory:", "file::memory:?cache=shared"])
 def test_a_database_in_memory_is_refused(path: str) -> None:
     with pytest.raises(PlanError, match=r"database in memory.*collect\(\)"):
         mill.from_iter([1]).write_sqlite(path, "t")
@@ -51,12 +52,6 @@ def test_two_sinks_do_not_share_a_directory(tmp_path: Path) -> None:
         with pytest.raises(PlanError, match="write into one directory.*a directory of its own"):
             mill.run(sink, other)
     mill.run(sink, mill.from_iter([2]).write_json(tmp_path / "other"))
-
-
-def test_times_in_expressions_are_shown_as_times() -> None:
-    shown = repr(col("t") > datetime(2024, 3, 31, 2))
-    assert "2024-03-31" in shown and "02:00:00" in shown and "17118" not in shown
-    assert "01:30:00" in repr(col("t") == time(1, 30))
 
 
 def test_a_clock_that_is_set_names_what_can_be_done() -> None:

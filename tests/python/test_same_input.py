@@ -49,7 +49,7 @@ def read(path: object) -> mill.Stream:
 def until_half(*sinks: mill.Sink) -> None:
     """Run until some checkpoints are there, and stop in the middle."""
     job = mill.start(*sinks, checkpoint=mill.Checkpoint("state", every="20ms"), parallelism=1)
-    while job.metrics().rows_in < FILES * ROWS / 4 or job.metrics().checkpoints_taken < 2:
+    while job.metrics().rows_in < FILES * ROWS / 8 or job.metrics().checkpoints_taken < 1:
         time.sleep(0.01)
     job.stop()
     report = job.wait("30s")

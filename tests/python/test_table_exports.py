@@ -127,6 +127,6 @@ def test_decimals_of_a_file_with_too_many_digits_are_errors_of_their_record(tmp_
 
 def test_a_function_of_batches_returns_no_decimal_with_too_many_digits() -> None:
     huge = pa.Array.from_buffers(pa.decimal128(38, 0), 1, [None, pa.py_buffer(HUGE.to_bytes(16, "little"))])
-    stream = mill.from_iter([1]).map_batches(lambda batch: {"h": huge}, schema={"h": mill.Decimal(38, 0)})
+    stream = mill.from_iter([1]).map_batches(lambda batch: {"h": huge}, schema={"h": mill.types.Decimal(38, 0)})
     with pytest.raises(mill.UserFunctionError, match="has 39 digits"):
         stream.collect()
