@@ -148,7 +148,9 @@ def test_whatever_ends_stalls_or_is_killed_the_job_ends_with_the_same_result(see
         return source.random() >= stalls[split]
 
     streams = [
-        mill.from_source(Paced({name: lengths[name] for name in group}, gives=gives, rows=source.choice([1, 5, 50])))
+        mill.from_source(Paced({name: lengths[name] for name in group}, gives=gives, rows=source.choice([1, 5, 50]))).name(
+            "source of " + " ".join(group)
+        )
         for group in groups
         if group
     ]

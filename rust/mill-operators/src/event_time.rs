@@ -76,7 +76,7 @@ impl EventTime {
         Ok(EventTime {
             column,
             name: schema.field(column).name().clone(),
-            maker: Maker::new(watermarks, |column| format!("column {:?}", schema.field(column).name())),
+            maker: Maker::new(watermarks, |column| schema.field(column).name().clone()),
             idleness_us,
             alignment,
             splits: Splits::default(),

@@ -338,7 +338,7 @@ fn a_watermark_of_a_reader_counts_as_the_watermark_of_its_split() {
         (some(A, &[300]), &[Some(200)]),
         // The end of time is for the input to tell.
         (Input::Splits(vec![A]), &[Some(290)]),
-        (at(A, i64::MAX), &[Some(i64::MAX - 11)]),
+        (at(A, i64::MAX), &[Some(i64::MAX - 10)]),
     ]);
 }
 

@@ -77,6 +77,7 @@ fn a_split_without_records_and_one_that_nobody_is_ahead_of() {
     world.note(0, (0, 0), 50, Some(("new", i64::MIN)));
     assert_eq!(world.held(5), [(0, "new".to_owned(), None, Some(50), 5)]);
     world.note(6, (0, 0), 50, Some(("new", 50)));
+    assert_eq!(world.held(6), []);
     assert_eq!(world.held(11), [(0, "new".to_owned(), Some(50), None, 5)]);
     // All are idle, or none is left.
     world.note(12, (0, 0), 50, None);

@@ -190,7 +190,9 @@ fn common_type(a: &DataType, b: &DataType) -> Option<DataType> {
     };
     let common = supertype(&a, &b)?;
     let is_exact = match (&a, &b) {
-        // A float holds the integers of up to 32 bits; a 64-bit one is not among them, nor a common type of i64 and u64.
+        // No type holds the values of both.
+        (DataType::UInt64, other) | (other, DataType::UInt64) if other.is_signed_integer() => false,
+        // A float holds the integers of up to 32 bits; a 64-bit one is not among them.
         (a, b) if is_number(a) && is_number(b) => {
             let is_wide = |t: &DataType| matches!(t, DataType::Int64 | DataType::UInt64);
             !(common.is_floating() && (is_wide(a) || is_wide(b)))
