@@ -70,6 +70,7 @@ def kept_records_that_are_plain(folder: Path) -> mill.Sink:
 
 
 def own_aggregate_of_sessions(folder: Path) -> mill.Sink:
+    # The records are kept, and the aggregate's state is made when a session ends.
     windows = timed().key_by("k").window(mill.session("1h"))
     return windows.agg(longest=mill.aggregate(Longest, col("k"))).name("sessions").write_json(folder / "out")
 
@@ -104,11 +105,11 @@ def objects_in_lists(folder: Path) -> mill.Sink:
         (kept_objects, "kept", "last"),
         (kept_records, "windows", "what"),
         (kept_records_that_are_plain, "", ""),
-        (own_aggregate_of_sessions, "sessions", "longest"),
+        (own_aggregate_of_sessions, "", ""),
         (best, "best", "what"),
         (best_of_windows, "best", "what"),
         (reduced_windows, "sets", "what"),
-        (hidden_first, "first", "what"),
+        (hidden_first, "first", "of type object"),
         (objects_in_lists, "lists", "what"),
     ],
 )
