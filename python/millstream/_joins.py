@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from millstream._engine import RawJoin
 from millstream.errors import PlanError
 from millstream.expr import Expr, _column
 from millstream.time import Duration, microseconds
@@ -53,6 +54,23 @@ def _side(method: str, name: str, key: object) -> list[RawExpr]:
     return [_column(part) for part in parts]
 
 
+def _join(
+    method: str,
+    on: str | Sequence[str] | None,
+    left_on: JoinKey | None,
+    right_on: JoinKey | None,
+    how: object,
+    suffix: object,
+    allowed: Sequence[str] = _HOWS,
+) -> RawJoin:
+    """Check what every kind of join is told."""
+    checked = _how(method, how, allowed)
+    columns, left, right = _key(method, on, left_on, right_on)
+    if not isinstance(suffix, str):
+        raise PlanError(f'{method}(): suffix= is a text such as "_right", not {suffix!r:.200}')
+    return RawJoin(columns, left, right, checked, suffix)
+
+
 def _key(
     method: str, on: str | Sequence[str] | None, left_on: JoinKey | None, right_on: JoinKey | None
 ) -> tuple[list[str] | None, list[RawExpr], list[RawExpr]]:
@@ -71,12 +89,6 @@ def _key(
             f'{method}() needs a key: on="id" for a column that both sides have, or left_on="id", right_on="user_id"'
         )
     return None, _side(method, "left_on", left_on), _side(method, "right_on", right_on)
-
-
-def _suffix(method: str, suffix: object) -> str:
-    if not isinstance(suffix, str):
-        raise PlanError(f'{method}(): suffix= is a text such as "_right", not {suffix!r:.200}')
-    return suffix
 
 
 class Joins:
@@ -151,13 +163,9 @@ class Joins:
         from millstream.stream import Stream
 
         method = "join_interval"
-        right, how = _right(method, other), cast("How", _how(method, how))
-        columns, left, over = _key(method, on, left_on, right_on)
-        bounds = [
-            microseconds(bound, name, is_negative_allowed=True) for bound, name in ((lower, "lower"), (upper, "upper"))
-        ]
-        raw = cast("Stream", self)._raw
-        return Stream(raw.join_interval(right, columns, left, over, how, _suffix(method, suffix), bounds[0], bounds[1]))
+        right, join = _right(method, other), _join(method, on, left_on, right_on, how, suffix)
+        first, last = (microseconds(bound, name, is_negative_allowed=True) for bound, name in ((lower, "lower"), (upper, "upper")))
+        return Stream(cast("Stream", self)._raw.join_interval(right, join, first, last))
 
     def join(
         self,
@@ -229,8 +237,7 @@ class Joins:
         from millstream.stream import Stream
 
         method = "join"
-        right, how = _right(method, other), cast("How", _how(method, how))
-        columns, left, over = _key(method, on, left_on, right_on)
+        right, join = _right(method, other), _join(method, on, left_on, right_on, how, suffix)
         if ttl is not None:
             raise PlanError(
                 "join(ttl=…), a join that updates its result, is not there yet; use window=, or join_interval() with the "
@@ -243,8 +250,7 @@ class Joins:
             )
         if not isinstance(window, Window):
             raise PlanError(f'join(): window= takes a window such as mill.tumbling("10s"), not {window!r:.200}')
-        raw = cast("Stream", self)._raw
-        return Stream(raw.join_window(right, columns, left, over, how, _suffix(method, suffix), window._raw()))
+        return Stream(cast("Stream", self)._raw.join_window(right, join, window._raw()))
 
     @property
     def late_right(self) -> Stream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from millstream._joins import JoinKey, _how, _key, _right, _suffix
+from millstream._joins import JoinKey, _join, _right
 from millstream.errors import PlanError
 from millstream.time import Duration, microseconds
 
@@ -132,11 +132,9 @@ class Lookups:
         from millstream.stream import Stream
 
         method = "join_asof"
-        right, checked = _right(method, other), _how(method, how, ("left", "inner"))
-        columns, left, over = _key(method, on, left_on, right_on)
+        right, join = _right(method, other), _join(method, on, left_on, right_on, how, suffix, ("left", "inner"))
         within = None if tolerance is None else microseconds(tolerance, "tolerance")
-        raw = cast("Stream", self)._raw
-        return Stream(raw.join_asof(right, columns, left, over, checked, _suffix(method, suffix), within))
+        return Stream(cast("Stream", self)._raw.join_asof(right, join, within))
 
     def enrich(
         self,
@@ -205,7 +203,5 @@ class Lookups:
         from millstream.stream import Stream
 
         method = "enrich"
-        right, checked = _table(method, table), _how(method, how, ("inner", "left", "semi", "anti"))
-        columns, left, over = _key(method, on, left_on, right_on)
-        raw = cast("Stream", self)._raw
-        return Stream(raw.enrich(right, columns, left, over, checked, _suffix(method, suffix)))
+        right, join = _table(method, table), _join(method, on, left_on, right_on, how, suffix, ("inner", "left", "semi", "anti"))
+        return Stream(cast("Stream", self)._raw.enrich(right, join))

@@ -10,6 +10,7 @@ __all__ = [
     "RawExpr",
     "RawHandJob",
     "RawJob",
+    "RawJoin",
     "RawKeyedStream",
     "RawLedger",
     "RawPushedSource",
@@ -157,46 +158,10 @@ class RawStream:
     def unnest(self, column: str) -> RawStream: ...
     def limit(self, rows: int) -> RawStream: ...
     def union(self, others: Sequence[RawStream]) -> RawStream: ...
-    def join_interval(
-        self,
-        other: RawStream,
-        on: Sequence[str] | None,
-        left_on: Sequence[RawExpr],
-        right_on: Sequence[RawExpr],
-        how: str,
-        suffix: str,
-        lower_us: int,
-        upper_us: int,
-    ) -> RawStream: ...
-    def join_window(
-        self,
-        other: RawStream,
-        on: Sequence[str] | None,
-        left_on: Sequence[RawExpr],
-        right_on: Sequence[RawExpr],
-        how: str,
-        suffix: str,
-        window: RawWindow,
-    ) -> RawStream: ...
-    def join_asof(
-        self,
-        other: RawStream,
-        on: Sequence[str] | None,
-        left_on: Sequence[RawExpr],
-        right_on: Sequence[RawExpr],
-        how: str,
-        suffix: str,
-        tolerance_us: int | None,
-    ) -> RawStream: ...
-    def enrich(
-        self,
-        table: RawStream,
-        on: Sequence[str] | None,
-        left_on: Sequence[RawExpr],
-        right_on: Sequence[RawExpr],
-        how: str,
-        suffix: str,
-    ) -> RawStream: ...
+    def join_interval(self, other: RawStream, join: RawJoin, lower_us: int, upper_us: int) -> RawStream: ...
+    def join_window(self, other: RawStream, join: RawJoin, window: RawWindow) -> RawStream: ...
+    def join_asof(self, other: RawStream, join: RawJoin, tolerance_us: int | None) -> RawStream: ...
+    def enrich(self, table: RawStream, join: RawJoin) -> RawStream: ...
     def rebalance(self) -> RawStream: ...
     def name(self, name: str) -> RawStream: ...
     def event_time(
@@ -229,6 +194,17 @@ class RawStream:
         withdrawals: str | None,
         parallelism_max: int | None,
     ) -> RawSink: ...
+
+@final
+class RawJoin:
+    def __new__(
+        cls,
+        on: Sequence[str] | None,
+        left_on: Sequence[RawExpr],
+        right_on: Sequence[RawExpr],
+        how: str,
+        suffix: str,
+    ) -> RawJoin: ...
 
 @final
 class RawKeyedStream:

@@ -336,12 +336,12 @@ impl Operator for SessionAggregate {
         let times = batch.times().ok_or_else(|| Error::internal("a window needs event time"))?;
         let keys: Vec<ArrayRef> = self.keys.iter().map(|&key| ArrayRef::clone(batch.column(key))).collect();
         let ids = self.sessions.assign(&keys, times, &ends)?;
-        let times: ArrayRef = Arc::new(Int64Array::from(times.to_vec()));
-        let bounded = SessionAggregate::with_bounds(&batch, times, Arc::new(Int64Array::from(ends.clone())))?;
+        let (times, ends) = (Int64Array::new(times.clone(), None), Int64Array::from(ends));
+        let bounded = SessionAggregate::with_bounds(&batch, Arc::new(times), Arc::new(ends.clone()))?;
         self.groups.prepare_keys(&bounded, Some(Arc::new(Int64Array::from(ids))), Some(self.sessions.hashes()))?;
         self.groups.update_span(0, Span { start: 0, len: batch.rows() })?;
         for first in self.groups.take_firsts() {
-            self.deadlines.add_of(&self.groups, first, ends[first as usize]);
+            self.deadlines.add_of(&self.groups, first, ends.value(first as usize));
         }
         self.groups.reject_problems(batch.data(), out);
         Ok(Progress::Done)

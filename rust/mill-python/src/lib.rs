@@ -21,6 +21,8 @@ mod from_python;
 mod functions;
 mod import;
 mod job;
+mod join;
+mod keyed;
 mod polars;
 mod sinks;
 mod sources;
@@ -30,6 +32,7 @@ mod table;
 mod testing;
 mod to_python;
 mod types;
+mod window;
 
 use pyo3::prelude::*;
 
@@ -61,9 +64,13 @@ mod _millstream {
         RawJob, RawReceiver, end_interpreter, engine_threads, interrupt_threads, receive, simulate, start,
     };
     #[pymodule_export]
+    use super::join::RawJoin;
+    #[pymodule_export]
+    use super::keyed::RawKeyedStream;
+    #[pymodule_export]
     use super::state::{checkpoints, explain, graph, pickled_state, read_state, verify};
     #[pymodule_export]
-    use super::stream::{RawKeyedStream, RawSink, RawStream, RawWindow, RawWindowedStream, stream_of_table};
+    use super::stream::{RawSink, RawStream, stream_of_table};
     #[pymodule_export]
     use super::table::{RawTable, rows_to_table};
     #[pymodule_export]
@@ -72,4 +79,6 @@ mod _millstream {
     use super::types::{PyDataType, RawSchema};
     #[pymodule_export]
     use super::version;
+    #[pymodule_export]
+    use super::window::{RawWindow, RawWindowedStream};
 }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use mill_frame::types::check_fields;
 use mill_plan::{
-    CountWindow, Drift, Emit, Expr, Firing, Gap, How, JoinCall, JoinOn, KeyedStream, SinkNode, Stream, Trigger, UserStepKind,
-    WatermarkStrategy, WatermarksFrom, Window, WindowKind, WindowedStream,
+    Drift, SinkNode, Stream, UserStepKind, WatermarkStrategy, WatermarksFrom,
 };
 use mill_protocol::{Error, Result, Source, SourceProperties};
 use millstream::connectors::{GenerateSource, MemorySource};
@@ -16,14 +15,15 @@ use pyo3::prelude::*;
 
 use crate::error::{IntoPython, PlanError, SchemaError};
 use crate::expr::{RawExpr, expressions};
-use crate::functions::{
-    ArrowFunction, Declared, FoldFunction, PythonProcess, RawWatermarkFunction, RecordFunction, WholeWindowFunction, state_specs,
-};
+use crate::functions::{ArrowFunction, RawWatermarkFunction, RecordFunction};
 use crate::sinks::{PythonSink, sink_kind};
 use crate::import::{self, Import, validate};
+use crate::join::RawJoin;
+use crate::keyed::RawKeyedStream;
 use crate::sources::{PythonSource, ReaderSource};
 use crate::table::RawTable;
 use crate::types::{PyDataType, RawSchema};
+use crate::window::RawWindow;
 
 /// What watermarks are made from.
 #[derive(FromPyObject)]
@@ -43,7 +43,7 @@ pub struct RawStream {
     /// The stream as the plan has it.
     pub stream: Stream,
     /// Whether everything it comes from can be read once more, to see its first records.
-    is_sampleable: bool,
+    pub(crate) is_sampleable: bool,
 }
 
 impl RawStream {
@@ -66,24 +66,13 @@ impl RawStream {
 
     /// A stream that comes from this one.
     fn step(&self, stream: Result<Stream>) -> PyResult<RawStream> {
-        Ok(RawStream { stream: stream.into_python()?, is_sampleable: self.is_sampleable })
+        RawStream::made(stream, self.is_sampleable)
     }
-}
 
-/// What a join is told.
-fn join_call(
-    on: Option<Vec<String>>,
-    left_on: &[PyRef<'_, RawExpr>],
-    right_on: &[PyRef<'_, RawExpr>],
-    how: &str,
-    suffix: String,
-) -> PyResult<JoinCall> {
-    let how = How::of(how).ok_or_else(|| PlanError::new_err(format!("no join has how={how:?}")))?;
-    let on = match on {
-        Some(names) => JoinOn::Columns(names),
-        None => JoinOn::Expressions { left: expressions(left_on), right: expressions(right_on) },
-    };
-    Ok(JoinCall { on, how, suffix })
+    /// A stream that a step has made.
+    pub(crate) fn made(stream: Result<Stream>, is_sampleable: bool) -> PyResult<RawStream> {
+        Ok(RawStream { stream: stream.into_python()?, is_sampleable })
+    }
 }
 
 /// A sink with the stream that goes into it.
@@ -239,64 +228,20 @@ impl RawStream {
         Ok(union)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a join is told, each by name in Python")]
-    fn join_interval(
-        &self,
-        other: PyRef<'_, RawStream>,
-        on: Option<Vec<String>>,
-        left_on: Vec<PyRef<'_, RawExpr>>,
-        right_on: Vec<PyRef<'_, RawExpr>>,
-        how: &str,
-        suffix: String,
-        lower_us: i64,
-        upper_us: i64,
-    ) -> PyResult<RawStream> {
-        let call = join_call(on, &left_on, &right_on, how, suffix)?;
-        self.joined(&other, self.stream.join_interval(&other.stream, call, lower_us, upper_us))
+    fn join_interval(&self, other: PyRef<'_, RawStream>, join: PyRef<'_, RawJoin>, lower_us: i64, upper_us: i64) -> PyResult<RawStream> {
+        self.joined(&other, self.stream.join_interval(&other.stream, join.0.clone(), lower_us, upper_us))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a join is told, each by name in Python")]
-    fn join_window(
-        &self,
-        other: PyRef<'_, RawStream>,
-        on: Option<Vec<String>>,
-        left_on: Vec<PyRef<'_, RawExpr>>,
-        right_on: Vec<PyRef<'_, RawExpr>>,
-        how: &str,
-        suffix: String,
-        window: PyRef<'_, RawWindow>,
-    ) -> PyResult<RawStream> {
-        let call = join_call(on, &left_on, &right_on, how, suffix)?;
-        self.joined(&other, self.stream.join_window(&other.stream, call, &window.0))
+    fn join_window(&self, other: PyRef<'_, RawStream>, join: PyRef<'_, RawJoin>, window: PyRef<'_, RawWindow>) -> PyResult<RawStream> {
+        self.joined(&other, self.stream.join_window(&other.stream, join.0.clone(), window.kind()))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a join is told, each by name in Python")]
-    fn join_asof(
-        &self,
-        other: PyRef<'_, RawStream>,
-        on: Option<Vec<String>>,
-        left_on: Vec<PyRef<'_, RawExpr>>,
-        right_on: Vec<PyRef<'_, RawExpr>>,
-        how: &str,
-        suffix: String,
-        tolerance_us: Option<i64>,
-    ) -> PyResult<RawStream> {
-        let call = join_call(on, &left_on, &right_on, how, suffix)?;
-        self.joined(&other, self.stream.join_asof(&other.stream, call, tolerance_us))
+    fn join_asof(&self, other: PyRef<'_, RawStream>, join: PyRef<'_, RawJoin>, tolerance_us: Option<i64>) -> PyResult<RawStream> {
+        self.joined(&other, self.stream.join_asof(&other.stream, join.0.clone(), tolerance_us))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a join is told, each by name in Python")]
-    fn enrich(
-        &self,
-        table: PyRef<'_, RawStream>,
-        on: Option<Vec<String>>,
-        left_on: Vec<PyRef<'_, RawExpr>>,
-        right_on: Vec<PyRef<'_, RawExpr>>,
-        how: &str,
-        suffix: String,
-    ) -> PyResult<RawStream> {
-        let call = join_call(on, &left_on, &right_on, how, suffix)?;
-        self.joined(&table, self.stream.enrich(&table.stream, call))
+    fn enrich(&self, table: PyRef<'_, RawStream>, join: PyRef<'_, RawJoin>) -> PyResult<RawStream> {
+        self.joined(&table, self.stream.enrich(&table.stream, join.0.clone()))
     }
 
     fn rebalance(&self) -> PyResult<RawStream> {
@@ -425,239 +370,6 @@ impl RawStream {
 
     fn __repr__(&self) -> String {
         format!("{:?}", self.stream)
-    }
-}
-
-/// A stream with a key.
-#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
-pub struct RawKeyedStream {
-    stream: KeyedStream,
-    is_sampleable: bool,
-}
-
-impl RawKeyedStream {
-    fn step(&self, stream: Result<Stream>) -> PyResult<RawStream> {
-        Ok(RawStream { stream: stream.into_python()?, is_sampleable: self.is_sampleable })
-    }
-}
-
-/// `default`, `end`, `checkpoint`, `each`, or an interval in microseconds.
-fn emit(name: &str, interval_us: Option<i64>) -> PyResult<Emit> {
-    Ok(match (name, interval_us) {
-        ("default", _) => Emit::Default,
-        ("end", _) => Emit::End,
-        ("checkpoint", _) => Emit::Checkpoint,
-        ("each", _) => Emit::Each,
-        ("every", Some(interval)) => Emit::Every(interval),
-        _ => return Err(PlanError::new_err(format!("no emit {name:?}"))),
-    })
-}
-
-fn ordering(by: &[(PyRef<'_, RawExpr>, bool)]) -> Vec<(Expr, bool)> {
-    by.iter().map(|(expr, is_descending)| (expr.expr.clone(), *is_descending)).collect()
-}
-
-#[pymethods]
-impl RawKeyedStream {
-    fn keys(&self) -> Vec<String> {
-        self.stream.keys().to_vec()
-    }
-
-    fn stream(&self) -> RawStream {
-        RawStream { stream: self.stream.stream().clone(), is_sampleable: self.is_sampleable }
-    }
-
-    #[pyo3(signature = (aggregates, emit_name, interval_us))]
-    fn agg(
-        &self,
-        aggregates: Vec<PyRef<'_, RawExpr>>,
-        emit_name: &str,
-        interval_us: Option<i64>,
-    ) -> PyResult<RawStream> {
-        self.step(self.stream.agg(expressions(&aggregates), emit(emit_name, interval_us)?))
-    }
-
-    #[pyo3(signature = (name, adapter, emit_name, interval_us))]
-    fn reduce(
-        &self,
-        name: String,
-        adapter: Py<PyAny>,
-        emit_name: &str,
-        interval_us: Option<i64>,
-    ) -> PyResult<RawStream> {
-        let function = Arc::new(FoldFunction::new(name, adapter));
-        self.step(self.stream.reduce(function, emit(emit_name, interval_us)?))
-    }
-
-    /// Calls a function with the records and timers of each key; `used` says which columns of a record it is given.
-    #[pyo3(signature = (name, adapter, used, states, schema, sides, has_end))]
-    #[expect(clippy::too_many_arguments, reason = "what a function says of itself, each by name in Python")]
-    fn process(
-        &self,
-        name: String,
-        adapter: Py<PyAny>,
-        used: Option<Vec<bool>>,
-        states: Vec<Declared<'_>>,
-        schema: PyRef<'_, RawSchema>,
-        sides: Vec<(String, PyRef<'_, RawSchema>)>,
-        has_end: bool,
-    ) -> PyResult<RawStream> {
-        let states = state_specs(&states);
-        let schema = Arc::clone(&schema.schema);
-        let sides: Vec<_> = sides.into_iter().map(|(name, side)| (name, Arc::clone(&side.schema))).collect();
-        let outputs = std::iter::once(&schema).chain(sides.iter().map(|(_, side)| side)).cloned().collect();
-        let function = Arc::new(PythonProcess::new(name, adapter, used, &states, outputs, has_end));
-        self.step(self.stream.process(function, states, schema, sides))
-    }
-
-    /// The zone of event times, if they have one.
-    fn event_time_zone(&self) -> Option<String> {
-        match self.stream.event_time_type() {
-            Some(DataType::Timestamp(_, Some(zone))) => Some(zone.to_string()),
-            _ => None,
-        }
-    }
-
-    /// Keeps the first rows of each key; `by` are expressions, each with whether the greatest comes first.
-    #[pyo3(signature = (rows, by, emit_name, interval_us))]
-    fn top_n(
-        &self,
-        rows: u64,
-        by: Vec<(PyRef<'_, RawExpr>, bool)>,
-        emit_name: &str,
-        interval_us: Option<i64>,
-    ) -> PyResult<RawStream> {
-        self.step(self.stream.top_n(rows, ordering(&by), emit(emit_name, interval_us)?))
-    }
-
-    /// The same of each window.
-    fn top_n_within(
-        &self,
-        rows: u64,
-        by: Vec<(PyRef<'_, RawExpr>, bool)>,
-        window: PyRef<'_, RawWindow>,
-        allowed_lateness_us: i64,
-    ) -> PyResult<RawStream> {
-        let WindowKind::Aligned(window) = window.0 else {
-            return Err(PlanError::new_err(
-                "top_n(): within takes windows whose bounds follow from time: mill.tumbling(), mill.sliding() or mill.cumulative()",
-            ));
-        };
-        self.step(self.stream.top_n_within(rows, ordering(&by), window, allowed_lateness_us))
-    }
-
-    #[pyo3(signature = (within_us))]
-    fn deduplicate(&self, within_us: Option<i64>) -> PyResult<RawStream> {
-        self.step(self.stream.deduplicate(within_us))
-    }
-
-    fn rolling(&self, length_us: i64, aggregates: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
-        self.step(self.stream.rolling(length_us, expressions(&aggregates)))
-    }
-
-    #[pyo3(signature = (window, allowed_lateness_us, early, late))]
-    fn window(
-        &self,
-        window: PyRef<'_, RawWindow>,
-        allowed_lateness_us: i64,
-        early: Option<(String, i64)>,
-        late: Option<(String, i64)>,
-    ) -> PyResult<RawWindowedStream> {
-        let trigger = Trigger { early: early.map(firing).transpose()?, late: late.map(firing).transpose()? };
-        let stream = self.stream.window(window.0.clone(), allowed_lateness_us).into_python()?;
-        let stream = stream.trigger(trigger).into_python()?;
-        Ok(RawWindowedStream { stream, is_sampleable: self.is_sampleable })
-    }
-}
-
-/// How often a window has results, of its name and number.
-fn firing((name, number): (String, i64)) -> PyResult<Firing> {
-    Ok(match name.as_str() {
-        "interval" => Firing::Every(number),
-        "rows" => Firing::Rows(number.unsigned_abs()),
-        "each" => Firing::Each,
-        _ => return Err(PlanError::new_err(format!("no trigger {name:?}"))),
-    })
-}
-
-/// Windows that can be.
-#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
-pub struct RawWindow(WindowKind);
-
-impl RawWindow {
-    fn of(window: impl Into<WindowKind>) -> PyResult<RawWindow> {
-        let window = window.into();
-        window.clone().checked().into_python()?;
-        // As the user wrote it: so it is named where the unit of the event time cannot hold it.
-        Ok(RawWindow(window))
-    }
-}
-
-#[pymethods]
-impl RawWindow {
-    #[staticmethod]
-    fn tumbling(size_us: i64, offset_us: i64) -> PyResult<RawWindow> {
-        RawWindow::of(Window::Tumbling { size_us, offset_us })
-    }
-
-    #[staticmethod]
-    fn sliding(size_us: i64, slide_us: i64, offset_us: i64) -> PyResult<RawWindow> {
-        RawWindow::of(Window::Sliding { size_us, slide_us, offset_us })
-    }
-
-    #[staticmethod]
-    fn cumulative(step_us: i64, size_us: i64, offset_us: i64) -> PyResult<RawWindow> {
-        RawWindow::of(Window::Cumulative { step_us, size_us, offset_us })
-    }
-
-    #[staticmethod]
-    fn session(gap_us: i64) -> PyResult<RawWindow> {
-        RawWindow::of(WindowKind::Session(Gap::Fixed(gap_us)))
-    }
-
-    #[staticmethod]
-    fn session_each(gap: PyRef<'_, RawExpr>) -> PyResult<RawWindow> {
-        RawWindow::of(WindowKind::Session(Gap::Each(gap.expr.clone())))
-    }
-
-    #[staticmethod]
-    fn count(rows: u64, slide: u64, is_partial: bool) -> PyResult<RawWindow> {
-        RawWindow::of(WindowKind::Count(CountWindow { rows, slide, is_partial }))
-    }
-
-    #[staticmethod]
-    fn global_window() -> PyResult<RawWindow> {
-        RawWindow::of(WindowKind::Global)
-    }
-}
-
-/// A stream with a key, cut into windows.
-#[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
-pub struct RawWindowedStream {
-    stream: WindowedStream,
-    is_sampleable: bool,
-}
-
-impl RawWindowedStream {
-    fn step(&self, stream: Result<Stream>) -> PyResult<RawStream> {
-        Ok(RawStream { stream: stream.into_python()?, is_sampleable: self.is_sampleable })
-    }
-}
-
-#[pymethods]
-impl RawWindowedStream {
-    fn agg(&self, aggregates: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
-        self.step(self.stream.agg(expressions(&aggregates)))
-    }
-
-    fn reduce(&self, name: String, adapter: Py<PyAny>) -> PyResult<RawStream> {
-        self.step(self.stream.reduce(Arc::new(FoldFunction::new(name, adapter))))
-    }
-
-    fn apply(&self, name: String, adapter: Py<PyAny>, schema: PyRef<'_, RawSchema>) -> PyResult<RawStream> {
-        let schema = Arc::clone(&schema.schema);
-        let function = Arc::new(WholeWindowFunction::new(name, adapter, Arc::clone(&schema)));
-        self.step(self.stream.apply(function, &schema))
     }
 }
 
