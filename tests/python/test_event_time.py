@@ -177,6 +177,69 @@ def test_rows_of_a_new_older_file_are_in_a_window_or_late(tmp_path: Path, parall
 
 
 @pytest.mark.parametrize("parallelism", [1, 2, 3])
+@pytest.mark.parametrize("idleness", ["never", "1h"])
+def test_a_file_that_holds_time_holds_it_for_all_tasks(tmp_path: Path, parallelism: int, idleness: str) -> None:
+    # The task that had read a newer file took rows of the files it got next for late, though no window had fired.
+    strategy = mill.WatermarkStrategy.bounded_out_of_orderness("0s").with_idleness(idleness)
+    write(tmp_path / "slow.json", [(0, 0)])
+    write(tmp_path / "fast.json", [(1, 0), (1, 100)])
+    rows = followed(tmp_path, strategy)
+    windows = rows.key_by("k").window(mill.tumbling("10s")).agg(n=mill.count())
+    counted: list[int] = []
+    read: list[int] = []
+    job = mill.start(
+        windows.for_each(lambda row: counted.append(row.n)),
+        windows.late.for_each(lambda row: None),
+        rows.for_each(lambda row: read.append(row.k)),
+        parallelism=parallelism,
+    )
+    wait_until(lambda: len(read) == 3)
+    for number in range(6):
+        write(tmp_path / f"new{number}.json", [(2, number % 3)])
+        wait_until(lambda number=number: len(read) == 4 + number)
+    assert counted == []
+    assert job.metrics().rows_late == 0
+    # Once nothing holds it any more, time goes on for all.
+    for name in ["slow", *[f"new{number}" for number in range(6)]]:
+        with (tmp_path / f"{name}.json").open("a") as file:
+            file.write(json.dumps({"k": 3, "at": at(200).isoformat()}) + "\n")
+    wait_until(lambda: sum(counted) == 8)
+    job.stop()
+    assert job.wait().rows_late == 0
+
+
+class Ticking(Scripted):
+    """The same, and a split that gives a row of the same second again and again."""
+
+    def partitions(self) -> list[str]:
+        return [*self.splits, "ticks"]
+
+    def open(self, partition: str, position: Any) -> mill.SourceReader:
+        return TickingReader(0.0, []) if partition == "ticks" else super().open(partition, position)
+
+
+class TickingReader(ScriptedReader):
+    def next_batch(self) -> Any:
+        time.sleep(0.02)
+        return [{"at": at(3), "k": 0}]
+
+
+@pytest.mark.parametrize("parallelism", [1, 2, 3, 4])
+def test_a_split_that_wakes_is_late_by_the_time_of_all_tasks(parallelism: int) -> None:
+    # Two splits are idle by then, in one task or in two; the one that gives rows holds time for both.
+    stream = mill.from_source(Ticking({"ahead": (0.0, [(100, 1)]), "sleeps": (0.8, [(4, 2)]), "too": (0.8, [(5, 2)])}))
+    windows = stream.event_time("at", watermark=idle_after("200ms")).key_by("k").window(mill.tumbling("10s")).agg(n=mill.count())
+    late: list[int] = []
+    job = mill.start(windows.for_each(lambda row: None), windows.late.for_each(lambda row: late.append(row.k)), parallelism=parallelism)
+    wait_until(lambda: job.metrics().rows_in > 60)
+    metrics = job.metrics()
+    job.stop()
+    assert job.wait().rows_in > 60
+    assert metrics.rows_late == 0
+    assert late == []
+
+
+@pytest.mark.parametrize("parallelism", [1, 2, 3])
 def test_a_full_file_is_passed_over_with_idleness(tmp_path: Path, parallelism: int) -> None:
     windows = followed(tmp_path, idle_after("300ms")).key_by("k").window(mill.tumbling("10s")).agg(n=mill.count())
     counted: list[int] = []

@@ -1,7 +1,8 @@
 """A simulated hour of every window kind over keys that never come again: memory and state directory stay flat.
 
-Event time goes on by an hour while the job runs for a second. The memory of the process and the size of the state directory
-are read as it goes. What is compared are the middle third and the last one: the first has the warming up in it.
+Event time goes on by an hour while the job runs for some two seconds, at a steady rate so that every part of it is seen. The
+memory of the process and the size of the state directory are read as it goes. What is compared are the middle third and the
+last one: the first has the warming up in it.
 
 ``MILLSTREAM_FLAT_ROWS`` sets the records; run as a script, it prints the figures, of all kinds or of those that are named.
 """
@@ -45,7 +46,7 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def stream_of(kind: str, rows: int):  # type: ignore[no-untyped-def]
+def stream_of(kind: str, rows: int, seconds: float):  # type: ignore[no-untyped-def]
     import millstream as mill
     from millstream import col, lit
 
@@ -54,6 +55,7 @@ def stream_of(kind: str, rows: int):  # type: ignore[no-untyped-def]
     jitter = (mill.index() * 7919) % 500_000
     made = mill.generate(
         rows=rows,
+        rate=rows / seconds,
         key=mill.index() // ROWS_A_KEY,
         value=mill.index() % 1000,
         at=(mill.index() * step_us - jitter).cast(mill.Timestamp("us")),
@@ -100,8 +102,8 @@ def stream_of(kind: str, rows: int):  # type: ignore[no-untyped-def]
     raise ValueError(kind)
 
 
-def measure(kind: str, rows: int) -> dict[str, float]:
-    """Run one kind; return its memory and the size of its state in the middle third and in the last one, in MB."""
+def measure(kind: str, rows: int, seconds: float) -> dict[str, float]:
+    """Run one kind in no less than so many seconds; return memory and size of the state in each third, in MB."""
     import millstream as mill
 
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +116,7 @@ def measure(kind: str, rows: int) -> dict[str, float]:
 
         began = time.perf_counter()
         checkpoint = mill.Checkpoint(state, every="100ms", mode="at_least_once")
-        job = mill.start(stream_of(kind, rows).for_each_batch(count), checkpoint=checkpoint, parallelism=2)
+        job = mill.start(stream_of(kind, rows, seconds).for_each_batch(count), checkpoint=checkpoint, parallelism=2)
         ended = threading.Event()
 
         def watch() -> None:
@@ -130,7 +132,10 @@ def measure(kind: str, rows: int) -> dict[str, float]:
     thirds = [[it for it in samples if third * rows // 3 < it[0] <= (third + 1) * rows // 3] for third in range(3)]
     # The input has been read before the job has ended: what is left then is no part of the hour.
     thirds[2] = [it for it in thirds[2] if it[0] < rows] or thirds[2]
-    assert thirds[1] and thirds[2], f"too few samples: {[len(third) for third in thirds]}"
+    if not (thirds[1] and thirds[2]):
+        # The sampling thread had no turn for most of the run, or the input came in a few frames: once more, with more time.
+        assert seconds < 60, f"too few samples: {[len(third) for third in thirds]}"
+        return measure(kind, rows, seconds * 4)
 
     def mb(third: int, of: int) -> float:
         if not thirds[third]:
@@ -162,12 +167,14 @@ def figures() -> dict[str, dict[str, float]]:
 def test_memory_and_state_are_flat(kind: str, figures: dict[str, dict[str, float]]) -> None:
     found = figures[kind]
     assert found["results"] > 0
-    # What leaks grows with the records: half as much again between the two thirds.
+    # What leaks grows with the records: by more than half between these two thirds.
     assert found["memory_3"] <= found["memory_2"] * 1.15 + 15, found
     # A directory grows until what is left of it is worth writing anew.
-    assert found["state_3"] <= found["state_2"] * 1.35 + 2, found
+    assert found["state_3"] <= found["state_2"] * 1.5 + 2, found
 
 
 if __name__ == "__main__":
     for each in sys.argv[1:] or KINDS:
-        print(json.dumps({"kind": each, **measure(each, rows_of(each))}), flush=True)
+        # What `count` keeps is written anew every ten checkpoints or so: that has to happen in each third.
+        seconds = 6.0 if each == "count" else 2.0
+        print(json.dumps({"kind": each, **measure(each, rows_of(each), seconds)}), flush=True)

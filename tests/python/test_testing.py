@@ -269,6 +269,7 @@ def test_a_split_that_is_idle_by_hand_is_not_waited_for() -> None:
         assert short(job.collect(counts)) == [("a", 0, 1)]
         # It has something again, and is waited for again.
         source.push(visit("b", 70), split=1)
+        assert job.collect(counts) == []
         source.push(visit("a", 400))
         assert job.collect(counts) == []
         source.idle(split=1)

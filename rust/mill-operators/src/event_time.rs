@@ -16,8 +16,9 @@
 //! watermark is the greater of the two, and everything that follows from it needs no second rule.
 //!
 //! The watermark that travels is the least of all open splits: those read and those this task has yet to read. It never
-//! goes back. A task without open splits is *quiet*: the runtime passes on to it the time of the other tasks, and it sends
-//! that ([`Operator::follow`]). With idleness, a split that was asked for records and has had none for that long (in
+//! goes back. A task without open splits is *quiet*: the runtime sends the time of the other tasks in its place, and tells it
+//! ([`Operator::follow`]). Where a split may turn up later or be passed over, a task that is not quiet sends no more than the
+//! others have come to either ([`Operator::passes_over_splits`]). With idleness, a split that was asked for records and has had none for that long (in
 //! processing time) no longer counts until it has some again; a split that nobody has asked yet is not idle. A task all of
 //! whose splits are idle is quiet too.
 //!
@@ -158,6 +159,10 @@ impl Operator for EventTime {
         true
     }
 
+    fn passes_over_splits(&self) -> bool {
+        self.idleness_us.is_some()
+    }
+
     fn waiting(&self) -> Option<Waiting> {
         let at = |latest: Option<i64>| latest.map_or(Watermark::MIN, |latest| Watermark(self.watermark_at(latest)));
         let split = self.splits.holder().map(|(split, latest)| (split, at(latest)));
@@ -199,11 +204,8 @@ impl Operator for EventTime {
         Ok(())
     }
 
-    fn follow(&mut self, at: Watermark, out: &mut Outbox) {
-        if at.0 > self.emitted {
-            self.emitted = at.0;
-            out.watermark(at);
-        }
+    fn follow(&mut self, at: Watermark) {
+        self.emitted = self.emitted.max(at.0);
     }
 
     fn next_time(&self) -> Option<i64> {

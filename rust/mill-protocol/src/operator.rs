@@ -211,6 +211,12 @@ pub trait Operator: Send {
         false
     }
 
+    /// Whether a split that gives nothing is passed over after a while, of an operator that makes watermarks: what the split
+    /// brings later may be older than all that the task has had. The runtime asks once.
+    fn passes_over_splits(&self) -> bool {
+        false
+    }
+
     /// What its watermark waits for, as of the last call; `None` for an operator that makes none. The runtime asks after each
     /// step of the task, so the answer has to be at hand.
     fn waiting(&self) -> Option<Waiting> {
@@ -246,9 +252,10 @@ pub trait Operator: Send {
         Ok(())
     }
 
-    /// Only while the operator is [`Quiet`]: the inputs whose time it takes on have come this far. It emits that watermark.
-    fn follow(&mut self, at: Watermark, out: &mut Outbox) {
-        let _ = (at, out);
+    /// Only while the operator is [`Quiet`]: the inputs whose time it takes on have come this far, and the runtime sends that
+    /// watermark in its place. Its own next one is no less.
+    fn follow(&mut self, at: Watermark) {
+        let _ = at;
     }
 
     /// When, in processing time (microseconds), [`on_time`](Operator::on_time) wants to be called next.

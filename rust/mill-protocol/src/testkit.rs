@@ -303,9 +303,7 @@ impl Run<'_> {
             }
             Input::Follow(at) => {
                 if self.is_quiet {
-                    self.operator.follow(Watermark(*at), &mut self.out);
-                    self.drain();
-                    self.is_quiet = true;
+                    self.operator.follow(Watermark(*at));
                 }
             }
             Input::Barrier => {

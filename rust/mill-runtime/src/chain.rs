@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use mill_protocol::{Batch, Clock, Emission, Epoch, Error, Outbox, Quiet, Rejected, Result, Watermark};
+use mill_protocol::{Batch, Clock, Emission, Epoch, Outbox, Quiet, Rejected, Result, Watermark};
 
 use crate::edge_writer::EdgeWriter;
 use crate::envelope::Event;
@@ -195,19 +195,18 @@ impl Chain {
         self.writers.iter_mut().try_for_each(|(writer, _)| writer.quiet())
     }
 
-    /// Where a maker of watermarks is quiet: takes on the time of others if that has gone on. The chain must be drained.
+    /// Where a maker of watermarks is quiet or shares the time of its input: takes on that time if it has gone on. The chain
+    /// must be drained.
     pub(crate) fn follow(&mut self) -> Result<bool> {
         let following = |stage: &Stage| Some(stage.slot.as_ref()?.follow()?);
         let Some((index, at)) = self.stages.iter().enumerate().find_map(|(i, stage)| Some((i, following(stage)?))) else {
             return Ok(false);
         };
-        self.stages[index].follow(at, &mut self.outbox);
-        while let Some(emission) = self.outbox.pop() {
-            match emission {
-                Emission::Watermark(at) => self.forward(index, Event::Watermark(0, at))?,
-                other => return Err(Error::internal(format!("{:?} when the time of others went on", other))),
-            }
+        if self.stages[index].slot.as_ref().is_some_and(Slot::is_quiet) {
+            // It goes on from there when it has records again.
+            self.stages[index].follow(at);
         }
+        self.forward(index, Event::Watermark(0, at))?;
         Ok(true)
     }
 
@@ -262,7 +261,13 @@ impl Chain {
                     if at < Watermark::MAX {
                         self.stages[index].report(Standing::Active(at))?;
                     }
-                    self.forward(index, Event::Watermark(0, at))?;
+                    let at = match &self.stages[index].slot {
+                        Some(slot) if slot.is_shared() && at < Watermark::MAX => slot.follow(),
+                        _ => Some(at),
+                    };
+                    if let Some(at) = at {
+                        self.forward(index, Event::Watermark(0, at))?;
+                    }
                 }
                 Emission::Quiet(Quiet { at, is_idle }) => {
                     self.stages[index].report(if is_idle { Standing::Idle(at) } else { Standing::Empty(at) })?;

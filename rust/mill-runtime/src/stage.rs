@@ -202,9 +202,9 @@ impl Stage {
     }
 
     /// Takes on the time of others.
-    pub(crate) fn follow(&mut self, at: Watermark, out: &mut Outbox) {
+    pub(crate) fn follow(&mut self, at: Watermark) {
         if let Body::Operator(operator) = &mut self.body {
-            operator.follow(at, out);
+            operator.follow(at);
         }
     }
 
@@ -230,6 +230,11 @@ impl Stage {
             Body::Operator(operator) if !self.is_ended() => operator.time_of(split),
             Body::Operator(_) | Body::Sink(..) => None,
         }
+    }
+
+    /// Whether the operator makes watermarks and does not wait for every split.
+    pub(crate) fn passes_over_splits(&self) -> bool {
+        matches!(&self.body, Body::Operator(operator) if operator.passes_over_splits())
     }
 
     /// Whether the operator makes watermarks.

@@ -17,6 +17,15 @@
 //! first. So every task always sends watermarks, and whoever merges them takes the least: no state "idle" travels, and
 //! none can be overtaken by the records that end it.
 //!
+//! Where a task may be given a new split, or one of its splits may wake up, its next record may be older than all it has had.
+//! Such an input is *shared*: its active tasks also send the time of the input, not their own, so that no task has closed what
+//! its input as a whole has yet to close. Whichever task gets the split, its records are late, or not, by the same time.
+//!
+//! ```text
+//!   shared    task 0  Active 50 ──────────────────────────► sends 50
+//!             task 1  Active 70 ──────────────────────────► sends 50
+//! ```
+//!
 //! Invariants:
 //! - A follower never sends a watermark that an active entry has yet to reach, for its input is not waited for, but it
 //!   waits for others. When it has records again it goes on from the watermark it sent last.
@@ -52,14 +61,18 @@ struct Board {
     inputs: usize,
     /// How many entries are empty or idle.
     quiet: usize,
+    /// Whether any input is shared.
+    has_shared: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     input: usize,
+    /// Whether it sends the time of its input also while it is active.
+    is_shared: bool,
     standing: Standing,
-    /// What a follower was last told.
-    told: Watermark,
+    /// What its maker sent last.
+    sent: Watermark,
     unparker: Unparker,
     /// Whether time has gone on for a follower since it was woken last.
     is_to_wake: bool,
@@ -78,19 +91,21 @@ enum InputTime {
 pub(crate) struct Slot {
     board: Arc<TimeBoard>,
     entry: usize,
+    is_shared: bool,
     is_quiet: bool,
 }
 
 impl TimeBoard {
     /// An entry for each of these makers of one input, in their order.
-    pub(crate) fn add_input(self: &Arc<TimeBoard>, unparkers: Vec<Unparker>) -> Vec<Slot> {
+    pub(crate) fn add_input(self: &Arc<TimeBoard>, unparkers: Vec<Unparker>, is_shared: bool) -> Vec<Slot> {
         let mut board = self.0.lock();
         let input = board.inputs;
         board.inputs += 1;
+        board.has_shared |= is_shared;
         let add = |unparker| {
             let standing = Standing::Active(Watermark::MIN);
-            board.entries.push(Entry { input, standing, told: Watermark::MIN, unparker, is_to_wake: false });
-            Slot { board: Arc::clone(self), entry: board.entries.len() - 1, is_quiet: false }
+            board.entries.push(Entry { input, is_shared, standing, sent: Watermark::MIN, unparker, is_to_wake: false });
+            Slot { board: Arc::clone(self), entry: board.entries.len() - 1, is_shared, is_quiet: false }
         };
         unparkers.into_iter().map(add).collect()
     }
@@ -111,16 +126,27 @@ impl Slot {
         board.report(self.entry, Standing::Ended(at));
     }
 
-    /// Where its maker is quiet: the time to take on, if that has gone on since it was last asked for.
+    /// Whether its maker has nothing to say of time.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.is_quiet
+    }
+
+    /// Whether its maker sends what [`follow`](Slot::follow) says, and nothing else.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Where its maker is quiet, or shares the time of its input: the time to take on, if that has gone on since it was last
+    /// asked for.
     pub(crate) fn follow(&self) -> Option<Watermark> {
-        if !self.is_quiet {
+        if !self.is_quiet && !self.is_shared {
             return None;
         }
         let mut board = self.board.0.lock();
         let at = board.time_of_follower(self.entry);
         let entry = &mut board.entries[self.entry];
-        (at > entry.told).then(|| {
-            entry.told = at;
+        (at > entry.sent).then(|| {
+            entry.sent = at;
             at
         })
     }
@@ -128,7 +154,7 @@ impl Slot {
     /// Wakes the followers for whom time has gone on.
     pub(crate) fn wake_followers(&self) {
         let mut board = self.board.0.lock();
-        if board.quiet > 0 {
+        if board.has_followers() {
             for entry in &mut board.entries {
                 if std::mem::take(&mut entry.is_to_wake) {
                     entry.unparker.unpark();
@@ -149,18 +175,39 @@ impl Standing {
     }
 }
 
+impl Entry {
+    /// Whether it takes on the time of others.
+    fn follows(&self) -> bool {
+        match self.standing {
+            Standing::Active(_) => self.is_shared,
+            Standing::Empty(_) | Standing::Idle(_) => true,
+            Standing::Ended(_) => false,
+        }
+    }
+}
+
 impl Board {
     fn report(&mut self, entry: usize, standing: Standing) {
-        let former = std::mem::replace(&mut self.entries[entry].standing, standing);
+        let of_it = &mut self.entries[entry];
+        let former = std::mem::replace(&mut of_it.standing, standing);
+        if let Standing::Active(at) = standing
+            && !of_it.is_shared
+        {
+            of_it.sent = of_it.sent.max(at);
+        }
         self.quiet = self.quiet + usize::from(standing.is_quiet()) - usize::from(former.is_quiet());
-        if self.quiet == 0 {
+        if !self.has_followers() {
             return;
         }
         for follower in (0..self.entries.len()).filter(|&other| other != entry) {
-            if self.entries[follower].standing.is_quiet() && self.time_of_follower(follower) > self.entries[follower].told {
+            if self.entries[follower].follows() && self.time_of_follower(follower) > self.entries[follower].sent {
                 self.entries[follower].is_to_wake = true;
             }
         }
+    }
+
+    fn has_followers(&self) -> bool {
+        self.quiet > 0 || self.has_shared
     }
 
     fn time_of_follower(&self, entry: usize) -> Watermark {

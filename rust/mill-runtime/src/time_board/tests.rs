@@ -4,9 +4,15 @@ use super::*;
 
 /// A board with inputs of so many makers each.
 fn slots(inputs: &[usize]) -> Vec<Vec<Slot>> {
+    let inputs: Vec<(usize, bool)> = inputs.iter().map(|&makers| (makers, false)).collect();
+    slots_of(&inputs)
+}
+
+/// The same, with whether each input is shared.
+fn slots_of(inputs: &[(usize, bool)]) -> Vec<Vec<Slot>> {
     let board = Arc::new(TimeBoard::default());
     let unparkers = |makers: usize| (0..makers).map(|_| Parker::new().unparker()).collect();
-    inputs.iter().map(|&makers| board.add_input(unparkers(makers))).collect()
+    inputs.iter().map(|&(makers, is_shared)| board.add_input(unparkers(makers), is_shared)).collect()
 }
 
 fn active(at: i64) -> Standing {
@@ -69,14 +75,14 @@ fn when_all_are_idle_time_is_the_greatest_whichever_went_idle_first() {
         for (slot, at) in slots.iter_mut().zip(times) {
             slot.report(active(at));
         }
-        let mut told = [2, 2, 7];
+        let mut sent = times;
         for who in order {
             slots[who].report(idle(times[who]));
-            for (slot, told) in slots.iter().zip(&mut told) {
-                *told = slot.follow().map_or(*told, |at| at.0.max(*told));
+            for (slot, sent) in slots.iter().zip(&mut sent) {
+                *sent = slot.follow().map_or(*sent, |at| at.0);
             }
         }
-        assert_eq!(told, [25, 25, 25], "{order:?}");
+        assert_eq!(sent, [25, 25, 25], "{order:?}");
     }
 }
 
@@ -101,4 +107,40 @@ fn one_that_wakes_is_waited_for_again() {
     slots[0][0].report(active(100));
     slots[1][0].report(active(300));
     assert_eq!(slots[2][0].follow(), None, "the one that woke holds time where it took it up");
+}
+
+#[test]
+fn no_task_of_a_shared_input_is_ahead_of_the_others() {
+    let mut slots = slots_of(&[(2, true), (1, false)]);
+    slots[1][0].report(active(10));
+    assert_eq!(slots[1][0].follow(), None, "it sends its own time");
+    slots[0][0].report(active(100));
+    assert_eq!(slots[0][0].follow(), None, "the other has come nowhere");
+    slots[0][1].report(active(20));
+    assert_eq!(slots[0][1].follow(), Some(Watermark(20)));
+    assert_eq!(slots[0][0].follow(), Some(Watermark(20)));
+    assert_eq!(slots[0][0].follow(), None, "it was told so already");
+    slots[0][1].report(active(300));
+    assert_eq!(slots[0][0].follow(), Some(Watermark(100)));
+    assert_eq!(slots[0][1].follow(), Some(Watermark(100)));
+    // Once it has ended or turned idle, nobody waits for it.
+    slots[0][0].report(idle(100));
+    assert_eq!(slots[0][1].follow(), Some(Watermark(300)));
+    assert_eq!(slots[0][0].follow(), Some(Watermark(300)));
+    slots[0][0].end();
+    slots[0][1].report(active(400));
+    assert_eq!(slots[0][1].follow(), Some(Watermark(400)));
+}
+
+#[test]
+fn tasks_of_a_shared_input_wake_each_other() {
+    let board = Arc::new(TimeBoard::default());
+    let mut parker = Parker::new();
+    let mut slots = board.add_input(vec![parker.unparker(), Parker::new().unparker()], true);
+    slots[0].report(active(100));
+    slots[0].wake_followers();
+    assert!(!parker.park_timeout(std::time::Duration::ZERO), "nothing has gone on");
+    slots[1].report(active(50));
+    slots[1].wake_followers();
+    assert!(parker.park_timeout(std::time::Duration::ZERO));
 }

@@ -296,8 +296,8 @@ impl Operator for Idling {
         out.quiet(Watermark(self.at), true);
         Ok(Progress::Done)
     }
-    fn follow(&mut self, at: Watermark, out: &mut Outbox) {
-        self.inner.follow(at, out);
+    fn follow(&mut self, at: Watermark) {
+        self.inner.follow(at);
     }
 }
 

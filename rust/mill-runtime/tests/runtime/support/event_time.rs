@@ -48,11 +48,8 @@ impl Operator for EventTime {
         self.emit(out);
         Ok(())
     }
-    fn follow(&mut self, at: Watermark, out: &mut Outbox) {
-        if at.0 > self.given {
-            self.given = at.0;
-            out.watermark(at);
-        }
+    fn follow(&mut self, at: Watermark) {
+        self.given = self.given.max(at.0);
     }
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
         let mut bytes = Vec::new();
