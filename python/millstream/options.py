@@ -36,9 +36,16 @@ class Checkpoint:
         How many are kept.
     restore_from
         A savepoint, or another job's state directory, to begin with if ``path`` holds nothing yet.
+    restart
+        Whether to start over: what ``path`` holds of former runs is removed first. What former runs have written is treated as
+        the ``on_existing`` of each sink says. Leave it out of a script that is to go on where it was.
 
     Notes
     -----
+    A run that goes on from a checkpoint compares the plan with the one that the checkpoint was taken with. What has changed is
+    in :attr:`Report.notes`, and is logged as a warning; only the names of functions are compared, not what they do. Where state
+    would be lost or would mean something else, the run is refused, and so is a changed plan of a job that had finished.
+
     Trust a state directory or a savepoint as you trust code. State of an :class:`Aggregate` of yours, and columns of type
     ``object``, are pickled, and unpickling runs what the bytes ask for. ``millstream state verify --no-objects`` tells whether a
     directory holds any.
@@ -54,6 +61,7 @@ class Checkpoint:
     mode: Mode = "exactly_once"
     retain: int = 3
     restore_from: str | os.PathLike[str] | None = None
+    restart: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked at once."""
@@ -64,6 +72,11 @@ class Checkpoint:
             raise PlanError('checkpoint every="0s" leaves no time to work; give an interval such as "1s"')
         if self.mode not in ("exactly_once", "at_least_once", "none"):
             raise PlanError(f'mode is {self.mode!r}; it is "exactly_once", "at_least_once" or "none"')
+        if not isinstance(self.restart, bool):
+            raise PlanError(
+                f"restart of a checkpoint is True or False, not {self.restart!r:.200}; "
+                "a restart strategy such as mill.Restart.fixed_delay(3) is an option of the run"
+            )
         count(self.retain, "retain is how many checkpoints are kept to go on from, at least 1", 1)
 
 
@@ -137,6 +150,7 @@ def settings(
         "every_us": 1_000_000 if checkpoint is None else microseconds(checkpoint.every),
         "mode": "exactly_once" if checkpoint is None else checkpoint.mode,
         "retain": 3 if checkpoint is None else checkpoint.retain,
+        "restart_over": checkpoint is not None and checkpoint.restart,
         "restore_from": None if restore_from is None else local_path(restore_from, "restore_from"),
         "parallelism": parallelism,
         "restart": None

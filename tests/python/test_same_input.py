@@ -31,13 +31,17 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def slowly(seconds: float = 0.003) -> Callable[[object], None]:
+# How long a job that is to be stopped half-way pauses after ten records: it must not come to its end before that.
+PAUSE = [0.0]
+
+
+def slowly() -> Callable[[object], None]:
     rows = [0]
 
     def look(row: object) -> None:
         rows[0] += 1
         if rows[0] % 10 == 0:
-            time.sleep(seconds)
+            time.sleep(PAUSE[0])
 
     return look
 
@@ -48,11 +52,13 @@ def read(path: object) -> mill.Stream:
 
 def until_half(*sinks: mill.Sink) -> None:
     """Run until some checkpoints are there, and stop in the middle."""
+    PAUSE[0] = 0.03
     job = mill.start(*sinks, checkpoint=mill.Checkpoint("state", every="20ms"), parallelism=1)
     while job.metrics().rows_in < FILES * ROWS / 8 or job.metrics().checkpoints_taken < 1:
         time.sleep(0.01)
     job.stop()
     report = job.wait("30s")
+    PAUSE[0] = 0.0
     assert (report.status, job.status.state) == ("stopped", "stopped")
 
 

@@ -22,6 +22,7 @@ mod logical;
 mod lookup;
 mod lower;
 mod now;
+mod outline;
 mod physical;
 mod process;
 mod steps;
@@ -42,6 +43,7 @@ pub use join::{How, JoinKind, JoinPlan, JoinedColumn};
 pub use logical::{LogicalPlan, LogicalStep, Parameters};
 pub use lookup::{LookupKind, LookupPlan, TableRows, UntilLoaded};
 pub use lower::{Mode, OnError, PlanOptions, lower};
+pub use outline::Outline;
 pub use physical::{
     Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, ProcessStage, SourceStage, Stage, StageKind, Target,
     WatermarksOf, WindowCompute, error_schema,

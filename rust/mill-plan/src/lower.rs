@@ -28,10 +28,11 @@ mod waits;
 use mill_protocol::{Error, Result};
 
 pub(crate) use self::chains::Builder;
-pub(crate) use self::graph::{Graph, call_name};
+pub(crate) use self::graph::{Graph, Vertex, call_name};
 pub(crate) use self::guarantees::effective;
 pub(crate) use self::keyed::{Aggregation, KeptWindows, WindowCall, Windowing};
 pub(crate) use self::lineage::Lineage;
+use crate::outline::Outline;
 use crate::physical::PhysicalPlan;
 use crate::steps::SinkNode;
 
@@ -111,10 +112,11 @@ pub fn lower(sinks: &[SinkNode], options: &PlanOptions) -> Result<PhysicalPlan> 
     }
     let mut graph = Graph::new(sinks)?;
     guarantees::check(&graph, options)?;
+    let outline = Outline::of(&graph);
     rewrite::event_time_before_exchange(&mut graph);
     rewrite::filters_down(&mut graph);
     graph.sort();
     columns::prune(&mut graph)?;
     pushdown::into_sources(&mut graph)?;
-    chains::place(&graph, options)
+    chains::place(&graph, options, outline)
 }

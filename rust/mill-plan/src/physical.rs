@@ -24,6 +24,7 @@ use mill_protocol::Source;
 pub use self::graph::{Graph, GraphEdge, GraphNode};
 pub use self::kind::{Ordering, ProcessStage, StageKind, WatermarksOf, WindowCompute};
 use crate::lower::PlanOptions;
+use crate::outline::Outline;
 
 /// A job as chains and edges.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct PhysicalPlan {
     pub edges: Vec<Edge>,
     /// What the plan was made for.
     pub options: PlanOptions,
+    /// The plan as the user wrote it, for comparison with that of another run.
+    pub outline: Outline,
 }
 
 /// Stages through which records pass by plain calls on one thread.

@@ -51,6 +51,7 @@ pub struct Settings {
     mode: String,
     retain: usize,
     restore_from: Option<String>,
+    restart_over: bool,
     parallelism: Option<usize>,
     /// Attempts, first pause and longest pause in microseconds; a pause that does not grow has both equal.
     restart: Option<(u32, u64, u64)>,
@@ -86,6 +87,7 @@ impl Settings {
             mode,
             retain: self.retain,
             restore_from: self.restore_from.as_ref().map(Into::into),
+            restart: self.restart_over,
             ..CheckpointOptions::new(path)
         });
         let restart = match self.restart {

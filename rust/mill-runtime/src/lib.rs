@@ -59,4 +59,5 @@ pub use job_result::{Report, Status};
 pub use metrics::{CheckpointMetrics, EdgeMetrics, Metrics, ProgressInfo, StepMetrics};
 pub use options::{Mode, OnError, RunOptions};
 pub use rejects::errors_schema;
+pub use storage::PLAN_NOTE;
 pub use threads::{Owner, guarded, spawn as spawn_thread};

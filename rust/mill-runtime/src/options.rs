@@ -66,6 +66,8 @@ pub struct RunOptions {
     pub is_pinned: bool,
     /// What identifies the plan; stored in the manifest.
     pub fingerprint: String,
+    /// What is to be known of the plan in a later run; the manifest keeps it as a note.
+    pub outline: String,
     /// Runs everything on the caller's thread under a schedule drawn from this seed: for tests.
     pub schedule_seed: Option<u64>,
     /// With a schedule seed: the clock of the job, which somebody else moves. The schedule then takes no checkpoints of its own
@@ -88,6 +90,7 @@ impl Default for RunOptions {
             queue_capacity: 8,
             is_pinned: true,
             fingerprint: String::new(),
+            outline: String::new(),
             schedule_seed: None,
             hand_clock: None,
         }

@@ -99,7 +99,10 @@ impl Recovery {
     /// The report of a job that had come to its end before.
     pub(crate) fn finished_report(&self) -> Report {
         let id = self.restored_id();
-        let note = format!("nothing to do: the job had finished with checkpoint {}", id.unwrap_or_default());
+        let note = format!(
+            "nothing to do: the job had finished with checkpoint {}; with restart=True the checkpoint starts over",
+            id.unwrap_or_default()
+        );
         Report {
             status: Status::Finished,
             metrics: Registry::default().collect(None),
@@ -118,6 +121,7 @@ impl Recovery {
             retain: options.retain,
             mode: options.mode.as_str(),
             fingerprint: options.fingerprint.clone(),
+            outline: options.outline.clone(),
             job: self.job.unwrap_or_else(|| store.id()),
             operators: operators(graph),
             committed: self.restored_id().unwrap_or(0),
@@ -263,7 +267,8 @@ fn check(graph: &JobGraph, checkpoint: &Checkpoint) -> Result<()> {
         return Ok(());
     }
     Err(Error::checkpoint(format!(
-        "checkpoint {} in {} is of another plan: {}; run the plan it was taken with, or give another directory",
+        "checkpoint {} in {} is of another plan: {}; run the plan it was taken with, start over with restart=True, or give another \
+         directory",
         checkpoint.id(),
         checkpoint.path().display(),
         lines.join("; ")

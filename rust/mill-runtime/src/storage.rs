@@ -5,6 +5,7 @@
 //! - the handles of all sinks, under a task of their own ([`SINKS_TASK`]): those of this epoch and those still owed from
 //!   epochs whose checkpoint failed;
 //! - a note [`JOB_NOTE`]: the identity of the job, that of the state directory in which it began; savepoints take it along;
+//! - a note [`PLAN_NOTE`]: the plan as the user wrote it, so that a later run can say what has changed;
 //! - a note [`SINKS_NOTE`]: where each sink writes, and what its target shows of all that was committed before;
 //! - a note [`ENDED_NOTE`]: the steps whose input had ended in all tasks. What such a step emits at the end lies before
 //!   the checkpoint, so after a restart it is not emitted again.
@@ -29,6 +30,8 @@ pub(crate) const ENDED_NOTE: &str = "ended";
 pub(crate) const JOB_NOTE: &str = "job";
 /// The name of the note that holds what is known of each sink's target.
 pub(crate) const SINKS_NOTE: &str = "sinks";
+/// The note in a manifest with what the job's plan was.
+pub const PLAN_NOTE: &str = "plan";
 
 /// What a checkpoint knows of the target of a sink.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -65,6 +68,7 @@ pub(crate) struct Storage {
     pub(crate) retain: usize,
     pub(crate) mode: &'static str,
     pub(crate) fingerprint: String,
+    pub(crate) outline: String,
     /// The identity of the job.
     pub(crate) job: u64,
     /// All steps, with their parallelism.
@@ -102,6 +106,7 @@ impl Storage {
         writer.write_task(&task, sinks.iter().map(owed).collect()).map_err(error)?;
         let mut notes = BTreeMap::from([(JOB_NOTE.to_owned(), format!("{:016x}", self.job))]);
         notes.insert(SINKS_NOTE.to_owned(), sink_notes(sinks)?);
+        notes.insert(PLAN_NOTE.to_owned(), self.outline.clone());
         let ended = self.ended(states);
         if !ended.is_empty() {
             let list = serde_json::to_string(&ended).map_err(|e| Error::internal("a list of names is no JSON").because(e))?;

@@ -40,6 +40,8 @@ pub(crate) struct Record {
     pub has_positions: bool,
     /// The newest checkpoint whose output is known to be committed; 0 for none.
     pub settled: u64,
+    /// The identity that the directory had before it began anew; 0 if it never did.
+    pub former: u64,
 }
 
 impl Record {
@@ -51,6 +53,7 @@ impl Record {
         put(&mut out, 24, &self.state.to_le_bytes());
         out[32] = u8::from(self.has_positions);
         put(&mut out, 40, &self.settled.to_le_bytes());
+        put(&mut out, 48, &self.former.to_le_bytes());
         seal(&mut out);
         out
     }
@@ -63,6 +66,7 @@ impl Record {
             state: u64_at(raw, 24),
             has_positions: raw[32] == 1,
             settled: u64_at(raw, 40),
+            former: u64_at(raw, 48),
         })
     }
 }
@@ -210,6 +214,12 @@ impl Marks {
             return Ok(());
         }
         self.change(|record| record.has_positions = true);
+        self.sync()
+    }
+
+    /// Begins anew, under another identity: nothing was published. Durable.
+    pub(crate) fn forget(&mut self, state: u64) -> Result<()> {
+        self.change(|record| *record = Record { sequence: record.sequence, state, former: record.state, ..Record::default() });
         self.sync()
     }
 

@@ -143,6 +143,36 @@ impl Store {
         Ok(Store { inner: Arc::new(inner) })
     }
 
+    /// Opens a state directory to begin anew in it: all that it holds of former runs is removed, and it gets a new identity.
+    ///
+    /// A kill on the way leaves either what there was, or a directory that [`open`](Store::open) refuses because its
+    /// checkpoints are gone; this function takes both.
+    ///
+    /// # Errors
+    /// As [`open`](Store::open), and if a file cannot be removed.
+    pub fn open_anew(path: impl AsRef<Path>, disk: Arc<dyn Disk>) -> Result<Store> {
+        let store = Store::open(path, disk)?;
+        let mut inner = Arc::into_inner(store.inner).expect("nobody else has seen the store");
+        let names = list(&*inner.disk, &inner.path)?;
+        // The newest manifest goes last of all: until then the directory is what it was.
+        let (segments, manifests): (Vec<&String>, Vec<&String>) =
+            names.iter().filter(|name| is_state(name)).partition(|name| Manifest::id_of(name).is_none());
+        let mut manifests = manifests;
+        manifests.sort_unstable();
+        for name in manifests.into_iter().chain(segments) {
+            let path = inner.path.join(name);
+            inner.disk.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
+        inner.disk.sync_dir(&inner.path).map_err(|source| Error::SyncFailed { path: inner.path.clone(), source })?;
+        inner.state = inner.disk.unique();
+        let state = inner.state;
+        let mut owned = inner.owned()?;
+        owned.highest = 0;
+        owned.marks.forget(state)?;
+        drop(owned);
+        Ok(Store { inner: Arc::new(inner) })
+    }
+
     /// Opens a state directory or a savepoint to look into it: takes no lock and changes nothing.
     ///
     /// # Errors
@@ -425,12 +455,19 @@ fn check_is_ours(path: &Path, names: &[String]) -> Result<()> {
     Err(Error::NotACheckpoint { path: path.to_path_buf(), what })
 }
 
+/// Whether a file of this name holds state.
+fn is_state(name: &str) -> bool {
+    let name = name.strip_suffix("-new").unwrap_or(name);
+    segment_epoch(name).is_some() || Manifest::id_of(name).is_some() || name.starts_with(POSITIONS)
+}
+
 /// Finds out from both marks what is to be expected, and whether the marker has to be written anew.
 fn settle(disk: &dyn Disk, path: &Path, notes: &mut Vec<String>) -> Result<(Record, bool)> {
     let marker = marks::look(disk, &path.join(MARKER), true)?;
     let lock = marks::look(disk, &path.join(LOCK), false)?;
     let newest = match (marker.record(), lock.record()) {
-        (Some(marker), Some(lock)) if marker.state != lock.state => {
+        // A crash while the directory began anew leaves one of the two as it was.
+        (Some(marker), Some(lock)) if marker.state != lock.state && marker.former != lock.state && lock.former != marker.state => {
             let what = format!("{MARKER} and {LOCK} are of two different state directories");
             return Err(Error::damaged(&path.join(LOCK), 1024, what));
         }
@@ -447,8 +484,6 @@ fn settle(disk: &dyn Disk, path: &Path, notes: &mut Vec<String>) -> Result<(Reco
         return Ok((record, marker.record().is_none()));
     }
     let names = list(disk, path)?;
-    let is_state =
-        |name: &String| segment_epoch(name).is_some() || Manifest::id_of(name).is_some() || name.starts_with(POSITIONS);
     if let Some(name) = names.iter().find(|name| is_state(name)) {
         let what = format!("{name} is here, but neither {MARKER} nor {LOCK} can be read; put one of them back");
         return Err(Error::damaged(&path.join(MARKER), 0, what));

@@ -183,3 +183,47 @@ fn a_savepoint_that_was_cut_short_is_seen_to_be_none() {
         operation += 1;
     }
 }
+
+#[test]
+fn a_crash_while_a_directory_begins_anew_is_never_an_empty_start() {
+    let prepared = FaultDisk::new();
+    let mut job = Job::new(1);
+    let store = Store::open("state", Arc::new(prepared.clone())).unwrap();
+    let mut models = BTreeMap::new();
+    for _ in 0..3 {
+        let manifest = job.checkpoint(&store).unwrap();
+        models.insert(manifest.id, job.model.clone());
+    }
+    drop(store);
+    let mut operation = 0;
+    loop {
+        let disk = prepared.after_kill();
+        disk.fail_at(disk.operations() + operation, Fault::Crash);
+        let anew = Store::open_anew("state", Arc::new(disk.clone()));
+        let is_done = anew.is_ok();
+        drop(anew);
+        for seed in 0..5 {
+            let after: Arc<FaultDisk> = Arc::new(disk.after_crash(seed));
+            let store = Store::open("state", Arc::clone(&after) as Arc<dyn mill_snapshot::Disk>).unwrap();
+            let mut notes = Vec::new();
+            match store.latest(&mut notes) {
+                Ok(Some(checkpoint)) => {
+                    assert!(!is_done, "operation {operation}, seed {seed}: it had begun anew");
+                    assert_is(&checkpoint, checkpoint.id(), &models[&checkpoint.id()]);
+                    assert!(checkpoint.id() == 3 || !notes.is_empty(), "an older one without a word");
+                }
+                Ok(None) => {}
+                Err(error) => assert!(!is_done, "operation {operation}, seed {seed}: {error}"),
+            }
+            drop(store);
+            // To try again always helps.
+            let store = Store::open_anew("state", after).unwrap();
+            assert!(store.latest(&mut Vec::new()).unwrap().is_none());
+        }
+        if is_done {
+            assert!(operation > 5, "only {operation} operations");
+            return;
+        }
+        operation += 1;
+    }
+}

@@ -300,3 +300,35 @@ fn a_savepoint_that_fails_leaves_nothing_at_whatever_operation() {
         assert!(failures > 10, "only {failures} operations failed");
     }
 }
+
+#[test]
+fn a_directory_that_begins_anew_has_nothing_of_before() {
+    for is_killed in [false, true] {
+        let disk = Arc::new(FaultDisk::new());
+        let store = Store::open("state", Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+        let mut job = Job::new(3);
+        for _ in 0..5 {
+            job.checkpoint(&store).unwrap();
+        }
+        let former = store.id();
+        assert!(matches!(Store::open_anew("state", Arc::clone(&disk) as Arc<dyn Disk>), Err(Error::Locked { .. })));
+        drop(store);
+        let store = Store::open_anew("state", Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+        assert_ne!(store.id(), former);
+        assert!(store.latest(&mut Vec::new()).unwrap().is_none());
+        assert_eq!(store.newest_published().unwrap(), 0);
+        assert!(store.list().unwrap().is_empty());
+        let mut job = Job::new(8);
+        if is_killed {
+            // Before its first checkpoint: the next run finds a directory in which nothing was published.
+            drop(store);
+            let store = Store::open("state", Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+            assert!(store.latest(&mut Vec::new()).unwrap().is_none());
+            continue;
+        }
+        let manifest = job.checkpoint(&store).unwrap();
+        drop(store);
+        let store = Store::open("state", disk as Arc<dyn Disk>).unwrap();
+        assert_is(&latest(&store), manifest.id, &job.model);
+    }
+}

@@ -121,6 +121,8 @@ pub struct CheckpointOptions {
     pub retain: usize,
     /// A savepoint or another job's state directory to begin with, if the own directory holds nothing yet.
     pub restore_from: Option<PathBuf>,
+    /// Whether the job starts over: what the directory holds of former runs is removed.
+    pub restart: bool,
 }
 
 impl CheckpointOptions {
@@ -132,6 +134,7 @@ impl CheckpointOptions {
             mode: Mode::ExactlyOnce,
             retain: 3,
             restore_from: None,
+            restart: false,
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use mill_plan::Outline;
 use mill_protocol::{Error, Result};
+use mill_runtime::PLAN_NOTE;
 use mill_snapshot::{Checkpoint, Disk, Store};
 
 use crate::options::CheckpointOptions;
@@ -17,15 +19,42 @@ pub(crate) struct Recovered {
 
 /// Opens the state directory, if there is to be one. What the directory itself holds goes before `restore_from`, so
 /// that the same script, run again, goes on.
-pub(crate) fn open(options: Option<&CheckpointOptions>, disk: Arc<dyn Disk>) -> Result<Recovered> {
+///
+/// What has changed in the plan since then is among the notes.
+///
+/// # Errors
+/// When the directory cannot be used, or the job had finished and its plan is another one now.
+pub(crate) fn open(options: Option<&CheckpointOptions>, outline: &Outline, disk: Arc<dyn Disk>) -> Result<Recovered> {
     let Some(options) = options else { return Ok(Recovered::default()) };
     let mut notes = Vec::new();
-    let store = Store::open(&options.path, Arc::clone(&disk)).map_err(failed)?;
+    let open = if options.restart { Store::open_anew } else { Store::open };
+    let store = open(&options.path, Arc::clone(&disk)).map_err(failed)?;
     let mut checkpoint = store.latest_inspected(&mut notes, mill_state::inspect).map_err(failed)?;
     if let (None, Some(from)) = (&checkpoint, &options.restore_from) {
         checkpoint = Some(Checkpoint::restore_from(from, disk, &mut notes).map_err(failed)?);
     }
+    if let Some(checkpoint) = &checkpoint {
+        notes.extend(changes(checkpoint, outline)?);
+    }
     Ok(Recovered { store: Some(store), checkpoint, notes })
+}
+
+/// How the plan differs from the one that a checkpoint was taken with, a line each.
+fn changes(checkpoint: &Checkpoint, outline: &Outline) -> Result<Vec<String>> {
+    let manifest = checkpoint.manifest();
+    // Checkpoints of older versions keep no plan.
+    let former = manifest.notes.get(PLAN_NOTE).and_then(|text| Outline::decode(text));
+    let changes = former.map(|former| outline.changes_since(&former)).unwrap_or_default();
+    let id = checkpoint.id();
+    if manifest.is_finished && !changes.is_empty() {
+        return Err(Error::checkpoint(format!(
+            "the job had finished with checkpoint {id} in {}, and its plan has changed since: {}; start over with \
+             mill.Checkpoint(…, restart=True), or give another directory",
+            checkpoint.path().display(),
+            changes.join("; ")
+        )));
+    }
+    Ok(changes.into_iter().map(|change| format!("the plan has changed since checkpoint {id}: {change}")).collect())
 }
 
 /// A failure of the state directory, as users see it.

@@ -193,6 +193,7 @@ pub(crate) fn run_options(plan: &PhysicalPlan, options: &Options, recovered: Rec
         queue_capacity: QUEUE_CAPACITY,
         is_pinned: true,
         fingerprint: plan.fingerprint(),
+        outline: plan.outline.encode(),
         schedule_seed: None,
         hand_clock: None,
     })
@@ -254,7 +255,11 @@ impl Supervisor {
 
     fn launch_unguarded(&mut self) -> Result<Arc<JobHandle>> {
         mill_fault::pass("thread.supervisor");
-        let mut recovered = recovery::open(self.options.checkpoint.as_ref(), Arc::new(RealDisk))?;
+        let mut recovered = recovery::open(self.options.checkpoint.as_ref(), &self.plan.outline, Arc::new(RealDisk))?;
+        if let Some(checkpoint) = &mut self.options.checkpoint {
+            // From here on the directory holds this job, which goes on from its own checkpoints after a failure.
+            checkpoint.restart = false;
+        }
         for note in recovered.notes.drain(..) {
             self.supervision.note(note);
         }

@@ -13,6 +13,7 @@ use mill_protocol::{Error, Result, Source};
 
 use super::PlanOptions;
 use super::graph::{Graph, Tap};
+use crate::outline::Outline;
 use crate::physical::{Chain, Edge, EdgeKind, PhysicalPlan, SourceStage, Stage, StageKind, Target, error_schema};
 use crate::steps::Splits;
 use crate::stream::checks::column_index;
@@ -54,7 +55,7 @@ pub(crate) struct Builder<'a> {
 }
 
 /// Cuts a pruned plan into chains.
-pub(super) fn place(graph: &Graph, options: &PlanOptions) -> Result<PhysicalPlan> {
+pub(super) fn place(graph: &Graph, options: &PlanOptions, outline: Outline) -> Result<PhysicalPlan> {
     let (ordered, fused) = (ordered_sources(graph)?, ahead_of_event_time(graph));
     let (chains, edges, places) = (Vec::new(), Vec::new(), HashMap::new());
     let mut builder = Builder { graph, options, ordered, fused, chains, edges, places };
@@ -76,7 +77,7 @@ pub(super) fn place(graph: &Graph, options: &PlanOptions) -> Result<PhysicalPlan
             names.insert(chain.name.clone());
         }
     }
-    Ok(PhysicalPlan { chains: builder.chains, edges: builder.edges, options: options.clone() })
+    Ok(PhysicalPlan { chains: builder.chains, edges: builder.edges, options: options.clone(), outline })
 }
 
 /// Sources whose records some later step needs in their order.

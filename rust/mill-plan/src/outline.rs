@@ -1,0 +1,206 @@
+//! What a checkpoint remembers of a plan, so that a later run can tell what has changed.
+//!
+//! ```text
+//!   former   read_csv ── filter: col("x") > 1 ────────────────── agg       filter: predicate was col("x") > 1, is col("x") > 2
+//!   now      read_csv ── filter: col("x") > 2 ── with_columns ── agg       new step: with_columns(…)
+//! ```
+//!
+//! Steps are paired first by identity and content, then by content alone (a filter that has moved), then by identity alone (a
+//! step that was changed). Two steps are alike if they [print](crate::steps::Step::print) alike, however the user spelt a path.
+//! Of a function only its name is known: a body that was edited is no change here.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::logical::Parameters;
+use crate::lower::{Graph, Vertex};
+use crate::physical::fnv;
+
+/// How many characters of a parameter a message shows.
+const SHOWN_MAX: usize = 200;
+
+/// The steps of a plan, each after its inputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outline {
+    steps: Vec<Sketch>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Sketch {
+    uid: String,
+    name: String,
+    label: String,
+    parameters: Parameters,
+    /// A hash of what tells it from others.
+    print: String,
+    /// The places of its inputs in the plan.
+    inputs: Vec<usize>,
+}
+
+impl Outline {
+    /// The outline of a plan before anything in it is rewritten.
+    pub(crate) fn of(graph: &Graph) -> Outline {
+        let sketch = |vertex: &Vertex| {
+            let print = match vertex.step.source() {
+                Some(source) => source.quick_identity().unwrap_or_else(|| source.name()),
+                None => vertex.step.print(),
+            };
+            let mut parameters = vertex.step.parameters();
+            parameters.remove("rung");
+            Sketch {
+                uid: vertex.uid.clone(),
+                name: vertex.name.clone(),
+                label: vertex.step.label().to_owned(),
+                parameters,
+                print: format!("{:016x}", fnv(format!("{} {print}", vertex.step.label()).bytes())),
+                inputs: vertex.inputs.iter().map(|tap| tap.step).collect(),
+            }
+        };
+        Outline { steps: graph.steps.iter().map(sketch).collect() }
+    }
+
+    /// As a checkpoint keeps it.
+    pub fn encode(&self) -> String {
+        serde_json::to_string(self).expect("text and numbers are JSON")
+    }
+
+    /// What a checkpoint kept; `None` if it is of another format.
+    pub fn decode(text: &str) -> Option<Outline> {
+        let outline: Outline = serde_json::from_str(text).ok()?;
+        let in_order = |(place, step): (usize, &Sketch)| step.inputs.iter().all(|&input| input < place);
+        outline.steps.iter().enumerate().all(in_order).then_some(outline)
+    }
+
+    /// What has changed since the former plan, a line each, in the order of the plan.
+    pub fn changes_since(&self, former: &Outline) -> Vec<String> {
+        let pairs = Pairs::of(self, former);
+        let mut lines = Vec::new();
+        for (place, step) in self.steps.iter().enumerate() {
+            match pairs.of_now[place] {
+                None => lines.push(format!("new step: {}", step.shown())),
+                Some(other) => {
+                    let before = &former.steps[other];
+                    lines.extend(step.changes_since(before));
+                    // Steps that come or go are told of themselves: what counts is what they stand between.
+                    let now = pairs.inputs(&self.steps, place, |input| pairs.of_now[input]);
+                    let then = pairs.inputs(&former.steps, other, |input| pairs.of_former[input].map(|_| input));
+                    if now != then {
+                        let names = |places: &[usize]| {
+                            places.iter().map(|&place| former.steps[place].name.as_str()).collect::<Vec<_>>().join(", ")
+                        };
+                        lines.push(format!("{}: reads from {}, was {}", step.name, names(&now), names(&then)));
+                    }
+                }
+            }
+        }
+        let gone = former.steps.iter().zip(&pairs.of_former).filter(|(_, pair)| pair.is_none());
+        lines.extend(gone.map(|(step, _)| format!("no longer there: {}", step.shown())));
+        lines
+    }
+}
+
+impl Sketch {
+    fn changes_since(&self, former: &Sketch) -> Option<String> {
+        if self.print == former.print {
+            return None;
+        }
+        let keys = self.parameters.keys().chain(former.parameters.keys().filter(|key| !self.parameters.contains_key(*key)));
+        let differ = keys.filter(|key| self.parameters.get(*key) != former.parameters.get(*key)).map(|key| {
+            let (was, is) = apart(&shown(former.parameters.get(key)), &shown(self.parameters.get(key)));
+            format!("{key} was {was}, is {is}")
+        });
+        let differ: Vec<String> = differ.collect();
+        // A path may be spelt as before and lead elsewhere; a table may have the rows of another.
+        let what = if differ.is_empty() { format!("{} has another content", self.shown()) } else { differ.join("; ") };
+        Some(format!("{}: {what}", self.name))
+    }
+
+    fn shown(&self) -> String {
+        let parameters = self.parameters.iter().filter(|(_, value)| !value.is_null());
+        let parameters: Vec<String> = parameters.map(|(key, value)| format!("{key}: {}", shown(Some(value)))).collect();
+        match parameters.is_empty() {
+            true => self.name.clone(),
+            false => format!("{}({})", self.name, cut(&parameters.join(", "))),
+        }
+    }
+}
+
+/// Which steps of two plans are the same.
+struct Pairs {
+    of_now: Vec<Option<usize>>,
+    of_former: Vec<Option<usize>>,
+}
+
+impl Pairs {
+    fn of(now: &Outline, former: &Outline) -> Pairs {
+        let mut pairs = Pairs { of_now: vec![None; now.steps.len()], of_former: vec![None; former.steps.len()] };
+        pairs.pair(now, former, |step| format!("{} {} {}", step.uid, step.label, step.print));
+        pairs.pair(now, former, |step| format!("{} {}", step.label, step.print));
+        pairs.pair(now, former, |step| format!("{} {}", step.uid, step.label));
+        pairs
+    }
+
+    /// Pairs those that are left and have one key, in the order of the plans.
+    fn pair(&mut self, now: &Outline, former: &Outline, key: impl Fn(&Sketch) -> String) {
+        let mut left: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (place, step) in former.steps.iter().enumerate().rev() {
+            if self.of_former[place].is_none() {
+                left.entry(key(step)).or_default().push(place);
+            }
+        }
+        for (place, step) in now.steps.iter().enumerate() {
+            if self.of_now[place].is_none()
+                && let Some(other) = left.get_mut(&key(step)).and_then(Vec::pop)
+            {
+                self.of_now[place] = Some(other);
+                self.of_former[other] = Some(place);
+            }
+        }
+    }
+
+    /// The former places of what a step reads, through steps that are in one of the plans alone; in no order.
+    fn inputs(&self, steps: &[Sketch], place: usize, former: impl Fn(usize) -> Option<usize> + Copy) -> Vec<usize> {
+        let mut found: Vec<usize> = Vec::new();
+        for &input in &steps[place].inputs {
+            match former(input) {
+                Some(place) => found.push(place),
+                None => found.extend(self.inputs(steps, input, former)),
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+fn shown(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "none".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(values)) => values.iter().map(|value| shown(Some(value))).collect::<Vec<_>>().join(", "),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// At most so many characters of each of two texts that differ, from shortly before where they begin to.
+fn apart(was: &str, is: &str) -> (String, String) {
+    if was.chars().count().max(is.chars().count()) <= SHOWN_MAX {
+        return (was.to_owned(), is.to_owned());
+    }
+    let common = was.chars().zip(is.chars()).take_while(|(a, b)| a == b).count();
+    let from = common.saturating_sub(SHOWN_MAX / 4);
+    let part = |text: &str| {
+        let rest: String = text.chars().skip(from).collect();
+        format!("{}{}", if from > 0 { "…" } else { "" }, cut(&rest))
+    };
+    (part(was), part(is))
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{}…", &text[..at]),
+    }
+}

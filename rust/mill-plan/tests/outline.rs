@@ -1,0 +1,122 @@
+//! What a later run is told of a plan that has changed.
+
+mod support;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use mill_plan::{
+    AggregateCall, AggregateKind, BinaryOp, Emit, Expr, Outline, PlanOptions, SinkNode, Stream, WatermarkStrategy, Window, lower,
+};
+use support::{Memory, TestSink};
+
+fn read(path: &str) -> Stream {
+    let columns = [("k", DataType::Utf8), ("x", DataType::Int64), ("t", DataType::Timestamp(TimeUnit::Microsecond, None))];
+    Stream::source(Arc::new(Memory::new(&format!("read_csv({path:?})"), &columns)))
+}
+
+fn above(stream: &Stream, limit: i64) -> Stream {
+    stream.filter(Expr::column("x").binary(BinaryOp::Gt, Expr::literal(limit))).unwrap()
+}
+
+fn doubled(stream: &Stream) -> Stream {
+    stream.with_columns(vec![Expr::column("x").binary(BinaryOp::Mul, Expr::literal(2)).alias("x")]).unwrap()
+}
+
+fn counted(stream: &Stream) -> Stream {
+    let count = Expr::Aggregate(AggregateCall { kind: AggregateKind::Count, input: None, filter: None }).alias("n");
+    stream.key_by(vec![Expr::column("k")]).unwrap().agg(vec![count], Emit::End).unwrap()
+}
+
+fn windowed(lateness_us: i64) -> SinkNode {
+    let count = Expr::Aggregate(AggregateCall { kind: AggregateKind::Count, input: None, filter: None }).alias("n");
+    let timed = read("a").event_time("t", WatermarkStrategy::bounded(0)).unwrap();
+    let window = Window::Tumbling { size_us: 1_000_000, offset_us: 0 };
+    let keyed = timed.key_by(vec![Expr::column("k")]).unwrap();
+    into(&keyed.window(window, lateness_us).unwrap().agg(vec![count]).unwrap())
+}
+
+fn into(stream: &Stream) -> SinkNode {
+    stream.sink(TestSink::files("write_csv(\"out\")")).unwrap()
+}
+
+fn outline(sink: SinkNode) -> Outline {
+    let outline = lower(&[sink], &PlanOptions::default()).unwrap().outline;
+    // As it comes back from a checkpoint.
+    Outline::decode(&outline.encode()).unwrap()
+}
+
+fn changes(now: SinkNode, former: SinkNode) -> Vec<String> {
+    outline(now).changes_since(&outline(former))
+}
+
+#[test]
+fn the_same_plan_has_no_changes_under_any_parallelism() {
+    let plan = || into(&counted(&above(&doubled(&read("a")), 1)));
+    assert_eq!(changes(plan(), plan()), Vec::<String>::new());
+    let options = PlanOptions { parallelism: 4, is_chaining: false, ..PlanOptions::default() };
+    assert_eq!(lower(&[plan()], &options).unwrap().outline.changes_since(&outline(plan())), Vec::<String>::new());
+}
+
+#[test]
+fn an_expression_that_was_edited_is_shown_before_and_after() {
+    let found = changes(into(&above(&read("a"), 2)), into(&above(&read("a"), 1)));
+    assert_eq!(found, ["filter: predicate was col(\"x\") > 1, is col(\"x\") > 2"]);
+}
+
+#[test]
+fn steps_that_come_and_go_are_named_and_their_neighbours_are_not() {
+    let plain = || into(&counted(&read("a")));
+    let filtered = || into(&counted(&above(&read("a"), 1)));
+    assert_eq!(changes(filtered(), plain()), ["new step: filter(predicate: col(\"x\") > 1)"]);
+    assert_eq!(changes(plain(), filtered()), ["no longer there: filter(predicate: col(\"x\") > 1)"]);
+    // One more in front shifts the numbers of the others, which are what they were.
+    let two = || into(&above(&above(&read("a"), 1), 2));
+    let three = || into(&above(&above(&above(&read("a"), 0), 1), 2));
+    assert_eq!(changes(three(), two()), ["new step: filter(predicate: col(\"x\") > 0)"]);
+}
+
+#[test]
+fn steps_in_another_order_are_told() {
+    let one = || into(&above(&doubled(&read("a")), 1));
+    let other = || into(&doubled(&above(&read("a"), 1)));
+    let found = changes(other(), one());
+    assert_eq!(found, [
+        "filter: reads from read_csv, was with_columns",
+        "with_columns: reads from filter, was read_csv",
+        "write_csv: reads from with_columns, was filter",
+    ]);
+}
+
+#[test]
+fn another_input_or_output_is_told() {
+    assert_eq!(changes(into(&read("b")), into(&read("a"))), ["read_csv: source was read_csv(\"a\"), is read_csv(\"b\")"]);
+    let elsewhere = read("a").sink(TestSink::files("write_csv(\"new\")")).unwrap();
+    let found = changes(elsewhere, into(&read("a")));
+    assert_eq!(found, ["write_csv: sink was write_csv(\"out\"), is write_csv(\"new\")"]);
+}
+
+#[test]
+fn what_may_change_of_a_window_is_told() {
+    assert_eq!(changes(windowed(2_000_000), windowed(0)), ["window: allowed_lateness was 0s, is 2s"]);
+}
+
+#[test]
+fn long_parameters_are_shown_where_they_differ() {
+    let long = |last: i64| {
+        let all = (0..100).map(|i| Expr::column("x").binary(BinaryOp::Gt, Expr::literal(i)));
+        let last = Expr::column("x").binary(BinaryOp::Lt, Expr::literal(last));
+        into(&read("a").filter(all.chain([last]).reduce(|a, b| a.binary(BinaryOp::And, b)).unwrap()).unwrap())
+    };
+    let found = changes(long(7), long(8));
+    assert_eq!(found.len(), 1);
+    assert!(found[0].contains("< 8") && found[0].contains("< 7") && found[0].len() < 600, "{}", found[0]);
+}
+
+#[test]
+fn what_is_no_outline_is_none() {
+    let broken = outline(into(&read("a"))).encode().replace("\"inputs\":[0]", "\"inputs\":[7]");
+    for text in ["", "{}", "[]", "{\"steps\": 1}", broken.as_str()] {
+        assert_eq!(Outline::decode(text), None, "{text}");
+    }
+}

@@ -1,0 +1,129 @@
+"""A plan that has changed since its checkpoint is never taken up in silence."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import millstream as mill
+from millstream import col
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in sorted(folder.glob("[!.]*")) for line in path.read_text().splitlines()]
+
+
+def source(stop_at: int | None = None) -> mill.Stream:
+    def rows(start: int) -> Any:
+        for x in range(start, 40):
+            if x == stop_at:
+                raise RuntimeError("halt")
+            if stop_at is not None:
+                time.sleep(0.003)
+            yield {"x": x}
+
+    return mill.from_iter(rows, schema={"x": int})
+
+
+def halted(stream: mill.Stream, folder: Path) -> None:
+    with pytest.raises(mill.MillstreamError, match="halt"):
+        mill.run(stream.write_json(folder / "out"), checkpoint=mill.Checkpoint(folder / "state", every="10ms"))
+
+
+def resumed(stream: mill.Stream, folder: Path, **options: Any) -> mill.Report:
+    return mill.run(stream.write_json(folder / "out"), checkpoint=mill.Checkpoint(folder / "state", **options))
+
+
+def test_an_edited_filter_is_noted_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    halted(source(30).filter(col("x") >= 0), tmp_path)
+    with caplog.at_level(logging.WARNING, logger="millstream"):
+        report = resumed(source().filter(col("x") >= 1), tmp_path)
+    notes = [note for note in report.notes if "plan has changed" in note]
+    assert len(notes) == 1
+    assert 'filter: predicate was col("x") >= 0, is col("x") >= 1' in notes[0]
+    assert notes[0] in caplog.text
+    # The next run has nothing new to say.
+    assert not [note for note in resumed(source().filter(col("x") >= 1), tmp_path).notes if "changed" in note]
+
+
+def test_new_and_former_steps_are_noted(tmp_path: Path) -> None:
+    halted(source(30).filter(col("x") >= 0), tmp_path)
+    report = resumed(source().with_columns(y=col("x") * 2), tmp_path)
+    notes = " | ".join(report.notes)
+    assert "new step: with_columns(" in notes
+    assert 'no longer there: filter(predicate: col("x") >= 0)' in notes
+
+
+def test_the_same_plan_has_no_notes(tmp_path: Path) -> None:
+    os.mkdir(tmp_path / "in")
+    (tmp_path / "in" / "a.csv").write_text("k,x\n" + "".join(f"{i % 3},{i}\n" for i in range(1000)))
+
+    def plan(path: str | Path) -> mill.Stream:
+        return mill.read_csv(path).filter(col("x") > 3).map(lambda r: {"k": r.k}, schema={"k": int}).key_by("k").agg(n=mill.count())
+
+    assert resumed(plan(tmp_path / "in"), tmp_path).notes == []
+    # The same input, spelt in another way.
+    report = resumed(plan(f"{tmp_path}/in/../in/"), tmp_path)
+    assert len(report.notes) == 1
+    assert "nothing to do" in report.notes[0]
+
+
+def test_a_finished_job_with_another_plan_is_refused_and_starts_over_when_told(tmp_path: Path) -> None:
+    resumed(source().filter(col("x") < 10), tmp_path)
+    with pytest.raises(mill.CheckpointError, match=r'finished.*was col\("x"\) < 10, is col\("x"\) < 5.*restart=True'):
+        resumed(source().filter(col("x") < 5), tmp_path)
+    # What stands at the sink is treated as its on_existing says.
+    with pytest.raises(mill.ConnectorError, match="out"):
+        resumed(source().filter(col("x") < 5), tmp_path, restart=True)
+    sink = source().filter(col("x") < 5).write_json(tmp_path / "out", on_existing="replace")
+    report = mill.run(sink, checkpoint=mill.Checkpoint(tmp_path / "state", restart=True))
+    assert report.notes == []
+    assert sorted(row["x"] for row in rows_of(tmp_path / "out")) == [0, 1, 2, 3, 4]
+    assert "nothing to do" in mill.run(sink, checkpoint=tmp_path / "state").notes[0]
+
+
+@pytest.mark.parametrize("mode", ["exactly_once", "at_least_once", "none"])
+def test_starting_over_reads_everything_again(tmp_path: Path, mode: Any) -> None:
+    table = mill.from_iter([{"x": x} for x in range(100)]).collect()
+    for restart in [False, True, True]:
+        read: list[int] = []
+        sink = mill.from_arrow(table.to_arrow()).for_each(lambda row, read=read: read.append(row.x))
+        mode_of_sink = "at_least_once" if mode == "exactly_once" else mode
+        mill.run(sink, checkpoint=mill.Checkpoint(tmp_path / "state", mode=mode_of_sink, restart=restart))
+        assert sorted(read) == list(range(100))
+
+
+def test_a_finished_job_over_other_rows_is_refused(tmp_path: Path) -> None:
+    resumed(mill.from_arrow(mill.from_iter([{"x": 1}, {"x": 2}]).collect().to_arrow()), tmp_path)
+    with pytest.raises(mill.CheckpointError, match="finished.*another content.*restart=True"):
+        resumed(mill.from_arrow(mill.from_iter([{"x": 1}, {"x": 3}]).collect().to_arrow()), tmp_path)
+
+
+def test_a_job_that_restarts_by_itself_goes_on_and_does_not_start_over(tmp_path: Path) -> None:
+    failures = [2]
+
+    def rows(start: int) -> Any:
+        for x in range(start, 60):
+            if x == 20 * failures[0] // 2 + 5 and failures[0]:
+                failures[0] -= 1
+                raise RuntimeError("again")
+            time.sleep(0.003)
+            yield {"x": x}
+
+    resumed(source().filter(col("x") < 10), tmp_path)
+    stream = mill.from_iter(rows, schema={"x": int})
+    sink = stream.write_json(tmp_path / "out", on_existing="replace")
+    checkpoint = mill.Checkpoint(tmp_path / "state", every="10ms", restart=True)
+    mill.run(sink, checkpoint=checkpoint, restart=mill.Restart.fixed_delay(5, "10ms"))
+    assert [row["x"] for row in rows_of(tmp_path / "out")] == list(range(60))
+
+
+def test_restart_is_a_truth_value() -> None:
+    with pytest.raises(mill.PlanError, match=r"mill\.Restart\.fixed_delay"):
+        mill.Checkpoint("state", restart=mill.Restart.fixed_delay(3))  # type: ignore[arg-type]
