@@ -7,6 +7,7 @@ the clock.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
@@ -39,7 +40,7 @@ Refresh = Literal["write", "read"]
 """What makes a value young again."""
 
 
-class State:
+class State(ABC):
     """What a process function keeps of each key; declared in its class body."""
 
     kind = "state"
@@ -60,9 +61,9 @@ class State:
         """Learn the name under which the class declares it."""
         self._names.append(name)
 
+    @abstractmethod
     def _types(self) -> list[tuple[str, DataType]]:
         """Give what follows the name of each column, and its type; without the one for the time of writing."""
-        raise NotImplementedError
 
     def _is_list(self) -> bool:
         """Tell whether the time of writing is one of each entry."""
@@ -519,23 +520,23 @@ class ProcessFunction:
 
     def process(self, row: Any, ctx: ProcessContext) -> Iterable[Any] | None:
         """Take a record; the records of a key come in their order."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no process(row, ctx)")
 
     def process_left(self, row: Any, ctx: ProcessContext) -> Iterable[Any] | None:
         """Take a record of the first of two connected streams, instead of :meth:`process`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no process_left(row, ctx)")
 
     def process_right(self, row: Any, ctx: ProcessContext) -> Iterable[Any] | None:
         """Take a record of the second of two connected streams, instead of :meth:`process`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no process_right(row, ctx)")
 
     def on_timer(self, at: datetime, ctx: ProcessContext) -> Iterable[Any] | None:
         """Take a timer that is due; timers fire in order of time."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no on_timer(at, ctx)")
 
     def on_end(self, ctx: ProcessContext) -> Iterable[Any] | None:
         """Take the end of the input: called once for each key that still has state, after its timers."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no on_end(ctx)")
 
     def open(self) -> None:
         """Prepare this copy, before its first record."""

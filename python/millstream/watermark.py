@@ -87,7 +87,7 @@ class WatermarkGenerator:
             A time as the watermark after all of them; an array of times, one after each of them and null where there is none;
             or None.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no on_batch(times, batch)")
 
     def on_periodic(self) -> datetime | None:
         """Return the watermark now that ``period`` has passed, or None; also called for splits without any records."""
