@@ -26,6 +26,7 @@ mod assemble;
 mod buffer;
 mod dues;
 mod durable;
+mod heads;
 mod index;
 pub(crate) mod late;
 mod session;
@@ -44,7 +45,7 @@ use mill_protocol::{
 use mill_state::{KeyBatch, KeyEncoder};
 
 use self::assemble::{Assembler, Bounds};
-use self::buffer::{Buffer, Row};
+use self::buffer::{Buffer, LOOKED_UP, Row};
 use self::durable::{Durable, KeptRow, NewRows};
 use self::late::{push_late, time_at, with_key};
 use crate::accumulator::state_error;
@@ -84,6 +85,9 @@ struct Probe {
     entries: Vec<Entry>,
     /// The bytes of all keys.
     keys: Vec<u8>,
+    /// Where the rows of the next entries are, from this entry on.
+    slots: Vec<u32>,
+    slots_from: usize,
     /// The entry to go on with, and how many of its partners have had their row.
     next: usize,
     skip: usize,
@@ -164,6 +168,17 @@ impl BufferedJoin {
         }
     }
 
+    /// The event time of a record and a partner of this side with this due.
+    #[inline]
+    fn pair_time(&self, entry: &Entry, side: usize, due: i64) -> i64 {
+        match self.plan.kind {
+            // Records whose due would be out of range are refused, so that the time is what it was.
+            JoinKind::Interval { upper_us, .. } if side == 0 => entry.time.max(due.saturating_sub(upper_us)),
+            JoinKind::Interval { lower_us, .. } => entry.time.max(due.saturating_add(lower_us)),
+            JoinKind::Window(_) | JoinKind::Session { .. } => entry.due,
+        }
+    }
+
     /// The dues of the partners of a record.
     fn partners(&self, entry: &Entry) -> (i64, i64) {
         match self.plan.kind {
@@ -226,7 +241,7 @@ impl BufferedJoin {
             self.push_single(side, &taken(&columns, &rows)?, of_rows, out)?;
         }
         let is_matched = vec![false; entries.len()];
-        Ok(Probe { side, columns, entries, keys, next: 0, skip: 0, is_matched })
+        Ok(Probe { side, columns, entries, keys, slots: Vec::new(), slots_from: 0, next: 0, skip: 0, is_matched })
     }
 
     /// Looks for partners of records; whether there are more.
@@ -236,15 +251,27 @@ impl BufferedJoin {
         // Without pairs, the left record with a partner is what counts: of a right one, all that it is the first partner of.
         let wants_all = has_pairs || other == 0;
         let (mut rows, mut partners): (Vec<u32>, Vec<u64>) = (Vec::new(), Vec::new());
+        // The event times of pairs.
+        let mut times: Vec<i64> = Vec::new();
         while let Some(entry) = probe.entries.get(probe.next) {
-            let of_key = self.buffers[other].of_key(entry.index_hash, probe.key(entry));
+            if probe.next >= probe.slots_from + probe.slots.len() {
+                let mut slots = std::mem::take(&mut probe.slots);
+                let ahead = &probe.entries[probe.next..];
+                slots.resize(ahead.len().min(LOOKED_UP), 0);
+                self.buffers[other].find_all(&mut slots, |place| (ahead[place].index_hash, probe.key(&ahead[place])));
+                (probe.slots, probe.slots_from) = (slots, probe.next);
+            }
+            let of_key = self.buffers[other].of_slot(probe.slots[probe.next - probe.slots_from]);
             if !of_key.is_empty() {
                 let (from, to) = self.partners(entry);
                 let start = if from == i64::MIN { 0 } else { of_key.partition_point(|&(due, _)| due < from) };
                 let found = of_key[start..].iter().skip(probe.skip).take_while(|&&(due, _)| due <= to);
                 if wants_all {
                     let (before, room) = (partners.len(), EMIT_ROWS - partners.len());
-                    partners.extend(found.take(room).map(|&(_, number)| number));
+                    for &(due, number) in found.take(room) {
+                        partners.push(number);
+                        times.push(self.pair_time(entry, other, due));
+                    }
                     let count = partners.len() - before;
                     rows.resize(partners.len(), probe.next as u32);
                     probe.is_matched[probe.next] |= count > 0;
@@ -264,7 +291,7 @@ impl BufferedJoin {
             return Ok(has_more);
         }
         if has_pairs {
-            self.push_pairs(probe, &rows, &partners, out)?;
+            self.push_pairs(probe, &rows, &partners, times, out)?;
         }
         if self.notes_partners(other) {
             self.buffers[other].mark(&mut partners);
@@ -348,7 +375,7 @@ impl BufferedJoin {
     }
 
     /// Emits a row for each pair of a record and a buffered one.
-    fn push_pairs(&self, probe: &Probe, places: &[u32], partners: &[u64], out: &mut Outbox) -> Result<()> {
+    fn push_pairs(&self, probe: &Probe, places: &[u32], partners: &[u64], times: Vec<i64>, out: &mut Outbox) -> Result<()> {
         let entry = |&place: &u32| &probe.entries[place as usize];
         let rows = UInt32Array::from_iter_values(places.iter().map(|place| entry(place).row));
         let (own, theirs) = (taken(&probe.columns, &rows)?, self.buffers[1 - probe.side].gather(partners)?);
@@ -356,13 +383,6 @@ impl BufferedJoin {
             0 => [Some(&own[..]), Some(&theirs[..])],
             _ => [Some(&theirs[..]), Some(&own[..])],
         };
-        let mut times = Vec::with_capacity(partners.len());
-        if self.windows.is_some() {
-            times.extend(places.iter().map(|place| entry(place).due));
-        } else {
-            self.buffers[1 - probe.side].times(partners, &mut times);
-            times.iter_mut().zip(places).for_each(|(time, place)| *time = entry(place).time.max(*time));
-        }
         self.push(sides, times, out)
     }
 

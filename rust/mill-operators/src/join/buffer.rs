@@ -15,10 +15,13 @@ use arrow::compute::{concat, interleave, take};
 use mill_protocol::{Error, Result};
 
 use super::dues::Dues;
+use super::heads::NONE;
 use super::index::{Entry, Index};
 
 /// Frames of fewer rows are put together.
 const FRAME_ROWS: usize = 8192;
+/// How many keys are looked up at once: so many that what was read of them is still near.
+pub(super) const LOOKED_UP: usize = 256;
 /// So many rows that are gone do no harm.
 const GONE_ROWS: usize = 32_768;
 
@@ -83,11 +86,17 @@ impl Buffer {
         }
         let first = self.next;
         let mut dues: Vec<Entry> = Vec::with_capacity(rows.len());
-        for (place, row) in rows.iter_mut().enumerate() {
-            let (hash, key) = key(place);
-            let entry = (row.due, first + place as u64);
-            row.slot = self.index.insert(hash, key, entry);
-            dues.push(entry);
+        let mut found = vec![0; rows.len().min(LOOKED_UP)];
+        for (chunk, rows) in rows.chunks_mut(LOOKED_UP).enumerate() {
+            let begin = chunk * LOOKED_UP;
+            let found = &mut found[..rows.len()];
+            self.index.find_all(found, |place| key(begin + place));
+            for (place, (row, found)) in rows.iter_mut().zip(found).enumerate() {
+                let (hash, key) = key(begin + place);
+                let entry = (row.due, first + (begin + place) as u64);
+                row.slot = self.index.insert(*found, hash, key, entry);
+                dues.push(entry);
+            }
         }
         self.dues.add(dues);
         self.next += rows.len() as u64;
@@ -112,6 +121,18 @@ impl Buffer {
         self.index.find(hash, key).map(|slot| self.index.rows(slot)).unwrap_or_default()
     }
 
+    /// The slots of several keys, given by their hashes and bytes, for [`of_slot`](Buffer::of_slot). They hold until rows are added
+    /// or dropped.
+    pub(super) fn find_all<'k>(&self, found: &mut [u32], key: impl Fn(usize) -> (u64, &'k [u8])) {
+        self.index.find_all(found, key);
+    }
+
+    /// The rows of a slot, as those of a key; none where none was found.
+    #[inline]
+    pub(super) fn of_slot(&self, slot: u32) -> &[Entry] {
+        if slot == NONE { &[] } else { self.index.rows(slot) }
+    }
+
     /// The place of a row.
     #[inline]
     fn place(&self, number: u64, near: usize) -> (usize, usize) {
@@ -132,16 +153,6 @@ impl Buffer {
             self.frames[frame].rows[row]
         };
         numbers.iter().map(&mut row).collect()
-    }
-
-    /// The times of these rows.
-    pub(super) fn times(&self, numbers: &[u64], out: &mut Vec<i64>) {
-        let mut near = 0;
-        out.extend(numbers.iter().map(|&number| {
-            let (frame, row) = self.place(number, near);
-            near = frame;
-            self.frames[frame].rows[row].time
-        }));
     }
 
     /// Marks rows as having a partner; those that had none before are left in `numbers`.
@@ -194,6 +205,7 @@ impl Buffer {
         let has_more = self.dues.take(before, rows_max, &mut gone);
         gone.sort_unstable();
         let mut near = 0;
+        let mut slots = Vec::with_capacity(gone.len());
         for number in gone {
             let (frame, row) = self.place(number, near);
             near = frame;
@@ -205,8 +217,9 @@ impl Buffer {
             if !row.is_matched {
                 unmatched.push(number);
             }
-            self.index.forget(row.slot, before);
+            slots.push(row.slot);
         }
+        self.index.forget(&slots, before);
         has_more
     }
 
@@ -231,7 +244,7 @@ impl Buffer {
             frame.rows[row].is_gone = true;
             frame.live -= 1;
             self.live -= 1;
-            self.index.forget(frame.rows[row].slot, before);
+            self.index.forget(&[frame.rows[row].slot], before);
         }
     }
 

@@ -3,11 +3,10 @@
 //! A key is found by its hash and compared by its bytes. What is dropped of a key is always the first of its rows, so a list
 //! has a start that moves, and is moved itself once half of it is gone.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use super::heads::{Heads, NONE, Search};
 
-/// No further slot of this hash.
-const NONE: u32 = u32::MAX;
+/// How many keys are looked for together, so that the reads from memory overlap.
+const TOGETHER: usize = 32;
 
 /// A row: when it is dropped, and its number.
 pub(super) type Entry = (i64, u64);
@@ -15,7 +14,7 @@ pub(super) type Entry = (i64, u64);
 /// Leads from keys to rows.
 #[derive(Default)]
 pub(super) struct Index {
-    heads: HashMap<u64, u32, BuildHasherDefault<AsItIs>>,
+    heads: Heads,
     slots: Vec<Slot>,
     free: Vec<u32>,
 }
@@ -25,8 +24,6 @@ pub(super) struct Index {
 struct Slot {
     hash: u64,
     key: Key,
-    /// The next slot of the same hash.
-    next: u32,
     rows: Rows,
 }
 
@@ -129,36 +126,46 @@ impl Rows {
     }
 }
 
-/// Takes a hash as its own hash.
-#[derive(Default)]
-pub(super) struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        let word = bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-        self.write_u64(word);
-    }
-    fn write_u64(&mut self, word: u64) {
-        self.0 = word;
-    }
-}
-
 impl Index {
     /// The slot of a key, if it has rows.
     #[inline]
     pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        let mut slot = *self.heads.get(&hash)?;
-        while slot != NONE {
-            let found = &self.slots[slot as usize];
-            if found.key.bytes() == key {
-                return Some(slot);
+        Some(self.find_on(self.heads.begin(hash), key)).filter(|&slot| slot != NONE)
+    }
+
+    #[inline]
+    fn find_on(&self, mut search: Search, key: &[u8]) -> u32 {
+        loop {
+            let slot = self.heads.next(&mut search);
+            if slot == NONE || self.slots[slot as usize].key.bytes() == key {
+                return slot;
             }
-            slot = found.next;
         }
-        None
+    }
+
+    /// The slots of several keys, given by their hashes and bytes: [`NONE`] for one that has no rows.
+    pub(super) fn find_all<'k>(&self, found: &mut [u32], key: impl Fn(usize) -> (u64, &'k [u8])) {
+        for (chunk, found) in found.chunks_mut(TOGETHER).enumerate() {
+            let first = chunk * TOGETHER;
+            let mut searches = [Search::default(); TOGETHER];
+            for (place, search) in searches[..found.len()].iter_mut().enumerate() {
+                *search = self.heads.begin(key(first + place).0);
+            }
+            let mut firsts = [NONE; TOGETHER];
+            for (search, first) in searches[..found.len()].iter_mut().zip(&mut firsts) {
+                *first = self.heads.next(search);
+            }
+            let mut hashes = [0; TOGETHER];
+            for (hash, &slot) in hashes.iter_mut().zip(&firsts[..found.len()]) {
+                *hash = self.slots.get(slot as usize).map_or(0, |slot| slot.hash);
+            }
+            for (place, found) in found.iter_mut().enumerate() {
+                let (hash, key) = key(first + place);
+                let slot = firsts[place];
+                let is_it = slot != NONE && hashes[place] == hash && self.slots[slot as usize].key.bytes() == key;
+                *found = if is_it || slot == NONE { slot } else { self.find_on(searches[place], key) };
+            }
+        }
     }
 
     /// The rows of a slot, the first to be dropped first.
@@ -173,28 +180,47 @@ impl Index {
         (slot.hash, slot.key.bytes())
     }
 
-    /// Adds a row; returns the slot of its key.
-    pub(super) fn insert(&mut self, hash: u64, key: &[u8], row: Entry) -> u32 {
-        let at = self.find(hash, key).unwrap_or_else(|| self.add(hash, key));
+    /// Adds a row; returns the slot of its key. `found` is the slot as it was looked for before, if it had one.
+    pub(super) fn insert(&mut self, found: u32, hash: u64, key: &[u8], row: Entry) -> u32 {
+        let at = match found {
+            // A row that was added since may have the same key.
+            NONE => self.find(hash, key).unwrap_or_else(|| self.add(hash, key)),
+            found => found,
+        };
         self.slots[at as usize].rows.insert(row);
         at
     }
 
     fn add(&mut self, hash: u64, key: &[u8]) -> u32 {
-        let next = self.heads.get(&hash).copied().unwrap_or(NONE);
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
         });
         assert!(at != NONE, "a join buffers fewer than 2^32 - 1 keys a task");
         let slot = &mut self.slots[at as usize];
-        (slot.hash, slot.key, slot.next) = (hash, Key::new(key), next);
+        (slot.hash, slot.key) = (hash, Key::new(key));
         self.heads.insert(hash, at);
         at
     }
 
-    /// Forgets the rows of a slot that are dropped before this time.
-    pub(super) fn forget(&mut self, at: u32, before: i64) {
+    /// Forgets the rows of these slots that are dropped before this time.
+    pub(super) fn forget(&mut self, slots: &[u32], before: i64) {
+        for slots in slots.chunks(TOGETHER) {
+            let mut hashes = [0; TOGETHER];
+            for (hash, &slot) in hashes.iter_mut().zip(slots) {
+                *hash = self.slots[slot as usize].hash;
+            }
+            let mut searches = [Search::default(); TOGETHER];
+            for (search, &hash) in searches.iter_mut().zip(&hashes[..slots.len()]) {
+                *search = self.heads.begin(hash);
+            }
+            for (&search, &slot) in searches.iter().zip(slots) {
+                self.forget_of(slot, before, search);
+            }
+        }
+    }
+
+    fn forget_of(&mut self, at: u32, before: i64, search: Search) {
         let rows = &mut self.slots[at as usize].rows;
         let count = rows.all().partition_point(|&(due, _)| due < before);
         if count == 0 {
@@ -202,25 +228,10 @@ impl Index {
         }
         rows.leave_out(count);
         if rows.all().is_empty() {
-            self.release(at);
+            let Slot { hash, .. } = std::mem::take(&mut self.slots[at as usize]);
+            self.heads.remove(hash, at, search);
+            self.free.push(at);
         }
-    }
-
-    fn release(&mut self, at: u32) {
-        let Slot { hash, next, .. } = std::mem::take(&mut self.slots[at as usize]);
-        let head = self.heads.get_mut(&hash).expect("a slot with rows is found by its hash");
-        if *head == at && next == NONE {
-            self.heads.remove(&hash);
-        } else if *head == at {
-            *head = next;
-        } else {
-            let mut before = *head;
-            while self.slots[before as usize].next != at {
-                before = self.slots[before as usize].next;
-            }
-            self.slots[before as usize].next = next;
-        }
-        self.free.push(at);
     }
 
     /// Gives every row another number.
