@@ -37,8 +37,9 @@ class Checkpoint:
     restore_from
         A savepoint, or another job's state directory, to begin with if ``path`` holds nothing yet.
     restart
-        Whether to start over: what ``path`` holds of former runs is removed first. What former runs have written is treated as
-        the ``on_existing`` of each sink says. Leave it out of a script that is to go on where it was.
+        Whether to start over: what ``path`` holds of former runs is removed, once all sinks have taken up their work. Earlier
+        output is handled by each sink's ``on_existing``; ``write_sqlite`` adds to the rows that its table has. Do not leave this
+        set in a script that should resume.
 
     Notes
     -----

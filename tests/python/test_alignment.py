@@ -281,3 +281,14 @@ def test_files_that_keep_together_are_read_in_turn(tmp_path: Path) -> None:
 def test_explain_shows_the_drift() -> None:
     timed = mill.from_source(Paced({"a": 1})).event_time("at", watermark=aligned("90s"))
     assert 'drift of at most "1m30s"' in timed.explain()
+
+
+def test_a_table_that_keeps_together_with_its_stream_is_not_waited_for() -> None:
+    # The stream waited for the table to end, and the table for the stream to come closer.
+    def rows(shift: int) -> mill.Stream:
+        made = [{"id": i % 50, "x": i, "t": at(i / 10)} for i in range(shift, shift + 3000)]
+        return mill.from_iter(made).event_time("t", watermark=aligned("10s", group="both"))
+
+    joined = rows(0).enrich(rows(0).select("id", y="x"), on="id")
+    job = mill.start(joined.for_each(lambda row: None), parallelism=2)
+    assert job.wait("30s").status == "finished"

@@ -78,9 +78,12 @@ def test_a_finished_job_with_another_plan_is_refused_and_starts_over_when_told(t
     resumed(source().filter(col("x") < 10), tmp_path)
     with pytest.raises(mill.CheckpointError, match=r'finished.*was col\("x"\) < 10, is col\("x"\) < 5.*restart=True'):
         resumed(source().filter(col("x") < 5), tmp_path)
-    # What stands at the sink is treated as its on_existing says.
-    with pytest.raises(mill.ConnectorError, match="out"):
+    # What stands at the sink is treated as its on_existing says; until all sinks agree, nothing is lost.
+    with pytest.raises(mill.ConnectorError, match='on_existing="replace"'):
         resumed(source().filter(col("x") < 5), tmp_path, restart=True)
+    with pytest.raises(mill.CheckpointError, match="nope"):
+        resumed(source().filter(col("x") < 5), tmp_path, restart=True, restore_from=tmp_path / "nope")
+    assert "nothing to do" in resumed(source().filter(col("x") < 10), tmp_path).notes[0]
     sink = source().filter(col("x") < 5).write_json(tmp_path / "out", on_existing="replace")
     report = mill.run(sink, checkpoint=mill.Checkpoint(tmp_path / "state", restart=True))
     assert report.notes == []

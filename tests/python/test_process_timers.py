@@ -393,3 +393,64 @@ def test_pending_timers_fire_once_each_in_order_of_time_over_kills(tmp_path: Pat
     times = [moment for _, moment in fired]
     assert times == sorted(times)
     assert sorted(fired) == [(k, 1 + k * 7919 % 1_000_000) for k in range(count)]
+
+
+@pytest.mark.parametrize("again", [timedelta(0), timedelta(milliseconds=1)])
+def test_timers_that_are_always_due_leave_room_for_records_and_barriers(tmp_path: Path, again: timedelta) -> None:
+    import time
+
+    class Busy(mill.ProcessFunction):
+        n = mill.ValueState(int, default=0)
+
+        def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+            if row.i < 50:
+                ctx.timers.processing_time(ctx.now)
+            yield {"i": row.i}
+
+        def on_timer(self, at: datetime, ctx: mill.ProcessContext) -> None:
+            self.n.value += 1
+            time.sleep(0.0002)
+            if not ctx.is_draining:
+                ctx.timers.processing_time(ctx.now + again)
+
+    rows = mill.generate(rate=300, i=mill.index(), k=mill.index() % 50)
+    seen: list[int] = []
+    out = rows.key_by("k").process(Busy(), schema={"i": int}).for_each(lambda row: seen.append(row.i))
+    checkpoint = mill.Checkpoint(tmp_path / "state", every="50ms", mode="at_least_once")
+    job = mill.start(out, checkpoint=checkpoint, parallelism=1)
+    until = time.monotonic() + 30
+    while len(seen) < 200 or job.metrics().checkpoints_taken < 3:
+        assert time.monotonic() < until, f"{len(seen)} records, {job.metrics().checkpoints_taken} checkpoints"
+        time.sleep(0.02)
+    job.stop()
+    assert job.wait("20s").status == "stopped"
+
+
+@pytest.mark.parametrize("later", [{}, {"ttl": "100ms", "clock": "event"}])
+def test_a_state_may_lose_the_ttl_that_it_had(tmp_path: Path, later: dict[str, Any]) -> None:
+    import time
+
+    def job(options: dict[str, Any], rows: list[int]) -> mill.Job:
+        class Counts(mill.ProcessFunction):
+            n = mill.ValueState(int, default=0, **options)
+
+            def process(self, row: Any, ctx: mill.ProcessContext) -> None:
+                self.n.value += 1
+                rows.append(row.i)
+
+        made = mill.generate(rate=200, i=mill.index(), k=mill.index() % 20, at=mill.index().cast(mill.Timestamp("us")))
+        keyed = made.event_time("at").key_by("k")
+        sink = keyed.process(Counts(), schema={"i": int}).name("counts").for_each(lambda row: None)
+        checkpoint = mill.Checkpoint(tmp_path / "state", every="30ms", mode="at_least_once")
+        return mill.start(sink, checkpoint=checkpoint, parallelism=1)
+
+    for options in [{"ttl": "200ms", "clock": "processing"}, later]:
+        rows: list[int] = []
+        running = job(options, rows)
+        until = time.monotonic() + 30
+        while len(rows) < 60 or running.metrics().checkpoints_taken < 2:
+            assert time.monotonic() < until, f"{len(rows)} records with {options}"
+            time.sleep(0.02)
+        running.stop()
+        assert running.wait("20s").status == "stopped"
+        time.sleep(0.3)

@@ -13,7 +13,7 @@ import millstream as mill
 import pytest
 from millstream import col
 
-FILES, ROWS = 4, 300
+FILES, ROWS = 12, 100
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def read(path: object) -> mill.Stream:
 
 def until_half(*sinks: mill.Sink) -> None:
     """Run until some checkpoints are there, and stop in the middle."""
-    PAUSE[0] = 0.03
+    PAUSE[0] = 0.02
     job = mill.start(*sinks, checkpoint=mill.Checkpoint("state", every="20ms"), parallelism=1)
     while job.metrics().rows_in < FILES * ROWS / 8 or job.metrics().checkpoints_taken < 1:
         time.sleep(0.01)
@@ -194,3 +194,19 @@ def test_home_and_urls_are_understood(inputs: Path, monkeypatch: pytest.MonkeyPa
 def test_a_database_in_memory_is_refused() -> None:
     with pytest.raises(mill.PlanError, match="in memory"):
         mill.from_iter([1]).write_sqlite(":memory:", "t")
+
+
+def test_the_sides_of_a_join_are_not_exchanged(inputs: Path) -> None:
+    from datetime import datetime
+
+    def rows(name: str) -> mill.Stream:
+        stamp = mill.lit(datetime(2024, 1, 1))
+        return read(name).with_columns(t=stamp).event_time("t")
+
+    def joined(first: str, second: str) -> mill.Sink:
+        a, b = rows(first), rows(second)
+        return a.join_interval(b, on="i", lower="0s", upper="0s").write_csv("out")
+
+    until_half(joined("a", "b"))
+    with pytest.raises(mill.CheckpointError, match="join_interval.*changed|changed.*join_interval"):
+        mill.run(joined("b", "a"), checkpoint="state")

@@ -753,3 +753,18 @@ def test_names_are_shown() -> None:
         assert job.collect() == []
         assert repr(job) == "<testing.Job seed=3 over>"
         assert repr(job.clock) == "<Clock 2000-01-01 00:00:00+00:00>"
+
+
+@pytest.mark.parametrize("parallelism", [1, 2, 3])
+def test_a_bounded_split_that_is_idle_is_late_by_the_time_of_all(parallelism: int) -> None:
+    source = visits(splits=3, is_bounded=True)
+    counts = per_minute(source, watermark="0s")
+    with testing.Job(counts, counts.late, parallelism=parallelism) as job:
+        source.idle(split=0)
+        source.push(visit("a", 100), split=2)
+        source.push(visit("b", 50), split=1)
+        assert job.collect(counts) == []
+        # The time of the input is 50: its window is open, whatever the task of this split has seen besides.
+        source.push(visit("c", 55), split=0)
+        assert job.collect(counts) == []
+        assert job.collect(counts.late) == []

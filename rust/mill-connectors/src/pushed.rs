@@ -164,6 +164,10 @@ impl Source for PushedSource {
         }
     }
 
+    fn marks_idle(&self) -> bool {
+        true
+    }
+
     fn splits(&self, _is_ordered: bool) -> Result<Vec<Split>> {
         let count = self.shared.lock().splits.len();
         Ok((0..count).map(|split| Split::new(format!("{} split {split}", self.shared.name))).collect())

@@ -263,7 +263,7 @@ impl Process {
             if !self.is_draining() {
                 self.store.set_those_for_next()?;
                 let by = if clock == TimerClock::Event { self.watermark.0 } else { until };
-                return Ok(self.store.values.clocks().any(|of| of == clock).then_some(Work::Expiry(clock, by)));
+                return Ok(self.store.has_ages(clock).then_some(Work::Expiry(clock, by)));
             }
             return Ok(None);
         }

@@ -144,6 +144,11 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The group of splits that keep together in time, of a step that makes them do so.
+    fn alignment_group(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether its inputs are cut to the needed columns, in the order of its result, before they reach it: worth it where
     /// records move to another task, and needed where inputs must be alike. `declared` are the columns of its result.
     fn cuts_inputs(&self, _declared: &SchemaRef) -> bool {

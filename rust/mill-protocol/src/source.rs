@@ -123,6 +123,11 @@ pub trait Source: Send + Sync + fmt::Debug {
         self.identity()
     }
 
+    /// Whether its readers may say that a split is idle ([`Mark::Idle`]).
+    fn marks_idle(&self) -> bool {
+        false
+    }
+
     /// The columns it gives.
     fn schema(&self) -> SchemaRef;
 

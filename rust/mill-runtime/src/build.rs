@@ -131,9 +131,9 @@ impl Plan<'_> {
             if let Some(held) = registry.held.iter_mut().find(|held| registry.steps[held.step].0 == *uid) {
                 held.meeting = meeting;
             }
-            let is_bounded = |source: &SourceDef| source.source.properties().is_bounded;
-            let has_all_splits = self.graph.chains[chain].source.as_ref().is_none_or(is_bounded);
-            let is_shared = !has_all_splits || tasks[first_tasks[chain]].1.chain.stages[stage].passes_over_splits();
+            let waits_for_all = |source: &SourceDef| source.source.properties().is_bounded && !source.source.marks_idle();
+            let waits_for_all = self.graph.chains[chain].source.as_ref().is_none_or(waits_for_all);
+            let is_shared = !waits_for_all || tasks[first_tasks[chain]].1.chain.stages[stage].passes_over_splits();
             let slots = boards.entry(meeting).or_default().add_input(unparkers, is_shared && parallelism > 1);
             for (index, slot) in slots.into_iter().enumerate() {
                 tasks[first_tasks[chain] + index].1.chain.stages[stage].slot = Some(slot);

@@ -97,6 +97,8 @@ pub(crate) struct Chain {
     calling: Option<usize>,
     /// Whether the end has entered.
     has_end: bool,
+    /// The timers of the stages below this one may still fire before the next input.
+    round: usize,
 }
 
 impl Chain {
@@ -108,6 +110,7 @@ impl Chain {
         entry: Routes,
         context: ChainContext,
     ) -> Chain {
+        let round = stages.len();
         let mut chain = Chain {
             stages,
             routes,
@@ -119,6 +122,7 @@ impl Chain {
             is_full: false,
             calling: None,
             has_end: false,
+            round,
         };
         // A step may need nothing from the start: a limit that had been reached before the checkpoint.
         for stage in chain.stages.iter_mut().filter(|stage| stage.is_finished()) {
@@ -187,6 +191,11 @@ impl Chain {
         }
         self.calling = None;
         Ok(ChainStep::Worked)
+    }
+
+    /// Lets the timers of every stage fire once more. Whoever drives the chain looks for inputs between two rounds.
+    pub(crate) fn begin_round(&mut self) {
+        self.round = self.stages.len();
     }
 
     /// Sends what the writers have gathered, and lets those follow who take on the time that is made here.
@@ -346,14 +355,18 @@ impl Chain {
         Ok(())
     }
 
+    /// Calls the next stage of which a timer is due, from the last one on, each once a [round](Chain::begin_round): timers that set
+    /// themselves again at once leave room for inputs and barriers.
     fn fire_timers(&mut self) -> Result<bool> {
-        if self.stages.iter().all(|stage| stage.next_time().is_none()) {
+        let left = &self.stages[..self.round];
+        if left.iter().all(|stage| stage.next_time().is_none()) {
             return Ok(false);
         }
         let now = self.context.clock.now();
-        let Some(index) = self.stages.iter().rposition(|stage| stage.next_time().is_some_and(|at| at <= now)) else {
+        let Some(index) = left.iter().rposition(|stage| stage.next_time().is_some_and(|at| at <= now)) else {
             return Ok(false);
         };
+        self.round = index;
         self.calling = Some(index);
         let stage = &mut self.stages[index];
         stage.on_time(now, &mut self.outbox).map_err(|error| error.in_step(&stage.name))?;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use mill_protocol::{Clock, Error, ErrorKind, ManualClock, Result, SteadyClock};
 use mill_queue::Parker;
+use mill_snapshot::Store;
 use parking_lot::Mutex;
 
 use crate::build::Plan;
@@ -84,12 +85,12 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
     let unparkers = parkers.iter().map(Parker::unparker);
     let shared = Arc::new(Shared::new(recovery.epoch(), send, unparkers.clone().collect()));
     if recovery.is_finished() {
-        drop(open_sinks(&graph, &recovery)?);
+        drop(open_sinks(&graph, &recovery, options.store.as_ref())?);
         let registry = Arc::new(Registry::default());
         outcome.set(Ok(recovery.finished_report()));
         return Ok(JobHandle { shared, outcome, registry, schedule: None, clock: manual, time });
     }
-    let sinks = open_sinks(&graph, &recovery)?;
+    let sinks = open_sinks(&graph, &recovery, options.store.as_ref())?;
     let is_persistent = options.store.is_some() && options.mode != Mode::None;
     let plan = Plan {
         graph: &graph,
@@ -287,7 +288,7 @@ impl Drop for JobHandle {
     }
 }
 
-fn open_sinks(graph: &JobGraph, recovery: &Recovery) -> Result<Sinks> {
+fn open_sinks(graph: &JobGraph, recovery: &Recovery, store: Option<&Store>) -> Result<Sinks> {
     let mut sinks = Vec::new();
     for stage in graph.chains.iter().flat_map(|chain| &chain.stages) {
         if let StageBody::Sink { sink, .. } = &stage.body {
@@ -297,7 +298,7 @@ fn open_sinks(graph: &JobGraph, recovery: &Recovery) -> Result<Sinks> {
             sinks.push(SinkState { uid, name, committer, target, owed: Vec::new() });
         }
     }
-    recovery.settle()?;
+    recovery.settle(store)?;
     Ok(Sinks::new(sinks))
 }
 

@@ -100,7 +100,7 @@ impl Recovery {
     pub(crate) fn finished_report(&self) -> Report {
         let id = self.restored_id();
         let note = format!(
-            "nothing to do: the job had finished with checkpoint {}; with restart=True the checkpoint starts over",
+            "nothing to do: the job had finished with checkpoint {}; mill.Checkpoint(…, restart=True) starts over",
             id.unwrap_or_default()
         );
         Report {
@@ -157,8 +157,12 @@ impl Recovery {
         })
     }
 
-    /// All sinks have recovered: notes that what the checkpoint names is committed.
-    pub(crate) fn settle(&self) -> Result<()> {
+    /// All sinks have recovered: notes that what the checkpoint names is committed, and lets go of the former runs of a directory in
+    /// which the job starts over.
+    pub(crate) fn settle(&self, store: Option<&Store>) -> Result<()> {
+        if let Some(store) = store {
+            store.forget_former().map_err(storage::error)?;
+        }
         match (&self.own, &self.checkpoint) {
             (Some(store), Some(checkpoint)) if !checkpoint.is_settled() => {
                 store.settle(checkpoint.id(), false).map_err(storage::error)
@@ -204,6 +208,8 @@ impl Recovery {
                 newest.id
             )));
         }
+        // Without checkpoints there is no state to lose but the positions that are to be forgotten.
+        store.forget_former().map_err(storage::error)?;
         self.positions = Some(Arc::new(store.positions().map_err(storage::error)?));
         // No manifest counts the epochs here, and sinks must not see a number twice: time goes on over restarts.
         self.epoch = now.max(0) as u64;
@@ -267,7 +273,8 @@ fn check(graph: &JobGraph, checkpoint: &Checkpoint) -> Result<()> {
         return Ok(());
     }
     Err(Error::checkpoint(format!(
-        "checkpoint {} in {} is of another plan: {}; run the plan it was taken with, start over with restart=True, or give another \
+        "checkpoint {} in {} is of another plan: {}; run the plan it was taken with, start over with \
+         mill.Checkpoint(…, restart=True), or give another \
          directory",
         checkpoint.id(),
         checkpoint.path().display(),

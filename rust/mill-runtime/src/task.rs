@@ -166,6 +166,7 @@ impl Task {
                 }
                 ChainStep::Drained => {
                     inputs += 1;
+                    self.chain.begin_round();
                     match self.advance()? {
                         Advance::Entered => has_worked = true,
                         Advance::Quiet(until) => {

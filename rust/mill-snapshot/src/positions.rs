@@ -120,6 +120,9 @@ impl Store {
     /// # Errors
     /// If there were positions, but the file is gone or damaged.
     pub fn read_positions(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        if self.inner.has_former() {
+            return Ok(Vec::new());
+        }
         let path = self.inner.path.join(POSITIONS);
         let raw = match self.inner.disk.read(&path, FILE_BYTES_MAX) {
             Ok(raw) => raw,

@@ -65,6 +65,8 @@ pub(crate) struct Owned {
     pub merges: u64,
     /// Whether a merge is under way; its file is not yet referred to by anything.
     pub is_merging: bool,
+    /// Whether the files of former runs, which are to be removed, are still there.
+    pub has_former: bool,
 }
 
 /// What the next checkpoint of changes builds on.
@@ -130,6 +132,7 @@ impl Store {
             manifests: BTreeMap::new(),
             merges: 0,
             is_merging: false,
+            has_former: false,
         };
         let inner = Inner {
             path: path.to_path_buf(),
@@ -143,34 +146,48 @@ impl Store {
         Ok(Store { inner: Arc::new(inner) })
     }
 
-    /// Opens a state directory to begin anew in it: all that it holds of former runs is removed, and it gets a new identity.
-    ///
-    /// A kill on the way leaves either what there was, or a directory that [`open`](Store::open) refuses because its
-    /// checkpoints are gone; this function takes both.
+    /// Opens a state directory to begin anew in it, under another identity: nothing of former runs is found. Their files stay until
+    /// [`forget_former`](Store::forget_former), which has to come before the first checkpoint.
     ///
     /// # Errors
-    /// As [`open`](Store::open), and if a file cannot be removed.
+    /// As [`open`](Store::open).
     pub fn open_anew(path: impl AsRef<Path>, disk: Arc<dyn Disk>) -> Result<Store> {
         let store = Store::open(path, disk)?;
         let mut inner = Arc::into_inner(store.inner).expect("nobody else has seen the store");
+        inner.state = inner.disk.unique();
+        let mut owned = inner.owned()?;
+        owned.highest = 0;
+        owned.has_former = true;
+        drop(owned);
+        Ok(Store { inner: Arc::new(inner) })
+    }
+
+    /// In a store that [began anew](Store::open_anew): removes all that the directory holds of former runs. Otherwise nothing.
+    ///
+    /// A kill on the way leaves either what there was, or a directory that [`open`](Store::open) refuses because its checkpoints are
+    /// gone; [`open_anew`](Store::open_anew) takes both.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn forget_former(&self) -> Result<()> {
+        let inner = &*self.inner;
+        let mut owned = inner.owned()?;
+        if !owned.has_former {
+            return Ok(());
+        }
         let names = list(&*inner.disk, &inner.path)?;
-        // The newest manifest goes last of all: until then the directory is what it was.
-        let (segments, manifests): (Vec<&String>, Vec<&String>) =
+        // The newest manifest goes last of all manifests: until then the directory is what it was.
+        let (others, mut manifests): (Vec<&String>, Vec<&String>) =
             names.iter().filter(|name| is_state(name)).partition(|name| Manifest::id_of(name).is_none());
-        let mut manifests = manifests;
         manifests.sort_unstable();
-        for name in manifests.into_iter().chain(segments) {
+        for name in manifests.into_iter().chain(others) {
             let path = inner.path.join(name);
             inner.disk.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
         }
         inner.disk.sync_dir(&inner.path).map_err(|source| Error::SyncFailed { path: inner.path.clone(), source })?;
-        inner.state = inner.disk.unique();
-        let state = inner.state;
-        let mut owned = inner.owned()?;
-        owned.highest = 0;
-        owned.marks.forget(state)?;
-        drop(owned);
-        Ok(Store { inner: Arc::new(inner) })
+        owned.marks.forget(inner.state)?;
+        owned.has_former = false;
+        Ok(())
     }
 
     /// Opens a state directory or a savepoint to look into it: takes no lock and changes nothing.
@@ -206,6 +223,9 @@ impl Store {
     /// # Errors
     /// If the directory cannot be listed.
     pub fn newest_published(&self) -> Result<u64> {
+        if self.inner.has_former() {
+            return Ok(0);
+        }
         let names = list(&*self.inner.disk, &self.inner.path)?;
         Ok(self.inner.record().published.max(manifest_ids(&names).last().copied().unwrap_or(0)))
     }
@@ -268,6 +288,9 @@ impl Store {
     fn newest(&self, notes: &mut Vec<String>, inspect: Option<Inspect>) -> Result<Option<Checkpoint>> {
         let inner = &*self.inner;
         notes.extend(inner.notes.iter().cloned());
+        if inner.has_former() {
+            return Ok(None);
+        }
         let names = list(&*inner.disk, &inner.path)?;
         let ids = manifest_ids(&names);
         let published = inner.record().published;
@@ -312,6 +335,9 @@ impl Store {
     /// The checkpoints there are, newest first, by their manifests alone.
     pub fn list(&self) -> Result<Vec<CheckpointInfo>> {
         let inner = &*self.inner;
+        if inner.has_former() {
+            return Ok(Vec::new());
+        }
         let names = list(&*inner.disk, &inner.path)?;
         let mut infos = Vec::new();
         for id in manifest_ids(&names).into_iter().rev() {
@@ -377,6 +403,11 @@ impl Inner {
         let owned = self.owned.as_ref().ok_or_else(|| Error::ReadOnly { path: self.path.clone() })?;
         // A panic while the lock was held leaves plain values that each make sense on their own.
         Ok(owned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether what is there is of former runs, and to be removed.
+    pub(crate) fn has_former(&self) -> bool {
+        self.owned().is_ok_and(|owned| owned.has_former)
     }
 
     /// What the marks know.

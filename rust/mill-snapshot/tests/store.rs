@@ -313,8 +313,14 @@ fn a_directory_that_begins_anew_has_nothing_of_before() {
         let former = store.id();
         assert!(matches!(Store::open_anew("state", Arc::clone(&disk) as Arc<dyn Disk>), Err(Error::Locked { .. })));
         drop(store);
+        // Until it is said to be forgotten, what was there stays.
+        drop(Store::open_anew("state", Arc::clone(&disk) as Arc<dyn Disk>).unwrap());
+        assert_is(&latest(&Store::open("state", Arc::clone(&disk) as Arc<dyn Disk>).unwrap()), 5, &job.model);
         let store = Store::open_anew("state", Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
         assert_ne!(store.id(), former);
+        assert!(store.latest(&mut Vec::new()).unwrap().is_none());
+        assert_eq!((store.newest_published().unwrap(), store.next_epoch()), (0, 1));
+        store.forget_former().unwrap();
         assert!(store.latest(&mut Vec::new()).unwrap().is_none());
         assert_eq!(store.newest_published().unwrap(), 0);
         assert!(store.list().unwrap().is_empty());

@@ -174,8 +174,8 @@ impl Committer for DirectoryCommitter {
         let parts: Vec<String> = rest.into_iter().filter(|name| name::is_committed(name)).collect();
         if !parts.is_empty() && self.on_existing == OnExisting::Refuse {
             return Err(Error::connector(format!(
-                "{:?} already has the output of another run ({}): resume that run with its checkpoint, remove the files, \
-                 or choose another directory",
+                "{:?} already has the output of another run ({}): resume that run with its checkpoint, replace it \
+                 with on_existing=\"replace\", or choose another directory",
                 self.shared.directory,
                 quoted(&parts[..parts.len().min(3)], ", ")
             )));

@@ -86,6 +86,12 @@ impl Store {
         self.timers.count(&self.backend, clock)
     }
 
+    /// Whether values may have grown too old by this clock, or may have in a former run: one that no state goes by any more can
+    /// still have deadlines, which are to be taken out like others.
+    pub(super) fn has_ages(&self, clock: TimerClock) -> bool {
+        self.values.clocks().any(|of| of == clock) || self.deadlines.count(&self.backend, clock) > 0
+    }
+
     /// When the next timer or deadline by processing time is due.
     pub(super) fn next_time(&self) -> Option<i64> {
         let next = |timers: Timers| timers.next(&self.backend, TimerClock::Processing);

@@ -37,7 +37,9 @@ impl Builder<'_> {
     /// Brings the inputs of a join together by their keys.
     pub(crate) fn join_inputs(&mut self, at: usize, keys: &JoinKeys) -> Result<JoinInputs> {
         let lineage = &self.graph.steps[at].lineage;
-        let described = keys.described(|expr| lineage.resolve(expr));
+        // Which stream is which: the path of the step does not depend on the order of its inputs.
+        let of = |side: usize| self.graph.path_of(self.graph.steps[at].inputs[side]);
+        let described = format!("{}; {}, {}", keys.described(|expr| lineage.resolve(expr)), of(0), of(1));
         let (left, left_keys, left_before) = self.with_key(at, 0, keys)?;
         let (right, right_keys, right_before) = self.with_key(at, 1, keys)?;
         let places = self.exchange_two([&left, &right], [&left_keys, &right_keys]);

@@ -1,10 +1,10 @@
 //! Which sources can wait for which.
 //!
 //! A step that reads its second input to the end before it takes more of its first one makes the sources of the first one wait
-//! for those of the second. That comes to an end as long as no source waits for itself, by whatever way. Steps are looked at in
+//! for those of the second. Sources whose splits keep together in time wait for each other. That comes to an end as long as no source waits for itself, by whatever way. Steps are looked at in
 //! the order of the graph: one that would close a circle cannot let its first input wait, and must keep what comes of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::graph::Graph;
 
@@ -14,7 +14,7 @@ type Sources = BTreeSet<usize>;
 impl Graph {
     /// Whether the sources of a step's first input can wait until those of its second one have ended.
     pub(crate) fn can_hold_first(&self, step: usize) -> bool {
-        let mut waits: Vec<(Sources, Sources)> = Vec::new();
+        let mut waits = self.aligned();
         for at in 0..=step {
             if !self.steps[at].step.holds_first() {
                 continue;
@@ -29,6 +29,17 @@ impl Graph {
             }
         }
         true
+    }
+
+    /// The sources that wait for each other as their splits keep together.
+    fn aligned(&self) -> Vec<(Sources, Sources)> {
+        let mut groups: BTreeMap<&str, Sources> = BTreeMap::new();
+        for (at, vertex) in self.steps.iter().enumerate() {
+            if let Some(group) = vertex.step.alignment_group() {
+                groups.entry(group).or_default().extend(self.sources_of(at));
+            }
+        }
+        groups.into_values().map(|sources| (sources.clone(), sources)).collect()
     }
 
     /// The sources that a step's records come from.

@@ -189,6 +189,10 @@ impl Step for EventTimeStep {
         inputs.first()
     }
 
+    fn alignment_group(&self) -> Option<&str> {
+        self.strategy.drift.as_ref()?.group.as_deref()
+    }
+
     fn lower(&self, builder: &mut Builder<'_>, at: usize) -> Result<()> {
         let input = builder.input(at, 0)?;
         let column = column_index(&input.schema, &self.column)?;
