@@ -198,7 +198,9 @@ class KeyedStream:
             columns = [(name + suffix, kind) for suffix, kind in state._types()]
             written = len(columns)
             if state._ttl is not None:
-                columns.append((f"{name}@written", data_type(list[int] if state._is_list() else int)))
+                # Times of one clock mean nothing to the other: under another clock, what is stored counts as written now.
+                clock = "@processing" if state._clock == "processing" else ""
+                columns.append((f"{name}{clock}@written", data_type(list[int] if state._is_list() else int)))
             declared.append((name, state.kind, RawSchema(columns), state._ttl, state._clock == "processing", written))
         zone = self._raw.event_time_zone()
         fields = tuple(self._raw.stream().schema().names())

@@ -454,3 +454,48 @@ def test_a_state_may_lose_the_ttl_that_it_had(tmp_path: Path, later: dict[str, A
         running.stop()
         assert running.wait("20s").status == "stopped"
         time.sleep(0.3)
+
+
+@pytest.mark.parametrize("kind", ["value", "list", "map"])
+def test_another_clock_or_ttl_of_a_state_is_noted_and_forgets_nothing(tmp_path: Path, kind: str) -> None:
+    import time
+
+    def run(rows: int, **options: Any) -> tuple[mill.Report, list[int]]:
+        found: list[int] = []
+
+        class Counts(mill.ProcessFunction):
+            if kind == "value":
+                n = mill.ValueState(int, default=0, **options)
+            elif kind == "list":
+                n = mill.ListState(int, **options)
+            else:
+                n = mill.MapState(int, int, **options)
+
+            def process(self, row: Any, ctx: mill.ProcessContext) -> None:
+                if kind == "value":
+                    self.n.value += 1
+                    found.append(self.n.value)
+                    return
+                if kind == "list":
+                    self.n.add(row.i)
+                else:
+                    self.n[row.i] = 1
+                found.append(len(self.n))
+
+        made = mill.generate(rate=200, i=mill.index(), k=mill.index() % 2, at=mill.index().cast(mill.Timestamp("us")))
+        sink = made.event_time("at").key_by("k").process(Counts(), schema={"i": int}).name("counts").for_each(lambda row: None)
+        checkpoint = mill.Checkpoint(tmp_path / "state", every="30ms", mode="at_least_once")
+        job = mill.start(sink, checkpoint=checkpoint, parallelism=1)
+        until = time.monotonic() + 30
+        while len(found) < rows or job.metrics().checkpoints_taken < 2:
+            assert time.monotonic() < until, f"{len(found)} records"
+            time.sleep(0.02)
+        job.stop()
+        return job.wait("20s"), found
+
+    first, before = run(30, ttl="365d", clock="event")
+    second, after = run(10, ttl="300d", clock="processing")
+    assert first.notes == []
+    (note,) = second.notes
+    assert 'for "365d"' in note and 'for "300d" of processing time' in note
+    assert after[0] > 1 and after[0] >= max(before) - 10

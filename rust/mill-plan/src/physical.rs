@@ -22,6 +22,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_protocol::Source;
 
 pub use self::graph::{Graph, GraphEdge, GraphNode};
+pub(crate) use self::kind::described_state;
 pub use self::kind::{Ordering, ProcessStage, StageKind, WatermarksOf, WindowCompute};
 use crate::lower::PlanOptions;
 use crate::outline::Outline;

@@ -453,7 +453,7 @@ impl ProcessStage {
 }
 
 /// `value last: float64 for "1d"`.
-fn described_state(state: &StateSpec) -> String {
+pub(crate) fn described_state(state: &StateSpec) -> String {
     let columns: Vec<String> = state
         .columns
         .iter()

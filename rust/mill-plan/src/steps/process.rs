@@ -9,7 +9,7 @@ use super::parts::check_kept;
 use super::{Changes, Inputs, Names, Need, Splits, Step};
 use crate::logical::{Parameters, parameters};
 use crate::lower::{Builder, Lineage};
-use crate::physical::{ProcessStage, StageKind};
+use crate::physical::{ProcessStage, StageKind, described_state};
 use crate::process::{ProcessFunction, StateSpec, TimerClock};
 use crate::stream::checks::{check_unique, column_index};
 use crate::stream::{ERRORS, Facts, KeyedStream, OutputSpec, RESULT, Stream};
@@ -83,7 +83,7 @@ impl Step for Process {
     }
 
     fn parameters(&self) -> Parameters {
-        let states: Vec<String> = self.states.iter().map(|state| state.name.clone()).collect();
+        let states: Vec<String> = self.states.iter().map(described_state).collect();
         let sides: Vec<String> = self.sides().map(|output| output.name.to_string()).collect();
         parameters([
             ("keys", self.keys.clone().into()),
