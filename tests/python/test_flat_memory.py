@@ -1,4 +1,4 @@
-"""A simulated hour of every window kind over keys that never come again: memory and state directory stay flat.
+"""A simulated hour of every window kind, and of a join, over keys that never come again: memory and state directory stay flat.
 
 Event time goes on by an hour while the job runs for some two seconds, at a steady rate so that every part of it is seen. The
 memory of the process and the size of the state directory are read as it goes. What is compared are the middle third and the
@@ -27,7 +27,7 @@ ROWS_A_KEY = 4
 
 KINDS = [
     "tumbling", "sliding", "cumulative", "session", "session by record", "apply", "reduce", "count", "early", "rolling",
-    "top_n", "deduplicate", "alone",
+    "top_n", "deduplicate", "alone", "regular join",
 ]  # fmt: skip
 
 
@@ -99,6 +99,8 @@ def stream_of(kind: str, rows: int, seconds: float):  # type: ignore[no-untyped-
         return keyed.deduplicate(within="10s")
     if kind == "alone":
         return timed.window_all(mill.tumbling("10s")).agg(people=col("key").n_unique())
+    if kind == "regular join":
+        return timed.join(timed.filter(col("value") % 4 == 0).select("key", other="value"), on="key", ttl="10s")
     raise ValueError(kind)
 
 
