@@ -184,6 +184,7 @@ class KeyedStream:
         from millstream._process import ProcessAdapter, declared_states, side_names
 
         own = type(function)
+        states = declared_states(function, keys)
         for name in (*methods, "on_timer", "on_end"):
             check_callable(getattr(function, name), f"process: {name}")
         given = returned_schema(getattr(function, methods[0]), is_many=True) if schema is None else schema_of(schema)
@@ -192,7 +193,6 @@ class KeyedStream:
         sides = {} if side_outputs is None else side_outputs
         side_names(sides)
         outputs = [(name, schema_of(side)._raw) for name, side in sides.items()]
-        states = declared_states(function)
         declared = []
         for name, state in states.items():
             columns = [(name + suffix, kind) for suffix, kind in state._types()]
