@@ -75,8 +75,8 @@ class KeyedStream:
             Aggregates, each named by its column.
         emit
             When results are given: ``"end"`` (each key once), an interval such as ``"1s"``, ``"checkpoint"`` or
-            ``"each"`` (at each record). By default ``"end"`` on bounded and ``"1s"`` on unbounded input. All but
-            ``"end"`` make an updating stream: the latest row of a key counts.
+            ``"each"`` (after each batch, one row for each key that changed). By default ``"end"`` on bounded and ``"1s"`` on
+            unbounded input. All but ``"end"`` make an updating stream: the latest row of a key counts.
         **named
             Aggregates by the name of their column.
 
@@ -325,7 +325,7 @@ class KeyedStream:
         Parameters
         ----------
         within
-            For how long in event time a row that has passed keeps others of its key back.
+            Rows of the same key within this much event time of an emitted row are dropped.
 
         Examples
         --------

@@ -445,7 +445,8 @@ class MapState(_MapBase[K, V], Generic[K, V]):
 class Timers(Protocol):
     """The timers of a key, as ``ctx.timers``.
 
-    They are a set: a key has at most one timer of a clock and time. A timer of the past fires at the next watermark.
+    They are a set: a key has at most one timer of a clock and time. A timer set for a time already
+    passed fires at the next watermark.
     """
 
     def event_time(self, at: datetime) -> None:
@@ -500,10 +501,11 @@ class ProcessFunction:
     """A function of the records and timers of each key, with state; for :meth:`KeyedStream.process`.
 
     Subclass it, declare states in the class body, and define :meth:`process`. Each parallel instance works with a deep copy
-    of the object; what cannot be copied, such as a connection, is opened in :meth:`open`. Methods yield records (or return a list of them, or None).
+    of the object; what cannot be copied, such as a connection, is opened in :meth:`open`. Methods yield records (or return a
+    list of them, or None).
 
-    A call that fails has changed nothing: states, timers and results of its record are dropped, and the record goes the way
-    ``on_error`` says. Records before it may be passed to the function a second time, so it should keep what it
+    If a call fails, its state changes, timers and results are discarded, and ``on_error`` decides what happens to the record.
+    Records before it may be passed to the function a second time, so it should keep what it
     remembers in states and nowhere else.
 
     Examples
