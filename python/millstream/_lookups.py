@@ -70,7 +70,7 @@ class Lookups:
         how: AsofHow = "left",
         suffix: str = "_right",
     ) -> Stream:
-        """Put beside each record the newest record of the other stream that has its key and is not after it.
+        """Look up, for each record, the latest record of the other stream with the same key and no later time.
 
         It finds the version that was valid at the time of a record: the exchange rate, the price, the address. A record of the
         same event time counts; of several of the same time, the one that came last.
@@ -187,7 +187,7 @@ class Lookups:
 
         While a table is loaded the records of this stream stay where they are and their source waits. Only where the table comes
         from the same source, which must not wait then, they are kept as state. The table is part of each checkpoint: a job that goes
-        on has the table as it was loaded, and reads nothing of it again. ``explain()`` shows what is kept.
+        on has the table as it was loaded, and reads nothing of it again: other rows of a table in memory are ignored. ``explain()`` shows what is kept.
 
         Which record is the latest of a stream that goes on depends on timing; :meth:`join_asof` goes by event time instead.
 

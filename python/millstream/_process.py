@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import collections.abc
 import copy
+import dis
 import functools
 import inspect
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from types import GeneratorType
 from typing import Any
 
 from millstream import _live
 from millstream._firing import DELETE, SET, Firing
+from millstream._kept import exact_class, kept_by
 from millstream._row import row_class, rows
-from millstream._states import Copier, FastValue, ListHandle, MapHandle, ReducingHandle, Scope, ValueHandle
+from millstream._states import Copier, FastValue, ListHandle, MapHandle, ReducingHandle, Scope, UnsetValue, ValueHandle
 from millstream._view import columns_read
 from millstream.errors import PlanError
 from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState
@@ -67,15 +69,29 @@ def is_immutable(kind: DataType) -> bool:
 
 
 def copier_of(kind: DataType) -> Copier | None:
-    """Give what copies values of a type; None for those that need no copy, and for objects, which are no values."""
-    name = repr(kind)
-    if is_immutable(kind) or name == "object":
+    """Give what copies values of a type; None for those that need no copy, and for objects, which are no values.
+
+    What was changed in place is converted as it is copied, so that a later event reads what a checkpoint would return.
+    """
+    if is_immutable(kind) or repr(kind) == "object":
         return None
-    inner = name.removeprefix("list[")
-    return list.copy if inner != name and inner.startswith(_IMMUTABLE) else copy.deepcopy
+    return kept_by(kind) if repr(kind).startswith(("list[", "struct[")) else copy.deepcopy
 
 
-def declared_states(function: ProcessFunction) -> dict[str, State]:
+_TIMER_COLUMNS = ("event_timers", "processing_timers")
+
+
+def _check_name(name: str, owner: str, keys: Collection[str]) -> None:
+    """Refuse the name of a state that means something else to the engine or in ``read_state``."""
+    if name in vars(ProcessFunction) or name.startswith("__"):
+        raise PlanError(f"a state of {owner} cannot be named {name!r}: that is a method of ProcessFunction; rename the state")
+    if name in keys:
+        raise PlanError(f"state {name!r} of {owner} is named as a key column; rename it: the key is ctx.key")
+    if name in _TIMER_COLUMNS:
+        raise PlanError(f"state {name!r} of {owner} is named as a column of read_state() that shows timers; rename it")
+
+
+def declared_states(function: ProcessFunction, keys: Collection[str] = ()) -> dict[str, State]:
     """Give the states that the class of a function declares, by name, those of its bases first."""
     for name, value in vars(function).items():
         if isinstance(value, State):
@@ -93,6 +109,7 @@ def declared_states(function: ProcessFunction) -> dict[str, State]:
                 raise PlanError(
                     f"one state has two names, {first!r} and {second!r}; declare a state of its own for each"
                 )
+            _check_name(name, type(function).__name__, keys)
             states[name] = value
     return states
 
@@ -119,7 +136,7 @@ class ProcessAdapter:
         is_timed: bool,
         zone: str | None,
     ) -> None:
-        self.function = function
+        self.function = _copied(function)
         self.states = states
         self.methods = methods
         # Records of two streams are rows of either: which columns are read is not asked.
@@ -139,24 +156,64 @@ class ProcessAdapter:
         return Task(self)
 
 
-def _handle(scope: Scope, state: State) -> Any:
+def _copied(function: ProcessFunction) -> ProcessFunction:
+    """Copy a function where it is declared, so that what is done to the object later does not count."""
+    try:
+        return copy.deepcopy(function)
+    except Exception as error:
+        guilty = [name for name, value in vars(function).items() if not _is_copied(value)]
+        what = ", ".join(f"self.{name}" for name in guilty) or "it"
+        raise PlanError(
+            f"each parallel instance works with a copy of {type(function).__name__}, and {what} cannot be copied ({error}); "
+            "make it in open(self), which each copy calls before its first record"
+        ) from error
+
+
+def _is_copied(value: Any) -> bool:
+    try:
+        copy.deepcopy(value)
+    except Exception:
+        return False
+    return True
+
+
+def _handle(scope: Scope, state: State, sets_none: bool) -> Any:
     ttl, clock, refresh = state._ttl, state._clock, state._refresh
     if isinstance(state, ListState):
-        return ListHandle(scope, copier_of(state._type), ttl, clock, refresh)
+        return ListHandle(scope, copier_of(state._type), kept_by(state._type), ttl, clock, refresh)
     if isinstance(state, MapState):
-        return MapHandle(scope, copier_of(state._value), ttl, clock, refresh)
+        kept_key, kept = kept_by(state._key), kept_by(state._value)
+        return MapHandle(scope, copier_of(state._value), kept_key, kept, ttl, clock, refresh)
     if not isinstance(state, (ValueState, ReducingState)):
         raise PlanError(f"{type(state).__name__} is no kind of state that process() knows")
-    is_mutable, copier = not is_immutable(state._type), copier_of(state._type)
+    is_mutable, copier, kept = not is_immutable(state._type), copier_of(state._type), kept_by(state._type)
     if isinstance(state, ReducingState):
-        return ReducingHandle(scope, state._function, is_mutable, copier, ttl, clock, refresh)
-    if ttl is None and not is_mutable:
-        return FastValue(state._default)
-    return ValueHandle(scope, state._default, is_mutable, copier, ttl, clock, refresh)
+        return ReducingHandle(scope, state._function, is_mutable, copier, kept, ttl, clock, refresh)
+    exact = exact_class(state._type)
+    if ttl is None and exact is not None and kept is not None and not (sets_none and state._default is not None):
+        return FastValue(state._default, exact, kept)
+    return ValueHandle(scope, state._default, is_mutable, copier, kept, ttl, clock, refresh)
+
+
+def _sets_none(function: ProcessFunction) -> bool:
+    """Tell whether a method sets a ``value`` to None; it may then read the default in the same event."""
+    codes = [
+        member.__code__ for owner in type(function).__mro__ for member in vars(owner).values() if inspect.isfunction(member)
+    ]
+    while codes:
+        code = codes.pop()
+        codes.extend(inner for inner in code.co_consts if inspect.iscode(inner))
+        steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
+        for place, step in enumerate(steps):
+            # In a = b = None, or None if ... else ..., it is a little further away.
+            if step.opname == "STORE_ATTR" and step.argval == "value":
+                if any(one.opname == "LOAD_CONST" and one.argval is None for one in steps[max(place - 8, 0) : place]):
+                    return True
+    return False
 
 
 class _Context(Scope):
-    """What a function gets as ``ctx``."""
+    """What a function gets as ``ctx``; to users it is a ``ProcessContext``."""
 
     __slots__ = ("_keys", "_sides", "_task", "is_draining", "timer", "timers", "watermark_us")
 
@@ -273,18 +330,26 @@ def _several(given: Any) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _loops(
-    fast: int, is_generator: bool, fields: tuple[str, ...], is_cursor: bool
+    fast: tuple[bool, ...], is_generator: bool, fields: tuple[str, ...], is_cursor: bool
 ) -> tuple[Callable[..., None], Callable[..., None]]:
     """Give the loop over records, and what makes a single call that is about no record.
 
-    They put so many values into their handles before each call and take them out after it. With a cursor the record is one
-    object, into which the loop puts the values of its columns.
+    They put values into their handles before each call and take them out after it; ``fast`` tells which of these have a
+    default. With a cursor the record is one object, into which the loop puts the values of its columns.
     """
-    prepare = [f"h{i} = handles[{i}]; v{i} = h{i}.values; d{i} = h{i}.default" for i in range(fast)]
-    given = [f"h{i}.value = v{i}[number]" for i in range(fast)]
-    taken = [
-        line for i in range(fast) for line in (f"a{i} = h{i}.value", f"v{i}[number] = d{i} if a{i} is None else a{i}")
-    ]
+    prepare, given, taken = [], [], []
+    for i, has_default in enumerate(fast):
+        prepare.append(f"h{i} = handles[{i}]; v{i} = h{i}.values; t{i} = h{i}.exact")
+        keep = f"v{i}[number] = a{i} if a{i}.__class__ is t{i} or a{i} is None else h{i}.kept(a{i})"
+        if has_default:
+            given += [f"b{i} = v{i}[number]", f"if b{i} is None: h{i}.__class__ = unset", f"else: h{i}.value = b{i}"]
+            taken += [
+                f"if h{i}.__class__ is unset: v{i}[number] = None; h{i}.__class__ = some",
+                f"else: a{i} = h{i}.value; {keep}",
+            ]
+        else:
+            given.append(f"h{i}.value = v{i}[number]")
+            taken.append(f"a{i} = h{i}.value; {keep}")
     target = "row" if not is_cursor else ", ".join([*(f"row.{name}" for name in fields)])
     call = "process(row, ctx)" if is_generator else "several(process(row, ctx))"
     lines = [
@@ -299,7 +364,7 @@ def _loops(
         f" {line}"
         for line in [*prepare, "ctx.number = number", *given, "extend(several(function(*arguments)))", *taken]
     ]
-    namespace: dict[str, Any] = {"several": _several}
+    namespace: dict[str, Any] = {"several": _several, "unset": UnsetValue, "some": FastValue}
     exec(compile("\n".join(lines), "<millstream process loop>", "exec"), namespace)
     return namespace["loop"], namespace["once"]
 
@@ -316,9 +381,10 @@ class Task:
 
             self.zone = UTC if adapter.zone in ("UTC", "utc", "+00:00", "Z") else zone(adapter.zone)
         self.epoch = _NAIVE if self.zone is None else _AWARE
-        self.function = copy.copy(adapter.function)
+        self.function = copy.deepcopy(adapter.function)
         self.context = context = _Context(self)
-        self._handles = {name: _handle(context, state) for name, state in adapter.states.items()}
+        sets_none = bool(adapter.states) and _sets_none(adapter.function)
+        self._handles = {name: _handle(context, state, sets_none) for name, state in adapter.states.items()}
         self._widths = [_width(state) for state in adapter.states.values()]
         self._fast = [handle for handle in self._handles.values() if isinstance(handle, FastValue)]
         self._aged = [
@@ -329,7 +395,7 @@ class Task:
         methods = [getattr(self.function, name) for name in adapter.methods]
         is_generator = all(inspect.isgeneratorfunction(getattr(method, "__func__", method)) for method in methods)
         self._call = methods[0] if len(methods) == 1 else _either(methods[0], methods[1], adapter.fields)
-        self._loop, self._once = _loops(len(self._fast), is_generator, adapter.fields, adapter.is_cursor)
+        self._loop, self._once = _loops(tuple(handle.default is not None for handle in self._fast), is_generator, adapter.fields, adapter.is_cursor)
         self._row: Any = None
         self._make = functools.partial(tuple.__new__, row_class(adapter.fields))
         if adapter.is_cursor:
@@ -555,6 +621,10 @@ def _either(left: Callable[..., Any], right: Callable[..., Any], fields: tuple[s
         return right(make_right(item(row, slice(first, None))), ctx)
 
     return call
+
+
+_Context.__name__ = _Context.__qualname__ = "ProcessContext"
+_Timers.__name__ = _Timers.__qualname__ = "Timers"
 
 
 def _width(state: State) -> int:

@@ -12,7 +12,9 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
-__all__ = ["Copier", "FastValue", "ListHandle", "MapHandle", "ReducingHandle", "Scope", "ValueHandle"]
+from millstream._kept import Kept
+
+__all__ = ["Copier", "FastValue", "ListHandle", "MapHandle", "ReducingHandle", "Scope", "UnsetValue", "ValueHandle"]
 
 _NEVER = -(2**63)
 
@@ -44,27 +46,36 @@ class Scope:
 
 
 class FastValue:
-    """A value that is set before each call and taken after it: of a type that cannot be changed in place, without a ttl.
+    """A value that is set before each event and taken after it: of a type that cannot be changed in place, without a ttl.
 
-    A value that is set to the very default is as good as none.
+    ``value`` is a slot, so that reading and setting it cost next to nothing. For a key that has no value, the handle is an
+    :class:`UnsetValue` until one is set.
     """
 
-    __slots__ = ("_before", "default", "value", "values")
+    __slots__ = ("_before", "default", "exact", "kept", "value", "values")
 
-    def __init__(self, default: Any) -> None:
+    def __init__(self, default: Any, exact: type, kept: Kept) -> None:
         self.default = default
-        self.value: Any = default
+        self.exact = exact
+        self.kept = kept
+        self.value: Any = None
         self.values: list[Any] = []
         self._before: list[Any] = []
+
+    def __repr__(self) -> str:
+        """Show the value."""
+        return f"<ValueState {self.value!r}>"
 
     def clear(self) -> None:
         """Forget the value."""
         self.value = None
+        if self.default is not None:
+            self.__class__ = UnsetValue
 
     def load(self, columns: list[list[Any]]) -> None:
-        """Take the values of the keys of a call."""
-        default = self.default
-        self.values = [default if value is None else value for value in columns[0]]
+        """Take the values of the keys of a call; None for those that have none."""
+        self.__class__ = FastValue
+        self.values = columns[0]
         self._before = self.values.copy()
 
     def changed(self) -> list[int]:
@@ -74,10 +85,24 @@ class FastValue:
 
     def columns(self, changed: list[int]) -> list[list[Any]]:
         """Give the values of these keys back."""
-        values, default = self.values, self.default
-        if len(changed) < len(values):
-            values = [values[number] for number in changed]
-        return [[None if value is default else value for value in values]]
+        values = self.values
+        return [values if len(changed) == len(values) else [values[number] for number in changed]]
+
+
+class UnsetValue(FastValue):
+    """What a :class:`FastValue` is while the key has no value: it reads as the default, and setting it ends that."""
+
+    __slots__ = ()
+
+    def _set(self, value: Any) -> None:
+        if value is not None:
+            self.__class__ = FastValue  # type: ignore[assignment]
+            self.value = value
+
+    value = property(operator.attrgetter("default"), _set)
+
+    def clear(self) -> None:
+        """Forget the value, of which there is none."""
 
 
 class _Aged:
@@ -98,7 +123,7 @@ class ValueHandle(_Aged):
     One that can be changed in place is copied when an event first reads it: the event before may have returned it.
     """
 
-    __slots__ = ("_copier", "_default", "_events", "_is_mutable", "_values", "_written")
+    __slots__ = ("_copier", "_default", "_events", "_is_mutable", "_kept", "_values", "_written")
 
     def __init__(
         self,
@@ -106,6 +131,7 @@ class ValueHandle(_Aged):
         default: Any,
         is_mutable: bool,
         copier: Copier | None,
+        kept: Kept | None,
         ttl: int | None,
         clock: str,
         refresh: str,
@@ -114,6 +140,7 @@ class ValueHandle(_Aged):
         self._default = default
         self._is_mutable = is_mutable
         self._copier = copier
+        self._kept = kept
         self._events: dict[int, int] = {}
         self._values: list[Any] = []
         self._written: list[int | None] = []
@@ -145,7 +172,11 @@ class ValueHandle(_Aged):
 
     @value.setter
     def value(self, value: Any) -> None:
-        self._put(self._scope.number, value)
+        self._put(self._scope.number, value if self._kept is None else self._kept(value))
+
+    def __repr__(self) -> str:
+        """Show the value."""
+        return f"<{type(self).__name__} {self.value!r}>"
 
     def clear(self) -> None:
         """Forget the value."""
@@ -201,29 +232,35 @@ class ReducingHandle(ValueHandle):
         function: Callable[[Any, Any], Any],
         is_mutable: bool,
         copier: Copier | None,
+        kept: Kept | None,
         ttl: int | None,
         clock: str,
         refresh: str,
     ) -> None:
-        super().__init__(scope, None, is_mutable, copier, ttl, clock, refresh)
+        super().__init__(scope, None, is_mutable, copier, kept, ttl, clock, refresh)
         self._function = function
 
     def add(self, value: Any) -> Any:
         """Fold a value in, and return the result."""
         before = self.value
         result = value if before is None else self._function(before, value)
-        self.value = result
+        if self._kept is not None:
+            result = self._kept(result)
+        self._put(self._scope.number, result)
         return result
 
 
 class ListHandle(_Aged):
     """Values of each key, in the order in which they were added."""
 
-    __slots__ = ("_copier", "_lists", "_written")
+    __slots__ = ("_copier", "_kept", "_lists", "_written")
 
-    def __init__(self, scope: Scope, copier: Copier | None, ttl: int | None, clock: str, refresh: str) -> None:
+    def __init__(
+        self, scope: Scope, copier: Copier | None, kept: Kept | None, ttl: int | None, clock: str, refresh: str
+    ) -> None:
         super().__init__(scope, ttl, clock, refresh)
         self._copier = copier
+        self._kept = kept
         self._lists: list[list[Any] | None] = []
         self._written: list[list[int] | None] = []
 
@@ -270,7 +307,7 @@ class ListHandle(_Aged):
         number = self._scope.number
         kept = self._now()
         before = len(kept)
-        kept.extend(values)
+        kept.extend(values if self._kept is None else map(self._kept, values))
         self._lists[number] = kept
         if self._ttl is not None:
             written = self._written[number] or []
@@ -310,8 +347,12 @@ class ListHandle(_Aged):
         return self._read()[place] if self._copier is None else self.get()[place]
 
     def __contains__(self, value: object) -> bool:
-        """Tell whether a value is among them."""
-        return value in self._read()
+        """Tell whether a value is among them; asking that is no reading of them."""
+        return value in self._now()
+
+    def __repr__(self) -> str:
+        """Show the values."""
+        return f"<ListState {self._now()!r}>"
 
     def load(self, columns: list[list[Any]]) -> None:
         """Take the values of the keys of a call."""
@@ -335,11 +376,22 @@ class ListHandle(_Aged):
 class MapHandle(_Aged, MutableMapping[Any, Any]):
     """Values of each key by an entry key, in the order in which they were first set."""
 
-    __slots__ = ("_copier", "_keys", "_maps", "_times", "_values", "_written")
+    __slots__ = ("_copier", "_kept", "_kept_key", "_keys", "_maps", "_times", "_values", "_written")
 
-    def __init__(self, scope: Scope, copier: Copier | None, ttl: int | None, clock: str, refresh: str) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        copier: Copier | None,
+        kept_key: Kept | None,
+        kept: Kept | None,
+        ttl: int | None,
+        clock: str,
+        refresh: str,
+    ) -> None:
         super().__init__(scope, ttl, clock, refresh)
         self._copier = copier
+        self._kept_key = kept_key
+        self._kept = kept
         self._values: list[list[Any] | None] = []
         self._keys: list[list[Any] | None] = []
         self._written: list[list[int] | None] = []
@@ -399,7 +451,9 @@ class MapHandle(_Aged, MutableMapping[Any, Any]):
         if key is None:
             raise TypeError("None is no key of an entry of a MapState")
         number = self._scope.number
-        self._map(number)[key] = value
+        if self._kept_key is not None:
+            key = self._kept_key(key)
+        self._map(number)[key] = value if self._kept is None else self._kept(value)
         if self._ttl is not None:
             self._times[number][key] = self._clock()
         self._scope.changed.add(number)
@@ -467,3 +521,47 @@ class MapHandle(_Aged, MutableMapping[Any, Any]):
         for number in range(len(self._values)):
             if self._values[number] is not None:
                 self._prune(number, at)
+
+
+_OTHER_NAMES: dict[str, dict[str, str]] = {
+    "ValueState": dict.fromkeys(("get", "set", "update", "add", "append", "put", "items"), "use .value"),
+    "ReducingState": {"get": "use .value", "append": "use add()", "update": "use add()", "put": "use add()"},
+    "ListState": {
+        **dict.fromkeys(("append", "push", "put"), "use add()"),
+        **dict.fromkeys(("update", "add_all"), "use extend()"),
+        "value": "use get() and set()",
+        **dict.fromkeys(("insert", "pop", "remove", "sort"), "change the list of get(), and set() it"),
+    },
+    "MapState": {
+        "value": "use it as a dict: self.state[key]",
+        "set": "write self.state[key] = value",
+        "put": "write self.state[key] = value",
+        "add": "write self.state[key] = value",
+        "contains": "write key in self.state",
+        "remove": "write del self.state[key]",
+        "put_all": "use update()",
+    },
+}
+"""What other libraries call it, and what to do here."""
+
+
+def _other_name(name: str, advice: str) -> property:
+    def refuse(handle: object, *_: object) -> Any:
+        raise AttributeError(f"{type(handle).__name__} has no {name}; {advice}", name=name, obj=handle)
+
+    return property(refuse, refuse)
+
+
+# Users meet these classes in messages and at the prompt; there they have the names of what was declared. What they lack is
+# a property each, as __getattr__ would make everything else slower.
+for _class, _kind in (
+    (FastValue, "ValueState"),
+    (UnsetValue, "ValueState"),
+    (ValueHandle, "ValueState"),
+    (ReducingHandle, "ReducingState"),
+    (ListHandle, "ListState"),
+    (MapHandle, "MapState"),
+):
+    _class.__name__ = _class.__qualname__ = _kind
+    for _name, _advice in _OTHER_NAMES[_kind].items():
+        setattr(_class, _name, _other_name(_name, _advice))

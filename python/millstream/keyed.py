@@ -75,8 +75,8 @@ class KeyedStream:
             Aggregates, each named by its column.
         emit
             When results are given: ``"end"`` (each key once), an interval such as ``"1s"``, ``"checkpoint"`` or
-            ``"each"`` (at each record). By default ``"end"`` on bounded and ``"1s"`` on unbounded input. All but
-            ``"end"`` make an updating stream: the latest row of a key counts.
+            ``"each"`` (after each batch, one row for each key that changed). By default ``"end"`` on bounded and ``"1s"`` on
+            unbounded input. All but ``"end"`` make an updating stream: the latest row of a key counts.
         **named
             Aggregates by the name of their column.
 
@@ -184,6 +184,7 @@ class KeyedStream:
         from millstream._process import ProcessAdapter, declared_states, side_names
 
         own = type(function)
+        states = declared_states(function, keys)
         for name in (*methods, "on_timer", "on_end"):
             check_callable(getattr(function, name), f"process: {name}")
         given = returned_schema(getattr(function, methods[0]), is_many=True) if schema is None else schema_of(schema)
@@ -192,7 +193,6 @@ class KeyedStream:
         sides = {} if side_outputs is None else side_outputs
         side_names(sides)
         outputs = [(name, schema_of(side)._raw) for name, side in sides.items()]
-        states = declared_states(function)
         declared = []
         for name, state in states.items():
             columns = [(name + suffix, kind) for suffix, kind in state._types()]
@@ -327,7 +327,7 @@ class KeyedStream:
         Parameters
         ----------
         within
-            For how long in event time a row that has passed keeps others of its key back.
+            Rows of the same key within this much event time of an emitted row are dropped.
 
         Examples
         --------

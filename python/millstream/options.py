@@ -144,7 +144,8 @@ def settings(
     if frame_rows is not None:
         count(frame_rows, "frame_rows is a number of rows from 1", 1)
     if restart is not None and not isinstance(restart, Restart):
-        raise PlanError(f"restart is a strategy such as mill.Restart.fixed_delay(3), not {restart!r:.200}")
+        over = "; to start over without the old state: checkpoint=mill.Checkpoint(path, restart=True)" if restart is True else ""
+        raise PlanError(f"restart is a strategy such as mill.Restart.fixed_delay(3), not {restart!r:.200}{over}")
     restore_from = None if checkpoint is None else checkpoint.restore_from
     return {
         "checkpoint": None if checkpoint is None else local_path(checkpoint.path, "checkpoint"),

@@ -44,6 +44,7 @@ class State(ABC):
     """What a process function keeps of each key; declared in its class body."""
 
     kind = "state"
+    _how_to_set = "write self.{}.value = …"
 
     def __init__(self, ttl: Duration | None, clock: Clock, refresh: Refresh) -> None:
         if clock not in ("event", "processing"):
@@ -82,7 +83,8 @@ class State(ABC):
 class ValueState(State, Generic[T]):
     """A value of each key.
 
-    ``value`` is the value, or the default where none is set. Setting it to None forgets it.
+    ``value`` is the value, or the default where none is set. Setting it to None forgets it, as :meth:`clear` does. A value
+    set to the default is kept as any other.
 
     Parameters
     ----------
@@ -96,7 +98,8 @@ class ValueState(State, Generic[T]):
     clock
         What the age goes by: ``"event"`` (the event time of records, and watermarks) or ``"processing"``.
     refresh
-        What makes a value young again: ``"write"``, or ``"read"`` for both.
+        What makes a value young again: ``"write"``, or ``"read"`` for both. Asking for the number of entries or whether there
+        is one (``len``, ``in``) is no reading.
 
     Examples
     --------
@@ -207,6 +210,7 @@ class ReducingState(State, Generic[T]):
     """
 
     kind = "reducing"
+    _how_to_set = "write self.{0}.add(…), or self.{0}.value = …"
 
     @overload
     def __init__(
@@ -289,6 +293,7 @@ class ListState(State, Generic[T]):
     """
 
     kind = "list"
+    _how_to_set = "write self.{0}.add(…), or self.{0}.set(…)"
 
     @overload
     def __init__(
@@ -383,6 +388,7 @@ class MapState(_MapBase[K, V], Generic[K, V]):
     """
 
     kind = "map"
+    _how_to_set = "write self.{0}[key] = …, or self.{0}.update(…)"
 
     @overload
     def __init__(
@@ -439,7 +445,8 @@ class MapState(_MapBase[K, V], Generic[K, V]):
 class Timers(Protocol):
     """The timers of a key, as ``ctx.timers``.
 
-    They are a set: a key has at most one timer of a clock and time. A timer of the past fires at the next watermark.
+    They are a set: a key has at most one timer of a clock and time. A timer set for a time already
+    passed fires at the next watermark.
     """
 
     def event_time(self, at: datetime) -> None:
@@ -493,11 +500,12 @@ class ProcessContext(Protocol):
 class ProcessFunction:
     """A function of the records and timers of each key, with state; for :meth:`KeyedStream.process`.
 
-    Subclass it, declare states in the class body, and define :meth:`process`. Each parallel instance works with a copy of
-    the object. Methods yield records (or return a list of them, or None).
+    Subclass it, declare states in the class body, and define :meth:`process`. Each parallel instance works with a deep copy
+    of the object; what cannot be copied, such as a connection, is opened in :meth:`open`. Methods yield records (or return a
+    list of them, or None).
 
-    A call that fails has changed nothing: states, timers and results of its record are dropped, and the record goes the way
-    ``on_error`` says. Records before it may be passed to the function a second time, so it should keep what it
+    If a call fails, its state changes, timers and results are discarded, and ``on_error`` decides what happens to the record.
+    Records before it may be passed to the function a second time, so it should keep what it
     remembers in states and nowhere else.
 
     Examples
@@ -517,6 +525,15 @@ class ProcessFunction:
     >>> sorted((row["user"], row["since"].minute) for row in quiet.collect().to_pylist())
     [('ann', 5), ('bob', 2)]
     """
+
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Refuse a value in the place of a state: it would be shared by all keys."""
+            state = getattr(type(self), name, None)
+            if isinstance(state, State):
+                raise AttributeError(f"{name!r} is a state; {state._how_to_set.format(name)}", name=name, obj=self)
+            object.__setattr__(self, name, value)
 
     def process(self, row: Any, ctx: ProcessContext) -> Iterable[Any] | None:
         """Take a record; the records of a key come in their order."""

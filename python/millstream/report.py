@@ -1,4 +1,4 @@
-"""What is told of a job: figures, state, and the report at its end."""
+"""Metrics, status and report of a job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Held:
     watermark
         How far its records have come, less the allowed disorder; None if it has had none.
     others
-        How far others have come: further splits of the step, or inputs it is united with. None if nobody has come further.
+        How far others have come: further splits of the step, or inputs it is united with. None if no other
+        input is ahead.
     since
         For how long the watermark has not moved.
 
@@ -201,7 +202,7 @@ class Report(Metrics):
 
 @dataclass(frozen=True)
 class JobStatus:
-    """How a job stands.
+    """Current status of a job.
 
     Attributes
     ----------

@@ -127,6 +127,12 @@ def test_a_job_that_restarts_by_itself_goes_on_and_does_not_start_over(tmp_path:
     assert [row["x"] for row in rows_of(tmp_path / "out")] == list(range(60))
 
 
+def test_who_asks_the_run_to_restart_is_told_of_the_checkpoint(tmp_path: Path) -> None:
+    sink = mill.from_iter([{"x": 1}]).write_json(tmp_path / "out")
+    with pytest.raises(mill.PlanError, match=r"mill\.Checkpoint\(path, restart=True\)"):
+        mill.run(sink, checkpoint=tmp_path / "state", restart=True)  # type: ignore[arg-type]
+
+
 def test_restart_is_a_truth_value() -> None:
     with pytest.raises(mill.PlanError, match=r"mill\.Restart\.fixed_delay"):
         mill.Checkpoint("state", restart=mill.Restart.fixed_delay(3))  # type: ignore[arg-type]

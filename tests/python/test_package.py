@@ -53,3 +53,10 @@ def test_public_name_is_documented(name: str) -> None:
         for member, function in vars(value).items():
             if not member.startswith("_") and callable(function):
                 assert inspect.getdoc(function), f"{name}.{member}"
+
+
+def test_every_example_is_in_the_readme() -> None:
+    root = Path(__file__).parents[2]
+    readme = (root / "README.md").read_text()
+    missing = [path.name for path in sorted((root / "examples").glob("*.py")) if f"(examples/{path.name})" not in readme]
+    assert not missing

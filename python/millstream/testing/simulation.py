@@ -87,7 +87,7 @@ def arm(
     step
         The step, such as ``"file.rename"``; ``"*"`` for any. :func:`disarm` tells which there are.
     first
-        The how-manieth time the step is reached, from 1.
+        Which occurrence of the step triggers the effect, counting from 1.
     times
         How many times in a row, for what does not end the process.
     effect
