@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_protocol::Source;
 
 pub use self::graph::{Graph, GraphEdge, GraphNode};
-pub use self::kind::{Ordering, ProcessStage, StageKind, WatermarksOf, WindowCompute};
+pub use self::kind::{AsyncStage, Ordering, ProcessStage, StageKind, WatermarksOf, WindowCompute};
 use crate::lower::PlanOptions;
 use crate::outline::Outline;
 
