@@ -61,6 +61,7 @@ from millstream.io import (
 )
 from millstream.job import Job, run, start
 from millstream.keyed import ConnectedStreams, KeyedStream, RollingStream, WindowedStream
+from millstream._lookup_functions import Lookup, lookup
 from millstream.options import Checkpoint, Restart
 from millstream.process import (
     ListState,
@@ -116,6 +117,7 @@ __all__ = [
     "JobStatus",
     "KeyedStream",
     "ListState",
+    "Lookup",
     "MapState",
     "Metrics",
     "MillstreamError",
@@ -167,6 +169,7 @@ __all__ = [
     "global_window",
     "index",
     "lit",
+    "lookup",
     "max_horizontal",
     "min_horizontal",
     "now",
