@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import millstream as mill
+from millstream._lookup_functions import _Cache
 
 NAMES = {1: "ann", 2: "bob", 4: "dan"}
 
@@ -61,31 +62,21 @@ def test_each_key_is_asked_for_once_while_it_is_remembered(is_later: bool) -> No
 
 
 def test_a_key_is_forgotten_at_its_age_and_when_others_take_its_place() -> None:
-    asked: list[list[int]] = []
-
-    def count(keys: list[int]) -> list[str | None]:
-        asked.append(list(keys))
-        return [NAMES.get(key) for key in keys]
-
-    def run(users: mill.Stream, **options: Any) -> list[list[int]]:
-        asked.clear()
-        lookup = mill.lookup(count, schema={"name": str}, **options)
-        # A frame for each: an iterator that pauses.
-        users.enrich(lookup, on="user", how="left").collect(parallelism=1)
-        return asked
-
-    def slowly(*users: int) -> mill.Stream:
-        def rows() -> Any:
-            for user in users:
-                yield {"user": user}
-                time.sleep(0.12)
-
-        return mill.from_iter(rows(), schema={"user": int})
-
-    assert run(slowly(1, 1, 1), ttl="10s") == [[1]]
-    assert len(run(slowly(1, 1, 1), ttl="50ms")) >= 2
-    assert len(run(slowly(1, 1, 1), cache=0)) >= 2
-    assert run(slowly(1, 2, 1, 2), cache=1) == [[1], [2], [1], [2]]
+    now = time.monotonic()
+    aged = _Cache(10, 50_000)
+    aged.put({1: "ann", 2: None}, now)
+    aged.put({3: "eve"}, now - 0.06)
+    assert aged.take([1, 2, 3, 4]) == ({1: "ann", 2: None}, [3, 4])
+    time.sleep(0.06)
+    assert aged.take([1, 2]) == ({}, [1, 2])
+    small = _Cache(2, None)
+    small.put({1: "ann", 2: "bob"}, now)
+    assert small.take([1]) == ({1: "ann"}, [])
+    small.put({3: "eve"}, now)
+    assert small.take([1, 2, 3]) == ({1: "ann", 3: "eve"}, [2])
+    none = _Cache(0, None)
+    none.put({1: "ann"}, now)
+    assert none.take([1]) == ({}, [1])
 
 
 def test_tasks_share_what_is_remembered() -> None:

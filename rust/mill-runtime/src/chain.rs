@@ -238,8 +238,9 @@ impl Chain {
         self.stages.iter().any(Stage::awaits)
     }
 
-    /// Whether the end has entered, and a stage keeps it back. The chain must be drained.
-    pub(crate) fn keeps_end(&self) -> bool {
+    /// Whether the end has entered, and a stage keeps it back whose results are still needed. The chain must be drained.
+    pub(crate) fn keeps_end(&mut self) -> bool {
+        self.end_unneeded();
         self.stages.iter().any(Stage::keeps_end)
     }
 

@@ -17,7 +17,7 @@ use std::task::Waker;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use mill_plan::{AsyncAnswers, AsyncCalls, AsyncFunction, AsyncTask, Rung};
-use mill_protocol::{Error, ErrorKind, Rejected, Result};
+use mill_protocol::{Error, Rejected, Result};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -169,12 +169,10 @@ impl Task {
 
     fn start_records(&mut self, py: Python<'_>, first: u64, records: &RecordBatch) -> PyResult<()> {
         let start = |first: u64, records: &RecordBatch| -> PyResult<Bound<'_, PyAny>> {
-            let columns = lists(py, records, None)?;
-            Ok(columns.into_any())
-                .and_then(|columns| call_method(self.task.bind(py), "start", (first, columns, records.num_rows())))
+            call_method(self.task.bind(py), "start", (first, lists(py, records, None)?, records.num_rows()))
         };
-        if lists(py, records, None).is_ok() {
-            return start(first, records).map(drop);
+        if let Ok(columns) = lists(py, records, None) {
+            return call_method(self.task.bind(py), "start", (first, columns, records.num_rows())).map(drop);
         }
         for row in 0..records.num_rows() {
             let (ticket, record) = (first + row as u64, records.slice(row, 1));
@@ -249,12 +247,11 @@ impl Task {
         let is_row_for_row = data.num_rows() == given.num_rows();
         if !is_row_for_row && *is_timed {
             let text = format!(
-                "{name} was given {} records and returned {}, so their event time is not known: in a stream with event time it \
-                 returns a row for each record",
-                given.num_rows(),
-                data.num_rows()
+                "it has {} rows for {} records, so their event time is not known; in a stream with event time it has a row for each",
+                data.num_rows(),
+                given.num_rows()
             );
-            answers.failed.push((tickets, Rejected::of(Error::new(ErrorKind::UserFunction, text), "")));
+            answers.failed.push((tickets, Rejected::of(misfit(name, &text), "")));
             return Ok(());
         }
         match conform(&data, schema, Some(&given)) {

@@ -118,25 +118,23 @@ impl Operator for Later {
     }
 }
 
-/// source ─► time ─► later ─hash─► later ─► windows ─► sink
+/// source ─► time ─► later ─rebalance─► later ─► later ─hash─► windows ─► sink
 fn graph(from: MemorySource, parallelism: [usize; 2], outside: &Outside, target: &MemorySink) -> JobGraph {
     let later = |name: &str, to: Target| {
         let outside = outside.clone();
         operator(name, "later", vec![vec![to]], move |context| Later::new(context, &outside))
     };
     let time = operator("time", "time", vec![vec![Target::Stage(1, 0)]], |_| EventTime::new(DELAY));
-    let window = operator("window", "sum", vec![vec![Target::Stage(3, 0)]], |c| WindowSum::new(WINDOW, c));
-    let pass = operator("again", "later", vec![vec![Target::Stage(2, 0)]], {
-        let outside = outside.clone();
-        move |context| Later::new(context, &outside)
-    });
-    let empty = later("empty", Target::Stage(1, 0));
+    let window = operator("window", "sum", vec![vec![Target::Stage(1, 0)]], |c| WindowSum::new(WINDOW, c));
+    let head = vec![time, later("first", Target::Edge(0))];
+    let middle = vec![later("second", Target::Stage(1, 0)), later("third", Target::Edge(1))];
     JobGraph {
         chains: vec![
-            chain("head", parallelism[0], Some(source("source", from)), vec![time, later("later", Target::Edge(0))]),
-            chain("tail", parallelism[1], None, vec![empty, pass, window, sink("sink", target)]),
+            chain("head", parallelism[0], Some(source("source", from)), head),
+            chain("middle", parallelism[1], None, middle),
+            chain("tail", parallelism[1], None, vec![window, sink("sink", target)]),
         ],
-        edges: vec![edge(0, 1, EdgeKind::Hash(vec![0]))],
+        edges: vec![edge(0, 1, EdgeKind::Rebalance), edge(1, 2, EdgeKind::Hash(vec![0]))],
     }
 }
 
