@@ -22,6 +22,7 @@ from millstream import types
 from millstream._aggregate import Aggregate, aggregate
 from millstream._conditions import when
 from millstream._engine import version as _version
+from millstream._lookup_functions import Lookup, lookup
 from millstream._row import Row
 from millstream._udf import udf
 from millstream.errors import (
@@ -61,7 +62,6 @@ from millstream.io import (
 )
 from millstream.job import Job, run, start
 from millstream.keyed import ConnectedStreams, KeyedStream, RollingStream, WindowedStream
-from millstream._lookup_functions import Lookup, lookup
 from millstream.options import Checkpoint, Restart
 from millstream.process import (
     ListState,

@@ -39,7 +39,9 @@ def check_async(function: Any, method: str, plain: str) -> None:
         raise PlanError(f"{method}() takes an async def function, not {function!r:.200}")
     name = function_name(function)
     if inspect.isasyncgenfunction(function):
-        raise PlanError(f"{method}() takes a function with one result, and {name} is an asynchronous generator; return a list and explode() it")
+        raise PlanError(
+            f"{method}() takes a function with one result, and {name} is an asynchronous generator; return a list and explode() it"
+        )
     if not is_async(function):
         raise PlanError(f"{method}() takes an async def function, and {name} is a plain one; use {plain}({name})")
 
@@ -261,7 +263,7 @@ class _RecordCalls(Calls):
     def start(self, first: int, columns: Sequence[Sequence[Any]], count: int) -> None:
         """Start on records with these columns."""
         _live.check()
-        self._start(list(zip(itertools.count(first), rows(self._make, columns, count))))  # noqa: B905
+        self._start(list(zip(itertools.count(first), rows(self._make, columns, count))))
 
 
 class _BatchCalls(Calls):

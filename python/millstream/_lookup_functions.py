@@ -99,7 +99,9 @@ def _keys(stream: Stream, on: object) -> tuple[str, ...]:
     for name in names:
         kind = repr(stream.schema[name])
         if kind.startswith(("list", "struct", "map", "object")):
-            raise PlanError(f"enrich(): the key column {name!r} is {kind}, and keys are plain values; take the value out with with_columns()")
+            raise PlanError(
+                f"enrich(): the key column {name!r} is {kind}, and keys are plain values; take the value out with with_columns()"
+            )
     return tuple(names)
 
 
@@ -189,13 +191,16 @@ class _Finder:
     def _take(self, keys: Sequence[Any], given: Any, asked_at: float) -> dict[Any, Any]:
         """Return the record of each key, None where it has none."""
         if isinstance(given, collections.abc.Mapping):
-            unasked = list(itertools.islice((key for key in given if key not in set(keys)), _SHOWN)) if len(given) > len(keys) else []
+            asked = set(keys)
+            unasked = list(itertools.islice((key for key in given if key not in asked), _SHOWN))
             if unasked:
                 raise ValueError(f"{self._name} returned records of keys that it was not asked for, such as {unasked!r:.200}")
             records = {key: given.get(key) for key in keys}
         elif isinstance(given, (list, tuple)) and not hasattr(given, "_fields"):
             if len(given) != len(keys):
-                raise ValueError(f"{self._name} was asked for {len(keys)} keys and returned {len(given)} records; it returns one or None for each")
+                raise ValueError(
+                    f"{self._name} was asked for {len(keys)} keys and returned {len(given)} records; it returns one or None for each"
+                )
             records = dict(zip(keys, given, strict=True))
         else:
             raise TypeError(
@@ -297,7 +302,9 @@ def lookup(
     given = schema_of(schema) if schema is not None else _annotated(function)
     if given is None:
         name = function_name(function)
-        raise SchemaError(f"the columns that {name} finds are not known; say lookup({name}, schema=…) or annotate it, as in -> dict[int, User]")
+        raise SchemaError(
+            f"the columns that {name} finds are not known; say lookup({name}, schema=…) or annotate it, as in -> dict[int, User]"
+        )
     if not given.names:
         raise PlanError("lookup() needs a schema with at least one column")
     size = count(cache, "lookup(): cache= is a number of keys", 0, _CACHE_MAX)

@@ -203,9 +203,8 @@ class Lookups:
         >>> orders.enrich(users, on="user", how="anti").collect().to_pylist()
         [{'order': 3, 'user': 9}]
         """
-        from millstream.stream import Stream
-
         from millstream._lookup_functions import Lookup
+        from millstream.stream import Stream
 
         method = "enrich"
         if isinstance(table, Lookup):

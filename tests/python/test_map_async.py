@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import re
@@ -21,8 +22,9 @@ import pyarrow.compute as pc
 import pytest
 
 import millstream as mill
-from millstream import col
+from millstream import col, lit
 from millstream._async import Loop
+from millstream.testing import simulate
 
 
 def numbers(rows: int) -> mill.Stream:
@@ -454,6 +456,57 @@ def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path, kind: str, ord
     assert Counter(row["n"] for row in got) == Counter(set(range(6_000)) - left_out)
     assert all(row["twice"] == 2 * row["n"] for row in got)
     assert not [name for name in os.listdir(out) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_kills_and_rescales_under_any_schedule_change_nothing(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    start, rows, ordered = datetime(2024, 1, 1), draw.randrange(50, 200), draw.random() < 0.5
+
+    async def ask(row: Any) -> dict[str, Any]:
+        if random.random() < 0.5:
+            await asyncio.sleep(random.random() * 0.001)
+        if row.n % 13 == 5:
+            raise ValueError(row.n)
+        return {"n": row.n, "at": row.at}
+
+    async def ask_all(batch: pa.RecordBatch) -> pa.RecordBatch:
+        await asyncio.sleep(random.random() * 0.001)
+        return batch
+
+    def flow() -> list[mill.Sink]:
+        s = mill.generate(rows=rows, n=mill.index(), at=lit(start) + mill.index() * lit(timedelta(seconds=1))).event_time("at")
+        if seed & 1:
+            s = s.rebalance()
+        if seed & 2:
+            s = s.map_batches_async(ask_all, capacity=2, batch_rows=4, ordered=ordered)
+        else:
+            s = s.map_async(ask, schema={"n": int, "at": mill.Timestamp("us")}, capacity=5, ordered=ordered)
+        windows = s.window_all(mill.tumbling("30s")).agg(total=col("n").sum())
+        return [s.write_json(tmp_path / "all"), windows.write_json(tmp_path / "windows")]
+
+    report = None
+    for attempt in itertools.count():
+        report = simulate(
+            *flow(),
+            seed=draw.randrange(1 << 30),
+            checkpoint=tmp_path / "state",
+            steps=draw.randrange(20, 600) if attempt < 5 else None,
+            parallelism=draw.randrange(1, 4),
+            frame_rows=draw.choice([3, 17, 1000]),
+            on_error="skip",
+        )
+        if report is not None:
+            break
+    wanted = [n for n in range(rows) if seed & 2 or n % 13 != 5]
+    got = mill.read_json(str(tmp_path / "all"), schema={"n": int, "at": str}).collect().to_pylist()
+    assert Counter(row["n"] for row in got) == Counter(wanted)
+    totals: Counter[int] = Counter()
+    for n in wanted:
+        totals[n // 30] += n
+    windows = mill.read_json(str(tmp_path / "windows"), schema={"total": int, "window_start": str, "window_end": str})
+    assert Counter(row["total"] for row in windows.collect().to_pylist()) == Counter(totals.values())
+    assert report.rows_late == 0
 
 
 def test_an_input_that_changes_its_columns_does_not_take_up_what_was_in_flight(tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ impl Step for MapAsync {
     }
 
     fn print(&self) -> String {
-        // How many calls are in flight, and in which order results come, may change from run to run.
-        format!("{:?}", self.function.name())
+        // How many calls are in flight is, like the number of tasks, not of the plan.
+        format!("{:?}, ordered: {}", self.function.name(), self.calls.is_ordered)
     }
 
     fn is_opaque(&self) -> bool {
@@ -107,7 +107,7 @@ impl Step for MapAsync {
         let records = Arc::clone(&input.schema);
         let columns: Vec<String> =
             records.fields().iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type()))).collect();
-        // One that becomes the other takes the records up that wait.
+        // Calls of records and of batches keep the same; a step with a name may become the other.
         let signature = format!("records in flight: {}", columns.join(", "));
         let stage = AsyncStage { function: Arc::clone(&self.function), calls: self.calls, records };
         builder.place(at, &input, StageKind::MapAsync(Box::new(stage)), signature)
