@@ -22,6 +22,7 @@ from millstream import types
 from millstream._aggregate import Aggregate, aggregate
 from millstream._conditions import when
 from millstream._engine import version as _version
+from millstream._lookup_functions import Lookup, lookup
 from millstream._row import Row
 from millstream._udf import udf
 from millstream.errors import (
@@ -116,6 +117,7 @@ __all__ = [
     "JobStatus",
     "KeyedStream",
     "ListState",
+    "Lookup",
     "MapState",
     "Metrics",
     "MillstreamError",
@@ -167,6 +169,7 @@ __all__ = [
     "global_window",
     "index",
     "lit",
+    "lookup",
     "max_horizontal",
     "min_horizontal",
     "now",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from millstream._joins import JoinKey, _join, _right
+from millstream._joins import JoinKey, _how, _join, _right
 from millstream.errors import PlanError
 from millstream.time import Duration, microseconds
 
@@ -155,12 +155,15 @@ class Lookups:
         ----------
         table
             A stream, or a table: anything with an Arrow interface (pyarrow, polars, pandas, duckdb), a dict of columns or a list of
-            records.
+            records. Or a look-up by a function (:func:`lookup`), which is called for keys as they come.
         on
-            A column that both sides have, or several; the result has each of them once.
+            A column that both sides have, or several; the result has each of them once. The columns that a look-up by a function is
+            called with.
         left_on, right_on
             Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both sides.
+            Not for a look-up by a function.
         how
+            A look-up by a function has ``"inner"`` and ``"left"``.
             ``"inner"``: a record without a row in the table is left out. ``"left"``: it has null in the columns of the table.
             ``"semi"``: only records that have a row, without its columns. ``"anti"``: only those that have none.
         suffix
@@ -200,8 +203,13 @@ class Lookups:
         >>> orders.enrich(users, on="user", how="anti").collect().to_pylist()
         [{'order': 3, 'user': 9}]
         """
+        from millstream._lookup_functions import Lookup
         from millstream.stream import Stream
 
         method = "enrich"
+        if isinstance(table, Lookup):
+            if left_on is not None or right_on is not None:
+                raise PlanError("enrich() with a look-up by a function takes on=, the columns that it is called with")
+            return table._enrich(cast("Stream", self), on, _how(method, how, ("inner", "left")), suffix)
         right, join = _table(method, table), _join(method, on, left_on, right_on, how, suffix, ("inner", "left", "semi", "anti"))
         return Stream(cast("Stream", self)._raw.enrich(right, join))

@@ -322,7 +322,9 @@ def check_callable(function: Any, method: str) -> None:
     if not callable(function):
         raise PlanError(f"{method}() takes a function, not {function!r:.200}")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise PlanError(f"{method}() takes a plain function, and {function_name(function)} is asynchronous")
+        name = function_name(function)
+        advice = f"; use {method}_async({name})" if method in ("map", "map_batches") else ""
+        raise PlanError(f"{method}() takes a plain function, and {name} is asynchronous{advice}")
 
 
 def check_pyarrow(method: str) -> None:

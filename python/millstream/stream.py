@@ -7,10 +7,12 @@ stream can go several ways.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from millstream._async_steps import AsyncSteps
 from millstream._counts import count
 from millstream._engine import RawExpr, RawStream, RawWatermarkFunction
 from millstream._joins import Joins
@@ -42,6 +44,19 @@ if TYPE_CHECKING:
 __all__ = ["Stream", "from_changelog"]
 
 _SAMPLE_ROWS = 100
+
+Outcome = tuple[Any, Exception | None]
+"""What a function returned, or raised."""
+
+
+def _outcomes(function: Callable[[Any], Any], rows: Sequence[Any]) -> Iterator[Outcome]:
+    """Call a function for each of these rows, one when it is asked for."""
+    for row in rows:
+        try:
+            yield function(row), None
+        except Exception as error:
+            yield None, error
+
 
 
 def _zone_of(schema: Schema, column: str) -> str | None:
@@ -110,7 +125,7 @@ def from_changelog(stream: Stream, key: str | Sequence[str], op: str = "op") -> 
     return Stream(stream._raw.from_changelog([key] if isinstance(key, str) else list(key), op))
 
 
-class Stream(Joins, Lookups, Outputs):
+class Stream(AsyncSteps, Joins, Lookups, Outputs):
     """Records that flow; made by ``read_*``, ``from_*``, :func:`generate` and by the steps of other streams.
 
     Examples
@@ -374,16 +389,35 @@ class Stream(Joins, Lookups, Outputs):
         name = f"{kind}({function_name(function)})"
         return Stream(self._raw.apply(kind, name, adapter(function, view), schema._raw, view.used))
 
-    def _given(self, function: Callable[[Any], Any], schema: SchemaLike, method: str, *, is_many: bool) -> Schema:
-        """Give the schema of what a function returns: as declared, as annotated, or as its first results are."""
+    def _given(
+        self,
+        function: Callable[[Any], Any],
+        schema: SchemaLike,
+        method: str,
+        *,
+        is_many: bool,
+        outcomes: Callable[[Sequence[Any]], Iterator[Outcome]] | None = None,
+    ) -> Schema:
+        """Give the schema of what a function returns: as declared, as annotated, or as its first results are.
+
+        ``outcomes`` calls the function for each of some rows, where it is not called as usual.
+        """
         if schema is not None:
             return schema_of(schema)
         declared = returned_schema(function, is_many=is_many)
         if declared is not None:
             return declared
-        return self._sampled(function, method, is_many=is_many)
+        called = outcomes if outcomes is not None else functools.partial(_outcomes, function)
+        return self._sampled(function, method, called, is_many=is_many)
 
-    def _sampled(self, function: Callable[[Any], Any], method: str, *, is_many: bool) -> Schema:
+    def _sampled(
+        self,
+        function: Callable[[Any], Any],
+        method: str,
+        outcomes: Callable[[Sequence[Any]], Iterator[Outcome]],
+        *,
+        is_many: bool,
+    ) -> Schema:
         from millstream._infer import infer_schema
         from millstream._row import row_class
 
@@ -397,10 +431,14 @@ class Stream(Joins, Lookups, Outputs):
         make = row_class(tuple(self.schema.names))
         results: list[Any] = []
         failure: UserFunctionError | None = None
-        for record in table.to_pylist():
+        records = table.to_pylist()
+        for record, (result, raised_first) in zip(
+            records, outcomes([tuple.__new__(make, record.values()) for record in records]), strict=False
+        ):
             room = _SAMPLE_ROWS - len(results)
             try:
-                result = function(tuple.__new__(make, record.values()))
+                if raised_first is not None:
+                    raise raised_first
                 results.extend(itertools.islice(result or (), room) if is_many else [result])
             except Exception as error:
                 # The job meets the record again, and does with it what on_error says.

@@ -12,6 +12,7 @@
 //!                    session_aggregate (a row a session)  kept_windows (records by key and time)
 //!                    process (states of the user's, timers)
 //!                    join (records of two inputs)  regular_join (rows of two inputs that change)
+//!   in flight        map_async: the records that a user's asynchronous function works on
 //!   two inputs       asof_join  enrich: rows of one input are looked up for those of the other
 //! ```
 //!
@@ -34,6 +35,7 @@ mod filter;
 mod join;
 mod kept_windows;
 mod limit;
+mod map_async;
 mod partial_aggregate;
 mod pair;
 mod pass;
@@ -102,6 +104,7 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
         StageKind::Reduce { keys, function, emit } => {
             Box::new(reduce::Reduce::new(stage, context, keys, Arc::clone(function), *emit)?)
         }
+        StageKind::MapAsync(of) => Box::new(map_async::MapAsync::new(of, schema, context)?),
         StageKind::Process(process) => Box::new(process::Process::new(stage, process, context)?),
         StageKind::TopN { keys, by, rows, emit, window: None } => {
             Box::new(top_n::TopN::new(stage, context, keys, by.clone(), *rows, *emit)?)

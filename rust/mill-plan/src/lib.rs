@@ -13,6 +13,7 @@
 //! asked for. This crate knows no thread, file or clock: it only describes.
 
 mod aggregate;
+mod asynchronous;
 mod compiled;
 mod expr;
 mod function;
@@ -34,6 +35,7 @@ mod watermark;
 mod window;
 
 pub use aggregate::{AggregateCall, AggregateKind, AggregateSpec};
+pub use asynchronous::{AsyncAnswers, AsyncCalls, AsyncFunction, AsyncTask};
 pub use compiled::CompiledExpr;
 pub use expr::{BinaryOp, DEPTH_MAX, Expr, INDEX_COLUMN, UnaryOp};
 pub use function::{
@@ -46,8 +48,8 @@ pub use lookup::{LookupKind, LookupPlan, TableRows, UntilLoaded};
 pub use lower::{Mode, OnError, PlanOptions, lower};
 pub use outline::Outline;
 pub use physical::{
-    Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, ProcessStage, SourceStage, Stage, StageKind, Target,
-    WatermarksOf, WindowCompute, error_schema,
+    AsyncStage, Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, ProcessStage, SourceStage, Stage,
+    StageKind, Target, WatermarksOf, WindowCompute, error_schema,
 };
 pub use process::{
     ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,

@@ -24,6 +24,7 @@ mod join;
 mod kept_window;
 mod limit;
 mod lookup;
+mod map_async;
 mod parts;
 mod process;
 mod project;

@@ -245,6 +245,7 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
             assert_eq!(plan.columns.len(), stage.schema.fields().len());
         }
         StageKind::Process(process) => assert_eq!(shape(&process.records), shape(input)),
+        StageKind::MapAsync(stage) => assert_eq!(shape(&stage.records), shape(input)),
         StageKind::User { .. } | StageKind::Reduce { .. } => {}
     }
 }

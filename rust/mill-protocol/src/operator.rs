@@ -36,6 +36,18 @@ pub enum Progress {
     Pending,
 }
 
+/// Which records an operator takes for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// All that come.
+    ForAll,
+    /// Those ahead of a barrier that has been asked for, so that the checkpoint need not wait; others stay in their queues or in
+    /// their source.
+    ForBarrier,
+    /// None.
+    No,
+}
+
 /// Where an operator instance stands in its job.
 #[derive(Clone, Debug)]
 pub struct TaskContext {
@@ -190,6 +202,26 @@ pub trait Operator: Send {
     fn wants(&self, input: usize) -> bool {
         let _ = input;
         true
+    }
+
+    /// Which records should come into the chain now, of an operator that takes records whose results come later. The runtime asks
+    /// before each event.
+    fn room(&self) -> Room {
+        Room::ForAll
+    }
+
+    /// Whether results of records that it has taken are still to come from outside. While they are, the runtime lets records,
+    /// watermarks and barriers through, calls [`on_wake`](Operator::on_wake) when [`TaskContext::waker`] was woken, and keeps the
+    /// end of the input back. So nothing waits for the results but the end, and barriers come by until then.
+    fn awaits(&self) -> bool {
+        false
+    }
+
+    /// Only while the operator [`awaits`](Operator::awaits) results: it was woken, and may emit what has come. The runtime then
+    /// passes on the watermark that [`earliest_result`](Operator::earliest_result) allows now.
+    fn on_wake(&mut self, out: &mut Outbox) -> Result<Progress> {
+        let _ = out;
+        Ok(Progress::Done)
     }
 
     /// This input has ended. One call an input, before [`on_end`](Operator::on_end); after a restart an input that had

@@ -316,12 +316,23 @@ impl Run<'_> {
     fn advance(&mut self, input: usize, at: Watermark) {
         self.times.advance(input, at);
         self.step(|operator, out| operator.on_watermark(input, at, out));
+        self.promise();
+    }
+
+    /// The runtime passes on a watermark.
+    fn promise(&mut self) {
         if !self.operator.makes_watermarks() {
             // As in the runtime, what was emitted goes ahead of the watermark.
             self.drain();
             let passed_on = self.operator.combine(&self.times).min(self.operator.earliest_result());
             self.promised = self.promised.max(Some(passed_on.0));
         }
+    }
+
+    /// Wakes an operator that awaits results.
+    fn wake(&mut self) {
+        self.call(|operator, out| operator.on_wake(out));
+        self.promise();
     }
 
     fn end_input(&mut self, input: usize) {
@@ -333,6 +344,13 @@ impl Run<'_> {
     }
 
     fn end(&mut self) {
+        let mut wakes = 0;
+        while self.operator.awaits() {
+            self.wake();
+            wakes += 1;
+            assert!(wakes <= RESUMES_MAX, "{:?}: the operator awaits results for ever", self.mode);
+            std::thread::sleep(PENDING_PAUSE);
+        }
         self.step(|operator, out| operator.on_end(out));
         self.drain();
     }
@@ -340,6 +358,10 @@ impl Run<'_> {
     /// One event, until it is done, and behind it whatever the mode asks for.
     fn step(&mut self, event: impl FnMut(&mut dyn Operator, &mut Outbox) -> crate::Result<Progress>) {
         self.call(event);
+        // Results come at any time; here at every third event.
+        if self.operator.awaits() && self.calls.is_multiple_of(3) {
+            self.wake();
+        }
         if self.mode.restore != Restore::Never {
             self.call(|operator, out| operator.on_barrier(Epoch(1), out));
             self.drain();

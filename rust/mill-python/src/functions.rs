@@ -9,8 +9,9 @@
 //!
 //! [`records`] calls a function once a record, [`batches`] once a frame, [`columns`] in expressions, [`folds`] for the
 //! records of a key, [`windows`] for those of a window, [`process`] for records and timers, with state, [`watermarks`] to make
-//! watermarks.
+//! watermarks, [`asynchronous`] starts coroutines and takes their results when they have come.
 
+mod asynchronous;
 mod batches;
 mod columns;
 mod folds;
@@ -27,6 +28,7 @@ use mill_protocol::Error;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+pub use self::asynchronous::{PythonAsync, RawWaker};
 pub use self::batches::{ArrowFunction, arrow_batch, conform};
 pub use self::columns::column_function;
 pub use self::folds::{FoldFunction, aggregate_function};

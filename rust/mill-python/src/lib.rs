@@ -58,7 +58,7 @@ mod _millstream {
     #[pymodule_export]
     use super::files::{read_files, write_files, write_sqlite};
     #[pymodule_export]
-    use super::functions::{RawWatermarkFunction, aggregate_function, column_function};
+    use super::functions::{RawWaker, RawWatermarkFunction, aggregate_function, column_function};
     #[pymodule_export]
     use super::job::{
         RawJob, RawReceiver, end_interpreter, engine_threads, interrupt_threads, receive, simulate, start,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use mill_frame::types::check_fields;
 use mill_plan::{
-    Drift, SinkNode, Stream, UserStepKind, WatermarkStrategy, WatermarksFrom,
+    AsyncCalls, Drift, SinkNode, Stream, UserStepKind, WatermarkStrategy, WatermarksFrom,
 };
 use mill_protocol::{Error, Result, Source, SourceProperties};
 use millstream::connectors::{GenerateSource, MemorySource};
@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 
 use crate::error::{IntoPython, PlanError, SchemaError};
 use crate::expr::{RawExpr, expressions};
-use crate::functions::{ArrowFunction, RawWatermarkFunction, RecordFunction};
+use crate::functions::{ArrowFunction, PythonAsync, RawWatermarkFunction, RecordFunction};
 use crate::sinks::{PythonSink, sink_kind};
 use crate::import::{self, Import, validate};
 use crate::join::RawJoin;
@@ -305,6 +305,23 @@ impl RawStream {
         let schema = Arc::clone(&schema.schema);
         let function = ArrowFunction::new(name, adapter, Arc::clone(&schema));
         self.step(self.stream.apply(UserStepKind::MapBatches, Arc::new(function), schema))
+    }
+
+    /// Calls an asynchronous function, once a record, or with batches of so many at most.
+    #[pyo3(signature = (name, adapter, schema, capacity, batch_rows, is_ordered))]
+    fn map_async(
+        &self,
+        name: String,
+        adapter: Py<PyAny>,
+        schema: PyRef<'_, RawSchema>,
+        capacity: usize,
+        batch_rows: Option<usize>,
+        is_ordered: bool,
+    ) -> PyResult<RawStream> {
+        let schema = Arc::clone(&schema.schema);
+        let calls = AsyncCalls { capacity, batch_rows, is_ordered };
+        let function = PythonAsync::new(name, adapter, Arc::clone(&schema), calls, self.stream.has_event_time());
+        self.step(self.stream.map_async(Arc::new(function), calls, schema))
     }
 
     fn key_by(&self, exprs: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawKeyedStream> {

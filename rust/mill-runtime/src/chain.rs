@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use mill_protocol::{Batch, Clock, Emission, Epoch, Outbox, Quiet, Rejected, Result, Watermark};
+use mill_protocol::{Batch, Clock, Emission, Epoch, Outbox, Quiet, Rejected, Result, Room, Watermark};
 
 use crate::edge_writer::EdgeWriter;
 use crate::envelope::Event;
@@ -99,6 +99,8 @@ pub(crate) struct Chain {
     has_end: bool,
     /// The timers of the stages below this one may still fire before the next input.
     round: usize,
+    /// Whether nothing is to be emitted for now that has come from outside: the last barrier has come by.
+    pub(crate) is_resting: bool,
 }
 
 impl Chain {
@@ -123,6 +125,7 @@ impl Chain {
             calling: None,
             has_end: false,
             round,
+            is_resting: false,
         };
         // A step may need nothing from the start: a limit that had been reached before the checkpoint.
         for stage in chain.stages.iter_mut().filter(|stage| stage.is_finished()) {
@@ -168,7 +171,8 @@ impl Chain {
             return Ok(ChainStep::Blocked);
         }
         let Some(index) = self.stages.iter().rposition(Stage::has_work) else {
-            return if self.fire_timers()? { Ok(ChainStep::Worked) } else { Ok(ChainStep::Drained) };
+            let has_worked = self.fire_timers()? || self.take_wakes()?;
+            return Ok(if has_worked { ChainStep::Worked } else { ChainStep::Drained });
         };
         self.calling = Some(index);
         let stage = &mut self.stages[index];
@@ -227,6 +231,35 @@ impl Chain {
                 Route::Stage { stage, channel } => self.stages[stage].wants(channel),
                 Route::Writer { .. } => true,
             })
+    }
+
+    /// Whether records may come, of which some may be ahead of a barrier that was asked for.
+    pub(crate) fn has_room(&self, is_barrier_due: bool) -> bool {
+        self.stages.iter().all(|stage| match stage.room() {
+            Room::ForAll => true,
+            Room::ForBarrier => is_barrier_due,
+            Room::No => false,
+        })
+    }
+
+    /// Whether a stage awaits results from outside.
+    pub(crate) fn awaits(&self) -> bool {
+        self.stages.iter().any(Stage::awaits)
+    }
+
+    /// Whether the end has entered, and a stage keeps it back whose results are still needed. The chain must be drained.
+    pub(crate) fn keeps_end(&mut self) -> bool {
+        self.end_unneeded();
+        self.stages.iter().any(Stage::keeps_end)
+    }
+
+    /// Takes a barrier though the end has entered. What has not ended comes after a stage that keeps the end back, so these have
+    /// the barrier in front of it.
+    pub(crate) fn enter_ahead_of_end(&mut self, epoch: Epoch, is_full: bool) {
+        self.is_full = is_full;
+        for stage in self.stages.iter_mut().filter(|stage| stage.keeps_end()) {
+            stage.accept_ahead_of_end(Event::Barrier(epoch));
+        }
     }
 
     /// When the earliest operator wants to be called.
@@ -371,6 +404,22 @@ impl Chain {
         let stage = &mut self.stages[index];
         stage.on_time(now, &mut self.outbox).map_err(|error| error.in_step(&stage.name))?;
         self.pass_on(index)?;
+        self.calling = None;
+        Ok(true)
+    }
+
+    fn take_wakes(&mut self) -> Result<bool> {
+        if self.is_resting {
+            return Ok(false);
+        }
+        let Some(index) = self.stages.iter().rposition(Stage::takes_wake) else { return Ok(false) };
+        self.calling = Some(index);
+        let stage = &mut self.stages[index];
+        let forward = stage.on_wake(&mut self.outbox).map_err(|error| error.in_step(&stage.name))?;
+        self.pass_on(index)?;
+        if let Some(event) = forward {
+            self.forward(index, event)?;
+        }
         self.calling = None;
         Ok(true)
     }

@@ -132,7 +132,10 @@ impl Schedule {
         for task in 0..self.tasks.len() {
             match self.step_task(task) {
                 Some(Step::Worked) => return true,
-                Some(Step::Idle(at)) => wake_at = [wake_at, at].into_iter().flatten().min(),
+                Some(Step::Idle(at)) => {
+                    wake_at = [wake_at, at].into_iter().flatten().min();
+                    is_waiting |= self.tasks[task].awaits();
+                }
                 Some(Step::Waiting) => is_waiting = true,
                 Some(Step::Blocked) | None => {}
             }

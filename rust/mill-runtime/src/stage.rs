@@ -10,6 +10,9 @@
 //!
 //! An operator that says Pending is resumed in the same way, once it was woken.
 //!
+//! An operator that awaits results from outside is Ready meanwhile: events come in, and wake-ups are events of their own. Only the
+//! end stays in the inbox until the last result has come. A barrier that is asked for in the meantime is put in front of it.
+//!
 //! Finishing an event is what the runtime does once the operator is through with it: pass a watermark on, though not beyond
 //! the time of results that the operator may still emit; take the snapshot and then pass the barrier on; pass the end on.
 
@@ -17,8 +20,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mill_protocol::{
-    Alignment, Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, SinkWriter, Snapshot, SplitId, Waiting, Watermark,
-    Watermarks,
+    Alignment, Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, Room, SinkWriter, Snapshot, SplitId, Waiting,
+    Watermark, Watermarks,
 };
 
 use crate::envelope::Event;
@@ -149,7 +152,50 @@ impl Stage {
 
     /// Whether there is something to do.
     pub(crate) fn has_work(&self) -> bool {
-        !self.inbox.is_empty() || matches!(self.phase, Phase::Resuming(_) | Phase::Pending(_))
+        match self.phase {
+            Phase::Resuming(_) | Phase::Pending(_) => true,
+            Phase::Ready => !self.inbox.is_empty() && !self.keeps_end(),
+            Phase::Ended => false,
+        }
+    }
+
+    /// Whether the end is kept back, as results are still to come.
+    pub(crate) fn keeps_end(&self) -> bool {
+        self.phase == Phase::Ready && matches!(self.inbox.front(), Some(Event::End)) && self.awaits()
+    }
+
+    /// Whether results are still to come from outside.
+    pub(crate) fn awaits(&self) -> bool {
+        match &self.body {
+            Body::Operator(operator) => !self.is_ended() && !self.was_ended && operator.awaits(),
+            Body::Sink(..) => false,
+        }
+    }
+
+    /// Which records it takes for now.
+    pub(crate) fn room(&self) -> Room {
+        match &self.body {
+            Body::Operator(operator) if !self.is_ended() => operator.room(),
+            Body::Operator(_) | Body::Sink(..) => Room::ForAll,
+        }
+    }
+
+    /// Lets a barrier come by ahead of the end that is kept back.
+    pub(crate) fn accept_ahead_of_end(&mut self, barrier: Event) {
+        self.inbox.push_front(barrier);
+    }
+
+    /// Takes the wake-up, if there is one, of an operator that awaits results.
+    pub(crate) fn takes_wake(&self) -> bool {
+        self.phase == Phase::Ready && self.awaits() && self.wake.take()
+    }
+
+    /// Calls the operator because it was woken; returns what is passed on after what it emits.
+    pub(crate) fn on_wake(&mut self, out: &mut Outbox) -> Result<Option<Event>> {
+        let Body::Operator(operator) = &mut self.body else { return Ok(None) };
+        let progress = operator.on_wake(out)?;
+        self.phase = Phase::after(progress, Finish::Watermark);
+        Ok((progress == Progress::Done).then(|| Event::Watermark(0, self.time_after())))
     }
 
     /// Whether it has to wait for something outside. Takes the wake-up if there is one.

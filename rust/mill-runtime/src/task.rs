@@ -207,6 +207,17 @@ impl Task {
             return Ok(Advance::Entered);
         }
         if self.is_ending && !self.is_ended {
+            if self.chain.keeps_end() {
+                // Nothing comes from the producers any more, no barrier either; those after this task wait for one.
+                let request = self.shared.request();
+                if request.epoch > self.acknowledged {
+                    self.note_source();
+                    self.chain.enter_ahead_of_end(request.epoch, request.is_full);
+                    self.barrier = Some(request.epoch);
+                    return Ok(Advance::Entered);
+                }
+                return Ok(Advance::Quiet(self.chain.next_time()));
+            }
             self.is_ended = true;
             self.shared.tell(Message::Ended);
         }
@@ -228,15 +239,16 @@ impl Task {
             self.chain.enter(Event::End, false)?;
             return Ok(Advance::Entered);
         }
+        let has_room = self.chain.has_room(self.shared.request().epoch > self.acknowledged);
         let event = match &mut self.input {
-            TaskInput::Channels(input) => match input.poll(|entry| self.chain.is_wanted(entry))? {
+            TaskInput::Channels(input) => match input.poll(|entry| has_room && self.chain.is_wanted(entry))? {
                 Polled::Event(event) => event,
                 // Room was made in a queue, whose producer may be a task of the same worker that is blocked.
                 Polled::Taken => return Ok(Advance::Entered),
                 Polled::Nothing if self.chain.follow()? => return Ok(Advance::Entered),
                 Polled::Nothing => return Ok(Advance::Quiet(self.chain.next_time())),
             },
-            TaskInput::Source(_) => match self.read()? {
+            TaskInput::Source(_) => match self.read(has_room)? {
                 Taken::Event(event) => event,
                 Taken::Nothing(advance) => return Ok(advance),
             },
@@ -256,8 +268,8 @@ impl Task {
         Ok(Advance::Entered)
     }
 
-    /// Takes the next event from the source.
-    fn read(&mut self) -> Result<Taken> {
+    /// Takes the next event from the source, and records only if there is room for them.
+    fn read(&mut self, has_room: bool) -> Result<Taken> {
         let request = self.shared.request();
         if request.epoch > self.acknowledged {
             self.is_held = request.is_last;
@@ -277,6 +289,9 @@ impl Task {
         };
         if self.shared.is_draining() {
             return Ok(Taken::Event(Event::End));
+        }
+        if !has_room {
+            return Ok(Taken::Nothing(Advance::Quiet(timer)));
         }
         let read = match &mut self.aligned {
             None => source.read(None)?,
@@ -325,8 +340,9 @@ impl Task {
     }
 
     fn acknowledge(&mut self, epoch: Epoch) -> Result<()> {
-        let is_full = self.shared.request().is_full;
-        let mut parts = self.chain.complete_snapshot(epoch, is_full)?;
+        let request = self.shared.request();
+        let mut parts = self.chain.complete_snapshot(epoch, request.is_full)?;
+        self.chain.is_resting = request.is_last;
         parts.extend(self.source_part.take());
         self.acknowledged = epoch;
         self.shared.tell(Message::Acknowledged(Acknowledgement { task: self.index, epoch, parts }));
@@ -365,6 +381,11 @@ impl Task {
             TaskInput::Channels(_) => None,
         };
         [self.chain.next_time(), read].into_iter().flatten().filter(|&at| at > now).min()
+    }
+
+    /// Whether a step of it awaits results from outside.
+    pub(crate) fn awaits(&self) -> bool {
+        self.chain.awaits()
     }
 
     /// The clock that timers go by.

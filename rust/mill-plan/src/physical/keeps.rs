@@ -32,6 +32,7 @@ impl StageKind {
             }
             StageKind::ToChangelog { .. } | StageKind::LatestRows { .. } => "keeps the latest row a key for as long as the job runs".to_owned(),
             StageKind::Process(stage) => stage.keeps(),
+            StageKind::MapAsync(_) => "keeps the records in flight until they are answered".to_owned(),
             // A join says what it keeps of each side in its own line.
             StageKind::Join(_) | StageKind::RegularJoin(_) | StageKind::Lookup(_) => return None,
             // Partial results have gone out when a barrier comes.

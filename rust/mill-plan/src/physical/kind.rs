@@ -7,6 +7,7 @@ use mill_protocol::{Alignment, Sink};
 
 use super::explain::names;
 use crate::aggregate::{AggregateKind, AggregateSpec};
+use crate::asynchronous::{AsyncCalls, AsyncFunction};
 use crate::compiled::CompiledExpr;
 use crate::function::{BatchFunction, ReduceFunction, Rung, WatermarkFunction, WindowFunction};
 use crate::join::JoinPlan;
@@ -191,6 +192,8 @@ pub enum StageKind {
     Lookup(Arc<LookupPlan>),
     /// A user's function of the records and timers of each key, with state.
     Process(Box<ProcessStage>),
+    /// A user's asynchronous function of records, with those that it is working on.
+    MapAsync(Box<AsyncStage>),
     /// Writes records out.
     Sink(Arc<dyn Sink>),
     /// Passes records on as they are: a union, a rebalance.
@@ -212,6 +215,17 @@ pub struct ProcessStage {
     pub sides: Vec<SchemaRef>,
     /// Whether records have an event time.
     pub is_timed: bool,
+}
+
+/// A user's asynchronous function of records.
+#[derive(Clone, Debug)]
+pub struct AsyncStage {
+    /// The function.
+    pub function: Arc<dyn AsyncFunction>,
+    /// How it is called.
+    pub calls: AsyncCalls,
+    /// The columns of the input.
+    pub records: SchemaRef,
 }
 
 /// What the watermarks of a split are made from.
@@ -266,6 +280,7 @@ impl StageKind {
             StageKind::RegularJoin(_) => "join",
             StageKind::Lookup(plan) => plan.kind.label(),
             StageKind::Process(_) => "process",
+            StageKind::MapAsync(stage) => stage.calls.label(),
             StageKind::Sink(_) => "sink",
             StageKind::Pass => "pass",
         }
@@ -280,6 +295,7 @@ impl StageKind {
             StageKind::EventTime { watermarks: WatermarksOf::Function { .. }, .. } => Rung::Batch,
             StageKind::Reduce { function, .. } => function.rung(),
             StageKind::Process(stage) => stage.function.rung(),
+            StageKind::MapAsync(stage) => stage.function.rung(),
             StageKind::KeptWindow { compute: WindowCompute::Reduce(function), .. } => function.rung(),
             StageKind::KeptWindow { compute: WindowCompute::Apply(function), .. } => function.rung(),
             StageKind::Aggregate { aggregates, .. }
@@ -330,6 +346,7 @@ impl StageKind {
             | StageKind::RegularJoin(_)
             | StageKind::Lookup(_)
             | StageKind::Process(_)
+            | StageKind::MapAsync(_)
             | StageKind::Sink(_) => true,
             StageKind::Project { .. }
             | StageKind::Filter(_)
@@ -451,6 +468,7 @@ impl StageKind {
             StageKind::RegularJoin(plan) => plan.to_string(),
             StageKind::Lookup(plan) => plan.to_string(),
             StageKind::Process(stage) => stage.detail(),
+            StageKind::MapAsync(stage) => stage.detail(),
             StageKind::Sink(sink) => Sink::name(sink.as_ref()),
             StageKind::Pass => String::new(),
         }
@@ -470,6 +488,15 @@ impl ProcessStage {
             [] => "keeps the timers of each key until they fire".to_owned(),
             states => format!("keeps {} of each key, and its timers until they fire", states.join(", ")),
         }
+    }
+}
+
+impl AsyncStage {
+    fn detail(&self) -> String {
+        let AsyncCalls { capacity, batch_rows, is_ordered } = self.calls;
+        let rows = batch_rows.map_or_else(String::new, |rows| format!(" of at most {rows} records"));
+        let order = if is_ordered { "results in the order of the records" } else { "results as they come" };
+        format!("{}, at most {capacity} calls{rows} in flight in each task, {order}", self.function.name())
     }
 }
 

@@ -50,34 +50,50 @@ impl ArrowFunction {
         }
     }
 
-    fn misfit(&self, message: &str) -> Error {
-        let text = format!("{} returned a batch that does not fit: {message}", self.adapter.name);
-        Error::new(mill_protocol::ErrorKind::UserFunction, text).because(error::SchemaError::new_err(message.to_owned()))
-    }
-
-    /// The rows of a result that fit, by halves; the others are rejected.
+    /// The rows of a result that fit; the others are rejected.
     fn fitting(&self, py: Python<'_>, batch: &RecordBatch, data: &RecordBatch) -> Result<UserOutput> {
-        let mut parts = vec![RecordBatch::new_empty(Arc::clone(&self.schema))];
-        let (mut rows, mut rejected) = (Vec::new(), Vec::new());
-        let mut spans = vec![(0, data.num_rows())];
-        while let Some((start, len)) = spans.pop() {
-            match conform(&data.slice(start, len), &self.schema, Some(batch)) {
-                Ok(part) => {
-                    parts.push(part);
-                    rows.extend((start..start + len).map(|row| row as u32));
-                }
-                Err(misfit) if len == 1 => {
-                    rejected.push(Rejected::of(self.misfit(&misfit.message(start)), shown(py, batch, start)));
-                }
-                Err(_) => {
-                    spans.push((start + len / 2, len - len / 2));
-                    spans.push((start, len / 2));
-                }
-            }
-        }
-        let data = concat_batches(&self.schema, &parts).map_err(arrow_error)?;
+        let Fitting { data, rows, misfits } = fitting(&self.adapter.name, data, &self.schema, batch)?;
+        let rejected = misfits.into_iter().map(|(row, misfit)| Rejected::of(misfit, shown(py, batch, row))).collect();
         Ok(UserOutput { data, origin: Origin::Rows(UInt32Array::from(rows)), rejected })
     }
+}
+
+/// A batch that a function returned and that does not fit.
+pub fn misfit(name: &str, message: &str) -> Error {
+    let text = format!("{name} returned a batch that does not fit: {message}");
+    Error::new(mill_protocol::ErrorKind::UserFunction, text).because(error::SchemaError::new_err(message.to_owned()))
+}
+
+/// The rows of a result that fit its columns, and those that don't.
+pub struct Fitting {
+    /// Those that fit.
+    pub data: RecordBatch,
+    /// Which rows they are.
+    pub rows: Vec<u32>,
+    /// The others, with the reason.
+    pub misfits: Vec<(usize, Error)>,
+}
+
+/// Finds the rows of a result that fit, by halves. It was made of `given`, row for row.
+pub fn fitting(name: &str, data: &RecordBatch, schema: &SchemaRef, given: &RecordBatch) -> Result<Fitting> {
+    let mut parts = vec![RecordBatch::new_empty(Arc::clone(schema))];
+    let (mut rows, mut misfits) = (Vec::new(), Vec::new());
+    let mut spans = vec![(0, data.num_rows())];
+    while let Some((start, len)) = spans.pop() {
+        match conform(&data.slice(start, len), schema, Some(given)) {
+            Ok(part) => {
+                parts.push(part);
+                rows.extend((start..start + len).map(|row| row as u32));
+            }
+            Err(unfit) if len == 1 => misfits.push((start, misfit(name, &unfit.message(start)))),
+            Err(_) => {
+                spans.push((start + len / 2, len - len / 2));
+                spans.push((start, len / 2));
+            }
+        }
+    }
+    let data = concat_batches(schema, &parts).map_err(arrow_error)?;
+    Ok(Fitting { data, rows, misfits })
 }
 
 impl BatchFunction for ArrowFunction {
@@ -107,7 +123,7 @@ impl BatchFunction for ArrowFunction {
                     UserOutput { data, origin, rejected: Vec::new() }
                 }
                 Err(misfit) if misfit.row.is_some() && is_row_for_row => self.fitting(py, batch, &data)?,
-                Err(misfit) => self.reject_all(py, batch, self.misfit(&misfit.message(0))),
+                Err(misfit) => self.reject_all(py, batch, self::misfit(&self.adapter.name, &misfit.message(0))),
             };
             Ok(UserCall::Whole(output))
         })
@@ -128,7 +144,7 @@ pub fn arrow_batch(given: &Bound<'_, PyAny>) -> PyResult<RecordBatch> {
 /// Why a batch does not have the columns that were declared.
 pub struct Unfit {
     /// The first row that does not fit; `None` where the columns themselves don't.
-    row: Option<usize>,
+    pub row: Option<usize>,
     reason: String,
 }
 

@@ -1,5 +1,6 @@
 //! Whole jobs of toy operators, run on threads and stepped by hand.
 
+mod awaiting;
 mod backpressure;
 mod checkpoints;
 mod control;

@@ -1,0 +1,599 @@
+"""Asynchronous functions: order, capacity, time-outs, retries, failures, and what is in flight at a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+import millstream as mill
+from millstream import col, lit
+from millstream._async import Loop
+from millstream.testing import simulate
+
+
+def numbers(rows: int) -> mill.Stream:
+    return mill.generate(rows=rows, n=mill.index())
+
+
+async def double(row: Any) -> dict[str, int]:
+    await asyncio.sleep(random.random() * 0.003)
+    return {"n": row.n, "twice": 2 * row.n}
+
+
+DOUBLED = {"n": int, "twice": int}
+
+
+@pytest.mark.parametrize("capacity", [1, 7, 1000])
+def test_results_come_in_order(capacity: int) -> None:
+    rows = 100 if capacity == 1 else 2_000
+    got = numbers(rows).map_async(double, schema=DOUBLED, capacity=capacity).collect(parallelism=1).to_pylist()
+    assert got == [{"n": n, "twice": 2 * n} for n in range(rows)]
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_unordered_results_are_the_same_ones(parallelism: int) -> None:
+    stream = numbers(3_000).rebalance().map_async(double, schema=DOUBLED, ordered=False)
+    got = [row["n"] for row in stream.collect(parallelism=parallelism).to_pylist()]
+    assert got != list(range(3_000))
+    assert sorted(got) == list(range(3_000))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_as_many_are_in_flight_as_the_capacity_says(ordered: bool) -> None:
+    now, most = 0, 0
+
+    async def counted(row: Any) -> int:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.005)
+        now -= 1
+        return int(row.n)
+
+    began = time.perf_counter()
+    stream = numbers(400).map_async(counted, schema={"n": int}, capacity=50, ordered=ordered)
+    assert len(stream.collect(parallelism=1)) == 400
+    assert most == 50
+    # One after the other they would take two seconds.
+    assert time.perf_counter() - began < 1.5
+
+
+def test_all_jobs_share_one_loop_that_ends_with_them() -> None:
+    loops = set()
+
+    async def where(row: Any) -> int:
+        loops.add((asyncio.get_running_loop(), threading.get_ident()))
+        await asyncio.sleep(0.001)
+        return int(row.n)
+
+    numbers(50).map_async(where, schema={"n": int}).map_async(where, schema={"n": int}).collect(parallelism=2)
+    assert len(loops) == 1
+    until = time.monotonic() + 5
+    while any(thread.name == "millstream-async" for thread in threading.enumerate()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not any(thread.name == "millstream-async" for thread in threading.enumerate())
+
+
+def test_columns_are_those_of_the_annotation_or_of_the_first_results() -> None:
+    async def annotated(row: Any) -> float:
+        return float(row.n)
+
+    async def plain(row: Any):  # type: ignore[no-untyped-def]
+        return {"half": row.n / 2, "text": str(row.n)}
+
+    assert numbers(3).map_async(annotated).schema.names == ["value"]
+    began = time.perf_counter()
+
+    async def slow(row: Any):  # type: ignore[no-untyped-def]
+        await asyncio.sleep(0.05)
+        return {"x": row.n}
+
+    assert repr(numbers(100).map_async(slow).schema) == "Schema(x: int64)"
+    assert time.perf_counter() - began < 2
+    got = numbers(3).map_async(plain).collect(parallelism=1).to_pylist()
+    assert got[1] == {"half": 0.5, "text": "1"}
+
+
+def test_event_time_goes_with_the_results_and_none_is_late() -> None:
+    start = datetime(2024, 1, 1)
+    rows = [{"n": n, "at": start + timedelta(seconds=n)} for n in range(600)]
+
+    async def slow(row: Any) -> dict[str, Any]:
+        await asyncio.sleep(random.random() * 0.02)
+        return {"n": row.n}
+
+    for ordered in (True, False):
+        stream = mill.from_iter(rows).event_time("at").map_async(slow, schema={"n": int}, ordered=ordered, capacity=40)
+        windows = stream.window_all(mill.tumbling("1m")).agg(n=mill.count(), total=col("n").sum())
+        got = sorted(windows.collect(parallelism=1).to_pylist(), key=lambda row: row["window_start"])
+        assert [row["n"] for row in got] == [60] * 10, ordered
+        assert [row["total"] for row in got] == [sum(range(60 * m, 60 * m + 60)) for m in range(10)]
+
+
+# -- failures ------------------------------------------------------------------------------------------------------------
+
+
+async def picky(row: Any) -> int:
+    await asyncio.sleep(0.001)
+    if row.n % 10 == 3:
+        raise ValueError(f"not {row.n}")
+    return int(row.n)
+
+
+def test_an_exception_names_step_record_and_traceback() -> None:
+    stream = numbers(20).map_async(picky, schema={"n": int}).name("ask the model")
+    with pytest.raises(mill.UserFunctionError, match=r"picky\) raised ValueError: not 3; record: .*\"n\": 3") as raised:
+        stream.collect(parallelism=1)
+    assert raised.value.step == "ask the model"
+    assert isinstance(raised.value.__cause__, ValueError)
+    errors = stream.errors.collect(parallelism=1, on_error="route").to_pylist()
+    assert [row["record"] for row in errors] == ['{"n": 3}', '{"n": 13}']
+    assert all("in picky" in row["traceback"] and "raise ValueError" in row["traceback"] for row in errors)
+
+
+def test_each_record_ends_in_one_of_result_skip_and_route() -> None:
+    for ordered in (True, False):
+        stream = numbers(100).map_async(picky, schema={"n": int}, ordered=ordered, capacity=9)
+        got = [row["n"] for row in stream.collect(parallelism=1, on_error="skip").to_pylist()]
+        assert sorted(got) == [n for n in range(100) if n % 10 != 3]
+        assert len(stream.errors.collect(on_error="route")) == 10
+
+
+def test_a_result_that_does_not_fit_fails_its_record_alone() -> None:
+    async def mixed(row: Any) -> Any:
+        return "x" if row.n == 2 else row.n
+
+    stream = numbers(5).map_async(mixed, schema={"n": int})
+    assert [row["n"] for row in stream.collect(on_error="skip", parallelism=1).to_pylist()] == [0, 1, 3, 4]
+    with pytest.raises(mill.UserFunctionError, match=r"returned a result that does not fit: column \"n\" .*record: {\"n\": 2}"):
+        stream.collect()
+
+
+def test_a_record_that_takes_too_long_fails_with_the_line_it_was_at() -> None:
+    async def stuck(row: Any) -> int:
+        if row.n == 4:
+            await asyncio.sleep(60)
+        return int(row.n)
+
+    stream = numbers(8).map_async(stuck, schema={"n": int}, timeout="200ms")
+    began = time.perf_counter()
+    with pytest.raises(mill.UserFunctionError, match=r'raised TimeoutError: no result within timeout="200ms"; record: {"n": 4}'):
+        stream.collect(parallelism=1)
+    assert time.perf_counter() - began < 5
+    [error] = stream.errors.collect(parallelism=1, on_error="route").to_pylist()
+    assert "await asyncio.sleep(60)" in error["traceback"]
+    assert [row["n"] for row in stream.collect(on_error="skip", parallelism=1).to_pylist()] == [0, 1, 2, 3, 5, 6, 7]
+
+
+def test_retries_come_after_growing_pauses_and_only_for_what_is_worth_it() -> None:
+    tries: dict[int, list[float]] = {}
+
+    async def flaky(row: Any) -> int:
+        seen = tries.setdefault(row.n, [])
+        seen.append(time.perf_counter())
+        if row.n == 5:
+            raise KeyError("for good")
+        if len(seen) <= row.n:
+            raise ConnectionError(f"try {len(seen)}")
+        return len(seen)
+
+    stream = numbers(4).map_async(flaky, schema={"n": int}, retries=3, backoff="40ms")
+    assert [row["n"] for row in stream.collect(parallelism=1).to_pylist()] == [1, 2, 3, 4]
+    first, second, third = (b - a for a, b in zip(tries[3], tries[3][1:], strict=False))
+    assert first >= 0.02
+    assert second >= 0.04
+    assert third >= 0.08
+    tries.clear()
+    stream = numbers(6).map_async(flaky, schema={"n": int}, retries=3, backoff="1ms", retry_on=ConnectionError)
+    errors = stream.errors.collect(parallelism=1, on_error="route").to_pylist()
+    assert {row["record"] for row in errors} == {'{"n": 4}', '{"n": 5}'}
+    assert (len(tries[4]), len(tries[5])) == (4, 1)
+
+
+def test_no_try_starts_after_the_timeout() -> None:
+    tries: list[float] = []
+
+    async def failing(row: Any) -> int:
+        tries.append(time.perf_counter())
+        await asyncio.sleep(0.05)
+        raise ConnectionError("down")
+
+    stream = numbers(1).map_async(failing, schema={"n": int}, retries=1000, backoff="1ms", backoff_max="1ms", timeout="300ms")
+    [error] = stream.errors.collect(parallelism=1, on_error="route").to_pylist()
+    assert tries[-1] - tries[0] < 0.3
+    assert 3 <= len(tries) <= 7
+    assert "raised ConnectionError: down" in error["error"] or 'within timeout="300ms"; of ' in error["error"]
+    after = len(tries)
+    time.sleep(0.2)
+    assert len(tries) == after
+
+
+def test_a_time_out_of_the_function_itself_is_an_exception_like_any_other() -> None:
+    async def impatient(row: Any) -> int:
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(5)
+        return 0
+
+    with pytest.raises(mill.UserFunctionError) as raised:
+        numbers(1).map_async(impatient, schema={"n": int}, timeout="5s").collect()
+    assert "within timeout=" not in str(raised.value)
+
+
+def test_a_function_that_cancels_itself_fails_its_record() -> None:
+    async def quits(row: Any) -> int:
+        if row.n == 1:
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+        return int(row.n)
+
+    stream = numbers(3).map_async(quits, schema={"n": int})
+    assert [row["n"] for row in stream.collect(on_error="skip", parallelism=1).to_pylist()] == [0, 2]
+    with pytest.raises(mill.UserFunctionError, match="the function cancelled its own task"):
+        stream.collect()
+
+
+def test_an_exit_ends_the_job_whatever_happens_to_records() -> None:
+    async def exits(row: Any) -> int:
+        raise SystemExit(3)
+
+    with pytest.raises(mill.MillstreamError):
+        numbers(3).map_async(exits, schema={"n": int}).collect(on_error="skip")
+
+
+@pytest.mark.parametrize("rows", [5, 5_000])
+def test_a_limit_that_is_reached_waits_for_no_call(rows: int) -> None:
+    async def hangs(row: Any) -> int:
+        if row.n >= 3:
+            await asyncio.sleep(3_600)
+        return int(row.n)
+
+    began = time.perf_counter()
+    stream = numbers(rows).map_async(hangs, schema={"n": int}, capacity=10)
+    assert [row["n"] for row in stream.limit(3).collect(parallelism=1).to_pylist()] == [0, 1, 2]
+    assert len(stream.collect(limit=2, parallelism=1)) == 2
+    assert time.perf_counter() - began < 20
+
+
+# -- batches -------------------------------------------------------------------------------------------------------------
+
+
+def test_batches_are_cut_and_come_back_in_order() -> None:
+    sizes: list[int] = []
+
+    async def doubled(batch: pa.RecordBatch) -> dict[str, Any]:
+        sizes.append(batch.num_rows)
+        await asyncio.sleep(random.random() * 0.005)
+        return {"n": batch["n"], "twice": pc.multiply(batch["n"], 2)}
+
+    stream = numbers(5_000).map_batches_async(doubled, schema=DOUBLED, batch_rows=64, capacity=5)
+    got = stream.collect(parallelism=1)
+    assert got.to_pylist() == [{"n": n, "twice": 2 * n} for n in range(5_000)]
+    assert max(sizes) == 64
+
+
+def test_a_batch_may_return_any_number_of_records_where_there_is_no_event_time() -> None:
+    async def evens(batch: pa.RecordBatch) -> pa.RecordBatch:
+        await asyncio.sleep(random.random() * 0.002)
+        return batch.filter(pc.equal(pc.bit_wise_and(batch["n"], 1), 0))
+
+    stream = numbers(1_000).map_batches_async(evens, batch_rows=10)
+    assert [row["n"] for row in stream.collect(parallelism=1).to_pylist()] == list(range(0, 1_000, 2))
+    timed = mill.from_iter([{"n": n, "at": datetime(2024, 1, 1)} for n in range(4)]).event_time("at")
+    with pytest.raises(mill.UserFunctionError, match="it has 2 rows for 4 records, so their event time is not known"):
+        timed.map_batches_async(evens).collect()
+
+
+def test_a_batch_that_fails_fails_each_of_its_records() -> None:
+    async def picky_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+        if 15 in batch["n"].to_pylist():
+            raise ValueError("fifteen")
+        return batch
+
+    stream = numbers(40).map_batches_async(picky_batch, batch_rows=10)
+    assert [row["n"] for row in stream.collect(on_error="skip", parallelism=1).to_pylist()] == [*range(10), *range(20, 40)]
+    errors = stream.errors.collect(on_error="route", parallelism=1).to_pylist()
+    assert [row["record"] for row in errors] == [f'{{"n": {n}}}' for n in range(10, 20)]
+    assert all("fifteen" in row["error"] for row in errors)
+
+
+def test_rows_of_a_batch_that_do_not_fit_fail_alone() -> None:
+    async def halves(batch: pa.RecordBatch) -> dict[str, Any]:
+        return {"n": pa.array([n / 2 for n in batch["n"].to_pylist()])}
+
+    stream = numbers(10).map_batches_async(halves, schema={"n": int})
+    assert [row["n"] for row in stream.collect(on_error="skip", parallelism=1).to_pylist()] == [0, 1, 2, 3, 4]
+
+
+# -- at the line of the user ---------------------------------------------------------------------------------------------
+
+
+async def fine(row: Any) -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda s: s.map_async(lambda row: 1), r"<lambda> is a plain one; use map\(<lambda>\)"),
+        (lambda s: s.map_batches_async(lambda batch: batch), r"use map_batches\(<lambda>\)"),
+        (lambda s: s.map_async("ask"), "takes an async def function, not 'ask'"),
+        (lambda s: s.map_async(fine, timeout=5), r"map_async\(\): timeout.*"),
+        (lambda s: s.map_async(fine, timeout="0s"), "timeout= is more than zero"),
+        (lambda s: s.map_async(fine, backoff=0.1), "backoff"),
+        (lambda s: s.map_async(fine, capacity=0), "capacity= is a number of calls of at least 1, not 0"),
+        (lambda s: s.map_async(fine, capacity=2.5), "capacity= is a number"),
+        (lambda s: s.map_async(fine, retries=-1), "retries= is a number of further tries, not -1"),
+        (lambda s: s.map_async(fine, retry_on="x"), "retry_on= is a class of exceptions"),
+        (lambda s: s.map_async(fine, retry_on=KeyboardInterrupt), "retry_on= is a class of exceptions"),
+        (lambda s: s.map_async(fine, ordered="no"), "ordered= is True or False"),
+        (lambda s: s.map_batches_async(fine, batch_rows=0), "batch_rows= is a number of records"),
+        (lambda s: s.map(fine), r"map\(\) takes a plain function, and fine is asynchronous; use map_async\(fine\)"),
+        (lambda s: s.map_async(fine, schema={"at": datetime}).event_time("at"), "put it before map_async"),
+        (lambda s: s.map_async(fine, schema={}), "name at least one"),
+        (lambda s: s.key_by("n").agg(x=mill.count(), emit="each").map_async(fine), "updating"),
+    ],
+)
+def test_what_cannot_be_is_refused_where_it_is_declared(call: Any, text: str) -> None:
+    with pytest.raises(mill.PlanError, match=text):
+        call(numbers(3))
+
+
+def test_an_asynchronous_generator_is_refused() -> None:
+    async def several(row: Any) -> Any:
+        yield 1
+
+    with pytest.raises(mill.PlanError, match="several is an asynchronous generator"):
+        numbers(3).map_async(several)
+
+
+def test_the_plan_says_what_is_in_flight() -> None:
+    text = numbers(3).map_async(fine, capacity=12).explain()
+    assert "map_async(fine), at most 12 calls in flight in each task, results in the order of the records" in text
+    assert "keeps the records in flight until they are answered" in text
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------------------
+
+
+def test_calls_that_hang_delay_no_checkpoint(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    async def waits(row: Any) -> int:
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+        return int(row.n)
+
+    stream = mill.generate(rows=50_000, rate=20_000, n=mill.index()).map_async(waits, schema={"n": int}, capacity=10)
+    job = mill.start(
+        stream.write_json(str(tmp_path / "out")), checkpoint=mill.Checkpoint(str(tmp_path / "state"), every="100ms"), parallelism=1
+    )
+    until = time.monotonic() + 20
+    while job.metrics().checkpoints_taken < 4 and time.monotonic() < until:
+        time.sleep(0.02)
+    taken = job.metrics().checkpoints_taken
+    release.set()
+    report = job.wait()
+    assert taken >= 4
+    assert report.status == "finished"
+    got = Counter(row["n"] for row in mill.read_json(str(tmp_path / "out"), schema={"n": int}).collect().to_pylist())
+    assert got == Counter(range(50_000))
+
+
+RUN = """
+import asyncio, random, sys
+import millstream as mill
+
+random.seed()
+
+async def ask(row):
+    await asyncio.sleep(random.random() * 0.05)
+    if row.n % 97 == 0:
+        raise ValueError(row.n)
+    return {"n": row.n, "twice": 2 * row.n}
+
+async def ask_all(batch):
+    await asyncio.sleep(random.random() * 0.05)
+    return {"n": batch["n"], "twice": [2 * n for n in batch["n"].to_pylist()]}
+
+out, state, kind, ordered, parallelism = sys.argv[1:6]
+s = mill.generate(rows=6_000, rate=4_000, n=mill.index())
+if kind == "keyed":
+    s = s.rebalance()
+if kind == "batches":
+    s = s.map_batches_async(ask_all, schema={"n": int, "twice": int}, batch_rows=32, capacity=6, ordered=ordered == "1")
+else:
+    s = s.map_async(ask, schema={"n": int, "twice": int}, capacity=60, ordered=ordered == "1")
+mill.run(
+    s.write_json(out),
+    checkpoint=mill.Checkpoint(state, every="50ms"),
+    parallelism=int(parallelism),
+    on_error="skip",
+)
+print("finished")
+"""
+
+
+@pytest.mark.parametrize(("kind", "ordered"), [("plain", "1"), ("plain", "0"), ("keyed", "0"), ("batches", "1")])
+def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path, kind: str, ordered: str) -> None:
+    script = tmp_path / "flow.py"
+    script.write_text(RUN)
+    out, state = str(tmp_path / "out"), str(tmp_path / "state")
+    draw = random.Random(17)
+    kills = 0
+    for attempt in range(30):
+        parallelism = str(1 + attempt % 2) if kind == "keyed" else "2"
+        arguments = [sys.executable, str(script), out, state, kind, ordered, parallelism]
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            text, errors = process.communicate(timeout=0.6 + draw.random() * 0.8 if attempt < 6 else 120)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            continue
+        assert process.returncode == 0, errors
+        assert "finished" in text
+        break
+    assert kills >= 2
+    left_out = {n for n in range(6_000) if n % 97 == 0} if kind != "batches" else set()
+    got = mill.read_json(out, schema=DOUBLED).collect().to_pylist()
+    assert Counter(row["n"] for row in got) == Counter(set(range(6_000)) - left_out)
+    assert all(row["twice"] == 2 * row["n"] for row in got)
+    assert not [name for name in os.listdir(out) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_kills_and_rescales_under_any_schedule_change_nothing(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    start, rows, ordered = datetime(2024, 1, 1), draw.randrange(50, 200), draw.random() < 0.5
+
+    async def ask(row: Any) -> dict[str, Any]:
+        if random.random() < 0.5:
+            await asyncio.sleep(random.random() * 0.001)
+        if row.n % 13 == 5:
+            raise ValueError(row.n)
+        return {"n": row.n, "at": row.at}
+
+    async def ask_all(batch: pa.RecordBatch) -> pa.RecordBatch:
+        await asyncio.sleep(random.random() * 0.001)
+        return batch
+
+    def flow() -> list[mill.Sink]:
+        s = mill.generate(rows=rows, n=mill.index(), at=lit(start) + mill.index() * lit(timedelta(seconds=1))).event_time("at")
+        if seed & 1:
+            s = s.rebalance()
+        if seed & 2:
+            s = s.map_batches_async(ask_all, capacity=2, batch_rows=4, ordered=ordered)
+        else:
+            s = s.map_async(ask, schema={"n": int, "at": mill.Timestamp("us")}, capacity=5, ordered=ordered)
+        windows = s.window_all(mill.tumbling("30s")).agg(total=col("n").sum())
+        return [s.write_json(tmp_path / "all"), windows.write_json(tmp_path / "windows")]
+
+    report = None
+    for attempt in itertools.count():
+        report = simulate(
+            *flow(),
+            seed=draw.randrange(1 << 30),
+            checkpoint=tmp_path / "state",
+            steps=draw.randrange(20, 600) if attempt < 5 else None,
+            parallelism=draw.randrange(1, 4),
+            frame_rows=draw.choice([3, 17, 1000]),
+            on_error="skip",
+        )
+        if report is not None:
+            break
+    wanted = [n for n in range(rows) if seed & 2 or n % 13 != 5]
+    got = mill.read_json(str(tmp_path / "all"), schema={"n": int, "at": str}).collect().to_pylist()
+    assert Counter(row["n"] for row in got) == Counter(wanted)
+    totals: Counter[int] = Counter()
+    for n in wanted:
+        totals[n // 30] += n
+    windows = mill.read_json(str(tmp_path / "windows"), schema={"total": int, "window_start": str, "window_end": str})
+    assert Counter(row["total"] for row in windows.collect().to_pylist()) == Counter(totals.values())
+    assert report.rows_late == 0
+
+
+def test_an_input_that_changes_its_columns_does_not_take_up_what_was_in_flight(tmp_path: Path) -> None:
+    async def never(row: Any) -> int:
+        await asyncio.sleep(3_600)
+        return 1
+
+    def flow(rows: mill.Stream) -> mill.Sink:
+        return rows.map_async(never, schema={"n": int}).write_json(str(tmp_path / "out"))
+
+    checkpoint = mill.Checkpoint(str(tmp_path / "state"), every="50ms")
+    job = mill.start(flow(numbers(10)), checkpoint=checkpoint, parallelism=1)
+    until = time.monotonic() + 20
+    while job.metrics().checkpoints_taken < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    job.stop()
+    job.wait()
+    with pytest.raises(mill.CheckpointError, match="records in flight"):
+        mill.run(flow(numbers(10).with_columns(other=col("n"))), checkpoint=checkpoint, parallelism=1)
+
+
+def test_a_stop_ends_while_calls_hang_and_the_next_run_makes_them_again(tmp_path: Path) -> None:
+    hang = True
+    calls: Counter[int] = Counter()
+
+    async def ask(row: Any) -> int:
+        calls[row.n] += 1
+        if hang and row.n % 2:
+            await asyncio.sleep(3_600)
+        return int(row.n)
+
+    def flow() -> mill.Sink:
+        return numbers(20).map_async(ask, schema={"n": int}, ordered=False).write_json(str(tmp_path / "out"))
+
+    job = mill.start(flow(), checkpoint=mill.Checkpoint(str(tmp_path / "state"), every="50ms"), parallelism=1)
+    until = time.monotonic() + 20
+    while job.metrics().checkpoints_taken < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    began = time.perf_counter()
+    job.stop()
+    assert job.wait().status == "stopped"
+    assert time.perf_counter() - began < 5
+    hang = False
+    mill.run(flow(), checkpoint=mill.Checkpoint(str(tmp_path / "state"), every="50ms"), parallelism=1)
+    got = [row["n"] for row in mill.read_json(str(tmp_path / "out"), schema={"n": int}).collect().to_pylist()]
+    assert sorted(got) == list(range(20))
+    assert calls == Counter({n: 2 if n % 2 else 1 for n in range(20)})
+
+
+def test_ctrl_c_ends_a_job_whose_calls_hang() -> None:
+    script = """
+import asyncio
+import millstream as mill
+
+async def never(row):
+    print("called", flush=True)
+    await asyncio.sleep(3600)
+
+mill.generate(rows=3, n=mill.index()).map_async(never, schema={"n": int}).collect()
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    began = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert time.perf_counter() - began < 5
+    assert process.returncode != 0
+    assert re.search("KeyboardInterrupt", errors)
+
+
+def test_a_forked_child_has_a_loop_of_its_own() -> None:
+    async def ask(row: Any) -> int:
+        await asyncio.sleep(0.01)
+        return int(row.n)
+
+    stream = numbers(5).map_async(ask, schema={"n": int})
+    loop = Loop.acquire()
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(write, str(len(stream.collect(parallelism=1))).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as text:
+        assert text.read() == "5"
+    os.waitpid(child, 0)
+    loop.release()
