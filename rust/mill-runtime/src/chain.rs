@@ -175,7 +175,11 @@ impl Chain {
         if stage.uses_now() {
             stage.set_now(self.context.clock.now());
         }
+        let began = stage.is_timed().then(|| self.context.clock.now());
         let result = stage.advance(&mut self.outbox, &mut self.parts, self.is_full);
+        if let Some(began) = began {
+            stage.note_time(self.context.clock.now() - began);
+        }
         let forward = result.map_err(|error| error.in_step(&stage.name))?;
         self.pass_on(index)?;
         for event in forward.into_iter().flatten() {

@@ -9,6 +9,7 @@ mod marks;
 mod modes;
 mod pending;
 mod plain;
+mod slow;
 mod support;
 mod threads;
 mod time;
