@@ -23,7 +23,7 @@ use crate::input::Input;
 use crate::merge::Merge;
 use crate::metrics::{Level, Registry, StageCounters};
 use crate::options::{Mode, OnError};
-use crate::portion::{Allowance, Portion};
+use crate::portion::{Allowance, TaskPortion};
 use crate::reader::ReadRows;
 use crate::recovery::Recovery;
 use crate::shared::Shared;
@@ -320,7 +320,7 @@ impl Plan<'_> {
         let chain_run = Chain::new(stages, routes, writers, entry, context);
         let name = format!("{}-{index}", chain.name);
         let number = built.tasks.len();
-        let portion = Portion::new(code.rows_first.min(self.frame_rows), code.unit, self.frame_rows);
+        let portion = TaskPortion::new(code.rows_first, code.unit, self.frame_rows);
         let shared = Arc::clone(&self.shared);
         Ok(Task::new(number, name, chain_run, input, shared, self.is_persistent, fills, held, portion, allowance))
     }

@@ -214,6 +214,12 @@ impl Chain {
         Ok(true)
     }
 
+    /// How many records should enter at once at least: those calls take long whatever their number.
+    pub(crate) fn floor(&self) -> usize {
+        let own = self.stages.iter().map(Stage::floor);
+        own.chain(self.writers.iter().map(|(writer, _)| writer.floor())).max().unwrap_or(1)
+    }
+
     /// Whether someone wants records of this entry now.
     pub(crate) fn is_wanted(&self, entry: usize) -> bool {
         let mut routes = self.entry.ports[entry].iter();

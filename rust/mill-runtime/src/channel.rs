@@ -89,6 +89,11 @@ impl Sender {
         self.allowance.piece()
     }
 
+    /// How many rows should be sent at once at least.
+    pub(crate) fn floor(&self) -> usize {
+        self.allowance.floor()
+    }
+
     /// Whether the consumer needs nothing any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.queue.is_closed()

@@ -130,6 +130,11 @@ impl EdgeWriter {
         self.outs.iter().map(|out| out.sender.piece()).min().unwrap_or(usize::MAX).max(1)
     }
 
+    /// How many rows should be sent at once at least, for the consumer that wants the most.
+    pub(crate) fn floor(&self) -> usize {
+        self.outs.iter().map(|out| out.sender.floor()).max().unwrap_or(1)
+    }
+
     /// How many envelopes wait in the queues, at most of any.
     pub(crate) fn fill(&self) -> usize {
         self.outs.iter().map(|out| out.sender.len()).max().unwrap_or(0)

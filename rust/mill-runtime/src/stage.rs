@@ -97,9 +97,6 @@ pub(crate) type Forward = [Option<Event>; 2];
 
 const NOTHING: Forward = [None, None];
 
-/// How many records a call of the user's code gets at most; that many are never in a frame.
-const ROWS_MAX: usize = 1 << 20;
-
 /// One stage at work.
 pub(crate) struct Stage {
     pub(crate) uid: Arc<str>,
@@ -166,13 +163,18 @@ impl Stage {
     pub(crate) fn set_user_code(&mut self, code: UserCode) {
         self.cut = match code.batch_rows {
             Some(rows) => Cut::Rows(rows.max(1)),
-            None => Cut::Time { portion: Portion::new(code.rows_first, 1, ROWS_MAX), rows: 0, us: 0 },
+            None => Cut::Time { portion: Portion::new(code.rows_first), rows: 0, us: 0 },
         };
     }
 
     /// Whether it wants to know how long its calls take.
     pub(crate) fn is_timed(&self) -> bool {
         matches!(self.cut, Cut::Time { .. })
+    }
+
+    /// How many records its calls have to have, because they take long whatever their number.
+    pub(crate) fn floor(&self) -> usize {
+        if let Cut::Time { portion, .. } = &self.cut { portion.floor() } else { 1 }
     }
 
     /// Takes note of how long the last call took.

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! It takes so many records at once as it has done with in a short time, waiting for room in the queues behind it included: a source
-//! reads as many, and who sends to it sends as many ([`Portion`]). So whoever is in front of something slow slows down as well, up
+//! reads as many, and who sends to it sends as many ([`TaskPortion`]). So whoever is in front of something slow slows down as well, up
 //! to the source, and a barrier has little before it.
 //!
 //! A task takes its next event when its chain is drained, so it can be left at any point: between two steps everything
@@ -23,7 +23,7 @@ use crate::envelope::Event;
 use crate::held::HeldWriter;
 use crate::input::{Input, Polled};
 use crate::metrics::{Level, StageCounters};
-use crate::portion::{Allowance, Measured, Portion};
+use crate::portion::{Allowance, TaskPortion};
 use crate::reader::Closing;
 use crate::rejects;
 use crate::shared::{Acknowledgement, Message, Shared};
@@ -95,8 +95,7 @@ pub(crate) struct Task {
     gathered: u32,
     /// The records that are in the chain, and since when.
     entered: Option<(usize, i64)>,
-    measured: Measured,
-    portion: Portion,
+    portion: TaskPortion,
     /// What those may send who send to it, over so many channels.
     allowance: Option<(Arc<Allowance>, usize)>,
     /// How full its queues are, for each writer.
@@ -119,7 +118,7 @@ impl Task {
         is_persistent: bool,
         fills: Vec<Arc<Level>>,
         held: Vec<(usize, HeldWriter)>,
-        portion: Portion,
+        portion: TaskPortion,
         allowance: Option<(Arc<Allowance>, usize)>,
     ) -> Task {
         let clock = Arc::clone(&chain.context.clock);
@@ -140,7 +139,6 @@ impl Task {
             is_persistent,
             gathered: 0,
             entered: None,
-            measured: Measured::default(),
             portion,
             allowance,
             fills,
@@ -226,10 +224,8 @@ impl Task {
 
     /// Takes note of how long it had records in its chain.
     fn measure(&mut self, rows: usize, us: i64) {
-        if let Some((rows, us)) = self.measured.add(rows, us, self.portion.rows()) {
-            self.portion.note(rows, us);
-            self.tell_portion();
-        }
+        self.portion.note(rows, us, self.chain.floor());
+        self.tell_portion();
     }
 
     /// Lets those know how many records it takes at once who bring them.
