@@ -72,7 +72,7 @@ from millstream.process import (
     Timers,
     ValueState,
 )
-from millstream.report import Held, JobStatus, Metrics, Paused, Report, StepMetrics
+from millstream.report import Held, JobStatus, Metrics, Overdue, Paused, Report, StepMetrics
 from millstream.state import CheckpointInfo, checkpoints, read_state
 from millstream.stream import Stream, from_changelog
 from millstream.table import Table
@@ -121,6 +121,7 @@ __all__ = [
     "MapState",
     "Metrics",
     "MillstreamError",
+    "Overdue",
     "Paused",
     "PlanError",
     "ProcessContext",

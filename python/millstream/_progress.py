@@ -54,6 +54,8 @@ class Display:
         note = f"{metrics.checkpoints_taken} checkpoints" if metrics.checkpoints_taken else ""
         if metrics.checkpoints_failed:
             note += f", {metrics.checkpoints_failed} failed"
+        if (overdue := metrics.checkpoint_overdue) is not None:
+            note += f"{', ' if note else ''}the next one overdue, {overdue.since.total_seconds():.0f} s so far"
         rows = f"{metrics.rows_in:,} records"
         self._progress.update(self._task, total=metrics.rows_total, completed=metrics.rows_in, rows=rows, note=note)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-__all__ = ["Held", "JobStatus", "Metrics", "Paused", "Report", "StepMetrics", "metrics_of", "report_of", "say_held", "waits_of"]
+__all__ = ["Held", "JobStatus", "Metrics", "Overdue", "Paused", "Report", "StepMetrics", "metrics_of", "report_of", "say_held", "waits_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WATERMARK_MAX = 2**62
@@ -85,6 +85,37 @@ class Paused:
 
 
 @dataclass(frozen=True)
+class Overdue:
+    """A checkpoint that has been under way for more than ten times its interval, and for more than a second.
+
+    Attributes
+    ----------
+    checkpoint
+        Its number.
+    since
+        For how long it has been under way.
+    waits_for
+        The parts of the job that still work on what came before it: the first and the last step of each. Empty while it is being
+        written.
+
+    Examples
+    --------
+    >>> from datetime import timedelta
+    >>> str(Overdue(3, timedelta(seconds=12), ["from_iter … for_each"]))
+    'checkpoint 3 has been under way for 12.0 s; from_iter … for_each is still at work on what came before it'
+    """
+
+    checkpoint: int
+    since: timedelta
+    waits_for: list[str]
+
+    def __str__(self) -> str:
+        """Describe it in one line."""
+        at = f"{', '.join(self.waits_for)} is still at work on what came before it" if self.waits_for else "it is still being written"
+        return f"checkpoint {self.checkpoint} has been under way for {self.since.total_seconds():.1f} s; {at}"
+
+
+@dataclass(frozen=True)
 class StepMetrics:
     """The figures of one step.
 
@@ -136,6 +167,8 @@ class Metrics:
         How many checkpoints there were.
     checkpoint_bytes, checkpoint_duration
         What the last one wrote and how long it took.
+    checkpoint_overdue
+        The checkpoint under way, if it has been for more than ten intervals.
     steps
         The figures of each step, in the order of the plan.
     """
@@ -149,6 +182,7 @@ class Metrics:
     checkpoints_failed: int = 0
     checkpoint_bytes: int = 0
     checkpoint_duration: timedelta = timedelta(0)
+    checkpoint_overdue: Overdue | None = None
     steps: list[StepMetrics] = field(default_factory=list)
 
 
@@ -215,8 +249,9 @@ class JobStatus:
         What you should know so far.
     waits
         What the job waits for: a sentence for each ``event_time`` step whose watermark has not moved for some seconds,
-        with the split that holds it, and one for each step whose splits pause because they are too far ahead. The same figures
-        are in :attr:`StepMetrics.held` and :attr:`StepMetrics.paused`.
+        with the split that holds it, one for each step whose splits pause because they are too far ahead, and one for a checkpoint
+        that has been under way for more than ten intervals. The same figures are in :attr:`StepMetrics.held`,
+        :attr:`StepMetrics.paused` and :attr:`Metrics.checkpoint_overdue`.
     """
 
     state: str
@@ -258,6 +293,7 @@ def _metrics(figures: dict[str, Any]) -> dict[str, Any]:
         "checkpoints_failed": figures["checkpoints_failed"],
         "checkpoint_bytes": figures["checkpoint_bytes"],
         "checkpoint_duration": timedelta(microseconds=figures["checkpoint_us"]),
+        "checkpoint_overdue": None if figures["checkpoint_overdue"] is None else _overdue(*figures["checkpoint_overdue"]),
         "steps": steps,
     }
 
@@ -278,14 +314,19 @@ def _paused(splits: int, split: str, watermark_us: int, slowest: str, slowest_us
     return Paused(splits, split, _time(watermark_us), slowest, None if slowest_us is None else _time(slowest_us))
 
 
+def _overdue(checkpoint: int, since_us: int, waits_for: list[str]) -> Overdue:
+    return Overdue(checkpoint, timedelta(microseconds=since_us), waits_for)
+
+
 def _sentence(step: str, held: Held) -> str:
     return f"the watermark of {step} waits: {held}"
 
 
 def waits_of(metrics: Metrics) -> list[str]:
-    """Give a sentence for each step whose watermark is held, and for each whose splits pause."""
-    held = [_sentence(step.name, step.held) for step in metrics.steps if step.held is not None]
-    return held + [f"reading for {step.name} pauses: {step.paused}" for step in metrics.steps if step.paused is not None]
+    """Give a sentence for each step whose watermark is held, for each whose splits pause, and for an overdue checkpoint."""
+    waits = [_sentence(step.name, step.held) for step in metrics.steps if step.held is not None]
+    waits += [f"reading for {step.name} pauses: {step.paused}" for step in metrics.steps if step.paused is not None]
+    return waits if metrics.checkpoint_overdue is None else [*waits, str(metrics.checkpoint_overdue)]
 
 
 def say_held(step: str, held: tuple[str, int | None, int | None, int]) -> None:

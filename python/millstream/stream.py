@@ -338,8 +338,14 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         given = self._given(function, schema, "flat_map", is_many=True)
         return self._apply("flat_map", function, FlatMapAdapter, given)
 
-    def map_batches(self, function: Callable[[Any], Any], *, schema: SchemaLike = None) -> Stream:
+    def map_batches(
+        self, function: Callable[[Any], Any], *, schema: SchemaLike = None, batch_rows: int | None = None
+    ) -> Stream:
         """Call a function for each frame of records.
+
+        A frame has as many records as the function works on in about 20 ms: 64 at first, up to 65,536 if it is fast, and fewer if it
+        is slow, so that a checkpoint or a stop never waits for long. A cost that a call has whatever the number of records, such
+        as that of a request, is found out and paid for by longer calls. ``batch_rows`` sets the number instead.
 
         A function that gives as many rows as it takes keeps the event time of each; after any other, event time has to
         be taken anew with :meth:`event_time`.
@@ -351,9 +357,16 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         schema
             The columns it returns; by default those it takes. Other types are converted where every value stays the same:
             whole floats fit an integer column, ``1.7`` or ``"x"`` is an error that names column, row and value.
+        batch_rows
+            How many records a call gets at most, whatever time they take; a model may want 64. A call gets fewer where the frame
+            that it is cut from has no more: at the end of the input, after a filter, or where records come one by one. Frames
+            are never put together to fill a batch, and never have more than 65,536 records. A checkpoint or a stop waits for
+            one call.
 
         Raises
         ------
+        PlanError
+            If ``batch_rows`` is not a whole number of at least 1.
         UserFunctionError
             When the job runs and the function raises, or its result does not fit. With ``on_error="skip"`` or ``"route"``
             the records of the batch are left out or routed; of a result that is row for row only those that don't fit.
@@ -364,12 +377,19 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         >>> s = mill.from_iter([1.0, 2.0])
         >>> s.map_batches(lambda b: {"half": pc.divide(b["value"], 2.0)}, schema={"half": float}).collect().to_pylist()
         [{'half': 0.5}, {'half': 1.0}]
+        >>> sizes = mill.generate(rows=10, x=mill.index()).map_batches(
+        ...     lambda b: {"rows": [b.num_rows] * b.num_rows}, schema={"rows": int}, batch_rows=4
+        ... )
+        >>> sizes.collect(parallelism=1).to_arrow()["rows"].to_pylist()
+        [4, 4, 4, 4, 4, 4, 4, 4, 2, 2]
         """
         check_pyarrow("map_batches")
         check_callable(function, "map_batches")
+        if batch_rows is not None:
+            batch_rows = count(batch_rows, "map_batches(): batch_rows is how many rows a call gets, at least 1", least=1)
         given = self.schema if schema is None else schema_of(schema)
         name = f"map_batches({function_name(function)})"
-        return Stream(self._raw.map_batches(name, BatchAdapter(function), given._raw))
+        return Stream(self._raw.map_batches(name, BatchAdapter(function), given._raw, batch_rows))
 
     def inspect(self, function: Callable[[Any], object]) -> Stream:
         """Call a function for each record and pass the record on as it is.

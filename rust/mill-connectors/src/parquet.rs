@@ -33,7 +33,7 @@ use crate::file::{FileIdentity, FileSet, FileSplit, Growth, PathSpec, range_byte
 use crate::objects::check_read;
 use footer::{Footers, OpenFile};
 use prune::Told;
-use reader::ParquetReader;
+use reader::{DECODED_ROWS, ParquetReader};
 use schema::{match_columns, schema_of};
 
 /// With more files than this, rows are not counted beforehand.
@@ -124,7 +124,10 @@ impl ParquetSource {
         let schema = Arc::clone(&self.schema);
         let path = path.to_owned();
         let first = (0..groups.start).map(|group| metadata.row_group(group).num_rows() as u64).sum();
-        Ok(Box::new(ParquetReader { path, identity, file, schema, places, groups, pruning, first, rows, passed, run: None }))
+        let decoded_rows = DECODED_ROWS;
+        let reader =
+            ParquetReader { path, identity, file, schema, places, groups, pruning, first, rows, passed, run: None, decoded_rows };
+        Ok(Box::new(reader))
     }
 
     /// Runs of row groups of about [`range_bytes`] on disk; none for a file that is smaller than that.

@@ -81,8 +81,9 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     /// What tells it from other steps of its kind, the same in every run and however the user spelt it.
     fn print(&self) -> String {
         let mut parameters = self.parameters();
-        // How a function is called depends on the interpreter, not on the plan.
+        // How a function is called, and with how many rows at once, is nothing of what it computes.
         parameters.remove("rung");
+        parameters.remove("batch_rows");
         serde_json::Value::Object(parameters).to_string()
     }
 

@@ -62,6 +62,12 @@ pub trait Sink: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Whether its writers call code of the user's, of which nobody knows how long a record takes it. Then the first
+    /// [`write`](SinkWriter::write) has few records, and later ones as many as are written in a short time.
+    fn calls_user_code(&self) -> bool {
+        false
+    }
+
     /// A file that it writes, or one like those it will write, if it writes files: a job must not read what it writes.
     fn writes(&self) -> Option<PathBuf> {
         None

@@ -18,7 +18,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use arrow::datatypes::SchemaRef;
 use mill_plan::{Mode, OnError, SinkNode};
 use millstream::connectors::{CollectReceiver, CollectSink, LatestRows, Received};
-use millstream::{CheckpointOptions, Held, Job, OnHeld, Options, Owner, Paused, Restart, Simulation, spawn_thread};
+use millstream::{CheckpointOptions, Held, Job, OnHeld, Options, Overdue, Owner, Paused, Restart, Simulation, spawn_thread};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -566,6 +566,8 @@ fn figures<'py>(py: Python<'py>, metrics: &millstream::Metrics) -> PyResult<Boun
     out.set_item("checkpoint_bytes", checkpoints.last_bytes)?;
     out.set_item("checkpoint_us", checkpoints.last_duration.as_micros() as u64)?;
     out.set_item("checkpoint_error", checkpoints.last_error.as_deref())?;
+    let overdue = |overdue: &Overdue| (overdue.id, overdue.since.as_micros() as u64, overdue.waits_for.clone());
+    out.set_item("checkpoint_overdue", checkpoints.overdue.as_ref().map(overdue))?;
     Ok(out)
 }
 

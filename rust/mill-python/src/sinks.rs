@@ -82,6 +82,10 @@ impl Sink for PythonSink {
         self.parallelism_max
     }
 
+    fn calls_user_code(&self) -> bool {
+        true
+    }
+
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
         let last = LastOfKey::new(schema, &self.key)?;
         attach(|py| {

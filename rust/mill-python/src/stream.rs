@@ -300,10 +300,16 @@ impl RawStream {
         self.step(self.stream.apply(kind, Arc::new(function), schema))
     }
 
-    /// Calls a function once a frame.
-    fn map_batches(&self, name: String, adapter: Py<PyAny>, schema: PyRef<'_, RawSchema>) -> PyResult<RawStream> {
+    /// Calls a function once a frame, or for so many rows of one.
+    fn map_batches(
+        &self,
+        name: String,
+        adapter: Py<PyAny>,
+        schema: PyRef<'_, RawSchema>,
+        batch_rows: Option<usize>,
+    ) -> PyResult<RawStream> {
         let schema = Arc::clone(&schema.schema);
-        let function = ArrowFunction::new(name, adapter, Arc::clone(&schema));
+        let function = ArrowFunction::new(name, adapter, Arc::clone(&schema), batch_rows);
         self.step(self.stream.apply(UserStepKind::MapBatches, Arc::new(function), schema))
     }
 

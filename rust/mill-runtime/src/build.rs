@@ -23,6 +23,8 @@ use crate::input::Input;
 use crate::merge::Merge;
 use crate::metrics::{Level, Registry, StageCounters};
 use crate::options::{Mode, OnError};
+use crate::portion::{Allowance, TaskPortion};
+use crate::reader::ReadRows;
 use crate::recovery::Recovery;
 use crate::shared::Shared;
 use crate::source_task::{SourceContext, SourceTask};
@@ -67,6 +69,7 @@ impl Plan<'_> {
         let worker_of = |chain: usize, index: usize| (offsets[chain] + index) % self.workers.len();
         let mut senders: HashMap<(usize, usize), Vec<Sender>> = HashMap::new();
         let mut receivers: HashMap<(usize, usize), Vec<(usize, Receiver)>> = HashMap::new();
+        let mut allowances: HashMap<(usize, usize), Arc<Allowance>> = HashMap::new();
         for (edge_index, edge) in self.graph.edges.iter().enumerate() {
             let consumers = self.graph.chains[edge.to].parallelism;
             for from in 0..self.graph.chains[edge.from].parallelism {
@@ -78,7 +81,8 @@ impl Plan<'_> {
                 for to in to {
                     let producer = &self.workers[worker_of(edge.from, from)];
                     let consumer = &self.workers[worker_of(edge.to, to)];
-                    let (send, receive) = channel(self.queue_capacity, producer, consumer);
+                    let allowance = allowances.entry((edge.to, to)).or_insert_with(Allowance::unlimited);
+                    let (send, receive) = channel(self.queue_capacity, producer, consumer, allowance);
                     senders.entry((edge_index, from)).or_default().push(send);
                     receivers.entry((edge.to, to)).or_default().push((edge.entry, receive));
                 }
@@ -89,6 +93,7 @@ impl Plan<'_> {
             let name = |chain: usize| self.graph.chains[chain].name.clone();
             built.registry.edges.push((name(edge.from), name(edge.to), self.queue_capacity, Vec::new()));
         }
+        let codes = self.user_codes();
         let mut sinks = 0;
         for (chain_index, chain) in self.graph.chains.iter().enumerate() {
             self.register(chain, &mut built.registry);
@@ -96,7 +101,8 @@ impl Plan<'_> {
             for index in 0..chain.parallelism {
                 let worker = worker_of(chain_index, index);
                 let inputs = receivers.remove(&(chain_index, index)).unwrap_or_default();
-                let place = Place { chain: chain_index, index, worker, sinks };
+                let allowance = allowances.remove(&(chain_index, index)).map(|allowance| (allowance, inputs.len()));
+                let place = Place { chain: chain_index, index, worker, sinks, code: codes[chain_index], allowance };
                 let task = self.task(place, inputs, &begun_with, &mut senders, &mut built)?;
                 let parallelism = chain.parallelism as u32;
                 built.ids.push(TaskId { chain: chain.name.clone(), index: index as u32, parallelism });
@@ -175,6 +181,27 @@ impl Plan<'_> {
         offsets
     }
 
+    /// What each chain has to know of the user's code, its own and that of the chains after it.
+    fn user_codes(&self) -> Vec<ChainCode> {
+        let own = |chain: &ChainDef| {
+            let codes = || chain.stages.iter().filter_map(|stage| stage.user_code);
+            let rows_first = codes().map(|code| code.batch_rows.unwrap_or(code.rows_first)).min();
+            let unit = codes().filter_map(|code| code.batch_rows).max();
+            ChainCode { rows_first: rows_first.unwrap_or(usize::MAX).max(1), unit: unit.unwrap_or(1).clamp(1, self.frame_rows) }
+        };
+        let mut codes: Vec<ChainCode> = self.graph.chains.iter().map(own).collect();
+        // A graph without circles is through after as many rounds as it has chains.
+        for _ in 0..codes.len() {
+            for edge in &self.graph.edges {
+                let after = codes[edge.to];
+                let code = &mut codes[edge.from];
+                code.rows_first = code.rows_first.min(after.rows_first);
+                code.unit = code.unit.max(after.unit);
+            }
+        }
+        codes
+    }
+
     fn register(&self, chain: &ChainDef, registry: &mut Registry) {
         if let Some(source) = &chain.source {
             registry.sources.push(registry.steps.len());
@@ -216,7 +243,7 @@ impl Plan<'_> {
         senders: &mut HashMap<(usize, usize), Vec<Sender>>,
         built: &mut Built,
     ) -> Result<Task> {
-        let Place { chain: chain_index, index, worker, mut sinks } = place;
+        let Place { chain: chain_index, index, worker, mut sinks, code, allowance } = place;
         let chain = &self.graph.chains[chain_index];
         let registry = &mut built.registry;
         let counters = |registry: &mut Registry, uid: &str| {
@@ -243,6 +270,9 @@ impl Plan<'_> {
             let channels = std::mem::take(&mut wiring.stage_channels[stage_index]);
             let mut stage_run = Stage::new(uid, stage.step.clone(), body, stage.inputs, channels, counters, wake);
             stage_run.set_persistent(self.is_persistent);
+            if let Some(code) = stage.user_code {
+                stage_run.set_user_code(code);
+            }
             if self.recovery.is_ended(&stage.uid) {
                 stage_run.set_was_ended();
             }
@@ -268,7 +298,7 @@ impl Plan<'_> {
                     source: Arc::clone(&source.source),
                     index,
                     parallelism: chain.parallelism,
-                    rows_max: self.frame_rows,
+                    rows: ReadRows::new(self.frame_rows),
                     clock: Arc::clone(&self.clock),
                     is_time_held: self.is_time_held,
                     wake: may_block.then(|| self.workers[worker].clone()),
@@ -290,7 +320,9 @@ impl Plan<'_> {
         let chain_run = Chain::new(stages, routes, writers, entry, context);
         let name = format!("{}-{index}", chain.name);
         let number = built.tasks.len();
-        Ok(Task::new(number, name, chain_run, input, Arc::clone(&self.shared), self.is_persistent, fills, held))
+        let portion = TaskPortion::new(code.rows_first, code.unit, self.frame_rows);
+        let shared = Arc::clone(&self.shared);
+        Ok(Task::new(number, name, chain_run, input, shared, self.is_persistent, fills, held, portion, allowance))
     }
 
     /// The stages of a task that make watermarks of an unbounded source, each with a note of its own.
@@ -357,6 +389,18 @@ struct Place {
     worker: usize,
     /// How many sinks the chains before have.
     sinks: usize,
+    code: ChainCode,
+    /// What its producers may send, over so many channels.
+    allowance: Option<(Arc<Allowance>, usize)>,
+}
+
+/// What is known of the user's code in a chain and in those that its records go on to.
+#[derive(Clone, Copy)]
+struct ChainCode {
+    /// How many records are taken at once at first.
+    rows_first: usize,
+    /// How many of them the user wants to have together.
+    unit: usize,
 }
 
 /// Numbers the channels into stages and writers while routes are laid to them.

@@ -183,7 +183,11 @@ impl Chain {
         if stage.uses_now() {
             stage.set_now(self.context.clock.now());
         }
+        let began = stage.is_timed().then(|| self.context.clock.now());
         let result = stage.advance(&mut self.outbox, &mut self.parts, self.is_full);
+        if let Some(began) = began {
+            stage.note_time(self.context.clock.now() - began);
+        }
         let forward = result.map_err(|error| error.in_step(&stage.name))?;
         self.pass_on(index)?;
         for event in forward.into_iter().flatten() {
@@ -221,6 +225,12 @@ impl Chain {
         }
         self.forward(index, Event::Watermark(0, at))?;
         Ok(true)
+    }
+
+    /// How many records should enter at once at least: those calls take long whatever their number.
+    pub(crate) fn floor(&self) -> usize {
+        let own = self.stages.iter().map(Stage::floor);
+        own.chain(self.writers.iter().map(|(writer, _)| writer.floor())).max().unwrap_or(1)
     }
 
     /// Whether someone wants records of this entry now.

@@ -118,6 +118,11 @@ impl InFlight {
         written.output
     }
 
+    /// The tasks that have not given their share yet, by their numbers.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = usize> + '_ {
+        self.is_acknowledged.iter().enumerate().filter(|(_, is_acknowledged)| !**is_acknowledged).map(|(task, _)| task)
+    }
+
     /// Whether everything is there.
     pub(crate) fn is_complete(&self) -> bool {
         self.acknowledgements_missing == 0 && self.writes_missing == 0

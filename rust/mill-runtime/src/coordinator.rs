@@ -14,7 +14,8 @@
 //! - exactly once: sinks commit only what a published manifest names (I3);
 //! - a checkpoint that fails costs nothing but itself (I5): barriers run through, what its sinks made durable stays
 //!   owed, and the store asks for a full one next, since what was handed out as changed is lost;
-//! - a savepoint is a checkpoint that is copied; until it is, nothing is removed.
+//! - a savepoint is a checkpoint that is copied; until it is, nothing is removed;
+//! - one that takes far longer than its interval is reported while it does ([`Overdue`]), with the tasks that it waits for.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use mill_snapshot::TaskId;
 
 use crate::checkpoint::{Cause, InFlight, Reply, Wish};
 use crate::job_result::{Outcome, Report, Status};
-use crate::metrics::Registry;
+use crate::metrics::{Overdue, Registry};
 use crate::options::Mode;
 use crate::shared::{Acknowledgement, Message, Request, Shared};
 use crate::sinks::Sinks;
@@ -38,6 +39,12 @@ use crate::writers::Writers;
 const LAST_ATTEMPTS_US: i64 = 20_000_000;
 /// The pause between two such attempts, where the interval is not longer.
 const ATTEMPT_PAUSE_US: i64 = 200_000;
+/// After so many intervals a checkpoint is overdue.
+const OVERDUE_INTERVALS: i64 = 10;
+/// Nor is it before this time: of short intervals, ten are soon over.
+const OVERDUE_US_MIN: i64 = 1_000_000;
+/// How often it is reported how long one has been overdue.
+const OVERDUE_LOOK_US: i64 = 500_000;
 /// How many notes a job keeps.
 const NOTES_MAX: usize = 50;
 
@@ -64,6 +71,8 @@ pub(crate) struct CoordinatorParts {
     pub(crate) writers: Writers,
     pub(crate) mode: Mode,
     pub(crate) interval: Option<Duration>,
+    /// Whether time goes on while nothing happens, so that a checkpoint can be overdue.
+    pub(crate) is_timed: bool,
     /// The last number that was used.
     pub(crate) epoch: Epoch,
     pub(crate) registry: Arc<Registry>,
@@ -92,6 +101,10 @@ pub(crate) struct Coordinator {
     failure: Option<String>,
     /// Whether a checkpoint is being published and committed.
     is_concluding: bool,
+    /// When to look whether the checkpoint under way is overdue.
+    overdue_look: Option<i64>,
+    /// Whether it, or the one before it, was noted to be.
+    is_overdue: bool,
 }
 
 enum Phase {
@@ -117,6 +130,8 @@ impl Coordinator {
             published: None,
             failure: None,
             is_concluding: false,
+            overdue_look: None,
+            is_overdue: false,
         };
         coordinator.plan_next(now);
         coordinator
@@ -126,6 +141,7 @@ impl Coordinator {
     pub(crate) fn due(&self) -> Option<i64> {
         match self.phase {
             Phase::Running if self.in_flight.is_none() => self.due,
+            Phase::Running => self.overdue_look,
             _ => None,
         }
     }
@@ -173,6 +189,9 @@ impl Coordinator {
                 self.conclude(now);
                 self.is_concluding = false;
             }
+        }
+        if self.overdue_look.is_some_and(|at| at <= now) {
+            self.report_overdue(now);
         }
         if let (Phase::Running, None) = (&self.phase, &self.in_flight) {
             let is_due = self.due.is_some_and(|due| due <= now);
@@ -245,6 +264,34 @@ impl Coordinator {
         let is_full = in_flight.writer.as_ref().is_some_and(|writer| writer.is_full());
         parts.shared.ask(Request { epoch: parts.epoch, is_full, is_last: cause == Cause::Stop });
         self.in_flight = Some(in_flight);
+        let interval = self.interval().filter(|_| self.parts.is_timed);
+        let after = |interval: i64| now.saturating_add(interval.saturating_mul(OVERDUE_INTERVALS).max(OVERDUE_US_MIN));
+        self.overdue_look = interval.map(after);
+    }
+
+    /// The checkpoint under way has been so for too long.
+    fn report_overdue(&mut self, now: i64) {
+        let Some(in_flight) = self.in_flight.as_ref() else {
+            self.overdue_look = None;
+            return;
+        };
+        self.overdue_look = Some(now + OVERDUE_LOOK_US);
+        let tasks = in_flight.missing().map(|task| self.parts.tasks[task].chain.clone());
+        let mut waits_for: Vec<String> = tasks.collect();
+        waits_for.dedup();
+        let since = Duration::from_micros((now - in_flight.started).max(0) as u64);
+        let overdue = Overdue { id: in_flight.epoch.0, since, waits_for };
+        if !self.is_overdue {
+            self.is_overdue = true;
+            self.note(overdue.to_string());
+        }
+        self.parts.registry.checkpoints.lock().0.overdue = Some(overdue);
+    }
+
+    /// The checkpoint that was under way is over.
+    fn clear_overdue(&mut self) {
+        self.overdue_look = None;
+        self.is_overdue = self.parts.registry.checkpoints.lock().0.overdue.take().is_some();
     }
 
     fn acknowledged(&mut self, given: Acknowledgement) {
@@ -267,6 +314,7 @@ impl Coordinator {
     /// All shares are there: the checkpoint becomes one, or has failed.
     fn conclude(&mut self, now: i64) {
         let Some(mut in_flight) = self.in_flight.take() else { return };
+        self.clear_overdue();
         if in_flight.error.is_some() {
             return self.failed(in_flight, now);
         }
@@ -433,6 +481,7 @@ impl Coordinator {
     fn close(&mut self, result: Result<Status>) {
         if let Phase::Running = self.phase {
             let is_well = matches!(result, Ok(Status::Finished | Status::Stopped));
+            self.clear_overdue();
             self.phase = Phase::Closing(result);
             self.parts.outcome.set_ending();
             self.parts.shared.end();

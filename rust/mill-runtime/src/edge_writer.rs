@@ -8,7 +8,8 @@
 //! Only what is cut has to be gathered into frames. Where all of a batch goes to one consumer its columns are handed over as
 //! they are. Small batches are gathered until they are worth a frame, or until the stream goes quiet, or until something that must
 //! not overtake them has to be sent (a barrier, the end). A batch that is large enough is cut as it is. A
-//! watermark waits for the rows that were gathered before it, and for nothing else.
+//! watermark waits for the rows that were gathered before it, and for nothing else. A slow consumer has frames cut to the number of
+//! rows that it works off in a short time.
 //!
 //! Invariant: while [`try_flush`](EdgeWriter::try_flush) says false the chain gives the writer nothing more, so what is
 //! unsent is bounded by what one event makes.
@@ -62,7 +63,7 @@ impl EdgeWriter {
                 }
                 self.rows += batch.rows();
                 self.gathered.push(batch);
-                if self.rows >= self.frame_rows.div_ceil(2) {
+                if self.rows >= self.frame_rows.div_ceil(2).min(self.piece()) {
                     self.quiet()?;
                 }
                 Ok(())
@@ -84,7 +85,7 @@ impl EdgeWriter {
             self.rows = 0;
             if !self.is_closed() {
                 let batch = wire::join(&gathered)?;
-                let rows_max = self.frame_rows.saturating_mul(ROWS_FACTOR_MAX);
+                let rows_max = self.frame_rows.saturating_mul(ROWS_FACTOR_MAX).min(self.piece());
                 for start in (0..batch.rows()).step_by(rows_max) {
                     self.send_records(&batch.slice(start, rows_max.min(batch.rows() - start)))?;
                 }
@@ -122,6 +123,16 @@ impl EdgeWriter {
     /// Whether no consumer needs anything any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.outs.iter().all(|out| out.sender.is_closed())
+    }
+
+    /// How many rows a frame should have at most, for the slowest consumer.
+    fn piece(&self) -> usize {
+        self.outs.iter().map(|out| out.sender.piece()).min().unwrap_or(usize::MAX).max(1)
+    }
+
+    /// How many rows should be sent at once at least, for the consumer that wants the most.
+    pub(crate) fn floor(&self) -> usize {
+        self.outs.iter().map(|out| out.sender.floor()).max().unwrap_or(1)
     }
 
     /// How many envelopes wait in the queues, at most of any.

@@ -19,6 +19,17 @@ pub(crate) enum Envelope {
     End,
 }
 
+impl Envelope {
+    /// How many records it holds.
+    pub(crate) fn rows(&self) -> u64 {
+        match self {
+            Envelope::Frame(frame) => frame.rows() as u64,
+            Envelope::Batch(batch) => batch.rows() as u64,
+            Envelope::Watermark(_) | Envelope::Barrier(_) | Envelope::End => 0,
+        }
+    }
+}
+
 /// What a stage is given, once the inputs it comes from have been merged.
 #[derive(Debug)]
 pub(crate) enum Event {

@@ -76,6 +76,18 @@ pub struct StageDef {
     pub ports: Vec<Vec<Target>>,
     /// Who gets the records that could not be processed.
     pub errors: Vec<Target>,
+    /// The code of the user's that it calls, if it calls any.
+    pub user_code: Option<UserCode>,
+}
+
+/// What is known of code of the user's before it runs: not what it costs. So it is given few records at first, and then as many
+/// as it works on in a short time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserCode {
+    /// How many records the first call gets at most.
+    pub rows_first: usize,
+    /// How many records each call gets at most, where the user has said that: then time is no matter.
+    pub batch_rows: Option<usize>,
 }
 
 /// Makes one instance of an operator.

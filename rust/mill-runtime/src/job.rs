@@ -124,6 +124,7 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
         writers: if is_by_hand { Writers::ByHand(Default::default()) } else { Writers::start(WRITER_THREADS, &shared)? },
         mode: options.mode,
         interval,
+        is_timed: !is_by_hand,
         epoch: recovery.epoch(),
         registry: Arc::clone(&registry),
         outcome: Arc::clone(&outcome),

@@ -10,6 +10,8 @@
 //!
 //! - a task never blocks: it is polled by its worker, and everything that is under way can be left as it lies;
 //! - queues are bounded, and a full one holds up everything in front of it, up to the source (I10);
+//! - what is in front of a barrier is bounded by the time that it takes: slow steps are given few rows at once, and few wait for
+//!   them (I18);
 //! - the merged watermark of a task never goes back (I8);
 //! - exactly once: nothing behind a barrier is seen by a task before its snapshot, and no sink commits before the
 //!   manifest is published (I1, I3);
@@ -33,6 +35,7 @@ mod merge;
 mod metrics;
 mod options;
 mod panics;
+mod portion;
 mod positions;
 mod reader;
 mod recovery;
@@ -52,11 +55,11 @@ mod worker;
 mod writers;
 
 pub use alignment::Paused;
-pub use graph::{ChainDef, EdgeDef, EdgeKind, JobGraph, OperatorFactory, SourceDef, StageBody, StageDef, Target};
+pub use graph::{ChainDef, EdgeDef, EdgeKind, JobGraph, OperatorFactory, SourceDef, StageBody, StageDef, Target, UserCode};
 pub use held::Held;
 pub use job::{JobHandle, start};
 pub use job_result::{Report, Status};
-pub use metrics::{CheckpointMetrics, EdgeMetrics, Metrics, ProgressInfo, StepMetrics};
+pub use metrics::{CheckpointMetrics, EdgeMetrics, Metrics, Overdue, ProgressInfo, StepMetrics};
 pub use options::{Mode, OnError, RunOptions};
 pub use rejects::errors_schema;
 pub use storage::PLAN_NOTE;

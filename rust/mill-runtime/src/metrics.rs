@@ -3,6 +3,7 @@
 //! Tasks count into atomics of their own, once a frame; a reader adds them up. The counts are exact once the job has
 //! ended, and a moment old before.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -80,6 +81,30 @@ pub struct CheckpointMetrics {
     pub last_bytes: u64,
     /// Why the last one that failed did.
     pub last_error: Option<String>,
+    /// The one under way, if it has been for far too long.
+    pub overdue: Option<Overdue>,
+}
+
+/// A checkpoint that has been under way for more than ten intervals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// Its number.
+    pub id: u64,
+    /// For how long it has been under way.
+    pub since: Duration,
+    /// The tasks that its barrier has not come through; empty if it is being written.
+    pub waits_for: Vec<String>,
+}
+
+impl fmt::Display for Overdue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.since.as_secs_f64();
+        write!(f, "checkpoint {} has been under way for {seconds:.1} s, more than ten times its interval: ", self.id)?;
+        match self.waits_for.as_slice() {
+            [] => f.write_str("it is still being written"),
+            tasks => write!(f, "{} is still at work on what came before it", tasks.join(", ")),
+        }
+    }
 }
 
 /// How far the input has been read.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use mill_protocol::{Error, Position, Read, Result, Source, Split, SplitReader};
+use mill_queue::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::channel::WorkerRef;
 use crate::threads::{self, Owner};
@@ -26,6 +27,30 @@ const NAME: &str = "mill-reader";
 const READS_AHEAD: usize = 2;
 /// How long a task sleeps at most when its reader thread has nothing for it; the thread wakes it before.
 const PENDING: Duration = Duration::from_secs(3600);
+
+/// How many rows are read at once: as many as a frame has, or fewer while what follows is slow.
+#[derive(Debug)]
+pub(crate) struct ReadRows {
+    most: usize,
+    now: AtomicUsize,
+}
+
+impl ReadRows {
+    /// So many, until told otherwise.
+    pub(crate) fn new(most: usize) -> Arc<ReadRows> {
+        Arc::new(ReadRows { most, now: AtomicUsize::new(most) })
+    }
+
+    /// From now on so many.
+    pub(crate) fn set(&self, rows: usize) {
+        // Relaxed: the number stands for itself.
+        self.now.store(rows, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> usize {
+        self.now.load(Ordering::Relaxed)
+    }
+}
 
 /// An open split.
 pub(crate) enum OpenSplit {
@@ -69,12 +94,16 @@ impl OpenSplit {
         source: &Arc<dyn Source>,
         split: &Split,
         position: Option<Position>,
-        rows_max: usize,
+        rows: &Arc<ReadRows>,
         wake: Option<(&WorkerRef, Owner)>,
     ) -> Result<OpenSplit> {
         match wake {
-            None => Ok(OpenSplit::Inline(source.open(split, position.as_deref())?)),
-            Some(wake) => Ok(OpenSplit::Threaded(ThreadedSplit::start(source, split, position, rows_max, wake)?)),
+            None => {
+                let mut reader = source.open(split, position.as_deref())?;
+                reader.set_rows_most(rows.most);
+                Ok(OpenSplit::Inline(reader))
+            }
+            Some(wake) => Ok(OpenSplit::Threaded(ThreadedSplit::start(source, split, position, rows, wake)?)),
         }
     }
 
@@ -87,9 +116,9 @@ impl OpenSplit {
     }
 
     /// The next records.
-    pub(crate) fn next(&mut self, rows_max: usize) -> Result<Read> {
+    pub(crate) fn next(&mut self, rows: &ReadRows) -> Result<Read> {
         match self {
-            OpenSplit::Inline(reader) => reader.next(rows_max),
+            OpenSplit::Inline(reader) => reader.next(rows.now()),
             OpenSplit::Threaded(split) => split.next(),
         }
     }
@@ -108,7 +137,7 @@ impl ThreadedSplit {
         source: &Arc<dyn Source>,
         split: &Split,
         position: Option<Position>,
-        rows_max: usize,
+        rows: &Arc<ReadRows>,
         (wake, owner): (&WorkerRef, Owner),
     ) -> Result<ThreadedSplit> {
         let (send, reads) = bounded(READS_AHEAD);
@@ -123,6 +152,7 @@ impl ThreadedSplit {
             unparker.unpark();
         };
         let unparker = wake.unparker.clone();
+        let rows = Arc::clone(rows);
         let read = move || {
             let _runs = runs;
             let give = |item| {
@@ -130,7 +160,7 @@ impl ThreadedSplit {
                 unparker.unpark();
                 is_taken
             };
-            if let Err(error) = read_all(&source, &split, from, rows_max, &is_wanted, &give) {
+            if let Err(error) = read_all(&source, &split, from, &rows, &is_wanted, &give) {
                 give(Err(error));
             }
         };
@@ -156,17 +186,18 @@ fn read_all(
     source: &Arc<dyn Source>,
     split: &Split,
     from: Option<Position>,
-    rows_max: usize,
+    rows: &ReadRows,
     is_wanted: &Receiver<()>,
     give: &dyn Fn(Result<(Read, Position)>) -> bool,
 ) -> Result<()> {
     let mut reader = source.open(split, from.as_deref())?;
+    reader.set_rows_most(rows.most);
     loop {
         mill_fault::pass("thread.reader");
         if is_wanted.try_recv() == Err(TryRecvError::Disconnected) {
             return Ok(());
         }
-        match reader.next(rows_max)? {
+        match reader.next(rows.now())? {
             Read::Pending(pause) => {
                 if is_wanted.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
                     return Ok(());

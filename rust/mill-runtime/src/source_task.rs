@@ -29,7 +29,7 @@ use mill_protocol::{Batch, Clock, Mark, Read, Rejected, Result, Source, Split, S
 use crate::channel::WorkerRef;
 use crate::discovered::{Discovered, owner};
 use crate::positions::Encoded;
-use crate::reader::{Closing, OpenSplit};
+use crate::reader::{Closing, OpenSplit, ReadRows};
 use crate::threads::Owner;
 
 /// Of the splits that are left, one in so many must have ended before that is reported.
@@ -61,7 +61,7 @@ pub(crate) struct SourceContext {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) index: usize,
     pub(crate) parallelism: usize,
-    pub(crate) rows_max: usize,
+    pub(crate) rows: Arc<ReadRows>,
     pub(crate) clock: Arc<dyn Clock>,
     /// Whether the clock stands still while the job runs: a split that has nothing is then asked again at each step.
     pub(crate) is_time_held: bool,
@@ -396,6 +396,11 @@ impl SourceTask {
         }
     }
 
+    /// From now on so many rows are read at once.
+    pub(crate) fn set_rows(&self, rows: usize) {
+        self.context.rows.set(rows);
+    }
+
     /// How many splits pause, and the one of them that is the least ahead, with how far it has come.
     pub(crate) fn paused(&self) -> Option<(usize, SplitId, Watermark)> {
         let &Reverse((at, index)) = self.paused.peek()?;
@@ -441,10 +446,10 @@ impl OwnedSplit {
             closed => {
                 let position = self.position.clone();
                 let wake = context.wake.as_ref().map(|wake| (wake, context.owner));
-                closed.insert(OpenSplit::open(&context.source, &self.split, position, context.rows_max, wake)?)
+                closed.insert(OpenSplit::open(&context.source, &self.split, position, &context.rows, wake)?)
             }
         };
-        reader.next(context.rows_max)
+        reader.next(&context.rows)
     }
 
     fn position(&self) -> Option<Vec<u8>> {

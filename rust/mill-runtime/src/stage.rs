@@ -13,6 +13,9 @@
 //! An operator that awaits results from outside is Ready meanwhile: events come in, and wake-ups are events of their own. Only the
 //! end stays in the inbox until the last result has come. A barrier that is asked for in the meantime is put in front of it.
 //!
+//! A stage that calls code of the user's takes no more records at once than that works on in a short time ([`Portion`]), or than the
+//! user has said: the rest of a batch stays in the inbox as one of its own.
+//!
 //! Finishing an event is what the runtime does once the operator is through with it: pass a watermark on, though not beyond
 //! the time of results that the operator may still emit; take the snapshot and then pass the barrier on; pass the end on.
 
@@ -25,8 +28,10 @@ use mill_protocol::{
 };
 
 use crate::envelope::Event;
+use crate::graph::UserCode;
 use crate::merge::Merge;
 use crate::metrics::StageCounters;
+use crate::portion::Portion;
 use crate::time_board::{Slot, Standing};
 use crate::wake::StageWake;
 
@@ -80,6 +85,16 @@ enum Finish {
     End,
 }
 
+/// How many records a stage takes at once.
+enum Cut {
+    /// As they come.
+    No,
+    /// So many as the user has said.
+    Rows(usize),
+    /// So many as are worked on in a short time, and what has been spent on those taken last.
+    Time { portion: Portion, rows: usize, us: i64 },
+}
+
 /// What is passed on to all targets, in this order; what the operator emitted is in the outbox and comes first.
 pub(crate) type Forward = [Option<Event>; 2];
 
@@ -100,6 +115,7 @@ pub(crate) struct Stage {
     pub(crate) slot: Option<Slot>,
     body: Body,
     inbox: VecDeque<Event>,
+    cut: Cut,
     phase: Phase,
     /// The epoch of the last snapshot.
     snapshot: Option<Epoch>,
@@ -132,6 +148,7 @@ impl Stage {
             slot: None,
             body,
             inbox: VecDeque::new(),
+            cut: Cut::No,
             phase: Phase::Ready,
             snapshot: None,
             has_input_ended: false,
@@ -143,6 +160,35 @@ impl Stage {
     /// The input had ended in the checkpoint that the job goes on from.
     pub(crate) fn set_was_ended(&mut self) {
         self.was_ended = true;
+    }
+
+    /// It calls code of the user's.
+    pub(crate) fn set_user_code(&mut self, code: UserCode) {
+        self.cut = match code.batch_rows {
+            Some(rows) => Cut::Rows(rows.max(1)),
+            None => Cut::Time { portion: Portion::new(code.rows_first), rows: 0, us: 0 },
+        };
+    }
+
+    /// Whether it wants to know how long its calls take.
+    pub(crate) fn is_timed(&self) -> bool {
+        matches!(self.cut, Cut::Time { .. })
+    }
+
+    /// How many records its calls have to have, because they take long whatever their number.
+    pub(crate) fn floor(&self) -> usize {
+        if let Cut::Time { portion, .. } = &self.cut { portion.floor() } else { 1 }
+    }
+
+    /// Takes note of how long the last call took.
+    pub(crate) fn note_time(&mut self, took_us: i64) {
+        if let Cut::Time { portion, rows, us } = &mut self.cut {
+            *us += took_us;
+            if !matches!(self.phase, Phase::Resuming(_) | Phase::Pending(_)) {
+                portion.note(*rows, *us);
+                (*rows, *us) = (0, 0);
+            }
+        }
     }
 
     /// Whether the state is stored.
@@ -341,7 +387,7 @@ impl Stage {
                 Body::Operator(operator) => (operator.resume(out)?, finish),
                 Body::Sink(..) => return Err(Error::internal("a sink has nothing to resume")),
             },
-            Phase::Ready => match self.inbox.pop_front() {
+            Phase::Ready => match self.next_event() {
                 Some(event) => self.take(event, out)?,
                 None => return Ok(NOTHING),
             },
@@ -398,9 +444,28 @@ impl Stage {
         Ok(())
     }
 
+    /// The oldest event, or the front of it if it has more records than are taken at once.
+    fn next_event(&mut self) -> Option<Event> {
+        let rows_max = match &self.cut {
+            Cut::No => usize::MAX,
+            Cut::Rows(rows) => *rows,
+            Cut::Time { portion, .. } => portion.rows(),
+        };
+        match self.inbox.pop_front()? {
+            Event::Batch(input, batch) if batch.rows() > rows_max => {
+                self.inbox.push_front(Event::Batch(input, batch.slice(rows_max, batch.rows() - rows_max)));
+                Some(Event::Batch(input, batch.slice(0, rows_max)))
+            }
+            event => Some(event),
+        }
+    }
+
     fn take(&mut self, event: Event, out: &mut Outbox) -> Result<(Progress, Finish)> {
         if let Event::Batch(_, batch) = &event {
             self.counters.rows_in.add(batch.rows() as u64);
+            if let Cut::Time { rows, .. } = &mut self.cut {
+                *rows = batch.rows();
+            }
         }
         if let Event::Watermark(input, at) = &event {
             if let Some(least) = self.times.advance(*input, *at) {

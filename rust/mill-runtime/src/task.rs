@@ -4,6 +4,10 @@
 //!   Running ──end of input, or nothing needed any more──► Ended (answers requests for snapshots directly)
 //! ```
 //!
+//! It takes so many records at once as it has done with in a short time, waiting for room in the queues behind it included: a source
+//! reads as many, and who sends to it sends as many ([`TaskPortion`]). So whoever is in front of something slow slows down as well, up
+//! to the source, and a barrier has little before it.
+//!
 //! A task takes its next event when its chain is drained, so it can be left at any point: between two steps everything
 //! that is under way lies in inboxes and unsent envelopes. A barrier is acknowledged when the chain is drained behind
 //! it. A task that has ended stays until the job is over: its state belongs to every later checkpoint, and it says so
@@ -19,6 +23,7 @@ use crate::envelope::Event;
 use crate::held::HeldWriter;
 use crate::input::{Input, Polled};
 use crate::metrics::{Level, StageCounters};
+use crate::portion::{Allowance, TaskPortion};
 use crate::reader::Closing;
 use crate::rejects;
 use crate::shared::{Acknowledgement, Message, Shared};
@@ -88,6 +93,11 @@ pub(crate) struct Task {
     is_persistent: bool,
     /// Inputs since what was gathered was last sent.
     gathered: u32,
+    /// The records that are in the chain, and since when.
+    entered: Option<(usize, i64)>,
+    portion: TaskPortion,
+    /// What those may send who send to it, over so many channels.
+    allowance: Option<(Arc<Allowance>, usize)>,
     /// How full its queues are, for each writer.
     fills: Vec<Arc<Level>>,
     /// The stages that make watermarks of an unbounded source, and where it is noted what they wait for.
@@ -108,10 +118,12 @@ impl Task {
         is_persistent: bool,
         fills: Vec<Arc<Level>>,
         held: Vec<(usize, HeldWriter)>,
+        portion: TaskPortion,
+        allowance: Option<(Arc<Allowance>, usize)>,
     ) -> Task {
         let clock = Arc::clone(&chain.context.clock);
         let acknowledged = shared.request().epoch;
-        Task {
+        let task = Task {
             index,
             name,
             chain,
@@ -126,22 +138,29 @@ impl Task {
             is_ended: false,
             is_persistent,
             gathered: 0,
+            entered: None,
+            portion,
+            allowance,
             fills,
             held,
             aligned: None,
-        }
+        };
+        task.tell_portion();
+        task
     }
 
     /// Works on up to that many inputs.
     pub(crate) fn step(&mut self, inputs_max: u32) -> Result<Step> {
         let mut has_worked = false;
         let mut inputs = 0;
-        let until = self.clock.now() + STEP_US_MAX;
+        let mut now = self.clock.now();
+        let until = now + STEP_US_MAX;
         loop {
             match self.chain.step()? {
                 ChainStep::Worked => {
                     has_worked = true;
-                    if self.clock.now() >= until {
+                    now = self.clock.now();
+                    if now >= until {
                         self.note();
                         return Ok(Step::Worked);
                     }
@@ -160,14 +179,18 @@ impl Task {
                     self.note();
                     return Ok(if has_worked { Step::Worked } else { Step::Waiting });
                 }
-                ChainStep::Drained if inputs >= inputs_max => {
-                    self.note();
-                    return Ok(Step::Worked);
-                }
                 ChainStep::Drained => {
+                    if let Some((rows, since)) = self.entered.take() {
+                        now = self.clock.now();
+                        self.measure(rows, now - since);
+                    }
+                    if inputs >= inputs_max {
+                        self.note();
+                        return Ok(Step::Worked);
+                    }
                     inputs += 1;
                     self.chain.begin_round();
-                    match self.advance()? {
+                    match self.advance(now)? {
                         Advance::Entered => has_worked = true,
                         Advance::Quiet(until) => {
                             self.gathered = 0;
@@ -200,8 +223,24 @@ impl Task {
         }
     }
 
-    /// Finishes what has left the chain, and lets the next event in.
-    fn advance(&mut self) -> Result<Advance> {
+    /// Takes note of how long it had records in its chain.
+    fn measure(&mut self, rows: usize, us: i64) {
+        self.portion.note(rows, us, self.chain.floor());
+        self.tell_portion();
+    }
+
+    /// Lets those know how many records it takes at once who bring them.
+    fn tell_portion(&self) {
+        if let Some((allowance, channels)) = &self.allowance {
+            allowance.set(&self.portion, *channels);
+        }
+        if let TaskInput::Source(source) = &self.input {
+            source.task.set_rows(self.portion.rows());
+        }
+    }
+
+    /// Finishes what has left the chain, and lets the next event in; `since` is when that begins.
+    fn advance(&mut self, since: i64) -> Result<Advance> {
         if let Some(epoch) = self.barrier.take() {
             self.acknowledge(epoch)?;
             return Ok(Advance::Entered);
@@ -256,6 +295,7 @@ impl Task {
         match &event {
             Event::Barrier(epoch) => self.barrier = Some(*epoch),
             Event::End => self.is_ending = true,
+            Event::Batch(_, batch) => self.entered = Some((batch.rows(), since)),
             _ => {}
         }
         let is_full = self.shared.request().is_full;

@@ -3,9 +3,15 @@
 use std::sync::Arc;
 
 use mill_operators::build;
-use mill_plan::{self as physical, Mode, OnError, PhysicalPlan, StageKind};
+use mill_plan::{self as physical, Mode, OnError, PhysicalPlan, Rung, StageKind};
 use mill_protocol::TaskContext;
-use mill_runtime::{ChainDef, EdgeDef, EdgeKind, JobGraph, SourceDef, StageBody, StageDef, Target};
+use mill_runtime::{ChainDef, EdgeDef, EdgeKind, JobGraph, SourceDef, StageBody, StageDef, Target, UserCode};
+
+/// How many records the first call gets of a function that is called once a record. Where one takes a tenth of a second, the
+/// others wait for less than one.
+const ROWS_FIRST: usize = 8;
+/// The same of functions that are called once a frame.
+const BATCH_ROWS_FIRST: usize = 64;
 
 /// The runtime's graph for a plan.
 pub(crate) fn job_graph(plan: &PhysicalPlan) -> JobGraph {
@@ -66,7 +72,21 @@ fn stage(stage: &physical::Stage) -> StageDef {
         inputs: stage.kind.inputs(),
         ports: stage.ports.iter().map(|port| targets(port)).collect(),
         errors: targets(&stage.errors),
+        user_code: user_code(&stage.kind),
     }
+}
+
+fn user_code(kind: &StageKind) -> Option<UserCode> {
+    let rows_first = match kind {
+        StageKind::Sink(sink) => sink.calls_user_code().then_some(ROWS_FIRST),
+        _ => match kind.rung() {
+            Rung::Native => None,
+            Rung::Compiled | Rung::Batch => Some(BATCH_ROWS_FIRST),
+            Rung::Record => Some(ROWS_FIRST),
+        },
+    };
+    let batch_rows = kind.batch_rows();
+    batch_rows.or(rows_first).map(|rows_first| UserCode { rows_first, batch_rows })
 }
 
 fn targets(targets: &[physical::Target]) -> Vec<Target> {

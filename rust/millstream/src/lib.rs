@@ -47,7 +47,7 @@ pub use look::{Pickled, checkpoints, pickled_state, read_state, verify};
 pub use mill_connectors as connectors;
 pub use mill_plan as plan;
 pub use mill_protocol::{Error, ErrorKind, ManualClock, Result};
-pub use mill_runtime::{Held, Metrics, Owner, Paused, Report, StepMetrics, spawn_thread};
+pub use mill_runtime::{Held, Metrics, Overdue, Owner, Paused, Report, StepMetrics, spawn_thread};
 pub use mill_fault as fault;
 pub use mill_snapshot::{CheckpointInfo, Fault as DiskFault, FaultDisk, VerifyReport};
 pub use options::{CheckpointOptions, OnHeld, Options, Restart};

@@ -26,7 +26,7 @@ impl FileSet {
             let passed = passed(&file.path, position.as_ref(), false)?;
             return open(&file.path, passed);
         }
-        Ok(Box::new(WholeReader { files: self.clone(), file, open, position, state: State::Unopened, slot: None }))
+        Ok(Box::new(WholeReader { files: self.clone(), file, open, position, state: State::Unopened, slot: None, rows_most: None }))
     }
 }
 
@@ -48,6 +48,8 @@ struct WholeReader {
     position: Option<FilePosition>,
     state: State,
     slot: Option<Slot>,
+    /// How many rows are asked for at most.
+    rows_most: Option<usize>,
 }
 
 enum State {
@@ -74,7 +76,13 @@ impl WholeReader {
             return Ok(false);
         }
         self.state = match (self.path(), &self.position) {
-            (Some(path), position) => State::Open((self.open)(&path, passed(&path, position.as_ref(), true)?)?),
+            (Some(path), position) => {
+                let mut reader = (self.open)(&path, passed(&path, position.as_ref(), true)?)?;
+                if let Some(rows) = self.rows_most {
+                    reader.set_rows_most(rows);
+                }
+                State::Open(reader)
+            }
             (None, Some(position)) if !position.is_at_end && position.offset > 0 => {
                 return Err(Error::connector(format!(
                     "the checkpoint is in the middle of {:?} ({} of {} rows were read), which is gone; put it back, or start \
@@ -89,6 +97,10 @@ impl WholeReader {
 }
 
 impl SplitReader for WholeReader {
+    fn set_rows_most(&mut self, rows: usize) {
+        self.rows_most = Some(rows);
+    }
+
     fn next(&mut self, rows_max: usize) -> Result<Read> {
         if matches!(self.state, State::Unopened) && !self.start()? {
             return Ok(Read::Pending(SLOT_WAIT));

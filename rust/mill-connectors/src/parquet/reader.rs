@@ -7,6 +7,8 @@
 //!                    ─► the other columns of these rows
 //! ```
 //!
+//! Rows are decoded in batches of as many as a read may ask for; a read that asks for fewer gets the front of what is left of one.
+//!
 //! The position is the number of rows of the split that lie behind the reader, whether they were given or left out. In a
 //! run with conditions it follows from the number of the last row given, which the Parquet reader tells as a column more.
 
@@ -32,6 +34,8 @@ use super::prune::{self, Pruning};
 use super::{OpenFile, ROW_COLUMN};
 use crate::file::FileIdentity;
 
+/// How many rows are decoded at once, unless the reader is told how many a read asks for at most.
+pub(super) const DECODED_ROWS: usize = 8192;
 /// A run with conditions ends behind about so many rows: their columns are read for all of them before the first is given.
 const RUN_ROWS: u64 = 128 << 10;
 
@@ -50,6 +54,8 @@ pub(super) struct ParquetReader {
     pub(super) rows: u64,
     pub(super) passed: u64,
     pub(super) run: Option<Run>,
+    /// How many rows are decoded at once.
+    pub(super) decoded_rows: usize,
 }
 
 /// Row groups that are being read.
@@ -57,10 +63,15 @@ pub(super) struct Run {
     reader: ParquetRecordBatchReader,
     /// Reads the columns of `INT96` times once more, in nanoseconds, batch by batch beside the other.
     nanos: Option<ParquetRecordBatchReader>,
+    /// What has been decoded and not returned yet; never empty.
+    rest: Option<Decoded>,
     /// Rows of the split up to its end.
     end: u64,
     is_filtered: bool,
 }
+
+/// Rows as the file has them, and their `INT96` times in nanoseconds.
+type Decoded = (RecordBatch, Option<RecordBatch>);
 
 impl ParquetReader {
     fn rows_of(&self, group: usize) -> u64 {
@@ -68,7 +79,7 @@ impl ParquetReader {
     }
 
     /// Passes row groups that are ruled out, and opens those that come next; `None` at the end.
-    fn start(&mut self, rows_max: usize) -> Result<Option<Run>> {
+    fn start(&mut self) -> Result<Option<Run>> {
         let (mut group, mut start) = (self.groups.start, 0);
         while group < self.groups.end {
             let end = start + self.rows_of(group);
@@ -102,7 +113,7 @@ impl ParquetReader {
                 let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
                     .with_projection(mask)
                     .with_row_groups((group..last).collect())
-                    .with_batch_size(rows_max);
+                    .with_batch_size(self.decoded_rows);
                 if let Some(selection) = &selection {
                     builder = builder.with_row_selection(selection.clone());
                 }
@@ -117,7 +128,7 @@ impl ParquetReader {
             Some(metadata) if !int96.is_empty() => Some(build(metadata, &int96)?),
             _ => None,
         };
-        Ok(Some(Run { reader, nanos, end, is_filtered }))
+        Ok(Some(Run { reader, nanos, rest: None, end, is_filtered }))
     }
 
     /// The rows to be looked at in these row groups, of which the first begins behind `start` rows of the split; `None` for
@@ -144,8 +155,24 @@ impl ParquetReader {
         }))
     }
 
-    /// The next batch of a run, and its `INT96` times in nanoseconds.
-    fn read(&self, run: &mut Run) -> Result<Option<(RecordBatch, Option<RecordBatch>)>> {
+    /// The next rows of a run, at most so many.
+    fn read(&self, run: &mut Run, rows_max: usize) -> Result<Option<Decoded>> {
+        let decoded = match run.rest.take() {
+            Some(rest) => Some(rest),
+            None => self.decode(run)?,
+        };
+        let Some((batch, nanos)) = decoded else { return Ok(None) };
+        let rows = batch.num_rows();
+        if rows <= rows_max {
+            return Ok(Some((batch, nanos)));
+        }
+        let slice = |start: usize, len: usize| (batch.slice(start, len), nanos.as_ref().map(|nanos| nanos.slice(start, len)));
+        run.rest = Some(slice(rows_max, rows - rows_max));
+        Ok(Some(slice(0, rows_max)))
+    }
+
+    /// The next batch of a run.
+    fn decode(&self, run: &mut Run) -> Result<Option<Decoded>> {
         guarded(&self.path, "read", || {
             let Some(batch) = run.reader.next().transpose()? else { return Ok(None) };
             let Some(nanos) = &mut run.nanos else { return Ok(Some((batch, None))) };
@@ -254,16 +281,20 @@ fn record(row: &RecordBatch) -> String {
 }
 
 impl SplitReader for ParquetReader {
+    fn set_rows_most(&mut self, rows: usize) {
+        self.decoded_rows = rows.max(1);
+    }
+
     fn next(&mut self, rows_max: usize) -> Result<Read> {
         loop {
             let mut run = match self.run.take() {
                 Some(run) => run,
-                None => match self.start(rows_max.max(1))? {
+                None => match self.start()? {
                     Some(run) => run,
                     None => return Ok(Read::End),
                 },
             };
-            match self.read(&mut run)? {
+            match self.read(&mut run, rows_max.max(1))? {
                 Some((batch, nanos)) => {
                     let (read, passed) = if run.is_filtered {
                         let numbers = self.numbers(&batch)?;

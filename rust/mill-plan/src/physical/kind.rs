@@ -323,6 +323,14 @@ impl StageKind {
         }
     }
 
+    /// How many records its function gets a call at most, if the user has said so.
+    pub fn batch_rows(&self) -> Option<usize> {
+        match self {
+            StageKind::User { function, .. } => function.batch_rows(),
+            _ => None,
+        }
+    }
+
     /// How many inputs it has.
     pub fn inputs(&self) -> usize {
         if matches!(self, StageKind::Join(_) | StageKind::RegularJoin(_) | StageKind::Lookup(_)) { 2 } else { 1 }

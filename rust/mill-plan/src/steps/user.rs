@@ -91,7 +91,11 @@ impl Step for User {
     }
 
     fn parameters(&self) -> Parameters {
-        parameters([("function", self.function.name().into()), ("rung", self.function.rung().as_str().into())])
+        let mut told = parameters([("function", self.function.name().into()), ("rung", self.function.rung().as_str().into())]);
+        if let Some(rows) = self.function.batch_rows() {
+            told.insert("batch_rows".to_owned(), rows.into());
+        }
+        told
     }
 
     fn is_opaque(&self) -> bool {

@@ -31,12 +31,13 @@ use crate::types::type_name;
 pub struct ArrowFunction {
     adapter: Adapter,
     schema: SchemaRef,
+    batch_rows: Option<usize>,
 }
 
 impl ArrowFunction {
-    /// Makes a `map_batches` of an adapter.
-    pub fn new(name: String, call: Py<PyAny>, schema: SchemaRef) -> ArrowFunction {
-        ArrowFunction { adapter: Adapter { name, call }, schema }
+    /// Makes a `map_batches` of an adapter, whose calls get at most so many rows.
+    pub fn new(name: String, call: Py<PyAny>, schema: SchemaRef, batch_rows: Option<usize>) -> ArrowFunction {
+        ArrowFunction { adapter: Adapter { name, call }, schema, batch_rows }
     }
 
     /// All records of a frame as rejected for one reason.
@@ -99,6 +100,10 @@ pub fn fitting(name: &str, data: &RecordBatch, schema: &SchemaRef, given: &Recor
 impl BatchFunction for ArrowFunction {
     fn name(&self) -> String {
         self.adapter.name.clone()
+    }
+
+    fn batch_rows(&self) -> Option<usize> {
+        self.batch_rows
     }
 
     fn call(&self, batch: &RecordBatch) -> Result<UserCall> {

@@ -3,10 +3,11 @@ use mill_queue::Parker;
 
 use super::*;
 use crate::channel::{Sender, WorkerRef, channel};
+use crate::portion::Allowance;
 
 fn input(channels: usize, is_aligned: bool) -> (Vec<Sender>, Input) {
     let worker = WorkerRef { index: 0, unparker: Parker::new().unparker() };
-    let (senders, receivers) = (0..channels).map(|_| channel(8, &worker, &worker)).unzip();
+    let (senders, receivers) = (0..channels).map(|_| channel(8, &worker, &worker, &Allowance::unlimited())).unzip();
     let receivers: Vec<_> = receivers;
     (senders, Input::new(1, receivers.into_iter().map(|channel| (0, channel)).collect(), is_aligned))
 }

@@ -10,6 +10,7 @@ mod marks;
 mod modes;
 mod pending;
 mod plain;
+mod slow;
 mod support;
 mod threads;
 mod time;

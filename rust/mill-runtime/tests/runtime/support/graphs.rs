@@ -27,6 +27,7 @@ pub fn operator<O: Operator + 'static>(
         inputs: 1,
         ports,
         errors: Vec::new(),
+        user_code: None,
     }
 }
 
@@ -42,6 +43,7 @@ pub fn sink(name: &str, sink: &MemorySink) -> StageDef {
         inputs: 1,
         ports: Vec::new(),
         errors: Vec::new(),
+        user_code: None,
     }
 }
 
