@@ -61,6 +61,7 @@ from millstream.io import (
 )
 from millstream.job import Job, run, start
 from millstream.keyed import ConnectedStreams, KeyedStream, RollingStream, WindowedStream
+from millstream.nexmark import Nexmark, nexmark
 from millstream.options import Checkpoint, Restart
 from millstream.process import (
     ListState,
@@ -119,6 +120,7 @@ __all__ = [
     "MapState",
     "Metrics",
     "MillstreamError",
+    "Nexmark",
     "Paused",
     "PlanError",
     "ProcessContext",
@@ -169,6 +171,7 @@ __all__ = [
     "lit",
     "max_horizontal",
     "min_horizontal",
+    "nexmark",
     "now",
     "on_count",
     "on_processing_time",
