@@ -8,14 +8,15 @@ from typing import Any
 
 GOLDEN = 0x9E3779B97F4A7C15
 MASK = 2**64 - 1
-PURPOSES = (
-    "delay name email_name email_host credit_card place person_extra item_name description initial_bid reserve expires seller "
-    "category auction_extra auction bidder price channel bid_extra"
-).split()
-FIRST = "Peter Paul Luke John Saul Vicky Kate Julie Sarah Deiter Walter".split()
-LAST = "Shultz Abrams Spencer White Bartels Walton Smith Jones Noris".split()
-CITIES = "Phoenix,Los Angeles,San Francisco,Boise,Portland,Bend,Redmond,Seattle,Kent,Cheyenne".split(",")
-STATES = "AZ CA ID OR WA WY".split()
+PURPOSES = [
+    *("delay", "name", "email_name", "email_host", "credit_card", "place", "person_extra"),
+    *("item_name", "description", "initial_bid", "reserve", "expires", "seller", "category", "auction_extra"),
+    *("auction", "bidder", "price", "channel", "bid_extra"),
+]
+FIRST = ["Peter", "Paul", "Luke", "John", "Saul", "Vicky", "Kate", "Julie", "Sarah", "Deiter", "Walter"]
+LAST = ["Shultz", "Abrams", "Spencer", "White", "Bartels", "Walton", "Smith", "Jones", "Noris"]
+CITIES = ["Phoenix", "Los Angeles", "San Francisco", "Boise", "Portland", "Bend", "Redmond", "Seattle", "Kent", "Cheyenne"]
+STATES = ["AZ", "CA", "ID", "OR", "WA", "WY"]
 HOT = ["Google", "Facebook", "Baidu", "Apple"]
 START = datetime(2015, 7, 15)
 

@@ -20,4 +20,4 @@ SQL = f"SELECT strftime(date_time, '%Y-%m-%d') AS day, {SQL_BIDS}, {SQL_DISTINCT
 def query(events: Nexmark) -> Stream:
     """Return ``day``, ``total_bids``, ``rank1_bids``, …, and the same for ``bidders`` and ``auctions``."""
     days = events.bids.key_by(day=col("date_time").dt.strftime("%Y-%m-%d"))
-    return days.agg(**by_rank(), **distinct())
+    return days.agg(*by_rank(), *distinct())

@@ -24,4 +24,4 @@ def query(events: Nexmark) -> Stream:
     """Return ``channel``, ``day``, ``minute`` (the last one), and what query 15 returns."""
     at = col("date_time").dt
     channels = events.bids.key_by("channel", day=at.strftime("%Y-%m-%d"))
-    return channels.agg(minute=at.strftime("%H:%M").max(), **by_rank(), **distinct())
+    return channels.agg(*by_rank(), *distinct(), minute=at.strftime("%H:%M").max())

@@ -25,5 +25,5 @@ def query(events: Nexmark) -> Stream:
     """Return ``auction``, ``day``, the counts, and ``min_price``, ``max_price``, ``avg_price`` (rounded down) and ``sum_price``."""
     price = col("price")
     auctions = events.bids.key_by("auction", day=col("date_time").dt.strftime("%Y-%m-%d"))
-    totals = auctions.agg(**by_rank(), min_price=price.min(), max_price=price.max(), sum_price=price.sum())
+    totals = auctions.agg(*by_rank(), min_price=price.min(), max_price=price.max(), sum_price=price.sum())
     return totals.with_columns(avg_price=col("sum_price") // col("total_bids"))
