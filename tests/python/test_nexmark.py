@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -179,12 +180,13 @@ def test_wrong_arguments(
     raises_at_caller(PlanError, message, lambda: mill.nexmark(**arguments))
 
 
-def test_another_rate_has_other_splits(tmp_path: Path) -> None:
+def test_other_splits_cannot_go_on(tmp_path: Path) -> None:
     def sink(**options: Any) -> mill.Sink:
-        return mill.nexmark(20_000, **options).bids.select("price").write_csv(tmp_path / "out")
+        return mill.nexmark(200_000, **options).bids.select("price").write_csv(tmp_path / "out")
 
-    testing.simulate(sink(), seed=1, steps=100, checkpoint=tmp_path / "state", parallelism=1)
-    with pytest.raises(MillstreamError):
+    assert testing.simulate(sink(), seed=1, steps=60, checkpoint=tmp_path / "state", parallelism=1) is None
+    assert mill.checkpoints(tmp_path / "state")
+    with pytest.raises(MillstreamError, match=r"bids \d+ of 16.*no longer has"):
         mill.run(sink(splits=3), checkpoint=tmp_path / "state", progress=False)
 
 
@@ -200,6 +202,20 @@ def test_a_query_has_the_rows_that_duckdb_has(name: str) -> None:
     stream = asked.stream(events_of(name))
     for parallelism in (1, 2, 5):
         assert_same(stream.collect(parallelism=parallelism).to_arrow(), wanted)
+
+
+def test_query_7_takes_bids_from_the_start_of_a_window_to_its_end() -> None:
+    start = datetime(2015, 7, 15)
+    bids = [
+        {"auction": number, "bidder": 7, "price": price, "date_time": start + timedelta(seconds=second), "extra": ""}
+        for number, (price, second) in enumerate([(9, 0), (5, 4), (9, 10), (9, 20), (8, 20), (1, 30)])
+    ]
+    kinds = {"auction": int, "bidder": int, "price": int, "date_time": mill.Timestamp("ms"), "extra": str}
+    stream = mill.from_iter(bids, schema=kinds).event_time("date_time")
+    events = mill.nexmark(0)
+    rows = query("q7").stream(Nexmark(events.persons, events.auctions, stream)).collect().to_pylist()
+    # The bid at 10 s is the highest of both windows, that at 20 s of two others, and that at 30 s of its own.
+    assert sorted(row["auction"] for row in rows) == [0, 2, 2, 3, 3, 5]
 
 
 @pytest.mark.parametrize("parallelism", [1, 2, 5])

@@ -31,6 +31,6 @@ def query(events: Nexmark) -> Stream:
     """Return ``auction``, ``price``, ``bidder``, ``date_time`` and ``extra`` of the highest bids."""
     bids = events.bids.select("auction", "price", "bidder", "date_time", "extra")
     highest = bids.window_all(tumbling("10s")).agg(most=col("price").max())
-    # The time of a window's row is one millisecond before its end.
-    both = bids.join_interval(highest, left_on="price", right_on="most", lower="-1ms", upper="9999ms")
+    # The time of a window's row is one microsecond before its end.
+    both = bids.join_interval(highest, left_on="price", right_on="most", lower="-1us", upper="9999999us")
     return both.select("auction", "price", "bidder", "date_time", "extra")
