@@ -236,6 +236,10 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
             assert!(types(0).eq(types(1)));
             assert_eq!(plan.columns.len(), stage.schema.fields().len());
         }
+        StageKind::RegularJoin(plan) => {
+            assert_eq!(shape(&plan.inputs[0]), shape(input));
+            assert_eq!(plan.columns.len(), stage.schema.fields().len());
+        }
         StageKind::Lookup(plan) => {
             assert_eq!(shape(&plan.inputs[0]), shape(input));
             assert_eq!(plan.columns.len(), stage.schema.fields().len());

@@ -12,6 +12,7 @@ use crate::function::{BatchFunction, ReduceFunction, Rung, WatermarkFunction, Wi
 use crate::join::JoinPlan;
 use crate::lookup::LookupPlan;
 use crate::process::{ProcessFunction, StateSpec, TimerClock};
+use crate::regular_join::RegularJoinPlan;
 use crate::steps::UserStepKind;
 use crate::stream::{Emit, duration};
 use crate::types::{is_object, type_name};
@@ -176,6 +177,9 @@ pub enum StageKind {
     /// Joins two inputs: the columns that the plan names, of each pair of records. Late records go out as they came, those of
     /// the left input on port 1 and those of the right one on port 2.
     Join(Arc<JoinPlan>),
+    /// Joins all rows of two inputs that have the same key, as they come, change and go. Late records go out as those of a
+    /// join do.
+    RegularJoin(Arc<RegularJoinPlan>),
     /// Looks rows of its second input up for those of its first one. Late records go out as those of a join do.
     Lookup(Arc<LookupPlan>),
     /// A user's function of the records and timers of each key, with state.
@@ -251,6 +255,7 @@ impl StageKind {
             StageKind::ToChangelog { .. } => "to_changelog",
             StageKind::FromChangelog { .. } => "from_changelog",
             StageKind::Join(plan) => plan.kind.label(),
+            StageKind::RegularJoin(_) => "join",
             StageKind::Lookup(plan) => plan.kind.label(),
             StageKind::Process(_) => "process",
             StageKind::Sink(_) => "sink",
@@ -285,6 +290,7 @@ impl StageKind {
             | StageKind::ToChangelog { .. }
             | StageKind::FromChangelog { .. }
             | StageKind::Join(_)
+            | StageKind::RegularJoin(_)
             | StageKind::Lookup(_)
             | StageKind::PartialAggregate { .. }
             | StageKind::Sink(_)
@@ -294,7 +300,7 @@ impl StageKind {
 
     /// How many inputs it has.
     pub fn inputs(&self) -> usize {
-        if matches!(self, StageKind::Join(_) | StageKind::Lookup(_)) { 2 } else { 1 }
+        if matches!(self, StageKind::Join(_) | StageKind::RegularJoin(_) | StageKind::Lookup(_)) { 2 } else { 1 }
     }
 
     /// Whether it keeps state that a checkpoint holds.
@@ -311,6 +317,7 @@ impl StageKind {
             | StageKind::Deduplicate { .. }
             | StageKind::ToChangelog { .. }
             | StageKind::Join(_)
+            | StageKind::RegularJoin(_)
             | StageKind::Lookup(_)
             | StageKind::Process(_)
             | StageKind::Sink(_) => true,
@@ -428,6 +435,7 @@ impl StageKind {
             }
             StageKind::FromChangelog { op } => format!("op in column {op}"),
             StageKind::Join(plan) => plan.to_string(),
+            StageKind::RegularJoin(plan) => plan.to_string(),
             StageKind::Lookup(plan) => plan.to_string(),
             StageKind::Process(stage) => stage.detail(),
             StageKind::Sink(sink) => Sink::name(sink.as_ref()),
