@@ -211,9 +211,8 @@ class Joins:
         Raises
         ------
         PlanError
-            When a side without an end is joined with neither ``window`` nor ``ttl``; when a later row of an updating stream could
-            have another join key; when a name would be there twice. With ``window``, when a side has no event time or is an
-            updating stream.
+            When a side without an end is joined with neither ``window`` nor ``ttl``, or a name would be there twice. With
+            ``window``, when a side has no event time or is an updating stream.
         SchemaError
             When a key does not exist, or has types that no type holds exactly.
 
@@ -228,7 +227,8 @@ class Joins:
         So the result is an updating stream, :attr:`updating_key` is its key, and sinks with a key and :meth:`to_changelog` take it.
         The key is made up of ``on`` and of what tells the rows of each side apart: of an updating stream its own key, of any other
         a number for each record, in a column ``left_row`` or ``right_row``. The right part is left out where a row on the left has
-        one partner at most. The join key of an updating stream must be part of its own key.
+        one partner at most. Of an updating stream that is joined by other columns than those of its key, the latest row of each key
+        is kept as well, for as long as the job runs, so that a row that gets another join key is withdrawn from the one it had.
 
         If both sides are append-only, so is the result where nothing is ever withdrawn: of ``"inner"`` and ``"semi"``, and if both are
         bounded and there is no ``ttl``, of all others too: their rows without a partner come at the end.

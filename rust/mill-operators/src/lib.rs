@@ -124,6 +124,7 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
             }
         },
         StageKind::ToChangelog { keys } => Box::new(changelog::ToChangelog::of(stage, context, keys)?),
+        StageKind::LatestRows { keys, by } => Box::new(changelog::LatestRows::new(stage, context, keys, by)?),
         StageKind::FromChangelog { op } => Box::new(changelog::FromChangelog::new(*op, schema)),
         StageKind::Join(plan) => match plan.kind {
             JoinKind::Session { gap_us } => Box::new(join::SessionJoin::new(stage, context, plan, gap_us)?),

@@ -293,8 +293,8 @@ fn changes_pass_the_kit() {
         let mut seed = 5;
         let (mut inputs, mut sides) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
         for side in 0..2 {
-            for _ in 0..5 {
-                let new = changes(&mut seed, case.kinds[side], has_nulls(&case, side), 6);
+            for _ in 0..3 {
+                let new = changes(&mut seed, case.kinds[side], has_nulls(&case, side), 4);
                 new.iter().for_each(|change| apply(&mut sides[side], case.kinds[side], change));
                 inputs[side].extend([Input::Batch(records(&new, false)), Input::Barrier]);
             }
@@ -318,8 +318,8 @@ fn rows_alone_wait_for_the_end() {
         let (mut inputs, mut sides) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
         let mut seed = 9;
         for side in 0..2 {
-            for _ in 0..5 {
-                let new = changes(&mut seed, Kind::Append, true, 6);
+            for _ in 0..3 {
+                let new = changes(&mut seed, Kind::Append, true, 5);
                 new.iter().for_each(|change| apply(&mut sides[side], Kind::Append, change));
                 inputs[side].extend([Input::Batch(records(&new, false)), Input::Barrier]);
             }

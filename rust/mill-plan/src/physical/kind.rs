@@ -169,6 +169,13 @@ pub enum StageKind {
         /// The key columns of the input.
         keys: Vec<usize>,
     },
+    /// The changes of an updating stream, in which a row that gets other values in some columns withdraws the one before.
+    LatestRows {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// Those columns.
+        by: Vec<usize>,
+    },
     /// The updating stream that such changes make.
     FromChangelog {
         /// The column with the kind of change, which the result does not have.
@@ -253,6 +260,7 @@ impl StageKind {
             StageKind::TopN { .. } => "top_n",
             StageKind::Deduplicate { .. } => "deduplicate",
             StageKind::ToChangelog { .. } => "to_changelog",
+            StageKind::LatestRows { .. } => "latest rows",
             StageKind::FromChangelog { .. } => "from_changelog",
             StageKind::Join(plan) => plan.kind.label(),
             StageKind::RegularJoin(_) => "join",
@@ -288,6 +296,7 @@ impl StageKind {
             | StageKind::EventTime { .. }
             | StageKind::Deduplicate { .. }
             | StageKind::ToChangelog { .. }
+            | StageKind::LatestRows { .. }
             | StageKind::FromChangelog { .. }
             | StageKind::Join(_)
             | StageKind::RegularJoin(_)
@@ -316,6 +325,7 @@ impl StageKind {
             | StageKind::TopN { .. }
             | StageKind::Deduplicate { .. }
             | StageKind::ToChangelog { .. }
+            | StageKind::LatestRows { .. }
             | StageKind::Join(_)
             | StageKind::RegularJoin(_)
             | StageKind::Lookup(_)
@@ -432,6 +442,9 @@ impl StageKind {
                 let places: Vec<usize> = keys.iter().map(|key| key + 1).collect();
                 let key = if places.is_empty() { "nothing".to_owned() } else { names(schema, &places) };
                 format!("by {key}; keeps the latest row of each key")
+            }
+            StageKind::LatestRows { keys, by } => {
+                format!("by {}, which may change {}", names(schema, keys), names(schema, by))
             }
             StageKind::FromChangelog { op } => format!("op in column {op}"),
             StageKind::Join(plan) => plan.to_string(),

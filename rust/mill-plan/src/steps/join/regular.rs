@@ -6,11 +6,14 @@
 //! ```text
 //!   side                                  tells its rows apart
 //!   updating, key within on               the join key, as there is one row of it at most
-//!   updating, on within its key           its key
+//!   any other updating one                its key
 //!   append-only                           a number for each record: left_row, right_row
 //!
 //!   key of the result = columns of on + what tells the rows of each side apart, as far as it is needed
 //! ```
+//!
+//! An updating side may be joined by columns that are not part of its key. Then a later row may belong to another join key, and to
+//! another task. So its latest rows are kept ahead of the exchange, and one that moves is withdrawn from the join key it had.
 //!
 //! Two append-only sides make an append-only result where no row of it is ever withdrawn: each pair of an inner join, each row
 //! of a semi join, and of bounded sides that are kept for ever every row, as those without a partner can wait for the end.
@@ -31,7 +34,7 @@ use crate::process::TimerClock;
 use crate::regular_join::{RegularJoinPlan, RowIdentity};
 use crate::steps::parts::check_kept;
 use crate::steps::{Changes, Inputs, Names, Need, Splits, Step, remaining};
-use crate::stream::checks::{column_index, of_key};
+use crate::stream::checks::column_index;
 use crate::stream::{EventTime, Facts, OutputSpec, Stream};
 use crate::types::type_name;
 use crate::window::duration;
@@ -47,6 +50,8 @@ struct RegularJoin {
     columns: JoinedColumns,
     /// The keys of the sides that are updating streams.
     updating: [Option<Vec<String>>; 2],
+    /// Of which of them rows may move from one join key to another.
+    moves: [bool; 2],
     tells_apart: [bool; 2],
     numbers: [bool; 2],
     /// The key of the result.
@@ -61,8 +66,7 @@ impl Stream {
     /// joined for so many microseconds.
     ///
     /// # Errors
-    /// When a side never ends and there is no `ttl_us`, when a later row of a side could have another join key, or when keys
-    /// or names do not fit.
+    /// When a side never ends and there is no `ttl_us`, or when keys or names do not fit.
     pub fn join_regular(&self, right: &Stream, call: JoinCall, ttl_us: Option<i64>) -> Result<Stream> {
         let sides = [self, right];
         let JoinCall { on, how, suffix } = call;
@@ -79,9 +83,7 @@ impl Stream {
         }
         let keys = JoinKeys::new(VERB, self, right, &on)?;
         let updating = [self, right].map(|side| side.is_updating().map(<[String]>::to_vec));
-        for (side, key) in updating.iter().enumerate() {
-            check_within(side, key.as_deref(), &keys)?;
-        }
+        let moves = [0, 1].map(|side| moves(side, updating[side].as_deref(), &keys));
         for side in sides {
             check_kept(&side.schema()).map_err(|error| error.in_step(VERB))?;
         }
@@ -110,6 +112,12 @@ impl Stream {
                 for (name, _) in keys.shared() {
                     columns.name_of(0, name).into_iter().for_each(&mut add);
                 }
+                // The rows of one key come from one task, in their order: a row that moves to another join key has another key.
+                for side in (0..2).filter(|&side| moves[side] && tells_apart[side]) {
+                    let mut read = Names::new();
+                    keys.add_columns(side, &mut read);
+                    read.iter().filter_map(|name| columns.name_of(side, name)).for_each(&mut add);
+                }
                 for side in (0..2).filter(|&side| tells_apart[side]) {
                     match &updating[side] {
                         Some(own) => own.iter().filter_map(|name| columns.name_of(side, name)).for_each(&mut add),
@@ -124,32 +132,23 @@ impl Stream {
         };
         // A row without a partner has another key than the pairs that come instead, unless that key is its own.
         let has_gaps = (0..2).any(|side| how.is_padded(side) && (tells_apart[1 - side] || how == How::Anti));
-        let withdraws = is_updating && (has_gaps || sides.iter().any(|side| side.withdraws()));
+        let withdraws = is_updating && (has_gaps || moves.contains(&true) || sides.iter().any(|side| side.withdraws()));
         let event_time = time.map(|time| EventTime { column: None, data_type: time.data_type });
         let facts = Facts { is_bounded, event_time, updating: None, withdraws: false };
         let schema = columns.schema(&self.schema());
         let ttl = ttl_us.map(|us| (us, clock));
         let is_timed = facts.event_time.is_some();
         let step =
-            RegularJoin { how, ttl, is_timed, waits_for_end, keys, columns, updating, tells_apart, numbers, key, withdraws };
+            RegularJoin { how, ttl, is_timed, waits_for_end, keys, columns, updating, moves, tells_apart, numbers, key, withdraws };
         Stream::add(Arc::new(step), vec![self.clone(), right.clone()], schema, facts)
     }
 }
 
-/// Refuses an updating side of which a later row of a key could have another join key: the tasks of both would have to agree.
-fn check_within(side: usize, updating: Option<&[String]>, keys: &JoinKeys) -> Result<()> {
-    let Some(updating) = updating else { return Ok(()) };
+/// Whether a later row of an updating side may have another join key: then its key does not have all columns of it.
+fn moves(side: usize, updating: Option<&[String]>, keys: &JoinKeys) -> bool {
     let mut read = Names::new();
     keys.add_columns(side, &mut read);
-    let Some(other) = read.iter().find(|name| !updating.contains(name)) else { return Ok(()) };
-    Err(Error::plan(format!(
-        "join(): in the {} stream the latest row{} counts, and {other:?}, by which it is joined, is not part of that key, so that a later \
-         row could have another one; add it to the key, as in key_by({}), join by columns of the key, or put to_changelog() before \
-         join() to join each change",
-        SIDES[side],
-        of_key(updating),
-        updating.iter().chain([other]).map(|name| format!("{name:?}")).collect::<Vec<String>>().join(", ")
-    )))
+    updating.is_some_and(|updating| read.iter().any(|name| !updating.contains(name)))
 }
 
 /// Whether a side has one row of each join key at most.
@@ -225,7 +224,8 @@ impl Step for RegularJoin {
     }
 
     fn lower(&self, builder: &mut Builder<'_>, at: usize) -> Result<()> {
-        let inputs = builder.join_inputs(at, &self.keys)?;
+        let moving = [0, 1].map(|side| self.updating[side].as_deref().filter(|_| self.moves[side]));
+        let inputs = builder.join_moving_inputs(at, &self.keys, moving)?;
         let schema = Arc::clone(&builder.graph.steps[at].schema);
         let columns = self.columns.placed(&schema, &inputs)?;
         let mut identities = [RowIdentity::Number, RowIdentity::Number];
