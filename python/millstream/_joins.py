@@ -179,7 +179,7 @@ class Joins:
         how: How = "inner",
         suffix: str = "_right",
     ) -> Stream:
-        """Join records of one key that are in the same window of event time.
+        """Join all rows of one key, as they come and change, or with ``window=`` those in the same window of event time.
 
         Parameters
         ----------
@@ -193,40 +193,76 @@ class Joins:
             The windows: :func:`tumbling`, :func:`sliding` or :func:`cumulative` ones, or a :func:`session` of one gap, which records
             of both sides make up together. Two records that are together in several windows make a row in each of them.
         ttl
-            Not there yet: joins that keep each record for so long and update their result.
+            For how long a row is kept that is neither changed nor joined, as in ``"1h"``; not together with ``window``. None keeps
+            all rows, which bounded streams alone allow.
         how
             ``"inner"``: a row for each pair. ``"left"``, ``"right"``, ``"full"``: also one for each record of this stream, of the other
-            one, of both that has no partner in the window, with null in the columns of the other side. ``"semi"``: each
-            record of this stream that has a partner in the window, once a window. ``"anti"``: each that has none.
+            one, of both that has no partner (in the window), with null in the columns of the other side. ``"semi"``: each
+            record of this stream that has a partner, once (a window). ``"anti"``: each that has none.
         suffix
             What is added to the name of a column of the right side that the left side has too.
 
         Returns
         -------
         Stream
-            The columns of both sides, then ``window_start`` and ``window_end``. The event time of a row is the last moment of
-            its window.
+            The columns of both sides. With ``window`` then ``window_start`` and ``window_end``; the event time of a row is the last
+            moment of its window. Without ``window`` the result may be an updating stream; see below.
 
         Raises
         ------
         PlanError
-            When a side has no event time or is an updating stream, or a name would be there twice.
+            When a side without an end is joined with neither ``window`` nor ``ttl``, or a name would be there twice. With
+            ``window``, when a side has no event time or is an updating stream.
         SchemaError
             When a key does not exist, or has types that no type holds exactly.
 
         Notes
         -----
-        A null key matches nothing. A pair has its row as soon as both of its records are there; a record without a partner when the
-        watermark of the other side has passed the end of the window. In sessions all rows come when both watermarks have passed
-        the end.
+        A null key matches nothing.
 
-        Each side keeps its records until the watermark of the other side has passed the end of their window. A record is late for a
-        window if the watermark of its own side has passed the end. If it is late for all of its windows it is in ``.late`` if it is
-        of this stream, and in ``.late_right`` if it is of the other one. For sessions a record is late that is older than the
-        watermark of its own side.
+        **Without** ``window`` the sides may be updating streams, and the result changes with them. If a row changes, so do the rows it
+        is in; if it goes, they are withdrawn. The row with nulls that a record has while it is alone is withdrawn when its first
+        partner comes, and comes back when the last one goes.
+
+        So the result is an updating stream, :attr:`updating_key` is its key, and sinks with a key and :meth:`to_changelog` take it.
+        The key is made up of ``on`` and of what tells the rows of each side apart: of an updating stream its own key, of any other
+        a number for each record, in a column ``left_row`` or ``right_row``. The right part is left out where a row on the left has
+        one partner at most. Of an updating stream that is joined by other columns than those of its key, the latest row of each key
+        is kept as well, for as long as the job runs, so that a row that gets another join key is withdrawn from the one it had.
+
+        If both sides are append-only, so is the result where nothing is ever withdrawn: of ``"inner"`` and ``"semi"``, and if both are
+        bounded and there is no ``ttl``, of all others too: their rows without a partner come at the end.
+
+        A row that has been neither changed nor joined for ``ttl`` is dropped, and counts as no longer there from that moment on. The rows
+        that it is in stay as they are. If both sides are append-only and have event time, that is what ``ttl`` goes by, and a record
+        that is older than the watermark of its own side is late: it is in ``.late`` or ``.late_right``. Otherwise it is
+        processing time. Which rows are still there when a record comes depends on the order in which the records of both sides
+        come; the result of :meth:`join_interval` does not.
+
+        **With** ``window`` a pair has its row as soon as both of its records are there; a record without a partner when the
+        watermark of the other side has passed the end of the window. In sessions all rows come when both watermarks have passed
+        the end. Each side keeps its records until the watermark of the other side has passed the end of their window. A record is
+        late for a window if the watermark of its own side has passed the end. If it is late for all of its windows it is in ``.late``
+        if it is of this stream, and in ``.late_right`` if it is of the other one. For sessions a record is late that is older than
+        the watermark of its own side.
 
         Examples
         --------
+        Two streams that do not end need a ``ttl``. Here they are bounded:
+
+        >>> orders = mill.from_iter([{"order": 1, "user": "ann"}, {"order": 2, "user": "bob"}])
+        >>> payments = mill.from_iter([{"order": 1, "paid": 20}])
+        >>> orders.join(payments, on="order", how="left").collect().sort("order").to_pylist()
+        [{'order': 1, 'user': 'ann', 'paid': 20}, {'order': 2, 'user': 'bob', 'paid': None}]
+
+        With a ``ttl`` the row without a partner comes at once, and is withdrawn later:
+
+        >>> shown = orders.join(payments, on="order", how="left", ttl="1d")
+        >>> shown.updating_key
+        ['order', 'left_row', 'right_row']
+
+        In the same window of event time:
+
         >>> from datetime import datetime
         >>> orders = mill.from_iter([{"user": 1, "x": 7, "at": datetime(2024, 1, 1, 10, 0, 2)}]).event_time("at")
         >>> visits = mill.from_iter([{"user": 1, "page": "a", "at": datetime(2024, 1, 1, 10, 0, 9)}]).event_time("at")
@@ -238,15 +274,13 @@ class Joins:
 
         method = "join"
         right, join = _right(method, other), _join(method, on, left_on, right_on, how, suffix)
+        if window is None:
+            age = None if ttl is None else microseconds(ttl, "ttl")
+            return Stream(cast("Stream", self)._raw.join_regular(right, join, age))
         if ttl is not None:
             raise PlanError(
-                "join(ttl=…), a join that updates its result, is not there yet; use window=, or join_interval() with the "
-                "distance in time that partners may have"
-            )
-        if window is None:
-            raise PlanError(
-                'join() needs window=, as in window=mill.tumbling("10s"): records in the same window are joined; '
-                "join_interval() joins those that are close to each other in event time"
+                "join() takes window= or ttl=, not both: with window= records are kept until their window is over, with ttl= until "
+                "they have been neither changed nor joined for so long"
             )
         if not isinstance(window, Window):
             raise PlanError(f'join(): window= takes a window such as mill.tumbling("10s"), not {window!r:.200}')

@@ -425,10 +425,6 @@ def test_errors_at_the_line_of_the_join() -> None:
         timed.join_interval(timed, on=["id", "id"], **near)
     with pytest.raises(PlanError, match="joins with a stream, not int"):
         timed.join_interval(3, on="id", **near)  # type: ignore[arg-type]
-    with pytest.raises(PlanError, match="is not there yet; use window="):
-        timed.join(timed, on="id", ttl="1h")
-    with pytest.raises(PlanError, match=r"join\(\) needs window="):
-        timed.join(timed, on="id")
     with pytest.raises(PlanError, match=r"join\(\) takes tumbling\(\), .* and sessions of one gap, not count_window"):
         timed.join(timed, on="id", window=mill.count_window(3))
     with pytest.raises(PlanError, match="does not take an updating stream"):

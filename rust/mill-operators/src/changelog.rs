@@ -13,6 +13,8 @@
 //! a restart a result may be emitted again. The latest row of each key is state, so that only changes come out. A row is
 //! the same if all of its values are, bit by bit.
 
+mod latest_rows;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt32Array};
@@ -24,6 +26,7 @@ use mill_plan::Stage;
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext};
 use mill_state::{Cursor, KeyEncoder, LOOKUP_ROWS_MAX, RowLayout, Span, StateTable, TableOptions};
 
+pub(crate) use self::latest_rows::LatestRows;
 use crate::accumulator::{records, state_error};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, own};

@@ -46,6 +46,7 @@ const SESSIONS: u8 = 37;
 const JOIN: u8 = 48;
 const ASOF: u8 = 49;
 const ENRICH: u8 = 50;
+const REGULAR_JOIN: u8 = 51;
 const PROCESS: u8 = 64;
 const TUMBLING: u8 = 1;
 const SLIDING: u8 = 2;
@@ -91,6 +92,8 @@ pub(crate) enum Shape {
     Process { keys: usize },
     /// Records of two inputs are kept.
     Join(JoinShape),
+    /// The same by a join whose result changes with them, without windows.
+    RegularJoin(JoinShape),
 }
 
 /// What a join keeps.
@@ -233,8 +236,9 @@ impl Description {
                 out.push(PROCESS);
                 put_number(&mut out, *keys);
             }
-            Shape::Join(JoinShape { kept, columns, window }) => {
-                out.push(JOIN);
+            Shape::Join(shape) | Shape::RegularJoin(shape) => {
+                let JoinShape { kept, columns, window } = shape;
+                out.push(if let Shape::Join(_) = self.shape { JOIN } else { REGULAR_JOIN });
                 for schema in kept {
                     put_bytes(&mut out, &schema::to_bytes(schema).ok()?);
                 }
@@ -367,7 +371,11 @@ impl Description {
                 Shape::Process { keys }
             }
             CHANGELOG => Shape::Changelog { keys: reader.keys(fields.len())? },
-            JOIN => reader.join(&fields)?,
+            JOIN => Shape::Join(reader.join(&fields)?),
+            REGULAR_JOIN => match reader.join(&fields)? {
+                shape @ JoinShape { window: None, .. } => Shape::RegularJoin(shape),
+                _ => return Err(damaged("a join of all rows has windows")),
+            },
             other => return Err(damaged(&format!("step kind {other} is not known"))),
         };
         reader.end()?;
@@ -650,7 +658,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What a join keeps, whose result has these columns.
-    fn join(&mut self, fields: &[Field]) -> Result<Shape> {
+    fn join(&mut self, fields: &[Field]) -> Result<JoinShape> {
         let kept = [Arc::new(self.schema()?), Arc::new(self.schema()?)];
         let count = self.count()?;
         if count != fields.len() {
@@ -681,7 +689,7 @@ impl<'a> Reader<'a> {
             2 => Some(JoinWindow::Session(i64::from_le_bytes(self.array()?))),
             other => return Err(damaged(&format!("windows of kind {other} of a join are not known"))),
         };
-        Ok(Shape::Join(JoinShape { kept, columns, window }))
+        Ok(JoinShape { kept, columns, window })
     }
 
     fn kept(&mut self) -> Result<Shape> {

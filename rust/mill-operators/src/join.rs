@@ -22,7 +22,7 @@
 //!   right at u:  partners in [u - upper, u - lower]     due u - lower
 //! ```
 
-mod assemble;
+pub(crate) mod assemble;
 mod buffer;
 mod dues;
 mod durable;

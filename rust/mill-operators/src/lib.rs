@@ -11,7 +11,7 @@
 //!                    tables of mill-state
 //!                    session_aggregate (a row a session)  kept_windows (records by key and time)
 //!                    process (states of the user's, timers)
-//!                    join (records of two inputs)
+//!                    join (records of two inputs)  regular_join (rows of two inputs that change)
 //!   two inputs       asof_join  enrich: rows of one input are looked up for those of the other
 //! ```
 //!
@@ -41,6 +41,7 @@ mod process;
 mod project;
 mod record;
 mod reduce;
+mod regular_join;
 mod row_codec;
 mod session_aggregate;
 mod state_view;
@@ -123,11 +124,13 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
             }
         },
         StageKind::ToChangelog { keys } => Box::new(changelog::ToChangelog::of(stage, context, keys)?),
+        StageKind::LatestRows { keys, by } => Box::new(changelog::LatestRows::new(stage, context, keys, by)?),
         StageKind::FromChangelog { op } => Box::new(changelog::FromChangelog::new(*op, schema)),
         StageKind::Join(plan) => match plan.kind {
             JoinKind::Session { gap_us } => Box::new(join::SessionJoin::new(stage, context, plan, gap_us)?),
             JoinKind::Interval { .. } | JoinKind::Window(_) => Box::new(join::BufferedJoin::new(stage, context, plan)?),
         },
+        StageKind::RegularJoin(plan) => Box::new(regular_join::RegularJoin::new(stage, context, plan)?),
         StageKind::Sink(_) => {
             return Err(Error::internal("no operator is made for a sink").in_step(&stage.step));
         }

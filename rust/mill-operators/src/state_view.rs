@@ -32,6 +32,7 @@ use crate::enrich::Enrich;
 use crate::join;
 use crate::kept_windows::{KeptParts, KeptWindows};
 use crate::reduce::Reduce;
+use crate::regular_join;
 use crate::session_aggregate::{SessionAggregate, SessionParts};
 use crate::top_n::{TopN, WindowTopN};
 use crate::window_aggregate::WindowAggregate;
@@ -68,7 +69,7 @@ pub fn pickled_state(bytes: &[SharedBytes]) -> Result<Vec<String>> {
         let kept: Vec<&SchemaRef> = match &shape {
             Shape::Kept { records, .. } => vec![records],
             Shape::Asof { left, .. } | Shape::Enrich { left, .. } => vec![&schema, left],
-            Shape::Join(join) => join.kept.iter().chain([&schema]).collect(),
+            Shape::Join(join) | Shape::RegularJoin(join) => join.kept.iter().chain([&schema]).collect(),
             _ => vec![&schema],
         };
         let objects = kept.into_iter().flat_map(|kept| kept.fields()).filter(|field| holds_objects(field));
@@ -188,6 +189,10 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
         Shape::Join(shape) => {
             let batches = join::kept_rows(&shape, &schema, &restored, &context)?;
             return one_table(&join::shown_schema(&schema), &batches);
+        }
+        Shape::RegularJoin(shape) => {
+            let batches = regular_join::kept_rows(&shape, &schema, &restored, &context)?;
+            return one_table(&regular_join::shown_schema(&schema), &batches);
         }
         Shape::Asof { left, keys, tolerance_us } => {
             let plan = lookup(LookupKind::Asof { tolerance_us }, keys, [left, Arc::clone(&schema)]);

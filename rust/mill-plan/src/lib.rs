@@ -25,6 +25,7 @@ mod now;
 mod outline;
 mod physical;
 mod process;
+mod regular_join;
 mod steps;
 mod stream;
 mod suggest;
@@ -52,6 +53,7 @@ pub use process::{
     ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
     StateSpec, TimerAction, TimerChange, TimerClock, Ttl,
 };
+pub use regular_join::{RegularJoinPlan, RowIdentity};
 pub use steps::{JoinCall, JoinOn, SinkNode, UserStepKind, WindowedStream};
 pub use stream::{Emit, EventTime, Facts, KeyedStream, Output, Stream};
 pub use suggest::nearest;

@@ -190,6 +190,13 @@ pub(crate) enum Changes {
     },
     /// It takes nothing else, and its result is none.
     Ends,
+    /// It takes any, and its result is one if it has a key.
+    Takes {
+        /// The columns of its key.
+        key: Option<Vec<String>>,
+        /// Whether rows may withdraw their key.
+        withdraws: bool,
+    },
 }
 
 /// What becomes of the splits of the sources in a step. Watermarks are made per split, so event time needs them.

@@ -277,6 +277,7 @@ impl Stream {
         (facts.updating, facts.withdraws) = match step.changes() {
             Changes::Passes => (facts.updating, facts.withdraws),
             Changes::Ends => (None, false),
+            Changes::Takes { key, withdraws } => (key, withdraws),
             Changes::RefusesFirst => {
                 inputs.first().map_or(Ok(()), |input| append_only(input, step.label()))?;
                 (None, false)
@@ -285,7 +286,7 @@ impl Stream {
                 inputs.iter().try_for_each(|input| append_only(input, step.label()))?;
                 match other {
                     Changes::Makes { key, withdraws } => (Some(key), withdraws),
-                    Changes::Passes | Changes::Ends | Changes::Refuses | Changes::RefusesFirst => (None, false),
+                    Changes::Passes | Changes::Ends | Changes::Takes { .. } | Changes::Refuses | Changes::RefusesFirst => (None, false),
                 }
             }
         };

@@ -222,7 +222,7 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
                 assert_eq!(input, spec.input_type, "{spec}");
             }
         }
-        StageKind::Sink(_) | StageKind::Limit(_) | StageKind::Pass => same(),
+        StageKind::Sink(_) | StageKind::Limit(_) | StageKind::Pass | StageKind::LatestRows { .. } => same(),
         StageKind::TopN { keys, .. } | StageKind::Deduplicate { keys, .. } => {
             for &key in keys {
                 assert_eq!(input.field(key), stage.schema.field(key));
@@ -234,6 +234,10 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
             assert_eq!(shape(&plan.inputs[0]), shape(input));
             let types = |side: usize| plan.keys[side].iter().map(move |&key| plan.inputs[side].field(key).data_type());
             assert!(types(0).eq(types(1)));
+            assert_eq!(plan.columns.len(), stage.schema.fields().len());
+        }
+        StageKind::RegularJoin(plan) => {
+            assert_eq!(shape(&plan.inputs[0]), shape(input));
             assert_eq!(plan.columns.len(), stage.schema.fields().len());
         }
         StageKind::Lookup(plan) => {

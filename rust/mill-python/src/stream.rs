@@ -258,6 +258,10 @@ impl RawStream {
         self.joined(&other, self.stream.join_window(&other.stream, join.0.clone(), window.kind()))
     }
 
+    fn join_regular(&self, other: PyRef<'_, RawStream>, join: PyRef<'_, RawJoin>, ttl_us: Option<i64>) -> PyResult<RawStream> {
+        self.joined(&other, self.stream.join_regular(&other.stream, join.0.clone(), ttl_us))
+    }
+
     fn join_asof(&self, other: PyRef<'_, RawStream>, join: PyRef<'_, RawJoin>, tolerance_us: Option<i64>) -> PyResult<RawStream> {
         self.joined(&other, self.stream.join_asof(&other.stream, join.0.clone(), tolerance_us))
     }

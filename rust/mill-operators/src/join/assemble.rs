@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use mill_plan::JoinedColumn;
 use mill_protocol::{Error, Result};
@@ -83,6 +84,27 @@ impl Assembler {
     /// Those of a side's columns.
     pub(crate) fn columns_of(&self, side: usize, columns: &[ArrayRef]) -> Vec<ArrayRef> {
         self.kept[side].iter().map(|&column| ArrayRef::clone(&columns[column])).collect()
+    }
+
+    /// So many rows of the gathered columns of both sides, of which the left one is there where `is_left` says so: where it is not,
+    /// the key is that of the right one.
+    ///
+    /// # Panics
+    /// If no side is there.
+    pub(crate) fn rows_of_either(
+        &self,
+        sides: [Option<&[ArrayRef]>; 2],
+        rows: usize,
+        is_left: &BooleanArray,
+    ) -> Result<RecordBatch> {
+        let ([Some(left), Some(right)], true) = (sides, is_left.has_false()) else { return self.rows(sides, rows, None) };
+        let mut left = left.to_vec();
+        for from in &self.columns {
+            if let From::Key(place, other) = *from {
+                left[place] = zip(is_left, &left[place], &right[other]).map_err(|error| Error::internal(error.to_string()))?;
+            }
+        }
+        self.rows([Some(&left), Some(right)], rows, None)
     }
 
     /// So many rows of the gathered columns of both sides, or of the one that is there.

@@ -30,10 +30,10 @@ impl StageKind {
             StageKind::Deduplicate { within_us: Some(us), .. } => {
                 format!("keeps each key until the watermark is {:?} after its row", duration(*us))
             }
-            StageKind::ToChangelog { .. } => "keeps the latest row a key for as long as the job runs".to_owned(),
+            StageKind::ToChangelog { .. } | StageKind::LatestRows { .. } => "keeps the latest row a key for as long as the job runs".to_owned(),
             StageKind::Process(stage) => stage.keeps(),
             // A join says what it keeps of each side in its own line.
-            StageKind::Join(_) | StageKind::Lookup(_) => return None,
+            StageKind::Join(_) | StageKind::RegularJoin(_) | StageKind::Lookup(_) => return None,
             // Partial results have gone out when a barrier comes.
             StageKind::PartialAggregate { .. }
             | StageKind::Project { .. }

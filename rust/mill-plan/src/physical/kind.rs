@@ -12,6 +12,7 @@ use crate::function::{BatchFunction, ReduceFunction, Rung, WatermarkFunction, Wi
 use crate::join::JoinPlan;
 use crate::lookup::LookupPlan;
 use crate::process::{ProcessFunction, StateSpec, TimerClock};
+use crate::regular_join::RegularJoinPlan;
 use crate::steps::UserStepKind;
 use crate::stream::{Emit, duration};
 use crate::types::{is_object, type_name};
@@ -168,6 +169,13 @@ pub enum StageKind {
         /// The key columns of the input.
         keys: Vec<usize>,
     },
+    /// The changes of an updating stream, in which a row that gets other values in some columns withdraws the one before.
+    LatestRows {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// Those columns.
+        by: Vec<usize>,
+    },
     /// The updating stream that such changes make.
     FromChangelog {
         /// The column with the kind of change, which the result does not have.
@@ -176,6 +184,9 @@ pub enum StageKind {
     /// Joins two inputs: the columns that the plan names, of each pair of records. Late records go out as they came, those of
     /// the left input on port 1 and those of the right one on port 2.
     Join(Arc<JoinPlan>),
+    /// Joins all rows of two inputs that have the same key, as they come, change and go. Late records go out as those of a
+    /// join do.
+    RegularJoin(Arc<RegularJoinPlan>),
     /// Looks rows of its second input up for those of its first one. Late records go out as those of a join do.
     Lookup(Arc<LookupPlan>),
     /// A user's function of the records and timers of each key, with state.
@@ -249,8 +260,10 @@ impl StageKind {
             StageKind::TopN { .. } => "top_n",
             StageKind::Deduplicate { .. } => "deduplicate",
             StageKind::ToChangelog { .. } => "to_changelog",
+            StageKind::LatestRows { .. } => "latest rows",
             StageKind::FromChangelog { .. } => "from_changelog",
             StageKind::Join(plan) => plan.kind.label(),
+            StageKind::RegularJoin(_) => "join",
             StageKind::Lookup(plan) => plan.kind.label(),
             StageKind::Process(_) => "process",
             StageKind::Sink(_) => "sink",
@@ -283,8 +296,10 @@ impl StageKind {
             | StageKind::EventTime { .. }
             | StageKind::Deduplicate { .. }
             | StageKind::ToChangelog { .. }
+            | StageKind::LatestRows { .. }
             | StageKind::FromChangelog { .. }
             | StageKind::Join(_)
+            | StageKind::RegularJoin(_)
             | StageKind::Lookup(_)
             | StageKind::PartialAggregate { .. }
             | StageKind::Sink(_)
@@ -294,7 +309,7 @@ impl StageKind {
 
     /// How many inputs it has.
     pub fn inputs(&self) -> usize {
-        if matches!(self, StageKind::Join(_) | StageKind::Lookup(_)) { 2 } else { 1 }
+        if matches!(self, StageKind::Join(_) | StageKind::RegularJoin(_) | StageKind::Lookup(_)) { 2 } else { 1 }
     }
 
     /// Whether it keeps state that a checkpoint holds.
@@ -310,7 +325,9 @@ impl StageKind {
             | StageKind::TopN { .. }
             | StageKind::Deduplicate { .. }
             | StageKind::ToChangelog { .. }
+            | StageKind::LatestRows { .. }
             | StageKind::Join(_)
+            | StageKind::RegularJoin(_)
             | StageKind::Lookup(_)
             | StageKind::Process(_)
             | StageKind::Sink(_) => true,
@@ -426,8 +443,12 @@ impl StageKind {
                 let key = if places.is_empty() { "nothing".to_owned() } else { names(schema, &places) };
                 format!("by {key}; keeps the latest row of each key")
             }
+            StageKind::LatestRows { keys, by } => {
+                format!("by {}, which may change {}", names(schema, keys), names(schema, by))
+            }
             StageKind::FromChangelog { op } => format!("op in column {op}"),
             StageKind::Join(plan) => plan.to_string(),
+            StageKind::RegularJoin(plan) => plan.to_string(),
             StageKind::Lookup(plan) => plan.to_string(),
             StageKind::Process(stage) => stage.detail(),
             StageKind::Sink(sink) => Sink::name(sink.as_ref()),

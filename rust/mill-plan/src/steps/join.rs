@@ -6,11 +6,13 @@
 //!   right ──(key columns)──hash──┘
 //! ```
 //!
-//! `keys` brings the keys of both sides together, `columns` names the columns of the result. What any kind of join needs of
+//! `keys` brings the keys of both sides together, `columns` names the columns of the result. `regular` is the step that joins all
+//! rows of both sides, whatever their times. What any kind of join needs of
 //! the chains is in [`lower`](crate::lower): both inputs by the hash of their own key, and a stage with two inputs.
 
 mod columns;
 mod keys;
+mod regular;
 
 use std::sync::Arc;
 
@@ -209,7 +211,7 @@ impl Step for Join {
     fn lower(&self, builder: &mut Builder<'_>, at: usize) -> Result<()> {
         let inputs = builder.join_inputs(at, &self.keys)?;
         let schema = Arc::clone(&builder.graph.steps[at].schema);
-        let columns = self.columns.placed(&schema, &inputs.before, &inputs.keys)?;
+        let columns = self.columns.placed(&schema, &inputs)?;
         let kept = |side: usize| {
             let fields = self.columns.kept(side, &schema, &inputs.before[side]);
             let fields: Vec<String> =

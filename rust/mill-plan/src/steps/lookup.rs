@@ -176,7 +176,7 @@ impl Step for Lookup {
     fn lower(&self, builder: &mut Builder<'_>, at: usize) -> Result<()> {
         let inputs = builder.join_inputs(at, &self.keys)?;
         let schema = Arc::clone(&builder.graph.steps[at].schema);
-        let columns = self.columns.placed(&schema, &inputs.before, &inputs.keys)?;
+        let columns = self.columns.placed(&schema, &inputs)?;
         let kind = match self.kind {
             LookupKind::Enrich { rows, until_loaded: UntilLoaded::Hold } if !builder.graph.can_hold_first(at) => {
                 LookupKind::Enrich { rows, until_loaded: UntilLoaded::Keep }

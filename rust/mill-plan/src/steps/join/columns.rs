@@ -13,8 +13,9 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use mill_protocol::{Error, Result};
 
 use super::super::Names;
-use super::keys::JoinKeys;
+use super::keys::{JoinKeys, SIDES};
 use crate::join::{How, JoinedColumn};
+use crate::lower::JoinInputs;
 use crate::stream::checks::column_index;
 
 /// The columns of a join's result.
@@ -38,7 +39,12 @@ enum From {
     WindowStart,
     /// The end of the window.
     WindowEnd,
+    /// The number of a side's record.
+    Number(usize),
 }
+
+/// What the numbers of the records of each side are called.
+const NUMBERS: [&str; 2] = ["left_row", "right_row"];
 
 impl JoinedColumns {
     /// The columns of a join of these sides.
@@ -92,6 +98,30 @@ impl JoinedColumns {
         Ok(())
     }
 
+    /// Adds the number of a side's record; returns its name.
+    pub(crate) fn add_number(&mut self, verb: &'static str, side: usize) -> Result<String> {
+        let name = NUMBERS[side];
+        if self.has(name) {
+            return Err(Error::plan(format!(
+                "{verb}() adds a column {name:?}, which tells the records of the {} side apart, and there is one already; before it, \
+                 drop({name:?}) or rename it, as in rename({{{name:?}: \"old_{name}\"}})",
+                SIDES[side]
+            )));
+        }
+        self.push(From::Number(side), name, Field::new(name, DataType::Int64, true));
+        Ok(name.to_owned())
+    }
+
+    /// What a side's column is called in the result, if it is there.
+    pub(crate) fn name_of(&self, side: usize, own: &str) -> Option<&str> {
+        let is_it = |column: &&Column| match &column.from {
+            From::Side(of, name) => *of == side && name == own,
+            From::Key(_, name) => name == own,
+            From::WindowStart | From::WindowEnd | From::Number(_) => false,
+        };
+        self.0.iter().find(is_it).map(|column| column.field.name().as_str())
+    }
+
     fn push(&mut self, from: From, name: &str, field: Field) {
         // Of a row without a partner the columns of the other side are null.
         self.0.push(Column { from, field: Arc::new(field.with_name(name).with_nullable(true)) });
@@ -124,18 +154,15 @@ impl JoinedColumns {
     pub(crate) fn is_left(&self, name: &str, sides: &[SchemaRef]) -> bool {
         self.find(name).is_some_and(|column| match &column.from {
             From::Side(side, name) => sides[*side].field_with_name(name).is_ok(),
-            From::Key(..) | From::WindowStart | From::WindowEnd => true,
+            From::Key(..) | From::WindowStart | From::WindowEnd | From::Number(_) => true,
         })
     }
 
     /// Where each column of the result is, which may have lost some: places among the columns of the sides, and those of the
-    /// key.
-    pub(crate) fn placed(
-        &self,
-        result: &Schema,
-        sides: &[SchemaRef; 2],
-        keys: &[Vec<usize>; 2],
-    ) -> Result<Vec<JoinedColumn>> {
+    /// key. The number of a record comes after all columns of its side.
+    pub(crate) fn placed(&self, result: &Schema, inputs: &JoinInputs) -> Result<Vec<JoinedColumn>> {
+        let (sides, keys) = (&inputs.before, &inputs.keys);
+        let end = |side: usize| inputs.places[side].schema.fields().len();
         let place = |field: &FieldRef| {
             let column = self.find(field.name());
             let column = column.ok_or_else(|| Error::internal(format!("a join has no column {:?}", field.name())))?;
@@ -145,6 +172,8 @@ impl JoinedColumns {
                 From::Key(part, _) => JoinedColumn::Key { left: keys[0][*part], right: keys[1][*part] },
                 From::WindowStart => JoinedColumn::WindowStart,
                 From::WindowEnd => JoinedColumn::WindowEnd,
+                From::Number(0) => JoinedColumn::Left(end(0)),
+                From::Number(_) => JoinedColumn::Right(end(1)),
             })
         };
         result.fields().iter().map(place).collect()

@@ -1,0 +1,474 @@
+//! The regular join: all rows of two inputs that have the same key, as they come, change and go.
+//!
+//! ```text
+//!   row of a side that        for each row of its key of the other side       the row alone
+//!   comes                     the pair; alone no more, if it was              if there is none
+//!   changes                   the pair again                                  again, if there is none
+//!   goes                      the pair is withdrawn; alone, if it was the     is withdrawn, if there was none
+//!                             last of its side
+//! ```
+//!
+//! *Alone* is the row that a record makes without a partner: with nulls for a padded side, and that of an anti join. The left
+//! row of a semi join is the other way round: it is there while there is a partner. Each kept row knows whether it is in the
+//! result so ([`Row::is_single`](kept::Row::is_single)), so nothing is withdrawn that is not there.
+//!
+//! The rows of the other side do not change by a batch, but for that mark and the time of their last use. So a batch is one walk
+//! over its records, with their keys, identities and rows encoded for all of them at once, and what is emitted is gathered column
+//! by column, some thousand rows at a time.
+//!
+//! **Age.** With a TTL each row has the time of its last use: when it came, was changed or was joined with a row that came or was
+//! changed. A row whose last use is `ttl` ago is not there any more, whether or not it has been dropped: what it made stays in the
+//! result as it is, and no longer changes. By event time *now* is the time of the record at hand, and rows are dropped as the lesser
+//! of both watermarks passes their end; a record older than the watermark of its own side is late, as partners of it may be gone.
+
+mod kept;
+mod piece;
+mod records;
+mod view;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use mill_frame::hash::KEY_GROUPS;
+use mill_plan::{How, RegularJoinPlan, RowIdentity, Stage, TimerClock};
+use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark};
+use mill_state::KeyEncoder;
+
+use self::kept::{Kept, Partners, Row};
+use self::piece::Piece;
+use self::records::Records;
+use self::view::Own;
+pub(crate) use self::view::{kept_rows, shown_schema};
+use crate::accumulator::state_error;
+use crate::description::{Described, Description, JoinShape, Shape, own};
+use crate::join::assemble::Assembler;
+use crate::row_codec::RowCodec;
+
+/// How many rows are emitted at a time.
+const EMIT_ROWS: usize = 8192;
+/// How many rows are dropped at a time.
+const DROP_ROWS: usize = 16_384;
+
+/// When a row of a side is in the result without a partner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Single {
+    Never,
+    WhenAlone,
+    WhenMatched,
+}
+
+impl Single {
+    fn of(how: How, side: usize) -> Single {
+        match how {
+            How::Semi if side == 0 => Single::WhenMatched,
+            how if how.is_padded(side) => Single::WhenAlone,
+            _ => Single::Never,
+        }
+    }
+
+    fn is_wanted(self, has_partner: bool) -> bool {
+        match self {
+            Single::Never => false,
+            Single::WhenAlone => !has_partner,
+            Single::WhenMatched => has_partner,
+        }
+    }
+}
+
+/// What is the same for all rows of a side.
+struct Side {
+    single: Single,
+    /// Whether the row of a record alone has the key of the pairs that come instead.
+    shares_key: bool,
+    identity: RowIdentity,
+    encoder: Option<KeyEncoder>,
+    codec: RowCodec,
+    /// The number of the next record of each key group.
+    numbers: Vec<u64>,
+}
+
+/// Joins all rows of two inputs.
+pub(crate) struct RegularJoin {
+    plan: RegularJoinPlan,
+    assembler: Assembler,
+    encoder: KeyEncoder,
+    sides: [Side; 2],
+    kept: Kept,
+    watermarks: [Watermark; 2],
+    now: i64,
+    next_time: Option<i64>,
+    work: Option<Work>,
+    described: Described,
+}
+
+/// What is under way while the operator says that there is more.
+enum Work {
+    /// Records of a batch are joined.
+    Records(Box<Records>),
+    /// Rows that were last used at a time are dropped.
+    Drop(i64),
+    /// Rows without a partner are emitted at the end.
+    End(kept::Walk),
+}
+
+/// A record that has been looked at and whose partners are gone through.
+struct Current {
+    is_delete: bool,
+    /// Whether the partners had no row of this record before.
+    is_first: bool,
+    /// Whether no other row of its side has its key.
+    is_only: bool,
+    /// The partner that was the last one of the piece before.
+    after: Option<Vec<u8>>,
+}
+
+impl RegularJoin {
+    pub(crate) fn new(stage: &Stage, context: &TaskContext, plan: &RegularJoinPlan) -> Result<RegularJoin> {
+        let assembler = Assembler::new(&plan.columns, &stage.schema);
+        let types: Vec<DataType> = plan.keys[0].iter().map(|&key| plan.inputs[0].field(key).data_type().clone()).collect();
+        let mut kept = Vec::with_capacity(2);
+        let mut sides = Vec::with_capacity(2);
+        for side in 0..2 {
+            let schema = assembler.kept_schema(side, &numbered(&plan.inputs[side], plan.numbers[side]))?;
+            let identity = plan.identities[side].clone();
+            let encoder = match &identity {
+                RowIdentity::Columns(columns) => {
+                    let types: Vec<DataType> =
+                        columns.iter().map(|&column| plan.inputs[side].field(column).data_type().clone()).collect();
+                    Some(KeyEncoder::new(&types).map_err(state_error)?)
+                }
+                RowIdentity::Key | RowIdentity::Number => None,
+            };
+            sides.push(Side {
+                single: Single::of(plan.how, side),
+                shares_key: plan.how.has_pairs() && !plan.tells_apart[1 - side],
+                identity,
+                encoder,
+                codec: RowCodec::new(Arc::clone(&schema))?,
+                numbers: vec![0; usize::from(KEY_GROUPS)],
+            });
+            kept.push(schema);
+        }
+        let [left, right] = sides.try_into().map_err(|_| Error::internal("a join has two sides"))?;
+        let [left_kept, right_kept] = kept.try_into().map_err(|_| Error::internal("a join has two sides"))?;
+        let sides: [Side; 2] = [left, right];
+        let state = Kept::new(context, [&sides[0].codec, &sides[1].codec], plan.ttl.map(|(us, _)| us));
+        let shape = JoinShape { kept: [left_kept, right_kept], columns: assembler.kept_columns(), window: None };
+        let shape = Shape::RegularJoin(shape);
+        let described = Description { schema: Arc::clone(&stage.schema), keeps_pending: false, shape }.described();
+        Ok(RegularJoin {
+            plan: plan.clone(),
+            assembler,
+            encoder: KeyEncoder::new(&types).map_err(state_error)?,
+            sides,
+            kept: state,
+            watermarks: [Watermark::MIN; 2],
+            now: 0,
+            next_time: None,
+            work: None,
+            described,
+        })
+    }
+
+    fn is_by_event_time(&self) -> bool {
+        matches!(self.plan.ttl, Some((_, TimerClock::Event)))
+    }
+
+    /// Joins records until there are enough rows to be emitted; whether there are more.
+    fn join(&mut self, records: &mut Records, out: &mut Outbox) -> Result<bool> {
+        let mut piece = Piece::default();
+        while records.next < records.rows() && piece.rows() < EMIT_ROWS {
+            let is_done = self.join_record(records, &mut piece)?;
+            if is_done {
+                records.next += 1;
+                records.current = None;
+            }
+        }
+        self.push(records, piece, out)?;
+        Ok(records.next < records.rows())
+    }
+
+    /// Joins the next record, or goes on with it; whether it is done.
+    fn join_record(&mut self, records: &mut Records, piece: &mut Piece) -> Result<bool> {
+        let (row, side) = (records.next, records.side);
+        if records.has_key.as_ref().is_some_and(|has_key| has_key.is_null(row)) {
+            return self.join_nothing(records, piece);
+        }
+        let current = match records.current.take() {
+            Some(current) => current,
+            None => match self.begin(records, piece)? {
+                Some(current) => current,
+                None => return Ok(true),
+            },
+        };
+        let single = self.sides[1 - side].single;
+        let changes_partners = current.is_first || (current.is_delete && current.is_only);
+        let uses_partners = self.plan.ttl.is_some() && !current.is_delete;
+        if !self.plan.how.has_pairs() && !uses_partners && (single == Single::Never || !changes_partners) {
+            return Ok(true);
+        }
+        let (is_done, after) = self.join_partners(records, &current, piece)?;
+        records.current = Some(Current { after, ..current });
+        Ok(is_done)
+    }
+
+    /// Emits the row that a record without a key makes alone; such a row is kept only where it may change.
+    fn join_nothing(&mut self, records: &Records, piece: &mut Piece) -> Result<bool> {
+        let (row, side) = (records.next, records.side);
+        if self.sides[side].single != Single::WhenAlone {
+            return Ok(true);
+        }
+        let (hash, key, entry) = (records.hashes[row], records.keys.get(row), records.identities.get(row));
+        let is_delete = records.deletes.as_ref().is_some_and(|deletes| deletes.value(row));
+        let (at, time) = (records.at(row), records.time(row));
+        if self.sides[side].identity == RowIdentity::Number {
+            piece.single(row, time, false);
+            return Ok(true);
+        }
+        let old = self.kept.get(side, hash, key, entry, at);
+        if is_delete {
+            if old.is_some() {
+                self.kept.remove(side, hash, key, entry);
+                piece.single(row, time, true);
+            }
+        } else {
+            if old.is_none_or(|old| old.bytes != records.bytes(row)) {
+                piece.single(row, time, false);
+            }
+            self.kept.set(side, hash, key, entry, &Row { time, last: at, is_single: true, bytes: records.bytes(row) })?;
+        }
+        Ok(true)
+    }
+
+    /// Takes a record up into its side, and emits what it makes alone; `None` if nothing is to be said of its partners.
+    fn begin(&mut self, records: &Records, piece: &mut Piece) -> Result<Option<Current>> {
+        let (row, side) = (records.next, records.side);
+        let (hash, key, entry) = (records.hashes[row], records.keys.get(row), records.identities.get(row));
+        let is_delete = records.deletes.as_ref().is_some_and(|deletes| deletes.value(row));
+        let (at, time) = (records.at(row), records.time(row));
+        let Side { single, shares_key, ref identity, .. } = self.sides[side];
+        // Numbered rows come once.
+        let old = match identity {
+            RowIdentity::Number => None,
+            RowIdentity::Key | RowIdentity::Columns(_) => self.kept.get(side, hash, key, entry, at),
+        };
+        let (is_known, was_single) = (old.is_some(), old.is_some_and(|old| old.is_single));
+        if is_delete {
+            if !is_known {
+                return Ok(None);
+            }
+            self.kept.remove(side, hash, key, entry);
+            if was_single {
+                piece.single(row, time, true);
+            }
+            let is_only = *identity == RowIdentity::Key || !self.kept.has_other(side, hash, key, entry, at);
+            return Ok(Some(Current { is_delete, is_first: false, is_only, after: None }));
+        }
+        let is_same = old.is_some_and(|old| old.bytes == records.bytes(row));
+        let has_partner = match single {
+            Single::Never => false,
+            Single::WhenAlone | Single::WhenMatched => self.kept.has_any(1 - side, hash, key, at),
+        };
+        let is_single = single.is_wanted(has_partner);
+        self.kept.set(side, hash, key, entry, &Row { time, last: at, is_single, bytes: records.bytes(row) })?;
+        if is_same && was_single == is_single {
+            return Ok(None);
+        }
+        if is_single && !self.plan.waits_for_end {
+            piece.single(row, time, false);
+        } else if was_single && !is_single && !shares_key {
+            piece.single(row, time, true);
+        }
+        Ok(Some(Current { is_delete, is_first: !is_known, is_only: false, after: None }))
+    }
+
+    /// Goes through the partners of a record, as many as there is room for; whether these were all, and the last one.
+    fn join_partners(
+        &mut self,
+        records: &Records,
+        current: &Current,
+        piece: &mut Piece,
+    ) -> Result<(bool, Option<Vec<u8>>)> {
+        let (row, side) = (records.next, records.side);
+        let (hash, key, at) = (records.hashes[row], records.keys.get(row), records.at(row));
+        let other = 1 - side;
+        let Side { single, shares_key, .. } = self.sides[other];
+        let (has_pairs, is_delete) = (self.plan.how.has_pairs(), current.is_delete);
+        // A partner makes two rows at most.
+        let room = (EMIT_ROWS.saturating_sub(piece.rows()) / 2).max(1);
+        let Partners { rows, is_end } = self.kept.partners(other, hash, key, current.after.as_deref(), at, room);
+        for partner in rows.iter() {
+            let Row { time, last, is_single: was_single, bytes } = partner.row;
+            let is_single = match (is_delete, single) {
+                (_, Single::Never) => false,
+                (false, single) => single.is_wanted(true),
+                (true, single) if current.is_only => single.is_wanted(false),
+                (true, _) => was_single,
+            };
+            let pair_time = time.max(records.time(row));
+            let is_alone_again = is_single && !was_single;
+            let is_alone_no_more = was_single && !is_single && !shares_key && !self.plan.waits_for_end;
+            // Where the row alone takes the place of the pair, the pair needs not be withdrawn.
+            let is_pair = has_pairs && !(is_alone_again && shares_key);
+            if is_alone_no_more || is_pair || is_alone_again {
+                let stored = piece.store(bytes);
+                if is_alone_no_more {
+                    piece.partner(stored, pair_time, true);
+                }
+                if is_pair {
+                    piece.pair(row, stored, pair_time, is_delete);
+                }
+                if is_alone_again {
+                    piece.partner(stored, pair_time, false);
+                }
+            }
+            let last = if is_delete || self.plan.ttl.is_none() { last } else { last.max(at) };
+            if is_single != was_single || last != partner.row.last {
+                self.kept.set(other, hash, key, partner.entry, &Row { time, last, is_single, bytes })?;
+            }
+        }
+        let after = rows.last_entry().map(<[u8]>::to_vec).or_else(|| current.after.clone());
+        Ok((is_end, after))
+    }
+
+    /// Emits what has been put together.
+    fn push(&self, records: &Records, piece: Piece, out: &mut Outbox) -> Result<()> {
+        let side = records.side;
+        let Some(made) = piece.rows_of(side, &records.columns, &self.sides[1 - side].codec, &self.assembler)? else { return Ok(()) };
+        let times = self.plan.is_timed.then(|| made.times.into());
+        out.push(Batch::new(made.data).with_times(times).with_deletes(made.deletes));
+        Ok(())
+    }
+
+    /// Emits rows without a partner at the end; whether there are more.
+    fn push_singles(&mut self, walk: &mut kept::Walk, out: &mut Outbox) -> Result<bool> {
+        loop {
+            let Some((side, rows)) = self.kept.walk(walk, EMIT_ROWS) else { return Ok(false) };
+            let singles: Vec<&[u8]> = rows.iter().filter(|row| row.is_single).map(|row| row.bytes).collect();
+            if self.sides[side].single != Single::WhenAlone || singles.is_empty() {
+                continue;
+            }
+            let data = self.sides[side].codec.decode(singles.iter().copied())?;
+            let columns = data.columns();
+            let sides = if side == 0 { [Some(columns), None] } else { [None, Some(columns)] };
+            out.push(Batch::new(self.assembler.rows(sides, singles.len(), None)?));
+            return Ok(true);
+        }
+    }
+
+    fn go_on(&mut self, out: &mut Outbox) -> Result<Progress> {
+        let has_more = match self.work.take() {
+            None => false,
+            Some(Work::Records(mut records)) => {
+                let has_more = self.join(&mut records, out)?;
+                self.work = has_more.then_some(Work::Records(records));
+                has_more
+            }
+            Some(Work::Drop(at)) => {
+                let has_more = self.kept.drop_unused(at, DROP_ROWS)?;
+                self.work = has_more.then_some(Work::Drop(at));
+                has_more
+            }
+            Some(Work::End(mut walk)) => {
+                let has_more = self.push_singles(&mut walk, out)?;
+                self.work = has_more.then_some(Work::End(walk));
+                has_more
+            }
+        };
+        if !has_more {
+            self.next_time = if self.is_by_event_time() { None } else { self.kept.first_due() };
+        }
+        Ok(if has_more { Progress::More } else { Progress::Done })
+    }
+}
+
+/// The columns of an input, with the number of each record after them if the result has it.
+fn numbered(input: &SchemaRef, has_number: bool) -> SchemaRef {
+    if !has_number {
+        return Arc::clone(input);
+    }
+    let mut fields: Vec<Arc<Field>> = input.fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new("number", DataType::Int64, true)));
+    Arc::new(Schema::new(fields))
+}
+
+impl Operator for RegularJoin {
+    fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        let records = self.records(input, batch, out)?;
+        self.work = Some(Work::Records(Box::new(records)));
+        self.go_on(out)
+    }
+
+    fn on_watermark(&mut self, input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
+        self.watermarks[input] = self.watermarks[input].max(at);
+        let least = self.watermarks[0].min(self.watermarks[1]);
+        if self.is_by_event_time() && least != Watermark::MAX {
+            self.work = Some(Work::Drop(least.0));
+        }
+        self.go_on(out)
+    }
+
+    fn next_time(&self) -> Option<i64> {
+        self.next_time
+    }
+
+    fn on_time(&mut self, now: i64, out: &mut Outbox) -> Result<Progress> {
+        if !self.is_by_event_time() {
+            self.work = Some(Work::Drop(now));
+        }
+        self.go_on(out)
+    }
+
+    fn uses_now(&self) -> bool {
+        matches!(self.plan.ttl, Some((_, TimerClock::Processing)))
+    }
+
+    fn set_now(&mut self, now: i64) {
+        self.now = self.now.max(now);
+    }
+
+    fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
+        if self.plan.waits_for_end {
+            self.work = Some(Work::End(kept::Walk::default()));
+        }
+        self.go_on(out)
+    }
+
+    fn resume(&mut self, out: &mut Outbox) -> Result<Progress> {
+        self.go_on(out)
+    }
+
+    fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
+        let mut bytes: Vec<u8> = self.watermarks.iter().flat_map(|at| at.0.to_le_bytes()).collect();
+        for side in &self.sides {
+            let used: Vec<(u16, u64)> = (0..).zip(side.numbers.iter().copied()).filter(|(_, next)| *next > 0).collect();
+            bytes.extend_from_slice(&(used.len() as u32).to_le_bytes());
+            for (group, next) in used {
+                bytes.extend_from_slice(&group.to_le_bytes());
+                bytes.extend_from_slice(&next.to_le_bytes());
+            }
+        }
+        bytes.extend_from_slice(&self.kept.snapshot(snapshot));
+        snapshot.bytes = Some(self.described.of(&bytes));
+        Ok(())
+    }
+
+    fn restore(&mut self, restored: &Restored) -> Result<()> {
+        let own = restored.bytes.iter().map(|bytes| Own::read(own(bytes)?)).collect::<Result<Vec<Own<'_>>>>()?;
+        // At an aligned barrier all instances have the same watermarks; without alignment nothing may be lost.
+        for side in 0..2 {
+            self.watermarks[side] = own.iter().map(|own| own.watermarks[side]).min().unwrap_or(Watermark::MIN);
+            for &(group, next) in own.iter().flat_map(|own| &own.numbers[side]) {
+                let known = &mut self.sides[side].numbers[usize::from(group)];
+                *known = next.max(*known);
+            }
+        }
+        let states: Vec<&[u8]> = own.iter().map(|own| own.states).collect();
+        self.kept.restore(&states, restored)?;
+        self.next_time = if self.is_by_event_time() { None } else { self.kept.first_due() };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! A batch of records on its way to their partners: keys, identities and rows as bytes, for all records at once.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Int64Array};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow_row::Rows;
+use mill_frame::hash::{KEY_GROUPS, key_group};
+use mill_plan::{RowIdentity, TimerClock};
+use mill_protocol::{Batch, Error, Outbox, Rejected, Result, Watermark};
+
+use super::{Current, RegularJoin};
+use crate::accumulator::state_error;
+use crate::join::late::{push_late, time_at, with_key};
+use crate::pair::taken;
+use crate::record::record_text;
+
+/// The records of a batch.
+pub(super) struct Records {
+    pub(super) side: usize,
+    /// The columns that are kept of the side.
+    pub(super) columns: Vec<ArrayRef>,
+    /// Each row as it is kept; nothing where no column is.
+    pub(super) encoded: Option<Rows>,
+    pub(super) deletes: Option<BooleanBuffer>,
+    /// Which records have a key without nulls, if not all have.
+    pub(super) has_key: Option<NullBuffer>,
+    pub(super) hashes: Vec<u64>,
+    /// The bytes of all join keys, and where each ends; the same of identities.
+    pub(super) keys: Texts,
+    pub(super) identities: Texts,
+    /// The event time, if there is one, and the time by which rows are used.
+    pub(super) times: Option<Vec<i64>>,
+    pub(super) clock: Clock,
+    pub(super) next: usize,
+    /// What is under way of the next record.
+    pub(super) current: Option<Current>,
+}
+
+/// The time at which a record uses rows.
+pub(super) enum Clock {
+    Now(i64),
+    Of(Vec<i64>),
+}
+
+/// Byte strings, one after another.
+#[derive(Default)]
+pub(super) struct Texts {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    pub(super) fn get(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        &self.bytes[start..self.ends[row]]
+    }
+}
+
+impl Records {
+    pub(super) fn rows(&self) -> usize {
+        self.hashes.len()
+    }
+
+    pub(super) fn at(&self, row: usize) -> i64 {
+        match &self.clock {
+            Clock::Now(now) => *now,
+            Clock::Of(times) => times[row],
+        }
+    }
+
+    pub(super) fn time(&self, row: usize) -> i64 {
+        self.times.as_ref().map_or(0, |times| times[row])
+    }
+
+    pub(super) fn bytes(&self, row: usize) -> &[u8] {
+        self.encoded.as_ref().map_or(&[], |rows| rows.row(row).data())
+    }
+}
+
+impl RegularJoin {
+    /// Encodes the records of a batch, without those that are late or cannot be told apart.
+    pub(super) fn records(&mut self, side: usize, batch: Batch, out: &mut Outbox) -> Result<Records> {
+        let batch = self.on_time_only(side, batch, out)?;
+        let batch = self.told_apart(side, batch, out)?;
+        let rows = batch.rows();
+        let key_columns = &self.plan.keys[side];
+        let columns: Vec<ArrayRef> = key_columns.iter().map(|&key| ArrayRef::clone(batch.column(key))).collect();
+        self.encoder.encode(&columns, rows).map_err(state_error)?;
+        let has_key = with_key(&batch, key_columns);
+        let keys = self.encoder.batch();
+        let hashes = keys.hashes().to_vec();
+        let mut key_bytes = Texts::default();
+        (0..rows).for_each(|row| key_bytes.push(|out| keys.write_key(self.encoder.kind(), row, out)));
+        let mut identities = Texts::default();
+        let mut numbers = Vec::new();
+        let of_side = &mut self.sides[side];
+        match (&of_side.identity, &mut of_side.encoder) {
+            (RowIdentity::Columns(columns), Some(encoder)) => {
+                let columns: Vec<ArrayRef> = columns.iter().map(|&column| ArrayRef::clone(batch.column(column))).collect();
+                encoder.encode(&columns, rows).map_err(state_error)?;
+                (0..rows).for_each(|row| identities.push(|out| encoder.batch().write_key(encoder.kind(), row, out)));
+            }
+            (RowIdentity::Number, _) => {
+                numbers.reserve(rows);
+                for &hash in &hashes {
+                    let group = key_group(hash);
+                    let next = &mut of_side.numbers[usize::from(group)];
+                    identities.push(|out| out.extend_from_slice(&next.to_be_bytes()));
+                    numbers.push((*next * u64::from(KEY_GROUPS) + u64::from(group)) as i64);
+                    *next += 1;
+                }
+            }
+            (RowIdentity::Key | RowIdentity::Columns(_), _) => (0..rows).for_each(|_| identities.push(|_| ())),
+        }
+        let mut columns = batch.data().columns().to_vec();
+        if self.plan.numbers[side] {
+            columns.push(Arc::new(Int64Array::from(numbers)));
+        }
+        let columns = self.assembler.columns_of(side, &columns);
+        let encoded = if columns.is_empty() { None } else { Some(of_side.codec.encode(&columns)?) };
+        let times = match (self.plan.is_timed, batch.times()) {
+            (true, Some(times)) => Some(times.to_vec()),
+            (true, None) => return Err(Error::internal("a join by event time got records without one")),
+            (false, _) => None,
+        };
+        let clock = match (self.plan.ttl, &times) {
+            (Some((_, TimerClock::Event)), Some(times)) => Clock::Of(times.clone()),
+            _ => Clock::Now(self.now),
+        };
+        Ok(Records {
+            side,
+            columns,
+            encoded,
+            deletes: batch.deletes().cloned(),
+            has_key,
+            hashes,
+            keys: key_bytes,
+            identities,
+            times,
+            clock,
+            next: 0,
+            current: None,
+        })
+    }
+
+    /// The batch without its late records, which go out on a port of their own.
+    fn on_time_only(&self, side: usize, batch: Batch, out: &mut Outbox) -> Result<Batch> {
+        let Some(times) = batch.times().filter(|_| self.is_by_event_time()) else { return Ok(batch) };
+        let watermark = self.watermarks[side];
+        let is_late = |row: usize| {
+            let at = time_at(&batch, row, times[row], watermark);
+            times[row] < at.0 || at == Watermark::MAX
+        };
+        if !(0..batch.rows()).any(is_late) {
+            return Ok(batch);
+        }
+        let (late, rest) = (0..batch.rows() as u32).partition(|&row| is_late(row as usize));
+        push_late(1 + side, &batch, self.plan.own[side], late, out)?;
+        taken(&batch, rest)
+    }
+
+    /// The batch without records whose row without a partner could have the key of another one.
+    fn told_apart(&self, side: usize, batch: Batch, out: &mut Outbox) -> Result<Batch> {
+        let Some(ambiguous) = &self.plan.ambiguous else { return Ok(batch) };
+        let has_key = with_key(&batch, &self.plan.keys[side]);
+        let nulls: Vec<Option<NullBuffer>> = ambiguous[side].iter().map(|&column| batch.column(column).logical_nulls()).collect();
+        let is_ambiguous = |row: usize| {
+            (!self.plan.is_shared || has_key.as_ref().is_some_and(|has_key| has_key.is_null(row)))
+                && nulls.iter().all(|nulls| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)))
+        };
+        if !(0..batch.rows()).any(is_ambiguous) {
+            return Ok(batch);
+        }
+        let (unclear, rest): (Vec<u32>, Vec<u32>) = (0..batch.rows() as u32).partition(|&row| is_ambiguous(row as usize));
+        for row in unclear {
+            let message = format!(
+                "the key of this {} row is null, and with how=\"full\" the result could not tell it from a {} row whose key is null; \
+                 leave such rows out with filter(col(\"…\").is_not_null()) before join(), whose key is {}",
+                ["left", "right"][side],
+                ["right", "left"][side],
+                self.plan.on
+            );
+            out.reject(Rejected::new(message, record_text(batch.data(), row as usize)));
+        }
+        taken(&batch, rest)
+    }
+}
