@@ -22,26 +22,7 @@ _EVENT_RATE = 10_000.0
 _SPLITS = 16
 _SPLITS_MAX = 1024
 
-QUERIES = (
-    "q0",
-    "q1",
-    "q2",
-    "q5",
-    "q7",
-    "q8",
-    "q10",
-    "q11",
-    "q12",
-    "q13",
-    "q14",
-    "q15",
-    "q16",
-    "q17",
-    "q18",
-    "q19",
-    "q21",
-    "q22",
-)
+QUERIES = tuple(f"q{number}" for number in range(24))
 """The names of the queries."""
 
 
