@@ -62,6 +62,7 @@ from millstream.io import (
 )
 from millstream.job import Job, run, start
 from millstream.keyed import ConnectedStreams, KeyedStream, RollingStream, WindowedStream
+from millstream.nexmark import Nexmark, nexmark
 from millstream.options import Checkpoint, Restart
 from millstream.process import (
     ListState,
@@ -121,6 +122,7 @@ __all__ = [
     "MapState",
     "Metrics",
     "MillstreamError",
+    "Nexmark",
     "Overdue",
     "Paused",
     "PlanError",
@@ -173,6 +175,7 @@ __all__ = [
     "lookup",
     "max_horizontal",
     "min_horizontal",
+    "nexmark",
     "now",
     "on_count",
     "on_processing_time",

@@ -16,6 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="say which workloads there are")
     parser.add_argument("--against", default="", metavar="ENGINES", help="duckdb,polars or all: those installed stand beside")
     parser.add_argument("--rows", type=int, help="how many records (checkpoint: keys; latency: records a second)")
+    parser.add_argument("--events", type=int, help="nexmark: how many events; the same as --rows")
+    parser.add_argument("--query", default="", metavar="QUERIES", help="nexmark: q5,q7 or another list; all of them unless named")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long checkpoint and latency take for each line; default 3")
     parser.add_argument("--parallelism", type=int, help="how many threads; default: the cores this process may use")
     parser.add_argument("--runs", type=int, default=3, help="of how many runs the median is shown; default 3")
@@ -32,14 +34,20 @@ def main(options: argparse.Namespace) -> int:
         for name, workload in WORKLOADS.items():
             print(f"{name:<11} {workload.about}")
         return 0
-    for name in ("rows", "seconds", "parallelism", "runs"):
+    if options.events is not None and options.rows is not None:
+        raise PlanError("--events is the same as --rows; give one of them")
+    for name in ("rows", "events", "seconds", "parallelism", "runs"):
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise PlanError(f"--{name} is {value:g}; it is a number above 0")
     parallelism = options.parallelism or len(os.sched_getaffinity(0))
     against = peers.chosen(options.against)
     peers.prepare(against, parallelism)
-    settings = Settings(options.rows, options.seconds, parallelism, options.runs, against)
+    queries = tuple(name.strip() for name in options.query.split(",") if name.strip())
+    if queries and options.names != ["nexmark"]:
+        raise PlanError("--query names queries of nexmark, as in: millstream bench nexmark --query q5")
+    rows = options.rows if options.events is None else options.events
+    settings = Settings(rows, options.seconds, parallelism, options.runs, against, queries)
     about = report.machine()
     print(f"millstream {about['millstream']}, python {about['python']}, {about['processor']}, {about['cores']} cores", end="")
     print("".join(f", {name} {peers.PEERS[name].version()}" for name in against))

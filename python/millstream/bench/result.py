@@ -19,13 +19,14 @@ class Difference(MillstreamError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How large, how long, on how many threads, against whom."""
+    """How large, how long, on how many threads, against whom, and which queries of a workload; all of them unless named."""
 
     rows: int | None = None
     seconds: float = 3.0
     parallelism: int = 1
     runs: int = 3
     against: tuple[str, ...] = ()
+    queries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

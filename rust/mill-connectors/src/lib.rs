@@ -4,6 +4,7 @@
 //!   files    PathSpec ─► splits (a file, or fixed byte ranges of it) ─► ChunkReader ─► LineFormat ─► Read
 //!                                                                        bytes          text, csv, json
 //!   memory   MemorySource, GenerateSource            parquet  ParquetSource (row groups)
+//!            NexmarkSource
 //!
 //!   DirectorySink   hidden file ─ pre-commit: close, sync ─► named in the checkpoint ─ commit: rename
 //!   SqliteSink      rows kept by the epoch ─ pre-commit ─► handle in the checkpoint ─ commit: one transaction
@@ -34,6 +35,7 @@ mod lock;
 mod marks;
 mod memory;
 mod nearest;
+mod nexmark;
 mod objects;
 mod parquet;
 mod pushed;
@@ -53,6 +55,7 @@ pub use ledger::{Entries, Ledger, LedgerSink};
 pub use parquet::{ParquetOptions, ParquetSource};
 pub use directory::{DirectorySink, FileFormat, OnExisting};
 pub use memory::MemorySource;
+pub use nexmark::{NexmarkKind, NexmarkOptions, NexmarkSource};
 pub use pushed::{Allowance, PushedSource};
 pub use sqlite::SqliteSink;
 pub use text::{TextOptions, TextSource};

@@ -203,6 +203,12 @@ pub trait Source: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether its splits cover the same time side by side, so that a task reads its splits in turn. The splits of a bounded
+    /// source are otherwise read one after another, and windows stay open until the last one is read.
+    fn is_read_in_turn(&self) -> bool {
+        false
+    }
+
     /// How many rows it will give, where known: for progress bars.
     fn rows_hint(&self) -> Option<u64> {
         None

@@ -10,7 +10,7 @@ use mill_plan::{
     AsyncCalls, Drift, SinkNode, Stream, UserStepKind, WatermarkStrategy, WatermarksFrom,
 };
 use mill_protocol::{Error, Result, Source, SourceProperties};
-use millstream::connectors::{GenerateSource, MemorySource};
+use millstream::connectors::{GenerateSource, MemorySource, NexmarkKind, NexmarkOptions, NexmarkSource};
 use pyo3::prelude::*;
 
 use crate::error::{IntoPython, PlanError, SchemaError};
@@ -135,6 +135,28 @@ impl RawStream {
         let source = GenerateSource::new(rows, rate).into_python()?;
         let stream = Stream::generate(Arc::new(source), expressions(&columns)).into_python()?;
         Ok(RawStream { stream, is_sampleable: true })
+    }
+
+    /// Makes the events of an auction after the rules of Nexmark, of one kind.
+    #[staticmethod]
+    #[pyo3(signature = (kind, events, rate, event_rate, seed, splits, delay_ms_max))]
+    fn nexmark(
+        kind: &str,
+        events: Option<u64>,
+        rate: Option<f64>,
+        event_rate: f64,
+        seed: u64,
+        splits: u64,
+        delay_ms_max: u64,
+    ) -> PyResult<RawStream> {
+        let kind = match kind {
+            "persons" => NexmarkKind::Persons,
+            "auctions" => NexmarkKind::Auctions,
+            "bids" => NexmarkKind::Bids,
+            _ => return Err(PlanError::new_err(format!("nexmark has no {kind:?}"))),
+        };
+        let options = NexmarkOptions { events, rate, event_rate, seed, splits, delay_ms_max };
+        RawStream::of(NexmarkSource::new(kind, options).into_python()?).into_python()
     }
 
     // -- what it is --------------------------------------------------------------------------------------------------

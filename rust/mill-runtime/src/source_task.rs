@@ -2,8 +2,8 @@
 //!
 //! Who owns a split depends on the split and the parallelism alone: by its place in the list for a source whose splits
 //! are fixed, by its identity for one that discovers splits, so that a new one moves no other. A bounded source is read
-//! split after split, where one that has nothing to give for a while (a rate) makes way for the next; an unbounded one, or
-//! one that discovers splits, in turn over all that have something to give.
+//! split after split, where one that has nothing to give for a while (a rate) makes way for the next; an unbounded one, one
+//! that discovers splits, or one that asks for it, in turn over all that have something to give.
 //!
 //! ```text
 //!   ready    splits to be asked, the first one next          ◄── due, or found to have more
@@ -137,7 +137,10 @@ impl SourceTask {
     pub(crate) fn new(context: SourceContext, begun_with: &[SplitState]) -> SourceTask {
         let properties = context.source.properties();
         let mut task = SourceTask {
-            is_in_turn: !properties.is_bounded || properties.discovers_splits || context.is_aligned,
+            is_in_turn: !properties.is_bounded
+                || properties.discovers_splits
+                || context.is_aligned
+                || context.source.is_read_in_turn(),
             look_at: context.discovered.is_some().then(|| context.clock.now()),
             splits: Vec::new(),
             places: HashMap::new(),
