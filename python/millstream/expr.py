@@ -73,6 +73,36 @@ def column_name(value: object, method: str) -> str:
     return value
 
 
+def plain_column(value: object, place: str) -> str:
+    """Return the name of a column that is given by name or as ``col("x")``.
+
+    Parameters
+    ----------
+    value
+        What the user gave.
+    place
+        The argument, for the message.
+
+    Raises
+    ------
+    PlanError
+        When it is neither.
+
+    Examples
+    --------
+    >>> from millstream import col
+    >>> from millstream.expr import plain_column
+    >>> plain_column(col("x"), "from_column()")
+    'x'
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Expr) and repr(value._raw) == repr(RawExpr.column(name := value._raw.output_name())):
+        return name
+    hint = "; make it a column with with_columns() first" if isinstance(value, Expr) else ""
+    raise PlanError(f'{place} takes the name of a column, as in "x" or col("x"), not {value!r:.200}{hint}')
+
+
 def _column(value: IntoExpr) -> RawExpr:
     """Return a value as an expression, where a text is the name of a column."""
     return RawExpr.column(value) if isinstance(value, str) else _raw(value)

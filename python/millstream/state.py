@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from millstream import _engine
 from millstream._counts import count
 from millstream._paths import local_path
+from millstream._texts import text
 from millstream.table import Table
 
 __all__ = ["CheckpointInfo", "PickledState", "checkpoints", "pickled_state", "read_state", "verify"]
@@ -131,6 +132,7 @@ def read_state(path: str | os.PathLike[str], *, step: str, id: int | None = None
     """
     if id is not None:
         count(id, "read_state(id=...) takes the number of a checkpoint")
+    step = text(step, "read_state(step=…)", "per user")
     return Table(_engine.read_state(local_path(path, "the state directory"), step, id))
 
 

@@ -18,6 +18,7 @@ from millstream._engine import RawExpr, RawStream, RawWatermarkFunction
 from millstream._joins import Joins
 from millstream._lookups import Lookups
 from millstream._outputs import Outputs
+from millstream._texts import mapping, text, texts
 from millstream.errors import PlanError, SchemaError, UserFunctionError
 from millstream.expr import Expr, IntoExpr, _column, column_name
 from millstream.functions import (
@@ -122,7 +123,8 @@ def from_changelog(stream: Stream, key: str | Sequence[str], op: str = "op") -> 
     """
     if not isinstance(stream, Stream):
         raise PlanError(f"from_changelog() takes a stream, not {type(stream).__name__}; make one with from_arrow or from_iter")
-    return Stream(stream._raw.from_changelog([key] if isinstance(key, str) else list(key), op))
+    columns = texts(key, "from_changelog(key=…)", "id")
+    return Stream(stream._raw.from_changelog(columns, text(op, "from_changelog(op=…)", "op")))
 
 
 class Stream(AsyncSteps, Joins, Lookups, Outputs):
@@ -228,7 +230,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         >>> mill.from_iter([{"a": 1}]).rename({"a": "b"}).collect().to_pylist()
         [{'b': 1}]
         """
-        return Stream(self._raw.rename([(column_name(old, "rename"), column_name(new, "rename")) for old, new in names.items()]))
+        pairs = mapping(names, "rename()", 'rename({"old": "new"})').items()
+        return Stream(self._raw.rename([(column_name(old, "rename"), column_name(new, "rename")) for old, new in pairs]))
 
     def cast(self, types: Mapping[str, TypeLike]) -> Stream:
         """Convert columns to other types; a value that does not fit is an error of its record.
@@ -238,7 +241,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         >>> mill.from_iter([{"a": "1"}]).cast({"a": int}).collect().to_pylist()
         [{'a': 1}]
         """
-        return Stream(self._raw.cast([(name, data_type(kind, place=f"column {name!r}")) for name, kind in types.items()]))
+        pairs = mapping(types, "cast()", 'cast({"x": int})').items()
+        return Stream(self._raw.cast([(column_name(name, "cast"), data_type(kind, place=f"column {name!r}")) for name, kind in pairs]))
 
     def explode(self, column: str, *, keep_empty: bool = False) -> Stream:
         """Give one row for each element of a list column.
@@ -532,7 +536,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         --------
         >>> named = mill.from_iter([1]).key_by("value").agg(n=mill.count()).name("per value")
         """
-        return Stream(self._raw.name(name))
+        return Stream(self._raw.name(text(name, "name()", "per user")))
 
     # -- time and keys -----------------------------------------------------------------------------------------------
 
@@ -677,7 +681,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         >>> counts.to_changelog().collect().to_pylist()
         [{'op': 'insert', 'k': 'a', 'total': 8}]
         """
-        return Stream(self._raw.to_changelog(op))
+        return Stream(self._raw.to_changelog(text(op, "to_changelog(op=…)", "op")))
 
     # -- side outputs ------------------------------------------------------------------------------------------------
 
@@ -700,7 +704,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         >>> sorted(row["x"] for row in split.side_output("odd").collect().to_pylist())
         [1, 3]
         """
-        return Stream(self._raw.side_output(name))
+        return Stream(self._raw.side_output(text(name, "side_output()", "audit")))
 
     @property
     def errors(self) -> Stream:

@@ -12,9 +12,11 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from millstream._texts import text
 from millstream.errors import PlanError
 
 if TYPE_CHECKING:
+    from millstream.expr import Expr
     from millstream.watermark import WatermarkGenerator
 
 __all__ = ["Duration", "WatermarkStrategy", "microseconds"]
@@ -177,6 +179,10 @@ class WatermarkStrategy:
             microseconds(self.idleness, "idleness")
         if self.max_drift is not None and microseconds(self.max_drift, "max_drift") == 0:
             raise PlanError("max_drift is more than zero: splits have no records of the very same time")
+        if self.column is not None:
+            text(self.column, "WatermarkStrategy(column=…)", "mark")
+        if self.group is not None:
+            text(self.group, "with_alignment(group=…)", "orders")
         if self.group is not None and self.max_drift is None:
             raise PlanError("a group keeps together by max_drift; use with_alignment(max_drift=..., group=...)")
 
@@ -222,13 +228,13 @@ class WatermarkStrategy:
         return WatermarkStrategy.ascending()
 
     @staticmethod
-    def from_column(column: str) -> WatermarkStrategy:
+    def from_column(column: str | Expr) -> WatermarkStrategy:
         """Return the strategy whose watermarks are in the records: punctuations.
 
         Parameters
         ----------
         column
-            A timestamp or date column. After a record the watermark of its split is the greatest value so far; null changes
+            A timestamp or date column, by name or as ``col("mark")``. After a record the watermark of its split is the greatest value so far; null changes
             nothing. Make the column with :meth:`Stream.with_columns` if the source has none.
 
         Examples
@@ -245,7 +251,9 @@ class WatermarkStrategy:
         >>> [row["n"] for row in counts.collect().to_pylist()], [row["at"].second for row in counts.late.collect().to_pylist()]
         ([1, 1], [9])
         """
-        return WatermarkStrategy(column=column)
+        from millstream.expr import plain_column
+
+        return WatermarkStrategy(column=plain_column(column, "WatermarkStrategy.from_column()"))
 
     @staticmethod
     def from_generator(generator: WatermarkGenerator) -> WatermarkStrategy:
@@ -260,6 +268,9 @@ class WatermarkStrategy:
         ...         return times
         >>> strategy = mill.WatermarkStrategy.from_generator(Latest()).with_idleness("10s")
         """
+        from millstream.watermark import check_generator
+
+        check_generator(generator)
         return WatermarkStrategy(generator=generator)
 
     def with_idleness(self, idleness: Duration) -> WatermarkStrategy:

@@ -94,16 +94,26 @@ class WatermarkGenerator:
         return None
 
 
-def watermark_function(generator: WatermarkGenerator, zone: str | None) -> RawWatermarkFunction:
-    """Make the engine's form of a generator, for event times of this zone."""
+def check_generator(generator: object) -> None:
+    """Refuse what makes no watermarks."""
     kind = type(generator)
     if isinstance(generator, type):
         raise PlanError(f"watermark={generator.__name__} is a class; pass an object of it: {generator.__name__}()")
-    if kind.on_batch is WatermarkGenerator.on_batch:
+    if not isinstance(generator, WatermarkGenerator):
+        raise PlanError(f"a generator of watermarks is an object of a subclass of mill.WatermarkGenerator, not {generator!r:.200}")
+    if type(generator).on_batch is WatermarkGenerator.on_batch:
         raise PlanError(f"{kind.__name__} has no on_batch(times, batch), which returns the watermark after a frame of records")
     columns = generator.columns
     if isinstance(columns, str):
         raise PlanError(f'columns of {kind.__name__} is a str; write a tuple of names: ("{columns}",)')
+    if columns is not None and (not isinstance(columns, (list, tuple)) or not all(isinstance(name, str) for name in columns)):
+        raise PlanError(f'columns of {kind.__name__} is a tuple of names, as in ("delay",), not {columns!r:.200}')
+
+
+def watermark_function(generator: WatermarkGenerator, zone: str | None) -> RawWatermarkFunction:
+    """Make the engine's form of a generator, for event times of this zone."""
+    check_generator(generator)
+    kind, columns = type(generator), generator.columns
     period = None if generator.period is None else microseconds(generator.period, f"period of {kind.__name__}")
     adapter = _Generators(generator, zone)
     return RawWatermarkFunction(kind.__name__, adapter, None if columns is None else list(columns), period)

@@ -98,7 +98,12 @@ class SessionWindow(Window):
     def _raw(self) -> RawWindow:
         if isinstance(self.gap, Expr):
             return RawWindow.session_each(self.gap._raw)
-        return RawWindow.session(_length(self.gap, "gap"))
+        try:
+            return RawWindow.session(_length(self.gap, "gap"))
+        except PlanError as error:
+            if isinstance(self.gap, str) and self.gap.isidentifier():
+                raise PlanError(f"{error}; for a gap from a column, write session(col({self.gap!r}))") from None
+            raise
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,9 @@ class CountWindow(Window):
 
     def _raw(self) -> RawWindow:
         n = _rows(self.n, "n")
-        return RawWindow.count(n, n if self.slide is None else _rows(self.slide, "slide"), bool(self.partial))
+        if not isinstance(self.partial, bool):
+            raise PlanError(f"partial of a count window is True or False, not {self.partial!r:.200}")
+        return RawWindow.count(n, n if self.slide is None else _rows(self.slide, "slide"), self.partial)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from millstream import _live
 from millstream._engine import RawSink, write_files, write_sqlite
 from millstream._row import row_class, rows
 from millstream._paths import local_path
+from millstream._texts import text, texts
 from millstream.errors import CheckpointError, PlanError
 from millstream.functions import function_name
 from millstream.stream import Stream
@@ -143,7 +144,7 @@ class Output(Sink):
 
     def name(self, name: str) -> Output:
         """Name the sink; the name is the identity of what it has written."""
-        return Output(self._raw.named(name), takes_frames=self._takes_frames)
+        return Output(self._raw.named(text(name, "name()", "orders")), takes_frames=self._takes_frames)
 
     def __repr__(self) -> str:
         """Show what it writes to."""
@@ -159,7 +160,8 @@ def file_sink(stream: Stream, kind: str, path: str | os.PathLike[str], on_existi
 
 def sqlite_sink(stream: Stream, path: str | os.PathLike[str], table: str, key: Sequence[str] | None) -> Output:
     """Write into a table of an SQLite database."""
-    return Output(write_sqlite(stream._raw, local_path(path, "write_sqlite()"), table, None if key is None else list(key)))
+    keys = None if key is None else texts(key, "write_sqlite(key=…)", "id")
+    return Output(write_sqlite(stream._raw, local_path(path, "write_sqlite()"), text(table, "write_sqlite(table=…)", "orders"), keys))
 
 
 # -- callbacks -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,67 @@
+"""Texts that users give: names of steps, columns and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from millstream.errors import PlanError
+
+__all__ = ["mapping", "text", "texts"]
+
+
+def text(value: Any, place: str, example: str = "x") -> str:
+    """Return a value that is a text.
+
+    Parameters
+    ----------
+    value
+        What the user gave.
+    place
+        The argument, such as ``"to_changelog(op=…)"``.
+    example
+        A text that may be there.
+
+    Raises
+    ------
+    PlanError
+        When it is no text.
+
+    Examples
+    --------
+    >>> from millstream._texts import text
+    >>> text("op", "to_changelog(op=…)")
+    'op'
+    """
+    if not isinstance(value, str):
+        raise PlanError(f'{place} takes a text, as in "{example}", not {value!r:.200}')
+    return value
+
+
+def texts(value: Any, place: str, example: str = "x") -> list[str]:
+    """Return a text, or several, as a list.
+
+    Examples
+    --------
+    >>> from millstream._texts import texts
+    >>> texts("id", "from_changelog(key=…)")
+    ['id']
+    """
+    given = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if not all(isinstance(one, str) for one in given):
+        raise PlanError(f'{place} takes a text or a list of them, as in "{example}", not {value!r:.200}')
+    return given
+
+
+def mapping(value: Any, place: str, example: str) -> Mapping[Any, Any]:
+    """Return a value that is a mapping.
+
+    Examples
+    --------
+    >>> from millstream._texts import mapping
+    >>> mapping({"a": "b"}, "rename()", '{"a": "b"}')
+    {'a': 'b'}
+    """
+    if not isinstance(value, Mapping):
+        raise PlanError(f"{place} takes a dict, as in {example}, not {value!r:.200}")
+    return value
