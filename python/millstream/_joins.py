@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from millstream._engine import RawJoin
+from millstream._hints import takes_by_name
 from millstream.errors import PlanError
 from millstream.expr import Expr, _column
 from millstream.time import Duration, microseconds
@@ -30,6 +31,8 @@ _HOWS = ("inner", "left", "right", "full", "semi", "anti")
 def _right(method: str, other: object) -> RawStream:
     from millstream.stream import Stream
 
+    if type(other).__name__ == "KeyedStream":
+        raise PlanError(f'{method}() joins streams, and this one is keyed: leave key_by() out, and name the key: {method}(other, on="id")')
     if not isinstance(other, Stream):
         raise PlanError(
             f"{method}() joins with a stream, not {type(other).__name__}; make one with mill.from_arrow() or mill.from_iter()"
@@ -41,6 +44,8 @@ def _how(method: str, how: object, allowed: Sequence[str] = _HOWS) -> str:
     if isinstance(how, str) and how in allowed:
         return how
     near = difflib.get_close_matches(how, allowed, 1) if isinstance(how, str) else []
+    if isinstance(how, str) and "outer" in how:
+        near = [name for name in ("left", "right", "full") if name in allowed and (name in how or name == "full")][:1]
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise PlanError(f"{method}(): how={how!r:.200} is not possible; {hint}it is one of {', '.join(map(repr, allowed))}")
 
@@ -96,6 +101,7 @@ class Joins:
 
     __slots__ = ()
 
+    @takes_by_name('join_interval(other, on="id", lower="0s", upper="5m")')
     def join_interval(
         self,
         other: Stream,
@@ -167,6 +173,7 @@ class Joins:
         first, last = (microseconds(bound, name, is_negative_allowed=True) for bound, name in ((lower, "lower"), (upper, "upper")))
         return Stream(cast("Stream", self)._raw.join_interval(right, join, first, last))
 
+    @takes_by_name('join(other, on="id", window=mill.tumbling("1m"))')
     def join(
         self,
         other: Stream,

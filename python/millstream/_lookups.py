@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from millstream._hints import takes_by_name
 from millstream._joins import JoinKey, _how, _join, _right
-from millstream.errors import PlanError
+from millstream.errors import PlanError, SchemaError
 from millstream.time import Duration, microseconds
 
 if TYPE_CHECKING:
@@ -24,20 +25,31 @@ EnrichHow = Literal["inner", "left", "semi", "anti"]
 
 def _columns(method: str, table: Mapping[str, Any]) -> RawStream:
     """Read a dict of columns."""
-    from millstream.io.memory import from_iter
-
-    columns = {name: list(values) for name, values in table.items() if not isinstance(values, (str, bytes))}
+    columns = {
+        name: list(values) for name, values in table.items() if isinstance(values, Iterable) and not isinstance(values, (str, bytes))
+    }
     if len(columns) < len(table) or not columns:
         raise PlanError(f'{method}() takes a table as a dict of columns, as in {{"id": [1, 2], "name": ["a", "b"]}}')
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise PlanError(f"{method}(): the columns of a table have one length, found {lengths}")
-    return from_iter([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])._raw
+    return _records(method, [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+
+
+def _records(method: str, records: Sequence[Any]) -> RawStream:
+    """Read a list of records, whose columns must show in them."""
+    from millstream.io.memory import from_iter
+
+    try:
+        return from_iter(records)._raw
+    except SchemaError as error:
+        why = str(error).replace("from_iter()", f"the table of {method}()").replace("; say schema=", "")
+        raise SchemaError(f'{why}; pass a stream with its types: mill.from_iter(rows, schema={{"id": int, "name": str}})') from None
 
 
 def _table(method: str, table: object) -> RawStream:
     """Give a stream as it is, and make one of a table."""
-    from millstream.io.memory import from_arrow, from_iter
+    from millstream.io.memory import from_arrow
     from millstream.stream import Stream
 
     if isinstance(table, Stream):
@@ -47,7 +59,9 @@ def _table(method: str, table: object) -> RawStream:
     if hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__"):
         return from_arrow(table)._raw
     if isinstance(table, (list, tuple)):
-        return from_iter(table)._raw
+        return _records(method, table)
+    if type(table).__name__ == "KeyedStream":
+        raise PlanError(f'{method}() takes a stream without a key: leave key_by() out, and name the key: {method}(table, on="id")')
     raise PlanError(
         f"{method}() takes a stream, or a table: anything with an Arrow interface (pyarrow, polars, pandas, duckdb), a dict of "
         f"columns or a list of records; not {type(table).__name__}"
@@ -59,6 +73,7 @@ class Lookups:
 
     __slots__ = ()
 
+    @takes_by_name('join_asof(other, on="id")')
     def join_asof(
         self,
         other: Stream,
@@ -136,6 +151,7 @@ class Lookups:
         within = None if tolerance is None else microseconds(tolerance, "tolerance")
         return Stream(cast("Stream", self)._raw.join_asof(right, join, within))
 
+    @takes_by_name('enrich(table, on="id")')
     def enrich(
         self,
         table: Any,

@@ -321,9 +321,10 @@ def _several(given: Any) -> Any:
         return given
     if given is None:
         return ()
-    if isinstance(given, (str, bytes, collections.abc.Mapping)) or hasattr(kind, "_fields"):
+    if isinstance(given, (str, bytes, collections.abc.Mapping)) or hasattr(kind, "_fields") or not hasattr(kind, "__iter__"):
         raise TypeError(
-            f"a process function yields records, or returns a list of them, and this one returned a {kind.__name__}"
+            f"a process function yields records, or returns a list of them, and this one returned a {kind.__name__}; "
+            "yield it, or return [it]"
         )
     return given
 

@@ -10,7 +10,7 @@ import functools
 import itertools
 from _collections import _tuplegetter  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = ["Row", "row_class", "rows"]
 
@@ -41,6 +41,14 @@ class Row(tuple[Any, ...]):
     def __getattr__(self, name: str) -> Any:
         """Tell which columns there are when one is asked for that is not there."""
         raise AttributeError(f"no column {name!r}; there are {', '.join(self._fields)}")
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        """Refuse: the record belongs to the stream."""
+        raise AttributeError(f"rows are read-only; make a new record: row.asdict() | {{{name!r}: …}}")
+
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        """Refuse: the record belongs to the stream."""
+        raise TypeError(f"rows are read-only; make a new record: row.asdict() | {{{key!r}: …}}")
 
     def __repr__(self) -> str:
         """Show names and values."""

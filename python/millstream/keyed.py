@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from millstream._engine import RawKeyedStream, RawSchema, RawWindowedStream
+from millstream._hints import no_attribute
 from millstream.errors import PlanError
 from millstream.expr import Expr, col, lit
 from millstream.functions import (
@@ -34,7 +35,10 @@ def _emit(emit: Emit) -> tuple[str, int | None]:
         return "default", None
     if emit in ("end", "checkpoint", "each"):
         return str(emit), None
-    interval = microseconds(emit, "emit")
+    try:
+        interval = microseconds(emit, "emit")
+    except PlanError as error:
+        raise PlanError(f'{error}; or emit="end", "checkpoint" or "each"') from None
     if interval == 0:
         raise PlanError('emit="0s" leaves no time between results; use emit="each"')
     return "every", interval
@@ -60,6 +64,12 @@ class KeyedStream:
     def __repr__(self) -> str:
         """Show the key."""
         return f"<KeyedStream by {', '.join(self.keys)}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Name what to write instead of what other libraries have."""
+            raise no_attribute(self, name)
 
     @property
     def keys(self) -> list[str]:
@@ -517,6 +527,12 @@ class WindowedStream:
         self._raw = raw
         self._keys = keys
         self._fields = fields
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Name what to write instead of what other libraries have."""
+            raise no_attribute(self, name)
 
     def agg(self, *aggregates: Expr, **named: Expr) -> Stream:
         """Aggregate the records of each key and window.

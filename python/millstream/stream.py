@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from millstream._async_steps import AsyncSteps
 from millstream._counts import count
 from millstream._engine import RawExpr, RawStream, RawWatermarkFunction
+from millstream._hints import no_attribute
 from millstream._joins import Joins
 from millstream._lookups import Lookups
 from millstream._outputs import Outputs
@@ -146,6 +147,12 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled."""
         raise TypeError("a stream cannot be pickled: declare it in the process that runs it")
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Name what to write instead of what other libraries have."""
+            raise no_attribute(self, name)
 
     def __repr__(self) -> str:
         """Show the columns."""
@@ -502,7 +509,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         """
         for other in others:
             if not isinstance(other, Stream):
-                raise PlanError(f"union() takes streams, not {type(other).__name__}; make one with from_arrow or from_iter")
+                hint = "leave key_by() out" if type(other).__name__ == "KeyedStream" else "make one with from_arrow or from_iter"
+                raise PlanError(f"union() takes streams, not {type(other).__name__}; {hint}")
         return Stream(self._raw.union([other._raw for other in others]))
 
     def branch(self, condition: Expr | str) -> tuple[Stream, Stream]:
