@@ -72,7 +72,7 @@ class Lookup:
         finder = _Finder(self, keys, tuple(own), tuple(columns.values()), how == "inner")
         name = f"enrich(lookup({function_name(self._function)}), on={', '.join(keys)})"
         if self._policy is None:
-            raw = stream._raw.map_batches(name, BatchAdapter(finder.call), schema._raw)
+            raw = stream._raw.map_batches(name, BatchAdapter(finder.call), schema._raw, None)
         else:
             from millstream._async import AsyncBatchAdapter
 
