@@ -17,6 +17,7 @@ from typing import Any
 from millstream import _live
 from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
+from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, since_epoch, utc_moment
 from millstream._row import row_class, rows
 from millstream._states import Copier, FastValue, ListHandle, MapHandle, ReducingHandle, Scope, UnsetValue, ValueHandle
 from millstream._view import columns_read
@@ -26,9 +27,6 @@ from millstream.types import DataType
 
 __all__ = ["ProcessAdapter", "declared_states", "side_names"]
 
-_US = timedelta(microseconds=1)
-_NAIVE = datetime(1970, 1, 1)
-_AWARE = datetime(1970, 1, 1, tzinfo=UTC)
 _MIN, _MAX = -(2**63), 2**63 - 1
 
 _CHUNK_FIRST, _CHUNK_MAX = 4, 1024
@@ -246,7 +244,7 @@ class _Context(Scope):
     @property
     def now(self) -> datetime:
         """Processing time."""
-        return _AWARE + timedelta(microseconds=self.now_us)
+        return utc_moment(self.now_us)
 
     def side_output(self, name: str, row: Any) -> None:
         """Send a record to a side output."""
@@ -303,7 +301,7 @@ class _Timers:
             raise TypeError(
                 f"the timer {at} has {has}, and the event times of the stream {want}; set it by ctx.timestamp or such a time"
             )
-        return (at - task.epoch) // _US
+        return since_epoch(at)
 
 
 def _processing_us(at: datetime) -> int:
@@ -311,7 +309,7 @@ def _processing_us(at: datetime) -> int:
         raise TypeError(
             f"a timer by processing time is set to a datetime with a zone, not {at!r:.80}; as in ctx.now + timedelta(seconds=30)"
         )
-    return (at - _AWARE) // _US
+    return since_epoch(at)
 
 
 def _several(given: Any) -> Any:
@@ -381,7 +379,7 @@ class Task:
             from millstream._zones import zone
 
             self.zone = UTC if adapter.zone in ("UTC", "utc", "+00:00", "Z") else zone(adapter.zone)
-        self.epoch = _NAIVE if self.zone is None else _AWARE
+        self.epoch = EPOCH_WITHOUT_ZONE if self.zone is None else EPOCH
         self.function = copy.deepcopy(adapter.function)
         self.context = context = _Context(self)
         sets_none = bool(adapter.states) and _sets_none(adapter.function)
@@ -538,7 +536,7 @@ class Task:
         self.context.timer = "processing" if is_processing else "event"
         firing = self._firing = Firing(is_processing, list(zip(times, keys, stamps, strict=True)), until)
         function, ctx, fast, once = self.function.on_timer, self.context, self._fast, self._once
-        epoch = _AWARE if is_processing else self.epoch
+        epoch = EPOCH if is_processing else self.epoch
         is_zoned = not is_processing and self.zone is not None and self.zone is not UTC
         is_timed = self.adapter.is_timed
         results = self._results

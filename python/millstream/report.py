@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
+
+from millstream._moments import utc_moment
 
 __all__ = ["Held", "JobStatus", "Metrics", "Overdue", "Paused", "Report", "StepMetrics", "metrics_of", "report_of", "say_held", "waits_of"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WATERMARK_MAX = 2**62
 
 
@@ -300,7 +301,7 @@ def _metrics(figures: dict[str, Any]) -> dict[str, Any]:
 
 def _time(watermark_us: int) -> datetime | None:
     try:
-        return _EPOCH + timedelta(microseconds=watermark_us)
+        return utc_moment(watermark_us)
     except OverflowError:
         return None
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from millstream import _engine
 from millstream._counts import count
+from millstream._moments import utc_moment
 from millstream._paths import local_path
 from millstream._texts import text
 from millstream.table import Table
@@ -95,7 +96,7 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     """
     found = []
     for raw in _engine.checkpoints(local_path(path, "the state directory")):
-        created = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=raw.pop("created_us"))
+        created = utc_moment(raw.pop("created_us"))
         found.append(CheckpointInfo(created=created, **raw))
     return found
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from millstream._engine import RawWatermarkFunction
+from millstream._moments import since_epoch
 from millstream.errors import PlanError
 from millstream.time import Duration, microseconds
 
@@ -207,7 +208,7 @@ class _Generator:
         if not isinstance(at, datetime):
             raise TypeError(f"{method}() returned {at!r}; return a datetime or None")
         self._check(at.tzinfo is not None, method)
-        return (at - datetime(1970, 1, 1, tzinfo=None if at.tzinfo is None else UTC)) // timedelta(microseconds=1)
+        return since_epoch(at)
 
 
 def _array(values: Any) -> Any:

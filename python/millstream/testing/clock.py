@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from millstream._engine import RawClock
+from millstream._moments import since_epoch, utc_moment
 from millstream.errors import PlanError
 from millstream.time import Duration, microseconds
 
@@ -17,9 +18,6 @@ __all__ = ["Clock", "Moment", "moment"]
 
 Moment = datetime | date | str
 """What is taken as a time: without a zone it is one of UTC, as in a column without a zone."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def moment(at: Moment, what: str) -> int:
@@ -52,7 +50,7 @@ def moment(at: Moment, what: str) -> int:
         if not isinstance(at, date):
             raise PlanError(f'{what} such as "2024-01-01T12:00:00" or a datetime, not {at!r:.80}')
         at = datetime(at.year, at.month, at.day)
-    return ((at.replace(tzinfo=UTC) if at.tzinfo is None else at) - _EPOCH) // _MICROSECOND
+    return since_epoch(at)
 
 
 class Clock:
@@ -88,7 +86,7 @@ class Clock:
     @property
     def now(self) -> datetime:
         """The time."""
-        return _EPOCH + self._raw.now() * _MICROSECOND
+        return utc_moment(self._raw.now())
 
     def advance(self, by: Duration) -> None:
         """Move the time on, and run the jobs that go by this clock.

@@ -1,0 +1,36 @@
+"""Times as the engine counts them: microseconds since 1970-01-01."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["EPOCH", "EPOCH_WITHOUT_ZONE", "since_epoch", "utc_moment"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH_WITHOUT_ZONE = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def utc_moment(microseconds: int) -> datetime:
+    """Return the time so many microseconds after the epoch, in UTC.
+
+    Examples
+    --------
+    >>> from millstream._moments import utc_moment
+    >>> utc_moment(1_500_000).isoformat()
+    '1970-01-01T00:00:01.500000+00:00'
+    """
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
+def since_epoch(at: datetime) -> int:
+    """Return the microseconds between the epoch and a time; one without a zone is counted as in UTC.
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> from millstream._moments import since_epoch
+    >>> since_epoch(datetime(1970, 1, 1, 0, 0, 1))
+    1000000
+    """
+    return (at - (EPOCH_WITHOUT_ZONE if at.tzinfo is None else EPOCH)) // _MICROSECOND
