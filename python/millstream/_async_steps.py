@@ -6,7 +6,6 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream._async import AsyncAdapter, AsyncBatchAdapter, Policy, check_async, outcomes
 from millstream._counts import count
 from millstream.errors import PlanError
 from millstream.functions import check_pyarrow, function_name
@@ -14,6 +13,7 @@ from millstream.time import Duration, microseconds
 from millstream.types import SchemaLike, schema_of
 
 if TYPE_CHECKING:
+    from millstream._async import Policy
     from millstream.stream import Stream
 
 __all__ = ["AsyncSteps"]
@@ -97,6 +97,8 @@ class AsyncSteps:
         >>> s.map_async(ask, capacity=10, timeout="5s", retries=3).collect().to_pylist()
         [{'id': 1, 'length': 5}, {'id': 2, 'length': 6}]
         """
+        # Only who uses it pays for asyncio when the package is imported.
+        from millstream._async import AsyncAdapter, check_async, outcomes
         from millstream.stream import Stream
 
         method = "map_async"
@@ -167,6 +169,7 @@ class AsyncSteps:
         >>> s.map_batches_async(half, schema={"half": float}, batch_rows=2).collect().to_pylist()
         [{'half': 0.5}, {'half': 1.0}, {'half': 1.5}]
         """
+        from millstream._async import AsyncBatchAdapter, check_async
         from millstream.stream import Stream
 
         method = "map_batches_async"
@@ -200,6 +203,8 @@ def _policy(
     backoff: Duration,
     backoff_max: Duration,
 ) -> Policy:
+    from millstream._async import Policy
+
     def duration(value: Duration, name: str) -> int:
         us = microseconds(value, f"{method}(): {name}")
         if us <= 0:

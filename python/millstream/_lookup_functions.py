@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from millstream._async import Policy, is_async
 from millstream._async_steps import RetryOn, _capacity, _policy
 from millstream._counts import count
 from millstream._engine import rows_to_table
@@ -25,6 +24,7 @@ from millstream.time import Duration, microseconds
 from millstream.types import Schema, SchemaLike, schema_of
 
 if TYPE_CHECKING:
+    from millstream._async import Policy
     from millstream.stream import Stream
 
 __all__ = ["Lookup", "lookup"]
@@ -74,7 +74,7 @@ class Lookup:
         if self._policy is None:
             raw = stream._raw.map_batches(name, BatchAdapter(finder.call), schema._raw, None)
         else:
-            from millstream._async import AsyncBatchAdapter
+            from millstream._async import AsyncBatchAdapter, Policy
 
             # Tries are those of the function, not of the whole batch.
             once = Policy(None, 0, (), 1, 1)
@@ -313,6 +313,9 @@ def lookup(
         raise PlanError(f"lookup(): ttl= is more than zero, not {ttl!r:.80}; cache=0 remembers nothing")
     rows = count(batch_rows, "lookup(): batch_rows= is a number of records of at least 1", 1)
     calls = _capacity(method, capacity)
+    # Only who uses it pays for asyncio when the package is imported.
+    from millstream._async import is_async
+
     policy: Policy | None = _policy(method, timeout, retries, retry_on, backoff, backoff_max)
     if not is_async(function):
         if timeout is not None or retries:
