@@ -10,8 +10,8 @@
 //!
 //! An operator that says Pending is resumed in the same way, once it was woken.
 //!
-//! A stage that calls code of the user's takes no more records at once than that works on in a short time ([`Portion`]), or than the
-//! user has said: the rest of a batch stays in the inbox as one of its own.
+//! A stage that calls code of the user's takes no more records at once than that works on in a short time ([`Portion`]), or
+//! than the user has said: the rest of a batch stays in the inbox as one of its own.
 //!
 //! Finishing an event is what the runtime does once the operator is through with it: pass a watermark on, though not beyond
 //! the time of results that the operator may still emit; take the snapshot and then pass the barrier on; pass the end on.
