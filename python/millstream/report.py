@@ -8,7 +8,19 @@ from typing import Any
 
 from millstream._moments import utc_moment
 
-__all__ = ["Held", "JobStatus", "Metrics", "Overdue", "Paused", "Report", "StepMetrics", "metrics_of", "report_of", "say_held", "waits_of"]
+__all__ = [
+    "Held",
+    "JobStatus",
+    "Metrics",
+    "Overdue",
+    "Paused",
+    "Report",
+    "StepMetrics",
+    "metrics_of",
+    "report_of",
+    "say_held",
+    "waits_of",
+]
 
 _WATERMARK_MAX = 2**62
 
@@ -96,8 +108,8 @@ class Overdue:
     since
         For how long it has been under way.
     waits_for
-        The parts of the job that still work on what came before it: the first and the last step of each. Empty while it is being
-        written.
+        The parts of the job that still work on what came before it: the first and the last step of each. Empty while it is
+        being written.
 
     Examples
     --------
@@ -112,7 +124,9 @@ class Overdue:
 
     def __str__(self) -> str:
         """Describe it in one line."""
-        at = f"{', '.join(self.waits_for)} is still at work on what came before it" if self.waits_for else "it is still being written"
+        at = "it is still being written"
+        if self.waits_for:
+            at = f"{', '.join(self.waits_for)} is still at work on what came before it"
         return f"checkpoint {self.checkpoint} has been under way for {self.since.total_seconds():.1f} s; {at}"
 
 
@@ -250,8 +264,8 @@ class JobStatus:
         What you should know so far.
     waits
         What the job waits for: a sentence for each ``event_time`` step whose watermark has not moved for some seconds,
-        with the split that holds it, one for each step whose splits pause because they are too far ahead, and one for a checkpoint
-        that has been under way for more than ten intervals. The same figures are in :attr:`StepMetrics.held`,
+        with the split that holds it, one for each step whose splits pause because they are too far ahead, and one for a
+        checkpoint that has been under way for more than ten intervals. The same figures are in :attr:`StepMetrics.held`,
         :attr:`StepMetrics.paused` and :attr:`Metrics.checkpoint_overdue`.
     """
 

@@ -354,9 +354,9 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     ) -> Stream:
         """Call a function for each frame of records.
 
-        A frame has as many records as the function works on in about 20 ms: 64 at first, up to 65,536 if it is fast, and fewer if it
-        is slow, so that a checkpoint or a stop never waits for long. A cost that a call has whatever the number of records, such
-        as that of a request, is found out and paid for by longer calls. ``batch_rows`` sets the number instead.
+        A frame has as many records as the function works on in about 20 ms: 64 at first, up to 65,536 if it is fast, and
+        fewer if it is slow, so that a checkpoint or a stop does not wait for long. If a call takes long whatever the number of
+        records, as a request does, calls get more records instead. ``batch_rows`` sets the number.
 
         A function that gives as many rows as it takes keeps the event time of each; after any other, event time has to
         be taken anew with :meth:`event_time`.
@@ -369,10 +369,10 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
             The columns it returns; by default those it takes. Other types are converted where every value stays the same:
             whole floats fit an integer column, ``1.7`` or ``"x"`` is an error that names column, row and value.
         batch_rows
-            How many records a call gets at most, whatever time they take; a model may want 64. A call gets fewer where the frame
-            that it is cut from has no more: at the end of the input, after a filter, or where records come one by one. Frames
-            are never put together to fill a batch, and never have more than 65,536 records. A checkpoint or a stop waits for
-            one call.
+            How many records a call gets at most, whatever time they take; a model may want 64. A call gets fewer where the
+            frame that it is cut from has no more: at the end of the input, after a filter, or where records come one by one.
+            Frames are never put together to fill a batch, and never have more than 65,536 records. A checkpoint or a stop
+            waits for one call.
 
         Raises
         ------

@@ -1,8 +1,7 @@
-"""Functions that are slow do not hold up the job: checkpoints come, a stop and Ctrl-C are answered, a kill repeats little."""
+"""Slow functions do not hold up the job: checkpoints come, a stop and Ctrl-C are answered, a kill repeats little."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -58,7 +57,9 @@ def slow_value(i: int) -> int:
 CASES: dict[str, Callable[[], mill.Stream]] = {
     "map": lambda: numbers().map(slow, schema={"i": int}),
     "map after an exchange": lambda: numbers().rebalance().map(slow, schema={"i": int}),
-    "map before an exchange": lambda: numbers().map(slow, schema={"i": int}).key_by("i").process(SlowProcess(), schema={"i": int}),
+    "map before an exchange": lambda: (
+        numbers().map(slow, schema={"i": int}).key_by("i").process(SlowProcess(), schema={"i": int})
+    ),
     "filter": lambda: numbers().filter(lambda row: slow(row)["i"] >= 0),
     "flat_map": lambda: numbers().flat_map(lambda row: [slow(row)], schema={"i": int}),
     "udf": lambda: numbers().select(i=mill.udf(returns=int)(slow_value)(col("i"))),

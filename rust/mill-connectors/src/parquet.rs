@@ -124,10 +124,21 @@ impl ParquetSource {
         let schema = Arc::clone(&self.schema);
         let path = path.to_owned();
         let first = (0..groups.start).map(|group| metadata.row_group(group).num_rows() as u64).sum();
-        let decoded_rows = DECODED_ROWS;
-        let reader =
-            ParquetReader { path, identity, file, schema, places, groups, pruning, first, rows, passed, run: None, decoded_rows };
-        Ok(Box::new(reader))
+        let (run, decoded_rows) = (None, DECODED_ROWS);
+        Ok(Box::new(ParquetReader {
+            path,
+            identity,
+            file,
+            schema,
+            places,
+            groups,
+            pruning,
+            first,
+            rows,
+            passed,
+            run,
+            decoded_rows,
+        }))
     }
 
     /// Runs of row groups of about [`range_bytes`] on disk; none for a file that is smaller than that.

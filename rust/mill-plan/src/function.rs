@@ -70,7 +70,8 @@ pub trait BatchFunction: Send + Sync + Debug {
     /// When the user's code fails as a whole; records that fail one by one are given as [`UserOutput::rejected`].
     fn call(&self, batch: &RecordBatch) -> Result<UserCall>;
 
-    /// How many records a call gets at most, if the user has said so. Without that the engine chooses, by how long they take.
+    /// How many records a call gets at most, if the user has said so. Without that the engine chooses, by how long they
+    /// take.
     fn batch_rows(&self) -> Option<usize> {
         None
     }

@@ -260,8 +260,9 @@ pub trait SplitReader: Send {
     /// The next records, at most about `rows_max` of them.
     fn next(&mut self, rows_max: usize) -> Result<Read>;
 
-    /// How many rows [`next`](SplitReader::next) will be asked for at most. How many it is asked for changes from call to call: a
-    /// reader that decodes its input in blocks chooses their size by this number. Called once, before the first read.
+    /// How many rows [`next`](SplitReader::next) will be asked for at most. How many it is asked for changes from call to
+    /// call: a reader that decodes its input in blocks chooses their size by this number. Called once, before the first
+    /// read.
     fn set_rows_most(&mut self, rows: usize) {
         let _ = rows;
     }

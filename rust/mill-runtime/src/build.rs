@@ -187,7 +187,8 @@ impl Plan<'_> {
             let codes = || chain.stages.iter().filter_map(|stage| stage.user_code);
             let rows_first = codes().map(|code| code.batch_rows.unwrap_or(code.rows_first)).min();
             let unit = codes().filter_map(|code| code.batch_rows).max();
-            ChainCode { rows_first: rows_first.unwrap_or(usize::MAX).max(1), unit: unit.unwrap_or(1).clamp(1, self.frame_rows) }
+            let unit = unit.unwrap_or(1).clamp(1, self.frame_rows);
+            ChainCode { rows_first: rows_first.unwrap_or(usize::MAX).max(1), unit }
         };
         let mut codes: Vec<ChainCode> = self.graph.chains.iter().map(own).collect();
         // A graph without circles is through after as many rounds as it has chains.

@@ -5,11 +5,11 @@
 //!                                                                           queue 1 …
 //! ```
 //!
-//! Only what is cut has to be gathered into frames. Where all of a batch goes to one consumer its columns are handed over as
-//! they are. Small batches are gathered until they are worth a frame, or until the stream goes quiet, or until something that must
-//! not overtake them has to be sent (a barrier, the end). A batch that is large enough is cut as it is. A
-//! watermark waits for the rows that were gathered before it, and for nothing else. A slow consumer has frames cut to the number of
-//! rows that it works off in a short time.
+//! Only what is cut has to be gathered into frames. Where all of a batch goes to one consumer its columns are handed over
+//! as they are. Small batches are gathered until they are worth a frame, or until the stream goes quiet, or until something
+//! that must not overtake them has to be sent (a barrier, the end). A batch that is large enough is cut as it is. A
+//! watermark waits for the rows that were gathered before it, and for nothing else. A slow consumer has frames cut to the
+//! number of rows that it works off in a short time.
 //!
 //! Invariant: while [`try_flush`](EdgeWriter::try_flush) says false the chain gives the writer nothing more, so what is
 //! unsent is bounded by what one event makes.

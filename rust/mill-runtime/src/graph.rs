@@ -80,8 +80,8 @@ pub struct StageDef {
     pub user_code: Option<UserCode>,
 }
 
-/// What is known of code of the user's before it runs: not what it costs. So it is given few records at first, and then as many
-/// as it works on in a short time.
+/// What is known of code of the user's before it runs: not what it costs. So it is given few records at first, and then as
+/// many as it works on in a short time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserCode {
     /// How many records the first call gets at most.

@@ -7,17 +7,18 @@
 //!   └ TaskPortion  └ Allowance      └ TaskPortion   └ Portion
 //! ```
 //!
-//! What a row costs is not known before the work has been done, and may change while the job runs. So a step that calls a function
-//! of the user's begins with few rows, and each piece says how large the next one is: as many rows as take about [`PIECE_US`].
+//! What a row costs is not known before the work has been done, and may change while the job runs. So a step that calls a
+//! function of the user's begins with few rows, and each piece says how large the next one is: as many rows as take about
+//! [`PIECE_US`].
 //!
-//! A [`Portion`] is of one step, whose calls are timed one by one. A [`TaskPortion`] is of a whole task: the time from the entry of
-//! records until the chain is empty, waiting for room in the queues behind it included. That time comes in lumps (a queue takes
-//! three pieces at once, the next has to wait for all of them), so it is spread over some pieces.
+//! A [`Portion`] is of one step, whose calls are timed one by one. A [`TaskPortion`] is of a whole task: the time from the
+//! entry of records until the chain is empty, waiting for room in the queues behind it included. That time comes in lumps
+//! (a queue takes three pieces at once, the next has to wait for all of them), so it is spread over some pieces.
 //!
-//! A call may have a cost of its own, whatever the number of rows (a request to a server). To make such calls shorter would make
-//! them many. Two calls of different sizes tell both costs apart: where the cost of the call is what takes the time, the rows may
-//! take twice as long as it does, so that at least two thirds of the time go to them. The task then takes at least so many rows
-//! at once (its *floor*), and tells those who send to it.
+//! A call may have a cost of its own, whatever the number of rows (a request to a server). To make such calls shorter would
+//! make them many. Two calls of different sizes tell both costs apart: where the cost of the call is what takes the time,
+//! the rows may take twice as long as it does, so that at least two thirds of the time go to them. The task then takes at
+//! least so many rows at once (its *floor*), and tells those who send to it.
 //!
 //! A piece that was held up by something else (the processor was busy, the function loaded a model when it was called first)
 //! makes the next ones too small. They grow again by a multiple a piece, so one such piece costs little.
@@ -28,8 +29,8 @@ use mill_queue::sync::atomic::{AtomicUsize, Ordering};
 
 /// How long a piece of work is to take, in microseconds.
 const PIECE_US: f64 = 20_000.0;
-/// How much work may wait in front of a task, in microseconds: enough to bridge the time until more comes, and no longer than a
-/// barrier should wait.
+/// How much work may wait in front of a task, in microseconds: enough to bridge the time until more comes, and no longer
+/// than a barrier should wait.
 const WAITING_US: f64 = 50_000.0;
 /// How many times as large a piece may be as the one before it, of a step.
 const GROWTH_MAX: usize = 4;
@@ -197,7 +198,8 @@ impl Allowance {
         let (piece, waiting) = if portion.is_most() {
             (usize::MAX, usize::MAX)
         } else {
-            // However many channels there are, in each of them half a piece may wait: with less, tasks would wait for each other.
+            // However many channels there are, in each of them half a piece may wait: with less, tasks would wait for each
+            // other.
             let least = portion.floor.min(portion.most).max(portion.unit);
             let waiting = (portion.waiting() / channels.max(1)).max(portion.rows() / 2).max(least);
             (portion.rows().min(waiting), waiting)

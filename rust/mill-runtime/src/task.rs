@@ -4,9 +4,9 @@
 //!   Running ──end of input, or nothing needed any more──► Ended (answers requests for snapshots directly)
 //! ```
 //!
-//! It takes so many records at once as it has done with in a short time, waiting for room in the queues behind it included: a source
-//! reads as many, and who sends to it sends as many ([`TaskPortion`]). So whoever is in front of something slow slows down as well, up
-//! to the source, and a barrier has little before it.
+//! It takes so many records at once as it has done with in a short time, waiting for room in the queues behind it included:
+//! a source reads as many, and who sends to it sends as many ([`TaskPortion`]). So whoever is in front of something slow
+//! slows down as well, up to the source, and a barrier has little before it.
 //!
 //! A task takes its next event when its chain is drained, so it can be left at any point: between two steps everything
 //! that is under way lies in inboxes and unsent envelopes. A barrier is acknowledged when the chain is drained behind

@@ -199,8 +199,8 @@ pub(crate) fn run_options(plan: &PhysicalPlan, options: &Options, recovered: Rec
     })
 }
 
-/// How many rows a frame is to have for the functions in a plan. One that is called once a record gets small frames: it
-/// holds up checkpoints for as long as it works on a frame.
+/// How many rows a frame is to have for the functions in a plan, where these are fast: slow ones get fewer at once. One that is
+/// called once a record gains nothing by large frames.
 fn frame_rows(plan: &PhysicalPlan) -> usize {
     let calls = |rung: Rung| plan.chains.iter().flat_map(|chain| &chain.stages).any(|stage| stage.kind.rung() == rung);
     if calls(Rung::Batch) && !calls(Rung::Record) { FRAME_ROWS_OF_BATCH_FUNCTIONS } else { FRAME_ROWS }

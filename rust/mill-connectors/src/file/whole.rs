@@ -26,7 +26,8 @@ impl FileSet {
             let passed = passed(&file.path, position.as_ref(), false)?;
             return open(&file.path, passed);
         }
-        Ok(Box::new(WholeReader { files: self.clone(), file, open, position, state: State::Unopened, slot: None, rows_most: None }))
+        let (files, state) = (self.clone(), State::Unopened);
+        Ok(Box::new(WholeReader { files, file, open, position, state, slot: None, rows_most: None }))
     }
 }
 

@@ -7,7 +7,8 @@
 //!                    ─► the other columns of these rows
 //! ```
 //!
-//! Rows are decoded in batches of as many as a read may ask for; a read that asks for fewer gets the front of what is left of one.
+//! Rows are decoded in batches of as many as a read may ask for; a read that asks for fewer gets the front of what is left
+//! of one.
 //!
 //! The position is the number of rows of the split that lie behind the reader, whether they were given or left out. In a
 //! run with conditions it follows from the number of the last row given, which the Parquet reader tells as a column more.
@@ -166,7 +167,10 @@ impl ParquetReader {
         if rows <= rows_max {
             return Ok(Some((batch, nanos)));
         }
-        let slice = |start: usize, len: usize| (batch.slice(start, len), nanos.as_ref().map(|nanos| nanos.slice(start, len)));
+        let slice = |start: usize, len: usize| {
+            let nanos = nanos.as_ref().map(|nanos| nanos.slice(start, len));
+            (batch.slice(start, len), nanos)
+        };
         run.rest = Some(slice(rows_max, rows - rows_max));
         Ok(Some(slice(0, rows_max)))
     }

@@ -91,7 +91,8 @@ impl Step for User {
     }
 
     fn parameters(&self) -> Parameters {
-        let mut told = parameters([("function", self.function.name().into()), ("rung", self.function.rung().as_str().into())]);
+        let rung = self.function.rung().as_str();
+        let mut told = parameters([("function", self.function.name().into()), ("rung", rung.into())]);
         if let Some(rows) = self.function.batch_rows() {
             told.insert("batch_rows".to_owned(), rows.into());
         }

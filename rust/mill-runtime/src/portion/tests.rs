@@ -48,7 +48,7 @@ fn a_call_that_costs_the_same_for_any_rows_is_not_cut() {
         let pieces = settle(&mut portion, 40, |rows| 50_000.0 + rows as f64 * per_row);
         for (rows, us) in pieces {
             let share = 50_000.0 / us;
-            assert!(rows >= 65_536 || share < 0.6, "{per_row} µs a row and 50 ms a call: {rows} rows, {share} of it the call");
+            assert!(rows >= 65_536 || share < 0.6, "{per_row} µs a row, 50 ms a call: {rows} rows, {share} of it the call");
         }
         assert_eq!(portion.floor(), portion.rows(), "the task has to take as many");
     }

@@ -42,7 +42,8 @@ fn job(edge_kind: Option<EdgeKind>, parallelism: usize, per_row: Duration, may_b
     let from = Some(source("source", from));
     let graph = match edge_kind {
         None => {
-            JobGraph { chains: vec![chain("all", parallelism, from, vec![slow(per_row), sink("sink", &target)])], edges: vec![] }
+            let all = chain("all", parallelism, from, vec![slow(per_row), sink("sink", &target)]);
+            JobGraph { chains: vec![all], edges: vec![] }
         }
         Some(kind) => {
             let head = operator("pass", "", vec![vec![Target::Edge(0)]], |_| Pass);
@@ -162,8 +163,8 @@ fn a_checkpoint_that_takes_far_too_long_is_reported() {
     let stuck = operator("stuck", "", vec![vec![Target::Stage(1, 0)]], |_| Stuck);
     let mut from = MemorySource::new(vec![vec![(1, 1, 1)]]);
     from.is_bounded = false;
-    let graph =
-        JobGraph { chains: vec![chain("all", 1, Some(source("source", from)), vec![stuck, sink("sink", &target)])], edges: vec![] };
+    let all = chain("all", 1, Some(source("source", from)), vec![stuck, sink("sink", &target)]);
+    let graph = JobGraph { chains: vec![all], edges: vec![] };
     let job = start(graph, RunOptions { interval: Some(Duration::from_millis(20)), ..options() }).unwrap();
     let began = Instant::now();
     let overdue = loop {
