@@ -2,7 +2,8 @@
 
     python benches/jobs/nexmark.py --events 10_000_000 [q5 q7]
 
-Processor time says more on a machine that others use as well. Each query is answered once by each engine, and the results are compared.
+Processor time says more on a machine that others use as well. Each query is answered once by each engine, and the results are
+compared.
 """
 
 from __future__ import annotations
