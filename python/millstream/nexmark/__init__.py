@@ -80,8 +80,8 @@ def nexmark(
     """Make the events of an online auction after the rules of the Nexmark benchmark.
 
     Of 50 events the first is a person, the next 3 are auctions and 46 are bids. Half of the bids are on one hot auction, three
-    quarters are by one hot bidder, and three quarters of the auctions are of one hot seller; every hundred auctions or persons another
-    one becomes the hot one. Prices are cents, from one dollar to a million. All streams have the event time ``date_time``
+    quarters are by one hot bidder, and three quarters of the auctions are of one hot seller; every hundred auctions or
+    persons another one becomes the hot one. Prices are cents, from one dollar to a million. All streams have the event time ``date_time``
     with the watermark that fits.
 
     Parameters
