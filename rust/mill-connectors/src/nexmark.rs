@@ -8,15 +8,15 @@
 //!   split k    blocks k, k + splits, k + 2 · splits, …  of 20 epochs each; a split of one kind has its events of that kind
 //! ```
 //!
-//! An event is a function of the seed and its number alone: every value is drawn by hashing the seed, the column and the number.
-//! So any split can be read from any position, a source of bids makes no persons, and a column that nobody needs is not made.
-//! What a bid or an auction refers to is computed from its number as well: half of all bids are on one hot auction of the
-//! last hundred, three quarters are by one hot bidder, three quarters of the auctions are of one hot seller; the others are spread
-//! evenly over what is active, and a little beyond it, so that some are on auctions that open only later.
+//! An event is a function of the seed and its number alone: every value is drawn by hashing the seed, the column and the
+//! number. So any split can be read from any position, a source of bids makes no persons, and a column that nobody needs is
+//! not made. What a bid or an auction refers to is computed from its number as well: half of all bids are on one hot auction
+//! of the last hundred, three quarters are by one hot bidder, three quarters of the auctions are of one hot seller; the
+//! others are spread evenly over what is active, and a little beyond it, so that some are on auctions that open only later.
 //!
 //! Event `n` happens `n` intervals after the start. A tenth of all events arrive late: their time is up to `delay_ms_max`
-//! before that. So within a split no record is older than the greatest time before it by more than that bound. All splits cover the
-//! same time side by side, so they are read in turn.
+//! before that. So within a split no record is older than the greatest time before it by more than that bound. All splits
+//! cover the same time side by side, so they are read in turn.
 
 mod columns;
 mod numbers;
