@@ -449,7 +449,7 @@ fn taken(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {
 
 impl Operator for BufferedJoin {
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        let batch = within_reach(batch, self.reach(), out)?;
+        let batch = within_reach(batch, self.reach(), self.assembler.bound_type(), out)?;
         let probe = self.sort(input, &batch, out)?;
         self.work = Some(Work::Probe(Box::new(probe)));
         self.go_on(out)
