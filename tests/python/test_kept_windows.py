@@ -535,6 +535,26 @@ def test_a_record_at_the_end_of_all_times_is_refused(make: Any, end: int) -> Non
     assert rows
 
 
+@pytest.mark.parametrize("end", [2**63 - 1, -(2**63) + 1])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: k.window(mill.tumbling("10s")).agg(n=mill.count()),
+        lambda k: k.window(mill.sliding("10s", slide="3s")).agg(n=mill.count()),
+        lambda k: k.window(mill.tumbling("10s"), trigger=mill.on_count(1)).agg(n=mill.count()),
+        lambda k: k.window(mill.tumbling("10s")).apply(lambda key, w, rows: {"n": 1}, schema={"n": int}),
+        lambda k: k.window(mill.session("10s"), trigger=mill.on_count(1)).agg(n=mill.count()),
+        lambda k: k.window(mill.session("10s")).agg(n=mill.count()),
+        lambda k: k.top_n(1, by="k", within=mill.sliding("10s", slide="3s")),
+    ],
+)
+def test_a_record_whose_window_ends_after_the_last_nanosecond_is_refused(make: Any, end: int) -> None:
+    with pytest.raises(DataError, match="so near the last"):
+        make(keyed_at([end], "ns")).collect(until="20s")
+    rows = make(keyed_at([0, end] if end < 0 else [0], "ns")).collect(on_error="skip", until="20s").to_pylist()
+    assert rows
+
+
 def test_nanoseconds_have_no_order_within_a_microsecond() -> None:
     keyed = keyed_at([999, 10_000_000_000], "ns", gap=pa.array([1500, 1500], pa.duration("ns")))
     tumbling, session = mill.tumbling("10s"), mill.session("10s")

@@ -67,6 +67,7 @@ fn main() {
             keys: vec![0],
             aggregates: aggregates.clone(),
             window: None,
+            bound_type: None,
         };
         let windowed = StageKind::WindowAggregate {
             keys: vec![0],

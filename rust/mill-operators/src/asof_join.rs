@@ -166,7 +166,7 @@ impl Operator for AsofJoin {
             return Ok(Progress::Done);
         }
         self.right_watermark = self.right_watermark.max(at.0);
-        self.waiting.is_due(self.right_watermark);
+        self.waiting.look_again(self.right_watermark);
         self.release(out)
     }
 

@@ -28,7 +28,7 @@ use mill_state::StateBackend;
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, Shape, own};
 use crate::pair::{Joined, Keys, NO_ROW, Runs, Written, taken};
-use index::Index;
+use index::{Index, Matches};
 
 /// The number of the left input.
 const LEFT: usize = 0;
@@ -51,17 +51,15 @@ pub(crate) struct Enrich {
     waiting_runs: Runs,
     /// Whether the right side has ended, or is not waited for.
     is_loaded: bool,
-    /// The batch whose rows are being emitted, with the matches of its rows that are yet to be.
+    /// The batch whose rows are being emitted, and how far they are.
     pending: Option<Pending>,
     described: Described,
 }
 
-/// Left rows beside the positions of their matches, some of which have been emitted.
+/// Left rows whose pairs are made and emitted some at a time: there may be far more of them than rows of both sides.
 struct Pending {
     left: Batch,
-    rows: Vec<u32>,
-    positions: Vec<u32>,
-    emitted: usize,
+    matches: Matches,
 }
 
 impl Enrich {
@@ -125,8 +123,8 @@ impl Enrich {
             How::Left if self.index.is_unique() => out.push(self.joined.rows(&left, self.index.store(), &positions)?),
             _ if self.index.is_unique() => out.push(self.joined.matching_rows(&left, self.index.store(), positions)?),
             _ => {
-                let (rows, positions) = self.index.all_matches(&positions, self.how == How::Left);
-                self.pending = Some(Pending { left, rows, positions, emitted: 0 });
+                let matches = Matches::new(positions, self.how == How::Left);
+                self.pending = Some(Pending { left, matches });
             }
         }
         Ok(())
@@ -136,11 +134,12 @@ impl Enrich {
     fn go_on(&mut self, out: &mut Outbox) -> Result<Progress> {
         for _ in 0..FRAMES {
             if let Some(mut pending) = self.pending.take() {
-                let end = (pending.emitted + FRAME_ROWS).min(pending.rows.len());
-                let left = taken(&pending.left, pending.rows[pending.emitted..end].to_vec())?;
-                out.push(self.joined.rows(&left, self.index.store(), &pending.positions[pending.emitted..end])?);
-                pending.emitted = end;
-                if end < pending.rows.len() {
+                let (rows, positions) = self.index.next_pairs(&mut pending.matches, FRAME_ROWS);
+                if !rows.is_empty() {
+                    let left = taken(&pending.left, rows)?;
+                    out.push(self.joined.rows(&left, self.index.store(), &positions)?);
+                }
+                if !pending.matches.is_over() {
                     self.pending = Some(pending);
                 }
                 continue;

@@ -276,7 +276,8 @@ impl BufferedJoin {
                     rows.resize(partners.len(), probe.next as u32);
                     probe.is_matched[probe.next] |= count > 0;
                     if count == room {
-                        probe.skip += count;
+                        // Without pairs, those that were found are taken out below.
+                        probe.skip += if has_pairs { count } else { 0 };
                         break;
                     }
                 } else {
@@ -292,6 +293,10 @@ impl BufferedJoin {
         }
         if has_pairs {
             self.push_pairs(probe, &rows, &partners, times, out)?;
+        }
+        if !has_pairs {
+            // Left records that have been judged are asked for no more.
+            self.buffers[other].take_out(&partners);
         }
         if self.notes_partners(other) {
             self.buffers[other].mark(&mut partners);
@@ -444,7 +449,7 @@ fn taken(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {
 
 impl Operator for BufferedJoin {
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        let batch = within_reach(batch, self.reach(), out)?;
+        let batch = within_reach(batch, self.reach(), self.assembler.bound_type(), out)?;
         let probe = self.sort(input, &batch, out)?;
         self.work = Some(Work::Probe(Box::new(probe)));
         self.go_on(out)

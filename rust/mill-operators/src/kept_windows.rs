@@ -126,7 +126,7 @@ impl KeptWindows {
     /// Takes records of windows that event time or the end completes.
     fn take(&mut self, batch: &Batch, out: &mut Outbox) -> Result<Vec<u32>> {
         let gaps = match self.spec.window {
-            KeptWindow::Session(SessionGap::Column(column)) => Some(Gaps::of(batch, column)?),
+            KeptWindow::Session(SessionGap::Column(column)) => Some(Gaps::of(batch, column, self.computer.bound_type().as_ref())?),
             _ => None,
         };
         let rows = self.records.encode(batch, &self.kept)?;
@@ -229,14 +229,18 @@ struct Time {
 
 impl Operator for KeptWindows {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        let batch = match self.spec.window {
-            KeptWindow::Aligned(_) => within_reach(batch, self.aligned.map_or(0, |aligned| aligned.reach()), out)?,
+        let reach = match self.spec.window {
+            KeptWindow::Aligned(_) => Some(self.aligned.map_or(0, |aligned| aligned.reach())),
             KeptWindow::Session(SessionGap::Fixed(us)) | KeptWindow::Rolling(us) => {
-                within_reach(batch, us.saturating_add(self.spec.allowed_lateness_us).saturating_add(1), out)?
+                Some(us.saturating_add(self.spec.allowed_lateness_us).saturating_add(1))
             }
             // A gap of its own is looked at with the record.
-            KeptWindow::Session(SessionGap::Column(_)) => within_reach(batch, self.spec.allowed_lateness_us.saturating_add(1), out)?,
-            KeptWindow::Count(_) | KeptWindow::Global => batch,
+            KeptWindow::Session(SessionGap::Column(_)) => Some(self.spec.allowed_lateness_us.saturating_add(1)),
+            KeptWindow::Count(_) | KeptWindow::Global => None,
+        };
+        let batch = match reach {
+            Some(reach) => within_reach(batch, reach, self.computer.bound_type().as_ref(), out)?,
+            None => batch,
         };
         let keys: Vec<ArrayRef> = self.keys.iter().map(|&key| ArrayRef::clone(batch.column(key))).collect();
         self.encoder.encode(&keys, batch.rows()).map_err(state_error)?;

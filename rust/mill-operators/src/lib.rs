@@ -83,8 +83,9 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
             Box::new(event_time::EventTime::new(*column, watermarks, *idleness_us, alignment, &stage.schema, context)?)
         }
         StageKind::Pass => Box::new(pass::Pass),
-        StageKind::PartialAggregate { keys, aggregates, window } => {
-            Box::new(partial_aggregate::PartialAggregate::new(stage, keys, aggregates, window.as_ref())?)
+        StageKind::PartialAggregate { keys, aggregates, window, bound_type } => {
+            let window = window.as_ref().zip(bound_type.clone());
+            Box::new(partial_aggregate::PartialAggregate::new(stage, keys, aggregates, window)?)
         }
         StageKind::Aggregate { keys, aggregates, is_partial, emit } => {
             Box::new(aggregate::Aggregate::new(stage, context, keys, aggregates, *is_partial, *emit)?)

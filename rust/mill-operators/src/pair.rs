@@ -10,6 +10,7 @@
 //! Rows are probed a batch at a time: keys are encoded and looked up together, and columns are gathered together.
 
 mod joined;
+mod order;
 mod runs;
 mod store;
 
@@ -19,6 +20,7 @@ use mill_protocol::{Batch, Error, Result};
 use mill_state::KeyEncoder;
 
 pub(crate) use self::joined::Joined;
+pub(crate) use self::order::{OutOfOrder, put_in_order};
 pub(crate) use self::runs::{Runs, Written};
 pub(crate) use self::store::{NO_ROW, RowStore};
 use crate::accumulator::state_error;

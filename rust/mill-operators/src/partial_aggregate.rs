@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, UInt32Array};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use mill_plan::{AggregateSpec, Stage, WindowSpec};
 use mill_protocol::{Batch, Epoch, Error, Operator, Outbox, Progress, Result, Watermark};
 use mill_frame::hash::KEY_GROUPS;
@@ -60,6 +60,8 @@ pub(crate) struct PartialAggregate {
     schema: SchemaRef,
     keys: Vec<usize>,
     assigner: Option<Assigner>,
+    /// The type that the bounds of windows have in results.
+    bound_type: Option<DataType>,
     watermark: Watermark,
     flush: Option<Flush>,
     /// Records hashed since the table was last empty.
@@ -76,8 +78,9 @@ impl PartialAggregate {
         stage: &Stage,
         keys: &[usize],
         aggregates: &[AggregateSpec],
-        window: Option<&WindowSpec>,
+        window: Option<(&WindowSpec, DataType)>,
     ) -> Result<PartialAggregate> {
+        let (window, bound_type) = window.unzip();
         let assigner = window.map(|spec| {
             let windows = Aligned::of(spec);
             Assigner { windows, shares_panes: shares_panes(&windows, aggregates) }
@@ -101,6 +104,7 @@ impl PartialAggregate {
             schema: stage.schema.clone(),
             keys: keys.to_vec(),
             assigner,
+            bound_type,
             watermark: Watermark::MIN,
             flush: None,
             taken: 0,
@@ -273,7 +277,7 @@ impl PartialAggregate {
 impl Operator for PartialAggregate {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let batch = match self.assigner {
-            Some(assigner) => within_reach(batch, assigner.windows.reach(), out)?,
+            Some(assigner) => within_reach(batch, assigner.windows.reach(), self.bound_type.as_ref(), out)?,
             None => batch,
         };
         if self.pass_on_scattered(&batch, out)? {

@@ -560,6 +560,7 @@ impl Operator for Process {
             self.store.values.restore_versions(own.versions)?;
         }
         self.store.backend.restore(&descriptions, &restored.blocks).map_err(state_error)?;
+        self.store.look_at_unwritten()?;
         self.note_next_time();
         Ok(())
     }

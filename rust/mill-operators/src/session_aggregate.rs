@@ -135,6 +135,11 @@ impl SessionAggregate {
         })
     }
 
+    /// The type of the bounds of sessions.
+    fn bound_type(&self) -> &DataType {
+        self.schema.field(self.keys.len()).data_type()
+    }
+
     /// Sessions that end by this time are complete.
     fn deadline(&self) -> i64 {
         match self.watermark {
@@ -166,7 +171,10 @@ impl SessionAggregate {
         match self.gap {
             SessionGap::Fixed(gap) if late.is_empty() => ends.extend(times.iter().map(|at| at.saturating_add(gap))),
             gap => {
-                let gaps = if let SessionGap::Column(column) = gap { Some(Gaps::of(&batch, column)?) } else { None };
+                let gaps = match gap {
+                    SessionGap::Column(column) => Some(Gaps::of(&batch, column, Some(self.bound_type()))?),
+                    SessionGap::Fixed(_) => None,
+                };
                 for (record, &at) in times.iter().enumerate() {
                     if of_late.next_if_eq(&(record as u32)).is_some() {
                         continue;
@@ -208,19 +216,16 @@ impl SessionAggregate {
     /// Emits complete sessions, some at a time.
     fn fire(&mut self, out: &mut Outbox) -> Result<Progress> {
         let deadline = self.deadline();
-        loop {
-            let asked = self.deadlines.take(deadline, EMIT_ROWS);
-            if asked.len() == 0 {
-                return Ok(Progress::Done);
-            }
-            if self.fire_some(&asked, deadline, out)? {
-                return Ok(Progress::More);
-            }
+        let asked = self.deadlines.take(deadline, EMIT_ROWS);
+        if asked.len() == 0 {
+            return Ok(Progress::Done);
         }
+        self.fire_some(&asked, deadline, out)?;
+        Ok(Progress::More)
     }
 
-    /// Emits those of these sessions that are complete; whether there were any.
-    fn fire_some(&mut self, asked: &WrittenKeys, deadline: i64, out: &mut Outbox) -> Result<bool> {
+    /// Emits those of these sessions that are complete.
+    fn fire_some(&mut self, asked: &WrittenKeys, deadline: i64, out: &mut Outbox) -> Result<()> {
         // Rows of parts have gone with their session.
         let (found, columns, ends) = self.groups.find_written(0, asked.iter(), 1)?;
         let ends = numbers(&ends)?;
@@ -247,18 +252,15 @@ impl SessionAggregate {
                 Asked::Merged(ids) => merged.push((row, ids)),
             }
         }
-        let mut is_any = false;
         if !singles.is_empty() {
             let (keys, results) = self.groups.take_written(0, singles.iter().map(|&key| asked.get(key)))?;
             self.groups.reject_unfit(&self.schema, |row| bounds(row, &self.schema, self.keys.len()), out)?;
             self.emit(keys, results, out)?;
-            is_any = true;
         }
         if !merged.is_empty() {
             self.fire_merged(&columns, &merged, out)?;
-            is_any = true;
         }
-        Ok(is_any)
+        Ok(())
     }
 
     /// Emits sessions that have parts: the row of each among `columns`, and the ids of its parts.
@@ -328,7 +330,8 @@ impl Operator for SessionAggregate {
             // A gap of its own is looked at with the record.
             SessionGap::Column(_) => 0,
         };
-        let batch = within_reach(batch, reach.saturating_add(self.allowed_lateness_us).saturating_add(1), out)?;
+        let reach = reach.saturating_add(self.allowed_lateness_us).saturating_add(1);
+        let batch = within_reach(batch, reach, Some(self.bound_type()), out)?;
         let (batch, ends) = self.taken(batch, out)?;
         if batch.rows() == 0 {
             return Ok(Progress::Done);

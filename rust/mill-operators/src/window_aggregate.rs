@@ -427,7 +427,11 @@ fn update(groups: &mut Groups, batch: &Batch, assigned: &Assigned, is_kept: impl
 impl Operator for WindowAggregate {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         // Partial results are of windows that have been found.
-        let batch = if self.is_partial { batch } else { within_reach(batch, self.assigner.windows.reach(), out)? };
+        let bound_type = self.schema.field(self.keys).data_type();
+        let batch = match self.is_partial {
+            true => batch,
+            false => within_reach(batch, self.assigner.windows.reach(), Some(bound_type), out)?,
+        };
         if let Some((ids, late)) = self.scattered(&batch) {
             self.update_scattered(&batch, &ids, &late, out)?;
             match self.is_partial {

@@ -7,7 +7,7 @@ use arrow::array::{
     Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, ListBuilder, StringArray,
     StringBuilder, UInt64Array, Int64Builder,
 };
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use mill_plan::{AggregateFunction, AggregateKind, AggregateSpec, Emit, ScalarValue, Stage, StageKind, Window, WindowSpec};
 use mill_protocol::testkit::{Compare, Input, batch, check};
@@ -154,6 +154,7 @@ pub(crate) fn make(
         keys: vec![0],
         aggregates: specs.to_vec(),
         window: window.map(|(window, lateness)| WindowSpec::new(window, lateness)),
+        bound_type: window.map(|_| DataType::Timestamp(TimeUnit::Microsecond, None)),
     };
     Box::new(Two {
         ahead: crate::build(&stage(ahead, between), context).unwrap(),

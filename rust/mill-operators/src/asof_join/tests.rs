@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use mill_plan::{How, JoinedColumn, LookupKind, LookupPlan};
 use mill_protocol::testkit::{Compare, Input, batch, check_inputs, integers};
 use mill_protocol::{Emission, Operator, Outbox, Progress};
@@ -152,4 +153,51 @@ fn versions_that_nobody_can_ask_for_are_dropped() {
     assert_eq!(operator.on_watermark(1, mill_protocol::Watermark(200_000), &mut out).unwrap(), Progress::Done);
     let Some(Emission::Batch(0, found)) = out.pop() else { panic!("a row comes out") };
     assert_eq!(found.column(1).as_ref(), integers(&[Some(199_999)]).as_ref());
+}
+
+#[test]
+fn times_of_a_key_that_come_twice_are_taken_as_fast_as_once() {
+    let mut operator = make(How::Left, None);
+    let mut out = Outbox::default();
+    let rows = 200_000_i64;
+    let mut took = Vec::new();
+    for round in 0..2 {
+        let start = std::time::Instant::now();
+        for from in (0..rows).step_by(8192) {
+            let times: Vec<i64> = (from..rows.min(from + 8192)).collect();
+            let keys = vec![Some(1); times.len()];
+            let values: Vec<Option<i64>> = times.iter().map(|time| Some(10 * time + round)).collect();
+            let table = batch(&[("k", integers(&keys)), ("y", integers(&values))]).with_times(Some(times.into()));
+            assert_eq!(operator.on_batch(1, table, &mut out).unwrap(), Progress::Done);
+        }
+        took.push(start.elapsed());
+    }
+    // Row by row, the second round moves 20,000 million rows.
+    assert!(took[1] < 100 * took[0] + std::time::Duration::from_secs(1), "{took:?}");
+
+    let mut progress = operator.on_input_end(1, &mut out).unwrap();
+    while progress == Progress::More {
+        progress = operator.resume(&mut out).unwrap();
+    }
+    let times: Vec<i64> = (0..rows).step_by(997).collect();
+    let left: Vec<Option<i64>> = times.iter().copied().map(Some).collect();
+    let left = batch(&[("k", integers(&vec![Some(1); left.len()])), ("x", integers(&left))]).with_times(Some(times.clone().into()));
+    progress = operator.on_batch(0, left, &mut out).unwrap();
+    if progress == Progress::Done {
+        progress = operator.on_watermark(1, mill_protocol::Watermark::MAX, &mut out).unwrap();
+    }
+    let mut found = Vec::new();
+    loop {
+        while let Some(emission) = out.pop() {
+            let Emission::Batch(0, batch) = emission else { continue };
+            let column = |place: usize| batch.column(place).as_primitive::<Int64Type>();
+            found.extend(column(1).iter().zip(column(2).iter()).map(|(x, y)| (x.unwrap(), y)));
+        }
+        if progress == Progress::Done {
+            break;
+        }
+        progress = operator.resume(&mut out).unwrap();
+    }
+    // Of rows of one time the one that came last counts.
+    assert_eq!(found, times.iter().map(|&time| (time, Some(10 * time + 1))).collect::<Vec<_>>());
 }

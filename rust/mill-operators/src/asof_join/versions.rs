@@ -14,7 +14,7 @@ use mill_state::{LOOKUP_ROWS_MAX, RowLayout, Select, Span, StateBackend, StateTa
 
 use super::times_of;
 use crate::accumulator::state_error;
-use crate::pair::{Keys, NO_ROW, RowStore, Runs, Written};
+use crate::pair::{Keys, NO_ROW, OutOfOrder, RowStore, Runs, Written, put_in_order};
 
 /// Below this number of rows nobody looks for versions to be dropped.
 const ROWS_MIN: usize = 8192;
@@ -89,19 +89,26 @@ impl Versions {
             self.runs.write(backend, &Written { batch, hashes, rows: whole.as_deref() })?;
         }
         let start = self.store.push(data.clone())?;
+        let mut out_of_order = OutOfOrder::default();
         match whole {
             None => {
                 for from in (0..rows).step_by(LOOKUP_ROWS_MAX) {
-                    self.index(Span { start: from, len: (rows - from).min(LOOKUP_ROWS_MAX) }, start, times);
+                    let span = Span { start: from, len: (rows - from).min(LOOKUP_ROWS_MAX) };
+                    self.index(span, start, times, &mut out_of_order);
                 }
             }
-            Some(whole) => whole.chunks(LOOKUP_ROWS_MAX).for_each(|rows| self.index(rows, start, times)),
+            Some(whole) => {
+                whole.chunks(LOOKUP_ROWS_MAX).for_each(|rows| self.index(rows, start, times, &mut out_of_order));
+            }
+        }
+        for (list, in_order) in out_of_order.lists() {
+            put_in_order(&mut self.lists[list as usize], in_order, |version| version.time);
         }
         Ok(())
     }
 
     /// Notes these rows, the first of which is at this position, in the lists of their keys.
-    fn index<S: Select>(&mut self, select: S, start: u32, times: &[i64]) {
+    fn index<S: Select>(&mut self, select: S, start: u32, times: &[i64], out_of_order: &mut OutOfOrder) {
         let (word, lists) = (self.word, &mut self.lists);
         let mut rows = self.table.find_or_insert(self.right.encoder().batch(), select);
         rows.each::<1>(word, |index, place| {
@@ -110,15 +117,9 @@ impl Versions {
                 lists.push(Vec::new());
                 place[0] = lists.len() as u64;
             }
-            let list = &mut lists[place[0] as usize - 1];
+            let list = place[0] as u32 - 1;
             let version = Version { time: times[row], position: start + row as u32 };
-            match list.last() {
-                Some(last) if last.time > version.time => {
-                    let at = list.partition_point(|other| other.time <= version.time);
-                    list.insert(at, version);
-                }
-                _ => list.push(version),
-            }
+            out_of_order.add(list, &mut lists[list as usize], 0, version, |version| version.time);
         });
     }
 

@@ -89,8 +89,8 @@ impl Waiting {
         Ok(())
     }
 
-    /// The watermark has risen: rows may be due.
-    pub(super) fn is_due(&mut self, watermark: i64) {
+    /// The watermark has risen: all parts are looked at again if any of their rows is due.
+    pub(super) fn look_again(&mut self, watermark: i64) {
         if has_passed(watermark, self.first) {
             self.to_look_at = self.parts.len();
             self.first = i64::MAX;

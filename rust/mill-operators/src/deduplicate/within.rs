@@ -136,7 +136,7 @@ impl DeduplicateWithin {
 
 impl Operator for DeduplicateWithin {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        let batch = within_reach(batch, self.within.saturating_mul(2), out)?;
+        let batch = within_reach(batch, self.within.saturating_mul(2), None, out)?;
         encode(&mut self.encoder, &self.keys, &batch)?;
         let times = batch.times().ok_or_else(|| Error::internal("deduplicate(within=…) needs event time"))?.clone();
         let (mut passing, mut late) = (Vec::new(), Vec::new());

@@ -41,6 +41,35 @@ pub(super) struct Index {
     rows_before: usize,
 }
 
+/// Left rows on the way to all of their matches.
+pub(super) struct Matches {
+    /// The position of the first match of each row.
+    firsts: Vec<u32>,
+    /// Whether a row without a match makes a pair with none.
+    is_padded: bool,
+    /// The row to go on with, and the position of its next match.
+    row: usize,
+    at: u32,
+}
+
+impl Matches {
+    pub(super) fn new(firsts: Vec<u32>, is_padded: bool) -> Matches {
+        let mut matches = Matches { firsts, is_padded, row: 0, at: NO_ROW };
+        matches.begin(0);
+        matches
+    }
+
+    fn begin(&mut self, row: usize) {
+        self.row = row;
+        self.at = self.firsts.get(row).copied().unwrap_or(NO_ROW);
+    }
+
+    /// Whether there are no more.
+    pub(super) fn is_over(&self) -> bool {
+        self.row >= self.firsts.len()
+    }
+}
+
 impl Index {
     pub(super) fn new(
         schema: &SchemaRef,
@@ -148,20 +177,21 @@ impl Index {
         }
     }
 
-    /// All matches of left rows whose first ones are given, as pairs of a left row and a position; with `is_padded` also a pair
-    /// for each row without a match.
-    pub(super) fn all_matches(&self, first: &[u32], is_padded: bool) -> (Vec<u32>, Vec<u32>) {
-        let (mut rows, mut positions) = (Vec::with_capacity(first.len()), Vec::with_capacity(first.len()));
-        for (&first, row) in first.iter().zip(0..) {
-            let mut at = first;
-            if at == NO_ROW && is_padded {
-                rows.push(row);
+    /// The next pairs of a left row and the position of a match, so many at most.
+    pub(super) fn next_pairs(&self, matches: &mut Matches, pairs_max: usize) -> (Vec<u32>, Vec<u32>) {
+        let (mut rows, mut positions) = (Vec::new(), Vec::new());
+        while rows.len() < pairs_max && !matches.is_over() {
+            let at = matches.at;
+            if at != NO_ROW || matches.is_padded {
+                rows.push(matches.row as u32);
                 positions.push(at);
             }
-            while at != NO_ROW {
-                rows.push(row);
-                positions.push(at);
-                at = self.next.get(at as usize).copied().unwrap_or(NO_ROW);
+            matches.at = match at {
+                NO_ROW => NO_ROW,
+                at => self.next.get(at as usize).copied().unwrap_or(NO_ROW),
+            };
+            if matches.at == NO_ROW {
+                matches.begin(matches.row + 1);
             }
         }
         (rows, positions)

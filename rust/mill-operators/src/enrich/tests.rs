@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use mill_frame::block::{RestoredBlock, SharedBytes};
 use mill_plan::{How, JoinedColumn, LookupKind, LookupPlan, TableRows, UntilLoaded};
 use mill_protocol::testkit::{Compare, Input, batch, check_inputs, integers, restored_block};
@@ -83,6 +84,49 @@ fn each_left_row_meets_the_whole_table() {
         let transcript = check_inputs(make, &[&inputs("x", &left), &inputs("y", &table)], &Compare::Unordered);
         assert_eq!(transcript.rows, expected(&left, &table, how), "round {round}");
     }
+}
+
+/// How many bytes of memory the process has now.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0) * 4096
+}
+
+#[test]
+fn pairs_of_a_batch_are_made_some_at_a_time_and_in_order() {
+    let mut operator = enrich(How::Left, TableRows::All, UntilLoaded::Hold);
+    let mut out = Outbox::default();
+    let (lefts, rights) = (1500, 100_000_usize);
+    let table: Vec<Row> = (0..rights as i64).map(|value| (Some(1), value)).collect();
+    assert_eq!(operator.on_batch(1, frame("y", &table), &mut out).unwrap(), Progress::Done);
+    assert_eq!(operator.on_input_end(1, &mut out).unwrap(), Progress::Done);
+    let left: Vec<Row> = (0..lefts).map(|number| (Some(number % 3), number)).collect();
+    let before = resident();
+    // All pairs at once would take 400 MB.
+    let mut progress = operator.on_batch(0, frame("x", &left), &mut out).unwrap();
+    let after = resident();
+    assert_eq!(progress, Progress::More);
+    assert!(after < before + (150 << 20), "{} MB more", after.saturating_sub(before) >> 20);
+
+    let mut expected = (0..lefts).flat_map(|x| {
+        let matches = if x % 3 == 1 { rights as i64 } else { 0 };
+        (0..matches.max(1)).map(move |y| (x, (matches > 0).then_some(y)))
+    });
+    loop {
+        while let Some(emission) = out.pop() {
+            let Emission::Batch(0, found) = emission else { continue };
+            assert!(found.rows() <= super::FRAME_ROWS);
+            let column = |place: usize| found.column(place).as_primitive::<Int64Type>();
+            for (x, y) in column(1).iter().zip(column(2).iter()) {
+                assert_eq!(expected.next(), Some((x.unwrap(), y)));
+            }
+        }
+        if progress == Progress::Done {
+            break;
+        }
+        progress = operator.resume(&mut out).unwrap();
+    }
+    assert_eq!(expected.next(), None);
 }
 
 #[test]

@@ -266,9 +266,11 @@ impl Splits {
                 }));
             }
             for (split, state) in part.states.into_iter().filter(|(split, _)| !is_others(*split)) {
-                if !is_of_reader.insert(split, part.is_told).unwrap_or(false) || part.is_told {
+                let has_readers = is_of_reader.entry(split).or_default();
+                if !*has_readers || part.is_told {
                     decoded.states.insert(split, state);
                 }
+                *has_readers |= part.is_told;
             }
         }
         decoded.emitted = emitted.unwrap_or(i64::MIN);

@@ -237,6 +237,15 @@ fn time_beyond_sixty_four_bits_is_rejected() {
     let kept = times::with_times(batch(&[("at", column)]), 0, "at", &mut out).expect("a time column");
     assert_eq!(kept.map(|batch| batch.rows()), Some(1));
     assert_eq!(out.take_rejected().len(), 2);
+
+    let last = (i64::MAX / 86_400_000_000) as i32;
+    let column: ArrayRef = Arc::new(Date32Array::from(vec![i32::MAX, last, last + 1, -last, -last - 1, i32::MIN]));
+    let kept = times::with_times(batch(&[("at", column)]), 0, "at", &mut out).expect("a time column").expect("two records");
+    let times = kept.times().map(|times| times.to_vec());
+    assert_eq!(times, Some([last, -last].map(|days| i64::from(days) * 86_400_000_000).to_vec()));
+    let rejected = out.take_rejected();
+    assert_eq!(rejected.len(), 4);
+    assert!(rejected[0].error.contains("the event time in column \"at\" is beyond"), "{rejected:?}");
 }
 
 #[test]
@@ -514,7 +523,7 @@ fn a_period_raises_the_watermark_without_records() {
 
 #[test]
 fn the_state_of_a_split_is_that_of_the_instance_that_read_it() {
-    let decoded = |parts: [Vec<u8>; 2]| {
+    let decoded = |parts: [Vec<u8>; 3]| {
         let parts: Vec<_> = parts.into_iter().map(Into::into).collect();
         splits::Splits::decode(&parts, 0, 2).expect("whole state").states
     };
@@ -522,8 +531,11 @@ fn the_state_of_a_split_is_that_of_the_instance_that_read_it() {
     reader.open(&[A]);
     let of_reader = reader.encode(0, 2, 0, &[(A, vec![7])]);
     let of_untold = untold.encode(1, 2, 0, &[(A, vec![3])]);
-    assert_eq!(decoded([of_reader.clone(), of_untold.clone()])[&A], [7]);
-    assert_eq!(decoded([of_untold, of_reader])[&A], [7]);
+    let of_other = untold.encode(2, 3, 0, &[(A, vec![4])]);
+    let parts = [of_reader, of_untold, of_other];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        assert_eq!(decoded(order.map(|part| parts[part].clone()))[&A], [7], "{order:?}");
+    }
 }
 
 #[test]

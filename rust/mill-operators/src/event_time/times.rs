@@ -84,8 +84,8 @@ pub(super) fn microseconds(values: &ArrayRef, name: &str) -> Result<(ScalarBuffe
         }
         DataType::Date64 => scaled(values.as_primitive::<Date64Type>().values(), 1000, nulls),
         DataType::Date32 => {
-            let values = values.as_primitive::<Date32Type>().values();
-            (values.iter().map(|&days| i64::from(days) * US_PER_DAY).collect(), nulls)
+            let days: Vec<i64> = values.as_primitive::<Date32Type>().values().iter().map(|&days| i64::from(days)).collect();
+            scaled(&days, US_PER_DAY, nulls)
         }
         other => return Err(Error::schema(format!("{name} has {}, and event times and watermarks are times", type_name(other)))),
     })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::kernels::zip::zip;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_plan::JoinedColumn;
 use mill_protocol::{Error, Result};
 
@@ -79,6 +79,12 @@ impl Assembler {
             From::WindowEnd => JoinedColumn::WindowEnd,
         };
         self.columns.iter().map(column).collect()
+    }
+
+    /// The type of the bounds of windows, if the result has them.
+    pub(crate) fn bound_type(&self) -> Option<&DataType> {
+        let place = self.columns.iter().position(|from| matches!(from, From::WindowStart | From::WindowEnd))?;
+        Some(self.schema.field(place).data_type())
     }
 
     /// Those of a side's columns.

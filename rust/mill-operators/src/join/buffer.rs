@@ -17,6 +17,7 @@ use mill_protocol::{Error, Result};
 use super::dues::Dues;
 use super::heads::NONE;
 use super::index::{Entry, Index};
+use crate::pair::OutOfOrder;
 
 /// Frames of fewer rows are put together.
 const FRAME_ROWS: usize = 8192;
@@ -87,6 +88,7 @@ impl Buffer {
         let first = self.next;
         let mut dues: Vec<Entry> = Vec::with_capacity(rows.len());
         let mut found = vec![0; rows.len().min(LOOKED_UP)];
+        let mut out_of_order = OutOfOrder::default();
         for (chunk, rows) in rows.chunks_mut(LOOKED_UP).enumerate() {
             let begin = chunk * LOOKED_UP;
             let found = &mut found[..rows.len()];
@@ -94,10 +96,11 @@ impl Buffer {
             for (place, (row, found)) in rows.iter_mut().zip(found).enumerate() {
                 let (hash, key) = key(begin + place);
                 let entry = (row.due, first + (begin + place) as u64);
-                row.slot = self.index.insert(*found, hash, key, entry);
+                row.slot = self.index.insert(*found, hash, key, entry, &mut out_of_order);
                 dues.push(entry);
             }
         }
+        self.index.put_in_order(out_of_order);
         self.dues.add(dues);
         self.next += rows.len() as u64;
         self.rows += rows.len();
@@ -163,6 +166,21 @@ impl Buffer {
             near = frame;
             !std::mem::replace(&mut self.frames[frame].rows[row].is_matched, true)
         });
+    }
+
+    /// Takes rows out of those of their keys. They stay until they are dropped.
+    pub(super) fn take_out(&mut self, numbers: &[u64]) {
+        let known = self.known(numbers);
+        let mut out: Vec<(u32, Entry)> =
+            known.iter().zip(numbers).map(|(row, &number)| (row.slot, (row.due, number))).collect();
+        out.sort_unstable();
+        out.dedup();
+        let mut entries: Vec<Entry> = Vec::new();
+        for of_slot in out.chunk_by(|one, other| one.0 == other.0) {
+            entries.clear();
+            entries.extend(of_slot.iter().map(|(_, entry)| *entry));
+            self.index.take_out(of_slot[0].0, &entries);
+        }
     }
 
     /// The columns of these rows, in this order.

@@ -4,6 +4,7 @@
 //! has a start that moves, and is moved itself once half of it is gone.
 
 use super::heads::{Heads, NONE, Search};
+use crate::pair::{OutOfOrder, put_in_order};
 
 /// How many keys are looked for together, so that the reads from memory overlap.
 const TOGETHER: usize = 32;
@@ -85,20 +86,50 @@ impl Rows {
         }
     }
 
-    fn insert(&mut self, row: Entry) {
+    /// Adds a row to the rows of this slot.
+    fn insert(&mut self, row: Entry, slot: u32, out_of_order: &mut OutOfOrder) {
         match self {
             Rows::None => *self = Rows::One(row),
             Rows::One(other) => {
                 let rows = if *other <= row { vec![*other, row] } else { vec![row, *other] };
                 *self = Rows::Many { rows, start: 0 };
             }
-            Rows::Many { rows, start } => match rows.last() {
-                Some(last) if *last > row => {
-                    let place = *start + rows[*start..].partition_point(|other| *other < row);
-                    rows.insert(place, row);
+            Rows::Many { rows, start } => out_of_order.add(slot, rows, *start, row, |row| *row),
+        }
+    }
+
+    /// Puts the rows in order after others were added; so many were, with those that have been left out.
+    fn put_in_order(&mut self, in_order: usize) {
+        if let Rows::Many { rows, start } = self {
+            put_in_order(&mut rows[*start..], in_order - *start, |row| *row);
+        }
+    }
+
+    /// Takes rows out that follow each other in order, from the first of these to the last; `is_out` says which of them.
+    fn take_out(&mut self, first: Entry, last: Entry, is_out: impl Fn(&Entry) -> bool) {
+        match self {
+            Rows::None => {}
+            Rows::One(row) if is_out(row) => *self = Rows::None,
+            Rows::One(_) => {}
+            Rows::Many { rows, start } => {
+                let from = *start + rows[*start..].partition_point(|row| *row < first);
+                let to = *start + rows[*start..].partition_point(|row| *row <= last);
+                // Those that stay move up to the others; then the gap is closed from the shorter side.
+                let mut end = from;
+                for place in from..to {
+                    if !is_out(&rows[place]) {
+                        rows.swap(end, place);
+                        end += 1;
+                    }
                 }
-                _ => rows.push(row),
-            },
+                let count = to - end;
+                if end - *start <= rows.len() - to {
+                    rows.copy_within(*start..end, *start + count);
+                    self.leave_out(count);
+                } else {
+                    rows.drain(end..to);
+                }
+            }
         }
     }
 
@@ -180,15 +211,34 @@ impl Index {
         (slot.hash, slot.key.bytes())
     }
 
-    /// Adds a row; returns the slot of its key. `found` is the slot as it was looked for before, if it had one.
-    pub(super) fn insert(&mut self, found: u32, hash: u64, key: &[u8], row: Entry) -> u32 {
+    /// Adds a row; returns the slot of its key. `found` is the slot as it was looked for before, if it had one. Once all rows of
+    /// a batch are added, [`put_in_order`](Index::put_in_order) follows.
+    pub(super) fn insert(&mut self, found: u32, hash: u64, key: &[u8], row: Entry, out_of_order: &mut OutOfOrder) -> u32 {
         let at = match found {
             // A row that was added since may have the same key.
             NONE => self.find(hash, key).unwrap_or_else(|| self.add(hash, key)),
             found => found,
         };
-        self.slots[at as usize].rows.insert(row);
+        self.slots[at as usize].rows.insert(row, at, out_of_order);
         at
+    }
+
+    /// Puts the rows of slots in order that were added far from their place.
+    pub(super) fn put_in_order(&mut self, out_of_order: OutOfOrder) {
+        for (slot, in_order) in out_of_order.lists() {
+            self.slots[slot as usize].rows.put_in_order(in_order);
+        }
+    }
+
+    /// Takes these rows of a slot out, which are in order.
+    pub(super) fn take_out(&mut self, at: u32, out: &[Entry]) {
+        let (Some(first), Some(last)) = (out.first(), out.last()) else { return };
+        let rows = &mut self.slots[at as usize].rows;
+        rows.take_out(*first, *last, |row| out.binary_search(row).is_ok());
+        if rows.all().is_empty() {
+            let search = self.heads.begin(self.slots[at as usize].hash);
+            self.free_slot(at, search);
+        }
     }
 
     fn add(&mut self, hash: u64, key: &[u8]) -> u32 {
@@ -228,10 +278,14 @@ impl Index {
         }
         rows.leave_out(count);
         if rows.all().is_empty() {
-            let Slot { hash, .. } = std::mem::take(&mut self.slots[at as usize]);
-            self.heads.remove(hash, at, search);
-            self.free.push(at);
+            self.free_slot(at, search);
         }
+    }
+
+    fn free_slot(&mut self, at: u32, search: Search) {
+        let Slot { hash, .. } = std::mem::take(&mut self.slots[at as usize]);
+        self.heads.remove(hash, at, search);
+        self.free.push(at);
     }
 
     /// Gives every row another number.

@@ -308,7 +308,7 @@ fn cut(rows: [&[Entry]; 2], gap: i64, least: Watermark, sessions: &mut VecDeque<
 
 impl Operator for SessionJoin {
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        let batch = within_reach(batch, self.gap.saturating_add(1), out)?;
+        let batch = within_reach(batch, self.gap.saturating_add(1), self.assembler.bound_type(), out)?;
         self.keep(input, &batch, out)?;
         Ok(Progress::Done)
     }

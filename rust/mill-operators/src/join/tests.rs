@@ -275,6 +275,56 @@ fn many_pairs_come_in_pieces() {
 
 /// Rows that come and go leave neither frames nor keys behind, and those that stay keep their columns.
 #[test]
+fn a_left_row_that_has_been_judged_is_asked_for_no_more() {
+    let kind = JoinKind::Interval { lower_us: -1_000_000, upper_us: 1_000_000 };
+    for (how, emitted) in [(How::Semi, 40_002), (How::Anti, 1)] {
+        let mut operator = make(kind, how, &context());
+        let mut out = Outbox::default();
+        let mut pieces = 0;
+        let mut emit = |operator: &mut dyn Operator, mut progress: Progress, out: &mut Outbox| {
+            let mut rows = 0;
+            loop {
+                while let Some(emission) = out.pop() {
+                    if let Emission::Batch(0, batch) = emission {
+                        rows += batch.rows();
+                    }
+                }
+                if progress == Progress::Done {
+                    return rows;
+                }
+                pieces += 1;
+                progress = operator.resume(out).unwrap();
+            }
+        };
+        let frame = |key: i64, times: std::ops::Range<i64>| {
+            let keys: Vec<Option<i64>> = times.clone().map(|_| Some(key)).collect();
+            let values: Vec<Option<i64>> = times.clone().map(Some).collect();
+            batch(&[("k", integers(&keys)), ("x", integers(&values))]).with_times(Some(times.collect()))
+        };
+        let mut rows = 0;
+        // One that is too early for the right ones, those that they find, one that comes after them, and one of another key.
+        for left in [frame(1, -1_500_000..-1_499_999), frame(1, 0..40_000), frame(2, 0..1)] {
+            let progress = operator.on_batch(0, left, &mut out).unwrap();
+            rows += emit(operator.as_mut(), progress, &mut out);
+        }
+        for from in [0, 100, 200] {
+            let progress = operator.on_batch(1, frame(1, from..from + 100), &mut out).unwrap();
+            rows += emit(operator.as_mut(), progress, &mut out);
+        }
+        let progress = operator.on_batch(0, frame(1, 50_000..50_001), &mut out).unwrap();
+        rows += emit(operator.as_mut(), progress, &mut out);
+        let progress = operator.on_batch(1, frame(2, 7..8), &mut out).unwrap();
+        rows += emit(operator.as_mut(), progress, &mut out);
+        for side in [0, 1] {
+            let progress = operator.on_watermark(side, Watermark::MAX, &mut out).unwrap();
+            rows += emit(operator.as_mut(), progress, &mut out);
+        }
+        assert_eq!(rows, emitted, "{how:?}");
+        assert!(pieces < 20, "{how:?}: {pieces} pieces for 300 right rows of a key");
+    }
+}
+
+#[test]
 fn a_buffer_stays_small() {
     let mut buffer = Buffer::default();
     let (mut random_seed, mut rows_max) = (3, 0);

@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder, Int64Array, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, new_null_array};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, concat_batches, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow_row::RowConverter;
@@ -133,6 +134,15 @@ impl Due {
     }
 }
 
+/// What is computed of windows, in their order.
+struct Results {
+    /// The number of the window of each.
+    windows: Vec<u32>,
+    columns: Vec<ArrayRef>,
+    /// Those that say that the window has no result any more, if there are any.
+    deletes: Option<BooleanBuffer>,
+}
+
 /// Computes results.
 pub(super) struct Computer {
     schema: SchemaRef,
@@ -194,19 +204,40 @@ impl Computer {
             Compute::Reduce(_) => (self.reduce(&due, &rows, out)?, true),
             Compute::Apply(_) => (self.apply(&due, &rows, out)?, true),
         };
-        let (windows, results) = results.unzip();
-        let windows = windows.unwrap_or_default();
+        let (windows, columns) = results.unzip();
+        let mut results = Results { windows: windows.unwrap_or_default(), columns: columns.unwrap_or_default(), deletes: None };
         if is_function && self.has_panes {
-            // The function returned nothing, or failed: an earlier result no longer holds.
-            let empty: Vec<u32> = (0..due.windows.len() as u32)
-                .filter(|number| due.windows[*number as usize].pane > 0 && windows.binary_search(number).is_err())
-                .collect();
-            self.emit_withdrawn(&due, &rows, &empty, out)?;
+            results = self.with_withdrawals(&due, results)?;
         }
-        match results {
-            Some(results) if !windows.is_empty() => self.emit(&due, &rows, &windows, results, false, out),
-            _ => Ok(()),
+        if results.windows.is_empty() { Ok(()) } else { self.emit(&due, &rows, results, out) }
+    }
+
+    /// The results, with a withdrawal where the function returned nothing, or failed, of a window that had a result before. A
+    /// window may be due several times, so all go out in the order of the windows.
+    fn with_withdrawals(&self, due: &Due, results: Results) -> Result<Results> {
+        let mut found = results.windows.iter().zip(0u32..).peekable();
+        let (mut windows, mut places) = (Vec::new(), Vec::new());
+        for (window, number) in due.windows.iter().zip(0u32..) {
+            // With a trigger a window has one result at most.
+            let place = found.next_if(|(of, _)| **of == number).map(|(_, place)| place);
+            if place.is_some() || window.pane > 0 {
+                windows.push(number);
+                places.push(place);
+            }
         }
+        if places.len() == results.windows.len() {
+            return Ok(results);
+        }
+        let columns = match results.columns.is_empty() {
+            true => self.empty_results(windows.len()),
+            false => {
+                let rows = UInt32Array::from(places.clone());
+                let columns = results.columns.iter().map(|column| take(column, &rows, None));
+                columns.collect::<std::result::Result<Vec<ArrayRef>, _>>().map_err(|error| Error::internal(error.to_string()))?
+            }
+        };
+        let deletes = BooleanBuffer::collect_bool(places.len(), |row| places[row].is_none());
+        Ok(Results { windows, columns, deletes: Some(deletes) })
     }
 
     fn decode(&self, rows: &EncodedRows) -> Result<RecordBatch> {
@@ -344,7 +375,7 @@ impl Computer {
     }
 
     /// The type of the bounds, in the plan's words; `None` if results have none.
-    fn bound_type(&self) -> Option<DataType> {
+    pub(super) fn bound_type(&self) -> Option<DataType> {
         self.has_bounds.then(|| {
             let field = self.schema.field_with_name("window_start");
             field.map_or(DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None), |field| field.data_type().clone())
@@ -387,19 +418,15 @@ impl Computer {
         let count = due.gone.len();
         let windows = due.gone.iter().map(|&(start, end)| WindowOf { start, end, ..WindowOf::whole() }).collect();
         let gone = Due { windows, firsts: (0..count).collect(), ..Due::default() };
-        let numbers: Vec<u32> = (0..count as u32).collect();
-        self.emit_withdrawn(&gone, &rows, &numbers, out)
+        let deletes = Some(BooleanBuffer::new_set(count));
+        let withdrawals = Results { windows: (0..count as u32).collect(), columns: self.empty_results(count), deletes };
+        self.emit(&gone, &rows, withdrawals, out)
     }
 
-    /// Emits that these windows have no result any more.
-    fn emit_withdrawn(&self, due: &Due, rows: &RecordBatch, windows: &[u32], out: &mut Outbox) -> Result<()> {
-        if windows.is_empty() {
-            return Ok(());
-        }
+    /// What is computed of windows that have no result any more.
+    fn empty_results(&self, rows: usize) -> Vec<ArrayRef> {
         let first = self.keys.len() + self.own_columns();
-        let computed = self.schema.fields().iter().skip(first);
-        let results = computed.map(|field| new_null_array(field.data_type(), windows.len())).collect();
-        self.emit(due, rows, windows, results, true, out)
+        self.schema.fields().iter().skip(first).map(|field| new_null_array(field.data_type(), rows)).collect()
     }
 
     /// How many columns stand between the keys and what is computed.
@@ -407,16 +434,10 @@ impl Computer {
         2 * (usize::from(self.has_bounds) + usize::from(self.has_panes))
     }
 
-    /// Emits results, each of the window with this number, or withdraws them.
-    fn emit(
-        &self,
-        due: &Due,
-        rows: &RecordBatch,
-        windows: &[u32],
-        results: Vec<ArrayRef>,
-        is_withdrawn: bool,
-        out: &mut Outbox,
-    ) -> Result<()> {
+    /// Emits results and withdrawals.
+    fn emit(&self, due: &Due, rows: &RecordBatch, results: Results, out: &mut Outbox) -> Result<()> {
+        let Results { windows, columns: results, deletes } = results;
+        let is_withdrawn = |row: usize| deletes.as_ref().is_some_and(|deletes| deletes.value(row));
         let of = |row: usize| &due.windows[windows[row] as usize];
         let count = windows.len();
         let firsts: UInt32Array = windows.iter().map(|&window| due.firsts[window as usize] as u32).collect();
@@ -431,10 +452,10 @@ impl Computer {
             own.push(("window_end".to_owned(), time_values((0..count).map(|row| Some(of(row).end)), bound_type)?));
         }
         if self.has_panes {
-            let panes: Int64Array = (0..count).map(|row| (!is_withdrawn).then(|| of(row).pane)).collect();
+            let panes: Int64Array = (0..count).map(|row| (!is_withdrawn(row)).then(|| of(row).pane)).collect();
             let timings: StringArray = (0..count)
                 .map(|row| {
-                    (!is_withdrawn).then(|| match of(row).timing {
+                    (!is_withdrawn(row)).then(|| match of(row).timing {
                         Timing::Early => "early",
                         Timing::OnTime => "on_time",
                         Timing::Late => "late",
@@ -461,10 +482,8 @@ impl Computer {
         if self.is_timed {
             batch = batch.with_times(Some((0..count).map(|row| of(row).end.saturating_sub(1)).collect()));
         }
-        if is_withdrawn {
-            let mut deletes = BooleanBufferBuilder::new(count);
-            deletes.append_n(count, true);
-            batch = batch.with_deletes(Some(deletes.finish()));
+        if deletes.is_some() {
+            batch = batch.with_deletes(deletes);
         }
         out.push(batch);
         Ok(())

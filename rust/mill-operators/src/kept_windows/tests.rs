@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use mill_plan::{
     AggregateKind, CountWindow, Firing, KeptWindow, KeptWindowSpec, SessionGap, StageKind, Trigger, Window, WindowCompute,
+    WindowFunction, WindowRecords,
 };
 use mill_protocol::testkit::{Compare, Input, batch, check, integers};
-use mill_protocol::{Emission, Operator, Outbox, Progress, Watermark};
+use mill_protocol::{Emission, Operator, Outbox, Progress, Result, Watermark};
 
 use crate::accumulator::tests::{random, spec, stage};
 use crate::fixture::context;
@@ -199,6 +201,62 @@ fn counted_triggers_depend_on_no_frame() {
         let lateness = if window.is_timed() { 20 } else { 0 };
         check(|| make(window, lateness, ROWS), &inputs, &Compare::Latest(if window.is_timed() { 3 } else { 1 }));
     }
+}
+
+/// The number of records where it is odd, and nothing where it is even.
+#[derive(Debug)]
+struct OddCounts;
+
+impl WindowFunction for OddCounts {
+    fn name(&self) -> String {
+        "odd_counts".to_owned()
+    }
+    fn apply(&self, window: &WindowRecords<'_>) -> Result<RecordBatch> {
+        let rows = window.rows.num_rows() as i64;
+        Ok(batch(&[("n", integers(&[Some(rows)]))]).data().slice(0, (rows % 2) as usize))
+    }
+}
+
+#[test]
+fn withdrawals_and_results_of_a_function_go_out_in_the_order_of_their_windows() {
+    let make = || {
+        let time = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let mut fields = vec![Field::new("k", DataType::Int64, true)];
+        fields.extend(["window_start", "window_end"].map(|name| Field::new(name, time.clone(), true)));
+        fields.extend([Field::new("pane", DataType::Int64, true), Field::new("pane_timing", DataType::Utf8, true)]);
+        fields.push(Field::new("n", DataType::Int64, true));
+        let window = KeptWindow::Aligned(Window::Tumbling { size_us: 100, offset_us: 0 });
+        let trigger = Trigger { early: Some(Firing::Rows(1)), late: None };
+        let kind = StageKind::KeptWindow {
+            keys: vec![0],
+            kept: vec![0, 1],
+            records: records(),
+            spec: KeptWindowSpec { window, allowed_lateness_us: 0, trigger },
+            compute: WindowCompute::Apply(Arc::new(OddCounts)),
+        };
+        crate::build(&stage(kind, fields), &context()).unwrap()
+    };
+    let key = |key: i64, rows: usize| vec![Some(key); rows];
+    // Key 1 ends with nothing, key 2 with three, and key 3 begins between the records of the others.
+    let keys = [key(1, 2), key(2, 1), key(1, 1), key(3, 1), key(1, 1), key(2, 2)].concat();
+    let all = batch(&[("k", integers(&keys)), ("x", integers(&keys))]).with_times(Some(vec![5; keys.len()].into()));
+
+    let mut operator = make();
+    let mut out = Outbox::default();
+    assert_eq!(operator.on_batch(0, all.clone(), &mut out).unwrap(), Progress::Done);
+    let mut changes = Vec::new();
+    while let Some(emission) = out.pop() {
+        let Emission::Batch(_, batch) = emission else { continue };
+        let column = |place: usize| batch.column(place).as_primitive::<Int64Type>();
+        let is_delete = |row: usize| batch.deletes().is_some_and(|deletes| deletes.value(row));
+        let change = |row: usize| (column(0).value(row), (!is_delete(row)).then(|| column(5).value(row)));
+        changes.extend((0..batch.rows()).map(change));
+    }
+    let expected = [(1, Some(1)), (1, None), (2, Some(1)), (1, Some(3)), (3, Some(1)), (1, None), (2, None), (2, Some(3))];
+    assert_eq!(changes, expected);
+
+    let transcript = check(make, &[Input::Batch(all)], &Compare::Latest(3));
+    assert!(!transcript.rows.iter().any(|row| row.starts_with("0: 1,")), "{:#?}", transcript.rows);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use mill_plan::{AggregateKind, AggregateSpec, StageKind, Window, WindowSpec};
 use mill_protocol::testkit::{batch, integers};
 use mill_protocol::{Batch, Emission, Epoch, Operator, Outbox, Progress, Watermark};
@@ -25,8 +25,32 @@ fn partial(window: Option<Window>) -> Box<dyn Operator> {
     fields.extend(window.map(|_| Field::new("window_start", DataType::Int64, false)));
     fields.push(Field::new("k", DataType::Int64, true));
     fields.extend(specs().iter().flat_map(AggregateSpec::partial_fields));
-    let kind = StageKind::PartialAggregate { keys: vec![0], aggregates: specs(), window: window.map(|window| WindowSpec::new(window, 0)) };
+    let kind = StageKind::PartialAggregate {
+        keys: vec![0],
+        aggregates: specs(),
+        window: window.map(|window| WindowSpec::new(window, 0)),
+        bound_type: window.map(|_| DataType::Timestamp(TimeUnit::Microsecond, None)),
+    };
     crate::build(&stage(kind, fields), &context()).unwrap()
+}
+
+#[test]
+fn a_window_beyond_the_last_nanosecond_is_an_error_of_its_record() {
+    let window = WindowSpec::new(Window::Tumbling { size_us: 100, offset_us: 0 }, 0);
+    let mut fields = vec![Field::new("window_start", DataType::Int64, false), Field::new("k", DataType::Int64, true)];
+    fields.extend(specs().iter().flat_map(AggregateSpec::partial_fields));
+    let bound_type = Some(DataType::Timestamp(TimeUnit::Nanosecond, None));
+    let kind = StageKind::PartialAggregate { keys: vec![0], aggregates: specs(), window: Some(window), bound_type };
+    let mut operator = crate::build(&stage(kind, fields), &context()).unwrap();
+    let last = i64::MAX / 1000;
+    let numbers = integers(&[Some(1), Some(2), Some(3), Some(4)]);
+    let records = batch(&[("k", numbers.clone()), ("x", numbers)]).with_times(Some(vec![0, last, -last, last - 300].into()));
+    let mut out = Outbox::default();
+    let progress = operator.on_batch(0, records, &mut out).unwrap();
+    let rejected = out.take_rejected();
+    assert_eq!(rejected.len(), 2, "{rejected:?}");
+    assert!(rejected[0].error.contains("cast the event time to mill.Timestamp(\"us\")"), "{rejected:?}");
+    assert_eq!(progress, Progress::Done);
 }
 
 fn frame(rows: usize, keys: u64, seed: &mut u64) -> Batch {

@@ -7,9 +7,9 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
 use mill_plan::{ProcessOutput, StateSpec, TimerAction, TimerChange, TimerClock};
 use mill_protocol::{Error, Result, TaskContext};
-use mill_state::{KeyBatch, KeyDecoder, KeyEncoder, KeyKind, OrderedRows, StateBackend};
+use mill_state::{KeyBatch, KeyDecoder, KeyEncoder, KeyKind, LOOKUP_ROWS_MAX, OrderedRows, StateBackend};
 
-use super::values::{Deadline, Values};
+use super::values::{Deadline, Deadlines, Values};
 use crate::accumulator::state_error;
 use crate::row_codec::RowCodec;
 use crate::timers::Timers;
@@ -184,17 +184,47 @@ impl Store {
         let same: Vec<u32> = (0..due.records.len() as u32).filter(|&key| !is_changed[key as usize]).collect();
         let records = |keys: &[u32]| -> Vec<u32> { keys.iter().map(|&key| due.records[key as usize]).collect() };
         let of_same = rows_of(former, &same)?;
-        let mut deadlines = self.values.store(&mut self.backend, &due.keys, &records(&same), &of_same)?;
-        if let Some(states) = &output.states {
-            let changed = records(&output.changed);
-            deadlines.extend(self.values.store(&mut self.backend, &due.keys, &changed, states)?);
-        }
+        let deadlines = self.values.store(&mut self.backend, &due.keys, &records(&same), &of_same)?;
+        self.set_deadlines(&due.keys, kind, deadlines)?;
+        let Some(states) = &output.states else { return Ok(()) };
+        let deadlines = self.values.store(&mut self.backend, &due.keys, &records(&output.changed), states)?;
         self.set_deadlines(&due.keys, kind, deadlines)
     }
 
-    fn set_deadlines(&mut self, keys: &KeyBatch, kind: &KeyKind, deadlines: Vec<Deadline>) -> Result<()> {
+    /// Has keys looked at as soon as time goes on that have values from before their state had a ttl: they count as written then.
+    pub(super) fn look_at_unwritten(&mut self) -> Result<()> {
+        if !self.values.may_be_unwritten() {
+            return Ok(());
+        }
+        let decoder = KeyDecoder::new(&types_of(self.key_rows.schema())).map_err(state_error)?;
+        let mut encoder = self.encoder()?;
+        let kind = encoder.kind().clone();
+        for clock in self.values.clocks().collect::<Vec<_>>() {
+            let mut unwritten = Vec::new();
+            self.values.scan(&mut self.backend, LOOKUP_ROWS_MAX, |rows, states| {
+                let found = self.values.unwritten(clock, &states);
+                if !found.is_empty() {
+                    unwritten.push((decoder.decode(rows).map_err(state_error)?, rows.len(), found));
+                }
+                Ok(())
+            })?;
+            for (columns, rows, found) in unwritten {
+                encoder.encode(&columns, rows).map_err(state_error)?;
+                let deadlines = self.values.look_at_once(&mut self.backend, clock, encoder.batch(), &found);
+                self.set_deadlines(encoder.batch(), &kind, deadlines)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_deadlines(&mut self, keys: &KeyBatch, kind: &KeyKind, deadlines: Deadlines) -> Result<()> {
         let mut key = Vec::new();
-        for Deadline { clock, at, record } in deadlines {
+        for Deadline { clock, at, record } in deadlines.gone {
+            key.clear();
+            keys.write_key(kind, record, &mut key);
+            self.deadlines.delete(&mut self.backend, clock, at, &key);
+        }
+        for Deadline { clock, at, record } in deadlines.set {
             key.clear();
             keys.write_key(kind, record, &mut key);
             self.deadlines.set(&mut self.backend, clock, at, &key, &[])?;

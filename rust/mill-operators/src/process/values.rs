@@ -11,6 +11,7 @@
 //! Besides, a row has when the next of its values grows too old on each clock, as far as a deadline is set, and the latest
 //! event time of its key for functions that are called at the end.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
@@ -45,7 +46,16 @@ pub(super) struct Values {
     pub(super) schema: SchemaRef,
     /// Which of them say when another was written.
     is_written: Vec<bool>,
-    ttls: Vec<(Ttl, usize)>,
+    aged: Vec<Aged>,
+}
+
+/// A state whose values grow too old.
+struct Aged {
+    ttl: Ttl,
+    /// The column that says when its values were written.
+    written: usize,
+    /// All of its columns.
+    columns: Range<usize>,
 }
 
 /// A time as a word: zero before all times.
@@ -72,6 +82,29 @@ pub(super) struct Deadline {
     pub(super) record: usize,
 }
 
+/// Deadlines that change: those that are gone, and those to be set after that.
+#[derive(Default)]
+pub(super) struct Deadlines {
+    pub(super) gone: Vec<Deadline>,
+    pub(super) set: Vec<Deadline>,
+}
+
+impl Deadlines {
+    /// Brings the deadline of a key forward to this time; the word is that of its row.
+    fn advance(&mut self, word: &mut u64, at: i64, clock: TimerClock, record: usize) {
+        let former = (*word != 0).then(|| time_of(*word));
+        if former.is_some_and(|former| former <= at) {
+            return;
+        }
+        self.gone.extend(former.map(|at| Deadline { clock, at, record }));
+        self.set.push(Deadline { clock, at, record });
+        *word = word_of(at);
+    }
+}
+
+/// Before all times that are asked for, and not before all times.
+const AT_ONCE: i64 = i64::MIN + 1;
+
 impl Values {
     pub(super) fn new(backend: &mut StateBackend, kind: &KeyKind, states: &[StateSpec]) -> Result<Values> {
         let mut layout = RowLayout::builder(kind.clone());
@@ -81,18 +114,18 @@ impl Values {
         let layout = layout.finish("states of a process function 1").map_err(state_error)?;
         let table = backend.keyed("values", Arc::new(layout), false);
         let fields: Vec<Arc<Field>> = states.iter().flat_map(|state| state.columns.iter().cloned()).collect();
-        let (mut is_written, mut ttls) = (vec![false; fields.len()], Vec::new());
+        let (mut is_written, mut aged) = (vec![false; fields.len()], Vec::new());
         let mut first = 0;
         for state in states {
             if let Some(ttl) = state.ttl {
                 is_written[first + ttl.written] = true;
-                ttls.push((ttl, first + ttl.written));
+                aged.push(Aged { ttl, written: first + ttl.written, columns: first..first + state.columns.len() });
             }
             first += state.columns.len();
         }
         let schema: SchemaRef = Arc::new(Schema::new(fields));
         let versions = vec![RowCodec::new(Arc::clone(&schema))?];
-        Ok(Values { table, cell, deadlines, latest, versions, schema, is_written, ttls })
+        Ok(Values { table, cell, deadlines, latest, versions, schema, is_written, aged })
     }
 
     /// The states of keys, null where none is set: a row for each of these records of the batch.
@@ -175,27 +208,28 @@ impl Values {
         self.batch(self.schema.fields().iter().map(column).collect(), rows.num_rows())
     }
 
-    /// Keeps the states of keys: a row for each of these records of the batch. Returns the deadlines that are to be set.
+    /// Keeps the states of keys: a row for each of these records of the batch. Returns the deadlines that change by that.
     pub(super) fn store(
         &self,
         backend: &mut StateBackend,
         keys: &KeyBatch,
         records: &[u32],
         states: &RecordBatch,
-    ) -> Result<Vec<Deadline>> {
+    ) -> Result<Deadlines> {
         if self.schema.fields().is_empty() || records.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Deadlines::default());
         }
         let encoded = self.current().encode(states.columns())?;
         let values = || states.columns().iter().zip(&self.is_written).filter(|(_, is_written)| !**is_written);
         let is_set = |row: usize| values().any(|(column, _)| column.is_valid(row));
         let (kept, gone): (Vec<u32>, Vec<u32>) = (0..records.len() as u32).partition(|&row| is_set(row as usize));
-        let kept_records: Vec<u32> = kept.iter().map(|&row| records[row as usize]).collect();
+        let records_of = |rows: &[u32]| -> Vec<u32> { rows.iter().map(|&row| records[row as usize]).collect() };
+        let (kept_records, gone_records) = (records_of(&kept), records_of(&gone));
         let table = backend[self.table].open(PANE);
         let version = (self.versions.len() as u16 - 1).to_le_bytes();
         let expiries: Vec<(TimerClock, Vec<Option<i64>>)> =
             self.clocks().map(|clock| (clock, self.expiries(clock, states))).collect();
-        let mut deadlines = Vec::new();
+        let mut deadlines = Deadlines::default();
         let mut rows = table.find_or_insert(keys, &kept_records[..]);
         for (place, &row) in kept.iter().enumerate() {
             let cell = rows.cell_mut(place, self.cell);
@@ -205,14 +239,20 @@ impl Values {
             for (clock, expiries) in &expiries {
                 let Some(at) = expiries[row as usize] else { continue };
                 let word = &mut rows.row(place)[self.deadlines[place_of(*clock)]];
-                if *word == 0 || at < time_of(*word) {
-                    *word = word_of(at);
-                    deadlines.push(Deadline { clock: *clock, at, record: kept_records[place] as usize });
-                }
+                deadlines.advance(word, at, *clock, kept_records[place] as usize);
             }
         }
-        for row in gone {
-            table.remove(keys, records[row as usize] as usize);
+        if !gone.is_empty() {
+            let (rows, found) = table.find_selected(keys, &gone_records[..]);
+            for (clock, _) in &expiries {
+                let words = rows.words(self.deadlines[place_of(*clock)]);
+                let set = words.into_iter().zip(&found).filter(|(word, _)| *word != 0);
+                let gone = set.map(|(word, &record)| Deadline { clock: *clock, at: time_of(word), record: record as usize });
+                deadlines.gone.extend(gone);
+            }
+        }
+        for record in gone_records {
+            table.remove(keys, record as usize);
         }
         Ok(deadlines)
     }
@@ -223,15 +263,15 @@ impl Values {
 
     /// The clocks by which anything grows old.
     pub(super) fn clocks(&self) -> impl Iterator<Item = TimerClock> + '_ {
-        let has = |clock: &TimerClock| self.ttls.iter().any(|(ttl, _)| ttl.clock == *clock);
+        let has = |clock: &TimerClock| self.aged.iter().any(|aged| aged.ttl.clock == *clock);
         [TimerClock::Event, TimerClock::Processing].into_iter().filter(has)
     }
 
     /// When the first value of each row grows too old by this clock.
     fn expiries(&self, clock: TimerClock, states: &RecordBatch) -> Vec<Option<i64>> {
         let mut out = vec![None; states.num_rows()];
-        for (ttl, column) in self.ttls.iter().filter(|(ttl, _)| ttl.clock == clock) {
-            let column = states.column(*column);
+        for Aged { ttl, written, .. } in self.aged.iter().filter(|aged| aged.ttl.clock == clock) {
+            let column = states.column(*written);
             for (row, expiry) in out.iter_mut().enumerate().filter(|(row, _)| column.is_valid(*row)) {
                 let written = match column.as_primitive_opt::<Int64Type>() {
                     Some(times) => Some(times.value(row)),
@@ -245,6 +285,34 @@ impl Values {
             }
         }
         out
+    }
+
+    /// Whether rows may have values of a state with a ttl that they had before it had one: nothing says when those were written.
+    pub(super) fn may_be_unwritten(&self) -> bool {
+        let has = |version: &RowCodec, column: usize| version.schema().field_with_name(self.schema.field(column).name()).is_ok();
+        let is_unwritten = |version: &RowCodec, aged: &Aged| {
+            !has(version, aged.written) && aged.columns.clone().any(|column| has(version, column))
+        };
+        self.versions.iter().any(|version| self.aged.iter().any(|aged| is_unwritten(version, aged)))
+    }
+
+    /// The rows of states that have such values by this clock.
+    pub(super) fn unwritten(&self, clock: TimerClock, states: &RecordBatch) -> Vec<u32> {
+        let is_unwritten = |row: usize, aged: &Aged| {
+            states.column(aged.written).is_null(row) && aged.columns.clone().any(|column| states.column(column).is_valid(row))
+        };
+        let of_clock: Vec<&Aged> = self.aged.iter().filter(|aged| aged.ttl.clock == clock).collect();
+        (0..states.num_rows() as u32).filter(|&row| of_clock.iter().any(|aged| is_unwritten(row as usize, aged))).collect()
+    }
+
+    /// Keys that have states are to be looked at as soon as this clock goes on. Returns the deadlines that change by that.
+    pub(super) fn look_at_once(&self, backend: &mut StateBackend, clock: TimerClock, keys: &KeyBatch, records: &[u32]) -> Deadlines {
+        let mut deadlines = Deadlines::default();
+        let mut rows = backend[self.table].open(PANE).find_or_insert(keys, records);
+        rows.each::<1>(self.deadlines[place_of(clock)], |place, word| {
+            deadlines.advance(&mut word[0], AT_ONCE, clock, records[place] as usize);
+        });
+        deadlines
     }
 
     /// Of these records those whose keys have states; their deadlines are to be set anew.

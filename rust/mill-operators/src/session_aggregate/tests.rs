@@ -9,12 +9,17 @@ use crate::fixture::context;
 use crate::kept_windows::tests::{sessions, stream};
 
 fn make(gap: SessionGap, allowed_lateness_us: i64) -> Box<dyn Operator> {
+    make_in(TimeUnit::Microsecond, gap, allowed_lateness_us)
+}
+
+/// With bounds in this unit.
+fn make_in(unit: TimeUnit, gap: SessionGap, allowed_lateness_us: i64) -> Box<dyn Operator> {
     let aggregates = vec![
         spec(AggregateKind::Count, None, None),
         spec(AggregateKind::Sum, Some((1, DataType::Int64)), None),
         spec(AggregateKind::Max, Some((1, DataType::Int64)), None),
     ];
-    let time = DataType::Timestamp(TimeUnit::Microsecond, None);
+    let time = DataType::Timestamp(unit, None);
     let mut fields = vec![Field::new("k", DataType::Int64, true)];
     fields.extend(["window_start", "window_end"].map(|name| Field::new(name, time.clone(), true)));
     fields.extend(aggregates.iter().map(|spec| spec.field()));
@@ -90,6 +95,44 @@ fn sessions_that_become_one_are_added_up() {
         lines.sort();
         assert_eq!(found, lines, "round {round}, gap {gap}");
     }
+}
+
+#[test]
+fn a_session_that_would_end_after_the_last_nanosecond_is_an_error_of_its_record() {
+    let last = i64::MAX / 1000;
+    let times = [0, last - 12, -last, last, last - 13, last - 100];
+    let gaps: ArrayRef = Arc::new(arrow::array::DurationMicrosecondArray::from(vec![12, 12, 12, 1, 12, 101]));
+    let numbers = integers(&(0..6).map(Some).collect::<Vec<_>>());
+    let records = batch(&[("k", numbers.clone()), ("x", numbers), ("gap", gaps)]).with_times(Some(times.to_vec().into()));
+    for (gap, is_kept) in [(SessionGap::Fixed(12), [0, 4, 5].as_slice()), (SessionGap::Column(2), [0, 1, 4].as_slice())] {
+        let make = || make_in(TimeUnit::Nanosecond, gap, 0);
+        let transcript = check(make, &[Input::Batch(records.clone())], &Compare::Unordered);
+        let mut keys: Vec<i64> = transcript.rows.iter().map(|row| row[3..4].parse().unwrap()).collect();
+        keys.sort_unstable();
+        let rejected: Vec<&String> = transcript.rejected.iter().collect();
+        assert_eq!((keys.as_slice(), rejected.len()), (is_kept, 6 - is_kept.len()), "{gap:?}: {rejected:?}");
+    }
+}
+
+#[test]
+fn sessions_that_are_not_over_when_they_are_asked_for_are_asked_for_some_at_a_time() {
+    let mut operator = make(SessionGap::Fixed(1600), 0);
+    let mut out = Outbox::default();
+    let count = 3 * EMIT_ROWS as i64;
+    let keys: Vec<Option<i64>> = (0..count).map(Some).collect();
+    for at in [0, 1500] {
+        let records =
+            batch(&[("k", integers(&keys)), ("x", integers(&keys))]).with_times(Some(vec![at; count as usize].into()));
+        assert_eq!(operator.on_batch(0, records, &mut out).unwrap(), Progress::Done);
+    }
+    let mut progress = operator.on_watermark(0, Watermark(2000), &mut out).unwrap();
+    let mut turns = 1;
+    while progress == Progress::More {
+        progress = operator.resume(&mut out).unwrap();
+        turns += 1;
+    }
+    assert!(out.pop().is_none(), "no session is over");
+    assert!(turns > 3, "{count} sessions are asked for in {turns} turns");
 }
 
 #[test]

@@ -90,7 +90,8 @@ impl WindowTopN {
 
 impl Operator for WindowTopN {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        let batch = within_reach(batch, self.assigner.windows.reach(), out)?;
+        let bound_type = self.schema.field(self.schema.fields().len() - ADDED).data_type();
+        let batch = within_reach(batch, self.assigner.windows.reach(), Some(bound_type), out)?;
         let (boards, windows) = (&mut self.boards, &mut self.windows);
         let (assigner, watermark) = (self.assigner, self.watermark);
         attempt(batch, out, &mut |batch, out| {

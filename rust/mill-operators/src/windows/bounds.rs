@@ -1,5 +1,6 @@
 //! The bounds of windows: as columns, and within the times that there are.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
@@ -10,11 +11,21 @@ use mill_protocol::{Batch, Error, Outbox, Rejected, Result};
 
 use crate::record::record_text;
 
+/// The times, in microseconds, that bounds of this type can be; all where windows have no bounds in their results.
+pub(super) fn times_of(bound_type: Option<&DataType>) -> RangeInclusive<i64> {
+    match bound_type {
+        Some(DataType::Timestamp(TimeUnit::Nanosecond, _)) => i64::MIN / 1000..=i64::MAX / 1000,
+        _ => i64::MIN..=i64::MAX,
+    }
+}
+
 /// The records whose windows do not reach beyond the times that there are; the others are rejected, since no window could hold
-/// them. `reach` is how many microseconds windows reach before and after their records at most.
-pub(crate) fn within_reach(batch: Batch, reach: i64, out: &mut Outbox) -> Result<Batch> {
+/// them. `reach` is how many microseconds windows reach before and after their records at most, and `bound_type` the type of their
+/// bounds in results, if they have any.
+pub(crate) fn within_reach(batch: Batch, reach: i64, bound_type: Option<&DataType>, out: &mut Outbox) -> Result<Batch> {
     let Some(times) = batch.times() else { return Ok(batch) };
-    let within = i64::MIN.saturating_add(reach)..=i64::MAX.saturating_sub(reach);
+    let all = times_of(bound_type);
+    let within = all.start().saturating_add(reach)..=all.end().saturating_sub(reach);
     if times.iter().all(|time| within.contains(time)) {
         return Ok(batch);
     }
@@ -24,10 +35,17 @@ pub(crate) fn within_reach(batch: Batch, reach: i64, out: &mut Outbox) -> Result
             kept.push(record as u32);
             continue;
         }
-        let error = Error::data(format!(
-            "the event time of the record, {time} microseconds from 1970, is so near the end of all times that its window would reach \
-             beyond it; filter such records out before event_time()"
-        ));
+        let error = match bound_type.filter(|_| all.end() < &i64::MAX) {
+            Some(bound_type) => Error::data(format!(
+                "the event time of the record, {time} microseconds from 1970, is so near the last {} that its window would reach beyond \
+                 it; cast the event time to mill.Timestamp(\"us\") before event_time(), or filter such records out",
+                type_name(bound_type)
+            )),
+            None => Error::data(format!(
+                "the event time of the record, {time} microseconds from 1970, is so near the end of all times that its window would \
+                 reach beyond it; filter such records out before event_time()"
+            )),
+        };
         out.reject(Rejected::of(error, record_text(batch.data(), record)));
     }
     batch.take(&kept.into()).map_err(|error| Error::internal(error.to_string()))

@@ -195,6 +195,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
             keys: key_columns,
             aggregates: specs,
             window,
+            bound_type: own_fields(builder, at, &windowing)?.first().map(|field| field.data_type().clone()),
         };
         let late_schema = Arc::clone(&input.schema);
         let placed = builder.stage(&input, kind, at, Arc::clone(&schema), String::new())?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use mill_protocol::{Alignment, Sink};
 
 use super::explain::names;
@@ -83,6 +83,8 @@ pub enum StageKind {
         aggregates: Vec<AggregateSpec>,
         /// The windows, if any.
         window: Option<WindowSpec>,
+        /// The type that the bounds of windows have in results, if there are windows.
+        bound_type: Option<DataType>,
     },
     /// One result a key.
     Aggregate {
