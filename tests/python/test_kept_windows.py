@@ -542,9 +542,6 @@ def test_a_record_at_the_end_of_all_times_is_refused(make: Any, end: int) -> Non
         lambda k: k.window(mill.tumbling("10s")).agg(n=mill.count()),
         lambda k: k.window(mill.sliding("10s", slide="3s")).agg(n=mill.count()),
         lambda k: k.window(mill.tumbling("10s"), trigger=mill.on_count(1)).agg(n=mill.count()),
-        lambda k: k.window(mill.tumbling("10s")).apply(lambda key, w, rows: {"n": 1}, schema={"n": int}),
-        lambda k: k.window(mill.session("10s"), trigger=mill.on_count(1)).agg(n=mill.count()),
-        lambda k: k.window(mill.session("10s")).agg(n=mill.count()),
         lambda k: k.top_n(1, by="k", within=mill.sliding("10s", slide="3s")),
     ],
 )

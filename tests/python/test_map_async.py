@@ -412,7 +412,7 @@ async def ask_all(batch):
     return {"n": batch["n"], "twice": [2 * n for n in batch["n"].to_pylist()]}
 
 out, state, kind, ordered, parallelism = sys.argv[1:6]
-s = mill.generate(rows=6_000, rate=4_000, n=mill.index())
+s = mill.generate(rows=12_000, rate=4_000, n=mill.index())
 if kind == "keyed":
     s = s.rebalance()
 if kind == "batches":
@@ -451,9 +451,9 @@ def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path, kind: str, ord
         assert "finished" in text
         break
     assert kills >= 2
-    left_out = {n for n in range(6_000) if n % 97 == 0} if kind != "batches" else set()
+    left_out = {n for n in range(12_000) if n % 97 == 0} if kind != "batches" else set()
     got = mill.read_json(out, schema=DOUBLED).collect().to_pylist()
-    assert Counter(row["n"] for row in got) == Counter(set(range(6_000)) - left_out)
+    assert Counter(row["n"] for row in got) == Counter(set(range(12_000)) - left_out)
     assert all(row["twice"] == 2 * row["n"] for row in got)
     assert not [name for name in os.listdir(out) if name.startswith(".")]
 
