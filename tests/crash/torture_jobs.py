@@ -148,7 +148,8 @@ class Delayed(mill.ProcessFunction):
 
     def __init__(self, is_event_time: bool, hook: Hook) -> None:
         self.is_event_time = is_event_time
-        self.hook = hook
+        # A function: what it belongs to is not copied with the object for each task.
+        self.hook = lambda: hook()
 
     def process(self, row: Any, ctx: Any) -> None:
         self.hook()
