@@ -341,14 +341,39 @@ def _opened(handles: Sequence[tuple[int, bytes]]) -> list[tuple[int, Any]]:
 
 
 
+class _Frames:
+    """The frames that a write-ahead sink was given since the last checkpoint."""
+
+    __slots__ = ("_batches",)
+
+    def __init__(self) -> None:
+        self._batches: list[Any] = []
+
+    def write(self, batch: Any) -> None:
+        """Keep a frame for the checkpoint."""
+        self._batches.append(batch)
+
+    def pre_commit(self, epoch: int) -> bytes | None:
+        """Give the frames as bytes."""
+        if not self._batches:
+            return None
+        import pyarrow as pa
+
+        buffer = pa.BufferOutputStream()
+        with pa.ipc.new_stream(buffer, self._batches[0].schema) as writer:
+            for batch in self._batches:
+                writer.write_batch(batch)
+        self._batches = []
+        return bytes(buffer.getvalue())
+
+
 class _WriteAhead:
     """A write-ahead sink of the user's: frames wait in the checkpoint as Arrow streams and are delivered after it."""
 
-    __slots__ = ("_batches", "_is_repeating", "_sink")
+    __slots__ = ("_is_repeating", "_sink")
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._batches: list[Any] = []
         self._is_repeating = False
 
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
@@ -374,10 +399,9 @@ class _WriteAhead:
             "would come again; put the newer checkpoint back, or remove that output from the target"
         )
 
-    def writer(self, index: int, parallelism: int) -> _WriteAhead:
-        """Give the writer."""
-        self._batches = []
-        return self
+    def writer(self, index: int, parallelism: int) -> _Frames:
+        """Give a writer; one of a run that has failed may have frames left, and they are none of this one's."""
+        return _Frames()
 
     def committer(self) -> _WriteAhead:
         """Give the committer."""
@@ -387,23 +411,6 @@ class _WriteAhead:
     def close(self) -> None:
         """Let go of what the sink holds."""
         self._sink.close()
-
-    def write(self, batch: Any) -> None:
-        """Keep a frame for the checkpoint."""
-        self._batches.append(batch)
-
-    def pre_commit(self, epoch: int) -> bytes | None:
-        """Give the frames as bytes."""
-        if not self._batches:
-            return None
-        import pyarrow as pa
-
-        buffer = pa.BufferOutputStream()
-        with pa.ipc.new_stream(buffer, self._batches[0].schema) as writer:
-            for batch in self._batches:
-                writer.write_batch(batch)
-        self._batches = []
-        return bytes(buffer.getvalue())
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Deliver frames whose checkpoint is durable, but for those that the target has already."""
@@ -420,6 +427,5 @@ class _WriteAhead:
     recover = commit
 
     def abort(self, handles: object) -> None:
-        """Forget what was not in a checkpoint."""
-        self._batches = []
+        """Let the sink forget what was not in a checkpoint."""
         self._sink.abort()
