@@ -119,7 +119,11 @@ class Sink:
         self.commit(handles)
 
     def abort(self) -> None:
-        """Remove what was not committed."""
+        """Remove what was not committed, and forget what was written since the last ``pre_commit``.
+
+        Called when a run fails or is cancelled. Where it is not known then whether a commit took effect, it is called after the
+        ``recover`` of the next run in the same process.
+        """
 
     def deliver(self, batch: Any, epoch: int) -> None:
         """Deliver a ``pyarrow.RecordBatch`` of this epoch; of a write-ahead sink."""
@@ -277,10 +281,12 @@ def custom_sink(stream: Stream, sink: Sink) -> Output:
 class _Direct:
     """An idempotent or transactional sink of the user's as the engine calls it: one writer, one committer."""
 
-    __slots__ = ("_sink",)
+    __slots__ = ("_has_rows", "_sink")
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        # Whether the sink was given rows since it was last asked for a handle or told to forget them.
+        self._has_rows = False
 
     def writer(self, index: int, parallelism: int) -> _Direct:
         """Give the writer."""
@@ -288,6 +294,9 @@ class _Direct:
 
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
         """Let the sink refuse to repeat output."""
+        if restored is None and self._has_rows:
+            # No checkpoint names anything that could still be needed.
+            self.abort(())
         if delivery == "exactly_once" and is_persistent:
             self._sink.restored(restored, newest)
 
@@ -302,10 +311,12 @@ class _Direct:
 
     def write(self, batch: Any) -> None:
         """Write a frame."""
+        self._has_rows = True
         self._sink.write(batch)
 
     def delete(self, batch: Any) -> None:
         """Delete the keys of a frame."""
+        self._has_rows = True
         self._sink.delete(batch)
 
     def pre_commit(self, epoch: int) -> bytes | None:
@@ -313,6 +324,7 @@ class _Direct:
         import json
 
         handle = self._sink.pre_commit(epoch)
+        self._has_rows = False
         if handle is None:
             return None
         try:
@@ -325,12 +337,15 @@ class _Direct:
         self._sink.commit(_opened(handles))
 
     def recover(self, handles: Sequence[tuple[int, bytes]]) -> None:
-        """Settle what an earlier run has left."""
+        """Settle what an earlier run has left, also in the memory of the sink."""
         self._sink.recover(_opened(handles))
+        if self._has_rows:
+            self.abort(())
 
     def abort(self, handles: object) -> None:
         """Remove what was not committed."""
         self._sink.abort()
+        self._has_rows = False
 
 
 def _opened(handles: Sequence[tuple[int, bytes]]) -> list[tuple[int, Any]]:
