@@ -238,3 +238,51 @@ def test_updating_stream_into_an_idempotent_sink_of_the_users() -> None:
     latest = Latest()
     mill.run(mill.from_iter(ROWS).key_by("k").agg(n=mill.count(), emit="each").sink_to(latest))
     assert latest.rows == dict.fromkeys(range(5), 200)
+
+
+class InMemory(mill.Sink):
+    """A transactional sink that keeps in memory what it was given since the last checkpoint."""
+
+    kind = "transactional"
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.staged: dict[str, list[int]] = {}
+        self.out: list[int] = []
+
+    def write(self, batch: Any) -> None:
+        self.rows += batch["x"].to_pylist()
+
+    def pre_commit(self, epoch: int) -> Any:
+        name = f"{epoch}-{len(self.staged)}"
+        self.staged[name], self.rows = self.rows, []
+        return name
+
+    def commit(self, handles: Any) -> None:
+        for _, name in handles:
+            self.out += self.staged.pop(name, [])
+
+    def recover(self, handles: Any) -> None:
+        self.commit(handles)
+        self.staged.clear()
+
+    def abort(self) -> None:
+        self.rows = []
+
+
+@pytest.mark.parametrize("first", [1, 3])
+@pytest.mark.parametrize("step", ["checkpoint.published", "checkpoint.done", "sink.commit", "sink.committed", "manifest.rename"])
+def test_rows_that_a_failed_run_left_in_memory_are_not_written_again(tmp_path: Path, step: str, first: int) -> None:
+    # Whether the commit took effect is not known, so abort() could not be called when the thread of the engine panicked.
+    from millstream import testing
+
+    sink = InMemory()
+    rows = mill.generate(rows=400, rate=4000, x=mill.index())
+    testing.arm(step, first=first, times=1, effect="panic")
+    try:
+        checkpoint = mill.Checkpoint(tmp_path / "state", every="5ms")
+        report = mill.run(rows.sink_to(sink), checkpoint=checkpoint, parallelism=1, restart=mill.Restart.fixed_delay(3, "1ms"))
+    finally:
+        testing.disarm()
+    assert any("simulated" in note for note in report.notes)
+    assert sorted(sink.out) == list(range(400))
