@@ -274,8 +274,6 @@ class InMemory(mill.Sink):
 @pytest.mark.parametrize("step", ["checkpoint.published", "checkpoint.done", "sink.commit", "sink.committed", "manifest.rename"])
 def test_rows_that_a_failed_run_left_in_memory_are_not_written_again(tmp_path: Path, step: str, first: int) -> None:
     # Whether the commit took effect is not known, so abort() could not be called when the thread of the engine panicked.
-    from millstream import testing
-
     sink = InMemory()
     rows = mill.generate(rows=400, rate=4000, x=mill.index())
     testing.arm(step, first=first, times=1, effect="panic")
