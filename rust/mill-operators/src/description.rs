@@ -16,16 +16,9 @@
 mod read;
 mod write;
 
-use std::sync::Arc;
-
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use mill_frame::schema;
-use mill_frame::types::canonical_type;
-use mill_plan::{
-    AggregateFunction, AggregateKind, AggregateSpec, CountWindow, Firing, JoinedColumn, KeptWindow, KeptWindowSpec, ScalarValue, SessionGap,
-    TableRows, Trigger, Window, WindowSpec,
-};
-use mill_protocol::{Error, ErrorKind, Result};
+use arrow::datatypes::SchemaRef;
+use mill_plan::{AggregateSpec, JoinedColumn, KeptWindowSpec, TableRows, Window, WindowSpec};
+use mill_protocol::{Error, Result};
 
 use self::read::Reader;
 use self::write::put_bytes;

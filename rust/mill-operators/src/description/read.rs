@@ -1,6 +1,21 @@
 //! A description out of its bytes, of which nothing is trusted.
 
-use super::*;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use mill_frame::schema;
+use mill_frame::types::canonical_type;
+use mill_plan::{
+    AggregateFunction, AggregateKind, AggregateSpec, CountWindow, Firing, JoinedColumn, KeptWindow, KeptWindowSpec,
+    ScalarValue, SessionGap, TableRows, Trigger, Window, WindowSpec,
+};
+use mill_protocol::{Error, ErrorKind, Result};
+
+use super::{
+    AGGREGATE, AGGREGATE_WINDOWED, ASOF, CHANGELOG, CUMULATIVE, DEDUPLICATE, DEDUPLICATE_WITHIN, Description, ENRICH,
+    FLAG_PENDING, HAS_FILTER, HAS_INPUT, JOIN, JoinShape, JoinWindow, PROCESS, REDUCE, REGULAR_JOIN, SESSIONS,
+    SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TUMBLING, damaged, parts,
+};
 
 impl Description {
     /// The description in the state of a step. A user's aggregates become such that give their state as it is.

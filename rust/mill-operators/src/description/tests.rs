@@ -1,8 +1,12 @@
+use std::sync::Arc;
+
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Float64Array, Int16Array, Int64Array, ListArray, StringArray, StructArray,
 };
-use arrow::datatypes::{Fields, Int32Type, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, Int32Type, Schema, TimeUnit};
 use arrow_row::{RowConverter, SortField};
+use mill_plan::{AggregateKind, CountWindow, Firing, KeptWindow, SessionGap, Trigger};
+use mill_protocol::ErrorKind;
 
 use super::*;
 use crate::accumulator::tests::{random, result_fields, spec};

@@ -1,6 +1,17 @@
 //! The bytes of a description.
 
-use super::*;
+use arrow::datatypes::{DataType, Field, Schema};
+use mill_frame::schema;
+use mill_plan::{
+    AggregateKind, AggregateSpec, CountWindow, JoinedColumn, KeptWindow, KeptWindowSpec, SessionGap, TableRows,
+    Window,
+};
+
+use super::{
+    AGGREGATE, AGGREGATE_WINDOWED, ASOF, CHANGELOG, CUMULATIVE, DEDUPLICATE, DEDUPLICATE_WITHIN, Description, ENRICH,
+    FLAG_PENDING, HAS_FILTER, HAS_INPUT, JOIN, JoinShape, JoinWindow, PROCESS, REDUCE, REGULAR_JOIN, SESSIONS,
+    SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TUMBLING,
+};
 
 impl Description {
     /// The bytes; `None` if a type cannot be written.

@@ -1,0 +1,280 @@
+//! What comes out of groups: results, partial results, and rows by their written keys.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, new_null_array};
+use arrow::compute::filter;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use mill_protocol::{Error, Outbox, Rejected, Result};
+use mill_state::{Cursor, Flag, KeyBatch, KeyDecoder, LOOKUP_ROWS_MAX, PaneTables, RowsRead};
+
+use super::{Groups, records};
+use crate::accumulator::Accumulator;
+use crate::accumulator::carries::{Carries, Unfit};
+use crate::accumulator::input::state_error;
+use crate::record::record_text;
+
+/// A row of which a result does not fit its type.
+pub(crate) struct UnfitRow {
+    /// Its key columns, one value each.
+    pub(crate) keys: Vec<ArrayRef>,
+    /// Its results; that which does not fit means nothing.
+    pub(crate) results: Vec<ArrayRef>,
+    /// Why it does not fit.
+    pub(crate) error: Error,
+}
+
+impl Groups {
+    /// Takes the rows of written keys out of a pane: their keys and results.
+    pub(crate) fn take_written<'k>(
+        &mut self,
+        pane: i64,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+    ) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+        let keys = KeyBatch::of_written(self.encoder.kind(), keys).map_err(state_error)?;
+        let table = self.panes.open(pane);
+        let (rows, found) = table.find(&keys);
+        if found.len() != keys.len() {
+            return Err(Error::internal("a row of a window is not there"));
+        }
+        let of_rows = decoded(&self.decoder, &rows, self.keys.len())?;
+        let taken = finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, of_rows.clone(), &rows)?;
+        for record in 0..keys.len() {
+            table.remove(&keys, record);
+        }
+        if let Some(carries) = &mut self.carries {
+            carries.remove(pane, &of_rows, |_| true, keys.len())?;
+        }
+        Ok(taken)
+    }
+
+    /// Which of these written keys have a row in a pane; their key columns, and the results of one aggregate.
+    pub(crate) fn find_written<'k>(
+        &mut self,
+        pane: i64,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        aggregate: usize,
+    ) -> Result<(Vec<u32>, Vec<ArrayRef>, ArrayRef)> {
+        let keys = KeyBatch::of_written(self.encoder.kind(), keys).map_err(state_error)?;
+        let (rows, found) = self.panes.open(pane).find(&keys);
+        let columns = decoded(&self.decoder, &rows, self.keys.len())?;
+        Ok((found, columns, self.accumulators[aggregate].finish(&rows)?))
+    }
+
+    /// Goes over the keys of a pane: the columns of the next ones with the results of the first aggregates, so many, and each
+    /// key as it is written. `None` at the end.
+    pub(crate) fn written_keys(
+        &mut self,
+        pane: i64,
+        cursor: &mut Cursor,
+        aggregates: usize,
+        mut each: impl FnMut(usize, &[u8]),
+    ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
+        let Some(table) = self.panes.pane(pane) else { return Ok(None) };
+        let rows = table.scan(cursor, LOOKUP_ROWS_MAX);
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let columns = self.decoder.decode(&rows).map_err(state_error)?;
+        let results = self.accumulators[..aggregates].iter().map(|accumulator| accumulator.finish(&rows)).collect::<Result<_>>()?;
+        let count = rows.len();
+        self.encode(&columns, count)?;
+        let mut bytes = Vec::new();
+        for row in 0..count {
+            bytes.clear();
+            self.encoder.batch().write_key(self.encoder.kind(), row, &mut bytes);
+            each(row, &bytes);
+        }
+        Ok(Some((columns, results)))
+    }
+
+    /// Reads on in a pane: keys and results of the next rows, about `rows_max` of them; `None` at the end. Results that do
+    /// not fit are left out, see [`reject_unfit`](Groups::reject_unfit).
+    pub(crate) fn results(
+        &mut self,
+        pane: i64,
+        cursor: &mut Cursor,
+        rows_max: usize,
+        is_changed: bool,
+    ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
+        let Some(rows) = next_rows(&mut self.panes, pane, cursor, rows_max, is_changed, self.pending) else {
+            return Ok(None);
+        };
+        let keys = decoded(&self.decoder, &rows, self.keys.len())?;
+        finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, keys, &rows).map(Some)
+    }
+
+    /// The keys of results that do not fit, and why.
+    pub(crate) fn take_unfit(&mut self) -> Vec<UnfitRow> {
+        std::mem::take(&mut self.unfit)
+    }
+
+    /// Adds results that do not fit.
+    pub(crate) fn put_unfit(&mut self, unfit: Vec<UnfitRow>) {
+        self.unfit.extend(unfit);
+    }
+
+    /// Hands over the results that do not fit their type, as records of the key columns, which `schema` begins with, and of
+    /// the bounds that `bounds` finds, which come next in `schema`.
+    pub(crate) fn reject_unfit(
+        &mut self,
+        schema: &SchemaRef,
+        bounds: impl Fn(&UnfitRow) -> Result<Vec<ArrayRef>>,
+        out: &mut Outbox,
+    ) -> Result<()> {
+        let mut found = Vec::with_capacity(self.unfit.len());
+        let shown = self.owners.as_ref().map_or(self.keys.len(), |(owners, _)| *owners);
+        for row in self.unfit.drain(..) {
+            let bounds = bounds(&row)?;
+            let UnfitRow { mut keys, error, .. } = row;
+            keys.truncate(shown);
+            keys.extend(bounds);
+            let fields: Vec<_> = schema.fields().iter().take(keys.len()).cloned().collect();
+            let record = records(&Arc::new(Schema::new(fields)), keys)?;
+            found.push((record_text(record.data(), 0), error));
+        }
+        // Rows are in the order of a table, which says nothing to anyone.
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found.into_iter().for_each(|(record, error)| out.reject(Rejected::of(error, record)));
+        Ok(())
+    }
+
+    /// The columns of counts that come last in the partial results of rows that are kept.
+    pub(crate) fn carry_fields(&self) -> Vec<Field> {
+        self.carries.as_ref().map(Carries::fields).unwrap_or_default()
+    }
+
+    /// Reads on in a pane: keys and partial results, those of near keys first if they are wanted; these are gone once the next
+    /// ones are read.
+    pub(crate) fn partials(
+        &mut self,
+        pane: i64,
+        cursor: &mut Cursor,
+        rows_max: usize,
+        is_near_wanted: bool,
+    ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
+        if is_near_wanted
+            && let Some(near) = &mut self.near
+            && let Some(rows) = near.read(pane, rows_max)
+        {
+            return Ok(Some((decoded(&self.decoder, &rows, self.keys.len())?, partial_columns(&self.accumulators, &rows)?)));
+        }
+        let Some(rows) = next_rows(&mut self.panes, pane, cursor, rows_max, false, self.pending) else { return Ok(None) };
+        let keys = decoded(&self.decoder, &rows, self.keys.len())?;
+        let mut columns = partial_columns(&self.accumulators, &rows)?;
+        if let Some(carries) = &mut self.carries {
+            columns.extend(carries.columns(pane, &keys, rows.len())?);
+        }
+        Ok(Some((keys, columns)))
+    }
+
+    /// The partial results of those keys that have a row in the pane, and which of them these are.
+    pub(crate) fn partials_of(
+        &mut self,
+        pane: i64,
+        keys: &[ArrayRef],
+        rows: usize,
+    ) -> Result<(Vec<u32>, Vec<ArrayRef>)> {
+        self.encode(keys, rows)?;
+        let (rows, found) = self.panes.open(pane).find(self.encoder.batch());
+        let mut columns = partial_columns(&self.accumulators, &rows)?;
+        if let Some(carries) = &mut self.carries {
+            let keys = decoded(&self.decoder, &rows, self.keys.len())?;
+            columns.extend(carries.columns(pane, &keys, rows.len())?);
+        }
+        Ok((found, columns))
+    }
+
+    /// Partial results of the frame's records one by one, to which only this accumulator has anything to add.
+    pub(crate) fn singles_of(&self, accumulator: usize) -> Result<Vec<ArrayRef>> {
+        let mut columns = Vec::new();
+        for (index, of) in self.accumulators.iter().enumerate() {
+            let own = of.singles()?.into_iter();
+            columns.extend(own.map(|column| match index == accumulator {
+                true => column,
+                false => new_null_array(column.data_type(), column.len()),
+            }));
+        }
+        Ok(columns)
+    }
+
+    /// Partial results of the frame's records, one by one, without any table.
+    pub(crate) fn singles(&self) -> Result<Vec<ArrayRef>> {
+        let mut columns = Vec::new();
+        for accumulator in &self.accumulators {
+            columns.extend(accumulator.singles()?);
+        }
+        Ok(columns)
+    }
+}
+
+/// Keys and results of these rows; of results that do not fit the keys go to `unfit`.
+fn finished(
+    accumulators: &[Box<dyn Accumulator>],
+    carries: &mut Option<Carries>,
+    unfit: &mut Vec<UnfitRow>,
+    pane: i64,
+    mut keys: Vec<ArrayRef>,
+    rows: &RowsRead<'_>,
+) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+    let carries = match carries {
+        Some(carries) if carries.has(pane) => carries.of_keys(pane, &keys, rows.len())?,
+        _ => Vec::new(),
+    };
+    let mut results = Vec::with_capacity(accumulators.len());
+    let mut failed = Unfit::new();
+    for (index, accumulator) in accumulators.iter().enumerate() {
+        results.push(match carries.iter().find(|(of, _)| *of == index) {
+            None => accumulator.finish(rows)?,
+            Some((_, counts)) => {
+                let (result, own) = accumulator.finish_carried(rows, counts)?;
+                failed.extend(own);
+                result
+            }
+        });
+    }
+    if !failed.is_empty() {
+        let mut is_fit = vec![true; rows.len()];
+        for (row, error) in failed {
+            // A row that fails twice is one result that there is not.
+            if std::mem::replace(&mut is_fit[row], false) {
+                let of_row = |columns: &[ArrayRef]| columns.iter().map(|column| column.slice(row, 1)).collect();
+                unfit.push(UnfitRow { keys: of_row(&keys), results: of_row(&results), error });
+            }
+        }
+        let is_fit = BooleanArray::from(is_fit);
+        for column in keys.iter_mut().chain(&mut results) {
+            *column = filter(column, &is_fit).map_err(|error| Error::internal(error.to_string()))?;
+        }
+    }
+    Ok((keys, results))
+}
+
+/// The next rows of a pane; `None` if there are no more.
+fn next_rows<'p>(
+    panes: &'p mut PaneTables,
+    pane: i64,
+    cursor: &mut Cursor,
+    rows_max: usize,
+    is_changed: bool,
+    pending: Option<Flag>,
+) -> Option<RowsRead<'p>> {
+    let table = panes.pane(pane)?;
+    let rows = if is_changed { table.scan_changed(cursor, rows_max, pending) } else { table.scan(cursor, rows_max) };
+    (!rows.is_empty()).then_some(rows)
+}
+
+/// The key columns of these rows.
+fn decoded(decoder: &KeyDecoder, rows: &RowsRead<'_>, columns: usize) -> Result<Vec<ArrayRef>> {
+    let mut keys = decoder.decode(rows).map_err(state_error)?;
+    keys.truncate(columns);
+    Ok(keys)
+}
+
+fn partial_columns(accumulators: &[Box<dyn Accumulator>], rows: &RowsRead<'_>) -> Result<Vec<ArrayRef>> {
+    let mut columns = Vec::new();
+    for accumulator in accumulators {
+        columns.extend(accumulator.partial(rows)?);
+    }
+    Ok(columns)
+}
