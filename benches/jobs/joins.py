@@ -10,15 +10,10 @@ each batch.
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
-THREADS = 2
-os.environ.setdefault("POLARS_MAX_THREADS", str(THREADS))
+from turns import THREADS, Contest, Job, main
 
 import duckdb
 import numpy as np
@@ -28,7 +23,6 @@ import pyarrow as pa
 import millstream as mill
 
 SECOND = 1_000_000
-Job = Callable[[], Any]
 
 
 def tables(rows: int, keys: int | None) -> tuple[pa.Table, pa.Table]:
@@ -49,9 +43,9 @@ def tables(rows: int, keys: int | None) -> tuple[pa.Table, pa.Table]:
     return left, right
 
 
-def jobs(rows: int) -> dict[str, tuple[Job, Job, Job]]:
-    """Return the jobs by name: Millstream, Polars, DuckDB. Each returns the number of rows and their total."""
-    found: dict[str, tuple[Job, Job, Job]] = {}
+def jobs(rows: int) -> dict[str, Contest]:
+    """Return the jobs by name. Each returns the number of rows and their total."""
+    found: dict[str, Contest] = {}
     db = duckdb.connect()
     db.execute(f"SET threads = {THREADS}")
 
@@ -94,36 +88,18 @@ def jobs(rows: int) -> dict[str, tuple[Job, Job, Job]]:
 
     for name, keys, upper in (("moving keys", None, 10), ("1,000 keys", 1000, 1)):
         left, right = tables(rows, keys)
+        both = len(left) + len(right)
         a = mill.from_arrow(left).event_time("t")
         b = mill.from_arrow(right).event_time("t")
         near = ours(a.join_interval(b, on="id", lower="0s", upper=f"{upper}s"))
         condition = f"b.t BETWEEN a.t AND a.t + INTERVAL {upper} SECOND"
-        found[f"interval, {name}"] = (near, frames(left, right, close(upper)), sql(left, right, condition))
+        found[f"interval, {name}"] = (both, near, frames(left, right, close(upper)), sql(left, right, condition))
         if keys is None:
             windowed = ours(a.join(b, on="id", window=mill.tumbling("10s")))
             condition = "time_bucket(INTERVAL 10 SECOND, a.t) = time_bucket(INTERVAL 10 SECOND, b.t)"
-            found[f"window, {name}"] = (windowed, frames(left, right, together), sql(left, right, condition))
+            found[f"window, {name}"] = (both, windowed, frames(left, right, together), sql(left, right, condition))
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--runs", type=int, default=3)
-    options = parser.parse_args()
-    print(f"{'job':26} {'rows':>10} {'millstream':>11} {'polars':>8} {'duckdb':>8}")
-    for name, of_each in jobs(options.rows).items():
-        results = [job() for job in of_each]
-        assert all(result == results[0] for result in results), f"{name}: {results}"
-        seconds: list[list[float]] = [[] for _ in of_each]
-        for _ in range(options.runs):
-            for place, job in enumerate(of_each):
-                began = time.perf_counter()
-                job()
-                seconds[place].append(time.perf_counter() - began)
-        rates = [f"{options.rows * 1.5 / statistics.median(found) / 1e6:.2f}" for found in seconds]
-        print(f"{name:26} {results[0][0]:>10} {rates[0]:>11} {rates[1]:>8} {rates[2]:>8}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, jobs)

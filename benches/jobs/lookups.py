@@ -8,15 +8,10 @@ rows. Every result is compared before anything is timed. Prints millions of left
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
-THREADS = 2
-os.environ.setdefault("POLARS_MAX_THREADS", str(THREADS))
+from turns import THREADS, Contest, Job, main
 
 import duckdb
 import numpy as np
@@ -29,15 +24,14 @@ SECOND = 1_000_000
 KEYS = 1000
 VERSIONS = 100
 TABLE_ROWS = 1_000_000
-Job = Callable[[], Any]
 
 
 def times(at: np.ndarray[Any, Any]) -> pa.Array:
     return pa.array(at).cast(pa.timestamp("us"))
 
 
-def jobs(rows: int) -> dict[str, tuple[Job, Job, Job]]:
-    """Return the jobs by name: Millstream, Polars, DuckDB. Each returns the number of rows and a total."""
+def jobs(rows: int) -> dict[str, Contest]:
+    """Return the jobs by name. Each returns the number of rows and a total."""
     dice = np.random.default_rng(1)
     db = duckdb.connect()
     db.execute(f"SET threads = {THREADS}")
@@ -73,16 +67,19 @@ def jobs(rows: int) -> dict[str, tuple[Job, Job, Job]]:
     a, b = (mill.from_arrow(data).event_time("t", watermark="0s") for data in (trades, rates))
     return {
         "as of 100,000 versions": (
+            rows,
             ours(a.join_asof(b, on="k").select("k", "x", "t", "y")),
             plan(frame(trades).join_asof(frame(rates), on="t", by="k", check_sortedness=False)),
             sql("SELECT trades.*, rates.y FROM trades ASOF LEFT JOIN rates ON trades.k = rates.k AND trades.t >= rates.t"),
         ),
         "enrich from a million rows": (
+            rows,
             ours(mill.from_arrow(events).enrich(table, on="id")),
             plan(frame(events).join(frame(table), on="id")),
             sql("SELECT events.*, names.y FROM events JOIN names USING (id)"),
         ),
         "enrich, how=left": (
+            rows,
             ours(mill.from_arrow(events).enrich(table, on="id", how="left")),
             plan(frame(events).join(frame(table), on="id", how="left")),
             sql("SELECT events.*, names.y FROM events LEFT JOIN names USING (id)"),
@@ -90,24 +87,5 @@ def jobs(rows: int) -> dict[str, tuple[Job, Job, Job]]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--runs", type=int, default=3)
-    options = parser.parse_args()
-    print(f"{'job':28} {'rows':>10} {'millstream':>11} {'polars':>8} {'duckdb':>8}")
-    for name, of_each in jobs(options.rows).items():
-        results = [job() for job in of_each]
-        assert all(result == results[0] for result in results), f"{name}: {results}"
-        seconds: list[list[float]] = [[] for _ in of_each]
-        for _ in range(options.runs):
-            for place, job in enumerate(of_each):
-                began = time.perf_counter()
-                job()
-                seconds[place].append(time.perf_counter() - began)
-        rates = [f"{options.rows / statistics.median(found) / 1e6:.2f}" for found in seconds]
-        print(f"{name:28} {results[0][0]:>10} {rates[0]:>11} {rates[1]:>8} {rates[2]:>8}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, jobs)

@@ -10,15 +10,10 @@ Millstream reads it as a stream, with a watermark behind each record.
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
-THREADS = 2
-os.environ.setdefault("POLARS_MAX_THREADS", str(THREADS))
+from turns import THREADS, Contest, Job, main
 
 import duckdb
 import numpy as np
@@ -30,7 +25,6 @@ from millstream import col
 
 KEYS = 1000
 SECOND = 1_000_000
-Job = Callable[[], Any]
 
 
 def records(rows: int, open_windows: int) -> pa.Table:
@@ -57,12 +51,9 @@ def timed(table: pa.Table, bound: int) -> mill.KeyedStream:
     return mill.from_arrow(table).event_time("t", watermark=f"{bound}s").key_by("k")
 
 
-Jobs = tuple[int, Job, Job | None, Job]
-
-
-def jobs(rows: int) -> dict[str, Jobs]:
-    """Return by name how many records a job has, and the job for Millstream, Polars and DuckDB: the number of rows and their total."""
-    found: dict[str, Jobs] = {}
+def jobs(rows: int) -> dict[str, Contest]:
+    """Return the jobs by name. Each returns the number of rows and their total."""
+    found: dict[str, Contest] = {}
     db = duckdb.connect()
     db.execute(f"SET threads = {THREADS}")
 
@@ -113,26 +104,5 @@ def jobs(rows: int) -> dict[str, Jobs]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--runs", type=int, default=3)
-    options = parser.parse_args()
-    print(f"{'job':26} {'rows':>10} {'millstream':>11} {'polars':>8} {'duckdb':>8}")
-    for name, (records_of_job, *of_each) in jobs(options.rows).items():
-        results = [job() for job in of_each if job is not None]
-        assert all(result == results[0] for result in results), f"{name}: {results}"
-        rates = []
-        seconds: list[list[float]] = [[] for _ in of_each]
-        for _ in range(options.runs):
-            for place, job in enumerate(of_each):
-                if job is not None:
-                    began = time.perf_counter()
-                    job()
-                    seconds[place].append(time.perf_counter() - began)
-        rates = [f"{records_of_job / statistics.median(found) / 1e6:.2f}" if found else "-" for found in seconds]
-        print(f"{name:26} {results[0][0]:>10} {rates[0]:>11} {rates[1]:>8} {rates[2]:>8}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, jobs)
