@@ -8,7 +8,6 @@ rows. Every result is compared before anything is timed. Prints millions of left
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from turns import THREADS, Contest, Job, main

@@ -10,9 +10,6 @@ Millstream reads it as a stream, with a watermark behind each record.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from turns import THREADS, Contest, Job, main
 
 import duckdb
