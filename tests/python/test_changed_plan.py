@@ -19,13 +19,21 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in sorted(folder.glob("[!.]*")) for line in path.read_text().splitlines()]
 
 
-def source(stop_at: int | None = None) -> mill.Stream:
+def wait_for_checkpoint(folder: Path) -> None:
+    until = time.monotonic() + 30
+    while not (folder / "state").exists() or not mill.checkpoints(folder / "state"):
+        assert time.monotonic() < until, "no checkpoint"
+        time.sleep(0.01)
+
+
+def source(halt_in: Path | None = None) -> mill.Stream:
+    """Give forty records; in a folder to halt in, thirty and an error, once there is a checkpoint."""
+
     def rows(start: int) -> Any:
         for x in range(start, 40):
-            if x == stop_at:
+            if halt_in is not None and x == 30:
+                wait_for_checkpoint(halt_in)
                 raise RuntimeError("halt")
-            if stop_at is not None:
-                time.sleep(0.003)
             yield {"x": x}
 
     return mill.from_iter(rows, schema={"x": int})
@@ -41,7 +49,7 @@ def resumed(stream: mill.Stream, folder: Path, **options: Any) -> mill.Report:
 
 
 def test_an_edited_filter_is_noted_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    halted(source(30).filter(col("x") >= 0), tmp_path)
+    halted(source(tmp_path).filter(col("x") >= 0), tmp_path)
     with caplog.at_level(logging.WARNING, logger="millstream"):
         report = resumed(source().filter(col("x") >= 1), tmp_path)
     notes = [note for note in report.notes if "plan has changed" in note]
@@ -53,7 +61,7 @@ def test_an_edited_filter_is_noted_and_logged(tmp_path: Path, caplog: pytest.Log
 
 
 def test_new_and_former_steps_are_noted(tmp_path: Path) -> None:
-    halted(source(30).filter(col("x") >= 0), tmp_path)
+    halted(source(tmp_path).filter(col("x") >= 0), tmp_path)
     report = resumed(source().with_columns(y=col("x") * 2), tmp_path)
     notes = " | ".join(report.notes)
     assert "new step: with_columns(" in notes
@@ -114,6 +122,7 @@ def test_a_job_that_restarts_by_itself_goes_on_and_does_not_start_over(tmp_path:
     def rows(start: int) -> Any:
         for x in range(start, 60):
             if x == 20 * failures[0] // 2 + 5 and failures[0]:
+                wait_for_checkpoint(tmp_path)
                 failures[0] -= 1
                 raise RuntimeError("again")
             time.sleep(0.003)
