@@ -9,7 +9,7 @@
 //! step that was changed). Two steps are alike if they [print](crate::steps::Step::print) alike, however the user spelt a path.
 //! Of a function only its name is known: a body that was edited is no change here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -161,17 +161,18 @@ impl Pairs {
     }
 
     /// The former places of what a step reads, through steps that are in one of the plans alone; in no order.
-    fn inputs(&self, steps: &[Sketch], place: usize, former: impl Fn(usize) -> Option<usize> + Copy) -> Vec<usize> {
-        let mut found: Vec<usize> = Vec::new();
-        for &input in &steps[place].inputs {
-            match former(input) {
-                Some(place) => found.push(place),
-                None => found.extend(self.inputs(steps, input, former)),
+    fn inputs(&self, steps: &[Sketch], place: usize, former: impl Fn(usize) -> Option<usize>) -> Vec<usize> {
+        let (mut found, mut seen, mut left) = (BTreeSet::new(), BTreeSet::new(), vec![place]);
+        while let Some(step) = left.pop() {
+            for &input in &steps[step].inputs {
+                match former(input) {
+                    Some(place) => drop(found.insert(place)),
+                    None if seen.insert(input) => left.push(input),
+                    None => {}
+                }
             }
         }
-        found.sort_unstable();
-        found.dedup();
-        found
+        found.into_iter().collect()
     }
 }
 

@@ -114,6 +114,16 @@ fn long_parameters_are_shown_where_they_differ() {
 }
 
 #[test]
+fn streams_that_part_and_meet_many_times_are_compared_at_once() {
+    // Each way through the new steps was walked on its own: two to the power of how often they part.
+    let many = |times: i64| {
+        let meets = |stream: Stream, limit: i64| above(&stream, limit).union(&[above(&stream, -limit - 1)]).unwrap();
+        into(&(0..times).fold(read("a"), meets))
+    };
+    assert_eq!(changes(many(40), into(&read("a"))).len(), 3 * 40);
+}
+
+#[test]
 fn what_is_no_outline_is_none() {
     let broken = outline(into(&read("a"))).encode().replace("\"inputs\":[0]", "\"inputs\":[7]");
     for text in ["", "{}", "[]", "{\"steps\": 1}", broken.as_str()] {

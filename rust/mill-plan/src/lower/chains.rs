@@ -342,7 +342,9 @@ impl Builder<'_> {
         if kind.is_stateful() && signature.is_empty() {
             return Err(Error::internal(format!("a stage of {} has state and no signature", vertex.step.label())));
         }
-        let tap = vertex.inputs.first().filter(|tap| self.graph.content(**tap) == Content::Result);
+        // A filter withdraws rows that no longer pass, and a sink writes by key; nobody else asks.
+        let reads_key = matches!(kind, StageKind::Filter(_) | StageKind::Sink(_));
+        let tap = vertex.inputs.first().filter(|tap| reads_key && self.graph.content(**tap) == Content::Result);
         let updating = match tap.and_then(|tap| self.graph.steps[tap.step].facts.updating.as_ref()) {
             Some(keys) => Some(keys.iter().map(|key| column_index(&input.schema, key)).collect::<Result<Vec<usize>>>()?),
             None => None,

@@ -389,7 +389,6 @@ pub(super) fn rename(builder: &mut Builder<'_>, placed: &Placed, uid: &str, name
     let stage = builder.stage_at(placed);
     stage.uid = format!("{uid}/{part}");
     stage.name = format!("{name}.{part}");
-    stage.updating = None;
 }
 
 pub(super) fn schema_of(exprs: &[CompiledExpr]) -> SchemaRef {
