@@ -270,7 +270,9 @@ impl BufferedJoin {
                     let (before, room) = (partners.len(), EMIT_ROWS - partners.len());
                     for &(due, number) in found.take(room) {
                         partners.push(number);
-                        times.push(self.pair_time(entry, other, due));
+                        if has_pairs {
+                            times.push(self.pair_time(entry, other, due));
+                        }
                     }
                     let count = partners.len() - before;
                     rows.resize(partners.len(), probe.next as u32);
@@ -293,8 +295,7 @@ impl BufferedJoin {
         }
         if has_pairs {
             self.push_pairs(probe, &rows, &partners, times, out)?;
-        }
-        if !has_pairs {
+        } else {
             // Left records that have been judged are asked for no more.
             self.buffers[other].take_out(&partners);
         }

@@ -177,7 +177,8 @@ impl RegularJoin {
     /// Joins records until there are enough rows to be emitted; whether there are more.
     fn join(&mut self, records: &mut Records, out: &mut Outbox) -> Result<bool> {
         let mut piece = Piece::default();
-        while records.next < records.rows() && piece.rows() < EMIT_ROWS {
+        // A join without pairs may look at many partners and emit nothing.
+        while records.next < records.rows() && piece.rows() < EMIT_ROWS && piece.looked_at < EMIT_ROWS {
             let is_done = self.join_record(records, &mut piece)?;
             if is_done {
                 records.next += 1;
@@ -279,7 +280,9 @@ impl RegularJoin {
         } else if was_single && !is_single && !shares_key {
             piece.single(row, time, true);
         }
-        Ok(Some(Current { is_delete, is_first: !is_known, is_only: false, after: None }))
+        // Only the first row of a key changes what its partners are without pairs.
+        let is_first = !is_known && (self.plan.how.has_pairs() || !self.kept.has_other(side, hash, key, entry, at));
+        Ok(Some(Current { is_delete, is_first, is_only: false, after: None }))
     }
 
     /// Goes through the partners of a record, as many as there is room for; whether these were all, and the last one.
@@ -297,6 +300,7 @@ impl RegularJoin {
         // A partner makes two rows at most.
         let room = (EMIT_ROWS.saturating_sub(piece.rows()) / 2).max(1);
         let Partners { rows, is_end } = self.kept.partners(other, hash, key, current.after.as_deref(), at, room);
+        piece.looked_at += rows.len();
         for partner in rows.iter() {
             let Row { time, last, is_single: was_single, bytes } = partner.row;
             let is_single = match (is_delete, single) {
@@ -342,18 +346,16 @@ impl RegularJoin {
 
     /// Emits rows without a partner at the end; whether there are more.
     fn push_singles(&mut self, walk: &mut kept::Walk, out: &mut Outbox) -> Result<bool> {
-        loop {
-            let Some((side, rows)) = self.kept.walk(walk, EMIT_ROWS) else { return Ok(false) };
-            let singles: Vec<&[u8]> = rows.iter().filter(|row| row.is_single).map(|row| row.bytes).collect();
-            if self.sides[side].single != Single::WhenAlone || singles.is_empty() {
-                continue;
-            }
-            let data = self.sides[side].codec.decode(singles.iter().copied())?;
-            let columns = data.columns();
-            let sides = if side == 0 { [Some(columns), None] } else { [None, Some(columns)] };
-            out.push(Batch::new(self.assembler.rows(sides, singles.len(), None)?));
+        let Some((side, rows)) = self.kept.walk(walk, EMIT_ROWS) else { return Ok(false) };
+        let singles: Vec<&[u8]> = rows.iter().filter(|row| row.is_single).map(|row| row.bytes).collect();
+        if self.sides[side].single != Single::WhenAlone || singles.is_empty() {
             return Ok(true);
         }
+        let data = self.sides[side].codec.decode(singles.iter().copied())?;
+        let columns = data.columns();
+        let sides = if side == 0 { [Some(columns), None] } else { [None, Some(columns)] };
+        out.push(Batch::new(self.assembler.rows(sides, singles.len(), None)?));
+        Ok(true)
     }
 
     fn go_on(&mut self, out: &mut Outbox) -> Result<Progress> {

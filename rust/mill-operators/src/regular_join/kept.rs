@@ -95,6 +95,10 @@ impl Copied {
         })
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
     pub(super) fn last_entry(&self) -> Option<&[u8]> {
         self.iter().last().map(|partner| partner.entry)
     }

@@ -19,6 +19,8 @@ pub(super) struct Piece {
     /// The kept rows.
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    /// How many partners were looked at for it.
+    pub(super) looked_at: usize,
 }
 
 /// Rows of the result as columns.

@@ -168,6 +168,12 @@ fn tells_apart(how: How, is_unique: [bool; 2]) -> [bool; 2] {
     }
 }
 
+impl RegularJoin {
+    fn is_by_event_time(&self) -> bool {
+        matches!(self.ttl, Some((_, TimerClock::Event)))
+    }
+}
+
 impl Step for RegularJoin {
     fn label(&self) -> &'static str {
         VERB
@@ -184,7 +190,7 @@ impl Step for RegularJoin {
     fn outputs(&self) -> &[OutputSpec] {
         static TIMED: [OutputSpec; 4] = [OutputSpec::RESULT, OutputSpec::LATE, OutputSpec::LATE_RIGHT, OutputSpec::ERRORS];
         static UNTIMED: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
-        if let Some((_, TimerClock::Event)) = self.ttl { &TIMED } else { &UNTIMED }
+        if self.is_by_event_time() { &TIMED } else { &UNTIMED }
     }
 
     fn changes(&self) -> Changes {
@@ -200,12 +206,13 @@ impl Step for RegularJoin {
     }
 
     fn needs_order(&self, _of_result: bool, _before: &SchemaRef) -> Result<bool> {
-        // The latest row of a key is the one that comes last. Which append-only rows are partners depends on no order.
-        Ok(self.updating.iter().any(Option::is_some))
+        // The latest row of a key is the one that comes last, and by event time a row is there for as long as rows that came
+        // before have used it. Which append-only rows are partners without that depends on no order.
+        Ok(self.is_by_event_time() || self.updating.iter().any(Option::is_some))
     }
 
     fn orders_input(&self, number: usize) -> bool {
-        self.updating[number].is_some()
+        self.is_by_event_time() || self.updating[number].is_some()
     }
 
     fn needs(&self, need: &Need<'_>) -> Result<Names> {
