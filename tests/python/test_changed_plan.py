@@ -145,3 +145,19 @@ def test_who_asks_the_run_to_restart_is_told_of_the_checkpoint(tmp_path: Path) -
 def test_restart_is_a_truth_value() -> None:
     with pytest.raises(mill.PlanError, match=r"mill\.Restart\.fixed_delay"):
         mill.Checkpoint("state", restart=mill.Restart.fixed_delay(3))  # type: ignore[arg-type]
+
+
+def test_starting_over_from_the_directory_that_is_emptied_is_refused(tmp_path: Path) -> None:
+    resumed(source().filter(col("x") < 10), tmp_path)
+    with pytest.raises(mill.CheckpointError, match="restore_from= names the same directory"):
+        resumed(source().filter(col("x") < 10), tmp_path, restart=True, restore_from=tmp_path / "out" / ".." / "state")
+    assert "nothing to do" in resumed(source().filter(col("x") < 10), tmp_path).notes[0]
+
+
+def test_starting_over_from_a_finished_job_leaves_what_is_there(tmp_path: Path) -> None:
+    resumed(source().filter(col("x") < 10), tmp_path)
+    stream = source().filter(col("x") < 10)
+    other = mill.Checkpoint(tmp_path / "other", restart=True, restore_from=tmp_path / "state")
+    mill.run(stream.write_json(tmp_path / "elsewhere"), checkpoint=tmp_path / "other")
+    assert "nothing to do" in mill.run(stream.write_json(tmp_path / "out"), checkpoint=other).notes[0]
+    assert mill.checkpoints(tmp_path / "other")

@@ -35,7 +35,9 @@ pub(crate) struct EdgeWriter {
     frame_rows: usize,
     gathered: Vec<Batch>,
     rows: usize,
+    /// What is to be sent, and what was sent last.
     watermark: Option<Watermark>,
+    sent: Watermark,
     /// How many envelopes are unsent over all consumers.
     unsent: usize,
 }
@@ -51,7 +53,7 @@ impl EdgeWriter {
         let outs: Vec<Out> = senders.into_iter().map(|sender| Out { sender, unsent: VecDeque::new() }).collect();
         assert!(!outs.is_empty(), "an edge needs a consumer");
         let turn = turn % outs.len();
-        EdgeWriter { kind, outs, turn, frame_rows, gathered: Vec::new(), rows: 0, watermark: None, unsent: 0 }
+        EdgeWriter { kind, outs, turn, frame_rows, gathered: Vec::new(), rows: 0, watermark: None, sent: Watermark::MIN, unsent: 0 }
     }
 
     /// Takes an event; records may be held until they are worth a frame or [`quiet`](EdgeWriter::quiet) is called.
@@ -69,7 +71,9 @@ impl EdgeWriter {
                 Ok(())
             }
             Event::Watermark(_, at) => {
-                self.watermark = Some(at);
+                if at > self.sent {
+                    self.watermark = Some(at);
+                }
                 Ok(())
             }
             Event::InputEnd(_) | Event::Splits(_) | Event::Quiet(_) | Event::Mark(..) => Ok(()),
@@ -97,6 +101,7 @@ impl EdgeWriter {
 
     fn send_watermark(&mut self) {
         if let Some(at) = self.watermark.take() {
+            self.sent = at;
             self.send_to_all(|| Envelope::Watermark(at));
         }
     }

@@ -27,6 +27,16 @@ pub(crate) struct Recovered {
 pub(crate) fn open(options: Option<&CheckpointOptions>, outline: &Outline, disk: Arc<dyn Disk>) -> Result<Recovered> {
     let Some(options) = options else { return Ok(Recovered::default()) };
     let mut notes = Vec::new();
+    if let (true, Some(from)) = (options.restart, &options.restore_from)
+        && let (Ok(own), Ok(from)) = (options.path.canonicalize(), from.canonicalize())
+        && own == from
+    {
+        return Err(Error::checkpoint(format!(
+            "restart=True removes what {} holds, and restore_from= names the same directory; leave restart out to go on from it, \
+             or take a savepoint elsewhere first",
+            own.display()
+        )));
+    }
     let open = if options.restart { Store::open_anew } else { Store::open };
     let store = open(&options.path, Arc::clone(&disk)).map_err(failed)?;
     let mut checkpoint = store.latest_inspected(&mut notes, mill_state::inspect).map_err(failed)?;

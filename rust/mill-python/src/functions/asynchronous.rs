@@ -168,16 +168,14 @@ impl Task {
     }
 
     fn start_records(&mut self, py: Python<'_>, first: u64, records: &RecordBatch) -> PyResult<()> {
-        let start = |first: u64, records: &RecordBatch| -> PyResult<Bound<'_, PyAny>> {
-            call_method(self.task.bind(py), "start", (first, lists(py, records, None)?, records.num_rows()))
-        };
+        let start = |first: u64, columns, rows: usize| call_method(self.task.bind(py), "start", (first, columns, rows)).map(drop);
         if let Ok(columns) = lists(py, records, None) {
-            return call_method(self.task.bind(py), "start", (first, columns, records.num_rows())).map(drop);
+            return start(first, columns, records.num_rows());
         }
         for row in 0..records.num_rows() {
             let (ticket, record) = (first + row as u64, records.slice(row, 1));
             match lists(py, &record, None) {
-                Ok(_) => drop(start(ticket, &record)?),
+                Ok(columns) => start(ticket, columns, 1)?,
                 Err(exception) => {
                     let text = format!("{} cannot be called: {}", self.parts.name, error::message(py, &exception));
                     self.refused.push((ticket..ticket + 1, Rejected::new(text, "")));
