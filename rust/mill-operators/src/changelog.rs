@@ -86,38 +86,34 @@ impl ToChangelog {
         ToChangelog::new(Arc::new(rows), Arc::clone(&stage.schema), context, keys)
     }
 
-    /// Takes up the rows of a batch in their order.
-    fn apply(&mut self, batch: &Batch) -> Result<Found> {
+    /// Takes up the rows of a batch in their order. `change` gets the record, whether it sets its key, and the row that is kept
+    /// for the key, which it may take. Rows that are kept as they are make no change.
+    fn apply(&mut self, batch: &Batch, mut change: impl FnMut(usize, bool, &mut Option<Arc<Vec<u8>>>)) -> Result<()> {
         let data = batch.data();
         let columns: Vec<ArrayRef> = self.keys.iter().map(|&key| Arc::clone(data.column(key))).collect();
         self.encoder.encode(&columns, batch.rows()).map_err(state_error)?;
         let encoded = self.codec.encode(data.columns())?;
-        let mut found = Found::default();
         for start in (0..batch.rows()).step_by(LOOKUP_ROWS_MAX) {
             let span = Span { start, len: (batch.rows() - start).min(LOOKUP_ROWS_MAX) };
             let mut rows = self.table.find_or_insert(self.encoder.batch(), span);
             let mut withdrawn = Vec::new();
             for index in 0..span.len {
                 let record = start + index;
-                let cell = rows.cell(index, self.cell);
-                if batch.deletes().is_some_and(|deletes| deletes.value(record)) {
-                    withdrawn.push(index);
-                    if let Some(row) = cell.take() {
-                        found.gone_at.push(found.ops.len());
-                        found.gone.push(row);
-                        found.push(DELETE, record);
-                    }
+                let is_set = batch.deletes().is_none_or(|deletes| !deletes.value(record));
+                let row = encoded.row(record);
+                let kept = rows.cell(index, self.cell);
+                if is_set && kept.as_deref().is_some_and(|kept| kept.as_slice() == row.as_ref()) {
                     continue;
                 }
-                let row = encoded.row(record);
-                match cell.as_deref() {
-                    Some(kept) if kept.as_slice() == row.as_ref() => continue,
-                    Some(_) => found.push(UPDATE, record),
-                    None => found.push(INSERT, record),
+                change(record, is_set, kept);
+                if is_set {
+                    let kept = rows.cell_mut(index, self.cell);
+                    kept.clear();
+                    kept.extend_from_slice(row.as_ref());
+                } else {
+                    *kept = None;
+                    withdrawn.push(index);
                 }
-                let kept = rows.cell_mut(index, self.cell);
-                kept.clear();
-                kept.extend_from_slice(row.as_ref());
             }
             // A later row may have set the key again.
             withdrawn.retain(|&index| rows.cell(index, self.cell).is_none());
@@ -125,6 +121,23 @@ impl ToChangelog {
                 self.table.remove(self.encoder.batch(), start + index);
             }
         }
+        Ok(())
+    }
+
+    /// The changes that a batch makes.
+    fn found(&mut self, batch: &Batch) -> Result<Found> {
+        let mut found = Found::default();
+        self.apply(batch, |record, is_set, kept| match (is_set, kept.is_some()) {
+            (true, true) => found.push(UPDATE, record),
+            (true, false) => found.push(INSERT, record),
+            (false, _) => {
+                if let Some(row) = kept.take() {
+                    found.gone_at.push(found.ops.len());
+                    found.gone.push(row);
+                    found.push(DELETE, record);
+                }
+            }
+        })?;
         Ok(found)
     }
 
@@ -174,7 +187,7 @@ impl Found {
 
 impl Operator for ToChangelog {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        let found = self.apply(&batch)?;
+        let found = self.found(&batch)?;
         if !found.ops.is_empty() {
             out.push(self.changes(&batch, found)?);
         }

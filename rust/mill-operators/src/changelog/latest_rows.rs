@@ -22,10 +22,8 @@ use arrow::error::ArrowError;
 use arrow_row::{RowConverter, SortField};
 use mill_plan::Stage;
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext};
-use mill_state::{LOOKUP_ROWS_MAX, Span};
 
 use super::ToChangelog;
-use crate::accumulator::state_error;
 
 /// Keeps the latest row of each key.
 pub(crate) struct LatestRows {
@@ -54,45 +52,18 @@ impl LatestRows {
         Ok(LatestRows { latest, by: by.to_vec(), converter })
     }
 
-    /// Takes up the rows of a batch in their order; the rows that were kept before come beside the changes.
-    fn apply(&mut self, batch: &Batch) -> Result<(Vec<Change>, Vec<Arc<Vec<u8>>>)> {
-        let ToChangelog { keys, codec, encoder, table, cell, .. } = &mut self.latest;
-        let data = batch.data();
-        let columns: Vec<ArrayRef> = keys.iter().map(|&key| Arc::clone(data.column(key))).collect();
-        encoder.encode(&columns, batch.rows()).map_err(state_error)?;
-        let encoded = codec.encode(data.columns())?;
+    /// The changes that a batch makes, and the rows whose place they take.
+    fn changes(&mut self, batch: &Batch) -> Result<(Vec<Change>, Vec<Arc<Vec<u8>>>)> {
         let (mut changes, mut kept) = (Vec::with_capacity(batch.rows()), Vec::new());
-        for start in (0..batch.rows()).step_by(LOOKUP_ROWS_MAX) {
-            let span = Span { start, len: (batch.rows() - start).min(LOOKUP_ROWS_MAX) };
-            let mut rows = table.find_or_insert(encoder.batch(), span);
-            let mut withdrawn = Vec::new();
-            for index in 0..span.len {
-                let record = start + index;
-                let is_set = batch.deletes().is_none_or(|deletes| !deletes.value(record));
-                let row = encoded.row(record);
-                let found = rows.cell(index, *cell);
-                if is_set && found.as_deref().is_some_and(|kept| kept.as_slice() == row.as_ref()) {
-                    continue;
-                }
-                let before = found.take().map(|row| {
-                    kept.push(row);
-                    kept.len() - 1
-                });
-                if is_set {
-                    rows.cell_mut(index, *cell).extend_from_slice(row.as_ref());
-                } else {
-                    withdrawn.push(index);
-                }
-                if is_set || before.is_some() {
-                    changes.push(Change { record, is_set, before });
-                }
+        self.latest.apply(batch, |record, is_set, row| {
+            let before = row.take().map(|row| {
+                kept.push(row);
+                kept.len() - 1
+            });
+            if is_set || before.is_some() {
+                changes.push(Change { record, is_set, before });
             }
-            // A later row may have set the key again.
-            withdrawn.retain(|&index| rows.cell(index, *cell).is_none());
-            for index in withdrawn {
-                table.remove(encoder.batch(), start + index);
-            }
-        }
+        })?;
         Ok((changes, kept))
     }
 
@@ -137,7 +108,7 @@ impl LatestRows {
 
 impl Operator for LatestRows {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
-        let (changes, kept) = self.apply(&batch)?;
+        let (changes, kept) = self.changes(&batch)?;
         if !changes.is_empty() {
             out.push(self.emitted(&batch, &changes, &kept)?);
         }
