@@ -166,6 +166,38 @@ def test_a_second_ctrl_c_is_not_waited_for(function: str, tmp_path: Path) -> Non
     assert code == 0, errors
 
 
+@pytest.mark.parametrize("raised", ["ZeroDivisionError", "KeyboardInterrupt"])
+def test_an_exception_that_drops_a_job_stays_what_it_is(raised: str, tmp_path: Path) -> None:
+    # The job is a value that the frame has not stored yet, so it is dropped while the exception leaves the frame.
+    code = f"""
+    import signal
+    is_inside = threading.Event()
+    def fails():
+        is_inside.wait()
+        say("fails")
+        return {"1 / 0" if raised == "ZeroDivisionError" else "signal.raise_signal(signal.SIGINT)"}
+    def inside(row):
+        is_inside.set()
+        busy(row)
+    try:
+        try:
+            (mill.start(numbers().for_each(inside)), fails())
+        except {raised}:
+            say("raised")
+            time.sleep(60)
+    except KeyboardInterrupt:
+        say("interrupted")
+    """
+    process = Process(code, tmp_path)
+    process.says("fails")
+    if raised == "KeyboardInterrupt":
+        process.says("raised")
+    process.interrupt()
+    process.says("raised")
+    process.says("interrupted")
+    assert process.ends()[0] == 0
+
+
 def test_ctrl_c_stops_with_a_last_checkpoint_where_that_is_quick(tmp_path: Path) -> None:
     code = """
     try:

@@ -147,3 +147,28 @@ def test_nothing_is_unpickled_by_the_check(tmp_path: Path) -> None:
 
 def _unpickled(path: str) -> None:
     Path(path).touch()
+
+
+class Keeping(mill.ProcessFunction):
+    """Has states of every kind that hold objects, and some that hold none."""
+
+    anything = mill.ValueState(object)
+    field = mill.ValueState({"a": object})
+    items = mill.ListState(object)
+    seen = mill.MapState(str, object)
+    counts = mill.MapState(str, int)
+
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Any:
+        yield {"x": row.x}
+
+
+def test_explain_says_which_states_are_pickled() -> None:
+    text = mill.from_iter([{"x": 1}]).key_by("x").process(Keeping(), schema={"x": int}).explain()
+    for state in (
+        "value anything (object, pickled)",
+        "value field (struct[a: binary], of pickled objects)",
+        "list items (object, pickled)",
+        "map seen (str to object, pickled)",
+        "map counts (str to int64)",
+    ):
+        assert state in text

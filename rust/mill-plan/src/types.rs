@@ -12,6 +12,16 @@ pub(crate) fn is_object(field: &Field) -> bool {
     field.metadata().get(TYPE_KEY).is_some_and(|name| name == TYPE_OBJECT)
 }
 
+/// Whether the column holds Python objects, at any depth.
+pub(crate) fn holds_objects(field: &Field) -> bool {
+    let of_type = match field.data_type() {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => holds_objects(item),
+        DataType::Struct(fields) => fields.iter().any(|field| holds_objects(field)),
+        _ => false,
+    };
+    of_type || is_object(field)
+}
+
 /// Whether values of the type are strings.
 pub(crate) fn is_string(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)

@@ -129,6 +129,22 @@ where
     Python::try_attach(f)
 }
 
+/// Runs a function where a value is dropped, with the interpreter held, unless there is none any more. Values are dropped while
+/// an exception is on its way, too: the function finds none raised, gets the one that is on its way, and that one goes on after it.
+pub fn in_drop<F, R>(f: F) -> Option<R>
+where
+    F: for<'py> FnOnce(Python<'py>, Option<&PyErr>) -> R,
+{
+    try_attach(|py| {
+        let raised = PyErr::take(py);
+        let result = f(py, raised.as_ref());
+        if let Some(raised) = raised {
+            raised.restore(py);
+        }
+        result
+    })
+}
+
 /// Notes that the interpreter ends: no thread of the engine enters it from now on. Waits for those that use it.
 pub fn end(py: Python<'_>) {
     // SeqCst, as in `Busy::enter`: either this thread sees the other's count, or the other sees the end.

@@ -167,17 +167,22 @@ impl Drop for RawJob {
         if !job.is_held() || job.check_wait().is_err() {
             return;
         }
-        attach(|py| {
-            py.detach(|| drop(job.cancel()));
-            match wait_watching(py, &job, DROP_MAX) {
-                Ok(true) => {}
-                Ok(false) => let_go(py, &job),
-                Err(_) => {
-                    py.detach(|| job.let_go());
-                    // An exception cannot leave from here: the interrupt is raised again where one can.
-                    let again = py.import("_thread").and_then(|module| module.call_method0("interrupt_main"));
-                    if let Err(exception) = again {
-                        exception.write_unraisable(py, None);
+        attach::in_drop(|py, raised| {
+            // Ctrl-C may be heard before anybody waits for the job.
+            if raised.is_some_and(|raised| raised.is_instance_of::<PyKeyboardInterrupt>(py)) {
+                end(py, &job);
+            } else {
+                py.detach(|| drop(job.cancel()));
+                match wait_watching(py, &job, DROP_MAX) {
+                    Ok(true) => {}
+                    Ok(false) => let_go(py, &job),
+                    Err(_) => {
+                        py.detach(|| job.let_go());
+                        // An exception cannot leave from here: the interrupt is raised again where one can.
+                        let again = py.import("_thread").and_then(|module| module.call_method0("interrupt_main"));
+                        if let Err(exception) = again {
+                            exception.write_unraisable(py, None);
+                        }
                     }
                 }
             }

@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use pyo3_arrow::PyRecordBatch;
 
-use crate::attach::{attach, call_method, try_attach};
+use crate::attach::{attach, call_method, in_drop};
 use crate::error::{connector, describe, from_python, kind_of};
 use crate::to_python::column_to_list;
 
@@ -223,7 +223,7 @@ struct PythonCommitter {
 impl Drop for PythonCommitter {
     fn drop(&mut self) {
         // At the end of the process there may be no interpreter any more, and nothing left to close.
-        try_attach(|py| {
+        in_drop(|py, _| {
             if let Err(exception) = call_method(self.committer.bind(py), "close", ()) {
                 exception.write_unraisable(py, None);
             }

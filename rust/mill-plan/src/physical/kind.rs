@@ -16,7 +16,7 @@ use crate::process::{ProcessFunction, StateSpec, TimerClock};
 use crate::regular_join::RegularJoinPlan;
 use crate::steps::UserStepKind;
 use crate::stream::{Emit, duration};
-use crate::types::{is_object, type_name};
+use crate::types::{holds_objects, is_object, type_name};
 use crate::window::{KeptWindow, KeptWindowSpec, SessionGap, WindowKind, WindowSpec};
 
 /// What rows are sorted by. Nulls come last.
@@ -510,15 +510,28 @@ impl AsyncStage {
     }
 }
 
-/// `value last: float64 for "1d"`.
+/// `value last (float64) for "1d"`, `list items (str)`, `map seen (str to int64)`.
 pub(crate) fn described_state(state: &StateSpec) -> String {
     let columns: Vec<String> = state
         .columns
         .iter()
         .enumerate()
         .filter(|(place, _)| state.ttl.is_none_or(|ttl| ttl.written != *place))
-        .map(|(_, field)| if is_object(field) { "object, pickled".to_owned() } else { type_name(field.data_type()) })
+        .map(|(_, field)| match field.data_type() {
+            // What the state has many of is a list of one row.
+            DataType::List(item) if state.kind == "list" || state.kind == "map" => item,
+            _ => field,
+        })
+        .map(|field| match (is_object(field), holds_objects(field)) {
+            (true, _) => "object, pickled".to_owned(),
+            (false, true) => format!("{}, of pickled objects", type_name(field.data_type())),
+            (false, false) => type_name(field.data_type()),
+        })
         .collect();
+    let columns = match (&*state.kind, columns.as_slice()) {
+        ("map", [value, key, ..]) => format!("{key} to {value}"),
+        _ => columns.join(", "),
+    };
     let age = state.ttl.map_or_else(String::new, |ttl| {
         let clock = match ttl.clock {
             TimerClock::Event => "",
@@ -526,7 +539,7 @@ pub(crate) fn described_state(state: &StateSpec) -> String {
         };
         format!(" for {:?}{clock}", duration(ttl.us))
     });
-    format!("{} {} ({}){age}", state.kind, state.name, columns.join(", "))
+    format!("{} {} ({columns}){age}", state.kind, state.name)
 }
 
 /// The windows as a user writes them.

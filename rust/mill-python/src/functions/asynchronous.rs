@@ -25,7 +25,7 @@ use pyo3_arrow::PyRecordBatch;
 
 use super::batches::{arrow_batch, conform, fitting, misfit};
 use super::{Adapter, lists};
-use crate::attach::{attach, call_method, try_attach};
+use crate::attach::{attach, call_method, in_drop};
 use crate::error;
 use crate::from_python::rows_to_batch;
 
@@ -99,7 +99,7 @@ struct Task {
 impl Drop for Task {
     fn drop(&mut self) {
         // An interpreter that has ended has no event loop.
-        try_attach(|py| {
+        in_drop(|py, _| {
             if let Err(exception) = call_method(self.task.bind(py), "close", ()) {
                 exception.write_unraisable(py, Some(self.task.bind(py)));
             }
