@@ -348,7 +348,7 @@ class ListHandle(_Aged):
 
     def __contains__(self, value: object) -> bool:
         """Tell whether a value is among them; asking that is no reading of them."""
-        return value in self._now()
+        return (value if self._kept is None else self._kept(value)) in self._now()
 
     def __repr__(self) -> str:
         """Show the values."""
@@ -431,6 +431,8 @@ class MapHandle(_Aged, MutableMapping[Any, Any]):
 
     def __getitem__(self, key: Any) -> Any:
         """Return the value of an entry."""
+        if self._kept_key is not None:
+            key = self._kept_key(key)
         number = self._scope.number
         value = self._map(number)[key]
         if self._copier is not None:
@@ -460,7 +462,9 @@ class MapHandle(_Aged, MutableMapping[Any, Any]):
 
     def __delitem__(self, key: Any) -> None:
         """Remove an entry."""
-        if key not in self:
+        if self._kept_key is not None:
+            key = self._kept_key(key)
+        if not self._has(key):
             raise KeyError(key)
         self._drop(self._scope.number, key)
 
@@ -472,6 +476,9 @@ class MapHandle(_Aged, MutableMapping[Any, Any]):
 
     def __contains__(self, key: object) -> bool:
         """Tell whether there is such an entry."""
+        return self._has(key if self._kept_key is None else self._kept_key(key))
+
+    def _has(self, key: Any) -> bool:
         number = self._scope.number
         if key not in self._map(number):
             return False

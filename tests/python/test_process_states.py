@@ -166,6 +166,37 @@ def test_what_a_type_cannot_hold_is_still_refused_with_the_state() -> None:
         keyed([{"k": 1, "x": 1}]).process(Wrong(), schema={"x": int}).collect()
 
 
+class Rounded(mill.ProcessFunction):
+    """Asks for entries by keys as the function has them, not as they are kept: 0.1 has more digits in a float32."""
+
+    totals = mill.MapState(pa.float32(), int)
+    aged = mill.MapState(pa.float32(), int, ttl="1h", clock="processing")
+    pairs = mill.ListState(list[int])
+    singles = mill.ListState(pa.float32())
+
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        answers: list[Any] = []
+        for state in (self.totals, self.aged):
+            state[0.1] = 1
+            answers += [0.1 in state, state.get(0.1), state[0.1], state.setdefault(0.1, 7), 0.2 in state]
+            state[0.1] += 1
+            answers += [state.pop(0.1), len(state), 0.1 in state]
+            state[0.3] = 3
+            del state[0.3]
+            answers.append(len(state))
+        self.pairs.add((1, 2))  # type: ignore[arg-type]
+        self.singles.add(0.1)
+        answers += [(1, 2) in self.pairs, [1, 2] in self.pairs, [2] in self.pairs, 0.1 in self.singles, 0.2 in self.singles]
+        yield {"answers": repr(answers)}
+
+
+def test_entries_are_found_by_the_keys_they_were_set_with() -> None:
+    """Keys were converted when an entry was set, and not when it was asked for or removed."""
+    [row] = keyed([{"k": 1, "x": 1}]).process(Rounded(), schema={"answers": str}).collect().to_pylist()
+    of_a_map = [True, 1, 1, 1, False, 2, 0, False, 0]
+    assert row["answers"] == repr([*of_a_map, *of_a_map, True, True, False, True, False])
+
+
 # -- mistakes --------------------------------------------------------------------------------------------------------------
 
 
