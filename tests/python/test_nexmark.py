@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -178,6 +179,19 @@ def test_wrong_arguments(
     arguments: dict[str, Any], message: str, raises_at_caller: Callable[..., pytest.ExceptionInfo[BaseException]]
 ) -> None:
     raises_at_caller(PlanError, message, lambda: mill.nexmark(**arguments))
+
+
+def test_the_name_is_the_package_and_its_function() -> None:
+    """``import millstream.nexmark as nx`` gave the function: nx.query was not there."""
+    import millstream.nexmark as nx
+    import millstream.nexmark.q2 as q2
+
+    assert nx is mill.nexmark
+    assert nx.query("q2").stream is q2.query
+    assert nx.QUERIES == QUERIES
+    assert isinstance(nx.nexmark(10), Nexmark)
+    assert isinstance(mill.nexmark(10), Nexmark)
+    assert list(inspect.signature(mill.nexmark).parameters)[:2] == ["events", "rate"]
 
 
 def test_other_splits_cannot_go_on(tmp_path: Path) -> None:
