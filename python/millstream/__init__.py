@@ -18,6 +18,8 @@ and with results that are exactly what they would have been had nothing ever fai
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from millstream import types
 from millstream._aggregate import Aggregate, aggregate
 from millstream._conditions import when
@@ -62,7 +64,7 @@ from millstream.io import (
 )
 from millstream.job import Job, run, start
 from millstream.keyed import ConnectedStreams, KeyedStream, RollingStream, WindowedStream
-from millstream.nexmark import Nexmark, nexmark
+from millstream.nexmark import Nexmark
 from millstream.options import Checkpoint, Restart
 from millstream.process import (
     ListState,
@@ -97,6 +99,10 @@ from millstream.window import (
     sliding,
     tumbling,
 )
+
+if TYPE_CHECKING:
+    # At run time it is the package, which can be called as the function.
+    from millstream.nexmark import nexmark
 
 __version__ = _version()
 

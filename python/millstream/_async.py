@@ -1,6 +1,7 @@
-"""What calls asynchronous functions: an event loop on a thread of its own, and the calls that are in flight on it.
+"""Calls of asynchronous functions: how often and how long one is tried, and those that are in flight.
 
-One loop serves all jobs of the process. It begins with the first step that needs it and ends with the last one.
+Only the function runs on the event loop. Records become rows and results become columns on the thread of the engine: what that
+takes, such as a first import of pandas, must not keep other calls from their answers.
 """
 
 from __future__ import annotations
@@ -8,111 +9,21 @@ from __future__ import annotations
 import asyncio
 import collections
 import functools
-import inspect
 import itertools
-import os
 import random
-import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from millstream import _live
+from millstream._loop import CLOSING_SECONDS_MAX, Loop
 from millstream._row import row_class, rows
-from millstream.errors import PlanError
-from millstream.functions import as_arrow, function_name
+from millstream.functions import as_arrow
 
-__all__ = ["AsyncAdapter", "AsyncBatchAdapter", "Policy", "check_async", "is_async", "outcomes"]
+__all__ = ["AsyncAdapter", "AsyncBatchAdapter", "Policy", "outcomes"]
 
-_CLOSING_SECONDS_MAX = 1.0
-"""How long calls that are given up have to clean up after themselves."""
-
-
-def is_async(function: Any) -> bool:
-    """Tell whether a function is an ``async def`` one, or an object whose call is."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
-
-
-def check_async(function: Any, method: str, plain: str) -> None:
-    """Refuse what is no ``async def`` function; ``plain`` is the method that takes an ordinary one."""
-    if not callable(function):
-        raise PlanError(f"{method}() takes an async def function, not {function!r:.200}")
-    name = function_name(function)
-    if inspect.isasyncgenfunction(function):
-        raise PlanError(
-            f"{method}() takes a function with one result, and {name} is an asynchronous generator; return a list and explode() it"
-        )
-    if not is_async(function):
-        raise PlanError(f"{method}() takes an async def function, and {name} is a plain one; use {plain}({name})")
-
-
-# -- the loop ------------------------------------------------------------------------------------------------------------
-
-
-class Loop:
-    """An event loop that runs on a thread of its own as long as someone uses it."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._users = 0
-        self._thread = threading.Thread(target=self._run, name="millstream-async", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            left = asyncio.all_tasks(self._loop)
-            for task in left:
-                task.cancel()
-            if left:
-                self._loop.run_until_complete(asyncio.wait(left, timeout=_CLOSING_SECONDS_MAX))
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            asyncio.set_event_loop(None)
-            self._loop.close()
-
-    def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call a function on the thread of the loop, soon; does not wait for it."""
-        self._loop.call_soon_threadsafe(function, *arguments)
-
-    def result(self, coroutine: Any) -> Any:
-        """Run a coroutine and wait for its result, from another thread."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def release(self) -> None:
-        """Note that one user less needs the loop."""
-        global _current
-        with _lock:
-            self._users -= 1
-            if self._users:
-                return
-            if _current is self:
-                _current = None
-        self.call(self._loop.stop)
-
-    @staticmethod
-    def acquire() -> Loop:
-        """Return the loop of the process, for one more user."""
-        global _current
-        with _lock:
-            if _current is None:
-                _current = Loop()
-            _current._users += 1
-            return _current
-
-
-_lock = threading.Lock()
-_current: Loop | None = None
-
-
-def _forget() -> None:
-    """In a forked child: the thread of the loop is the parent's."""
-    global _current, _lock
-    _current, _lock = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget)
+_DOUBLINGS_MAX = 63
+"""After so many the pause is longer than any that can be asked for."""
 
 
 # -- one call ------------------------------------------------------------------------------------------------------------
@@ -133,19 +44,35 @@ class Policy:
         if self.timeout_us is None:
             return await self._tries(function, given, None, [])
         seconds = self.timeout_us / 1e6
-        deadline = asyncio.get_running_loop().time() + seconds
+        loop = asyncio.get_running_loop()
         failures: list[Exception] = []
+        # A task of its own, that can be left to itself if it takes no notice of being cancelled (a bare "except:").
+        task = loop.create_task(self._tries(function, given, loop.time() + seconds, failures))
         try:
-            async with asyncio.timeout_at(deadline) as limit:
-                return await self._tries(function, given, deadline, failures)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            before = ""
-            if failures:
-                last = f"{type(failures[-1]).__name__}: {failures[-1]}".removesuffix(": ")
-                before = f"; of {len(failures)} tries before, the last one raised {last}"
-            raise TimeoutError(f"no result within timeout={_shown(seconds)}{before}") from error
+            await asyncio.wait((task,), timeout=seconds)
+            if task.done():
+                return task.result()
+            task.cancel()
+            await asyncio.wait((task,), timeout=CLOSING_SECONDS_MAX)
+            raise TimeoutError(self._out_of_time(task, failures)) from _raised(task)
+        finally:
+            if not task.done():
+                task.cancel()
+                _left.add(task)
+                task.add_done_callback(_forget)
+
+    def pause_us(self, number: int) -> int:
+        """Return how long to wait at most after so many failures and one."""
+        return min(self.backoff_us << min(number, _DOUBLINGS_MAX), self.backoff_max_us)
+
+    def _out_of_time(self, task: asyncio.Task[Any], failures: list[Exception]) -> str:
+        text = f"no result within timeout={_shown((self.timeout_us or 0) / 1e6)}"
+        if not task.done():
+            text += "; the function was cancelled and goes on nevertheless: its except clause must let asyncio.CancelledError pass"
+        if failures:
+            last = f"{type(failures[-1]).__name__}: {failures[-1]}".removesuffix(": ")
+            text += f"; of {len(failures)} tries before, the last one raised {last}"
+        return text
 
     async def _tries(
         self, function: Callable[[Any], Awaitable[Any]], given: Any, deadline: float | None, failures: list[Exception]
@@ -158,12 +85,34 @@ class Policy:
                 if number >= self.retries:
                     raise
                 failures.append(error)
-                pause = min(self.backoff_us * 2.0**number, self.backoff_max_us) / 1e6
                 # Calls that failed together do not come together again.
-                pause *= random.uniform(0.5, 1.0)
+                pause = self.pause_us(number) / 1e6 * random.uniform(0.5, 1.0)
                 if deadline is not None and time() + pause >= deadline:
                     raise
             await asyncio.sleep(pause)
+            if deadline is not None and time() >= deadline:
+                raise failures[-1]
+
+
+_left: set[asyncio.Task[Any]] = set()
+"""Tasks that nobody waits for any more: the loop itself would not keep them."""
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _left.discard(task)
+    # Else asyncio would log that nobody has asked for it.
+    _raised(task)
+
+
+def _raised(task: asyncio.Task[Any]) -> BaseException | None:
+    """Return what a task has ended with, if that is an exception; of a cancelled one, where it was."""
+    if not task.done():
+        return None
+    try:
+        task.result()
+    except BaseException as error:
+        return error
+    return None
 
 
 def _shown(seconds: float) -> str:
@@ -183,7 +132,7 @@ class Calls:
     def __init__(self, call: Callable[[Any], Awaitable[Any]], waker: _Waker) -> None:
         self._call = call
         self._waker = waker
-        self._loop = Loop.acquire()
+        self._loop = Loop.of_process()
         # The thread of the loop appends, that of the engine takes from the left.
         self._answers: collections.deque[tuple[int, Any, BaseException | None]] = collections.deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -208,7 +157,6 @@ class Calls:
     def close(self) -> None:
         """Give up what is in flight."""
         self._loop.call(self._end)
-        self._loop.release()
 
     # -- on the thread of the loop -----------------------------------------------------------------------------------
 
@@ -227,9 +175,7 @@ class Calls:
         except asyncio.CancelledError as error:
             if self._is_closed:
                 raise
-            failure = RuntimeError("the function cancelled its own task")
-            failure.__cause__ = error
-            self._publish(ticket, None, failure)
+            self._publish(ticket, None, _cancelled_itself(error))
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -267,10 +213,35 @@ class _RecordCalls(Calls):
 
 
 class _BatchCalls(Calls):
+    def __init__(self, adapter: AsyncBatchAdapter, waker: _Waker) -> None:
+        super().__init__(adapter.call, waker)
+        self._prepare = adapter.prepare
+        self._finish = adapter.finish
+
     def start(self, first: int, batch: Any) -> None:
         """Start on a batch."""
         _live.check()
-        self._start([(first, batch)])
+        try:
+            given = batch if self._prepare is None else self._prepare(batch)
+        except Exception as error:
+            self._answers.append((first, None, error))
+            self.wake()
+            return
+        self._start([(first, given)])
+
+    def take(self) -> tuple[list[int], list[Any], list[tuple[int, BaseException]]]:
+        """Return what has come, results as Arrow data."""
+        tickets, values, failures = super().take()
+        fine: list[int] = []
+        finished: list[Any] = []
+        for ticket, value in zip(tickets, values, strict=True):
+            try:
+                finished.append(as_arrow(value if self._finish is None else self._finish(value)))
+            except Exception as error:
+                failures.append((ticket, error))
+            else:
+                fine.append(ticket)
+        return fine, finished, failures
 
 
 class AsyncAdapter:
@@ -286,24 +257,47 @@ class AsyncAdapter:
 
 
 class AsyncBatchAdapter:
-    """An asynchronous function of a batch, of which each parallel instance opens calls."""
+    """An asynchronous function of a batch, of which each parallel instance opens calls.
 
-    def __init__(self, function: Callable[[Any], Awaitable[Any]], policy: Policy) -> None:
-        async def to_arrow(batch: Any) -> Any:
-            return as_arrow(await policy.call(function, batch))
+    A result is ``finish(await call(prepare(batch)))``, made Arrow data; all but the call is done on the thread of the engine.
+    """
 
-        self._call = to_arrow
+    def __init__(
+        self,
+        call: Callable[[Any], Awaitable[Any]],
+        *,
+        prepare: Callable[[Any], Any] | None = None,
+        finish: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.call = call
+        self.prepare = prepare
+        self.finish = finish
 
     def open(self, waker: _Waker) -> Calls:
         """Begin; the waker is woken after results have been published."""
-        return _BatchCalls(self._call, waker)
+        return _BatchCalls(self, waker)
 
 
 # -- before a job --------------------------------------------------------------------------------------------------------
 
 
+def _cancelled_itself(error: asyncio.CancelledError) -> Exception:
+    failure = RuntimeError("the function cancelled its own task")
+    failure.__cause__ = error
+    return failure
+
+
+class _Exit(Exception):
+    """Carries what is no ``Exception`` out of a task: the loop would end by itself."""
+
+
 def outcomes(call: Callable[[Any], Awaitable[Any]], given: Sequence[Any], capacity: int) -> Iterator[tuple[Any, Exception | None]]:
-    """Call a function for each of these, so many at a time; go through results and exceptions, in order."""
+    """Call a function for each of these, so many at a time; go through results and exceptions, in order.
+
+    A ``SystemExit`` or ``KeyboardInterrupt`` of the function is raised here, and what else is in flight is given up.
+    """
+
+    is_given_up = False
 
     async def outcome(room: asyncio.Semaphore, value: Any) -> tuple[Any, Exception | None]:
         async with room:
@@ -311,13 +305,26 @@ def outcomes(call: Callable[[Any], Awaitable[Any]], given: Sequence[Any], capaci
                 return await call(value), None
             except Exception as error:
                 return None, error
+            except asyncio.CancelledError as error:
+                if is_given_up:
+                    raise
+                return None, _cancelled_itself(error)
+            except (SystemExit, KeyboardInterrupt) as error:
+                raise _Exit from error
 
     async def all_of_them() -> list[tuple[Any, Exception | None]]:
+        nonlocal is_given_up
         room = asyncio.Semaphore(capacity)
-        return await asyncio.gather(*(outcome(room, value) for value in given))
+        tasks = [asyncio.ensure_future(outcome(room, value)) for value in given]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            is_given_up = True
+            for task in tasks:
+                task.cancel()
 
-    loop = Loop.acquire()
     try:
-        yield from loop.result(all_of_them())
-    finally:
-        loop.release()
+        yield from Loop.of_process().result(all_of_them())
+    except _Exit as exit:
+        assert exit.__cause__ is not None
+        raise exit.__cause__ from None

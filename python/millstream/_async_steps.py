@@ -6,22 +6,25 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream._counts import count
-from millstream.errors import PlanError
-from millstream.functions import check_pyarrow, function_name
-from millstream.time import Duration, microseconds
+from millstream._call_options import (
+    BACKOFF,
+    BACKOFF_MAX,
+    BATCH_ROWS,
+    BATCHES_IN_FLIGHT,
+    RetryOn,
+    checked_batch_rows,
+    checked_capacity,
+    checked_ordered,
+    checked_policy,
+)
+from millstream.functions import check_async, check_pyarrow, function_name
+from millstream.time import Duration
 from millstream.types import SchemaLike, schema_of
 
 if TYPE_CHECKING:
-    from millstream._async import Policy
     from millstream.stream import Stream
 
 __all__ = ["AsyncSteps"]
-
-RetryOn = type[Exception] | tuple[type[Exception], ...]
-"""Which exceptions are worth another try."""
-
-_CAPACITY_MAX = 1_000_000
 
 
 class AsyncSteps:
@@ -39,8 +42,8 @@ class AsyncSteps:
         ordered: bool = True,
         retries: int = 0,
         retry_on: RetryOn = Exception,
-        backoff: Duration = "100ms",
-        backoff_max: Duration = "10s",
+        backoff: Duration = BACKOFF,
+        backoff_max: Duration = BACKOFF_MAX,
     ) -> Stream:
         """Call an ``async def`` function for each record, many at a time; what it returns is a record.
 
@@ -80,7 +83,11 @@ class AsyncSteps:
         Notes
         -----
         All asynchronous functions of a process run on one event loop, on a thread of its own. It begins with the first job that
-        needs it and ends with the last one. A function that blocks holds up all of them.
+        needs it and stays until the interpreter ends, so a client that is made once serves all jobs. A function that blocks holds
+        up all of them.
+
+        A function whose time is up is cancelled. If it goes on nevertheless, because a bare ``except:`` takes the
+        cancellation, its record fails a second later.
 
         Calls in flight delay no checkpoint: their records are part of it, and are called again after a restart. So results are
         exactly once, and the outside world may see a call twice.
@@ -98,34 +105,33 @@ class AsyncSteps:
         [{'id': 1, 'length': 5}, {'id': 2, 'length': 6}]
         """
         # Only who uses it pays for asyncio when the package is imported.
-        from millstream._async import AsyncAdapter, check_async, outcomes
+        from millstream._async import AsyncAdapter, outcomes
         from millstream.stream import Stream
 
         method = "map_async"
         check_async(function, method, "map")
-        checked = _capacity(method, capacity)
-        policy = _policy(method, timeout, retries, retry_on, backoff, backoff_max)
-        _check_ordered(method, ordered)
+        in_flight, in_order = checked_capacity(method, capacity), checked_ordered(method, ordered)
+        policy = checked_policy(method, timeout, retries, retry_on, backoff, backoff_max)
         stream = cast("Stream", self)
-        called = functools.partial(outcomes, functools.partial(policy.call, function), capacity=checked)
+        called = functools.partial(outcomes, functools.partial(policy.call, function), capacity=in_flight)
         given = stream._given(function, schema, method, is_many=False, outcomes=called)
         adapter = AsyncAdapter(function, tuple(stream.schema.names), policy)
         name = f"{method}({function_name(function)})"
-        return Stream(stream._raw.map_async(name, adapter, given._raw, checked, None, ordered))
+        return Stream(stream._raw.map_async(name, adapter, given._raw, in_flight, None, in_order))
 
     def map_batches_async(
         self,
         function: Callable[[Any], Awaitable[Any]],
         *,
         schema: SchemaLike = None,
-        batch_rows: int = 1024,
-        capacity: int = 8,
+        batch_rows: int = BATCH_ROWS,
+        capacity: int = BATCHES_IN_FLIGHT,
         timeout: Duration | None = None,
         ordered: bool = True,
         retries: int = 0,
         retry_on: RetryOn = Exception,
-        backoff: Duration = "100ms",
-        backoff_max: Duration = "10s",
+        backoff: Duration = BACKOFF,
+        backoff_max: Duration = BACKOFF_MAX,
     ) -> Stream:
         """Call an ``async def`` function for batches of records, several at a time.
 
@@ -169,57 +175,17 @@ class AsyncSteps:
         >>> s.map_batches_async(half, schema={"half": float}, batch_rows=2).collect().to_pylist()
         [{'half': 0.5}, {'half': 1.0}, {'half': 1.5}]
         """
-        from millstream._async import AsyncBatchAdapter, check_async
+        from millstream._async import AsyncBatchAdapter
         from millstream.stream import Stream
 
         method = "map_batches_async"
         check_pyarrow(method)
         check_async(function, method, "map_batches")
-        checked = _capacity(method, capacity)
-        size = count(batch_rows, f"{method}(): batch_rows= is a number of records of at least 1", 1)
-        policy = _policy(method, timeout, retries, retry_on, backoff, backoff_max)
-        _check_ordered(method, ordered)
+        in_flight, in_order = checked_capacity(method, capacity), checked_ordered(method, ordered)
+        size = checked_batch_rows(method, batch_rows)
+        policy = checked_policy(method, timeout, retries, retry_on, backoff, backoff_max)
         stream = cast("Stream", self)
         given = stream.schema if schema is None else schema_of(schema)
         name = f"{method}({function_name(function)})"
-        adapter = AsyncBatchAdapter(function, policy)
-        return Stream(stream._raw.map_async(name, adapter, given._raw, checked, size, ordered))
-
-
-def _capacity(method: str, capacity: object) -> int:
-    return count(capacity, f"{method}(): capacity= is a number of calls of at least 1", 1, _CAPACITY_MAX)
-
-
-def _check_ordered(method: str, ordered: object) -> None:
-    if not isinstance(ordered, bool):
-        raise PlanError(f"{method}(): ordered= is True or False, not {ordered!r:.200}")
-
-
-def _policy(
-    method: str,
-    timeout: Duration | None,
-    retries: object,
-    retry_on: object,
-    backoff: Duration,
-    backoff_max: Duration,
-) -> Policy:
-    from millstream._async import Policy
-
-    def duration(value: Duration, name: str) -> int:
-        us = microseconds(value, f"{method}(): {name}")
-        if us <= 0:
-            raise PlanError(f"{method}(): {name}= is more than zero, not {value!r:.80}")
-        return us
-
-    kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
-    if not kinds or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
-        raise PlanError(
-            f"{method}(): retry_on= is a class of exceptions or a tuple of them, as in retry_on=ConnectionError, not {retry_on!r:.200}"
-        )
-    return Policy(
-        timeout_us=None if timeout is None else duration(timeout, "timeout"),
-        retries=count(retries, f"{method}(): retries= is a number of further tries", 0, 1_000_000),
-        retry_on=kinds,
-        backoff_us=duration(backoff, "backoff"),
-        backoff_max_us=duration(backoff_max, "backoff_max"),
-    )
+        adapter = AsyncBatchAdapter(functools.partial(policy.call, function))
+        return Stream(stream._raw.map_async(name, adapter, given._raw, in_flight, size, in_order))

@@ -8,13 +8,14 @@ import os
 import sys
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 from millstream._engine import end_interpreter, engine_threads, interrupt_threads
 
-__all__ = ["Ending", "check", "hold", "say_busy"]
+__all__ = ["Ending", "after_jobs", "check", "hold", "say_busy"]
 
 _CALM_SECONDS_MAX = 0.6
 """How long jobs have to end by themselves."""
@@ -45,6 +46,7 @@ class Endable(Protocol):
 
 is_ending = False
 _held: weakref.WeakSet[Any] = weakref.WeakSet()
+_last: list[Callable[[], None]] = []
 _said: set[int] = set()
 """The threads whose functions were named as not waited for."""
 
@@ -52,6 +54,11 @@ _said: set[int] = set()
 def hold(job: Endable) -> None:
     """See to it that a job is cancelled before the interpreter ends; it is not kept alive by this."""
     _held.add(job)
+
+
+def after_jobs(end: Callable[[], None]) -> None:
+    """See to it that this is called when the interpreter ends, once no job calls a function any more."""
+    _last.append(end)
 
 
 def check() -> None:
@@ -109,6 +116,10 @@ def _end() -> None:
         for job in jobs:
             job.let_go()
         end_interpreter()
+        # A second Ctrl-C waits for nothing.
+        with contextlib.suppress(KeyboardInterrupt):
+            for end in _last:
+                end()
 
 
 def _have_ended(jobs: list[Endable], seconds_max: float) -> bool:
@@ -127,6 +138,7 @@ def _forget() -> None:
     """In a forked child: the jobs are the parent's, and so are their threads."""
     global _held
     _held = weakref.WeakSet()
+    _last.clear()
 
 
 atexit.register(_end)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import collections
 import collections.abc
-import inspect
 import itertools
 import threading
 import time
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from millstream._async_steps import RetryOn, _capacity, _policy
+from millstream._call_options import (
+    BACKOFF,
+    BACKOFF_MAX,
+    BATCH_ROWS,
+    BATCHES_IN_FLIGHT,
+    RetryOn,
+    checked_batch_rows,
+    checked_capacity,
+    checked_policy,
+)
 from millstream._counts import count
-from millstream._engine import rows_to_table
+from millstream._engine import RawTable, rows_to_table
 from millstream._row import row_class
 from millstream.errors import PlanError, SchemaError
-from millstream.functions import BatchAdapter, check_pyarrow, function_name
+from millstream.functions import BatchAdapter, check_pyarrow, function_name, is_async, is_async_generator, is_generator
 from millstream.table import Table
 from millstream.time import Duration, microseconds
 from millstream.types import Schema, SchemaLike, schema_of
@@ -28,9 +36,6 @@ if TYPE_CHECKING:
     from millstream.stream import Stream
 
 __all__ = ["Lookup", "lookup"]
-
-_FOUND = "__found"
-"""The column that tells whether a record has a match, until those without one are left out."""
 
 _CACHE_MAX = 100_000_000
 _SHOWN = 5
@@ -44,9 +49,10 @@ class Lookup:
     _schema: Schema
     _cache: int
     _ttl_us: int | None
-    _batch_rows: int
+    _batch_rows: int | None
     _capacity: int
     _policy: Policy | None
+    """None for a plain function."""
 
     def __repr__(self) -> str:
         """Show the function and what it finds."""
@@ -65,24 +71,31 @@ class Lookup:
         for name in self._schema.names:
             columns[name] = name + suffix if name in own else name
         taken = [name for name in columns.values() if name in own or list(columns.values()).count(name) > 1]
-        if taken or _FOUND in own or _FOUND in columns.values():
-            raise PlanError(f"enrich(): the column {(taken or [_FOUND])[0]!r} would be there twice; give another suffix=")
+        if taken:
+            raise PlanError(f"enrich(): the column {taken[0]!r} would be there twice; give another suffix=")
+        mark = _free_name({*own, *columns.values()}) if how == "inner" else None
         found = {columns[name]: kind for name, kind in self._schema.items()}
-        schema = schema_of({**own, **found, **({_FOUND: bool} if how == "inner" else {})})
-        finder = _Finder(self, keys, tuple(own), tuple(columns.values()), how == "inner")
+        schema = schema_of({**own, **found, **({} if mark is None else {mark: bool})})
+        finder = _Finder(self, keys, tuple(own), tuple(columns.values()), mark)
         name = f"enrich(lookup({function_name(self._function)}), on={', '.join(keys)})"
         if self._policy is None:
-            raw = stream._raw.map_batches(name, BatchAdapter(finder.call), schema._raw, None)
+            raw = stream._raw.map_batches(name, BatchAdapter(finder.call), schema._raw, self._batch_rows)
         else:
-            from millstream._async import AsyncBatchAdapter, Policy
+            from millstream._async import AsyncBatchAdapter
 
-            # Tries are those of the function, not of the whole batch.
-            once = Policy(None, 0, (), 1, 1)
-            adapter = AsyncBatchAdapter(finder.call_async, once)
+            adapter = AsyncBatchAdapter(finder.ask, prepare=finder.begin, finish=finder.end)
             raw = stream._raw.map_async(name, adapter, schema._raw, self._capacity, self._batch_rows, True)
-        if how != "inner":
+        if mark is None:
             return Stream(raw)
-        return Stream(raw).filter(col(_FOUND)).drop(_FOUND)
+        return Stream(raw).filter(col(mark)).drop(mark)
+
+
+def _free_name(taken: Set[str]) -> str:
+    """Return a name for the column that tells whether a record has a match, until those without one are left out."""
+    name = "__found"
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _keys(stream: Stream, on: object) -> tuple[str, ...]:
@@ -108,7 +121,8 @@ def _keys(stream: Stream, on: object) -> tuple[str, ...]:
 class _Cache:
     """Records by key: the least recently used one goes first, and each at its age."""
 
-    def __init__(self, rows_max: int, ttl_us: int | None) -> None:
+    def __init__(self, rows_max: int, ttl_us: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._rows_max = rows_max
         self._seconds = None if ttl_us is None else ttl_us / 1e6
         self._records: collections.OrderedDict[Any, tuple[float, Any]] = collections.OrderedDict()
@@ -119,7 +133,7 @@ class _Cache:
         """Return the records that are known, and the keys that are not."""
         known: dict[Any, Any] = {}
         unknown: list[Any] = []
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             for key in keys:
                 entry = self._records.get(key)
@@ -141,12 +155,30 @@ class _Cache:
             while len(self._records) > self._rows_max:
                 self._records.popitem(last=False)
 
+    def forget(self, keys: Iterable[Any]) -> None:
+        """Keep nothing of these keys."""
+        with self._lock:
+            for key in keys:
+                self._records.pop(key, None)
+
+
+@dataclass
+class _Asked:
+    """A batch on its way: the key of each record, None where a part of it is null; what is known; and those to be asked for."""
+
+    batch: Any
+    keys: Sequence[Any]
+    records: dict[Any, Any]
+    unknown: list[Any]
+    asked_at: float = 0.0
+    given: Any = None
+
 
 class _Finder:
     """Finds what belongs to the records of a batch."""
 
     def __init__(
-        self, lookup: Lookup, keys: tuple[str, ...], own: tuple[str, ...], found: tuple[str, ...], is_inner: bool
+        self, lookup: Lookup, keys: tuple[str, ...], own: tuple[str, ...], found: tuple[str, ...], mark: str | None
     ) -> None:
         self._function = lookup._function
         self._name = function_name(lookup._function)
@@ -157,76 +189,92 @@ class _Finder:
         self._row = row_class(keys) if len(keys) > 1 else None
         self._own = own
         self._found = found
-        self._is_inner = is_inner
+        self._mark = mark
 
     def call(self, batch: Any) -> Any:
         """Add columns to a batch."""
-        keys, known, unknown = self._begin(batch)
-        if unknown:
-            asked_at = time.monotonic()
-            known.update(self._take(unknown, self._function(list(unknown)), asked_at))
-        return self._columns(batch, keys, known)
+        asked = self.begin(batch)
+        if asked.unknown:
+            asked.asked_at = time.monotonic()
+            asked.given = self._function(list(asked.unknown))
+        return self.end(asked)
 
-    async def call_async(self, batch: Any) -> Any:
-        """Add columns to a batch, by an asynchronous function."""
-        assert self._policy is not None
-        keys, known, unknown = self._begin(batch)
-        if unknown:
-            asked_at = time.monotonic()
-            given = await self._policy.call(self._function, list(unknown))
-            known.update(self._take(unknown, given, asked_at))
-        return self._columns(batch, keys, known)
-
-    def _begin(self, batch: Any) -> tuple[list[Any], dict[Any, Any], list[Any]]:
-        """Return the key of each record, None where a part of it is null; what is known of them; and those to be asked for."""
+    def begin(self, batch: Any) -> _Asked:
+        """Find out which keys are to be asked for."""
         columns = [batch[name].to_pylist() for name in self._keys]
         keys: list[Any] = columns[0]
         if self._row is not None:
             make = self._row
             keys = [None if None in values else tuple.__new__(make, values) for values in zip(*columns, strict=True)]
-        distinct = [key for key in dict.fromkeys(keys) if key is not None]
-        known, unknown = self._cache.take(distinct)
-        return keys, known, unknown
+        known, unknown = self._cache.take([key for key in dict.fromkeys(keys) if key is not None])
+        return _Asked(batch, keys, known, unknown)
 
-    def _take(self, keys: Sequence[Any], given: Any, asked_at: float) -> dict[Any, Any]:
+    async def ask(self, asked: _Asked) -> _Asked:
+        """Ask for them."""
+        assert self._policy is not None
+        if asked.unknown:
+            asked.asked_at = time.monotonic()
+            asked.given = await self._policy.call(self._function, list(asked.unknown))
+        return asked
+
+    def end(self, asked: _Asked) -> Any:
+        """Return the batch with its columns, and remember what was found."""
+        new = self._matched(asked.unknown, asked.given) if asked.unknown else {}
+        records = {**asked.records, **new}
+        try:
+            batch = self._columns(asked.batch, asked.keys, records)
+        except Exception:
+            # Whatever it is that does not fit is asked for again, and does not fail those batches that come later.
+            self._cache.forget(records)
+            raise
+        self._cache.put(new, asked.asked_at)
+        return batch
+
+    def _matched(self, keys: Sequence[Any], given: Any) -> dict[Any, Any]:
         """Return the record of each key, None where it has none."""
         if isinstance(given, collections.abc.Mapping):
             asked = set(keys)
             unasked = list(itertools.islice((key for key in given if key not in asked), _SHOWN))
             if unasked:
                 raise ValueError(f"{self._name} returned records of keys that it was not asked for, such as {unasked!r:.200}")
-            records = {key: given.get(key) for key in keys}
-        elif isinstance(given, (list, tuple)) and not hasattr(given, "_fields"):
+            return {key: given.get(key) for key in keys}
+        if isinstance(given, (list, tuple)) and not hasattr(given, "_fields"):
             if len(given) != len(keys):
                 raise ValueError(
                     f"{self._name} was asked for {len(keys)} keys and returned {len(given)} records; it returns one or None for each"
                 )
-            records = dict(zip(keys, given, strict=True))
-        else:
-            raise TypeError(
-                f"{self._name} is called with a list of keys, and returns a dict by key or a list with a record or None for each, "
-                f"not {type(given).__name__}"
-            )
-        self._cache.put(records, asked_at)
-        return records
+            return dict(zip(keys, given, strict=True))
+        raise TypeError(
+            f"{self._name} is called with a list of keys, and returns a dict by key or a list with a record or None for each, "
+            f"not {type(given).__name__}"
+        )
 
     def _columns(self, batch: Any, keys: Sequence[Any], records: Mapping[Any, Any]) -> Any:
         import pyarrow as pa
 
-        places: dict[Any, int] = {}
-        found: list[Any] = []
-        for key, record in records.items():
-            if record is not None:
-                places[key] = len(found)
-                found.append(record)
-        table = Table(rows_to_table(self._schema._raw, found)).to_arrow()
+        found = {key: record for key, record in records.items() if record is not None}
+        places = {key: place for place, key in enumerate(found)}
+        table = Table(self._converted(found)).to_arrow()
         rows = pa.array([None if key is None else places.get(key) for key in keys], type=pa.int64())
         columns: dict[str, Any] = {name: batch[name] for name in self._own}
         for name, result in zip(self._schema.names, self._found, strict=True):
             columns[result] = table[name].combine_chunks().take(rows)
-        if self._is_inner:
-            columns[_FOUND] = rows.is_valid()
+        if self._mark is not None:
+            columns[self._mark] = rows.is_valid()
         return columns
+
+    def _converted(self, found: Mapping[Any, Any]) -> RawTable:
+        """Return records as a table; one that does not fit is an error that names its key."""
+        try:
+            return rows_to_table(self._schema._raw, list(found.values()))
+        except Exception:
+            for key, record in found.items():
+                try:
+                    rows_to_table(self._schema._raw, [record])
+                except Exception as error:
+                    reason = str(error).removeprefix("record 0: ")
+                    raise ValueError(f"{self._name} returned for the key {key!r:.200} a record that does not fit: {reason}") from error
+            raise
 
 
 def lookup(
@@ -235,13 +283,13 @@ def lookup(
     schema: SchemaLike = None,
     cache: int = 10_000,
     ttl: Duration | None = "1m",
-    batch_rows: int = 1024,
-    capacity: int = 8,
+    batch_rows: int | None = None,
+    capacity: int = BATCHES_IN_FLIGHT,
     timeout: Duration | None = None,
     retries: int = 0,
     retry_on: RetryOn = Exception,
-    backoff: Duration = "100ms",
-    backoff_max: Duration = "10s",
+    backoff: Duration = BACKOFF,
+    backoff_max: Duration = BACKOFF_MAX,
 ) -> Lookup:
     """Return a look-up by a function, for :meth:`Stream.enrich`.
 
@@ -259,8 +307,11 @@ def lookup(
         first. 0: none is.
     ttl
         For how long a key is remembered. None: until others take its place.
-    batch_rows, capacity, timeout, retries, retry_on, backoff, backoff_max
-        Of an asynchronous function, as of :meth:`Stream.map_batches_async`. A time-out and tries are those of a call.
+    batch_rows
+        How many records a call looks up at most: 1024 for an asynchronous function; for a plain one by default as many as of
+        :meth:`Stream.map_batches`.
+    capacity, timeout, retries, retry_on, backoff, backoff_max
+        Of an asynchronous function alone, as of :meth:`Stream.map_batches_async`. A time-out and tries are those of a call.
 
     Returns
     -------
@@ -297,7 +348,7 @@ def lookup(
     check_pyarrow(method)
     if not callable(function):
         raise PlanError(f"lookup() takes a function of a list of keys, not {function!r:.200}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    if is_generator(function) or is_async_generator(function):
         raise PlanError(f"lookup() takes a function that returns a dict or a list, and {function_name(function)} is a generator")
     given = schema_of(schema) if schema is not None else _annotated(function)
     if given is None:
@@ -311,18 +362,24 @@ def lookup(
     ttl_us = None if ttl is None else microseconds(ttl, "lookup(): ttl")
     if ttl_us is not None and ttl_us <= 0:
         raise PlanError(f"lookup(): ttl= is more than zero, not {ttl!r:.80}; cache=0 remembers nothing")
-    rows = count(batch_rows, "lookup(): batch_rows= is a number of records of at least 1", 1)
-    calls = _capacity(method, capacity)
-    # Only who uses it pays for asyncio when the package is imported.
-    from millstream._async import is_async
-
-    policy: Policy | None = _policy(method, timeout, retries, retry_on, backoff, backoff_max)
-    if not is_async(function):
-        if timeout is not None or retries:
-            name = function_name(function)
-            raise PlanError(f"lookup(): timeout= and retries= are for async def functions, and {name} is a plain one")
-        policy = None
-    return Lookup(function, given, size, ttl_us, rows, calls, policy)
+    rows = None if batch_rows is None else checked_batch_rows(method, batch_rows)
+    calls = checked_capacity(method, capacity)
+    policy: Policy | None = checked_policy(method, timeout, retries, retry_on, backoff, backoff_max)
+    if is_async(function):
+        return Lookup(function, given, size, ttl_us, BATCH_ROWS if rows is None else rows, calls, policy)
+    options = {
+        "capacity": capacity != BATCHES_IN_FLIGHT,
+        "timeout": timeout is not None,
+        "retries": retries != 0,
+        "retry_on": retry_on is not Exception,
+        "backoff": backoff != BACKOFF,
+        "backoff_max": backoff_max != BACKOFF_MAX,
+    }
+    meant = [f"{name}=" for name, is_given in options.items() if is_given]
+    if meant:
+        name = function_name(function)
+        raise PlanError(f"lookup(): {' and '.join(meant)} would do nothing: {name} is a plain function; make it an async def one")
+    return Lookup(function, given, size, ttl_us, rows, calls, None)
 
 
 def _annotated(function: Any) -> Schema | None:

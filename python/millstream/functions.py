@@ -37,9 +37,13 @@ __all__ = [
     "Row",
     "View",
     "as_arrow",
+    "check_async",
     "check_callable",
     "check_pyarrow",
     "function_name",
+    "is_async",
+    "is_async_generator",
+    "is_generator",
     "next_chunk",
     "returned_schema",
 ]
@@ -317,11 +321,46 @@ def function_name(function: Any) -> str:
     return str(name)
 
 
+def is_async(function: Any) -> bool:
+    """Tell whether a function is an ``async def`` one, or an object whose call is."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_call_of(function))
+
+
+def is_async_generator(function: Any) -> bool:
+    """Tell whether a function is an ``async def`` one that yields, or an object whose call is."""
+    return inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(_call_of(function))
+
+
+def is_generator(function: Any) -> bool:
+    """Tell whether a function is one that yields, or an object whose call is."""
+    return inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(_call_of(function))
+
+
+def _call_of(function: Any) -> Any:
+    """Return what runs when an object is called, that is no function itself."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(type(function), "__call__", None)  # noqa: B004
+
+
+def check_async(function: Any, method: str, plain: str) -> None:
+    """Refuse what is no ``async def`` function; ``plain`` is the method that takes an ordinary one."""
+    if not callable(function):
+        raise PlanError(f"{method}() takes an async def function, not {function!r:.200}")
+    name = function_name(function)
+    if is_async_generator(function):
+        raise PlanError(
+            f"{method}() takes a function with one result, and {name} is an asynchronous generator; return a list and explode() it"
+        )
+    if not is_async(function):
+        raise PlanError(f"{method}() takes an async def function, and {name} is a plain one; use {plain}({name})")
+
+
 def check_callable(function: Any, method: str) -> None:
-    """Refuse what cannot be called, or is a coroutine."""
+    """Refuse what cannot be called, or is asynchronous."""
     if not callable(function):
         raise PlanError(f"{method}() takes a function, not {function!r:.200}")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    if is_async(function) or is_async_generator(function):
         name = function_name(function)
         advice = f"; use {method}_async({name})" if method in ("map", "map_batches") else ""
         raise PlanError(f"{method}() takes a plain function, and {name} is asynchronous{advice}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
 import threading
-import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -53,7 +54,10 @@ def test_each_key_is_asked_for_once_while_it_is_remembered(is_later: bool) -> No
     async def count_later(keys: list[int]) -> list[str | None]:
         return count(keys)
 
-    users = mill.lookup(count_later if is_later else count, schema={"name": str}, capacity=1, batch_rows=100, ttl=None)
+    if is_later:
+        users = mill.lookup(count_later, schema={"name": str}, capacity=1, batch_rows=100, ttl=None)
+    else:
+        users = mill.lookup(count, schema={"name": str}, batch_rows=100, ttl=None)
     stream = mill.generate(rows=20_000, user=mill.index() % 7).enrich(users, on="user", how="left")
     got = Counter((row["user"], row["name"]) for row in stream.collect(parallelism=1).to_pylist())
     assert sum(got.values()) == 20_000
@@ -62,12 +66,13 @@ def test_each_key_is_asked_for_once_while_it_is_remembered(is_later: bool) -> No
 
 
 def test_a_key_is_forgotten_at_its_age_and_when_others_take_its_place() -> None:
-    now = time.monotonic()
-    aged = _Cache(10, 50_000)
+    now = 1000.0
+    aged = _Cache(10, 50_000, lambda: now)
     aged.put({1: "ann", 2: None}, now)
     aged.put({3: "eve"}, now - 0.06)
+    now += 0.049
     assert aged.take([1, 2, 3, 4]) == ({1: "ann", 2: None}, [3, 4])
-    time.sleep(0.06)
+    now += 0.002
     assert aged.take([1, 2]) == ({}, [1, 2])
     small = _Cache(2, None)
     small.put({1: "ann", 2: "bob"}, now)
@@ -80,17 +85,101 @@ def test_a_key_is_forgotten_at_its_age_and_when_others_take_its_place() -> None:
 
 
 def test_tasks_share_what_is_remembered() -> None:
-    threads, asked = set(), Counter[int]()
+    asked = Counter[int]()
+    threads: list[int] = []
+    first_is_through = threading.Event()
 
     def count(keys: list[int]) -> list[str | None]:
-        threads.add(threading.get_ident())
         asked.update(keys)
         return [NAMES.get(key) for key in keys]
 
+    def second_waits_for_first(row: Any) -> None:
+        thread = threading.get_ident()
+        if thread not in threads:
+            threads.append(thread)
+        if thread != threads[0]:
+            assert first_is_through.wait(60)
+        elif asked:
+            # This is a later batch than the one that was asked for.
+            first_is_through.set()
+
     users = mill.lookup(count, schema={"name": str}, ttl=None)
-    stream = mill.generate(rows=200_000, user=mill.index() % 5).rebalance().enrich(users, on="user", how="left")
-    assert len(stream.collect(parallelism=2)) == 200_000
-    assert max(asked.values()) <= 2
+    stream = mill.generate(rows=200_000, user=mill.index() % 5).rebalance().inspect(second_waits_for_first)
+    assert len(stream.enrich(users, on="user", how="left").collect(parallelism=2)) == 200_000
+    assert len(threads) == 2
+    assert asked == Counter(range(5))
+
+
+@pytest.mark.parametrize("is_later", [True, False])
+def test_a_record_that_does_not_fit_is_not_remembered(is_later: bool) -> None:
+    """It was, and failed every batch with its key until it was too old."""
+    record: dict[str, Any] = {"name": 5}
+
+    def one(keys: list[int]) -> dict[int, Any]:
+        return {key: record if key == 1 else {"name": "bob"} for key in keys}
+
+    async def one_later(keys: list[int]) -> dict[int, Any]:
+        return one(keys)
+
+    users = mill.lookup(one_later if is_later else one, schema={"name": str}, ttl=None)
+    stream = clicks(2, 1).enrich(users, on="user")
+    with pytest.raises(mill.UserFunctionError, match=r"returned for the key 1 a record that does not fit: column \"name\""):
+        stream.collect(parallelism=1)
+    record["name"] = "ann"
+    assert stream.collect(parallelism=1)["name"] == ["bob", "ann"]
+    # The same holds for one that the function changes after it was remembered.
+    record["name"] = 6
+    with pytest.raises(mill.UserFunctionError, match="for the key 1"):
+        stream.collect(parallelism=1)
+    record["name"] = "eve"
+    assert stream.collect(parallelism=1)["name"] == ["bob", "eve"]
+
+
+def test_the_loop_is_not_held_up_by_conversions() -> None:
+    threads: dict[str, int] = {}
+
+    class Found(collections.abc.Mapping[int, Any]):
+        def __getitem__(self, key: int) -> str:
+            threads["converted"] = threading.get_ident()
+            return NAMES[key]
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(NAMES)
+
+        def __len__(self) -> int:
+            return len(NAMES)
+
+    async def found(keys: list[int]) -> Any:
+        threads["called"] = threading.get_ident()
+        return Found()
+
+    assert len(clicks(1, 2, 4).enrich(mill.lookup(found, schema={"name": str}), on="user").collect(parallelism=1)) == 3
+    assert threads["converted"] != threads["called"]
+
+
+@pytest.mark.parametrize("how", ["inner", "left"])
+def test_any_name_of_a_column_will_do(how: Any) -> None:
+    """One named ``__found`` was refused, and there was no other way than to rename it."""
+    stream = mill.from_iter([{"user": 1, "__found": "x"}, {"user": 3, "__found": "y"}])
+    got = stream.enrich(mill.lookup(find, schema={"__found_": str}), on="user", how=how).collect(parallelism=1).to_pylist()
+    assert got[0] == {"user": 1, "__found": "x", "__found_": "ann"}
+    assert len(got) == (1 if how == "inner" else 2)
+
+
+@pytest.mark.parametrize("is_later", [True, False])
+def test_a_call_gets_as_many_records_as_were_asked_for(is_later: bool) -> None:
+    sizes: list[int] = []
+
+    def sized(keys: list[int]) -> dict[int, str]:
+        sizes.append(len(keys))
+        return {}
+
+    async def sized_later(keys: list[int]) -> dict[int, str]:
+        return sized(keys)
+
+    users = mill.lookup(sized_later if is_later else sized, schema={"name": str}, batch_rows=3)
+    mill.generate(rows=10, user=mill.index()).enrich(users, on="user").collect(parallelism=1)
+    assert sorted(sizes) == [1, 3, 3, 3]
 
 
 def test_several_columns_are_a_row() -> None:
@@ -175,7 +264,10 @@ def generator(keys: list[int]) -> Any:
         (lambda: mill.lookup(find, ttl=5), "ttl"),
         (lambda: mill.lookup(find, ttl="0s"), "cache=0 remembers nothing"),
         (lambda: mill.lookup(find, cache=-1), "cache= is a number of keys, not -1"),
-        (lambda: mill.lookup(find, timeout="5s"), "find is a plain one"),
+        (lambda: mill.lookup(find, timeout="5s"), "timeout= would do nothing: find is a plain function"),
+        (lambda: mill.lookup(find, capacity=2, retries=1), "capacity= and retries= would do nothing"),
+        (lambda: mill.lookup(find, retry_on=OSError, backoff="1s", backoff_max="2s"), "retry_on= and backoff= and backoff_max="),
+        (lambda: mill.lookup(find, batch_rows=0), "batch_rows= is a number of records of at least 1"),
         (lambda: mill.lookup(find_later, schema={"x": int}, timeout=5), "timeout"),
         (lambda: clicks(1).enrich(mill.lookup(find)), "needs on="),
         (lambda: clicks(1).enrich(mill.lookup(find), on="usr"), "user"),

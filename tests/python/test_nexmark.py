@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -180,6 +181,19 @@ def test_wrong_arguments(
     raises_at_caller(PlanError, message, lambda: mill.nexmark(**arguments))
 
 
+def test_the_name_is_the_package_and_its_function() -> None:
+    """``import millstream.nexmark as nx`` gave the function: nx.query was not there."""
+    import millstream.nexmark as nx
+    import millstream.nexmark.q2 as q2
+
+    assert nx is mill.nexmark
+    assert nx.query("q2").stream is q2.query
+    assert nx.QUERIES == QUERIES
+    assert isinstance(nx.nexmark(10), Nexmark)
+    assert isinstance(mill.nexmark(10), Nexmark)
+    assert list(inspect.signature(mill.nexmark).parameters)[:2] == ["events", "rate"]
+
+
 def test_other_splits_cannot_go_on(tmp_path: Path) -> None:
     def sink(**options: Any) -> mill.Sink:
         return mill.nexmark(200_000, **options).bids.select("price").write_csv(tmp_path / "out")
@@ -255,8 +269,8 @@ import sys
 import millstream as mill
 from millstream.nexmark import query
 
-name, folder = sys.argv[1:]
-events = mill.nexmark(60_000, rate=40_000, event_rate=1000, seed=3, splits=4)
+name, folder, rate = sys.argv[1:]
+events = mill.nexmark(60_000, rate=float(rate), event_rate=1000, seed=3, splits=4)
 sink = query(name).stream(events).write_parquet(f"{folder}/out")
 mill.run(sink, checkpoint=mill.Checkpoint(f"{folder}/state", every="50ms"), parallelism=2, progress=False)
 """
@@ -264,8 +278,8 @@ mill.run(sink, checkpoint=mill.Checkpoint(f"{folder}/state", every="50ms"), para
 
 @pytest.mark.parametrize("name", ["q0", "q5", "q11", "q18"])
 def test_a_killed_query_goes_on_to_the_same_rows(name: str, tmp_path: Path) -> None:
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", JOB, name, str(tmp_path)])
+    def start(rate: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", JOB, name, str(tmp_path), str(rate)])
 
     def newest() -> int:
         try:
@@ -273,15 +287,16 @@ def test_a_killed_query_goes_on_to_the_same_rows(name: str, tmp_path: Path) -> N
         except CheckpointError:  # the directory is not there yet, or is just being made
             return 0
 
-    child = start()
+    # At this rate it would run for a quarter of a minute.
+    child = start(4_000)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and newest() < 4:
+    while time.monotonic() < deadline and newest() < 8:
         time.sleep(0.02)
-    assert newest() >= 4
+    assert newest() >= 8
     assert child.poll() is None, "it has ended before it was killed"
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    assert start().wait(60) == 0
+    assert start(100_000).wait(60) == 0
     # Without the rate the events are the same.
     wanted = query(name).stream(mill.nexmark(60_000, event_rate=1000, seed=3)).collect().to_arrow()
     assert_same(mill.read_parquet(tmp_path / "out").collect().to_arrow(), wanted)

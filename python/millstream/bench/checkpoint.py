@@ -95,4 +95,6 @@ def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
     return Result("checkpoint", title, columns, lines, bars, "M rows/s", figures, notes)
 
 
-WORKLOAD = Workload("checkpoint", "what a checkpoint a second costs, and what it writes", _run)
+WORKLOAD = Workload(
+    "checkpoint", "what a checkpoint a second costs, and what it writes", _run, ("seconds", "parallelism")
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["add_arguments", "main"]
@@ -14,15 +15,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="workloads; all of them unless named")
     parser.add_argument("--list", action="store_true", help="say which workloads there are")
-    parser.add_argument("--against", default="", metavar="ENGINES", help="duckdb,polars or all: those installed stand beside")
+    parser.add_argument("--against", default="", metavar="ENGINES", help="duckdb,polars, or all that are installed: engines to compare with")
     parser.add_argument("--rows", type=int, help="how many records (checkpoint: keys; latency: records a second)")
     parser.add_argument("--events", type=int, help="nexmark: how many events; the same as --rows")
     parser.add_argument("--query", default="", metavar="QUERIES", help="nexmark: q5,q7 or another list; all of them unless named")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long checkpoint and latency take for each line; default 3")
+    parser.add_argument("--seconds", type=float, help="how long checkpoint and latency take for each line; default 3")
     parser.add_argument("--parallelism", type=int, help="how many threads; default: the cores this process may use")
-    parser.add_argument("--runs", type=int, default=3, help="of how many runs the median is shown; default 3")
+    parser.add_argument("--runs", type=int, help="of how many runs the median is shown; default 3")
     parser.add_argument("--json", metavar="FILE", help="write machine and figures into a file")
     parser.add_argument("--svg", metavar="FILE", help="draw the bars into a file")
+
+
+_SECONDS, _RUNS = 3.0, 3
+
+
+def _check_options(options: argparse.Namespace, against: Sequence[str]) -> None:
+    """Refuse what would do nothing."""
+    from millstream.bench import WORKLOADS
+    from millstream.errors import PlanError
+
+    named = [WORKLOADS[name] for name in options.names if name in WORKLOADS]
+    for option in ("events", "query"):
+        # These are of one workload, and mean nothing to the others that run.
+        if getattr(options, option) and options.names != ["nexmark"]:
+            raise PlanError(f"--{option} is for nexmark alone, as in: millstream bench nexmark --{option} {_EXAMPLES[option]}")
+    for option in ("seconds", "runs", "parallelism", "against"):
+        if getattr(options, option) and named and not any(option in workload.options for workload in named):
+            takers = ", ".join(workload.name for workload in WORKLOADS.values() if option in workload.options)
+            raise PlanError(f"--{option} would do nothing for {', '.join(options.names)}; it is for {takers}")
+    for workload in named:
+        absent = [name for name in against if name not in workload.peers]
+        if absent and workload.peers and options.against != "all":
+            raise PlanError(f"{workload.name} compares with {', '.join(workload.peers)}, not with {absent[0]}")
+
+
+_EXAMPLES = {"events": "10_000_000", "query": "q5"}
 
 
 def main(options: argparse.Namespace) -> int:
@@ -42,12 +69,11 @@ def main(options: argparse.Namespace) -> int:
             raise PlanError(f"--{name} is {value:g}; it is a number above 0")
     parallelism = options.parallelism or len(os.sched_getaffinity(0))
     against = peers.chosen(options.against)
+    _check_options(options, against)
     peers.prepare(against, parallelism)
     queries = tuple(name.strip() for name in options.query.split(",") if name.strip())
-    if queries and options.names != ["nexmark"]:
-        raise PlanError("--query names queries of nexmark, as in: millstream bench nexmark --query q5")
     rows = options.rows if options.events is None else options.events
-    settings = Settings(rows, options.seconds, parallelism, options.runs, against, queries)
+    settings = Settings(rows, options.seconds or _SECONDS, parallelism, options.runs or _RUNS, against, queries)
     about = report.machine()
     print(f"millstream {about['millstream']}, python {about['python']}, {about['processor']}, {about['cores']} cores", end="")
     print("".join(f", {name} {peers.PEERS[name].version()}" for name in against))

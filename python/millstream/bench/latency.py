@@ -185,4 +185,6 @@ def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
     return Result("latency", title, columns, rows, bars, "ms at the 99th percentile", figures, notes)
 
 
-WORKLOAD = Workload("latency", "from the time a record is due to its result, at fixed rates", _run)
+WORKLOAD = Workload(
+    "latency", "from the time a record is due to its result, at fixed rates", _run, ("seconds", "parallelism")
+)

@@ -18,6 +18,7 @@ __all__ = ["WORKLOAD", "make", "streams"]
 
 _EVENTS_DEFAULT = 5_000_000
 _DELAY = "3s"
+_PEERS = ("duckdb",)
 _TABLES = {"person": "persons", "auction": "auctions", "bid": "bids"}
 
 
@@ -62,6 +63,7 @@ def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
     notes = [
         f"the events were made in {seconds:.1f} s on one thread and lie in memory; a tenth of them are late, by up to {_DELAY}",
         "every engine gives its answer as a table in memory",
+        *(f"{name} is left out: the queries are there for {', '.join(_PEERS)}" for name in settings.against if name not in _PEERS),
     ]
     return contest("nexmark", "Nexmark from memory", "events", queries, settings, tell, notes)
 
@@ -77,4 +79,6 @@ def _duckdb(tables: Mapping[str, Table], parallelism: int) -> Callable[[str], Ca
     return lambda sql: lambda: database.sql(sql).to_arrow_table()
 
 
-WORKLOAD = Workload("nexmark", "the queries of the Nexmark benchmark, over the events of an auction house", _run)
+WORKLOAD = Workload(
+    "nexmark", "the queries of the Nexmark benchmark, over the events of an auction house", _run, ("events", "query", "runs", "parallelism", "against"), _PEERS
+)

@@ -55,11 +55,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Workload:
-    """A workload by name."""
+    """A workload by name.
+
+    ``options`` are those of the command line that mean something to it, beside ``rows``; ``peers`` the engines that it can be
+    compared with.
+    """
 
     name: str
     about: str
     run: Callable[[Settings, Callable[[str], None]], Result]
+    options: tuple[str, ...]
+    peers: tuple[str, ...] = ()
 
 
 def in_turns(jobs: dict[str, Callable[[], Any]], runs: int) -> dict[str, float]:

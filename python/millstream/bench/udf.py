@@ -154,4 +154,4 @@ def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
     return Result("udf", title, columns, lines, bars, "M rows/s", figures, notes)
 
 
-WORKLOAD = Workload("udf", "Python functions of a record, of a batch, and compiled", _run)
+WORKLOAD = Workload("udf", "Python functions of a record, of a batch, and compiled", _run, ("runs",))

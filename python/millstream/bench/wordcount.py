@@ -73,4 +73,6 @@ def _polars(path: Path) -> Callable[[], Any]:
     return lambda: counted.collect(engine="streaming")
 
 
-WORKLOAD = Workload("wordcount", "count the words of a text file", _run)
+WORKLOAD = Workload(
+    "wordcount", "count the words of a text file", _run, ("runs", "parallelism", "against"), ("duckdb", "polars")
+)

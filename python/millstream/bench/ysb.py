@@ -68,4 +68,6 @@ def _polars(table: Table) -> Callable[[], Any]:
     return lambda: views.collect(engine="streaming")
 
 
-WORKLOAD = Workload("ysb", "views of advertisements a campaign and window", _run)
+WORKLOAD = Workload(
+    "ysb", "views of advertisements a campaign and window", _run, ("runs", "parallelism", "against"), ("duckdb", "polars")
+)

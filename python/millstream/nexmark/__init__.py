@@ -3,12 +3,17 @@
 :func:`millstream.nexmark` makes the events. Each query is a module of this package (``q0``, ``q1``, …) with a function ``query``,
 which takes the events and returns the stream of results, and a text ``SQL``, the same question as DuckDB takes it over tables
 ``person``, ``auction`` and ``bid``. :func:`query` returns one of them by name.
+
+The package itself can be called in the place of its function: ``mill.nexmark(events=1000)``.
 """
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 from millstream._counts import count
 from millstream._engine import RawStream
@@ -179,3 +184,14 @@ def query(name: str) -> Query:
         raise PlanError(f"there is no query {name!r:.80}; there are {', '.join(QUERIES)}{hint}")
     module = importlib.import_module(f"millstream.nexmark.{name}")
     return Query(name, module.ABOUT, module.SQL, module.query)
+
+
+class _Package(ModuleType):
+    """The package is what ``mill.nexmark`` is: called, it makes the events, as the function in it does."""
+
+    __call__ = staticmethod(nexmark)
+    __signature__ = inspect.signature(nexmark)
+
+
+# A function of the same name in millstream would hide the package from "import millstream.nexmark as …".
+sys.modules[__name__].__class__ = _Package
