@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections.abc
 import copy
-import dis
 import functools
 import inspect
 import itertools
@@ -19,7 +18,7 @@ from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
 from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, since_epoch, utc_moment
 from millstream._row import row_class, rows
-from millstream._states import Copier, FastValue, ListHandle, MapHandle, ReducingHandle, Scope, UnsetValue, ValueHandle
+from millstream._states import Copier, DefaultValue, FastValue, ListHandle, MapHandle, ReducingHandle, Scope, ValueHandle
 from millstream._view import columns_read
 from millstream.errors import PlanError
 from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState
@@ -63,7 +62,8 @@ Answer = tuple[
 
 def is_immutable(kind: DataType) -> bool:
     """Tell whether values of a type cannot be changed in place."""
-    return repr(kind).startswith(_IMMUTABLE)
+    # A struct is not a str.
+    return repr(kind).startswith(_IMMUTABLE) and not repr(kind).startswith("struct")
 
 
 def copier_of(kind: DataType) -> Copier | None:
@@ -175,7 +175,7 @@ def _is_copied(value: Any) -> bool:
     return True
 
 
-def _handle(scope: Scope, state: State, sets_none: bool) -> Any:
+def _handle(scope: Scope, state: State) -> Any:
     ttl, clock, refresh = state._ttl, state._clock, state._refresh
     if isinstance(state, ListState):
         return ListHandle(scope, copier_of(state._type), kept_by(state._type), ttl, clock, refresh)
@@ -188,26 +188,9 @@ def _handle(scope: Scope, state: State, sets_none: bool) -> Any:
     if isinstance(state, ReducingState):
         return ReducingHandle(scope, state._function, is_mutable, copier, kept, ttl, clock, refresh)
     exact = exact_class(state._type)
-    if ttl is None and exact is not None and kept is not None and not (sets_none and state._default is not None):
-        return FastValue(state._default, exact, kept)
+    if ttl is None and exact is not None and kept is not None:
+        return (FastValue if state._default is None else DefaultValue)(state._default, exact, kept)
     return ValueHandle(scope, state._default, is_mutable, copier, kept, ttl, clock, refresh)
-
-
-def _sets_none(function: ProcessFunction) -> bool:
-    """Tell whether a method sets a ``value`` to None; it may then read the default in the same event."""
-    codes = [
-        member.__code__ for owner in type(function).__mro__ for member in vars(owner).values() if inspect.isfunction(member)
-    ]
-    while codes:
-        code = codes.pop()
-        codes.extend(inner for inner in code.co_consts if inspect.iscode(inner))
-        steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
-        for place, step in enumerate(steps):
-            # In a = b = None, or None if ... else ..., it is a little further away.
-            if step.opname == "STORE_ATTR" and step.argval == "value":
-                if any(one.opname == "LOAD_CONST" and one.argval is None for one in steps[max(place - 8, 0) : place]):
-                    return True
-    return False
 
 
 class _Context(Scope):
@@ -341,14 +324,12 @@ def _loops(
         prepare.append(f"h{i} = handles[{i}]; v{i} = h{i}.values; t{i} = h{i}.exact")
         keep = f"v{i}[number] = a{i} if a{i}.__class__ is t{i} or a{i} is None else h{i}.kept(a{i})"
         if has_default:
-            given += [f"b{i} = v{i}[number]", f"if b{i} is None: h{i}.__class__ = unset", f"else: h{i}.value = b{i}"]
-            taken += [
-                f"if h{i}.__class__ is unset: v{i}[number] = None; h{i}.__class__ = some",
-                f"else: a{i} = h{i}.value; {keep}",
-            ]
+            prepare.append(f"d{i} = h{i}.default")
+            given += [f"b{i} = h{i}.set_to = v{i}[number]", f"h{i}.shown = d{i} if b{i} is None else b{i}"]
+            taken += [f"a{i} = h{i}.set_to", keep]
         else:
             given.append(f"h{i}.value = v{i}[number]")
-            taken.append(f"a{i} = h{i}.value; {keep}")
+            taken += [f"a{i} = h{i}.value", keep]
     target = "row" if not is_cursor else ", ".join([*(f"row.{name}" for name in fields)])
     call = "process(row, ctx)" if is_generator else "several(process(row, ctx))"
     lines = [
@@ -363,7 +344,7 @@ def _loops(
         f" {line}"
         for line in [*prepare, "ctx.number = number", *given, "extend(several(function(*arguments)))", *taken]
     ]
-    namespace: dict[str, Any] = {"several": _several, "unset": UnsetValue, "some": FastValue}
+    namespace: dict[str, Any] = {"several": _several}
     exec(compile("\n".join(lines), "<millstream process loop>", "exec"), namespace)
     return namespace["loop"], namespace["once"]
 
@@ -382,8 +363,7 @@ class Task:
         self.epoch = EPOCH_WITHOUT_ZONE if self.zone is None else EPOCH
         self.function = copy.deepcopy(adapter.function)
         self.context = context = _Context(self)
-        sets_none = bool(adapter.states) and _sets_none(adapter.function)
-        self._handles = {name: _handle(context, state, sets_none) for name, state in adapter.states.items()}
+        self._handles = {name: _handle(context, state) for name, state in adapter.states.items()}
         self._widths = [_width(state) for state in adapter.states.values()]
         self._fast = [handle for handle in self._handles.values() if isinstance(handle, FastValue)]
         self._aged = [

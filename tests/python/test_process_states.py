@@ -166,6 +166,48 @@ def test_what_a_type_cannot_hold_is_still_refused_with_the_state() -> None:
         keyed([{"k": 1, "x": 1}]).process(Wrong(), schema={"x": int}).collect()
 
 
+def test_a_struct_that_is_changed_in_place_is_kept() -> None:
+    class Changed(mill.ProcessFunction):
+        pair = mill.ValueState({"a": int, "b": str}, default={"a": 0, "b": "x"})
+        pairs = mill.ReducingState({"a": int}, lambda one, other: {"a": one["a"] + other["a"]})
+        by_name = mill.MapState(str, {"a": int})
+
+        def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+            before = (self.pair.value["a"], self.pairs.value and self.pairs.value["a"], self.by_name.get("n"))
+            yield {"what": before}
+            self.pair.value["a"] += row.x
+            self.pairs.add({"a": row.x})["a"] += 100
+            self.by_name["n"] = {"a": row.x}
+            self.by_name["n"]["a"] = -1
+
+    rows = [{"k": 1, "x": x} for x in (1, 2, 3)]
+    expected = [(0, None, None), (1, 101, {"a": 1}), (3, 203, {"a": 2})]
+    for frame_rows in (1, 8192):
+        assert values(Changed(), rows, frame_rows) == expected
+
+
+def test_a_value_that_is_set_to_none_reads_as_the_default_however_it_is_set() -> None:
+    def forget(state: Any) -> None:
+        state.value = None
+
+    class Forgets(mill.ProcessFunction):
+        n = mill.ValueState(int, default=7)
+
+        def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+            before = self.n.value
+            self.n.value = row.x
+            first = self.n.value
+            self.n.value = 1
+            forget(self.n)
+            yield {"what": (before, first, self.n.value)}
+            self.n.value = row.x
+
+    rows = [{"k": 1, "x": x} for x in (None, 2, None, 7, 3)]
+    expected = [(7, 7, 7), (7, 2, 7), (2, 7, 7), (7, 7, 7), (7, 3, 7)]
+    for frame_rows in (1, 8192):
+        assert values(Forgets(), rows, frame_rows) == expected
+
+
 # -- mistakes --------------------------------------------------------------------------------------------------------------
 
 
@@ -284,3 +326,21 @@ def test_asking_whether_there_is_an_entry_does_not_make_it_young() -> None:
     assert values(Asks(), rows) == [(True, True), (True, True), (False, False)]
 
 
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_an_entry_that_is_set_again_after_it_has_grown_too_old_is_the_last(is_removed: bool) -> None:
+    class Orders(mill.ProcessFunction):
+        seen = mill.MapState(str, int, ttl="10s")
+
+        def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+            self.seen[row.name] = row.x
+            yield {"what": list(self.seen.items())}
+
+    # Whether the old entry is still in memory depends on the watermark, which another key moves on.
+    moves = [{"k": 2, "name": "other", "x": 9, "at": at(11)}] if is_removed else []
+    rows = [
+        {"k": 1, "name": "old", "x": 0, "at": at(0)},
+        {"k": 1, "name": "young", "x": 1, "at": at(5)},
+        *moves,
+        {"k": 1, "name": "old", "x": 2, "at": at(12)},
+    ]
+    assert values(Orders(), rows, frame_rows=1)[-1] == [("young", 1), ("old", 2)]
