@@ -15,7 +15,7 @@ _MIN = -(2**63)
 class Firing:
     """Timers that fire in order of time, and those that join them meanwhile."""
 
-    __slots__ = ("_added", "_at", "_dead", "_given", "_is_processing", "_place", "_queued", "_until")
+    __slots__ = ("_added", "_at", "_dead", "_given", "_is_processing", "_place", "_queued", "_stamps", "_until")
 
     def __init__(self, is_processing: bool, given: list[tuple[int, int, int]], until: int) -> None:
         self._is_processing = is_processing
@@ -26,6 +26,8 @@ class Firing:
         self._added: list[tuple[int, int, int]] = []
         self._dead: set[tuple[int, int]] = set()
         self._queued: set[tuple[int, int]] | None = None
+        # Of timers that were set again while they waited.
+        self._stamps: dict[tuple[int, int], int] = {}
 
     def next(self) -> tuple[int, int, int] | None:
         """Return the next timer: when it is due, its key, the event time of its results."""
@@ -41,10 +43,16 @@ class Firing:
             if self._dead and timer[:2] in self._dead:
                 self._dead.remove(timer[:2])
                 continue
+            if self._stamps:
+                timer = self._stamped(timer)
             self._at = timer[0]
             if self._queued is not None:
                 self._queued.discard(timer[:2])
             return timer
+
+    def _stamped(self, timer: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return a timer with the event time of what has set it last."""
+        return (*timer[:2], self._stamps.get(timer[:2], timer[2]))
 
     def failed_at(self) -> int | None:
         """Return the place of the timer that fires, if it is one of those that were given."""
@@ -63,6 +71,8 @@ class Firing:
             return SET_FOR_NEXT
         timer = (us, number)
         waiting = self._waiting()
+        if is_processing and (timer in self._dead or timer in waiting):
+            self._stamps[timer] = stamp
         if timer in self._dead:
             self._dead.remove(timer)
             waiting.add(timer)
@@ -85,4 +95,4 @@ class Firing:
     def left(self) -> list[tuple[int, int, int]]:
         """Return those that have not fired."""
         rest = self._given[self._place :] + self._added
-        return sorted(timer for timer in rest if timer[:2] not in self._dead)
+        return sorted(self._stamped(timer) for timer in rest if timer[:2] not in self._dead)

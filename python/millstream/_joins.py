@@ -241,10 +241,11 @@ class Joins:
         bounded and there is no ``ttl``, of all others too: their rows without a partner come at the end.
 
         A row that has been neither changed nor joined for ``ttl`` is dropped, and counts as no longer there from that moment on. The rows
-        that it is in stay as they are. If both sides are append-only and have event time, that is what ``ttl`` goes by, and a record
-        that is older than the watermark of its own side is late: it is in ``.late`` or ``.late_right``. Otherwise it is
-        processing time. Which rows are still there when a record comes depends on the order in which the records of both sides
-        come; the result of :meth:`join_interval` does not.
+        that it is in stay as they are. If both sides are append-only and have event time, that is what ``ttl`` goes by: a row is not
+        there either for a record that is earlier than its last use by ``ttl`` or more. And a record that is older than the
+        watermark of its own side is late: it is in ``.late`` or ``.late_right``. Otherwise it is processing time. Which rows are
+        still there when a record comes depends on the order in which the records of both sides come; the result of
+        :meth:`join_interval` does not.
 
         **With** ``window`` a pair has its row as soon as both of its records are there; a record without a partner when the
         watermark of the other side has passed the end of the window. In sessions all rows come when both watermarks have passed

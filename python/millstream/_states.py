@@ -14,7 +14,7 @@ from typing import Any
 
 from millstream._kept import Kept
 
-__all__ = ["CheckedValue", "Copier", "FastValue", "ListHandle", "MapHandle", "ReducingHandle", "Scope", "ValueHandle"]
+__all__ = ["Copier", "DefaultValue", "FastValue", "ListHandle", "MapHandle", "ReducingHandle", "Scope", "ValueHandle"]
 
 _NEVER = -(2**63)
 
@@ -48,9 +48,7 @@ class Scope:
 class FastValue:
     """A value that is set before each event and taken after it: of a type that cannot be changed in place, without a ttl.
 
-    ``value`` is a slot, so that reading and setting it cost next to nothing; ``held`` is the same slot, for the loop. For a key
-    that has no value, the handle of a state with a default is an :class:`UnsetValue` until one is set. Where None may be set,
-    which a slot does not notice, it is a :class:`CheckedValue`.
+    ``value`` is a slot, so that reading and setting it cost next to nothing.
     """
 
     __slots__ = ("_before", "default", "exact", "kept", "value", "values")
@@ -59,9 +57,9 @@ class FastValue:
         self.default = default
         self.exact = exact
         self.kept = kept
-        self.value: Any = None
         self.values: list[Any] = []
         self._before: list[Any] = []
+        self.clear()
 
     def __repr__(self) -> str:
         """Show the value."""
@@ -69,13 +67,10 @@ class FastValue:
 
     def clear(self) -> None:
         """Forget the value."""
-        self.held = None
-        if self.default is not None:
-            self.__class__ = self.unset
+        self.value: Any = None
 
     def load(self, columns: list[list[Any]]) -> None:
         """Take the values of the keys of a call; None for those that have none."""
-        self.__class__ = self.some
         self.values = columns[0]
         self._before = self.values.copy()
 
@@ -90,31 +85,16 @@ class FastValue:
         return [values if len(changed) == len(values) else [values[number] for number in changed]]
 
 
-    held: Any
-    """The value, whatever ``value`` does about it."""
-    some: type[FastValue]
-    """What the handle is while the key has a value."""
-    unset: type[FastValue]
-    """What it is while the key has none."""
+class DefaultValue(FastValue):
+    """One that reads as the default where none is set: what is set and what is read are slots of their own."""
 
-
-FastValue.held = vars(FastValue)["value"]
-
-
-class UnsetValue(FastValue):
-    """What a :class:`FastValue` is while the key has no value: it reads as the default, and setting it ends that."""
-
-    __slots__ = ()
+    __slots__ = ("set_to", "shown")
 
     def _set(self, value: Any) -> None:
-        if value is not None:
-            self.__class__ = self.some  # type: ignore[assignment]
-            self.value = value
+        self.set_to = value
+        self.shown = self.default if value is None else value
 
-    value = property(operator.attrgetter("default"), _set)
-
-    def clear(self) -> None:
-        """Forget the value, of which there is none."""
+    value = property(operator.attrgetter("shown"), _set)
 
 
 class CheckedValue(FastValue):
@@ -492,9 +472,16 @@ class MapHandle(_Aged, MutableMapping[Any, Any]):
         number = self._scope.number
         if self._kept_key is not None:
             key = self._kept_key(key)
-        self._map(number)[key] = value if self._kept is None else self._kept(value)
+        entries = self._map(number)
+        if self._kept is not None:
+            value = self._kept(value)
         if self._ttl is not None:
-            self._times[number][key] = self._clock()
+            at, times = self._clock(), self._times[number]
+            if key in entries and at - times[key] >= self._ttl:
+                # It is not there any more, removed or not: the new one is the last.
+                del entries[key], times[key]
+            times[key] = at
+        entries[key] = value
         self._scope.changed.add(number)
 
     def __delitem__(self, key: Any) -> None:
@@ -600,9 +587,7 @@ def _other_name(name: str, advice: str) -> property:
 # a property each, as __getattr__ would make everything else slower.
 for _class, _kind in (
     (FastValue, "ValueState"),
-    (UnsetValue, "ValueState"),
-    (CheckedValue, "ValueState"),
-    (UnsetCheckedValue, "ValueState"),
+    (DefaultValue, "ValueState"),
     (ValueHandle, "ValueState"),
     (ReducingHandle, "ReducingState"),
     (ListHandle, "ListState"),

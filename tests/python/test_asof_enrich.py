@@ -252,6 +252,21 @@ def table_of(seed: int, rows: int, is_unique: bool) -> list[Row]:
     return [{"k": key if chance.random() < 0.9 else None, "y": f"v{n}"} for n, key in enumerate(keys)]
 
 
+def test_a_job_that_is_killed_after_its_end_comes_to_its_end_again(tmp_path: Path) -> None:
+    left, right = {"v": range(5), "k": range(5)}, {"w": range(5), "k": range(5)}
+    for seed in range(12):
+        for steps in (400, None):
+            joined = mill.from_arrow(pa.table(left)).enrich(pa.table(right), on="k")
+            testing.simulate(
+                joined.write_parquet(tmp_path / f"out {seed}"),
+                seed=seed,
+                checkpoint=mill.Checkpoint(tmp_path / f"state {seed}", every="1ms"),
+                steps=steps,
+                parallelism=4 if steps else 1,
+            )
+        assert sorted(row["w"] for row in written(tmp_path / f"out {seed}")) == list(range(5))
+
+
 @pytest.mark.parametrize("how", ["inner", "left", "semi", "anti"])
 def test_a_table(how: Any) -> None:
     for seed in range(6):

@@ -167,105 +167,46 @@ def test_what_a_type_cannot_hold_is_still_refused_with_the_state() -> None:
         keyed([{"k": 1, "x": 1}]).process(Wrong(), schema={"x": int}).collect()
 
 
-class Rounded(mill.ProcessFunction):
-    """Asks for entries by keys as the function has them, not as they are kept: 0.1 has more digits in a float32."""
+def test_a_struct_that_is_changed_in_place_is_kept() -> None:
+    class Changed(mill.ProcessFunction):
+        pair = mill.ValueState({"a": int, "b": str}, default={"a": 0, "b": "x"})
+        pairs = mill.ReducingState({"a": int}, lambda one, other: {"a": one["a"] + other["a"]})
+        by_name = mill.MapState(str, {"a": int})
 
-    totals = mill.MapState(pa.float32(), int)
-    aged = mill.MapState(pa.float32(), int, ttl="1h", clock="processing")
-    pairs = mill.ListState(list[int])
-    singles = mill.ListState(pa.float32())
+        def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+            before = (self.pair.value["a"], self.pairs.value and self.pairs.value["a"], self.by_name.get("n"))
+            yield {"what": before}
+            self.pair.value["a"] += row.x
+            self.pairs.add({"a": row.x})["a"] += 100
+            self.by_name["n"] = {"a": row.x}
+            self.by_name["n"]["a"] = -1
 
-    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
-        answers: list[Any] = []
-        for state in (self.totals, self.aged):
-            state[0.1] = 1
-            answers += [0.1 in state, state.get(0.1), state[0.1], state.setdefault(0.1, 7), 0.2 in state]
-            state[0.1] += 1
-            answers += [state.pop(0.1), len(state), 0.1 in state]
-            state[0.3] = 3
-            del state[0.3]
-            answers.append(len(state))
-        self.pairs.add((1, 2))  # type: ignore[arg-type]
-        self.singles.add(0.1)
-        answers += [(1, 2) in self.pairs, [1, 2] in self.pairs, [2] in self.pairs, 0.1 in self.singles, 0.2 in self.singles]
-        yield {"answers": repr(answers)}
+    rows = [{"k": 1, "x": x} for x in (1, 2, 3)]
+    expected = [(0, None, None), (1, 101, {"a": 1}), (3, 203, {"a": 2})]
+    for frame_rows in (1, 8192):
+        assert values(Changed(), rows, frame_rows) == expected
 
 
-def test_entries_are_found_by_the_keys_they_were_set_with() -> None:
-    """Keys were converted when an entry was set, and not when it was asked for or removed."""
-    [row] = keyed([{"k": 1, "x": 1}]).process(Rounded(), schema={"answers": str}).collect().to_pylist()
-    of_a_map = [True, 1, 1, 1, False, 2, 0, False, 0]
-    assert row["answers"] == repr([*of_a_map, *of_a_map, True, True, False, True, False])
+def test_a_value_that_is_set_to_none_reads_as_the_default_however_it_is_set() -> None:
+    def forget(state: Any) -> None:
+        state.value = None
 
+    class Forgets(mill.ProcessFunction):
+        n = mill.ValueState(int, default=7)
 
-def nothing(state: Any) -> None:
-    state.value = None
+        def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+            before = self.n.value
+            self.n.value = row.x
+            first = self.n.value
+            self.n.value = 1
+            forget(self.n)
+            yield {"what": (before, first, self.n.value)}
+            self.n.value = row.x
 
-
-class SetToNone(mill.ProcessFunction):
-    """Sets a state with a default to None in one of many ways, and reads it at once."""
-
-    last = mill.ValueState(int, default=5)
-
-    def __init__(self, how: str) -> None:
-        self.how = how
-
-    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
-        before = self.last.value
-        self.last.value = 7
-        set_ = self.last.value
-        if self.how == "column":
-            self.last.value = row.x
-        elif self.how == "choice":
-            self.last.value = set_ + 1 if row.x else None
-        elif self.how == "call":
-            self.last.value = {"x": 1}.get("y")
-        elif self.how == "function":
-            nothing(self.last)
-        elif self.how == "attribute":
-            setattr(self.last, "value", row.x)  # noqa: B010
-        elif self.how == "clear":
-            self.last.clear()
-        else:
-            self.last.value = None
-        after = self.last.value
-        yield {"before": before, "set": set_, "after": after}
-
-
-class SetInHelper(SetToNone):
-    def forget(self, value: Any) -> None:
-        self.last.value = value
-
-    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
-        before = self.last.value
-        self.last.value = 7
-        set_ = self.last.value
-        self.forget(row.x)
-        yield {"before": before, "set": set_, "after": self.last.value}
-
-
-@pytest.mark.parametrize("how", ["column", "choice", "call", "function", "attribute", "clear", "constant", "helper"])
-def test_a_value_that_is_set_to_none_reads_as_its_default_at_once(how: str) -> None:
-    """It read as None until the call was over, unless None stood in the code of the function."""
-    function = SetInHelper(how) if how == "helper" else SetToNone(how)
-    rows = mill.from_iter([{"k": 1, "x": None}] * 3, schema={"k": int, "x": int})
-    schema = {"before": int, "set": int, "after": int}
-    got = rows.key_by("k").process(function, schema=schema).collect().to_pylist()
-    assert got == [{"before": 5, "set": 7, "after": 5}] * 3
-
-
-def test_values_that_are_never_set_to_none_are_not_checked() -> None:
-    class Sums(mill.ProcessFunction):
-        total = mill.ValueState(int, default=0)
-        seen = mill.ValueState(bool, default=False)
-
-        def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
-            self.total.value += row.x
-            self.seen.value = True
-            yield {"total": self.total.value}
-
-    assert not may_set_none(Sums(), ["total", "seen"])
-    assert may_set_none(SetToNone("column"), ["last"])
+    rows = [{"k": 1, "x": x} for x in (None, 2, None, 7, 3)]
+    expected = [(7, 7, 7), (7, 2, 7), (2, 7, 7), (7, 7, 7), (7, 3, 7)]
+    for frame_rows in (1, 8192):
+        assert values(Forgets(), rows, frame_rows) == expected
 
 
 # -- mistakes --------------------------------------------------------------------------------------------------------------
@@ -386,3 +327,21 @@ def test_asking_whether_there_is_an_entry_does_not_make_it_young() -> None:
     assert values(Asks(), rows) == [(True, True), (True, True), (False, False)]
 
 
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_an_entry_that_is_set_again_after_it_has_grown_too_old_is_the_last(is_removed: bool) -> None:
+    class Orders(mill.ProcessFunction):
+        seen = mill.MapState(str, int, ttl="10s")
+
+        def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+            self.seen[row.name] = row.x
+            yield {"what": list(self.seen.items())}
+
+    # Whether the old entry is still in memory depends on the watermark, which another key moves on.
+    moves = [{"k": 2, "name": "other", "x": 9, "at": at(11)}] if is_removed else []
+    rows = [
+        {"k": 1, "name": "old", "x": 0, "at": at(0)},
+        {"k": 1, "name": "young", "x": 1, "at": at(5)},
+        *moves,
+        {"k": 1, "name": "old", "x": 2, "at": at(12)},
+    ]
+    assert values(Orders(), rows, frame_rows=1)[-1] == [("young", 1), ("old", 2)]

@@ -174,6 +174,61 @@ def test_on_end_is_called_for_each_key_with_state() -> None:
     assert len(windows.collect()) == 19
 
 
+@pytest.mark.parametrize("is_event", [True, False])
+def test_on_end_of_a_key_whose_state_a_timer_has_set(is_event: bool) -> None:
+    class Marks(mill.ProcessFunction):
+        seen = mill.ValueState(bool)
+
+        def process(self, row: Any, ctx: mill.ProcessContext) -> None:
+            if is_event:
+                ctx.timers.event_time(row.at + SECOND)
+            else:
+                ctx.timers.processing_time(ctx.now)
+
+        def on_timer(self, at: datetime, ctx: mill.ProcessContext) -> None:
+            self.seen.value = True
+
+        def on_end(self, ctx: mill.ProcessContext) -> Iterator[Any]:
+            yield {"k": ctx.key, "time": ctx.timestamp}
+
+    rows = [{"k": n % 3, "at": at(n)} for n in range(9)]
+    for watermark in ("0s", "1h"):
+        result = keyed(rows, watermark=watermark).process(Marks(), schema={"k": int, "time": datetime})
+        found = sorted((row["k"], seconds(row["time"])) for row in result.collect().to_pylist())
+        assert found == [(k, 6 + k + is_event) for k in range(3)]
+
+
+def test_results_of_a_timer_by_processing_time_have_the_time_of_what_has_set_it_last() -> None:
+    from millstream import testing
+
+    class Twice(mill.ProcessFunction):
+        def process(self, row: Any, ctx: mill.ProcessContext) -> None:
+            for seconds in row.offsets:
+                ctx.timers.processing_time(ctx.now + seconds * SECOND)
+
+        def on_timer(self, at: datetime, ctx: mill.ProcessContext) -> Iterator[Any]:
+            if at.second == 1:
+                # That of ten seconds waits for its turn in the same call, if the clock has come so far.
+                ctx.timers.delete_processing_time(at + 9 * SECOND)
+                ctx.timers.processing_time(at + 9 * SECOND)
+            yield {"due": at.second, "time": ctx.timestamp}
+
+    for restarts in (False, True):
+        source = testing.Source({"k": int, "at": datetime, "offsets": list[int]})
+        timed = source.stream().event_time("at", watermark="1h").key_by("k")
+        result = timed.process(Twice(), schema={"due": int, "time": datetime})
+        clock = testing.Clock()
+        with testing.Job(result, clock=clock) as job:
+            source.push({"k": 1, "at": at(5), "offsets": [1]}, {"k": 1, "at": at(7), "offsets": [10, 20]})
+            source.push({"k": 1, "at": at(3), "offsets": [20]})
+            job.checkpoint()
+            if restarts:
+                job.kill_and_restore()
+            source.end()
+            found = [(row["due"], seconds(row["time"])) for row in job.collect()]
+        assert found == [(1, 5), (10, 5), (20, 3)]
+
+
 # -- random functions ------------------------------------------------------------------------------------------------------
 
 

@@ -206,6 +206,24 @@ def test_rows_that_were_not_used_are_gone_by_the_clock(restarts: bool) -> None:
         assert found == [("insert", 1, 10, None), ("delete", 1, 10, None), ("insert", 1, 10, 5), ("insert", 1, 10, 6)]
 
 
+@pytest.mark.parametrize("how", ["semi", "inner"])
+def test_an_update_is_a_use_whether_or_not_anything_reads_what_has_changed(how: Any) -> None:
+    clock = testing.Clock()
+    orders, prices = testing.Source({"k": int, "x": int}), testing.Source({"op": str, "k": int, "y": int})
+    priced = mill.from_changelog(prices.stream(), key="k")
+    joined = orders.stream().join(priced, on="k", how=how, ttl="10s")
+    result = joined.select("k", "left_row", "x")
+    with testing.Job(result, clock=clock) as job:
+        orders.push({"k": 1, "x": 7})
+        prices.push({"op": "insert", "k": 1, "y": 1})
+        clock.advance("6s")
+        prices.push({"op": "update", "k": 1, "y": 2})
+        clock.advance("6s")
+        assert [row["x"] for row in job.latest()] == [7]
+        prices.push({"op": "delete", "k": 1})
+        assert job.latest() == []
+
+
 def test_event_time_is_what_a_ttl_goes_by_where_both_sides_have_it() -> None:
     def timed(values: list[tuple[int, int]]) -> mill.Stream:
         rows = [{"k": 1, "x": x, "at": START + timedelta(seconds=second)} for x, second in values]

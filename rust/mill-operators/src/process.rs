@@ -312,6 +312,15 @@ impl Process {
         self.emit(output.rows, None, floor, out)?;
         let of_call = Keys { batch: &key_batch, kind: &kind, records: &records, columns: &called.batch };
         self.store.keep(&of_call, &output.changed, output.states.as_ref(), &output.timers)?;
+        if self.has_end && self.is_timed {
+            // A key may have states that a timer alone has set.
+            let mut latest = vec![i64::MIN; keys.len()];
+            for (&number, &stamp) in numbers.iter().zip(&stamps) {
+                latest[number as usize] = latest[number as usize].max(stamp);
+            }
+            let latest: Vec<(u32, i64)> = records.iter().copied().zip(latest).collect();
+            self.store.note_latest(&key_batch, &latest);
+        }
         // After the changes: one that was deleted and set again is among those that are left.
         for (at, key, stamp) in output.left {
             let value = timer_value(stamp, key_rows[key as usize]);
@@ -361,7 +370,8 @@ impl Process {
         let records: Vec<u32> = (0..len as u32).collect();
         let states = self.store.load(encoder.batch(), &records)?;
         let stamps = match self.is_timed {
-            true => self.store.latest(encoder.batch(), &records),
+            // A run whose function was not called at the end has noted no times.
+            true => self.store.latest(encoder.batch(), &records).into_iter().map(|at| if at == i64::MIN { self.floor } else { at }).collect(),
             false => vec![i64::MIN; len],
         };
         let called = Called { batch, states };

@@ -114,6 +114,8 @@ enum Work {
 /// A record that has been looked at and whose partners are gone through.
 struct Current {
     is_delete: bool,
+    /// Whether nothing has changed: its partners are used, and that is all.
+    is_same: bool,
     /// Whether the partners had no row of this record before.
     is_first: bool,
     /// Whether no other row of its side has its key.
@@ -263,7 +265,7 @@ impl RegularJoin {
                 piece.single(row, time, true);
             }
             let is_only = *identity == RowIdentity::Key || !self.kept.has_other(side, hash, key, entry, at);
-            return Ok(Some(Current { is_delete, is_first: false, is_only, after: None }));
+            return Ok(Some(Current { is_delete, is_same: false, is_first: false, is_only, after: None }));
         }
         let is_same = old.is_some_and(|old| old.bytes == records.bytes(row));
         let has_partner = match single {
@@ -273,16 +275,16 @@ impl RegularJoin {
         let is_single = single.is_wanted(has_partner);
         self.kept.set(side, hash, key, entry, &Row { time, last: at, is_single, bytes: records.bytes(row) })?;
         if is_same && was_single == is_single {
-            return Ok(None);
+            // What has changed may be in a column that nobody reads, so it is a use all the same.
+            let current = Current { is_delete, is_same, is_first: false, is_only: false, after: None };
+            return Ok(self.plan.ttl.map(|_| current));
         }
         if is_single && !self.plan.waits_for_end {
             piece.single(row, time, false);
         } else if was_single && !is_single && !shares_key {
             piece.single(row, time, true);
         }
-        // Only the first row of a key changes what its partners are without pairs.
-        let is_first = !is_known && (self.plan.how.has_pairs() || !self.kept.has_other(side, hash, key, entry, at));
-        Ok(Some(Current { is_delete, is_first, is_only: false, after: None }))
+        Ok(Some(Current { is_delete, is_same: false, is_first: !is_known, is_only: false, after: None }))
     }
 
     /// Goes through the partners of a record, as many as there is room for; whether these were all, and the last one.
@@ -296,7 +298,7 @@ impl RegularJoin {
         let (hash, key, at) = (records.hashes[row], records.keys.get(row), records.at(row));
         let other = 1 - side;
         let Side { single, shares_key, .. } = self.sides[other];
-        let (has_pairs, is_delete) = (self.plan.how.has_pairs(), current.is_delete);
+        let (has_pairs, is_delete) = (self.plan.how.has_pairs() && !current.is_same, current.is_delete);
         // A partner makes two rows at most.
         let room = (EMIT_ROWS.saturating_sub(piece.rows()) / 2).max(1);
         let Partners { rows, is_end } = self.kept.partners(other, hash, key, current.after.as_deref(), at, room);

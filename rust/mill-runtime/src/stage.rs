@@ -354,7 +354,8 @@ impl Stage {
     /// Whether records of this channel should come now.
     pub(crate) fn wants(&self, channel: usize) -> bool {
         match &self.body {
-            Body::Operator(operator) => self.is_ended() || operator.wants(self.merge.input(channel)),
+            // One whose input had ended is told of no input that ends once more: it takes all, which is nothing but ends.
+            Body::Operator(operator) => self.is_ended() || self.was_ended || operator.wants(self.merge.input(channel)),
             Body::Sink(..) => true,
         }
     }
