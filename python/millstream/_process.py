@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from types import CodeType, GeneratorType
+from types import GeneratorType
 from typing import Any
 
 from millstream import _live
@@ -321,7 +321,7 @@ def _loops(
     """
     prepare, given, taken = [], [], []
     for i, has_default in enumerate(fast):
-        prepare.append(f"h{i} = handles[{i}]; v{i} = h{i}.values; t{i} = h{i}.exact; s{i} = h{i}.some; u{i} = h{i}.unset")
+        prepare.append(f"h{i} = handles[{i}]; v{i} = h{i}.values; t{i} = h{i}.exact")
         keep = f"v{i}[number] = a{i} if a{i}.__class__ is t{i} or a{i} is None else h{i}.kept(a{i})"
         if has_default:
             prepare.append(f"d{i} = h{i}.default")

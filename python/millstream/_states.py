@@ -97,31 +97,6 @@ class DefaultValue(FastValue):
     value = property(operator.attrgetter("shown"), _set)
 
 
-class CheckedValue(FastValue):
-    """A :class:`FastValue` with a default that notices when it is set to None: from then on it reads as the default."""
-
-    __slots__ = ()
-
-    def _set(self, value: Any) -> None:
-        if value is None:
-            self.clear()
-        else:
-            self.held = value if value.__class__ is self.exact else self.kept(value)
-
-    value = property(operator.attrgetter("held"), _set)
-
-
-class UnsetCheckedValue(UnsetValue):
-    """An :class:`UnsetValue` that becomes a :class:`CheckedValue`."""
-
-    __slots__ = ()
-
-
-FastValue.some, FastValue.unset = FastValue, UnsetValue
-CheckedValue.some, CheckedValue.unset = CheckedValue, UnsetCheckedValue
-UnsetCheckedValue.some, UnsetCheckedValue.unset = CheckedValue, UnsetCheckedValue
-
-
 class _Aged:
     """What handles share whose values grow old."""
 

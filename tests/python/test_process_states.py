@@ -12,7 +12,6 @@ import pytest
 from process_runs import at, keyed
 
 import millstream as mill
-from millstream._process import may_set_none
 from millstream import testing
 
 

@@ -284,7 +284,9 @@ impl RegularJoin {
         } else if was_single && !is_single && !shares_key {
             piece.single(row, time, true);
         }
-        Ok(Some(Current { is_delete, is_same: false, is_first: !is_known, is_only: false, after: None }))
+        // Only the first row of a key changes what its partners are without pairs.
+        let is_first = !is_known && (self.plan.how.has_pairs() || !self.kept.has_other(side, hash, key, entry, at));
+        Ok(Some(Current { is_delete, is_same: false, is_first, is_only: false, after: None }))
     }
 
     /// Goes through the partners of a record, as many as there is room for; whether these were all, and the last one.
