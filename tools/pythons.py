@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +73,21 @@ def install(python: Path, version: str, built: Path) -> Path | None:
     return own
 
 
+def run(pythons: dict[str, Path]) -> Iterator[tuple[str, bool]]:
+    """Run the tests with these interpreters at the same time, as they mostly wait; print what each says, and yield whether it passed."""
+    running = {}
+    for version, python in pythons.items():
+        said = (ENVIRONMENTS / f"{version}.txt").open("w+")
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/python"]
+        running[version] = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT), said
+    for version, (process, said) in running.items():
+        code = process.wait()
+        with said:
+            said.seek(0)
+            print(f"CPython {version} ({pythons[version]}):", said.read(), sep="\n", flush=True)
+        yield version, code == 0
+
+
 def main() -> int:
     """Test them all; the exit code is 1 if one failed."""
     asked = os.environ.get("PYTHONS", "").split()
@@ -82,6 +98,7 @@ def main() -> int:
     built: Path | None = None
     results: list[str] = [f"{here}: tested by make test"]
     is_well = True
+    tested: dict[str, Path] = {}
     for version in asked or [*PROMISED, *NEWER]:
         if version == here:
             continue
@@ -95,10 +112,10 @@ def main() -> int:
             is_well &= version not in PROMISED
             results.append(f"{version}: not tested, as what the tests need cannot be installed")
             continue
-        print(f"CPython {version} ({python}):", flush=True)
-        done = subprocess.run([own, "-m", "pytest", "-q", "tests/python"], cwd=ROOT, check=False)
-        is_well &= done.returncode == 0
-        results.append(f"{version}: {'passed' if done.returncode == 0 else 'FAILED'}")
+        tested[version] = own
+    for version, is_passed in run(tested):
+        is_well &= is_passed
+        results.append(f"{version}: {'passed' if is_passed else 'FAILED'}")
     print("CPython", *results, sep="\n  ")
     return 0 if is_well else 1
 
