@@ -166,7 +166,9 @@ class Outputs:
         SchemaError
             When a key column does not exist, or a column has a type that SQLite cannot hold.
         ConnectorError
-            When the job runs and the database cannot be written, or is older than the checkpoint of the job.
+            When the job runs and the database cannot be written.
+        CheckpointError
+            When the database is older than the checkpoint that the run goes on from.
 
         Notes
         -----
