@@ -16,7 +16,7 @@ _SHOWN_CHARACTERS = 40
 
 
 class Table:
-    """Records in memory, by column; any library that knows Arrow takes it without a copy.
+    """Records in memory, by column; any library that knows Arrow reads it without a copy.
 
     Examples
     --------
@@ -34,7 +34,13 @@ class Table:
 
     @property
     def schema(self) -> Schema:
-        """The columns and their types."""
+        """The names and types of the columns.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"a": 1}]).collect().schema
+        Schema(a: int64)
+        """
         return Schema(self._raw.schema())
 
     def __len__(self) -> int:
@@ -42,11 +48,11 @@ class Table:
         return len(self._raw)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Go through the rows as dicts."""
+        """Iterate over the rows as dicts."""
         return iter(self._raw.rows())
 
     def __getitem__(self, column: str) -> list[Any]:
-        """Give the values of one column as a list."""
+        """Return the values of one column as a list."""
         names = self.schema.names
         if column not in names:
             raise KeyError(f"no column {column!r}; there are {', '.join(names)}")
@@ -61,9 +67,12 @@ class Table:
         return self._raw.schema().__arrow_c_schema__()
 
     def to_arrow(self) -> Any:
-        """Give a ``pyarrow.Table``.
+        """Convert to a ``pyarrow.Table``.
 
-        A column of type ``object`` is the bytes of its pickled values.
+        Returns
+        -------
+        pyarrow.Table
+            The same columns. A column of type ``object`` is the bytes of its pickled values.
 
         Examples
         --------
@@ -75,11 +84,20 @@ class Table:
         return pa.table(self)
 
     def to_polars(self) -> Any:
-        """Give a ``polars.DataFrame``.
+        """Convert to a ``polars.DataFrame``.
 
-        Columns that hold objects become ``pl.Object``. What Polars has no type for, or would change, is an error that names
-        its column: decimals of more than 38 digits or a negative scale, zones that are an offset, and times and durations
-        in seconds that are out of range in milliseconds.
+        Returns
+        -------
+        polars.DataFrame
+            The same columns. Columns that hold objects become ``pl.Object``.
+
+        Raises
+        ------
+        SchemaError
+            When Polars has no type for a column: decimals of more than 38 digits or a negative scale, zones that are an
+            offset.
+        DataError
+            When Polars would change a value, such as a time in seconds that is out of range in milliseconds.
 
         Examples
         --------
@@ -91,11 +109,19 @@ class Table:
         return to_polars(self._raw)
 
     def to_pandas(self) -> Any:
-        """Give a ``pandas.DataFrame``.
+        """Convert to a ``pandas.DataFrame``.
 
-        Integers with nulls become pandas' nullable integers, such as ``Int64``, so that no digit is lost. Lists, structs and
-        maps that hold such integers become Python values, and columns that hold objects become the objects. Null is NaN
-        in a column of floats, and None in one of truth values.
+        Returns
+        -------
+        pandas.DataFrame
+            The same columns. Integers with nulls become nullable integers, such as ``Int64``, so that no digit is lost.
+            Lists, structs and maps that hold such integers become Python values, and columns that hold objects become the
+            objects. Null is NaN in a column of floats, and None in one of truth values.
+
+        Raises
+        ------
+        DataError
+            When pandas cannot hold a value of a column.
 
         Examples
         --------
@@ -109,7 +135,12 @@ class Table:
         return to_pandas(self._raw)
 
     def to_pylist(self) -> list[dict[str, Any]]:
-        """Give the rows as a list of dicts.
+        """Convert to a list of rows.
+
+        Returns
+        -------
+        list of dict
+            The values of each row by the names of the columns; null is None.
 
         Examples
         --------
@@ -119,12 +150,26 @@ class Table:
         return self._raw.rows()
 
     def sort(self, *columns: str) -> Table:
-        """Return the rows in the order of these columns, or of all.
+        """Return the rows sorted by columns.
 
-        NaN comes after all other numbers and null after NaN, at the top and within lists and structs. A list comes before a
-        longer one that begins with it; structs are compared field by field. Rows that are equal keep their order.
+        Rows of different keys are in no defined order, so sorting makes a result look the same each time.
 
-        Rows of different keys come in any order, so this is what makes a result look the same each time.
+        Parameters
+        ----------
+        *columns
+            The names of the columns; by default all.
+
+        Raises
+        ------
+        KeyError
+            When there is no such column.
+        PlanError
+            When the values of a column have no order.
+
+        Notes
+        -----
+        NaN comes after all numbers, and null after NaN, at the top and within lists and structs. A list comes before a
+        longer one that begins with it; structs are compared field by field. Equal rows keep their order.
 
         Examples
         --------
