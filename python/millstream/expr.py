@@ -1032,6 +1032,11 @@ def min_horizontal(*values: IntoExpr) -> Expr:
     *values
         Expressions, names of columns, or constants that are not text; ``lit("x")`` is a text.
 
+    Raises
+    ------
+    PlanError
+        When there is no value.
+
     Notes
     -----
     Nulls are skipped; the result is null where all values are null. NaN is greater than any number.
@@ -1051,6 +1056,11 @@ def max_horizontal(*values: IntoExpr) -> Expr:
     ----------
     *values
         Expressions, names of columns, or constants that are not text; ``lit("x")`` is a text.
+
+    Raises
+    ------
+    PlanError
+        When there is no value.
 
     Notes
     -----
