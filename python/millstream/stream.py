@@ -608,10 +608,10 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         from millstream._row import row_class
 
         name = function_name(function)
-        advice = f"say {method}({name}, schema=...) or annotate what {name} returns"
+        advice = f"write {method}({name}, schema=...) or annotate what {name} returns"
         if not self._raw.is_sampleable():
             raise SchemaError(
-                f"the columns that {name} gives are not known, and the stream before it cannot be read twice to find out; {advice}"
+                f"the columns that {name} returns are not known, and the stream before it cannot be read twice to infer them; {advice}"
             )
         table = self.limit(_SAMPLE_ROWS).collect(parallelism=1, until="10s")
         make = row_class(tuple(self.schema.names))
@@ -641,7 +641,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         if failure is not None and not results:
             raise failure
         if not results:
-            raise SchemaError(f"the columns that {name} gives are not known, as it gave no record; {advice}")
+            raise SchemaError(f"the columns that {name} returns are not known, since it returned no record; {advice}")
         return infer_schema(results, what=name)
 
     def limit(self, rows: int) -> Stream:
@@ -698,7 +698,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         """
         for other in others:
             if not isinstance(other, Stream):
-                hint = "leave key_by() out" if type(other).__name__ == "KeyedStream" else "make one with from_arrow or from_iter"
+                hint = "remove key_by()" if type(other).__name__ == "KeyedStream" else "make one with from_arrow or from_iter"
                 raise PlanError(f"union() takes streams, not {type(other).__name__}; {hint}")
         return Stream(self._raw.union([other._raw for other in others]))
 

@@ -71,7 +71,7 @@ def microseconds(duration: Duration, name: str = "duration", *, is_negative_allo
     1500
     """
     if duration != duration:
-        raise PlanError(f"{name} is {duration!r}, which is no duration")
+        raise PlanError(f"{name} is {duration!r}, which is not a duration")
     if isinstance(duration, timedelta):
         # pandas.Timedelta is a timedelta that also counts nanoseconds.
         if getattr(duration, "nanoseconds", 0):

@@ -126,7 +126,7 @@ def test_arguments_are_checked_at_the_line_of_the_user() -> None:
     with pytest.raises(PlanError, match="takes sinks, not int"):
         testing.Job(source.stream(), 3)  # type: ignore[arg-type]
     with testing.Job(source.stream(), source.stream().filter(col("x") > 1)) as job:
-        with pytest.raises(PlanError, match="collects 2 streams; say which"):
+        with pytest.raises(PlanError, match="collects 2 streams; pass one"):
             job.collect()
         with pytest.raises(PlanError, match="does not collect this stream"):
             job.collect(source.stream().filter(col("x") > 1))
