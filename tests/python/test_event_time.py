@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import millstream as mill
-from millstream import col
+from millstream import col, testing
 
 EPOCH = datetime(2024, 1, 1)
 
@@ -112,18 +112,23 @@ def idle_after(idleness: str) -> mill.WatermarkStrategy:
 
 
 @pytest.mark.parametrize("parallelism", [1, 2, 3])
-@pytest.mark.parametrize("delays", [(0.0, 0.0), (0.4, 0.0), (0.0, 0.4)])
-def test_when_all_splits_are_idle_time_is_the_latest_of_them(parallelism: int, delays: tuple[float, float]) -> None:
-    splits = {"a": (delays[0], [(0, 1), (5, 1), (25, 1)]), "b": (delays[1], [(2, 2)])}
-    stream = mill.from_source(Scripted(splits)).event_time("at", watermark=idle_after("1s")).key_by("k")
+@pytest.mark.parametrize("later", [None, 0, 1])
+def test_when_all_splits_are_idle_time_is_the_latest_of_them(parallelism: int, later: int | None) -> None:
+    given = {0: [(0, 1), (5, 1), (25, 1)], 1: [(2, 2)]}
+    source = testing.Source({"k": int, "at": datetime}, splits=2)
+    stream = source.stream().event_time("at", watermark=idle_after("1s")).key_by("k")
     windows = stream.window(mill.tumbling("10s")).agg(n=mill.count())
     twice = windows.key_by("k").window(mill.tumbling("20s")).agg(n=col("n").sum())
-    rows: list[tuple[int, float, int]] = []
-    job = mill.start(twice.for_each(lambda row: rows.append((row.k, seconds(row.window_start), row.n))), parallelism=parallelism)
-    wait_until(lambda: len(rows) == 2)
-    job.stop()
-    job.wait()
-    assert sorted(rows) == [(1, 0, 2), (2, 0, 1)]
+    clock = testing.Clock()
+    with testing.Job(twice, clock=clock, parallelism=parallelism) as job:
+        for split in sorted(given, key=lambda split: split == later):
+            if split == later:
+                clock.advance("400ms")
+            source.push(*({"k": k, "at": at(when)} for when, k in given[split]), split=split)
+        job.run()
+        clock.advance("1s")
+        found = [(row["k"], seconds(row["window_start"]), row["n"]) for row in job.collect()]
+    assert sorted(found) == [(1, 0, 2), (2, 0, 1)]
 
 
 @pytest.mark.parametrize("parallelism", [1, 2])
@@ -208,35 +213,24 @@ def test_a_file_that_holds_time_holds_it_for_all_tasks(tmp_path: Path, paralleli
     assert job.wait().rows_late == 0
 
 
-class Ticking(Scripted):
-    """The same, and a split that gives a row of the same second again and again."""
-
-    def partitions(self) -> list[str]:
-        return [*self.splits, "ticks"]
-
-    def open(self, partition: str, position: Any) -> mill.SourceReader:
-        return TickingReader(0.0, []) if partition == "ticks" else super().open(partition, position)
-
-
-class TickingReader(ScriptedReader):
-    def next_batch(self) -> Any:
-        time.sleep(0.02)
-        return [{"at": at(3), "k": 0}]
-
-
+@pytest.mark.parametrize("is_held", [True, False])
 @pytest.mark.parametrize("parallelism", [1, 2, 3, 4])
-def test_a_split_that_wakes_is_late_by_the_time_of_all_tasks(parallelism: int) -> None:
-    # Two splits are idle by then, in one task or in two; the one that gives rows holds time for both.
-    stream = mill.from_source(Ticking({"ahead": (0.0, [(100, 1)]), "sleeps": (0.8, [(4, 2)]), "too": (0.8, [(5, 2)])}))
-    windows = stream.event_time("at", watermark=idle_after("200ms")).key_by("k").window(mill.tumbling("10s")).agg(n=mill.count())
-    late: list[int] = []
-    job = mill.start(windows.for_each(lambda row: None), windows.late.for_each(lambda row: late.append(row.k)), parallelism=parallelism)
-    wait_until(lambda: job.metrics().rows_in > 60)
-    metrics = job.metrics()
-    job.stop()
-    assert job.wait().rows_in > 60
-    assert metrics.rows_late == 0
-    assert late == []
+def test_a_split_that_wakes_is_late_by_the_time_of_all_tasks(parallelism: int, is_held: bool) -> None:
+    # Two splits are idle by then, in one task or in two; one that gives rows of the same second again and again holds time for both.
+    ahead, sleeps, too, ticks = range(4)
+    source = testing.Source({"k": int, "at": datetime}, splits=4)
+    stream = source.stream().event_time("at", watermark=idle_after("200ms"))
+    windows = stream.key_by("k").window(mill.tumbling("10s")).agg(n=mill.count())
+    clock = testing.Clock()
+    with testing.Job(windows, windows.late, clock=clock, parallelism=parallelism) as job:
+        source.push({"k": 1, "at": at(100)}, split=ahead)
+        for _ in range(10):
+            if is_held:
+                source.push({"k": 0, "at": at(3)}, split=ticks)
+            clock.advance("100ms")
+        source.push({"k": 2, "at": at(4)}, split=sleeps)
+        source.push({"k": 3, "at": at(5)}, split=too)
+        assert sorted(row["k"] for row in job.collect(windows.late)) == ([] if is_held else [2, 3])
 
 
 @pytest.mark.parametrize("parallelism", [1, 2, 3])

@@ -269,8 +269,8 @@ import sys
 import millstream as mill
 from millstream.nexmark import query
 
-name, folder = sys.argv[1:]
-events = mill.nexmark(60_000, rate=40_000, event_rate=1000, seed=3, splits=4)
+name, folder, rate = sys.argv[1:]
+events = mill.nexmark(60_000, rate=float(rate), event_rate=1000, seed=3, splits=4)
 sink = query(name).stream(events).write_parquet(f"{folder}/out")
 mill.run(sink, checkpoint=mill.Checkpoint(f"{folder}/state", every="50ms"), parallelism=2, progress=False)
 """
@@ -278,8 +278,8 @@ mill.run(sink, checkpoint=mill.Checkpoint(f"{folder}/state", every="50ms"), para
 
 @pytest.mark.parametrize("name", ["q0", "q5", "q11", "q18"])
 def test_a_killed_query_goes_on_to_the_same_rows(name: str, tmp_path: Path) -> None:
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", JOB, name, str(tmp_path)])
+    def start(rate: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", JOB, name, str(tmp_path), str(rate)])
 
     def newest() -> int:
         try:
@@ -287,15 +287,16 @@ def test_a_killed_query_goes_on_to_the_same_rows(name: str, tmp_path: Path) -> N
         except CheckpointError:  # the directory is not there yet, or is just being made
             return 0
 
-    child = start()
+    # At this rate it would run for a quarter of a minute.
+    child = start(4_000)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and newest() < 4:
+    while time.monotonic() < deadline and newest() < 8:
         time.sleep(0.02)
-    assert newest() >= 4
+    assert newest() >= 8
     assert child.poll() is None, "it has ended before it was killed"
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    assert start().wait(60) == 0
+    assert start(100_000).wait(60) == 0
     # Without the rate the events are the same.
     wanted = query(name).stream(mill.nexmark(60_000, event_rate=1000, seed=3)).collect().to_arrow()
     assert_same(mill.read_parquet(tmp_path / "out").collect().to_arrow(), wanted)

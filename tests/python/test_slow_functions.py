@@ -172,17 +172,21 @@ def test_what_an_interrupted_or_killed_run_repeats_is_little(
 
 
 def test_a_fast_function_gets_whole_frames() -> None:
-    sizes: list[int] = []
-
-    def look(batch: Any) -> Any:
-        sizes.append(batch.num_rows)
-        return batch
-
     table = pa.table({"x": pa.array(range(2_000_000))})
-    mill.run(mill.from_arrow(table).map_batches(look).for_each_batch(lambda batch: None), parallelism=1)
-    assert sum(sizes) == 2_000_000
-    assert 8_192 <= max(sizes) <= 65_536, "whole frames, unless the machine is very busy"
-    assert len(sizes) < 200, "frames are small at first only"
+    for _ in range(10):
+        sizes: list[int] = []
+
+        def look(batch: Any, sizes: list[int] = sizes) -> Any:
+            sizes.append(batch.num_rows)
+            return batch
+
+        mill.run(mill.from_arrow(table).map_batches(look).for_each_batch(lambda batch: None), parallelism=1)
+        assert sum(sizes) == 2_000_000
+        assert max(sizes) <= 65_536
+        # Frames are small at first only, unless another process has the core while the function is called.
+        if max(sizes) >= 8_192 and len(sizes) < 200:
+            return
+    pytest.fail(f"in ten runs there were no whole frames; in the last, {len(sizes)} of at most {max(sizes)}")
 
 
 def test_a_call_that_costs_as_much_for_any_number_of_records_is_not_made_more_often() -> None:
@@ -195,8 +199,13 @@ def test_a_call_that_costs_as_much_for_any_number_of_records_is_not_made_more_of
         return batch
 
     table = pa.table({"x": pa.array(range(1_000_000))})
-    mill.run(mill.from_arrow(table).map_batches(request).for_each_batch(lambda batch: None), parallelism=1)
-    assert calls < 150, "sixteen whole frames, and some to find out; at 20 ms a call it would be endless"
+    for _ in range(5):
+        calls = 0
+        mill.run(mill.from_arrow(table).map_batches(request).for_each_batch(lambda batch: None), parallelism=1)
+        # Sixteen whole frames, and some to find out; at 20 ms a call it would be endless.
+        if calls < 150:
+            return
+    pytest.fail(f"there were {calls} calls")
 
 
 @pytest.mark.parametrize("parallelism", [1, 3])
