@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from types import GeneratorType
+from types import CodeType, GeneratorType
 from typing import Any
 
 from millstream import _live
@@ -19,7 +19,7 @@ from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
 from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, since_epoch, utc_moment
 from millstream._row import row_class, rows
-from millstream._states import Copier, FastValue, ListHandle, MapHandle, ReducingHandle, Scope, UnsetValue, ValueHandle
+from millstream._states import CheckedValue, Copier, FastValue, ListHandle, MapHandle, ReducingHandle, Scope, ValueHandle
 from millstream._view import columns_read
 from millstream.errors import PlanError
 from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState
@@ -175,7 +175,7 @@ def _is_copied(value: Any) -> bool:
     return True
 
 
-def _handle(scope: Scope, state: State, sets_none: bool) -> Any:
+def _handle(scope: Scope, state: State, may_set_none: bool) -> Any:
     ttl, clock, refresh = state._ttl, state._clock, state._refresh
     if isinstance(state, ListState):
         return ListHandle(scope, copier_of(state._type), kept_by(state._type), ttl, clock, refresh)
@@ -188,26 +188,61 @@ def _handle(scope: Scope, state: State, sets_none: bool) -> Any:
     if isinstance(state, ReducingState):
         return ReducingHandle(scope, state._function, is_mutable, copier, kept, ttl, clock, refresh)
     exact = exact_class(state._type)
-    if ttl is None and exact is not None and kept is not None and not (sets_none and state._default is not None):
-        return FastValue(state._default, exact, kept)
+    if ttl is None and exact is not None and kept is not None:
+        is_checked = may_set_none and state._default is not None
+        return (CheckedValue if is_checked else FastValue)(state._default, exact, kept)
     return ValueHandle(scope, state._default, is_mutable, copier, kept, ttl, clock, refresh)
 
 
-def _sets_none(function: ProcessFunction) -> bool:
-    """Tell whether a method sets a ``value`` to None; it may then read the default in the same event."""
-    codes = [
-        member.__code__ for owner in type(function).__mro__ for member in vars(owner).values() if inspect.isfunction(member)
-    ]
+_NEVER_NONE = ("BINARY_", "BUILD_", "COMPARE_OP", "CONTAINS_OP", "FORMAT_", "IS_OP", "UNARY_")
+"""What computes a value that is not None, of values that states can have."""
+
+
+def may_set_none(function: ProcessFunction, states: Collection[str]) -> bool:
+    """Tell whether a method, or what it hands a state or itself to, may set a ``value`` to None."""
+    owners = [owner for owner in type(function).__mro__ if owner not in ProcessFunction.__mro__]
+    codes = [code for owner in owners for member in vars(owner).values() for code in _codes_of(member)]
     while codes:
         code = codes.pop()
         codes.extend(inner for inner in code.co_consts if inspect.iscode(inner))
         steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
+        own = code.co_varnames[:1]
+        if any(name in code.co_cellvars or name in code.co_freevars for name in own):
+            return True
         for place, step in enumerate(steps):
-            # In a = b = None, or None if ... else ..., it is a little further away.
-            if step.opname == "STORE_ATTR" and step.argval == "value":
-                if any(one.opname == "LOAD_CONST" and one.argval is None for one in steps[max(place - 8, 0) : place]):
+            after = steps[place + 1].opname if place + 1 < len(steps) else ""
+            is_asked = after in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "COPY")
+            if step.opname == "STORE_ATTR" and step.argval == "value" and not _is_some(steps, place):
+                return True
+            if step.opname == "LOAD_ATTR" and step.argval in states and not is_asked:
+                return True
+            if "LOAD_FAST" in step.opname and own:
+                loaded = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+                if own[0] in loaded and not (is_asked and loaded[-1] == own[0]):
                     return True
     return False
+
+
+def _codes_of(member: Any) -> list[CodeType]:
+    """Return the code of what a class has under a name."""
+    if isinstance(member, property):
+        return [code for part in (member.fget, member.fset, member.fdel) for code in _codes_of(part)]
+    member = getattr(member, "__func__", member)
+    return [member.__code__] if inspect.isfunction(member) else []
+
+
+def _is_some(steps: Sequence[dis.Instruction], place: int) -> bool:
+    """Tell whether what is stored by ``….value = …`` at a place is not None for sure."""
+    if place < 3:
+        return False
+    if steps[place - 1].opname == "SWAP":
+        # self.total.value += …
+        return not steps[place - 1].is_jump_target and steps[place - 2].opname.startswith(_NEVER_NONE)
+    made = steps[place - 3]
+    is_straight = steps[place - 1].opname == "LOAD_ATTR" and steps[place - 2].opname.startswith("LOAD_FAST")
+    if not is_straight or steps[place - 2].is_jump_target or isinstance(steps[place - 2].argval, tuple):
+        return False
+    return made.opname.startswith(_NEVER_NONE) or (made.opname == "LOAD_CONST" and made.argval is not None)
 
 
 class _Context(Scope):
@@ -338,17 +373,17 @@ def _loops(
     """
     prepare, given, taken = [], [], []
     for i, has_default in enumerate(fast):
-        prepare.append(f"h{i} = handles[{i}]; v{i} = h{i}.values; t{i} = h{i}.exact")
+        prepare.append(f"h{i} = handles[{i}]; v{i} = h{i}.values; t{i} = h{i}.exact; s{i} = h{i}.some; u{i} = h{i}.unset")
         keep = f"v{i}[number] = a{i} if a{i}.__class__ is t{i} or a{i} is None else h{i}.kept(a{i})"
         if has_default:
-            given += [f"b{i} = v{i}[number]", f"if b{i} is None: h{i}.__class__ = unset", f"else: h{i}.value = b{i}"]
+            given += [f"b{i} = v{i}[number]", f"if b{i} is None: h{i}.__class__ = u{i}", f"else: h{i}.held = b{i}"]
             taken += [
-                f"if h{i}.__class__ is unset: v{i}[number] = None; h{i}.__class__ = some",
-                f"else: a{i} = h{i}.value; {keep}",
+                f"if h{i}.__class__ is u{i}: v{i}[number] = None; h{i}.__class__ = s{i}",
+                f"else: a{i} = h{i}.held; {keep}",
             ]
         else:
-            given.append(f"h{i}.value = v{i}[number]")
-            taken.append(f"a{i} = h{i}.value; {keep}")
+            given.append(f"h{i}.held = v{i}[number]")
+            taken.append(f"a{i} = h{i}.held; {keep}")
     target = "row" if not is_cursor else ", ".join([*(f"row.{name}" for name in fields)])
     call = "process(row, ctx)" if is_generator else "several(process(row, ctx))"
     lines = [
@@ -363,7 +398,7 @@ def _loops(
         f" {line}"
         for line in [*prepare, "ctx.number = number", *given, "extend(several(function(*arguments)))", *taken]
     ]
-    namespace: dict[str, Any] = {"several": _several, "unset": UnsetValue, "some": FastValue}
+    namespace: dict[str, Any] = {"several": _several}
     exec(compile("\n".join(lines), "<millstream process loop>", "exec"), namespace)
     return namespace["loop"], namespace["once"]
 
@@ -382,8 +417,8 @@ class Task:
         self.epoch = EPOCH_WITHOUT_ZONE if self.zone is None else EPOCH
         self.function = copy.deepcopy(adapter.function)
         self.context = context = _Context(self)
-        sets_none = bool(adapter.states) and _sets_none(adapter.function)
-        self._handles = {name: _handle(context, state, sets_none) for name, state in adapter.states.items()}
+        is_checked = any(getattr(state, "_default", None) is not None for state in adapter.states.values()) and may_set_none(adapter.function, adapter.states)
+        self._handles = {name: _handle(context, state, is_checked) for name, state in adapter.states.items()}
         self._widths = [_width(state) for state in adapter.states.values()]
         self._fast = [handle for handle in self._handles.values() if isinstance(handle, FastValue)]
         self._aged = [

@@ -14,7 +14,7 @@ from typing import Any
 
 from millstream._kept import Kept
 
-__all__ = ["Copier", "FastValue", "ListHandle", "MapHandle", "ReducingHandle", "Scope", "UnsetValue", "ValueHandle"]
+__all__ = ["CheckedValue", "Copier", "FastValue", "ListHandle", "MapHandle", "ReducingHandle", "Scope", "ValueHandle"]
 
 _NEVER = -(2**63)
 
@@ -48,8 +48,9 @@ class Scope:
 class FastValue:
     """A value that is set before each event and taken after it: of a type that cannot be changed in place, without a ttl.
 
-    ``value`` is a slot, so that reading and setting it cost next to nothing. For a key that has no value, the handle is an
-    :class:`UnsetValue` until one is set.
+    ``value`` is a slot, so that reading and setting it cost next to nothing; ``held`` is the same slot, for the loop. For a key
+    that has no value, the handle of a state with a default is an :class:`UnsetValue` until one is set. Where None may be set,
+    which a slot does not notice, it is a :class:`CheckedValue`.
     """
 
     __slots__ = ("_before", "default", "exact", "kept", "value", "values")
@@ -68,13 +69,13 @@ class FastValue:
 
     def clear(self) -> None:
         """Forget the value."""
-        self.value = None
+        self.held = None
         if self.default is not None:
-            self.__class__ = UnsetValue
+            self.__class__ = self.unset
 
     def load(self, columns: list[list[Any]]) -> None:
         """Take the values of the keys of a call; None for those that have none."""
-        self.__class__ = FastValue
+        self.__class__ = self.some
         self.values = columns[0]
         self._before = self.values.copy()
 
@@ -89,6 +90,17 @@ class FastValue:
         return [values if len(changed) == len(values) else [values[number] for number in changed]]
 
 
+    held: Any
+    """The value, whatever ``value`` does about it."""
+    some: type[FastValue]
+    """What the handle is while the key has a value."""
+    unset: type[FastValue]
+    """What it is while the key has none."""
+
+
+FastValue.held = vars(FastValue)["value"]
+
+
 class UnsetValue(FastValue):
     """What a :class:`FastValue` is while the key has no value: it reads as the default, and setting it ends that."""
 
@@ -96,13 +108,38 @@ class UnsetValue(FastValue):
 
     def _set(self, value: Any) -> None:
         if value is not None:
-            self.__class__ = FastValue  # type: ignore[assignment]
+            self.__class__ = self.some  # type: ignore[assignment]
             self.value = value
 
     value = property(operator.attrgetter("default"), _set)
 
     def clear(self) -> None:
         """Forget the value, of which there is none."""
+
+
+class CheckedValue(FastValue):
+    """A :class:`FastValue` with a default that notices when it is set to None: from then on it reads as the default."""
+
+    __slots__ = ()
+
+    def _set(self, value: Any) -> None:
+        if value is None:
+            self.clear()
+        else:
+            self.held = value if value.__class__ is self.exact else self.kept(value)
+
+    value = property(operator.attrgetter("held"), _set)
+
+
+class UnsetCheckedValue(UnsetValue):
+    """An :class:`UnsetValue` that becomes a :class:`CheckedValue`."""
+
+    __slots__ = ()
+
+
+FastValue.some, FastValue.unset = FastValue, UnsetValue
+CheckedValue.some, CheckedValue.unset = CheckedValue, UnsetCheckedValue
+UnsetCheckedValue.some, UnsetCheckedValue.unset = CheckedValue, UnsetCheckedValue
 
 
 class _Aged:
@@ -564,6 +601,8 @@ def _other_name(name: str, advice: str) -> property:
 for _class, _kind in (
     (FastValue, "ValueState"),
     (UnsetValue, "ValueState"),
+    (CheckedValue, "ValueState"),
+    (UnsetCheckedValue, "ValueState"),
     (ValueHandle, "ValueState"),
     (ReducingHandle, "ReducingState"),
     (ListHandle, "ListState"),
