@@ -275,7 +275,7 @@ def test_failure_routed() -> None:
     assert error["step"] == "risky"
     assert "unlucky" in error["error"]
     assert "in fragile" in error["traceback"]
-    assert error["record"] == "{'value': 13}"
+    assert error["record"] == '{"value": 13}'
 
 
 def test_result_that_does_not_fit_is_a_failure_of_its_record() -> None:

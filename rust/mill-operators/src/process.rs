@@ -31,6 +31,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use mill_frame::text::record_text;
 use mill_frame::types::canonical_type;
 use mill_plan::{
     ProcessCall, ProcessEvents, ProcessFailure, ProcessOrigin, ProcessOutput, ProcessRows, ProcessStage, ProcessTask, Stage,
@@ -43,7 +44,6 @@ use mill_state::{DistinctKeys, KeyBatch, KeyEncoder, LOOKUP_ROWS_MAX, Span};
 
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, Shape, own};
-use crate::record::record_text;
 use store::{Keys, Store, timer_value};
 use values::read_versions;
 pub(crate) use view::read;
