@@ -410,3 +410,27 @@ def test_ctrl_c_while_a_job_starts_is_heard(tmp_path: Path) -> None:
     code_of_exit, said, errors = process.ends()
     assert (code_of_exit, said[-1]) == (0, "interrupted"), errors
     assert time.monotonic() - began < 3.0
+
+
+def test_an_exception_that_drops_a_job_stays_what_it_is(tmp_path: Path) -> None:
+    """What is done for the job then ran with the exception set: it was lost, and a SystemError took its place."""
+    code = """
+    import threading
+    from millstream.job import _start, settings
+
+    begun = threading.Event()
+
+    def stuck(row):
+        begun.set()
+        time.sleep(120)
+
+    sink = numbers().for_each(stuck)
+    try:
+        [_start([sink._raw], settings(parallelism=1)), begun.wait(), 1 / 0]
+    except ZeroDivisionError:
+        say("kept")
+    say("after")
+    """
+    process = Process(code, tmp_path)
+    status, said, errors = process.ends()
+    assert (status, said) == (0, ["kept", "after"]), errors

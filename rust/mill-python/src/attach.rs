@@ -26,6 +26,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_long;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -127,6 +128,18 @@ where
 {
     let _busy = Busy::enter()?;
     Python::try_attach(f)
+}
+
+/// Runs what a destructor does in the interpreter. An exception may be on its way there, which has ended the frame that held the
+/// object: Python code must not run while it is set, and it must be set again afterwards.
+pub fn aside<R>(_py: Python<'_>, f: impl FnOnce() -> R) -> R {
+    let (mut kind, mut value, mut traceback) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+    // SAFETY: the interpreter is held, and the three are places for references, which are this function's from here on.
+    unsafe { ffi::PyErr_Fetch(&raw mut kind, &raw mut value, &raw mut traceback) };
+    let result = f();
+    // SAFETY: the interpreter is held, and the three are null or references that are given back.
+    unsafe { ffi::PyErr_Restore(kind, value, traceback) };
+    result
 }
 
 /// Notes that the interpreter ends: no thread of the engine enters it from now on. Waits for those that use it.

@@ -25,7 +25,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use pyo3_arrow::PyRecordBatch;
 
-use crate::attach::{self, attach};
+use crate::attach::{self, aside, attach};
 use crate::error::{IntoPython, MillstreamError, PlanError, to_python};
 use crate::faults::RawDisk;
 use crate::stream::{RawSink, RawStream};
@@ -168,20 +168,22 @@ impl Drop for RawJob {
             return;
         }
         attach(|py| {
-            py.detach(|| drop(job.cancel()));
-            match wait_watching(py, &job, DROP_MAX) {
-                Ok(true) => {}
-                Ok(false) => let_go(py, &job),
-                Err(_) => {
-                    py.detach(|| job.let_go());
-                    // An exception cannot leave from here: the interrupt is raised again where one can.
-                    let again = py.import("_thread").and_then(|module| module.call_method0("interrupt_main"));
-                    if let Err(exception) = again {
-                        exception.write_unraisable(py, None);
+            aside(py, || {
+                py.detach(|| drop(job.cancel()));
+                match wait_watching(py, &job, DROP_MAX) {
+                    Ok(true) => {}
+                    Ok(false) => let_go(py, &job),
+                    Err(_) => {
+                        py.detach(|| job.let_go());
+                        // An exception cannot leave from here: the interrupt is raised again where one can.
+                        let again = py.import("_thread").and_then(|module| module.call_method0("interrupt_main"));
+                        if let Err(exception) = again {
+                            exception.write_unraisable(py, None);
+                        }
                     }
                 }
-            }
-            py.detach(|| drop(job));
+                py.detach(|| drop(job));
+            });
         });
     }
 }

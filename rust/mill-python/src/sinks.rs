@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use pyo3_arrow::PyRecordBatch;
 
-use crate::attach::{attach, call_method, try_attach};
+use crate::attach::{aside, attach, call_method, try_attach};
 use crate::error::{connector, describe, from_python, kind_of};
 use crate::functions::shown;
 use crate::to_python::column_to_list;
@@ -225,9 +225,11 @@ impl Drop for PythonCommitter {
     fn drop(&mut self) {
         // At the end of the process there may be no interpreter any more, and nothing left to close.
         try_attach(|py| {
-            if let Err(exception) = call_method(self.committer.bind(py), "close", ()) {
-                exception.write_unraisable(py, None);
-            }
+            aside(py, || {
+                if let Err(exception) = call_method(self.committer.bind(py), "close", ()) {
+                    exception.write_unraisable(py, None);
+                }
+            });
         });
     }
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::attach::{attach, call_method, try_attach};
+use crate::attach::{aside, attach, call_method, try_attach};
 use crate::error::{connector, repr_text};
 use crate::from_python::rows_to_batch;
 use crate::functions::{arrow_batch, conform};
@@ -94,9 +94,11 @@ impl Drop for PythonReader {
     fn drop(&mut self) {
         // At the end of the process there may be no interpreter any more, and nothing left to close.
         try_attach(|py| {
-            if let Err(exception) = call_method(self.reader.bind(py), "close", ()) {
-                exception.write_unraisable(py, None);
-            }
+            aside(py, || {
+                if let Err(exception) = call_method(self.reader.bind(py), "close", ()) {
+                    exception.write_unraisable(py, None);
+                }
+            });
         });
     }
 }

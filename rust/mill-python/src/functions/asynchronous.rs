@@ -25,7 +25,7 @@ use pyo3_arrow::PyRecordBatch;
 
 use super::batches::{arrow_batch, conform, fitting, misfit};
 use super::{Adapter, lists};
-use crate::attach::{attach, call_method, try_attach};
+use crate::attach::{aside, attach, call_method, try_attach};
 use crate::error;
 use crate::from_python::rows_to_batch;
 
@@ -100,9 +100,11 @@ impl Drop for Task {
     fn drop(&mut self) {
         // An interpreter that has ended has no event loop.
         try_attach(|py| {
-            if let Err(exception) = call_method(self.task.bind(py), "close", ()) {
-                exception.write_unraisable(py, Some(self.task.bind(py)));
-            }
+            aside(py, || {
+                if let Err(exception) = call_method(self.task.bind(py), "close", ()) {
+                    exception.write_unraisable(py, Some(self.task.bind(py)));
+                }
+            });
         });
     }
 }

@@ -20,7 +20,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use super::{Adapter, lists};
-use crate::attach::{attach, call_method, try_attach};
+use crate::attach::{aside, attach, call_method, try_attach};
 use crate::error;
 use crate::from_python::{plain_numbers, rows_to_batch, values_to_array};
 use crate::to_python::{column_to_list, column_to_sequence};
@@ -108,9 +108,11 @@ impl Drop for Task {
     fn drop(&mut self) {
         // An interpreter that has ended needs nothing closed.
         try_attach(|py| {
-            if let Err(exception) = call_method(self.task.bind(py), "close", ()) {
-                exception.write_unraisable(py, Some(self.task.bind(py)));
-            }
+            aside(py, || {
+                if let Err(exception) = call_method(self.task.bind(py), "close", ()) {
+                    exception.write_unraisable(py, Some(self.task.bind(py)));
+                }
+            });
         });
     }
 }
