@@ -284,7 +284,7 @@ def test_a_function_that_fails_while_its_columns_are_found_out() -> None:
     with pytest.raises(mill.UserFunctionError, match="invalid literal") as info:
         mill.from_iter([{"x": "oops"}]).map(lambda row: {"x": int(row.x)})
     assert "map(<lambda>)" in str(info.value)
-    assert "{'x': 'oops'}" in str(info.value)
+    assert '{"x": "oops"}' in str(info.value)
     assert "schema=" in str(info.value)
     assert isinstance(info.value.__cause__, ValueError)
     endless = mill.from_iter([1]).flat_map(lambda row: itertools.count(row.value))

@@ -240,7 +240,7 @@ def test_failure_keeps_the_exception_and_names_step_and_record() -> None:
         stream.collect()
     message = str(info.value)
     assert "fragile" in message
-    assert "{'value': 13}" in message
+    assert '{"value": 13}' in message
     cause = info.value.__cause__
     assert isinstance(cause, ValueError)
     assert cause.__traceback__ is not None
