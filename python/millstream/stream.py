@@ -475,10 +475,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         make = row_class(tuple(self.schema.names))
         results: list[Any] = []
         failure: UserFunctionError | None = None
-        records = table.to_pylist()
-        for record, (result, raised_first) in zip(
-            records, outcomes([tuple.__new__(make, record.values()) for record in records]), strict=False
-        ):
+        calls = outcomes([tuple.__new__(make, record.values()) for record in table.to_pylist()])
+        for number, (result, raised_first) in enumerate(calls):
             room = _SAMPLE_ROWS - len(results)
             try:
                 if raised_first is not None:
@@ -489,7 +487,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
                 if failure is None:
                     raised = f"{type(error).__name__}: {error}".removesuffix(": ")
                     failure = UserFunctionError(
-                        f"{method}({name}) raised {raised}; record: {record!r:.500}; it was called to find the columns that it "
+                        f"{method}({name}) raised {raised}; record: {table._raw.row_text(number)}; it was called to find the columns that it "
                         f"returns: {advice}"
                     )
                     failure.step = f"{method}({name})"
@@ -785,6 +783,6 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         --------
         >>> s = mill.from_iter(["1", "x"]).map(lambda row: {"n": int(row.value)}, schema={"n": int})
         >>> [row["record"] for row in s.errors.collect(on_error="route").to_pylist()]
-        ["{'value': 'x'}"]
+        ['{"value": "x"}']
         """
         return Stream(self._raw.errors())
