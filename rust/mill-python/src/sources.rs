@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::attach::{attach, call_method, in_drop};
-use crate::error::{connector, record_text};
+use crate::error::{connector, repr_text};
 use crate::from_python::rows_to_batch;
 use crate::functions::{arrow_batch, conform};
 use crate::import::validate;
