@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The number of splits and the blocks are fixed, so the same numbers come from the same split under any parallelism. A
-//! position is how many numbers the split has given. The rate counts from when the split was opened, by a monotonic clock.
+//! position is how many numbers the split has given, and of what blocks: a run that goes on from it keeps to these, whether or
+//! not it has a rate, since other blocks would have other numbers. The rate counts from when the split was opened, by a monotonic clock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -98,7 +99,12 @@ impl Source for GenerateSource {
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
-        let block = if self.rate.is_some() { 1 } else { BLOCK_ROWS };
+        let (given, block) = match position {
+            None => (0, if self.rate.is_some() { 1 } else { BLOCK_ROWS }),
+            Some(bytes) => read_position(bytes).ok_or_else(|| {
+                Error::checkpoint(format!("the position in {:?} is not readable", split.name))
+            })?,
+        };
         let lane = match split.name.as_str() {
             "generate" => Lane { index: 0, lanes: 1, block },
             name => {
@@ -107,12 +113,6 @@ impl Source for GenerateSource {
                 let index = index.ok_or_else(|| Error::connector(format!("{} has no split {name:?}", self.name())))?;
                 Lane { index, lanes: SPLITS, block }
             }
-        };
-        let given = match position {
-            None => 0,
-            Some(bytes) => u64::from_le_bytes(bytes.try_into().map_err(|_| {
-                Error::checkpoint(format!("the position in {:?} is not readable", split.name))
-            })?),
         };
         Ok(Box::new(GenerateReader {
             lane,
@@ -138,6 +138,13 @@ impl Source for GenerateSource {
     fn rows_hint(&self) -> Option<u64> {
         self.rows
     }
+}
+
+/// How many numbers were given, and the size of the blocks that they are of; `None` if that is no position.
+fn read_position(bytes: &[u8]) -> Option<(u64, u64)> {
+    let (given, rest) = bytes.split_first_chunk()?;
+    let block = u64::from_le_bytes(rest.try_into().ok()?);
+    (block == 1 || block == BLOCK_ROWS).then_some((u64::from_le_bytes(*given), block))
 }
 
 /// Which of the numbers a split has.
@@ -220,7 +227,7 @@ impl SplitReader for GenerateReader {
     }
 
     fn position(&self) -> Position {
-        self.given.to_le_bytes().to_vec()
+        [self.given.to_le_bytes(), self.lane.block.to_le_bytes()].concat()
     }
 }
 
