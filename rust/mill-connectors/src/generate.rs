@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The number of splits and the blocks are fixed, so the same numbers come from the same split under any parallelism. A
-//! position is how many numbers the split has given, and of what blocks: a run that goes on from it keeps to these, whether or
-//! not it has a rate, since other blocks would have other numbers. The rate counts from when the split was opened, by a monotonic clock.
+//! position is how many numbers the split has given. A split says of what blocks it is, so that a run that goes on from a
+//! checkpoint keeps to these, whether or not it has a rate. The rate counts from when the split was opened, by a monotonic clock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use mill_protocol::{Clock, Error, Position, Read, Result, Source, SourceProperties, Split, SplitReader, SteadyClock, SystemClock};
+use mill_protocol::{Clock, Error, Position, Read, Result, Source, SourceProperties, Split, SplitId, SplitReader, SteadyClock, SystemClock};
 
 /// How many splits an unordered generator has.
 const SPLITS: u64 = 8;
@@ -92,19 +92,19 @@ impl Source for GenerateSource {
     }
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
+        let block = if self.rate.is_some() { 1 } else { BLOCK_ROWS };
+        let split = |name: String| Split::with_detail(SplitId::of(&name), name, block.to_le_bytes().to_vec());
         if is_ordered {
-            return Ok(vec![Split::new("generate")]);
+            return Ok(vec![split("generate".to_owned())]);
         }
-        Ok((0..SPLITS).map(|index| Split::new(format!("generate {index} of {SPLITS}"))).collect())
+        Ok((0..SPLITS).map(|index| split(format!("generate {index} of {SPLITS}"))).collect())
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
-        let (given, block) = match position {
-            None => (0, if self.rate.is_some() { 1 } else { BLOCK_ROWS }),
-            Some(bytes) => read_position(bytes).ok_or_else(|| {
-                Error::checkpoint(format!("the position in {:?} is not readable", split.name))
-            })?,
-        };
+        let block = split.detail.as_slice().try_into().map(u64::from_le_bytes);
+        let block = block.ok().filter(|block| [1, BLOCK_ROWS].contains(block)).ok_or_else(|| {
+            Error::checkpoint(format!("the blocks of {:?} are not readable", split.name))
+        })?;
         let lane = match split.name.as_str() {
             "generate" => Lane { index: 0, lanes: 1, block },
             name => {
@@ -113,6 +113,12 @@ impl Source for GenerateSource {
                 let index = index.ok_or_else(|| Error::connector(format!("{} has no split {name:?}", self.name())))?;
                 Lane { index, lanes: SPLITS, block }
             }
+        };
+        let given = match position {
+            None => 0,
+            Some(bytes) => u64::from_le_bytes(bytes.try_into().map_err(|_| {
+                Error::checkpoint(format!("the position in {:?} is not readable", split.name))
+            })?),
         };
         Ok(Box::new(GenerateReader {
             lane,
@@ -138,13 +144,6 @@ impl Source for GenerateSource {
     fn rows_hint(&self) -> Option<u64> {
         self.rows
     }
-}
-
-/// How many numbers were given, and the size of the blocks that they are of; `None` if that is no position.
-fn read_position(bytes: &[u8]) -> Option<(u64, u64)> {
-    let (given, rest) = bytes.split_first_chunk()?;
-    let block = u64::from_le_bytes(rest.try_into().ok()?);
-    (block == 1 || block == BLOCK_ROWS).then_some((u64::from_le_bytes(*given), block))
 }
 
 /// Which of the numbers a split has.
@@ -227,7 +226,7 @@ impl SplitReader for GenerateReader {
     }
 
     fn position(&self) -> Position {
-        [self.given.to_le_bytes(), self.lane.block.to_le_bytes()].concat()
+        self.given.to_le_bytes().to_vec()
     }
 }
 

@@ -96,7 +96,7 @@ impl WindowAggregate {
                 is_persistent: context.is_persistent,
                 tracks_changes: false,
             };
-            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, is_timed: true, owner_columns: None, carries_at: None };
+            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, is_timed: true, owner_columns: None, has_tally: false, carries_at: None };
             Groups::new(keys, &key_types, aggregates, &options)
         };
         let shared = if assigner.shares_panes {
@@ -130,6 +130,7 @@ impl WindowAggregate {
                 is_ahead: false,
                 is_timed: true,
                 owner_columns,
+                has_tally: false,
                 carries_at: None,
             };
             Some(Sparse::new(Groups::new(&places, &types, aggregates, &options)?))

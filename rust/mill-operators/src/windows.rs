@@ -11,6 +11,8 @@ mod bounds;
 mod combine;
 mod gaps;
 mod sparse;
+mod timing;
+mod triggers;
 
 use mill_plan::AggregateSpec;
 
@@ -20,6 +22,8 @@ pub(crate) use bounds::{time_column, time_values, within_reach};
 pub(crate) use combine::Combiner;
 pub(crate) use gaps::Gaps;
 pub(crate) use sparse::{Sparse, is_scattered};
+pub(crate) use timing::{Emitted, Timing};
+pub(crate) use triggers::Triggers;
 
 #[cfg(test)]
 pub(crate) use aligned::tests;

@@ -38,7 +38,7 @@ impl Groups {
             return Err(Error::internal("a row of a window is not there"));
         }
         let of_rows = decoded(&self.decoder, &rows, self.keys.len())?;
-        let taken = finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, of_rows.clone(), &rows)?;
+        let taken = finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, (of_rows.clone(), Vec::new()), &rows)?;
         for record in 0..keys.len() {
             table.remove(&keys, record);
         }
@@ -101,7 +101,7 @@ impl Groups {
             return Ok(None);
         };
         let keys = decoded(&self.decoder, &rows, self.keys.len())?;
-        finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, keys, &rows).map(Some)
+        finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, (keys, Vec::new()), &rows).map(Some)
     }
 
     /// The keys of results that do not fit, and why.
@@ -208,13 +208,14 @@ impl Groups {
     }
 }
 
-/// Keys and results of these rows; of results that do not fit the keys go to `unfit`.
-fn finished(
+/// Keys and results of these rows; of results that do not fit the keys go to `unfit`. What is known beside the keys of the rows
+/// comes after these.
+pub(super) fn finished(
     accumulators: &[Box<dyn Accumulator>],
     carries: &mut Option<Carries>,
     unfit: &mut Vec<UnfitRow>,
     pane: i64,
-    mut keys: Vec<ArrayRef>,
+    (mut keys, beside): (Vec<ArrayRef>, Vec<ArrayRef>),
     rows: &RowsRead<'_>,
 ) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
     let carries = match carries {
@@ -233,15 +234,17 @@ fn finished(
             }
         });
     }
-    if !failed.is_empty() {
-        let mut is_fit = vec![true; rows.len()];
-        for (row, error) in failed {
-            // A row that fails twice is one result that there is not.
-            if std::mem::replace(&mut is_fit[row], false) {
-                let of_row = |columns: &[ArrayRef]| columns.iter().map(|column| column.slice(row, 1)).collect();
-                unfit.push(UnfitRow { keys: of_row(&keys), results: of_row(&results), error });
-            }
+    let has_failed = !failed.is_empty();
+    let mut is_fit = vec![true; if has_failed { rows.len() } else { 0 }];
+    for (row, error) in failed {
+        // A row that fails twice is one result that there is not.
+        if std::mem::replace(&mut is_fit[row], false) {
+            let of_row = |columns: &[ArrayRef]| columns.iter().map(|column| column.slice(row, 1)).collect();
+            unfit.push(UnfitRow { keys: of_row(&keys), results: of_row(&results), error });
         }
+    }
+    keys.extend(beside);
+    if has_failed {
         let is_fit = BooleanArray::from(is_fit);
         for column in keys.iter_mut().chain(&mut results) {
             *column = filter(column, &is_fit).map_err(|error| Error::internal(error.to_string()))?;
@@ -265,7 +268,7 @@ fn next_rows<'p>(
 }
 
 /// The key columns of these rows.
-fn decoded(decoder: &KeyDecoder, rows: &RowsRead<'_>, columns: usize) -> Result<Vec<ArrayRef>> {
+pub(super) fn decoded(decoder: &KeyDecoder, rows: &RowsRead<'_>, columns: usize) -> Result<Vec<ArrayRef>> {
     let mut keys = decoder.decode(rows).map_err(state_error)?;
     keys.truncate(columns);
     Ok(keys)
