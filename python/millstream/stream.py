@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from millstream._async_steps import AsyncSteps
 from millstream._counts import count
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["Stream", "from_changelog"]
 
 _SAMPLE_ROWS = 100
+
+_Result = TypeVar("_Result")
 
 Outcome = tuple[Any, Exception | None]
 """What a function returned, or raised."""
@@ -182,6 +184,17 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     def updating_key(self) -> list[str] | None:
         """The key of an updating stream, whose latest row of a key counts; None where every row stands for itself."""
         return self._raw.updating_key()
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"x": 1, "y": 2}]).columns
+        ['x', 'y']
+        """
+        return list(self.schema.names)
 
     # -- columns -----------------------------------------------------------------------------------------------------
 
@@ -462,10 +475,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         make = row_class(tuple(self.schema.names))
         results: list[Any] = []
         failure: UserFunctionError | None = None
-        records = table.to_pylist()
-        for record, (result, raised_first) in zip(
-            records, outcomes([tuple.__new__(make, record.values()) for record in records]), strict=False
-        ):
+        calls = outcomes([tuple.__new__(make, record.values()) for record in table.to_pylist()])
+        for number, (result, raised_first) in enumerate(calls):
             room = _SAMPLE_ROWS - len(results)
             try:
                 if raised_first is not None:
@@ -476,7 +487,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
                 if failure is None:
                     raised = f"{type(error).__name__}: {error}".removesuffix(": ")
                     failure = UserFunctionError(
-                        f"{method}({name}) raised {raised}; record: {record!r:.500}; it was called to find the columns that it "
+                        f"{method}({name}) raised {raised}; record: {table._raw.row_text(number)}; it was called to find the columns that it "
                         f"returns: {advice}"
                     )
                     failure.step = f"{method}({name})"
@@ -513,19 +524,69 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
                 raise PlanError(f"union() takes streams, not {type(other).__name__}; {hint}")
         return Stream(self._raw.union([other._raw for other in others]))
 
-    def branch(self, condition: Expr | str) -> tuple[Stream, Stream]:
-        """Give the records for which a condition holds, and the others.
+    def branch(self, *conditions: Expr | str) -> tuple[Stream, ...]:
+        """Split the stream: each record goes to the first condition that holds, or to the last stream if none does.
+
+        A condition that is null does not hold.
+
+        Parameters
+        ----------
+        *conditions
+            Expressions that are true or false, or names of such columns.
+
+        Returns
+        -------
+        tuple of Stream
+            One stream for each condition, in order, and one for the records that are left.
+
+        Raises
+        ------
+        PlanError
+            When there is no condition, or one is neither an expression nor a name.
 
         Examples
         --------
         >>> yes, no = mill.from_iter([1, 2, 3]).branch(col("value") > 1)
         >>> len(yes.collect()), len(no.collect())
         (2, 1)
+        >>> small, middle, large = mill.from_iter(range(10)).branch(col("value") < 3, col("value") < 8)
+        >>> len(small.collect()), len(middle.collect()), len(large.collect())
+        (3, 5, 2)
         """
-        if not isinstance(condition, (Expr, str)):
-            raise PlanError(f"branch() takes an expression or the name of a column, not {condition!r:.200}")
-        yes, no = self._raw.branch(_column(condition))
-        return Stream(yes), Stream(no)
+        if not conditions:
+            raise PlanError("branch() needs at least one condition, as in branch(col(\"x\") > 0)")
+        for condition in conditions:
+            if not isinstance(condition, (Expr, str)):
+                raise PlanError(f"branch() takes an expression or the name of a column, not {condition!r:.200}")
+        taken, left = [], self._raw
+        for condition in conditions:
+            yes, left = left.branch(_column(condition))
+            taken.append(Stream(yes))
+        return (*taken, Stream(left))
+
+    def pipe(self, function: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
+        """Call a function with the stream as its first argument, so that steps of one's own stand in the chain.
+
+        Parameters
+        ----------
+        function
+            Takes the stream, and whatever else is given.
+        *args, **kwargs
+            What it gets besides.
+
+        Returns
+        -------
+        object
+            What the function returns.
+
+        Examples
+        --------
+        >>> def doubled(stream, column):
+        ...     return stream.with_columns(**{column: col(column) * 2})
+        >>> mill.from_iter([1, 2]).pipe(doubled, "value").collect()["value"]
+        [2, 4]
+        """
+        return function(self, *args, **kwargs)
 
     def rebalance(self) -> Stream:
         """Spread the records evenly over all tasks, whatever the source gave them.
@@ -722,6 +783,6 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         --------
         >>> s = mill.from_iter(["1", "x"]).map(lambda row: {"n": int(row.value)}, schema={"n": int})
         >>> [row["record"] for row in s.errors.collect(on_error="route").to_pylist()]
-        ["{'value': 'x'}"]
+        ['{"value": "x"}']
         """
         return Stream(self._raw.errors())

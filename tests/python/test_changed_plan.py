@@ -82,6 +82,18 @@ def test_the_same_plan_has_no_notes(tmp_path: Path) -> None:
     assert "nothing to do" in report.notes[0]
 
 
+def test_a_finished_job_says_that_it_does_not_read_new_files(tmp_path: Path) -> None:
+    os.mkdir(tmp_path / "in")
+    (tmp_path / "in" / "a.csv").write_text("x\n1\n2\n")
+    resumed(mill.read_csv(tmp_path / "in"), tmp_path)
+    (tmp_path / "in" / "b.csv").write_text("x\n3\n")
+    [note] = resumed(mill.read_csv(tmp_path / "in"), tmp_path).notes
+    assert "what has come into its input since is not read" in note
+    assert "mill.Checkpoint(…, restart=True) starts over" in note
+    assert "follow=True" in note
+    assert sorted(row["x"] for row in rows_of(tmp_path / "out")) == [1, 2]
+
+
 def test_a_finished_job_with_another_plan_is_refused_and_starts_over_when_told(tmp_path: Path) -> None:
     resumed(source().filter(col("x") < 10), tmp_path)
     with pytest.raises(mill.CheckpointError, match=r'finished.*was col\("x"\) < 10, is col\("x"\) < 5.*restart=True'):

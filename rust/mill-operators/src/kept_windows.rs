@@ -28,6 +28,7 @@ mod trigger;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
+use mill_frame::text::record_text;
 use mill_plan::{KeptWindow, KeptWindowSpec, SessionGap, Stage, WindowCompute};
 use mill_protocol::{
     Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark,
@@ -36,7 +37,6 @@ use mill_state::KeyEncoder;
 
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, Shape, own};
-use crate::record::record_text;
 use crate::windows::{Aligned, Gaps, push_late, within_reach};
 use due::{Computer, Due};
 use records::{Key, KeyRef, Records};

@@ -41,7 +41,6 @@ mod pair;
 mod pass;
 mod process;
 mod project;
-mod record;
 mod reduce;
 mod regular_join;
 mod row_codec;

@@ -8,6 +8,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use mill_frame::block::RestoredBlock;
 use mill_frame::hash::hash_columns;
+use mill_frame::text::record_text;
 use mill_plan::{AggregateKind, AggregateSpec};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Restored, Result, Snapshot};
 use mill_state::{
@@ -19,7 +20,6 @@ use super::input::state_error;
 use super::carries::{Carries, Wraps};
 use super::near::NearTables;
 use super::{Accumulator, Problems, Selection, accumulator, with_selection};
-use crate::record::record_text;
 
 /// How many records go through the table at a time: their rows stay in the nearest cache from kernel to kernel.
 const LOOKUP_ROWS: usize = 256;

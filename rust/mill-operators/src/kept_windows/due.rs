@@ -12,6 +12,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, concat_batches, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow_row::RowConverter;
+use mill_frame::text::record_text;
 use mill_plan::{
     AggregateSpec, KeptWindowSpec, ReduceFunction, WindowCompute, WindowFunction, WindowRecords,
 };
@@ -20,7 +21,6 @@ use mill_state::{Cursor, Span, TableOptions};
 
 use super::records::converter;
 use crate::accumulator::{GroupOptions, Groups, UnfitRow};
-use crate::record::record_text;
 use crate::reduce::same_key;
 use crate::windows::{time_column, time_values};
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
+use mill_frame::text::record_text;
 use mill_plan::type_name;
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result};
 
-use crate::record::record_text;
 
 /// The times, in microseconds, that bounds of this type can be; all where windows have no bounds in their results.
 pub(super) fn times_of(bound_type: Option<&DataType>) -> RangeInclusive<i64> {

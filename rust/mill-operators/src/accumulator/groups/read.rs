@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, new_null_array};
 use arrow::compute::filter;
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use mill_frame::text::record_text;
 use mill_protocol::{Error, Outbox, Rejected, Result};
 use mill_state::{Cursor, Flag, KeyBatch, KeyDecoder, LOOKUP_ROWS_MAX, PaneTables, RowsRead};
 
@@ -12,7 +13,6 @@ use super::{Groups, records};
 use crate::accumulator::Accumulator;
 use crate::accumulator::carries::{Carries, Unfit};
 use crate::accumulator::input::state_error;
-use crate::record::record_text;
 
 /// A row of which a result does not fit its type.
 pub(crate) struct UnfitRow {
