@@ -173,3 +173,21 @@ def test_starting_over_from_a_finished_job_leaves_what_is_there(tmp_path: Path) 
     mill.run(stream.write_json(tmp_path / "elsewhere"), checkpoint=tmp_path / "other")
     assert "nothing to do" in mill.run(stream.write_json(tmp_path / "out"), checkpoint=other).notes[0]
     assert mill.checkpoints(tmp_path / "other")
+
+
+@pytest.mark.parametrize("rates", [(20_000, None), (None, 20_000), (20_000, 40_000)])
+def test_made_rows_come_once_whatever_becomes_of_their_rate(rates: tuple[int | None, int | None], tmp_path: Path) -> None:
+    # Numbers are dealt to the splits one by one with a rate, and by thousands without: what was given was counted, not which.
+    def made(rate: int | None, halt: bool) -> mill.Stream:
+        def seen(row: mill.Row) -> None:
+            if not halt:
+                return
+            time.sleep(0.0002)
+            if row.i % 50 == 0 and (tmp_path / "state").exists() and mill.checkpoints(tmp_path / "state"):
+                raise RuntimeError("halt")
+
+        return mill.generate(rows=30_000, rate=rate, i=mill.index()).inspect(seen)
+
+    halted(made(rates[0], True), tmp_path)
+    resumed(made(rates[1], False), tmp_path)
+    assert sorted(row["i"] for row in rows_of(tmp_path / "out")) == list(range(30_000))

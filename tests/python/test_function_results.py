@@ -301,15 +301,6 @@ def test_udf_without_parentheses() -> None:
         mill.udf(lambda text: text)
 
 
-def test_a_function_without_a_start_offset_is_refused_at_the_call() -> None:
-    def made() -> Iterator[dict[str, int]]:
-        yield {"i": 1}
-
-    with pytest.raises(mill.PlanError, match=r"made does not take a start offset.*from_iter\(made\(\)\)"):
-        mill.from_iter(made)  # type: ignore[arg-type]
-    assert mill.from_iter(made()).collect()["i"] == [1]
-
-
 # -- many results --------------------------------------------------------------------------------------------------------
 
 

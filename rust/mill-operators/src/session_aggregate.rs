@@ -114,6 +114,7 @@ impl SessionAggregate {
             is_ahead: false,
             is_timed: false,
             owner_columns: Some(keys.len()),
+            has_tally: false,
             carries_at: None,
         };
         let shape = Shape::Sessions { keys: keys.len(), aggregates: aggregates.to_vec() };

@@ -56,6 +56,14 @@ pub(crate) fn time_column(time_us: i64, rows: usize, data_type: &DataType) -> Re
     column(Int64Array::from_value(in_unit(time_us, data_type)?, rows), data_type)
 }
 
+/// Times in microseconds as a column of this type.
+pub(crate) fn times_column(times_us: Vec<i64>, data_type: &DataType) -> Result<ArrayRef> {
+    match data_type {
+        DataType::Timestamp(TimeUnit::Microsecond, _) => column(Int64Array::from(times_us), data_type),
+        _ => time_values(times_us.into_iter().map(Some), data_type),
+    }
+}
+
 /// Times in microseconds as a column of this type; `None` is null.
 pub(crate) fn time_values(times_us: impl Iterator<Item = Option<i64>>, data_type: &DataType) -> Result<ArrayRef> {
     let times = times_us.map(|time| time.map(|time| in_unit(time, data_type)).transpose());
