@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,21 @@ OBJECT = re.compile(r"^::: (millstream[\w.]*)$", re.MULTILINE)
 BY_METHOD = ["Stream"]
 
 
+@pytest.fixture
+def ends() -> Iterator[None]:
+    """End a page that waits for what does not come; no machine is so slow that one takes this long."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("the code of the page does not end")
+
+    former = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(300)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, former)
+
+
+@pytest.mark.usefixtures("ends")
 @pytest.mark.parametrize("page", [DOCS / "index.md", *GUIDE], ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
