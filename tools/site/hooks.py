@@ -1,4 +1,4 @@
-"""What MkDocs leaves to a site: folders in the navigation, and links from pages to files outside ``docs/``."""
+"""What MkDocs leaves to a site: folders in the navigation, links to files outside ``docs/``, and pages that fetch nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
+
 _LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)\s#]+)")
+_FETCHED = re.compile(r"""<(?:script|link|img)\b[^>]*?\b(?:src|href)=["'](?:https?:)?//[^"']+""")
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -45,3 +48,11 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
         pieces += [_LINK.sub(target, markdown[end : code.start()]), code[0]]
         end = code.end()
     return "".join([*pieces, _LINK.sub(target, markdown[end:])])
+
+
+def on_post_page(output: str, *, page: Any, config: Any) -> str:
+    """Refuse a page that fetches anything from elsewhere when it is read."""
+    found = _FETCHED.search(output)
+    if found is not None:
+        raise PluginError(f"{page.file.src_uri} fetches from elsewhere: {found[0]}")
+    return output
