@@ -2,6 +2,7 @@
 # make test  everything that needs no server
 # make count  instructions of the micro benchmarks against the reference in benches/results (needs valgrind)
 # make test-pythons  the Python tests on every other CPython on PATH or under pyenv, from one wheel (PYTHONS="3.12 3.13", none)
+# make docs  the documentation site, into site/; any warning or dead link is an error
 # make torture  the crash matrix: RUNS=3000 SEED=7 (docs/CRASHES.md)
 #
 # Needed: git, a stable Rust toolchain, a C compiler, CPython 3.11 or newer with venv. The rest is installed into .venv.
@@ -20,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUNS ?= 3000
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: help run torture test test-rust test-python test-pythons tools install install-test count wheel clean
+.PHONY: help run docs torture test test-rust test-python test-pythons tools install install-test count wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -29,6 +30,11 @@ run: install
 	$(PY) examples/flights.py
 
 test: test-rust test-python test-pythons
+
+# The site needs no engine: docstrings are read from the source.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo 'open site/index.html'
 
 torture: install-test
 	$(PY) tests/crash/torture.py --runs $(RUNS) $(if $(SEED),--seed $(SEED))
@@ -57,7 +63,7 @@ wheel: $(VENV)/created
 	$(PY) -m maturin build --release --out dist
 
 clean:
-	rm -rf $(VENV) .venvs dist python/millstream/*.so
+	rm -rf $(VENV) .venvs dist site python/millstream/*.so
 
 # Names what is missing, and how Debian calls it, before anything is built.
 tools:
@@ -79,4 +85,8 @@ $(VENV)/installed: $(VENV)/built
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PY) -m pip install --quiet $$($(PY) tools/extras.py test)
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/created
+	$(PY) -m pip install --quiet $$($(PY) tools/extras.py docs)
 	touch $@

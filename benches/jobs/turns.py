@@ -1,5 +1,8 @@
 """Jobs of Millstream, Polars and DuckDB in turns: results are compared first, then the medians of some runs are printed.
 
+Millions of records a second by the clock, and nanoseconds of processor time a record, of all threads. The latter says more on a machine
+that is busy with other work.
+
 Import it before polars: it says how many threads that takes.
 """
 
@@ -22,21 +25,29 @@ Contest = tuple[int, Job, Job | None, Job]
 
 
 def main(about: str | None, jobs: Callable[[int], dict[str, Contest]]) -> None:
-    """Run the jobs over as many rows as the command line says, and print millions of records a second."""
+    """Run the jobs over as many rows as the command line says, and print the medians."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", default="", help="only jobs with this in their name")
     options = parser.parse_args()
-    print(f"{'job':28} {'rows':>10} {'millstream':>11} {'polars':>8} {'duckdb':>8}")
+    peers = f"{'millstream':>11} {'polars':>8} {'duckdb':>8}"
+    print(f"{'':28} {'':>10}   {'M records/s':29}   {'ns CPU a record':29}\n{'job':28} {'rows':>10}   {peers}   {peers}")
     for name, (records, *of_each) in jobs(options.rows).items():
+        if options.only not in name:
+            continue
         results = [job() for job in of_each if job is not None]
         assert all(result == results[0] for result in results), f"{name}: {results}"
         seconds: list[list[float]] = [[] for _ in of_each]
+        busy: list[list[float]] = [[] for _ in of_each]
         for _ in range(options.runs):
             for place, job in enumerate(of_each):
                 if job is not None:
-                    began = time.perf_counter()
+                    began, began_busy = time.perf_counter(), time.process_time()
                     job()
                     seconds[place].append(time.perf_counter() - began)
+                    busy[place].append(time.process_time() - began_busy)
         rates = [f"{records / statistics.median(found) / 1e6:.2f}" if found else "-" for found in seconds]
-        print(f"{name:28} {results[0][0]:>10} {rates[0]:>11} {rates[1]:>8} {rates[2]:>8}", flush=True)
+        costs = [f"{statistics.median(found) / records * 1e9:.0f}" if found else "-" for found in busy]
+        of_all = "   ".join(f"{shown[0]:>11} {shown[1]:>8} {shown[2]:>8}" for shown in (rates, costs))
+        print(f"{name:28} {results[0][0]:>10}   {of_all}", flush=True)

@@ -11,14 +11,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import millstream as mill
 from millstream.bench import command
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; give the exit code."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="millstream", description="Stream processing inside a Python process.")
+    parser.add_argument("--version", action="version", version=f"millstream {mill.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run a script")
@@ -161,7 +163,6 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _doctor() -> int:
-    import millstream as mill
 
     print(f"millstream  {mill.__version__}")
     print(f"python      {platform.python_version()} ({platform.python_implementation()})")

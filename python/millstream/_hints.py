@@ -38,7 +38,6 @@ _OF_STREAM = {
     **dict.fromkeys(("add_sink", "write"), "use write_parquet(), write_json(), write_csv(), write_sqlite() or sink_to()"),
     **dict.fromkeys(("run", "start", "execute"), "write mill.run(stream.write_parquet(…)), or collect() for a table"),
     **dict.fromkeys(("assign_timestamps", "with_watermark", "withWatermark", "assign_timestamps_and_watermarks"), "use event_time()"),
-    "columns": "use schema.names",
 }
 
 _OF_KEYED = {

@@ -46,7 +46,9 @@ class Loop:
     def _clean_up(self) -> None:
         left = asyncio.all_tasks(self._loop)
         for task in left:
-            task.cancel()
+            # One that is cleaning up already is not disturbed.
+            if not task.cancelling():
+                task.cancel()
         with contextlib.suppress(SystemExit, KeyboardInterrupt):
             if left:
                 self._loop.run_until_complete(asyncio.wait(left, timeout=CLOSING_SECONDS_MAX))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from millstream._async_steps import AsyncSteps
 from millstream._counts import count
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["Stream", "from_changelog"]
 
 _SAMPLE_ROWS = 100
+
+_Result = TypeVar("_Result")
 
 Outcome = tuple[Any, Exception | None]
 """What a function returned, or raised."""
@@ -205,6 +207,17 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         ['k']
         """
         return self._raw.updating_key()
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"x": 1, "y": 2}]).columns
+        ['x', 'y']
+        """
+        return list(self.schema.names)
 
     # -- columns -----------------------------------------------------------------------------------------------------
 
@@ -617,10 +630,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         make = row_class(tuple(self.schema.names))
         results: list[Any] = []
         failure: UserFunctionError | None = None
-        records = table.to_pylist()
-        for record, (result, raised_first) in zip(
-            records, outcomes([tuple.__new__(make, record.values()) for record in records]), strict=False
-        ):
+        calls = outcomes([tuple.__new__(make, record.values()) for record in table.to_pylist()])
+        for number, (result, raised_first) in enumerate(calls):
             room = _SAMPLE_ROWS - len(results)
             try:
                 if raised_first is not None:
@@ -631,7 +642,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
                 if failure is None:
                     raised = f"{type(error).__name__}: {error}".removesuffix(": ")
                     failure = UserFunctionError(
-                        f"{method}({name}) raised {raised}; record: {record!r:.500}; it was called to find the columns that it "
+                        f"{method}({name}) raised {raised}; record: {table._raw.row_text(number)}; it was called to find the columns that it "
                         f"returns: {advice}"
                     )
                     failure.step = f"{method}({name})"
@@ -702,36 +713,69 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
                 raise PlanError(f"union() takes streams, not {type(other).__name__}; {hint}")
         return Stream(self._raw.union([other._raw for other in others]))
 
-    def branch(self, condition: Expr | str) -> tuple[Stream, Stream]:
-        """Split the stream in two: records for which a condition is true, and all others.
+    def branch(self, *conditions: Expr | str) -> tuple[Stream, ...]:
+        """Split the stream: each record goes to the first condition that is true, or to the last stream if none is.
 
         Parameters
         ----------
-        condition
-            An expression of type ``bool``, or the name of such a column. A null is false.
+        *conditions
+            Expressions of type ``bool``, or names of such columns. A null is false.
 
         Returns
         -------
         tuple of Stream
-            The records for which the condition is true, then the others.
+            One stream for each condition, in order, then one for all other records.
 
         Raises
         ------
         SchemaError
-            When a column does not exist, or the expression is not of type ``bool``.
+            When a column does not exist, or an expression is not of type ``bool``.
         PlanError
-            When the condition is neither an expression nor a name, or this is an updating stream.
+            When there is no condition, one is neither an expression nor a name, or this is an updating stream.
 
         Examples
         --------
         >>> yes, no = mill.from_iter([1, 2, 3]).branch(col("value") > 1)
         >>> len(yes.collect()), len(no.collect())
         (2, 1)
+        >>> small, middle, large = mill.from_iter(range(10)).branch(col("value") < 3, col("value") < 8)
+        >>> len(small.collect()), len(middle.collect()), len(large.collect())
+        (3, 5, 2)
         """
-        if not isinstance(condition, (Expr, str)):
-            raise PlanError(f"branch() takes an expression or the name of a column, not {condition!r:.200}")
-        yes, no = self._raw.branch(_column(condition))
-        return Stream(yes), Stream(no)
+        if not conditions:
+            raise PlanError("branch() needs at least one condition, as in branch(col(\"x\") > 0)")
+        for condition in conditions:
+            if not isinstance(condition, (Expr, str)):
+                raise PlanError(f"branch() takes an expression or the name of a column, not {condition!r:.200}")
+        taken, left = [], self._raw
+        for condition in conditions:
+            yes, left = left.branch(_column(condition))
+            taken.append(Stream(yes))
+        return (*taken, Stream(left))
+
+    def pipe(self, function: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
+        """Call a function with this stream as its first argument, so that functions of your own fit into a chain of steps.
+
+        Parameters
+        ----------
+        function
+            A function that takes the stream and the further arguments.
+        *args, **kwargs
+            Further arguments for the function.
+
+        Returns
+        -------
+        object
+            What the function returns.
+
+        Examples
+        --------
+        >>> def doubled(stream, column):
+        ...     return stream.with_columns(**{column: col(column) * 2})
+        >>> mill.from_iter([1, 2]).pipe(doubled, "value").collect()["value"]
+        [2, 4]
+        """
+        return function(self, *args, **kwargs)
 
     def rebalance(self) -> Stream:
         """Distribute the records evenly over all parallel tasks.
@@ -1064,6 +1108,6 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         --------
         >>> s = mill.from_iter(["1", "x"]).map(lambda row: {"n": int(row.value)}, schema={"n": int})
         >>> [row["record"] for row in s.errors.collect(on_error="route").to_pylist()]
-        ["{'value': 'x'}"]
+        ['{"value": "x"}']
         """
         return Stream(self._raw.errors())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NoReturn, overload
 
+from millstream._counts import count
 from millstream._engine import RawTable
 from millstream.errors import PlanError
 from millstream.types import Schema
@@ -51,12 +52,112 @@ class Table:
         """Iterate over the rows as dicts."""
         return iter(self._raw.rows())
 
-    def __getitem__(self, column: str) -> list[Any]:
-        """Return the values of one column as a list."""
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"x": 1, "y": 2}]).collect().columns
+        ['x', 'y']
+        """
+        return list(self.schema.names)
+
+    @overload
+    def __getitem__(self, key: str) -> list[Any]: ...
+    @overload
+    def __getitem__(self, key: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, key: slice | list[str]) -> Table: ...
+    def __getitem__(self, key: str | int | slice | list[str]) -> list[Any] | dict[str, Any] | Table:
+        """Return the values of a column by its name, a row by its number, or some rows or columns as a table.
+
+        Examples
+        --------
+        >>> table = mill.from_iter([{"a": 1, "b": "x"}, {"a": 2, "b": None}]).collect()
+        >>> table["a"], table[-1], table[["b"]].columns, len(table[:1])
+        ([1, 2], {'a': 2, 'b': None}, ['b'], 1)
+        """
+        if isinstance(key, str):
+            return self._raw.column(self._place(key))
+        if isinstance(key, slice):
+            rows = range(len(self))[key]
+            if rows.step == 1:
+                return Table(self._raw.slice(rows.start, len(rows)))
+            return self._of_rows(self._raw.rows()[key])
+        if isinstance(key, list):
+            return Table(self._raw.select([self._place(name) for name in key]))
+        try:
+            row = range(len(self))[key]
+        except IndexError:
+            raise IndexError(f"no row {key}; there are {len(self):,}") from None
+        except TypeError:
+            raise TypeError(
+                f"a table is indexed by the name of a column, a list of names, a row number or a slice, not {key!r:.80}"
+            ) from None
+        [found] = self._raw.slice(row, 1).rows()
+        return found
+
+    def _place(self, name: str) -> int:
         names = self.schema.names
-        if column not in names:
-            raise KeyError(f"no column {column!r}; there are {', '.join(names)}")
-        return self._raw.column(names.index(column))
+        if name not in names:
+            raise KeyError(f"no column {name!r}; there are {', '.join(names)}")
+        return names.index(name)
+
+    def _of_rows(self, rows: list[dict[str, Any]]) -> Table:
+        from millstream._engine import rows_to_table
+
+        return Table(rows_to_table(self.schema._raw, rows))
+
+    def head(self, rows: int = 5) -> Table:
+        """Return the first rows.
+
+        Parameters
+        ----------
+        rows
+            The greatest number of rows.
+
+        Returns
+        -------
+        Table
+            These rows.
+
+        Raises
+        ------
+        PlanError
+            When ``rows`` is not a whole number of at least 0.
+
+        Examples
+        --------
+        >>> mill.from_iter([1, 2, 3]).collect().head(2)["value"]
+        [1, 2]
+        """
+        return self[: count(rows, "head() takes a number of rows of at least 0", 0)]
+
+    def tail(self, rows: int = 5) -> Table:
+        """Return the last rows.
+
+        Parameters
+        ----------
+        rows
+            The greatest number of rows.
+
+        Returns
+        -------
+        Table
+            These rows.
+
+        Raises
+        ------
+        PlanError
+            When ``rows`` is not a whole number of at least 0.
+
+        Examples
+        --------
+        >>> mill.from_iter([1, 2, 3]).collect().tail(2)["value"]
+        [2, 3]
+        """
+        return self[max(0, len(self) - count(rows, "tail() takes a number of rows of at least 0", 0)) :]
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Export through Arrow's C stream interface."""
@@ -149,7 +250,17 @@ class Table:
         """
         return self._raw.rows()
 
-    def sort(self, *columns: str) -> Table:
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return the rows as a list of dicts; the same as :meth:`to_pylist`, by the name that Polars has for it.
+
+        Examples
+        --------
+        >>> mill.from_iter([1]).collect().to_dicts()
+        [{'value': 1}]
+        """
+        return self._raw.rows()
+
+    def sort(self, *columns: str, descending: bool | Sequence[bool] = False) -> Table:
         """Return the rows sorted by columns.
 
         Rows of different keys are in no defined order, so sorting makes a result look the same each time.
@@ -157,37 +268,53 @@ class Table:
         Parameters
         ----------
         *columns
-            The names of the columns; by default all.
+            The names of the columns, the most significant one first; by default all.
+        descending
+            Whether the greatest value comes first. A list has one truth value for each column. Nulls come last either way.
+
+        Returns
+        -------
+        Table
+            The sorted rows.
 
         Raises
         ------
         KeyError
             When there is no such column.
         PlanError
-            When the values of a column have no order.
+            When the values of a column have no order, or ``descending`` does not match the columns.
 
         Notes
         -----
-        NaN comes after all numbers, and null after NaN, at the top and within lists and structs. A list comes before a
-        longer one that begins with it; structs are compared field by field. Equal rows keep their order.
+        NaN is greater than all numbers, at the top and within lists and structs. A list comes before a longer one that begins
+        with it; structs are compared field by field. Equal rows keep their order.
 
         Examples
         --------
         >>> mill.from_iter([3, 1, 2]).collect().sort()["value"]
         [1, 2, 3]
+        >>> mill.from_iter([3, None, 2]).collect().sort("value", descending=True)["value"]
+        [3, 2, None]
         """
-        from millstream._engine import rows_to_table
-
         names = list(columns) or self.schema.names
         for name in names:
-            if name not in self.schema:
-                raise KeyError(f"no column {name!r}; there are {', '.join(self.schema.names)}")
-        try:
-            rows = sorted(self.to_pylist(), key=lambda row: [_rank(row[name]) for name in names])
-        except TypeError as error:
-            objects = ", ".join(f"{name!r} ({self.schema[name]!r})" for name in names)
-            raise PlanError(f"sort(): the values of {objects} have no order: {error}; sort by other columns") from None
-        return Table(rows_to_table(self.schema._raw, rows))
+            self._place(name)
+        turned = [descending] * len(names) if isinstance(descending, bool) else list(descending)
+        if len(turned) != len(names) or not all(isinstance(item, bool) for item in turned):
+            raise PlanError(f"sort(): descending= is True, False, or a list of one of them for each of {len(names)} columns, not {descending!r:.200}")
+        rows = self.to_pylist()
+        # The sort is stable, so the most significant column is the last one that rows are sorted by.
+        for name, is_descending in reversed(list(zip(names, turned, strict=True))):
+            try:
+                if is_descending:
+                    rows.sort(key=lambda row: (row[name] is not None, _rank(row[name])), reverse=True)
+                else:
+                    rows.sort(key=lambda row: _rank(row[name]))
+            except TypeError as error:
+                raise PlanError(
+                    f"sort(): the values of {name!r} ({self.schema[name]!r}) have no order: {error}; sort by other columns"
+                ) from None
+        return self._of_rows(rows)
 
     def _head(self) -> list[dict[str, Any]]:
         return self._raw.slice(0, _SHOWN_ROWS).rows()

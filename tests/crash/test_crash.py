@@ -36,7 +36,7 @@ def test_damaged_file_is_noticed() -> None:
 
 
 def test_crash_matrix_has_no_wrong_run() -> None:
-    run("torture.py", "--runs", 400, "--seed", 4)
+    run("torture.py", "--runs", 300, "--seed", 4)
     run("torture.py", "--runs", 40, "--seed", 5, "--cells", "*kill*")
 
 

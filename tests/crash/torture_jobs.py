@@ -1,7 +1,7 @@
 """The jobs and sinks of the crash matrix: small, so that a run takes milliseconds, and of every kind there is.
 
-A job is a pair of a plan (``stateless``, ``keyed``, ``windowed``, ``sliding``, ``kept``, ``python``, ``process``) and a kind of sink (``file``,
-``sqlite``, ``custom``). What a directory, a table or the target of a custom sink shows is read back by :func:`shown`, as rows
+A job is a pair of a plan (``stateless``, ``keyed``, ``windowed``, ``sliding``, ``kept``, ``python``, ``process``, and those of
+``torture_joins.py``) and a kind of sink (``file``, ``sqlite``, ``custom``). What a directory, a table or the target of a custom sink shows is read back by :func:`shown`, as rows
 ``(output, key, numbers...)``; :func:`wrong` judges them by what the mode promises.
 """
 
@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torture_joins
 
 import millstream as mill
 from millstream import col, testing
 
-PLANS = ("stateless", "keyed", "windowed", "sliding", "kept", "python", "process")
+PLANS = ("stateless", "keyed", "windowed", "sliding", "kept", "python", "process", *torture_joins.PLANS)
+HOOKED = ("python", "timers", "async")
+"""Plans with a Python function that calls the hook."""
 SINKS = ("file", "sqlite", "custom")
 ROWS = 500
 KEYS = 7
@@ -82,6 +85,12 @@ def declare(plan: str, sink: str, variant: int, work: Path, inputs: Path, hook: 
         bound = "window_start" if plan == "windowed" else "window_end"
         windows = windows.select(window_start=bound, k="k", n="n", total="total").cast({"window_start": "int64"})
         return [_into(windows, sink, variant, work, "windows"), _into(late, sink, variant, work, "late")]
+
+    if plan in torture_joins.PLANS:
+        # A custom sink with a key takes one that is a single column.
+        is_keyed = sink == "sqlite" or (sink == "custom" and variant < 3)
+        outputs = torture_joins.declare(plan, is_keyed, variant, table, hook)
+        return [_into(stream, sink, variant, work, name, key) for name, (stream, key) in outputs.items()]
 
     if plan == "kept":
         return _kept(table, sink, variant, work)
@@ -263,6 +272,11 @@ class Upserts(mill.Sink):
             values = list(row.values())
             self.database.execute("INSERT OR REPLACE INTO rows VALUES (?, ?)", (str(values[0]), json.dumps(values)))
 
+    def delete(self, batch: Any) -> None:
+        assert self.database is not None
+        keys = [(str(next(iter(row.values()))),) for row in batch.to_pylist()]
+        self.database.executemany("DELETE FROM rows WHERE key = ?", keys)
+
     def pre_commit(self, epoch: int) -> Any:
         assert self.database is not None
         self.database.commit()
@@ -335,7 +349,7 @@ def wrong(plan: str, mode: str, expected: list[Row], found: list[Row]) -> str:
         if missing or surplus:
             return f"missing {sorted(missing.elements())[:3]}, surplus {sorted(surplus.elements())[:3]}"
         return ""
-    if expected and expected[0][0] == "rows":
+    if plan in torture_joins.PLANS or (expected and expected[0][0] == "rows"):
         left, right = (expected, found) if mode == "at_least_once" else (found, expected)
         broken = Counter(left) - Counter(right)
         return f"{'missing' if mode == 'at_least_once' else 'surplus'} {sorted(broken.elements())[:3]}" if broken else ""

@@ -7,6 +7,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,29 @@ def test_fraud_alerts_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     found = pl.read_parquet(tmp_path / "out").iter_rows(named=True)
     assert expected
     assert sorted((row["card"], (row["at"] - start) // second, row["after"] // second) for row in found) == sorted(expected)
+
+
+def test_models_that_learn_go_on_from_what_they_had_learned_when_they_are_killed(tmp_path: Path) -> None:
+    example = load("online_model")
+    arguments = ["--rows", 4000, "--output", tmp_path / "out", "--state", tmp_path / "state", "--parallelism", 2]
+    command = [sys.executable, str(EXAMPLES / "online_model.py"), *map(str, arguments)]
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Killed once some predictions are committed; the job is likely to be in the middle then, and what is compared holds anyway.
+    until = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("*.parquet")) and time.monotonic() < until:
+        time.sleep(0.005)
+    job.kill()
+    job.wait()
+    run("online_model.py", *arguments)
+    models: dict[str, Any] = {}
+    expected = []
+    for row in example.departures(4000).collect(parallelism=1):
+        model = models.setdefault(row["carrier"], example.Delay.untaught())
+        known = {"dep_delay": row["dep_delay"], "distance": float(row["distance"]), "hour": float(row["hour"])}
+        expected.append((row["carrier"], row["flight"], row["arr_delay"], float(model.predict_one(known))))
+        model.learn_one(known, row["arr_delay"])
+    found = pl.read_parquet(tmp_path / "out").select("carrier", "flight", "arr_delay", "predicted").rows()
+    assert sorted(found) == sorted(expected)
 
 
 def test_clicked_ads_are_those_of_a_join_of_tables(tmp_path: Path) -> None:

@@ -299,10 +299,11 @@ def _operation(dice: random.Random, states: dict[str, State], place: str, is_fre
     if is_free and place == "end":
         return ("side", "audit")
     if is_free:
-        offset = dice.choice([1, 2] if place == "timer" else [1, 2, 5, 12]) * SECOND
-        operation = ("no event timer" if dice.random() < 0.25 else "event timer", offset)
-        # A timer sets another one twice in a row at most.
-        return operation if place == "record" else ("if", 5, 0, [operation])
+        if place == "timer":
+            # A timer sets another one that sets none, deletes none, and no record deletes it: that might come before or after.
+            return ("if", 5, 0, [("event timer", dice.choice([1, 2]) * SECOND + SECOND // 4)])
+        offset = dice.choice([1, 2, 5, 12]) * SECOND
+        return ("no event timer" if dice.random() < 0.25 else "event timer", offset)
     if what < 0.8:
         return (dice.choice(["now", "watermark"]),)
     clock = dice.choice(["event", "processing"]) if place != "end" else "processing"

@@ -82,6 +82,18 @@ def test_the_same_plan_has_no_notes(tmp_path: Path) -> None:
     assert "nothing to do" in report.notes[0]
 
 
+def test_a_finished_job_says_that_it_does_not_read_new_files(tmp_path: Path) -> None:
+    os.mkdir(tmp_path / "in")
+    (tmp_path / "in" / "a.csv").write_text("x\n1\n2\n")
+    resumed(mill.read_csv(tmp_path / "in"), tmp_path)
+    (tmp_path / "in" / "b.csv").write_text("x\n3\n")
+    [note] = resumed(mill.read_csv(tmp_path / "in"), tmp_path).notes
+    assert "what has come into its input since is not read" in note
+    assert "mill.Checkpoint(…, restart=True) starts over" in note
+    assert "follow=True" in note
+    assert sorted(row["x"] for row in rows_of(tmp_path / "out")) == [1, 2]
+
+
 def test_a_finished_job_with_another_plan_is_refused_and_starts_over_when_told(tmp_path: Path) -> None:
     resumed(source().filter(col("x") < 10), tmp_path)
     with pytest.raises(mill.CheckpointError, match=r'finished.*was col\("x"\) < 10, is col\("x"\) < 5.*restart=True'):
@@ -161,3 +173,21 @@ def test_starting_over_from_a_finished_job_leaves_what_is_there(tmp_path: Path) 
     mill.run(stream.write_json(tmp_path / "elsewhere"), checkpoint=tmp_path / "other")
     assert "nothing to do" in mill.run(stream.write_json(tmp_path / "out"), checkpoint=other).notes[0]
     assert mill.checkpoints(tmp_path / "other")
+
+
+@pytest.mark.parametrize("rates", [(20_000, None), (None, 20_000), (20_000, 40_000)])
+def test_made_rows_come_once_whatever_becomes_of_their_rate(rates: tuple[int | None, int | None], tmp_path: Path) -> None:
+    # Numbers are dealt to the splits one by one with a rate, and by thousands without: what was given was counted, not which.
+    def made(rate: int | None, halt: bool) -> mill.Stream:
+        def seen(row: mill.Row) -> None:
+            if not halt:
+                return
+            time.sleep(0.0002)
+            if row.i % 50 == 0 and (tmp_path / "state").exists() and mill.checkpoints(tmp_path / "state"):
+                raise RuntimeError("halt")
+
+        return mill.generate(rows=30_000, rate=rate, i=mill.index()).inspect(seen)
+
+    halted(made(rates[0], True), tmp_path)
+    resumed(made(rates[1], False), tmp_path)
+    assert sorted(row["i"] for row in rows_of(tmp_path / "out")) == list(range(30_000))

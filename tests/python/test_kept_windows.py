@@ -443,6 +443,28 @@ def test_the_state_of_open_sessions_can_be_read(tmp_path: Path) -> None:
     assert shown > 0
 
 
+@pytest.mark.parametrize("window", [mill.tumbling("20s"), mill.sliding("20s", slide="10s"), mill.global_window()], ids=str)
+def test_the_state_of_windows_with_triggers_can_be_read(window: mill.Window, tmp_path: Path) -> None:
+    records = [{"k": "ab"[i % 2], "x": i, "at": at(i // 4), "number": i} for i in range(300)]
+    shown = 0
+    for steps in range(60, 500, 60):
+        keyed = mill.from_arrow(pieces(records)).event_time("at", watermark="30s").key_by("k")
+        step = keyed.window(window, trigger=mill.on_count(7)).agg(n=mill.count(), top=col("x").max(), least=col("x").min()).name("visits")
+        checkpoint = mill.Checkpoint(tmp_path / str(steps), every="1ms")
+        sink = step.to_changelog().write_csv(tmp_path / f"out{steps}")
+        testing.simulate(sink, seed=steps, steps=steps, checkpoint=checkpoint, parallelism=2, frame_rows=10)
+        if not mill.checkpoints(tmp_path / str(steps)) or mill.checkpoints(tmp_path / str(steps))[-1].is_finished:
+            continue
+        for row in mill.read_state(tmp_path / str(steps), step="visits").to_pylist():
+            # Every other record from the first of the window on, as far as the checkpoint has read; a result after each seventh.
+            assert row["n"] == (row["top"] - row["least"]) // 2 + 1
+            assert (row["pane"], row["pane_timing"]) == (row["n"] // 7, "on_time")
+            if "window_start" in row:
+                assert row["window_start"] <= at(row["least"] // 4) <= at(row["top"] // 4) < row["window_end"]
+            shown += 1
+    assert shown > 0
+
+
 # -- rolling ---------------------------------------------------------------------------------------------------------------
 
 

@@ -793,3 +793,25 @@ def test_a_forked_child_has_a_loop_of_its_own() -> None:
         assert text.read() == "5"
     os.waitpid(child, 0)
     assert Loop.of_process() is loop
+
+
+def test_calls_in_flight_clean_up_when_the_interpreter_ends() -> None:
+    script = """
+import asyncio, threading
+import millstream as mill
+
+begun = threading.Event()
+
+async def never(row):
+    begun.set()
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        await asyncio.sleep(0.01)
+        print("cleaned up", flush=True)
+
+job = mill.start(mill.generate(rows=1, n=mill.index()).map_async(never, schema={"n": int}).for_each(lambda row: None))
+begun.wait()
+"""
+    ended = subprocess.run([sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "cleaned up\n", "")

@@ -208,6 +208,62 @@ def test_a_value_that_is_set_to_none_reads_as_the_default_however_it_is_set() ->
         assert values(Forgets(), rows, frame_rows) == expected
 
 
+def nothing(state: Any) -> None:
+    state.value = None
+
+
+class SetToNone(mill.ProcessFunction):
+    """Sets a state with a default to None in one of many ways, and reads it at once."""
+
+    last = mill.ValueState(int, default=5)
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        before = self.last.value
+        self.last.value = 7
+        set_ = self.last.value
+        if self.how == "column":
+            self.last.value = row.x
+        elif self.how == "choice":
+            self.last.value = set_ + 1 if row.x else None
+        elif self.how == "call":
+            self.last.value = {"x": 1}.get("y")
+        elif self.how == "function":
+            nothing(self.last)
+        elif self.how == "attribute":
+            setattr(self.last, "value", row.x)  # noqa: B010
+        elif self.how == "clear":
+            self.last.clear()
+        else:
+            self.last.value = None
+        after = self.last.value
+        yield {"before": before, "set": set_, "after": after}
+
+
+class SetInHelper(SetToNone):
+    def forget(self, value: Any) -> None:
+        self.last.value = value
+
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        before = self.last.value
+        self.last.value = 7
+        set_ = self.last.value
+        self.forget(row.x)
+        yield {"before": before, "set": set_, "after": self.last.value}
+
+
+@pytest.mark.parametrize("how", ["column", "choice", "call", "function", "attribute", "clear", "constant", "helper"])
+def test_a_value_that_is_set_to_none_reads_as_its_default_at_once(how: str) -> None:
+    """It read as None until the call was over, unless None stood in the code of the function."""
+    function = SetInHelper(how) if how == "helper" else SetToNone(how)
+    rows = mill.from_iter([{"k": 1, "x": None}] * 3, schema={"k": int, "x": int})
+    schema = {"before": int, "set": int, "after": int}
+    got = rows.key_by("k").process(function, schema=schema).collect().to_pylist()
+    assert got == [{"before": 5, "set": 7, "after": 5}] * 3
+
+
 # -- mistakes --------------------------------------------------------------------------------------------------------------
 
 

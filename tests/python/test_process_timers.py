@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -116,8 +117,6 @@ def test_timers_that_fell_due_while_nothing_ran_fire_after_the_restart(tmp_path:
         stream = mill.read_json(str(path), schema={"k": str}, follow=True).key_by("k")
         sink = stream.process(Soon(), schema={"k": str, "is_draining": bool}).name("soon").write_json(tmp_path / "out")
         return mill.start(sink, checkpoint=mill.Checkpoint(tmp_path / "state", every="50ms"), parallelism=1)
-
-    import time
 
     first = job()
     until = time.monotonic() + 20
@@ -454,8 +453,6 @@ def test_pending_timers_fire_once_each_in_order_of_time_over_kills(tmp_path: Pat
 
 @pytest.mark.parametrize("again", [timedelta(0), timedelta(milliseconds=1)])
 def test_timers_that_are_always_due_leave_room_for_records_and_barriers(tmp_path: Path, again: timedelta) -> None:
-    import time
-
     class Busy(mill.ProcessFunction):
         n = mill.ValueState(int, default=0)
 
@@ -483,10 +480,55 @@ def test_timers_that_are_always_due_leave_room_for_records_and_barriers(tmp_path
     assert job.wait("20s").status == "stopped"
 
 
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_a_stop_comes_between_timers_that_set_others_for_ever(tmp_path: Path, parallelism: int) -> None:
+    """At the end of the input they fired without a barrier between them: neither a checkpoint nor a stop came through."""
+    fired: list[int] = []
+    is_endless = True
+
+    class Endless(mill.ProcessFunction):
+        n = mill.ValueState(int, default=0)
+
+        def process(self, row: Any, ctx: mill.ProcessContext) -> None:
+            ctx.timers.event_time(row.at + timedelta(seconds=1))
+
+        def on_timer(self, at: datetime, ctx: mill.ProcessContext) -> Iterator[Any]:
+            time.sleep(0.0005)
+            fired.append(1)
+            self.n.value += 1
+            if is_endless or self.n.value % 100:
+                ctx.timers.event_time(at + timedelta(seconds=1))
+            yield {"k": ctx.key, "n": self.n.value}
+
+        def on_end(self, ctx: mill.ProcessContext) -> Iterator[Any]:
+            yield {"k": ctx.key, "n": -self.n.value}
+
+    def sink() -> mill.Sink:
+        rows = mill.from_iter([{"k": k, "at": datetime(2024, 1, 1)} for k in range(4)])
+        done = rows.event_time("at").key_by("k").process(Endless(), schema={"k": int, "n": int})
+        return done.write_json(tmp_path / "out")
+
+    for _ in range(2):
+        before = len(fired)
+        job = mill.start(sink(), checkpoint=mill.Checkpoint(tmp_path / "state", every="50ms"), parallelism=parallelism)
+        until = time.monotonic() + 60
+        while len(fired) < before + 50 or job.metrics().checkpoints_taken < 2:
+            assert time.monotonic() < until, f"{len(fired)} timers, {job.metrics().checkpoints_taken} checkpoints"
+            time.sleep(0.01)
+        job.stop()
+        assert job.wait("60s").status == "stopped"
+    is_endless = False
+    assert mill.run(sink(), checkpoint=tmp_path / "state", parallelism=3 - parallelism).status == "finished"
+    found = mill.read_json(str(tmp_path / "out"), schema={"k": int, "n": int}).collect().to_pylist()
+    for k in range(4):
+        numbers = sorted(row["n"] for row in found if row["k"] == k)
+        last = numbers[-1]
+        assert last % 100 == 0
+        assert numbers == [-last, *range(1, last + 1)]
+
+
 @pytest.mark.parametrize("later", [{}, {"ttl": "100ms", "clock": "event"}])
 def test_a_state_may_lose_the_ttl_that_it_had(tmp_path: Path, later: dict[str, Any]) -> None:
-    import time
-
     def job(options: dict[str, Any], rows: list[int]) -> mill.Job:
         class Counts(mill.ProcessFunction):
             n = mill.ValueState(int, default=0, **options)
@@ -515,8 +557,6 @@ def test_a_state_may_lose_the_ttl_that_it_had(tmp_path: Path, later: dict[str, A
 
 @pytest.mark.parametrize("kind", ["value", "list", "map"])
 def test_another_clock_or_ttl_of_a_state_is_noted_and_forgets_nothing(tmp_path: Path, kind: str) -> None:
-    import time
-
     def run(rows: int, **options: Any) -> tuple[mill.Report, list[int]]:
         found: list[int] = []
 

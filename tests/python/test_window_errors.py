@@ -250,7 +250,20 @@ def test_explain_says_what_each_step_keeps_and_for_how_long() -> None:
         ),
         (
             keyed.window(mill.count_window(10)).agg(**n),
+            "keeps a row a key until its window is full",
+        ),
+        (
+            keyed.window(mill.count_window(10, slide=5)).agg(**n),
             "keeps the columns that it needs of the records of each key, at most 9, until they fill a window",
+        ),
+        (keyed.window(mill.global_window(), trigger=mill.on_count(5)).agg(**n), "keeps a row a key until the input ends"),
+        (
+            keyed.window(mill.sliding("1m", slide="10s"), allowed_lateness="5s", trigger=mill.on_count(5)).agg(**n),
+            'keeps a row a key and window until the watermark is "5s" after the end of the window',
+        ),
+        (
+            keyed.window(mill.tumbling("1m"), trigger=mill.on_count(5)).agg(m=col("v").median()),
+            "keeps the columns that it needs of the records of each key until the watermark is at the end of their window",
         ),
         (keyed.rolling("10m").agg(**n), 'keeps the records of each key until the watermark is "10m" after them'),
         (keyed.top_n(3, by="v"), "keeps 3 rows a key for as long as the job runs"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -85,7 +86,7 @@ def from_arrow(data: Any) -> Stream:
 
 
 def from_iter(
-    records: Iterable[Any] | Callable[[int], Iterable[Any]],
+    records: Iterable[Any] | Callable[[int], Iterable[Any]] | Callable[[], Iterable[Any]],
     schema: SchemaLike = None,
     *,
     is_bounded: bool = True,
@@ -95,9 +96,10 @@ def from_iter(
     Parameters
     ----------
     records
-        An iterable, or a function that takes the number of records to skip and returns an iterable of the rest. With a
-        function or a sequence, a job can continue after a restart. An iterator can be read only once, which the modes
-        ``exactly_once`` and ``at_least_once`` refuse. An object with a method ``close()``, such as a generator, is closed
+        An iterable, or a function that takes the number of records to skip and returns an iterable of the rest. With such a
+        function or a sequence, a job can continue after a restart. An iterator can be read only once. A function without a
+        parameter, such as a generator function, is called again by every run and may return something else. The modes
+        ``exactly_once`` and ``at_least_once`` refuse both. An object with a method ``close()``, such as a generator, is closed
         when the job ends.
     schema
         The columns; by default they are inferred from the first records.
@@ -127,6 +129,10 @@ def from_iter(
     [{'value': 'a'}, {'value': 'b'}]
     >>> mill.from_iter(lambda start: range(start, 5), schema=int).collect().to_pylist()[-1]
     {'value': 4}
+    >>> def letters():
+    ...     yield from "ab"
+    >>> mill.from_iter(letters).collect()["value"]
+    ['a', 'b']
     """
     declared = None if schema is None else schema_of(schema)
     name = f"from_iter({_name(records)})"
@@ -149,20 +155,36 @@ def from_iter(
     return _of_iterator(iter(records), declared, name, is_bounded)
 
 
-def _of_function(records: Callable[[int], Iterable[Any]], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
-    try:
-        inspect.signature(records).bind(0)
-    except TypeError:
-        called = getattr(records, "__name__", "function")
-        raise PlanError(
-            f"{name}: {called} does not take a start offset, the number of records to skip; write def {called}(start), "
-            f"or from_iter({called}()) for records that can be read only once"
-        ) from None
-    except ValueError:
-        pass  # A builtin shows no signature; it is called as it is.
+def _of_function(records: Callable[..., Iterable[Any]], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
+    if not _takes_start(records):
+        return _of_generator_function(records, declared, name, is_bounded)
     found = declared or infer_schema(_head(records(0)), what="from_iter()")
     adapter = IterableAdapter(records)
     return Stream(RawStream.from_python(adapter, name, found._raw, is_bounded, True))
+
+
+def _takes_start(records: Callable[..., Any]) -> bool:
+    """Tell whether a function takes a start offset, or nothing; refuse one that needs something else."""
+    try:
+        signature = inspect.signature(records)
+    except ValueError:
+        # A builtin shows no signature; it is called as it is.
+        return True
+    for arguments in ((0,), ()):
+        with contextlib.suppress(TypeError):
+            signature.bind(*arguments)
+            return bool(arguments)
+    called = getattr(records, "__name__", "function")
+    raise PlanError(
+        f"from_iter({called}): {called} takes more than a start offset, the number of records to skip; write def {called}(start), "
+        f"or def {called}() for records that can be read only from the first one on"
+    )
+
+
+def _of_generator_function(records: Callable[[], Iterable[Any]], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
+    found = declared or infer_schema(_head(records()), what="from_iter()")
+    adapter = IterableAdapter(lambda start: itertools.islice(records(), start, None))
+    return Stream(RawStream.from_python(adapter, name, found._raw, is_bounded, False))
 
 
 def _head(records: Iterable[Any]) -> list[Any]:

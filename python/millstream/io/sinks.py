@@ -19,7 +19,6 @@ from millstream.stream import Stream
 
 __all__ = ["Sink"]
 
-_RECORD_CHARACTERS_MAX = 500
 
 _CHANGES = "put to_changelog() before it, for a column that says what happens to each row"
 _DELETE = "give it a method delete(batch), or put to_changelog() before it, for a column that says what happens to each row"
@@ -316,13 +315,13 @@ class _RowCallback(_Callback):
     def write(self, columns: Sequence[list[Any]], count: int) -> None:
         """Pass on the records of a frame."""
         function = self._function
-        for row in rows(self._make, columns, count):
+        for number, row in enumerate(rows(self._make, columns, count)):
             _live.check()
             try:
                 function(row)
             except Exception as error:
                 # The engine puts the record into its message; the exception itself stays as it is.
-                error._millstream_record = repr(row)[:_RECORD_CHARACTERS_MAX]  # type: ignore[attr-defined]
+                error._millstream_row = number  # type: ignore[attr-defined]
                 raise
 
 

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The number of splits and the blocks are fixed, so the same numbers come from the same split under any parallelism. A
-//! position is how many numbers the split has given. The rate counts from when the split was opened, by a monotonic clock.
+//! position is how many numbers the split has given. A split says of what blocks it is, so that a run that goes on from a
+//! checkpoint keeps to these, whether or not it has a rate. The rate counts from when the split was opened, by a monotonic clock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use mill_protocol::{Clock, Error, Position, Read, Result, Source, SourceProperties, Split, SplitReader, SteadyClock, SystemClock};
+use mill_protocol::{Clock, Error, Position, Read, Result, Source, SourceProperties, Split, SplitId, SplitReader, SteadyClock, SystemClock};
 
 /// How many splits an unordered generator has.
 const SPLITS: u64 = 8;
@@ -91,14 +92,19 @@ impl Source for GenerateSource {
     }
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
+        let block = if self.rate.is_some() { 1 } else { BLOCK_ROWS };
+        let split = |name: String| Split::with_detail(SplitId::of(&name), name, block.to_le_bytes().to_vec());
         if is_ordered {
-            return Ok(vec![Split::new("generate")]);
+            return Ok(vec![split("generate".to_owned())]);
         }
-        Ok((0..SPLITS).map(|index| Split::new(format!("generate {index} of {SPLITS}"))).collect())
+        Ok((0..SPLITS).map(|index| split(format!("generate {index} of {SPLITS}"))).collect())
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
-        let block = if self.rate.is_some() { 1 } else { BLOCK_ROWS };
+        let block = split.detail.as_slice().try_into().map(u64::from_le_bytes);
+        let block = block.ok().filter(|block| [1, BLOCK_ROWS].contains(block)).ok_or_else(|| {
+            Error::checkpoint(format!("the blocks of {:?} are not readable", split.name))
+        })?;
         let lane = match split.name.as_str() {
             "generate" => Lane { index: 0, lanes: 1, block },
             name => {

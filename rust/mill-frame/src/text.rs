@@ -25,12 +25,14 @@ mod calendar;
 mod moment;
 mod number;
 mod read;
+mod record;
 mod span;
 mod write;
 
 pub use moment::{Moment, Moments};
 pub use number::{parse_decimal, parse_float, parse_integer};
 pub use read::{Cell, can_read, read};
+pub use record::{record_text, record_text_with};
 pub use span::{parse_duration, parse_time};
 pub use write::TextColumn;
 

@@ -49,7 +49,7 @@ use mill_plan::{AggregateKind, AggregateSpec};
 use mill_protocol::{Error, Result};
 use mill_state::{LayoutBuilder, Rows, RowsRead, Select, Span, TableOptions};
 
-pub(crate) use groups::{GroupOptions, Groups, UnfitRow, records, reject};
+pub(crate) use groups::{GroupOptions, Groups, Results, Tally, UnfitRow, records, reject};
 pub(crate) use input::state_error;
 pub(crate) use user::by_row;
 pub(crate) use written::WrittenKeys;

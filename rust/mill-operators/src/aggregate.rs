@@ -116,6 +116,7 @@ impl Aggregate {
             is_ahead: false,
             is_timed: false,
             owner_columns: None,
+            has_tally: false,
             carries_at: None,
         };
         let groups = Groups::new(keys, &key_types, aggregates, &options)?;

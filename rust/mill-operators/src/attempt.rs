@@ -4,9 +4,9 @@
 //! record that fails stands alone: it is rejected with its text, and all others are processed, in order. A batch without
 //! a failure costs nothing extra; `k` failures among `n` records cost about `k log n` more calls.
 
+use mill_frame::text::record_text;
 use mill_protocol::{Batch, ErrorKind, Outbox, Rejected, Result};
 
-use crate::record::record_text;
 
 /// Processes the records by `work`, which emits nothing before it fails; rejects those for which it fails.
 ///

@@ -22,6 +22,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, interleave};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use mill_frame::text::record_text;
 use mill_plan::Stage;
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext};
 use mill_state::{Cursor, KeyEncoder, LOOKUP_ROWS_MAX, RowLayout, Span, StateTable, TableOptions};
@@ -30,7 +31,6 @@ pub(crate) use self::latest_rows::LatestRows;
 use crate::accumulator::{records, state_error};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, own};
-use crate::record::record_text;
 use crate::row_codec::RowCodec;
 
 const INSERT: &str = "insert";

@@ -42,6 +42,7 @@ const DEDUPLICATE: u8 = 34;
 const DEDUPLICATE_WITHIN: u8 = 35;
 const CHANGELOG: u8 = 36;
 const SESSIONS: u8 = 37;
+const TRIGGERED: u8 = 38;
 const JOIN: u8 = 48;
 const ASOF: u8 = 49;
 const ENRICH: u8 = 50;
@@ -71,6 +72,8 @@ pub(crate) enum Shape {
     Aggregate { keys: usize, aggregates: Vec<AggregateSpec>, window: Option<WindowSpec> },
     /// The same with the start and end of a session.
     Sessions { keys: usize, aggregates: Vec<AggregateSpec> },
+    /// The same with the start and end of windows of event time, and `pane` and `pane_timing` if there is a trigger.
+    Triggered { keys: usize, spec: KeptWindowSpec, aggregates: Vec<AggregateSpec> },
     /// The results are right rows. Left rows with these columns wait; these are the key columns of both.
     Asof { left: SchemaRef, keys: [Vec<usize>; 2], tolerance_us: Option<i64> },
     /// The same.

@@ -28,6 +28,7 @@ mod trigger;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
+use mill_frame::text::record_text;
 use mill_plan::{KeptWindow, KeptWindowSpec, SessionGap, Stage, WindowCompute};
 use mill_protocol::{
     Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark,
@@ -36,11 +37,10 @@ use mill_state::KeyEncoder;
 
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, Shape, own};
-use crate::record::record_text;
-use crate::windows::{Aligned, Gaps, push_late, within_reach};
+use crate::windows::{Aligned, Gaps, Timing, Triggers, push_late, within_reach};
 use due::{Computer, Due};
 use records::{Key, KeyRef, Records};
-use trigger::{Cause, Triggers};
+use trigger::{Cause, Changed, listed};
 
 /// How many records are gathered before results are computed of them.
 const GATHER_ROWS: usize = 16_384;
@@ -67,7 +67,7 @@ pub(crate) struct KeptWindows {
     encoder: KeyEncoder,
     records: Records,
     computer: Computer,
-    triggers: Option<Triggers>,
+    triggers: Option<Triggers<Changed>>,
     watermark: Watermark,
     work: Option<Work>,
     described: Described,
@@ -79,8 +79,8 @@ enum Work {
     Due,
     /// What is left at the end: a key group, and the key after which to go on.
     End(u16, Option<Key>),
-    /// Keys whose windows a trigger fires, the last first.
-    Triggered(Vec<Key>),
+    /// Keys whose windows a trigger fires, the last first, each list with its timing.
+    Triggered(Vec<(Timing, Vec<Key>)>),
 }
 
 impl KeptWindows {
@@ -205,14 +205,21 @@ impl KeptWindows {
         self.work = match work {
             Work::Due => self.gather_due(&mut due)?.then_some(Work::Due),
             Work::End(group, after) => self.gather_rest(group, after, &mut due)?,
-            Work::Triggered(mut keys) => {
-                while let Some(key) = keys.pop() {
-                    self.fire_key(key.borrowed(), Cause::Trigger, &mut due)?;
-                    if due.rows() >= GATHER_ROWS {
-                        break;
+            Work::Triggered(mut lists) => {
+                while due.rows() < GATHER_ROWS
+                    && let Some((timing, keys)) = lists.last_mut()
+                {
+                    match keys.pop() {
+                        Some(key) => {
+                            let timing = *timing;
+                            self.fire_key(key.borrowed(), Cause::Trigger(timing), &mut due)?;
+                        }
+                        None => {
+                            lists.pop();
+                        }
                     }
                 }
-                (!keys.is_empty()).then_some(Work::Triggered(keys))
+                (!lists.is_empty()).then_some(Work::Triggered(lists))
             }
         };
         self.flush(&mut due, out)?;
@@ -250,9 +257,9 @@ impl Operator for KeptWindows {
         }
         let late = self.take(&batch, out)?;
         push_late(&batch, late, out)?;
-        match self.triggers.as_mut().and_then(Triggers::after_batch) {
-            Some(keys) => {
-                self.work = Some(Work::Triggered(keys));
+        match self.triggers.as_mut().and_then(|triggers| listed(triggers.after_batch())) {
+            Some(lists) => {
+                self.work = Some(Work::Triggered(lists));
                 self.go_on(out)
             }
             None => Ok(Progress::Done),
@@ -285,9 +292,9 @@ impl Operator for KeptWindows {
     }
 
     fn on_time(&mut self, now: i64, out: &mut Outbox) -> Result<Progress> {
-        match self.triggers.as_mut().and_then(|triggers| triggers.on_time(now)) {
-            Some(keys) => {
-                self.work = Some(Work::Triggered(keys));
+        match self.triggers.as_mut().and_then(|triggers| listed(triggers.on_time(now))) {
+            Some(lists) => {
+                self.work = Some(Work::Triggered(lists));
                 self.go_on(out)
             }
             None => Ok(Progress::Done),
@@ -328,10 +335,13 @@ impl Operator for KeptWindows {
         // At an aligned barrier all instances have the same; without alignment nothing may be lost.
         self.watermark = least.map_or(Watermark::MIN, Watermark);
         self.records.restore(&parts, &restored.blocks)?;
-        if self.triggers.as_ref().is_some_and(Triggers::waits) {
-            let keys = self.records.all_keys();
-            if let Some(triggers) = &mut self.triggers {
-                triggers.restored(keys);
+        // Any of the keys may have changed before the checkpoint.
+        let waiting = |timing| self.triggers.as_mut().and_then(|triggers| triggers.waiting(timing).map(|_| timing));
+        let waiting: Vec<Timing> = [Timing::Early, Timing::Late].into_iter().filter_map(waiting).collect();
+        let keys = if waiting.is_empty() { Vec::new() } else { self.records.all_keys() };
+        for timing in waiting {
+            if let Some(changed) = self.triggers.as_mut().and_then(|triggers| triggers.waiting(timing)) {
+                changed.extend(keys.iter().cloned());
             }
         }
         Ok(())

@@ -9,7 +9,8 @@
 //!   exchange
 //!   keyed state      aggregate  window_aggregate (a table a pane)  reduce  top_n  deduplicate  to_changelog, over the
 //!                    tables of mill-state
-//!                    session_aggregate (a row a session)  kept_windows (records by key and time)
+//!                    session_aggregate (a row a session)  triggered_aggregate (a row a key and window, with triggers)
+//!                    kept_windows (records by key and time)
 //!                    process (states of the user's, timers)
 //!                    join (records of two inputs)  regular_join (rows of two inputs that change)
 //!   in flight        map_async: the records that a user's asynchronous function works on
@@ -41,7 +42,6 @@ mod pair;
 mod pass;
 mod process;
 mod project;
-mod record;
 mod reduce;
 mod regular_join;
 mod row_codec;
@@ -49,6 +49,7 @@ mod session_aggregate;
 mod state_view;
 mod timers;
 mod top_n;
+mod triggered_aggregate;
 mod unnest;
 mod user;
 mod window_aggregate;
@@ -97,6 +98,9 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
             let (gap, allowed_lateness_us) = (*gap, *allowed_lateness_us);
             let parts = session_aggregate::SessionParts { keys, aggregates, gap, allowed_lateness_us };
             Box::new(session_aggregate::SessionAggregate::new(stage, context, parts)?)
+        }
+        StageKind::TriggeredAggregate { keys, aggregates, spec } => {
+            Box::new(triggered_aggregate::TriggeredAggregate::new(stage, context, keys, aggregates, spec)?)
         }
         StageKind::KeptWindow { keys, kept, records, spec, compute } => {
             let parts = kept_windows::KeptParts { keys, kept, records, spec, compute };

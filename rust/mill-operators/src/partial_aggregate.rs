@@ -97,6 +97,7 @@ impl PartialAggregate {
             is_ahead: true,
             is_timed: false,
             owner_columns: None,
+            has_tally: false,
             carries_at: None,
         };
         Ok(PartialAggregate {

@@ -20,30 +20,34 @@
 //!   processing time has the event time of the record or timer that has set it, with the same bound.
 //! - A timer fires before any value grows too old by the same watermark, so that what it reads does not depend on how often
 //!   watermarks come.
-//! - Nothing is left half done at a barrier: the timers of a watermark have all fired, or none of them was taken.
+//! - Nothing is left half done at a barrier: the timers of a watermark have all fired, or none of them was taken. At the end of
+//!   the input, where timers may set others for long or for ever, they fire in pieces, between which the operator *awaits* the
+//!   next one: a barrier comes by, so that a checkpoint or a stop waits for a piece alone. What it keeps then is what it would
+//!   keep if those that have fired had been due before. Once keys are called at the end, nothing comes between.
 
 mod store;
 mod values;
 mod view;
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use mill_frame::text::record_text;
 use mill_frame::types::canonical_type;
 use mill_plan::{
     ProcessCall, ProcessEvents, ProcessFailure, ProcessOrigin, ProcessOutput, ProcessRows, ProcessStage, ProcessTask, Stage,
     TimerClock,
 };
 use mill_protocol::{
-    Batch, Error, ErrorKind, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark,
+    Batch, Epoch, Error, ErrorKind, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark,
 };
 use mill_state::{DistinctKeys, KeyBatch, KeyEncoder, LOOKUP_ROWS_MAX, Span};
 
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, Shape, own};
-use crate::record::record_text;
 use store::{Keys, Store, timer_value};
 use values::read_versions;
 pub(crate) use view::read;
@@ -82,6 +86,9 @@ pub(crate) struct Process {
     drained_left: Option<u64>,
     /// How far the end has come.
     end: End,
+    /// Whether the end itself has come, behind which there is no barrier.
+    has_ended: bool,
+    waker: Waker,
 }
 
 /// What is under way while the operator says that there is more.
@@ -146,6 +153,8 @@ impl Process {
             ended: Vec::new(),
             drained_left: None,
             end: End::No,
+            has_ended: false,
+            waker: context.waker.clone(),
         })
     }
 
@@ -179,6 +188,11 @@ impl Process {
         }
         if self.work.is_none() {
             self.note_next_time();
+        }
+        if self.awaits() {
+            self.next_time = None;
+            self.waker.wake_by_ref();
+            return Ok(Progress::Done);
         }
         Ok(if self.work.is_some() { Progress::More } else { Progress::Done })
     }
@@ -523,7 +537,27 @@ impl Operator for Process {
         self.go_on(out)
     }
 
+    /// While timers fire at the end of the input.
+    fn awaits(&self) -> bool {
+        self.is_draining() && self.end == End::No && !self.has_ended && matches!(self.work, Some(Work::Timers(..)))
+    }
+
+    fn on_wake(&mut self, out: &mut Outbox) -> Result<Progress> {
+        self.go_on(out)
+    }
+
+    fn on_barrier(&mut self, _epoch: Epoch, _out: &mut Outbox) -> Result<Progress> {
+        // Those that were to wait until the timers before them have fired are part of the state now.
+        self.store.set_those_for_next()?;
+        Ok(Progress::Done)
+    }
+
+    fn earliest_result(&self) -> Watermark {
+        if self.is_draining() && self.end != End::Over { Watermark(self.floor) } else { Watermark::MAX }
+    }
+
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
+        self.has_ended = true;
         if !self.is_draining() {
             self.floor = self.floor.max(self.watermark.0);
             self.watermark = Watermark::MAX;
@@ -571,7 +605,13 @@ impl Operator for Process {
         }
         self.store.backend.restore(&descriptions, &restored.blocks).map_err(state_error)?;
         self.store.look_at_unwritten()?;
-        self.note_next_time();
+        if self.is_draining() && self.end == End::No && self.store.has_timers() {
+            self.next_work()?;
+            // Nothing else may call the operator before the end of its input.
+            self.waker.wake_by_ref();
+        } else {
+            self.note_next_time();
+        }
         Ok(())
     }
 }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use mill_frame::text::record_text;
 use mill_plan::{AggregateKind, AggregateSpec, SessionGap, Stage};
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark};
 use mill_state::{Cursor, Span, TableOptions};
@@ -32,7 +33,6 @@ use mill_state::{Cursor, Span, TableOptions};
 use crate::accumulator::{GroupOptions, Groups, UnfitRow, WrittenKeys, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, own};
-use crate::record::record_text;
 use crate::windows::{Gaps, push_late, time_values, within_reach};
 use deadlines::Deadlines;
 use merge::Merger;
@@ -114,6 +114,7 @@ impl SessionAggregate {
             is_ahead: false,
             is_timed: false,
             owner_columns: Some(keys.len()),
+            has_tally: false,
             carries_at: None,
         };
         let shape = Shape::Sessions { keys: keys.len(), aggregates: aggregates.to_vec() };

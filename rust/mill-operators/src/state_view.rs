@@ -35,6 +35,7 @@ use crate::reduce::Reduce;
 use crate::regular_join;
 use crate::session_aggregate::{SessionAggregate, SessionParts};
 use crate::top_n::{TopN, WindowTopN};
+use crate::triggered_aggregate::TriggeredAggregate;
 use crate::window_aggregate::WindowAggregate;
 
 /// How many key groups there are.
@@ -57,7 +58,7 @@ pub fn pickled_state(bytes: &[SharedBytes]) -> Result<Vec<String>> {
     for bytes in bytes.iter().filter(|bytes| is_described(bytes)) {
         let Description { schema, shape, .. } = Description::read(bytes)?;
         let aggregates = match &shape {
-            Shape::Aggregate { aggregates, .. } | Shape::Sessions { aggregates, .. } => Some(aggregates),
+            Shape::Aggregate { aggregates, .. } | Shape::Sessions { aggregates, .. } | Shape::Triggered { aggregates, .. } => Some(aggregates),
             Shape::Kept { aggregates, .. } => aggregates.as_ref(),
             _ => None,
         };
@@ -132,6 +133,13 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
             let mut operator = SessionAggregate::new(&stage, &context, parts)?;
             operator.restore(&restored)?;
             let progress = operator.on_end(&mut out)?;
+            drain(&mut operator, progress, out)?
+        }
+        Shape::Triggered { keys, spec, aggregates } => {
+            let keys: Vec<usize> = (0..keys).collect();
+            let mut operator = TriggeredAggregate::new(&stage, &context, &keys, &aggregates, &spec)?;
+            operator.restore(&restored)?;
+            let progress = operator.emit_rows(&mut out)?;
             drain(&mut operator, progress, out)?
         }
         Shape::Kept { keys, records, spec, aggregates } => {

@@ -15,13 +15,12 @@
 //! windows.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use mill_plan::{AggregateKind, AggregateSpec, Stage, WindowSpec};
 use mill_protocol::{
-    Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark,
+    Batch, Epoch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark,
 };
 use mill_state::{Cursor, Span, TableOptions};
 
@@ -29,7 +28,7 @@ use crate::accumulator::{GroupOptions, Groups, UnfitRow, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, own};
 use crate::windows::{
-    Aligned, Assigned, Assigner, Combiner, Part, Sparse, is_scattered, push_late, shares_panes, time_column, time_values,
+    Aligned, Assigned, Assigner, Combiner, Part, Sparse, is_scattered, push_late, shares_panes, time_column, times_column,
     within_reach,
 };
 
@@ -96,7 +95,7 @@ impl WindowAggregate {
                 is_persistent: context.is_persistent,
                 tracks_changes: false,
             };
-            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, is_timed: true, owner_columns: None, carries_at: None };
+            let options = GroupOptions { table, is_partial, keeps_pending: false, is_ahead: false, is_timed: true, owner_columns: None, has_tally: false, carries_at: None };
             Groups::new(keys, &key_types, aggregates, &options)
         };
         let shared = if assigner.shares_panes {
@@ -130,9 +129,10 @@ impl WindowAggregate {
                 is_ahead: false,
                 is_timed: true,
                 owner_columns,
+                has_tally: false,
                 carries_at: None,
             };
-            Some(Sparse::new(Groups::new(&places, &types, aggregates, &options)?))
+            Some(Sparse::new(Groups::new(&places, &types, aggregates, &options)?, windows.slide()))
         };
         let shape = Shape::Aggregate { keys: keys.len(), aggregates: aggregates.to_vec(), window: Some(*spec) };
         Ok(WindowAggregate {
@@ -257,23 +257,14 @@ impl WindowAggregate {
         if records.is_some_and(<[u32]>::is_empty) {
             return Ok(());
         }
-        sparse.groups.times(batch.times().map(|times| &times[..]));
-        match self.is_partial {
-            true => sparse.groups.prepare_keys(batch.data(), None, None)?,
-            false => {
-                let ids: ArrayRef = Arc::new(Int64Array::from(ids.to_vec()));
-                sparse.groups.prepare_keys(batch.data(), Some(ids), None)?;
-            }
-        }
-        sparse.update(records, ids)?;
-        sparse.groups.reject_problems(batch.data(), out);
-        Ok(())
+        sparse.update(batch, records, ids, self.is_partial, out)
     }
 
     /// Takes out of what was assigned the records of windows that are in the table that windows share, and updates those.
     fn update_known(&mut self, batch: &Batch, assigned: &mut Assigned, out: &mut Outbox) -> Result<()> {
         let Some(sparse) = self.sparse.as_ref().filter(|sparse| !sparse.is_empty()) else { return Ok(()) };
-        let is_known = |part: &Part| matches!(part, Part::Window(id) if sparse.has(*id));
+        let own = self.windows.panes();
+        let is_known = |part: &Part| matches!(part, Part::Window(id) if sparse.has(*id) && !own.has(*id));
         let known: Vec<(Part, Vec<u32>)> = match assigned.whole.take_if(|part| is_known(part)) {
             Some(part) => vec![(part, (0..batch.rows() as u32).collect())],
             None => assigned.parts.extract_if(.., |(part, _)| is_known(part)).collect(),
@@ -351,7 +342,7 @@ impl WindowAggregate {
     fn fire_sparse(&mut self, out: &mut Outbox) -> Result<Progress> {
         let Some(sparse) = &mut self.sparse else { return Ok(Progress::Done) };
         let (windows, at) = (self.assigner.windows, self.watermark);
-        let taken = sparse.take(|id| windows.is_complete(windows.end_of(id), at), EMIT_ROWS)?;
+        let taken = sparse.take(windows.last_complete_id(at), EMIT_ROWS, out)?;
         let bounds = |row: &UnfitRow| {
             let id = row.keys.last().and_then(|ids| ids.as_primitive_opt::<Int64Type>());
             let id = id.ok_or_else(|| Error::internal("rows of windows have their id"))?;
@@ -360,12 +351,12 @@ impl WindowAggregate {
         sparse.groups.reject_unfit(&self.schema, bounds, out)?;
         let Some((mut columns, ids, results)) = taken else { return Ok(Progress::Done) };
         let ends: Vec<i64> = ids.iter().map(|&id| windows.end_of(id)).collect();
-        let starts = ends.iter().map(|&end| Some(windows.start_of(end)));
-        columns.push(time_values(starts, self.schema.field(self.keys).data_type())?);
-        columns.push(time_values(ends.iter().copied().map(Some), self.schema.field(self.keys + 1).data_type())?);
+        let times: Vec<i64> = ends.iter().map(|end| end.saturating_sub(1)).collect();
+        let starts = ends.iter().map(|&end| windows.start_of(end)).collect();
+        columns.push(times_column(starts, self.schema.field(self.keys).data_type())?);
+        columns.push(times_column(ends, self.schema.field(self.keys + 1).data_type())?);
         columns.extend(results);
-        let times = ends.iter().map(|end| end.saturating_sub(1)).collect();
-        out.push(records(&self.schema, columns)?.with_times(Some(times)));
+        out.push(records(&self.schema, columns)?.with_times(Some(times.into())));
         Ok(Progress::More)
     }
 
@@ -460,6 +451,13 @@ impl Operator for WindowAggregate {
         self.fire(out)
     }
 
+    fn on_barrier(&mut self, _epoch: Epoch, out: &mut Outbox) -> Result<Progress> {
+        if let Some(sparse) = &mut self.sparse {
+            sparse.flush_all(out)?;
+        }
+        Ok(Progress::Done)
+    }
+
     fn earliest_result(&self) -> Watermark {
         self.assigner.windows.earliest_result(self.watermark)
     }
@@ -478,7 +476,7 @@ impl Operator for WindowAggregate {
             shared.panes.snapshot(snapshot);
         }
         if let Some(sparse) = &mut self.sparse {
-            sparse.snapshot(snapshot);
+            sparse.snapshot(snapshot)?;
         }
         snapshot.bytes = Some(self.described.of(&self.watermark.0.to_le_bytes()));
         Ok(())
@@ -498,7 +496,8 @@ impl Operator for WindowAggregate {
         self.watermark = least.map_or(Watermark::MIN, Watermark);
         self.windows.restore(restored)?;
         if let Some(sparse) = &mut self.sparse {
-            sparse.restore(restored)?;
+            let complete = self.assigner.windows.last_complete_id(self.watermark);
+            sparse.restore(restored, complete, &mut self.windows)?;
         }
         let Some(shared) = &mut self.shared else { return Ok(()) };
         shared.panes.restore(restored)?;

@@ -98,6 +98,25 @@ impl AggregateKind {
         matches!(self, Count | Sum | Mean | Min | Max | Std | Var)
     }
 
+    /// Whether what it keeps of a key does not grow with the records of the key.
+    pub fn is_of_fixed_size(&self) -> bool {
+        match self {
+            AggregateKind::Count
+            | AggregateKind::Sum
+            | AggregateKind::Mean
+            | AggregateKind::Min
+            | AggregateKind::Max
+            | AggregateKind::First
+            | AggregateKind::Last
+            | AggregateKind::Std
+            | AggregateKind::Var
+            | AggregateKind::ApproxNUnique
+            | AggregateKind::ApproxQuantile(_)
+            | AggregateKind::User(_) => true,
+            AggregateKind::NUnique | AggregateKind::Quantile(_) | AggregateKind::Median | AggregateKind::Collect => false,
+        }
+    }
+
     /// Whether the result depends on the order of the records.
     pub fn is_ordered(&self) -> bool {
         matches!(self, AggregateKind::First | AggregateKind::Last | AggregateKind::Collect)

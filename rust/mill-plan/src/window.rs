@@ -4,6 +4,7 @@ use std::fmt;
 
 use mill_protocol::{Error, Result};
 
+use crate::aggregate::{AggregateKind, AggregateSpec};
 use crate::expr::Expr;
 
 /// Windows of any kind.
@@ -294,6 +295,21 @@ pub struct KeptWindowSpec {
     pub allowed_lateness_us: i64,
     /// When there are results besides that of the window's end.
     pub trigger: Trigger,
+}
+
+impl KeptWindowSpec {
+    /// Whether a row of accumulators a key and window is enough for these aggregates, so that no records have to be kept. Of
+    /// sessions it is not asked here: whether two of them become one is not known before the record that joins them.
+    pub fn is_of_rows(&self, aggregates: &[AggregateSpec]) -> bool {
+        let is_of_fixed_size = |spec: &AggregateSpec| spec.kind.is_of_fixed_size();
+        match self.window {
+            KeptWindow::Aligned(_) => aggregates.iter().all(is_of_fixed_size),
+            // Rows stay until the input ends, and so may the distinct values that are kept beside them.
+            KeptWindow::Global => aggregates.iter().all(|spec| is_of_fixed_size(spec) || matches!(spec.kind, AggregateKind::NUnique)),
+            KeptWindow::Count(window) => window.slide == window.rows && aggregates.iter().all(is_of_fixed_size),
+            KeptWindow::Session(_) | KeptWindow::Rolling(_) => false,
+        }
+    }
 }
 
 /// Windows of kept records.

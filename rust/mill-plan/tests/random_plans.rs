@@ -205,7 +205,7 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
             }
             if *is_partial { check_partial(aggregates) } else { check_specs(aggregates) }
         }
-        StageKind::SessionAggregate { keys, aggregates, .. } => {
+        StageKind::SessionAggregate { keys, aggregates, .. } | StageKind::TriggeredAggregate { keys, aggregates, .. } => {
             for (i, &key) in keys.iter().enumerate() {
                 assert_eq!(input.field(key).data_type(), stage.schema.field(i).data_type());
             }

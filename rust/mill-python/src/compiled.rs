@@ -162,7 +162,7 @@ impl CompiledFunction {
             };
             let values: PyResult<Vec<_>> = args.iter().map(value).collect();
             let again = values.and_then(|values| {
-                let shown = error::record_text(PyList::new(py, &values)?.as_any());
+                let shown = error::repr_text(PyList::new(py, &values)?.as_any());
                 Ok((call_method(self.adapter.bind(py), "again", (values,)), shown))
             });
             match again {

@@ -134,9 +134,9 @@ pub fn rejected(py: Python<'_>, what: &str, exception: PyErr, record: String) ->
     Rejected::of(from_python(py, exception, what), record)
 }
 
-/// A record as text, cut to a sensible length.
-pub fn record_text(record: &Bound<'_, PyAny>) -> String {
-    let text = record.repr().unwrap_or_else(|_| PyString::new(record.py(), "<a record whose repr raises>"));
+/// A value of Python's as text, cut to a sensible length.
+pub fn repr_text(value: &Bound<'_, PyAny>) -> String {
+    let text = value.repr().unwrap_or_else(|_| PyString::new(value.py(), "<a value whose repr raises>"));
     let text = text.to_string_lossy();
     match text.char_indices().nth(RECORD_CHARACTERS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList};
 
-use crate::error::{IntoPython, PlanError, SchemaError, record_text};
+use crate::error::{IntoPython, PlanError, SchemaError, repr_text};
 use crate::from_python::values_to_array;
 use crate::types::PyDataType;
 
@@ -223,7 +223,7 @@ fn scalar(value: &Bound<'_, PyAny>) -> PyResult<ScalarValue> {
             Ok(number) => Ok(ScalarValue::UInt64(Some(number))),
             Err(_) => Err(SchemaError::new_err(format!(
                 "{} does not fit in 64 bits; write it as a Decimal or a float",
-                record_text(value)
+                repr_text(value)
             ))),
         };
     }
@@ -233,7 +233,7 @@ fn scalar(value: &Bound<'_, PyAny>) -> PyResult<ScalarValue> {
         return Err(PyTypeError::new_err(format!(
             "{} is no constant of an expression; constants are bool, int, float, str, bytes, datetime, date, timedelta, \
              Decimal, and lists of them",
-            record_text(value)
+            repr_text(value)
         )));
     };
     let array = values_to_array(std::slice::from_ref(value), &kind.get().named("literal"))

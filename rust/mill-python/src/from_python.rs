@@ -29,7 +29,7 @@ use self::nested::{lists, maps, structs};
 use self::rows::gather;
 use self::times::{dates, durations, times, timestamps};
 use self::values::{binaries, booleans, decimals, floats, integers, nulls, objects, texts};
-use crate::error::record_text;
+use crate::error::repr_text;
 use crate::types::{is_object, type_name};
 
 /// A value that does not fit its column.
@@ -197,7 +197,7 @@ fn whole_numbers_fit(values: &[Bound<'_, PyAny>], field: &Field, wide: &ArrayRef
 fn misfit(row: usize, field: &Field, value: &Bound<'_, PyAny>) -> Misfit {
     let class = value.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
     let message =
-        format!("column {:?} is {} and cannot hold {} ({class})", field.name(), type_name(field), record_text(value));
+        format!("column {:?} is {} and cannot hold {} ({class})", field.name(), type_name(field), repr_text(value));
     Misfit { row, message }
 }
 

@@ -23,10 +23,10 @@ mod windows;
 use std::fmt;
 
 use arrow::array::RecordBatch;
-use mill_frame::convert::show;
+use mill_frame::text::record_text_with;
 use mill_protocol::Error;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyList;
 
 pub use self::asynchronous::{PythonAsync, RawWaker};
 pub use self::batches::{ArrowFunction, arrow_batch, conform};
@@ -36,7 +36,7 @@ pub use self::process::{Declared, PythonProcess, state_specs};
 pub use self::records::RecordFunction;
 pub use self::watermarks::RawWatermarkFunction;
 pub use self::windows::WholeWindowFunction;
-use crate::error::record_text;
+use crate::error::repr_text;
 use crate::to_python::{column_to_list, column_to_sequence};
 
 /// What every Python function has: what it is called, and the adapter that loops over it.
@@ -67,23 +67,10 @@ fn lists<'py>(py: Python<'py>, batch: &RecordBatch, used: Option<&[bool]>) -> Py
     Ok(out)
 }
 
-/// One record as text, for messages: as Python shows it, or as Arrow does where Python cannot hold a value.
-fn shown(py: Python<'_>, batch: &RecordBatch, row: usize) -> String {
-    let record = || -> PyResult<Bound<'_, PyAny>> {
-        let out = PyDict::new(py);
-        let one = batch.slice(row, 1);
-        for (column, field) in one.columns().iter().zip(batch.schema().fields()) {
-            out.set_item(field.name(), column_to_list(py, column, field)?.get_item(0)?)?;
-        }
-        Ok(out.into_any())
-    };
-    record().map_or_else(
-        |_| {
-            let schema = batch.schema();
-            let columns = batch.columns().iter().zip(schema.fields());
-            let values = columns.map(|(column, field)| format!("'{}': {}", field.name(), show(column, row)));
-            format!("{{{}}}", values.collect::<Vec<_>>().join(", "))
-        },
-        |record| record_text(&record),
-    )
+/// One record as text, for messages; objects as Python shows them.
+pub(crate) fn shown(py: Python<'_>, batch: &RecordBatch, row: usize) -> String {
+    record_text_with(batch, row, &|field, column| {
+        let value = column_to_list(py, column, field).and_then(|values| values.get_item(0));
+        value.map(|value| repr_text(&value)).ok()
+    })
 }

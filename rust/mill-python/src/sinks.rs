@@ -21,6 +21,7 @@ use pyo3_arrow::PyRecordBatch;
 
 use crate::attach::{attach, call_method, in_drop};
 use crate::error::{connector, describe, from_python, kind_of};
+use crate::functions::shown;
 use crate::to_python::column_to_list;
 
 /// A sink whose writers and committer are Python objects.
@@ -136,7 +137,7 @@ impl PythonWriter {
             };
             called().map_err(|exception| match self.kind {
                 // A callback is a function of the user's, not a system that failed.
-                SinkKind::Immediate => failed_callback(py, exception, &self.name),
+                SinkKind::Immediate => failed_callback(py, exception, &self.name, data),
                 _ => connector(py, exception, &self.name),
             })
         })
@@ -202,15 +203,15 @@ impl SinkWriter for PythonWriter {
     }
 }
 
-/// The failure of a callback; the adapter has put the record on the exception, if it knew it.
-fn failed_callback(py: Python<'_>, exception: PyErr, name: &str) -> Error {
-    let record = exception.value(py).getattr("_millstream_record").and_then(|record| record.extract::<String>());
-    match record {
-        Ok(record) => {
-            let message = format!("{name} raised {}; record: {record}", describe(py, &exception));
+/// The failure of a callback; the adapter has put the number of the record on the exception, if it knew it.
+fn failed_callback(py: Python<'_>, exception: PyErr, name: &str, data: &RecordBatch) -> Error {
+    let row = exception.value(py).getattr("_millstream_row").and_then(|row| row.extract::<usize>());
+    match row {
+        Ok(row) if row < data.num_rows() => {
+            let message = format!("{name} raised {}; record: {}", describe(py, &exception), shown(py, data, row));
             Error::new(kind_of(py, &exception, ErrorKind::UserFunction), message).because(exception)
         }
-        Err(_) => from_python(py, exception, name),
+        _ => from_python(py, exception, name),
     }
 }
 

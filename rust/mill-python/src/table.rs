@@ -13,6 +13,7 @@ use pyo3_arrow::ffi::{ArrayIterator, to_stream_pycapsule};
 
 use crate::error::SchemaError;
 use crate::from_python::rows_to_batch;
+use crate::functions::shown;
 use crate::polars;
 use crate::to_python::column_to_list;
 use crate::types::RawSchema;
@@ -107,6 +108,18 @@ impl RawTable {
             }
         }
         Ok(out)
+    }
+
+    /// One row as messages show records.
+    fn row_text(&self, py: Python<'_>, row: usize) -> PyResult<String> {
+        let mut left = row;
+        for batch in &self.batches {
+            if left < batch.num_rows() {
+                return Ok(shown(py, batch, left));
+            }
+            left -= batch.num_rows();
+        }
+        Err(PyIndexError::new_err(format!("no row {row}")))
     }
 
     /// Gives the values of one column.

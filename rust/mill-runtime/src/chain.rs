@@ -99,6 +99,8 @@ pub(crate) struct Chain {
     has_end: bool,
     /// The timers of the stages below this one may still fire before the next input.
     round: usize,
+    /// The stages before this one may still take a wake-up in this round.
+    wakes: usize,
     /// Whether nothing is to be emitted for now that has come from outside: the last barrier has come by.
     pub(crate) is_resting: bool,
 }
@@ -125,6 +127,7 @@ impl Chain {
             calling: None,
             has_end: false,
             round,
+            wakes: round,
             is_resting: false,
         };
         // A step may need nothing from the start: a limit that had been reached before the checkpoint.
@@ -204,6 +207,7 @@ impl Chain {
     /// Lets the timers of every stage fire once more. Whoever drives the chain looks for inputs between two rounds.
     pub(crate) fn begin_round(&mut self) {
         self.round = self.stages.len();
+        self.wakes = self.stages.len();
     }
 
     /// Sends what the writers have gathered, and lets those follow who take on the time that is made here.
@@ -422,7 +426,9 @@ impl Chain {
         if self.is_resting {
             return Ok(false);
         }
-        let Some(index) = self.stages.iter().rposition(Stage::takes_wake) else { return Ok(false) };
+        // Each once a round: one that wakes itself leaves room for inputs and barriers.
+        let Some(index) = self.stages[..self.wakes].iter().rposition(Stage::takes_wake) else { return Ok(false) };
+        self.wakes = index;
         self.calling = Some(index);
         let stage = &mut self.stages[index];
         let forward = stage.on_wake(&mut self.outbox).map_err(|error| error.in_step(&stage.name))?;

@@ -100,7 +100,8 @@ impl Recovery {
     pub(crate) fn finished_report(&self) -> Report {
         let id = self.restored_id();
         let note = format!(
-            "nothing to do: the job had finished with checkpoint {}; mill.Checkpoint(…, restart=True) starts over",
+            "nothing to do: the job had finished with checkpoint {}, and what has come into its input since is not read; \
+             mill.Checkpoint(…, restart=True) starts over, and files that are read with follow=True have no end",
             id.unwrap_or_default()
         );
         Report {

@@ -190,7 +190,7 @@ impl DirectTable {
             }
             self.scanned.push(row.as_ptr());
         }
-        RowsRead { pointers: &self.scanned, places: &[], chunks: &[], row_words, cells_per_row: 0 }
+        RowsRead { pointers: &self.scanned, places: &[], chunks: &[], row_words, value_word: 2, cells_per_row: 0 }
     }
 
     /// Empties the table; its memory stays.

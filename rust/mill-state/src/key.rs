@@ -110,6 +110,15 @@ impl KeyKind {
         matches!(self.0, Kind::Bytes | Kind::Mixed { .. })
     }
 
+    /// Which word of a row the last column is, if it is a number that takes one.
+    pub(crate) fn last_word(&self) -> Option<usize> {
+        match &self.0 {
+            Kind::Word => Some(1),
+            Kind::Words { columns, words } => Some(words - columns.len().div_ceil(64)),
+            Kind::Bytes | Kind::Mixed { .. } => None,
+        }
+    }
+
     pub(crate) fn signature(&self) -> String {
         format!("key 1 {:?};", self.0)
     }

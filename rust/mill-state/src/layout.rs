@@ -33,6 +33,8 @@ pub(crate) const TAG_HASH: u64 = (1 << 57) - 1;
 pub(crate) const TAG_MATCH: u64 = TAG_OCCUPIED | TAG_NULL | TAG_HASH;
 pub(crate) const TAG_FLAG_FIRST: u32 = 57;
 const TAG_FLAGS: usize = 4;
+/// The bits of the tag that are flags.
+pub(crate) const TAG_FLAGS_MASK: u64 = ((1 << TAG_FLAGS) - 1) << TAG_FLAG_FIRST;
 
 /// How many words a row may have: sixteen rows fill the smallest chunk, and that should stay small.
 pub const ROW_WORDS_MAX: usize = 512;

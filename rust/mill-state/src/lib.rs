@@ -52,6 +52,6 @@ pub use layout::{CELLS_MAX, Flag, LayoutBuilder, ROW_WORDS_MAX, RowLayout};
 pub use multimap::{MapEntry, MultiMap};
 pub use ordered::{OrderedRow, OrderedRows, OrderedTable};
 pub use panes::PaneTables;
-pub use rows::{Rows, RowsRead};
+pub use rows::{RowValues, Rows, RowsRead};
 pub use select::{Select, Span};
 pub use table::{Cursor, LOOKUP_ROWS_MAX, StateTable, TableOptions};

@@ -114,6 +114,11 @@ impl PaneTables {
         self.panes.values().map(StateTable::len).sum()
     }
 
+    /// How many rows a pane has.
+    pub fn rows_of(&self, start: i64) -> usize {
+        self.panes.get(&start).map_or(0, StateTable::len)
+    }
+
     /// About how many bytes of memory all panes take.
     pub fn memory(&self) -> usize {
         self.panes.values().map(StateTable::memory).sum()

@@ -16,8 +16,16 @@ use std::sync::Arc;
 use crate::chunk::Cell;
 use crate::error::{Result, StateError};
 use crate::key::{KEY_BYTES_MAX, view_bytes, view_length};
-use crate::layout::{Flag, RowLayout, TAG_DIRTY, TAG_MATCH};
+use crate::layout::{Flag, RowLayout, TAG_DIRTY, TAG_FLAGS_MASK, TAG_MATCH};
 use crate::bucket::Chunk;
+
+/// What a row has beside its key, to be put into a row of another table whose values are laid out alike.
+#[derive(Clone, Debug)]
+pub struct RowValues {
+    flags: u64,
+    words: Vec<u64>,
+    cells: Vec<Cell>,
+}
 
 /// Rows to be changed, one a record, in the order of the records.
 #[derive(Debug)]
@@ -105,6 +113,21 @@ impl Rows<'_> {
         }
     }
 
+    /// Makes the values of a row those of another one.
+    ///
+    /// # Panics
+    /// If there is no such record, or the values are not as many as the row has room for.
+    pub fn put_values(&mut self, record: usize, values: RowValues) {
+        assert!(values.words.len() < self.row_words && values.cells.len() == self.cells_per_row, "values of another layout");
+        let first = self.row_words - values.words.len();
+        let row = self.row(record);
+        row[0] = row[0] & !TAG_FLAGS_MASK | values.flags;
+        row[first..].copy_from_slice(&values.words);
+        for (cell, value) in values.cells.into_iter().enumerate() {
+            *self.cell(record, cell) = value;
+        }
+    }
+
     /// All words of the row of one record.
     ///
     /// # Panics
@@ -144,6 +167,8 @@ pub struct RowsRead<'t> {
     pub(crate) places: &'t [(u32, u32)],
     pub(crate) chunks: &'t [Chunk],
     pub(crate) row_words: usize,
+    /// The first word behind the key.
+    pub(crate) value_word: usize,
     pub(crate) cells_per_row: usize,
 }
 
@@ -168,6 +193,19 @@ impl RowsRead<'_> {
         // SAFETY: the pointer points to `row_words` words, and the assertion keeps within them; the table is borrowed,
         // so nobody changes them.
         unsafe { *self.pointers[row].add(word) }
+    }
+
+    /// What a row has beside its key.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn values(&self, row: usize) -> RowValues {
+        let cells = (0..self.cells_per_row).map(|cell| self.cell(row, cell).map(|bytes| Arc::new(bytes.to_vec())));
+        RowValues {
+            flags: self.word(row, 0) & TAG_FLAGS_MASK,
+            words: (self.value_word..self.row_words).map(|word| self.word(row, word)).collect(),
+            cells: cells.collect(),
+        }
     }
 
     /// One word of every row.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use mill_protocol::{ManualClock, Read, Source, SplitReader};
+use mill_protocol::{Clock, ManualClock, Read, Source, SplitReader};
 
 use super::GenerateSource;
 
@@ -42,6 +42,31 @@ fn a_reader_goes_on_from_its_position() {
             let mut again = source.open(&split, Some(&reader.position())).unwrap();
             assert_eq!(drain(again.as_mut(), 333), whole[seen..]);
         }
+    }
+}
+
+#[test]
+fn a_position_goes_on_with_or_without_a_rate() {
+    let clock = Arc::new(ManualClock::default());
+    let free = GenerateSource::new(Some(50_000), None).unwrap();
+    let paced = GenerateSource::new(Some(50_000), Some(80_000.0)).unwrap().with_clock(clock.clone());
+    let read = |reader: &mut dyn SplitReader| {
+        clock.set(clock.now() + 1_000_000);
+        let Read::Batch(batch) = reader.next(1000).unwrap() else { panic!("a thousand rows are due") };
+        batch.column(0).as_primitive::<Int64Type>().values().to_vec()
+    };
+    for (first, second) in [(&free, &paced), (&paced, &free)] {
+        let mut all = Vec::new();
+        for split in first.splits(false).unwrap() {
+            let mut reader = first.open(&split, None).unwrap();
+            all.extend(read(reader.as_mut()));
+            let mut reader = second.open(&split, Some(&reader.position())).unwrap();
+            all.extend(read(reader.as_mut()));
+            let mut reader = free.open(&split, Some(&reader.position())).unwrap();
+            all.extend(drain(reader.as_mut(), 777));
+        }
+        all.sort_unstable();
+        assert_eq!(all, (0..50_000).collect::<Vec<_>>());
     }
 }
 

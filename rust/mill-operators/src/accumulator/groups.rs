@@ -1,6 +1,7 @@
 //! Keys and accumulators together: what the aggregating operators share.
 
 mod read;
+mod tally;
 
 use std::sync::Arc;
 
@@ -8,18 +9,21 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use mill_frame::block::RestoredBlock;
 use mill_frame::hash::hash_columns;
+use mill_frame::text::record_text;
 use mill_plan::{AggregateKind, AggregateSpec};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Restored, Result, Snapshot};
 use mill_state::{
-    Flag, HASH_OF_NOTHING, KeyBatch, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, Select, Span, TableOptions,
+    Flag, HASH_OF_NOTHING, KeyBatch, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, Rows, Select, Span,
+    TableOptions,
 };
 
 pub(crate) use self::read::UnfitRow;
+pub(crate) use self::tally::{Results, Tally};
+use self::tally::TALLY_WORDS;
 use super::input::state_error;
 use super::carries::{Carries, Wraps};
 use super::near::NearTables;
 use super::{Accumulator, Problems, Selection, accumulator, with_selection};
-use crate::record::record_text;
 
 /// How many records go through the table at a time: their rows stay in the nearest cache from kernel to kernel.
 const LOOKUP_ROWS: usize = 256;
@@ -39,6 +43,8 @@ pub(crate) struct Groups {
     unhashed: Option<(Vec<ArrayRef>, KeyRange)>,
     /// Set in a row from its change until it is emitted, if that may be after a checkpoint.
     pending: Option<Flag>,
+    /// The first word of the tally of a row, where rows have one.
+    tally: Option<usize>,
     lookup_rows: usize,
     problems: Problems,
     /// If fewer columns than all say to which key group a key belongs: these, and the hashes of them.
@@ -66,6 +72,8 @@ pub(crate) struct GroupOptions {
     /// How many key columns, from the first on, say to which key group a key belongs; all of them if not set. Then it is also
     /// noted which records are the first of their key.
     pub(crate) owner_columns: Option<usize>,
+    /// Whether rows know of how many records they are and what has been emitted of them; see [`Tally`].
+    pub(crate) has_tally: bool,
     /// Where in partial results the counts of sums that wrapped around begin; see [`Groups::carry_fields`].
     pub(crate) carries_at: Option<usize>,
 }
@@ -94,6 +102,7 @@ impl Groups {
             )?);
         }
         let pending = options.keeps_pending.then(|| layout.flag());
+        let tally = options.has_tally.then(|| layout.words(TALLY_WORDS));
         // Where the filter is applied (here, or ahead of the exchange) does not change what a row means.
         let described = |spec: &AggregateSpec| {
             // Rows of variances from before they kept squared distances from the mean must not be taken for such rows.
@@ -104,7 +113,8 @@ impl Groups {
             };
             format!("{} {}{form}", AggregateSpec { filter: None, ..spec.clone() }, spec.output_type)
         };
-        let signature: Vec<String> = aggregates.iter().map(described).collect();
+        let mut signature: Vec<String> = aggregates.iter().map(described).collect();
+        signature.extend(tally.map(|_| "records, records of the last result, results".to_owned()));
         let layout = Arc::new(layout.finish(&signature.join("; ")).map_err(state_error)?);
         let carries = match options.is_ahead {
             true => None,
@@ -124,6 +134,7 @@ impl Groups {
             unhashed: None,
             panes: PaneTables::new(layout, options.table.clone()),
             pending,
+            tally,
             lookup_rows: if is_costly { LOOKUP_ROWS_MAX } else { LOOKUP_ROWS },
             problems: Problems::new(),
             owners: options.owner_columns.map(|columns| (columns, Vec::new())),
@@ -229,19 +240,13 @@ impl Groups {
         if self.owners.is_some() {
             self.firsts.extend(rows.inserted().iter().map(|&new| select.at(new as usize) as u32));
         }
-        for (index, accumulator) in self.accumulators.iter_mut().enumerate() {
-            accumulator.update(&mut rows, select, &mut self.problems)?;
-            let wraps = accumulator.wraps().map(Wraps::take).unwrap_or_default();
-            match &mut self.carries {
-                _ if wraps.is_empty() => {}
-                Some(carries) => carries.add(pane, keys, index, &wraps),
-                None => self.spilled.extend(wraps.iter().map(|&(record, _)| (index, pane, record))),
-            }
-        }
-        if let Some(carries) = &mut self.carries {
-            with_selection!(select, s => carries.merge(pane, keys, s));
-        }
-        Ok(())
+        let taking = Taking {
+            accumulators: &mut self.accumulators,
+            problems: &mut self.problems,
+            carries: &mut self.carries,
+            spilled: &mut self.spilled,
+        };
+        taking.take(pane, keys, &mut rows, select)
     }
 
     /// The records that were the first of their keys since the frame was taken up.
@@ -398,6 +403,33 @@ impl Groups {
             for start in starts {
                 self.panes.open(start).mark_changed();
             }
+        }
+        Ok(())
+    }
+}
+
+/// What takes records into rows that have been found.
+struct Taking<'g> {
+    accumulators: &'g mut [Box<dyn Accumulator>],
+    problems: &'g mut Problems,
+    carries: &'g mut Option<Carries>,
+    spilled: &'g mut Vec<(usize, i64, usize)>,
+}
+
+impl Taking<'_> {
+    /// Takes these records with these keys into their rows.
+    fn take(self, pane: i64, keys: &KeyBatch, rows: &mut Rows<'_>, select: Selection<'_>) -> Result<()> {
+        for (index, accumulator) in self.accumulators.iter_mut().enumerate() {
+            accumulator.update(rows, select, self.problems)?;
+            let wraps = accumulator.wraps().map(Wraps::take).unwrap_or_default();
+            match self.carries {
+                _ if wraps.is_empty() => {}
+                Some(carries) => carries.add(pane, keys, index, &wraps),
+                None => self.spilled.extend(wraps.iter().map(|&(record, _)| (index, pane, record))),
+            }
+        }
+        if let Some(carries) = self.carries {
+            with_selection!(select, s => carries.merge(pane, keys, s));
         }
         Ok(())
     }

@@ -124,8 +124,7 @@ pub(super) fn sum(
 }
 
 pub(super) fn null_where(is_valid: Vec<bool>) -> Option<NullBuffer> {
-    let nulls = NullBuffer::from(is_valid);
-    (nulls.null_count() > 0).then_some(nulls)
+    if is_valid.iter().all(|&is_valid| is_valid) { None } else { Some(NullBuffer::from(is_valid)) }
 }
 
 /// A sum that does not fit; the total, if it can be shown.

@@ -14,7 +14,7 @@ use mill_protocol::{Error, ErrorKind, Result};
 use super::{
     AGGREGATE, AGGREGATE_WINDOWED, ASOF, CHANGELOG, CUMULATIVE, DEDUPLICATE, DEDUPLICATE_WITHIN, Description, ENRICH,
     FLAG_PENDING, HAS_FILTER, HAS_INPUT, JOIN, JoinShape, JoinWindow, PROCESS, REDUCE, REGULAR_JOIN, SESSIONS,
-    SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TUMBLING, damaged, parts,
+    SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TRIGGERED, TUMBLING, damaged, parts,
 };
 
 impl Description {
@@ -34,23 +34,30 @@ impl Description {
             kind @ (AGGREGATE | AGGREGATE_WINDOWED | SESSIONS) => {
                 let keys = reader.number()?;
                 let window = if kind == AGGREGATE_WINDOWED { Some(reader.window()?) } else { None };
-                let count = reader.count()?;
-                let aggregates = (0..count).map(|_| reader.aggregate()).collect::<Result<Vec<_>>>()?;
                 let before = keys.saturating_add(if kind == AGGREGATE { 0 } else { 2 });
-                if before.saturating_add(count) != fields.len() {
-                    return Err(damaged("its columns are not those of its keys and aggregates"));
-                }
-                for (field, spec) in fields[before..].iter_mut().zip(&aggregates) {
-                    if let AggregateKind::User(_) = spec.kind {
-                        *field = Field::new(field.name(), DataType::Binary, true);
-                    } else if *field.data_type() != spec.output_type {
-                        return Err(damaged(&format!("aggregate {:?} has another type than its column", spec.name)));
-                    }
-                }
+                let aggregates = reader.aggregates_after(before, &mut fields)?;
                 if kind == SESSIONS && !aggregates.iter().all(|spec| spec.kind.is_mergeable()) {
                     return Err(damaged("it has sessions with an aggregate that cannot be merged"));
                 }
                 if kind == SESSIONS { Shape::Sessions { keys, aggregates } } else { Shape::Aggregate { keys, aggregates, window } }
+            }
+            TRIGGERED => {
+                let keys = reader.number()?;
+                let spec = reader.kept_window()?;
+                let added = 2 * (usize::from(spec.window.has_bounds()) + usize::from(!spec.trigger.is_default()));
+                let aggregates = reader.aggregates_after(keys.saturating_add(added), &mut fields)?;
+                if !spec.is_of_rows(&aggregates) {
+                    return Err(damaged("it has rows of windows that keep their records"));
+                }
+                let bounds = fields.iter().skip(keys).take(if spec.window.has_bounds() { 2 } else { 0 }).map(Field::data_type);
+                if !bounds.into_iter().all(|bound| matches!(bound, DataType::Timestamp(..))) {
+                    return Err(damaged("the bounds of its windows are no times"));
+                }
+                let beside = fields.iter().take(keys + added).rev().take(if spec.trigger.is_default() { 0 } else { 2 });
+                if !beside.map(Field::data_type).all(|of| matches!(of, DataType::Int64 | DataType::Utf8)) {
+                    return Err(damaged("its results are not numbered"));
+                }
+                Shape::Triggered { keys, spec, aggregates }
             }
             ASOF => {
                 let (left, keys) = reader.pair(&fields)?;
@@ -360,6 +367,23 @@ impl<'a> Reader<'a> {
         // A user's aggregate computes nothing here; without it the records are what there is to be seen.
         let is_users = aggregates.iter().any(|spec| matches!(spec.kind, AggregateKind::User(_)));
         Ok(Shape::Kept { keys, records, spec, aggregates: (has_aggregates && !is_users).then_some(aggregates) })
+    }
+
+    /// The aggregates whose results come after so many columns, which are the last of these.
+    fn aggregates_after(&mut self, before: usize, fields: &mut [Field]) -> Result<Vec<AggregateSpec>> {
+        let count = self.count()?;
+        let aggregates = (0..count).map(|_| self.aggregate()).collect::<Result<Vec<_>>>()?;
+        if before.saturating_add(count) != fields.len() {
+            return Err(damaged("its columns are not those of its keys and aggregates"));
+        }
+        for (field, spec) in fields[before..].iter_mut().zip(&aggregates) {
+            if let AggregateKind::User(_) = spec.kind {
+                *field = Field::new(field.name(), DataType::Binary, true);
+            } else if *field.data_type() != spec.output_type {
+                return Err(damaged(&format!("aggregate {:?} has another type than its column", spec.name)));
+            }
+        }
+        Ok(aggregates)
     }
 
     fn aggregate(&mut self) -> Result<AggregateSpec> {

@@ -10,7 +10,7 @@ use mill_plan::{
 use super::{
     AGGREGATE, AGGREGATE_WINDOWED, ASOF, CHANGELOG, CUMULATIVE, DEDUPLICATE, DEDUPLICATE_WITHIN, Description, ENRICH,
     FLAG_PENDING, HAS_FILTER, HAS_INPUT, JOIN, JoinShape, JoinWindow, PROCESS, REDUCE, REGULAR_JOIN, SESSIONS,
-    SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TUMBLING,
+    SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TRIGGERED, TUMBLING,
 };
 
 impl Description {
@@ -33,6 +33,15 @@ impl Description {
             Shape::Sessions { keys, aggregates } => {
                 out.push(SESSIONS);
                 put_number(&mut out, *keys);
+                put_number(&mut out, aggregates.len());
+                for spec in aggregates {
+                    put_aggregate(&mut out, spec)?;
+                }
+            }
+            Shape::Triggered { keys, spec, aggregates } => {
+                out.push(TRIGGERED);
+                put_number(&mut out, *keys);
+                put_kept_window(&mut out, spec);
                 put_number(&mut out, aggregates.len());
                 for spec in aggregates {
                     put_aggregate(&mut out, spec)?;

@@ -7,10 +7,10 @@ use arrow::array::types::{
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, TimeUnit};
+use mill_frame::text::record_text;
 use mill_plan::type_name;
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result};
 
-use crate::record::record_text;
 
 const US_PER_DAY: i64 = 86_400_000_000;
 

@@ -3,11 +3,11 @@
 use mill_plan::KeptWindow;
 use mill_protocol::{Result, Watermark};
 
-use super::due::{Due, Timing, WindowOf};
+use super::due::{Due, WindowOf};
 use super::records::{Key, KeyRef};
 use super::trigger::Cause;
 use super::{GATHER_KEYS, GATHER_ROWS, KeptWindows, Work};
-use crate::windows::Aligned;
+use crate::windows::{Aligned, Timing};
 
 impl KeptWindows {
     /// Gathers windows that the watermark makes due; whether there may be more of them.

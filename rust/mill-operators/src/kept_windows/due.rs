@@ -12,6 +12,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, concat_batches, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow_row::RowConverter;
+use mill_frame::text::record_text;
 use mill_plan::{
     AggregateSpec, KeptWindowSpec, ReduceFunction, WindowCompute, WindowFunction, WindowRecords,
 };
@@ -20,17 +21,8 @@ use mill_state::{Cursor, Span, TableOptions};
 
 use super::records::converter;
 use crate::accumulator::{GroupOptions, Groups, UnfitRow};
-use crate::record::record_text;
 use crate::reduce::same_key;
-use crate::windows::{time_column, time_values};
-
-/// When a window has a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Timing {
-    Early,
-    OnTime,
-    Late,
-}
+use crate::windows::{Timing, time_column, time_values};
 
 /// A window that has a result.
 #[derive(Clone, Copy, Debug)]
@@ -455,11 +447,7 @@ impl Computer {
             let panes: Int64Array = (0..count).map(|row| (!is_withdrawn(row)).then(|| of(row).pane)).collect();
             let timings: StringArray = (0..count)
                 .map(|row| {
-                    (!is_withdrawn(row)).then(|| match of(row).timing {
-                        Timing::Early => "early",
-                        Timing::OnTime => "on_time",
-                        Timing::Late => "late",
-                    })
+                    (!is_withdrawn(row)).then(|| of(row).timing.as_str())
                 })
                 .collect();
             own.push(("pane".to_owned(), Arc::new(panes)));
@@ -506,6 +494,6 @@ fn numbered(records: &SchemaRef) -> SchemaRef {
 
 fn groups(specs: &[AggregateSpec], records: &SchemaRef) -> Result<Groups> {
     let table = TableOptions { groups: 0..128, state: 0, is_persistent: false, tracks_changes: false };
-    let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: false, is_timed: false, owner_columns: None, carries_at: None };
+    let options = GroupOptions { table, is_partial: false, keeps_pending: false, is_ahead: false, is_timed: false, owner_columns: None, has_tally: false, carries_at: None };
     Groups::new(&[records.fields().len()], &[DataType::Int64], specs, &options)
 }

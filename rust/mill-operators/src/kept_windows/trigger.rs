@@ -6,98 +6,37 @@
 
 use std::collections::HashSet;
 
-use mill_plan::{Firing, KeptWindow, Trigger};
+use mill_plan::KeptWindow;
 use mill_protocol::{Outbox, Result, Watermark};
 
-use super::due::{Due, Timing, WindowOf};
+use super::due::{Due, WindowOf};
 use super::records::{Fired, Key, KeyRef};
 use super::{GATHER_ROWS, KeptWindows};
+use crate::windows::Timing;
 
 /// Why windows of a key may have results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The watermark has come to a deadline of the key.
     Watermark,
-    /// A trigger fires.
-    Trigger,
+    /// A trigger fires, the one for this timing.
+    Trigger(Timing),
     /// The input has ended.
     End,
 }
 
-/// When triggers fire, and which keys have changed since.
-pub(super) struct Triggers {
-    trigger: Trigger,
-    changed: HashSet<Key>,
-    /// The interval of the trigger that waits for processing time.
-    every: Option<i64>,
-    next: Option<i64>,
-}
+/// Keys that have changed.
+pub(super) type Changed = HashSet<Key>;
 
-impl Triggers {
-    pub(super) fn new(trigger: Trigger) -> Triggers {
-        let interval = |firing: Option<Firing>| match firing {
-            Some(Firing::Every(us)) => Some(us.max(1)),
-            _ => None,
-        };
-        let every = [interval(trigger.early), interval(trigger.late)].into_iter().flatten().min();
-        // The first call tells what time it is.
-        Triggers { trigger, changed: HashSet::new(), every, next: every.map(|_| i64::MIN) }
-    }
-
-    /// After how many records of a window there is a result.
-    fn rows(&self, timing: Timing) -> Option<u64> {
-        match self.firing(timing) {
-            Some(Firing::Rows(rows)) => Some(rows),
-            _ => None,
-        }
-    }
-
-    fn firing(&self, timing: Timing) -> Option<Firing> {
-        match timing {
-            Timing::Early => self.trigger.early,
-            Timing::Late => self.trigger.late,
-            Timing::OnTime => None,
-        }
-    }
-
-    /// Whether changes wait for something other than records of their window.
-    pub(super) fn waits(&self) -> bool {
-        let waits = |firing: Option<Firing>| matches!(firing, Some(Firing::Every(_) | Firing::Each));
-        waits(self.trigger.early) || waits(self.trigger.late)
-    }
-
-    pub(super) fn next_time(&self) -> Option<i64> {
-        self.next
-    }
-
-    /// These keys may have changed before the checkpoint.
-    pub(super) fn restored(&mut self, keys: Vec<Key>) {
-        self.changed.extend(keys);
-    }
-
-    /// Keys to fire after a batch.
-    pub(super) fn after_batch(&mut self) -> Option<Vec<Key>> {
-        let is_each = [self.trigger.early, self.trigger.late].contains(&Some(Firing::Each));
-        (is_each && !self.changed.is_empty()).then(|| self.take())
-    }
-
-    /// Processing time has come this far; keys to fire.
-    pub(super) fn on_time(&mut self, now: i64) -> Option<Vec<Key>> {
-        let every = self.every?;
-        let is_first = self.next == Some(i64::MIN);
-        if !is_first && self.next.is_some_and(|next| now < next) {
-            return None;
-        }
-        // In step with the clock, so that all instances fire at the same times.
-        self.next = Some(now.saturating_sub(now.rem_euclid(every)).saturating_add(every));
-        (!is_first && !self.changed.is_empty()).then(|| self.take())
-    }
-
-    fn take(&mut self) -> Vec<Key> {
-        let mut keys: Vec<Key> = self.changed.drain().collect();
+/// Those that have changed, in an order that is the same each time, each list with the timing whose trigger fires.
+pub(super) fn listed(due: Vec<(Timing, Changed)>) -> Option<Vec<(Timing, Vec<Key>)>> {
+    let lists = due.into_iter().filter(|(_, changed)| !changed.is_empty()).map(|(timing, changed)| {
+        let mut keys: Vec<Key> = changed.into_iter().collect();
         keys.sort_unstable_by(|a, b| (a.hash, &a.bytes).cmp(&(b.hash, &b.bytes)));
-        keys
-    }
+        (timing, keys)
+    });
+    let lists: Vec<_> = lists.collect();
+    (!lists.is_empty()).then_some(lists)
 }
 
 /// A window of a key that has records.
@@ -112,8 +51,8 @@ impl KeptWindows {
     /// A record of the key has come: notes it, and fires windows that it fills.
     pub(super) fn note_change(&mut self, key: KeyRef<'_>, time: i64, due: &mut Due, out: &mut Outbox) -> Result<()> {
         let Some(triggers) = &mut self.triggers else { return Ok(()) };
-        if triggers.waits() {
-            triggers.changed.insert(key.owned());
+        for timing in [Timing::Early, Timing::Late] {
+            triggers.waiting(timing).map(|changed| changed.insert(key.owned()));
         }
         let counts = triggers.rows(Timing::Early).is_some() || triggers.rows(Timing::Late).is_some();
         if !counts {
@@ -135,6 +74,9 @@ impl KeptWindows {
                     // What is withdrawn may be among the results that have not gone out yet.
                     self.flush(due, out)?;
                 }
+                // After the end the first result is that of the end.
+                let is_on_time = self.records.fired(key, cut.start, cut.end).is_some_and(|fired| fired.is_on_time);
+                let timing = if timing == Timing::Late && !is_on_time { Timing::OnTime } else { timing };
                 self.fire_cut(key, &cut, timing, due)?;
                 if due.rows() >= GATHER_ROWS {
                     self.flush(due, out)?;
@@ -159,12 +101,10 @@ impl KeptWindows {
                 () if is_complete && !fired.is_on_time => Some(Timing::OnTime),
                 () if is_complete => is_changed.then_some(Timing::Late),
                 () if is_over && self.fires_late() && !fired.is_on_time => Some(Timing::OnTime),
-                () if cause == Cause::Trigger && is_changed => Some(self.timing_now(cut)),
+                () if is_changed && cause == Cause::Trigger(self.timing_now(cut)) => Some(self.timing_now(cut)),
                 () => None,
             };
-            if let Some(timing) = timing
-                && (is_complete || timing == Timing::OnTime || self.is_waited_for(timing))
-            {
+            if let Some(timing) = timing {
                 self.fire_cut(key, cut, timing, due)?;
             }
             if is_complete {
@@ -182,12 +122,6 @@ impl KeptWindows {
             self.records.set_deadline(at, key)?;
         }
         Ok(())
-    }
-
-    /// Whether a trigger fires by time or after batches, and not after so many records.
-    fn is_waited_for(&self, timing: Timing) -> bool {
-        let firing = self.triggers.as_ref().and_then(|triggers| triggers.firing(timing));
-        matches!(firing, Some(Firing::Every(_) | Firing::Each))
     }
 
     fn is_reached(&self, at: i64) -> bool {

@@ -15,9 +15,9 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use mill_frame::Frame;
 use mill_frame::block::SharedBytes;
+use mill_frame::text::record_text;
 use mill_protocol::{Batch, Error, Outbox, Result, Watermark};
 
-use crate::record::record_text;
 
 /// What the bytes of a snapshot begin with.
 const MAGIC: &[u8; 8] = b"MILLWAIT";

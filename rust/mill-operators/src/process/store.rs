@@ -86,6 +86,11 @@ impl Store {
         self.timers.count(&self.backend, clock)
     }
 
+    /// Whether any timer is set.
+    pub(super) fn has_timers(&self) -> bool {
+        self.count(TimerClock::Event) + self.count(TimerClock::Processing) > 0
+    }
+
     /// Whether values may have grown too old by this clock, or may have in a former run: one that no state goes by any more can
     /// still have deadlines, which are to be taken out like others.
     pub(super) fn has_ages(&self, clock: TimerClock) -> bool {

@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayRef, Int64Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow_row::Rows;
 use mill_frame::hash::{KEY_GROUPS, key_group};
+use mill_frame::text::record_text;
 use mill_plan::{RowIdentity, TimerClock};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result, Watermark};
 
@@ -13,7 +14,6 @@ use super::{Current, RegularJoin};
 use crate::accumulator::state_error;
 use crate::join::late::{push_late, time_at, with_key};
 use crate::pair::taken;
-use crate::record::record_text;
 
 /// The records of a batch.
 pub(super) struct Records {

@@ -35,6 +35,7 @@ impl Merger {
             is_ahead: false,
             is_timed: false,
             owner_columns: None,
+            has_tally: false,
             carries_at: Some(fields.len()),
         };
         let groups = Groups::new(&places, key_types, &merged, &options)?;

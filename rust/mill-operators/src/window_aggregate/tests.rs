@@ -4,7 +4,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Int64Type};
 use mill_plan::{AggregateKind, AggregateSpec, Emit, Window};
 use mill_protocol::testkit::{Compare, Input, batch, check, integers};
-use mill_protocol::{Outbox, Progress, Watermark};
+use mill_protocol::{Outbox, Progress, TaskContext, Watermark};
 
 use crate::accumulator::tests::{make, random, spec};
 use crate::fixture::context;
@@ -219,4 +219,180 @@ fn a_record_for_a_window_that_has_fired_is_late_whatever_its_split_says() {
     let transcript = check(make, &inputs, &Compare::Unordered);
     assert_eq!(transcript.rows.len(), 3);
     assert_eq!(transcript.late, 1);
+}
+
+/// Frames whose records are scattered over many windows of ten microseconds, each followed by a watermark: in each a record
+/// has been late for its window for some time, and some frames are of one moment.
+fn scattered_stream(seed: &mut u64, frames: usize, has_late: bool) -> (Vec<Input>, Vec<Vec<(i64, i64, i64)>>) {
+    let (mut inputs, mut all) = (Vec::new(), Vec::new());
+    for frame in 0..frames as i64 {
+        let now = frame * 40;
+        let mut records = Vec::new();
+        for _ in 0..24 + random(seed) % 30 {
+            let behind = if frame % 5 == 4 { 0 } else { (random(seed) % 700) as i64 };
+            records.push(((random(seed) % 5) as i64, (random(seed) % 10) as i64, now - behind));
+        }
+        if has_late {
+            records.push((7, 7, now - 900));
+        }
+        inputs.push(Input::Batch(records_of(&records)));
+        inputs.push(Input::Watermark(now - 690));
+        if random(seed).is_multiple_of(3) {
+            inputs.push(Input::Barrier);
+        }
+        all.push(records);
+    }
+    (inputs, all)
+}
+
+fn records_of(records: &[(i64, i64, i64)]) -> mill_protocol::Batch {
+    let column = |of: fn(&(i64, i64, i64)) -> i64| integers(&records.iter().map(|record| Some(of(record))).collect::<Vec<_>>());
+    let times: Vec<i64> = records.iter().map(|record| record.2).collect();
+    batch(&[("k", column(|record| record.0)), ("x", column(|record| record.1))]).with_times(Some(times.into()))
+}
+
+/// What windows of ten microseconds give: the number, the sum and the greatest of each key.
+fn expected_of(records: impl IntoIterator<Item = (i64, i64, i64)>) -> Vec<String> {
+    let mut windows: BTreeMap<(i64, i64), (usize, i64, i64)> = BTreeMap::new();
+    for (key, value, time) in records {
+        let (count, sum, greatest) = windows.entry((key, time.div_euclid(10) * 10)).or_insert((0, 0, i64::MIN));
+        (*count, *sum, *greatest) = (*count + 1, *sum + value, value.max(*greatest));
+    }
+    let line = |((key, start), (count, sum, greatest)): (&(i64, i64), &(usize, i64, i64))| {
+        format!("0: {key}, {}, {}, {count}, {sum}, {greatest} @{}", chrono_text(*start), chrono_text(start + 10), start + 9)
+    };
+    let mut lines: Vec<String> = windows.iter().map(line).collect();
+    lines.sort();
+    lines
+}
+
+const TEN: Window = Window::Tumbling { size_us: 10, offset_us: 0 };
+
+#[test]
+fn windows_of_few_records_are_those_of_the_definition() {
+    for is_partial in [false, true] {
+        // Ahead of an exchange the watermark says what is late, and is in no checkpoint: it comes again, which the kit leaves out.
+        let (inputs, all) = scattered_stream(&mut 5, 12, !is_partial);
+        let mut at = i64::MIN;
+        let mut taken = Vec::new();
+        for (frame, records) in all.iter().enumerate() {
+            taken.extend(records.iter().filter(|(_, _, time)| at < time.div_euclid(10) * 10 + 10));
+            at = frame as i64 * 40 - 690;
+        }
+        let make = || make(DataType::Int64, &specs(true), Some((TEN, 0)), Emit::End, is_partial, &context());
+        let transcript = check(make, &inputs, &Compare::Unordered);
+        let lines: Vec<&String> = transcript.rows.iter().filter(|line| line.starts_with("0: ")).collect();
+        let late = all.iter().map(Vec::len).sum::<usize>() - taken.len();
+        assert_eq!(lines, expected_of(taken).iter().collect::<Vec<_>>(), "{is_partial}");
+        assert_eq!(transcript.late, late as u64);
+        assert_eq!(late > 5, !is_partial);
+    }
+}
+
+/// All rows that an operator gives at the end of its input.
+fn ended(operator: &mut dyn mill_protocol::Operator, mut out: Outbox) -> Vec<String> {
+    let mut progress = operator.on_end(&mut out).unwrap();
+    while progress == Progress::More {
+        progress = operator.resume(&mut out).unwrap();
+    }
+    let mut lines = Vec::new();
+    while let Some(emission) = out.pop() {
+        if let mill_protocol::Emission::Batch(0, batch) = emission {
+            use arrow::util::display::{ArrayFormatter, FormatOptions};
+            let options = FormatOptions::new();
+            let columns: Vec<_> =
+                batch.data().columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+            for (row, time) in batch.times().unwrap().iter().enumerate() {
+                let values: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
+                lines.push(format!("0: {} @{time}", values.join(", ")));
+            }
+        }
+    }
+    lines.sort();
+    lines
+}
+
+#[test]
+fn instances_whose_windows_lie_in_other_tables_become_one() {
+    use mill_frame::hash::{hash_columns, key_group};
+    let keys: Vec<i64> = (0..40).collect();
+    let mut hashes = Vec::new();
+    hash_columns(&[integers(&keys.iter().copied().map(Some).collect::<Vec<_>>())], &mut hashes).unwrap();
+    let (lower, upper): (Vec<i64>, Vec<i64>) = keys.into_iter().partition(|&key| key_group(hashes[key as usize]) < 64);
+    let mut seed = 11;
+    let mut all = Vec::new();
+    let mut blocks = Vec::new();
+    let mut bytes = Vec::new();
+    // One sees many windows at first, the other few, and some in which all its records are: those have tables of their own.
+    for (groups, keys, spans) in [(0..64, &lower, [4000, 800, 900]), (64..128, &upper, [9, 200, 3000])] {
+        let context = TaskContext { groups, ..context() };
+        let mut operator = make(DataType::Int64, &specs(true), Some((TEN, 0)), Emit::End, false, &context);
+        let mut out = Outbox::default();
+        for (span, base) in spans.into_iter().zip([300, 100, 0]) {
+            let key = |seed: &mut u64| keys[random(seed) as usize % keys.len()];
+            let records: Vec<(i64, i64, i64)> = (0..200)
+                .map(|_| (key(&mut seed), (random(&mut seed) % 9) as i64, base + (random(&mut seed) % span) as i64))
+                .collect();
+            let _ = operator.on_batch(0, records_of(&records), &mut out).unwrap();
+            all.extend(records);
+        }
+        let mut snapshot = mill_protocol::Snapshot { is_full: true, ..Default::default() };
+        let _ = operator.on_barrier(mill_protocol::Epoch(1), &mut out).unwrap();
+        operator.snapshot(&mut snapshot).unwrap();
+        blocks.extend(snapshot.blocks.make().iter().map(mill_protocol::testkit::restored_block));
+        bytes.extend(snapshot.bytes.map(mill_frame::block::SharedBytes::from));
+    }
+    let mut operator = make(DataType::Int64, &specs(true), Some((TEN, 0)), Emit::End, false, &context());
+    operator.restore(&mill_protocol::Restored { bytes: bytes.clone(), blocks: blocks.clone() }).unwrap();
+    let mut out = Outbox::default();
+    // All keys go on, in scattered and in dense frames.
+    for span in [4000, 15] {
+        let records: Vec<(i64, i64, i64)> = (0..500)
+            .map(|_| ((random(&mut seed) % 40) as i64, (random(&mut seed) % 9) as i64, 300 + (random(&mut seed) % span) as i64))
+            .collect();
+        let _ = operator.on_batch(0, records_of(&records), &mut out).unwrap();
+        all.extend(records);
+    }
+    // What has moved is in the next checkpoint where it is now.
+    let mut snapshot = mill_protocol::Snapshot::default();
+    let _ = operator.on_barrier(mill_protocol::Epoch(2), &mut out).unwrap();
+    operator.snapshot(&mut snapshot).unwrap();
+    blocks.extend(snapshot.blocks.make().iter().map(mill_protocol::testkit::restored_block));
+    let mut again = make(DataType::Int64, &specs(true), Some((TEN, 0)), Emit::End, false, &context());
+    again.restore(&mill_protocol::Restored { bytes, blocks }).unwrap();
+    let expected = expected_of(all);
+    assert_eq!(ended(operator.as_mut(), out), expected);
+    assert_eq!(ended(again.as_mut(), Outbox::default()), expected);
+}
+
+#[test]
+fn state_of_windows_of_few_records_stays_as_large_as_what_is_open() {
+    let mut operator = make(DataType::Int64, &specs(true), Some((TEN, 0)), Emit::End, false, &context());
+    let (mut out, mut seed) = (Outbox::default(), 3);
+    let (mut given, mut sizes) = (0, Vec::new());
+    for round in 0..120i64 {
+        let now = round * 200;
+        let record = |_| ((random(&mut seed) % 500) as i64, 1, now - (random(&mut seed) % 4000) as i64);
+        let _ = operator.on_batch(0, records_of(&(0..2000).map(record).collect::<Vec<_>>()), &mut out).unwrap();
+        let mut progress = operator.on_watermark(0, Watermark(now - 4000), &mut out).unwrap();
+        while progress == Progress::More {
+            progress = operator.resume(&mut out).unwrap();
+        }
+        while let Some(emission) = out.pop() {
+            if let mill_protocol::Emission::Batch(0, batch) = emission {
+                given += batch.column(2).len();
+            }
+        }
+        if round % 20 == 19 {
+            let mut snapshot = mill_protocol::Snapshot { is_full: true, ..Default::default() };
+            let _ = operator.on_barrier(mill_protocol::Epoch(1), &mut out).unwrap();
+            operator.snapshot(&mut snapshot).unwrap();
+            sizes.push(snapshot.blocks.make().iter().map(|block| block.payload.size()).sum::<usize>());
+        }
+    }
+    assert!(given > 100_000, "{given} rows");
+    let (least, greatest) = (sizes[1..].iter().min().unwrap(), sizes[1..].iter().max().unwrap());
+    assert!(*greatest < least * 2, "{sizes:?}");
+    // Some 40,000 records are open, in rows of seven words that take half of their table.
+    assert!(*greatest < 40_000 * 56 * 3, "{sizes:?}");
 }

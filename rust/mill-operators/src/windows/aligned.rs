@@ -141,6 +141,20 @@ impl Aligned {
         floor(at.0.saturating_sub(self.allowed_lateness), self.end_base(), self.slide)
     }
 
+    /// The id of the last window that takes no more records at this watermark; `i64::MIN` if there is none.
+    pub(crate) fn last_complete_id(&self, at: Watermark) -> i64 {
+        match self.last_complete(at) {
+            i64::MIN => i64::MIN,
+            i64::MAX => i64::MAX,
+            end => self.id_of(end),
+        }
+    }
+
+    /// How far apart windows are, and their ids.
+    pub(crate) fn slide(&self) -> i64 {
+        self.slide
+    }
+
     /// One of the times at which windows end.
     fn end_base(&self) -> i64 {
         if self.is_cumulative { self.offset } else { self.offset.wrapping_add(self.size) }

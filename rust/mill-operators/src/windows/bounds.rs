@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
+use mill_frame::text::record_text;
 use mill_plan::type_name;
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result};
 
-use crate::record::record_text;
 
 /// The times, in microseconds, that bounds of this type can be; all where windows have no bounds in their results.
 pub(super) fn times_of(bound_type: Option<&DataType>) -> RangeInclusive<i64> {
@@ -54,6 +54,14 @@ pub(crate) fn within_reach(batch: Batch, reach: i64, bound_type: Option<&DataTyp
 /// A time in microseconds as a column of this type.
 pub(crate) fn time_column(time_us: i64, rows: usize, data_type: &DataType) -> Result<ArrayRef> {
     column(Int64Array::from_value(in_unit(time_us, data_type)?, rows), data_type)
+}
+
+/// Times in microseconds as a column of this type.
+pub(crate) fn times_column(times_us: Vec<i64>, data_type: &DataType) -> Result<ArrayRef> {
+    match data_type {
+        DataType::Timestamp(TimeUnit::Microsecond, _) => column(Int64Array::from(times_us), data_type),
+        _ => time_values(times_us.into_iter().map(Some), data_type),
+    }
 }
 
 /// Times in microseconds as a column of this type; `None` is null.

@@ -85,7 +85,7 @@ impl Combiner {
         let groups = || {
             let table = TableOptions::new(0..KEY_GROUPS);
             let carries_at = Some(fields.len());
-            let options = GroupOptions { table, is_partial: true, keeps_pending: false, is_ahead: false, is_timed: false, owner_columns: None, carries_at };
+            let options = GroupOptions { table, is_partial: true, keeps_pending: false, is_ahead: false, is_timed: false, owner_columns: None, has_tally: false, carries_at };
             Groups::new(&places, key_types, &merged, &options)
         };
         let total = groups()?;

@@ -1,30 +1,127 @@
-//! Windows with few records each, in one table.
+//! Windows with few records each, many of them in one table.
 //!
 //! ```text
-//!   (key, window) ─► row          one table for all of them
-//!   window ─► its keys            so that a window's rows are found when it fires
+//!   windows       …│ · · · · · · · · │ · · · · · · · · │ · · · · · · · · │…
+//!   generations    │ (key, window) ─► row: a table     │                 │
+//!                             ▲ complete up to here
+//!                  └ read from end to end, then dropped as a whole
+//!                                    └ read through for the windows that have become complete; its rows stay until it is dropped
 //! ```
 //!
 //! A table of its own is right for a window that gets many records. Where the records of a frame are scattered over many
-//! windows, most windows have few rows, and what a table costs would be paid for each of them. Then the window is a part of the
-//! key. A window is in one of the two forms from its first record on.
+//! windows, most windows have few rows, and what a table costs would be paid for each of them. Then windows next to each other
+//! share one, and the window is a part of the key. Such a generation has so many windows that its table has some thousands of
+//! rows: as many as are read through in some microseconds. So nothing says which rows are those of a window, and none is ever
+//! looked up to be removed.
+//!
+//! Records are held as they came, sorted by generation, until there are as many as a table is to have rows, or some of its
+//! windows are complete, or a checkpoint comes. Only then they go into the table, all at once. So the table of a generation is in
+//! the nearest caches while it is filled and read, and mostly is no more soon after; with thousands of windows open, each record
+//! would else wait for memory. What is held in a frame can be given back as a whole only, so where more records are gone than
+//! held, the oldest frame's go into their tables.
+//!
+//! Generations do not overlap, and a window is in one of the two forms from its first record on. A table is known by the first
+//! window that its generation was begun for; a restart finds from the rows which windows these are. Instances need not agree on
+//! where generations begin, so where a task takes up the key groups of several, it moves rows until they do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray};
-use arrow::datatypes::Int64Type;
-use mill_protocol::{Error, Restored, Result, Snapshot};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, Int64Type};
+use mill_protocol::{Batch, Error, Outbox, Restored, Result, Snapshot};
 use mill_state::{Cursor, Span};
 
-use crate::accumulator::{Groups, WrittenKeys};
+use crate::accumulator::Groups;
 
-/// Windows in one table, by their ids.
+/// How many rows the table of a generation is to have.
+const ROWS: usize = 4096;
+/// How many windows a generation has at most while it is not known how many rows a window has: a part of those that the records
+/// of a frame are in, but so many at least.
+const PART_UNKNOWN: u64 = 256;
+const WINDOWS_UNKNOWN: u64 = 16;
+/// How many windows a generation ever has at most.
+const WINDOWS_MAX: u64 = 1 << 20;
+/// Up to so many windows a record between the first and the last one, the generation of each is noted in an array.
+const WINDOWS_PER_RECORD: u64 = 4;
+
+/// How many records a generation holds until they go into its table, if that is not larger.
+const HELD: usize = 2 * ROWS;
+/// How many records that are gone may be kept, beside as many as are held.
+const GONE: usize = 16 * ROWS;
+
+/// Windows in tables that they share, by their ids.
 pub(crate) struct Sparse {
-    /// The last key column is the id of the window.
+    /// The last key column is the id of the window. A pane is a generation, by its name.
     pub(crate) groups: Groups,
-    windows: BTreeMap<i64, WrittenKeys>,
-    /// Where the table is read on, once all windows are complete.
-    draining: Option<Cursor>,
+    /// How far apart the ids of windows are.
+    slide: i64,
+    /// By the id of their first window.
+    generations: BTreeMap<i64, Generation>,
+    /// How many rows a window had in the generation that was dropped last, in 256ths.
+    density: Option<u64>,
+    /// Frames of which records are held, the oldest first, and the number of that.
+    frames: VecDeque<Frame>,
+    first_frame: u64,
+    /// How many records frames have in all, and how many of them are held.
+    in_frames: usize,
+    held: usize,
+    /// Whether there are generations with the names of a checkpoint.
+    is_restored: bool,
+    room: Room,
+}
+
+/// Records sorted by generation.
+struct Frame {
+    batch: Batch,
+    /// Their windows, if no column says.
+    ids: Option<ArrayRef>,
+    /// How many of them are held.
+    held: usize,
+}
+
+/// Some records next to each other in a frame.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    frame: u64,
+    start: u32,
+    end: u32,
+}
+
+/// The windows of one table.
+#[derive(Debug)]
+struct Generation {
+    /// The id of its last window.
+    last: i64,
+    /// Which pane of the groups it is.
+    name: i64,
+    /// Windows up to this id have been taken.
+    taken: i64,
+    /// Where the table is read on.
+    cursor: Cursor,
+    /// The records that are not in the table yet.
+    pieces: Vec<Piece>,
+    held: usize,
+}
+
+impl Generation {
+    fn new(last: i64, name: i64, taken: i64) -> Generation {
+        Generation { last, name, taken, cursor: Cursor::default(), pieces: Vec::new(), held: 0 }
+    }
+}
+
+/// Memory for sorting the records of a frame.
+#[derive(Default)]
+struct Room {
+    /// By window, counted from the first one of the frame: which of the frame's generations it is in.
+    of_windows: Vec<u32>,
+    /// By record.
+    of_records: Vec<u32>,
+    /// By generation: behind which of the sorted records its own end.
+    ends: Vec<u32>,
+    sorted: Vec<u32>,
 }
 
 /// Rows of windows: their keys, the ids of their windows, their results.
@@ -32,91 +129,371 @@ pub(crate) type Taken = (Vec<ArrayRef>, Vec<i64>, Vec<ArrayRef>);
 
 fn parted(mut keys: Vec<ArrayRef>, results: Vec<ArrayRef>) -> Result<Taken> {
     let ids = keys.pop().ok_or_else(|| Error::internal("rows of windows have their id"))?;
-    let ids = ids.as_primitive_opt::<Int64Type>().ok_or_else(|| Error::internal("ids of windows are numbers"))?;
-    Ok((keys, ids.values().to_vec(), results))
+    Ok((keys, ids_of(&ids)?.to_vec(), results))
 }
 
+fn ids_of(ids: &ArrayRef) -> Result<&[i64]> {
+    let ids = ids.as_primitive_opt::<Int64Type>().ok_or_else(|| Error::internal("ids of windows are numbers"))?;
+    Ok(ids.values())
+}
+
+const UNKNOWN: u32 = u32::MAX;
+
 impl Sparse {
-    pub(crate) fn new(groups: Groups) -> Sparse {
-        Sparse { groups, windows: BTreeMap::new(), draining: None }
+    /// No windows yet; their ids are `slide` apart.
+    pub(crate) fn new(groups: Groups, slide: i64) -> Sparse {
+        Sparse {
+            groups,
+            slide,
+            generations: BTreeMap::new(),
+            density: None,
+            frames: VecDeque::new(),
+            first_frame: 0,
+            in_frames: 0,
+            held: 0,
+            is_restored: false,
+            room: Room::default(),
+        }
     }
 
+    /// Whether the window belongs to one of the tables, be it that it has no row there yet.
     pub(crate) fn has(&self, window: i64) -> bool {
-        self.windows.contains_key(&window)
+        self.generation(window).is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.windows.is_empty()
+        self.generations.is_empty()
     }
 
-    /// Takes records of the frame that was prepared; `ids` are the windows of all its records.
-    pub(crate) fn update(&mut self, records: Option<&[u32]>, ids: &[i64]) -> Result<()> {
-        match records {
-            Some(records) => self.groups.update_picked(0, records)?,
-            None => self.groups.update_span(0, Span { start: 0, len: ids.len() })?,
-        }
-        // By window, so that each is looked for once.
-        let mut firsts = self.groups.take_firsts();
-        firsts.sort_unstable_by_key(|&record| ids[record as usize]);
-        for of_window in firsts.chunk_by(|&a, &b| ids[a as usize] == ids[b as usize]) {
-            let keys = self.windows.entry(ids[of_window[0] as usize]).or_default();
-            for &record in of_window {
-                keys.push_of(&self.groups, record);
+    /// The generation of a window, by its first id.
+    fn generation(&self, window: i64) -> Option<i64> {
+        let (&first, generation) = self.generations.range(..=window).next_back()?;
+        (window <= generation.last).then_some(first)
+    }
+
+    /// How many windows there are from `first` to `last`, less one.
+    fn distance(&self, first: i64, last: i64) -> u64 {
+        last.abs_diff(first) / self.slide as u64
+    }
+
+    /// Takes records of a batch; `ids` are the windows of all its records. `has_ids` says whether a column of the batch is these.
+    pub(crate) fn update(
+        &mut self,
+        batch: &Batch,
+        records: Option<&[u32]>,
+        ids: &[i64],
+        has_ids: bool,
+        out: &mut Outbox,
+    ) -> Result<()> {
+        let all: Vec<u32>;
+        let records = match records {
+            Some(records) => records,
+            None => {
+                all = (0..ids.len() as u32).collect();
+                &all
             }
+        };
+        let windows = || records.iter().map(|&record| ids[record as usize]);
+        let (Some(least), Some(greatest)) = (windows().min(), windows().max()) else { return Ok(()) };
+        let mut room = std::mem::take(&mut self.room);
+        let generations = match self.distance(least, greatest) < records.len() as u64 * WINDOWS_PER_RECORD {
+            true => self.sort_by_place(records, ids, least..=greatest, &mut room),
+            false => self.sort_by_id(records, ids, least..=greatest, &mut room),
+        };
+        let result = self.hold(batch, ids, has_ids, (&generations, &room), out);
+        self.room = room;
+        result
+    }
+
+    /// Holds sorted records of a batch; puts those into tables that are enough.
+    fn hold(
+        &mut self,
+        batch: &Batch,
+        ids: &[i64],
+        has_ids: bool,
+        (generations, room): (&[i64], &Room),
+        out: &mut Outbox,
+    ) -> Result<()> {
+        let frame = self.first_frame + self.frames.len() as u64;
+        let sorted_ids = || Int64Array::from_iter_values(room.sorted.iter().map(|&record| ids[record as usize]));
+        let ids: Option<ArrayRef> = if has_ids { None } else { Some(Arc::new(sorted_ids())) };
+        let sorted = UInt32Array::from(room.sorted.clone());
+        let batch = batch.take(&sorted).map_err(|error| Error::internal(error.to_string()))?;
+        // Dictionaries of many frames may have more values than their indices can tell apart.
+        let is_holdable = !batch.schema().fields().iter().any(|field| has_dictionary(field.data_type()));
+        let count = room.sorted.len();
+        self.frames.push_back(Frame { batch, ids, held: count });
+        (self.in_frames, self.held) = (self.in_frames + count, self.held + count);
+        let mut start = 0;
+        for (first, &end) in generations.iter().zip(&room.ends) {
+            let Some(generation) = self.generations.get_mut(first) else { continue };
+            generation.pieces.push(Piece { frame, start, end });
+            generation.held += (end - start) as usize;
+            start = end;
+            if !is_holdable || generation.held >= HELD.max(2 * self.groups.panes().rows_of(generation.name)) {
+                self.flush(*first, out)?;
+            }
+        }
+        while self.in_frames > self.held * 2 + GONE {
+            let oldest = self.first_frame;
+            let of_oldest = |it: &Generation| it.pieces.first().is_some_and(|piece| piece.frame == oldest);
+            let firsts: Vec<i64> = self.generations.iter().filter(|(_, it)| of_oldest(it)).map(|(&first, _)| first).collect();
+            firsts.into_iter().try_for_each(|first| self.flush(first, out))?;
         }
         Ok(())
     }
 
-    /// Takes out the rows of the earliest windows for which this holds, about so many rows: their keys, the ids of their
-    /// windows, their results.
-    pub(crate) fn take(&mut self, is_complete: impl Fn(i64) -> bool, rows_max: usize) -> Result<Option<Taken>> {
-        // Where nothing stays, the table is read from one end to the other.
-        if self.draining.is_none() && self.windows.last_key_value().is_some_and(|(&last, _)| is_complete(last)) {
-            self.draining = Some(Cursor::default());
-            self.windows.clear();
+    /// Puts the records of a generation that are held into its table.
+    fn flush(&mut self, first: i64, out: &mut Outbox) -> Result<()> {
+        let Some(generation) = self.generations.get_mut(&first).filter(|it| it.held > 0) else { return Ok(()) };
+        let pieces = std::mem::take(&mut generation.pieces);
+        let count = std::mem::take(&mut generation.held);
+        let frame_of = |piece: &Piece| &self.frames[(piece.frame - self.first_frame) as usize];
+        let joined = |column: &dyn Fn(&Frame) -> ArrayRef| -> Result<ArrayRef> {
+            let cut = |piece: &Piece| column(frame_of(piece)).slice(piece.start as usize, (piece.end - piece.start) as usize);
+            let parts: Vec<ArrayRef> = pieces.iter().map(cut).collect();
+            let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
+            concat(&parts).map_err(|error| Error::internal(error.to_string()))
+        };
+        let before = frame_of(&pieces[0]);
+        let schema = before.batch.schema();
+        let columns = (0..schema.fields().len()).map(|index| joined(&|frame| Arc::clone(frame.batch.column(index))));
+        let data = columns.collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let data = RecordBatch::try_new_with_options(schema, data, &options).map_err(|error| Error::internal(error.to_string()))?;
+        let ids = match before.ids {
+            Some(_) => Some(joined(&|frame| frame.ids.clone().unwrap_or_else(|| Arc::new(Int64Array::new_null(frame.batch.rows()))))?),
+            None => None,
+        };
+        let mut times: Option<Vec<i64>> = before.batch.times().map(|_| Vec::with_capacity(count));
+        if let Some(times) = &mut times {
+            for piece in &pieces {
+                let of_frame = frame_of(piece).batch.times().map(|times| &times[piece.start as usize..piece.end as usize]);
+                times.extend_from_slice(of_frame.ok_or_else(|| Error::internal("all records of a stream have a time, or none"))?);
+            }
         }
-        if let Some(cursor) = &mut self.draining {
-            if let Some((keys, results)) = self.groups.results(0, cursor, rows_max, false)? {
+        let name = generation.name;
+        self.groups.times(times.as_deref());
+        self.groups.prepare_keys(&data, ids, None)?;
+        self.groups.update_span(name, Span { start: 0, len: count })?;
+        self.groups.reject_problems(&data, out);
+        self.held -= count;
+        for piece in pieces {
+            self.frames[(piece.frame - self.first_frame) as usize].held -= (piece.end - piece.start) as usize;
+        }
+        while let Some(frame) = self.frames.pop_front_if(|frame| frame.held == 0) {
+            self.first_frame += 1;
+            self.in_frames -= frame.batch.rows();
+        }
+        Ok(())
+    }
+
+    /// Puts all records that are held into their tables, ahead of a snapshot.
+    pub(crate) fn flush_all(&mut self, out: &mut Outbox) -> Result<()> {
+        let firsts: Vec<i64> = self.generations.keys().copied().collect();
+        firsts.into_iter().try_for_each(|first| self.flush(first, out))
+    }
+
+    /// Sorts records by generation, in their order within each; gives the generations by their first windows.
+    fn sort_by_place(&mut self, records: &[u32], ids: &[i64], span: RangeInclusive<i64>, room: &mut Room) -> Vec<i64> {
+        let windows = self.distance(*span.start(), *span.end()) + 1;
+        room.of_windows.clear();
+        room.of_windows.resize(windows as usize, UNKNOWN);
+        room.of_records.clear();
+        room.ends.clear();
+        let (least, slide) = (*span.start(), self.slide as u64);
+        let mut found: Vec<i64> = Vec::new();
+        for &record in records {
+            let id = ids[record as usize];
+            let window = (id.wrapping_sub(least) as u64 / slide) as usize;
+            let mut place = room.of_windows[window];
+            if place == UNKNOWN {
+                let first = self.open(id, (windows, records.len()));
+                let generation = &self.generations[&first];
+                place = found.len() as u32;
+                found.push(first);
+                room.ends.push(0);
+                let at = |id: i64| (id.wrapping_sub(least) as u64 / slide) as usize;
+                let (from, to) = (at(first.max(least)), at(generation.last.min(*span.end())));
+                room.of_windows[from..=to].fill(place);
+            }
+            room.of_records.push(place);
+            room.ends[place as usize] += 1;
+        }
+        // From how many each has to where each begins; then each record moves the beginning on, which ends as the end.
+        let mut begin = 0;
+        for count in &mut room.ends {
+            begin += std::mem::replace(count, begin);
+        }
+        room.sorted.resize(records.len(), 0);
+        for (&record, &place) in records.iter().zip(&room.of_records) {
+            let at = &mut room.ends[place as usize];
+            room.sorted[*at as usize] = record;
+            *at += 1;
+        }
+        found
+    }
+
+    /// The same where there are far more windows than records.
+    fn sort_by_id(&mut self, records: &[u32], ids: &[i64], span: RangeInclusive<i64>, room: &mut Room) -> Vec<i64> {
+        let windows = self.distance(*span.start(), *span.end()).saturating_add(1);
+        room.sorted.clear();
+        room.sorted.extend_from_slice(records);
+        room.sorted.sort_by_key(|&record| ids[record as usize]);
+        room.ends.clear();
+        let (mut found, mut last) = (Vec::new(), None);
+        for (index, &record) in room.sorted.iter().enumerate() {
+            let id = ids[record as usize];
+            if last.is_none_or(|last| id > last) {
+                if last.is_some() {
+                    room.ends.push(index as u32);
+                }
+                let first = self.open(id, (windows, records.len()));
+                found.push(first);
+                last = Some(self.generations[&first].last);
+            }
+        }
+        room.ends.push(room.sorted.len() as u32);
+        found
+    }
+
+    /// The generation of a window, begun if need be, by its first id; `frame` is in how many windows how many records are.
+    fn open(&mut self, window: i64, frame: (u64, usize)) -> i64 {
+        if let Some(first) = self.generation(window) {
+            return first;
+        }
+        let windows = self.windows_of_next(frame) as i64;
+        let width = self.slide.saturating_mul(windows);
+        // Generations of one width begin at multiples of it, so that they fill the time between each other.
+        let ahead = window.rem_euclid(width) / self.slide * self.slide;
+        let mut first = window.saturating_sub(ahead);
+        let mut last = first.saturating_add(width - self.slide);
+        if let Some((_, before)) = self.generations.range(..window).next_back()
+            && before.last >= first
+        {
+            first = before.last + self.slide;
+        }
+        if let Some((&behind, _)) = self.generations.range(window..).next() {
+            last = last.min(behind - self.slide);
+        }
+        // The name of one that comes from a checkpoint may be any number.
+        let is_free = |name: &i64| !self.is_restored || !self.generations.values().any(|it| it.name == *name);
+        let name = (first..).find(is_free).unwrap_or(first);
+        self.generations.insert(first, Generation::new(last, name, i64::MIN));
+        first
+    }
+
+    /// How many windows the next generation is to have.
+    fn windows_of_next(&self, (windows, records): (u64, usize)) -> u64 {
+        let rows = (ROWS as u64) << 8;
+        let of = |(&first, it): (&i64, &Generation)| self.density(first, it);
+        let known = self.generations.iter().map(of).max().unwrap_or(0).max(self.density.unwrap_or(0));
+        let in_frame = ((records as u64) << 8) / windows;
+        let fitting = (rows / known.max(in_frame).max(1)).max(1).next_power_of_two();
+        let most = match self.density {
+            Some(_) => WINDOWS_MAX,
+            None => (windows / PART_UNKNOWN).next_power_of_two().max(WINDOWS_UNKNOWN),
+        };
+        fitting.min(most).min(WINDOWS_MAX)
+    }
+
+    /// How many rows a window has in a generation, in 256ths.
+    fn density(&self, first: i64, generation: &Generation) -> u64 {
+        let rows = ((self.groups.panes().rows_of(generation.name) + generation.held) as u64) << 8;
+        rows / self.distance(first, generation.last).saturating_add(1)
+    }
+
+    /// Takes the rows of windows with ids up to this one, about so many rows at a time: their keys, the ids of their windows,
+    /// their results.
+    pub(crate) fn take(&mut self, complete: i64, rows_max: usize, out: &mut Outbox) -> Result<Option<Taken>> {
+        while let Some((&first, generation)) = self.generations.first_key_value()
+            && first <= complete
+            && generation.taken < complete
+        {
+            self.flush(first, out)?;
+            let Some(generation) = self.generations.get_mut(&first) else { break };
+            let is_all = generation.last <= complete;
+            // Where no window has been taken and none stays, the table is read from end to end.
+            let ids = match is_all && generation.taken == i64::MIN {
+                true => None,
+                false => Some(generation.taken.saturating_add(1)..=complete),
+            };
+            if let Some((keys, results)) = self.groups.results_within(generation.name, &mut generation.cursor, rows_max, ids)? {
                 return parted(keys, results).map(Some);
             }
-            self.draining = None;
-            self.groups.close(0);
-        }
-        let (mut taken, mut rows) = (Vec::new(), 0);
-        while rows < rows_max
-            && let Some(first) = self.windows.first_entry()
-            && is_complete(*first.key())
-        {
-            let keys = first.remove();
-            rows += keys.len();
-            taken.push(keys);
-        }
-        if taken.is_empty() {
-            return Ok(None);
-        }
-        let (keys, results) = self.groups.take_written(0, taken.iter().flat_map(WrittenKeys::iter))?;
-        parted(keys, results).map(Some)
-    }
-
-    pub(crate) fn snapshot(&mut self, snapshot: &mut Snapshot) {
-        self.groups.snapshot(snapshot);
-    }
-
-    pub(crate) fn restore(&mut self, restored: &Restored) -> Result<()> {
-        self.groups.restore(restored)?;
-        self.windows.clear();
-        let mut cursor = Cursor::default();
-        loop {
-            let mut written: Vec<Vec<u8>> = Vec::new();
-            let Some((columns, _)) = self.groups.written_keys(0, &mut cursor, 0, |_, key| written.push(key.to_vec()))? else {
-                return Ok(());
-            };
-            let ids = columns.last().and_then(|ids| ids.as_primitive_opt::<Int64Type>());
-            let ids = ids.ok_or_else(|| Error::internal("rows of windows have their id"))?;
-            for (&id, key) in ids.values().iter().zip(&written) {
-                self.windows.entry(id).or_default().push(key);
+            (generation.taken, generation.cursor) = (complete, Cursor::default());
+            if is_all && let Some(generation) = self.generations.remove(&first) {
+                self.density = Some(self.density(first, &generation));
+                self.groups.close(generation.name);
             }
         }
+        Ok(None)
+    }
+
+    pub(crate) fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
+        if self.held > 0 {
+            return Err(Error::internal("records of windows are not in their tables as a snapshot is taken"));
+        }
+        self.groups.snapshot(snapshot);
+        Ok(())
+    }
+
+    /// Takes up rows of a checkpoint, of which those of windows up to this id have been taken. Of windows of which some rows are
+    /// here, and some in these groups of single windows, all will be here.
+    pub(crate) fn restore(&mut self, restored: &Restored, complete: i64, windows: &mut Groups) -> Result<()> {
+        self.groups.restore(restored)?;
+        self.generations.clear();
+        self.frames.clear();
+        (self.in_frames, self.held, self.is_restored) = (0, 0, true);
+        let own: HashSet<i64> = windows.panes().starts().collect();
+        let mut shared = BTreeSet::new();
+        let mut found = Vec::new();
+        for name in self.groups.panes().starts().collect::<Vec<_>>() {
+            let (mut cursor, mut ids) = (Cursor::default(), None);
+            while let Some(columns) = self.groups.keys(name, &mut cursor)? {
+                for &id in columns.last().map(ids_of).transpose()?.unwrap_or_default() {
+                    let (first, last) = ids.get_or_insert((id, id));
+                    (*first, *last) = (id.min(*first), id.max(*last));
+                    if own.contains(&id) {
+                        shared.insert(id);
+                    }
+                }
+            }
+            match ids {
+                Some((first, last)) => found.push((first, last, name)),
+                None => self.groups.close(name),
+            }
+        }
+        found.sort_unstable();
+        for (first, last, name) in found {
+            // Those of instances with other generations are put together.
+            if let Some(mut before) = self.generations.last_entry()
+                && before.get().last >= first
+            {
+                self.groups.move_rows(name, before.get().name)?;
+                let before = before.get_mut();
+                before.last = before.last.max(last);
+                continue;
+            }
+            self.generations.insert(first, Generation::new(last, name, complete));
+        }
+        for id in shared {
+            let Some(generation) = self.generation(id).and_then(|first| self.generations.get(&first)) else { continue };
+            self.groups.adopt_rows(generation.name, windows, id)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether values of this type, or parts of them, are indices into a dictionary.
+fn has_dictionary(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(..) => true,
+        DataType::Struct(fields) => fields.iter().any(|field| has_dictionary(field.data_type())),
+        DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) | DataType::Map(field, _) => {
+            has_dictionary(field.data_type())
+        }
+        _ => false,
     }
 }
 

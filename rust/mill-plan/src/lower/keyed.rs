@@ -234,19 +234,22 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         Windowing::Kept(windows) => {
             signature = format!("{signature} {}", windows.signature(lineage));
             let spec = windows.spec(gap.and(places.last().copied()))?;
-            if let KeptWindow::Session(gap) = spec.window
-                && spec.trigger.is_default()
-                && is_mergeable(&final_specs)
-            {
-                let allowed_lateness_us = spec.allowed_lateness_us;
-                StageKind::SessionAggregate { keys: final_keys, aggregates: final_specs, gap, allowed_lateness_us }
-            } else {
-            let mut first: Vec<usize> = if is_of_records { (0..before.fields().len()).collect() } else { Vec::new() };
-            first.extend(final_keys.iter().filter(|&&key| !is_of_records || key >= before.fields().len()));
-            let (kept, aggregates) = kept_columns(first, final_specs);
-            let records = Arc::new(input.schema.project(&kept).map_err(|error| Error::internal(error.to_string()))?);
-            let compute = WindowCompute::Aggregates(aggregates);
-            StageKind::KeptWindow { keys: final_keys, kept, records, spec, compute }
+            match spec.window {
+                KeptWindow::Session(gap) if spec.trigger.is_default() && is_mergeable(&final_specs) => {
+                    let allowed_lateness_us = spec.allowed_lateness_us;
+                    StageKind::SessionAggregate { keys: final_keys, aggregates: final_specs, gap, allowed_lateness_us }
+                }
+                _ if spec.is_of_rows(&final_specs) => {
+                    StageKind::TriggeredAggregate { keys: final_keys, aggregates: final_specs, spec }
+                }
+                _ => {
+                    let mut first: Vec<usize> = if is_of_records { (0..before.fields().len()).collect() } else { Vec::new() };
+                    first.extend(final_keys.iter().filter(|&&key| !is_of_records || key >= before.fields().len()));
+                    let (kept, aggregates) = kept_columns(first, final_specs);
+                    let records = Arc::new(input.schema.project(&kept).map_err(|error| Error::internal(error.to_string()))?);
+                    let compute = WindowCompute::Aggregates(aggregates);
+                    StageKind::KeptWindow { keys: final_keys, kept, records, spec, compute }
+                }
             }
         }
         Windowing::None => StageKind::Aggregate { keys: final_keys, aggregates: final_specs, is_partial, emit },

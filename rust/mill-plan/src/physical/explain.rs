@@ -100,7 +100,7 @@ impl PhysicalPlan {
             notes.push(format!("state {:?}", stage.uid));
         }
         notes.extend(stage.kind.keeps());
-        if let StageKind::KeptWindow { spec, .. } = &stage.kind
+        if let StageKind::KeptWindow { spec, .. } | StageKind::TriggeredAggregate { spec, .. } = &stage.kind
             && let KeptWindow::Count(_) = spec.window
         {
             notes.push(format!("what a window holds depends on timing, {}", self.timed_order(chain)));

@@ -18,6 +18,21 @@ impl StageKind {
                 let of_key = if keys.is_empty() { "" } else { "key and " };
                 format!("keeps a row a {of_key}session until the watermark is {}", at_end("the session", *allowed_lateness_us))
             }
+            StageKind::TriggeredAggregate { keys, spec, .. } => {
+                let is_timed = spec.window.is_timed();
+                let of = match (keys.is_empty(), is_timed) {
+                    (true, true) => " a window",
+                    (false, true) => " a key and window",
+                    (true, false) => "",
+                    (false, false) => " a key",
+                };
+                let until = match spec.window {
+                    KeptWindow::Count(_) => "until its window is full".to_owned(),
+                    KeptWindow::Global => "until the input ends".to_owned(),
+                    _ => format!("until the watermark is {}", at_end("the window", spec.allowed_lateness_us)),
+                };
+                format!("keeps a row{of} {until}")
+            }
             StageKind::KeptWindow { keys, spec, compute, .. } => format!("keeps {}", records_of_windows(keys, spec, compute)),
             StageKind::TopN { keys, rows, window: None, .. } => {
                 format!("keeps {rows} rows{} for as long as the job runs", a_key(keys))

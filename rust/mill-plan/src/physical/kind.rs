@@ -121,6 +121,17 @@ pub enum StageKind {
         /// How long after its end a session takes records, in microseconds.
         allowed_lateness_us: i64,
     },
+    /// One row of accumulators a key and window, of windows that have results before and after their end, or whose end no time
+    /// tells: keys, `window_start` and `window_end` of windows of event time, `pane` and `pane_timing` if there is a trigger,
+    /// aggregates. Late rows go out on port 1 as they came.
+    TriggeredAggregate {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// What is computed.
+        aggregates: Vec<AggregateSpec>,
+        /// The windows, of which [`KeptWindowSpec::is_of_rows`] holds.
+        spec: KeptWindowSpec,
+    },
     /// Keeps the records of windows and computes results of them: keys, `window_start` and `window_end` of windows of event
     /// time, `pane` and `pane_timing` if there is a trigger, then what is computed. Late rows go out on port 1 as they came.
     KeptWindow {
@@ -271,7 +282,10 @@ impl StageKind {
             StageKind::EventTime { .. } => "event_time",
             StageKind::PartialAggregate { .. } => "partial",
             StageKind::Aggregate { .. } => "agg",
-            StageKind::WindowAggregate { .. } | StageKind::SessionAggregate { .. } | StageKind::KeptWindow { .. } => "window",
+            StageKind::WindowAggregate { .. }
+            | StageKind::SessionAggregate { .. }
+            | StageKind::TriggeredAggregate { .. }
+            | StageKind::KeptWindow { .. } => "window",
             StageKind::Reduce { .. } => "reduce",
             StageKind::TopN { .. } => "top_n",
             StageKind::Deduplicate { .. } => "deduplicate",
@@ -303,6 +317,7 @@ impl StageKind {
             StageKind::Aggregate { aggregates, .. }
             | StageKind::WindowAggregate { aggregates, .. }
             | StageKind::SessionAggregate { aggregates, .. }
+            | StageKind::TriggeredAggregate { aggregates, .. }
             | StageKind::KeptWindow { compute: WindowCompute::Aggregates(aggregates), .. } => {
                 let is_user = |spec: &AggregateSpec| matches!(spec.kind, AggregateKind::User(_));
                 if aggregates.iter().any(is_user) { Rung::Batch } else { Rung::Native }
@@ -346,6 +361,7 @@ impl StageKind {
             | StageKind::Aggregate { .. }
             | StageKind::WindowAggregate { .. }
             | StageKind::SessionAggregate { .. }
+            | StageKind::TriggeredAggregate { .. }
             | StageKind::KeptWindow { .. }
             | StageKind::Reduce { .. }
             | StageKind::TopN { .. }
@@ -422,14 +438,11 @@ impl StageKind {
                 let window = kept_window(&KeptWindow::Session(*gap));
                 format!("by {}, {window}{lateness}: {}", by(0, keys), aggregates(specs))
             }
+            StageKind::TriggeredAggregate { keys, aggregates: specs, spec } => {
+                format!("by {}, {}: {}", by(0, keys), windows(spec), aggregates(specs))
+            }
             StageKind::KeptWindow { keys, spec, compute, .. } => {
-                let mut text = format!("by {}, {}", by(0, keys), kept_window(&spec.window));
-                if spec.allowed_lateness_us != 0 {
-                    text.push_str(&format!(", allowed_lateness={:?}", duration(spec.allowed_lateness_us)));
-                }
-                if !spec.trigger.is_default() {
-                    text.push_str(&format!(", {}", spec.trigger));
-                }
+                let text = format!("by {}, {}", by(0, keys), windows(spec));
                 let computed = match compute {
                     WindowCompute::Aggregates(specs) => aggregates(specs),
                     WindowCompute::Reduce(function) => function.name(),
@@ -543,6 +556,18 @@ pub(crate) fn described_state(state: &StateSpec) -> String {
 }
 
 /// The windows as a user writes them.
+/// Windows with what is said of them beside their bounds.
+fn windows(spec: &KeptWindowSpec) -> String {
+    let mut text = kept_window(&spec.window);
+    if spec.allowed_lateness_us != 0 {
+        text.push_str(&format!(", allowed_lateness={:?}", duration(spec.allowed_lateness_us)));
+    }
+    if !spec.trigger.is_default() {
+        text.push_str(&format!(", {}", spec.trigger));
+    }
+    text
+}
+
 fn kept_window(window: &KeptWindow) -> String {
     match window {
         KeptWindow::Aligned(window) => window.to_string(),

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
 
 use super::{Fit, Misfit};
-use crate::error::record_text;
+use crate::error::repr_text;
 use crate::types::is_object;
 
 /// How the columns are found in a row of some type.
@@ -150,7 +150,7 @@ fn unknown_keys(row: &Bound<'_, PyAny>, names: &[Bound<'_, PyString>]) -> String
     if let Ok(keys) = row.try_iter() {
         for key in keys.flatten() {
             if !names.iter().any(|name| name.as_any().eq(&key).unwrap_or(false)) {
-                unknown.push(record_text(&key));
+                unknown.push(repr_text(&key));
             }
         }
     }
@@ -208,7 +208,7 @@ fn shape_of(row: &Bound<'_, PyAny>, class: &Bound<'_, PyType>, schema: &SchemaRe
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     Err(format!(
         "{} is no record of the columns {}; give a dict, a tuple or a dataclass",
-        record_text(row),
+        repr_text(row),
         names.join(", ")
     ))
 }

@@ -14,7 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDate, PyDateTime, PyDelta, PyTime};
 
 use super::{Fit, Misfit, misfit, misfit_because};
-use crate::error::record_text;
+use crate::error::repr_text;
 use crate::to_python::epoch;
 
 const MICROSECONDS_PER_SECOND: i128 = 1_000_000;
@@ -136,7 +136,7 @@ fn is_own(value: &Bound<'_, PyAny>) -> bool {
 }
 
 fn zone_misfit(row: usize, field: &Field, value: &Bound<'_, PyAny>, zone: Option<&str>) -> Misfit {
-    let (name, value) = (field.name(), record_text(value));
+    let (name, value) = (field.name(), repr_text(value));
     let message = match zone {
         None => format!(
             "column {name:?} holds times without a zone and cannot hold {value}, which has one; declare \

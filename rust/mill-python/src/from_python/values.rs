@@ -12,7 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyFloat, PyInt, PyString};
 
 use super::{Fit, Misfit, misfit};
-use crate::error::record_text;
+use crate::error::repr_text;
 
 pub(super) fn nulls(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRef> {
     match values.iter().position(|value| !value.is_none()) {
@@ -134,7 +134,7 @@ pub(super) fn objects(values: &[Bound<'_, PyAny>], field: &Field) -> Fit<ArrayRe
             message: format!(
                 "column {:?} holds Python objects and {} cannot be pickled: {error}",
                 field.name(),
-                record_text(value)
+                repr_text(value)
             ),
         };
         let dumps = DUMPS.import(value.py(), "pickle", "dumps").map_err(failed)?;

@@ -56,9 +56,17 @@ impl KeyDecoder {
                 let nulls_at = 1 + words - columns.len().div_ceil(64);
                 let mut at = 1;
                 let mut out = Vec::with_capacity(columns.len());
+                let (mut null_bits, mut all_bits) = (Vec::new(), 0);
                 for (index, (column, data_type)) in columns.iter().zip(&self.types).enumerate() {
+                    if index.is_multiple_of(64) {
+                        null_bits = rows.words(nulls_at + index / 64);
+                        all_bits = null_bits.iter().fold(0, |all, bits| all | bits);
+                    }
                     let bit = 1u64 << (index % 64);
-                    let nulls = null_buffer(rows.words(nulls_at + index / 64).iter().map(|word| word & bit != 0));
+                    let nulls = match all_bits & bit {
+                        0 => None,
+                        _ => null_buffer(null_bits.iter().map(|word| word & bit != 0)),
+                    };
                     if *column == Column::Pair {
                         out.push(pair_column(&rows.words(at), &rows.words(at + 1), nulls, data_type)?);
                         at += 2;
@@ -190,7 +198,7 @@ pub(crate) fn word_column(words: Vec<u64>, nulls: Option<NullBuffer>, data_type:
             Arc::new(Decimal128Array::new(values.into(), nulls).with_precision_and_scale(*precision, *scale)?)
         }
         _ => {
-            let values: Vec<i64> = words.iter().map(|&word| word as i64).collect();
+            let values: Vec<i64> = words.into_iter().map(|word| word as i64).collect();
             Arc::new(Int64Array::new(values.into(), nulls))
         }
     };

@@ -1,6 +1,9 @@
 //! Reading a table row by row, or only what changed, from a place on.
 
+use std::ops::RangeInclusive;
+
 use super::StateTable;
+use crate::key::{le_word, view_bytes};
 use crate::layout::Flag;
 use crate::rows::RowsRead;
 
@@ -23,6 +26,39 @@ impl StateTable {
                 // SAFETY: the slot lies in the chunk.
                 if unsafe { *row } != 0 {
                     self.scanned.push(row);
+                    self.places.push((cursor.chunk as u32, cursor.slot));
+                }
+                cursor.slot += 1;
+            }
+            if cursor.slot > chunk.mask {
+                *cursor = Cursor { chunk: cursor.chunk + 1, slot: 0 };
+            }
+        }
+        self.read()
+    }
+
+    /// Reads on from `cursor` as [`scan`](StateTable::scan) does, but only the rows whose last key column, a whole number that is
+    /// never null, lies within a range.
+    pub fn scan_within(&mut self, cursor: &mut Cursor, rows_max: usize, within: RangeInclusive<i64>) -> RowsRead<'_> {
+        let row_words = self.layout.row_words;
+        let word = self.layout.key.last_word();
+        self.scanned.clear();
+        self.places.clear();
+        while cursor.chunk < self.chunks.len() && self.scanned.len() < rows_max {
+            let chunk = &self.chunks[cursor.chunk];
+            let arena = chunk.data().arena.bytes();
+            while cursor.slot <= chunk.mask && self.scanned.len() < rows_max {
+                let start = chunk.row(cursor.slot, row_words);
+                // SAFETY: the slot lies in the chunk, whose rows have `row_words` words; nothing writes to them meanwhile.
+                let row = unsafe { std::slice::from_raw_parts(start.cast_const(), row_words) };
+                let last = match word {
+                    _ if row[0] == 0 => None,
+                    Some(word) => Some(row[word] as i64),
+                    // Of a key that is damaged the decoder tells.
+                    None => Some(last_number(&row[1..3], arena).unwrap_or(*within.start())),
+                };
+                if last.is_some_and(|last| within.contains(&last)) {
+                    self.scanned.push(start);
                     self.places.push((cursor.chunk as u32, cursor.slot));
                 }
                 cursor.slot += 1;
@@ -97,7 +133,15 @@ impl StateTable {
             places: &self.places,
             chunks: &self.chunks,
             row_words: self.layout.row_words,
+            value_word: 1 + self.layout.key.words(),
             cells_per_row: self.layout.cells,
         }
     }
+}
+
+/// The number that an encoding of several key columns ends with.
+fn last_number(view: &[u64], arena: &[u8]) -> Option<i64> {
+    let mut inline = [0; 16];
+    let bytes = view_bytes(view, &mut inline, arena)?;
+    Some(le_word(bytes.last_chunk::<8>()?) as i64)
 }

@@ -533,3 +533,65 @@ fn key_types_come_back_as_they_went_in() {
     }
     let _ = ints.as_primitive::<Int32Type>();
 }
+
+/// Keys of each way in which they are held, with a number as the last column.
+fn numbered_keys(ways: usize, rows: i64) -> (Vec<DataType>, Vec<ArrayRef>) {
+    let number: ArrayRef = Arc::new(Int64Array::from_iter_values((0..rows).map(|row| row % 100 - 50)));
+    let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(|row| format!("{}", row / 100))));
+    let other: ArrayRef = Arc::new(Int64Array::from_iter((0..rows).map(|row| (row >= 100).then_some(row / 100))));
+    match ways {
+        0 => (vec![DataType::Int64], vec![Arc::new(Int64Array::from_iter_values(-50..50))]),
+        1 => (vec![DataType::Int64, DataType::Int64], vec![other, number]),
+        _ => (vec![DataType::Utf8, DataType::Int64], vec![text, number]),
+    }
+}
+
+#[test]
+fn rows_are_read_by_the_number_that_their_key_ends_with() {
+    for ways in 0..3 {
+        let (types, columns) = numbered_keys(ways, 1000);
+        let fixture = fixture(&types);
+        let mut table = fixture.table(0..128);
+        fixture.add(&mut table, &mut KeyEncoder::new(&types).unwrap(), &columns);
+        let (mut cursor, mut found) = (Cursor::default(), 0);
+        loop {
+            let rows = table.scan_within(&mut cursor, 7, -3..=4);
+            if rows.is_empty() {
+                break;
+            }
+            let keys = KeyDecoder::new(&types).unwrap().decode(&rows).unwrap();
+            let numbers = keys.last().unwrap().as_primitive::<Int64Type>();
+            assert!(numbers.values().iter().all(|number| (-3..=4).contains(number)), "{ways}");
+            found += rows.len();
+        }
+        assert_eq!(found, table.len() * 8 / 100, "{ways}");
+    }
+}
+
+#[test]
+fn values_of_rows_go_into_rows_of_other_keys() {
+    let (types, columns) = numbered_keys(2, 1000);
+    let plain = fixture(&types[..1]);
+    let numbered = fixture(&types);
+    let mut from = plain.table(0..128);
+    let mut encoder = KeyEncoder::new(&types[..1]).unwrap();
+    for _ in 0..2 {
+        plain.add(&mut from, &mut encoder, &columns[..1]);
+    }
+    let rows = from.scan(&mut Cursor::default(), 100);
+    let mut keys = KeyDecoder::new(&types[..1]).unwrap().decode(&rows).unwrap();
+    let values: Vec<_> = (0..rows.len()).map(|row| rows.values(row)).collect();
+    keys.push(Arc::new(Int64Array::from_value(5, values.len())));
+    let mut into = numbered.table(0..128);
+    let mut encoder = KeyEncoder::new(&types).unwrap();
+    let keys = encoder.encode(&keys, values.len()).unwrap();
+    let mut rows = into.find_or_insert(keys, Span { start: 0, len: values.len() });
+    values.into_iter().enumerate().for_each(|(row, values)| rows.put_values(row, values));
+    let rows = into.scan(&mut Cursor::default(), 100);
+    assert_eq!(rows.len(), 10);
+    for row in 0..rows.len() {
+        assert_eq!(rows.word(row, numbered.sum), 200);
+        assert_eq!(rows.word(row, numbered.flag.word) & numbered.flag.mask, numbered.flag.mask);
+        assert_eq!(rows.cell(row, numbered.cell), Some(&[1; 200][..]));
+    }
+}

@@ -1,18 +1,19 @@
 //! What comes out of groups: results, partial results, and rows by their written keys.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, new_null_array};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, new_null_array};
 use arrow::compute::filter;
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use mill_frame::text::record_text;
 use mill_protocol::{Error, Outbox, Rejected, Result};
-use mill_state::{Cursor, Flag, KeyBatch, KeyDecoder, LOOKUP_ROWS_MAX, PaneTables, RowsRead};
+use mill_state::{Cursor, Flag, KeyBatch, KeyDecoder, LOOKUP_ROWS_MAX, PaneTables, RowValues, RowsRead, Span};
 
 use super::{Groups, records};
 use crate::accumulator::Accumulator;
 use crate::accumulator::carries::{Carries, Unfit};
 use crate::accumulator::input::state_error;
-use crate::record::record_text;
 
 /// A row of which a result does not fit its type.
 pub(crate) struct UnfitRow {
@@ -22,6 +23,15 @@ pub(crate) struct UnfitRow {
     pub(crate) results: Vec<ArrayRef>,
     /// Why it does not fit.
     pub(crate) error: Error,
+}
+
+/// Rows on their way into another table.
+struct MovedRows {
+    keys: Vec<ArrayRef>,
+    /// What each has beside its key.
+    values: Vec<RowValues>,
+    /// How often sums wrapped around: of each accumulator, one count a row.
+    carries: Vec<(usize, Vec<i64>)>,
 }
 
 impl Groups {
@@ -38,7 +48,7 @@ impl Groups {
             return Err(Error::internal("a row of a window is not there"));
         }
         let of_rows = decoded(&self.decoder, &rows, self.keys.len())?;
-        let taken = finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, of_rows.clone(), &rows)?;
+        let taken = finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, (of_rows.clone(), Vec::new()), &rows)?;
         for record in 0..keys.len() {
             table.remove(&keys, record);
         }
@@ -101,7 +111,82 @@ impl Groups {
             return Ok(None);
         };
         let keys = decoded(&self.decoder, &rows, self.keys.len())?;
-        finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, keys, &rows).map(Some)
+        finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, (keys, Vec::new()), &rows).map(Some)
+    }
+
+    /// The same of those rows alone whose last key column, which is a number, lies within a range, if one is given.
+    pub(crate) fn results_within(
+        &mut self,
+        pane: i64,
+        cursor: &mut Cursor,
+        rows_max: usize,
+        within: Option<RangeInclusive<i64>>,
+    ) -> Result<Option<(Vec<ArrayRef>, Vec<ArrayRef>)>> {
+        let Some(within) = within else { return self.results(pane, cursor, rows_max, false) };
+        let Some(table) = self.panes.pane(pane) else { return Ok(None) };
+        let rows = table.scan_within(cursor, rows_max, within);
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let keys = decoded(&self.decoder, &rows, self.keys.len())?;
+        finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, (keys, Vec::new()), &rows).map(Some)
+    }
+
+    /// Reads on in a pane: the keys of the next rows; `None` at the end.
+    pub(crate) fn keys(&mut self, pane: i64, cursor: &mut Cursor) -> Result<Option<Vec<ArrayRef>>> {
+        let Some(rows) = next_rows(&mut self.panes, pane, cursor, LOOKUP_ROWS_MAX, false, None) else { return Ok(None) };
+        decoded(&self.decoder, &rows, self.keys.len()).map(Some)
+    }
+
+    /// Moves all rows of a pane into another one, which has none of their keys.
+    pub(crate) fn move_rows(&mut self, from: i64, into: i64) -> Result<()> {
+        let mut cursor = Cursor::default();
+        while let Some(moved) = self.next_moved(from, &mut cursor)? {
+            self.put_moved(into, moved)?;
+        }
+        self.close(from);
+        Ok(())
+    }
+
+    /// Moves all rows of a pane of other groups into a pane of these, which has none of their keys. The groups are alike, but
+    /// that keys here have a number more as their last column, which is that of the other pane.
+    pub(crate) fn adopt_rows(&mut self, into: i64, groups: &mut Groups, pane: i64) -> Result<()> {
+        let mut cursor = Cursor::default();
+        while let Some(mut moved) = groups.next_moved(pane, &mut cursor)? {
+            moved.keys.push(Arc::new(Int64Array::from_value(pane, moved.values.len())));
+            self.put_moved(into, moved)?;
+        }
+        groups.close(pane);
+        Ok(())
+    }
+
+    fn next_moved(&mut self, pane: i64, cursor: &mut Cursor) -> Result<Option<MovedRows>> {
+        let Some(rows) = next_rows(&mut self.panes, pane, cursor, LOOKUP_ROWS_MAX, false, None) else { return Ok(None) };
+        let keys = decoded(&self.decoder, &rows, self.keys.len())?;
+        let values: Vec<RowValues> = (0..rows.len()).map(|row| rows.values(row)).collect();
+        let carries = match &mut self.carries {
+            Some(carries) if carries.has(pane) => carries.of_keys(pane, &keys, values.len())?,
+            _ => Vec::new(),
+        };
+        Ok(Some(MovedRows { keys, values, carries }))
+    }
+
+    fn put_moved(&mut self, pane: i64, moved: MovedRows) -> Result<()> {
+        let count = moved.values.len();
+        self.encode(&moved.keys, count)?;
+        let keys = self.encoder.batch();
+        let mut rows = self.panes.open(pane).find_or_insert(keys, Span { start: 0, len: count });
+        for (row, values) in moved.values.into_iter().enumerate() {
+            rows.put_values(row, values);
+        }
+        let Some(carries) = &mut self.carries else { return Ok(()) };
+        for (accumulator, counts) in moved.carries {
+            let some: Vec<(usize, i64)> = counts.into_iter().enumerate().filter(|&(_, count)| count != 0).collect();
+            if !some.is_empty() {
+                carries.add(pane, keys, accumulator, &some);
+            }
+        }
+        Ok(())
     }
 
     /// The keys of results that do not fit, and why.
@@ -208,13 +293,14 @@ impl Groups {
     }
 }
 
-/// Keys and results of these rows; of results that do not fit the keys go to `unfit`.
-fn finished(
+/// Keys and results of these rows; of results that do not fit the keys go to `unfit`. What is known beside the keys of the rows
+/// comes after these.
+pub(super) fn finished(
     accumulators: &[Box<dyn Accumulator>],
     carries: &mut Option<Carries>,
     unfit: &mut Vec<UnfitRow>,
     pane: i64,
-    mut keys: Vec<ArrayRef>,
+    (mut keys, beside): (Vec<ArrayRef>, Vec<ArrayRef>),
     rows: &RowsRead<'_>,
 ) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
     let carries = match carries {
@@ -233,15 +319,17 @@ fn finished(
             }
         });
     }
-    if !failed.is_empty() {
-        let mut is_fit = vec![true; rows.len()];
-        for (row, error) in failed {
-            // A row that fails twice is one result that there is not.
-            if std::mem::replace(&mut is_fit[row], false) {
-                let of_row = |columns: &[ArrayRef]| columns.iter().map(|column| column.slice(row, 1)).collect();
-                unfit.push(UnfitRow { keys: of_row(&keys), results: of_row(&results), error });
-            }
+    let has_failed = !failed.is_empty();
+    let mut is_fit = vec![true; if has_failed { rows.len() } else { 0 }];
+    for (row, error) in failed {
+        // A row that fails twice is one result that there is not.
+        if std::mem::replace(&mut is_fit[row], false) {
+            let of_row = |columns: &[ArrayRef]| columns.iter().map(|column| column.slice(row, 1)).collect();
+            unfit.push(UnfitRow { keys: of_row(&keys), results: of_row(&results), error });
         }
+    }
+    keys.extend(beside);
+    if has_failed {
         let is_fit = BooleanArray::from(is_fit);
         for column in keys.iter_mut().chain(&mut results) {
             *column = filter(column, &is_fit).map_err(|error| Error::internal(error.to_string()))?;
@@ -265,7 +353,7 @@ fn next_rows<'p>(
 }
 
 /// The key columns of these rows.
-fn decoded(decoder: &KeyDecoder, rows: &RowsRead<'_>, columns: usize) -> Result<Vec<ArrayRef>> {
+pub(super) fn decoded(decoder: &KeyDecoder, rows: &RowsRead<'_>, columns: usize) -> Result<Vec<ArrayRef>> {
     let mut keys = decoder.decode(rows).map_err(state_error)?;
     keys.truncate(columns);
     Ok(keys)

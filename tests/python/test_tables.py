@@ -1,0 +1,112 @@
+"""Tables by row, column and slice, and their order; streams split several ways; sources that are generator functions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import millstream as mill
+from millstream import col
+
+ROWS = [{"a": n % 4 if n % 5 else None, "b": float(n % 3) if n % 7 else float("nan"), "c": str(n)} for n in range(40)]
+
+
+@pytest.fixture
+def table() -> mill.Table:
+    return mill.from_iter(ROWS, schema={"a": int, "b": float, "c": str}).collect(parallelism=1)
+
+
+@pytest.mark.parametrize(
+    "rows", [slice(None), slice(3), slice(-3, None), slice(5, 20), slice(20, 5), slice(None, None, -1), slice(1, 30, 7), slice(90, 99)]
+)
+def test_a_slice_has_the_rows_that_a_list_has(table: mill.Table, rows: slice) -> None:
+    part = table[rows]
+    assert [row["c"] for row in part] == [row["c"] for row in ROWS[rows]]
+    assert part.schema == table.schema
+
+
+def test_rows_columns_and_ends(table: mill.Table) -> None:
+    assert table[8] == ROWS[8] and table[-1]["c"] == "39"
+    assert table.columns == ["a", "b", "c"] and table[["c", "a"]].columns == ["c", "a"]
+    assert [len(table.head()), len(table.head(0)), len(table.head(99)), table.head(2)["c"]] == [5, 0, 40, ["0", "1"]]
+    assert [len(table.tail()), len(table.tail(0)), len(table.tail(99)), table.tail(2)["c"]] == [5, 0, 40, ["38", "39"]]
+    assert table.to_dicts()[3] == ROWS[3]
+
+
+@pytest.mark.parametrize(
+    ("use", "kind", "message"),
+    [
+        (lambda table: table[40], IndexError, r"no row 40; there are 40"),
+        (lambda table: table["d"], KeyError, r"no column 'd'; there are a, b, c"),
+        (lambda table: table[["a", "d"]], KeyError, r"no column 'd'"),
+        (lambda table: table[1.5], TypeError, r"row number or a slice, not 1\.5"),
+        (lambda table: table.head(-1), mill.PlanError, r"head\(\) takes a number of rows"),
+        (lambda table: table.sort("a", descending=[True, False]), mill.PlanError, r"one of them for each of 1 columns"),
+        (lambda table: table.sort("a", descending="yes"), mill.PlanError, r"descending="),
+    ],
+)
+def test_what_is_not_there_is_named(table: mill.Table, use: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        use(table)
+
+
+@pytest.mark.parametrize("descending", [False, True, [True, False, True], [False, True, False]])
+def test_rows_are_sorted_as_polars_sorts_them(table: mill.Table, descending: Any) -> None:
+    # A stable sort in Polars, with nulls at the end; both hold NaN for the greatest number.
+    turned = descending if isinstance(descending, bool) else descending[:2]
+    expected = pl.DataFrame(table).sort("a", "b", descending=turned, nulls_last=True, maintain_order=True)
+    found = table.sort("a", "b", descending=turned)
+    assert found["c"] == expected["c"].to_list()
+
+
+def test_each_record_goes_to_the_first_condition_that_holds() -> None:
+    rows = [{"x": x} for x in [None, *range(10)]]
+    small, even, rest = mill.from_iter(rows).branch(col("x") < 3, col("x") % 2 == 0)
+    assert sorted(small.collect()["x"]) == [0, 1, 2]
+    assert sorted(even.collect()["x"]) == [4, 6, 8]
+    assert rest.collect().sort()["x"] == [3, 5, 7, 9, None]
+    with pytest.raises(mill.PlanError, match="at least one condition"):
+        mill.from_iter(rows).branch()
+
+
+def test_steps_of_ones_own_stand_in_the_chain() -> None:
+    def over(stream: mill.Stream, limit: int, *, name: str) -> mill.Stream:
+        return stream.filter(col(name) > limit)
+
+    assert mill.from_iter([1, 2, 3]).pipe(over, 1, name="value").columns == ["value"]
+    assert sorted(mill.from_iter([1, 2, 3]).pipe(over, 1, name="value").collect()["value"]) == [2, 3]
+
+
+def test_a_generator_function_is_called_by_every_run(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def numbers() -> Iterator[int]:
+        calls.append("call")
+        yield from range(5)
+
+    stream = mill.from_iter(numbers, schema=int)
+    assert calls == []
+    assert sorted(stream.collect()["value"]) == sorted(stream.collect()["value"]) == [0, 1, 2, 3, 4]
+    assert len(calls) == 2
+    assert sorted(mill.from_iter(numbers).collect()["value"]) == [0, 1, 2, 3, 4]
+    with pytest.raises(mill.PlanError, match="numbers"):
+        mill.run(stream.write_json(tmp_path / "out"), checkpoint=tmp_path / "state")
+
+
+def test_a_function_that_needs_more_is_refused() -> None:
+    def pages(start: int, size: int) -> Iterator[int]:
+        yield from range(start, size)
+
+    with pytest.raises(mill.PlanError, match=r"pages takes more than a start offset.*def pages\(start\)"):
+        mill.from_iter(pages)  # type: ignore[arg-type]
+
+
+def test_the_command_names_its_version() -> None:
+    said = subprocess.run([sys.executable, "-m", "millstream", "--version"], capture_output=True, text=True, check=True).stdout
+    assert said == f"millstream {mill.__version__}\n"
