@@ -835,9 +835,9 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
 
         Notes
         -----
-        The watermark of a split is its latest event time so far, less ``watermark``. A record that is older than the
-        watermark of its split is late; steps with windows and joins put it into ``.late``. Event times with a zone and
-        without one are both compared in microseconds since 1970-01-01, where a time without a zone counts as UTC.
+        The watermark of a split is its latest event time so far, less ``watermark``. Only a record that is older than
+        the watermark of its split can be late. It is late for a window if that watermark has passed the end of the window and
+        the allowed lateness. Late records are in ``.late`` of the step with the windows or the join.
 
         Examples
         --------

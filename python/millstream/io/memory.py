@@ -164,7 +164,7 @@ def _of_function(records: Callable[..., Iterable[Any]], declared: Schema | None,
 
 
 def _takes_start(records: Callable[..., Any]) -> bool:
-    """Tell whether a function takes a start offset, or nothing; refuse one that needs something else."""
+    """Return whether a function takes a start offset, rather than nothing; refuse one that needs something else."""
     try:
         signature = inspect.signature(records)
     except ValueError:
