@@ -367,9 +367,9 @@ def check_callable(function: Any, method: str) -> None:
 
 
 def check_pyarrow(method: str) -> None:
-    """Refuse what hands over ``pyarrow.RecordBatch`` where there is none."""
+    """Refuse a method that needs pyarrow where it is not installed."""
     if importlib.util.find_spec("pyarrow") is None:
-        raise PlanError(f"{method}() hands over pyarrow.RecordBatch: pip install pyarrow")
+        raise PlanError(f"{method}() needs pyarrow: pip install pyarrow")
 
 
 def fetch_pyarrow() -> None:

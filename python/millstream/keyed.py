@@ -662,7 +662,7 @@ def _side(own: KeyedStream, left: KeyedStream, right: KeyedStream, is_left: bool
         schema = stream._raw.stream().schema()
         for name, kind in zip(schema.names(), schema.types(), strict=True):
             if "object" in repr(kind):
-                raise PlanError(f"connect(): column {name!r} is {kind!r}, and Python objects are passed on by one stream alone; take plain values out of them")
+                raise PlanError(f"connect(): column {name!r} is {kind!r}, and connected streams cannot pass on Python objects; convert them to plain values")
             columns[f"{prefix}.{name}"] = col(name) if stream is own else lit(None).cast(kind)
     return Stream(own._raw.stream()).select(**columns)
 

@@ -190,7 +190,7 @@ class WatermarkStrategy:
         if self.group is not None:
             text(self.group, "with_alignment(group=…)", "orders")
         if self.group is not None and self.max_drift is None:
-            raise PlanError("a group keeps together by max_drift; use with_alignment(max_drift=..., group=...)")
+            raise PlanError("a group needs max_drift; use with_alignment(max_drift=..., group=...)")
 
     def __repr__(self) -> str:
         """Show what was given."""

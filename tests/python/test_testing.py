@@ -533,7 +533,7 @@ def test_a_job_is_killed_at_a_chosen_record() -> None:
         job.kill_and_restore(after=4)
         assert set(calls[3:]) <= {3, 4, 5, 6}
         job.kill_and_restore(after=0)
-        with pytest.raises(PlanError, match=r"kill_and_restore\(after=8\): .* had 7 more records to hand out"):
+        with pytest.raises(PlanError, match=r"kill_and_restore\(after=8\): .* had 7 more records to emit"):
             job.kill_and_restore(after=8)
         assert [row["x"] for row in job.collect()] == list(range(10))
     assert Counter(calls)[0] == Counter(calls)[2] == 1

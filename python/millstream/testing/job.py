@@ -433,7 +433,7 @@ class Job:
         self._is_over = self._is_over or is_over
         if after is not None and missing > 0:
             raise PlanError(
-                f"{method}(after={after}): the sources of the job had {after - missing} more records to hand out; push more first"
+                f"{method}(after={after}): the sources of the job had {after - missing} more records to emit; push more first"
             )
 
     def _checkpoint(self, held: list[RawPushedSource]) -> None:
