@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -43,7 +44,7 @@ FAILS_AT_RUN_TIME = {
     "Stream.filter", "Stream.inspect", "Stream.collect", "Stream.iter_batches", "Stream.show", "run", "read_text", "read_csv",
     "read_json", "read_parquet", "Job.wait", "Job.savepoint", "Job.checkpoint",
 }  # fmt: skip
-#: What calls functions that raise, and never makes them: by constants that are valid, or with a handler around.
+#: Functions that call others that may raise, with constants that are valid or with a handler around.
 NEVER_FAILS = {"Job.ends", "WatermarkStrategy.ascending"}
 
 
