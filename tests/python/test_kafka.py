@@ -80,7 +80,7 @@ def test_what_is_wrong_with_a_sink(arguments: dict[str, Any], message: str) -> N
 
 
 def test_an_updating_stream_needs_its_key() -> None:
-    counts = mill.from_iter([{"k": "a"}]).key_by("k").agg(n=mill.count())
+    counts = mill.from_iter([{"k": "a"}]).key_by("k").agg(n=mill.count(), emit="each")
     with pytest.raises(mill.PlanError, match="updates the rows of its key"):
         counts.write_kafka(BROKER, "out", format="json")
     with pytest.raises(mill.PlanError, match='have another key \\("n"\\): give key=\\["k"\\]'):

@@ -97,22 +97,28 @@ fn check_option(call: &str, name: &str, value: &str) -> Result<()> {
     }
 }
 
-/// The names of all options.
+/// The names of all options: the first column of the list that librdkafka prints.
 fn option_names() -> Vec<String> {
-    let Ok(config) = ClientConfig::new().create_native_config() else { return Vec::new() };
-    let mut count = 0;
-    // SAFETY: the configuration lives until the end of the function, and the count is written to a number of ours.
-    let listed = unsafe { native::rd_kafka_conf_dump(config.ptr(), &mut count) };
-    if listed.is_null() {
+    let (mut text, mut length) = (std::ptr::null_mut(), 0);
+    // SAFETY: the stream writes text and length when it is closed; both places live until then.
+    let printed = unsafe {
+        let stream = libc::open_memstream(&mut text, &mut length);
+        if stream.is_null() {
+            return Vec::new();
+        }
+        native::rd_kafka_conf_properties_show(stream);
+        libc::fclose(stream) == 0 && !text.is_null()
+    };
+    if !printed {
         return Vec::new();
     }
-    let names = (0..count / 2).map(|index| {
-        // SAFETY: the list has `count` strings, names and values in turn, until it is freed below.
-        let name = unsafe { std::ffi::CStr::from_ptr(*listed.add(index * 2)) };
-        name.to_string_lossy().into_owned()
-    });
-    let names = names.collect();
-    // SAFETY: the list is the one that the dump has given, and is not used after this.
-    unsafe { native::rd_kafka_conf_dump_free(listed, count) };
-    names
+    // SAFETY: the stream was closed well, so the text has that many bytes; it is ours to free, and not used after that.
+    let list = unsafe {
+        let list = String::from_utf8_lossy(std::slice::from_raw_parts(text.cast::<u8>(), length)).into_owned();
+        libc::free(text.cast());
+        list
+    };
+    let names = list.lines().filter_map(|line| Some(line.split_once('|')?.0.trim()));
+    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || b"._0123456789".contains(&byte));
+    names.filter(is_name).map(str::to_owned).collect()
 }

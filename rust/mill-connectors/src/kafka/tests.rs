@@ -111,7 +111,9 @@ fn what_is_written_is_read_from_any_position() {
     let source = source(&mock, &["out"], Start::Earliest, Some(Until::End));
     let expected: Vec<(i32, i64, i64)> = (0..3).flat_map(|part| (0..40).map(move |offset| (part, offset, i64::from(part)))).collect();
     for reads_max in [1, 2, 100] {
-        assert_eq!(read(&source, unread(&source), reads_max), (expected.clone(), Vec::new()));
+        let (rows, rejected) = read(&source, unread(&source), reads_max);
+        assert_eq!(rows, expected);
+        assert!(rejected.is_empty());
     }
     // The end is that of the first look: what comes later is not read by a job that is resumed.
     let left = unread(&source);
@@ -132,8 +134,8 @@ fn begins_and_ends_where_it_is_told() {
     };
     assert_eq!(numbers(Start::Offsets(at(18)), Until::End), [18, 19]);
     assert_eq!(numbers(Start::Earliest, Until::Offsets(at(2))), [0, 1]);
-    assert_eq!(numbers(Start::Offsets(at(5)), Until::Offsets(at(3))), []);
-    assert_eq!(numbers(Start::Latest, Until::End), []);
+    assert_eq!(numbers(Start::Offsets(at(5)), Until::Offsets(at(3))), [0; 0]);
+    assert_eq!(numbers(Start::Latest, Until::End), [0; 0]);
     let beyond = source(&mock, &["in"], Start::Offsets(at(21)), None).splits(true).unwrap_err();
     assert!(beyond.message().contains("begin at offset 21 of in[0], which is not there, as if the topic were a new one; in[0] has messages from offset 0 to 20"), "{beyond}");
 }
