@@ -33,12 +33,14 @@ def main() -> None:
     parser.add_argument("--mode", default="exactly_once")
     parser.add_argument("--delivery")
     parser.add_argument("--endless", dest="until", action="store_const", const=None, default="end")
+    parser.add_argument("--restarts", type=int, help="how often it is started again after a failure, each a second later")
     parser.add_argument("--option", action="append", default=[], help="NAME=VALUE")
     given = parser.parse_args()
     given.options = dict(option.split("=", 1) for option in given.option)
     sink = squares(given)
     checkpoint = mill.Checkpoint(given.state, every=given.every, mode=given.mode)
-    print(mill.run(sink, checkpoint=checkpoint, parallelism=given.parallelism).status)
+    restart = None if given.restarts is None else mill.Restart.fixed_delay(given.restarts, "1s")
+    print(mill.run(sink, checkpoint=checkpoint, parallelism=given.parallelism, restart=restart).status)
 
 
 if __name__ == "__main__":

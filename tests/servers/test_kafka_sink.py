@@ -247,7 +247,7 @@ def test_a_transaction_that_times_out(cluster: Cluster, tmp_path: Path) -> None:
 def test_the_broker_is_killed(broker: kafka.Broker, cluster: Cluster, tmp_path: Path) -> None:
     source, target = cluster.topic("in"), cluster.topic("out")
     cluster.send(source, numbers(1000))
-    job = Job(tmp_path, "squares", cluster.address, source, target, tmp_path / "state", "--endless")
+    job = Job(tmp_path, "squares", cluster.address, source, target, tmp_path / "state", "--endless", "--restarts", 100)
     wait_for(lambda: len(cluster.read(target)) > 0, job)
     for start in (1000, 2000):
         broker.kill()
@@ -294,6 +294,30 @@ def test_a_note_that_is_gone(cluster: Cluster, tmp_path: Path) -> None:
     assert job.process.wait(SECONDS_MAX) == 1
     assert "is in the topic is not known" in job.said()
     assert cluster.read(target) == []
+
+
+def test_savepoints(cluster: Cluster, tmp_path: Path) -> None:
+    """A job goes on from a savepoint, and not from one whose successors have written already."""
+    source, target = cluster.topic("in"), cluster.topic("out")
+    stream = mill.read_kafka(cluster.address, source, format="json", schema={"n": int})
+    sink = stream.select(n=col("n"), square=col("n") * col("n")).write_kafka(cluster.address, target, format="json")
+
+    def run(checkpoint: mill.Checkpoint, count: int, savepoint: Path | None = None) -> None:
+        cluster.send(source, numbers(100, count - 100))
+        job = mill.start(sink, checkpoint=checkpoint)
+        end = time.monotonic() + SECONDS_MAX
+        while len(cluster.read(target)) < count and time.monotonic() < end and job.status.state != "failed":
+            time.sleep(0.05)
+        if savepoint is not None:
+            job.savepoint(savepoint)
+        job.stop()
+        job.wait()
+        assert squares(cluster, target) == list(range(count))
+
+    run(mill.Checkpoint(tmp_path / "a", every="50ms"), 100, tmp_path / "savepoint")
+    run(mill.Checkpoint(tmp_path / "b", every="50ms", restore_from=tmp_path / "savepoint"), 200)
+    with pytest.raises(mill.ConnectorError, match="the topic has the output of checkpoint"):
+        run(mill.Checkpoint(tmp_path / "c", every="50ms", restore_from=tmp_path / "savepoint"), 300)
 
 
 # -- at least once -------------------------------------------------------------------------------------------------------
