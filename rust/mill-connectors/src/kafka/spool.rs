@@ -11,8 +11,9 @@
 //!
 //! A handle can only name a file of its own sink, and that only as a regular file of the length and the checksum it says.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{BufReader, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use mill_protocol::{Error, Result};
@@ -153,10 +154,14 @@ impl Place {
 
     /// Creates a file for a part.
     pub(super) fn create(&self, part: &str) -> Result<Spool> {
-        std::fs::create_dir_all(&self.directory).map_err(|e| cannot("create", &self.directory, e))?;
+        // As all of the state directory: records are for nobody else's eyes.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        made.map_err(|e| cannot("create", &self.directory, e))?;
         let name = self.name(part);
         let path = self.directory.join(&name);
-        let file = mill_fault::reach("kafka.create").and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path));
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let file = mill_fault::reach("kafka.create").and_then(|()| options.open(&path));
         let file = file.map_err(|e| cannot("create", &path, e))?;
         Ok(Spool { name, path, directory: self.directory.clone(), file, bytes: 0, hash: Box::new(Xxh3::new()), is_kept: false })
     }
