@@ -1,4 +1,4 @@
-"""Aggregates of yours."""
+"""Aggregates of your own."""
 
 from __future__ import annotations
 
@@ -14,23 +14,80 @@ __all__ = ["Aggregate", "aggregate"]
 
 
 class Aggregate(Protocol):
-    """What :func:`aggregate` takes: an object with these methods.
+    """An aggregate of your own, for :func:`aggregate`: an object with these methods.
 
-    States are pickled between calls, so they must be picklable. They are pickled in checkpoints too: a state directory with
-    such state must be trusted as code is, since unpickling runs what the bytes ask for.
+    States are pickled between calls, so they must be picklable. They are also pickled in checkpoints. Trust a state
+    directory with such state as you trust code, since unpickling runs what the bytes ask for.
+
+    Examples
+    --------
+    >>> class Product:
+    ...     def create(self) -> float:
+    ...         return 1.0
+    ...     def add(self, state: float, value: float) -> float:
+    ...         return state * value
+    ...     def merge(self, left: float, right: float) -> float:
+    ...         return left * right
+    ...     def result(self, state: float) -> float:
+    ...         return state
+    >>> mill.from_iter([2.0, 3.0, 4.0]).agg(x=mill.aggregate(Product, "value")).collect()["x"]
+    [24.0]
     """
 
     def create(self) -> Any:
-        """Give the state of no value."""
+        """Return the state of no value.
+
+        Returns
+        -------
+        object
+            Any picklable object.
+        """
 
     def add(self, state: Any, value: Any) -> Any:
-        """Give the state with one more value."""
+        """Return the state with one more value.
+
+        Parameters
+        ----------
+        state
+            The state so far; it may be changed in place and returned.
+        value
+            The value; None if it is null.
+
+        Returns
+        -------
+        object
+            The new state.
+        """
 
     def merge(self, left: Any, right: Any) -> Any:
-        """Unite two states."""
+        """Merge two states of the same group.
+
+        Parameters
+        ----------
+        left
+            A state; it may be changed in place and returned.
+        right
+            Another state, of other values.
+
+        Returns
+        -------
+        object
+            The state of all values of both.
+        """
 
     def result(self, state: Any) -> Any:
-        """Give the result."""
+        """Return the result of a state.
+
+        Parameters
+        ----------
+        state
+            The state of all values of a group.
+
+        Returns
+        -------
+        object
+            A value of the type that :func:`aggregate` declares, or None for null.
+        """
 
 
 def aggregate(function: Aggregate | type[Aggregate], value: IntoExpr, *, returns: TypeLike = None) -> Expr:
@@ -42,9 +99,23 @@ def aggregate(function: Aggregate | type[Aggregate], value: IntoExpr, *, returns
         An object with ``create() -> state``, ``add(state, value) -> state``, ``merge(a, b) -> state`` and
         ``result(state)``, or its class.
     value
-        What is aggregated: a column by its name, or an expression.
+        What is aggregated: the name of a column, or an expression.
     returns
         The type of the result; by default the annotation of ``result``.
+
+    Returns
+    -------
+    Expr
+        An aggregate, for ``agg()``.
+
+    Raises
+    ------
+    PlanError
+        When a method is missing, or the type of the result is not known.
+    SchemaError
+        When ``returns`` is not a type.
+    UserFunctionError
+        When the job runs and a method raises, or its result does not fit the type.
 
     Examples
     --------
@@ -76,7 +147,7 @@ class _AggregateAdapter:
         self._dumps, self._loads = pickle.dumps, pickle.loads
 
     def update(self, state: bytes | None, values: list[Any]) -> bytes:
-        """Take values into a state."""
+        """Add values to a state."""
         current = self._aggregate.create() if state is None else self._loads(state)
         add = self._aggregate.add
         for value in values:
@@ -84,16 +155,16 @@ class _AggregateAdapter:
         return self._dumps(current, 5)
 
     def merge(self, left: bytes, right: bytes) -> bytes:
-        """Unite two states."""
+        """Merge two states."""
         return self._dumps(self._aggregate.merge(self._loads(left), self._loads(right)), 5)
 
     def finish(self, state: bytes | None) -> Any:
-        """Give the result of a state."""
+        """Return the result of a state."""
         return self._aggregate.result(self._aggregate.create() if state is None else self._loads(state))
 
 
 def aggregate_expression(function: Any, value: RawExpr, returns: TypeLike) -> RawExpr:
-    """Make the expression of an aggregate of the user's."""
+    """Return the expression of an aggregate of the user's."""
     instance = function() if isinstance(function, type) else function
     name = type(instance).__name__
     missing = [method for method in ("create", "add", "merge", "result") if not callable(getattr(instance, method, None))]

@@ -1,4 +1,4 @@
-"""Asynchronous functions as steps; :class:`millstream.Stream` has all of them."""
+"""Steps that call asynchronous functions; :class:`millstream.Stream` has all of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["AsyncSteps"]
 
 
 class AsyncSteps:
-    """What calls asynchronous functions."""
+    """Methods that call asynchronous functions; :class:`millstream.Stream` has all of them."""
 
     __slots__ = ()
 
@@ -45,54 +45,57 @@ class AsyncSteps:
         backoff: Duration = BACKOFF,
         backoff_max: Duration = BACKOFF_MAX,
     ) -> Stream:
-        """Call an ``async def`` function for each record, many at a time; what it returns is a record.
+        """Call an ``async def`` function for each record, many at a time; what it returns is the new record.
 
         Parameters
         ----------
         function
-            Takes a :class:`Row`, returns a dict, a tuple, a dataclass, or a plain value for a schema of one column.
+            Takes a :class:`Row`. Returns a dict, a tuple, a dataclass, or a plain value for a schema of one column.
         schema
-            The columns it returns; by default those of its annotation, else those of its first results: for these, the stream
-            before is run for a few records when the step is declared.
+            The columns that it returns. By default they are taken from its annotation, or else inferred from its first
+            results: for this, the stream before the step is run for up to 100 records when the step is declared.
         capacity
             How many records are in flight in each task at most. Others wait for their turn.
         timeout
-            How long a record may take, all tries and pauses together. No try starts after it. None waits for ever.
+            How long a record may take, all attempts and pauses together. No attempt starts after it. None waits forever.
         ordered
-            Whether results come in the order of the records. Without it each comes as soon as it is there.
+            Whether results are in the order of the records. Otherwise each result is emitted as soon as it is there.
         retries
-            How often a record is tried again after the function has raised.
+            How many times a record is tried again after the function has raised.
         retry_on
-            The exceptions that are worth another try; any other one fails the record at once.
+            The exceptions after which a record is tried again. Any other exception fails the record at once.
         backoff, backoff_max
-            How long to wait before the second try. Each further pause is twice as long, up to ``backoff_max``. A random part
-            of up to a half is taken off.
+            The pause before the second attempt. Each further pause is twice as long, up to ``backoff_max``. A random part
+            of up to a half is subtracted from it.
 
         Returns
         -------
         Stream
-            A result has the event time of its record.
+            The records that the function returns. A result has the event time of its record.
 
         Raises
         ------
         PlanError
-            When the function is no ``async def`` one, or a number or duration is none.
+            When the function is not an ``async def`` one, or an option is out of range.
+        SchemaError
+            When the columns are neither declared nor annotated and cannot be inferred.
         UserFunctionError
-            When the job runs and a record has failed. With ``on_error="skip"`` or ``"route"`` it is left out or routed.
+            When the job runs and a record has failed; ``on_error`` can skip or route such records.
 
         Notes
         -----
-        All asynchronous functions of a process run on one event loop, on a thread of its own. It begins with the first job that
-        needs it and stays until the interpreter ends, so a client that is made once serves all jobs. A function that blocks holds
-        up all of them.
+        All asynchronous functions of a process run on one event loop, in its own thread. The loop starts with the first job
+        that needs it and runs until the interpreter ends, so a client that is created once serves all jobs. A function that
+        blocks delays all of them.
 
-        A function whose time is up is cancelled. If it goes on nevertheless, because a bare ``except:`` takes the
+        A function whose time is up is cancelled. If it continues nevertheless, because a bare ``except:`` catches the
         cancellation, its record fails a second later.
 
-        Calls in flight delay no checkpoint: their records are part of it, and are called again after a restart. So results are
-        exactly once, and the outside world may see a call twice.
+        Calls in flight do not delay a checkpoint: their records are part of it, and are called again after a restart. So
+        results are exactly once, and the outside world may see a call twice.
 
-        A watermark is passed on as far as no record in flight would be late after it. ``event_time()`` comes before this step.
+        A watermark is passed on as far as no record in flight would be late after it. Call ``event_time()`` before this
+        step.
 
         Examples
         --------
@@ -138,33 +141,36 @@ class AsyncSteps:
         Parameters
         ----------
         function
-            Takes a ``pyarrow.RecordBatch``, returns one, or a dict of arrays, or anything with an Arrow interface. In a stream
-            with event time it returns a row for each record.
+            Takes a ``pyarrow.RecordBatch``. Returns one, or a dict of arrays, or anything with an Arrow interface. In a
+            stream with event time, it returns one row for each record.
         schema
-            The columns it returns; by default those it takes. Values are converted as of :meth:`map_batches`.
+            The columns that it returns; by default those that it takes. Values are converted as for :meth:`map_batches`.
         batch_rows
-            How many records a batch has at most. Batches are cut from frames as these come, so many are smaller.
+            How many records a batch has at most. Batches are cut from frames as these arrive, so many are smaller.
         capacity
             How many batches are in flight in each task at most.
         timeout, ordered, retries, retry_on, backoff, backoff_max
-            As of :meth:`map_async`, for a batch instead of a record.
+            As for :meth:`map_async`, for a batch instead of a record.
 
         Returns
         -------
         Stream
-            A result that is row for row has the event times of its records.
+            The rows that the function returns. If there is one row for each record, it has the event time of its record.
 
         Raises
         ------
         PlanError
-            When the function is no ``async def`` one, or a number or duration is none.
+            When the function is not an ``async def`` one, an option is out of range, or pyarrow is not installed.
+        SchemaError
+            When ``schema`` is not a schema.
         UserFunctionError
-            When the job runs and the function raises, or its result does not fit. With ``on_error="skip"`` or ``"route"`` the
-            records of the batch are left out or routed; of a result that is row for row only those that don't fit.
+            When the job runs and the function raises, or its result does not fit. With ``on_error="skip"`` or ``"route"``,
+            the records of the batch are skipped or routed. If the result has one row for each record, only the rows that do
+            not fit are.
 
         Notes
         -----
-        What is said of :meth:`map_async` holds here: the event loop, what a checkpoint has, and watermarks.
+        The notes of :meth:`map_async` apply, on the event loop, checkpoints and watermarks.
 
         Examples
         --------

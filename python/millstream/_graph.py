@@ -1,4 +1,4 @@
-"""The plan of a stream as a picture: nodes, edges, and an SVG for notebooks."""
+"""The plan of a stream as a graph: nodes, edges, and an SVG for notebooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,27 @@ _COLOURS = ("#dbe9f6", "#e2f0d9", "#fdebd0", "#eadcf4", "#f9dcdc", "#d9f0ee")
 
 @dataclass(frozen=True)
 class GraphNode:
-    """A step: its name, what kind it is and what it does, the chain it belongs to, and how many tasks run it."""
+    """A step of a plan.
+
+    Attributes
+    ----------
+    name
+        The name of the step.
+    kind
+        What kind of step it is, such as ``"source"`` or ``"filter"``.
+    detail
+        What it does, as text.
+    chain
+        The number of its chain: steps of one chain run on the same thread.
+    parallelism
+        How many parallel tasks run it.
+
+    Examples
+    --------
+    >>> node = mill.from_iter([1]).filter(col("value") > 0).graph(parallelism=2).nodes[1]
+    >>> node.kind, node.parallelism
+    ('filter', 2)
+    """
 
     name: str
     kind: str
@@ -25,7 +45,23 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class GraphEdge:
-    """What joins two steps, by their places; the label says what travels or how (``hash(word)``, ``late``)."""
+    """A connection of two steps.
+
+    Attributes
+    ----------
+    start
+        The place of the step that emits, in the list of nodes.
+    end
+        The place of the step that receives.
+    label
+        What is passed on, or how: ``hash(word)``, ``late``.
+
+    Examples
+    --------
+    >>> edge = mill.from_iter([1]).filter(col("value") > 0).graph().edges[0]
+    >>> edge.start, edge.end
+    (0, 1)
+    """
 
     start: int
     end: int
@@ -34,7 +70,16 @@ class GraphEdge:
 
 @dataclass(frozen=True)
 class Graph:
-    """The plan of a stream as nodes and edges; a notebook draws it. Steps of one colour share a thread.
+    """The plan of a stream as nodes and edges, which a notebook draws. Steps of one colour share a thread.
+
+    Attributes
+    ----------
+    nodes
+        The steps.
+    edges
+        How they are connected.
+    text
+        The plan as text, as :meth:`Stream.explain` returns it.
 
     Examples
     --------
@@ -48,11 +93,11 @@ class Graph:
     text: str = field(repr=False)
 
     def __str__(self) -> str:
-        """Give the plan as text."""
+        """Return the plan as text."""
         return self.text
 
     def _ranks(self) -> list[int]:
-        """Give the column of each node: one behind the last of those it comes from."""
+        """Return the column of each node: one after the last of those it comes from."""
         ranks = [0] * len(self.nodes)
         for _ in self.nodes:
             before = list(ranks)

@@ -68,7 +68,7 @@ def _join(
     suffix: object,
     allowed: Sequence[str] = _HOWS,
 ) -> RawJoin:
-    """Check what every kind of join is told."""
+    """Check the options that all kinds of joins have."""
     checked = _how(method, how, allowed)
     columns, left, right = _key(method, on, left_on, right_on)
     if not isinstance(suffix, str):
@@ -97,7 +97,7 @@ def _key(
 
 
 class Joins:
-    """What joins a stream with another one."""
+    """Methods that join a stream with another one; :class:`millstream.Stream` has all of them."""
 
     __slots__ = ()
 
@@ -114,48 +114,53 @@ class Joins:
         how: How = "inner",
         suffix: str = "_right",
     ) -> Stream:
-        """Join records of one key that are close to each other in event time.
+        """Join records with the same key whose event times are close to each other.
 
-        A record of the other stream is a partner if its time is in ``time + lower`` to ``time + upper`` of a record of this
-        stream, both included.
+        A record of the other stream is a partner of a record of this stream at ``time`` if its own time is between ``time +
+        lower`` and ``time + upper``, both included.
 
         Parameters
         ----------
         other
             The right side. It may be this stream itself.
         on
-            A column that both sides have, or several; the result has each of them once.
+            One or several columns that both sides have; the result has each of them once.
         left_on, right_on
-            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both sides.
+            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both
+            sides.
         lower, upper
-            From when to when a partner may be, relative to the record of this stream. Negative is before it, as in
-            ``"-5m"``.
+            The earliest and the latest time of a partner, relative to the record of this stream. A negative duration, such
+            as
+            ``"-5m"``, is before it.
         how
-            ``"inner"``: a row for each pair. ``"left"``, ``"right"``, ``"full"``: also one for each record of this stream, of the other
-            one, of both that has no partner, with null in the columns of the other side. ``"semi"``: each record of this stream
-            that has a partner, once. ``"anti"``: each that has none.
+            ``"inner"``: one row for each pair. ``"left"``, ``"right"``, ``"full"``: also one row for each record of this stream, of
+            the other one, or of both, that has no partner, with null in the columns of the other side. ``"semi"``: each
+            record of this stream that has a partner, once. ``"anti"``: each record of this stream that has none.
         suffix
-            What is added to the name of a column of the right side that the left side has too.
+            What is appended to the name of a column of the right side that the left side has too.
 
         Returns
         -------
         Stream
-            The event time of a row is the later one of its two records; of a row of one record it is that of the record.
+            The columns of this stream, then those of the other one. The event time of a row is the later one of its two
+            records, or that of its only record.
 
         Raises
         ------
         PlanError
-            When a side has no event time or is an updating stream, or a name would be there twice.
+            When a side has no event time or is an updating stream, an option is not one of its choices, or two columns
+            would have the same name.
         SchemaError
-            When a key does not exist, or has types that no type holds exactly.
+            When a key does not exist, or has types that no common type holds exactly.
 
         Notes
         -----
-        A null key matches nothing. A record without a partner has its row as soon as no partner can come any more.
+        A null key matches nothing. A record without a partner is emitted as soon as no partner can arrive any more.
 
-        Each side keeps its records until the watermark of the other side says that no partner can come; ``explain()`` shows for how
-        long that is. A record that is older than the watermark of its own side is late, as its partners may have been dropped: it
-        is in ``.late`` if it is of this stream, and in ``.late_right`` if it is of the other one.
+        Each side keeps its records as state until the watermark of the other side shows that no partner can arrive;
+        ``explain()`` shows how long that is. A record that is older than the watermark of its own side is late, since its
+        partners may have been dropped. It is in ``.late`` if it belongs to this stream, and in ``.late_right`` if it
+        belongs to the other one.
 
         Examples
         --------
@@ -186,84 +191,88 @@ class Joins:
         how: How = "inner",
         suffix: str = "_right",
     ) -> Stream:
-        """Join all rows of one key, as they come and change, or with ``window=`` those in the same window of event time.
+        """Join rows with the same key: all rows, or with ``window`` those in the same window of event time.
 
         Parameters
         ----------
         other
             The right side. It may be this stream itself.
         on
-            A column that both sides have, or several; the result has each of them once.
+            One or several columns that both sides have; the result has each of them once.
         left_on, right_on
-            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both sides.
+            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both
+            sides.
         window
-            The windows: :func:`tumbling`, :func:`sliding` or :func:`cumulative` ones, or a :func:`session` of one gap, which records
-            of both sides make up together. Two records that are together in several windows make a row in each of them.
+            The windows: :func:`tumbling`, :func:`sliding` or :func:`cumulative` ones, or a :func:`session` with one gap,
+            which records of both sides form together. Two records that share several windows make one row in each of them.
         ttl
-            For how long a row is kept that is neither changed nor joined, as in ``"1h"``; not together with ``window``. None keeps
-            all rows, which bounded streams alone allow.
+            How long a row is kept that is neither changed nor joined, such as ``"1h"``; not together with ``window``. None
+            keeps all rows, which only bounded streams allow.
         how
-            ``"inner"``: a row for each pair. ``"left"``, ``"right"``, ``"full"``: also one for each record of this stream, of the other
-            one, of both that has no partner (in the window), with null in the columns of the other side. ``"semi"``: each
-            record of this stream that has a partner, once (a window). ``"anti"``: each that has none.
+            ``"inner"``: one row for each pair. ``"left"``, ``"right"``, ``"full"``: also one row for each record of this stream, of
+            the other one, or of both, that has no partner (in the window), with null in the columns of the other side.
+            ``"semi"``: each record of this stream that has a partner, once (for each window). ``"anti"``: each record of
+            this stream that has none.
         suffix
-            What is added to the name of a column of the right side that the left side has too.
+            What is appended to the name of a column of the right side that the left side has too.
 
         Returns
         -------
         Stream
-            The columns of both sides. With ``window`` then ``window_start`` and ``window_end``; the event time of a row is the last
-            moment of its window. Without ``window`` the result may be an updating stream; see below.
+            The columns of both sides. With ``window``, then ``window_start`` and ``window_end``; the event time of a row is
+            the last moment of its window. Without ``window``, the result may be an updating stream; see below.
 
         Raises
         ------
         PlanError
-            When a side without an end is joined with neither ``window`` nor ``ttl``, or a name would be there twice. With
-            ``window``, when a side has no event time or is an updating stream.
+            When an unbounded side is joined with neither ``window`` nor ``ttl``, an option is not one of its choices, or
+            two columns would have the same name. With ``window``, when a side has no event time or is an updating stream.
         SchemaError
-            When a key does not exist, or has types that no type holds exactly.
+            When a key does not exist, or has types that no common type holds exactly.
 
         Notes
         -----
         A null key matches nothing.
 
-        **Without** ``window`` the sides may be updating streams, and the result changes with them. If a row changes, so do the rows it
-        is in; if it goes, they are withdrawn. The row with nulls that a record has while it is alone is withdrawn when its first
-        partner comes, and comes back when the last one goes.
+        **Without** ``window``, the sides may be updating streams, and the result changes with them. If a row changes, so do
+        the rows that it is part of; if it is deleted, they are deleted. The row with nulls of a record that has no partner
+        is deleted when its first partner arrives, and is inserted again when the last one is deleted.
 
-        So the result is an updating stream, :attr:`updating_key` is its key, and sinks with a key and :meth:`to_changelog` take it.
-        The key is made up of ``on`` and of what tells the rows of each side apart: of an updating stream its own key, of any other
-        a number for each record, in a column ``left_row`` or ``right_row``. The right part is left out where a row on the left has
-        one partner at most. Of an updating stream that is joined by other columns than those of its key, the latest row of each key
-        is kept as well, for as long as the job runs, so that a row that gets another join key is withdrawn from the one it had.
+        So the result is an updating stream, :attr:`updating_key` is its key, and sinks with a key and :meth:`to_changelog`
+        accept it. The key consists of ``on`` and of what identifies the rows of each side: the key of an updating stream,
+        or a number for each record of any other stream, in a column ``left_row`` or ``right_row``. The right part is left
+        out where a row of the left side has at most one partner. If an updating stream is joined by other columns than
+        those of its key, the latest row of each key is kept as well, for as long as the job runs, so that a row whose join
+        key changes is deleted from its former one.
 
-        If both sides are append-only, so is the result where nothing is ever withdrawn: of ``"inner"`` and ``"semi"``, and if both are
-        bounded and there is no ``ttl``, of all others too: their rows without a partner come at the end.
+        If both sides are append-only, so is the result where nothing is ever deleted: for ``"inner"`` and ``"semi"``, and
+        for all others if both sides are bounded and there is no ``ttl``. Then rows without a partner are emitted at the
+        end.
 
-        A row that has been neither changed nor joined for ``ttl`` is dropped, and counts as no longer there from that moment on. The rows
-        that it is in stay as they are. If both sides are append-only and have event time, that is what ``ttl`` goes by: a row is not
-        there either for a record that is earlier than its last use by ``ttl`` or more. And a record that is older than the
-        watermark of its own side is late: it is in ``.late`` or ``.late_right``. Otherwise it is processing time. Which rows are
-        still there when a record comes depends on the order in which the records of both sides come; the result of
-        :meth:`join_interval` does not.
+        A row that has been neither changed nor joined for ``ttl`` is dropped, and counts as not there from that moment on.
+        The rows that it is part of stay as they are. If both sides are append-only and have event time, ``ttl`` is measured
+        in event time: a row is also not there for a record that is earlier than its last use by ``ttl`` or more. A record
+        that is older than the watermark of its own side is then late, and is in ``.late`` or ``.late_right``. Otherwise
+        ``ttl`` is measured in processing time. Which rows are still there when a record arrives depends on the order in
+        which the records of both sides arrive; the result of :meth:`join_interval` does not.
 
-        **With** ``window`` a pair has its row as soon as both of its records are there; a record without a partner when the
-        watermark of the other side has passed the end of the window. In sessions all rows come when both watermarks have passed
-        the end. Each side keeps its records until the watermark of the other side has passed the end of their window. A record is
-        late for a window if the watermark of its own side has passed the end. If it is late for all of its windows it is in ``.late``
-        if it is of this stream, and in ``.late_right`` if it is of the other one. For sessions a record is late that is older than
-        the watermark of its own side.
+        **With** ``window``, a pair is emitted as soon as both of its records have arrived; a record without a partner when
+        the watermark of the other side has passed the end of the window. In sessions, all rows are emitted when both
+        watermarks have passed the end. Each side keeps its records as state until the watermark of the other side has
+        passed the end of their window. A record is late for a window if the watermark of its own side has passed the end.
+        If it is late for all of its windows, it is in ``.late`` if it belongs to this stream, and in ``.late_right`` if it
+        belongs to the other one. For sessions, a record is late that is older than the watermark of its own side.
 
         Examples
         --------
-        Two streams that do not end need a ``ttl``. Here they are bounded:
+        Two unbounded streams need a ``ttl``. Here they are bounded:
 
         >>> orders = mill.from_iter([{"order": 1, "user": "ann"}, {"order": 2, "user": "bob"}])
         >>> payments = mill.from_iter([{"order": 1, "paid": 20}])
         >>> orders.join(payments, on="order", how="left").collect().sort("order").to_pylist()
         [{'order': 1, 'user': 'ann', 'paid': 20}, {'order': 2, 'user': 'bob', 'paid': None}]
 
-        With a ``ttl`` the row without a partner comes at once, and is withdrawn later:
+        With a ``ttl``, the row without a partner is emitted at once, and deleted later:
 
         >>> shown = orders.join(payments, on="order", how="left", ttl="1d")
         >>> shown.updating_key
@@ -296,7 +305,12 @@ class Joins:
 
     @property
     def late_right(self) -> Stream:
-        """The records of the right side of a join that came too late for their partners, as they were.
+        """The late records of the right side of a join, unchanged: those that arrived too late for their partners.
+
+        Raises
+        ------
+        PlanError
+            When the step before is not a join.
 
         Examples
         --------

@@ -43,7 +43,15 @@ _SHOWN = 5
 
 @dataclass(frozen=True, repr=False)
 class Lookup:
-    """A function that finds records by their keys; made by :func:`lookup`, and taken by :meth:`Stream.enrich`."""
+    """A function that finds records by their keys; made by :func:`lookup`, for :meth:`Stream.enrich`.
+
+    Examples
+    --------
+    >>> def find(keys):
+    ...     return {key: {"name": f"user {key}"} for key in keys}
+    >>> mill.lookup(find, schema={"name": str})
+    <Lookup find Schema(name: str)>
+    """
 
     _function: Callable[[list[Any]], Any]
     _schema: Schema
@@ -91,7 +99,7 @@ class Lookup:
 
 
 def _free_name(taken: Set[str]) -> str:
-    """Return a name for the column that tells whether a record has a match, until those without one are left out."""
+    """Return a free name for the column that marks records with a match, until those without one are dropped."""
     name = "__found"
     while name in taken:
         name += "_"
@@ -296,41 +304,42 @@ def lookup(
     Parameters
     ----------
     function
-        A plain or an ``async def`` function. It is called with a list of keys, each of them once and none of them null: values of
-        the column ``on``, or rows of several columns. It returns a dict of records by key, or a list with a record for each
-        key. A key that is missing, or whose record is None, has no match. A record is a dict, a tuple, a dataclass, or a plain
-        value for a schema of one column.
+        A plain or an ``async def`` function. It is called with a list of keys, each of them once and none of them null:
+        values of the column ``on``, or rows of several columns. It returns a dict of records by key, or a list with a
+        record for each key. A key that is missing, or whose record is None, has no match. A record is a dict, a tuple, a
+        dataclass, or a plain value for a schema of one column.
     schema
         The columns of a record; by default those of the annotation, as in ``-> dict[int, User]``.
     cache
-        How many keys are remembered with their records, those of no match among them. The least recently used one is forgotten
-        first. 0: none is.
+        How many keys are cached with their records, including keys without a match. The least recently used key is dropped
+        first. 0 turns the cache off.
     ttl
-        For how long a key is remembered. None: until others take its place.
+        How long a key is cached; None for until others take its place.
     batch_rows
-        How many records a call looks up at most: 1024 for an asynchronous function; for a plain one by default as many as of
-        :meth:`Stream.map_batches`.
+        How many records a call looks up at most: by default 1024 for an asynchronous function, and as for
+        :meth:`Stream.map_batches` for a plain one.
     capacity, timeout, retries, retry_on, backoff, backoff_max
-        Of an asynchronous function alone, as of :meth:`Stream.map_batches_async`. A time-out and tries are those of a call.
+        For asynchronous functions only, as for :meth:`Stream.map_batches_async`. Timeout and retries apply to a call.
 
     Returns
     -------
     Lookup
-        What ``enrich`` takes.
+        What :meth:`Stream.enrich` takes.
 
     Raises
     ------
     PlanError
-        When it is no function, a number or duration is none, or a plain function is given what only an asynchronous one can have.
+        When ``function`` is not a function, an option is out of range, or a plain function is given an option of
+        asynchronous ones.
     SchemaError
         When the columns are not known.
 
     Notes
     -----
-    What is found depends on when it is looked up: a job that goes on after a failure may find something else for a record whose
-    results were not in the last checkpoint. A table that is part of the job, ``enrich(table)``, does not have this.
+    The result depends on when a key is looked up: after a failure, a job may find something else for a record whose results
+    were not in the last checkpoint. A table that is part of the job, ``enrich(table)``, does not have this problem.
 
-    The cache is one for all tasks of the step in a process, and is no state.
+    All tasks of the step in a process share one cache, which is not part of checkpoints.
 
     Examples
     --------

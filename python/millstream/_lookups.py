@@ -1,4 +1,4 @@
-"""Rows of another stream or table looked up for each record; :class:`millstream.Stream` has both kinds."""
+"""Look-ups of rows of another stream or table for each record; :class:`millstream.Stream` has both kinds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _records(method: str, records: Sequence[Any]) -> RawStream:
 
 
 def _table(method: str, table: object) -> RawStream:
-    """Give a stream as it is, and make one of a table."""
+    """Return a stream unchanged, and a table as a stream."""
     from millstream.io.memory import from_arrow
     from millstream.stream import Stream
 
@@ -69,7 +69,7 @@ def _table(method: str, table: object) -> RawStream:
 
 
 class Lookups:
-    """What looks rows up for each record of a stream."""
+    """Methods that look up rows for each record of a stream; :class:`millstream.Stream` has all of them."""
 
     __slots__ = ()
 
@@ -85,46 +85,50 @@ class Lookups:
         how: AsofHow = "left",
         suffix: str = "_right",
     ) -> Stream:
-        """Look up, for each record, the latest record of the other stream with the same key and no later time.
+        """Look up, for each record, the latest record of the other stream with the same key and no later event time.
 
-        It finds the version that was valid at the time of a record: the exchange rate, the price, the address. A record of the
-        same event time counts; of several of the same time, the one that came last.
+        It finds the version that was valid at the time of a record, such as an exchange rate, a price or an address. A
+        version of the same event time counts; of several with the same time, the one that arrived last.
 
         Parameters
         ----------
         other
             The versions. It needs an event time of the same type as that of this stream.
         on
-            A column that both sides have, or several; the result has each of them once.
+            One or several columns that both sides have; the result has each of them once.
         left_on, right_on
-            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both sides.
+            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both
+            sides.
         tolerance
-            How much older a version may be, such as ``"1d"``; a version of exactly that age counts. By default any age does.
+            How much older a version may be, such as ``"1d"``; a version of exactly that age counts. By default any age
+            does.
         how
-            ``"left"``: a record without a version has null in the columns of the other side. ``"inner"``: it is left out.
+            ``"left"``: a record without a version has null in the columns of the other side. ``"inner"``: it is dropped.
         suffix
-            What is added to the name of a column of the right side that the left side has too.
+            What is appended to the name of a column of the right side that the left side has too.
 
         Returns
         -------
         Stream
-            A row for each record, with the event time of the record.
+            One row for each record, with the event time of the record.
 
         Raises
         ------
         PlanError
-            When a side has no event time or is an updating stream, or a name would be there twice.
+            When a side has no event time or is an updating stream, an option is not one of its choices, or two columns
+            would have the same name.
         SchemaError
-            When a key does not exist, or has types that no type holds exactly.
+            When a key does not exist, or has types that no common type holds exactly.
 
         Notes
         -----
-        A record waits until the watermark of the other stream has passed it. So versions that arrive out of order count, and
-        the result does not depend on which side is faster. A null key matches nothing.
+        A record waits until the watermark of the other stream has passed it. So versions that arrive out of order count,
+        and the result does not depend on which side is faster. A null key matches nothing.
 
-        Of each key the newest version at or before both watermarks is kept, and all later ones; with a tolerance only those that
-        are within it. A record that is older than the watermark of its own side is late, as its version may have been dropped: it is
-        in ``.late`` if it is of this stream, and in ``.late_right`` if it is a version.
+        For each key, the newest version at or before both watermarks is kept as state, and all later ones; with a
+        tolerance, only those within it. A record that is older than the watermark of its own side is late, since its
+        version may have been dropped. It is in ``.late`` if it belongs to this stream, and in ``.late_right`` if it is a
+        version.
 
         Examples
         --------
@@ -162,53 +166,56 @@ class Lookups:
         how: EnrichHow = "inner",
         suffix: str = "_right",
     ) -> Stream:
-        """Add to each record the columns of a table, or of the latest record of another stream, with its key.
+        """Add to each record the columns of a table, or of the latest record of another stream, with the same key.
 
-        A bounded table or stream is loaded completely before the first record passes. Of a stream that goes on, a record meets
-        the latest record of its key that has come by then.
+        A bounded table or stream is loaded completely before the first record is processed. For an unbounded stream, a
+        record is joined with the latest record of its key that has arrived by then.
 
         Parameters
         ----------
         table
-            A stream, or a table: anything with an Arrow interface (pyarrow, polars, pandas, duckdb), a dict of columns or a list of
-            records. Or a look-up by a function (:func:`lookup`), which is called for keys as they come.
+            A stream, or a table: anything with an Arrow interface (pyarrow, polars, pandas, duckdb), a dict of columns or a
+            list of records. Or a look-up by a function (:func:`lookup`), which is called for keys as they arrive.
         on
-            A column that both sides have, or several; the result has each of them once. The columns that a look-up by a function is
-            called with.
+            One or several columns that both sides have; the result has each of them once. For a look-up by a function, the
+            columns that it is called with.
         left_on, right_on
-            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both sides.
-            Not for a look-up by a function.
+            Instead of ``on``: columns or expressions of each side, in the same order. The result has the columns of both
+            sides. Not for a look-up by a function.
         how
-            A look-up by a function has ``"inner"`` and ``"left"``.
-            ``"inner"``: a record without a row in the table is left out. ``"left"``: it has null in the columns of the table.
-            ``"semi"``: only records that have a row, without its columns. ``"anti"``: only those that have none.
+            ``"inner"``: a record without a row in the table is dropped. ``"left"``: it has null in the columns of the table.
+            ``"semi"``: only records that have a row, without its columns. ``"anti"``: only records that have none. A look-up by a
+            function has ``"inner"`` and ``"left"``.
         suffix
-            What is added to the name of a column of the table that this stream has too.
+            What is appended to the name of a column of the table that this stream has too.
 
         Returns
         -------
         Stream
-            Rows with the event time of their record, if this stream has one.
+            The columns of this stream, then those of the table. Rows have the event time of their record, if this stream
+            has one.
 
         Raises
         ------
         PlanError
-            When this stream is an updating stream, when the table is one by another key, or a name would be there twice.
+            When this stream is an updating stream, the table is an updating stream by another key, an option is not one of
+            its choices, or two columns would have the same name.
         SchemaError
-            When a key does not exist, or has types that no type holds exactly.
+            When a key does not exist, or has types that no common type holds exactly.
 
         Notes
         -----
-        If a bounded table has several rows of a key, a record makes a row for each of them, as in any join. Put
-        ``key_by(...).deduplicate()`` after the table where only the first should count. In an updating stream, such as an
-        aggregate, and in one that goes on, the latest row of a key counts, and a row that was deleted is gone. A null key matches
+        If a bounded table has several rows with a key, a record makes one row for each of them, as in any join. Use
+        ``key_by(...).deduplicate()`` on the table where only the first should count. In an updating stream, such as an
+        aggregate, and in an unbounded one, the latest row of a key counts, and a deleted row is gone. A null key matches
         nothing.
 
-        While a table is loaded the records of this stream stay where they are and their source waits. Only where the table comes
-        from the same source, which must not wait then, they are kept as state. The table is part of each checkpoint: a job that goes
-        on has the table as it was loaded, and reads nothing of it again: other rows of a table in memory are ignored. ``explain()`` shows what is kept.
+        While a table is loaded, the records of this stream stay where they are and their source waits. Only where the table
+        comes from the same source, which must not wait then, they are kept as state. The table is part of each checkpoint:
+        a job that goes on uses the table as it was loaded and reads nothing of it again, so other rows of a table in memory
+        are ignored. ``explain()`` shows what is kept.
 
-        Which record is the latest of a stream that goes on depends on timing; :meth:`join_asof` goes by event time instead.
+        Which record of an unbounded stream is the latest depends on timing; :meth:`join_asof` uses event time instead.
 
         Examples
         --------

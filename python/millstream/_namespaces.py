@@ -1,4 +1,4 @@
-"""The functions of texts, times, lists and structs that expressions have."""
+"""Functions of text, times, lists and structs in expressions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ class _Namespace:
 
 
 class StringNamespace(_Namespace):
-    """Functions of texts: ``col("s").str``.
+    """Functions of text: ``col("s").str``.
+
+    Notes
+    -----
+    Null in, null out. A function of a column that is not text is a :class:`SchemaError` of the step that uses it.
 
     Examples
     --------
@@ -39,146 +43,532 @@ class StringNamespace(_Namespace):
     _prefix = "str"
 
     def to_lowercase(self) -> Expr:
-        """Give the text in lower case."""
-        return self._call("to_lowercase")
-
-    def to_uppercase(self) -> Expr:
-        """Give the text in upper case."""
-        return self._call("to_uppercase")
-
-    def len_chars(self) -> Expr:
-        """Count the characters."""
-        return self._call("len_chars")
-
-    def len_bytes(self) -> Expr:
-        """Count the bytes in UTF-8."""
-        return self._call("len_bytes")
-
-    def contains(self, pattern: str, *, literal: bool = False) -> Expr:
-        """Tell whether a regular expression (or, if ``literal``, a text) occurs."""
-        return self._call("contains", pattern, literal)
-
-    def starts_with(self, prefix: str | Expr) -> Expr:
-        """Tell whether the text begins so."""
-        return self._call("starts_with", prefix)
-
-    def ends_with(self, suffix: str | Expr) -> Expr:
-        """Tell whether the text ends so."""
-        return self._call("ends_with", suffix)
-
-    def replace(self, pattern: str, value: str, *, literal: bool = False) -> Expr:
-        """Replace the first match of a regular expression (or, if ``literal``, of a text)."""
-        return self._call("replace", pattern, value, literal)
-
-    def replace_all(self, pattern: str, value: str, *, literal: bool = False) -> Expr:
-        """Replace all matches of a regular expression (or, if ``literal``, of a text)."""
-        return self._call("replace_all", pattern, value, literal)
-
-    def extract(self, pattern: str, group: int = 1) -> Expr:
-        """Give what a group of a regular expression matched; null where it does not match."""
-        return self._call("extract", pattern, group)
-
-    def extract_all(self, pattern: str) -> Expr:
-        """Give all matches of a regular expression as a list.
+        """Convert to lower case.
 
         Examples
         --------
-        >>> mill.from_iter(["a1b22"]).select(n=col("value").str.extract_all("[0-9]+")).collect().to_pylist()
-        [{'n': ['1', '22']}]
+        >>> mill.from_iter(["Big Fish"]).select(x=col("value").str.to_lowercase()).collect()["x"]
+        ['big fish']
+        """
+        return self._call("to_lowercase")
+
+    def to_uppercase(self) -> Expr:
+        """Convert to upper case.
+
+        Notes
+        -----
+        The mapping is Unicode's, so the number of characters may change: ``ß`` becomes ``SS``.
+
+        Examples
+        --------
+        >>> mill.from_iter(["Big Fish"]).select(x=col("value").str.to_uppercase()).collect()["x"]
+        ['BIG FISH']
+        """
+        return self._call("to_uppercase")
+
+    def len_chars(self) -> Expr:
+        """Count the characters (Unicode code points).
+
+        Examples
+        --------
+        >>> mill.from_iter(["Aé"]).select(x=col("value").str.len_chars()).collect()["x"]
+        [2]
+        """
+        return self._call("len_chars")
+
+    def len_bytes(self) -> Expr:
+        """Count the bytes of the UTF-8 encoding.
+
+        Examples
+        --------
+        >>> mill.from_iter(["Aé"]).select(x=col("value").str.len_bytes()).collect()["x"]
+        [3]
+        """
+        return self._call("len_bytes")
+
+    def contains(self, pattern: str, *, literal: bool = False) -> Expr:
+        """Test whether a pattern occurs in the text.
+
+        Parameters
+        ----------
+        pattern
+            A regular expression in the syntax of Rust's ``regex`` crate, or plain text if ``literal``.
+        literal
+            Whether ``pattern`` is plain text.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and the pattern is not a valid regular expression.
+
+        Examples
+        --------
+        >>> mill.from_iter(["ab1", "abc"]).select(x=col("value").str.contains("[0-9]")).collect()["x"]
+        [True, False]
+        """
+        return self._call("contains", pattern, literal)
+
+    def starts_with(self, prefix: str | Expr) -> Expr:
+        """Test whether the text starts with a prefix.
+
+        Parameters
+        ----------
+        prefix
+            The prefix: a string, which is taken literally, or an expression.
+
+        Examples
+        --------
+        >>> mill.from_iter(["apple", "pear"]).select(x=col("value").str.starts_with("ap")).collect()["x"]
+        [True, False]
+        """
+        return self._call("starts_with", prefix)
+
+    def ends_with(self, suffix: str | Expr) -> Expr:
+        """Test whether the text ends with a suffix.
+
+        Parameters
+        ----------
+        suffix
+            The suffix: a string, which is taken literally, or an expression.
+
+        Examples
+        --------
+        >>> mill.from_iter(["a.csv", "a.txt"]).select(x=col("value").str.ends_with(".csv")).collect()["x"]
+        [True, False]
+        """
+        return self._call("ends_with", suffix)
+
+    def replace(self, pattern: str, value: str, *, literal: bool = False) -> Expr:
+        """Replace the first match of a pattern.
+
+        Parameters
+        ----------
+        pattern
+            A regular expression in the syntax of Rust's ``regex`` crate, or plain text if ``literal``.
+        value
+            The replacement. ``$1`` or ``${1}`` inserts what the first group matched, unless ``literal``.
+        literal
+            Whether ``pattern`` is plain text.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and the pattern is not a valid regular expression.
+
+        Examples
+        --------
+        >>> mill.from_iter(["a-b-c"]).select(x=col("value").str.replace("-", "+")).collect()["x"]
+        ['a+b-c']
+        """
+        return self._call("replace", pattern, value, literal)
+
+    def replace_all(self, pattern: str, value: str, *, literal: bool = False) -> Expr:
+        """Replace all matches of a pattern.
+
+        Parameters
+        ----------
+        pattern
+            A regular expression in the syntax of Rust's ``regex`` crate, or plain text if ``literal``.
+        value
+            The replacement. ``$1`` or ``${1}`` inserts what the first group matched, unless ``literal``.
+        literal
+            Whether ``pattern`` is plain text.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and the pattern is not a valid regular expression.
+
+        Examples
+        --------
+        >>> mill.from_iter(["2024-05"]).select(x=col("value").str.replace_all("([0-9]+)-([0-9]+)", "$2/$1")).collect()["x"]
+        ['05/2024']
+        """
+        return self._call("replace_all", pattern, value, literal)
+
+    def extract(self, pattern: str, group: int = 1) -> Expr:
+        """Return what a group of a regular expression matched.
+
+        Parameters
+        ----------
+        pattern
+            A regular expression in the syntax of Rust's ``regex`` crate.
+        group
+            The number of the group; 0 is the whole match.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and the pattern is not a valid regular expression.
+
+        Notes
+        -----
+        Only the first match counts. The result is null where nothing matches.
+
+        Examples
+        --------
+        >>> mill.from_iter(["id=17", "none"]).select(x=col("value").str.extract("id=([0-9]+)")).collect()["x"]
+        ['17', None]
+        """
+        return self._call("extract", pattern, group)
+
+    def extract_all(self, pattern: str) -> Expr:
+        """Return all matches of a regular expression as a list.
+
+        Parameters
+        ----------
+        pattern
+            A regular expression in the syntax of Rust's ``regex`` crate.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and the pattern is not a valid regular expression.
+
+        Examples
+        --------
+        >>> mill.from_iter(["a1b22", "c"]).select(x=col("value").str.extract_all("[0-9]+")).collect()["x"]
+        [['1', '22'], []]
         """
         return self._call("extract_all", pattern)
 
     def split(self, by: str) -> Expr:
-        """Cut the text into a list."""
-        return self._call("split", by)
+        """Split the text into a list at each occurrence of a separator.
 
-    def slice(self, offset: int, length: int | None = None) -> Expr:
-        """Give a part of the text, counted in characters; a negative offset counts from the end."""
-        return self._call("slice", offset) if length is None else self._call("slice", offset, length)
-
-    def head(self, n: int) -> Expr:
-        """Give the first characters."""
-        return self._call("head", n)
-
-    def tail(self, n: int) -> Expr:
-        """Give the last characters."""
-        return self._call("tail", n)
-
-    def strip_chars(self, characters: str | None = None) -> Expr:
-        """Take white space, or these characters, off both ends."""
-        return self._call("strip_chars", *_optional(characters))
-
-    def strip_chars_start(self, characters: str | None = None) -> Expr:
-        """Take white space, or these characters, off the start."""
-        return self._call("strip_chars_start", *_optional(characters))
-
-    def strip_chars_end(self, characters: str | None = None) -> Expr:
-        """Take white space, or these characters, off the end."""
-        return self._call("strip_chars_end", *_optional(characters))
-
-    def pad_start(self, length: int, fill_char: str = " ") -> Expr:
-        """Fill the text up at the start to this many characters."""
-        return self._call("pad_start", length, fill_char)
-
-    def pad_end(self, length: int, fill_char: str = " ") -> Expr:
-        """Fill the text up at the end to this many characters."""
-        return self._call("pad_end", length, fill_char)
-
-    def reverse(self) -> Expr:
-        """Give the characters in reverse order."""
-        return self._call("reverse")
-
-    def to_integer(self, *, base: int = 10, strict: bool = True) -> Expr:
-        """Read the text as a whole number to a base; null where it is none, unless ``strict``."""
-        return self._call("to_integer", base, strict)
-
-    def to_titlecase(self) -> Expr:
-        """Give the text with each word's first letter in upper case."""
-        return self._call("to_titlecase")
-
-    def strip_prefix(self, prefix: str) -> Expr:
-        """Take a text off the start, where it is there."""
-        return self._call("strip_prefix", prefix)
-
-    def strip_suffix(self, suffix: str) -> Expr:
-        """Take a text off the end, where it is there."""
-        return self._call("strip_suffix", suffix)
-
-    def zfill(self, length: int) -> Expr:
-        """Fill a number up with zeros to this many characters, behind its sign."""
-        return self._call("zfill", length)
-
-    def find(self, pattern: str, *, literal: bool = False) -> Expr:
-        """Give where the first match begins, in bytes; null if there is none."""
-        return self._call("find", pattern, literal)
-
-    def count_matches(self, pattern: str, *, literal: bool = False) -> Expr:
-        """Count the matches of a regular expression (or, if ``literal``, of a text)."""
-        return self._call("count_matches", pattern, literal)
-
-    def to_datetime(self, format: str | None = None, *, time_unit: str = "us", strict: bool = True) -> Expr:
-        """Read the text as a point in time, by a format of Python's ``strptime`` or as ISO 8601; a format with an offset gives UTC.
-
-        Notes
-        -----
-        A format reads what ``datetime.strptime`` reads in the C locale, with the digits 0 to 9, and refuses the rest; what it does not name is that of
-        1900-01-01 00:00:00. ``%F``, ``%T``, ``%R``, ``%D`` and ``%e`` are read as well, and ``%.f``: a point with up to nine
-        digits, or nothing. A fraction finer than ``time_unit`` is an error.
+        Parameters
+        ----------
+        by
+            The separator, taken literally. An empty one splits the text into its characters.
 
         Examples
         --------
-        >>> mill.from_iter(["17.05.24 12:30"]).select(t=col("value").str.to_datetime("%d.%m.%y %H:%M")).collect().to_pylist()
-        [{'t': datetime.datetime(2024, 5, 17, 12, 30)}]
+        >>> mill.from_iter(["a,b", ""]).select(x=col("value").str.split(",")).collect()["x"]
+        [['a', 'b'], ['']]
+        """
+        return self._call("split", by)
+
+    def slice(self, offset: int, length: int | None = None) -> Expr:
+        """Return part of the text, by character positions.
+
+        Parameters
+        ----------
+        offset
+            The position of the first character, from 0. A negative offset counts from the end.
+        length
+            How many characters to return at most; by default all up to the end.
+
+        Examples
+        --------
+        >>> mill.from_iter(["abcde"]).select(x=col("value").str.slice(1, 2)).collect()["x"]
+        ['bc']
+        """
+        return self._call("slice", offset) if length is None else self._call("slice", offset, length)
+
+    def head(self, n: int) -> Expr:
+        """Return the first characters.
+
+        Parameters
+        ----------
+        n
+            How many characters. A negative number leaves out that many at the end.
+
+        Examples
+        --------
+        >>> mill.from_iter(["abcde"]).select(x=col("value").str.head(2)).collect()["x"]
+        ['ab']
+        """
+        return self._call("head", n)
+
+    def tail(self, n: int) -> Expr:
+        """Return the last characters.
+
+        Parameters
+        ----------
+        n
+            How many characters. A negative number leaves out that many at the start.
+
+        Examples
+        --------
+        >>> mill.from_iter(["abcde"]).select(x=col("value").str.tail(2)).collect()["x"]
+        ['de']
+        """
+        return self._call("tail", n)
+
+    def strip_chars(self, characters: str | None = None) -> Expr:
+        """Remove white space or given characters from both ends.
+
+        Parameters
+        ----------
+        characters
+            The characters to remove, in any order; by default all white space.
+
+        Examples
+        --------
+        >>> mill.from_iter([" a ", "b"]).select(x=col("value").str.strip_chars()).collect()["x"]
+        ['a', 'b']
+        """
+        return self._call("strip_chars", *_optional(characters))
+
+    def strip_chars_start(self, characters: str | None = None) -> Expr:
+        """Remove white space or given characters from the start.
+
+        Parameters
+        ----------
+        characters
+            The characters to remove, in any order; by default all white space.
+
+        Examples
+        --------
+        >>> mill.from_iter(["00120"]).select(x=col("value").str.strip_chars_start("0")).collect()["x"]
+        ['120']
+        """
+        return self._call("strip_chars_start", *_optional(characters))
+
+    def strip_chars_end(self, characters: str | None = None) -> Expr:
+        """Remove white space or given characters from the end.
+
+        Parameters
+        ----------
+        characters
+            The characters to remove, in any order; by default all white space.
+
+        Examples
+        --------
+        >>> mill.from_iter(["1.500"]).select(x=col("value").str.strip_chars_end("0")).collect()["x"]
+        ['1.5']
+        """
+        return self._call("strip_chars_end", *_optional(characters))
+
+    def pad_start(self, length: int, fill_char: str = " ") -> Expr:
+        """Pad the text at the start to a minimum length.
+
+        Parameters
+        ----------
+        length
+            How many characters the result has at least. Longer text is returned unchanged.
+        fill_char
+            The character to fill with.
+
+        Examples
+        --------
+        >>> mill.from_iter(["7"]).select(x=col("value").str.pad_start(3, ".")).collect()["x"]
+        ['..7']
+        """
+        return self._call("pad_start", length, fill_char)
+
+    def pad_end(self, length: int, fill_char: str = " ") -> Expr:
+        """Pad the text at the end to a minimum length.
+
+        Parameters
+        ----------
+        length
+            How many characters the result has at least. Longer text is returned unchanged.
+        fill_char
+            The character to fill with.
+
+        Examples
+        --------
+        >>> mill.from_iter(["7"]).select(x=col("value").str.pad_end(3, ".")).collect()["x"]
+        ['7..']
+        """
+        return self._call("pad_end", length, fill_char)
+
+    def reverse(self) -> Expr:
+        """Reverse the order of the characters.
+
+        Examples
+        --------
+        >>> mill.from_iter(["abc"]).select(x=col("value").str.reverse()).collect()["x"]
+        ['cba']
+        """
+        return self._call("reverse")
+
+    def to_integer(self, *, base: int = 10, strict: bool = True) -> Expr:
+        """Parse the text as an integer.
+
+        Parameters
+        ----------
+        base
+            The base, from 2 to 36.
+        strict
+            Whether text that is not an integer is an error of its record. Otherwise it becomes null.
+
+        Raises
+        ------
+        DataError
+            When the job runs with ``strict`` and a value is not an integer in this base, or does not fit in 64 bits.
+
+        Examples
+        --------
+        >>> mill.from_iter(["ff", "x"]).select(x=col("value").str.to_integer(base=16, strict=False)).collect()["x"]
+        [255, None]
+        """
+        return self._call("to_integer", base, strict)
+
+    def to_titlecase(self) -> Expr:
+        """Convert the first letter of each word to upper case, and the others to lower case.
+
+        Examples
+        --------
+        >>> mill.from_iter(["big FISH"]).select(x=col("value").str.to_titlecase()).collect()["x"]
+        ['Big Fish']
+        """
+        return self._call("to_titlecase")
+
+    def strip_prefix(self, prefix: str) -> Expr:
+        """Remove a prefix, where the text has it.
+
+        Parameters
+        ----------
+        prefix
+            The prefix, taken literally.
+
+        Examples
+        --------
+        >>> mill.from_iter(["id-7", "7"]).select(x=col("value").str.strip_prefix("id-")).collect()["x"]
+        ['7', '7']
+        """
+        return self._call("strip_prefix", prefix)
+
+    def strip_suffix(self, suffix: str) -> Expr:
+        """Remove a suffix, where the text has it.
+
+        Parameters
+        ----------
+        suffix
+            The suffix, taken literally.
+
+        Examples
+        --------
+        >>> mill.from_iter(["5 kg", "5"]).select(x=col("value").str.strip_suffix(" kg")).collect()["x"]
+        ['5', '5']
+        """
+        return self._call("strip_suffix", suffix)
+
+    def zfill(self, length: int) -> Expr:
+        """Pad a number with zeros after its sign to a minimum length.
+
+        Parameters
+        ----------
+        length
+            How many characters the result has at least. Longer text is returned unchanged.
+
+        Examples
+        --------
+        >>> mill.from_iter(["7", "-7"]).select(x=col("value").str.zfill(3)).collect()["x"]
+        ['007', '-07']
+        """
+        return self._call("zfill", length)
+
+    def find(self, pattern: str, *, literal: bool = False) -> Expr:
+        """Return the position of the first match of a pattern, in bytes from the start.
+
+        Parameters
+        ----------
+        pattern
+            A regular expression in the syntax of Rust's ``regex`` crate, or plain text if ``literal``.
+        literal
+            Whether ``pattern`` is plain text.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and the pattern is not a valid regular expression.
+
+        Notes
+        -----
+        The result is null where nothing matches. Positions count bytes of UTF-8, as in Polars.
+
+        Examples
+        --------
+        >>> mill.from_iter(["abc", "xyz"]).select(x=col("value").str.find("c")).collect()["x"]
+        [2, None]
+        """
+        return self._call("find", pattern, literal)
+
+    def count_matches(self, pattern: str, *, literal: bool = False) -> Expr:
+        """Count the matches of a pattern that do not overlap.
+
+        Parameters
+        ----------
+        pattern
+            A regular expression in the syntax of Rust's ``regex`` crate, or plain text if ``literal``.
+        literal
+            Whether ``pattern`` is plain text.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and the pattern is not a valid regular expression.
+
+        Examples
+        --------
+        >>> mill.from_iter(["a1b22"]).select(x=col("value").str.count_matches("[0-9]+")).collect()["x"]
+        [2]
+        """
+        return self._call("count_matches", pattern, literal)
+
+    def to_datetime(self, format: str | None = None, *, time_unit: str = "us", strict: bool = True) -> Expr:
+        """Parse the text as a point in time.
+
+        Parameters
+        ----------
+        format
+            A format of Python's ``strptime``; by default ISO 8601 is read. A format with an offset (``%z``) returns times in UTC.
+        time_unit
+            The unit of the result: ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``.
+        strict
+            Whether text that is not a time is an error of its record. Otherwise it becomes null.
+
+        Raises
+        ------
+        DataError
+            When the job runs with ``strict`` and a value does not match the format, has digits finer than ``time_unit``,
+            or has an offset where none is expected.
+
+        Notes
+        -----
+        A format reads what ``datetime.strptime`` reads in the C locale, with the digits 0 to 9. Fields that it does not name
+        are those of 1900-01-01 00:00:00. In addition ``%F``, ``%T``, ``%R``, ``%D`` and ``%e`` are read, and ``%.f``: a decimal
+        point with up to nine digits, or nothing.
+
+        Examples
+        --------
+        >>> mill.from_iter(["17.05.24 12:30"]).select(t=col("value").str.to_datetime("%d.%m.%y %H:%M")).collect()["t"]
+        [datetime.datetime(2024, 5, 17, 12, 30)]
         """
         return self._call("to_datetime", format, time_unit, strict)
 
     def to_date(self, format: str | None = None, *, strict: bool = True) -> Expr:
-        """Read the text as a date, by a ``strptime`` format or as ISO 8601."""
+        """Parse the text as a date.
+
+        Parameters
+        ----------
+        format
+            A format of Python's ``strptime``; by default ISO 8601 is read.
+        strict
+            Whether text that is not a date is an error of its record. Otherwise it becomes null.
+
+        Raises
+        ------
+        DataError
+            When the job runs with ``strict`` and a value is not a date in this format.
+
+        Examples
+        --------
+        >>> mill.from_iter(["2024-05-17"]).select(x=col("value").str.to_date()).collect()["x"]
+        [datetime.date(2024, 5, 17)]
+        """
         return self._call("to_date", format, strict)
 
 
 class DateTimeNamespace(_Namespace):
     """Functions of dates, times and durations: ``col("t").dt``.
+
+    Notes
+    -----
+    Null in, null out. Fields of a time with a zone are those of local time in that zone. A function of a column of another type
+    is a :class:`SchemaError` of the step that uses it.
 
     Examples
     --------
@@ -192,142 +582,483 @@ class DateTimeNamespace(_Namespace):
     _prefix = "dt"
 
     def year(self) -> Expr:
-        """Give the year."""
+        """Return the year.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.year()).collect()["x"]
+        [2024]
+        """
         return self._call("year")
 
     def quarter(self) -> Expr:
-        """Give the quarter, 1 to 4."""
+        """Return the quarter, 1 to 4.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.quarter()).collect()["x"]
+        [2]
+        """
         return self._call("quarter")
 
     def month(self) -> Expr:
-        """Give the month, 1 to 12."""
+        """Return the month, 1 to 12.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.month()).collect()["x"]
+        [5]
+        """
         return self._call("month")
 
     def week(self) -> Expr:
-        """Give the ISO week, 1 to 53."""
+        """Return the week of the year by ISO 8601, 1 to 53.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.week()).collect()["x"]
+        [20]
+        """
         return self._call("week")
 
     def weekday(self) -> Expr:
-        """Give the day of the week, Monday 1 to Sunday 7."""
+        """Return the day of the week by ISO 8601: Monday is 1, Sunday is 7.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.weekday()).collect()["x"]
+        [5]
+        """
         return self._call("weekday")
 
     def day(self) -> Expr:
-        """Give the day of the month, 1 to 31."""
+        """Return the day of the month, 1 to 31.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.day()).collect()["x"]
+        [17]
+        """
         return self._call("day")
 
     def ordinal_day(self) -> Expr:
-        """Give the day of the year, 1 to 366."""
+        """Return the day of the year, 1 to 366.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.ordinal_day()).collect()["x"]
+        [138]
+        """
         return self._call("ordinal_day")
 
     def hour(self) -> Expr:
-        """Give the hour."""
+        """Return the hour, 0 to 23.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.hour()).collect()["x"]
+        [12]
+        """
         return self._call("hour")
 
     def minute(self) -> Expr:
-        """Give the minute."""
+        """Return the minute, 0 to 59.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.minute()).collect()["x"]
+        [30]
+        """
         return self._call("minute")
 
     def second(self) -> Expr:
-        """Give the second."""
+        """Return the second, 0 to 59.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.second()).collect()["x"]
+        [5]
+        """
         return self._call("second")
 
     def millisecond(self) -> Expr:
-        """Give the milliseconds within the second."""
+        """Return the milliseconds within the second, 0 to 999.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.millisecond()).collect()["x"]
+        [250]
+        """
         return self._call("millisecond")
 
     def microsecond(self) -> Expr:
-        """Give the microseconds within the second."""
+        """Return the microseconds within the second, 0 to 999,999.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.microsecond()).collect()["x"]
+        [250000]
+        """
         return self._call("microsecond")
 
     def nanosecond(self) -> Expr:
-        """Give the nanoseconds within the second."""
+        """Return the nanoseconds within the second, 0 to 999,999,999.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.nanosecond()).collect()["x"]
+        [250000000]
+        """
         return self._call("nanosecond")
 
     def date(self) -> Expr:
-        """Give the date without the time."""
-        return self._call("date")
-
-    def epoch(self, unit: str = "us") -> Expr:
-        """Count the units (``s ms us ns``) since 1970."""
-        return self._call("epoch", unit)
-
-    def truncate(self, every: str) -> Expr:
-        """Round down to a multiple of a duration like ``"1h"``; ``d``, ``w``, ``mo``, ``q`` and ``y`` go by the calendar.
+        """Return the date without the time of day.
 
         Notes
         -----
-        What counts is what the clock of the column's zone shows. Where the clock shows the result twice, a span of the calendar
-        begins at the earlier, and one of hours or less at the latest that is not after the time. Where the clock skips the
-        result, it is the end of what is skipped.
+        For a column with a time zone this is the local date in that zone.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.date()).collect()["x"]
+        [datetime.date(2024, 5, 17)]
+        """
+        return self._call("date")
+
+    def epoch(self, unit: str = "us") -> Expr:
+        """Count the units of time since 1970-01-01 00:00 UTC.
+
+        Parameters
+        ----------
+        unit
+            The unit to count in: ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and there is no such unit.
+        DataError
+            When the job runs and a count does not fit in 64 bits: nanoseconds hold the years 1677 to 2262.
+
+        Notes
+        -----
+        Times before 1970 are negative and are rounded down. A time without a zone counts as one in UTC.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.epoch("s")).collect()["x"]
+        [1715949005]
+        """
+        return self._call("epoch", unit)
+
+    def truncate(self, every: str) -> Expr:
+        """Round down to a multiple of a span of time.
+
+        Parameters
+        ----------
+        every
+            One or more numbers with units: ``ns us ms s m h`` have a fixed length, ``d w mo q y`` follow the calendar.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and ``every`` is not a span.
+
+        Notes
+        -----
+        Local time in the zone of the column counts. Where the clock shows the result twice, because it was set back, a calendar
+        span starts at the earlier of the two times, and a span of hours or less at the latest one that is not after the value.
+        Where the clock skips the result, because it was set forward, the end of the gap is returned.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.truncate("15m")).collect()["x"]
+        [datetime.datetime(2024, 5, 17, 12, 30)]
         """
         return self._call("truncate", every)
 
     def strftime(self, format: str) -> Expr:
-        """Write as text by a format of Python's ``strftime``; ``%Z`` is the name of the zone in use at the time, such as ``CET``."""
+        """Format as text.
+
+        Parameters
+        ----------
+        format
+            A format of Python's ``strftime``. ``%Z`` is the abbreviation of the zone in use at the time, such as ``CET``.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.strftime("%d.%m.%Y")).collect()["x"]
+        ['17.05.2024']
+        """
         return self._call("strftime", format)
 
     def iso_year(self) -> Expr:
-        """Give the year that the ISO week belongs to."""
-        return self._call("iso_year")
-
-    def time(self) -> Expr:
-        """Give the time of day."""
-        return self._call("time")
-
-    def offset_by(self, by: str) -> Expr:
-        """Move by a duration like ``"-1d"``; ``d``, ``w``, ``mo``, ``q`` and ``y`` go by the calendar.
+        """Return the year that the ISO 8601 week belongs to.
 
         Notes
         -----
-        Spans of the calendar keep what the clock of the column's zone shows; ``24h`` is not ``1d`` where the clock changes. A day
-        that a month lacks becomes its last. Where the clock shows the result twice, the one with the offset of before is
-        meant, or the earlier; where the clock skips it, the result is later by as much as is skipped.
+        Around New Year it can differ from :meth:`year`: 2021-01-03 is in week 53 of 2020.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2021, 1, 3)])
+        >>> s.select(x=col("value").dt.iso_year()).collect()["x"]
+        [2020]
+        """
+        return self._call("iso_year")
+
+    def time(self) -> Expr:
+        """Return the time of day.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.time()).collect()["x"]
+        [datetime.time(12, 30, 5, 250000)]
+        """
+        return self._call("time")
+
+    def offset_by(self, by: str) -> Expr:
+        """Move by a span of time.
+
+        Parameters
+        ----------
+        by
+            A span such as ``"1mo"`` or ``"-1d"``.
+            One or more numbers with units: ``ns us ms s m h`` have a fixed length, ``d w mo q y`` follow the calendar.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and ``by`` is not a span.
+        DataError
+            When the job runs and the result is out of the range of times.
+
+        Notes
+        -----
+        Calendar spans keep the local time of day, so ``24h`` differs from ``1d`` on days on which the clock changes. A day that
+        a month does not have becomes its last day. Where the clock shows the result twice, the time with the offset of the value
+        is returned, or else the earlier one. Where the clock skips the result, it is moved forward by the length of the gap.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 1, 31)])
+        >>> s.select(x=col("value").dt.offset_by("1mo")).collect()["x"]
+        [datetime.datetime(2024, 2, 29, 0, 0)]
         """
         return self._call("offset_by", by)
 
     def cast_time_unit(self, unit: str) -> Expr:
-        """Count in another unit: ``s ms us ns``."""
+        """Convert to another unit of time, and keep the point in time.
+
+        Parameters
+        ----------
+        unit
+            The unit of the result: ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and there is no such unit.
+        DataError
+            When the job runs and a time does not fit in the unit: nanoseconds hold the years 1677 to 2262.
+
+        Notes
+        -----
+        A coarser unit rounds down, also before 1970.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.cast_time_unit("ms")).collect()["x"]
+        [datetime.datetime(2024, 5, 17, 12, 30, 5, 250000)]
+        """
         return self._call("cast_time_unit", unit)
 
     def convert_time_zone(self, zone: str) -> Expr:
-        """Show the same point in time in another zone."""
+        """Convert to another time zone, and keep the point in time.
+
+        Parameters
+        ----------
+        zone
+            The name of a zone in the IANA database, such as ``"Europe/Berlin"``, or ``"UTC"``.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and there is no such zone.
+
+        Notes
+        -----
+        A column without a zone is taken as UTC.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.convert_time_zone("Asia/Tokyo").dt.hour()).collect()["x"]
+        [21]
+        """
         return self._call("convert_time_zone", zone)
 
     def replace_time_zone(self, zone: str | None) -> Expr:
-        """Take what the clock shows as the time of another zone; a time it shows twice or never is an error."""
+        """Set the time zone, and keep the local time.
+
+        Parameters
+        ----------
+        zone
+            The name of a zone in the IANA database; None removes the zone.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and there is no such zone.
+        DataError
+            When the job runs and the clock of the zone shows a time twice or never, because it was set back or forward.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> s = mill.from_iter([datetime(2024, 5, 17, 12, 30, 5, 250_000)])
+        >>> s.select(x=col("value").dt.replace_time_zone("UTC")).collect()["x"]
+        [datetime.datetime(2024, 5, 17, 12, 30, 5, 250000, tzinfo=datetime.timezone.utc)]
+        """
         return self._call("replace_time_zone", zone)
 
     def total_nanoseconds(self) -> Expr:
-        """Give a duration in nanoseconds."""
+        """Return a duration in nanoseconds.
+
+        Raises
+        ------
+        DataError
+            When the job runs and a duration does not fit in 64 bits of nanoseconds: about 292 years.
+
+        Examples
+        --------
+        >>> from datetime import timedelta
+        >>> s = mill.from_iter([timedelta(days=1, minutes=61, seconds=30)])
+        >>> s.select(x=col("value").dt.total_nanoseconds()).collect()["x"]
+        [90090000000000]
+        """
         return self._call("total_nanoseconds")
 
     def total_days(self) -> Expr:
-        """Give a duration in whole days."""
+        """Return a duration in whole days, rounded towards zero.
+
+        Examples
+        --------
+        >>> from datetime import timedelta
+        >>> s = mill.from_iter([timedelta(days=1, minutes=61, seconds=30)])
+        >>> s.select(x=col("value").dt.total_days()).collect()["x"]
+        [1]
+        """
         return self._call("total_days")
 
     def total_hours(self) -> Expr:
-        """Give a duration in whole hours."""
+        """Return a duration in whole hours, rounded towards zero.
+
+        Examples
+        --------
+        >>> from datetime import timedelta
+        >>> s = mill.from_iter([timedelta(days=1, minutes=61, seconds=30)])
+        >>> s.select(x=col("value").dt.total_hours()).collect()["x"]
+        [25]
+        """
         return self._call("total_hours")
 
     def total_minutes(self) -> Expr:
-        """Give a duration in whole minutes."""
+        """Return a duration in whole minutes, rounded towards zero.
+
+        Examples
+        --------
+        >>> from datetime import timedelta
+        >>> s = mill.from_iter([timedelta(days=1, minutes=61, seconds=30)])
+        >>> s.select(x=col("value").dt.total_minutes()).collect()["x"]
+        [1501]
+        """
         return self._call("total_minutes")
 
     def total_seconds(self) -> Expr:
-        """Give a duration in whole seconds."""
+        """Return a duration in whole seconds, rounded towards zero.
+
+        Examples
+        --------
+        >>> from datetime import timedelta
+        >>> s = mill.from_iter([timedelta(days=1, minutes=61, seconds=30)])
+        >>> s.select(x=col("value").dt.total_seconds()).collect()["x"]
+        [90090]
+        """
         return self._call("total_seconds")
 
     def total_milliseconds(self) -> Expr:
-        """Give a duration in whole milliseconds."""
+        """Return a duration in whole milliseconds, rounded towards zero.
+
+        Examples
+        --------
+        >>> from datetime import timedelta
+        >>> s = mill.from_iter([timedelta(days=1, minutes=61, seconds=30)])
+        >>> s.select(x=col("value").dt.total_milliseconds()).collect()["x"]
+        [90090000]
+        """
         return self._call("total_milliseconds")
 
     def total_microseconds(self) -> Expr:
-        """Give a duration in whole microseconds."""
+        """Return a duration in whole microseconds, rounded towards zero.
+
+        Examples
+        --------
+        >>> from datetime import timedelta
+        >>> s = mill.from_iter([timedelta(days=1, minutes=61, seconds=30)])
+        >>> s.select(x=col("value").dt.total_microseconds()).collect()["x"]
+        [90090000000]
+        """
         return self._call("total_microseconds")
 
 
 class ListNamespace(_Namespace):
     """Functions of lists: ``col("l").list``.
+
+    Notes
+    -----
+    Null in, null out. A function of a column that is not a list is a :class:`SchemaError` of the step that uses it.
 
     Examples
     --------
@@ -340,97 +1071,309 @@ class ListNamespace(_Namespace):
     _prefix = "list"
 
     def len(self) -> Expr:
-        """Count the elements."""
+        """Count the elements, nulls included.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, None, 1]}]).select(x=col("l").list.len()).collect()["x"]
+        [3]
+        """
         return self._call("len")
 
     def get(self, index: int | str | Expr, *, null_on_oob: bool = False) -> Expr:
-        """Give the element at a place; a negative place counts from the end, a string is a column of places.
+        """Return the element at a position.
 
-        Where there is no such place it is an error of the record, or null if ``null_on_oob``.
+        Parameters
+        ----------
+        index
+            The position, from 0. A negative position counts from the end. A string is the name of a column of positions.
+        null_on_oob
+            Whether a position outside of the list returns null.
+
+        Raises
+        ------
+        DataError
+            When the job runs without ``null_on_oob`` and a list has no such position.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, 5, 8]}]).select(x=col("l").list.get(-1)).collect()["x"]
+        [8]
         """
         return self._call_columns("get", index, null_on_oob)
 
     def first(self) -> Expr:
-        """Give the first element; null where there is none."""
-        return self._call("first")
-
-    def last(self) -> Expr:
-        """Give the last element; null where there is none."""
-        return self._call("last")
-
-    def contains(self, value: Any) -> Expr:
-        """Tell whether an element equals this value."""
-        return self._call("contains", value)
-
-    def join(self, separator: str) -> Expr:
-        """Join texts."""
-        return self._call("join", separator)
-
-    def sum(self) -> Expr:
-        """Add the elements; the sum of none is 0.
-
-        Only the total decides whether a sum fits, and a sum of floats is the float nearest to the exact one.
+        """Return the first element; null if the list is empty.
 
         Examples
         --------
-        >>> import millstream as mill
-        >>> from millstream import col
-        >>> mill.from_iter([[1e16, 1.0, -1e16]], schema=list[float]).select(s=col("value").list.sum()).collect()["s"]
+        >>> mill.from_iter([{"l": [3, 5]}]).select(x=col("l").list.first()).collect()["x"]
+        [3]
+        """
+        return self._call("first")
+
+    def last(self) -> Expr:
+        """Return the last element; null if the list is empty.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, 5]}]).select(x=col("l").list.last()).collect()["x"]
+        [5]
+        """
+        return self._call("last")
+
+    def contains(self, value: Any) -> Expr:
+        """Test whether an element equals a value.
+
+        Parameters
+        ----------
+        value
+            The value to look for, or an expression.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, 5]}]).select(x=col("l").list.contains(5)).collect()["x"]
+        [True]
+        """
+        return self._call("contains", value)
+
+    def join(self, separator: str) -> Expr:
+        """Join the elements of a list of text.
+
+        Parameters
+        ----------
+        separator
+            What is put between two elements.
+
+        Notes
+        -----
+        Null elements are left out.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": ["a", None, "b"]}]).select(x=col("l").list.join("-")).collect()["x"]
+        ['a-b']
+        """
+        return self._call("join", separator)
+
+    def sum(self) -> Expr:
+        """Add the elements; the sum of an empty list is 0.
+
+        Raises
+        ------
+        DataError
+            When the job runs and a total does not fit the type of the result.
+
+        Notes
+        -----
+        Nulls are skipped. Intermediate sums never overflow, and a sum of floats is the float nearest to the exact sum.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [1e16, 1.0, -1e16]}]).select(x=col("l").list.sum()).collect()["x"]
         [1.0]
         """
         return self._call("sum")
 
     def mean(self) -> Expr:
-        """Give the mean of the elements: the float nearest to the exact one; of none it is null."""
+        """Return the mean of the elements; null if there are none.
+
+        Notes
+        -----
+        Nulls are skipped. The result is the float nearest to the exact mean.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [1, 2, None]}]).select(x=col("l").list.mean()).collect()["x"]
+        [1.5]
+        """
         return self._call("mean")
 
     def min(self) -> Expr:
-        """Give the smallest element."""
+        """Return the smallest element; null if there are none.
+
+        Notes
+        -----
+        Nulls are skipped. NaN is greater than any number.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, None, 1]}]).select(x=col("l").list.min()).collect()["x"]
+        [1]
+        """
         return self._call("min")
 
     def max(self) -> Expr:
-        """Give the largest element."""
+        """Return the largest element; null if there are none.
+
+        Notes
+        -----
+        Nulls are skipped. NaN is greater than any number.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, None, 1]}]).select(x=col("l").list.max()).collect()["x"]
+        [3]
+        """
         return self._call("max")
 
     def sort(self, *, descending: bool = False) -> Expr:
-        """Sort the elements; nulls come first."""
+        """Sort the elements; nulls come first.
+
+        Parameters
+        ----------
+        descending
+            Whether to sort from the largest to the smallest. Nulls come first in either direction.
+
+        Notes
+        -----
+        NaN is greater than any number.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, None, 1]}]).select(x=col("l").list.sort()).collect()["x"]
+        [[None, 1, 3]]
+        """
         return self._call("sort", descending)
 
     def reverse(self) -> Expr:
-        """Give the elements in reverse order."""
+        """Reverse the order of the elements.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, 5]}]).select(x=col("l").list.reverse()).collect()["x"]
+        [[5, 3]]
+        """
         return self._call("reverse")
 
     def unique(self) -> Expr:
-        """Give each element once: the first of those that are equal, as it is. ``-0.0`` equals ``0.0``, and NaN itself."""
+        """Remove duplicates, and keep the first of equal elements.
+
+        Notes
+        -----
+        The order stays. ``-0.0`` equals ``0.0``, NaN equals NaN and null equals null.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, 1, 3]}]).select(x=col("l").list.unique()).collect()["x"]
+        [[3, 1]]
+        """
         return self._call("unique")
 
     def slice(self, offset: int, length: int | None = None) -> Expr:
-        """Give a part of the list; a negative offset counts from the end."""
+        """Return part of the list.
+
+        Parameters
+        ----------
+        offset
+            The position of the first element, from 0. A negative offset counts from the end.
+        length
+            How many elements to return at most; by default all up to the end.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, 5, 8]}]).select(x=col("l").list.slice(1, 2)).collect()["x"]
+        [[5, 8]]
+        """
         return self._call("slice", offset) if length is None else self._call("slice", offset, length)
 
     def head(self, n: int) -> Expr:
-        """Give the first elements."""
+        """Return the first elements.
+
+        Parameters
+        ----------
+        n
+            How many elements. A negative number leaves out that many at the end.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, 5, 8]}]).select(x=col("l").list.head(2)).collect()["x"]
+        [[3, 5]]
+        """
         return self._call("head", n)
 
     def tail(self, n: int) -> Expr:
-        """Give the last elements."""
+        """Return the last elements.
+
+        Parameters
+        ----------
+        n
+            How many elements. A negative number leaves out that many at the start.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, 5, 8]}]).select(x=col("l").list.tail(2)).collect()["x"]
+        [[5, 8]]
+        """
         return self._call("tail", n)
 
     def set_union(self, other: Expr | str) -> Expr:
-        """Give what is in one of two lists, each once, the elements of this list first; of a null list null."""
+        """Return the elements that are in either of two lists, each once.
+
+        Parameters
+        ----------
+        other
+            The other list: the name of a column, or an expression.
+
+        Notes
+        -----
+        The elements of this list come first, in their order. The result is null if one of the lists is null.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"l": [3, 1, 3], "m": [1, 5]}])
+        >>> s.select(x=col("l").list.set_union("m")).collect()["x"]
+        [[3, 1, 5]]
+        """
         return self._call_columns("set_union", other)
 
     def set_intersection(self, other: Expr | str) -> Expr:
-        """Give the elements of this list that are in the other too, each once; of a null list null."""
+        """Return the elements that are in both lists, each once.
+
+        Parameters
+        ----------
+        other
+            The other list: the name of a column, or an expression.
+
+        Notes
+        -----
+        The elements have the order of this list. The result is null if one of the lists is null.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"l": [3, 1, 3], "m": [1, 5]}])
+        >>> s.select(x=col("l").list.set_intersection("m")).collect()["x"]
+        [[1]]
+        """
         return self._call_columns("set_intersection", other)
 
     def set_difference(self, other: Expr | str) -> Expr:
-        """Give the elements of this list that are not in the other, each once; of a null list null."""
+        """Return the elements of this list that are not in the other one, each once.
+
+        Parameters
+        ----------
+        other
+            The other list: the name of a column, or an expression.
+
+        Notes
+        -----
+        The elements have the order of this list. The result is null if one of the lists is null.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"l": [3, 1, 3], "m": [1, 5]}])
+        >>> s.select(x=col("l").list.set_difference("m")).collect()["x"]
+        [[3]]
+        """
         return self._call_columns("set_difference", other)
 
 
 class StructNamespace(_Namespace):
     """Functions of structs: ``col("s").struct``.
+
+    Notes
+    -----
+    Null in, null out. A field that does not exist is a :class:`SchemaError` of the step that uses it.
 
     Examples
     --------
@@ -443,11 +1386,26 @@ class StructNamespace(_Namespace):
     _prefix = "struct"
 
     def field(self, name: str) -> Expr:
-        """Give one field."""
+        """Return one field of a struct.
+
+        Parameters
+        ----------
+        name
+            The name of the field.
+
+        Notes
+        -----
+        ``col("at").struct["y"]`` is the same.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"at": {"x": 1, "y": 2}}]).select(y=col("at").struct.field("y")).collect()["y"]
+        [2]
+        """
         return self._call("field", name)
 
     def __getitem__(self, name: str) -> Expr:
-        """Give one field."""
+        """Return one field; the same as :meth:`field`."""
         return self.field(name)
 
 

@@ -1,9 +1,9 @@
-"""Where a stream goes: sinks, tables, and pictures of its plan."""
+"""What ends a stream: sinks, tables, and pictures of its plan."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.functions import check_callable, check_pyarrow
@@ -11,6 +11,8 @@ from millstream.time import Duration
 
 if TYPE_CHECKING:
     from millstream._graph import Graph
+    from millstream.expr import Expr
+    from millstream.io.kafka import KafkaDelivery, KafkaFormat
     from millstream.io.sinks import OnExisting, Sink
     from millstream.options import OnError
     from millstream.stream import Stream
@@ -20,61 +22,123 @@ __all__ = ["Outputs"]
 
 
 class Outputs:
-    """What ends a stream; :class:`millstream.Stream` has all of it."""
+    """Methods that end a stream; :class:`millstream.Stream` has all of them."""
 
     __slots__ = ()
 
     # -- sinks -------------------------------------------------------------------------------------------------------
 
     def write_csv(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
-        """Write CSV files into a directory; hidden until they are committed.
+        """Write CSV files with a header into a directory.
 
         Parameters
         ----------
         path
-            The directory; it is made if there is none.
+            The directory; it is created if it does not exist.
         on_existing
-            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` or ``"replace"`` them.
+            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` raises an error, ``"replace"``
+            removes them.
+
+        Returns
+        -------
+        Sink
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When ``path`` is not a path, ``on_existing`` is not one of the choices, or this is an updating stream.
+        SchemaError
+            When a column has a type that CSV cannot hold, such as a list.
+        ConnectorError
+            When the job runs and files cannot be written, or there are files of earlier runs.
+
+        Notes
+        -----
+        Files are hidden until a checkpoint, or the end of the job, commits them. Times are written as ISO 8601, and null as
+        an empty field.
 
         Examples
         --------
-        >>> sink = mill.from_iter([1]).write_csv("out/")
+        >>> report = mill.run(mill.from_iter([{"a": 1}]).write_csv("out/"))
+        >>> mill.read_csv("out/").collect().to_pylist()
+        [{'a': 1}]
         """
         from millstream.io import sinks
 
         return sinks.file_sink(_stream(self), "csv", path, on_existing)
 
     def write_json(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
-        """Write JSON files, a record a line, into a directory; hidden until they are committed.
+        """Write JSON files, with one record in each line, into a directory.
 
         Parameters
         ----------
         path
-            The directory; it is made if there is none.
+            The directory; it is created if it does not exist.
         on_existing
-            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` or ``"replace"`` them.
+            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` raises an error, ``"replace"``
+            removes them.
+
+        Returns
+        -------
+        Sink
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When ``path`` is not a path, ``on_existing`` is not one of the choices, or this is an updating stream.
+        ConnectorError
+            When the job runs and files cannot be written, or there are files of earlier runs.
+
+        Notes
+        -----
+        Files are hidden until a checkpoint, or the end of the job, commits them.
 
         Examples
         --------
-        >>> sink = mill.from_iter([1]).write_json("out/")
+        >>> report = mill.run(mill.from_iter([{"a": [1, 2]}]).write_json("out/"))
+        >>> mill.read_json("out/").collect().to_pylist()
+        [{'a': [1, 2]}]
         """
         from millstream.io import sinks
 
         return sinks.file_sink(_stream(self), "json", path, on_existing)
 
     def write_parquet(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
-        """Write Parquet files into a directory; hidden until they are committed.
+        """Write Parquet files into a directory.
 
         Parameters
         ----------
         path
-            The directory; it is made if there is none.
+            The directory; it is created if it does not exist.
         on_existing
-            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` or ``"replace"`` them.
+            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` raises an error, ``"replace"``
+            removes them.
+
+        Returns
+        -------
+        Sink
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When ``path`` is not a path, ``on_existing`` is not one of the choices, or this is an updating stream.
+        SchemaError
+            When a column has a type that Parquet cannot hold.
+        ConnectorError
+            When the job runs and files cannot be written, or there are files of earlier runs.
+
+        Notes
+        -----
+        Files are hidden until a checkpoint, or the end of the job, commits them.
 
         Examples
         --------
-        >>> sink = mill.from_iter([1]).write_parquet("out/")
+        >>> report = mill.run(mill.from_iter([{"a": 1}]).write_parquet("out/"))
+        >>> mill.read_parquet("out/").collect().to_pylist()
+        [{'a': 1}]
         """
         from millstream.io import sinks
 
@@ -86,20 +150,37 @@ class Outputs:
         Parameters
         ----------
         path
-            The database file; it is made if there is none.
+            The database file; it is created if it does not exist.
         table
-            The table; it is made if there is none.
+            The table; it is created if it does not exist.
         key
-            The columns whose latest row is kept (an upsert); without it rows are appended.
+            The columns of the key, whose latest row is kept (an upsert). By default rows are appended.
+
+        Returns
+        -------
+        Sink
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When an argument is not of its type, or this is an updating stream by another key.
+        SchemaError
+            When a key column does not exist, or a column has a type that SQLite cannot hold.
+        ConnectorError
+            When the job runs and the database cannot be written.
+        CheckpointError
+            When the database is older than the checkpoint that the run goes on from.
 
         Notes
         -----
-        Values are stored exactly, or the job fails with an error that names the column. Decimals, dates, times and durations
-        are text. A column of SQLite's type ``REAL`` has one zero, and so stores ``-0.0`` as ``0.0``. It has no NaN, for which
-        null is stored; a keyed table refuses a NaN key that would share its row with a null key. It has no whole numbers above 9223372036854775807: cast such a column to ``str``.
+        Values are stored exactly, or the job fails with an error that names the column. Decimals, dates, times and
+        durations are stored as text. A column of SQLite's type ``REAL`` has one zero, so ``-0.0`` is stored as ``0.0``. It
+        has no NaN, which is stored as null; a keyed table refuses a NaN key that would share its row with a null key.
+        SQLite has no integers above 9223372036854775807: cast such a column to ``str``.
 
-        Several jobs, and several sinks of a job, may write one table. What was applied is noted in the table
-        ``_millstream`` of the same database. A job refuses to go on if its database was lost or put back from a copy that
+        Several jobs, and several sinks of a job, may write to one table. What was applied is recorded in the table
+        ``_millstream`` of the same database. A job refuses to continue if its database was lost, or replaced by a copy that
         is older than its checkpoint.
 
         The table may be read while the job runs, and shows whole commits: from other processes and, on Linux, from this one
@@ -107,14 +188,102 @@ class Outputs:
 
         Examples
         --------
-        >>> sink = mill.from_iter([{"k": 1}]).write_sqlite("out.db", "rows", key="k")
+        >>> import sqlite3
+        >>> s = mill.from_iter([{"k": 1, "x": "a"}, {"k": 1, "x": "b"}])
+        >>> report = mill.run(s.write_sqlite("out.db", "latest", key="k"))
+        >>> sqlite3.connect("out.db").execute("select * from latest").fetchall()
+        [(1, 'b')]
         """
         from millstream.io import sinks
 
         return sinks.sqlite_sink(_stream(self), path, table, [key] if isinstance(key, str) else key)
 
+    def write_kafka(
+        self,
+        brokers: str | Sequence[str],
+        topic: str,
+        *,
+        format: KafkaFormat,
+        key: str | Sequence[str] | Expr | None = None,
+        partition: str | Expr | None = None,
+        headers: str | Expr | None = None,
+        timestamp: str | Expr | None = None,
+        delivery: KafkaDelivery | None = None,
+        options: Mapping[str, str | float] | None = None,
+    ) -> Sink:
+        """Write messages into a Kafka topic.
+
+        Parameters
+        ----------
+        brokers
+            ``"host:port"``, or several.
+        topic
+            The topic, which has to exist.
+        format
+            ``"json"``: the value is a JSON object of the columns, as :meth:`write_json` writes a line. ``"raw"``: the value is the column
+            ``value``, text or bytes, and the key the column ``key`` if there is one.
+        key
+            The key of the messages: a column of text or bytes as it is, any other as JSON, several as a JSON object; or an expression.
+            With it an updating stream is taken: where a key goes, a message without a value is sent, which deletes it in a
+            compacted topic.
+        partition
+            The partition, a whole number; by default it follows from the key.
+        headers
+            A map of text, a struct, or a list of structs with ``key`` and ``value``.
+        timestamp
+            The time of the messages; by default the time at which they are sent.
+        delivery
+            ``"exactly_once"``, ``"at_least_once"``, or None for what the job promises.
+        options
+            Options of librdkafka, by its names.
+
+        Notes
+        -----
+        Exactly once: the messages of a checkpoint are sent after it, in one transaction, together with a note of which checkpoint
+        it was, which the cluster keeps as the offset of a consumer group of the sink's own. After a restart the note says what has
+        to be sent. Consumers have to read with ``isolation.level=read_committed``.
+
+        At least once, and in a job without a checkpoint: messages are sent as they come, and a checkpoint waits until the
+        cluster has them.
+
+        An argument that is an expression is no part of the value; a column that is named is.
+
+        Examples
+        --------
+        >>> counts = mill.from_iter([{"word": "a", "n": 1}])
+        >>> counts.write_kafka("localhost:9092", "counts", format="json", key="word")
+        <Sink write_kafka("counts")>
+        """
+        from millstream.io import kafka
+
+        columns = {"partition": partition, "headers": headers, "timestamp": timestamp}
+        return kafka.kafka_sink(_stream(self), brokers, topic, format, key, columns, delivery, options)
+
     def for_each(self, function: Callable[[Any], object]) -> Sink:
-        """Call a function for each record; after a crash some are given again.
+        """Call a function for each record.
+
+        Parameters
+        ----------
+        function
+            Takes a :class:`Row`. What it returns is ignored.
+
+        Returns
+        -------
+        Sink
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When the function cannot be called or is asynchronous, or this is an updating stream from which rows are
+            deleted.
+        UserFunctionError
+            When the job runs and the function raises.
+
+        Notes
+        -----
+        After a crash, records since the last checkpoint are passed to the function again: at least once. For exactly once,
+        write a :class:`Sink`.
 
         Examples
         --------
@@ -129,7 +298,29 @@ class Outputs:
         return sinks.callback_sink(_stream(self), function, is_batch=False)
 
     def for_each_batch(self, function: Callable[[Any], object]) -> Sink:
-        """Call a function for each frame, a ``pyarrow.RecordBatch``; after a crash some are given again.
+        """Call a function for each batch of records.
+
+        Parameters
+        ----------
+        function
+            Takes a ``pyarrow.RecordBatch``. What it returns is ignored.
+
+        Returns
+        -------
+        Sink
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When the function cannot be called or is asynchronous, pyarrow is not installed, or this is an updating stream
+            from which rows are deleted.
+        UserFunctionError
+            When the job runs and the function raises.
+
+        Notes
+        -----
+        After a crash, records since the last checkpoint are passed to the function again: at least once.
 
         Examples
         --------
@@ -145,7 +336,17 @@ class Outputs:
         return sinks.callback_sink(_stream(self), function, is_batch=True)
 
     def print(self) -> Sink:
-        """Print each record.
+        """Print each record to ``sys.stdout``.
+
+        Returns
+        -------
+        Sink
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When this is an updating stream from which rows are deleted.
 
         Examples
         --------
@@ -157,7 +358,32 @@ class Outputs:
         return sinks.print_sink(_stream(self))
 
     def sink_to(self, sink: Sink) -> Sink:
-        """Write into a sink of your own; see :class:`Sink`."""
+        """Write to a sink of your own.
+
+        Parameters
+        ----------
+        sink
+            An object of your subclass of :class:`Sink`.
+
+        Returns
+        -------
+        Sink
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When ``sink`` is not such an object, or lacks methods that its ``kind`` needs.
+
+        Examples
+        --------
+        >>> class Lines(mill.Sink):
+        ...     kind = "idempotent"
+        ...     def write(self, batch):
+        ...         print(batch.to_pylist())
+        >>> report = mill.run(mill.from_iter([1]).sink_to(Lines()))
+        [{'value': 1}]
+        """
         from millstream.io import sinks
 
         return sinks.custom_sink(_stream(self), sink)
@@ -172,18 +398,36 @@ class Outputs:
         parallelism: int | None = None,
         on_error: OnError = "fail",
     ) -> Table:
-        """Run the stream and give its records as a table.
+        """Run the stream and return its records as a table.
 
         Parameters
         ----------
         limit
-            How many records at most; the rest is not computed.
+            How many records to return at most; the rest is not computed.
         until
-            How long it may run; then what has come so far is given. Unbounded input needs this or ``limit``.
+            How long it may run; then what has arrived so far is returned. Unbounded input needs this or ``limit``.
         parallelism
-            How many parallel tasks; by default one a core.
+            How many parallel tasks each step has; by default one for each core.
         on_error
-            What happens to a record that fails: ``"fail"``, ``"skip"`` or ``"route"`` (to ``.errors``).
+            What happens to a record that fails: ``"fail"`` raises the error, ``"skip"`` drops the record, ``"route"`` sends
+            it to ``.errors``.
+
+        Returns
+        -------
+        Table
+            The records; of an updating stream the latest row of each key. Where tasks run in parallel, the order of rows is
+            not defined; see :meth:`Table.sort`.
+
+        Raises
+        ------
+        PlanError
+            When an option is not one of its choices, or the input is unbounded and neither ``limit`` nor ``until`` is set.
+        DataError
+            When a record cannot be processed.
+        UserFunctionError
+            When a function of yours raises.
+        ConnectorError
+            When a source fails.
 
         Examples
         --------
@@ -201,16 +445,33 @@ class Outputs:
         parallelism: int | None = None,
         on_error: OnError = "fail",
     ) -> Iterator[Any]:
-        """Run the stream and give its records batch by batch, as ``pyarrow.RecordBatch``.
+        """Run the stream and iterate over its records, as ``pyarrow.RecordBatch``.
 
-        A consumer that is slower than the job holds the job back; one that stops ends it. Of an updating stream these are
-        all rows as they come, not the latest of each key.
+        Parameters
+        ----------
+        until
+            How long it may run; by default until the input ends.
+        parallelism
+            How many parallel tasks each step has; by default one for each core.
+        on_error
+            What happens to a record that fails, as for :meth:`collect`.
+
+        Yields
+        ------
+        pyarrow.RecordBatch
+            The records as they come. Of an updating stream these are all changed rows, not the latest of each key.
 
         Raises
         ------
         PlanError
-            When rows of an updating stream may withdraw their key, which a batch does not show: put ``to_changelog()``
-            before.
+            When pyarrow is not installed, an option is not one of its choices, or rows of an updating stream may be
+            deleted, which a batch does not show: call :meth:`Stream.to_changelog` first.
+        DataError, UserFunctionError, ConnectorError
+            When the job fails, as for :meth:`collect`.
+
+        Notes
+        -----
+        A consumer that is slower than the job slows the job down. Leaving the loop ends the job.
 
         Examples
         --------
@@ -231,6 +492,18 @@ class Outputs:
     def show(self, rows: int = 10) -> None:
         """Run the stream for its first records and print them as a table.
 
+        Parameters
+        ----------
+        rows
+            How many records to print at most. An unbounded stream runs for at most ten seconds.
+
+        Raises
+        ------
+        PlanError
+            When ``rows`` is not an integer of at least 0.
+        DataError, UserFunctionError, ConnectorError
+            When the job fails, as for :meth:`collect`.
+
         Examples
         --------
         >>> mill.from_iter([{"a": 1, "b": "x"}]).show()
@@ -246,7 +519,17 @@ class Outputs:
         *,
         parallelism: int | None = None,
     ) -> Graph:
-        """Give the plan as a picture, which a notebook draws.
+        """Return the plan as a graph, which a notebook draws.
+
+        Parameters
+        ----------
+        parallelism
+            How many parallel tasks each step has; by default one for each core.
+
+        Raises
+        ------
+        PlanError
+            When ``parallelism`` is not an integer of at least 1.
 
         Examples
         --------
@@ -263,7 +546,17 @@ class Outputs:
         *,
         parallelism: int | None = None,
     ) -> str:
-        """Give the plan as text: steps, chains, threads, state and guarantee.
+        """Return the plan as text: steps, chains, threads, state and guarantees.
+
+        Parameters
+        ----------
+        parallelism
+            How many parallel tasks each step has; by default one for each core.
+
+        Raises
+        ------
+        PlanError
+            When ``parallelism`` is not an integer of at least 1.
 
         Examples
         --------
@@ -277,5 +570,5 @@ class Outputs:
 
 
 def _stream(outputs: Outputs) -> Stream:
-    """Give the stream that something with outputs is."""
+    """Return the stream that this mixin is part of."""
     return cast("Stream", outputs)

@@ -16,7 +16,7 @@ __all__ = ["Row", "row_class", "rows"]
 
 
 class Row(tuple[Any, ...]):
-    """One record: attribute, key and index access.
+    """A record, with access to its values by attribute, key and index; read-only.
 
     Examples
     --------
@@ -30,7 +30,7 @@ class Row(tuple[Any, ...]):
     _places: dict[str, int] = {}
 
     def __getitem__(self, key: Any) -> Any:
-        """Give a value by name, place or slice."""
+        """Return a value by name, position or slice."""
         if key.__class__ is str:
             try:
                 return tuple.__getitem__(self, self._places[key])
@@ -39,7 +39,7 @@ class Row(tuple[Any, ...]):
         return tuple.__getitem__(self, key)
 
     def __getattr__(self, name: str) -> Any:
-        """Tell which columns there are when one is asked for that is not there."""
+        """Raise an error that names the columns that exist."""
         raise AttributeError(f"no column {name!r}; there are {', '.join(self._fields)}")
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
@@ -59,7 +59,12 @@ class Row(tuple[Any, ...]):
         return _rebuild, (self._fields, tuple(self))
 
     def asdict(self) -> dict[str, Any]:
-        """Give the row as a dict.
+        """Convert to a dict.
+
+        Returns
+        -------
+        dict
+            The values by the names of the columns.
 
         Examples
         --------
@@ -70,15 +75,43 @@ class Row(tuple[Any, ...]):
         return dict(zip(self._fields, self, strict=True))
 
     def keys(self) -> tuple[str, ...]:
-        """Give the names of the columns."""
+        """Return the names of the columns.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"x": 1, "y": 2}])
+        >>> s.map(lambda row: {"names": list(row.keys())}, schema={"names": list[str]}).collect()["names"]
+        [['x', 'y']]
+        """
         return self._fields
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Go through names and values."""
+        """Return an iterator over pairs of name and value.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"x": 1, "y": 2}])
+        >>> s.map(lambda row: {"text": str(dict(row.items()))}, schema={"text": str}).collect()["text"]
+        ["{'x': 1, 'y': 2}"]
+        """
         return zip(self._fields, self, strict=True)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Give a value by name, or the default if there is no such column."""
+        """Return a value by name, or a default if there is no such column.
+
+        Parameters
+        ----------
+        name
+            The name of the column.
+        default
+            What is returned if there is no such column.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"x": 1}])
+        >>> s.map(lambda row: {"y": row.get("y", 7)}, schema={"y": int}).collect()["y"]
+        [7]
+        """
         place = self._places.get(name)
         return default if place is None else tuple.__getitem__(self, place)
 
@@ -89,7 +122,7 @@ def _rebuild(fields: tuple[str, ...], values: tuple[Any, ...]) -> Row:
 
 @functools.lru_cache(maxsize=1024)
 def row_class(fields: tuple[str, ...]) -> type[Row]:
-    """Give the class of rows with these columns."""
+    """Return the class of rows with these columns."""
     getters: dict[str, Any] = {
         name: _tuplegetter(place, f"The column {name!r}.")
         for place, name in enumerate(fields)
@@ -100,7 +133,7 @@ def row_class(fields: tuple[str, ...]) -> type[Row]:
 
 
 def rows(make: Callable[[Iterable[Any]], Row], columns: Sequence[Sequence[Any]], count: int) -> Iterator[Row]:
-    """Go through the rows of columns; ``make`` builds one of a tuple."""
+    """Iterate over the rows of columns; ``make`` builds one of a tuple."""
     if not columns:
         return map(make, itertools.repeat((), count))
     return map(make, zip(*columns))

@@ -50,7 +50,7 @@ class _ValueAdapter:
             return [], error
 
     def _started(self, columns: Sequence[Sequence[Any]], count: int, results: list[Any]) -> Callable[[int], None]:
-        """Give what goes on with the loop over a frame for so many rows."""
+        """Return a function that continues the loop over a frame for so many rows."""
         function = self._function
         has_null = self._skips_nulls and any(type(column) is list and None in column for column in columns)
         if self._inlined is not None and not has_null and len(columns) == self._inlined[1]:
@@ -115,8 +115,18 @@ class _CompiledAdapter:
 class Udf(Generic[P, T]):
     """A function of values that can be used in expressions; made by :func:`udf`.
 
-    Called with expressions or names of columns it returns an expression; called with other values it is the function
-    itself, which is also there as ``__wrapped__``, for texts.
+    Called with expressions or names of columns, it returns an expression. Called with other values, it is the function
+    itself, which is also available as ``__wrapped__``, for text.
+
+    Examples
+    --------
+    >>> @mill.udf(returns=int)
+    ... def double(x):
+    ...     return 2 * x
+    >>> double(4), double.__wrapped__("a")
+    (8, 'aa')
+    >>> double(col("n"))
+    <Expr double(col("n"))>
     """
 
     def __init__(self, function: Callable[P, T], returns: DataType, skips_nulls: bool, is_compiled: bool) -> None:
@@ -162,14 +172,33 @@ def udf(
     function
         The function, where the decorator is written without parentheses; its annotation is the type of the result.
     returns
-        The type of its result; by default the annotation.
+        The type of the result; by default the annotation.
     skip_nulls
-        Whether a row with a null argument gives null without a call.
+        Whether a row with a null argument is null without a call.
     compiled
-        Whether numba compiles it to machine code, which runs on all cores at once; for numbers and truth values. A row
-        with a null argument is null then. Results are what the function returns in the interpreter: a float with a
-        fraction where ``returns`` is ``int``, or a whole number beyond 64 bits, is an error of its record. What numba
-        itself does otherwise stays so: functions of ``math`` return NaN where Python's raise.
+        Whether numba compiles it to machine code, which runs on all cores at once; for numbers and truth values. A row with
+        a null argument is then null.
+
+    Returns
+    -------
+    Udf
+        A function that takes expressions or names of columns and returns an expression; without ``function``, a decorator.
+
+    Raises
+    ------
+    PlanError
+        When the function cannot be called or is asynchronous, the type of its result is not known, or ``compiled`` is set
+        and numba is not installed.
+    SchemaError
+        When ``returns`` is not a type.
+    UserFunctionError
+        When the job runs and the function raises, or its result does not fit the type.
+
+    Notes
+    -----
+    A compiled function returns what it returns in the interpreter: a float with a fraction where ``returns`` is ``int``, or
+    an integer beyond 64 bits, is an error of its record. Where numba itself differs, it stays so: functions of ``math``
+    return NaN where Python's raise.
 
     Examples
     --------

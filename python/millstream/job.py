@@ -1,4 +1,4 @@
-"""Running: in the foreground, in the background, and what is told of it."""
+"""Running jobs, in the foreground and in the background."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ _NUMBER = re.compile(r"^checkpoint \d+")
 
 
 class Job:
-    """A job that runs in the background; made by :func:`start`. When nobody holds it any more, it is cancelled.
+    """A job that runs in the background; made by :func:`start`.
+
+    A job that nobody references any more is cancelled. As a context manager, it is cancelled at the end of the block if it
+    still runs.
 
     Examples
     --------
@@ -56,7 +59,28 @@ class Job:
         return f"<Job {self.status}>"
 
     def ends(self, seconds_max: float) -> bool:
-        """Wait for the end, unless the job was let go, at most this long; give whether it has come, however it was."""
+        """Wait for the end of the job, however it ends, for a limited time.
+
+        Parameters
+        ----------
+        seconds_max
+            How many seconds to wait at most.
+
+        Returns
+        -------
+        bool
+            Whether the job has ended, or :meth:`let_go` was called.
+
+        Notes
+        -----
+        Unlike :meth:`wait`, it raises no error of the job.
+
+        Examples
+        --------
+        >>> job = mill.start(mill.from_iter([1]).for_each(lambda row: None))
+        >>> job.ends(10.0)
+        True
+        """
         if not self._raw.is_held():
             return True
         # How it ended is told by wait(); here only that it did matters.
@@ -66,16 +90,42 @@ class Job:
             return True
 
     def let_go(self) -> None:
-        """Cancel the job without ever waiting for it: what it is in may not come back."""
+        """Cancel the job and do not wait for it, now or later.
+
+        For a job whose functions may never return, such as one that the interpreter leaves behind.
+
+        Examples
+        --------
+        >>> job = mill.start(mill.generate(rate=10).for_each(lambda row: None))
+        >>> job.let_go()
+        >>> job.ends(0.0)
+        True
+        """
         self._raw.let_go()
 
     @property
     def status(self) -> JobStatus:
-        """How the job stands, and what it waits for."""
+        """The current state of the job, and what it waits for.
+
+        Examples
+        --------
+        >>> job = mill.start(mill.from_iter([1]).for_each(lambda row: None))
+        >>> report = job.wait()
+        >>> job.status.state
+        'finished'
+        """
         return JobStatus(*self._raw.status(), waits_of(self.metrics()))
 
     def metrics(self) -> Metrics:
-        """Give the figures so far."""
+        """Return the figures of the job so far.
+
+        Examples
+        --------
+        >>> job = mill.start(mill.from_iter([1, 2]).for_each(lambda row: None))
+        >>> report = job.wait()
+        >>> job.metrics().rows_in
+        2
+        """
         figures = self._raw.metrics()
         return Metrics() if figures is None else metrics_of(figures)
 
@@ -85,16 +135,21 @@ class Job:
         Raises
         ------
         CheckpointError
-            When it fails, the job does not run, or a function of the job itself asks for it: the checkpoint would wait for
+            When it fails, the job does not run, or a function of the job itself calls this: the checkpoint would wait for
             that function.
+
+        Examples
+        --------
+        >>> sink = mill.generate(rate=1000).write_csv("out/")
+        >>> with mill.start(sink, checkpoint=mill.Checkpoint("state/", every="1h")) as job:
+        ...     job.checkpoint()
+        ...     job.metrics().checkpoints_taken
+        1
         """
         self._raw.checkpoint_now()
 
     def savepoint(self, path: str | os.PathLike[str]) -> None:
-        """Write a checkpoint that is yours into a directory; the engine never deletes it.
-
-        A savepoint that fails leaves nothing. Like a state directory it must come from someone you trust: see
-        :class:`Checkpoint`.
+        """Write a checkpoint into a directory of yours, which the engine never deletes.
 
         Parameters
         ----------
@@ -103,38 +158,83 @@ class Job:
 
         Raises
         ------
+        PlanError
+            When ``path`` is not a path.
         CheckpointError
-            When it cannot be written, the job does not run or has no state directory, or a function of the job itself
-            asks for it.
+            When it cannot be written, the job does not run or has no state directory, or a function of the job itself calls
+            this.
+
+        Notes
+        -----
+        A savepoint that fails leaves nothing. :attr:`Checkpoint.restore_from` starts a job from a savepoint. Like a state
+        directory, it must come from someone you trust; see :class:`Checkpoint`.
+
+        Examples
+        --------
+        >>> sink = mill.generate(rate=1000).write_csv("out/")
+        >>> with mill.start(sink, checkpoint="state/") as job:
+        ...     job.savepoint("before-upgrade/")
+        >>> [found.is_savepoint for found in mill.checkpoints("before-upgrade/")]
+        [True]
         """
         self._raw.savepoint(local_path(path, "savepoint()"))
 
     def stop(self) -> None:
-        """Ask the job to end with a last checkpoint and a last commit; returns at once."""
+        """Ask the job to end with a last checkpoint and a last commit; returns at once.
+
+        Examples
+        --------
+        >>> job = mill.start(mill.generate(rate=1000).for_each(lambda row: None))
+        >>> job.stop()
+        >>> job.wait().status
+        'stopped'
+        """
         self._raw.stop()
 
     def cancel(self) -> None:
-        """Ask the job to end now; the newest checkpoint stays usable. Returns at once."""
+        """Ask the job to end now, without a last checkpoint; returns at once.
+
+        The newest checkpoint stays usable.
+
+        Examples
+        --------
+        >>> job = mill.start(mill.generate(rate=1000).for_each(lambda row: None))
+        >>> job.cancel()
+        >>> job.wait().status
+        'cancelled'
+        """
         self._raw.cancel()
 
     def wait(self, timeout: Duration | None = None) -> Report:
-        """Wait for the end.
+        """Wait for the end of the job, and return its report.
 
         Parameters
         ----------
         timeout
-            How long at most.
+            How long to wait at most; by default without a limit.
+
+        Returns
+        -------
+        Report
+            What the job has done.
 
         Raises
         ------
         TimeoutError
-            When the job still runs then.
+            When the job still runs after ``timeout``.
+        DataError, UserFunctionError, ConnectorError, CheckpointError
+            When the job has failed.
         MillstreamError
-            What the job has failed of; also when a function of the job itself waits for it, or a process that was forked
-            from the job's.
+            When a function of the job itself calls this, or a process that was forked from the job's.
         KeyboardInterrupt
-            On Ctrl-C, which ends the job: with a last checkpoint if that takes less than a second. A function that does
-            not return then is named on stderr and left alone; a second Ctrl-C leaves at once.
+            On Ctrl-C, which ends the job: with a last checkpoint if that takes less than a second. A function that does not
+            return is named on stderr and left alone. A second Ctrl-C leaves at once.
+
+        Examples
+        --------
+        >>> job = mill.start(mill.from_iter([1, 2, 3]).for_each(lambda row: None))
+        >>> job.wait("1m").rows_in
+        3
         """
         limit = None if timeout is None else microseconds(timeout, "timeout")
         figures = _wait(self._raw, limit, set())
@@ -143,11 +243,11 @@ class Job:
         return report_of(figures)
 
     def __enter__(self) -> Self:
-        """Hold the job for a while."""
+        """Return the job itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Cancel the job, if it still runs, and wait until it has ended."""
+        """Cancel the job if it still runs, and wait until it has ended."""
         if self.status.state in ("starting", "running", "restarting"):
             self.cancel()
             self.ends(5.0)
@@ -188,22 +288,35 @@ def start(
     Parameters
     ----------
     *sinks
-        What it writes to: what ``write_*``, ``for_each`` and the like give.
+        What the job writes to: what ``write_*``, ``for_each`` and the like return.
     checkpoint
-        The state directory, or a :class:`Checkpoint`; without one nothing survives the process.
+        The state directory, or a :class:`Checkpoint`. By default nothing survives the process.
     parallelism
-        How many parallel tasks a step has; by default one a core that the process may use.
+        How many parallel tasks each step has; by default one for each core that the process may use.
     until
-        Stop, with a last checkpoint, after this long.
+        How long the job runs; then it stops with a last checkpoint. By default it runs until its input ends.
     restart
         What happens after a failure; by default the job fails.
     on_error
-        What happens to a record that fails: ``"fail"`` the job, ``"skip"`` it (counted), or ``"route"`` it to ``.errors``.
+        What happens to a record that fails: ``"fail"`` fails the job, ``"skip"`` drops the record and counts it,
+        ``"route"`` sends it to ``.errors`` of the step.
 
     Returns
     -------
     Job
         The running job.
+
+    Raises
+    ------
+    PlanError
+        When there is no sink, an option is not one of its choices, two steps or sinks have the same name, or a source or
+        sink cannot keep the guarantee of the checkpoint mode.
+    CheckpointError
+        When the state directory cannot be used, or holds state that does not fit the plan.
+
+    Notes
+    -----
+    What fails after the job has started is raised by :meth:`Job.wait`.
 
     Examples
     --------
@@ -225,23 +338,54 @@ def run(
     restart: Restart | None = None,
     on_error: OnError = "fail",
 ) -> Report:
-    """Run a job to its end.
-
-    Ctrl-C stops it with a last checkpoint, if that takes less than a second, and raises ``KeyboardInterrupt``; run again,
-    it goes on from there. Functions that are being called then are interrupted too; one that does not return, as it is in
-    a call that cannot be interrupted, is named on stderr and not waited for. A second Ctrl-C leaves at once.
+    """Run a job until its input ends.
 
     Parameters
     ----------
-    *sinks, checkpoint, parallelism, until, restart, on_error
-        As of :func:`start`.
+    *sinks
+        What the job writes to: what ``write_*``, ``for_each`` and the like return.
+    checkpoint
+        The state directory, or a :class:`Checkpoint`. A second run with the same one goes on where the first one ended. By
+        default nothing survives the process.
+    parallelism
+        How many parallel tasks each step has; by default one for each core that the process may use.
+    until
+        How long the job runs; then it stops with a last checkpoint. By default it runs until its input ends.
     progress
-        Whether to show how far it is; by default when it takes long and someone watches.
+        Whether to show a progress bar; by default when the job takes long and stderr is a terminal or a notebook.
+    restart
+        What happens after a failure; by default the job fails.
+    on_error
+        What happens to a record that fails: ``"fail"`` fails the job, ``"skip"`` drops the record and counts it,
+        ``"route"`` sends it to ``.errors`` of the step.
 
     Returns
     -------
     Report
-        What it has done.
+        What the job has done.
+
+    Raises
+    ------
+    PlanError
+        When there is no sink, an option is not one of its choices, two steps or sinks have the same name, or a source or
+        sink cannot keep the guarantee of the checkpoint mode.
+    CheckpointError
+        When the state directory cannot be used, or holds state that does not fit the plan.
+    DataError
+        When a record cannot be processed and ``on_error`` is ``"fail"``.
+    UserFunctionError
+        When a function of yours raises and ``on_error`` is ``"fail"``; its exception is the ``__cause__``.
+    ConnectorError
+        When a source or sink fails.
+    KeyboardInterrupt
+        On Ctrl-C.
+
+    Notes
+    -----
+    Ctrl-C stops the job with a last checkpoint, if that takes less than a second, and raises ``KeyboardInterrupt``; the
+    next run goes on from there. Functions that are running then are interrupted too. A function that does not return,
+    because it is in a call that cannot be interrupted, is named on stderr and not waited for. A second Ctrl-C leaves at
+    once.
 
     Examples
     --------
@@ -271,7 +415,7 @@ def _log(notes: list[str], logged: set[str]) -> None:
 
 
 def _wait(job: RawJob, limit_us: int | None, logged: set[str]) -> dict[str, Any] | None:
-    """Wait for the end, and log meanwhile what the job has to say of itself."""
+    """Wait for the end, and log notes of the job meanwhile."""
     end = None if limit_us is None else time.monotonic() + limit_us / 1_000_000
     while True:
         left_us = _LOOK_US if end is None else min(_LOOK_US, int(1_000_000 * (end - time.monotonic())))
@@ -306,7 +450,7 @@ def collect(
     parallelism: int | None,
     on_error: OnError,
 ) -> Table:
-    """Run a stream and give its records; see :meth:`Stream.collect`."""
+    """Run a stream and return its records; see :meth:`Stream.collect`."""
     if limit is not None:
         count(limit, "collect() takes a number of rows as limit")
     if limit is None and until is None and not stream.is_bounded:
@@ -322,13 +466,13 @@ def iter_batches(
     parallelism: int | None,
     on_error: OnError,
 ) -> Iterator[Any]:
-    """Run a stream and give its batches; see :meth:`Stream.iter_batches`."""
+    """Run a stream and return an iterator over its batches; see :meth:`Stream.iter_batches`."""
     receiver = receive(stream._raw, None, settings(until=until, parallelism=parallelism, on_error=on_error))
     return _batches(_Receiving(receiver))
 
 
 class _Receiving:
-    """A job whose records come to the caller, until it is let go."""
+    """A job whose records are passed to the caller, until it is let go."""
 
     __slots__ = ("__weakref__", "raw")
 
@@ -341,11 +485,11 @@ class _Receiving:
         self.raw.cancel()
 
     def ends(self, seconds_max: float) -> bool:
-        """Wait for the end; give whether it has come."""
+        """Wait for the end; return whether it has come."""
         return self.raw.ends(int(seconds_max * 1_000_000))
 
     def let_go(self) -> None:
-        """Wait for the job no more."""
+        """Do not wait for the job any more."""
         self.raw.let_go()
 
 
@@ -358,12 +502,12 @@ def _batches(receiving: _Receiving) -> Iterator[Any]:
 
 
 def explain_stream(stream: Stream, *, parallelism: int | None) -> str:
-    """Give the plan of a stream as text."""
+    """Return the plan of a stream as text."""
     return explain(stream._raw, settings(parallelism=parallelism))
 
 
 def graph_of_stream(stream: Stream, *, parallelism: int | None) -> Graph:
-    """Give the plan of a stream as nodes and edges."""
+    """Return the plan of a stream as nodes and edges."""
     from millstream._graph import Graph, GraphEdge, GraphNode
 
     options = settings(parallelism=parallelism)

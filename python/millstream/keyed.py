@@ -45,7 +45,7 @@ def _emit(emit: Emit) -> tuple[str, int | None]:
 
 
 def _check_no_emit(named: Mapping[str, object]) -> None:
-    """Refuse ``emit=`` where windows decide when there are results; an aggregate may be named ``emit``."""
+    """Refuse ``emit=`` on windows, which decide by themselves when results are emitted; an aggregate may be named ``emit``."""
     if "emit" in named and not isinstance(named["emit"], Expr):
         raise PlanError(
             "agg() of windows takes no emit=: a window has its result when it is complete; for results before that, give "
@@ -54,7 +54,16 @@ def _check_no_emit(named: Mapping[str, object]) -> None:
 
 
 class KeyedStream:
-    """A stream grouped by a key; made by :meth:`Stream.key_by`."""
+    """A stream grouped by a key; made by :meth:`Stream.key_by`.
+
+    Examples
+    --------
+    >>> visits = mill.from_iter([{"user": "ann", "page": "a"}, {"user": "ann", "page": "b"}])
+    >>> visits.key_by("user")
+    <KeyedStream by user>
+    >>> visits.key_by("user").agg(n=mill.count()).collect().to_pylist()
+    [{'user': 'ann', 'n': 2}]
+    """
 
     __slots__ = ("_raw",)
 
@@ -68,12 +77,18 @@ class KeyedStream:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Name what to write instead of what other libraries have."""
+            """Raise an error that names the method of Millstream for one of another library."""
             raise no_attribute(self, name)
 
     @property
     def keys(self) -> list[str]:
-        """The columns of the key."""
+        """The columns of the key.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"a": 1, "b": 2}]).key_by("a", "b").keys
+        ['a', 'b']
+        """
         return self._raw.keys()
 
     def agg(self, *aggregates: Expr, emit: Emit = None, **named: Expr) -> Stream:
@@ -82,13 +97,33 @@ class KeyedStream:
         Parameters
         ----------
         *aggregates
-            Aggregates, each named by its column.
+            Aggregates, each named after its column.
         emit
-            When results are given: ``"end"`` (each key once), an interval such as ``"1s"``, ``"checkpoint"`` or
-            ``"each"`` (after each batch, one row for each key that changed). By default ``"end"`` on bounded and ``"1s"`` on
-            unbounded input. All but ``"end"`` make an updating stream: the latest row of a key counts.
+            When results are emitted: ``"end"`` (once for each key, when the input ends), an interval of processing time
+            such as
+            ``"1s"``, ``"checkpoint"``, or ``"each"`` (after each batch of records, one row for each key that changed). By default
+            ``"end"`` for bounded and ``"1s"`` for unbounded input.
         **named
             Aggregates by the name of their column.
+
+        Returns
+        -------
+        Stream
+            The columns of the key, then the aggregates. Unless ``emit`` is ``"end"``, it is an updating stream: a row
+            replaces the earlier row of its key.
+
+        Raises
+        ------
+        SchemaError
+            When a column does not exist, or an aggregate does not fit its type.
+        PlanError
+            When an expression is not an aggregate, two columns have the same name, or ``emit`` is not one of the choices.
+        DataError
+            When the job runs and a sum does not fit its type; ``on_error`` can skip or route such groups.
+
+        Notes
+        -----
+        The order of the rows of different keys is not defined; :meth:`Table.sort` makes it the same each time.
 
         Examples
         --------
@@ -100,14 +135,27 @@ class KeyedStream:
         return Stream(self._raw.agg(_columns(aggregates, named, "agg"), name, interval))
 
     def reduce(self, function: Callable[[Any, Any], Any], *, emit: Emit = None) -> Stream:
-        """Fold the records of each key with a function of the record so far and the next one.
+        """Fold the records of each key with a function.
 
         Parameters
         ----------
         function
-            Takes two rows, gives a record with the same columns.
+            Takes the result so far and the next record, both as :class:`Row`. Returns a record with the same columns. The
+            first record of a key is taken as it is.
         emit
-            As of :meth:`agg`.
+            When results are emitted, as for :meth:`agg`.
+
+        Returns
+        -------
+        Stream
+            The columns of the input, with one row for each key.
+
+        Raises
+        ------
+        PlanError
+            When the function cannot be called or is asynchronous, or ``emit`` is not one of the choices.
+        UserFunctionError
+            When the job runs and the function raises, or its result does not fit the columns.
 
         Examples
         --------
@@ -128,7 +176,7 @@ class KeyedStream:
         schema: SchemaLike = None,
         side_outputs: Mapping[str, SchemaLike] | None = None,
     ) -> Stream:
-        """Call a function with the records of each key, in their order, and with timers; it keeps state of each key.
+        """Call a function with the records and timers of each key, which keeps state for each key.
 
         Parameters
         ----------
@@ -137,26 +185,36 @@ class KeyedStream:
         schema
             The columns of the records that it yields; by default those of the annotation of its ``process``.
         side_outputs
-            Other outputs, by name, with their columns: what ``ctx.side_output(name, row)`` sends to. They are streams:
-            ``result.side_output(name)``.
+            Schemas of other outputs by their names, which ``ctx.side_output(name, row)`` sends to.
+            :meth:`Stream.side_output` returns them as streams.
 
-        Notes
-        -----
-        A result has the event time of its record, or of the timer that it comes from. A timer of the past fires at the next
-        watermark, and its results have the time of the watermark before. A timer by processing time has the event time of
-        the record that has set it. Late records are passed to the function like all others.
-
-        When the input ends, all timers fire at once, those by processing time as well, and timers that these set, until there
-        is none left. A function whose timers always set another one looks at ``ctx.is_draining``.
-
-        States are columns of the checkpoint, so :func:`millstream.read_state` shows them. A state that is added to a function
-        begins with its default. One that is gone, or has another type, is refused.
+        Returns
+        -------
+        Stream
+            The records that the function yields. A result has the event time of its record, or of the timer that it comes
+            from.
 
         Raises
         ------
         PlanError
-            When the function is none, a state or an output has a name that cannot be, or a state grows old by event time and
-            the stream has none.
+            When ``function`` is not an object with ``process``, the columns are not known, a state or an output has a name
+            that is not possible, or a state expires by event time and the stream has none.
+        SchemaError
+            When ``schema`` or a side output is not a schema.
+        UserFunctionError
+            When the job runs and the function raises, or a result does not fit the schema.
+
+        Notes
+        -----
+        A timer that is set for a time already passed fires at the next watermark, and its results have the time of the
+        watermark before. A timer of processing time has the event time of the record that set it. Late records are passed
+        to the function like all others.
+
+        When the input ends, all timers fire at once, those of processing time included, and timers that these set, until
+        none is left. A function whose timers always set another one should check ``ctx.is_draining``.
+
+        States are columns of the checkpoint, so :func:`millstream.read_state` shows them. A state that is added to a
+        function starts with its default. If a state was removed, or has another type, the run is refused.
 
         Examples
         --------
@@ -220,13 +278,18 @@ class KeyedStream:
         return Stream(self._raw.process(f"process({own.__name__})", adapter, adapter.used, declared, given._raw, outputs, has_end))
 
     def connect(self, other: KeyedStream) -> ConnectedStreams:
-        """Bring two keyed streams together, for a process function that shares state between their records.
+        """Connect two keyed streams, for a process function that shares state between their records.
 
         Parameters
         ----------
         other
-            A stream keyed by as many columns of the same types; their names may differ. Both streams have an event time, or
+            A stream with as many key columns of the same types; their names may differ. Both streams have an event time, or
             neither has.
+
+        Raises
+        ------
+        PlanError
+            When ``other`` is not a keyed stream, or the types of the keys differ.
 
         Examples
         --------
@@ -264,35 +327,46 @@ class KeyedStream:
         allowed_lateness: Duration | None = None,
         emit: Emit = None,
     ) -> Stream:
-        """Give the first ``n`` rows of each key in an order, with their ``rank`` from 1.
-
-        Without ``within`` the result has the columns of the rows and ``rank``; unless ``emit`` is ``"end"`` it is an updating
-        stream whose key is the key and the rank. A row that enters at a rank moves those after it, so the ranks from its own
-        on are emitted, and no others.
-
-        With ``within`` the result has the first rows of each window, once the watermark has passed its end and the allowed
-        lateness: the columns of the rows, ``window_start``, ``window_end`` and ``rank``. What came too late is in ``.late``.
+        """Return the first ``n`` rows of each key in an order, with their ``rank`` from 1.
 
         Parameters
         ----------
         n
-            How many rows, at most 10,000. As many are kept as state for each key, or each key and open window.
+            How many rows, at most 10,000. As many are kept as state for each key, or for each key and open window.
         by
             What rows are sorted by: a column, an expression, or several of them.
         descending
-            Whether the greatest comes first; one for all of ``by``, or one for each.
+            Whether the greatest value comes first; one for all of ``by``, or one for each.
         within
             The windows: :func:`tumbling`, :func:`sliding` or :func:`cumulative`.
         allowed_lateness
-            With ``within``: how long after its end a window still takes records.
+            With ``within``: how long after its end a window still accepts records.
         emit
-            Without ``within``: when results are given, as of :meth:`agg`.
+            Without ``within``: when results are emitted, as for :meth:`agg`.
+
+        Returns
+        -------
+        Stream
+            Without ``within``: the columns of the rows and ``rank``. Unless ``emit`` is ``"end"``, it is an updating stream
+            by the key and the rank. A row that enters at a rank moves those after it, so the ranks from its own on are
+            emitted again.
+
+            With ``within``: the columns of the rows, ``window_start``, ``window_end`` and ``rank``. A window is emitted
+            once, when the watermark has passed its end and the allowed lateness. Records that arrive later are in
+            ``.late``.
+
+        Raises
+        ------
+        PlanError
+            When an option is not one of its choices, or options exclude each other, such as ``within`` and ``emit``.
+        SchemaError
+            When a column does not exist, or has no order, such as a list.
 
         Notes
         -----
-        Nulls come last in either direction, and NaN counts as greater than any number. Of equal rows the one that came first
+        Nulls come last in either direction, and NaN is greater than any number. Of equal rows, the one that arrived first
         has the better rank. Where the order of records is not fixed, as after a ``union``, add a column to ``by`` that
-        tells equal rows apart.
+        distinguishes equal rows.
 
         Examples
         --------
@@ -325,19 +399,30 @@ class KeyedStream:
         return Stream(self._raw.top_n_within(n, ordering, within._raw(), lateness))
 
     def deduplicate(self, *, within: Duration | None = None) -> Stream:
-        """Give the first row of each key as soon as it comes, and drop the others.
-
-        Without ``within`` every key is kept as state for ever.
-
-        With ``within`` a row passes unless a row of its key has passed whose event time is less than ``within`` away, before
-        or after. Rows are judged in the order they come. A row that is earlier than the watermark of its split is late: it
-        does not pass, and is in ``.late`` of the result. So a key can be forgotten once the watermark is far enough after the
-        row that has passed, and what passes does not depend on when that happens.
+        """Pass on the first row of each key as soon as it arrives, and drop the others.
 
         Parameters
         ----------
         within
-            Rows of the same key within this much event time of an emitted row are dropped.
+            Drop rows whose event time is less than this away, before or after, from a row of their key that was passed on.
+            By default all rows of a key but the first are dropped.
+
+        Returns
+        -------
+        Stream
+            The columns of the input. With ``within``, records that are older than the watermark of their split are late:
+            they are in ``.late`` and not passed on.
+
+        Raises
+        ------
+        PlanError
+            When ``within`` is not a duration, or is used on a stream without event time.
+
+        Notes
+        -----
+        Without ``within``, every key is kept as state forever. With ``within``, a key is forgotten once the watermark is
+        far enough after its row. Since late records are never passed on, the result does not depend on when that happens.
+        Rows are judged in the order in which they arrive.
 
         Examples
         --------
@@ -350,13 +435,18 @@ class KeyedStream:
     def rolling(self, length: Duration) -> RollingStream:
         """Look back from each record over a length of event time.
 
-        For a record at ``t`` these are the records of its key in ``(t - length, t]``, those of the same time included. So
-        results depend on event time alone, not on the order of arrival.
+        A record at time ``t`` sees the records of its key in ``(t - length, t]``, those of the same time included. So
+        results depend on event time alone, and not on the order of arrival.
 
         Parameters
         ----------
         length
-            How far back.
+            How far to look back, more than zero.
+
+        Raises
+        ------
+        PlanError
+            When ``length`` is not a duration above zero, or the stream has no event time.
 
         Examples
         --------
@@ -376,19 +466,25 @@ class KeyedStream:
     def window(
         self, window: Window, *, allowed_lateness: Duration = "0s", trigger: Trigger | None = None
     ) -> WindowedStream:
-        """Cut the records of each key into windows.
+        """Assign the records of each key to windows.
 
         Parameters
         ----------
         window
             The windows: :func:`tumbling`, :func:`sliding`, :func:`cumulative` and :func:`session` windows are of event
-            time, :func:`count_window` of a number of records, :func:`global_window` of all.
+            time, :func:`count_window` is of a number of records, :func:`global_window` is of all records.
         allowed_lateness
-            How long after its end a window still takes records; its result comes after that, unless a trigger says how
-            often it has results for late records.
+            How long after its end a window still accepts records. Its result is emitted after that, unless the trigger says
+            how often there are results for late records.
         trigger
-            When windows have results besides that of their end: :func:`on_watermark`, :func:`on_count` or
+            When windows have results besides the one at their end: :func:`on_watermark`, :func:`on_count` or
             :func:`on_processing_time`. The result is then an updating stream.
+
+        Raises
+        ------
+        PlanError
+            When ``window`` or ``trigger`` is not one, ``allowed_lateness`` is not a duration, or windows of time are used
+            on a stream without event time.
 
         Examples
         --------
@@ -409,7 +505,15 @@ class KeyedStream:
 
 
 class RollingStream:
-    """A keyed stream with what lies a length of time before each record; made by :meth:`KeyedStream.rolling`."""
+    """A keyed stream whose records see those of a length of time before them; made by :meth:`KeyedStream.rolling`.
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> s = mill.from_iter([{"k": 1, "at": datetime(2024, 1, 1, 0, 0, second)} for second in (0, 4)]).event_time("at")
+    >>> s.key_by("k").rolling("6s").agg(n=mill.count()).schema.names
+    ['k', 'at', 'n']
+    """
 
     __slots__ = ("_length", "_raw")
 
@@ -418,10 +522,27 @@ class RollingStream:
         self._length = length
 
     def agg(self, *aggregates: Expr, **named: Expr) -> Stream:
-        """Aggregate, for each record, what lies before it.
+        """Aggregate, for each record, the records that it sees.
 
-        A result has the columns of the record, then the aggregates. It comes when the watermark has passed the record's
-        time; records that come later than that are in ``.late`` and in no result.
+        Parameters
+        ----------
+        *aggregates
+            Aggregates, each named after its column.
+        **named
+            Aggregates by the name of their column.
+
+        Returns
+        -------
+        Stream
+            One row for each record: its columns, then the aggregates. It is emitted when the watermark has passed the time
+            of the record. Records that arrive later than that are in ``.late`` and in no result.
+
+        Raises
+        ------
+        SchemaError
+            When a column does not exist, or an aggregate does not fit its type.
+        PlanError
+            When an expression is not an aggregate, or two columns have the same name.
 
         Examples
         --------
@@ -444,7 +565,14 @@ def _check_function(function: Any) -> None:
 
 
 class ConnectedStreams:
-    """Two keyed streams for one process function; made by :meth:`KeyedStream.connect`."""
+    """Two keyed streams for one process function; made by :meth:`KeyedStream.connect`.
+
+    Examples
+    --------
+    >>> orders, prices = mill.from_iter([{"item": "pen", "n": 3}]), mill.from_iter([{"what": "pen", "price": 0.5}])
+    >>> orders.key_by("item").connect(prices.key_by("what"))
+    <ConnectedStreams by item and what>
+    """
 
     __slots__ = ("_left", "_right")
 
@@ -469,23 +597,44 @@ class ConnectedStreams:
         schema: SchemaLike = None,
         side_outputs: Mapping[str, SchemaLike] | None = None,
     ) -> Stream:
-        """Call a function with the records of both streams that have a key; it keeps state of each key.
+        """Call a function with the records of both streams that have the same key; it keeps state for each key.
 
         Parameters
         ----------
         function
             A :class:`ProcessFunction` with ``process_left(self, row, ctx)`` and ``process_right(self, row, ctx)``.
         schema, side_outputs
-            As of :meth:`KeyedStream.process`. The names in ``ctx.key`` are those of the left stream.
+            As for :meth:`KeyedStream.process`. The names in ``ctx.key`` are those of the left stream.
+
+        Returns
+        -------
+        Stream
+            The records that the function yields.
+
+        Raises
+        ------
+        PlanError
+            When ``function`` is not an object with both methods, only one of the streams has an event time, or a column
+            holds Python objects; also as for :meth:`KeyedStream.process`.
 
         Notes
         -----
-        Records of one stream come in their order; in which order those of both come, nobody knows. Event time is the lesser
-        one of both streams.
+        Records of one stream arrive in their order. The order between records of the two streams depends on timing. Event
+        time is the lesser one of both streams.
 
         Examples
         --------
-        See :meth:`KeyedStream.connect`.
+        :meth:`KeyedStream.connect` has a longer example, with records that wait for the other side.
+
+        >>> class Tag(mill.ProcessFunction):
+        ...     def process_left(self, row, ctx):
+        ...         yield {"key": ctx.key, "side": "left"}
+        ...     def process_right(self, row, ctx):
+        ...         yield {"key": ctx.key, "side": "right"}
+        >>> a, b = mill.from_iter([{"k": 1}]), mill.from_iter([{"k": 1}])
+        >>> tags = a.key_by("k").connect(b.key_by("k")).process(Tag(), schema={"key": int, "side": str})
+        >>> sorted(tags.collect()["side"])
+        ['left', 'right']
         """
         _check_function(function)
         own = type(function)
@@ -506,7 +655,7 @@ def _places(stream: KeyedStream) -> dict[str, int]:
 
 
 def _side(own: KeyedStream, left: KeyedStream, right: KeyedStream, is_left: bool) -> Stream:
-    """Give the records of one stream with the columns of both: those of the other one are null."""
+    """Return the records of one stream with the columns of both streams: those of the other one are null."""
     columns: dict[str, Expr] = {f"key.{name}": col(key) for name, key in zip(left.keys, own.keys, strict=True)}
     columns["is_left"] = lit(is_left)
     for prefix, stream in (("left", left), ("right", right)):
@@ -519,7 +668,14 @@ def _side(own: KeyedStream, left: KeyedStream, right: KeyedStream, is_left: bool
 
 
 class WindowedStream:
-    """A keyed stream cut into windows; made by :meth:`KeyedStream.window`."""
+    """A keyed stream whose records are assigned to windows; made by :meth:`KeyedStream.window`.
+
+    Examples
+    --------
+    >>> s = mill.from_iter([{"k": 1, "x": x} for x in range(4)])
+    >>> s.key_by("k").window(mill.count_window(2)).agg(total=col("x").sum()).collect()["total"]
+    [1, 5]
+    """
 
     __slots__ = ("_fields", "_keys", "_raw")
 
@@ -531,14 +687,38 @@ class WindowedStream:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Name what to write instead of what other libraries have."""
+            """Raise an error that names the method of Millstream for one of another library."""
             raise no_attribute(self, name)
 
     def agg(self, *aggregates: Expr, **named: Expr) -> Stream:
         """Aggregate the records of each key and window.
 
-        A window gives one row when the watermark has passed its end and the allowed lateness: the key, ``window_start``
-        and ``window_end`` (half-open), and the aggregates. What came too late is in ``.late`` of the result.
+        Parameters
+        ----------
+        *aggregates
+            Aggregates, each named after its column.
+        **named
+            Aggregates by the name of their column.
+
+        Returns
+        -------
+        Stream
+            The columns of the key, ``window_start`` and ``window_end`` (not included in the window) where the windows have
+            bounds, then the aggregates. A window is emitted once, when the watermark has passed its end and the allowed
+            lateness, unless there is a trigger. Records that arrive later are in ``.late``.
+
+        Raises
+        ------
+        SchemaError
+            When a column does not exist, or an aggregate does not fit its type.
+        PlanError
+            When an expression is not an aggregate, two columns have the same name, or ``emit`` is used, which windows do
+            not have.
+
+        Notes
+        -----
+        Aggregates of overlapping windows are combined from those of their panes by the two-stacks method (Tangwongsan,
+        Hirzel and Schneider, 2021), with at most five merges for each key and pane, whatever the length of the windows.
 
         Examples
         --------
@@ -551,16 +731,29 @@ class WindowedStream:
         return Stream(self._raw.agg(_columns(aggregates, named, "agg")))
 
     def reduce(self, function: Callable[[Any, Any], Any]) -> Stream:
-        """Fold the records of each key and window with a function of the record so far and the next one.
-
-        The function gets the records by event time, ties in their order of arrival; those of a count window as they
-        arrived. A window has a row of the key, ``window_start`` and ``window_end`` where the window has bounds, and the
-        other columns of the input.
+        """Fold the records of each key and window with a function.
 
         Parameters
         ----------
         function
-            Takes two rows, returns a record with the same columns.
+            Takes the result so far and the next record, both as :class:`Row`. Returns a record with the same columns.
+
+        Returns
+        -------
+        Stream
+            The columns of the key, ``window_start`` and ``window_end`` where the windows have bounds, then the other
+            columns of the input.
+
+        Raises
+        ------
+        PlanError
+            When the function cannot be called, or is asynchronous.
+        UserFunctionError
+            When the job runs and the function raises, or its result does not fit the columns.
+
+        Notes
+        -----
+        Records are folded by event time, ties in the order of arrival. Those of a count window are folded as they arrived.
 
         Examples
         --------
@@ -579,19 +772,27 @@ class WindowedStream:
         Parameters
         ----------
         function
-            Takes the key (its value, a row of several columns, or None without a key), the window
-            (a :class:`WindowBounds`, None where it has no bounds) and its records as a ``pyarrow.RecordBatch``, by event
-            time. Returns a record, an iterable of records, None for none, or anything with an Arrow interface. With a
-            trigger a later result replaces an earlier one, so it returns one record, or None.
+            Takes the key, the window and its records. The key is its value, a :class:`Row` of several columns, or None
+            without a key. The window is a :class:`WindowBounds`, or None where it has no bounds. The records are a
+            ``pyarrow.RecordBatch``, sorted by event time. It returns a record, an iterable of records, None for none, or
+            anything with an Arrow interface. With a trigger, a later result replaces an earlier one, so it returns one
+            record or None.
         schema
-            The columns it returns; by default those of its annotation. The key, ``window_start`` and ``window_end`` come
-            before them, but for those that it returns itself.
+            The columns that it returns; by default those of its annotation.
+
+        Returns
+        -------
+        Stream
+            The columns of the key, ``window_start`` and ``window_end``, but for those that the function returns itself;
+            then the columns that it returns.
 
         Raises
         ------
+        PlanError
+            When the function cannot be called or is asynchronous, the columns are not known, or pyarrow is not installed.
         UserFunctionError
-            When the job runs and the function raises, or what it returns does not fit. With ``on_error="skip"`` or
-            ``"route"`` the window is left out or routed.
+            When the job runs and the function raises, or its result does not fit. With ``on_error="skip"`` or ``"route"``
+            the window is skipped or routed.
 
         Examples
         --------

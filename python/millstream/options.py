@@ -1,4 +1,4 @@
-"""How a job is run: checkpoints, restarts, threads."""
+"""Options of a run: checkpoints and restarts."""
 
 from __future__ import annotations
 
@@ -21,35 +21,40 @@ OnError = Literal["fail", "skip", "route"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how checkpoints are taken; the second run on the same path goes on from the first.
+    """Where and how checkpoints are taken; a second run on the same path goes on from the first.
 
     Attributes
     ----------
     path
         The state directory.
     every
-        How often one is taken.
+        The interval between checkpoints.
     mode
-        What a restart means for the results: ``"exactly_once"``, ``"at_least_once"`` (nothing is missing, some may come
-        twice) or ``"none"`` (nothing is replayed: at most once).
+        What a restart means for the results: ``"exactly_once"``, ``"at_least_once"`` (nothing is missing, some results may
+        be repeated) or ``"none"`` (nothing is replayed: at most once).
     retain
-        How many are kept.
+        How many checkpoints are kept, at least 1.
     restore_from
-        A savepoint, or another job's state directory, to begin with if ``path`` holds nothing yet.
+        A savepoint, or the state directory of another job, to start from if ``path`` holds nothing yet.
     restart
-        Whether to start over: what ``path`` holds of former runs is removed, once all sinks have taken up their work. Earlier
-        output is handled by each sink's ``on_existing``; ``write_sqlite`` adds to the rows that its table has. Do not leave this
-        set in a script that should resume.
+        Whether to start over: what ``path`` holds of former runs is removed, once all sinks have started. Earlier output is
+        handled by ``on_existing`` of each sink; ``write_sqlite`` adds to the rows of its table. Do not leave this set in a
+        script that should resume.
+
+    Raises
+    ------
+    PlanError
+        When a value is not of its type, or not one of its choices.
 
     Notes
     -----
-    A run that goes on from a checkpoint compares the plan with the one that the checkpoint was taken with. What has changed is
-    in :attr:`Report.notes`, and is logged as a warning; only the names of functions are compared, not what they do. Where state
-    would be lost or would mean something else, the run is refused, and so is a changed plan of a job that had finished.
+    A run that goes on from a checkpoint compares the plan with the one that the checkpoint was taken with. What has changed
+    is in :attr:`Report.notes`, and is logged as a warning; of functions only the names are compared. Where state would be
+    lost or would mean something else, the run is refused, and so is a changed plan of a job that had finished.
 
     Trust a state directory or a savepoint as you trust code. State of an :class:`Aggregate` of yours, and columns of type
-    ``object``, are pickled, and unpickling runs what the bytes ask for. ``millstream state verify --no-objects`` tells whether a
-    directory holds any.
+    ``object``, are pickled, and unpickling runs what the bytes ask for. ``millstream state verify --no-objects`` reports
+    whether a directory holds any.
 
     Examples
     --------
@@ -85,6 +90,20 @@ class Checkpoint:
 class Restart:
     """What happens after a failure; needs a checkpoint to go on from.
 
+    Attributes
+    ----------
+    attempts
+        How many times the job is restarted at most; the next failure ends it.
+    initial
+        The pause before the first restart.
+    longest
+        The longest pause; pauses double up to it.
+
+    Raises
+    ------
+    PlanError
+        When ``attempts`` is not an integer of at least 0, or a pause is not a duration.
+
     Examples
     --------
     >>> mill.Restart.fixed_delay(3, "10s")
@@ -103,7 +122,19 @@ class Restart:
 
     @staticmethod
     def fixed_delay(attempts: int, delay: Duration = "1s") -> Restart:
-        """Start again from the last checkpoint, with the same pause each time.
+        """Restart from the last checkpoint, after the same pause each time.
+
+        Parameters
+        ----------
+        attempts
+            How many times the job is restarted at most; the next failure ends it.
+        delay
+            The pause before each restart.
+
+        Raises
+        ------
+        PlanError
+            When ``attempts`` is not an integer of at least 0, or ``delay`` is not a duration.
 
         Examples
         --------
@@ -114,7 +145,21 @@ class Restart:
 
     @staticmethod
     def exponential_delay(attempts: int, initial: Duration = "1s", *, longest: Duration = "1m") -> Restart:
-        """Start again after a pause that doubles from failure to failure.
+        """Restart from the last checkpoint, after a pause that doubles from failure to failure.
+
+        Parameters
+        ----------
+        attempts
+            How many times the job is restarted at most; the next failure ends it.
+        initial
+            The pause before the first restart.
+        longest
+            The longest pause.
+
+        Raises
+        ------
+        PlanError
+            When ``attempts`` is not an integer of at least 0, or a pause is not a duration.
 
         Examples
         --------
@@ -134,7 +179,7 @@ def settings(
     frame_rows: int | None = None,
     is_chaining: bool = True,
 ) -> dict[str, Any]:
-    """Give the options of a run as the compiled module takes them."""
+    """Return the options of a run in the form of the compiled module."""
     if isinstance(checkpoint, (str, os.PathLike)):
         checkpoint = Checkpoint(checkpoint)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):

@@ -1,8 +1,7 @@
-"""Functions of records and timers with state of their own: what :meth:`KeyedStream.process` calls.
+"""Functions of records and timers with state for each key: what :meth:`KeyedStream.process` calls.
 
-A :class:`ProcessFunction` sees the records of each key in their order. What it keeps of a key it declares as states in its
-class body; the engine keeps them as typed columns in its checkpoints. A timer calls the function later, by event time or by
-the clock.
+A :class:`ProcessFunction` gets the records of each key in their order. It declares its states in its class body; the engine
+keeps them as typed columns in its checkpoints. A timer calls the function later, by event time or by the clock.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ Refresh = Literal["write", "read"]
 
 
 class State(ABC):
-    """What a process function keeps of each key; declared in its class body."""
+    """State that a process function keeps for each key; declared in its class body."""
 
     kind = "state"
     _how_to_set = "write self.{}.value = …"
@@ -59,19 +58,19 @@ class State(ABC):
         self._names: list[str] = []
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Learn the name under which the class declares it."""
+        """Remember the name under which the class declares it."""
         self._names.append(name)
 
     @abstractmethod
     def _types(self) -> list[tuple[str, DataType]]:
-        """Give what follows the name of each column, and its type; without the one for the time of writing."""
+        """Return the suffix of the name of each column, and its type; without the column for the time of writing."""
 
     def _is_list(self) -> bool:
-        """Tell whether the time of writing is one of each entry."""
+        """Return whether each entry has its own time of writing."""
         return False
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Any:
-        """Give the state itself on the class; on an object it exists only while a job runs."""
+        """Return the state itself on the class; on an object it exists only while a job runs."""
         if instance is None:
             return self
         raise RuntimeError(
@@ -81,25 +80,31 @@ class State(ABC):
 
 
 class ValueState(State, Generic[T]):
-    """A value of each key.
+    """A value for each key.
 
-    ``value`` is the value, or the default where none is set. Setting it to None forgets it, as :meth:`clear` does. A value
-    set to the default is kept as any other.
+    ``value`` is the value, or the default where none is set. Setting it to None removes it, as :meth:`clear` does. A value
+    that equals the default is kept like any other.
 
     Parameters
     ----------
     type
         The type of the value, as in a schema.
     default
-        What is read where no value is set.
+        What ``value`` returns where none is set.
     ttl
-        For how long a value may be read after it was written. A value whose age has come to this is never returned, and its
-        memory is given back.
+        How long a value can be read after it was written. A value of this age is never returned, and its memory is freed.
     clock
-        What the age goes by: ``"event"`` (the event time of records, and watermarks) or ``"processing"``.
+        What the age is measured by: ``"event"`` (the event time of records, and watermarks) or ``"processing"``.
     refresh
-        What makes a value young again: ``"write"``, or ``"read"`` for both. Asking for the number of entries or whether there
-        is one (``len``, ``in``) is no reading.
+        What resets the age: ``"write"``, or ``"read"`` for both. Asking for the number of entries, or whether there is one
+        (``len``, ``in``), is no read.
+
+    Raises
+    ------
+    PlanError
+        When an option is not one of its choices.
+    SchemaError
+        When ``type`` is not a type, or ``default`` is not of this type.
 
     Examples
     --------
@@ -168,7 +173,7 @@ class ValueState(State, Generic[T]):
         def __get__(self, instance: object | None, owner: type | None = None) -> Self: ...
 
     def clear(self) -> None:
-        """Forget the value."""
+        """Remove the value; then ``value`` is the default."""
         raise self._outside()
 
     def _outside(self) -> RuntimeError:
@@ -176,7 +181,7 @@ class ValueState(State, Generic[T]):
 
 
 def _as_kept(default: Any, kind: DataType) -> Any:
-    """Give a default as it would come back from a checkpoint: 0 as 0.0 of a float."""
+    """Return a default as it would be read from a checkpoint: 0 as 0.0 for a float."""
     if default is None or repr(kind) == "object":
         return default
     try:
@@ -187,16 +192,23 @@ def _as_kept(default: Any, kind: DataType) -> Any:
 
 
 class ReducingState(State, Generic[T]):
-    """A value of each key that others are folded into.
+    """A value for each key that other values are folded into.
 
     Parameters
     ----------
     type
         The type of the value, as in a schema.
     function
-        Takes the value so far and the next one, returns the new one. The first one is taken as it is.
+        Takes the value so far and the next one, returns the new one. The first value is taken as it is.
     ttl, clock, refresh
-        As of :class:`ValueState`.
+        As for :class:`ValueState`.
+
+    Raises
+    ------
+    PlanError
+        When ``function`` cannot be called, or an option is not one of its choices.
+    SchemaError
+        When ``type`` is not a type.
 
     Examples
     --------
@@ -259,16 +271,27 @@ class ReducingState(State, Generic[T]):
             """The value of the key; None where nothing was added."""
 
         def add(self, value: T) -> T:
-            """Fold a value in, and return the result."""
+            """Fold a value in, and return the result.
+
+            Parameters
+            ----------
+            value
+                The value to fold in.
+
+            Returns
+            -------
+            object
+                The new value of the key.
+            """
 
         def clear(self) -> None:
-            """Forget the value."""
+            """Remove the value."""
 
 
 class ListState(State, Generic[T]):
-    """Values of each key, in the order in which they were added.
+    """A list of values for each key, in the order in which they were added.
 
-    All values of a key are handed to the function when the key has a record, so a list is for some hundred values; what
+    All values of a key are passed to the function when the key has a record, so a list is for some hundred values. What
     grows without end belongs into the key, or into a window.
 
     Parameters
@@ -276,7 +299,14 @@ class ListState(State, Generic[T]):
     type
         The type of a value, as in a schema.
     ttl, clock, refresh
-        As of :class:`ValueState`; each value has an age of its own.
+        As for :class:`ValueState`; each value has its own age.
+
+    Raises
+    ------
+    PlanError
+        When an option is not one of its choices.
+    SchemaError
+        When ``type`` is not a type.
 
     Examples
     --------
@@ -325,19 +355,37 @@ class ListState(State, Generic[T]):
         def __get__(self, instance: object | None, owner: type | None = None) -> Self: ...
 
         def get(self) -> list[T]:
-            """Return the values as a list of its own."""
+            """Return a copy of the values as a list."""
 
         def add(self, value: T) -> None:
-            """Add a value."""
+            """Append a value.
+
+            Parameters
+            ----------
+            value
+                The value.
+            """
 
         def extend(self, values: Iterable[T]) -> None:
-            """Add several values."""
+            """Append several values.
+
+            Parameters
+            ----------
+            values
+                The values.
+            """
 
         def set(self, values: Iterable[T]) -> None:
-            """Put these values in the place of those that are there."""
+            """Replace all values.
+
+            Parameters
+            ----------
+            values
+                The new values.
+            """
 
         def clear(self) -> None:
-            """Forget all values."""
+            """Remove all values."""
 
         def __iter__(self) -> Iterator[T]: ...
         def __len__(self) -> int: ...
@@ -361,19 +409,25 @@ else:
 
 
 class MapState(_MapBase[K, V], Generic[K, V]):
-    """Values of each key by an entry key: a mapping.
+    """A mapping of entry keys to values for each key; it is used as a ``dict``.
 
-    It is used as a ``dict``. All entries of a key are handed to the function when the key has a record, so a map is for some
-    hundred entries.
+    All entries of a key are passed to the function when the key has a record, so a map is for some hundred entries.
 
     Parameters
     ----------
     key
         The type of an entry key, as in a schema: not a list, a struct or ``object``.
     value
-        The type of a value. A value that has been taken out and changed in place has to be set again.
+        The type of a value. A value that was read and changed in place has to be set again.
     ttl, clock, refresh
-        As of :class:`ValueState`; each entry has an age of its own.
+        As for :class:`ValueState`; each entry has its own age.
+
+    Raises
+    ------
+    PlanError
+        When ``key`` is not a plain type, or an option is not one of its choices.
+    SchemaError
+        When ``key`` or ``value`` is not a type.
 
     Examples
     --------
@@ -445,29 +499,75 @@ class MapState(_MapBase[K, V], Generic[K, V]):
 class Timers(Protocol):
     """The timers of a key, as ``ctx.timers``.
 
-    They are a set: a key has at most one timer of a clock and time. A timer set for a time already
-    passed fires at the next watermark.
+    They are a set: a key has at most one timer for each clock and time. A timer that is set for a time already passed fires
+    at the next watermark.
+
+    Examples
+    --------
+    >>> from datetime import datetime, timedelta
+    >>> class Remind(mill.ProcessFunction):
+    ...     def process(self, row, ctx):
+    ...         ctx.timers.event_time(row.at + timedelta(minutes=5))
+    ...     def on_timer(self, at, ctx):
+    ...         yield {"minute": at.minute}
+    >>> s = mill.from_iter([{"k": 1, "at": datetime(2024, 1, 1, 0, 7)}]).event_time("at")
+    >>> s.key_by("k").process(Remind(), schema={"minute": int}).collect()["minute"]
+    [12]
     """
 
     def event_time(self, at: datetime) -> None:
-        """Call ``on_timer`` once no record of this time or an earlier one can follow."""
+        """Set a timer by event time: ``on_timer`` is called once no record of this time or an earlier one can follow.
+
+        Parameters
+        ----------
+        at
+            The time, with or without a zone as the event time of the stream.
+        """
 
     def processing_time(self, at: datetime) -> None:
-        """Call ``on_timer`` when the clock has come this far; ``at`` has a zone, as ``ctx.now`` has."""
+        """Set a timer by processing time: ``on_timer`` is called when the clock has reached this time.
+
+        Parameters
+        ----------
+        at
+            The time, with a zone, as ``ctx.now`` has one.
+        """
 
     def delete_event_time(self, at: datetime) -> None:
-        """Delete such a timer, if there is one."""
+        """Delete a timer by event time, if there is one.
+
+        Parameters
+        ----------
+        at
+            The time for which it was set.
+        """
 
     def delete_processing_time(self, at: datetime) -> None:
-        """Delete such a timer, if there is one."""
+        """Delete a timer by processing time, if there is one.
+
+        Parameters
+        ----------
+        at
+            The time for which it was set.
+        """
 
 
 class ProcessContext(Protocol):
-    """What a process function can ask about the record or timer, and do besides returning records."""
+    """The record or timer that a process function is called for, and what the function can do besides returning records.
+
+    Examples
+    --------
+    >>> class Show(mill.ProcessFunction):
+    ...     def process(self, row, ctx):
+    ...         yield {"key": ctx.key, "timed": ctx.timestamp is not None}
+    >>> s = mill.from_iter([{"k": 1}])
+    >>> s.key_by("k").process(Show(), schema={"key": int, "timed": bool}).collect().to_pylist()
+    [{'key': 1, 'timed': False}]
+    """
 
     @property
     def key(self) -> Any:
-        """The key: its value, or a row of several columns."""
+        """The key: its value, or a :class:`Row` of several columns."""
 
     @property
     def timestamp(self) -> datetime | None:
@@ -475,11 +575,11 @@ class ProcessContext(Protocol):
 
     @property
     def watermark(self) -> datetime | None:
-        """How far event time has come: None before the first watermark, ``datetime.max`` when the input has ended."""
+        """The watermark: None before the first one, ``datetime.max`` when the input has ended."""
 
     @property
     def now(self) -> datetime:
-        """Processing time, in UTC."""
+        """The processing time, in UTC."""
 
     @property
     def timers(self) -> Timers:
@@ -487,26 +587,36 @@ class ProcessContext(Protocol):
 
     @property
     def timer(self) -> Clock | None:
-        """What the timer goes by that ``on_timer`` is called for; None in ``process`` and ``on_end``."""
+        """The clock of the timer that ``on_timer`` is called for; None in ``process`` and ``on_end``."""
 
     @property
     def is_draining(self) -> bool:
         """Whether the input has ended, so that all timers fire at once."""
 
     def side_output(self, name: str, row: Any) -> None:
-        """Send a record to a side output."""
+        """Emit a record to a side output.
+
+        Parameters
+        ----------
+        name
+            The name of the output, as declared in ``side_outputs``.
+        row
+            The record.
+        """
 
 
 class ProcessFunction:
     """A function of the records and timers of each key, with state; for :meth:`KeyedStream.process`.
 
-    Subclass it, declare states in the class body, and define :meth:`process`. Each parallel instance works with a deep copy
-    of the object; what cannot be copied, such as a connection, is opened in :meth:`open`. Methods yield records (or return a
-    list of them, or None).
+    Subclass it, declare states in the class body, and define :meth:`process`. Each parallel task works with a deep copy of
+    the object; open what cannot be copied, such as a connection, in :meth:`open`. Methods yield records, or return a list
+    of them, or None.
 
-    If a call fails, its state changes, timers and results are discarded, and ``on_error`` decides what happens to the record.
-    Records before it may be passed to the function a second time, so it should keep what it
-    remembers in states and nowhere else.
+    Notes
+    -----
+    If a call fails, its state changes, timers and results are discarded, and ``on_error`` decides what happens to the
+    record. After that, earlier records may be passed to the function again, so keep what the function remembers in states
+    and nowhere else.
 
     Examples
     --------
@@ -529,34 +639,97 @@ class ProcessFunction:
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
-            """Refuse a value in the place of a state: it would be shared by all keys."""
+            """Refuse to replace a state by a value, which all keys would share."""
             state = getattr(type(self), name, None)
             if isinstance(state, State):
                 raise AttributeError(f"{name!r} is a state; {state._how_to_set.format(name)}", name=name, obj=self)
             object.__setattr__(self, name, value)
 
     def process(self, row: Any, ctx: ProcessContext) -> Iterable[Any] | None:
-        """Take a record; the records of a key come in their order."""
+        """Process a record; the records of a key arrive in their order.
+
+        Parameters
+        ----------
+        row
+            The record, a :class:`Row`.
+        ctx
+            The key, the times and the timers: a :class:`ProcessContext`.
+
+        Returns
+        -------
+        iterable or None
+            The records to emit.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no process(row, ctx)")
 
     def process_left(self, row: Any, ctx: ProcessContext) -> Iterable[Any] | None:
-        """Take a record of the first of two connected streams, instead of :meth:`process`."""
+        """Process a record of the first of two connected streams, instead of :meth:`process`.
+
+        Parameters
+        ----------
+        row
+            The record, a :class:`Row`.
+        ctx
+            The key, the times and the timers: a :class:`ProcessContext`.
+
+        Returns
+        -------
+        iterable or None
+            The records to emit.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no process_left(row, ctx)")
 
     def process_right(self, row: Any, ctx: ProcessContext) -> Iterable[Any] | None:
-        """Take a record of the second of two connected streams, instead of :meth:`process`."""
+        """Process a record of the second of two connected streams, instead of :meth:`process`.
+
+        Parameters
+        ----------
+        row
+            The record, a :class:`Row`.
+        ctx
+            The key, the times and the timers: a :class:`ProcessContext`.
+
+        Returns
+        -------
+        iterable or None
+            The records to emit.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no process_right(row, ctx)")
 
     def on_timer(self, at: datetime, ctx: ProcessContext) -> Iterable[Any] | None:
-        """Take a timer that is due; timers fire in order of time."""
+        """Process a timer that is due; timers fire in order of time.
+
+        Parameters
+        ----------
+        at
+            The time for which it was set.
+        ctx
+            The key, the times and the timers: a :class:`ProcessContext`.
+
+        Returns
+        -------
+        iterable or None
+            The records to emit.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no on_timer(at, ctx)")
 
     def on_end(self, ctx: ProcessContext) -> Iterable[Any] | None:
-        """Take the end of the input: called once for each key that still has state, after its timers."""
+        """Process the end of the input: called once for each key that still has state, after its timers.
+
+        Parameters
+        ----------
+        ctx
+            The key, the times and the timers: a :class:`ProcessContext`.
+
+        Returns
+        -------
+        iterable or None
+            The records to emit.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no on_end(ctx)")
 
     def open(self) -> None:
         """Prepare this copy, before its first record."""
 
     def close(self) -> None:
-        """Release what :meth:`open` has taken."""
+        """Release what :meth:`open` has opened."""

@@ -27,23 +27,24 @@ _WATERMARK_MAX = 2**62
 
 @dataclass(frozen=True)
 class Held:
-    """What has held back the watermark of a step for some seconds.
+    """The split that has held back the watermark of a step for some seconds.
 
     Attributes
     ----------
     split
-        The split that is waited for: a file, a partition.
+        The split: a file, a partition.
     watermark
-        How far its records have come, less the allowed disorder; None if it has had none.
+        Its watermark; None if it has had no record.
     others
-        How far others have come: further splits of the step, or inputs it is united with. None if no other
-        input is ahead.
+        The watermark of the others: further splits of the step, or inputs that it is merged with. None if no other is
+        ahead.
     since
-        For how long the watermark has not moved.
+        How long the watermark has not moved.
 
     Examples
     --------
     >>> from datetime import datetime, timedelta, timezone
+    >>> from millstream import Held
     >>> at = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
     >>> str(Held("logs/b.json", at, at + timedelta(minutes=2), timedelta(seconds=7)))
     'logs/b.json holds it at 2024-01-01 12:00:00+00:00 for 7 s; others have come to 2024-01-01 12:02:00+00:00'
@@ -55,7 +56,7 @@ class Held:
     since: timedelta
 
     def __str__(self) -> str:
-        """Tell it in one line."""
+        """Describe it in one line."""
         at = "before its first record" if self.watermark is None else f"at {self.watermark}"
         text = f"{self.split} holds it {at} for {self.since.total_seconds():.0f} s"
         return text if self.others is None else f"{text}; others have come to {self.others}"
@@ -70,13 +71,14 @@ class Paused:
     splits
         How many splits pause.
     split, watermark
-        The one of them that will be read first again, and how far it has come.
+        The split that will resume first, and its watermark.
     slowest, slowest_watermark
-        The split that they wait for, and how far that one has come; None if it has had no watermark yet.
+        The split that they wait for, and its watermark; None if it has had no record.
 
     Examples
     --------
     >>> from datetime import datetime, timedelta, timezone
+    >>> from millstream import Paused
     >>> at = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
     >>> str(Paused(2, "logs/b.json", at, "live", at - timedelta(hours=1)))
     '2 splits wait, first logs/b.json at 2024-01-01 12:00:00+00:00, for live at 2024-01-01 11:00:00+00:00'
@@ -99,21 +101,22 @@ class Paused:
 
 @dataclass(frozen=True)
 class Overdue:
-    """A checkpoint that has been under way for more than ten times its interval, and for more than a second.
+    """A checkpoint that has taken more than ten times its interval, and more than a second, so far.
 
     Attributes
     ----------
     checkpoint
         Its number.
     since
-        For how long it has been under way.
+        How long it has been in progress.
     waits_for
-        The parts of the job that still work on what came before it: the first and the last step of each. Empty while it is
-        being written.
+        The chains of steps that still process records from before it: the first and the last step of each. Empty while the
+        checkpoint is being written.
 
     Examples
     --------
     >>> from datetime import timedelta
+    >>> from millstream import Overdue
     >>> str(Overdue(3, timedelta(seconds=12), ["from_iter … for_each"]))
     'checkpoint 3 has been under way for 12.0 s; from_iter … for_each is still at work on what came before it'
     """
@@ -137,21 +140,27 @@ class StepMetrics:
     Attributes
     ----------
     name
-        The step.
+        The name of the step.
     rows_in, rows_out
-        Records taken and given.
+        How many records it has received and emitted.
     rows_late
-        Records that came too late for their window.
+        How many records were too late for their window.
     rows_skipped, rows_routed
-        Records that failed and were left out, or went to ``.errors``.
+        How many records failed and were dropped, or were sent to ``.errors``.
     watermark
-        How far event time has come; None before it has begun and after the end.
+        Its event time; None before the first watermark and after the end.
     checkpoint_bytes
-        How much of its state the last checkpoint wrote.
+        How many bytes of its state the last checkpoint wrote.
     held
         Of an ``event_time`` step over unbounded input: the split that has held the watermark for more than five seconds.
     paused
         Of an ``event_time`` step with alignment: the splits that pause.
+
+    Examples
+    --------
+    >>> report = mill.run(mill.from_iter([1, 2, 3]).filter(col("value") > 1).for_each(lambda row: None))
+    >>> [(step.name, step.rows_in, step.rows_out) for step in report.steps if step.name == "filter"]
+    [('filter', 3, 2)]
     """
 
     name: str
@@ -168,24 +177,31 @@ class StepMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of a run so far.
+    """The figures of a job so far.
 
     Attributes
     ----------
     rows_in
-        Records that the sources have given.
+        How many records the sources have emitted.
     rows_total
-        How many they will give, where all of them know.
+        How many records they will emit in all; None unless all sources know.
     rows_late, rows_skipped, rows_routed
-        Records that came too late, were left out, or went to ``.errors``, over all steps.
+        How many records were too late, dropped, or sent to ``.errors``, over all steps.
     checkpoints_taken, checkpoints_failed
-        How many checkpoints there were.
+        How many checkpoints were taken, and how many failed.
     checkpoint_bytes, checkpoint_duration
-        What the last one wrote and how long it took.
+        How many bytes the last checkpoint wrote, and how long it took.
     checkpoint_overdue
-        The checkpoint under way, if it has been for more than ten intervals.
+        The checkpoint in progress, if it has taken more than ten intervals.
     steps
         The figures of each step, in the order of the plan.
+
+    Examples
+    --------
+    >>> job = mill.start(mill.from_iter([1, 2]).for_each(lambda row: None))
+    >>> report = job.wait()
+    >>> job.metrics().rows_in, job.metrics().checkpoints_failed
+    (2, 0)
     """
 
     rows_in: int = 0
@@ -203,20 +219,22 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Report(Metrics):
-    """What a run that has ended has done; what :func:`run` and :meth:`Job.wait` give.
+    """What a job that has ended has done; returned by :func:`run` and :meth:`Job.wait`.
+
+    It has all attributes of :class:`Metrics`, too.
 
     Attributes
     ----------
     status
         ``"finished"`` (the input has ended), ``"stopped"`` or ``"cancelled"``.
     duration
-        From start to end.
+        The time from start to end.
     restored
-        The checkpoint it went on from, if any.
+        The checkpoint that it went on from, if any.
     checkpoint
         The last checkpoint, if any.
     notes
-        What you should know: checkpoints that failed or were passed over, restarts.
+        What you should know: checkpoints that failed or were passed over, restarts, changes of the plan.
 
     Examples
     --------
@@ -232,7 +250,7 @@ class Report(Metrics):
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Tell it in a few lines."""
+        """Describe it in a few lines."""
         seconds = self.duration.total_seconds()
         lines = [f"{self.status} after {seconds:,.2f} s: {self.rows_in:,} records read"]
         for count, what in ((self.rows_late, "late"), (self.rows_skipped, "skipped"), (self.rows_routed, "routed")):
@@ -251,22 +269,29 @@ class Report(Metrics):
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Current status of a job.
+    """The current state of a job.
 
     Attributes
     ----------
     state
-        ``"starting"``, ``"running"``, ``"restarting"``, ``"finished"``, ``"stopped"``, ``"cancelled"`` or ``"failed"``; ``"elsewhere"`` in a
-        process that was forked from the job's.
+        ``"starting"``, ``"running"``, ``"restarting"``, ``"finished"``, ``"stopped"``, ``"cancelled"`` or ``"failed"``;
+        ``"elsewhere"`` in a process that was forked from the job's.
     restarts
-        How often it was started again after a failure.
+        How many times it was restarted after a failure.
     notes
         What you should know so far.
     waits
-        What the job waits for: a sentence for each ``event_time`` step whose watermark has not moved for some seconds,
-        with the split that holds it, one for each step whose splits pause because they are too far ahead, and one for a
-        checkpoint that has been under way for more than ten intervals. The same figures are in :attr:`StepMetrics.held`,
+        What the job waits for: a sentence for each ``event_time`` step whose watermark has not moved for some seconds, with
+        the split that holds it, one for each step whose splits pause because they are too far ahead, and one for a
+        checkpoint that has taken more than ten intervals. The same figures are in :attr:`StepMetrics.held`,
         :attr:`StepMetrics.paused` and :attr:`Metrics.checkpoint_overdue`.
+
+    Examples
+    --------
+    >>> job = mill.start(mill.from_iter([1]).for_each(lambda row: None))
+    >>> report = job.wait()
+    >>> print(job.status)
+    finished
     """
 
     state: str
@@ -275,7 +300,7 @@ class JobStatus:
     waits: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Give the state, and what the job waits for."""
+        """Return the state, and what the job waits for."""
         return "; ".join([self.state, *self.waits])
 
 
@@ -338,7 +363,7 @@ def _sentence(step: str, held: Held) -> str:
 
 
 def waits_of(metrics: Metrics) -> list[str]:
-    """Give a sentence for each step whose watermark is held, for each whose splits pause, and for an overdue checkpoint."""
+    """Return a sentence for each held watermark, for each step whose splits pause, and for an overdue checkpoint."""
     waits = [_sentence(step.name, step.held) for step in metrics.steps if step.held is not None]
     waits += [f"reading for {step.name} pauses: {step.paused}" for step in metrics.steps if step.paused is not None]
     return waits if metrics.checkpoint_overdue is None else [*waits, str(metrics.checkpoint_overdue)]
@@ -352,12 +377,12 @@ def say_held(step: str, held: tuple[str, int | None, int | None, int]) -> None:
 
 
 def metrics_of(figures: dict[str, Any]) -> Metrics:
-    """Give the metrics of a run from the engine's figures."""
+    """Return the metrics of a run from the engine's figures."""
     return Metrics(**_metrics(figures))
 
 
 def report_of(figures: dict[str, Any]) -> Report:
-    """Give the report of a run from the engine's figures."""
+    """Return the report of a run from the engine's figures."""
     return Report(
         **_metrics(figures),
         status=figures["status"],

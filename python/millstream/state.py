@@ -1,4 +1,4 @@
-"""Looking into checkpoints: which there are, and whether they are whole."""
+"""Inspection of checkpoints: which there are, what they hold, and whether they are intact."""
 
 from __future__ import annotations
 
@@ -18,24 +18,31 @@ __all__ = ["CheckpointInfo", "PickledState", "checkpoints", "pickled_state", "re
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """One checkpoint in a state directory.
+    """A checkpoint in a state directory.
 
     Attributes
     ----------
     id
         Its number.
     created
-        When its barrier was sent.
+        When it was started, in UTC.
     mode
-        The guarantee the job ran with.
+        The guarantee that the job ran with.
     bytes, new_bytes
-        How much all it needs has, and how much of that was written for it.
+        The size of all that it needs, and of the part that was written for it.
     is_savepoint, is_finished
-        Whether it was asked for by you; whether the job had come to its end.
+        Whether it is a savepoint, and whether the job had ended.
     steps
         The steps whose state it holds.
     damage
-        What is wrong with it, if anything; the other fields then say nothing.
+        What is wrong with it, if anything; then the other attributes have no meaning.
+
+    Examples
+    --------
+    >>> report = mill.run(mill.from_iter([1, 2]).write_csv("out/"), checkpoint="state/")
+    >>> newest = mill.checkpoints("state/")[-1]
+    >>> newest.mode, newest.is_savepoint, newest.damage
+    ('exactly_once', False, None)
     """
 
     id: int
@@ -51,7 +58,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class PickledState:
-    """State that is pickled Python objects.
+    """State that consists of pickled Python objects.
 
     Attributes
     ----------
@@ -69,10 +76,25 @@ class PickledState:
 
 
 def pickled_state(path: str | os.PathLike[str]) -> list[PickledState]:
-    """Find the state that is pickled Python objects, without unpickling any of it.
+    """Find state that consists of pickled Python objects, without unpickling any of it.
 
     A job that goes on from such state unpickles it, which runs what the bytes ask for: a state directory with any must be
     trusted as code is. ``millstream state verify --no-objects`` makes an error of it.
+
+    Parameters
+    ----------
+    path
+        The state directory.
+
+    Returns
+    -------
+    list of PickledState
+        What was found.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no such state directory, or it cannot be read.
 
     Examples
     --------
@@ -86,6 +108,23 @@ def pickled_state(path: str | os.PathLike[str]) -> list[PickledState]:
 
 def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     """List the checkpoints in a state directory, oldest first.
+
+    Parameters
+    ----------
+    path
+        The state directory.
+
+    Returns
+    -------
+    list of CheckpointInfo
+        Damaged checkpoints are included, with what is wrong with them.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no such state directory, or it cannot be read.
+    PlanError
+        When ``path`` is not a path.
 
     Examples
     --------
@@ -102,27 +141,29 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
 
 
 def read_state(path: str | os.PathLike[str], *, step: str, id: int | None = None) -> Table:
-    """Read the keyed state of a step as a table: a row a key, or a key and open window.
+    """Read the keyed state of a step as a table, with one row for each key, or each key and open window.
 
     Parameters
     ----------
     path
         The state directory.
     step
-        The name of the step, as ``explain()`` and ``name()`` have it.
+        The name of the step, as in ``explain()`` and ``name()``.
     id
-        The number of the checkpoint; the newest unless given.
+        The number of the checkpoint; by default the newest.
 
     Returns
     -------
     Table
-        The key columns, the window's bounds where there are any, and the results as of that moment. Aggregates of your
-        own are given as their bytes.
+        The columns of the key, the bounds of the window where there are any, and the results as of the checkpoint.
+        Aggregates of your own are their pickled bytes.
 
     Raises
     ------
     CheckpointError
-        If there is no such checkpoint or step, or the step keeps no keyed state.
+        When there is no such checkpoint or step, or the step has no keyed state.
+    PlanError
+        When an argument is not of its type.
 
     Examples
     --------
@@ -140,9 +181,19 @@ def read_state(path: str | os.PathLike[str], *, step: str, id: int | None = None
 def verify(path: str | os.PathLike[str]) -> tuple[list[tuple[int, str | None]], list[str]]:
     """Read every byte of a state directory.
 
+    Parameters
+    ----------
+    path
+        The state directory.
+
     Returns
     -------
     tuple
         The numbers of the checkpoints, newest first, each with what is wrong with it or None; and what else was noticed.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no such state directory.
     """
     return _engine.verify(local_path(path, "the state directory"))

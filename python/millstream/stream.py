@@ -1,8 +1,8 @@
-"""Streams: what flows, and the steps it goes through.
+"""Streams: records that flow, and the steps that they pass through.
 
-A stream is declared step by step and checked step by step; nothing runs before :func:`millstream.run`,
-:func:`millstream.start`, :meth:`Stream.collect` and the like. Streams are values: a step gives a new stream, and one
-stream can go several ways.
+A stream is declared step by step, and each step is checked when it is declared. Nothing runs before :func:`millstream.run`,
+:func:`millstream.start`, :meth:`Stream.collect` and the like. Streams are values: a step returns a new stream, and one
+stream can be used several times.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Outcome = tuple[Any, Exception | None]
 
 
 def _outcomes(function: Callable[[Any], Any], rows: Sequence[Any]) -> Iterator[Outcome]:
-    """Call a function for each of these rows, one when it is asked for."""
+    """Call a function for each of these rows, when the caller asks for its result."""
     for row in rows:
         try:
             yield function(row), None
@@ -64,7 +64,7 @@ def _outcomes(function: Callable[[Any], Any], rows: Sequence[Any]) -> Iterator[O
 
 
 def _zone_of(schema: Schema, column: str) -> str | None:
-    """Give the zone of a column of times; None where it has none, or is no such column."""
+    """Return the time zone of a column; None where the column has none, or does not exist."""
     check_pyarrow("event_time")
     arrow = schema.to_arrow()
     zone: str | None = getattr(arrow.field(column).type, "tz", None) if column in arrow.names else None
@@ -88,28 +88,33 @@ def _columns(positional: Sequence[str | Expr], named: Mapping[str, IntoExpr], me
 
 
 def from_changelog(stream: Stream, key: str | Sequence[str], op: str = "op") -> Stream:
-    """Return the updating stream whose changes are the records of a stream: the way back from :meth:`Stream.to_changelog`.
+    """Return the updating stream whose changes are the records of a stream; the inverse of :meth:`Stream.to_changelog`.
 
     The column ``op`` says what happens to the key of each record, and is not part of the result. ``"insert"`` and
-    ``"update"`` set the row of the key, whether it had one or not; ``"delete"`` withdraws it. Flink's short forms are
-    understood too: ``+I`` and ``+U`` set the row, ``-D`` and ``-U`` withdraw it. Anything else, also null, is an error of its
-    record, which goes the way that ``on_error`` says.
+    ``"update"`` set the row of the key, whether it had one or not. ``"delete"`` removes it. Flink's short forms are
+    accepted too: ``+I`` and ``+U`` set the row, ``-D`` and ``-U`` remove it. Any other value, null included, is an error of
+    its record, which ``on_error`` handles.
 
     Parameters
     ----------
     stream
-        The changes. Those of one key must come in their order, so they come from one split of a source.
+        The changes. Those of one key must arrive in order, so they come from one split of a source.
     key
-        The columns whose latest row counts.
+        The columns of the key.
     op
-        The column of text that says what happens.
+        The name of the text column that says what happens.
+
+    Returns
+    -------
+    Stream
+        The columns of ``stream`` but for ``op``, as an updating stream with this key.
 
     Raises
     ------
     SchemaError
-        When a column does not exist, or ``op`` is no text.
+        When a column does not exist, or ``op`` is not text.
     PlanError
-        When ``op`` is part of the key, or the stream is an updating one already.
+        When ``op`` is part of the key, or ``stream`` is already an updating stream.
 
     Examples
     --------
@@ -133,6 +138,9 @@ def from_changelog(stream: Stream, key: str | Sequence[str], op: str = "op") -> 
 class Stream(AsyncSteps, Joins, Lookups, Outputs):
     """Records that flow; made by ``read_*``, ``from_*``, :func:`generate` and by the steps of other streams.
 
+    A stream is *append-only*, where every record stands for itself, or *updating*, where the latest row of each key counts;
+    see :attr:`updating_key`. It is *bounded* if its input ends.
+
     Examples
     --------
     >>> words = mill.from_iter(["to be or not to be"]).select(word=col("value").str.split(" ")).explode("word")
@@ -153,7 +161,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Name what to write instead of what other libraries have."""
+            """Raise an error that names the method of Millstream for one of another library."""
             raise no_attribute(self, name)
 
     def __repr__(self) -> str:
@@ -166,7 +174,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
 
     @property
     def schema(self) -> Schema:
-        """The columns and their types.
+        """The names and types of the columns.
 
         Examples
         --------
@@ -177,12 +185,27 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
 
     @property
     def is_bounded(self) -> bool:
-        """Whether the input ends."""
+        """Whether the input ends.
+
+        Examples
+        --------
+        >>> mill.from_iter([1]).is_bounded, mill.generate(rate=10).is_bounded
+        (True, False)
+        """
         return self._raw.is_bounded()
 
     @property
     def updating_key(self) -> list[str] | None:
-        """The key of an updating stream, whose latest row of a key counts; None where every row stands for itself."""
+        """The columns of the key of an updating stream; None for an append-only stream.
+
+        In an updating stream, a row replaces the earlier row with the same key.
+
+        Examples
+        --------
+        >>> counts = mill.from_iter([{"k": "a"}]).key_by("k").agg(n=mill.count(), emit="each")
+        >>> counts.updating_key
+        ['k']
+        """
         return self._raw.updating_key()
 
     @property
@@ -199,20 +222,22 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     # -- columns -----------------------------------------------------------------------------------------------------
 
     def select(self, *columns: str | Expr, **named: IntoExpr) -> Stream:
-        """Give only these columns.
+        """Return only these columns.
 
         Parameters
         ----------
         *columns
             Names of columns, or expressions.
         **named
-            Columns, expressions or constants by the name of their column. A string is the name of a column;
-            ``lit("x")`` is a text.
+            Columns, expressions or constants by the name of the result. A string is the name of a column; ``lit("x")`` is a
+            text.
 
         Raises
         ------
         SchemaError
-            When a column does not exist, or types don't fit.
+            When a column does not exist, or an expression does not fit the types of its columns.
+        PlanError
+            When there is no column, two of the same name, or an aggregate.
 
         Examples
         --------
@@ -225,6 +250,25 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     def with_columns(self, *columns: str | Expr, **named: IntoExpr) -> Stream:
         """Add columns, or replace those with the same names.
 
+        Parameters
+        ----------
+        *columns
+            Expressions, which keep the name of their column unless they have an ``alias``, or names of columns.
+        **named
+            Columns, expressions or constants by the name of the result. A string is the name of a column; ``lit("x")`` is a
+            text.
+
+        Raises
+        ------
+        SchemaError
+            When a column does not exist, or an expression does not fit the types of its columns.
+        PlanError
+            When two columns have the same name, or an expression is an aggregate.
+
+        Notes
+        -----
+        All expressions see the columns of the input, so none of them can use another one of the same call.
+
         Examples
         --------
         >>> mill.from_iter([{"a": 1}]).with_columns(b=col("a") + 1).collect().to_pylist()
@@ -233,7 +277,19 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return Stream(self._raw.with_columns(_columns(columns, named, "with_columns")))
 
     def drop(self, *columns: str) -> Stream:
-        """Leave columns out.
+        """Remove columns.
+
+        Parameters
+        ----------
+        *columns
+            The names of the columns.
+
+        Raises
+        ------
+        SchemaError
+            When a column does not exist.
+        PlanError
+            When no column would be left, or a name is not a string.
 
         Examples
         --------
@@ -243,7 +299,19 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return Stream(self._raw.drop([column_name(column, "drop") for column in columns]))
 
     def rename(self, names: Mapping[str, str]) -> Stream:
-        """Give columns other names.
+        """Rename columns.
+
+        Parameters
+        ----------
+        names
+            New names by old names. Columns that it does not mention keep theirs.
+
+        Raises
+        ------
+        SchemaError
+            When a column does not exist.
+        PlanError
+            When two columns would have the same name, or a name is not a string.
 
         Examples
         --------
@@ -254,7 +322,23 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return Stream(self._raw.rename([(column_name(old, "rename"), column_name(new, "rename")) for old, new in pairs]))
 
     def cast(self, types: Mapping[str, TypeLike]) -> Stream:
-        """Convert columns to other types; a value that does not fit is an error of its record.
+        """Convert columns to other types.
+
+        Parameters
+        ----------
+        types
+            Types by the names of columns. A type is a Python type, one of :mod:`millstream.types`, or an Arrow type.
+
+        Raises
+        ------
+        SchemaError
+            When a column does not exist, a type is not a type, or the types cannot be converted.
+        DataError
+            When the job runs and a value does not fit; ``on_error`` can skip or route such records.
+
+        Notes
+        -----
+        No value changes silently; see :meth:`Expr.cast`, which can also make such values null.
 
         Examples
         --------
@@ -265,14 +349,19 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return Stream(self._raw.cast([(column_name(name, "cast"), data_type(kind, place=f"column {name!r}")) for name, kind in pairs]))
 
     def explode(self, column: str, *, keep_empty: bool = False) -> Stream:
-        """Give one row for each element of a list column.
+        """Return one row for each element of a list column.
 
         Parameters
         ----------
         column
             The list column.
         keep_empty
-            Whether an empty or null list gives one row with null, instead of none.
+            Whether an empty or null list becomes one row with null. By default it becomes no row.
+
+        Raises
+        ------
+        SchemaError
+            When the column does not exist, or is not a list.
 
         Examples
         --------
@@ -282,7 +371,19 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return Stream(self._raw.explode(column_name(column, "explode"), keep_empty))
 
     def unnest(self, column: str) -> Stream:
-        """Put the fields of a struct column in its place.
+        """Replace a struct column by its fields.
+
+        Parameters
+        ----------
+        column
+            The struct column. Where it is null, so are the fields.
+
+        Raises
+        ------
+        SchemaError
+            When the column does not exist, or is not a struct.
+        PlanError
+            When two columns would have the same name.
 
         Examples
         --------
@@ -294,12 +395,22 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     # -- records -----------------------------------------------------------------------------------------------------
 
     def filter(self, condition: Expr | str | Callable[[Any], object]) -> Stream:
-        """Keep the records for which a condition holds; null counts as not.
+        """Keep the records for which a condition is true.
 
         Parameters
         ----------
         condition
-            An expression, the name of a column of truth values, or a function of a row.
+            An expression of type ``bool``, the name of such a column, or a function of a :class:`Row` that returns
+            something true or false. A null is false.
+
+        Raises
+        ------
+        SchemaError
+            When a column does not exist, or the expression is not of type ``bool``.
+        PlanError
+            When the condition is neither an expression, nor a name, nor a plain function.
+        UserFunctionError
+            When the job runs and the function raises; ``on_error`` can skip or route such records.
 
         Examples
         --------
@@ -317,15 +428,29 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return self._apply("filter", condition, FilterAdapter, self.schema)
 
     def map(self, function: Callable[[Any], Any], *, schema: SchemaLike = None) -> Stream:
-        """Call a function for each record; what it returns is a record.
+        """Call a function for each record; what it returns is the new record.
 
         Parameters
         ----------
         function
-            Takes a :class:`Row`, gives a dict, a tuple, a dataclass, or a plain value for a schema of one column.
+            Takes a :class:`Row`. Returns a dict, a tuple, a dataclass, or a plain value for a schema of one column.
         schema
-            The columns it gives; by default those of its annotation, else those of its first results: for these, the
-            stream before is run for a few records when the step is declared.
+            The columns that it returns. By default they are taken from its annotation, or else inferred from its first
+            results: for this, the stream before the step is run for up to 100 records when the step is declared.
+
+        Raises
+        ------
+        PlanError
+            When the function cannot be called, or is asynchronous; see :meth:`map_async`.
+        SchemaError
+            When the columns are neither declared nor annotated and cannot be inferred.
+        UserFunctionError
+            When the job runs and the function raises, or its result does not fit the schema; ``on_error`` can skip or route
+            such records.
+
+        Notes
+        -----
+        A result has the event time of its record.
 
         Examples
         --------
@@ -340,16 +465,28 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     def flat_map(self, function: Callable[[Any], Iterable[Any] | None], *, schema: SchemaLike = None) -> Stream:
         """Call a function for each record; it returns any number of records, as a list or by ``yield``.
 
-        What a function yields is passed on in pieces, so memory does not grow with the number of results. A record whose
-        function raises has no results, up to 4,096 of them: of one that has yielded more before it raises, those that were
-        passed on stay. Checkpoints fall between records, never inside a call.
-
         Parameters
         ----------
         function
-            Takes a :class:`Row`, gives an iterable of records, or None for none.
+            Takes a :class:`Row`. Returns an iterable of records, or None for none.
         schema
-            As of :meth:`map`.
+            The columns of a record, as for :meth:`map`.
+
+        Raises
+        ------
+        PlanError
+            When the function cannot be called, or is asynchronous.
+        SchemaError
+            When the columns are neither declared nor annotated and cannot be inferred.
+        UserFunctionError
+            When the job runs and the function raises, or a result does not fit the schema; ``on_error`` can skip or route
+            such records.
+
+        Notes
+        -----
+        Results are passed on in pieces, so memory does not grow with their number. A record whose function raises has no
+        results if it had yielded at most 4,096 before. Of a record that had yielded more, those that were already passed on
+        stay. Checkpoints are taken between records, never inside a call.
 
         Examples
         --------
@@ -365,35 +502,41 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     def map_batches(
         self, function: Callable[[Any], Any], *, schema: SchemaLike = None, batch_rows: int | None = None
     ) -> Stream:
-        """Call a function for each frame of records.
-
-        A frame has as many records as the function works on in about 20 ms: 64 at first, up to 65,536 if it is fast, and
-        fewer if it is slow, so that a checkpoint or a stop does not wait for long. If a call takes long whatever the number of
-        records, as a request does, calls get more records instead. ``batch_rows`` sets the number.
-
-        A function that gives as many rows as it takes keeps the event time of each; after any other, event time has to
-        be taken anew with :meth:`event_time`.
+        """Call a function for each batch of records.
 
         Parameters
         ----------
         function
-            Takes a ``pyarrow.RecordBatch``, returns one, or a dict of arrays, or anything with an Arrow interface.
+            Takes a ``pyarrow.RecordBatch``. Returns one, or a dict of arrays, or anything with an Arrow interface.
         schema
-            The columns it returns; by default those it takes. Other types are converted where every value stays the same:
-            whole floats fit an integer column, ``1.7`` or ``"x"`` is an error that names column, row and value.
+            The columns that it returns; by default those that it takes. Other types are converted where no value changes:
+            whole floats fit an integer column; ``1.7`` or ``"x"`` is an error that names column, row and value.
         batch_rows
-            How many records a call gets at most, whatever time they take; a model may want 64. A call gets fewer where the
-            frame that it is cut from has no more: at the end of the input, after a filter, or where records come one by one.
-            Frames are never put together to fill a batch, and never have more than 65,536 records. A checkpoint or a stop
-            waits for one call.
+            How many records a call gets at most, whatever time they take. A model may want 64.
 
         Raises
         ------
         PlanError
-            If ``batch_rows`` is not a whole number of at least 1.
+            When ``batch_rows`` is not an integer of at least 1, the function cannot be called, or pyarrow is not installed.
+        SchemaError
+            When ``schema`` is not a schema.
         UserFunctionError
-            When the job runs and the function raises, or its result does not fit. With ``on_error="skip"`` or ``"route"``
-            the records of the batch are left out or routed; of a result that is row for row only those that don't fit.
+            When the job runs and the function raises, or its result does not fit. With ``on_error="skip"`` or ``"route"``,
+            the records of the batch are skipped or routed. If the result has one row for each record, only the rows that do
+            not fit are.
+
+        Notes
+        -----
+        By default, the size of a batch adapts to what the function processes in about 20 ms: it starts at 64 records, grows
+        to up to 65,536 if the function is fast, and shrinks if it is slow, so that a checkpoint or a stop does not wait for
+        long. If a call takes long whatever the number of records, as a request does, calls get more records instead.
+
+        A batch is cut from one frame of the engine, and frames are never merged to fill a batch. So a call gets fewer
+        records at the end of the input, after a filter, and where records arrive one by one. A checkpoint or a stop waits
+        for one call.
+
+        If the function returns one row for each record, rows keep the event time of their record. Otherwise, call
+        :meth:`event_time` again after this step.
 
         Examples
         --------
@@ -416,7 +559,19 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return Stream(self._raw.map_batches(name, BatchAdapter(function), given._raw, batch_rows))
 
     def inspect(self, function: Callable[[Any], object]) -> Stream:
-        """Call a function for each record and pass the record on as it is.
+        """Call a function for each record and pass the record on unchanged.
+
+        Parameters
+        ----------
+        function
+            Takes a :class:`Row`. What it returns is ignored.
+
+        Raises
+        ------
+        PlanError
+            When the function cannot be called, or is asynchronous.
+        UserFunctionError
+            When the job runs and the function raises; ``on_error`` can skip or route such records.
 
         Examples
         --------
@@ -442,9 +597,9 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         is_many: bool,
         outcomes: Callable[[Sequence[Any]], Iterator[Outcome]] | None = None,
     ) -> Schema:
-        """Give the schema of what a function returns: as declared, as annotated, or as its first results are.
+        """Return the schema of what a function returns: as declared, as annotated, or inferred from its first results.
 
-        ``outcomes`` calls the function for each of some rows, where it is not called as usual.
+        ``outcomes`` calls the function for each of some rows, where it needs another way of calling.
         """
         if schema is not None:
             return schema_of(schema)
@@ -501,7 +656,23 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return infer_schema(results, what=name)
 
     def limit(self, rows: int) -> Stream:
-        """Give the first records, this many, and end.
+        """Pass on the first records and end.
+
+        Parameters
+        ----------
+        rows
+            How many records.
+
+        Returns
+        -------
+        Stream
+            A bounded stream of the same columns. Where the input has several splits, which records are first depends on
+            timing.
+
+        Raises
+        ------
+        PlanError
+            When ``rows`` is not an integer of at least 0, or this is an updating stream.
 
         Examples
         --------
@@ -511,7 +682,25 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return Stream(self._raw.limit(count(rows, "limit() takes a number of rows")))
 
     def union(self, *others: Stream) -> Stream:
-        """Give the records of this stream and others with the same columns, in any order.
+        """Merge the records of this stream and others with the same columns.
+
+        Parameters
+        ----------
+        *others
+            Streams whose columns have the same names and types.
+
+        Returns
+        -------
+        Stream
+            The records of all streams. In which order records of different streams arrive depends on timing. Event time is
+            the least of all inputs.
+
+        Raises
+        ------
+        SchemaError
+            When the columns differ.
+        PlanError
+            When one of the others is not a stream.
 
         Examples
         --------
@@ -525,24 +714,24 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return Stream(self._raw.union([other._raw for other in others]))
 
     def branch(self, *conditions: Expr | str) -> tuple[Stream, ...]:
-        """Split the stream: each record goes to the first condition that holds, or to the last stream if none does.
-
-        A condition that is null does not hold.
+        """Split the stream: each record goes to the first condition that is true, or to the last stream if none is.
 
         Parameters
         ----------
         *conditions
-            Expressions that are true or false, or names of such columns.
+            Expressions of type ``bool``, or names of such columns. A null is false.
 
         Returns
         -------
         tuple of Stream
-            One stream for each condition, in order, and one for the records that are left.
+            One stream for each condition, in order, then one for all other records.
 
         Raises
         ------
+        SchemaError
+            When a column does not exist, or an expression is not of type ``bool``.
         PlanError
-            When there is no condition, or one is neither an expression nor a name.
+            When there is no condition, one is neither an expression nor a name, or this is an updating stream.
 
         Examples
         --------
@@ -565,14 +754,14 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return (*taken, Stream(left))
 
     def pipe(self, function: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
-        """Call a function with the stream as its first argument, so that steps of one's own stand in the chain.
+        """Call a function with this stream as its first argument, so that functions of your own fit into a chain of steps.
 
         Parameters
         ----------
         function
-            Takes the stream, and whatever else is given.
+            A function that takes the stream and the further arguments.
         *args, **kwargs
-            What it gets besides.
+            Further arguments for the function.
 
         Returns
         -------
@@ -589,7 +778,10 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return function(self, *args, **kwargs)
 
     def rebalance(self) -> Stream:
-        """Spread the records evenly over all tasks, whatever the source gave them.
+        """Distribute the records evenly over all parallel tasks.
+
+        Use it after a source with few splits, or splits of very different sizes, and before expensive steps. The order of
+        records is not kept.
 
         Examples
         --------
@@ -599,31 +791,60 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         return Stream(self._raw.rebalance())
 
     def name(self, name: str) -> Stream:
-        """Name the step before; the name is the identity of its state, and unique in a job.
+        """Name the step before.
+
+        The name identifies the state of the step in checkpoints, so a job whose plan changed can find it again.
+
+        Parameters
+        ----------
+        name
+            1 to 200 printable characters, unique in a job.
+
+        Raises
+        ------
+        PlanError
+            When it is not such a name, or the step has another name already.
 
         Examples
         --------
         >>> named = mill.from_iter([1]).key_by("value").agg(n=mill.count()).name("per value")
+        >>> "per value" in named.explain()
+        True
         """
         return Stream(self._raw.name(text(name, "name()", "per user")))
 
     # -- time and keys -----------------------------------------------------------------------------------------------
 
     def event_time(self, column: str, watermark: Duration | WatermarkStrategy | WatermarkGenerator = "0s") -> Stream:
-        """Take each record's event time from a column.
+        """Take the event time of each record from a column.
 
         Parameters
         ----------
         column
             A timestamp or date column.
         watermark
-            How far records may be out of order within their split, a :class:`WatermarkStrategy`, or an object of a class of
-            yours that makes watermarks (:class:`WatermarkGenerator`).
+            How far records may be out of order within their split, such as ``"5s"``. Or a :class:`WatermarkStrategy`, or an
+            object of your subclass of :class:`WatermarkGenerator`.
+
+        Raises
+        ------
+        SchemaError
+            When the column does not exist, or is not a timestamp or a date.
+        PlanError
+            When ``watermark`` is not a duration, a strategy or a generator.
+
+        Notes
+        -----
+        The watermark of a split is its latest event time so far, less ``watermark``. A record that is older than the
+        watermark of its split is late; steps with windows and joins put it into ``.late``. Event times with a zone and
+        without one are both compared in microseconds since 1970-01-01, where a time without a zone counts as UTC.
 
         Examples
         --------
         >>> from datetime import datetime
-        >>> s = mill.from_iter([{"at": datetime(2024, 1, 1)}]).event_time("at", watermark="5s")
+        >>> s = mill.from_iter([{"at": datetime(2024, 1, 1, 0, 0, second)} for second in (1, 12)]).event_time("at", watermark="5s")
+        >>> s.window_all(mill.tumbling("10s")).agg(n=mill.count()).collect()["n"]
+        [1, 1]
         """
         if isinstance(watermark, WatermarkGenerator) or (
             isinstance(watermark, type) and issubclass(watermark, WatermarkGenerator)
@@ -646,6 +867,29 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     def key_by(self, *columns: str | Expr, **named: IntoExpr) -> KeyedStream:
         """Group records by columns or expressions.
 
+        Parameters
+        ----------
+        *columns
+            Names of columns, or expressions.
+        **named
+            Columns, expressions or constants by the name of the column of the key.
+
+        Returns
+        -------
+        KeyedStream
+            The records with the same key are processed by one task, in the order in which they arrive.
+
+        Raises
+        ------
+        SchemaError
+            When a column does not exist, or an expression does not fit the types of its columns.
+        PlanError
+            When there is no column, an expression is an aggregate, or this is an updating stream.
+
+        Notes
+        -----
+        Null is a key like any other. ``-0.0`` and ``0.0`` are the same key, and so are all NaN.
+
         Examples
         --------
         >>> s = mill.from_iter([1, 2, 3]).key_by(is_odd=col("value") % 2 == 1)
@@ -659,8 +903,26 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     def agg(self, *aggregates: Expr, emit: Emit = None, **named: Expr) -> Stream:
         """Aggregate all records together, without a key.
 
-        The result has one row, also if there are no records: counts are then zero and sums null. It takes the
-        parameters of :meth:`KeyedStream.agg`.
+        Parameters
+        ----------
+        *aggregates
+            Aggregates, each named after its column.
+        emit
+            When results are emitted, as for :meth:`KeyedStream.agg`.
+        **named
+            Aggregates by the name of their column.
+
+        Returns
+        -------
+        Stream
+            One row, even if there are no records: then counts are zero and all other aggregates null.
+
+        Raises
+        ------
+        SchemaError
+            When a column does not exist, or an aggregate does not fit its type.
+        PlanError
+            When an expression is not an aggregate, two have the same name, or ``emit`` is not one of the choices.
 
         Examples
         --------
@@ -674,16 +936,22 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     def window_all(
         self, window: Window, *, allowed_lateness: Duration = "0s", trigger: Trigger | None = None
     ) -> WindowedStream:
-        """Cut all records together into windows, without a key.
+        """Assign all records together to windows, without a key.
 
         Parameters
         ----------
         window
-            The windows, as of :meth:`KeyedStream.window`.
+            The windows, as for :meth:`KeyedStream.window`.
         allowed_lateness
-            How long after its end a window still takes records, as of :meth:`KeyedStream.window`.
+            How long after its end a window still accepts records, as for :meth:`KeyedStream.window`.
         trigger
-            When windows have results besides that of their end, as of :meth:`KeyedStream.window`.
+            When windows have results besides the one at their end, as for :meth:`KeyedStream.window`.
+
+        Raises
+        ------
+        PlanError
+            When ``window`` or ``trigger`` is not one, ``allowed_lateness`` is not a duration, or windows of time are used
+            on a stream without event time.
 
         Examples
         --------
@@ -707,7 +975,29 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         allowed_lateness: Duration | None = None,
         emit: Emit = None,
     ) -> Stream:
-        """Give the first rows of all, without a key; the parameters are those of :meth:`KeyedStream.top_n`.
+        """Return the first ``n`` rows in an order, with their ``rank`` from 1, without a key.
+
+        Parameters
+        ----------
+        n
+            How many rows, at most 10,000.
+        by
+            What rows are sorted by: a column, an expression, or several of them.
+        descending
+            Whether the greatest value comes first; one for all of ``by``, or one for each.
+        within
+            The windows, as for :meth:`KeyedStream.top_n`.
+        allowed_lateness
+            With ``within``: how long after its end a window still accepts records.
+        emit
+            Without ``within``: when results are emitted, as for :meth:`KeyedStream.agg`.
+
+        Raises
+        ------
+        PlanError
+            When an option is not one of its choices, or options exclude each other.
+        SchemaError
+            When a column does not exist, or has no order.
 
         Examples
         --------
@@ -724,24 +1014,29 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     # -- changes -----------------------------------------------------------------------------------------------------
 
     def to_changelog(self, *, op: str = "op") -> Stream:
-        """Give the changes of an updating stream as records of a stream that only grows, which any sink takes.
+        """Convert an updating stream to an append-only stream of its changes, which any sink accepts.
 
         Parameters
         ----------
         op
-            The column with what happens to the key of the row; it comes before the others. ``"insert"``: the key had no row.
-            ``"update"``: it had another row. ``"delete"``: it has none any more; the record has the values of the row
-            that it had.
+            The name of the column, before all others, that says what happens to the key of the row. ``"insert"``: the key
+            had no row. ``"update"``: it had another row. ``"delete"``: it has no row any more; the record has the values of
+            its last one.
 
-        Notes
-        -----
-        Only changes come out. A row that is equal to the last one of its key is left out, and so is the withdrawal of a key
-        that has no row. For this the latest row of each key is kept as state.
+        Returns
+        -------
+        Stream
+            ``op``, then the columns of this stream.
 
         Raises
         ------
         PlanError
-            When the stream is not an updating one, or has a column of that name.
+            When this is not an updating stream, or it has a column of that name.
+
+        Notes
+        -----
+        Only changes are emitted. A row that equals the last one of its key is dropped, and so is the deletion of a key that
+        has no row. For this, the latest row of each key is kept as state.
 
         Examples
         --------
@@ -756,11 +1051,39 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
 
     @property
     def late(self) -> Stream:
-        """The records that came too late, as they were: for their window, or as the left side of a join for their partners."""
+        """The late records of the step before, unchanged.
+
+        They were too late for their window, or as the left side of a join too late for their partners.
+
+        Raises
+        ------
+        PlanError
+            When the step before is not one that has late records: windows, a join, ``deduplicate(within=)``,
+            ``top_n(within=)``.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> rows = [{"at": datetime(2024, 1, 1, 0, minute)} for minute in (0, 30, 1)]
+        >>> s = mill.from_iter(rows).event_time("at", watermark="5m")
+        >>> counts = s.window_all(mill.tumbling("10m")).agg(n=mill.count())
+        >>> [row["at"].minute for row in counts.late.collect().to_pylist()]
+        [1]
+        """
         return Stream(self._raw.late())
 
     def side_output(self, name: str) -> Stream:
-        """Return a side output of ``process()``, by its name.
+        """Return a side output of :meth:`KeyedStream.process`.
+
+        Parameters
+        ----------
+        name
+            Its name in ``side_outputs``.
+
+        Raises
+        ------
+        PlanError
+            When the step before has no side output of this name.
 
         Examples
         --------
@@ -778,6 +1101,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
     @property
     def errors(self) -> Stream:
         """The records that failed in the step before, with ``step``, ``error``, ``traceback`` and ``record``.
+
+        The job must run with ``on_error="route"``. All four columns are text.
 
         Examples
         --------

@@ -17,7 +17,7 @@ _SHOWN_CHARACTERS = 40
 
 
 class Table:
-    """Records in memory, by column; any library that knows Arrow takes it without a copy.
+    """Records in memory, by column; any library that knows Arrow reads it without a copy.
 
     Examples
     --------
@@ -35,7 +35,13 @@ class Table:
 
     @property
     def schema(self) -> Schema:
-        """The columns and their types."""
+        """The names and types of the columns.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"a": 1}]).collect().schema
+        Schema(a: int64)
+        """
         return Schema(self._raw.schema())
 
     def __len__(self) -> int:
@@ -43,12 +49,18 @@ class Table:
         return len(self._raw)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Go through the rows as dicts."""
+        """Iterate over the rows as dicts."""
         return iter(self._raw.rows())
 
     @property
     def columns(self) -> list[str]:
-        """The names of the columns."""
+        """The names of the columns.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"x": 1, "y": 2}]).collect().columns
+        ['x', 'y']
+        """
         return list(self.schema.names)
 
     @overload
@@ -103,7 +115,17 @@ class Table:
         Parameters
         ----------
         rows
-            How many at most.
+            The greatest number of rows.
+
+        Returns
+        -------
+        Table
+            These rows.
+
+        Raises
+        ------
+        PlanError
+            When ``rows`` is not a whole number of at least 0.
 
         Examples
         --------
@@ -118,7 +140,17 @@ class Table:
         Parameters
         ----------
         rows
-            How many at most.
+            The greatest number of rows.
+
+        Returns
+        -------
+        Table
+            These rows.
+
+        Raises
+        ------
+        PlanError
+            When ``rows`` is not a whole number of at least 0.
 
         Examples
         --------
@@ -136,9 +168,12 @@ class Table:
         return self._raw.schema().__arrow_c_schema__()
 
     def to_arrow(self) -> Any:
-        """Give a ``pyarrow.Table``.
+        """Convert to a ``pyarrow.Table``.
 
-        A column of type ``object`` is the bytes of its pickled values.
+        Returns
+        -------
+        pyarrow.Table
+            The same columns. A column of type ``object`` is the bytes of its pickled values.
 
         Examples
         --------
@@ -150,11 +185,20 @@ class Table:
         return pa.table(self)
 
     def to_polars(self) -> Any:
-        """Give a ``polars.DataFrame``.
+        """Convert to a ``polars.DataFrame``.
 
-        Columns that hold objects become ``pl.Object``. What Polars has no type for, or would change, is an error that names
-        its column: decimals of more than 38 digits or a negative scale, zones that are an offset, and times and durations
-        in seconds that are out of range in milliseconds.
+        Returns
+        -------
+        polars.DataFrame
+            The same columns. Columns that hold objects become ``pl.Object``.
+
+        Raises
+        ------
+        SchemaError
+            When Polars has no type for a column: decimals of more than 38 digits or a negative scale, zones that are an
+            offset.
+        DataError
+            When Polars would change a value, such as a time in seconds that is out of range in milliseconds.
 
         Examples
         --------
@@ -166,11 +210,19 @@ class Table:
         return to_polars(self._raw)
 
     def to_pandas(self) -> Any:
-        """Give a ``pandas.DataFrame``.
+        """Convert to a ``pandas.DataFrame``.
 
-        Integers with nulls become pandas' nullable integers, such as ``Int64``, so that no digit is lost. Lists, structs and
-        maps that hold such integers become Python values, and columns that hold objects become the objects. Null is NaN
-        in a column of floats, and None in one of truth values.
+        Returns
+        -------
+        pandas.DataFrame
+            The same columns. Integers with nulls become nullable integers, such as ``Int64``, so that no digit is lost.
+            Lists, structs and maps that hold such integers become Python values, and columns that hold objects become the
+            objects. Null is NaN in a column of floats, and None in one of truth values.
+
+        Raises
+        ------
+        DataError
+            When pandas cannot hold a value of a column.
 
         Examples
         --------
@@ -184,7 +236,12 @@ class Table:
         return to_pandas(self._raw)
 
     def to_pylist(self) -> list[dict[str, Any]]:
-        """Give the rows as a list of dicts.
+        """Convert to a list of rows.
+
+        Returns
+        -------
+        list of dict
+            The values of each row by the names of the columns; null is None.
 
         Examples
         --------
@@ -194,7 +251,7 @@ class Table:
         return self._raw.rows()
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return the rows as a list of dicts, as :meth:`to_pylist` does; Polars has this name for it.
+        """Return the rows as a list of dicts; the same as :meth:`to_pylist`, by the name that Polars has for it.
 
         Examples
         --------
@@ -204,26 +261,33 @@ class Table:
         return self._raw.rows()
 
     def sort(self, *columns: str, descending: bool | Sequence[bool] = False) -> Table:
-        """Return the rows in the order of these columns, or of all.
+        """Return the rows sorted by columns.
 
-        NaN comes after all other numbers and null after NaN, at the top and within lists and structs. A list comes before a
-        longer one that begins with it; structs are compared field by field. Rows that are equal keep their order.
-
-        Rows of different keys come in any order, so this is what makes a result look the same each time.
+        Rows of different keys are in no defined order, so sorting makes a result look the same each time.
 
         Parameters
         ----------
         *columns
-            The columns, the most significant one first.
+            The names of the columns, the most significant one first; by default all.
         descending
-            Whether the greatest value comes first; a list has a truth value for each column. Nulls come last either way.
+            Whether the greatest value comes first. A list has one truth value for each column. Nulls come last either way.
+
+        Returns
+        -------
+        Table
+            The sorted rows.
 
         Raises
         ------
         KeyError
             When there is no such column.
         PlanError
-            When the values of a column have no order, as objects may have none.
+            When the values of a column have no order, or ``descending`` does not match the columns.
+
+        Notes
+        -----
+        NaN is greater than all numbers, at the top and within lists and structs. A list comes before a longer one that begins
+        with it; structs are compared field by field. Equal rows keep their order.
 
         Examples
         --------

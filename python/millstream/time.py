@@ -1,7 +1,7 @@
 """Durations and watermarks.
 
-A duration is a :class:`datetime.timedelta` or a text like ``"1m30s"``. A bare number is an error, because nobody who
-reads ``within=5`` can tell seconds from milliseconds.
+A duration is a :class:`datetime.timedelta` or text such as ``"1m30s"``. A bare number is an error, because a reader of
+``within=5`` cannot know whether it is seconds or milliseconds.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _DURATION_MAX = 2**62
 
 
 def microseconds(duration: Duration, name: str = "duration", *, is_negative_allowed: bool = False) -> int:
-    """Give a duration in microseconds.
+    """Return a duration in microseconds.
 
     Parameters
     ----------
     duration
-        A ``timedelta``, or a text of numbers with the units ``us ms s m h d w``.
+        A ``timedelta``, or text of numbers with the units ``us ms s m h d w``.
     name
-        What the duration is for; stands in the message of an error.
+        What the duration is for; part of the message of an error.
     is_negative_allowed
         Whether it may be below zero.
 
@@ -60,7 +60,7 @@ def microseconds(duration: Duration, name: str = "duration", *, is_negative_allo
     Raises
     ------
     PlanError
-        When it is a bare number, or not a duration.
+        When it is a bare number, not a duration, negative, or finer than a microsecond.
 
     Examples
     --------
@@ -120,37 +120,43 @@ def _parse(text: str, name: str) -> int:
 class WatermarkStrategy:
     """How event time advances.
 
-    Every split (a file, a partition) has a watermark of its own. The watermark of the stream is the least of them.
+    Every split (a file, a partition) has its own watermark. The watermark of the stream is the least of them.
 
     Attributes
     ----------
     out_of_orderness
-        The watermark of a split is its latest event time, less this: how much older than the latest record of its split a
-        record may be without being late.
+        The watermark of a split is its latest event time, less this duration: how much older than the latest record of its
+        split a record may be without being late.
+    idleness
+        How long a split may have no records before the others no longer wait for it; ``"never"`` waits for every split. By
+        default this is one minute for followed files (``follow=True``), and ``"never"`` for all other sources.
     column
         The watermark of a split is the greatest value of this column so far.
     generator
         The watermark of a split is the greatest that this :class:`WatermarkGenerator` has returned for it.
-    idleness
-        How long a split may have no records before the others no longer wait for it; ``"never"`` waits for every split.
-        By default this is one minute for followed files (``follow=True``), and ``"never"`` for all other sources.
     max_drift, group
-        How far a split may be ahead of the slowest one while it is read, and which steps keep together; see
+        How far a split may be ahead of the slowest one while it is read, and which steps are aligned together; see
         :meth:`with_alignment`.
+
+    Raises
+    ------
+    PlanError
+        When there is not exactly one of ``out_of_orderness``, ``column`` and ``generator``, or a value is not a duration.
 
     Notes
     -----
-    A split that was asked for records and has had none for that long is passed over. When all splits are idle, time goes on
-    to the latest that any of them has come to. An idle split that has records again is waited for again; those of its
-    records whose window has closed meanwhile are late, and go to ``.late``.
+    A split is idle if it was asked for records and has had none for that long. When all splits are idle, time advances to
+    the latest that any of them has reached. An idle split that has records again is waited for again. Those of its records
+    whose window has closed meanwhile are late, and are in ``.late``.
 
-    Followed files have a default because nobody can know that a full file gets no more records: under ``"never"`` the last
-    record of the first rotated file holds time back for good, and so does a followed directory without any file. The default
-    is not for writers that pause for longer than a minute and then go on with older times: give them a longer idleness.
+    Followed files have a default because nobody can know that a full file gets no more records. With ``"never"``, the last
+    record of the first rotated file would hold time back for good, and so would a followed directory without any file. The
+    default is not for writers that pause for longer than a minute and then go on with older times: give them a longer
+    idleness.
 
-    Idleness is measured by a clock that does not change when somebody sets the time of the machine.
+    Idleness is measured by a clock that does not change when the time of the machine is set.
 
-    In a job that unites several inputs, an idle input takes on the time of the inputs it is united with.
+    In a job that merges several inputs, an idle input takes on the time of the inputs that it is merged with.
 
     :attr:`Job.status` names the split that a job waits for.
 
@@ -193,7 +199,17 @@ class WatermarkStrategy:
 
     @staticmethod
     def bounded_out_of_orderness(bound: Duration) -> WatermarkStrategy:
-        """Give the strategy under which records may come up to ``bound`` out of order.
+        """Return the strategy for records that may be out of order by at most ``bound``.
+
+        Parameters
+        ----------
+        bound
+            How much older than the latest record of its split a record may be without being late.
+
+        Raises
+        ------
+        PlanError
+            When ``bound`` is not a duration.
 
         Examples
         --------
@@ -205,7 +221,7 @@ class WatermarkStrategy:
 
     @staticmethod
     def ascending() -> WatermarkStrategy:
-        """Give the strategy for event times that never go back within a split.
+        """Return the strategy for event times that never decrease within a split.
 
         Examples
         --------
@@ -229,13 +245,19 @@ class WatermarkStrategy:
 
     @staticmethod
     def from_column(column: str | Expr) -> WatermarkStrategy:
-        """Return the strategy whose watermarks are in the records: punctuations.
+        """Return the strategy whose watermarks are in the records: punctuated watermarks.
 
         Parameters
         ----------
         column
-            A timestamp or date column, by name or as ``col("mark")``. After a record the watermark of its split is the greatest value so far; null changes
-            nothing. Make the column with :meth:`Stream.with_columns` if the source has none.
+            A timestamp or date column, by name or as ``col("mark")``. After each record, the watermark of its split is the
+            greatest value so far; null changes nothing. Add the column with :meth:`Stream.with_columns` if the source has
+            none.
+
+        Raises
+        ------
+        PlanError
+            When ``column`` is neither a name nor a plain column.
 
         Examples
         --------
@@ -257,7 +279,17 @@ class WatermarkStrategy:
 
     @staticmethod
     def from_generator(generator: WatermarkGenerator) -> WatermarkStrategy:
-        """Return the strategy whose watermarks an object of yours makes; see :class:`WatermarkGenerator`.
+        """Return the strategy whose watermarks are made by an object of yours.
+
+        Parameters
+        ----------
+        generator
+            An object of your subclass of :class:`WatermarkGenerator`.
+
+        Raises
+        ------
+        PlanError
+            When it is not such an object, or has no ``on_batch``.
 
         Examples
         --------
@@ -266,7 +298,8 @@ class WatermarkStrategy:
         ...     columns = ()
         ...     def on_batch(self, times, batch):
         ...         return times
-        >>> strategy = mill.WatermarkStrategy.from_generator(Latest()).with_idleness("10s")
+        >>> mill.WatermarkStrategy.from_generator(Latest()).with_idleness("10s").idleness
+        '10s'
         """
         from millstream.watermark import check_generator
 
@@ -274,12 +307,17 @@ class WatermarkStrategy:
         return WatermarkStrategy(generator=generator)
 
     def with_idleness(self, idleness: Duration) -> WatermarkStrategy:
-        """Give the same strategy, not waiting for splits that have been quiet this long.
+        """Return the same strategy, which does not wait for splits without records for this long.
 
         Parameters
         ----------
         idleness
             How long, or ``"never"`` to wait for every split, whatever the source.
+
+        Raises
+        ------
+        PlanError
+            When ``idleness`` is not a duration.
 
         Examples
         --------
@@ -292,25 +330,30 @@ class WatermarkStrategy:
         return replace(self, idleness=idleness)
 
     def with_alignment(self, max_drift: Duration, *, group: str | None = None) -> WatermarkStrategy:
-        """Return the same strategy, under which fast splits wait for slow ones.
+        """Return the same strategy, in which fast splits wait for slow ones.
 
-        A split whose watermark is more than ``max_drift`` ahead of that of the slowest split pauses: nothing is read of it
-        until the slowest has come closer. So what windows and joins hold stays bounded where one input is read much faster
+        A split whose watermark is more than ``max_drift`` ahead of that of the slowest split pauses: it is not read until
+        the slowest has come closer. So the state of windows and joins stays bounded where one input is read much faster
         than another, such as history beside live data.
 
         Parameters
         ----------
         max_drift
-            How far a split may be ahead.
+            How far a split may be ahead, more than zero.
         group
-            A name for those that keep together. All steps of a job with the same name wait for each other. By default the
-            splits of the one ``event_time()`` keep together; after ``union()`` those are the splits of all its inputs.
+            A name for what is aligned together: all steps of a job with the same name wait for each other. By default the
+            splits of one ``event_time()`` are; after ``union()`` those are the splits of all its inputs.
+
+        Raises
+        ------
+        PlanError
+            When ``max_drift`` is not a duration above zero, or ``group`` is not a name.
 
         Notes
         -----
-        Splits that are idle or have ended are not waited for. One that has had no watermark yet is the slowest; give it an
-        idleness, or the others wait for it for good. Frames are read whole, so a split can be ahead by one frame more. A source
-        that may block is read by a thread of its own, which is a few frames ahead.
+        Splits that are idle or have ended are not waited for. A split that has had no watermark yet is the slowest; give it
+        an idleness, or the others wait for it for good. Frames are read whole, so a split can be ahead by one frame more. A
+        source that may block is read by its own thread, which is a few frames ahead.
 
         All splits are read in turn, files too, so all of them are open at once.
 

@@ -1,4 +1,4 @@
-"""Triggers: when windows have results besides that of their end."""
+"""Triggers: when windows have results besides the one at their end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ class Firing:
     Attributes
     ----------
     rows
-        After how many records; None after each batch of records.
+        After how many records a result is emitted; None for after each batch of records.
+
+    Examples
+    --------
+    >>> mill.every(100)
+    Firing(rows=100)
     """
 
     rows: int | None = None
@@ -26,14 +31,24 @@ class Firing:
 
 @dataclass(frozen=True)
 class Trigger:
-    """When windows have results besides that of their end; made by :func:`on_watermark` and the others.
+    """When windows have results besides the one at their end; made by :func:`on_watermark` and the others.
 
     Attributes
     ----------
     early
-        How often before the watermark has reached the end of the window.
+        How often before the watermark has reached the end of the window: a duration of processing time, or :class:`Firing`.
     late
-        How often after that, while the window takes late records.
+        How often after that, while the window accepts late records.
+
+    Raises
+    ------
+    PlanError
+        When a value is neither a duration above zero nor a :class:`Firing`.
+
+    Examples
+    --------
+    >>> mill.on_watermark(early="1s", late=mill.each())
+    Trigger(early='1s', late=Firing(rows=None))
     """
 
     early: Duration | Firing | None = None
@@ -59,7 +74,17 @@ def _raw(firing: Duration | Firing | None, what: str) -> tuple[str, int] | None:
 
 
 def every(rows: int) -> Firing:
-    """Return: a result after this many records of the window.
+    """Fire after this many records of a window; an argument of :func:`on_watermark`.
+
+    Parameters
+    ----------
+    rows
+        How many records, at least 1.
+
+    Raises
+    ------
+    PlanError
+        When ``rows`` is not an integer of at least 1.
 
     Examples
     --------
@@ -76,7 +101,7 @@ def every(rows: int) -> Firing:
 
 
 def each() -> Firing:
-    """Return: a result after each batch of records that changes the window.
+    """Fire after each batch of records that changes a window; an argument of :func:`on_watermark`.
 
     Examples
     --------
@@ -87,16 +112,12 @@ def each() -> Firing:
 
 
 def on_watermark(early: Duration | Firing | None = None, late: Duration | Firing | None = None) -> Trigger:
-    """Return a trigger with results also before and after the end of a window.
+    """Return a trigger that also fires before and after the end of a window.
 
     A window always has the result of its end. With ``early`` it has results before that, with ``late`` after it: then the
-    result of the end comes when the watermark has reached it, and records within ``allowed_lateness`` lead to further
-    results. Without ``late`` the result of the end comes when the allowed lateness is over. What has changed since the last
-    result has one when the window is dropped.
-
-    Results are an updating stream: the latest row counts of each key and window. Each row has ``pane``, the number of the
-    result of its window from 0 on, and ``pane_timing``: ``"early"``, ``"on_time"`` or ``"late"``. A session that grew
-    replaces the row of the session that no longer exists.
+    result of the end is emitted when the watermark has reached it, and records within ``allowed_lateness`` lead to further
+    results. Without ``late``, the result of the end is emitted when the allowed lateness is over. If a window changed since
+    its last result, it fires once more when it is dropped.
 
     Parameters
     ----------
@@ -104,6 +125,18 @@ def on_watermark(early: Duration | Firing | None = None, late: Duration | Firing
         How often: a duration of processing time, :func:`every` so many records, or :func:`each` batch.
     late
         The same for results after the end.
+
+    Returns
+    -------
+    Trigger
+        The result of windows with a trigger is an updating stream: the latest row counts of each key and window. Each row
+        has ``pane``, the number of the result of its window from 0 on, and ``pane_timing``: ``"early"``, ``"on_time"`` or
+        ``"late"``. A session that grew replaces the row of the session that no longer exists.
+
+    Raises
+    ------
+    PlanError
+        When a value is neither a duration above zero nor made by :func:`every` or :func:`each`.
 
     Examples
     --------
@@ -117,7 +150,17 @@ def on_watermark(early: Duration | Firing | None = None, late: Duration | Firing
 
 
 def on_count(rows: int) -> Trigger:
-    """Return a trigger with a result after every so many records of a window, besides that of its end.
+    """Return a trigger that also fires after every so many records of a window.
+
+    Parameters
+    ----------
+    rows
+        How many records, at least 1.
+
+    Raises
+    ------
+    PlanError
+        When ``rows`` is not an integer of at least 1.
 
     Examples
     --------
@@ -128,7 +171,17 @@ def on_count(rows: int) -> Trigger:
 
 
 def on_processing_time(interval: Duration) -> Trigger:
-    """Return a trigger with a result at this interval of processing time if the window changed, besides that of its end.
+    """Return a trigger that also fires at an interval of processing time, for windows that changed.
+
+    Parameters
+    ----------
+    interval
+        The interval, more than zero.
+
+    Raises
+    ------
+    PlanError
+        When ``interval`` is not a duration above zero.
 
     Examples
     --------

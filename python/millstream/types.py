@@ -1,8 +1,9 @@
-"""Types of columns and the forms in which a schema can be given.
+"""Types of columns, and the forms in which a schema can be given.
 
-A type is a Python type (``int``, ``list[str]``, a dataclass or a dict of fields for a struct, ``dict[str, int]`` for a map,
-whose values are lists of pairs, ``datetime`` ...), one of the types of this module, or an Arrow type (anything with
-``__arrow_c_schema__``: pyarrow, polars). ``object`` is any Python value. A schema is a dict of column to type, a dataclass, a ``TypedDict``, a ``NamedTuple`` or an Arrow schema.
+A type is a Python type (``int``, ``list[str]``, ``datetime`` ...; a dataclass or a dict of fields for a struct; ``dict[str,
+int]`` for a map, whose values are lists of pairs), one of the types of this module, or an Arrow type (anything with
+``__arrow_c_schema__``: pyarrow, polars). ``object`` is any Python value. A schema is a dict of column to type, a dataclass,
+a ``TypedDict``, a ``NamedTuple`` or an Arrow schema.
 """
 
 from __future__ import annotations
@@ -57,14 +58,19 @@ _SIMPLE: dict[Any, str] = {
 
 
 def Timestamp(unit: str = "us", tz: str | None = None) -> DataType:
-    """Give the type of a point in time.
+    """Return the type of a point in time.
 
     Parameters
     ----------
     unit
-        ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``. Where text or numbers are read, a number counts these units.
+        ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``. Where text or numbers are read, a number counts these units since 1970.
     tz
-        The time zone; None for times without one.
+        The time zone: a name such as ``"Europe/Berlin"``, or an offset such as ``"+02:00"``; None for times without a zone.
+
+    Raises
+    ------
+    SchemaError
+        When there is no such unit or zone.
 
     Examples
     --------
@@ -78,7 +84,17 @@ def Timestamp(unit: str = "us", tz: str | None = None) -> DataType:
 
 
 def Duration(unit: str = "us") -> DataType:
-    """Give the type of a length of time.
+    """Return the type of a length of time.
+
+    Parameters
+    ----------
+    unit
+        ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``.
+
+    Raises
+    ------
+    SchemaError
+        When there is no such unit.
 
     Examples
     --------
@@ -90,7 +106,19 @@ def Duration(unit: str = "us") -> DataType:
 
 
 def Decimal(precision: int = 38, scale: int = 9) -> DataType:
-    """Give the type of a decimal number with this many digits, ``scale`` of them behind the point.
+    """Return the type of a decimal number with a fixed number of digits.
+
+    Parameters
+    ----------
+    precision
+        How many digits it has in all, 1 to 38.
+    scale
+        How many of them are after the decimal point.
+
+    Raises
+    ------
+    SchemaError
+        When ``precision`` or ``scale`` is out of range.
 
     Examples
     --------
@@ -104,7 +132,21 @@ def Decimal(precision: int = 38, scale: int = 9) -> DataType:
 
 
 class Field(NamedTuple):
-    """A column of a schema."""
+    """A column of a schema, as a pair of name and type.
+
+    Attributes
+    ----------
+    name
+        The name of the column.
+    type
+        The type of the column.
+
+    Examples
+    --------
+    >>> name, kind = mill.from_iter([{"x": 1}]).schema.field("x")
+    >>> name, kind
+    ('x', int64)
+    """
 
     name: str
     type: DataType
@@ -112,6 +154,16 @@ class Field(NamedTuple):
 
 class Schema(Mapping[str, DataType]):
     """The columns of a stream or table: a mapping of name to type, in order.
+
+    Parameters
+    ----------
+    columns
+        The columns, in any of the forms that a schema can have.
+
+    Raises
+    ------
+    SchemaError
+        When it is not a schema, or two columns have the same name.
 
     Examples
     --------
@@ -130,18 +182,24 @@ class Schema(Mapping[str, DataType]):
 
     @property
     def names(self) -> list[str]:
-        """The names of the columns."""
+        """The names of the columns.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"x": 1, "y": "a"}]).schema.names
+        ['x', 'y']
+        """
         return self._raw.names()
 
     def __getitem__(self, name: str) -> DataType:
-        """Give the type of a column."""
+        """Return the type of a column."""
         try:
             return self._raw.types()[self._raw.names().index(name)]
         except ValueError:
             raise KeyError(name) from None
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the names."""
+        """Iterate over the names."""
         return iter(self._raw.names())
 
     def __len__(self) -> int:
@@ -149,7 +207,7 @@ class Schema(Mapping[str, DataType]):
         return len(self._raw.names())
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether names and types are the same; ``other`` may have any form of a schema."""
+        """Test whether names and types are the same; ``other`` may have any form of a schema."""
         if not isinstance(other, Schema):
             try:
                 other = schema_of(other)
@@ -170,7 +228,17 @@ class Schema(Mapping[str, DataType]):
         return self._raw.__arrow_c_schema__()
 
     def field(self, name: str) -> Field:
-        """Give a column as a pair of name and type.
+        """Return a column as a pair of name and type.
+
+        Parameters
+        ----------
+        name
+            The name of the column.
+
+        Raises
+        ------
+        KeyError
+            When there is no such column.
 
         Examples
         --------
@@ -180,7 +248,12 @@ class Schema(Mapping[str, DataType]):
         return Field(name, self[name])
 
     def to_arrow(self) -> Any:
-        """Give a ``pyarrow.Schema``.
+        """Convert to a ``pyarrow.Schema``.
+
+        Returns
+        -------
+        pyarrow.Schema
+            The same columns.
 
         Examples
         --------
@@ -194,7 +267,7 @@ class Schema(Mapping[str, DataType]):
 
 
 def data_type(kind: TypeLike, *, place: str = "type") -> DataType:
-    """Give the column type that stands for a Python or Arrow type.
+    """Return the column type for a Python or Arrow type.
 
     Parameters
     ----------
@@ -206,7 +279,7 @@ def data_type(kind: TypeLike, *, place: str = "type") -> DataType:
     Raises
     ------
     SchemaError
-        When it is none.
+        When it is not a type of a column.
 
     Examples
     --------
@@ -280,7 +353,7 @@ def _nested(kind: Any, place: str) -> DataType | None:
 
 
 def _through_arrow(kind: Any) -> DataType | None:
-    """Take types of other libraries that say their Arrow type only through an empty array (polars, numpy)."""
+    """Convert types of other libraries that reveal their Arrow type only through an empty array (polars, numpy)."""
     module = getattr(type(kind), "__module__", "") if not isinstance(kind, type) else kind.__module__
     if module.split(".")[0] == "polars":
         import polars as pl
@@ -298,7 +371,7 @@ def _through_arrow(kind: Any) -> DataType | None:
 
 
 def _fields(kind: Any) -> list[tuple[str, Any]] | None:
-    """Give names and types where a type has fields, with annotations that are text resolved."""
+    """Return names and types of the fields of a type, with annotations that are text resolved; None where it has no fields."""
     if isinstance(kind, Mapping):
         return [(str(name), item) for name, item in kind.items()]
     if not isinstance(kind, type):
@@ -319,20 +392,20 @@ def _fields(kind: Any) -> list[tuple[str, Any]] | None:
 
 
 def schema_of(schema: SchemaLike, *, scalar: str = "value") -> Schema:
-    """Give the schema that stands in any of the forms a schema can have.
+    """Return the schema for any of the forms that a schema can have.
 
     Parameters
     ----------
     schema
-        A dict of column to type, a dataclass, a TypedDict, a NamedTuple, an Arrow schema, or a single type, which
-        stands for one column.
+        A dict of column to type, a dataclass, a TypedDict, a NamedTuple, an Arrow schema, or a single type, which is that
+        of one column.
     scalar
         The name of that one column.
 
     Raises
     ------
     SchemaError
-        When it is no schema, a type is none, or a name comes twice.
+        When it is not a schema, has no columns, or has two columns of the same name.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Watermarks that a class of yours makes."""
+"""Watermarks from a class of yours."""
 
 from __future__ import annotations
 
@@ -23,32 +23,33 @@ _US_PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
 class WatermarkGenerator:
     """Makes the watermarks of a split; subclass it where a bound is not enough.
 
-    Each split (a file, a partition) gets a copy of the object that you pass to :meth:`Stream.event_time`. The copy is called
-    once for each frame of records, so write it with Arrow functions and not with a loop over records.
+    Each split (a file, a partition) gets a copy of the object that you pass to :meth:`Stream.event_time`. The copy is
+    called once for each frame of records, so use Arrow functions rather than a loop over records.
 
     Attributes
     ----------
     columns
-        The columns that ``batch`` has. By default all, and then all columns are read from the source.
+        The columns that ``batch`` has. By default all columns, and then all are read from the source.
     period
-        How often :meth:`on_periodic` is called, by a clock that nobody can set. By default never.
+        How often :meth:`on_periodic` is called, by a clock that does not change when the time of the machine is set. By
+        default never.
 
     Notes
     -----
     A watermark never goes back: one that is earlier than another before it changes nothing.
 
-    A record is late if it is older than the watermark of its split before it. An array from :meth:`on_batch` has a watermark
-    after each record, so what is late depends on the order of the records alone. A single watermark counts after the last
-    record of the frame. How many records a frame has depends on the source, and with files that grow on timing; use an array
-    where that may not decide which records are late. Whatever :meth:`on_periodic` returns depends on timing.
+    A record is late if it is older than the watermark of its split before it. An array from :meth:`on_batch` has a
+    watermark after each record, so which records are late depends on their order alone. A single watermark counts after the
+    last record of the frame. How many records a frame has depends on the source, and for files that grow on timing; return
+    an array where that must not decide which records are late. Whatever :meth:`on_periodic` returns depends on timing.
 
-    The attributes of each copy are pickled into every checkpoint, with the watermark of the split. After a restart the copies
-    go on from there, and the source goes back to the same record. So each record is judged once in what is committed: by the
-    watermark that its split had in the run that committed it.
+    The attributes of each copy are pickled into every checkpoint, with the watermark of the split. After a restart, the
+    copies go on from there, and the source goes back to the same record. So each record is judged once in what is
+    committed: by the watermark that its split had in the run that committed it.
 
     Examples
     --------
-    Sensors that say how far out of order their records may be:
+    Sensors that report how far out of order their records may be:
 
     >>> import pyarrow.compute as pc
     >>> from datetime import datetime, timedelta
@@ -73,30 +74,30 @@ class WatermarkGenerator:
     period: ClassVar[Duration | None] = None
 
     def on_batch(self, times: pa.Array, batch: pa.RecordBatch) -> datetime | pa.Array | None:
-        """Return what watermark follows these records.
+        """Return the watermark after a batch of records.
 
         Parameters
         ----------
         times
-            The event times of the records, as the column has them.
+            The event times of the records, as a ``pyarrow.Array`` of the type of the column.
         batch
-            The records, with the columns named in ``columns``.
+            The records, as a ``pyarrow.RecordBatch`` with the columns named in ``columns``.
 
         Returns
         -------
-        datetime | pyarrow.Array | None
-            A time as the watermark after all of them; an array of times, one after each of them and null where there is none;
-            or None.
+        datetime, pyarrow.Array or None
+            A time, as the watermark after all records. Or an array of times, one after each record, null where there is
+            none. Or None for no watermark.
         """
         raise NotImplementedError(f"{type(self).__name__} has no on_batch(times, batch)")
 
     def on_periodic(self) -> datetime | None:
-        """Return the watermark now that ``period`` has passed, or None; also called for splits without any records."""
+        """Return the watermark after another ``period``, or None; also called for splits without records."""
         return None
 
 
 def check_generator(generator: object) -> None:
-    """Refuse what makes no watermarks."""
+    """Refuse an object that is not a watermark generator."""
     kind = type(generator)
     if isinstance(generator, type):
         raise PlanError(f"watermark={generator.__name__} is a class; pass an object of it: {generator.__name__}()")
@@ -112,7 +113,7 @@ def check_generator(generator: object) -> None:
 
 
 def watermark_function(generator: WatermarkGenerator, zone: str | None) -> RawWatermarkFunction:
-    """Make the engine's form of a generator, for event times of this zone."""
+    """Return the engine's form of a generator, for event times of this zone."""
     check_generator(generator)
     kind, columns = type(generator), generator.columns
     period = None if generator.period is None else microseconds(generator.period, f"period of {kind.__name__}")
@@ -144,7 +145,7 @@ class _Generators:
 
 
 class _Generator:
-    """Calls the generator of a split, and makes microseconds of what it returns."""
+    """Calls the generator of a split, and converts what it returns to microseconds."""
 
     __slots__ = ("_generator", "_zone")
 

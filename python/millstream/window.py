@@ -1,4 +1,4 @@
-"""Windows: which slices of event time belong together."""
+"""Windows: which records are aggregated together."""
 
 from __future__ import annotations
 
@@ -41,10 +41,16 @@ def _offset(duration: Duration) -> int:
 
 
 class Window:
-    """Windows of any kind; made by :func:`tumbling`, :func:`sliding`, :func:`session` and the others."""
+    """Windows of any kind; made by :func:`tumbling`, :func:`sliding`, :func:`session` and the others.
+
+    Examples
+    --------
+    >>> isinstance(mill.tumbling("1m"), mill.Window)
+    True
+    """
 
     def __post_init__(self) -> None:
-        """Check the durations."""
+        """Check the parameters."""
         self._raw()
 
     def _raw(self) -> RawWindow:
@@ -56,7 +62,25 @@ class Window:
 
 @dataclass(frozen=True)
 class TumblingWindow(Window):
-    """Windows of one size, each beginning where the one before ends; made by :func:`tumbling`."""
+    """Windows of one size that follow each other; made by :func:`tumbling`.
+
+    Attributes
+    ----------
+    size
+        The length of a window.
+    offset
+        Windows start at ``offset + n * size`` since 1970-01-01 00:00 UTC.
+
+    Raises
+    ------
+    PlanError
+        When ``size`` is not a duration above zero, or ``offset`` is not a duration.
+
+    Examples
+    --------
+    >>> mill.tumbling("1m").size
+    '1m'
+    """
 
     size: Duration
     offset: Duration = "0s"
@@ -67,7 +91,28 @@ class TumblingWindow(Window):
 
 @dataclass(frozen=True)
 class SlidingWindow(Window):
-    """Windows of one size that overlap; made by :func:`sliding`."""
+    """Windows of one size that overlap; made by :func:`sliding`.
+
+    Attributes
+    ----------
+    size
+        The length of a window.
+    slide
+        The time from the start of one window to the start of the next.
+    offset
+        Windows start at ``offset + n * slide`` since 1970-01-01 00:00 UTC.
+
+    Raises
+    ------
+    PlanError
+        When ``size`` or ``slide`` is not a duration above zero, ``slide`` is longer than ``size``, or ``offset`` is not a
+        duration.
+
+    Examples
+    --------
+    >>> mill.sliding("1m", slide="10s").slide
+    '10s'
+    """
 
     size: Duration
     slide: Duration
@@ -79,7 +124,28 @@ class SlidingWindow(Window):
 
 @dataclass(frozen=True)
 class CumulativeWindow(Window):
-    """Windows that begin together and end one step after the other; made by :func:`cumulative`."""
+    """Windows that start together and end one step after the other; made by :func:`cumulative`.
+
+    Attributes
+    ----------
+    step
+        How much longer each window is than the one before.
+    size
+        The length of the longest window.
+    offset
+        Windows start at ``offset + n * size`` since 1970-01-01 00:00 UTC.
+
+    Raises
+    ------
+    PlanError
+        When ``step`` or ``size`` is not a duration above zero, ``size`` is not a multiple of ``step``, or ``offset`` is not
+        a duration.
+
+    Examples
+    --------
+    >>> mill.cumulative(step="1h", size="1d").step
+    '1h'
+    """
 
     step: Duration
     size: Duration
@@ -91,7 +157,23 @@ class CumulativeWindow(Window):
 
 @dataclass(frozen=True)
 class SessionWindow(Window):
-    """Records that follow each other within a gap; made by :func:`session`."""
+    """Windows of records that follow each other within a gap; made by :func:`session`.
+
+    Attributes
+    ----------
+    gap
+        How long after its last record a session ends: a duration, or an expression of type duration.
+
+    Raises
+    ------
+    PlanError
+        When ``gap`` is neither a duration above zero nor an expression.
+
+    Examples
+    --------
+    >>> mill.session("30m").gap
+    '30m'
+    """
 
     gap: Duration | Expr
 
@@ -108,7 +190,27 @@ class SessionWindow(Window):
 
 @dataclass(frozen=True)
 class CountWindow(Window):
-    """Windows of a number of records; made by :func:`count_window`."""
+    """Windows of a number of records; made by :func:`count_window`.
+
+    Attributes
+    ----------
+    n
+        How many records a window has.
+    slide
+        After how many records the next window starts; None for ``n``.
+    partial
+        Whether windows that the end of the input leaves incomplete have a result.
+
+    Raises
+    ------
+    PlanError
+        When ``n`` or ``slide`` is not an integer of at least 1, or ``slide`` is greater than ``n``.
+
+    Examples
+    --------
+    >>> mill.count_window(100).n
+    100
+    """
 
     n: int
     slide: int | None = None
@@ -123,7 +225,13 @@ class CountWindow(Window):
 
 @dataclass(frozen=True)
 class GlobalWindow(Window):
-    """One window with all records of a key; made by :func:`global_window`."""
+    """One window with all records of a key; made by :func:`global_window`.
+
+    Examples
+    --------
+    >>> mill.global_window()
+    GlobalWindow()
+    """
 
     def _raw(self) -> RawWindow:
         return RawWindow.global_window()
@@ -131,14 +239,21 @@ class GlobalWindow(Window):
 
 @dataclass(frozen=True)
 class WindowBounds:
-    """The bounds of a window, as a function of windows gets them.
+    """The bounds of a window, as functions of :meth:`WindowedStream.apply` get them.
 
     Attributes
     ----------
     start
         The first moment of the window.
     end
-        The first moment after it.
+        The first moment after the window.
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> bounds = mill.WindowBounds(datetime(2024, 1, 1, 12), datetime(2024, 1, 1, 13))
+    >>> str(bounds.end - bounds.start)
+    '1:00:00'
     """
 
     start: datetime
@@ -161,45 +276,61 @@ def tumbling(size: Duration, offset: Duration = "0s") -> TumblingWindow:
     Parameters
     ----------
     size
-        How long a window is.
+        The length of a window.
     offset
-        Where windows begin: at ``offset + n * size`` since 1970-01-01.
+        Windows start at ``offset + n * size`` since 1970-01-01 00:00 UTC.
+
+    Raises
+    ------
+    PlanError
+        When ``size`` is not a duration above zero, or ``offset`` is not a duration.
 
     Notes
     -----
-    Windows have a fixed length: ``"1d"`` is 24 hours, counted from midnight UTC, also where the event time has a zone.
-    On the days on which the clocks of that zone change, such a window therefore does not begin at local midnight; for days
-    of the calendar, use ``.dt.truncate("1d")`` of the local time as a key.
+    Windows have a fixed length: ``"1d"`` is 24 hours from midnight UTC, also where the event time has a zone. Where the
+    clock of that zone changes, such a window does not start at local midnight. For calendar days, use
+    ``.dt.truncate("1d")`` of the local time as a key.
 
     The unit of the event time must be able to hold the bounds: ``tumbling("1500ms")`` over times in seconds is refused.
 
     Examples
     --------
-    >>> mill.tumbling("1m")
-    TumblingWindow(size='1m', offset='0s')
+    >>> from datetime import datetime
+    >>> s = mill.from_iter([{"at": datetime(2024, 1, 1, 12, 0, second)} for second in (5, 50, 59)]).event_time("at")
+    >>> counts = s.window_all(mill.tumbling("30s")).agg(n=mill.count())
+    >>> [(row["window_start"].second, row["n"]) for row in counts.collect().sort("window_start")]
+    [(0, 1), (30, 2)]
     """
     return TumblingWindow(size, offset)
 
 
 def sliding(size: Duration, slide: Duration, offset: Duration = "0s") -> SlidingWindow:
-    """Return windows of one size that overlap: one begins every ``slide``.
+    """Return windows of one size that overlap: a new one starts every ``slide``.
 
-    A record belongs to every window that holds its time. One that is late for some of its windows still counts in the
-    others; it is in ``.late`` only if it is late for all of them.
+    A record belongs to every window that contains its time. One that is late for some of its windows still counts in the
+    others. It is in ``.late`` only if it is late for all of them.
 
     Parameters
     ----------
     size
-        How long a window is.
+        The length of a window.
     slide
-        How long after the beginning of a window the next one begins. At most the size.
+        The time from the start of one window to the start of the next. At most the size.
     offset
-        Where windows begin: at ``offset + n * slide`` since 1970-01-01.
+        Windows start at ``offset + n * slide`` since 1970-01-01 00:00 UTC.
+
+    Raises
+    ------
+    PlanError
+        When ``size`` or ``slide`` is not a duration above zero, ``slide`` is longer than ``size``, or ``offset`` is not a
+        duration.
 
     Notes
     -----
-    A record is counted once, in the piece of time (pane) that its windows share, if all aggregates can be merged: count,
-    sum, mean, min, max, std and var. Any other aggregate in the same ``agg`` makes a record count once a window.
+    If all aggregates can be merged (count, sum, mean, min, max, std and var), a record is counted once, in the slice of
+    time (pane) that its windows share. Panes are combined by the two-stacks method (Tangwongsan, Hirzel and Schneider,
+    2021), at a cost that does not depend on the length of the windows. With any other aggregate in the same ``agg``, a
+    record is counted once for each of its windows.
 
     Examples
     --------
@@ -215,16 +346,22 @@ def sliding(size: Duration, slide: Duration, offset: Duration = "0s") -> Sliding
 
 
 def cumulative(step: Duration, size: Duration, offset: Duration = "0s") -> CumulativeWindow:
-    """Return windows that begin together and end one step after the other, such as the day so far, every hour.
+    """Return windows that start together and end one step after the other, such as the day so far, every hour.
 
     Parameters
     ----------
     step
         How much longer each window is than the one before.
     size
-        How long the longest window is: a multiple of the step. Then the next windows begin.
+        The length of the longest window, a multiple of the step. Then the next windows start.
     offset
-        Where windows begin: at ``offset + n * size`` since 1970-01-01.
+        Windows start at ``offset + n * size`` since 1970-01-01 00:00 UTC.
+
+    Raises
+    ------
+    PlanError
+        When ``step`` or ``size`` is not a duration above zero, ``size`` is not a multiple of ``step``, or ``offset`` is not
+        a duration.
 
     Examples
     --------
@@ -240,14 +377,10 @@ def cumulative(step: Duration, size: Duration, offset: Duration = "0s") -> Cumul
 
 
 def session(gap: Duration | Expr) -> SessionWindow:
-    """Return windows of records that follow each other within a gap: a visit, a trip.
+    """Return windows of records that follow each other within a gap, such as a visit or a trip.
 
-    A session is ``[first, last + gap)``. Sessions that only touch stay apart: a record at ``last + gap`` begins a new one.
-
-    A record is late if it is older than the watermark of its split by more than ``allowed_lateness``. A session has its
-    result when the watermark has reached its end and the allowed lateness. So sessions of a key never overlap, and what
-    they are depends on neither the order of arrival nor the parallelism. (Flink also takes a late record whose own session
-    would still be open, and can then emit sessions that overlap.)
+    A session is ``[first, last + gap)``. Sessions that only touch stay separate: a record at ``last + gap`` starts a new
+    one.
 
     Parameters
     ----------
@@ -255,10 +388,20 @@ def session(gap: Duration | Expr) -> SessionWindow:
         How long after its last record a session ends; or an expression for a gap per record, of type duration. Then a
         session ends at the latest ``time + gap`` of its records.
 
+    Raises
+    ------
+    PlanError
+        When ``gap`` is neither a duration above zero nor an expression.
+
     Notes
     -----
-    Records of open sessions are kept, so every aggregate and function can be used. ``first``, ``last`` and ``collect``
-    follow event time, ties the order of arrival.
+    A record is late if it is older than the watermark of its split by more than ``allowed_lateness``. A session is emitted
+    when the watermark has reached its end and the allowed lateness. So sessions of a key never overlap, and they depend on
+    neither the order of arrival nor the parallelism. (Flink also accepts a late record whose own session would still be
+    open, and can then emit sessions that overlap.)
+
+    Records of open sessions are kept as state, so every aggregate and function can be used. ``first``, ``last`` and
+    ``collect`` follow event time, ties the order of arrival.
 
     Examples
     --------
@@ -276,17 +419,24 @@ def session(gap: Duration | Expr) -> SessionWindow:
 def count_window(n: int, slide: int | None = None, partial: bool = False) -> CountWindow:
     """Return windows of ``n`` records of a key, in their order of arrival.
 
-    Results have no ``window_start`` and ``window_end``, and no event time. Where records of a key come from several splits,
-    or through ``union`` or ``rebalance``, their order depends on timing, and with it what a window holds.
-
     Parameters
     ----------
     n
         How many records a window has.
     slide
-        After how many records the next window begins; by default when the one before is full. At most ``n``.
+        After how many records the next window starts, at most ``n``; by default when the one before is full.
     partial
         Whether windows that the end of the input leaves incomplete have a result.
+
+    Raises
+    ------
+    PlanError
+        When ``n`` or ``slide`` is not an integer of at least 1, or ``slide`` is greater than ``n``.
+
+    Notes
+    -----
+    Results have no ``window_start`` and ``window_end``, and no event time. Where records of a key come from several splits,
+    or through ``union`` or ``rebalance``, their order depends on timing, and so do the windows.
 
     Examples
     --------

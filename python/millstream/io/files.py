@@ -1,4 +1,4 @@
-"""Files: text, CSV, JSON lines and Parquet."""
+"""Sources of files: text, CSV, JSON lines and Parquet."""
 
 from __future__ import annotations
 
@@ -38,19 +38,31 @@ def read_text(path: Paths, *, follow: bool = False) -> Stream:
     Parameters
     ----------
     path
-        A file, a glob, a directory, or a list of them; ``.gz`` and ``.zst`` are read as they are. ``~`` is the home
-        directory. A file is the same file however its path is spelt: relative or absolute, with dots, or through links.
+        A file, a glob, a directory, or a list of them. Files ending in ``.gz`` and ``.zst`` are decompressed. ``~`` is the
+        home directory. A file is the same file however its path is written: relative or absolute, with dots, or through
+        links.
     follow
         Whether to wait for new files and for files that grow, without end.
 
+    Raises
+    ------
+    PlanError
+        When ``path`` is not a path or a list of paths.
+    ConnectorError
+        When no file is found, or the job runs and a file cannot be read, or has changed where the job had read it.
+    DataError
+        When the job runs and a line is not UTF-8; ``on_error`` can skip or route such records.
+
     Notes
     -----
-    Followed files are read as ``tail -F`` reads them: a file that is renamed is read on, another file under its name is a
-    new one, a file that is cut off or written anew is read from its start, a file that was read may be deleted. Compressed
+    Each file is a split with its own order and watermark.
+
+    Followed files are read as by ``tail -F``: a file that is renamed is read on, another file under its old name is a new
+    one, a file that is truncated or rewritten is read from its start, and a file that was read may be deleted. Compressed
     files may be appended to by whole gzip members or zstd frames.
 
-    A bounded job that is resumed reads what it has not read yet of the files as they are then. A file that was changed where
-    the job had read it is refused. So is an input that takes in the output of the same job.
+    A bounded job that is resumed reads what it has not read yet of the files as they are then. It refuses a file that was
+    changed where the job had read it, and an input that includes the output of the same job.
 
     Examples
     --------
@@ -68,18 +80,29 @@ def read_csv(path: Paths, *, schema: SchemaLike = None, follow: bool = False) ->
     Parameters
     ----------
     path
-        As of :func:`read_text`.
+        A file, a glob, a directory, or a list of them, as for :func:`read_text`.
     schema
         The columns; by default they are inferred from samples of the files.
     follow
-        As of :func:`read_text`.
+        Whether to wait for new files and for files that grow, as for :func:`read_text`.
+
+    Raises
+    ------
+    PlanError
+        When ``path`` is not a path or a list of paths.
+    SchemaError
+        When ``schema`` is not a schema, or does not fit the header of a file.
+    ConnectorError
+        When no file is found, or a file cannot be read.
+    DataError
+        When the job runs and a line is malformed, or a value does not fit its column; ``on_error`` can skip or route such
+        records. The message names file and line.
 
     Notes
     -----
-    An empty field is null; ``""`` is empty text, and null in a column that is not text. A value that its column cannot
-    hold exactly is an error of its record, with its file and line. Integers with leading zeros or a plus sign are inferred
-    as text, integers beyond 64 bits as decimals. Times are read as ISO 8601, or as a number that counts units of the
-    column's type.
+    An empty field is null. ``""`` is empty text, and null in a column that is not text. No value changes on its way in:
+    integers with leading zeros or a plus sign are inferred as text, integers beyond 64 bits as decimals. Times are read as
+    ISO 8601, or as a number that counts units of the column's type.
 
     Examples
     --------
@@ -92,24 +115,35 @@ def read_csv(path: Paths, *, schema: SchemaLike = None, follow: bool = False) ->
 
 
 def read_json(path: Paths, *, schema: SchemaLike = None, follow: bool = False) -> Stream:
-    """Read JSON files with a record a line.
+    """Read JSON files with one record in each line.
 
     Parameters
     ----------
     path
-        As of :func:`read_text`.
+        A file, a glob, a directory, or a list of them, as for :func:`read_text`.
     schema
-        The columns; by default they are inferred from samples of the files. Keys that a schema leaves out are passed
-        over; a key that inferred columns do not have is an error of its record.
+        The columns; by default they are inferred from samples of the files. Keys that a schema leaves out are ignored; a
+        key that inferred columns do not have is an error of its record.
     follow
-        As of :func:`read_text`.
+        Whether to wait for new files and for files that grow, as for :func:`read_text`.
+
+    Raises
+    ------
+    PlanError
+        When ``path`` is not a path or a list of paths.
+    SchemaError
+        When ``schema`` is not a schema, or no columns can be inferred.
+    ConnectorError
+        When no file is found, or a file cannot be read.
+    DataError
+        When the job runs and a line is malformed, or a value does not fit its column; ``on_error`` can skip or route such
+        records. The message names file and line.
 
     Notes
     -----
-    A value that its column cannot hold exactly is an error of its record, with its file and line. A column of text takes
-    values of any kind, as they are written in the file; columns of several kinds are inferred as text. Times are read as
-    ISO 8601, or as a number that counts units of the column's type; durations as ISO 8601 (``"PT90.5S"``); bytes as
-    hexadecimal digits; floats also from the texts ``"NaN"`` and ``"Infinity"``.
+    A column of text takes values of any kind, as they are written in the file; columns of several kinds are inferred as
+    text. Times are read as ISO 8601, or as a number that counts units of the column's type; durations as ISO 8601
+    (``"PT90.5S"``); bytes as hexadecimal digits; floats also from the texts ``"NaN"`` and ``"Infinity"``.
 
     Examples
     --------
@@ -127,22 +161,34 @@ def read_parquet(path: Paths, *, schema: SchemaLike = None, follow: bool = False
     Parameters
     ----------
     path
-        As of :func:`read_text`.
+        A file, a glob, a directory, or a list of them, as for :func:`read_text`.
     schema
-        The columns wanted and their types; by default all columns, each in the type that holds the values of all files. None
-        can be ``object``: unpickling bytes of a file would run what they ask for.
+        The columns to read and their types. By default all columns, each in the type that holds the values of all files.
+        None can be ``object``, since unpickling bytes of a file would run what they ask for.
     follow
-        Whether to wait for new files, without end; a file that is replaced is read as a new one.
+        Whether to wait for new files, without end. A file that is replaced is read as a new one.
+
+    Raises
+    ------
+    PlanError
+        When ``path`` is not a path or a list of paths.
+    SchemaError
+        When ``schema`` is not a schema, or files have types with nothing in common, such as text and numbers, or times with
+        and without a zone.
+    ConnectorError
+        When no file is found, or a file cannot be read, or is not a complete Parquet file.
+    DataError
+        When the job runs and a value does not fit its column; ``on_error`` can skip or route such records. The message
+        names file, row, column and value.
 
     Notes
     -----
-    No value changes on its way in. Where files differ, integers meet in the wider type, integers and floats in ``float64``,
-    times in the finer unit; a value that the type of the stream does not hold is an error that names file, row, column and
-    value. Files whose types have nothing in common (text and numbers, times with and without a zone) are refused.
+    No value changes on its way in. Where files differ, integers are read in the wider type, integers and floats as
+    ``float64``, times in the finer unit.
 
-    ``INT96`` times are read as ``timestamp[ns]``; for years before 1677 or after 2262, give ``mill.Timestamp("us")``. Maps
-    become lists of pairs of key and value. Decimals with more digits than their type are errors of their record. Columns of bytes
-    stay bytes, whatever their metadata says of Python objects. Page checksums are verified where a file has them.
+    ``INT96`` times are read as ``timestamp[ns]``; for years before 1677 or after 2262, use ``mill.Timestamp("us")``. Maps
+    become lists of pairs of key and value. Decimals with more digits than their type are errors of their record. Columns of
+    bytes stay bytes, whatever their metadata says about Python objects. Page checksums are verified where a file has them.
 
     Examples
     --------

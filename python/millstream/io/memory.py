@@ -1,4 +1,4 @@
-"""Records out of memory, out of Python's iterables, and made up."""
+"""Sources of records in memory, of Python's iterables, and of generated records."""
 
 from __future__ import annotations
 
@@ -28,25 +28,34 @@ _EAGER_ROWS_MAX = 1_000_000
 def from_arrow(data: Any) -> Stream:
     """Read anything with an Arrow interface: pyarrow, polars, pandas, duckdb.
 
-    A table is read as often as need be. A reader (``pyarrow.RecordBatchReader``, a duckdb result) is read once, as it
-    goes, and never held as a whole.
-
     Parameters
     ----------
     data
-        Anything with ``__arrow_c_stream__`` or ``__arrow_c_array__``.
+        Anything with ``__arrow_c_stream__`` or ``__arrow_c_array__``. A table can be read several times. A reader
+        (``pyarrow.RecordBatchReader``, a duckdb result) is read once, while the job runs, and never held as a whole.
+
+    Raises
+    ------
+    PlanError
+        When ``data`` has no Arrow interface.
+    SchemaError
+        When a column has a type that is not supported, two columns have the same name, types nest more than 48 deep, or
+        text is not UTF-8. Also when a library would change values on their way to Arrow; see below.
 
     Notes
     -----
-    Values stay as they are; layouts are made alike: every list is a ``list``, whatever the width of its offsets and the name
-    of its element, dictionaries have codes of 32 bits, values in runs become plain. A map becomes a list of pairs of key and
-    value where Python sees it. Two columns of one name, types nested more than 48 deep and text that is not UTF-8 are refused.
-    So are decimals with more digits than their type holds, such as a large ``HUGEINT`` of DuckDB. So are, by the name of their column, what Arrow cannot hold: objects and 128-bit integers of polars, periods, intervals and
-    sparse columns of pandas, and columns of objects of pandas that mix kinds, such as texts and bytes, or hold times with
-    nanoseconds, of several zones, or times of day with a zone.
+    Values are not changed. Layouts are unified: every list is a ``list``, whatever the width of its offsets and the name of
+    its element; dictionaries have codes of 32 bits; run-end encoded values become plain. In Python, a map is a list of
+    pairs of key and value.
 
-    No data of others becomes Python objects, for unpickling runs what the bytes ask for: a column of bytes stays one, also if its
-    metadata has the mark that Millstream puts on a column of type ``object``. Only a :class:`millstream.Table` keeps its objects.
+    Some data is refused, with the name of its column: decimals with more digits than their type holds, such as a large
+    ``HUGEINT`` of DuckDB; objects and 128-bit integers of polars; periods, intervals and sparse columns of pandas; and
+    object columns of pandas that mix kinds, such as text and bytes, or hold times with nanoseconds, of several zones, or
+    times of day with a zone.
+
+    Data of others is never unpickled, since unpickling runs what the bytes ask for. A column of bytes stays one, even if
+    its metadata has the mark that Millstream puts on a column of type ``object``. Only a :class:`millstream.Table` keeps
+    its objects.
 
     Examples
     --------
@@ -87,15 +96,30 @@ def from_iter(
     Parameters
     ----------
     records
-        An iterable, or a function that takes how many records to skip and returns an iterable of the rest. With such a function
-        or a sequence a job can go on after a restart. An iterator can be read only once, and a function without a parameter, such
-        as a generator function, is called anew by every run and may return something else; ``exactly_once`` and ``at_least_once``
-        refuse both. What has a method ``close()``, as a generator has, is closed when the job ends.
+        An iterable, or a function that takes the number of records to skip and returns an iterable of the rest. With such a
+        function or a sequence, a job can continue after a restart. An iterator can be read only once. A function without a
+        parameter, such as a generator function, is called again by every run and may return something else. The modes
+        ``exactly_once`` and ``at_least_once`` refuse both. An object with a method ``close()``, such as a generator, is closed
+        when the job ends.
     schema
-        The columns; by default those of the first records. A column of times takes dates, datetimes and timedeltas, and no bare
-        numbers, which have no unit: declare ``int`` and ``cast()`` the column.
+        The columns; by default they are inferred from the first records.
     is_bounded
         Whether it ends.
+
+    Raises
+    ------
+    PlanError
+        When ``records`` is neither an iterable nor such a function, or is a single record.
+    SchemaError
+        When the columns cannot be inferred, or a record does not fit them. Lists of up to a million records are checked at
+        once, anything else when the job runs.
+    ConnectorError
+        When the job runs and the iterable raises; the exception is its ``__cause__``.
+
+    Notes
+    -----
+    A column of times takes dates, datetimes and timedeltas, and no bare numbers, which have no unit: declare ``int`` and
+    ``cast()`` the column.
 
     Examples
     --------
@@ -204,16 +228,23 @@ def _name(records: Any) -> str:
 
 
 def generate(rows: int | None = None, rate: float | None = None, **columns: IntoExpr) -> Stream:
-    """Make records up, from their number and from random numbers.
+    """Generate records from their numbers and from random numbers.
 
     Parameters
     ----------
     rows
-        How many; None for without end.
+        How many records; None for an unbounded stream.
     rate
-        How many a second; None for as fast as they are taken.
+        How many records per second; None for as fast as they are processed.
     **columns
         Expressions over :func:`index` and :func:`random`; by default one column ``index``.
+
+    Raises
+    ------
+    PlanError
+        When ``rows`` or ``rate`` is out of range, or an expression is an aggregate.
+    SchemaError
+        When an expression uses a column, which generated records do not have.
 
     Examples
     --------
@@ -229,7 +260,7 @@ def generate(rows: int | None = None, rate: float | None = None, **columns: Into
 
 
 def index() -> Expr:
-    """Give the number of the record, 0, 1, 2, …; only in :func:`generate`.
+    """Return the number of the record, 0, 1, 2, …, as an expression of :func:`generate`.
 
     Examples
     --------
@@ -240,7 +271,21 @@ def index() -> Expr:
 
 
 def random(seed: int = 0) -> Expr:
-    """Give a number in [0, 1) that looks random, and is the same in every run; only in :func:`generate`.
+    """Return a pseudo-random number in [0, 1), as an expression of :func:`generate`.
+
+    Parameters
+    ----------
+    seed
+        An integer from 0. Two columns with the same seed have the same numbers.
+
+    Raises
+    ------
+    PlanError
+        When ``seed`` is not an integer of at least 0.
+
+    Notes
+    -----
+    The number depends on the seed and on the number of the record alone, so it is the same in every run.
 
     Examples
     --------

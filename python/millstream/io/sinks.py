@@ -28,23 +28,24 @@ OnExisting = Literal["refuse", "replace"]
 
 
 class Sink:
-    """Where results go: what ``write_*`` gives, and the base of sinks of your own.
+    """Where results go: what ``write_*`` returns, and the base class of sinks of your own.
 
-    A sink of your own says with ``kind`` how it keeps its promise after a crash:
+    A sink of your own sets ``kind`` to how it keeps results exactly once after a crash:
 
     ``"idempotent"``
-        ``write`` puts rows at their key; writing them again changes nothing. Whatever ``pre_commit`` is called for must
-        be durable when it returns. It takes updating streams; one from which keys disappear needs ``delete`` too.
+        ``write`` puts rows at their key; writing them again changes nothing. Rows must be durable when ``pre_commit``
+        returns. It accepts updating streams; one from which keys are deleted also needs ``delete``.
     ``"transactional"``
-        ``write`` writes where nobody sees it; ``pre_commit`` makes that durable and gives a handle (anything JSON can
-        hold, or None for nothing), which the checkpoint keeps; ``commit`` makes it visible. After a crash ``recover`` gets
-        the handles of the checkpoint: it commits them, where that has not happened, and removes all else.
+        ``write`` writes where nobody sees it. ``pre_commit`` makes that durable and returns a handle (anything that JSON
+        can hold, or None for nothing), which is stored in the checkpoint. ``commit`` makes it visible. After a crash,
+        ``recover`` gets the handles of the checkpoint: it commits those that are not committed yet, and removes everything
+        else.
     ``"write-ahead"``
-        The engine keeps the rows in the checkpoint and calls ``deliver`` after it, in the order of the epochs. If
-        ``last_epoch`` returns the newest epoch that the target has, epochs up to it are not delivered again, and a run that
-        would repeat them is refused: one that goes on from an older checkpoint, or starts from nothing on a target of
-        another job. If it returns None always, the last epoch may come twice. A job at least once delivers before the
-        checkpoint and does not ask for the last epoch.
+        The engine stores the rows in the checkpoint and calls ``deliver`` after it, in the order of the epochs. If
+        ``last_epoch`` returns the newest epoch that the target has, epochs up to it are not delivered again. A run that
+        would repeat epochs is refused: one that goes on from an older checkpoint, or starts from nothing on a target of
+        another job. If ``last_epoch`` always returns None, the last epoch may be delivered twice. In the mode
+        ``at_least_once``, rows are delivered before the checkpoint, and ``last_epoch`` is not called.
 
     Attributes
     ----------
@@ -69,23 +70,31 @@ class Sink:
     kind: ClassVar[Literal["idempotent", "transactional", "write-ahead"]]
 
     def open(self) -> None:
-        """Get ready; called before the first record of a run."""
+        """Prepare the sink; called before the first record of a run."""
 
     def restored(self, epoch: int | None, newest: int | None) -> None:
-        """Learn which checkpoint the run goes on from; called after ``open``, before ``recover`` and ``commit``.
+        """Accept or refuse the checkpoint that the run goes on from.
 
-        A run usually goes on from the newest checkpoint. If that one is damaged, recovery passes it over and goes on from an
-        older one, and what the job wrote after that comes again. A sink that can take back output of later epochs does so
-        here. Any other raises an exception, which refuses the run; this is what a transactional sink does unless it
-        overrides the method. An idempotent sink needs neither: rows that come again replace themselves. A write-ahead sink
-        is asked for its ``last_epoch`` instead. Called only of a job that runs exactly once.
+        Called after :meth:`open`, before :meth:`recover` and :meth:`commit`, in the mode ``exactly_once`` alone.
 
         Parameters
         ----------
-        epoch : int or None
+        epoch
             The checkpoint that was restored; None if the run starts from nothing.
-        newest : int or None
-            The newest checkpoint that the state directory knows of; output up to it may have been committed.
+        newest
+            The newest checkpoint that the state directory knows; output up to it may have been committed.
+
+        Raises
+        ------
+        CheckpointError
+            By default, when a transactional sink is restored from a checkpoint that is not the newest.
+
+        Notes
+        -----
+        A run usually goes on from the newest checkpoint. If that one is damaged, an older one is used, and what the job
+        wrote after it is written again. A sink that can remove output of later epochs does so here; any other raises an
+        exception, which refuses the run. An idempotent sink needs neither, since rows that are written again replace
+        themselves. For a write-ahead sink the engine compares its :meth:`last_epoch`.
         """
         if self.kind == "transactional" and epoch is not None and newest is not None and newest > epoch:
             raise CheckpointError(
@@ -95,49 +104,92 @@ class Sink:
             )
 
     def write(self, batch: Any) -> None:
-        """Write a ``pyarrow.RecordBatch``."""
+        """Write a batch of records; required for idempotent and transactional sinks.
+
+        Parameters
+        ----------
+        batch
+            A ``pyarrow.RecordBatch``.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no write(batch)")
 
     def delete(self, batch: Any) -> None:
-        """Delete the rows with the keys of a ``pyarrow.RecordBatch``; of an idempotent sink.
+        """Delete the rows with the keys of a batch; for idempotent sinks.
 
-        Called for an updating stream from which keys disappear, such as one with a filter. The batch has all columns of the
-        stream, and those of its key say which rows go. A key may come that was never written.
+        Called for an updating stream from which keys are deleted, such as one with a filter.
+
+        Parameters
+        ----------
+        batch
+            A ``pyarrow.RecordBatch`` with all columns of the stream; the columns of its key identify the rows to delete. A
+            key may never have been written.
         """
         raise NotImplementedError(f"{type(self).__name__} has no delete(batch)")
 
     def pre_commit(self, epoch: int) -> Any:
-        """Make what was written since the last call durable; give a handle for it, or None."""
+        """Make durable what was written since the last call.
+
+        Parameters
+        ----------
+        epoch
+            The number of the checkpoint.
+
+        Returns
+        -------
+        object
+            A handle that JSON can hold, for :meth:`commit`; None if there is nothing to commit.
+        """
         return None
 
     def commit(self, handles: Sequence[tuple[int, Any]]) -> None:
-        """Make output visible: pairs of epoch and handle. Called again for the same after a crash."""
+        """Make output visible; called again with the same handles after a crash.
+
+        Parameters
+        ----------
+        handles
+            Pairs of epoch and handle, as :meth:`pre_commit` returned them.
+        """
 
     def recover(self, handles: Sequence[tuple[int, Any]]) -> None:
-        """After a restart: commit what the checkpoint names, then remove what it does not."""
+        """Commit what the restored checkpoint names, and remove all other output that is not committed.
+
+        Parameters
+        ----------
+        handles
+            Pairs of epoch and handle that the checkpoint holds.
+        """
         self.commit(handles)
 
     def abort(self) -> None:
-        """Remove what was not committed, and forget what was written since the last ``pre_commit``.
+        """Remove what was not committed, and forget what was written since the last :meth:`pre_commit`.
 
-        Called when a run fails or is cancelled. Where it is not known then whether a commit took effect, it is called after the
-        ``recover`` of the next run in the same process.
+        Called when a run fails or is cancelled. Where it is not known whether a commit took effect, it is called after the
+        :meth:`recover` of the next run in the same process.
         """
 
     def deliver(self, batch: Any, epoch: int) -> None:
-        """Deliver a ``pyarrow.RecordBatch`` of this epoch; of a write-ahead sink."""
+        """Deliver a batch of records to the target; required for write-ahead sinks.
+
+        Parameters
+        ----------
+        batch
+            A ``pyarrow.RecordBatch``.
+        epoch
+            The number of the checkpoint that holds it. Record it in the target together with the rows, for
+            :meth:`last_epoch`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no deliver(batch, epoch)")
 
     def last_epoch(self) -> int | None:
-        """Give the newest epoch that the target has recorded; None if it records none."""
+        """Return the newest epoch that the target has recorded; None if it records none."""
         return None
 
     def close(self) -> None:
-        """Let go of what the sink holds; called after the last commit."""
+        """Release what the sink holds; called after the last commit."""
 
 
 class Output(Sink):
-    """A sink with the stream that goes into it: what :func:`millstream.run` takes."""
+    """A sink with the stream that is written to it: what :func:`millstream.run` takes."""
 
     __slots__ = ("_raw", "_takes_frames")
 
@@ -146,7 +198,29 @@ class Output(Sink):
         self._takes_frames = takes_frames
 
     def name(self, name: str) -> Output:
-        """Name the sink; the name is the identity of what it has written."""
+        """Name the sink; the name identifies what it has written.
+
+        Parameters
+        ----------
+        name
+            1 to 200 printable characters, unique in a job.
+
+        Returns
+        -------
+        Output
+            The same sink under this name.
+
+        Raises
+        ------
+        PlanError
+            When it is not such a name.
+
+        Examples
+        --------
+        >>> report = mill.run(mill.from_iter([1]).for_each(lambda row: None).name("shown"))
+        >>> report.steps[-1].name
+        'shown'
+        """
         return Output(self._raw.named(text(name, "name()", "orders")), takes_frames=self._takes_frames)
 
     def __repr__(self) -> str:

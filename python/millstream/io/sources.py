@@ -1,4 +1,4 @@
-"""Sources of your own, and how the engine reads what is written in Python."""
+"""Sources of your own, and how the engine reads sources that are written in Python."""
 
 from __future__ import annotations
 
@@ -24,27 +24,56 @@ _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.001, 0.1
 
 
 class SourceReader(ABC):
-    """Reads one partition of a :class:`Source`."""
+    """Reads one partition of a :class:`Source`.
+
+    Examples
+    --------
+    >>> class Countdown(mill.SourceReader):
+    ...     def __init__(self, n):
+    ...         self.n = n
+    ...     def next_batch(self):
+    ...         if self.n == 0:
+    ...             return None
+    ...         self.n -= 1
+    ...         return [{"n": self.n}]
+    ...     def position(self):
+    ...         return self.n
+    >>> reader = Countdown(2)
+    >>> reader.next_batch(), reader.position()
+    ([{'n': 1}], 1)
+    """
 
     @abstractmethod
     def next_batch(self) -> Any:
-        """Give the next records.
+        """Return the next records.
 
         Returns
         -------
         list of records, Arrow batch, or None
-            Records as :func:`from_iter` takes them, or anything with an Arrow interface. An empty list says that there is
-            nothing now, None that the partition has ended. Rather return an empty list than wait for long: a job that
-            ends leaves a reader between two calls, and one that does not return keeps its thread, and what it returns
-            later is lost.
+            Records as :func:`from_iter` takes them, or anything with an Arrow interface. An empty list means that there is
+            nothing now, None that the partition has ended.
+
+        Notes
+        -----
+        Return an empty list rather than wait for long. A job that ends leaves a reader between two calls. A call that does
+        not return keeps its thread, and what it returns later is lost.
         """
 
     @abstractmethod
     def position(self) -> Any:
-        """Give where the reader stands, behind all records it has given: anything that JSON can hold."""
+        """Return the position of the reader, after all records that it has returned.
+
+        Returns
+        -------
+        object
+            Anything that JSON can hold: a number, a string, a list, a dict. It is stored in each checkpoint.
+        """
 
     def close(self) -> None:
-        """Let go of what the reader holds; called once, however the job or the partition ends, also before a restart."""
+        """Release what the reader holds.
+
+        It is called once, when the partition or the job ends, however it ends, and before a restart.
+        """
 
 
 class Source(ABC):
@@ -53,11 +82,12 @@ class Source(ABC):
     Attributes
     ----------
     schema
-        The columns, in any of the forms a schema can have.
+        The columns, in any of the forms that a schema can have.
     is_bounded : bool
-        Whether it ends; True unless you say otherwise.
+        Whether it ends; by default True.
     is_replayable : bool
-        Whether a reader opened at a position gives the same records again; what exactly-once stands on.
+        Whether a reader that is opened at a position returns the same records again; by default True. Exactly-once and
+        at-least-once need it.
 
     Examples
     --------
@@ -86,16 +116,67 @@ class Source(ABC):
     is_replayable: bool = True
 
     def partitions(self) -> Sequence[str]:
-        """Give the names of the partitions: independently ordered parts, the same in every run."""
+        """Return the names of the partitions.
+
+        Returns
+        -------
+        sequence of str
+            Unique names, the same in every run. Partitions are read in parallel, and each has its own order and watermark.
+        """
         return ["0"]
 
     @abstractmethod
     def open(self, partition: str, position: Any | None) -> SourceReader:
-        """Open a partition at its start, or where an earlier reader said it stood."""
+        """Open a partition.
+
+        Parameters
+        ----------
+        partition
+            The name of the partition.
+        position
+            What :meth:`SourceReader.position` of an earlier reader returned, to continue there. None at the start.
+
+        Returns
+        -------
+        SourceReader
+            A reader whose first record is the one after the position.
+        """
 
 
 def from_source(source: Source) -> Stream:
-    """Read a source of your own; see :class:`Source`."""
+    """Read a source of your own.
+
+    Parameters
+    ----------
+    source
+        An object of your subclass of :class:`Source`.
+
+    Raises
+    ------
+    PlanError
+        When it is not such an object, or has no ``schema``.
+    SchemaError
+        When its ``schema`` is not a schema.
+    ConnectorError
+        When the job runs and the source raises; the exception is its ``__cause__``.
+
+    Examples
+    --------
+    >>> class Once(mill.SourceReader):
+    ...     def __init__(self, position):
+    ...         self.place = position or 0
+    ...     def next_batch(self):
+    ...         self.place += 1
+    ...         return [{"n": 7}] if self.place == 1 else None
+    ...     def position(self):
+    ...         return self.place
+    >>> class Seven(mill.Source):
+    ...     schema = {"n": int}
+    ...     def open(self, partition, position):
+    ...         return Once(position)
+    >>> mill.from_source(Seven()).collect().to_pylist()
+    [{'n': 7}]
+    """
     if not isinstance(source, Source):
         hint = "; give an instance, not the class" if isinstance(source, type) else ""
         raise PlanError(f"from_source() takes a mill.Source, not {source!r:.200}{hint}")

@@ -1,10 +1,10 @@
 """Nexmark: the events of an online auction, and the queries that stream processors are compared by.
 
-:func:`millstream.nexmark` makes the events. Each query is a module of this package (``q0``, ``q1``, …) with a function ``query``,
-which takes the events and returns the stream of results, and a text ``SQL``, the same question as DuckDB takes it over tables
-``person``, ``auction`` and ``bid``. :func:`query` returns one of them by name.
+:func:`millstream.nexmark` generates the events. Each query is a module of this package (``q0``, ``q1``, …). It has a
+function ``query``, which takes the events and returns the stream of results, and a text ``SQL``, the same query for DuckDB
+over tables ``person``, ``auction`` and ``bid``. :func:`query` returns one of them by name.
 
-The package itself can be called in the place of its function: ``mill.nexmark(events=1000)``.
+The package itself can be called in place of its function: ``mill.nexmark(events=1000)``.
 """
 
 from __future__ import annotations
@@ -33,17 +33,24 @@ QUERIES = tuple(f"q{number}" for number in range(24))
 
 @dataclass(frozen=True)
 class Nexmark:
-    """The events of an online auction: three streams.
+    """The events of an online auction: three streams; returned by :func:`nexmark`.
 
     Attributes
     ----------
     persons
-        Who signs up: ``id``, ``name``, ``email_address``, ``credit_card``, ``city``, ``state``, ``date_time``, ``extra``.
+        Persons who sign up: ``id``, ``name``, ``email_address``, ``credit_card``, ``city``, ``state``, ``date_time``,
+        ``extra``.
     auctions
-        What they put up: ``id``, ``item_name``, ``description``, ``initial_bid``, ``reserve``, ``date_time``, ``expires``,
-        ``seller``, ``category``, ``extra``.
+        What they put up for auction: ``id``, ``item_name``, ``description``, ``initial_bid``, ``reserve``, ``date_time``,
+        ``expires``, ``seller``, ``category``, ``extra``.
     bids
         Bids on auctions: ``auction``, ``bidder``, ``price``, ``channel``, ``url``, ``date_time``, ``extra``.
+
+    Examples
+    --------
+    >>> events = mill.nexmark(events=50)
+    >>> len(events.persons.collect()), len(events.auctions.collect()), len(events.bids.collect())
+    (1, 3, 46)
     """
 
     persons: Stream
@@ -53,7 +60,7 @@ class Nexmark:
 
 @dataclass(frozen=True)
 class Query:
-    """A query of Nexmark.
+    """A query of Nexmark; returned by :func:`query`.
 
     Attributes
     ----------
@@ -62,9 +69,15 @@ class Query:
     about
         What it asks, in a line.
     sql
-        The question as DuckDB takes it over tables ``person``, ``auction`` and ``bid``; None where SQL cannot ask it.
+        The same query for DuckDB over tables ``person``, ``auction`` and ``bid``; None where SQL cannot express it.
     stream
-        Returns the results for events.
+        A function that takes the events and returns the results.
+
+    Examples
+    --------
+    >>> from millstream.nexmark import query
+    >>> query("q1").stream(mill.nexmark(events=100)).schema.names
+    ['auction', 'bidder', 'date_time', 'extra', 'price']
     """
 
     name: str
@@ -82,35 +95,30 @@ def nexmark(
     out_of_order: Duration = "3s",
     splits: int | None = None,
 ) -> Nexmark:
-    """Make the events of an online auction after the rules of the Nexmark benchmark.
-
-    Of 50 events the first is a person, the next 3 are auctions and 46 are bids. Half of the bids are on one hot auction, three
-    quarters are by one hot bidder, and three quarters of the auctions are of one hot seller; every hundred auctions or
-    persons another one becomes the hot one. Prices are cents, from one dollar to a million. All streams have the event time ``date_time``
-    with the watermark that fits.
+    """Generate the events of an online auction by the rules of the Nexmark benchmark.
 
     Parameters
     ----------
     events
-        How many events of all three kinds; None for without end.
+        How many events of all three kinds; None for unbounded streams.
     rate
-        How many events of all kinds come in a second; None for as fast as they are taken.
+        How many events of all kinds per second; None for as fast as they are processed.
     seed
-        What the random values depend on.
+        What the random values depend on, an integer from 0.
     event_rate
-        How many events of all kinds there are in a second of event time: by default ``rate``, or else 10,000. The first event
-        happens at the start of 2015-07-15.
+        How many events of all kinds there are in a second of event time: by default ``rate``, or else 10,000. The first
+        event happens at 2015-07-15 00:00 UTC.
     out_of_order
-        How late an event may arrive, in whole milliseconds. A tenth of all events are late, by up to so much, and have
-        the time at which they happened. ``"0s"`` keeps all in order.
+        How late an event may arrive, in whole milliseconds. A tenth of all events are late, by up to this, and have the
+        time at which they happened. ``"0s"`` keeps all in order.
     splits
-        In how many splits the events are, to be read in parallel: by default 16, or 1 if there is a ``rate``.
+        How many splits the events have, which are read in parallel: by default 16, or 1 if there is a ``rate``.
 
     Returns
     -------
     Nexmark
-        The streams ``persons``, ``auctions`` and ``bids``. Only those that are used are made, and of these only the columns that
-        are used.
+        The streams ``persons``, ``auctions`` and ``bids``, with the event time ``date_time`` and the watermark that fits.
+        Only streams and columns that are used are generated.
 
     Raises
     ------
@@ -119,9 +127,13 @@ def nexmark(
 
     Notes
     -----
-    An event depends on the seed and its number alone. So it is the same in every run, whatever the splits and the parallelism,
-    and a job that goes on from a checkpoint reads on where it was. The rules are those of the generator of Apache Beam;
-    the random values are others.
+    Of 50 events the first is a person, the next 3 are auctions and 46 are bids. Half of the bids are on one hot auction,
+    three quarters are by one hot bidder, and three quarters of the auctions are of one hot seller; every hundred auctions
+    or persons another one becomes the hot one. Prices are cents, from one dollar to a million.
+
+    An event depends on the seed and its number alone. So it is the same in every run, whatever the splits and the
+    parallelism, and a job that goes on from a checkpoint continues where it was. The rules are those of the generator of
+    Apache Beam; the random values are others.
 
     Examples
     --------
@@ -165,7 +177,7 @@ def query(name: str) -> Query:
     Raises
     ------
     PlanError
-        When there is none of this name.
+        When there is no query of this name.
 
     Examples
     --------

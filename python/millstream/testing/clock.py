@@ -26,14 +26,19 @@ def moment(at: Moment, what: str) -> int:
     Parameters
     ----------
     at
-        The time.
+        The time; one without a zone is in UTC.
     what
         The start of the message of an error.
+
+    Returns
+    -------
+    int
+        Microseconds since 1970-01-01 00:00 UTC.
 
     Raises
     ------
     PlanError
-        When it is no time.
+        When it is not a time.
 
     Examples
     --------
@@ -54,15 +59,20 @@ def moment(at: Moment, what: str) -> int:
 
 
 class Clock:
-    """The processing time of the jobs under test: it stands still until it is moved.
+    """The processing time of jobs under test, which stands still until it is moved.
 
-    Processing time is what ``emit="1s"``, triggers on processing time, idleness and :func:`millstream.now` go by. Event time is independent of it: that comes
-    from records and watermarks.
+    ``emit="1s"``, triggers on processing time, idleness and :func:`millstream.now` use processing time. Event time is
+    independent of it and comes from records and watermarks.
 
     Parameters
     ----------
     now
-        Where it begins.
+        The time at which it starts; one without a zone is in UTC.
+
+    Raises
+    ------
+    PlanError
+        When ``now`` is not a time.
 
     Examples
     --------
@@ -85,25 +95,34 @@ class Clock:
 
     @property
     def now(self) -> datetime:
-        """The time."""
+        """The current time, in UTC.
+
+        Examples
+        --------
+        >>> from millstream import testing
+        >>> testing.Clock("2024-01-01").now
+        datetime.datetime(2024, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)
+        """
         return utc_moment(self._raw.now())
 
     def advance(self, by: Duration) -> None:
-        """Move the time on, and run the jobs that go by this clock.
+        """Move the time forward, and run the jobs that use this clock.
 
-        First they run until they are quiet, so that what was pushed before has its processing time. Then the clock goes to
-        each time that one of them waits for, in order, and at last to where it is to be: a timer that is due every second
-        fires ten times in ten seconds.
+        First the jobs run until they are quiet, so that records pushed before have the earlier processing time. Then the
+        clock moves to each time that one of them waits for, in order, and finally to its new time: a timer that is due
+        every second fires ten times in ten seconds.
 
         Parameters
         ----------
         by
-            How far.
+            How far to move.
 
         Raises
         ------
+        PlanError
+            When ``by`` is not a duration, or is negative.
         MillstreamError
-            What a job fails of meanwhile.
+            When a job fails meanwhile.
 
         Examples
         --------
@@ -122,12 +141,19 @@ class Clock:
         self._move(self._raw.now() + microseconds(by, "advance() of the clock"))
 
     def move_to(self, at: Moment) -> None:
-        """Move the time on to a later one, as :meth:`advance` does.
+        """Move the time forward to a given time, as :meth:`advance` does.
+
+        Parameters
+        ----------
+        at
+            The new time; one without a zone is in UTC.
 
         Raises
         ------
         PlanError
-            When it is earlier than now: processing time does not go back.
+            When it is not a time, or earlier than now: processing time does not go back.
+        MillstreamError
+            When a job fails meanwhile.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""A job under test, driven by hand."""
+"""A job under test, run by hand."""
 
 from __future__ import annotations
 
@@ -25,29 +25,35 @@ _OP = "op"
 class Job:
     """A job that runs by hand, on the calling thread.
 
-    It runs when it is asked to, until it is *quiet*: nothing can happen before new input or a later time. Steps are taken in an
-    order drawn from the seed, so that equal seeds give equal runs and other seeds other orders of what is concurrent. Its state is
-    kept on a disk in memory.
+    It runs when it is asked to, until it is *quiet*: nothing can happen before new input or a later time. Steps are taken
+    in an order drawn from the seed: the same seed repeats a run, and other seeds try other orders of concurrent steps. Its
+    state is kept on a disk in memory.
 
     Parameters
     ----------
     *outputs
-        The streams to collect, side outputs such as ``.late`` and ``.errors`` among them; sinks as well, which then write as they
+        The streams to collect, including side outputs such as ``.late`` and ``.errors``. Also sinks, which write as they
         would in a run.
     clock
-        Its processing time; by default a clock of its own, at the beginning of the year 2000.
+        Its processing time; by default its own clock, at the beginning of the year 2000.
     seed
         What the order of steps is drawn from.
     parallelism
-        How many parallel tasks a step has.
+        How many parallel tasks each step has.
     mode
-        What a restart means for the results, as of :class:`millstream.Checkpoint`.
+        What a restart means for the results, as for :class:`millstream.Checkpoint`.
     on_error
-        What happens to a record that fails, as of :func:`millstream.run`.
+        What happens to a record that fails, as for :func:`millstream.run`.
     frame_rows
-        How many rows a frame has; few rows make many orders.
+        How many rows a frame has at most; few rows make many orders.
     chaining
         Whether steps are fused into chains.
+
+    Raises
+    ------
+    PlanError
+        When there is no output, an option is not one of its choices, or the job could not be started by
+        :func:`millstream.run`.
 
     Examples
     --------
@@ -126,25 +132,35 @@ class Job:
         Raises
         ------
         MillstreamError
-            What the job fails of.
+            When the job fails.
+
+        Examples
+        --------
+        >>> from millstream import testing
+        >>> source, seen = testing.Source({"x": int}), []
+        >>> with testing.Job(source.stream().for_each(lambda row: seen.append(row.x)), mode="at_least_once") as job:
+        ...     source.push({"x": 1})
+        ...     job.run()
+        ...     seen
+        [1]
         """
         self._run(None, "run")
 
     def checkpoint(self, *, after: int | None = None) -> None:
-        """Run until the job is quiet and take a checkpoint, which commits what has come out.
+        """Run until the job is quiet and take a checkpoint, which commits the results so far.
 
         Parameters
         ----------
         after
-            Begin the checkpoint when the sources have handed out this many more records, whatever is on its way then; by default
-            when the job is quiet.
+            Start the checkpoint when the sources have emitted this many more records, whatever is in progress then; by
+            default when the job is quiet.
 
         Raises
         ------
         PlanError
             When fewer records are left to read.
         MillstreamError
-            What the checkpoint, or the job, fails of.
+            When the checkpoint or the job fails.
 
         Examples
         --------
@@ -163,25 +179,27 @@ class Job:
             self._checkpoint([] if after is None else live_sources())
 
     def kill_and_restore(self, *, after: int | None = None, parallelism: int | None = None, seed: int | None = None) -> None:
-        """Leave the job as a kill of its process would, and open it again from its last checkpoint.
+        """Stop the job as if its process was killed, and restore it from its last checkpoint.
 
-        What has come out since that checkpoint is lost and comes again, as sources are read again from where they were. A job that has
-        failed is restored as it is.
+        Results since that checkpoint are lost and computed again, as sources are read again from where they were. A job
+        that has failed is restored as it is.
 
         Parameters
         ----------
         after
-            Kill when the sources have handed out this many more records, whatever is on its way then; by default when the job is
-            quiet. 0 kills it where it stands.
+            Kill the job when the sources have emitted this many more records, whatever is in progress then; by default when
+            the job is quiet. 0 kills it at once.
         parallelism
-            How many parallel tasks a step has from now on; by default as many as before.
+            How many parallel tasks each step has from now on; by default as many as before.
         seed
             What the order of steps is drawn from now on; by default the number after the last one.
 
         Raises
         ------
         PlanError
-            When fewer records are left to read.
+            When fewer records are left to read, or an option is out of range.
+        MillstreamError
+            When the job fails before it is killed.
 
         Examples
         --------
@@ -207,12 +225,19 @@ class Job:
         self._raw = self._open()
 
     def close(self) -> None:
-        """End the job as of its last checkpoint, if it still runs."""
+        """End the job if it still runs; what no checkpoint has committed is dropped.
+
+        Examples
+        --------
+        >>> from millstream import testing
+        >>> job = testing.Job(testing.Source({"x": int}).stream())
+        >>> job.close()
+        """
         self._clock._jobs.discard(self)
         self._raw.close()
 
     def __enter__(self) -> Self:
-        """Hold the job for a while."""
+        """Return the job itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -220,15 +245,15 @@ class Job:
         self.close()
 
     def __repr__(self) -> str:
-        """Show the seed and how far the job is."""
+        """Show the seed and whether the job is over."""
         return f"<testing.Job seed={self._seed} {'over' if self._is_over else 'open'}>"
 
     # -- what has come out -------------------------------------------------------------------------------------------
 
     def collect(self, stream: Stream | None = None) -> list[dict[str, Any]]:
-        """Run until the job is quiet, take a checkpoint, and return the rows that have been committed since the last call.
+        """Run until the job is quiet, take a checkpoint, and return the rows that were committed since the last call.
 
-        In the modes ``at_least_once`` and ``none`` rows are committed as they come, and no checkpoint is taken.
+        In the modes ``at_least_once`` and ``none``, rows are committed as they come, and no checkpoint is taken.
 
         Parameters
         ----------
@@ -238,16 +263,16 @@ class Job:
         Returns
         -------
         list of dict
-            The rows, in the order in which they were written. Those of an updating stream begin with ``op``, which is what the row
-            does to its key: ``"insert"``, ``"update"`` or ``"delete"``. A step that deletes a row may leave all columns but the
-            key empty; :meth:`millstream.Stream.to_changelog` fills them.
+            The rows, in the order in which they were written. Those of an updating stream begin with ``op``, which says
+            what the row does to its key: ``"insert"``, ``"update"`` or ``"delete"``. A step that deletes a row may leave
+            all columns but the key empty; :meth:`millstream.Stream.to_changelog` fills them.
 
         Raises
         ------
         PlanError
             When the job does not collect this stream.
         MillstreamError
-            What the job fails of.
+            When the job fails.
 
         Examples
         --------
@@ -279,7 +304,14 @@ class Job:
         Returns
         -------
         list of dict
-            The rows, as :meth:`collect` returns them; they are returned again until they are committed.
+            The rows, as :meth:`collect` returns them. They are returned again until they are committed.
+
+        Raises
+        ------
+        PlanError
+            When the job does not collect this stream.
+        MillstreamError
+            When the job fails.
 
         Examples
         --------
@@ -298,17 +330,24 @@ class Job:
         return _rows(*ledger.pending())
 
     def latest(self, stream: Stream | None = None) -> list[dict[str, Any]]:
-        """Collect the changes of an updating stream, and return the table that all of them leave: the latest row of each key.
+        """Collect the changes of an updating stream, and return the table that all of them result in.
 
         Parameters
         ----------
         stream
             Which of the job's streams; by default its only one.
 
+        Returns
+        -------
+        list of dict
+            The latest row of each key.
+
         Raises
         ------
         PlanError
-            When the stream is not an updating one.
+            When the job does not collect this stream, or it is not an updating one.
+        MillstreamError
+            When the job fails.
 
         Examples
         --------
@@ -331,21 +370,42 @@ class Job:
 
     @property
     def clock(self) -> Clock:
-        """Its processing time."""
+        """The processing time of the job.
+
+        Examples
+        --------
+        >>> from millstream import testing
+        >>> with testing.Job(testing.Source({"x": int}).stream()) as job:
+        ...     job.clock.now.year
+        2000
+        """
         return self._clock
 
     @property
     def is_over(self) -> bool:
-        """Whether its sources have ended and everything has come out."""
+        """Whether the sources have ended and all results were emitted.
+
+        Examples
+        --------
+        >>> from millstream import testing
+        >>> source = testing.Source({"x": int})
+        >>> with testing.Job(source.stream()) as job:
+        ...     job.run()
+        ...     before = job.is_over
+        ...     source.end()
+        ...     job.run()
+        ...     before, job.is_over
+        (False, True)
+        """
         return self._is_over
 
     def report(self) -> Report:
-        """Return what a job that is over has done since it was opened or restored.
+        """Return the report of a job that is over, since it was opened or restored.
 
         Raises
         ------
         MillstreamError
-            When it has failed, or is not over.
+            When the job has failed, or is not over.
 
         Examples
         --------
@@ -416,7 +476,7 @@ def collect(
     stream
         A bounded stream, or one whose sources have been ended by hand.
     clock, seed, parallelism, on_error
-        As of :class:`Job`.
+        As for :class:`Job`.
 
     Returns
     -------
@@ -426,7 +486,9 @@ def collect(
     Raises
     ------
     PlanError
-        When the stream does not come to its end.
+        When it is not a stream, or the stream does not end.
+    MillstreamError
+        When the job fails.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A source that a test pushes into by hand."""
+"""A source that a test pushes records into."""
 
 from __future__ import annotations
 
@@ -22,20 +22,27 @@ _LIVE: weakref.WeakSet[Source] = weakref.WeakSet()
 class Source:
     """A source whose records, watermarks, idleness and end are pushed by hand.
 
-    Every split is a log that only grows. A job reads it when it runs, which is when it is asked for results, and reads it again
-    after a restart, from where its checkpoint was. Several jobs may read one source, one after the other or at once; each reads all
-    of it.
+    Every split is a log that only grows. A job reads it when it runs, which is when it is asked for results, and after a
+    restart reads it again from where its checkpoint was. Several jobs may read one source, one after the other or at once;
+    each reads all of it.
 
     Parameters
     ----------
     schema
-        The columns, in any of the forms a schema can have.
+        The columns, in any of the forms that a schema can have.
     splits
-        How many independently ordered parts it has, numbered from 0. Each has a watermark of its own.
+        How many splits it has, numbered from 0. Each has its own order and watermark.
     name
-        What it is called in plans and messages.
+        Its name in plans and messages.
     is_bounded
-        Whether the plan may count on its end, as for a source of files. The end comes with :meth:`end` in any case.
+        Whether the plan may rely on its end, as for a source of files. The end comes with :meth:`end` in any case.
+
+    Raises
+    ------
+    PlanError
+        When ``splits`` is not an integer from 1 to 1024, or ``name`` is not text.
+    SchemaError
+        When ``schema`` is not a schema.
 
     Examples
     --------
@@ -60,19 +67,26 @@ class Source:
         _LIVE.add(self)
 
     def stream(self) -> Stream:
-        """Return the stream of its records."""
+        """Return the stream of its records.
+
+        Examples
+        --------
+        >>> from millstream import testing
+        >>> testing.Source({"x": int}).stream()
+        <Stream unbounded, x: int64>
+        """
         return self._stream
 
     def push(self, *records: Any, split: int = 0) -> None:
-        """Add records to the log of a split.
+        """Append records to the log of a split.
 
         Parameters
         ----------
         *records
-            Dicts, tuples, dataclasses or plain values, as :func:`millstream.from_iter` takes them; or one table, anything with an
-            Arrow interface.
+            Dicts, tuples, dataclasses or plain values, as :func:`millstream.from_iter` takes them; or one table, which is
+            anything with an Arrow interface.
         split
-            Which split.
+            The number of the split.
 
         Raises
         ------
@@ -101,18 +115,23 @@ class Source:
             self._raw.push_table(split, rows_to_table(self._schema._raw, list(records)))
 
     def watermark(self, at: Moment, *, split: int | None = None) -> None:
-        """Promise that no record older than this follows, but late ones.
+        """Declare that no record older than this follows, except for late ones.
 
-        The watermark of a split is the greater of what was promised here and what ``event_time()`` concludes from the records. It
-        reaches an ``event_time()`` that comes before any exchange of records, such as ``rebalance()``; a stream without event time has
-        no use for it.
+        The watermark of a split is the greater of what was declared here and what ``event_time()`` derives from the
+        records. It reaches an ``event_time()`` that comes before any exchange of records, such as ``rebalance()``. A stream
+        without event time has no use for it.
 
         Parameters
         ----------
         at
-            The time; one without a zone is one of UTC.
+            The time; one without a zone is in UTC.
         split
-            Which split; by default all that have not ended.
+            The number of the split; by default all that have not ended.
+
+        Raises
+        ------
+        PlanError
+            When ``at`` is not a time, or there is no such split.
 
         Examples
         --------
@@ -132,15 +151,33 @@ class Source:
             self._raw.watermark(index, at_us)
 
     def idle(self, *, split: int | None = None) -> None:
-        """Declare that a split has nothing for now, so that time goes on without it until it has something again.
+        """Declare that a split has nothing for now, so that time advances without it until it has a record again.
 
-        As with idleness that is measured, records that it has afterwards are late if their window has closed meanwhile. Whether it
-        has depends on the order of events, and so on the seed, unless the job was run in between.
+        As with idleness that is measured, records that follow are late if their window has closed meanwhile. Whether it has
+        depends on the order of events, and so on the seed, unless the job was run in between.
 
         Parameters
         ----------
         split
-            Which split; by default all that have not ended.
+            The number of the split; by default all that have not ended.
+
+        Raises
+        ------
+        PlanError
+            When there is no such split.
+
+        Examples
+        --------
+        >>> from datetime import datetime
+        >>> from millstream import testing
+        >>> source = testing.Source({"at": datetime}, splits=2)
+        >>> counts = source.stream().event_time("at").window_all(mill.tumbling("1m")).agg(n=mill.count())
+        >>> with testing.Job(counts) as job:
+        ...     source.push({"at": datetime(2024, 1, 1, 0, 0)}, {"at": datetime(2024, 1, 1, 0, 1)}, split=0)
+        ...     before = job.collect()
+        ...     source.idle(split=1)
+        ...     len(before), len(job.collect())
+        (0, 1)
         """
         for index in self._chosen(split):
             self._raw.idle(index)
@@ -151,7 +188,21 @@ class Source:
         Parameters
         ----------
         split
-            Which split; by default all.
+            The number of the split; by default all.
+
+        Raises
+        ------
+        PlanError
+            When there is no such split.
+
+        Examples
+        --------
+        >>> from millstream import testing
+        >>> source = testing.Source({"x": int})
+        >>> source.push({"x": 1}, {"x": 2})
+        >>> source.end()
+        >>> testing.collect(source.stream().agg(total=col("x").sum()))
+        [{'total': 3}]
         """
         for index in self._chosen(split):
             self._raw.end(index)
@@ -166,5 +217,5 @@ class Source:
 
 
 def live_sources() -> list[RawPushedSource]:
-    """Return all sources that somebody holds."""
+    """Return all sources that are still referenced."""
     return [source._raw for source in _LIVE]

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use mill_protocol::{ManualClock, Read, Source, SplitReader};
+use mill_protocol::{Clock, ManualClock, Read, Source, SplitReader};
 
 use super::GenerateSource;
 

@@ -129,7 +129,7 @@ impl Groups {
             return Ok(None);
         }
         let keys = decoded(&self.decoder, &rows, self.keys.len())?;
-        finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, keys, &rows).map(Some)
+        finished(&self.accumulators, &mut self.carries, &mut self.unfit, pane, (keys, Vec::new()), &rows).map(Some)
     }
 
     /// Reads on in a pane: the keys of the next rows; `None` at the end.
