@@ -176,5 +176,5 @@ def aggregate_expression(function: Any, value: RawExpr, returns: TypeLike) -> Ra
         except (NameError, TypeError):
             returns = None
         if returns is None:
-            raise PlanError(f"aggregate: what does {name} give? annotate result() or say returns=")
+            raise PlanError(f"aggregate(): the type that {name} returns is not known; annotate result() or pass returns=")
     return aggregate_function(name, _AggregateAdapter(instance), data_type(returns, place="returns"), value)

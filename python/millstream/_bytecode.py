@@ -1,7 +1,7 @@
 """What a function computes, read from its code as statements over its columns.
 
 The code is followed instruction by instruction with expressions in place of values. Where it branches, both ways are
-followed to their ends, so that the branch becomes an ``if`` and each way gives one result::
+followed to their ends, so that the branch becomes an ``if`` and each way has one result::
 
     POP_JUMP_IF_FALSE 20     if <expression>:   <statements up to a RETURN>
                              else:              <statements from 20 on>
@@ -103,12 +103,12 @@ _Stack = list[ast.expr | _Mark]
 
 
 def column_name(place: int) -> str:
-    """Give the variable of a column; no name of a user's can be it, as it holds a blank."""
+    """Return the variable of a column; no name of a user's can be it, as it holds a blank."""
     return f"column {place}"
 
 
 def results_name() -> str:
-    """Give the variable of the list that results go to."""
+    """Return the variable of the list that results go to."""
     return "the results"
 
 
@@ -127,7 +127,7 @@ class Reader:
         self._variables = 0
 
     def statements(self) -> list[ast.stmt]:
-        """Give the statements that append one result for a record."""
+        """Return the statements that append one result for a record."""
         if self._has_handlers:
             raise NotFollowed
         try:
@@ -136,7 +136,7 @@ class Reader:
             raise NotFollowed from None
 
     def _place_of(self, offset: int) -> int:
-        """Give where the first instruction at or behind an offset stands in the list."""
+        """Return the place in the list of the first instruction at or after an offset."""
         return next(place for place, found in enumerate([*self._offsets, self._end]) if found >= offset)
 
     def _way(self, place: int, stack: _Stack, known: frozenset[str]) -> list[ast.stmt]:
@@ -201,7 +201,7 @@ class Reader:
                 stack.append(self._follow(item, stack, known))
 
     def _branch(self, item: dis.Instruction, place: int, stack: _Stack, known: frozenset[str]) -> list[ast.stmt]:
-        """Give the ``if`` that a jump is, with what follows on both ways."""
+        """Return the ``if`` that a jump is, with what follows on both ways."""
         name, at = item.opname.replace("_FORWARD", ""), _place(item)
         target = self._place_of(item.argval)
         if target < place or "BACKWARD" in name:
@@ -238,7 +238,7 @@ class Reader:
         return ast.Name(name, ast.Load(), **at)
 
     def _follow(self, item: dis.Instruction, stack: _Stack, known: frozenset[str]) -> ast.expr | _Mark:
-        """Give what an instruction leaves on the stack, with what it takes taken."""
+        """Return what an instruction leaves on the stack, with what it takes taken."""
         name, at = item.opname, _place(item)
         if name in _LOADS:
             if item.argval in known:
@@ -295,7 +295,7 @@ class Reader:
 
 
 def _is_settled(value: ast.expr) -> bool:
-    """Tell whether a value is the same whenever it is asked for, and asking does nothing."""
+    """Return whether a value is the same whenever it is asked for, and asking does nothing."""
     return isinstance(value, ast.Constant) or (isinstance(value, ast.Name) and value.id.startswith(("column ", "part ")))
 
 
@@ -312,7 +312,7 @@ def _values(stack: _Stack, count: int) -> list[ast.expr]:
 
 
 def _again(value: ast.expr | _Mark) -> ast.expr:
-    """Give a value that has been put into a variable, or is a constant, once more."""
+    """Return a value that has been put into a variable, or is a constant, once more."""
     if isinstance(value, ast.Name):
         return ast.Name(value.id, ast.Load(), lineno=value.lineno, col_offset=value.col_offset)
     if isinstance(value, ast.Constant):
@@ -406,14 +406,14 @@ def _local(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Give a constant that can be written as one again."""
+    """Return a constant that can be written as one again."""
     if not (type(value) in _PLAIN or (type(value) is tuple and all(_plain(part) is part for part in value))):
         raise NotFollowed
     return value
 
 
 def _place(item: dis.Instruction) -> dict[str, Any]:
-    """Give where an instruction stands in the user's file."""
+    """Return where an instruction stands in the user's file."""
     at = item.positions
     line = (at.lineno if at else None) or 1
     end_line = (at.end_lineno if at else None) or line

@@ -82,7 +82,7 @@ def check_frame(frame: Any, place: str) -> None:
             if str(column.dtype) == "Object":
                 raise SchemaError(
                     f'{place}: column "{column.name}" holds Python objects, which polars exports as their addresses; '
-                    "give them with from_iter() and the type object, or make a column of another type of them"
+                    "pass them to from_iter() with the type object, or make a column of another type of them"
                 )
     elif library == "pandas" and name in ("DataFrame", "Series"):
         columns = frame.items() if name == "DataFrame" else [(frame.name, frame)]
@@ -133,7 +133,7 @@ def _check_objects(values: Any, place: str) -> None:
 
 
 def _leaves(values: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-    """Go through the values of a column and those within its lists and dicts, each with its row."""
+    """Iterate over the values of a column and those within its lists and dicts, each with its row."""
     for row, value in enumerate(values):
         open_values = [value]
         while open_values:
@@ -224,8 +224,8 @@ def _seconds(value: Any) -> Fraction:
     if library == "numpy" and name in ("datetime64", "timedelta64"):
         return _of_numpy(value)
     if isinstance(value, (int, float, Decimal)) or library == "numpy":
-        raise TypeError("a bare number is no time; give a datetime, date or timedelta, or make it a column of numbers and cast() that")
-    raise TypeError("it is no time")
+        raise TypeError("a bare number is not a time; pass a datetime, date or timedelta, or make it a column of numbers and cast() that")
+    raise TypeError("it is not a time")
 
 
 def _of_delta(delta: timedelta) -> Fraction:

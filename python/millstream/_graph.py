@@ -108,7 +108,7 @@ class Graph:
         return ranks
 
     def _repr_svg_(self) -> str:
-        """Draw the plan."""
+        """Draw the plan as SVG, for a notebook."""
         ranks = self._ranks()
         heights: dict[int, int] = {}
         places = []

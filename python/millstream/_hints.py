@@ -41,7 +41,7 @@ _OF_STREAM = {
 }
 
 _OF_KEYED = {
-    **{name: f'leave key_by() out, and name the key in the join: a.{name}(b, on="id")' for name in _JOINS},
+    **{name: f'remove key_by(), and name the key in the join: a.{name}(b, on="id")' for name in _JOINS},
     **dict.fromkeys(("count", "len"), "use agg(n=mill.count())"),
     **{name: f'use agg(x=col("x").{name}())' for name in _AGGREGATES},
     "aggregate": "use agg()",
@@ -60,8 +60,8 @@ _OF_WINDOWED = {
     **{name: f'use agg(x=col("x").{name}())' for name in _AGGREGATES},
     "aggregate": "use agg()",
     **dict.fromkeys(("process", "map"), "use apply(), which is called with the key, the window and its rows"),
-    "trigger": "give trigger= to window()",
-    "allowed_lateness": "give allowed_lateness= to window()",
+    "trigger": "pass trigger= to window()",
+    "allowed_lateness": "pass allowed_lateness= to window()",
     **dict.fromkeys(("collect", "show"), "windows have no rows yet; use agg(), reduce() or apply() first"),
     "fold": "use reduce(), or agg(x=mill.aggregate(…))",
 }

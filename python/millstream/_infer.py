@@ -39,7 +39,7 @@ _UINT64_MAX = 2**64 - 1
 
 
 def literal_type(value: Any) -> DataType | None:
-    """Give the column type of a constant; None when it is none."""
+    """Return the column type of a constant; None when it is none."""
     if type(value) is int and _INT64_MAX < value <= _UINT64_MAX:
         return DataType.parse("uint64")
     try:
@@ -50,7 +50,7 @@ def literal_type(value: Any) -> DataType | None:
 
 
 def infer_schema(rows: Sequence[Any], *, what: str, scalar: str = "value") -> Schema:
-    """Give the schema that all of these records fit.
+    """Return the schema that all of these records fit.
 
     Parameters
     ----------
@@ -67,10 +67,10 @@ def infer_schema(rows: Sequence[Any], *, what: str, scalar: str = "value") -> Sc
         When there are none, or a column has no type or several.
     """
     if not rows:
-        raise SchemaError(f"{what} gave no record to tell the columns by; say schema=")
+        raise SchemaError(f"{what} has no record to infer the columns from; pass schema=")
     first = next((row for row in rows if row is not None and not is_missing(row)), None)
     if first is None:
-        raise SchemaError(f"{what} gave nothing but None; say schema=")
+        raise SchemaError(f"{what} has nothing but None; pass schema=")
     names, values = _columns(rows, first, what, scalar)
     columns = []
     for name, column in zip(names, values, strict=True):
@@ -80,10 +80,10 @@ def infer_schema(rows: Sequence[Any], *, what: str, scalar: str = "value") -> Sc
                 kind = _unite(kind, _type_of(value, f"column {name!r}"), f"{what}: column {name!r}")
         except RecursionError:
             raise SchemaError(
-                f"{what}: column {name!r} holds values that nest too deep for a type; say schema= (object takes any value)"
+                f"{what}: column {name!r} holds values that nest too deep for a type; pass schema= (object takes any value)"
             ) from None
         if kind is None:
-            raise SchemaError(f"{what}: column {name!r} holds nothing but None in the first {len(rows)} records; say schema=")
+            raise SchemaError(f"{what}: column {name!r} holds nothing but None in the first {len(rows)} records; pass schema=")
         columns.append((name, kind))
     return schema_of(columns)
 
@@ -171,12 +171,12 @@ def _zone_of(value: Any, place: str) -> str | None:
     if not offset and zone.tzname(None) == "UTC":
         return "UTC"
     raise SchemaError(
-        f'{place} has the time zone {zone!r}, whose name is not known; say schema= with mill.Timestamp("us", tz="Europe/Berlin") or the like'
+        f'{place} has the time zone {zone!r}, whose name is not known; pass schema= with mill.Timestamp("us", tz="Europe/Berlin") or the like'
     )
 
 
 def _unite(known: DataType | None, found: DataType | None, place: str) -> DataType | None:
-    """Give the type that values of both types fit."""
+    """Return the type that values of both types fit."""
     if known is None or found is None or repr(known) == repr(found):
         return known or found
     names = {repr(known), repr(found)}
@@ -192,7 +192,7 @@ def _unite(known: DataType | None, found: DataType | None, place: str) -> DataTy
     united = _unite_nested(known, found, place)
     if united is not None:
         return united
-    raise SchemaError(f"{place} holds both {known!r} and {found!r}; say schema= (object takes any value)")
+    raise SchemaError(f"{place} holds both {known!r} and {found!r}; pass schema= (object takes any value)")
 
 
 def _unite_nested(known: DataType, found: DataType, place: str) -> DataType | None:

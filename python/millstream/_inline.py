@@ -40,7 +40,7 @@ _RECORDS = "the records"
 
 
 def inlined_values(function: Any) -> tuple[Loop, int] | None:
-    """Give the loop of a function of values, and how many it takes; None if it does what is not followed."""
+    """Return the loop of a function of values, and how many it takes; None if it does what is not followed."""
     if not isinstance(function, FunctionType) or not is_followed():
         return None
     code = function.__code__
@@ -53,7 +53,7 @@ def inlined_values(function: Any) -> tuple[Loop, int] | None:
 
 
 def inlined(function: Any, fields: Sequence[str]) -> Loop | None:
-    """Give the loop of a function of a row with these columns; None if it does what is not followed.
+    """Return the loop of a function of a row with these columns; None if it does what is not followed.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def _inlined(function: FunctionType, fields: Sequence[str], *, is_row: bool) -> 
 
 
 def _compile(code: CodeType, statements: list[ast.stmt], columns: int) -> CodeType:
-    """Give the code of the loop around these statements, as if they stood in the user's file."""
+    """Return the code of the loop around these statements, as if they stood in the user's file."""
     [outer] = ast.parse("def outer():\n  def loop(a, b):\n    for c in a: b.append(d)").body
     assert isinstance(outer, ast.FunctionDef)
     [loop] = outer.body

@@ -32,7 +32,7 @@ def _right(method: str, other: object) -> RawStream:
     from millstream.stream import Stream
 
     if type(other).__name__ == "KeyedStream":
-        raise PlanError(f'{method}() joins streams, and this one is keyed: leave key_by() out, and name the key: {method}(other, on="id")')
+        raise PlanError(f'{method}() joins streams, and this one is keyed: remove key_by(), and name the key: {method}(other, on="id")')
     if not isinstance(other, Stream):
         raise PlanError(
             f"{method}() joins with a stream, not {type(other).__name__}; make one with mill.from_arrow() or mill.from_iter()"

@@ -68,7 +68,7 @@ def check() -> None:
 
 
 def say_busy() -> None:
-    """Say on stderr, once each, which functions of the user's the engine is still in, and that they are not waited for."""
+    """Report on stderr, once each, which functions of the user's the engine is still in, and that they are not waited for."""
     busy = _busy()
     inside = "; ".join(sorted({place for thread, place in busy.items() if thread not in _said}))
     # The number of a thread that is gone may be that of a new one.

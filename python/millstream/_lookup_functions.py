@@ -80,7 +80,7 @@ class Lookup:
             columns[name] = name + suffix if name in own else name
         taken = [name for name in columns.values() if name in own or list(columns.values()).count(name) > 1]
         if taken:
-            raise PlanError(f"enrich(): the column {taken[0]!r} would be there twice; give another suffix=")
+            raise PlanError(f"enrich(): the column {taken[0]!r} would exist twice; pass another suffix=")
         mark = _free_name({*own, *columns.values()}) if how == "inner" else None
         found = {columns[name]: kind for name, kind in self._schema.items()}
         schema = schema_of({**own, **found, **({} if mark is None else {mark: bool})})
@@ -363,7 +363,7 @@ def lookup(
     if given is None:
         name = function_name(function)
         raise SchemaError(
-            f"the columns that {name} finds are not known; say lookup({name}, schema=…) or annotate it, as in -> dict[int, User]"
+            f"the columns that {name} finds are not known; write lookup({name}, schema=…) or annotate it, as in -> dict[int, User]"
         )
     if not given.names:
         raise PlanError("lookup() needs a schema with at least one column")
@@ -411,7 +411,7 @@ def _annotated(function: Any) -> Schema | None:
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:
-    """Go through the kinds that a value may be of: those of ``User | None``."""
+    """Iterate over the kinds that a value may be of: those of ``User | None``."""
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is typing.Union or type(hint).__name__ == "UnionType":
         yield from arguments

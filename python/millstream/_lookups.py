@@ -43,7 +43,7 @@ def _records(method: str, records: Sequence[Any]) -> RawStream:
     try:
         return from_iter(records)._raw
     except SchemaError as error:
-        why = str(error).replace("from_iter()", f"the table of {method}()").replace("; say schema=", "")
+        why = str(error).replace("from_iter()", f"the table of {method}()").replace("; pass schema=", "")
         raise SchemaError(f'{why}; pass a stream with its types: mill.from_iter(rows, schema={{"id": int, "name": str}})') from None
 
 
@@ -61,7 +61,7 @@ def _table(method: str, table: object) -> RawStream:
     if isinstance(table, (list, tuple)):
         return _records(method, table)
     if type(table).__name__ == "KeyedStream":
-        raise PlanError(f'{method}() takes a stream without a key: leave key_by() out, and name the key: {method}(table, on="id")')
+        raise PlanError(f'{method}() takes a stream without a key: remove key_by(), and name the key: {method}(table, on="id")')
     raise PlanError(
         f"{method}() takes a stream, or a table: anything with an Arrow interface (pyarrow, polars, pandas, duckdb), a dict of "
         f"columns or a list of records; not {type(table).__name__}"

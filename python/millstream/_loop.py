@@ -64,7 +64,7 @@ class Loop:
         """Run a coroutine and wait for its result, from another thread."""
         if threading.current_thread() is self._thread:
             coroutine.close()
-            raise PlanError("an asynchronous function of a job waits for itself here; say schema=, or call this with asyncio.to_thread()")
+            raise PlanError("an asynchronous function of a job waits for itself here; pass schema=, or call this with asyncio.to_thread()")
         running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return running.result()
@@ -74,7 +74,7 @@ class Loop:
             raise
 
     def end(self) -> None:
-        """Give up what still runs, and end the thread, if it takes notice."""
+        """Give up what still runs, and end the thread, if it reacts to that."""
         self._is_over = True
         self.call(self._loop.stop)
         self._thread.join(2 * CLOSING_SECONDS_MAX)

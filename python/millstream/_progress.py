@@ -24,7 +24,7 @@ class Display:
 
     @staticmethod
     def is_watched() -> bool:
-        """Tell whether someone looks at the output: a terminal, or a notebook."""
+        """Return whether someone looks at the output: a terminal, or a notebook."""
         return bool(getattr(sys.stderr, "isatty", lambda: False)()) or "ipykernel" in sys.modules
 
     def __enter__(self) -> Self:

@@ -220,7 +220,7 @@ def udf(
             if importlib.util.find_spec("numba") is None:
                 raise PlanError("udf(compiled=True) needs numba: pip install numba")
             if not skip_nulls:
-                raise PlanError("udf(compiled=True) passes no nulls on; leave skip_nulls out")
+                raise PlanError("udf(compiled=True) passes no nulls to the function; remove skip_nulls=False")
         if returns is not None:
             return Udf(function, data_type(returns, place="returns"), skip_nulls, compiled)
         hint = None
@@ -229,7 +229,7 @@ def udf(
         except (NameError, TypeError):
             pass
         if hint is None:
-            raise PlanError(f"udf: what does {function_name(function)} return? write @udf(returns=float) or annotate it")
+            raise PlanError(f"udf(): the type that {function_name(function)} returns is not known; write @udf(returns=float) or annotate it")
         return Udf(function, data_type(hint, place=f"{function_name(function)}() ->"), skip_nulls, compiled)
 
     return wrap if function is None else wrap(function)

@@ -35,7 +35,7 @@ class View:
         self.used = [name in names for name in fields] if found else None
 
     def calls(self, function: Callable[[Any], Any]) -> Callable[[Sequence[Sequence[Any]], int, list[Any]], Callable[[int], None]]:
-        """Give what starts the loop over a frame; what it gives goes on with the loop for so many rows."""
+        """Return a function that starts the loop over a frame; the function that it returns continues the loop for so many rows."""
         if self._style == "row":
             make = functools.partial(tuple.__new__, row_class(self.fields))
 
@@ -66,7 +66,7 @@ class View:
 
 @functools.lru_cache(maxsize=1024)
 def _loop(style: str, fields: tuple[str, ...]) -> tuple[Callable[..., None], Callable[[], Any]]:
-    """Give the loop that puts values into a cursor and calls a function, and what makes a cursor."""
+    """Return the loop that puts values into a cursor and calls a function, and what makes a cursor."""
     if not fields:
         target = "_"
     elif style == "attribute":
@@ -84,7 +84,7 @@ def _loop(style: str, fields: tuple[str, ...]) -> tuple[Callable[..., None], Cal
 def columns_read(
     function: Any, fields: Sequence[str], *, others: int = 0, may_yield: bool = False
 ) -> tuple[str, set[str]] | None:
-    """Tell how a function of a row reads it, and which columns; None if it may do anything else with it.
+    """Return how a function of a row reads it, and which columns; None if it may do anything else with it.
 
     It takes so many other arguments after the row.
     """
@@ -127,7 +127,7 @@ def _names(item: dis.Instruction, argument: str) -> bool:
 
 
 def _column_read(following: Sequence[dis.Instruction]) -> tuple[str, str] | None:
-    """Give how a column is read, and which, by the instructions behind the one that loads the row."""
+    """Return how a column is read, and which, by the instructions after the one that loads the row."""
     if not following:
         return None
     first = following[0]

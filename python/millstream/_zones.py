@@ -13,7 +13,7 @@ _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
 
 
 def zone(name: str) -> tzinfo:
-    """Give the time zone with this name, or with an offset like ``+02:00``."""
+    """Return the time zone with this name, or with an offset like ``+02:00``."""
     offset = _OFFSET.fullmatch(name)
     if offset is None:
         from zoneinfo import ZoneInfo, ZoneInfoNotFoundError

@@ -1,11 +1,11 @@
 """Column expressions, with the names of Polars.
 
-An expression says what to compute; it is checked against the columns of a stream when it is used in one, and runs
-compiled, over whole columns, without Python.
+An expression describes a computation. It is checked against the columns of a stream when a step uses it, and runs compiled,
+over whole columns, without Python.
 
-A bare string is the name of a column, as in Polars: ``select("a")``, ``coalesce("a", "b")``, ``.then("a")``. It is a value where
-only a value makes sense: in comparisons and arithmetic (``col("a") == "x"``), ``is_in``, ``fill_null``, in the arguments of
-functions of texts, and in :func:`lit`.
+A bare string is the name of a column, as in Polars: ``select("a")``, ``coalesce("a", "b")``, ``.then("a")``. It is a text
+where only a value makes sense: in comparisons and arithmetic (``col("a") == "x"``), ``is_in``, ``fill_null``, in the
+arguments of functions of text, and in :func:`lit`.
 
 >>> import millstream as mill
 >>> from millstream import col, lit, when
@@ -43,7 +43,7 @@ def _raw(value: IntoExpr) -> RawExpr:
     from millstream._conditions import When
 
     if isinstance(value, When):
-        raise PlanError("when(...) stands without .then(...)")
+        raise PlanError("when(...) needs .then(...)")
     return RawExpr.literal(value)
 
 
@@ -873,7 +873,7 @@ class Expr(Mathematics):
 
 def _fraction(quantile: float) -> float:
     if not isinstance(quantile, (int, float)) or not 0 <= quantile <= 1:
-        raise PlanError(f"a quantile lies between 0 and 1, not at {quantile!r}")
+        raise PlanError(f"a quantile is between 0 and 1, not {quantile!r}")
     return float(quantile)
 
 

@@ -1,7 +1,7 @@
 """Functions of yours as steps and in expressions, and the loops that call them.
 
-The engine hands over the columns of a frame as lists and takes lists back; between the two the loops below run in C
-wherever no function raises. A failing record is found by how many results there are when it fails.
+The engine passes the columns of a frame as lists and takes lists back. In between, the loops below run in C wherever no
+function raises. A failing record is found by the number of results when it fails.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _CHUNK_SECONDS_MIN, _CHUNK_SECONDS_MAX = 0.005, 0.020
 
 
 def next_chunk(chunk: int, took: float) -> int:
-    """Give how many rows to take next, so that a slow function is not called for long after the interpreter wants to end."""
+    """Return how many rows to take next, so that a slow function is not called for long after the interpreter wants to end."""
     _live.check()
     if took < _CHUNK_SECONDS_MIN:
         return min(chunk * 2, _CHUNK_MAX)
@@ -86,14 +86,14 @@ class _RecordAdapter:
             chunk = min(self._chunk, count - done)
             began = time.perf_counter()
             try:
-                # On an exception the list keeps what it has got, and the loop stands behind the failing row.
+                # On an exception the list keeps what it has got, and the loop has passed the failing row.
                 resume(chunk)
             except Exception as error:
                 failures.append((len(results) + len(failures), error))
                 continue
             given = len(results) + len(failures) - done
             if given < chunk:
-                # A StopIteration from the function ends the loop silently; the rows behind it still want their turn.
+                # A StopIteration from the function ends the loop silently; the rows after it are still to be called.
                 failures.append((done + given, RuntimeError("the function raised StopIteration")))
                 continue
             self._chunk = next_chunk(self._chunk, time.perf_counter() - began)
@@ -101,7 +101,7 @@ class _RecordAdapter:
 
 
 def _left(count: int, failures: Failures) -> list[int] | None:
-    """Give the rows that did not fail; None if none did."""
+    """Return the rows that did not fail; None if none did."""
     if not failures:
         return None
     failed = {row for row, _ in failures}
@@ -120,7 +120,7 @@ class MapAdapter(_RecordAdapter):
 
 
 class FilterAdapter(_RecordAdapter):
-    """Calls a function once a record and keeps the records for which it gives something true."""
+    """Calls a function once a record and keeps the records for which it returns something true."""
 
     __slots__ = ()
 
@@ -209,7 +209,7 @@ def _several(given: Any) -> Iterator[Any]:
         return iter(())
     if isinstance(given, (str, bytes, collections.abc.Mapping)):
         raise TypeError(
-            f"flat_map takes a function that gives several records (a list, a generator), not a {type(given).__name__}"
+            f"flat_map() takes a function that returns several records (a list, a generator), not a {type(given).__name__}"
         )
     return iter(given)
 
@@ -235,7 +235,7 @@ class FoldAdapter:
 
 
 def _as_row(value: Any, make: Callable[[Any], Row], fields: tuple[str, ...]) -> Any:
-    """Give what a fold returned as a row again, so that the next call finds what it expects."""
+    """Return what a fold returned as a row again, so that the next call finds what it expects."""
     if isinstance(value, Row):
         return value
     if isinstance(value, dict) and len(value) == len(fields):
@@ -244,7 +244,7 @@ def _as_row(value: Any, make: Callable[[Any], Row], fields: tuple[str, ...]) -> 
         return make(value)
     if hasattr(type(value), "__dataclass_fields__"):
         return make(getattr(value, name) for name in fields)
-    raise TypeError(f"reduce takes a function that gives a record with {', '.join(fields)}, not {value!r:.200}")
+    raise TypeError(f"reduce() takes a function that returns a record with {', '.join(fields)}, not {value!r:.200}")
 
 
 class WindowAdapter:
@@ -287,7 +287,7 @@ class BatchAdapter:
 
 
 def as_arrow(given: Any) -> Any:
-    """Give something with an Arrow interface for whatever a function of batches returned."""
+    """Return something with an Arrow interface for whatever a function of batches returned."""
     if isinstance(given, collections.abc.Mapping):
         import pyarrow as pa
 
@@ -297,7 +297,7 @@ def as_arrow(given: Any) -> Any:
         check_frame(given, "the function's frame")
         return given
     raise TypeError(
-        f"a function of batches gives a pyarrow.RecordBatch, a dict of arrays, or anything with an Arrow interface, not {type(given).__name__}"
+        f"a function of batches returns a pyarrow.RecordBatch, a dict of arrays, or anything with an Arrow interface, not {type(given).__name__}"
     )
 
 
@@ -314,7 +314,7 @@ def _array(pa: Any, value: Any) -> Any:
 
 
 def function_name(function: Any) -> str:
-    """Give what a function is called in plans and messages."""
+    """Return what a function is called in plans and messages."""
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__name__", None) or type(function).__name__
@@ -322,17 +322,17 @@ def function_name(function: Any) -> str:
 
 
 def is_async(function: Any) -> bool:
-    """Tell whether a function is an ``async def`` one, or an object whose call is."""
+    """Return whether a function is an ``async def`` one, or an object whose call is."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_call_of(function))
 
 
 def is_async_generator(function: Any) -> bool:
-    """Tell whether a function is an ``async def`` one that yields, or an object whose call is."""
+    """Return whether a function is an ``async def`` one that yields, or an object whose call is."""
     return inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(_call_of(function))
 
 
 def is_generator(function: Any) -> bool:
-    """Tell whether a function is one that yields, or an object whose call is."""
+    """Return whether a function is one that yields, or an object whose call is."""
     return inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(_call_of(function))
 
 
@@ -367,9 +367,9 @@ def check_callable(function: Any, method: str) -> None:
 
 
 def check_pyarrow(method: str) -> None:
-    """Refuse what hands over ``pyarrow.RecordBatch`` where there is none."""
+    """Refuse a method that needs pyarrow where it is not installed."""
     if importlib.util.find_spec("pyarrow") is None:
-        raise PlanError(f"{method}() hands over pyarrow.RecordBatch: pip install pyarrow")
+        raise PlanError(f"{method}() needs pyarrow: pip install pyarrow")
 
 
 def fetch_pyarrow() -> None:
@@ -382,14 +382,14 @@ def fetch_pyarrow() -> None:
 
 
 def returned_schema(function: Any, *, is_many: bool) -> Schema | None:
-    """Give the schema that a function's annotation declares; None if it declares none.
+    """Return the schema that a function's annotation declares; None if it declares none.
 
     Parameters
     ----------
     function
         The function.
     is_many
-        Whether it gives several records, so that the annotation is ``Iterator[X]`` and the like.
+        Whether it returns several records, so that the annotation is ``Iterator[X]`` and the like.
     """
     target = function if isinstance(function, (types.FunctionType, types.MethodType)) else getattr(type(function), "__call__", function)  # noqa: B004
     try:

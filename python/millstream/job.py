@@ -454,7 +454,7 @@ def collect(
     if limit is not None:
         count(limit, "collect() takes a number of rows as limit")
     if limit is None and until is None and not stream.is_bounded:
-        raise PlanError('collect() of an unbounded stream would never end; give limit=1000 or until="10s"')
+        raise PlanError('collect() of an unbounded stream would never end; pass limit=1000 or until="10s"')
     options = settings(until=until, parallelism=parallelism, on_error=on_error)
     return Table(_Receiving(receive(stream._raw, limit, options)).raw.collect())
 

@@ -27,7 +27,7 @@ from millstream.window import Window
 __all__ = ["ConnectedStreams", "KeyedStream", "RollingStream", "WindowedStream"]
 
 Emit = Literal["end", "checkpoint", "each"] | Duration | None
-"""When an aggregate without windows gives results."""
+"""When an aggregate without windows emits results."""
 
 
 def _emit(emit: Emit) -> tuple[str, int | None]:
@@ -48,7 +48,7 @@ def _check_no_emit(named: Mapping[str, object]) -> None:
     """Refuse ``emit=`` on windows, which decide by themselves when results are emitted; an aggregate may be named ``emit``."""
     if "emit" in named and not isinstance(named["emit"], Expr):
         raise PlanError(
-            "agg() of windows takes no emit=: a window has its result when it is complete; for results before that, give "
+            "agg() of windows takes no emit=: a window has its result when it is complete; for results before that, pass "
             "trigger= to window()"
         )
 
@@ -388,13 +388,13 @@ class KeyedStream:
         ordering = list(zip(_columns(columns, {}, "top_n"), directions, strict=True))
         if within is None:
             if allowed_lateness is not None:
-                raise PlanError("top_n(): allowed_lateness is for the windows of within, and there is none")
+                raise PlanError("top_n(): allowed_lateness= needs the windows of within=")
             name, interval = _emit(emit)
             return Stream(self._raw.top_n(n, ordering, name, interval))
         if not isinstance(within, Window):
             raise PlanError(f'top_n(): within is a window such as mill.tumbling("10s"), not {within!r:.200}')
         if emit is not None:
-            raise PlanError("top_n(): a window gives its rows once, when it is complete; leave emit away, or within")
+            raise PlanError("top_n(): a window emits its rows once, when it is complete; remove emit= or within=")
         lateness = microseconds("0s" if allowed_lateness is None else allowed_lateness, "allowed_lateness")
         return Stream(self._raw.top_n_within(n, ordering, within._raw(), lateness))
 
@@ -662,7 +662,7 @@ def _side(own: KeyedStream, left: KeyedStream, right: KeyedStream, is_left: bool
         schema = stream._raw.stream().schema()
         for name, kind in zip(schema.names(), schema.types(), strict=True):
             if "object" in repr(kind):
-                raise PlanError(f"connect(): column {name!r} is {kind!r}, and Python objects are passed on by one stream alone; take plain values out of them")
+                raise PlanError(f"connect(): column {name!r} is {kind!r}, and connected streams cannot pass on Python objects; convert them to plain values")
             columns[f"{prefix}.{name}"] = col(name) if stream is own else lit(None).cast(kind)
     return Stream(own._raw.stream()).select(**columns)
 

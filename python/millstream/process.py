@@ -52,7 +52,7 @@ class State(ABC):
             raise PlanError(f'refresh of a state is "write" or "read", not {refresh!r:.40}')
         self._ttl = None if ttl is None else microseconds(ttl, "ttl of a state")
         if self._ttl == 0:
-            raise PlanError('ttl="0s" would keep nothing; leave ttl out, or the state')
+            raise PlanError('ttl="0s" would keep nothing; remove ttl=, or the state')
         self._clock: Clock = clock
         self._refresh: Refresh = refresh
         self._names: list[str] = []

@@ -621,10 +621,10 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         from millstream._row import row_class
 
         name = function_name(function)
-        advice = f"say {method}({name}, schema=...) or annotate what {name} returns"
+        advice = f"write {method}({name}, schema=...) or annotate what {name} returns"
         if not self._raw.is_sampleable():
             raise SchemaError(
-                f"the columns that {name} gives are not known, and the stream before it cannot be read twice to find out; {advice}"
+                f"the columns that {name} returns are not known, and the stream before it cannot be read twice to infer them; {advice}"
             )
         table = self.limit(_SAMPLE_ROWS).collect(parallelism=1, until="10s")
         make = row_class(tuple(self.schema.names))
@@ -652,7 +652,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         if failure is not None and not results:
             raise failure
         if not results:
-            raise SchemaError(f"the columns that {name} gives are not known, as it gave no record; {advice}")
+            raise SchemaError(f"the columns that {name} returns are not known, since it returned no record; {advice}")
         return infer_schema(results, what=name)
 
     def limit(self, rows: int) -> Stream:
@@ -709,7 +709,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         """
         for other in others:
             if not isinstance(other, Stream):
-                hint = "leave key_by() out" if type(other).__name__ == "KeyedStream" else "make one with from_arrow or from_iter"
+                hint = "remove key_by()" if type(other).__name__ == "KeyedStream" else "make one with from_arrow or from_iter"
                 raise PlanError(f"union() takes streams, not {type(other).__name__}; {hint}")
         return Stream(self._raw.union([other._raw for other in others]))
 
@@ -835,9 +835,9 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
 
         Notes
         -----
-        The watermark of a split is its latest event time so far, less ``watermark``. A record that is older than the
-        watermark of its split is late; steps with windows and joins put it into ``.late``. Event times with a zone and
-        without one are both compared in microseconds since 1970-01-01, where a time without a zone counts as UTC.
+        The watermark of a split is its latest event time so far, less ``watermark``. Only a record that is older than
+        the watermark of its split can be late. It is late for a window if that watermark has passed the end of the window and
+        the allowed lateness. Late records are in ``.late`` of the step with the windows or the join.
 
         Examples
         --------

@@ -71,7 +71,7 @@ def microseconds(duration: Duration, name: str = "duration", *, is_negative_allo
     1500
     """
     if duration != duration:
-        raise PlanError(f"{name} is {duration!r}, which is no duration")
+        raise PlanError(f"{name} is {duration!r}, which is not a duration")
     if isinstance(duration, timedelta):
         # pandas.Timedelta is a timedelta that also counts nanoseconds.
         if getattr(duration, "nanoseconds", 0):
@@ -190,7 +190,7 @@ class WatermarkStrategy:
         if self.group is not None:
             text(self.group, "with_alignment(group=…)", "orders")
         if self.group is not None and self.max_drift is None:
-            raise PlanError("a group keeps together by max_drift; use with_alignment(max_drift=..., group=...)")
+            raise PlanError("a group needs max_drift; use with_alignment(max_drift=..., group=...)")
 
     def __repr__(self) -> str:
         """Show what was given."""

@@ -319,7 +319,7 @@ def data_type(kind: TypeLike, *, place: str = "type") -> DataType:
         return converted
     name = getattr(kind, "__name__", repr(kind))
     raise SchemaError(
-        f"{place}: {name} is no column type; use a Python type (int, float, str, bool, bytes, datetime, date, timedelta, "
+        f"{place}: {name} is not a column type; use a Python type (int, float, str, bool, bytes, datetime, date, timedelta, "
         f"Decimal, list[...], a dict of fields), mill.Timestamp(...), an Arrow type, or object for any Python value"
     )
 
@@ -341,7 +341,7 @@ def _nested(kind: Any, place: str) -> DataType | None:
         return data_type(kinds.pop(), place=place) if len(kinds) == 1 else None
     if origin is list or kind is list:
         if not arguments:
-            raise SchemaError(f"{place}: list does not say of what; write list[str] or the like")
+            raise SchemaError(f"{place}: list has no element type; write list[str] or the like")
         return DataType.list(data_type(arguments[0], place=f"{place}[]"))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping) and len(arguments) == 2:
         return DataType.map(data_type(arguments[0], place=f"{place} key"), data_type(arguments[1], place=f"{place} value"))

@@ -43,7 +43,7 @@ CASES: dict[str, tuple[type[BaseException], str, Callable[[], Any]]] = {
         lambda: mill.run(S.print(), restart=mill.Restart.fixed_delay(1)),
     ),
     "index outside generate": (mill.PlanError, "generate", lambda: S.select(x=mill.index())),
-    "type that is none": (mill.SchemaError, "no column type", lambda: mill.from_iter([1], schema={"x": print})),
+    "type that is none": (mill.SchemaError, "not a column type", lambda: mill.from_iter([1], schema={"x": print})),
     "list of nothing": (mill.SchemaError, r"list\[str\]", lambda: mill.from_iter([1], schema={"x": list})),
     "records of several types": (mill.SchemaError, "holds both", lambda: mill.from_iter([{"x": 1}, {"x": "a"}])),
     "record that does not fit": (
@@ -51,7 +51,7 @@ CASES: dict[str, tuple[type[BaseException], str, Callable[[], Any]]] = {
         r"""record 1: column "x" is int64 and cannot hold 'a' \(str\)""",
         lambda: mill.from_iter([{"x": 1}, {"x": "a"}], schema={"x": int}),
     ),
-    "no records": (mill.SchemaError, "say schema=", lambda: mill.from_iter([])),
+    "no records": (mill.SchemaError, "pass schema=", lambda: mill.from_iter([])),
     "one record for many": (mill.PlanError, r"write \[record\]", lambda: mill.from_iter({"x": 1})),
     "text for many": (mill.PlanError, r"write \[value\]", lambda: mill.from_iter("abc")),
     "what has no arrow": (mill.PlanError, "from_iter", lambda: mill.from_arrow([1, 2])),

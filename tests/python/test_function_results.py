@@ -74,7 +74,7 @@ COLUMNS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "unknown": (lambda batch: {"v": batch["value"], "w": batch["value"]}, 'unknown column "w"'),
     "twice": (lambda batch: pa.record_batch([batch["value"], batch["value"]], ["v", "v"]), 'two columns have the name "v"'),
     "lengths": (lambda batch: {"v": pa.array([1]), "w": pa.array([1, 2])}, "raised"),
-    "no batch": (lambda batch: 5, "gives a pyarrow.RecordBatch"),
+    "no batch": (lambda batch: 5, "returns a pyarrow.RecordBatch"),
 }
 
 
@@ -297,7 +297,7 @@ def test_udf_without_parentheses() -> None:
         return text.upper()
 
     assert mill.from_iter(["a"]).select(u=upper("value")).collect()["u"] == ["A"]
-    with pytest.raises(mill.PlanError, match="what does .* return"):
+    with pytest.raises(mill.PlanError, match="the type that .* returns is not known"):
         mill.udf(lambda text: text)
 
 

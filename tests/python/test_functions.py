@@ -90,7 +90,7 @@ def test_schema_from_first_values_is_enforced() -> None:
 
 def test_first_values_of_what_can_be_read_once_are_not_taken() -> None:
     stream = mill.from_iter(iter([1, 2, 3]), schema=int)
-    with pytest.raises(mill.SchemaError, match="say map"):
+    with pytest.raises(mill.SchemaError, match="write map"):
         stream.map(lambda row: row.value)
     assert stream.collect()["value"] == [1, 2, 3]
 
@@ -157,7 +157,7 @@ def test_flat_map_with_a_generator(stream: mill.Stream) -> None:
 
 
 def test_flat_map_of_one_record_is_refused(stream: mill.Stream) -> None:
-    with pytest.raises(mill.UserFunctionError, match="gives several records"):
+    with pytest.raises(mill.UserFunctionError, match="returns several records"):
         stream.flat_map(lambda row: {"a": 1}, schema={"a": int}).collect()
 
 

@@ -33,7 +33,7 @@ def windowed() -> Any:
         (lambda: stream().group_by("k"), r"Stream has no group_by; use key_by\(\)"),
         (lambda: stream().connect(keyed()), r'a\.key_by\("id"\)\.connect\(b\.key_by\("id"\)\)'),
         (lambda: stream().process(5), r'key_by\("user"\)\.process'),
-        (lambda: keyed().join(keyed()), r"KeyedStream has no join; leave key_by\(\) out"),
+        (lambda: keyed().join(keyed()), r"KeyedStream has no join; remove key_by\(\)"),
         (lambda: windowed().late, r"agg\(…\)\.late"),
         (lambda: windowed().count(), r"agg\(n=mill\.count\(\)\)"),
         (lambda: windowed().sum("x"), r'agg\(x=col\("x"\)\.sum\(\)\)'),
@@ -55,9 +55,9 @@ def test_a_name_that_is_not_there_is_still_not_there() -> None:
 @pytest.mark.parametrize(
     ("use", "error", "message"),
     [
-        (lambda: stream().join(keyed(), on="k"), mill.PlanError, r"leave key_by\(\) out"),
-        (lambda: stream().enrich(keyed(), on="k"), mill.PlanError, r"leave key_by\(\) out"),
-        (lambda: stream().union(keyed()), mill.PlanError, r"leave key_by\(\) out"),
+        (lambda: stream().join(keyed(), on="k"), mill.PlanError, r"remove key_by\(\)"),
+        (lambda: stream().enrich(keyed(), on="k"), mill.PlanError, r"remove key_by\(\)"),
+        (lambda: stream().union(keyed()), mill.PlanError, r"remove key_by\(\)"),
         (lambda: stream().join(stream(), on="k", window=mill.tumbling("1m"), how="outer"), mill.PlanError, "did you mean 'full'"),
         (lambda: stream().join(stream(), on="k", window=mill.tumbling("1m"), how="left_outer"), mill.PlanError, "did you mean 'left'"),
         (lambda: keyed().agg(n=mill.count(), emit="never"), mill.PlanError, 'emit="end", "checkpoint" or "each"'),

@@ -213,7 +213,7 @@ def test_columns_of_the_annotation_and_names_that_clash() -> None:
 
     stream = mill.from_iter([{"user": 1, "name": "x"}]).enrich(mill.lookup(annotated), on="user")
     assert stream.collect().to_pylist() == [{"user": 1, "name": "x", "name_right": "ann", "age": 1}]
-    with pytest.raises(mill.PlanError, match="the column 'name' would be there twice; give another suffix="):
+    with pytest.raises(mill.PlanError, match="the column 'name' would exist twice; pass another suffix="):
         mill.from_iter([{"user": 1, "name": "x"}]).enrich(mill.lookup(annotated), on="user", suffix="")
 
 
@@ -260,7 +260,7 @@ def generator(keys: list[int]) -> Any:
     [
         (lambda: mill.lookup("find"), "takes a function of a list of keys"),
         (lambda: mill.lookup(generator), "generator is a generator"),
-        (lambda: mill.lookup(lambda keys: {}), r"say lookup\(<lambda>, schema="),
+        (lambda: mill.lookup(lambda keys: {}), r"write lookup\(<lambda>, schema="),
         (lambda: mill.lookup(find, ttl=5), "ttl"),
         (lambda: mill.lookup(find, ttl="0s"), "cache=0 remembers nothing"),
         (lambda: mill.lookup(find, cache=-1), "cache= is a number of keys, not -1"),

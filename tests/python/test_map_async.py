@@ -369,7 +369,7 @@ def test_columns_cannot_be_found_out_within_an_asynchronous_function() -> None:
         numbers(1).map_async(inner)
         return 1
 
-    with pytest.raises(mill.UserFunctionError, match="say schema="):
+    with pytest.raises(mill.UserFunctionError, match="pass schema="):
         numbers(1).map_async(outer, schema={"n": int}).collect()
 
 

@@ -52,5 +52,5 @@ def test_partitions_that_are_one_text_are_refused() -> None:
         def open(self, partition: str, position: object) -> mill.SourceReader:
             raise AssertionError
 
-    with pytest.raises(mill.MillstreamError, match=r"partitions\(\) gives the names.*not 'abc'"):
+    with pytest.raises(mill.MillstreamError, match=r"partitions\(\) returns the names.*not 'abc'"):
         mill.from_source(One()).collect()

@@ -126,7 +126,7 @@ def test_arguments_are_checked_at_the_line_of_the_user() -> None:
     with pytest.raises(PlanError, match="takes sinks, not int"):
         testing.Job(source.stream(), 3)  # type: ignore[arg-type]
     with testing.Job(source.stream(), source.stream().filter(col("x") > 1)) as job:
-        with pytest.raises(PlanError, match="collects 2 streams; say which"):
+        with pytest.raises(PlanError, match="collects 2 streams; pass one"):
             job.collect()
         with pytest.raises(PlanError, match="does not collect this stream"):
             job.collect(source.stream().filter(col("x") > 1))
@@ -533,7 +533,7 @@ def test_a_job_is_killed_at_a_chosen_record() -> None:
         job.kill_and_restore(after=4)
         assert set(calls[3:]) <= {3, 4, 5, 6}
         job.kill_and_restore(after=0)
-        with pytest.raises(PlanError, match=r"kill_and_restore\(after=8\): .* had 7 more records to hand out"):
+        with pytest.raises(PlanError, match=r"kill_and_restore\(after=8\): .* had 7 more records to emit"):
             job.kill_and_restore(after=8)
         assert [row["x"] for row in job.collect()] == list(range(10))
     assert Counter(calls)[0] == Counter(calls)[2] == 1

@@ -12,7 +12,7 @@ __all__ = ["add_arguments", "main"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Describe what the command takes."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="workloads; all of them unless named")
     parser.add_argument("--list", action="store_true", help="say which workloads there are")
     parser.add_argument("--against", default="", metavar="ENGINES", help="duckdb,polars, or all that are installed: engines to compare with")

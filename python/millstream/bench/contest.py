@@ -98,7 +98,7 @@ def _compare(query: Query, ours: Table, theirs: Any, engine: str) -> None:
 
 
 def _digest(table: Any) -> Any:
-    """Give a sum of the hashes of all rows."""
+    """Return a sum of the hashes of all rows."""
     import duckdb
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -111,7 +111,7 @@ def _digest(table: Any) -> Any:
 
 
 def _essence(table: Any) -> list[list[Any]]:
-    """Give what is compared of each column: all values in order of the rows, or of a large table what they come to."""
+    """Return what is compared of each column: all values in order of the rows, or of a large table what they come to."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -129,7 +129,7 @@ def _essence(table: Any) -> list[list[Any]]:
 
 
 def _plain(pa: Any, pc: Any, column: Any) -> Any:
-    """Give a column in the one type that all engines' types of its kind go into."""
+    """Return a column in the one type that all engines' types of its kind go into."""
     if pa.types.is_timestamp(column.type):
         return pc.cast(pc.cast(column, pa.timestamp("us")), pa.int64())
     if pa.types.is_decimal(column.type) and column.type.scale > 0:

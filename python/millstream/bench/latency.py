@@ -100,14 +100,14 @@ class _Kept:
             kept[place : place + rows] = values[column.offset : column.offset + rows]
 
     def columns(self) -> list[Any]:
-        """Give them as Arrow arrays: when due, when made, when they arrived."""
+        """Return them as Arrow arrays: when due, when made, when they arrived."""
         import pyarrow as pa
 
         return [pa.Array.from_buffers(pa.int64(), self._used, [None, pa.py_buffer(column)]) for column in self._columns]
 
 
 def _measure(line: _Line, seconds: float) -> list[float]:
-    """Give the latency of each result in milliseconds, in order."""
+    """Return the latency of each result in milliseconds, in order."""
     import pyarrow.compute as pc
 
     rows = int(line.per_second * (seconds + _WARM_SECONDS))
@@ -131,7 +131,7 @@ def _measure(line: _Line, seconds: float) -> list[float]:
 
 
 def _machine(seconds: float) -> list[float]:
-    """Give how late a thread that only sleeps wakes, in milliseconds, in order."""
+    """Return how late a thread that only sleeps wakes, in milliseconds, in order."""
     began = time.perf_counter()
     late = array("d", [0.0]) * int(_RATES[0] * seconds)
     for number in range(len(late)):

@@ -22,11 +22,11 @@ class Peer:
     name: str
 
     def is_installed(self) -> bool:
-        """Tell whether it can be imported."""
+        """Return whether it can be imported."""
         return importlib.util.find_spec(self.name) is not None
 
     def version(self) -> str | None:
-        """Give its version."""
+        """Return its version."""
         try:
             return version(self.name)
         except PackageNotFoundError:
@@ -37,7 +37,7 @@ PEERS = {name: Peer(name) for name in ("duckdb", "polars")}
 
 
 def chosen(text: str) -> tuple[str, ...]:
-    """Give the engines of a list with commas; ``all`` stands for those that are installed."""
+    """Return the engines of a list with commas; ``all`` stands for those that are installed."""
     if not text:
         return ()
     names = tuple(name.strip() for name in text.split(",") if name.strip())
@@ -56,13 +56,13 @@ def chosen(text: str) -> tuple[str, ...]:
 
 
 def prepare(names: Sequence[str], parallelism: int) -> None:
-    """Tell engines how many threads they have, where that goes by the environment; before they are imported."""
+    """Set for engines how many threads they have, where that goes by the environment; before they are imported."""
     if "polars" in names:
         os.environ.setdefault("POLARS_MAX_THREADS", str(parallelism))
 
 
 def duckdb_answers(table: Table | None, parallelism: int) -> Callable[[str], Callable[[], Any]]:
-    """Give what turns SQL over ``events`` into a function that answers it, on a database of its own."""
+    """Return what turns SQL over ``events`` into a function that answers it, on a database of its own."""
     import duckdb
 
     database = duckdb.connect(config={"threads": parallelism})
@@ -74,7 +74,7 @@ def duckdb_answers(table: Table | None, parallelism: int) -> Callable[[str], Cal
 
 
 def polars_frame(table: Table) -> Any:
-    """Give a lazy frame of the records."""
+    """Return a lazy frame of the records."""
     import polars
 
     return polars.DataFrame(table).lazy()

@@ -20,7 +20,7 @@ _SVG_WIDTH, _SVG_LABEL, _SVG_VALUE, _SVG_ROW = 760, 230, 90, 22
 
 
 def machine() -> dict[str, Any]:
-    """Say what it ran on."""
+    """Describe what it ran on."""
     import millstream as mill
 
     cores = len(os.sched_getaffinity(0))
@@ -67,7 +67,7 @@ def _is_number(result: Result, place: int) -> bool:
 
 
 def _longest(bars: Sequence[Bar]) -> dict[str, float]:
-    """Give the longest bar of each group."""
+    """Return the longest bar of each group."""
     longest: dict[str, float] = {}
     for bar in bars:
         longest[bar.group] = max(longest.get(bar.group, 0.0), bar.value)
@@ -120,7 +120,7 @@ def as_svg(results: Sequence[Result]) -> str:
 
 
 def as_json(results: Sequence[Result]) -> str:
-    """Give machine and figures as JSON."""
+    """Return machine and figures as JSON."""
     found = {
         result.name: {"title": result.title, "unit": result.unit, "figures": list(result.figures), "notes": list(result.notes)}
         for result in results

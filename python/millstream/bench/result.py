@@ -69,7 +69,7 @@ class Workload:
 
 
 def in_turns(jobs: dict[str, Callable[[], Any]], runs: int) -> dict[str, float]:
-    """Give the median seconds of each job, run in turns so that what else the machine does hits all alike."""
+    """Return the median seconds of each job, run in turns so that what else the machine does hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(max(1, runs)):
         for name, job in jobs.items():

@@ -59,7 +59,7 @@ def _table(rows: int) -> mill.Table:
 
 
 def _dropped(stream: mill.Stream) -> Callable[[], Any]:
-    """Give a run that keeps no result: what is measured is the function, not the memory for what it gives."""
+    """Return a run that keeps no result: what is measured is the function, not the memory for what it gives."""
     return lambda: mill.run(stream.for_each_batch(lambda batch: None), parallelism=1, progress=False)
 
 

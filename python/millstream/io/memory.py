@@ -164,7 +164,7 @@ def _of_function(records: Callable[..., Iterable[Any]], declared: Schema | None,
 
 
 def _takes_start(records: Callable[..., Any]) -> bool:
-    """Tell whether a function takes a start offset, or nothing; refuse one that needs something else."""
+    """Return whether a function takes a start offset, rather than nothing; refuse one that needs something else."""
     try:
         signature = inspect.signature(records)
     except ValueError:
@@ -207,7 +207,7 @@ def _of_sequence(records: Sequence[Any], declared: Schema | None, name: str, is_
 def _of_iterator(records: Iterator[Any], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
     first: list[Any] = []
     if declared is None:
-        # One record tells the columns; reading more might wait for what never comes.
+        # The columns are inferred from one record; reading more might wait for one that never comes.
         first = list(itertools.islice(records, 1 if not is_bounded else ROWS_MAX))
         declared = infer_schema(first, what="from_iter()")
     left: list[Iterator[Any]] = [itertools.chain(first, records)]
@@ -215,7 +215,7 @@ def _of_iterator(records: Iterator[Any], declared: Schema | None, name: str, is_
     def once(start: int) -> Iterator[Any]:
         if not left:
             raise SchemaError(
-                f"{name} is an iterator and has been read already; give a list, or a function of a start offset"
+                f"{name} is an iterator and has been read already; pass a list, or a function of a start offset"
             )
         return itertools.islice(left.pop(), start, None)
 

@@ -273,11 +273,11 @@ class _Callback:
         self._function = function
 
     def writer(self, index: int, parallelism: int) -> _Callback:
-        """Give what is written to."""
+        """Return what is written to."""
         return self
 
     def committer(self) -> _Callback:
-        """Give what commits."""
+        """Return what commits."""
         return self
 
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
@@ -299,7 +299,7 @@ class _BatchCallback(_Callback):
     __slots__ = ()
 
     def write(self, batch: Any) -> None:
-        """Hand over a frame."""
+        """Pass on a frame."""
         self._function(batch)
 
 
@@ -313,7 +313,7 @@ class _RowCallback(_Callback):
         self._make = functools.partial(tuple.__new__, row_class(fields))
 
     def write(self, columns: Sequence[list[Any]], count: int) -> None:
-        """Hand over the records of a frame."""
+        """Pass on the records of a frame."""
         function = self._function
         for number, row in enumerate(rows(self._make, columns, count)):
             _live.check()
@@ -331,14 +331,14 @@ class _RowCallback(_Callback):
 def custom_sink(stream: Stream, sink: Sink) -> Output:
     """Write into a sink of the user's."""
     if isinstance(sink, Output):
-        raise PlanError("sink_to() takes a sink of your own; this one has its stream already: give it to run()")
+        raise PlanError("sink_to() takes a sink of your own; this one has its stream already: pass it to run()")
     if not isinstance(sink, Sink):
-        hint = "; give an instance, not the class" if isinstance(sink, type) else ""
+        hint = "; pass an object, not the class" if isinstance(sink, type) else ""
         raise PlanError(f"sink_to() takes a mill.Sink, not {sink!r:.200}{hint}")
     name = type(sink).__name__
     kind = getattr(sink, "kind", None)
     if kind not in ("idempotent", "transactional", "write-ahead"):
-        raise PlanError(f'{name} does not say its kind; set kind = "idempotent", "transactional" or "write-ahead"')
+        raise PlanError(f'{name} has no kind; set kind = "idempotent", "transactional" or "write-ahead"')
     needed = {"idempotent": ["write"], "transactional": ["write", "pre_commit", "commit"], "write-ahead": ["deliver"]}[kind]
     missing = [method for method in needed if getattr(type(sink), method) is getattr(Sink, method)]
     if missing:
@@ -362,7 +362,7 @@ class _Direct:
         self._has_rows = False
 
     def writer(self, index: int, parallelism: int) -> _Direct:
-        """Give the writer."""
+        """Return the writer."""
         return self
 
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
@@ -374,12 +374,12 @@ class _Direct:
             self._sink.restored(restored, newest)
 
     def committer(self) -> _Direct:
-        """Give the committer; that comes first in a run."""
+        """Return the committer; that comes first in a run."""
         self._sink.open()
         return self
 
     def close(self) -> None:
-        """Let go of what the sink holds."""
+        """Release what the sink holds."""
         self._sink.close()
 
     def write(self, batch: Any) -> None:
@@ -403,7 +403,7 @@ class _Direct:
         try:
             return json.dumps(handle).encode()
         except TypeError as error:
-            raise TypeError(f"pre_commit() gives something JSON can hold, not {handle!r:.200}") from error
+            raise TypeError(f"pre_commit() returns something that JSON can hold, not {handle!r:.200}") from error
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Make output visible."""
@@ -422,7 +422,7 @@ class _Direct:
 
 
 def _opened(handles: Sequence[tuple[int, bytes]]) -> list[tuple[int, Any]]:
-    """Give what the sink's own `pre_commit` gave, by epoch."""
+    """Return what the sink's own `pre_commit` gave, by epoch."""
     import json
 
     return [(epoch, json.loads(handle)) for epoch, handle in handles]
@@ -442,7 +442,7 @@ class _Frames:
         self._batches.append(batch)
 
     def pre_commit(self, epoch: int) -> bytes | None:
-        """Give the frames as bytes."""
+        """Return the frames as bytes."""
         if not self._batches:
             return None
         import pyarrow as pa
@@ -479,7 +479,7 @@ class _WriteAhead:
         if restored is None:
             raise CheckpointError(
                 f"{name}: the target has epochs up to {last} of another run, and this job starts from nothing: its own epochs "
-                "up to that number would be taken for delivered; go on with the former checkpoint path, or give the job a "
+                "up to that number would be taken for delivered; continue with the former checkpoint path, or give the job a "
                 "target of its own"
             )
         raise CheckpointError(
@@ -488,16 +488,16 @@ class _WriteAhead:
         )
 
     def writer(self, index: int, parallelism: int) -> _Frames:
-        """Give a writer; one of a run that has failed may have frames left, and they are none of this one's."""
+        """Return a writer; one of a run that has failed may have frames left, and they are none of this one's."""
         return _Frames()
 
     def committer(self) -> _WriteAhead:
-        """Give the committer."""
+        """Return the committer."""
         self._sink.open()
         return self
 
     def close(self) -> None:
-        """Let go of what the sink holds."""
+        """Release what the sink holds."""
         self._sink.close()
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:

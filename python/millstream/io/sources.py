@@ -178,12 +178,12 @@ def from_source(source: Source) -> Stream:
     [{'n': 7}]
     """
     if not isinstance(source, Source):
-        hint = "; give an instance, not the class" if isinstance(source, type) else ""
+        hint = "; pass an object, not the class" if isinstance(source, type) else ""
         raise PlanError(f"from_source() takes a mill.Source, not {source!r:.200}{hint}")
     name = type(source).__name__
     schema = getattr(source, "schema", None)
     if schema is None:
-        raise PlanError(f"{name} does not say its columns; give it an attribute schema")
+        raise PlanError(f"{name} declares no columns; set its attribute schema")
     adapter = _SourceAdapter(source)
     return Stream(RawStream.from_python(adapter, name, schema_of(schema)._raw, source.is_bounded, source.is_replayable))
 
@@ -200,17 +200,17 @@ class _SourceAdapter:
         self._source = source
 
     def splits(self) -> list[str]:
-        """Give the names of the partitions."""
+        """Return the names of the partitions."""
         names = self._source.partitions()
         verb = f"{type(self._source).__name__}.partitions()"
         if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
-            raise PlanError(f"{verb} gives the names of the partitions as a list, not {names!r:.200}; write [{names!r:.200}]")
+            raise PlanError(f"{verb} returns the names of the partitions as a list, not {names!r:.200}; write [{names!r:.200}]")
         names = list(names)
         for name in names:
             if not isinstance(name, str):
                 raise PlanError(f"{verb}: the name of a partition is a text, not {name!r:.200}")
         if len(set(names)) != len(names):
-            raise PlanError(f"{type(self._source).__name__}.partitions() gives a name twice: {names}")
+            raise PlanError(f"{type(self._source).__name__}.partitions() returns a name twice: {names}")
         return names
 
     def open(self, split: str, position: bytes | None) -> _ReaderAdapter:
@@ -232,7 +232,7 @@ class _ReaderAdapter:
         self._is_done = False
 
     def next(self, rows_max: int) -> Answer:
-        """Give the next records and where the reader stands then."""
+        """Return the next records and where the reader stands then."""
         _live.check()
         given = None if self._is_done else self._reader.next_batch()
         if given is None:
@@ -246,7 +246,7 @@ class _ReaderAdapter:
             self._pause = _PAUSE_SECONDS_MIN
             return "arrow", given, position
         if isinstance(given, (str, bytes, collections.abc.Mapping)) or not isinstance(given, Iterable):
-            raise TypeError(f"next_batch() gives a list of records, an Arrow batch, or None at the end, not {given!r:.200}")
+            raise TypeError(f"next_batch() returns a list of records, an Arrow batch, or None at the end, not {given!r:.200}")
         rows = list(given)
         if not rows:
             pause, self._pause = self._pause, min(self._pause * 2, _PAUSE_SECONDS_MAX)
@@ -255,7 +255,7 @@ class _ReaderAdapter:
         return "rows", rows, position
 
     def close(self) -> None:
-        """Let go of what the reader holds."""
+        """Release what the reader holds."""
         self._reader.close()
 
     def _position(self) -> bytes:
@@ -265,7 +265,7 @@ class _ReaderAdapter:
         try:
             return json.dumps(position).encode()
         except TypeError as error:
-            raise TypeError(f"position() gives something JSON can hold (a number, a text, a list, a dict), not {position!r:.200}") from error
+            raise TypeError(f"position() returns something that JSON can hold (a number, a text, a list, a dict), not {position!r:.200}") from error
 
 
 class IterableAdapter:
@@ -278,11 +278,11 @@ class IterableAdapter:
         self._close = close
 
     def splits(self) -> list[str]:
-        """Give the one partition."""
+        """Return the one partition."""
         return ["0"]
 
     def open(self, split: str, position: bytes | None) -> _IterableReader:
-        """Open it behind the records an earlier run has read."""
+        """Open it after the records that an earlier run has read."""
         start = 0 if position is None else int.from_bytes(position, "little")
         records = iter(self._open(start))
         return _IterableReader(records, start, self._close or getattr(records, "close", None))
@@ -300,7 +300,7 @@ class _IterableReader:
         self._chunk = 1
 
     def next(self, rows_max: int) -> Answer:
-        """Give the next records and how many there were with them."""
+        """Return the next records and how many there were with them."""
         wanted = max(1, min(self._chunk, rows_max))
         began = time.perf_counter()
         _live.check()
@@ -315,6 +315,6 @@ class _IterableReader:
         return ("rows", rows, position) if rows else ("end", None, position)
 
     def close(self) -> None:
-        """Let go of the iterable, so that a generator's ``finally`` runs."""
+        """Release the iterable, so that a generator's ``finally`` runs."""
         if self._close is not None:
             self._close()

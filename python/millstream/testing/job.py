@@ -433,7 +433,7 @@ class Job:
         self._is_over = self._is_over or is_over
         if after is not None and missing > 0:
             raise PlanError(
-                f"{method}(after={after}): the sources of the job had {after - missing} more records to hand out; push more first"
+                f"{method}(after={after}): the sources of the job had {after - missing} more records to emit; push more first"
             )
 
     def _checkpoint(self, held: list[RawPushedSource]) -> None:
@@ -452,7 +452,7 @@ class Job:
                 return self._ledgers[0]
             if not self._ledgers:
                 raise PlanError("the job collects nothing: it has sinks only; pass the stream to testing.Job(…) to collect it")
-            raise PlanError(f"the job collects {len(self._ledgers)} streams; say which, as in job.collect(stream)")
+            raise PlanError(f"the job collects {len(self._ledgers)} streams; pass one of them, as in job.collect(stream)")
         if not isinstance(stream, Stream):
             raise PlanError(f"a job collects streams, not {stream!r:.80}")
         for ledger in self._ledgers:

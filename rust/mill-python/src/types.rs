@@ -71,7 +71,7 @@ fn checked(data_type: DataType) -> PyResult<PyDataType> {
 
 #[pymethods]
 impl PyDataType {
-    /// Gives the type with this name.
+    /// Returns the type with this name.
     #[staticmethod]
     fn parse(name: &str) -> PyResult<PyDataType> {
         if name == OBJECT_VALUE {
@@ -117,7 +117,7 @@ impl PyDataType {
         Ok(PyDataType::new(data_type))
     }
 
-    /// Gives the type of a point in time.
+    /// Returns the type of a point in time.
     #[staticmethod]
     #[pyo3(signature = (unit, tz=None))]
     fn timestamp(unit: &str, tz: Option<&str>) -> PyResult<PyDataType> {
@@ -127,13 +127,13 @@ impl PyDataType {
         Ok(PyDataType::new(DataType::Timestamp(time_unit(unit)?, tz.map(Arc::from))))
     }
 
-    /// Gives the type of a length of time.
+    /// Returns the type of a length of time.
     #[staticmethod]
     fn duration(unit: &str) -> PyResult<PyDataType> {
         Ok(PyDataType::new(DataType::Duration(time_unit(unit)?)))
     }
 
-    /// Gives the type of a decimal number.
+    /// Returns the type of a decimal number.
     #[staticmethod]
     fn decimal(precision: u8, scale: i8) -> PyResult<PyDataType> {
         if !(1..=38).contains(&precision) || scale < 0 || scale as u8 > precision {
@@ -144,13 +144,13 @@ impl PyDataType {
         Ok(PyDataType::new(DataType::Decimal128(precision, scale)))
     }
 
-    /// Gives the type of a list.
+    /// Returns the type of a list.
     #[staticmethod]
     fn list(item: PyRef<'_, PyDataType>) -> PyResult<PyDataType> {
         checked(DataType::List(Arc::new(item.named("item"))))
     }
 
-    /// Gives the type of a map: pairs of key and value, in order.
+    /// Returns the type of a map: pairs of key and value, in order.
     #[staticmethod]
     fn map(key: PyRef<'_, PyDataType>, value: PyRef<'_, PyDataType>) -> PyResult<PyDataType> {
         let parts = Fields::from(vec![key.named("key").with_nullable(false), value.named("value")]);
@@ -158,13 +158,13 @@ impl PyDataType {
         checked(DataType::Map(Arc::new(entries), false))
     }
 
-    /// Gives the type of a struct.
+    /// Returns the type of a struct.
     #[staticmethod]
     fn r#struct(fields: Vec<(String, PyRef<'_, PyDataType>)>) -> PyResult<PyDataType> {
         checked(DataType::Struct(fields.iter().map(|(name, kind)| Arc::new(kind.named(name))).collect()))
     }
 
-    /// Takes a type from anything with `__arrow_c_schema__`. None of these is `object`, whatever its metadata says.
+    /// Returns the type of anything with `__arrow_c_schema__`. None of these is `object`, whatever its metadata says.
     #[staticmethod]
     fn from_arrow(kind: PyField) -> PyResult<PyDataType> {
         let field = foreign_field(&kind.into_inner());
@@ -172,7 +172,7 @@ impl PyDataType {
         Ok(PyDataType::of_field(&field))
     }
 
-    /// Takes the type of anything with `__arrow_c_array__` or `__arrow_c_stream__`.
+    /// Returns the type of the values of anything with `__arrow_c_array__` or `__arrow_c_stream__`.
     #[staticmethod]
     fn from_arrow_array(array: &Bound<'_, PyAny>) -> PyResult<PyDataType> {
         let field = import::field(array)?;
@@ -180,7 +180,7 @@ impl PyDataType {
         Ok(PyDataType::of_field(&field))
     }
 
-    /// Gives the type of the elements of a list; None for other types.
+    /// Returns the type of the elements of a list; None for other types.
     fn item(&self) -> Option<PyDataType> {
         match self.field.data_type() {
             DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
@@ -190,7 +190,7 @@ impl PyDataType {
         }
     }
 
-    /// Gives the fields of a struct; None for other types.
+    /// Returns the fields of a struct; None for other types.
     fn fields(&self) -> Option<Vec<(String, PyDataType)>> {
         match self.field.data_type() {
             DataType::Struct(fields) => {
