@@ -1,11 +1,12 @@
 # make run   builds the engine, installs it into .venv and runs the main example
 # make test  everything that needs no server
+# make test-servers  the tests against a real Apache Kafka, which Maven fetches (needs Java 17 and mvn; without them it says so and skips)
 # make count  instructions of the micro benchmarks against the reference in benches/results (needs valgrind)
 # make test-pythons  the Python tests on every other CPython on PATH or under pyenv, from one wheel (PYTHONS="3.12 3.13", none)
 # make docs  the documentation site, into site/; any warning or dead link is an error
 # make torture  the crash matrix: RUNS=3000 SEED=7 (docs/CRASHES.md)
 #
-# Needed: git, a stable Rust toolchain, a C compiler, CPython 3.11 or newer with venv. The rest is installed into .venv.
+# Needed: git, a stable Rust toolchain, a C and a C++ compiler, OpenSSL's headers, CPython 3.11 or newer with venv. The rest is installed into .venv.
 # PYTHON names the interpreter; CARGO_TARGET_DIR the build cache, which by default is shared by all clones.
 
 SHELL := /bin/bash
@@ -21,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUNS ?= 3000
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: help run docs torture test test-rust test-python test-pythons tools install install-test count wheel clean
+.PHONY: help run docs torture test test-rust test-python test-pythons test-servers tools install install-test count wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -52,6 +53,10 @@ test-python: install-test
 test-pythons: test-python
 	$(PY) tools/pythons.py
 
+# Starts a broker on free ports of the loopback interface, with its data in a temporary folder, and stops it.
+test-servers: $(VENV)/installed-servers
+	$(PY) -m pytest tests/servers
+
 install: $(VENV)/installed
 
 install-test: $(VENV)/installed-test
@@ -60,7 +65,7 @@ count:
 	$(PYTHON) benches/count.py
 
 wheel: $(VENV)/created
-	$(PY) -m maturin build --release --out dist
+	$(PY) -m maturin build --release --features kafka-vendored --out dist
 
 clean:
 	rm -rf $(VENV) .venvs dist site python/millstream/*.so
@@ -89,4 +94,8 @@ $(VENV)/installed-test: $(VENV)/installed
 
 $(VENV)/installed-docs: $(VENV)/created
 	$(PY) -m pip install --quiet $$($(PY) tools/extras.py docs)
+	touch $@
+
+$(VENV)/installed-servers: $(VENV)/installed-test
+	$(PY) -m pip install --quiet $$($(PY) tools/extras.py servers)
 	touch $@

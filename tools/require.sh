@@ -17,6 +17,11 @@ else
     fi
 fi
 has cc || has gcc || has clang || missing+=("a C compiler (Debian: apt install build-essential)")
+has c++ || has g++ || has clang++ || missing+=("a C++ compiler (Debian: apt install build-essential)")
+has make || missing+=("make (Debian: apt install build-essential)")
+if ! echo '#include <openssl/ssl.h>' | cc -E - >/dev/null 2>&1; then
+    missing+=("OpenSSL's headers, for Kafka over TLS (Debian: apt install libssl-dev pkg-config)")
+fi
 
 if ! has "$python"; then
     missing+=("CPython 3.11 or newer; there is no $python (Debian: apt install python3 python3-venv, or say which: make PYTHON=/path/to/python3)")

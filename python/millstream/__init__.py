@@ -59,6 +59,7 @@ from millstream.io import (
     random,
     read_csv,
     read_json,
+    read_kafka,
     read_parquet,
     read_text,
 )
@@ -189,6 +190,7 @@ __all__ = [
     "random",
     "read_csv",
     "read_json",
+    "read_kafka",
     "read_parquet",
     "read_state",
     "read_text",

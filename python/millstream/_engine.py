@@ -35,6 +35,7 @@ from millstream._millstream import (
     interrupt_threads,
     pickled_state,
     read_files,
+    read_kafka,
     read_state,
     receive,
     rows_to_table,
@@ -44,6 +45,7 @@ from millstream._millstream import (
     verify,
     version,
     write_files,
+    write_kafka,
     write_sqlite,
 )
 
@@ -80,6 +82,7 @@ __all__ = [
     "interrupt_threads",
     "pickled_state",
     "read_files",
+    "read_kafka",
     "read_state",
     "receive",
     "rows_to_table",
@@ -89,5 +92,6 @@ __all__ = [
     "verify",
     "version",
     "write_files",
+    "write_kafka",
     "write_sqlite",
 ]

@@ -37,6 +37,7 @@ __all__ = [
     "interrupt_threads",
     "pickled_state",
     "read_files",
+    "read_kafka",
     "read_state",
     "receive",
     "rows_to_table",
@@ -46,6 +47,7 @@ __all__ = [
     "verify",
     "version",
     "write_files",
+    "write_kafka",
     "write_sqlite",
 ]
 
@@ -372,6 +374,29 @@ def read_files(
     kind: str, paths: Sequence[str], schema: RawSchema | None, follow: bool
 ) -> RawStream: ...
 def write_files(stream: RawStream, kind: str, path: str, replaces: bool) -> RawSink: ...
+def read_kafka(
+    brokers: str,
+    topics: Sequence[str],
+    schema: RawSchema | None,
+    metadata: Sequence[str],
+    start: tuple[str, int | None, Sequence[tuple[str, int, int]]],
+    until: tuple[str, int | None, Sequence[tuple[str, int, int]]] | None,
+    group: str | None,
+    options: Sequence[tuple[str, str]],
+) -> RawStream: ...
+def write_kafka(
+    stream: RawStream,
+    brokers: str,
+    topic: str,
+    is_raw: bool,
+    key: Sequence[str] | None,
+    partition: str | None,
+    headers: str | None,
+    timestamp: str | None,
+    left_out: Sequence[str],
+    delivery: str | None,
+    options: Sequence[tuple[str, str]],
+) -> RawSink: ...
 def write_sqlite(stream: RawStream, path: str, table: str, key: Sequence[str] | None) -> RawSink: ...
 def start(sinks: Sequence[RawSink], settings: dict[str, Any]) -> RawJob: ...
 def simulate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.functions import check_callable, check_pyarrow
@@ -11,6 +11,8 @@ from millstream.time import Duration
 
 if TYPE_CHECKING:
     from millstream._graph import Graph
+    from millstream.expr import Expr
+    from millstream.io.kafka import KafkaDelivery, KafkaFormat
     from millstream.io.sinks import OnExisting, Sink
     from millstream.options import OnError
     from millstream.stream import Stream
@@ -195,6 +197,81 @@ class Outputs:
         from millstream.io import sinks
 
         return sinks.sqlite_sink(_stream(self), path, table, [key] if isinstance(key, str) else key)
+
+    def write_kafka(
+        self,
+        brokers: str | Sequence[str],
+        topic: str,
+        *,
+        format: KafkaFormat,
+        key: str | Sequence[str] | Expr | None = None,
+        partition: str | Expr | None = None,
+        headers: str | Expr | None = None,
+        timestamp: str | Expr | None = None,
+        delivery: KafkaDelivery | None = None,
+        options: Mapping[str, str | float] | None = None,
+    ) -> Sink:
+        """Write messages to a Kafka topic.
+
+        Parameters
+        ----------
+        brokers
+            ``"host:port"``, or a list of them.
+        topic
+            The topic, which must exist.
+        format
+            ``"json"``: the value is a JSON object of the columns, as :meth:`write_json` writes a line. ``"raw"``: the value is the
+            column ``value``, text or bytes, and the key is the column ``key`` if there is one.
+        key
+            The key of the messages: a column of text or bytes as it is, any other column as JSON, several columns as a JSON
+            object; or an expression. With a key, an updating stream is accepted: where a key is deleted, a message without
+            a value is sent, which deletes it in a compacted topic.
+        partition
+            The partition, an integer; by default it is derived from the key.
+        headers
+            A map of text, a struct, or a list of structs with ``key`` and ``value``.
+        timestamp
+            The time of the messages; by default the time at which they are sent.
+        delivery
+            ``"exactly_once"``, ``"at_least_once"``, or None for the guarantee of the job.
+        options
+            Options of librdkafka, by its names.
+
+        Returns
+        -------
+        Sink
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When an argument is not one of its choices, or this is an updating stream and there is no key.
+        SchemaError
+            When a column does not exist, or has a type that cannot be written.
+        ConnectorError
+            When the job runs and the brokers cannot be reached, or messages cannot be sent.
+
+        Notes
+        -----
+        Exactly once: the messages of a checkpoint are sent after it, in one transaction, together with a note of the
+        checkpoint's number, which the cluster keeps as the offset of a consumer group of the sink. After a restart, the
+        note shows what has to be sent. Consumers must read with ``isolation.level=read_committed``.
+
+        At least once, and in a job without a checkpoint: messages are sent as they come, and a checkpoint waits until the
+        cluster has them.
+
+        An argument that is an expression is not part of the value; a column that is named is.
+
+        Examples
+        --------
+        >>> counts = mill.from_iter([{"word": "a", "n": 1}])
+        >>> counts.write_kafka("localhost:9092", "counts", format="json", key="word")
+        <Sink write_kafka("counts")>
+        """
+        from millstream.io import kafka
+
+        columns = {"partition": partition, "headers": headers, "timestamp": timestamp}
+        return kafka.kafka_sink(_stream(self), brokers, topic, format, key, columns, delivery, options)
 
     def for_each(self, function: Callable[[Any], object]) -> Sink:
         """Call a function for each record.

@@ -32,15 +32,19 @@ def _expanded(entry: Any, docs: Path) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """Let links that leave ``docs/`` lead to the repository; what they name must exist."""
-    here = posixpath.dirname(page.file.src_uri)
+    """Let links that leave ``docs/`` lead to the repository, and fill in the changelog, which is outside."""
     root = Path(config["docs_dir"]).parent
+    here = posixpath.join("docs", posixpath.dirname(page.file.src_uri))
+    origin = here
+    if page.file.src_uri == "changelog.md":
+        origin = ""
+        markdown = (root / "CHANGELOG.md").read_text()
 
     def target(match: re.Match[str]) -> str:
-        path = posixpath.normpath(posixpath.join("docs", here, match[1]))
-        if path.startswith("docs/") or not (root / path).exists():
+        path = posixpath.normpath(posixpath.join(origin, match[1]))
+        if not (root / path).exists():
             return match[1]
-        return config["extra"]["source"] + path
+        return posixpath.relpath(path, here) if path.startswith("docs/") else config["extra"]["source"] + path
 
     pieces: list[str] = []
     end = 0

@@ -45,6 +45,9 @@ def _target(path: str, package: griffe.Module) -> str | None:
         return None
     try:
         found = package[".".join(parts)]
+        if found.is_module:
+            # `millstream.nexmark` is a package that can be called as the function in it.
+            return _target(f"{path}.{parts[-1]}", package) if parts[-1] in found.members else None
         if found.is_attribute and not found.has_docstring:
             return path.rpartition(".")[0] if found.parent.is_class else None
     except (KeyError, griffe.AliasResolutionError):

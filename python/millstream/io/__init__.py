@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from millstream.io.files import read_csv, read_json, read_parquet, read_text
+from millstream.io.kafka import read_kafka
 from millstream.io.memory import from_arrow, from_iter, generate, index, random
 from millstream.io.sinks import Sink
 from millstream.io.sources import Source, SourceReader, from_source
@@ -19,6 +20,7 @@ __all__ = [
     "random",
     "read_csv",
     "read_json",
+    "read_kafka",
     "read_parquet",
     "read_text",
 ]

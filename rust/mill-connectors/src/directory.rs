@@ -17,7 +17,7 @@
 
 mod committer;
 mod csv;
-mod json;
+pub(crate) mod json;
 mod name;
 mod parquet;
 mod writer;

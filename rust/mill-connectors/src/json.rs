@@ -26,7 +26,7 @@ use crate::file::sample::{self, NAMES_BYTES, OTHERS_BYTES};
 use crate::file::{FileSet, Growth, PathSpec, cut_lines};
 use crate::nearest::nearest;
 use crate::objects::check_read;
-use format::JsonFormat;
+pub(crate) use format::JsonFormat;
 use infer::Shape;
 
 /// How JSON is read.
@@ -139,7 +139,7 @@ fn add_sample(shape: &mut Shape, path: &Path, bytes: usize, pieces: u64) -> Resu
     Ok(())
 }
 
-fn check_types(schema: &SchemaRef) -> Result<()> {
+pub(crate) fn check_types(schema: &SchemaRef) -> Result<()> {
     for field in schema.fields() {
         if !column::is_readable(field.data_type()) {
             let hint = match field.data_type() {

@@ -8,6 +8,7 @@
 //!
 //!   DirectorySink   hidden file ─ pre-commit: close, sync ─► named in the checkpoint ─ commit: rename
 //!   SqliteSink      rows kept by the epoch ─ pre-commit ─► handle in the checkpoint ─ commit: one transaction
+//!   KafkaSource     partitions ─► offsets              KafkaSink   messages kept by the epoch ─ commit: one transaction
 //!   CollectSink     bounded queue to the caller
 //!
 //!   PushedSource ─► job under test ─► LedgerSink     what a test pushes by hand, and what has been committed of the results
@@ -29,6 +30,8 @@ mod file;
 mod generate;
 mod infer;
 mod json;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod latest;
 mod ledger;
 mod lock;
@@ -50,6 +53,11 @@ pub use collect::{CollectReceiver, CollectSink, Collected, Received};
 pub use file::PathSpec;
 pub use generate::GenerateSource;
 pub use json::{JsonOptions, JsonSource};
+#[cfg(feature = "kafka")]
+pub use kafka::{
+    KafkaFormat, KafkaMetadata, KafkaPartition, KafkaSink, KafkaSinkOptions, KafkaSource, KafkaSourceOptions, KafkaStart,
+    KafkaUntil, MessageColumns,
+};
 pub use latest::{Change, LatestRows, latest_rows};
 pub use ledger::{Entries, Ledger, LedgerSink};
 pub use parquet::{ParquetOptions, ParquetSource};

@@ -1,7 +1,7 @@
 //! Sinks: where results go, and how they become visible exactly once.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use arrow::datatypes::SchemaRef;
 use mill_frame::Batch;
@@ -52,6 +52,13 @@ pub trait Sink: Send + Sync + fmt::Debug {
 
     /// How it keeps its guarantee.
     fn kind(&self) -> SinkKind;
+
+    /// What it keeps in a job that promises this (`None`: one without checkpoints), in the words of `explain()`; `None`: what its
+    /// kind says.
+    fn keeps(&self, delivery: Option<Delivery>) -> Option<&'static str> {
+        let _ = delivery;
+        None
+    }
 
     /// Checks that it can take this stream, before anything runs. `key` is set in an updating stream: the columns whose
     /// latest row counts.
@@ -142,11 +149,14 @@ pub struct Run<'a> {
     /// The newest checkpoint that the state directory knows of: output up to it may be visible. Later than
     /// [`restored`](Run::restored) where recovery had to pass over a damaged checkpoint.
     pub newest: Option<Epoch>,
+    /// The state directory. A sink may keep files of its own in a directory in there, until they are committed: what a handle
+    /// refers to goes where the checkpoint goes. `None` for a job that keeps no state.
+    pub directory: Option<&'a Path>,
 }
 
 impl Default for Run<'_> {
     fn default() -> Self {
-        Run { delivery: Delivery::ExactlyOnce, job: None, sink: "", restored: None, newest: None }
+        Run { delivery: Delivery::ExactlyOnce, job: None, sink: "", restored: None, newest: None, directory: None }
     }
 }
 
@@ -162,6 +172,8 @@ pub struct Recovered<'a> {
     pub receipt: Option<&'a str>,
     /// What [`Sink::target`] was when the checkpoint was published.
     pub target: Option<&'a str>,
+    /// The state directory that the checkpoint lies in: that of the run, unless the job begins with a checkpoint of another.
+    pub directory: Option<&'a Path>,
 }
 
 /// Makes output visible once its checkpoint is durable.

@@ -22,6 +22,7 @@ mod functions;
 mod import;
 mod job;
 mod join;
+mod kafka;
 mod keyed;
 mod polars;
 mod sinks;
@@ -65,6 +66,8 @@ mod _millstream {
     };
     #[pymodule_export]
     use super::join::RawJoin;
+    #[pymodule_export]
+    use super::kafka::{read_kafka, write_kafka};
     #[pymodule_export]
     use super::keyed::RawKeyedStream;
     #[pymodule_export]

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mill_protocol::{Commit, Committer, Delivery, Epoch, Error, Recovered, Restored, Result, Run};
@@ -35,6 +36,8 @@ pub(crate) struct Recovery {
     newest: Option<Epoch>,
     /// The state directory, if the checkpoint is its own.
     own: Option<Store>,
+    /// The state directory.
+    directory: Option<PathBuf>,
     /// What the checkpoint knows of the targets of sinks.
     sinks: BTreeMap<String, SinkNote>,
     /// In a job that replays nothing: where it notes positions, and what was noted before.
@@ -57,6 +60,7 @@ impl Recovery {
                 recovery.epoch = store.next_epoch().saturating_sub(1);
                 recovery.has_former_epochs = recovery.epoch > 0;
                 recovery.job = Some(store.id());
+                recovery.directory = Some(store.path().to_owned());
                 let newest = store.newest_published().map_err(storage::error)?;
                 recovery.newest = (newest > 0).then_some(Epoch(newest));
             }
@@ -140,7 +144,7 @@ impl Recovery {
             Mode::None => Delivery::AtMostOnce,
         };
         let restored = self.restored_id().map(Epoch);
-        committer.promise(&Run { delivery, job: self.job, sink: uid, restored, newest: self.newest })?;
+        committer.promise(&Run { delivery, job: self.job, sink: uid, restored, newest: self.newest, directory: self.directory.as_deref() })?;
         let Some(checkpoint) = &self.checkpoint else {
             // Output that is published before its checkpoint may be of this job though there is no checkpoint.
             let is_published = self.mode == Mode::AtLeastOnce && self.has_former_epochs;
@@ -155,6 +159,7 @@ impl Recovery {
             is_settled: checkpoint.is_settled(),
             receipt: note.and_then(|note| note.receipt.as_deref()),
             target: note.and_then(|note| note.target.as_deref()),
+            directory: Some(checkpoint.path()),
         })
     }
 

@@ -20,7 +20,7 @@ use super::Encoder;
 use super::csv::WRITE_BYTES;
 
 /// Refuses columns that have no form in JSON.
-pub(super) fn check(schema: &SchemaRef) -> Result<()> {
+pub(crate) fn check(schema: &SchemaRef) -> Result<()> {
     for field in schema.fields() {
         JsonColumn::new(&new_empty_array(field.data_type()))
             .map_err(|e| Error::schema(format!("column {:?} cannot be written as JSON: {}", field.name(), e.message())))?;
@@ -209,6 +209,30 @@ fn push_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// The rows of a batch, each as an object.
+pub(crate) struct JsonRows<'n> {
+    names: &'n [String],
+    columns: Vec<JsonColumn>,
+}
+
+impl<'n> JsonRows<'n> {
+    /// Of these columns, whose names are as [`names`] gives them.
+    pub(crate) fn new(names: &'n [String], columns: &[ArrayRef]) -> Result<JsonRows<'n>> {
+        Ok(JsonRows { names, columns: columns.iter().map(JsonColumn::new).collect::<Result<_>>()? })
+    }
+
+    /// Adds a row to a text.
+    #[inline]
+    pub(crate) fn push(&self, row: usize, out: &mut String) {
+        push_object(self.names, &self.columns, row, out);
+    }
+}
+
+/// The names of columns as they are written, with their colons.
+pub(crate) fn names<'a>(columns: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    columns.into_iter().map(key).collect()
+}
+
 pub(super) struct JsonEncoder {
     file: BufWriter<File>,
     names: Vec<String>,
@@ -217,17 +241,17 @@ pub(super) struct JsonEncoder {
 
 impl JsonEncoder {
     pub(super) fn new(schema: &SchemaRef, file: File) -> JsonEncoder {
-        let names = schema.fields().iter().map(|field| key(field.name())).collect();
+        let names = names(schema.fields().iter().map(|field| field.name().as_str()));
         JsonEncoder { file: BufWriter::with_capacity(WRITE_BYTES, file), names, row: String::new() }
     }
 }
 
 impl Encoder for JsonEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let columns: Vec<JsonColumn> = batch.columns().iter().map(JsonColumn::new).collect::<Result<_>>()?;
+        let rows = JsonRows::new(&self.names, batch.columns())?;
         for row in 0..batch.num_rows() {
             self.row.clear();
-            push_object(&self.names, &columns, row, &mut self.row);
+            rows.push(row, &mut self.row);
             self.row.push('\n');
             self.file
                 .write_all(self.row.as_bytes())

@@ -13,7 +13,9 @@ use super::scan::{Fault, Scanner, Value};
 use crate::file::{BadRecord, LineFormat, Parsed};
 
 /// Reads JSON records into the columns of a schema.
-pub(super) struct JsonFormat {
+pub(crate) struct JsonFormat {
+    /// What a record is called: a line, a value.
+    unit: &'static str,
     schema: SchemaRef,
     is_inferred: bool,
     /// The names of all columns.
@@ -30,9 +32,10 @@ pub(super) struct JsonFormat {
 
 impl JsonFormat {
     /// Reads `schema`, some of `columns`.
-    pub(super) fn new(columns: &SchemaRef, schema: SchemaRef, is_inferred: bool) -> JsonFormat {
+    pub(crate) fn new(columns: &SchemaRef, schema: SchemaRef, is_inferred: bool) -> JsonFormat {
         let places = columns.fields().iter().map(|field| schema.index_of(field.name()).ok()).collect();
         JsonFormat {
+            unit: "line",
             schema,
             is_inferred,
             names: Names::new(columns.fields()),
@@ -41,6 +44,37 @@ impl JsonFormat {
             values: Vec::new(),
             lines: Vec::new(),
         }
+    }
+
+    /// Reads values that are not lines of a file: a record each.
+    pub(crate) fn of_values(columns: &SchemaRef, schema: SchemaRef) -> JsonFormat {
+        JsonFormat { unit: "value", ..JsonFormat::new(columns, schema, false) }
+    }
+
+    /// Makes records of the values that lie between these bounds; ahead of each there is nothing that matters.
+    pub(crate) fn read_values(&mut self, data: &[u8], bounds: &[(usize, usize)]) -> Result<ReadValues> {
+        self.begin();
+        let (mut rows, mut rejected) = (Vec::with_capacity(bounds.len()), Vec::new());
+        let is_utf8 = std::str::from_utf8(data).is_ok();
+        for (index, &(start, end)) in bounds.iter().enumerate() {
+            let before = self.lines.len();
+            match self.cut_line(&data[..end], start, index as u32 + 1, is_utf8) {
+                Err(message) => rejected.push((index, message)),
+                Ok(()) if self.lines.len() == before => rejected.push((index, "the value is empty".to_owned())),
+                Ok(()) => rows.push(index),
+            }
+        }
+        let (columns, misfits) = self.columns(data)?;
+        rejected.extend(misfits.into_iter().map(|(row, message)| (rows[row], message)));
+        rejected.sort_by_key(|(index, _)| *index);
+        Ok(ReadValues { columns, rows, rejected })
+    }
+
+    fn begin(&mut self) {
+        self.values.clear();
+        self.lines.clear();
+        self.last_seen.clear();
+        self.last_seen.resize(self.places.len(), 0);
     }
 
     /// Cuts complete lines into values, at most `rows_max` of them; returns how many bytes they take.
@@ -59,10 +93,7 @@ impl JsonFormat {
 
     /// The same of complete lines; unless all of them are known to be UTF-8, each is looked at for itself.
     fn cut_lines(&mut self, data: &[u8], rows_max: usize, is_utf8: bool, rejected: &mut Vec<BadRecord>) -> usize {
-        self.values.clear();
-        self.lines.clear();
-        self.last_seen.clear();
-        self.last_seen.resize(self.places.len(), 0);
+        self.begin();
         let (mut at, mut number) = (0, 0);
         while at < data.len() && self.lines.len() + rejected.len() < rows_max {
             let end = memchr(b'\n', &data[at..]).map_or(data.len(), |end| at + end);
@@ -85,10 +116,10 @@ impl JsonFormat {
             return Ok(());
         }
         if !is_utf8 && std::str::from_utf8(&line[start..]).is_err() {
-            return Err("the line is not UTF-8".to_owned());
+            return Err(format!("the {} is not UTF-8", self.unit));
         }
         if line[scanner.at] != b'{' {
-            return Err("the line is not a JSON object".to_owned());
+            return Err(format!("the {} is not a JSON object", self.unit));
         }
         let Self { names, places, last_seen, values, is_inferred, schema, .. } = self;
         let first = values.len();
@@ -110,10 +141,10 @@ impl JsonFormat {
         if let Err(why) = result {
             failed = Some(match why {
                 Why::Told(message) => message,
-                Why::Fault(fault) => fault.message(line, start),
+                Why::Fault(fault) => fault.message_of(self.unit, line, start),
             });
         } else if !scanner.is_at_end() {
-            failed = Some(Fault::At(scanner.at).message(line, start));
+            failed = Some(Fault::At(scanner.at).message_of(self.unit, line, start));
         }
         if let Some(message) = failed {
             values.truncate(first);
@@ -122,6 +153,31 @@ impl JsonFormat {
         self.lines.push((start, line.len()));
         Ok(())
     }
+
+    /// The columns of what was cut, and what is wrong with which row: of one with several bad values, the first column's.
+    fn columns(&self, data: &[u8]) -> Result<(Vec<ArrayRef>, Misfits)> {
+        let (rows, width) = (self.lines.len(), self.schema.fields().len());
+        let source = Source { data, is_inferred: self.is_inferred };
+        let mut misfits = Misfits::new();
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(width);
+        for (at, field) in self.schema.fields().iter().enumerate() {
+            let values = Values { values: &self.values, width, at };
+            columns.push(source.column(values, rows, field.name(), field.data_type(), &mut misfits)?);
+        }
+        misfits.sort_by_key(|(row, _)| *row);
+        misfits.dedup_by_key(|(row, _)| *row);
+        Ok((columns, misfits))
+    }
+}
+
+/// What values were read as.
+pub(crate) struct ReadValues {
+    /// A row for each value that is a record, those among them that do not fit their columns.
+    pub(crate) columns: Vec<ArrayRef>,
+    /// For each row the value that it was.
+    pub(crate) rows: Vec<usize>,
+    /// Which values are none, or do not fit, and why.
+    pub(crate) rejected: Vec<(usize, String)>,
 }
 
 /// Why a line is no record.
@@ -146,21 +202,12 @@ impl LineFormat for JsonFormat {
     fn parse(&mut self, data: &[u8], is_last: bool, rows_max: usize) -> Result<Parsed> {
         let mut rejected = Vec::new();
         let bytes = self.cut(data, is_last, rows_max, &mut rejected);
-        let (rows, width) = (self.lines.len(), self.schema.fields().len());
-        let source = Source { data, is_inferred: self.is_inferred };
-        let mut misfits = Misfits::new();
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(width);
-        for (at, field) in self.schema.fields().iter().enumerate() {
-            let values = Values { values: &self.values, width, at };
-            columns.push(source.column(values, rows, field.name(), field.data_type(), &mut misfits)?);
-        }
+        let rows = self.lines.len();
+        let (columns, misfits) = self.columns(data)?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let mut batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
             .map_err(|e| Error::schema("the records do not fit their schema").because(e))?;
         if !misfits.is_empty() {
-            // Of a record with several bad values the first column's is told.
-            misfits.sort_by_key(|(row, _)| *row);
-            misfits.dedup_by_key(|(row, _)| *row);
             let mut is_good = vec![true; rows];
             for (row, mut message) in misfits {
                 is_good[row] = false;

@@ -62,11 +62,16 @@ pub(super) enum Fault {
 
 impl Fault {
     pub(super) fn message(self, data: &[u8], line: usize) -> String {
+        self.message_of("line", data, line)
+    }
+
+    /// The same, where what begins at `start` is called so.
+    pub(super) fn message_of(self, unit: &str, data: &[u8], start: usize) -> String {
         match self {
-            Fault::Open => "the line is not one complete JSON object".to_owned(),
+            Fault::Open => format!("the {unit} is not one complete JSON object"),
             Fault::At(at) => {
                 let found = String::from_utf8_lossy(&data[at..]).chars().next().unwrap_or('?');
-                format!("the line is not one JSON object: {found:?} is not expected at its byte {}", at - line + 1)
+                format!("the {unit} is not one JSON object: {found:?} is not expected at its byte {}", at - start + 1)
             }
             Fault::NotFinite => {
                 "NaN and Infinity are not JSON: write null, or the texts \"NaN\" and \"Infinity\", which columns of floats \

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use mill_protocol::{Error, Result, SinkKind};
+use mill_protocol::{Delivery, Error, Result, Sink, SinkKind};
 
 use super::graph::Graph;
 use super::{Mode, OnError, PlanOptions};
@@ -88,7 +88,16 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
 }
 
 /// What a sink keeps, in the words of the user.
-pub(crate) fn effective(kind: SinkKind, options: &PlanOptions) -> &'static str {
+pub(crate) fn effective(sink: &dyn Sink, options: &PlanOptions) -> &'static str {
+    let kind = sink.kind();
+    let delivery = options.is_checkpointed.then_some(match options.mode {
+        Mode::ExactlyOnce => Delivery::ExactlyOnce,
+        Mode::AtLeastOnce => Delivery::AtLeastOnce,
+        Mode::None => Delivery::AtMostOnce,
+    });
+    if let Some(words) = sink.keeps(delivery) {
+        return words;
+    }
     if !options.is_checkpointed {
         return match kind {
             SinkKind::Immediate => "none (no checkpoint): delivered as it comes",

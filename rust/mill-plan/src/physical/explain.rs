@@ -106,7 +106,7 @@ impl PhysicalPlan {
             notes.push(format!("what a window holds depends on timing, {}", self.timed_order(chain)));
         }
         if let StageKind::Sink(sink) = &stage.kind {
-            notes.push(effective(sink.kind(), &self.options).to_owned());
+            notes.push(effective(sink.as_ref(), &self.options).to_owned());
         }
         if let Some(keys) = stage.updating.as_ref().filter(|_| matches!(stage.kind, StageKind::Sink(_))) {
             notes.push(format!("latest row a key ({})", columns(stage, keys)));

@@ -1,0 +1,224 @@
+"""Apache Kafka: topics as sources and sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal
+
+from millstream import _engine
+from millstream._texts import mapping, text, texts
+from millstream.errors import PlanError
+from millstream.expr import Expr
+from millstream.io.sinks import Output
+from millstream.stream import Stream
+from millstream.types import SchemaLike, schema_of
+
+if TYPE_CHECKING:
+    from millstream.io.sinks import Sink
+
+__all__ = ["read_kafka"]
+
+Place = tuple[str, int | None, list[tuple[str, int, int]]]
+
+Offsets = Mapping[tuple[str, int], int]
+"""Offsets by topic and partition."""
+
+KafkaFormat = Literal["json", "raw"]
+"""What the value of a message is."""
+
+KafkaDelivery = Literal["exactly_once", "at_least_once"]
+"""What a Kafka sink promises."""
+
+_LATER = ("avro", "debezium-json")
+
+
+def read_kafka(
+    brokers: str | Sequence[str],
+    topics: str | Sequence[str],
+    *,
+    format: KafkaFormat,
+    schema: SchemaLike = None,
+    metadata: str | Sequence[str] = (),
+    start: Literal["earliest", "latest", "committed"] | datetime | Offsets = "earliest",
+    until: Literal["end"] | datetime | Offsets | None = None,
+    group: str | None = None,
+    options: Mapping[str, str | float] | None = None,
+) -> Stream:
+    """Read the messages of Kafka topics.
+
+    Parameters
+    ----------
+    brokers
+        ``"host:port"``, or a list of them.
+    topics
+        A name, a list of names, or a pattern that starts with ``^`` and matches whole names.
+    format
+        ``"json"``: the value is a JSON object, read as :func:`read_json` reads a line. ``"raw"``: the columns are ``key`` and
+        ``value``, as bytes.
+    schema
+        The columns, for ``format="json"``.
+    metadata
+        What is added as columns: ``"key"`` (``_key``, bytes), ``"topic"``, ``"partition"``, ``"offset"``, ``"timestamp"``,
+        ``"headers"`` (a list of names with bytes).
+    start
+        Where a job without a checkpoint starts: at the first message, after the last one, at the committed offsets of
+        ``group``, at the first message that is not older than a time, or at an offset for each partition.
+    until
+        Where the input ends: ``"end"`` is what can be read when the job starts. A time, or an offset for each partition, is
+        not read any more. None: the stream is unbounded.
+    group
+        The consumer group of ``start="committed"``.
+    options
+        Options of librdkafka, by its names. ``isolation.level`` is ``read_committed`` by default.
+
+    Raises
+    ------
+    PlanError
+        When an argument is not one of its choices, or ``schema`` is missing for ``"json"`` or set for ``"raw"``.
+    SchemaError
+        When ``schema`` is not a schema.
+    ConnectorError
+        When the job runs and the brokers cannot be reached, a topic does not exist, or offsets were removed before they
+        were read.
+    DataError
+        When the job runs and a message is not a record; ``on_error`` can skip or route such messages. The message of the
+        error names topic, partition and offset.
+
+    Notes
+    -----
+    A partition is a split. Offsets are stored in the checkpoint of the job; no consumer group decides who reads what. Of
+    transactions, only committed messages are read. Partitions that are added while the job runs are found within
+    ``topic.metadata.refresh.interval.ms`` (5 minutes) and read from their first message.
+
+    In ``.errors`` the record is JSON with topic, partition, offset, key and value. Offsets that were removed before they
+    were read (by retention, or with the topic) are an error, and before the first record where a job starts, unless
+    ``options`` has ``auto.offset.reset``.
+
+    Examples
+    --------
+    >>> clicks = mill.read_kafka("localhost:9092", "clicks", format="json", schema={"user": str, "ms": float})
+    >>> clicks.schema.names
+    ['user', 'ms']
+    """
+    columns = None
+    if format in _LATER:
+        raise PlanError(f'read_kafka(format={format!r}) is not there yet; format="raw" gives the bytes to decode in map()')
+    if format not in ("json", "raw"):
+        raise PlanError(f'read_kafka(): format is {format!r:.100}; it is "json" or "raw"')
+    if format == "json":
+        if schema is None:
+            raise PlanError('read_kafka(format="json") takes schema=, such as {"user": str, "ms": float}')
+        columns = schema_of(schema)._raw
+    elif schema is not None:
+        raise PlanError('read_kafka(format="raw") has the columns key and value; leave schema out, or use format="json"')
+    if isinstance(start, str) and start not in ("earliest", "latest", "committed"):
+        raise PlanError(f'read_kafka(): start is {start!r:.100}; it is "earliest", "latest", "committed", a time or offsets')
+    if isinstance(until, str) and until != "end":
+        raise PlanError(f'read_kafka(): until is {until!r:.100}; it is "end", a time, offsets or None')
+    raw = _engine.read_kafka(
+        _brokers(brokers, "read_kafka"),
+        texts(topics, "read_kafka(topics)", "clicks"),
+        columns,
+        texts(metadata, "read_kafka(metadata=…)", "offset"),
+        _place(start, "start"),
+        None if until is None else _place(until, "until"),
+        None if group is None else text(group, "read_kafka(group=…)", "my-job"),
+        _options(options, "read_kafka"),
+    )
+    return Stream(raw)
+
+
+def kafka_sink(
+    stream: Stream,
+    brokers: str | Sequence[str],
+    topic: str,
+    format: KafkaFormat,
+    key: str | Sequence[str] | Expr | None,
+    columns: Mapping[str, str | Expr | None],
+    delivery: KafkaDelivery | None,
+    options: Mapping[str, str | float] | None,
+) -> Sink:
+    """Write a topic; `columns` says what becomes the partition, the headers and the timestamp of a message."""
+    if format in _LATER:
+        raise PlanError(f'write_kafka(format={format!r}) is not there yet; format="raw" writes bytes as they are')
+    if format not in ("json", "raw"):
+        raise PlanError(f'write_kafka(): format is {format!r:.100}; it is "json" or "raw"')
+    if delivery not in (None, "exactly_once", "at_least_once"):
+        raise PlanError(f'write_kafka(): delivery is {delivery!r:.100}; it is "exactly_once", "at_least_once" or None')
+    if isinstance(topic, Expr):
+        raise PlanError("write_kafka(): a topic that is an expression is not there yet; filter() the stream, and write each part")
+    left_out: list[str] = []
+    names: dict[str, str | None] = {}
+    keys = None
+    if isinstance(key, Expr):
+        columns = {**columns, "key": key}
+    elif key is not None:
+        keys = texts(key, "write_kafka(key=…)", "user")
+    for part, given in columns.items():
+        if isinstance(given, Expr):
+            name = f"__kafka_{part}"
+            stream = stream.with_columns(**{name: given})
+            left_out.append(name)
+            names[part] = name
+        else:
+            names[part] = None if given is None else text(given, f"write_kafka({part}=…)", part)
+    if "key" in names:
+        keys = [f"__kafka_{'key'}"]
+    raw = _engine.write_kafka(
+        stream._raw,
+        _brokers(brokers, "write_kafka"),
+        text(topic, "write_kafka(topic)", "totals"),
+        format == "raw",
+        keys,
+        names["partition"],
+        names["headers"],
+        names["timestamp"],
+        left_out,
+        delivery,
+        _options(options, "write_kafka"),
+    )
+    return Output(raw)
+
+
+def _brokers(brokers: str | Sequence[str], call: str) -> str:
+    return ",".join(texts(brokers, f"{call}(brokers)", "localhost:9092"))
+
+
+def _options(options: Mapping[str, Any] | None, call: str) -> list[tuple[str, str]]:
+    given = mapping({} if options is None else options, f"{call}(options=…)", '{"security.protocol": "ssl"}')
+    settings = []
+    for name, value in given.items():
+        if not isinstance(name, str) or not isinstance(value, (str, int, float)):
+            raise PlanError(f"{call}(): options has {name!r:.100}: {value!r:.100}; names are texts, values texts or numbers")
+        settings.append((name, str(value).lower() if isinstance(value, bool) else str(value)))
+    return settings
+
+
+def _place(place: str | datetime | Offsets, argument: str) -> Place:
+    if isinstance(place, str):
+        return place, None, []
+    if isinstance(place, datetime):
+        if place.tzinfo is None:
+            raise PlanError(
+                f"read_kafka(): {argument} is a time without a zone, and messages have times in UTC; give one such as "
+                "datetime(2026, 1, 1, tzinfo=timezone.utc)"
+            )
+        since = place - datetime(1970, 1, 1, tzinfo=timezone.utc)
+        # Up to the next millisecond: Kafka knows no finer ones.
+        milliseconds = -((-since.days * 86_400_000_000 - since.seconds * 1_000_000 - since.microseconds) // 1000)
+        return "time", milliseconds, []
+    offsets = []
+    for where, offset in mapping(place, f"read_kafka({argument}=…)", '{("clicks", 0): 100}').items():
+        if (
+            not isinstance(where, tuple)
+            or [type(part) for part in where] != [str, int]
+            or type(offset) is not int
+            or offset < 0
+        ):
+            raise PlanError(
+                f"read_kafka(): {argument} has {where!r:.100}: {offset!r:.100}; offsets go by topic and partition, as in "
+                '{("clicks", 0): 100}'
+            )
+        offsets.append((where[0], where[1], offset))
+    return "offsets", None, offsets

@@ -1,0 +1,353 @@
+//! Makes messages of records, and sends them or keeps them for their epoch.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int32Type, SchemaRef, TimeUnit, TimestampMillisecondType};
+use mill_frame::types::type_name;
+use mill_protocol::{Batch, Epoch, Error, PreCommit, Result, SinkWriter};
+
+use super::producer::Producer;
+use super::sink::{MessageColumns, Shared};
+use super::spool::{self, HELD_BYTES_MAX, Handle, Held, INLINE_BYTES_MAX, Outgoing, Place, Spool};
+use crate::directory::json::{JsonRows, names};
+
+/// How long a barrier waits for messages to be delivered.
+const FLUSH_WAIT: Duration = Duration::from_secs(300);
+
+/// Whether headers can be made of a column of this type.
+pub(super) fn is_headers(found: &DataType) -> bool {
+    let is_value = |value: &DataType| is_text(value) || is_bytes(value) || *value == DataType::Null;
+    match found {
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) => is_text(fields[0].data_type()) && is_value(fields[1].data_type()),
+            _ => false,
+        },
+        DataType::List(item) => match item.data_type() {
+            DataType::Struct(fields) => {
+                let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+                names == ["key", "value"] && is_text(fields[0].data_type()) && is_value(fields[1].data_type())
+            }
+            _ => false,
+        },
+        DataType::Struct(fields) => fields.iter().all(|field| is_value(field.data_type())),
+        _ => false,
+    }
+}
+
+fn is_text(found: &DataType) -> bool {
+    matches!(found, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+fn is_bytes(found: &DataType) -> bool {
+    matches!(found, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
+}
+
+/// Knows what of a record becomes what of its message.
+pub(super) struct Encoder {
+    /// The columns of the value, and their names as JSON has them; `None`: the value is one column as it is.
+    value: Option<(Vec<usize>, Vec<String>)>,
+    raw_value: usize,
+    key: Key,
+    partition: Option<usize>,
+    timestamp: Option<usize>,
+    headers: Option<usize>,
+    row: String,
+    key_row: String,
+}
+
+enum Key {
+    None,
+    /// One column as it is.
+    Bytes(usize),
+    /// Text of other values: one alone, several as an object.
+    Json(Vec<usize>, Vec<String>),
+}
+
+impl Encoder {
+    /// For a stream of these columns.
+    ///
+    /// # Errors
+    /// When the value is to be one column as it is, and there are others that nothing is made of.
+    pub(super) fn new(columns: &MessageColumns, schema: &SchemaRef) -> Result<Encoder> {
+        let place = |name: &String| schema.index_of(name).map_err(|_| Error::schema(format!("there is no column {name:?}")));
+        let optional = |name: &Option<String>| name.as_ref().map(place).transpose();
+        let (partition, timestamp) = (optional(&columns.partition)?, optional(&columns.timestamp)?);
+        let headers = optional(&columns.headers)?;
+        let mut key = columns.key.clone();
+        if columns.is_raw && key.is_none() && schema.index_of("key").is_ok() {
+            key = Some(vec!["key".to_owned()]);
+        }
+        let key = match key.as_deref() {
+            None => Key::None,
+            Some([one]) if is_text(schema.field(place(one)?).data_type()) || is_bytes(schema.field(place(one)?).data_type()) => {
+                Key::Bytes(place(one)?)
+            }
+            Some(several) => {
+                let places = several.iter().map(place).collect::<Result<_>>()?;
+                Key::Json(places, names(several.iter().map(String::as_str)))
+            }
+        };
+        let mut raw_value = 0;
+        let value = if columns.is_raw {
+            raw_value = schema.index_of("value").map_err(|_| {
+                Error::schema("write_kafka(format=\"raw\"): the stream needs a column \"value\" of text or bytes; select it so")
+            })?;
+            let found = schema.field(raw_value).data_type();
+            if !is_text(found) && !is_bytes(found) {
+                return Err(Error::schema(format!(
+                    "write_kafka(format=\"raw\"): column \"value\" is a {}; it has to be text or bytes",
+                    type_name(found)
+                )));
+            }
+            let mut used = vec![raw_value];
+            used.extend([partition, timestamp, headers].into_iter().flatten());
+            match &key {
+                Key::None => {}
+                Key::Bytes(place) => used.push(*place),
+                Key::Json(places, _) => used.extend(places),
+            }
+            let unused = (0..schema.fields().len()).filter(|place| !used.contains(place));
+            let unused: Vec<String> = unused.map(|place| schema.field(place).name().clone()).collect();
+            if !unused.is_empty() {
+                return Err(Error::schema(format!(
+                    "write_kafka(format=\"raw\"): nothing of a message is made of {}: drop() it, or use format=\"json\"",
+                    crate::nearest::quoted(&unused, ", ")
+                )));
+            }
+            None
+        } else {
+            let is_part = |place: &usize| !columns.left_out.contains(schema.field(*place).name());
+            let places: Vec<usize> = (0..schema.fields().len()).filter(is_part).collect();
+            let names = names(places.iter().map(|place| schema.field(*place).name().as_str()));
+            Some((places, names))
+        };
+        let (row, key_row) = (String::new(), String::new());
+        Ok(Encoder { value, raw_value, key, partition, timestamp, headers, row, key_row })
+    }
+
+    /// Calls with the message of each record; that of a withdrawal has no value.
+    pub(super) fn for_each(&mut self, batch: &Batch, mut each: impl FnMut(&Outgoing<'_>) -> Result<()>) -> Result<()> {
+        let columns = batch.data().columns();
+        let failed = |e: arrow::error::ArrowError| Error::data(format!("write_kafka: {e}")).because(e);
+        let cast_to = |place: Option<usize>, to: &DataType| place.map(|place| cast(&columns[place], to)).transpose().map_err(failed);
+        let partition = cast_to(self.partition, &DataType::Int32)?;
+        let timestamp = cast_to(self.timestamp, &DataType::Timestamp(TimeUnit::Millisecond, None))?;
+        let headers = self.headers.map(|place| Headers::new(&columns[place])).transpose()?;
+        let chosen = |places: &[usize]| places.iter().map(|place| Arc::clone(&columns[*place])).collect::<Vec<ArrayRef>>();
+        let rows = match &self.value {
+            Some((places, names)) => Some(JsonRows::new(names, &chosen(places))?),
+            None => None,
+        };
+        let raw = match &rows {
+            None => Some(cast(&columns[self.raw_value], &DataType::Binary).map_err(failed)?),
+            Some(_) => None,
+        };
+        let (mut key_bytes, mut key_rows, mut key_columns) = (None, None, Vec::new());
+        match &self.key {
+            Key::None => {}
+            Key::Bytes(place) => key_bytes = Some(cast(&columns[*place], &DataType::Binary).map_err(failed)?),
+            Key::Json(places, names) => {
+                key_columns = chosen(places);
+                key_rows = Some((JsonRows::new(names, &key_columns)?, names));
+            }
+        }
+        for row in 0..batch.rows() {
+            let is_delete = batch.deletes().is_some_and(|deletes| deletes.value(row));
+            self.row.clear();
+            let value = match (&rows, &raw) {
+                _ if is_delete => None,
+                (Some(rows), _) => {
+                    rows.push(row, &mut self.row);
+                    Some(self.row.as_bytes())
+                }
+                (None, Some(raw)) => bytes_at(raw, row),
+                (None, None) => None,
+            };
+            let key = match (&key_bytes, &key_rows) {
+                (Some(bytes), _) => bytes_at(bytes, row),
+                (None, Some((rows, names))) => {
+                    self.key_row.clear();
+                    match names.as_slice() {
+                        [_] if key_columns[0].is_null(row) => None,
+                        [name] => {
+                            rows.push(row, &mut self.key_row);
+                            // One value stands alone: the braces and the name around it go.
+                            Some(self.key_row[1 + name.len()..self.key_row.len() - 1].as_bytes())
+                        }
+                        _ => {
+                            rows.push(row, &mut self.key_row);
+                            Some(self.key_row.as_bytes())
+                        }
+                    }
+                }
+                (None, None) => None,
+            };
+            let number = |array: &Option<ArrayRef>| {
+                array.as_ref().map(|array| array.as_primitive::<Int32Type>()).filter(|array| array.is_valid(row)).map(|array| array.value(row))
+            };
+            let partition = number(&partition);
+            if let Some(partition) = partition.filter(|partition| *partition < 0) {
+                return Err(Error::data(format!("write_kafka: a message is to go to partition {partition}")));
+            }
+            let time = timestamp.as_ref().map(|array| array.as_primitive::<TimestampMillisecondType>());
+            let time = time.filter(|array| array.is_valid(row)).map(|array| array.value(row));
+            if let Some(time) = time.filter(|time| *time <= 0) {
+                return Err(Error::data(format!("write_kafka: a message cannot have a timestamp up to 1970 ({time} ms)")));
+            }
+            let headers = headers.as_ref().map(|headers| headers.at(row)).unwrap_or_default();
+            each(&Outgoing { partition, timestamp: time, key, value, headers })?;
+        }
+        Ok(())
+    }
+}
+
+fn bytes_at(array: &ArrayRef, row: usize) -> Option<&[u8]> {
+    array.is_valid(row).then(|| array.as_binary::<i32>().value(row))
+}
+
+/// A column of headers.
+struct Headers {
+    column: ArrayRef,
+    /// Of a struct, one of each field; else one.
+    names: Vec<String>,
+    keys: Option<ArrayRef>,
+    values: Vec<ArrayRef>,
+}
+
+impl Headers {
+    fn new(column: &ArrayRef) -> Result<Headers> {
+        let failed = |e: arrow::error::ArrowError| Error::data(format!("write_kafka: {e}")).because(e);
+        let bytes = |array: &ArrayRef| cast(array, &DataType::Binary).map_err(failed);
+        let (names, keys, values) = match column.data_type() {
+            DataType::Map(..) => {
+                let map = column.as_map();
+                (Vec::new(), Some(cast(map.keys(), &DataType::Utf8).map_err(failed)?), vec![bytes(map.values())?])
+            }
+            DataType::List(_) => {
+                let entries = column.as_list::<i32>().values().as_struct();
+                (Vec::new(), Some(cast(entries.column(0), &DataType::Utf8).map_err(failed)?), vec![bytes(entries.column(1))?])
+            }
+            DataType::Struct(fields) => {
+                let names = fields.iter().map(|field| field.name().clone()).collect();
+                (names, None, column.as_struct().columns().iter().map(bytes).collect::<Result<_>>()?)
+            }
+            other => return Err(Error::internal(format!("headers are made of a {}", type_name(other)))),
+        };
+        Ok(Headers { column: Arc::clone(column), names, keys, values })
+    }
+
+    fn at(&self, row: usize) -> Vec<(&str, Option<&[u8]>)> {
+        if self.column.is_null(row) {
+            return Vec::new();
+        }
+        let Some(keys) = &self.keys else {
+            return self.names.iter().zip(&self.values).map(|(name, values)| (name.as_str(), bytes_at(values, row))).collect();
+        };
+        let offsets = match self.column.data_type() {
+            DataType::Map(..) => self.column.as_map().value_offsets(),
+            _ => self.column.as_list::<i32>().value_offsets(),
+        };
+        let keys = keys.as_string::<i32>();
+        let entries = offsets[row] as usize..offsets[row + 1] as usize;
+        entries.filter(|entry| keys.is_valid(*entry)).map(|entry| (keys.value(entry), bytes_at(&self.values[0], entry))).collect()
+    }
+}
+
+/// Sends records as they come.
+pub(super) struct DirectWriter {
+    shared: Arc<Shared>,
+    encoder: Encoder,
+    producer: Arc<Producer>,
+    waker: Waker,
+    has_sent: bool,
+}
+
+impl DirectWriter {
+    pub(super) fn new(shared: Arc<Shared>, encoder: Encoder, producer: Arc<Producer>, waker: Waker) -> DirectWriter {
+        DirectWriter { shared, encoder, producer, waker, has_sent: false }
+    }
+}
+
+impl SinkWriter for DirectWriter {
+    fn write(&mut self, batch: Batch) -> Result<()> {
+        self.shared.reach("kafka.send")?;
+        self.has_sent |= batch.rows() > 0;
+        let producer = &self.producer;
+        producer.check().map_err(|e| producer.error("deliver what was sent", e))?;
+        self.encoder.for_each(&batch, |message| producer.send(message).map_err(|e| producer.error("send", e)))
+    }
+
+    fn pre_commit(&mut self, _epoch: Epoch) -> Result<Option<PreCommit>> {
+        if !std::mem::take(&mut self.has_sent) {
+            return Ok(None);
+        }
+        let producer = Arc::clone(&self.producer);
+        Ok(Some(Box::new(move || {
+            producer.flush(FLUSH_WAIT).map_err(|e| producer.error("deliver what was sent", e))?;
+            Ok(Vec::new())
+        })))
+    }
+
+    fn is_ready(&self) -> bool {
+        self.producer.is_ready(&self.waker)
+    }
+}
+
+/// Keeps the messages of an epoch until it is committed.
+pub(super) struct SpoolWriter {
+    shared: Arc<Shared>,
+    encoder: Encoder,
+    place: Place,
+    task: usize,
+    held: Vec<u8>,
+    spool: Option<Spool>,
+}
+
+impl SpoolWriter {
+    pub(super) fn new(shared: Arc<Shared>, encoder: Encoder, place: Place, task: usize) -> SpoolWriter {
+        SpoolWriter { shared, encoder, place, task, held: Vec::new(), spool: None }
+    }
+
+    /// Moves what is held into the file, which is made if there is none.
+    fn spill(&mut self) -> Result<()> {
+        let spool = match &mut self.spool {
+            Some(spool) => spool,
+            none => {
+                let part = spool::part(self.shared.run(), self.task, self.shared.part_number());
+                none.insert(self.place.create(&part)?)
+            }
+        };
+        spool.push(&self.held)?;
+        self.held.clear();
+        Ok(())
+    }
+}
+
+impl SinkWriter for SpoolWriter {
+    fn write(&mut self, batch: Batch) -> Result<()> {
+        let held = &mut self.held;
+        self.encoder.for_each(&batch, |message| message.encode(held))?;
+        if self.held.len() > HELD_BYTES_MAX {
+            self.spill()?;
+        }
+        Ok(())
+    }
+
+    fn pre_commit(&mut self, _epoch: Epoch) -> Result<Option<PreCommit>> {
+        if self.held.is_empty() && self.spool.is_none() {
+            return Ok(None);
+        }
+        let run = self.shared.run();
+        if self.spool.is_none() && self.held.len() <= INLINE_BYTES_MAX {
+            let held = Held::Inline(std::mem::take(&mut self.held));
+            return Ok(Some(Box::new(move || Handle { run, held }.encode())));
+        }
+        self.spill()?;
+        let Some(spool) = self.spool.take() else { return Ok(None) };
+        Ok(Some(Box::new(move || Handle { run, held: Held::Spooled(spool.finish()?) }.encode())))
+    }
+}

@@ -1,0 +1,160 @@
+//! Apache Kafka: topics as sources and sinks, with what Python says of them.
+//!
+//! A build without Kafka has the two functions all the same, so that the package is one; they say what is missing.
+
+use pyo3::prelude::*;
+
+use crate::stream::{RawSink, RawStream};
+use crate::types::RawSchema;
+
+/// What Python says of a place in topics: its kind, a time in milliseconds, offsets by topic and partition.
+pub type Place = (String, Option<i64>, Vec<(String, i32, i64)>);
+
+/// Reads topics.
+#[pyfunction]
+#[pyo3(signature = (brokers, topics, schema, metadata, start, until, group, options))]
+#[expect(clippy::too_many_arguments, reason = "it takes what the Python function takes")]
+pub fn read_kafka(
+    brokers: &str,
+    topics: Vec<String>,
+    schema: Option<PyRef<'_, RawSchema>>,
+    metadata: Vec<String>,
+    start: Place,
+    until: Option<Place>,
+    group: Option<String>,
+    options: Vec<(String, String)>,
+) -> PyResult<RawStream> {
+    with_kafka::read(brokers, topics, schema.map(|schema| schema.schema.clone()), &metadata, start, until, group, options)
+}
+
+/// Writes a topic.
+#[pyfunction]
+#[pyo3(signature = (stream, brokers, topic, is_raw, key, partition, headers, timestamp, left_out, delivery, options))]
+#[expect(clippy::too_many_arguments, reason = "it takes what the Python function takes")]
+pub fn write_kafka(
+    stream: PyRef<'_, RawStream>,
+    brokers: &str,
+    topic: &str,
+    is_raw: bool,
+    key: Option<Vec<String>>,
+    partition: Option<String>,
+    headers: Option<String>,
+    timestamp: Option<String>,
+    left_out: Vec<String>,
+    delivery: Option<&str>,
+    options: Vec<(String, String)>,
+) -> PyResult<RawSink> {
+    let columns = with_kafka::Columns { is_raw, key, partition, headers, timestamp, left_out };
+    with_kafka::write(&stream, brokers, topic, columns, delivery, options)
+}
+
+#[cfg(feature = "kafka")]
+mod with_kafka {
+    use std::sync::Arc;
+
+    use arrow::datatypes::SchemaRef;
+    use mill_protocol::Delivery;
+    use millstream::connectors::{
+        KafkaFormat, KafkaMetadata, KafkaPartition, KafkaSink, KafkaSinkOptions, KafkaSource, KafkaSourceOptions, KafkaStart,
+        KafkaUntil,
+    };
+    pub use millstream::connectors::MessageColumns as Columns;
+
+    use super::*;
+    use crate::error::{IntoPython, PlanError};
+
+    #[expect(clippy::too_many_arguments, reason = "it takes what the Python function takes")]
+    pub fn read(
+        brokers: &str,
+        topics: Vec<String>,
+        schema: Option<SchemaRef>,
+        metadata: &[String],
+        start: Place,
+        until: Option<Place>,
+        group: Option<String>,
+        options: Vec<(String, String)>,
+    ) -> PyResult<RawStream> {
+        let unknown = |what: &str, kind: &str| PlanError::new_err(format!("{what} is {kind:?}, which no topic has"));
+        let start = match start {
+            (kind, _, _) if kind == "earliest" => KafkaStart::Earliest,
+            (kind, _, _) if kind == "latest" => KafkaStart::Latest,
+            (kind, _, _) if kind == "committed" => KafkaStart::Committed,
+            (kind, Some(time), _) if kind == "time" => KafkaStart::Time(time),
+            (kind, _, given) if kind == "offsets" => KafkaStart::Offsets(offsets(given)),
+            (kind, _, _) => return Err(unknown("start", &kind)),
+        };
+        let until = match until {
+            None => None,
+            Some((kind, _, _)) if kind == "end" => Some(KafkaUntil::End),
+            Some((kind, Some(time), _)) if kind == "time" => Some(KafkaUntil::Time(time)),
+            Some((kind, _, given)) if kind == "offsets" => Some(KafkaUntil::Offsets(offsets(given))),
+            Some((kind, _, _)) => return Err(unknown("until", &kind)),
+        };
+        let metadata = metadata.iter().map(|name| KafkaMetadata::named(name)).collect::<millstream::Result<_>>().into_python()?;
+        let format = schema.map_or(KafkaFormat::Raw, KafkaFormat::Json);
+        let options = KafkaSourceOptions { format, metadata, start, until, group, options };
+        KafkaSource::new(brokers, topics, options).and_then(RawStream::of).into_python()
+    }
+
+    pub fn write(
+        stream: &RawStream,
+        brokers: &str,
+        topic: &str,
+        columns: Columns,
+        delivery: Option<&str>,
+        options: Vec<(String, String)>,
+    ) -> PyResult<RawSink> {
+        let delivery = match delivery {
+            None => None,
+            Some("exactly_once") => Some(Delivery::ExactlyOnce),
+            Some("at_least_once") => Some(Delivery::AtLeastOnce),
+            Some(other) => return Err(PlanError::new_err(format!("delivery is {other:?}, which no sink has"))),
+        };
+        let sink = KafkaSink::new(brokers, topic, KafkaSinkOptions { columns, delivery, options }).into_python()?;
+        Ok(RawSink { node: stream.stream.sink(Arc::new(sink)).into_python()? })
+    }
+
+    fn offsets(given: Vec<(String, i32, i64)>) -> std::collections::HashMap<KafkaPartition, i64> {
+        given.into_iter().map(|(topic, number, offset)| (KafkaPartition { topic, number }, offset)).collect()
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+mod with_kafka {
+    use arrow::datatypes::SchemaRef;
+
+    use super::*;
+    use crate::error::PlanError;
+
+    #[expect(dead_code, reason = "nothing is made of it in a build without Kafka")]
+    pub struct Columns {
+        pub is_raw: bool,
+        pub key: Option<Vec<String>>,
+        pub partition: Option<String>,
+        pub headers: Option<String>,
+        pub timestamp: Option<String>,
+        pub left_out: Vec<String>,
+    }
+
+    fn missing() -> PyErr {
+        PlanError::new_err("this build of Millstream has no Kafka: it was made without the feature \"kafka\"")
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "it takes what the Python function takes")]
+    pub fn read(
+        _: &str,
+        _: Vec<String>,
+        _: Option<SchemaRef>,
+        _: &[String],
+        _: Place,
+        _: Option<Place>,
+        _: Option<String>,
+        _: Vec<(String, String)>,
+    ) -> PyResult<RawStream> {
+        Err(missing())
+    }
+
+    pub fn write(_: &RawStream, _: &str, _: &str, _: Columns, _: Option<&str>, _: Vec<(String, String)>) -> PyResult<RawSink> {
+        Err(missing())
+    }
+}

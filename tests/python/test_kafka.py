@@ -1,0 +1,95 @@
+"""What `read_kafka` and `write_kafka` know without a broker; with one they are tested in `tests/servers`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+import millstream as mill
+from millstream import col
+
+BROKER = "localhost:9092"
+SCHEMA = {"n": int}
+
+
+def test_columns() -> None:
+    names = ["key", "topic", "partition", "offset", "timestamp", "headers"]
+    stream = mill.read_kafka(BROKER, "in", format="json", schema=SCHEMA, metadata=names)
+    assert stream.schema.names == ["n", *(f"_{name}" for name in names)]
+    assert not stream.is_bounded
+    raw = mill.read_kafka([BROKER, "other:9092"], ["a", "b"], format="raw", until="end")
+    assert raw.schema.names == ["key", "value"]
+    assert raw.is_bounded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "json"}, 'takes schema=, such as {"user": str'),
+        ({"format": "avro"}, "not there yet"),
+        ({"format": "csv"}, 'it is "json" or "raw"'),
+        ({"format": "raw", "schema": SCHEMA}, "has the columns key and value"),
+        ({"format": "raw", "topics": []}, "needs the name of a topic"),
+        ({"format": "raw", "topics": ["^a", "b"]}, "a pattern stands alone"),
+        ({"format": "raw", "topics": "^("}, "cannot be read"),
+        ({"format": "raw", "brokers": ""}, "needs at least one broker"),
+        ({"format": "raw", "metadata": "offsets"}, 'no metadata "offsets"; did you mean "offset"'),
+        ({"format": "raw", "metadata": ["key", "key"]}, 'names "key" twice'),
+        ({"format": "json", "schema": {"_key": str}, "metadata": "key"}, "a column of the schema and of the metadata"),
+        ({"format": "raw", "start": "begin"}, 'start is \'begin\'; it is "earliest"'),
+        ({"format": "raw", "until": "now"}, "until is 'now'; it is \"end\""),
+        ({"format": "raw", "start": "committed"}, "name it with group="),
+        ({"format": "raw", "start": datetime(2026, 1, 1)}, "a time without a zone"),
+        ({"format": "raw", "start": {"in": 1}}, "offsets go by topic and partition"),
+        ({"format": "raw", "start": {("in", 0): -1}}, "offsets go by topic and partition"),
+        ({"format": "raw", "options": {"grup.id": "x"}}, "no option \"grup.id\"; did you mean \"group.id\""),
+        ({"format": "raw", "options": {"group.id": "x"}}, "a source takes group="),
+        ({"format": "raw", "options": {"fetch.min.bytes": -1}}, "cannot be \"-1\""),
+        ({"format": "raw", "options": {"x": None}}, "names are texts, values texts or numbers"),
+    ],
+)
+def test_what_is_wrong_with_a_source(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(mill.PlanError) as info:
+        mill.read_kafka(**{"brokers": BROKER, "topics": "in", **arguments})
+    assert message in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "csv"}, 'it is "json" or "raw"'),
+        ({"format": "json", "delivery": "once"}, 'it is "exactly_once", "at_least_once" or None'),
+        ({"format": "json", "topic": ""}, "needs the name of a topic"),
+        ({"format": "json", "topic": col("k")}, "a topic that is an expression is not there yet"),
+        ({"format": "json", "key": "kk"}, 'the key is to be column "kk", which the stream does not have; did you mean "k"'),
+        ({"format": "json", "partition": "k"}, "a str; it has to be a whole number"),
+        ({"format": "json", "timestamp": "n"}, "it has to be a timestamp"),
+        ({"format": "json", "headers": "n"}, "it has to be a map of text"),
+        ({"format": "raw"}, 'needs a column "value" of text or bytes'),
+        ({"format": "json", "options": {"acks.": 1}}, 'no option "acks."; did you mean "acks"'),
+        ({"format": "json", "options": {"enable.idempotence": False}}, "a sink never runs without it"),
+    ],
+)
+def test_what_is_wrong_with_a_sink(arguments: dict[str, Any], message: str) -> None:
+    stream = mill.from_iter([{"k": "a", "n": 1}])
+    with pytest.raises(mill.PlanError) as info:
+        stream.write_kafka(**{"brokers": BROKER, "topic": "out", **arguments})
+    assert message in str(info.value)
+
+
+def test_an_updating_stream_needs_its_key() -> None:
+    counts = mill.from_iter([{"k": "a"}]).key_by("k").agg(n=mill.count(), emit="each")
+    with pytest.raises(mill.PlanError, match="updates the rows of its key"):
+        counts.write_kafka(BROKER, "out", format="json")
+    with pytest.raises(mill.PlanError, match='have another key \\("n"\\): give key=\\["k"\\]'):
+        counts.write_kafka(BROKER, "out", format="json", key="n")
+    counts.write_kafka(BROKER, "out", format="json", key="k")
+
+
+def test_explain_says_what_is_kept(tmp_path: Any) -> None:
+    stream = mill.read_kafka(BROKER, "in", format="json", schema=SCHEMA)
+    plan = stream.explain()
+    assert 'read_kafka("in")' in plan
+    assert repr(stream.write_kafka(BROKER, "out", format="json")) == '<Sink write_kafka("out")>'
