@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use mill_protocol::{Clock, Error, Position, Read, Result, Source, SourceProperties, Split, SplitId, SplitReader, SteadyClock, SystemClock};
+use mill_protocol::{
+    Clock, Error, Position, Read, Result, Source, SourceProperties, Split, SplitId, SplitReader, SplitState, SteadyClock, SystemClock, go_on,
+};
 
 /// How many splits an unordered generator has.
 const SPLITS: u64 = 8;
@@ -92,19 +94,20 @@ impl Source for GenerateSource {
     }
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
-        let block = if self.rate.is_some() { 1 } else { BLOCK_ROWS };
-        let split = |name: String| Split::with_detail(SplitId::of(&name), name, block.to_le_bytes().to_vec());
-        if is_ordered {
-            return Ok(vec![split("generate".to_owned())]);
-        }
-        Ok((0..SPLITS).map(|index| split(format!("generate {index} of {SPLITS}"))).collect())
+        Ok(splits_of(if self.rate.is_some() { 1 } else { BLOCK_ROWS }, is_ordered))
+    }
+
+    fn resume(&self, is_ordered: bool, left: Vec<SplitState>) -> Result<Vec<SplitState>> {
+        // With other blocks, splits that are new here would have numbers that others have given.
+        let splits = match left.first() {
+            Some(state) => splits_of(block_of(&state.split)?, is_ordered),
+            None => self.splits(is_ordered)?,
+        };
+        go_on(&self.name(), splits, left)
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
-        let block = split.detail.as_slice().try_into().map(u64::from_le_bytes);
-        let block = block.ok().filter(|block| [1, BLOCK_ROWS].contains(block)).ok_or_else(|| {
-            Error::checkpoint(format!("the blocks of {:?} are not readable", split.name))
-        })?;
+        let block = block_of(split)?;
         let lane = match split.name.as_str() {
             "generate" => Lane { index: 0, lanes: 1, block },
             name => {
@@ -144,6 +147,22 @@ impl Source for GenerateSource {
     fn rows_hint(&self) -> Option<u64> {
         self.rows
     }
+}
+
+/// The splits whose numbers come in blocks of this size.
+fn splits_of(block: u64, is_ordered: bool) -> Vec<Split> {
+    let split = |name: String| Split::with_detail(SplitId::of(&name), name, block.to_le_bytes().to_vec());
+    match is_ordered {
+        true => vec![split("generate".to_owned())],
+        false => (0..SPLITS).map(|index| split(format!("generate {index} of {SPLITS}"))).collect(),
+    }
+}
+
+fn block_of(split: &Split) -> Result<u64> {
+    let block = split.detail.as_slice().try_into().map(u64::from_le_bytes);
+    block.ok().filter(|block| [1, BLOCK_ROWS].contains(block)).ok_or_else(|| {
+        Error::checkpoint(format!("the blocks of {:?} are not readable", split.name))
+    })
 }
 
 /// Which of the numbers a split has.

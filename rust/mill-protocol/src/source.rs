@@ -146,25 +146,7 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// # Errors
     /// When what the checkpoint has not finished is no longer there, or what it has read is no longer what it was.
     fn resume(&self, is_ordered: bool, left: Vec<SplitState>) -> Result<Vec<SplitState>> {
-        let mut left: HashMap<SplitId, SplitState> = left.into_iter().map(|state| (state.split.id, state)).collect();
-        let listed = self.splits(is_ordered)?;
-        let mut states = Vec::with_capacity(listed.len());
-        for split in listed {
-            let known = left.remove(&split.id);
-            states.push(match known {
-                Some(state) => SplitState { split, ..state },
-                None => SplitState::unread(split),
-            });
-        }
-        match left.into_values().find(|state| !state.is_ended) {
-            Some(state) => Err(Error::checkpoint(format!(
-                "the checkpoint is in the middle of {:?}, which {} no longer has; put it back, or start with another \
-                 checkpoint directory",
-                state.split.name,
-                self.name()
-            ))),
-            None => Ok(states),
-        }
+        go_on(&self.name(), self.splits(is_ordered)?, left)
     }
 
     /// What looks for new splits while the job runs, beside those it begins with. `None`: the runtime compares
@@ -212,6 +194,30 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// How many rows it will give, where known: for progress bars.
     fn rows_hint(&self) -> Option<u64> {
         None
+    }
+}
+
+/// Where the splits that a source has now were left, and those that are new, unread.
+///
+/// # Errors
+/// When a split that a checkpoint has not finished is none of them.
+pub fn go_on(source: &str, splits: Vec<Split>, left: Vec<SplitState>) -> Result<Vec<SplitState>> {
+    let mut left: HashMap<SplitId, SplitState> = left.into_iter().map(|state| (state.split.id, state)).collect();
+    let mut states = Vec::with_capacity(splits.len());
+    for split in splits {
+        let known = left.remove(&split.id);
+        states.push(match known {
+            Some(state) => SplitState { split, ..state },
+            None => SplitState::unread(split),
+        });
+    }
+    match left.into_values().find(|state| !state.is_ended) {
+        Some(state) => Err(Error::checkpoint(format!(
+            "the checkpoint is in the middle of {:?}, which {source} no longer has; put it back, or start with another \
+             checkpoint directory",
+            state.split.name
+        ))),
+        None => Ok(states),
     }
 }
 
