@@ -696,7 +696,8 @@ class Expr(Mathematics):
 
         Notes
         -----
-        In windows the order is that of event time, ties in the order of arrival. Elsewhere it is the order of arrival.
+        In windows of event time the order is that of event time, ties in the order of arrival. Elsewhere, as in count windows
+        and the global window, it is the order of arrival.
         A null is a value like any other: ``.first().filter(col("x").is_not_null())`` skips nulls.
 
         Examples
@@ -711,7 +712,8 @@ class Expr(Mathematics):
 
         Notes
         -----
-        In windows the order is that of event time, ties in the order of arrival. Elsewhere it is the order of arrival.
+        In windows of event time the order is that of event time, ties in the order of arrival. Elsewhere, as in count windows
+        and the global window, it is the order of arrival.
         A null is a value like any other: ``.last().filter(col("x").is_not_null())`` skips nulls.
 
         Examples
@@ -860,7 +862,7 @@ class Expr(Mathematics):
 
         Notes
         -----
-        Nulls are included. In windows the order is that of event time, ties in the order of arrival. Elsewhere it is the
+        Nulls are included. In windows of event time the order is that of event time, ties in the order of arrival. Elsewhere it is the
         order of arrival.
 
         Examples

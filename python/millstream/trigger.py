@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 
+from millstream._counts import count
 from millstream.errors import PlanError
 from millstream.time import Duration, microseconds
 
 __all__ = ["Firing", "Trigger", "each", "every", "on_count", "on_processing_time", "on_watermark"]
+
+_ROWS_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,7 @@ def every(rows: int) -> Firing:
     >>> mill.on_watermark(early=mill.every(100))
     Trigger(early=Firing(rows=100), late=None)
     """
-    try:
-        number = operator.index(rows)
-    except TypeError:
-        raise PlanError(f"every() takes a number of records, not {rows!r:.200}") from None
-    if not 1 <= number < 2**63:
-        raise PlanError(f"every() takes a number of records of at least one, found {number}")
-    return Firing(number)
+    return Firing(count(rows, "every() takes a number of records of at least 1", 1, _ROWS_MAX))
 
 
 def each() -> Firing:
@@ -167,7 +163,7 @@ def on_count(rows: int) -> Trigger:
     >>> mill.on_count(100)
     Trigger(early=Firing(rows=100), late=None)
     """
-    return Trigger(every(rows))
+    return Trigger(Firing(count(rows, "on_count() takes a number of records of at least 1", 1, _ROWS_MAX)))
 
 
 def on_processing_time(interval: Duration) -> Trigger:
@@ -188,4 +184,7 @@ def on_processing_time(interval: Duration) -> Trigger:
     >>> mill.on_processing_time("1s")
     Trigger(early='1s', late=None)
     """
+    if isinstance(interval, Firing):
+        raise PlanError(f"on_processing_time() takes a duration such as \"1s\", not {interval!r}; for numbers of records use on_count()")
+    microseconds(interval, "on_processing_time()")
     return Trigger(interval)

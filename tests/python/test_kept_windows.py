@@ -634,3 +634,20 @@ def test_the_state_of_sessions_that_grew(tmp_path: Path) -> None:
                 assert rows[0]["window_end"] == at(rows[0]["n"] - 1 + 30)
             seen += bool(rows)
     assert seen > 3
+
+
+@pytest.mark.parametrize("window", [mill.session("5s"), mill.tumbling("5s"), mill.count_window(1), mill.global_window()], ids=str)
+@pytest.mark.parametrize("aggregate", ["collect", "n_unique", "first"])
+@pytest.mark.parametrize("trigger", [None, mill.on_count(1)], ids=["at the end", "by count"])
+def test_keys_of_dictionaries_whose_late_records_are_taken(window: Any, aggregate: str, trigger: Any) -> None:
+    # Records keep the columns they came with for .late, so the plain key has a name of its own, by which the result had none.
+    columns = {"k": pa.array(["a", "b", "a"]).dictionary_encode(), "at": pa.array([1, 2, 3], pa.timestamp("us")), "v": [1, 2, 3]}
+    if trigger is not None and window == mill.count_window(1):
+        pytest.skip("a count window has no trigger")
+    keyed = mill.from_arrow(pa.table(columns)).event_time("at", watermark="1s").key_by("k")
+    result = keyed.window(window, trigger=trigger).agg(x=getattr(col("v"), aggregate)())
+    keys: list[Any] = []
+    late: list[Any] = []
+    rows = result if result.updating_key is None else result.to_changelog()
+    mill.run(rows.for_each(lambda row: keys.append(row.k)), result.late.for_each(late.append))
+    assert set(keys) == {"a", "b"} and late == []

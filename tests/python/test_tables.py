@@ -110,3 +110,25 @@ def test_a_function_that_needs_more_is_refused() -> None:
 def test_the_command_names_its_version() -> None:
     said = subprocess.run([sys.executable, "-m", "millstream", "--version"], capture_output=True, text=True, check=True).stdout
     assert said == f"millstream {mill.__version__}\n"
+
+
+def _raises() -> Iterator[int]:
+    yield 1
+    raise ValueError("boo")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: mill.from_iter(_raises), mill.ConnectorError, r"from_iter\(_raises\) raised ValueError: boo"),
+        (lambda: mill.from_iter(lambda: 5), mill.PlanError, r"from_iter\(<lambda>\): the function returned 5"),  # type: ignore[arg-type, return-value]
+        (lambda: mill.generate(rate=True), mill.PlanError, "rate"),
+        (lambda: mill.on_count(0), mill.PlanError, r"on_count\(\) takes a number of records of at least 1, not 0"),
+        (lambda: mill.on_count(True), mill.PlanError, r"on_count\(\)"),
+        (lambda: mill.on_processing_time(mill.every(3)), mill.PlanError, r"takes a duration.*use on_count\(\)"),  # type: ignore[arg-type]
+        (lambda: mill.on_processing_time(5), mill.PlanError, r"on_processing_time\(\)"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_a_function_does_wrong_is_told_by_its_name(make: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        make()

@@ -12,7 +12,7 @@ from millstream._counts import count
 from millstream._engine import RawExpr, RawStream, rows_to_table, stream_of_table
 from millstream._foreign import check_frame
 from millstream._infer import ROWS_MAX, infer_schema
-from millstream.errors import PlanError, SchemaError
+from millstream.errors import ConnectorError, PlanError, SchemaError
 from millstream.expr import Expr, IntoExpr, _column
 from millstream.io.sources import IterableAdapter
 from millstream.stream import Stream
@@ -158,7 +158,7 @@ def from_iter(
 def _of_function(records: Callable[..., Iterable[Any]], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
     if not _takes_start(records):
         return _of_generator_function(records, declared, name, is_bounded)
-    found = declared or infer_schema(_head(records(0)), what="from_iter()")
+    found = declared or infer_schema(_head_of(records, name, 0), what="from_iter()")
     adapter = IterableAdapter(records)
     return Stream(RawStream.from_python(adapter, name, found._raw, is_bounded, True))
 
@@ -182,9 +182,20 @@ def _takes_start(records: Callable[..., Any]) -> bool:
 
 
 def _of_generator_function(records: Callable[[], Iterable[Any]], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
-    found = declared or infer_schema(_head(records()), what="from_iter()")
+    found = declared or infer_schema(_head_of(records, name), what="from_iter()")
     adapter = IterableAdapter(lambda start: itertools.islice(records(), start, None))
     return Stream(RawStream.from_python(adapter, name, found._raw, is_bounded, False))
+
+
+def _head_of(function: Callable[..., Any], name: str, *arguments: int) -> list[Any]:
+    """Read the first records that a function of the user's returns, to find their columns."""
+    try:
+        records = function(*arguments)
+        if isinstance(records, Iterable):
+            return _head(records)
+    except Exception as error:
+        raise ConnectorError(f"{name} raised {type(error).__name__}: {error}; pass schema= to find the columns without a call") from error
+    raise PlanError(f"{name}: the function returned {records!r:.80}, which is no iterable of records")
 
 
 def _head(records: Iterable[Any]) -> list[Any]:
@@ -253,7 +264,7 @@ def generate(rows: int | None = None, rate: float | None = None, **columns: Into
     """
     if rows is not None:
         count(rows, "generate(rows=...) takes a number of rows")
-    if rate is not None and (not isinstance(rate, (int, float)) or rate <= 0):
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or rate <= 0):
         raise PlanError(f"generate(rate=...) takes rows a second, not {rate!r}")
     exprs = [_column(value).alias(name) for name, value in columns.items()]
     return Stream(RawStream.generate(rows, None if rate is None else float(rate), exprs))

@@ -456,8 +456,11 @@ impl Computer {
         // A user's function may return columns of these names itself; then the plan has left ours out.
         let fields = &self.schema.fields()[..self.schema.fields().len().saturating_sub(results.len())];
         let mut columns = Vec::with_capacity(self.schema.fields().len());
-        for (name, column) in own {
-            if let Some(field) = fields.iter().find(|field| *field.name() == name) {
+        // A key that is computed has a name of its own among the records, so where nothing is left out the order decides.
+        let is_whole = own.len() == fields.len();
+        for (place, (name, column)) in own.into_iter().enumerate() {
+            let field = if is_whole { fields.get(place) } else { fields.iter().find(|field| *field.name() == name) };
+            if let Some(field) = field {
                 // Keys of dictionaries are plain in results.
                 columns.push(cast(&column, field.data_type()).map_err(|error| Error::internal(error.to_string()))?);
             }
