@@ -132,6 +132,8 @@ class Outputs:
 
         Notes
         -----
+        Parquet has no seconds: times in seconds are written in milliseconds, and a value that does not fit is an error.
+
         Files are hidden until a checkpoint, or the end of the job, commits them.
 
         Examples

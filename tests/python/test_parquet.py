@@ -358,3 +358,34 @@ def test_a_directory_of_directories_names_them(tmp_path: Path) -> None:
     with pytest.raises(mill.ConnectorError, match=r"year=2024.*\*\*"):
         mill.read_parquet(str(tmp_path))
     assert rows(str(tmp_path / "**" / "*")) == [{"a": 1}]
+
+
+def test_seconds_are_times_to_every_reader(tmp_path: Path) -> None:
+    # Parquet has no type for seconds; they were written as bare integers, which only the schema of Arrow in the file told to be times.
+    import duckdb
+
+    when = [dt.datetime(1969, 12, 31, 23, 59, 59), dt.datetime(2024, 3, 1, 12), None]
+    table = pa.table(
+        {
+            "t": pa.array(when, pa.timestamp("s")),
+            "z": pa.array(when, pa.timestamp("s", "Europe/Berlin")),
+            "c": pa.array([dt.time(1, 2, 3), dt.time(23, 59, 59), None], pa.time32("s")),
+            "l": pa.array([[when[1], None], [], None], pa.list_(pa.timestamp("s"))),
+            "n": pa.array([{"t": when[0]}, {"t": None}, None], pa.struct([("t", pa.timestamp("s"))])),
+        }
+    )
+    mill.run(mill.from_arrow(table).write_parquet(tmp_path / "out"), parallelism=1)
+    [path] = (tmp_path / "out").glob("*.parquet")
+    found = pq.ParquetFile(path).read()
+    assert found.to_pylist() == table.to_pylist()
+    assert pq.ParquetFile(path).schema.column(0).logical_type.type == "TIMESTAMP"
+    with duckdb.connect() as connection:
+        kinds = connection.sql(f"select * from read_parquet('{path}')").types
+    assert [str(kind) for kind in kinds[:3]] == ["TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIME"]
+    again = mill.read_parquet(path).collect(parallelism=1)
+    assert again.to_arrow().to_pylist() == table.to_pylist()
+    assert mill.read_parquet(path, schema={"t": mill.Timestamp("s")}).collect()["t"] == when
+
+    far = pa.table({"t": pa.array([2**62], pa.timestamp("s"))})
+    with pytest.raises(mill.MillstreamError, match='"t" is timestamp\\[s\\], and a value is out of range in the milliseconds'):
+        mill.run(mill.from_arrow(far).write_parquet(tmp_path / "far"))

@@ -8,7 +8,8 @@ use ::parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use ::parquet::basic::Compression;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use mill_frame::types::{check_fields, type_name};
 use mill_protocol::{Error, Result};
 
@@ -57,8 +58,31 @@ fn has_nested_values(data_type: &DataType) -> bool {
     }
 }
 
+/// The columns of the file. Parquet counts no seconds: times in seconds become milliseconds, which every reader takes for times.
+fn file_schema(schema: &SchemaRef) -> SchemaRef {
+    let fields = |fields: &Fields| fields.iter().map(|field| file_field(field)).collect::<Fields>();
+    Arc::new(Schema::new_with_metadata(fields(schema.fields()), schema.metadata().clone()))
+}
+
+fn file_field(field: &FieldRef) -> FieldRef {
+    let of = |item: &FieldRef| file_field(item);
+    let data_type = match field.data_type() {
+        DataType::Timestamp(TimeUnit::Second, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
+        DataType::Time32(TimeUnit::Second) => DataType::Time32(TimeUnit::Millisecond),
+        DataType::List(item) => DataType::List(of(item)),
+        DataType::LargeList(item) => DataType::LargeList(of(item)),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(of(item), *size),
+        DataType::Map(item, is_sorted) => DataType::Map(of(item), *is_sorted),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(of).collect()),
+        _ => return Arc::clone(field),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
+}
+
 pub(super) struct ParquetEncoder {
     writer: ArrowWriter<BufWriter<File>>,
+    /// The columns of the file, where they are others than those of the records.
+    schema: Option<SchemaRef>,
 }
 
 fn failed(e: ::parquet::errors::ParquetError) -> Error {
@@ -72,13 +96,34 @@ impl ParquetEncoder {
             .set_max_row_group_row_count(Some(GROUP_ROWS))
             .build();
         let file = BufWriter::with_capacity(WRITE_BYTES, file);
-        Ok(ParquetEncoder { writer: ArrowWriter::try_new(file, Arc::clone(schema), Some(properties)).map_err(failed)? })
+        let of_file = file_schema(schema);
+        let writer = ArrowWriter::try_new(file, Arc::clone(&of_file), Some(properties)).map_err(failed)?;
+        Ok(ParquetEncoder { writer, schema: (of_file != *schema).then_some(of_file) })
     }
+}
+
+/// Records with the columns of the file.
+fn in_file(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        if column.data_type() == field.data_type() {
+            return Ok(Arc::clone(column));
+        }
+        cast_with_options(column, field.data_type(), &options).map_err(|error| {
+            let name = type_name(column.data_type());
+            Error::schema(format!("column {:?} is {name}, and a value is out of range in the milliseconds of Parquet: {error}", field.name()))
+        })
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| Error::internal(error.to_string()))
 }
 
 impl Encoder for ParquetEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.writer.write(batch).map_err(failed)?;
+        match &self.schema {
+            None => self.writer.write(batch).map_err(failed)?,
+            Some(schema) => self.writer.write(&in_file(batch, schema)?).map_err(failed)?,
+        }
         if self.writer.memory_size() > GROUP_BYTES {
             self.writer.flush().map_err(failed)?;
         }
