@@ -167,7 +167,8 @@ class Twice(mill.ProcessFunction):
     def on_timer(self, at: datetime, ctx: Any) -> Iterator[dict[str, int]]:
         is_event = ctx.timer == "event"
         for v in (self.by_event if is_event else self.by_clock).pop(_number(at)):
-            assert self.young.get(v, v * 3) == v * 3 and sorted(set(self.few)) == sorted(self.few)
+            # At least once, a record that is read again may be in the list already.
+            assert self.young.get(v, v * 3) == v * 3 and all(item >= 0 for item in self.few)
             yield {"v": v, "k": ctx.key, "w": int(is_event)}
 
 

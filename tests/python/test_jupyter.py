@@ -16,7 +16,8 @@ manager = pytest.importorskip("jupyter_client.manager")
 pytest.importorskip("ipykernel")
 
 SECONDS_MAX = 60.0
-INTERRUPT_SECONDS_MAX = 1.0
+INTERRUPT_SECONDS_MAX = 5.0
+"""Far more than the second that it takes at most: other work may keep the machine busy."""
 
 CELL = """
 stream = mill.generate(rows=100_000, rate=50_000)
