@@ -304,6 +304,8 @@ def test_windows_and_triggers_that_cannot_be() -> None:
             bounded.key_by("k").window(window)
     with pytest.raises(PlanError, match="takes a trigger such as"):
         timed.key_by("k").window(mill.tumbling("1s"), trigger="1s")  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match=r"global_window\(\) has no end in event time.*on_count\(\)"):
+        timed.key_by("k").window(mill.global_window(), trigger=mill.on_watermark(early=mill.each(), late=mill.each()))
     with pytest.raises(PlanError, match="fires when it is full and takes no trigger"):
         timed.key_by("k").window(mill.count_window(3), trigger=mill.on_count(1))
     with pytest.raises(PlanError, match="without allowed_lateness= a window takes none"):
@@ -636,14 +638,18 @@ def test_the_state_of_sessions_that_grew(tmp_path: Path) -> None:
     assert seen > 3
 
 
-@pytest.mark.parametrize("window", [mill.session("5s"), mill.tumbling("5s"), mill.count_window(1), mill.global_window()], ids=str)
+WINDOWS_OF_ALL_KINDS = [mill.session("5s"), mill.tumbling("5s"), mill.global_window()]
+
+
+@pytest.mark.parametrize(
+    ("window", "trigger"),
+    [(mill.count_window(1), None), *((window, trigger) for window in WINDOWS_OF_ALL_KINDS for trigger in (None, mill.on_count(1)))],
+    ids=str,
+)
 @pytest.mark.parametrize("aggregate", ["collect", "n_unique", "first"])
-@pytest.mark.parametrize("trigger", [None, mill.on_count(1)], ids=["at the end", "by count"])
 def test_keys_of_dictionaries_whose_late_records_are_taken(window: Any, aggregate: str, trigger: Any) -> None:
     # Records keep the columns they came with for .late, so the plain key has a name of its own, by which the result had none.
     columns = {"k": pa.array(["a", "b", "a"]).dictionary_encode(), "at": pa.array([1, 2, 3], pa.timestamp("us")), "v": [1, 2, 3]}
-    if trigger is not None and window == mill.count_window(1):
-        pytest.skip("a count window has no trigger")
     keyed = mill.from_arrow(pa.table(columns)).event_time("at", watermark="1s").key_by("k")
     result = keyed.window(window, trigger=trigger).agg(x=getattr(col("v"), aggregate)())
     keys: list[Any] = []

@@ -596,3 +596,25 @@ def test_another_clock_or_ttl_of_a_state_is_noted_and_forgets_nothing(tmp_path: 
     (note,) = second.notes
     assert 'for "365d"' in note and 'for "300d" of processing time' in note
     assert after[0] > 1 and after[0] >= max(before) - 10
+
+
+def test_timers_at_the_end_of_the_input_know_what_time_it_is() -> None:
+    # They kept the time of the last record, and after a restart among them 1970.
+    class Slow(mill.ProcessFunction):
+        n = mill.ValueState(int, default=0)
+
+        def process(self, row: Any, ctx: mill.ProcessContext) -> None:
+            ctx.timers.event_time(row.at)
+
+        def on_timer(self, at: datetime, ctx: mill.ProcessContext) -> Iterator[dict[str, Any]]:
+            self.n.value += 1
+            time.sleep(0.001)
+            if self.n.value < 400:
+                ctx.timers.event_time(at + timedelta(seconds=1))
+            yield {"now": ctx.now}
+
+    rows = mill.from_iter([{"k": 1, "at": datetime(2024, 1, 1)}]).event_time("at").key_by("k")
+    times = rows.process(Slow(), schema={"now": mill.Timestamp("us", tz="UTC")}).collect(parallelism=1)["now"]
+    assert len(times) == 400 and times == sorted(times)
+    # 400 timers take 0.4 s at least; several in a row share their time.
+    assert times[-1] - times[0] > timedelta(seconds=0.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -96,3 +97,18 @@ def test_a_reduce_and_a_step_that_does_not_exist(tmp_path: Path) -> None:
     assert {row["k"]: row["x"] for row in table} == {k: sum(range(k, 40, 4)) for k in range(4)}
     with pytest.raises(mill.CheckpointError, match='did you mean "sums"'):
         mill.read_state(tmp_path, step="sum")
+
+
+def test_a_job_that_ends_has_no_checkpoint_to_take(tmp_path: Path) -> None:
+    # Whether the end has been noticed or not, it is the error that the documentation names.
+    for number in range(20):
+        folder = tmp_path / str(number)
+        job = mill.start(mill.generate(rows=2000).write_csv(folder / "out"), checkpoint=folder / "state")
+        if number % 2:
+            job.stop()
+        for ask in (job.checkpoint, lambda folder=folder: job.savepoint(folder / "saved")):  # noqa: B023
+            with contextlib.suppress(mill.CheckpointError):
+                ask()
+        job.wait()
+        with pytest.raises(mill.CheckpointError):
+            job.checkpoint()

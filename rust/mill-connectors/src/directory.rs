@@ -35,7 +35,7 @@ use mill_protocol::{Committer, Epoch, Error, Result, Sink, SinkKind, SinkWriter,
 
 use crate::file::real;
 use crate::lock::FileLock;
-use crate::nearest::quoted;
+use crate::updating::check_key;
 use crate::objects::check_written;
 use crate::target;
 use committer::DirectoryCommitter;
@@ -196,9 +196,7 @@ impl Sink for DirectorySink {
     }
 
     fn check(&self, schema: &SchemaRef, key: Option<&[String]>) -> Result<()> {
-        if let Some(key) = key {
-            return Err(updating(&self.name(), key));
-        }
+        check_key(key, None)?;
         if schema.fields().is_empty() {
             return Err(Error::schema(format!("{}: the stream has no columns", self.name())));
         }
@@ -222,16 +220,6 @@ impl Sink for DirectorySink {
         let lock = make(&self.shared.directory).and_then(|()| self.shared.lock())?;
         Ok(Box::new(DirectoryCommitter::new(Arc::clone(&self.shared), self.on_existing, lock)))
     }
-}
-
-/// The error for an updating stream at a sink that only takes rows that stay.
-pub(crate) fn updating(sink: &str, key: &[String]) -> Error {
-    Error::plan(format!(
-        "{sink} only takes rows that stay, and the stream updates the rows of its key ({}): aggregate with emit=\"end\", \
-         in windows, or write to a keyed sink such as write_sqlite(path, table, key=[{}])",
-        quoted(key, ", "),
-        quoted(key, ", ")
-    ))
 }
 
 /// Makes a directory and those above it, each name durable in the directory that holds it.

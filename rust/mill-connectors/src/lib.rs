@@ -47,6 +47,7 @@ mod target;
 #[cfg(test)]
 mod testing;
 mod text;
+mod updating;
 
 pub use csv::{CsvOptions, CsvSource};
 pub use collect::{CollectReceiver, CollectSink, Collected, Received};

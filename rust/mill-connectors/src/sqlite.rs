@@ -31,9 +31,10 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{Committer, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
-use crate::directory::{fresh_nonce, updating};
+use crate::directory::fresh_nonce;
 use crate::file::real;
-use crate::nearest::{did_you_mean, quoted};
+use crate::nearest::did_you_mean;
+use crate::updating::check_key;
 use crate::objects::check_written;
 use committer::SqliteCommitter;
 use owner::Owner;
@@ -207,27 +208,7 @@ impl Sink for SqliteSink {
                 )));
             }
         }
-        match (key, &self.shared.key) {
-            (None, _) => {}
-            (Some(key), None) => return Err(updating(&self.name(), key)),
-            (Some(key), Some(own)) => {
-                let sorted = |key: &[String]| {
-                    let mut key = key.to_vec();
-                    key.sort();
-                    key
-                };
-                if sorted(key) != sorted(own) {
-                    return Err(Error::plan(format!(
-                        "{}: the stream updates the rows of its key ({}), and the sink has another key ({}): give \
-                         key=[{}]",
-                        self.name(),
-                        quoted(key, ", "),
-                        quoted(own, ", "),
-                        quoted(key, ", ")
-                    )));
-                }
-            }
-        }
+        check_key(key, self.shared.key.as_deref())?;
         // SQLite takes names of columns that differ in case alone for the same.
         for (index, name) in names.iter().enumerate() {
             if let Some(other) = names[..index].iter().find(|other| other.eq_ignore_ascii_case(name)) {

@@ -18,7 +18,7 @@ mod write;
 
 use arrow::datatypes::SchemaRef;
 use mill_plan::{AggregateSpec, JoinedColumn, KeptWindowSpec, TableRows, Window, WindowSpec};
-use mill_protocol::{Error, Result};
+use mill_protocol::{Error, Restored, Result, Watermark};
 
 use self::read::Reader;
 use self::write::put_bytes;
@@ -141,6 +141,21 @@ pub(crate) fn is_described(bytes: &[u8]) -> bool {
 /// What the step itself keeps without key.
 pub(crate) fn own(bytes: &[u8]) -> Result<&[u8]> {
     Ok(parts(bytes)?.0)
+}
+
+/// The watermark of an operator whose own part it is: the least of the former instances. At an aligned barrier all have the same;
+/// without alignment nothing may be lost.
+pub(crate) fn restored_watermark(restored: &Restored) -> Result<Watermark> {
+    let mut least: Option<i64> = None;
+    for bytes in &restored.bytes {
+        let own = own(bytes)?;
+        let bytes: [u8; 8] = own
+            .try_into()
+            .map_err(|_| Error::checkpoint(format!("the watermark of a step has 8 bytes, found {}", own.len())))?;
+        let at = i64::from_le_bytes(bytes);
+        least = Some(least.map_or(at, |least| least.min(at)));
+    }
+    Ok(least.map_or(Watermark::MIN, Watermark))
 }
 
 /// The step's own part and the description.

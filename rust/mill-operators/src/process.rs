@@ -86,7 +86,7 @@ pub(crate) struct Process {
     drained_left: Option<u64>,
     /// How far the end has come.
     end: End,
-    /// Whether the end itself has come, behind which there is no barrier.
+    /// Whether the end itself has come, after which there is no barrier.
     has_ended: bool,
     waker: Waker,
 }

@@ -32,7 +32,7 @@ use mill_state::{Cursor, Span, TableOptions};
 
 use crate::accumulator::{GroupOptions, Groups, UnfitRow, WrittenKeys, records};
 use crate::aggregate::EMIT_ROWS;
-use crate::description::{Described, Description, Shape, own};
+use crate::description::{Described, Description, Shape, restored_watermark};
 use crate::windows::{Gaps, push_late, time_values, within_reach};
 use deadlines::Deadlines;
 use merge::Merger;
@@ -380,17 +380,7 @@ impl Operator for SessionAggregate {
     }
 
     fn restore(&mut self, restored: &Restored) -> Result<()> {
-        let mut least: Option<i64> = None;
-        for bytes in &restored.bytes {
-            let own = own(bytes)?;
-            let bytes: [u8; 8] = own.try_into().map_err(|_| {
-                Error::checkpoint(format!("the watermark of a window has 8 bytes, found {}", own.len()))
-            })?;
-            let at = i64::from_le_bytes(bytes);
-            least = Some(least.map_or(at, |least| least.min(at)));
-        }
-        // At an aligned barrier all instances have the same; without alignment nothing may be lost.
-        self.watermark = least.map_or(Watermark::MIN, Watermark);
+        self.watermark = restored_watermark(restored)?;
         self.groups.restore(restored)?;
         self.sessions.clear();
         self.deadlines.clear();

@@ -14,7 +14,7 @@ use mill_plan::{Emit, Ordering, Stage};
 use mill_protocol::{Batch, Epoch, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext};
 use mill_state::{Cursor, Span, StateTable, TableOptions};
 
-pub(crate) use self::window::{WindowTopN, restored_watermark};
+pub(crate) use self::window::WindowTopN;
 use self::boards::Boards;
 use crate::accumulator::{records, state_error};
 use crate::aggregate::{EMIT_ROWS, Schedule};

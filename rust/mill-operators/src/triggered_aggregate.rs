@@ -34,8 +34,8 @@ use mill_state::{Cursor, TableOptions};
 
 use crate::accumulator::{GroupOptions, Groups, Results, Tally, UnfitRow, records};
 use crate::aggregate::EMIT_ROWS;
-use crate::description::{Described, Description, Shape, own};
-use crate::windows::{Aligned, Timing, Triggers, push_late, time_values, within_reach};
+use crate::description::{Described, Description, Shape, restored_watermark};
+use crate::windows::{Aligned, Timing, Triggers, bound_columns, push_late, within_reach};
 use assign::assign;
 use open::{Listed, OpenWindows};
 
@@ -61,6 +61,8 @@ pub(crate) struct TriggeredAggregate {
 
 /// What is under way while the operator says that there is more.
 enum Work {
+    /// The records of a batch from this one on, and those that have come too late.
+    Records(Batch, usize, Vec<u32>),
     /// Windows that the watermark completes, or whose end it has reached.
     Due,
     /// Rows that a trigger fires, the last list first, and how many rows of that have been.
@@ -127,18 +129,18 @@ impl TriggeredAggregate {
     }
 
     /// Takes records, with the ends of their windows if these are of event time.
-    fn take(&mut self, batch: &Batch, ends: Option<&[i64]>, out: &mut Outbox) -> Result<()> {
+    fn take(&mut self, batch: &Batch, ends: Option<Int64Array>, out: &mut Outbox) -> Result<()> {
         if ends.is_some() {
             self.groups.times(batch.times().map(|times| &times[..]));
         }
-        let last = ends.map(|ends| Arc::new(Int64Array::from(ends.to_vec())) as ArrayRef);
-        self.groups.prepare_keys(batch.data(), last, None)?;
+        self.groups.prepare_keys(batch.data(), ends.clone().map(|ends| Arc::new(ends) as ArrayRef), None)?;
+        let ends = ends.as_ref().map(|ends| &ends.values()[..]);
         let mut noted: Vec<(u32, Timing)> = Vec::new();
         let results = if let KeptWindow::Count(CountWindow { rows, .. }) = self.spec.window {
             let fill = |_: usize, tally: &mut Tally| tally.fill(rows);
             self.groups.update_counted(batch.rows(), true, fill)?
         } else {
-            let times = Times { watermark: self.watermark, fires_late: self.spec.trigger.late.is_some() };
+            let times = self.times();
             let firings = [Timing::Early, Timing::OnTime, Timing::Late].map(|timing| self.triggers.firing(timing));
             let count = |record: usize, tally: &mut Tally| {
                 tally.records += 1;
@@ -174,6 +176,7 @@ impl TriggeredAggregate {
     fn go_on(&mut self, out: &mut Outbox) -> Result<Progress> {
         let Some(work) = self.work.take() else { return Ok(Progress::Done) };
         self.work = match work {
+            Work::Records(batch, next, late) => self.take_records(batch, next, late, out)?,
             Work::Due => self.fire_due(out)?.then_some(Work::Due),
             Work::Changed(mut lists, mut from) => {
                 let Some((timing, listed)) = lists.last() else { return Ok(Progress::Done) };
@@ -191,6 +194,28 @@ impl TriggeredAggregate {
         Ok(if self.work.is_some() { Progress::More } else { Progress::Done })
     }
 
+    /// Takes the next records of a batch, as many as make so many pairs of a record and a window; what is left to be done.
+    fn take_records(&mut self, batch: Batch, next: usize, mut late: Vec<u32>, out: &mut Outbox) -> Result<Option<Work>> {
+        let Some(aligned) = self.aligned else { return Ok(None) };
+        if next < batch.rows() {
+            let pairs = assign(&aligned, &batch, self.watermark, next, &mut late)?;
+            let ends = Some(Int64Array::from(pairs.ends));
+            match pairs.records {
+                None => self.take(&batch, ends, out)?,
+                Some(records) if records.is_empty() => {}
+                Some(records) => {
+                    let taken = batch.take(&records.into()).map_err(|error| Error::internal(error.to_string()))?;
+                    self.take(&taken, ends, out)?;
+                }
+            }
+            if pairs.next < batch.rows() {
+                return Ok(Some(Work::Records(batch, pairs.next, late)));
+            }
+        }
+        push_late(&batch, late, out)?;
+        Ok(changed(self.triggers.after_batch()))
+    }
+
     /// Fires rows of windows that the watermark completes or whose end it has reached; whether there may be more.
     fn fire_due(&mut self, out: &mut Outbox) -> Result<bool> {
         let Some(aligned) = self.aligned else { return Ok(false) };
@@ -201,7 +226,7 @@ impl TriggeredAggregate {
                 false => Some(tally.emit(Timing::OnTime)),
                 true => (tally.new_records() > 0).then(|| tally.emit(Timing::Late)),
             };
-            let results = self.groups.emit_written(over.keys.iter(), true, last)?;
+            let results = self.groups.emit_written(over.iter(), true, last)?;
             self.emit_all(results.into_iter().collect(), out)?;
             return Ok(true);
         }
@@ -213,7 +238,7 @@ impl TriggeredAggregate {
             return Ok(false);
         }
         let on_time = |_: usize, tally: &mut Tally| (!tally.is_on_time).then(|| tally.emit(Timing::OnTime));
-        let results = self.groups.emit_written(ended.keys.iter(), false, on_time)?;
+        let results = self.groups.emit_written(ended.iter(), false, on_time)?;
         self.emit_all(results.into_iter().collect(), out)?;
         Ok(true)
     }
@@ -231,7 +256,7 @@ impl TriggeredAggregate {
 
     /// Emits what is left at the end; where to go on.
     fn emit_rest(&mut self, mut cursor: Cursor, out: &mut Outbox) -> Result<Option<Cursor>> {
-        // A window that has had the result of its end is only read here to be looked at.
+        // Only who looks at the state reads a window here that has had the result of its end: see `emit_rows`.
         let rest = |tally: &Tally| tally.next(if tally.is_on_time { Timing::Late } else { Timing::OnTime });
         match self.groups.counted_results(&mut cursor, EMIT_ROWS, rest)? {
             Some(results) => {
@@ -255,7 +280,7 @@ impl TriggeredAggregate {
     fn emit_all(&mut self, results: Vec<Results>, out: &mut Outbox) -> Result<()> {
         let (schema, keys, aligned) = (Arc::clone(&self.schema), self.keys.len(), self.aligned);
         let bounds = |row: &UnfitRow| match (&aligned, row.keys.last()) {
-            (Some(aligned), Some(end)) => bound_columns(aligned, ends_of(end)?, &schema, keys),
+            (Some(aligned), Some(end)) => bound_columns(aligned, ends_of(end)?.to_vec(), &schema, keys).map(Vec::from),
             _ => Ok(Vec::new()),
         };
         self.groups.reject_unfit(&self.schema, bounds, out)?;
@@ -281,7 +306,7 @@ impl TriggeredAggregate {
         if let Some(aligned) = &self.aligned {
             let ends = columns.pop().ok_or_else(|| Error::internal("rows of windows have their end"))?;
             let ends = ends_of(&ends)?;
-            columns.extend(bound_columns(aligned, ends, &self.schema, self.keys.len())?);
+            columns.extend(bound_columns(aligned, ends.to_vec(), &self.schema, self.keys.len())?);
             times = Some(ends.iter().map(|end| end.saturating_sub(1)).collect());
         }
         if self.has_panes() {
@@ -320,14 +345,6 @@ fn ends_of(column: &ArrayRef) -> Result<&[i64]> {
     ends.map(|ends| &ends.values()[..]).ok_or_else(|| Error::internal("ends of windows are numbers"))
 }
 
-/// `window_start` and `window_end` of windows with these ends. They come in `schema` after so many keys.
-fn bound_columns(windows: &Aligned, ends: &[i64], schema: &SchemaRef, keys: usize) -> Result<Vec<ArrayRef>> {
-    Ok(vec![
-        time_values(ends.iter().map(|&end| Some(windows.start_of(end))), schema.field(keys).data_type())?,
-        time_values(ends.iter().map(|&end| Some(end)), schema.field(keys + 1).data_type())?,
-    ])
-}
-
 /// Results as one.
 fn together(mut results: Vec<Results>) -> Result<Option<Results>> {
     if results.len() < 2 {
@@ -345,25 +362,13 @@ impl Operator for TriggeredAggregate {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let Some(aligned) = self.aligned else {
             self.take(&batch, None, out)?;
-            return self.fire_noted(out);
+            self.work = changed(self.triggers.after_batch());
+            return self.go_on(out);
         };
         let bound_type = self.schema.field(self.keys.len()).data_type();
         let batch = within_reach(batch, aligned.reach(), Some(bound_type), out)?;
-        let (mut late, mut next) = (Vec::new(), 0);
-        while next < batch.rows() {
-            let pairs = assign(&aligned, &batch, self.watermark, next, &mut late)?;
-            next = pairs.next;
-            match pairs.records {
-                None => self.take(&batch, Some(&pairs.ends), out)?,
-                Some(records) if records.is_empty() => {}
-                Some(records) => {
-                    let taken = batch.take(&records.into()).map_err(|error| Error::internal(error.to_string()))?;
-                    self.take(&taken, Some(&pairs.ends), out)?;
-                }
-            }
-        }
-        push_late(&batch, late, out)?;
-        self.fire_noted(out)
+        self.work = Some(Work::Records(batch, 0, Vec::new()));
+        self.go_on(out)
     }
 
     fn on_watermark(&mut self, _input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
@@ -381,8 +386,8 @@ impl Operator for TriggeredAggregate {
     }
 
     fn on_time(&mut self, now: i64, out: &mut Outbox) -> Result<Progress> {
-        let due = self.triggers.on_time(now);
-        self.fire_lists(due, out)
+        self.work = changed(self.triggers.on_time(now));
+        self.go_on(out)
     }
 
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
@@ -407,15 +412,7 @@ impl Operator for TriggeredAggregate {
     }
 
     fn restore(&mut self, restored: &Restored) -> Result<()> {
-        let mut least: Option<i64> = None;
-        for bytes in &restored.bytes {
-            let own = own(bytes)?;
-            let Ok(bytes) = <[u8; 8]>::try_from(own) else { return Err(unreadable(bytes)) };
-            let at = i64::from_le_bytes(bytes);
-            least = Some(least.map_or(at, |least| least.min(at)));
-        }
-        // At an aligned barrier all instances have the same; without alignment nothing may be lost.
-        self.watermark = least.map_or(Watermark::MIN, Watermark);
+        self.watermark = restored_watermark(restored).map_err(|error| of_former_form(restored).unwrap_or(error))?;
         self.groups.restore(restored)?;
         self.open.clear();
         self.triggers.clear();
@@ -442,32 +439,21 @@ impl Operator for TriggeredAggregate {
     }
 }
 
-impl TriggeredAggregate {
-    /// Fires rows that wait for the end of the batch.
-    fn fire_noted(&mut self, out: &mut Outbox) -> Result<Progress> {
-        let due = self.triggers.after_batch();
-        self.fire_lists(due, out)
-    }
-
-    fn fire_lists(&mut self, lists: Vec<(Timing, Listed)>, out: &mut Outbox) -> Result<Progress> {
-        let lists: Vec<_> = lists.into_iter().filter(|(_, listed)| listed.len() > 0).collect();
-        if lists.is_empty() {
-            return Ok(Progress::Done);
-        }
-        self.work = Some(Work::Changed(lists, 0));
-        self.go_on(out)
-    }
+/// What is to be done of rows that a trigger fires.
+fn changed(lists: Vec<(Timing, Listed)>) -> Option<Work> {
+    let lists: Vec<_> = lists.into_iter().filter(|(_, listed)| listed.len() > 0).collect();
+    (!lists.is_empty()).then_some(Work::Changed(lists, 0))
 }
 
-/// Why the state of an instance is of no use.
-fn unreadable(bytes: &[u8]) -> Error {
-    match Description::read(bytes) {
-        Ok(Description { shape: Shape::Kept { .. }, .. }) => Error::checkpoint(
-            "the windows of this step kept their records when the checkpoint was written, and this version of Millstream keeps a row of \
-             accumulators of each; go on with the version of Millstream that wrote it, or give an empty directory",
-        ),
-        Ok(_) | Err(_) => Error::checkpoint("the watermark of a window has 8 bytes, and the state of this one is of another length"),
-    }
+/// Why the state is of no use if a version wrote it that kept the records of these windows.
+fn of_former_form(restored: &Restored) -> Option<Error> {
+    let is_kept = |bytes: &[u8]| matches!(Description::read(bytes), Ok(Description { shape: Shape::Kept { .. }, .. }));
+    restored.bytes.iter().any(|bytes| is_kept(bytes)).then(|| {
+        Error::checkpoint(
+            "the windows of this step kept their records when the checkpoint was written, and this version of Millstream keeps a row \
+             of accumulators of each; go on with the version of Millstream that wrote it, or give an empty directory",
+        )
+    })
 }
 
 #[cfg(test)]

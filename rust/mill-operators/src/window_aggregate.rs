@@ -26,9 +26,9 @@ use mill_state::{Cursor, Span, TableOptions};
 
 use crate::accumulator::{GroupOptions, Groups, UnfitRow, records};
 use crate::aggregate::EMIT_ROWS;
-use crate::description::{Described, Description, Shape, own};
+use crate::description::{Described, Description, Shape, restored_watermark};
 use crate::windows::{
-    Aligned, Assigned, Assigner, Combiner, Part, Sparse, is_scattered, push_late, shares_panes, time_column, times_column,
+    Aligned, Assigned, Assigner, Combiner, Part, Sparse, bound_columns, is_scattered, push_late, shares_panes, time_column,
     within_reach,
 };
 
@@ -346,15 +346,13 @@ impl WindowAggregate {
         let bounds = |row: &UnfitRow| {
             let id = row.keys.last().and_then(|ids| ids.as_primitive_opt::<Int64Type>());
             let id = id.ok_or_else(|| Error::internal("rows of windows have their id"))?;
-            bound_columns(&windows, windows.end_of(id.value(0)), 1, &self.schema, self.keys)
+            bound_columns(&windows, vec![windows.end_of(id.value(0))], &self.schema, self.keys).map(Vec::from)
         };
         sparse.groups.reject_unfit(&self.schema, bounds, out)?;
         let Some((mut columns, ids, results)) = taken else { return Ok(Progress::Done) };
         let ends: Vec<i64> = ids.iter().map(|&id| windows.end_of(id)).collect();
         let times: Vec<i64> = ends.iter().map(|end| end.saturating_sub(1)).collect();
-        let starts = ends.iter().map(|&end| windows.start_of(end)).collect();
-        columns.push(times_column(starts, self.schema.field(self.keys).data_type())?);
-        columns.push(times_column(ends, self.schema.field(self.keys + 1).data_type())?);
+        columns.extend(bound_columns(&windows, ends, &self.schema, self.keys)?);
         columns.extend(results);
         out.push(records(&self.schema, columns)?.with_times(Some(times.into())));
         Ok(Progress::More)
@@ -375,14 +373,14 @@ impl WindowAggregate {
                 _ => (&mut self.windows, id),
             };
             let results = groups.results(place, &mut firing.cursor, EMIT_ROWS, false)?;
-            let bounds = |_: &UnfitRow| bound_columns(&self.assigner.windows, firing.end, 1, &self.schema, self.keys);
+            let bounds = |_: &UnfitRow| bounds_of(&self.assigner.windows, firing.end, 1, &self.schema, self.keys);
             groups.reject_unfit(&self.schema, bounds, out)?;
             let Some((mut columns, results)) = results else {
                 self.windows.close(id);
                 continue;
             };
             let rows = results.first().or(columns.first()).map_or(0, |column| column.len());
-            columns.extend(bound_columns(&self.assigner.windows, firing.end, rows, &self.schema, self.keys)?);
+            columns.extend(bounds_of(&self.assigner.windows, firing.end, rows, &self.schema, self.keys)?);
             columns.extend(results);
             let times = std::iter::repeat_n(firing.end.saturating_sub(1), rows).collect();
             out.push(records(&self.schema, columns)?.with_times(Some(times)));
@@ -393,7 +391,7 @@ impl WindowAggregate {
 }
 
 /// `window_start` and `window_end` of the window with this end, that often. They come in `schema` after so many keys.
-fn bound_columns(windows: &Aligned, end: i64, rows: usize, schema: &SchemaRef, keys: usize) -> Result<Vec<ArrayRef>> {
+fn bounds_of(windows: &Aligned, end: i64, rows: usize, schema: &SchemaRef, keys: usize) -> Result<Vec<ArrayRef>> {
     Ok(vec![
         time_column(windows.start_of(end), rows, schema.field(keys).data_type())?,
         time_column(end, rows, schema.field(keys + 1).data_type())?,
@@ -483,17 +481,7 @@ impl Operator for WindowAggregate {
     }
 
     fn restore(&mut self, restored: &Restored) -> Result<()> {
-        let mut least: Option<i64> = None;
-        for bytes in &restored.bytes {
-            let own = own(bytes)?;
-            let bytes: [u8; 8] = own.try_into().map_err(|_| {
-                Error::checkpoint(format!("the watermark of a window has 8 bytes, found {}", own.len()))
-            })?;
-            let at = i64::from_le_bytes(bytes);
-            least = Some(least.map_or(at, |least| least.min(at)));
-        }
-        // At an aligned barrier all instances have the same; without alignment nothing may be lost.
-        self.watermark = least.map_or(Watermark::MIN, Watermark);
+        self.watermark = restored_watermark(restored)?;
         self.windows.restore(restored)?;
         if let Some(sparse) = &mut self.sparse {
             let complete = self.assigner.windows.last_complete_id(self.watermark);

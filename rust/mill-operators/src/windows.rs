@@ -18,7 +18,7 @@ use mill_plan::AggregateSpec;
 
 pub(crate) use aligned::Aligned;
 pub(crate) use assign::{Assigned, Assigner, Part, push_late};
-pub(crate) use bounds::{time_column, time_values, times_column, within_reach};
+pub(crate) use bounds::{bound_columns, time_column, time_values, within_reach};
 pub(crate) use combine::Combiner;
 pub(crate) use gaps::Gaps;
 pub(crate) use sparse::{Sparse, is_scattered};

@@ -431,6 +431,9 @@ impl Chain {
         self.wakes = index;
         self.calling = Some(index);
         let stage = &mut self.stages[index];
+        if stage.uses_now() {
+            stage.set_now(self.context.clock.now());
+        }
         let forward = stage.on_wake(&mut self.outbox).map_err(|error| error.in_step(&stage.name))?;
         self.pass_on(index)?;
         if let Some(event) = forward {

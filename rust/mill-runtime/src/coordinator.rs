@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mill_protocol::{Clock, Epoch, Error, ErrorKind, Result};
+use mill_protocol::{Clock, Epoch, Error, Result};
 use mill_snapshot::TaskId;
 
 use crate::checkpoint::{Cause, InFlight, Reply, Wish};
@@ -225,7 +225,7 @@ impl Coordinator {
     fn command(&mut self, command: Command) {
         if !matches!(self.phase, Phase::Running) {
             if let Command::Checkpoint(reply) | Command::Savepoint(_, reply) = command {
-                drop(reply.send(Err(Error::new(ErrorKind::Cancelled, "the job is over"))));
+                drop(reply.send(Err(Error::checkpoint("the job is over; nothing to save"))));
             }
             return;
         }
@@ -497,7 +497,7 @@ impl Coordinator {
         for wish in in_flight.into_iter().flatten().chain(wishes) {
             // Whoever asked while the job took its last checkpoint has got that one.
             let last = self.published.filter(|_| is_well && wish.copy_to.is_none());
-            let over = || Error::new(ErrorKind::Cancelled, "the job ended before the checkpoint was taken");
+            let over = || Error::checkpoint("the job ended before the checkpoint was taken");
             drop(wish.reply.send(last.ok_or_else(over)));
         }
     }

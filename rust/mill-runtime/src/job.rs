@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
-use mill_protocol::{Clock, Error, ErrorKind, ManualClock, Result, SteadyClock};
+use mill_protocol::{Clock, Error, ManualClock, Result, SteadyClock};
 use mill_queue::Parker;
 use mill_snapshot::Store;
 use parking_lot::Mutex;
@@ -260,7 +260,7 @@ impl JobHandle {
     }
 
     fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<u64> {
-        let over = || Error::new(ErrorKind::Cancelled, "the job is over");
+        let over = || Error::checkpoint("the job is over; nothing to save");
         if self.status().is_over() {
             return Err(over());
         }

@@ -128,7 +128,7 @@ impl HandJob {
     pub fn checkpoint(&self) -> Result<()> {
         match by_clock(&self.clock, || self.handle.checkpoint_now().map(|_| ())) {
             // The job may have come to its end, or to grief, on the way: that is what counts.
-            Err(error) if error.kind() == ErrorKind::Cancelled => match self.standing()? {
+            Err(error) if error.kind() == ErrorKind::Checkpoint => match self.standing()? {
                 Standing::Over => Ok(()),
                 Standing::Busy | Standing::Quiet => Err(error),
             },

@@ -464,7 +464,7 @@ fn what_cannot_be_written_is_refused_before_anything_runs() {
             assert!(of(format).check(schema, None).unwrap_err().message().contains("Python objects"));
         }
         let error = of(format).check(&batch(0..1).schema(), Some(&["x".to_owned()])).unwrap_err();
-        assert!(error.message().contains("emit=\"end\"") && error.message().contains("keyed sink"), "{error}");
+        assert_eq!(error.message(), "it only adds rows", "the plan adds what to do");
     }
     std::fs::write(directory.path().join("f"), "").unwrap();
     assert!(DirectorySink::new(directory.path().join("f"), FileFormat::Csv).is_err());

@@ -13,8 +13,9 @@ use super::config::Cluster;
 use super::producer::Producer;
 use super::spool::Place;
 use super::writer::{DirectWriter, Encoder, SpoolWriter};
-use crate::directory::{fresh_nonce, json, updating};
-use crate::nearest::{did_you_mean, quoted};
+use crate::directory::{fresh_nonce, json};
+use crate::nearest::did_you_mean;
+use crate::updating::check_key;
 use crate::objects::check_written;
 
 /// What becomes what of a message: names of columns.
@@ -198,26 +199,7 @@ impl Sink for KafkaSink {
                 return Err(wrong(column, "headers", "a map of text, a struct, or a list of structs with key and value", found));
             }
         }
-        match (key, &columns.key) {
-            (None, _) => {}
-            (Some(key), None) => return Err(updating(&self.name(), key)),
-            (Some(key), Some(own)) => {
-                let sorted = |key: &[String]| {
-                    let mut key = key.to_vec();
-                    key.sort();
-                    key
-                };
-                if sorted(key) != sorted(own) {
-                    return Err(Error::plan(format!(
-                        "write_kafka(): the stream updates the rows of its key ({}), and the messages have another key ({}): give \
-                         key=[{}]",
-                        quoted(key, ", "),
-                        quoted(own, ", "),
-                        quoted(key, ", ")
-                    )));
-                }
-            }
-        }
+        check_key(key, columns.key.as_deref())?;
         // Whether all columns have a form.
         Encoder::new(columns, schema)?;
         if columns.is_raw { Ok(()) } else { json::check(schema) }

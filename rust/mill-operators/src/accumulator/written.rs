@@ -7,19 +7,19 @@ use super::Groups;
 pub(crate) struct WrittenKeys {
     bytes: Vec<u8>,
     /// Where each ends.
-    ends: Vec<u32>,
+    ends: Vec<usize>,
 }
 
 impl WrittenKeys {
     pub(crate) fn push(&mut self, key: &[u8]) {
         self.bytes.extend_from_slice(key);
-        self.ends.push(self.bytes.len() as u32);
+        self.ends.push(self.bytes.len());
     }
 
     /// Adds the key of a record of the frame that these groups have taken up.
     pub(crate) fn push_of(&mut self, groups: &Groups, record: u32) {
         groups.write_key(record, &mut self.bytes);
-        self.ends.push(self.bytes.len() as u32);
+        self.ends.push(self.bytes.len());
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -28,7 +28,7 @@ impl WrittenKeys {
 
     pub(crate) fn get(&self, index: usize) -> &[u8] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        &self.bytes[start as usize..self.ends[index] as usize]
+        &self.bytes[start..self.ends[index]]
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {

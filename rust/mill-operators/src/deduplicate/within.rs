@@ -22,8 +22,7 @@ use mill_state::{Cursor, KeyDecoder, KeyEncoder, LOOKUP_ROWS_MAX, PaneTables, Ro
 use super::{encode, key_fields, pass, types_of, unknown};
 use crate::accumulator::{records, state_error};
 use crate::aggregate::EMIT_ROWS;
-use crate::description::{Described, Description, Shape};
-use crate::top_n::restored_watermark;
+use crate::description::{Described, Description, Shape, restored_watermark};
 use crate::windows::{push_late, within_reach};
 
 /// The event time of the row that has passed, as state is read.

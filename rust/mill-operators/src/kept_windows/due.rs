@@ -386,8 +386,14 @@ impl Computer {
     /// A window as a message shows it: its key and its bounds, or the record that it is of.
     fn shown(&self, due: &Due, rows: &RecordBatch, window: usize) -> Result<String> {
         let first = due.firsts[window];
+        // Keys have the names of the result, where they come first; those of a function are named as they are in the records.
+        let name = |place: usize, key: usize| match self.compute {
+            Compute::Apply(_) => self.records.field(key).name().clone(),
+            Compute::Aggregates(..) | Compute::Reduce(_) => self.schema.field(place).name().clone(),
+        };
+        let keys = self.keys.iter().enumerate();
         let mut columns: Vec<(String, ArrayRef)> =
-            self.keys.iter().map(|&key| (self.records.field(key).name().clone(), rows.column(key).slice(first, 1))).collect();
+            keys.map(|(place, &key)| (name(place, key), rows.column(key).slice(first, 1))).collect();
         if let Some(bound_type) = self.bound_type() {
             columns.push(("window_start".to_owned(), time_column(due.windows[window].start, 1, &bound_type)?));
             columns.push(("window_end".to_owned(), time_column(due.windows[window].end, 1, &bound_type)?));
@@ -434,14 +440,14 @@ impl Computer {
         let count = windows.len();
         let firsts: UInt32Array = windows.iter().map(|&window| due.firsts[window as usize] as u32).collect();
         let bound_type = self.bound_type();
-        let mut own: Vec<(String, ArrayRef)> = Vec::new();
+        let mut own: Vec<(&str, ArrayRef)> = Vec::new();
         for &key in &self.keys {
             let column = take(rows.column(key), &firsts, None).map_err(|error| Error::internal(error.to_string()))?;
-            own.push((self.records.field(key).name().clone(), column));
+            own.push((self.records.field(key).name(), column));
         }
         if let Some(bound_type) = &bound_type {
-            own.push(("window_start".to_owned(), time_values((0..count).map(|row| Some(of(row).start)), bound_type)?));
-            own.push(("window_end".to_owned(), time_values((0..count).map(|row| Some(of(row).end)), bound_type)?));
+            own.push(("window_start", time_values((0..count).map(|row| Some(of(row).start)), bound_type)?));
+            own.push(("window_end", time_values((0..count).map(|row| Some(of(row).end)), bound_type)?));
         }
         if self.has_panes {
             let panes: Int64Array = (0..count).map(|row| (!is_withdrawn(row)).then(|| of(row).pane)).collect();
@@ -450,16 +456,18 @@ impl Computer {
                     (!is_withdrawn(row)).then(|| of(row).timing.as_str())
                 })
                 .collect();
-            own.push(("pane".to_owned(), Arc::new(panes)));
-            own.push(("pane_timing".to_owned(), Arc::new(timings)));
+            own.push(("pane", Arc::new(panes)));
+            own.push(("pane_timing", Arc::new(timings)));
         }
-        // A user's function may return columns of these names itself; then the plan has left ours out.
         let fields = &self.schema.fields()[..self.schema.fields().len().saturating_sub(results.len())];
         let mut columns = Vec::with_capacity(self.schema.fields().len());
-        // A key that is computed has a name of its own among the records, so where nothing is left out the order decides.
-        let is_whole = own.len() == fields.len();
         for (place, (name, column)) in own.into_iter().enumerate() {
-            let field = if is_whole { fields.get(place) } else { fields.iter().find(|field| *field.name() == name) };
+            let field = match self.compute {
+                // The function may return columns of these names itself; then the plan has left ours out.
+                Compute::Apply(_) => fields.iter().find(|field| field.name() == name),
+                // A key that is computed has another name among the records than in the result.
+                Compute::Aggregates(..) | Compute::Reduce(_) => fields.get(place),
+            };
             if let Some(field) = field {
                 // Keys of dictionaries are plain in results.
                 columns.push(cast(&column, field.data_type()).map_err(|error| Error::internal(error.to_string()))?);

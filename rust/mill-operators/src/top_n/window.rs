@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use mill_plan::{Ordering, Stage, WindowSpec};
-use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark};
+use mill_protocol::{Batch, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark};
 use mill_state::{Cursor, PaneTables, Span, TableOptions};
 
 use super::boards::Boards;
 use super::{keys_at_once, rows_of};
 use crate::accumulator::{records, state_error};
 use crate::attempt::attempt;
-use crate::description::{Described, Description, Shape, own};
+use crate::description::{Described, Description, Shape, restored_watermark};
 use crate::windows::{Aligned, Assigner, Part, push_late, time_column, within_reach};
 
 /// How many columns follow those of a row: the bounds of the window and the rank.
@@ -135,19 +135,4 @@ impl Operator for WindowTopN {
         self.watermark = restored_watermark(restored)?;
         self.windows.restore(&restored.blocks).map_err(state_error)
     }
-}
-
-/// The least watermark of the former instances, each of which is all that its own state has.
-pub(crate) fn restored_watermark(restored: &Restored) -> Result<Watermark> {
-    let mut least: Option<i64> = None;
-    for bytes in &restored.bytes {
-        let own = own(bytes)?;
-        let bytes: [u8; 8] = own
-            .try_into()
-            .map_err(|_| Error::checkpoint(format!("the watermark of a step has 8 bytes, found {}", own.len())))?;
-        let at = i64::from_le_bytes(bytes);
-        least = Some(least.map_or(at, |least| least.min(at)));
-    }
-    // At an aligned barrier all instances have the same; without alignment nothing may be lost.
-    Ok(least.map_or(Watermark::MIN, Watermark))
 }

@@ -46,8 +46,8 @@ pub(super) struct OpenWindows {
     windows: BTreeMap<i64, Open>,
     /// The windows with keys that have not been asked.
     unasked: BTreeSet<i64>,
-    /// A complete window that is being taken out, and how many of its keys have been.
-    taking: Option<(i64, WrittenKeys, usize)>,
+    /// The keys of a complete window that is being taken out, and how many of them have been.
+    taking: Option<(WrittenKeys, usize)>,
 }
 
 impl OpenWindows {
@@ -79,21 +79,21 @@ impl OpenWindows {
     }
 
     /// Takes out rows of the earliest windows for which this holds, so many at most; none if there are no more.
-    pub(super) fn take(&mut self, is_complete: impl Fn(i64) -> bool, rows_max: usize) -> Listed {
-        let mut taken = Listed::default();
+    pub(super) fn take(&mut self, is_complete: impl Fn(i64) -> bool, rows_max: usize) -> WrittenKeys {
+        let mut taken = WrittenKeys::default();
         while taken.len() < rows_max {
-            let Some((end, keys, from)) = &mut self.taking else {
+            let Some((keys, from)) = &mut self.taking else {
                 match self.windows.first_entry() {
                     Some(first) if is_complete(*first.key()) => {
                         self.unasked.remove(first.key());
-                        self.taking = Some((*first.key(), first.remove().keys, 0));
+                        self.taking = Some((first.remove().keys, 0));
                     }
                     _ => return taken,
                 }
                 continue;
             };
             let until = keys.len().min(*from + rows_max - taken.len());
-            (*from..until).for_each(|key| taken.push(keys.get(key), *end));
+            (*from..until).for_each(|key| taken.push(keys.get(key)));
             *from = until;
             if until == keys.len() {
                 self.taking = None;
@@ -103,15 +103,15 @@ impl OpenWindows {
     }
 
     /// The rows of windows that end by `watermark` and have not been asked for the result of that, so many at most.
-    pub(super) fn ask(&mut self, watermark: i64, rows_max: usize) -> Listed {
-        let mut asked = Listed::default();
+    pub(super) fn ask(&mut self, watermark: i64, rows_max: usize) -> WrittenKeys {
+        let mut asked = WrittenKeys::default();
         while asked.len() < rows_max
             && let Some(&end) = self.unasked.first()
             && end <= watermark
         {
             let Some(window) = self.windows.get_mut(&end) else { break };
             let until = window.keys.len().min(window.asked + rows_max - asked.len());
-            (window.asked..until).for_each(|key| asked.push(window.keys.get(key), end));
+            (window.asked..until).for_each(|key| asked.push(window.keys.get(key)));
             window.asked = until;
             if until == window.keys.len() {
                 self.unasked.remove(&end);

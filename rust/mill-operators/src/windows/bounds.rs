@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use mill_frame::text::record_text;
 use mill_plan::type_name;
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result};
+
+use super::Aligned;
 
 
 /// The times, in microseconds, that bounds of this type can be; all where windows have no bounds in their results.
@@ -57,11 +59,17 @@ pub(crate) fn time_column(time_us: i64, rows: usize, data_type: &DataType) -> Re
 }
 
 /// Times in microseconds as a column of this type.
-pub(crate) fn times_column(times_us: Vec<i64>, data_type: &DataType) -> Result<ArrayRef> {
+fn times_column(times_us: Vec<i64>, data_type: &DataType) -> Result<ArrayRef> {
     match data_type {
         DataType::Timestamp(TimeUnit::Microsecond, _) => column(Int64Array::from(times_us), data_type),
         _ => time_values(times_us.into_iter().map(Some), data_type),
     }
+}
+
+/// `window_start` and `window_end` of windows with these ends. They come in `schema` after so many keys.
+pub(crate) fn bound_columns(windows: &Aligned, ends: Vec<i64>, schema: &SchemaRef, keys: usize) -> Result<[ArrayRef; 2]> {
+    let starts = ends.iter().map(|&end| windows.start_of(end)).collect();
+    Ok([times_column(starts, schema.field(keys).data_type())?, times_column(ends, schema.field(keys + 1).data_type())?])
 }
 
 /// Times in microseconds as a column of this type; `None` is null.

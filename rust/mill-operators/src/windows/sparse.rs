@@ -47,8 +47,9 @@ const WINDOWS_MAX: u64 = 1 << 20;
 /// Up to so many windows a record between the first and the last one, the generation of each is noted in an array.
 const WINDOWS_PER_RECORD: u64 = 4;
 
-/// How many records a generation holds until they go into its table, if that is not larger.
+/// How many records a generation holds until they go into its table: more if that is larger, though never more than this.
 const HELD: usize = 2 * ROWS;
+const HELD_MAX: usize = 16 * ROWS;
 /// How many records that are gone may be kept, beside as many as are held.
 const GONE: usize = 16 * ROWS;
 
@@ -119,7 +120,7 @@ struct Room {
     of_windows: Vec<u32>,
     /// By record.
     of_records: Vec<u32>,
-    /// By generation: behind which of the sorted records its own end.
+    /// By generation: how many of the sorted records come before the end of its own.
     ends: Vec<u32>,
     sorted: Vec<u32>,
 }
@@ -230,7 +231,7 @@ impl Sparse {
             generation.pieces.push(Piece { frame, start, end });
             generation.held += (end - start) as usize;
             start = end;
-            if !is_holdable || generation.held >= HELD.max(2 * self.groups.panes().rows_of(generation.name)) {
+            if !is_holdable || generation.held >= HELD.max(2 * self.groups.panes().rows_of(generation.name)).min(HELD_MAX) {
                 self.flush(*first, out)?;
             }
         }
@@ -294,7 +295,7 @@ impl Sparse {
         firsts.into_iter().try_for_each(|first| self.flush(first, out))
     }
 
-    /// Sorts records by generation, in their order within each; gives the generations by their first windows.
+    /// Sorts records by generation, in their order within each; returns the generations by their first windows.
     fn sort_by_place(&mut self, records: &[u32], ids: &[i64], span: RangeInclusive<i64>, room: &mut Room) -> Vec<i64> {
         let windows = self.distance(*span.start(), *span.end()) + 1;
         room.of_windows.clear();
@@ -373,8 +374,8 @@ impl Sparse {
         {
             first = before.last + self.slide;
         }
-        if let Some((&behind, _)) = self.generations.range(window..).next() {
-            last = last.min(behind - self.slide);
+        if let Some((&next, _)) = self.generations.range(window..).next() {
+            last = last.min(next - self.slide);
         }
         // The name of one that comes from a checkpoint may be any number.
         let is_free = |name: &i64| !self.is_restored || !self.generations.values().any(|it| it.name == *name);

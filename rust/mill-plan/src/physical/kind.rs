@@ -428,7 +428,7 @@ impl StageKind {
                 format!("by {}: {}{emit}", by(0, keys), aggregates(specs))
             }
             StageKind::WindowAggregate { keys, aggregates: specs, window: spec, .. } => {
-                format!("by {}, {}{}: {}", by(0, keys), spec.window, lateness(spec), aggregates(specs))
+                format!("by {}, {}{}: {}", by(0, keys), spec.window, lateness(spec.allowed_lateness_us), aggregates(specs))
             }
             StageKind::SessionAggregate { keys, aggregates: specs, gap, allowed_lateness_us } => {
                 let lateness = match allowed_lateness_us {
@@ -463,7 +463,7 @@ impl StageKind {
                     Some(spec) => format!(
                         "by {key}, {}{}: first {rows} by {order}; keeps {rows} rows a key and open window",
                         spec.window,
-                        lateness(spec)
+                        lateness(spec.allowed_lateness_us)
                     ),
                 }
             }
@@ -555,19 +555,16 @@ pub(crate) fn described_state(state: &StateSpec) -> String {
     format!("{} {} ({columns}){age}", state.kind, state.name)
 }
 
-/// The windows as a user writes them.
 /// Windows with what is said of them beside their bounds.
 fn windows(spec: &KeptWindowSpec) -> String {
-    let mut text = kept_window(&spec.window);
-    if spec.allowed_lateness_us != 0 {
-        text.push_str(&format!(", allowed_lateness={:?}", duration(spec.allowed_lateness_us)));
-    }
+    let mut text = kept_window(&spec.window) + &lateness(spec.allowed_lateness_us);
     if !spec.trigger.is_default() {
         text.push_str(&format!(", {}", spec.trigger));
     }
     text
 }
 
+/// The windows as a user writes them.
 fn kept_window(window: &KeptWindow) -> String {
     match window {
         KeptWindow::Aligned(window) => window.to_string(),
@@ -580,8 +577,8 @@ fn kept_window(window: &KeptWindow) -> String {
 }
 
 /// `, allowed_lateness="5s"`; nothing if there is none.
-fn lateness(spec: &WindowSpec) -> String {
-    match spec.allowed_lateness_us {
+fn lateness(us: i64) -> String {
+    match us {
         0 => String::new(),
         us => format!(", allowed_lateness={:?}", duration(us)),
     }

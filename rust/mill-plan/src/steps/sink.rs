@@ -10,7 +10,7 @@ use super::{Changes, Inputs, Names, Need, Splits, Step};
 use crate::logical::{Parameters, parameters};
 use crate::lower::{Builder, Lineage, call_name};
 use crate::physical::{EdgeKind, StageKind};
-use crate::stream::checks::{column_index, of_key};
+use crate::stream::checks::{AS_APPEND_ONLY, column_index, of_key};
 use crate::stream::{OutputSpec, Stream};
 
 /// A stream and where it goes.
@@ -56,17 +56,17 @@ impl Stream {
         if let Err(error) = sink.check(&schema, self.is_updating()) {
             return Err(match self.is_updating() {
                 Some(keys) if sink.check(&schema, None).is_ok() => Error::plan(format!(
-                    "{} cannot take an updating stream, in which the latest row{} counts: {}",
+                    "{} cannot take an updating stream, in which the latest row{} counts: {}; {}{}",
                     sink.name(),
                     of_key(keys),
+                    error.message(),
+                    AS_APPEND_ONLY,
                     match keys {
-                        [] => "use emit=\"end\" on bounded input, or a window".to_owned(),
-                        _ => format!(
-                            "{}; use emit=\"end\" on bounded input (each key once), a window, or a sink with a key such as \
-                             write_sqlite(…, key=[{}])",
-                            error.message(),
-                            keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(", ")
-                        ),
+                        [] => String::new(),
+                        _ => {
+                            let keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+                            format!("; or write to a sink with a key, such as write_sqlite(…, key=[{}])", keys.join(", "))
+                        }
                     }
                 )),
                 _ => error.in_step(&sink.name()),

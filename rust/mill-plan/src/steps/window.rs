@@ -123,7 +123,14 @@ impl WindowedStream {
         if !trigger.is_default() && matches!(self.kind, WindowKind::Count(_)) {
             return Err(Error::plan(format!("{} fires when it is full and takes no trigger", self.kind)));
         }
-        if trigger.late.is_some() && self.allowed_lateness_us == 0 && self.kind.is_timed() && trigger.early.is_none() {
+        if trigger.late.is_some() && !self.kind.is_timed() {
+            return Err(Error::plan(format!(
+                "late= fires when records come after the end of their window, and {} has no end in event time; fire it with early=, or \
+                 with on_count() or on_processing_time()",
+                self.kind
+            )));
+        }
+        if trigger.late.is_some() && self.allowed_lateness_us == 0 && trigger.early.is_none() {
             return Err(Error::plan(
                 "late= fires when records come after the end of their window, and without allowed_lateness= a window takes \
                  none; give both",

@@ -39,14 +39,17 @@ pub(crate) fn of_key(keys: &[String]) -> String {
     if keys.is_empty() { String::new() } else { format!(" a key of ({})", keys.join(", ")) }
 }
 
+/// How to make a stream that is not updating.
+pub(crate) const AS_APPEND_ONLY: &str =
+    "use emit=\"end\" on bounded input, leave trigger= of a window out, or put to_changelog() before it for a stream of the changes";
+
 /// Refuses an updating stream.
 pub(crate) fn append_only(stream: &Stream, verb: &str) -> Result<()> {
     match stream.is_updating() {
         None => Ok(()),
         Some(keys) => Err(Error::plan(format!(
-            "{verb}() does not take an updating stream, in which the latest row{} counts; use emit=\"end\" \
-             on bounded input, leave trigger= of a window out, or put to_changelog() before it for a stream of the changes; select, with_columns, filter, drop, \
-             rename, cast, inspect, name and sinks with a key take it",
+            "{verb}() does not take an updating stream, in which the latest row{} counts; {AS_APPEND_ONLY}; select, with_columns, \
+             filter, drop, rename, cast, inspect, name and sinks with a key take it",
             of_key(keys)
         ))),
     }

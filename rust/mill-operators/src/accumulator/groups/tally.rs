@@ -54,7 +54,7 @@ impl Tally {
     /// How many records have come since the last result.
     #[inline(always)]
     pub(crate) fn new_records(&self) -> u64 {
-        self.records - self.emitted.min(self.records)
+        self.records.saturating_sub(self.emitted)
     }
 
     /// Counts a record of a window of so many; the result that it fills the window for, after which the next one begins.
@@ -213,7 +213,7 @@ impl Groups {
     }
 
     /// The results of those of these written keys that have a row and for which `count` returns one; it is called with the place
-    /// of the key and the tally of its row. With `is_over` all these rows are removed.
+    /// of the key and the tally of its row, which it changes only then. With `is_over` all these rows are removed.
     pub(crate) fn emit_written<'k>(
         &mut self,
         keys: impl IntoIterator<Item = &'k [u8]>,
@@ -223,24 +223,32 @@ impl Groups {
         let word = self.tally_word()?;
         let keys = KeyBatch::of_written(self.encoder.kind(), keys).map_err(state_error)?;
         let table = self.panes.open(PANE);
-        let (_, found) = table.find(&keys);
-        let (mut records, mut emitted) = (Vec::new(), Vec::new());
-        for found in found.chunks(LOOKUP_ROWS_MAX) {
-            table.find_or_insert(&keys, found).each::<TALLY_WORDS>(word, |place, words| {
-                let mut tally = Tally::read(words);
-                if let Some(result) = count(found[place] as usize, &mut tally) {
-                    records.push(found[place]);
-                    emitted.push(result);
-                }
-                tally.write(words);
-            });
+        let (rows, found) = table.find(&keys);
+        let (mut records, mut emitted, mut tallies) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, &record) in found.iter().enumerate() {
+            let mut tally = tally_of(&rows, row, word);
+            if let Some(result) = count(record as usize, &mut tally) {
+                records.push(record);
+                emitted.push(result);
+                tallies.push(tally);
+            }
         }
-        let mut results = None;
-        if !records.is_empty() {
-            let (rows, _) = table.find_selected(&keys, &records[..]);
-            let of_rows = decoded(&self.decoder, &rows, self.keys.len())?;
-            let beside = (of_rows, Emitted::columns(emitted.iter().copied()));
-            results = Some(finished(&self.accumulators, &mut self.carries, &mut self.unfit, PANE, beside, &rows)?);
+        let (accumulators, decoder, columns) = (&self.accumulators, &self.decoder, self.keys.len());
+        let mut finish = |rows: &RowsRead<'_>| {
+            let beside = (decoded(decoder, rows, columns)?, Emitted::columns(emitted.iter().copied()));
+            finished(accumulators, &mut self.carries, &mut self.unfit, PANE, beside, rows)
+        };
+        let results = match records.len() {
+            0 => None,
+            all if all == found.len() => Some(finish(&rows)?),
+            _ => Some(finish(&table.find_selected(&keys, &records[..]).0)?),
+        };
+        if !is_over {
+            // Only rows that have a result are written to.
+            for (records, tallies) in records.chunks(LOOKUP_ROWS_MAX).zip(tallies.chunks(LOOKUP_ROWS_MAX)) {
+                let mut rows = table.find_or_insert(&keys, records);
+                rows.each::<TALLY_WORDS>(word, |place, words| tallies[place].write(words));
+            }
         }
         if is_over {
             if let Some(carries) = self.carries.as_mut().filter(|carries| carries.has(PANE)) {
