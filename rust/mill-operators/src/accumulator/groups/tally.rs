@@ -213,7 +213,7 @@ impl Groups {
     }
 
     /// The results of those of these written keys that have a row and for which `count` returns one; it is called with the place
-    /// of the key and the tally of its row, which it changes only then. With `is_over` all these rows are removed.
+    /// of the key and the tally of its row. A key may be there twice, unless `is_over`, with which all these rows are removed.
     pub(crate) fn emit_written<'k>(
         &mut self,
         keys: impl IntoIterator<Item = &'k [u8]>,
@@ -224,31 +224,30 @@ impl Groups {
         let keys = KeyBatch::of_written(self.encoder.kind(), keys).map_err(state_error)?;
         let table = self.panes.open(PANE);
         let (rows, found) = table.find(&keys);
-        let (mut records, mut emitted, mut tallies) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, &record) in found.iter().enumerate() {
-            let mut tally = tally_of(&rows, row, word);
-            if let Some(result) = count(record as usize, &mut tally) {
+        let (mut records, mut emitted) = (Vec::new(), Vec::new());
+        let mut result_of = |record: u32, tally: &mut Tally| {
+            if let Some(result) = count(record as usize, tally) {
                 records.push(record);
                 emitted.push(result);
-                tallies.push(tally);
+            }
+        };
+        if is_over {
+            found.iter().enumerate().for_each(|(row, &record)| result_of(record, &mut tally_of(&rows, row, word)));
+        } else {
+            // A key may be there twice, so each tally is written before the next one is read.
+            for found in found.chunks(LOOKUP_ROWS_MAX) {
+                table.find_or_insert(&keys, found).each::<TALLY_WORDS>(word, |place, words| {
+                    let mut tally = Tally::read(words);
+                    result_of(found[place], &mut tally);
+                    tally.write(words);
+                });
             }
         }
-        let (accumulators, decoder, columns) = (&self.accumulators, &self.decoder, self.keys.len());
-        let mut finish = |rows: &RowsRead<'_>| {
-            let beside = (decoded(decoder, rows, columns)?, Emitted::columns(emitted.iter().copied()));
-            finished(accumulators, &mut self.carries, &mut self.unfit, PANE, beside, rows)
-        };
-        let results = match records.len() {
-            0 => None,
-            all if all == found.len() => Some(finish(&rows)?),
-            _ => Some(finish(&table.find_selected(&keys, &records[..]).0)?),
-        };
-        if !is_over {
-            // Only rows that have a result are written to.
-            for (records, tallies) in records.chunks(LOOKUP_ROWS_MAX).zip(tallies.chunks(LOOKUP_ROWS_MAX)) {
-                let mut rows = table.find_or_insert(&keys, records);
-                rows.each::<TALLY_WORDS>(word, |place, words| tallies[place].write(words));
-            }
+        let mut results = None;
+        if !records.is_empty() {
+            let (rows, _) = table.find_selected(&keys, &records[..]);
+            let beside = (decoded(&self.decoder, &rows, self.keys.len())?, Emitted::columns(emitted.iter().copied()));
+            results = Some(finished(&self.accumulators, &mut self.carries, &mut self.unfit, PANE, beside, &rows)?);
         }
         if is_over {
             if let Some(carries) = self.carries.as_mut().filter(|carries| carries.has(PANE)) {
