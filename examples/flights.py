@@ -32,7 +32,7 @@ def load_flights() -> pd.DataFrame:
     return flights.iloc[left.argsort(kind="stable")].reset_index(drop=True)
 
 
-def sinks(output: Path) -> list[mill.Sink]:
+def sinks(output: Path) -> list[mill.Output]:
     """Declare the job: hourly figures of each airport, and the flights that were too late for them."""
     hourly = (
         mill.from_arrow(load_flights())

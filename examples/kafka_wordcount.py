@@ -12,7 +12,7 @@ import millstream as mill
 from millstream import col
 
 
-def count_words(brokers: str, lines: str, words: str, *, is_bounded: bool) -> mill.Sink:
+def count_words(brokers: str, lines: str, words: str, *, is_bounded: bool) -> mill.Output:
     """Give the sink of the job."""
     return (
         mill.read_kafka(brokers, lines, format="json", schema={"line": str}, until="end" if is_bounded else None)

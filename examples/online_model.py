@@ -1,7 +1,7 @@
-"""A model that learns while it predicts: how late a flight arrives, from what is known when it leaves, one model an airline.
+"""A model that learns while it predicts: how late a flight arrives, from what is known when it leaves, with one model per airline.
 
 The model is one of river (https://riverml.xyz): a scaler and a linear regression. It is state of the process function, so it is in
-the checkpoint: kill the job, run it again, and the models go on from what they had learned, exactly once.
+the checkpoint: kill the job, run it again, and the models continue from what they had learned, exactly once.
 
     python examples/online_model.py [--rows 20000] [--output out/delays] [--state state/delays]
 """

@@ -48,6 +48,7 @@ from millstream.expr import (
     now,
 )
 from millstream.io import (
+    Output,
     Sink,
     Source,
     SourceReader,
@@ -130,6 +131,7 @@ __all__ = [
     "Metrics",
     "MillstreamError",
     "Nexmark",
+    "Output",
     "Overdue",
     "Paused",
     "PlanError",

@@ -413,7 +413,7 @@ def _plain(value: Any) -> Any:
 
 
 def _place(item: dis.Instruction) -> dict[str, Any]:
-    """Return where an instruction stands in the user's file."""
+    """Return the position of an instruction in the user's file."""
     at = item.positions
     line = (at.lineno if at else None) or 1
     end_line = (at.end_lineno if at else None) or line

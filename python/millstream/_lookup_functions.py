@@ -329,8 +329,8 @@ def lookup(
     Raises
     ------
     PlanError
-        When ``function`` is not a function, an option is out of range, or a plain function is given an option of
-        asynchronous ones.
+        When ``function`` is not a function, an option is out of range, or an option for asynchronous functions is used with
+        a plain one, with another value than its default.
     SchemaError
         When the columns are not known.
 

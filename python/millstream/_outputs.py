@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from millstream._counts import count
 from millstream.functions import check_callable, check_pyarrow
 from millstream.time import Duration
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from millstream._graph import Graph
     from millstream.expr import Expr
     from millstream.io.kafka import KafkaDelivery, KafkaFormat
-    from millstream.io.sinks import OnExisting, Sink
+    from millstream.io.sinks import OnExisting, Output, Sink
     from millstream.options import OnError
     from millstream.stream import Stream
     from millstream.table import Table
@@ -28,7 +29,7 @@ class Outputs:
 
     # -- sinks -------------------------------------------------------------------------------------------------------
 
-    def write_csv(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
+    def write_csv(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Output:
         """Write CSV files with a header into a directory.
 
         Parameters
@@ -41,7 +42,7 @@ class Outputs:
 
         Returns
         -------
-        Sink
+        Output
             What :func:`run` and :func:`start` take.
 
         Raises
@@ -68,7 +69,7 @@ class Outputs:
 
         return sinks.file_sink(_stream(self), "csv", path, on_existing)
 
-    def write_json(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
+    def write_json(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Output:
         """Write JSON files, with one record in each line, into a directory.
 
         Parameters
@@ -81,7 +82,7 @@ class Outputs:
 
         Returns
         -------
-        Sink
+        Output
             What :func:`run` and :func:`start` take.
 
         Raises
@@ -105,7 +106,7 @@ class Outputs:
 
         return sinks.file_sink(_stream(self), "json", path, on_existing)
 
-    def write_parquet(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Sink:
+    def write_parquet(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Output:
         """Write Parquet files into a directory.
 
         Parameters
@@ -118,7 +119,7 @@ class Outputs:
 
         Returns
         -------
-        Sink
+        Output
             What :func:`run` and :func:`start` take.
 
         Raises
@@ -146,7 +147,7 @@ class Outputs:
 
         return sinks.file_sink(_stream(self), "parquet", path, on_existing)
 
-    def write_sqlite(self, path: str | os.PathLike[str], table: str, *, key: str | Sequence[str] | None = None) -> Sink:
+    def write_sqlite(self, path: str | os.PathLike[str], table: str, *, key: str | Sequence[str] | None = None) -> Output:
         """Write rows into a table of an SQLite database.
 
         Parameters
@@ -160,7 +161,7 @@ class Outputs:
 
         Returns
         -------
-        Sink
+        Output
             What :func:`run` and :func:`start` take.
 
         Raises
@@ -212,7 +213,7 @@ class Outputs:
         timestamp: str | Expr | None = None,
         delivery: KafkaDelivery | None = None,
         options: Mapping[str, str | float] | None = None,
-    ) -> Sink:
+    ) -> Output:
         """Write messages to a Kafka topic.
 
         Parameters
@@ -241,7 +242,7 @@ class Outputs:
 
         Returns
         -------
-        Sink
+        Output
             What :func:`run` and :func:`start` take.
 
         Raises
@@ -275,7 +276,7 @@ class Outputs:
         columns = {"partition": partition, "headers": headers, "timestamp": timestamp}
         return kafka.kafka_sink(_stream(self), brokers, topic, format, key, columns, delivery, options)
 
-    def for_each(self, function: Callable[[Any], object]) -> Sink:
+    def for_each(self, function: Callable[[Any], object]) -> Output:
         """Call a function for each record.
 
         Parameters
@@ -285,7 +286,7 @@ class Outputs:
 
         Returns
         -------
-        Sink
+        Output
             What :func:`run` and :func:`start` take.
 
         Raises
@@ -313,7 +314,7 @@ class Outputs:
 
         return sinks.callback_sink(_stream(self), function, is_batch=False)
 
-    def for_each_batch(self, function: Callable[[Any], object]) -> Sink:
+    def for_each_batch(self, function: Callable[[Any], object]) -> Output:
         """Call a function for each batch of records.
 
         Parameters
@@ -323,7 +324,7 @@ class Outputs:
 
         Returns
         -------
-        Sink
+        Output
             What :func:`run` and :func:`start` take.
 
         Raises
@@ -351,12 +352,12 @@ class Outputs:
 
         return sinks.callback_sink(_stream(self), function, is_batch=True)
 
-    def print(self) -> Sink:
+    def print(self) -> Output:
         """Print each record to ``sys.stdout``.
 
         Returns
         -------
-        Sink
+        Output
             What :func:`run` and :func:`start` take.
 
         Raises
@@ -373,7 +374,7 @@ class Outputs:
 
         return sinks.print_sink(_stream(self))
 
-    def sink_to(self, sink: Sink) -> Sink:
+    def sink_to(self, sink: Sink) -> Output:
         """Write to a sink of your own.
 
         Parameters
@@ -383,7 +384,7 @@ class Outputs:
 
         Returns
         -------
-        Sink
+        Output
             What :func:`run` and :func:`start` take.
 
         Raises
@@ -528,7 +529,7 @@ class Outputs:
         -----  ---
         1      x
         """
-        print(self.collect(limit=rows, until=None if _stream(self).is_bounded else "10s"))
+        print(self.collect(limit=count(rows, "show() takes a number of rows"), until=None if _stream(self).is_bounded else "10s"))
 
     def graph(
         self,

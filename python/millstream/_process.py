@@ -18,7 +18,16 @@ from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
 from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, since_epoch, utc_moment
 from millstream._row import row_class, rows
-from millstream._states import Copier, DefaultValue, FastValue, ListHandle, MapHandle, ReducingHandle, Scope, ValueHandle
+from millstream._states import (
+    Copier,
+    DefaultValue,
+    FastValue,
+    ListHandle,
+    MapHandle,
+    ReducingHandle,
+    Scope,
+    ValueHandle,
+)
 from millstream._view import columns_read
 from millstream.errors import PlanError
 from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState

@@ -7,7 +7,7 @@ from typing import Any
 
 from millstream.errors import PlanError
 
-__all__ = ["mapping", "text", "texts"]
+__all__ = ["directions", "mapping", "text", "texts"]
 
 
 def text(value: Any, place: str, example: str = "x") -> str:
@@ -50,6 +50,23 @@ def texts(value: Any, place: str, example: str = "x") -> list[str]:
     given = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if not all(isinstance(one, str) for one in given):
         raise PlanError(f'{place} takes a text or a list of them, as in "{example}", not {value!r:.200}')
+    return given
+
+
+def directions(value: Any, columns: int, place: str, of: str = "") -> list[bool]:
+    """Return for each of so many columns whether it is sorted in descending order.
+
+    Examples
+    --------
+    >>> from millstream._texts import directions
+    >>> directions(True, 2, "sort()")
+    [True, True]
+    """
+    given = [value] * columns if isinstance(value, bool) else list(value) if isinstance(value, Iterable) else []
+    if len(given) != columns or not all(isinstance(one, bool) for one in given):
+        raise PlanError(
+            f"{place}: descending is True or False, or one of them for each of the {columns} columns{of}; it is {value!r:.200}"
+        )
     return given
 
 

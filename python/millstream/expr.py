@@ -991,8 +991,6 @@ def coalesce(*values: IntoExpr) -> Expr:
     >>> s.select(x=mill.coalesce("a", "b", 0)).collect().to_pylist()
     [{'x': 2}]
     """
-    if not values:
-        raise PlanError("coalesce takes at least one value")
     return Expr(RawExpr.function("coalesce", [_column(value) for value in values]))
 
 

@@ -340,7 +340,7 @@ def _call_of(function: Any) -> Any:
     """Return what runs when an object is called, that is no function itself."""
     while isinstance(function, functools.partial):
         function = function.func
-    return getattr(type(function), "__call__", None)  # noqa: B004
+    return getattr(type(function), "__call__", None)
 
 
 def check_async(function: Any, method: str, plain: str) -> None:
@@ -391,7 +391,7 @@ def returned_schema(function: Any, *, is_many: bool) -> Schema | None:
     is_many
         Whether it returns several records, so that the annotation is ``Iterator[X]`` and the like.
     """
-    target = function if isinstance(function, (types.FunctionType, types.MethodType)) else getattr(type(function), "__call__", function)  # noqa: B004
+    target = function if isinstance(function, (types.FunctionType, types.MethodType)) else getattr(type(function), "__call__", function)
     try:
         hint = typing.get_type_hints(target).get("return")
     except (NameError, TypeError, AttributeError):

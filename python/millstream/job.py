@@ -92,7 +92,7 @@ class Job:
     def let_go(self) -> None:
         """Cancel the job and do not wait for it, now or later.
 
-        For a job whose functions may never return, such as one that the interpreter leaves behind.
+        For a job whose functions may never return, such as one that still runs when the interpreter exits.
 
         Examples
         --------
@@ -258,7 +258,7 @@ class Job:
         return f"<b>Job</b> {self.status}: {figures.rows_in:,} records read, {figures.checkpoints_taken} checkpoints"
 
 
-def _outputs(sinks: tuple[Sink, ...], verb: str) -> list[Output]:
+def _outputs(sinks: tuple[Output, ...], verb: str) -> list[Output]:
     if not sinks:
         raise PlanError(f"{verb}() needs at least one sink, such as stream.write_parquet(path); for a table use stream.collect()")
     outputs = []
@@ -276,7 +276,7 @@ def _outputs(sinks: tuple[Sink, ...], verb: str) -> list[Output]:
 
 
 def start(
-    *sinks: Sink,
+    *sinks: Output,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     parallelism: int | None = None,
     until: Duration | None = None,
@@ -324,13 +324,16 @@ def start(
     >>> job.wait().rows_in
     3
     """
-    outputs = _outputs(sinks, "start")
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
-    return Job(_start([output._raw for output in outputs], options))
+    return _started(sinks, "start", options)
+
+
+def _started(sinks: tuple[Output, ...], verb: str, options: dict[str, Any]) -> Job:
+    return Job(_start([output._raw for output in _outputs(sinks, verb)], options))
 
 
 def run(
-    *sinks: Sink,
+    *sinks: Output,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     parallelism: int | None = None,
     until: Duration | None = None,
@@ -383,7 +386,7 @@ def run(
     Notes
     -----
     Ctrl-C stops the job with a last checkpoint, if that takes less than a second, and raises ``KeyboardInterrupt``; the
-    next run goes on from there. Functions that are running then are interrupted too. A function that does not return,
+    next run continues from there. Functions that are running then are interrupted too. A function that does not return,
     because it is in a call that cannot be interrupted, is named on stderr and not waited for. A second Ctrl-C leaves at
     once.
 
@@ -394,9 +397,8 @@ def run(
     """
     if progress is not None and not isinstance(progress, bool):
         raise PlanError(f"progress is True, False or None, not {progress!r:.200}")
-    outputs = _outputs(sinks, "run")
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
-    job = Job(_start([output._raw for output in outputs], options))
+    job = _started(sinks, "run", options)
     logged: set[str] = set()
     report = _watch(job._raw, progress, logged)
     _log(report.notes, logged)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from millstream._engine import RawKeyedStream, RawSchema, RawWindowedStream
 from millstream._hints import no_attribute
+from millstream._texts import directions
 from millstream.errors import PlanError
 from millstream.expr import Expr, col, lit
 from millstream.functions import (
@@ -379,13 +380,7 @@ class KeyedStream:
         if not isinstance(by, (str, Expr, list, tuple)):
             raise PlanError(f'top_n() sorts by a column, an expression or several of them, as in by="price", not by {by!r:.200}')
         columns = [by] if isinstance(by, (str, Expr)) else list(by)
-        directions = [descending] * len(columns) if isinstance(descending, bool) else list(descending)
-        if len(directions) != len(columns) or not all(isinstance(one, bool) for one in directions):
-            raise PlanError(
-                f"top_n(): descending is True or False, or one of them for each of the {len(columns)} columns of by; it is "
-                f"{descending!r:.200}"
-            )
-        ordering = list(zip(_columns(columns, {}, "top_n"), directions, strict=True))
+        ordering = list(zip(_columns(columns, {}, "top_n"), directions(descending, len(columns), "top_n()", " of by"), strict=True))
         if within is None:
             if allowed_lateness is not None:
                 raise PlanError("top_n(): allowed_lateness= needs the windows of within=")

@@ -48,13 +48,13 @@ class Checkpoint:
 
     Notes
     -----
-    A run that goes on from a checkpoint compares the plan with the one that the checkpoint was taken with. What has changed
+    A run that continues from a checkpoint compares the plan with the one that the checkpoint was taken with. What has changed
     is in :attr:`Report.notes`, and is logged as a warning; of functions only the names are compared. Where state would be
     lost or would mean something else, the run is refused, and so is a changed plan of a job that had finished.
 
-    Trust a state directory or a savepoint as you trust code. State of an :class:`Aggregate` of yours, and columns of type
-    ``object``, are pickled, and unpickling runs what the bytes ask for. ``millstream state verify --no-objects`` reports
-    whether a directory holds any.
+    Trust a state directory or a savepoint as you trust code. Columns and states of type ``object``, states of an
+    :class:`Aggregate` of yours, and attributes of a :class:`WatermarkGenerator` are pickled, and unpickling runs what the
+    bytes ask for. ``millstream state verify --no-objects`` reports whether a directory holds any.
 
     Examples
     --------

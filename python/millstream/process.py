@@ -268,7 +268,10 @@ class ReducingState(State, Generic[T]):
 
         @property
         def value(self) -> T | None:
-            """The value of the key; None where nothing was added."""
+            """The value of the key; None where nothing was added. Setting it replaces what was added."""
+
+        @value.setter
+        def value(self, value: T | None) -> None: ...
 
         def add(self, value: T) -> T:
             """Fold a value in, and return the result.

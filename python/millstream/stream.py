@@ -485,8 +485,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         Notes
         -----
         Results are passed on in pieces, so memory does not grow with their number. A record whose function raises has no
-        results if it had yielded at most 4,096 before. Of a record that had yielded more, those that were already passed on
-        stay. Checkpoints are taken between records, never inside a call.
+        results if it had yielded fewer than 4,096 before. Of a record that had yielded more, those that were already passed
+        on stay. Checkpoints are taken between records, never inside a call.
 
         Examples
         --------
@@ -915,7 +915,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         Returns
         -------
         Stream
-            One row, even if there are no records: then counts are zero and all other aggregates null.
+            One row, even if there are no records. Then counts, also of distinct values, are zero, ``collect`` is an empty list,
+            an aggregate of your own has the result of its empty state, and all others are null.
 
         Raises
         ------

@@ -7,6 +7,7 @@ from typing import Any, NoReturn, overload
 
 from millstream._counts import count
 from millstream._engine import RawTable
+from millstream._texts import directions
 from millstream.errors import PlanError
 from millstream.types import Schema
 
@@ -299,9 +300,7 @@ class Table:
         names = list(columns) or self.schema.names
         for name in names:
             self._place(name)
-        turned = [descending] * len(names) if isinstance(descending, bool) else list(descending)
-        if len(turned) != len(names) or not all(isinstance(item, bool) for item in turned):
-            raise PlanError(f"sort(): descending= is True, False, or a list of one of them for each of {len(names)} columns, not {descending!r:.200}")
+        turned = directions(descending, len(names), "sort()")
         rows = self.to_pylist()
         # The sort is stable, so the most significant column is the last one that rows are sorted by.
         for name, is_descending in reversed(list(zip(names, turned, strict=True))):

@@ -68,7 +68,9 @@ def _raw(firing: Duration | Firing | None, what: str) -> tuple[str, int] | None:
     if firing is None:
         return None
     if isinstance(firing, Firing):
-        return ("each", 0) if firing.rows is None else ("rows", firing.rows)
+        if firing.rows is None:
+            return "each", 0
+        return "rows", count(firing.rows, f"{what} of a trigger is a number of records of at least 1", 1, _ROWS_MAX)
     interval = microseconds(firing, f"{what} of a trigger")
     if interval == 0:
         raise PlanError(f'{what} of a trigger is "0s", which leaves no time between results; use mill.each()')
@@ -186,5 +188,8 @@ def on_processing_time(interval: Duration) -> Trigger:
     """
     if isinstance(interval, Firing):
         raise PlanError(f"on_processing_time() takes a duration such as \"1s\", not {interval!r}; for numbers of records use on_count()")
-    microseconds(interval, "on_processing_time()")
+    if microseconds(interval, "on_processing_time()") == 0:
+        raise PlanError(
+            f"on_processing_time() takes a duration above zero, not {interval!r:.80}; on_watermark(early=mill.each()) fires after each batch"
+        )
     return Trigger(interval)

@@ -17,7 +17,6 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal as PythonDecimal
 from typing import Any, NamedTuple
 
-from millstream._counts import count
 from millstream._engine import DataType, RawSchema
 from millstream.errors import SchemaError
 
@@ -105,6 +104,9 @@ def Duration(unit: str = "us") -> DataType:
     return DataType.duration(unit)
 
 
+_DIGITS_MAX = 38
+
+
 def Decimal(precision: int = 38, scale: int = 9) -> DataType:
     """Return the type of a decimal number with a fixed number of digits.
 
@@ -127,7 +129,10 @@ def Decimal(precision: int = 38, scale: int = 9) -> DataType:
     decimal[10, 2]
     """
     for number in (precision, scale):
-        count(number, f"Decimal() takes 1 to 38 digits and no more of them after the point than that, not ({precision!r:.40}, {scale!r:.40})", 0, 127)
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= _DIGITS_MAX:
+            raise SchemaError(
+                f"Decimal() takes 1 to {_DIGITS_MAX} digits and no more of them after the point than that, not ({precision!r:.40}, {scale!r:.40})"
+            )
     return DataType.decimal(precision, scale)
 
 

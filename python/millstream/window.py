@@ -400,8 +400,9 @@ def session(gap: Duration | Expr) -> SessionWindow:
     neither the order of arrival nor the parallelism. (Flink also accepts a late record whose own session would still be
     open, and can then emit sessions that overlap.)
 
-    Records of open sessions are kept as state, so every aggregate and function can be used. ``first``, ``last`` and
-    ``collect`` follow event time, ties the order of arrival.
+    Every aggregate and function can be used. If all aggregates are among count, sum, mean, min, max, std and var, the state
+    has one row for each open session; otherwise it has the records of open sessions. ``first``, ``last`` and ``collect``
+    follow event time, ties the order of arrival.
 
     Examples
     --------

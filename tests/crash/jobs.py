@@ -115,8 +115,9 @@ TOTALS = ("count", "running")
 
 def prepare(job: str) -> None:
     """Import all that the job needs, so that a fork has it."""
-    import millstream  # noqa: F401
     import pyarrow.parquet  # noqa: F401
+
+    import millstream  # noqa: F401
 
     if job == "flights":
         _example()

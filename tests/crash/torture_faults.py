@@ -140,7 +140,7 @@ class Run:
             raise RuntimeError("the undisturbed job did not end")
         (self.work / "steps").write_text(json.dumps(testing.disarm()))
 
-    def declare(self) -> list[mill.Sink]:
+    def declare(self) -> list[mill.Output]:
         """Declare the job."""
         cell = self.cell
         return torture_jobs.declare(cell.plan, cell.sink, self.variant, self.work, self.inputs, self.hook)

@@ -59,7 +59,7 @@ def write_inputs(folder: Path) -> None:
         (folder / f"{number}.csv").write_text("\n".join(["v,k", *lines, ""]))
 
 
-def declare(plan: str, sink: str, variant: int, work: Path, inputs: Path, hook: Hook) -> list[mill.Sink]:
+def declare(plan: str, sink: str, variant: int, work: Path, inputs: Path, hook: Hook) -> list[mill.Output]:
     """Declare a job; ``hook`` is called by the Python functions, once a record."""
     (work / "out").mkdir(parents=True, exist_ok=True)
     if plan == "stateless":
@@ -111,7 +111,7 @@ def declare(plan: str, sink: str, variant: int, work: Path, inputs: Path, hook: 
     return [_into(folded.select("k", "v", "w"), sink, variant, work, "totals")]
 
 
-def _kept(table: Any, sink: str, variant: int, work: Path) -> list[mill.Sink]:
+def _kept(table: Any, sink: str, variant: int, work: Path) -> list[mill.Output]:
     """Windows that keep their records, and steps whose rows replace each other in a table."""
     timed = table.event_time("at", watermark="1s").key_by("k")
     if sink == "sqlite" and variant % 2 == 0:
@@ -137,7 +137,7 @@ def _kept(table: Any, sink: str, variant: int, work: Path) -> list[mill.Sink]:
     return [_into(sessions, sink, variant, work, "windows"), _into(late, sink, variant, work, "late")]
 
 
-def _into(stream: Any, sink: str, variant: int, work: Path, name: str, key: str | list[str] | None = None) -> mill.Sink:
+def _into(stream: Any, sink: str, variant: int, work: Path, name: str, key: str | list[str] | None = None) -> mill.Output:
     if sink == "file":
         writer = [stream.write_csv, stream.write_json, stream.write_parquet][variant % 3]
         return writer(work / "out" / name)

@@ -194,7 +194,7 @@ def carry_out(case: Case, work: Path) -> tuple[dict[str, list[Row]], int | None]
     return {name: shown(work, name) for name in outputs}, None if is_restored else report.rows_late
 
 
-def _into(stream: Any, work: Path, name: str) -> mill.Sink:
+def _into(stream: Any, work: Path, name: str) -> mill.Output:
     key = stream.updating_key
     if key is None:
         return stream.write_parquet(work / name)

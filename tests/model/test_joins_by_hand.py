@@ -14,8 +14,8 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
-import pytest
 import hand_joins
+import pytest
 
 import millstream as mill
 from millstream import testing

@@ -69,7 +69,7 @@ def window_of(dice: random.Random) -> tuple[str, int, int, mill.Window]:
 
 def trigger_of(dice: random.Random, lateness: int) -> mill.Trigger:
     """Return a trigger."""
-    firing = lambda: dice.choice([mill.each(), mill.every(1), mill.every(dice.randint(2, 9)), "1ms"])  # noqa: E731
+    firing = lambda: dice.choice([mill.each(), mill.every(1), mill.every(dice.randint(2, 9)), "1ms"])
     if lateness and dice.random() < 0.5:
         return mill.on_watermark(early=firing() if dice.random() < 0.5 else None, late=firing())
     return dice.choice([mill.on_watermark(early=firing()), mill.on_count(dice.randint(1, 6)), mill.on_processing_time("1ms")])
@@ -115,7 +115,7 @@ def test_the_rows_that_are_left_are_those_of_the_oracle(seed: int, tmp_path: Pat
     keeps_records = dice.random() < 0.5
     schema = pa.schema({"k": TYPES[key_type], "at": pa.timestamp("us"), "v": pa.int64()})
 
-    def flow() -> mill.Sink:
+    def flow() -> mill.Output:
         streams = []
         for rows in splits:
             table = pa.table([pa.array([row[i] for row in rows], schema.field(i).type) for i in range(3)], schema=schema)

@@ -5,8 +5,9 @@ import sqlite3
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import millstream as mill
 import pytest
+
+import millstream as mill
 from millstream import col, testing
 
 EPOCH = datetime(1970, 1, 1)
@@ -207,7 +208,7 @@ def test_mistakes_about_changelogs():
 
 def bids(seed, rows=500):
     rng = random.Random(seed)
-    price = lambda: None if rng.random() < 0.1 else rng.randrange(20)  # noqa: E731
+    price = lambda: None if rng.random() < 0.1 else rng.randrange(20)
     return [{"item": rng.randrange(6), "price": price(), "who": f"bidder {number}"} for number in range(rows)]
 
 

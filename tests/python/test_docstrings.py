@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import millstream
 import pytest
+
+import millstream
 
 ROOTS = ("millstream", "millstream.nexmark", "millstream.testing", "millstream.types")
 PACKAGE = Path(millstream.__file__).parent
@@ -124,7 +125,7 @@ class Public:
 
 def methods(module: str, node: ast.ClassDef) -> dict[str, ast.FunctionDef]:
     return {
-        inner.name: inner for inner in statements(node.body) if isinstance(inner, ast.FunctionDef) and not is_overload(inner)
+        inner.name: inner for inner in statements(node.body) if isinstance(inner, ast.FunctionDef) and not decorators(inner) & {"overload", "setter"}
     }
 
 

@@ -385,7 +385,7 @@ def test_a_function_that_takes_its_cancellation_times_out_nevertheless(is_repeat
                     while not is_over.is_set():
                         await asyncio.sleep(0.01)
                     return 77
-                except:  # noqa: E722
+                except:
                     if not is_repeated:
                         return 78
         return int(row.n)

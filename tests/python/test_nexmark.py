@@ -195,7 +195,7 @@ def test_the_name_is_the_package_and_its_function() -> None:
 
 
 def test_other_splits_cannot_go_on(tmp_path: Path) -> None:
-    def sink(**options: Any) -> mill.Sink:
+    def sink(**options: Any) -> mill.Output:
         return mill.nexmark(200_000, **options).bids.select("price").write_csv(tmp_path / "out")
 
     assert testing.simulate(sink(), seed=1, steps=60, checkpoint=tmp_path / "state", parallelism=1) is None

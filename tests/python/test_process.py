@@ -501,7 +501,7 @@ def test_mistakes_are_errors_where_the_function_is_declared() -> None:
     with pytest.raises(mill.PlanError, match="has no side outputs"):
         mill.from_iter([1]).side_output("audit")
     with pytest.raises(RuntimeError, match="not outside of one"):
-        Sum().total.value  # noqa: B018
+        Sum().total.value
 
 
 def threading_lock_type() -> Any:

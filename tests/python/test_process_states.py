@@ -233,7 +233,7 @@ class SetToNone(mill.ProcessFunction):
         elif self.how == "function":
             nothing(self.last)
         elif self.how == "attribute":
-            setattr(self.last, "value", row.x)  # noqa: B010
+            setattr(self.last, "value", row.x)
         elif self.how == "clear":
             self.last.clear()
         else:

@@ -503,7 +503,7 @@ def test_a_stop_comes_between_timers_that_set_others_for_ever(tmp_path: Path, pa
         def on_end(self, ctx: mill.ProcessContext) -> Iterator[Any]:
             yield {"k": ctx.key, "n": -self.n.value}
 
-    def sink() -> mill.Sink:
+    def sink() -> mill.Output:
         rows = mill.from_iter([{"k": k, "at": datetime(2024, 1, 1)} for k in range(4)])
         done = rows.event_time("at").key_by("k").process(Endless(), schema={"k": int, "n": int})
         return done.write_json(tmp_path / "out")

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import millstream as mill
 import pytest
+
+import millstream as mill
 from millstream import col
 
 FILES, ROWS = 12, 100

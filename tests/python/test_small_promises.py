@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-import millstream as mill
 import pyarrow as pa
 import pytest
-from millstream import col
+
+import millstream as mill
 
 
 def test_sort_puts_nan_after_numbers_and_null_last() -> None:

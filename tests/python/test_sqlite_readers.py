@@ -14,7 +14,6 @@ import pytest
 
 import millstream as mill
 
-
 SPLITS = 8
 """How many splits generate() has: each makes every eighth number, in order."""
 

@@ -106,7 +106,7 @@ def test_a_job_that_ends_has_no_checkpoint_to_take(tmp_path: Path) -> None:
         job = mill.start(mill.generate(rows=2000).write_csv(folder / "out"), checkpoint=folder / "state")
         if number % 2:
             job.stop()
-        for ask in (job.checkpoint, lambda folder=folder: job.savepoint(folder / "saved")):  # noqa: B023
+        for ask in (job.checkpoint, lambda folder=folder: job.savepoint(folder / "saved")):
             with contextlib.suppress(mill.CheckpointError):
                 ask()
         job.wait()

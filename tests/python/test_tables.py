@@ -47,8 +47,8 @@ def test_rows_columns_and_ends(table: mill.Table) -> None:
         (lambda table: table[["a", "d"]], KeyError, r"no column 'd'"),
         (lambda table: table[1.5], TypeError, r"row number or a slice, not 1\.5"),
         (lambda table: table.head(-1), mill.PlanError, r"head\(\) takes a number of rows"),
-        (lambda table: table.sort("a", descending=[True, False]), mill.PlanError, r"one of them for each of 1 columns"),
-        (lambda table: table.sort("a", descending="yes"), mill.PlanError, r"descending="),
+        (lambda table: table.sort("a", descending=[True, False]), mill.PlanError, r"one of them for each of the 1 columns"),
+        (lambda table: table.sort("a", descending="yes"), mill.PlanError, r"sort\(\): descending is True or False.*it is 'yes'"),
     ],
 )
 def test_what_is_not_there_is_named(table: mill.Table, use: Any, kind: type[Exception], message: str) -> None:
@@ -56,12 +56,11 @@ def test_what_is_not_there_is_named(table: mill.Table, use: Any, kind: type[Exce
         use(table)
 
 
-@pytest.mark.parametrize("descending", [False, True, [True, False, True], [False, True, False]])
+@pytest.mark.parametrize("descending", [False, True, [True, False], [False, True]])
 def test_rows_are_sorted_as_polars_sorts_them(table: mill.Table, descending: Any) -> None:
     # A stable sort in Polars, with nulls at the end; both hold NaN for the greatest number.
-    turned = descending if isinstance(descending, bool) else descending[:2]
-    expected = pl.DataFrame(table).sort("a", "b", descending=turned, nulls_last=True, maintain_order=True)
-    found = table.sort("a", "b", descending=turned)
+    expected = pl.DataFrame(table).sort("a", "b", descending=descending, nulls_last=True, maintain_order=True)
+    found = table.sort("a", "b", descending=descending)
     assert found["c"] == expected["c"].to_list()
 
 

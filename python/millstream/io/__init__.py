@@ -5,10 +5,11 @@ from __future__ import annotations
 from millstream.io.files import read_csv, read_json, read_parquet, read_text
 from millstream.io.kafka import read_kafka
 from millstream.io.memory import from_arrow, from_iter, generate, index, random
-from millstream.io.sinks import Sink
+from millstream.io.sinks import Output, Sink
 from millstream.io.sources import Source, SourceReader, from_source
 
 __all__ = [
+    "Output",
     "Sink",
     "Source",
     "SourceReader",

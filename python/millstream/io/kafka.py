@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from millstream import _engine
 from millstream._texts import mapping, text, texts
 from millstream.errors import PlanError
 from millstream.expr import Expr
-from millstream.io.sinks import Output
+from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 from millstream.types import SchemaLike, schema_of
-
-if TYPE_CHECKING:
-    from millstream.io.sinks import Sink
 
 __all__ = ["read_kafka"]
 
@@ -138,7 +135,7 @@ def kafka_sink(
     columns: Mapping[str, str | Expr | None],
     delivery: KafkaDelivery | None,
     options: Mapping[str, str | float] | None,
-) -> Sink:
+) -> Output:
     """Write a topic; `columns` says what becomes the partition, the headers and the timestamp of a message."""
     if format in _LATER:
         raise PlanError(f'write_kafka(format={format!r}) is not there yet; format="raw" writes bytes as they are')
@@ -178,7 +175,7 @@ def kafka_sink(
         delivery,
         _options(options, "write_kafka"),
     )
-    return Output(raw)
+    return output(raw)
 
 
 def _brokers(brokers: str | Sequence[str], call: str) -> str:

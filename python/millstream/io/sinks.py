@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 
 from millstream import _live
 from millstream._engine import RawSink, write_files, write_sqlite
-from millstream._row import row_class, rows
 from millstream._paths import local_path
+from millstream._row import row_class, rows
 from millstream._texts import text, texts
 from millstream.errors import CheckpointError, PlanError
 from millstream.functions import function_name
@@ -28,9 +28,9 @@ OnExisting = Literal["refuse", "replace"]
 
 
 class Sink:
-    """Where results go: what ``write_*`` returns, and the base class of sinks of your own.
+    """The base class of sinks of your own; :meth:`Stream.sink_to` writes a stream into one.
 
-    A sink of your own sets ``kind`` to how it keeps results exactly once after a crash:
+    A sink sets ``kind`` to how it keeps results exactly once after a crash:
 
     ``"idempotent"``
         ``write`` puts rows at their key; writing them again changes nothing. Rows must be durable when ``pre_commit``
@@ -188,14 +188,18 @@ class Sink:
         """Release what the sink holds; called after the last commit."""
 
 
-class Output(Sink):
-    """A sink with the stream that is written to it: what :func:`millstream.run` takes."""
+class Output:
+    """A sink with the stream that is written to it: what ``write_*`` and the like return, and :func:`millstream.run` takes.
+
+    Examples
+    --------
+    >>> mill.from_iter([1, 2]).write_csv("numbers/")
+    <Sink write_csv("numbers/")>
+    """
 
     __slots__ = ("_raw", "_takes_frames")
-
-    def __init__(self, raw: RawSink, *, takes_frames: bool = False) -> None:
-        self._raw = raw
-        self._takes_frames = takes_frames
+    _raw: RawSink
+    _takes_frames: bool
 
     def name(self, name: str) -> Output:
         """Name the sink; the name identifies what it has written.
@@ -221,24 +225,32 @@ class Output(Sink):
         >>> report.steps[-1].name
         'shown'
         """
-        return Output(self._raw.named(text(name, "name()", "orders")), takes_frames=self._takes_frames)
+        return output(self._raw.named(text(name, "name()", "orders")), takes_frames=self._takes_frames)
 
     def __repr__(self) -> str:
         """Show what it writes to."""
         return f"<Sink {self._raw.name()}>"
 
 
+def output(raw: RawSink, *, takes_frames: bool = False) -> Output:
+    """Make what :func:`millstream.run` takes; with ``takes_frames`` its function is called with frames of pyarrow."""
+    made = Output()
+    made._raw = raw
+    made._takes_frames = takes_frames
+    return made
+
+
 def file_sink(stream: Stream, kind: str, path: str | os.PathLike[str], on_existing: OnExisting) -> Output:
     """Write files of a kind into a directory."""
     if on_existing not in ("refuse", "replace"):
         raise PlanError(f'on_existing is {on_existing!r}; it is "refuse" or "replace"')
-    return Output(write_files(stream._raw, kind, local_path(path, f"write_{kind}()"), on_existing == "replace"))
+    return output(write_files(stream._raw, kind, local_path(path, f"write_{kind}()"), on_existing == "replace"))
 
 
 def sqlite_sink(stream: Stream, path: str | os.PathLike[str], table: str, key: Sequence[str] | None) -> Output:
     """Write into a table of an SQLite database."""
     keys = None if key is None else texts(key, "write_sqlite(key=…)", "id")
-    return Output(write_sqlite(stream._raw, local_path(path, "write_sqlite()"), text(table, "write_sqlite(table=…)", "orders"), keys))
+    return output(write_sqlite(stream._raw, local_path(path, "write_sqlite()"), text(table, "write_sqlite(table=…)", "orders"), keys))
 
 
 # -- callbacks -----------------------------------------------------------------------------------------------------------
@@ -250,13 +262,13 @@ def callback_sink(stream: Stream, function: Callable[[Any], object], *, is_batch
     name = f"{verb}({function_name(function)})"
     adapter: Any = _BatchCallback(function) if is_batch else _RowCallback(function, tuple(stream.schema.names))
     raw = stream._raw.write_python(adapter, name, "immediate", not is_batch, True, _CHANGES, 1)
-    return Output(raw, takes_frames=is_batch)
+    return output(raw, takes_frames=is_batch)
 
 
 def print_sink(stream: Stream) -> Output:
     """Print each record."""
     adapter = _RowCallback(_print, tuple(stream.schema.names))
-    return Output(stream._raw.write_python(adapter, "print()", "immediate", True, True, _CHANGES, 1))
+    return output(stream._raw.write_python(adapter, "print()", "immediate", True, True, _CHANGES, 1))
 
 
 def _print(row: Any) -> None:
@@ -348,7 +360,7 @@ def custom_sink(stream: Stream, sink: Sink) -> Output:
         kind = "write-ahead-at-least-once"
     deletes = type(sink).delete is not Sink.delete
     raw = stream._raw.write_python(adapter, name, kind, False, kind == "idempotent", None if deletes else _DELETE, 1)
-    return Output(raw, takes_frames=True)
+    return output(raw, takes_frames=True)
 
 
 class _Direct:

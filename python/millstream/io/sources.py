@@ -232,7 +232,7 @@ class _ReaderAdapter:
         self._is_done = False
 
     def next(self, rows_max: int) -> Answer:
-        """Return the next records and where the reader stands then."""
+        """Return the next records, and the reader's position after them."""
         _live.check()
         given = None if self._is_done else self._reader.next_batch()
         if given is None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from millstream._counts import count
 from millstream._engine import RawDisk, RawHandJob, RawLedger, RawPushedSource, RawSink, RawTable
 from millstream.errors import MillstreamError, PlanError
-from millstream.io.sinks import Sink
+from millstream.io.sinks import Output
 from millstream.job import _outputs
 from millstream.options import Checkpoint, Mode, OnError, settings
 from millstream.report import Report, report_of
@@ -88,7 +88,7 @@ class Job:
 
     def __init__(
         self,
-        *outputs: Stream | Sink,
+        *outputs: Stream | Output,
         clock: Clock | None = None,
         seed: int = 0,
         parallelism: int = 2,

@@ -11,7 +11,7 @@ from typing import Literal
 
 from millstream import _engine
 from millstream._counts import count
-from millstream.io.sinks import Sink
+from millstream.io.sinks import Output
 from millstream.job import _outputs
 from millstream.options import Checkpoint, OnError, settings
 from millstream.report import Report, report_of
@@ -231,7 +231,7 @@ def disarm() -> dict[str, int]:
 
 
 def simulate(
-    *sinks: Sink,
+    *sinks: Output,
     seed: int,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     steps: int | None = None,
