@@ -296,6 +296,41 @@ def test_a_global_window_with_a_trigger() -> None:
     ]
 
 
+def _lists(key: Any, bounds: Any, rows: pa.RecordBatch) -> dict[str, Any]:
+    xs = rows["number"].to_pylist()
+    return {"first": xs[0], "last": xs[-1], "all": xs}
+
+
+ORDERED = {"first": col("number").first(), "last": col("number").last(), "all": col("number").collect()}
+OF_ALL_RECORDS: dict[str, Any] = {
+    "agg": lambda k: k.agg(**ORDERED),
+    "agg each": lambda k: k.agg(**ORDERED, emit="each"),
+    "window": lambda k: k.window(mill.global_window()).agg(**ORDERED),
+    "rows": lambda k: k.window(mill.global_window(), trigger=mill.on_count(7)).agg(first=ORDERED["first"], last=ORDERED["last"]),
+    "records": lambda k: k.window(mill.global_window(), trigger=mill.on_count(7)).agg(**ORDERED),
+    "apply": lambda k: k.window(mill.global_window()).apply(_lists, schema={"first": int, "last": int, "all": list[int]}),
+}
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+@pytest.mark.parametrize("way", list(OF_ALL_RECORDS))
+def test_all_records_of_a_key_are_in_order_of_event_time(way: str, parallelism: int) -> None:
+    records = disordered(31, rows=300)
+    # Also times before 1970 have an order.
+    records += [{**record, "at": record["at"] - timedelta(days=30000), "number": 1000 + record["number"]} for record in records[:50]]
+    expected: dict[Any, list[int]] = defaultdict(list)
+    for record in sorted(records, key=lambda r: r["at"]):
+        expected[record["k"]].append(record["number"])
+    stream = mill.from_iter(records).event_time("at", watermark="5s")
+    rows = OF_ALL_RECORDS[way](stream.key_by("k")).collect(parallelism=parallelism).to_pylist()
+    assert {row["k"]: (row["first"], row["last"]) for row in rows} == {k: (of[0], of[-1]) for k, of in expected.items()}
+    if way != "rows":
+        assert {row["k"]: row["all"] for row in rows} == expected
+    # Without event time the order is that of arrival.
+    arrived = {row["k"]: row["last"] for row in OF_ALL_RECORDS[way](mill.from_iter(records).key_by("k")).collect().to_pylist()}
+    assert arrived == {record["k"]: record["number"] for record in records}
+
+
 def test_windows_and_triggers_that_cannot_be() -> None:
     bounded = mill.from_iter([{"k": 1, "at": at(0)}])
     timed = bounded.event_time("at")
@@ -363,8 +398,9 @@ def pieces(records: list[dict[str, Any]]) -> pa.Table:
         lambda k: k.window(mill.count_window(4, slide=3, partial=True)).agg(n=mill.count(), xs=col("x").collect()),
         lambda k: k.window(mill.sliding("30s", slide="10s")).apply(lambda key, w, rows: {"n": rows.num_rows, "xs": rows["x"].to_pylist()}, schema={"n": int, "xs": list[int]}),
         lambda k: k.window(mill.global_window()).apply(lambda key, w, rows: {"n": rows.num_rows, "xs": rows["x"].to_pylist()}, schema={"n": int, "xs": list[int]}),
+        lambda k: k.agg(first=col("number").first(), xs=col("x").collect()),
     ],
-    ids=["session", "session apply", "count", "sliding apply", "global apply"],
+    ids=["session", "session apply", "count", "sliding apply", "global apply", "all"],
 )
 def test_a_restart_changes_no_result(make: Any, tmp_path: Path) -> None:
     records = disordered(23, rows=250)
@@ -584,6 +620,8 @@ def test_nanoseconds_have_no_order_within_a_microsecond() -> None:
         lambda: keyed.window(session).agg(n=mill.count()),
         lambda: keyed.rolling("10s").agg(n=mill.count()),
         lambda: keyed.window(tumbling).agg(col("k").first().alias("f")),
+        lambda: keyed.window(mill.global_window()).agg(col("k").last().alias("f")),
+        lambda: keyed.agg(col("k").collect().alias("f")),
         lambda: keyed.window(tumbling).reduce(lambda a, b: a),
     ):
         with pytest.raises(PlanError, match=r'cast it before event_time\(\), as in cast\({"at": mill.Timestamp\("us"\)}\)'):

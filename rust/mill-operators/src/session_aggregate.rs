@@ -76,6 +76,7 @@ fn bound(name: &str, kind: AggregateKind, column: usize) -> AggregateSpec {
         kind,
         input: Some(column),
         filter: None,
+        by_time: false,
         input_type: Some(DataType::Int64),
         output_type: DataType::Int64,
     }

@@ -108,7 +108,7 @@ impl Groups {
             // Rows of variances from before they kept squared distances from the mean must not be taken for such rows.
             let form = match &spec.kind {
                 AggregateKind::Var | AggregateKind::Std => " about the mean",
-                kind if options.is_timed && kind.is_ordered() => " by event time",
+                kind if (options.is_timed || spec.by_time) && kind.is_ordered() => " by event time",
                 _ => "",
             };
             format!("{} {}{form}", AggregateSpec { filter: None, ..spec.clone() }, spec.output_type)

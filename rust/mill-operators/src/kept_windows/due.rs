@@ -36,7 +36,7 @@ pub(super) struct WindowOf {
 impl WindowOf {
     /// A window without bounds, at its end.
     pub(super) fn whole() -> WindowOf {
-        WindowOf { start: 0, end: i64::MAX, pane: 0, timing: Timing::OnTime }
+        WindowOf { start: i64::MIN, end: i64::MAX, pane: 0, timing: Timing::OnTime }
     }
 }
 

@@ -55,6 +55,8 @@ pub(crate) struct KeptWindows {
     pub(crate) kind: WindowKind,
     pub(crate) allowed_lateness_us: i64,
     pub(crate) trigger: Trigger,
+    /// Whether the window is of all records, and these have event time, which then is their order.
+    pub(crate) by_time: bool,
 }
 
 /// What a function of whole windows is made of.
@@ -95,6 +97,7 @@ impl KeptWindows {
             WindowKind::Session(Gap::Each(gap)) => format!("session({})", lineage.resolve(gap)),
             kind => kind.to_string(),
         };
+        let kind = if self.by_time { format!("{kind} by event time") } else { kind };
         format!("window {kind}{}", if self.trigger.is_default() { "" } else { " with a trigger" })
     }
 }
@@ -370,7 +373,8 @@ fn kept_columns(first: Vec<usize>, specs: Vec<AggregateSpec>) -> (Vec<usize>, Ve
     };
     let specs = specs
         .into_iter()
-        .map(|spec| AggregateSpec { input: spec.input.map(&mut place), filter: spec.filter.map(&mut place), ..spec })
+        // Kept records are in the order of their window.
+        .map(|spec| AggregateSpec { input: spec.input.map(&mut place), filter: spec.filter.map(&mut place), by_time: false, ..spec })
         .collect();
     (columns, specs)
 }
