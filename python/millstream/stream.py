@@ -1112,3 +1112,19 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         ['{"value": "x"}']
         """
         return Stream(self._raw.errors())
+
+    @property
+    def all_errors(self) -> Stream:
+        """The records that failed in any step from the sources to this one, with the columns of :attr:`errors`.
+
+        The job must run with ``on_error="route"``, and then each step in which records may fail needs a sink for its errors:
+        this stream has those of all of them. The order between the errors of different steps depends on timing.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"n": "1"}, {"n": "x"}, {"n": "0"}]).with_columns(n=col("n").cast(int)).name("parse")
+        >>> inverse = s.map(lambda row: {"inverse": 1 / row.n}, schema={"inverse": float}).name("invert")
+        >>> sorted((row["step"], row["record"]) for row in inverse.all_errors.collect(on_error="route").to_pylist())
+        [('invert', '{"n": 0}'), ('parse', '{"n": "x"}')]
+        """
+        return Stream(self._raw.all_errors())

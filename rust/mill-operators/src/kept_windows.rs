@@ -28,7 +28,7 @@ mod trigger;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_plan::{KeptWindow, KeptWindowSpec, SessionGap, Stage, WindowCompute};
 use mill_protocol::{
     Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark,
@@ -140,7 +140,7 @@ impl KeptWindows {
                 (Some(gaps), _) => match gaps.end(record, time.at) {
                     Ok(end) => end,
                     Err(error) => {
-                        out.reject(Rejected::of(error, record_text(batch.data(), record)));
+                        out.reject(Rejected::of(error, record_json(batch.data(), record)));
                         continue;
                     }
                 },

@@ -42,7 +42,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use mill_protocol::{Result, Sink, Source};
 
 pub(crate) use self::filter::Filter;
@@ -91,6 +91,12 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     /// user's that the plan knows only by name.
     fn is_opaque(&self) -> bool {
         false
+    }
+
+    /// Whether records are expected to fail in it, as a function of the user's raises or a value cannot be converted. Records may
+    /// fail in other steps too, such as malformed lines in a source or a sum that leaves its range.
+    fn may_fail(&self) -> bool {
+        self.is_opaque()
     }
 
     /// Its outputs, the result first.
@@ -277,6 +283,17 @@ fn call_functions<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> bool {
         _ => false,
     };
     exprs.into_iter().any(|expr| expr.any(&is_call))
+}
+
+/// Whether records are expected to fail in one of these: in a function of the user's or a strict conversion of text.
+fn may_fail<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> bool {
+    let fails = |part: &Expr| match part {
+        // Every value is a text.
+        Expr::Cast { strict, to, .. } => *strict && *to != DataType::Utf8,
+        Expr::User { .. } => true,
+        _ => false,
+    };
+    exprs.into_iter().any(|expr| expr.any(&fails))
 }
 
 /// The declared columns that a test leaves, in their order.

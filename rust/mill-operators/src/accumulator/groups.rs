@@ -9,7 +9,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use mill_frame::block::RestoredBlock;
 use mill_frame::hash::hash_columns;
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_plan::{AggregateKind, AggregateSpec};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Restored, Result, Snapshot};
 use mill_state::{
@@ -456,7 +456,7 @@ fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {
 pub(crate) fn reject(problems: &mut Problems, batch: &RecordBatch, out: &mut Outbox) {
     problems.sort_by_key(|(record, _)| *record);
     for (record, error) in problems.drain(..) {
-        out.reject(Rejected::of(error, record_text(batch, record)));
+        out.reject(Rejected::of(error, record_json(batch, record)));
     }
 }
 
