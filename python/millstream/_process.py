@@ -14,6 +14,7 @@ from types import GeneratorType
 from typing import Any
 
 from millstream import _live
+from millstream._closing import closed
 from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
 from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, since_epoch, utc_moment
@@ -378,8 +379,6 @@ class Task:
         self._aged = [
             (state._clock, self._handles[name]) for name, state in adapter.states.items() if state._ttl is not None
         ]
-        for name, handle in self._handles.items():
-            self.function.__dict__[name] = handle
         methods = [getattr(self.function, name) for name in adapter.methods]
         is_generator = all(inspect.isgeneratorfunction(getattr(method, "__func__", method)) for method in methods)
         self._call = methods[0] if len(methods) == 1 else _either(methods[0], methods[1], adapter.fields)
@@ -398,10 +397,15 @@ class Task:
         self._fired = 0
         self._firing: Firing | None = None
         self.function.open()
+        # Only now, so that a state says in open() that there is no key to which a value would belong.
+        self.function.__dict__.update(self._handles)
 
     def close(self) -> None:
         """Let the function release what it has taken."""
-        self.function.close()
+        # It is about no key, as open() is: a state says so there.
+        for name in self._handles:
+            self.function.__dict__.pop(name, None)
+        closed(self.function.close, f"process({type(self.function).__name__})")
 
     # -- what the context asks ---------------------------------------------------------------------------------------
 

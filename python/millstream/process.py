@@ -732,7 +732,10 @@ class ProcessFunction:
         raise NotImplementedError(f"{type(self).__name__} has no on_end(ctx)")
 
     def open(self) -> None:
-        """Prepare this copy, before its first record."""
+        """Prepare this copy, before its first record. States belong to keys, so they cannot be used here."""
 
     def close(self) -> None:
-        """Release what :meth:`open` has opened."""
+        """Release what :meth:`open` has opened, when the job ends.
+
+        An exception is logged as a warning, since the outcome of the job is decided. States cannot be used here.
+        """
