@@ -17,7 +17,7 @@ from millstream import _live
 from millstream._closing import closed
 from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
-from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, since_epoch, utc_moment
+from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, shown_moment, since_epoch, utc_moment
 from millstream._row import row_class, rows
 from millstream._states import (
     Copier,
@@ -30,13 +30,14 @@ from millstream._states import (
     ValueHandle,
 )
 from millstream._view import columns_read
-from millstream.errors import PlanError
+from millstream.errors import DataError, PlanError
 from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState
 from millstream.types import DataType
 
 __all__ = ["ProcessAdapter", "declared_states", "side_names"]
 
 _MIN, _MAX = -(2**63), 2**63 - 1
+_WITHIN_ALL_ZONES = (since_epoch(datetime(1, 1, 2)), since_epoch(datetime(9999, 12, 31)))
 
 _CHUNK_FIRST, _CHUNK_MAX = 4, 1024
 """After how many records the loop looks at the clock."""
@@ -232,7 +233,7 @@ class _Context(Scope):
     @property
     def watermark(self) -> datetime | None:
         """How far event time has come."""
-        return None if self.watermark_us == _MIN else self._task.moment(self.watermark_us)
+        return None if self.watermark_us == _MIN else self._task.watermark(self.watermark_us)
 
     @property
     def now(self) -> datetime:
@@ -294,7 +295,11 @@ class _Timers:
             raise TypeError(
                 f"the timer {at} has {has}, and the event times of the stream {want}; set it by ctx.timestamp or such a time"
             )
-        return since_epoch(at)
+        us = since_epoch(at)
+        if task.zone is not None and not _WITHIN_ALL_ZONES[0] < us < _WITHIN_ALL_ZONES[1]:
+            # on_timer() gets it in the zone of the stream.
+            task.moment(us)
+        return us
 
 
 def _processing_us(at: datetime) -> int:
@@ -423,11 +428,23 @@ class Task:
         return len(self._ends) if self._firing is None and self._stamp is None else self._stamp or 0
 
     def moment(self, us: int) -> datetime:
-        """Return a time as the stream has it."""
-        if us == _MAX:
-            return datetime.max if self.zone is None else datetime.max.replace(tzinfo=UTC)
-        at = self.epoch + timedelta(microseconds=us)
-        return at if self.zone is None or self.zone is UTC else at.astimezone(self.zone)
+        """Return an event time as the stream has it."""
+        try:
+            at = self.epoch + timedelta(microseconds=us)
+            return at if self.zone is None or self.zone is UTC else at.astimezone(self.zone)
+        except OverflowError:
+            raise DataError(
+                f"the event time is {shown_moment(us)}{'' if self.zone is None else 'Z'}, and no datetime of Python's is before "
+                "year 1 or after 9999; map_batches() takes such times as Arrow"
+            ) from None
+
+    def watermark(self, us: int) -> datetime:
+        """Return a watermark as the stream has it; the first or last time there is for one that is beyond all of these."""
+        try:
+            return self.moment(us)
+        except DataError:
+            bound = datetime.min if us < 0 else datetime.max
+            return bound if self.zone is None else bound.replace(tzinfo=UTC)
 
     def set_timer(self, is_processing: bool, us: int) -> None:
         """Set a timer of the key."""

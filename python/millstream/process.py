@@ -574,11 +574,17 @@ class ProcessContext(Protocol):
 
     @property
     def timestamp(self) -> datetime | None:
-        """The event time of the record or timer; None without event time."""
+        """The event time of the record or timer; None without event time.
+
+        A time that no ``datetime`` can hold, before year 1 or after 9999, is a :class:`DataError` of the record.
+        """
 
     @property
     def watermark(self) -> datetime | None:
-        """The watermark: None before the first one, ``datetime.max`` when the input has ended."""
+        """The watermark: None before the first one, ``datetime.max`` when the input has ended.
+
+        A watermark before year 1 is ``datetime.min``, one after 9999 ``datetime.max``.
+        """
 
     @property
     def now(self) -> datetime:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from process_runs import keyed
 
@@ -126,3 +128,77 @@ def test_an_exception_in_close_is_logged_with_the_step(step: str, output: Any, c
     records = [record for record in caplog.records if "close()" in record.message]
     assert [record.message for record in records] == [f"{step}: close() raised OSError: the disk is gone"]
     assert records[0].exc_info is not None
+
+
+# -- times that no datetime can hold ---------------------------------------------------------------------------------------
+
+YEAR_1, YEAR_10000 = -62_135_596_800_000_000, 253_402_300_800_000_000
+
+
+class Asks(mill.ProcessFunction):
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        n = row.n
+        if self.what == "timestamp":
+            yield {"n": n, "at": ctx.timestamp}
+        elif self.what == "timer":
+            ctx.timers.event_time(ctx.timestamp)  # type: ignore[arg-type]
+        elif self.what == "watermark":
+            yield {"n": n, "at": ctx.watermark}
+        else:
+            yield {"n": n, "at": None}
+
+    def on_timer(self, at: datetime, ctx: mill.ProcessContext) -> Iterator[Any]:
+        yield {"n": 0, "at": at}
+
+
+@pytest.mark.parametrize(
+    ("us", "shown"),
+    [
+        (YEAR_10000, "+10000-01-01T00:00:00"),
+        (2**63 - 1, "+294247-01-10T04:00:54.775807"),
+        (YEAR_1 - 1_000_000, "0000-12-31T23:59:59"),
+        (YEAR_1 - 366 * 86_400_000_000 - 1, "-0001-12-31T23:59:59.999999"),
+    ],
+)
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+def test_an_event_time_beyond_all_datetimes_is_a_failure_of_its_record(us: int, shown: str, zone: str | None) -> None:
+    """The last of all times was 9999-12-31T23:59:59.999999, timers at it too; others were an OverflowError of the function."""
+    table = pa.table({"k": [1, 1], "at": pa.array([0, us], pa.timestamp("us", zone)), "n": [0, 1]})
+    stream = mill.from_arrow(table).event_time("at", watermark="0s").key_by("k")
+    schema = {"n": int, "at": mill.Timestamp("us", zone)}
+    assert stream.process(Asks("nothing"), schema=schema).collect(parallelism=1)["n"] == [0, 1]
+    for what in ("timestamp", "timer"):
+        asked = stream.process(Asks(what), schema=schema)
+        with pytest.raises(mill.UserFunctionError) as caught:
+            asked.collect(parallelism=1)
+        said = f"the event time is {shown}{'Z' if zone else ''}, and no datetime of Python's is before year 1 or after 9999"
+        assert said in str(caught.value)
+        assert [value.timestamp() for value in asked.collect(parallelism=1, on_error="skip").to_arrow()["at"].cast(pa.timestamp("us", "UTC")).to_pylist()] == [0]
+
+
+def test_a_watermark_beyond_all_datetimes_is_the_first_or_last_of_them() -> None:
+    times = [YEAR_1 - 2_000_000, YEAR_1 - 1_000_000, YEAR_10000, YEAR_10000 + 1_000_000]
+    table = pa.table({"k": [1] * 4, "at": pa.array(times, pa.timestamp("us", "UTC")), "n": range(4)})
+    found: list[Any] = []
+    stream = mill.from_arrow(table).event_time("at", watermark="0s").key_by("k")
+    schema = {"n": int, "at": mill.Timestamp("us", "UTC")}
+    output = stream.process(Asks("watermark"), schema=schema).for_each(lambda row: found.append(row.at))
+    mill.testing.simulate(output, seed=1, frame_rows=1, parallelism=1)
+    assert found == [None, datetime.min.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+
+
+def test_a_timer_beyond_all_datetimes_of_the_zone_is_refused_where_it_is_set() -> None:
+    class Late(mill.ProcessFunction):
+        def process(self, row: Any, ctx: mill.ProcessContext) -> None:
+            ctx.timers.event_time(datetime.max.replace(tzinfo=UTC))
+
+        def on_timer(self, at: datetime, ctx: mill.ProcessContext) -> None:
+            raise AssertionError("no datetime of this zone can hold it")
+
+    table = pa.table({"k": [1], "at": pa.array([0], pa.timestamp("us", "Europe/Berlin"))})
+    stream = mill.from_arrow(table).event_time("at").key_by("k").process(Late(), schema={"k": int})
+    with pytest.raises(mill.UserFunctionError, match=r"the event time is 9999-12-31T23:59:59.999999Z, .*1970-01-01"):
+        stream.collect()
