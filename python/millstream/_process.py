@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from types import GeneratorType
+from types import FunctionType, GeneratorType
 from typing import Any
 
 from millstream import _live
@@ -18,6 +18,9 @@ from millstream._closing import closed
 from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
 from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, shown_moment, since_epoch, utc_moment
+from millstream._nearest import did_you_mean, with_nearest
+from millstream._texts import with_article
+from millstream._parameters import check_parameters
 from millstream._row import row_class, rows
 from millstream._states import (
     Copier,
@@ -31,10 +34,11 @@ from millstream._states import (
 )
 from millstream._view import columns_read
 from millstream.errors import DataError, PlanError
+from millstream.functions import check_callable
 from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState
 from millstream.types import DataType
 
-__all__ = ["ProcessAdapter", "declared_states", "side_names"]
+__all__ = ["ProcessAdapter", "check_methods", "check_spelling", "declared_states", "side_names"]
 
 _MIN, _MAX = -(2**63), 2**63 - 1
 _WITHIN_ALL_ZONES = (since_epoch(datetime(1, 1, 2)), since_epoch(datetime(9999, 12, 31)))
@@ -87,6 +91,64 @@ def copier_of(kind: DataType) -> Copier | None:
     return kept_by(kind) if repr(kind).startswith(("list[", "struct[")) else copy.deepcopy
 
 
+_METHODS = {
+    "process": ("row", "ctx"),
+    "process_left": ("row", "ctx"),
+    "process_right": ("row", "ctx"),
+    "on_timer": ("at", "ctx"),
+    "on_end": ("ctx",),
+    "open": (),
+    "close": (),
+}
+"""What a function may define, and the arguments of each."""
+
+
+def check_methods(function: ProcessFunction, methods: tuple[str, ...]) -> None:
+    """Refuse methods that cannot be called as the engine calls them."""
+    called = (*methods, "on_timer", "on_end", "open", "close")
+    for name in called:
+        method = getattr(function, name)
+        if name in ("open", "close"):
+            check_parameters(method, "process()", *_METHODS[name])
+        else:
+            check_callable(method, "process", *_METHODS[name])
+
+
+def check_spelling(own: type) -> None:
+    """Refuse a method that is never called, since a letter of its name is wrong."""
+    classes = own.__mro__[: own.__mro__.index(ProcessFunction)]
+    defined = {name: value for each in classes for name, value in vars(each).items() if isinstance(value, FunctionType)}
+    used = {name for value in defined.values() for name in value.__code__.co_names}
+    for name, value in defined.items():
+        if name in _METHODS or name in used or name.startswith("__"):
+            continue
+        for meant, arguments in _METHODS.items():
+            # Of a method that has a name of its own by intent, such as closed(), none of these is true.
+            if meant in defined or not _is_slip(name, meant) or not _takes(value, arguments):
+                continue
+            shown = ", ".join(("self", *arguments))
+            raise PlanError(f"{own.__name__} has a method {name}() that is never called; did you mean {meant}({shown})?")
+
+
+def _is_slip(name: str, meant: str) -> bool:
+    """Tell whether a name is another one but for a letter that is left out, doubled or swapped, or for how words are joined."""
+    plain, target = (each.replace("_", "").lower() for each in (name, meant))
+    if plain == target:
+        return True
+    left_out = {target[:place] + target[place + 1 :] for place in range(len(target))}
+    doubled = {target[:place] + target[place] + target[place:] for place in range(len(target))}
+    swapped = {target[:place] + target[place + 1] + target[place] + target[place + 2 :] for place in range(len(target) - 1)}
+    return plain in left_out | doubled | swapped
+
+
+def _takes(function: FunctionType, arguments: tuple[str, ...]) -> bool:
+    try:
+        inspect.signature(function).bind(None, *arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 _TIMER_COLUMNS = ("event_timers", "processing_timers")
 
 
@@ -114,10 +176,12 @@ def declared_states(function: ProcessFunction, keys: Collection[str] = ()) -> di
             if not isinstance(value, State):
                 continue
             if len(value._names) > 1:
-                first, second = value._names[:2]
-                raise PlanError(
-                    f"one state has two names, {first!r} and {second!r}; declare a state of its own for each"
-                )
+                (first, second), owners = value._names[:2], [owner.rpartition(".")[2] for owner in value._owners[:2]]
+                if value._owners[0] == value._owners[1]:
+                    said = f"one state has two names, {first!r} and {second!r}"
+                else:
+                    said = f"one state belongs to two classes, as {first!r} to {owners[0]} and as {second!r} to {owners[1]}"
+                raise PlanError(f"{said}; declare a state of its own for each")
             _check_name(name, type(function).__name__, keys)
             states[name] = value
     return states
@@ -246,10 +310,10 @@ class _Context(Scope):
         if side is None:
             names = self._task.adapter.sides
             if name not in names:
+                hint = did_you_mean(name, names)
                 there = f"it has {', '.join(map(repr, names))}" if names else "it has none"
-                raise PlanError(
-                    f"no side output {name!r} is declared; {there}: process(…, side_outputs={{{name!r}: {{…}}}})"
-                )
+                declare = "" if hint else f"; declare it: process(…, side_outputs={{{name!r}: {{…}}}})"
+                raise PlanError(f"process() has no side output {name!r}{hint or ';'} {there}{declare}")
             side = self._sides[name] = ([], [])
         side[0].append(row)
         side[1].append(self._task.place())
@@ -319,7 +383,7 @@ def _several(given: Any) -> Any:
         return ()
     if isinstance(given, (str, bytes, collections.abc.Mapping)) or hasattr(kind, "_fields") or not hasattr(kind, "__iter__"):
         raise TypeError(
-            f"a process function yields records, or returns a list of them, and this one returned a {kind.__name__}; "
+            f"a process function yields records, or returns a list of them, and this one returned {with_article(kind.__name__)}; "
             "yield it, or return [it]"
         )
     return given
@@ -524,8 +588,9 @@ class Task:
             _live.check()
             try:
                 loop(itertools.islice(records, chunk), results, ends, self._fast)
-            except BaseException:
+            except BaseException as error:
                 self.failed_at = len(ends)
+                self._explain(error)
                 raise
             if len(results) > _RESULTS_MAX or time.perf_counter() > until:
                 break
@@ -562,8 +627,9 @@ class Task:
             self._stamp = place if is_timed else None
             try:
                 once(function, (moment, ctx), ctx, number, results.extend, fast)
-            except BaseException:
+            except BaseException as error:
                 self.failed_at = firing.failed_at()
+                self._explain(error)
                 raise
             places.extend([place] * (len(results) - len(places)))
             fired += 1
@@ -586,8 +652,9 @@ class Task:
             self._stamp = stamps[number] if self.adapter.is_timed else None
             try:
                 once(function, (ctx,), ctx, number, results.extend, fast)
-            except BaseException:
+            except BaseException as error:
                 self.failed_at = number
+                self._explain(error)
                 raise
             places.extend([stamps[number]] * (len(results) - len(places)))
             done += 1
@@ -597,6 +664,10 @@ class Task:
                 if len(results) > _RESULTS_MAX or time.perf_counter() > stop:
                     break
         return self._answer(done, places, [])
+
+    def _explain(self, error: BaseException) -> None:
+        """Name the attribute that was probably meant; a ``__getattr__`` that did so would make every access slower."""
+        with_nearest(error, (_Context, _Timers, *map(type, self._handles.values()), type(self.function)))
 
     def expire(self, common: Common, is_processing: bool) -> Answer:
         """Forget the values that have grown too old."""

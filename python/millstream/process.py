@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
 from millstream._engine import RawSchema, rows_to_table
+from millstream._parameters import check_parameters
 from millstream.errors import PlanError, SchemaError
 from millstream.time import Duration, microseconds
 from millstream.types import DataType, TypeLike, data_type
@@ -53,12 +54,21 @@ class State(ABC):
         self._ttl = None if ttl is None else microseconds(ttl, "ttl of a state")
         if self._ttl == 0:
             raise PlanError('ttl="0s" would keep nothing; remove ttl=, or the state')
+        for name, value, default in (("clock", clock, "event"), ("refresh", refresh, "write")):
+            if self._ttl is None and value != default:
+                raise PlanError(f'{name}="{value}" of a state is about the age of values, and without ttl= they have none; pass ttl=, or remove {name}=')
         self._clock: Clock = clock
         self._refresh: Refresh = refresh
         self._names: list[str] = []
+        self._owners: list[str] = []
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Remember the name under which the class declares it."""
+        of_class = f"{owner.__module__}.{owner.__name__}"
+        if (of_class, name) in zip(self._owners, self._names, strict=True):
+            # The class was made again, as a decorator does.
+            return
+        self._owners.append(of_class)
         self._names.append(name)
 
     @abstractmethod
@@ -187,7 +197,9 @@ def _as_kept(default: Any, kind: DataType) -> Any:
     try:
         kept = rows_to_table(RawSchema([("default", kind)]), [{"default": default}])
     except SchemaError as error:
-        raise SchemaError(f"a ValueState of {kind!r} cannot have the default {default!r:.200}: {error}") from None
+        # It was converted as a column of its own.
+        reason = str(error).removeprefix("record 0: ").replace('column "default"', "the state", 1)
+        raise SchemaError(f"a ValueState of {kind!r} cannot have the default {default!r:.200}: {reason}") from None
     return kept.column(0)[0]
 
 
@@ -256,6 +268,7 @@ class ReducingState(State, Generic[T]):
         super().__init__(ttl, clock, refresh)
         if not callable(function):
             raise PlanError(f"a ReducingState takes a function of two values, not {function!r:.200}")
+        check_parameters(function, "a ReducingState", "before", "value")
         self._type = data_type(type, place="the type of a ReducingState")
         self._function = function
 
