@@ -26,6 +26,7 @@ from millstream._states import (
     Copier,
     DefaultValue,
     FastValue,
+    FloatMapHandle,
     ListHandle,
     MapHandle,
     ReducingHandle,
@@ -256,6 +257,8 @@ def _handle(scope: Scope, state: State) -> Any:
         return ListHandle(scope, copier_of(state._type), kept_by(state._type), ttl, clock, refresh)
     if isinstance(state, MapState):
         kept_key, kept = kept_by(state._key), kept_by(state._value)
+        if repr(state._key).startswith("float"):
+            return FloatMapHandle(scope, copier_of(state._value), kept_key, kept, ttl, clock, refresh)
         return MapHandle(scope, copier_of(state._value), kept_key, kept, ttl, clock, refresh)
     if not isinstance(state, (ValueState, ReducingState)):
         raise PlanError(f"{type(state).__name__} is no kind of state that process() knows")

@@ -432,7 +432,8 @@ class MapState(_MapBase[K, V], Generic[K, V]):
     Parameters
     ----------
     key
-        The type of an entry key, as in a schema: not a list, a struct or ``object``.
+        The type of an entry key, as in a schema: not a list, a struct or ``object``. All NaN are one key, and so are
+        ``-0.0`` and ``0.0``.
     value
         The type of a value. A value that was read and changed in place has to be set again.
     ttl, clock, refresh

@@ -547,3 +547,22 @@ def test_flat_map_says_what_it_was_returned(returned: Any, shown: str) -> None:
         _timed().flat_map(lambda row: returned, schema=X).collect()
     with pytest.raises(mill.UserFunctionError, match=said):
         _timed().flat_map(lambda row: returned)
+
+
+def test_all_nan_are_one_key_of_a_map() -> None:
+    """Each NaN was an entry of its own, and after a call none of them was found."""
+
+    class Counts(mill.ProcessFunction):
+        seen = mill.MapState(float, int)
+        aged = mill.MapState(float, int, ttl="1d", clock="processing")
+
+        def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+            for counts in (self.seen, self.aged):
+                counts[row.x] = counts.get(row.x, 0) + 1
+            yield {"n": self.seen[float("nan")], "aged": self.aged[float("nan")], "all": len(self.seen), "is_in": float("nan") in self.seen}
+
+    rows = [{"k": 1, "x": x} for x in (float("nan"), -float("nan"), float("nan"), 0.0, -0.0)]
+    stream = mill.from_iter(rows).key_by("k").process(Counts(), schema={"n": int, "aged": int, "all": int, "is_in": bool})
+    found: list[Any] = []
+    mill.testing.simulate(stream.for_each(lambda row: found.append(tuple(row))), seed=1, frame_rows=2, parallelism=1)
+    assert found == [(1, 1, 1, True), (2, 2, 1, True), (3, 3, 1, True), (3, 3, 2, True), (3, 3, 2, True)]
