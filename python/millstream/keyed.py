@@ -219,6 +219,9 @@ class KeyedStream:
 
         Notes
         -----
+        A dict that lacks a column has null there, as for :meth:`Stream.map`. A generator is run to its end before its
+        results are passed on, so it has to end, and its results have to fit into memory.
+
         A timer that is set for a time already passed fires at the next watermark, and its results have the time of the
         watermark before. A timer of processing time has the event time of the record that set it. Late records are passed
         to the function like all others.
@@ -802,6 +805,10 @@ class WindowedStream:
         UserFunctionError
             When the job runs and the function raises, or its result does not fit. With ``on_error="skip"`` or ``"route"``
             the window is skipped or routed.
+
+        Notes
+        -----
+        A dict that lacks a column has null there, as for :meth:`Stream.map`.
 
         Examples
         --------
