@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from types import FunctionType, GeneratorType
+from types import GeneratorType
 from typing import Any
 
 from millstream import _live
@@ -39,7 +39,7 @@ from millstream.functions import check_callable
 from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState
 from millstream.types import DataType
 
-__all__ = ["ProcessAdapter", "check_methods", "check_spelling", "declared_states", "side_names"]
+__all__ = ["METHODS", "ProcessAdapter", "check_methods", "declared_states", "side_names"]
 
 _MIN, _MAX = -(2**63), 2**63 - 1
 _WITHIN_ALL_ZONES = (since_epoch(datetime(1, 1, 2)), since_epoch(datetime(9999, 12, 31)))
@@ -92,7 +92,7 @@ def copier_of(kind: DataType) -> Copier | None:
     return kept_by(kind) if repr(kind).startswith(("list[", "struct[")) else copy.deepcopy
 
 
-_METHODS = {
+METHODS = {
     "process": ("row", "ctx"),
     "process_left": ("row", "ctx"),
     "process_right": ("row", "ctx"),
@@ -106,48 +106,10 @@ _METHODS = {
 
 def check_methods(function: ProcessFunction, methods: tuple[str, ...]) -> None:
     """Refuse methods that cannot be called as the engine calls them."""
-    called = (*methods, "on_timer", "on_end", "open", "close")
-    for name in called:
-        method = getattr(function, name)
-        if name in ("open", "close"):
-            check_parameters(method, "process()", *_METHODS[name])
-        else:
-            check_callable(method, "process", *_METHODS[name])
-
-
-def check_spelling(own: type) -> None:
-    """Refuse a method that is never called, since a letter of its name is wrong."""
-    classes = own.__mro__[: own.__mro__.index(ProcessFunction)]
-    defined = {name: value for each in classes for name, value in vars(each).items() if isinstance(value, FunctionType)}
-    used = {name for value in defined.values() for name in value.__code__.co_names}
-    for name, value in defined.items():
-        if name in _METHODS or name in used or name.startswith("__"):
-            continue
-        for meant, arguments in _METHODS.items():
-            # Of a method that has a name of its own by intent, such as closed(), none of these is true.
-            if meant in defined or not _is_slip(name, meant) or not _takes(value, arguments):
-                continue
-            shown = ", ".join(("self", *arguments))
-            raise PlanError(f"{own.__name__} has a method {name}() that is never called; did you mean {meant}({shown})?")
-
-
-def _is_slip(name: str, meant: str) -> bool:
-    """Tell whether a name is another one but for a letter that is left out, doubled or swapped, or for how words are joined."""
-    plain, target = (each.replace("_", "").lower() for each in (name, meant))
-    if plain == target:
-        return True
-    left_out = {target[:place] + target[place + 1 :] for place in range(len(target))}
-    doubled = {target[:place] + target[place] + target[place:] for place in range(len(target))}
-    swapped = {target[:place] + target[place + 1] + target[place] + target[place + 2 :] for place in range(len(target) - 1)}
-    return plain in left_out | doubled | swapped
-
-
-def _takes(function: FunctionType, arguments: tuple[str, ...]) -> bool:
-    try:
-        inspect.signature(function).bind(None, *arguments)
-    except (TypeError, ValueError):
-        return False
-    return True
+    for name in (*methods, "on_timer", "on_end"):
+        check_callable(getattr(function, name), "process", *METHODS[name])
+    for name in ("open", "close"):
+        check_parameters(getattr(function, name), "process()", *METHODS[name])
 
 
 _TIMER_COLUMNS = ("event_timers", "processing_timers")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from millstream._engine import RawKeyedStream, RawSchema, RawWindowedStream
 from millstream._hints import no_attribute
 from millstream._nearest import nearest
+from millstream._parameters import check_spelling
 from millstream._texts import directions
 from millstream.errors import PlanError
 from millstream.expr import Expr, col, lit
@@ -571,9 +572,9 @@ def _check_function(function: Any) -> None:
     if not isinstance(function, ProcessFunction):
         raise PlanError(f"process() takes a mill.ProcessFunction, not {function!r:.200}")
     # Only who uses it pays for it when the package is imported.
-    from millstream._process import check_spelling
+    from millstream._process import METHODS
 
-    check_spelling(type(function))
+    check_spelling(type(function), ProcessFunction, METHODS)
 
 
 class ConnectedStreams:

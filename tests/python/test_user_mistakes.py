@@ -322,6 +322,36 @@ def test_a_method_whose_name_is_a_slip_is_refused(methods: dict[str, Any], said:
         _timed().key_by("k").process(_function(**methods), schema={"n": int})
 
 
+def _made(base: type, **body: Any) -> Any:
+    return type("Mine", (base,), body)()
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (
+            lambda: _timed().event_time("at", watermark=_made(mill.WatermarkGenerator, on_bacth=lambda self, times, batch: None)),
+            r"Mine has a method on_bacth\(\) that is never called; did you mean on_batch\(self, times, batch\)\?",
+        ),
+        (
+            lambda: _timed().event_time("at", watermark=_made(mill.WatermarkGenerator, on_batch=lambda self, times: None)),
+            r"event_time\(Mine\) calls <lambda>\(times, batch\)",
+        ),
+        (
+            lambda: mill.from_iter([1]).sink_to(_made(Closing, delet=lambda self, batch: None)),
+            r"Mine has a method delet\(\) that is never called; did you mean delete\(self, batch\)\?",
+        ),
+        (
+            lambda: mill.from_iter([1]).sink_to(_made(Closing, write=lambda self: None)),
+            r"sink_to\(Mine\) calls <lambda>\(batch\), and <lambda>\(\) takes no argument",
+        ),
+    ],
+)
+def test_sinks_and_generators_of_watermarks_are_checked_too(use: Any, said: str) -> None:
+    with pytest.raises(mill.PlanError, match=said):
+        use()
+
+
 def test_methods_with_names_of_their_own_are_left_alone() -> None:
     class Helped(mill.ProcessFunction):
         def process(self, row: Any, ctx: Any) -> list[Any]:
