@@ -890,6 +890,9 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         -----
         Null is a key like any other. ``-0.0`` and ``0.0`` are the same key, and so are all NaN.
 
+        A key with a name is a column of the records from here on, as :meth:`with_columns` makes it: it is in ``.late``, and takes
+        the place of a column that has this name.
+
         Examples
         --------
         >>> s = mill.from_iter([1, 2, 3]).key_by(is_odd=col("value") % 2 == 1)

@@ -338,8 +338,15 @@ def test_a_record_that_fails_midway(before: int, until: int) -> None:
 
 
 def test_a_limit_ends_a_function_without_end() -> None:
-    stream = mill.from_iter([1]).flat_map(lambda row: itertools.count(), schema=int).limit(PIECE_ROWS + 10)
-    assert stream.collect(parallelism=1)["value"] == list(range(PIECE_ROWS + 10))
+    endless = mill.from_iter([1]).flat_map(lambda row: itertools.count(), schema=int)
+    for parallelism in (1, 2, 3):
+        assert endless.limit(PIECE_ROWS + 10).collect(parallelism=parallelism)["value"] == list(range(PIECE_ROWS + 10))
+        assert endless.filter(col("value") % 2 == 1).limit(3).collect(parallelism=parallelism)["value"] == [1, 3, 5]
+        assert len(endless.limit(0).collect(parallelism=parallelism)) == 0
+    # Both ends of a stream that parts.
+    seen: list[list[int]] = [[], []]
+    mill.run(*(endless.limit(5).for_each(lambda row, into=into: into.append(row.value)) for into in seen), parallelism=2)
+    assert seen == [[0, 1, 2, 3, 4]] * 2
 
 
 def test_a_function_without_end_can_be_cancelled() -> None:
