@@ -458,7 +458,11 @@ def collect(
     if limit is None and until is None and not stream.is_bounded:
         raise PlanError('collect() of an unbounded stream would never end; pass limit=1000 or until="10s"')
     options = settings(until=until, parallelism=parallelism, on_error=on_error)
-    return Table(_Receiving(receive(stream._raw, limit, options)).raw.collect())
+    raw = stream._raw
+    if limit is not None and stream.updating_key is None:
+        # As a step, a limit has the first records, and ends what comes before it.
+        raw = raw.limit(limit)
+    return Table(_Receiving(receive(raw, limit, options)).raw.collect())
 
 
 def iter_batches(

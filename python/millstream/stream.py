@@ -666,13 +666,21 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         Returns
         -------
         Stream
-            A bounded stream of the same columns. Where the input has several splits, which records are first depends on
-            timing.
+            A bounded stream of the same columns.
 
         Raises
         ------
         PlanError
             When ``rows`` is not an integer of at least 0, or this is an updating stream.
+
+        Notes
+        -----
+        If each step before works record by record, the first records are those of the first file, in its order: one task then
+        reads file by file. After steps that bring records of several tasks together, such as ``key_by``, and where the source
+        has other outputs, which records are first depends on timing.
+
+        A limit also ends a :meth:`flat_map` function whose results go on without end. ``stop()`` and ``until=`` wait for the
+        end of a call; ``Job.cancel`` does not.
 
         Examples
         --------

@@ -343,6 +343,7 @@ def test_a_limit_ends_a_function_without_end() -> None:
         assert endless.limit(PIECE_ROWS + 10).collect(parallelism=parallelism)["value"] == list(range(PIECE_ROWS + 10))
         assert endless.filter(col("value") % 2 == 1).limit(3).collect(parallelism=parallelism)["value"] == [1, 3, 5]
         assert len(endless.limit(0).collect(parallelism=parallelism)) == 0
+        assert endless.collect(limit=3, parallelism=parallelism)["value"] == [0, 1, 2]
     # Both ends of a stream that parts.
     seen: list[list[int]] = [[], []]
     mill.run(*(endless.limit(5).for_each(lambda row, into=into: into.append(row.value)) for into in seen), parallelism=2)

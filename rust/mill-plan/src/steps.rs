@@ -128,6 +128,11 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether it takes the first records of its input and no more.
+    fn takes_head(&self) -> bool {
+        false
+    }
+
     /// Whether it takes no more of its first input until its second one has ended, if the first one can wait.
     fn holds_first(&self) -> bool {
         false
