@@ -64,7 +64,7 @@ from millstream.io import (
     read_parquet,
     read_text,
 )
-from millstream.job import Job, run, start
+from millstream.job import Job, jobs, run, start
 from millstream.keyed import ConnectedStreams, KeyedStream, RollingStream, WindowedStream
 from millstream.nexmark import Nexmark
 from millstream.options import Checkpoint, Restart
@@ -180,6 +180,7 @@ __all__ = [
     "generate",
     "global_window",
     "index",
+    "jobs",
     "lit",
     "lookup",
     "max_horizontal",
