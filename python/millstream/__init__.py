@@ -25,6 +25,7 @@ from millstream._aggregate import Aggregate, aggregate
 from millstream._conditions import when
 from millstream._engine import version as _version
 from millstream._lookup_functions import Lookup, lookup
+from millstream._lookup_sqlite import lookup_sqlite
 from millstream._row import Row
 from millstream._udf import udf
 from millstream.errors import (
@@ -183,6 +184,7 @@ __all__ = [
     "jobs",
     "lit",
     "lookup",
+    "lookup_sqlite",
     "max_horizontal",
     "min_horizontal",
     "nexmark",

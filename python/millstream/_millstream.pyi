@@ -240,6 +240,7 @@ class RawKeyedStream:
         schema: RawSchema,
         sides: Sequence[tuple[str, RawSchema]],
         has_end: bool,
+        broadcast: tuple[RawStream, Sequence[tuple[str, str, RawSchema, int | None, bool, int]]] | None,
     ) -> RawStream: ...
     def event_time_zone(self) -> str | None: ...
     def top_n(

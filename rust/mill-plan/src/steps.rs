@@ -49,6 +49,7 @@ pub(crate) use self::filter::Filter;
 pub use self::join::{JoinCall, JoinOn};
 pub(crate) use self::join::JoinKeys;
 pub(crate) use self::parts::{AggregateParts, KeyedAggregates};
+pub use self::process::BroadcastCall;
 pub(crate) use self::project::select;
 pub use self::sink::SinkNode;
 pub(crate) use self::sink::{SinkStep, preview};

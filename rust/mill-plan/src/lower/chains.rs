@@ -322,7 +322,23 @@ impl Builder<'_> {
         })
     }
 
-    /// The stage of a step with two inputs that come out of [`exchange_two`](Builder::exchange_two).
+    /// A new chain with two entries: one has the records of a key together, of the other one every task gets all records. Those
+    /// come from one task, so that every task gets them in the same order.
+    pub(crate) fn exchange_and_broadcast(&mut self, from: &Place, keys: &[usize], broadcast: &Place) -> [Place; 2] {
+        let (kind, parallelism) = match keys {
+            [] => (EdgeKind::Gather, 1),
+            _ => (EdgeKind::Hash(keys.to_vec()), self.options.parallelism),
+        };
+        assert_eq!(self.parallelism(broadcast), 1, "records that every task gets come from one task");
+        let chain = self.new_chain(parallelism, None);
+        self.chains[chain].entries.push(Vec::new());
+        self.edge(from, (chain, 0), kind);
+        self.edge(broadcast, (chain, 1), EdgeKind::Broadcast);
+        let place = |entry: usize, from: &Place| Place { chain, outlet: Outlet::Entry(entry), schema: Arc::clone(&from.schema) };
+        [place(0, from), place(1, broadcast)]
+    }
+
+    /// The stage of a step with two inputs that come out of [`exchange_two`](Builder::exchange_two) or its like.
     pub(crate) fn stage_of_two(
         &mut self,
         inputs: &[Place; 2],
@@ -459,7 +475,7 @@ pub(crate) struct Placed {
 
 impl Placed {
     /// What comes out of a port.
-    pub(super) fn port(&self, port: usize, schema: SchemaRef) -> Place {
+    pub(crate) fn port(&self, port: usize, schema: SchemaRef) -> Place {
         Place { chain: self.chain, outlet: Outlet::Port(self.index, port), schema }
     }
 }

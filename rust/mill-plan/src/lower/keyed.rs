@@ -393,7 +393,7 @@ fn identity(parts: &AggregateParts, spec: &AggregateSpec, lineage: &Lineage) -> 
     text
 }
 
-pub(super) fn rename(builder: &mut Builder<'_>, placed: &Placed, uid: &str, name: &str, part: &str) {
+pub(crate) fn rename(builder: &mut Builder<'_>, placed: &Placed, uid: &str, name: &str, part: &str) {
     let stage = builder.stage_at(placed);
     stage.uid = format!("{uid}/{part}");
     stage.name = format!("{name}.{part}");
