@@ -290,7 +290,7 @@ impl Process {
             Ok(output) => output,
             Err(failure) => {
                 let Some(error) = self.shorten(failure, len)? else { return Ok(Some(Work::Broadcast(batch, from))) };
-                let mut rejected = Rejected::of(error, record_text(piece.data(), 0));
+                let mut rejected = Rejected::of(error, record_json(piece.data(), 0));
                 rejected.error.push_str("; every task calls process_broadcast(), so an error in it fails the job whatever on_error is");
                 return Err(rejected.into_error());
             }
