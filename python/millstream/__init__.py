@@ -65,7 +65,7 @@ from millstream.io import (
     read_parquet,
     read_text,
 )
-from millstream.job import Job, run, start
+from millstream.job import Job, graph, jobs, run, start
 from millstream.keyed import ConnectedStreams, KeyedStream, RollingStream, WindowedStream
 from millstream.nexmark import Nexmark
 from millstream.options import Checkpoint, Restart
@@ -180,7 +180,9 @@ __all__ = [
     "from_source",
     "generate",
     "global_window",
+    "graph",
     "index",
+    "jobs",
     "lit",
     "lookup",
     "lookup_sqlite",

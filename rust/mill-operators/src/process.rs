@@ -37,7 +37,7 @@ use std::task::Waker;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_frame::types::canonical_type;
 use mill_plan::{
     ProcessCall, ProcessEvents, ProcessFailure, ProcessOrigin, ProcessOutput, ProcessRows, ProcessStage, ProcessTask, Stage,
@@ -293,7 +293,7 @@ impl Process {
             Ok(output) => output,
             Err(failure) => {
                 let Some(error) = self.shorten(failure, len)? else { return Ok(Some(Work::Broadcast(batch, from))) };
-                let mut rejected = Rejected::of(error, record_text(piece.data(), 0));
+                let mut rejected = Rejected::of(error, record_json(piece.data(), 0));
                 rejected.error.push_str("; every task calls process_broadcast(), so an error in it fails the job whatever on_error is");
                 return Err(rejected.into_error());
             }
@@ -323,7 +323,7 @@ impl Process {
             Ok(output) => output,
             Err(failure) => {
                 let Some(error) = self.shorten(failure, len)? else { return Ok(Some(Work::Records(batch, from))) };
-                out.reject(Rejected::of(error, record_text(piece.data(), 0)));
+                out.reject(Rejected::of(error, record_json(piece.data(), 0)));
                 return Ok((from + 1 < batch.rows()).then_some(Work::Records(batch, from + 1)));
             }
         };
@@ -467,7 +467,7 @@ impl Process {
             Err(failure) => {
                 match self.shorten(failure, len)? {
                     Some(error) => {
-                        out.reject(Rejected::of(error, record_text(&called.batch, 0)));
+                        out.reject(Rejected::of(error, record_json(&called.batch, 0)));
                         rest(1, &mut self.ended);
                     }
                     None => rest(0, &mut self.ended),
@@ -567,7 +567,7 @@ fn timer_text(keys: &RecordBatch, key: usize, at: i64) -> Result<String> {
     let mut columns: Vec<ArrayRef> = keys.slice(key, 1).columns().to_vec();
     columns.push(Arc::new(TimestampMicrosecondArray::from(vec![at])));
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns);
-    Ok(record_text(&batch.map_err(|error| Error::internal(error.to_string()))?, 0))
+    Ok(record_json(&batch.map_err(|error| Error::internal(error.to_string()))?, 0))
 }
 
 impl Operator for Process {

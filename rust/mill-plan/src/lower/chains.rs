@@ -46,6 +46,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) options: &'a PlanOptions,
     /// Sources whose records something downstream needs in their order.
     ordered: HashSet<usize>,
+    /// Sources of which only the first records are needed.
+    headed: HashSet<usize>,
     /// Steps that stay in the chain of their source.
     fused: HashSet<usize>,
     chains: Vec<Chain>,
@@ -58,7 +60,8 @@ pub(crate) struct Builder<'a> {
 pub(super) fn place(graph: &Graph, options: &PlanOptions, outline: Outline) -> Result<PhysicalPlan> {
     let (ordered, fused) = (ordered_sources(graph)?, ahead_of_event_time(graph));
     let (chains, edges, places) = (Vec::new(), Vec::new(), HashMap::new());
-    let mut builder = Builder { graph, options, ordered, fused, chains, edges, places };
+    let headed = headed_sources(graph);
+    let mut builder = Builder { graph, options, ordered, headed, fused, chains, edges, places };
     for (at, vertex) in graph.steps.iter().enumerate() {
         vertex.step.lower(&mut builder, at).map_err(|error| error.in_step(&vertex.name))?;
     }
@@ -93,6 +96,24 @@ fn ordered_sources(graph: &Graph) -> Result<HashSet<usize>> {
     Ok((0..graph.steps.len()).filter(|&at| is_ordered[at] && graph.steps[at].step.source().is_some()).collect())
 }
 
+/// Sources of which only the first records are needed: one task reads them split by split, so that these are always the same.
+fn headed_sources(graph: &Graph) -> HashSet<usize> {
+    let mut takers: Vec<Vec<usize>> = vec![Vec::new(); graph.steps.len()];
+    for (at, vertex) in graph.steps.iter().enumerate() {
+        vertex.inputs.iter().for_each(|tap| takers[tap.step].push(at));
+    }
+    let mut is_headed = vec![false; graph.steps.len()];
+    for at in (0..graph.steps.len()).rev() {
+        is_headed[at] = !takers[at].is_empty()
+            && takers[at].iter().all(|&taker| {
+                let vertex = &graph.steps[taker];
+                let passes_on = vertex.inputs.len() == 1 && matches!(vertex.step.splits(), Splits::Keeps | Splits::Needs);
+                vertex.step.takes_head() || (passes_on && is_headed[taker])
+            });
+    }
+    (0..graph.steps.len()).filter(|&at| is_headed[at] && graph.steps[at].step.source().is_some()).collect()
+}
+
 /// Steps that need the splits of their source, and all steps before them: they stay in the chain of the source.
 fn ahead_of_event_time(graph: &Graph) -> HashSet<usize> {
     let mut fused = HashSet::new();
@@ -117,7 +138,8 @@ impl Builder<'_> {
             is_ordered: self.ordered.contains(&at),
             errors: Vec::new(),
         };
-        let chain = self.new_chain(self.options.parallelism, Some(source));
+        let parallelism = if self.headed.contains(&at) { 1 } else { self.options.parallelism };
+        let chain = self.new_chain(parallelism, Some(source));
         for output in 0..vertex.step.outputs().len() {
             let tap = Tap { step: at, output };
             let place = match self.graph.content(tap) {
