@@ -192,9 +192,18 @@ class RawStream:
         self, kind: str, name: str, adapter: Any, schema: RawSchema, used: Sequence[bool] | None
     ) -> RawStream: ...
     def map_async(
-        self, name: str, adapter: Any, schema: RawSchema, capacity: int, batch_rows: int | None, is_ordered: bool
+        self,
+        name: str,
+        adapter: Any,
+        schema: RawSchema,
+        capacity: int,
+        batch_rows: int | None,
+        is_ordered: bool,
+        is_lookup: bool = False,
     ) -> RawStream: ...
-    def map_batches(self, name: str, adapter: Any, schema: RawSchema, batch_rows: int | None) -> RawStream: ...
+    def map_batches(
+        self, name: str, adapter: Any, schema: RawSchema, batch_rows: int | None, is_lookup: bool = False
+    ) -> RawStream: ...
     def key_by(self, exprs: Sequence[RawExpr]) -> RawKeyedStream: ...
     def ungrouped(self) -> RawKeyedStream: ...
     def to_changelog(self, op: str) -> RawStream: ...
@@ -237,11 +246,11 @@ class RawKeyedStream:
         name: str,
         adapter: Any,
         used: Sequence[bool] | None,
-        states: Sequence[tuple[str, str, RawSchema, int | None, bool, int]],
+        states: Sequence[tuple[str, str, RawSchema, int | None, bool, int, int]],
         schema: RawSchema,
         sides: Sequence[tuple[str, RawSchema]],
         has_end: bool,
-        broadcast: tuple[RawStream, Sequence[tuple[str, str, RawSchema, int | None, bool, int]]] | None,
+        broadcast: tuple[RawStream, Sequence[tuple[str, str, RawSchema, int | None, bool, int, int]]] | None,
     ) -> RawStream: ...
     def event_time_zone(self) -> str | None: ...
     def top_n(

@@ -537,6 +537,22 @@ class Task:
             chunk = min(chunk * 2, _CHUNK_MAX)
         return self._answer(len(ends), ends, [])
 
+    def migrate(self, name: str, old: list[Any]) -> list[Any]:
+        """Return the values of a state for those of another type that a checkpoint has."""
+        side = self.adapter.broadcast
+        state = self.adapter.states.get(name) or (side.states[name] if side is not None else None)
+        assert state is not None
+
+        def migrated(value: Any) -> Any:
+            try:
+                return state._migrated(value)
+            except Exception as error:
+                raise ValueError(f"migrate= of state {name!r} fails on {value!r:.200}: {error}") from error
+
+        if state._is_list():
+            return [None if values is None else list(map(migrated, values)) for values in old]
+        return [None if value is None else migrated(value) for value in old]
+
     def load_broadcast(self, columns: list[list[Any]]) -> None:
         """Take broadcast states that are others than before."""
         at = 0

@@ -223,7 +223,9 @@ class KeyedStream:
         none is left. A function whose timers always set another one should check ``ctx.is_draining``.
 
         States are columns of the checkpoint, so :func:`millstream.read_state` shows them. A state that is added to a
-        function starts with its default. If a state was removed, or has another type, the run is refused.
+        function starts with its default. A state may get a wider type, and a struct more fields, which begin with their values
+        in the ``default`` or with None; any other type needs ``migrate=``. If a state was removed, or cannot be converted, the
+        run is refused with a list of all differences.
 
         The records of a broadcast stream reach all tasks in the same order, so broadcast state is the same in all of them, at
         any parallelism. If that stream is bounded, the keyed records are read after it has ended, and the result depends on
@@ -567,7 +569,7 @@ class RollingStream:
         return Stream(self._raw.rolling(self._length, _columns(aggregates, named, "agg")))
 
 
-def _declared(states: Mapping[str, State]) -> list[tuple[str, str, RawSchema, int | None, bool, int]]:
+def _declared(states: Mapping[str, State]) -> list[tuple[str, str, RawSchema, int | None, bool, int, int]]:
     """Return states as the engine declares them."""
     declared = []
     for name, state in states.items():
@@ -577,7 +579,7 @@ def _declared(states: Mapping[str, State]) -> list[tuple[str, str, RawSchema, in
             # Times of one clock mean nothing to the other: under another clock, what is stored counts as written now.
             clock = "@processing" if state._clock == "processing" else ""
             columns.append((f"{name}{clock}@written", data_type(list[int] if state._is_list() else int)))
-        declared.append((name, state.kind, RawSchema(columns), state._ttl, state._clock == "processing", written))
+        declared.append((name, state.kind, RawSchema(columns), state._ttl, state._clock == "processing", written, state._migration()))
     return declared
 
 

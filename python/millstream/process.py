@@ -45,7 +45,15 @@ class State(ABC):
     kind = "state"
     _how_to_set = "write self.{}.value = …"
 
-    def __init__(self, ttl: Duration | None, clock: Clock, refresh: Refresh, *, broadcast: bool = False) -> None:
+    def __init__(
+        self,
+        ttl: Duration | None,
+        clock: Clock,
+        refresh: Refresh,
+        *,
+        broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
+    ) -> None:
         if clock not in ("event", "processing"):
             raise PlanError(f'the clock of a state is "event" or "processing", not {clock!r:.40}')
         if refresh not in ("write", "read"):
@@ -58,6 +66,9 @@ class State(ABC):
                 "broadcast state takes no ttl=: the tasks would forget it at different times; delete what is over in "
                 "process_broadcast()"
             )
+        if migrate is not None:
+            _check_plain(migrate, "migrate= of a state takes a function of the old value")
+        self._migrate = migrate
         self._is_broadcast = broadcast
         self._clock: Clock = clock
         self._refresh: Refresh = refresh
@@ -66,6 +77,14 @@ class State(ABC):
     def __set_name__(self, owner: type, name: str) -> None:
         """Remember the name under which the class declares it."""
         self._names.append(name)
+
+    def _migration(self) -> int:
+        """Return what becomes of values that a checkpoint has as another type: 0 nothing, 1 fields are added, 2 all is said."""
+        return 0 if self._migrate is None else 2
+
+    def _migrated(self, old: Any) -> Any:
+        """Return the value of now for one of another type."""
+        return None if self._migrate is None else self._migrate(old)
 
     @abstractmethod
     def _types(self) -> list[tuple[str, DataType]]:
@@ -108,11 +127,14 @@ class ValueState(State, Generic[T]):
     broadcast
         Whether it belongs to no key, and is the same in every task: written by ``process_broadcast`` alone, as
         :meth:`KeyedStream.process` describes for its ``broadcast=``. It takes no ``ttl``.
+    migrate
+        A function from the old value to the new one, for a checkpoint in which the state has another type. It is called once,
+        when the job continues from it. A wider type (``int32`` to ``int64``, more fields in a struct) needs none.
 
     Raises
     ------
     PlanError
-        When an option is not one of its choices, or broadcast state has a ``ttl``.
+        When an option is not one of its choices, ``migrate`` is not a plain function, or broadcast state has a ``ttl``.
     SchemaError
         When ``type`` is not a type, or ``default`` is not of this type.
 
@@ -142,6 +164,7 @@ class ValueState(State, Generic[T]):
         clock: Clock = "event",
         refresh: Refresh = "write",
         broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -153,6 +176,7 @@ class ValueState(State, Generic[T]):
         clock: Clock = "event",
         refresh: Refresh = "write",
         broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -164,6 +188,7 @@ class ValueState(State, Generic[T]):
         clock: Clock = "event",
         refresh: Refresh = "write",
         broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -174,10 +199,20 @@ class ValueState(State, Generic[T]):
         clock: Clock = "event",
         refresh: Refresh = "write",
         broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None:
-        super().__init__(ttl, clock, refresh, broadcast=broadcast)
+        super().__init__(ttl, clock, refresh, broadcast=broadcast, migrate=migrate)
         self._type = data_type(type, place="the type of a ValueState")
         self._default = _as_kept(default, self._type)
+
+    def _migration(self) -> int:
+        if self._migrate is None and isinstance(self._default, dict) and repr(self._type).startswith("struct"):
+            return 1
+        return super()._migration()
+
+    def _migrated(self, old: Any) -> Any:
+        # Fields that the type has more take their values of the default.
+        return {**self._default, **old} if self._migrate is None else self._migrate(old)
 
     def _types(self) -> list[tuple[str, DataType]]:
         return [("", self._type)]
@@ -192,6 +227,18 @@ class ValueState(State, Generic[T]):
 
     def _outside(self) -> RuntimeError:
         return RuntimeError("a state can be used while a job calls a process function, not outside of one")
+
+
+def _check_plain(function: Any, what: str) -> None:
+    """Refuse what is no function that returns a value."""
+    # That module also serves functions of streams, which this one knows nothing of.
+    from millstream.functions import function_name, is_async, is_async_generator, is_generator
+
+    if not callable(function):
+        raise PlanError(f"{what}, not {function!r:.200}")
+    is_lazy = is_generator(function)
+    if is_lazy or is_async(function) or is_async_generator(function):
+        raise PlanError(f"{what}, and {function_name(function)} is {'a generator' if is_lazy else 'asynchronous'}")
 
 
 def _as_kept(default: Any, kind: DataType) -> Any:
@@ -216,11 +263,14 @@ class ReducingState(State, Generic[T]):
         Takes the value so far and the next one, returns the new one. The first value is taken as it is.
     ttl, clock, refresh
         As for :class:`ValueState`.
+    migrate
+        A function from the old value to the new one, for a checkpoint in which the state has another type. It is called once,
+        when the job continues from it. A wider type (``int32`` to ``int64``, more fields in a struct) needs none.
 
     Raises
     ------
     PlanError
-        When ``function`` cannot be called, or an option is not one of its choices.
+        When ``function`` cannot be called, is asynchronous or a generator, or an option is not one of its choices.
     SchemaError
         When ``type`` is not a type.
 
@@ -247,6 +297,7 @@ class ReducingState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -257,6 +308,7 @@ class ReducingState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -266,10 +318,10 @@ class ReducingState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None:
-        super().__init__(ttl, clock, refresh)
-        if not callable(function):
-            raise PlanError(f"a ReducingState takes a function of two values, not {function!r:.200}")
+        super().__init__(ttl, clock, refresh, migrate=migrate)
+        _check_plain(function, "a ReducingState takes a function of two values")
         self._type = data_type(type, place="the type of a ReducingState")
         self._function = function
 
@@ -317,11 +369,14 @@ class ListState(State, Generic[T]):
         The type of a value, as in a schema.
     ttl, clock, refresh
         As for :class:`ValueState`; each value has its own age.
+    migrate
+        A function from each old value to the new one, for a checkpoint in which the state has another type. It is called once,
+        when the job continues from it. A wider type (``int32`` to ``int64``, more fields in a struct) needs none.
 
     Raises
     ------
     PlanError
-        When an option is not one of its choices.
+        When an option is not one of its choices, or ``migrate`` is not a plain function.
     SchemaError
         When ``type`` is not a type.
 
@@ -344,7 +399,13 @@ class ListState(State, Generic[T]):
 
     @overload
     def __init__(
-        self, type: type[T], *, ttl: Duration | None = None, clock: Clock = "event", refresh: Refresh = "write"
+        self,
+        type: type[T],
+        *,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -354,11 +415,18 @@ class ListState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     def __init__(
-        self, type: TypeLike, *, ttl: Duration | None = None, clock: Clock = "event", refresh: Refresh = "write"
+        self,
+        type: TypeLike,
+        *,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None:
-        super().__init__(ttl, clock, refresh)
+        super().__init__(ttl, clock, refresh, migrate=migrate)
         self._type = data_type(type, place="the type of a ListState")
 
     def _types(self) -> list[tuple[str, DataType]]:
@@ -442,12 +510,15 @@ class MapState(_MapBase[K, V], Generic[K, V]):
     broadcast
         Whether it belongs to no key, and is the same in every task: written by ``process_broadcast`` alone, as
         :meth:`KeyedStream.process` describes for its ``broadcast=``. It takes no ``ttl``.
+    migrate
+        A function from each old value to the new one, for a checkpoint in which the state has another type; entry keys stay. It
+        is called once, when the job continues from it. A wider type (``int32`` to ``int64``, more fields in a struct) needs none.
 
     Raises
     ------
     PlanError
-        When ``key`` is not a plain type, an option is not one of its choices, or broadcast state has a
-        ``ttl``.
+        When ``key`` is not a plain type, an option is not one of its choices, ``migrate`` is not a plain
+        function, or broadcast state has a ``ttl``.
     SchemaError
         When ``key`` or ``value`` is not a type.
 
@@ -476,6 +547,7 @@ class MapState(_MapBase[K, V], Generic[K, V]):
         clock: Clock = "event",
         refresh: Refresh = "write",
         broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -487,6 +559,7 @@ class MapState(_MapBase[K, V], Generic[K, V]):
         clock: Clock = "event",
         refresh: Refresh = "write",
         broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -497,8 +570,9 @@ class MapState(_MapBase[K, V], Generic[K, V]):
         clock: Clock = "event",
         refresh: Refresh = "write",
         broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None:
-        super().__init__(ttl, clock, refresh, broadcast=broadcast)
+        super().__init__(ttl, clock, refresh, broadcast=broadcast, migrate=migrate)
         self._key = data_type(key, place="the key of a MapState")
         name = repr(self._key)
         if name == "object" or "[" in name and not name.startswith(("timestamp", "duration", "decimal", "time")):
