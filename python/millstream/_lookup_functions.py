@@ -72,6 +72,9 @@ class Lookup:
         from millstream.stream import Stream
 
         keys = _keys(stream, on)
+        check_keys = getattr(self._function, "check_keys", None)
+        if check_keys is not None:
+            check_keys(keys, [stream.schema[key] for key in keys])
         if not isinstance(suffix, str):
             raise PlanError(f'enrich(): suffix= is a text such as "_right", not {suffix!r:.200}')
         own = dict(stream.schema.items())

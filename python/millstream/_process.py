@@ -14,6 +14,7 @@ from types import GeneratorType
 from typing import Any
 
 from millstream import _live
+from millstream._broadcast import BroadcastContext, BroadcastMap, BroadcastValue, Gate, KeyedStateGuard
 from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
 from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, since_epoch, utc_moment
@@ -33,7 +34,7 @@ from millstream.errors import PlanError
 from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState
 from millstream.types import DataType
 
-__all__ = ["ProcessAdapter", "declared_states", "side_names"]
+__all__ = ["BroadcastSide", "ProcessAdapter", "declared_states", "side_names"]
 
 _MIN, _MAX = -(2**63), 2**63 - 1
 
@@ -129,6 +130,15 @@ def side_names(side_outputs: Any) -> None:
         )
 
 
+class BroadcastSide:
+    """What a function has of its broadcast stream: the states, the columns, and the zone of event times."""
+
+    def __init__(self, states: dict[str, State], fields: tuple[str, ...], zone: str | None) -> None:
+        self.states = states
+        self.fields = fields
+        self.zone = zone
+
+
 class ProcessAdapter:
     """A process function, of which each parallel instance opens a copy."""
 
@@ -142,9 +152,11 @@ class ProcessAdapter:
         sides: tuple[str, ...],
         is_timed: bool,
         zone: str | None,
+        broadcast: BroadcastSide | None = None,
     ) -> None:
         self.function = _copied(function)
         self.states = states
+        self.broadcast = broadcast
         self.methods = methods
         # Records of two streams are rows of either: which columns are read is not asked.
         is_one = len(methods) == 1
@@ -200,6 +212,14 @@ def _handle(scope: Scope, state: State) -> Any:
     if ttl is None and exact is not None and kept is not None:
         return (FastValue if state._default is None else DefaultValue)(state._default, exact, kept)
     return ValueHandle(scope, state._default, is_mutable, copier, kept, ttl, clock, refresh)
+
+
+def _broadcast_handle(gate: Gate, name: str, state: State) -> BroadcastValue | BroadcastMap:
+    if isinstance(state, MapState):
+        return BroadcastMap(gate, name, copier_of(state._value), kept_by(state._key), kept_by(state._value))
+    if isinstance(state, ValueState):
+        return BroadcastValue(gate, name, state._default, copier_of(state._type), kept_by(state._type))
+    raise PlanError(f"{type(state).__name__} cannot be broadcast state")
 
 
 class _Context(Scope):
@@ -364,11 +384,7 @@ class Task:
     def __init__(self, adapter: ProcessAdapter) -> None:
         self.adapter = adapter
         self.failed_at: int | None = None
-        self.zone: tzinfo | None = None
-        if adapter.zone is not None:
-            from millstream._zones import zone
-
-            self.zone = UTC if adapter.zone in ("UTC", "utc", "+00:00", "Z") else zone(adapter.zone)
+        self.zone = _zone(adapter.zone)
         self.epoch = EPOCH_WITHOUT_ZONE if self.zone is None else EPOCH
         self.function = copy.deepcopy(adapter.function)
         self.context = context = _Context(self)
@@ -397,7 +413,20 @@ class Task:
         self._ops: list[TimerOp] = []
         self._fired = 0
         self._firing: Firing | None = None
+        self._gate = Gate()
+        self._of_broadcast: dict[str, BroadcastValue | BroadcastMap] = {}
+        if adapter.broadcast is not None:
+            self._take_broadcast(adapter.broadcast)
         self.function.open()
+
+    def _take_broadcast(self, side: BroadcastSide) -> None:
+        self._of_broadcast = {name: _broadcast_handle(self._gate, name, state) for name, state in side.states.items()}
+        self.function.__dict__.update(self._of_broadcast)
+        self._guards = {name: KeyedStateGuard(name) for name in self._handles}
+        self._make_broadcast = functools.partial(tuple.__new__, row_class(side.fields))
+        own = _zone(side.zone)
+        epoch = EPOCH_WITHOUT_ZONE if own is None else EPOCH
+        self._broadcast_context = BroadcastContext(lambda us: _moment(us, epoch, own))
 
     def close(self) -> None:
         """Let the function release what it has taken."""
@@ -420,10 +449,7 @@ class Task:
 
     def moment(self, us: int) -> datetime:
         """Return a time as the stream has it."""
-        if us == _MAX:
-            return datetime.max if self.zone is None else datetime.max.replace(tzinfo=UTC)
-        at = self.epoch + timedelta(microseconds=us)
-        return at if self.zone is None or self.zone is UTC else at.astimezone(self.zone)
+        return _moment(us, self.epoch, self.zone)
 
     def set_timer(self, is_processing: bool, us: int) -> None:
         """Set a timer of the key."""
@@ -510,6 +536,46 @@ class Task:
                 break
             chunk = min(chunk * 2, _CHUNK_MAX)
         return self._answer(len(ends), ends, [])
+
+    def load_broadcast(self, columns: list[list[Any]]) -> None:
+        """Take broadcast states that are others than before."""
+        at = 0
+        for name, handle in self._of_broadcast.items():
+            width = _width(self.adapter.broadcast.states[name]) if self.adapter.broadcast is not None else 0
+            handle.load(columns[at : at + width])
+            at += width
+
+    def broadcast(self, columns: Sequence[Sequence[Any]], count: int, times: Sequence[int] | None) -> Answer:
+        """Process records of the broadcast stream."""
+        function, ctx, handles = self.function, self._broadcast_context, self._of_broadcast.values()
+        self.failed_at = None
+        ctx.times = times
+        until = time.perf_counter() + _CALL_SECONDS_MAX
+        done = 0
+        function.__dict__.update(self._guards)
+        self._gate.is_open = True
+        try:
+            for row in rows(self._make_broadcast, columns, count):
+                ctx.number = done
+                if (given := function.process_broadcast(row, ctx)) is not None:  # type: ignore[func-returns-value]
+                    raise TypeError(
+                        f"process_broadcast() returned a {type(given).__name__}: every task is called with the record, so it emits "
+                        "nothing; return None"
+                    )
+                done += 1
+                if done % _PAUSE == 0:
+                    _live.check()
+                    if time.perf_counter() > until:
+                        break
+        except BaseException:
+            self.failed_at = done
+            raise
+        finally:
+            self._gate.is_open = False
+            function.__dict__.update(self._handles)
+        is_changed = any(handle.is_changed for handle in handles)
+        states = [column for handle in handles for column in handle.columns()] if is_changed else []
+        return done, [], [], [], [0] if is_changed else [], states, [], []
 
     def timers(
         self,
@@ -609,6 +675,22 @@ def _either(left: Callable[..., Any], right: Callable[..., Any], fields: tuple[s
         return right(make_right(item(row, slice(first, None))), ctx)
 
     return call
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    if name is None:
+        return None
+    from millstream._zones import zone
+
+    return UTC if name in ("UTC", "utc", "+00:00", "Z") else zone(name)
+
+
+def _moment(us: int, epoch: datetime, own: tzinfo | None) -> datetime:
+    """Return a time as a stream of this zone has it."""
+    if us == _MAX:
+        return datetime.max if own is None else datetime.max.replace(tzinfo=UTC)
+    at = epoch + timedelta(microseconds=us)
+    return at if own is None or own is UTC else at.astimezone(own)
 
 
 _Context.__name__ = _Context.__qualname__ = "ProcessContext"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
@@ -25,18 +27,19 @@ if TYPE_CHECKING:
     from millstream._graph import Graph
     from millstream.stream import Stream
 
-__all__ = ["Job", "run", "start"]
+__all__ = ["Job", "jobs", "run", "start"]
 
 _POLL_US = 100_000
 _LOOK_US = 500_000
+_REPLACED_SECONDS_MAX = 60.0
 _NUMBER = re.compile(r"^checkpoint \d+")
 
 
 class Job:
     """A job that runs in the background; made by :func:`start`.
 
-    A job that nobody references any more is cancelled. As a context manager, it is cancelled at the end of the block if it
-    still runs.
+    A job that nothing refers to any more is cancelled, with a warning in the log. As a context manager, it is cancelled at the
+    end of the block if it still runs. A notebook shows it as a table that is brought up to date each second.
 
     Examples
     --------
@@ -48,11 +51,25 @@ class Job:
     'stopped'
     """
 
-    __slots__ = ("__weakref__", "_raw")
+    __slots__ = ("__weakref__", "_directory", "_raw", "_started")
 
-    def __init__(self, raw: RawJob) -> None:
+    def __init__(self, raw: RawJob, directory: str | None = None) -> None:
         self._raw = raw
+        self._directory = None if directory is None else os.path.realpath(directory)
+        self._started = time.monotonic()
         _live.hold(self)
+
+    def __del__(self) -> None:
+        """Say that a job that still ran was cancelled."""
+        # At the end of the interpreter all jobs are, and nobody has to be told.
+        if not _live.is_ending and not sys.is_finalizing() and self._is_running():
+            logging.getLogger("millstream").warning(
+                "a job that was running has been cancelled, as nothing refers to it any more: keep what mill.start() returns, and "
+                "call its wait() or stop()"
+            )
+
+    def _is_running(self) -> bool:
+        return self._raw.is_held() and self._raw.status()[0] in ("starting", "running", "restarting")
 
     def __repr__(self) -> str:
         """Show the state."""
@@ -254,8 +271,15 @@ class Job:
 
     def _repr_html_(self) -> str:
         """Show state and figures in a notebook."""
-        figures = self.metrics()
-        return f"<b>Job</b> {self.status}: {figures.rows_in:,} records read, {figures.checkpoints_taken} checkpoints"
+        from millstream._html import of_job
+
+        return of_job(self)
+
+    def _ipython_display_(self) -> None:
+        """Show state and figures in a notebook, and keep them up to date."""
+        from millstream._html import show_live
+
+        show_live(self)
 
 
 def _outputs(sinks: tuple[Output, ...], verb: str) -> list[Output]:
@@ -282,6 +306,7 @@ def start(
     until: Duration | None = None,
     restart: Restart | None = None,
     on_error: OnError = "fail",
+    replace: bool = False,
 ) -> Job:
     """Run a job in the background.
 
@@ -300,6 +325,9 @@ def start(
     on_error
         What happens to a record that fails: ``"fail"`` fails the job, ``"skip"`` drops the record and counts it,
         ``"route"`` sends it to ``.errors`` of the step.
+    replace
+        Whether a job of this process that still runs with the same state directory is stopped first, with a last checkpoint,
+        from which this one continues: for a notebook cell that is run again. It needs ``checkpoint``.
 
     Returns
     -------
@@ -313,6 +341,8 @@ def start(
         sink cannot keep the guarantee of the checkpoint mode.
     CheckpointError
         When the state directory cannot be used, or holds state that does not fit the plan.
+    MillstreamError
+        When the job that is to be replaced does not stop within a minute.
 
     Notes
     -----
@@ -325,11 +355,46 @@ def start(
     3
     """
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
+    if replace:
+        if checkpoint is None:
+            raise PlanError("start(replace=True) replaces the job of a state directory, and there is no checkpoint=")
+        # What is no sink replaces nothing.
+        _outputs(sinks, "start")
+        _make_way(options["checkpoint"])
     return _started(sinks, "start", options)
 
 
+def jobs() -> list[Job]:
+    """Return the jobs of this process that run in the background, oldest first.
+
+    Examples
+    --------
+    >>> job = mill.start(mill.generate(rate=10).for_each(lambda row: None))
+    >>> job in mill.jobs()
+    True
+    >>> job.cancel()
+    >>> job.wait().status
+    'cancelled'
+    >>> job in mill.jobs()
+    False
+    """
+    found: list[Any] = list(_live.held())
+    return sorted((job for job in found if isinstance(job, Job) and job._is_running()), key=lambda job: job._started)
+
+
+def _make_way(directory: str) -> None:
+    """Stop the job of this process that uses a state directory, if there is one."""
+    place = os.path.realpath(directory)
+    for job in jobs():
+        if job._directory == place:
+            logging.getLogger("millstream").warning("the job with the state directory %s is stopped, as another one replaces it", directory)
+            job.stop()
+            if not job.ends(_REPLACED_SECONDS_MAX):
+                raise MillstreamError(f"the job with the state directory {directory} does not stop; cancel() it")
+
+
 def _started(sinks: tuple[Output, ...], verb: str, options: dict[str, Any]) -> Job:
-    return Job(_start([output._raw for output in _outputs(sinks, verb)], options))
+    return Job(_start([output._raw for output in _outputs(sinks, verb)], options), options["checkpoint"])
 
 
 def run(
@@ -458,7 +523,11 @@ def collect(
     if limit is None and until is None and not stream.is_bounded:
         raise PlanError('collect() of an unbounded stream would never end; pass limit=1000 or until="10s"')
     options = settings(until=until, parallelism=parallelism, on_error=on_error)
-    return Table(_Receiving(receive(stream._raw, limit, options)).raw.collect())
+    raw = stream._raw
+    if limit is not None and stream.updating_key is None:
+        # As a step, a limit has the first records, and ends what comes before it.
+        raw = raw.limit(limit)
+    return Table(_Receiving(receive(raw, limit, options)).raw.collect())
 
 
 def iter_batches(

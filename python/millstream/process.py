@@ -45,7 +45,7 @@ class State(ABC):
     kind = "state"
     _how_to_set = "write self.{}.value = …"
 
-    def __init__(self, ttl: Duration | None, clock: Clock, refresh: Refresh) -> None:
+    def __init__(self, ttl: Duration | None, clock: Clock, refresh: Refresh, *, broadcast: bool = False) -> None:
         if clock not in ("event", "processing"):
             raise PlanError(f'the clock of a state is "event" or "processing", not {clock!r:.40}')
         if refresh not in ("write", "read"):
@@ -53,6 +53,12 @@ class State(ABC):
         self._ttl = None if ttl is None else microseconds(ttl, "ttl of a state")
         if self._ttl == 0:
             raise PlanError('ttl="0s" would keep nothing; remove ttl=, or the state')
+        if broadcast and self._ttl is not None:
+            raise PlanError(
+                "broadcast state takes no ttl=: the tasks would forget it at different times; delete what is over in "
+                "process_broadcast()"
+            )
+        self._is_broadcast = broadcast
         self._clock: Clock = clock
         self._refresh: Refresh = refresh
         self._names: list[str] = []
@@ -99,10 +105,14 @@ class ValueState(State, Generic[T]):
         What resets the age: ``"write"``, or ``"read"`` for both. Asking for the number of entries, or whether there is one
         (``len``, ``in``), is no read.
 
+    broadcast
+        Whether it belongs to no key, and is the same in every task: written by ``process_broadcast`` alone, as
+        :meth:`KeyedStream.process` describes for its ``broadcast=``. It takes no ``ttl``.
+
     Raises
     ------
     PlanError
-        When an option is not one of its choices.
+        When an option is not one of its choices, or broadcast state has a ``ttl``.
     SchemaError
         When ``type`` is not a type, or ``default`` is not of this type.
 
@@ -131,6 +141,7 @@ class ValueState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
     ) -> None: ...
     @overload
     def __init__(
@@ -141,6 +152,7 @@ class ValueState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
     ) -> None: ...
     @overload
     def __init__(
@@ -151,6 +163,7 @@ class ValueState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
     ) -> None: ...
     def __init__(
         self,
@@ -160,8 +173,9 @@ class ValueState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
     ) -> None:
-        super().__init__(ttl, clock, refresh)
+        super().__init__(ttl, clock, refresh, broadcast=broadcast)
         self._type = data_type(type, place="the type of a ValueState")
         self._default = _as_kept(default, self._type)
 
@@ -425,10 +439,15 @@ class MapState(_MapBase[K, V], Generic[K, V]):
     ttl, clock, refresh
         As for :class:`ValueState`; each entry has its own age.
 
+    broadcast
+        Whether it belongs to no key, and is the same in every task: written by ``process_broadcast`` alone, as
+        :meth:`KeyedStream.process` describes for its ``broadcast=``. It takes no ``ttl``.
+
     Raises
     ------
     PlanError
-        When ``key`` is not a plain type, or an option is not one of its choices.
+        When ``key`` is not a plain type, an option is not one of its choices, or broadcast state has a
+        ``ttl``.
     SchemaError
         When ``key`` or ``value`` is not a type.
 
@@ -456,6 +475,7 @@ class MapState(_MapBase[K, V], Generic[K, V]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
     ) -> None: ...
     @overload
     def __init__(
@@ -466,6 +486,7 @@ class MapState(_MapBase[K, V], Generic[K, V]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
     ) -> None: ...
     def __init__(
         self,
@@ -475,8 +496,9 @@ class MapState(_MapBase[K, V], Generic[K, V]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
     ) -> None:
-        super().__init__(ttl, clock, refresh)
+        super().__init__(ttl, clock, refresh, broadcast=broadcast)
         self._key = data_type(key, place="the key of a MapState")
         name = repr(self._key)
         if name == "object" or "[" in name and not name.startswith(("timestamp", "duration", "decimal", "time")):
@@ -698,6 +720,18 @@ class ProcessFunction:
             The records to emit.
         """
         raise NotImplementedError(f"{type(self).__name__} has no process_right(row, ctx)")
+
+    def process_broadcast(self, row: Any, ctx: ProcessContext) -> None:
+        """Process a record of the ``broadcast=`` stream, in every task; it writes broadcast state and emits nothing.
+
+        Parameters
+        ----------
+        row
+            The record, a :class:`Row`.
+        ctx
+            Its ``timestamp``; the record is of no key, and what may differ between tasks is not there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no process_broadcast(row, ctx)")
 
     def on_timer(self, at: datetime, ctx: ProcessContext) -> Iterable[Any] | None:
         """Process a timer that is due; timers fire in order of time.

@@ -216,6 +216,12 @@ class Metrics:
     checkpoint_overdue: Overdue | None = None
     steps: list[StepMetrics] = field(default_factory=list)
 
+    def _repr_html_(self) -> str:
+        """Show the figures of each step in a notebook."""
+        from millstream._html import of_metrics
+
+        return of_metrics(self, f"{self.rows_in:,} records read, {self.checkpoints_taken:,} checkpoints")
+
 
 @dataclass(frozen=True)
 class Report(Metrics):
@@ -265,6 +271,12 @@ class Report(Metrics):
         lines.extend(f"  {step.name:<{width}}  {step.rows_in:>14,} in  {step.rows_out:>14,} out" for step in self.steps)
         lines.extend(f"note: {note}" for note in self.notes)
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Show the report in a notebook."""
+        from millstream._html import of_report
+
+        return of_report(self)
 
 
 @dataclass(frozen=True)

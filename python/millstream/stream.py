@@ -666,13 +666,21 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         Returns
         -------
         Stream
-            A bounded stream of the same columns. Where the input has several splits, which records are first depends on
-            timing.
+            A bounded stream of the same columns.
 
         Raises
         ------
         PlanError
             When ``rows`` is not an integer of at least 0, or this is an updating stream.
+
+        Notes
+        -----
+        If each step before works record by record, the first records are those of the first file, in its order: one task then
+        reads file by file. After steps that bring records of several tasks together, such as ``key_by``, and where the source
+        has other outputs, which records are first depends on timing.
+
+        A limit also ends a :meth:`flat_map` function whose results go on without end. ``stop()`` and ``until=`` wait for the
+        end of a call; ``Job.cancel`` does not.
 
         Examples
         --------
@@ -889,6 +897,9 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         Notes
         -----
         Null is a key like any other. ``-0.0`` and ``0.0`` are the same key, and so are all NaN.
+
+        A key with a name is a column of the records from here on, as :meth:`with_columns` makes it: it is in ``.late``, and takes
+        the place of a column that has this name.
 
         Examples
         --------
@@ -1112,3 +1123,19 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         ['{"value": "x"}']
         """
         return Stream(self._raw.errors())
+
+    @property
+    def all_errors(self) -> Stream:
+        """The records that failed in any step from the sources to this one, with the columns of :attr:`errors`.
+
+        The job must run with ``on_error="route"``, and then each step in which records may fail needs a sink for its errors:
+        this stream has those of all of them. The order between the errors of different steps depends on timing.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"n": "1"}, {"n": "x"}, {"n": "0"}]).with_columns(n=col("n").cast(int)).name("parse")
+        >>> inverse = s.map(lambda row: {"inverse": 1 / row.n}, schema={"inverse": float}).name("invert")
+        >>> sorted((row["step"], row["record"]) for row in inverse.all_errors.collect(on_error="route").to_pylist())
+        [('invert', '{"n": 0}'), ('parse', '{"n": "x"}')]
+        """
+        return Stream(self._raw.all_errors())

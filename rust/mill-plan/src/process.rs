@@ -115,6 +115,8 @@ pub struct ProcessCall<'a> {
     pub keys: &'a RecordBatch,
     /// The columns of all states, a row for each key.
     pub states: &'a RecordBatch,
+    /// What is kept of a broadcast stream, if there is one.
+    pub broadcast: Option<BroadcastStates<'a>>,
     /// How far event time has come.
     pub watermark: i64,
     /// How far event time had come before the timers fire that this call is about: no age is measured by an earlier time.
@@ -123,6 +125,15 @@ pub struct ProcessCall<'a> {
     pub now: i64,
     /// Whether the input has ended.
     pub is_draining: bool,
+}
+
+/// The states of a broadcast stream.
+#[derive(Clone, Copy, Debug)]
+pub struct BroadcastStates<'a> {
+    /// A number that changes with the states, so that a task need not read them again.
+    pub version: u64,
+    /// Their columns, in one row.
+    pub row: &'a RecordBatch,
 }
 
 /// What has happened. Keys are numbers of rows of [`ProcessCall::keys`].
@@ -134,6 +145,14 @@ pub enum ProcessEvents<'a> {
         rows: &'a RecordBatch,
         /// The key of each.
         keys: &'a [u32],
+        /// The event time of each, where there is one.
+        times: Option<&'a [i64]>,
+    },
+    /// Records of the broadcast stream have come. They are of no key, emit nothing and change [`ProcessCall::broadcast`] alone:
+    /// a call that has changed it returns its row as [`ProcessOutput::states`].
+    Broadcast {
+        /// The records.
+        rows: &'a RecordBatch,
         /// The event time of each, where there is one.
         times: Option<&'a [i64]>,
     },

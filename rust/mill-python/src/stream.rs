@@ -382,6 +382,10 @@ impl RawStream {
         self.step(self.stream.late_right())
     }
 
+    fn all_errors(&self) -> PyResult<RawStream> {
+        self.step(self.stream.all_errors())
+    }
+
     fn errors(&self) -> PyResult<RawStream> {
         self.step(self.stream.errors())
     }

@@ -34,7 +34,7 @@ pub(crate) fn batch(step: &str, rejected: &[Rejected]) -> Result<Batch> {
 /// Does with the records as the job says, and counts them: `true` if they are to be routed.
 ///
 /// # Errors
-/// Of the first record, when the job is to fail on such records.
+/// Of the first record, when the job is to fail on such records, or no sink takes them.
 pub(crate) fn is_routed(
     on_error: OnError,
     rejected: &[Rejected],
@@ -49,7 +49,14 @@ pub(crate) fn is_routed(
             counters.rows_routed.add(rejected.len() as u64);
             Ok(true)
         }
-        OnError::Skip | OnError::Route => {
+        OnError::Route => {
+            let mut first = first.clone();
+            first.error.push_str(
+                "; no sink takes the .errors of this step: write them, or .all_errors of the last step, or use on_error=\"skip\"",
+            );
+            Err(first.into_error().in_step(step))
+        }
+        OnError::Skip => {
             counters.rows_skipped.add(rejected.len() as u64);
             Ok(false)
         }

@@ -198,14 +198,7 @@ impl Values {
 
     /// Rows of an earlier version with the columns of now.
     fn conformed(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        if rows.schema_ref() == &self.schema {
-            return Ok(rows.clone());
-        }
-        let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
-            Some(column) => ArrayRef::clone(column),
-            None => new_null_array(field.data_type(), rows.num_rows()),
-        };
-        self.batch(self.schema.fields().iter().map(column).collect(), rows.num_rows())
+        conformed(rows, &self.schema)
     }
 
     /// Keeps the states of keys: a row for each of these records of the batch. Returns the deadlines that change by that.
@@ -379,27 +372,7 @@ impl Values {
     /// Takes up the versions of a snapshot. What the function kept then it must still keep, as the same type.
     pub(super) fn restore_versions(&mut self, former: Vec<Schema>) -> Result<()> {
         let Some(last) = former.last() else { return Ok(()) };
-        let is_shown = |name: &str| !name.contains('@');
-        let mut mistakes = Vec::new();
-        for field in last.fields().iter().filter(|field| !field.name().ends_with(WRITTEN)) {
-            let name = field.name().split('@').next().unwrap_or_default();
-            match self.schema.field_with_name(field.name()) {
-                Ok(now) if now.data_type() == field.data_type() && now.metadata() == field.metadata() => {}
-                Ok(now) => mistakes.push(format!(
-                    "state {name:?} holds {} and would hold {}; give it another name, or its type back",
-                    type_name(field.data_type()),
-                    type_name(now.data_type())
-                )),
-                Err(_) if is_shown(field.name()) => {
-                    mistakes.push(format!("state {name:?} is in it, and the function keeps it no more; keep it, as it was"));
-                }
-                Err(_) => mistakes.push(format!("state {name:?} was a map and is none any more; give it another name")),
-            }
-        }
-        mistakes.dedup();
-        if !mistakes.is_empty() {
-            return Err(Error::checkpoint(format!("the checkpoint does not fit the function: {}", mistakes.join("; "))));
-        }
+        check_fits(last, &self.schema)?;
         let is_same = *last == *self.schema;
         let kept = former.len() - usize::from(is_same);
         if kept >= VERSIONS_MAX {
@@ -411,6 +384,47 @@ impl Values {
         self.versions = versions;
         Ok(())
     }
+}
+
+/// Refuses states that a function kept and that it cannot go on with: those that it keeps no more, or as another type.
+pub(super) fn check_fits(former: &Schema, now: &Schema) -> Result<()> {
+    let is_shown = |name: &str| !name.contains('@');
+    let mut mistakes = Vec::new();
+    for field in former.fields().iter().filter(|field| !field.name().ends_with(WRITTEN)) {
+        let name = field.name().split('@').next().unwrap_or_default();
+        match now.field_with_name(field.name()) {
+            Ok(now) if now.data_type() == field.data_type() && now.metadata() == field.metadata() => {}
+            Ok(now) => mistakes.push(format!(
+                "state {name:?} holds {} and would hold {}; give it another name, or its type back",
+                type_name(field.data_type()),
+                type_name(now.data_type())
+            )),
+            Err(_) if is_shown(field.name()) => {
+                mistakes.push(format!("state {name:?} is in it, and the function keeps it no more; keep it, as it was"));
+            }
+            Err(_) => mistakes.push(format!("state {name:?} was a map and is none any more; give it another name")),
+        }
+    }
+    mistakes.dedup();
+    match mistakes.is_empty() {
+        true => Ok(()),
+        false => Err(Error::checkpoint(format!("the checkpoint does not fit the function: {}", mistakes.join("; ")))),
+    }
+}
+
+/// Rows of an earlier version with the columns of now.
+pub(super) fn conformed(rows: &RecordBatch, now: &SchemaRef) -> Result<RecordBatch> {
+    if rows.schema_ref() == now {
+        return Ok(rows.clone());
+    }
+    let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
+        Some(column) => ArrayRef::clone(column),
+        None => new_null_array(field.data_type(), rows.num_rows()),
+    };
+    let columns = now.fields().iter().map(column).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(now), columns, &options)
+        .map_err(|error| Error::internal(format!("states do not fit their columns: {error}")))
 }
 
 /// What the name of a column ends with that says when another one was written.

@@ -15,7 +15,7 @@ use mill_state::KeyDecoder;
 
 use super::store::{Store, types_of};
 use super::values::WRITTEN;
-use super::{Own, own};
+use super::{Own, broadcast, own};
 use crate::accumulator::state_error;
 
 /// What the name of a column ends with that has the keys of a map.
@@ -87,6 +87,9 @@ pub(crate) fn read(
     let mut store = Store::new(Arc::clone(&key_schema), &states, context)?;
     if self::schema(&key_schema, &store.values.schema).fields().len() != schema.fields().len() {
         return Err(damaged());
+    }
+    if let Some(broadcast) = owns.iter().find_map(|own| own.broadcast.as_ref()) {
+        broadcast::waiting_runs(&mut store.backend, &Arc::new(broadcast.records.clone()))?;
     }
     store.values.restore_versions(versions)?;
     let descriptions: Vec<&[u8]> = owns.iter().map(|own| own.description).collect();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use mill_plan::{
-    ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
+    BroadcastStates, ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
     StateSpec, TimerAction, TimerChange, TimerClock, Ttl,
 };
 use mill_protocol::{Error, ErrorKind, Result};
@@ -43,6 +43,8 @@ struct Parts {
     outputs: Vec<SchemaRef>,
     /// The columns of the states.
     states: SchemaRef,
+    /// The columns of the states that every task has.
+    broadcast: SchemaRef,
     /// Which columns of a record the function can see, if that is known.
     used: Option<Vec<bool>>,
 }
@@ -63,18 +65,22 @@ pub fn state_specs(declared: &[Declared<'_>]) -> Vec<StateSpec> {
 }
 
 impl PythonProcess {
-    /// Makes a function of an adapter; `used` marks the columns that it asks for, `outputs` are the columns of the result and of
+    /// Makes a function of an adapter, with the states of keys and those of a broadcast stream; `used` marks the columns that it asks
+    /// for, `outputs` are the columns of the result and of
     /// the side outputs.
     pub fn new(
         name: String,
         adapter: Py<PyAny>,
         used: Option<Vec<bool>>,
-        states: &[StateSpec],
+        [states, broadcast]: [&[StateSpec]; 2],
         outputs: Vec<SchemaRef>,
         has_end: bool,
     ) -> PythonProcess {
-        let columns: Vec<FieldRef> = states.iter().flat_map(|state| state.columns.iter().cloned()).collect();
-        let parts = Parts { name: name.clone(), outputs, states: Arc::new(Schema::new(columns)), used };
+        let columns = |states: &[StateSpec]| -> SchemaRef {
+            let columns: Vec<FieldRef> = states.iter().flat_map(|state| state.columns.iter().cloned()).collect();
+            Arc::new(Schema::new(columns))
+        };
+        let parts = Parts { name: name.clone(), outputs, states: columns(states), broadcast: columns(broadcast), used };
         PythonProcess { adapter: Adapter { name, call: adapter }, has_end, parts: Arc::new(parts) }
     }
 }
@@ -88,7 +94,7 @@ impl ProcessFunction for PythonProcess {
         attach(|py| {
             let task = call_method(self.adapter.call.bind(py), "open", ());
             let task = task.map_err(|exception| error::from_python(py, exception, &format!("{}.open()", self.adapter.name)))?;
-            let task: Box<dyn ProcessTask> = Box::new(Task { task: task.unbind(), parts: Arc::clone(&self.parts) });
+            let task: Box<dyn ProcessTask> = Box::new(Task { task: task.unbind(), parts: Arc::clone(&self.parts), version: None });
             Ok(task)
         })
     }
@@ -102,6 +108,8 @@ impl ProcessFunction for PythonProcess {
 struct Task {
     task: Py<PyAny>,
     parts: Arc<Parts>,
+    /// Which broadcast states it has, if it has not changed them since.
+    version: Option<u64>,
 }
 
 impl Drop for Task {
@@ -141,7 +149,12 @@ impl ProcessTask for Task {
     fn call(&mut self, call: &ProcessCall<'_>) -> std::result::Result<ProcessOutput, ProcessFailure> {
         attach(|py| {
             let task = self.task.bind(py);
-            match self.answer(py, task, call) {
+            let loaded = self.load(py, task, call);
+            self.version = match &call.events {
+                ProcessEvents::Broadcast { .. } => None,
+                _ => call.broadcast.map(|broadcast| broadcast.version).filter(|_| loaded.is_ok()),
+            };
+            match loaded.and_then(|()| self.answer(py, task, call)) {
                 Ok(answer) => self.output(call, answer),
                 Err(exception) => {
                     let at = task.getattr("failed_at").ok().and_then(|at| at.extract::<usize>().ok());
@@ -153,7 +166,25 @@ impl ProcessTask for Task {
 }
 
 impl Task {
+    /// Passes on broadcast states that are others than the task has.
+    fn load<'py>(&self, py: Python<'py>, task: &Bound<'py, PyAny>, called: &ProcessCall<'_>) -> PyResult<()> {
+        let Some(BroadcastStates { version, row }) = called.broadcast.filter(|of| self.version != Some(of.version)) else {
+            return Ok(());
+        };
+        debug_assert!(self.version < Some(version));
+        let states = PyList::empty(py);
+        for (column, field) in row.columns().iter().zip(self.parts.broadcast.fields()) {
+            states.append(column_to_list(py, column, field)?)?;
+        }
+        call_method(task, "load_broadcast", (states,)).map(|_| ())
+    }
+
     fn answer<'py>(&self, py: Python<'py>, task: &Bound<'py, PyAny>, called: &ProcessCall<'_>) -> PyResult<Answer<'py>> {
+        if let ProcessEvents::Broadcast { rows, times: of } = &called.events {
+            let of = of.map(|of| times(py, of)).transpose()?;
+            let given = call_method(task, "broadcast", (lists(py, rows, None)?, rows.num_rows(), of))?;
+            return given.cast_into::<PyTuple>()?.extract();
+        }
         let states = PyList::empty(py);
         for (column, field) in called.states.columns().iter().zip(self.parts.states.fields()) {
             states.append(column_to_list(py, column, field)?)?;
@@ -177,6 +208,7 @@ impl Task {
             ProcessEvents::Expire { clock } => {
                 call_method(task, "expire", (common, *clock == TimerClock::Processing))?
             }
+            ProcessEvents::Broadcast { .. } => unreachable!("records of a broadcast stream were passed on above"),
         };
         given.cast_into::<PyTuple>()?.extract()
     }
@@ -202,7 +234,8 @@ impl Task {
             };
             rows.push(self.rows(port, &values, origin)?);
         }
-        let states = if changed.is_empty() { None } else { Some(self.states(&states, changed.len())?) };
+        let schema = if matches!(call.events, ProcessEvents::Broadcast { .. }) { &self.parts.broadcast } else { &self.parts.states };
+        let states = if changed.is_empty() { None } else { Some(self.states(schema, &states, changed.len())?) };
         let timers = timers.into_iter().map(|(key, is_processing, at, action, stamp)| TimerChange {
             key,
             clock: if is_processing { TimerClock::Processing } else { TimerClock::Event },
@@ -240,6 +273,7 @@ impl Task {
 
     fn states(
         &self,
+        schema: &SchemaRef,
         columns: &[Bound<'_, PyList>],
         rows: usize,
     ) -> std::result::Result<RecordBatch, ProcessFailure> {
@@ -257,10 +291,10 @@ impl Task {
                 })
             }
         };
-        let arrays = columns.iter().zip(self.parts.states.fields()).map(column);
+        let arrays = columns.iter().zip(schema.fields()).map(column);
         let arrays = arrays.collect::<std::result::Result<Vec<ArrayRef>, ProcessFailure>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(Arc::clone(&self.parts.states), arrays, &options)
+        RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)
             .map_err(|error| Error::internal(format!("states do not fit their columns: {error}")).into())
     }
 }
