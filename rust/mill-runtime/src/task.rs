@@ -317,7 +317,7 @@ impl Task {
             return Ok(Taken::Event(Event::Barrier(request.epoch)));
         }
         let timer = self.chain.next_time();
-        if self.is_held {
+        if self.is_held || !(self.shared.is_open() || self.shared.is_draining()) {
             return Ok(Taken::Nothing(Advance::Quiet(timer)));
         }
         if self.chain.follow()? {
