@@ -70,10 +70,13 @@ class Lookup:
 
     def _enrich(self, stream: Stream, on: object, how: str, suffix: object) -> Stream:
         """Add what is found to the records of a stream."""
-        from millstream.expr import col
+        from millstream._found import matches
         from millstream.stream import Stream
 
         keys = _keys(stream, on)
+        check_keys = getattr(self._function, "check_keys", None)
+        if check_keys is not None:
+            check_keys(keys, [stream.schema[key] for key in keys])
         if not isinstance(suffix, str):
             raise PlanError(f'enrich(): suffix= is a text such as "_right", not {suffix!r:.200}')
         own = dict(stream.schema.items())
@@ -89,15 +92,15 @@ class Lookup:
         finder = _Finder(self, keys, tuple(own), tuple(columns.values()), mark)
         name = f"enrich(lookup({function_name(self._function)}), on={', '.join(keys)})"
         if self._policy is None:
-            raw = stream._raw.map_batches(name, BatchAdapter(finder.call), schema._raw, self._batch_rows)
+            raw = stream._raw.map_batches(name, BatchAdapter(finder.call), schema._raw, self._batch_rows, True)
         else:
             from millstream._async import AsyncBatchAdapter
 
             adapter = AsyncBatchAdapter(finder.ask, prepare=finder.begin, finish=finder.end)
-            raw = stream._raw.map_async(name, adapter, schema._raw, self._capacity, self._batch_rows, True)
+            raw = stream._raw.map_async(name, adapter, schema._raw, self._capacity, self._batch_rows, True, True)
         if mark is None:
             return Stream(raw)
-        return Stream(raw).filter(col(mark)).drop(mark)
+        return matches(Stream(raw), mark)
 
 
 def _free_name(taken: Set[str]) -> str:

@@ -420,7 +420,8 @@ class Outputs:
         Parameters
         ----------
         limit
-            How many records to return at most; the rest is not computed.
+            How many records to return at most, as :meth:`Stream.limit` takes them; the rest is not computed. Of an updating
+            stream it is so many keys, and which of them depends on timing.
         until
             How long it may run; then what has arrived so far is returned. Unbounded input needs this or ``limit``.
         parallelism

@@ -14,6 +14,7 @@ from types import GeneratorType
 from typing import Any
 
 from millstream import _live
+from millstream._broadcast import BroadcastContext, BroadcastMap, BroadcastValue, Gate, KeyedStateGuard
 from millstream._closing import closed
 from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
@@ -32,6 +33,7 @@ from millstream._states import (
     ReducingHandle,
     Scope,
     ValueHandle,
+    one_nan,
 )
 from millstream._view import columns_read
 from millstream.errors import DataError, PlanError
@@ -39,7 +41,7 @@ from millstream.functions import check_callable
 from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState
 from millstream.types import DataType
 
-__all__ = ["METHODS", "ProcessAdapter", "check_methods", "declared_states", "side_names"]
+__all__ = ["METHODS", "BroadcastSide", "ProcessAdapter", "check_methods", "declared_states", "side_names"]
 
 _MIN, _MAX = -(2**63), 2**63 - 1
 _WITHIN_ALL_ZONES = (since_epoch(datetime(1, 1, 2)), since_epoch(datetime(9999, 12, 31)))
@@ -96,6 +98,7 @@ METHODS = {
     "process": ("row", "ctx"),
     "process_left": ("row", "ctx"),
     "process_right": ("row", "ctx"),
+    "process_broadcast": ("row", "ctx"),
     "on_timer": ("at", "ctx"),
     "on_end": ("ctx",),
     "open": (),
@@ -158,6 +161,15 @@ def side_names(side_outputs: Any) -> None:
         )
 
 
+class BroadcastSide:
+    """What a function has of its broadcast stream: the states, the columns, and the zone of event times."""
+
+    def __init__(self, states: dict[str, State], fields: tuple[str, ...], zone: str | None) -> None:
+        self.states = states
+        self.fields = fields
+        self.zone = zone
+
+
 class ProcessAdapter:
     """A process function, of which each parallel instance opens a copy."""
 
@@ -171,9 +183,11 @@ class ProcessAdapter:
         sides: tuple[str, ...],
         is_timed: bool,
         zone: str | None,
+        broadcast: BroadcastSide | None = None,
     ) -> None:
         self.function = _copied(function)
         self.states = states
+        self.broadcast = broadcast
         self.methods = methods
         # Records of two streams are rows of either: which columns are read is not asked.
         is_one = len(methods) == 1
@@ -231,6 +245,17 @@ def _handle(scope: Scope, state: State) -> Any:
     if ttl is None and exact is not None and kept is not None:
         return (FastValue if state._default is None else DefaultValue)(state._default, exact, kept)
     return ValueHandle(scope, state._default, is_mutable, copier, kept, ttl, clock, refresh)
+
+
+def _broadcast_handle(gate: Gate, name: str, state: State) -> BroadcastValue | BroadcastMap:
+    if isinstance(state, MapState):
+        kept_key = kept_by(state._key)
+        if repr(state._key).startswith("float"):
+            kept_key = one_nan(kept_key)
+        return BroadcastMap(gate, name, copier_of(state._value), kept_key, kept_by(state._value))
+    if isinstance(state, ValueState):
+        return BroadcastValue(gate, name, state._default, copier_of(state._type), kept_by(state._type))
+    raise PlanError(f"{type(state).__name__} cannot be broadcast state")
 
 
 class _Context(Scope):
@@ -399,11 +424,7 @@ class Task:
     def __init__(self, adapter: ProcessAdapter) -> None:
         self.adapter = adapter
         self.failed_at: int | None = None
-        self.zone: tzinfo | None = None
-        if adapter.zone is not None:
-            from millstream._zones import zone
-
-            self.zone = UTC if adapter.zone in ("UTC", "utc", "+00:00", "Z") else zone(adapter.zone)
+        self.zone = _zone(adapter.zone)
         self.epoch = EPOCH_WITHOUT_ZONE if self.zone is None else EPOCH
         self.function = copy.deepcopy(adapter.function)
         self.context = context = _Context(self)
@@ -430,14 +451,28 @@ class Task:
         self._ops: list[TimerOp] = []
         self._fired = 0
         self._firing: Firing | None = None
+        self._gate = Gate()
+        self._of_broadcast: dict[str, BroadcastValue | BroadcastMap] = {}
+        if adapter.broadcast is not None:
+            self._take_broadcast(adapter.broadcast)
         self.function.open()
-        # Only now, so that a state says in open() that there is no key to which a value would belong.
+        # Only now, so that a state says in open() that there is no key to which a value would belong, and broadcast state that
+        # it has not been read yet.
+        self.function.__dict__.update(self._of_broadcast)
         self.function.__dict__.update(self._handles)
+
+    def _take_broadcast(self, side: BroadcastSide) -> None:
+        self._of_broadcast = {name: _broadcast_handle(self._gate, name, state) for name, state in side.states.items()}
+        self._guards = {name: KeyedStateGuard(name) for name in self._handles}
+        self._make_broadcast = functools.partial(tuple.__new__, row_class(side.fields))
+        own = _zone(side.zone)
+        epoch = EPOCH_WITHOUT_ZONE if own is None else EPOCH
+        self._broadcast_context = BroadcastContext(lambda us: _moment(us, epoch, own))
 
     def close(self) -> None:
         """Let the function release what it has taken."""
         # It is about no key, as open() is: a state says so there.
-        for name in self._handles:
+        for name in (*self._handles, *self._of_broadcast):
             self.function.__dict__.pop(name, None)
         closed(self.function.close, f"process({type(self.function).__name__})")
 
@@ -458,14 +493,7 @@ class Task:
 
     def moment(self, us: int) -> datetime:
         """Return an event time as the stream has it."""
-        try:
-            at = self.epoch + timedelta(microseconds=us)
-            return at if self.zone is None or self.zone is UTC else at.astimezone(self.zone)
-        except OverflowError:
-            raise DataError(
-                f"the event time is {shown_moment(us)}{'' if self.zone is None else 'Z'}, and no datetime of Python's is before "
-                "year 1 or after 9999; map_batches() takes such times as Arrow"
-            ) from None
+        return _moment(us, self.epoch, self.zone)
 
     def watermark(self, us: int) -> datetime:
         """Return a watermark as the stream has it; the first or last time there is for one that is beyond all of these."""
@@ -562,6 +590,63 @@ class Task:
             chunk = min(chunk * 2, _CHUNK_MAX)
         return self._answer(len(ends), ends, [])
 
+    def migrate(self, name: str, old: list[Any]) -> list[Any]:
+        """Return the values of a state for those of another type that a checkpoint has."""
+        side = self.adapter.broadcast
+        state = self.adapter.states.get(name) or (side.states[name] if side is not None else None)
+        assert state is not None
+
+        def migrated(value: Any) -> Any:
+            try:
+                return state._migrated(value)
+            except Exception as error:
+                raise ValueError(f"migrate= of state {name!r} fails on {value!r:.200}: {error}") from error
+
+        if state._is_list():
+            return [None if values is None else list(map(migrated, values)) for values in old]
+        return [None if value is None else migrated(value) for value in old]
+
+    def load_broadcast(self, columns: list[list[Any]]) -> None:
+        """Take broadcast states that are others than before."""
+        at = 0
+        for name, handle in self._of_broadcast.items():
+            width = _width(self.adapter.broadcast.states[name]) if self.adapter.broadcast is not None else 0
+            handle.load(columns[at : at + width])
+            at += width
+
+    def broadcast(self, columns: Sequence[Sequence[Any]], count: int, times: Sequence[int] | None) -> Answer:
+        """Process records of the broadcast stream."""
+        function, ctx, handles = self.function, self._broadcast_context, self._of_broadcast.values()
+        self.failed_at = None
+        ctx.times = times
+        until = time.perf_counter() + _CALL_SECONDS_MAX
+        done = 0
+        function.__dict__.update(self._guards)
+        self._gate.is_open = True
+        try:
+            for row in rows(self._make_broadcast, columns, count):
+                ctx.number = done
+                if (given := function.process_broadcast(row, ctx)) is not None:  # type: ignore[func-returns-value]
+                    raise TypeError(
+                        f"process_broadcast() returned {with_article(type(given).__name__)}: every task is called with the record, so it emits "
+                        "nothing; return None"
+                    )
+                done += 1
+                if done % _PAUSE == 0:
+                    _live.check()
+                    if time.perf_counter() > until:
+                        break
+        except BaseException as error:
+            self.failed_at = done
+            self._explain(error)
+            raise
+        finally:
+            self._gate.is_open = False
+            function.__dict__.update(self._handles)
+        is_changed = any(handle.is_changed for handle in handles)
+        states = [column for handle in handles for column in handle.columns()] if is_changed else []
+        return done, [], [], [], [0] if is_changed else [], states, [], []
+
     def timers(
         self,
         common: Common,
@@ -632,7 +717,7 @@ class Task:
 
     def _explain(self, error: BaseException) -> None:
         """Name the attribute that was probably meant; a ``__getattr__`` that did so would make every access slower."""
-        with_nearest(error, (_Context, _Timers, *map(type, self._handles.values()), type(self.function)))
+        with_nearest(error, (_Context, _Timers, *map(type, (*self._handles.values(), *self._of_broadcast.values())), type(self.function)))
 
     def expire(self, common: Common, is_processing: bool) -> Answer:
         """Forget the values that have grown too old."""
@@ -666,6 +751,26 @@ def _either(left: Callable[..., Any], right: Callable[..., Any], fields: tuple[s
         return right(make_right(item(row, slice(first, None))), ctx)
 
     return call
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    if name is None:
+        return None
+    from millstream._zones import zone
+
+    return UTC if name in ("UTC", "utc", "+00:00", "Z") else zone(name)
+
+
+def _moment(us: int, epoch: datetime, own: tzinfo | None) -> datetime:
+    """Return an event time as a stream of this zone has it."""
+    try:
+        at = epoch + timedelta(microseconds=us)
+        return at if own is None or own is UTC else at.astimezone(own)
+    except OverflowError:
+        raise DataError(
+            f"the event time is {shown_moment(us)}{'' if own is None else 'Z'}, and no datetime of Python's is before year 1 or after "
+            "9999; map_batches() takes such times as Arrow"
+        ) from None
 
 
 _Context.__name__ = _Context.__qualname__ = "ProcessContext"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +21,7 @@ from millstream.functions import (
     function_name,
     returned_schema,
 )
-from millstream.process import ProcessFunction
+from millstream.process import ProcessFunction, State
 from millstream.stream import Stream, _columns
 from millstream.time import Duration, microseconds
 from millstream.trigger import Trigger, check_trigger
@@ -189,6 +190,7 @@ class KeyedStream:
         *,
         schema: SchemaLike = None,
         side_outputs: Mapping[str, SchemaLike] | None = None,
+        broadcast: Stream | None = None,
     ) -> Stream:
         """Call a function with the records and timers of each key, which keeps state for each key.
 
@@ -201,6 +203,10 @@ class KeyedStream:
         side_outputs
             Schemas of other outputs by their names, which ``ctx.side_output(name, row)`` sends to.
             :meth:`Stream.side_output` returns them as streams.
+        broadcast
+            A stream of which every parallel task gets all records, such as rules that apply to all keys. They are passed to
+            ``process_broadcast(self, row, ctx)``, which writes the states declared with ``broadcast=True``; the other methods
+            read these.
 
         Returns
         -------
@@ -212,7 +218,9 @@ class KeyedStream:
         ------
         PlanError
             When ``function`` is not an object with ``process``, the columns are not known, a state or an output has a name
-            that is not possible, or a state expires by event time and the stream has none.
+            that is not possible, or a state expires by event time and the stream has none. When ``broadcast`` is not a
+            stream, the function has no ``process_broadcast`` or no broadcast state for it, or the other way round, or a
+            broadcast state holds Python objects.
         SchemaError
             When ``schema`` or a side output is not a schema.
         UserFunctionError
@@ -231,7 +239,16 @@ class KeyedStream:
         none is left. A function whose timers always set another one should check ``ctx.is_draining``.
 
         States are columns of the checkpoint, so :func:`millstream.read_state` shows them. A state that is added to a
-        function starts with its default. If a state was removed, or has another type, the run is refused.
+        function starts with its default. A state may get a wider type, and a struct more fields, which begin with their values
+        in the ``default`` or with None; any other type needs ``migrate=``. If a state was removed, or cannot be converted, the
+        run is refused with a list of all differences.
+
+        The records of a broadcast stream reach all tasks in the same order, so broadcast state is the same in all of them, at
+        any parallelism. If that stream is bounded, the keyed records are read after it has ended, and the result depends on
+        nothing else. If not, which of its records a keyed one meets depends on timing. The event time of the step is the lesser
+        one of both streams; a broadcast stream without event time that is not bounded does not count. An error in
+        ``process_broadcast`` fails the job whatever ``on_error`` is: a record that one task skips and another one does not
+        would make them differ.
 
         Examples
         --------
@@ -255,7 +272,7 @@ class KeyedStream:
         own = type(function)
         if own.process is ProcessFunction.process:
             raise PlanError(f"{own.__name__} does not define process(self, row, ctx)")
-        return self._process(function, ("process",), schema, side_outputs, tuple(self.keys))
+        return self._process(function, ("process",), schema, side_outputs, tuple(self.keys), broadcast)
 
     def _process(
         self,
@@ -264,12 +281,16 @@ class KeyedStream:
         schema: SchemaLike,
         side_outputs: Mapping[str, SchemaLike] | None,
         keys: tuple[str, ...],
+        broadcast: Stream | None,
     ) -> Stream:
         # Only who uses it pays for it when the package is imported.
-        from millstream._process import ProcessAdapter, check_methods, declared_states, side_names
+        from millstream._process import BroadcastSide, ProcessAdapter, check_methods, declared_states, side_names
 
         own = type(function)
-        states = declared_states(function, keys)
+        declared = declared_states(function, keys)
+        states = {name: state for name, state in declared.items() if not state._is_broadcast}
+        of_broadcast = {name: state for name, state in declared.items() if state._is_broadcast}
+        _check_broadcast(function, broadcast, list(of_broadcast))
         check_methods(function, methods)
         given = returned_schema(getattr(function, methods[0]), is_many=True) if schema is None else schema_of(schema)
         if given is None:
@@ -277,21 +298,17 @@ class KeyedStream:
         sides = {} if side_outputs is None else side_outputs
         side_names(sides)
         outputs = [(name, schema_of(side)._raw) for name, side in sides.items()]
-        declared = []
-        for name, state in states.items():
-            columns = [(name + suffix, kind) for suffix, kind in state._types()]
-            written = len(columns)
-            if state._ttl is not None:
-                # Times of one clock mean nothing to the other: under another clock, what is stored counts as written now.
-                clock = "@processing" if state._clock == "processing" else ""
-                columns.append((f"{name}{clock}@written", data_type(list[int] if state._is_list() else int)))
-            declared.append((name, state.kind, RawSchema(columns), state._ttl, state._clock == "processing", written))
         zone = self._raw.event_time_zone()
         fields = tuple(self._raw.stream().schema().names())
         is_timed = self._raw.stream().has_event_time()
-        adapter = ProcessAdapter(function, methods, states, fields, keys, tuple(sides), is_timed, zone)
+        side = None
+        if broadcast is not None:
+            side = BroadcastSide(of_broadcast, tuple(broadcast._raw.schema().names()), broadcast._raw.ungrouped().event_time_zone())
+        adapter = ProcessAdapter(function, methods, states, fields, keys, tuple(sides), is_timed, zone, side)
         has_end = own.on_end is not ProcessFunction.on_end
-        return Stream(self._raw.process(f"process({own.__name__})", adapter, adapter.used, declared, given._raw, outputs, has_end))
+        every = None if broadcast is None else (broadcast._raw, _declared(of_broadcast))
+        name = f"process({own.__name__})"
+        return Stream(self._raw.process(name, adapter, adapter.used, _declared(states), given._raw, outputs, has_end, every))
 
     def connect(self, other: KeyedStream) -> ConnectedStreams:
         """Connect two keyed streams, for a process function that shares state between their records.
@@ -566,6 +583,45 @@ class RollingStream:
         return Stream(self._raw.rolling(self._length, _columns(aggregates, named, "agg")))
 
 
+def _declared(states: Mapping[str, State]) -> list[tuple[str, str, RawSchema, int | None, bool, int, int]]:
+    """Return states as the engine declares them."""
+    declared = []
+    for name, state in states.items():
+        columns = [(name + suffix, kind) for suffix, kind in state._types()]
+        written = len(columns)
+        if state._ttl is not None:
+            # Times of one clock mean nothing to the other: under another clock, what is stored counts as written now.
+            clock = "@processing" if state._clock == "processing" else ""
+            columns.append((f"{name}{clock}@written", data_type(list[int] if state._is_list() else int)))
+        declared.append((name, state.kind, RawSchema(columns), state._ttl, state._clock == "processing", written, state._migration()))
+    return declared
+
+
+def _check_broadcast(function: ProcessFunction, broadcast: Any, states: list[str]) -> None:
+    """Refuse a broadcast stream without a method and states for it, and these without a stream."""
+    own = type(function)
+    has_method = own.process_broadcast is not ProcessFunction.process_broadcast
+    if broadcast is None:
+        if states or has_method:
+            what = f"declares broadcast state {states[0]!r}" if states else "defines process_broadcast()"
+            raise PlanError(f"{own.__name__} {what}, and process() has no broadcast= stream; pass one")
+        return
+    if isinstance(broadcast, KeyedStream):
+        raise PlanError("broadcast= takes a stream without key_by(): every task gets all of its records")
+    if not isinstance(broadcast, Stream):
+        raise PlanError(f"broadcast= takes a stream, as in process(…, broadcast=rules), not {broadcast!r:.200}")
+    if not has_method:
+        raise PlanError(f"{own.__name__} does not define process_broadcast(self, row, ctx), which the records of broadcast= are passed to")
+    check_callable(function.process_broadcast, "process", "row", "ctx")
+    if inspect.isgeneratorfunction(own.process_broadcast):
+        raise PlanError(f"process_broadcast() of {own.__name__} yields records, and it emits nothing: every task is called with the record")
+    if not states:
+        raise PlanError(
+            f"{own.__name__} declares no state that process_broadcast() could write; declare one with broadcast=True, as in "
+            "rules = mill.MapState(str, float, broadcast=True)"
+        )
+
+
 def _check_function(function: Any) -> None:
     if isinstance(function, type) and issubclass(function, ProcessFunction):
         raise PlanError(f"process() takes an object, and {function.__name__} is a class: write {function.__name__}()")
@@ -609,6 +665,7 @@ class ConnectedStreams:
         *,
         schema: SchemaLike = None,
         side_outputs: Mapping[str, SchemaLike] | None = None,
+        broadcast: Stream | None = None,
     ) -> Stream:
         """Call a function with the records of both streams that have the same key; it keeps state for each key.
 
@@ -616,7 +673,7 @@ class ConnectedStreams:
         ----------
         function
             A :class:`ProcessFunction` with ``process_left(self, row, ctx)`` and ``process_right(self, row, ctx)``.
-        schema, side_outputs
+        schema, side_outputs, broadcast
             As for :meth:`KeyedStream.process`. The names in ``ctx.key`` are those of the left stream.
 
         Returns
@@ -660,7 +717,7 @@ class ConnectedStreams:
             raise PlanError(f"connect(): the {which} stream has no event time, and the other one has; call event_time() on both, or on neither")
         union = _side(self._left, self._left, self._right, True).union(_side(self._right, self._left, self._right, False))
         keyed = union.key_by(*(f"key.{key}" for key in self._left.keys))
-        return keyed._process(function, ("process_left", "process_right"), schema, side_outputs, tuple(self._left.keys))
+        return keyed._process(function, ("process_left", "process_right"), schema, side_outputs, tuple(self._left.keys), broadcast)
 
 
 def _places(stream: KeyedStream) -> dict[str, int]:

@@ -677,13 +677,21 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         Returns
         -------
         Stream
-            A bounded stream of the same columns. Where the input has several splits, which records are first depends on
-            timing.
+            A bounded stream of the same columns.
 
         Raises
         ------
         PlanError
             When ``rows`` is not an integer of at least 0, or this is an updating stream.
+
+        Notes
+        -----
+        If each step before works record by record, the first records are those of the first file, in its order: one task then
+        reads file by file. After steps that bring records of several tasks together, such as ``key_by``, and where the source
+        has other outputs, which records are first depends on timing.
+
+        A limit also ends a :meth:`flat_map` function whose results go on without end. ``stop()`` and ``until=`` wait for the
+        end of a call; ``Job.cancel`` does not.
 
         Examples
         --------
@@ -909,6 +917,9 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         Notes
         -----
         Null is a key like any other. ``-0.0`` and ``0.0`` are the same key, and so are all NaN.
+
+        A key with a name is a column of the records from here on, as :meth:`with_columns` makes it: it is in ``.late``, and takes
+        the place of a column that has this name.
 
         Examples
         --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import sqlite3
 import statistics
@@ -144,6 +145,24 @@ def test_a_gap_per_record() -> None:
     rows = stream.key_by("k").window(window).agg(n=mill.count()).collect(parallelism=2).to_pylist()
     found = [[row["k"], row["window_start"], row["window_end"], row["n"]] for row in in_order(rows, "k", "window_start")]
     assert found == expected
+
+
+@pytest.mark.parametrize(("unit", "gap"), [("s", timedelta(milliseconds=2500)), ("ms", timedelta(microseconds=500)), ("s", timedelta(microseconds=1))])
+def test_a_gap_finer_than_the_unit_of_event_time_is_an_error_of_its_record(unit: str, gap: timedelta) -> None:
+    rows = [{"at": at(1), "gap": gap}, {"at": at(100), "gap": timedelta(seconds=2)}]
+    stream = mill.from_iter(rows, schema={"at": mill.Timestamp(unit), "gap": timedelta}).event_time("at")
+    windows = stream.window_all(mill.session(col("gap")))
+    counted = windows.agg(n=mill.count(), last=col("at").max())
+    applied = windows.apply(lambda key, w, rows: {"n": rows.num_rows, "last": rows["at"][-1].as_py()}, schema={"n": int, "last": datetime})
+    early = stream.window_all(mill.session(col("gap")), trigger=mill.on_count(1)).agg(n=mill.count(), last=col("at").max())
+    for result in (counted, applied, early):
+        with pytest.raises(DataError, match=f"event time counts whole {'seconds' if unit == 's' else 'milliseconds'}, which cannot hold"):
+            result.collect()
+        [row] = result.collect(on_error="skip").to_pylist()
+        assert (row["window_start"], row["window_end"], row["last"]) == (at(100), at(102), at(100))
+        [letter] = result.errors.collect(on_error="route").to_pylist()
+        # The gap is no column of the record.
+        assert set(json.loads(letter["record"])) == {"at", "gap"}
 
 
 def test_gaps_that_cannot_be() -> None:
@@ -589,7 +608,7 @@ def keyed_at(times: list[int], unit: str = "us", **columns: list[Any]) -> mill.K
     ],
 )
 def test_a_record_at_the_end_of_all_times_is_refused(make: Any, end: int) -> None:
-    with pytest.raises(DataError, match="so near the end of all times"):
+    with pytest.raises(DataError, match="so near the (start|end) of all times"):
         make(keyed_at([end])).collect(until="20s")
     rows = make(keyed_at([0, end] if end < 0 else [0])).collect(on_error="skip", until="20s").to_pylist()
     assert rows

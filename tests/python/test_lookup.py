@@ -279,3 +279,13 @@ def generator(keys: list[int]) -> Any:
 def test_what_cannot_be_is_refused_where_it_is_declared(call: Any, text: str) -> None:
     with pytest.raises(mill.PlanError, match=text):
         call()
+
+
+@pytest.mark.parametrize("function", [find, find_later])
+@pytest.mark.parametrize("how", ["inner", "left"])
+def test_a_lookup_is_a_step_named_enrich(function: Any, how: Any) -> None:
+    found = clicks(1).enrich(mill.lookup(function, schema={"name": str}), on="user", how=how)
+    plan = found.explain()
+    assert "enrich" in plan and "map_batches" not in plan, plan
+    assert "enrich(lookup(" in plan, plan
+    assert "find it" in found.name("find it").explain()

@@ -596,3 +596,38 @@ def test_all_nan_are_one_key_of_a_map() -> None:
     found: list[Any] = []
     mill.testing.simulate(stream.for_each(lambda row: found.append(tuple(row))), seed=1, frame_rows=2, parallelism=1)
     assert found == [(1, 1, 1, True), (2, 2, 1, True), (3, 3, 1, True), (3, 3, 2, True), (3, 3, 2, True)]
+
+
+class Limits(mill.ProcessFunction):
+    limits = mill.MapState(float, int, broadcast=True)
+
+    def __init__(self, at_open: Any = None, at_broadcast: Any = None) -> None:
+        self.at_open, self.at_broadcast = at_open, at_broadcast
+
+    def open(self) -> None:
+        if self.at_open is not None:
+            self.at_open(self)
+
+    def process_broadcast(self, row: Any, ctx: Any) -> None:
+        self.limits[row.x] = self.limits.get(row.x, 0) + 1
+        if self.at_broadcast is not None:
+            self.at_broadcast(self)
+
+    def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+        yield {"n": len(self.limits)}
+
+
+def test_broadcast_state_has_the_same_care() -> None:
+    def stream(function: mill.ProcessFunction) -> mill.Stream:
+        rules = mill.from_iter([{"x": float("nan")}, {"x": float("nan")}])
+        return _timed().key_by("k").process(function, schema=X, broadcast=rules)
+
+    assert stream(Limits()).collect()["n"] == [1]
+    with pytest.raises(mill.UserFunctionError, match="state 'limits' can be used while a job calls"):
+        stream(Limits(at_open=lambda own: len(own.limits))).collect()
+    with pytest.raises(mill.UserFunctionError, match="'MapState' object has no attribute 'claer'; did you mean 'clear'"):
+        stream(Limits(at_broadcast=lambda own: own.limits.claer())).collect()
+    with pytest.raises(mill.PlanError, match=r"process\(\) calls <lambda>\(row, ctx\), and <lambda>\(row\) takes one argument"):
+        stream(_made(Limits, process_broadcast=lambda self, row: None))
+    with pytest.raises(mill.PlanError, match=r"migrate= of a state calls <lambda>\(old\), and <lambda>\(\) takes no argument"):
+        mill.ValueState(int, migrate=lambda: 1)  # type: ignore[misc, arg-type]

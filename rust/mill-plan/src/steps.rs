@@ -49,6 +49,7 @@ pub(crate) use self::filter::Filter;
 pub use self::join::{JoinCall, JoinOn};
 pub(crate) use self::join::JoinKeys;
 pub(crate) use self::parts::{AggregateParts, KeyedAggregates};
+pub use self::process::BroadcastCall;
 pub(crate) use self::project::select;
 pub use self::sink::SinkNode;
 pub(crate) use self::sink::{SinkStep, preview};
@@ -126,6 +127,11 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     /// Whether the order that it needs is one of this input.
     fn orders_input(&self, _number: usize) -> bool {
         true
+    }
+
+    /// Whether it takes the first records of its input and no more.
+    fn takes_head(&self) -> bool {
+        false
     }
 
     /// Whether it takes no more of its first input until its second one has ended, if the first one can wait.

@@ -11,12 +11,13 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 
 use super::TextColumn;
-use crate::schema::is_object;
+use crate::schema::{is_computed, is_object};
 
 /// How much of a record a message shows, in bytes; what is longer ends in an ellipsis.
 const SHOWN_MAX: usize = 2000;
 
-/// The record in this row as JSON: `{"user": "ann", "n": 3, "at": null}`, with the values as JSON files have them.
+/// The record in this row as JSON: `{"user": "ann", "n": 3, "at": null}`, with the values as JSON files have them. Columns that
+/// were [computed](crate::schema::computed_field) for a step are left out.
 ///
 /// # Examples
 /// ```
@@ -37,7 +38,11 @@ pub fn record_json(data: &RecordBatch, row: usize) -> String {
 /// value is `"…"`.
 pub fn record_json_with(data: &RecordBatch, row: usize, object: &dyn Fn(&Field, &ArrayRef) -> Option<String>) -> String {
     let mut json = Json { written: String::new(), object };
-    json.push_fields(data.schema().fields(), data.columns(), row);
+    let schema = data.schema();
+    let own: Vec<usize> = (0..data.num_columns()).filter(|&place| !is_computed(schema.field(place))).collect();
+    let fields: Vec<FieldRef> = own.iter().map(|&place| Arc::clone(&schema.fields()[place])).collect();
+    let columns: Vec<ArrayRef> = own.iter().map(|&place| Arc::clone(data.column(place))).collect();
+    json.push_fields(&fields, &columns, row);
     json.written
 }
 

@@ -44,8 +44,9 @@ pub(crate) fn within_reach(batch: Batch, reach: i64, bound_type: Option<&DataTyp
                 type_name(bound_type)
             )),
             None => Error::data(format!(
-                "the event time of the record, {time} microseconds from 1970, is so near the end of all times that its window would \
-                 reach beyond it; filter such records out before event_time()"
+                "the event time of the record, {time} microseconds from 1970, is so near the {} of all times that its window, or its \
+                 allowed lateness, would reach beyond it; filter such records out before event_time()",
+                if *time < 0 { "start" } else { "end" }
             )),
         };
         out.reject(Rejected::of(error, record_json(batch.data(), record)));
