@@ -20,7 +20,6 @@ from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
 from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, shown_moment, since_epoch, utc_moment
 from millstream._nearest import did_you_mean, with_nearest
-from millstream._texts import with_article
 from millstream._parameters import check_parameters
 from millstream._row import row_class, rows
 from millstream._states import (
@@ -35,6 +34,7 @@ from millstream._states import (
     ValueHandle,
     one_nan,
 )
+from millstream._texts import with_article
 from millstream._view import columns_read
 from millstream.errors import DataError, PlanError
 from millstream.functions import check_callable

@@ -397,6 +397,10 @@ async def _nothing() -> None:
     pass
 
 
+def _finds_nothing() -> dict[int, Any]:
+    return {}
+
+
 def _windowed() -> Any:
     return _timed().key_by("k").window(mill.tumbling("1m"))
 
@@ -417,7 +421,7 @@ X = {"n": int}
         (lambda: _timed().for_each_batch(lambda: None), r"for_each_batch\(\) calls"),
         (lambda: _timed().map_async(_nothing, schema=X), r"map_async\(\) calls _nothing\(row\)"),
         (lambda: _timed().map_batches_async(_nothing), r"map_batches_async\(\) calls"),
-        (lambda: mill.lookup(lambda: {}, schema=X), r"lookup\(\) calls <lambda>\(keys\)"),
+        (lambda: mill.lookup(_finds_nothing, schema=X), r"lookup\(\) calls _finds_nothing\(keys\)"),
         (lambda: _timed().key_by("k").reduce(lambda a: a), r"reduce\(\) calls <lambda>\(before, row\), and <lambda>\(a\) takes one argument"),
         (lambda: _windowed().reduce(lambda a: a), r"reduce\(\) calls"),
         (lambda: _windowed().apply(lambda rows: rows, schema=X), r"apply\(\) calls <lambda>\(key, window, rows\)"),
