@@ -65,7 +65,7 @@ from millstream.io import (
     read_parquet,
     read_text,
 )
-from millstream.job import Job, jobs, run, start
+from millstream.job import Job, graph, jobs, run, start
 from millstream.keyed import ConnectedStreams, KeyedStream, RollingStream, WindowedStream
 from millstream.nexmark import Nexmark
 from millstream.options import Checkpoint, Restart
@@ -106,6 +106,17 @@ from millstream.window import (
 if TYPE_CHECKING:
     # At run time it is the package, which can be called as the function.
     from millstream.nexmark import nexmark
+
+else:
+
+    def __getattr__(name: str) -> object:
+        """Raise an error that names what was probably meant, also for a name of another library."""
+        import sys
+
+        from millstream._hints import no_name
+
+        raise no_name(sys.modules[__name__], __all__, name)
+
 
 __version__ = _version()
 
@@ -180,6 +191,7 @@ __all__ = [
     "from_source",
     "generate",
     "global_window",
+    "graph",
     "index",
     "jobs",
     "lit",

@@ -36,6 +36,7 @@ __all__ = [
     "graph",
     "interrupt_threads",
     "pickled_state",
+    "plan_of",
     "read_files",
     "read_kafka",
     "read_state",
@@ -191,9 +192,18 @@ class RawStream:
         self, kind: str, name: str, adapter: Any, schema: RawSchema, used: Sequence[bool] | None
     ) -> RawStream: ...
     def map_async(
-        self, name: str, adapter: Any, schema: RawSchema, capacity: int, batch_rows: int | None, is_ordered: bool
+        self,
+        name: str,
+        adapter: Any,
+        schema: RawSchema,
+        capacity: int,
+        batch_rows: int | None,
+        is_ordered: bool,
+        is_lookup: bool = False,
     ) -> RawStream: ...
-    def map_batches(self, name: str, adapter: Any, schema: RawSchema, batch_rows: int | None) -> RawStream: ...
+    def map_batches(
+        self, name: str, adapter: Any, schema: RawSchema, batch_rows: int | None, is_lookup: bool = False
+    ) -> RawStream: ...
     def key_by(self, exprs: Sequence[RawExpr]) -> RawKeyedStream: ...
     def ungrouped(self) -> RawKeyedStream: ...
     def to_changelog(self, op: str) -> RawStream: ...
@@ -236,11 +246,11 @@ class RawKeyedStream:
         name: str,
         adapter: Any,
         used: Sequence[bool] | None,
-        states: Sequence[tuple[str, str, RawSchema, int | None, bool, int]],
+        states: Sequence[tuple[str, str, RawSchema, int | None, bool, int, int]],
         schema: RawSchema,
         sides: Sequence[tuple[str, RawSchema]],
         has_end: bool,
-        broadcast: tuple[RawStream, Sequence[tuple[str, str, RawSchema, int | None, bool, int]]] | None,
+        broadcast: tuple[RawStream, Sequence[tuple[str, str, RawSchema, int | None, bool, int, int]]] | None,
     ) -> RawStream: ...
     def event_time_zone(self) -> str | None: ...
     def top_n(
@@ -416,6 +426,9 @@ def engine_threads() -> list[int]: ...
 def interrupt_threads(exception: type[BaseException]) -> None: ...
 def receive(stream: RawStream, limit: int | None, settings: dict[str, Any]) -> RawReceiver: ...
 def explain(stream: RawStream, settings: dict[str, Any]) -> str: ...
+def plan_of(
+    sinks: list[RawSink], settings: dict[str, Any]
+) -> tuple[str, list[tuple[str, str, str, int, int]], list[tuple[int, int, str]]]: ...
 def graph(
     stream: RawStream, settings: dict[str, Any]
 ) -> tuple[list[tuple[str, str, str, int, int]], list[tuple[int, int, str]]]: ...

@@ -70,10 +70,10 @@ class SqliteTable:
         self._readers = [(name, _reader(kind, name, self._table)) for name, kind in given.items()]
         columns = ", ".join(f"t.{_quoted(name)}" for name in wanted)
         match = " and ".join(f"t.{_quoted(name)} = asked.k{n} collate binary" for n, name in enumerate(self._keys))
-        names = ", ".join(f"k{n}" for n in range(len(self._keys)))
+        key_names = ", ".join(f"k{n}" for n in range(len(self._keys)))
         # In this order, so that the index of the table is used; without one, SQLite makes one for the query.
         self._query = (
-            f"with asked(n, {names}) as (values {{values}}) select asked.n, {columns} from asked cross join {_quoted(self._table)} as t on {match}"
+            f"with asked(n, {key_names}) as (values {{values}}) select asked.n, {columns} from asked cross join {_quoted(self._table)} as t on {match}"
         )
 
     def check_keys(self, on: Sequence[str], kinds: Sequence[DataType]) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +16,7 @@ from millstream._counts import count
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
 from millstream._paths import local_path
+from millstream._signals import stops_on_sigterm
 from millstream.errors import MillstreamError, PlanError
 from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
@@ -24,10 +26,11 @@ from millstream.table import Table
 from millstream.time import Duration, microseconds
 
 if TYPE_CHECKING:
+    from millstream._endpoint import Endpoint
     from millstream._graph import Graph
     from millstream.stream import Stream
 
-__all__ = ["Job", "jobs", "run", "start"]
+__all__ = ["Job", "graph", "jobs", "run", "start"]
 
 _POLL_US = 100_000
 _LOOK_US = 500_000
@@ -51,12 +54,16 @@ class Job:
     'stopped'
     """
 
-    __slots__ = ("__weakref__", "_directory", "_raw", "_started")
+    __slots__ = ("__weakref__", "_directory", "_endpoint", "_raw", "_started")
 
-    def __init__(self, raw: RawJob, directory: str | None = None) -> None:
+    def __init__(self, raw: RawJob, directory: str | None = None, endpoint: Endpoint | None = None) -> None:
         self._raw = raw
         self._directory = None if directory is None else os.path.realpath(directory)
+        self._endpoint = endpoint
         self._started = time.monotonic()
+        if endpoint is not None:
+            endpoint.show(self)
+            weakref.finalize(self, endpoint.close)
         _live.hold(self)
 
     def __del__(self) -> None:
@@ -145,6 +152,19 @@ class Job:
         """
         figures = self._raw.metrics()
         return Metrics() if figures is None else metrics_of(figures)
+
+    @property
+    def url(self) -> str | None:
+        """The address of the HTTP endpoint; None without ``http=``.
+
+        Examples
+        --------
+        >>> from urllib.request import urlopen
+        >>> with mill.start(mill.generate(rate=10).for_each(lambda row: None), http=0) as job:
+        ...     urlopen(f"{job.url}/health").read()
+        b'{"status": "running"}'
+        """
+        return None if self._endpoint is None else self._endpoint.url
 
     def checkpoint(self) -> None:
         """Take a checkpoint now, and return when it is durable.
@@ -246,6 +266,8 @@ class Job:
         KeyboardInterrupt
             On Ctrl-C, which ends the job: with a last checkpoint if that takes less than a second. A function that does not
             return is named on stderr and left alone. A second Ctrl-C leaves at once.
+        SystemExit
+            With status 143, on SIGTERM, after the job has stopped with a last checkpoint; see :func:`run`.
 
         Examples
         --------
@@ -254,7 +276,8 @@ class Job:
         3
         """
         limit = None if timeout is None else microseconds(timeout, "timeout")
-        figures = _wait(self._raw, limit, set())
+        with stops_on_sigterm(self._raw):
+            figures = _wait(self._raw, limit, set())
         if figures is None:
             raise TimeoutError(f"the job still runs after {timeout}")
         return report_of(figures)
@@ -307,6 +330,7 @@ def start(
     restart: Restart | None = None,
     on_error: OnError = "fail",
     replace: bool = False,
+    http: str | int | None = None,
 ) -> Job:
     """Run a job in the background.
 
@@ -328,6 +352,9 @@ def start(
     replace
         Whether a job of this process that still runs with the same state directory is stopped first, with a last checkpoint,
         from which this one continues: for a notebook cell that is run again. It needs ``checkpoint``.
+    http
+        Where the job serves a page that shows it, ``/health`` and ``/metrics``: a port of the loopback interface, or an address
+        such as ``"0.0.0.0:8080"``; port 0 takes a free one, see :attr:`Job.url`. There is no access control.
 
     Returns
     -------
@@ -361,7 +388,7 @@ def start(
         # What is no sink replaces nothing.
         _outputs(sinks, "start")
         _make_way(options["checkpoint"])
-    return _started(sinks, "start", options)
+    return _started(sinks, "start", options, http)
 
 
 def jobs() -> list[Job]:
@@ -393,8 +420,62 @@ def _make_way(directory: str) -> None:
                 raise MillstreamError(f"the job with the state directory {directory} does not stop; cancel() it")
 
 
-def _started(sinks: tuple[Output, ...], verb: str, options: dict[str, Any]) -> Job:
-    return Job(_start([output._raw for output in _outputs(sinks, verb)], options), options["checkpoint"])
+def _started(sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http: str | int | None = None) -> Job:
+    raw = [output._raw for output in _outputs(sinks, verb)]
+    if http is None:
+        return Job(_start(raw, options), options["checkpoint"])
+    from millstream._endpoint import Endpoint
+
+    # Whoever cannot listen does not start either.
+    endpoint = Endpoint(http, _graph_of(raw, options))
+    try:
+        return Job(_start(raw, options), options["checkpoint"], endpoint)
+    except BaseException:
+        endpoint.close()
+        raise
+
+
+def graph(
+    *sinks: Output,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    parallelism: int | None = None,
+    on_error: OnError = "fail",
+) -> Graph:
+    """Return the plan of a job as a graph: all steps from the sources to the sinks, with what each keeps and guarantees.
+
+    Parameters
+    ----------
+    *sinks
+        What the job writes to, as for :func:`run`.
+    checkpoint, parallelism, on_error
+        As for :func:`run`; nothing is read or written.
+
+    Returns
+    -------
+    Graph
+        A notebook draws it. ``print()`` shows the plan as text, as :meth:`Stream.explain` does for one stream.
+
+    Raises
+    ------
+    PlanError
+        When the job would be refused.
+
+    Examples
+    --------
+    >>> words = mill.from_iter(["a", "b", "a"]).key_by("value").agg(n=mill.count())
+    >>> plan = mill.graph(words.write_csv("out/"), words.for_each(lambda row: None), parallelism=2)
+    >>> [node.kind for node in plan.nodes].count("sink")
+    2
+    """
+    options = settings(checkpoint=checkpoint, parallelism=parallelism, on_error=on_error)
+    return _graph_of([output._raw for output in _outputs(sinks, "graph")], options)
+
+
+def _graph_of(sinks: list[Any], options: dict[str, Any]) -> Graph:
+    from millstream._graph import Graph, GraphEdge, GraphNode
+
+    text, nodes, edges = _engine.plan_of(sinks, options)
+    return Graph([GraphNode(*node) for node in nodes], [GraphEdge(*edge) for edge in edges], text)
 
 
 def run(
@@ -405,6 +486,7 @@ def run(
     progress: bool | None = None,
     restart: Restart | None = None,
     on_error: OnError = "fail",
+    http: str | int | None = None,
 ) -> Report:
     """Run a job until its input ends.
 
@@ -426,6 +508,8 @@ def run(
     on_error
         What happens to a record that fails: ``"fail"`` fails the job, ``"skip"`` drops the record and counts it,
         ``"route"`` sends it to ``.errors`` of the step.
+    http
+        Where the job serves a page that shows it, ``/health`` and ``/metrics``; see :func:`start`.
 
     Returns
     -------
@@ -447,6 +531,9 @@ def run(
         When a source or sink fails.
     KeyboardInterrupt
         On Ctrl-C.
+    SystemExit
+        With status 143, on SIGTERM, after the job has stopped with a last checkpoint. A handler of yours for SIGTERM is left
+        alone.
 
     Notes
     -----
@@ -463,10 +550,11 @@ def run(
     if progress is not None and not isinstance(progress, bool):
         raise PlanError(f"progress is True, False or None, not {progress!r:.200}")
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
-    job = _started(sinks, "run", options)
+    job = _started(sinks, "run", options, http)
     logged: set[str] = set()
-    report = _watch(job._raw, progress, logged)
-    _log(report.notes, logged)
+    with stops_on_sigterm(job._raw):
+        report = _watch(job._raw, progress, logged)
+        _log(report.notes, logged)
     return report
 
 

@@ -216,6 +216,21 @@ class Metrics:
     checkpoint_overdue: Overdue | None = None
     steps: list[StepMetrics] = field(default_factory=list)
 
+    def to_prometheus(self) -> str:
+        """Return the figures in the text format that Prometheus reads.
+
+        Examples
+        --------
+        >>> report = mill.run(mill.from_iter([1, 2]).filter(col("value") > 1).for_each(lambda row: None))
+        >>> print(report.to_prometheus().splitlines()[2])
+        millstream_records_read_total 2
+        >>> [line for line in report.to_prometheus().splitlines() if 'step="filter"' in line][:2]
+        ['millstream_step_records_in_total{step="filter"} 2', 'millstream_step_records_out_total{step="filter"} 1']
+        """
+        from millstream._prometheus import exposition
+
+        return exposition(self)
+
     def _repr_html_(self) -> str:
         """Show the figures of each step in a notebook."""
         from millstream._html import of_metrics

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,44 @@ def compiled_boom(value: int) -> int:
     return value
 
 
+class Each(mill.ProcessFunction):
+    """Fails for one value, in the method that it names."""
+
+    last = mill.ValueState(int)
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def fail(self, method: str, value: Any) -> Any:
+        return boom(value) if method == self.method else value
+
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        self.last.value = row.x
+        ctx.timers.processing_time(ctx.now + timedelta(seconds=row.x))
+        yield {"x": self.fail("process", row.x)}
+
+    def on_timer(self, at: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        yield {"x": self.fail("on_timer", 5)}
+
+    def on_end(self, ctx: mill.ProcessContext) -> Iterator[Any]:
+        yield {"x": self.fail("on_end", 5)}
+
+
+class Folded(mill.ProcessFunction):
+    total = mill.ReducingState(int, lambda a, b: boom(b) + a)
+
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        yield {"x": self.total.add(row.x)}
+
+
+async def boom_later(row: Any) -> Any:
+    return {"x": boom(row.x)}
+
+
+def find(keys: list[int]) -> dict[int, int]:
+    return {key: boom(key) for key in keys}
+
+
 RAISING: dict[str, mill.Stream] = {
     "map": NUMBERS.map(lambda row: {"x": boom(row.x)}, schema={"x": int}),
     "filter": NUMBERS.filter(lambda row: boom(row.x) >= 0),
@@ -238,6 +277,17 @@ RAISING: dict[str, mill.Stream] = {
     "compiled": NUMBERS.select(y=mill.udf(returns=int, compiled=True)(compiled_boom)("x")),
     "reduce": NUMBERS.key_by("k").reduce(fold),
     "aggregate": NUMBERS.key_by("k").agg(s=mill.aggregate(Sum, "x")),
+    "process": NUMBERS.key_by("k").process(Each("process"), schema={"x": int}),
+    "on_timer": NUMBERS.filter(col("x") == 5).key_by("k").process(Each("on_timer"), schema={"x": int}),
+    "on_end": NUMBERS.filter(col("x") == 5).key_by("k").process(Each("on_end"), schema={"x": int}),
+    "reducing": NUMBERS.key_by("k").process(Folded(), schema={"x": int}),
+    "window reduce": NUMBERS.key_by("k").window(mill.count_window(6)).reduce(fold),
+    "apply": NUMBERS.key_by("k").window(mill.count_window(6)).apply(lambda key, window, rows: boom(5), schema={"x": int}),
+    "window aggregate": NUMBERS.key_by("k").window(mill.count_window(6)).agg(s=mill.aggregate(Sum, "x")),
+    "map_async": NUMBERS.map_async(boom_later, schema={"x": int}),
+    "lookup": NUMBERS.enrich(mill.lookup(find, schema={"y": int}, batch_rows=1), on="x"),
+    "left lookup": NUMBERS.enrich(mill.lookup(find, schema={"y": int}, batch_rows=1), on="x", how="left"),
+    "named lookup": NUMBERS.enrich(mill.lookup(find, schema={"y": int}, batch_rows=1), on="x").name("find"),
     "map_batches": NUMBERS.map_batches(lambda batch: [boom(x) for x in batch["x"].to_pylist()], schema={"x": int}),
 }
 

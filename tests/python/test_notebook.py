@@ -75,8 +75,8 @@ def test_a_job_takes_the_place_of_another(tmp_path: Path, caplog: pytest.LogCapt
     third.stop()
     assert third.wait().restored is not None
     assert mill.jobs() == others
-    written = sorted(mill.read_csv(tmp_path / "out").collect()["n"])
-    assert written == list(range(len(written)))
+    written = mill.read_csv(tmp_path / "out").collect()["n"]
+    assert len(written) == len(set(written)) > 200
     with pytest.raises(mill.PlanError, match="replaces the job of a state directory, and there is no checkpoint="):
         mill.start(mill.generate(rate=1).print(), replace=True)
 

@@ -26,6 +26,7 @@
 //!   keep if those that have fired had been due before. Once keys are called at the end, nothing comes between.
 
 mod broadcast;
+mod evolve;
 mod store;
 mod values;
 mod view;
@@ -40,7 +41,7 @@ use mill_frame::text::record_json;
 use mill_frame::types::canonical_type;
 use mill_plan::{
     ProcessCall, ProcessEvents, ProcessFailure, ProcessOrigin, ProcessOutput, ProcessRows, ProcessStage, ProcessTask, Stage,
-    TimerClock,
+    StateSpec, TimerClock,
 };
 use mill_protocol::{
     Batch, Epoch, Error, ErrorKind, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark,
@@ -66,6 +67,7 @@ const DRAINED_PER_TIMER: u64 = 1_000;
 pub(crate) struct Process {
     name: String,
     keys: Vec<usize>,
+    states: Vec<StateSpec>,
     task: Box<dyn ProcessTask>,
     has_end: bool,
     is_timed: bool,
@@ -148,6 +150,7 @@ impl Process {
         Ok(Process {
             name: process.function.name(),
             keys: process.keys.clone(),
+            states: process.states.clone(),
             task: process.function.open()?,
             has_end: process.function.has_end(),
             is_timed: process.is_timed,
@@ -290,7 +293,7 @@ impl Process {
             Ok(output) => output,
             Err(failure) => {
                 let Some(error) = self.shorten(failure, len)? else { return Ok(Some(Work::Broadcast(batch, from))) };
-                let mut rejected = Rejected::of(error, record_text(piece.data(), 0));
+                let mut rejected = Rejected::of(error, record_json(piece.data(), 0));
                 rejected.error.push_str("; every task calls process_broadcast(), so an error in it fails the job whatever on_error is");
                 return Err(rejected.into_error());
             }
@@ -683,6 +686,7 @@ impl Operator for Process {
         let mut descriptions = Vec::with_capacity(restored.bytes.len());
         let mut least: Option<Own<'_>> = None;
         let mut of_broadcast = Vec::new();
+        let mut rewritten = None;
         for bytes in &restored.bytes {
             let mut own = Own::read(own(bytes)?)?;
             descriptions.push(own.description);
@@ -703,11 +707,15 @@ impl Operator for Process {
             self.watermark = Watermark(own.watermark);
             self.floor = own.floor;
             self.end = if own.is_over { End::Over } else { End::No };
-            self.store.values.restore_versions(own.versions)?;
+            rewritten = self.store.values.restore_versions(own.versions, &self.states)?;
         }
         self.store.backend.restore(&descriptions, &restored.blocks).map_err(state_error)?;
+        if let Some(former) = rewritten {
+            let (task, states) = (&mut self.task, &self.states);
+            self.store.rewrite(&former, |rows, now| evolve::evolved(&rows, states, now, task.as_mut()))?;
+        }
         if let Some(broadcast) = &mut self.broadcast {
-            broadcast.restore(&of_broadcast)?;
+            broadcast.restore(&of_broadcast, self.task.as_mut())?;
             broadcast.restore_waiting(&self.store.backend)?;
         }
         self.store.look_at_unwritten()?;

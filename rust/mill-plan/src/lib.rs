@@ -52,7 +52,7 @@ pub use physical::{
     SourceStage, Stage, StageKind, Target, WatermarksOf, WindowCompute, error_schema,
 };
 pub use process::{
-    BroadcastStates, ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
+    BroadcastStates, Migration, ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
     StateSpec, TimerAction, TimerChange, TimerClock, Ttl,
 };
 pub use regular_join::{RegularJoinPlan, RowIdentity};

@@ -9,7 +9,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, SchemaRef, TimeUnit, TimestampMillisecondType};
 use mill_frame::convert::show;
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_frame::types::type_name;
 use mill_protocol::{Batch, Epoch, Error, PreCommit, Rejected, Result, SinkWriter};
 
@@ -152,7 +152,7 @@ impl Encoder {
                 },
                 Err(wrong) => wrong,
             };
-            rejected.push(Rejected::new(wrong, record_text(batch.data(), row)));
+            rejected.push(Rejected::new(wrong, record_json(batch.data(), row)));
             Ok(())
         })
     }

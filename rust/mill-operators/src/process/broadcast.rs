@@ -17,11 +17,11 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{Schema, SchemaRef};
 use mill_frame::schema;
-use mill_plan::{BroadcastStage, BroadcastStates, StateSpec, UntilLoaded};
+use mill_plan::{BroadcastStage, BroadcastStates, ProcessTask, StateSpec, UntilLoaded};
 use mill_protocol::{Batch, Error, Result, TaskContext, Watermark};
 use mill_state::{KeyEncoder, StateBackend};
 
-use super::values::{check_fits, conformed};
+use super::evolve;
 use crate::accumulator::state_error;
 use crate::pair::{Runs, Written};
 use crate::row_codec::RowCodec;
@@ -32,6 +32,7 @@ pub(super) const KEYED: usize = 0;
 /// The broadcast side of a process function.
 pub(super) struct Broadcast {
     codec: RowCodec,
+    states: Vec<StateSpec>,
     /// The states, in one row: null where nothing is set.
     row: RecordBatch,
     /// Counts the changes of the row.
@@ -63,6 +64,7 @@ impl Broadcast {
         Ok(Broadcast {
             row: one_row(&states, row)?,
             codec: RowCodec::new(states)?,
+            states: stage.states.clone(),
             version: 0,
             is_writer: context.index == 0,
             is_timed: stage.is_timed,
@@ -171,12 +173,12 @@ impl Broadcast {
     }
 
     /// Takes up what all instances have written.
-    pub(super) fn restore(&mut self, own: &[OwnBroadcast<'_>]) -> Result<()> {
+    pub(super) fn restore(&mut self, own: &[OwnBroadcast<'_>], task: &mut dyn ProcessTask) -> Result<()> {
         own.iter().for_each(|own| self.runs.restored(own.next_run));
         let Some(of_writer) = own.iter().find(|own| !own.row.is_empty()) else { return Ok(()) };
-        check_fits(&of_writer.states, self.codec.schema())?;
+        evolve::check(&of_writer.states, &self.states)?;
         let former = RowCodec::new(Arc::new(of_writer.states.clone()))?.decode([of_writer.row])?;
-        self.row = conformed(&former, self.codec.schema())?;
+        self.row = evolve::evolved(&former, &self.states, self.codec.schema(), task)?;
         self.version += 1;
         Ok(())
     }
@@ -239,3 +241,6 @@ fn read_piece(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use mill_frame::block::SharedBytes;
 use mill_plan::{
-    ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessStage,
+    Migration, ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessStage,
     ProcessTask, StageKind, StateSpec, TimerAction, TimerChange, TimerClock, Ttl,
 };
 use mill_protocol::testkit::{Compare, Input, batch, check, integers, restored_block};
@@ -161,6 +161,7 @@ fn count(names: [&str; 2]) -> StateSpec {
         kind: "value".to_owned(),
         columns: names.iter().map(|name| Arc::new(Field::new(*name, DataType::Int64, true))).collect(),
         ttl: Some(Ttl { us: TTL, clock: TimerClock::Event, written: 1 }),
+        migration: Migration::None,
     }
 }
 

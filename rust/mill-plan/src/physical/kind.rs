@@ -545,7 +545,7 @@ impl ProcessStage {
 
 impl AsyncStage {
     fn detail(&self) -> String {
-        let AsyncCalls { capacity, batch_rows, is_ordered } = self.calls;
+        let AsyncCalls { capacity, batch_rows, is_ordered, .. } = self.calls;
         let rows = batch_rows.map_or_else(String::new, |rows| format!(" of at most {rows} records"));
         let order = if is_ordered { "results in the order of the records" } else { "results as they come" };
         format!("{}, at most {capacity} calls{rows} in flight in each task, {order}", self.function.name())

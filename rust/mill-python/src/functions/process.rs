@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use mill_plan::{
-    BroadcastStates, ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
+    BroadcastStates, Migration, ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
     StateSpec, TimerAction, TimerChange, TimerClock, Ttl,
 };
 use mill_protocol::{Error, ErrorKind, Result};
@@ -50,16 +50,17 @@ struct Parts {
 }
 
 /// A state as Python declares it: name, kind, columns, time to live in microseconds, whether that is processing time, and the
-/// column with the time of writing.
-pub type Declared<'py> = (String, String, PyRef<'py, RawSchema>, Option<i64>, bool, usize);
+/// column with the time of writing, and what becomes of values of another type: 0 nothing, 1 fields are added, 2 it says all.
+pub type Declared<'py> = (String, String, PyRef<'py, RawSchema>, Option<i64>, bool, usize, u8);
 
 /// The states that a function declares.
 pub fn state_specs(declared: &[Declared<'_>]) -> Vec<StateSpec> {
-    let spec = |(name, kind, columns, ttl, is_processing, written): &Declared<'_>| {
+    let spec = |(name, kind, columns, ttl, is_processing, written, migration): &Declared<'_>| {
         let columns: Vec<FieldRef> = columns.schema.fields().iter().cloned().collect();
         let clock = if *is_processing { TimerClock::Processing } else { TimerClock::Event };
         let ttl = ttl.map(|us| Ttl { us, clock, written: *written });
-        StateSpec { name: name.clone(), kind: kind.clone(), columns, ttl }
+        let migration = [Migration::None, Migration::Fields, Migration::Any][usize::from(*migration).min(2)];
+        StateSpec { name: name.clone(), kind: kind.clone(), columns, ttl, migration }
     };
     declared.iter().map(spec).collect()
 }
@@ -163,9 +164,31 @@ impl ProcessTask for Task {
             }
         })
     }
+
+    fn migrate(&mut self, state: &StateSpec, former: &FieldRef, values: &ArrayRef) -> Result<ArrayRef> {
+        attach(|py| self.migrated(py, state, former, values))
+    }
 }
 
 impl Task {
+    /// Has Python make values of a state of old ones.
+    fn migrated(&self, py: Python<'_>, state: &StateSpec, former: &FieldRef, values: &ArrayRef) -> Result<ArrayRef> {
+        let what = format!("{}, migrate= of state {:?}", self.parts.name, state.name);
+        let failed = |exception: PyErr| error::from_python(py, exception, &what);
+        let old = column_to_list(py, values, former).map_err(failed)?;
+        let new = call_method(self.task.bind(py), "migrate", (&state.name, old)).map_err(failed)?;
+        let new: Vec<Bound<'_, PyAny>> = new.try_iter().and_then(Iterator::collect).map_err(failed)?;
+        let now = state.columns.first().ok_or_else(|| Error::internal("a state without a column"))?;
+        let array = values_to_array(&new, now).map_err(|misfit| {
+            let text = format!("{what} returned a value that does not fit: {}", misfit.message);
+            Error::new(ErrorKind::UserFunction, text).because(error::SchemaError::new_err(misfit.message))
+        })?;
+        match array.len() == values.len() {
+            true => Ok(array),
+            false => Err(Error::internal(format!("{what} returned {} values for {}", array.len(), values.len()))),
+        }
+    }
+
     /// Passes on broadcast states that are others than the task has.
     fn load<'py>(&self, py: Python<'py>, task: &Bound<'py, PyAny>, called: &ProcessCall<'_>) -> PyResult<()> {
         let Some(BroadcastStates { version, row }) = called.broadcast.filter(|of| self.version != Some(of.version)) else {
