@@ -107,6 +107,17 @@ if TYPE_CHECKING:
     # At run time it is the package, which can be called as the function.
     from millstream.nexmark import nexmark
 
+else:
+
+    def __getattr__(name: str) -> object:
+        """Raise an error that names what was probably meant, also for a name of another library."""
+        import sys
+
+        from millstream._hints import no_name
+
+        raise no_name(sys.modules[__name__], __all__, name)
+
+
 __version__ = _version()
 
 __all__ = [

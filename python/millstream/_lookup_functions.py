@@ -24,7 +24,9 @@ from millstream._call_options import (
 )
 from millstream._counts import count
 from millstream._engine import RawTable, rows_to_table
+from millstream._parameters import check_parameters
 from millstream._row import row_class
+from millstream._texts import counted
 from millstream.errors import PlanError, SchemaError
 from millstream.functions import BatchAdapter, check_pyarrow, function_name, is_async, is_async_generator, is_generator
 from millstream.table import Table
@@ -252,7 +254,7 @@ class _Finder:
         if isinstance(given, (list, tuple)) and not hasattr(given, "_fields"):
             if len(given) != len(keys):
                 raise ValueError(
-                    f"{self._name} was asked for {len(keys)} keys and returned {len(given)} records; it returns one or None for each"
+                    f"{self._name} was asked for {counted(len(keys), 'key')} and returned {counted(len(given), 'record')}; it returns one or None for each"
                 )
             return dict(zip(keys, given, strict=True))
         raise TypeError(
@@ -362,6 +364,7 @@ def lookup(
         raise PlanError(f"lookup() takes a function of a list of keys, not {function!r:.200}")
     if is_generator(function) or is_async_generator(function):
         raise PlanError(f"lookup() takes a function that returns a dict or a list, and {function_name(function)} is a generator")
+    check_parameters(function, "lookup()", "keys")
     given = schema_of(schema) if schema is not None else _annotated(function)
     if given is None:
         name = function_name(function)

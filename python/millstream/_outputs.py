@@ -309,7 +309,7 @@ class Outputs:
         >>> seen
         [1, 2]
         """
-        check_callable(function, "for_each")
+        check_callable(function, "for_each", "row")
         from millstream.io import sinks
 
         return sinks.callback_sink(_stream(self), function, is_batch=False)
@@ -347,7 +347,7 @@ class Outputs:
         2
         """
         check_pyarrow("for_each_batch")
-        check_callable(function, "for_each_batch")
+        check_callable(function, "for_each_batch", "batch")
         from millstream.io import sinks
 
         return sinks.callback_sink(_stream(self), function, is_batch=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from millstream._engine import RawKeyedStream, RawSchema, RawWindowedStream
 from millstream._hints import no_attribute
+from millstream._nearest import nearest
 from millstream._texts import directions
 from millstream.errors import PlanError
 from millstream.expr import Expr, col, lit
@@ -22,7 +23,7 @@ from millstream.functions import (
 from millstream.process import ProcessFunction, State
 from millstream.stream import Stream, _columns
 from millstream.time import Duration, microseconds
-from millstream.trigger import Trigger
+from millstream.trigger import Trigger, check_trigger
 from millstream.types import SchemaLike, data_type, schema_of
 from millstream.window import Window
 
@@ -40,10 +41,20 @@ def _emit(emit: Emit) -> tuple[str, int | None]:
     try:
         interval = microseconds(emit, "emit")
     except PlanError as error:
+        near = nearest(emit, ("end", "checkpoint", "each")) if isinstance(emit, str) else None
+        if near is not None:
+            raise PlanError(f'emit is {emit!r:.80}; did you mean "{near}"? It is "end", "checkpoint", "each", or a duration such as "1s"') from None
         raise PlanError(f'{error}; or emit="end", "checkpoint" or "each"') from None
     if interval == 0:
         raise PlanError('emit="0s" leaves no time between results; use emit="each"')
     return "every", interval
+
+
+def _check_emit_is_spelled(named: Mapping[str, object]) -> None:
+    """Refuse ``emits="each"``, which would be a column of that name."""
+    for name, value in named.items():
+        if isinstance(value, Duration) and nearest(name, ("emit",)) is not None:
+            raise PlanError(f"agg() has no {name}=; did you mean emit={value!r:.80}? An aggregate of this name is written {name}=col(…).first() or the like")
 
 
 def _check_no_emit(named: Mapping[str, object]) -> None:
@@ -133,6 +144,7 @@ class KeyedStream:
         >>> s.key_by("k").agg(col("x").max(), n=mill.count(), mean=col("x").mean()).collect().to_pylist()
         [{'k': 'a', 'x': 4, 'n': 2, 'mean': 2.5}]
         """
+        _check_emit_is_spelled(named)
         name, interval = _emit(emit)
         return Stream(self._raw.agg(_columns(aggregates, named, "agg"), name, interval))
 
@@ -165,7 +177,7 @@ class KeyedStream:
         >>> s.key_by("k").reduce(lambda a, b: {"k": a.k, "x": a.x + b.x}).collect().to_pylist()
         [{'k': 1, 'x': 7}]
         """
-        check_callable(function, "reduce")
+        check_callable(function, "reduce", "before", "row")
         name, interval = _emit(emit)
         fields = tuple(self._raw.stream().schema().names())
         adapter = FoldAdapter(function, fields)
@@ -268,15 +280,14 @@ class KeyedStream:
         broadcast: Stream | None,
     ) -> Stream:
         # Only who uses it pays for it when the package is imported.
-        from millstream._process import BroadcastSide, ProcessAdapter, declared_states, side_names
+        from millstream._process import BroadcastSide, ProcessAdapter, check_methods, declared_states, side_names
 
         own = type(function)
         declared = declared_states(function, keys)
         states = {name: state for name, state in declared.items() if not state._is_broadcast}
         of_broadcast = {name: state for name, state in declared.items() if state._is_broadcast}
         _check_broadcast(function, broadcast, list(of_broadcast))
-        for name in (*methods, "on_timer", "on_end"):
-            check_callable(getattr(function, name), f"process: {name}")
+        check_methods(function, methods)
         given = returned_schema(getattr(function, methods[0]), is_many=True) if schema is None else schema_of(schema)
         if given is None:
             raise PlanError('process() needs schema=, the columns that its function yields, as in schema={"user": str}')
@@ -508,8 +519,7 @@ class KeyedStream:
         if not isinstance(window, Window):
             verb = "window" if self.keys else "window_all"
             raise PlanError(f'{verb}() takes a window such as mill.tumbling("10s"), not {window!r:.200}')
-        if not isinstance(trigger, Trigger | None):
-            raise PlanError(f"trigger= takes a trigger such as mill.on_count(100), not {trigger!r:.200}")
+        check_trigger(trigger)
         early, late = (None, None) if trigger is None else trigger._raw()
         lateness = microseconds(allowed_lateness, "allowed_lateness")
         raw = self._raw.window(window._raw(), lateness, early, late)
@@ -598,7 +608,7 @@ def _check_broadcast(function: ProcessFunction, broadcast: Any, states: list[str
         raise PlanError(f"broadcast= takes a stream, as in process(…, broadcast=rules), not {broadcast!r:.200}")
     if not has_method:
         raise PlanError(f"{own.__name__} does not define process_broadcast(self, row, ctx), which the records of broadcast= are passed to")
-    check_callable(function.process_broadcast, "process: process_broadcast")
+    check_callable(function.process_broadcast, "process: process_broadcast", "row", "ctx")
     if inspect.isgeneratorfunction(own.process_broadcast):
         raise PlanError(f"process_broadcast() of {own.__name__} yields records, and it emits nothing: every task is called with the record")
     if not states:
@@ -613,6 +623,10 @@ def _check_function(function: Any) -> None:
         raise PlanError(f"process() takes an object, and {function.__name__} is a class: write {function.__name__}()")
     if not isinstance(function, ProcessFunction):
         raise PlanError(f"process() takes a mill.ProcessFunction, not {function!r:.200}")
+    # Only who uses it pays for it when the package is imported.
+    from millstream._process import check_spelling
+
+    check_spelling(type(function))
 
 
 class ConnectedStreams:
@@ -814,7 +828,7 @@ class WindowedStream:
         >>> pairs.reduce(lambda a, b: {"k": a.k, "x": a.x * b.x}).collect().to_pylist()
         [{'k': 1, 'x': 10}, {'k': 1, 'x': 1}]
         """
-        check_callable(function, "reduce")
+        check_callable(function, "reduce", "before", "row")
         adapter = FoldAdapter(function, tuple(self._fields))
         return Stream(self._raw.reduce(f"reduce({function_name(function)})", adapter))
 
@@ -859,7 +873,7 @@ class WindowedStream:
         [{'k': 'a', 'minutes': 11, 'values': [1, 2]}, {'k': 'a', 'minutes': 10, 'values': [40]}]
         """
         check_pyarrow("apply")
-        check_callable(function, "apply")
+        check_callable(function, "apply", "key", "window", "rows")
         given = returned_schema(function, is_many=False) if schema is None else schema_of(schema)
         if given is None:
             raise PlanError("apply() needs schema=, the columns that its function returns, as in schema={\"total\": float}")

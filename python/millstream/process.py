@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
 from millstream._engine import RawSchema, rows_to_table
+from millstream._parameters import check_parameters
 from millstream.errors import PlanError, SchemaError
 from millstream.time import Duration, microseconds
 from millstream.types import DataType, TypeLike, data_type
@@ -70,12 +71,21 @@ class State(ABC):
             _check_plain(migrate, "migrate= of a state takes a function of the old value")
         self._migrate = migrate
         self._is_broadcast = broadcast
+        for name, value, default in (("clock", clock, "event"), ("refresh", refresh, "write")):
+            if self._ttl is None and value != default:
+                raise PlanError(f'{name}="{value}" of a state is about the age of values, and without ttl= they have none; pass ttl=, or remove {name}=')
         self._clock: Clock = clock
         self._refresh: Refresh = refresh
         self._names: list[str] = []
+        self._owners: list[str] = []
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Remember the name under which the class declares it."""
+        of_class = f"{owner.__module__}.{owner.__name__}"
+        if (of_class, name) in zip(self._owners, self._names, strict=True):
+            # The class was made again, as a decorator does.
+            return
+        self._owners.append(of_class)
         self._names.append(name)
 
     def _migration(self) -> int:
@@ -248,7 +258,9 @@ def _as_kept(default: Any, kind: DataType) -> Any:
     try:
         kept = rows_to_table(RawSchema([("default", kind)]), [{"default": default}])
     except SchemaError as error:
-        raise SchemaError(f"a ValueState of {kind!r} cannot have the default {default!r:.200}: {error}") from None
+        # It was converted as a column of its own.
+        reason = str(error).removeprefix("record 0: ").replace('column "default"', "the state", 1)
+        raise SchemaError(f"a ValueState of {kind!r} cannot have the default {default!r:.200}: {reason}") from None
     return kept.column(0)[0]
 
 
@@ -322,6 +334,7 @@ class ReducingState(State, Generic[T]):
     ) -> None:
         super().__init__(ttl, clock, refresh, migrate=migrate)
         _check_plain(function, "a ReducingState takes a function of two values")
+        check_parameters(function, "a ReducingState", "before", "value")
         self._type = data_type(type, place="the type of a ReducingState")
         self._function = function
 
@@ -670,11 +683,17 @@ class ProcessContext(Protocol):
 
     @property
     def timestamp(self) -> datetime | None:
-        """The event time of the record or timer; None without event time."""
+        """The event time of the record or timer; None without event time.
+
+        A time that no ``datetime`` can hold, before year 1 or after 9999, is a :class:`DataError` of the record.
+        """
 
     @property
     def watermark(self) -> datetime | None:
-        """The watermark: None before the first one, ``datetime.max`` when the input has ended."""
+        """The watermark: None before the first one, ``datetime.max`` when the input has ended.
+
+        A watermark before year 1 is ``datetime.min``, one after 9999 ``datetime.max``.
+        """
 
     @property
     def now(self) -> datetime:
@@ -840,7 +859,10 @@ class ProcessFunction:
         raise NotImplementedError(f"{type(self).__name__} has no on_end(ctx)")
 
     def open(self) -> None:
-        """Prepare this copy, before its first record."""
+        """Prepare this copy, before its first record. States belong to keys, so they cannot be used here."""
 
     def close(self) -> None:
-        """Release what :meth:`open` has opened."""
+        """Release what :meth:`open` has opened, when the job ends.
+
+        An exception is logged as a warning, since the outcome of the job is decided. States cannot be used here.
+        """

@@ -240,7 +240,7 @@ def test_failures_fail_the_records_of_the_call() -> None:
     ("function", "text"),
     [
         (lambda keys: "ann", "returns a dict by key or a list with a record or None for each, not str"),
-        (lambda keys: ["ann"], "was asked for 2 keys and returned 1 records"),
+        (lambda keys: ["ann"], "was asked for 2 keys and returned 1 record;"),
         (lambda keys: dict.fromkeys([1, 2, 77], "ann"), "returned records of keys that it was not asked for, such as .77."),
         (lambda keys: {str(key): "ann" for key in keys}, "returned records of keys that it was not asked for, such as .'1', '2'."),
         (lambda keys: {1: {"nome": "ann"}}, "name"),

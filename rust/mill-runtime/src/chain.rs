@@ -19,7 +19,7 @@ use crate::edge_writer::EdgeWriter;
 use crate::envelope::Event;
 use crate::merge::Merge;
 use crate::options::OnError;
-use crate::rejects;
+use crate::rejects::{self, Routed};
 use crate::stage::{Part, Stage};
 use crate::time_board::{Slot, Standing};
 
@@ -345,8 +345,8 @@ impl Chain {
         if rejected.is_empty() {
             return Ok(());
         }
-        let routes = &self.routes[index].errors;
-        if rejects::is_routed(self.context.on_error, &rejected, !routes.is_empty(), &stage.name, &stage.counters)? {
+        let routed = if stage.is_sink() { Routed::Never } else { Routed::of(!self.routes[index].errors.is_empty()) };
+        if rejects::is_routed(self.context.on_error, &rejected, routed, &stage.name, &stage.counters)? {
             let batch = rejects::batch(&stage.name, &rejected)?;
             self.deliver_errors(Some(index), Event::Batch(0, batch))?;
         }
