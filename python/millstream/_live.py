@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from millstream._engine import end_interpreter, engine_threads, interrupt_threads
 
-__all__ = ["Ending", "after_jobs", "check", "held", "hold", "say_busy"]
+__all__ = ["Ending", "after_jobs", "check", "held", "hold", "say_busy", "say_dropped"]
 
 _CALM_SECONDS_MAX = 0.6
 """How long jobs have to end by themselves."""
@@ -59,6 +59,18 @@ def hold(job: Endable) -> None:
 def held() -> list[Any]:
     """Return what was given to :func:`hold` and is still referred to."""
     return list(_held)
+
+
+def say_dropped() -> None:
+    """Log that a job was cancelled because nothing referred to it any more."""
+    import logging
+
+    # At the end of the interpreter all jobs are, and nobody has to be told.
+    if not is_ending:
+        logging.getLogger("millstream").warning(
+            "a job that was running has been cancelled, as nothing refers to it any more: keep what mill.start() returns, and call its "
+            "wait() or stop()"
+        )
 
 
 def after_jobs(end: Callable[[], None]) -> None:

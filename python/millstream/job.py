@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -65,15 +64,6 @@ class Job:
             endpoint.show(self)
             weakref.finalize(self, endpoint.close)
         _live.hold(self)
-
-    def __del__(self) -> None:
-        """Say that a job that still ran was cancelled."""
-        # At the end of the interpreter all jobs are, and nobody has to be told.
-        if not _live.is_ending and not sys.is_finalizing() and self._is_running():
-            logging.getLogger("millstream").warning(
-                "a job that was running has been cancelled, as nothing refers to it any more: keep what mill.start() returns, and "
-                "call its wait() or stop()"
-            )
 
     def _is_running(self) -> bool:
         return self._raw.is_held() and self._raw.status()[0] in ("starting", "running", "restarting")

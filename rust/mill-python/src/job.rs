@@ -172,8 +172,14 @@ impl Drop for RawJob {
             if raised.is_some_and(|raised| raised.is_instance_of::<PyKeyboardInterrupt>(py)) {
                 end(py, &job);
             } else {
+                let has_run = !job.status().state.is_over();
                 py.detach(|| drop(job.cancel()));
-                match wait_watching(py, &job, DROP_MAX) {
+                // Of an exception that drops the job its user hears anyway.
+                let told = match has_run && raised.is_none() {
+                    true => py.import("millstream._live").and_then(|live| live.call_method0("say_dropped")).map(drop),
+                    false => Ok(()),
+                };
+                match told.and_then(|()| wait_watching(py, &job, DROP_MAX)) {
                     Ok(true) => {}
                     Ok(false) => let_go(py, &job),
                     Err(_) => {
