@@ -13,6 +13,7 @@ from millstream._engine import RawSink, write_files, write_sqlite
 from millstream._paths import local_path
 from millstream._row import row_class, rows
 from millstream._texts import text, texts
+from millstream._writing import Writing
 from millstream.errors import CheckpointError, PlanError
 from millstream.functions import function_name
 from millstream.stream import Stream
@@ -22,9 +23,6 @@ __all__ = ["Sink"]
 
 _CHANGES = "put to_changelog() before it, for a column that says what happens to each row"
 _DELETE = "give it a method delete(batch), or put to_changelog() before it, for a column that says what happens to each row"
-
-OnExisting = Literal["refuse", "replace"]
-"""What happens when a directory already holds the output of another run."""
 
 
 class Sink:
@@ -240,11 +238,9 @@ def output(raw: RawSink, *, takes_frames: bool = False) -> Output:
     return made
 
 
-def file_sink(stream: Stream, kind: str, path: str | os.PathLike[str], on_existing: OnExisting) -> Output:
-    """Write files of a kind into a directory."""
-    if on_existing not in ("refuse", "replace"):
-        raise PlanError(f'on_existing is {on_existing!r}; it is "refuse" or "replace"')
-    return output(write_files(stream._raw, kind, local_path(path, f"write_{kind}()"), on_existing == "replace"))
+def file_sink(stream: Stream, kind: str, path: str | os.PathLike[str], writing: Writing) -> Output:
+    """Write files of a kind."""
+    return output(write_files(stream._raw, kind, local_path(path, f"write_{kind}()"), writing))
 
 
 def sqlite_sink(stream: Stream, path: str | os.PathLike[str], table: str, key: Sequence[str] | None) -> Output:
