@@ -43,7 +43,7 @@ def main() -> None:
         .map_batches(round_batch, schema={"sensor": str, "celsius": float, "fahrenheit": float})
         .filter(lambda row: row.celsius > 10)
     )
-    mill.run(warm.print(), parsed.errors.for_each(lambda row: print("failed:", row.error, row.record)), on_error="route")
+    mill.run(warm.print(), warm.all_errors.for_each(lambda row: print("failed:", row.error, row.record)), on_error="route")
 
 
 if __name__ == "__main__":

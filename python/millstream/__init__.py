@@ -25,6 +25,7 @@ from millstream._aggregate import Aggregate, aggregate
 from millstream._conditions import when
 from millstream._engine import version as _version
 from millstream._lookup_functions import Lookup, lookup
+from millstream._lookup_sqlite import lookup_sqlite
 from millstream._row import Row
 from millstream._udf import udf
 from millstream.errors import (
@@ -64,7 +65,7 @@ from millstream.io import (
     read_parquet,
     read_text,
 )
-from millstream.job import Job, run, start
+from millstream.job import Job, graph, jobs, run, start
 from millstream.keyed import ConnectedStreams, KeyedStream, RollingStream, WindowedStream
 from millstream.nexmark import Nexmark
 from millstream.options import Checkpoint, Restart
@@ -105,6 +106,17 @@ from millstream.window import (
 if TYPE_CHECKING:
     # At run time it is the package, which can be called as the function.
     from millstream.nexmark import nexmark
+
+else:
+
+    def __getattr__(name: str) -> object:
+        """Raise an error that names what was probably meant, also for a name of another library."""
+        import sys
+
+        from millstream._hints import no_name
+
+        raise no_name(sys.modules[__name__], __all__, name)
+
 
 __version__ = _version()
 
@@ -179,9 +191,12 @@ __all__ = [
     "from_source",
     "generate",
     "global_window",
+    "graph",
     "index",
+    "jobs",
     "lit",
     "lookup",
+    "lookup_sqlite",
     "max_horizontal",
     "min_horizontal",
     "nexmark",

@@ -6,6 +6,7 @@ import typing
 from typing import Any, Protocol
 
 from millstream._engine import RawExpr, aggregate_function
+from millstream._parameters import check_parameters
 from millstream.errors import PlanError
 from millstream.expr import Expr, IntoExpr, _column
 from millstream.types import TypeLike, data_type
@@ -163,13 +164,18 @@ class _AggregateAdapter:
         return self._aggregate.result(self._aggregate.create() if state is None else self._loads(state))
 
 
+_METHODS = {"create": (), "add": ("state", "value"), "merge": ("left", "right"), "result": ("state",)}
+
+
 def aggregate_expression(function: Any, value: RawExpr, returns: TypeLike) -> RawExpr:
     """Return the expression of an aggregate of the user's."""
     instance = function() if isinstance(function, type) else function
     name = type(instance).__name__
-    missing = [method for method in ("create", "add", "merge", "result") if not callable(getattr(instance, method, None))]
+    missing = [method for method in _METHODS if not callable(getattr(instance, method, None))]
     if missing:
         raise PlanError(f"aggregate: {name} has no {', '.join(missing)}; it needs create, add, merge and result")
+    for method, arguments in _METHODS.items():
+        check_parameters(getattr(instance, method), f"aggregate({name})", *arguments)
     if returns is None:
         try:
             returns = typing.get_type_hints(type(instance).result).get("return")

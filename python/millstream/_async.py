@@ -167,7 +167,7 @@ class Calls:
         for ticket, value in given:
             task = loop.create_task(self._answer(ticket, value))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(functools.partial(self._settle, ticket))
 
     async def _answer(self, ticket: int, given: Any) -> None:
         try:
@@ -177,11 +177,19 @@ class Calls:
                 raise
             self._publish(ticket, None, _cancelled_itself(error))
         except GeneratorExit:
+            # Raised by the function, it ends the task, and _settle() sees it. Raised by close(), as the coroutine is thrown
+            # away, nothing may be done here.
             raise
         except BaseException as error:
             self._publish(ticket, None, error)
         else:
             self._publish(ticket, value, None)
+
+    def _settle(self, ticket: int, task: asyncio.Task[None]) -> None:
+        """Note that a task has ended; an exception that left it has not been published yet."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._publish(ticket, None, error)
 
     def _publish(self, ticket: int, value: Any, error: BaseException | None) -> None:
         self._answers.append((ticket, value, error))
@@ -294,7 +302,8 @@ class _Exit(Exception):
 def outcomes(call: Callable[[Any], Awaitable[Any]], given: Sequence[Any], capacity: int) -> Iterator[tuple[Any, Exception | None]]:
     """Call a function for each of these, so many at a time; go through results and exceptions, in order.
 
-    A ``SystemExit`` or ``KeyboardInterrupt`` of the function is raised here, and what else is in flight is given up.
+    What the function raises that is no ``Exception``, such as a ``SystemExit``, is raised here, and what else is in flight is
+    given up.
     """
 
     is_given_up = False

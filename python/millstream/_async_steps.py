@@ -112,7 +112,7 @@ class AsyncSteps:
         from millstream.stream import Stream
 
         method = "map_async"
-        check_async(function, method, "map")
+        check_async(function, method, "map", "row")
         in_flight, in_order = checked_capacity(method, capacity), checked_ordered(method, ordered)
         policy = checked_policy(method, timeout, retries, retry_on, backoff, backoff_max)
         stream = cast("Stream", self)
@@ -186,7 +186,7 @@ class AsyncSteps:
 
         method = "map_batches_async"
         check_pyarrow(method)
-        check_async(function, method, "map_batches")
+        check_async(function, method, "map_batches", "batch")
         in_flight, in_order = checked_capacity(method, capacity), checked_ordered(method, ordered)
         size = checked_batch_rows(method, batch_rows)
         policy = checked_policy(method, timeout, retries, retry_on, backoff, backoff_max)

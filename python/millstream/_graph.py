@@ -9,7 +9,7 @@ __all__ = ["Graph", "GraphEdge", "GraphNode"]
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 190, 46, 60, 26, 12
 _CHARACTERS_MAX = 27
-_COLOURS = ("#dbe9f6", "#e2f0d9", "#fdebd0", "#eadcf4", "#f9dcdc", "#d9f0ee")
+_COLOURS = ("#6ea8dc", "#8cc474", "#f2b660", "#b48ad4", "#e58b8b", "#66c2b8")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ class Graph:
         width = 2 * _MARGIN + (max(ranks, default=0) + 1) * (_WIDTH + _GAP_X) - _GAP_X
         height = 2 * _MARGIN + max(heights.values(), default=1) * (_HEIGHT + _GAP_Y) - _GAP_Y
         parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+            # It shrinks with the page, and its text has the colour of the text around it.
+            'style="max-width:100%;height:auto" font-family="sans-serif" fill="currentColor">',
             '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">',
             '<path d="M0,0 L8,4 L0,8 z" fill="#777"/></marker></defs>',
         ]
@@ -133,10 +135,10 @@ class Graph:
             colour = _COLOURS[node.chain % len(_COLOURS)]
             title = html.escape(f"{node.name}: {node.detail}")
             parts.append(
-                f'<g><title>{title}</title><rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5" fill="{colour}" '
+                f'<g><title>{title}</title><rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5" fill="{colour}" fill-opacity="0.3" '
                 f'stroke="#999"/><text x="{x + 8}" y="{y + 18}" font-size="12">{html.escape(_short(node.name, 22))} '
                 f"×{node.parallelism}</text>"
-                f'<text x="{x + 8}" y="{y + 35}" font-size="10" fill="#555">{html.escape(_short(node.detail))}</text></g>'
+                f'<text x="{x + 8}" y="{y + 35}" font-size="10" opacity="0.7">{html.escape(_short(node.detail))}</text></g>'
             )
         return "".join([*parts, "</svg>"])
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["no_attribute", "takes_by_name"]
+from millstream._nearest import nearest
+
+__all__ = ["no_attribute", "no_name", "takes_by_name"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -26,6 +28,11 @@ _OF_STREAM = {
     **dict.fromkeys(("count", "len"), "use agg(n=mill.count())"),
     **{name: f'use agg(x=col("x").{name}())' for name in _AGGREGATES},
     "aggregate": "use agg()",
+    **dict.fromkeys(
+        ("group_by_dynamic", "groupby_dynamic", "tumble", "hop"),
+        'use window_all(mill.tumbling("1m")).agg(…), or key_by("user").window(…) for windows of each key; event_time("at") comes before it',
+    ),
+    **dict.fromkeys(("group_by_rolling", "groupby_rolling"), 'use event_time("at").key_by("user").rolling("10m").agg(…)'),
     **dict.fromkeys(("with_column", "withColumn", "assign", "mutate"), 'use with_columns(), as in with_columns(total=col("a") + col("b"))'),
     "where": "use filter()",
     **dict.fromkeys(("head", "take", "first_rows"), "use limit(), or show() to look at some"),
@@ -51,7 +58,8 @@ _OF_KEYED = {
     **dict.fromkeys(("collect", "show"), "a keyed stream has no rows yet; use agg(), reduce(), process() or window() first"),
     "fold": "use reduce(), or agg(x=mill.aggregate(…))",
     "unique": "use deduplicate()",
-    "group_by": "it has a key already",
+    **dict.fromkeys(("group_by", "groupby"), "it has a key already"),
+    **dict.fromkeys(("group_by_dynamic", "tumble", "hop"), 'use window(mill.tumbling("1m")).agg(…)'),
 }
 
 _OF_WINDOWED = {
@@ -66,7 +74,58 @@ _OF_WINDOWED = {
     "fold": "use reduce(), or agg(x=mill.aggregate(…))",
 }
 
-_HINTS = {"Stream": _OF_STREAM, "KeyedStream": _OF_KEYED, "WindowedStream": _OF_WINDOWED}
+_BOUNDED = 'use bounded_out_of_orderness("5s")'
+_OF_STRATEGY = {
+    **dict.fromkeys(("for_bounded_out_of_orderness", "forBoundedOutOfOrderness"), _BOUNDED),
+    **dict.fromkeys(("for_monotonous_timestamps", "forMonotonousTimestamps", "monotonic"), "use ascending()"),
+    **dict.fromkeys(("for_generator", "forGenerator"), "use from_generator(…)"),
+    **dict.fromkeys(("no_watermarks", "noWatermarks"), "leave event_time() out; a stream without it has no watermarks"),
+    **dict.fromkeys(
+        ("with_timestamp_assigner", "withTimestampAssigner"), 'name the column instead: event_time("at", watermark=…)'
+    ),
+    **dict.fromkeys(("with_watermark_alignment", "withWatermarkAlignment"), 'use with_alignment("1m", group="orders")'),
+    "withIdleness": 'use with_idleness("10s")',
+}
+
+_HINTS = {
+    "Stream": _OF_STREAM,
+    "KeyedStream": _OF_KEYED,
+    "WindowedStream": _OF_WINDOWED,
+    "WatermarkStrategy": _OF_STRATEGY,
+}
+
+_TUMBLING, _SLIDING = 'use mill.tumbling("1m")', 'use mill.sliding("10m", slide="1m")'
+_SESSION, _CUMULATIVE = 'use mill.session("30m")', 'use mill.cumulative(step="1h", size="1d")'
+_NO_ENVIRONMENT = "there is no environment: mill.read_csv() and the like return streams, and mill.run(…) runs what is written"
+_OF_PACKAGE = {
+    **dict.fromkeys(
+        ("tumble", "Tumble", "tumbling_window", "TumblingWindows", "TumblingEventTimeWindows", "TumblingProcessingTimeWindows"), _TUMBLING
+    ),
+    **dict.fromkeys(
+        ("hop", "Hop", "hopping", "Slide", "sliding_window", "SlidingWindows", "SlidingEventTimeWindows", "HoppingWindow"), _SLIDING
+    ),
+    **dict.fromkeys(("session_window", "SessionWindows", "EventTimeSessionWindows"), _SESSION),
+    **dict.fromkeys(("cumulate", "Cumulate"), _CUMULATIVE),
+    **dict.fromkeys(("CountTrigger", "PurgingTrigger"), "use mill.on_count(100)"),
+    **dict.fromkeys(("EventTimeTrigger", "ContinuousEventTimeTrigger"), 'use mill.on_watermark(early="5s")'),
+    **dict.fromkeys(("ProcessingTimeTrigger", "ContinuousProcessingTimeTrigger"), 'use mill.on_processing_time("5s")'),
+    **dict.fromkeys(("StreamExecutionEnvironment", "Dataflow", "SparkSession", "App"), _NO_ENVIRONMENT),
+    **dict.fromkeys(("KeyedProcessFunction", "CoProcessFunction", "KeyedCoProcessFunction"), "use mill.ProcessFunction"),
+    **dict.fromkeys(("MapFunction", "FlatMapFunction", "FilterFunction"), "map(), flat_map() and filter() take any function"),
+    **dict.fromkeys(("ValueStateDescriptor",), "declare it in the class body of a ProcessFunction: last = mill.ValueState(int)"),
+    **dict.fromkeys(("ListStateDescriptor",), "declare it in the class body of a ProcessFunction: items = mill.ListState(int)"),
+    **dict.fromkeys(("MapStateDescriptor",), "declare it in the class body of a ProcessFunction: seen = mill.MapState(str, int)"),
+    **dict.fromkeys(("from_elements", "from_collection", "from_dicts", "from_records"), "use mill.from_iter([…])"),
+    **dict.fromkeys(("from_pandas", "from_polars", "DataFrame", "LazyFrame"), "use mill.from_arrow(frame)"),
+    **dict.fromkeys(("scan_csv",), "use mill.read_csv()"),
+    **dict.fromkeys(("scan_parquet",), "use mill.read_parquet()"),
+    **dict.fromkeys(("scan_ndjson", "read_ndjson", "read_jsonl"), "use mill.read_json()"),
+    **dict.fromkeys(("len", "size"), "use mill.count()"),
+    **{name: f'use col("x").{name}()' for name in _AGGREGATES},
+    "testing": "it is a module of its own: from millstream import testing",
+    "bench": "it is a module of its own: from millstream import bench",
+}
+"""Names that the package does not have; a module is there once it is imported."""
 
 
 def no_attribute(owner: object, name: str) -> AttributeError:
@@ -79,10 +138,33 @@ def no_attribute(owner: object, name: str) -> AttributeError:
         ...
     AttributeError: Stream has no group_by; use key_by(), as in key_by("user")
     """
-    kind = type(owner).__name__
-    hint = _HINTS.get(kind, {}).get(name)
-    message = f"{kind!r} object has no attribute {name!r}" if hint is None else f"{kind} has no {name}; {hint}"
-    return AttributeError(message, name=name, obj=owner)
+    # A class has its static methods, an object all of them.
+    made = owner if isinstance(owner, type) else type(owner)
+    kind = made.__name__
+    hints = _HINTS.get(kind, {})
+    hint = hints.get(name)
+    if hint is not None:
+        return AttributeError(f"{kind} has no {name}; {hint}", name=name, obj=owner)
+    message = f"{'type object ' if made is owner else ''}{kind!r}{'' if made is owner else ' object'} has no attribute {name!r}"
+    if name.startswith("_"):
+        return AttributeError(message, name=name, obj=owner)
+    own = [each for each in dir(made) if not each.startswith("_")]
+    near = nearest(name, (*own, *hints))
+    if near is None:
+        return AttributeError(message, name=name, obj=owner)
+    # Without the name, as the interpreter would say again where it prints the error what a notebook shows only so.
+    return AttributeError(f"{message}; did you mean {near!r}?" if near in own else f"{message}; if {near!r} is meant: {hints[near]}")
+
+
+def no_name(package: object, names: Iterable[str], name: str) -> AttributeError:
+    """Return the error for a name that the package does not have."""
+    hint = _OF_PACKAGE.get(name)
+    if hint is not None:
+        return AttributeError(f"millstream has no {name}; {hint}")
+    near = None if name.startswith("_") else nearest(name, names)
+    if near is None:
+        return AttributeError(f"module 'millstream' has no attribute {name!r}", name=name, obj=package)
+    return AttributeError(f"module 'millstream' has no attribute {name!r}; did you mean {near!r}?")
 
 
 def takes_by_name(example: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from millstream._engine import end_interpreter, engine_threads, interrupt_threads
 
-__all__ = ["Ending", "after_jobs", "check", "hold", "say_busy"]
+__all__ = ["Ending", "after_jobs", "check", "held", "hold", "say_busy"]
 
 _CALM_SECONDS_MAX = 0.6
 """How long jobs have to end by themselves."""
@@ -54,6 +54,11 @@ _said: set[int] = set()
 def hold(job: Endable) -> None:
     """See to it that a job is cancelled before the interpreter ends; it is not kept alive by this."""
     _held.add(job)
+
+
+def held() -> list[Any]:
+    """Return what was given to :func:`hold` and is still referred to."""
+    return list(_held)
 
 
 def after_jobs(end: Callable[[], None]) -> None:

@@ -24,7 +24,9 @@ from millstream._call_options import (
 )
 from millstream._counts import count
 from millstream._engine import RawTable, rows_to_table
+from millstream._parameters import check_parameters
 from millstream._row import row_class
+from millstream._texts import counted
 from millstream.errors import PlanError, SchemaError
 from millstream.functions import BatchAdapter, check_pyarrow, function_name, is_async, is_async_generator, is_generator
 from millstream.table import Table
@@ -68,10 +70,13 @@ class Lookup:
 
     def _enrich(self, stream: Stream, on: object, how: str, suffix: object) -> Stream:
         """Add what is found to the records of a stream."""
-        from millstream.expr import col
+        from millstream._found import matches
         from millstream.stream import Stream
 
         keys = _keys(stream, on)
+        check_keys = getattr(self._function, "check_keys", None)
+        if check_keys is not None:
+            check_keys(keys, [stream.schema[key] for key in keys])
         if not isinstance(suffix, str):
             raise PlanError(f'enrich(): suffix= is a text such as "_right", not {suffix!r:.200}')
         own = dict(stream.schema.items())
@@ -87,15 +92,15 @@ class Lookup:
         finder = _Finder(self, keys, tuple(own), tuple(columns.values()), mark)
         name = f"enrich(lookup({function_name(self._function)}), on={', '.join(keys)})"
         if self._policy is None:
-            raw = stream._raw.map_batches(name, BatchAdapter(finder.call), schema._raw, self._batch_rows)
+            raw = stream._raw.map_batches(name, BatchAdapter(finder.call), schema._raw, self._batch_rows, True)
         else:
             from millstream._async import AsyncBatchAdapter
 
             adapter = AsyncBatchAdapter(finder.ask, prepare=finder.begin, finish=finder.end)
-            raw = stream._raw.map_async(name, adapter, schema._raw, self._capacity, self._batch_rows, True)
+            raw = stream._raw.map_async(name, adapter, schema._raw, self._capacity, self._batch_rows, True, True)
         if mark is None:
             return Stream(raw)
-        return Stream(raw).filter(col(mark)).drop(mark)
+        return matches(Stream(raw), mark)
 
 
 def _free_name(taken: Set[str]) -> str:
@@ -249,7 +254,7 @@ class _Finder:
         if isinstance(given, (list, tuple)) and not hasattr(given, "_fields"):
             if len(given) != len(keys):
                 raise ValueError(
-                    f"{self._name} was asked for {len(keys)} keys and returned {len(given)} records; it returns one or None for each"
+                    f"{self._name} was asked for {counted(len(keys), 'key')} and returned {counted(len(given), 'record')}; it returns one or None for each"
                 )
             return dict(zip(keys, given, strict=True))
         raise TypeError(
@@ -359,6 +364,7 @@ def lookup(
         raise PlanError(f"lookup() takes a function of a list of keys, not {function!r:.200}")
     if is_generator(function) or is_async_generator(function):
         raise PlanError(f"lookup() takes a function that returns a dict or a list, and {function_name(function)} is a generator")
+    check_parameters(function, "lookup()", "keys")
     given = schema_of(schema) if schema is not None else _annotated(function)
     if given is None:
         name = function_name(function)

@@ -116,6 +116,11 @@ class StringNamespace(_Namespace):
         prefix
             The prefix: a string, which is taken literally, or an expression.
 
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and ``prefix`` is not text.
+
         Examples
         --------
         >>> mill.from_iter(["apple", "pear"]).select(x=col("value").str.starts_with("ap")).collect()["x"]
@@ -130,6 +135,11 @@ class StringNamespace(_Namespace):
         ----------
         suffix
             The suffix: a string, which is taken literally, or an expression.
+
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and ``suffix`` is not text.
 
         Examples
         --------
@@ -240,6 +250,11 @@ class StringNamespace(_Namespace):
         by
             The separator, taken literally. An empty one splits the text into its characters.
 
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and ``by`` is not text.
+
         Examples
         --------
         >>> mill.from_iter(["a,b", ""]).select(x=col("value").str.split(",")).collect()["x"]
@@ -257,6 +272,11 @@ class StringNamespace(_Namespace):
         length
             How many characters to return at most; by default all up to the end.
 
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and ``offset`` or ``length`` is not an integer.
+
         Examples
         --------
         >>> mill.from_iter(["abcde"]).select(x=col("value").str.slice(1, 2)).collect()["x"]
@@ -271,6 +291,11 @@ class StringNamespace(_Namespace):
         ----------
         n
             How many characters. A negative number leaves out that many at the end.
+
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and ``n`` is not an integer.
 
         Examples
         --------
@@ -287,6 +312,11 @@ class StringNamespace(_Namespace):
         n
             How many characters. A negative number leaves out that many at the start.
 
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and ``n`` is not an integer.
+
         Examples
         --------
         >>> mill.from_iter(["abcde"]).select(x=col("value").str.tail(2)).collect()["x"]
@@ -301,6 +331,11 @@ class StringNamespace(_Namespace):
         ----------
         characters
             The characters to remove, in any order; by default all white space.
+
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and ``characters`` is not text.
 
         Examples
         --------
@@ -317,6 +352,11 @@ class StringNamespace(_Namespace):
         characters
             The characters to remove, in any order; by default all white space.
 
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and ``characters`` is not text.
+
         Examples
         --------
         >>> mill.from_iter(["00120"]).select(x=col("value").str.strip_chars_start("0")).collect()["x"]
@@ -331,6 +371,11 @@ class StringNamespace(_Namespace):
         ----------
         characters
             The characters to remove, in any order; by default all white space.
+
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and ``characters`` is not text.
 
         Examples
         --------
@@ -349,6 +394,11 @@ class StringNamespace(_Namespace):
         fill_char
             The character to fill with.
 
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and ``length`` is not between 0 and 1048576, or ``fill_char`` is not one character.
+
         Examples
         --------
         >>> mill.from_iter(["7"]).select(x=col("value").str.pad_start(3, ".")).collect()["x"]
@@ -365,6 +415,11 @@ class StringNamespace(_Namespace):
             How many characters the result has at least. Longer text is returned unchanged.
         fill_char
             The character to fill with.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and ``length`` is not between 0 and 1048576, or ``fill_char`` is not one character.
 
         Examples
         --------
@@ -423,6 +478,11 @@ class StringNamespace(_Namespace):
         prefix
             The prefix, taken literally.
 
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and ``prefix`` is not text.
+
         Examples
         --------
         >>> mill.from_iter(["id-7", "7"]).select(x=col("value").str.strip_prefix("id-")).collect()["x"]
@@ -438,6 +498,11 @@ class StringNamespace(_Namespace):
         suffix
             The suffix, taken literally.
 
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and ``suffix`` is not text.
+
         Examples
         --------
         >>> mill.from_iter(["5 kg", "5"]).select(x=col("value").str.strip_suffix(" kg")).collect()["x"]
@@ -452,6 +517,11 @@ class StringNamespace(_Namespace):
         ----------
         length
             How many characters the result has at least. Longer text is returned unchanged.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and ``length`` is not between 0 and 1048576.
 
         Examples
         --------

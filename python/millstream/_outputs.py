@@ -453,7 +453,7 @@ class Outputs:
         >>> seen
         [1, 2]
         """
-        check_callable(function, "for_each")
+        check_callable(function, "for_each", "row")
         from millstream.io import sinks
 
         return sinks.callback_sink(_stream(self), function, is_batch=False)
@@ -491,7 +491,7 @@ class Outputs:
         2
         """
         check_pyarrow("for_each_batch")
-        check_callable(function, "for_each_batch")
+        check_callable(function, "for_each_batch", "batch")
         from millstream.io import sinks
 
         return sinks.callback_sink(_stream(self), function, is_batch=True)
@@ -564,7 +564,8 @@ class Outputs:
         Parameters
         ----------
         limit
-            How many records to return at most; the rest is not computed.
+            How many records to return at most, as :meth:`Stream.limit` takes them; the rest is not computed. Of an updating
+            stream it is so many keys, and which of them depends on timing.
         until
             How long it may run; then what has arrived so far is returned. Unbounded input needs this or ``limit``.
         parallelism

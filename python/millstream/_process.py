@@ -10,13 +10,18 @@ import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from types import GeneratorType
+from types import FunctionType, GeneratorType
 from typing import Any
 
 from millstream import _live
+from millstream._broadcast import BroadcastContext, BroadcastMap, BroadcastValue, Gate, KeyedStateGuard
+from millstream._closing import closed
 from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
-from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, since_epoch, utc_moment
+from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, shown_moment, since_epoch, utc_moment
+from millstream._nearest import did_you_mean, with_nearest
+from millstream._texts import with_article
+from millstream._parameters import check_parameters
 from millstream._row import row_class, rows
 from millstream._states import (
     Copier,
@@ -29,13 +34,15 @@ from millstream._states import (
     ValueHandle,
 )
 from millstream._view import columns_read
-from millstream.errors import PlanError
+from millstream.errors import DataError, PlanError
+from millstream.functions import check_callable
 from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState
 from millstream.types import DataType
 
-__all__ = ["ProcessAdapter", "declared_states", "side_names"]
+__all__ = ["BroadcastSide", "ProcessAdapter", "check_methods", "check_spelling", "declared_states", "side_names"]
 
 _MIN, _MAX = -(2**63), 2**63 - 1
+_WITHIN_ALL_ZONES = (since_epoch(datetime(1, 1, 2)), since_epoch(datetime(9999, 12, 31)))
 
 _CHUNK_FIRST, _CHUNK_MAX = 4, 1024
 """After how many records the loop looks at the clock."""
@@ -85,6 +92,65 @@ def copier_of(kind: DataType) -> Copier | None:
     return kept_by(kind) if repr(kind).startswith(("list[", "struct[")) else copy.deepcopy
 
 
+_METHODS = {
+    "process": ("row", "ctx"),
+    "process_left": ("row", "ctx"),
+    "process_right": ("row", "ctx"),
+    "process_broadcast": ("row", "ctx"),
+    "on_timer": ("at", "ctx"),
+    "on_end": ("ctx",),
+    "open": (),
+    "close": (),
+}
+"""What a function may define, and the arguments of each."""
+
+
+def check_methods(function: ProcessFunction, methods: tuple[str, ...]) -> None:
+    """Refuse methods that cannot be called as the engine calls them."""
+    called = (*methods, "on_timer", "on_end", "open", "close")
+    for name in called:
+        method = getattr(function, name)
+        if name in ("open", "close"):
+            check_parameters(method, "process()", *_METHODS[name])
+        else:
+            check_callable(method, "process", *_METHODS[name])
+
+
+def check_spelling(own: type) -> None:
+    """Refuse a method that is never called, since a letter of its name is wrong."""
+    classes = own.__mro__[: own.__mro__.index(ProcessFunction)]
+    defined = {name: value for each in classes for name, value in vars(each).items() if isinstance(value, FunctionType)}
+    used = {name for value in defined.values() for name in value.__code__.co_names}
+    for name, value in defined.items():
+        if name in _METHODS or name in used or name.startswith("__"):
+            continue
+        for meant, arguments in _METHODS.items():
+            # Of a method that has a name of its own by intent, such as closed(), none of these is true.
+            if meant in defined or not _is_slip(name, meant) or not _takes(value, arguments):
+                continue
+            shown = ", ".join(("self", *arguments))
+            raise PlanError(f"{own.__name__} has a method {name}() that is never called; did you mean {meant}({shown})?")
+
+
+def _is_slip(name: str, meant: str) -> bool:
+    """Tell whether a name is another one but for a letter that is left out, doubled or swapped, or for how words are joined."""
+    plain, target = (each.replace("_", "").lower() for each in (name, meant))
+    if plain == target:
+        return True
+    left_out = {target[:place] + target[place + 1 :] for place in range(len(target))}
+    doubled = {target[:place] + target[place] + target[place:] for place in range(len(target))}
+    swapped = {target[:place] + target[place + 1] + target[place] + target[place + 2 :] for place in range(len(target) - 1)}
+    return plain in left_out | doubled | swapped
+
+
+def _takes(function: FunctionType, arguments: tuple[str, ...]) -> bool:
+    try:
+        inspect.signature(function).bind(None, *arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 _TIMER_COLUMNS = ("event_timers", "processing_timers")
 
 
@@ -112,10 +178,12 @@ def declared_states(function: ProcessFunction, keys: Collection[str] = ()) -> di
             if not isinstance(value, State):
                 continue
             if len(value._names) > 1:
-                first, second = value._names[:2]
-                raise PlanError(
-                    f"one state has two names, {first!r} and {second!r}; declare a state of its own for each"
-                )
+                (first, second), owners = value._names[:2], [owner.rpartition(".")[2] for owner in value._owners[:2]]
+                if value._owners[0] == value._owners[1]:
+                    said = f"one state has two names, {first!r} and {second!r}"
+                else:
+                    said = f"one state belongs to two classes, as {first!r} to {owners[0]} and as {second!r} to {owners[1]}"
+                raise PlanError(f"{said}; declare a state of its own for each")
             _check_name(name, type(function).__name__, keys)
             states[name] = value
     return states
@@ -127,6 +195,15 @@ def side_names(side_outputs: Any) -> None:
         raise PlanError(
             'process(): side_outputs is a dict of name to schema, as in side_outputs={"audit": {"user": str}}'
         )
+
+
+class BroadcastSide:
+    """What a function has of its broadcast stream: the states, the columns, and the zone of event times."""
+
+    def __init__(self, states: dict[str, State], fields: tuple[str, ...], zone: str | None) -> None:
+        self.states = states
+        self.fields = fields
+        self.zone = zone
 
 
 class ProcessAdapter:
@@ -142,9 +219,11 @@ class ProcessAdapter:
         sides: tuple[str, ...],
         is_timed: bool,
         zone: str | None,
+        broadcast: BroadcastSide | None = None,
     ) -> None:
         self.function = _copied(function)
         self.states = states
+        self.broadcast = broadcast
         self.methods = methods
         # Records of two streams are rows of either: which columns are read is not asked.
         is_one = len(methods) == 1
@@ -202,6 +281,14 @@ def _handle(scope: Scope, state: State) -> Any:
     return ValueHandle(scope, state._default, is_mutable, copier, kept, ttl, clock, refresh)
 
 
+def _broadcast_handle(gate: Gate, name: str, state: State) -> BroadcastValue | BroadcastMap:
+    if isinstance(state, MapState):
+        return BroadcastMap(gate, name, copier_of(state._value), kept_by(state._key), kept_by(state._value))
+    if isinstance(state, ValueState):
+        return BroadcastValue(gate, name, state._default, copier_of(state._type), kept_by(state._type))
+    raise PlanError(f"{type(state).__name__} cannot be broadcast state")
+
+
 class _Context(Scope):
     """What a function gets as ``ctx``; to users it is a ``ProcessContext``."""
 
@@ -231,7 +318,7 @@ class _Context(Scope):
     @property
     def watermark(self) -> datetime | None:
         """How far event time has come."""
-        return None if self.watermark_us == _MIN else self._task.moment(self.watermark_us)
+        return None if self.watermark_us == _MIN else self._task.watermark(self.watermark_us)
 
     @property
     def now(self) -> datetime:
@@ -244,10 +331,10 @@ class _Context(Scope):
         if side is None:
             names = self._task.adapter.sides
             if name not in names:
+                hint = did_you_mean(name, names)
                 there = f"it has {', '.join(map(repr, names))}" if names else "it has none"
-                raise PlanError(
-                    f"no side output {name!r} is declared; {there}: process(…, side_outputs={{{name!r}: {{…}}}})"
-                )
+                declare = "" if hint else f"; declare it: process(…, side_outputs={{{name!r}: {{…}}}})"
+                raise PlanError(f"process() has no side output {name!r}{hint or ';'} {there}{declare}")
             side = self._sides[name] = ([], [])
         side[0].append(row)
         side[1].append(self._task.place())
@@ -293,7 +380,11 @@ class _Timers:
             raise TypeError(
                 f"the timer {at} has {has}, and the event times of the stream {want}; set it by ctx.timestamp or such a time"
             )
-        return since_epoch(at)
+        us = since_epoch(at)
+        if task.zone is not None and not _WITHIN_ALL_ZONES[0] < us < _WITHIN_ALL_ZONES[1]:
+            # on_timer() gets it in the zone of the stream.
+            task.moment(us)
+        return us
 
 
 def _processing_us(at: datetime) -> int:
@@ -313,7 +404,7 @@ def _several(given: Any) -> Any:
         return ()
     if isinstance(given, (str, bytes, collections.abc.Mapping)) or hasattr(kind, "_fields") or not hasattr(kind, "__iter__"):
         raise TypeError(
-            f"a process function yields records, or returns a list of them, and this one returned a {kind.__name__}; "
+            f"a process function yields records, or returns a list of them, and this one returned {with_article(kind.__name__)}; "
             "yield it, or return [it]"
         )
     return given
@@ -364,11 +455,7 @@ class Task:
     def __init__(self, adapter: ProcessAdapter) -> None:
         self.adapter = adapter
         self.failed_at: int | None = None
-        self.zone: tzinfo | None = None
-        if adapter.zone is not None:
-            from millstream._zones import zone
-
-            self.zone = UTC if adapter.zone in ("UTC", "utc", "+00:00", "Z") else zone(adapter.zone)
+        self.zone = _zone(adapter.zone)
         self.epoch = EPOCH_WITHOUT_ZONE if self.zone is None else EPOCH
         self.function = copy.deepcopy(adapter.function)
         self.context = context = _Context(self)
@@ -378,8 +465,6 @@ class Task:
         self._aged = [
             (state._clock, self._handles[name]) for name, state in adapter.states.items() if state._ttl is not None
         ]
-        for name, handle in self._handles.items():
-            self.function.__dict__[name] = handle
         methods = [getattr(self.function, name) for name in adapter.methods]
         is_generator = all(inspect.isgeneratorfunction(getattr(method, "__func__", method)) for method in methods)
         self._call = methods[0] if len(methods) == 1 else _either(methods[0], methods[1], adapter.fields)
@@ -397,11 +482,29 @@ class Task:
         self._ops: list[TimerOp] = []
         self._fired = 0
         self._firing: Firing | None = None
+        self._gate = Gate()
+        self._of_broadcast: dict[str, BroadcastValue | BroadcastMap] = {}
+        if adapter.broadcast is not None:
+            self._take_broadcast(adapter.broadcast)
         self.function.open()
+        # Only now, so that a state says in open() that there is no key to which a value would belong.
+        self.function.__dict__.update(self._handles)
+
+    def _take_broadcast(self, side: BroadcastSide) -> None:
+        self._of_broadcast = {name: _broadcast_handle(self._gate, name, state) for name, state in side.states.items()}
+        self.function.__dict__.update(self._of_broadcast)
+        self._guards = {name: KeyedStateGuard(name) for name in self._handles}
+        self._make_broadcast = functools.partial(tuple.__new__, row_class(side.fields))
+        own = _zone(side.zone)
+        epoch = EPOCH_WITHOUT_ZONE if own is None else EPOCH
+        self._broadcast_context = BroadcastContext(lambda us: _moment(us, epoch, own))
 
     def close(self) -> None:
         """Let the function release what it has taken."""
-        self.function.close()
+        # It is about no key, as open() is: a state says so there.
+        for name in self._handles:
+            self.function.__dict__.pop(name, None)
+        closed(self.function.close, f"process({type(self.function).__name__})")
 
     # -- what the context asks ---------------------------------------------------------------------------------------
 
@@ -419,11 +522,16 @@ class Task:
         return len(self._ends) if self._firing is None and self._stamp is None else self._stamp or 0
 
     def moment(self, us: int) -> datetime:
-        """Return a time as the stream has it."""
-        if us == _MAX:
-            return datetime.max if self.zone is None else datetime.max.replace(tzinfo=UTC)
-        at = self.epoch + timedelta(microseconds=us)
-        return at if self.zone is None or self.zone is UTC else at.astimezone(self.zone)
+        """Return an event time as the stream has it."""
+        return _moment(us, self.epoch, self.zone)
+
+    def watermark(self, us: int) -> datetime:
+        """Return a watermark as the stream has it; the first or last time there is for one that is beyond all of these."""
+        try:
+            return self.moment(us)
+        except DataError:
+            bound = datetime.min if us < 0 else datetime.max
+            return bound if self.zone is None else bound.replace(tzinfo=UTC)
 
     def set_timer(self, is_processing: bool, us: int) -> None:
         """Set a timer of the key."""
@@ -503,13 +611,70 @@ class Task:
             _live.check()
             try:
                 loop(itertools.islice(records, chunk), results, ends, self._fast)
-            except BaseException:
+            except BaseException as error:
                 self.failed_at = len(ends)
+                self._explain(error)
                 raise
             if len(results) > _RESULTS_MAX or time.perf_counter() > until:
                 break
             chunk = min(chunk * 2, _CHUNK_MAX)
         return self._answer(len(ends), ends, [])
+
+    def migrate(self, name: str, old: list[Any]) -> list[Any]:
+        """Return the values of a state for those of another type that a checkpoint has."""
+        side = self.adapter.broadcast
+        state = self.adapter.states.get(name) or (side.states[name] if side is not None else None)
+        assert state is not None
+
+        def migrated(value: Any) -> Any:
+            try:
+                return state._migrated(value)
+            except Exception as error:
+                raise ValueError(f"migrate= of state {name!r} fails on {value!r:.200}: {error}") from error
+
+        if state._is_list():
+            return [None if values is None else list(map(migrated, values)) for values in old]
+        return [None if value is None else migrated(value) for value in old]
+
+    def load_broadcast(self, columns: list[list[Any]]) -> None:
+        """Take broadcast states that are others than before."""
+        at = 0
+        for name, handle in self._of_broadcast.items():
+            width = _width(self.adapter.broadcast.states[name]) if self.adapter.broadcast is not None else 0
+            handle.load(columns[at : at + width])
+            at += width
+
+    def broadcast(self, columns: Sequence[Sequence[Any]], count: int, times: Sequence[int] | None) -> Answer:
+        """Process records of the broadcast stream."""
+        function, ctx, handles = self.function, self._broadcast_context, self._of_broadcast.values()
+        self.failed_at = None
+        ctx.times = times
+        until = time.perf_counter() + _CALL_SECONDS_MAX
+        done = 0
+        function.__dict__.update(self._guards)
+        self._gate.is_open = True
+        try:
+            for row in rows(self._make_broadcast, columns, count):
+                ctx.number = done
+                if (given := function.process_broadcast(row, ctx)) is not None:  # type: ignore[func-returns-value]
+                    raise TypeError(
+                        f"process_broadcast() returned a {type(given).__name__}: every task is called with the record, so it emits "
+                        "nothing; return None"
+                    )
+                done += 1
+                if done % _PAUSE == 0:
+                    _live.check()
+                    if time.perf_counter() > until:
+                        break
+        except BaseException:
+            self.failed_at = done
+            raise
+        finally:
+            self._gate.is_open = False
+            function.__dict__.update(self._handles)
+        is_changed = any(handle.is_changed for handle in handles)
+        states = [column for handle in handles for column in handle.columns()] if is_changed else []
+        return done, [], [], [], [0] if is_changed else [], states, [], []
 
     def timers(
         self,
@@ -541,8 +706,9 @@ class Task:
             self._stamp = place if is_timed else None
             try:
                 once(function, (moment, ctx), ctx, number, results.extend, fast)
-            except BaseException:
+            except BaseException as error:
                 self.failed_at = firing.failed_at()
+                self._explain(error)
                 raise
             places.extend([place] * (len(results) - len(places)))
             fired += 1
@@ -565,8 +731,9 @@ class Task:
             self._stamp = stamps[number] if self.adapter.is_timed else None
             try:
                 once(function, (ctx,), ctx, number, results.extend, fast)
-            except BaseException:
+            except BaseException as error:
                 self.failed_at = number
+                self._explain(error)
                 raise
             places.extend([stamps[number]] * (len(results) - len(places)))
             done += 1
@@ -576,6 +743,10 @@ class Task:
                 if len(results) > _RESULTS_MAX or time.perf_counter() > stop:
                     break
         return self._answer(done, places, [])
+
+    def _explain(self, error: BaseException) -> None:
+        """Name the attribute that was probably meant; a ``__getattr__`` that did so would make every access slower."""
+        with_nearest(error, (_Context, _Timers, *map(type, self._handles.values()), type(self.function)))
 
     def expire(self, common: Common, is_processing: bool) -> Answer:
         """Forget the values that have grown too old."""
@@ -609,6 +780,26 @@ def _either(left: Callable[..., Any], right: Callable[..., Any], fields: tuple[s
         return right(make_right(item(row, slice(first, None))), ctx)
 
     return call
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    if name is None:
+        return None
+    from millstream._zones import zone
+
+    return UTC if name in ("UTC", "utc", "+00:00", "Z") else zone(name)
+
+
+def _moment(us: int, epoch: datetime, own: tzinfo | None) -> datetime:
+    """Return an event time as a stream of this zone has it."""
+    try:
+        at = epoch + timedelta(microseconds=us)
+        return at if own is None or own is UTC else at.astimezone(own)
+    except OverflowError:
+        raise DataError(
+            f"the event time is {shown_moment(us)}{'' if own is None else 'Z'}, and no datetime of Python's is before year 1 or after "
+            "9999; map_batches() takes such times as Arrow"
+        ) from None
 
 
 _Context.__name__ = _Context.__qualname__ = "ProcessContext"

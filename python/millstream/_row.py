@@ -12,6 +12,8 @@ from _collections import _tuplegetter  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
+from millstream._nearest import did_you_mean
+
 __all__ = ["Row", "row_class", "rows"]
 
 
@@ -35,12 +37,12 @@ class Row(tuple[Any, ...]):
             try:
                 return tuple.__getitem__(self, self._places[key])
             except KeyError:
-                raise KeyError(f"no column {key!r}; there are {', '.join(self._fields)}") from None
+                raise KeyError(_no_column(key, self._fields)) from None
         return tuple.__getitem__(self, key)
 
     def __getattr__(self, name: str) -> Any:
         """Raise an error that names the columns that exist."""
-        raise AttributeError(f"no column {name!r}; there are {', '.join(self._fields)}")
+        raise AttributeError(_no_column(name, self._fields))
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         """Refuse: the record belongs to the stream."""
@@ -114,6 +116,13 @@ class Row(tuple[Any, ...]):
         """
         place = self._places.get(name)
         return default if place is None else tuple.__getitem__(self, place)
+
+
+@functools.lru_cache(maxsize=256)
+def _no_column(name: str, fields: tuple[str, ...]) -> str:
+    # Functions may ask each row for a column that is not there, as in getattr(row, "note", None).
+    hint = did_you_mean(name, (*fields, "asdict", "keys", "items", "get"))
+    return f"no column {name!r}{hint or ';'} there are {', '.join(fields)}"
 
 
 def _rebuild(fields: tuple[str, ...], values: tuple[Any, ...]) -> Row:

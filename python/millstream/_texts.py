@@ -7,7 +7,7 @@ from typing import Any
 
 from millstream.errors import PlanError
 
-__all__ = ["directions", "flag", "mapping", "text", "texts"]
+__all__ = ["counted", "directions", "flag", "mapping", "text", "texts", "with_article"]
 
 
 def text(value: Any, place: str, example: str = "x") -> str:
@@ -51,6 +51,30 @@ def texts(value: Any, place: str, example: str = "x") -> list[str]:
     if not all(isinstance(one, str) for one in given):
         raise PlanError(f'{place} takes a text or a list of them, as in "{example}", not {value!r:.200}')
     return given
+
+
+def with_article(noun: str) -> str:
+    """Return a noun with its article.
+
+    Examples
+    --------
+    >>> from millstream._texts import with_article
+    >>> with_article("int"), with_article("dict")
+    ('an int', 'a dict')
+    """
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, in the plural but for one.
+
+    Examples
+    --------
+    >>> from millstream._texts import counted
+    >>> counted(1, "key"), counted(0, "key")
+    ('1 key', '0 keys')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def directions(value: Any, columns: int, place: str, of: str = "") -> list[bool]:

@@ -12,6 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from millstream._engine import DataType, column_function, compiled_function
 from millstream._inline import inlined_values
+from millstream._parameters import check_parameters
 from millstream.errors import PlanError
 from millstream.expr import Expr, _column
 from millstream.functions import CHUNK_FIRST, check_callable, function_name, next_chunk
@@ -146,6 +147,7 @@ class Udf(Generic[P, T]):
             return self._function(*args, **kwargs)
         if kwargs:
             raise PlanError(f"{function_name(self._function)} takes no keyword arguments in an expression")
+        check_parameters(self._function, "an expression", *(f"value_{place}" for place in range(1, len(args) + 1)))
         raws = [_column(arg) for arg in args]
         make = compiled_function if self._is_compiled else column_function
         return Expr(make(function_name(self._function), self._adapter, self._returns, raws))

@@ -696,8 +696,8 @@ class Expr(Mathematics):
 
         Notes
         -----
-        In windows of event time the order is that of event time, ties in the order of arrival. Elsewhere, as in count windows
-        and the global window, it is the order of arrival.
+        The order is that of event time, ties in the order of arrival. Without event time, and in count windows, it is the order
+        of arrival.
         A null is a value like any other: ``.first().filter(col("x").is_not_null())`` skips nulls.
 
         Examples
@@ -712,8 +712,8 @@ class Expr(Mathematics):
 
         Notes
         -----
-        In windows of event time the order is that of event time, ties in the order of arrival. Elsewhere, as in count windows
-        and the global window, it is the order of arrival.
+        The order is that of event time, ties in the order of arrival. Without event time, and in count windows, it is the order
+        of arrival.
         A null is a value like any other: ``.last().filter(col("x").is_not_null())`` skips nulls.
 
         Examples
@@ -862,8 +862,8 @@ class Expr(Mathematics):
 
         Notes
         -----
-        Nulls are included. In windows of event time the order is that of event time, ties in the order of arrival. Elsewhere it is the
-        order of arrival.
+        Nulls are included. The order is that of event time, ties in the order of arrival. Without event time, and in count
+        windows, it is the order of arrival.
 
         Examples
         --------

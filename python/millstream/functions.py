@@ -20,7 +20,9 @@ from typing import Any
 
 from millstream import _live
 from millstream._foreign import check_frame
+from millstream._parameters import check_parameters
 from millstream._row import Row, row_class, rows
+from millstream._texts import with_article
 from millstream._view import View
 from millstream.errors import PlanError, SchemaError
 from millstream.types import Schema, schema_of
@@ -46,6 +48,7 @@ __all__ = [
     "is_generator",
     "next_chunk",
     "returned_schema",
+    "several",
 ]
 
 Failures = list[tuple[int, BaseException]]
@@ -174,7 +177,7 @@ class FlatMapAdapter:
             chunk = CHUNK_FIRST
             _live.check()
             try:
-                given = _several(self._function(row))
+                given = several(self._function(row))
                 while True:
                     began = time.perf_counter()
                     asked = min(chunk, PIECE_ROWS - len(results))
@@ -203,13 +206,14 @@ class FlatMapAdapter:
         yield results, origin, failures, True
 
 
-def _several(given: Any) -> Iterator[Any]:
+def several(given: Any) -> Iterator[Any]:
     """Return what goes through the records that a function returned."""
     if given is None:
         return iter(())
-    if isinstance(given, (str, bytes, collections.abc.Mapping)):
+    if isinstance(given, (str, bytes, collections.abc.Mapping)) or not isinstance(given, collections.abc.Iterable) and not hasattr(given, "__getitem__"):
         raise TypeError(
-            f"flat_map() takes a function that returns several records (a list, a generator), not a {type(given).__name__}"
+            "flat_map() takes a function that returns several records (a list, a generator), and this one returned "
+            f"{with_article(type(given).__name__)}; yield it, or return [it]"
         )
     return iter(given)
 
@@ -343,8 +347,8 @@ def _call_of(function: Any) -> Any:
     return getattr(type(function), "__call__", None)
 
 
-def check_async(function: Any, method: str, plain: str) -> None:
-    """Refuse what is no ``async def`` function; ``plain`` is the method that takes an ordinary one."""
+def check_async(function: Any, method: str, plain: str, *arguments: str) -> None:
+    """Refuse what is no ``async def`` function of these arguments; ``plain`` is the method that takes an ordinary one."""
     if not callable(function):
         raise PlanError(f"{method}() takes an async def function, not {function!r:.200}")
     name = function_name(function)
@@ -354,16 +358,19 @@ def check_async(function: Any, method: str, plain: str) -> None:
         )
     if not is_async(function):
         raise PlanError(f"{method}() takes an async def function, and {name} is a plain one; use {plain}({name})")
+    check_parameters(function, f"{method}()", *arguments)
 
 
-def check_callable(function: Any, method: str) -> None:
-    """Refuse what cannot be called, or is asynchronous."""
+def check_callable(function: Any, method: str, *arguments: str) -> None:
+    """Refuse what cannot be called, or not with these arguments if there are any, or is asynchronous."""
     if not callable(function):
         raise PlanError(f"{method}() takes a function, not {function!r:.200}")
     if is_async(function) or is_async_generator(function):
         name = function_name(function)
         advice = f"; use {method}_async({name})" if method in ("map", "map_batches") else ""
         raise PlanError(f"{method}() takes a plain function, and {name} is asynchronous{advice}")
+    if arguments:
+        check_parameters(function, f"{method}()", *arguments)
 
 
 def check_pyarrow(method: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
 import time
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +16,7 @@ from millstream._counts import count
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
 from millstream._paths import local_path
+from millstream._signals import stops_on_sigterm
 from millstream.errors import MillstreamError, PlanError
 from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
@@ -22,21 +26,23 @@ from millstream.table import Table
 from millstream.time import Duration, microseconds
 
 if TYPE_CHECKING:
+    from millstream._endpoint import Endpoint
     from millstream._graph import Graph
     from millstream.stream import Stream
 
-__all__ = ["Job", "run", "start"]
+__all__ = ["Job", "graph", "jobs", "run", "start"]
 
 _POLL_US = 100_000
 _LOOK_US = 500_000
+_REPLACED_SECONDS_MAX = 60.0
 _NUMBER = re.compile(r"^checkpoint \d+")
 
 
 class Job:
     """A job that runs in the background; made by :func:`start`.
 
-    A job that nobody references any more is cancelled. As a context manager, it is cancelled at the end of the block if it
-    still runs.
+    A job that nothing refers to any more is cancelled, with a warning in the log. As a context manager, it is cancelled at the
+    end of the block if it still runs. A notebook shows it as a table that is brought up to date each second.
 
     Examples
     --------
@@ -48,11 +54,29 @@ class Job:
     'stopped'
     """
 
-    __slots__ = ("__weakref__", "_raw")
+    __slots__ = ("__weakref__", "_directory", "_endpoint", "_raw", "_started")
 
-    def __init__(self, raw: RawJob) -> None:
+    def __init__(self, raw: RawJob, directory: str | None = None, endpoint: Endpoint | None = None) -> None:
         self._raw = raw
+        self._directory = None if directory is None else os.path.realpath(directory)
+        self._endpoint = endpoint
+        self._started = time.monotonic()
+        if endpoint is not None:
+            endpoint.show(self)
+            weakref.finalize(self, endpoint.close)
         _live.hold(self)
+
+    def __del__(self) -> None:
+        """Say that a job that still ran was cancelled."""
+        # At the end of the interpreter all jobs are, and nobody has to be told.
+        if not _live.is_ending and not sys.is_finalizing() and self._is_running():
+            logging.getLogger("millstream").warning(
+                "a job that was running has been cancelled, as nothing refers to it any more: keep what mill.start() returns, and "
+                "call its wait() or stop()"
+            )
+
+    def _is_running(self) -> bool:
+        return self._raw.is_held() and self._raw.status()[0] in ("starting", "running", "restarting")
 
     def __repr__(self) -> str:
         """Show the state."""
@@ -128,6 +152,19 @@ class Job:
         """
         figures = self._raw.metrics()
         return Metrics() if figures is None else metrics_of(figures)
+
+    @property
+    def url(self) -> str | None:
+        """The address of the HTTP endpoint; None without ``http=``.
+
+        Examples
+        --------
+        >>> from urllib.request import urlopen
+        >>> with mill.start(mill.generate(rate=10).for_each(lambda row: None), http=0) as job:
+        ...     urlopen(f"{job.url}/health").read()
+        b'{"status": "running"}'
+        """
+        return None if self._endpoint is None else self._endpoint.url
 
     def checkpoint(self) -> None:
         """Take a checkpoint now, and return when it is durable.
@@ -229,6 +266,8 @@ class Job:
         KeyboardInterrupt
             On Ctrl-C, which ends the job: with a last checkpoint if that takes less than a second. A function that does not
             return is named on stderr and left alone. A second Ctrl-C leaves at once.
+        SystemExit
+            With status 143, on SIGTERM, after the job has stopped with a last checkpoint; see :func:`run`.
 
         Examples
         --------
@@ -237,7 +276,8 @@ class Job:
         3
         """
         limit = None if timeout is None else microseconds(timeout, "timeout")
-        figures = _wait(self._raw, limit, set())
+        with stops_on_sigterm(self._raw):
+            figures = _wait(self._raw, limit, set())
         if figures is None:
             raise TimeoutError(f"the job still runs after {timeout}")
         return report_of(figures)
@@ -254,8 +294,15 @@ class Job:
 
     def _repr_html_(self) -> str:
         """Show state and figures in a notebook."""
-        figures = self.metrics()
-        return f"<b>Job</b> {self.status}: {figures.rows_in:,} records read, {figures.checkpoints_taken} checkpoints"
+        from millstream._html import of_job
+
+        return of_job(self)
+
+    def _ipython_display_(self) -> None:
+        """Show state and figures in a notebook, and keep them up to date."""
+        from millstream._html import show_live
+
+        show_live(self)
 
 
 def _outputs(sinks: tuple[Output, ...], verb: str) -> list[Output]:
@@ -282,6 +329,8 @@ def start(
     until: Duration | None = None,
     restart: Restart | None = None,
     on_error: OnError = "fail",
+    replace: bool = False,
+    http: str | int | None = None,
 ) -> Job:
     """Run a job in the background.
 
@@ -300,6 +349,12 @@ def start(
     on_error
         What happens to a record that fails: ``"fail"`` fails the job, ``"skip"`` drops the record and counts it,
         ``"route"`` sends it to ``.errors`` of the step.
+    replace
+        Whether a job of this process that still runs with the same state directory is stopped first, with a last checkpoint,
+        from which this one continues: for a notebook cell that is run again. It needs ``checkpoint``.
+    http
+        Where the job serves a page that shows it, ``/health`` and ``/metrics``: a port of the loopback interface, or an address
+        such as ``"0.0.0.0:8080"``; port 0 takes a free one, see :attr:`Job.url`. There is no access control.
 
     Returns
     -------
@@ -313,6 +368,8 @@ def start(
         sink cannot keep the guarantee of the checkpoint mode.
     CheckpointError
         When the state directory cannot be used, or holds state that does not fit the plan.
+    MillstreamError
+        When the job that is to be replaced does not stop within a minute.
 
     Notes
     -----
@@ -325,11 +382,100 @@ def start(
     3
     """
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
-    return _started(sinks, "start", options)
+    if replace:
+        if checkpoint is None:
+            raise PlanError("start(replace=True) replaces the job of a state directory, and there is no checkpoint=")
+        # What is no sink replaces nothing.
+        _outputs(sinks, "start")
+        _make_way(options["checkpoint"])
+    return _started(sinks, "start", options, http)
 
 
-def _started(sinks: tuple[Output, ...], verb: str, options: dict[str, Any]) -> Job:
-    return Job(_start([output._raw for output in _outputs(sinks, verb)], options))
+def jobs() -> list[Job]:
+    """Return the jobs of this process that run in the background, oldest first.
+
+    Examples
+    --------
+    >>> job = mill.start(mill.generate(rate=10).for_each(lambda row: None))
+    >>> job in mill.jobs()
+    True
+    >>> job.cancel()
+    >>> job.wait().status
+    'cancelled'
+    >>> job in mill.jobs()
+    False
+    """
+    found: list[Any] = list(_live.held())
+    return sorted((job for job in found if isinstance(job, Job) and job._is_running()), key=lambda job: job._started)
+
+
+def _make_way(directory: str) -> None:
+    """Stop the job of this process that uses a state directory, if there is one."""
+    place = os.path.realpath(directory)
+    for job in jobs():
+        if job._directory == place:
+            logging.getLogger("millstream").warning("the job with the state directory %s is stopped, as another one replaces it", directory)
+            job.stop()
+            if not job.ends(_REPLACED_SECONDS_MAX):
+                raise MillstreamError(f"the job with the state directory {directory} does not stop; cancel() it")
+
+
+def _started(sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http: str | int | None = None) -> Job:
+    raw = [output._raw for output in _outputs(sinks, verb)]
+    if http is None:
+        return Job(_start(raw, options), options["checkpoint"])
+    from millstream._endpoint import Endpoint
+
+    # Whoever cannot listen does not start either.
+    endpoint = Endpoint(http, _graph_of(raw, options))
+    try:
+        return Job(_start(raw, options), options["checkpoint"], endpoint)
+    except BaseException:
+        endpoint.close()
+        raise
+
+
+def graph(
+    *sinks: Output,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    parallelism: int | None = None,
+    on_error: OnError = "fail",
+) -> Graph:
+    """Return the plan of a job as a graph: all steps from the sources to the sinks, with what each keeps and guarantees.
+
+    Parameters
+    ----------
+    *sinks
+        What the job writes to, as for :func:`run`.
+    checkpoint, parallelism, on_error
+        As for :func:`run`; nothing is read or written.
+
+    Returns
+    -------
+    Graph
+        A notebook draws it. ``print()`` shows the plan as text, as :meth:`Stream.explain` does for one stream.
+
+    Raises
+    ------
+    PlanError
+        When the job would be refused.
+
+    Examples
+    --------
+    >>> words = mill.from_iter(["a", "b", "a"]).key_by("value").agg(n=mill.count())
+    >>> plan = mill.graph(words.write_csv("out/"), words.for_each(lambda row: None), parallelism=2)
+    >>> [node.kind for node in plan.nodes].count("sink")
+    2
+    """
+    options = settings(checkpoint=checkpoint, parallelism=parallelism, on_error=on_error)
+    return _graph_of([output._raw for output in _outputs(sinks, "graph")], options)
+
+
+def _graph_of(sinks: list[Any], options: dict[str, Any]) -> Graph:
+    from millstream._graph import Graph, GraphEdge, GraphNode
+
+    text, nodes, edges = _engine.plan_of(sinks, options)
+    return Graph([GraphNode(*node) for node in nodes], [GraphEdge(*edge) for edge in edges], text)
 
 
 def run(
@@ -340,6 +486,7 @@ def run(
     progress: bool | None = None,
     restart: Restart | None = None,
     on_error: OnError = "fail",
+    http: str | int | None = None,
 ) -> Report:
     """Run a job until its input ends.
 
@@ -361,6 +508,8 @@ def run(
     on_error
         What happens to a record that fails: ``"fail"`` fails the job, ``"skip"`` drops the record and counts it,
         ``"route"`` sends it to ``.errors`` of the step.
+    http
+        Where the job serves a page that shows it, ``/health`` and ``/metrics``; see :func:`start`.
 
     Returns
     -------
@@ -382,6 +531,9 @@ def run(
         When a source or sink fails.
     KeyboardInterrupt
         On Ctrl-C.
+    SystemExit
+        With status 143, on SIGTERM, after the job has stopped with a last checkpoint. A handler of yours for SIGTERM is left
+        alone.
 
     Notes
     -----
@@ -398,10 +550,11 @@ def run(
     if progress is not None and not isinstance(progress, bool):
         raise PlanError(f"progress is True, False or None, not {progress!r:.200}")
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
-    job = _started(sinks, "run", options)
+    job = _started(sinks, "run", options, http)
     logged: set[str] = set()
-    report = _watch(job._raw, progress, logged)
-    _log(report.notes, logged)
+    with stops_on_sigterm(job._raw):
+        report = _watch(job._raw, progress, logged)
+        _log(report.notes, logged)
     return report
 
 
@@ -458,7 +611,11 @@ def collect(
     if limit is None and until is None and not stream.is_bounded:
         raise PlanError('collect() of an unbounded stream would never end; pass limit=1000 or until="10s"')
     options = settings(until=until, parallelism=parallelism, on_error=on_error)
-    return Table(_Receiving(receive(stream._raw, limit, options)).raw.collect())
+    raw = stream._raw
+    if limit is not None and stream.updating_key is None:
+        # As a step, a limit has the first records, and ends what comes before it.
+        raw = raw.limit(limit)
+    return Table(_Receiving(receive(raw, limit, options)).raw.collect())
 
 
 def iter_batches(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from millstream._engine import RawKeyedStream, RawSchema, RawWindowedStream
 from millstream._hints import no_attribute
+from millstream._nearest import nearest
 from millstream._texts import directions
 from millstream.errors import PlanError
 from millstream.expr import Expr, col, lit
@@ -18,10 +20,10 @@ from millstream.functions import (
     function_name,
     returned_schema,
 )
-from millstream.process import ProcessFunction
+from millstream.process import ProcessFunction, State
 from millstream.stream import Stream, _columns
 from millstream.time import Duration, microseconds
-from millstream.trigger import Trigger
+from millstream.trigger import Trigger, check_trigger
 from millstream.types import SchemaLike, data_type, schema_of
 from millstream.window import Window
 
@@ -39,10 +41,20 @@ def _emit(emit: Emit) -> tuple[str, int | None]:
     try:
         interval = microseconds(emit, "emit")
     except PlanError as error:
+        near = nearest(emit, ("end", "checkpoint", "each")) if isinstance(emit, str) else None
+        if near is not None:
+            raise PlanError(f'emit is {emit!r:.80}; did you mean "{near}"? It is "end", "checkpoint", "each", or a duration such as "1s"') from None
         raise PlanError(f'{error}; or emit="end", "checkpoint" or "each"') from None
     if interval == 0:
         raise PlanError('emit="0s" leaves no time between results; use emit="each"')
     return "every", interval
+
+
+def _check_emit_is_spelled(named: Mapping[str, object]) -> None:
+    """Refuse ``emits="each"``, which would be a column of that name."""
+    for name, value in named.items():
+        if isinstance(value, Duration) and nearest(name, ("emit",)) is not None:
+            raise PlanError(f"agg() has no {name}=; did you mean emit={value!r:.80}? An aggregate of this name is written {name}=col(…).first() or the like")
 
 
 def _check_no_emit(named: Mapping[str, object]) -> None:
@@ -132,6 +144,7 @@ class KeyedStream:
         >>> s.key_by("k").agg(col("x").max(), n=mill.count(), mean=col("x").mean()).collect().to_pylist()
         [{'k': 'a', 'x': 4, 'n': 2, 'mean': 2.5}]
         """
+        _check_emit_is_spelled(named)
         name, interval = _emit(emit)
         return Stream(self._raw.agg(_columns(aggregates, named, "agg"), name, interval))
 
@@ -164,7 +177,7 @@ class KeyedStream:
         >>> s.key_by("k").reduce(lambda a, b: {"k": a.k, "x": a.x + b.x}).collect().to_pylist()
         [{'k': 1, 'x': 7}]
         """
-        check_callable(function, "reduce")
+        check_callable(function, "reduce", "before", "row")
         name, interval = _emit(emit)
         fields = tuple(self._raw.stream().schema().names())
         adapter = FoldAdapter(function, fields)
@@ -176,6 +189,7 @@ class KeyedStream:
         *,
         schema: SchemaLike = None,
         side_outputs: Mapping[str, SchemaLike] | None = None,
+        broadcast: Stream | None = None,
     ) -> Stream:
         """Call a function with the records and timers of each key, which keeps state for each key.
 
@@ -188,6 +202,10 @@ class KeyedStream:
         side_outputs
             Schemas of other outputs by their names, which ``ctx.side_output(name, row)`` sends to.
             :meth:`Stream.side_output` returns them as streams.
+        broadcast
+            A stream of which every parallel task gets all records, such as rules that apply to all keys. They are passed to
+            ``process_broadcast(self, row, ctx)``, which writes the states declared with ``broadcast=True``; the other methods
+            read these.
 
         Returns
         -------
@@ -199,7 +217,9 @@ class KeyedStream:
         ------
         PlanError
             When ``function`` is not an object with ``process``, the columns are not known, a state or an output has a name
-            that is not possible, or a state expires by event time and the stream has none.
+            that is not possible, or a state expires by event time and the stream has none. When ``broadcast`` is not a
+            stream, the function has no ``process_broadcast`` or no broadcast state for it, or the other way round, or a
+            broadcast state holds Python objects.
         SchemaError
             When ``schema`` or a side output is not a schema.
         UserFunctionError
@@ -215,7 +235,16 @@ class KeyedStream:
         none is left. A function whose timers always set another one should check ``ctx.is_draining``.
 
         States are columns of the checkpoint, so :func:`millstream.read_state` shows them. A state that is added to a
-        function starts with its default. If a state was removed, or has another type, the run is refused.
+        function starts with its default. A state may get a wider type, and a struct more fields, which begin with their values
+        in the ``default`` or with None; any other type needs ``migrate=``. If a state was removed, or cannot be converted, the
+        run is refused with a list of all differences.
+
+        The records of a broadcast stream reach all tasks in the same order, so broadcast state is the same in all of them, at
+        any parallelism. If that stream is bounded, the keyed records are read after it has ended, and the result depends on
+        nothing else. If not, which of its records a keyed one meets depends on timing. The event time of the step is the lesser
+        one of both streams; a broadcast stream without event time that is not bounded does not count. An error in
+        ``process_broadcast`` fails the job whatever ``on_error`` is: a record that one task skips and another one does not
+        would make them differ.
 
         Examples
         --------
@@ -239,7 +268,7 @@ class KeyedStream:
         own = type(function)
         if own.process is ProcessFunction.process:
             raise PlanError(f"{own.__name__} does not define process(self, row, ctx)")
-        return self._process(function, ("process",), schema, side_outputs, tuple(self.keys))
+        return self._process(function, ("process",), schema, side_outputs, tuple(self.keys), broadcast)
 
     def _process(
         self,
@@ -248,35 +277,34 @@ class KeyedStream:
         schema: SchemaLike,
         side_outputs: Mapping[str, SchemaLike] | None,
         keys: tuple[str, ...],
+        broadcast: Stream | None,
     ) -> Stream:
         # Only who uses it pays for it when the package is imported.
-        from millstream._process import ProcessAdapter, declared_states, side_names
+        from millstream._process import BroadcastSide, ProcessAdapter, check_methods, declared_states, side_names
 
         own = type(function)
-        states = declared_states(function, keys)
-        for name in (*methods, "on_timer", "on_end"):
-            check_callable(getattr(function, name), f"process: {name}")
+        declared = declared_states(function, keys)
+        states = {name: state for name, state in declared.items() if not state._is_broadcast}
+        of_broadcast = {name: state for name, state in declared.items() if state._is_broadcast}
+        _check_broadcast(function, broadcast, list(of_broadcast))
+        check_methods(function, methods)
         given = returned_schema(getattr(function, methods[0]), is_many=True) if schema is None else schema_of(schema)
         if given is None:
             raise PlanError('process() needs schema=, the columns that its function yields, as in schema={"user": str}')
         sides = {} if side_outputs is None else side_outputs
         side_names(sides)
         outputs = [(name, schema_of(side)._raw) for name, side in sides.items()]
-        declared = []
-        for name, state in states.items():
-            columns = [(name + suffix, kind) for suffix, kind in state._types()]
-            written = len(columns)
-            if state._ttl is not None:
-                # Times of one clock mean nothing to the other: under another clock, what is stored counts as written now.
-                clock = "@processing" if state._clock == "processing" else ""
-                columns.append((f"{name}{clock}@written", data_type(list[int] if state._is_list() else int)))
-            declared.append((name, state.kind, RawSchema(columns), state._ttl, state._clock == "processing", written))
         zone = self._raw.event_time_zone()
         fields = tuple(self._raw.stream().schema().names())
         is_timed = self._raw.stream().has_event_time()
-        adapter = ProcessAdapter(function, methods, states, fields, keys, tuple(sides), is_timed, zone)
+        side = None
+        if broadcast is not None:
+            side = BroadcastSide(of_broadcast, tuple(broadcast._raw.schema().names()), broadcast._raw.ungrouped().event_time_zone())
+        adapter = ProcessAdapter(function, methods, states, fields, keys, tuple(sides), is_timed, zone, side)
         has_end = own.on_end is not ProcessFunction.on_end
-        return Stream(self._raw.process(f"process({own.__name__})", adapter, adapter.used, declared, given._raw, outputs, has_end))
+        every = None if broadcast is None else (broadcast._raw, _declared(of_broadcast))
+        name = f"process({own.__name__})"
+        return Stream(self._raw.process(name, adapter, adapter.used, _declared(states), given._raw, outputs, has_end, every))
 
     def connect(self, other: KeyedStream) -> ConnectedStreams:
         """Connect two keyed streams, for a process function that shares state between their records.
@@ -491,8 +519,7 @@ class KeyedStream:
         if not isinstance(window, Window):
             verb = "window" if self.keys else "window_all"
             raise PlanError(f'{verb}() takes a window such as mill.tumbling("10s"), not {window!r:.200}')
-        if not isinstance(trigger, Trigger | None):
-            raise PlanError(f"trigger= takes a trigger such as mill.on_count(100), not {trigger!r:.200}")
+        check_trigger(trigger)
         early, late = (None, None) if trigger is None else trigger._raw()
         lateness = microseconds(allowed_lateness, "allowed_lateness")
         raw = self._raw.window(window._raw(), lateness, early, late)
@@ -552,11 +579,54 @@ class RollingStream:
         return Stream(self._raw.rolling(self._length, _columns(aggregates, named, "agg")))
 
 
+def _declared(states: Mapping[str, State]) -> list[tuple[str, str, RawSchema, int | None, bool, int, int]]:
+    """Return states as the engine declares them."""
+    declared = []
+    for name, state in states.items():
+        columns = [(name + suffix, kind) for suffix, kind in state._types()]
+        written = len(columns)
+        if state._ttl is not None:
+            # Times of one clock mean nothing to the other: under another clock, what is stored counts as written now.
+            clock = "@processing" if state._clock == "processing" else ""
+            columns.append((f"{name}{clock}@written", data_type(list[int] if state._is_list() else int)))
+        declared.append((name, state.kind, RawSchema(columns), state._ttl, state._clock == "processing", written, state._migration()))
+    return declared
+
+
+def _check_broadcast(function: ProcessFunction, broadcast: Any, states: list[str]) -> None:
+    """Refuse a broadcast stream without a method and states for it, and these without a stream."""
+    own = type(function)
+    has_method = own.process_broadcast is not ProcessFunction.process_broadcast
+    if broadcast is None:
+        if states or has_method:
+            what = f"declares broadcast state {states[0]!r}" if states else "defines process_broadcast()"
+            raise PlanError(f"{own.__name__} {what}, and process() has no broadcast= stream; pass one")
+        return
+    if isinstance(broadcast, KeyedStream):
+        raise PlanError("broadcast= takes a stream without key_by(): every task gets all of its records")
+    if not isinstance(broadcast, Stream):
+        raise PlanError(f"broadcast= takes a stream, as in process(…, broadcast=rules), not {broadcast!r:.200}")
+    if not has_method:
+        raise PlanError(f"{own.__name__} does not define process_broadcast(self, row, ctx), which the records of broadcast= are passed to")
+    check_callable(function.process_broadcast, "process: process_broadcast", "row", "ctx")
+    if inspect.isgeneratorfunction(own.process_broadcast):
+        raise PlanError(f"process_broadcast() of {own.__name__} yields records, and it emits nothing: every task is called with the record")
+    if not states:
+        raise PlanError(
+            f"{own.__name__} declares no state that process_broadcast() could write; declare one with broadcast=True, as in "
+            "rules = mill.MapState(str, float, broadcast=True)"
+        )
+
+
 def _check_function(function: Any) -> None:
     if isinstance(function, type) and issubclass(function, ProcessFunction):
         raise PlanError(f"process() takes an object, and {function.__name__} is a class: write {function.__name__}()")
     if not isinstance(function, ProcessFunction):
         raise PlanError(f"process() takes a mill.ProcessFunction, not {function!r:.200}")
+    # Only who uses it pays for it when the package is imported.
+    from millstream._process import check_spelling
+
+    check_spelling(type(function))
 
 
 class ConnectedStreams:
@@ -591,6 +661,7 @@ class ConnectedStreams:
         *,
         schema: SchemaLike = None,
         side_outputs: Mapping[str, SchemaLike] | None = None,
+        broadcast: Stream | None = None,
     ) -> Stream:
         """Call a function with the records of both streams that have the same key; it keeps state for each key.
 
@@ -598,7 +669,7 @@ class ConnectedStreams:
         ----------
         function
             A :class:`ProcessFunction` with ``process_left(self, row, ctx)`` and ``process_right(self, row, ctx)``.
-        schema, side_outputs
+        schema, side_outputs, broadcast
             As for :meth:`KeyedStream.process`. The names in ``ctx.key`` are those of the left stream.
 
         Returns
@@ -642,7 +713,7 @@ class ConnectedStreams:
             raise PlanError(f"connect(): the {which} stream has no event time, and the other one has; call event_time() on both, or on neither")
         union = _side(self._left, self._left, self._right, True).union(_side(self._right, self._left, self._right, False))
         keyed = union.key_by(*(f"key.{key}" for key in self._left.keys))
-        return keyed._process(function, ("process_left", "process_right"), schema, side_outputs, tuple(self._left.keys))
+        return keyed._process(function, ("process_left", "process_right"), schema, side_outputs, tuple(self._left.keys), broadcast)
 
 
 def _places(stream: KeyedStream) -> dict[str, int]:
@@ -757,7 +828,7 @@ class WindowedStream:
         >>> pairs.reduce(lambda a, b: {"k": a.k, "x": a.x * b.x}).collect().to_pylist()
         [{'k': 1, 'x': 10}, {'k': 1, 'x': 1}]
         """
-        check_callable(function, "reduce")
+        check_callable(function, "reduce", "before", "row")
         adapter = FoldAdapter(function, tuple(self._fields))
         return Stream(self._raw.reduce(f"reduce({function_name(function)})", adapter))
 
@@ -802,7 +873,7 @@ class WindowedStream:
         [{'k': 'a', 'minutes': 11, 'values': [1, 2]}, {'k': 'a', 'minutes': 10, 'values': [40]}]
         """
         check_pyarrow("apply")
-        check_callable(function, "apply")
+        check_callable(function, "apply", "key", "window", "rows")
         given = returned_schema(function, is_many=False) if schema is None else schema_of(schema)
         if given is None:
             raise PlanError("apply() needs schema=, the columns that its function returns, as in schema={\"total\": float}")

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
 from millstream._engine import RawSchema, rows_to_table
+from millstream._parameters import check_parameters
 from millstream.errors import PlanError, SchemaError
 from millstream.time import Duration, microseconds
 from millstream.types import DataType, TypeLike, data_type
@@ -45,7 +46,15 @@ class State(ABC):
     kind = "state"
     _how_to_set = "write self.{}.value = …"
 
-    def __init__(self, ttl: Duration | None, clock: Clock, refresh: Refresh) -> None:
+    def __init__(
+        self,
+        ttl: Duration | None,
+        clock: Clock,
+        refresh: Refresh,
+        *,
+        broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
+    ) -> None:
         if clock not in ("event", "processing"):
             raise PlanError(f'the clock of a state is "event" or "processing", not {clock!r:.40}')
         if refresh not in ("write", "read"):
@@ -53,13 +62,39 @@ class State(ABC):
         self._ttl = None if ttl is None else microseconds(ttl, "ttl of a state")
         if self._ttl == 0:
             raise PlanError('ttl="0s" would keep nothing; remove ttl=, or the state')
+        if broadcast and self._ttl is not None:
+            raise PlanError(
+                "broadcast state takes no ttl=: the tasks would forget it at different times; delete what is over in "
+                "process_broadcast()"
+            )
+        if migrate is not None:
+            _check_plain(migrate, "migrate= of a state takes a function of the old value")
+        self._migrate = migrate
+        self._is_broadcast = broadcast
+        for name, value, default in (("clock", clock, "event"), ("refresh", refresh, "write")):
+            if self._ttl is None and value != default:
+                raise PlanError(f'{name}="{value}" of a state is about the age of values, and without ttl= they have none; pass ttl=, or remove {name}=')
         self._clock: Clock = clock
         self._refresh: Refresh = refresh
         self._names: list[str] = []
+        self._owners: list[str] = []
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Remember the name under which the class declares it."""
+        of_class = f"{owner.__module__}.{owner.__name__}"
+        if (of_class, name) in zip(self._owners, self._names, strict=True):
+            # The class was made again, as a decorator does.
+            return
+        self._owners.append(of_class)
         self._names.append(name)
+
+    def _migration(self) -> int:
+        """Return what becomes of values that a checkpoint has as another type: 0 nothing, 1 fields are added, 2 all is said."""
+        return 0 if self._migrate is None else 2
+
+    def _migrated(self, old: Any) -> Any:
+        """Return the value of now for one of another type."""
+        return None if self._migrate is None else self._migrate(old)
 
     @abstractmethod
     def _types(self) -> list[tuple[str, DataType]]:
@@ -99,10 +134,17 @@ class ValueState(State, Generic[T]):
         What resets the age: ``"write"``, or ``"read"`` for both. Asking for the number of entries, or whether there is one
         (``len``, ``in``), is no read.
 
+    broadcast
+        Whether it belongs to no key, and is the same in every task: written by ``process_broadcast`` alone, as
+        :meth:`KeyedStream.process` describes for its ``broadcast=``. It takes no ``ttl``.
+    migrate
+        A function from the old value to the new one, for a checkpoint in which the state has another type. It is called once,
+        when the job continues from it. A wider type (``int32`` to ``int64``, more fields in a struct) needs none.
+
     Raises
     ------
     PlanError
-        When an option is not one of its choices.
+        When an option is not one of its choices, ``migrate`` is not a plain function, or broadcast state has a ``ttl``.
     SchemaError
         When ``type`` is not a type, or ``default`` is not of this type.
 
@@ -131,6 +173,8 @@ class ValueState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -141,6 +185,8 @@ class ValueState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -151,6 +197,8 @@ class ValueState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -160,10 +208,21 @@ class ValueState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None:
-        super().__init__(ttl, clock, refresh)
+        super().__init__(ttl, clock, refresh, broadcast=broadcast, migrate=migrate)
         self._type = data_type(type, place="the type of a ValueState")
         self._default = _as_kept(default, self._type)
+
+    def _migration(self) -> int:
+        if self._migrate is None and isinstance(self._default, dict) and repr(self._type).startswith("struct"):
+            return 1
+        return super()._migration()
+
+    def _migrated(self, old: Any) -> Any:
+        # Fields that the type has more take their values of the default.
+        return {**self._default, **old} if self._migrate is None else self._migrate(old)
 
     def _types(self) -> list[tuple[str, DataType]]:
         return [("", self._type)]
@@ -180,6 +239,18 @@ class ValueState(State, Generic[T]):
         return RuntimeError("a state can be used while a job calls a process function, not outside of one")
 
 
+def _check_plain(function: Any, what: str) -> None:
+    """Refuse what is no function that returns a value."""
+    # That module also serves functions of streams, which this one knows nothing of.
+    from millstream.functions import function_name, is_async, is_async_generator, is_generator
+
+    if not callable(function):
+        raise PlanError(f"{what}, not {function!r:.200}")
+    is_lazy = is_generator(function)
+    if is_lazy or is_async(function) or is_async_generator(function):
+        raise PlanError(f"{what}, and {function_name(function)} is {'a generator' if is_lazy else 'asynchronous'}")
+
+
 def _as_kept(default: Any, kind: DataType) -> Any:
     """Return a default as it would be read from a checkpoint: 0 as 0.0 for a float."""
     if default is None or repr(kind) == "object":
@@ -187,7 +258,9 @@ def _as_kept(default: Any, kind: DataType) -> Any:
     try:
         kept = rows_to_table(RawSchema([("default", kind)]), [{"default": default}])
     except SchemaError as error:
-        raise SchemaError(f"a ValueState of {kind!r} cannot have the default {default!r:.200}: {error}") from None
+        # It was converted as a column of its own.
+        reason = str(error).removeprefix("record 0: ").replace('column "default"', "the state", 1)
+        raise SchemaError(f"a ValueState of {kind!r} cannot have the default {default!r:.200}: {reason}") from None
     return kept.column(0)[0]
 
 
@@ -202,11 +275,14 @@ class ReducingState(State, Generic[T]):
         Takes the value so far and the next one, returns the new one. The first value is taken as it is.
     ttl, clock, refresh
         As for :class:`ValueState`.
+    migrate
+        A function from the old value to the new one, for a checkpoint in which the state has another type. It is called once,
+        when the job continues from it. A wider type (``int32`` to ``int64``, more fields in a struct) needs none.
 
     Raises
     ------
     PlanError
-        When ``function`` cannot be called, or an option is not one of its choices.
+        When ``function`` cannot be called, is asynchronous or a generator, or an option is not one of its choices.
     SchemaError
         When ``type`` is not a type.
 
@@ -233,6 +309,7 @@ class ReducingState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -243,6 +320,7 @@ class ReducingState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -252,10 +330,11 @@ class ReducingState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None:
-        super().__init__(ttl, clock, refresh)
-        if not callable(function):
-            raise PlanError(f"a ReducingState takes a function of two values, not {function!r:.200}")
+        super().__init__(ttl, clock, refresh, migrate=migrate)
+        _check_plain(function, "a ReducingState takes a function of two values")
+        check_parameters(function, "a ReducingState", "before", "value")
         self._type = data_type(type, place="the type of a ReducingState")
         self._function = function
 
@@ -303,11 +382,14 @@ class ListState(State, Generic[T]):
         The type of a value, as in a schema.
     ttl, clock, refresh
         As for :class:`ValueState`; each value has its own age.
+    migrate
+        A function from each old value to the new one, for a checkpoint in which the state has another type. It is called once,
+        when the job continues from it. A wider type (``int32`` to ``int64``, more fields in a struct) needs none.
 
     Raises
     ------
     PlanError
-        When an option is not one of its choices.
+        When an option is not one of its choices, or ``migrate`` is not a plain function.
     SchemaError
         When ``type`` is not a type.
 
@@ -330,7 +412,13 @@ class ListState(State, Generic[T]):
 
     @overload
     def __init__(
-        self, type: type[T], *, ttl: Duration | None = None, clock: Clock = "event", refresh: Refresh = "write"
+        self,
+        type: type[T],
+        *,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -340,11 +428,18 @@ class ListState(State, Generic[T]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     def __init__(
-        self, type: TypeLike, *, ttl: Duration | None = None, clock: Clock = "event", refresh: Refresh = "write"
+        self,
+        type: TypeLike,
+        *,
+        ttl: Duration | None = None,
+        clock: Clock = "event",
+        refresh: Refresh = "write",
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None:
-        super().__init__(ttl, clock, refresh)
+        super().__init__(ttl, clock, refresh, migrate=migrate)
         self._type = data_type(type, place="the type of a ListState")
 
     def _types(self) -> list[tuple[str, DataType]]:
@@ -425,10 +520,18 @@ class MapState(_MapBase[K, V], Generic[K, V]):
     ttl, clock, refresh
         As for :class:`ValueState`; each entry has its own age.
 
+    broadcast
+        Whether it belongs to no key, and is the same in every task: written by ``process_broadcast`` alone, as
+        :meth:`KeyedStream.process` describes for its ``broadcast=``. It takes no ``ttl``.
+    migrate
+        A function from each old value to the new one, for a checkpoint in which the state has another type; entry keys stay. It
+        is called once, when the job continues from it. A wider type (``int32`` to ``int64``, more fields in a struct) needs none.
+
     Raises
     ------
     PlanError
-        When ``key`` is not a plain type, or an option is not one of its choices.
+        When ``key`` is not a plain type, an option is not one of its choices, ``migrate`` is not a plain
+        function, or broadcast state has a ``ttl``.
     SchemaError
         When ``key`` or ``value`` is not a type.
 
@@ -456,6 +559,8 @@ class MapState(_MapBase[K, V], Generic[K, V]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -466,6 +571,8 @@ class MapState(_MapBase[K, V], Generic[K, V]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -475,8 +582,10 @@ class MapState(_MapBase[K, V], Generic[K, V]):
         ttl: Duration | None = None,
         clock: Clock = "event",
         refresh: Refresh = "write",
+        broadcast: bool = False,
+        migrate: Callable[[Any], Any] | None = None,
     ) -> None:
-        super().__init__(ttl, clock, refresh)
+        super().__init__(ttl, clock, refresh, broadcast=broadcast, migrate=migrate)
         self._key = data_type(key, place="the key of a MapState")
         name = repr(self._key)
         if name == "object" or "[" in name and not name.startswith(("timestamp", "duration", "decimal", "time")):
@@ -574,11 +683,17 @@ class ProcessContext(Protocol):
 
     @property
     def timestamp(self) -> datetime | None:
-        """The event time of the record or timer; None without event time."""
+        """The event time of the record or timer; None without event time.
+
+        A time that no ``datetime`` can hold, before year 1 or after 9999, is a :class:`DataError` of the record.
+        """
 
     @property
     def watermark(self) -> datetime | None:
-        """The watermark: None before the first one, ``datetime.max`` when the input has ended."""
+        """The watermark: None before the first one, ``datetime.max`` when the input has ended.
+
+        A watermark before year 1 is ``datetime.min``, one after 9999 ``datetime.max``.
+        """
 
     @property
     def now(self) -> datetime:
@@ -699,6 +814,18 @@ class ProcessFunction:
         """
         raise NotImplementedError(f"{type(self).__name__} has no process_right(row, ctx)")
 
+    def process_broadcast(self, row: Any, ctx: ProcessContext) -> None:
+        """Process a record of the ``broadcast=`` stream, in every task; it writes broadcast state and emits nothing.
+
+        Parameters
+        ----------
+        row
+            The record, a :class:`Row`.
+        ctx
+            Its ``timestamp``; the record is of no key, and what may differ between tasks is not there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no process_broadcast(row, ctx)")
+
     def on_timer(self, at: datetime, ctx: ProcessContext) -> Iterable[Any] | None:
         """Process a timer that is due; timers fire in order of time.
 
@@ -732,7 +859,10 @@ class ProcessFunction:
         raise NotImplementedError(f"{type(self).__name__} has no on_end(ctx)")
 
     def open(self) -> None:
-        """Prepare this copy, before its first record."""
+        """Prepare this copy, before its first record. States belong to keys, so they cannot be used here."""
 
     def close(self) -> None:
-        """Release what :meth:`open` has opened."""
+        """Release what :meth:`open` has opened, when the job ends.
+
+        An exception is logged as a warning, since the outcome of the job is decided. States cannot be used here.
+        """

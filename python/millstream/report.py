@@ -216,6 +216,27 @@ class Metrics:
     checkpoint_overdue: Overdue | None = None
     steps: list[StepMetrics] = field(default_factory=list)
 
+    def to_prometheus(self) -> str:
+        """Return the figures in the text format that Prometheus reads.
+
+        Examples
+        --------
+        >>> report = mill.run(mill.from_iter([1, 2]).filter(col("value") > 1).for_each(lambda row: None))
+        >>> print(report.to_prometheus().splitlines()[2])
+        millstream_records_read_total 2
+        >>> [line for line in report.to_prometheus().splitlines() if 'step="filter"' in line][:2]
+        ['millstream_step_records_in_total{step="filter"} 2', 'millstream_step_records_out_total{step="filter"} 1']
+        """
+        from millstream._prometheus import exposition
+
+        return exposition(self)
+
+    def _repr_html_(self) -> str:
+        """Show the figures of each step in a notebook."""
+        from millstream._html import of_metrics
+
+        return of_metrics(self, f"{self.rows_in:,} records read, {self.checkpoints_taken:,} checkpoints")
+
 
 @dataclass(frozen=True)
 class Report(Metrics):
@@ -265,6 +286,12 @@ class Report(Metrics):
         lines.extend(f"  {step.name:<{width}}  {step.rows_in:>14,} in  {step.rows_out:>14,} out" for step in self.steps)
         lines.extend(f"note: {note}" for note in self.notes)
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Show the report in a notebook."""
+        from millstream._html import of_report
+
+        return of_report(self)
 
 
 @dataclass(frozen=True)

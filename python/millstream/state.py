@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from millstream import _engine
@@ -106,6 +106,16 @@ def pickled_state(path: str | os.PathLike[str]) -> list[PickledState]:
     return [PickledState(*found) for found in _engine.pickled_state(local_path(path, "the state directory"))]
 
 
+class _Checkpoints(list[CheckpointInfo]):
+    """A list that a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        from millstream._html import table
+
+        names = [field.name for field in fields(CheckpointInfo)]
+        return table(names, ([getattr(info, name) for name in names] for info in self))
+
+
 def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     """List the checkpoints in a state directory, oldest first.
 
@@ -117,7 +127,7 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     Returns
     -------
     list of CheckpointInfo
-        Damaged checkpoints are included, with what is wrong with them.
+        Damaged checkpoints are included, with what is wrong with them. A notebook shows the list as a table.
 
     Raises
     ------
@@ -133,7 +143,7 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     >>> mill.checkpoints("state/")[-1].is_finished
     True
     """
-    found = []
+    found = _Checkpoints()
     for raw in _engine.checkpoints(local_path(path, "the state directory")):
         created = utc_moment(raw.pop("created_us"))
         found.append(CheckpointInfo(created=created, **raw))

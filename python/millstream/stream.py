@@ -33,6 +33,7 @@ from millstream.functions import (
     check_pyarrow,
     function_name,
     returned_schema,
+    several,
 )
 from millstream.time import NEVER, Duration, WatermarkStrategy, microseconds
 from millstream.types import Schema, SchemaLike, TypeLike, data_type, schema_of
@@ -424,7 +425,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
             return Stream(self._raw.filter(_column(condition)))
         if isinstance(condition, bool):
             raise PlanError(f"filter({condition}) keeps all records or none; compare with col(name) to get an expression")
-        check_callable(condition, "filter")
+        check_callable(condition, "filter", "row")
         return self._apply("filter", condition, FilterAdapter, self.schema)
 
     def map(self, function: Callable[[Any], Any], *, schema: SchemaLike = None) -> Stream:
@@ -458,7 +459,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         >>> s.map(lambda row: {"total": row.price * row.qty}).collect().to_pylist()
         [{'total': 6.0}]
         """
-        check_callable(function, "map")
+        check_callable(function, "map", "row")
         given = self._given(function, schema, "map", is_many=False)
         return self._apply("map", function, MapAdapter, given)
 
@@ -495,7 +496,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         >>> mill.from_iter(["to be"]).flat_map(words, schema={"word": str}).collect().to_pylist()
         [{'word': 'to'}, {'word': 'be'}]
         """
-        check_callable(function, "flat_map")
+        check_callable(function, "flat_map", "row")
         given = self._given(function, schema, "flat_map", is_many=True)
         return self._apply("flat_map", function, FlatMapAdapter, given)
 
@@ -551,7 +552,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         [4, 4, 4, 4, 4, 4, 4, 4, 2, 2]
         """
         check_pyarrow("map_batches")
-        check_callable(function, "map_batches")
+        check_callable(function, "map_batches", "batch")
         if batch_rows is not None:
             batch_rows = count(batch_rows, "map_batches(): batch_rows is how many rows a call gets, at least 1", least=1)
         given = self.schema if schema is None else schema_of(schema)
@@ -580,7 +581,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         >>> seen
         [1, 2]
         """
-        check_callable(function, "inspect")
+        check_callable(function, "inspect", "row")
         return self._apply("inspect", function, InspectAdapter, self.schema)
 
     def _apply(self, kind: str, function: Callable[[Any], Any], adapter: Any, schema: Schema) -> Stream:
@@ -626,7 +627,12 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
             raise SchemaError(
                 f"the columns that {name} returns are not known, and the stream before it cannot be read twice to infer them; {advice}"
             )
-        table = self.limit(_SAMPLE_ROWS).collect(parallelism=1, until="10s")
+        try:
+            head = self.limit(_SAMPLE_ROWS)
+        except PlanError as error:
+            # An updating stream: the step itself would refuse it.
+            raise PlanError(str(error).replace("limit()", f"{method}()", 1)) from None
+        table = head.collect(parallelism=1, until="10s")
         make = row_class(tuple(self.schema.names))
         results: list[Any] = []
         failure: UserFunctionError | None = None
@@ -636,7 +642,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
             try:
                 if raised_first is not None:
                     raise raised_first
-                results.extend(itertools.islice(result or (), room) if is_many else [result])
+                results.extend(itertools.islice(several(result), room) if is_many else [result])
             except Exception as error:
                 # The job meets the record again, and does with it what on_error says.
                 if failure is None:
@@ -666,13 +672,21 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         Returns
         -------
         Stream
-            A bounded stream of the same columns. Where the input has several splits, which records are first depends on
-            timing.
+            A bounded stream of the same columns.
 
         Raises
         ------
         PlanError
             When ``rows`` is not an integer of at least 0, or this is an updating stream.
+
+        Notes
+        -----
+        If each step before works record by record, the first records are those of the first file, in its order: one task then
+        reads file by file. After steps that bring records of several tasks together, such as ``key_by``, and where the source
+        has other outputs, which records are first depends on timing.
+
+        A limit also ends a :meth:`flat_map` function whose results go on without end. ``stop()`` and ``until=`` wait for the
+        end of a call; ``Job.cancel`` does not.
 
         Examples
         --------
@@ -851,6 +865,11 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         ):
             watermark = WatermarkStrategy.from_generator(watermark)
         column = column_name(column, "event_time")
+        if watermark is None:
+            raise PlanError(
+                'event_time(): watermark= is how far records may be out of order, such as "5s", or a WatermarkStrategy or '
+                'WatermarkGenerator, not None; leave it out, or write "0s", for records in order'
+            )
         strategy = watermark if isinstance(watermark, WatermarkStrategy) else WatermarkStrategy(watermark)
         made_from: int | str | RawWatermarkFunction
         if strategy.generator is not None:
@@ -889,6 +908,9 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         Notes
         -----
         Null is a key like any other. ``-0.0`` and ``0.0`` are the same key, and so are all NaN.
+
+        A key with a name is a column of the records from here on, as :meth:`with_columns` makes it: it is in ``.late``, and takes
+        the place of a column that has this name.
 
         Examples
         --------
@@ -1112,3 +1134,19 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         ['{"value": "x"}']
         """
         return Stream(self._raw.errors())
+
+    @property
+    def all_errors(self) -> Stream:
+        """The records that failed in any step from the sources to this one, with the columns of :attr:`errors`.
+
+        The job must run with ``on_error="route"``, and then each step in which records may fail needs a sink for its errors:
+        this stream has those of all of them. The order between the errors of different steps depends on timing.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"n": "1"}, {"n": "x"}, {"n": "0"}]).with_columns(n=col("n").cast(int)).name("parse")
+        >>> inverse = s.map(lambda row: {"inverse": 1 / row.n}, schema={"inverse": float}).name("invert")
+        >>> sorted((row["step"], row["record"]) for row in inverse.all_errors.collect(on_error="route").to_pylist())
+        [('invert', '{"n": 0}'), ('parse', '{"n": "x"}')]
+        """
+        return Stream(self._raw.all_errors())

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from millstream._hints import no_attribute
 from millstream._texts import text
 from millstream.errors import PlanError
 
@@ -89,7 +90,7 @@ def microseconds(duration: Duration, name: str = "duration", *, is_negative_allo
     if total < 0 and not is_negative_allowed:
         raise PlanError(f"{name} must not be negative: {duration!r}")
     if abs(total) > _DURATION_MAX:
-        raise PlanError(f"{name} is too long: {duration!r}")
+        raise PlanError(f"{name} is too long: {duration!r:.80}; a duration has at most {_DURATION_MAX // _UNITS['d']} days")
     return total
 
 
@@ -116,8 +117,18 @@ def _parse(text: str, name: str) -> int:
     return sign * int(total)
 
 
+class _Named(type):
+    """Names methods of Millstream for those of other libraries."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(cls, name: str) -> Any:
+            """Raise an error that names the method of Millstream for one of another library."""
+            raise no_attribute(cls, name)
+
+
 @dataclass(frozen=True)
-class WatermarkStrategy:
+class WatermarkStrategy(metaclass=_Named):
     """How event time advances.
 
     Every split (a file, a partition) has its own watermark. The watermark of the stream is the least of them.
@@ -178,7 +189,11 @@ class WatermarkStrategy:
         """Check that there is one way to make watermarks, and the durations."""
         made_from = [it for it in (self.out_of_orderness, self.column, self.generator) if it is not None]
         if len(made_from) != 1:
-            raise PlanError("a WatermarkStrategy has exactly one of out_of_orderness, column and generator")
+            raise PlanError(
+                "a WatermarkStrategy has exactly one of out_of_orderness, column and generator, and this one has "
+                f'{len(made_from) or "none"}; write bounded_out_of_orderness("5s"), ascending(), from_column("mark") or '
+                "from_generator(Made())"
+            )
         if self.out_of_orderness is not None:
             microseconds(self.out_of_orderness, "watermark")
         if self.idleness is not None and self.idleness != NEVER:
@@ -189,8 +204,16 @@ class WatermarkStrategy:
             text(self.column, "WatermarkStrategy(column=…)", "mark")
         if self.group is not None:
             text(self.group, "with_alignment(group=…)", "orders")
+            if not self.group.strip():
+                raise PlanError(f'with_alignment(group=…) takes a name, as in "orders", not {self.group!r}; leave it out for no group')
         if self.group is not None and self.max_drift is None:
             raise PlanError("a group needs max_drift; use with_alignment(max_drift=..., group=...)")
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise an error that names the method of Millstream for one of another library."""
+            raise no_attribute(self, name)
 
     def __repr__(self) -> str:
         """Show what was given."""

@@ -8,7 +8,7 @@ from millstream._counts import count
 from millstream.errors import PlanError
 from millstream.time import Duration, microseconds
 
-__all__ = ["Firing", "Trigger", "each", "every", "on_count", "on_processing_time", "on_watermark"]
+__all__ = ["Firing", "Trigger", "check_trigger", "each", "every", "on_count", "on_processing_time", "on_watermark"]
 
 _ROWS_MAX = 2**63 - 1
 
@@ -71,10 +71,38 @@ def _raw(firing: Duration | Firing | None, what: str) -> tuple[str, int] | None:
         if firing.rows is None:
             return "each", 0
         return "rows", count(firing.rows, f"{what} of a trigger is a number of records of at least 1", 1, _ROWS_MAX)
+    if isinstance(firing, Trigger):
+        raise PlanError(
+            f"{what} of a trigger is how often: a duration of processing time, mill.every(100) or mill.each(), and not a trigger "
+            f"itself; write {what}={_shown(firing.early if firing.late is None else firing.late)}"
+        )
+    if not isinstance(firing, Duration | int | float):
+        raise PlanError(
+            f'{what} of a trigger is how often: a duration of processing time such as "1s", mill.every(100) or mill.each(), not {firing!r:.200}'
+        )
     interval = microseconds(firing, f"{what} of a trigger")
     if interval == 0:
         raise PlanError(f'{what} of a trigger is "0s", which leaves no time between results; use mill.each()')
     return "interval", interval
+
+
+def _shown(firing: Duration | Firing | None) -> str:
+    """Return how a user writes it."""
+    if not isinstance(firing, Firing):
+        return repr(firing)
+    return "mill.each()" if firing.rows is None else f"mill.every({firing.rows})"
+
+
+def check_trigger(trigger: object) -> None:
+    """Refuse what is no trigger."""
+    if trigger is None or isinstance(trigger, Trigger):
+        return
+    if isinstance(trigger, Firing):
+        shown = _shown(trigger)
+        raise PlanError(f"trigger= takes a trigger, and {shown} is how often one fires; write trigger=mill.on_watermark(early={shown})")
+    if isinstance(trigger, Duration):
+        raise PlanError(f"trigger= takes a trigger, not the duration {trigger!r:.80}; write trigger=mill.on_processing_time({trigger!r:.80})")
+    raise PlanError(f"trigger= takes a trigger such as mill.on_count(100), not {trigger!r:.200}")
 
 
 def every(rows: int) -> Firing:

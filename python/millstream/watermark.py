@@ -105,6 +105,11 @@ def check_generator(generator: object) -> None:
         raise PlanError(f"a generator of watermarks is an object of a subclass of mill.WatermarkGenerator, not {generator!r:.200}")
     if type(generator).on_batch is WatermarkGenerator.on_batch:
         raise PlanError(f"{kind.__name__} has no on_batch(times, batch), which returns the watermark after a frame of records")
+    is_periodic = type(generator).on_periodic is not WatermarkGenerator.on_periodic
+    if generator.period is not None and not is_periodic:
+        raise PlanError(f"{kind.__name__} has period={generator.period!r:.80} and no on_periodic(), which is called so often; define it, or remove period")
+    if generator.period is None and is_periodic:
+        raise PlanError(f'{kind.__name__} has on_periodic() and no period, so it would never be called; set period = "1s" or the like')
     columns = generator.columns
     if isinstance(columns, str):
         raise PlanError(f'columns of {kind.__name__} is a str; write a tuple of names: ("{columns}",)')

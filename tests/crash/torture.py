@@ -74,8 +74,8 @@ def cells(is_real: bool) -> list[Cell]:
                     # A record counts in several windows, fewer if it is late: without all records that cannot be compared.
                     if plan == "sliding" and mode == "none":
                         continue
-                    # Where one is lost, another one has no partner: a row that is in no complete result.
-                    if plan in ("joined", "enriched") and mode == "none":
+                    # Where one is lost, another one has no partner, or no rule: a row that is in no complete result.
+                    if plan in ("joined", "enriched", "broadcast") and mode == "none":
                         continue
                     # A table shows the latest total, and a record that comes twice is two.
                     if plan == "regular" and mode != "exactly_once":

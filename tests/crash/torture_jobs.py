@@ -25,7 +25,7 @@ import millstream as mill
 from millstream import col, testing
 
 PLANS = ("stateless", "keyed", "windowed", "sliding", "kept", "python", "process", *torture_joins.PLANS)
-HOOKED = ("python", "timers", "async")
+HOOKED = ("python", "timers", "broadcast", "async")
 """Plans with a Python function that calls the hook."""
 SINKS = ("file", "sqlite", "custom")
 ROWS = 500

@@ -17,7 +17,7 @@ import pyarrow as pa
 import millstream as mill
 from millstream import col
 
-PLANS = ("joined", "enriched", "regular", "timers", "async")
+PLANS = ("joined", "enriched", "regular", "timers", "broadcast", "async")
 KEYS = 7
 START = datetime(2024, 1, 1)
 ROWS = 300
@@ -54,6 +54,8 @@ def declare(plan: str, is_keyed: bool, variant: int, table: Any, hook: Callable[
     if plan == "timers":
         rows = left.key_by("k").process(Twice(hook), schema={"v": int, "k": int, "w": int})
         return {"rows": (rows, None)}
+    if plan == "broadcast":
+        return {"rows": (_broadcast(table, left, variant, hook), None)}
     return {"rows": (_async(table.select("v", "k"), variant, hook), None)}
 
 
@@ -170,6 +172,57 @@ class Twice(mill.ProcessFunction):
             # At least once, a record that is read again may be in the list already.
             assert self.young.get(v, v * 3) == v * 3 and all(item >= 0 for item in self.few)
             yield {"v": v, "k": ctx.key, "w": int(is_event)}
+
+
+class Ruled(mill.ProcessFunction):
+    """Each record once, with what the rules say that every task has: at once, or when a timer of its own fires."""
+
+    rules = mill.MapState(int, list[int], broadcast=True)
+    last = mill.ValueState(int, broadcast=True)
+    pending = mill.MapState(int, list[int])
+    n = mill.ValueState(int, default=0)
+
+    def __init__(self, is_timed: bool, hook: Callable[[], object]) -> None:
+        self.is_timed = is_timed
+        # A function: what it belongs to is not copied with the object for each task.
+        self.hook = lambda: hook()
+
+    def process_broadcast(self, row: Any, ctx: Any) -> None:
+        # Once more is the same: at least once, rules are read again.
+        if row.w % 11 == 10:
+            self.rules.pop(row.w % 7, None)
+        else:
+            self.rules[row.w % 7] = [row.w, row.w * 2]
+        self.last.value = row.w
+
+    def said(self, v: int) -> int:
+        rule = self.rules.get(v % 7, [0, 0])
+        return rule[0] * 1000 + (self.last.value or 0)
+
+    def process(self, row: Any, ctx: Any) -> Iterator[dict[str, int]]:
+        self.hook()
+        self.n.value += 1
+        if not self.is_timed:
+            yield {"v": row.v, "k": ctx.key, "w": self.said(row.v)}
+            return
+        due = ctx.timestamp + timedelta(seconds=row.v % 5, microseconds=row.v)
+        self.pending[_number(due)] = [*self.pending.get(_number(due), ()), row.v]
+        ctx.timers.event_time(due)
+
+    def on_timer(self, at: datetime, ctx: Any) -> Iterator[dict[str, int]]:
+        for v in self.pending.pop(_number(at)):
+            yield {"v": v, "k": ctx.key, "w": self.said(v)}
+
+
+def _broadcast(table: Any, left: Any, variant: int, hook: Callable[[], object]) -> Any:
+    """Rules of another table, with event time and without, and rules made of the very records that they are for."""
+    if variant % 3 == 0:
+        rules = mill.from_arrow(others()).select("w")
+    elif variant % 3 == 1:
+        rules = mill.from_arrow(others()).event_time("at", watermark="2s").select("w")
+    else:
+        rules = table.filter(col("v") % 5 == 0).select(w="v")
+    return left.key_by("k").process(Ruled(variant < 3, hook), schema={"v": int, "k": int, "w": int}, broadcast=rules)
 
 
 def _number(moment: datetime) -> int:

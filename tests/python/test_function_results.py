@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +21,7 @@ import pytest
 
 import millstream as mill
 from millstream import col
+from millstream.errors import DataError, PlanError, UserFunctionError
 from millstream.functions import PIECE_ROWS
 
 NUMBERS = mill.from_iter([{"k": 0, "x": i} for i in range(6)])
@@ -225,6 +230,44 @@ def compiled_boom(value: int) -> int:
     return value
 
 
+class Each(mill.ProcessFunction):
+    """Fails for one value, in the method that it names."""
+
+    last = mill.ValueState(int)
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def fail(self, method: str, value: Any) -> Any:
+        return boom(value) if method == self.method else value
+
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        self.last.value = row.x
+        ctx.timers.processing_time(ctx.now + timedelta(seconds=row.x))
+        yield {"x": self.fail("process", row.x)}
+
+    def on_timer(self, at: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        yield {"x": self.fail("on_timer", 5)}
+
+    def on_end(self, ctx: mill.ProcessContext) -> Iterator[Any]:
+        yield {"x": self.fail("on_end", 5)}
+
+
+class Folded(mill.ProcessFunction):
+    total = mill.ReducingState(int, lambda a, b: boom(b) + a)
+
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        yield {"x": self.total.add(row.x)}
+
+
+async def boom_later(row: Any) -> Any:
+    return {"x": boom(row.x)}
+
+
+def find(keys: list[int]) -> dict[int, int]:
+    return {key: boom(key) for key in keys}
+
+
 RAISING: dict[str, mill.Stream] = {
     "map": NUMBERS.map(lambda row: {"x": boom(row.x)}, schema={"x": int}),
     "filter": NUMBERS.filter(lambda row: boom(row.x) >= 0),
@@ -234,6 +277,17 @@ RAISING: dict[str, mill.Stream] = {
     "compiled": NUMBERS.select(y=mill.udf(returns=int, compiled=True)(compiled_boom)("x")),
     "reduce": NUMBERS.key_by("k").reduce(fold),
     "aggregate": NUMBERS.key_by("k").agg(s=mill.aggregate(Sum, "x")),
+    "process": NUMBERS.key_by("k").process(Each("process"), schema={"x": int}),
+    "on_timer": NUMBERS.filter(col("x") == 5).key_by("k").process(Each("on_timer"), schema={"x": int}),
+    "on_end": NUMBERS.filter(col("x") == 5).key_by("k").process(Each("on_end"), schema={"x": int}),
+    "reducing": NUMBERS.key_by("k").process(Folded(), schema={"x": int}),
+    "window reduce": NUMBERS.key_by("k").window(mill.count_window(6)).reduce(fold),
+    "apply": NUMBERS.key_by("k").window(mill.count_window(6)).apply(lambda key, window, rows: boom(5), schema={"x": int}),
+    "window aggregate": NUMBERS.key_by("k").window(mill.count_window(6)).agg(s=mill.aggregate(Sum, "x")),
+    "map_async": NUMBERS.map_async(boom_later, schema={"x": int}),
+    "lookup": NUMBERS.enrich(mill.lookup(find, schema={"y": int}, batch_rows=1), on="x"),
+    "left lookup": NUMBERS.enrich(mill.lookup(find, schema={"y": int}, batch_rows=1), on="x", how="left"),
+    "named lookup": NUMBERS.enrich(mill.lookup(find, schema={"y": int}, batch_rows=1), on="x").name("find"),
     "map_batches": NUMBERS.map_batches(lambda batch: [boom(x) for x in batch["x"].to_pylist()], schema={"x": int}),
 }
 
@@ -334,8 +388,16 @@ def test_a_record_that_fails_midway(before: int, until: int) -> None:
 
 
 def test_a_limit_ends_a_function_without_end() -> None:
-    stream = mill.from_iter([1]).flat_map(lambda row: itertools.count(), schema=int).limit(PIECE_ROWS + 10)
-    assert stream.collect(parallelism=1)["value"] == list(range(PIECE_ROWS + 10))
+    endless = mill.from_iter([1]).flat_map(lambda row: itertools.count(), schema=int)
+    for parallelism in (1, 2, 3):
+        assert endless.limit(PIECE_ROWS + 10).collect(parallelism=parallelism)["value"] == list(range(PIECE_ROWS + 10))
+        assert endless.filter(col("value") % 2 == 1).limit(3).collect(parallelism=parallelism)["value"] == [1, 3, 5]
+        assert len(endless.limit(0).collect(parallelism=parallelism)) == 0
+        assert endless.collect(limit=3, parallelism=parallelism)["value"] == [0, 1, 2]
+    # Both ends of a stream that parts.
+    seen: list[list[int]] = [[], []]
+    mill.run(*(endless.limit(5).for_each(lambda row, into=into: into.append(row.value)) for into in seen), parallelism=2)
+    assert seen == [[0, 1, 2, 3, 4]] * 2
 
 
 def test_a_function_without_end_can_be_cancelled() -> None:
@@ -386,10 +448,54 @@ def test_a_record_that_failed_shows_its_values_as_files_do() -> None:
     stream = mill.from_arrow(table).with_columns(col("a").cast(int).alias("i"))
     first, second = (row["record"] for row in stream.errors.collect(parallelism=1, on_error="route").to_pylist())
     assert "ERROR" not in first and "<invalid>" not in first
-    year = "146138514283-06-19T07:45:04"
-    assert f'"far": {year}' in first.replace("+", "") and '"t": "say \\\\"x\\\\""' in first.replace('\\"', '\\\\"')
-    assert '"l": [{"at": ' in first and '"c": "p", "n": null' in first and '"k"' in first
-    assert second.startswith('{"a": "y", "far": null, "d": PT1S, "l": null, "m": [], "c": null, "n": null')
+    year, nothing = "+146138514283-06-19T07:45:04", {"far": None, "l": None, "c": None, "n": None}
+    nested = [{"at": year, "t": 'say "x"'}]
+    assert json.loads(first) == {"a": "x", "far": year, "d": "PT4611686018427387904S", "l": nested, "m": {"k": 1}, "c": "p", "n": None}
+    assert json.loads(second) == {"a": "y", "d": "PT1S", "m": {}, **nothing}
+
+
+def test_a_dead_letter_is_the_whole_record(tmp_path: Path) -> None:
+    strings = ["x" * 10_000, 'quote " backslash \\ tab \t', "\x00\x1b\u2028 \U0001f600", ""]
+    record = {"n": "oops", "texts": strings, "f": float("nan"), "inf": float("-inf"), "b": b"\x00\xff", "d": Decimal("1.50"), 'a "name"': None}
+    stream = mill.from_iter([record], schema={"n": str, "texts": list[str], "f": float, "inf": float, "b": bytes, "d": pa.decimal128(5, 2), 'a "name"': int})
+    expected = {"n": "oops", "texts": strings, "f": "NaN", "inf": "-inf", "b": "00ff", "d": 1.5, 'a "name"': None}
+    native, function = stream.with_columns(n=col("n").cast(int)), stream.map(lambda row: {"n": int(row.n)}, schema={"n": int})
+    for failing in (native, function, function.select("n").filter(col("n") > 1).name("other")):
+        [letter] = failing.all_errors.collect(on_error="route").to_pylist()
+        assert json.loads(letter["record"]) == expected
+        with pytest.raises((DataError, UserFunctionError)) as caught:
+            failing.collect()
+        assert len(str(caught.value)) < 5000
+    # What JSON files have can be read back from it.
+    mill.run(stream.write_json(tmp_path / "as-written"))
+    [line] = next((tmp_path / "as-written").glob("*.json")).read_text().rstrip("\n").split("\n")
+    assert json.loads(line) == expected
+    lines = tmp_path / "long.csv"
+    lines.write_bytes(b"n,t\n1,a\nx," + b"y" * 5000 + b"\n2,\xff\xfe\n")
+    letters = mill.read_csv(lines, schema={"n": int, "t": str}).errors.collect(on_error="route")["record"]
+    assert letters == ["x," + "y" * 5000, "2,\\xff\\xfe"]
+
+
+def test_no_record_vanishes_with_route() -> None:
+    rows = mill.from_iter([{"id": i, "x": x} for i, x in enumerate(["1", "oops", "0", "4"])])
+    cast = rows.with_columns(n=col("x").cast(int)).name("cast")
+    inverse = cast.map(lambda row: {"id": row.id, "inv": 1 / row.n}, schema={"id": int, "inv": float}).name("inverse")
+    whole: list[Any] = []
+    with pytest.raises(PlanError, match='records that fail in "cast" would reach no sink: write its .errors, or .all_errors'):
+        mill.run(inverse.for_each(whole.append), inverse.errors.for_each(whole.append), on_error="route")
+    with pytest.raises(PlanError, match="no sink takes the .errors of any step: write .all_errors"):
+        mill.run(inverse.for_each(whole.append), on_error="route")
+    assert not whole
+    letters: list[Any] = []
+    report = mill.run(inverse.for_each(whole.append), inverse.all_errors.for_each(letters.append), on_error="route")
+    assert ([row.id for row in whole], sorted((row.step, json.loads(row.record)["id"]) for row in letters)) == ([0, 3], [("cast", 1), ("inverse", 2)])
+    assert (report.rows_routed, report.rows_skipped) == (2, 0)
+    assert {step.name: step.rows_routed for step in report.steps if step.rows_routed} == {"cast": 1, "inverse": 1}
+    # What no plan expects fails the job, rather than being lost.
+    sums = mill.from_iter([{"k": 1, "v": 2**62}] * 2).key_by("k").agg(total=col("v").sum())
+    asked = rows.map(lambda row: row, schema={"id": int, "x": str})
+    with pytest.raises(DataError, match="no sink takes the .errors of this step"):
+        mill.run(sums.for_each(whole.append), asked.errors.for_each(letters.append), on_error="route")
 
 
 def test_a_reduce_keeps_its_key() -> None:

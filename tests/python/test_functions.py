@@ -102,7 +102,7 @@ def test_row_access(stream: mill.Stream) -> None:
         assert tuple(row) == (row.price, row.qty, row.name)
         assert row.asdict() == dict(row.items()) == {name: row[name] for name in row.keys()}
         assert repr(row).startswith("Row(price=")
-        with pytest.raises(AttributeError, match="no column 'prise'; there are price, qty, name"):
+        with pytest.raises(AttributeError, match=r"no column 'prise'; did you mean 'price'\? there are price, qty, name"):
             _ = row.prise
         with pytest.raises(KeyError, match="no column 'prise'"):
             row["prise"]

@@ -12,7 +12,7 @@ import pytest
 
 import millstream as mill
 from millstream import testing
-from millstream._hints import _HINTS
+from millstream._hints import _HINTS, _OF_PACKAGE
 
 
 def stream() -> Any:
@@ -46,10 +46,17 @@ def test_a_name_of_another_library_is_answered_with_ours(use: Callable[[], Any],
 
 
 def test_a_name_that_is_not_there_is_still_not_there() -> None:
-    made = {"Stream": stream(), "KeyedStream": keyed(), "WindowedStream": windowed()}
+    made = {
+        "Stream": stream(),
+        "KeyedStream": keyed(),
+        "WindowedStream": windowed(),
+        "WatermarkStrategy": mill.WatermarkStrategy.ascending(),
+    }
     for kind, names in _HINTS.items():
         for name in names:
             assert not hasattr(made[kind], name), f"{kind}.{name}"
+    # A module of the package is there once something has imported it.
+    assert [name for name in _OF_PACKAGE if name not in ("testing", "bench") and hasattr(mill, name)] == []
 
 
 @pytest.mark.parametrize(
@@ -94,7 +101,7 @@ def test_a_process_function_that_returns_one_record_is_told_to_return_a_list(ret
         def process(self, row: Any, ctx: mill.ProcessContext) -> Any:
             return returned
 
-    with pytest.raises(mill.UserFunctionError, match=rf"this one returned a {type(returned).__name__}; yield it, or return \[it\]"):
+    with pytest.raises(mill.UserFunctionError, match=rf"this one returned an? {type(returned).__name__}; yield it, or return \[it\]"):
         keyed().process(Returns(), schema={"x": int}).collect()
 
 

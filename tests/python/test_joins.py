@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -483,3 +483,25 @@ def test_state_shows_what_each_side_keeps(tmp_path: Path) -> None:
         number = row["i"] if row["side"] == "left" else row["y"]
         assert row["k"] == number % 7
         assert (row["y"] if row["side"] == "left" else row["i"]) is None
+
+
+def test_dates_of_both_layouts_are_dates() -> None:
+    days = [date(2024, 1, 1), date(1969, 12, 31), None]
+    narrow = mill.from_arrow(pa.table({"k": pa.array(days, pa.date32()), "x": [1, 2, 3]}))
+    wide = mill.from_arrow(pa.table({"k": pa.array(days[:2], pa.date64()), "y": [10, 20]}))
+    for left, right in ((narrow, wide), (wide, narrow)):
+        rows = left.join(right, on="k", ttl="1h").collect().to_pylist()
+        assert sorted((row["k"], row["x"], row["y"]) for row in rows) == [(days[1], 2, 20), (days[0], 1, 10)]
+    both = narrow.select("k").union(wide.select("k"))
+    assert sorted(both.collect()["k"], key=str) == sorted([*days, *days[:2]], key=str)
+
+
+def test_hints_name_the_key() -> None:
+    left, right = mill.from_iter([{"when": 1}]), mill.from_iter([{"when": "a"}])
+    with pytest.raises(SchemaError, match=r'cast one of them to the type of the other before join\(\), as in \.cast\(\{"when": …\}\)'):
+        left.join(right, on="when", ttl="1h")
+    for column, hint in (([1], "list.get"), (["a"], "list.join")):
+        with pytest.raises(SchemaError, match=f"cannot be a key: it is list.*{hint}"):
+            mill.from_arrow(pa.table({"k": [column]})).key_by("k")
+    with pytest.raises(SchemaError, match="cannot be a key: it is map.*take what tells records apart out of it"):
+        mill.from_arrow(pa.table({"k": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))})).key_by("k")

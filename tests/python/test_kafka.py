@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -48,6 +48,8 @@ def test_columns() -> None:
         ({"format": "raw", "options": {"group.id": "x"}}, "a source takes group="),
         ({"format": "raw", "options": {"fetch.min.bytes": -1}}, "cannot be \"-1\""),
         ({"format": "raw", "options": {"x": None}}, "names are texts, values texts or numbers"),
+        ({"format": "raw", "start": datetime(1969, 12, 31, tzinfo=timezone.utc)}, "start is 1969-12-31 00:00:00+00:00, before 1970"),
+        ({"format": "raw", "until": datetime(1969, 12, 31, tzinfo=timezone.utc)}, "until is 1969-12-31 00:00:00+00:00, before 1970"),
     ],
 )
 def test_what_is_wrong_with_a_source(arguments: dict[str, Any], message: str) -> None:
@@ -70,6 +72,9 @@ def test_what_is_wrong_with_a_source(arguments: dict[str, Any], message: str) ->
         ({"format": "raw"}, 'needs a column "value" of text or bytes'),
         ({"format": "json", "options": {"acks.": 1}}, 'no option "acks."; did you mean "acks"'),
         ({"format": "json", "options": {"enable.idempotence": False}}, "a sink never runs without it"),
+        ({"format": "json", "options": {"acks": 1}}, 'option "acks" is "1", and has to be "all"'),
+        ({"format": "json", "options": {"max.in.flight": 6}}, 'option "max.in.flight" is "6", and has to be at most 5'),
+        ({"format": "json", "options": {"retries": 0}}, 'option "retries" is "0", and has to be at least 1'),
     ],
 )
 def test_what_is_wrong_with_a_sink(arguments: dict[str, Any], message: str) -> None:
@@ -86,6 +91,52 @@ def test_an_updating_stream_needs_its_key() -> None:
     with pytest.raises(mill.PlanError, match='it has another key \\("n"\\): pass key=\\["k"\\]'):
         counts.write_kafka(BROKER, "out", format="json", key="n")
     counts.write_kafka(BROKER, "out", format="json", key="k")
+    counts.write_kafka(BROKER, "out", format="json", key=col("k"))
+    with pytest.raises(mill.PlanError, match=r'written with an expression as its key: pass key=\["k"\]'):
+        counts.write_kafka(BROKER, "out", format="json", key=col("k").str.to_lowercase())
+
+
+SECRET = "hunter2-hunter2"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sasl.pasword": SECRET},
+        {"sasl.password": SECRET.encode()},
+        {"sasl.password": SECRET, "linger.ms": "x"},
+        {"sasl.oauthbearer.token.endpoint.url": SECRET, "fetch.min.bytes": -1},
+        {"enable.ssl.certificate.verification": True, "ssl.key.pasword": SECRET},
+        {"sasl.kerberos.min.time.before.relogin": 1, "ssl.key.pem": [SECRET]},
+        {("sasl.password", SECRET): 1},
+        [("sasl.password", SECRET)],
+        f"sasl.password={SECRET}",
+        {"ssl.keystore.password": SECRET, "acks": 1},
+    ],
+)
+def test_no_message_repeats_a_secret(options: Any) -> None:
+    stream = mill.from_iter([{"k": "a"}])
+    for call in (
+        lambda: mill.read_kafka(BROKER, "in", format="raw", options=options),
+        lambda: stream.write_kafka(BROKER, "out", format="json", options=options),
+    ):
+        try:
+            made = call()
+        except mill.PlanError as error:
+            told: BaseException | None = error
+            while told is not None:
+                assert SECRET not in str(told)
+                assert SECRET not in repr(told)
+                told = told.__cause__ or told.__context__
+        else:
+            assert SECRET not in repr(made)
+
+
+def test_a_good_secret_is_nowhere_to_be_seen() -> None:
+    options = {"sasl.password": SECRET, "ssl.key.password": SECRET}
+    stream = mill.read_kafka(BROKER, "in", format="raw", options=options)
+    sink = stream.write_kafka(BROKER, "out", format="raw", options=options)
+    assert SECRET not in stream.explain() + repr(stream) + repr(sink)
 
 
 def test_explain_says_what_is_kept(tmp_path: Any) -> None:

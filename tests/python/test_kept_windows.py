@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import sqlite3
 import statistics
@@ -144,6 +145,24 @@ def test_a_gap_per_record() -> None:
     rows = stream.key_by("k").window(window).agg(n=mill.count()).collect(parallelism=2).to_pylist()
     found = [[row["k"], row["window_start"], row["window_end"], row["n"]] for row in in_order(rows, "k", "window_start")]
     assert found == expected
+
+
+@pytest.mark.parametrize(("unit", "gap"), [("s", timedelta(milliseconds=2500)), ("ms", timedelta(microseconds=500)), ("s", timedelta(microseconds=1))])
+def test_a_gap_finer_than_the_unit_of_event_time_is_an_error_of_its_record(unit: str, gap: timedelta) -> None:
+    rows = [{"at": at(1), "gap": gap}, {"at": at(100), "gap": timedelta(seconds=2)}]
+    stream = mill.from_iter(rows, schema={"at": mill.Timestamp(unit), "gap": timedelta}).event_time("at")
+    windows = stream.window_all(mill.session(col("gap")))
+    counted = windows.agg(n=mill.count(), last=col("at").max())
+    applied = windows.apply(lambda key, w, rows: {"n": rows.num_rows, "last": rows["at"][-1].as_py()}, schema={"n": int, "last": datetime})
+    early = stream.window_all(mill.session(col("gap")), trigger=mill.on_count(1)).agg(n=mill.count(), last=col("at").max())
+    for result in (counted, applied, early):
+        with pytest.raises(DataError, match=f"event time counts whole {'seconds' if unit == 's' else 'milliseconds'}, which cannot hold"):
+            result.collect()
+        [row] = result.collect(on_error="skip").to_pylist()
+        assert (row["window_start"], row["window_end"], row["last"]) == (at(100), at(102), at(100))
+        [letter] = result.errors.collect(on_error="route").to_pylist()
+        # The gap is no column of the record.
+        assert set(json.loads(letter["record"])) == {"at", "gap"}
 
 
 def test_gaps_that_cannot_be() -> None:
@@ -296,6 +315,41 @@ def test_a_global_window_with_a_trigger() -> None:
     ]
 
 
+def _lists(key: Any, bounds: Any, rows: pa.RecordBatch) -> dict[str, Any]:
+    xs = rows["number"].to_pylist()
+    return {"first": xs[0], "last": xs[-1], "all": xs}
+
+
+ORDERED = {"first": col("number").first(), "last": col("number").last(), "all": col("number").collect()}
+OF_ALL_RECORDS: dict[str, Any] = {
+    "agg": lambda k: k.agg(**ORDERED),
+    "agg each": lambda k: k.agg(**ORDERED, emit="each"),
+    "window": lambda k: k.window(mill.global_window()).agg(**ORDERED),
+    "rows": lambda k: k.window(mill.global_window(), trigger=mill.on_count(7)).agg(first=ORDERED["first"], last=ORDERED["last"]),
+    "records": lambda k: k.window(mill.global_window(), trigger=mill.on_count(7)).agg(**ORDERED),
+    "apply": lambda k: k.window(mill.global_window()).apply(_lists, schema={"first": int, "last": int, "all": list[int]}),
+}
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+@pytest.mark.parametrize("way", list(OF_ALL_RECORDS))
+def test_all_records_of_a_key_are_in_order_of_event_time(way: str, parallelism: int) -> None:
+    records = disordered(31, rows=300)
+    # Also times before 1970 have an order.
+    records += [{**record, "at": record["at"] - timedelta(days=30000), "number": 1000 + record["number"]} for record in records[:50]]
+    expected: dict[Any, list[int]] = defaultdict(list)
+    for record in sorted(records, key=lambda r: r["at"]):
+        expected[record["k"]].append(record["number"])
+    stream = mill.from_iter(records).event_time("at", watermark="5s")
+    rows = OF_ALL_RECORDS[way](stream.key_by("k")).collect(parallelism=parallelism).to_pylist()
+    assert {row["k"]: (row["first"], row["last"]) for row in rows} == {k: (of[0], of[-1]) for k, of in expected.items()}
+    if way != "rows":
+        assert {row["k"]: row["all"] for row in rows} == expected
+    # Without event time the order is that of arrival.
+    arrived = {row["k"]: row["last"] for row in OF_ALL_RECORDS[way](mill.from_iter(records).key_by("k")).collect().to_pylist()}
+    assert arrived == {record["k"]: record["number"] for record in records}
+
+
 def test_windows_and_triggers_that_cannot_be() -> None:
     bounded = mill.from_iter([{"k": 1, "at": at(0)}])
     timed = bounded.event_time("at")
@@ -363,8 +417,9 @@ def pieces(records: list[dict[str, Any]]) -> pa.Table:
         lambda k: k.window(mill.count_window(4, slide=3, partial=True)).agg(n=mill.count(), xs=col("x").collect()),
         lambda k: k.window(mill.sliding("30s", slide="10s")).apply(lambda key, w, rows: {"n": rows.num_rows, "xs": rows["x"].to_pylist()}, schema={"n": int, "xs": list[int]}),
         lambda k: k.window(mill.global_window()).apply(lambda key, w, rows: {"n": rows.num_rows, "xs": rows["x"].to_pylist()}, schema={"n": int, "xs": list[int]}),
+        lambda k: k.agg(first=col("number").first(), xs=col("x").collect()),
     ],
-    ids=["session", "session apply", "count", "sliding apply", "global apply"],
+    ids=["session", "session apply", "count", "sliding apply", "global apply", "all"],
 )
 def test_a_restart_changes_no_result(make: Any, tmp_path: Path) -> None:
     records = disordered(23, rows=250)
@@ -553,7 +608,7 @@ def keyed_at(times: list[int], unit: str = "us", **columns: list[Any]) -> mill.K
     ],
 )
 def test_a_record_at_the_end_of_all_times_is_refused(make: Any, end: int) -> None:
-    with pytest.raises(DataError, match="so near the end of all times"):
+    with pytest.raises(DataError, match="so near the (start|end) of all times"):
         make(keyed_at([end])).collect(until="20s")
     rows = make(keyed_at([0, end] if end < 0 else [0])).collect(on_error="skip", until="20s").to_pylist()
     assert rows
@@ -584,6 +639,8 @@ def test_nanoseconds_have_no_order_within_a_microsecond() -> None:
         lambda: keyed.window(session).agg(n=mill.count()),
         lambda: keyed.rolling("10s").agg(n=mill.count()),
         lambda: keyed.window(tumbling).agg(col("k").first().alias("f")),
+        lambda: keyed.window(mill.global_window()).agg(col("k").last().alias("f")),
+        lambda: keyed.agg(col("k").collect().alias("f")),
         lambda: keyed.window(tumbling).reduce(lambda a, b: a),
     ):
         with pytest.raises(PlanError, match=r'cast it before event_time\(\), as in cast\({"at": mill.Timestamp\("us"\)}\)'):

@@ -240,7 +240,7 @@ def test_failures_fail_the_records_of_the_call() -> None:
     ("function", "text"),
     [
         (lambda keys: "ann", "returns a dict by key or a list with a record or None for each, not str"),
-        (lambda keys: ["ann"], "was asked for 2 keys and returned 1 records"),
+        (lambda keys: ["ann"], "was asked for 2 keys and returned 1 record;"),
         (lambda keys: dict.fromkeys([1, 2, 77], "ann"), "returned records of keys that it was not asked for, such as .77."),
         (lambda keys: {str(key): "ann" for key in keys}, "returned records of keys that it was not asked for, such as .'1', '2'."),
         (lambda keys: {1: {"nome": "ann"}}, "name"),
@@ -279,3 +279,13 @@ def generator(keys: list[int]) -> Any:
 def test_what_cannot_be_is_refused_where_it_is_declared(call: Any, text: str) -> None:
     with pytest.raises(mill.PlanError, match=text):
         call()
+
+
+@pytest.mark.parametrize("function", [find, find_later])
+@pytest.mark.parametrize("how", ["inner", "left"])
+def test_a_lookup_is_a_step_named_enrich(function: Any, how: Any) -> None:
+    found = clicks(1).enrich(mill.lookup(function, schema={"name": str}), on="user", how=how)
+    plan = found.explain()
+    assert "enrich" in plan and "map_batches" not in plan, plan
+    assert "enrich(lookup(" in plan, plan
+    assert "find it" in found.name("find it").explain()

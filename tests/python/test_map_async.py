@@ -312,6 +312,30 @@ def test_an_exit_ends_the_job_whatever_happens_to_records(kind: type[BaseExcepti
         numbers(3).map_async(exits, schema={"n": int}, timeout=timeout).collect(on_error="skip")
 
 
+class Stop(BaseException):
+    """No ``Exception``."""
+
+
+@pytest.mark.parametrize("kind", [GeneratorExit, Stop])
+@pytest.mark.parametrize("timeout", [None, "60s"])
+def test_whatever_a_function_raises_settles_its_call(kind: type[BaseException], timeout: str | None) -> None:
+    """A GeneratorExit ended the task without an answer: the job waited for one for ever."""
+
+    async def stops(given: Any) -> Any:
+        raise kind("enough")
+
+    for stream in (
+        numbers(3).map_async(stops, schema={"n": int}, timeout=timeout),
+        numbers(3).map_batches_async(stops, timeout=timeout),
+        numbers(3).enrich(mill.lookup(stops, schema={"name": str}, timeout=timeout), on="n"),
+    ):
+        for on_error in ("fail", "skip"):
+            with pytest.raises(mill.UserFunctionError, match=f"{kind.__name__}: enough"):
+                stream.collect(on_error=on_error)
+    with pytest.raises(kind, match="enough"):
+        numbers(3).map_async(stops, timeout=timeout)
+
+
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("is_child", [False, True])
 @pytest.mark.parametrize("timeout", [None, "60s"])

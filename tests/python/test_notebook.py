@@ -10,8 +10,10 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 import millstream as mill
 from millstream import col
@@ -33,14 +35,88 @@ def test_a_cell_runs_twice() -> None:
     assert namespace["result"] == first == [{"k": 0, "n": 334}, {"k": 1, "n": 333}, {"k": 2, "n": 333}]
 
 
-def test_a_job_nobody_holds_is_cancelled(tmp_path: Path) -> None:
+def test_a_job_nobody_holds_is_cancelled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def leave() -> None:
         mill.start(mill.generate(rate=100).write_csv(tmp_path / "a"), checkpoint=tmp_path / "state")
 
     leave()
     gc.collect()
+    assert "a job that was running has been cancelled, as nothing refers to it any more" in caplog.text
+    caplog.clear()
+    mill.start(mill.from_iter([1]).for_each(lambda row: None)).wait()
+    gc.collect()
+    assert not caplog.text
     with mill.start(mill.generate(rate=100).write_csv(tmp_path / "a"), checkpoint=tmp_path / "state") as job:
         assert job.status.state == "running"
+
+
+def test_a_job_takes_the_place_of_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def start() -> mill.Job:
+        numbers = mill.generate(rate=5_000, n=mill.index())
+        return mill.start(numbers.write_csv(tmp_path / "out"), checkpoint=tmp_path / "state", replace=True)
+
+    others = mill.jobs()
+    first = start()
+    while first.metrics().rows_in < 100:
+        time.sleep(0.01)
+    assert mill.jobs() == [*others, first]
+    # Another way to write the same directory.
+    second = mill.start(
+        mill.generate(rate=5_000, n=mill.index()).write_csv(tmp_path / "out"),
+        checkpoint=tmp_path / "." / "state",
+        replace=True,
+    )
+    assert "is stopped, as another one replaces it" in caplog.text
+    assert first.wait().status == "stopped"
+    while second.metrics().rows_in < 100:
+        time.sleep(0.01)
+    assert mill.jobs() == [*others, second]
+    third = start()
+    third.stop()
+    assert third.wait().restored is not None
+    assert mill.jobs() == others
+    written = mill.read_csv(tmp_path / "out").collect()["n"]
+    assert len(written) == len(set(written)) > 200
+    with pytest.raises(mill.PlanError, match="replaces the job of a state directory, and there is no checkpoint="):
+        mill.start(mill.generate(rate=1).print(), replace=True)
+
+
+def test_figures_are_shown_as_tables(tmp_path: Path) -> None:
+    rows = mill.from_iter([{"k": "<b>", "x": i} for i in range(5)])
+    report = mill.run(rows.key_by("k").agg(n=mill.count()).name("a <i>").write_csv(tmp_path / "out"), checkpoint=tmp_path / "state")
+    shown: Any = report
+    text = shown._repr_html_()
+    assert "<th>step</th><th>in</th><th>out</th>" in text
+    assert "a &lt;i&gt;" in text and "<i>" not in text
+    assert text.startswith("<b>finished after ")
+    found: Any = mill.checkpoints(tmp_path / "state")
+    assert found._repr_html_().count("<tr>") == 1 + len(found)
+    assert isinstance(found, list)
+
+
+def test_a_notebook_shows_a_job_and_keeps_it_up_to_date() -> None:
+    manager, client = start_new_kernel(kernel_name="python3")
+    messages: list[dict[str, Any]] = []
+
+    def run(code: str) -> None:
+        reply = client.execute_interactive(code, timeout=60, output_hook=messages.append)
+        assert reply["content"]["status"] == "ok", reply["content"]
+
+    def shown(kind: str) -> list[str]:
+        return [str(message["content"]["data"]["text/html"]) for message in messages if message["msg_type"] == kind]
+
+    try:
+        run("import millstream as mill\njob = mill.start(mill.generate(rate=1000, n=mill.index()).for_each(lambda row: None))\njob")
+        assert shown("display_data")[0].startswith("<b>Job</b> running: ")
+        run("import time\ntime.sleep(2.5)\njob.stop()\nreport = job.wait()\ntime.sleep(1.5)")
+        updates = shown("update_display_data")
+        assert any(" a second, " in update and "<td>generate</td>" in update for update in updates), updates
+        assert updates[-1].startswith("<b>Job</b> stopped: ")
+        run("mill.checkpoints, report")
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        client.context.destroy()
 
 
 def test_start_stop_wait(tmp_path: Path) -> None:

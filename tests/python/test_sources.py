@@ -222,7 +222,7 @@ def test_a_source_that_gives_arrow_is_soon_asked_again() -> None:
         def position(self) -> int:
             return 0
 
-    adapter = _ReaderAdapter(Reader())
+    adapter = _ReaderAdapter(Reader(), "Reader")
     kinds = [adapter.next(10)[:2] for _ in range(6)]
     pauses = [payload for kind, payload in kinds if kind == "pending"]
     assert [kind for kind, _ in kinds] == ["pending", "pending", "pending", "arrow", "pending", "end"]

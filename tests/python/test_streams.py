@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -229,3 +230,21 @@ def test_now_is_asked_for_when_a_condition_is_looked_at() -> None:
     late = datetime.now(UTC) + timedelta(seconds=0.3)
     stream = mill.generate(rows=100, rate=100, due=mill.lit(late)).filter(mill.col("due") > mill.now())
     assert 0 < len(stream.collect()) < 100
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_the_first_records_are_those_of_the_first_file(kind: str, tmp_path: Path) -> None:
+    for number in range(5):
+        rows = [{"n": 1_000_000 * number + row, "text": f"some text {row}"} for row in range(20_000)]
+        mill.run(getattr(mill.from_iter(rows), f"write_{kind}")(tmp_path / f"{number}"), parallelism=1)
+        [written] = (tmp_path / f"{number}").glob(f"*.{kind}")
+        written.rename(tmp_path / f"part{number}.{kind}")
+    stream = getattr(mill, f"read_{kind}")(tmp_path / f"part*.{kind}")
+    everything = [1_000_000 * number + row for number in range(5) for row in range(20_000)]
+    odd = [n for n in everything if n % 2]
+    for _ in range(3):
+        for rows in (1, 30_000):
+            assert stream.limit(rows).collect(parallelism=3)["n"] == everything[:rows]
+            assert stream.collect(limit=rows, parallelism=3)["n"] == everything[:rows]
+            made = stream.filter(col("n") % 2 == 1).with_columns(m=col("n") + 1).map(lambda row: {"m": row.m}, schema={"m": int})
+            assert made.limit(rows).collect(parallelism=3)["m"] == [n + 1 for n in odd[:rows]]

@@ -236,7 +236,7 @@ def test_a_watermark_by_hand_closes_windows() -> None:
 
 @pytest.mark.parametrize(
     "moment",
-    ["2024-01-01T00:01:00", "2024-01-01 01:01:00+01:00", at(60).replace(tzinfo=UTC), date(2024, 1, 2)],
+    ["2024-01-01T00:01:00", "2024-01-01 00:01", at(60), date(2024, 1, 2)],
 )
 def test_times_are_taken_in_every_form(moment: Any) -> None:
     source = visits()
@@ -244,6 +244,23 @@ def test_times_are_taken_in_every_form(moment: Any) -> None:
         source.push(visit("a", 0))
         source.watermark(moment)
         assert short(job.collect()) == [("a", 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("zone", "moment", "message"),
+    [
+        (None, at(60).replace(tzinfo=UTC), "has a zone, and the times of the source have none"),
+        (None, "2024-01-01 01:01:00+01:00", "has a zone, and the times of the source have none"),
+        ("UTC", at(60), "has no zone, and the times of the source have one"),
+    ],
+)
+def test_a_watermark_has_a_zone_if_the_times_have_one(zone: str | None, moment: Any, message: str) -> None:
+    source = testing.Source({"at": mill.Timestamp("us", zone)})
+    with pytest.raises(mill.PlanError, match=message):
+        source.watermark(moment)
+    source.watermark("2024-01-01T00:01:00")
+    # Which column has the event time is not known here.
+    testing.Source({"at": mill.Timestamp("us", zone), "other": mill.Timestamp("us", None if zone else "UTC")}).watermark(moment)
 
 
 def test_the_slowest_split_holds_the_watermark() -> None:

@@ -109,7 +109,7 @@ class Broker:
         self.address = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         data = folder / "data"
-        properties = PROPERTIES.format(port=self.port, controller=free_port(), data=data) + extra
+        properties = (PROPERTIES + extra).format(port=self.port, controller=free_port(), data=data)
         self._config = folder / "server.properties"
         self._config.write_text(properties)
         self._log4j = folder / "log4j2.yaml"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal
 
 from millstream import _engine
+from millstream._engine import RawExpr
 from millstream._texts import mapping, text, texts
 from millstream.errors import PlanError
 from millstream.expr import Expr
@@ -148,20 +150,25 @@ def kafka_sink(
     left_out: list[str] = []
     names: dict[str, str | None] = {}
     keys = None
+    key = _named(key)
     if isinstance(key, Expr):
         columns = {**columns, "key": key}
     elif key is not None:
-        keys = texts(key, "write_kafka(key=…)", "user")
-    for part, given in columns.items():
+        given_keys = key if isinstance(key, str) or not isinstance(key, Iterable) else [_named(one) for one in key]
+        keys = texts(given_keys, "write_kafka(key=…)", "user")
+    taken = set(stream.schema.names)
+    for part, of in columns.items():
+        given = _named(of)
         if isinstance(given, Expr):
-            name = f"__kafka_{part}"
+            # A column of the user's may have the name.
+            name = next(name for name in (f"__kafka_{part}{'_' * count}" for count in itertools.count()) if name not in taken)
             stream = stream.with_columns(**{name: given})
             left_out.append(name)
             names[part] = name
         else:
             names[part] = None if given is None else text(given, f"write_kafka({part}=…)", part)
-    if "key" in names:
-        keys = [f"__kafka_{'key'}"]
+    if names.get("key") is not None:
+        keys = [str(names["key"])]
     raw = _engine.write_kafka(
         stream._raw,
         _brokers(brokers, "write_kafka"),
@@ -178,16 +185,33 @@ def kafka_sink(
     return output(raw)
 
 
+def _named(value: Any) -> Any:
+    """Return ``"x"`` for ``col("x")``, which is the column itself, and anything else as it is."""
+    if isinstance(value, Expr) and repr(value._raw) == repr(RawExpr.column(name := value._raw.output_name())):
+        return name
+    return value
+
+
 def _brokers(brokers: str | Sequence[str], call: str) -> str:
     return ",".join(texts(brokers, f"{call}(brokers)", "localhost:9092"))
 
 
 def _options(options: Mapping[str, Any] | None, call: str) -> list[tuple[str, str]]:
-    given = mapping({} if options is None else options, f"{call}(options=…)", '{"security.protocol": "ssl"}')
+    if options is None:
+        return []
+    # No message repeats a value: it may be a password, even under a name that does not say so.
+    if not isinstance(options, Mapping):
+        kind = type(options).__name__
+        raise PlanError(f'{call}(options=…) takes a dict, as in {{"security.protocol": "ssl"}}, not an object of type {kind}')
     settings = []
-    for name, value in given.items():
-        if not isinstance(name, str) or not isinstance(value, (str, int, float)):
-            raise PlanError(f"{call}(): options has {name!r:.100}: {value!r:.100}; names are texts, values texts or numbers")
+    for name, value in options.items():
+        if not isinstance(name, str):
+            raise PlanError(f"{call}(): options has a name of type {type(name).__name__}; names are texts, values texts or numbers")
+        if not isinstance(value, (str, int, float)):
+            raise PlanError(
+                f"{call}(): options has {name!r:.100} with a value of type {type(value).__name__}; names are texts, values texts "
+                "or numbers"
+            )
         settings.append((name, str(value).lower() if isinstance(value, bool) else str(value)))
     return settings
 
@@ -201,6 +225,8 @@ def _place(place: str | datetime | Offsets, argument: str) -> Place:
                 f"read_kafka(): {argument} is a time without a zone, and messages have times in UTC; give one such as "
                 "datetime(2026, 1, 1, tzinfo=timezone.utc)"
             )
+        if place < datetime(1970, 1, 1, tzinfo=timezone.utc):
+            raise PlanError(f"read_kafka(): {argument} is {place}, before 1970, and messages have times since then")
         since = place - datetime(1970, 1, 1, tzinfo=timezone.utc)
         # Up to the next millisecond: Kafka knows no finer ones.
         milliseconds = -((-since.days * 86_400_000_000 - since.seconds * 1_000_000 - since.microseconds) // 1000)

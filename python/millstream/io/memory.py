@@ -159,7 +159,7 @@ def _of_function(records: Callable[..., Iterable[Any]], declared: Schema | None,
     if not _takes_start(records):
         return _of_generator_function(records, declared, name, is_bounded)
     found = declared or infer_schema(_head_of(records, name, 0), what="from_iter()")
-    adapter = IterableAdapter(records)
+    adapter = IterableAdapter(name, records)
     return Stream(RawStream.from_python(adapter, name, found._raw, is_bounded, True))
 
 
@@ -183,7 +183,7 @@ def _takes_start(records: Callable[..., Any]) -> bool:
 
 def _of_generator_function(records: Callable[[], Iterable[Any]], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
     found = declared or infer_schema(_head_of(records, name), what="from_iter()")
-    adapter = IterableAdapter(lambda start: itertools.islice(records(), start, None))
+    adapter = IterableAdapter(name, lambda start: itertools.islice(records(), start, None))
     return Stream(RawStream.from_python(adapter, name, found._raw, is_bounded, False))
 
 
@@ -211,7 +211,7 @@ def _head(records: Iterable[Any]) -> list[Any]:
 
 def _of_sequence(records: Sequence[Any], declared: Schema | None, name: str, is_bounded: bool) -> Stream:
     found = declared or infer_schema(list(itertools.islice(records, ROWS_MAX)), what="from_iter()")
-    adapter = IterableAdapter(lambda start: (records[place] for place in range(start, len(records))))
+    adapter = IterableAdapter(name, lambda start: (records[place] for place in range(start, len(records))))
     return Stream(RawStream.from_python(adapter, name, found._raw, is_bounded, True))
 
 
@@ -230,7 +230,7 @@ def _of_iterator(records: Iterator[Any], declared: Schema | None, name: str, is_
             )
         return itertools.islice(left.pop(), start, None)
 
-    adapter = IterableAdapter(once, getattr(records, "close", None))
+    adapter = IterableAdapter(name, once, getattr(records, "close", None))
     return Stream(RawStream.from_python(adapter, name, declared._raw, is_bounded, False))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 from millstream import _live
+from millstream._closing import closed
 from millstream._engine import RawSink, write_files, write_sqlite
 from millstream._paths import local_path
 from millstream._row import row_class, rows
@@ -183,7 +184,7 @@ class Sink:
         return None
 
     def close(self) -> None:
-        """Release what the sink holds; called after the last commit."""
+        """Release what the sink holds; called after the last commit. An exception is logged as a warning."""
 
 
 class Output:
@@ -388,7 +389,7 @@ class _Direct:
 
     def close(self) -> None:
         """Release what the sink holds."""
-        self._sink.close()
+        closed(self._sink.close, type(self._sink).__name__)
 
     def write(self, batch: Any) -> None:
         """Write a frame."""
@@ -506,7 +507,7 @@ class _WriteAhead:
 
     def close(self) -> None:
         """Release what the sink holds."""
-        self._sink.close()
+        closed(self._sink.close, type(self._sink).__name__)
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Deliver frames whose checkpoint is durable, but for those that the target has already."""

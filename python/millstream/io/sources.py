@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from millstream import _live
+from millstream._closing import closed
 from millstream._engine import RawStream
 from millstream._foreign import check_frame
 from millstream.errors import PlanError
@@ -72,7 +73,8 @@ class SourceReader(ABC):
     def close(self) -> None:
         """Release what the reader holds.
 
-        It is called once, when the partition or the job ends, however it ends, and before a restart.
+        It is called once, when the partition or the job ends, however it ends, and before a restart. An exception is logged
+        as a warning.
         """
 
 
@@ -218,16 +220,17 @@ class _SourceAdapter:
         import json
 
         start = None if position is None else json.loads(position)
-        return _ReaderAdapter(self._source.open(split, start))
+        return _ReaderAdapter(self._source.open(split, start), type(self._source).__name__)
 
 
 class _ReaderAdapter:
     """A reader of the user's as the engine calls it; its batches are cut to the size asked for."""
 
-    __slots__ = ("_is_done", "_pause", "_reader", "_where")
+    __slots__ = ("_is_done", "_name", "_pause", "_reader", "_where")
 
-    def __init__(self, reader: SourceReader) -> None:
+    def __init__(self, reader: SourceReader, name: str) -> None:
         self._reader = reader
+        self._name = name
         self._pause = _PAUSE_SECONDS_MIN
         self._is_done = False
 
@@ -256,7 +259,7 @@ class _ReaderAdapter:
 
     def close(self) -> None:
         """Release what the reader holds."""
-        self._reader.close()
+        closed(self._reader.close, self._name)
 
     def _position(self) -> bytes:
         import json
@@ -271,9 +274,10 @@ class _ReaderAdapter:
 class IterableAdapter:
     """An iterable as a source with one partition, whose position is how many records it has given."""
 
-    __slots__ = ("_close", "_open")
+    __slots__ = ("_close", "_name", "_open")
 
-    def __init__(self, open: Callable[[int], Iterable[Any]], close: Callable[[], object] | None = None) -> None:
+    def __init__(self, name: str, open: Callable[[int], Iterable[Any]], close: Callable[[], object] | None = None) -> None:
+        self._name = name
         self._open = open
         self._close = close
 
@@ -285,15 +289,16 @@ class IterableAdapter:
         """Open it after the records that an earlier run has read."""
         start = 0 if position is None else int.from_bytes(position, "little")
         records = iter(self._open(start))
-        return _IterableReader(records, start, self._close or getattr(records, "close", None))
+        return _IterableReader(self._name, records, start, self._close or getattr(records, "close", None))
 
 
 class _IterableReader:
     """Takes records in chunks that grow while they come quickly, so that slow ones are passed on as they come."""
 
-    __slots__ = ("_chunk", "_close", "_given", "_records")
+    __slots__ = ("_chunk", "_close", "_given", "_name", "_records")
 
-    def __init__(self, records: Iterator[Any], given: int, close: Callable[[], object] | None) -> None:
+    def __init__(self, name: str, records: Iterator[Any], given: int, close: Callable[[], object] | None) -> None:
+        self._name = name
         self._records = records
         self._given = given
         self._close = close
@@ -317,4 +322,4 @@ class _IterableReader:
     def close(self) -> None:
         """Release the iterable, so that a generator's ``finally`` runs."""
         if self._close is not None:
-            self._close()
+            closed(self._close, self._name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from datetime import datetime
 from typing import Any
 
 from millstream._counts import count
@@ -124,14 +125,15 @@ class Source:
         Parameters
         ----------
         at
-            The time; one without a zone is in UTC.
+            The time: a datetime, which has a zone if the event times have one; or text, which without a zone is in UTC.
         split
             The number of the split; by default all that have not ended.
 
         Raises
         ------
         PlanError
-            When ``at`` is not a time, or there is no such split.
+            When ``at`` is not a time, it has a zone and no column of times has one, or the other way round, or there is no
+            such split.
 
         Examples
         --------
@@ -147,6 +149,7 @@ class Source:
         (0, [1])
         """
         at_us = moment(at, "watermark() takes a time")
+        self._check_zone(at)
         for index in self._chosen(split):
             self._raw.watermark(index, at_us)
 
@@ -206,6 +209,18 @@ class Source:
         """
         for index in self._chosen(split):
             self._raw.end(index)
+
+    def _check_zone(self, at: Moment) -> None:
+        """Refuse a time with a zone where those of the records have none, and the reverse; as a generator's watermarks are."""
+        is_text = isinstance(at, str)
+        time = datetime.fromisoformat(at) if isinstance(at, str) else at
+        if not isinstance(time, datetime) or (is_text and time.tzinfo is None):
+            return
+        kinds = [repr(kind) for _, kind in self._schema.items() if repr(kind).startswith("timestamp")]
+        has_zone = time.tzinfo is not None
+        if kinds and all(("," in kind) != has_zone for kind in kinds):
+            has, want = ("a zone", "none") if has_zone else ("no zone", "one")
+            raise PlanError(f"watermark({time!s:.80}) has {has}, and the times of the source have {want}")
 
     def _split(self, split: int) -> int:
         return count(split, f"the splits of this source are numbered from 0 to {self._splits - 1}", 0)

@@ -17,6 +17,7 @@ mod client;
 mod committer;
 mod config;
 mod format;
+mod limits;
 mod message;
 mod note;
 mod offsets;

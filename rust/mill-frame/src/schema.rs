@@ -47,6 +47,21 @@ pub fn is_object(field: &Field) -> bool {
     field.metadata().get(TYPE_KEY).is_some_and(|value| value == TYPE_OBJECT)
 }
 
+/// The metadata key of columns that were computed for a step and are no part of its records.
+const COMPUTED_KEY: &str = "millstream.computed";
+
+/// The same column, marked as computed for a step: who shows a record leaves it out.
+pub fn computed_field(field: Field) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.insert(COMPUTED_KEY.to_owned(), String::new());
+    field.with_metadata(metadata)
+}
+
+/// Whether a column was computed for a step.
+pub fn is_computed(field: &Field) -> bool {
+    field.metadata().contains_key(COMPUTED_KEY)
+}
+
 /// Whether a column, or something within it, holds Python objects.
 pub fn holds_objects(field: &Field) -> bool {
     is_object(field) || children_fields(field.data_type()).iter().any(|child| holds_objects(child))

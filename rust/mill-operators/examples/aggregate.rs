@@ -24,7 +24,7 @@ fn processor_time(started: Instant) -> Duration {
 fn spec(kind: AggregateKind, input: Option<usize>) -> AggregateSpec {
     let input_type = input.map(|_| DataType::Int64);
     let output_type = kind.output_type(input_type.as_ref()).expect("an aggregate of integers");
-    AggregateSpec { name: kind.name(), kind, input, filter: None, input_type, output_type }
+    AggregateSpec { name: kind.name(), kind, input, filter: None, by_time: false, input_type, output_type }
 }
 
 fn frames(keys: u64, as_text: bool, seed: &mut u64) -> Vec<Batch> {

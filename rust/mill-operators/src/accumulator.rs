@@ -175,7 +175,7 @@ fn accumulator(
     let input = Input::of(spec);
     let (name, output) = (spec.name.clone(), &spec.output_type);
     let GroupOptions { is_partial, is_timed, table, .. } = options;
-    let (is_partial, is_timed, is_ahead) = (*is_partial, *is_timed, options.is_ahead);
+    let (is_partial, is_timed, is_ahead) = (*is_partial, *is_timed || spec.by_time, options.is_ahead);
     Ok(match &spec.kind {
         AggregateKind::Count => Box::new(number::Count::new(input, is_partial, layout)),
         AggregateKind::Sum => number::sum(input, is_partial, name, output, is_ahead, layout)?,

@@ -135,6 +135,7 @@ impl Aggregate {
 
 impl Operator for Aggregate {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+        self.groups.times(batch.times().map(|times| &times[..]));
         self.groups.prepare(batch.data())?;
         self.groups.update_span(0, Span { start: 0, len: batch.rows() })?;
         self.groups.reject_problems(batch.data(), out);

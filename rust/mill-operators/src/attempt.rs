@@ -4,7 +4,7 @@
 //! record that fails stands alone: it is rejected with its text, and all others are processed, in order. A batch without
 //! a failure costs nothing extra; `k` failures among `n` records cost about `k log n` more calls.
 
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_protocol::{Batch, ErrorKind, Outbox, Rejected, Result};
 
 
@@ -27,7 +27,7 @@ pub(crate) fn attempt(
     }
     let rows = batch.rows();
     if rows <= 1 {
-        out.reject(Rejected::of(error, if rows == 1 { record_text(batch.data(), 0) } else { String::new() }));
+        out.reject(Rejected::of(error, if rows == 1 { record_json(batch.data(), 0) } else { String::new() }));
         return Ok(());
     }
     attempt(batch.slice(0, rows / 2), out, work)?;

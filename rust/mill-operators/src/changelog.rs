@@ -22,7 +22,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, interleave};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_plan::Stage;
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext};
 use mill_state::{Cursor, KeyEncoder, LOOKUP_ROWS_MAX, RowLayout, Span, StateTable, TableOptions};
@@ -242,7 +242,7 @@ impl Operator for FromChangelog {
             let message = format!(
                 "column {name:?} is {value}; a change is \"insert\", \"update\" or \"delete\" (or +I, +U, -U, -D)"
             );
-            out.reject(Rejected::new(message, record_text(batch.data(), row)));
+            out.reject(Rejected::new(message, record_json(batch.data(), row)));
             unknown.push(row);
         }
         let columns = batch.data().columns().iter().enumerate().filter(|(index, _)| *index != self.op);

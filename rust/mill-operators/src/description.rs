@@ -53,6 +53,7 @@ const SLIDING: u8 = 2;
 const CUMULATIVE: u8 = 3;
 const HAS_INPUT: u8 = 1;
 const HAS_FILTER: u8 = 2;
+const BY_TIME: u8 = 4;
 
 /// The part of a keyed step that decides how its state reads.
 #[derive(Clone, Debug)]

@@ -28,7 +28,7 @@ mod trigger;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_plan::{KeptWindow, KeptWindowSpec, SessionGap, Stage, WindowCompute};
 use mill_protocol::{
     Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark,
@@ -140,7 +140,7 @@ impl KeptWindows {
                 (Some(gaps), _) => match gaps.end(record, time.at) {
                     Ok(end) => end,
                     Err(error) => {
-                        out.reject(Rejected::of(error, record_text(batch.data(), record)));
+                        out.reject(Rejected::of(error, record_json(batch.data(), record)));
                         continue;
                     }
                 },
@@ -167,10 +167,12 @@ impl KeptWindows {
         Ok(late)
     }
 
-    /// The time of a record in its windows, unless it is too late for all of them.
+    /// The time of a record in its windows, by which they are in order, unless it is too late for all of them.
     fn time_of(&self, batch: &Batch, record: usize) -> Result<Option<Time>> {
         if !self.is_timed() {
-            return Ok(Some(Time { at: 0, first_end: i64::MAX }));
+            // Before the end of the window, which is that of all time.
+            let at = batch.times().map_or(0, |times| times[record].min(i64::MAX - 1));
+            return Ok(Some(Time { at, first_end: i64::MAX }));
         }
         let times = batch.times().ok_or_else(|| Error::internal("a window needs event time"))?;
         let at = times[record];

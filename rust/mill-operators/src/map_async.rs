@@ -102,7 +102,7 @@ impl MapAsync {
         self.in_flight = self.in_flight.checked_sub(calls).ok_or_else(|| self.broken("more calls ended than were started"))?;
         for (tickets, reason) in failed {
             for ticket in tickets {
-                let record = self.waiting.record_text(ticket).ok_or_else(|| self.broken("a record failed that is not there"))?;
+                let record = self.waiting.record_json(ticket).ok_or_else(|| self.broken("a record failed that is not there"))?;
                 out.reject(Rejected { record, ..reason.clone() });
                 self.waiting.settle(ticket);
             }

@@ -25,6 +25,8 @@
 //!   next one: a barrier comes by, so that a checkpoint or a stop waits for a piece alone. What it keeps then is what it would
 //!   keep if those that have fired had been due before. Once keys are called at the end, nothing comes between.
 
+mod broadcast;
+mod evolve;
 mod store;
 mod values;
 mod view;
@@ -35,19 +37,21 @@ use std::task::Waker;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_frame::types::canonical_type;
 use mill_plan::{
     ProcessCall, ProcessEvents, ProcessFailure, ProcessOrigin, ProcessOutput, ProcessRows, ProcessStage, ProcessTask, Stage,
-    TimerClock,
+    StateSpec, TimerClock,
 };
 use mill_protocol::{
     Batch, Epoch, Error, ErrorKind, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark,
+    Watermarks,
 };
 use mill_state::{DistinctKeys, KeyBatch, KeyEncoder, LOOKUP_ROWS_MAX, Span};
 
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, Shape, own};
+use broadcast::{Broadcast, KEYED, OwnBroadcast};
 use store::{Keys, Store, timer_value};
 use values::read_versions;
 pub(crate) use view::read;
@@ -63,6 +67,7 @@ const DRAINED_PER_TIMER: u64 = 1_000;
 pub(crate) struct Process {
     name: String,
     keys: Vec<usize>,
+    states: Vec<StateSpec>,
     task: Box<dyn ProcessTask>,
     has_end: bool,
     is_timed: bool,
@@ -71,6 +76,8 @@ pub(crate) struct Process {
     encoder: KeyEncoder,
     store: Store,
     described: Described,
+    /// What every task has of a broadcast stream, if there is one.
+    broadcast: Option<Broadcast>,
     watermark: Watermark,
     /// The watermark before the one whose timers fire.
     floor: i64,
@@ -96,6 +103,8 @@ pub(crate) struct Process {
 enum Work {
     /// Records of a batch, from this one on.
     Records(Batch, usize),
+    /// Records of the broadcast stream, from this one on.
+    Broadcast(Batch, usize),
     /// Timers that are due.
     Timers(TimerClock, i64),
     /// Values that may have grown too old.
@@ -127,7 +136,11 @@ impl Process {
         let types: Vec<DataType> =
             process.keys.iter().map(|&key| process.records.field(key).data_type().clone()).collect();
         let fields: Vec<Field> = process.keys.iter().map(|&key| key_field(process.records.field(key))).collect();
-        let store = Store::new(Arc::new(Schema::new(fields)), &process.states, context)?;
+        let mut store = Store::new(Arc::new(Schema::new(fields)), &process.states, context)?;
+        let broadcast = match &process.broadcast {
+            Some(stage) => Some(Broadcast::new(stage, &process.records, &mut store.backend, context)?),
+            None => None,
+        };
         let described = Description {
             schema: view::schema(store.key_rows.schema(), &store.values.schema),
             keeps_pending: false,
@@ -137,6 +150,7 @@ impl Process {
         Ok(Process {
             name: process.function.name(),
             keys: process.keys.clone(),
+            states: process.states.clone(),
             task: process.function.open()?,
             has_end: process.function.has_end(),
             is_timed: process.is_timed,
@@ -144,6 +158,7 @@ impl Process {
             encoder: KeyEncoder::new(&types).map_err(state_error)?,
             store,
             described,
+            broadcast,
             watermark: Watermark::MIN,
             floor: i64::MIN,
             now: 0,
@@ -179,6 +194,7 @@ impl Process {
         };
         self.work = match work {
             Work::Records(batch, from) => self.process_records(batch, from, out)?,
+            Work::Broadcast(batch, from) => self.process_broadcast(batch, from)?,
             Work::Timers(clock, until) => self.fire_timers(clock, until, out)?,
             Work::Expiry(clock, until) => self.expire(clock, until)?,
             Work::Keys => self.call_keys(out)?,
@@ -197,8 +213,17 @@ impl Process {
         Ok(if self.work.is_some() { Progress::More } else { Progress::Done })
     }
 
-    /// What comes next at the end of the input: timers as long as there are any, the keys once.
+    /// What comes next: records that have waited, the time that has, and at the end of the input timers as long as there are any, the keys once.
     fn next_work(&mut self) -> Result<()> {
+        if let Some(batch) = self.broadcast.as_mut().and_then(Broadcast::take_waiting) {
+            return self.begin(batch);
+        }
+        if let Some(at) = self.broadcast.as_ref().and_then(Broadcast::time) {
+            self.advance(at);
+            if self.work.is_some() {
+                return Ok(());
+            }
+        }
         if !self.is_draining() || self.end == End::Over {
             return Ok(());
         }
@@ -233,6 +258,54 @@ impl Process {
         self.next_time = self.store.next_time();
     }
 
+    /// Begins with records of the keyed stream.
+    fn begin(&mut self, batch: Batch) -> Result<()> {
+        let keys: Vec<ArrayRef> = self.keys.iter().map(|&key| ArrayRef::clone(batch.column(key))).collect();
+        self.encoder.encode(&keys, batch.rows()).map_err(state_error)?;
+        self.work = Some(Work::Records(batch, 0));
+        Ok(())
+    }
+
+    /// Event time has come this far; timers that are due by it are the work then.
+    fn advance(&mut self, at: Watermark) {
+        if at <= self.watermark {
+            return;
+        }
+        self.floor = self.floor.max(self.watermark.0);
+        self.watermark = at;
+        if !self.is_draining() {
+            // Records of the watermark's own time may follow.
+            self.work = Some(Work::Timers(TimerClock::Event, at.0.saturating_sub(1)));
+        }
+    }
+
+    /// Has the function change what every task keeps. A record on which it fails fails the job: if one task passed it over and
+    /// another one did not, they would not keep the same any more.
+    fn process_broadcast(&mut self, batch: Batch, from: usize) -> Result<Option<Work>> {
+        let len = (batch.rows() - from).min(self.events_max);
+        let piece = batch.slice(from, len);
+        let called = Called {
+            batch: RecordBatch::new_empty(Arc::clone(self.store.key_rows.schema())),
+            states: RecordBatch::new_empty(Arc::clone(&self.store.values.schema)),
+        };
+        let events = ProcessEvents::Broadcast { rows: piece.data(), times: piece.times().map(|times| &times[..]) };
+        let output = match self.call(&called, events, self.watermark.0) {
+            Ok(output) => output,
+            Err(failure) => {
+                let Some(error) = self.shorten(failure, len)? else { return Ok(Some(Work::Broadcast(batch, from))) };
+                let mut rejected = Rejected::of(error, record_json(piece.data(), 0));
+                rejected.error.push_str("; every task calls process_broadcast(), so an error in it fails the job whatever on_error is");
+                return Err(rejected.into_error());
+            }
+        };
+        self.lengthen();
+        if let (Some(broadcast), Some(row)) = (&mut self.broadcast, output.states) {
+            broadcast.set(row)?;
+        }
+        let done = output.done.min(len);
+        Ok((from + done < batch.rows()).then_some(Work::Broadcast(batch, from + done)))
+    }
+
     fn process_records(&mut self, batch: Batch, from: usize, out: &mut Outbox) -> Result<Option<Work>> {
         let len = (batch.rows() - from).min(self.events_max);
         let piece = batch.slice(from, len);
@@ -250,7 +323,7 @@ impl Process {
             Ok(output) => output,
             Err(failure) => {
                 let Some(error) = self.shorten(failure, len)? else { return Ok(Some(Work::Records(batch, from))) };
-                out.reject(Rejected::of(error, record_text(piece.data(), 0)));
+                out.reject(Rejected::of(error, record_json(piece.data(), 0)));
                 return Ok((from + 1 < batch.rows()).then_some(Work::Records(batch, from + 1)));
             }
         };
@@ -394,7 +467,7 @@ impl Process {
             Err(failure) => {
                 match self.shorten(failure, len)? {
                     Some(error) => {
-                        out.reject(Rejected::of(error, record_text(&called.batch, 0)));
+                        out.reject(Rejected::of(error, record_json(&called.batch, 0)));
                         rest(1, &mut self.ended);
                     }
                     None => rest(0, &mut self.ended),
@@ -416,6 +489,7 @@ impl Process {
             events,
             keys: &called.batch,
             states: &called.states,
+            broadcast: self.broadcast.as_ref().map(Broadcast::states),
             watermark: self.watermark.0,
             floor,
             now: self.now,
@@ -493,31 +567,49 @@ fn timer_text(keys: &RecordBatch, key: usize, at: i64) -> Result<String> {
     let mut columns: Vec<ArrayRef> = keys.slice(key, 1).columns().to_vec();
     columns.push(Arc::new(TimestampMicrosecondArray::from(vec![at])));
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns);
-    Ok(record_text(&batch.map_err(|error| Error::internal(error.to_string()))?, 0))
+    Ok(record_json(&batch.map_err(|error| Error::internal(error.to_string()))?, 0))
 }
 
 impl Operator for Process {
-    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
+    fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         if batch.rows() == 0 {
             return Ok(Progress::Done);
         }
-        let keys: Vec<ArrayRef> = self.keys.iter().map(|&key| ArrayRef::clone(batch.column(key))).collect();
-        self.encoder.encode(&keys, batch.rows()).map_err(state_error)?;
-        self.work = Some(Work::Records(batch, 0));
+        match &mut self.broadcast {
+            // At the end of the keyed stream timers may fire; they are looked for again after this.
+            Some(_) if input != KEYED => self.work = Some(Work::Broadcast(batch, 0)),
+            Some(broadcast) if !broadcast.is_ready() => broadcast.keep(batch),
+            _ => self.begin(batch)?,
+        }
         self.go_on(out)
     }
 
-    fn on_watermark(&mut self, _input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
-        if at <= self.watermark {
-            return Ok(Progress::Done);
-        }
-        self.floor = self.floor.max(self.watermark.0);
-        self.watermark = at;
-        if !self.is_draining() {
-            // Records of the watermark's own time may follow.
-            self.work = Some(Work::Timers(TimerClock::Event, at.0.saturating_sub(1)));
+    fn on_watermark(&mut self, input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
+        match &mut self.broadcast {
+            Some(broadcast) => broadcast.note_time(input, at),
+            None if at <= self.watermark => return Ok(Progress::Done),
+            None => self.advance(at),
         }
         self.go_on(out)
+    }
+
+    fn on_input_end(&mut self, input: usize, out: &mut Outbox) -> Result<Progress> {
+        match &mut self.broadcast {
+            Some(broadcast) if input != KEYED => broadcast.set_loaded(),
+            _ => return Ok(Progress::Done),
+        }
+        self.go_on(out)
+    }
+
+    fn combine(&self, times: &Watermarks) -> Watermark {
+        match &self.broadcast {
+            Some(broadcast) if broadcast.is_timed_by_keyed() => times.of(KEYED),
+            _ => times.least(),
+        }
+    }
+
+    fn wants(&self, input: usize) -> bool {
+        input != KEYED || self.broadcast.as_ref().is_none_or(Broadcast::wants_keyed)
     }
 
     fn uses_now(&self) -> bool {
@@ -553,11 +645,17 @@ impl Operator for Process {
     }
 
     fn earliest_result(&self) -> Watermark {
+        if self.broadcast.as_ref().is_some_and(|broadcast| !broadcast.is_ready()) {
+            return Watermark::MIN;
+        }
         if self.is_draining() && self.end != End::Over { Watermark(self.floor) } else { Watermark::MAX }
     }
 
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
         self.has_ended = true;
+        if let Some(broadcast) = &mut self.broadcast {
+            broadcast.set_loaded();
+        }
         if !self.is_draining() {
             self.floor = self.floor.max(self.watermark.0);
             self.watermark = Watermark::MAX;
@@ -572,8 +670,13 @@ impl Operator for Process {
     fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<()> {
         let mut bytes = self.watermark.0.to_le_bytes().to_vec();
         bytes.extend_from_slice(&self.floor.to_le_bytes());
-        bytes.push(u8::from(self.end == End::Over));
+        let flags = if self.end == End::Over { IS_OVER } else { 0 } | if self.broadcast.is_some() { HAS_BROADCAST } else { 0 };
+        bytes.push(flags);
         self.store.values.write_versions(&mut bytes)?;
+        if let Some(broadcast) = &mut self.broadcast {
+            broadcast.write_waiting(&mut self.store.backend, &mut self.encoder, &self.keys)?;
+            broadcast.write(&mut bytes)?;
+        }
         bytes.extend_from_slice(&self.store.backend.snapshot(snapshot.is_full, &mut snapshot.blocks));
         snapshot.bytes = Some(self.described.of(&bytes));
         Ok(())
@@ -582,9 +685,12 @@ impl Operator for Process {
     fn restore(&mut self, restored: &Restored) -> Result<()> {
         let mut descriptions = Vec::with_capacity(restored.bytes.len());
         let mut least: Option<Own<'_>> = None;
+        let mut of_broadcast = Vec::new();
+        let mut rewritten = None;
         for bytes in &restored.bytes {
-            let own = Own::read(own(bytes)?)?;
+            let mut own = Own::read(own(bytes)?)?;
             descriptions.push(own.description);
+            of_broadcast.extend(own.broadcast.take());
             match &mut least {
                 None => least = Some(own),
                 Some(least) if least.versions != own.versions => {
@@ -601,9 +707,17 @@ impl Operator for Process {
             self.watermark = Watermark(own.watermark);
             self.floor = own.floor;
             self.end = if own.is_over { End::Over } else { End::No };
-            self.store.values.restore_versions(own.versions)?;
+            rewritten = self.store.values.restore_versions(own.versions, &self.states)?;
         }
         self.store.backend.restore(&descriptions, &restored.blocks).map_err(state_error)?;
+        if let Some(former) = rewritten {
+            let (task, states) = (&mut self.task, &self.states);
+            self.store.rewrite(&former, |rows, now| evolve::evolved(&rows, states, now, task.as_mut()))?;
+        }
+        if let Some(broadcast) = &mut self.broadcast {
+            broadcast.restore(&of_broadcast, self.task.as_mut())?;
+            broadcast.restore_waiting(&self.store.backend)?;
+        }
         self.store.look_at_unwritten()?;
         if self.is_draining() && self.end == End::No && self.store.has_timers() {
             self.next_work()?;
@@ -622,18 +736,28 @@ struct Own<'a> {
     floor: i64,
     is_over: bool,
     versions: Vec<Schema>,
+    broadcast: Option<OwnBroadcast<'a>>,
     description: &'a [u8],
 }
+
+/// A flag of a snapshot: the input had ended, and nothing was left to do.
+const IS_OVER: u8 = 1;
+/// There is a broadcast stream, and what was kept of it follows the versions.
+const HAS_BROADCAST: u8 = 2;
 
 impl Own<'_> {
     fn read(bytes: &[u8]) -> Result<Own<'_>> {
         let read = || {
             let (watermark, rest) = bytes.split_first_chunk::<8>()?;
             let (floor, rest) = rest.split_first_chunk::<8>()?;
-            let (&is_over, rest) = rest.split_first()?;
-            let (versions, description) = read_versions(rest)?;
+            let (&flags, rest) = rest.split_first()?;
+            let (versions, rest) = read_versions(rest)?;
+            let (broadcast, description) = match flags & HAS_BROADCAST != 0 {
+                true => OwnBroadcast::read(rest).map(|(own, rest)| (Some(own), rest))?,
+                false => (None, rest),
+            };
             let (watermark, floor) = (i64::from_le_bytes(*watermark), i64::from_le_bytes(*floor));
-            Some(Own { watermark, floor, is_over: is_over != 0, versions, description })
+            Some(Own { watermark, floor, is_over: flags & IS_OVER != 0, versions, broadcast, description })
         };
         read().ok_or_else(|| Error::checkpoint("the state of a process function is damaged: it ends too early"))
     }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_plan::{AggregateKind, AggregateSpec, SessionGap, Stage};
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark};
 use mill_state::{Cursor, Span, TableOptions};
@@ -76,6 +76,7 @@ fn bound(name: &str, kind: AggregateKind, column: usize) -> AggregateSpec {
         kind,
         input: Some(column),
         filter: None,
+        by_time: false,
         input_type: Some(DataType::Int64),
         output_type: DataType::Int64,
     }
@@ -190,7 +191,7 @@ impl SessionAggregate {
                             kept.push(record as u32);
                             ends.push(end);
                         }
-                        Err(error) => out.reject(Rejected::of(error, record_text(batch.data(), record))),
+                        Err(error) => out.reject(Rejected::of(error, record_json(batch.data(), record))),
                     }
                 }
             }

@@ -130,9 +130,7 @@ impl TriggeredAggregate {
 
     /// Takes records, with the ends of their windows if these are of event time.
     fn take(&mut self, batch: &Batch, ends: Option<Int64Array>, out: &mut Outbox) -> Result<()> {
-        if ends.is_some() {
-            self.groups.times(batch.times().map(|times| &times[..]));
-        }
+        self.groups.times(batch.times().map(|times| &times[..]));
         self.groups.prepare_keys(batch.data(), ends.clone().map(|ends| Arc::new(ends) as ArrayRef), None)?;
         let ends = ends.as_ref().map(|ends| &ends.values()[..]);
         let mut noted: Vec<(u32, Timing)> = Vec::new();

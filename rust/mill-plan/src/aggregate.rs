@@ -214,6 +214,8 @@ pub struct AggregateSpec {
     pub input: Option<usize>,
     /// A boolean column: only rows for which it is true count. Always absent in a stage that merges partial results.
     pub filter: Option<usize>,
+    /// Whether an aggregate of the order of records follows event time where its windows do not say so: one of all records.
+    pub by_time: bool,
     /// The name of the resulting column.
     pub name: String,
     /// The type of the values that are aggregated.

@@ -73,11 +73,17 @@ pub struct AsyncCalls {
     pub batch_rows: Option<usize>,
     /// Whether results come in the order of the records.
     pub is_ordered: bool,
+    /// Whether it adds to each record what a look-up has found.
+    pub is_lookup: bool,
 }
 
 impl AsyncCalls {
     /// The method's name.
     pub fn label(&self) -> &'static str {
-        if self.batch_rows.is_some() { "map_batches_async" } else { "map_async" }
+        match (self.is_lookup, self.batch_rows) {
+            (true, _) => "enrich",
+            (false, Some(_)) => "map_batches_async",
+            (false, None) => "map_async",
+        }
     }
 }

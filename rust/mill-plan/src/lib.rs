@@ -48,15 +48,15 @@ pub use lookup::{LookupKind, LookupPlan, TableRows, UntilLoaded};
 pub use lower::{Mode, OnError, PlanOptions, lower};
 pub use outline::Outline;
 pub use physical::{
-    AsyncStage, Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, ProcessStage, SourceStage, Stage,
-    StageKind, Target, WatermarksOf, WindowCompute, error_schema,
+    AsyncStage, BroadcastStage, Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, ProcessStage,
+    SourceStage, Stage, StageKind, Target, WatermarksOf, WindowCompute, error_schema,
 };
 pub use process::{
-    ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
+    BroadcastStates, Migration, ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
     StateSpec, TimerAction, TimerChange, TimerClock, Ttl,
 };
 pub use regular_join::{RegularJoinPlan, RowIdentity};
-pub use steps::{JoinCall, JoinOn, SinkNode, UserStepKind, WindowedStream};
+pub use steps::{BroadcastCall, JoinCall, JoinOn, SinkNode, UserStepKind, WindowedStream};
 pub use stream::{Emit, EventTime, Facts, KeyedStream, Output, Stream};
 pub use suggest::nearest;
 pub use types::type_name;

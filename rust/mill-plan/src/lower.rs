@@ -31,7 +31,7 @@ pub(crate) use self::chains::Builder;
 pub(crate) use self::graph::{Graph, Vertex, call_name};
 pub(crate) use self::guarantees::effective;
 pub(crate) use self::join::JoinInputs;
-pub(crate) use self::keyed::{Aggregation, KeptWindows, WindowCall, Windowing};
+pub(crate) use self::keyed::{Aggregation, KeptWindows, WindowCall, Windowing, rename};
 pub(crate) use self::lineage::Lineage;
 use crate::outline::Outline;
 use crate::physical::PhysicalPlan;

@@ -23,7 +23,7 @@ use mill_protocol::Source;
 
 pub use self::graph::{Graph, GraphEdge, GraphNode};
 pub(crate) use self::kind::described_state;
-pub use self::kind::{AsyncStage, Ordering, ProcessStage, StageKind, WatermarksOf, WindowCompute};
+pub use self::kind::{AsyncStage, BroadcastStage, Ordering, ProcessStage, StageKind, WatermarksOf, WindowCompute};
 use crate::lower::PlanOptions;
 use crate::outline::Outline;
 
@@ -131,6 +131,8 @@ pub enum EdgeKind {
     Rebalance,
     /// All to the one task of the chain.
     Gather,
+    /// Each record to every task; it comes from one task, so that all of them get the records in the same order.
+    Broadcast,
 }
 
 impl PhysicalPlan {

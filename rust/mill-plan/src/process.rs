@@ -11,7 +11,7 @@
 
 use std::fmt::Debug;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::FieldRef;
 use mill_protocol::{Error, Result};
 
@@ -47,6 +47,20 @@ pub struct StateSpec {
     pub columns: Vec<FieldRef>,
     /// For how long what is written may be read.
     pub ttl: Option<Ttl>,
+    /// What becomes of values that a checkpoint has as another type.
+    pub migration: Migration,
+}
+
+/// What a function does with values of a state that a checkpoint has as another type. A wider type needs none of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Migration {
+    /// Nothing: fields that a struct has more are null.
+    #[default]
+    None,
+    /// It fills in the fields that a struct has more; other changes are refused.
+    Fields,
+    /// It makes a new value of any old one.
+    Any,
 }
 
 /// For how long a value may be read after it was written.
@@ -89,6 +103,15 @@ pub trait ProcessTask: Send {
     /// # Errors
     /// When it fails on one of them. Then nothing of the call counts; it is called again with fewer events.
     fn call(&mut self, call: &ProcessCall<'_>) -> std::result::Result<ProcessOutput, ProcessFailure>;
+
+    /// Makes values of a state of those that a checkpoint has in a column of another type, `former`: a row a key.
+    ///
+    /// # Errors
+    /// When the user's code fails, or what it returns is not of the state's type.
+    fn migrate(&mut self, state: &StateSpec, former: &FieldRef, values: &ArrayRef) -> Result<ArrayRef> {
+        let (from, to) = (former.data_type(), values.data_type());
+        Err(Error::internal(format!("state {:?} cannot be migrated from {from} to {to}", state.name)))
+    }
 }
 
 /// A call that failed.
@@ -115,6 +138,8 @@ pub struct ProcessCall<'a> {
     pub keys: &'a RecordBatch,
     /// The columns of all states, a row for each key.
     pub states: &'a RecordBatch,
+    /// What is kept of a broadcast stream, if there is one.
+    pub broadcast: Option<BroadcastStates<'a>>,
     /// How far event time has come.
     pub watermark: i64,
     /// How far event time had come before the timers fire that this call is about: no age is measured by an earlier time.
@@ -123,6 +148,15 @@ pub struct ProcessCall<'a> {
     pub now: i64,
     /// Whether the input has ended.
     pub is_draining: bool,
+}
+
+/// The states of a broadcast stream.
+#[derive(Clone, Copy, Debug)]
+pub struct BroadcastStates<'a> {
+    /// A number that changes with the states, so that a task need not read them again.
+    pub version: u64,
+    /// Their columns, in one row.
+    pub row: &'a RecordBatch,
 }
 
 /// What has happened. Keys are numbers of rows of [`ProcessCall::keys`].
@@ -134,6 +168,14 @@ pub enum ProcessEvents<'a> {
         rows: &'a RecordBatch,
         /// The key of each.
         keys: &'a [u32],
+        /// The event time of each, where there is one.
+        times: Option<&'a [i64]>,
+    },
+    /// Records of the broadcast stream have come. They are of no key, emit nothing and change [`ProcessCall::broadcast`] alone:
+    /// a call that has changed it returns its row as [`ProcessOutput::states`].
+    Broadcast {
+        /// The records.
+        rows: &'a RecordBatch,
         /// The event time of each, where there is one.
         times: Option<&'a [i64]>,
     },

@@ -42,13 +42,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use mill_protocol::{Result, Sink, Source};
 
 pub(crate) use self::filter::Filter;
 pub use self::join::{JoinCall, JoinOn};
 pub(crate) use self::join::JoinKeys;
 pub(crate) use self::parts::{AggregateParts, KeyedAggregates};
+pub use self::process::BroadcastCall;
 pub(crate) use self::project::select;
 pub use self::sink::SinkNode;
 pub(crate) use self::sink::{SinkStep, preview};
@@ -93,6 +94,12 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether records are expected to fail in it, as a function of the user's raises or a value cannot be converted. Records may
+    /// fail in other steps too, such as malformed lines in a source or a sum that leaves its range.
+    fn may_fail(&self) -> bool {
+        self.is_opaque()
+    }
+
     /// Its outputs, the result first.
     fn outputs(&self) -> &[OutputSpec];
 
@@ -120,6 +127,11 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     /// Whether the order that it needs is one of this input.
     fn orders_input(&self, _number: usize) -> bool {
         true
+    }
+
+    /// Whether it takes the first records of its input and no more.
+    fn takes_head(&self) -> bool {
+        false
     }
 
     /// Whether it takes no more of its first input until its second one has ended, if the first one can wait.
@@ -277,6 +289,17 @@ fn call_functions<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> bool {
         _ => false,
     };
     exprs.into_iter().any(|expr| expr.any(&is_call))
+}
+
+/// Whether records are expected to fail in one of these: in a function of the user's or a strict conversion of text.
+fn may_fail<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> bool {
+    let fails = |part: &Expr| match part {
+        // Every value is a text.
+        Expr::Cast { strict, to, .. } => *strict && *to != DataType::Utf8,
+        Expr::User { .. } => true,
+        _ => false,
+    };
+    exprs.into_iter().any(|expr| expr.any(&fails))
 }
 
 /// The declared columns that a test leaves, in their order.

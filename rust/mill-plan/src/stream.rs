@@ -10,6 +10,7 @@ pub(crate) mod checks;
 mod keyed;
 mod output;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -122,7 +123,7 @@ impl Stream {
     /// When the step has no output of this name.
     pub fn side(&self, name: &str) -> Result<Stream> {
         match self.node.outputs.iter().position(|output| output.name == name) {
-            Some(output) => Ok(Stream { node: Arc::clone(&self.node), output, name: None }),
+            Some(output) => Ok(Stream { output, ..self.clone() }),
             None => {
                 let names: Vec<String> = self.node.outputs.iter().map(|output| format!("{:?}", output.name)).collect();
                 Err(Error::plan(format!(
@@ -257,6 +258,30 @@ impl Stream {
             )));
         }
         self.side(ERRORS)
+    }
+
+    /// The records that failed in any step from the sources to this one, with the columns of [`errors`](Stream::errors).
+    ///
+    /// # Errors
+    /// When no record can fail in any of them.
+    pub fn all_errors(&self) -> Result<Stream> {
+        let (mut waiting, mut seen, mut found) = (vec![self], HashSet::new(), Vec::new());
+        while let Some(stream) = waiting.pop() {
+            if !seen.insert(Arc::as_ptr(&stream.node)) {
+                continue;
+            }
+            waiting.extend(&stream.node.inputs);
+            if stream.node.outputs.iter().any(|output| output.name == ERRORS) {
+                found.push(stream.side(ERRORS)?);
+            }
+        }
+        // Sources first.
+        found.sort_by_key(|errors| errors.node.depth);
+        match found.split_first() {
+            Some((only, [])) => Ok(only.clone()),
+            Some((first, others)) => first.union(others),
+            None => Err(Error::plan("no record fails in any step of this stream, so it has no errors")),
+        }
     }
 
     /// A step without inputs.

@@ -125,7 +125,7 @@ fn windows_need_event_time() {
     assert_eq!(windowed.schema().field(1).data_type(), &DataType::Timestamp(TimeUnit::Microsecond, None));
     assert!(windowed.late().is_ok());
     refused(orders().late(), ErrorKind::Plan, &["window(...).agg(...)"]);
-    refused(windowed.event_time("window_end", watermark()), ErrorKind::Plan, &["before key_by()"]);
+    refused(windowed.event_time("window_end", watermark()), ErrorKind::Plan, &["call event_time() before window()"]);
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use mill_frame::text::shortened;
+
 /// The result of everything that the runtime calls.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -150,7 +152,7 @@ pub struct Rejected {
     pub error: String,
     /// The traceback of the user's function, or empty.
     pub traceback: String,
-    /// The record as text.
+    /// The whole record: a line as it was, or JSON.
     pub record: String,
     /// What the user's function raised, kept so that a job that fails hands on the very exception.
     pub cause: Option<Arc<dyn StdError + Send + Sync>>,
@@ -173,7 +175,7 @@ impl Rejected {
         let is_users = self.cause.is_some() || !self.traceback.is_empty();
         let kind = if is_users { ErrorKind::UserFunction } else { ErrorKind::Data };
         let message =
-            if self.record.is_empty() { self.error } else { format!("{}; record: {}", self.error, self.record) };
+            if self.record.is_empty() { self.error } else { format!("{}; record: {}", self.error, shortened(&self.record)) };
         let error = Error::new(kind, message);
         match self.cause {
             Some(cause) => error.because(Box::new(cause)),

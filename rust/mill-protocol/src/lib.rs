@@ -21,7 +21,7 @@ mod watermarks;
 pub use clock::{Clock, ManualClock, SteadyClock, SystemClock, shown_time, with_shown_time};
 pub use error::{Error, ErrorKind, Rejected, Result};
 pub use operator::{Alignment, Emission, Operator, Outbox, Progress, Quiet, Room, TaskContext, Waiting, Watermark};
-pub use sink::{Commit, Committer, Delivery, PreCommit, Recovered, Run, Sink, SinkKind, SinkWriter};
+pub use sink::{Commit, Committer, Delivery, Ending, PreCommit, Recovered, Run, Sink, SinkKind, SinkWriter};
 pub use snapshot::{Epoch, Restored, Snapshot};
 pub use source::{
     Comparison, Condition, Discovery, Mark, Position, Read, Source, SourceProperties, Split, SplitReader, SplitState, go_on,

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use mill_frame::Batch;
 
-use crate::error::Result;
+use crate::error::{Rejected, Result};
 use crate::operator::TaskContext;
 use crate::snapshot::Epoch;
 
@@ -98,6 +100,12 @@ pub trait SinkWriter: Send {
     /// Writes records; hidden until committed, if the sink can.
     fn write(&mut self, batch: Batch) -> Result<()>;
 
+    /// The records of the last [`write`](SinkWriter::write) that can never be written (a message that is too large); the job does
+    /// with them what it does with all records that fail.
+    fn take_rejected(&mut self) -> Vec<Rejected> {
+        Vec::new()
+    }
+
     /// The input of a bounded job has ended: nothing more is written, and one [`pre_commit`](SinkWriter::pre_commit)
     /// follows. Not called where a job is stopped before its end.
     ///
@@ -134,6 +142,23 @@ pub enum Delivery {
     AtMostOnce,
 }
 
+/// Says to whoever waits on behalf of a job (for a server that does not answer) that the job is to end now.
+#[derive(Clone, Debug, Default)]
+pub struct Ending(Arc<AtomicBool>);
+
+impl Ending {
+    /// Lets those who wait give up.
+    pub fn set(&self) {
+        // Relaxed: the flag stands for itself.
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether to give up.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The run of a job, as its sinks learn it before anything else.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
@@ -152,11 +177,14 @@ pub struct Run<'a> {
     /// The state directory. A sink may keep files of its own in a directory in there, until they are committed: what a handle
     /// refers to goes where the checkpoint goes. `None` for a job that keeps no state.
     pub directory: Option<&'a Path>,
+    /// Set once the job was cancelled or has failed: then a call that waits is to return, with an error. What it was about is
+    /// taken up by the next recovery.
+    pub ending: Option<&'a Ending>,
 }
 
 impl Default for Run<'_> {
     fn default() -> Self {
-        Run { delivery: Delivery::ExactlyOnce, job: None, sink: "", restored: None, newest: None, directory: None }
+        Run { delivery: Delivery::ExactlyOnce, job: None, sink: "", restored: None, newest: None, directory: None, ending: None }
     }
 }
 
@@ -205,6 +233,11 @@ pub trait Committer: Send {
     /// Makes this output visible. Called again for the same handles after a crash: what is already visible stays as it
     /// is.
     fn commit(&mut self, commits: &[Commit]) -> Result<()>;
+
+    /// Called at each checkpoint, after what it commits, also where that is nothing: keeps up what a target forgets after a while.
+    fn keep_up(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// What the target shows of everything that was committed so far, in the sink's own words. The next checkpoint keeps
     /// it, and a recovery compares it with the target, which may have been lost or put back from a copy.

@@ -140,6 +140,12 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// split; otherwise a source may cut itself finer to be read in parallel.
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>>;
 
+    /// Whether a job that starts again from nothing begins with the same records, unless they are gone. Where it does not (it reads
+    /// what comes from now on), nothing is read before a checkpoint holds where it has begun.
+    fn begins_alike(&self) -> bool {
+        true
+    }
+
     /// The splits of a job that goes on from a checkpoint, in the order in which they are to be read: those of the
     /// checkpoint, as the input is now, and new ones.
     ///

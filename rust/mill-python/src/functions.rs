@@ -23,7 +23,7 @@ mod windows;
 use std::fmt;
 
 use arrow::array::RecordBatch;
-use mill_frame::text::record_text_with;
+use mill_frame::text::record_json_with;
 use mill_protocol::Error;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -67,9 +67,9 @@ fn lists<'py>(py: Python<'py>, batch: &RecordBatch, used: Option<&[bool]>) -> Py
     Ok(out)
 }
 
-/// One record as text, for messages; objects as Python shows them.
+/// One record as JSON; objects are the text that Python shows of them.
 pub(crate) fn shown(py: Python<'_>, batch: &RecordBatch, row: usize) -> String {
-    record_text_with(batch, row, &|field, column| {
+    record_json_with(batch, row, &|field, column| {
         let value = column_to_list(py, column, field).and_then(|values| values.get_item(0));
         value.map(|value| repr_text(&value)).ok()
     })

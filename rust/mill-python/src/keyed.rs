@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use mill_plan::{Emit, Expr, KeyedStream, Stream, Trigger, WindowKind};
+use mill_plan::{BroadcastCall, Emit, Expr, KeyedStream, Stream, Trigger, WindowKind};
 use mill_protocol::Result;
 use pyo3::prelude::*;
 
@@ -77,7 +77,7 @@ impl RawKeyedStream {
     }
 
     /// Calls a function with the records and timers of each key; `used` says which columns of a record it is given.
-    #[pyo3(signature = (name, adapter, used, states, schema, sides, has_end))]
+    #[pyo3(signature = (name, adapter, used, states, schema, sides, has_end, broadcast))]
     #[expect(clippy::too_many_arguments, reason = "what a function says of itself, each by name in Python")]
     fn process(
         &self,
@@ -88,13 +88,18 @@ impl RawKeyedStream {
         schema: PyRef<'_, RawSchema>,
         sides: Vec<(String, PyRef<'_, RawSchema>)>,
         has_end: bool,
+        broadcast: Option<(PyRef<'_, RawStream>, Vec<Declared<'_>>)>,
     ) -> PyResult<RawStream> {
         let states = state_specs(&states);
         let schema = Arc::clone(&schema.schema);
         let sides: Vec<_> = sides.into_iter().map(|(name, side)| (name, Arc::clone(&side.schema))).collect();
         let outputs = std::iter::once(&schema).chain(sides.iter().map(|(_, side)| side)).cloned().collect();
-        let function = Arc::new(PythonProcess::new(name, adapter, used, &states, outputs, has_end));
-        self.step(self.stream.process(function, states, schema, sides))
+        let is_sampleable = self.is_sampleable && broadcast.as_ref().is_none_or(|(stream, _)| stream.is_sampleable);
+        let broadcast = broadcast
+            .map(|(stream, states)| BroadcastCall { stream: stream.stream.clone(), states: state_specs(&states) });
+        let of_broadcast = broadcast.as_ref().map(|broadcast| &broadcast.states[..]).unwrap_or_default();
+        let function = Arc::new(PythonProcess::new(name, adapter, used, [&states, of_broadcast], outputs, has_end));
+        RawStream::made(self.stream.process(function, states, schema, sides, broadcast), is_sampleable)
     }
 
     /// The zone of event times, if they have one.

@@ -10,6 +10,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
+use mill_frame::text::shortened;
 use mill_frame::types::{canonical_array, canonical_type};
 use mill_protocol::{
     Batch, Commit, Committer, Delivery, Epoch, Error, ErrorKind, PreCommit, Recovered, Result, Run, Sink, SinkKind,
@@ -208,7 +209,7 @@ fn failed_callback(py: Python<'_>, exception: PyErr, name: &str, data: &RecordBa
     let row = exception.value(py).getattr("_millstream_row").and_then(|row| row.extract::<usize>());
     match row {
         Ok(row) if row < data.num_rows() => {
-            let message = format!("{name} raised {}; record: {}", describe(py, &exception), shown(py, data, row));
+            let message = format!("{name} raised {}; record: {}", describe(py, &exception), shortened(&shown(py, data, row)));
             Error::new(kind_of(py, &exception, ErrorKind::UserFunction), message).because(exception)
         }
         _ => from_python(py, exception, name),

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mill_plan::PlanOptions;
+use mill_plan::{PlanOptions, SinkNode};
 use millstream::connectors::CollectSink;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::error::IntoPython;
 use crate::job::{Settings, interruptible};
-use crate::stream::RawStream;
+use crate::stream::{RawSink, RawStream};
 use crate::table::RawTable;
 
 /// Gives the plan of a stream as text.
@@ -33,6 +33,20 @@ fn plan_options(settings: &Bound<'_, PyDict>) -> PyResult<PlanOptions> {
 
 /// A step: name, kind, detail, chain, number of tasks.
 type Node = (String, String, String, usize, usize);
+
+/// Gives the plan of a job as text, nodes and edges (from, to, label).
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub fn plan_of(
+    sinks: Vec<PyRef<'_, RawSink>>,
+    settings: &Bound<'_, PyDict>,
+) -> PyResult<(String, Vec<Node>, Vec<(usize, usize, String)>)> {
+    let nodes: Vec<SinkNode> = sinks.iter().map(|sink| sink.node.clone()).collect();
+    let plan = mill_plan::lower(&nodes, &plan_options(settings)?).into_python()?;
+    let (text, graph) = (plan.explain(), plan.graph());
+    let nodes = graph.nodes.into_iter().map(|n| (n.name, n.kind, n.detail, n.chain, n.parallelism)).collect();
+    Ok((text, nodes, graph.edges.into_iter().map(|edge| (edge.from, edge.to, edge.label)).collect()))
+}
 
 /// Gives the plan of a stream as nodes and edges (from, to, label).
 #[pyfunction]

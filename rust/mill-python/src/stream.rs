@@ -331,20 +331,24 @@ impl RawStream {
     }
 
     /// Calls a function once a frame, or for so many rows of one.
+    #[pyo3(signature = (name, adapter, schema, batch_rows, is_lookup = false))]
     fn map_batches(
         &self,
         name: String,
         adapter: Py<PyAny>,
         schema: PyRef<'_, RawSchema>,
         batch_rows: Option<usize>,
+        is_lookup: bool,
     ) -> PyResult<RawStream> {
         let schema = Arc::clone(&schema.schema);
         let function = ArrowFunction::new(name, adapter, Arc::clone(&schema), batch_rows);
-        self.step(self.stream.apply(UserStepKind::MapBatches, Arc::new(function), schema))
+        let kind = if is_lookup { UserStepKind::Lookup } else { UserStepKind::MapBatches };
+        self.step(self.stream.apply(kind, Arc::new(function), schema))
     }
 
     /// Calls an asynchronous function, once a record, or with batches of so many at most.
-    #[pyo3(signature = (name, adapter, schema, capacity, batch_rows, is_ordered))]
+    #[pyo3(signature = (name, adapter, schema, capacity, batch_rows, is_ordered, is_lookup = false))]
+    #[expect(clippy::too_many_arguments, reason = "how it is called, each by name in Python")]
     fn map_async(
         &self,
         name: String,
@@ -353,9 +357,10 @@ impl RawStream {
         capacity: usize,
         batch_rows: Option<usize>,
         is_ordered: bool,
+        is_lookup: bool,
     ) -> PyResult<RawStream> {
         let schema = Arc::clone(&schema.schema);
-        let calls = AsyncCalls { capacity, batch_rows, is_ordered };
+        let calls = AsyncCalls { capacity, batch_rows, is_ordered, is_lookup };
         let function = PythonAsync::new(name, adapter, Arc::clone(&schema), calls, self.stream.has_event_time());
         self.step(self.stream.map_async(Arc::new(function), calls, schema))
     }
@@ -388,6 +393,10 @@ impl RawStream {
 
     fn late_right(&self) -> PyResult<RawStream> {
         self.step(self.stream.late_right())
+    }
+
+    fn all_errors(&self) -> PyResult<RawStream> {
+        self.step(self.stream.all_errors())
     }
 
     fn errors(&self) -> PyResult<RawStream> {

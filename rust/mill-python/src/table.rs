@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StructArray};
 use arrow::datatypes::{Field, SchemaRef};
 use mill_frame::schema::holds_objects;
+use mill_frame::text::shortened;
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict, PyList, PyString};
@@ -115,7 +116,7 @@ impl RawTable {
         let mut left = row;
         for batch in &self.batches {
             if left < batch.num_rows() {
-                return Ok(shown(py, batch, left));
+                return Ok(shortened(&shown(py, batch, left)).into_owned());
             }
             left -= batch.num_rows();
         }

@@ -76,7 +76,7 @@ impl Plan<'_> {
                 let to = match edge.kind {
                     EdgeKind::Forward => from..from + 1,
                     EdgeKind::Gather => 0..1,
-                    EdgeKind::Hash(_) | EdgeKind::Rebalance => 0..consumers,
+                    EdgeKind::Hash(_) | EdgeKind::Rebalance | EdgeKind::Broadcast => 0..consumers,
                 };
                 for to in to {
                     let producer = &self.workers[worker_of(edge.from, from)];

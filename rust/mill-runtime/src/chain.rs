@@ -19,7 +19,7 @@ use crate::edge_writer::EdgeWriter;
 use crate::envelope::Event;
 use crate::merge::Merge;
 use crate::options::OnError;
-use crate::rejects;
+use crate::rejects::{self, Routed};
 use crate::stage::{Part, Stage};
 use crate::time_board::{Slot, Standing};
 
@@ -101,6 +101,8 @@ pub(crate) struct Chain {
     round: usize,
     /// The stages before this one may still take a wake-up in this round.
     wakes: usize,
+    /// How many of the writers were found to have no consumer left that needs anything.
+    closed: usize,
     /// Whether nothing is to be emitted for now that has come from outside: the last barrier has come by.
     pub(crate) is_resting: bool,
 }
@@ -128,6 +130,7 @@ impl Chain {
             has_end: false,
             round,
             wakes: round,
+            closed: 0,
             is_resting: false,
         };
         // A step may need nothing from the start: a limit that had been reached before the checkpoint.
@@ -172,6 +175,12 @@ impl Chain {
         }
         if !is_sent {
             return Ok(ChainStep::Blocked);
+        }
+        // A stage whose results go on without end may have work for ever that nobody needs.
+        let closed = self.writers.iter().filter(|(writer, _)| writer.is_closed()).count();
+        if closed > self.closed {
+            self.closed = closed;
+            self.end_unneeded();
         }
         let Some(index) = self.stages.iter().rposition(Stage::has_work) else {
             let has_worked = self.fire_timers()? || self.take_wakes()?;
@@ -336,8 +345,8 @@ impl Chain {
         if rejected.is_empty() {
             return Ok(());
         }
-        let routes = &self.routes[index].errors;
-        if rejects::is_routed(self.context.on_error, &rejected, !routes.is_empty(), &stage.name, &stage.counters)? {
+        let routed = if stage.is_sink() { Routed::Never } else { Routed::of(!self.routes[index].errors.is_empty()) };
+        if rejects::is_routed(self.context.on_error, &rejected, routed, &stage.name, &stage.counters)? {
             let batch = rejects::batch(&stage.name, &rejected)?;
             self.deliver_errors(Some(index), Event::Batch(0, batch))?;
         }

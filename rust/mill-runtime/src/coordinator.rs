@@ -307,7 +307,7 @@ impl Coordinator {
         let Some(in_flight) = &mut self.in_flight else { return };
         match in_flight.written(written) {
             Ok(commits) => commits.into_iter().for_each(|(sink, commit)| self.parts.sinks.owe(sink, commit)),
-            Err(error) => self.close(Err(error)),
+            Err(error) => self.close_sink(error),
         }
     }
 
@@ -328,7 +328,7 @@ impl Coordinator {
         };
         if is_early {
             if let Err(error) = self.parts.sinks.commit() {
-                return self.close(Err(error));
+                return self.close_sink(error);
             }
         }
         if let (Some(storage), Some(writer)) = (&self.parts.storage, in_flight.writer.take()) {
@@ -343,7 +343,7 @@ impl Coordinator {
         }
         if !is_early {
             if let Err(error) = self.parts.sinks.commit() {
-                return self.close(Err(error));
+                return self.close_sink(error);
             }
         }
         let is_last = in_flight.cause != Cause::Regular;
@@ -352,6 +352,9 @@ impl Coordinator {
         }
         self.note_completed(&in_flight, now);
         self.failure = None;
+        if !self.parts.shared.is_open() {
+            self.parts.shared.open();
+        }
         self.answer(std::mem::take(&mut in_flight.wishes), in_flight.epoch);
         self.tidy(in_flight.epoch);
         self.plan_next(now);
@@ -475,6 +478,17 @@ impl Coordinator {
 
     fn plan_next(&mut self, now: i64) {
         self.due = self.interval().map(|interval| now + interval);
+        if !self.parts.shared.is_open() {
+            // Nothing is read before the first checkpoint.
+            let pause = if self.failure.is_some() { ATTEMPT_PAUSE_US } else { 0 };
+            self.due = Some(self.due.map_or(now + pause, |due| due.min(now + pause)));
+        }
+    }
+
+    /// Ends the job because of a sink; one that gave up its waiting since the job was cancelled has not failed.
+    fn close_sink(&mut self, error: Error) {
+        let is_cancelled = self.parts.shared.ending.is_set();
+        self.close(if is_cancelled { Ok(Status::Cancelled) } else { Err(error) });
     }
 
     /// Ends the job; the first reason counts.

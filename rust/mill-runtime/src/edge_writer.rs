@@ -158,6 +158,9 @@ impl EdgeWriter {
                 self.turn = (consumer + 1) % self.outs.len();
                 self.send(consumer, Envelope::Batch(wire::whole(batch)));
             }
+            EdgeKind::Broadcast => {
+                (0..self.outs.len()).for_each(|consumer| self.send(consumer, Envelope::Batch(wire::whole(batch))));
+            }
             EdgeKind::Hash(_) | EdgeKind::Gather | EdgeKind::Forward => self.send(0, Envelope::Batch(wire::whole(batch))),
         }
         Ok(())

@@ -151,6 +151,8 @@ pub enum EdgeKind {
     Rebalance,
     /// The first task.
     Gather,
+    /// All tasks, from the one task of a chain: each gets all records, in the same order.
+    Broadcast,
 }
 
 impl JobGraph {
@@ -215,6 +217,9 @@ impl JobGraph {
             };
             if edge.entry >= to.entries.len() {
                 return wrong(format!("an edge leads to entry {} of chain {:?}, which has {}", edge.entry, to.name, to.entries.len()));
+            }
+            if edge.kind == EdgeKind::Broadcast && from.parallelism != 1 {
+                return wrong(format!("the broadcast edge from {:?} comes from {} tasks", from.name, from.parallelism));
             }
             if edge.kind == EdgeKind::Forward && from.parallelism != to.parallelism {
                 return wrong(format!("the forward edge from {:?} to {:?} changes parallelism", from.name, to.name));

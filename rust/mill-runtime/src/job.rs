@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
-use mill_protocol::{Clock, Error, ManualClock, Result, SteadyClock};
+use mill_protocol::{Clock, Ending, Error, ManualClock, Result, SteadyClock};
 use mill_queue::Parker;
 use mill_snapshot::Store;
 use parking_lot::Mutex;
@@ -83,15 +83,17 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
     let recovery = Recovery::open(&graph, &mut options)?;
     let parkers: Vec<Parker> = (0..if is_by_hand { 1 } else { options.workers }).map(|_| Parker::new()).collect();
     let unparkers = parkers.iter().map(Parker::unparker);
-    let shared = Arc::new(Shared::new(recovery.epoch(), send, unparkers.clone().collect()));
+    let is_open = recovery.restored_id().is_some() || options.store.is_none() || options.mode == Mode::None || begins_alike(&graph);
+    let shared = Shared::new(recovery.epoch(), send, unparkers.clone().collect(), options.ending.clone(), is_open);
+    let shared = Arc::new(shared);
     if recovery.is_finished() {
         // A job that has nothing to do leaves what its directory holds.
-        drop(open_sinks(&graph, &recovery, None)?);
+        drop(open_sinks(&graph, &recovery, None, &shared.ending)?);
         let registry = Arc::new(Registry::default());
         outcome.set(Ok(recovery.finished_report()));
         return Ok(JobHandle { shared, outcome, registry, schedule: None, clock: manual, time });
     }
-    let sinks = open_sinks(&graph, &recovery, options.store.as_ref())?;
+    let sinks = open_sinks(&graph, &recovery, options.store.as_ref(), &shared.ending)?;
     let is_persistent = options.store.is_some() && options.mode != Mode::None;
     let plan = Plan {
         graph: &graph,
@@ -199,6 +201,8 @@ impl JobHandle {
 
     /// Lets the job end now, as of its last checkpoint. Does not wait.
     pub fn cancel(&self) {
+        // The coordinator may be what waits.
+        self.shared.ending.set();
         self.shared.tell(Message::Command(Command::Cancel));
     }
 
@@ -290,12 +294,12 @@ impl Drop for JobHandle {
     }
 }
 
-fn open_sinks(graph: &JobGraph, recovery: &Recovery, store: Option<&Store>) -> Result<Sinks> {
+fn open_sinks(graph: &JobGraph, recovery: &Recovery, store: Option<&Store>, ending: &Ending) -> Result<Sinks> {
     let mut sinks = Vec::new();
     for stage in graph.chains.iter().flat_map(|chain| &chain.stages) {
         if let StageBody::Sink { sink, .. } = &stage.body {
             let mut committer = sink.committer().map_err(|error| error.in_step(&stage.name))?;
-            recovery.recover_sink(&stage.uid, &mut *committer).map_err(|error| error.in_step(&stage.name))?;
+            recovery.recover_sink(&stage.uid, &mut *committer, ending).map_err(|error| error.in_step(&stage.name))?;
             let (uid, name, target) = (stage.uid.clone(), stage.name.clone(), sink.target());
             sinks.push(SinkState { uid, name, committer, target, owed: Vec::new() });
         }
@@ -307,6 +311,11 @@ fn open_sinks(graph: &JobGraph, recovery: &Recovery, store: Option<&Store>) -> R
 fn is_unbounded(graph: &JobGraph) -> bool {
     let mut sources = graph.chains.iter().filter_map(|chain| chain.source.as_ref());
     sources.any(|source| !source.source.properties().is_bounded)
+}
+
+fn begins_alike(graph: &JobGraph) -> bool {
+    let mut sources = graph.chains.iter().filter_map(|chain| chain.source.as_ref());
+    sources.all(|source| source.source.begins_alike())
 }
 
 fn spawn(

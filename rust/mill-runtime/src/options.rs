@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mill_protocol::{Clock, ManualClock, SystemClock};
+use mill_protocol::{Clock, Ending, ManualClock, SystemClock};
 use mill_snapshot::{Checkpoint, Store};
 
 /// What a restart after a failure means for the results.
@@ -73,6 +73,8 @@ pub struct RunOptions {
     /// With a schedule seed: the clock of the job, which somebody else moves. The schedule then takes no checkpoints of its own
     /// accord, and ends when nothing can happen before new input or a later time.
     pub hand_clock: Option<Arc<ManualClock>>,
+    /// Lets the start of the job give up what it waits for, and later the job itself.
+    pub ending: Ending,
 }
 
 impl Default for RunOptions {
@@ -93,6 +95,7 @@ impl Default for RunOptions {
             outline: String::new(),
             schedule_seed: None,
             hand_clock: None,
+            ending: Ending::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mill_protocol::{Commit, Committer, Delivery, Epoch, Error, Recovered, Restored, Result, Run};
+use mill_protocol::{Commit, Committer, Delivery, Ending, Epoch, Error, Recovered, Restored, Result, Run};
 use mill_snapshot::{Checkpoint, Manifest, OperatorInfo, Store};
 
 use crate::graph::{JobGraph, StageBody};
@@ -135,7 +135,7 @@ impl Recovery {
     }
 
     /// Lets a sink take up what the checkpoint holds for it, or begin from nothing.
-    pub(crate) fn recover_sink(&self, uid: &str, committer: &mut dyn Committer) -> Result<()> {
+    pub(crate) fn recover_sink(&self, uid: &str, committer: &mut dyn Committer, ending: &Ending) -> Result<()> {
         let failed = |error: std::io::Error| Error::connector(format!("sink.recover: {error}")).because(error);
         mill_fault::reach("sink.recover").map_err(failed)?;
         let delivery = match self.mode {
@@ -144,7 +144,8 @@ impl Recovery {
             Mode::None => Delivery::AtMostOnce,
         };
         let restored = self.restored_id().map(Epoch);
-        committer.promise(&Run { delivery, job: self.job, sink: uid, restored, newest: self.newest, directory: self.directory.as_deref() })?;
+        let (newest, directory) = (self.newest, self.directory.as_deref());
+        committer.promise(&Run { delivery, job: self.job, sink: uid, restored, newest, directory, ending: Some(ending) })?;
         let Some(checkpoint) = &self.checkpoint else {
             // Output that is published before its checkpoint may be of this job though there is no checkpoint.
             let is_published = self.mode == Mode::AtLeastOnce && self.has_former_epochs;

@@ -31,25 +31,51 @@ pub(crate) fn batch(step: &str, rejected: &[Rejected]) -> Result<Batch> {
     Ok(Batch::new(data))
 }
 
+/// What becomes of records that are to be routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Routed {
+    /// A sink takes them.
+    Taken,
+    /// No sink takes them, though one could.
+    Untaken,
+    /// They failed in a sink, which has no stream of errors.
+    Never,
+}
+
+impl Routed {
+    /// Of a step or source, of whose errors this says whether they are taken.
+    pub(crate) fn of(is_taken: bool) -> Routed {
+        if is_taken { Routed::Taken } else { Routed::Untaken }
+    }
+}
+
 /// Does with the records as the job says, and counts them: `true` if they are to be routed.
 ///
 /// # Errors
-/// Of the first record, when the job is to fail on such records.
+/// Of the first record, when the job is to fail on such records, or no sink takes them.
 pub(crate) fn is_routed(
     on_error: OnError,
     rejected: &[Rejected],
-    has_routes: bool,
+    routes: Routed,
     step: &str,
     counters: &StageCounters,
 ) -> Result<bool> {
     let Some(first) = rejected.first() else { return Ok(false) };
     match on_error {
         OnError::Fail => Err(first.clone().into_error().in_step(step)),
-        OnError::Route if has_routes => {
+        OnError::Route if routes == Routed::Taken => {
             counters.rows_routed.add(rejected.len() as u64);
             Ok(true)
         }
-        OnError::Skip | OnError::Route => {
+        OnError::Route => {
+            let mut first = first.clone();
+            first.error.push_str(match routes {
+                Routed::Never => "; a sink has no .errors that it could be routed to: filter such records out before, or use on_error=\"skip\"",
+                _ => "; no sink takes the .errors of this step: write them, or .all_errors of the last step, or use on_error=\"skip\"",
+            });
+            Err(first.into_error().in_step(step))
+        }
+        OnError::Skip => {
             counters.rows_skipped.add(rejected.len() as u64);
             Ok(false)
         }

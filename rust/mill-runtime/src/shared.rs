@@ -1,7 +1,7 @@
 //! What the tasks, the workers, the coordinator and the handle of one job share.
 
 use crossbeam_channel::Sender;
-use mill_protocol::{Epoch, Error};
+use mill_protocol::{Ending, Epoch, Error};
 use mill_queue::Unparker;
 use mill_queue::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -53,6 +53,10 @@ pub(crate) struct Shared {
     request: AtomicU64,
     is_over: AtomicBool,
     is_draining: AtomicBool,
+    /// Whether sources may read: where they begin is known to a checkpoint, if it has to be.
+    is_open: AtomicBool,
+    /// Tells those who wait for a server that the job ends.
+    pub(crate) ending: Ending,
     /// Whose the threads of the job are.
     pub(crate) owner: Owner,
     /// The workers that still hold tasks.
@@ -63,11 +67,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// The shared part of a job that goes on behind this epoch.
-    pub(crate) fn new(behind: Epoch, messages: Sender<Message>, workers: Vec<Unparker>) -> Shared {
+    pub(crate) fn new(behind: Epoch, messages: Sender<Message>, workers: Vec<Unparker>, ending: Ending, is_open: bool) -> Shared {
         Shared {
             request: AtomicU64::new(behind.0 << 2),
             is_over: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
+            is_open: AtomicBool::new(is_open),
+            ending,
             owner: Owner::new(),
             alive: Alive::new(workers.len()),
             messages,
@@ -102,8 +108,21 @@ impl Shared {
         self.is_draining.load(Ordering::Acquire)
     }
 
+    /// Lets the sources read.
+    pub(crate) fn open(&self) {
+        // Release pairs with the Acquire in is_open.
+        self.is_open.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Whether sources may read.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
     /// Lets the workers drop their tasks and go.
     pub(crate) fn end(&self) {
+        self.ending.set();
         // Release pairs with the Acquire in is_over.
         self.is_over.store(true, Ordering::Release);
         self.wake_all();

@@ -50,6 +50,9 @@ impl Sinks {
             sink.owed.clear();
         }
         self.is_in_doubt = false;
+        for sink in &mut self.sinks {
+            sink.committer.keep_up().map_err(|error| error.in_step(&sink.name))?;
+        }
         Ok(())
     }
 

@@ -479,6 +479,7 @@ impl Stage {
                 let finish = match event {
                     Event::Batch(_, batch) => {
                         writer.write(batch)?;
+                        writer.take_rejected().into_iter().for_each(|rejected| out.reject(rejected));
                         Finish::Nothing
                     }
                     Event::Barrier(epoch) => Finish::Snapshot(epoch),

@@ -25,7 +25,7 @@ use crate::input::{Input, Polled};
 use crate::metrics::{Level, StageCounters};
 use crate::portion::{Allowance, TaskPortion};
 use crate::reader::Closing;
-use crate::rejects;
+use crate::rejects::{self, Routed};
 use crate::shared::{Acknowledgement, Message, Shared};
 use crate::source_task::{Pace, SourceRead, SourceTask};
 use crate::stage::Part;
@@ -317,7 +317,7 @@ impl Task {
             return Ok(Taken::Event(Event::Barrier(request.epoch)));
         }
         let timer = self.chain.next_time();
-        if self.is_held {
+        if self.is_held || !(self.shared.is_open() || self.shared.is_draining()) {
             return Ok(Taken::Nothing(Advance::Quiet(timer)));
         }
         if self.chain.follow()? {
@@ -351,9 +351,9 @@ impl Task {
         match read {
             SourceRead::Records(batch, rejected) => {
                 let context = &self.chain.context;
-                let has_routes = !self.chain.entry.errors.is_empty();
+                let routed = Routed::of(!self.chain.entry.errors.is_empty());
                 let on_error = context.on_error;
-                if rejects::is_routed(on_error, &rejected, has_routes, &source.name, &source.counters)? {
+                if rejects::is_routed(on_error, &rejected, routed, &source.name, &source.counters)? {
                     let name = source.name.clone();
                     self.chain.enter_rejected(&name, rejected)?;
                 }

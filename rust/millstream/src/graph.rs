@@ -109,6 +109,7 @@ fn edge(edge: &physical::Edge) -> EdgeDef {
             physical::EdgeKind::Hash(columns) => EdgeKind::Hash(columns.clone()),
             physical::EdgeKind::Rebalance => EdgeKind::Rebalance,
             physical::EdgeKind::Gather => EdgeKind::Gather,
+            physical::EdgeKind::Broadcast => EdgeKind::Broadcast,
         },
         schema: Arc::clone(&edge.schema),
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mill_plan::{PhysicalPlan, Rung, StageKind};
-use mill_protocol::{Error, ErrorKind, Result, SystemClock};
+use mill_protocol::{Ending, Error, ErrorKind, Result, SystemClock};
 use mill_runtime::{JobHandle, Report, RunOptions, guarded, spawn_thread};
 use mill_snapshot::RealDisk;
 use parking_lot::{Condvar, Mutex};
@@ -49,6 +49,8 @@ struct Shared {
     restarts: u32,
     notes: Vec<String>,
     wish: Wish,
+    /// Ends the waiting of the attempt that runs or begins.
+    ending: Ending,
     outcome: Option<Result<Report>>,
 }
 
@@ -68,6 +70,7 @@ impl Supervision {
                 restarts: 0,
                 notes: Vec::new(),
                 wish: Wish::Run,
+                ending: Ending::default(),
                 outcome: None,
             }),
             changed: Condvar::new(),
@@ -119,6 +122,9 @@ impl Supervision {
         if shared.wish != Wish::Cancel {
             shared.wish = wish;
         }
+        if shared.wish == Wish::Cancel {
+            shared.ending.set();
+        }
         if let Some(handle) = &shared.handle {
             match wish {
                 Wish::Run => {}
@@ -154,6 +160,15 @@ impl Supervision {
             }
         };
         shared.outcome.replace(remembered)
+    }
+
+    /// What ends the waiting of the attempt that begins.
+    fn set_ending(&self, ending: Ending) {
+        let mut shared = self.shared.lock();
+        if shared.wish == Wish::Cancel {
+            ending.set();
+        }
+        shared.ending = ending;
     }
 
     fn note(&self, note: String) {
@@ -196,6 +211,7 @@ pub(crate) fn run_options(plan: &PhysicalPlan, options: &Options, recovered: Rec
         outline: plan.outline.encode(),
         schedule_seed: None,
         hand_clock: None,
+        ending: Ending::default(),
     })
 }
 
@@ -264,6 +280,7 @@ impl Supervisor {
             self.supervision.note(note);
         }
         let run = run_options(&self.plan, &self.options, recovered)?;
+        self.supervision.set_ending(run.ending.clone());
         let handle = Arc::new(mill_runtime::start(graph::job_graph(&self.plan), run)?);
         let mut shared = self.supervision.shared.lock();
         shared.state = JobState::Running;

@@ -1,8 +1,9 @@
 //! A panic in every thread of the engine: the job fails and names the thread, or starts again, and nobody waits for ever.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use millstream::connectors::{DirectorySink, FileFormat, GenerateSource};
@@ -16,6 +17,16 @@ const LONGEST: Option<Duration> = Some(Duration::from_secs(60));
 
 /// What is armed is armed for the process, so the tests take turns.
 static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    disarm();
+    HOLDS_END.store(false, Ordering::Relaxed);
+    turn
+}
+
+/// Whether input does not end yet, so that a job on a busy machine comes to the step that panics before it is through.
+static HOLDS_END: AtomicBool = AtomicBool::new(false);
 
 /// Numbers as the generator makes them, read by a thread of their own.
 #[derive(Debug)]
@@ -45,7 +56,10 @@ struct InPieces(Box<dyn SplitReader>);
 impl SplitReader for InPieces {
     fn next(&mut self, _rows_max: usize) -> Result<Read> {
         std::thread::sleep(Duration::from_millis(1));
-        self.0.next(200)
+        match self.0.next(200)? {
+            Read::End if HOLDS_END.load(Ordering::Relaxed) => Ok(Read::Pending(Duration::from_millis(1))),
+            read => Ok(read),
+        }
     }
     fn position(&self) -> Vec<u8> {
         self.0.position()
@@ -92,13 +106,14 @@ const THREADS: [(&str, &str); 5] = [
 
 #[test]
 fn a_panic_in_any_thread_fails_the_job_and_names_the_thread() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     for (step, thread) in THREADS {
         for first in [2, 3, 10] {
             // The supervisor takes few steps: one at the start, one when it begins to watch.
             let first = if step == "thread.supervisor" { 2 } else { first };
             let dir = tempfile::tempdir().expect("a directory for the test");
             panics(step, first, 1);
+            HOLDS_END.store(true, Ordering::Relaxed);
             let job = run(dir.path(), Restart::Never).expect("the job starts");
             let outcome = job.wait(LONGEST).unwrap_or_else(|| panic!("{step} {first}: the job hangs"));
             let error = outcome.expect_err(step);
@@ -106,6 +121,7 @@ fn a_panic_in_any_thread_fails_the_job_and_names_the_thread() {
             assert!(error.to_string().contains("panicked"), "{step}: {error}");
             assert_eq!(job.status().state, JobState::Failed, "{step}");
             disarm();
+            HOLDS_END.store(false, Ordering::Relaxed);
             // Everything that it held is free, and the job goes on from its last checkpoint.
             let job = run(dir.path(), Restart::Never).expect("the directory is free");
             job.wait(LONGEST).unwrap_or_else(|| panic!("{step}: the next run hangs")).expect("it ends well");
@@ -116,11 +132,17 @@ fn a_panic_in_any_thread_fails_the_job_and_names_the_thread() {
 
 #[test]
 fn a_job_that_may_start_again_does_so_after_a_panic() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     for (step, _) in THREADS.into_iter().filter(|(step, _)| *step != "thread.supervisor") {
         let dir = tempfile::tempdir().expect("a directory for the test");
         panics(step, 5, 2);
+        HOLDS_END.store(true, Ordering::Relaxed);
         let job = run(dir.path(), Restart::FixedDelay { attempts: 10, delay: Duration::ZERO }).expect("the job starts");
+        let since = Instant::now();
+        while job.status().restarts == 0 && since.elapsed() < LONGEST.unwrap_or_default() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        HOLDS_END.store(false, Ordering::Relaxed);
         job.wait(LONGEST).unwrap_or_else(|| panic!("{step}: the job hangs")).expect(step);
         disarm();
         assert!(job.status().restarts > 0, "{step}");
@@ -130,10 +152,11 @@ fn a_job_that_may_start_again_does_so_after_a_panic() {
 
 #[test]
 fn a_panic_while_a_job_starts_again_is_heard_by_whoever_waits() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     // A worker fails, and every attempt to start again panics in the recovery.
     for step in ["sink.recover", "thread.supervisor", "state.sync_dir"] {
         let dir = tempfile::tempdir().expect("a directory for the test");
+        HOLDS_END.store(true, Ordering::Relaxed);
         let job = run(dir.path(), Restart::FixedDelay { attempts: 3, delay: Duration::from_millis(50) }).expect("the job starts");
         std::thread::sleep(Duration::from_millis(20));
         panics(step, 1, u64::MAX);
@@ -155,7 +178,7 @@ fn a_panic_while_a_job_starts_again_is_heard_by_whoever_waits() {
 
 #[test]
 fn a_panic_at_the_start_is_an_error_of_the_start() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     for step in ["thread.supervisor", "sink.recover", "mark.create"] {
         let dir = tempfile::tempdir().expect("a directory for the test");
         panics(step, 1, 1);
@@ -168,7 +191,7 @@ fn a_panic_at_the_start_is_an_error_of_the_start() {
 
 #[test]
 fn panics_in_the_background_stop_neither_retention_nor_checkpoints() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     for step in ["savepoint.copy", "checkpoint.write", "sink.pre_commit"] {
         let dir = tempfile::tempdir().expect("a directory for the test");
         let job = run(dir.path(), Restart::FixedDelay { attempts: 10, delay: Duration::ZERO }).expect("the job starts");

@@ -12,7 +12,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_empty_array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef};
-use mill_frame::text::TextColumn;
+use mill_frame::text::{TextColumn, push_json_string};
 use mill_frame::types::type_name;
 use mill_protocol::{Error, Result};
 
@@ -117,7 +117,7 @@ impl JsonColumn {
                         out.push(',');
                     }
                     match keys.text(entry) {
-                        Some(text) => push_string(text, out),
+                        Some(text) => push_json_string(text, out),
                         None => {
                             out.push('"');
                             keys.push(entry, out);
@@ -144,7 +144,7 @@ fn push_leaf(column: &TextColumn, row: usize, out: &mut String) {
     if column.is_bare(row) {
         column.push(row, out);
     } else if let Some(text) = column.text(row) {
-        push_string(text, out);
+        push_json_string(text, out);
     } else {
         // Digits, letters and signs: nothing to escape.
         out.push('"');
@@ -179,34 +179,9 @@ fn push_object(names: &[String], columns: &[JsonColumn], row: usize, out: &mut S
 /// A name with its quotes and colon.
 fn key(name: &str) -> String {
     let mut out = String::with_capacity(name.len() + 3);
-    push_string(name, &mut out);
+    push_json_string(name, &mut out);
     out.push(':');
     out
-}
-
-/// A string with its quotes, escaped where JSON asks for it.
-fn push_string(text: &str, out: &mut String) {
-    out.push('"');
-    let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
-        out.push_str(&rest[..at]);
-        match rest.as_bytes()[at] {
-            b'"' => out.push_str("\\\""),
-            b'\\' => out.push_str("\\\\"),
-            b'\n' => out.push_str("\\n"),
-            b'\r' => out.push_str("\\r"),
-            b'\t' => out.push_str("\\t"),
-            control => {
-                const DIGITS: &[u8; 16] = b"0123456789abcdef";
-                out.push_str("\\u00");
-                out.push(DIGITS[usize::from(control >> 4)] as char);
-                out.push(DIGITS[usize::from(control & 15)] as char);
-            }
-        }
-        rest = &rest[at + 1..];
-    }
-    out.push_str(rest);
-    out.push('"');
 }
 
 /// The rows of a batch, each as an object.

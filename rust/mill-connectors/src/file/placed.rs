@@ -78,7 +78,8 @@ impl PlacedSource {
         let mut add = |column: Column, field: FieldRef| {
             if fields.iter().any(|other| other.name() == field.name()) {
                 return Err(Error::schema(format!(
-                    "{name}: {:?} is a column of the files or a key of the partitions, and an option of the reader; choose another name",
+                    "{name}: {:?} is a column of the files or a key of the partitions, and an option of the reader; choose another \
+                     name",
                     field.name()
                 )));
             }

@@ -16,8 +16,6 @@ use super::split::{FileSet, FileSplit};
 use super::stamp::{Stamp, open_failed, try_open};
 use super::{BYTE_ORDER_MARK, RECORD_BYTES_MAX};
 
-/// How much of a malformed record is shown.
-const RECORD_CHARS_MAX: usize = 1000;
 /// How much is read at once to count lines.
 const COUNT_BYTES: usize = 256 << 10;
 
@@ -281,9 +279,7 @@ impl<F: LineFormat> LineReader<F> {
                 None => String::new(),
             };
             let text = &self.chunk.data()[start..end];
-            let text = &text[..text.len().min(4 * RECORD_CHARS_MAX)];
-            let record: String = String::from_utf8_lossy(text).chars().take(RECORD_CHARS_MAX).collect();
-            rejected.push(Rejected::new(format!("{:?}{line}: {message}", self.path), record));
+            rejected.push(Rejected::new(format!("{:?}{line}: {message}", self.path), as_it_was(text)));
         }
         Ok(rejected)
     }
@@ -406,6 +402,16 @@ impl<F: LineFormat> LineReader<F> {
             tail: Print::of(chunk.tail()),
         }
     }
+}
+
+/// A malformed record as text; bytes that are not UTF-8 become `\xff`.
+fn as_it_was(record: &[u8]) -> String {
+    let mut text = String::with_capacity(record.len());
+    for chunk in record.utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+    }
+    text
 }
 
 impl<F: LineFormat> SplitReader for LineReader<F> {

@@ -10,18 +10,20 @@
 //! the order of the epochs, and within one in that of the stream.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mill_protocol::{Commit, Committer, Delivery, Epoch, Error, Recovered, Result, Run};
+use mill_protocol::{Commit, Committer, Delivery, Ending, Epoch, Error, Recovered, Result, Run};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::client::{Asker, Partition, SilentConsumer, group_client, noted};
+use super::limits::{Limits, cancelled, offsets_retention};
 use super::note::{Note, Told};
-use super::producer::Producer;
+use super::producer::{Part, Producer};
 use super::sink::{Shared, Way};
 use super::spool::{Handle, Place};
 
@@ -31,6 +33,8 @@ const COMMIT_WAIT: Duration = Duration::from_secs(60);
 const CALL_WAIT: Duration = Duration::from_secs(30);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A note is written anew when it is this old, or a quarter as old as the cluster lets it become.
+const NOTE_AGE_MAX: Duration = Duration::from_secs(3600);
 
 pub(super) struct KafkaCommitter {
     shared: Arc<Shared>,
@@ -39,6 +43,9 @@ pub(super) struct KafkaCommitter {
     sink: String,
     restored: Option<Epoch>,
     place: Option<Place>,
+    /// The state directory.
+    directory: Option<PathBuf>,
+    ending: Ending,
     exact: Option<Exact>,
 }
 
@@ -49,9 +56,15 @@ struct Exact {
     sink: String,
     /// The transactional identity, and the name of the group of the notes.
     name: String,
+    /// The largest batch that the topic takes, if it is known.
+    batch_bytes: Option<usize>,
     /// What the note says, as far as this run knows.
     note: Option<Note>,
+    /// When it is to be written again, so that the cluster does not forget it.
+    renew_at: Instant,
+    note_age: Duration,
     link: Option<Link>,
+    ending: Ending,
 }
 
 /// A connection that holds the transactional identity.
@@ -78,38 +91,72 @@ impl From<Error> for Failure {
 impl KafkaCommitter {
     pub(super) fn new(shared: Arc<Shared>) -> KafkaCommitter {
         let (delivery, sink) = (Delivery::ExactlyOnce, String::new());
-        KafkaCommitter { shared, delivery, job: None, sink, restored: None, place: None, exact: None }
+        let ending = Ending::default();
+        KafkaCommitter { shared, delivery, job: None, sink, restored: None, place: None, directory: None, ending, exact: None }
     }
 
     fn open(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let asker = Asker::new(&shared.call(), &shared.cluster)?;
-        asker.partitions(&shared.topic)?;
+        let limits = Arc::new(Limits::learn(&shared.call(), &shared.cluster, &asker, &shared.topic)?);
         match (self.delivery, self.job, &self.place) {
             (Delivery::ExactlyOnce, Some(job), Some(place)) => {
-                shared.set_way(Way::Spooled(place.clone()));
-                let name = format!("millstream-{job:016x}-{:016x}", xxh3_64(self.sink.as_bytes()));
-                let exact = Exact { shared, job, sink: self.sink.clone(), name, note: None, link: None };
+                let mut exact = self.exact(job, &limits);
+                let kept = offsets_retention(&shared.cluster, &asker)?;
+                exact.note_age = kept.map_or(NOTE_AGE_MAX, |kept| NOTE_AGE_MAX.min(kept / 4));
+                shared.set_way(Way::Spooled(place.clone(), limits));
                 self.exact = Some(exact);
             }
             _ => {
-                let producer = Producer::new(&shared.call(), &shared.cluster, &shared.topic, None)?;
-                shared.set_way(Way::Direct(Arc::new(producer)));
+                let batch_bytes = limits.settings.bytes_max;
+                let producer = Producer::new(&shared.call(), &shared.cluster, &shared.topic, None, batch_bytes, &self.ending)?;
+                shared.set_way(Way::Direct(Arc::new(producer), limits));
             }
         }
         Ok(())
     }
 
-    /// What a run that sent in transactions has left unsent: this one, which promises less, must not lose it.
+    fn exact(&self, job: u64, limits: &Limits) -> Exact {
+        let (shared, sink, ending) = (Arc::clone(&self.shared), self.sink.clone(), self.ending.clone());
+        // With the topic: a job that goes on from a copy of a state, and writes elsewhere, is another one to the cluster.
+        let place = format!("{sink}\0{}", shared.topic);
+        let name = format!("millstream-{job:016x}-{:016x}", xxh3_64(place.as_bytes()));
+        let (batch_bytes, renew_at) = (limits.settings.bytes_max, Instant::now());
+        Exact { shared, job, sink, name, batch_bytes, note: None, renew_at, note_age: NOTE_AGE_MAX, link: None, ending }
+    }
+
+    /// What a run that sent in transactions has left unsent: this one promises less, and still takes that up as the other would have.
     fn deliver_owed(&self, recovered: &Recovered<'_>) -> Result<()> {
-        let (Way::Direct(producer), Some(directory)) = (self.shared.way(), recovered.directory) else { return Ok(()) };
-        let place = Place::new(directory, &self.sink);
-        for commit in recovered.commits.iter().filter(|commit| !recovered.is_settled && !commit.handle.is_empty()) {
-            let handle = Handle::decode(&commit.handle, &place).ok_or_else(|| damaged(&self.shared, commit.epoch))?;
-            handle.for_each(&place, |message| producer.send(&message).map_err(|e| producer.error("send", e)))?;
-            producer.flush(COMMIT_WAIT).map_err(|e| producer.error("deliver what was sent", e))?;
+        let Some(own) = &self.place else { return Ok(()) };
+        let is_owed = !recovered.is_settled && recovered.commits.iter().any(|commit| !commit.handle.is_empty());
+        if let (true, Some(job), Way::Direct(_, limits)) = (is_owed, self.job, self.shared.way()) {
+            let mut exact = self.exact(job, &limits);
+            exact.take_up()?;
+            exact.commit(recovered.commits, &self.spool_of(recovered, own))?;
         }
-        Ok(())
+        own.clear()
+    }
+
+    /// Where the files are that the checkpoint names: it may lie elsewhere, if the job begins with one of another directory.
+    fn spool_of(&self, recovered: &Recovered<'_>, own: &Place) -> Place {
+        recovered.directory.map_or_else(|| own.clone(), |directory| Place::new(directory, &self.sink))
+    }
+
+    /// Whether the checkpoint was taken while the sink wrote another topic.
+    ///
+    /// # Errors
+    /// When it is the job's own: what it has written is there, and would not be continued here.
+    fn is_moved(&self, recovered: &Recovered<'_>) -> Result<bool> {
+        let Some(was) = recovered.target.filter(|was| *was != self.shared.topic) else { return Ok(false) };
+        if recovered.directory != self.directory.as_deref() {
+            return Ok(true);
+        }
+        Err(Error::checkpoint(format!(
+            "{}: the topic was {was:?} when the checkpoint was taken: what the job has written is there, and would not be continued \
+             here; write to the former topic again, or give another state directory, with Checkpoint(restore_from=) to begin with \
+             what is kept here",
+            self.shared.call()
+        )))
     }
 }
 
@@ -140,6 +187,8 @@ impl Committer for KafkaCommitter {
         self.sink = run.sink.to_owned();
         self.restored = run.restored;
         self.place = run.directory.map(|directory| Place::new(directory, run.sink));
+        self.directory = run.directory.map(Path::to_owned);
+        self.ending = run.ending.cloned().unwrap_or_default();
         Ok(())
     }
 
@@ -166,17 +215,27 @@ impl Committer for KafkaCommitter {
         exact.commit(commits, place)
     }
 
+    fn keep_up(&mut self) -> Result<()> {
+        self.exact.as_mut().map_or(Ok(()), Exact::keep_up)
+    }
+
     fn receipt(&self) -> Option<String> {
         self.exact.as_ref()?.note.as_ref()?.encode().ok()
     }
 
     fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()> {
         let call = self.shared.call();
+        let is_moved = self.is_moved(recovered)?;
         self.open()?;
-        let (Some(exact), Some(place)) = (&mut self.exact, &self.place) else { return self.deliver_owed(recovered) };
+        if self.exact.is_none() {
+            return self.deliver_owed(recovered);
+        }
+        let from = self.place.as_ref().map(|own| self.spool_of(recovered, own));
+        let (Some(exact), Some(place), Some(from)) = (&mut self.exact, &self.place, from) else { return Ok(()) };
         exact.take_up()?;
+        let is_owed = !recovered.is_settled && recovered.commits.iter().any(|commit| !commit.handle.is_empty());
         let restored = self.restored.map_or(0, |epoch| epoch.0);
-        let receipt = recovered.receipt.and_then(|text| Note::decode(text, exact.job, &exact.sink));
+        let receipt = recovered.receipt.filter(|_| !is_moved).and_then(|text| Note::decode(text, exact.job, &exact.sink));
         match (&exact.note, receipt) {
             (Some(note), _) if note.epoch > restored => {
                 return Err(Error::connector(format!(
@@ -192,19 +251,10 @@ impl Committer for KafkaCommitter {
                     receipt.epoch, exact.name, note.epoch
                 )));
             }
-            (None, _) if !recovered.is_settled && !recovered.commits.is_empty() => {
-                return Err(Error::checkpoint(format!(
-                    "{call}: whether the output of checkpoint {restored} is in the topic is not known: the cluster has no offset of \
-                     group {:?}, in which it was noted (offsets.retention.minutes has passed since, or the topic or the group was \
-                     deleted); nothing was sent: look whether it is there, and start anew with another state directory",
-                    exact.name
-                )));
-            }
+            (None, _) if is_owed && !is_moved => return Err(exact.note_is_gone(restored)),
             _ => {}
         }
         if !recovered.is_settled {
-            // The checkpoint may lie elsewhere, if the job begins with one of another directory.
-            let from = recovered.directory.map_or_else(|| place.clone(), |directory| Place::new(directory, &exact.sink));
             exact.commit(recovered.commits, &from)?;
         }
         exact.take_over(restored)?;
@@ -277,7 +327,48 @@ impl Exact {
             Some(note) => note.taken_over(run),
             None => Note::first(self.job, &self.sink, run, restored),
         };
-        self.settle(&note, &[], &Place::new(std::path::Path::new(""), ""))
+        self.settle(&note, &[], &nowhere())
+    }
+
+    /// Writes the note anew if the cluster might forget it. A cluster that is away is asked again later: there is time.
+    fn keep_up(&mut self) -> Result<()> {
+        let Some(note) = self.note.clone().filter(|_| Instant::now() >= self.renew_at) else { return Ok(()) };
+        self.renew_at = Instant::now() + self.note_age / 4;
+        let mut renew = || {
+            if self.link.is_none() {
+                self.connect()?;
+                self.check_note(Some(&note))?;
+            }
+            self.send(&note, &[], &nowhere())
+        };
+        match renew() {
+            Ok(()) => self.renew_at = Instant::now() + self.note_age,
+            Err(Failure::Again(_)) => self.link = None,
+            Err(Failure::Final(error)) => {
+                self.link = None;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the note is what this run has left.
+    fn check_note(&self, left: Option<&Note>) -> std::result::Result<(), Failure> {
+        match (&self.note, left) {
+            (found, left) if found.as_ref() == left => Ok(()),
+            (None, Some(left)) => Err(Failure::Final(self.note_is_gone(left.epoch))),
+            _ => Err(Failure::Final(self.taken_by_another())),
+        }
+    }
+
+    fn note_is_gone(&self, epoch: u64) -> Error {
+        Error::checkpoint(format!(
+            "{}: whether the output of checkpoint {epoch} is in the topic is not known: the cluster has no offset of group {:?}, in \
+             which it was noted (the job was away for longer than offsets.retention.minutes, or the topic or the group was deleted); \
+             nothing was sent: look whether it is there, and start anew with another state directory",
+            self.shared.call(),
+            self.name
+        ))
     }
 
     /// Makes these messages and the note visible, together and once.
@@ -291,13 +382,12 @@ impl Exact {
                     // It took effect, and only the answer was lost.
                     return Ok(());
                 }
-                if exact.note != before {
-                    return Err(Failure::Final(exact.taken_by_another()));
-                }
+                exact.check_note(before.as_ref())?;
             }
             exact.send(note, handles, place)
         })?;
         self.note = Some(note.clone());
+        self.renew_at = Instant::now() + self.note_age;
         Ok(())
     }
 
@@ -314,6 +404,9 @@ impl Exact {
                 Err(Failure::Again(error)) => error,
             };
             self.link = None;
+            if self.ending.is_set() {
+                return Err(cancelled(&self.shared.call()));
+            }
             if Instant::now() >= end {
                 return Err(error);
             }
@@ -327,10 +420,11 @@ impl Exact {
         let shared = Arc::clone(&self.shared);
         let call = shared.call();
         shared.reach("kafka.connect")?;
-        let producer = Producer::new(&call, &shared.cluster, &shared.topic, Some(&self.name))?;
+        let (name, batch_bytes) = (Some(self.name.as_str()), self.batch_bytes);
+        let producer = Producer::new(&call, &shared.cluster, &shared.topic, name, batch_bytes, &self.ending)?;
         producer.init(CALL_WAIT).map_err(|e| failure(&producer, "take up its transactional identity", e))?;
         let group = group_client(&call, &shared.cluster, &self.name)?;
-        let found = noted(&call, &group, &self.name, &[self.partition()], CALL_WAIT).map_err(Failure::Again)?;
+        let found = noted(&call, &group, &self.name, &[self.partition()], CALL_WAIT, &self.ending).map_err(Failure::Again)?;
         self.note = match found.into_iter().flatten().next() {
             None => None,
             Some((_, text)) => Some(Note::decode(&text, self.job, &self.sink).ok_or_else(|| {
@@ -353,10 +447,10 @@ impl Exact {
         };
         shared.reach("kafka.begin")?;
         producer.begin().map_err(|e| failure(producer, "begin a transaction", e))?;
-        let mut failed = None;
+        let (mut failed, part) = (None, Part::default());
         for handle in handles {
             let sent = handle.for_each(place, |message| {
-                producer.send(&message).map_err(|e| {
+                producer.send(&message, &part, COMMIT_WAIT).map_err(|e| {
                     failed = Some(failure(producer, "send", e));
                     Error::internal("told below")
                 })
@@ -377,7 +471,7 @@ impl Exact {
             .group_metadata()
             .ok_or_else(|| Failure::Final(Error::internal("a consumer with a group has its metadata")))?;
         // The messages first: what cannot be delivered is told as such.
-        producer.flush(COMMIT_WAIT).map_err(|e| failure(producer, "deliver what was sent", e))?;
+        producer.flush(&part, COMMIT_WAIT).map_err(|e| failure(producer, "deliver what was sent", e))?;
         producer.note(&offsets, &group, CALL_WAIT).map_err(|e| failure(producer, "note the epoch", e))?;
         shared.reach("kafka.noted")?;
         producer.commit(CALL_WAIT).map_err(|e| failure(producer, "commit the transaction", e))?;
@@ -400,6 +494,11 @@ impl Exact {
     }
 }
 
+/// The place of no files.
+fn nowhere() -> Place {
+    Place::new(Path::new(""), "")
+}
+
 /// Whether an error of the client passes when everything is begun anew.
 fn failure(producer: &Producer, doing: &str, error: KafkaError) -> Failure {
     use RDKafkaErrorCode as Code;
@@ -415,6 +514,7 @@ fn failure(producer: &Producer, doing: &str, error: KafkaError) -> Failure {
                 | Code::UnknownTopic
                 | Code::UnknownPartition
                 | Code::InvalidRecord
+                | Code::InvalidTimestamp
                 | Code::InvalidTopic
                 | Code::InvalidArgument
                 | Code::UnsupportedVersion

@@ -1,5 +1,7 @@
 //! The options of a client: librdkafka's own names, checked before anything is contacted.
 
+use std::fmt;
+
 use rdkafka::bindings as native;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{IsError, KafkaError};
@@ -23,12 +25,40 @@ const OWN: [(&str, &str); 11] = [
     ("group.instance.id", "partitions are not assigned by the group"),
 ];
 
+/// What the name of an option has whose value nobody may see: not in messages, not in logs, not in files.
+const SECRET: [&str; 7] = ["password", "secret", "key", "token", "jaas", "oauthbearer.config", "kinit"];
+
+/// Values that are shorter are in every text by chance; the client repeats none on its own.
+const SECRET_LENGTH_MIN: usize = 3;
+
+/// Whether the value of an option of this name must not be shown.
+pub(super) fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET.iter().any(|part| name.contains(part))
+}
+
+/// Options for a person to see: values that are secret are left out.
+pub(super) struct Shown<'a>(pub(super) &'a [(String, String)]);
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &'_ str, is_secret: bool| if is_secret { "…".to_owned() } else { value.to_owned() };
+        f.debug_map().entries(self.0.iter().map(|(name, value)| (name, shown(value, is_secret(name))))).finish()
+    }
+}
+
 /// How a cluster is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Cluster {
     /// `host:port`, separated by commas.
     pub(super) brokers: String,
     options: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("brokers", &self.brokers).field("options", &Shown(&self.options)).finish()
+    }
 }
 
 impl Cluster {
@@ -50,8 +80,46 @@ impl Cluster {
             // One at a time, so that the message names the right one.
             check_option(call, name, value)?;
         }
-        config.create_native_config().map(drop).map_err(|e| Error::plan(format!("{call}: {e}")))?;
-        Ok(Cluster { brokers, options })
+        let cluster = Cluster { brokers, options };
+        config.create_native_config().map(drop).map_err(|e| Error::plan(format!("{call}: {}", cluster.text(&e))))?;
+        Ok(cluster)
+    }
+
+    /// Refuses options without which a retry could write a message twice, or in another order.
+    pub(super) fn check_idempotence(&self, call: &str) -> Result<()> {
+        for (name, value) in &self.options {
+            let number = value.parse::<i64>().ok();
+            let wanted = match name.as_str() {
+                "acks" | "request.required.acks" if !matches!(value.as_str(), "all" | "-1") => "\"all\"",
+                "max.in.flight" | "max.in.flight.requests.per.connection" if number.is_some_and(|number| number > 5) => "at most 5",
+                "retries" | "message.send.max.retries" if number == Some(0) => "at least 1",
+                "queuing.strategy" if value != "fifo" => "\"fifo\"",
+                _ => continue,
+            };
+            return Err(Error::plan(format!(
+                "{call}: option {name:?} is {value:?}, and has to be {wanted}: the sink writes each message once and in order"
+            )));
+        }
+        Ok(())
+    }
+
+    /// An error of a client, without the secrets that its text may repeat. It has no source: that would repeat them, too.
+    pub(super) fn error(&self, call: &str, error: &KafkaError) -> Error {
+        Error::connector(format!("{call}: {}", self.text(error)))
+    }
+
+    fn text(&self, error: &KafkaError) -> String {
+        match error {
+            // Its text ends with the name and the value.
+            KafkaError::ClientConfig(_, reason, name, _) => format!("option {name:?}: {}", self.without_secrets(reason)),
+            other => self.without_secrets(&other.to_string()),
+        }
+    }
+
+    /// A text of the client's without values that are secret.
+    pub(super) fn without_secrets(&self, text: &str) -> String {
+        let secrets = self.options.iter().filter(|(name, value)| is_secret(name) && value.len() >= SECRET_LENGTH_MIN);
+        secrets.fold(text.to_owned(), |text, (_, value)| text.replace(value.as_str(), "…"))
     }
 
     /// A configuration with these settings, which go before the user's where `is_ours`.
@@ -84,16 +152,17 @@ fn check_option(call: &str, name: &str, value: &str) -> Result<()> {
         Ok(_) => Ok(()),
         Err(KafkaError::ClientConfig(code, reason, ..)) if code.is_error() => {
             let unknown = matches!(code, native::rd_kafka_conf_res_t::RD_KAFKA_CONF_UNKNOWN);
-            let hint = if unknown {
+            Err(Error::plan(if unknown {
                 let names = option_names();
-                format!("{}; options are those of librdkafka", did_you_mean(name, names.iter().map(String::as_str)))
+                let near = did_you_mean(name, names.iter().map(String::as_str));
+                format!("{call}: there is no option {name:?}{near}; options are those of librdkafka")
+            } else if is_secret(name) {
+                format!("{call}: option {name:?} cannot have the value that it has, which is not shown here")
             } else {
-                format!(" ({})", reason.trim_end_matches('.'))
-            };
-            let what = if unknown { format!("there is no option {name:?}") } else { format!("option {name:?} cannot be {value:?}") };
-            Err(Error::plan(format!("{call}: {what}{hint}")))
+                format!("{call}: option {name:?} cannot be {value:?} ({})", reason.trim_end_matches('.'))
+            }))
         }
-        Err(e) => Err(Error::plan(format!("{call}: option {name:?}: {e}"))),
+        Err(_) => Err(Error::plan(format!("{call}: option {name:?} cannot be set"))),
     }
 }
 

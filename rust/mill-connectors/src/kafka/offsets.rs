@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mill_protocol::{Error, Position, Result, Split, SplitId, SplitState};
+use mill_protocol::{Ending, Error, Position, Result, Split, SplitId, SplitState};
 use serde::{Deserialize, Serialize};
 
 use super::ANSWER_WAIT;
@@ -54,7 +54,7 @@ pub(super) fn begin(asker: &Asker, shared: &Shared, partitions: &[Partition]) ->
     let committed = match (&shared.start, &shared.group) {
         (Start::Committed, Some(group)) => {
             let client = group_client(&call, &shared.cluster, group)?;
-            Some(noted(&call, &client, group, partitions, ANSWER_WAIT)?)
+            Some(noted(&call, &client, group, partitions, ANSWER_WAIT, &Ending::default())?)
         }
         _ => None,
     };
@@ -84,32 +84,39 @@ pub(super) fn begin(asker: &Asker, shared: &Shared, partitions: &[Partition]) ->
             offset if (first..=last).contains(&offset) => offset,
             offset => shared.reset(partition, (first, last), &outside("the job is to begin", partition, offset, first))?,
         };
-        let end = match &shared.until {
-            None => None,
-            Some(Until::End) => Some(last),
-            Some(Until::Time(at)) => Some(asker.offset_at(partition, *at)?.unwrap_or(last)),
-            Some(Until::Offsets(given)) => {
-                let end = given[partition];
-                if end > last {
-                    return Err(Error::connector(format!(
-                        "{call}: {partition} is to be read until offset {end}, and ends at {last}; leave until= out to wait for \
-                         more"
-                    )));
-                }
-                Some(end)
-            }
-        };
-        let end = end.map(|end| end.max(start));
+        let end = end_of(asker, shared, partition, start, last)?;
         let detail = Detail { topic: partition.topic.clone(), partition: partition.number, start, end };
         splits.push(detail.split()?);
     }
     Ok(splits)
 }
 
-/// A partition that has turned up since: it is read from its first message.
+/// Where a partition ends, if the input is bounded.
+fn end_of(asker: &Asker, shared: &Shared, partition: &Partition, start: i64, last: i64) -> Result<Option<i64>> {
+    let end = match &shared.until {
+        None => return Ok(None),
+        Some(Until::End) => last,
+        Some(Until::Time(at)) => asker.offset_at(partition, *at)?.unwrap_or(last),
+        Some(Until::Offsets(given)) => match given.get(partition) {
+            None => {
+                return Err(Error::plan(format!("{}: until has no offset for {:?}", shared.call(), partition.to_string())));
+            }
+            Some(end) if *end > last => {
+                return Err(Error::connector(format!(
+                    "{}: {partition} is to be read until offset {end}, and ends at {last}; leave until= out to wait for more",
+                    shared.call()
+                )));
+            }
+            Some(end) => *end,
+        },
+    };
+    Ok(Some(end.max(start)))
+}
+
+/// A partition that has turned up since: it is read from its first message, and to the same end as others.
 pub(super) fn found(asker: &Asker, shared: &Shared, partition: &Partition) -> Result<Split> {
     let (first, last) = asker.bounds(partition)?;
-    let end = shared.until.is_some().then_some(last);
+    let end = end_of(asker, shared, partition, first, last)?;
     Detail { topic: partition.topic.clone(), partition: partition.number, start: first, end }.split()
 }
 

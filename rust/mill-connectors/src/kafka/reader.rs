@@ -11,7 +11,7 @@ use rdkafka::client::Client;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaType;
 
-use super::client::{Partition, Silent};
+use super::client::{Partition, Silent, missing_permission};
 use super::config::Cluster;
 use super::format::Decoder;
 use super::message::{Message, Messages, Queue};
@@ -42,7 +42,7 @@ impl Connection {
             ],
             &[("enable.partition.eof", "true"), ("enable.auto.commit", "false")],
         );
-        let failed = |e| Error::connector(format!("{call}: {e}")).because(e);
+        let failed = |e| cluster.error(call, &e);
         let native = config.create_native_config().map_err(failed)?;
         let client = Client::new(&config, native, RDKafkaType::RD_KAFKA_CONSUMER, Silent).map_err(failed)?;
         Ok(Connection { client, telling: Mutex::new(()) })
@@ -162,8 +162,9 @@ impl KafkaReader {
             return self.removed();
         }
         let text = message.error_text();
-        let text = if text.is_empty() { code.to_string() } else { text };
-        Error::connector(format!("{}: cannot read {}: {text}", self.shared.call(), self.partition))
+        let text = if text.is_empty() { code.to_string() } else { self.shared.cluster.without_secrets(&text) };
+        let hint = missing_permission(code).unwrap_or_default();
+        Error::connector(format!("{}: cannot read {}: {text}{hint}", self.shared.call(), self.partition))
     }
 
     fn removed(&self) -> Error {

@@ -9,12 +9,13 @@ use mill_frame::types::type_name;
 use mill_protocol::{Committer, Delivery, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
 use super::committer::KafkaCommitter;
-use super::config::Cluster;
+use super::config::{Cluster, Shown};
+use super::limits::Limits;
 use super::producer::Producer;
 use super::spool::Place;
 use super::writer::{DirectWriter, Encoder, SpoolWriter};
 use crate::directory::{fresh_nonce, json};
-use crate::nearest::did_you_mean;
+use crate::nearest::{did_you_mean, quoted};
 use crate::updating::check_key;
 use crate::objects::check_written;
 
@@ -36,7 +37,7 @@ pub struct MessageColumns {
 }
 
 /// How a topic is written.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct KafkaSinkOptions {
     /// What becomes what of a message.
     pub columns: MessageColumns,
@@ -44,6 +45,14 @@ pub struct KafkaSinkOptions {
     pub delivery: Option<Delivery>,
     /// Options of librdkafka.
     pub options: Vec<(String, String)>,
+}
+
+impl fmt::Debug for KafkaSinkOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let KafkaSinkOptions { columns, delivery, options } = self;
+        let mut shown = f.debug_struct("KafkaSinkOptions");
+        shown.field("columns", columns).field("delivery", delivery).field("options", &Shown(options)).finish()
+    }
 }
 
 /// A topic of a cluster as a sink.
@@ -71,9 +80,9 @@ pub(super) enum Way {
     #[default]
     Undecided,
     /// As they come; the barrier waits until they were delivered.
-    Direct(Arc<Producer>),
+    Direct(Arc<Producer>, Arc<Limits>),
     /// Kept until their checkpoint is durable, then sent in a transaction.
-    Spooled(Place),
+    Spooled(Place, Arc<Limits>),
 }
 
 impl KafkaSink {
@@ -84,6 +93,7 @@ impl KafkaSink {
     pub fn new(brokers: &str, topic: &str, options: KafkaSinkOptions) -> Result<KafkaSink> {
         let KafkaSinkOptions { columns, delivery, options } = options;
         let cluster = Cluster::new("write_kafka()", brokers, options)?;
+        cluster.check_idempotence("write_kafka()")?;
         if topic.is_empty() || topic.contains('\0') {
             return Err(Error::plan("write_kafka() needs the name of a topic"));
         }
@@ -199,24 +209,32 @@ impl Sink for KafkaSink {
                 return Err(wrong(column, "headers", "a map of text, a struct, or a list of structs with key and value", found));
             }
         }
-        check_key(key, columns.key.as_deref())?;
+        match (key, columns.key.as_deref()) {
+            (Some(key), Some(own)) if own.iter().any(|column| columns.left_out.contains(column)) => {
+                return Err(Error::plan(format!("it is written with an expression as its key: pass key=[{}]", quoted(key, ", "))));
+            }
+            (key, own) => check_key(key, own)?,
+        }
         // Whether all columns have a form.
         Encoder::new(columns, schema)?;
         if columns.is_raw { Ok(()) } else { json::check(schema) }
     }
 
     fn target(&self) -> Option<String> {
-        Some(self.shared.call())
+        // Without the brokers: the same cluster can be reached by other addresses.
+        Some(self.shared.topic.clone())
     }
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
         let encoder = Encoder::new(&self.shared.columns, schema)?;
         Ok(match self.shared.way() {
             Way::Undecided => return Err(Error::internal("a committer learns of its run before writers are made")),
-            Way::Direct(producer) => {
-                Box::new(DirectWriter::new(Arc::clone(&self.shared), encoder, producer, context.waker.clone()))
+            Way::Direct(producer, limits) => {
+                Box::new(DirectWriter::new(Arc::clone(&self.shared), encoder, limits, producer, context.waker.clone()))
             }
-            Way::Spooled(place) => Box::new(SpoolWriter::new(Arc::clone(&self.shared), encoder, place, context.index)),
+            Way::Spooled(place, limits) => {
+                Box::new(SpoolWriter::new(Arc::clone(&self.shared), encoder, limits, place, context.index))
+            }
         })
     }
 

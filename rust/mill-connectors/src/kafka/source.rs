@@ -11,7 +11,7 @@ use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, S
 use regex::Regex;
 
 use super::client::{Asker, Partition};
-use super::config::Cluster;
+use super::config::{Cluster, Shown};
 use super::format;
 use super::offsets;
 use super::reader::{Connection, KafkaReader};
@@ -76,7 +76,7 @@ pub enum Until {
 }
 
 /// How topics are read.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KafkaSourceOptions {
     /// What a message is.
     pub format: KafkaFormat,
@@ -90,6 +90,15 @@ pub struct KafkaSourceOptions {
     pub group: Option<String>,
     /// Options of librdkafka.
     pub options: Vec<(String, String)>,
+}
+
+impl fmt::Debug for KafkaSourceOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let KafkaSourceOptions { format, metadata, start, until, group, options } = self;
+        let mut shown = f.debug_struct("KafkaSourceOptions");
+        shown.field("format", format).field("metadata", metadata).field("start", start).field("until", until).field("group", group);
+        shown.field("options", &Shown(options)).finish()
+    }
 }
 
 /// Topics of a cluster as a source: a split is a partition.
@@ -155,8 +164,8 @@ impl Shared {
                 }
             }
             Topics::Like(pattern) => {
-                for (name, partitions) in there.iter().filter(|(name, _)| pattern.is_match(name)) {
-                    add(name, *partitions);
+                for (name, _) in there.iter().filter(|(name, _)| pattern.is_match(name)) {
+                    add(name, asker.find(&there, name)?);
                 }
                 if found.is_empty() && self.until.is_some() {
                     return Err(Error::connector(format!("{}: no topic matches the pattern", self.call())));
@@ -224,6 +233,10 @@ impl KafkaSource {
         if let Some(kind) = metadata.iter().find(|kind| !seen.insert(**kind)) {
             return Err(Error::plan(format!("{call}: metadata names {:?} twice", kind.column().trim_start_matches('_'))));
         }
+        let times = [("start", matches!(start, Start::Time(..0))), ("until", matches!(until, Some(Until::Time(..0))))];
+        if let Some((argument, _)) = times.into_iter().find(|(_, is_early)| *is_early) {
+            return Err(Error::plan(format!("{call}: {argument} is a time before 1970, and messages have times since then")));
+        }
         if matches!(start, Start::Committed) && group.is_none() {
             return Err(Error::plan(format!("{call}: start=\"committed\" begins where a consumer group stands: name it with group=")));
         }
@@ -290,6 +303,10 @@ impl Source for KafkaSource {
     fn properties(&self) -> SourceProperties {
         let is_bounded = self.shared.until.is_some();
         SourceProperties { is_bounded, is_replayable: true, discovers_splits: !is_bounded, may_block: true }
+    }
+
+    fn begins_alike(&self) -> bool {
+        matches!(self.shared.start, Start::Earliest | Start::Offsets(_))
     }
 
     fn splits(&self, _is_ordered: bool) -> Result<Vec<Split>> {

@@ -34,6 +34,9 @@ const KEY: u8 = 4;
 const VALUE: u8 = 8;
 const HEADERS: u8 = 16;
 
+/// How many headers a message has at most, and how many bytes the name of each.
+const HEADERS_MAX: usize = u16::MAX as usize;
+
 /// A message on its way out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outgoing<'m> {
@@ -83,6 +86,16 @@ impl<'m> Outgoing<'m> {
         out[start..start + 4].copy_from_slice(&length.to_le_bytes());
         out[start + 4] = parts;
         Ok(())
+    }
+
+    /// What no message can have of its headers, if they have it.
+    pub(super) fn wrong_headers(&self) -> Option<String> {
+        if self.headers.len() > HEADERS_MAX {
+            return Some(format!("{} of them, and a message has {HEADERS_MAX} at most", self.headers.len()));
+        }
+        let (name, _) = self.headers.iter().find(|(name, _)| name.len() > HEADERS_MAX)?;
+        let start: String = name.chars().take(40).collect();
+        Some(format!("the name {start:?}… has {} bytes, and can have {HEADERS_MAX}", name.len()))
     }
 
     /// Takes a message off the front; `None` if it is damaged.

@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
+use super::client::Asker;
+use super::config::Cluster;
 use super::source::{Metadata, Start, Until};
 use super::spool::{Handle, Held, Outgoing, Place};
 use super::writer::Encoder;
@@ -208,12 +210,61 @@ fn options_are_checked_at_once() {
     assert!(KafkaSink::new(" , ", "out", KafkaSinkOptions::default()).is_err());
 }
 
+#[test]
+fn no_text_has_a_secret() {
+    const SECRET: &str = "hunter2-hunter2";
+    let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let options = vec![option("sasl.password", SECRET), option("linger.ms", "5")];
+    let cluster = Cluster::new("call()", "localhost:1", options.clone()).unwrap();
+    let sink = KafkaSinkOptions { options, ..KafkaSinkOptions::default() };
+    for shown in [format!("{cluster:?}"), format!("{sink:?}")] {
+        assert!(shown.contains("sasl.password") && shown.contains("linger.ms\": \"5") && !shown.contains(SECRET), "{shown}");
+    }
+    assert_eq!(cluster.without_secrets(&format!("cannot use {SECRET}!")), "cannot use …!");
+    // librdkafka refuses what is no number, and repeats it.
+    let wrong = vec![option("sasl.kerberos.min.time.before.relogin", "5"), option("ssl.keystore.password.x", SECRET)];
+    let error = Cluster::new("call()", "localhost:1", wrong).unwrap_err();
+    assert!(error.message().contains("there is no option \"ssl.keystore.password.x\"") && !error.message().contains(SECRET), "{error}");
+}
+
+#[test]
+fn a_topic_that_has_no_leader_yet_is_asked_for_again() {
+    let mock = cluster(&[("in", 2)]);
+    mock.topic_error("in", rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE).unwrap();
+    let brokers = mock.bootstrap_servers();
+    let look = std::thread::spawn(move || {
+        let cluster = Cluster::new("call()", &brokers, Vec::new()).unwrap();
+        Asker::new("call()", &cluster).unwrap().partitions("in")
+    });
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    mock.topic_error("in", rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+    assert_eq!(look.join().unwrap().unwrap(), 2);
+}
+
+#[test]
+fn what_a_message_cannot_hold_is_told_with_its_column() {
+    let number: ArrayRef = Arc::new(Int64Array::from(vec![0, -1, i64::from(i32::MAX) + 1]));
+    let rows = RecordBatch::try_from_iter([("p", number)]).unwrap();
+    let columns = MessageColumns { partition: Some("p".to_owned()), ..MessageColumns::default() };
+    let mut told = Vec::new();
+    let mut encoder = Encoder::new(&columns, &rows.schema()).unwrap();
+    let each = |row, message: std::result::Result<&Outgoing<'_>, String>| {
+        told.push((row, message.err()));
+        Ok(())
+    };
+    encoder.for_each(&Batch::new(rows), each).unwrap();
+    assert_eq!(told[0], (0, None));
+    assert_eq!(told[1], (1, Some("column \"p\" is -1, which is no partition; they are numbered from 0".to_owned())));
+    assert_eq!(told[2], (2, Some("column \"p\" is 2147483648, which is no partition; they are numbered from 0".to_owned())));
+}
+
 /// All messages of a batch, in a form to compare.
 fn encoded(columns: &MessageColumns, batch: &Batch) -> Vec<String> {
     let mut found = Vec::new();
     let mut encoder = Encoder::new(columns, &batch.schema()).unwrap();
     let text = |bytes: Option<&[u8]>| bytes.map_or("∅".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned());
-    let each = |message: &Outgoing<'_>| {
+    let each = |_, message: std::result::Result<&Outgoing<'_>, String>| {
+        let message = message.unwrap();
         let headers: Vec<String> = message.headers.iter().map(|(name, value)| format!("{name}={}", text(*value))).collect();
         found.push(format!("{} {} {}", text(message.key), text(message.value), headers.join(",")).trim_end().to_owned());
         Ok(())

@@ -1,16 +1,20 @@
 //! Makes messages of records, and sends them or keeps them for their epoch.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, SchemaRef, TimeUnit, TimestampMillisecondType};
+use mill_frame::convert::show;
+use mill_frame::text::record_json;
 use mill_frame::types::type_name;
-use mill_protocol::{Batch, Epoch, Error, PreCommit, Result, SinkWriter};
+use mill_protocol::{Batch, Epoch, Error, PreCommit, Rejected, Result, SinkWriter};
 
-use super::producer::Producer;
+use super::limits::Limits;
+use super::producer::{Part, Producer, Refused};
 use super::sink::{MessageColumns, Shared};
 use super::spool::{self, HELD_BYTES_MAX, Handle, Held, INLINE_BYTES_MAX, Outgoing, Place, Spool};
 use crate::directory::json::{JsonRows, names};
@@ -48,6 +52,7 @@ fn is_bytes(found: &DataType) -> bool {
 
 /// Knows what of a record becomes what of its message.
 pub(super) struct Encoder {
+    columns: MessageColumns,
     /// The columns of the value, and their names as JSON has them; `None`: the value is one column as it is.
     value: Option<(Vec<usize>, Vec<String>)>,
     raw_value: usize,
@@ -126,11 +131,38 @@ impl Encoder {
             Some((places, names))
         };
         let (row, key_row) = (String::new(), String::new());
-        Ok(Encoder { value, raw_value, key, partition, timestamp, headers, row, key_row })
+        Ok(Encoder { columns: columns.clone(), value, raw_value, key, partition, timestamp, headers, row, key_row })
     }
 
-    /// Calls with the message of each record; that of a withdrawal has no value.
-    pub(super) fn for_each(&mut self, batch: &Batch, mut each: impl FnMut(&Outgoing<'_>) -> Result<()>) -> Result<()> {
+    /// Calls with the message of each record that the topic takes, and rejects the others.
+    fn for_each_fitting(
+        &mut self,
+        batch: &Batch,
+        limits: &Limits,
+        rejected: &mut Vec<Rejected>,
+        mut each: impl FnMut(&Outgoing<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let columns = self.columns.clone();
+        let mut has_looked = false;
+        self.for_each(batch, |row, message| {
+            let wrong = match message {
+                Ok(message) => match limits.refuses(message, &columns, &mut has_looked)? {
+                    None => return each(message),
+                    Some(wrong) => wrong,
+                },
+                Err(wrong) => wrong,
+            };
+            rejected.push(Rejected::new(wrong, record_json(batch.data(), row)));
+            Ok(())
+        })
+    }
+
+    /// Calls with the message of each record, or with what is wrong with it; that of a withdrawal has no value.
+    pub(super) fn for_each(
+        &mut self,
+        batch: &Batch,
+        mut each: impl FnMut(usize, std::result::Result<&Outgoing<'_>, String>) -> Result<()>,
+    ) -> Result<()> {
         let columns = batch.data().columns();
         let failed = |e: arrow::error::ArrowError| Error::data(format!("write_kafka: {e}")).because(e);
         let cast_to = |place: Option<usize>, to: &DataType| place.map(|place| cast(&columns[place], to)).transpose().map_err(failed);
@@ -186,20 +218,32 @@ impl Encoder {
                 }
                 (None, None) => None,
             };
-            let number = |array: &Option<ArrayRef>| {
-                array.as_ref().map(|array| array.as_primitive::<Int32Type>()).filter(|array| array.is_valid(row)).map(|array| array.value(row))
-            };
-            let partition = number(&partition);
-            if let Some(partition) = partition.filter(|partition| *partition < 0) {
-                return Err(Error::data(format!("write_kafka: a message is to go to partition {partition}")));
-            }
+            let partition = partition.as_ref().map(|array| array.as_primitive::<Int32Type>());
+            let partition = partition.filter(|array| array.is_valid(row)).map(|array| array.value(row));
             let time = timestamp.as_ref().map(|array| array.as_primitive::<TimestampMillisecondType>());
             let time = time.filter(|array| array.is_valid(row)).map(|array| array.value(row));
-            if let Some(time) = time.filter(|time| *time <= 0) {
-                return Err(Error::data(format!("write_kafka: a message cannot have a timestamp up to 1970 ({time} ms)")));
-            }
+            // A cast leaves null of what it cannot represent.
+            let original = |place: Option<usize>| place.map(|place| &columns[place]).filter(|column| column.is_valid(row));
+            let partition_of = original(self.partition).filter(|_| partition.is_none_or(|partition| partition < 0));
+            let time_of = original(self.timestamp).filter(|_| time.is_none_or(|time| time <= 0));
             let headers = headers.as_ref().map(|headers| headers.at(row)).unwrap_or_default();
-            each(&Outgoing { partition, timestamp: time, key, value, headers })?;
+            let message = Outgoing { partition, timestamp: time, key, value, headers };
+            let wrong = if let Some(column) = partition_of {
+                let what = self.columns.named("the partition", self.columns.partition.as_deref());
+                Some(format!("{what} is {}, which is no partition; they are numbered from 0", show(column, row)))
+            } else if let Some(column) = time_of {
+                let what = self.columns.named("the timestamp", self.columns.timestamp.as_deref());
+                Some(format!("{what} is {}, and a message has a time after 1970", show(column, row)))
+            } else {
+                message.wrong_headers().map(|wrong| {
+                    let what = self.columns.named("the headers", self.columns.headers.as_deref());
+                    format!("{what}: {wrong}")
+                })
+            };
+            match wrong {
+                Some(wrong) => each(row, Err(wrong))?,
+                None => each(row, Ok(&message))?,
+            }
         }
         Ok(())
     }
@@ -261,14 +305,79 @@ impl Headers {
 pub(super) struct DirectWriter {
     shared: Arc<Shared>,
     encoder: Encoder,
+    limits: Arc<Limits>,
     producer: Arc<Producer>,
     waker: Waker,
+    waiting: Arc<Mutex<Waiting>>,
+    /// The messages since the last barrier.
+    part: Part,
     has_sent: bool,
+    rejected: Vec<Rejected>,
+}
+
+/// Messages for which the client had no room, in their order: what comes after them waits, too. A barrier may end the part of
+/// the first of them while others are of the next.
+#[derive(Default)]
+struct Waiting {
+    messages: Vec<u8>,
+    /// How many bytes of them are done with.
+    done: usize,
+    /// Where the messages of a part end.
+    parts: VecDeque<(Part, usize)>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.done == self.messages.len()
+    }
+
+    fn push(&mut self, message: &Outgoing<'_>, part: &Part) -> Result<()> {
+        message.encode(&mut self.messages)?;
+        let end = self.messages.len();
+        match self.parts.back_mut() {
+            Some((last, at)) if last.is(part) => *at = end,
+            _ => self.parts.push_back((part.clone(), end)),
+        }
+        Ok(())
+    }
+
+    /// Whether messages of this part wait.
+    fn has(&self, part: &Part) -> bool {
+        self.parts.iter().any(|(waiting, _)| waiting.is(part))
+    }
+
+    /// Hands over what there is room for.
+    fn send(&mut self, producer: &Producer) -> Result<()> {
+        while !self.is_empty() {
+            let mut rest = &self.messages[self.done..];
+            let message = Outgoing::decode(&mut rest).ok_or_else(|| Error::internal("a message that waits is whole"))?;
+            let Some((part, end)) = self.parts.front() else { return Err(Error::internal("a message that waits is of a part")) };
+            match producer.try_send(&message, part) {
+                Ok(()) => {}
+                Err(Refused::Full) => return Ok(()),
+                Err(Refused::Failed(error)) => return Err(producer.error("send", error)),
+            }
+            let (left, end) = (rest.len(), *end);
+            self.done = self.messages.len() - left;
+            if self.done == end {
+                self.parts.pop_front();
+            }
+        }
+        (self.messages, self.done) = (Vec::new(), 0);
+        Ok(())
+    }
 }
 
 impl DirectWriter {
-    pub(super) fn new(shared: Arc<Shared>, encoder: Encoder, producer: Arc<Producer>, waker: Waker) -> DirectWriter {
-        DirectWriter { shared, encoder, producer, waker, has_sent: false }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        encoder: Encoder,
+        limits: Arc<Limits>,
+        producer: Arc<Producer>,
+        waker: Waker,
+    ) -> DirectWriter {
+        let (waiting, part) = (Arc::default(), Part::default());
+        DirectWriter { shared, encoder, limits, producer, waker, waiting, part, has_sent: false, rejected: Vec::new() }
     }
 }
 
@@ -276,23 +385,59 @@ impl SinkWriter for DirectWriter {
     fn write(&mut self, batch: Batch) -> Result<()> {
         self.shared.reach("kafka.send")?;
         self.has_sent |= batch.rows() > 0;
-        let producer = &self.producer;
+        let (producer, part) = (&self.producer, &self.part);
         producer.check().map_err(|e| producer.error("deliver what was sent", e))?;
-        self.encoder.for_each(&batch, |message| producer.send(message).map_err(|e| producer.error("send", e)))
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.send(producer)?;
+        self.encoder.for_each_fitting(&batch, &self.limits, &mut self.rejected, |message| {
+            if !waiting.is_empty() {
+                return waiting.push(message, part);
+            }
+            match producer.try_send(message, part) {
+                Ok(()) => Ok(()),
+                Err(Refused::Full) => waiting.push(message, part),
+                Err(Refused::Failed(error)) => Err(producer.error("send", error)),
+            }
+        })
+    }
+
+    fn take_rejected(&mut self) -> Vec<Rejected> {
+        std::mem::take(&mut self.rejected)
     }
 
     fn pre_commit(&mut self, _epoch: Epoch) -> Result<Option<PreCommit>> {
         if !std::mem::take(&mut self.has_sent) {
             return Ok(None);
         }
-        let producer = Arc::clone(&self.producer);
+        let (producer, waiting, part) = (Arc::clone(&self.producer), Arc::clone(&self.waiting), std::mem::take(&mut self.part));
         Ok(Some(Box::new(move || {
-            producer.flush(FLUSH_WAIT).map_err(|e| producer.error("deliver what was sent", e))?;
+            let failed = |error| producer.error("deliver what was sent", error);
+            let mut patience = producer.patience(FLUSH_WAIT);
+            loop {
+                {
+                    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                    waiting.send(&producer)?;
+                    if !waiting.has(&part) {
+                        break;
+                    }
+                }
+                patience.pause(producer.under_way()).map_err(failed)?;
+            }
+            producer.flush(&part, FLUSH_WAIT).map_err(failed)?;
             Ok(Vec::new())
         })))
     }
 
     fn is_ready(&self) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // What goes wrong here is told by the next write.
+        if waiting.send(&self.producer).is_err() {
+            return true;
+        }
+        if !waiting.is_empty() {
+            self.producer.wake(&self.waker);
+            return false;
+        }
         self.producer.is_ready(&self.waker)
     }
 }
@@ -301,15 +446,17 @@ impl SinkWriter for DirectWriter {
 pub(super) struct SpoolWriter {
     shared: Arc<Shared>,
     encoder: Encoder,
+    limits: Arc<Limits>,
     place: Place,
     task: usize,
     held: Vec<u8>,
     spool: Option<Spool>,
+    rejected: Vec<Rejected>,
 }
 
 impl SpoolWriter {
-    pub(super) fn new(shared: Arc<Shared>, encoder: Encoder, place: Place, task: usize) -> SpoolWriter {
-        SpoolWriter { shared, encoder, place, task, held: Vec::new(), spool: None }
+    pub(super) fn new(shared: Arc<Shared>, encoder: Encoder, limits: Arc<Limits>, place: Place, task: usize) -> SpoolWriter {
+        SpoolWriter { shared, encoder, limits, place, task, held: Vec::new(), spool: None, rejected: Vec::new() }
     }
 
     /// Moves what is held into the file, which is made if there is none.
@@ -329,12 +476,16 @@ impl SpoolWriter {
 
 impl SinkWriter for SpoolWriter {
     fn write(&mut self, batch: Batch) -> Result<()> {
-        let held = &mut self.held;
-        self.encoder.for_each(&batch, |message| message.encode(held))?;
+        let (held, rejected) = (&mut self.held, &mut self.rejected);
+        self.encoder.for_each_fitting(&batch, &self.limits, rejected, |message| message.encode(held))?;
         if self.held.len() > HELD_BYTES_MAX {
             self.spill()?;
         }
         Ok(())
+    }
+
+    fn take_rejected(&mut self) -> Vec<Rejected> {
+        std::mem::take(&mut self.rejected)
     }
 
     fn pre_commit(&mut self, _epoch: Epoch) -> Result<Option<PreCommit>> {

@@ -28,6 +28,7 @@ use arrow::array::{
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use mill_frame::convert::{exact, show};
+use mill_frame::text::record_json;
 use mill_frame::types::{plain_array, plain_type, too_many_digits};
 use mill_protocol::{Error, Position, Read, Rejected, Result, SplitReader};
 
@@ -286,10 +287,10 @@ fn alone(batch: &RecordBatch, row: usize) -> Result<RecordBatch> {
     take_record_batch(batch, &UInt32Array::from(vec![row as u32])).map_err(|e| Error::internal(e.to_string()))
 }
 
-/// A row as text, for a report of what could not be read.
+/// A row as JSON, of which something could not be read.
 fn record(row: &RecordBatch) -> String {
-    let fields = row.schema_ref().fields().iter().zip(row.columns()).filter(|(field, _)| field.name() != ROW_COLUMN);
-    fields.map(|(field, column)| format!("{}: {}", field.name(), show(column, 0))).collect::<Vec<_>>().join(", ")
+    let columns: Vec<usize> = (0..row.num_columns()).filter(|&at| row.schema_ref().field(at).name() != ROW_COLUMN).collect();
+    row.project(&columns).map(|row| record_json(&row, 0)).unwrap_or_default()
 }
 
 impl SplitReader for ParquetReader {

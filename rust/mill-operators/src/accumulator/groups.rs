@@ -9,7 +9,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use mill_frame::block::RestoredBlock;
 use mill_frame::hash::hash_columns;
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_plan::{AggregateKind, AggregateSpec};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Restored, Result, Snapshot};
 use mill_state::{
@@ -108,7 +108,7 @@ impl Groups {
             // Rows of variances from before they kept squared distances from the mean must not be taken for such rows.
             let form = match &spec.kind {
                 AggregateKind::Var | AggregateKind::Std => " about the mean",
-                kind if options.is_timed && kind.is_ordered() => " by event time",
+                kind if (options.is_timed || spec.by_time) && kind.is_ordered() => " by event time",
                 _ => "",
             };
             format!("{} {}{form}", AggregateSpec { filter: None, ..spec.clone() }, spec.output_type)
@@ -456,7 +456,7 @@ fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {
 pub(crate) fn reject(problems: &mut Problems, batch: &RecordBatch, out: &mut Outbox) {
     problems.sort_by_key(|(record, _)| *record);
     for (record, error) in problems.drain(..) {
-        out.reject(Rejected::of(error, record_text(batch, record)));
+        out.reject(Rejected::of(error, record_json(batch, record)));
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn spec(kind: AggregateKind, input: Option<(usize, DataType)>, filter
     let input_type = input.as_ref().map(|(_, data_type)| kind.input_type(data_type).expect("a type it takes"));
     let output_type = kind.output_type(input_type.as_ref()).expect("a type it takes");
     let name = format!("{}_{}", kind.name(), input.as_ref().map_or(0, |(column, _)| *column));
-    AggregateSpec { kind, input: input.map(|(column, _)| column), filter, name, input_type, output_type }
+    AggregateSpec { kind, input: input.map(|(column, _)| column), filter, by_time: false, name, input_type, output_type }
 }
 
 pub(crate) fn stage(kind: StageKind, fields: Vec<Field>) -> Stage {

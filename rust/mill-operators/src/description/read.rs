@@ -12,7 +12,7 @@ use mill_plan::{
 use mill_protocol::{Error, ErrorKind, Result};
 
 use super::{
-    AGGREGATE, AGGREGATE_WINDOWED, ASOF, CHANGELOG, CUMULATIVE, DEDUPLICATE, DEDUPLICATE_WITHIN, Description, ENRICH,
+    AGGREGATE, AGGREGATE_WINDOWED, ASOF, BY_TIME, CHANGELOG, CUMULATIVE, DEDUPLICATE, DEDUPLICATE_WITHIN, Description, ENRICH,
     FLAG_PENDING, HAS_FILTER, HAS_INPUT, JOIN, JoinShape, JoinWindow, PROCESS, REDUCE, REGULAR_JOIN, SESSIONS,
     SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TRIGGERED, TUMBLING, damaged, parts,
 };
@@ -388,7 +388,7 @@ impl<'a> Reader<'a> {
 
     fn aggregate(&mut self) -> Result<AggregateSpec> {
         let (code, flags) = (self.byte()?, self.byte()?);
-        if flags > HAS_INPUT | HAS_FILTER {
+        if flags > HAS_INPUT | HAS_FILTER | BY_TIME {
             return Err(damaged("unknown flags of an aggregate are set"));
         }
         let parameter = f64::from_bits(u64::from_le_bytes(self.array()?));
@@ -406,7 +406,8 @@ impl<'a> Reader<'a> {
             }
         }
         let filter = (flags & HAS_FILTER != 0).then_some(0);
-        Ok(AggregateSpec { kind, input: input_type.as_ref().map(|_| 0), filter, name, input_type, output_type })
+        let by_time = flags & BY_TIME != 0;
+        Ok(AggregateSpec { kind, input: input_type.as_ref().map(|_| 0), filter, by_time, name, input_type, output_type })
     }
 
     pub(super) fn end(&self) -> Result<()> {

@@ -8,7 +8,7 @@ use mill_plan::{
 };
 
 use super::{
-    AGGREGATE, AGGREGATE_WINDOWED, ASOF, CHANGELOG, CUMULATIVE, DEDUPLICATE, DEDUPLICATE_WITHIN, Description, ENRICH,
+    AGGREGATE, AGGREGATE_WINDOWED, ASOF, BY_TIME, CHANGELOG, CUMULATIVE, DEDUPLICATE, DEDUPLICATE_WITHIN, Description, ENRICH,
     FLAG_PENDING, HAS_FILTER, HAS_INPUT, JOIN, JoinShape, JoinWindow, PROCESS, REDUCE, REGULAR_JOIN, SESSIONS,
     SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TRIGGERED, TUMBLING,
 };
@@ -216,7 +216,8 @@ fn code(kind: &AggregateKind) -> (u8, f64) {
 fn put_aggregate(out: &mut Vec<u8>, spec: &AggregateSpec) -> Option<()> {
     let (code, parameter) = code(&spec.kind);
     out.push(code);
-    out.push(if spec.input_type.is_some() { HAS_INPUT } else { 0 } | if spec.filter.is_some() { HAS_FILTER } else { 0 });
+    let flags = [(spec.input_type.is_some(), HAS_INPUT), (spec.filter.is_some(), HAS_FILTER), (spec.by_time, BY_TIME)];
+    out.push(flags.into_iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag));
     out.extend_from_slice(&parameter.to_bits().to_le_bytes());
     put_bytes(out, spec.name.as_bytes());
     put_bytes(out, if code == 16 { spec.kind.name() } else { String::new() }.as_bytes());

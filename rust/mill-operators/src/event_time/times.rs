@@ -7,7 +7,7 @@ use arrow::array::types::{
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, TimeUnit};
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_plan::type_name;
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result};
 
@@ -35,7 +35,7 @@ pub(super) fn with_times(batch: Batch, column: usize, name: &str, out: &mut Outb
         } else {
             format!("the event time in column {name:?} is beyond what 64 bits of microseconds hold")
         };
-        out.reject(Rejected::new(error, record_text(batch.data(), row)));
+        out.reject(Rejected::new(error, record_json(batch.data(), row)));
     }
     let kept = batch
         .with_times(Some(times))
@@ -55,7 +55,7 @@ pub(super) fn with_watermarks(batch: Batch, column: usize, name: &str, out: &mut
     }
     for row in (0..batch.rows()).filter(|&row| is_beyond(row)) {
         let error = format!("the watermark in column {name:?} is beyond what 64 bits of microseconds hold");
-        out.reject(Rejected::new(error, record_text(batch.data(), row)));
+        out.reject(Rejected::new(error, record_json(batch.data(), row)));
     }
     let is_kept = BooleanBuffer::collect_bool(batch.rows(), |row| !is_beyond(row));
     let kept = batch.filter(&BooleanArray::new(is_kept, None)).map_err(|error| Error::internal(format!("event_time: {error}")))?;

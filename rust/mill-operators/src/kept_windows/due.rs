@@ -12,7 +12,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, concat_batches, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow_row::RowConverter;
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_plan::{
     AggregateSpec, KeptWindowSpec, ReduceFunction, WindowCompute, WindowFunction, WindowRecords,
 };
@@ -36,7 +36,7 @@ pub(super) struct WindowOf {
 impl WindowOf {
     /// A window without bounds, at its end.
     pub(super) fn whole() -> WindowOf {
-        WindowOf { start: 0, end: i64::MAX, pane: 0, timing: Timing::OnTime }
+        WindowOf { start: i64::MIN, end: i64::MAX, pane: 0, timing: Timing::OnTime }
     }
 }
 
@@ -404,7 +404,7 @@ impl Computer {
         let fields = columns.iter().map(|(name, column)| Field::new(name, column.data_type().clone(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
         let shown = RecordBatch::try_new(schema, columns.into_iter().map(|(_, column)| column).collect());
-        Ok(record_text(&shown.map_err(|error| Error::internal(error.to_string()))?, 0))
+        Ok(record_json(&shown.map_err(|error| Error::internal(error.to_string()))?, 0))
     }
 
     /// Emits that results of windows no longer hold.

@@ -212,7 +212,7 @@ impl KeptWindows {
             _ => {
                 let records = self.records.of(key).count() as u64;
                 if records > 0 {
-                    cuts.push(Cut { start: 0, end: i64::MAX, records });
+                    cuts.push(Cut { start: i64::MIN, end: i64::MAX, records });
                 }
             }
         }

@@ -102,7 +102,7 @@ impl Drop for Working {
 
 fn made(function: Slow, capacity: usize, is_ordered: bool, context: &TaskContext) -> Box<dyn Operator> {
     let schema = records().schema();
-    let calls = AsyncCalls { capacity, batch_rows: function.batch_rows, is_ordered };
+    let calls = AsyncCalls { capacity, batch_rows: function.batch_rows, is_ordered, is_lookup: false };
     let stage = AsyncStage { function: Arc::new(function), calls, records: SchemaRef::clone(&schema) };
     let stage = mill_plan::Stage {
         uid: "uid".to_owned(),
@@ -326,7 +326,7 @@ fn an_adapter_that_breaks_its_rules_is_an_error_and_no_panic() {
     ];
     for answers in cases {
         let shown = format!("{answers:?}");
-        let calls = AsyncCalls { capacity: 1, batch_rows: None, is_ordered: true };
+        let calls = AsyncCalls { capacity: 1, batch_rows: None, is_ordered: true, is_lookup: false };
         let function = Arc::new(Broken(Mutex::new(Some(answers))));
         let stage = AsyncStage { function, calls, records: records().schema() };
         let mut operator = MapAsync::new(&stage, records().schema(), &context()).expect("the stage fits");

@@ -15,7 +15,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use mill_frame::Frame;
 use mill_frame::block::SharedBytes;
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_protocol::{Batch, Error, Outbox, Result, Watermark};
 
 
@@ -133,9 +133,9 @@ impl Waiting {
     }
 
     /// The record with this ticket as text.
-    pub(super) fn record_text(&self, ticket: u64) -> Option<String> {
+    pub(super) fn record_json(&self, ticket: u64) -> Option<String> {
         let part = &self.parts[self.part_of(ticket)?];
-        Some(record_text(part.batch.data(), (ticket - part.first) as usize))
+        Some(record_json(part.batch.data(), (ticket - part.first) as usize))
     }
 
     /// Emits results with the event times of the records that they stem from.

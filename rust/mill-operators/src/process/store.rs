@@ -196,6 +196,25 @@ impl Store {
         self.set_deadlines(&due.keys, kind, deadlines)
     }
 
+    /// Rewrites all rows, of which each had these columns, as `evolve` says.
+    pub(super) fn rewrite(
+        &mut self,
+        former: &SchemaRef,
+        mut evolve: impl FnMut(RecordBatch, &SchemaRef) -> Result<RecordBatch>,
+    ) -> Result<()> {
+        let mut encoder = self.encoder()?;
+        let kind = encoder.kind().clone();
+        for columns in self.keys(LOOKUP_ROWS_MAX)? {
+            encoder.encode(columns.columns(), columns.num_rows()).map_err(state_error)?;
+            let records: Vec<u32> = (0..columns.num_rows() as u32).collect();
+            let rows = self.values.load_as(former, &mut self.backend, encoder.batch(), &records)?;
+            let rows = evolve(rows, &self.values.schema)?;
+            let deadlines = self.values.store(&mut self.backend, encoder.batch(), &records, &rows)?;
+            self.set_deadlines(encoder.batch(), &kind, deadlines)?;
+        }
+        Ok(())
+    }
+
     /// Has keys looked at as soon as time goes on that have values from before their state had a ttl: they count as written then.
     pub(super) fn look_at_unwritten(&mut self) -> Result<()> {
         if !self.values.may_be_unwritten() {
@@ -252,7 +271,7 @@ impl Store {
         let schema = Arc::clone(self.key_rows.schema());
         let decoder = KeyDecoder::new(&types_of(&schema)).map_err(state_error)?;
         let mut keys = Vec::new();
-        self.values.scan(&mut self.backend, rows_max, |rows, _| {
+        self.values.scan_keys(&mut self.backend, rows_max, |rows| {
             let columns = decoder.decode(rows).map_err(state_error)?;
             let batch = RecordBatch::try_new(Arc::clone(&schema), columns);
             keys.push(batch.map_err(|error| Error::internal(error.to_string()))?);

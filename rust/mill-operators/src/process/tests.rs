@@ -5,7 +5,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use mill_frame::block::SharedBytes;
 use mill_plan::{
-    ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessStage,
+    Migration, ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessStage,
     ProcessTask, StageKind, StateSpec, TimerAction, TimerChange, TimerClock, Ttl,
 };
 use mill_protocol::testkit::{Compare, Input, batch, check, integers, restored_block};
@@ -120,6 +120,7 @@ impl ProcessTask for CountingTask {
                     times.push(stamp);
                 }
             }
+            ProcessEvents::Broadcast { .. } => return Err(Error::internal("there is no broadcast stream").into()),
             ProcessEvents::Expire { .. } => {
                 for (key, state) in states.iter_mut().enumerate() {
                     if state.is_some_and(|(_, written)| call.floor - written >= TTL) {
@@ -160,12 +161,13 @@ fn count(names: [&str; 2]) -> StateSpec {
         kind: "value".to_owned(),
         columns: names.iter().map(|name| Arc::new(Field::new(*name, DataType::Int64, true))).collect(),
         ttl: Some(Ttl { us: TTL, clock: TimerClock::Event, written: 1 }),
+        migration: Migration::None,
     }
 }
 
 fn operator(states: Vec<StateSpec>, function: Arc<dyn ProcessFunction>, context: &TaskContext) -> Box<dyn Operator> {
     let records = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("x", DataType::Int64, true)]));
-    let process = ProcessStage { keys: vec![0], records, function, states, sides: Vec::new(), is_timed: true };
+    let process = ProcessStage { keys: vec![0], records, function, states, sides: Vec::new(), is_timed: true, broadcast: None };
     let fields = results().fields().iter().map(|field| field.as_ref().clone()).collect();
     crate::build(&stage(StageKind::Process(Box::new(process)), fields), context).unwrap()
 }
@@ -498,7 +500,9 @@ impl ProcessTask for Switch {
                 let data = RecordBatch::try_new(results(), columns).map_err(|error| Error::internal(error.to_string()))?;
                 output.rows.push(ProcessRows { port: 0, data, origin: ProcessOrigin::Times(stamps.to_vec()) });
             }
-            ProcessEvents::Timers { .. } => return Err(Error::internal("no timers are set").into()),
+            ProcessEvents::Timers { .. } | ProcessEvents::Broadcast { .. } => {
+                return Err(Error::internal("no timers are set, and there is no broadcast stream").into());
+            }
         }
         output.changed = (0..on.len() as u32).collect();
         let columns = [on, written].map(|values| Arc::new(Int64Array::from(values)) as ArrayRef);

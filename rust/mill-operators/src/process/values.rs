@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A row is written with the columns that the function has now and read with those it was written with, so that a function
-//! that keeps more than before goes on from a checkpoint without anything being rewritten. A key of which nothing is set has
+//! that keeps more than before goes on from a checkpoint without anything being rewritten. Where a type is another one, all rows are
+//! rewritten first. A key of which nothing is set has
 //! no row.
 //!
 //! Besides, a row has when the next of its values grows too old on each clock, as far as a deadline is set, and the latest
@@ -18,10 +19,11 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UI
 use arrow::compute::{concat, take};
 use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
 use mill_frame::schema;
-use mill_plan::{StateSpec, TimerClock, Ttl, type_name};
+use mill_plan::{StateSpec, TimerClock, Ttl};
 use mill_protocol::{Error, Result};
 use mill_state::{Cursor, KeyBatch, KeyKind, KeyedState, RowLayout, RowsRead, StateBackend};
 
+use super::evolve;
 use crate::accumulator::state_error;
 use crate::row_codec::RowCodec;
 
@@ -130,11 +132,22 @@ impl Values {
 
     /// The states of keys, null where none is set: a row for each of these records of the batch.
     pub(super) fn load(&self, backend: &mut StateBackend, keys: &KeyBatch, records: &[u32]) -> Result<RecordBatch> {
-        if self.schema.fields().is_empty() {
-            return self.batch(Vec::new(), records.len());
+        self.load_as(&self.schema, backend, keys, records)
+    }
+
+    /// The same with other columns, which rows have been written with.
+    pub(super) fn load_as(
+        &self,
+        schema: &SchemaRef,
+        backend: &mut StateBackend,
+        keys: &KeyBatch,
+        records: &[u32],
+    ) -> Result<RecordBatch> {
+        if schema.fields().is_empty() {
+            return batch(schema, Vec::new(), records.len());
         }
         let (rows, found) = backend[self.table].open(PANE).find_selected(keys, records);
-        let read = self.read(&rows)?;
+        let read = self.read(&rows, schema)?;
         if found.len() == records.len() {
             return Ok(read);
         }
@@ -147,17 +160,11 @@ impl Values {
             0 => Ok(new_null_array(column.data_type(), records.len())),
             _ => take(column, &places, None).map_err(|error| Error::internal(error.to_string())),
         });
-        self.batch(columns.collect::<Result<Vec<ArrayRef>>>()?, records.len())
+        batch(schema, columns.collect::<Result<Vec<ArrayRef>>>()?, records.len())
     }
 
-    fn batch(&self, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
-            .map_err(|error| Error::internal(format!("states do not fit their columns: {error}")))
-    }
-
-    /// The columns of rows of the table.
-    fn read(&self, rows: &RowsRead<'_>) -> Result<RecordBatch> {
+    /// These columns of rows of the table.
+    fn read(&self, rows: &RowsRead<'_>, schema: &SchemaRef) -> Result<RecordBatch> {
         let damaged = || Error::checkpoint("the state of a process function is damaged: a row names no version of its columns");
         // By version: the rows, and which of all they are.
         let mut of_versions: Vec<(Vec<&[u8]>, Vec<u32>)> = vec![Default::default(); self.versions.len()];
@@ -179,10 +186,10 @@ impl Values {
                 order[place as usize] = count;
                 count += 1;
             }
-            parts.push(self.conformed(&codec.decode(bytes)?)?);
+            parts.push(conformed(&codec.decode(bytes)?, schema)?);
         }
         match parts.as_slice() {
-            [] => Ok(RecordBatch::new_empty(Arc::clone(&self.schema))),
+            [] => Ok(RecordBatch::new_empty(Arc::clone(schema))),
             [one] => Ok(one.clone()),
             several => {
                 let order = UInt32Array::from(order);
@@ -190,22 +197,10 @@ impl Values {
                     let columns: Vec<&dyn Array> = several.iter().map(|part| part.column(place).as_ref()).collect();
                     concat(&columns).and_then(|all| take(&all, &order, None)).map_err(|error| Error::internal(error.to_string()))
                 };
-                let columns = (0..self.schema.fields().len()).map(column).collect::<Result<Vec<ArrayRef>>>()?;
-                self.batch(columns, rows.len())
+                let columns = (0..schema.fields().len()).map(column).collect::<Result<Vec<ArrayRef>>>()?;
+                batch(schema, columns, rows.len())
             }
         }
-    }
-
-    /// Rows of an earlier version with the columns of now.
-    fn conformed(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        if rows.schema_ref() == &self.schema {
-            return Ok(rows.clone());
-        }
-        let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
-            Some(column) => ArrayRef::clone(column),
-            None => new_null_array(field.data_type(), rows.num_rows()),
-        };
-        self.batch(self.schema.fields().iter().map(column).collect(), rows.num_rows())
     }
 
     /// Keeps the states of keys: a row for each of these records of the batch. Returns the deadlines that change by that.
@@ -361,7 +356,24 @@ impl Values {
             if rows.is_empty() {
                 return Ok(());
             }
-            each(&rows, self.read(&rows)?)?;
+            each(&rows, self.read(&rows, &self.schema)?)?;
+        }
+    }
+
+    /// Calls `each` with rows of keys alone, some at a time.
+    pub(super) fn scan_keys(
+        &self,
+        backend: &mut StateBackend,
+        rows_max: usize,
+        mut each: impl FnMut(&RowsRead<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut cursor = Cursor::default();
+        loop {
+            let rows = backend[self.table].open(PANE).scan(&mut cursor, rows_max);
+            if rows.is_empty() {
+                return Ok(());
+            }
+            each(&rows)?;
         }
     }
 
@@ -376,30 +388,11 @@ impl Values {
         Ok(())
     }
 
-    /// Takes up the versions of a snapshot. What the function kept then it must still keep, as the same type.
-    pub(super) fn restore_versions(&mut self, former: Vec<Schema>) -> Result<()> {
-        let Some(last) = former.last() else { return Ok(()) };
-        let is_shown = |name: &str| !name.contains('@');
-        let mut mistakes = Vec::new();
-        for field in last.fields().iter().filter(|field| !field.name().ends_with(WRITTEN)) {
-            let name = field.name().split('@').next().unwrap_or_default();
-            match self.schema.field_with_name(field.name()) {
-                Ok(now) if now.data_type() == field.data_type() && now.metadata() == field.metadata() => {}
-                Ok(now) => mistakes.push(format!(
-                    "state {name:?} holds {} and would hold {}; give it another name, or its type back",
-                    type_name(field.data_type()),
-                    type_name(now.data_type())
-                )),
-                Err(_) if is_shown(field.name()) => {
-                    mistakes.push(format!("state {name:?} is in it, and the function keeps it no more; keep it, as it was"));
-                }
-                Err(_) => mistakes.push(format!("state {name:?} was a map and is none any more; give it another name")),
-            }
-        }
-        mistakes.dedup();
-        if !mistakes.is_empty() {
-            return Err(Error::checkpoint(format!("the checkpoint does not fit the function: {}", mistakes.join("; "))));
-        }
+    /// Takes up the versions of a snapshot. What the function kept then it must still keep, as the same type or one that the old
+    /// values can be made of. Returns the columns of the last run if all rows have to be rewritten.
+    pub(super) fn restore_versions(&mut self, former: Vec<Schema>, states: &[StateSpec]) -> Result<Option<SchemaRef>> {
+        let Some(last) = former.last() else { return Ok(None) };
+        let rewritten = evolve::check(last, states)?.then(|| Arc::new(last.clone()));
         let is_same = *last == *self.schema;
         let kept = former.len() - usize::from(is_same);
         if kept >= VERSIONS_MAX {
@@ -409,10 +402,30 @@ impl Values {
         let mut versions = former.collect::<Result<Vec<RowCodec>>>()?;
         versions.append(&mut self.versions);
         self.versions = versions;
-        Ok(())
+        Ok(rewritten)
     }
 }
 
+/// Rows of an earlier version with the columns of now.
+pub(super) fn conformed(rows: &RecordBatch, now: &SchemaRef) -> Result<RecordBatch> {
+    if rows.schema_ref() == now {
+        return Ok(rows.clone());
+    }
+    let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
+        Some(column) => ArrayRef::clone(column),
+        None => new_null_array(field.data_type(), rows.num_rows()),
+    };
+    batch(now, now.fields().iter().map(column).collect(), rows.num_rows())
+}
+
+fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+        .map_err(|error| Error::internal(format!("states do not fit their columns: {error}")))
+}
+
+/// What the name of a column ends with that has the keys of a map.
+pub(super) const KEYS: &str = "@keys";
 /// What the name of a column ends with that says when another one was written.
 pub(super) const WRITTEN: &str = "@written";
 

@@ -8,18 +8,16 @@ use arrow::array::{
     new_null_array,
 };
 use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
-use mill_plan::{StateSpec, TimerClock};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use mill_plan::{Migration, StateSpec, TimerClock};
 use mill_protocol::{Error, Restored, Result, TaskContext};
 use mill_state::KeyDecoder;
 
 use super::store::{Store, types_of};
-use super::values::WRITTEN;
-use super::{Own, own};
+use super::values::{KEYS, WRITTEN};
+use super::{Own, broadcast, own};
 use crate::accumulator::state_error;
 
-/// What the name of a column ends with that has the keys of a map.
-const KEYS: &str = "@keys";
 /// How many rows are read at a time.
 const ROWS: usize = 4096;
 
@@ -83,12 +81,15 @@ pub(crate) fn read(
     let owns = restored.bytes.iter().map(|bytes| Own::read(own(bytes)?)).collect::<Result<Vec<Own<'_>>>>()?;
     let versions = owns.first().map(|own| own.versions.clone()).unwrap_or_default();
     let columns = versions.last().map(|last| last.fields().to_vec()).unwrap_or_default();
-    let states = [StateSpec { name: String::new(), kind: String::new(), columns, ttl: None }];
+    let states = own_states(columns);
     let mut store = Store::new(Arc::clone(&key_schema), &states, context)?;
     if self::schema(&key_schema, &store.values.schema).fields().len() != schema.fields().len() {
         return Err(damaged());
     }
-    store.values.restore_versions(versions)?;
+    if let Some(broadcast) = owns.iter().find_map(|own| own.broadcast.as_ref()) {
+        broadcast::waiting_runs(&mut store.backend, &Arc::new(broadcast.records.clone()))?;
+    }
+    store.values.restore_versions(versions, &states)?;
     let descriptions: Vec<&[u8]> = owns.iter().map(|own| own.description).collect();
     store.backend.restore(&descriptions, &restored.blocks).map_err(state_error)?;
     let mut timers = timers_of(&store)?;
@@ -117,6 +118,22 @@ pub(crate) fn read(
         batches.push(table(schema, keys.columns().to_vec(), states, &left)?);
     }
     Ok(batches)
+}
+
+/// States with these columns.
+fn own_states(columns: Vec<FieldRef>) -> Vec<StateSpec> {
+    let mut states: Vec<StateSpec> = Vec::new();
+    for column in columns {
+        let name = column.name().split('@').next().unwrap_or_default().to_owned();
+        match states.last_mut().filter(|last| last.name == name) {
+            Some(last) => last.columns.push(column),
+            None => {
+                let (kind, migration) = (String::new(), Migration::None);
+                states.push(StateSpec { name, kind, columns: vec![column], ttl: None, migration });
+            }
+        }
+    }
+    states
 }
 
 fn timers_of(store: &Store) -> Result<BTreeMap<Vec<u8>, OfKey>> {

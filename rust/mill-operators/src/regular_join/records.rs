@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, Int64Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow_row::Rows;
 use mill_frame::hash::{KEY_GROUPS, key_group};
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_plan::{RowIdentity, TimerClock};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result, Watermark};
 
@@ -186,7 +186,7 @@ impl RegularJoin {
                 ["right", "left"][side],
                 self.plan.on
             );
-            out.reject(Rejected::new(message, record_text(batch.data(), row as usize)));
+            out.reject(Rejected::new(message, record_json(batch.data(), row as usize)));
         }
         taken(&batch, rest)
     }

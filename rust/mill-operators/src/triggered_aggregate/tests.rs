@@ -37,7 +37,10 @@ fn aggregates() -> Vec<AggregateSpec> {
     ]
 }
 
-fn make_of(form: Form, window: KeptWindow, allowed_lateness_us: i64, trigger: Trigger, aggregates: Vec<AggregateSpec>) -> Box<dyn Operator> {
+fn make_of(form: Form, window: KeptWindow, allowed_lateness_us: i64, trigger: Trigger, mut aggregates: Vec<AggregateSpec>) -> Box<dyn Operator> {
+    // Kept records of all time are in order of event time.
+    let is_of_all = form == Form::Rows && window == KeptWindow::Global;
+    aggregates.iter_mut().for_each(|spec| spec.by_time = is_of_all && spec.kind.is_ordered());
     let mut fields = vec![Field::new("k", DataType::Int64, true)];
     if window.is_timed() {
         let time = DataType::Timestamp(TimeUnit::Microsecond, None);

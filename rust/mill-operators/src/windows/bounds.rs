@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_plan::type_name;
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result};
 
@@ -44,11 +44,12 @@ pub(crate) fn within_reach(batch: Batch, reach: i64, bound_type: Option<&DataTyp
                 type_name(bound_type)
             )),
             None => Error::data(format!(
-                "the event time of the record, {time} microseconds from 1970, is so near the end of all times that its window would \
-                 reach beyond it; filter such records out before event_time()"
+                "the event time of the record, {time} microseconds from 1970, is so near the {} of all times that its window, or its \
+                 allowed lateness, would reach beyond it; filter such records out before event_time()",
+                if *time < 0 { "start" } else { "end" }
             )),
         };
-        out.reject(Rejected::of(error, record_text(batch.data(), record)));
+        out.reject(Rejected::of(error, record_json(batch.data(), record)));
     }
     batch.take(&kept.into()).map_err(|error| Error::internal(error.to_string()))
 }

@@ -46,6 +46,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) options: &'a PlanOptions,
     /// Sources whose records something downstream needs in their order.
     ordered: HashSet<usize>,
+    /// Sources of which only the first records are needed.
+    headed: HashSet<usize>,
     /// Steps that stay in the chain of their source.
     fused: HashSet<usize>,
     chains: Vec<Chain>,
@@ -58,7 +60,8 @@ pub(crate) struct Builder<'a> {
 pub(super) fn place(graph: &Graph, options: &PlanOptions, outline: Outline) -> Result<PhysicalPlan> {
     let (ordered, fused) = (ordered_sources(graph)?, ahead_of_event_time(graph));
     let (chains, edges, places) = (Vec::new(), Vec::new(), HashMap::new());
-    let mut builder = Builder { graph, options, ordered, fused, chains, edges, places };
+    let headed = headed_sources(graph);
+    let mut builder = Builder { graph, options, ordered, headed, fused, chains, edges, places };
     for (at, vertex) in graph.steps.iter().enumerate() {
         vertex.step.lower(&mut builder, at).map_err(|error| error.in_step(&vertex.name))?;
     }
@@ -93,6 +96,24 @@ fn ordered_sources(graph: &Graph) -> Result<HashSet<usize>> {
     Ok((0..graph.steps.len()).filter(|&at| is_ordered[at] && graph.steps[at].step.source().is_some()).collect())
 }
 
+/// Sources of which only the first records are needed: one task reads them split by split, so that these are always the same.
+fn headed_sources(graph: &Graph) -> HashSet<usize> {
+    let mut takers: Vec<Vec<usize>> = vec![Vec::new(); graph.steps.len()];
+    for (at, vertex) in graph.steps.iter().enumerate() {
+        vertex.inputs.iter().for_each(|tap| takers[tap.step].push(at));
+    }
+    let mut is_headed = vec![false; graph.steps.len()];
+    for at in (0..graph.steps.len()).rev() {
+        is_headed[at] = !takers[at].is_empty()
+            && takers[at].iter().all(|&taker| {
+                let vertex = &graph.steps[taker];
+                let passes_on = vertex.inputs.len() == 1 && matches!(vertex.step.splits(), Splits::Keeps | Splits::Needs);
+                vertex.step.takes_head() || (passes_on && is_headed[taker])
+            });
+    }
+    (0..graph.steps.len()).filter(|&at| is_headed[at] && graph.steps[at].step.source().is_some()).collect()
+}
+
 /// Steps that need the splits of their source, and all steps before them: they stay in the chain of the source.
 fn ahead_of_event_time(graph: &Graph) -> HashSet<usize> {
     let mut fused = HashSet::new();
@@ -117,7 +138,8 @@ impl Builder<'_> {
             is_ordered: self.ordered.contains(&at),
             errors: Vec::new(),
         };
-        let chain = self.new_chain(self.options.parallelism, Some(source));
+        let parallelism = if self.headed.contains(&at) { 1 } else { self.options.parallelism };
+        let chain = self.new_chain(parallelism, Some(source));
         for output in 0..vertex.step.outputs().len() {
             let tap = Tap { step: at, output };
             let place = match self.graph.content(tap) {
@@ -300,7 +322,23 @@ impl Builder<'_> {
         })
     }
 
-    /// The stage of a step with two inputs that come out of [`exchange_two`](Builder::exchange_two).
+    /// A new chain with two entries: one has the records of a key together, of the other one every task gets all records. Those
+    /// come from one task, so that every task gets them in the same order.
+    pub(crate) fn exchange_and_broadcast(&mut self, from: &Place, keys: &[usize], broadcast: &Place) -> [Place; 2] {
+        let (kind, parallelism) = match keys {
+            [] => (EdgeKind::Gather, 1),
+            _ => (EdgeKind::Hash(keys.to_vec()), self.options.parallelism),
+        };
+        assert_eq!(self.parallelism(broadcast), 1, "records that every task gets come from one task");
+        let chain = self.new_chain(parallelism, None);
+        self.chains[chain].entries.push(Vec::new());
+        self.edge(from, (chain, 0), kind);
+        self.edge(broadcast, (chain, 1), EdgeKind::Broadcast);
+        let place = |entry: usize, from: &Place| Place { chain, outlet: Outlet::Entry(entry), schema: Arc::clone(&from.schema) };
+        [place(0, from), place(1, broadcast)]
+    }
+
+    /// The stage of a step with two inputs that come out of [`exchange_two`](Builder::exchange_two) or its like.
     pub(crate) fn stage_of_two(
         &mut self,
         inputs: &[Place; 2],
@@ -437,7 +475,7 @@ pub(crate) struct Placed {
 
 impl Placed {
     /// What comes out of a port.
-    pub(super) fn port(&self, port: usize, schema: SchemaRef) -> Place {
+    pub(crate) fn port(&self, port: usize, schema: SchemaRef) -> Place {
         Place { chain: self.chain, outlet: Outlet::Port(self.index, port), schema }
     }
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use mill_protocol::{Delivery, Error, Result, Sink, SinkKind};
 
-use super::graph::Graph;
+use super::graph::{Graph, Vertex};
 use super::{Mode, OnError, PlanOptions};
-use crate::stream::Content;
+use crate::stream::{Content, ERRORS};
 
 /// Refuses a plan that cannot keep its guarantee.
 pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
@@ -81,10 +81,29 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
         }
         (false, OnError::Route) => Err(Error::plan(
             "on_error=\"route\" sends records that fail to .errors, and no sink takes the .errors of any step: write \
-             step.errors somewhere, or use on_error=\"skip\"",
+             .all_errors of the last step somewhere, or use on_error=\"skip\"",
         )),
-        _ => Ok(()),
+        (true, OnError::Route) => check_routes(graph),
+        (false, OnError::Fail | OnError::Skip) => Ok(()),
     }
+}
+
+/// Refuses steps in which records are expected to fail that would reach no sink.
+fn check_routes(graph: &Graph) -> Result<()> {
+    let is_lost = |(at, vertex): &(usize, &Vertex)| {
+        let has_errors = vertex.step.outputs().iter().any(|output| output.name == ERRORS);
+        has_errors && vertex.step.may_fail() && !graph.is_taken(*at, ERRORS)
+    };
+    let lost: Vec<String> = graph.steps.iter().enumerate().filter(is_lost).map(|(_, vertex)| format!("{:?}", vertex.name)).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let (them, their) = if lost.len() == 1 { ("that step", "its .errors") } else { ("these steps", "their .errors") };
+    Err(Error::plan(format!(
+        "on_error=\"route\": records that fail in {} would reach no sink: write {their}, or .all_errors of the last step, which has \
+         those of {them} too",
+        lost.join(", ")
+    )))
 }
 
 /// What a sink keeps, in the words of the user.

@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use mill_frame::schema::computed_field;
 use mill_protocol::{Error, Result};
 
 use super::chains::{Builder, Place, Placed};
@@ -55,6 +56,8 @@ pub(crate) struct KeptWindows {
     pub(crate) kind: WindowKind,
     pub(crate) allowed_lateness_us: i64,
     pub(crate) trigger: Trigger,
+    /// Whether the window is of all records, and these have event time, which then is their order.
+    pub(crate) by_time: bool,
 }
 
 /// What a function of whole windows is made of.
@@ -95,6 +98,7 @@ impl KeptWindows {
             WindowKind::Session(Gap::Each(gap)) => format!("session({})", lineage.resolve(gap)),
             kind => kind.to_string(),
         };
+        let kind = if self.by_time { format!("{kind} by event time") } else { kind };
         format!("window {kind}{}", if self.trigger.is_default() { "" } else { " with a trigger" })
     }
 }
@@ -167,7 +171,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     }
     if let Some(exprs) = &exprs {
         let compiled = exprs.iter().map(|expr| CompiledExpr::new(expr, &before)).collect::<Result<Vec<_>>>()?;
-        let schema = schema_of(&compiled);
+        let schema = if is_whole { with_computed(&compiled, before.fields().len()) } else { schema_of(&compiled) };
         let placed = builder.stage(&input, StageKind::Project { exprs: compiled }, at, Arc::clone(&schema), String::new())?;
         rename(builder, &placed, &uid, &name, "input");
         builder.publish_errors(at, &placed);
@@ -305,7 +309,7 @@ fn window_function(builder: &mut Builder<'_>, at: usize, call: WindowCall) -> Re
         let mut own: Vec<Expr> = before.fields().iter().map(|field| Expr::column(field.name())).collect();
         own.push(named_by_text(gap, &own));
         let exprs = own.iter().map(|expr| CompiledExpr::new(expr, &before)).collect::<Result<Vec<_>>>()?;
-        let schema = schema_of(&exprs);
+        let schema = with_computed(&exprs, before.fields().len());
         let placed = builder.stage(&input, StageKind::Project { exprs }, at, Arc::clone(&schema), String::new())?;
         rename(builder, &placed, &uid, &name, "input");
         builder.publish_errors(at, &placed);
@@ -370,7 +374,8 @@ fn kept_columns(first: Vec<usize>, specs: Vec<AggregateSpec>) -> (Vec<usize>, Ve
     };
     let specs = specs
         .into_iter()
-        .map(|spec| AggregateSpec { input: spec.input.map(&mut place), filter: spec.filter.map(&mut place), ..spec })
+        // Kept records are in the order of their window.
+        .map(|spec| AggregateSpec { input: spec.input.map(&mut place), filter: spec.filter.map(&mut place), by_time: false, ..spec })
         .collect();
     (columns, specs)
 }
@@ -388,7 +393,7 @@ fn identity(parts: &AggregateParts, spec: &AggregateSpec, lineage: &Lineage) -> 
     text
 }
 
-pub(super) fn rename(builder: &mut Builder<'_>, placed: &Placed, uid: &str, name: &str, part: &str) {
+pub(crate) fn rename(builder: &mut Builder<'_>, placed: &Placed, uid: &str, name: &str, part: &str) {
     let stage = builder.stage_at(placed);
     stage.uid = format!("{uid}/{part}");
     stage.name = format!("{name}.{part}");
@@ -396,6 +401,15 @@ pub(super) fn rename(builder: &mut Builder<'_>, placed: &Placed, uid: &str, name
 
 pub(super) fn schema_of(exprs: &[CompiledExpr]) -> SchemaRef {
     Arc::new(Schema::new(exprs.iter().map(|expr| expr.field().clone()).collect::<Vec<Field>>()))
+}
+
+/// The columns of records, so many, and those that are computed for the step.
+fn with_computed(exprs: &[CompiledExpr], own: usize) -> SchemaRef {
+    let fields = exprs.iter().enumerate().map(|(place, expr)| match place < own {
+        true => expr.field().clone(),
+        false => computed_field(expr.field().clone()),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<Field>>()))
 }
 
 /// An expression under a name that says what it is to the user, who sees it where a record cannot be taken in.

@@ -138,6 +138,7 @@ pub(super) fn edge_detail(kind: &EdgeKind, schema: &arrow::datatypes::Schema) ->
         EdgeKind::Forward => "forward".to_owned(),
         EdgeKind::Rebalance => "rebalance".to_owned(),
         EdgeKind::Gather => "gather".to_owned(),
+        EdgeKind::Broadcast => "broadcast".to_owned(),
         EdgeKind::Hash(keys) => format!("hash({})", names(schema, keys)),
     }
 }

@@ -11,7 +11,7 @@ use crate::asynchronous::{AsyncCalls, AsyncFunction};
 use crate::compiled::CompiledExpr;
 use crate::function::{BatchFunction, ReduceFunction, Rung, WatermarkFunction, WindowFunction};
 use crate::join::JoinPlan;
-use crate::lookup::LookupPlan;
+use crate::lookup::{LookupPlan, UntilLoaded};
 use crate::process::{ProcessFunction, StateSpec, TimerClock};
 use crate::regular_join::RegularJoinPlan;
 use crate::steps::UserStepKind;
@@ -228,6 +228,21 @@ pub struct ProcessStage {
     pub sides: Vec<SchemaRef>,
     /// Whether records have an event time.
     pub is_timed: bool,
+    /// The stream of which every task gets all records, as its second input.
+    pub broadcast: Option<BroadcastStage>,
+}
+
+/// A stream of which every task of a process function gets all records, in the same order.
+#[derive(Clone, Debug)]
+pub struct BroadcastStage {
+    /// Its columns.
+    pub records: SchemaRef,
+    /// What is kept of it, the same in each task.
+    pub states: Vec<StateSpec>,
+    /// Whether its watermark counts.
+    pub is_timed: bool,
+    /// What becomes of records of the keyed stream before it has ended.
+    pub until_loaded: UntilLoaded,
 }
 
 /// A user's asynchronous function of records.
@@ -350,7 +365,11 @@ impl StageKind {
 
     /// How many inputs it has.
     pub fn inputs(&self) -> usize {
-        if matches!(self, StageKind::Join(_) | StageKind::RegularJoin(_) | StageKind::Lookup(_)) { 2 } else { 1 }
+        match self {
+            StageKind::Join(_) | StageKind::RegularJoin(_) | StageKind::Lookup(_) => 2,
+            StageKind::Process(stage) if stage.broadcast.is_some() => 2,
+            _ => 1,
+        }
     }
 
     /// Whether it keeps state that a checkpoint holds.
@@ -507,16 +526,26 @@ impl ProcessStage {
     /// What it keeps of each key.
     pub(super) fn keeps(&self) -> String {
         let states: Vec<String> = self.states.iter().map(described_state).collect();
-        match states.as_slice() {
+        let mut text = match states.as_slice() {
             [] => "keeps the timers of each key until they fire".to_owned(),
             states => format!("keeps {} of each key, and its timers until they fire", states.join(", ")),
+        };
+        if let Some(broadcast) = &self.broadcast {
+            let states: Vec<String> = broadcast.states.iter().map(described_state).collect();
+            text.push_str(&format!("; keeps {} in every task", states.join(", ")));
+            text.push_str(match broadcast.until_loaded {
+                UntilLoaded::Pass => "; which of its records have come when a keyed one comes depends on timing",
+                UntilLoaded::Hold => "; the keyed stream is read once the broadcast one has ended",
+                UntilLoaded::Keep => "; keeps keyed records until the broadcast stream has ended, as it depends on their source",
+            });
         }
+        text
     }
 }
 
 impl AsyncStage {
     fn detail(&self) -> String {
-        let AsyncCalls { capacity, batch_rows, is_ordered } = self.calls;
+        let AsyncCalls { capacity, batch_rows, is_ordered, .. } = self.calls;
         let rows = batch_rows.map_or_else(String::new, |rows| format!(" of at most {rows} records"));
         let order = if is_ordered { "results in the order of the records" } else { "results as they come" };
         format!("{}, at most {capacity} calls{rows} in flight in each task, {order}", self.function.name())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use mill_protocol::Result;
 
+use super::window::check_order;
 use super::{Changes, Inputs, KeyedAggregates, Names, Need, Splits, Step};
 use crate::expr::Expr;
 use crate::logical::{Parameters, parameters, texts};
@@ -37,7 +38,9 @@ impl KeyedStream {
         let mut fields = self.key_fields()?;
         fields.extend(parts.output_fields()?);
         check_unique(fields.iter().map(|field| field.name().clone()), "agg")?;
-        let step = Aggregate { keyed: KeyedAggregates { keys: self.keys.clone(), aggregates }, emit, is_window };
+        check_order(&self.stream, "agg()", parts.is_ordered().then_some("a function of the order of records"))?;
+        let keyed = KeyedAggregates { keys: self.keys.clone(), aggregates, by_time: self.stream.has_event_time() };
+        let step = Aggregate { keyed, emit, is_window };
         let facts = Facts { is_bounded: self.stream.is_bounded(), event_time: None, updating: None, withdraws: false };
         Stream::add(Arc::new(step), vec![self.stream.clone()], Arc::new(Schema::new(fields)), facts)
     }

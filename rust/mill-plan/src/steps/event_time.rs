@@ -43,12 +43,14 @@ impl Stream {
         check(&strategy, &schema).map_err(in_step("event_time"))?;
         if let Some(op) = self.keyed_step_before() {
             return Err(Error::plan(format!(
-                "event_time() stands behind {op}(), where records come in no fixed order; put it before key_by()"
+                "event_time() after {op}(): records of different keys come out of it in no fixed order, so what is late would depend \
+                 on timing; call event_time() before {op}() and its key_by()"
             )));
         }
         if let Some(op) = self.exchange_before(true) {
             return Err(Error::plan(format!(
-                "event_time() stands behind {op}(), where records come in no fixed order; put it before {op}()"
+                "event_time() after {op}(): records of different tasks come out of it in no fixed order, so what is late would depend \
+                 on timing; call event_time() before {op}()"
             )));
         }
         let mut facts = self.facts();

@@ -59,6 +59,10 @@ impl Step for Filter {
         super::call_functions([&self.predicate])
     }
 
+    fn may_fail(&self) -> bool {
+        super::may_fail([&self.predicate])
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
         &OUTPUTS

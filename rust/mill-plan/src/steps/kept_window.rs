@@ -91,6 +91,7 @@ impl WindowedStream {
             kind: self.kind.clone(),
             allowed_lateness_us: self.allowed_lateness_us,
             trigger: self.trigger,
+            by_time: matches!(self.kind, WindowKind::Global) && self.keyed.stream.has_event_time(),
         };
         let step = KeptWindowStep { keys: self.keyed.keys.clone(), windows, compute };
         Stream::add(Arc::new(step), vec![self.keyed.stream.clone()], Arc::new(Schema::new(fields)), self.facts())
@@ -99,7 +100,7 @@ impl WindowedStream {
 
 impl KeptWindowStep {
     fn parts(&self, before: &SchemaRef, aggregates: &[Expr]) -> Result<AggregateParts> {
-        AggregateParts::new(before, &self.keys, aggregates)
+        Ok(AggregateParts::new(before, &self.keys, aggregates)?.by_time(self.windows.by_time))
     }
 }
 

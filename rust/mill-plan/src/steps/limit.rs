@@ -61,6 +61,10 @@ impl Step for Limit {
         Ok(true)
     }
 
+    fn takes_head(&self) -> bool {
+        true
+    }
+
     fn needs(&self, need: &Need<'_>) -> Result<Names> {
         Ok(need.columns.clone())
     }

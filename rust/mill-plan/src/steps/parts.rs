@@ -42,12 +42,14 @@ pub(crate) struct AggregateParts {
 pub(crate) struct KeyedAggregates {
     pub(crate) keys: Vec<String>,
     pub(crate) aggregates: Vec<Expr>,
+    /// Whether the records have event time, which aggregates of their order follow.
+    pub(crate) by_time: bool,
 }
 
 impl KeyedAggregates {
     /// The parts over input of these columns.
     pub(super) fn parts(&self, before: &SchemaRef) -> Result<AggregateParts> {
-        AggregateParts::new(before, &self.keys, &self.aggregates)
+        Ok(AggregateParts::new(before, &self.keys, &self.aggregates)?.by_time(self.by_time))
     }
 
     /// Adds the stages of step `at`.
@@ -111,6 +113,14 @@ impl AggregateParts {
             parts.post = Some(post);
         }
         Ok(parts)
+    }
+
+    /// The same where aggregates of the order of records follow event time, or do not.
+    pub(crate) fn by_time(mut self, by_time: bool) -> AggregateParts {
+        for spec in &mut self.specs {
+            spec.by_time = by_time && spec.kind.is_ordered();
+        }
+        self
     }
 
     /// Whether a result depends on the order of the records.
@@ -197,7 +207,7 @@ impl AggregateParts {
         };
         let output_type = call.kind.output_type(input_type.as_ref())?;
         self.metadata.push(metadata);
-        self.specs.push(AggregateSpec { kind: call.kind.clone(), input, filter, name, input_type, output_type });
+        self.specs.push(AggregateSpec { kind: call.kind.clone(), input, filter, by_time: false, name, input_type, output_type });
         Ok(())
     }
 

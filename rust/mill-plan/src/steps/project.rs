@@ -192,6 +192,10 @@ impl Step for Project {
         super::call_functions(&self.exprs)
     }
 
+    fn may_fail(&self) -> bool {
+        super::may_fail(&self.exprs)
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static OUTPUTS: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
         &OUTPUTS

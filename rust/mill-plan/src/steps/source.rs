@@ -59,6 +59,11 @@ impl Step for SourceStep {
         true
     }
 
+    fn may_fail(&self) -> bool {
+        // A source of files may have malformed lines, but it need not: the plan does not ask for a sink for them.
+        false
+    }
+
     fn splits(&self) -> Splits {
         Splits::Keeps
     }

@@ -182,6 +182,7 @@ pub(super) fn same_values(a: &DataType, b: &DataType) -> Option<DataType> {
         (DataType::Timestamp(u1, Some(z1)), DataType::Timestamp(u2, Some(z2))) if u1 == u2 && is_same_zone(z1, z2) => {
             Some(a.clone())
         }
+        (DataType::Date32, DataType::Date64) | (DataType::Date64, DataType::Date32) => Some(DataType::Date64),
         _ => match (canonical_type(a), canonical_type(b)) {
             (a, b) if a == b => Some(a),
             (DataType::List(a), DataType::List(b)) => Some(DataType::List(same_field(&a, &b)?)),

@@ -24,6 +24,8 @@ pub enum UserStepKind {
     Filter,
     /// Batches in, batches out.
     MapBatches,
+    /// Batches in, the same with what a look-up has found out.
+    Lookup,
     /// Looks at records and passes them on as they are.
     Inspect,
 }
@@ -36,6 +38,7 @@ impl UserStepKind {
             UserStepKind::FlatMap => "flat_map",
             UserStepKind::Filter => "filter",
             UserStepKind::MapBatches => "map_batches",
+            UserStepKind::Lookup => "enrich",
             UserStepKind::Inspect => "inspect",
         }
     }
@@ -80,7 +83,7 @@ impl User {
     fn passes_records(&self) -> bool {
         match self.kind {
             UserStepKind::Filter | UserStepKind::Inspect => true,
-            UserStepKind::Map | UserStepKind::FlatMap | UserStepKind::MapBatches => false,
+            UserStepKind::Map | UserStepKind::FlatMap | UserStepKind::MapBatches | UserStepKind::Lookup => false,
         }
     }
 }
@@ -111,7 +114,11 @@ impl Step for User {
     fn changes(&self) -> Changes {
         match self.kind {
             UserStepKind::Inspect => Changes::Passes,
-            UserStepKind::Map | UserStepKind::FlatMap | UserStepKind::Filter | UserStepKind::MapBatches => Changes::Refuses,
+            UserStepKind::Map
+            | UserStepKind::FlatMap
+            | UserStepKind::Filter
+            | UserStepKind::MapBatches
+            | UserStepKind::Lookup => Changes::Refuses,
         }
     }
 

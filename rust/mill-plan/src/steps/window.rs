@@ -157,7 +157,7 @@ impl WindowedStream {
                 fields.extend(parts.output_fields()?);
                 check_unique(fields.iter().map(|field| field.name().clone()), "agg")?;
                 let window = WindowSpec::new(*window, self.allowed_lateness_us);
-                let keyed = KeyedAggregates { keys: self.keyed.keys.clone(), aggregates };
+                let keyed = KeyedAggregates { keys: self.keyed.keys.clone(), aggregates, by_time: true };
                 let schema = Arc::new(Schema::new(fields));
                 Stream::add(Arc::new(WindowStep { keyed, window }), vec![self.keyed.stream.clone()], schema, self.facts())
             }
@@ -169,21 +169,14 @@ impl WindowedStream {
     /// Refuses event time in nanoseconds where records less than a microsecond apart have an order, which event time does not
     /// know.
     pub(super) fn check_order(&self, is_about_order: bool) -> Result<()> {
-        let Some(time) = self.keyed.stream.facts().event_time.filter(|_| self.kind.is_timed()) else { return Ok(()) };
-        let DataType::Timestamp(TimeUnit::Nanosecond, zone) = &time.data_type else { return Ok(()) };
+        let of_kind = self.kind.to_string();
         let what = match &self.kind {
-            WindowKind::Session(_) | WindowKind::Rolling(_) => self.kind.to_string(),
-            _ if is_about_order => "a function of the order of records".to_owned(),
-            _ => return Ok(()),
+            // Which records such a window has follows their arrival.
+            WindowKind::Count(_) => None,
+            WindowKind::Session(_) | WindowKind::Rolling(_) => Some(&of_kind[..]),
+            WindowKind::Aligned(_) | WindowKind::Global => is_about_order.then_some("a function of the order of records"),
         };
-        let column = time.column.as_deref().unwrap_or("…");
-        let zone = zone.as_ref().map(|zone| format!(", {zone:?}")).unwrap_or_default();
-        Err(Error::plan(format!(
-            "window(): event time counts microseconds, and that of the stream is {}, so {what} would not see which of two records \
-             less than a microsecond apart came first; cast it before event_time(), as in \
-             cast({{{column:?}: mill.Timestamp(\"us\"{zone})}})",
-            type_name(&time.data_type),
-        )))
+        check_order(&self.keyed.stream, "window()", what)
     }
 
     /// Refuses windows that would never have a result.
@@ -227,6 +220,20 @@ impl WindowedStream {
         }
         facts
     }
+}
+
+/// Refuses event time in nanoseconds for this, which asks for the order of records less than a microsecond apart.
+pub(super) fn check_order(stream: &Stream, verb: &str, what: Option<&str>) -> Result<()> {
+    let (Some(time), Some(what)) = (stream.facts().event_time, what) else { return Ok(()) };
+    let DataType::Timestamp(TimeUnit::Nanosecond, zone) = &time.data_type else { return Ok(()) };
+    let column = time.column.as_deref().unwrap_or("…");
+    let zone = zone.as_ref().map(|zone| format!(", {zone:?}")).unwrap_or_default();
+    Err(Error::plan(format!(
+        "{verb}: event time counts microseconds, and that of the stream is {}, so {what} would not see which of two records \
+         less than a microsecond apart came first; cast it before event_time(), as in \
+         cast({{{column:?}: mill.Timestamp(\"us\"{zone})}})",
+        type_name(&time.data_type),
+    )))
 }
 
 /// Refuses a duration that the unit of the event time cannot hold: the bounds of windows would be cut, and records would be

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use mill_frame::types::plain_type;
 use mill_protocol::{Error, Result};
 
 use crate::stream::Stream;
@@ -71,9 +72,16 @@ pub(crate) fn check_hashable(field: &Field) -> Result<()> {
         | DataType::LargeListView(_)
         | DataType::Map(..)
         | DataType::Union(..) => Err(Error::schema(format!(
-            "column {:?} cannot be a key: it is {}; use explode(), or .list.join(\",\") for a string",
+            "column {:?} cannot be a key: it is {}; {}",
             field.name(),
-            type_name(field.data_type())
+            type_name(field.data_type()),
+            match field.data_type() {
+                DataType::Map(..) | DataType::Union(..) => "take what tells records apart out of it first, in map()",
+                DataType::List(item) if plain_type(item.data_type()) == DataType::Utf8 => {
+                    "use explode(), or .list.join(\",\") for a string"
+                }
+                _ => "use explode(), or .list.get(0) for one item",
+            }
         ))),
         DataType::Struct(fields) => fields.iter().try_for_each(|field| check_hashable(field)),
         _ => Ok(()),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use mill_plan::{
-    ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
+    BroadcastStates, Migration, ProcessCall, ProcessEvents, ProcessFailure, ProcessFunction, ProcessOrigin, ProcessOutput, ProcessRows, ProcessTask,
     StateSpec, TimerAction, TimerChange, TimerClock, Ttl,
 };
 use mill_protocol::{Error, ErrorKind, Result};
@@ -43,38 +43,45 @@ struct Parts {
     outputs: Vec<SchemaRef>,
     /// The columns of the states.
     states: SchemaRef,
+    /// The columns of the states that every task has.
+    broadcast: SchemaRef,
     /// Which columns of a record the function can see, if that is known.
     used: Option<Vec<bool>>,
 }
 
 /// A state as Python declares it: name, kind, columns, time to live in microseconds, whether that is processing time, and the
-/// column with the time of writing.
-pub type Declared<'py> = (String, String, PyRef<'py, RawSchema>, Option<i64>, bool, usize);
+/// column with the time of writing, and what becomes of values of another type: 0 nothing, 1 fields are added, 2 it says all.
+pub type Declared<'py> = (String, String, PyRef<'py, RawSchema>, Option<i64>, bool, usize, u8);
 
 /// The states that a function declares.
 pub fn state_specs(declared: &[Declared<'_>]) -> Vec<StateSpec> {
-    let spec = |(name, kind, columns, ttl, is_processing, written): &Declared<'_>| {
+    let spec = |(name, kind, columns, ttl, is_processing, written, migration): &Declared<'_>| {
         let columns: Vec<FieldRef> = columns.schema.fields().iter().cloned().collect();
         let clock = if *is_processing { TimerClock::Processing } else { TimerClock::Event };
         let ttl = ttl.map(|us| Ttl { us, clock, written: *written });
-        StateSpec { name: name.clone(), kind: kind.clone(), columns, ttl }
+        let migration = [Migration::None, Migration::Fields, Migration::Any][usize::from(*migration).min(2)];
+        StateSpec { name: name.clone(), kind: kind.clone(), columns, ttl, migration }
     };
     declared.iter().map(spec).collect()
 }
 
 impl PythonProcess {
-    /// Makes a function of an adapter; `used` marks the columns that it asks for, `outputs` are the columns of the result and of
+    /// Makes a function of an adapter, with the states of keys and those of a broadcast stream; `used` marks the columns that it asks
+    /// for, `outputs` are the columns of the result and of
     /// the side outputs.
     pub fn new(
         name: String,
         adapter: Py<PyAny>,
         used: Option<Vec<bool>>,
-        states: &[StateSpec],
+        [states, broadcast]: [&[StateSpec]; 2],
         outputs: Vec<SchemaRef>,
         has_end: bool,
     ) -> PythonProcess {
-        let columns: Vec<FieldRef> = states.iter().flat_map(|state| state.columns.iter().cloned()).collect();
-        let parts = Parts { name: name.clone(), outputs, states: Arc::new(Schema::new(columns)), used };
+        let columns = |states: &[StateSpec]| -> SchemaRef {
+            let columns: Vec<FieldRef> = states.iter().flat_map(|state| state.columns.iter().cloned()).collect();
+            Arc::new(Schema::new(columns))
+        };
+        let parts = Parts { name: name.clone(), outputs, states: columns(states), broadcast: columns(broadcast), used };
         PythonProcess { adapter: Adapter { name, call: adapter }, has_end, parts: Arc::new(parts) }
     }
 }
@@ -88,7 +95,7 @@ impl ProcessFunction for PythonProcess {
         attach(|py| {
             let task = call_method(self.adapter.call.bind(py), "open", ());
             let task = task.map_err(|exception| error::from_python(py, exception, &format!("{}.open()", self.adapter.name)))?;
-            let task: Box<dyn ProcessTask> = Box::new(Task { task: task.unbind(), parts: Arc::clone(&self.parts) });
+            let task: Box<dyn ProcessTask> = Box::new(Task { task: task.unbind(), parts: Arc::clone(&self.parts), version: None });
             Ok(task)
         })
     }
@@ -102,6 +109,8 @@ impl ProcessFunction for PythonProcess {
 struct Task {
     task: Py<PyAny>,
     parts: Arc<Parts>,
+    /// Which broadcast states it has, if it has not changed them since.
+    version: Option<u64>,
 }
 
 impl Drop for Task {
@@ -141,7 +150,12 @@ impl ProcessTask for Task {
     fn call(&mut self, call: &ProcessCall<'_>) -> std::result::Result<ProcessOutput, ProcessFailure> {
         attach(|py| {
             let task = self.task.bind(py);
-            match self.answer(py, task, call) {
+            let loaded = self.load(py, task, call);
+            self.version = match &call.events {
+                ProcessEvents::Broadcast { .. } => None,
+                _ => call.broadcast.map(|broadcast| broadcast.version).filter(|_| loaded.is_ok()),
+            };
+            match loaded.and_then(|()| self.answer(py, task, call)) {
                 Ok(answer) => self.output(call, answer),
                 Err(exception) => {
                     let at = task.getattr("failed_at").ok().and_then(|at| at.extract::<usize>().ok());
@@ -150,10 +164,50 @@ impl ProcessTask for Task {
             }
         })
     }
+
+    fn migrate(&mut self, state: &StateSpec, former: &FieldRef, values: &ArrayRef) -> Result<ArrayRef> {
+        attach(|py| self.migrated(py, state, former, values))
+    }
 }
 
 impl Task {
+    /// Has Python make values of a state of old ones.
+    fn migrated(&self, py: Python<'_>, state: &StateSpec, former: &FieldRef, values: &ArrayRef) -> Result<ArrayRef> {
+        let what = format!("{}, migrate= of state {:?}", self.parts.name, state.name);
+        let failed = |exception: PyErr| error::from_python(py, exception, &what);
+        let old = column_to_list(py, values, former).map_err(failed)?;
+        let new = call_method(self.task.bind(py), "migrate", (&state.name, old)).map_err(failed)?;
+        let new: Vec<Bound<'_, PyAny>> = new.try_iter().and_then(Iterator::collect).map_err(failed)?;
+        let now = state.columns.first().ok_or_else(|| Error::internal("a state without a column"))?;
+        let array = values_to_array(&new, now).map_err(|misfit| {
+            let text = format!("{what} returned a value that does not fit: {}", misfit.message);
+            Error::new(ErrorKind::UserFunction, text).because(error::SchemaError::new_err(misfit.message))
+        })?;
+        match array.len() == values.len() {
+            true => Ok(array),
+            false => Err(Error::internal(format!("{what} returned {} values for {}", array.len(), values.len()))),
+        }
+    }
+
+    /// Passes on broadcast states that are others than the task has.
+    fn load<'py>(&self, py: Python<'py>, task: &Bound<'py, PyAny>, called: &ProcessCall<'_>) -> PyResult<()> {
+        let Some(BroadcastStates { version, row }) = called.broadcast.filter(|of| self.version != Some(of.version)) else {
+            return Ok(());
+        };
+        debug_assert!(self.version < Some(version));
+        let states = PyList::empty(py);
+        for (column, field) in row.columns().iter().zip(self.parts.broadcast.fields()) {
+            states.append(column_to_list(py, column, field)?)?;
+        }
+        call_method(task, "load_broadcast", (states,)).map(|_| ())
+    }
+
     fn answer<'py>(&self, py: Python<'py>, task: &Bound<'py, PyAny>, called: &ProcessCall<'_>) -> PyResult<Answer<'py>> {
+        if let ProcessEvents::Broadcast { rows, times: of } = &called.events {
+            let of = of.map(|of| times(py, of)).transpose()?;
+            let given = call_method(task, "broadcast", (lists(py, rows, None)?, rows.num_rows(), of))?;
+            return given.cast_into::<PyTuple>()?.extract();
+        }
         let states = PyList::empty(py);
         for (column, field) in called.states.columns().iter().zip(self.parts.states.fields()) {
             states.append(column_to_list(py, column, field)?)?;
@@ -177,6 +231,7 @@ impl Task {
             ProcessEvents::Expire { clock } => {
                 call_method(task, "expire", (common, *clock == TimerClock::Processing))?
             }
+            ProcessEvents::Broadcast { .. } => unreachable!("records of a broadcast stream were passed on above"),
         };
         given.cast_into::<PyTuple>()?.extract()
     }
@@ -202,7 +257,8 @@ impl Task {
             };
             rows.push(self.rows(port, &values, origin)?);
         }
-        let states = if changed.is_empty() { None } else { Some(self.states(&states, changed.len())?) };
+        let schema = if matches!(call.events, ProcessEvents::Broadcast { .. }) { &self.parts.broadcast } else { &self.parts.states };
+        let states = if changed.is_empty() { None } else { Some(self.states(schema, &states, changed.len())?) };
         let timers = timers.into_iter().map(|(key, is_processing, at, action, stamp)| TimerChange {
             key,
             clock: if is_processing { TimerClock::Processing } else { TimerClock::Event },
@@ -240,6 +296,7 @@ impl Task {
 
     fn states(
         &self,
+        schema: &SchemaRef,
         columns: &[Bound<'_, PyList>],
         rows: usize,
     ) -> std::result::Result<RecordBatch, ProcessFailure> {
@@ -257,10 +314,10 @@ impl Task {
                 })
             }
         };
-        let arrays = columns.iter().zip(self.parts.states.fields()).map(column);
+        let arrays = columns.iter().zip(schema.fields()).map(column);
         let arrays = arrays.collect::<std::result::Result<Vec<ArrayRef>, ProcessFailure>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(Arc::clone(&self.parts.states), arrays, &options)
+        RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)
             .map_err(|error| Error::internal(format!("states do not fit their columns: {error}")).into())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, new_null_array};
 use arrow::compute::filter;
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use mill_frame::text::record_text;
+use mill_frame::text::record_json;
 use mill_protocol::{Error, Outbox, Rejected, Result};
 use mill_state::{Cursor, Flag, KeyBatch, KeyDecoder, LOOKUP_ROWS_MAX, PaneTables, RowValues, RowsRead, Span};
 
@@ -216,7 +216,7 @@ impl Groups {
             keys.extend(bounds);
             let fields: Vec<_> = schema.fields().iter().take(keys.len()).cloned().collect();
             let record = records(&Arc::new(Schema::new(fields)), keys)?;
-            found.push((record_text(record.data(), 0), error));
+            found.push((record_json(record.data(), 0), error));
         }
         // Rows are in the order of a table, which says nothing to anyone.
         found.sort_by(|(a, _), (b, _)| a.cmp(b));

@@ -79,11 +79,14 @@ impl JoinKeys {
             let [a, b] = [found[0].data_type(), found[1].data_type()];
             let Some(data_type) = common_type(a, b) else {
                 return Err(Error::schema(format!(
-                    "{verb}(): the key {} is {} on the left and {} on the right; cast one of them to the type of the other before \
-                     {verb}(), as in .cast({{\"id\": int}})",
+                    "{verb}(): the key {} is {} on the left and {} on the right; cast one of them to the type of the other{}",
                     shown(&sides),
                     type_name(a),
-                    type_name(b)
+                    type_name(b),
+                    match &sides[0] {
+                        Expr::Column(name) => format!(" before {verb}(), as in .cast({{{name:?}: …}})"),
+                        _ => ", with .cast(…)".to_owned(),
+                    }
                 )));
             };
             parts.push(Part { sides, data_type });
@@ -206,6 +209,7 @@ fn common_type(a: &DataType, b: &DataType) -> Option<DataType> {
         }
         (a, b) if is_decimal(a) || is_decimal(b) => false,
         (DataType::Timestamp(..), DataType::Timestamp(..)) | (DataType::Duration(_), DataType::Duration(_)) => true,
+        (DataType::Date32, DataType::Date64) | (DataType::Date64, DataType::Date32) => true,
         _ => false,
     };
     is_exact.then_some(common)

@@ -1,0 +1,209 @@
+"""Broadcast state at work: what ``self.rules`` is in a process function that reads a broadcast stream.
+
+It belongs to no key. Its values are here between calls, as every call reads them; the engine has them in one row of columns,
+which replaces those that are here when it has changed. ``process_broadcast`` alone may write, and what it reads is the same in
+every task, so that all of them write the same.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, MutableMapping
+from datetime import datetime
+from typing import Any, NoReturn
+
+from millstream._kept import Kept
+
+__all__ = ["BroadcastContext", "BroadcastMap", "BroadcastValue", "Gate", "KeyedStateGuard"]
+
+
+class Gate:
+    """Whether broadcast state may be written now."""
+
+    __slots__ = ("is_open",)
+
+    def __init__(self) -> None:
+        self.is_open = False
+
+
+class _Broadcast:
+    __slots__ = ("_gate", "_name", "is_changed")
+
+    def __init__(self, gate: Gate, name: str) -> None:
+        self._gate = gate
+        self._name = name
+        self.is_changed = False
+
+    def _write(self) -> None:
+        if not self._gate.is_open:
+            raise RuntimeError(
+                f"state {self._name!r} is broadcast state: process_broadcast() alone can write it, so that it is the same in "
+                "every task"
+            )
+        self.is_changed = True
+
+
+class BroadcastValue(_Broadcast):
+    """A value that is the same in every task."""
+
+    __slots__ = ("_copier", "_default", "_kept", "_value")
+
+    def __init__(
+        self, gate: Gate, name: str, default: Any, copier: Callable[[Any], Any] | None, kept: Kept | None
+    ) -> None:
+        super().__init__(gate, name)
+        self._default = default
+        self._copier = copier
+        self._kept = kept
+        self._value: Any = None
+
+    @property
+    def value(self) -> Any:
+        """The value, or the default: a copy, where it can be changed in place."""
+        value = self._value
+        if value is None:
+            return self._default if self._copier is None else copy.deepcopy(self._default)
+        return value if self._copier is None else self._copier(value)
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._write()
+        self._value = value if self._kept is None else self._kept(value)
+
+    def clear(self) -> None:
+        """Forget the value."""
+        self._write()
+        self._value = None
+
+    def __repr__(self) -> str:
+        """Show the value."""
+        return f"<ValueState {self.value!r}>"
+
+    def load(self, columns: list[list[Any]]) -> None:
+        """Take what the engine has."""
+        self._value = columns[0][0]
+        self.is_changed = False
+
+    def columns(self) -> list[list[Any]]:
+        """Give it back."""
+        return [[self._value]]
+
+
+class BroadcastMap(_Broadcast, MutableMapping[Any, Any]):
+    """Values by an entry key that are the same in every task, in the order in which they were first set."""
+
+    __slots__ = ("_copier", "_entries", "_kept", "_kept_key")
+
+    def __init__(
+        self, gate: Gate, name: str, copier: Callable[[Any], Any] | None, kept_key: Kept | None, kept: Kept | None
+    ) -> None:
+        super().__init__(gate, name)
+        self._copier = copier
+        self._kept_key = kept_key
+        self._kept = kept
+        self._entries: dict[Any, Any] = {}
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return the value of an entry: a copy, where it can be changed in place."""
+        value = self._entries[key if self._kept_key is None else self._kept_key(key)]
+        return value if self._copier is None else self._copier(value)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Set the value of an entry."""
+        self._write()
+        if key is None:
+            raise TypeError("None is no key of an entry of a MapState")
+        key = key if self._kept_key is None else self._kept_key(key)
+        self._entries[key] = value if self._kept is None else self._kept(value)
+
+    def __delitem__(self, key: Any) -> None:
+        """Remove an entry."""
+        self._write()
+        del self._entries[key if self._kept_key is None else self._kept_key(key)]
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether there is such an entry."""
+        return (key if self._kept_key is None else self._kept_key(key)) in self._entries
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the entry keys."""
+        return iter(list(self._entries))
+
+    def __len__(self) -> int:
+        """Count the entries."""
+        return len(self._entries)
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        self._write()
+        self._entries = {}
+
+    def __repr__(self) -> str:
+        """Show the entries."""
+        return f"<MapState {self._entries!r}>"
+
+    def load(self, columns: list[list[Any]]) -> None:
+        """Take what the engine has."""
+        self._entries = dict(zip(columns[1][0] or (), columns[0][0] or (), strict=True))
+        self.is_changed = False
+
+    def columns(self) -> list[list[Any]]:
+        """Give it back."""
+        entries = self._entries
+        return [[list(entries.values()) if entries else None], [list(entries) if entries else None]]
+
+
+class KeyedStateGuard:
+    """What the state of a key is in ``process_broadcast``, whose records are of no key."""
+
+    def __init__(self, name: str) -> None:
+        object.__setattr__(self, "_name", name)
+
+    def _refuse(self, *_: object) -> NoReturn:
+        name = object.__getattribute__(self, "_name")
+        raise RuntimeError(
+            f"state {name!r} belongs to a key, and the records of process_broadcast() are of none; declare it with broadcast=True, or "
+            "use it in the other methods"
+        )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Refuse to read it."""
+        self._refuse()
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        """Refuse to write it."""
+        self._refuse()
+
+    __getitem__ = __setitem__ = __delitem__ = __contains__ = __iter__ = __len__ = _refuse
+
+
+class BroadcastContext:
+    """What ``process_broadcast`` gets as ``ctx``: only what is the same in every task."""
+
+    __slots__ = ("_moment", "number", "times")
+
+    def __init__(self, moment: Callable[[int], datetime]) -> None:
+        self._moment = moment
+        self.times: Any = None
+        self.number = 0
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """The event time of the record."""
+        return None if self.times is None else self._moment(self.times[self.number])
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Refuse what a broadcast record has not."""
+        why = {
+            "key": "the record is of no key",
+            "timers": "a timer belongs to a key, and the record is of none",
+            "side_output": "every task is called with the record, so it emits nothing",
+            "now": "the clock of one task is not that of another, and all have to keep the same",
+            "watermark": "one task may be ahead of another, and all have to keep the same",
+        }.get(name, "it has timestamp alone")
+        raise AttributeError(f"ctx.{name} is not there in process_broadcast(): {why}", name=name, obj=self)
+
+
+# Users meet these classes in messages and at the prompt; there they have the names of what was declared.
+for _class, _name in ((BroadcastValue, "ValueState"), (BroadcastMap, "MapState"), (BroadcastContext, "ProcessContext")):
+    _class.__name__ = _class.__qualname__ = _name

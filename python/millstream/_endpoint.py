@@ -1,0 +1,153 @@
+"""The HTTP endpoint of a job: its health, its figures, and a page that shows them.
+
+::
+
+    GET /         a page that shows the job, from the package itself: it fetches nothing from elsewhere
+    GET /health   200 and the state as JSON while the job runs, 503 otherwise
+    GET /metrics  the figures in Prometheus' text format
+    GET /job      the figures as JSON, for the page
+    GET /graph    the plan as SVG
+
+It only reads. It has no access control, so it listens on the loopback interface unless told otherwise, and there it answers only requests
+that name that interface, so that no page of another site can read it through a browser.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import threading
+import time
+import weakref
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from millstream.errors import PlanError
+
+if TYPE_CHECKING:
+    from millstream._graph import Graph
+    from millstream.job import Job
+
+__all__ = ["Endpoint", "address"]
+
+_ADDRESS = re.compile(r"(?:(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):)?(?P<port>\d{1,5})")
+_PORT_MAX = 65535
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_RUNNING = ("starting", "running", "restarting")
+
+
+def address(given: object) -> tuple[str, int]:
+    """Return the host and port of ``"127.0.0.1:8080"``, ``":8080"`` or ``8080``."""
+    text = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+    found = _ADDRESS.fullmatch(text.removeprefix(":")) if isinstance(text, str) else None
+    if found is None or int(found["port"]) > _PORT_MAX:
+        raise PlanError(f'http is a port or an address such as "127.0.0.1:8080", not {given!r:.100}')
+    return (found["host"] or "127.0.0.1").strip("[]"), int(found["port"])
+
+
+class Endpoint:
+    """Serves one job, on threads of its own, until it is closed."""
+
+    def __init__(self, given: object, graph: Graph) -> None:
+        host, port = address(given)
+        self._graph = graph
+        self._job: weakref.ref[Job] | None = None
+        try:
+            server = ThreadingHTTPServer if ":" not in host else _ServerV6
+            self._server = server((host, port), functools.partial(_Handler, self))
+        except OSError as error:
+            raise PlanError(f"http={given!r}: cannot listen there: {error.strerror or error}; port 0 takes one that is free") from error
+        self.hosts = {*_LOOPBACK, host} if host in _LOOPBACK else None
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._server.server_address[1]}"
+        self._began = time.monotonic()
+        threading.Thread(target=self._server.serve_forever, name="millstream-http", daemon=True).start()
+
+    def show(self, job: Job) -> None:
+        """Serve this job from here on; the endpoint does not keep it alive."""
+        self._job = weakref.ref(job)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, path: str) -> tuple[int, str, str]:
+        """Return the status, the type and the text of an answer."""
+        job = None if self._job is None else self._job()
+        state = "starting" if self._job is None else "cancelled" if job is None else job.status.state
+        match path:
+            case "/":
+                return 200, "text/html", (Path(__file__).parent / "_dashboard.html").read_text()
+            case "/health":
+                return (200 if state in _RUNNING else 503), "application/json", json.dumps({"status": state})
+            case "/graph":
+                return 200, "image/svg+xml", self._graph._repr_svg_()
+            case "/metrics":
+                running = f"# HELP millstream_up Whether the job runs.\n# TYPE millstream_up gauge\nmillstream_up {int(state in _RUNNING)}\n"
+                figures = "" if job is None else job.metrics().to_prometheus()
+                return 200, "text/plain; version=0.0.4", running + figures
+            case "/job":
+                return 200, "application/json", json.dumps(self._figures(job, state), default=_plain)
+        return 404, "text/plain", "there is /, /health, /metrics, /job and /graph\n"
+
+    def _figures(self, job: Job | None, state: str) -> dict[str, Any]:
+        figures: dict[str, Any] = {"state": state, "seconds": time.monotonic() - self._began}
+        if job is not None:
+            status = job.status
+            figures |= {"restarts": status.restarts, "notes": status.notes, "waits": status.waits, "metrics": asdict(job.metrics())}
+        return figures
+
+
+class _ServerV6(ThreadingHTTPServer):
+    import socket
+
+    address_family = socket.AF_INET6
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.total_seconds() if isinstance(value, timedelta) else str(value)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    server_version = "millstream"
+    sys_version = ""
+    timeout = 10
+
+    def __init__(self, endpoint: Endpoint, *arguments: Any) -> None:
+        self._endpoint = endpoint
+        super().__init__(*arguments)
+
+    def do_GET(self) -> None:
+        """Answer with what is asked for."""
+        host = self.headers.get("Host", "").rsplit(":", 1)[0].strip("[]")
+        if self._endpoint.hosts is not None and host not in self._endpoint.hosts:
+            status, kind, text = 403, "text/plain", "this endpoint answers requests to the loopback interface\n"
+        else:
+            status, kind, text = self._endpoint.answer(self.path.split("?")[0])
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8" if kind != "image/svg+xml" else kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Log requests where who debugs sees them, not on stderr."""
+        import logging
+
+        logging.getLogger("millstream.http").debug(format, *arguments)

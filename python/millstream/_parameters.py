@@ -1,0 +1,93 @@
+"""Whether a function can be called as a step calls it, found out where the step is declared."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from typing import Any
+
+from millstream.errors import PlanError
+
+__all__ = ["check_parameters"]
+
+
+def check_parameters(function: Any, method: str, *arguments: str) -> None:
+    """Refuse a function that certainly cannot be called with so many arguments.
+
+    Parameters
+    ----------
+    function
+        The function, or any object that can be called.
+    method
+        What calls it, as in ``map()``.
+    *arguments
+        What the arguments are called in messages.
+
+    Examples
+    --------
+    >>> from millstream._parameters import check_parameters
+    >>> check_parameters(lambda row, limit=3: row, "map()", "row")
+    >>> check_parameters(lambda: 1, "map()", "row")
+    Traceback (most recent call last):
+        ...
+    millstream.errors.PlanError: map() calls <lambda>(row), and <lambda>() takes no argument
+    """
+    signature = _signature(function)
+    if signature is None:
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        pass
+    else:
+        return
+    from millstream.functions import function_name
+
+    name = function_name(function)
+    shown = signature.replace(
+        parameters=[each.replace(annotation=each.empty) for each in signature.parameters.values()],
+        return_annotation=signature.empty,
+    )
+    raise PlanError(f"{method} calls {name}({', '.join(arguments)}), and {name}{shown} takes {_taken(signature)}")
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    """Return what a function takes; None where that cannot be known for certain.
+
+    A decorator may pass other arguments on than those that it is given, so the function within does not count. An object
+    that declares a signature of its own (a mock, a function of numba) may take something else.
+    """
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not isinstance(inner, types.FunctionType | types.MethodType):
+        inner = None if isinstance(inner, type) else getattr(type(inner), "__call__", None)
+        if not isinstance(inner, types.FunctionType) or hasattr(function, "__wrapped__"):
+            return None
+    if hasattr(inner, "__signature__") or hasattr(function, "__signature__"):
+        return None
+    try:
+        return inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
+
+
+def _taken(signature: inspect.Signature) -> str:
+    """Return how many arguments a function takes, in words."""
+    kinds = inspect.Parameter
+    parameters = signature.parameters.values()
+    by_name = [each.name for each in parameters if each.kind == kinds.KEYWORD_ONLY and each.default is each.empty]
+    if by_name:
+        return f"{' and '.join(by_name)} by name only"
+    placed = [each for each in parameters if each.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    least = sum(each.default is each.empty for each in placed)
+    if any(each.kind == kinds.VAR_POSITIONAL for each in parameters):
+        return f"at least {_arguments(least)}"
+    if least < len(placed):
+        return f"{least} to {len(placed)} arguments"
+    return _arguments(least)
+
+
+def _arguments(count: int) -> str:
+    return "no argument" if count == 0 else "one argument" if count == 1 else f"{count} arguments"

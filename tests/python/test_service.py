@@ -1,0 +1,160 @@
+"""A job as a service: SIGTERM, the HTTP endpoint, figures for Prometheus."""
+
+from __future__ import annotations
+
+import gc
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+import millstream as mill
+from millstream import col
+
+SERVICE = """
+    import signal, sys
+    import millstream as mill
+
+    flow = mill.generate(rate=5_000, n=mill.index()).write_csv(sys.argv[1] + "/out")
+    try:
+        if sys.argv[2] == "run":
+            mill.run(flow, checkpoint=mill.Checkpoint(sys.argv[1] + "/state", every="1h"))
+        else:
+            job = mill.start(flow, checkpoint=mill.Checkpoint(sys.argv[1] + "/state", every="1h"))
+            print("started", flush=True)
+            job.wait()
+    finally:
+        print("left", signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, flush=True)
+    print("went on")
+"""
+
+
+def get(url: str | None, path: str, host: str | None = None, method: str = "GET") -> tuple[int, str, str]:
+    assert url is not None
+    where = urlsplit(url)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=20)
+    try:
+        connection.request(method, path, headers={} if host is None else {"Host": host})
+        answer = connection.getresponse()
+        return answer.status, answer.headers["Content-Type"], answer.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("way", ["run", "start"])
+def test_sigterm_stops_with_a_last_checkpoint(way: str, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SERVICE), tmp_path, way], stdout=subprocess.PIPE, text=True)
+    with process:
+        while not list(tmp_path.glob("out/.*")) and not list(tmp_path.glob("out/*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert told.splitlines()[-1] == "left True"
+    assert mill.checkpoints(tmp_path / "state"), "there was a last checkpoint"
+    written = mill.read_csv(tmp_path / "out").collect()["n"]
+    assert len(written) == len(set(written)) > 0
+    # What was stopped goes on.
+    flow = mill.generate(rate=5_000, n=mill.index()).write_csv(tmp_path / "out")
+    assert mill.run(flow, checkpoint=tmp_path / "state", until="300ms").restored is not None
+    more = mill.read_csv(tmp_path / "out").collect()["n"]
+    assert len(more) == len(set(more)) > len(written)
+    assert set(more) > set(written)
+
+
+def test_a_handler_of_the_user_stays() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        mill.run(mill.from_iter([1]).for_each(lambda row: signal.raise_signal(signal.SIGTERM)))
+        assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_endpoint_tells_of_a_job(tmp_path: Path) -> None:
+    numbers = mill.generate(rate=2_000, n=mill.index(), at=mill.now()).event_time("at", watermark="1s")
+    counts = numbers.filter(col("n") % 2 == 0).name('a "b" \\ <i>').key_by(k=col("n") % 3).window(mill.tumbling("1s")).agg(n=mill.count())
+    sinks = (counts.write_csv(tmp_path / "out"), numbers.for_each(lambda row: None))
+    with mill.start(*sinks, checkpoint=mill.Checkpoint(tmp_path / "state", every="50ms", mode="at_least_once"), http=0) as job:
+        assert get(job.url, "/health") == (200, "application/json; charset=utf-8", '{"status": "running"}')
+        while job.metrics().checkpoints_taken == 0 or job.metrics().rows_in == 0:
+            time.sleep(0.01)
+        status, kind, text = get(job.url, "/metrics")
+        assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        assert found["millstream_up"] == "1"
+        assert int(found["millstream_records_read_total"]) > 0
+        assert int(found['millstream_step_records_in_total{step="a \\"b\\" \\\\ <i>"}']) > 0
+        # Every figure is described, and every name and value has the form that is asked for.
+        names = [re.fullmatch(r"([a-z_]+)(\{step=\"(?:[^\"\\]|\\.)*\"\})?", name) for name in found]
+        described = set(re.findall(r"^# TYPE ([a-z_]+) (?:counter|gauge)$", text, re.MULTILINE))
+        assert {match[1] for match in names if match is not None} == described - ({"millstream_step_watermark_timestamp_seconds"} - set(text.split()))
+        assert None not in names
+        assert all(float(value) >= 0 for value in found.values())
+        job_figures = json.loads(get(job.url, "/job")[2])
+        assert job_figures["state"] == "running"
+        assert [step["name"] for step in job_figures["metrics"]["steps"]] == [step.name for step in job.metrics().steps]
+        status, kind, drawn = get(job.url, "/graph")
+        assert (status, kind) == (200, "image/svg+xml")
+        assert drawn.startswith("<svg") and "&lt;i&gt;" in drawn and "<i>" not in drawn
+        status, kind, page = get(job.url, "/")
+        assert (status, kind) == (200, "text/html; charset=utf-8")
+        # The page needs nothing from elsewhere.
+        assert not re.findall(r"(?:src|href)=|https?:|@import|url\(", page)
+        assert get(job.url, "/other")[0] == 404
+        assert get(job.url, "/health", method="HEAD")[0] == 200
+        assert get(job.url, "/job", method="POST")[0] == 501
+        # A page of another site cannot read it by a name of its own.
+        assert get(job.url, "/job", host="example.com")[0] == 403
+        job.stop()
+        job.wait()
+        assert get(job.url, "/health") == (503, "application/json; charset=utf-8", '{"status": "stopped"}')
+        assert "millstream_up 0\n" in get(job.url, "/metrics")[2]
+
+
+def test_the_endpoint_ends_with_its_job() -> None:
+    job = mill.start(mill.from_iter([1]).for_each(lambda row: None), http="localhost:0")
+    url = job.url
+    job.wait()
+    assert get(url, "/health")[0] == 503
+    del job
+    gc.collect()
+    with pytest.raises(ConnectionRefusedError):
+        get(url, "/health")
+
+
+@pytest.mark.parametrize("given", ["", "x", "1.2.3.4", "host:99999", -1, 70000, True, 1.5, "http://a:1", "a b:1", ["127.0.0.1:1"]])
+def test_what_is_no_address_is_refused(given: Any) -> None:
+    with pytest.raises(mill.PlanError, match=r'http is a port or an address such as "127.0.0.1:8080"'):
+        mill.start(mill.from_iter([1]).for_each(lambda row: None), http=given)
+
+
+def test_an_address_that_is_taken_is_told_before_the_job_starts() -> None:
+    seen: list[Any] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with pytest.raises(mill.PlanError, match=r"cannot listen there: .*; port 0 takes one that is free"):
+            mill.run(mill.from_iter([1]).for_each(seen.append), http=taken.getsockname()[1])
+    assert not seen
+
+
+def test_a_plan_with_several_sinks_is_drawn() -> None:
+    words = mill.from_iter(["a", "b"]).key_by("value").agg(n=mill.count())
+    plan = mill.graph(words.write_csv("out/"), words.filter(col("n") > 1).write_json("others/"), parallelism=2, checkpoint="state/")
+    assert sorted(node.name for node in plan.nodes if node.kind == "sink") == ["write_csv", "write_json"]
+    assert "exactly_once" in str(plan)
+    assert plan._repr_svg_().count("<rect") == len(plan.nodes)
+    with pytest.raises(mill.PlanError, match="at least one sink"):
+        mill.graph()
