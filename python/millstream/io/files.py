@@ -63,9 +63,9 @@ def read_text(
     Parameters
     ----------
     path
-        A file, a glob, a directory, or a list of them. Files ending in ``.gz`` and ``.zst`` are decompressed. ``~`` is the
-        home directory. A file is the same file however its path is written: relative or absolute, with dots, or through
-        links.
+        A file, a glob, a directory, or a list of them. Files ending in ``.gz``, ``.zst``, ``.bz2``, ``.xz`` and ``.lz4`` are
+        decompressed. ``~`` is the home directory. A file is the same file however its path is written: relative or absolute,
+        with dots, or through links.
     recursive
         Whether the files of a directory are also those of the directories in it, at any depth.
     include_file_paths
@@ -102,7 +102,7 @@ def read_text(
 
     Followed files are read as by ``tail -F``: a file that is renamed is read on, another file under its old name is a new
     one, a file that is truncated or rewritten is read from its start, and a file that was read may be deleted. Compressed
-    files may be appended to by whole gzip members or zstd frames.
+    files may be appended to by whole members, streams or frames.
 
     A bounded job that is resumed reads what it has not read yet of the files as they are then. It refuses a file that was
     changed where the job had read it, and an input that includes the output of the same job.
