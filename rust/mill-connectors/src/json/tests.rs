@@ -340,9 +340,10 @@ fn arrays_and_values_are_read_whatever_their_line_breaks() {
     }
     let path = directory.path().join("bad.json");
     write(&path, b"[{\"a\":1},\n{\"a\":\"x\"},\n3, {\"a\":4}]");
-    let rows = check(&open(&path, Some(given.clone())), 2);
-    assert_eq!((rows[0].as_str(), rows.iter().filter(|row| row.starts_with('!')).count()), ("1", 2));
-    assert!(rows[1].contains("line 2: column \"a\"") && rows[2].contains("line 3: the value is not a JSON object"), "{rows:?}");
+    let (bad, good): (Vec<String>, Vec<String>) =
+        check(&open(&path, Some(given.clone())), 2).into_iter().partition(|row| row.starts_with('!'));
+    assert_eq!((good, bad.len()), (vec!["1".to_owned(), "4".to_owned()], 2));
+    assert!(bad[0].contains("line 2: column \"a\"") && bad[1].contains("line 3: the value is not a JSON object"), "{bad:?}");
     write(&path, b"[{\"a\":1},\n{\"a\":2}");
     let source = open(&path, Some(given));
     let error = source.open(&source.splits(true).unwrap()[0], None).unwrap().next(10).unwrap_err();
