@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, final
 
+from millstream._reading import CsvReading, Reading
+from millstream._writing import Writing
+
 __all__ = [
     "DataType",
     "RawClock",
@@ -383,9 +386,14 @@ def column_function(name: str, adapter: Any, returns: DataType, args: Sequence[R
 def compiled_function(name: str, adapter: Any, returns: DataType, args: Sequence[RawExpr]) -> RawExpr: ...
 def aggregate_function(name: str, adapter: Any, returns: DataType, input: RawExpr) -> RawExpr: ...
 def read_files(
-    kind: str, paths: Sequence[str], schema: RawSchema | None, follow: bool
+    kind: str,
+    paths: Sequence[str],
+    schema: RawSchema | None,
+    reading: Reading,
+    csv: CsvReading | None = None,
+    layout: str | None = None,
 ) -> RawStream: ...
-def write_files(stream: RawStream, kind: str, path: str, replaces: bool) -> RawSink: ...
+def write_files(stream: RawStream, kind: str, path: str, writing: Writing) -> RawSink: ...
 def read_kafka(
     brokers: str,
     topics: Sequence[str],

@@ -12,9 +12,10 @@ from millstream.time import Duration
 
 if TYPE_CHECKING:
     from millstream._graph import Graph
+    from millstream._writing import OnExisting, ParquetCompression, TextCompression
     from millstream.expr import Expr
     from millstream.io.kafka import KafkaDelivery, KafkaFormat
-    from millstream.io.sinks import OnExisting, Output, Sink
+    from millstream.io.sinks import Output, Sink
     from millstream.options import OnError
     from millstream.stream import Stream
     from millstream.table import Table
@@ -29,16 +30,59 @@ class Outputs:
 
     # -- sinks -------------------------------------------------------------------------------------------------------
 
-    def write_csv(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Output:
-        """Write CSV files with a header into a directory.
+    def write_csv(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        include_header: bool = True,
+        separator: str = ",",
+        quote_char: str = '"',
+        null_value: str | None = None,
+        datetime_format: str | None = None,
+        date_format: str | None = None,
+        time_format: str | None = None,
+        decimal_comma: bool = False,
+        compression: TextCompression | None = None,
+        compression_level: int | None = None,
+        partition_by: str | Sequence[str] | None = None,
+        max_rows_per_file: int | None = None,
+        approximate_bytes_per_file: int | None = None,
+        on_existing: OnExisting = "refuse",
+    ) -> Output:
+        """Write CSV files.
 
         Parameters
         ----------
         path
-            The directory; it is created if it does not exist.
+            The directory, which is created if it does not exist; or one file, if its name ends with ``.csv``, ``.tsv`` or ``.txt``, and
+            ``.gz`` or ``.zst`` after that.
+        include_header
+            Whether the first row of each file names the columns.
+        separator
+            The character between fields.
+        quote_char
+            The character that encloses fields that need it; two of them stand for one inside.
+        null_value
+            What is written for null; by default nothing. A value that is this text is an error of its record.
+        datetime_format, date_format, time_format
+            The form of timestamps, dates and times of day, as in ``"%d.%m.%Y"``; by default ISO 8601.
+        decimal_comma
+            Whether floats and decimals have a comma in place of the point. The separator must be another character.
+        compression
+            ``"gzip"`` or ``"zstd"``, which is added to the names of the files; by default what the name of the one file says, or
+            ``"uncompressed"``.
+        compression_level
+            0 to 9 for gzip, 1 to 22 for zstd.
+        partition_by
+            Columns whose values name directories ``key=value``, and which are not in the files. ``hive_partitioning`` of the
+            readers makes columns of them again.
+        max_rows_per_file
+            How many rows a file has at most.
+        approximate_bytes_per_file
+            About how large a file may become.
         on_existing
-            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` raises an error, ``"replace"``
-            removes them.
+            What a run that starts from nothing does with output of earlier runs: ``"refuse"`` raises an error, ``"replace"``
+            removes it.
 
         Returns
         -------
@@ -48,37 +92,85 @@ class Outputs:
         Raises
         ------
         PlanError
-            When ``path`` is not a path, ``on_existing`` is not one of the choices, or this is an updating stream.
+            When an option is not one of its choices, options contradict each other, this is an updating stream, or one file is
+            asked for of an input that has no end.
         SchemaError
-            When a column has a type that CSV cannot hold, such as a list.
+            When a column is named that does not exist, or has a type that CSV cannot hold, such as a list.
         ConnectorError
-            When the job runs and files cannot be written, or there are files of earlier runs.
+            When the job runs and files cannot be written, or there is output of earlier runs.
 
         Notes
         -----
-        Files are hidden until a checkpoint, or the end of the job, commits them. Times are written as ISO 8601, and null as
-        an empty field.
+        Files are hidden until a checkpoint, or the end of the job, commits them. One file is there once the input has ended: it
+        is written by one task, in parts beside it if there are checkpoints.
+
+        Times are written as ISO 8601, null as an empty field, and empty text as ``""``.
 
         Examples
         --------
         >>> report = mill.run(mill.from_iter([{"a": 1}]).write_csv("out/"))
         >>> mill.read_csv("out/").collect().to_pylist()
         [{'a': 1}]
+        >>> from pathlib import Path
+        >>> report = mill.run(mill.from_iter([{"a": 1.5}]).write_csv("one.csv", separator=";", decimal_comma=True))
+        >>> Path("one.csv").read_text()
+        'a\\n1,5\\n'
         """
+        from millstream._writing import writing
         from millstream.io import sinks
 
-        return sinks.file_sink(_stream(self), "csv", path, on_existing)
+        options = writing(
+            "write_csv",
+            on_existing=on_existing,
+            compression=compression,
+            compression_level=compression_level,
+            partition_by=partition_by,
+            max_rows_per_file=max_rows_per_file,
+            approximate_bytes_per_file=approximate_bytes_per_file,
+            include_header=include_header,
+            separator=separator,
+            quote_char=quote_char,
+            null_value=null_value,
+            decimal_comma=decimal_comma,
+            datetime_format=datetime_format,
+            date_format=date_format,
+            time_format=time_format,
+        )
+        return sinks.file_sink(_stream(self), "csv", path, options)
 
-    def write_json(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Output:
-        """Write JSON files, with one record in each line, into a directory.
+    def write_json(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        compression: TextCompression | None = None,
+        compression_level: int | None = None,
+        partition_by: str | Sequence[str] | None = None,
+        max_rows_per_file: int | None = None,
+        approximate_bytes_per_file: int | None = None,
+        on_existing: OnExisting = "refuse",
+    ) -> Output:
+        """Write JSON files with one record in each line.
 
         Parameters
         ----------
         path
-            The directory; it is created if it does not exist.
+            The directory, which is created if it does not exist; or one file, if its name ends with ``.json``, ``.jsonl`` or ``.ndjson``,
+            and ``.gz`` or ``.zst`` after that.
+        compression
+            ``"gzip"`` or ``"zstd"``, which is added to the names of the files; by default what the name of the one file says, or
+            ``"uncompressed"``.
+        compression_level
+            0 to 9 for gzip, 1 to 22 for zstd.
+        partition_by
+            Columns whose values name directories ``key=value``, and which are not in the files. ``hive_partitioning`` of the
+            readers makes columns of them again.
+        max_rows_per_file
+            How many rows a file has at most.
+        approximate_bytes_per_file
+            About how large a file may become.
         on_existing
-            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` raises an error, ``"replace"``
-            removes them.
+            What a run that starts from nothing does with output of earlier runs: ``"refuse"`` raises an error, ``"replace"``
+            removes it.
 
         Returns
         -------
@@ -88,13 +180,17 @@ class Outputs:
         Raises
         ------
         PlanError
-            When ``path`` is not a path, ``on_existing`` is not one of the choices, or this is an updating stream.
+            When an option is not one of its choices, options contradict each other, this is an updating stream, or one file is
+            asked for of an input that has no end.
+        SchemaError
+            When a column is named that does not exist, or has a type that JSON cannot hold.
         ConnectorError
-            When the job runs and files cannot be written, or there are files of earlier runs.
+            When the job runs and files cannot be written, or there is output of earlier runs.
 
         Notes
         -----
-        Files are hidden until a checkpoint, or the end of the job, commits them.
+        Files are hidden until a checkpoint, or the end of the job, commits them. One file is there once the input has ended: it
+        is written by one task, in parts beside it if there are checkpoints.
 
         Examples
         --------
@@ -102,20 +198,55 @@ class Outputs:
         >>> mill.read_json("out/").collect().to_pylist()
         [{'a': [1, 2]}]
         """
+        from millstream._writing import writing
         from millstream.io import sinks
 
-        return sinks.file_sink(_stream(self), "json", path, on_existing)
+        options = writing(
+            "write_json",
+            on_existing=on_existing,
+            compression=compression,
+            compression_level=compression_level,
+            partition_by=partition_by,
+            max_rows_per_file=max_rows_per_file,
+            approximate_bytes_per_file=approximate_bytes_per_file,
+        )
+        return sinks.file_sink(_stream(self), "json", path, options)
 
-    def write_parquet(self, path: str | os.PathLike[str], *, on_existing: OnExisting = "refuse") -> Output:
-        """Write Parquet files into a directory.
+    def write_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        compression: ParquetCompression | None = None,
+        compression_level: int | None = None,
+        row_group_size: int | None = None,
+        partition_by: str | Sequence[str] | None = None,
+        max_rows_per_file: int | None = None,
+        approximate_bytes_per_file: int | None = None,
+        on_existing: OnExisting = "refuse",
+    ) -> Output:
+        """Write Parquet files.
 
         Parameters
         ----------
         path
-            The directory; it is created if it does not exist.
+            The directory, which is created if it does not exist; or one file, if its name ends with ``.parquet`` or ``.pq``.
+        compression
+            How pages are compressed: ``"uncompressed"``, ``"snappy"`` (the default), ``"gzip"``, ``"lz4"``, ``"zstd"`` or
+            ``"brotli"``.
+        compression_level
+            0 to 9 for gzip, 1 to 22 for zstd, 0 to 11 for brotli.
+        row_group_size
+            How many rows a row group has at most; by default 262,144.
+        partition_by
+            Columns whose values name directories ``key=value``, and which are not in the files. ``hive_partitioning`` of the
+            readers makes columns of them again.
+        max_rows_per_file
+            How many rows a file has at most.
+        approximate_bytes_per_file
+            About how large a file may become.
         on_existing
-            What a run that starts from nothing does with files of earlier runs: ``"refuse"`` raises an error, ``"replace"``
-            removes them.
+            What a run that starts from nothing does with output of earlier runs: ``"refuse"`` raises an error, ``"replace"``
+            removes it.
 
         Returns
         -------
@@ -125,27 +256,40 @@ class Outputs:
         Raises
         ------
         PlanError
-            When ``path`` is not a path, ``on_existing`` is not one of the choices, or this is an updating stream.
+            When an option is not one of its choices, options contradict each other, this is an updating stream, or one file is
+            asked for of an input that has no end.
         SchemaError
-            When a column has a type that Parquet cannot hold.
+            When a column is named that does not exist, or has a type that Parquet cannot hold.
         ConnectorError
-            When the job runs and files cannot be written, or there are files of earlier runs.
+            When the job runs and files cannot be written, or there is output of earlier runs.
 
         Notes
         -----
-        Parquet has no seconds: times in seconds are written in milliseconds, and a value that does not fit is an error.
+        Files are hidden until a checkpoint, or the end of the job, commits them. One file is there once the input has ended: it
+        is written by one task, in parts beside it if there are checkpoints.
 
-        Files are hidden until a checkpoint, or the end of the job, commits them.
+        Parquet has no seconds: times in seconds are written in milliseconds, and a value that does not fit is an error.
 
         Examples
         --------
-        >>> report = mill.run(mill.from_iter([{"a": 1}]).write_parquet("out/"))
-        >>> mill.read_parquet("out/").collect().to_pylist()
-        [{'a': 1}]
+        >>> report = mill.run(mill.from_iter([{"a": 1, "day": "mon"}]).write_parquet("out/", partition_by="day"))
+        >>> mill.read_parquet("out/", hive_partitioning=True).collect().to_pylist()
+        [{'a': 1, 'day': 'mon'}]
         """
+        from millstream._writing import writing
         from millstream.io import sinks
 
-        return sinks.file_sink(_stream(self), "parquet", path, on_existing)
+        options = writing(
+            "write_parquet",
+            on_existing=on_existing,
+            compression=compression,
+            compression_level=compression_level,
+            row_group_size=row_group_size,
+            partition_by=partition_by,
+            max_rows_per_file=max_rows_per_file,
+            approximate_bytes_per_file=approximate_bytes_per_file,
+        )
+        return sinks.file_sink(_stream(self), "parquet", path, options)
 
     def write_sqlite(self, path: str | os.PathLike[str], table: str, *, key: str | Sequence[str] | None = None) -> Output:
         """Write rows into a table of an SQLite database.

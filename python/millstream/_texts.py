@@ -7,7 +7,7 @@ from typing import Any
 
 from millstream.errors import PlanError
 
-__all__ = ["counted", "directions", "mapping", "text", "texts", "with_article"]
+__all__ = ["counted", "directions", "flag", "mapping", "text", "texts", "with_article"]
 
 
 def text(value: Any, place: str, example: str = "x") -> str:
@@ -92,6 +92,20 @@ def directions(value: Any, columns: int, place: str, of: str = "") -> list[bool]
             f"{place}: descending is True or False, or one of them for each of the {columns} columns{of}; it is {value!r:.200}"
         )
     return given
+
+
+def flag(value: Any, place: str) -> bool:
+    """Return a value that is True or False.
+
+    Examples
+    --------
+    >>> from millstream._texts import flag
+    >>> flag(True, "read_csv(follow=…)")
+    True
+    """
+    if not isinstance(value, bool):
+        raise PlanError(f"{place} takes True or False, not {value!r:.80}")
+    return value
 
 
 def mapping(value: Any, place: str, example: str) -> Mapping[Any, Any]:

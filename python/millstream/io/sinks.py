@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal
 from millstream import _live
 from millstream._closing import closed
 from millstream._engine import RawSink, write_files, write_sqlite
-from millstream._parameters import check_parameters, check_spelling
 from millstream._paths import local_path
 from millstream._row import row_class, rows
 from millstream._texts import text, texts
+from millstream._writing import Writing
 from millstream.errors import CheckpointError, PlanError
 from millstream.functions import function_name
 from millstream.stream import Stream
@@ -24,9 +24,6 @@ __all__ = ["Sink"]
 
 _CHANGES = "put to_changelog() before it, for a column that says what happens to each row"
 _DELETE = "give it a method delete(batch), or put to_changelog() before it, for a column that says what happens to each row"
-
-OnExisting = Literal["refuse", "replace"]
-"""What happens when a directory already holds the output of another run."""
 
 
 class Sink:
@@ -242,11 +239,9 @@ def output(raw: RawSink, *, takes_frames: bool = False) -> Output:
     return made
 
 
-def file_sink(stream: Stream, kind: str, path: str | os.PathLike[str], on_existing: OnExisting) -> Output:
-    """Write files of a kind into a directory."""
-    if on_existing not in ("refuse", "replace"):
-        raise PlanError(f'on_existing is {on_existing!r}; it is "refuse" or "replace"')
-    return output(write_files(stream._raw, kind, local_path(path, f"write_{kind}()"), on_existing == "replace"))
+def file_sink(stream: Stream, kind: str, path: str | os.PathLike[str], writing: Writing) -> Output:
+    """Write files of a kind."""
+    return output(write_files(stream._raw, kind, local_path(path, f"write_{kind}()"), writing))
 
 
 def sqlite_sink(stream: Stream, path: str | os.PathLike[str], table: str, key: Sequence[str] | None) -> Output:
@@ -342,22 +337,6 @@ class _RowCallback(_Callback):
 # -- sinks of the user's -------------------------------------------------------------------------------------------------
 
 
-_METHODS: dict[str, tuple[str, ...]] = {
-    "open": (),
-    "write": ("batch",),
-    "delete": ("batch",),
-    "pre_commit": ("epoch",),
-    "commit": ("handles",),
-    "recover": ("handles",),
-    "abort": (),
-    "restored": ("epoch", "newest"),
-    "deliver": ("batch", "epoch"),
-    "last_epoch": (),
-    "close": (),
-}
-"""What a sink may define, and the arguments of each."""
-
-
 def custom_sink(stream: Stream, sink: Sink) -> Output:
     """Write into a sink of the user's."""
     if isinstance(sink, Output):
@@ -366,9 +345,6 @@ def custom_sink(stream: Stream, sink: Sink) -> Output:
         hint = "; pass an object, not the class" if isinstance(sink, type) else ""
         raise PlanError(f"sink_to() takes a mill.Sink, not {sink!r:.200}{hint}")
     name = type(sink).__name__
-    check_spelling(type(sink), Sink, _METHODS)
-    for method, arguments in _METHODS.items():
-        check_parameters(getattr(sink, method), f"sink_to({name})", *arguments)
     kind = getattr(sink, "kind", None)
     if kind not in ("idempotent", "transactional", "write-ahead"):
         raise PlanError(f'{name} has no kind; set kind = "idempotent", "transactional" or "write-ahead"')

@@ -12,43 +12,83 @@ mod column;
 mod cut;
 mod format;
 mod infer;
+mod options;
 mod tokens;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use mill_frame::types::type_name;
 use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
 use crate::file::sample::{self, Head, OTHERS_BYTES};
-use crate::file::{Content, FileSet, Growth, PathSpec, cut_lines};
+use crate::file::{Content, FileOptions, FileSet, Growth, PathSpec, cut_lines};
 use crate::infer::Common;
 use crate::nearest::{did_you_mean, quoted};
 use crate::objects::check_read;
-use format::{CsvFormat, read_header};
+use format::{Begin, CsvFormat, read_header};
 use infer::infer_columns;
-use tokens::{Dialect, Tokens, tokenize};
+use tokens::{Tokens, tokenize};
 
 /// How CSV is read.
 #[derive(Clone, Debug)]
 pub struct CsvOptions {
-    /// What stands between fields.
-    pub delimiter: u8,
-    /// What encloses fields; doubled inside it stands for itself.
-    pub quote: u8,
+    /// What separates fields.
+    pub separator: u8,
+    /// What encloses fields; doubled inside it stands for itself. `None`: no field is enclosed.
+    pub quote: Option<u8>,
+    /// Within quotes, what makes the next byte stand for itself.
+    pub escape: Option<u8>,
     /// Whether the first record of each file names the columns; else they are `column_1`, `column_2`, …
     pub has_header: bool,
-    /// Unquoted fields that mean null, beside the empty one.
+    /// The names of the columns, instead of those of the header.
+    pub new_columns: Option<Vec<String>>,
+    /// How many lines are skipped at the start of each file, whatever is in them.
+    pub skip_lines: usize,
+    /// How many rows are skipped after these, and after the header.
+    pub skip_rows: usize,
+    /// How many rows are skipped after the header.
+    pub skip_rows_after_header: usize,
+    /// What a line begins with that is not read.
+    pub comment_prefix: Option<String>,
+    /// Fields that mean null, beside the empty one.
     pub null_values: Vec<String>,
-    /// Whether to go on with new and growing files, without end.
-    pub follow: bool,
+    /// The same for single columns.
+    pub column_nulls: Vec<(String, Vec<String>)>,
+    /// Whether fields that are too many are dropped, and those that are missing are null.
+    pub truncate_ragged_lines: bool,
+    /// Whether dates and times are recognised where columns are inferred.
+    pub try_parse_dates: bool,
+    /// Whether numbers have a comma where others have a point.
+    pub decimal_comma: bool,
+    /// Whether bytes that are not UTF-8 are replaced by U+FFFD.
+    pub is_lossy: bool,
+    /// What all readers of files have.
+    pub files: FileOptions,
 }
 
 impl Default for CsvOptions {
     fn default() -> CsvOptions {
-        CsvOptions { delimiter: b',', quote: b'"', has_header: true, null_values: Vec::new(), follow: false }
+        CsvOptions {
+            separator: b',',
+            quote: Some(b'"'),
+            escape: None,
+            has_header: true,
+            new_columns: None,
+            skip_lines: 0,
+            skip_rows: 0,
+            skip_rows_after_header: 0,
+            comment_prefix: None,
+            null_values: Vec::new(),
+            column_nulls: Vec::new(),
+            truncate_ragged_lines: false,
+            try_parse_dates: true,
+            decimal_comma: false,
+            is_lossy: false,
+            files: FileOptions::default(),
+        }
     }
 }
 
@@ -62,7 +102,11 @@ pub struct CsvSource {
     /// Those that are read.
     schema: SchemaRef,
     is_inferred: bool,
+    header: KnownHeader,
 }
+
+/// The header that all files have where the user gives the columns other names; that of the first file that was looked at.
+type KnownHeader = Arc<OnceLock<Vec<String>>>;
 
 impl CsvSource {
     /// The records of these files; without a schema it is inferred from samples of some of them.
@@ -71,17 +115,16 @@ impl CsvSource {
     /// When a file does not exist; when the header of the first file and the schema name other columns; when a type
     /// cannot be read from text.
     pub fn new(paths: PathSpec, schema: Option<SchemaRef>, options: CsvOptions) -> Result<CsvSource> {
-        let files = FileSet::new(paths, options.follow)?;
-        if options.delimiter == options.quote || matches!(options.delimiter, b'\n' | b'\r') {
-            return Err(Error::plan("read_csv: the delimiter must be another character than the quote and the line end"));
-        }
+        options.check()?;
+        let files = FileSet::new("read_csv", paths, &options.files, options.text())?;
         let is_inferred = schema.is_none();
+        let header = KnownHeader::default();
         let columns = match (schema, files.files.first()) {
             (Some(schema), first) => {
                 check_read("read_csv", &schema)?;
                 check_types(&schema)?;
                 if let Some(path) = first {
-                    read_header(Content::open(path)?, &schema, &options)?;
+                    read_header(Content::open(path)?, &schema, &options, &header)?;
                 }
                 schema
             }
@@ -93,7 +136,8 @@ impl CsvSource {
                 )));
             }
         };
-        Ok(CsvSource { files, options: Arc::new(options), schema: Arc::clone(&columns), columns, is_inferred })
+        options.check_names(&columns)?;
+        Ok(CsvSource { files, options: Arc::new(options), schema: Arc::clone(&columns), columns, is_inferred, header })
     }
 }
 
@@ -110,12 +154,6 @@ fn check_types(schema: &Schema) -> Result<()> {
     Ok(())
 }
 
-impl CsvOptions {
-    fn dialect(&self) -> Dialect {
-        Dialect { delimiter: self.delimiter, quote: self.quote }
-    }
-}
-
 /// The columns that samples of the files show: their names from the first file that has a header, and their types from
 /// all that are looked at. A file without records decides nothing.
 fn infer_schema(files: &FileSet, options: &CsvOptions) -> Result<SchemaRef> {
@@ -126,8 +164,10 @@ fn infer_schema(files: &FileSet, options: &CsvOptions) -> Result<SchemaRef> {
             Ok(found) if is_first => columns = found,
             Ok(found) => {
                 for (name, common) in found {
-                    if let Some((_, known)) = columns.iter_mut().find(|(other, _)| *other == name) {
-                        *known = std::mem::replace(known, Common::Nothing).and(common);
+                    match columns.iter_mut().find(|(other, _)| *other == name) {
+                        Some((_, known)) => *known = std::mem::replace(known, Common::Nothing).and(common),
+                        None if options.files.insert_missing_columns => columns.push((name, common)),
+                        None => {}
                     }
                 }
             }
@@ -156,36 +196,48 @@ fn infer_schema(files: &FileSet, options: &CsvOptions) -> Result<SchemaRef> {
 
 /// The names of a file's columns and what its samples have in common; nothing of an empty file.
 fn infer_file(path: &Path, bytes: usize, pieces: u64, options: &CsvOptions) -> Result<Vec<(String, Common)>> {
-    const RECORDS_MIN: usize = 2;
+    let dialect = options.dialect();
     let mut tokens = Tokens::default();
     let head = sample::head(path, bytes, |data| {
+        let Ok(Some(begin)) = Begin::of(data, false, options, path) else { return false };
         let mut tokens = Tokens::default();
-        tokenize(data, options.dialect(), None, false, RECORDS_MIN, &mut tokens);
-        tokens.records.len() + tokens.malformed.len() >= RECORDS_MIN
+        tokenize(&data[begin.bytes..], dialect, None, false, 1, &mut tokens);
+        tokens.records.len() + tokens.malformed.len() > 0
     })?;
     let Head { data, is_whole, .. } = &head;
-    tokenize(data, options.dialect(), None, *is_whole, usize::MAX, &mut tokens);
-    if tokens.records.is_empty() {
-        return Ok(Vec::new());
-    }
-    let columns = tokens.fields.len() / tokens.records.len();
-    let (names, rest) = if options.has_header {
-        let names = format::names_of(data, &tokens.fields[..columns], options.quote, path)?;
-        (names, &tokens.fields[columns..])
-    } else {
-        ((1..=columns).map(|number| format!("column_{number}")).collect(), tokens.fields.as_slice())
+    let Some(begin) = Begin::of(data, *is_whole, options, path)? else { return Ok(Vec::new()) };
+    let data = &data[begin.bytes..];
+    tokenize(data, dialect, begin.names.as_ref().map(Vec::len), *is_whole, usize::MAX, &mut tokens);
+    let names = match begin.names {
+        Some(names) => options.renamed(names, path)?,
+        None if tokens.records.is_empty() => return Ok(Vec::new()),
+        None => {
+            let columns = tokens.fields.len() / tokens.records.len();
+            options.renamed((1..=columns).map(|number| format!("column_{number}")).collect(), path)?
+        }
     };
-    let mut common = infer_columns(data, rest, columns, &options.null_values);
+    let nulls: Vec<Vec<String>> = names.iter().map(|name| options.nulls_of(name).into_owned()).collect();
+    let mut common = infer_columns(data, &tokens.fields, &nulls, options);
     for piece in sample::pieces(path, &head, pieces)? {
         // Whether a line begins within quotes cannot be seen from a piece that has any.
-        if memchr::memchr(options.quote, &piece).is_some() {
+        if dialect.find_quote(&piece).is_some() {
             continue;
         }
-        tokenize(&piece, options.dialect(), Some(columns), true, usize::MAX, &mut tokens);
-        let found = infer_columns(&piece, &tokens.fields, columns, &options.null_values);
+        tokenize(&piece, dialect, Some(names.len()), true, usize::MAX, &mut tokens);
+        let found = infer_columns(&piece, &tokens.fields, &nulls, options);
         common = common.into_iter().zip(found).map(|(known, found)| known.and(found)).collect();
     }
     Ok(names.into_iter().zip(common).collect())
+}
+
+impl CsvSource {
+    /// The source as the options of all readers of files want it.
+    ///
+    /// # Errors
+    /// When a column is named that it does not have; when partitions are not those of all files.
+    pub fn with_options(self) -> Result<Arc<dyn Source>> {
+        self.files.clone().apply(self)
+    }
 }
 
 impl fmt::Debug for CsvSource {
@@ -196,7 +248,7 @@ impl fmt::Debug for CsvSource {
 
 impl Source for CsvSource {
     fn name(&self) -> String {
-        format!("read_csv({}{})", self.files.paths, if self.files.is_followed { ", follow=True" } else { "" })
+        self.files.name("read_csv")
     }
 
     fn identity(&self) -> Option<String> {
@@ -228,7 +280,7 @@ impl Source for CsvSource {
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
-        let format = CsvFormat::new(Arc::clone(&self.options), Arc::clone(&self.columns), Arc::clone(&self.schema), self.is_inferred);
+        let format = CsvFormat::new(self);
         self.files.open(split, position, format)
     }
 
@@ -239,13 +291,13 @@ impl Source for CsvSource {
 }
 
 /// The error for a file whose columns are not those of the schema.
-fn other_columns(path: &Path, names: &[String], schema: &Schema) -> Option<Error> {
+fn other_columns(path: &Path, names: &[String], schema: &Schema, may_lack: bool) -> Option<Error> {
     let expected: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let found: Vec<&str> = names.iter().map(String::as_str).collect();
-    if let Some(missing) = expected.iter().find(|name| !found.contains(name)) {
+    if let Some(missing) = expected.iter().find(|name| !may_lack && !found.contains(name)) {
         let near = did_you_mean(missing, found.iter().copied().filter(|name| !expected.contains(name)));
         return Some(Error::schema(format!(
-            "{path:?} has no column {missing:?}{near} (it has {})",
+            "{path:?} has no column {missing:?}{near} (it has {}); missing_columns=\"insert\" reads null for it",
             quoted(&found, ", ")
         )));
     }

@@ -3,9 +3,12 @@
 //! ```text
 //!   write        .part-<nonce>-<task>-<n>.csv      hidden: readers of the directory pass over it
 //!   pre-commit   closed; synced in the background; its name and its final name go into the checkpoint
-//!   commit       renamed to part-<epoch>-<task>.csv, the directory synced
+//!   commit       renamed to part-<epoch>-<task>.csv, or key=value/part-<epoch>-<task>.csv, the directory synced
 //!   recover      what the checkpoint names is renamed, every other hidden file is removed
 //! ```
+//!
+//! A path that names one file is written as a directory of parts beside it, which is joined at the end of the input
+//! ([`joined`]).
 //!
 //! What holds:
 //!
@@ -17,10 +20,17 @@
 
 mod committer;
 mod csv;
+mod joined;
 pub(crate) mod json;
 mod name;
+mod options;
+mod output;
 mod parquet;
+mod partition;
 mod writer;
+
+pub use csv::CsvWriting;
+pub use options::WriteOptions;
 
 use std::fmt;
 use std::fs::File;
@@ -39,6 +49,7 @@ use crate::updating::check_key;
 use crate::objects::check_written;
 use crate::target;
 use committer::DirectoryCommitter;
+use options::Compressed;
 use writer::DirectoryWriter;
 
 /// The format of the files.
@@ -70,8 +81,15 @@ pub struct DirectorySink {
 
 /// What sink, writers and committers share.
 struct Shared {
+    /// Where files are made.
     directory: PathBuf,
+    /// The one file that they are joined into at the end, if the user has named one.
+    joined: Option<PathBuf>,
     format: FileFormat,
+    options: WriteOptions,
+    compressed: Compressed,
+    /// What the names of files end with.
+    extension: String,
     /// Tells hidden files of this run from those of others.
     nonce: u64,
     /// Numbers the hidden files.
@@ -88,17 +106,9 @@ impl FileFormat {
         }
     }
 
-    fn encoder(self, schema: &SchemaRef, file: File) -> Result<Box<dyn Encoder>> {
-        Ok(match self {
-            FileFormat::Csv => Box::new(csv::CsvEncoder::new(schema, file)),
-            FileFormat::Json => Box::new(json::JsonEncoder::new(schema, file)),
-            FileFormat::Parquet => Box::new(parquet::ParquetEncoder::new(schema, file)?),
-        })
-    }
-
-    fn check(self, schema: &SchemaRef) -> Result<()> {
+    fn check(self, schema: &SchemaRef, options: &WriteOptions) -> Result<()> {
         match self {
-            FileFormat::Csv => csv::check(schema),
+            FileFormat::Csv => csv::check(schema, &options.csv),
             FileFormat::Json => json::check(schema),
             FileFormat::Parquet => parquet::check(schema),
         }
@@ -109,30 +119,64 @@ impl FileFormat {
 trait Encoder: Send {
     /// Writes records.
     fn write(&mut self, batch: &RecordBatch) -> Result<()>;
+    /// About how many bytes the file has so far.
+    fn bytes(&self) -> u64;
+    /// How much memory is held for what has not been written.
+    fn memory(&self) -> usize {
+        0
+    }
+    /// Writes what is held, as far as the format can.
+    fn release(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Writes what is still held back and gives the file, not yet synced.
     fn finish(self: Box<Self>) -> Result<File>;
 }
 
 impl DirectorySink {
-    /// Files of this format in this directory, which is made if it does not exist.
+    /// Files of this format in this directory, which is made if it does not exist; or the one file of this path, if its name
+    /// ends as names of such files do.
     ///
     /// # Errors
-    /// When there is a file of that name.
-    pub fn new(directory: impl Into<PathBuf>, format: FileFormat) -> Result<DirectorySink> {
-        let directory = directory.into();
-        if directory.exists() && !directory.is_dir() {
+    /// When there is a file with the name of a directory.
+    pub fn new(path: impl Into<PathBuf>, format: FileFormat) -> Result<DirectorySink> {
+        DirectorySink::with_options(path, format, WriteOptions::default())
+    }
+
+    /// The same, written so.
+    ///
+    /// # Errors
+    /// When there is a file with the name of a directory, or options contradict each other.
+    pub fn with_options(path: impl Into<PathBuf>, format: FileFormat, options: WriteOptions) -> Result<DirectorySink> {
+        let path = path.into();
+        let named = joined::names_file(&path, format);
+        options.check(format, named.is_some())?;
+        if named.is_none() && path.exists() && !path.is_dir() {
             return Err(Error::connector(format!(
-                "{directory:?} is a file; output goes into a directory, one file for each checkpoint and task"
+                "{path:?} is a file; output goes into a directory, one file for each checkpoint and task, or into one file whose \
+                 name ends with \".{}\"",
+                format.extension()
             )));
         }
+        let compressed = options.compressed(format, named)?;
+        let ending = if let Compressed::Text(packing) = compressed { packing.ending() } else { "" };
         let shared = Shared {
-            directory,
+            directory: if named.is_some() { joined::parts_of(&path) } else { path.clone() },
+            joined: named.map(|_| path),
             format,
+            options,
+            compressed,
+            extension: format!("{}{ending}", format.extension()),
             nonce: fresh_nonce(),
             files: AtomicU64::new(0),
             lock: Mutex::new(Weak::new()),
         };
         Ok(DirectorySink { shared: Arc::new(shared), on_existing: OnExisting::default() })
+    }
+
+    /// The one file that is written, if it is one: it is complete at the end of the input only.
+    pub fn one_file(&self) -> Option<&Path> {
+        self.shared.joined.as_deref()
     }
 
     /// The same sink, doing this about part files of former runs.
@@ -155,7 +199,25 @@ pub(crate) fn fresh_nonce() -> u64 {
 
 impl Shared {
     fn name(&self) -> String {
-        format!("write_{}({:?})", self.format.extension(), self.directory)
+        format!("write_{}({:?}{})", self.format.extension(), self.path(), self.options.text())
+    }
+
+    /// What the user has named.
+    fn path(&self) -> &Path {
+        self.joined.as_deref().unwrap_or(&self.directory)
+    }
+
+    fn encoder(&self, schema: &SchemaRef, file: File) -> Result<Box<dyn Encoder>> {
+        Ok(match (self.format, self.compressed) {
+            (FileFormat::Csv, Compressed::Text(packing)) => {
+                Box::new(csv::CsvEncoder::new(schema, file, packing, &self.options.csv)?)
+            }
+            (FileFormat::Json, Compressed::Text(packing)) => Box::new(json::JsonEncoder::new(schema, file, packing)?),
+            (FileFormat::Parquet, Compressed::Pages(codec)) => {
+                Box::new(parquet::ParquetEncoder::new(schema, file, codec, self.options.row_group_size)?)
+            }
+            _ => return Err(Error::internal("a format is compressed in its own way")),
+        })
     }
 
     fn lock(&self) -> Result<Arc<FileLock>> {
@@ -168,7 +230,8 @@ impl Shared {
             .map_err(|e| Error::connector(format!("cannot open the directory {directory:?}: {e}")).because(e))?;
         let lock = lock.map(Arc::new).ok_or_else(|| {
             Error::connector(format!(
-                "another job, or another sink of this job, writes into {directory:?}; give each its own directory"
+                "another job, or another sink of this job, writes into {:?}; give each its own directory",
+                self.path()
             ))
         })?;
         *held = Arc::downgrade(&lock);
@@ -188,7 +251,8 @@ impl Sink for DirectorySink {
     }
 
     fn identity(&self) -> Option<String> {
-        Some(format!("write_{}({:?})", self.shared.format.extension(), real(&self.shared.directory)))
+        let Shared { format, options, .. } = self.shared.as_ref();
+        Some(format!("write_{}({:?}{})", format.extension(), real(self.shared.path()), options.text()))
     }
 
     fn kind(&self) -> SinkKind {
@@ -201,19 +265,28 @@ impl Sink for DirectorySink {
             return Err(Error::schema(format!("{}: the stream has no columns", self.name())));
         }
         check_written(schema)?;
-        self.shared.format.check(schema)
+        self.shared.options.check_columns(schema)?;
+        let of_files = partition::Partitioning::new(schema, &self.shared.options.partition_by)?;
+        self.shared.format.check(of_files.schema(), &self.shared.options)
+    }
+
+    fn parallelism_max(&self) -> Option<usize> {
+        self.shared.joined.is_some().then_some(1)
     }
 
     fn writes(&self) -> Option<PathBuf> {
-        Some(self.shared.directory.join(name::committed(Epoch(1), 0, self.shared.format.extension())))
+        let Shared { directory, joined, extension, options, .. } = self.shared.as_ref();
+        let directories = options.partition_by.iter().map(|key| format!("{key}=0"));
+        let part = || directory.join(directories.collect::<PathBuf>()).join(name::committed(Epoch(1), 0, 1, extension));
+        Some(joined.clone().unwrap_or_else(part))
     }
 
     fn target(&self) -> Option<String> {
-        Some(target::text_of(&self.shared.directory))
+        Some(target::text_of(self.shared.path()))
     }
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
-        Ok(Box::new(DirectoryWriter::new(Arc::clone(&self.shared), Arc::clone(schema), context.index)))
+        Ok(Box::new(DirectoryWriter::new(Arc::clone(&self.shared), schema, context.index)?))
     }
 
     fn committer(&self) -> Result<Box<dyn Committer>> {

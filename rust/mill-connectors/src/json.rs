@@ -1,4 +1,4 @@
-//! JSON files, an object a line, plain or compressed, with types inferred or given.
+//! JSON files, an object a line or values of any layout ([`values`]), plain or compressed, with types inferred or given.
 //!
 //! ```text
 //!   bytes ─► scan: where the values of each line are ─► column by column into Arrow ─► records with a bad value left out
@@ -13,6 +13,7 @@ mod column;
 mod format;
 mod infer;
 mod scan;
+mod values;
 
 use std::fmt;
 use std::path::Path;
@@ -23,17 +24,32 @@ use mill_frame::types::type_name;
 use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
 use crate::file::sample::{self, NAMES_BYTES, OTHERS_BYTES};
-use crate::file::{FileSet, Growth, PathSpec, cut_lines};
+use crate::file::{Content, FileOptions, FileSet, Growth, PathSpec, cut_lines};
 use crate::nearest::nearest;
 use crate::objects::check_read;
 pub(crate) use format::JsonFormat;
 use infer::Shape;
+use values::{Layout, cut, layout_of};
+
+/// How the records of a file are told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JsonLayout {
+    /// The items of an array if the file begins with one, else lines.
+    #[default]
+    Auto,
+    /// A record a line.
+    Lines,
+    /// Values one after another or in an array, whatever their line breaks.
+    Values,
+}
 
 /// How JSON is read.
 #[derive(Clone, Debug, Default)]
 pub struct JsonOptions {
-    /// Whether to go on with new and growing files, without end.
-    pub follow: bool,
+    /// How the records of a file are told apart.
+    pub layout: JsonLayout,
+    /// What all readers of files have.
+    pub files: FileOptions,
 }
 
 /// JSON files as a source.
@@ -45,6 +61,7 @@ pub struct JsonSource {
     /// Those that are read.
     schema: SchemaRef,
     is_inferred: bool,
+    layout: JsonLayout,
 }
 
 impl JsonSource {
@@ -54,7 +71,11 @@ impl JsonSource {
     /// When a file does not exist; when the schema has a type that JSON has no values for, or a column that no record of
     /// the first file's head has while they have one of nearly that name; when no line of a sample is a JSON object.
     pub fn new(paths: PathSpec, schema: Option<SchemaRef>, options: JsonOptions) -> Result<JsonSource> {
-        let files = FileSet::new(paths, options.follow)?;
+        let files = FileSet::new("read_json", paths, &options.files, options.layout.text())?;
+        let layout = options.layout;
+        if layout == JsonLayout::Values && options.files.follow {
+            return Err(Error::plan("read_json: files that are followed grow by lines; leave out one of format=\"values\" and follow"));
+        }
         let is_inferred = schema.is_none();
         let schema = match schema {
             Some(schema) => {
@@ -62,7 +83,7 @@ impl JsonSource {
                 check_types(&schema)?;
                 if let Some(first) = files.files.first() {
                     let mut shape = Shape::default();
-                    add_sample(&mut shape, first, NAMES_BYTES, 0)?;
+                    add_sample(&mut shape, first, NAMES_BYTES, 0, layout)?;
                     check_names(first, &schema, &shape)?;
                 }
                 schema
@@ -73,17 +94,17 @@ impl JsonSource {
                     files.paths
                 )));
             }
-            None => infer_schema(&files)?,
+            None => infer_schema(&files, layout)?,
         };
-        Ok(JsonSource { files, schema: Arc::clone(&schema), columns: schema, is_inferred })
+        Ok(JsonSource { files, schema: Arc::clone(&schema), columns: schema, is_inferred, layout })
     }
 }
 
 /// The columns that samples of the files show. A file without records decides nothing.
-fn infer_schema(files: &FileSet) -> Result<SchemaRef> {
+fn infer_schema(files: &FileSet, layout: JsonLayout) -> Result<SchemaRef> {
     let mut shape = Shape::default();
     for (number, (path, bytes, pieces)) in sample::chosen(&files.files).enumerate() {
-        match add_sample(&mut shape, path, bytes, pieces) {
+        match add_sample(&mut shape, path, bytes, pieces, layout) {
             // What is wrong with another file is told when it is read.
             Err(error) if number == 0 => return Err(error),
             _ => {}
@@ -91,7 +112,7 @@ fn infer_schema(files: &FileSet) -> Result<SchemaRef> {
     }
     let mut others = sample::others(&files.files);
     while shape.is_empty() && let Some(path) = others.next() {
-        add_sample(&mut shape, path, OTHERS_BYTES, 0)?;
+        add_sample(&mut shape, path, OTHERS_BYTES, 0, layout)?;
     }
     if shape.is_empty() {
         return Err(Error::schema(format!(
@@ -103,13 +124,12 @@ fn infer_schema(files: &FileSet) -> Result<SchemaRef> {
 }
 
 /// Adds records of a file to what is known of their shape: those of its head, and of some pieces of the rest.
-fn add_sample(shape: &mut Shape, path: &Path, bytes: usize, pieces: u64) -> Result<()> {
-    let head = sample::head(path, bytes, |data| memchr::memchr(b'\n', data).is_some())?;
-    if head.data.trim_ascii_start().starts_with(b"[") {
-        return Err(Error::schema(format!(
-            "{path:?} is one JSON array; read_json takes an object a line (jq -c '.[]' makes that of it)"
-        )));
+fn add_sample(shape: &mut Shape, path: &Path, bytes: usize, pieces: u64, layout: JsonLayout) -> Result<()> {
+    let (layout, first) = layout_of(Content::open(path)?, layout)?;
+    if layout != Layout::Lines {
+        return add_values(shape, path, bytes, layout, first);
     }
+    let head = sample::head(path, bytes, |data| memchr::memchr(b'\n', data).is_some())?;
     let complete = match head.is_whole {
         true => head.data.len(),
         false => memchr::memrchr(b'\n', &head.data).map_or(0, |at| at + 1),
@@ -128,7 +148,7 @@ fn add_sample(shape: &mut Shape, path: &Path, bytes: usize, pieces: u64) -> Resu
     if let (Some((line, message)), true) = (first_fault, shape.records() == before) {
         return Err(Error::schema(format!(
             "{path:?} line {line}: {message}; no line of the file's head is a JSON object, and read_json takes an object a \
-             line"
+             line, or with format=\"values\" objects that are broken into lines"
         )));
     }
     for piece in sample::pieces(path, &head, pieces)? {
@@ -137,6 +157,46 @@ fn add_sample(shape: &mut Shape, path: &Path, bytes: usize, pieces: u64) -> Resu
         }
     }
     Ok(())
+}
+
+/// The same of a file whose records are not lines; the first of them begins at this offset.
+fn add_values(shape: &mut Shape, path: &Path, bytes: usize, layout: Layout, first: u64) -> Result<()> {
+    // The head is without a byte order mark, which `first` counts.
+    let begin = |data: &[u8]| match layout {
+        Layout::Array => memchr::memchr(b'[', data).map_or(data.len(), |at| at + 1),
+        _ => usize::try_from(first).unwrap_or(0).min(data.len()),
+    };
+    let head = sample::head(path, bytes, |data| {
+        cut(&data[begin(data)..], layout, false, false, 1).is_ok_and(|cut| !cut.values.is_empty() || cut.is_closed)
+    })?;
+    let data = &head.data[begin(&head.data)..];
+    let found = match cut(data, layout, false, head.is_whole, usize::MAX) {
+        Ok(found) => found,
+        // What is wrong with the file is told when it is read up to there.
+        Err((at, _)) => cut(&data[..at], layout, false, false, usize::MAX).unwrap_or_default(),
+    };
+    let before = shape.records();
+    let mut first_fault = None;
+    for &(start, end) in &found.values {
+        if let Err(message) = shape.add(&data[start..end]) {
+            first_fault.get_or_insert(message);
+        }
+    }
+    match first_fault {
+        Some(message) if shape.records() == before => Err(Error::schema(format!("{path:?}: {}", message.replace("line", "value")))),
+        _ => Ok(()),
+    }
+}
+
+impl JsonLayout {
+    /// As Python spells it, if it is not what it is by default.
+    fn text(self) -> String {
+        match self {
+            JsonLayout::Auto => String::new(),
+            JsonLayout::Lines => ", format=\"lines\"".to_owned(),
+            JsonLayout::Values => ", format=\"values\"".to_owned(),
+        }
+    }
 }
 
 pub(crate) fn check_types(schema: &SchemaRef) -> Result<()> {
@@ -176,6 +236,16 @@ fn check_names(path: &Path, schema: &Schema, shape: &Shape) -> Result<()> {
     Ok(())
 }
 
+impl JsonSource {
+    /// The source as the options of all readers of files want it.
+    ///
+    /// # Errors
+    /// When a column is named that it does not have; when partitions are not those of all files.
+    pub fn with_options(self) -> Result<Arc<dyn Source>> {
+        self.files.clone().apply(self)
+    }
+}
+
 impl fmt::Debug for JsonSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())
@@ -184,7 +254,7 @@ impl fmt::Debug for JsonSource {
 
 impl Source for JsonSource {
     fn name(&self) -> String {
-        format!("read_json({}{})", self.files.paths, if self.files.is_followed { ", follow=True" } else { "" })
+        self.files.name("read_json")
     }
 
     fn identity(&self) -> Option<String> {
@@ -201,7 +271,8 @@ impl Source for JsonSource {
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
         // A line end within a JSON string is escaped: every line end in the file ends a line.
-        self.files.splits_by(|path, found| cut_lines(path, is_ordered, |_| Ok(true), found))
+        let is_lines = |path: &Path| Ok(layout_of(Content::open(path)?, self.layout)?.0 == Layout::Lines);
+        self.files.splits_by(|path, found| cut_lines(path, is_ordered, is_lines, found))
     }
 
     fn resume(&self, is_ordered: bool, left: Vec<SplitState>) -> Result<Vec<SplitState>> {
@@ -217,7 +288,7 @@ impl Source for JsonSource {
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
-        let format = JsonFormat::new(&self.columns, Arc::clone(&self.schema), self.is_inferred);
+        let format = JsonFormat::new(&self.columns, Arc::clone(&self.schema), self.is_inferred).of_layout(self.layout);
         self.files.open(split, position, format)
     }
 

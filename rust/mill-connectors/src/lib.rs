@@ -51,9 +51,9 @@ mod updating;
 
 pub use csv::{CsvOptions, CsvSource};
 pub use collect::{CollectReceiver, CollectSink, Collected, Received};
-pub use file::PathSpec;
+pub use file::{FileOptions, PathSpec};
 pub use generate::GenerateSource;
-pub use json::{JsonOptions, JsonSource};
+pub use json::{JsonLayout, JsonOptions, JsonSource};
 #[cfg(feature = "kafka")]
 pub use kafka::{
     KafkaFormat, KafkaMetadata, KafkaPartition, KafkaSink, KafkaSinkOptions, KafkaSource, KafkaSourceOptions, KafkaStart,
@@ -62,7 +62,7 @@ pub use kafka::{
 pub use latest::{Change, LatestRows, latest_rows};
 pub use ledger::{Entries, Ledger, LedgerSink};
 pub use parquet::{ParquetOptions, ParquetSource};
-pub use directory::{DirectorySink, FileFormat, OnExisting};
+pub use directory::{CsvWriting, DirectorySink, FileFormat, OnExisting, WriteOptions};
 pub use memory::MemorySource;
 pub use nexmark::{NexmarkKind, NexmarkOptions, NexmarkSource};
 pub use pushed::{Allowance, PushedSource};

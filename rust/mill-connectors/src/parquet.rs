@@ -29,7 +29,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use mill_frame::types::check_fields;
 use mill_protocol::{Condition, Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
-use crate::file::{FileIdentity, FileSet, FileSplit, Growth, PathSpec, range_bytes};
+use crate::file::{FileIdentity, FileOptions, FileSet, FileSplit, Growth, PathSpec, range_bytes};
 use crate::objects::check_read;
 use footer::{Footers, OpenFile};
 use prune::Told;
@@ -44,8 +44,8 @@ const ROW_COLUMN: &str = "\0row";
 /// How Parquet is read.
 #[derive(Clone, Debug, Default)]
 pub struct ParquetOptions {
-    /// Whether to go on with new files, without end.
-    pub follow: bool,
+    /// What all readers of files have.
+    pub files: FileOptions,
 }
 
 /// Parquet files as a source.
@@ -66,7 +66,7 @@ impl ParquetSource {
     /// When a file does not exist or is not Parquet; when columns or types of the files do not go together, or are not
     /// those of the schema.
     pub fn new(paths: PathSpec, schema: Option<SchemaRef>, options: ParquetOptions) -> Result<ParquetSource> {
-        let files = FileSet::new(paths, options.follow)?;
+        let files = FileSet::new("read_parquet", paths, &options.files, String::new())?;
         let is_declared = schema.is_some();
         schema.as_ref().map_or(Ok(()), |schema| check_read("read_parquet", schema))?;
         let mut source = ParquetSource {
@@ -80,12 +80,12 @@ impl ParquetSource {
             Some(path) if is_declared => {
                 check_fields(source.schema.fields()).map_err(|e| Error::schema(e.to_string()))?;
                 let (_, file) = source.open_file(&path)?;
-                match_columns(&path, &source.schema, &file.schema, None)?;
+                match_columns(&path, &source.schema, &file.schema, None, source.files.inserts_missing_columns())?;
             }
             None if is_declared => {}
             Some(_) => {
                 let schema_of_file = |path: &Path| source.open_file(path).map(|(_, file)| Arc::clone(&file.schema));
-                source.schema = schema_of(&source.files.files, schema_of_file)?;
+                source.schema = schema_of(&source.files.files, source.files.inserts_missing_columns(), schema_of_file)?;
                 let names = source.schema.fields().iter().map(|field| field.name().clone());
                 source.known = Some(Arc::new(names.collect()));
             }
@@ -108,7 +108,7 @@ impl ParquetSource {
     fn open_at(&self, path: &Path, range: Option<(u64, u64)>, passed: u64) -> Result<Box<dyn SplitReader>> {
         let (identity, file) = self.open_file(path)?;
         let metadata = file.metadata.metadata();
-        let places = match_columns(path, &self.schema, &file.schema, self.known.as_deref())?;
+        let places = match_columns(path, &self.schema, &file.schema, self.known.as_deref(), self.files.inserts_missing_columns())?;
         let groups = metadata.num_row_groups();
         let groups = match range {
             None => 0..groups,
@@ -119,6 +119,8 @@ impl ParquetSource {
                 )));
             }
         };
+        let is_missing = places.iter().map(Option::is_none).collect();
+        let places = places.into_iter().flatten().collect();
         let rows = groups.clone().map(|group| metadata.row_group(group).num_rows() as u64).sum();
         let pruning = reader::pruning(path, &file, &self.schema, &self.told)?;
         let schema = Arc::clone(&self.schema);
@@ -131,6 +133,7 @@ impl ParquetSource {
             file,
             schema,
             places,
+            is_missing,
             groups,
             pruning,
             first,
@@ -167,6 +170,16 @@ impl ParquetSource {
     }
 }
 
+impl ParquetSource {
+    /// The source as the options of all readers of files want it.
+    ///
+    /// # Errors
+    /// When a column is named that it does not have; when partitions are not those of all files.
+    pub fn with_options(self) -> Result<Arc<dyn Source>> {
+        self.files.clone().apply(self)
+    }
+}
+
 impl fmt::Debug for ParquetSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())
@@ -175,8 +188,7 @@ impl fmt::Debug for ParquetSource {
 
 impl Source for ParquetSource {
     fn name(&self) -> String {
-        let mut name =
-            format!("read_parquet({}{})", self.files.paths, if self.files.is_followed { ", follow=True" } else { "" });
+        let mut name = self.files.name("read_parquet");
         for (i, condition) in self.told.conditions.iter().enumerate() {
             name.push_str(&format!(" {} {condition}", if i == 0 { "where" } else { "and" }));
         }

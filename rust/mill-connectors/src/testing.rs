@@ -105,6 +105,21 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) {
             encoder.finish().unwrap()
         }
         Some("zst") => zstd::encode_all(bytes, 1).unwrap(),
+        Some("bz2") => {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            std::io::Write::write_all(&mut encoder, bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        Some("lz4") => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            std::io::Write::write_all(&mut encoder, bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        Some("xz") => {
+            let mut encoder = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(1)).unwrap();
+            std::io::Write::write_all(&mut encoder, bytes).unwrap();
+            encoder.finish().unwrap()
+        }
         _ => bytes.to_vec(),
     };
     std::fs::write(path, bytes).unwrap();

@@ -12,7 +12,7 @@ use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
-use crate::file::{BadRecord, FileSet, Growth, LineFormat, Parsed, PathSpec, cut_lines};
+use crate::file::{BadRecord, FileOptions, FileSet, Growth, LineFormat, Parsed, PathSpec, cut_lines};
 use crate::marks::Marks;
 
 /// What is assumed of a line's length when room is made.
@@ -23,8 +23,8 @@ const LINE_BYTES_COPIED: usize = 64;
 /// How text files are read.
 #[derive(Clone, Debug, Default)]
 pub struct TextOptions {
-    /// Whether to go on with new and growing files, without end.
-    pub follow: bool,
+    /// What all readers of files have.
+    pub files: FileOptions,
 }
 
 /// Text files as a source of lines.
@@ -41,7 +41,17 @@ impl TextSource {
     /// When a file does not exist, or there is none.
     pub fn new(paths: PathSpec, options: TextOptions) -> Result<TextSource> {
         let schema = Schema::new(vec![Field::new("line", DataType::Utf8, true)]);
-        Ok(TextSource { files: FileSet::new(paths, options.follow)?, schema: Arc::new(schema) })
+        Ok(TextSource { files: FileSet::new("read_text", paths, &options.files, String::new())?, schema: Arc::new(schema) })
+    }
+}
+
+impl TextSource {
+    /// The source as the options of all readers of files want it.
+    ///
+    /// # Errors
+    /// When a column is named that it does not have; when partitions are not those of all files.
+    pub fn with_options(self) -> Result<Arc<dyn Source>> {
+        self.files.clone().apply(self)
     }
 }
 
@@ -53,7 +63,7 @@ impl fmt::Debug for TextSource {
 
 impl Source for TextSource {
     fn name(&self) -> String {
-        format!("read_text({}{})", self.files.paths, if self.files.is_followed { ", follow=True" } else { "" })
+        self.files.name("read_text")
     }
 
     fn identity(&self) -> Option<String> {

@@ -52,9 +52,17 @@ impl RawStream {
     /// # Errors
     /// When the source has columns that no stream carries.
     pub fn of(source: impl Source + 'static) -> Result<RawStream> {
+        RawStream::of_shared(Arc::new(source))
+    }
+
+    /// The same of one that is shared already.
+    ///
+    /// # Errors
+    /// When the source has columns that no stream carries.
+    pub fn of_shared(source: Arc<dyn Source>) -> Result<RawStream> {
         check_fields(source.schema().fields()).map_err(|error| Error::schema(error.to_string()))?;
         let is_sampleable = source.properties().is_replayable;
-        Ok(RawStream { stream: Stream::source(Arc::new(source)), is_sampleable })
+        Ok(RawStream { stream: Stream::source(source), is_sampleable })
     }
 
     /// A stream that comes from this one and another.

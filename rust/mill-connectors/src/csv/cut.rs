@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::thread;
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::{memchr, memchr2_iter, memrchr};
 use mill_protocol::{Error, Result};
 
 use super::tokens::Dialect;
@@ -25,7 +25,7 @@ const THREAD_BYTES_MIN: u64 = 4 << 20;
 const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// Whether all line ends of a plain file end records.
-pub(super) fn can_cut(path: &Path, dialect: Dialect) -> Result<bool> {
+pub(super) fn can_cut(path: &Path, dialect: Dialect<'_>) -> Result<bool> {
     let size = FileIdentity::open(path)?.size()?;
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let threads = cores.min(THREADS_MAX).min(size / THREAD_BYTES_MIN).max(1);
@@ -43,7 +43,7 @@ pub(super) fn can_cut(path: &Path, dialect: Dialect) -> Result<bool> {
 }
 
 /// Whether each line that begins in this range ends outside of quotes.
-fn are_lines_closed(path: &Path, start: u64, end: u64, dialect: Dialect) -> Result<bool> {
+fn are_lines_closed(path: &Path, start: u64, end: u64, dialect: Dialect<'_>) -> Result<bool> {
     let mut chunk = ChunkReader::of_range_at(path, start, end)?;
     loop {
         let mut is_exhausted = false;
@@ -70,9 +70,9 @@ fn are_lines_closed(path: &Path, start: u64, end: u64, dialect: Dialect) -> Resu
 }
 
 /// The same for whole lines in memory.
-fn are_closed(lines: &[u8], dialect: Dialect) -> bool {
+fn are_closed(lines: &[u8], dialect: Dialect<'_>) -> bool {
     let mut at = 0;
-    while let Some(quote) = memchr(dialect.quote, &lines[at..]) {
+    while let Some(quote) = dialect.find_quote(&lines[at..]) {
         let quote = at + quote;
         let start = memrchr(b'\n', &lines[at..quote]).map_or(at, |line_end| at + line_end + 1);
         let end = memchr(b'\n', &lines[quote..]).map_or(lines.len(), |line_end| quote + line_end);
@@ -84,11 +84,20 @@ fn are_closed(lines: &[u8], dialect: Dialect) -> bool {
     true
 }
 
-/// Whether all quotes of a line enclose whole fields, or are doubled within such.
-fn is_closed(line: &[u8], Dialect { delimiter, quote }: Dialect) -> bool {
+/// Whether all quotes of a line enclose whole fields, or are doubled or escaped within such.
+fn is_closed(line: &[u8], Dialect { delimiter, quote, escape, .. }: Dialect<'_>) -> bool {
+    let Some(quote) = quote else { return true };
     let mut is_open = false;
     let mut closed_at = None;
-    for at in memchr_iter(quote, line) {
+    let mut escaped_at = None;
+    for at in memchr2_iter(quote, escape.unwrap_or(quote), line) {
+        if escaped_at == Some(at) {
+            continue;
+        }
+        if line[at] != quote {
+            escaped_at = is_open.then_some(at + 1);
+            continue;
+        }
         if is_open {
             let is_end = match &line[at + 1..] {
                 [] | [b'\r'] => true,

@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_protocol::{Read, Source};
 
 use super::{CsvOptions, CsvSource};
-use crate::file::PathSpec;
+use crate::file::{FileOptions, PathSpec};
 use crate::testing::{check, drain, write};
 
 fn schema(fields: &[(&str, DataType)]) -> SchemaRef {
@@ -65,7 +65,7 @@ fn quoted_line_ends_come_back_from_every_position() {
         bytes.extend(format!("{i},\"{}\"\r\n", text.replace('"', "\"\"")).bytes());
         expected.push(format!("{i}|{text}"));
     }
-    for name in ["a.csv", "a.csv.gz", "a.csv.zst"] {
+    for name in ["a.csv", "a.csv.gz", "a.csv.zst", "a.csv.bz2", "a.csv.lz4", "a.csv.xz"] {
         let path = directory.path().join(name);
         write(&path, &bytes);
         assert_eq!(check(&open(&path, None), 271), expected, "{name}");
@@ -191,7 +191,7 @@ fn a_large_file_is_read_in_ranges_but_with_line_ends_in_quotes_whole() {
 fn a_followed_file_may_have_no_header_yet() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.csv");
-    let options = CsvOptions { follow: true, ..CsvOptions::default() };
+    let options = CsvOptions { files: FileOptions { follow: true, ..FileOptions::default() }, ..CsvOptions::default() };
     let given = schema(&[("a", DataType::Int64), ("b", DataType::Utf8)]);
     let error = CsvSource::new(PathSpec::from(directory.path()), None, options.clone()).unwrap_err();
     assert!(error.message().contains("give schema="), "{error}");
@@ -214,7 +214,7 @@ fn without_a_header_columns_are_numbered() {
     let path = directory.path().join("a.tsv");
     write(&path, b"1\tNA\n2\t5\n");
     let options = CsvOptions {
-        delimiter: b'\t',
+        separator: b'\t',
         has_header: false,
         null_values: vec!["NA".into()],
         ..CsvOptions::default()
@@ -319,4 +319,120 @@ fn errors_name_no_option_that_python_does_not_have() {
     write(&path, b"a,a\n1,2\n");
     let message = error(&path, None);
     assert!(message.contains("two columns \"a\"") && !message.contains("has_header"), "{message}");
+}
+
+/// The rows of a file read so.
+fn read_by(text: &[u8], options: CsvOptions) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.csv");
+    write(&path, text);
+    let source = CsvSource::new(PathSpec::from(path.as_path()), None, options).unwrap();
+    let told = |row: String| if row.starts_with('!') { row.split(": ").skip(1).collect::<Vec<_>>().join(": ") } else { row };
+    check(&source, 2).into_iter().map(told).collect()
+}
+
+fn refused(text: &[u8], options: CsvOptions) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.csv");
+    write(&path, text);
+    CsvSource::new(PathSpec::from(path.as_path()), None, options).unwrap_err().message().to_owned()
+}
+
+#[test]
+fn what_comes_before_the_records_is_passed_over() {
+    let options = CsvOptions {
+        skip_lines: 1,
+        skip_rows: 2,
+        skip_rows_after_header: 1,
+        comment_prefix: Some("#".into()),
+        ..CsvOptions::default()
+    };
+    let text = b"\xEF\xBB\xBFa 5\" pipe\n#c\nx\n\"y\nz\"\n#c\na,b\nint,text\n1,x\n#\"\n\"#2\",y\n";
+    assert_eq!(read_by(text, options.clone()), ["1|x", "#2|y"]);
+    assert_eq!(read_by(b"a 5\" pipe\nx\ny\na,b\n", options.clone()), Vec::<String>::new());
+    assert!(refused(b"1\n2\n", options).contains("is empty"));
+    let options = CsvOptions { skip_rows: 1, has_header: false, ..CsvOptions::default() };
+    assert_eq!(read_by(b"x\n1,2\n3,4\n", options), ["1|2", "3|4"]);
+}
+
+#[test]
+fn names_of_the_user_go_by_position_in_files_of_one_header() {
+    let options = CsvOptions { new_columns: Some(vec!["x".into(), "y".into()]), ..CsvOptions::default() };
+    assert_eq!(read_by(b"a,a\n1,2\n", options.clone()), ["1|2"]);
+    assert!(refused(b"a,b,c\n1,2,3\n", options.clone()).contains("has 3 columns (\"a\", \"b\", \"c\"), and new_columns names 2"));
+    let directory = tempfile::tempdir().unwrap();
+    write(&directory.path().join("1.csv"), b"a,b\n1,2\n");
+    write(&directory.path().join("2.csv"), b"b,a\n1,2\n");
+    let source = CsvSource::new(PathSpec::from(directory.path()), None, options.clone()).unwrap();
+    let splits = source.splits(true).unwrap();
+    source.open(&splits[0], None).unwrap().next(10).unwrap();
+    let error = source.open(&splits[1], None).unwrap().next(10).unwrap_err();
+    assert!(error.message().contains("have the same header"), "{error}");
+    let options = CsvOptions { has_header: false, ..options };
+    assert_eq!(read_by(b"1,2\n", options), ["1|2"]);
+}
+
+#[test]
+fn numbers_may_have_a_comma_and_then_have_no_point() {
+    let options = CsvOptions { separator: b';', decimal_comma: true, ..CsvOptions::default() };
+    assert_eq!(read_by(b"a;b;c\n1,5;1.5;2024-01-01\n2;2.25;2024-01-02\n", options.clone()), ["1.5|1.5|2024-01-01", "2.0|2.25|2024-01-02"]);
+    let many = "a;b\n1,5;x\n1.234;x\n";
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.csv");
+    write(&path, many.as_bytes());
+    let given = Some(schema(&[("a", DataType::Float64), ("b", DataType::Utf8)]));
+    let source = CsvSource::new(PathSpec::from(path.as_path()), given, options.clone()).unwrap();
+    let rows = drain(source.open(&source.splits(true).unwrap()[0], None).unwrap().as_mut(), 10);
+    assert!(rows[1].ends_with("line 3: column \"a\": \"1.234\" is not a number"), "{rows:?}");
+    assert!(refused(b"a\n", CsvOptions { separator: b',', ..options }).contains("with decimal_comma the separator is another"));
+}
+
+#[test]
+fn nulls_dates_ragged_lines_and_bytes_are_read_as_told() {
+    let nulls = CsvOptions {
+        null_values: vec!["NA".into()],
+        column_nulls: vec![("b".into(), vec!["-\"".into()])],
+        ..CsvOptions::default()
+    };
+    assert_eq!(read_by(b"a,b\nNA,\"NA\"\n1,\"-\"\"\"\n2,2\n", nulls.clone()), ["\u{2205}|\u{2205}", "1|\u{2205}", "2|2"]);
+    let other = CsvOptions { column_nulls: vec![("bb".into(), Vec::new())], ..nulls };
+    assert!(refused(b"aa,b\n1,2\n", other).contains("there is no column \"bb\"; did you mean"));
+    let dates = CsvOptions { try_parse_dates: false, ..CsvOptions::default() };
+    assert_eq!(read_by(b"a,b\n2024-01-31 05:15,20240131\n", dates), ["2024-01-31 05:15|20240131"]);
+    let ragged = CsvOptions { truncate_ragged_lines: true, ..CsvOptions::default() };
+    assert_eq!(read_by(b"a,b\n1,2,3\n4\n\n5,6\n", ragged), ["1|2", "4|\u{2205}", "5|6"]);
+    let lossy = CsvOptions { is_lossy: true, ..CsvOptions::default() };
+    assert_eq!(read_by(b"\xFF,b\nx\xFFy,\"\xFF\"\"\"\nz,w\n", lossy), ["x\u{fffd}y|\u{fffd}\"", "z|w"]);
+}
+
+#[test]
+fn columns_that_a_file_lacks_are_null_if_they_may_be() {
+    let directory = tempfile::tempdir().unwrap();
+    write(&directory.path().join("1.csv"), b"a,b\n1,x\n");
+    write(&directory.path().join("2.csv"), b"c,a\n2.5,2\n");
+    let files = FileOptions { insert_missing_columns: true, ..FileOptions::default() };
+    let options = CsvOptions { files, ..CsvOptions::default() };
+    let source = CsvSource::new(PathSpec::from(directory.path()), None, options).unwrap();
+    assert_eq!(check(&source, 10), ["1|x|\u{2205}", "2|\u{2205}|2.5"]);
+    let only_b = source.project(&[1]).unwrap();
+    assert_eq!(check(only_b.as_ref(), 10), ["x", "\u{2205}"]);
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    let by = CsvOptions::default;
+    for (options, expected) in [
+        (CsvOptions { separator: b'"', ..by() }, "separator and quote_char are the same character"),
+        (CsvOptions { separator: b'\n', ..by() }, "separator is one ASCII character that ends no line"),
+        (CsvOptions { quote: None, escape: Some(b'\\'), ..by() }, "escape_char has a meaning within quotes only"),
+        (CsvOptions { escape: Some(b','), ..by() }, "separator and escape_char are the same"),
+        (CsvOptions { comment_prefix: Some(String::new()), ..by() }, "comment_prefix is a text"),
+        (CsvOptions { comment_prefix: Some("\"#".into()), ..by() }, "begins as a record may"),
+        (CsvOptions { has_header: false, skip_rows_after_header: 1, ..by() }, "use skip_rows"),
+        (CsvOptions { new_columns: Some(vec!["a".into(), "a".into()]), ..by() }, "new_columns has \"a\" twice"),
+    ] {
+        let message = refused(b"a,b\n1,2\n", options);
+        assert!(message.contains(expected), "{message}");
+    }
+    assert_eq!(CsvOptions { escape: Some(b'\\'), separator: b'\t', quote: None, ..by() }.text(), ", separator=\"\\t\", quote_char=None, escape_char=\"\\\\\"");
 }

@@ -1,10 +1,10 @@
 //! Cuts CSV into records and fields, without interpreting them.
 //!
 //! Two loops give the same fields: one for bytes without any quote, which only looks for delimiters and line ends, and
-//! one for quoted records. Fields of columns that nobody reads are counted, and not kept. A field is a pair of offsets; a quoted field keeps its quotes out of the range and is marked,
-//! so that it is unescaped only where it is used.
+//! one for quoted records and comments. Fields of columns that nobody reads are counted, and not kept. A field is a pair of
+//! offsets; a quoted field keeps its quotes out of the range and is marked, so that it is unescaped only where it is used.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2, memmem};
 
 use crate::marks::Marks;
 use crate::text::without_return;
@@ -44,9 +44,80 @@ impl Field {
 
 /// How the bytes are to be cut.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Dialect {
+pub(crate) struct Dialect<'a> {
     pub(crate) delimiter: u8,
-    pub(crate) quote: u8,
+    pub(crate) quote: Option<u8>,
+    /// What makes the next byte stand for itself, within quotes.
+    pub(crate) escape: Option<u8>,
+    /// What a line begins with that is no record.
+    pub(crate) comment: Option<&'a [u8]>,
+    /// Whether a record may have too many fields, which are dropped, or too few, which are empty then.
+    pub(crate) is_ragged: bool,
+}
+
+impl Dialect<'_> {
+    /// Where the first quote is.
+    pub(crate) fn find_quote(&self, data: &[u8]) -> Option<usize> {
+        self.quote.and_then(|quote| memchr(quote, data))
+    }
+
+    /// Whether the bytes of a quoted field are not what they stand for.
+    #[inline]
+    pub(crate) fn is_escaped(&self, bytes: &[u8]) -> bool {
+        self.find_quote(bytes).is_some() || self.escape.is_some_and(|escape| memchr(escape, bytes).is_some())
+    }
+
+    /// Adds what the bytes of a quoted field stand for.
+    pub(crate) fn unescape(&self, bytes: &[u8], out: &mut Vec<u8>) {
+        let Some(quote) = self.quote else { return out.extend_from_slice(bytes) };
+        let escape = self.escape.unwrap_or(quote);
+        let mut rest = bytes;
+        while let Some(at) = memchr2(quote, escape, rest) {
+            // The byte after it stands for itself: a quote after a quote, any byte after an escape.
+            out.extend_from_slice(&rest[..at]);
+            out.extend(rest.get(at + 1));
+            rest = &rest[(at + 2).min(rest.len())..];
+        }
+        out.extend_from_slice(rest);
+    }
+
+    /// Which bytes of a record are outside of quotes, quotes aside: calls `visit` with each until it returns true.
+    pub(crate) fn any_unquoted(&self, record: &[u8], mut visit: impl FnMut(u8) -> bool) -> bool {
+        let (mut is_open, mut is_taken) = (false, false);
+        record.iter().any(|&byte| {
+            if std::mem::take(&mut is_taken) {
+                return false;
+            }
+            is_taken = is_open && Some(byte) == self.escape;
+            is_open ^= Some(byte) == self.quote;
+            !is_open && !is_taken && visit(byte)
+        })
+    }
+
+    /// Where the rows after the first so many begin: of lines whose line end is not within quotes, those that are no
+    /// comments. `None` if that is not in the data.
+    pub(crate) fn skip(&self, data: &[u8], rows: usize) -> Option<usize> {
+        let (mut at, mut left) = (0, rows);
+        while left > 0 {
+            let line = &data[at..];
+            if self.comment.is_some_and(|comment| line.starts_with(comment)) {
+                at += memchr(b'\n', line)? + 1;
+                continue;
+            }
+            let (mut is_open, mut is_taken) = (false, false);
+            let end = line.iter().position(|&byte| {
+                if std::mem::take(&mut is_taken) {
+                    return false;
+                }
+                is_taken = is_open && Some(byte) == self.escape;
+                is_open ^= Some(byte) == self.quote;
+                byte == b'\n' && !is_open
+            })?;
+            at += end + 1;
+            left -= 1;
+        }
+        Some(at)
+    }
 }
 
 /// A stretch of bytes that is no record.
@@ -76,7 +147,7 @@ pub(crate) struct Tokens {
 /// first, which is how a header or a sample is read.
 pub(crate) fn tokenize(
     data: &[u8],
-    dialect: Dialect,
+    dialect: Dialect<'_>,
     columns: Option<usize>,
     is_last: bool,
     rows_max: usize,
@@ -88,7 +159,8 @@ pub(crate) fn tokenize(
     tokens.bytes = 0;
     let mut cutter = Cutter { data, dialect, columns, found: 0, tokens };
     // Bytes before the first quote are cut by the loop that knows none, up to the last line that has no quote.
-    let plain_end = match memchr(dialect.quote, data) {
+    let plain_end = match dialect.find_quote(data) {
+        _ if dialect.comment.is_some_and(|comment| memmem::find(data, comment).is_some()) => 0,
         None => data.len(),
         Some(quote) => memchr::memrchr(b'\n', &data[..quote]).map_or(0, |line_end| line_end + 1),
     };
@@ -100,7 +172,7 @@ pub(crate) fn tokenize(
 
 struct Cutter<'a> {
     data: &'a [u8],
-    dialect: Dialect,
+    dialect: Dialect<'a>,
     columns: Option<usize>,
     /// How many fields the record has that is being cut.
     found: usize,
@@ -162,6 +234,13 @@ impl Cutter<'_> {
             self.tokens.records.push((start as u32, end as u32));
             return self.tokens.fields.len();
         }
+        if self.dialect.is_ragged && end > start {
+            let is_kept = &self.tokens.is_kept;
+            let wanted = first + (0..columns).filter(|&column| is_kept.get(column).copied().unwrap_or(true)).count();
+            self.tokens.fields.resize(wanted, Field::plain(end, end));
+            self.tokens.records.push((start as u32, end as u32));
+            return wanted;
+        }
         self.tokens.fields.truncate(first);
         // A blank line is nothing, but where the only column may be empty it is that.
         if end > start {
@@ -175,6 +254,14 @@ impl Cutter<'_> {
     fn cut_quoted(&mut self, from: usize, rows_max: usize, is_last: bool) -> usize {
         let mut start = from;
         while start < self.data.len() && !self.is_full(rows_max) {
+            if self.dialect.comment.is_some_and(|comment| self.data[start..].starts_with(comment)) {
+                match memchr(b'\n', &self.data[start..]) {
+                    Some(line_end) => start += line_end + 1,
+                    None if is_last => start = self.data.len(),
+                    None => return start,
+                }
+                continue;
+            }
             let first = self.tokens.fields.len();
             match self.cut_record(start) {
                 Cut::Record { end, next, is_terminated } => {
@@ -211,16 +298,17 @@ impl Cutter<'_> {
 
     /// Cuts one record beginning at `start`.
     fn cut_record(&mut self, start: usize) -> Cut {
-        let (data, Dialect { delimiter, quote }) = (self.data, self.dialect);
+        let (data, Dialect { delimiter, quote, escape, .. }) = (self.data, self.dialect);
         let mut at = start;
         loop {
-            if data.get(at) == Some(&quote) {
+            if let Some(quote) = quote.filter(|quote| data.get(at) == Some(quote)) {
                 let field = at + 1;
                 let mut search = field;
                 let close = loop {
-                    let Some(found) = memchr(quote, &data[search..]) else { return Cut::Open };
+                    let found = memchr2(quote, escape.unwrap_or(quote), data.get(search..).unwrap_or_default());
+                    let Some(found) = found else { return Cut::Open };
                     let found = search + found;
-                    if data.get(found + 1) == Some(&quote) {
+                    if data[found] != quote || data.get(found + 1) == Some(&quote) {
                         search = found + 2;
                     } else {
                         break found;
@@ -265,16 +353,6 @@ enum Cut {
     Open,
     /// A closing quote is followed by something else than a delimiter or line end.
     Trailing,
-}
-
-/// A quoted field with its doubled quotes made single.
-pub(crate) fn unescape(bytes: &[u8], quote: u8, out: &mut Vec<u8>) {
-    let mut rest = bytes;
-    while let Some(at) = memchr(quote, rest) {
-        out.extend_from_slice(&rest[..=at]);
-        rest = &rest[(at + 2).min(rest.len())..];
-    }
-    out.extend_from_slice(rest);
 }
 
 #[cfg(test)]

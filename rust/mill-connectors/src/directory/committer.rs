@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use mill_protocol::{Commit, Committer, Delivery, Error, Recovered, Result, Run};
 
-use super::writer::Handle;
-use super::{OnExisting, Shared, name, sync_directory};
+use super::writer::{Handle, Handles};
+use super::{OnExisting, Shared, make, name, sync_directory};
 use crate::lock::FileLock;
 use crate::nearest::quoted;
 use crate::target::check_unmoved;
@@ -26,18 +26,33 @@ impl DirectoryCommitter {
         DirectoryCommitter { shared, on_existing, _lock: lock, named: HashSet::new(), delivery: Delivery::ExactlyOnce }
     }
 
+    /// The names of what is in the directory, and in those of partitions.
     fn names(&self) -> Result<Vec<String>> {
-        let directory = &self.shared.directory;
-        let failed =
-            |e: std::io::Error| Error::connector(format!("cannot list the directory {directory:?}: {e}")).because(e);
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(directory).map_err(failed)? {
-            if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
-                names.push(name);
-            }
-        }
+        self.add_names("", self.shared.options.partition_by.len(), &mut names)?;
         names.sort();
         Ok(names)
+    }
+
+    fn add_names(&self, within: &str, depth: usize, names: &mut Vec<String>) -> Result<()> {
+        let directory = self.shared.directory.join(within);
+        let failed =
+            |e: std::io::Error| Error::connector(format!("cannot list the directory {directory:?}: {e}")).because(e);
+        let entries = match std::fs::read_dir(&directory) {
+            // The parts of one file are gone once it is there.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && self.shared.joined.is_some() => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let name = if within.is_empty() { name } else { format!("{within}/{name}") };
+            if depth > 0 && name.contains('=') && entry.file_type().map_err(failed)?.is_dir() {
+                self.add_names(&name, depth - 1, names)?;
+            }
+            names.push(name);
+        }
+        Ok(())
     }
 
     fn remove(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
@@ -53,10 +68,11 @@ impl DirectoryCommitter {
         Ok(())
     }
 
-    fn handle_of(&self, commit: &Commit) -> Result<Handle> {
+    fn handles_of(&self, commit: &Commit) -> Result<Vec<Handle>> {
         serde_json::from_slice(&commit.handle)
             .ok()
-            .filter(|handle: &Handle| handle.is_of(commit.epoch, self.shared.format.extension()))
+            .map(Handles::into_vec)
+            .filter(|handles| handles.iter().all(|handle| handle.is_of(commit.epoch, &self.shared.extension)))
             .ok_or_else(|| {
                 Error::checkpoint(format!(
                     "epoch {}: the checkpoint's note of a file in {:?} is damaged",
@@ -70,7 +86,7 @@ impl DirectoryCommitter {
         if !handle.is_empty {
             return Ok(false);
         }
-        let is_other = |name: &String| name::is_committed(name) && *name != handle.name;
+        let is_other = |name: &String| name::is_committed(last_of(name)) && *name != handle.name;
         let is_left_out = self.names()?.iter().any(is_other);
         if is_left_out {
             self.remove([handle.hidden.clone()])?;
@@ -94,8 +110,17 @@ impl DirectoryCommitter {
         };
         match (is_file(&hidden)?, exists(&path)?) {
             (false, true) => Ok(()),
+            // One file is there only once all its parts have been joined, and they are gone then.
+            (false, false) if self.shared.joined.as_ref().is_some_and(|joined| joined.exists()) => Ok(()),
             (false, false) | (true, true) if is_settled => Ok(()),
-            (true, false) => rename(&hidden, &path),
+            (true, false) => {
+                if let Some(partition) = path.parent().filter(|parent| *parent != self.shared.directory) {
+                    make(partition)?;
+                    rename(&hidden, &path)?;
+                    return sync_directory(partition);
+                }
+                rename(&hidden, &path)
+            }
             // A former run published an epoch of this number before its checkpoint, and died.
             (true, true) if self.delivery == Delivery::AtLeastOnce => {
                 const PUBLISHED_MAX: u32 = 1000;
@@ -126,8 +151,11 @@ impl DirectoryCommitter {
         if commits.is_empty() {
             return Ok(());
         }
-        let mut handles =
-            commits.iter().map(|commit| Ok((commit, self.handle_of(commit)?))).collect::<Result<Vec<_>>>()?;
+        let mut handles = Vec::with_capacity(commits.len());
+        for commit in commits {
+            handles.extend(self.handles_of(commit)?.into_iter().map(|handle| (commit, handle)));
+        }
+        let last = handles.iter().find_map(|(_, handle)| handle.last);
         // Whether a file without rows is needed is known once all others are there.
         handles.sort_by_key(|(_, handle)| handle.is_empty);
         for (commit, handle) in handles {
@@ -135,10 +163,20 @@ impl DirectoryCommitter {
                 self.commit_one(commit, handle, is_settled)?;
             }
         }
-        sync_directory(&self.shared.directory)?;
+        if self.shared.directory.exists() {
+            sync_directory(&self.shared.directory)?;
+        }
         self.named.clear();
-        Ok(())
+        match (&self.shared.joined, last) {
+            (Some(target), Some(header_bytes)) => self.shared.join_parts(target, header_bytes),
+            _ => Ok(()),
+        }
     }
+}
+
+/// The name of a file in the path of one.
+fn last_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(_, last)| last)
 }
 
 fn rename(hidden: &Path, path: &Path) -> Result<()> {
@@ -150,11 +188,20 @@ fn rename(hidden: &Path, path: &Path) -> Result<()> {
     })
 }
 
+impl Drop for DirectoryCommitter {
+    fn drop(&mut self) {
+        // Of one file no empty directory of parts is left behind.
+        if self.shared.joined.is_some() {
+            let _ = std::fs::remove_dir(&self.shared.directory);
+        }
+    }
+}
+
 impl Committer for DirectoryCommitter {
     fn promise(&mut self, run: &Run<'_>) -> Result<()> {
         self.delivery = run.delivery;
         let (Delivery::ExactlyOnce, Some(restored)) = (run.delivery, run.restored) else { return Ok(()) };
-        let is_newer = |name: &String| name::epoch_of(name).is_some_and(|epoch| epoch > restored.0);
+        let is_newer = |name: &String| name::epoch_of(last_of(name)).is_some_and(|epoch| epoch > restored.0);
         let newer: Vec<String> = self.names()?.into_iter().filter(is_newer).collect();
         if newer.is_empty() {
             return Ok(());
@@ -171,7 +218,16 @@ impl Committer for DirectoryCommitter {
     fn begin(&mut self) -> Result<()> {
         let (hidden, rest): (Vec<String>, Vec<String>) =
             self.names()?.into_iter().partition(|name| name::is_hidden(name, None));
-        let parts: Vec<String> = rest.into_iter().filter(|name| name::is_committed(name)).collect();
+        let parts: Vec<String> = rest.into_iter().filter(|name| name::is_committed(last_of(name))).collect();
+        if let Some(target) = self.shared.joined.as_ref().filter(|target| target.exists()) {
+            if self.on_existing == OnExisting::Refuse {
+                return Err(Error::connector(format!(
+                    "{target:?} already exists: replace it with on_existing=\"replace\", or choose another name"
+                )));
+            }
+            std::fs::remove_file(target)
+                .map_err(|e| Error::connector(format!("cannot remove {target:?}: {e}")).because(e))?;
+        }
         if !parts.is_empty() && self.on_existing == OnExisting::Refuse {
             return Err(Error::connector(format!(
                 "{:?} already has the output of another run ({}): resume that run with its checkpoint, replace it \
@@ -190,7 +246,7 @@ impl Committer for DirectoryCommitter {
     }
 
     fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()> {
-        check_unmoved(&self.shared.name(), recovered.target, &self.shared.directory)?;
+        check_unmoved(&self.shared.name(), recovered.target, self.shared.path())?;
         self.commit_all(recovered.commits, recovered.is_settled)?;
         let stale: Vec<String> = self.names()?.into_iter().filter(|name| name::is_hidden(name, None)).collect();
         self.remove(stale)

@@ -5,7 +5,7 @@
 //! bytes in hexadecimal digits.
 
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::io::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_empty_array};
@@ -17,7 +17,7 @@ use mill_frame::types::type_name;
 use mill_protocol::{Error, Result};
 
 use super::Encoder;
-use super::csv::WRITE_BYTES;
+use super::output::{Output, Packing};
 
 /// Refuses columns that have no form in JSON.
 pub(crate) fn check(schema: &SchemaRef) -> Result<()> {
@@ -209,15 +209,19 @@ pub(crate) fn names<'a>(columns: impl IntoIterator<Item = &'a str>) -> Vec<Strin
 }
 
 pub(super) struct JsonEncoder {
-    file: BufWriter<File>,
+    output: Output,
     names: Vec<String>,
     row: String,
 }
 
+fn failed(e: std::io::Error) -> Error {
+    Error::connector(format!("cannot write JSON: {e}")).because(e)
+}
+
 impl JsonEncoder {
-    pub(super) fn new(schema: &SchemaRef, file: File) -> JsonEncoder {
+    pub(super) fn new(schema: &SchemaRef, file: File, packing: Packing) -> Result<JsonEncoder> {
         let names = names(schema.fields().iter().map(|field| field.name().as_str()));
-        JsonEncoder { file: BufWriter::with_capacity(WRITE_BYTES, file), names, row: String::new() }
+        Ok(JsonEncoder { output: Output::new(file, packing).map_err(failed)?, names, row: String::new() })
     }
 }
 
@@ -228,14 +232,16 @@ impl Encoder for JsonEncoder {
             self.row.clear();
             rows.push(row, &mut self.row);
             self.row.push('\n');
-            self.file
-                .write_all(self.row.as_bytes())
-                .map_err(|e| Error::connector(format!("cannot write JSON: {e}")).because(e))?;
+            self.output.write_all(self.row.as_bytes()).map_err(failed)?;
         }
         Ok(())
     }
 
+    fn bytes(&self) -> u64 {
+        self.output.bytes()
+    }
+
     fn finish(self: Box<Self>) -> Result<File> {
-        self.file.into_inner().map_err(|e| Error::connector(format!("cannot write JSON: {e}")))
+        self.output.finish().map_err(failed)
     }
 }

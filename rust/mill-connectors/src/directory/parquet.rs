@@ -1,4 +1,4 @@
-//! Writes Parquet, compressed with Snappy, in row groups small enough to be held while they are encoded.
+//! Writes Parquet, in row groups small enough to be held while they are encoded.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use ::parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use ::parquet::basic::Compression;
+use ::parquet::column::writer::ColumnCloseResult;
+use ::parquet::file::metadata::ParquetMetaDataReader;
 use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::writer::SerializedFileWriter;
 use arrow::array::RecordBatch;
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
@@ -14,7 +17,7 @@ use mill_frame::types::{check_fields, type_name};
 use mill_protocol::{Error, Result};
 
 use super::Encoder;
-use super::csv::WRITE_BYTES;
+use super::output::WRITE_BYTES;
 
 /// How many rows a row group has at most.
 const GROUP_ROWS: usize = 256 << 10;
@@ -90,10 +93,10 @@ fn failed(e: ::parquet::errors::ParquetError) -> Error {
 }
 
 impl ParquetEncoder {
-    pub(super) fn new(schema: &SchemaRef, file: File) -> Result<ParquetEncoder> {
+    pub(super) fn new(schema: &SchemaRef, file: File, codec: Compression, group_rows: Option<usize>) -> Result<ParquetEncoder> {
         let properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .set_max_row_group_row_count(Some(GROUP_ROWS))
+            .set_compression(codec)
+            .set_max_row_group_row_count(Some(group_rows.unwrap_or(GROUP_ROWS)))
             .build();
         let file = BufWriter::with_capacity(WRITE_BYTES, file);
         let of_file = file_schema(schema);
@@ -130,8 +133,58 @@ impl Encoder for ParquetEncoder {
         Ok(())
     }
 
+    fn bytes(&self) -> u64 {
+        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+    }
+
+    fn memory(&self) -> usize {
+        self.writer.memory_size()
+    }
+
+    fn release(&mut self) -> Result<()> {
+        self.writer.flush().map_err(failed)
+    }
+
     fn finish(self: Box<Self>) -> Result<File> {
         let file = self.writer.into_inner().map_err(failed)?;
         file.into_inner().map_err(|e| Error::connector(format!("cannot write Parquet: {e}")))
     }
+}
+
+/// Brings the row groups of several files of one schema into one file, as they are.
+pub(super) fn join(parts: &[std::path::PathBuf], file: File) -> Result<File> {
+    let open = |path: &std::path::PathBuf| {
+        File::open(path).map_err(|e| Error::connector(format!("cannot open {path:?}: {e}")).because(e))
+    };
+    let mut writer: Option<SerializedFileWriter<BufWriter<File>>> = None;
+    let mut file = Some(BufWriter::with_capacity(WRITE_BYTES, file));
+    for path in parts {
+        let input = open(path)?;
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&input).map_err(failed)?;
+        let of_file = metadata.file_metadata();
+        if let Some(file) = file.take() {
+            let properties = WriterProperties::builder().set_key_value_metadata(of_file.key_value_metadata().cloned()).build();
+            let schema = of_file.schema_descr().root_schema_ptr();
+            writer = Some(SerializedFileWriter::new(file, schema, Arc::new(properties)).map_err(failed)?);
+        }
+        let Some(writer) = &mut writer else { continue };
+        for group in metadata.row_groups() {
+            let mut out = writer.next_row_group().map_err(failed)?;
+            for column in group.columns() {
+                let closed = ColumnCloseResult {
+                    bytes_written: column.compressed_size() as u64,
+                    rows_written: group.num_rows() as u64,
+                    metadata: column.clone(),
+                    bloom_filter: None,
+                    column_index: None,
+                    offset_index: None,
+                };
+                out.append_column(&input, closed).map_err(failed)?;
+            }
+            out.close().map_err(failed)?;
+        }
+    }
+    let writer = writer.ok_or_else(|| Error::internal("there is a file to join"))?;
+    let file = writer.into_inner().map_err(failed)?;
+    file.into_inner().map_err(|e| Error::connector(format!("cannot write Parquet: {e}")))
 }

@@ -1,6 +1,7 @@
 //! The bytes of a file, decompressed where its name says so.
 //!
-//! A compressed file is a sequence of members (gzip) or frames (zstd), each of which can be read without those before it:
+//! A compressed file is a sequence of members (gzip), streams (bzip2, xz) or frames (zstd, LZ4), each of which can be read
+//! without those before it; all of them are called members here:
 //!
 //! ```text
 //!   on disk   [member 0][member 1][member 2] …      a log that is compressed piece by piece is appended to by the member
@@ -15,7 +16,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bzip2::bufread::BzDecoder;
 use flate2::bufread::GzDecoder;
+use lz4_flex::frame::FrameDecoder;
+use lzma_rust2::XzReader;
 use mill_protocol::{Error, Result};
 
 use super::position::Member;
@@ -25,14 +29,20 @@ use super::stamp::open_file;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     None,
+    Bzip2,
     Gzip,
+    Lz4,
+    Xz,
     Zstd,
 }
 
 impl Compression {
     pub(crate) fn of(path: &Path) -> Compression {
         match path.extension().and_then(|extension| extension.to_str()) {
+            Some("bz2") => Compression::Bzip2,
             Some("gz" | "gzip") => Compression::Gzip,
+            Some("lz4") => Compression::Lz4,
+            Some("xz") => Compression::Xz,
             Some("zst" | "zstd") => Compression::Zstd,
             _ => Compression::None,
         }
@@ -76,10 +86,27 @@ impl Read for Cursor {
 
 enum Packed {
     Between(Input),
+    Bzip2(Box<BzDecoder<Input>>),
     Gzip(Box<GzDecoder<Input>>),
+    Lz4(Box<FrameDecoder<Watched>>),
+    Xz(Box<XzReader<Input>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Input>>),
     /// It has failed, or is being looked at.
     Nothing,
+}
+
+/// Takes note of a read beyond the end: the library for LZ4 takes a file that ends between two blocks for one that has ended.
+struct Watched {
+    input: Input,
+    is_beyond: bool,
+}
+
+impl Read for Watched {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.input.read(out)?;
+        self.is_beyond |= bytes == 0 && !out.is_empty();
+        Ok(bytes)
+    }
 }
 
 /// Where on disk the next byte of this input is.
@@ -207,12 +234,20 @@ impl Content {
         loop {
             match std::mem::replace(packed, Packed::Nothing) {
                 Packed::Between(mut input) => {
-                    let is_end = match input.fill_buf() {
-                        Ok(bytes) => bytes.is_empty(),
-                        Err(e) => {
-                            *packed = Packed::Between(input);
-                            return Err(e);
+                    let is_end = loop {
+                        let bytes = match input.fill_buf() {
+                            Ok(bytes) => bytes,
+                            Err(e) => {
+                                *packed = Packed::Between(input);
+                                return Err(e);
+                            }
+                        };
+                        // Between streams of xz there may be zeros.
+                        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+                        if compression != Compression::Xz || zeros == 0 {
+                            break bytes.is_empty();
                         }
+                        input.consume(zeros);
                     };
                     if is_end {
                         *packed = Packed::Between(input);
@@ -223,13 +258,43 @@ impl Content {
                         Compression::Zstd => {
                             Packed::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(input)?.single_frame()))
                         }
-                        _ => Packed::Gzip(Box::new(GzDecoder::new(input))),
+                        Compression::Bzip2 => Packed::Bzip2(Box::new(BzDecoder::new(input))),
+                        Compression::Lz4 => Packed::Lz4(Box::new(FrameDecoder::new(Watched { input, is_beyond: false }))),
+                        Compression::Xz => Packed::Xz(Box::new(XzReader::new(input, false))),
+                        Compression::Gzip | Compression::None => Packed::Gzip(Box::new(GzDecoder::new(input))),
                     };
                 }
                 Packed::Gzip(mut decoder) => match decoder.read(out) {
                     Ok(0) => *packed = Packed::Between(decoder.into_inner()),
                     result => {
                         *packed = Packed::Gzip(decoder);
+                        return result;
+                    }
+                },
+                Packed::Bzip2(mut decoder) => match decoder.read(out) {
+                    Ok(0) => *packed = Packed::Between(decoder.into_inner()),
+                    result => {
+                        *packed = Packed::Bzip2(decoder);
+                        return result;
+                    }
+                },
+                Packed::Lz4(mut decoder) => match decoder.read(out) {
+                    Ok(0) => {
+                        let Watched { input, is_beyond } = decoder.into_inner();
+                        if is_beyond {
+                            return Err(io::ErrorKind::UnexpectedEof.into());
+                        }
+                        *packed = Packed::Between(input);
+                    }
+                    result => {
+                        *packed = Packed::Lz4(decoder);
+                        return result;
+                    }
+                },
+                Packed::Xz(mut decoder) => match decoder.read(out) {
+                    Ok(0) => *packed = Packed::Between(decoder.into_inner()),
+                    result => {
+                        *packed = Packed::Xz(decoder);
                         return result;
                     }
                 },

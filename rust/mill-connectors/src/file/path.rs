@@ -1,7 +1,7 @@
 //! Which files a source reads.
 //!
-//! What is named may be a file, a glob, a directory (its files, not those of its directories) or a list of these. The
-//! files come sorted by name. In directories and globs, names that begin with `.` are not seen, as they are not
+//! What is named may be a file, a glob, a directory (its files, and those of its directories only if that is asked for) or a
+//! list of these. The files come sorted by name. In directories and globs, names that begin with `.` are not seen, as they are not
 //! committed yet; in directories neither are those that begin with `_`.
 //!
 //! However a file is spelt, it is one file: its path is made absolute, without dots, and its directory without links. A link
@@ -29,12 +29,21 @@ const NAMES_COMPARED_MAX: usize = 10_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathSpec {
     entries: Vec<String>,
+    /// Whether the directories in a directory are looked into.
+    is_recursive: bool,
 }
 
 impl PathSpec {
     /// These files, globs and directories.
     pub fn new(entries: impl IntoIterator<Item = impl Into<String>>) -> PathSpec {
-        PathSpec { entries: entries.into_iter().map(Into::into).collect() }
+        PathSpec { entries: entries.into_iter().map(Into::into).collect(), is_recursive: false }
+    }
+
+    /// The same, looking into the directories of a directory.
+    #[must_use]
+    pub(crate) fn recursive(mut self, is_recursive: bool) -> PathSpec {
+        self.is_recursive = is_recursive;
+        self
     }
 
     /// The files there are now, sorted by name, each once: a link to a file that is named too is left out.
@@ -49,7 +58,7 @@ impl PathSpec {
         let mut listing = Listing::default();
         for entry in &self.entries {
             let before = listing.files.len();
-            listing.add(entry)?;
+            listing.add(entry, self.is_recursive)?;
             if listing.files.len() == before && !is_followed {
                 return Err(nothing_in(entry));
             }
@@ -73,7 +82,7 @@ impl PathSpec {
         for entry in &self.entries {
             let is_absent = !is_glob(entry) && fs::symlink_metadata(entry).is_err_and(|e| e.kind() == ErrorKind::NotFound);
             if !is_absent {
-                listing.add(entry)?;
+                listing.add(entry, self.is_recursive)?;
             }
         }
         listing.sort();
@@ -95,7 +104,10 @@ impl PathSpec {
         let is_hidden = matches!(name.as_encoded_bytes().first(), Some(b'.' | b'_'));
         self.entries.iter().any(|entry| {
             let entry = real(Path::new(entry));
-            entry == path || entry == directory && !is_hidden || is_matched(&entry, &path)
+            entry == path
+                || entry == directory && !is_hidden
+                || self.is_recursive && is_below(&entry, &path)
+                || is_matched(&entry, &path)
         })
     }
 }
@@ -111,12 +123,24 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    fn add(&mut self, entry: &str) -> Result<()> {
+    fn add(&mut self, entry: &str, is_recursive: bool) -> Result<()> {
         let path = Path::new(entry);
         // A name with glob characters that exists as it stands is meant as it stands.
         if path.is_dir() {
-            for (file, is_link) in files_in(&real(path))? {
-                self.push(file, is_link);
+            let mut directories = vec![real(path)];
+            let mut seen = HashSet::new();
+            while let Some(directory) = directories.pop() {
+                // Links to directories may lead back up.
+                if !seen.insert(directory.clone()) {
+                    continue;
+                }
+                let entries = entries_in(&directory)?;
+                for (file, is_link) in entries.files {
+                    self.push(file, is_link);
+                }
+                if is_recursive {
+                    directories.extend(entries.directories.iter().map(|directory| real(directory)));
+                }
             }
             return Ok(());
         }
@@ -263,10 +287,22 @@ fn files_of(entry: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// What is in a directory.
+#[derive(Default)]
+struct Entries {
+    /// The files, and whether each is a link.
+    files: Vec<(PathBuf, bool)>,
+    directories: Vec<PathBuf>,
+}
+
 /// The files of a directory, and whether each is a link.
 fn files_in(directory: &Path) -> Result<Vec<(PathBuf, bool)>> {
+    Ok(entries_in(directory)?.files)
+}
+
+fn entries_in(directory: &Path) -> Result<Entries> {
     let failed = |e: std::io::Error| Error::connector(format!("cannot list the directory {directory:?}: {e}")).because(e);
-    let mut files = Vec::new();
+    let mut entries = Entries::default();
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
@@ -276,10 +312,18 @@ fn files_in(directory: &Path) -> Result<Vec<(PathBuf, bool)>> {
         // The directory mostly says itself what an entry is; only links have to be followed.
         let kind = entry.file_type().map_err(failed)?;
         if kind.is_file() || kind.is_symlink() && is_linked_file(&entry.path())? {
-            files.push((entry.path(), kind.is_symlink()));
+            entries.files.push((entry.path(), kind.is_symlink()));
+        } else if kind.is_dir() || kind.is_symlink() && entry.path().is_dir() {
+            entries.directories.push(entry.path());
         }
     }
-    Ok(files)
+    Ok(entries)
+}
+
+/// Whether a path is in a directory or in one below it, and no name on the way is hidden.
+fn is_below(directory: &Path, path: &Path) -> bool {
+    let is_hidden = |name: &std::ffi::OsStr| matches!(name.as_encoded_bytes().first(), Some(b'.' | b'_'));
+    path.strip_prefix(directory).is_ok_and(|rest| rest.components().all(|component| !is_hidden(component.as_os_str())))
 }
 
 /// Whether a link leads to a file. One that leads nowhere is not passed over: its data would be missing without a word.
@@ -345,7 +389,7 @@ fn nothing_in(entry: &str) -> Error {
             true => format!("the directory {entry:?} has no files to read (names that begin with '.' or '_' do not count)"),
             false => format!(
                 "the directory {entry:?} has no files to read, but directories ({}), which are not looked into; for the files \
-                 in them write {within:?}",
+                 in them write recursive=True, or {within:?}",
                 quoted(&directories, ", ")
             ),
         });

@@ -6,9 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mill_protocol::{Error, Result, SourceProperties, Split, SplitId};
+use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitId};
 
 use super::content::Compression;
+use super::options::FileOptions;
 use super::path::PathSpec;
 use super::slots::Slots;
 use super::stamp::{FileKey, Stamp};
@@ -30,6 +31,9 @@ pub(crate) struct FileSet {
     /// Those that are links, and the files that they lead to.
     links: HashMap<PathBuf, PathBuf>,
     pub(crate) is_followed: bool,
+    /// The options of the reader, and as Python spells them with those of the format.
+    options: Arc<FileOptions>,
+    text: String,
     /// How many followed files are held open.
     pub(crate) slots: Arc<Slots>,
 }
@@ -128,9 +132,30 @@ impl FileSplit {
 }
 
 impl FileSet {
-    pub(crate) fn new(paths: PathSpec, is_followed: bool) -> Result<FileSet> {
+    /// The files that are named; `of_format` are the options of their format, as Python spells them.
+    pub(crate) fn new(reader: &str, paths: PathSpec, options: &FileOptions, of_format: String) -> Result<FileSet> {
+        options.check(reader)?;
+        let is_followed = options.follow;
+        let paths = paths.recursive(options.recursive || options.hive_partitioning);
         let listing = paths.files(is_followed)?;
-        Ok(FileSet { paths, files: listing.files, links: listing.links, is_followed, slots: Arc::default() })
+        let text = of_format + &options.text();
+        let (options, slots) = (Arc::new(options.clone()), Arc::default());
+        Ok(FileSet { paths, files: listing.files, links: listing.links, is_followed, options, text, slots })
+    }
+
+    /// A source of these files as the options of the reader want it.
+    pub(crate) fn apply(&self, source: impl Source + 'static) -> Result<Arc<dyn Source>> {
+        self.options.apply(Arc::new(source), &self.files)
+    }
+
+    /// Whether a column that a file does not have is null in its records.
+    pub(crate) fn inserts_missing_columns(&self) -> bool {
+        self.options.insert_missing_columns
+    }
+
+    /// What it is, for messages: `read_csv("a.csv", separator=";")`.
+    pub(crate) fn name(&self, reader: &str) -> String {
+        format!("{reader}({}{})", self.paths, self.text)
     }
 
     /// The file that a listed path leads to.
@@ -140,7 +165,7 @@ impl FileSet {
 
     /// What tells these files from others, however they are spelt.
     pub(crate) fn identity(&self, reader: &str) -> String {
-        format!("{reader}({}{})", self.paths.identity(), if self.is_followed { ", follow=True" } else { "" })
+        format!("{reader}({}{})", self.paths.identity(), self.text)
     }
 
     /// What a source of these files promises.

@@ -1,5 +1,7 @@
 //! Reads the records of one JSON file.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
@@ -9,13 +11,21 @@ use memchr::{memchr, memrchr};
 use mill_protocol::{Error, Result};
 
 use super::column::{Misfits, Names, Source, Told, Values, twice, unknown};
+use super::JsonLayout;
 use super::scan::{Fault, Scanner, Value};
-use crate::file::{BadRecord, LineFormat, Parsed};
+use super::values::{Layout, cut, layout_of};
+use crate::file::{BadRecord, Content, LineFormat, Parsed};
 
 /// Reads JSON records into the columns of a schema.
 pub(crate) struct JsonFormat {
     /// What a record is called: a line, a value.
     unit: &'static str,
+    /// What the user says of the layout of files, and what that of this one is; set by `prepare`.
+    told: JsonLayout,
+    layout: Layout,
+    /// Of a file that is not lines: its name, and whether a value was read.
+    path: PathBuf,
+    after_value: bool,
     schema: SchemaRef,
     is_inferred: bool,
     /// The names of all columns.
@@ -36,6 +46,10 @@ impl JsonFormat {
         let places = columns.fields().iter().map(|field| schema.index_of(field.name()).ok()).collect();
         JsonFormat {
             unit: "line",
+            told: JsonLayout::Lines,
+            layout: Layout::Lines,
+            path: PathBuf::new(),
+            after_value: false,
             schema,
             is_inferred,
             names: Names::new(columns.fields()),
@@ -44,6 +58,42 @@ impl JsonFormat {
             values: Vec::new(),
             lines: Vec::new(),
         }
+    }
+
+    /// The same, with files of this layout.
+    pub(super) fn of_layout(self, layout: JsonLayout) -> JsonFormat {
+        JsonFormat { told: layout, ..self }
+    }
+
+    /// Makes records of values that are not lines.
+    fn parse_values(&mut self, data: &[u8], is_last: bool, rows_max: usize) -> Result<Parsed> {
+        let found = cut(data, self.layout, self.after_value, is_last, rows_max).map_err(|(at, why)| {
+            const SHOWN_BYTES: usize = 40;
+            let near = String::from_utf8_lossy(&data[at.min(data.len())..data.len().min(at + SHOWN_BYTES)]).into_owned();
+            let near = if near.is_empty() { "the end".to_owned() } else { format!("{near:?}") };
+            Error::data(format!("{:?} is no whole JSON, at {near}: {why}", self.path))
+        })?;
+        self.after_value |= !found.values.is_empty();
+        let read = self.read_values(data, &found.values)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(read.rows.len()));
+        let mut batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), read.columns, &options)
+            .map_err(|e| Error::schema("the records do not fit their schema").because(e))?;
+        let mut rejected = Vec::with_capacity(read.rejected.len());
+        if !read.rejected.is_empty() {
+            let bad: HashSet<usize> = read.rejected.iter().map(|(value, _)| *value).collect();
+            let is_good: Vec<bool> = read.rows.iter().map(|value| !bad.contains(value)).collect();
+            batch = filter_record_batch(&batch, &BooleanArray::from(is_good))
+                .map_err(|e| Error::internal("the mask has a row for each record").because(e))?;
+            let of_record: HashSet<usize> = read.rows.into_iter().collect();
+            for (value, mut message) in read.rejected {
+                if self.is_inferred && of_record.contains(&value) {
+                    message.push_str(crate::infer::ADVICE);
+                }
+                let (start, end) = found.values[value];
+                rejected.push(BadRecord { start, end, message });
+            }
+        }
+        Ok(Parsed { bytes: found.bytes, batch, rejected })
     }
 
     /// Reads values that are not lines of a file: a record each.
@@ -199,7 +249,26 @@ impl From<Told> for Why {
 }
 
 impl LineFormat for JsonFormat {
+    fn prepare(&mut self, content: Content, is_followed: bool) -> Result<Option<u64>> {
+        self.path = content.path().to_owned();
+        let (layout, first) = layout_of(content, self.told)?;
+        if layout != Layout::Lines {
+            self.unit = "value";
+            if is_followed {
+                return Err(Error::connector(format!(
+                    "{:?} is one JSON array, and a file that is followed grows by lines; read it without follow",
+                    self.path
+                )));
+            }
+        }
+        self.layout = layout;
+        Ok(Some(first))
+    }
+
     fn parse(&mut self, data: &[u8], is_last: bool, rows_max: usize) -> Result<Parsed> {
+        if self.layout != Layout::Lines {
+            return self.parse_values(data, is_last, rows_max);
+        }
         let mut rejected = Vec::new();
         let bytes = self.cut(data, is_last, rows_max, &mut rejected);
         let rows = self.lines.len();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use mill_protocol::Source;
 
-use super::{JsonOptions, JsonSource};
-use crate::file::PathSpec;
+use super::{JsonLayout, JsonOptions, JsonSource};
+use crate::file::{FileOptions, PathSpec};
 use crate::testing::{check, drain, write};
 
 fn schema(fields: &[(&str, DataType)]) -> SchemaRef {
@@ -100,8 +100,6 @@ fn a_misspelt_column_and_other_forms_of_json_are_told() {
     assert!(message.contains("but they have \"price\""), "{message}");
     // A column that may come later is not misspelt.
     open(&path, Some(schema(&[("discount", DataType::Int64)])));
-    write(&path, b"[{\"price\":1},\n{\"price\":2}]\n");
-    assert!(error(&path, None).contains("one JSON array"));
     write(&path, b"price,qty\n1,2\n");
     assert!(error(&path, None).contains("no line of the file's head is a JSON object"));
     write(&path, b"");
@@ -112,7 +110,7 @@ fn a_misspelt_column_and_other_forms_of_json_are_told() {
 fn following_takes_complete_lines() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.json");
-    let options = JsonOptions { follow: true };
+    let options = JsonOptions { files: FileOptions { follow: true, ..FileOptions::default() }, ..JsonOptions::default() };
     let given = schema(&[("a", DataType::Int64)]);
     let source = JsonSource::new(PathSpec::from(directory.path()), Some(given), options).unwrap();
     let mut bytes = Vec::new();
@@ -322,4 +320,32 @@ fn objects_with_any_keys_are_maps() {
     assert_eq!(values(map(DataType::Boolean), &["{\"true\": 1, \"false\": 0}", "{\"1\": 1}", "{\"false\": 3}"]), [
         "{true: 1, false: 0}", "column \"a\": \"1\" is not true or false", "{false: 3}",
     ]);
+}
+
+#[test]
+fn arrays_and_values_are_read_whatever_their_line_breaks() {
+    let directory = tempfile::tempdir().unwrap();
+    let items: Vec<String> = (0..50).map(|i| format!("{{\"a\":\n{i}, \"b\": [{{\"c\": \"]\\\"\"}}]\n}}")).collect();
+    let given = schema(&[("a", DataType::Int64)]);
+    let expected: Vec<String> = (0..50).map(|i| i.to_string()).collect();
+    for name in ["a.json", "a.json.gz"] {
+        let path = directory.path().join(name);
+        write(&path, format!("\u{feff} [{}\n]\n", items.join(",\n")).as_bytes());
+        assert_eq!(check(&open(&path, Some(given.clone())), 7), expected);
+        assert_eq!(open(&path, None).schema().fields().len(), 2);
+        write(&path, items.join("\n\n").as_bytes());
+        let options = JsonOptions { layout: JsonLayout::Values, ..JsonOptions::default() };
+        let source = JsonSource::new(PathSpec::from(path.as_path()), Some(given.clone()), options).unwrap();
+        assert_eq!(check(&source, 7), expected);
+    }
+    let path = directory.path().join("bad.json");
+    write(&path, b"[{\"a\":1},\n{\"a\":\"x\"},\n3, {\"a\":4}]");
+    let (bad, good): (Vec<String>, Vec<String>) =
+        check(&open(&path, Some(given.clone())), 2).into_iter().partition(|row| row.starts_with('!'));
+    assert_eq!((good, bad.len()), (vec!["1".to_owned(), "4".to_owned()], 2));
+    assert!(bad[0].contains("line 2: column \"a\"") && bad[1].contains("line 3: the value is not a JSON object"), "{bad:?}");
+    write(&path, b"[{\"a\":1},\n{\"a\":2}");
+    let source = open(&path, Some(given));
+    let error = source.open(&source.splits(true).unwrap()[0], None).unwrap().next(10).unwrap_err();
+    assert!(error.message().contains("is no whole JSON, at \"{\\\"a\\\":2}\": the array is not closed"), "{error}");
 }

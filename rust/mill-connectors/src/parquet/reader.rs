@@ -22,7 +22,9 @@ use ::parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
 use ::parquet::errors::ParquetError;
-use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array};
+use arrow::array::{
+    ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array, new_null_array,
+};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use mill_frame::convert::{exact, show};
@@ -46,8 +48,10 @@ pub(super) struct ParquetReader {
     pub(super) identity: FileIdentity,
     pub(super) file: Arc<OpenFile>,
     pub(super) schema: SchemaRef,
-    /// For each column of the schema its place in the file.
+    /// The places in the file of the columns of the schema that it has.
     pub(super) places: Vec<usize>,
+    /// For each column of the schema whether the file does not have it.
+    pub(super) is_missing: Vec<bool>,
     pub(super) groups: Range<usize>,
     pub(super) pruning: Pruning,
     /// Rows of the file before the split.
@@ -226,9 +230,13 @@ impl ParquetReader {
         let failed = |name: &str, error: String| {
             Error::data(format!("cannot read {:?}: column {name:?} is damaged: {error}", self.path))
         };
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.places.len());
-        for field in self.schema.fields() {
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.is_missing.len());
+        for (field, is_missing) in self.schema.fields().iter().zip(&self.is_missing) {
             let name = field.name();
+            if *is_missing {
+                columns.push(new_null_array(field.data_type(), batch.num_rows()));
+                continue;
+            }
             let column = batch
                 .column_by_name(name)
                 .ok_or_else(|| Error::internal(format!("column {name:?} was projected away")))?;

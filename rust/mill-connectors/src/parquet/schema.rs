@@ -15,7 +15,13 @@ use crate::nearest::{did_you_mean, quoted};
 const SAMPLED_FILES_MAX: usize = 256;
 
 /// The schema that holds the rows of all these files, found from the schema of each.
-pub(super) fn schema_of(files: &[PathBuf], schema_of_file: impl Fn(&Path) -> Result<SchemaRef>) -> Result<SchemaRef> {
+///
+/// A column that some file does not have is refused, unless it may be missing.
+pub(super) fn schema_of(
+    files: &[PathBuf],
+    may_lack: bool,
+    schema_of_file: impl Fn(&Path) -> Result<SchemaRef>,
+) -> Result<SchemaRef> {
     let step = files.len().div_ceil(SAMPLED_FILES_MAX).max(1);
     let Some((first, others)) = files.split_first() else { return Ok(Arc::new(Schema::empty())) };
     let schema = schema_of_file(first)?;
@@ -25,8 +31,12 @@ pub(super) fn schema_of(files: &[PathBuf], schema_of_file: impl Fn(&Path) -> Res
         let names: Vec<&str> = other.fields().iter().map(|field| field.name().as_str()).collect();
         for field in &mut fields {
             let Ok(found) = other.field_with_name(field.name()) else {
+                if may_lack {
+                    continue;
+                }
                 return Err(Error::schema(format!(
-                    "{path:?} has no column {:?}, which {first:?} has{}; give schema= with the columns that all files have",
+                    "{path:?} has no column {:?}, which {first:?} has{}; give schema= with the columns that all files have, or \
+                     missing_columns=\"insert\" to read null",
                     field.name(),
                     did_you_mean(field.name(), names.iter().copied())
                 )));
@@ -42,8 +52,14 @@ pub(super) fn schema_of(files: &[PathBuf], schema_of_file: impl Fn(&Path) -> Res
             })?;
             field.set_data_type(united);
         }
-        if let Some(extra) = other.fields().iter().find(|field| schema.field_with_name(field.name()).is_err()) {
-            return Err(unknown(path, extra.name()));
+        for extra in other.fields() {
+            if fields.iter().any(|field| field.name() == extra.name()) {
+                continue;
+            }
+            if !may_lack {
+                return Err(unknown(path, extra.name()));
+            }
+            fields.push(extra.as_ref().clone());
         }
     }
     Ok(Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())))
@@ -51,17 +67,19 @@ pub(super) fn schema_of(files: &[PathBuf], schema_of_file: impl Fn(&Path) -> Res
 
 fn unknown(path: &Path, column: &str) -> Error {
     Error::schema(format!(
-        "{path:?} has a column {column:?} that other files do not have; give schema= with the columns that all files have"
+        "{path:?} has a column {column:?} that other files do not have; give schema= with the columns that all files have, or \
+         with all columns and missing_columns=\"insert\" to read null"
     ))
 }
 
-/// For each column of the schema its place in the file. `known` are the columns a file may have, unless it may have any.
+/// For each column of the schema its place in the file; none of one that is missing, if it may be. `known` are the columns a file may have, unless it may have any.
 pub(super) fn match_columns(
     path: &Path,
     schema: &Schema,
     file: &Schema,
     known: Option<&HashSet<String>>,
-) -> Result<Vec<usize>> {
+    may_lack: bool,
+) -> Result<Vec<Option<usize>>> {
     let names: Vec<&str> = file.fields().iter().map(|field| field.name().as_str()).collect();
     if let Some(extra) = known.and_then(|known| names.iter().find(|name| !known.contains(**name))) {
         return Err(unknown(path, extra));
@@ -69,6 +87,10 @@ pub(super) fn match_columns(
     let mut places = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         let Some(place) = names.iter().position(|name| name == field.name()) else {
+            if may_lack {
+                places.push(None);
+                continue;
+            }
             let near = did_you_mean(field.name(), names.iter().copied());
             return Err(Error::schema(format!(
                 "{path:?} has no column {:?}{near} (it has {})",
@@ -87,7 +109,7 @@ pub(super) fn match_columns(
                 advice.as_deref().unwrap_or("read it as what it is, and convert it with cast()")
             )));
         }
-        places.push(place);
+        places.push(Some(place));
     }
     Ok(places)
 }

@@ -5,11 +5,11 @@ use std::path::Path;
 use mill_protocol::{Discovery, Read, Source, SplitReader, SplitState};
 
 use super::{TextOptions, TextSource};
-use crate::file::PathSpec;
+use crate::file::{FileOptions, PathSpec};
 use crate::testing::{check, drain, write};
 
 fn source(path: &Path, follow: bool) -> TextSource {
-    TextSource::new(PathSpec::from(path), TextOptions { follow }).unwrap()
+    TextSource::new(PathSpec::from(path), TextOptions { files: FileOptions { follow, ..FileOptions::default() } }).unwrap()
 }
 
 fn lines(count: usize) -> (Vec<String>, Vec<u8>) {
@@ -509,4 +509,25 @@ fn more_files_are_followed_than_are_held_open() {
     }
     assert_eq!(follow.read().len(), 300);
     assert!(open() <= 64, "{} are open", open());
+}
+
+#[test]
+fn a_compressed_file_that_is_cut_off_anywhere_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    for ending in ["gz", "zst", "bz2", "lz4", "xz"] {
+        let path = directory.path().join(format!("a.{ending}"));
+        write(&path, b"one\ntwo\n");
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(check(&source(&path, false), 10), ["one", "two"], "{ending}");
+        std::fs::write(&path, [bytes.as_slice(), bytes.as_slice()].concat()).unwrap();
+        assert_eq!(check(&source(&path, false), 10), ["one", "two", "one", "two"], "{ending}");
+        for end in 1..bytes.len() {
+            std::fs::write(&path, &bytes[..end]).unwrap();
+            let source = source(&path, false);
+            let mut reader = source.open(&source.splits(true).unwrap()[0], None).unwrap();
+            let failed = (0..3).find_map(|_| reader.next(10).err());
+            let error = failed.unwrap_or_else(|| panic!("{ending} cut off at {end} of {}", bytes.len()));
+            assert!(error.message().contains("compressed"), "{ending} {end}: {error}");
+        }
+    }
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::csv::tokens::{Tokens, tokenize};
 
-const DIALECT: Dialect = Dialect { delimiter: b',', quote: b'"' };
+const DIALECT: Dialect<'static> = Dialect { delimiter: b',', quote: Some(b'"'), escape: None, comment: None, is_ragged: false };
 
 #[test]
 fn only_files_without_quoted_line_ends_are_cut() {
@@ -13,6 +13,19 @@ fn only_files_without_quoted_line_ends_are_cut() {
     for text in ["\"a\nb\"\n", "a\"b,\"c\n\"\n", "5\" pipe\n", "\"a\"b\n", "a, \"b\"\n", "\"a\"\"\n\"\n", "\"\n"] {
         assert!(!are_closed(text.as_bytes(), DIALECT), "{text:?}");
     }
+}
+
+#[test]
+fn escaped_quotes_open_and_close_nothing() {
+    let dialect = Dialect { escape: Some(b'\\'), ..DIALECT };
+    for text in ["a,\"x\\\"y\"\n", "\"\\\\\"\n", "\\\n\"a\"\n"] {
+        assert!(are_closed(text.as_bytes(), dialect), "{text:?}");
+    }
+    for text in ["a,\"x\\\"\ny\"\n", "\"x\\\n\"\n", "\"x\\\"\n", "\"\\\n\n"] {
+        assert!(!are_closed(text.as_bytes(), dialect), "{text:?}");
+    }
+    let dialect = Dialect { quote: None, ..DIALECT };
+    assert!(are_closed(b"5\" pipe\n\"\n", dialect));
 }
 
 #[test]

@@ -1,12 +1,16 @@
 use proptest::prelude::*;
 
-use super::{Dialect, Tokens, tokenize, unescape};
+use super::{Dialect, Tokens, tokenize};
 
-const DIALECT: Dialect = Dialect { delimiter: b',', quote: b'"' };
+const DIALECT: Dialect<'static> = Dialect { delimiter: b',', quote: Some(b'"'), escape: None, comment: None, is_ragged: false };
 
 fn cut(data: &[u8], columns: usize, is_last: bool) -> (Vec<Vec<String>>, Vec<(usize, usize)>, usize) {
+    cut_by(DIALECT, data, columns, is_last)
+}
+
+fn cut_by(dialect: Dialect<'_>, data: &[u8], columns: usize, is_last: bool) -> (Vec<Vec<String>>, Vec<(usize, usize)>, usize) {
     let mut tokens = Tokens::default();
-    tokenize(data, DIALECT, Some(columns), is_last, usize::MAX, &mut tokens);
+    tokenize(data, dialect, Some(columns), is_last, usize::MAX, &mut tokens);
     let rows = tokens
         .fields
         .chunks(columns)
@@ -16,7 +20,7 @@ fn cut(data: &[u8], columns: usize, is_last: bool) -> (Vec<Vec<String>>, Vec<(us
                 .map(|field| {
                     let mut out = Vec::new();
                     if field.is_quoted() {
-                        unescape(field.bytes(data), b'"', &mut out);
+                        dialect.unescape(field.bytes(data), &mut out);
                     } else {
                         out.extend_from_slice(field.bytes(data));
                     }
@@ -57,6 +61,41 @@ fn a_malformed_line_costs_only_itself() {
     assert_eq!((found, bad), (rows(&[&["a", "b"], &["c", "d"], &["e", "f"]]), vec![(4, 11)]));
     let (found, bad, _) = cut(b"a,\"b\"x\nc,d\n", 2, true);
     assert_eq!((found, bad), (rows(&[&["c", "d"]]), vec![(0, 6)]));
+}
+
+#[test]
+fn comments_escapes_and_ragged_lines_are_cut() {
+    let dialect = Dialect { comment: Some(b"//"), ..DIALECT };
+    let data = b"//it's 5\"\na,b\n\"//c\",d\n/,e\n//\n//end";
+    let (found, bad, bytes) = cut_by(dialect, data, 2, true);
+    assert_eq!((found, bad.len(), bytes), (rows(&[&["a", "b"], &["//c", "d"], &["/", "e"]]), 0, data.len()));
+    let (found, _, bytes) = cut_by(dialect, data, 2, false);
+    assert_eq!((found.len(), bytes), (3, data.len() - 5));
+
+    let dialect = Dialect { escape: Some(b'\\'), ..DIALECT };
+    let (found, bad, _) = cut_by(dialect, b"\"a\\\"b,\",\"\\\\\"\n\\x,\"c\"\"\\\nd\"\n", 2, true);
+    assert_eq!((found, bad.len()), (rows(&[&["a\"b,", "\\"], &["\\x", "c\"\nd"]]), 0));
+    let (found, bad, bytes) = cut_by(dialect, b"a,b\nc,\"\\", 2, false);
+    assert_eq!((found, bad.len(), bytes), (rows(&[&["a", "b"]]), 0, 4));
+
+    let dialect = Dialect { is_ragged: true, ..DIALECT };
+    let (found, bad, _) = cut_by(dialect, b"a\n\nb,c,d,\n\"e\"\n,\n", 2, true);
+    assert_eq!((found, bad.len()), (rows(&[&["a", ""], &["b", "c"], &["e", ""], &["", ""]]), 0));
+
+    let dialect = Dialect { quote: None, ..DIALECT };
+    let (found, bad, _) = cut_by(dialect, b"\"a,b\n\"\"\",\"\n", 2, true);
+    assert_eq!((found, bad.len()), (rows(&[&["\"a", "b"], &["\"\"\"", "\""]]), 0));
+}
+
+#[test]
+fn rows_are_skipped_by_their_line_ends_outside_of_quotes() {
+    let dialect = Dialect { comment: Some(b"#"), ..DIALECT };
+    let data = b"# 5\" pipe\nx\n\"a\nb\"\n\n#\nrest";
+    assert_eq!(dialect.skip(data, 0), Some(0));
+    assert_eq!(dialect.skip(data, 1), Some(12));
+    assert_eq!(dialect.skip(data, 2), Some(18));
+    assert_eq!(dialect.skip(data, 3), Some(19));
+    assert_eq!(dialect.skip(data, 4), None);
 }
 
 proptest! {

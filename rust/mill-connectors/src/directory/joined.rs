@@ -1,0 +1,133 @@
+//! One file, written as parts that are joined at the end.
+//!
+//! ```text
+//!   write, commit    .x.csv.parts/part-<epoch>-0.csv       as in any directory: see the module above
+//!   the last commit  .x.csv.parts/joined ─► x.csv          one part: the part itself is renamed
+//!                    .x.csv.parts ─► .x.csv.done, removed
+//! ```
+//!
+//! So the file is not there before the end of the input, and then it is complete. A crash before the rename leaves the parts,
+//! which the next run joins. One after it leaves parts too, and joining them makes the same file again; they are given up in
+//! one step, by the name of their directory, so they are there as a whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use mill_protocol::{Error, Result};
+
+use super::options::Compressed;
+use super::output::Output;
+use super::{FileFormat, Shared, name, parquet, sync_directory};
+use crate::file::Content;
+
+/// How much is copied at once.
+const COPY_BYTES: usize = 256 << 10;
+
+/// Whether a path names one file of this format, and then how its name says that it is compressed.
+pub(super) fn names_file(path: &Path, format: FileFormat) -> Option<&'static str> {
+    let text = path.as_os_str().to_str()?;
+    if text.ends_with('/') || path.is_dir() {
+        return None;
+    }
+    let (stem, compression) = match path.extension()?.to_str()? {
+        "gz" => (path.file_stem()?, "gzip"),
+        "zst" => (path.file_stem()?, "zstd"),
+        _ => (path.file_name()?, "uncompressed"),
+    };
+    let endings: &[&str] = match format {
+        FileFormat::Csv => &["csv", "tsv", "txt"],
+        FileFormat::Json => &["json", "jsonl", "ndjson"],
+        FileFormat::Parquet => &["parquet", "pq"],
+    };
+    let is_named = Path::new(stem).extension().and_then(|ending| ending.to_str()).is_some_and(|ending| endings.contains(&ending));
+    is_named.then_some(compression)
+}
+
+/// The directory that the parts of a file are written into.
+pub(super) fn parts_of(path: &Path) -> PathBuf {
+    beside(path, "parts")
+}
+
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{what}"))
+}
+
+fn failed(doing: &str, path: &Path, e: io::Error) -> Error {
+    Error::connector(format!("cannot {doing} {path:?}: {e}")).because(e)
+}
+
+/// The directory that a file is in.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+impl Shared {
+    /// Joins the parts, each of which begins with a header of so many bytes, into the one file.
+    pub(super) fn join_parts(&self, target: &Path, header_bytes: usize) -> Result<()> {
+        let mut names: Vec<String> = Vec::new();
+        match fs::read_dir(&self.directory) {
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = entry.map_err(|e| failed("list", &self.directory, e))?;
+                    names.extend(entry.file_name().into_string().ok().filter(|name| name::is_committed(name)));
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed("list", &self.directory, e)),
+        }
+        names.sort_by_key(|name| name::order_of(name));
+        let parts: Vec<PathBuf> = names.iter().map(|name| self.directory.join(name)).collect();
+        let made = match parts.as_slice() {
+            [] if target.exists() => return Ok(()),
+            [] => return Err(Error::connector(format!("{target:?} is lost: neither it nor its parts exist"))),
+            [part] => part.clone(),
+            parts => {
+                let joined = self.directory.join("joined");
+                self.copy_parts(parts, &joined, header_bytes)?.sync_all().map_err(|e| failed("sync", &joined, e))?;
+                joined
+            }
+        };
+        let rename = |from: &Path, to: &Path| {
+            mill_fault::reach("file.rename").and_then(|()| fs::rename(from, to)).map_err(|e| {
+                Error::connector(format!("cannot rename {from:?} to {to:?}: {e}; run the job again to have it done")).because(e)
+            })
+        };
+        rename(&made, target)?;
+        sync_directory(directory_of(target))?;
+        let done = beside(target, "done");
+        remove(&done)?;
+        rename(&self.directory, &done)?;
+        remove(&done)
+    }
+
+    fn copy_parts(&self, parts: &[PathBuf], joined: &Path, header_bytes: usize) -> Result<File> {
+        let file = File::create(joined).map_err(|e| failed("create", joined, e))?;
+        let Compressed::Text(packing) = self.compressed else { return parquet::join(parts, file) };
+        let write = |e: io::Error| failed("write", joined, e);
+        let mut output = Output::new(file, packing).map_err(write)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        for (index, part) in parts.iter().enumerate() {
+            let mut content = Content::open(part)?;
+            let mut left_out = if index == 0 { 0 } else { header_bytes };
+            loop {
+                let bytes = content.read(&mut buffer)?;
+                if bytes == 0 {
+                    break;
+                }
+                let skipped = left_out.min(bytes);
+                left_out -= skipped;
+                output.write_all(&buffer[skipped..bytes]).map_err(write)?;
+            }
+        }
+        output.finish().map_err(write)
+    }
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", directory, e)),
+        _ => Ok(()),
+    }
+}
