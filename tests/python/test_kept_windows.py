@@ -356,7 +356,7 @@ def test_windows_and_triggers_that_cannot_be() -> None:
     for window in (mill.session("1s"), mill.tumbling("1s")):
         with pytest.raises(PlanError, match="a window needs event time: call event_time"):
             bounded.key_by("k").window(window)
-    with pytest.raises(PlanError, match="takes a trigger such as"):
+    with pytest.raises(PlanError, match="takes a trigger, not the duration '1s'; write trigger=mill.on_processing_time"):
         timed.key_by("k").window(mill.tumbling("1s"), trigger="1s")  # type: ignore[arg-type]
     with pytest.raises(PlanError, match=r"global_window\(\) has no end in event time.*on_count\(\)"):
         timed.key_by("k").window(mill.global_window(), trigger=mill.on_watermark(early=mill.each(), late=mill.each()))

@@ -18,7 +18,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use arrow::datatypes::SchemaRef;
 use mill_plan::{Mode, OnError, SinkNode};
 use millstream::connectors::{CollectReceiver, CollectSink, LatestRows, Received};
-use millstream::{CheckpointOptions, Held, Job, OnHeld, Options, Overdue, Owner, Paused, Restart, Simulation, spawn_thread};
+use millstream::{CheckpointOptions, Held, Job, JobState, OnHeld, Options, Overdue, Owner, Paused, Restart, Simulation, spawn_thread};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -172,7 +172,7 @@ impl Drop for RawJob {
             if raised.is_some_and(|raised| raised.is_instance_of::<PyKeyboardInterrupt>(py)) {
                 end(py, &job);
             } else {
-                let has_run = !job.status().state.is_over();
+                let has_run = matches!(job.status().state, JobState::Starting | JobState::Running | JobState::Restarting);
                 py.detach(|| drop(job.cancel()));
                 // Of an exception that drops the job its user hears anyway.
                 let told = match has_run && raised.is_none() {
