@@ -8,13 +8,16 @@ every task, so that all of them write the same.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
 from millstream._kept import Kept
+from millstream._row import Row, row_class
 
-__all__ = ["BroadcastContext", "BroadcastMap", "BroadcastValue", "Gate", "KeyedStateGuard"]
+__all__ = ["BroadcastContext", "BroadcastMap", "BroadcastValue", "Gate", "KeyedStateGuard", "LatestRows"]
+
+_NAN = float("nan")
 
 
 class Gate:
@@ -151,6 +154,63 @@ class BroadcastMap(_Broadcast, MutableMapping[Any, Any]):
         """Give it back."""
         entries = self._entries
         return [[list(entries.values()) if entries else None], [list(entries) if entries else None]]
+
+
+class LatestRows(Mapping[Any, Row]):
+    """The latest row of each key of a broadcast stream, which is the same in every task: ``ctx.broadcast``."""
+
+    def __init__(self, keys: Sequence[str], fields: tuple[str, ...], copier: Callable[[Any], Any] | None) -> None:
+        self._fields = fields
+        self._make = row_class(fields)
+        self._places = [fields.index(key) for key in keys]
+        self._copier = copier
+        self._rows: dict[Any, tuple[Any, ...]] = {}
+        self.is_changed = False
+
+    def __getitem__(self, key: Any) -> Row:
+        """Return the row of a key; of several columns the key is a tuple of their values."""
+        values = self._rows[self._key(key)]
+        return tuple.__new__(self._make, values if self._copier is None else self._copier(values))
+
+    def _key(self, key: Any) -> Any:
+        # All NaN are one key, as in key_by().
+        if len(self._places) == 1:
+            return key if key == key else _NAN
+        return tuple(part if part == part else _NAN for part in key) if isinstance(key, tuple) else key
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the keys."""
+        return iter(list(self._rows))
+
+    def __len__(self) -> int:
+        """Count the keys."""
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        """Show the rows."""
+        return f"<broadcast {list(self.values())!r}>"
+
+    def keep(self, values: tuple[Any, ...], *, is_deleted: bool) -> None:
+        """Take a row of the stream."""
+        parts = tuple(values[place] for place in self._places)
+        key = self._key(parts[0] if len(parts) == 1 else parts)
+        if is_deleted:
+            self._rows.pop(key, None)
+        else:
+            self._rows[key] = values
+        self.is_changed = True
+
+    def load(self, columns: list[list[Any]]) -> None:
+        """Take what the engine has."""
+        self._rows = {}
+        for row in columns[0][0] or ():
+            self.keep(tuple(row[name] for name in self._fields), is_deleted=False)
+        self.is_changed = False
+
+    def columns(self) -> list[list[Any]]:
+        """Give it back."""
+        found = [dict(zip(self._fields, values, strict=True)) for values in self._rows.values()]
+        return [[found or None]]
 
 
 class KeyedStateGuard:

@@ -14,7 +14,7 @@ from types import FunctionType, GeneratorType
 from typing import Any
 
 from millstream import _live
-from millstream._broadcast import BroadcastContext, BroadcastMap, BroadcastValue, Gate, KeyedStateGuard
+from millstream._broadcast import BroadcastContext, BroadcastMap, BroadcastValue, Gate, KeyedStateGuard, LatestRows
 from millstream._closing import closed
 from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
@@ -198,12 +198,26 @@ def side_names(side_outputs: Any) -> None:
 
 
 class BroadcastSide:
-    """What a function has of its broadcast stream: the states, the columns, and the zone of event times."""
+    """What a function has of its broadcast stream: the states, the columns, and the zone of event times.
 
-    def __init__(self, states: dict[str, State], fields: tuple[str, ...], zone: str | None) -> None:
+    With ``keys`` it has the latest row of each instead of states of its own, and with ``is_changelog`` the first column says what
+    becomes of a row.
+    """
+
+    def __init__(
+        self,
+        states: dict[str, State],
+        fields: tuple[str, ...],
+        zone: str | None,
+        keys: tuple[str, ...] | None = None,
+        *,
+        is_changelog: bool = False,
+    ) -> None:
         self.states = states
         self.fields = fields
         self.zone = zone
+        self.keys = keys
+        self.is_changelog = is_changelog
 
 
 class ProcessAdapter:
@@ -324,6 +338,16 @@ class _Context(Scope):
     def now(self) -> datetime:
         """Processing time."""
         return utc_moment(self.now_us)
+
+    @property
+    def broadcast(self) -> LatestRows:
+        """The latest rows of the broadcast stream."""
+        if self._task.latest is None:
+            raise PlanError(
+                "ctx.broadcast has the latest rows of broadcast=, and process() has no such stream with a key: pass "
+                'broadcast=rules.key_by("id"), or an updating stream, to a function without process_broadcast()'
+            )
+        return self._task.latest
 
     def side_output(self, name: str, row: Any) -> None:
         """Send a record to a side output."""
@@ -483,7 +507,8 @@ class Task:
         self._fired = 0
         self._firing: Firing | None = None
         self._gate = Gate()
-        self._of_broadcast: dict[str, BroadcastValue | BroadcastMap] = {}
+        self._of_broadcast: dict[str, BroadcastValue | BroadcastMap | LatestRows] = {}
+        self.latest: LatestRows | None = None
         if adapter.broadcast is not None:
             self._take_broadcast(adapter.broadcast)
         self.function.open()
@@ -491,8 +516,15 @@ class Task:
         self.function.__dict__.update(self._handles)
 
     def _take_broadcast(self, side: BroadcastSide) -> None:
-        self._of_broadcast = {name: _broadcast_handle(self._gate, name, state) for name, state in side.states.items()}
-        self.function.__dict__.update(self._of_broadcast)
+        if side.keys is None:
+            self._of_broadcast = {name: _broadcast_handle(self._gate, name, state) for name, state in side.states.items()}
+            self.function.__dict__.update(self._of_broadcast)
+        else:
+            [(name, state)] = side.states.items()
+            fields = side.fields[1:] if side.is_changelog else side.fields
+            is_plain = not isinstance(state, ValueState) or copier_of(state._type) is None
+            self.latest = LatestRows(side.keys, fields, None if is_plain else copy.deepcopy)
+            self._of_broadcast = {name: self.latest}
         self._guards = {name: KeyedStateGuard(name) for name in self._handles}
         self._make_broadcast = functools.partial(tuple.__new__, row_class(side.fields))
         own = _zone(side.zone)
@@ -636,6 +668,14 @@ class Task:
             return [None if values is None else list(map(migrated, values)) for values in old]
         return [None if value is None else migrated(value) for value in old]
 
+    def _keep_latest(self, row: Any, ctx: Any) -> None:
+        assert self.latest is not None
+        side = self.adapter.broadcast
+        if side is not None and side.is_changelog:
+            self.latest.keep(tuple(row[1:]), is_deleted=row[0] == "delete")
+        else:
+            self.latest.keep(tuple(row), is_deleted=False)
+
     def load_broadcast(self, columns: list[list[Any]]) -> None:
         """Take broadcast states that are others than before."""
         at = 0
@@ -647,6 +687,7 @@ class Task:
     def broadcast(self, columns: Sequence[Sequence[Any]], count: int, times: Sequence[int] | None) -> Answer:
         """Process records of the broadcast stream."""
         function, ctx, handles = self.function, self._broadcast_context, self._of_broadcast.values()
+        call = function.process_broadcast if self.latest is None else self._keep_latest
         self.failed_at = None
         ctx.times = times
         until = time.perf_counter() + _CALL_SECONDS_MAX
@@ -656,7 +697,7 @@ class Task:
         try:
             for row in rows(self._make_broadcast, columns, count):
                 ctx.number = done
-                if (given := function.process_broadcast(row, ctx)) is not None:  # type: ignore[func-returns-value]
+                if (given := call(row, ctx)) is not None:
                     raise TypeError(
                         f"process_broadcast() returned a {type(given).__name__}: every task is called with the record, so it emits "
                         "nothing; return None"

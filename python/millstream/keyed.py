@@ -20,7 +20,7 @@ from millstream.functions import (
     function_name,
     returned_schema,
 )
-from millstream.process import ProcessFunction, State
+from millstream.process import ProcessFunction, State, ValueState
 from millstream.stream import Stream, _columns
 from millstream.time import Duration, microseconds
 from millstream.trigger import Trigger, check_trigger
@@ -189,7 +189,7 @@ class KeyedStream:
         *,
         schema: SchemaLike = None,
         side_outputs: Mapping[str, SchemaLike] | None = None,
-        broadcast: Stream | None = None,
+        broadcast: Stream | KeyedStream | None = None,
     ) -> Stream:
         """Call a function with the records and timers of each key, which keeps state for each key.
 
@@ -203,9 +203,10 @@ class KeyedStream:
             Schemas of other outputs by their names, which ``ctx.side_output(name, row)`` sends to.
             :meth:`Stream.side_output` returns them as streams.
         broadcast
-            A stream of which every parallel task gets all records, such as rules that apply to all keys. They are passed to
-            ``process_broadcast(self, row, ctx)``, which writes the states declared with ``broadcast=True``; the other methods
-            read these.
+            A stream of which every parallel task gets all records, such as rules that apply to all keys. Of a stream with a
+            key, ``rules.key_by("id")`` or an updating stream, the latest row of each key is in ``ctx.broadcast``. Otherwise the
+            records are passed to ``process_broadcast(self, row, ctx)``, which writes the states declared with
+            ``broadcast=True``; the other methods read these.
 
         Returns
         -------
@@ -277,7 +278,7 @@ class KeyedStream:
         schema: SchemaLike,
         side_outputs: Mapping[str, SchemaLike] | None,
         keys: tuple[str, ...],
-        broadcast: Stream | None,
+        broadcast: Stream | KeyedStream | None,
     ) -> Stream:
         # Only who uses it pays for it when the package is imported.
         from millstream._process import BroadcastSide, ProcessAdapter, check_methods, declared_states, side_names
@@ -286,7 +287,9 @@ class KeyedStream:
         declared = declared_states(function, keys)
         states = {name: state for name, state in declared.items() if not state._is_broadcast}
         of_broadcast = {name: state for name, state in declared.items() if state._is_broadcast}
-        _check_broadcast(function, broadcast, list(of_broadcast))
+        latest = _latest_rows(function, broadcast, list(of_broadcast))
+        if latest is None:
+            _check_broadcast(function, broadcast, list(of_broadcast))
         check_methods(function, methods)
         given = returned_schema(getattr(function, methods[0]), is_many=True) if schema is None else schema_of(schema)
         if given is None:
@@ -298,11 +301,16 @@ class KeyedStream:
         fields = tuple(self._raw.stream().schema().names())
         is_timed = self._raw.stream().has_event_time()
         side = None
-        if broadcast is not None:
-            side = BroadcastSide(of_broadcast, tuple(broadcast._raw.schema().names()), broadcast._raw.ungrouped().event_time_zone())
+        rules = broadcast if isinstance(broadcast, Stream) else None
+        of_keys, is_changelog = None, False
+        if latest is not None:
+            rules, of_broadcast, of_keys, is_changelog = latest
+        if rules is not None:
+            zone_of = rules._raw.ungrouped().event_time_zone()
+            side = BroadcastSide(of_broadcast, tuple(rules.schema.names), zone_of, of_keys, is_changelog=is_changelog)
         adapter = ProcessAdapter(function, methods, states, fields, keys, tuple(sides), is_timed, zone, side)
         has_end = own.on_end is not ProcessFunction.on_end
-        every = None if broadcast is None else (broadcast._raw, _declared(of_broadcast))
+        every = None if rules is None else (rules._raw, _declared(of_broadcast))
         name = f"process({own.__name__})"
         return Stream(self._raw.process(name, adapter, adapter.used, _declared(states), given._raw, outputs, has_end, every))
 
@@ -593,6 +601,35 @@ def _declared(states: Mapping[str, State]) -> list[tuple[str, str, RawSchema, in
     return declared
 
 
+_OP = "__op"
+"""The column of what becomes of a row, while an updating stream is broadcast."""
+
+
+def _latest_rows(
+    function: ProcessFunction, broadcast: Any, states: list[str]
+) -> tuple[Stream, dict[str, State], tuple[str, ...], bool] | None:
+    """Return the stream whose latest rows a function reads, with their state, their keys, and whether deletes are among them."""
+    own = type(function)
+    has_key = isinstance(broadcast, KeyedStream) or (isinstance(broadcast, Stream) and broadcast.updating_key is not None)
+    if not has_key:
+        return None
+    if states or own.process_broadcast is not ProcessFunction.process_broadcast:
+        if isinstance(broadcast, KeyedStream):
+            return None
+        raise PlanError(
+            f"broadcast= is an updating stream, whose latest rows are in ctx.broadcast, and {own.__name__} keeps broadcast state of its "
+            "own; leave that out, or pass broadcast=rules.to_changelog()"
+        )
+    keys = tuple(broadcast.keys) if isinstance(broadcast, KeyedStream) else tuple(broadcast.updating_key)
+    stream = Stream(broadcast._raw.stream()) if isinstance(broadcast, KeyedStream) else broadcast.to_changelog(op=_OP)
+    is_changelog = not isinstance(broadcast, KeyedStream)
+    columns = {name: kind for name, kind in stream.schema.items() if not is_changelog or name != _OP}
+    # The engine keeps the rows of all keys as one value, as they are in every task.
+    of_rows: Any = list[columns]  # type: ignore[valid-type]
+    rows = ValueState(data_type(of_rows), broadcast=True)
+    return stream, {"broadcast": rows}, keys, is_changelog
+
+
 def _check_broadcast(function: ProcessFunction, broadcast: Any, states: list[str]) -> None:
     """Refuse a broadcast stream without a method and states for it, and these without a stream."""
     own = type(function)
@@ -607,7 +644,8 @@ def _check_broadcast(function: ProcessFunction, broadcast: Any, states: list[str
     if not isinstance(broadcast, Stream):
         raise PlanError(f"broadcast= takes a stream, as in process(…, broadcast=rules), not {broadcast!r:.200}")
     if not has_method:
-        raise PlanError(f"{own.__name__} does not define process_broadcast(self, row, ctx), which the records of broadcast= are passed to")
+        raise PlanError(f"{own.__name__} does not define process_broadcast(self, row, ctx), which the records of broadcast= are passed to; "
+            'for their latest rows in ctx.broadcast pass a stream with a key, as in broadcast=rules.key_by("id")')
     check_callable(function.process_broadcast, "process: process_broadcast", "row", "ctx")
     if inspect.isgeneratorfunction(own.process_broadcast):
         raise PlanError(f"process_broadcast() of {own.__name__} yields records, and it emits nothing: every task is called with the record")
@@ -661,7 +699,7 @@ class ConnectedStreams:
         *,
         schema: SchemaLike = None,
         side_outputs: Mapping[str, SchemaLike] | None = None,
-        broadcast: Stream | None = None,
+        broadcast: Stream | KeyedStream | None = None,
     ) -> Stream:
         """Call a function with the records of both streams that have the same key; it keeps state for each key.
 

@@ -7,12 +7,13 @@ keeps them as typed columns in its checkpoints. A timer calls the function later
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
 from millstream._engine import RawSchema, rows_to_table
 from millstream._parameters import check_parameters
+from millstream._row import Row
 from millstream.errors import PlanError, SchemaError
 from millstream.time import Duration, microseconds
 from millstream.types import DataType, TypeLike, data_type
@@ -698,6 +699,13 @@ class ProcessContext(Protocol):
     @property
     def now(self) -> datetime:
         """The processing time, in UTC."""
+
+    @property
+    def broadcast(self) -> Mapping[Any, Row]:
+        """The latest row of each key of ``broadcast=``, by the key, where the function has no ``process_broadcast``.
+
+        A key of several columns is a tuple of their values.
+        """
 
     @property
     def timers(self) -> Timers:

@@ -193,6 +193,92 @@ def made(**members: Any) -> mill.ProcessFunction:
     return kind()
 
 
+class Latest(mill.ProcessFunction):
+    """What the latest rule of a key says, and which keys have one."""
+
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        rule = ctx.broadcast.get((row.k, row.x % 3))
+        yield {"k": ctx.key, "x": row.x, "least": None if rule is None else rule.least, "n": len(ctx.broadcast)}
+
+
+LATEST = {"k": str, "x": int, "least": int, "n": int}
+OF_KEYS = [{"name": "abc"[n % 3] if n % 4 else None, "m": n % 3, "least": n, "is_gone": n % 5 == 0} for n in range(60)]
+
+
+@pytest.mark.parametrize("form", ["key_by", "changelog", "agg"])
+def test_the_latest_rows_of_a_stream_with_a_key(form: str, tmp_path: Path) -> None:
+    of_rules = mill.from_iter(OF_KEYS)
+    latest: dict[Any, int] = {}
+    for rule in OF_KEYS:
+        key = rule["name"], rule["m"]
+        if form == "changelog" and rule["is_gone"]:
+            latest.pop(key, None)
+        elif form == "agg":
+            latest[key] = max(latest.get(key, 0), rule["least"])
+        else:
+            latest[key] = rule["least"]
+    if form == "key_by":
+        rules: Any = of_rules.key_by("name", "m")
+    elif form == "changelog":
+        changes = of_rules.with_columns(op=mill.when(col("is_gone")).then("delete").otherwise("update")).drop("is_gone")
+        rules = mill.from_changelog(changes, key=["name", "m"])
+    else:
+        rules = of_rules.key_by("name", "m").agg(least=col("least").max(), emit="each")
+    wanted = [row | {"least": latest.get((row["k"], row["x"] % 3)), "n": len(latest)} for row in ROWS]
+    for parallelism in (1, 3):
+        found = mill.from_iter(ROWS).key_by("k").process(Latest(), schema=LATEST, broadcast=rules)
+        assert in_order(found.collect(parallelism=parallelism).to_pylist()) == in_order(wanted)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_latest_rows_survive_kills_and_other_parallelisms(seed: int, tmp_path: Path) -> None:
+    def flow(folder: Path) -> mill.Output:
+        rules = mill.generate(rows=40, name=mill.index() % 5, least=mill.index())
+        rows = mill.generate(rows=4000, k=mill.index() % 7, x=mill.index())
+        found = rows.key_by("k").process(Seen(), schema={"x": int, "least": int}, broadcast=rules.key_by("name"))
+        return found.write_csv(folder / "out")
+
+    checkpoint = mill.Checkpoint(tmp_path / "state", every="1ms")
+    for number, parallelism in enumerate((2, 1, 3)):
+        testing.simulate(flow(tmp_path), seed=seed + 10 * number, steps=300 + 200 * seed, checkpoint=checkpoint, parallelism=parallelism)
+    mill.run(flow(tmp_path), checkpoint=checkpoint, parallelism=2)
+    rows = mill.read_csv(tmp_path / "out").collect().to_pylist()
+    assert sorted(row["x"] for row in rows) == list(range(4000))
+    assert all(row["least"] == 35 + row["x"] % 5 for row in rows)
+
+
+class Seen(mill.ProcessFunction):
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Iterator[Any]:
+        yield {"x": row.x, "least": ctx.broadcast[row.x % 5].least}
+
+
+def test_latest_rows_are_only_read() -> None:
+    class Spoils(mill.ProcessFunction):
+        def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+            ctx.broadcast[1].v.append(7)
+            yield {"v": ctx.broadcast[1].v, "nan": ctx.broadcast.get(float("nan")) is not None}
+
+    class Writes(mill.ProcessFunction):
+        def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+            ctx.broadcast[1] = row
+            yield {"v": []}
+
+    rows = mill.from_iter([{"k": 1}]).key_by("k")
+    rules = mill.from_iter([{"id": 1.0, "v": [1]}, {"id": float("nan"), "v": [2]}, {"id": float("nan"), "v": [3]}])
+    assert rows.process(Spoils(), schema={"v": list[int], "nan": bool}, broadcast=rules.key_by("id")).collect().to_pylist() == [
+        {"v": [1], "nan": True}
+    ]
+    with pytest.raises(UserFunctionError, match="does not support item assignment"):
+        rows.process(Writes(), schema={"v": list[int]}, broadcast=rules.key_by("id")).collect()
+    with pytest.raises(PlanError, match=r'pass a stream with a key, as in broadcast=rules.key_by\("id"\)'):
+        rows.process(Spoils(), schema={"v": list[int], "nan": bool}, broadcast=rules)
+    with pytest.raises(UserFunctionError, match="ctx.broadcast has the latest rows of broadcast="):
+        rows.process(Spoils(), schema={"v": list[int], "nan": bool}).collect()
+    with pytest.raises(PlanError, match="leave that out, or pass broadcast=rules.to_changelog"):
+        keyed = mill.from_iter([{"name": "a", "least": 1}]).key_by("name").agg(least=col("least").max())
+        mill.from_iter(ROWS).key_by("k").process(Match(), schema=HIT, broadcast=keyed)
+
+
 def test_mistakes_are_found_at_the_line_that_makes_them() -> None:
     rows = mill.from_iter(ROWS).key_by("k")
     with pytest.raises(mill.PlanError, match=r"Match declares broadcast state 'rules', and process\(\) has no broadcast= stream"):

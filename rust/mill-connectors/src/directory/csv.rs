@@ -285,6 +285,8 @@ impl Encoder for CsvEncoder {
         let cells: Vec<Cells> =
             batch.columns().iter().zip(&self.names).map(|(column, name)| self.cells(column, name)).collect::<Result<_>>()?;
         let writing = &self.writing;
+        // No value of ours has one of these: digits, letters, signs, points and colons.
+        let is_usual = matches!(writing.separator, b',' | b';' | b'\t' | b'|') && writing.quote == b'"';
         let mut number = String::new();
         for row in 0..batch.num_rows() {
             self.row.clear();
@@ -306,8 +308,8 @@ impl Encoder for CsvEncoder {
                     }
                     None => {
                         column.push(row, &mut self.row);
-                        // With another separator a value of ours may have it: a comma in none, a colon or hyphen in a time.
-                        if self.row[start..].bytes().any(|byte| byte == writing.separator || byte == writing.quote) {
+                        // With another separator a value of ours may have it, as a time has colons and hyphens.
+                        if !is_usual && self.row[start..].bytes().any(|byte| byte == writing.separator || byte == writing.quote) {
                             let value = self.row.split_off(start);
                             writing.push_quoted(&value, &mut self.row);
                         }

@@ -119,13 +119,22 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, part: Arc<AtomicUsize>) {
         if let Err((error, _)) = result {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(code);
+            let mut failure = self.0.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            // What is thrown away after a failure is not its reason.
+            if failure.is_none_or(is_purged) {
+                *failure = Some(code);
+            }
         }
         let (Ok(message) | Err((_, message))) = result;
         self.0.under_way.remove(message.key_len() + message.payload_len());
         // Pairs with the Acquire in Part::left.
         part.fetch_sub(1, Ordering::Release);
     }
+}
+
+/// Whether a message was thrown away because of another failure.
+fn is_purged(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
 }
 
 /// A client that sends.
@@ -361,6 +370,7 @@ impl Producer {
         let trouble = trouble.map(|text| self.cluster.without_secrets(&text));
         let hint = match (&error.rdkafka_error_code(), trouble) {
             (Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::MessageTimedOut), Some(trouble)) => format!(" ({trouble})"),
+            (Some(code), Some(trouble)) if is_purged(*code) => format!(" ({trouble})"),
             (Some(RDKafkaErrorCode::InvalidTransactionTimeout), _) => {
                 "; the broker's transaction.max.timeout.ms is lower than transaction.timeout.ms: set that in options=".to_owned()
             }
