@@ -147,7 +147,9 @@ class BroadcastMap(_Broadcast, MutableMapping[Any, Any]):
 
     def load(self, columns: list[list[Any]]) -> None:
         """Take what the engine has."""
-        self._entries = dict(zip(columns[1][0] or (), columns[0][0] or (), strict=True))
+        keys = columns[1][0] or ()
+        kept_key = self._kept_key
+        self._entries = dict(zip(keys if kept_key is None else map(kept_key, keys), columns[0][0] or (), strict=True))
         self.is_changed = False
 
     def columns(self) -> list[list[Any]]:

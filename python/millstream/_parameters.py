@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import types
+from collections.abc import Mapping
 from typing import Any
 
 from millstream.errors import PlanError
 
-__all__ = ["check_parameters"]
+__all__ = ["check_parameters", "check_spelling"]
 
 
 def check_parameters(function: Any, method: str, *arguments: str) -> None:
@@ -91,3 +92,47 @@ def _taken(signature: inspect.Signature) -> str:
 
 def _arguments(count: int) -> str:
     return "no argument" if count == 0 else "one argument" if count == 1 else f"{count} arguments"
+
+
+def check_spelling(own: type, base: type, methods: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse a method that is never called, since a letter of its name is wrong.
+
+    Parameters
+    ----------
+    own
+        The class of the user's.
+    base
+        The class of Millstream that it is derived from.
+    methods
+        What may be defined, and the arguments that each is called with.
+    """
+    classes = own.__mro__[: own.__mro__.index(base)]
+    defined = {name: value for each in classes for name, value in vars(each).items() if isinstance(value, types.FunctionType)}
+    used = {name for value in defined.values() for name in value.__code__.co_names}
+    for name, value in defined.items():
+        if name in methods or name in used or name.startswith("__"):
+            continue
+        for meant, arguments in methods.items():
+            # Of a method that has a name of its own by intent, such as closed(), one of these is not true.
+            if meant not in defined and _is_slip(name, meant) and _takes(value, arguments):
+                shown = ", ".join(("self", *arguments))
+                raise PlanError(f"{own.__name__} has a method {name}() that is never called; did you mean {meant}({shown})?")
+
+
+def _is_slip(name: str, meant: str) -> bool:
+    """Tell whether a name is another one but for a letter that is left out, doubled or swapped, or for how words are joined."""
+    plain, target = (each.replace("_", "").lower() for each in (name, meant))
+    if plain == target:
+        return True
+    left_out = {target[:place] + target[place + 1 :] for place in range(len(target))}
+    doubled = {target[:place] + target[place] + target[place:] for place in range(len(target))}
+    swapped = {target[:place] + target[place + 1] + target[place] + target[place + 2 :] for place in range(len(target) - 1)}
+    return plain in left_out | doubled | swapped
+
+
+def _takes(function: types.FunctionType, arguments: tuple[str, ...]) -> bool:
+    try:
+        inspect.signature(function).bind(None, *arguments)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from types import FunctionType, GeneratorType
+from types import GeneratorType
 from typing import Any
 
 from millstream import _live
@@ -20,26 +20,28 @@ from millstream._firing import DELETE, SET, Firing
 from millstream._kept import exact_class, kept_by
 from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, shown_moment, since_epoch, utc_moment
 from millstream._nearest import did_you_mean, with_nearest
-from millstream._texts import with_article
 from millstream._parameters import check_parameters
 from millstream._row import row_class, rows
 from millstream._states import (
     Copier,
     DefaultValue,
     FastValue,
+    FloatMapHandle,
     ListHandle,
     MapHandle,
     ReducingHandle,
     Scope,
     ValueHandle,
+    one_nan,
 )
+from millstream._texts import with_article
 from millstream._view import columns_read
 from millstream.errors import DataError, PlanError
 from millstream.functions import check_callable
 from millstream.process import Clock, ListState, MapState, ProcessFunction, ReducingState, State, ValueState
 from millstream.types import DataType
 
-__all__ = ["BroadcastSide", "ProcessAdapter", "check_methods", "check_spelling", "declared_states", "side_names"]
+__all__ = ["METHODS", "BroadcastSide", "ProcessAdapter", "check_methods", "declared_states", "side_names"]
 
 _MIN, _MAX = -(2**63), 2**63 - 1
 _WITHIN_ALL_ZONES = (since_epoch(datetime(1, 1, 2)), since_epoch(datetime(9999, 12, 31)))
@@ -92,7 +94,7 @@ def copier_of(kind: DataType) -> Copier | None:
     return kept_by(kind) if repr(kind).startswith(("list[", "struct[")) else copy.deepcopy
 
 
-_METHODS = {
+METHODS = {
     "process": ("row", "ctx"),
     "process_left": ("row", "ctx"),
     "process_right": ("row", "ctx"),
@@ -107,48 +109,10 @@ _METHODS = {
 
 def check_methods(function: ProcessFunction, methods: tuple[str, ...]) -> None:
     """Refuse methods that cannot be called as the engine calls them."""
-    called = (*methods, "on_timer", "on_end", "open", "close")
-    for name in called:
-        method = getattr(function, name)
-        if name in ("open", "close"):
-            check_parameters(method, "process()", *_METHODS[name])
-        else:
-            check_callable(method, "process", *_METHODS[name])
-
-
-def check_spelling(own: type) -> None:
-    """Refuse a method that is never called, since a letter of its name is wrong."""
-    classes = own.__mro__[: own.__mro__.index(ProcessFunction)]
-    defined = {name: value for each in classes for name, value in vars(each).items() if isinstance(value, FunctionType)}
-    used = {name for value in defined.values() for name in value.__code__.co_names}
-    for name, value in defined.items():
-        if name in _METHODS or name in used or name.startswith("__"):
-            continue
-        for meant, arguments in _METHODS.items():
-            # Of a method that has a name of its own by intent, such as closed(), none of these is true.
-            if meant in defined or not _is_slip(name, meant) or not _takes(value, arguments):
-                continue
-            shown = ", ".join(("self", *arguments))
-            raise PlanError(f"{own.__name__} has a method {name}() that is never called; did you mean {meant}({shown})?")
-
-
-def _is_slip(name: str, meant: str) -> bool:
-    """Tell whether a name is another one but for a letter that is left out, doubled or swapped, or for how words are joined."""
-    plain, target = (each.replace("_", "").lower() for each in (name, meant))
-    if plain == target:
-        return True
-    left_out = {target[:place] + target[place + 1 :] for place in range(len(target))}
-    doubled = {target[:place] + target[place] + target[place:] for place in range(len(target))}
-    swapped = {target[:place] + target[place + 1] + target[place] + target[place + 2 :] for place in range(len(target) - 1)}
-    return plain in left_out | doubled | swapped
-
-
-def _takes(function: FunctionType, arguments: tuple[str, ...]) -> bool:
-    try:
-        inspect.signature(function).bind(None, *arguments)
-    except (TypeError, ValueError):
-        return False
-    return True
+    for name in (*methods, "on_timer", "on_end"):
+        check_callable(getattr(function, name), "process", *METHODS[name])
+    for name in ("open", "close"):
+        check_parameters(getattr(function, name), "process()", *METHODS[name])
 
 
 _TIMER_COLUMNS = ("event_timers", "processing_timers")
@@ -283,6 +247,8 @@ def _handle(scope: Scope, state: State) -> Any:
         return ListHandle(scope, copier_of(state._type), kept_by(state._type), ttl, clock, refresh)
     if isinstance(state, MapState):
         kept_key, kept = kept_by(state._key), kept_by(state._value)
+        if repr(state._key).startswith("float"):
+            return FloatMapHandle(scope, copier_of(state._value), kept_key, kept, ttl, clock, refresh)
         return MapHandle(scope, copier_of(state._value), kept_key, kept, ttl, clock, refresh)
     if not isinstance(state, (ValueState, ReducingState)):
         raise PlanError(f"{type(state).__name__} is no kind of state that process() knows")
@@ -297,7 +263,10 @@ def _handle(scope: Scope, state: State) -> Any:
 
 def _broadcast_handle(gate: Gate, name: str, state: State) -> BroadcastValue | BroadcastMap:
     if isinstance(state, MapState):
-        return BroadcastMap(gate, name, copier_of(state._value), kept_by(state._key), kept_by(state._value))
+        kept_key = kept_by(state._key)
+        if repr(state._key).startswith("float"):
+            kept_key = one_nan(kept_key)
+        return BroadcastMap(gate, name, copier_of(state._value), kept_key, kept_by(state._value))
     if isinstance(state, ValueState):
         return BroadcastValue(gate, name, state._default, copier_of(state._type), kept_by(state._type))
     raise PlanError(f"{type(state).__name__} cannot be broadcast state")
@@ -512,13 +481,15 @@ class Task:
         if adapter.broadcast is not None:
             self._take_broadcast(adapter.broadcast)
         self.function.open()
-        # Only now, so that a state says in open() that there is no key to which a value would belong.
+        # Only now, so that a state says in open() that there is no key to which a value would belong, and broadcast state that
+        # it has not been read yet.
+        if self.latest is None:
+            self.function.__dict__.update(self._of_broadcast)
         self.function.__dict__.update(self._handles)
 
     def _take_broadcast(self, side: BroadcastSide) -> None:
         if side.keys is None:
             self._of_broadcast = {name: _broadcast_handle(self._gate, name, state) for name, state in side.states.items()}
-            self.function.__dict__.update(self._of_broadcast)
         else:
             [(name, state)] = side.states.items()
             fields = side.fields[1:] if side.is_changelog else side.fields
@@ -534,7 +505,7 @@ class Task:
     def close(self) -> None:
         """Let the function release what it has taken."""
         # It is about no key, as open() is: a state says so there.
-        for name in self._handles:
+        for name in (*self._handles, *self._of_broadcast):
             self.function.__dict__.pop(name, None)
         closed(self.function.close, f"process({type(self.function).__name__})")
 
@@ -699,7 +670,7 @@ class Task:
                 ctx.number = done
                 if (given := call(row, ctx)) is not None:
                     raise TypeError(
-                        f"process_broadcast() returned a {type(given).__name__}: every task is called with the record, so it emits "
+                        f"process_broadcast() returned {with_article(type(given).__name__)}: every task is called with the record, so it emits "
                         "nothing; return None"
                     )
                 done += 1
@@ -707,8 +678,9 @@ class Task:
                     _live.check()
                     if time.perf_counter() > until:
                         break
-        except BaseException:
+        except BaseException as error:
             self.failed_at = done
+            self._explain(error)
             raise
         finally:
             self._gate.is_open = False
@@ -787,7 +759,7 @@ class Task:
 
     def _explain(self, error: BaseException) -> None:
         """Name the attribute that was probably meant; a ``__getattr__`` that did so would make every access slower."""
-        with_nearest(error, (_Context, _Timers, *map(type, self._handles.values()), type(self.function)))
+        with_nearest(error, (_Context, _Timers, *map(type, (*self._handles.values(), *self._of_broadcast.values())), type(self.function)))
 
     def expire(self, common: Common, is_processing: bool) -> Answer:
         """Forget the values that have grown too old."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from millstream._kept import Kept
 
-__all__ = ["Copier", "DefaultValue", "FastValue", "ListHandle", "MapHandle", "ReducingHandle", "Scope", "ValueHandle"]
+__all__ = ["Copier", "DefaultValue", "FastValue", "FloatMapHandle", "ListHandle", "MapHandle", "ReducingHandle", "Scope", "ValueHandle", "one_nan"]
 
 _NEVER = -(2**63)
 
@@ -529,6 +529,42 @@ class MapHandle(_Aged, MutableMapping[Any, Any]):
                 self._prune(number, at)
 
 
+_NAN = float("nan")
+
+
+def _same_nan(key: Any) -> Any:
+    # Each NaN is another key of a dict, unless it is the same object.
+    return _NAN if key != key else key
+
+
+def one_nan(kept_key: Kept | None) -> Kept:
+    """Return what converts an entry key as another function does, and all NaN to one."""
+    return _same_nan if kept_key is None else (lambda key: _same_nan(kept_key(key)))
+
+
+class FloatMapHandle(MapHandle):
+    """Values by an entry key that is a float: all NaN are one, as they are one key of a stream."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        scope: Scope,
+        copier: Copier | None,
+        kept_key: Kept | None,
+        kept: Kept | None,
+        ttl: int | None,
+        clock: str,
+        refresh: str,
+    ) -> None:
+        super().__init__(scope, copier, one_nan(kept_key), kept, ttl, clock, refresh)
+
+    def load(self, columns: list[list[Any]]) -> None:
+        """Take the entries of the keys of a call."""
+        values, keys, *written = columns
+        super().load([values, [None if found is None else list(map(_same_nan, found)) for found in keys], *written])
+
+
 _OTHER_NAMES: dict[str, dict[str, str]] = {
     "ValueState": dict.fromkeys(("get", "set", "update", "add", "append", "put", "items"), "use .value"),
     "ReducingState": {"get": "use .value", "append": "use add()", "update": "use add()", "put": "use add()"},
@@ -567,6 +603,7 @@ for _class, _kind in (
     (ReducingHandle, "ReducingState"),
     (ListHandle, "ListState"),
     (MapHandle, "MapState"),
+    (FloatMapHandle, "MapState"),
 ):
     _class.__name__ = _class.__qualname__ = _kind
     for _name, _advice in _OTHER_NAMES[_kind].items():

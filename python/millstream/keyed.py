@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from millstream._engine import RawKeyedStream, RawSchema, RawWindowedStream
 from millstream._hints import no_attribute
 from millstream._nearest import nearest
+from millstream._parameters import check_spelling
 from millstream._texts import directions
 from millstream.errors import PlanError
 from millstream.expr import Expr, col, lit
@@ -228,6 +229,9 @@ class KeyedStream:
 
         Notes
         -----
+        A dict that lacks a column has null there, as for :meth:`Stream.map`. A generator is run to its end before its
+        results are passed on, so it has to end, and its results have to fit into memory.
+
         A timer that is set for a time already passed fires at the next watermark, and its results have the time of the
         watermark before. A timer of processing time has the event time of the record that set it. Late records are passed
         to the function like all others.
@@ -646,7 +650,7 @@ def _check_broadcast(function: ProcessFunction, broadcast: Any, states: list[str
     if not has_method:
         raise PlanError(f"{own.__name__} does not define process_broadcast(self, row, ctx), which the records of broadcast= are passed to; "
             'for their latest rows in ctx.broadcast pass a stream with a key, as in broadcast=rules.key_by("id")')
-    check_callable(function.process_broadcast, "process: process_broadcast", "row", "ctx")
+    check_callable(function.process_broadcast, "process", "row", "ctx")
     if inspect.isgeneratorfunction(own.process_broadcast):
         raise PlanError(f"process_broadcast() of {own.__name__} yields records, and it emits nothing: every task is called with the record")
     if not states:
@@ -662,9 +666,9 @@ def _check_function(function: Any) -> None:
     if not isinstance(function, ProcessFunction):
         raise PlanError(f"process() takes a mill.ProcessFunction, not {function!r:.200}")
     # Only who uses it pays for it when the package is imported.
-    from millstream._process import check_spelling
+    from millstream._process import METHODS
 
-    check_spelling(type(function))
+    check_spelling(type(function), ProcessFunction, METHODS)
 
 
 class ConnectedStreams:
@@ -897,6 +901,10 @@ class WindowedStream:
         UserFunctionError
             When the job runs and the function raises, or its result does not fit. With ``on_error="skip"`` or ``"route"``
             the window is skipped or routed.
+
+        Notes
+        -----
+        A dict that lacks a column has null there, as for :meth:`Stream.map`.
 
         Examples
         --------

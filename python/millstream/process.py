@@ -70,6 +70,7 @@ class State(ABC):
             )
         if migrate is not None:
             _check_plain(migrate, "migrate= of a state takes a function of the old value")
+            check_parameters(migrate, "migrate= of a state", "old")
         self._migrate = migrate
         self._is_broadcast = broadcast
         for name, value, default in (("clock", clock, "event"), ("refresh", refresh, "write")):
@@ -515,7 +516,8 @@ class MapState(_MapBase[K, V], Generic[K, V]):
     Parameters
     ----------
     key
-        The type of an entry key, as in a schema: not a list, a struct or ``object``.
+        The type of an entry key, as in a schema: not a list, a struct or ``object``. All NaN are one key, and so are
+        ``-0.0`` and ``0.0``.
     value
         The type of a value. A value that was read and changed in place has to be set again.
     ttl, clock, refresh

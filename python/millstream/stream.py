@@ -453,6 +453,9 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         -----
         A result has the event time of its record.
 
+        A dict that lacks a column of the schema has null there, as in :func:`from_iter`. A name that is not in the schema is
+        an error of the record, and so is a tuple of another length.
+
         Examples
         --------
         >>> s = mill.from_iter([{"price": 2.0, "qty": 3}])
@@ -488,6 +491,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         Results are passed on in pieces, so memory does not grow with their number. A record whose function raises has no
         results if it had yielded fewer than 4,096 before. Of a record that had yielded more, those that were already passed
         on stay. Checkpoints are taken between records, never inside a call.
+
+        A dict that lacks a column has null there, as for :meth:`map`.
 
         Examples
         --------
@@ -845,7 +850,11 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         SchemaError
             When the column does not exist, or is not a timestamp or a date.
         PlanError
-            When ``watermark`` is not a duration, a strategy or a generator.
+            When ``watermark`` is not a duration, a strategy or a generator; when this is an updating stream; or when records
+            no longer come in the order of their split: after ``limit()``, ``map_async()``, any step of a key (an aggregate, a
+            join, ``enrich()`` with a table, ``process()``), and after a step on what ``union()`` or ``rebalance()`` returned.
+        DataError
+            When the job runs and an event time does not fit into 64 bits of microseconds, or a record has none.
 
         Notes
         -----

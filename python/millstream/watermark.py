@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from millstream._engine import RawWatermarkFunction
 from millstream._moments import since_epoch
+from millstream._parameters import check_parameters, check_spelling
 from millstream.errors import PlanError
 from millstream.time import Duration, microseconds
 
@@ -96,6 +97,9 @@ class WatermarkGenerator:
         return None
 
 
+_METHODS = {"on_batch": ("times", "batch"), "on_periodic": ()}
+
+
 def check_generator(generator: object) -> None:
     """Refuse an object that is not a watermark generator."""
     kind = type(generator)
@@ -103,8 +107,11 @@ def check_generator(generator: object) -> None:
         raise PlanError(f"watermark={generator.__name__} is a class; pass an object of it: {generator.__name__}()")
     if not isinstance(generator, WatermarkGenerator):
         raise PlanError(f"a generator of watermarks is an object of a subclass of mill.WatermarkGenerator, not {generator!r:.200}")
+    check_spelling(kind, WatermarkGenerator, _METHODS)
     if type(generator).on_batch is WatermarkGenerator.on_batch:
         raise PlanError(f"{kind.__name__} has no on_batch(times, batch), which returns the watermark after a frame of records")
+    for method, arguments in _METHODS.items():
+        check_parameters(getattr(generator, method), f"event_time({kind.__name__})", *arguments)
     is_periodic = type(generator).on_periodic is not WatermarkGenerator.on_periodic
     if generator.period is not None and not is_periodic:
         raise PlanError(f"{kind.__name__} has period={generator.period!r:.80} and no on_periodic(), which is called so often; define it, or remove period")

@@ -12,7 +12,8 @@ import pytest
 from process_runs import at, run_through_restarts
 
 import millstream as mill
-from millstream import col, testing
+from millstream import col, lit, testing
+from millstream.errors import PlanError, UserFunctionError
 
 RULE, ROW = {"name": str, "least": int}, {"k": str, "x": int}
 HIT = {"k": str, "x": int, "rules": list[str], "n": int}
@@ -220,7 +221,7 @@ def test_the_latest_rows_of_a_stream_with_a_key(form: str, tmp_path: Path) -> No
     if form == "key_by":
         rules: Any = of_rules.key_by("name", "m")
     elif form == "changelog":
-        changes = of_rules.with_columns(op=mill.when(col("is_gone")).then("delete").otherwise("update")).drop("is_gone")
+        changes = of_rules.with_columns(op=mill.when(col("is_gone")).then(lit("delete")).otherwise(lit("update"))).drop("is_gone")
         rules = mill.from_changelog(changes, key=["name", "m"])
     else:
         rules = of_rules.key_by("name", "m").agg(least=col("least").max(), emit="each")
@@ -275,7 +276,7 @@ def test_latest_rows_are_only_read() -> None:
     with pytest.raises(UserFunctionError, match="ctx.broadcast has the latest rows of broadcast="):
         rows.process(Spoils(), schema={"v": list[int], "nan": bool}).collect()
     with pytest.raises(PlanError, match="leave that out, or pass broadcast=rules.to_changelog"):
-        keyed = mill.from_iter([{"name": "a", "least": 1}]).key_by("name").agg(least=col("least").max())
+        keyed = mill.from_iter([{"name": "a", "least": 1}]).key_by("name").agg(least=col("least").max(), emit="each")
         mill.from_iter(ROWS).key_by("k").process(Match(), schema=HIT, broadcast=keyed)
 
 
@@ -313,7 +314,7 @@ def test_mistakes_are_found_at_the_line_that_makes_them() -> None:
     with pytest.raises(mill.PlanError, match='broadcast state "count" holds Python objects'):
         job_of(made(count=mill.ValueState(object, broadcast=True)))
     latest = mill.from_iter(RULES, schema=RULE).key_by("name").agg(least=col("least").max(), emit="each")
-    with pytest.raises(mill.PlanError, match="process"):
+    with pytest.raises(mill.PlanError, match="broadcast= is an updating stream, whose latest rows are in ctx.broadcast"):
         job_of(Match(), latest)
 
 

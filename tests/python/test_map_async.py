@@ -554,7 +554,7 @@ async def fine(row: Any) -> int:
         (lambda s: s.map_async(fine, ordered="no"), "ordered= is True or False"),
         (lambda s: s.map_batches_async(fine, batch_rows=0), "batch_rows= is a number of records"),
         (lambda s: s.map(fine), r"map\(\) takes a plain function, and fine is asynchronous; use map_async\(fine\)"),
-        (lambda s: s.map_async(fine, schema={"at": datetime}).event_time("at"), "put it before map_async"),
+        (lambda s: s.map_async(fine, schema={"at": datetime}).event_time("at"), r"call event_time\(\) before map_async"),
         (lambda s: s.map_async(fine, schema={}), "name at least one"),
         (lambda s: s.key_by("n").agg(x=mill.count(), emit="each").map_async(fine), "updating"),
     ],

@@ -322,6 +322,36 @@ def test_a_method_whose_name_is_a_slip_is_refused(methods: dict[str, Any], said:
         _timed().key_by("k").process(_function(**methods), schema={"n": int})
 
 
+def _made(base: type, **body: Any) -> Any:
+    return type("Mine", (base,), body)()
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (
+            lambda: _timed().event_time("at", watermark=_made(mill.WatermarkGenerator, on_bacth=lambda self, times, batch: None)),
+            r"Mine has a method on_bacth\(\) that is never called; did you mean on_batch\(self, times, batch\)\?",
+        ),
+        (
+            lambda: _timed().event_time("at", watermark=_made(mill.WatermarkGenerator, on_batch=lambda self, times: None)),
+            r"event_time\(Mine\) calls <lambda>\(times, batch\)",
+        ),
+        (
+            lambda: mill.from_iter([1]).sink_to(_made(Closing, delet=lambda self, batch: None)),
+            r"Mine has a method delet\(\) that is never called; did you mean delete\(self, batch\)\?",
+        ),
+        (
+            lambda: mill.from_iter([1]).sink_to(_made(Closing, write=lambda self: None)),
+            r"sink_to\(Mine\) calls <lambda>\(batch\), and <lambda>\(\) takes no argument",
+        ),
+    ],
+)
+def test_sinks_and_generators_of_watermarks_are_checked_too(use: Any, said: str) -> None:
+    with pytest.raises(mill.PlanError, match=said):
+        use()
+
+
 def test_methods_with_names_of_their_own_are_left_alone() -> None:
     class Helped(mill.ProcessFunction):
         def process(self, row: Any, ctx: Any) -> list[Any]:
@@ -367,6 +397,10 @@ async def _nothing() -> None:
     pass
 
 
+def _finds_nothing() -> dict[int, Any]:
+    return {}
+
+
 def _windowed() -> Any:
     return _timed().key_by("k").window(mill.tumbling("1m"))
 
@@ -387,7 +421,7 @@ X = {"n": int}
         (lambda: _timed().for_each_batch(lambda: None), r"for_each_batch\(\) calls"),
         (lambda: _timed().map_async(_nothing, schema=X), r"map_async\(\) calls _nothing\(row\)"),
         (lambda: _timed().map_batches_async(_nothing), r"map_batches_async\(\) calls"),
-        (lambda: mill.lookup(lambda: {}, schema=X), r"lookup\(\) calls <lambda>\(keys\)"),
+        (lambda: mill.lookup(_finds_nothing, schema=X), r"lookup\(\) calls _finds_nothing\(keys\)"),
         (lambda: _timed().key_by("k").reduce(lambda a: a), r"reduce\(\) calls <lambda>\(before, row\), and <lambda>\(a\) takes one argument"),
         (lambda: _windowed().reduce(lambda a: a), r"reduce\(\) calls"),
         (lambda: _windowed().apply(lambda rows: rows, schema=X), r"apply\(\) calls <lambda>\(key, window, rows\)"),
@@ -547,3 +581,57 @@ def test_flat_map_says_what_it_was_returned(returned: Any, shown: str) -> None:
         _timed().flat_map(lambda row: returned, schema=X).collect()
     with pytest.raises(mill.UserFunctionError, match=said):
         _timed().flat_map(lambda row: returned)
+
+
+def test_all_nan_are_one_key_of_a_map() -> None:
+    """Each NaN was an entry of its own, and after a call none of them was found."""
+
+    class Counts(mill.ProcessFunction):
+        seen = mill.MapState(float, int)
+        aged = mill.MapState(float, int, ttl="1d", clock="processing")
+
+        def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+            for counts in (self.seen, self.aged):
+                counts[row.x] = counts.get(row.x, 0) + 1
+            yield {"n": self.seen[float("nan")], "aged": self.aged[float("nan")], "all": len(self.seen), "is_in": float("nan") in self.seen}
+
+    rows = [{"k": 1, "x": x} for x in (float("nan"), -float("nan"), float("nan"), 0.0, -0.0)]
+    stream = mill.from_iter(rows).key_by("k").process(Counts(), schema={"n": int, "aged": int, "all": int, "is_in": bool})
+    found: list[Any] = []
+    mill.testing.simulate(stream.for_each(lambda row: found.append(tuple(row))), seed=1, frame_rows=2, parallelism=1)
+    assert found == [(1, 1, 1, True), (2, 2, 1, True), (3, 3, 1, True), (3, 3, 2, True), (3, 3, 2, True)]
+
+
+class Limits(mill.ProcessFunction):
+    limits = mill.MapState(float, int, broadcast=True)
+
+    def __init__(self, at_open: Any = None, at_broadcast: Any = None) -> None:
+        self.at_open, self.at_broadcast = at_open, at_broadcast
+
+    def open(self) -> None:
+        if self.at_open is not None:
+            self.at_open(self)
+
+    def process_broadcast(self, row: Any, ctx: Any) -> None:
+        self.limits[row.x] = self.limits.get(row.x, 0) + 1
+        if self.at_broadcast is not None:
+            self.at_broadcast(self)
+
+    def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+        yield {"n": len(self.limits)}
+
+
+def test_broadcast_state_has_the_same_care() -> None:
+    def stream(function: mill.ProcessFunction) -> mill.Stream:
+        rules = mill.from_iter([{"x": float("nan")}, {"x": float("nan")}])
+        return _timed().key_by("k").process(function, schema=X, broadcast=rules)
+
+    assert stream(Limits()).collect()["n"] == [1]
+    with pytest.raises(mill.UserFunctionError, match="state 'limits' can be used while a job calls"):
+        stream(Limits(at_open=lambda own: len(own.limits))).collect()
+    with pytest.raises(mill.UserFunctionError, match="'MapState' object has no attribute 'claer'; did you mean 'clear'"):
+        stream(Limits(at_broadcast=lambda own: own.limits.claer())).collect()
+    with pytest.raises(mill.PlanError, match=r"process\(\) calls <lambda>\(row, ctx\), and <lambda>\(row\) takes one argument"):
+        stream(_made(Limits, process_broadcast=lambda self, row: None))
+    with pytest.raises(mill.PlanError, match=r"migrate= of a state calls <lambda>\(old\), and <lambda>\(\) takes no argument"):
+        mill.ValueState(int, migrate=lambda: 1)  # type: ignore[misc, arg-type]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from millstream import _live
 from millstream._closing import closed
 from millstream._engine import RawSink, write_files, write_sqlite
+from millstream._parameters import check_parameters, check_spelling
 from millstream._paths import local_path
 from millstream._row import row_class, rows
 from millstream._texts import text, texts
@@ -337,6 +338,22 @@ class _RowCallback(_Callback):
 # -- sinks of the user's -------------------------------------------------------------------------------------------------
 
 
+_METHODS: dict[str, tuple[str, ...]] = {
+    "open": (),
+    "write": ("batch",),
+    "delete": ("batch",),
+    "pre_commit": ("epoch",),
+    "commit": ("handles",),
+    "recover": ("handles",),
+    "abort": (),
+    "restored": ("epoch", "newest"),
+    "deliver": ("batch", "epoch"),
+    "last_epoch": (),
+    "close": (),
+}
+"""What a sink may define, and the arguments of each."""
+
+
 def custom_sink(stream: Stream, sink: Sink) -> Output:
     """Write into a sink of the user's."""
     if isinstance(sink, Output):
@@ -345,6 +362,9 @@ def custom_sink(stream: Stream, sink: Sink) -> Output:
         hint = "; pass an object, not the class" if isinstance(sink, type) else ""
         raise PlanError(f"sink_to() takes a mill.Sink, not {sink!r:.200}{hint}")
     name = type(sink).__name__
+    check_spelling(type(sink), Sink, _METHODS)
+    for method, arguments in _METHODS.items():
+        check_parameters(getattr(sink, method), f"sink_to({name})", *arguments)
     kind = getattr(sink, "kind", None)
     if kind not in ("idempotent", "transactional", "write-ahead"):
         raise PlanError(f'{name} has no kind; set kind = "idempotent", "transactional" or "write-ahead"')

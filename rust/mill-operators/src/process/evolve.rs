@@ -21,7 +21,8 @@ pub(super) fn check(former: &Schema, states: &[StateSpec]) -> Result<bool> {
     let (mut mistakes, mut is_changed) = (Vec::new(), false);
     for field in former.fields().iter().filter(|field| !field.name().ends_with(WRITTEN)) {
         let name = field.name().split('@').next().unwrap_or_default();
-        let Some(state) = states.iter().find(|state| state.name == name) else {
+        let has = |state: &&StateSpec| state.name == name || state.columns.iter().any(|column| column.name() == field.name());
+        let Some(state) = states.iter().find(has) else {
             if !field.name().contains('@') {
                 mistakes.push(format!("state {name:?} is in it, and the function keeps it no more; keep it, as it was"));
             }

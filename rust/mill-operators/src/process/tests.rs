@@ -398,7 +398,7 @@ fn a_state_that_is_added_is_empty_and_one_that_is_gone_is_refused() {
     drained(first.as_mut(), progress, &mut out);
     let restored = taken(first.as_mut());
 
-    let added = StateSpec { ttl: None, ..count(["other", "more"]) };
+    let added = StateSpec { ttl: None, ..count(["other", "other@more"]) };
     let states = vec![count(["count", "count@written"]), added.clone()];
     let mut second = operator(states.clone(), Arc::new(Padded), &context());
     second.restore(&restored).unwrap();
