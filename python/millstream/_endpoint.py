@@ -63,8 +63,10 @@ class Endpoint:
             raise PlanError(f"http={given!r}: cannot listen there: {error.strerror or error}; port 0 takes one that is free") from error
         self.hosts = {*_LOOPBACK, host} if host in _LOOPBACK else None
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._server.server_address[1]}"
+        self.port = self._server.server_address[1]
+        self.url = f"http://{shown}:{self.port}"
         self._began = time.monotonic()
+        self._is_closed = False
         threading.Thread(target=self._server.serve_forever, name="millstream-http", daemon=True).start()
 
     def show(self, job: Job) -> None:
@@ -73,8 +75,10 @@ class Endpoint:
 
     def close(self) -> None:
         """Listen no more."""
-        self._server.shutdown()
-        self._server.server_close()
+        if not self._is_closed:
+            self._is_closed = True
+            self._server.shutdown()
+            self._server.server_close()
 
     def answer(self, path: str) -> tuple[int, str, str]:
         """Return the status, the type and the text of an answer."""

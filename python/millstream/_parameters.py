@@ -121,6 +121,9 @@ def check_spelling(own: type, base: type, methods: Mapping[str, tuple[str, ...]]
 
 def _is_slip(name: str, meant: str) -> bool:
     """Tell whether a name is another one but for a letter that is left out, doubled or swapped, or for how words are joined."""
+    if name.startswith("_") or name.endswith("_"):
+        # That is how a name is kept apart from another one.
+        return False
     plain, target = (each.replace("_", "").lower() for each in (name, meant))
     if plain == target:
         return True

@@ -356,7 +356,8 @@ def check_async(function: Any, method: str, plain: str, *arguments: str) -> None
         raise PlanError(
             f"{method}() takes a function with one result, and {name} is an asynchronous generator; return a list and explode() it"
         )
-    if not is_async(function):
+    # A decorator may call an async def function in a plain one, and return what it is to await.
+    if not is_async(function) and not is_async(inspect.unwrap(function)):
         raise PlanError(f"{method}() takes an async def function, and {name} is a plain one; use {plain}({name})")
     check_parameters(function, f"{method}()", *arguments)
 

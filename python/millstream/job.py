@@ -417,12 +417,23 @@ def _started(sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http
     from millstream._endpoint import Endpoint
 
     # Whoever cannot listen does not start either.
+    _close_endpoints(http)
     endpoint = Endpoint(http, _graph_of(raw, options))
     try:
         return Job(_start(raw, options), options["checkpoint"], endpoint)
     except BaseException:
         endpoint.close()
         raise
+
+
+def _close_endpoints(http: str | int) -> None:
+    """Free the address for a new job where an endpoint of a job of this process that is over still has it."""
+    from millstream._endpoint import address
+
+    _, port = address(http)
+    for job in _live.held():
+        if isinstance(job, Job) and job._endpoint is not None and job._endpoint.port == port and not job._is_running():
+            job._endpoint.close()
 
 
 def graph(

@@ -11,6 +11,7 @@ import lzma
 import random
 import subprocess
 import sys
+import time as clock
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -23,7 +24,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import millstream as mill
-from millstream import col
+from millstream import col, lit
+from millstream.errors import CheckpointError
 
 
 def rows(stream: mill.Stream, **options: Any) -> list[dict[str, Any]]:
@@ -441,3 +443,97 @@ def test_json_arrays_and_documents_are_read_as_python_reads_them(tmp_path: Path)
         mill.read_json(tmp_path / "values.json")
     with pytest.raises(mill.DataError, match="the array is not closed"):
         rows(mill.read_json(put(tmp_path / "cut.json", json.dumps(table)[:-1])))
+
+
+def slowly(path: Path, **columns: Any) -> mill.Stream:
+    """Return many small records, read slowly enough that a job is left between its checkpoints."""
+    return mill.generate(rate=2_000, n=mill.index()).with_columns(text=lit("x"), **columns).limit(1200)
+
+
+def begun(tmp_path: Path, name: str, **options: Any) -> mill.Checkpoint:
+    """Begin to write one file, and stop once some of its parts are committed."""
+    checkpoint = mill.Checkpoint(tmp_path / "state", every="20ms")
+    write = "write_parquet" if name.endswith("parquet") else "write_csv"
+    job = mill.start(getattr(slowly(tmp_path), write)(tmp_path / name, **options), checkpoint=checkpoint)
+    while len([part for part in (tmp_path / f".{name}.parts").glob("part-*")]) < 3:
+        clock.sleep(0.01)
+    job.stop()
+    assert job.wait().status == "stopped"
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s, p: s.with_columns(more=col("n") + 1).write_csv(p / "o.csv"),
+        lambda s, p: s.rename({"text": "a longer name"}).write_csv(p / "o.csv"),
+        lambda s, p: s.select("n").write_csv(p / "o.csv"),
+        lambda s, p: s.write_csv(p / "o.csv", include_header=False),
+        lambda s, p: s.write_csv(p / "o.csv", separator=";"),
+        lambda s, p: s.with_columns(n=col("n").cast(str)).write_csv(p / "o.csv"),
+        lambda s, p: s.write_csv(p / "p.csv"),
+        lambda s, p: s.write_csv(p / "o.csv.gz"),
+        lambda s, p: s.write_csv(p / "o"),
+    ],
+    ids=["more", "renamed", "less", "no header", "separator", "type", "name", "packed", "directory"],
+)
+def test_one_file_is_continued_in_one_form_or_not_at_all(change: Any, tmp_path: Path) -> None:
+    checkpoint = begun(tmp_path, "o.csv")
+    with pytest.raises(CheckpointError):
+        mill.run(change(slowly(tmp_path), tmp_path), checkpoint=checkpoint)
+    # Nothing was lost by trying.
+    mill.run(slowly(tmp_path).write_csv(tmp_path / "o.csv"), checkpoint=checkpoint)
+    assert (tmp_path / "o.csv").read_text() == "n,text\n" + "".join(f"{n},x\n" for n in range(1200))
+    assert not list(tmp_path.glob(".o*"))
+
+
+def test_one_file_of_parquet_is_continued_in_one_form_or_not_at_all(tmp_path: Path) -> None:
+    checkpoint = begun(tmp_path, "o.parquet")
+    with pytest.raises(CheckpointError, match='was begun as parquet.*columns "n" int64, "text" str, and would be continued as .*"other"'):
+        mill.run(slowly(tmp_path).rename({"text": "other"}).write_parquet(tmp_path / "o.parquet"), checkpoint=checkpoint)
+    mill.run(slowly(tmp_path).write_parquet(tmp_path / "o.parquet"), checkpoint=checkpoint)
+    assert mill.read_parquet(tmp_path / "o.parquet").collect(parallelism=1)["n"] == list(range(1200))
+
+
+def test_a_file_of_others_is_not_overwritten(tmp_path: Path) -> None:
+    checkpoint = begun(tmp_path, "o.csv")
+    (tmp_path / "o.csv").write_text("mine\n")
+    with pytest.raises(mill.ConnectorError, match="has come into being since the job began, and is not its own"):
+        mill.run(slowly(tmp_path).write_csv(tmp_path / "o.csv"), checkpoint=checkpoint)
+    assert (tmp_path / "o.csv").read_text() == "mine\n"
+    (tmp_path / "o.csv").rename(tmp_path / "mine.csv")
+    mill.run(slowly(tmp_path).write_csv(tmp_path / "o.csv"), checkpoint=checkpoint)
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 1201
+
+
+def test_what_is_replaced_stays_until_the_new_file_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "keep.csv"
+    target.write_text("old\n")
+    rows = mill.from_iter([{"a": "1"}, {"a": "x"}])
+    with pytest.raises(mill.DataError):
+        mill.run(rows.with_columns(b=col("a").cast(int)).write_csv(target, on_existing="replace"))
+    assert target.read_text() == "old\n"
+    mill.run(rows.write_csv(target, on_existing="replace"))
+    assert target.read_text() == "a\n1\nx\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["keep.csv"]
+
+
+@pytest.mark.parametrize("values", [[-1, None, 7], [0.5, None, -1.0], [True, None, False], [Decimal("-1.50"), None]])
+def test_what_stands_for_null_is_no_value(values: list[Any], tmp_path: Path) -> None:
+    stream = mill.from_iter([{"v": value} for value in values])
+    text = mill.run(stream.write_csv(tmp_path / "plain")) and next((tmp_path / "plain").glob("*.csv")).read_text().splitlines()[1]
+    with pytest.raises(mill.DataError, match="which null_value writes for null"):
+        mill.run(stream.write_csv(tmp_path / "out", null_value=text))
+
+
+@pytest.mark.parametrize("before", ["", "\n", "\n\n", "\r\n\r\n", "\ufeff\n"])
+def test_blank_lines_before_a_header_are_no_header(before: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes((before + "id,name\n1,x\n\n2,y\n").encode())
+    wanted = [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}]
+    for parallelism in (1, 3):
+        assert mill.read_csv(path).collect(parallelism=parallelism).to_pylist() == wanted
+    path.write_bytes(("Report 2024\n" + before + "id,name\n1,x\n2,y\n").encode())
+    if not before.startswith("\ufeff"):
+        assert mill.read_csv(path, skip_lines=1).collect(parallelism=1).to_pylist() == wanted
+        assert mill.read_csv(path, skip_lines=1, schema={"id": int, "name": str}).collect(parallelism=1).to_pylist() == wanted

@@ -125,6 +125,27 @@ def test_the_endpoint_tells_of_a_job(tmp_path: Path) -> None:
         assert "millstream_up 0\n" in get(job.url, "/metrics")[2]
 
 
+def test_a_job_takes_over_the_address_of_one_that_is_over(tmp_path: Path) -> None:
+    def start(port: int) -> mill.Job:
+        numbers = mill.generate(rate=1_000, n=mill.index())
+        return mill.start(numbers.write_csv(tmp_path / "out"), checkpoint=tmp_path / "state", http=port, replace=True)
+
+    first = start(0)
+    port = urlsplit(first.url or "").port
+    assert port is not None
+    second = start(port)
+    assert first.status.state == "stopped"
+    assert get(second.url, "/health")[2] == '{"status": "running"}'
+    second.stop()
+    second.wait()
+    with start(port) as third:
+        assert get(third.url, "/health")[0] == 200
+    # One that runs keeps its address.
+    with start(port) as fourth, pytest.raises(mill.PlanError, match="cannot listen there"):
+        mill.run(mill.from_iter([1]).for_each(lambda row: None), http=port)
+    del fourth
+
+
 def test_the_endpoint_ends_with_its_job() -> None:
     job = mill.start(mill.from_iter([1]).for_each(lambda row: None), http="localhost:0")
     url = job.url

@@ -36,11 +36,12 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use mill_frame::types::type_name;
 use mill_protocol::{Committer, Epoch, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
 use crate::file::real;
@@ -49,6 +50,7 @@ use crate::updating::check_key;
 use crate::objects::check_written;
 use crate::target;
 use committer::DirectoryCommitter;
+pub(crate) use joined::parts_of;
 use options::Compressed;
 use writer::DirectoryWriter;
 
@@ -95,6 +97,8 @@ struct Shared {
     /// Numbers the hidden files.
     files: AtomicU64,
     lock: Mutex<Weak<FileLock>>,
+    /// The columns, known once the plan has been checked.
+    columns: OnceLock<String>,
 }
 
 impl FileFormat {
@@ -170,6 +174,7 @@ impl DirectorySink {
             nonce: fresh_nonce(),
             files: AtomicU64::new(0),
             lock: Mutex::new(Weak::new()),
+            columns: OnceLock::new(),
         };
         Ok(DirectorySink { shared: Arc::new(shared), on_existing: OnExisting::default() })
     }
@@ -266,6 +271,8 @@ impl Sink for DirectorySink {
         }
         check_written(schema)?;
         self.shared.options.check_columns(schema)?;
+        let columns = schema.fields().iter().map(|field| format!("{:?} {}", field.name(), type_name(field.data_type())));
+        self.shared.columns.get_or_init(|| columns.collect::<Vec<_>>().join(", "));
         let of_files = partition::Partitioning::new(schema, &self.shared.options.partition_by)?;
         self.shared.format.check(of_files.schema(), &self.shared.options)
     }

@@ -144,6 +144,14 @@ impl Begin {
         if !options.has_header {
             return Ok(Some(Begin { bytes, names: None }));
         }
+        // Lines without anything are no header, as they are no records.
+        loop {
+            match &data[bytes..] {
+                [b'\n', ..] => bytes += 1,
+                [b'\r', b'\n', ..] => bytes += 2,
+                _ => break,
+            }
+        }
         let data = &data[bytes..];
         let mut tokens = Tokens::default();
         tokenize(data, dialect, None, is_whole, 1, &mut tokens);

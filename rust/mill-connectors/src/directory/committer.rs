@@ -19,11 +19,12 @@ pub(super) struct DirectoryCommitter {
     /// Hidden files whose commit was asked for: a checkpoint may name them, so `abort` leaves them alone.
     named: HashSet<String>,
     delivery: Delivery,
+    is_checkpointed: bool,
 }
 
 impl DirectoryCommitter {
     pub(super) fn new(shared: Arc<Shared>, on_existing: OnExisting, lock: Arc<FileLock>) -> DirectoryCommitter {
-        DirectoryCommitter { shared, on_existing, _lock: lock, named: HashSet::new(), delivery: Delivery::ExactlyOnce }
+        DirectoryCommitter { shared, on_existing, _lock: lock, named: HashSet::new(), delivery: Delivery::ExactlyOnce, is_checkpointed: false }
     }
 
     /// The names of what is in the directory, and in those of partitions.
@@ -168,7 +169,7 @@ impl DirectoryCommitter {
         }
         self.named.clear();
         match (&self.shared.joined, last) {
-            (Some(target), Some(header_bytes)) => self.shared.join_parts(target, header_bytes),
+            (Some(target), Some(header_bytes)) => self.shared.join_parts(target, header_bytes, self.on_existing),
             _ => Ok(()),
         }
     }
@@ -190,9 +191,13 @@ fn rename(hidden: &Path, path: &Path) -> Result<()> {
 
 impl Drop for DirectoryCommitter {
     fn drop(&mut self) {
-        // Of one file no empty directory of parts is left behind.
-        if self.shared.joined.is_some() {
-            let _ = std::fs::remove_dir(&self.shared.directory);
+        match (&self.shared.joined, self.is_checkpointed) {
+            (None, _) => {}
+            (Some(_), false) => self.shared.drop_empty_parts(),
+            // A checkpoint may still need what there is of the file. A directory with anything in it is not removed.
+            (Some(_), true) => {
+                let _ = std::fs::remove_dir(&self.shared.directory);
+            }
         }
     }
 }
@@ -200,6 +205,7 @@ impl Drop for DirectoryCommitter {
 impl Committer for DirectoryCommitter {
     fn promise(&mut self, run: &Run<'_>) -> Result<()> {
         self.delivery = run.delivery;
+        self.is_checkpointed = run.directory.is_some();
         let (Delivery::ExactlyOnce, Some(restored)) = (run.delivery, run.restored) else { return Ok(()) };
         let is_newer = |name: &String| name::epoch_of(last_of(name)).is_some_and(|epoch| epoch > restored.0);
         let newer: Vec<String> = self.names()?.into_iter().filter(is_newer).collect();
@@ -219,14 +225,12 @@ impl Committer for DirectoryCommitter {
         let (hidden, rest): (Vec<String>, Vec<String>) =
             self.names()?.into_iter().partition(|name| name::is_hidden(name, None));
         let parts: Vec<String> = rest.into_iter().filter(|name| name::is_committed(last_of(name))).collect();
-        if let Some(target) = self.shared.joined.as_ref().filter(|target| target.exists()) {
-            if self.on_existing == OnExisting::Refuse {
-                return Err(Error::connector(format!(
-                    "{target:?} already exists: replace it with on_existing=\"replace\", or choose another name"
-                )));
-            }
-            std::fs::remove_file(target)
-                .map_err(|e| Error::connector(format!("cannot remove {target:?}: {e}")).because(e))?;
+        if let Some(target) = self.shared.joined.as_ref().filter(|target| target.exists())
+            && self.on_existing == OnExisting::Refuse
+        {
+            return Err(Error::connector(format!(
+                "{target:?} already exists: replace it with on_existing=\"replace\", or choose another name"
+            )));
         }
         if !parts.is_empty() && self.on_existing == OnExisting::Refuse {
             return Err(Error::connector(format!(
@@ -238,6 +242,7 @@ impl Committer for DirectoryCommitter {
         }
         self.remove(parts)?;
         self.remove(hidden)?;
+        self.shared.begin_parts()?;
         sync_directory(&self.shared.directory)
     }
 
@@ -247,6 +252,7 @@ impl Committer for DirectoryCommitter {
 
     fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()> {
         check_unmoved(&self.shared.name(), recovered.target, self.shared.path())?;
+        self.shared.check_parts(recovered.target)?;
         self.commit_all(recovered.commits, recovered.is_settled)?;
         let stale: Vec<String> = self.names()?.into_iter().filter(|name| name::is_hidden(name, None)).collect();
         self.remove(stale)

@@ -238,8 +238,6 @@ pub(super) struct CsvEncoder {
 /// A column on its way to fields.
 struct Cells {
     column: TextColumn,
-    /// Whether values are texts of the user's, one of which may be what stands for null.
-    is_text: bool,
     has_decimal_comma: bool,
 }
 
@@ -271,7 +269,7 @@ impl CsvEncoder {
             .map_err(|e| Error::data(format!("a column cannot be written as CSV: {e}")).because(e))?
             .ok_or_else(|| Error::internal("the types were checked"))?;
         let has_decimal_comma = self.writing.decimal_comma && data_type.is_numeric() && !data_type.is_integer();
-        Ok(Cells { column, is_text: !data_type.is_numeric(), has_decimal_comma })
+        Ok(Cells { column, has_decimal_comma })
     }
 }
 
@@ -290,7 +288,7 @@ impl Encoder for CsvEncoder {
         let mut number = String::new();
         for row in 0..batch.num_rows() {
             self.row.clear();
-            for (index, Cells { column, is_text, has_decimal_comma }) in cells.iter().enumerate() {
+            for (index, Cells { column, has_decimal_comma }) in cells.iter().enumerate() {
                 if index > 0 {
                     self.row.push(writing.separator as char);
                 }
@@ -315,7 +313,7 @@ impl Encoder for CsvEncoder {
                         }
                     }
                 }
-                if *is_text && !writing.null_value.is_empty() && self.row[start..] == writing.null_value {
+                if !writing.null_value.is_empty() && self.row[start..] == writing.null_value {
                     return Err(Error::data(format!(
                         "column {:?} has the value {:?}, which null_value writes for null: choose another null_value",
                         self.names[index], writing.null_value

@@ -11,16 +11,18 @@
 //! one step, by the name of their directory, so they are there as a whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use mill_protocol::{Error, Result};
 
 use super::options::Compressed;
 use super::output::Output;
-use super::{FileFormat, Shared, name, parquet, sync_directory};
+use super::{FileFormat, OnExisting, Shared, name, parquet, sync_directory};
 use crate::file::Content;
 
+/// What says beside the parts what form they have.
+const FORM: &str = ".form";
 /// How much is copied at once.
 const COPY_BYTES: usize = 256 << 10;
 
@@ -45,7 +47,7 @@ pub(super) fn names_file(path: &Path, format: FileFormat) -> Option<&'static str
 }
 
 /// The directory that the parts of a file are written into.
-pub(super) fn parts_of(path: &Path) -> PathBuf {
+pub(crate) fn parts_of(path: &Path) -> PathBuf {
     beside(path, "parts")
 }
 
@@ -64,8 +66,63 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 impl Shared {
+    /// What all parts of one file have in common: another form or other columns would not be one file.
+    fn form(&self) -> String {
+        let columns = self.columns.get().map_or("", String::as_str);
+        format!("{}{}, columns {columns}\n", self.extension, self.options.text())
+    }
+
+    /// Notes the form of the parts beside them.
+    pub(super) fn begin_parts(&self) -> Result<()> {
+        if self.joined.is_none() {
+            return Ok(());
+        }
+        let path = self.directory.join(FORM);
+        let mut file = File::create(&path).map_err(|e| failed("create", &path, e))?;
+        file.write_all(self.form().as_bytes()).and_then(|()| file.sync_all()).map_err(|e| failed("write", &path, e))
+    }
+
+    /// Leaves no directory behind that has no parts.
+    pub(super) fn drop_empty_parts(&self) {
+        let mut names = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        if names.all(|name| name == FORM) {
+            let _ = fs::remove_file(self.directory.join(FORM));
+            let _ = fs::remove_dir(&self.directory);
+        }
+    }
+
+    /// Refuses parts that are not of this form, or are not there though a checkpoint has been taken with this target.
+    pub(super) fn check_parts(&self, former: Option<&str>) -> Result<()> {
+        let Some(target) = &self.joined else { return Ok(()) };
+        let (path, form) = (self.directory.join(FORM), self.form());
+        match fs::read_to_string(&path) {
+            Ok(found) if found == form => Ok(()),
+            Ok(found) => Err(Error::checkpoint(format!(
+                "{}: the file {target:?} was begun as {}, and would be continued as {}: one file has one form; go back to that, or \
+                 start anew with another name and another checkpoint path",
+                self.name(),
+                found.trim_end(),
+                form.trim_end()
+            ))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && former.is_none() => {
+                super::make(&self.directory)?;
+                self.begin_parts()
+            }
+            // The job had ended, and the file is there.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && target.exists() => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::checkpoint(format!(
+                "{}: what the checkpoint has of this file is in {:?}, and that is gone: write to the former path{} again, or start anew \
+                 with another checkpoint path",
+                self.name(),
+                self.directory,
+                former.map(|former| format!(" {former:?}")).unwrap_or_default()
+            ))),
+            Err(e) => Err(failed("read", &path, e)),
+        }
+    }
+
     /// Joins the parts, each of which begins with a header of so many bytes, into the one file.
-    pub(super) fn join_parts(&self, target: &Path, header_bytes: usize) -> Result<()> {
+    pub(super) fn join_parts(&self, target: &Path, header_bytes: usize, on_existing: OnExisting) -> Result<()> {
         let mut names: Vec<String> = Vec::new();
         match fs::read_dir(&self.directory) {
             Ok(entries) => {
@@ -94,6 +151,13 @@ impl Shared {
                 Error::connector(format!("cannot rename {from:?} to {to:?}: {e}; run the job again to have it done")).because(e)
             })
         };
+        // One that a crash has left after this rename is the same.
+        if on_existing == OnExisting::Refuse && target.exists() && !is_same(&made, target)? {
+            return Err(Error::connector(format!(
+                "{target:?} has come into being since the job began, and is not its own: move it away and run the job again, which then \
+                 makes the file"
+            )));
+        }
         rename(&made, target)?;
         sync_directory(directory_of(target))?;
         let done = beside(target, "done");
@@ -123,6 +187,17 @@ impl Shared {
         }
         output.finish().map_err(write)
     }
+}
+
+/// Whether two files have the same content.
+fn is_same(a: &Path, b: &Path) -> Result<bool> {
+    let open = |path: &Path| File::open(path).map(io::BufReader::new).map_err(|e| failed("open", path, e));
+    let size = |path: &Path| fs::metadata(path).map(|found| found.len()).map_err(|e| failed("look at", path, e));
+    if size(a)? != size(b)? {
+        return Ok(false);
+    }
+    let mut bytes = open(a)?.bytes().zip(open(b)?.bytes());
+    Ok(bytes.all(|pair| matches!(pair, (Ok(a), Ok(b)) if a == b)))
 }
 
 fn remove(directory: &Path) -> Result<()> {
