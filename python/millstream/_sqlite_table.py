@@ -21,6 +21,7 @@ __all__ = ["SqliteTable"]
 _DECLARED = {"INTEGER": int, "INT": int, "BIGINT": int, "REAL": float, "DOUBLE": float, "TEXT": str, "VARCHAR": str, "BLOB": bytes}
 """What columns hold, by their declared types; of others the user says it."""
 _CLASSES = {int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB"}
+_INTEGER_MAX = 2**63 - 1
 _PAUSE_SECONDS = 0.05
 """How long a locked database is left alone before it is asked again."""
 
@@ -95,6 +96,8 @@ class SqliteTable:
         width = len(self._keys)
         found: dict[Any, Any] = {}
         step = max(1, (self._limit() - 1) // (width + 1))
+        # A number that SQLite cannot hold is in no row.
+        keys = [key for key in keys if all(type(part) is not int or part <= _INTEGER_MAX for part in ((key,) if width == 1 else key))]
         for first in range(0, len(keys), step):
             piece = keys[first : first + step]
             values = ", ".join(["(" + ", ".join("?" * (width + 1)) + ")"] * len(piece))
@@ -103,12 +106,12 @@ class SqliteTable:
                 parameters += (n, key) if width == 1 else (n, *key)
             try:
                 rows = self._asked(self._query.format(values=values), parameters)
-            except (sqlite3.Error, OverflowError) as error:
-                raise RuntimeError(f"table {self._table!r} of {self._path} cannot be read: {error}") from error
+            except sqlite3.Error as error:
+                raise ConnectorError(f"table {self._table!r} of {self._path} cannot be read: {error}") from error
             for n, *values_of in rows:
                 key = piece[n]
                 if key in found:
-                    raise ValueError(f"table {self._table!r} has several rows with {self._key(key)}; a look-up needs one at most")
+                    raise _of_one_key(f"table {self._table!r} has several rows with {self._key(key)}; a look-up needs one at most")
                 found[key] = {name: self._read(key, name, read, value) for (name, read), value in zip(self._readers, values_of, strict=True)}
         return found
 
@@ -123,7 +126,7 @@ class SqliteTable:
             return read(value)
         except (TypeError, ValueError, ArithmeticError) as error:
             kind = self.schema[name]
-            raise ValueError(
+            raise _of_one_key(
                 f"column {name!r} of table {self._table!r} is {kind!r}, and the row with {self._key(key)} has {value!r:.200}"
                 + (f": {error}" if str(error) else "")
             ) from None
@@ -208,3 +211,10 @@ def _boolean(value: Any) -> bool:
     if value.__class__ is not int or value not in (0, 1):
         raise TypeError
     return bool(value)
+
+
+def _of_one_key(message: str) -> ValueError:
+    """Return an error that says that one key fails, and not all that were asked for: the engine looks for it."""
+    error = ValueError(message)
+    error.is_of_one_key = True  # type: ignore[attr-defined]
+    return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 import threading
@@ -109,7 +110,7 @@ def test_a_locked_database_is_asked_again(crm: Path) -> None:
     thread.join()
     impatient = mill.lookup_sqlite(crm, "users", key="id", timeout="20ms")
     database.execute("begin exclusive")
-    with pytest.raises(mill.UserFunctionError, match=r"table 'users' of .*crm.db cannot be read: database is locked"):
+    with pytest.raises(mill.ConnectorError, match=r"table 'users' of .*crm.db cannot be read: database is locked"):
         found(clicks(1), impatient)
     database.execute("rollback")
     database.close()
@@ -198,7 +199,34 @@ def test_names_with_quotes_are_names(tmp_path: Path) -> None:
     assert found(clicks(1), lookup) == [{"user": 1, "select": "x"}]
 
 
-def test_a_key_that_sqlite_cannot_hold_is_an_error(crm: Path) -> None:
-    stream = mill.from_iter([{"user": 2**63}], schema={"user": pa.uint64()})
-    with pytest.raises(mill.UserFunctionError, match="table 'users'"):
-        found(stream, mill.lookup_sqlite(crm, "users", key="id"))
+def test_only_the_records_of_a_bad_row_fail(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "m.db")) as database:
+        database.execute("create table u(id integer primary key, v integer)")
+        database.executemany("insert into u values(?, ?)", [(n, "abc" if n in (2, 77) else n * 2) for n in range(200)])
+        database.commit()
+    rows = mill.from_iter([{"id": n} for n in range(200)])
+    for how in ("left", "inner"):
+        found = rows.enrich(mill.lookup_sqlite(tmp_path / "m.db", "u", key="id"), on="id", how=how)
+        good = sorted((row["id"], row["v"]) for row in found.collect(on_error="skip").to_pylist())
+        assert good == [(n, n * 2) for n in range(200) if n not in (2, 77)]
+        letters = found.errors.collect(on_error="route").to_pylist()
+        assert sorted(letter["record"] for letter in letters) == ['{"id": 2}', '{"id": 77}']
+
+
+
+def test_a_key_that_no_row_can_have_is_not_found(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "m.db")) as database:
+        database.execute("create table u(id integer primary key, v integer)")
+        database.execute("insert into u values(1, 5)")
+        database.commit()
+    table = pa.table({"id": pa.array([1, 2**64 - 1], pa.uint64())})
+    found = mill.from_arrow(table).enrich(mill.lookup_sqlite(tmp_path / "m.db", "u", key="id"), on="id", how="left")
+    assert found.collect().to_pylist() == [{"id": 1, "v": 5}, {"id": 2**64 - 1, "v": None}]
+
+
+def test_an_outage_fails_the_job_whatever_on_error_is(crm: Path) -> None:
+    users = mill.lookup_sqlite(crm, "users", key="id", timeout="50ms")
+    with contextlib.closing(sqlite3.connect(crm)) as other:
+        other.execute("begin exclusive")
+        with pytest.raises(mill.ConnectorError, match="database is locked"):
+            mill.from_iter([{"id": 1}, {"id": 2}]).enrich(users, on="id", how="left").collect(on_error="skip")

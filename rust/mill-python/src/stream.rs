@@ -341,7 +341,7 @@ impl RawStream {
         is_lookup: bool,
     ) -> PyResult<RawStream> {
         let schema = Arc::clone(&schema.schema);
-        let function = ArrowFunction::new(name, adapter, Arc::clone(&schema), batch_rows);
+        let function = ArrowFunction::new(name, adapter, Arc::clone(&schema), batch_rows, is_lookup);
         let kind = if is_lookup { UserStepKind::Lookup } else { UserStepKind::MapBatches };
         self.step(self.stream.apply(kind, Arc::new(function), schema))
     }

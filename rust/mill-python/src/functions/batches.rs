@@ -32,12 +32,34 @@ pub struct ArrowFunction {
     adapter: Adapter,
     schema: SchemaRef,
     batch_rows: Option<usize>,
+    /// Whether it looks each record up for itself, so that those that fail can be told from the others.
+    is_lookup: bool,
 }
 
 impl ArrowFunction {
-    /// Makes a `map_batches` of an adapter, whose calls get at most so many rows.
-    pub fn new(name: String, call: Py<PyAny>, schema: SchemaRef, batch_rows: Option<usize>) -> ArrowFunction {
-        ArrowFunction { adapter: Adapter { name, call }, schema, batch_rows }
+    /// Makes a `map_batches`, or a look-up, of an adapter, whose calls get at most so many rows.
+    pub fn new(name: String, call: Py<PyAny>, schema: SchemaRef, batch_rows: Option<usize>, is_lookup: bool) -> ArrowFunction {
+        ArrowFunction { adapter: Adapter { name, call }, schema, batch_rows, is_lookup }
+    }
+
+    /// What becomes of a frame in which some record fails, half by half.
+    fn in_halves(&self, batch: &RecordBatch) -> Result<UserOutput> {
+        let half = batch.num_rows() / 2;
+        let (mut parts, mut rows, mut rejected) = (Vec::with_capacity(2), Vec::new(), Vec::new());
+        for (start, len) in [(0, half), (half, batch.num_rows() - half)] {
+            let UserCall::Whole(output) = self.call(&batch.slice(start, len))? else {
+                return Err(Error::internal("a look-up gives all results at once"));
+            };
+            match output.origin {
+                Origin::Same => rows.extend((start..start + len).map(|row| row as u32)),
+                Origin::Rows(places) => rows.extend(places.values().iter().map(|&row| row + start as u32)),
+                Origin::Unknown => return Err(Error::internal("a look-up has one result a record")),
+            }
+            parts.push(output.data);
+            rejected.extend(output.rejected);
+        }
+        let data = concat_batches(&self.schema, &parts).map_err(arrow_error)?;
+        Ok(UserOutput { data, origin: Origin::Rows(UInt32Array::from(rows)), rejected })
     }
 
     /// All records of a frame as rejected for one reason.
@@ -115,8 +137,17 @@ impl BatchFunction for ArrowFunction {
             };
             let data = match given() {
                 Ok(data) => data,
+                // What cannot be asked fails the job: no record is to blame.
+                Err(exception) if self.is_lookup && exception.is_instance_of::<error::ConnectorError>(py) => {
+                    return Err(error::connector(py, exception, &self.adapter.name));
+                }
                 Err(exception) => {
                     let is_of_records = exception.is_instance_of::<PyException>(py);
+                    // Only of a look-up that says so: others would be called with other keys than they were answering.
+                    let is_of_one = self.is_lookup && exception.value(py).hasattr("is_of_one_key").unwrap_or(false);
+                    if is_of_one && batch.num_rows() > 1 {
+                        return self.in_halves(batch).map(UserCall::Whole);
+                    }
                     let error = error::from_python(py, exception, &self.adapter.name);
                     return if is_of_records { Ok(UserCall::Whole(self.reject_all(py, batch, error))) } else { Err(error) };
                 }
