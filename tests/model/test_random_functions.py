@@ -52,7 +52,9 @@ def function(program: Program) -> mill.ProcessFunction:
     members: dict[str, Any] = {}
     for name, state in program.states.items():
         ttl = None if state.ttl is None else timedelta(microseconds=state.ttl)
-        members[name] = TYPES[state.kind](ttl=ttl, clock=state.clock, refresh=state.refresh)
+        # The clock and what renews a value are options of a ttl.
+        options = {} if ttl is None else {"ttl": ttl, "clock": state.clock, "refresh": state.refresh}
+        members[name] = TYPES[state.kind](**options)
 
     def of_record(place: int) -> Any:
         return lambda self, row, ctx: programs.perform(program.on_record[place], self, ctx, row.x)
