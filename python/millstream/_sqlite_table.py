@@ -138,8 +138,12 @@ class SqliteTable:
         """Return the connection of this thread."""
         connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(f"file:{quote(self._path)}?mode=ro", uri=True, timeout=0, isolation_level=None)
+            # Closed with the thread's own values, wherever these are dropped.
+            connection = sqlite3.connect(
+                f"file:{quote(self._path)}?mode=ro", uri=True, timeout=0, isolation_level=None, check_same_thread=False
+            )
             self._own.connection = connection
+            self._own.closing = _Closing(connection)
         return connection
 
     def _asked(self, query: str, parameters: list[Any]) -> list[Any]:
@@ -211,6 +215,17 @@ def _boolean(value: Any) -> bool:
     if value.__class__ is not int or value not in (0, 1):
         raise TypeError
     return bool(value)
+
+
+class _Closing:
+    """Closes a connection when it is dropped."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self._connection.close()
 
 
 def _of_one_key(message: str) -> ValueError:
