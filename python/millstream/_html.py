@@ -65,7 +65,7 @@ def of_report(report: Report) -> str:
 
 
 def of_job(job: Job, per_second: float | None = None) -> str:
-    """Return how a job stands."""
+    """Return the state and the figures of a job."""
     figures, status = job.metrics(), job.status
     speed = "" if per_second is None else f", {per_second:,.0f} a second"
     failed = f", {figures.checkpoints_failed:,} failed" if figures.checkpoints_failed else ""

@@ -45,7 +45,7 @@ def lookup_sqlite(
     cache, ttl, batch_rows
         As for :func:`lookup`.
     timeout
-        How long a database that is locked is asked again before the job fails.
+        How long a query is repeated while the database is locked; after that the job fails, whatever ``on_error`` is.
 
     Returns
     -------
@@ -59,10 +59,10 @@ def lookup_sqlite(
     SchemaError
         When the table has no such column, or a column is of a type that cannot be read or is not known.
     ConnectorError
-        When there is no such database or table, or it cannot be read.
+        When there is no such database or table, or it cannot be read; also when the job runs.
     UserFunctionError
-        When the job runs and the database cannot be read within ``timeout``, a value is not of the type of its column, or
-        several rows have the key. The message names table, column and key.
+        When the job runs and a value is not of the type of its column, or several rows have the key: an error of the record
+        that was looked up. The message names table, column and key.
 
     Notes
     -----

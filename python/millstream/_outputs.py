@@ -63,7 +63,7 @@ class Outputs:
         quote_char
             The character that encloses fields that need it; two of them stand for one inside.
         null_value
-            What is written for null; by default nothing. A value that is this text is an error of its record.
+            What is written for null; by default nothing. A value that is this text fails the job.
         datetime_format, date_format, time_format
             The form of timestamps, dates and times of day, as in ``"%d.%m.%Y"``; by default ISO 8601.
         decimal_comma
@@ -79,10 +79,10 @@ class Outputs:
         max_rows_per_file
             How many rows a file has at most.
         approximate_bytes_per_file
-            About how large a file may become.
+            After how many bytes a file is complete. It is looked at after each frame, so a file may be larger by that.
         on_existing
             What a run that starts from nothing does with output of earlier runs: ``"refuse"`` raises an error, ``"replace"``
-            removes it.
+            removes files in a directory first, and replaces one file when the new one is complete.
 
         Returns
         -------
@@ -156,21 +156,8 @@ class Outputs:
         path
             The directory, which is created if it does not exist; or one file, if its name ends with ``.json``, ``.jsonl`` or ``.ndjson``,
             and ``.gz`` or ``.zst`` after that.
-        compression
-            ``"gzip"`` or ``"zstd"``, which is added to the names of the files; by default what the name of the one file says, or
-            ``"uncompressed"``.
-        compression_level
-            0 to 9 for gzip, 1 to 22 for zstd.
-        partition_by
-            Columns whose values name directories ``key=value``, and which are not in the files. ``hive_partitioning`` of the
-            readers makes columns of them again.
-        max_rows_per_file
-            How many rows a file has at most.
-        approximate_bytes_per_file
-            About how large a file may become.
-        on_existing
-            What a run that starts from nothing does with output of earlier runs: ``"refuse"`` raises an error, ``"replace"``
-            removes it.
+        compression, compression_level, partition_by, max_rows_per_file, approximate_bytes_per_file, on_existing
+            As for :meth:`write_csv`.
 
         Returns
         -------
@@ -237,16 +224,8 @@ class Outputs:
             0 to 9 for gzip, 1 to 22 for zstd, 0 to 11 for brotli.
         row_group_size
             How many rows a row group has at most; by default 262,144.
-        partition_by
-            Columns whose values name directories ``key=value``, and which are not in the files. ``hive_partitioning`` of the
-            readers makes columns of them again.
-        max_rows_per_file
-            How many rows a file has at most.
-        approximate_bytes_per_file
-            About how large a file may become.
-        on_existing
-            What a run that starts from nothing does with output of earlier runs: ``"refuse"`` raises an error, ``"replace"``
-            removes it.
+        partition_by, max_rows_per_file, approximate_bytes_per_file, on_existing
+            As for :meth:`write_csv`.
 
         Returns
         -------

@@ -56,7 +56,7 @@ def check_parameters(function: Any, method: str, *arguments: str) -> None:
 def _signature(function: Any) -> inspect.Signature | None:
     """Return what a function takes; None where that cannot be known for certain.
 
-    A decorator may pass other arguments on than those that it is given, so the function within does not count. An object
+    A decorator may pass on other arguments than it receives, so the function within does not count. An object
     that declares a signature of its own (a mock, a function of numba) may take something else.
     """
     inner = function

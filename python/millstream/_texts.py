@@ -7,7 +7,7 @@ from typing import Any
 
 from millstream.errors import PlanError
 
-__all__ = ["counted", "directions", "flag", "mapping", "text", "texts", "with_article"]
+__all__ = ["character", "counted", "directions", "flag", "mapping", "text", "texts", "with_article"]
 
 
 def text(value: Any, place: str, example: str = "x") -> str:
@@ -63,6 +63,20 @@ def with_article(noun: str) -> str:
     ('an int', 'a dict')
     """
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def character(value: Any, place: str, example: str) -> int:
+    """Return the byte of one ASCII character.
+
+    Examples
+    --------
+    >>> from millstream._texts import character
+    >>> character(";", "read_csv(separator=…)", "|")
+    59
+    """
+    if not isinstance(value, str) or len(value) != 1 or not value.isascii():
+        raise PlanError(f'{place} takes one ASCII character, as in "{example}", not {value!r:.80}')
+    return ord(value)
 
 
 def counted(number: int, noun: str) -> str:

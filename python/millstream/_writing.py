@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypedDict
 
 from millstream._counts import count
-from millstream._texts import flag, text, texts
+from millstream._texts import character, flag, text, texts
 from millstream.errors import PlanError
 
 __all__ = ["OnExisting", "ParquetCompression", "TextCompression", "Writing", "writing"]
@@ -98,18 +98,11 @@ def writing(
         "max_rows_per_file": number(max_rows_per_file, "max_rows_per_file", "rows"),
         "approximate_bytes_per_file": number(approximate_bytes_per_file, "approximate_bytes_per_file", "bytes"),
         "include_header": flag(include_header, f"{sink}(include_header=…)"),
-        "separator": _character(separator, f"{sink}(separator=…)", ";"),
-        "quote_char": _character(quote_char, f"{sink}(quote_char=…)", "'"),
+        "separator": character(separator, f"{sink}(separator=…)", ";"),
+        "quote_char": character(quote_char, f"{sink}(quote_char=…)", "'"),
         "null_value": "" if null_value is None else text(null_value, f"{sink}(null_value=…)", "NA"),
         "decimal_comma": flag(decimal_comma, f"{sink}(decimal_comma=…)"),
         "datetime_format": optional_text(datetime_format, "datetime_format", "%d.%m.%Y %H:%M:%S"),
         "date_format": optional_text(date_format, "date_format", "%d.%m.%Y"),
         "time_format": optional_text(time_format, "time_format", "%H:%M"),
     }
-
-
-def _character(value: Any, place: str, example: str) -> int:
-    """Return the byte of a character."""
-    if not isinstance(value, str) or len(value) != 1 or not value.isascii():
-        raise PlanError(f'{place} takes one ASCII character, as in "{example}", not {value!r:.80}')
-    return ord(value)

@@ -160,7 +160,7 @@ def test_broadcast_by_hand_does_what_plain_python_does(seed: int) -> None:
                     clocks[side] += dice.choice([0, 1, 1, 4])
                     row = {"k": dice.choice(keys), "x": dice.randrange(60), "at": clocks[side]}
                     batch.append(rule_of(dice, clocks[side]) if side else row)
-                # However the engine cuts them, the watermark goes on behind the last one alone.
+                # However the engine cuts them, the watermark advances only after the last one.
                 for row in batch[:-1]:
                     row["at"] = batch[0]["at"]
                 (rules if side else rows).push(*map(timed, batch))

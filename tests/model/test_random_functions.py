@@ -103,7 +103,7 @@ class Split:
         """Push the next records."""
         rows = self.rows[self.place : self.place + (1 if self.latest is None else count)]
         self.place += len(rows)
-        # However the engine cuts them, the watermark goes on behind the last one alone.
+        # However the engine cuts them, the watermark advances only after the last one.
         for row in rows[:-1]:
             row["at"] = min(row["at"], self.latest)
         self.latest = rows[-1]["at"] if self.latest is None else max(self.latest, rows[-1]["at"])

@@ -118,7 +118,7 @@ def test_small_messages_into_a_topic_with_small_batches(cluster: Cluster, tmp_pa
 
 
 def test_the_latest_is_that_of_the_first_start(cluster: Cluster, tmp_path: Path) -> None:
-    """A job that dies before its first regular checkpoint goes on where it had begun, not behind what has come since."""
+    """A job that dies before its first regular checkpoint continues from where it began, not after the messages that have arrived since."""
     source, target = cluster.topic("in"), cluster.topic("out")
     cluster.send(source, numbers(10))
     arguments = ("squares", cluster.address, source, target, tmp_path / "state", "--endless", "--start", "latest")

@@ -10,7 +10,7 @@ from millstream._counts import count
 from millstream._engine import read_files
 from millstream._paths import local_path
 from millstream._reading import CsvReading, Reading, reading
-from millstream._texts import flag, text, texts
+from millstream._texts import character, flag, text, texts
 from millstream.errors import PlanError
 from millstream.stream import Stream
 from millstream.types import SchemaLike, schema_of
@@ -239,9 +239,9 @@ def read_csv(
     """
     nulls, column_nulls = _null_values(null_values)
     csv: CsvReading = {
-        "separator": _character(separator, "separator", ";"),
-        "quote_char": None if quote_char is None else _character(quote_char, "quote_char", "'"),
-        "escape_char": None if escape_char is None else _character(escape_char, "escape_char", "\\"),
+        "separator": character(separator, "read_csv(separator=…)", ";"),
+        "quote_char": None if quote_char is None else character(quote_char, "read_csv(quote_char=…)", "'"),
+        "escape_char": None if escape_char is None else character(escape_char, "read_csv(escape_char=…)", "\\"),
         "has_header": flag(has_header, "read_csv(has_header=…)"),
         "new_columns": None if new_columns is None else texts(new_columns, "read_csv(new_columns=…)"),
         "skip_lines": count(skip_lines, "read_csv(skip_lines=…) takes a number of lines"),
@@ -268,13 +268,6 @@ def read_csv(
         hive_schema=hive_schema,
     )
     return _read("csv", path, schema, options, csv)
-
-
-def _character(value: Any, name: str, example: str) -> int:
-    """Return the byte of a character."""
-    if not isinstance(value, str) or len(value) != 1 or not value.isascii():
-        raise PlanError(f'read_csv({name}=…) takes one ASCII character, as in "{example}", not {value!r:.80}')
-    return ord(value)
 
 
 def _null_values(value: Any) -> tuple[list[str], list[tuple[str, list[str]]]]:

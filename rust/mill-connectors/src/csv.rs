@@ -37,7 +37,7 @@ use tokens::{Tokens, tokenize};
 pub struct CsvOptions {
     /// What separates fields.
     pub separator: u8,
-    /// What encloses fields; doubled inside it stands for itself. `None`: no field is enclosed.
+    /// What encloses fields; a doubled one inside is one of the text. `None`: no field is enclosed.
     pub quote: Option<u8>,
     /// Within quotes, what makes the next byte stand for itself.
     pub escape: Option<u8>,

@@ -32,7 +32,7 @@ impl Allowance {
         Allowance(Arc::new(AtomicU64::new(records)))
     }
 
-    /// How many are left. Relaxed: the number stands for itself, and a job under test reads on one thread.
+    /// How many are left. Relaxed: no other memory is published with the number, and a job under test reads on one thread.
     pub fn left(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -77,7 +77,7 @@ pub struct ManualClock(AtomicI64);
 impl ManualClock {
     /// Sets the time, in microseconds since the Unix epoch.
     pub fn set(&self, now: i64) {
-        // Relaxed: the value stands for itself; nothing else is published with it.
+        // Relaxed: no other memory is published with the value.
         self.0.store(now, Ordering::Relaxed);
     }
 }

@@ -149,7 +149,7 @@ pub struct Ending(Arc<AtomicBool>);
 impl Ending {
     /// Lets those who wait give up.
     pub fn set(&self) {
-        // Relaxed: the flag stands for itself.
+        // Relaxed: no other memory is published with the flag.
         self.0.store(true, Ordering::Relaxed);
     }
 

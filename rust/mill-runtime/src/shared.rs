@@ -66,10 +66,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The shared part of a job that goes on behind this epoch.
-    pub(crate) fn new(behind: Epoch, messages: Sender<Message>, workers: Vec<Unparker>, ending: Ending, is_open: bool) -> Shared {
+    /// The shared part of a job that continues after this epoch.
+    pub(crate) fn new(restored: Epoch, messages: Sender<Message>, workers: Vec<Unparker>, ending: Ending, is_open: bool) -> Shared {
         Shared {
-            request: AtomicU64::new(behind.0 << 2),
+            request: AtomicU64::new(restored.0 << 2),
             is_over: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             is_open: AtomicBool::new(is_open),

@@ -48,14 +48,14 @@ struct Shared {
     handle: Option<Arc<JobHandle>>,
     restarts: u32,
     notes: Vec<String>,
-    wish: Wish,
+    command: Command,
     /// Ends the waiting of the attempt that runs or begins.
     ending: Ending,
     outcome: Option<Result<Report>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wish {
+enum Command {
     Run,
     Stop,
     Cancel,
@@ -69,7 +69,7 @@ impl Supervision {
                 handle: None,
                 restarts: 0,
                 notes: Vec::new(),
-                wish: Wish::Run,
+                command: Command::Run,
                 ending: Ending::default(),
                 outcome: None,
             }),
@@ -91,11 +91,11 @@ impl Supervision {
     }
 
     pub(crate) fn stop(&self) {
-        self.wish(Wish::Stop);
+        self.command(Command::Stop);
     }
 
     pub(crate) fn cancel(&self) {
-        self.wish(Wish::Cancel);
+        self.command(Command::Cancel);
     }
 
     /// Whether the calling thread is one of the job's own.
@@ -117,19 +117,19 @@ impl Supervision {
         self.changed.notify_all();
     }
 
-    fn wish(&self, wish: Wish) {
+    fn command(&self, command: Command) {
         let mut shared = self.shared.lock();
-        if shared.wish != Wish::Cancel {
-            shared.wish = wish;
+        if shared.command != Command::Cancel {
+            shared.command = command;
         }
-        if shared.wish == Wish::Cancel {
+        if shared.command == Command::Cancel {
             shared.ending.set();
         }
         if let Some(handle) = &shared.handle {
-            match wish {
-                Wish::Run => {}
-                Wish::Stop => handle.stop(),
-                Wish::Cancel => handle.cancel(),
+            match command {
+                Command::Run => {}
+                Command::Stop => handle.stop(),
+                Command::Cancel => handle.cancel(),
             }
         }
         self.changed.notify_all();
@@ -165,7 +165,7 @@ impl Supervision {
     /// What ends the waiting of the attempt that begins.
     fn set_ending(&self, ending: Ending) {
         let mut shared = self.shared.lock();
-        if shared.wish == Wish::Cancel {
+        if shared.command == Command::Cancel {
             ending.set();
         }
         shared.ending = ending;
@@ -183,9 +183,9 @@ impl Supervision {
     fn pause(&self, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         let mut shared = self.shared.lock();
-        while shared.wish == Wish::Run {
+        while shared.command == Command::Run {
             if self.changed.wait_until(&mut shared, deadline).timed_out() {
-                return shared.wish == Wish::Run;
+                return shared.command == Command::Run;
             }
         }
         false
@@ -285,10 +285,10 @@ impl Supervisor {
         let mut shared = self.supervision.shared.lock();
         shared.state = JobState::Running;
         shared.handle = Some(Arc::clone(&handle));
-        match shared.wish {
-            Wish::Run => {}
-            Wish::Stop => handle.stop(),
-            Wish::Cancel => handle.cancel(),
+        match shared.command {
+            Command::Run => {}
+            Command::Stop => handle.stop(),
+            Command::Cancel => handle.cancel(),
         }
         Ok(handle)
     }

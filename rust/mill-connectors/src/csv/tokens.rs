@@ -73,7 +73,7 @@ impl Dialect<'_> {
         let escape = self.escape.unwrap_or(quote);
         let mut rest = bytes;
         while let Some(at) = memchr2(quote, escape, rest) {
-            // The byte after it stands for itself: a quote after a quote, any byte after an escape.
+            // The byte after it is taken as it is: a quote after a quote, any byte after an escape.
             out.extend_from_slice(&rest[..at]);
             out.extend(rest.get(at + 1));
             rest = &rest[(at + 2).min(rest.len())..];

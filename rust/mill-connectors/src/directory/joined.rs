@@ -82,7 +82,7 @@ impl Shared {
         file.write_all(self.form().as_bytes()).and_then(|()| file.sync_all()).map_err(|e| failed("write", &path, e))
     }
 
-    /// Leaves no directory behind that has no parts.
+    /// Removes the directory of parts if there are none in it.
     pub(super) fn drop_empty_parts(&self) {
         let mut names = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
         if names.all(|name| name == FORM) {

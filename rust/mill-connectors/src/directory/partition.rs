@@ -103,7 +103,7 @@ impl Partitioning {
     }
 }
 
-/// Adds a text as it stands in the name of a directory.
+/// Adds a text as the name of a directory has it.
 fn encode(text: &str, out: &mut String) {
     for character in text.chars() {
         let is_plain = character.is_alphanumeric() || matches!(character, '-' | '_' | '.' | '+' | ' ' | ',' | '@' | '(' | ')');

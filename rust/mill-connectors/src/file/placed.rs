@@ -158,7 +158,7 @@ fn partitions(path: &Path) -> Result<Vec<(String, Option<String>)>> {
     Ok(found)
 }
 
-/// What a text stands for in which `%` and two hexadecimal digits stand for a byte.
+/// Decodes a text in which `%` and two hexadecimal digits are a byte.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,7 +1,7 @@
 //! JSON values that are not lines: one after another, or the items of an array, however they are broken into lines.
 //!
 //! ```text
-//!   [ {"a": 1,          array: the items are records; the reader passes `[`, and stops behind an item only once it has seen
+//!   [ {"a": 1,          array: the items are records; the reader passes `[`, and stops after an item only once it has seen
 //!      "b": 2} ,        what follows it, so that an array that is cut off is told
 //!     {"a": 3} ]
 //! ```

@@ -78,7 +78,7 @@ impl Limits {
     pub(super) fn refuses(&self, message: &Outgoing<'_>, columns: &MessageColumns, has_looked: &mut bool) -> Result<Option<String>> {
         let Outgoing { partition, timestamp, key, value, headers } = message;
         if let Some(partition) = *partition {
-            // Relaxed: a number that stands for itself, and only grows.
+            // Relaxed: no other memory is published with the number, which only grows.
             if partition >= self.partitions.load(Ordering::Relaxed) && !std::mem::replace(has_looked, true) {
                 let there = Asker::new(&self.call, &self.cluster)?.partitions(&self.topic)?;
                 self.partitions.fetch_max(there, Ordering::Relaxed);

@@ -55,7 +55,7 @@ struct Load {
 }
 
 impl Load {
-    // Relaxed in all of them: counts that stand for themselves. A failure is left in a mutex before its count goes down, and is
+    // Relaxed in all of them: counts with which no other memory is published. A failure is left in a mutex before its count goes down, and is
     // looked for after the count was seen.
     fn add(&self, bytes: usize) {
         self.messages.fetch_add(1, Ordering::Relaxed);
@@ -180,7 +180,7 @@ impl Producer {
         let is_over = Arc::new(AtomicBool::new(false));
         let (polled, over, news) = (Arc::clone(&client), Arc::clone(&is_over), Arc::clone(&told));
         let poll = move || {
-            // Relaxed: the flag stands for itself.
+            // Relaxed: no other memory is published with the flag.
             while !over.load(Ordering::Relaxed) {
                 polled.poll(POLL);
                 let load = &news.under_way;
@@ -410,7 +410,7 @@ impl Patience<'_> {
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        // Relaxed: the flag stands for itself.
+        // Relaxed: no other memory is published with the flag.
         self.is_over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
