@@ -245,9 +245,10 @@ class KeyedStream:
         run is refused with a list of all differences.
 
         The records of a broadcast stream reach all tasks in the same order, so broadcast state is the same in all of them, at
-        any parallelism. If that stream is bounded, the keyed records are read after it has ended, and the result depends on
-        nothing else. If not, which of its records a keyed one meets depends on timing. The event time of the step is the lesser
-        one of both streams; a broadcast stream without event time that is not bounded does not count. An error in
+        any parallelism. If that stream is bounded, one task reads it, file by file, and the keyed records are read after it has
+        ended, so the result does not depend on timing, unless the order of the broadcast records does, as after ``union``. If
+        it is not bounded, which of its records a keyed one meets depends on timing. The event time of the step is the lesser one
+        of both streams; a broadcast stream without event time that is not bounded does not count. An error in
         ``process_broadcast`` fails the job whatever ``on_error`` is: a record that one task skips and another one does not
         would make them differ.
 

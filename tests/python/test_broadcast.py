@@ -417,6 +417,21 @@ def test_explain_shows_it() -> None:
     assert "keeps map rules (str to int64), value count (int64) in every task; the keyed stream is read once" in text
 
 
+def test_a_bounded_stream_of_many_files_has_the_same_latest_rows_each_time(tmp_path: Path) -> None:
+    for file in range(8):
+        # The first file is the longest, so that tasks that read side by side would end with it.
+        (tmp_path / f"{file}.csv").write_text("name,least\n" + f"r,{file}\n" * (20_000 if file == 0 else 1))
+    rules = mill.read_csv(tmp_path, schema=RULE).with_columns(name=col("name").str.to_uppercase())
+
+    class Read(mill.ProcessFunction):
+        def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+            yield {"least": ctx.broadcast["R"].least}
+
+    latest = mill.from_iter(ROWS).key_by("k").process(Read(), schema={"least": int}, broadcast=rules.key_by("name"))
+    for _ in range(5):
+        assert set(latest.collect(parallelism=4)["least"]) == {7}
+
+
 def test_a_stream_from_many_tasks_reaches_all_in_one_order() -> None:
     """Two tasks write the rules: whoever wrote last must be the same in every task."""
 

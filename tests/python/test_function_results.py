@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytest
 
 import millstream as mill
-from millstream import col
+from millstream import col, lit
 from millstream.errors import DataError, PlanError, UserFunctionError
 from millstream.functions import PIECE_ROWS
 
@@ -496,6 +496,49 @@ def test_no_record_vanishes_with_route() -> None:
     asked = rows.map(lambda row: row, schema={"id": int, "x": str})
     with pytest.raises(DataError, match="no sink takes the .errors of this step"):
         mill.run(sums.for_each(whole.append), asked.errors.for_each(letters.append), on_error="route")
+
+
+class Inverse(mill.ProcessFunction):
+    def process(self, row: Any, ctx: mill.ProcessContext) -> Any:
+        yield {"x": 1 / row.n}
+
+
+UNFIT: dict[str, Callable[[mill.Stream], mill.Stream]] = {
+    "cast": lambda s: s.with_columns(y=col("x").cast(int)),
+    "to_integer": lambda s: s.with_columns(y=col("x").str.to_integer(base=16)),
+    "to_date": lambda s: s.filter(col("x").str.to_date("%Y") > date(2000, 1, 1)),
+    "to_datetime": lambda s: s.with_columns(y=col("x").str.to_datetime("%Y-%m-%d", strict=True)),
+    "branch": lambda s: s.branch(col("x").cast(int) > 0)[0],
+    "process": lambda s: s.key_by("n").process(Inverse(), schema={"x": float}),
+    "agg": lambda s: s.key_by("n").agg(y=col("x").cast(int).sum()),
+    "window": lambda s: s.key_by("n").window(mill.tumbling("1s")).agg(y=col("x").cast(int).sum()),
+    "kept window": lambda s: s.key_by("n").window(mill.sliding("2s", "1s")).agg(y=col("x").cast(int).quantile(0.5)),
+    "gap": lambda s: s.key_by("n").window(mill.session(gap=col("x").cast(int) * lit(timedelta(seconds=1)))).agg(y=mill.count()),
+    "top_n": lambda s: s.key_by("n").top_n(1, by=col("x").cast(int)),
+    "join": lambda s: s.join(mill.from_iter([{"id": 1}]), left_on=col("x").cast(int), right_on="id"),
+    "enrich": lambda s: s.enrich(mill.from_iter([{"id": 1}]), left_on=col("x").cast(int), right_on="id"),
+}
+
+
+@pytest.mark.parametrize("step", UNFIT)
+def test_a_step_whose_records_may_fail_needs_a_sink_for_them(step: str) -> None:
+    record = {"n": 0, "x": "oops", "t": datetime(2026, 1, 1)}
+    failing = UNFIT[step](mill.from_iter([record]).event_time("t", watermark="1s"))
+    other = mill.from_iter([{"x": "1"}]).map(lambda row: row)
+    with pytest.raises(PlanError, match="would reach no sink: write its .errors"):
+        mill.run(failing.for_each(print), other.errors.for_each(print), on_error="route")
+    letters = failing.all_errors.collect(on_error="route").to_pylist()
+    assert [json.loads(letter["record"])["n"] for letter in letters] == [0]
+
+
+def test_a_step_whose_records_cannot_fail_needs_none() -> None:
+    stream = mill.from_iter([{"x": "oops"}])
+    fits = stream.with_columns(
+        a=col("x").str.to_integer(strict=False), b=col("x").str.to_date(strict=False), c=col("x").cast(int, strict=False), d=col("x").cast(str)
+    )
+    whole: list[Any] = []
+    mill.run(fits.for_each(whole.append), stream.map(lambda row: row).errors.for_each(print), on_error="route")
+    assert [(row.a, row.b, row.c, row.d) for row in whole] == [(None, None, None, "oops")]
 
 
 def test_a_reduce_keeps_its_key() -> None:

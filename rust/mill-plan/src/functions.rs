@@ -54,9 +54,11 @@ mod words;
 
 use std::sync::{Arc, OnceLock};
 
+use datafusion_common::ScalarValue;
 use mill_protocol::{Error, Result};
 
 use crate::compiled::bind::Typed;
+use crate::expr::Expr;
 use crate::suggest::nearest;
 
 /// A built-in function.
@@ -69,6 +71,17 @@ pub(crate) struct Function {
     pub(crate) bind: Binder,
     /// Whether it is called as `name(a, b)` and not as `a.name(b)`.
     pub(crate) is_free: bool,
+    /// The argument of a conversion that says whether a value that does not fit is an error of its record. It is unless this
+    /// is false.
+    strict: Option<usize>,
+}
+
+impl Function {
+    /// The same as a conversion that takes `strict=` as this argument.
+    const fn strict_at(mut self, place: usize) -> Function {
+        self.strict = Some(place);
+        self
+    }
 }
 
 type Binder = fn(&str, Vec<Typed>, &Arc<str>) -> Result<Typed>;
@@ -78,12 +91,12 @@ const ANY: usize = usize::MAX;
 
 /// A function that is called on a column.
 const fn method(name: &'static str, least: usize, most: usize, bind: Binder) -> Function {
-    Function { name, args: (least, most), bind, is_free: false }
+    Function { name, args: (least, most), bind, is_free: false, strict: None }
 }
 
 /// A function of several columns.
 const fn free(name: &'static str, least: usize, most: usize, bind: Binder) -> Function {
-    Function { name, args: (least, most), bind, is_free: true }
+    Function { name, args: (least, most), bind, is_free: true, strict: None }
 }
 
 /// All functions.
@@ -113,6 +126,13 @@ pub(crate) fn names() -> &'static [&'static str] {
 /// Whether the function is called as `name(a, b)`.
 pub(crate) fn is_free(name: &str) -> bool {
     find(name).is_some_and(|function| function.is_free)
+}
+
+/// Whether the function converts values in such a way that one that does not fit is an error of its record.
+pub(crate) fn converts_strictly(name: &str, args: &[Expr]) -> bool {
+    let is_false = |arg: &Expr| matches!(arg.without_alias(), Expr::Literal(ScalarValue::Boolean(Some(false))));
+    let place = find(name).and_then(|function| function.strict);
+    place.is_some_and(|place| !args.get(place).is_some_and(is_false))
 }
 
 /// Checks that there is such a function and that it takes so many arguments.

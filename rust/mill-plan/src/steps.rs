@@ -59,6 +59,7 @@ pub use self::user::UserStepKind;
 pub use self::window::WindowedStream;
 use crate::aggregate::AggregateKind;
 use crate::expr::Expr;
+use crate::functions;
 use crate::logical::Parameters;
 use crate::lower::{Builder, Lineage};
 use crate::stream::OutputSpec;
@@ -88,16 +89,21 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
         serde_json::Value::Object(parameters).to_string()
     }
 
+    /// The expressions that it computes.
+    fn exprs(&self) -> Vec<&Expr> {
+        Vec::new()
+    }
+
     /// Whether another step may have its [`print`](Step::print) and yet compute something else, as it calls a function of the
     /// user's that the plan knows only by name.
     fn is_opaque(&self) -> bool {
-        false
+        call_functions(self.exprs())
     }
 
     /// Whether records are expected to fail in it, as a function of the user's raises or a value cannot be converted. Records may
     /// fail in other steps too, such as malformed lines in a source or a sum that leaves its range.
     fn may_fail(&self) -> bool {
-        self.is_opaque()
+        self.is_opaque() || convert_strictly(self.exprs())
     }
 
     /// Its outputs, the result first.
@@ -129,8 +135,9 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
         true
     }
 
-    /// Whether it takes the first records of its input and no more.
-    fn takes_head(&self) -> bool {
+    /// Whether the records of this input have to come in one order that is the same each time, and not only those of each
+    /// split: one task reads them then, split by split.
+    fn takes_in_turn(&self, _number: usize) -> bool {
         false
     }
 
@@ -291,15 +298,15 @@ fn call_functions<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> bool {
     exprs.into_iter().any(|expr| expr.any(&is_call))
 }
 
-/// Whether records are expected to fail in one of these: in a function of the user's or a strict conversion of text.
-fn may_fail<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> bool {
-    let fails = |part: &Expr| match part {
+/// Whether one of these converts values in such a way that one that does not fit is an error of its record.
+fn convert_strictly<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> bool {
+    let is_strict = |part: &Expr| match part {
         // Every value is a text.
         Expr::Cast { strict, to, .. } => *strict && *to != DataType::Utf8,
-        Expr::User { .. } => true,
+        Expr::Function { name, args } => functions::converts_strictly(name, args),
         _ => false,
     };
-    exprs.into_iter().any(|expr| expr.any(&fails))
+    exprs.into_iter().any(|expr| expr.any(&is_strict))
 }
 
 /// The declared columns that a test leaves, in their order.

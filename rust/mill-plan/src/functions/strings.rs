@@ -33,7 +33,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("str.pad_start", 2, 3, pad),
     method("str.pad_end", 2, 3, pad),
     method("str.zfill", 2, 2, zfill),
-    method("str.to_integer", 1, 3, to_integer),
+    method("str.to_integer", 1, 3, to_integer).strict_at(2),
     free("concat_str", 2, ANY, concat_str),
 ];
 

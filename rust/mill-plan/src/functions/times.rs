@@ -61,8 +61,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("dt.total_milliseconds", 1, 1, total),
     method("dt.total_microseconds", 1, 1, total),
     method("dt.total_nanoseconds", 1, 1, total),
-    method("str.to_date", 1, 3, to_date),
-    method("str.to_datetime", 1, 4, to_datetime),
+    method("str.to_date", 1, 3, to_date).strict_at(2),
+    method("str.to_datetime", 1, 4, to_datetime).strict_at(3),
 ];
 
 const DAY_S: i64 = 86_400;

@@ -46,8 +46,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) options: &'a PlanOptions,
     /// Sources whose records something downstream needs in their order.
     ordered: HashSet<usize>,
-    /// Sources of which only the first records are needed.
-    headed: HashSet<usize>,
+    /// Sources whose records come in one order, the same each time.
+    in_turn: HashSet<usize>,
     /// Steps that stay in the chain of their source.
     fused: HashSet<usize>,
     chains: Vec<Chain>,
@@ -60,8 +60,8 @@ pub(crate) struct Builder<'a> {
 pub(super) fn place(graph: &Graph, options: &PlanOptions, outline: Outline) -> Result<PhysicalPlan> {
     let (ordered, fused) = (ordered_sources(graph)?, ahead_of_event_time(graph));
     let (chains, edges, places) = (Vec::new(), Vec::new(), HashMap::new());
-    let headed = headed_sources(graph);
-    let mut builder = Builder { graph, options, ordered, headed, fused, chains, edges, places };
+    let in_turn = sources_in_turn(graph);
+    let mut builder = Builder { graph, options, ordered, in_turn, fused, chains, edges, places };
     for (at, vertex) in graph.steps.iter().enumerate() {
         vertex.step.lower(&mut builder, at).map_err(|error| error.in_step(&vertex.name))?;
     }
@@ -96,22 +96,27 @@ fn ordered_sources(graph: &Graph) -> Result<HashSet<usize>> {
     Ok((0..graph.steps.len()).filter(|&at| is_ordered[at] && graph.steps[at].step.source().is_some()).collect())
 }
 
-/// Sources of which only the first records are needed: one task reads them split by split, so that these are always the same.
-fn headed_sources(graph: &Graph) -> HashSet<usize> {
-    let mut takers: Vec<Vec<usize>> = vec![Vec::new(); graph.steps.len()];
+/// Sources of which all records are needed in an order that is the same each time: one task reads them, split by split.
+fn sources_in_turn(graph: &Graph) -> HashSet<usize> {
+    // Who takes the records of each step: as which input, and whether these are the ones that failed.
+    let mut takers: Vec<Vec<(usize, usize, bool)>> = vec![Vec::new(); graph.steps.len()];
     for (at, vertex) in graph.steps.iter().enumerate() {
-        vertex.inputs.iter().for_each(|tap| takers[tap.step].push(at));
+        for (number, tap) in vertex.inputs.iter().enumerate() {
+            takers[tap.step].push((at, number, graph.content(*tap) == Content::Errors));
+        }
     }
-    let mut is_headed = vec![false; graph.steps.len()];
+    let mut in_turn = vec![false; graph.steps.len()];
     for at in (0..graph.steps.len()).rev() {
-        is_headed[at] = !takers[at].is_empty()
-            && takers[at].iter().all(|&taker| {
-                let vertex = &graph.steps[taker];
-                let passes_on = vertex.inputs.len() == 1 && matches!(vertex.step.splits(), Splits::Keeps | Splits::Needs);
-                vertex.step.takes_head() || (passes_on && is_headed[taker])
-            });
+        let needs = |&(taker, number, _): &(usize, usize, bool)| {
+            let vertex = &graph.steps[taker];
+            let passes_on = vertex.inputs.len() == 1 && matches!(vertex.step.splits(), Splits::Keeps | Splits::Needs);
+            vertex.step.takes_in_turn(number) || (passes_on && in_turn[taker])
+        };
+        // Those who take the records that failed in any order do not slow down the others, which need them in theirs.
+        let is_for_all = takers[at].iter().all(|taker| taker.2 || needs(taker));
+        in_turn[at] = is_for_all && takers[at].iter().any(needs);
     }
-    (0..graph.steps.len()).filter(|&at| is_headed[at] && graph.steps[at].step.source().is_some()).collect()
+    (0..graph.steps.len()).filter(|&at| in_turn[at] && graph.steps[at].step.source().is_some()).collect()
 }
 
 /// Steps that need the splits of their source, and all steps before them: they stay in the chain of the source.
@@ -138,7 +143,7 @@ impl Builder<'_> {
             is_ordered: self.ordered.contains(&at),
             errors: Vec::new(),
         };
-        let parallelism = if self.headed.contains(&at) { 1 } else { self.options.parallelism };
+        let parallelism = if self.in_turn.contains(&at) { 1 } else { self.options.parallelism };
         let chain = self.new_chain(parallelism, Some(source));
         for output in 0..vertex.step.outputs().len() {
             let tap = Tap { step: at, output };

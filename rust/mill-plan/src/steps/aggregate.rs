@@ -59,8 +59,8 @@ impl Step for Aggregate {
         ])
     }
 
-    fn is_opaque(&self) -> bool {
-        super::call_functions(&self.keyed.aggregates)
+    fn exprs(&self) -> Vec<&Expr> {
+        self.keyed.aggregates.iter().collect()
     }
 
     fn outputs(&self) -> &[OutputSpec] {

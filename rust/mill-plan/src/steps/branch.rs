@@ -46,8 +46,8 @@ impl Step for Branch {
         parameters([("predicate", self.predicate.to_string().into())])
     }
 
-    fn is_opaque(&self) -> bool {
-        super::call_functions([&self.predicate])
+    fn exprs(&self) -> Vec<&Expr> {
+        vec![&self.predicate]
     }
 
     fn outputs(&self) -> &[OutputSpec] {

@@ -55,12 +55,8 @@ impl Step for Filter {
         parameters([("predicate", self.predicate.to_string().into())])
     }
 
-    fn is_opaque(&self) -> bool {
-        super::call_functions([&self.predicate])
-    }
-
-    fn may_fail(&self) -> bool {
-        super::may_fail([&self.predicate])
+    fn exprs(&self) -> Vec<&Expr> {
+        vec![&self.predicate]
     }
 
     fn outputs(&self) -> &[OutputSpec] {

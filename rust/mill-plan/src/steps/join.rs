@@ -25,6 +25,7 @@ pub use self::keys::JoinOn;
 use super::parts::check_kept;
 use super::window::check_unit;
 use super::{Changes, Inputs, Names, Need, Splits, Step, remaining};
+use crate::expr::Expr;
 use crate::join::{How, JoinKind, JoinPlan, signed};
 use crate::logical::{Parameters, parameters, texts};
 use crate::lower::{Builder, Lineage};
@@ -169,6 +170,10 @@ impl Step for Join {
             }
         }
         parameters
+    }
+
+    fn exprs(&self) -> Vec<&Expr> {
+        self.keys.exprs()
     }
 
     fn outputs(&self) -> &[OutputSpec] {

@@ -124,16 +124,14 @@ impl Step for KeptWindowStep {
         ])
     }
 
+    fn exprs(&self) -> Vec<&Expr> {
+        let gap = if let WindowKind::Session(Gap::Each(gap)) = &self.windows.kind { Some(gap) } else { None };
+        let aggregates = if let Compute::Aggregates(aggregates) = &self.compute { aggregates.as_slice() } else { &[] };
+        gap.into_iter().chain(aggregates).collect()
+    }
+
     fn is_opaque(&self) -> bool {
-        if let WindowKind::Session(Gap::Each(gap)) = &self.windows.kind
-            && super::call_functions([gap])
-        {
-            return true;
-        }
-        match &self.compute {
-            Compute::Aggregates(aggregates) => super::call_functions(aggregates),
-            Compute::Reduce(_) | Compute::Apply(_) => true,
-        }
+        !matches!(self.compute, Compute::Aggregates(_)) || super::call_functions(self.exprs())
     }
 
     fn outputs(&self) -> &[OutputSpec] {

@@ -8,6 +8,7 @@ use mill_protocol::{Error, Result};
 use super::join::{JoinCall, JoinKeys, JoinedColumns, both_times, check_microseconds};
 use super::parts::check_kept;
 use super::{Changes, Inputs, Names, Need, Splits, Step, remaining};
+use crate::expr::Expr;
 use crate::join::How;
 use crate::logical::{Parameters, parameters, texts};
 use crate::lookup::{LookupKind, LookupPlan, TableRows, UntilLoaded};
@@ -119,6 +120,10 @@ impl Step for Lookup {
             parameters.insert("tolerance".to_owned(), duration(us).into());
         }
         parameters
+    }
+
+    fn exprs(&self) -> Vec<&Expr> {
+        self.keys.exprs()
     }
 
     fn outputs(&self) -> &[OutputSpec] {

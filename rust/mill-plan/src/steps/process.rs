@@ -148,8 +148,17 @@ impl Step for Process {
         parameters
     }
 
+    fn is_opaque(&self) -> bool {
+        true
+    }
+
     fn holds_first(&self) -> bool {
         self.broadcast.as_ref().is_some_and(|broadcast| broadcast.is_bounded)
+    }
+
+    fn takes_in_turn(&self, number: usize) -> bool {
+        // Of two broadcast records of one key the same one is the latest each time.
+        number == 1 && self.holds_first()
     }
 
     fn outputs(&self) -> &[OutputSpec] {

@@ -188,12 +188,8 @@ impl Step for Project {
         parameters([("columns", texts(self.exprs.iter()))])
     }
 
-    fn is_opaque(&self) -> bool {
-        super::call_functions(&self.exprs)
-    }
-
-    fn may_fail(&self) -> bool {
-        super::may_fail(&self.exprs)
+    fn exprs(&self) -> Vec<&Expr> {
+        self.exprs.iter().collect()
     }
 
     fn outputs(&self) -> &[OutputSpec] {

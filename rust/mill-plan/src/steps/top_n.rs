@@ -150,6 +150,10 @@ impl Step for TopN {
         parameters
     }
 
+    fn exprs(&self) -> Vec<&Expr> {
+        self.by.iter().map(|(expr, _)| expr).collect()
+    }
+
     fn outputs(&self) -> &[OutputSpec] {
         static PLAIN: [OutputSpec; 2] = [OutputSpec::RESULT, OutputSpec::ERRORS];
         static WINDOWED: [OutputSpec; 3] = [OutputSpec::RESULT, OutputSpec::LATE, OutputSpec::ERRORS];

@@ -111,6 +111,11 @@ impl JoinKeys {
         self.parts.iter().for_each(|part| part.sides[side].add_columns(names));
     }
 
+    /// What both sides compute.
+    pub(crate) fn exprs(&self) -> Vec<&Expr> {
+        self.parts.iter().flat_map(|part| &part.sides).collect()
+    }
+
     /// The key of a side: the place of a column that holds it as it is, or what to compute.
     pub(crate) fn of_side(&self, side: usize, schema: &Schema) -> Vec<std::result::Result<usize, Expr>> {
         let part = |part: &Part| {

@@ -26,6 +26,7 @@ use mill_protocol::{Error, Result};
 use super::columns::JoinedColumns;
 use super::keys::{JoinKeys, SIDES};
 use super::{JoinCall, both_times};
+use crate::expr::Expr;
 use crate::join::How;
 use crate::logical::{Parameters, parameters, texts};
 use crate::lower::{Builder, Lineage};
@@ -185,6 +186,10 @@ impl Step for RegularJoin {
             parameters.insert("ttl".to_owned(), duration(us).into());
         }
         parameters
+    }
+
+    fn exprs(&self) -> Vec<&Expr> {
+        self.keys.exprs()
     }
 
     fn outputs(&self) -> &[OutputSpec] {
