@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use mill_plan::{
-    AggregateCall, AggregateKind, BinaryOp, Emit, Expr, PlanOptions, Stream, UnaryOp, WatermarkStrategy, Window, lower,
+    AggregateCall, AggregateKind, BinaryOp, Emit, Expr, Firing, PlanOptions, Stream, Trigger, UnaryOp, WatermarkStrategy, Window,
+    WindowKind, lower,
 };
 use support::{Memory, TestSink};
 
@@ -82,6 +83,33 @@ fn event_time_and_windows_count() {
     assert_eq!(one[0], "event_time(t timestamp[us] = col(\"at\"))");
     assert_ne!(one[0], window(col("sent"), 1_000_000)[0]);
     assert_ne!(one[1], window(col("at"), 2_000_000)[1]);
+}
+
+/// Windows of all records order what they keep by event time. Those that keep sums have none, so their state is what it was.
+#[test]
+fn the_order_of_records_counts_where_they_are_kept() {
+    let of_all = |stream: Stream, kind: AggregateKind| {
+        let call = AggregateCall { kind, input: Some(Box::new(col("y"))), filter: None };
+        let trigger = Trigger { early: Some(Firing::Rows(2)), late: None };
+        let windowed = stream.key_by(vec![col("x")]).unwrap().window(WindowKind::Global, 0).unwrap().trigger(trigger).unwrap();
+        let changes = windowed.agg(vec![Expr::Aggregate(call).alias("s")]).unwrap().to_changelog("op").unwrap();
+        signatures(changes).into_iter().find(|it| it.starts_with("key")).expect("the window has a signature")
+    };
+    let timed = || source().event_time("at", WatermarkStrategy::bounded(0)).unwrap();
+    assert_eq!(of_all(timed(), AggregateKind::Sum), of_all(source(), AggregateKind::Sum));
+    assert_eq!(
+        of_all(timed(), AggregateKind::Collect),
+        "key(x int64) agg(s=collect(int64) of col(\"y\") by event time) window global_window() by event time with a trigger"
+    );
+    for kind in [AggregateKind::First, AggregateKind::Collect] {
+        assert_ne!(of_all(timed(), kind.clone()), of_all(source(), kind.clone()));
+        let without = |stream: Stream| {
+            let call = AggregateCall { kind: kind.clone(), input: Some(Box::new(col("y"))), filter: None };
+            let of_keys = stream.key_by(vec![col("x")]).unwrap();
+            signatures(of_keys.agg(vec![Expr::Aggregate(call).alias("s")], Emit::End).unwrap()).pop()
+        };
+        assert_ne!(without(timed()), without(source()));
+    }
 }
 
 #[test]

@@ -300,7 +300,9 @@ impl Records {
     }
 }
 
+/// What a window is called in the state: by its bounds. One of all time has 0 as its start there, as earlier versions wrote it.
 fn bounds(start: i64, end: i64) -> [u8; 16] {
+    let start = if start == i64::MIN { 0 } else { start };
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&ordered(start));
     bytes[8..].copy_from_slice(&ordered(end));

@@ -92,14 +92,14 @@ impl KeptWindows {
         Ok(KeptWindowSpec { window, allowed_lateness_us: self.allowed_lateness_us, trigger: self.trigger })
     }
 
-    /// What must stay the same for the state of these windows to be of use.
-    fn signature(&self, lineage: &Lineage) -> String {
+    /// What must stay the same for the state of these windows to be of use: the order of records too, where these are kept.
+    fn signature(&self, lineage: &Lineage, keeps_records: bool) -> String {
         let kind = match &self.kind {
             WindowKind::Session(Gap::Each(gap)) => format!("session({})", lineage.resolve(gap)),
             kind => kind.to_string(),
         };
-        let kind = if self.by_time { format!("{kind} by event time") } else { kind };
-        format!("window {kind}{}", if self.trigger.is_default() { "" } else { " with a trigger" })
+        let order = if keeps_records && self.by_time { " by event time" } else { "" };
+        format!("window {kind}{order}{}", if self.trigger.is_default() { "" } else { " with a trigger" })
     }
 }
 
@@ -227,7 +227,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     fields.extend(parts.spec_fields());
     let schema: SchemaRef = Arc::new(Schema::new(fields));
     let lineage = &builder.graph.steps[at].lineage;
-    let listed: Vec<String> = parts.specs.iter().map(|spec| identity(&parts, spec, lineage)).collect();
+    let listed: Vec<String> = parts.specs.iter().map(|spec| identity(&parts, spec, lineage, window.is_some())).collect();
     let mut signature = format!("key({}) agg({})", described(&before, &keys, lineage)?, listed.join(", "));
     let late_schema = Arc::clone(&input.schema);
     let kind = match &windowing {
@@ -236,8 +236,9 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
             StageKind::WindowAggregate { keys: final_keys, aggregates: final_specs, is_partial, window: *window }
         }
         Windowing::Kept(windows) => {
-            signature = format!("{signature} {}", windows.signature(lineage));
             let spec = windows.spec(gap.and(places.last().copied()))?;
+            let of_windows = windows.signature(lineage, !spec.is_of_rows(&final_specs));
+            signature = format!("{signature} {of_windows}");
             match spec.window {
                 KeptWindow::Session(gap) if spec.trigger.is_default() && is_mergeable(&final_specs) => {
                     let allowed_lateness_us = spec.allowed_lateness_us;
@@ -320,7 +321,7 @@ fn window_function(builder: &mut Builder<'_>, at: usize, call: WindowCall) -> Re
     let lineage = &builder.graph.steps[at].lineage;
     let row: Vec<String> = before.fields().iter().map(|f| format!("{} {}", f.name(), type_name(f.data_type()))).collect();
     let signature =
-        format!("key({}) {verb}({}) {}", described(&before, &keys, lineage)?, row.join(", "), windows.signature(lineage));
+        format!("key({}) {verb}({}) {}", described(&before, &keys, lineage)?, row.join(", "), windows.signature(lineage, true));
     let spec = windows.spec(gap.map(|_| before.fields().len()))?;
     let (kept, records) = ((0..before.fields().len()).collect(), Arc::clone(&before));
     let kind = StageKind::KeptWindow { keys: places, kept, records, spec, compute };
@@ -381,7 +382,7 @@ fn kept_columns(first: Vec<usize>, specs: Vec<AggregateSpec>) -> (Vec<usize>, Ve
 }
 
 /// What of an aggregate must stay the same: its name, kind and type, and what it is over.
-fn identity(parts: &AggregateParts, spec: &AggregateSpec, lineage: &Lineage) -> String {
+fn identity(parts: &AggregateParts, spec: &AggregateSpec, lineage: &Lineage, is_of_panes: bool) -> String {
     let described = |place: Option<usize>| Some(lineage.resolve(&parts.inputs[place?]).to_string());
     let mut text = spec.to_string();
     if let Some(input) = described(spec.input) {
@@ -389,6 +390,10 @@ fn identity(parts: &AggregateParts, spec: &AggregateSpec, lineage: &Lineage) -> 
     }
     if let Some(filter) = described(spec.filter) {
         text = format!("{text} where {filter}");
+    }
+    // Panes have no other order, so it goes without saying.
+    if spec.by_time && !is_of_panes {
+        text.push_str(" by event time");
     }
     text
 }
