@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from millstream.types import TypeLike, data_type
+
 if TYPE_CHECKING:
     from millstream.expr import Expr
 
@@ -222,6 +224,96 @@ class StringNamespace(_Namespace):
         """
         return self._call("extract", pattern, group)
 
+    def extract_groups(self, pattern: str) -> Expr:
+        """Return what all groups of a regular expression matched, as a struct.
+
+        Parameters
+        ----------
+        pattern
+            A regular expression in the syntax of Rust's ``regex`` crate, with at least one group. A group without a name is
+            called by its number, ``"1"`` for the first.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and the pattern is not a valid regular expression, or has no group.
+
+        Notes
+        -----
+        Only the first match counts. The fields are null where nothing matches, or where their group took no part in the match.
+
+        Examples
+        --------
+        >>> lines = mill.from_iter(["GET /a", "PUT /b"])
+        >>> lines.select(x=col("value").str.extract_groups("(?<verb>[A-Z]+) (?<path>.*)")).collect()["x"]
+        [{'verb': 'GET', 'path': '/a'}, {'verb': 'PUT', 'path': '/b'}]
+        """
+        return self._call("extract_groups", pattern)
+
+    def json_decode(self, dtype: TypeLike, *, strict: bool = True) -> Expr:
+        """Read the text as a JSON value of a type.
+
+        Parameters
+        ----------
+        dtype
+            The type: a Python type such as ``list[int]``, one of :mod:`millstream.types`, an Arrow type, or for an object
+            a dict of its keys to types.
+        strict
+            Whether a text that is not JSON of this type is an error of its record. Otherwise it becomes null.
+
+        Raises
+        ------
+        SchemaError
+            When ``dtype`` is not a type, or when a step uses the expression and the type cannot be read from JSON.
+        DataError
+            When the job runs with ``strict`` and a text does not fit. The message names the place in the value.
+
+        Notes
+        -----
+        Values are read as :func:`read_json` reads them: exactly, or not at all. Keys that the type does not have are left
+        out, and keys that an object does not have are null.
+
+        Examples
+        --------
+        >>> s = mill.from_iter(['{"id": 1, "tags": ["a"]}', '{"id": 2}'])
+        >>> s.select(x=col("value").str.json_decode({"id": int, "tags": list[str]})).collect()["x"]
+        [{'id': 1, 'tags': ['a']}, {'id': 2, 'tags': None}]
+        """
+        from millstream.expr import lit
+
+        return self._call("json_decode", lit(None).cast(data_type(dtype, place="json_decode()")), strict)
+
+    def json_path_match(self, path: str, *, strict: bool = True) -> Expr:
+        """Return the value at a place within a JSON text, as text.
+
+        Parameters
+        ----------
+        path
+            Keys and places from ``$`` on, the whole value: ``"$.user.tags[0]"``, ``"$['first name']"``. A negative place
+            counts from the end. Other parts of JSONPath, which find several values, are refused.
+        strict
+            Whether a text that is not JSON is an error of its record. Otherwise it becomes null.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and the path is not one.
+        DataError
+            When the job runs with ``strict`` and a text is not JSON.
+
+        Notes
+        -----
+        A string is returned without its quotes and escapes, and numbers, arrays and objects as they are written. The result
+        is null where there is no such place, and of a JSON null. Of a key that an object has twice, the last counts.
+
+        Examples
+        --------
+        >>> s = mill.from_iter(['{"user": {"tags": ["a", "b"]}}', "{}"])
+        >>> s.select(x=col("value").str.json_path_match("$.user.tags[-1]")).collect()["x"]
+        ['b', None]
+        """
+        return self._call("json_path_match", path, strict)
+
     def extract_all(self, pattern: str) -> Expr:
         """Return all matches of a regular expression as a list.
 
@@ -261,6 +353,25 @@ class StringNamespace(_Namespace):
         [['a', 'b'], ['']]
         """
         return self._call("split", by)
+
+    def join(self, delimiter: str = "") -> Expr:
+        """Join the texts of all records; an aggregate.
+
+        Parameters
+        ----------
+        delimiter
+            What stands between two texts.
+
+        Notes
+        -----
+        Nulls are left out; of no text the result is empty. The order is that of :meth:`Expr.collect`: event time, or arrival.
+
+        Examples
+        --------
+        >>> mill.from_iter(["a", None, "b"]).agg(x=col("value").str.join("-")).collect()["x"]
+        ['a-b']
+        """
+        return self._expr.collect().list.join(delimiter)
 
     def slice(self, offset: int, length: int | None = None) -> Expr:
         """Return part of the text, by character positions.
@@ -879,6 +990,64 @@ class DateTimeNamespace(_Namespace):
         """
         return self._call("truncate", every)
 
+    def round(self, every: str) -> Expr:
+        """Round to the nearest start of a span.
+
+        Parameters
+        ----------
+        every
+            A span as :meth:`truncate` takes it.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and ``every`` is not one positive span, or is finer than the column's unit.
+
+        Notes
+        -----
+        A time in the middle of a span is rounded up. The spans are those of :meth:`truncate`.
+
+        Examples
+        --------
+        >>> import datetime as dt
+        >>> s = mill.from_iter([dt.datetime(2026, 1, 5, 10, 37), dt.datetime(2026, 1, 5, 10, 22)])
+        >>> s.select(x=col("value").dt.round("15m").dt.strftime("%H:%M")).collect()["x"]
+        ['10:30', '10:15']
+        """
+        return self._call("round", every)
+
+    def month_start(self) -> Expr:
+        """Move to the first day of the month, at the same time of day.
+
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and the column is not a date or timestamp.
+
+        Examples
+        --------
+        >>> import datetime as dt
+        >>> mill.from_iter([dt.date(2024, 2, 12)]).select(x=col("value").dt.month_start()).collect()["x"]
+        [datetime.date(2024, 2, 1)]
+        """
+        return self._call("month_start")
+
+    def month_end(self) -> Expr:
+        """Move to the last day of the month, at the same time of day.
+
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and the column is not a date or timestamp.
+
+        Examples
+        --------
+        >>> import datetime as dt
+        >>> mill.from_iter([dt.date(2024, 2, 12)]).select(x=col("value").dt.month_end()).collect()["x"]
+        [datetime.date(2024, 2, 29)]
+        """
+        return self._call("month_end")
+
     def strftime(self, format: str) -> Expr:
         """Format as text.
 
@@ -1473,6 +1642,27 @@ class StructNamespace(_Namespace):
         [2]
         """
         return self._call("field", name)
+
+    def json_encode(self) -> Expr:
+        """Write each struct as a JSON object.
+
+        Raises
+        ------
+        SchemaError
+            When the expression is used in a step and the column is not a struct.
+
+        Notes
+        -----
+        Values have the form in which :meth:`Stream.write_json` writes them, so :meth:`StringNamespace.json_decode` reads them
+        back. A null is null, and not the text ``null``.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"p": {"x": 1, "tags": ["a", None]}}])
+        >>> s.select(x=col("p").struct.json_encode()).collect()["x"]
+        ['{"x":1,"tags":["a",null]}']
+        """
+        return self._call("json_encode")
 
     def __getitem__(self, name: str) -> Expr:
         """Return one field; the same as :meth:`field`."""

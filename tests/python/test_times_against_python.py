@@ -255,6 +255,61 @@ def test_truncate_is_never_later_and_changes_nothing_the_second_time(zone: str) 
         assert all(a <= v for a, v in zip(once[every], values(zone), strict=True) if v is not None), every
 
 
+@pytest.mark.parametrize("every", [*CLOCK, *CALENDAR])
+@pytest.mark.parametrize("zone", ZONES)
+def test_round_finds_the_nearest_start_of_a_span(zone: str, every: str) -> None:
+    per = PER_SECOND[UNIT_OF_ZONE[zone]]
+    seen = run(source([second * per for second in moments(zone)], UNIT_OF_ZONE[zone], zone), r=col("v").dt.round(every))["r"]
+    for second, units in zip(moments(zone), seen, strict=True):
+        rounded, rest = divmod(units, per)
+        assert (truncated(zone, every, rounded), rest) == (rounded, 0), (second, "it is the start of a span")
+        start = truncated(zone, every, second)
+        if rounded > second:
+            assert truncated(zone, every, rounded - 1) <= second, (second, "there is none between")
+            assert rounded - second <= second - start, second
+        elif rounded > start:
+            # The clock was put back over midnight, so it is the evening before once more, a moment after midnight.
+            assert zone == "America/St_Johns" and second - rounded < second - start, second
+        else:
+            assert rounded == start, second
+            assert truncated(zone, every, 2 * second - start) <= second, (second, "the next one is farther away")
+
+
+@pytest.mark.parametrize("unit", PER_SECOND)
+def test_times_without_a_zone_are_rounded(unit: str) -> None:
+    chance = random.Random(f"{SEED} round {unit}")
+    per = PER_SECOND[unit]
+    numbers = [chance.randrange(-4 * 10**9, 5 * 10**9) * per + chance.randrange(per) for _ in range(1000)]
+    halves = [truncated(None, "1h", v // per) * per + 1800 * per - d for v in numbers for d in (0, 1)]
+    for every in [*CLOCK, *CALENDAR]:
+        seen = run(source([*numbers, *halves, None], unit, None), r=col("v").dt.round(every))["r"]
+        expected: list[Any] = []
+        for value in [*numbers, *halves]:
+            start = truncated(None, every, value // per)
+            # No span is longer than 366 days, nor two of them.
+            after = truncated(None, every, start + {"1mo": 31, "1q": 92, "1y": 366}.get(every, 0) * DAY) if every in CALENDAR else 0
+            after = {"1d": start + DAY, "1w": start + 7 * DAY}.get(every, after) if every in CALENDAR else start + CLOCK[every]
+            up = after * per - value <= value - start * per
+            expected.append((after if up else start) * per)
+        same([*numbers, *halves, None], [*expected, None], seen)
+
+
+def month_bound(zone: str | None, bound: str, second: int) -> int:
+    """Return a second at the first or last day of its month."""
+    wall = second + offset(zone, second)
+    day = (EPOCH + timedelta(seconds=wall)).date()
+    after = date(day.year + day.month // 12, day.month % 12 + 1, 1)
+    days = 1 - day.day if bound == "month_start" else (after - day).days - 1
+    return moved(zone, f"{days}d", second)
+
+
+@pytest.mark.parametrize("bound", ["month_start", "month_end"])
+@pytest.mark.parametrize("zone", ZONES)
+def test_days_of_months_keep_the_time_of_day(zone: str, bound: str) -> None:
+    seen = run(source(values(zone), UNIT_OF_ZONE[zone], zone), r=getattr(col("v").dt, bound)())["r"]
+    same(values(zone), each(zone, lambda second: month_bound(zone, bound, second), keeps_fraction=True), seen)
+
+
 OFFSETS = ["1d", "-1d", "1w", "-1w", "1mo", "-1mo", "1q", "1y", "-1y", "24h", "-24h", "90m", "-1s"]
 
 
@@ -285,9 +340,10 @@ def test_dates_are_truncated_and_moved() -> None:
     stream = mill.from_arrow(pa.table({"v": pa.array([*days, None], pa.int32()).cast(pa.date32())}))
     columns = {f"t{every}": col("v").dt.truncate(every) for every in CALENDAR}
     columns |= {f"o{by}": col("v").dt.offset_by(by) for by in ("1d", "-1w", "1mo", "-1mo", "1q", "-1y")}
+    columns |= {f"m{bound}": getattr(col("v").dt, bound)() for bound in ("month_start", "month_end")}
     seen = run(stream, **columns)
     for name, column in seen.items():
-        of = truncated if name[0] == "t" else moved
+        of = {"t": truncated, "o": moved, "m": month_bound}[name[0]]
         same(
             [*days, None],
             [*(EPOCH.date() + timedelta(days=of(None, name[1:], day * DAY) // DAY) for day in days), None],

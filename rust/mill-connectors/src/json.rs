@@ -9,10 +9,8 @@
 //! is null. A key that a given schema does not have is passed over; one that inferred columns do not have is an error, as
 //! is a key that an object has twice.
 
-mod column;
 mod format;
 mod infer;
-mod scan;
 mod values;
 
 use std::fmt;
@@ -20,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+use mill_frame::json::is_readable;
 use mill_frame::types::type_name;
 use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
@@ -201,7 +200,7 @@ impl JsonLayout {
 
 pub(crate) fn check_types(schema: &SchemaRef) -> Result<()> {
     for field in schema.fields() {
-        if !column::is_readable(field.data_type()) {
+        if !is_readable(field.data_type()) {
             let hint = match field.data_type() {
                 DataType::Dictionary(_, values) => format!("; read it as {}", type_name(values)),
                 _ => String::new(),

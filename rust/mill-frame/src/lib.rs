@@ -20,6 +20,7 @@ pub mod convert;
 mod error;
 mod frame;
 pub mod hash;
+pub mod json;
 mod parallel;
 mod partition;
 pub mod schema;

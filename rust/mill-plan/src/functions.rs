@@ -45,6 +45,7 @@
 
 mod arguments;
 mod choice;
+mod json;
 mod lists;
 mod matching;
 mod math;
@@ -102,6 +103,7 @@ const fn free(name: &'static str, least: usize, most: usize, bind: Binder) -> Fu
 /// All functions.
 const TABLES: &[&[Function]] = &[
     choice::FUNCTIONS,
+    json::FUNCTIONS,
     lists::FUNCTIONS,
     matching::FUNCTIONS,
     math::FUNCTIONS,

@@ -8,11 +8,10 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use memchr::{memchr, memrchr};
+use mill_frame::json::{Fault, Misfits, Names, Scanner, Source, Told, Value, Values, twice, unknown};
 use mill_protocol::{Error, Result};
 
-use super::column::{Misfits, Names, Source, Told, Values, twice, unknown};
 use super::JsonLayout;
-use super::scan::{Fault, Scanner, Value};
 use super::values::{Layout, cut, layout_of};
 use crate::file::{BadRecord, Content, LineFormat, Parsed};
 
@@ -191,10 +190,10 @@ impl JsonFormat {
         if let Err(why) = result {
             failed = Some(match why {
                 Why::Told(message) => message,
-                Why::Fault(fault) => fault.message_of(self.unit, line, start),
+                Why::Fault(fault) => fault.message_of(self.unit, "object", line, start),
             });
         } else if !scanner.is_at_end() {
-            failed = Some(Fault::At(scanner.at).message_of(self.unit, line, start));
+            failed = Some(Fault::At(scanner.at).message_of(self.unit, "object", line, start));
         }
         if let Some(message) = failed {
             values.truncate(first);
@@ -212,7 +211,8 @@ impl JsonFormat {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(width);
         for (at, field) in self.schema.fields().iter().enumerate() {
             let values = Values { values: &self.values, width, at };
-            columns.push(source.column(values, rows, field.name(), field.data_type(), &mut misfits)?);
+            let column = source.column(values, rows, field.name(), field.data_type(), &mut misfits);
+            columns.push(column.map_err(|e| Error::schema(format!("column {:?}: {e}", field.name())).because(e))?);
         }
         misfits.sort_by_key(|(row, _)| *row);
         misfits.dedup_by_key(|(row, _)| *row);

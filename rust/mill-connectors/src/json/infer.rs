@@ -4,8 +4,8 @@
 //! they are JSON (a number and a text, an array and an object) are text: their source, which loses nothing.
 
 use arrow::datatypes::Field;
+use mill_frame::json::{Fault, Kind, Scanner, Value, text_of, unescape};
 
-use super::scan::{Fault, Kind, Scanner, Value, text_of, unescape};
 use crate::infer::{Common, add};
 
 /// Names and kinds in the order they came.

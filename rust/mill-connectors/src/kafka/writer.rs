@@ -8,6 +8,7 @@ use std::time::Duration;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, SchemaRef, TimeUnit, TimestampMillisecondType};
+use mill_frame::json::names;
 use mill_frame::convert::show;
 use mill_frame::text::record_json;
 use mill_frame::types::type_name;
@@ -17,7 +18,7 @@ use super::limits::Limits;
 use super::producer::{Part, Producer, Refused};
 use super::sink::{MessageColumns, Shared};
 use super::spool::{self, HELD_BYTES_MAX, Handle, Held, INLINE_BYTES_MAX, Outgoing, Place, Spool};
-use crate::directory::json::{JsonRows, names};
+use crate::directory::json::rows as json_rows;
 
 /// How long a barrier waits for messages to be delivered.
 const FLUSH_WAIT: Duration = Duration::from_secs(300);
@@ -171,7 +172,7 @@ impl Encoder {
         let headers = self.headers.map(|place| Headers::new(&columns[place])).transpose()?;
         let chosen = |places: &[usize]| places.iter().map(|place| Arc::clone(&columns[*place])).collect::<Vec<ArrayRef>>();
         let rows = match &self.value {
-            Some((places, names)) => Some(JsonRows::new(names, &chosen(places))?),
+            Some((places, names)) => Some(json_rows(names, &chosen(places))?),
             None => None,
         };
         let raw = match &rows {
@@ -184,7 +185,7 @@ impl Encoder {
             Key::Bytes(place) => key_bytes = Some(cast(&columns[*place], &DataType::Binary).map_err(failed)?),
             Key::Json(places, names) => {
                 key_columns = chosen(places);
-                key_rows = Some((JsonRows::new(names, &key_columns)?, names));
+                key_rows = Some((json_rows(names, &key_columns)?, names));
             }
         }
         for row in 0..batch.rows() {

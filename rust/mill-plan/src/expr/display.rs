@@ -113,6 +113,16 @@ impl fmt::Display for Expr {
                 f.write_str(if *op == UnaryOp::IsNull { ".is_null()" } else { ".is_not_null()" })
             }
             Expr::Function { name, args } => match args.split_first() {
+                // A null stands for its type.
+                Some((text, [Expr::Cast { to, .. }, rest @ ..])) if name == "str.json_decode" => {
+                    operand(f, text, 9)?;
+                    write!(f, ".{name}({}", type_name(to))?;
+                    rest.iter().try_for_each(|arg| {
+                        f.write_str(", ")?;
+                        argument(f, arg)
+                    })?;
+                    f.write_str(")")
+                }
                 Some((first, rest)) if !crate::functions::is_free(name) => {
                     operand(f, first, 9)?;
                     write!(f, ".{name}(")?;

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListBuilder, StringArray, StringBuilder,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListBuilder, StringArray, StringBuilder, StructArray,
 };
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::comparison;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, Fields};
 use memchr::memmem::Finder;
 use mill_protocol::{Error, Result};
 use regex::Regex;
@@ -28,6 +28,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("str.replace", 3, 4, replace),
     method("str.replace_all", 3, 4, replace),
     method("str.extract", 2, 3, extract),
+    method("str.extract_groups", 2, 2, extract_groups),
     method("str.extract_all", 2, 2, bind_extract_all),
     method("str.split", 2, 2, split),
 ];
@@ -201,6 +202,41 @@ fn extract(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
         Ok(Arc::new(result.finish()) as _)
     });
     Typed::call(kernel, vec![arg], DataType::Utf8, text)
+}
+
+/// `extract_groups(pattern)`: all groups of the first match as a struct; those without a name are called by their numbers.
+fn extract_groups(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let Some(pattern) = constant_str(name, "pattern", &args[1])? else {
+        return Err(Error::plan(format!("{name}() needs a pattern, which says what fields the result has; found null")));
+    };
+    let arg = as_string(name, first(args)?)?;
+    let regex = compile(name, &pattern)?;
+    let names = regex.capture_names().enumerate().skip(1);
+    let names: Vec<String> = names.map(|(group, name)| name.map_or_else(|| group.to_string(), str::to_owned)).collect();
+    if names.is_empty() {
+        return Err(Error::plan(format!(
+            "{name}(): the pattern {pattern:?} has no groups; put what you want in brackets, as in (?<name>…)"
+        )));
+    }
+    let fields: Fields = names.into_iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+    let data_type = DataType::Struct(fields.clone());
+    let kernel = mapped(move |array| {
+        let texts = array.as_string::<i32>();
+        let mut places = regex.capture_locations();
+        let bytes = texts.value_data().len() / (2 * fields.len());
+        let mut columns: Vec<_> = fields.iter().map(|_| StringBuilder::with_capacity(texts.len(), bytes)).collect();
+        for text in texts {
+            let found = text.filter(|text| regex.captures_read(&mut places, text).is_some());
+            for (group, column) in columns.iter_mut().enumerate() {
+                let place = found.and_then(|text| places.get(group + 1).map(|(start, end)| &text[start..end]));
+                column.append_option(place);
+            }
+        }
+        let columns = columns.into_iter().map(|mut column| Arc::new(column.finish()) as ArrayRef).collect();
+        let result = StructArray::try_new(fields.clone(), columns, texts.nulls().cloned()).map_err(failed)?;
+        Ok(Arc::new(result) as _)
+    });
+    Typed::call(kernel, vec![arg], data_type, text)
 }
 
 fn bind_extract_all(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {

@@ -18,7 +18,7 @@ use mill_frame::convert::{self, show};
 use mill_frame::zone::Zone;
 use mill_protocol::{Error, Result};
 
-use self::every::{offset_by, truncate};
+use self::every::{month_bound, offset_by, round, truncate};
 use self::format::strftime;
 use self::parse::{to_date, to_datetime};
 use self::zone::{Clock, from_local, offset_at, to_local};
@@ -50,7 +50,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("dt.strftime", 2, 2, strftime),
     method("dt.to_string", 2, 2, strftime),
     method("dt.truncate", 2, 2, truncate),
+    method("dt.round", 2, 2, round),
     method("dt.offset_by", 2, 2, offset_by),
+    method("dt.month_start", 1, 1, month_bound),
+    method("dt.month_end", 1, 1, month_bound),
     method("dt.cast_time_unit", 2, 2, cast_time_unit),
     method("dt.convert_time_zone", 2, 2, time_zone),
     method("dt.replace_time_zone", 2, 4, time_zone),

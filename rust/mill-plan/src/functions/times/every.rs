@@ -9,10 +9,11 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use chrono::{Datelike, Months, NaiveDate, NaiveDateTime};
 use datafusion_common::ScalarValue;
+use mill_frame::zone::Zone;
 use mill_protocol::{Error, Result};
 
 use super::super::arguments::{constant_str, first, mapped};
-use super::{Clock, as_timestamp, each, from_local, local_units, naive_local, to_local};
+use super::{Clock, as_timestamp, each, from_local, local_units, naive_local, offset_at, to_local};
 use crate::compiled::bind::Typed;
 use crate::compiled::value::failed;
 use crate::types::per_second;
@@ -87,72 +88,163 @@ impl Span {
     }
 }
 
-/// The start of the span that holds the time, by the clock of its zone. Weeks start on Monday, spans of days and less at
-/// the epoch.
+/// Spans one after another, by the clock of a zone. Weeks start on Monday, spans of days and less at the epoch.
 ///
 /// Where the clock shows the start twice, a span of hours and less starts at the later that is not after the time, so that
 /// the hour that comes twice is two hours; a span of days starts at the earlier. Where it skips the start, the span starts
 /// with the first time that there is.
-pub(super) fn truncate(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
-    let span = Span::of(name, &args[1])?;
-    let kinds = [span.months != 0, span.weeks != 0, span.days != 0, span.nanos != 0];
-    if kinds.iter().filter(|kind| **kind).count() != 1 || span.months < 0 || span.weeks < 0 || span.days < 0 || span.nanos < 0 {
-        return Err(Error::plan(format!(
-            "{name}() takes one positive span, of months, of weeks, of days, or of hours and less; found {}",
-            args[1].text
-        )));
+struct Grid {
+    unit: TimeUnit,
+    zone: Option<Zone>,
+    /// How long spans of months are, else 0.
+    months: i64,
+    /// How long spans of weeks and less are, in units.
+    size: i64,
+    /// Where one of them starts.
+    origin: i64,
+    is_of_clock: bool,
+}
+
+impl Grid {
+    /// The grid of `truncate(every)` and `round(every)`, and their argument as a timestamp.
+    fn of(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<(Grid, Typed)> {
+        let span = Span::of(name, &args[1])?;
+        let kinds = [span.months != 0, span.weeks != 0, span.days != 0, span.nanos != 0];
+        let is_negative = span.months < 0 || span.weeks < 0 || span.days < 0 || span.nanos < 0;
+        if kinds.iter().filter(|kind| **kind).count() != 1 || is_negative {
+            return Err(Error::plan(format!(
+                "{name}() takes one positive span, of months, of weeks, of days, or of hours and less; found {}",
+                args[1].text
+            )));
+        }
+        let described = args[0].describe();
+        let is_date = !matches!(args[0].data_type, DataType::Timestamp(..));
+        if is_date && span.nanos > 0 && NANOS_PER_DAY % span.nanos != 0 && span.nanos % NANOS_PER_DAY != 0 {
+            let done = if name == "dt.round" { "rounded" } else { "truncated" };
+            return Err(Error::plan(format!(
+                "{name}(): {described} cannot be {done} to {}: a date has no time of day; cast it first, as in \
+                 .cast(mill.Timestamp(\"us\"))",
+                args[1].text
+            )));
+        }
+        let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
+        let of_unit = i128::from(1_000_000_000 / per_second(unit));
+        let day = 86_400 * per_second(unit);
+        let in_units = span.nanos / of_unit + (i128::from(span.days) + i128::from(span.weeks) * 7) * i128::from(day);
+        if span.months == 0 && in_units > 0 && span.nanos % of_unit != 0 && span.nanos > of_unit {
+            return Err(Error::plan(format!(
+                "{name}(): {text} is no multiple of the unit of {described}; cast it to a finer one, as in \
+                 .dt.cast_time_unit(\"ns\")"
+            )));
+        }
+        let size = i64::try_from(in_units).unwrap_or(i64::MAX);
+        // The first Monday after the epoch.
+        let origin = if span.weeks > 0 { 4 * day } else { 0 };
+        Ok((Grid { unit, zone, months: span.months, size, origin, is_of_clock: span.nanos != 0 }, arg))
     }
-    let original = args[0].data_type.clone();
-    let described = args[0].describe();
-    let is_date = !matches!(original, DataType::Timestamp(..));
-    if is_date && span.nanos > 0 && NANOS_PER_DAY % span.nanos != 0 && span.nanos % NANOS_PER_DAY != 0 {
-        return Err(Error::plan(format!(
-            "{name}(): {described} cannot be truncated to {}: a date has no time of day; cast it first, as in \
-             .cast(mill.Timestamp(\"us\"))",
-            args[1].text
-        )));
+
+    /// Whether spans need no look at the calendar or a clock.
+    fn is_plain(&self) -> bool {
+        self.months == 0 && (self.size <= 1 || self.zone.is_none())
     }
-    let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
-    let of_unit = i128::from(1_000_000_000 / per_second(unit));
-    let day = 86_400 * per_second(unit);
-    let in_units = span.nanos / of_unit + (i128::from(span.days) + i128::from(span.weeks) * 7) * i128::from(day);
-    if span.months == 0 && in_units > 0 && span.nanos % of_unit != 0 && span.nanos > of_unit {
-        return Err(Error::plan(format!(
-            "{name}(): {} is no multiple of the unit of {}; cast it to a finer one, as in .dt.cast_time_unit(\"ns\")",
-            text, described
-        )));
-    }
-    let size = i64::try_from(in_units).unwrap_or(i64::MAX);
-    // The first Monday after the epoch.
-    let origin = if span.weeks > 0 { 4 * day } else { 0 };
-    let is_calendar = span.nanos == 0;
-    let months = span.months;
-    let to = original.clone();
-    let kernel = mapped(move |array| {
-        let start = |value: i64| -> Option<i64> {
-            if months == 0 && (size <= 1 || zone.is_none()) {
-                return match size {
-                    ..=1 => Some(value),
-                    // The remainder of the difference, which itself may be out of range.
-                    size => value.checked_sub((value.rem_euclid(size) - origin.rem_euclid(size)).rem_euclid(size)),
-                };
-            }
-            let local = to_local(value, unit, zone);
-            let start = match months {
-                0 => local - (local - i128::from(origin)).rem_euclid(i128::from(size)),
-                months => local_units(start_of_months(naive_local(local, unit)?, months)?, unit),
+
+    /// The start of the span that holds the time; `None` if it is out of range.
+    fn start(&self, value: i64) -> Option<i64> {
+        if self.is_plain() {
+            return match self.size {
+                ..=1 => Some(value),
+                // The remainder of the difference, which itself may be out of range.
+                size => value.checked_sub((value.rem_euclid(size) - self.origin.rem_euclid(size)).rem_euclid(size)),
             };
-            Some(match from_local(start, unit, zone)? {
-                Clock::Once(point) => point,
-                Clock::Twice(_, later) if !is_calendar && later <= value => later,
-                Clock::Twice(earlier, _) => earlier,
-                Clock::Skipped(end, _) => end,
-            })
+        }
+        self.point(self.local_start(value)?, value)
+    }
+
+    /// The same of the span after it.
+    fn next(&self, value: i64) -> Option<i64> {
+        if self.is_plain() {
+            return self.start(value)?.checked_add(self.size.max(1));
+        }
+        let start = self.local_start(value)?;
+        let next = match self.months {
+            0 => start + i128::from(self.size),
+            months => {
+                let by = Months::new(u32::try_from(months).ok()?);
+                local_units(naive_local(start, self.unit)?.checked_add_months(by)?, self.unit)
+            }
         };
-        let result = cast(&each(array, start)?, array.data_type()).map_err(failed)?;
+        if !self.is_of_clock {
+            return self.point(next, value);
+        }
+        // Until the clock shows it, unless it is changed before: then there may be a start at once.
+        let offset = |at: i64| offset_at(at, self.unit, self.zone);
+        let passed = next - to_local(value, self.unit, self.zone);
+        let point = i64::try_from(i128::from(value) + passed).ok()?;
+        if offset(point) == offset(value) {
+            return Some(point);
+        }
+        let (mut low, mut high) = (value, point);
+        while i128::from(high) - i128::from(low) > 1 {
+            let middle = low.midpoint(high);
+            if offset(middle) == offset(value) { low = middle } else { high = middle }
+        }
+        if self.start(high)? == high { Some(high) } else { self.next(high) }
+    }
+
+    /// What the clock shows at the start of the span that holds the time.
+    fn local_start(&self, value: i64) -> Option<i128> {
+        let local = to_local(value, self.unit, self.zone);
+        Some(match self.months {
+            0 => local - (local - i128::from(self.origin)).rem_euclid(i128::from(self.size)),
+            months => local_units(start_of_months(naive_local(local, self.unit)?, months)?, self.unit),
+        })
+    }
+
+    /// The point in time at which the clock shows this, at or before a time where that is so twice.
+    fn point(&self, local: i128, before: i64) -> Option<i64> {
+        Some(match from_local(local, self.unit, self.zone)? {
+            Clock::Once(point) => point,
+            Clock::Twice(_, later) if self.is_of_clock && later <= before => later,
+            Clock::Twice(earlier, _) => earlier,
+            Clock::Skipped(end, _) => end,
+        })
+    }
+}
+
+/// Each time as another one, in the type that the column has.
+fn moved_by(arg: Typed, to: DataType, text: &Arc<str>, f: impl Fn(i64) -> Option<i64> + Send + Sync + 'static) -> Result<Typed> {
+    let result_type = to.clone();
+    let kernel = mapped(move |array| {
+        let result = cast(&each(array, &f)?, array.data_type()).map_err(failed)?;
         cast(&result, &to).map_err(failed)
     });
-    Typed::call(kernel, vec![arg], original, text)
+    Typed::call(kernel, vec![arg], result_type, text)
+}
+
+/// `truncate(every)`: the start of the span that holds the time.
+pub(super) fn truncate(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let to = args[0].data_type.clone();
+    let (grid, arg) = Grid::of(name, args, text)?;
+    moved_by(arg, to, text, move |value| grid.start(value))
+}
+
+/// `round(every)`: the start of a span that is nearest to the time; of two, the later.
+pub(super) fn round(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let to = args[0].data_type.clone();
+    let (grid, arg) = Grid::of(name, args, text)?;
+    moved_by(arg, to, text, move |value| {
+        let start = grid.start(value)?;
+        let since = i128::from(value) - i128::from(start);
+        if since == 0 {
+            return Some(start);
+        }
+        // Beyond the range of the type there is no time that could be nearer.
+        match grid.next(value) {
+            Some(next) if i128::from(next) - i128::from(value) <= since => Some(next),
+            Some(_) => Some(start),
+            None => None,
+        }
+    })
 }
 
 fn start_of_months(time: NaiveDateTime, months: i64) -> Option<NaiveDateTime> {
@@ -163,8 +255,7 @@ fn start_of_months(time: NaiveDateTime, months: i64) -> Option<NaiveDateTime> {
 }
 
 /// The time moved by a span: first by its months and days, which keep what the clock shows, then by its hours and less,
-/// which pass. A day that a month lacks becomes its last. Where the clock shows the result twice, the one with the offset
-/// of the time before is meant, or the earlier; where it skips it, the result is later by what was skipped.
+/// which pass. A day that a month lacks becomes its last.
 pub(super) fn offset_by(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let span = Span::of(name, &args[1])?;
     let original = args[0].data_type.clone();
@@ -181,32 +272,47 @@ pub(super) fn offset_by(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result
     let clock = i64::try_from(span.nanos / of_unit).ok();
     let days = span.weeks.checked_mul(7).and_then(|days| days.checked_add(span.days));
     let days = days.and_then(|days| days.checked_mul(86_400 * per_second(unit)));
-    let to = original.clone();
-    let kernel = mapped(move |array| {
-        let moved = |value: i64| -> Option<i64> {
-            if span.months == 0 && days == Some(0) {
-                return value.checked_add(clock?);
-            }
-            let before = to_local(value, unit, zone);
-            let mut local = before;
+    moved_by(arg, original, text, move |value| {
+        if span.months == 0 && days == Some(0) {
+            return value.checked_add(clock?);
+        }
+        let moved = by_calendar(value, unit, zone, |mut local| {
             if span.months != 0 {
                 let by = Months::new(u32::try_from(span.months.unsigned_abs()).ok()?);
                 let time = naive_local(local, unit)?;
                 let time = if span.months > 0 { time.checked_add_months(by)? } else { time.checked_sub_months(by)? };
                 local = local_units(time, unit);
             }
-            local += i128::from(days?);
-            let point = match from_local(local, unit, zone)? {
-                Clock::Once(point) | Clock::Skipped(_, point) => point,
-                Clock::Twice(_, later) if local - i128::from(later) == before - i128::from(value) => later,
-                Clock::Twice(earlier, _) => earlier,
-            };
-            point.checked_add(clock?)
-        };
-        let result = cast(&each(array, moved)?, array.data_type()).map_err(failed)?;
-        cast(&result, &to).map_err(failed)
-    });
-    Typed::call(kernel, vec![arg], original, text)
+            Some(local + i128::from(days?))
+        });
+        moved?.checked_add(clock?)
+    })
+}
+
+/// `month_start()` and `month_end()`: the first or last day of the month, at the same time of day.
+pub(super) fn month_bound(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let is_start = name == "dt.month_start";
+    let original = args[0].data_type.clone();
+    let (arg, unit, zone) = as_timestamp(name, first(args)?)?;
+    moved_by(arg, original, text, move |value| {
+        by_calendar(value, unit, zone, |local| {
+            let time = naive_local(local, unit)?;
+            let bound = if is_start { 1 } else { i64::from(time.num_days_in_month()) };
+            Some(local + i128::from(bound - i64::from(time.day())) * i128::from(86_400 * per_second(unit)))
+        })
+    })
+}
+
+/// Moves what the clock shows. Where it shows the result twice, the one with the offset of the time before is meant, or the
+/// earlier; where it skips it, the result is later by what was skipped.
+fn by_calendar(value: i64, unit: TimeUnit, zone: Option<Zone>, moved: impl Fn(i128) -> Option<i128>) -> Option<i64> {
+    let before = to_local(value, unit, zone);
+    let local = moved(before)?;
+    Some(match from_local(local, unit, zone)? {
+        Clock::Once(point) | Clock::Skipped(_, point) => point,
+        Clock::Twice(_, later) if local - i128::from(later) == before - i128::from(value) => later,
+        Clock::Twice(earlier, _) => earlier,
+    })
 }
 
 #[cfg(test)]

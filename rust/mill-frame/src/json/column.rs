@@ -1,19 +1,74 @@
-//! Makes columns of values: numbers, texts and times by [`mill_frame::text`], arrays and objects item by item.
+//! Makes columns of values: numbers, texts and times by [`text`](crate::text), arrays and objects item by item.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeListArray, ListArray, MapArray, StructArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, FixedSizeListArray, ListArray, MapArray, StringArray, StructArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::compute::cast;
+use arrow::compute::{cast, nullif};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
-use mill_frame::text::{Cell, Misfit, can_read, read};
-use mill_frame::types::type_name;
-use mill_protocol::{Error, Result};
+use arrow::error::{ArrowError, Result};
 
 use super::scan::{Fault, Kind, Scanner, Value, text_of, unescape};
+use crate::text::{Cell, Misfit, can_read, read};
+use crate::types::type_name;
+
+/// The name of a value that is in no column: none that a column has.
+const VALUE: &str = "\0";
+
+/// Reads each text as a JSON value of this type. A text that is null has none; one that is not JSON, or of another type, is
+/// null, with its row and why.
+///
+/// # Errors
+/// When the type is none that [`is_readable`] admits.
+///
+/// # Examples
+/// ```
+/// use arrow::array::{Array, AsArray, StringArray};
+/// use arrow::datatypes::{DataType, Int64Type};
+/// use mill_frame::json::decode;
+///
+/// let texts = StringArray::from(vec!["[1, 2]", "[1.5]", "oops"]);
+/// let (lists, misfits) = decode(&texts, &DataType::new_list(DataType::Int64, true))?;
+/// assert_eq!(lists.as_list::<i32>().value(0).as_primitive::<Int64Type>().values(), &[1, 2]);
+/// assert_eq!(misfits[0], (1, "$: 1.5 is not a whole number, which int64 needs".to_owned()));
+/// assert!(lists.is_null(2));
+/// # Ok::<(), arrow::error::ArrowError>(())
+/// ```
+pub fn decode(texts: &StringArray, data_type: &DataType) -> Result<(ArrayRef, Misfits)> {
+    let data = texts.value_data();
+    let mut misfits = Misfits::new();
+    let mut values = Vec::with_capacity(texts.len());
+    for (row, bounds) in texts.value_offsets().windows(2).enumerate() {
+        if texts.is_null(row) {
+            values.push(Value::MISSING);
+            continue;
+        }
+        let mut scanner = Scanner::new(&data[..bounds[1] as usize], bounds[0] as usize);
+        let value = scanner.value(0).and_then(|value| match scanner.is_at_end() {
+            true => Ok(value),
+            false => Err(Fault::At(scanner.at)),
+        });
+        values.push(value.unwrap_or_else(|fault| {
+            misfits.push((row, fault.message_of("text", "value", &data[..bounds[1] as usize], bounds[0] as usize)));
+            Value::MISSING
+        }));
+    }
+    let source = Source { data, is_inferred: false };
+    let column = source.column(Values::one(&values), values.len(), VALUE, data_type, &mut misfits)?;
+    if misfits.is_empty() {
+        return Ok((column, misfits));
+    }
+    misfits.sort_by_key(|(row, _)| *row);
+    misfits.dedup_by_key(|(row, _)| *row);
+    // A value that fits in part is none.
+    let mut fits = vec![true; values.len()];
+    misfits.iter().for_each(|(row, _)| fits[*row] = false);
+    let is_bad = BooleanArray::from(fits.into_iter().map(|fits| !fits).collect::<Vec<bool>>());
+    Ok((nullif(&column, &is_bad)?, misfits))
+}
 
 /// Whether values become columns of this type.
-pub(super) fn is_readable(data_type: &DataType) -> bool {
+pub fn is_readable(data_type: &DataType) -> bool {
     match data_type {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => is_readable(item.data_type()),
         DataType::Struct(fields) => fields.iter().all(|field| is_readable(field.data_type())),
@@ -28,14 +83,17 @@ pub(super) fn is_readable(data_type: &DataType) -> bool {
 }
 
 /// Values that are no value of their column: a message for each, with its row.
-pub(super) type Misfits = Vec<(usize, String)>;
+pub type Misfits = Vec<(usize, String)>;
 
 /// The values of one column, among those of all: every `width`-th from `at` on.
 #[derive(Clone, Copy)]
-pub(super) struct Values<'v> {
-    pub(super) values: &'v [Value],
-    pub(super) width: usize,
-    pub(super) at: usize,
+pub struct Values<'v> {
+    /// Those of all columns, record after record.
+    pub values: &'v [Value],
+    /// How many a record has.
+    pub width: usize,
+    /// Which of them is that of the column.
+    pub at: usize,
 }
 
 impl<'v> Values<'v> {
@@ -49,17 +107,22 @@ impl<'v> Values<'v> {
     }
 }
 
-/// What the reader of one chunk knows of its bytes and of its columns.
+/// The bytes that values are in, and what is said of them.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) data: &'a [u8],
+pub struct Source<'a> {
+    /// What the places of values are in.
+    pub data: &'a [u8],
     /// Whether the columns were inferred: then a key that they do not have is an error.
-    pub(super) is_inferred: bool,
+    pub is_inferred: bool,
 }
 
 impl<'a> Source<'a> {
-    /// The column of these values, one a row, with its name for messages.
-    pub(super) fn column(
+    /// The column of these values, one a row, with its name for messages. What does not fit is null in a column of scalars;
+    /// lists and objects with such a value in them stay, so whoever asks leaves out the rows of `misfits`.
+    ///
+    /// # Errors
+    /// When the type is none that [`is_readable`] admits.
+    pub fn column(
         self,
         values: Values<'_>,
         rows: usize,
@@ -71,7 +134,7 @@ impl<'a> Source<'a> {
             DataType::List(item) => self.list(values, name, item, misfits),
             DataType::LargeList(item) => {
                 let list = self.list(values, name, item, misfits)?;
-                cast(&list, data_type).map_err(|e| Error::internal("a list can be a large list").because(e))
+                cast(&list, data_type)
             }
             DataType::FixedSizeList(item, size) => self.fixed_list(values, name, item, *size, misfits),
             DataType::Struct(fields) => self.object(values, rows, name, fields, misfits),
@@ -173,7 +236,7 @@ impl<'a> Source<'a> {
         let array = self.nested(&offsets, &items, name, item.data_type(), misfits)?;
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         let list = ListArray::try_new(Arc::clone(item), offsets, array, Some(NullBuffer::from(is_valid)));
-        list.map(|list| Arc::new(list) as _).map_err(unfit)
+        list.map(|list| Arc::new(list) as _)
     }
 
     fn fixed_list(
@@ -191,7 +254,7 @@ impl<'a> Source<'a> {
         for (row, bounds) in offsets.windows(2).enumerate() {
             let found = &items[bounds[0] as usize..bounds[1] as usize];
             if is_valid[row] && found.len() != size as usize {
-                misfits.push((row, format!("column {name:?}: a list of {} items where {size} are expected", found.len())));
+                misfits.push((row, format!("{}: a list of {} items where {size} are expected", place(name), found.len())));
                 is_valid[row] = false;
             }
             match is_valid[row] {
@@ -202,7 +265,7 @@ impl<'a> Source<'a> {
         }
         let array = self.nested(&ends, &padded, name, item.data_type(), misfits)?;
         let list = FixedSizeListArray::try_new(Arc::clone(item), size, array, Some(NullBuffer::from(is_valid)));
-        list.map(|list| Arc::new(list) as _).map_err(unfit)
+        list.map(|list| Arc::new(list) as _)
     }
 
     /// The column of the items of lists; what is wrong with an item is told of the row of its list.
@@ -274,7 +337,7 @@ impl<'a> Source<'a> {
         if columns.is_empty() {
             return Ok(Arc::new(StructArray::new_empty_fields(rows, nulls)));
         }
-        StructArray::try_new(fields.clone(), columns, nulls).map(|array| Arc::new(array) as _).map_err(unfit)
+        StructArray::try_new(fields.clone(), columns, nulls).map(|array| Arc::new(array) as _)
     }
 
     fn map(
@@ -286,7 +349,7 @@ impl<'a> Source<'a> {
         misfits: &mut Misfits,
     ) -> Result<ArrayRef> {
         let DataType::Struct(fields) = entries.data_type() else {
-            return Err(Error::internal("the entries of a map are a struct"));
+            return Err(ArrowError::SchemaError("the entries of a map are a struct".to_owned()));
         };
         let is_boolean = Wants::of(fields[0].data_type()).is_boolean;
         let (mut offsets, mut keys, mut items, mut is_valid) = (vec![0], Vec::new(), Vec::new(), Vec::new());
@@ -302,7 +365,7 @@ impl<'a> Source<'a> {
                     debug_assert!(passed.is_ok(), "the scanner has passed it");
                 }
                 Kind::Missing | Kind::Null => {}
-                _ => misfits.push((row, format!("column {name:?}: {} is not an object", shown(value.bytes(self.data))))),
+                _ => misfits.push((row, format!("{}: {} is not an object", place(name), shown(value.bytes(self.data))))),
             }
             offsets.push(items.len() as i32);
             is_valid.push(value.kind == Kind::Object);
@@ -324,11 +387,11 @@ impl<'a> Source<'a> {
             key_array = self.nested(&offsets, &kept_keys, name, fields[0].data_type(), &mut Misfits::new())?;
         }
         let items = self.nested(&offsets, &items, name, fields[1].data_type(), misfits)?;
-        let entry_array = StructArray::try_new(fields.clone(), vec![key_array, items], None).map_err(unfit)?;
+        let entry_array = StructArray::try_new(fields.clone(), vec![key_array, items], None)?;
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         let nulls = Some(NullBuffer::from(is_valid));
         let map = MapArray::try_new(Arc::clone(entries), offsets, entry_array, nulls, is_sorted);
-        map.map(|map| Arc::new(map) as _).map_err(unfit)
+        map.map(|map| Arc::new(map) as _)
     }
 
     /// A key that is true or false: JSON has no keys but strings.
@@ -340,23 +403,20 @@ impl<'a> Source<'a> {
     }
 }
 
-fn unfit(e: arrow::error::ArrowError) -> Error {
-    Error::schema(format!("the values of JSON arrays and objects do not fit their type: {e}")).because(e)
-}
-
 /// The names of columns or fields, found fastest in the order in which they come.
-pub(super) struct Names {
+pub struct Names {
     names: Vec<String>,
 }
 
 impl Names {
-    pub(super) fn new(fields: &Fields) -> Names {
+    /// Of these fields.
+    pub fn new(fields: &Fields) -> Names {
         Names { names: fields.iter().map(|field| field.name().clone()).collect() }
     }
 
     /// Which one a key is; `next` is where it is looked for first.
     #[inline]
-    pub(super) fn find(&self, key: Value, data: &[u8], next: &mut usize) -> Option<usize> {
+    pub fn find(&self, key: Value, data: &[u8], next: &mut usize) -> Option<usize> {
         let bytes = key.bytes(data);
         let is_plain = key.kind != Kind::Escaped;
         if is_plain && self.names.get(*next).is_some_and(|name| name.as_bytes() == bytes) {
@@ -378,7 +438,8 @@ impl Names {
 }
 
 /// A message in place of a fault.
-pub(super) struct Told(pub(super) String);
+#[derive(Debug)]
+pub struct Told(pub String);
 
 impl From<Fault> for Told {
     fn from(fault: Fault) -> Told {
@@ -387,9 +448,17 @@ impl From<Fault> for Told {
     }
 }
 
+/// What messages call a column or a field of it. A value that is in no column is called as JSONPath does: `$`, `$.field`.
+fn place(name: &str) -> String {
+    match name.strip_prefix(VALUE) {
+        Some(path) => format!("${path}"),
+        None => format!("column {name:?}"),
+    }
+}
+
 /// The message for a key that the columns do not have.
-pub(super) fn unknown(column: Option<&str>, key: Value, data: &[u8]) -> String {
-    let of = column.map_or_else(String::new, |column| format!("column {column:?}: "));
+pub fn unknown(column: Option<&str>, key: Value, data: &[u8]) -> String {
+    let of = column.map_or_else(String::new, |name| format!("{}: ", place(name)));
     format!(
         "{of}the key {:?} is in none of the records that the columns were inferred from; give schema= with it, or without \
          it to leave it out",
@@ -398,8 +467,8 @@ pub(super) fn unknown(column: Option<&str>, key: Value, data: &[u8]) -> String {
 }
 
 /// The message for a key that an object has twice.
-pub(super) fn twice(column: Option<&str>, key: Value, data: &[u8]) -> String {
-    let of = column.map_or_else(String::new, |column| format!("column {column:?}: "));
+pub fn twice(column: Option<&str>, key: Value, data: &[u8]) -> String {
+    let of = column.map_or_else(String::new, |name| format!("{}: ", place(name)));
     format!("{of}the object has the key {:?} twice", text_of(key, data))
 }
 
@@ -456,7 +525,7 @@ fn message(name: &str, text: String, data_type: &DataType, misfit: Misfit) -> St
         (Misfit::Form, DataType::List(_) | DataType::Struct(_)) => format!("is not {}", type_name(data_type)),
         _ => misfit.reason(data_type),
     };
-    format!("column {name:?}: {text} {reason}")
+    format!("{}: {text} {reason}", place(name))
 }
 
 /// The head of a value.

@@ -1,51 +1,61 @@
 //! Cuts JSON into values, without interpreting them: where each one is, and of which kind.
 //!
 //! A value is checked to be JSON as a whole when it is passed, also where nobody reads it, so that whether a line is a
-//! record does not depend on the columns that are wanted. What its text means is decided column by column
-//! ([`column`](super::column)).
+//! record does not depend on the columns that are wanted. What its text means is decided column by column.
 
 /// Arrays and objects may be nested this deep.
 const DEPTH_MAX: usize = 128;
 
 /// Where a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Value {
-    pub(super) start: u32,
-    pub(super) end: u32,
-    pub(super) kind: Kind,
+pub struct Value {
+    /// Where its first byte is.
+    pub start: u32,
+    /// Where the byte after its last is.
+    pub end: u32,
+    /// What it is.
+    pub kind: Kind,
 }
 
+/// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// There is no value: the key is not there.
     Missing,
+    /// `null`.
     Null,
+    /// `true` or `false`.
     Boolean,
+    /// A number.
     Number,
     /// A string without escapes, its quotes left out.
     String,
     /// A string with escapes, its quotes left out.
     Escaped,
+    /// An array.
     List,
+    /// An object.
     Object,
 }
 
 impl Value {
-    pub(super) const MISSING: Value = Value { start: 0, end: 0, kind: Kind::Missing };
+    /// One that is not there.
+    pub const MISSING: Value = Value { start: 0, end: 0, kind: Kind::Missing };
 
     fn new(kind: Kind, start: usize, end: usize) -> Value {
         Value { start: start as u32, end: end as u32, kind }
     }
 
+    /// Its text in the data, a string without its quotes and with its escapes.
     #[inline]
-    pub(super) fn bytes(self, data: &[u8]) -> &[u8] {
+    pub fn bytes(self, data: &[u8]) -> &[u8] {
         &data[self.start as usize..self.end as usize]
     }
 }
 
 /// Why bytes are not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     /// They end too early.
     Open,
     /// Something else is expected at this place.
@@ -61,17 +71,18 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) fn message(self, data: &[u8], line: usize) -> String {
-        self.message_of("line", data, line)
+    /// Why a line is no record.
+    pub fn message(self, data: &[u8], line: usize) -> String {
+        self.message_of("line", "object", data, line)
     }
 
-    /// The same, where what begins at `start` is called so.
-    pub(super) fn message_of(self, unit: &str, data: &[u8], start: usize) -> String {
+    /// The same, where what begins at `start` is called so, `line` or `text`, and has to be one JSON `object` or `value`.
+    pub fn message_of(self, unit: &str, form: &str, data: &[u8], start: usize) -> String {
         match self {
-            Fault::Open => format!("the {unit} is not one complete JSON object"),
+            Fault::Open => format!("the {unit} is not one complete JSON {form}"),
             Fault::At(at) => {
                 let found = String::from_utf8_lossy(&data[at..]).chars().next().unwrap_or('?');
-                format!("the {unit} is not one JSON object: {found:?} is not expected at its byte {}", at - start + 1)
+                format!("the {unit} is not one JSON {form}: {found:?} is not expected at its byte {}", at - start + 1)
             }
             Fault::NotFinite => {
                 "NaN and Infinity are not JSON: write null, or the texts \"NaN\" and \"Infinity\", which columns of floats \
@@ -86,14 +97,15 @@ impl Fault {
 }
 
 /// Reads values one after the other.
-pub(super) struct Scanner<'a> {
+pub struct Scanner<'a> {
     data: &'a [u8],
-    pub(super) at: usize,
+    /// Where the next byte is.
+    pub at: usize,
 }
 
 impl<'a> Scanner<'a> {
     /// Begins at a place in the data; nothing at or after their end is looked at.
-    pub(super) fn new(data: &'a [u8], at: usize) -> Scanner<'a> {
+    pub fn new(data: &'a [u8], at: usize) -> Scanner<'a> {
         Scanner { data, at }
     }
 
@@ -104,7 +116,7 @@ impl<'a> Scanner<'a> {
 
     /// Passes spaces.
     #[inline]
-    pub(super) fn spaces(&mut self) {
+    pub fn spaces(&mut self) {
         while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.peek() {
             self.at += 1;
         }
@@ -134,14 +146,14 @@ impl<'a> Scanner<'a> {
     }
 
     /// Whether nothing but spaces is left.
-    pub(super) fn is_at_end(&mut self) -> bool {
+    pub fn is_at_end(&mut self) -> bool {
         self.spaces();
         self.at >= self.data.len()
     }
 
     /// Passes an object, with each of its keys and values.
     #[inline]
-    pub(super) fn object<E: From<Fault>>(
+    pub fn object<E: From<Fault>>(
         &mut self,
         depth: usize,
         mut visit: impl FnMut(Value, Value) -> Result<(), E>,
@@ -170,7 +182,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes an array, with each of its items.
-    pub(super) fn list<E: From<Fault>>(
+    pub fn list<E: From<Fault>>(
         &mut self,
         depth: usize,
         mut visit: impl FnMut(Value) -> Result<(), E>,
@@ -192,7 +204,7 @@ impl<'a> Scanner<'a> {
 
     /// Passes a value of any kind; `depth` says within how many arrays and objects it is.
     #[inline]
-    pub(super) fn value(&mut self, depth: usize) -> Result<Value, Fault> {
+    pub fn value(&mut self, depth: usize) -> Result<Value, Fault> {
         self.spaces();
         let start = self.at;
         match self.peek() {
@@ -335,7 +347,7 @@ fn unicode(bytes: &[u8]) -> Result<(char, usize), Fault> {
 }
 
 /// Adds a string that has escapes, which the scanner has checked, without them.
-pub(super) fn unescape(mut bytes: &[u8], out: &mut Vec<u8>) {
+pub fn unescape(mut bytes: &[u8], out: &mut Vec<u8>) {
     while let Some(at) = memchr::memchr(b'\\', bytes) {
         out.extend_from_slice(&bytes[..at]);
         let (byte, used) = match bytes.get(at + 1) {
@@ -360,7 +372,7 @@ pub(super) fn unescape(mut bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The text of a string or key.
-pub(super) fn text_of(value: Value, data: &[u8]) -> String {
+pub fn text_of(value: Value, data: &[u8]) -> String {
     let bytes = value.bytes(data);
     if value.kind != Kind::Escaped {
         return String::from_utf8_lossy(bytes).into_owned();
