@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from millstream._engine import RawExpr
 from millstream._mathematics import Mathematics
 from millstream._namespaces import DateTimeNamespace, ListNamespace, StringNamespace, StructNamespace
+from millstream._texts import flag
 from millstream.errors import PlanError
 from millstream.types import TypeLike, data_type
 
@@ -173,6 +174,9 @@ class Expr(Mathematics):
 
     def _aggregate(self, kind: str, parameter: float | None = None) -> Expr:
         return Expr(RawExpr.aggregate(kind, self._raw, parameter))
+
+    def _without_nulls(self, aggregate: Expr, ignore_nulls: bool) -> Expr:
+        return aggregate.filter(self.is_not_null()) if ignore_nulls else aggregate
 
     # -- operators ---------------------------------------------------------------------------------------------------
 
@@ -642,17 +646,18 @@ class Expr(Mathematics):
         return self._aggregate("sum")
 
     def mean(self) -> Expr:
-        """Return the mean of the values, a float; an aggregate.
+        """Return the mean of the values; an aggregate.
 
         Raises
         ------
         SchemaError
-            When a step uses the expression and the values are not numbers.
+            When a step uses the expression and the values are not numbers, durations or timestamps.
 
         Notes
         -----
-        Nulls are skipped; the mean of no value is null. A NaN makes the mean NaN. As for :meth:`sum`, the result does not
-        depend on the order of the records.
+        The mean of numbers is a float. That of durations or timestamps has their type, rounded to its unit, a half to the even
+        number. Nulls are skipped; the mean of no value is null. A NaN makes the mean NaN. As for :meth:`sum`, the result does
+        not depend on the order of the records.
 
         Examples
         --------
@@ -691,37 +696,57 @@ class Expr(Mathematics):
         """
         return self._aggregate("max")
 
-    def first(self) -> Expr:
+    def first(self, *, ignore_nulls: bool = False) -> Expr:
         """Return the value of the first record; an aggregate.
 
+        Parameters
+        ----------
+        ignore_nulls
+            Whether records whose value is null are passed over. Otherwise a null is a value like any other.
+
+        Raises
+        ------
+        PlanError
+            When ``ignore_nulls`` is neither True nor False.
+
         Notes
         -----
         The order is that of event time, ties in the order of arrival. Without event time, and in count windows, it is the order
         of arrival.
-        A null is a value like any other: ``.first().filter(col("x").is_not_null())`` skips nulls.
 
         Examples
         --------
-        >>> mill.from_iter([3, 1, 2]).agg(x=col("value").first()).collect()["x"]
-        [3]
+        >>> s = mill.from_iter([None, 3, 1, 2])
+        >>> s.agg(x=col("value").first(), y=col("value").first(ignore_nulls=True)).collect().to_pylist()
+        [{'x': None, 'y': 3}]
         """
-        return self._aggregate("first")
+        return self._without_nulls(self._aggregate("first"), flag(ignore_nulls, "first(ignore_nulls=…)"))
 
-    def last(self) -> Expr:
+    def last(self, *, ignore_nulls: bool = False) -> Expr:
         """Return the value of the last record; an aggregate.
 
+        Parameters
+        ----------
+        ignore_nulls
+            Whether records whose value is null are passed over. Otherwise a null is a value like any other.
+
+        Raises
+        ------
+        PlanError
+            When ``ignore_nulls`` is neither True nor False.
+
         Notes
         -----
         The order is that of event time, ties in the order of arrival. Without event time, and in count windows, it is the order
         of arrival.
-        A null is a value like any other: ``.last().filter(col("x").is_not_null())`` skips nulls.
 
         Examples
         --------
-        >>> mill.from_iter([3, 1, 2]).agg(x=col("value").last()).collect()["x"]
-        [2]
+        >>> s = mill.from_iter([3, 1, 2, None])
+        >>> s.agg(x=col("value").last(), y=col("value").last(ignore_nulls=True)).collect().to_pylist()
+        [{'x': None, 'y': 2}]
         """
-        return self._aggregate("last")
+        return self._without_nulls(self._aggregate("last"), flag(ignore_nulls, "last(ignore_nulls=…)"))
 
     def n_unique(self) -> Expr:
         """Count the distinct values, exactly; an aggregate.
@@ -755,10 +780,16 @@ class Expr(Mathematics):
         return self._aggregate("approx_n_unique")
 
     def std(self) -> Expr:
-        """Return the standard deviation of a sample, a float; an aggregate.
+        """Return the standard deviation of a sample; an aggregate.
+
+        Raises
+        ------
+        SchemaError
+            When a step uses the expression and the values are not numbers or durations.
 
         Notes
         -----
+        That of numbers is a float, that of durations a duration, rounded to its unit.
         The divisor of the variance is n - 1. Nulls are skipped; the result of fewer than two values is null. The algorithm
         is that of :meth:`var`.
 
@@ -792,7 +823,8 @@ class Expr(Mathematics):
 
         Notes
         -----
-        The median is ``quantile(0.5)``: the mean of the two middle values, where their number is even.
+        The median is ``quantile(0.5)``: the mean of the two middle values, where their number is even. That of durations or
+        timestamps has their type.
 
         Examples
         --------
@@ -813,10 +845,13 @@ class Expr(Mathematics):
         ------
         PlanError
             When ``quantile`` is not a number between 0 and 1.
+        SchemaError
+            When a step uses the expression and the values are not numbers, durations or timestamps.
 
         Notes
         -----
-        Nulls are skipped; the result of no value is null. NaN is greater than any number. All values are kept as state;
+        The quantile of numbers is a float. That of durations or timestamps has their type, rounded to its unit, a half to the
+        even number. Nulls are skipped; the result of no value is null. NaN is greater than any number. All values are kept as state;
         :meth:`approx_quantile` needs little memory.
 
         Examples
@@ -838,10 +873,13 @@ class Expr(Mathematics):
         ------
         PlanError
             When ``quantile`` is not a number between 0 and 1.
+        SchemaError
+            When a step uses the expression and the values are not numbers or durations.
 
         Notes
         -----
-        Nulls are skipped; the result of no value is null. NaN is greater than any number.
+        The estimate for numbers is a float, that for durations a duration. Nulls are skipped; the result of no value is null.
+        NaN is greater than any number.
 
         The estimate is computed by DDSketch (Masson, Rim and Lee, 2019) with a relative accuracy of 1 %: it differs by at
         most 1 % from the value of rank ``floor(quantile * (n - 1))`` among the n sorted values. It is one value and not

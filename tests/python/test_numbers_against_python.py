@@ -9,6 +9,7 @@ import random
 import re
 import statistics
 from collections.abc import Callable
+from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from fractions import Fraction
 from functools import cache
@@ -1021,3 +1022,74 @@ def test_choosing_among_numbers_changes_none() -> None:
 def test_a_zero_of_a_negative_scale_is_one_digit() -> None:
     stream = source(v=([Decimal(0), Decimal(1100), Decimal(-300)], pa.decimal128(10, -2)))
     assert run(stream, r=col("v").cast(str))["r"] == ["0", "1100", "-300"]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("kind", ["duration", "timestamp", "zoned"])
+@pytest.mark.parametrize("way", ["keyed", "all", "tumbling", "sliding", "session", "rolling"])
+def test_means_and_quantiles_of_times_are_exact_to_their_unit(unit: str, kind: str, way: str) -> None:
+    chance = random.Random(f"{unit} {kind} {way}")
+    top = {"s": 10**11, "ms": 10**14, "us": 10**17, "ns": 6 * 10**18}[unit]
+    spread = chance.choice([7, top])
+    of = {"duration": pa.duration(unit), "timestamp": pa.timestamp(unit), "zoned": pa.timestamp(unit, "Europe/Paris")}[kind]
+    count = 300 if way == "rolling" else 3_000
+    values = [chance.choice([None, chance.randrange(-spread, spread + 1), chance.randrange(-spread, spread + 1)]) for _ in range(count)]
+    keys = [chance.randrange(40) for _ in values]
+    times = [datetime(2026, 1, 1) + timedelta(seconds=n // 4) for n in range(count)]
+    table = pa.table({"k": keys, "t": pa.array(times, pa.timestamp("us")), "n": range(count), "v": pa.array(values, pa.int64()).cast(of)})
+    stream = mill.from_arrow(table).event_time("t", watermark="1s")
+    v = col("v")
+    wanted = {"mean": v.mean(), "median": v.median(), "q": v.quantile(0.3), "few": v.mean().filter(col("n") % 3 == 0), "ns": col("n").collect()}
+    if kind == "duration":
+        wanted |= {"std": v.std(), "about": v.approx_quantile(0.3)}
+    keyed = stream.key_by("k")
+    found = {
+        "keyed": lambda: keyed.agg(**wanted),
+        "all": lambda: stream.agg(**wanted),
+        "tumbling": lambda: keyed.window(mill.tumbling("1m")).agg(**wanted),
+        "sliding": lambda: keyed.window(mill.sliding("2m", slide="1m")).agg(**wanted),
+        "session": lambda: keyed.window(mill.session("5s")).agg(**wanted),
+        "rolling": lambda: keyed.rolling("30s").agg(**wanted),
+    }[way]().collect(parallelism=2)
+    whole = found.to_arrow()
+    assert whole.schema.field("mean").type == whole.schema.field("q").type == of
+    plain = {name: whole[name].cast(pa.int64()).to_pylist() for name in wanted if name != "ns"}
+    assert len(whole) > 0
+    for place, ns in enumerate(whole["ns"].to_pylist()):
+        inside = sorted(values[n] for n in ns if values[n] is not None)
+        few = [values[n] for n in ns if values[n] is not None and n % 3 == 0]
+        assert plain["mean"][place] == (round(Fraction(sum(inside), len(inside))) if inside else None)
+        assert plain["few"][place] == (round(Fraction(sum(few), len(few))) if few else None)
+        for name, at in (("median", 0.5), ("q", 0.3)):
+            if not inside:
+                assert plain[name][place] is None
+                continue
+            # The place is a float, as in the engine; from there on all is exact.
+            rank = at * (len(inside) - 1)
+            below, share = int(rank), Fraction(rank - int(rank))
+            above = inside[min(below + 1, len(inside) - 1)]
+            exact = inside[below] + (above - inside[below]) * share
+            # 106 bits decide which number is nearest, unless it is half of one to the last of them.
+            assert abs(plain[name][place] - exact) <= Fraction(1, 2) + Fraction(1, 2**30), (name, inside)
+            if share == 0 or share == Fraction(1, 2):
+                assert plain[name][place] == round(exact)
+        if kind == "duration" and len(inside) > 1:
+            deviation = statistics.stdev(inside)
+            assert math.isclose(plain["std"][place], deviation, rel_tol=1e-12, abs_tol=1)
+            value = inside[math.floor(0.3 * (len(inside) - 1))]
+            assert abs(plain["about"][place] - value) <= abs(value) * 0.0101 + 1
+
+
+def test_statistics_that_mean_nothing_of_times_are_refused() -> None:
+    s = mill.from_iter([{"t": datetime(2026, 1, 1), "d": timedelta(1), "date": date(2026, 1, 1), "x": "a"}])
+    for column, name, needed in [
+        ("t", "std", "a number or duration"),
+        ("t", "var", "a number"),
+        ("d", "var", "a number"),
+        ("date", "mean", "a number, duration or timestamp"),
+        ("x", "median", "a number, duration or timestamp"),
+    ]:
+        with pytest.raises(mill.SchemaError, match=rf"{name}\(\) needs {needed}, found"):
+            s.agg(v=getattr(col(column), name)())
+    with pytest.raises(mill.SchemaError, match=r"approx_quantile\(\) needs a number or duration"):
+        s.agg(v=col("t").approx_quantile(0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -248,3 +249,37 @@ def test_the_first_records_are_those_of_the_first_file(kind: str, tmp_path: Path
             assert stream.collect(limit=rows, parallelism=3)["n"] == everything[:rows]
             made = stream.filter(col("n") % 2 == 1).with_columns(m=col("n") + 1).map(lambda row: {"m": row.m}, schema={"m": int})
             assert made.limit(rows).collect(parallelism=3)["m"] == [n + 1 for n in odd[:rows]]
+
+
+def test_first_and_last_pass_over_nulls_where_asked_and_texts_are_joined_in_event_time() -> None:
+    chance = random.Random(3)
+    rows = [
+        {"k": chance.randrange(20), "t": datetime(2026, 1, 1) + timedelta(seconds=chance.randrange(1000)), "s": chance.choice([None, "a", "b", "é", ""])}
+        for _ in range(2_000)
+    ]
+    keyed = mill.from_iter(rows).event_time("t", watermark="1h").key_by("k")
+    result = keyed.agg(
+        first=col("s").first(ignore_nulls=True),
+        last=col("s").last(ignore_nulls=True),
+        a=col("s").last(ignore_nulls=True).filter(col("s") != "é"),
+        null=col("s").first(),
+        joined=col("s").str.join(", "),
+    )
+    seen = {row["k"]: row for row in result.collect(parallelism=2).to_pylist()}
+    for key in range(20):
+        texts = [row["s"] for row in sorted((row for row in rows if row["k"] == key), key=lambda row: row["t"])]
+        there = [text for text in texts if text is not None]
+        assert seen[key] == {
+            "k": key,
+            "first": there[0],
+            "last": there[-1],
+            "a": [text for text in there if text != "é"][-1],
+            "null": texts[0],
+            "joined": ", ".join(there),
+        }
+    none = mill.from_iter([None], schema={"s": str}).agg(f=col("s").first(ignore_nulls=True), j=col("s").str.join("-"))
+    assert none.collect().to_pylist() == [{"f": None, "j": ""}]
+    with pytest.raises(mill.PlanError, match="takes True or False"):
+        col("s").first(ignore_nulls="yes")  # type: ignore[arg-type]
+    with pytest.raises(mill.SchemaError, match="list of strings"):
+        mill.from_iter([1]).agg(j=col("value").str.join("-"))

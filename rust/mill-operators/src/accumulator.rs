@@ -179,9 +179,9 @@ fn accumulator(
     Ok(match &spec.kind {
         AggregateKind::Count => Box::new(number::Count::new(input, is_partial, layout)),
         AggregateKind::Sum => number::sum(input, is_partial, name, output, is_ahead, layout)?,
-        AggregateKind::Mean => Box::new(Moments::new(input, is_partial, Moment::Mean, is_ahead, layout)),
-        AggregateKind::Var => Box::new(Moments::new(input, is_partial, Moment::Var, is_ahead, layout)),
-        AggregateKind::Std => Box::new(Moments::new(input, is_partial, Moment::Std, is_ahead, layout)),
+        AggregateKind::Mean => Box::new(Moments::new(input, output, is_partial, Moment::Mean, is_ahead, layout)),
+        AggregateKind::Var => Box::new(Moments::new(input, output, is_partial, Moment::Var, is_ahead, layout)),
+        AggregateKind::Std => Box::new(Moments::new(input, output, is_partial, Moment::Std, is_ahead, layout)),
         AggregateKind::Min => extreme::extreme(input, output, true, layout)?,
         AggregateKind::Max => extreme::extreme(input, output, false, layout)?,
         AggregateKind::First => place::place(input, output, true, is_timed, layout)?,
@@ -195,9 +195,9 @@ fn accumulator(
             Box::new(distinct::Distinct::new(input, keys, &types, options, layout)?)
         }
         AggregateKind::ApproxNUnique => Box::new(sketch::ApproxDistinct::new(input, layout)),
-        AggregateKind::Quantile(at) => Box::new(quantile::Quantile::new(input, *at, spec.input_type.as_ref(), layout)),
-        AggregateKind::Median => Box::new(quantile::Quantile::new(input, 0.5, spec.input_type.as_ref(), layout)),
-        AggregateKind::ApproxQuantile(at) => Box::new(sketch::ApproxQuantile::new(input, *at, layout)),
+        AggregateKind::Quantile(at) => Box::new(quantile::Quantile::new(input, *at, spec, layout)),
+        AggregateKind::Median => Box::new(quantile::Quantile::new(input, 0.5, spec, layout)),
+        AggregateKind::ApproxQuantile(at) => Box::new(sketch::ApproxQuantile::new(input, *at, output, layout)),
         AggregateKind::Collect => Box::new(cells::Collect::new(input, output, is_timed, layout)?),
         AggregateKind::User(function) => {
             // Asked of the function and not of the plan: one that stands for a function that is not at hand gives bytes.

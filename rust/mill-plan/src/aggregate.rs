@@ -127,7 +127,7 @@ impl AggregateKind {
     /// # Errors
     /// When the aggregate does not take this type.
     pub fn input_type(&self, input: &DataType) -> Result<DataType> {
-        use DataType::{Boolean, Decimal128, Duration, Float64, Int64, UInt64};
+        use DataType::{Boolean, Decimal128, Duration, Float64, Int64, Timestamp, UInt64};
         let refused = |needed: &str| {
             Err(Error::schema(format!("{}() needs {needed}, found {}", self.name(), type_name(input))))
         };
@@ -152,7 +152,16 @@ impl AggregateKind {
                 t if t.is_unsigned_integer() => UInt64,
                 Decimal128(..) => input.clone(),
                 t if t.is_numeric() => Float64,
-                _ => return refused("a number"),
+                // A variance has the square of a unit, and a share of the time since 1970 means nothing.
+                Duration(_) if !matches!(self, AggregateKind::Var) => input.clone(),
+                Timestamp(..) if matches!(self, AggregateKind::Mean | AggregateKind::Quantile(_) | AggregateKind::Median) => {
+                    input.clone()
+                }
+                _ => return refused(match self {
+                    AggregateKind::Var => "a number",
+                    AggregateKind::Std | AggregateKind::ApproxQuantile(_) => "a number or duration",
+                    _ => "a number, duration or timestamp",
+                }),
             },
             AggregateKind::Min | AggregateKind::Max => {
                 let plain = plain_type(input);
@@ -182,7 +191,10 @@ impl AggregateKind {
             | AggregateKind::Var
             | AggregateKind::Quantile(_)
             | AggregateKind::ApproxQuantile(_)
-            | AggregateKind::Median => DataType::Float64,
+            | AggregateKind::Median => match of_input() {
+                time @ (DataType::Duration(_) | DataType::Timestamp(..)) => time,
+                _ => DataType::Float64,
+            },
             AggregateKind::Sum => match of_input() {
                 DataType::Decimal128(_, scale) => DataType::Decimal128(38, scale),
                 other => other,

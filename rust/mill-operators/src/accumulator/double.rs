@@ -48,6 +48,22 @@ impl Double {
         if self.sum.is_finite() { self.sum + self.lost } else { self.sum }
     }
 
+    /// The mean of so many whole numbers that have this sum, to the nearest whole number; of two, the even one.
+    pub(super) fn whole_mean(self, n: i64) -> i128 {
+        let (sum, n) = (self.sum as i128 + self.lost as i128, i128::from(n));
+        let (below, rest) = (sum.div_euclid(n), sum.rem_euclid(n));
+        below + i128::from(2 * rest > n || 2 * rest == n && below % 2 != 0)
+    }
+
+    /// The whole number that is nearest to this and another one together; of two, the even one.
+    pub(super) fn nearest(self, more: i128) -> i128 {
+        let own = self.normal();
+        let (whole, part) = (own.sum.floor(), own.sum - own.sum.floor() + own.lost);
+        let (floor, rest) = (part.floor(), part - part.floor());
+        let below = more + whole as i128 + floor as i128;
+        below + i128::from(rest > 0.5 || rest == 0.5 && below % 2 != 0)
+    }
+
     /// What [`unwrapped`](Double::unwrapped) is to be multiplied with in the end.
     pub(super) const UNWRAPPED: f64 = (1u128 << 64) as f64;
 

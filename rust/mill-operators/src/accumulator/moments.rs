@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, UInt64Type};
-use mill_protocol::Result;
+use mill_protocol::{Error, Result};
 use mill_state::{LayoutBuilder, Rows, RowsRead, Select};
 
 use super::carries::{Unfit, Wraps};
@@ -24,9 +25,10 @@ pub(super) enum Moment {
 }
 
 /// Mean, variance and standard deviation: words are n, the sum (2), the squared distances from the mean (2, not for the
-/// mean).
+/// mean). Those of durations and points in time are rounded to their unit.
 pub(super) struct Moments {
     input: Input,
+    output: DataType,
     is_partial: bool,
     moment: Moment,
     words: usize,
@@ -43,6 +45,7 @@ pub(super) struct Moments {
 impl Moments {
     pub(super) fn new(
         input: Input,
+        output: &DataType,
         is_partial: bool,
         moment: Moment,
         is_ahead: bool,
@@ -50,7 +53,8 @@ impl Moments {
     ) -> Moments {
         let wraps = Wraps::new(is_ahead);
         let words = layout.words(if moment == Moment::Mean { 3 } else { 5 });
-        Moments { input, is_partial, moment, words, columns: Vec::new(), lost: None, counts: None, mask: None, wraps }
+        let output = output.clone();
+        Moments { input, output, is_partial, moment, words, columns: Vec::new(), lost: None, counts: None, mask: None, wraps }
     }
 
     /// The partial result of each value of the frame by itself, of a variance.
@@ -69,11 +73,33 @@ impl Moments {
         std::iter::once(counts).chain(rest.into_iter().map(floats)).collect()
     }
 
+    /// The results of durations and points in time, whole numbers of their unit.
+    fn finish_units(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
+        let unit = |row: usize| {
+            let spread = self.of_row(rows, row);
+            match self.moment {
+                Moment::Mean => (spread.n > 0).then(|| spread.sum.whole_mean(spread.n)),
+                _ => (spread.n > 1).then(|| Double::of(spread.deviation()).nearest(0)),
+            }
+        };
+        as_units((0..rows.len()).map(unit), &self.output)
+    }
+
     fn of_row(&self, rows: &RowsRead<'_>, row: usize) -> Spread {
         let word = |offset: usize| rows.word(row, self.words + offset);
         let squares = if self.moment == Moment::Mean { [0, 0] } else { [word(3), word(4)] };
         Spread::from_words([word(0), word(1), word(2), squares[0], squares[1]])
     }
+}
+
+/// Whole numbers of a unit as durations or points in time.
+pub(super) fn as_units(units: impl Iterator<Item = Option<i128>>, output: &DataType) -> Result<ArrayRef> {
+    let fits = |units: i128| {
+        let misfit = |e| Error::data(format!("a result is {units} units, too many for {}", mill_plan::type_name(output))).because(e);
+        i64::try_from(units).map_err(misfit)
+    };
+    let units = units.map(|units| units.map(fits).transpose()).collect::<Result<Int64Array>>()?;
+    cast(&units, output).map_err(|e| Error::internal("a time is a number of units").because(e))
 }
 
 /// Numbers as floats, and what these do not hold of them; `None` if they hold all.
@@ -161,6 +187,7 @@ impl Accumulator for Moments {
         self.mask = self.input.mask(batch, plain.as_ref())?;
         let values = match plain.data_type() {
             DataType::Int64 | DataType::UInt64 | DataType::Decimal128(..) => plain,
+            DataType::Duration(_) | DataType::Timestamp(..) => self.input.column(batch, 0, &DataType::Int64)?,
             _ => self.input.column(batch, 0, &DataType::Float64)?,
         };
         let (near, lost) = wide_floats(&values);
@@ -211,6 +238,9 @@ impl Accumulator for Moments {
     }
 
     fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
+        if self.output != DataType::Float64 {
+            return self.finish_units(rows);
+        }
         let mut is_valid = Vec::with_capacity(rows.len());
         let mut values = Vec::with_capacity(rows.len());
         for row in 0..rows.len() {
@@ -232,6 +262,10 @@ impl Accumulator for Moments {
     }
 
     fn finish_carried(&self, rows: &RowsRead<'_>, carries: &[i64]) -> Result<(ArrayRef, Unfit)> {
+        if self.output != DataType::Float64 {
+            // Sums of numbers of 64 bits are far from the largest float.
+            return Ok((self.finish_units(rows)?, Unfit::new()));
+        }
         let mut is_valid = Vec::with_capacity(rows.len());
         let mut values = Vec::with_capacity(rows.len());
         for row in 0..rows.len() {

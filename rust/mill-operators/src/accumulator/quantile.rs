@@ -1,18 +1,21 @@
 //! Exact quantiles: the cell holds the values, in the order they came.
 //!
 //! Floats and integers have 8 bytes each, decimals their digits in 16. Numbers that are not floats are put in order and
-//! interpolated as what they are, in twice the precision of a float; the result is rounded.
+//! interpolated as what they are, in twice the precision of a float; the result is rounded, that of durations and points in
+//! time to their unit.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch};
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type};
+use mill_plan::AggregateSpec;
 use mill_protocol::Result;
 use mill_state::{LayoutBuilder, Rows, RowsRead, Select};
 
 use super::double::Double;
 use super::input::{Input, passes};
+use super::moments::as_units;
 use super::{Accumulator, Problems, Selection};
 
 /// The values of a frame.
@@ -28,18 +31,20 @@ pub(super) struct Quantile {
     input: Input,
     at: f64,
     data_type: DataType,
+    output: DataType,
     cell: usize,
     values: Option<Values>,
     mask: Option<BooleanBuffer>,
 }
 
 impl Quantile {
-    pub(super) fn new(input: Input, at: f64, data_type: Option<&DataType>, layout: &mut LayoutBuilder) -> Quantile {
-        let data_type = match data_type {
+    pub(super) fn new(input: Input, at: f64, spec: &AggregateSpec, layout: &mut LayoutBuilder) -> Quantile {
+        let data_type = match spec.input_type.as_ref() {
+            Some(DataType::Duration(_) | DataType::Timestamp(..)) => DataType::Int64,
             Some(exact @ (DataType::Int64 | DataType::UInt64 | DataType::Decimal128(..))) => exact.clone(),
             _ => DataType::Float64,
         };
-        Quantile { input, at, data_type, cell: layout.cell(), values: None, mask: None }
+        Quantile { input, at, data_type, output: spec.output_type.clone(), cell: layout.cell(), values: None, mask: None }
     }
 }
 
@@ -72,8 +77,8 @@ fn of_floats(values: &mut [f64], at: f64) -> Option<f64> {
     })
 }
 
-/// The quantile of numbers with so many decimal places, with linear interpolation between neighbours.
-fn of_digits(values: &mut [i128], at: f64, places: i8) -> Option<f64> {
+/// The lower neighbour of the quantile of whole numbers, and how far above it the quantile is by linear interpolation.
+fn between(values: &mut [i128], at: f64) -> Option<(i128, Double)> {
     let (low, fraction) = place(values.len(), at)?;
     let (_, &mut below, rest) = values.select_nth_unstable(low);
     let above = rest.iter().copied().min().filter(|_| fraction > 0.0).unwrap_or(below);
@@ -81,7 +86,19 @@ fn of_digits(values: &mut [i128], at: f64, places: i8) -> Option<f64> {
     let distance = above.abs_diff(below);
     let near = distance as f64;
     let distance = Double { sum: near, lost: distance.wrapping_sub(near as u128) as i128 as f64 };
-    let number = Double::of_whole(below).merge(distance.scaled(fraction));
+    Some((below, distance.scaled(fraction)))
+}
+
+/// The quantile of whole numbers, to the nearest.
+fn of_units(values: &mut [i128], at: f64) -> Option<i128> {
+    let (below, distance) = between(values, at)?;
+    Some(distance.nearest(below))
+}
+
+/// The quantile of numbers with so many decimal places.
+fn of_digits(values: &mut [i128], at: f64, places: i8) -> Option<f64> {
+    let (below, distance) = between(values, at)?;
+    let number = Double::of_whole(below).merge(distance);
     let power = 10f64.powi(i32::from(places.unsigned_abs()));
     Some(match places {
         0 => number.total(),
@@ -138,6 +155,14 @@ impl Accumulator for Quantile {
 
     fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
         let (mut floats, mut digits) = (Vec::new(), Vec::new());
+        if self.output != DataType::Float64 {
+            let units = (0..rows.len()).map(|row| {
+                let bytes = rows.cell(row, self.cell).unwrap_or_default();
+                read(bytes, &mut digits, |value| i128::from(i64::from_le_bytes(value)));
+                of_units(&mut digits, self.at)
+            });
+            return as_units(units, &self.output);
+        }
         let of_row = |row| {
             let bytes = rows.cell(row, self.cell).unwrap_or_default();
             match self.data_type {

@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch};
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use mill_frame::hash::hash_columns;
 use mill_protocol::{Error, Result};
 use mill_state::{LayoutBuilder, Rows, RowsRead, Select};
 
+use super::double::Double;
 use super::input::{Input, passes};
+use super::moments::as_units;
 use super::{Accumulator, Problems, Selection};
 
 mod buckets;
@@ -60,20 +63,26 @@ impl Accumulator for ApproxDistinct {
 pub(super) struct ApproxQuantile {
     input: Input,
     at: f64,
+    output: DataType,
     cell: usize,
     values: Option<ScalarBuffer<f64>>,
     mask: Option<BooleanBuffer>,
 }
 
 impl ApproxQuantile {
-    pub(super) fn new(input: Input, at: f64, layout: &mut LayoutBuilder) -> ApproxQuantile {
-        ApproxQuantile { input, at, cell: layout.cell(), values: None, mask: None }
+    pub(super) fn new(input: Input, at: f64, output: &DataType, layout: &mut LayoutBuilder) -> ApproxQuantile {
+        ApproxQuantile { input, at, output: output.clone(), cell: layout.cell(), values: None, mask: None }
     }
 }
 
 impl Accumulator for ApproxQuantile {
     fn prepare(&mut self, batch: &RecordBatch, _hashes: &[u64]) -> Result<()> {
-        let values = self.input.column(batch, 0, &DataType::Float64)?;
+        let values = match self.output {
+            // The count of units, which then are rounded to floats.
+            DataType::Duration(_) => cast(&self.input.column(batch, 0, &DataType::Int64)?, &DataType::Float64)
+                .map_err(|e| Error::internal("a count of units is a number").because(e))?,
+            _ => self.input.column(batch, 0, &DataType::Float64)?,
+        };
         self.mask = self.input.mask(batch, values.as_ref())?;
         self.values = Some(values.as_primitive::<Float64Type>().values().clone());
         Ok(())
@@ -92,6 +101,11 @@ impl Accumulator for ApproxQuantile {
 
     fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
         let quantile = |row| rows.cell(row, self.cell).and_then(|bytes| buckets::quantile(bytes, self.at));
+        if self.output != DataType::Float64 {
+            // An estimate may be beyond the largest value.
+            let unit = |estimate| Double::of(estimate).nearest(0).clamp(i64::MIN.into(), i64::MAX.into());
+            return as_units((0..rows.len()).map(|row| quantile(row).map(unit)), &self.output);
+        }
         Ok(Arc::new((0..rows.len()).map(quantile).collect::<Float64Array>()))
     }
 }
