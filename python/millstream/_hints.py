@@ -119,6 +119,7 @@ _OF_PACKAGE = {
     **dict.fromkeys(("from_pandas", "from_polars", "DataFrame", "LazyFrame"), "use mill.from_arrow(frame)"),
     **dict.fromkeys(("scan_csv",), "use mill.read_csv()"),
     **dict.fromkeys(("scan_parquet",), "use mill.read_parquet()"),
+    **dict.fromkeys(("scan_ipc", "read_ipc", "read_feather", "read_ipc_stream"), "use mill.read_arrow()"),
     **dict.fromkeys(("scan_ndjson", "read_ndjson", "read_jsonl"), "use mill.read_json()"),
     **dict.fromkeys(("len", "size"), "use mill.count()"),
     **{name: f'use col("x").{name}()' for name in _AGGREGATES},

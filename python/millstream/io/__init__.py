@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from millstream.io.files import read_csv, read_json, read_parquet, read_text
+from millstream.io.files import read_arrow, read_csv, read_json, read_parquet, read_text
 from millstream.io.kafka import read_kafka
 from millstream.io.memory import from_arrow, from_iter, generate, index, random
 from millstream.io.sinks import Output, Sink
@@ -19,6 +19,7 @@ __all__ = [
     "generate",
     "index",
     "random",
+    "read_arrow",
     "read_csv",
     "read_json",
     "read_kafka",

@@ -15,7 +15,7 @@ from millstream.errors import PlanError
 from millstream.stream import Stream
 from millstream.types import SchemaLike, schema_of
 
-__all__ = ["read_csv", "read_json", "read_parquet", "read_text"]
+__all__ = ["read_arrow", "read_csv", "read_json", "read_parquet", "read_text"]
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Encoding = Literal["utf8", "utf8-lossy"]
@@ -447,3 +447,77 @@ def read_parquet(
         hive_schema=hive_schema,
     )
     return _read("parquet", path, schema, options)
+
+
+def read_arrow(
+    path: Paths,
+    *,
+    schema: SchemaLike = None,
+    columns: Sequence[str] | None = None,
+    missing_columns: MissingColumns = "raise",
+    recursive: bool = False,
+    include_file_paths: str | None = None,
+    row_index_name: str | None = None,
+    row_index_offset: int = 0,
+    hive_partitioning: bool = False,
+    hive_schema: SchemaLike = None,
+    follow: bool = False,
+) -> Stream:
+    """Read Arrow IPC files, also called Feather, and Arrow streams.
+
+    Parameters
+    ----------
+    path
+        A file, a glob, a directory, or a list of them, as for :func:`read_text`. What a file begins with says whether it is a
+        file or a stream.
+    schema
+        The columns to read and their types. By default all columns, each in the type that holds the values of all files.
+        None can be ``object``, since unpickling bytes of a file would run what they ask for.
+    columns
+        The names of the columns to read, in this order; by default all.
+    missing_columns
+        What a file without one of the columns is: ``"raise"`` for an error, ``"insert"`` to read null for the column.
+    recursive, include_file_paths, row_index_name, row_index_offset, hive_partitioning, hive_schema
+        As for :func:`read_text`.
+    follow
+        Whether to wait for new files, without end. A file that is replaced is read as a new one.
+
+    Raises
+    ------
+    PlanError
+        When ``path`` is not a path or a list of paths, an option is not one of its choices, or options contradict each other.
+    SchemaError
+        When ``schema`` is not a schema, a column is named that does not exist, or files have types with nothing in common,
+        such as text and numbers, or times with and without a zone.
+    ConnectorError
+        When no file is found, or a file cannot be read, or is not a complete Arrow file.
+    DataError
+        When the job runs and a value does not fit its column; ``on_error`` can skip or route such records. The message
+        names file, row, column and value.
+
+    Notes
+    -----
+    No value changes on its way in, and types are as :func:`read_parquet` has them. Batches may be compressed with LZ4 or
+    Zstandard. A large file or stream is read by several tasks, and a run that continues goes to the batch where it was. A
+    stream has an end mark, without which it is refused: it was cut off, or is still being written.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> pl.DataFrame({"a": [1, 2]}).write_ipc("some.arrow")
+    >>> mill.read_arrow("some.arrow").collect()["a"]
+    [1, 2]
+    """
+    options = reading(
+        "read_arrow",
+        follow=follow,
+        columns=columns,
+        missing_columns=missing_columns,
+        recursive=recursive,
+        include_file_paths=include_file_paths,
+        row_index_name=row_index_name,
+        row_index_offset=row_index_offset,
+        hive_partitioning=hive_partitioning,
+        hive_schema=hive_schema,
+    )
+    return _read("arrow", path, schema, options)

@@ -4,7 +4,7 @@
 //!   files    PathSpec ─► splits (a file, or fixed byte ranges of it) ─► ChunkReader ─► LineFormat ─► Read
 //!                                                                        bytes          text, csv, json
 //!   memory   MemorySource, GenerateSource            parquet  ParquetSource (row groups)
-//!            NexmarkSource
+//!            NexmarkSource                         ipc      ArrowSource (record batches)
 //!
 //!   DirectorySink   hidden file ─ pre-commit: close, sync ─► named in the checkpoint ─ commit: rename
 //!   SqliteSink      rows kept by the epoch ─ pre-commit ─► handle in the checkpoint ─ commit: one transaction
@@ -23,12 +23,16 @@
 //! - Nothing is visible in a target before its checkpoint is durable, and committing twice changes nothing.
 
 mod collect;
+mod columns;
 mod condition;
 mod csv;
 mod directory;
 mod file;
+mod fit;
 mod generate;
+mod guard;
 mod infer;
+mod ipc;
 mod json;
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -53,6 +57,7 @@ pub use csv::{CsvOptions, CsvSource};
 pub use collect::{CollectReceiver, CollectSink, Collected, Received};
 pub use file::{FileOptions, PathSpec};
 pub use generate::GenerateSource;
+pub use ipc::{ArrowOptions, ArrowSource};
 pub use json::{JsonLayout, JsonOptions, JsonSource};
 #[cfg(feature = "kafka")]
 pub use kafka::{

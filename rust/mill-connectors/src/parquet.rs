@@ -7,18 +7,16 @@
 //!
 //! Only the columns asked for are read, page by page, so memory follows the page size and not the file's; and of rows that
 //! cannot meet the conditions told, as little as possible ([`reader`], [`prune`]). The schema is one that holds the values
-//! of all files exactly ([`schema`]), or the one declared; a file whose types differ is converted where each value survives
+//! of all files exactly ([`columns`](crate::columns)), or the one declared; a file whose types differ is converted where each value survives
 //! that, and is an error that names file, row, column and value where one does not. A position is the number of rows of the split that were read; the fingerprint covers the file's
 //! end, which in Parquet names everything in the file.
 
 mod footer;
-mod guard;
 mod int96;
 mod layout;
 mod mend;
 mod prune;
 mod reader;
-mod schema;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -29,12 +27,12 @@ use arrow::datatypes::{Schema, SchemaRef};
 use mill_frame::types::check_fields;
 use mill_protocol::{Condition, Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
-use crate::file::{FileIdentity, FileOptions, FileSet, FileSplit, Growth, PathSpec, range_bytes};
+use crate::columns::{match_columns, schema_of};
+use crate::file::{FileIdentity, FileOptions, FileSet, FileSplit, Growth, Known, PathSpec, range_bytes};
 use crate::objects::check_read;
-use footer::{Footers, OpenFile};
+use footer::OpenFile;
 use prune::Told;
 use reader::{DECODED_ROWS, ParquetReader};
-use schema::{match_columns, schema_of};
 
 /// With more files than this, rows are not counted beforehand.
 const COUNTED_FILES_MAX: usize = 256;
@@ -56,7 +54,7 @@ pub struct ParquetSource {
     /// The columns of the files that were looked at, where the user has named none: a file with another one is refused.
     known: Option<Arc<HashSet<String>>>,
     told: Told,
-    footers: Arc<Footers>,
+    footers: Arc<Known<OpenFile>>,
 }
 
 impl ParquetSource {
@@ -101,7 +99,8 @@ impl ParquetSource {
 
     /// Opens a file, whose footer is read only if it is not known yet.
     fn open_file(&self, path: &Path) -> Result<(FileIdentity, Arc<OpenFile>)> {
-        self.footers.open(path, !self.told.conditions.is_empty())
+        let has_pages = !self.told.conditions.is_empty();
+        self.footers.open(path, |identity| footer::read(path, identity, has_pages))
     }
 
     /// Opens a file or a range of its row groups after so many of the rows.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use mill_protocol::Error;
 use millstream::connectors::{
-    CsvOptions, CsvSource, CsvWriting, DirectorySink, FileFormat, FileOptions, JsonLayout, JsonOptions, JsonSource, OnExisting, ParquetOptions, ParquetSource,
-    PathSpec, SqliteSink, TextOptions, TextSource, WriteOptions,
+    ArrowOptions, ArrowSource, CsvOptions, CsvSource, CsvWriting, DirectorySink, FileFormat, FileOptions, JsonLayout, JsonOptions,
+    JsonSource, OnExisting, ParquetOptions, ParquetSource, PathSpec, SqliteSink, TextOptions, TextSource, WriteOptions,
 };
 use pyo3::prelude::*;
 
@@ -111,6 +111,7 @@ pub fn read_files(
         ("text", _) => TextSource::new(paths, TextOptions { files })?.with_options(),
         ("csv", Some(csv)) => CsvSource::new(paths, schema, csv.options(files))?.with_options(),
         ("json", _) => JsonSource::new(paths, schema, JsonOptions { layout, files })?.with_options(),
+        ("arrow", _) => ArrowSource::new(paths, schema, ArrowOptions { files })?.with_options(),
         ("parquet", _) => ParquetSource::new(paths, schema, ParquetOptions { files })?.with_options(),
         _ => Err(Error::plan(format!("no files of the kind {kind:?}"))),
     });

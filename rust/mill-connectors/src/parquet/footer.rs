@@ -1,12 +1,12 @@
 //! What is known of a file once its footer was read.
 
-use std::collections::HashMap;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
 use ::parquet::arrow::RowNumber;
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::PageIndexPolicy;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use mill_frame::schema::foreign_schema;
@@ -14,18 +14,13 @@ use mill_frame::types::{check_fields, plain_schema};
 use mill_protocol::{Error, Result};
 
 use super::ROW_COLUMN;
-use super::guard::guarded;
+use crate::guard::guarded;
 use super::layout::Layout;
 use super::mend::mended;
 use crate::file::FileIdentity;
 
-/// Of so many files the footers are kept, so that a file is not asked again for each of its splits.
-const FOOTERS_MAX: usize = 256;
-
 /// A file whose footer was read.
 pub(super) struct OpenFile {
-    /// Device, inode, size and time of change: another file has others.
-    stamp: (u64, u64, u64, i64, i64),
     /// The columns in the types that a stream of this file alone has.
     pub(super) schema: SchemaRef,
     /// How the columns are read, `INT96` times in microseconds.
@@ -39,34 +34,8 @@ pub(super) struct OpenFile {
     pub(super) has_row_numbers: bool,
 }
 
-/// The footers read last.
-#[derive(Default)]
-pub(super) struct Footers(Mutex<HashMap<PathBuf, Arc<OpenFile>>>);
-
-impl Footers {
-    /// Opens a file, whose footer is read only if it is not known yet.
-    pub(super) fn open(&self, path: &Path, has_pages: bool) -> Result<(FileIdentity, Arc<OpenFile>)> {
-        let identity = FileIdentity::open(path)?;
-        let found = identity.file().metadata();
-        let found = found.map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
-        let stamp = (found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec());
-        // Each change is a single insertion or removal, so a panic elsewhere leaves the map whole.
-        let footers = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = footers().get(path).filter(|file| file.stamp == stamp) {
-            return Ok((identity, Arc::clone(file)));
-        }
-        let file = Arc::new(read(path, &identity, has_pages, stamp)?);
-        let mut footers = footers();
-        if footers.len() >= FOOTERS_MAX {
-            footers.clear();
-        }
-        footers.insert(path.to_owned(), Arc::clone(&file));
-        Ok((identity, file))
-    }
-}
-
 /// Reads the footer, with the index of pages if it is wanted and there.
-fn read(path: &Path, identity: &FileIdentity, has_pages: bool, stamp: (u64, u64, u64, i64, i64)) -> Result<OpenFile> {
+pub(super) fn read(path: &Path, identity: &FileIdentity, has_pages: bool) -> Result<OpenFile> {
     let policy = if has_pages { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
     let loaded = guarded(path, "read", || {
         ArrowReaderMetadata::load(identity.file(), ArrowReaderOptions::new().with_page_index_policy(policy))
@@ -87,8 +56,7 @@ fn read(path: &Path, identity: &FileIdentity, has_pages: bool, stamp: (u64, u64,
             true => Some(ArrowReaderMetadata::try_new(Arc::clone(whole), options(&layout.nanos))?),
             false => None,
         };
-        Ok(OpenFile {
-            stamp,
+        Ok::<_, ParquetError>(OpenFile {
             schema: Arc::new(plain_schema(&foreign_schema(&layout.nanos))),
             metadata: ArrowReaderMetadata::try_new(Arc::clone(whole), options(&layout.micros))?,
             with_rows: ArrowReaderMetadata::try_new(Arc::clone(whole), with_rows)?,

@@ -22,21 +22,17 @@ use ::parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
 use ::parquet::errors::ParquetError;
-use arrow::array::{
-    ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array, new_null_array,
-};
-use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::{Int64Type, SchemaRef};
-use mill_frame::convert::{exact, show};
-use mill_frame::text::record_json;
-use mill_frame::types::{plain_array, plain_type, too_many_digits};
-use mill_protocol::{Error, Position, Read, Rejected, Result, SplitReader};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::{Field, Int64Type, SchemaRef};
+use mill_frame::convert::show;
+use mill_protocol::{Error, Position, Read, Result, SplitReader};
 
-use super::guard::guarded;
 use super::int96::{Failure, settle};
 use super::prune::{self, Pruning};
 use super::{OpenFile, ROW_COLUMN};
 use crate::file::FileIdentity;
+use crate::fit::{self, Fit};
+use crate::guard::guarded;
 
 /// How many rows are decoded at once, unless the reader is told how many a read asks for at most.
 pub(super) const DECODED_ROWS: usize = 8192;
@@ -204,93 +200,41 @@ impl ParquetReader {
     /// The columns in the order and types of the schema. If a value does not survive that, the rows that do, and the
     /// others one by one. `row` is the number in the split of a row of the batch, from 1.
     fn fit(&self, batch: &RecordBatch, nanos: Option<&RecordBatch>, row: impl Fn(usize) -> u64) -> Result<Read> {
-        match self.fit_rows(batch, nanos) {
-            Ok(Fit::All(batch)) => return Ok(Read::Batch(batch)),
-            Ok(Fit::Not(..)) => {}
-            Err(error) => return Err(error),
-        }
-        let mut kept = vec![RecordBatch::new_empty(Arc::clone(&self.schema))];
-        let mut rejected = Vec::new();
-        for index in 0..batch.num_rows() {
-            let one = alone(batch, index)?;
-            match self.fit_rows(&one, nanos.map(|nanos| alone(nanos, index)).transpose()?.as_ref())? {
-                Fit::All(batch) => kept.push(batch),
-                Fit::Not(what) => {
-                    let message = format!("{:?}: row {}, {what}", self.path, self.first + row(index));
-                    rejected.push(Rejected::new(message, record(&one)));
+        fit::read(&self.path, &self.schema, batch, |index| self.first + row(index), record, |rows, index| {
+            let nanos = match (nanos, index) {
+                (Some(nanos), Some(index)) => Some(fit::alone(nanos, index)?),
+                (nanos, _) => nanos.cloned(),
+            };
+            fit::rows(&self.path, &self.schema, &self.is_missing, rows.num_rows(), |field| {
+                self.column(rows, nanos.as_ref(), field)
+            })
+        })
+    }
+
+    fn column(&self, rows: &RecordBatch, nanos: Option<&RecordBatch>, field: &Field) -> Result<Fit<ArrayRef>> {
+        let name = field.name();
+        let column = rows.column_by_name(name);
+        let mut column = Arc::clone(column.ok_or_else(|| Error::internal(format!("column {name:?} was projected away")))?);
+        if let Some(nanos) = nanos.and_then(|nanos| nanos.column_by_name(name)) {
+            column = match settle(&column, nanos, field.data_type()) {
+                Ok(settled) => settled,
+                Err(Failure::Misfit(misfit)) => {
+                    let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![misfit.micros]));
+                    return Ok(Fit::Not(format!("column {name:?}: the time {} {}", show(&time, 0), misfit.reason)));
                 }
-            }
+                Err(Failure::Arrow(error)) => {
+                    return Err(Error::data(format!("cannot read {:?}: column {name:?} is damaged: {error}", self.path)));
+                }
+            };
         }
-        let kept = concat_batches(&self.schema, &kept)
-            .map_err(|e| Error::connector(format!("cannot read {:?}: {e}", self.path)).because(e))?;
-        Ok(Read::Partial(kept, rejected))
+        fit::column(&self.path, column, field)
     }
-
-    fn fit_rows(&self, batch: &RecordBatch, nanos: Option<&RecordBatch>) -> Result<Fit> {
-        let failed = |name: &str, error: String| {
-            Error::data(format!("cannot read {:?}: column {name:?} is damaged: {error}", self.path))
-        };
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.is_missing.len());
-        for (field, is_missing) in self.schema.fields().iter().zip(&self.is_missing) {
-            let name = field.name();
-            if *is_missing {
-                columns.push(new_null_array(field.data_type(), batch.num_rows()));
-                continue;
-            }
-            let column = batch
-                .column_by_name(name)
-                .ok_or_else(|| Error::internal(format!("column {name:?} was projected away")))?;
-            let mut column = Arc::clone(column);
-            if let Some(nanos) = nanos.and_then(|nanos| nanos.column_by_name(name)) {
-                column = match settle(&column, nanos, field.data_type()) {
-                    Ok(settled) => settled,
-                    Err(Failure::Misfit(misfit)) => {
-                        let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![misfit.micros]));
-                        let time = show(&time, 0);
-                        return Ok(Fit::Not(format!("column {name:?}: the time {time} {}", misfit.reason)));
-                    }
-                    Err(Failure::Arrow(error)) => return Err(failed(name, error.to_string())),
-                };
-            }
-            if column.data_type() != field.data_type() {
-                let plain = plain_type(column.data_type());
-                column = plain_array(&column, &plain).map_err(|e| failed(name, e.to_string()))?;
-            }
-            // A type that is converted below may hold what the type of the file does not.
-            if let Some(digits) = too_many_digits(&column) {
-                return Ok(Fit::Not(format!("column {name:?}: {}", digits.message)));
-            }
-            if column.data_type() != field.data_type() {
-                column = match exact(&column, field.data_type()) {
-                    Ok(column) => column,
-                    Err(inexact) => return Ok(Fit::Not(format!("column {name:?}: {inexact}"))),
-                };
-            }
-            columns.push(column);
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
-            .map(Fit::All)
-            .map_err(|e| Error::schema(format!("{:?} does not fit its schema: {e}", self.path)).because(e))
-    }
-}
-
-/// What came of converting rows.
-enum Fit {
-    All(RecordBatch),
-    /// Column and value that do not fit, and why.
-    Not(String),
-}
-
-/// A row by itself. It is taken, not sliced: of a slice, the elements of other rows' lists would be looked at too.
-fn alone(batch: &RecordBatch, row: usize) -> Result<RecordBatch> {
-    take_record_batch(batch, &UInt32Array::from(vec![row as u32])).map_err(|e| Error::internal(e.to_string()))
 }
 
 /// A row as JSON, of which something could not be read.
 fn record(row: &RecordBatch) -> String {
     let columns: Vec<usize> = (0..row.num_columns()).filter(|&at| row.schema_ref().field(at).name() != ROW_COLUMN).collect();
-    row.project(&columns).map(|row| record_json(&row, 0)).unwrap_or_default()
+    row.project(&columns).map(|row| fit::record(&row)).unwrap_or_default()
 }
 
 impl SplitReader for ParquetReader {

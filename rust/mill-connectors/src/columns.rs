@@ -1,4 +1,4 @@
-//! The schema of several files: which columns they have in common, and in which types.
+//! The schema of several files that have one each: which columns they have in common, and in which types.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ const SAMPLED_FILES_MAX: usize = 256;
 /// The schema that holds the rows of all these files, found from the schema of each.
 ///
 /// A column that some file does not have is refused, unless it may be missing.
-pub(super) fn schema_of(
+pub(crate) fn schema_of(
     files: &[PathBuf],
     may_lack: bool,
     schema_of_file: impl Fn(&Path) -> Result<SchemaRef>,
@@ -73,7 +73,7 @@ fn unknown(path: &Path, column: &str) -> Error {
 }
 
 /// For each column of the schema its place in the file; none of one that is missing, if it may be. `known` are the columns a file may have, unless it may have any.
-pub(super) fn match_columns(
+pub(crate) fn match_columns(
     path: &Path,
     schema: &Schema,
     file: &Schema,

@@ -1,6 +1,6 @@
-//! The edge to the Parquet library: what it reports, and what it panics about, as errors that name the file.
+//! The edge to the libraries of Parquet and Arrow: what they report, and what they panic about, as errors that name the file.
 //!
-//! The library takes some damages of a file for impossible and panics. Such a panic is a fact about the file, so it is
+//! They take some damages of a file for impossible and panic. Such a panic is a fact about the file, so it is
 //! caught here, around the smallest calls that look at bytes of the file, and becomes an error like any other. Nothing
 //! that a caught call was changing is used afterwards: metadata that could not be read is never stored, and a reader
 //! that panicked is dropped.
@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Once;
 
 use ::parquet::errors::ParquetError;
+use arrow::error::ArrowError;
 use mill_protocol::{Error, Result};
 
 thread_local! {
@@ -19,14 +20,43 @@ thread_local! {
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls the Parquet library; `doing` completes "cannot … the file".
+/// What such a library reports.
+pub(crate) trait Reported: std::error::Error + Send + Sync + 'static {
+    /// What is wrong with the file, without the kind of the error.
+    fn text(&self) -> String;
+}
+
+impl Reported for ParquetError {
+    fn text(&self) -> String {
+        match self {
+            ParquetError::General(text) | ParquetError::EOF(text) | ParquetError::ArrowError(text) => text.clone(),
+            ParquetError::NYI(text) => format!("it is written in a way that is not supported: {text}"),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl Reported for ArrowError {
+    fn text(&self) -> String {
+        match self {
+            ArrowError::IpcError(text)
+            | ArrowError::ParseError(text)
+            | ArrowError::InvalidArgumentError(text)
+            | ArrowError::IoError(text, _) => text.clone(),
+            ArrowError::NotYetImplemented(text) => format!("it is written in a way that is not supported: {text}"),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// Calls such a library; `doing` completes "cannot … the file".
 ///
 /// # Errors
 /// When it fails, or panics.
-pub(super) fn guarded<T>(
+pub(crate) fn guarded<T, E: Reported>(
     path: &Path,
     doing: &str,
-    call: impl FnOnce() -> std::result::Result<T, ParquetError>,
+    call: impl FnOnce() -> std::result::Result<T, E>,
 ) -> Result<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -42,22 +72,12 @@ pub(super) fn guarded<T>(
     IS_GUARDED.set(false);
     match called {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(failed(path, doing, error)),
+        Ok(Err(error)) => Err(Error::connector(format!("cannot {doing} {path:?}: {}", error.text())).because(error)),
         Err(panic) => Err(Error::data(format!(
             "cannot {doing} {path:?}: the file is damaged, or written in a way that is not supported ({})",
             text_of(panic.as_ref())
         ))),
     }
-}
-
-/// The error for what the library reports of this file.
-fn failed(path: &Path, doing: &str, error: ParquetError) -> Error {
-    let text = match &error {
-        ParquetError::General(text) | ParquetError::EOF(text) | ParquetError::ArrowError(text) => text.clone(),
-        ParquetError::NYI(text) => format!("it is written in a way that is not supported: {text}"),
-        other => other.to_string(),
-    };
-    Error::connector(format!("cannot {doing} {path:?}: {text}")).because(error)
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {
