@@ -138,26 +138,15 @@ def _export(options: argparse.Namespace) -> int:
     from millstream.state import read_state
 
     table = read_state(options.path, step=options.step, id=options.id)
-    suffix = Path(options.output).suffix
-    if suffix == ".parquet":
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(table.to_arrow(), options.output)
-    elif suffix == ".csv":
-        import csv
-
-        with open(options.output, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, table.schema.names)
-            writer.writeheader()
-            writer.writerows(table)
-    elif suffix in (".json", ".jsonl"):
-        import json
-
-        with open(options.output, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, default=str, ensure_ascii=False) + "\n" for row in table)
-    else:
+    stream = mill.from_arrow(table.to_arrow())
+    name = Path(options.output).name
+    writers = {".parquet": stream.write_parquet, ".csv": stream.write_csv, ".json": stream.write_json, ".jsonl": stream.write_json}
+    write = next((write for ending, write in writers.items() if name.endswith(ending) and name != ending), None)
+    if write is None:
         print(f"millstream: {options.output} ends neither in .parquet nor .csv nor .json", file=sys.stderr)
         return 2
+    # As every sink writes it, so that it can be read back.
+    mill.run(write(options.output, on_existing="replace"), progress=False)
     print(f"{len(table):,} rows into {options.output}")
     return 0
 
