@@ -42,6 +42,7 @@ impl Value {
     /// One that is not there.
     pub const MISSING: Value = Value { start: 0, end: 0, kind: Kind::Missing };
 
+    #[inline]
     fn new(kind: Kind, start: usize, end: usize) -> Value {
         Value { start: start as u32, end: end as u32, kind }
     }
@@ -105,6 +106,7 @@ pub struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     /// Begins at a place in the data; nothing at or after their end is looked at.
+    #[inline]
     pub fn new(data: &'a [u8], at: usize) -> Scanner<'a> {
         Scanner { data, at }
     }
@@ -146,6 +148,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Whether nothing but spaces is left.
+    #[inline]
     pub fn is_at_end(&mut self) -> bool {
         self.spaces();
         self.at >= self.data.len()
@@ -234,6 +237,7 @@ impl<'a> Scanner<'a> {
         [&b"NaN"[..], b"nan", b"Infinity", b"inf"].iter().any(|word| rest.starts_with(word))
     }
 
+    #[inline]
     fn word(&mut self, word: &[u8], kind: Kind) -> Result<Value, Fault> {
         let start = self.at;
         if self.data[start..].starts_with(word) {
