@@ -72,7 +72,8 @@ def lookup_sqlite(
     Examples
     --------
     >>> import sqlite3
-    >>> with sqlite3.connect("crm.db") as database:
+    >>> from contextlib import closing
+    >>> with closing(sqlite3.connect("crm.db")) as database, database:
     ...     _ = database.execute("create table users (id integer primary key, name text)")
     ...     _ = database.execute("insert into users values (1, 'ann'), (2, 'bob')")
     >>> users = mill.lookup_sqlite("crm.db", "users", key="id")

@@ -315,9 +315,11 @@ class Outputs:
         Examples
         --------
         >>> import sqlite3
+        >>> from contextlib import closing
         >>> s = mill.from_iter([{"k": 1, "x": "a"}, {"k": 1, "x": "b"}])
         >>> report = mill.run(s.write_sqlite("out.db", "latest", key="k"))
-        >>> sqlite3.connect("out.db").execute("select * from latest").fetchall()
+        >>> with closing(sqlite3.connect("out.db")) as database:
+        ...     database.execute("select * from latest").fetchall()
         [(1, 'b')]
         """
         from millstream.io import sinks

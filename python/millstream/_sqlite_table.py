@@ -138,12 +138,16 @@ class SqliteTable:
         """Return the connection of this thread."""
         connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
         if connection is None:
-            # Closed with the thread's own values, wherever these are dropped.
             connection = sqlite3.connect(
-                f"file:{quote(self._path)}?mode=ro", uri=True, timeout=0, isolation_level=None, check_same_thread=False
+                f"file:{quote(self._path)}?mode=ro",
+                uri=True,
+                timeout=0,
+                isolation_level=None,
+                # It may be dropped by another thread than its own.
+                check_same_thread=False,
+                factory=_Connection,
             )
             self._own.connection = connection
-            self._own.closing = _Closing(connection)
         return connection
 
     def _asked(self, query: str, parameters: list[Any]) -> list[Any]:
@@ -217,15 +221,15 @@ def _boolean(value: Any) -> bool:
     return bool(value)
 
 
-class _Closing:
-    """Closes a connection when it is dropped."""
+class _Connection(sqlite3.Connection):
+    """Closes itself when it is dropped; ``sqlite3`` would warn that it was not closed.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    An object beside it that closes it would not do: the garbage collector calls finalizers of a cycle in any order.
+    """
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
-            self._connection.close()
+            self.close()
 
 
 def _of_one_key(message: str) -> ValueError:

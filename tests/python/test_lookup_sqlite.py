@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import sqlite3
+import sys
 import threading
 import time
 from datetime import UTC, date, datetime
@@ -114,6 +116,22 @@ def test_a_locked_database_is_asked_again(crm: Path) -> None:
         found(clicks(1), impatient)
     database.execute("rollback")
     database.close()
+
+
+def test_a_look_up_in_a_cycle_closes_its_connection(crm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The garbage collector finalizes the objects of a cycle in any order: the connection warned before what closes it could do so.
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda event: unraisable.append(event.exc_value))
+    gc.disable()
+    try:
+        for _ in range(10):
+            cycle: list[object] = [mill.lookup_sqlite(crm, "users", key="id")]
+            cycle.append(cycle)
+        del cycle
+        gc.collect()
+    finally:
+        gc.enable()
+    assert not unraisable
 
 
 def test_the_cache_forgets_after_its_ttl(crm: Path) -> None:
