@@ -257,7 +257,13 @@ class Job:
             On Ctrl-C, which ends the job: with a last checkpoint if that takes less than a second. A function that does not
             return is named on stderr and left alone. A second Ctrl-C leaves at once.
         SystemExit
-            With status 143, on SIGTERM, after the job has stopped with a last checkpoint; see :func:`run`.
+            With status 143, on SIGTERM, after the job has stopped with a last checkpoint, even if that takes longer than
+            ``timeout``; see :func:`run`.
+
+        Notes
+        -----
+        SIGTERM stops the job only while this waits. A loop that does other work between two waits needs a handler of its own,
+        which calls :meth:`stop`.
 
         Examples
         --------

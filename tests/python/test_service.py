@@ -74,6 +74,38 @@ def test_sigterm_stops_with_a_last_checkpoint(way: str, tmp_path: Path) -> None:
     assert set(more) > set(written)
 
 
+WAIT_WITH_A_LIMIT = """
+    import os, signal, sys, time
+    import millstream as mill
+
+    calls = []
+
+    def first(batch):
+        calls.append(batch)
+        if len(calls) == 1:
+            while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                time.sleep(0.005)
+            os.kill(os.getpid(), signal.SIGTERM)
+            # The last checkpoint comes after this call, which is longer than the wait.
+            time.sleep(1.5)
+        return batch
+
+    flow = mill.generate(rate=1_000, n=mill.index()).map_batches(first).write_csv(sys.argv[1] + "/out")
+    job = mill.start(flow, checkpoint=mill.Checkpoint(sys.argv[1] + "/state", every="1h"), parallelism=1)
+    try:
+        job.wait("1s")
+    finally:
+        print(job.status.state, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, flush=True)
+"""
+
+
+def test_sigterm_in_a_wait_with_a_limit_waits_for_the_last_checkpoint(tmp_path: Path) -> None:
+    # SystemExit was raised when the limit was over, and the exit cancelled the job.
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(WAIT_WITH_A_LIMIT), tmp_path], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (143, "stopped True\n")
+    assert mill.checkpoints(tmp_path / "state"), "there was a last checkpoint"
+
+
 def test_a_handler_of_the_user_stays() -> None:
     seen: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
