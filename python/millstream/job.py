@@ -16,6 +16,7 @@ from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
 from millstream._paths import local_path
 from millstream._signals import stops_on_sigterm
+from millstream._texts import flag
 from millstream.errors import MillstreamError, PlanError
 from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
@@ -378,13 +379,9 @@ def start(
     3
     """
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
-    if replace:
-        if checkpoint is None:
-            raise PlanError("start(replace=True) replaces the job of a state directory, and there is no checkpoint=")
-        # What is no sink replaces nothing.
-        _outputs(sinks, "start")
-        _make_way(options["checkpoint"])
-    return _started(sinks, "start", options, http)
+    if flag(replace, "start(replace=…)") and checkpoint is None:
+        raise PlanError("start(replace=True) replaces the job of a state directory, and there is no checkpoint=")
+    return _started(sinks, "start", options, http, replace)
 
 
 def jobs() -> list[Job]:
@@ -416,15 +413,25 @@ def _make_way(directory: str) -> None:
                 raise MillstreamError(f"the job with the state directory {directory} does not stop; cancel() it")
 
 
-def _started(sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http: str | int | None = None) -> Job:
+def _started(
+    sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http: str | int | None = None, replace: bool = False
+) -> Job:
     raw = [output._raw for output in _outputs(sinks, verb)]
     if http is None:
+        if replace:
+            # A plan that is refused replaces nothing.
+            _engine.plan_of(raw, options)
+            _make_way(options["checkpoint"])
         return Job(_start(raw, options), options["checkpoint"])
-    from millstream._endpoint import Endpoint
+    from millstream._endpoint import Endpoint, address
 
+    host, port = address(http)
+    plan = _graph_of(raw, options)
+    if replace:
+        _make_way(options["checkpoint"])
     # Whoever cannot listen does not start either.
-    _close_endpoints(http)
-    endpoint = Endpoint(http, _graph_of(raw, options))
+    _close_endpoints(port)
+    endpoint = Endpoint(host, port, plan)
     try:
         return Job(_start(raw, options), options["checkpoint"], endpoint)
     except BaseException:
@@ -432,11 +439,8 @@ def _started(sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http
         raise
 
 
-def _close_endpoints(http: str | int) -> None:
+def _close_endpoints(port: int) -> None:
     """Free the address for a new job where an endpoint of a job of this process that is over still has it."""
-    from millstream._endpoint import address
-
-    _, port = address(http)
     for job in _live.held():
         if isinstance(job, Job) and job._endpoint is not None and job._endpoint.port == port and not job._is_running():
             job._endpoint.close()
