@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millstream.errors import PlanError
+from millstream.report import RUNNING
 
 if TYPE_CHECKING:
     from millstream._graph import Graph
@@ -43,7 +44,6 @@ _POLL_SECONDS = 0.05
 """How often the server looks whether it is to end."""
 _LOG = logging.getLogger("millstream.http")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_RUNNING = ("starting", "running", "restarting")
 
 
 def address(given: object) -> tuple[str, int]:
@@ -106,11 +106,11 @@ class Endpoint:
             case "/":
                 return 200, "text/html", (Path(__file__).parent / "_dashboard.html").read_text()
             case "/health":
-                return (200 if state in _RUNNING else 503), "application/json", json.dumps({"status": state})
+                return (200 if state in RUNNING else 503), "application/json", json.dumps({"status": state})
             case "/graph":
                 return 200, "image/svg+xml", self._graph._repr_svg_()
             case "/metrics":
-                running = f"# HELP millstream_up Whether the job runs.\n# TYPE millstream_up gauge\nmillstream_up {int(state in _RUNNING)}\n"
+                running = f"# HELP millstream_up Whether the job runs.\n# TYPE millstream_up gauge\nmillstream_up {int(state in RUNNING)}\n"
                 figures = "" if job is None else job.metrics().to_prometheus()
                 return 200, "text/plain; version=0.0.4", running + figures
             case "/job":

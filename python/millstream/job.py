@@ -21,7 +21,7 @@ from millstream.errors import MillstreamError, PlanError
 from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
 from millstream.options import Checkpoint, OnError, Restart, settings
-from millstream.report import JobStatus, Metrics, Report, metrics_of, report_of, waits_of
+from millstream.report import RUNNING, JobStatus, Metrics, Report, metrics_of, report_of, waits_of
 from millstream.table import Table
 from millstream.time import Duration, microseconds
 
@@ -67,7 +67,7 @@ class Job:
         _live.hold(self)
 
     def _is_running(self) -> bool:
-        return self._raw.is_held() and self._raw.status()[0] in ("starting", "running", "restarting")
+        return self._raw.is_held() and self._raw.status()[0] in RUNNING
 
     def __repr__(self) -> str:
         """Show the state."""
@@ -285,7 +285,7 @@ class Job:
 
     def __exit__(self, *exception: object) -> None:
         """Cancel the job if it still runs, and wait until it has ended."""
-        if self.status.state in ("starting", "running", "restarting"):
+        if self.status.state in RUNNING:
             self.cancel()
             self.ends(5.0)
 
@@ -483,9 +483,12 @@ def graph(
 
 
 def _graph_of(sinks: list[Any], options: dict[str, Any]) -> Graph:
+    return _graph(*_engine.plan_of(sinks, options))
+
+
+def _graph(text: str, nodes: list[Any], edges: list[Any]) -> Graph:
     from millstream._graph import Graph, GraphEdge, GraphNode
 
-    text, nodes, edges = _engine.plan_of(sinks, options)
     return Graph([GraphNode(*node) for node in nodes], [GraphEdge(*edge) for edge in edges], text)
 
 
@@ -571,8 +574,6 @@ def run(
 
 def _log(notes: list[str], logged: set[str]) -> None:
     """Log the notes of a job that were not logged yet: failures of checkpoints that differ by their number once."""
-    import logging
-
     for note in notes:
         text = _NUMBER.sub("checkpoint", note)
         if text not in logged:
@@ -678,8 +679,5 @@ def explain_stream(stream: Stream, *, parallelism: int | None) -> str:
 
 def graph_of_stream(stream: Stream, *, parallelism: int | None) -> Graph:
     """Return the plan of a stream as nodes and edges."""
-    from millstream._graph import Graph, GraphEdge, GraphNode
-
     options = settings(parallelism=parallelism)
-    nodes, edges = _engine.graph(stream._raw, options)
-    return Graph([GraphNode(*node) for node in nodes], [GraphEdge(*edge) for edge in edges], explain(stream._raw, options))
+    return _graph(explain(stream._raw, options), *_engine.graph(stream._raw, options))
