@@ -41,7 +41,7 @@ def lookup_sqlite(
     schema
         The columns to add, and their types; by default all columns but the key, if they are declared as ``INTEGER``, ``REAL``,
         ``TEXT`` or ``BLOB``. Booleans are read from 0 and 1; dates, times and decimals from text as :meth:`Stream.write_sqlite`
-        stores them.
+        stores them, with six digits of a second at most.
     cache, ttl, batch_rows
         As for :func:`lookup`.
     timeout
@@ -59,10 +59,11 @@ def lookup_sqlite(
     SchemaError
         When the table has no such column, or a column is of a type that cannot be read or is not known.
     ConnectorError
-        When there is no such database or table, or it cannot be read; also when the job runs.
+        When there is no such database or table, or it cannot be read. While the job runs, this fails the job whatever
+        ``on_error`` is, and so does a database that stays locked for longer than ``timeout``.
     UserFunctionError
-        When the job runs and a value is not of the type of its column, or several rows have the key: an error of the record
-        that was looked up. The message names table, column and key.
+        When the job runs and a value does not fit the type of its column, or several rows have the key: an error of the
+        records with this key, and of no others. The message names table, column and key.
 
     Notes
     -----
@@ -103,4 +104,4 @@ def lookup_sqlite(
     given = None if schema is None else schema_of(schema)
     found = SqliteTable(where, os.fspath(path), table, tuple(keys), seconds)
     found.declare(given)
-    return Lookup(found, found.schema, size, ttl_us, rows, BATCHES_IN_FLIGHT, None)
+    return Lookup(found, found.schema, size, ttl_us, rows, BATCHES_IN_FLIGHT, None, found)
