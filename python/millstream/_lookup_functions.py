@@ -19,10 +19,10 @@ from millstream._call_options import (
     BATCHES_IN_FLIGHT,
     RetryOn,
     checked_batch_rows,
+    checked_cache,
     checked_capacity,
     checked_policy,
 )
-from millstream._counts import count
 from millstream._engine import RawTable, rows_to_table
 from millstream._parameters import check_parameters
 from millstream._row import row_class
@@ -30,7 +30,7 @@ from millstream._texts import counted
 from millstream.errors import PlanError, SchemaError
 from millstream.functions import BatchAdapter, check_pyarrow, function_name, is_async, is_async_generator, is_generator
 from millstream.table import Table
-from millstream.time import Duration, microseconds
+from millstream.time import Duration
 from millstream.types import Schema, SchemaLike, schema_of
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Lookup:
 
     def _enrich(self, stream: Stream, on: object, how: str, suffix: object) -> Stream:
         """Add what is found to the records of a stream."""
-        from millstream._found import matches
+        from millstream._found import Matches
         from millstream.stream import Stream
 
         keys = _keys(stream, on)
@@ -105,7 +105,7 @@ class Lookup:
             raw = stream._raw.map_async(name, adapter, schema._raw, self._capacity, self._batch_rows, True, True)
         if mark is None:
             return Stream(raw)
-        return matches(Stream(raw), mark)
+        return Matches(Stream(raw), mark)
 
 
 def _free_name(taken: Set[str]) -> str:
@@ -383,10 +383,7 @@ def lookup(
         )
     if not given.names:
         raise PlanError("lookup() needs a schema with at least one column")
-    size = count(cache, "lookup(): cache= is a number of keys", 0, _CACHE_MAX)
-    ttl_us = None if ttl is None else microseconds(ttl, "lookup(): ttl")
-    if ttl_us is not None and ttl_us <= 0:
-        raise PlanError(f"lookup(): ttl= is more than zero, not {ttl!r:.80}; cache=0 remembers nothing")
+    size, ttl_us = checked_cache(method, cache, ttl)
     rows = None if batch_rows is None else checked_batch_rows(method, batch_rows)
     calls = checked_capacity(method, capacity)
     policy: Policy | None = checked_policy(method, timeout, retries, retry_on, backoff, backoff_max)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from millstream._call_options import BATCHES_IN_FLIGHT, checked_batch_rows
-from millstream._counts import count
-from millstream._lookup_functions import _CACHE_MAX, Lookup
+from millstream._call_options import BATCHES_IN_FLIGHT, checked_batch_rows, checked_cache
+from millstream._lookup_functions import Lookup
 from millstream._paths import local_path
 from millstream.errors import PlanError
 from millstream.functions import check_pyarrow
@@ -95,10 +94,7 @@ def lookup_sqlite(
         raise PlanError(f'{method}(): key= is a column of the table or several, as in key="id", not {key!r:.200}')
     if len(set(keys)) < len(keys):
         raise PlanError(f"{method}(): key= names a column twice")
-    size = count(cache, f"{method}(): cache= is a number of keys", 0, _CACHE_MAX)
-    ttl_us = None if ttl is None else microseconds(ttl, f"{method}(): ttl")
-    if ttl_us is not None and ttl_us <= 0:
-        raise PlanError(f"{method}(): ttl= is more than zero, not {ttl!r:.80}; cache=0 remembers nothing")
+    size, ttl_us = checked_cache(method, cache, ttl)
     seconds = microseconds(timeout, f"{method}(): timeout") / 1e6
     rows = None if batch_rows is None else checked_batch_rows(method, batch_rows)
     given = None if schema is None else schema_of(schema)
