@@ -393,6 +393,11 @@ def test_one_file_is_there_at_the_end_and_complete(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*failed*"))
 
 
+def test_one_parquet_file_is_compressed_as_files_of_a_directory_are(tmp_path: Path) -> None:
+    mill.run(mill.from_iter([{"a": 1}]).write_parquet(tmp_path / "a.parquet"))
+    assert pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(0).compression == "SNAPPY"
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
