@@ -9,7 +9,10 @@ __all__ = ["Matches"]
 
 
 class Matches(Stream):
-    """The records of a look-up that a column marks, without that column. Its errors are those of the look-up, and its name is the one of that step."""
+    """The records of a look-up that a column marks, without that column.
+
+    Its errors are those of the look-up, and its name is the one of that step.
+    """
 
     __slots__ = ("_asked", "_mark")
 

@@ -14,7 +14,19 @@ from typing import Any
 
 from millstream._kept import Kept
 
-__all__ = ["Copier", "DefaultValue", "FastValue", "FloatMapHandle", "ListHandle", "MapHandle", "ReducingHandle", "Scope", "ValueHandle", "one_nan", "same_nan"]
+__all__ = [
+    "Copier",
+    "DefaultValue",
+    "FastValue",
+    "FloatMapHandle",
+    "ListHandle",
+    "MapHandle",
+    "ReducingHandle",
+    "Scope",
+    "ValueHandle",
+    "one_nan",
+    "same_nan",
+]
 
 _NEVER = -(2**63)
 

@@ -59,7 +59,10 @@ def _check_emit_is_spelled(named: Mapping[str, object]) -> None:
     """Refuse ``emits="each"``, which would be a column of that name."""
     for name, value in named.items():
         if isinstance(value, Duration) and nearest(name, ("emit",)) is not None:
-            raise PlanError(f"agg() has no {name}=; did you mean emit={value!r:.80}? An aggregate of this name is written {name}=col(…).first() or the like")
+            raise PlanError(
+                f"agg() has no {name}=; did you mean emit={value!r:.80}? An aggregate of this name is written {name}=col(…).first() "
+                "or the like"
+            )
 
 
 def _check_no_emit(named: Mapping[str, object]) -> None:
@@ -782,7 +785,10 @@ def _side(own: KeyedStream, left: KeyedStream, right: KeyedStream, is_left: bool
         schema = stream._raw.stream().schema()
         for name, kind in zip(schema.names(), schema.types(), strict=True):
             if "object" in repr(kind):
-                raise PlanError(f"connect(): column {name!r} is {kind!r}, and connected streams cannot pass on Python objects; convert them to plain values")
+                raise PlanError(
+                    f"connect(): column {name!r} is {kind!r}, and connected streams cannot pass on Python objects; convert them to "
+                    "plain values"
+                )
             columns[f"{prefix}.{name}"] = col(name) if stream is own else lit(None).cast(kind)
     return Stream(own._raw.stream()).select(**columns)
 

@@ -78,7 +78,9 @@ class State(ABC):
         self._is_broadcast = broadcast
         for name, value, default in (("clock", clock, "event"), ("refresh", refresh, "write")):
             if self._ttl is None and value != default:
-                raise PlanError(f'{name}="{value}" of a state is about the age of values, and without ttl= they have none; pass ttl=, or remove {name}=')
+                raise PlanError(
+                    f'{name}="{value}" of a state is about the age of values, and without ttl= they have none; pass ttl=, or remove {name}='
+                )
         self._clock: Clock = clock
         self._refresh: Refresh = refresh
         self._names: list[str] = []

@@ -371,7 +371,13 @@ def test_a_broadcast_record_has_no_key_and_emits_nothing() -> None:
     def uses(name: str) -> Any:
         return lambda self, row, ctx: getattr(ctx, name)
 
-    for name, why in (("key", "of no key"), ("timers", "belongs to a key"), ("now", "the clock"), ("watermark", "ahead"), ("side_output", "emits nothing")):
+    for name, why in (
+        ("key", "of no key"),
+        ("timers", "belongs to a key"),
+        ("now", "the clock"),
+        ("watermark", "ahead"),
+        ("side_output", "emits nothing"),
+    ):
         fails(made(process_broadcast=uses(name)), rf"ctx.{name} is not there in process_broadcast\(\): .*{why}")
     fails(made(process_broadcast=lambda self, row, ctx: self.seen.value), "state 'seen' belongs to a key")
     fails(made(process_broadcast=lambda self, row, ctx: [row]), r"process_broadcast\(\) returned a list")

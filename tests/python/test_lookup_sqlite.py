@@ -62,7 +62,8 @@ def test_several_key_columns_are_compared_byte_by_byte(crm: Path) -> None:
 
 
 def test_what_write_sqlite_has_written_is_read_back(tmp_path: Path) -> None:
-    kinds = {"d": date, "t": mill.Timestamp("us"), "z": mill.Timestamp("us", "UTC"), "c": clock, "m": mill.types.Decimal(12, 2), "b": bool, "f": float, "i": int}
+    moments = {"d": date, "t": mill.Timestamp("us"), "z": mill.Timestamp("us", "UTC"), "c": clock}
+    kinds = {**moments, "m": mill.types.Decimal(12, 2), "b": bool, "f": float, "i": int}
     row = {
         "k": 1,
         "d": date(2024, 2, 29),

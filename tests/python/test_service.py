@@ -105,7 +105,8 @@ WAIT_WITH_A_LIMIT = """
 
 def test_sigterm_in_a_wait_with_a_limit_waits_for_the_last_checkpoint(tmp_path: Path) -> None:
     # SystemExit was raised when the limit was over, and the exit cancelled the job.
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(WAIT_WITH_A_LIMIT), tmp_path], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    call = [sys.executable, "-c", textwrap.dedent(WAIT_WITH_A_LIMIT), tmp_path]
+    done = subprocess.run(call, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (143, "stopped True\n")
     assert mill.checkpoints(tmp_path / "state"), "there was a last checkpoint"
 
