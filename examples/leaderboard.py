@@ -8,6 +8,7 @@ get the changes.
 
 import argparse
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import millstream as mill
@@ -34,7 +35,7 @@ def main() -> None:
         progress=True,
     )
     print(report)
-    with sqlite3.connect(options.database) as database:
+    with closing(sqlite3.connect(options.database)) as database:
         for game, rank, player, score in database.execute("SELECT game, rank, player, score FROM best ORDER BY game, rank"):
             print(f"game {game}, rank {rank}: player {player} with {score} points")
 

@@ -7,6 +7,7 @@ The count is an updating stream, one row a user that changes; a table with a key
 
 import argparse
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import millstream as mill
@@ -34,7 +35,7 @@ def main() -> None:
         progress=True,
     )
     print(report)
-    with sqlite3.connect(options.database) as database:
+    with closing(sqlite3.connect(options.database)) as database:
         users, records = database.execute("SELECT count(*), sum(n) FROM counts").fetchone()
     print(f"{records:,} records of {users:,} users")
 

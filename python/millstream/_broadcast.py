@@ -8,16 +8,17 @@ every task, so that all of them write the same.
 from __future__ import annotations
 
 import copy
+import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
 from millstream._kept import Kept
 from millstream._row import Row, row_class
+from millstream._states import same_nan
 
 __all__ = ["BroadcastContext", "BroadcastMap", "BroadcastValue", "Gate", "KeyedStateGuard", "LatestRows"]
-
-_NAN = float("nan")
 
 
 class Gate:
@@ -163,22 +164,20 @@ class LatestRows(Mapping[Any, Row]):
 
     def __init__(self, keys: Sequence[str], fields: tuple[str, ...], copier: Callable[[Any], Any] | None) -> None:
         self._fields = fields
-        self._make = row_class(fields)
-        self._places = [fields.index(key) for key in keys]
+        self._make = functools.partial(tuple.__new__, row_class(fields))
+        self._key_of = operator.itemgetter(*(fields.index(key) for key in keys))
+        self._key = same_nan if len(keys) == 1 else _same_nans
         self._copier = copier
-        self._rows: dict[Any, tuple[Any, ...]] = {}
-        self.is_changed = False
+        self._rows: dict[Any, Row] = {}
 
     def __getitem__(self, key: Any) -> Row:
         """Return the row of a key; of several columns the key is a tuple of their values."""
-        values = self._rows[self._key(key)]
-        return tuple.__new__(self._make, values if self._copier is None else self._copier(values))
+        row = self._rows[self._key(key)]
+        return row if self._copier is None else self._make(map(self._copier, row))
 
-    def _key(self, key: Any) -> Any:
-        # All NaN are one key, as in key_by().
-        if len(self._places) == 1:
-            return key if key == key else _NAN
-        return tuple(part if part == part else _NAN for part in key) if isinstance(key, tuple) else key
+    def __contains__(self, key: object) -> bool:
+        """Tell whether there is a row of a key."""
+        return self._key(key) in self._rows
 
     def __iter__(self) -> Iterator[Any]:
         """Go through the keys."""
@@ -192,27 +191,33 @@ class LatestRows(Mapping[Any, Row]):
         """Show the rows."""
         return f"<broadcast {list(self.values())!r}>"
 
-    def keep(self, values: tuple[Any, ...], *, is_deleted: bool) -> None:
-        """Take a row of the stream."""
-        parts = tuple(values[place] for place in self._places)
-        key = self._key(parts[0] if len(parts) == 1 else parts)
-        if is_deleted:
-            self._rows.pop(key, None)
-        else:
-            self._rows[key] = values
-        self.is_changed = True
+    def take(self, columns: Sequence[Sequence[Any]], changes: Sequence[str] | None) -> None:
+        """Take records of the stream: columns, and where they are changes, what each of them is."""
+        rows = map(self._make, zip(*columns, strict=True))
+        if changes is None:
+            self._rows.update((self._key(self._key_of(row)), row) for row in rows)
+            return
+        for change, row in zip(changes, rows, strict=True):
+            if change == "delete":
+                self._rows.pop(self._key(self._key_of(row)), None)
+            else:
+                self._rows[self._key(self._key_of(row))] = row
 
     def load(self, columns: list[list[Any]]) -> None:
         """Take what the engine has."""
         self._rows = {}
-        for row in columns[0][0] or ():
-            self.keep(tuple(row[name] for name in self._fields), is_deleted=False)
-        self.is_changed = False
+        for values in columns[0][0] or ():
+            row = self._make(map(values.__getitem__, self._fields))
+            self._rows[self._key(self._key_of(row))] = row
 
     def columns(self) -> list[list[Any]]:
         """Give it back."""
-        found = [dict(zip(self._fields, values, strict=True)) for values in self._rows.values()]
-        return [[found or None]]
+        return [[[row.asdict() for row in self._rows.values()] or None]]
+
+
+def _same_nans(key: Any) -> Any:
+    """Return a key of several columns with one NaN for all of them, as in key_by()."""
+    return tuple(map(same_nan, key)) if isinstance(key, tuple) else key
 
 
 class KeyedStateGuard:

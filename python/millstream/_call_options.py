@@ -18,6 +18,7 @@ __all__ = [
     "BATCH_ROWS",
     "RetryOn",
     "checked_batch_rows",
+    "checked_cache",
     "checked_capacity",
     "checked_ordered",
     "checked_policy",
@@ -31,6 +32,7 @@ BATCHES_IN_FLIGHT = 8
 BACKOFF, BACKOFF_MAX = "100ms", "10s"
 
 _CAPACITY_MAX = 1_000_000
+_CACHE_MAX = 100_000_000
 _RETRIES_MAX = 1_000_000
 
 
@@ -42,6 +44,15 @@ def checked_capacity(method: str, capacity: object) -> int:
 def checked_batch_rows(method: str, batch_rows: object) -> int:
     """Return how many records a call gets at most."""
     return count(batch_rows, f"{method}(): batch_rows= is a number of records of at least 1", 1)
+
+
+def checked_cache(method: str, cache: object, ttl: Duration | None) -> tuple[int, int | None]:
+    """Return how many keys are cached, and for how many microseconds."""
+    size = count(cache, f"{method}(): cache= is a number of keys", 0, _CACHE_MAX)
+    ttl_us = None if ttl is None else microseconds(ttl, f"{method}(): ttl")
+    if ttl_us is not None and ttl_us <= 0:
+        raise PlanError(f"{method}(): ttl= is more than zero, not {ttl!r:.80}; cache=0 remembers nothing")
+    return size, ttl_us
 
 
 def checked_ordered(method: str, ordered: object) -> bool:

@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
+import os
 import re
+import socket
 import threading
 import time
 import weakref
@@ -27,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millstream.errors import PlanError
+from millstream.report import RUNNING
 
 if TYPE_CHECKING:
     from millstream._graph import Graph
@@ -36,8 +40,10 @@ __all__ = ["Endpoint", "address"]
 
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):)?(?P<port>\d{1,5})")
 _PORT_MAX = 65535
+_POLL_SECONDS = 0.05
+"""How often the server looks whether it is to end."""
+_LOG = logging.getLogger("millstream.http")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_RUNNING = ("starting", "running", "restarting")
 
 
 def address(given: object) -> tuple[str, int]:
@@ -52,33 +58,45 @@ def address(given: object) -> tuple[str, int]:
 class Endpoint:
     """Serves one job, on threads of its own, until it is closed."""
 
-    def __init__(self, given: object, graph: Graph) -> None:
-        host, port = address(given)
+    def __init__(self, host: str, port: int, graph: Graph) -> None:
         self._graph = graph
         self._job: weakref.ref[Job] | None = None
         try:
-            server = ThreadingHTTPServer if ":" not in host else _ServerV6
+            server = _Server if ":" not in host else _ServerV6
             self._server = server((host, port), functools.partial(_Handler, self))
         except OSError as error:
-            raise PlanError(f"http={given!r}: cannot listen there: {error.strerror or error}; port 0 takes one that is free") from error
+            place = f"{_shown(host)}:{port}"
+            raise PlanError(f"http={place!r}: cannot listen there: {error.strerror or error}; port 0 takes one that is free") from error
         self.hosts = {*_LOOPBACK, host} if host in _LOOPBACK else None
-        shown = f"[{host}]" if ":" in host else host
         self.port = self._server.server_address[1]
-        self.url = f"http://{shown}:{self.port}"
+        self.url = f"http://{_shown(host)}:{self.port}"
         self._began = time.monotonic()
         self._is_closed = False
-        threading.Thread(target=self._server.serve_forever, name="millstream-http", daemon=True).start()
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="millstream-http", daemon=True)
+        self._thread.start()
 
     def show(self, job: Job) -> None:
         """Serve this job from here on; the endpoint does not keep it alive."""
         self._job = weakref.ref(job)
 
     def close(self) -> None:
-        """Listen no more."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._server.shutdown()
+        """Listen no more. Finalizers call this, so it never waits for a thread that cannot end."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if os.getpid() != self._process:
+            # In a forked child, which has a copy of the socket, and not the thread.
             self._server.server_close()
+        elif threading.current_thread() is self._thread:
+            # The garbage collector calls finalizers on any thread.
+            threading.Thread(target=self._end, name="millstream-http-end", daemon=True).start()
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
     def answer(self, path: str) -> tuple[int, str, str]:
         """Return the status, the type and the text of an answer."""
@@ -88,11 +106,11 @@ class Endpoint:
             case "/":
                 return 200, "text/html", (Path(__file__).parent / "_dashboard.html").read_text()
             case "/health":
-                return (200 if state in _RUNNING else 503), "application/json", json.dumps({"status": state})
+                return (200 if state in RUNNING else 503), "application/json", json.dumps({"status": state})
             case "/graph":
                 return 200, "image/svg+xml", self._graph._repr_svg_()
             case "/metrics":
-                running = f"# HELP millstream_up Whether the job runs.\n# TYPE millstream_up gauge\nmillstream_up {int(state in _RUNNING)}\n"
+                running = f"# HELP millstream_up Whether the job runs.\n# TYPE millstream_up gauge\nmillstream_up {int(state in RUNNING)}\n"
                 figures = "" if job is None else job.metrics().to_prometheus()
                 return 200, "text/plain; version=0.0.4", running + figures
             case "/job":
@@ -107,9 +125,17 @@ class Endpoint:
         return figures
 
 
-class _ServerV6(ThreadingHTTPServer):
-    import socket
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log what went wrong, such as a client that went away, where who debugs sees it, not on stderr."""
+        _LOG.debug("a request of %s failed", client_address, exc_info=True)
+
+
+class _ServerV6(_Server):
     address_family = socket.AF_INET6
 
 
@@ -152,6 +178,4 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Log requests where who debugs sees them, not on stderr."""
-        import logging
-
-        logging.getLogger("millstream.http").debug(format, *arguments)
+        _LOG.debug(format, *arguments)

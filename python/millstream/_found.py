@@ -5,11 +5,14 @@ from __future__ import annotations
 from millstream.expr import col
 from millstream.stream import Stream
 
-__all__ = ["matches"]
+__all__ = ["Matches"]
 
 
 class Matches(Stream):
-    """The records with a match. Its errors are those of the look-up, and its name is the one of that step."""
+    """The records of a look-up that a column marks, without that column.
+
+    Its errors are those of the look-up, and its name is the one of that step.
+    """
 
     __slots__ = ("_asked", "_mark")
 
@@ -26,11 +29,6 @@ class Matches(Stream):
     def name(self, name: str) -> Stream:
         """Name the look-up."""
         return Matches(self._asked.name(name), self._mark)
-
-
-def matches(asked: Stream, mark: str) -> Stream:
-    """Return the records of a look-up that a column marks, without that column."""
-    return Matches(asked, mark)
 
 
 Matches.__name__ = Matches.__qualname__ = "Stream"

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
-from millstream._nearest import nearest
+from millstream._nearest import did_you_mean, nearest
 
 __all__ = ["no_attribute", "no_name", "takes_by_name"]
 
@@ -162,10 +162,10 @@ def no_name(package: object, names: Iterable[str], name: str) -> AttributeError:
     hint = _OF_PACKAGE.get(name)
     if hint is not None:
         return AttributeError(f"millstream has no {name}; {hint}")
-    near = None if name.startswith("_") else nearest(name, names)
-    if near is None:
-        return AttributeError(f"module 'millstream' has no attribute {name!r}", name=name, obj=package)
-    return AttributeError(f"module 'millstream' has no attribute {name!r}; did you mean {near!r}?")
+    meant = "" if name.startswith("_") else did_you_mean(name, names)
+    message = f"module 'millstream' has no attribute {name!r}{meant}"
+    # Without the name, as the interpreter would say again what was meant.
+    return AttributeError(message) if meant else AttributeError(message, name=name, obj=package)
 
 
 def takes_by_name(example: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:

@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from millstream.report import RUNNING
+
 if TYPE_CHECKING:
     from millstream.job import Job
     from millstream.report import Metrics, Report
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["of_job", "of_metrics", "of_report", "show_live", "table"]
 
 _UPDATE_SECONDS = 1.0
-_OVER = ("finished", "stopped", "cancelled", "failed")
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> str:
@@ -97,7 +98,7 @@ def show_live(job: Job) -> None:
             if current is None:
                 return
             records, now = current.metrics().rows_in, time.monotonic()
-            is_over = current.status.state in _OVER
+            is_over = current.status.state not in RUNNING
             handle.update(shown(None if is_over else (records - before) / (now - since), current), raw=True)
             if is_over:
                 return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from millstream._engine import RawJoin
 from millstream._hints import takes_by_name
+from millstream._nearest import did_you_mean
 from millstream.errors import PlanError
 from millstream.expr import Expr, _column
 from millstream.time import Duration, microseconds
@@ -43,11 +43,11 @@ def _right(method: str, other: object) -> RawStream:
 def _how(method: str, how: object, allowed: Sequence[str] = _HOWS) -> str:
     if isinstance(how, str) and how in allowed:
         return how
-    near = difflib.get_close_matches(how, allowed, 1) if isinstance(how, str) else []
+    meant = how
     if isinstance(how, str) and "outer" in how:
-        near = [name for name in ("left", "right", "full") if name in allowed and (name in how or name == "full")][:1]
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise PlanError(f"{method}(): how={how!r:.200} is not possible; {hint}it is one of {', '.join(map(repr, allowed))}")
+        meant = next((name for name in ("left", "right", "full") if name in allowed and (name in how or name == "full")), None)
+    hint = did_you_mean(meant, allowed)
+    raise PlanError(f"{method}(): how={how!r:.200} is not possible{hint or ';'} it is one of {', '.join(map(repr, allowed))}")
 
 
 def _side(method: str, name: str, key: object) -> list[RawExpr]:

@@ -19,10 +19,10 @@ from millstream._call_options import (
     BATCHES_IN_FLIGHT,
     RetryOn,
     checked_batch_rows,
+    checked_cache,
     checked_capacity,
     checked_policy,
 )
-from millstream._counts import count
 from millstream._engine import RawTable, rows_to_table
 from millstream._parameters import check_parameters
 from millstream._row import row_class
@@ -30,17 +30,21 @@ from millstream._texts import counted
 from millstream.errors import PlanError, SchemaError
 from millstream.functions import BatchAdapter, check_pyarrow, function_name, is_async, is_async_generator, is_generator
 from millstream.table import Table
-from millstream.time import Duration, microseconds
+from millstream.time import Duration
 from millstream.types import Schema, SchemaLike, schema_of
 
 if TYPE_CHECKING:
     from millstream._async import Policy
+    from millstream._sqlite_table import SqliteTable
     from millstream.stream import Stream
 
-__all__ = ["Lookup", "lookup"]
+__all__ = ["Lookup", "OneKeyError", "lookup"]
 
-_CACHE_MAX = 100_000_000
 _SHOWN = 5
+
+
+class OneKeyError(ValueError):
+    """The row of one key cannot be used. The engine asks for the other keys again, and only the records of this key fail."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +67,8 @@ class Lookup:
     _capacity: int
     _policy: Policy | None
     """None for a plain function."""
+    _table: SqliteTable | None = None
+    """The function once more where it is a table, which knows its key and may be asked again for the other keys if one fails."""
 
     def __repr__(self) -> str:
         """Show the function and what it finds."""
@@ -70,13 +76,12 @@ class Lookup:
 
     def _enrich(self, stream: Stream, on: object, how: str, suffix: object) -> Stream:
         """Add what is found to the records of a stream."""
-        from millstream._found import matches
+        from millstream._found import Matches
         from millstream.stream import Stream
 
         keys = _keys(stream, on)
-        check_keys = getattr(self._function, "check_keys", None)
-        if check_keys is not None:
-            check_keys(keys, [stream.schema[key] for key in keys])
+        if self._table is not None:
+            self._table.check_keys(keys, [stream.schema[key] for key in keys])
         if not isinstance(suffix, str):
             raise PlanError(f'enrich(): suffix= is a text such as "_right", not {suffix!r:.200}')
         own = dict(stream.schema.items())
@@ -100,7 +105,7 @@ class Lookup:
             raw = stream._raw.map_async(name, adapter, schema._raw, self._capacity, self._batch_rows, True, True)
         if mark is None:
             return Stream(raw)
-        return matches(Stream(raw), mark)
+        return Matches(Stream(raw), mark)
 
 
 def _free_name(taken: Set[str]) -> str:
@@ -197,6 +202,7 @@ class _Finder:
         self._name = function_name(lookup._function)
         self._policy = lookup._policy
         self._schema = lookup._schema
+        self._misfit = ValueError if lookup._table is None else OneKeyError
         self._cache = _Cache(lookup._cache, lookup._ttl_us)
         self._keys = keys
         self._row = row_class(keys) if len(keys) > 1 else None
@@ -254,7 +260,8 @@ class _Finder:
         if isinstance(given, (list, tuple)) and not hasattr(given, "_fields"):
             if len(given) != len(keys):
                 raise ValueError(
-                    f"{self._name} was asked for {counted(len(keys), 'key')} and returned {counted(len(given), 'record')}; it returns one or None for each"
+                    f"{self._name} was asked for {counted(len(keys), 'key')} and returned {counted(len(given), 'record')}; "
+                    "it returns one or None for each"
                 )
             return dict(zip(keys, given, strict=True))
         raise TypeError(
@@ -286,7 +293,7 @@ class _Finder:
                     rows_to_table(self._schema._raw, [record])
                 except Exception as error:
                     reason = str(error).removeprefix("record 0: ")
-                    raise ValueError(f"{self._name} returned for the key {key!r:.200} a record that does not fit: {reason}") from error
+                    raise self._misfit(f"{self._name} returned for the key {key!r:.200} a record that does not fit: {reason}") from error
             raise
 
 
@@ -344,6 +351,9 @@ def lookup(
     The result depends on when a key is looked up: after a failure, a job may find something else for a record whose results
     were not in the last checkpoint. A table that is part of the job, ``enrich(table)``, does not have this problem.
 
+    If the function raises, or a record that it returns does not fit the schema, all records of the call fail: ``on_error="skip"``
+    drops them all. A smaller ``batch_rows`` limits how many.
+
     All tasks of the step in a process share one cache, which is not part of checkpoints.
 
     Examples
@@ -373,10 +383,7 @@ def lookup(
         )
     if not given.names:
         raise PlanError("lookup() needs a schema with at least one column")
-    size = count(cache, "lookup(): cache= is a number of keys", 0, _CACHE_MAX)
-    ttl_us = None if ttl is None else microseconds(ttl, "lookup(): ttl")
-    if ttl_us is not None and ttl_us <= 0:
-        raise PlanError(f"lookup(): ttl= is more than zero, not {ttl!r:.80}; cache=0 remembers nothing")
+    size, ttl_us = checked_cache(method, cache, ttl)
     rows = None if batch_rows is None else checked_batch_rows(method, batch_rows)
     calls = checked_capacity(method, capacity)
     policy: Policy | None = checked_policy(method, timeout, retries, retry_on, backoff, backoff_max)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from millstream._call_options import BATCHES_IN_FLIGHT, checked_batch_rows
-from millstream._counts import count
-from millstream._lookup_functions import _CACHE_MAX, Lookup
+from millstream._call_options import BATCHES_IN_FLIGHT, checked_batch_rows, checked_cache
+from millstream._lookup_functions import Lookup
 from millstream._paths import local_path
 from millstream.errors import PlanError
 from millstream.functions import check_pyarrow
@@ -41,7 +40,7 @@ def lookup_sqlite(
     schema
         The columns to add, and their types; by default all columns but the key, if they are declared as ``INTEGER``, ``REAL``,
         ``TEXT`` or ``BLOB``. Booleans are read from 0 and 1; dates, times and decimals from text as :meth:`Stream.write_sqlite`
-        stores them.
+        stores them, with six digits of a second at most.
     cache, ttl, batch_rows
         As for :func:`lookup`.
     timeout
@@ -59,10 +58,11 @@ def lookup_sqlite(
     SchemaError
         When the table has no such column, or a column is of a type that cannot be read or is not known.
     ConnectorError
-        When there is no such database or table, or it cannot be read; also when the job runs.
+        When there is no such database or table, or it cannot be read. While the job runs, this fails the job whatever
+        ``on_error`` is, and so does a database that stays locked for longer than ``timeout``.
     UserFunctionError
-        When the job runs and a value is not of the type of its column, or several rows have the key: an error of the record
-        that was looked up. The message names table, column and key.
+        When the job runs and a value does not fit the type of its column, or several rows have the key: an error of the
+        records with this key, and of no others. The message names table, column and key.
 
     Notes
     -----
@@ -72,7 +72,8 @@ def lookup_sqlite(
     Examples
     --------
     >>> import sqlite3
-    >>> with sqlite3.connect("crm.db") as database:
+    >>> from contextlib import closing
+    >>> with closing(sqlite3.connect("crm.db")) as database, database:
     ...     _ = database.execute("create table users (id integer primary key, name text)")
     ...     _ = database.execute("insert into users values (1, 'ann'), (2, 'bob')")
     >>> users = mill.lookup_sqlite("crm.db", "users", key="id")
@@ -93,13 +94,10 @@ def lookup_sqlite(
         raise PlanError(f'{method}(): key= is a column of the table or several, as in key="id", not {key!r:.200}')
     if len(set(keys)) < len(keys):
         raise PlanError(f"{method}(): key= names a column twice")
-    size = count(cache, f"{method}(): cache= is a number of keys", 0, _CACHE_MAX)
-    ttl_us = None if ttl is None else microseconds(ttl, f"{method}(): ttl")
-    if ttl_us is not None and ttl_us <= 0:
-        raise PlanError(f"{method}(): ttl= is more than zero, not {ttl!r:.80}; cache=0 remembers nothing")
+    size, ttl_us = checked_cache(method, cache, ttl)
     seconds = microseconds(timeout, f"{method}(): timeout") / 1e6
     rows = None if batch_rows is None else checked_batch_rows(method, batch_rows)
     given = None if schema is None else schema_of(schema)
     found = SqliteTable(where, os.fspath(path), table, tuple(keys), seconds)
     found.declare(given)
-    return Lookup(found, found.schema, size, ttl_us, rows, BATCHES_IN_FLIGHT, None)
+    return Lookup(found, found.schema, size, ttl_us, rows, BATCHES_IN_FLIGHT, None, found)

@@ -55,7 +55,7 @@ class Outputs:
         ----------
         path
             The directory, which is created if it does not exist; or one file, if its name ends with ``.csv``, ``.tsv`` or ``.txt``, and
-            ``.gz`` or ``.zst`` after that.
+            ``.gz`` or ``.zst`` after that. A ``.tsv`` file needs ``separator="\\t"``.
         include_header
             Whether the first row of each file names the columns.
         separator
@@ -92,8 +92,8 @@ class Outputs:
         Raises
         ------
         PlanError
-            When an option is not one of its choices, options contradict each other, this is an updating stream, or one file is
-            asked for of an input that has no end.
+            When an option is not one of its choices, options contradict each other, this is an updating stream, the path has the
+            ending of another format or compression, or one file is asked for of an input that has no end.
         SchemaError
             When a column is named that does not exist, or has a type that CSV cannot hold, such as a list.
         ConnectorError
@@ -167,8 +167,8 @@ class Outputs:
         Raises
         ------
         PlanError
-            When an option is not one of its choices, options contradict each other, this is an updating stream, or one file is
-            asked for of an input that has no end.
+            When an option is not one of its choices, options contradict each other, this is an updating stream, the path has the
+            ending of another format or compression, or one file is asked for of an input that has no end.
         SchemaError
             When a column is named that does not exist, or has a type that JSON cannot hold.
         ConnectorError
@@ -235,8 +235,8 @@ class Outputs:
         Raises
         ------
         PlanError
-            When an option is not one of its choices, options contradict each other, this is an updating stream, or one file is
-            asked for of an input that has no end.
+            When an option is not one of its choices, options contradict each other, this is an updating stream, the path has the
+            ending of another format or compression, or one file is asked for of an input that has no end.
         SchemaError
             When a column is named that does not exist, or has a type that Parquet cannot hold.
         ConnectorError
@@ -315,9 +315,11 @@ class Outputs:
         Examples
         --------
         >>> import sqlite3
+        >>> from contextlib import closing
         >>> s = mill.from_iter([{"k": 1, "x": "a"}, {"k": 1, "x": "b"}])
         >>> report = mill.run(s.write_sqlite("out.db", "latest", key="k"))
-        >>> sqlite3.connect("out.db").execute("select * from latest").fetchall()
+        >>> with closing(sqlite3.connect("out.db")) as database:
+        ...     database.execute("select * from latest").fetchall()
         [(1, 'b')]
         """
         from millstream.io import sinks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from millstream.errors import PlanError
@@ -105,10 +105,17 @@ def check_spelling(own: type, base: type, methods: Mapping[str, tuple[str, ...]]
         The class of Millstream that it is derived from.
     methods
         What may be defined, and the arguments that each is called with.
+
+    Notes
+    -----
+    Refused is a method whose name is that of a method of Millstream but for one letter, if it takes the arguments of that one,
+    which is not defined, and if no code of the class uses the name. A helper that only other code calls looks the same; an
+    underscore in front or at the end of its name sets it apart.
     """
     classes = own.__mro__[: own.__mro__.index(base)]
-    defined = {name: value for each in classes for name, value in vars(each).items() if isinstance(value, types.FunctionType)}
-    used = {name for value in defined.values() for name in value.__code__.co_names}
+    values = [(name, value) for each in classes for name, value in vars(each).items()]
+    defined = {name: value for name, value in values if isinstance(value, types.FunctionType)}
+    used = {name for _, value in values for code in _codes(value) for name in code.co_names}
     for name, value in defined.items():
         if name in methods or name in used or name.startswith("__"):
             continue
@@ -116,7 +123,21 @@ def check_spelling(own: type, base: type, methods: Mapping[str, tuple[str, ...]]
             # Of a method that has a name of its own by intent, such as closed(), one of these is not true.
             if meant not in defined and _is_slip(name, meant) and _takes(value, arguments):
                 shown = ", ".join(("self", *arguments))
-                raise PlanError(f"{own.__name__} has a method {name}() that is never called; did you mean {meant}({shown})?")
+                raise PlanError(
+                    f"{own.__name__} has a method {name}() that is never called; did you mean {meant}({shown})? "
+                    f"If it is a helper of yours, call it {name}_()"
+                )
+
+
+def _codes(value: Any) -> Iterator[types.CodeType]:
+    """Yield the code of what a class defines, with that of the functions, lambdas and comprehensions inside it."""
+    # Properties, also cached ones, static methods and methods of the class have functions within, and so has what a decorator returns.
+    within = [getattr(value, name, None) for name in ("fget", "fset", "fdel", "func", "__func__", "__wrapped__")]
+    codes = [each.__code__ for each in (value, *within) if isinstance(each, types.FunctionType)]
+    while codes:
+        code = codes.pop()
+        yield code
+        codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
 
 
 def _is_slip(name: str, meant: str) -> bool:

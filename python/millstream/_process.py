@@ -17,7 +17,7 @@ from millstream import _live
 from millstream._broadcast import BroadcastContext, BroadcastMap, BroadcastValue, Gate, KeyedStateGuard, LatestRows
 from millstream._closing import closed
 from millstream._firing import DELETE, SET, Firing
-from millstream._kept import exact_class, kept_by
+from millstream._kept import Kept, exact_class, kept_by
 from millstream._moments import EPOCH, EPOCH_WITHOUT_ZONE, shown_moment, since_epoch, utc_moment
 from millstream._nearest import did_you_mean, with_nearest
 from millstream._parameters import check_parameters
@@ -246,10 +246,8 @@ def _handle(scope: Scope, state: State) -> Any:
     if isinstance(state, ListState):
         return ListHandle(scope, copier_of(state._type), kept_by(state._type), ttl, clock, refresh)
     if isinstance(state, MapState):
-        kept_key, kept = kept_by(state._key), kept_by(state._value)
-        if repr(state._key).startswith("float"):
-            return FloatMapHandle(scope, copier_of(state._value), kept_key, kept, ttl, clock, refresh)
-        return MapHandle(scope, copier_of(state._value), kept_key, kept, ttl, clock, refresh)
+        handle = FloatMapHandle if _is_float(state._key) else MapHandle
+        return handle(scope, copier_of(state._value), _kept_key(state._key), kept_by(state._value), ttl, clock, refresh)
     if not isinstance(state, (ValueState, ReducingState)):
         raise PlanError(f"{type(state).__name__} is no kind of state that process() knows")
     is_mutable, copier, kept = not is_immutable(state._type), copier_of(state._type), kept_by(state._type)
@@ -263,13 +261,19 @@ def _handle(scope: Scope, state: State) -> Any:
 
 def _broadcast_handle(gate: Gate, name: str, state: State) -> BroadcastValue | BroadcastMap:
     if isinstance(state, MapState):
-        kept_key = kept_by(state._key)
-        if repr(state._key).startswith("float"):
-            kept_key = one_nan(kept_key)
-        return BroadcastMap(gate, name, copier_of(state._value), kept_key, kept_by(state._value))
+        return BroadcastMap(gate, name, copier_of(state._value), _kept_key(state._key), kept_by(state._value))
     if isinstance(state, ValueState):
         return BroadcastValue(gate, name, state._default, copier_of(state._type), kept_by(state._type))
     raise PlanError(f"{type(state).__name__} cannot be broadcast state")
+
+
+def _kept_key(kind: DataType) -> Kept | None:
+    """Return what converts entry keys of a type; of floats, all NaN are one key."""
+    return one_nan(kept_by(kind)) if _is_float(kind) else kept_by(kind)
+
+
+def _is_float(kind: DataType) -> bool:
+    return repr(kind).startswith("float")
 
 
 class _Context(Scope):
@@ -476,26 +480,27 @@ class Task:
         self._fired = 0
         self._firing: Firing | None = None
         self._gate = Gate()
-        self._of_broadcast: dict[str, BroadcastValue | BroadcastMap | LatestRows] = {}
+        self._of_broadcast: dict[str, BroadcastValue | BroadcastMap] = {}
         self.latest: LatestRows | None = None
         if adapter.broadcast is not None:
             self._take_broadcast(adapter.broadcast)
         self.function.open()
         # Only now, so that a state says in open() that there is no key to which a value would belong, and broadcast state that
         # it has not been read yet.
-        if self.latest is None:
-            self.function.__dict__.update(self._of_broadcast)
+        self.function.__dict__.update(self._of_broadcast)
         self.function.__dict__.update(self._handles)
 
     def _take_broadcast(self, side: BroadcastSide) -> None:
         if side.keys is None:
             self._of_broadcast = {name: _broadcast_handle(self._gate, name, state) for name, state in side.states.items()}
         else:
-            [(name, state)] = side.states.items()
+            [state] = side.states.values()
+            assert isinstance(state, ValueState)
+            row = state._type.item()
+            kinds = dict((None if row is None else row.fields()) or ())
             fields = side.fields[1:] if side.is_changelog else side.fields
-            is_plain = not isinstance(state, ValueState) or copier_of(state._type) is None
+            is_plain = all(is_immutable(kinds[field]) for field in fields)
             self.latest = LatestRows(side.keys, fields, None if is_plain else copy.deepcopy)
-            self._of_broadcast = {name: self.latest}
         self._guards = {name: KeyedStateGuard(name) for name in self._handles}
         self._make_broadcast = functools.partial(tuple.__new__, row_class(side.fields))
         own = _zone(side.zone)
@@ -639,16 +644,11 @@ class Task:
             return [None if values is None else list(map(migrated, values)) for values in old]
         return [None if value is None else migrated(value) for value in old]
 
-    def _keep_latest(self, row: Any, ctx: Any) -> None:
-        assert self.latest is not None
-        side = self.adapter.broadcast
-        if side is not None and side.is_changelog:
-            self.latest.keep(tuple(row[1:]), is_deleted=row[0] == "delete")
-        else:
-            self.latest.keep(tuple(row), is_deleted=False)
-
     def load_broadcast(self, columns: list[list[Any]]) -> None:
         """Take broadcast states that are others than before."""
+        if self.latest is not None:
+            self.latest.load(columns)
+            return
         at = 0
         for name, handle in self._of_broadcast.items():
             width = _width(self.adapter.broadcast.states[name]) if self.adapter.broadcast is not None else 0
@@ -657,9 +657,14 @@ class Task:
 
     def broadcast(self, columns: Sequence[Sequence[Any]], count: int, times: Sequence[int] | None) -> Answer:
         """Process records of the broadcast stream."""
-        function, ctx, handles = self.function, self._broadcast_context, self._of_broadcast.values()
-        call = function.process_broadcast if self.latest is None else self._keep_latest
         self.failed_at = None
+        if self.latest is not None:
+            side = self.adapter.broadcast
+            is_changelog = side is not None and side.is_changelog
+            self.latest.take(columns[1:] if is_changelog else columns, columns[0] if is_changelog else None)
+            return count, [], [], [], [0], self.latest.columns(), [], []
+        function, ctx, handles = self.function, self._broadcast_context, self._of_broadcast.values()
+        call = function.process_broadcast
         ctx.times = times
         until = time.perf_counter() + _CALL_SECONDS_MAX
         done = 0
@@ -759,7 +764,7 @@ class Task:
 
     def _explain(self, error: BaseException) -> None:
         """Name the attribute that was probably meant; a ``__getattr__`` that did so would make every access slower."""
-        with_nearest(error, (_Context, _Timers, *map(type, (*self._handles.values(), *self._of_broadcast.values())), type(self.function)))
+        with_nearest(error, (_Context, _Timers, LatestRows, *map(type, (*self._handles.values(), *self._of_broadcast.values())), type(self.function)))
 
     def expire(self, common: Common, is_processing: bool) -> Answer:
         """Forget the values that have grown too old."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from millstream._counts import count
-from millstream._texts import flag, text, texts
+from millstream._texts import choice, flag, optional_text, text, texts
 from millstream.errors import PlanError
 from millstream.types import SchemaLike, schema_of
 
@@ -88,17 +88,13 @@ def reading(
         row_index = (name, count(row_index_offset, f"{reader}(row_index_offset=…) takes the number of the first row", most=2**63 - 1))
     elif row_index_offset != 0:
         raise PlanError(f"{reader}(row_index_offset=…) has a meaning with row_index_name only, which names the column")
-    if missing_columns not in ("raise", "insert"):
-        raise PlanError(f'{reader}(missing_columns=…) takes "raise" or "insert", not {missing_columns!r:.80}')
     return {
         "follow": flag(follow, f"{reader}(follow=…)"),
         "columns": None if columns is None else texts(columns, f"{reader}(columns=…)", "price"),
         "recursive": flag(recursive, f"{reader}(recursive=…)"),
-        "include_file_paths": (
-            None if include_file_paths is None else text(include_file_paths, f"{reader}(include_file_paths=…)", "path")
-        ),
+        "include_file_paths": optional_text(include_file_paths, f"{reader}(include_file_paths=…)", "path"),
         "row_index": row_index,
         "hive_partitioning": flag(hive_partitioning, f"{reader}(hive_partitioning=…)"),
         "hive_schema": None if hive_schema is None else schema_of(hive_schema)._raw,
-        "insert_missing_columns": bool(missing_columns == "insert"),
+        "insert_missing_columns": choice(missing_columns, f"{reader}(missing_columns=…)", "raise", "insert") == "insert",
     }

@@ -13,6 +13,7 @@ from millstream._engine import RawJob
 __all__ = ["stops_on_sigterm"]
 
 _STATUS = 128 + signal.SIGTERM
+_LOOK_US = 500_000
 
 
 @contextlib.contextmanager
@@ -31,6 +32,9 @@ def stops_on_sigterm(job: RawJob) -> Iterator[None]:
     signal.signal(signal.SIGTERM, stop)
     try:
         yield
+        # A wait with a limit may be over before the last checkpoint is.
+        while is_asked and job.wait(_LOOK_US) is None:
+            pass
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if is_asked:

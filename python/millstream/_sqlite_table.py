@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import decimal
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from millstream._lookup_functions import OneKeyError
 from millstream.errors import ConnectorError, PlanError, SchemaError
 from millstream.types import DataType, Schema, schema_of
 
@@ -22,6 +24,8 @@ _DECLARED = {"INTEGER": int, "INT": int, "BIGINT": int, "REAL": float, "DOUBLE":
 """What columns hold, by their declared types; of others the user says it."""
 _CLASSES = {int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB"}
 _INTEGER_MAX = 2**63 - 1
+_BELOW_MICROSECONDS = re.compile(r"[.,][0-9]{6}0*[1-9]")
+"""Digits that a time of Python's has no room for, and would be cut off."""
 _PAUSE_SECONDS = 0.05
 """How long a locked database is left alone before it is asked again."""
 
@@ -73,14 +77,15 @@ class SqliteTable:
         match = " and ".join(f"t.{_quoted(name)} = asked.k{n} collate binary" for n, name in enumerate(self._keys))
         key_names = ", ".join(f"k{n}" for n in range(len(self._keys)))
         # In this order, so that the index of the table is used; without one, SQLite makes one for the query.
-        self._query = (
-            f"with asked(n, {key_names}) as (values {{values}}) select asked.n, {columns} from asked cross join {_quoted(self._table)} as t on {match}"
-        )
+        self._head = f"with asked(n, {key_names}) as (values "
+        self._tail = f") select asked.n, {columns} from asked cross join {_quoted(self._table)} as t on {match}"
 
     def check_keys(self, on: Sequence[str], kinds: Sequence[DataType]) -> None:
         """Refuse columns that cannot have the values of the key."""
         if len(on) != len(self._keys):
-            raise PlanError(f"enrich(): on= names {len(on)} columns, and the key of table {self._table!r} has {len(self._keys)}: {', '.join(self._keys)}")
+            raise PlanError(
+                f"enrich(): on= names {len(on)} columns, and the key of table {self._table!r} has {len(self._keys)}: {', '.join(self._keys)}"
+            )
         for name, kind, key in zip(on, kinds, self._keys, strict=True):
             own = _class_of(repr(kind))
             if own is None:
@@ -92,7 +97,13 @@ class SqliteTable:
                 )
 
     def __call__(self, keys: list[Any]) -> dict[Any, Any]:
-        """Return the records of keys."""
+        """Return the records of keys; a database that cannot be asked fails the job, as no record is to blame."""
+        try:
+            return self._found(keys)
+        except sqlite3.Error as error:
+            raise ConnectorError(f"table {self._table!r} of {self._path} cannot be read: {error}") from error
+
+    def _found(self, keys: list[Any]) -> dict[Any, Any]:
         width = len(self._keys)
         found: dict[Any, Any] = {}
         step = max(1, (self._limit() - 1) // (width + 1))
@@ -104,14 +115,10 @@ class SqliteTable:
             parameters: list[Any] = []
             for n, key in enumerate(piece):
                 parameters += (n, key) if width == 1 else (n, *key)
-            try:
-                rows = self._asked(self._query.format(values=values), parameters)
-            except sqlite3.Error as error:
-                raise ConnectorError(f"table {self._table!r} of {self._path} cannot be read: {error}") from error
-            for n, *values_of in rows:
+            for n, *values_of in self._asked(self._head + values + self._tail, parameters):
                 key = piece[n]
                 if key in found:
-                    raise _of_one_key(f"table {self._table!r} has several rows with {self._key(key)}; a look-up needs one at most")
+                    raise OneKeyError(f"table {self._table!r} has several rows with {self._key(key)}; a look-up needs one at most")
                 found[key] = {name: self._read(key, name, read, value) for (name, read), value in zip(self._readers, values_of, strict=True)}
         return found
 
@@ -126,7 +133,7 @@ class SqliteTable:
             return read(value)
         except (TypeError, ValueError, ArithmeticError) as error:
             kind = self.schema[name]
-            raise _of_one_key(
+            raise OneKeyError(
                 f"column {name!r} of table {self._table!r} is {kind!r}, and the row with {self._key(key)} has {value!r:.200}"
                 + (f": {error}" if str(error) else "")
             ) from None
@@ -138,12 +145,16 @@ class SqliteTable:
         """Return the connection of this thread."""
         connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
         if connection is None:
-            # Closed with the thread's own values, wherever these are dropped.
             connection = sqlite3.connect(
-                f"file:{quote(self._path)}?mode=ro", uri=True, timeout=0, isolation_level=None, check_same_thread=False
+                f"file:{quote(self._path)}?mode=ro",
+                uri=True,
+                timeout=0,
+                isolation_level=None,
+                # It may be dropped by another thread than its own.
+                check_same_thread=False,
+                factory=_Connection,
             )
             self._own.connection = connection
-            self._own.closing = _Closing(connection)
         return connection
 
     def _asked(self, query: str, parameters: list[Any]) -> list[Any]:
@@ -194,9 +205,9 @@ def _reader(kind: DataType, name: str, table: str) -> Callable[[Any], Any]:
     if text == "date":
         return lambda value: datetime.date.fromisoformat(_exactly(str)(value))
     if text.startswith("timestamp"):
-        return lambda value: datetime.datetime.fromisoformat(_exactly(str)(value))
+        return lambda value: datetime.datetime.fromisoformat(_to_microseconds(value))
     if text.startswith("time"):
-        return lambda value: datetime.time.fromisoformat(_exactly(str)(value))
+        return lambda value: datetime.time.fromisoformat(_to_microseconds(value))
     if text.startswith("decimal"):
         return lambda value: decimal.Decimal(_exactly(str)(value))
     raise SchemaError(f"lookup_sqlite(): column {name!r} of table {table!r} cannot be read as {text}; read it as str, int, float or bytes")
@@ -211,25 +222,25 @@ def _exactly(own: type) -> Callable[[Any], Any]:
     return read
 
 
+def _to_microseconds(value: Any) -> str:
+    text: str = _exactly(str)(value)
+    if _BELOW_MICROSECONDS.search(text):
+        raise ValueError("it has digits below a microsecond, which would be lost; read the column as str")
+    return text
+
+
 def _boolean(value: Any) -> bool:
     if value.__class__ is not int or value not in (0, 1):
         raise TypeError
     return bool(value)
 
 
-class _Closing:
-    """Closes a connection when it is dropped."""
+class _Connection(sqlite3.Connection):
+    """Closes itself when it is dropped; ``sqlite3`` would warn that it was not closed.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    An object beside it that closes it would not do: the garbage collector calls finalizers of a cycle in any order.
+    """
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
-            self._connection.close()
-
-
-def _of_one_key(message: str) -> ValueError:
-    """Return an error that says that one key fails, and not all that were asked for: the engine looks for it."""
-    error = ValueError(message)
-    error.is_of_one_key = True  # type: ignore[attr-defined]
-    return error
+            self.close()

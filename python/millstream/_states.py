@@ -14,7 +14,19 @@ from typing import Any
 
 from millstream._kept import Kept
 
-__all__ = ["Copier", "DefaultValue", "FastValue", "FloatMapHandle", "ListHandle", "MapHandle", "ReducingHandle", "Scope", "ValueHandle", "one_nan"]
+__all__ = [
+    "Copier",
+    "DefaultValue",
+    "FastValue",
+    "FloatMapHandle",
+    "ListHandle",
+    "MapHandle",
+    "ReducingHandle",
+    "Scope",
+    "ValueHandle",
+    "one_nan",
+    "same_nan",
+]
 
 _NEVER = -(2**63)
 
@@ -532,14 +544,14 @@ class MapHandle(_Aged, MutableMapping[Any, Any]):
 _NAN = float("nan")
 
 
-def _same_nan(key: Any) -> Any:
-    # Each NaN is another key of a dict, unless it is the same object.
+def same_nan(key: Any) -> Any:
+    """Return a key, and the same NaN for every one: in a dict each is another key, unless it is the same object."""
     return _NAN if key != key else key
 
 
 def one_nan(kept_key: Kept | None) -> Kept:
     """Return what converts an entry key as another function does, and all NaN to one."""
-    return _same_nan if kept_key is None else (lambda key: _same_nan(kept_key(key)))
+    return same_nan if kept_key is None else (lambda key: same_nan(kept_key(key)))
 
 
 class FloatMapHandle(MapHandle):
@@ -547,22 +559,10 @@ class FloatMapHandle(MapHandle):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        scope: Scope,
-        copier: Copier | None,
-        kept_key: Kept | None,
-        kept: Kept | None,
-        ttl: int | None,
-        clock: str,
-        refresh: str,
-    ) -> None:
-        super().__init__(scope, copier, one_nan(kept_key), kept, ttl, clock, refresh)
-
     def load(self, columns: list[list[Any]]) -> None:
         """Take the entries of the keys of a call."""
         values, keys, *written = columns
-        super().load([values, [None if found is None else list(map(_same_nan, found)) for found in keys], *written])
+        super().load([values, [None if found is None else list(map(same_nan, found)) for found in keys], *written])
 
 
 _OTHER_NAMES: dict[str, dict[str, str]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from millstream.errors import PlanError
 
-__all__ = ["character", "counted", "directions", "flag", "mapping", "text", "texts", "with_article"]
+__all__ = ["character", "choice", "counted", "directions", "flag", "mapping", "optional_text", "text", "texts", "with_article"]
 
 
 def text(value: Any, place: str, example: str = "x") -> str:
@@ -35,6 +35,33 @@ def text(value: Any, place: str, example: str = "x") -> str:
     """
     if not isinstance(value, str):
         raise PlanError(f'{place} takes a text, as in "{example}", not {value!r:.200}')
+    return value
+
+
+def optional_text(value: Any, place: str, example: str = "x") -> str | None:
+    """Return a value that is a text or None.
+
+    Examples
+    --------
+    >>> from millstream._texts import optional_text
+    >>> optional_text(None, "read_csv(comment_prefix=…)", "#") is None
+    True
+    """
+    return None if value is None else text(value, place, example)
+
+
+def choice(value: Any, place: str, *choices: str) -> str:
+    """Return a value that is one of some texts.
+
+    Examples
+    --------
+    >>> from millstream._texts import choice
+    >>> choice("insert", "read_csv(missing_columns=…)", "raise", "insert")
+    'insert'
+    """
+    if not isinstance(value, str) or value not in choices:
+        *first, last = (f'"{one}"' for one in choices)
+        raise PlanError(f"{place} takes {', '.join(first)} or {last}, not {value!r:.80}")
     return value
 
 

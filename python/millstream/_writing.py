@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypedDict
 
 from millstream._counts import count
-from millstream._texts import character, flag, text, texts
+from millstream._texts import character, choice, flag, optional_text, text, texts
 from millstream.errors import PlanError
 
 __all__ = ["OnExisting", "ParquetCompression", "TextCompression", "Writing", "writing"]
@@ -78,20 +78,15 @@ def writing(
     >>> writing("write_json", on_existing="refuse", partition_by="day")["partition_by"]
     ['day']
     """
-    if on_existing not in ("refuse", "replace"):
-        raise PlanError(f'on_existing is {on_existing!r:.80}; it is "refuse" or "replace"')
     if compression_level is not None and (not isinstance(compression_level, int) or isinstance(compression_level, bool)):
         raise PlanError(f"{sink}(compression_level=…) takes a number, not {compression_level!r:.80}")
 
     def number(value: Any, name: str, of: str) -> int | None:
         return None if value is None else count(value, f"{sink}({name}=…) takes a number of {of}", 1, 2**63 - 1)
 
-    def optional_text(value: Any, name: str, example: str) -> str | None:
-        return None if value is None else text(value, f"{sink}({name}=…)", example)
-
     return {
-        "replaces": bool(on_existing == "replace"),
-        "compression": optional_text(compression, "compression", "zstd"),
+        "replaces": choice(on_existing, f"{sink}(on_existing=…)", "refuse", "replace") == "replace",
+        "compression": optional_text(compression, f"{sink}(compression=…)", "zstd"),
         "compression_level": None if compression_level is None else max(-(2**31), min(compression_level, 2**31 - 1)),
         "row_group_size": number(row_group_size, "row_group_size", "rows"),
         "partition_by": [] if partition_by is None else texts(partition_by, f"{sink}(partition_by=…)", "day"),
@@ -102,7 +97,7 @@ def writing(
         "quote_char": character(quote_char, f"{sink}(quote_char=…)", "'"),
         "null_value": "" if null_value is None else text(null_value, f"{sink}(null_value=…)", "NA"),
         "decimal_comma": flag(decimal_comma, f"{sink}(decimal_comma=…)"),
-        "datetime_format": optional_text(datetime_format, "datetime_format", "%d.%m.%Y %H:%M:%S"),
-        "date_format": optional_text(date_format, "date_format", "%d.%m.%Y"),
-        "time_format": optional_text(time_format, "time_format", "%H:%M"),
+        "datetime_format": optional_text(datetime_format, f"{sink}(datetime_format=…)", "%d.%m.%Y %H:%M:%S"),
+        "date_format": optional_text(date_format, f"{sink}(date_format=…)", "%d.%m.%Y"),
+        "time_format": optional_text(time_format, f"{sink}(time_format=…)", "%H:%M"),
     }

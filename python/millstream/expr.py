@@ -96,12 +96,26 @@ def plain_column(value: object, place: str) -> str:
     >>> plain_column(col("x"), "from_column()")
     'x'
     """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Expr) and repr(value._raw) == repr(RawExpr.column(name := value._raw.output_name())):
+    name = value if isinstance(value, str) else name_of(value)
+    if name is not None:
         return name
     hint = "; make it a column with with_columns() first" if isinstance(value, Expr) else ""
     raise PlanError(f'{place} takes the name of a column, as in "x" or col("x"), not {value!r:.200}{hint}')
+
+
+def name_of(value: object) -> str | None:
+    """Return ``"x"`` for ``col("x")``, which is the column itself, and None for anything else.
+
+    Examples
+    --------
+    >>> from millstream import col
+    >>> from millstream.expr import name_of
+    >>> name_of(col("x")), name_of(col("x") + 1)
+    ('x', None)
+    """
+    if isinstance(value, Expr) and repr(value._raw) == repr(RawExpr.column(name := value._raw.output_name())):
+        return name
+    return None
 
 
 def _column(value: IntoExpr) -> RawExpr:

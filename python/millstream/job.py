@@ -16,11 +16,12 @@ from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
 from millstream._paths import local_path
 from millstream._signals import stops_on_sigterm
+from millstream._texts import flag
 from millstream.errors import MillstreamError, PlanError
 from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
 from millstream.options import Checkpoint, OnError, Restart, settings
-from millstream.report import JobStatus, Metrics, Report, metrics_of, report_of, waits_of
+from millstream.report import RUNNING, JobStatus, Metrics, Report, metrics_of, report_of, waits_of
 from millstream.table import Table
 from millstream.time import Duration, microseconds
 
@@ -66,7 +67,7 @@ class Job:
         _live.hold(self)
 
     def _is_running(self) -> bool:
-        return self._raw.is_held() and self._raw.status()[0] in ("starting", "running", "restarting")
+        return self._raw.is_held() and self._raw.status()[0] in RUNNING
 
     def __repr__(self) -> str:
         """Show the state."""
@@ -257,7 +258,13 @@ class Job:
             On Ctrl-C, which ends the job: with a last checkpoint if that takes less than a second. A function that does not
             return is named on stderr and left alone. A second Ctrl-C leaves at once.
         SystemExit
-            With status 143, on SIGTERM, after the job has stopped with a last checkpoint; see :func:`run`.
+            With status 143, on SIGTERM, after the job has stopped with a last checkpoint, even if that takes longer than
+            ``timeout``; see :func:`run`.
+
+        Notes
+        -----
+        SIGTERM stops the job only while this waits. A loop that does other work between two waits needs a handler of its own,
+        which calls :meth:`stop`.
 
         Examples
         --------
@@ -278,7 +285,7 @@ class Job:
 
     def __exit__(self, *exception: object) -> None:
         """Cancel the job if it still runs, and wait until it has ended."""
-        if self.status.state in ("starting", "running", "restarting"):
+        if self.status.state in RUNNING:
             self.cancel()
             self.ends(5.0)
 
@@ -372,13 +379,9 @@ def start(
     3
     """
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
-    if replace:
-        if checkpoint is None:
-            raise PlanError("start(replace=True) replaces the job of a state directory, and there is no checkpoint=")
-        # What is no sink replaces nothing.
-        _outputs(sinks, "start")
-        _make_way(options["checkpoint"])
-    return _started(sinks, "start", options, http)
+    if flag(replace, "start(replace=…)") and checkpoint is None:
+        raise PlanError("start(replace=True) replaces the job of a state directory, and there is no checkpoint=")
+    return _started(sinks, "start", options, http, replace)
 
 
 def jobs() -> list[Job]:
@@ -410,15 +413,25 @@ def _make_way(directory: str) -> None:
                 raise MillstreamError(f"the job with the state directory {directory} does not stop; cancel() it")
 
 
-def _started(sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http: str | int | None = None) -> Job:
+def _started(
+    sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http: str | int | None = None, replace: bool = False
+) -> Job:
     raw = [output._raw for output in _outputs(sinks, verb)]
     if http is None:
+        if replace:
+            # A plan that is refused replaces nothing.
+            _engine.plan_of(raw, options)
+            _make_way(options["checkpoint"])
         return Job(_start(raw, options), options["checkpoint"])
-    from millstream._endpoint import Endpoint
+    from millstream._endpoint import Endpoint, address
 
+    host, port = address(http)
+    plan = _graph_of(raw, options)
+    if replace:
+        _make_way(options["checkpoint"])
     # Whoever cannot listen does not start either.
-    _close_endpoints(http)
-    endpoint = Endpoint(http, _graph_of(raw, options))
+    _close_endpoints(port)
+    endpoint = Endpoint(host, port, plan)
     try:
         return Job(_start(raw, options), options["checkpoint"], endpoint)
     except BaseException:
@@ -426,11 +439,8 @@ def _started(sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http
         raise
 
 
-def _close_endpoints(http: str | int) -> None:
+def _close_endpoints(port: int) -> None:
     """Free the address for a new job where an endpoint of a job of this process that is over still has it."""
-    from millstream._endpoint import address
-
-    _, port = address(http)
     for job in _live.held():
         if isinstance(job, Job) and job._endpoint is not None and job._endpoint.port == port and not job._is_running():
             job._endpoint.close()
@@ -473,9 +483,12 @@ def graph(
 
 
 def _graph_of(sinks: list[Any], options: dict[str, Any]) -> Graph:
+    return _graph(*_engine.plan_of(sinks, options))
+
+
+def _graph(text: str, nodes: list[Any], edges: list[Any]) -> Graph:
     from millstream._graph import Graph, GraphEdge, GraphNode
 
-    text, nodes, edges = _engine.plan_of(sinks, options)
     return Graph([GraphNode(*node) for node in nodes], [GraphEdge(*edge) for edge in edges], text)
 
 
@@ -561,8 +574,6 @@ def run(
 
 def _log(notes: list[str], logged: set[str]) -> None:
     """Log the notes of a job that were not logged yet: failures of checkpoints that differ by their number once."""
-    import logging
-
     for note in notes:
         text = _NUMBER.sub("checkpoint", note)
         if text not in logged:
@@ -668,8 +679,5 @@ def explain_stream(stream: Stream, *, parallelism: int | None) -> str:
 
 def graph_of_stream(stream: Stream, *, parallelism: int | None) -> Graph:
     """Return the plan of a stream as nodes and edges."""
-    from millstream._graph import Graph, GraphEdge, GraphNode
-
     options = settings(parallelism=parallelism)
-    nodes, edges = _engine.graph(stream._raw, options)
-    return Graph([GraphNode(*node) for node in nodes], [GraphEdge(*edge) for edge in edges], explain(stream._raw, options))
+    return _graph(explain(stream._raw, options), *_engine.graph(stream._raw, options))

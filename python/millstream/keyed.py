@@ -28,6 +28,10 @@ from millstream.trigger import Trigger, check_trigger
 from millstream.types import SchemaLike, data_type, schema_of
 from millstream.window import Window
 
+if TYPE_CHECKING:
+    from millstream._engine import RawStream
+    from millstream._process import BroadcastSide
+
 __all__ = ["ConnectedStreams", "KeyedStream", "RollingStream", "WindowedStream"]
 
 Emit = Literal["end", "checkpoint", "each"] | Duration | None
@@ -55,7 +59,10 @@ def _check_emit_is_spelled(named: Mapping[str, object]) -> None:
     """Refuse ``emits="each"``, which would be a column of that name."""
     for name, value in named.items():
         if isinstance(value, Duration) and nearest(name, ("emit",)) is not None:
-            raise PlanError(f"agg() has no {name}=; did you mean emit={value!r:.80}? An aggregate of this name is written {name}=col(…).first() or the like")
+            raise PlanError(
+                f"agg() has no {name}=; did you mean emit={value!r:.80}? An aggregate of this name is written {name}=col(…).first() "
+                "or the like"
+            )
 
 
 def _check_no_emit(named: Mapping[str, object]) -> None:
@@ -286,15 +293,13 @@ class KeyedStream:
         broadcast: Stream | KeyedStream | None,
     ) -> Stream:
         # Only who uses it pays for it when the package is imported.
-        from millstream._process import BroadcastSide, ProcessAdapter, check_methods, declared_states, side_names
+        from millstream._process import ProcessAdapter, check_methods, declared_states, side_names
 
         own = type(function)
         declared = declared_states(function, keys)
         states = {name: state for name, state in declared.items() if not state._is_broadcast}
         of_broadcast = {name: state for name, state in declared.items() if state._is_broadcast}
-        latest = _latest_rows(function, broadcast, list(of_broadcast))
-        if latest is None:
-            _check_broadcast(function, broadcast, list(of_broadcast))
+        side, every = _broadcast_side(function, broadcast, of_broadcast)
         check_methods(function, methods)
         given = returned_schema(getattr(function, methods[0]), is_many=True) if schema is None else schema_of(schema)
         if given is None:
@@ -305,17 +310,8 @@ class KeyedStream:
         zone = self._raw.event_time_zone()
         fields = tuple(self._raw.stream().schema().names())
         is_timed = self._raw.stream().has_event_time()
-        side = None
-        rules = broadcast if isinstance(broadcast, Stream) else None
-        of_keys, is_changelog = None, False
-        if latest is not None:
-            rules, of_broadcast, of_keys, is_changelog = latest
-        if rules is not None:
-            zone_of = rules._raw.ungrouped().event_time_zone()
-            side = BroadcastSide(of_broadcast, tuple(rules.schema.names), zone_of, of_keys, is_changelog=is_changelog)
         adapter = ProcessAdapter(function, methods, states, fields, keys, tuple(sides), is_timed, zone, side)
         has_end = own.on_end is not ProcessFunction.on_end
-        every = None if rules is None else (rules._raw, _declared(of_broadcast))
         name = f"process({own.__name__})"
         return Stream(self._raw.process(name, adapter, adapter.used, _declared(states), given._raw, outputs, has_end, every))
 
@@ -610,6 +606,25 @@ _OP = "__op"
 """The column of what becomes of a row, while an updating stream is broadcast."""
 
 
+def _broadcast_side(
+    function: ProcessFunction, broadcast: Any, states: dict[str, State]
+) -> tuple[BroadcastSide, tuple[RawStream, list[Any]]] | tuple[None, None]:
+    """Return what a function has of its broadcast stream, and that stream with the columns of its states; None without one."""
+    from millstream._process import BroadcastSide
+
+    keys, is_changelog = None, False
+    latest = _latest_rows(function, broadcast, list(states))
+    if latest is None:
+        _check_broadcast(function, broadcast, list(states))
+    else:
+        broadcast, states, keys, is_changelog = latest
+    if broadcast is None:
+        return None, None
+    zone = broadcast._raw.ungrouped().event_time_zone()
+    side = BroadcastSide(states, tuple(broadcast.schema.names), zone, keys, is_changelog=is_changelog)
+    return side, (broadcast._raw, _declared(states))
+
+
 def _latest_rows(
     function: ProcessFunction, broadcast: Any, states: list[str]
 ) -> tuple[Stream, dict[str, State], tuple[str, ...], bool] | None:
@@ -771,7 +786,10 @@ def _side(own: KeyedStream, left: KeyedStream, right: KeyedStream, is_left: bool
         schema = stream._raw.stream().schema()
         for name, kind in zip(schema.names(), schema.types(), strict=True):
             if "object" in repr(kind):
-                raise PlanError(f"connect(): column {name!r} is {kind!r}, and connected streams cannot pass on Python objects; convert them to plain values")
+                raise PlanError(
+                    f"connect(): column {name!r} is {kind!r}, and connected streams cannot pass on Python objects; convert them to "
+                    "plain values"
+                )
             columns[f"{prefix}.{name}"] = col(name) if stream is own else lit(None).cast(kind)
     return Stream(own._raw.stream()).select(**columns)
 

@@ -40,6 +40,9 @@ Clock = Literal["event", "processing"]
 Refresh = Literal["write", "read"]
 """What makes a value young again."""
 
+_MIGRATES_NOTHING, _MIGRATES_ADDED_FIELDS, _MIGRATES_ALL = range(3)
+"""Which other types of a checkpoint a state takes values of, as the engine counts: none, those with fewer fields, all."""
+
 
 class State(ABC):
     """State that a process function keeps for each key; declared in its class body."""
@@ -75,7 +78,9 @@ class State(ABC):
         self._is_broadcast = broadcast
         for name, value, default in (("clock", clock, "event"), ("refresh", refresh, "write")):
             if self._ttl is None and value != default:
-                raise PlanError(f'{name}="{value}" of a state is about the age of values, and without ttl= they have none; pass ttl=, or remove {name}=')
+                raise PlanError(
+                    f'{name}="{value}" of a state is about the age of values, and without ttl= they have none; pass ttl=, or remove {name}='
+                )
         self._clock: Clock = clock
         self._refresh: Refresh = refresh
         self._names: list[str] = []
@@ -91,8 +96,8 @@ class State(ABC):
         self._names.append(name)
 
     def _migration(self) -> int:
-        """Return what becomes of values that a checkpoint has as another type: 0 nothing, 1 fields are added, 2 all is said."""
-        return 0 if self._migrate is None else 2
+        """Return what becomes of values that a checkpoint has as another type."""
+        return _MIGRATES_NOTHING if self._migrate is None else _MIGRATES_ALL
 
     def _migrated(self, old: Any) -> Any:
         """Return the value of now for one of another type."""
@@ -219,7 +224,7 @@ class ValueState(State, Generic[T]):
 
     def _migration(self) -> int:
         if self._migrate is None and isinstance(self._default, dict) and repr(self._type).startswith("struct"):
-            return 1
+            return _MIGRATES_ADDED_FIELDS
         return super()._migration()
 
     def _migrated(self, old: Any) -> Any:

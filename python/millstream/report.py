@@ -9,6 +9,7 @@ from typing import Any
 from millstream._moments import utc_moment
 
 __all__ = [
+    "RUNNING",
     "Held",
     "JobStatus",
     "Metrics",
@@ -23,6 +24,9 @@ __all__ = [
 ]
 
 _WATERMARK_MAX = 2**62
+
+RUNNING = ("starting", "running", "restarting")
+"""The states of a job that is not over."""
 
 
 @dataclass(frozen=True)

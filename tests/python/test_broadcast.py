@@ -253,6 +253,21 @@ class Seen(mill.ProcessFunction):
         yield {"x": row.x, "least": ctx.broadcast[row.x % 5].least}
 
 
+def test_latest_rows_of_plain_values_are_not_copied() -> None:
+    class Asks(mill.ProcessFunction):
+        def process(self, row: Any, ctx: Any) -> Iterator[Any]:
+            latest, nan = ctx.broadcast, float("nan")
+            assert (1.0 in latest, nan in latest, 3.0 in latest, None in latest) == (True, True, False, False)
+            yield {"same": latest[1.0] is latest[1.0] and latest.get(nan) is latest[nan]}
+
+    rows = mill.from_iter([{"k": 1}]).key_by("k")
+    plain = mill.from_iter([{"id": 1.0, "v": "a"}, {"id": float("nan"), "v": "b"}]).key_by("id")
+    assert rows.process(Asks(), schema={"same": bool}, broadcast=plain).collect()["same"] == [True]
+    # A list could be changed in place.
+    lists = mill.from_iter([{"id": 1.0, "v": ["a"]}, {"id": float("nan"), "v": ["b"]}]).key_by("id")
+    assert rows.process(Asks(), schema={"same": bool}, broadcast=lists).collect()["same"] == [False]
+
+
 def test_latest_rows_are_only_read() -> None:
     class Spoils(mill.ProcessFunction):
         def process(self, row: Any, ctx: Any) -> Iterator[Any]:
@@ -356,7 +371,13 @@ def test_a_broadcast_record_has_no_key_and_emits_nothing() -> None:
     def uses(name: str) -> Any:
         return lambda self, row, ctx: getattr(ctx, name)
 
-    for name, why in (("key", "of no key"), ("timers", "belongs to a key"), ("now", "the clock"), ("watermark", "ahead"), ("side_output", "emits nothing")):
+    for name, why in (
+        ("key", "of no key"),
+        ("timers", "belongs to a key"),
+        ("now", "the clock"),
+        ("watermark", "ahead"),
+        ("side_output", "emits nothing"),
+    ):
         fails(made(process_broadcast=uses(name)), rf"ctx.{name} is not there in process_broadcast\(\): .*{why}")
     fails(made(process_broadcast=lambda self, row, ctx: self.seen.value), "state 'seen' belongs to a key")
     fails(made(process_broadcast=lambda self, row, ctx: [row]), r"process_broadcast\(\) returned a list")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import csv
+import functools
 import gzip
 import io
 import json
@@ -375,15 +376,16 @@ def test_files_have_about_the_size_asked_for(tmp_path: Path) -> None:
 def test_one_file_is_there_at_the_end_and_complete(tmp_path: Path) -> None:
     for name in ("a.csv", "a.tsv", "a.csv.gz", "a.json", "a.ndjson.zst", "a.parquet"):
         kind = {"tsv": "csv", "ndjson": "json"}.get(name.split(".")[1], name.split(".")[1])
+        tabs: Any = {"separator": "\t"} if name == "a.tsv" else {}
         stream = mill.from_iter(({"a": i} for i in range(5000)), schema={"a": int})
-        write: Any = getattr(stream, f"write_{kind}")
+        write: Any = functools.partial(getattr(stream, f"write_{kind}"), **tabs)
         mill.run(write(tmp_path / name), parallelism=2)
         assert (tmp_path / name).is_file()
         read: Any = getattr(mill, f"read_{kind}")
         assert rows(read(tmp_path / name)) == [{"a": i} for i in range(5000)]
         with pytest.raises(mill.ConnectorError, match='already exists: replace it with on_existing="replace"'):
             mill.run(write(tmp_path / name))
-        mill.run(getattr(mill.from_iter([{"a": 7}]), f"write_{kind}")(tmp_path / name, on_existing="replace"))
+        mill.run(getattr(mill.from_iter([{"a": 7}]), f"write_{kind}")(tmp_path / name, on_existing="replace", **tabs))
         assert rows(read(tmp_path / name)) == [{"a": 7}]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(("a.csv", "a.tsv", "a.csv.gz", "a.json", "a.ndjson.zst", "a.parquet"))
     mill.run(mill.from_iter([], schema={"a": int}).write_csv(tmp_path / "empty.csv"))
@@ -391,6 +393,49 @@ def test_one_file_is_there_at_the_end_and_complete(tmp_path: Path) -> None:
     with pytest.raises(mill.MillstreamError):
         mill.run(mill.from_iter([1, 0]).map(lambda row: {"a": 1 // row.value}, schema={"a": int}).write_csv(tmp_path / "failed.csv"))
     assert not list(tmp_path.glob("*failed*"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("csv", "a.csv.bz2", r'a compressed file of a kind that is not written: write "\.csv", "\.csv\.gz" or "\.csv\.zst"'),
+        ("csv", "a.csv.GZ", "a compressed file of a kind"),
+        ("csv", "a.gz", "a compressed file of a kind"),
+        ("json", "a.jsonl.zip", r'write "\.json", "\.json\.gz" or "\.json\.zst"'),
+        ("parquet", "a.parquet.gz", r'Parquet is compressed inside, so write "\.parquet" and compression=…'),
+        ("csv", "a.parquet", r'another format: write "\.csv", or call write_parquet\(\)'),
+        ("parquet", "a.csv", r'another format: write "\.parquet", or call write_csv\(\)'),
+        ("json", "b.d/a.txt", r'another format: write "\.json", or call write_csv\(\)'),
+        ("csv", "a.ndjson.gz", "a compressed file of a kind"),
+        ("csv", "a.xlsx", r'another format, which is not written: write "\.csv"'),
+        ("csv", "a.CSV", r'a file in capitals: write "\.csv"'),
+        ("csv", "a.tsv", r'tabs between its fields: pass separator="\\t", or write "\.csv"'),
+        ("csv", "a.tsv.gz", "tabs between its fields"),
+    ],
+)
+def test_a_path_with_the_ending_of_a_file_that_is_not_written_is_refused(kind: str, name: str, message: str, tmp_path: Path) -> None:
+    # A directory with this name was made, or a file with commas.
+    stream = mill.from_iter([{"a": 1}])
+    write: Any = getattr(stream, f"write_{kind}")
+    with pytest.raises(mill.PlanError, match=f"write_{kind}: .*{Path(name).name}.* has the ending of .*{message}"):
+        write(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    # What is a directory already, or is called one, is a directory.
+    mill.run(write(f"{tmp_path}/one/{name}/"))
+    (tmp_path / "two" / name).mkdir(parents=True)
+    mill.run(write(tmp_path / "two" / name))
+    assert (tmp_path / "one" / name).is_dir() and list((tmp_path / "two" / name).iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.d", "v1.2", "2024.01.31", "a.csv.d", "a.parts", ".csv", "csv", "gz", ".gz"])
+def test_other_endings_are_part_of_the_name_of_a_directory(name: str, tmp_path: Path) -> None:
+    mill.run(mill.from_iter([{"a": 1}]).write_csv(tmp_path / name))
+    assert (tmp_path / name).is_dir()
+
+
+def test_one_parquet_file_is_compressed_as_files_of_a_directory_are(tmp_path: Path) -> None:
+    mill.run(mill.from_iter([{"a": 1}]).write_parquet(tmp_path / "a.parquet"))
+    assert pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(0).compression == "SNAPPY"
 
 
 @pytest.mark.parametrize(

@@ -289,3 +289,31 @@ def test_a_lookup_is_a_step_named_enrich(function: Any, how: Any) -> None:
     assert "enrich" in plan and "map_batches" not in plan, plan
     assert "enrich(lookup(" in plan, plan
     assert "find it" in found.name("find it").explain()
+
+
+class Finder:
+    """A function of the user's whose method has the name of one that the engine's own tables have."""
+
+    def __call__(self, keys: list[int]) -> dict[int, dict[str, Any]]:
+        return {key: {"name": str(key)} for key in keys}
+
+    def check_keys(self, keys: list[int]) -> None:
+        raise AssertionError("only the user calls this")
+
+
+def test_methods_of_a_callable_are_the_users_own() -> None:
+    stream = clicks(1).enrich(mill.lookup(Finder(), schema={"name": str}), on="user")
+    assert stream.collect()["name"] == ["1"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_record_that_does_not_fit_rejects_all_records_of_its_call(is_async: bool) -> None:
+    def misfit(keys: list[int]) -> dict[int, dict[str, Any]]:
+        return {key: {"name": key if key == 2 else str(key)} for key in keys}
+
+    async def misfit_later(keys: list[int]) -> dict[int, dict[str, Any]]:
+        return misfit(keys)
+
+    look = mill.lookup(misfit_later if is_async else misfit, schema={"name": str}, batch_rows=2)
+    stream = clicks(1, 2, 3).enrich(look, on="user")
+    assert [row["user"] for row in stream.collect(on_error="skip", parallelism=1).to_pylist()] == [3]

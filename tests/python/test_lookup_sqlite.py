@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import sqlite3
+import sys
 import threading
 import time
 from datetime import UTC, date, datetime
@@ -60,7 +62,8 @@ def test_several_key_columns_are_compared_byte_by_byte(crm: Path) -> None:
 
 
 def test_what_write_sqlite_has_written_is_read_back(tmp_path: Path) -> None:
-    kinds = {"d": date, "t": mill.Timestamp("us"), "z": mill.Timestamp("us", "UTC"), "c": clock, "m": mill.types.Decimal(12, 2), "b": bool, "f": float, "i": int}
+    moments = {"d": date, "t": mill.Timestamp("us"), "z": mill.Timestamp("us", "UTC"), "c": clock}
+    kinds = {**moments, "m": mill.types.Decimal(12, 2), "b": bool, "f": float, "i": int}
     row = {
         "k": 1,
         "d": date(2024, 2, 29),
@@ -116,6 +119,22 @@ def test_a_locked_database_is_asked_again(crm: Path) -> None:
     database.close()
 
 
+def test_a_look_up_in_a_cycle_closes_its_connection(crm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The garbage collector finalizes the objects of a cycle in any order: the connection warned before what closes it could do so.
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda event: unraisable.append(event.exc_value))
+    gc.disable()
+    try:
+        for _ in range(10):
+            cycle: list[object] = [mill.lookup_sqlite(crm, "users", key="id")]
+            cycle.append(cycle)
+        del cycle
+        gc.collect()
+    finally:
+        gc.enable()
+    assert not unraisable
+
+
 def test_the_cache_forgets_after_its_ttl(crm: Path) -> None:
     users = mill.lookup_sqlite(crm, "users", key="id", ttl=None)
     assert found(clicks(1), users)[0]["name"] == "ann"
@@ -164,7 +183,17 @@ def test_mistakes_are_found_at_the_line_that_makes_them(crm: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("value", "kind", "said"),
-    [("x", int, "'x'"), (1.5, int, "1.5"), (2, bool, "2"), (1, str, "1"), (1, float, "1"), ("2024-13-01", date, "2024-13-01"), (2**40, pa.int32(), "int32")],
+    [
+        ("x", int, "'x'"),
+        (1.5, int, "1.5"),
+        (2, bool, "2"),
+        (1, str, "1"),
+        (1, float, "1"),
+        ("2024-13-01", date, "2024-13-01"),
+        (2**40, pa.int32(), "int32"),
+        ("2024-01-02 03:04:05.123456789", mill.Timestamp("ns"), "digits below a microsecond"),
+        ("01:02:03.0000001", clock, "digits below a microsecond"),
+    ],
 )
 def test_a_value_of_another_type_is_an_error_that_names_table_column_and_key(tmp_path: Path, value: Any, kind: Any, said: str) -> None:
     path = tmp_path / "loose.db"
@@ -213,6 +242,32 @@ def test_only_the_records_of_a_bad_row_fail(tmp_path: Path) -> None:
         assert sorted(letter["record"] for letter in letters) == ['{"id": 2}', '{"id": 77}']
 
 
+def test_only_the_records_of_a_value_fail_that_the_declared_type_cannot_hold(tmp_path: Path) -> None:
+    # Read as what SQLite has, each of these is fine; the type in schema= is narrower.
+    columns: list[tuple[Any, Any, Any]] = [
+        (pa.int8(), 3, 300),
+        (mill.types.Decimal(10, 2), "1.50", "1.505"),
+        (mill.Timestamp("us"), "2024-01-02T03:04:05", "2024-01-02T03:04:05+00:00"),
+        (mill.Timestamp("ns"), "2024-01-02T03:04:05.123456000", "2024-01-02T03:04:05.123456789"),
+    ]
+    for n, (kind, good, misfit) in enumerate(columns):
+        with contextlib.closing(sqlite3.connect(tmp_path / f"{n}.db")) as database:
+            database.execute("create table t(k integer primary key, v)")
+            database.executemany("insert into t values(?, ?)", [(1, good), (2, misfit), (3, good)])
+            database.commit()
+        stream = mill.from_iter([{"k": 1}, {"k": 2}, {"k": 3}])
+        found = stream.enrich(mill.lookup_sqlite(tmp_path / f"{n}.db", "t", key="k", schema={"v": kind}), on="k")
+        assert found.collect(on_error="skip", parallelism=1)["k"] == [1, 3], kind
+        assert [letter["record"] for letter in found.errors.collect(on_error="route").to_pylist()] == ['{"k": 2}']
+
+
+def test_names_with_braces_are_names(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "m.db")) as database:
+        database.execute('create table "t{values}" ("k{0}" integer primary key, "a{b}" text)')
+        database.execute("""insert into "t{values}" values(1, 'x')""")
+        database.commit()
+    assert found(clicks(1), mill.lookup_sqlite(tmp_path / "m.db", "t{values}", key="k{0}")) == [{"user": 1, "a{b}": "x"}]
+
 
 def test_a_key_that_no_row_can_have_is_not_found(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "m.db")) as database:
@@ -230,3 +285,14 @@ def test_an_outage_fails_the_job_whatever_on_error_is(crm: Path) -> None:
         other.execute("begin exclusive")
         with pytest.raises(mill.ConnectorError, match="database is locked"):
             mill.from_iter([{"id": 1}, {"id": 2}]).enrich(users, on="id", how="left").collect(on_error="skip")
+
+
+def test_a_database_that_is_gone_fails_the_job_whatever_on_error_is(crm: Path) -> None:
+    # It was there when the job was declared. All records were dropped without an error.
+    users = mill.lookup_sqlite(crm, "users", key="id")
+    crm.rename(crm.with_name("elsewhere.db"))
+    stream = mill.from_iter([{"id": 1}]).enrich(users, on="id")
+    with pytest.raises(mill.ConnectorError, match=r"table 'users' of .*crm.db cannot be read: unable to open database file"):
+        stream.collect(on_error="skip")
+    with pytest.raises(mill.ConnectorError, match="unable to open database file"):
+        stream.errors.collect(on_error="route")

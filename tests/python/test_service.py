@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import http.client
 import json
+import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -20,6 +23,7 @@ import pytest
 
 import millstream as mill
 from millstream import col
+from millstream._endpoint import Endpoint
 
 SERVICE = """
     import signal, sys
@@ -72,6 +76,39 @@ def test_sigterm_stops_with_a_last_checkpoint(way: str, tmp_path: Path) -> None:
     more = mill.read_csv(tmp_path / "out").collect()["n"]
     assert len(more) == len(set(more)) > len(written)
     assert set(more) > set(written)
+
+
+WAIT_WITH_A_LIMIT = """
+    import os, signal, sys, time
+    import millstream as mill
+
+    calls = []
+
+    def first(batch):
+        calls.append(batch)
+        if len(calls) == 1:
+            while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                time.sleep(0.005)
+            os.kill(os.getpid(), signal.SIGTERM)
+            # The last checkpoint comes after this call, which is longer than the wait.
+            time.sleep(1.5)
+        return batch
+
+    flow = mill.generate(rate=1_000, n=mill.index()).map_batches(first).write_csv(sys.argv[1] + "/out")
+    job = mill.start(flow, checkpoint=mill.Checkpoint(sys.argv[1] + "/state", every="1h"), parallelism=1)
+    try:
+        job.wait("1s")
+    finally:
+        print(job.status.state, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, flush=True)
+"""
+
+
+def test_sigterm_in_a_wait_with_a_limit_waits_for_the_last_checkpoint(tmp_path: Path) -> None:
+    # SystemExit was raised when the limit was over, and the exit cancelled the job.
+    call = [sys.executable, "-c", textwrap.dedent(WAIT_WITH_A_LIMIT), tmp_path]
+    done = subprocess.run(call, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (143, "stopped True\n")
+    assert mill.checkpoints(tmp_path / "state"), "there was a last checkpoint"
 
 
 def test_a_handler_of_the_user_stays() -> None:
@@ -144,6 +181,73 @@ def test_a_job_takes_over_the_address_of_one_that_is_over(tmp_path: Path) -> Non
     with start(port) as fourth, pytest.raises(mill.PlanError, match="cannot listen there"):
         mill.run(mill.from_iter([1]).for_each(lambda row: None), http=port)
     del fourth
+
+
+def test_a_job_that_is_refused_replaces_nothing(tmp_path: Path) -> None:
+    numbers = mill.generate(rate=1_000, n=mill.index())
+    sink = numbers.write_csv(tmp_path / "out")
+    with mill.start(sink, checkpoint=tmp_path / "state") as job:
+        with pytest.raises(mill.PlanError, match="http is a port or an address"):
+            mill.start(sink, checkpoint=tmp_path / "state", replace=True, http="nonsense")
+        for http in (None, 0):
+            with pytest.raises(mill.PlanError, match="out"):
+                mill.start(sink, numbers.write_csv(tmp_path / "out"), checkpoint=tmp_path / "state", replace=True, http=http)
+        with pytest.raises(mill.PlanError, match="takes True or False, not 1"):
+            mill.start(sink, checkpoint=tmp_path / "state", replace=1)  # type: ignore[arg-type]
+        assert job.status.state == "running"
+
+
+FORK = """
+    import gc, os, sys, warnings
+    import millstream as mill
+
+    warnings.simplefilter("ignore")
+    job = mill.start(mill.generate(rate=100).for_each(lambda row: None), http=0)
+    child = os.fork()
+    if child == 0:
+        # The endpoint's thread is the parent's: to wait for it would never end, when the job goes or when the child exits.
+        if sys.argv[1] == "drop":
+            del job
+            gc.collect()
+        sys.exit(0)
+    _, status = os.waitpid(child, 0)
+    from urllib.request import urlopen
+    print(os.waitstatus_to_exitcode(status), urlopen(job.url + "/health").status)
+"""
+
+
+@pytest.mark.parametrize("way", ["exit", "drop"])
+def test_a_forked_child_ends_and_leaves_the_endpoint_to_its_parent(way: str) -> None:
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(FORK), way], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    with process:
+        try:
+            told, _ = process.communicate(timeout=30)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert told == "0 200\n"
+
+
+def test_a_client_that_goes_away_is_no_news(capfd: pytest.CaptureFixture[str]) -> None:
+    with mill.start(mill.generate(rate=100).for_each(lambda row: None), http=0) as job:
+        where = urlsplit(job.url or "")
+        for _ in range(5):
+            with socket.create_connection((where.hostname or "", where.port or 0)) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                # Closed with a reset, before the answer was read.
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for _ in range(5):
+            assert get(job.url, "/health")[0] == 200
+        time.sleep(0.1)
+    assert capfd.readouterr().err == ""
+
+
+def test_an_endpoint_is_closed_by_its_own_thread_too() -> None:
+    # As the garbage collector does that runs there.
+    endpoint = Endpoint("127.0.0.1", 0, mill.graph(mill.from_iter([1]).for_each(lambda row: None)))
+    endpoint._server.service_actions = endpoint.close  # type: ignore[method-assign]
+    endpoint._thread.join(30)
+    assert not endpoint._thread.is_alive()
 
 
 def test_the_endpoint_ends_with_its_job() -> None:

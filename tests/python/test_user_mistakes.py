@@ -352,6 +352,63 @@ def test_sinks_and_generators_of_watermarks_are_checked_too(use: Any, said: str)
         use()
 
 
+class Losing(mill.ProcessFunction):
+    def process(self, row: Any, ctx: Any) -> list[Any]:
+        return []
+
+    def lose(self) -> None:
+        pass
+
+
+class InAComprehension(Losing):
+    def on_end(self, ctx: Any) -> list[Any]:
+        return [self.lose() for _ in range(2)]
+
+
+class InALambda(Losing):
+    def on_end(self, ctx: Any) -> list[Any]:
+        return sorted([], key=lambda row: [self.lose() for _ in range(2)])
+
+
+class InAProperty(Losing):
+    @property
+    def lost(self) -> None:
+        return self.lose()
+
+
+class InAStaticMethod(Losing):
+    @staticmethod
+    def lose_all(those: list[Losing]) -> None:
+        for each in those:
+            each.lose()
+
+
+def _decorated(function: Any) -> Any:
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return call
+
+
+class Decorated(Losing):
+    @_decorated
+    def on_end(self, ctx: Any) -> list[Any]:
+        self.lose()
+        return []
+
+
+@pytest.mark.parametrize("kind", [InAComprehension, InALambda, InAProperty, InAStaticMethod, Decorated])
+def test_a_method_is_used_wherever_in_its_class_it_is_called(kind: type[mill.ProcessFunction]) -> None:
+    # Only the code of the methods themselves was looked at, and not that of functions inside it.
+    _timed().key_by("k").process(kind(), schema={"n": int})
+
+
+def test_a_helper_that_only_other_code_calls_is_told_apart_by_an_underscore() -> None:
+    with pytest.raises(mill.PlanError, match=r"did you mean close\(self\)\? If it is a helper of yours, call it lose_\(\)"):
+        _timed().key_by("k").process(Losing(), schema={"n": int})
+
+
 def test_methods_with_names_of_their_own_are_left_alone() -> None:
     class Helped(mill.ProcessFunction):
         def process(self, row: Any, ctx: Any) -> list[Any]:

@@ -10,7 +10,7 @@ from millstream._counts import count
 from millstream._engine import read_files
 from millstream._paths import local_path
 from millstream._reading import CsvReading, Reading, reading
-from millstream._texts import character, flag, text, texts
+from millstream._texts import character, choice, flag, optional_text, text, texts
 from millstream.errors import PlanError
 from millstream.stream import Stream
 from millstream.types import SchemaLike, schema_of
@@ -247,7 +247,7 @@ def read_csv(
         "skip_lines": count(skip_lines, "read_csv(skip_lines=…) takes a number of lines"),
         "skip_rows": count(skip_rows, "read_csv(skip_rows=…) takes a number of rows"),
         "skip_rows_after_header": count(skip_rows_after_header, "read_csv(skip_rows_after_header=…) takes a number of rows"),
-        "comment_prefix": None if comment_prefix is None else text(comment_prefix, "read_csv(comment_prefix=…)", "#"),
+        "comment_prefix": optional_text(comment_prefix, "read_csv(comment_prefix=…)", "#"),
         "null_values": nulls,
         "column_nulls": column_nulls,
         "truncate_ragged_lines": flag(truncate_ragged_lines, "read_csv(truncate_ragged_lines=…)"),
@@ -281,12 +281,12 @@ def _null_values(value: Any) -> tuple[list[str], list[tuple[str, list[str]]]]:
 
 
 def _is_lossy(encoding: Any) -> bool:
-    if encoding not in ("utf8", "utf8-lossy"):
+    if not isinstance(encoding, str) or encoding not in ("utf8", "utf8-lossy"):
         raise PlanError(
             f"read_csv() reads UTF-8, and encoding is {encoding!r:.80}: convert the file first, as in "
             '"iconv -f latin1 -t utf-8 in.csv > out.csv", or read it with encoding="utf8-lossy", which replaces what is not UTF-8'
         )
-    return bool(encoding == "utf8-lossy")
+    return encoding == "utf8-lossy"
 
 
 def read_json(
@@ -354,8 +354,7 @@ def read_json(
     >>> mill.read_json("array.json").collect().to_pylist()
     [{'a': 1}, {'a': 2}]
     """
-    if format not in ("auto", "lines", "values"):
-        raise PlanError(f'read_json(format=…) takes "auto", "lines" or "values", not {format!r:.80}')
+    choice(format, "read_json(format=…)", "auto", "lines", "values")
     options = reading(
         "read_json",
         follow=follow,

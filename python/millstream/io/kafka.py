@@ -8,10 +8,9 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from millstream import _engine
-from millstream._engine import RawExpr
 from millstream._texts import mapping, text, texts
 from millstream.errors import PlanError
-from millstream.expr import Expr
+from millstream.expr import Expr, name_of
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 from millstream.types import SchemaLike, schema_of
@@ -186,10 +185,9 @@ def kafka_sink(
 
 
 def _named(value: Any) -> Any:
-    """Return ``"x"`` for ``col("x")``, which is the column itself, and anything else as it is."""
-    if isinstance(value, Expr) and repr(value._raw) == repr(RawExpr.column(name := value._raw.output_name())):
-        return name
-    return value
+    """Return ``"x"`` for ``col("x")``, and anything else as it is."""
+    name = name_of(value)
+    return value if name is None else name
 
 
 def _brokers(brokers: str | Sequence[str], call: str) -> str:

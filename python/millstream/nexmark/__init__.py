@@ -17,6 +17,7 @@ from types import ModuleType
 
 from millstream._counts import count
 from millstream._engine import RawStream
+from millstream._nearest import did_you_mean
 from millstream.errors import PlanError
 from millstream.stream import Stream
 from millstream.time import Duration, microseconds
@@ -187,13 +188,10 @@ def query(name: str) -> Query:
     >>> len(query("q2").stream(mill.nexmark(events=100_000)).collect()) > 100
     True
     """
-    import difflib
     import importlib
 
     if name not in QUERIES:
-        near = difflib.get_close_matches(str(name), QUERIES, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise PlanError(f"there is no query {name!r:.80}; there are {', '.join(QUERIES)}{hint}")
+        raise PlanError(f"there is no query {name!r:.80}; there are {', '.join(QUERIES)}{did_you_mean(name, QUERIES)}")
     module = importlib.import_module(f"millstream.nexmark.{name}")
     return Query(name, module.ABOUT, module.SQL, module.query)
 

@@ -150,10 +150,12 @@ impl DirectorySink {
     /// The same, written so.
     ///
     /// # Errors
-    /// When there is a file with the name of a directory, or options contradict each other.
+    /// When there is a file with the name of a directory, the path has the ending of a file that is not written, or options
+    /// contradict each other.
     pub fn with_options(path: impl Into<PathBuf>, format: FileFormat, options: WriteOptions) -> Result<DirectorySink> {
         let path = path.into();
         let named = joined::names_file(&path, format);
+        joined::check_ending(&path, format, options.csv.separator)?;
         options.check(format, named.is_some())?;
         if named.is_none() && path.exists() && !path.is_dir() {
             return Err(Error::connector(format!(

@@ -21,6 +21,7 @@ pyo3::import_exception!(millstream.errors, CheckpointError);
 pyo3::import_exception!(millstream.errors, ConnectorError);
 pyo3::import_exception!(millstream.errors, UserFunctionError);
 pyo3::import_exception!(millstream._live, Ending);
+pyo3::import_exception!(millstream._lookup_functions, OneKeyError);
 
 /// How many characters of a record a message shows.
 const RECORD_CHARACTERS_MAX: usize = 500;

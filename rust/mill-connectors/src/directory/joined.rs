@@ -26,24 +26,83 @@ const FORM: &str = ".form";
 /// How much is copied at once.
 const COPY_BYTES: usize = 256 << 10;
 
-/// Whether a path names one file of this format, and then how its name says that it is compressed.
-pub(super) fn names_file(path: &Path, format: FileFormat) -> Option<&'static str> {
+/// Endings of compressed files, of which two are written.
+const COMPRESSED: [&str; 10] = ["gz", "zst", "gzip", "zstd", "bz2", "xz", "lz4", "br", "sz", "zip"];
+/// Endings of formats that are not written.
+const OTHERS: [&str; 8] = ["arrow", "avro", "feather", "ipc", "orc", "xls", "xlsx", "xml"];
+
+/// The endings of files of a format.
+fn endings(format: FileFormat) -> &'static [&'static str] {
+    match format {
+        FileFormat::Csv => &["csv", "tsv", "txt"],
+        FileFormat::Json => &["json", "jsonl", "ndjson"],
+        FileFormat::Parquet => &["parquet", "pq"],
+    }
+}
+
+/// The ending of the name of a file, and the one before that; `None` where the path is that of a directory.
+fn endings_of(path: &Path) -> Option<(&str, &str)> {
     let text = path.as_os_str().to_str()?;
     if text.ends_with('/') || path.is_dir() {
         return None;
     }
-    let (stem, compression) = match path.extension()?.to_str()? {
-        "gz" => (path.file_stem()?, "gzip"),
-        "zst" => (path.file_stem()?, "zstd"),
-        _ => (path.file_name()?, "uncompressed"),
+    let last = path.extension()?.to_str()?;
+    let stem = Path::new(path.file_stem()?);
+    Some((last, stem.extension().and_then(|ending| ending.to_str()).unwrap_or("")))
+}
+
+/// Whether a path names one file of this format, and then how its name says that it is compressed.
+pub(super) fn names_file(path: &Path, format: FileFormat) -> Option<&'static str> {
+    let (last, before) = endings_of(path)?;
+    let (ending, compression) = match last {
+        "gz" => (before, "gzip"),
+        "zst" => (before, "zstd"),
+        _ => (last, "uncompressed"),
     };
-    let endings: &[&str] = match format {
-        FileFormat::Csv => &["csv", "tsv", "txt"],
-        FileFormat::Json => &["json", "jsonl", "ndjson"],
-        FileFormat::Parquet => &["parquet", "pq"],
+    endings(format).contains(&ending).then_some(compression)
+}
+
+/// Refuses a path whose ending promises a file that would not be written: of another format, compressed in another way, or with
+/// tabs between fields. Any other ending, such as that of `v1.2`, is part of the name of a directory.
+pub(super) fn check_ending(path: &Path, format: FileFormat, separator: u8) -> Result<()> {
+    let Some((last, before)) = endings_of(path) else { return Ok(()) };
+    let own = format.extension();
+    let refused = |what: &str, instead: &str| {
+        Err(Error::plan(format!(
+            "write_{own}: {path:?} has the ending of {what}: {instead}, or end the path with \"/\" if it is to be a directory"
+        )))
     };
-    let is_named = Path::new(stem).extension().and_then(|ending| ending.to_str()).is_some_and(|ending| endings.contains(&ending));
-    is_named.then_some(compression)
+    let (last, before) = (last.to_ascii_lowercase(), before.to_ascii_lowercase());
+    let is_compressed = COMPRESSED.contains(&last.as_str());
+    if is_compressed && format == FileFormat::Parquet {
+        return refused("a compressed file", "Parquet is compressed inside, so write \".parquet\" and compression=…");
+    }
+    if names_file(path, format).is_some() {
+        let is_tsv = (if is_compressed { &before } else { &last }) == "tsv";
+        return match is_tsv && separator != b'\t' {
+            true => refused("a file with tabs between its fields", "pass separator=\"\\t\", or write \".csv\""),
+            false => Ok(()),
+        };
+    }
+    if is_compressed {
+        return refused(
+            "a compressed file of a kind that is not written",
+            &format!("write \".{own}\", \".{own}.gz\" or \".{own}.zst\""),
+        );
+    }
+    for other in [FileFormat::Csv, FileFormat::Json, FileFormat::Parquet] {
+        if endings(other).contains(&last.as_str()) {
+            let other = other.extension();
+            return match other == own {
+                true => refused("a file in capitals", &format!("write \".{last}\"")),
+                false => refused("another format", &format!("write \".{own}\", or call write_{other}()")),
+            };
+        }
+    }
+    if OTHERS.contains(&last.as_str()) {
+        return refused("another format, which is not written", &format!("write \".{own}\""));
+    }
+    Ok(())
 }
 
 /// The directory that the parts of a file are written into.

@@ -49,13 +49,14 @@ impl WriteOptions {
         let refused = |message: String| Err(Error::plan(format!("write_{}: {message}", format.extension())));
         let choices: &[&str] = if format == FileFormat::Parquet { &PAGES } else { &TEXT };
         let usual = if format == FileFormat::Parquet { "snappy" } else { "uncompressed" };
+        // The name of a Parquet file says nothing of its pages.
+        let named = named.filter(|_| format != FileFormat::Parquet);
         let chosen = self.compression.as_deref().or(named).unwrap_or(usual);
         if !choices.contains(&chosen) {
             let near = did_you_mean(chosen, choices.iter().copied());
             return refused(format!("compression is {chosen:?}{near} (it is one of {})", quoted(choices, ", ")));
         }
-        if format != FileFormat::Parquet
-            && let Some(named) = named
+        if let Some(named) = named
             && named != chosen
         {
             return refused(format!("the name of the file says that it is {named}, and compression is {chosen:?}"));

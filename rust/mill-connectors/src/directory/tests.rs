@@ -5,7 +5,7 @@ use arrow::array::{
     ArrayRef, Decimal128Array, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use mill_protocol::{Batch, Commit, Delivery, Epoch, Recovered, Run, Sink, SinkWriter, Source, TaskContext};
+use mill_protocol::{Batch, Commit, Delivery, Epoch, ErrorKind, Recovered, Run, Sink, SinkWriter, Source, TaskContext};
 use proptest::prelude::*;
 
 use super::{DirectorySink, FileFormat, OnExisting};
@@ -468,6 +468,30 @@ fn what_cannot_be_written_is_refused_before_anything_runs() {
     }
     std::fs::write(directory.path().join("f"), "").unwrap();
     assert!(DirectorySink::new(directory.path().join("f"), FileFormat::Csv).is_err());
+}
+
+#[test]
+fn an_ending_of_another_file_is_refused_and_any_other_is_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let one_file = |name: &str, format| {
+        let path = format!("{}/{name}", directory.path().display());
+        DirectorySink::new(path, format).map(|sink| sink.one_file().is_some()).map_err(|error| error.kind())
+    };
+    for (name, format) in [
+        ("a.csv.bz2", FileFormat::Csv),
+        ("a.gz", FileFormat::Csv),
+        ("a.CSV", FileFormat::Csv),
+        ("a.tsv", FileFormat::Csv),
+        ("a.parquet", FileFormat::Json),
+        ("a.parquet.gz", FileFormat::Parquet),
+        ("a.orc", FileFormat::Parquet),
+    ] {
+        assert_eq!(one_file(name, format), Err(ErrorKind::Plan), "{name}");
+        assert_eq!(one_file(&format!("{name}/"), format), Ok(false), "{name}/");
+    }
+    for (name, is_file) in [("a.csv", true), ("a.txt.zst", true), ("v1.2", false), ("out.d", false), ("csv", false), (".gz", false)] {
+        assert_eq!(one_file(name, FileFormat::Csv), Ok(is_file), "{name}");
+    }
 }
 
 fn list_type(array: &ListArray) -> DataType {

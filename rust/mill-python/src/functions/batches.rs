@@ -143,9 +143,10 @@ impl BatchFunction for ArrowFunction {
                 }
                 Err(exception) => {
                     let is_of_records = exception.is_instance_of::<PyException>(py);
-                    // Only of a look-up that says so: others would be called with other keys than they were answering.
-                    let is_of_one = self.is_lookup && exception.value(py).hasattr("is_of_one_key").unwrap_or(false);
-                    if is_of_one && batch.num_rows() > 1 {
+                    // The row of one key is to blame, so the others are asked for again. Functions of the user's do not raise this:
+                    // they would be called a second time for the same keys, and may answer otherwise then.
+                    let is_of_one_key = self.is_lookup && exception.is_instance_of::<error::OneKeyError>(py);
+                    if is_of_one_key && batch.num_rows() > 1 {
                         return self.in_halves(batch).map(UserCall::Whole);
                     }
                     let error = error::from_python(py, exception, &self.adapter.name);
