@@ -105,12 +105,14 @@ def test_epochs_of_thousands_of_failed_checkpoints_are_applied_once(tmp_path: Pa
     testing.arm("checkpoint.publish", first=2, times=10**9, effect="fail")
     try:
         job = mill.start(sink(), checkpoint=checkpoint, parallelism=1)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while job.metrics().checkpoints_failed < 1200:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        # On a busy machine, thousands of records may be in the one checkpoint before the disk failed.
+        first = query(path, "SELECT count(*) FROM t")[0][0]
         testing.arm("sink.committed", effect="die")
-        while not query(path, "SELECT count(*) FROM t WHERE value > 100")[0][0]:
+        while query(path, "SELECT count(*) FROM t")[0][0] == first:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         with contextlib.suppress(mill.MillstreamError):
@@ -118,12 +120,14 @@ def test_epochs_of_thousands_of_failed_checkpoints_are_applied_once(tmp_path: Pa
             job.wait()
     finally:
         testing.disarm()
-    committed = query(path, "SELECT count(*) FROM t")
-    stopped(sink(), state=tmp_path / "state")
+    committed = query(path, "SELECT count(*) FROM t")[0][0]
+    assert committed - first > 1000
+    while query(path, "SELECT count(*) FROM t")[0][0] == committed:
+        assert time.monotonic() < deadline
+        stopped(sink(), state=tmp_path / "state")
     # generate() has eight splits, each of which makes every eighth number in order.
     lanes = query(path, "SELECT value % 8, count(*), count(DISTINCT value), max(value) FROM t GROUP BY 1")
     assert all(count == distinct == (last - lane) // 8 + 1 for lane, count, distinct, last in lanes)
-    assert sum(count for _, count, _, _ in lanes) > committed[0][0] > 1000
 
 
 @pytest.mark.parametrize("key", [None, "value"])
