@@ -35,7 +35,7 @@ pub use options::WriteOptions;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -97,6 +97,8 @@ struct Shared {
     /// Numbers the hidden files.
     files: AtomicU64,
     lock: Mutex<Weak<FileLock>>,
+    /// Whether the one file is complete: no part follows.
+    is_complete: AtomicBool,
     /// The columns, known once the plan has been checked.
     columns: OnceLock<String>,
 }
@@ -174,6 +176,7 @@ impl DirectorySink {
             nonce: fresh_nonce(),
             files: AtomicU64::new(0),
             lock: Mutex::new(Weak::new()),
+            is_complete: AtomicBool::new(false),
             columns: OnceLock::new(),
         };
         Ok(DirectorySink { shared: Arc::new(shared), on_existing: OnExisting::default() })
@@ -210,6 +213,16 @@ impl Shared {
     /// What the user has named.
     fn path(&self) -> &Path {
         self.joined.as_deref().unwrap_or(&self.directory)
+    }
+
+    /// Whether the one file is complete.
+    fn is_complete(&self) -> bool {
+        // Relaxed: a recovery sets it before the writers are made, and a commit once they have ended.
+        self.is_complete.load(Ordering::Relaxed)
+    }
+
+    fn set_complete(&self, is_complete: bool) {
+        self.is_complete.store(is_complete, Ordering::Relaxed);
     }
 
     fn encoder(&self, schema: &SchemaRef, file: File) -> Result<Box<dyn Encoder>> {
