@@ -237,8 +237,7 @@ def check(row):
     global seen
     seen += 1
     if kill == "kill" and seen == 30_000:
-        import os
-        os._exit(9)
+                os._exit(9)
     return True
 stream = mill.read_csv(path, separator=separator, comment_prefix="#", include_file_paths="path", row_index_name="n")
 report = mill.run(stream.filter(check).{sink}, checkpoint=mill.Checkpoint(state, every="20ms"), parallelism=2)
@@ -357,6 +356,21 @@ def test_partitions_come_back_and_are_what_polars_and_duckdb_read(tmp_path: Path
     frame = pl.read_parquet(tmp_path / "parquet", hive_partitioning=True, hive_schema={"k": pl.String, "n": pl.Int64})
     found = {row["a"]: row["k"] for row in frame.to_dicts()}
     assert all(found[row["a"]] == row["k"] for row in table if row["k"] not in ("", "__HIVE_DEFAULT_PARTITION__"))
+
+
+@pytest.mark.parametrize(("former", "now"), [(["a", "b"], ["a"]), (["a"], []), (["a", "b"], ["b", "a"]), ([], ["a"])])
+def test_output_of_another_partitioning_is_refused_or_replaced(former: list[str], now: list[str], tmp_path: Path) -> None:
+    # Only directories as deep as those to be written used to be looked into, so that old rows stayed among the new ones.
+    table = mill.from_iter([{"a": i % 2, "b": i % 3, "n": i} for i in range(12)])
+    mill.run(table.write_csv(tmp_path / "out", partition_by=former))
+    (tmp_path / "out" / "a=0").mkdir(exist_ok=True)
+    put(tmp_path / "out/a=0/mine.csv", "mine")
+    with pytest.raises(mill.ConnectorError, match="already has the output of another run"):
+        mill.run(table.write_csv(tmp_path / "out", partition_by=now))
+    mill.run(table.write_csv(tmp_path / "out", partition_by=now, on_existing="replace"))
+    parts = [pl.read_csv(part) for part in (tmp_path / "out").rglob("part-*")]
+    assert sorted(pl.concat([part.select("n") for part in parts])["n"]) == list(range(12))
+    assert (tmp_path / "out/a=0/mine.csv").read_text() == "mine"
 
 
 def test_many_partitions_keep_few_files_open(tmp_path: Path) -> None:

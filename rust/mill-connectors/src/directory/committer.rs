@@ -50,15 +50,16 @@ impl DirectoryCommitter {
         }
     }
 
-    /// The names of what is in the directory, and in those of partitions.
+    /// The names of what is in the directory, and in those of partitions: also of others than are written now, which another run
+    /// may have written.
     fn names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        self.add_names("", self.shared.options.partition_by.len(), &mut names)?;
+        self.add_names("", &mut names)?;
         names.sort();
         Ok(names)
     }
 
-    fn add_names(&self, within: &str, depth: usize, names: &mut Vec<String>) -> Result<()> {
+    fn add_names(&self, within: &str, names: &mut Vec<String>) -> Result<()> {
         let directory = self.shared.directory.join(within);
         let failed =
             |e: std::io::Error| Error::connector(format!("cannot list the directory {directory:?}: {e}")).because(e);
@@ -71,8 +72,8 @@ impl DirectoryCommitter {
             let entry = entry.map_err(failed)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let name = if within.is_empty() { name } else { format!("{within}/{name}") };
-            if depth > 0 && name.contains('=') && entry.file_type().map_err(failed)?.is_dir() {
-                self.add_names(&name, depth - 1, names)?;
+            if last_of(&name).contains('=') && entry.file_type().map_err(failed)?.is_dir() {
+                self.add_names(&name, names)?;
             }
             names.push(name);
         }
