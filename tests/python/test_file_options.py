@@ -373,6 +373,18 @@ def test_output_of_another_partitioning_is_refused_or_replaced(former: list[str]
     assert (tmp_path / "out/a=0/mine.csv").read_text() == "mine"
 
 
+def test_a_value_that_names_no_directory_is_refused_before_the_checkpoint(tmp_path: Path) -> None:
+    # The commit used to fail, and so did each further run: the checkpoint named a file that nothing could make.
+    table = mill.from_iter([{"k": "x" * 253, "n": 1}])
+    mill.run(table.write_csv(tmp_path / "fits", partition_by="k"))
+    assert [len(path.name) for path in (tmp_path / "fits").iterdir()] == [255]
+    for value in ("x" * 254, "/" * 90, "é" * 200):
+        table = mill.from_iter([{"k": value, "n": 1}])
+        with pytest.raises(mill.DataError, match="at most 255 bytes.*shorten the value"):
+            mill.run(table.write_csv(tmp_path / "out", partition_by="k"), checkpoint=tmp_path / "state")
+        assert not list((tmp_path / "state").glob("manifest-*"))
+
+
 def test_many_partitions_keep_few_files_open(tmp_path: Path) -> None:
     stream = mill.generate(rows=1000, a=mill.index(), k=mill.index() % 90)
     mill.run(stream.write_csv(tmp_path / "out", partition_by="k"), parallelism=1)
