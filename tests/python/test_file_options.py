@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 import subprocess
 import sys
@@ -237,7 +238,8 @@ def check(row):
     global seen
     seen += 1
     if kill == "kill" and seen == 30_000:
-                os._exit(9)
+        import os
+        os._exit(9)
     return True
 stream = mill.read_csv(path, separator=separator, comment_prefix="#", include_file_paths="path", row_index_name="n")
 report = mill.run(stream.filter(check).{sink}, checkpoint=mill.Checkpoint(state, every="20ms"), parallelism=2)
@@ -383,6 +385,24 @@ def test_a_value_that_names_no_directory_is_refused_before_the_checkpoint(tmp_pa
         with pytest.raises(mill.DataError, match="at most 255 bytes.*shorten the value"):
             mill.run(table.write_csv(tmp_path / "out", partition_by="k"), checkpoint=tmp_path / "state")
         assert not list((tmp_path / "state").glob("manifest-*"))
+
+
+@pytest.mark.parametrize("name", ["out", "out.csv"])
+def test_the_working_directory_may_change_while_a_job_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A relative path used to be looked up at each step: the output went into two directories, or the job failed.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def move(row: Any) -> bool:
+        if row.n == 2000:
+            os.chdir(tmp_path / "elsewhere")
+        return True
+
+    stream = mill.generate(rows=4000, rate=10_000, n=mill.index()).filter(move)
+    mill.run(stream.write_csv(name), checkpoint=mill.Checkpoint(tmp_path / "state", every="10ms"), parallelism=1)
+    files = [tmp_path / name] if (tmp_path / name).is_file() else list((tmp_path / name).iterdir())
+    assert sorted(n for file in files for n in pl.read_csv(file)["n"]) == list(range(4000))
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_many_partitions_keep_few_files_open(tmp_path: Path) -> None:

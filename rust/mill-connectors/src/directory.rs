@@ -83,7 +83,9 @@ pub struct DirectorySink {
 
 /// What sink, writers and committers share.
 struct Shared {
-    /// Where files are made.
+    /// What the user has named.
+    named: PathBuf,
+    /// Where files are made; absolute, as the working directory may change while the job runs.
     directory: PathBuf,
     /// The one file that they are joined into at the end, if the user has named one.
     joined: Option<PathBuf>,
@@ -165,10 +167,13 @@ impl DirectorySink {
             )));
         }
         let compressed = options.compressed(format, named)?;
+        let absolute = std::path::absolute(&path)
+            .map_err(|e| Error::connector(format!("cannot tell which directory {path:?} is in: {e}")).because(e))?;
         let ending = if let Compressed::Text(packing) = compressed { packing.ending() } else { "" };
         let shared = Shared {
-            directory: if named.is_some() { joined::parts_of(&path) } else { path.clone() },
-            joined: named.map(|_| path),
+            directory: if named.is_some() { joined::parts_of(&absolute) } else { absolute.clone() },
+            joined: named.map(|_| absolute),
+            named: path,
             format,
             options,
             compressed,
@@ -184,7 +189,7 @@ impl DirectorySink {
 
     /// The one file that is written, if it is one: it is complete at the end of the input only.
     pub fn one_file(&self) -> Option<&Path> {
-        self.shared.joined.as_deref()
+        self.shared.joined.is_some().then_some(&*self.shared.named)
     }
 
     /// The same sink, doing this about part files of former runs.
@@ -207,10 +212,10 @@ pub(crate) fn fresh_nonce() -> u64 {
 
 impl Shared {
     fn name(&self) -> String {
-        format!("write_{}({:?}{})", self.format.extension(), self.path(), self.options.text())
+        format!("write_{}({:?}{})", self.format.extension(), self.named, self.options.text())
     }
 
-    /// What the user has named.
+    /// The file or directory that the user has named.
     fn path(&self) -> &Path {
         self.joined.as_deref().unwrap_or(&self.directory)
     }
