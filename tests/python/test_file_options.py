@@ -491,6 +491,16 @@ def test_json_arrays_and_documents_are_read_as_python_reads_them(tmp_path: Path)
         rows(mill.read_json(put(tmp_path / "cut.json", json.dumps(table)[:-1])))
 
 
+@pytest.mark.parametrize("data", ["[", "[ \n", "\ufeff[", "[" + " " * 5000, '[,{"a": 1}]', '[\n , ]'])
+def test_an_array_that_is_cut_off_or_begins_with_a_comma_is_an_error(data: str, tmp_path: Path) -> None:
+    # A file of the opening bracket alone used to be an empty one.
+    path = put(tmp_path / "cut.json", data)
+    for options in ({}, {"format": "values"}):
+        with pytest.raises(mill.DataError, match="the file is cut off|no value where one should begin"):
+            rows(mill.read_json(path, schema={"a": int}, **options))
+    assert rows(mill.read_json(put(tmp_path / "empty.json", "[" + " " * 5000 + "]"), schema={"a": int})) == []
+
+
 def slowly(path: Path, **columns: Any) -> mill.Stream:
     """Return many small records, read slowly enough that a job is left between its checkpoints."""
     return mill.generate(rate=2_000, n=mill.index()).with_columns(text=lit("x"), **columns).limit(2400)
