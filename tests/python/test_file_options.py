@@ -456,6 +456,9 @@ def test_one_file_is_there_at_the_end_and_complete(tmp_path: Path) -> None:
         (lambda s: s.write_csv("out", partition_by="pirce"), 'did you mean "price"'),
         (lambda s: s.write_csv("out", partition_by=["price", "at"]), "names all columns"),
         (lambda s: s.write_csv("a.csv", partition_by="price"), "the path names one file"),
+        (lambda s: s.write_csv("a.csv.bz2"), r"compressed as .gz or .zst, not with .bz2"),
+        (lambda s: s.write_json("a.jsonl.xz"), r"compressed as .gz or .zst, not with .xz"),
+        (lambda s: s.write_parquet("a.parquet.gz"), r'compression="gzip" asks for, and its files end with .parquet'),
         (lambda s: s.write_csv("out", max_rows_per_file=0), "takes a number of rows"),
         (lambda s: s.write_json("out", on_existing="append"), '"refuse" or "replace"'),
         (lambda s: mill.generate(rate=1, a=mill.index()).write_csv("a.csv"), "has no end: give a directory"),
@@ -465,6 +468,20 @@ def test_options_of_writers_that_cannot_be_are_refused(write: Any, message: str)
     stream = mill.from_iter([{"price": 1, "at": date(2024, 1, 1)}])
     with pytest.raises((mill.PlanError, mill.SchemaError), match=message):
         write(stream)
+
+
+@pytest.mark.parametrize(("name", "compression"), [("a.parquet", "SNAPPY"), ("B.PARQUET", "SNAPPY"), ("c.pq", "SNAPPY")])
+def test_one_file_of_parquet_is_compressed_as_usual(name: str, compression: str, tmp_path: Path) -> None:
+    # Its name says nothing of compression, and used to be taken for "uncompressed".
+    mill.run(mill.from_iter([{"a": 1}]).write_parquet(tmp_path / name))
+    assert pq.ParquetFile(tmp_path / name).metadata.row_group(0).column(0).compression == compression
+
+
+def test_names_of_files_may_be_in_capitals(tmp_path: Path) -> None:
+    mill.run(mill.from_iter([{"a": 1}]).write_csv(tmp_path / "A.CSV"))
+    mill.run(mill.from_iter([{"a": 1}]).write_csv(tmp_path / "A.csv.GZ"))
+    assert (tmp_path / "A.CSV").read_text() == gzip.decompress((tmp_path / "A.csv.GZ").read_bytes()).decode() == "a\n1\n"
+    assert rows(mill.read_csv([tmp_path / "A.CSV", tmp_path / "A.csv.GZ"])) == [{"a": 1}] * 2
 
 
 def test_a_value_that_looks_like_null_is_an_error(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ impl DirectorySink {
     /// When there is a file with the name of a directory, or options contradict each other.
     pub fn with_options(path: impl Into<PathBuf>, format: FileFormat, options: WriteOptions) -> Result<DirectorySink> {
         let path = path.into();
-        let named = joined::names_file(&path, format);
+        let named = joined::names_file(&path, format)?;
         options.check(format, named.is_some())?;
         if named.is_none() && path.exists() && !path.is_dir() {
             return Err(Error::connector(format!(

@@ -35,23 +35,39 @@ const JOINED: &str = "joined";
 const COPY_BYTES: usize = 256 << 10;
 
 /// Whether a path names one file of this format, and then how its name says that it is compressed.
-pub(super) fn names_file(path: &Path, format: FileFormat) -> Option<&'static str> {
-    let text = path.as_os_str().to_str()?;
-    if text.ends_with('/') || path.is_dir() {
-        return None;
-    }
-    let (stem, compression) = match path.extension()?.to_str()? {
-        "gz" => (path.file_stem()?, "gzip"),
-        "zst" => (path.file_stem()?, "zstd"),
-        _ => (path.file_name()?, "uncompressed"),
+///
+/// # Errors
+/// When its name says that it is compressed in a way that is not written.
+pub(super) fn names_file(path: &Path, format: FileFormat) -> Result<Option<&'static str>> {
+    let Some(text) = path.as_os_str().to_str().filter(|text| !text.ends_with('/') && !path.is_dir()) else { return Ok(None) };
+    let ending = |text: &str| Path::new(text).extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let last = ending(text).unwrap_or_default();
+    let (of_format, compression) = match last.as_str() {
+        "gz" | "gzip" if format != FileFormat::Parquet => (ending(stem), Some("gzip")),
+        "zst" | "zstd" if format != FileFormat::Parquet => (ending(stem), Some("zstd")),
+        "gz" | "gzip" | "zst" | "zstd" | "bz2" | "xz" | "lz4" | "br" | "zip" => (ending(stem), None),
+        _ => (Some(last.clone()), Some("uncompressed")),
     };
     let endings: &[&str] = match format {
         FileFormat::Csv => &["csv", "tsv", "txt"],
         FileFormat::Json => &["json", "jsonl", "ndjson"],
         FileFormat::Parquet => &["parquet", "pq"],
     };
-    let is_named = Path::new(stem).extension().and_then(|ending| ending.to_str()).is_some_and(|ending| endings.contains(&ending));
-    is_named.then_some(compression)
+    if !of_format.is_some_and(|ending| endings.contains(&&*ending)) {
+        return Ok(None);
+    }
+    if compression.is_some() {
+        return Ok(compression);
+    }
+    let how = match format {
+        FileFormat::Parquet => "Parquet compresses its pages, as compression=\"gzip\" asks for, and its files end with .parquet",
+        FileFormat::Csv | FileFormat::Json => "files of text are compressed as .gz or .zst",
+    };
+    Err(Error::plan(format!(
+        "write_{}({path:?}): {how}, not with .{last} (a directory of this name ends with \"/\")",
+        format.extension()
+    )))
 }
 
 /// The directory that the parts of a file are written into.

@@ -44,18 +44,19 @@ const TEXT: [&str; 3] = ["uncompressed", "gzip", "zstd"];
 const PAGES: [&str; 6] = ["uncompressed", "snappy", "gzip", "lz4", "zstd", "brotli"];
 
 impl WriteOptions {
-    /// How files of this format are compressed; `named` is what the name of the one file says.
+    /// How files of this format are compressed; `named` is what the name of the one file says, if it is one of text.
     pub(super) fn compressed(&self, format: FileFormat, named: Option<&str>) -> Result<Compressed> {
         let refused = |message: String| Err(Error::plan(format!("write_{}: {message}", format.extension())));
         let choices: &[&str] = if format == FileFormat::Parquet { &PAGES } else { &TEXT };
         let usual = if format == FileFormat::Parquet { "snappy" } else { "uncompressed" };
+        // What is compressed in Parquet are the pages, of which the name says nothing.
+        let named = named.filter(|_| format != FileFormat::Parquet);
         let chosen = self.compression.as_deref().or(named).unwrap_or(usual);
         if !choices.contains(&chosen) {
             let near = did_you_mean(chosen, choices.iter().copied());
             return refused(format!("compression is {chosen:?}{near} (it is one of {})", quoted(choices, ", ")));
         }
-        if format != FileFormat::Parquet
-            && let Some(named) = named
+        if let Some(named) = named
             && named != chosen
         {
             return refused(format!("the name of the file says that it is {named}, and compression is {chosen:?}"));
