@@ -67,6 +67,9 @@ impl CsvWriting {
         if self.decimal_comma && self.separator == b',' {
             return refused("with decimal_comma the separator is another character: separator=\";\"");
         }
+        if self.decimal_comma && self.quote == b',' {
+            return refused("with decimal_comma the quote_char is another character");
+        }
         if self.needs_quotes(&self.null_value) && !self.null_value.is_empty() {
             return refused("null_value is written without quotes, and has a character that needs them");
         }
