@@ -450,6 +450,7 @@ def test_one_file_is_there_at_the_end_and_complete(tmp_path: Path) -> None:
         (lambda s: s.write_parquet("out", compression="zstd", compression_level=23), "is 1 to 22, not 23"),
         (lambda s: s.write_parquet("out", compression="zstandard"), "it is one of"),
         (lambda s: s.write_csv("out", decimal_comma=True), "another character"),
+        (lambda s: s.write_csv("out", decimal_comma=True, separator=";", quote_char=","), "quote_char is another character"),
         (lambda s: s.write_csv("out", null_value="a,b"), "null_value is written without quotes"),
         (lambda s: s.write_csv("out", date_format="%Q"), "is no form of a date"),
         (lambda s: s.write_csv("out", date_format="%H"), "is no form of a date"),

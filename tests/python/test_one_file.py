@@ -287,3 +287,19 @@ def test_a_failed_run_without_checkpoints_leaves_nothing(tmp_path: Path) -> None
         assert not list(tmp_path.iterdir()), step
     mill.run(sink(tmp_path / "o.csv", 50))
     assert content(tmp_path / "o.csv") == list(range(50))
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.parquet"])
+def test_a_run_without_checkpoints_that_dies_is_in_nobodys_way(name: str, tmp_path: Path) -> None:
+    # What it had left used to be taken for the output of a run that can be resumed.
+    steps = steps_of(lambda: testing.simulate(sink(tmp_path / name, 50), seed=1, frame_rows=5))
+    for step, first in steps:
+        (tmp_path / name).unlink(missing_ok=True)
+        dies(lambda: testing.simulate(sink(tmp_path / name, 50), seed=1, frame_rows=5), step, first)
+        if (tmp_path / name).exists():
+            assert content(tmp_path / name) == list(range(50))
+            mill.run(sink(tmp_path / name, 50, on_existing="replace"))
+        else:
+            mill.run(sink(tmp_path / name, 50))
+        assert content(tmp_path / name) == list(range(50)), (step, first)
+        assert [path.name for path in tmp_path.iterdir()] == [name], (step, first)

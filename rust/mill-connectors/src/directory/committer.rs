@@ -236,7 +236,7 @@ impl DirectoryCommitter {
             (Parts::Gone, true) if is_taken(target) => {}
             (Parts::Gone, false) if !is_replaying && is_taken(target) => {}
             (Parts::Gone, false) if !is_replaying => {
-                self.shared.begin_parts(self.job)?;
+                self.shared.begin_parts(self.job, self.is_resumable)?;
                 return Ok(false);
             }
             (Parts::Gone | Parts::Joined { is_made: true }, _) => {
@@ -339,7 +339,8 @@ impl Committer for DirectoryCommitter {
                 "{target:?} already exists: replace it with on_existing=\"replace\", or choose another name"
             )));
         }
-        if !parts.is_empty() && self.on_existing == OnExisting::Refuse {
+        let are_left = self.shared.joined.is_some() && self.shared.are_left();
+        if !parts.is_empty() && !are_left && self.on_existing == OnExisting::Refuse {
             return Err(Error::connector(format!(
                 "{:?} already has the output of another run ({}): resume that run with its checkpoint, replace it \
                  with on_existing=\"replace\", or choose another directory",
@@ -350,7 +351,7 @@ impl Committer for DirectoryCommitter {
         self.remove(parts)?;
         self.remove(hidden)?;
         if self.shared.joined.is_some() {
-            self.shared.begin_parts(self.job)?;
+            self.shared.begin_parts(self.job, self.is_resumable)?;
         }
         self.has_begun = true;
         sync_directory(&self.shared.directory)

@@ -31,6 +31,8 @@ const FORM: &str = ".form";
 const COMPLETE: &str = ".complete";
 /// The parts as one file, before it has its name.
 const JOINED: &str = "joined";
+/// What follows the form of parts that only the run that writes them needs.
+const KEPT_BY_NOBODY: &str = "no checkpoints\n";
 /// How much is copied at once.
 const COPY_BYTES: usize = 256 << 10;
 
@@ -112,15 +114,22 @@ impl Shared {
     }
 
     /// Begins to write one file: notes the form of the parts, and the job that they are of, beside them.
-    pub(super) fn begin_parts(&self, job: Option<u64>) -> Result<()> {
+    pub(super) fn begin_parts(&self, job: Option<u64>, is_resumable: bool) -> Result<()> {
         super::make(&self.directory)?;
         for left in [COMPLETE, JOINED] {
             remove_file(&self.directory.join(left))?;
         }
         let path = self.directory.join(FORM);
         let mut file = File::create(&path).map_err(|e| failed("create", &path, e))?;
-        let text = format!("{}{}", self.form(), job_line(job));
+        let whose = if is_resumable { job_line(job) } else { KEPT_BY_NOBODY.to_owned() };
+        let text = format!("{}{whose}", self.form());
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| failed("write", &path, e))
+    }
+
+    /// Whether the parts are what a run without checkpoints has left when it was killed: no run can go on from them.
+    pub(super) fn are_left(&self) -> bool {
+        let text = |name| fs::read_to_string(self.directory.join(name));
+        text(FORM).or_else(|_| text(COMPLETE)).is_ok_and(|text| text.ends_with(KEPT_BY_NOBODY))
     }
 
     /// What there is of the parts.
