@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import gzip
 import shutil
 import sqlite3
 import sys
@@ -80,6 +81,22 @@ def files(work: Path) -> list[object]:
     return [lines.write_csv(work / "out" / "csv"), table.write_parquet(work / "out" / "parquet")]
 
 
+def single(work: Path) -> list[object]:
+    """Records into single files: some are complete long before the others, one is compressed, one replaces what is there."""
+    import millstream as mill
+    from millstream import col
+
+    events = mill.generate(rows=ROWS // 10, rate=RATE // 10, value=mill.index())
+    early = mill.generate(rows=ROWS // 1000, rate=RATE // 200, value=mill.index())
+    out = work / "out"
+    return [
+        early.write_csv(out / "early.csv", on_existing="replace"),
+        early.write_parquet(out / "early.parquet"),
+        events.filter(col("value") % 3 == 0).write_csv(out / "late.csv.gz"),
+        events.filter(col("value") % 5 == 0).write_json(out / "late.json", on_existing="replace"),
+    ]
+
+
 @functools.cache
 def _input_files() -> Path:
     """The same files for all runs; made under another name, so that nobody reads half of them."""
@@ -108,6 +125,7 @@ JOBS: dict[str, Callable[[Path], list[object]]] = {
     "running": running,
     "rows": rows,
     "files": files,
+    "single": single,
 }
 TOTALS = ("count", "running")
 """Jobs whose rows are a key and totals that only grow."""
@@ -140,9 +158,9 @@ def committed(work: Path) -> list[str]:
     for path in sorted(out.rglob("*")):
         if path.name.startswith(".") or not path.is_file():
             continue
-        label = path.parent.relative_to(out).as_posix()
-        if path.suffix == ".csv":
-            with path.open(newline="") as file:
+        label = path.parent.relative_to(out).as_posix() if path.name.startswith("part-") else path.name
+        if ".csv" in path.suffixes:
+            with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
                 found += [f"{label}|{','.join(row)}" for row in list(csv.reader(file))[1:]]
         elif path.suffix == ".parquet":
             import pyarrow.parquet as pq

@@ -94,8 +94,18 @@ def carry_out(plan: Plan, run: int) -> Outcome:
     work = plan.root / f"run-{run}"
     outcome = Outcome()
     try:
-        outcome.kills = disturb(plan, work, random.Random(f"{plan.seed} {run}"))
+        dice = random.Random(f"{plan.seed} {run}")
+        outcome.kills = disturb(plan, work, dice)
         found = jobs.committed(work)
+        if plan.job == "single":
+            # Complete files stay what they are, whether a run after the end is killed or not.
+            again = start(plan.job, work, plan.mode, dice.choice(plan.parallelisms), plan.every)
+            again.finish() if again.ends_within(dice.uniform(0, OPENING)) else again.kill()
+            start(plan.job, work, plan.mode, dice.choice(plan.parallelisms), plan.every).finish()
+            if jobs.committed(work) != found:
+                raise Failed("a run after the end has changed the output")
+            if hidden := [path.name for path in (work / "out").glob(".*")]:
+                raise Failed(f"left behind: {hidden}")
         outcome.wrong = jobs.verdict(plan.job, plan.mode, plan.expected, found)
         outcome.has_surplus = bool(Counter(found) - Counter(plan.expected))
         outcome.has_missing = bool(Counter(plan.expected) - Counter(found))

@@ -26,6 +26,11 @@ def test_killed_job_keeps_the_promise_of_its_mode(mode: str) -> None:
     run("kill.py", "rows", "--runs", 3, "--seed", 1, "--mode", mode)
 
 
+@pytest.mark.parametrize("mode", ["exactly_once", "at_least_once", "none"])
+def test_killed_job_leaves_single_files_whole(mode: str) -> None:
+    run("kill.py", "single", "--runs", 4, "--seed", 6, "--mode", mode, "--parallelism", 1, 2)
+
+
 @pytest.mark.parametrize("job", ["count", "running", "flights"])
 def test_killed_job_gives_the_same_output_under_any_parallelism(job: str) -> None:
     run("kill.py", job, "--runs", 3, "--seed", 2, "--parallelism", 1, 2, 3)

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 import subprocess
 import sys
@@ -360,6 +361,51 @@ def test_partitions_come_back_and_are_what_polars_and_duckdb_read(tmp_path: Path
     assert all(found[row["a"]] == row["k"] for row in table if row["k"] not in ("", "__HIVE_DEFAULT_PARTITION__"))
 
 
+@pytest.mark.parametrize(("former", "now"), [(["a", "b"], ["a"]), (["a"], []), (["a", "b"], ["b", "a"]), ([], ["a"])])
+def test_output_of_another_partitioning_is_refused_or_replaced(former: list[str], now: list[str], tmp_path: Path) -> None:
+    # Only directories as deep as those to be written used to be looked into, so that old rows stayed among the new ones.
+    table = mill.from_iter([{"a": i % 2, "b": i % 3, "n": i} for i in range(12)])
+    mill.run(table.write_csv(tmp_path / "out", partition_by=former))
+    (tmp_path / "out" / "a=0").mkdir(exist_ok=True)
+    put(tmp_path / "out/a=0/mine.csv", "mine")
+    with pytest.raises(mill.ConnectorError, match="already has the output of another run"):
+        mill.run(table.write_csv(tmp_path / "out", partition_by=now))
+    mill.run(table.write_csv(tmp_path / "out", partition_by=now, on_existing="replace"))
+    parts = [pl.read_csv(part) for part in (tmp_path / "out").rglob("part-*")]
+    assert sorted(pl.concat([part.select("n") for part in parts])["n"]) == list(range(12))
+    assert (tmp_path / "out/a=0/mine.csv").read_text() == "mine"
+
+
+def test_a_value_that_names_no_directory_is_refused_before_the_checkpoint(tmp_path: Path) -> None:
+    # The commit used to fail, and so did each further run: the checkpoint named a file that nothing could make.
+    table = mill.from_iter([{"k": "x" * 253, "n": 1}])
+    mill.run(table.write_csv(tmp_path / "fits", partition_by="k"))
+    assert [len(path.name) for path in (tmp_path / "fits").iterdir()] == [255]
+    for value in ("x" * 254, "/" * 90, "é" * 200):
+        table = mill.from_iter([{"k": value, "n": 1}])
+        with pytest.raises(mill.DataError, match="at most 255 bytes.*shorten the value"):
+            mill.run(table.write_csv(tmp_path / "out", partition_by="k"), checkpoint=tmp_path / "state")
+        assert not list((tmp_path / "state").glob("manifest-*"))
+
+
+@pytest.mark.parametrize("name", ["out", "out.csv"])
+def test_the_working_directory_may_change_while_a_job_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A relative path used to be looked up at each step: the output went into two directories, or the job failed.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def move(row: Any) -> bool:
+        if row.n == 2000:
+            os.chdir(tmp_path / "elsewhere")
+        return True
+
+    stream = mill.generate(rows=4000, rate=10_000, n=mill.index()).filter(move)
+    mill.run(stream.write_csv(name), checkpoint=mill.Checkpoint(tmp_path / "state", every="10ms"), parallelism=1)
+    files = [tmp_path / name] if (tmp_path / name).is_file() else list((tmp_path / name).iterdir())
+    assert sorted(n for file in files for n in pl.read_csv(file)["n"]) == list(range(4000))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_many_partitions_keep_few_files_open(tmp_path: Path) -> None:
     stream = mill.generate(rows=1000, a=mill.index(), k=mill.index() % 90)
     mill.run(stream.write_csv(tmp_path / "out", partition_by="k"), parallelism=1)
@@ -399,7 +445,7 @@ def test_one_file_is_there_at_the_end_and_complete(tmp_path: Path) -> None:
     ("kind", "name", "message"),
     [
         ("csv", "a.csv.bz2", r'a compressed file of a kind that is not written: write "\.csv", "\.csv\.gz" or "\.csv\.zst"'),
-        ("csv", "a.csv.GZ", "a compressed file of a kind"),
+        ("csv", "a.csv.BZ2", "a compressed file of a kind"),
         ("csv", "a.gz", "a compressed file of a kind"),
         ("json", "a.jsonl.zip", r'write "\.json", "\.json\.gz" or "\.json\.zst"'),
         ("parquet", "a.parquet.gz", r'Parquet is compressed inside, so write "\.parquet" and compression=…'),
@@ -408,7 +454,6 @@ def test_one_file_is_there_at_the_end_and_complete(tmp_path: Path) -> None:
         ("json", "b.d/a.txt", r'another format: write "\.json", or call write_csv\(\)'),
         ("csv", "a.ndjson.gz", "a compressed file of a kind"),
         ("csv", "a.xlsx", r'another format, which is not written: write "\.csv"'),
-        ("csv", "a.CSV", r'a file in capitals: write "\.csv"'),
         ("csv", "a.tsv", r'tabs between its fields: pass separator="\\t", or write "\.csv"'),
         ("csv", "a.tsv.gz", "tabs between its fields"),
     ],
@@ -449,12 +494,16 @@ def test_one_parquet_file_is_compressed_as_files_of_a_directory_are(tmp_path: Pa
         (lambda s: s.write_parquet("out", compression="zstd", compression_level=23), "is 1 to 22, not 23"),
         (lambda s: s.write_parquet("out", compression="zstandard"), "it is one of"),
         (lambda s: s.write_csv("out", decimal_comma=True), "another character"),
+        (lambda s: s.write_csv("out", decimal_comma=True, separator=";", quote_char=","), "quote_char is another character"),
         (lambda s: s.write_csv("out", null_value="a,b"), "null_value is written without quotes"),
         (lambda s: s.write_csv("out", date_format="%Q"), "is no form of a date"),
         (lambda s: s.write_csv("out", date_format="%H"), "is no form of a date"),
         (lambda s: s.write_csv("out", partition_by="pirce"), 'did you mean "price"'),
         (lambda s: s.write_csv("out", partition_by=["price", "at"]), "names all columns"),
         (lambda s: s.write_csv("a.csv", partition_by="price"), "the path names one file"),
+        (lambda s: s.write_csv("a.csv.bz2"), r'write "\.csv", "\.csv\.gz" or "\.csv\.zst"'),
+        (lambda s: s.write_json("a.jsonl.xz"), r'write "\.json", "\.json\.gz" or "\.json\.zst"'),
+        (lambda s: s.write_parquet("a.parquet.gz"), r"Parquet is compressed inside"),
         (lambda s: s.write_csv("out", max_rows_per_file=0), "takes a number of rows"),
         (lambda s: s.write_json("out", on_existing="append"), '"refuse" or "replace"'),
         (lambda s: mill.generate(rate=1, a=mill.index()).write_csv("a.csv"), "has no end: give a directory"),
@@ -464,6 +513,20 @@ def test_options_of_writers_that_cannot_be_are_refused(write: Any, message: str)
     stream = mill.from_iter([{"price": 1, "at": date(2024, 1, 1)}])
     with pytest.raises((mill.PlanError, mill.SchemaError), match=message):
         write(stream)
+
+
+@pytest.mark.parametrize(("name", "compression"), [("a.parquet", "SNAPPY"), ("B.PARQUET", "SNAPPY"), ("c.pq", "SNAPPY")])
+def test_one_file_of_parquet_is_compressed_as_usual(name: str, compression: str, tmp_path: Path) -> None:
+    # Its name says nothing of compression, and used to be taken for "uncompressed".
+    mill.run(mill.from_iter([{"a": 1}]).write_parquet(tmp_path / name))
+    assert pq.ParquetFile(tmp_path / name).metadata.row_group(0).column(0).compression == compression
+
+
+def test_names_of_files_may_be_in_capitals(tmp_path: Path) -> None:
+    mill.run(mill.from_iter([{"a": 1}]).write_csv(tmp_path / "A.CSV"))
+    mill.run(mill.from_iter([{"a": 1}]).write_csv(tmp_path / "A.csv.GZ"))
+    assert (tmp_path / "A.CSV").read_text() == gzip.decompress((tmp_path / "A.csv.GZ").read_bytes()).decode() == "a\n1\n"
+    assert rows(mill.read_csv([tmp_path / "A.CSV", tmp_path / "A.csv.GZ"])) == [{"a": 1}] * 2
 
 
 def test_a_value_that_looks_like_null_is_an_error(tmp_path: Path) -> None:
@@ -488,6 +551,16 @@ def test_json_arrays_and_documents_are_read_as_python_reads_them(tmp_path: Path)
         mill.read_json(tmp_path / "values.json")
     with pytest.raises(mill.DataError, match="the array is not closed"):
         rows(mill.read_json(put(tmp_path / "cut.json", json.dumps(table)[:-1])))
+
+
+@pytest.mark.parametrize("data", ["[", "[ \n", "\ufeff[", "[" + " " * 5000, '[,{"a": 1}]', '[\n , ]'])
+def test_an_array_that_is_cut_off_or_begins_with_a_comma_is_an_error(data: str, tmp_path: Path) -> None:
+    # A file of the opening bracket alone used to be an empty one.
+    path = put(tmp_path / "cut.json", data)
+    for options in ({}, {"format": "values"}):
+        with pytest.raises(mill.DataError, match="the file is cut off|no value where one should begin"):
+            rows(mill.read_json(path, schema={"a": int}, **options))
+    assert rows(mill.read_json(put(tmp_path / "empty.json", "[" + " " * 5000 + "]"), schema={"a": int})) == []
 
 
 def slowly(path: Path, **columns: Any) -> mill.Stream:

@@ -20,6 +20,7 @@
 
 mod committer;
 mod csv;
+mod ending;
 mod joined;
 pub(crate) mod json;
 mod name;
@@ -35,7 +36,7 @@ pub use options::WriteOptions;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -83,7 +84,9 @@ pub struct DirectorySink {
 
 /// What sink, writers and committers share.
 struct Shared {
-    /// Where files are made.
+    /// What the user has named.
+    named: PathBuf,
+    /// Where files are made; absolute, as the working directory may change while the job runs.
     directory: PathBuf,
     /// The one file that they are joined into at the end, if the user has named one.
     joined: Option<PathBuf>,
@@ -97,6 +100,8 @@ struct Shared {
     /// Numbers the hidden files.
     files: AtomicU64,
     lock: Mutex<Weak<FileLock>>,
+    /// Whether the one file is complete: no part follows.
+    is_complete: AtomicBool,
     /// The columns, known once the plan has been checked.
     columns: OnceLock<String>,
 }
@@ -154,8 +159,7 @@ impl DirectorySink {
     /// contradict each other.
     pub fn with_options(path: impl Into<PathBuf>, format: FileFormat, options: WriteOptions) -> Result<DirectorySink> {
         let path = path.into();
-        let named = joined::names_file(&path, format);
-        joined::check_ending(&path, format, options.csv.separator)?;
+        let named = ending::names_file(&path, format, options.csv.separator)?;
         options.check(format, named.is_some())?;
         if named.is_none() && path.exists() && !path.is_dir() {
             return Err(Error::connector(format!(
@@ -165,10 +169,13 @@ impl DirectorySink {
             )));
         }
         let compressed = options.compressed(format, named)?;
+        let absolute = std::path::absolute(&path)
+            .map_err(|e| Error::connector(format!("cannot tell which directory {path:?} is in: {e}")).because(e))?;
         let ending = if let Compressed::Text(packing) = compressed { packing.ending() } else { "" };
         let shared = Shared {
-            directory: if named.is_some() { joined::parts_of(&path) } else { path.clone() },
-            joined: named.map(|_| path),
+            directory: if named.is_some() { joined::parts_of(&absolute) } else { absolute.clone() },
+            joined: named.map(|_| absolute),
+            named: path,
             format,
             options,
             compressed,
@@ -176,6 +183,7 @@ impl DirectorySink {
             nonce: fresh_nonce(),
             files: AtomicU64::new(0),
             lock: Mutex::new(Weak::new()),
+            is_complete: AtomicBool::new(false),
             columns: OnceLock::new(),
         };
         Ok(DirectorySink { shared: Arc::new(shared), on_existing: OnExisting::default() })
@@ -183,7 +191,7 @@ impl DirectorySink {
 
     /// The one file that is written, if it is one: it is complete at the end of the input only.
     pub fn one_file(&self) -> Option<&Path> {
-        self.shared.joined.as_deref()
+        self.shared.joined.is_some().then_some(&*self.shared.named)
     }
 
     /// The same sink, doing this about part files of former runs.
@@ -206,12 +214,22 @@ pub(crate) fn fresh_nonce() -> u64 {
 
 impl Shared {
     fn name(&self) -> String {
-        format!("write_{}({:?}{})", self.format.extension(), self.path(), self.options.text())
+        format!("write_{}({:?}{})", self.format.extension(), self.named, self.options.text())
     }
 
-    /// What the user has named.
+    /// The file or directory that the user has named.
     fn path(&self) -> &Path {
         self.joined.as_deref().unwrap_or(&self.directory)
+    }
+
+    /// Whether the one file is complete.
+    fn is_complete(&self) -> bool {
+        // Relaxed: a recovery sets it before the writers are made, and a commit once they have ended.
+        self.is_complete.load(Ordering::Relaxed)
+    }
+
+    fn set_complete(&self, is_complete: bool) {
+        self.is_complete.store(is_complete, Ordering::Relaxed);
     }
 
     fn encoder(&self, schema: &SchemaRef, file: File) -> Result<Box<dyn Encoder>> {

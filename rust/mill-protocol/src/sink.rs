@@ -234,6 +234,12 @@ pub trait Committer: Send {
     /// is.
     fn commit(&mut self, commits: &[Commit]) -> Result<()>;
 
+    /// Whether a job that promises at least once may commit before the checkpoint is durable. Not so if a commit gives up what an
+    /// earlier checkpoint needs.
+    fn commits_early(&self) -> bool {
+        true
+    }
+
     /// Called at each checkpoint, after what it commits, also where that is nothing: keeps up what a target forgets after a while.
     fn keep_up(&mut self) -> Result<()> {
         Ok(())

@@ -327,7 +327,7 @@ impl Coordinator {
             Mode::None => true,
         };
         if is_early {
-            if let Err(error) = self.parts.sinks.commit() {
+            if let Err(error) = self.parts.sinks.commit_early() {
                 return self.close_sink(error);
             }
         }
@@ -341,10 +341,9 @@ impl Coordinator {
             }
             self.published = Some(in_flight.epoch.0);
         }
-        if !is_early {
-            if let Err(error) = self.parts.sinks.commit() {
-                return self.close_sink(error);
-            }
+        // What was not early, if anything.
+        if let Err(error) = self.parts.sinks.commit() {
+            return self.close_sink(error);
         }
         let is_last = in_flight.cause != Cause::Regular;
         if let Some(Err(error)) = self.parts.storage.as_ref().map(|storage| storage.settle(in_flight.epoch, is_last)) {

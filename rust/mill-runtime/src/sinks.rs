@@ -40,7 +40,23 @@ impl Sinks {
     /// # Errors
     /// When a sink refuses; its output stays owed, and is committed again by the next recovery.
     pub(crate) fn commit(&mut self) -> Result<()> {
-        for sink in self.sinks.iter_mut().filter(|sink| !sink.owed.is_empty()) {
+        self.commit_where(|_| true)?;
+        for sink in &mut self.sinks {
+            sink.committer.keep_up().map_err(|error| error.in_step(&sink.name))?;
+        }
+        Ok(())
+    }
+
+    /// Makes visible what may be so before its checkpoint is durable.
+    ///
+    /// # Errors
+    /// As of [`commit`](Sinks::commit).
+    pub(crate) fn commit_early(&mut self) -> Result<()> {
+        self.commit_where(|committer| committer.commits_early())
+    }
+
+    fn commit_where(&mut self, is_due: impl Fn(&dyn Committer) -> bool) -> Result<()> {
+        for sink in self.sinks.iter_mut().filter(|sink| !sink.owed.is_empty() && is_due(&*sink.committer)) {
             sink.owed.sort_by_key(|commit| commit.epoch);
             if let Err(error) = reach("sink.commit").and_then(|()| sink.committer.commit(&sink.owed)) {
                 self.is_in_doubt = true;
@@ -50,9 +66,6 @@ impl Sinks {
             sink.owed.clear();
         }
         self.is_in_doubt = false;
-        for sink in &mut self.sinks {
-            sink.committer.keep_up().map_err(|error| error.in_step(&sink.name))?;
-        }
         Ok(())
     }
 

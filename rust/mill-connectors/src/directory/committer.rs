@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use mill_protocol::{Commit, Committer, Delivery, Error, Recovered, Result, Run};
+use mill_protocol::{Commit, Committer, Delivery, Epoch, Error, Recovered, Result, Run};
 
+use super::joined::{Parts, is_taken};
 use super::writer::{Handle, Handles};
 use super::{OnExisting, Shared, make, name, sync_directory};
 use crate::lock::FileLock;
@@ -19,23 +20,46 @@ pub(super) struct DirectoryCommitter {
     /// Hidden files whose commit was asked for: a checkpoint may name them, so `abort` leaves them alone.
     named: HashSet<String>,
     delivery: Delivery,
-    is_checkpointed: bool,
+    /// Whether a later run may go on from what this one leaves.
+    is_resumable: bool,
+    /// The identity of the job, and the checkpoint that it goes on from.
+    job: Option<u64>,
+    restored: Option<Epoch>,
+    /// Whether it has begun from nothing.
+    has_begun: bool,
+    /// How many parts of one file are there.
+    parts: usize,
 }
+
+/// The receipt of one file that is complete; of another it is the number of its parts.
+const IS_COMPLETE: &str = "complete";
 
 impl DirectoryCommitter {
     pub(super) fn new(shared: Arc<Shared>, on_existing: OnExisting, lock: Arc<FileLock>) -> DirectoryCommitter {
-        DirectoryCommitter { shared, on_existing, _lock: lock, named: HashSet::new(), delivery: Delivery::ExactlyOnce, is_checkpointed: false }
+        DirectoryCommitter {
+            shared,
+            on_existing,
+            _lock: lock,
+            named: HashSet::new(),
+            delivery: Delivery::ExactlyOnce,
+            is_resumable: false,
+            job: None,
+            restored: None,
+            has_begun: false,
+            parts: 0,
+        }
     }
 
-    /// The names of what is in the directory, and in those of partitions.
+    /// The names of what is in the directory, and in those of partitions: also of others than are written now, which another run
+    /// may have written.
     fn names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        self.add_names("", self.shared.options.partition_by.len(), &mut names)?;
+        self.add_names("", &mut names)?;
         names.sort();
         Ok(names)
     }
 
-    fn add_names(&self, within: &str, depth: usize, names: &mut Vec<String>) -> Result<()> {
+    fn add_names(&self, within: &str, names: &mut Vec<String>) -> Result<()> {
         let directory = self.shared.directory.join(within);
         let failed =
             |e: std::io::Error| Error::connector(format!("cannot list the directory {directory:?}: {e}")).because(e);
@@ -48,8 +72,8 @@ impl DirectoryCommitter {
             let entry = entry.map_err(failed)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let name = if within.is_empty() { name } else { format!("{within}/{name}") };
-            if depth > 0 && name.contains('=') && entry.file_type().map_err(failed)?.is_dir() {
-                self.add_names(&name, depth - 1, names)?;
+            if last_of(&name).contains('=') && entry.file_type().map_err(failed)?.is_dir() {
+                self.add_names(&name, names)?;
             }
             names.push(name);
         }
@@ -111,9 +135,9 @@ impl DirectoryCommitter {
         };
         match (is_file(&hidden)?, exists(&path)?) {
             (false, true) => Ok(()),
-            // One file is there only once all its parts have been joined, and they are gone then.
-            (false, false) if self.shared.joined.as_ref().is_some_and(|joined| joined.exists()) => Ok(()),
-            (false, false) | (true, true) if is_settled => Ok(()),
+            // Files may have been taken away since; parts of one file may not.
+            (false, false) if is_settled && self.shared.joined.is_none() => Ok(()),
+            (true, true) if is_settled => Ok(()),
             (true, false) => {
                 if let Some(partition) = path.parent().filter(|parent| *parent != self.shared.directory) {
                     make(partition)?;
@@ -162,16 +186,106 @@ impl DirectoryCommitter {
         for (commit, handle) in handles {
             if !self.is_left_out(&handle)? {
                 self.commit_one(commit, handle, is_settled)?;
+                self.parts += 1;
             }
         }
-        if self.shared.directory.exists() {
-            sync_directory(&self.shared.directory)?;
-        }
+        sync_directory(&self.shared.directory)?;
         self.named.clear();
-        match (&self.shared.joined, last) {
-            (Some(target), Some(header_bytes)) => self.shared.join_parts(target, header_bytes, self.on_existing),
-            _ => Ok(()),
+        if let (Some(target), Some(header_bytes)) = (&self.shared.joined, last) {
+            self.shared.join_parts(target, header_bytes, self.on_existing)?;
+            self.shared.set_complete(true);
         }
+        Ok(())
+    }
+
+    /// Takes up one file where a former run has left it; returns whether that is all there is to recover.
+    ///
+    /// The checkpoint knows whether the file was complete when it was taken. If it was not, the parts have to be there. If they
+    /// have been joined all the same, a later checkpoint has done that, or a run that kept none.
+    fn recover_file(&mut self, target: &Path, recovered: &Recovered<'_>) -> Result<bool> {
+        let is_replaying = self.delivery != Delivery::AtMostOnce;
+        if is_replaying && recovered.target.is_none() {
+            // The checkpoint knows nothing of this sink: all that is there is of others.
+            return self.begin().map(|()| true);
+        }
+        let is_noted = recovered.receipt == Some(IS_COMPLETE);
+        let mut is_complete = is_noted;
+        for commit in recovered.commits {
+            is_complete |= self.handles_of(commit)?.iter().any(|handle| handle.last.is_some());
+        }
+        if is_complete && (is_noted || recovered.is_settled) {
+            // What there is beside it now is of others.
+            self.shared.set_complete(true);
+            return Ok(true);
+        }
+        match (self.shared.parts(self.job)?, is_complete) {
+            (Parts::Open, _) => {
+                self.check_newer()?;
+                self.shared.check_free(target, self.on_existing)?;
+                self.check_count(recovered)?;
+                return Ok(false);
+            }
+            (Parts::Joined { .. }, true) => self.shared.finish_file(target, self.on_existing)?,
+            (Parts::Joined { .. }, false) if !is_replaying => self.shared.finish_file(target, self.on_existing)?,
+            (Parts::Joined { is_made: false }, false) => {
+                self.check_newer()?;
+                self.shared.part_again()?;
+                self.check_count(recovered)?;
+                return Ok(false);
+            }
+            (Parts::Gone, true) if is_taken(target) => {}
+            (Parts::Gone, false) if !is_replaying && is_taken(target) => {}
+            (Parts::Gone, false) if !is_replaying => {
+                self.shared.begin_parts(self.job, self.is_resumable)?;
+                return Ok(false);
+            }
+            (Parts::Gone | Parts::Joined { is_made: true }, _) => {
+                return Err(self.shared.lost_parts(target, self.restored, recovered.target));
+            }
+        }
+        self.shared.set_complete(true);
+        Ok(true)
+    }
+
+    /// Refuses to go on from a checkpoint while there is output of later ones.
+    fn check_newer(&self) -> Result<()> {
+        let (Delivery::ExactlyOnce, Some(restored)) = (self.delivery, self.restored) else { return Ok(()) };
+        let is_newer = |name: &String| name::epoch_of(last_of(name)).is_some_and(|epoch| epoch > restored.0);
+        let newer: Vec<String> = self.names()?.into_iter().filter(is_newer).collect();
+        if newer.is_empty() {
+            return Ok(());
+        }
+        Err(Error::connector(format!(
+            "{:?} already shows output of later checkpoints than {}, which was restored, and it would come again: remove \
+             {} and run the job again to have it written anew, or write into another directory",
+            self.shared.directory,
+            restored.0,
+            quoted(&newer, ", ")
+        )))
+    }
+
+    /// Counts the parts of one file, and refuses to go on if there are fewer than the checkpoint knows of.
+    fn check_count(&mut self, recovered: &Recovered<'_>) -> Result<()> {
+        let mut former = self.names()?;
+        former.retain(|name| name::is_committed(name));
+        for commit in recovered.commits {
+            let handles = self.handles_of(commit)?;
+            former.retain(|name| handles.iter().all(|handle| handle.name != *name));
+        }
+        self.parts = former.len();
+        let Some(receipt) = recovered.receipt else { return Ok(()) };
+        let noted: usize = receipt.parse().map_err(|e| {
+            Error::checkpoint(format!("what the checkpoint knows of {:?} is damaged: {receipt:?}", self.shared.path())).because(e)
+        })?;
+        if self.parts >= noted {
+            return Ok(());
+        }
+        Err(Error::connector(format!(
+            "{:?} has {} of the {noted} parts of {:?} that were committed: put them back, or start anew with another checkpoint path",
+            self.shared.directory,
+            self.parts,
+            self.shared.path()
+        )))
     }
 }
 
@@ -191,48 +305,42 @@ fn rename(hidden: &Path, path: &Path) -> Result<()> {
 
 impl Drop for DirectoryCommitter {
     fn drop(&mut self) {
-        match (&self.shared.joined, self.is_checkpointed) {
-            (None, _) => {}
-            (Some(_), false) => self.shared.drop_empty_parts(),
-            // A checkpoint may still need what there is of the file. A directory with anything in it is not removed.
-            (Some(_), true) => {
-                let _ = std::fs::remove_dir(&self.shared.directory);
-            }
+        if self.shared.joined.is_none() {
+            return;
         }
+        // No later run takes up what one that keeps nothing has left. What cannot be removed is removed by the next.
+        if self.has_begun && !self.is_resumable && self.shared.directory.exists() {
+            let _ = self.shared.drop_parts();
+        }
+        // A directory with anything in it is not removed.
+        let _ = std::fs::remove_dir(&self.shared.directory);
     }
 }
 
 impl Committer for DirectoryCommitter {
     fn promise(&mut self, run: &Run<'_>) -> Result<()> {
         self.delivery = run.delivery;
-        self.is_checkpointed = run.directory.is_some();
-        let (Delivery::ExactlyOnce, Some(restored)) = (run.delivery, run.restored) else { return Ok(()) };
-        let is_newer = |name: &String| name::epoch_of(last_of(name)).is_some_and(|epoch| epoch > restored.0);
-        let newer: Vec<String> = self.names()?.into_iter().filter(is_newer).collect();
-        if newer.is_empty() {
-            return Ok(());
-        }
-        Err(Error::connector(format!(
-            "{:?} already shows output of later checkpoints than {}, which was restored, and it would come again: remove \
-             {} and run the job again to have it written anew, or write into another directory",
-            self.shared.directory,
-            restored.0,
-            quoted(&newer, ", ")
-        )))
+        self.is_resumable = run.directory.is_some() || run.delivery == Delivery::AtMostOnce;
+        (self.job, self.restored) = (run.job, run.restored);
+        // A sink may be run more than once.
+        self.shared.set_complete(false);
+        // Of one file it is not known yet whose the parts are.
+        if self.shared.joined.is_some() { Ok(()) } else { self.check_newer() }
     }
 
     fn begin(&mut self) -> Result<()> {
         let (hidden, rest): (Vec<String>, Vec<String>) =
             self.names()?.into_iter().partition(|name| name::is_hidden(name, None));
         let parts: Vec<String> = rest.into_iter().filter(|name| name::is_committed(last_of(name))).collect();
-        if let Some(target) = self.shared.joined.as_ref().filter(|target| target.exists())
+        if let Some(target) = self.shared.joined.as_ref().filter(|target| is_taken(target))
             && self.on_existing == OnExisting::Refuse
         {
             return Err(Error::connector(format!(
                 "{target:?} already exists: replace it with on_existing=\"replace\", or choose another name"
             )));
         }
-        if !parts.is_empty() && self.on_existing == OnExisting::Refuse {
+        let are_left = self.shared.joined.is_some() && self.shared.are_left();
+        if !parts.is_empty() && !are_left && self.on_existing == OnExisting::Refuse {
             return Err(Error::connector(format!(
                 "{:?} already has the output of another run ({}): resume that run with its checkpoint, replace it \
                  with on_existing=\"replace\", or choose another directory",
@@ -242,7 +350,10 @@ impl Committer for DirectoryCommitter {
         }
         self.remove(parts)?;
         self.remove(hidden)?;
-        self.shared.begin_parts()?;
+        if self.shared.joined.is_some() {
+            self.shared.begin_parts(self.job, self.is_resumable)?;
+        }
+        self.has_begun = true;
         sync_directory(&self.shared.directory)
     }
 
@@ -250,9 +361,23 @@ impl Committer for DirectoryCommitter {
         self.commit_all(commits, false)
     }
 
+    fn commits_early(&self) -> bool {
+        // The last commit of one file gives up the parts, which the checkpoint before it needs.
+        self.shared.joined.is_none()
+    }
+
+    fn receipt(&self) -> Option<String> {
+        self.shared.joined.as_ref()?;
+        Some(if self.shared.is_complete() { IS_COMPLETE.to_owned() } else { self.parts.to_string() })
+    }
+
     fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()> {
         check_unmoved(&self.shared.name(), recovered.target, self.shared.path())?;
-        self.shared.check_parts(recovered.target)?;
+        if let Some(target) = self.shared.joined.clone()
+            && self.recover_file(&target, recovered)?
+        {
+            return Ok(());
+        }
         self.commit_all(recovered.commits, recovered.is_settled)?;
         let stale: Vec<String> = self.names()?.into_iter().filter(|name| name::is_hidden(name, None)).collect();
         self.remove(stale)

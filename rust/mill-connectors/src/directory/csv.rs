@@ -67,6 +67,9 @@ impl CsvWriting {
         if self.decimal_comma && self.separator == b',' {
             return refused("with decimal_comma the separator is another character: separator=\";\"");
         }
+        if self.decimal_comma && self.quote == b',' {
+            return refused("with decimal_comma the quote_char is another character");
+        }
         if self.needs_quotes(&self.null_value) && !self.null_value.is_empty() {
             return refused("null_value is written without quotes, and has a character that needs them");
         }
@@ -285,7 +288,6 @@ impl Encoder for CsvEncoder {
         let writing = &self.writing;
         // No value of ours has one of these: digits, letters, signs, points and colons.
         let is_usual = matches!(writing.separator, b',' | b';' | b'\t' | b'|') && writing.quote == b'"';
-        let mut number = String::new();
         for row in 0..batch.num_rows() {
             self.row.clear();
             for (index, Cells { column, has_decimal_comma }) in cells.iter().enumerate() {
@@ -300,9 +302,10 @@ impl Encoder for CsvEncoder {
                 match column.text(row) {
                     Some(text) => writing.push_text(text, &mut self.row),
                     None if *has_decimal_comma => {
-                        number.clear();
-                        column.push(row, &mut number);
-                        self.row.push_str(&number.replace('.', ","));
+                        column.push(row, &mut self.row);
+                        if let Some(point) = self.row[start..].find('.') {
+                            self.row.replace_range(start + point..=start + point, ",");
+                        }
                     }
                     None => {
                         column.push(row, &mut self.row);

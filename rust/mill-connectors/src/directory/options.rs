@@ -44,12 +44,12 @@ const TEXT: [&str; 3] = ["uncompressed", "gzip", "zstd"];
 const PAGES: [&str; 6] = ["uncompressed", "snappy", "gzip", "lz4", "zstd", "brotli"];
 
 impl WriteOptions {
-    /// How files of this format are compressed; `named` is what the name of the one file says.
+    /// How files of this format are compressed; `named` is what the name of the one file says, if it is one of text.
     pub(super) fn compressed(&self, format: FileFormat, named: Option<&str>) -> Result<Compressed> {
         let refused = |message: String| Err(Error::plan(format!("write_{}: {message}", format.extension())));
         let choices: &[&str] = if format == FileFormat::Parquet { &PAGES } else { &TEXT };
         let usual = if format == FileFormat::Parquet { "snappy" } else { "uncompressed" };
-        // The name of a Parquet file says nothing of its pages.
+        // What is compressed in Parquet are the pages, of which the name says nothing.
         let named = named.filter(|_| format != FileFormat::Parquet);
         let chosen = self.compression.as_deref().or(named).unwrap_or(usual);
         if !choices.contains(&chosen) {

@@ -15,8 +15,12 @@ use mill_protocol::{Error, Result};
 
 use crate::file::NULL_PARTITION;
 
+/// How long the name of a directory can be.
+const NAME_BYTES_MAX: usize = 255;
+
 /// The columns that partition, and the others.
 pub(super) struct Partitioning {
+    /// Where they are, and what the names of their directories begin with: `key=`.
     keys: Vec<(usize, String)>,
     others: Vec<usize>,
     /// The columns of the files.
@@ -26,7 +30,13 @@ pub(super) struct Partitioning {
 impl Partitioning {
     pub(super) fn new(schema: &SchemaRef, by: &[String]) -> Result<Partitioning> {
         let place = |name: &String| {
-            schema.index_of(name).map(|place| (place, name.clone())).map_err(|e| Error::schema(format!("partition_by: {e}")))
+            let key = |place| {
+                let mut key = String::new();
+                encode(name, &mut key);
+                key.push('=');
+                (place, key)
+            };
+            schema.index_of(name).map(key).map_err(|e| Error::schema(format!("partition_by: {e}")))
         };
         let keys = by.iter().map(place).collect::<Result<Vec<_>>>()?;
         let others: Vec<usize> =
@@ -51,22 +61,23 @@ impl Partitioning {
         if self.keys.is_empty() {
             return Ok(vec![(String::new(), batch.clone())]);
         }
-        let columns = self.keys.iter().map(|(place, name)| {
-            let column = TextColumn::new(batch.column(*place)).map_err(|e| Error::data(format!("partition_by {name:?}: {e}")))?;
-            Ok((column.ok_or_else(|| Error::internal("the types were checked"))?, name))
+        let columns = self.keys.iter().map(|(place, key)| {
+            let column = TextColumn::new(batch.column(*place)).map_err(|e| Error::data(format!("partition_by {key}: {e}")))?;
+            Ok((column.ok_or_else(|| Error::internal("the types were checked"))?, key))
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let mut rows_of: HashMap<String, usize> = HashMap::new();
         let mut found: Vec<(String, Vec<u32>)> = Vec::new();
         let (mut directory, mut value) = (String::new(), String::new());
+        // Where the directory of the row before is: neighbours often have the same.
+        let mut at = 0;
         for row in 0..batch.num_rows() {
             directory.clear();
-            for (index, (column, name)) in columns.iter().enumerate() {
+            for (index, (column, key)) in columns.iter().enumerate() {
                 if index > 0 {
                     directory.push('/');
                 }
-                encode(name, &mut directory);
-                directory.push('=');
+                directory.push_str(key);
                 if column.is_null(row) {
                     directory.push_str(NULL_PARTITION);
                     continue;
@@ -84,14 +95,17 @@ impl Partitioning {
                     }
                 }
             }
-            let at = match rows_of.get(&directory) {
-                Some(&at) => at,
-                None => {
-                    rows_of.insert(directory.clone(), found.len());
-                    found.push((directory.clone(), Vec::new()));
-                    found.len() - 1
-                }
-            };
+            if found.get(at).is_none_or(|(former, _)| *former != directory) {
+                at = match rows_of.get(&directory) {
+                    Some(&at) => at,
+                    None => {
+                        check_length(&directory)?;
+                        rows_of.insert(directory.clone(), found.len());
+                        found.push((directory.clone(), Vec::new()));
+                        found.len() - 1
+                    }
+                };
+            }
             found[at].1.push(row as u32);
         }
         let others = batch.project(&self.others).map_err(|e| Error::internal(e.to_string()))?;
@@ -100,6 +114,18 @@ impl Partitioning {
             Ok((directory, taken.map_err(|e| Error::internal(e.to_string()))?))
         });
         taken.collect()
+    }
+}
+
+/// Refuses directories that no filesystem takes. The commit would notice it too late: the checkpoint would name the file.
+fn check_length(directory: &str) -> Result<()> {
+    match directory.split('/').find(|name| name.len() > NAME_BYTES_MAX) {
+        None => Ok(()),
+        Some(name) => Err(Error::data(format!(
+            "partition_by: the name of a directory has at most {NAME_BYTES_MAX} bytes, and this one has {}: {:?}…; shorten the value",
+            name.len(),
+            name.chars().take(60).collect::<String>()
+        ))),
     }
 }
 

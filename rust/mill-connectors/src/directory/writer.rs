@@ -208,6 +208,13 @@ impl SinkWriter for DirectoryWriter {
         if batch.rows() == 0 {
             return Ok(());
         }
+        if self.shared.is_complete() {
+            return Err(Error::checkpoint(format!(
+                "{:?} was complete when an earlier run of the job came to its end, and new records came: it is left as it is; write \
+                 into a directory to add to what there is, or start over with mill.Checkpoint(…, restart=True)",
+                self.shared.path()
+            )));
+        }
         self.batches += 1;
         self.has_rows = true;
         for (directory, records) in self.partitioning.split(batch.data())? {
@@ -217,6 +224,9 @@ impl SinkWriter for DirectoryWriter {
     }
 
     fn end(&mut self) -> Result<()> {
+        if self.shared.is_complete() {
+            return Ok(());
+        }
         self.has_ended = true;
         // A result without rows is a file with its columns. The other tasks may have had rows: the committer decides. One
         // file that is written as parts has a last one always, which says that it is the last.

@@ -38,7 +38,7 @@ pub(crate) enum Compression {
 
 impl Compression {
     pub(crate) fn of(path: &Path) -> Compression {
-        match path.extension().and_then(|extension| extension.to_str()) {
+        match path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase).as_deref() {
             Some("bz2") => Compression::Bzip2,
             Some("gz" | "gzip") => Compression::Gzip,
             Some("lz4") => Compression::Lz4,

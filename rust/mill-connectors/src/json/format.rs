@@ -12,7 +12,7 @@ use mill_frame::json::{Fault, Misfits, Names, Scanner, Source, Told, Value, Valu
 use mill_protocol::{Error, Result};
 
 use super::JsonLayout;
-use super::values::{Layout, cut, layout_of};
+use super::values::{Layout, cut, layout_of, no_whole};
 use crate::file::{BadRecord, Content, LineFormat, Parsed};
 
 /// Reads JSON records into the columns of a schema.
@@ -70,7 +70,7 @@ impl JsonFormat {
             const SHOWN_BYTES: usize = 40;
             let near = String::from_utf8_lossy(&data[at.min(data.len())..data.len().min(at + SHOWN_BYTES)]).into_owned();
             let near = if near.is_empty() { "the end".to_owned() } else { format!("{near:?}") };
-            Error::data(format!("{:?} is no whole JSON, at {near}: {why}", self.path))
+            no_whole(&self.path, &near, why)
         })?;
         self.after_value |= !found.values.is_empty();
         let read = self.read_values(data, &found.values)?;

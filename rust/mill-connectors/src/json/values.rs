@@ -9,10 +9,12 @@
 //! What is no JSON between two values cannot be passed over: what follows it might be a part of something else. It is an error
 //! of the file.
 
+use std::path::Path;
+
 use memchr::memchr2;
+use mill_protocol::{Error, Result};
 
 use crate::file::{BYTE_ORDER_MARK, Content};
-use mill_protocol::Result;
 
 /// How the records of a file are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,35 +26,75 @@ pub(super) enum Layout {
     Array,
 }
 
+/// Why an array has no end.
+const CUT_OFF: &str = "the array is not closed: the file is cut off";
+/// Why there is no value.
+const NO_VALUE: &str = "there is no value where one should begin";
+
 /// Looks at the start of a file: its layout, and the offset of its first record.
-pub(super) fn layout_of(mut content: Content, format: super::JsonLayout) -> Result<(Layout, u64)> {
+pub(super) fn layout_of(content: Content, format: super::JsonLayout) -> Result<(Layout, u64)> {
     if format == super::JsonLayout::Lines {
         return Ok((Layout::Lines, 0));
     }
-    let mut data = [0; 4096];
-    let (mut offset, mut filled) = (0, content.read(&mut data)?);
-    while filled < BYTE_ORDER_MARK.len() {
-        match content.read(&mut data[filled..])? {
-            0 => break,
-            bytes => filled += bytes,
-        }
+    let path = content.path().to_owned();
+    let mut start = Start { content, data: [0; 4096], at: 0, filled: 0, offset: 0 };
+    start.pass_mark()?;
+    let Some((b'[', bracket)) = start.next()? else {
+        return Ok((if format == super::JsonLayout::Values { Layout::Values } else { Layout::Lines }, 0));
+    };
+    // Those who read the items may begin at any, and do not know that they are at the first.
+    match start.next()? {
+        None => Err(no_whole(&path, "the end", CUT_OFF)),
+        Some((b',', _)) => Err(no_whole(&path, "\",\"", NO_VALUE)),
+        Some(_) => Ok((Layout::Array, bracket + 1)),
     }
-    let mut at = if data[..filled].starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-    loop {
-        if let Some(first) = data[at..filled].iter().position(|byte| !byte.is_ascii_whitespace()) {
-            if data[at + first] == b'[' {
-                return Ok((Layout::Array, offset + (at + first) as u64 + 1));
+}
+
+/// A file that is not JSON from here on.
+pub(super) fn no_whole(path: &Path, near: &str, why: &str) -> Error {
+    Error::data(format!("{path:?} is no whole JSON, at {near}: {why}"))
+}
+
+/// The start of a file.
+struct Start {
+    content: Content,
+    data: [u8; 4096],
+    at: usize,
+    filled: usize,
+    /// Where the data begins in the file.
+    offset: u64,
+}
+
+impl Start {
+    /// Passes over a byte order mark.
+    fn pass_mark(&mut self) -> Result<()> {
+        while self.filled < BYTE_ORDER_MARK.len() {
+            match self.content.read(&mut self.data[self.filled..])? {
+                0 => break,
+                bytes => self.filled += bytes,
             }
-            break;
         }
-        offset += filled as u64;
-        at = 0;
-        filled = content.read(&mut data)?;
-        if filled == 0 {
-            break;
+        if self.data[..self.filled].starts_with(BYTE_ORDER_MARK) {
+            self.at = BYTE_ORDER_MARK.len();
+        }
+        Ok(())
+    }
+
+    /// The next byte that is no space, and its offset.
+    fn next(&mut self) -> Result<Option<(u8, u64)>> {
+        loop {
+            if let Some(spaces) = self.data[self.at..self.filled].iter().position(|byte| !byte.is_ascii_whitespace()) {
+                let at = self.at + spaces;
+                self.at = at + 1;
+                return Ok(Some((self.data[at], self.offset + at as u64)));
+            }
+            self.offset += self.filled as u64;
+            (self.at, self.filled) = (0, self.content.read(&mut self.data)?);
+            if self.filled == 0 {
+                return Ok(None);
+            }
         }
     }
-    Ok((if format == super::JsonLayout::Values { Layout::Values } else { Layout::Lines }, 0))
 }
 
 /// What was cut off the front of data.
@@ -85,7 +127,7 @@ pub(super) fn cut(
     while cut.values.len() < rows_max {
         let Some(mut start) = spaces(at) else {
             return match is_array && is_last {
-                true => Err((data.len(), "the array is not closed: the file is cut off")),
+                true => Err((data.len(), CUT_OFF)),
                 false => {
                     cut.bytes = if is_array { cut.bytes } else { data.len() };
                     Ok(cut)
@@ -105,7 +147,7 @@ pub(super) fn cut(
             if data[start] == b',' {
                 match spaces(start + 1) {
                     Some(next) => start = next,
-                    None if is_last => return Err((data.len(), "the array is not closed: the file is cut off")),
+                    None if is_last => return Err((data.len(), CUT_OFF)),
                     None => return Ok(cut),
                 }
             } else if after_value {
@@ -120,7 +162,7 @@ pub(super) fn cut(
                 after_value = true;
             }
             Some(_) | None if is_last => {
-                let why = if is_array { "the array is not closed: the file is cut off" } else { "the file ends within a value" };
+                let why = if is_array { CUT_OFF } else { "the file ends within a value" };
                 return Err((start, why));
             }
             Some(_) | None => return Ok(cut),
@@ -159,7 +201,7 @@ fn value_end(data: &[u8], start: usize, is_last: bool) -> std::result::Result<Op
             let end = data[start..].iter().position(|byte| !is_within(byte)).map(|bytes| start + bytes);
             Ok(end.or(is_last.then_some(data.len())))
         }
-        _ => Err((start, "there is no value where one should begin")),
+        _ => Err((start, NO_VALUE)),
     }
 }
 
