@@ -8,7 +8,7 @@ import platform
 import runpy
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import millstream as mill
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         look.add_argument("--id", type=int, default=None, help="the checkpoint; by default the newest")
     showing.add_argument("--step", default=None, help="the step")
     exporting.add_argument("--step", required=True, help="the step")
-    exporting.add_argument("--output", required=True, help="a .parquet, .csv or .json file")
+    exporting.add_argument("--output", required=True, help="a .parquet, .arrow, .csv or .json file")
 
     bench = commands.add_parser("bench", help="measure this machine, beside other engines if asked")
     command.add_arguments(bench)
@@ -140,10 +140,16 @@ def _export(options: argparse.Namespace) -> int:
     table = read_state(options.path, step=options.step, id=options.id)
     stream = mill.from_arrow(table.to_arrow())
     name = Path(options.output).name
-    writers = {".parquet": stream.write_parquet, ".csv": stream.write_csv, ".json": stream.write_json, ".jsonl": stream.write_json}
+    writers: dict[str, Callable[..., mill.Output]] = {
+        ".parquet": stream.write_parquet,
+        ".csv": stream.write_csv,
+        ".json": stream.write_json,
+        ".jsonl": stream.write_json,
+        ".arrow": stream.write_arrow,
+    }
     write = next((write for ending, write in writers.items() if name.endswith(ending) and name != ending), None)
     if write is None:
-        print(f"millstream: {options.output} ends neither in .parquet nor .csv nor .json", file=sys.stderr)
+        print(f"millstream: {options.output} ends neither in .parquet nor .arrow nor .csv nor .json", file=sys.stderr)
         return 2
     # As every sink writes it, so that it can be read back.
     mill.run(write(options.output, on_existing="replace"), progress=False)

@@ -42,7 +42,7 @@ _OF_STREAM = {
     **dict.fromkeys(("concat", "merge"), "use union() to put streams together, join() to bring their columns together"),
     **dict.fromkeys(("sort", "sort_by", "order_by", "sort_values"), "a stream is not sorted; use top_n(), or collect().sort(…)"),
     **dict.fromkeys(("to_pandas", "to_polars", "to_arrow", "to_pylist"), "use collect() first; the table has it"),
-    **dict.fromkeys(("add_sink", "write"), "use write_parquet(), write_json(), write_csv(), write_sqlite() or sink_to()"),
+    **dict.fromkeys(("add_sink", "write"), "use write_parquet(), write_json(), write_csv(), write_arrow(), write_sqlite() or sink_to()"),
     **dict.fromkeys(("run", "start", "execute"), "write mill.run(stream.write_parquet(…)), or collect() for a table"),
     **dict.fromkeys(("assign_timestamps", "with_watermark", "withWatermark", "assign_timestamps_and_watermarks"), "use event_time()"),
 }

@@ -12,7 +12,7 @@ from millstream.time import Duration
 
 if TYPE_CHECKING:
     from millstream._graph import Graph
-    from millstream._writing import OnExisting, ParquetCompression, TextCompression
+    from millstream._writing import ArrowCompression, OnExisting, ParquetCompression, TextCompression
     from millstream.expr import Expr
     from millstream.io.kafka import KafkaDelivery, KafkaFormat
     from millstream.io.sinks import Output, Sink
@@ -269,6 +269,73 @@ class Outputs:
             approximate_bytes_per_file=approximate_bytes_per_file,
         )
         return sinks.file_sink(_stream(self), "parquet", path, options)
+
+    def write_arrow(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        compression: ArrowCompression | None = None,
+        compression_level: int | None = None,
+        partition_by: str | Sequence[str] | None = None,
+        max_rows_per_file: int | None = None,
+        approximate_bytes_per_file: int | None = None,
+        on_existing: OnExisting = "refuse",
+    ) -> Output:
+        """Write Arrow IPC files, also called Feather.
+
+        Parameters
+        ----------
+        path
+            The directory, which is created if it does not exist; or one file, if its name ends with ``.arrow``, ``.feather`` or
+            ``.ipc``.
+        compression
+            How record batches are compressed: ``"uncompressed"`` (the default), ``"lz4"`` or ``"zstd"``.
+        compression_level
+            1 to 22 for zstd.
+        partition_by, max_rows_per_file, approximate_bytes_per_file, on_existing
+            As for :meth:`write_csv`.
+
+        Returns
+        -------
+        Output
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When an option is not one of its choices, options contradict each other, this is an updating stream, the path has the
+            ending of another format or compression, or one file is asked for of an input that has no end.
+        SchemaError
+            When a column is named that does not exist, or has a type that no reader takes.
+        ConnectorError
+            When the job runs and files cannot be written, or there is output of earlier runs.
+
+        Notes
+        -----
+        Files are hidden until a checkpoint, or the end of the job, commits them. One file is there once the input has ended: it
+        is written by one task, in parts beside it if there are checkpoints.
+
+        A record batch has 65,536 rows, or fewer at the end of a file. Dictionary columns are written as their values.
+
+        Examples
+        --------
+        >>> report = mill.run(mill.from_iter([{"a": 1}]).write_arrow("out.arrow", compression="lz4"))
+        >>> mill.read_arrow("out.arrow").collect().to_pylist()
+        [{'a': 1}]
+        """
+        from millstream._writing import writing
+        from millstream.io import sinks
+
+        options = writing(
+            "write_arrow",
+            on_existing=on_existing,
+            compression=compression,
+            compression_level=compression_level,
+            partition_by=partition_by,
+            max_rows_per_file=max_rows_per_file,
+            approximate_bytes_per_file=approximate_bytes_per_file,
+        )
+        return sinks.file_sink(_stream(self), "arrow", path, options)
 
     def write_sqlite(self, path: str | os.PathLike[str], table: str, *, key: str | Sequence[str] | None = None) -> Output:
         """Write rows into a table of an SQLite database.

@@ -8,12 +8,13 @@ from millstream._counts import count
 from millstream._texts import character, choice, flag, optional_text, text, texts
 from millstream.errors import PlanError
 
-__all__ = ["OnExisting", "ParquetCompression", "TextCompression", "Writing", "writing"]
+__all__ = ["ArrowCompression", "OnExisting", "ParquetCompression", "TextCompression", "Writing", "writing"]
 
 OnExisting = Literal["refuse", "replace"]
 """What happens when the output of another run is there already."""
 
 TextCompression = Literal["uncompressed", "gzip", "zstd"]
+ArrowCompression = Literal["uncompressed", "lz4", "zstd"]
 ParquetCompression = Literal["uncompressed", "snappy", "gzip", "lz4", "zstd", "brotli"]
 
 

@@ -230,3 +230,57 @@ def test_dates_beyond_python_and_empty_files(tmp_path: Path) -> None:
         empty = mill.read_arrow(write(data.slice(0, 0), tmp_path / f"{form}.arrow", form=form)).collect().to_arrow()
         assert empty.num_rows == 0 and empty.schema.field("t").type == pa.timestamp("us")
     assert mill.read_arrow(write(pa.table({"t": [datetime(2024, 1, 1)]}), tmp_path / "one.arrow")).collect()["t"] == [datetime(2024, 1, 1)]
+
+
+@pytest.mark.parametrize(("compression", "level"), [(None, None), ("uncompressed", None), ("lz4", None), ("zstd", None), ("zstd", 19)])
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_what_is_written_is_read_by_others_and_by_us(tmp_path: Path, compression: Any, level: Any, parallelism: int) -> None:
+    data = table(5_000, seed=4)
+    stream = mill.from_arrow(data)
+    mill.run(stream.write_arrow(tmp_path / "out", compression=compression, compression_level=level), parallelism=parallelism)
+    names = sorted((tmp_path / "out").glob("part-*.arrow"))
+    assert names
+    # Dictionaries are written as their values.
+    index = data.schema.get_field_index("cat")
+    expected = sorted(map(repr, plain(data.set_column(index, "cat", data["cat"].cast(pa.string())))))
+    others = pa.concat_tables([ipc.open_file(name).read_all() for name in names])
+    assert sorted(map(repr, plain(others))) == expected
+    assert sorted(map(repr, plain(mill.read_arrow(tmp_path / "out").collect().to_arrow()))) == expected
+    assert sum(len(pl.read_ipc(name)) for name in names) == 5_000
+
+
+def test_small_frames_become_large_batches(tmp_path: Path) -> None:
+    rows = mill.generate(rows=300_000, n=mill.index()).map_batches(lambda batch: batch, batch_rows=100)
+    mill.run(rows.write_arrow(tmp_path / "a.arrow"), parallelism=1)
+    with ipc.open_file(tmp_path / "a.arrow") as file:
+        sizes = [file.get_batch(n).num_rows for n in range(file.num_record_batches)]
+    assert sizes == [65_536] * 4 + [300_000 - 4 * 65_536]
+
+
+def test_one_file_and_partitions(tmp_path: Path) -> None:
+    rows = mill.from_iter([{"n": 1, "day": "mon"}, {"n": 2, "day": "tue"}])
+    for name in ("a.arrow", "b.feather", "c.ipc", "D.ARROW"):
+        mill.run(rows.write_arrow(tmp_path / name), checkpoint=tmp_path / f"state-{name}")
+        assert pl.read_ipc(tmp_path / name)["n"].to_list() == [1, 2]
+    mill.run(rows.write_arrow(tmp_path / "days", partition_by="day"))
+    assert sorted(mill.read_arrow(tmp_path / "days", hive_partitioning=True, recursive=True).collect()["day"]) == ["mon", "tue"]
+    mill.run(rows.filter(col("n") > 2).write_arrow(tmp_path / "none.arrow"))
+    empty = ipc.open_file(tmp_path / "none.arrow").read_all()
+    assert (empty.num_rows, empty.column_names) == (0, ["n", "day"])
+    for name, said in [("a.parquet", "call write_parquet"), ("a.arrow.gz", "Arrow is compressed inside"), ("a.arrows", "another format, which is not written")]:
+        with pytest.raises(mill.PlanError, match=said):
+            rows.write_arrow(tmp_path / name)
+    with pytest.raises(mill.PlanError, match='another format: write ".csv", or call write_arrow'):
+        rows.write_csv(tmp_path / "a.arrow")
+    with pytest.raises(mill.PlanError, match=r'compression is "gzip".*it is one of "uncompressed", "lz4", "zstd"'):
+        rows.write_arrow(tmp_path / "x", compression="gzip")  # type: ignore[arg-type]
+    with pytest.raises(mill.PlanError, match="lz4 has no compression_level"):
+        rows.write_arrow(tmp_path / "x", compression="lz4", compression_level=1)
+
+
+def test_dictionaries_within_others_are_written_as_their_values(tmp_path: Path) -> None:
+    words = pa.array(["a", None, "b"]).dictionary_encode()
+    nested = pa.table({"s": pa.StructArray.from_arrays([words], ["w"]), "l": pa.ListArray.from_arrays([0, 1, 1, 3], words)})
+    mill.run(mill.from_arrow(nested).write_arrow(tmp_path / "a.arrow"), parallelism=1)
+    read = ipc.open_file(tmp_path / "a.arrow").read_all()
+    assert read.to_pylist() == [{"s": {"w": "a"}, "l": ["a"]}, {"s": {"w": None}, "l": []}, {"s": {"w": "b"}, "l": [None, "b"]}]

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import shutil
 import time as clock
 from collections.abc import Callable
@@ -15,14 +16,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import ipc
 
 import millstream as mill
 from millstream import testing
 
 SHORT, LONG = 30, 160
-DENSITY = 7
+DENSITY = int(os.environ.get("MILL_DENSITY", "3"))
 """At how many occurrences of a step a job dies."""
-KINDS = ["csv", "csv.gz", "ndjson.zst", "json", "parquet"]
+KINDS = ["csv", "csv.gz", "ndjson.zst", "json", "parquet", "arrow"]
 
 
 def content(path: Path) -> list[int]:
@@ -30,6 +32,8 @@ def content(path: Path) -> list[int]:
     data = path.read_bytes()
     if path.suffix == ".parquet":
         return sorted(pq.read_table(io.BytesIO(data)).column("n").to_pylist())
+    if path.suffix == ".arrow":
+        return sorted(ipc.open_file(io.BytesIO(data)).read_all().column("n").to_pylist())
     if path.suffix == ".gz":
         data = gzip.decompress(data)
     if path.suffix == ".zst":
@@ -45,7 +49,7 @@ def content(path: Path) -> list[int]:
 
 def sink(path: Path, rows: int, **options: Any) -> mill.Sink:
     """Write the numbers below ``rows`` into one file."""
-    kind = {"csv": "csv", "ndjson": "json", "json": "json", "parquet": "parquet"}[path.name.split(".")[1]]
+    kind = {"csv": "csv", "ndjson": "json", "json": "json", "parquet": "parquet", "arrow": "arrow"}[path.name.split(".")[1]]
     write: Callable[..., mill.Sink] = getattr(mill.generate(rows=rows, n=mill.index()), f"write_{kind}")
     return write(path, **options)
 

@@ -1,4 +1,4 @@
-//! Files in a directory, exactly once: `write_csv`, `write_json`, `write_parquet`.
+//! Files in a directory, exactly once: `write_csv`, `write_json`, `write_parquet`, `write_arrow`.
 //!
 //! ```text
 //!   write        .part-<nonce>-<task>-<n>.csv      hidden: readers of the directory pass over it
@@ -18,6 +18,7 @@
 //! - One job at a time commits into a directory: the committer holds a lock on it.
 //! - A job that starts from nothing refuses a directory that has part files, unless told to replace them.
 
+mod arrow;
 mod committer;
 mod csv;
 mod ending;
@@ -40,8 +41,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use ::arrow::array::RecordBatch;
+use ::arrow::datatypes::SchemaRef;
 use mill_frame::types::type_name;
 use mill_protocol::{Committer, Epoch, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
@@ -64,6 +65,8 @@ pub enum FileFormat {
     Json,
     /// Parquet, compressed with Snappy.
     Parquet,
+    /// Arrow IPC, not compressed.
+    Arrow,
 }
 
 /// What a job that starts from nothing does about part files that are already there.
@@ -107,11 +110,14 @@ struct Shared {
 }
 
 impl FileFormat {
+    const ALL: [FileFormat; 4] = [FileFormat::Csv, FileFormat::Json, FileFormat::Parquet, FileFormat::Arrow];
+
     fn extension(self) -> &'static str {
         match self {
             FileFormat::Csv => "csv",
             FileFormat::Json => "json",
             FileFormat::Parquet => "parquet",
+            FileFormat::Arrow => "arrow",
         }
     }
 
@@ -120,6 +126,7 @@ impl FileFormat {
             FileFormat::Csv => csv::check(schema, &options.csv),
             FileFormat::Json => json::check(schema),
             FileFormat::Parquet => parquet::check(schema),
+            FileFormat::Arrow => arrow::check(schema),
         }
     }
 }
@@ -241,6 +248,7 @@ impl Shared {
             (FileFormat::Parquet, Compressed::Pages(codec)) => {
                 Box::new(parquet::ParquetEncoder::new(schema, file, codec, self.options.row_group_size)?)
             }
+            (FileFormat::Arrow, Compressed::Buffers(buffers)) => Box::new(arrow::ArrowEncoder::new(schema, file, buffers)?),
             _ => return Err(Error::internal("a format is compressed in its own way")),
         })
     }

@@ -146,6 +146,7 @@ pub fn write_files(stream: PyRef<'_, RawStream>, kind: &str, path: &str, writing
         "csv" => FileFormat::Csv,
         "json" => FileFormat::Json,
         "parquet" => FileFormat::Parquet,
+        "arrow" => FileFormat::Arrow,
         _ => return Err(PlanError::new_err(format!("no files of the kind {kind:?}"))),
     };
     let on_existing = if writing.replaces { OnExisting::Replace } else { OnExisting::Refuse };

@@ -9,7 +9,7 @@ use super::FileFormat;
 /// Endings of compressed files, of which those of gzip and Zstandard are written.
 const COMPRESSED: [&str; 10] = ["gz", "gzip", "zst", "zstd", "bz2", "xz", "lz4", "br", "sz", "zip"];
 /// Endings of formats that are not written.
-const OTHERS: [&str; 8] = ["arrow", "avro", "feather", "ipc", "orc", "xls", "xlsx", "xml"];
+const OTHERS: [&str; 6] = ["arrows", "avro", "orc", "xls", "xlsx", "xml"];
 
 /// The endings of files of a format.
 fn endings(format: FileFormat) -> &'static [&'static str] {
@@ -17,6 +17,7 @@ fn endings(format: FileFormat) -> &'static [&'static str] {
         FileFormat::Csv => &["csv", "tsv", "txt"],
         FileFormat::Json => &["json", "jsonl", "ndjson"],
         FileFormat::Parquet => &["parquet", "pq"],
+        FileFormat::Arrow => &["arrow", "feather", "ipc"],
     }
 }
 
@@ -44,8 +45,9 @@ pub(super) fn names_file(path: &Path, format: FileFormat, separator: u8) -> Resu
         )))
     };
     let is_compressed = COMPRESSED.contains(&last.as_str());
-    if is_compressed && format == FileFormat::Parquet {
-        return refused("a compressed file", "Parquet is compressed inside, so write \".parquet\" and compression=…");
+    if is_compressed && matches!(format, FileFormat::Parquet | FileFormat::Arrow) {
+        let name = if format == FileFormat::Parquet { "Parquet" } else { "Arrow" };
+        return refused("a compressed file", &format!("{name} is compressed inside, so write \".{own}\" and compression=…"));
     }
     let (ending, compression) = match last.as_str() {
         "gz" | "gzip" => (&before, "gzip"),
@@ -64,8 +66,7 @@ pub(super) fn names_file(path: &Path, format: FileFormat, separator: u8) -> Resu
             &format!("write \".{own}\", \".{own}.gz\" or \".{own}.zst\""),
         );
     }
-    let others = [FileFormat::Csv, FileFormat::Json, FileFormat::Parquet];
-    if let Some(other) = others.into_iter().find(|other| endings(*other).contains(&last.as_str())) {
+    if let Some(other) = FileFormat::ALL.into_iter().find(|other| endings(*other).contains(&last.as_str())) {
         return refused("another format", &format!("write \".{own}\", or call write_{}()", other.extension()));
     }
     if OTHERS.contains(&last.as_str()) {

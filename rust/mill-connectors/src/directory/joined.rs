@@ -22,7 +22,7 @@ use mill_protocol::{Epoch, Error, Result};
 
 use super::options::Compressed;
 use super::output::Output;
-use super::{OnExisting, Shared, name, parquet, sync_directory};
+use super::{OnExisting, Shared, arrow, name, parquet, sync_directory};
 use crate::file::Content;
 
 /// What says beside the parts what form they have, until they have been joined.
@@ -231,7 +231,11 @@ impl Shared {
 
     fn copy_parts(&self, parts: &[PathBuf], joined: &Path, header_bytes: usize) -> Result<File> {
         let file = File::create(joined).map_err(|e| failed("create", joined, e))?;
-        let Compressed::Text(packing) = self.compressed else { return parquet::join(parts, file) };
+        let packing = match self.compressed {
+            Compressed::Text(packing) => packing,
+            Compressed::Pages(_) => return parquet::join(parts, file),
+            Compressed::Buffers(buffers) => return arrow::join(parts, file, buffers),
+        };
         let write = |e: io::Error| failed("write", joined, e);
         let mut output = Output::new(file, packing).map_err(write)?;
         let mut buffer = vec![0; COPY_BYTES];

@@ -2,6 +2,8 @@
 
 use mill_protocol::Epoch;
 
+use super::FileFormat;
+
 /// `.part-<nonce>-<task>-<n>.<extension>`: written, not committed.
 pub(super) fn hidden(nonce: u64, task: usize, number: u64, extension: &str) -> String {
     format!(".part-{nonce:016x}-{task}-{number}.{extension}")
@@ -66,7 +68,7 @@ fn are_numbers(text: &str, count: usize) -> bool {
 
 fn is_extension(extension: &str) -> bool {
     let extension = extension.strip_suffix(".gz").or_else(|| extension.strip_suffix(".zst")).unwrap_or(extension);
-    matches!(extension, "csv" | "json" | "parquet")
+    FileFormat::ALL.iter().any(|format| format.extension() == extension)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use mill_frame::text::TextColumn;
 use mill_protocol::{Error, Result};
 
 use super::FileFormat;
+use super::arrow::Buffers;
 use super::csv::CsvWriting;
 use super::output::Packing;
 use crate::nearest::{did_you_mean, quoted};
@@ -38,19 +39,26 @@ pub(super) enum Compressed {
     Text(Packing),
     /// The pages of Parquet.
     Pages(Codec),
+    /// The buffers of Arrow's record batches.
+    Buffers(Buffers),
 }
 
 const TEXT: [&str; 3] = ["uncompressed", "gzip", "zstd"];
+const BUFFERS: [&str; 3] = ["uncompressed", "lz4", "zstd"];
 const PAGES: [&str; 6] = ["uncompressed", "snappy", "gzip", "lz4", "zstd", "brotli"];
 
 impl WriteOptions {
     /// How files of this format are compressed; `named` is what the name of the one file says, if it is one of text.
     pub(super) fn compressed(&self, format: FileFormat, named: Option<&str>) -> Result<Compressed> {
         let refused = |message: String| Err(Error::plan(format!("write_{}: {message}", format.extension())));
-        let choices: &[&str] = if format == FileFormat::Parquet { &PAGES } else { &TEXT };
+        let choices: &[&str] = match format {
+            FileFormat::Csv | FileFormat::Json => &TEXT,
+            FileFormat::Parquet => &PAGES,
+            FileFormat::Arrow => &BUFFERS,
+        };
         let usual = if format == FileFormat::Parquet { "snappy" } else { "uncompressed" };
-        // What is compressed in Parquet are the pages, of which the name says nothing.
-        let named = named.filter(|_| format != FileFormat::Parquet);
+        // What is compressed in Parquet and Arrow are parts of a file, of which its name says nothing.
+        let named = named.filter(|_| matches!(format, FileFormat::Csv | FileFormat::Json));
         let chosen = self.compression.as_deref().or(named).unwrap_or(usual);
         if !choices.contains(&chosen) {
             let near = did_you_mean(chosen, choices.iter().copied());
@@ -82,6 +90,9 @@ impl WriteOptions {
                 Compressed::Pages(Codec::BROTLI(BrotliLevel::try_new(level(4) as u32).map_err(wrong)?))
             }
             (FileFormat::Parquet, _) => Compressed::Pages(Codec::UNCOMPRESSED),
+            (FileFormat::Arrow, "lz4") => Compressed::Buffers(Buffers::Lz4),
+            (FileFormat::Arrow, "zstd") => Compressed::Buffers(Buffers::Zstd(level(3))),
+            (FileFormat::Arrow, _) => Compressed::Buffers(Buffers::Plain),
             (_, "gzip") => Compressed::Text(Packing::Gzip(level(6) as u32)),
             (_, "zstd") => Compressed::Text(Packing::Zstd(level(3))),
             _ => Compressed::Text(Packing::None),
