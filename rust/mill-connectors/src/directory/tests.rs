@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use super::{DirectorySink, FileFormat, OnExisting};
 use crate::file::PathSpec;
 use crate::testing::{check, rows_of};
-use crate::{CsvOptions, CsvSource, JsonOptions, JsonSource, ParquetOptions, ParquetSource};
+use crate::{ArrowOptions, ArrowSource, CsvOptions, CsvSource, JsonOptions, JsonSource, ParquetOptions, ParquetSource};
 
-const FORMATS: [FileFormat; 3] = [FileFormat::Csv, FileFormat::Json, FileFormat::Parquet];
+const FORMATS: [FileFormat; 4] = FileFormat::ALL;
 
 fn batch(values: std::ops::Range<i64>) -> RecordBatch {
     let x = Arc::new(Int64Array::from_iter_values(values)) as ArrayRef;
@@ -322,6 +322,11 @@ fn a_result_without_rows_is_one_file_with_the_columns() {
                 assert_eq!(source.schema(), table().schema());
                 Box::new(source)
             }
+            FileFormat::Arrow => {
+                let source = ArrowSource::new(out.into(), None, ArrowOptions::default()).unwrap();
+                assert_eq!(source.schema(), table().schema());
+                Box::new(source)
+            }
         };
         assert!(check(source.as_ref(), 10).is_empty());
     }
@@ -447,6 +452,15 @@ fn parquet_reads_back_as_what_was_written() {
 }
 
 #[test]
+fn arrow_reads_back_as_what_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    write_all(directory.path(), FileFormat::Arrow, &table());
+    let source = ArrowSource::new(PathSpec::from(directory.path()), None, ArrowOptions::default()).unwrap();
+    assert_eq!(source.schema(), table().schema());
+    assert_eq!(check(&source, 10), rows_of(&table()));
+}
+
+#[test]
 fn what_cannot_be_written_is_refused_before_anything_runs() {
     let directory = tempfile::tempdir().unwrap();
     let of = |format| sink(directory.path(), format);
@@ -480,16 +494,18 @@ fn an_ending_of_another_file_is_refused_and_any_other_is_a_directory() {
     for (name, format) in [
         ("a.csv.bz2", FileFormat::Csv),
         ("a.gz", FileFormat::Csv),
-        ("a.CSV", FileFormat::Csv),
+        ("a.csv.BZ2", FileFormat::Csv),
         ("a.tsv", FileFormat::Csv),
         ("a.parquet", FileFormat::Json),
         ("a.parquet.gz", FileFormat::Parquet),
         ("a.orc", FileFormat::Parquet),
+        ("a.arrow.zst", FileFormat::Arrow),
+        ("a.arrow", FileFormat::Parquet),
     ] {
         assert_eq!(one_file(name, format), Err(ErrorKind::Plan), "{name}");
         assert_eq!(one_file(&format!("{name}/"), format), Ok(false), "{name}/");
     }
-    for (name, is_file) in [("a.csv", true), ("a.txt.zst", true), ("v1.2", false), ("out.d", false), ("csv", false), (".gz", false)] {
+    for (name, is_file) in [("a.csv", true), ("A.CSV", true), ("a.txt.zst", true), ("v1.2", false), ("out.d", false), ("csv", false), (".gz", false)] {
         assert_eq!(one_file(name, FileFormat::Csv), Ok(is_file), "{name}");
     }
 }
