@@ -73,13 +73,13 @@ class Reader(mill.SourceReader):
 def declare(case: Case, rows_at_once: int) -> list[mill.Stream]:
     """The result of a case, and the late rows of each window, inner ones first."""
     late: list[mill.Stream] = []
-    return [_stream(case.tree, late, rows_at_once), *late]
+    return [_stream(case.tree, late, rows_at_once, []), *late]
 
 
-def _stream(tree: Tree, late: list[Any], rows_at_once: int) -> Any:
+def _stream(tree: Tree, late: list[Any], rows_at_once: int, names: list[str]) -> Any:
     if isinstance(tree, Source):
-        return _source(tree, rows_at_once)
-    inputs = [_stream(inner, late, rows_at_once) for inner in tree.inputs]
+        return _source(tree, rows_at_once, names)
+    inputs = [_stream(inner, late, rows_at_once, names) for inner in tree.inputs]
     stream, than = inputs[0], tree.given.get("than")
     if tree.verb == "filter":
         return stream.filter(col("v") > than)
@@ -97,7 +97,7 @@ def _stream(tree: Tree, late: list[Any], rows_at_once: int) -> Any:
     return _window(tree, stream, late)
 
 
-def _source(source: Source, rows_at_once: int) -> Any:
+def _source(source: Source, rows_at_once: int, names: list[str]) -> Any:
     watermark = mill.WatermarkStrategy.bounded_out_of_orderness(duration(source.bound))
     if source.idleness:
         watermark = watermark.with_idleness(IDLENESS)
@@ -106,8 +106,10 @@ def _source(source: Source, rows_at_once: int) -> Any:
         types = {"k": pa.int64(), "v": pa.int64(), "n": pa.int64(), "at": pa.timestamp("us")}
         stream: Any = mill.from_arrow(pa.table({name: pa.array([row[name] for row in rows], of) for name, of in types.items()}))
     else:
-        # Sources of one class are told apart by their names.
+        # Sources of one class are told apart by their names, also two that have the same records.
         name = f"source {zlib.crc32(repr(source).encode())}"
+        names.append(name)
+        name += f" {names.count(name)}"
         stream = mill.from_source(Partitions(source.splits, rows_at_once)).name(name)
     return stream.event_time("at", watermark=watermark).select("k", "v", "n")
 
