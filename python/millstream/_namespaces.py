@@ -365,6 +365,7 @@ class StringNamespace(_Namespace):
         Notes
         -----
         Nulls are left out; of no text the result is empty. The order is that of :meth:`Expr.collect`: event time, or arrival.
+        To join the texts of some records only, write ``col("s").collect().filter(condition).list.join(delimiter)``.
 
         Examples
         --------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 import struct
 import time
@@ -284,3 +286,46 @@ def test_dictionaries_within_others_are_written_as_their_values(tmp_path: Path) 
     mill.run(mill.from_arrow(nested).write_arrow(tmp_path / "a.arrow"), parallelism=1)
     read = ipc.open_file(tmp_path / "a.arrow").read_all()
     assert read.to_pylist() == [{"s": {"w": "a"}, "l": ["a"]}, {"s": {"w": None}, "l": []}, {"s": {"w": "b"}, "l": [None, "b"]}]
+
+
+def test_a_file_of_an_older_version_is_read(tmp_path: Path) -> None:
+    data = pa.table({"n": [1, 2], "s": ["a", None]})
+    options = ipc.IpcWriteOptions(metadata_version=ipc.MetadataVersion.V4)
+    for new, name in ((ipc.new_file, "a.arrow"), (ipc.new_stream, "a.arrows")):
+        with new(tmp_path / name, data.schema, options=options) as writer:
+            writer.write_table(data)
+        assert mill.read_arrow(tmp_path / name).collect(parallelism=1).to_pylist() == data.to_pylist()
+
+
+@pytest.mark.parametrize("more", [b"junk", b"\0", None])
+def test_what_follows_the_end_of_a_stream_is_not_passed_over(tmp_path: Path, more: bytes | None) -> None:
+    path = write(pa.table({"n": [1, 2]}), tmp_path / "a.arrows", form="stream")
+    path.write_bytes(path.read_bytes() + (path.read_bytes() if more is None else more))
+    with pytest.raises(mill.ConnectorError, match="there is more after the end mark of the stream"):
+        mill.read_arrow(path)
+
+
+def test_files_of_other_kinds_are_called_by_name(tmp_path: Path) -> None:
+    path = write(pa.table({"n": [1, 2]}), tmp_path / "a.arrow")
+    (tmp_path / "a.arrow.gz").write_bytes(gzip.compress(path.read_bytes()))
+    pl.DataFrame({"n": [1]}).write_parquet(tmp_path / "p.arrow")
+    for name, said in [("a.arrow.gz", "compressed as a whole, with gzip: decompress it"), ("p.arrow", r"it is Parquet: read it with read_parquet\(\)")]:
+        with pytest.raises(mill.ConnectorError, match=said) as raised:
+            mill.read_arrow(tmp_path / name)
+        assert "rename them" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("kind", "raw", "shown"), [((5, 2), 1234567, "12345.67"), ((3, 3), 7000, "7.000"), ((2, -3), 700, "700000")])
+def test_a_decimal_with_too_many_digits_is_shown_with_all_of_them(tmp_path: Path, kind: Any, raw: int, shown: str) -> None:
+    digits = pa.Array.from_buffers(pa.decimal128(*kind), 1, [None, pa.py_buffer(raw.to_bytes(16, "little"))])
+    path = write(pa.table({"id": [1], "c": digits}), tmp_path / "a.arrow")
+    [letter] = mill.read_arrow(path).errors.collect(on_error="route").to_pylist()
+    assert letter["record"] == f'{{"id": 1, "c": {shown}}}'
+    assert json.loads(letter["record"])["c"] == float(shown)
+
+
+def test_types_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    nothing = pa.table({"c": pa.array([b"", None], pa.binary(0))})
+    for make in (lambda: mill.from_arrow(nothing), lambda: mill.read_arrow(write(nothing, tmp_path / "a.arrow"))):
+        with pytest.raises(mill.SchemaError, match='column "c" holds bytes of length 0'):
+            make().collect()

@@ -36,7 +36,6 @@ pub(super) struct OpenFile {
     pub(super) schema: SchemaRef,
     /// The columns as they are in the file.
     of_file: SchemaRef,
-    version: MetadataVersion,
     /// In their order. Those of a stream are of use from where they stand on, those of a file for all batches.
     dictionaries: Vec<Block>,
     is_stream: bool,
@@ -62,14 +61,16 @@ impl OpenFile {
         let mut head = [0; HEAD_BYTES as usize];
         let is_file = identity.file().read_exact_at(&mut head, 0).is_ok() && head.starts_with(MAGIC);
         let file = guarded(path, "read", || if is_file { of_file(identity) } else { of_stream(identity) });
-        let file = file.map_err(|error| incomplete(path, is_file, error))?;
+        let file = file.map_err(|error| incomplete(path, &head, error))?;
         check_fields(file.of_file.fields()).map_err(|e| Error::schema(format!("{path:?}: {e}")))?;
         Ok(OpenFile { schema: Arc::new(plain_schema(&foreign_schema(&file.of_file))), ..file })
     }
 
     /// What decodes these columns.
     pub(super) fn decoder(&self, places: Vec<usize>) -> Decoder {
-        Decoder { decoder: FileDecoder::new(Arc::clone(&self.of_file), self.version).with_projection(places), dictionaries: 0 }
+        // Each message says which version it is of. Some files say another one in their footer, which counts for nothing then.
+        let decoder = FileDecoder::new(Arc::clone(&self.of_file), MetadataVersion::V1);
+        Decoder { decoder: decoder.with_projection(places), dictionaries: 0 }
     }
 }
 
@@ -122,7 +123,6 @@ fn of_file(identity: &FileIdentity) -> Outcome<OpenFile> {
     Ok(OpenFile {
         schema: Arc::new(Schema::empty()),
         of_file: schema,
-        version: footer.version(),
         dictionaries: blocks(&mut footer.dictionaries().into_iter().flat_map(|blocks| blocks.iter().copied()))?,
         is_stream: false,
         batches: batches.collect::<Outcome<_>>()?,
@@ -149,7 +149,10 @@ fn of_stream(identity: &FileIdentity) -> Outcome<OpenFile> {
         let [.., a, b, c, d] = start[..prefix] else { return Err(damaged("a message has no length")) };
         let length = i32::from_le_bytes([a, b, c, d]);
         if length == 0 {
-            return found.ok_or_else(|| damaged("it has no schema"));
+            return match at + prefix as u64 == size {
+                true => found.ok_or_else(|| damaged("it has no schema")),
+                false => Err(damaged("there is more after the end mark of the stream: read the streams of a file one by one")),
+            };
         }
         let described = length.checked_add(prefix as i32).filter(|_| length > 0);
         let described = described.ok_or_else(|| damaged("the length of a message is none"))?;
@@ -168,7 +171,6 @@ fn of_stream(identity: &FileIdentity) -> Outcome<OpenFile> {
                 found = Some(OpenFile {
                     schema: Arc::new(Schema::empty()),
                     of_file: schema_of(message.header_as_schema())?,
-                    version: message.version(),
                     dictionaries: Vec::new(),
                     is_stream: true,
                     batches: Vec::new(),
@@ -245,11 +247,30 @@ fn rows_of(message: &Message<'_>) -> Outcome<u64> {
     u64::try_from(batch.length()).map_err(|_| damaged("a batch has a negative number of rows"))
 }
 
-/// The same error, which says what to do if the file may not be written to its end yet.
-fn incomplete(path: &Path, is_file: bool, error: Error) -> Error {
-    let what = if is_file { "is not a complete Arrow file" } else { "is neither an Arrow file nor an Arrow stream" };
+/// What files of other kinds begin with, and what to do with them.
+const OTHERS: [(&[u8], &str); 6] = [
+    (b"FEA1", "it is Feather in its first version: write it anew with pyarrow.feather or polars"),
+    (b"PAR1", "it is Parquet: read it with read_parquet()"),
+    (&[0x1f, 0x8b], "it is compressed as a whole, with gzip: decompress it; Arrow is compressed inside"),
+    (&[0x28, 0xb5, 0x2f, 0xfd], "it is compressed as a whole, with Zstandard: decompress it; Arrow is compressed inside"),
+    (&[0x04, 0x22, 0x4d, 0x18], "it is compressed as a whole, with LZ4: decompress it; Arrow is compressed inside"),
+    (b"BZh", "it is compressed as a whole, with bzip2: decompress it; Arrow is compressed inside"),
+];
+
+/// The same error, which says what the file is instead, or what to do if it may not be written to its end yet.
+fn incomplete(path: &Path, head: &[u8], error: Error) -> Error {
+    let what = if head.starts_with(MAGIC) { "is not a complete Arrow file" } else { "is neither an Arrow file nor an Arrow stream" };
+    if let Some((_, other)) = OTHERS.iter().find(|(begin, _)| head.starts_with(begin)) {
+        return Error::connector(format!("{path:?} {what}: {other}"));
+    }
+    let message = error.message();
+    if message.contains(NOT_SUPPORTED) {
+        return error;
+    }
     Error::connector(format!(
-        "{path:?} {what}; write such files under a name beginning with '.' and rename them when they are complete: {}",
-        error.message()
+        "{path:?} {what}; write such files under a name beginning with '.' and rename them when they are complete: {message}"
     ))
 }
+
+/// What the library says of types that it does not have.
+const NOT_SUPPORTED: &str = "not supported";

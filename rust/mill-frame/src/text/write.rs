@@ -46,10 +46,10 @@ enum Values {
     Unsigned(UInt64Array),
     Float32(Float32Array),
     Float64(Float64Array),
-    Decimal32(ArrayRef, u8, i8),
-    Decimal64(ArrayRef, u8, i8),
-    Decimal128(ArrayRef, u8, i8),
-    Decimal256(ArrayRef, u8, i8),
+    Decimal32(ArrayRef, i8),
+    Decimal64(ArrayRef, i8),
+    Decimal128(ArrayRef, i8),
+    Decimal256(ArrayRef, i8),
     Text(StringArray),
     Binary(BinaryArray),
     Date(Int64Array),
@@ -85,10 +85,10 @@ impl TextColumn {
                 Values::Float32(as_type(&DataType::Float32)?.as_primitive::<Float32Type>().clone())
             }
             DataType::Float64 => Values::Float64(array.as_primitive::<Float64Type>().clone()),
-            DataType::Decimal32(p, s) => Values::Decimal32(array.clone(), *p, *s),
-            DataType::Decimal64(p, s) => Values::Decimal64(array.clone(), *p, *s),
-            DataType::Decimal128(p, s) => Values::Decimal128(array.clone(), *p, *s),
-            DataType::Decimal256(p, s) => Values::Decimal256(array.clone(), *p, *s),
+            DataType::Decimal32(_, s) => Values::Decimal32(array.clone(), *s),
+            DataType::Decimal64(_, s) => Values::Decimal64(array.clone(), *s),
+            DataType::Decimal128(_, s) => Values::Decimal128(array.clone(), *s),
+            DataType::Decimal256(_, s) => Values::Decimal256(array.clone(), *s),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
                 Values::Text(as_type(&DataType::Utf8)?.as_string().clone())
             }
@@ -189,10 +189,10 @@ impl TextColumn {
             Values::Unsigned(array) => push_unsigned(array.value(row), 1, out),
             Values::Float32(array) => push_float(array.value(row), out),
             Values::Float64(array) => push_float(array.value(row), out),
-            Values::Decimal32(array, p, s) => push_decimal::<Decimal32Type>(array, row, *p, *s, out),
-            Values::Decimal64(array, p, s) => push_decimal::<Decimal64Type>(array, row, *p, *s, out),
-            Values::Decimal128(array, p, s) => push_decimal::<Decimal128Type>(array, row, *p, *s, out),
-            Values::Decimal256(array, p, s) => push_decimal::<Decimal256Type>(array, row, *p, *s, out),
+            Values::Decimal32(array, s) => push_decimal::<Decimal32Type>(array, row, *s, out),
+            Values::Decimal64(array, s) => push_decimal::<Decimal64Type>(array, row, *s, out),
+            Values::Decimal128(array, s) => push_decimal::<Decimal128Type>(array, row, *s, out),
+            Values::Decimal256(array, s) => push_decimal::<Decimal256Type>(array, row, *s, out),
             Values::Text(array) => out.push_str(array.value(row)),
             Values::Binary(array) => push_hex(array.value(row), out),
             Values::Date(array) => push_date(array.value(row), out),
@@ -209,12 +209,13 @@ fn push_float(value: impl std::fmt::Debug, out: &mut String) {
     write!(out, "{value:?}").expect("writing to a string does not fail");
 }
 
-fn push_decimal<T: DecimalType>(array: &ArrayRef, row: usize, precision: u8, scale: i8, out: &mut String) {
+fn push_decimal<T: DecimalType>(array: &ArrayRef, row: usize, scale: i8, out: &mut String) {
     if array.as_primitive::<T>().value(row).is_zero() && scale < 0 {
         // The formatter appends as many zeros as the scale says.
         return out.push('0');
     }
-    out.push_str(&T::format_decimal(array.as_primitive::<T>().value(row), precision, scale));
+    // All digits: those beyond the precision of the type would be cut off, and a record with them is shown as it is.
+    out.push_str(&T::format_decimal(array.as_primitive::<T>().value(row), u8::MAX, scale));
 }
 
 fn push_hex(bytes: &[u8], out: &mut String) {

@@ -1,4 +1,4 @@
-//! What no stream carries: two columns of one name, types that nest too deep, unions of types.
+//! What no stream carries: two columns of one name, types that nest too deep, unions of types, types that cannot be.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ pub const NESTING_MAX: usize = 48;
 ///
 /// # Errors
 /// When two columns, or two fields of a struct, have one name; when a type nests deeper than [`NESTING_MAX`]; when a
-/// column holds a union of types.
+/// column holds a union of types, bytes of length 0, or a decimal with more digits than there are.
 ///
 /// # Examples
 /// ```
@@ -56,11 +56,30 @@ fn check_column(column: &FieldRef) -> Result<(), FrameError> {
                     "column {name:?} holds a union of types, which is not supported; give it one type before it is read"
                 )));
             }
-            _ => {}
+            DataType::FixedSizeBinary(0) => {
+                return Err(refused(format!("column {name:?} holds bytes of length 0, which say nothing; drop it, or make it binary")));
+            }
+            other => {
+                let digits = digits_max(other).filter(|(precision, most)| *precision == 0 || precision > most);
+                if let Some((precision, most)) = digits {
+                    return Err(refused(format!("column {name:?} is a decimal of {precision} digits, and it can have 1 to {most}")));
+                }
+            }
         }
         open.extend(children(data_type));
     }
     Ok(())
+}
+
+/// The digits of a decimal, and how many one of its size has at most.
+fn digits_max(data_type: &DataType) -> Option<(u8, u8)> {
+    match data_type {
+        DataType::Decimal32(precision, _) => Some((*precision, 9)),
+        DataType::Decimal64(precision, _) => Some((*precision, 18)),
+        DataType::Decimal128(precision, _) => Some((*precision, 38)),
+        DataType::Decimal256(precision, _) => Some((*precision, 76)),
+        _ => None,
+    }
 }
 
 fn refused(what: String) -> FrameError {
