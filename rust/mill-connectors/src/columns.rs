@@ -6,18 +6,46 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use mill_frame::convert::{Verdict, verdict, why_refused};
-use mill_frame::types::{type_name, unite};
+use mill_frame::types::{check_fields, type_name, unite};
 use mill_protocol::{Error, Result};
 
+use crate::file::FileSet;
 use crate::nearest::{did_you_mean, quoted};
+use crate::objects::check_read;
 
 /// So many files are looked at for the schema, evenly over all of them. The types of the others show when they are read.
 const SAMPLED_FILES_MAX: usize = 256;
 
+/// The columns that are read of files: those declared, which the first of them has to have, or else those that all have. Then
+/// the names of these come with it: a file with another one is refused.
+pub(crate) fn columns_of(
+    reader: &str,
+    files: &FileSet,
+    declared: Option<SchemaRef>,
+    schema_of_file: impl Fn(&Path) -> Result<SchemaRef>,
+) -> Result<(SchemaRef, Option<Arc<HashSet<String>>>)> {
+    let may_lack = files.inserts_missing_columns();
+    if let Some(schema) = declared {
+        check_read(reader, &schema)?;
+        if let Some(path) = files.files.first() {
+            check_fields(schema.fields()).map_err(|e| Error::schema(e.to_string()))?;
+            match_columns(path, &schema, schema_of_file(path)?.as_ref(), None, may_lack)?;
+        }
+        return Ok((schema, None));
+    }
+    if files.files.is_empty() {
+        let paths = &files.paths;
+        return Err(Error::plan(format!("{reader}({paths}): there is no file yet to take the columns from; give schema=")));
+    }
+    let schema = schema_of(&files.files, may_lack, schema_of_file)?;
+    let names = schema.fields().iter().map(|field| field.name().clone()).collect();
+    Ok((schema, Some(Arc::new(names))))
+}
+
 /// The schema that holds the rows of all these files, found from the schema of each.
 ///
 /// A column that some file does not have is refused, unless it may be missing.
-pub(crate) fn schema_of(
+fn schema_of(
     files: &[PathBuf],
     may_lack: bool,
     schema_of_file: impl Fn(&Path) -> Result<SchemaRef>,

@@ -41,7 +41,7 @@ pub(crate) use path::real;
 pub(crate) use placed::NULL_PARTITION;
 pub(crate) use reader::{BadRecord, LineFormat, Parsed};
 pub(crate) use resume::Growth;
-pub(crate) use split::{FileSet, FileSplit, cut_lines, range_bytes};
+pub(crate) use split::{FileSet, FileSplit, cut_lines};
 
 /// A record may not be longer than this.
 pub(crate) const RECORD_BYTES_MAX: usize = 64 << 20;

@@ -17,14 +17,12 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use mill_frame::types::check_fields;
+use arrow::datatypes::SchemaRef;
 use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
-use crate::columns::{match_columns, schema_of};
-use crate::file::{FileIdentity, FileOptions, FileSet, FileSplit, Growth, Known, PathSpec, range_bytes};
-use crate::objects::check_read;
-use file::OpenFile;
+use crate::columns::{columns_of, match_columns};
+use crate::file::{FileIdentity, FileOptions, FileSet, FileSplit, Growth, Known, PathSpec};
+use file::{Batch, OpenFile};
 use reader::{BatchReader, Wanted};
 
 /// With more files than this, rows are not counted beforehand.
@@ -55,31 +53,10 @@ impl ArrowSource {
     /// those of the schema.
     pub fn new(paths: PathSpec, schema: Option<SchemaRef>, options: ArrowOptions) -> Result<ArrowSource> {
         let files = FileSet::new("read_arrow", paths, &options.files, String::new())?;
-        let is_declared = schema.is_some();
-        schema.as_ref().map_or(Ok(()), |schema| check_read("read_arrow", schema))?;
-        let schema = schema.unwrap_or_else(|| Arc::new(Schema::empty()));
-        let mut source = ArrowSource { files, schema, known: None, opened: Arc::default() };
-        match source.files.files.first().cloned() {
-            Some(path) if is_declared => {
-                check_fields(source.schema.fields()).map_err(|e| Error::schema(e.to_string()))?;
-                let (_, file) = source.open_file(&path)?;
-                match_columns(&path, &source.schema, &file.schema, None, source.files.inserts_missing_columns())?;
-            }
-            None if is_declared => {}
-            Some(_) => {
-                let schema_of_file = |path: &Path| source.open_file(path).map(|(_, file)| Arc::clone(&file.schema));
-                source.schema = schema_of(&source.files.files, source.files.inserts_missing_columns(), schema_of_file)?;
-                let names = source.schema.fields().iter().map(|field| field.name().clone());
-                source.known = Some(Arc::new(names.collect()));
-            }
-            None => {
-                return Err(Error::plan(format!(
-                    "read_arrow({}): there is no file yet to take the columns from; give schema=",
-                    source.files.paths
-                )));
-            }
-        }
-        Ok(source)
+        let opened: Arc<Known<OpenFile>> = Arc::default();
+        let schema_of_file = |path: &Path| open_file(&opened, path).map(|(_, file)| Arc::clone(&file.schema));
+        let (schema, known) = columns_of("read_arrow", &files, schema, schema_of_file)?;
+        Ok(ArrowSource { files, schema, known, opened })
     }
 
     /// The source as the options of all readers of files want it.
@@ -91,7 +68,7 @@ impl ArrowSource {
     }
 
     fn open_file(&self, path: &Path) -> Result<(FileIdentity, Arc<OpenFile>)> {
-        self.opened.open(path, |identity| OpenFile::look(path, identity))
+        open_file(&self.opened, path)
     }
 
     /// Opens a file or a range of its batches after so many of the rows.
@@ -114,30 +91,11 @@ impl ArrowSource {
         };
         Ok(Box::new(BatchReader::open(wanted, identity, Arc::clone(&file), range, passed)?))
     }
+}
 
-    /// Runs of batches of about [`range_bytes`]; none for a file that is smaller than that.
-    fn ranges(&self, path: &Path) -> Result<Vec<(u64, u64)>> {
-        let size = std::fs::metadata(path).map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
-        let range_bytes = range_bytes(size.len());
-        if size.len() <= range_bytes {
-            return Ok(Vec::new());
-        }
-        let (_, file) = self.open_file(path)?;
-        let batches = &file.batches;
-        let mut ranges = Vec::new();
-        let (mut start, mut bytes) = (0, 0);
-        for (index, batch) in batches.iter().enumerate() {
-            bytes += batch.bytes();
-            if bytes >= range_bytes {
-                ranges.push((start, index as u64 + 1));
-                (start, bytes) = (index as u64 + 1, 0);
-            }
-        }
-        if start < batches.len() as u64 {
-            ranges.push((start, batches.len() as u64));
-        }
-        Ok(ranges)
-    }
+/// Opens a file, which is looked into only if it is not known yet.
+fn open_file(opened: &Known<OpenFile>, path: &Path) -> Result<(FileIdentity, Arc<OpenFile>)> {
+    opened.open(path, |identity| OpenFile::look(path, identity))
 }
 
 impl fmt::Debug for ArrowSource {
@@ -164,16 +122,7 @@ impl Source for ArrowSource {
     }
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
-        self.files.splits_by(|path, found| {
-            let ranges = if is_ordered { Vec::new() } else { self.ranges(path)? };
-            let whole = FileSplit::whole(path.to_owned());
-            if ranges.len() <= 1 {
-                found.push(whole);
-            } else {
-                found.extend(ranges.into_iter().map(|range| FileSplit { range: Some(range), ..whole.clone() }));
-            }
-            Ok(())
-        })
+        self.files.splits_of_parts(is_ordered, |path| Ok(self.open_file(path)?.1.batches.iter().map(Batch::bytes).collect()))
     }
 
     fn resume(&self, is_ordered: bool, left: Vec<SplitState>) -> Result<Vec<SplitState>> {

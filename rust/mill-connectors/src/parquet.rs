@@ -23,13 +23,11 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use mill_frame::types::check_fields;
+use arrow::datatypes::SchemaRef;
 use mill_protocol::{Condition, Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
-use crate::columns::{match_columns, schema_of};
-use crate::file::{FileIdentity, FileOptions, FileSet, FileSplit, Growth, Known, PathSpec, range_bytes};
-use crate::objects::check_read;
+use crate::columns::{columns_of, match_columns};
+use crate::file::{FileIdentity, FileOptions, FileSet, FileSplit, Growth, Known, PathSpec};
 use footer::OpenFile;
 use prune::Told;
 use reader::{DECODED_ROWS, ParquetReader};
@@ -65,42 +63,14 @@ impl ParquetSource {
     /// those of the schema.
     pub fn new(paths: PathSpec, schema: Option<SchemaRef>, options: ParquetOptions) -> Result<ParquetSource> {
         let files = FileSet::new("read_parquet", paths, &options.files, String::new())?;
-        let is_declared = schema.is_some();
-        schema.as_ref().map_or(Ok(()), |schema| check_read("read_parquet", schema))?;
-        let mut source = ParquetSource {
-            files,
-            schema: schema.unwrap_or_else(|| Arc::new(Schema::empty())),
-            known: None,
-            told: Told::default(),
-            footers: Arc::default(),
-        };
-        match source.files.files.first().cloned() {
-            Some(path) if is_declared => {
-                check_fields(source.schema.fields()).map_err(|e| Error::schema(e.to_string()))?;
-                let (_, file) = source.open_file(&path)?;
-                match_columns(&path, &source.schema, &file.schema, None, source.files.inserts_missing_columns())?;
-            }
-            None if is_declared => {}
-            Some(_) => {
-                let schema_of_file = |path: &Path| source.open_file(path).map(|(_, file)| Arc::clone(&file.schema));
-                source.schema = schema_of(&source.files.files, source.files.inserts_missing_columns(), schema_of_file)?;
-                let names = source.schema.fields().iter().map(|field| field.name().clone());
-                source.known = Some(Arc::new(names.collect()));
-            }
-            None => {
-                return Err(Error::plan(format!(
-                    "read_parquet({}): there is no file yet to take the columns from; give schema=",
-                    source.files.paths
-                )));
-            }
-        }
-        Ok(source)
+        let (told, footers) = (Told::default(), Arc::<Known<OpenFile>>::default());
+        let schema_of_file = |path: &Path| open_file(&footers, path, false).map(|(_, file)| Arc::clone(&file.schema));
+        let (schema, known) = columns_of("read_parquet", &files, schema, schema_of_file)?;
+        Ok(ParquetSource { files, schema, known, told, footers })
     }
 
-    /// Opens a file, whose footer is read only if it is not known yet.
     fn open_file(&self, path: &Path) -> Result<(FileIdentity, Arc<OpenFile>)> {
-        let has_pages = !self.told.conditions.is_empty();
-        self.footers.open(path, |identity| footer::read(path, identity, has_pages))
+        open_file(&self.footers, path, !self.told.conditions.is_empty())
     }
 
     /// Opens a file or a range of its row groups after so many of the rows.
@@ -142,31 +112,11 @@ impl ParquetSource {
             decoded_rows,
         }))
     }
+}
 
-    /// Runs of row groups of about [`range_bytes`] on disk; none for a file that is smaller than that.
-    fn row_group_ranges(&self, path: &Path) -> Result<Vec<(u64, u64)>> {
-        let size = std::fs::metadata(path).map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
-        let range_bytes = range_bytes(size.len());
-        if size.len() <= range_bytes {
-            return Ok(Vec::new());
-        }
-        let (_, file) = self.open_file(path)?;
-        let metadata = file.metadata.metadata();
-        let mut ranges = Vec::new();
-        let (mut start, mut bytes) = (0, 0);
-        for (index, group) in metadata.row_groups().iter().enumerate() {
-            bytes += group.compressed_size().max(0) as u64;
-            if bytes >= range_bytes {
-                ranges.push((start, index as u64 + 1));
-                (start, bytes) = (index as u64 + 1, 0);
-            }
-        }
-        let end = metadata.num_row_groups() as u64;
-        if start < end {
-            ranges.push((start, end));
-        }
-        Ok(ranges)
-    }
+/// Opens a file, whose footer is read only if it is not known yet.
+fn open_file(footers: &Known<OpenFile>, path: &Path, has_pages: bool) -> Result<(FileIdentity, Arc<OpenFile>)> {
+    footers.open(path, |identity| footer::read(path, identity, has_pages))
 }
 
 impl ParquetSource {
@@ -207,15 +157,9 @@ impl Source for ParquetSource {
     }
 
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>> {
-        self.files.splits_by(|path, found| {
-            let ranges = if is_ordered { Vec::new() } else { self.row_group_ranges(path)? };
-            let whole = FileSplit::whole(path.to_owned());
-            if ranges.len() <= 1 {
-                found.push(whole);
-            } else {
-                found.extend(ranges.into_iter().map(|range| FileSplit { range: Some(range), ..whole.clone() }));
-            }
-            Ok(())
+        self.files.splits_of_parts(is_ordered, |path| {
+            let (_, file) = self.open_file(path)?;
+            Ok(file.metadata.metadata().row_groups().iter().map(|group| group.compressed_size().max(0) as u64).collect())
         })
     }
 

@@ -66,6 +66,28 @@ pub(crate) fn range_bytes(size: u64) -> u64 {
     size.div_ceil(RANGES).clamp(RANGE_BYTES_MIN, RANGE_BYTES_MAX).next_power_of_two()
 }
 
+/// Runs of the parts of a file of about [`range_bytes`] on disk; none for a file that is smaller than that.
+fn runs_of_parts(path: &Path, parts: impl Fn(&Path) -> Result<Vec<u64>>) -> Result<Vec<(u64, u64)>> {
+    let size = std::fs::metadata(path).map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
+    let range_bytes = range_bytes(size.len());
+    if size.len() <= range_bytes {
+        return Ok(Vec::new());
+    }
+    let mut ranges = Vec::new();
+    let (mut start, mut end, mut bytes) = (0, 0, 0);
+    for part in parts(path)? {
+        (end, bytes) = (end + 1, bytes + part);
+        if bytes >= range_bytes {
+            ranges.push((start, end));
+            (start, bytes) = (end, 0);
+        }
+    }
+    if start < end {
+        ranges.push((start, end));
+    }
+    Ok(ranges)
+}
+
 impl FileSplit {
     pub(crate) fn whole(path: PathBuf) -> FileSplit {
         FileSplit { path, ..FileSplit::default() }
@@ -194,6 +216,21 @@ impl FileSet {
             }
         }
         Ok(found.iter().map(|file| Split { id: file.id_of(self.real(&file.path)), ..file.to_split() }).collect())
+    }
+
+    /// The splits of files that are made of parts: each file as a whole if the order counts or it is small, else runs of parts of
+    /// about [`range_bytes`]. `parts` looks into a file for how many bytes each of its parts takes.
+    pub(crate) fn splits_of_parts(&self, is_ordered: bool, parts: impl Fn(&Path) -> Result<Vec<u64>>) -> Result<Vec<Split>> {
+        self.splits_by(|path, found| {
+            let ranges = if is_ordered { Vec::new() } else { runs_of_parts(path, &parts)? };
+            let whole = FileSplit::whole(path.to_owned());
+            if ranges.len() <= 1 {
+                found.push(whole);
+            } else {
+                found.extend(ranges.into_iter().map(|range| FileSplit { range: Some(range), ..whole.clone() }));
+            }
+            Ok(())
+        })
     }
 
     /// The followed files there are now. A name that leads to no file, or to one that has another name too and was met

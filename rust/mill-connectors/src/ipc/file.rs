@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::{Buffer, MutableBuffer};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{FileDecoder, read_footer_length};
@@ -60,10 +60,11 @@ impl OpenFile {
     pub(super) fn look(path: &Path, identity: &FileIdentity) -> Result<OpenFile> {
         let mut head = [0; HEAD_BYTES as usize];
         let is_file = identity.file().read_exact_at(&mut head, 0).is_ok() && head.starts_with(MAGIC);
-        let file = guarded(path, "read", || if is_file { of_file(identity) } else { of_stream(identity) });
-        let file = file.map_err(|error| incomplete(path, &head, error))?;
-        check_fields(file.of_file.fields()).map_err(|e| Error::schema(format!("{path:?}: {e}")))?;
-        Ok(OpenFile { schema: Arc::new(plain_schema(&foreign_schema(&file.of_file))), ..file })
+        let found = guarded(path, "read", || if is_file { of_file(identity) } else { of_stream(identity) });
+        let Found { of_file, dictionaries, batches } = found.map_err(|error| incomplete(path, &head, error))?;
+        check_fields(of_file.fields()).map_err(|e| Error::schema(format!("{path:?}: {e}")))?;
+        let schema = Arc::new(plain_schema(&foreign_schema(&of_file)));
+        Ok(OpenFile { schema, of_file, dictionaries, is_stream: !is_file, batches })
     }
 
     /// What decodes these columns.
@@ -95,11 +96,18 @@ impl Decoder {
     }
 }
 
+/// What a file says: its columns, and where its dictionaries and batches are.
+struct Found {
+    of_file: SchemaRef,
+    dictionaries: Vec<Block>,
+    batches: Vec<Batch>,
+}
+
 fn damaged(what: &str) -> ArrowError {
     ArrowError::IpcError(what.to_owned())
 }
 
-fn of_file(identity: &FileIdentity) -> Outcome<OpenFile> {
+fn of_file(identity: &FileIdentity) -> Outcome<Found> {
     let file = identity.file();
     let size = file.metadata()?.len();
     let short = || damaged("it ends within its footer");
@@ -120,19 +128,14 @@ fn of_file(identity: &FileIdentity) -> Outcome<OpenFile> {
         let described = description(identity, &block)?;
         Ok(Batch { block, rows: rows_of(&message_of(&described)?)? })
     });
-    Ok(OpenFile {
-        schema: Arc::new(Schema::empty()),
-        of_file: schema,
-        dictionaries: blocks(&mut footer.dictionaries().into_iter().flat_map(|blocks| blocks.iter().copied()))?,
-        is_stream: false,
-        batches: batches.collect::<Outcome<_>>()?,
-    })
+    let dictionaries = blocks(&mut footer.dictionaries().into_iter().flat_map(|blocks| blocks.iter().copied()))?;
+    Ok(Found { of_file: schema, dictionaries, batches: batches.collect::<Outcome<_>>()? })
 }
 
-fn of_stream(identity: &FileIdentity) -> Outcome<OpenFile> {
+fn of_stream(identity: &FileIdentity) -> Outcome<Found> {
     let file = identity.file();
     let size = file.metadata()?.len();
-    let mut found: Option<OpenFile> = None;
+    let mut found: Option<Found> = None;
     let mut at = 0;
     loop {
         let mut start = [0; 8];
@@ -168,13 +171,8 @@ fn of_stream(identity: &FileIdentity) -> Outcome<OpenFile> {
         }
         match (&mut found, message.header_type()) {
             (None, MessageHeader::Schema) => {
-                found = Some(OpenFile {
-                    schema: Arc::new(Schema::empty()),
-                    of_file: schema_of(message.header_as_schema())?,
-                    dictionaries: Vec::new(),
-                    is_stream: true,
-                    batches: Vec::new(),
-                });
+                let of_file = schema_of(message.header_as_schema())?;
+                found = Some(Found { of_file, dictionaries: Vec::new(), batches: Vec::new() });
             }
             (Some(found), MessageHeader::RecordBatch) => found.batches.push(Batch { block, rows: rows_of(&message)? }),
             (Some(found), MessageHeader::DictionaryBatch) => found.dictionaries.push(block),

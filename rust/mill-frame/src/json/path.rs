@@ -108,13 +108,16 @@ impl Path {
                     Ok(())
                 })?,
                 (Step::Item(wanted), Kind::List) => {
-                    let mut items = Vec::new();
+                    // Counted from the front; how many there are has to be known only where it is counted from the end.
+                    let at = if *wanted < 0 { items(scanner.clone())? + wanted } else { *wanted };
+                    let mut place = 0;
                     scanner.list::<Fault>(0, |item| {
-                        items.push(item);
+                        if place == at {
+                            found = Some(item);
+                        }
+                        place += 1;
                         Ok(())
                     })?;
-                    let at = if *wanted < 0 { items.len() as i64 + wanted } else { *wanted };
-                    found = usize::try_from(at).ok().and_then(|at| items.get(at).copied());
                 }
                 _ => {}
             }
@@ -123,6 +126,16 @@ impl Path {
         }
         Ok((value.kind != Kind::Null).then_some(value))
     }
+}
+
+/// How many items a list has.
+fn items(mut scanner: Scanner<'_>) -> Result<i64, Fault> {
+    let mut count = 0;
+    scanner.list::<Fault>(0, |_| {
+        count += 1;
+        Ok(())
+    })?;
+    Ok(count)
 }
 
 const SEVERAL: &str = "*, .., slices and filters find several values; decode the text as a list instead";

@@ -98,6 +98,7 @@ impl Fault {
 }
 
 /// Reads values one after the other.
+#[derive(Clone)]
 pub struct Scanner<'a> {
     data: &'a [u8],
     /// Where the next byte is.

@@ -53,25 +53,22 @@ fn json_path_match(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Type
         let mut result = StringBuilder::with_capacity(texts.len(), texts.value_data().len() / 4);
         let mut plain = Vec::new();
         for text in texts {
-            let Some(bytes) = text.map(str::as_bytes) else {
-                result.append_null();
-                continue;
+            let found = match text.map(|text| (text, path.find(text.as_bytes()))) {
+                Some((text, Ok(Some(value)))) => Some((text, value)),
+                Some((text, Err(fault))) if strict => {
+                    return Err(Error::data(format!("{}; {HINT}", fault.message_of("text", "value", text.as_bytes(), 0))));
+                }
+                _ => None,
             };
-            let found = match path.find(bytes) {
-                Ok(found) => found,
-                Err(_) if !strict => None,
-                Err(fault) => return Err(Error::data(format!("{}; {HINT}", fault.message_of("text", "value", bytes, 0)))),
-            };
-            let Some(value) = found else {
-                result.append_null();
-                continue;
-            };
-            plain.clear();
-            match value.kind {
-                Kind::Escaped => unescape(value.bytes(bytes), &mut plain),
-                _ => plain.extend_from_slice(value.bytes(bytes)),
+            match found {
+                None => result.append_null(),
+                Some((text, value)) if value.kind == Kind::Escaped => {
+                    plain.clear();
+                    unescape(value.bytes(text.as_bytes()), &mut plain);
+                    result.append_value(std::str::from_utf8(&plain).map_err(|e| Error::internal("a part of text is text").because(e))?);
+                }
+                Some((text, value)) => result.append_value(&text[value.start as usize..value.end as usize]),
             }
-            result.append_value(std::str::from_utf8(&plain).map_err(|e| Error::internal("a part of text is text").because(e))?);
         }
         Ok(Arc::new(result.finish()) as _)
     });
