@@ -33,6 +33,8 @@ const REDUCTION_MIN: usize = 2;
 /// How many records pass on one by one before combining is tried again; doubles each time it still does not pay.
 const PASSING_RECORDS: usize = 1 << 20;
 const PASSING_RECORDS_MAX: usize = 1 << 25;
+/// After how many records of windows it is asked whether combining pays: windows that are complete leave before there is too much.
+const JUDGED_RECORDS: usize = 32 << 10;
 /// How long results wait without windows.
 const WAIT_US: i64 = 50_000;
 
@@ -69,6 +71,9 @@ pub(crate) struct PartialAggregate {
     /// Records still to be passed on one by one; 0 when combining.
     passing: usize,
     passing_next: usize,
+    /// Records of windows combined since this was last judged, and rows that have gone out since.
+    combined: usize,
+    given: usize,
     /// When the results are to go out; `i64::MIN` while it is not known what time it is.
     deadline: Option<i64>,
 }
@@ -111,6 +116,8 @@ impl PartialAggregate {
             taken: 0,
             passing: 0,
             passing_next: PASSING_RECORDS,
+            combined: 0,
+            given: 0,
             deadline: None,
         })
     }
@@ -186,12 +193,15 @@ impl PartialAggregate {
         push_late(batch, assigned.late, out)
     }
 
-    /// Passes records on one by one where they are scattered over many windows: to combine those of each would cost more than
-    /// it saves. Whether it did.
+    /// Passes records on one by one, each with its window, where they are scattered over many windows, since to combine those of
+    /// each would cost more than it saves, and where combining has turned out not to pay. Whether it did.
     fn pass_on_scattered(&mut self, batch: &Batch, out: &mut Outbox) -> Result<bool> {
         let Some(assigner) = self.assigner else { return Ok(false) };
-        let Some((ids, late)) = assigner.scattered(batch, self.watermark) else { return Ok(false) };
-        let passing = self.passing;
+        let assigned = match self.passing {
+            0 => assigner.scattered(batch, self.watermark, false),
+            _ => assigner.each_in_one(batch, self.watermark),
+        };
+        let Some((ids, late)) = assigned else { return Ok(false) };
         if late.is_empty() {
             self.pass_on(batch, self.placed(Int64Array::from(ids), true), out)?;
         } else {
@@ -202,7 +212,6 @@ impl PartialAggregate {
             let rest = batch.take(&kept.into()).map_err(|error| Error::internal(error.to_string()))?;
             self.pass_on(&rest, self.placed(ids, true), out)?;
         }
-        self.passing = passing;
         push_late(batch, late, out)?;
         Ok(true)
     }
@@ -223,6 +232,7 @@ impl PartialAggregate {
             self.groups.update_picked(*pane, records)?;
         }
         self.groups.reject_problems(batch.data(), out);
+        self.combined += batch.rows() - assigned.late.len();
         if self.groups.is_hashed() {
             self.taken += batch.rows() - assigned.late.len();
         }
@@ -265,13 +275,26 @@ impl PartialAggregate {
             None if hashed >= HELD_ROWS_MAX => (Going::Hashed, self.taken, hashed),
             None => return None,
         };
-        if taken < rows * REDUCTION_MIN {
+        self.judge(taken, rows);
+        Some(what)
+    }
+
+    /// Stops combining for a while if so many records have become that many rows.
+    fn judge(&mut self, records: usize, rows: usize) {
+        if records < rows * REDUCTION_MIN {
             self.passing = self.passing_next;
             self.passing_next = (self.passing_next * 2).min(PASSING_RECORDS_MAX);
         } else {
             self.passing_next = PASSING_RECORDS;
         }
-        Some(what)
+    }
+
+    /// The same for windows, which are complete and leave before there is too much of them.
+    fn judge_windows(&mut self) {
+        if self.assigner.is_some() && self.combined >= JUDGED_RECORDS && self.passing == 0 {
+            let (records, rows) = (std::mem::take(&mut self.combined), std::mem::take(&mut self.given) + self.groups.rows());
+            self.judge(records, rows);
+        }
     }
 }
 
@@ -336,6 +359,7 @@ impl Operator for PartialAggregate {
             let is_near_wanted = !matches!(what, Going::Hashed);
             if let Some((keys, results)) = self.groups.partials(pane, &mut flush.cursor, EMIT_ROWS, is_near_wanted)? {
                 let rows = results.first().or(keys.first()).map_or(0, |column| column.len());
+                self.given += rows;
                 let mut columns = self.placed(Int64Array::from_value(pane, rows), false);
                 columns.extend(keys);
                 columns.extend(results);
@@ -346,6 +370,7 @@ impl Operator for PartialAggregate {
             if matches!(what, Going::Windows(_)) { self.groups.close(pane) } else { self.groups.reset(pane) }
             self.flush = self.next_pane(what).map(|pane| Flush { cursor: Cursor::default(), pane, what });
             if self.flush.is_none() {
+                self.judge_windows();
                 self.taken = self.taken.min(self.groups.panes().rows());
             }
         }

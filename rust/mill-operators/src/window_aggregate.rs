@@ -210,10 +210,10 @@ impl WindowAggregate {
     fn scattered(&self, batch: &Batch) -> Option<(Vec<i64>, Vec<u32>)> {
         self.sparse.as_ref()?;
         if !self.is_partial {
-            return self.assigner.scattered(batch, self.watermark);
+            return self.assigner.scattered(batch, self.watermark, true);
         }
         let ids = batch.column(0).as_primitive_opt::<Int64Type>()?.values();
-        if !is_scattered(ids.len(), |record| ids[record]) {
+        if !is_scattered(ids.len(), true, |record| ids[record]) {
             return None;
         }
         let windows = &self.assigner.windows;

@@ -350,6 +350,11 @@ impl Groups {
         self.near.as_ref().and_then(NearTables::crowd)
     }
 
+    /// How many rows there are, hashed or not.
+    pub(crate) fn rows(&self) -> usize {
+        self.panes.rows() + self.near.as_ref().map_or(0, NearTables::rows)
+    }
+
     /// The earliest pane that has rows.
     pub(crate) fn first_filled(&self) -> Option<i64> {
         earlier(self.panes.first_filled(), self.near.as_ref().and_then(NearTables::first_pane))

@@ -85,7 +85,12 @@ impl NearTables {
 
     /// If they are better emptied: how many records they took, and how many rows they have.
     pub(super) fn crowd(&self) -> Option<(usize, usize)> {
-        self.is_crowded.then(|| (self.taken, self.tables.iter().map(|(_, table)| table.len()).sum()))
+        self.is_crowded.then(|| (self.taken, self.rows()))
+    }
+
+    /// How many rows they have.
+    pub(super) fn rows(&self) -> usize {
+        self.tables.iter().map(|(_, table)| table.len()).sum()
     }
 
     /// The earliest pane that has a table.

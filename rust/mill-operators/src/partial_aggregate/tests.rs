@@ -130,6 +130,30 @@ fn windows_pass_on_too_when_keys_are_many() {
     assert!(rows > r, "most went out at once");
 }
 
+/// Windows of a thousand records leave with the next watermark, so there are never too many rows.
+#[test]
+fn windows_that_are_complete_soon_are_combined_only_where_that_pays() {
+    for (keys, is_combined) in [(20, true), (2_000, false)] {
+        let (mut seed, mut out) = (12, Outbox::default());
+        let mut operator = partial(Some(Window::Tumbling { size_us: 1000, offset_us: 0 }));
+        let (mut rows, mut records) = (Vec::new(), 0);
+        for round in 0..40i64 {
+            let times = (0..4096).map(|row| round * 4096 + row).collect();
+            let progress = operator.on_batch(0, frame(4096, keys, &mut seed).with_times(Some(times)), &mut out).unwrap();
+            let (r, n) = drain(operator.as_mut(), progress, &mut out, 2);
+            let progress = operator.on_watermark(0, Watermark(round * 4096 + 4095), &mut out).unwrap();
+            let (later, more) = drain(operator.as_mut(), progress, &mut out, 2);
+            rows.push(r + later);
+            records += n + more;
+        }
+        let progress = operator.on_end(&mut out).unwrap();
+        records += drain(operator.as_mut(), progress, &mut out, 2).1;
+        assert_eq!(records, 40 * 4096);
+        let last = rows[20..].iter().max().unwrap();
+        assert!(if is_combined { *last < 200 } else { *last == 4096 }, "{rows:?}");
+    }
+}
+
 /// What came out by window and key: how many records, and the sum of their values.
 fn totals(operator: &mut dyn Operator, mut progress: Progress, out: &mut Outbox, found: &mut BTreeMap<(i64, Option<i64>), (i64, i64)>) {
     loop {

@@ -83,13 +83,23 @@ impl Assigner {
         Ok(Assigned { whole: None, parts: all, late })
     }
 
-    /// The windows of the records of a batch, if each belongs to one and they are scattered over many; and the records that are
-    /// too late for theirs.
-    pub(crate) fn scattered(&self, batch: &Batch, stream: Watermark) -> Option<(Vec<i64>, Vec<u32>)> {
+    /// The windows of the records of a batch, if each belongs to one and they are scattered over many, or over some `small` ones;
+    /// and the records that are too late for theirs.
+    pub(crate) fn scattered(&self, batch: &Batch, stream: Watermark, small: bool) -> Option<(Vec<i64>, Vec<u32>)> {
+        let times = batch.times()?;
+        let windows = &self.windows;
+        if windows.is_overlapping() || !is_scattered(times.len(), small, |record| windows.pane(times[record]).start) {
+            return None;
+        }
+        self.each_in_one(batch, stream)
+    }
+
+    /// The windows of the records of a batch, if each belongs to one; and the records that are too late for theirs.
+    pub(crate) fn each_in_one(&self, batch: &Batch, stream: Watermark) -> Option<(Vec<i64>, Vec<u32>)> {
         let times = batch.times()?;
         let windows = &self.windows;
         let first = times.first()?;
-        if windows.is_overlapping() || !is_scattered(times.len(), |record| windows.pane(times[record]).start) {
+        if windows.is_overlapping() {
             return None;
         }
         let (mut ids, mut late) = (Vec::with_capacity(times.len()), Vec::new());

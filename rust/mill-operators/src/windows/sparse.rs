@@ -500,11 +500,15 @@ fn has_dictionary(data_type: &DataType) -> bool {
 
 /// In how many windows the records of a sample have to be for their frame to count as scattered.
 const WINDOWS_MIN: usize = 16;
+/// So many are enough where small ones count too: windows with no more than so many records of the frame.
+const SMALL_WINDOWS_MIN: usize = 4;
+const SMALL_WINDOW: usize = 2048;
 /// How many records a sample has at most.
 const SAMPLE: usize = 128;
 
-/// Whether these windows of records are so many that most of them have few records of the frame.
-pub(crate) fn is_scattered(rows: usize, window_of: impl Fn(usize) -> i64) -> bool {
+/// Whether these windows of records are so many that most of them have few records of the frame; `small` asks whether a table for
+/// each of them would cost more than its records do.
+pub(crate) fn is_scattered(rows: usize, small: bool, window_of: impl Fn(usize) -> i64) -> bool {
     if rows < WINDOWS_MIN {
         return false;
     }
@@ -512,5 +516,19 @@ pub(crate) fn is_scattered(rows: usize, window_of: impl Fn(usize) -> i64) -> boo
     let mut sample: Vec<i64> = (0..rows).step_by(step).map(window_of).collect();
     sample.sort_unstable();
     sample.dedup();
-    sample.len() >= WINDOWS_MIN
+    sample.len() >= WINDOWS_MIN || small && sample.len() >= SMALL_WINDOWS_MIN && rows <= sample.len() * SMALL_WINDOW
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_scattered;
+
+    #[test]
+    fn small_windows_count_as_scattered_where_a_table_each_would_cost_more() {
+        let is = |rows: usize, windows: usize, small| is_scattered(rows, small, |row| (row * windows / rows) as i64);
+        assert!(!is(8192, 8, false) && is(8192, 8, true), "a thousand records each");
+        assert!(is(8192, 16, false) && is(8192, 16, true), "many windows");
+        assert!(!is(65_536, 8, true), "thousands of records each");
+        assert!(!is(4096, 3, true) && !is(15, 15, true), "too few to say");
+    }
 }

@@ -16,57 +16,58 @@ pub struct Cursor {
 impl StateTable {
     /// Reads on from `cursor`: the next rows, about `rows_max` of them; none at the end.
     pub fn scan(&mut self, cursor: &mut Cursor, rows_max: usize) -> RowsRead<'_> {
-        let row_words = self.layout.row_words;
-        self.scanned.clear();
-        self.places.clear();
-        while cursor.chunk < self.chunks.len() && self.scanned.len() < rows_max {
-            let chunk = &self.chunks[cursor.chunk];
-            while cursor.slot <= chunk.mask && self.scanned.len() < rows_max {
-                let row = chunk.row(cursor.slot, row_words);
-                // SAFETY: the slot lies in the chunk.
-                if unsafe { *row } != 0 {
-                    self.scanned.push(row);
-                    self.places.push((cursor.chunk as u32, cursor.slot));
-                }
-                cursor.slot += 1;
-            }
-            if cursor.slot > chunk.mask {
-                *cursor = Cursor { chunk: cursor.chunk + 1, slot: 0 };
-            }
-        }
-        self.read()
+        self.scan_where(cursor, rows_max, |row, _| row[0] != 0)
     }
 
     /// Reads on from `cursor` as [`scan`](StateTable::scan) does, but only the rows whose last key column, a whole number that is
     /// never null, lies within a range.
     pub fn scan_within(&mut self, cursor: &mut Cursor, rows_max: usize, within: RangeInclusive<i64>) -> RowsRead<'_> {
+        match self.layout.key.last_word() {
+            Some(word) => {
+                if within.is_empty() {
+                    return self.scan_where(cursor, 0, |_, _| false);
+                }
+                // One comparison instead of two: what lies below the start wraps round to far above.
+                let (start, span) = (*within.start(), within.end().wrapping_sub(*within.start()) as u64);
+                self.scan_where(cursor, rows_max, |row, _| (row[0] != 0) & ((row[word] as i64).wrapping_sub(start) as u64 <= span))
+            }
+            // Of a key that is damaged the decoder tells.
+            None => self.scan_where(cursor, rows_max, |row, arena| {
+                row[0] != 0 && within.contains(&last_number(&row[1..3], arena).unwrap_or(*within.start()))
+            }),
+        }
+    }
+
+    /// Reads on from `cursor`: those of the next rows that `is_wanted` picks by their words and the chunk's long keys, about
+    /// `rows_max` of them.
+    #[inline(always)]
+    fn scan_where(&mut self, cursor: &mut Cursor, rows_max: usize, is_wanted: impl Fn(&[u64], &[u8]) -> bool) -> RowsRead<'_> {
         let row_words = self.layout.row_words;
-        let word = self.layout.key.last_word();
-        self.scanned.clear();
-        self.places.clear();
-        while cursor.chunk < self.chunks.len() && self.scanned.len() < rows_max {
+        let mut count = 0;
+        while cursor.chunk < self.chunks.len() && count < rows_max {
             let chunk = &self.chunks[cursor.chunk];
             let arena = chunk.data().arena.bytes();
-            while cursor.slot <= chunk.mask && self.scanned.len() < rows_max {
-                let start = chunk.row(cursor.slot, row_words);
+            let slots = ((chunk.mask - cursor.slot + 1) as usize).min(rows_max - count);
+            // Each slot is noted where the next row would be, and stays if it is one: which of them are rows cannot be guessed.
+            self.scanned.resize(count + slots, std::ptr::null_mut());
+            self.places.resize(count + slots, (0, 0));
+            let (rows, places) = (&mut self.scanned[count..], &mut self.places[count..]);
+            let mut found = 0;
+            for slot in cursor.slot..cursor.slot + slots as u32 {
+                let start = chunk.row(slot, row_words);
+                (rows[found], places[found]) = (start, (cursor.chunk as u32, slot));
                 // SAFETY: the slot lies in the chunk, whose rows have `row_words` words; nothing writes to them meanwhile.
                 let row = unsafe { std::slice::from_raw_parts(start.cast_const(), row_words) };
-                let last = match word {
-                    _ if row[0] == 0 => None,
-                    Some(word) => Some(row[word] as i64),
-                    // Of a key that is damaged the decoder tells.
-                    None => Some(last_number(&row[1..3], arena).unwrap_or(*within.start())),
-                };
-                if last.is_some_and(|last| within.contains(&last)) {
-                    self.scanned.push(start);
-                    self.places.push((cursor.chunk as u32, cursor.slot));
-                }
-                cursor.slot += 1;
+                found += usize::from(is_wanted(row, arena));
             }
+            count += found;
+            cursor.slot += slots as u32;
             if cursor.slot > chunk.mask {
                 *cursor = Cursor { chunk: cursor.chunk + 1, slot: 0 };
             }
         }
+        self.scanned.truncate(count);
+        self.places.truncate(count);
         self.read()
     }
 
