@@ -177,7 +177,7 @@ impl Committer for KafkaCommitter {
             (Some(Delivery::ExactlyOnce), Delivery::AtLeastOnce | Delivery::AtMostOnce) => {
                 return Err(Error::plan(format!(
                     "{call}: delivery=\"exactly_once\" cannot be kept in a job that promises less; leave delivery out, or run it with \
-                     mode=\"exactly_once\""
+                     checkpoint=mill.Checkpoint(path, mode=\"exactly_once\")"
                 )));
             }
             (Some(own), _) => own,

@@ -56,7 +56,8 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
         {
             return Err(Error::plan(format!(
                 "{} cannot be read again from a position, so {:?} cannot be kept over a restart: give a source that can \
-                 (a file, a table, a function of the start offset), or run with mode=\"none\" or without checkpoint",
+                 (a file, a table, a function of the start offset), or run with \
+                 checkpoint=mill.Checkpoint(path, mode=\"none\") or without checkpoint",
                 source.name(),
                 options.mode.as_str()
             ))
@@ -69,7 +70,7 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
         {
             return Err(Error::plan(format!(
                 "{} delivers records as they come, so after a failure some are delivered again and \"exactly_once\" \
-                 cannot be kept: use mode=\"at_least_once\", or a transactional or keyed sink",
+                 cannot be kept: use checkpoint=mill.Checkpoint(path, mode=\"at_least_once\"), or a transactional or keyed sink",
                 sink.name()
             ))
             .in_step(&step.name));
