@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mill_protocol::Error;
 use millstream::connectors::{
     ArrowOptions, ArrowSource, CsvOptions, CsvSource, CsvWriting, DirectorySink, FileFormat, FileOptions, JsonLayout, JsonOptions,
-    JsonSource, OnExisting, ParquetOptions, ParquetSource, PathSpec, SqliteSink, TextOptions, TextSource, WriteOptions,
+    JsonSource, OnExisting, ParquetOptions, ParquetSource, PathSpec, SqliteSink, StdoutSink, TextOptions, TextSource, WriteOptions,
 };
 use pyo3::prelude::*;
 
@@ -111,7 +111,7 @@ pub fn read_files(
         ("text", _) => TextSource::new(paths, TextOptions { files })?.with_options(),
         ("csv", Some(csv)) => CsvSource::new(paths, schema, csv.options(files))?.with_options(),
         ("json", _) => JsonSource::new(paths, schema, JsonOptions { layout, files })?.with_options(),
-        ("arrow", _) => ArrowSource::new(paths, schema, ArrowOptions { files })?.with_options(),
+        ("arrow", _) => ArrowSource::open(paths, schema, ArrowOptions { files }),
         ("parquet", _) => ParquetSource::new(paths, schema, ParquetOptions { files })?.with_options(),
         _ => Err(Error::plan(format!("no files of the kind {kind:?}"))),
     });
@@ -168,6 +168,15 @@ pub fn write_files(stream: PyRef<'_, RawStream>, kind: &str, path: &str, writing
         max_rows_per_file: writing.max_rows_per_file,
         approximate_bytes_per_file: writing.approximate_bytes_per_file,
     };
+    if path == "-" {
+        if writing.replaces {
+            return Err(PlanError::new_err(format!(
+                "write_{kind}(\"-\"): on_existing is about files, and standard output is none; leave it out"
+            )));
+        }
+        let sink = StdoutSink::new(format, options).into_python()?;
+        return Ok(RawSink { node: stream.stream.sink(Arc::new(sink)).into_python()? });
+    }
     let sink = DirectorySink::with_options(path, format, options).into_python()?.on_existing(on_existing);
     if let Some(file) = sink.one_file()
         && !stream.stream.is_bounded()
