@@ -348,7 +348,8 @@ def start(
         ``"route"`` sends it to ``.errors`` of the step.
     replace
         Whether a job of this process that still runs with the same state directory is stopped first, with a last checkpoint,
-        from which this one continues: for a notebook cell that is run again. It needs ``checkpoint``.
+        from which this one continues: for a notebook cell that is run again. The former job keeps running if the new plan is
+        refused, does not fit the checkpoint, or the address of ``http`` is taken. It needs ``checkpoint``.
     http
         Where the job serves a page that shows it, ``/health`` and ``/metrics``: a port of the loopback interface, or an address
         such as ``"0.0.0.0:8080"``; port 0 takes a free one, see :attr:`Job.url`. There is no access control.
@@ -402,37 +403,52 @@ def jobs() -> list[Job]:
     return sorted((job for job in found if isinstance(job, Job) and job._is_running()), key=lambda job: job._started)
 
 
-def _make_way(directory: str) -> None:
-    """Stop the job of this process that uses a state directory, if there is one."""
+def _replaced(directory: str) -> list[Job]:
+    """Return the job of this process that uses a state directory, if there is one."""
     place = os.path.realpath(directory)
-    for job in jobs():
-        if job._directory == place:
-            logging.getLogger("millstream").warning("the job with the state directory %s is stopped, as another one replaces it", directory)
-            job.stop()
-            if not job.ends(_REPLACED_SECONDS_MAX):
-                raise MillstreamError(f"the job with the state directory {directory} does not stop; cancel() it")
+    return [job for job in jobs() if job._directory == place]
+
+
+def _check_replaces(former: list[Job], sinks: list[Any], options: dict[str, Any]) -> None:
+    """Raise, while the former job runs, what would keep the new one from going on from its checkpoint."""
+    if former and not _engine.check_start(sinks, options) and not options["restart_over"] and options["mode"] != "none":
+        # Its first one is not due yet, and what is to be compared with the new plan is in it.
+        for job in former:
+            job.checkpoint()
+        _engine.check_start(sinks, options)
+
+
+def _make_way(former: list[Job], directory: str) -> None:
+    for job in former:
+        logging.getLogger("millstream").warning("the job with the state directory %s is stopped, as another one replaces it", directory)
+        job.stop()
+        if not job.ends(_REPLACED_SECONDS_MAX):
+            raise MillstreamError(f"the job with the state directory {directory} does not stop; cancel() it")
 
 
 def _started(
     sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http: str | int | None = None, replace: bool = False
 ) -> Job:
     raw = [output._raw for output in _outputs(sinks, verb)]
+    former = _replaced(options["checkpoint"]) if replace else []
     if http is None:
-        if replace:
-            # A plan that is refused replaces nothing.
-            _engine.plan_of(raw, options)
-            _make_way(options["checkpoint"])
+        _check_replaces(former, raw, options)
+        _make_way(former, options["checkpoint"])
         return Job(_start(raw, options), options["checkpoint"])
     from millstream._endpoint import Endpoint, address
 
     host, port = address(http)
     plan = _graph_of(raw, options)
-    if replace:
-        _make_way(options["checkpoint"])
-    # Whoever cannot listen does not start either.
+    _check_replaces(former, raw, options)
+    # Whoever cannot listen does not start either, and replaces nothing.
+    if any(job._endpoint is not None and job._endpoint.port == port for job in former):
+        Endpoint(host, 0, plan).close()
+        _make_way(former, options["checkpoint"])
+        former = []
     _close_endpoints(port)
     endpoint = Endpoint(host, port, plan)
     try:
+        _make_way(former, options["checkpoint"])
         return Job(_start(raw, options), options["checkpoint"], endpoint)
     except BaseException:
         endpoint.close()
