@@ -24,6 +24,7 @@ from millstream import types
 from millstream._aggregate import Aggregate, aggregate
 from millstream._conditions import when
 from millstream._engine import version as _version
+from millstream._given import parameter
 from millstream._lookup_functions import Lookup, lookup
 from millstream._lookup_sqlite import lookup_sqlite
 from millstream._row import Row
@@ -209,6 +210,7 @@ __all__ = [
     "on_count",
     "on_processing_time",
     "on_watermark",
+    "parameter",
     "random",
     "read_arrow",
     "read_csv",

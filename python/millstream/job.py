@@ -14,6 +14,7 @@ from millstream import _engine, _live
 from millstream._counts import count
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
+from millstream._given import refuse_unread
 from millstream._paths import local_path
 from millstream._signals import stops_on_sigterm
 from millstream._texts import flag
@@ -430,6 +431,7 @@ def _started(
     sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http: str | int | None = None, replace: bool = False
 ) -> Job:
     raw = [output._raw for output in _outputs(sinks, verb)]
+    refuse_unread()
     former = _replaced(options["checkpoint"]) if replace else []
     if http is None:
         _check_replaces(former, raw, options)
