@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -432,6 +434,10 @@ def _started(
 ) -> Job:
     raw = [output._raw for output in _outputs(sinks, verb)]
     refuse_unread()
+    if any('("-"' in sink.name() for sink in raw):
+        # What the script has printed comes before the rows, which do not go through Python.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            sys.stdout.flush()
     former = _replaced(options["checkpoint"]) if replace else []
     if http is None:
         _check_replaces(former, raw, options)

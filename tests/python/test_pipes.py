@@ -81,6 +81,10 @@ def test_rows_appear_as_they_come() -> None:
         assert running.wait(60) == 0
 
 
+def test_what_was_printed_comes_first() -> None:
+    assert job('print("before"); mill.run(mill.from_iter([1]).write_csv("-")); print("after")').stdout == b"before\nvalue\n1\nafter\n"
+
+
 def test_a_reader_that_has_enough_ends_the_job() -> None:
     """As in python job.py | head -2: the job is over, and nothing is said."""
     for write in ("write_csv", "write_json", "write_arrow"):
