@@ -20,7 +20,7 @@ from millstream._given import refuse_unread
 from millstream._paths import local_path
 from millstream._signals import stops_on_sigterm
 from millstream._texts import flag
-from millstream.errors import MillstreamError, PlanError
+from millstream.errors import CheckpointError, MillstreamError, PlanError
 from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
 from millstream.options import Checkpoint, OnError, Restart, settings
@@ -417,7 +417,12 @@ def _check_replaces(former: list[Job], sinks: list[Any], options: dict[str, Any]
     if former and not _engine.check_start(sinks, options) and not options["restart_over"] and options["mode"] != "none":
         # Its first one is not due yet, and what is to be compared with the new plan is in it.
         for job in former:
-            job.checkpoint()
+            try:
+                job.checkpoint()
+            except CheckpointError:
+                # One that has come to its end by now is in nobody's way.
+                if job._is_running():
+                    raise
         _engine.check_start(sinks, options)
 
 
