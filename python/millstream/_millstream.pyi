@@ -28,6 +28,7 @@ __all__ = [
     "RawWindowedStream",
     "aggregate_function",
     "arm",
+    "check_start",
     "checkpoints",
     "column_function",
     "compiled_function",
