@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import textwrap
@@ -79,6 +80,18 @@ def test_rows_appear_as_they_come() -> None:
                 seen += os.read(running.stdout.fileno(), 1000)
         running.stdin.close()
         assert running.wait(60) == 0
+
+
+def test_ctrl_c_is_heard_while_the_first_line_is_waited_for() -> None:
+    code = HEAD + 'print("waiting", flush=True)\nmill.run(mill.read_csv("-").write_csv("-"))'
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdin is not None and running.stdout is not None and running.stderr is not None
+        assert running.stdout.readline() == b"waiting\n"
+        running.send_signal(signal.SIGINT)
+        # The input has no end before.
+        said = running.stderr.read()
+        assert said.endswith(b"KeyboardInterrupt\n") and b"ConnectorError" not in said, said
+        assert running.wait(60) != 0
 
 
 def test_what_was_printed_comes_first() -> None:

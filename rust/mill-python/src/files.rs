@@ -10,6 +10,7 @@ use millstream::connectors::{
 use pyo3::prelude::*;
 
 use crate::error::{IntoPython, PlanError};
+use crate::job::interruptible;
 use crate::stream::{RawSink, RawStream};
 use crate::types::RawSchema;
 
@@ -103,18 +104,21 @@ pub fn read_files(
         Some("values") => JsonLayout::Values,
         _ => JsonLayout::Auto,
     };
+    let is_pipe = paths.iter().any(|path| path == "-");
     let paths = PathSpec::new(paths);
     let schema = schema.map(|schema| Arc::clone(&schema.schema));
     let files = FileOptions::from(reading);
-    // Looking for files, and into the first of them, may take a while.
-    let source = py.detach(|| match (kind, csv) {
+    let kind = kind.to_owned();
+    let open = move || match (kind.as_str(), csv) {
         ("text", _) => TextSource::new(paths, TextOptions { files })?.with_options(),
         ("csv", Some(csv)) => CsvSource::new(paths, schema, csv.options(files))?.with_options(),
         ("json", _) => JsonSource::new(paths, schema, JsonOptions { layout, files })?.with_options(),
         ("arrow", _) => ArrowSource::open(paths, schema, ArrowOptions { files }),
         ("parquet", _) => ParquetSource::new(paths, schema, ParquetOptions { files })?.with_options(),
-        _ => Err(Error::plan(format!("no files of the kind {kind:?}"))),
-    });
+        (other, _) => Err(Error::plan(format!("no files of the kind {other:?}"))),
+    };
+    // Whoever writes into a pipe may take however long. Looking for files, and into the first of them, takes a while only.
+    let source = if is_pipe { Ok(interruptible(py, open)?) } else { py.detach(open) };
     source.and_then(RawStream::of_shared).into_python()
 }
 
