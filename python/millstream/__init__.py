@@ -24,6 +24,7 @@ from millstream import types
 from millstream._aggregate import Aggregate, aggregate
 from millstream._conditions import when
 from millstream._engine import version as _version
+from millstream._given import parameter
 from millstream._lookup_functions import Lookup, lookup
 from millstream._lookup_sqlite import lookup_sqlite
 from millstream._row import Row
@@ -41,8 +42,10 @@ from millstream.expr import (
     Expr,
     coalesce,
     col,
+    concat_list,
     concat_str,
     count,
+    element,
     lit,
     max_horizontal,
     min_horizontal,
@@ -180,11 +183,13 @@ __all__ = [
     "checkpoints",
     "coalesce",
     "col",
+    "concat_list",
     "concat_str",
     "count",
     "count_window",
     "cumulative",
     "each",
+    "element",
     "every",
     "from_arrow",
     "from_changelog",
@@ -205,6 +210,7 @@ __all__ = [
     "on_count",
     "on_processing_time",
     "on_watermark",
+    "parameter",
     "random",
     "read_arrow",
     "read_csv",

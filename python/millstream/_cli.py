@@ -1,4 +1,4 @@
-"""The command line: ``millstream run | state | bench | doctor``."""
+"""The command line: ``millstream run | state | bench | doctor | completion``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import millstream as mill
+from millstream import _given
+from millstream._completion import SHELLS, completion
 from millstream.bench import command
+from millstream.errors import PlanError
 
 __all__ = ["main"]
 
@@ -24,6 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run a script")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a parameter, which the script asks for with mill.parameter(NAME); may be repeated",
+    )
     run.add_argument("script", help="a Python file that declares streams and calls mill.run")
     run.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script gets as its arguments")
 
@@ -48,13 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_arguments(bench)
 
     commands.add_parser("doctor", help="say what this machine and installation can do")
+    completing = commands.add_parser("completion", help="print a script that completes this command in a shell")
+    completing.add_argument("shell", choices=SHELLS, help="the shell")
     options = parser.parse_args(arguments)
 
     from millstream.errors import MillstreamError
 
     try:
         if options.command == "run":
-            return _run(options.script, options.arguments)
+            return _run(options.script, options.arguments, options.set)
+        if options.command == "completion":
+            print(completion(parser, options.shell), end="")
+            return 0
         if options.command == "doctor":
             return _doctor()
         if options.command == "bench":
@@ -72,9 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _run(script: str, arguments: list[str]) -> int:
+def _run(script: str, arguments: list[str], settings: list[str]) -> int:
     if not Path(script).is_file():
         print(f"millstream: no file {script}", file=sys.stderr)
+        return 2
+    try:
+        _given.give(settings)
+    except PlanError as error:
+        print(f"millstream: {error}", file=sys.stderr)
         return 2
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(Path(script).resolve().parent))
@@ -83,7 +103,9 @@ def _run(script: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    return 0
+    for name in _given.unread():
+        print(f"millstream: --set {name}=…: the script has not asked for a parameter {name!r}", file=sys.stderr)
+    return 2 if _given.unread() else 0
 
 
 def _list(options: argparse.Namespace) -> int:

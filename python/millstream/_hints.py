@@ -87,7 +87,15 @@ _OF_STRATEGY = {
     "withIdleness": 'use with_idleness("10s")',
 }
 
+_OF_OUTPUT = {
+    "errors": 'a sink has no .errors: a record that it cannot write fails the job, or is left out and counted with on_error="skip". What the '
+    "steps before it reject is in .errors and .all_errors of the stream that is written",
+    "late": "late records are a stream of the step that found them late, not of a sink: agg(…).late",
+    **dict.fromkeys(("run", "start", "execute", "collect"), "pass it to mill.run(…) or mill.start(…)"),
+}
+
 _HINTS = {
+    "Output": _OF_OUTPUT,
     "Stream": _OF_STREAM,
     "KeyedStream": _OF_KEYED,
     "WindowedStream": _OF_WINDOWED,

@@ -60,9 +60,9 @@ def lookup_sqlite(
     ConnectorError
         When there is no such database or table, or it cannot be read. While the job runs, this fails the job whatever
         ``on_error`` is, and so does a database that stays locked for longer than ``timeout``.
-    UserFunctionError
+    DataError
         When the job runs and a value does not fit the type of its column, or several rows have the key: an error of the
-        records with this key, and of no others. The message names table, column and key.
+        records with this key, and of no others. The message names table, column, key and value.
 
     Notes
     -----

@@ -1,15 +1,17 @@
-"""Functions of text, times, lists and structs in expressions."""
+"""Functions of text, times, lists, structs and maps in expressions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from millstream._engine import RawExpr
+from millstream.errors import PlanError, SchemaError
 from millstream.types import TypeLike, data_type
 
 if TYPE_CHECKING:
     from millstream.expr import Expr
 
-__all__ = ["DateTimeNamespace", "ListNamespace", "StringNamespace", "StructNamespace"]
+__all__ = ["DateTimeNamespace", "ListNamespace", "MapNamespace", "StringNamespace", "StructNamespace"]
 
 
 class _Namespace:
@@ -281,7 +283,13 @@ class StringNamespace(_Namespace):
         """
         from millstream.expr import lit
 
-        return self._call("json_decode", lit(None).cast(data_type(dtype, place="json_decode()")), strict)
+        kind = data_type(dtype, place="json_decode()")
+        if repr(kind) == "object":
+            raise SchemaError(
+                "json_decode() makes values of a type, and object is none: give the keys and their types, as in "
+                "json_decode({'id': int}), or use map() with json.loads and schema={…: object}"
+            )
+        return self._call("json_decode", lit(None).cast(kind), strict)
 
     def json_path_match(self, path: str, *, strict: bool = True) -> Expr:
         """Return the value at a place within a JSON text, as text.
@@ -1476,6 +1484,43 @@ class ListNamespace(_Namespace):
         """
         return self._call("sort", descending)
 
+    def eval(self, expr: Expr) -> Expr:
+        """Apply an expression to each element.
+
+        Parameters
+        ----------
+        expr
+            An expression of :func:`millstream.element`, which stands for the element.
+
+        Raises
+        ------
+        PlanError
+            When the expression is used in a step and has a column of the stream, an aggregate or a function of yours in it.
+        DataError
+            When the job runs and the expression fails for an element: an error of the record.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"l": ["3", "x"]}])
+        >>> s.select(x=col("l").list.eval(mill.element().cast(int, strict=False).fill_null(0))).collect()["x"]
+        [[3, 0]]
+        """
+        from millstream.expr import Expr
+
+        if not isinstance(expr, Expr):
+            raise PlanError(f"list.eval() takes an expression of mill.element(), as in mill.element() * 2, not {expr!r:.200}")
+        return Expr(RawExpr.list_eval(self._expr._raw, expr._raw))
+
+    def mode(self) -> Expr:
+        """Return the elements that occur most often, in their order; nulls are skipped.
+
+        Examples
+        --------
+        >>> mill.from_iter([{"l": [3, 1, 3, None, 1]}]).select(x=col("l").list.mode()).collect()["x"]
+        [[1, 3]]
+        """
+        return self._call("mode")
+
     def reverse(self) -> Expr:
         """Reverse the order of the elements.
 
@@ -1672,3 +1717,98 @@ class StructNamespace(_Namespace):
 
 def _optional(value: str | None) -> tuple[str, ...]:
     return () if value is None else (value,)
+
+
+class MapNamespace(_Namespace):
+    """Functions of maps: ``col("m").map``.
+
+    Notes
+    -----
+    Null in, null out. A function of a column that is not a map is a :class:`SchemaError` of the step that uses it.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> tags = pa.array([[("env", "prod"), ("zone", "a")], []], pa.map_(pa.string(), pa.string()))
+    >>> s = mill.from_arrow(pa.table({"tags": tags}))
+    >>> s.select(env=col("tags").map.get("env"), n=col("tags").map.len()).collect().to_pylist()
+    [{'env': 'prod', 'n': 2}, {'env': None, 'n': 0}]
+    """
+
+    __slots__ = ()
+    _prefix = "map"
+
+    def get(self, key: Any) -> Expr:
+        """Return the value of a key; null if the map does not have it.
+
+        Parameters
+        ----------
+        key
+            A constant, or an expression.
+
+        Notes
+        -----
+        Of a key that a map has twice, the value of the last is returned.
+
+        Examples
+        --------
+        >>> import pyarrow as pa
+        >>> ages = pa.array([[("ann", 34)]], pa.map_(pa.string(), pa.int64()))
+        >>> s = mill.from_arrow(pa.table({"ages": ages, "who": ["ann"]}))
+        >>> s.select(x=col("ages").map.get("ann"), y=col("ages").map.get(col("who"))).collect().to_pylist()
+        [{'x': 34, 'y': 34}]
+        """
+        return self._call("get", key)
+
+    def contains_key(self, key: Any) -> Expr:
+        """Return whether a map has a key.
+
+        Parameters
+        ----------
+        key
+            A constant, or an expression.
+
+        Examples
+        --------
+        >>> import pyarrow as pa
+        >>> ages = pa.array([[("ann", 34)]], pa.map_(pa.string(), pa.int64()))
+        >>> mill.from_arrow(pa.table({"ages": ages})).select(x=col("ages").map.contains_key("bob")).collect()["x"]
+        [False]
+        """
+        return self._call("contains_key", key)
+
+    def keys(self) -> Expr:
+        """Return the keys as a list, in the order of the map.
+
+        Examples
+        --------
+        >>> import pyarrow as pa
+        >>> ages = pa.array([[("ann", 34), ("bob", None)]], pa.map_(pa.string(), pa.int64()))
+        >>> mill.from_arrow(pa.table({"ages": ages})).select(x=col("ages").map.keys()).collect()["x"]
+        [['ann', 'bob']]
+        """
+        return self._call("keys")
+
+    def values(self) -> Expr:
+        """Return the values as a list, in the order of the map.
+
+        Examples
+        --------
+        >>> import pyarrow as pa
+        >>> ages = pa.array([[("ann", 34), ("bob", None)]], pa.map_(pa.string(), pa.int64()))
+        >>> mill.from_arrow(pa.table({"ages": ages})).select(x=col("ages").map.values()).collect()["x"]
+        [[34, None]]
+        """
+        return self._call("values")
+
+    def len(self) -> Expr:
+        """Count the entries.
+
+        Examples
+        --------
+        >>> import pyarrow as pa
+        >>> ages = pa.array([[("ann", 34)]], pa.map_(pa.string(), pa.int64()))
+        >>> mill.from_arrow(pa.table({"ages": ages})).select(x=col("ages").map.len()).collect()["x"]
+        [1]
+        """
+        return self._call("len")

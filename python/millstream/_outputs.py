@@ -55,7 +55,8 @@ class Outputs:
         ----------
         path
             The directory, which is created if it does not exist; or one file, if its name ends with ``.csv``, ``.tsv`` or ``.txt``, and
-            ``.gz`` or ``.zst`` after that. A ``.tsv`` file needs ``separator="\\t"``.
+            ``.gz`` or ``.zst`` after that. A ``.tsv`` file needs ``separator="\\t"``. ``"-"`` is standard output: rows appear as they
+            come, and a reader that has enough ends the job.
         include_header
             Whether the first row of each file names the columns.
         separator
@@ -155,7 +156,7 @@ class Outputs:
         ----------
         path
             The directory, which is created if it does not exist; or one file, if its name ends with ``.json``, ``.jsonl`` or ``.ndjson``,
-            and ``.gz`` or ``.zst`` after that.
+            and ``.gz`` or ``.zst`` after that. ``"-"`` is standard output, as for :meth:`write_csv`.
         compression, compression_level, partition_by, max_rows_per_file, approximate_bytes_per_file, on_existing
             As for :meth:`write_csv`.
 
@@ -287,7 +288,7 @@ class Outputs:
         ----------
         path
             The directory, which is created if it does not exist; or one file, if its name ends with ``.arrow``, ``.feather`` or
-            ``.ipc``.
+            ``.ipc``. ``"-"`` is standard output, to which an Arrow stream is written.
         compression
             How record batches are compressed: ``"uncompressed"`` (the default), ``"lz4"`` or ``"zstd"``.
         compression_level

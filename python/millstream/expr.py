@@ -18,19 +18,19 @@ arguments of functions of text, and in :func:`lit`.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn
 
 from millstream._engine import RawExpr
 from millstream._mathematics import Mathematics
-from millstream._namespaces import DateTimeNamespace, ListNamespace, StringNamespace, StructNamespace
+from millstream._namespaces import DateTimeNamespace, ListNamespace, MapNamespace, StringNamespace, StructNamespace
 from millstream._texts import flag
 from millstream.errors import PlanError
 from millstream.types import TypeLike, data_type
 
-__all__ = ["Expr", "IntoExpr", "coalesce", "col", "concat_str", "count", "lit", "max_horizontal", "min_horizontal", "now"]
+__all__ = ["Expr", "IntoExpr", "coalesce", "col", "concat_list", "concat_str", "count", "element", "lit", "max_horizontal", "min_horizontal", "now"]
 
 Literal = bool | int | float | str | bytes | datetime | date | timedelta | Decimal | None
 IntoExpr = Any
@@ -602,6 +602,19 @@ class Expr(Mathematics):
         """
         return StructNamespace(self)
 
+    @property
+    def map(self) -> MapNamespace:
+        """Functions of maps.
+
+        Examples
+        --------
+        >>> import pyarrow as pa
+        >>> tags = pa.array([[("env", "prod"), ("zone", "a")]], pa.map_(pa.string(), pa.string()))
+        >>> mill.from_arrow(pa.table({"tags": tags})).select(x=col("tags").map.get("zone")).collect()["x"]
+        ['a']
+        """
+        return MapNamespace(self)
+
     # -- aggregates --------------------------------------------------------------------------------------------------
 
     def filter(self, condition: Expr | builtins.str) -> Expr:
@@ -709,6 +722,140 @@ class Expr(Mathematics):
         [3]
         """
         return self._aggregate("max")
+
+    def min_by(self, by: IntoExpr) -> Expr:
+        """Return the value of the record in which another expression is smallest; an aggregate.
+
+        Parameters
+        ----------
+        by
+            What has to be smallest: an expression or the name of a column, of values with an order.
+
+        Raises
+        ------
+        SchemaError
+            When a step uses the expression and ``by`` has no order, or the values cannot be kept as state.
+
+        Notes
+        -----
+        Records in which ``by`` is null are skipped, and the result of no other is null. NaN is greater than any number. Of
+        several records with the same smallest ``by``, the smallest value is returned, so that the result does not depend on the
+        order of the records; null is smaller than any value.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"city": "Oslo", "t": -3}, {"city": "Rome", "t": 14}, {"city": "Bern", "t": None}])
+        >>> s.agg(coldest=col("city").min_by("t"), warmest=col("city").max_by("t")).collect().to_pylist()
+        [{'coldest': 'Oslo', 'warmest': 'Rome'}]
+        """
+        return Expr(RawExpr.aggregate("min_by", RawExpr.function("by_pair", [self._raw, _column(by)]), None))
+
+    def max_by(self, by: IntoExpr) -> Expr:
+        """Return the value of the record in which another expression is largest; an aggregate.
+
+        Parameters
+        ----------
+        by
+            What has to be largest: an expression or the name of a column, of values with an order.
+
+        Raises
+        ------
+        SchemaError
+            When a step uses the expression and ``by`` has no order, or the values cannot be kept as state.
+
+        Notes
+        -----
+        As for :meth:`min_by`; of several records with the same largest ``by``, the largest value is returned.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"bid": 5, "who": "ann"}, {"bid": 9, "who": "bob"}])
+        >>> s.agg(who=col("who").max_by("bid")).collect()["who"]
+        ['bob']
+        """
+        return Expr(RawExpr.aggregate("max_by", RawExpr.function("by_pair", [self._raw, _column(by)]), None))
+
+    def any(self) -> Expr:
+        """Return whether a value is true; an aggregate.
+
+        Raises
+        ------
+        SchemaError
+            When a step uses the expression and the values are not booleans.
+
+        Notes
+        -----
+        Nulls are skipped; the result of no value is false.
+
+        Examples
+        --------
+        >>> s = mill.from_iter([{"late": False}, {"late": None}, {"late": True}])
+        >>> s.agg(any=col("late").any(), all=col("late").all()).collect().to_pylist()
+        [{'any': True, 'all': False}]
+        """
+        return self._call("any")._aggregate("max").fill_null(False)
+
+    def all(self) -> Expr:
+        """Return whether all values are true; an aggregate.
+
+        Raises
+        ------
+        SchemaError
+            When a step uses the expression and the values are not booleans.
+
+        Notes
+        -----
+        Nulls are skipped; the result of no value is true.
+
+        Examples
+        --------
+        >>> mill.from_iter([True, None]).agg(x=col("value").all()).collect()["x"]
+        [True]
+        """
+        return self._call("all")._aggregate("min").fill_null(True)
+
+    def product(self) -> Expr:
+        """Multiply the values; an aggregate.
+
+        Raises
+        ------
+        SchemaError
+            When a step uses the expression and the values are not integers, floats or booleans. Decimals can be cast to float.
+        DataError
+            When the product of integers does not fit the type of the result. Then the group has no result.
+
+        Notes
+        -----
+        Nulls are skipped; the product of no value is null, as the sum is. Products of floats are kept in twice the precision of a
+        float and with an exponent of their own, so that nothing overflows on the way.
+
+        Examples
+        --------
+        >>> mill.from_iter([3, None, 5]).agg(x=col("value").product()).collect()["x"]
+        [15]
+        >>> mill.from_iter([2.0**600, 2.0**600, 2.0**-599, 2.0**-599]).agg(x=col("value").product()).collect()["x"]
+        [4.0]
+        """
+        return self._aggregate("product")
+
+    def mode(self) -> Expr:
+        """Return the values that occur most often, as a list in their order; an aggregate.
+
+        Raises
+        ------
+        SchemaError
+            When a step uses the expression and the values have no order.
+
+        Notes
+        -----
+        Nulls are skipped; the result of no value is an empty list. All values are kept as state.
+
+        Examples
+        --------
+        >>> mill.from_iter(["b", "a", "b", None, "a", "c"]).agg(x=col("value").mode()).collect()["x"]
+        [['a', 'b']]
+        """
+        return self._aggregate("collect")._call("list.mode")
 
     def first(self, *, ignore_nulls: bool = False) -> Expr:
         """Return the value of the first record; an aggregate.
@@ -847,13 +994,14 @@ class Expr(Mathematics):
         """
         return self._aggregate("median")
 
-    def quantile(self, quantile: float) -> Expr:
+    def quantile(self, quantile: float | Sequence[float]) -> Expr:
         """Return a quantile, exactly, with linear interpolation; an aggregate.
 
         Parameters
         ----------
         quantile
-            A number between 0 and 1: 0 is the smallest value, 1 the largest.
+            A number between 0 and 1: 0 is the smallest value, 1 the largest. Of a list of numbers the result is a list, in the
+            same order.
 
         Raises
         ------
@@ -865,23 +1013,34 @@ class Expr(Mathematics):
         Notes
         -----
         The quantile of numbers is a float. That of durations or timestamps has their type, rounded to its unit, a half to the
-        even number. Nulls are skipped; the result of no value is null. NaN is greater than any number. All values are kept as state;
-        :meth:`approx_quantile` needs little memory.
+        even number. Nulls are skipped; the result of no value is null. NaN is greater than any number. All values are kept as state,
+        for each quantile of a list; :meth:`approx_quantile` needs little memory.
 
         Examples
         --------
         >>> mill.from_iter([1, 2, 3, 4]).agg(x=col("value").quantile(0.5)).collect()["x"]
         [2.5]
+        >>> mill.from_iter([1, 2, 3, 4]).agg(x=col("value").quantile([0, 0.5])).collect()["x"]
+        [[1.0, 2.5]]
         """
-        return self._aggregate("quantile", _fraction(quantile))
+        return self._quantile("quantile", quantile)
 
-    def approx_quantile(self, quantile: float) -> Expr:
+    def _quantile(self, kind: builtins.str, quantile: float | Sequence[float]) -> Expr:
+        if isinstance(quantile, (int, float)) or not isinstance(quantile, Sequence) or isinstance(quantile, (builtins.str, bytes)):
+            return self._aggregate(kind, _fraction(quantile))  # type: ignore[arg-type]
+        if not quantile:
+            raise PlanError(f"{kind}() was given no quantile")
+        each = [self._aggregate(kind, _fraction(one))._raw for one in quantile]
+        return Expr(RawExpr.function("concat_list", each))
+
+    def approx_quantile(self, quantile: float | Sequence[float]) -> Expr:
         """Estimate a quantile in bounded memory; an aggregate.
 
         Parameters
         ----------
         quantile
-            A number between 0 and 1: 0 is the smallest value, 1 the largest.
+            A number between 0 and 1: 0 is the smallest value, 1 the largest. Of a list of numbers the result is a list, in the
+            same order.
 
         Raises
         ------
@@ -907,7 +1066,7 @@ class Expr(Mathematics):
         >>> abs(estimate - 5000) <= 50
         True
         """
-        return self._aggregate("approx_quantile", _fraction(quantile))
+        return self._quantile("approx_quantile", quantile)
 
     def collect(self) -> Expr:
         """Return all values as a list; an aggregate.
@@ -957,6 +1116,18 @@ def col(name: str) -> Expr:
     if not isinstance(name, str):
         raise PlanError(f"col() takes the name of a column, not {name!r}; for a constant use lit()")
     return Expr(RawExpr.column(name))
+
+
+def element() -> Expr:
+    """Return the element of a list, within :meth:`Expr.list.eval <millstream._namespaces.ListNamespace.eval>`.
+
+    Examples
+    --------
+    >>> from millstream import col
+    >>> mill.from_iter([{"l": [1, 2]}]).select(x=col("l").list.eval(mill.element() * 10)).collect()["x"]
+    [[10, 20]]
+    """
+    return Expr(RawExpr.element())
 
 
 def lit(value: Literal, dtype: TypeLike = None) -> Expr:
@@ -1018,6 +1189,31 @@ def now() -> Expr:
     Schema(index: int64, seen: timestamp[us, UTC])
     """
     return Expr(RawExpr.now())
+
+
+def concat_list(*values: IntoExpr) -> Expr:
+    """Make a list of the values of each record.
+
+    Parameters
+    ----------
+    *values
+        Expressions, names of columns, or constants, of types that one type holds exactly.
+
+    Raises
+    ------
+    PlanError
+        When no value is given.
+    SchemaError
+        When a step uses the expression and no type holds all values.
+
+    Examples
+    --------
+    >>> mill.from_iter([{"a": 1, "b": 2.5}]).select(x=mill.concat_list("a", "b")).collect()["x"]
+    [[1.0, 2.5]]
+    """
+    if not values:
+        raise PlanError("concat_list() needs at least one value")
+    return Expr(RawExpr.function("concat_list", [_column(value) for value in values]))
 
 
 def coalesce(*values: IntoExpr) -> Expr:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -14,10 +16,11 @@ from millstream import _engine, _live
 from millstream._counts import count
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
+from millstream._given import refuse_unread
 from millstream._paths import local_path
 from millstream._signals import stops_on_sigterm
 from millstream._texts import flag
-from millstream.errors import MillstreamError, PlanError
+from millstream.errors import CheckpointError, MillstreamError, PlanError
 from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
 from millstream.options import Checkpoint, OnError, Restart, settings
@@ -348,7 +351,8 @@ def start(
         ``"route"`` sends it to ``.errors`` of the step.
     replace
         Whether a job of this process that still runs with the same state directory is stopped first, with a last checkpoint,
-        from which this one continues: for a notebook cell that is run again. It needs ``checkpoint``.
+        from which this one continues: for a notebook cell that is run again. The former job keeps running if the new plan is
+        refused, does not fit the checkpoint, or the address of ``http`` is taken. It needs ``checkpoint``.
     http
         Where the job serves a page that shows it, ``/health`` and ``/metrics``: a port of the loopback interface, or an address
         such as ``"0.0.0.0:8080"``; port 0 takes a free one, see :attr:`Job.url`. There is no access control.
@@ -402,37 +406,62 @@ def jobs() -> list[Job]:
     return sorted((job for job in found if isinstance(job, Job) and job._is_running()), key=lambda job: job._started)
 
 
-def _make_way(directory: str) -> None:
-    """Stop the job of this process that uses a state directory, if there is one."""
+def _replaced(directory: str) -> list[Job]:
+    """Return the job of this process that uses a state directory, if there is one."""
     place = os.path.realpath(directory)
-    for job in jobs():
-        if job._directory == place:
-            logging.getLogger("millstream").warning("the job with the state directory %s is stopped, as another one replaces it", directory)
-            job.stop()
-            if not job.ends(_REPLACED_SECONDS_MAX):
-                raise MillstreamError(f"the job with the state directory {directory} does not stop; cancel() it")
+    return [job for job in jobs() if job._directory == place]
+
+
+def _check_replaces(former: list[Job], sinks: list[Any], options: dict[str, Any]) -> None:
+    """Raise, while the former job runs, what would keep the new one from going on from its checkpoint."""
+    if former and not _engine.check_start(sinks, options) and not options["restart_over"] and options["mode"] != "none":
+        # Its first one is not due yet, and what is to be compared with the new plan is in it.
+        for job in former:
+            try:
+                job.checkpoint()
+            except CheckpointError:
+                # One that has come to its end by now is in nobody's way.
+                if job._is_running():
+                    raise
+        _engine.check_start(sinks, options)
+
+
+def _make_way(former: list[Job], directory: str) -> None:
+    for job in former:
+        logging.getLogger("millstream").warning("the job with the state directory %s is stopped, as another one replaces it", directory)
+        job.stop()
+        if not job.ends(_REPLACED_SECONDS_MAX):
+            raise MillstreamError(f"the job with the state directory {directory} does not stop; cancel() it")
 
 
 def _started(
     sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http: str | int | None = None, replace: bool = False
 ) -> Job:
     raw = [output._raw for output in _outputs(sinks, verb)]
+    refuse_unread()
+    if any('("-"' in sink.name() for sink in raw):
+        # What the script has printed comes before the rows, which do not go through Python.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            sys.stdout.flush()
+    former = _replaced(options["checkpoint"]) if replace else []
     if http is None:
-        if replace:
-            # A plan that is refused replaces nothing.
-            _engine.plan_of(raw, options)
-            _make_way(options["checkpoint"])
+        _check_replaces(former, raw, options)
+        _make_way(former, options["checkpoint"])
         return Job(_start(raw, options), options["checkpoint"])
     from millstream._endpoint import Endpoint, address
 
     host, port = address(http)
     plan = _graph_of(raw, options)
-    if replace:
-        _make_way(options["checkpoint"])
-    # Whoever cannot listen does not start either.
+    _check_replaces(former, raw, options)
+    # Whoever cannot listen does not start either, and replaces nothing.
+    if any(job._endpoint is not None and job._endpoint.port == port for job in former):
+        Endpoint(host, 0, plan).close()
+        _make_way(former, options["checkpoint"])
+        former = []
     _close_endpoints(port)
     endpoint = Endpoint(host, port, plan)
     try:
+        _make_way(former, options["checkpoint"])
         return Job(_start(raw, options), options["checkpoint"], endpoint)
     except BaseException:
         endpoint.close()

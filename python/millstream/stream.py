@@ -1140,7 +1140,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         --------
         >>> s = mill.from_iter(["1", "x"]).map(lambda row: {"n": int(row.value)}, schema={"n": int})
         >>> [row["record"] for row in s.errors.collect(on_error="route").to_pylist()]
-        ['{"value": "x"}']
+        ['{"value":"x"}']
         """
         return Stream(self._raw.errors())
 
@@ -1156,6 +1156,6 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         >>> s = mill.from_iter([{"n": "1"}, {"n": "x"}, {"n": "0"}]).with_columns(n=col("n").cast(int)).name("parse")
         >>> inverse = s.map(lambda row: {"inverse": 1 / row.n}, schema={"inverse": float}).name("invert")
         >>> sorted((row["step"], row["record"]) for row in inverse.all_errors.collect(on_error="route").to_pylist())
-        [('invert', '{"n": 0}'), ('parse', '{"n": "x"}')]
+        [('invert', '{"n":0}'), ('parse', '{"n":"x"}')]
         """
         return Stream(self._raw.all_errors())

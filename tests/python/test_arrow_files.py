@@ -320,7 +320,7 @@ def test_a_decimal_with_too_many_digits_is_shown_with_all_of_them(tmp_path: Path
     digits = pa.Array.from_buffers(pa.decimal128(*kind), 1, [None, pa.py_buffer(raw.to_bytes(16, "little"))])
     path = write(pa.table({"id": [1], "c": digits}), tmp_path / "a.arrow")
     [letter] = mill.read_arrow(path).errors.collect(on_error="route").to_pylist()
-    assert letter["record"] == f'{{"id": 1, "c": {shown}}}'
+    assert letter["record"] == f'{{"id":1,"c":{shown}}}'
     assert json.loads(letter["record"])["c"] == float(shown)
 
 
@@ -329,3 +329,32 @@ def test_types_that_cannot_be_are_refused(tmp_path: Path) -> None:
     for make in (lambda: mill.from_arrow(nothing), lambda: mill.read_arrow(write(nothing, tmp_path / "a.arrow"))):
         with pytest.raises(mill.SchemaError, match='column "c" holds bytes of length 0'):
             make().collect()
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, kind: str) -> None:
+    """Some damages were a DataError with the words of a panic in the library."""
+    table = pa.table({"a": [1, None, 3], "s": ["x", "yy", None], "l": [[1], [], None], "d": pa.array(["p", "q", "p"]).dictionary_encode()})
+    path = tmp_path / "t.arrow"
+    with (pa.ipc.new_file if kind == "file" else pa.ipc.new_stream)(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    whole, chance = path.read_bytes(), random.Random(8)
+    kinds = set()
+    for number in range(250):
+        damaged = bytearray(whole)
+        place = chance.randrange(len(whole))
+        if number % 5 == 0:
+            del damaged[place:]
+        else:
+            damaged[place] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, damaged[place] ^ 1 << chance.randrange(8)])
+        path.write_bytes(damaged)
+        try:
+            mill.read_arrow(path).collect(parallelism=1)
+        except mill.ConnectorError as error:
+            kinds.add("connector")
+            assert "t.arrow" in str(error) and "panicked" not in str(error), error
+        except (mill.SchemaError, mill.DataError) as error:
+            # A name or a type that is another one now, and text that is not UTF-8: the file is whole.
+            kinds.add("other")
+            assert "t.arrow" in str(error) or "name" in str(error) or "column" in str(error), error
+    assert "connector" in kinds

@@ -389,7 +389,7 @@ def test_an_error_in_it_fails_the_job_and_names_the_record(on_error: Any) -> Non
         raise ValueError("no such rule")
 
     function = made(process_broadcast=process_broadcast)
-    fails(function, r'(?s)process\(Made\).*no such rule.*every task calls.*record: \{"name": "r", "least": 1\}', on_error=on_error)
+    fails(function, r'(?s)process\(Made\).*no such rule.*every task calls.*record: \{"name":"r","least":1\}', on_error=on_error)
 
 
 def test_states_may_be_added_and_others_are_refused(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_short_forms_and_unknown_changes():
     with pytest.raises(mill.DataError, match='column "op" is "Insert"; a change is "insert", "update" or "delete"'):
         updating.collect()
     errors = updating.errors.collect(on_error="route").to_pylist()
-    assert [row["record"] for row in errors] == ['{"op": "Insert", "k": 4}']
+    assert [row["record"] for row in errors] == ['{"op":"Insert","k":4}']
 
 
 def test_a_keyed_table_has_what_the_changes_leave(tmp_path):

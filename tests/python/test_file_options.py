@@ -655,3 +655,77 @@ def test_blank_lines_before_a_header_are_no_header(before: str, tmp_path: Path) 
     if not before.startswith("\ufeff"):
         assert mill.read_csv(path, skip_lines=1).collect(parallelism=1).to_pylist() == wanted
         assert mill.read_csv(path, skip_lines=1, schema={"id": int, "name": str}).collect(parallelism=1).to_pylist() == wanted
+
+
+def write_both(folder: Path, kind: str) -> Any:
+    """Write two files whose other columns do not go together, and return their reader."""
+    folder.mkdir()
+    first, second = pa.table({"x": [1, 2], "y": ["a", "b"], "z": [1.5, None]}), pa.table({"w": [[1]], "x": [3], "y": [7]})
+    for number, table in enumerate((first, second)):
+        path = folder / f"{number}.{kind}"
+        if kind == "parquet":
+            pq.write_table(table, path)
+        elif kind == "arrow":
+            with pa.ipc.new_file(path, table.schema) as writer:
+                writer.write_table(table)
+        elif kind == "csv":
+            path.write_text("x,y,y\n1,a,b\n2,b,\n" if number == 0 else "w,x,y\n1,3,7\n")
+        else:
+            path.write_text('{"x":1,"y":"a","y":1}\n{"x":2}\n' if number == 0 else '{"x":3,"w":{"q":1}}\n')
+    return {"parquet": mill.read_parquet, "arrow": mill.read_arrow, "csv": mill.read_csv, "json": mill.read_json}[kind]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "csv", "json"])
+def test_columns_that_are_not_read_do_not_matter(tmp_path: Path, kind: str) -> None:
+    """Their types were united, and files refused that lack them, have more, or have a name twice."""
+    read = write_both(tmp_path / "in", kind)
+    with pytest.raises((mill.SchemaError, mill.DataError)):
+        read(tmp_path / "in").collect()
+    for schema in (None, {"x": int, "y": str}):
+        s = read(tmp_path / "in", columns=["x"], schema=schema)
+        assert s.collect(parallelism=1).to_pylist() == [{"x": 1}, {"x": 2}, {"x": 3}]
+    with pytest.raises((mill.SchemaError, mill.DataError)):
+        read(tmp_path / "in", columns=["x", "y"]).collect()
+    with_path = read(tmp_path / "in", columns=["file", "x"], include_file_paths="file")
+    assert with_path.collect(parallelism=1).to_arrow().column_names == ["file", "x"]
+    with pytest.raises(mill.SchemaError, match='columns names "X", and there is no such column; did you mean "x"'):
+        read(tmp_path / "in", columns=["X"])
+
+
+def test_unions_and_names_that_are_there_twice_may_be_left_out(tmp_path: Path) -> None:
+    union = pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])])
+    table = pa.table([pa.array([1, 2]), union, pa.array([3, 4]), pa.array([5, 6])], names=["x", "u", "y", "y"])
+    with pa.ipc.new_file(tmp_path / "t.arrow", table.schema) as writer:
+        writer.write_table(table)
+    pq.write_table(table.select([0, 2, 3]), tmp_path / "t.parquet")
+    for read, path in ((mill.read_arrow, "t.arrow"), (mill.read_parquet, "t.parquet")):
+        assert read(tmp_path / path, columns="x").collect().to_pylist() == [{"x": 1}, {"x": 2}]
+        with pytest.raises(mill.SchemaError, match='two columns have the name "y"'):
+            read(tmp_path / path, columns=["x", "y"])
+    with pytest.raises(mill.SchemaError, match='column "u" holds a union of types'):
+        mill.read_arrow(tmp_path / "t.arrow", columns=["x", "u"])
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_later_file_with_more_columns_stops_the_job_which_goes_on_with_a_schema(tmp_path: Path, kind: str) -> None:
+    read = write_both(tmp_path / "in", kind)
+    (tmp_path / "in" / f"1.{kind}").rename(tmp_path / f"later.{kind}")
+
+    def job(schema: Any) -> mill.Job:
+        s = read(tmp_path / "in", follow=True, schema=schema).select("x")
+        return mill.start(s.write_json(tmp_path / "out"), checkpoint=mill.Checkpoint(tmp_path / "state", every="20ms"))
+
+    def seen() -> list[int]:
+        parts = sorted((tmp_path / "out").glob("part-*"))
+        return sorted(json.loads(line)["x"] for part in parts for line in part.read_text().splitlines())
+
+    running = job(None)
+    while seen() != [1, 2] and running.status.state == "running":
+        clock.sleep(0.02)
+    (tmp_path / f"later.{kind}").rename(tmp_path / "in" / f"1.{kind}")
+    with pytest.raises(mill.SchemaError, match=f'1.{kind}" has a column "w" that other files do not have; name those to read with columns='):
+        running.wait()
+    with job({"x": int}) as running:
+        while seen() != [1, 2, 3] and running.status.state == "running":
+            clock.sleep(0.02)
+        assert seen() == [1, 2, 3]

@@ -240,7 +240,7 @@ def test_failure_keeps_the_exception_and_names_step_and_record() -> None:
         stream.collect()
     message = str(info.value)
     assert "fragile" in message
-    assert '{"value": 13}' in message
+    assert '{"value":13}' in message
     cause = info.value.__cause__
     assert isinstance(cause, ValueError)
     assert cause.__traceback__ is not None
@@ -275,7 +275,7 @@ def test_failure_routed() -> None:
     assert error["step"] == "risky"
     assert "unlucky" in error["error"]
     assert "in fragile" in error["traceback"]
-    assert error["record"] == '{"value": 13}'
+    assert error["record"] == '{"value":13}'
 
 
 def test_result_that_does_not_fit_is_a_failure_of_its_record() -> None:

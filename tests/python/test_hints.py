@@ -51,6 +51,7 @@ def test_a_name_that_is_not_there_is_still_not_there() -> None:
         "KeyedStream": keyed(),
         "WindowedStream": windowed(),
         "WatermarkStrategy": mill.WatermarkStrategy.ascending(),
+        "Output": stream().for_each(lambda row: None),
     }
     for kind, names in _HINTS.items():
         for name in names:

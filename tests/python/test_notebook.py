@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from jupyter_client.manager import start_new_kernel
@@ -283,3 +286,32 @@ def test_a_script_may_end_while_a_job_runs(name: str) -> None:
     assert done.stdout == "end\n"
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_a_job_that_cannot_start_replaces_nothing(tmp_path: Path) -> None:
+    """The former job was stopped before it was known whether the plan fits its checkpoint and whether the port is free."""
+    numbers = mill.generate(rate=1_000, n=mill.index())
+
+    def counted(key: str) -> mill.Output:
+        totals = numbers.with_columns(a=mill.col("n") % 3, b=mill.col("n") % 5).key_by(key).agg(s=mill.col("n").sum(), emit="each")
+        return totals.name("totals").to_changelog().write_json(tmp_path / "out")
+
+    for every in ("1h", "50ms"):
+        state = mill.Checkpoint(tmp_path / f"state-{every}", every=every)
+        with mill.start(counted("a"), checkpoint=state) as job, socket.create_server(("127.0.0.1", 0)) as taken:
+            while every == "50ms" and not mill.checkpoints(state.path):
+                time.sleep(0.01)
+            with pytest.raises(mill.CheckpointError, match="is of another plan: changed: totals"):
+                mill.start(counted("b"), checkpoint=state, replace=True)
+            with pytest.raises(mill.CheckpointError, match="is of another plan: changed: totals"):
+                mill.start(counted("b"), checkpoint=state, replace=True, http=0)
+            with pytest.raises(mill.PlanError, match="cannot listen there"):
+                mill.start(counted("a"), checkpoint=state, replace=True, http=taken.getsockname()[1])
+            assert job.status.state == "running"
+            with mill.start(counted("a"), checkpoint=state, replace=True, http=0) as second:
+                assert job.status.state == "stopped"
+                port = urlsplit(second.url or "").port
+                with pytest.raises(mill.PlanError, match="cannot listen there"):
+                    mill.start(counted("a"), checkpoint=state, replace=True, http=f"192.0.2.1:{port}")
+                assert second.status.state == "running"
+        shutil.rmtree(tmp_path / "out")

@@ -334,4 +334,4 @@ def test_a_time_that_python_does_not_have_is_an_error_that_names_it(place: int, 
     assert mapped.collect(on_error="skip")["i"] == [1]
     [error] = mapped.errors.collect(on_error="route").to_pylist()
     assert '"t"' in error["error"]
-    assert error["record"].startswith('{"i": 2, "t": ')
+    assert error["record"].startswith('{"i":2,"t":')

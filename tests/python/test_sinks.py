@@ -88,7 +88,7 @@ def test_exception_of_a_callback_names_the_record() -> None:
         if row.x == 7:
             raise KeyError("seven")
 
-    with pytest.raises(mill.UserFunctionError, match=r'fails.*\{"k": 2, "x": 7\}') as info:
+    with pytest.raises(mill.UserFunctionError, match=r'fails.*\{"k":2,"x":7\}') as info:
         mill.run(mill.from_iter(ROWS).for_each(fails))
     assert isinstance(info.value.__cause__, KeyError)
 

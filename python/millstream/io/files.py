@@ -65,7 +65,7 @@ def read_text(
     path
         A file, a glob, a directory, or a list of them. Files ending in ``.gz``, ``.zst``, ``.bz2``, ``.xz`` and ``.lz4`` are
         decompressed. ``~`` is the home directory. A file is the same file however its path is written: relative or absolute,
-        with dots, or through links.
+        with dots, or through links. ``"-"`` is standard input, which is read once, as it comes, and without options about files.
     recursive
         Whether the files of a directory are also those of the directories in it, at any depth.
     include_file_paths
@@ -162,11 +162,12 @@ def read_csv(
     Parameters
     ----------
     path
-        A file, a glob, a directory, or a list of them, as for :func:`read_text`.
+        A file, a glob, a directory, or a list of them, as for :func:`read_text`; ``"-"`` is standard input.
     schema
         The columns of the files; by default they are inferred from samples of the files.
     columns
-        The names of the columns to read, in this order; by default all.
+        The names of the columns to read, in this order; by default all. Of other columns neither the types nor whether all files
+        have them matters.
     has_header
         Whether the first row of each file names the columns. Without a header they are ``column_1``, ``column_2`` and so on,
         or what ``schema`` or ``new_columns`` names.
@@ -308,12 +309,13 @@ def read_json(
     Parameters
     ----------
     path
-        A file, a glob, a directory, or a list of them, as for :func:`read_text`.
+        A file, a glob, a directory, or a list of them, as for :func:`read_text`; ``"-"`` is standard input.
     schema
         The columns; by default they are inferred from samples of the files. Keys that a schema leaves out are ignored; a
         key that inferred columns do not have is an error of its record.
     columns
-        The names of the columns to read, in this order; by default all.
+        The names of the columns to read, in this order; by default all. Of other columns neither the types nor whether all files
+        have them matters.
     format
         ``"lines"`` for one record in each line; ``"values"`` for records one after another or in an array, whatever their line
         breaks. By default a file that begins with ``[`` is an array, and any other one has lines.
@@ -393,7 +395,8 @@ def read_parquet(
         The columns to read and their types. By default all columns, each in the type that holds the values of all files.
         None can be ``object``, since unpickling bytes of a file would run what they ask for.
     columns
-        The names of the columns to read, in this order; by default all.
+        The names of the columns to read, in this order; by default all. Of other columns neither the types nor whether all files
+        have them matters.
     missing_columns
         What a file without one of the columns is: ``"raise"`` for an error, ``"insert"`` to read null for the column.
     recursive, include_file_paths, row_index_name, row_index_offset, hive_partitioning, hive_schema
@@ -473,7 +476,8 @@ def read_arrow(
         The columns to read and their types. By default all columns, each in the type that holds the values of all files.
         None can be ``object``, since unpickling bytes of a file would run what they ask for.
     columns
-        The names of the columns to read, in this order; by default all.
+        The names of the columns to read, in this order; by default all. Of other columns neither the types nor whether all files
+        have them matters.
     missing_columns
         What a file without one of the columns is: ``"raise"`` for an error, ``"insert"`` to read null for the column.
     recursive, include_file_paths, row_index_name, row_index_offset, hive_partitioning, hive_schema

@@ -6,11 +6,12 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from millstream import _live
 from millstream._closing import closed
 from millstream._engine import RawSink, write_files, write_sqlite
+from millstream._hints import no_attribute
 from millstream._parameters import check_parameters, check_spelling
 from millstream._paths import local_path
 from millstream._row import row_class, rows
@@ -226,6 +227,12 @@ class Output:
         'shown'
         """
         return output(self._raw.named(text(name, "name()", "orders")), takes_frames=self._takes_frames)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise an error that says where what is looked for is found."""
+            raise no_attribute(self, name)
 
     def __repr__(self) -> str:
         """Show what it writes to."""

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Fields, Schema, SchemaRef};
 use mill_frame::convert::{Verdict, verdict, why_refused};
 use mill_frame::types::{check_fields, type_name, unite};
 use mill_protocol::{Error, Result};
@@ -25,8 +25,12 @@ pub(crate) fn columns_of(
     schema_of_file: impl Fn(&Path) -> Result<SchemaRef>,
 ) -> Result<(SchemaRef, Option<Arc<HashSet<String>>>)> {
     let may_lack = files.inserts_missing_columns();
+    let mut names: Vec<String> = Vec::new();
     if let Some(schema) = declared {
         check_read(reader, &schema)?;
+        names.extend(schema.fields().iter().map(|field| field.name().clone()));
+        files.check_chosen(reader, &names)?;
+        let schema = chosen(&schema, files.chosen());
         if let Some(path) = files.files.first() {
             check_fields(schema.fields()).map_err(|e| Error::schema(e.to_string()))?;
             match_columns(path, &schema, schema_of_file(path)?.as_ref(), None, may_lack)?;
@@ -37,9 +41,26 @@ pub(crate) fn columns_of(
         let paths = &files.paths;
         return Err(Error::plan(format!("{reader}({paths}): there is no file yet to take the columns from; give schema=")));
     }
-    let schema = schema_of(&files.files, may_lack, schema_of_file)?;
+    let schema = schema_of(&files.files, may_lack, |path| {
+        let whole = schema_of_file(path)?;
+        names.extend(whole.fields().iter().map(|field| field.name().clone()));
+        let schema = chosen(&whole, files.chosen());
+        check_fields(schema.fields()).map_err(|e| Error::schema(format!("{path:?}: {e}")))?;
+        Ok(schema)
+    });
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    files.check_chosen(reader, &names)?;
+    let schema = schema?;
     let names = schema.fields().iter().map(|field| field.name().clone()).collect();
-    Ok((schema, Some(Arc::new(names))))
+    Ok((schema, files.chosen().is_none().then(|| Arc::new(names))))
+}
+
+/// The columns of a schema that are read, all if none were named.
+pub(crate) fn chosen(schema: &SchemaRef, names: Option<&[String]>) -> SchemaRef {
+    let Some(names) = names else { return Arc::clone(schema) };
+    let fields: Vec<_> = schema.fields().iter().filter(|field| names.contains(field.name())).cloned().collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// The schema that holds the rows of all these files, found from the schema of each.
@@ -48,7 +69,7 @@ pub(crate) fn columns_of(
 fn schema_of(
     files: &[PathBuf],
     may_lack: bool,
-    schema_of_file: impl Fn(&Path) -> Result<SchemaRef>,
+    mut schema_of_file: impl FnMut(&Path) -> Result<SchemaRef>,
 ) -> Result<SchemaRef> {
     let step = files.len().div_ceil(SAMPLED_FILES_MAX).max(1);
     let Some((first, others)) = files.split_first() else { return Ok(Arc::new(Schema::empty())) };
@@ -95,8 +116,8 @@ fn schema_of(
 
 fn unknown(path: &Path, column: &str) -> Error {
     Error::schema(format!(
-        "{path:?} has a column {column:?} that other files do not have; give schema= with the columns that all files have, or \
-         with all columns and missing_columns=\"insert\" to read null"
+        "{path:?} has a column {column:?} that other files do not have; name those to read with columns=, or give schema= \
+         with the columns that all files have, or with all columns and missing_columns=\"insert\" to read null"
     ))
 }
 
@@ -126,6 +147,11 @@ pub(crate) fn match_columns(
                 quoted(&names, ", ")
             )));
         };
+        // The others are not read, so what they are does not matter.
+        if names.iter().filter(|name| *name == field.name()).count() > 1 {
+            return Err(Error::schema(format!("{path:?}: two columns have the name {:?}; rename one of them", field.name())));
+        }
+        check_fields(&Fields::from(vec![file.field(place).clone()])).map_err(|e| Error::schema(format!("{path:?}: {e}")))?;
         let from = file.field(place).data_type();
         if verdict(from, field.data_type()) == Verdict::Refused {
             let advice = why_refused(from, field.data_type());

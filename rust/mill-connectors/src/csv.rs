@@ -191,6 +191,12 @@ fn infer_schema(files: &FileSet, options: &CsvOptions) -> Result<SchemaRef> {
             files.paths
         )));
     }
+    let names: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
+    files.check_chosen("read_csv", &names)?;
+    // Without a header, columns are known by their place among all.
+    if let (Some(chosen), true) = (files.chosen(), options.has_header) {
+        columns.retain(|(name, _)| chosen.contains(name));
+    }
     Ok(Arc::new(Schema::new(columns.iter().map(|(name, t)| Field::new(name, t.data_type(), true)).collect::<Vec<_>>())))
 }
 
@@ -291,8 +297,10 @@ impl Source for CsvSource {
 }
 
 /// The error for a file whose columns are not those of the schema.
-fn other_columns(path: &Path, names: &[String], schema: &Schema, may_lack: bool) -> Option<Error> {
-    let expected: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+fn other_columns(path: &Path, names: &[String], schema: &Schema, files: &FileOptions) -> Option<Error> {
+    let (chosen, may_lack) = (files.columns.as_ref(), files.insert_missing_columns);
+    let is_read = |name: &&str| chosen.is_none_or(|chosen| chosen.iter().any(|chosen| chosen == name));
+    let expected: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).filter(is_read).collect();
     let found: Vec<&str> = names.iter().map(String::as_str).collect();
     if let Some(missing) = expected.iter().find(|name| !may_lack && !found.contains(name)) {
         let near = did_you_mean(missing, found.iter().copied().filter(|name| !expected.contains(name)));
@@ -302,13 +310,13 @@ fn other_columns(path: &Path, names: &[String], schema: &Schema, may_lack: bool)
         )));
     }
     let extra: Vec<&str> = found.iter().copied().filter(|name| !expected.contains(name)).collect();
-    if extra.is_empty() {
+    if extra.is_empty() || chosen.is_some() {
         return None;
     }
     let near = did_you_mean(extra[0], expected.iter().copied());
     Some(Error::schema(format!(
-        "{path:?} has columns that the schema does not have: {}{near}; add them to the schema, and drop() what is not \
-         wanted",
+        "{path:?} has columns that the schema does not have: {}{near}; name those to read with columns=, or add \
+         them to the schema",
         quoted(&extra, ", ")
     )))
 }

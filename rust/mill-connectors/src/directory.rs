@@ -29,10 +29,12 @@ mod options;
 mod output;
 mod parquet;
 mod partition;
+mod stdout;
 mod writer;
 
 pub use csv::CsvWriting;
 pub use options::WriteOptions;
+pub use stdout::StdoutSink;
 
 use std::fmt;
 use std::fs::File;
@@ -145,6 +147,8 @@ trait Encoder: Send {
     fn release(&mut self) -> Result<()> {
         Ok(())
     }
+    /// Hands on what is held, so that a reader of the file sees it.
+    fn flush(&mut self) -> Result<()>;
     /// Writes what is still held back and gives the file, not yet synced.
     fn finish(self: Box<Self>) -> Result<File>;
 }
@@ -262,8 +266,9 @@ impl Shared {
         let lock = FileLock::of_directory(directory)
             .map_err(|e| Error::connector(format!("cannot open the directory {directory:?}: {e}")).because(e))?;
         let lock = lock.map(Arc::new).ok_or_else(|| {
+            let (to, what) = if self.joined.is_some() { ("", "file") } else { ("in", "directory") };
             Error::connector(format!(
-                "another job, or another sink of this job, writes into {:?}; give each its own directory",
+                "another job, or another sink of this job, writes {to}to {:?}; give each its own {what}",
                 self.path()
             ))
         })?;

@@ -20,6 +20,7 @@ mod identity;
 mod known;
 mod options;
 mod path;
+pub(crate) mod pipe;
 mod placed;
 mod position;
 mod reader;

@@ -7,6 +7,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::Path;
 use std::sync::Once;
@@ -73,12 +74,24 @@ pub(crate) fn guarded<T, E: Reported>(
     match called {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Error::connector(format!("cannot {doing} {path:?}: {}", error.text())).because(error)),
-        Err(panic) => Err(Error::data(format!(
-            "cannot {doing} {path:?}: the file is damaged, or written in a way that is not supported ({})",
-            text_of(panic.as_ref())
-        ))),
+        Err(panic) => Err(Error::connector(format!(
+            "cannot {doing} {path:?}: the file is damaged, or written in a way that is not supported; write it anew, or leave it out"
+        ))
+        .because(Panicked(text_of(panic.as_ref()).to_owned()))),
     }
 }
+
+/// What a library panicked about.
+#[derive(Debug)]
+pub(crate) struct Panicked(String);
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the library that reads it panicked: {}", self.0)
+    }
+}
+
+impl std::error::Error for Panicked {}
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {
     panic

@@ -10,6 +10,7 @@
 //! as for [Parquet](crate::ParquetSource). A position is the number of rows of the split that were read.
 
 mod file;
+mod pipe;
 mod reader;
 
 use std::collections::HashSet;
@@ -51,6 +52,18 @@ impl ArrowSource {
     /// # Errors
     /// When a file does not exist or is not Arrow IPC; when columns or types of the files do not go together, or are not
     /// those of the schema.
+    pub fn open(paths: PathSpec, schema: Option<SchemaRef>, options: ArrowOptions) -> Result<Arc<dyn Source>> {
+        if paths.is_pipe("read_arrow")? {
+            let files = FileSet::new("read_arrow", paths, &options.files, String::new())?;
+            return files.clone().apply(pipe::PipeSource::new(files, schema)?);
+        }
+        ArrowSource::new(paths, schema, options)?.with_options()
+    }
+
+    /// The same, without what all readers of files have, and of files alone.
+    ///
+    /// # Errors
+    /// As [`open`](ArrowSource::open).
     pub fn new(paths: PathSpec, schema: Option<SchemaRef>, options: ArrowOptions) -> Result<ArrowSource> {
         let files = FileSet::new("read_arrow", paths, &options.files, String::new())?;
         let opened: Arc<Known<OpenFile>> = Arc::default();

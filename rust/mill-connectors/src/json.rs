@@ -22,6 +22,7 @@ use mill_frame::json::is_readable;
 use mill_frame::types::type_name;
 use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
 
+use crate::columns::chosen;
 use crate::file::sample::{self, NAMES_BYTES, OTHERS_BYTES};
 use crate::file::{Content, FileOptions, FileSet, Growth, PathSpec, cut_lines};
 use crate::nearest::nearest;
@@ -76,7 +77,7 @@ impl JsonSource {
             return Err(Error::plan("read_json: files that are followed grow by lines; leave out one of format=\"values\" and follow"));
         }
         let is_inferred = schema.is_none();
-        let schema = match schema {
+        let schema: SchemaRef = match schema {
             Some(schema) => {
                 check_read("read_json", &schema)?;
                 check_types(&schema)?;
@@ -95,6 +96,9 @@ impl JsonSource {
             }
             None => infer_schema(&files, layout)?,
         };
+        let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        files.check_chosen("read_json", &names)?;
+        let schema = chosen(&schema, files.chosen());
         Ok(JsonSource { files, schema: Arc::clone(&schema), columns: schema, is_inferred, layout })
     }
 }
@@ -288,6 +292,7 @@ impl Source for JsonSource {
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
         let format = JsonFormat::new(&self.columns, Arc::clone(&self.schema), self.is_inferred).of_layout(self.layout);
+        let format = format.of_some_columns(self.files.chosen().is_some());
         self.files.open(split, position, format)
     }
 

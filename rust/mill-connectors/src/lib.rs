@@ -67,7 +67,7 @@ pub use kafka::{
 pub use latest::{Change, LatestRows, latest_rows};
 pub use ledger::{Entries, Ledger, LedgerSink};
 pub use parquet::{ParquetOptions, ParquetSource};
-pub use directory::{CsvWriting, DirectorySink, FileFormat, OnExisting, WriteOptions};
+pub use directory::{CsvWriting, DirectorySink, FileFormat, OnExisting, StdoutSink, WriteOptions};
 pub use memory::MemorySource;
 pub use nexmark::{NexmarkKind, NexmarkOptions, NexmarkSource};
 pub use pushed::{Allowance, PushedSource};

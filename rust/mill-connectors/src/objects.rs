@@ -3,7 +3,7 @@
 //! Objects are pickled bytes, and unpickling runs what the bytes ask for. So no reader takes bytes of a file for objects, and
 //! no writer leaves objects where a reader might.
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
 use mill_frame::schema::holds_objects;
 use mill_protocol::{Error, Result};
 
@@ -27,5 +27,13 @@ pub(crate) fn check_read(reader: &str, schema: &Schema) -> Result<()> {
              read it as binary, and make objects in map() of bytes that you trust",
             field.name()
         ))),
+    }
+}
+
+/// What to do with a column that a text format or a database has no form for.
+pub(crate) fn advice(data_type: &DataType) -> &'static str {
+    match data_type {
+        DataType::Interval(_) => "cast it to str, or write it with write_arrow()",
+        _ => "unnest() or explode() it, or write JSON or Parquet",
     }
 }

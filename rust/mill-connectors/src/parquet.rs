@@ -62,6 +62,12 @@ impl ParquetSource {
     /// When a file does not exist or is not Parquet; when columns or types of the files do not go together, or are not
     /// those of the schema.
     pub fn new(paths: PathSpec, schema: Option<SchemaRef>, options: ParquetOptions) -> Result<ParquetSource> {
+        if paths.is_pipe("read_parquet")? {
+            return Err(Error::plan(
+                "read_parquet(\"-\"): Parquet is read from its end, and standard input has none before it ends: write it into a file \
+                 first, or send Arrow and use read_arrow(\"-\")",
+            ));
+        }
         let files = FileSet::new("read_parquet", paths, &options.files, String::new())?;
         let (told, footers) = (Told::default(), Arc::<Known<OpenFile>>::default());
         let schema_of_file = |path: &Path| open_file(&footers, path, false).map(|(_, file)| Arc::clone(&file.schema));

@@ -16,6 +16,8 @@
 //! | min, max, first, last | the value, flags; first and last of windows: its time | the value, if it does not fit two words |
 //! | n_unique | n | a table of the pairs of key and value |
 //! | approx_n_unique | | HyperLogLog registers |
+//! | product | the product, or its exponent and, in twice the precision, its digits | |
+//! | min_by, max_by | | both values |
 //! | quantile, median, collect | | the values |
 //! | approx_quantile | | DDSketch buckets |
 //! | a user's | | the state's bytes |
@@ -25,6 +27,7 @@
 //! arrival. That is why sums of floats carry their rounding error along, and
 //! why the sketches are those whose merge is exact.
 
+mod by;
 mod carries;
 mod cells;
 mod distinct;
@@ -36,6 +39,7 @@ mod moments;
 mod near;
 mod number;
 mod place;
+mod product;
 mod quantile;
 mod sketch;
 mod spread;
@@ -122,6 +126,11 @@ pub(crate) trait Accumulator: Send {
         Ok((self.finish(rows)?, Unfit::new()))
     }
 
+    /// The same of rows none of which has wrapped around.
+    fn finish_fitting(&self, rows: &RowsRead<'_>) -> Result<(ArrayRef, Unfit)> {
+        Ok((self.finish(rows)?, Unfit::new()))
+    }
+
     /// The results of these rows, none of which has wrapped around.
     fn finish(&self, rows: &RowsRead<'_>) -> Result<ArrayRef>;
 
@@ -179,11 +188,14 @@ fn accumulator(
     Ok(match &spec.kind {
         AggregateKind::Count => Box::new(number::Count::new(input, is_partial, layout)),
         AggregateKind::Sum => number::sum(input, is_partial, name, output, is_ahead, layout)?,
-        AggregateKind::Mean => Box::new(Moments::new(input, output, is_partial, Moment::Mean, is_ahead, layout)),
-        AggregateKind::Var => Box::new(Moments::new(input, output, is_partial, Moment::Var, is_ahead, layout)),
-        AggregateKind::Std => Box::new(Moments::new(input, output, is_partial, Moment::Std, is_ahead, layout)),
+        AggregateKind::Mean => Box::new(Moments::new(input, name, output, is_partial, Moment::Mean, is_ahead, layout)),
+        AggregateKind::Var => Box::new(Moments::new(input, name, output, is_partial, Moment::Var, is_ahead, layout)),
+        AggregateKind::Std => Box::new(Moments::new(input, name, output, is_partial, Moment::Std, is_ahead, layout)),
         AggregateKind::Min => extreme::extreme(input, output, true, layout)?,
         AggregateKind::Max => extreme::extreme(input, output, false, layout)?,
+        AggregateKind::MinBy => Box::new(by::By::new(input, spec, true, layout)?),
+        AggregateKind::MaxBy => Box::new(by::By::new(input, spec, false, layout)?),
+        AggregateKind::Product => Box::new(product::Product::new(input, name, output, layout)),
         AggregateKind::First => place::place(input, output, true, is_timed, layout)?,
         AggregateKind::Last => place::place(input, output, false, is_timed, layout)?,
         AggregateKind::NUnique => {

@@ -8,6 +8,8 @@ use mill_protocol::{Error, Result};
 
 use crate::expr::Expr;
 use crate::function::AggregateFunction;
+use crate::steps::parts::is_kept;
+use crate::stream::checks::untold_apart;
 use crate::types::type_name;
 
 /// An aggregate of an expression, over the rows for which a filter holds.
@@ -64,6 +66,13 @@ pub enum AggregateKind {
     Median,
     /// All values as a list, in the order of the input.
     Collect,
+    /// The product; null of no value.
+    Product,
+    /// The second field of the struct whose first field is smallest; of several, the smallest second field. Structs without a
+    /// first field are skipped.
+    MinBy,
+    /// The same where the first field is largest; of several, the largest second field.
+    MaxBy,
     /// A user's aggregate.
     User(Arc<dyn AggregateFunction>),
 }
@@ -87,6 +96,9 @@ impl AggregateKind {
             AggregateKind::ApproxQuantile(_) => "approx_quantile",
             AggregateKind::Median => "median",
             AggregateKind::Collect => "collect",
+            AggregateKind::Product => "product",
+            AggregateKind::MinBy => "min_by",
+            AggregateKind::MaxBy => "max_by",
             AggregateKind::User(function) => return function.name(),
         }
         .to_owned()
@@ -112,6 +124,9 @@ impl AggregateKind {
             | AggregateKind::Var
             | AggregateKind::ApproxNUnique
             | AggregateKind::ApproxQuantile(_)
+            | AggregateKind::Product
+            | AggregateKind::MinBy
+            | AggregateKind::MaxBy
             | AggregateKind::User(_) => true,
             AggregateKind::NUnique | AggregateKind::Quantile(_) | AggregateKind::Median | AggregateKind::Collect => false,
         }
@@ -132,6 +147,12 @@ impl AggregateKind {
             Err(Error::schema(format!("{}() needs {needed}, found {}", self.name(), type_name(input))))
         };
         Ok(match self {
+            AggregateKind::Sum if matches!(input, DataType::Decimal256(..)) => {
+                return Err(Error::schema(format!(
+                    "sum() adds decimals of up to 38 digits, found {}; cast it, as in cast(mill.Decimal(38, 2))",
+                    type_name(input)
+                )));
+            }
             AggregateKind::Sum => match input {
                 Boolean | DataType::Null => Int64,
                 t if t.is_signed_integer() => Int64,
@@ -170,11 +191,50 @@ impl AggregateKind {
                 }
                 plain
             }
-            AggregateKind::NUnique | AggregateKind::ApproxNUnique => plain_type(input),
-            AggregateKind::User(_) => input.clone(),
-            AggregateKind::Count | AggregateKind::First | AggregateKind::Last | AggregateKind::Collect => {
-                plain_type(input)
+            AggregateKind::Product => match input {
+                Boolean | DataType::Null => Int64,
+                t if t.is_signed_integer() => Int64,
+                t if t.is_unsigned_integer() => UInt64,
+                t if t.is_floating() => Float64,
+                _ => return refused("integers, floats or booleans; cast it to float"),
+            },
+            AggregateKind::MinBy | AggregateKind::MaxBy => {
+                let DataType::Struct(fields) = input else { return refused("a struct of two fields") };
+                let [by, value] = [&fields[0], &fields[1]].map(|field| plain_type(field.data_type()));
+                if by.is_nested() {
+                    return Err(Error::schema(format!(
+                        "{}() needs values with an order (numbers, strings, times) to go by, found {}",
+                        self.name(),
+                        type_name(&by)
+                    )));
+                }
+                if !is_kept(&value) || !is_kept(&by) {
+                    return Err(Error::schema(format!(
+                        "{}() keeps values as state, which {} cannot be; cast it to another type before",
+                        self.name(),
+                        type_name(&value)
+                    )));
+                }
+                let fields = vec![Field::new(fields[0].name(), by, true), Field::new(fields[1].name(), value, true)];
+                DataType::Struct(fields.into())
             }
+            AggregateKind::NUnique | AggregateKind::ApproxNUnique => match untold_apart(input) {
+                Some(_) => return refused("values that are told apart, as keys are; take them out, or cast them to str"),
+                None => plain_type(input),
+            },
+            AggregateKind::User(_) => input.clone(),
+            AggregateKind::First | AggregateKind::Last | AggregateKind::Collect => {
+                let plain = plain_type(input);
+                if !is_kept(&plain) {
+                    return Err(Error::schema(format!(
+                        "{}() keeps values as state, which {} cannot be; cast it to another type before",
+                        self.name(),
+                        type_name(input)
+                    )));
+                }
+                plain
+            }
+            AggregateKind::Count => plain_type(input),
         })
     }
 
@@ -201,6 +261,11 @@ impl AggregateKind {
             },
             AggregateKind::Min | AggregateKind::Max | AggregateKind::First | AggregateKind::Last => of_input(),
             AggregateKind::Collect => DataType::new_list(of_input(), true),
+            AggregateKind::Product => of_input(),
+            AggregateKind::MinBy | AggregateKind::MaxBy => match of_input() {
+                DataType::Struct(fields) => fields[1].data_type().clone(),
+                other => other,
+            },
             AggregateKind::User(function) => function.return_type(&of_input())?,
         })
     }

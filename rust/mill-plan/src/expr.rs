@@ -69,6 +69,13 @@ pub enum Expr {
         /// The value when none is true; null if absent.
         otherwise: Option<Box<Expr>>,
     },
+    /// An expression over the elements of a list, each of which it makes another of.
+    ListEval {
+        /// The list.
+        input: Box<Expr>,
+        /// What becomes of an element, which is the [column of elements](ELEMENT_COLUMN) in it.
+        body: Box<Expr>,
+    },
     /// An aggregate; stands only inside `agg(...)`.
     Aggregate(AggregateCall),
     /// A user's function.
@@ -275,7 +282,7 @@ impl Expr {
                 (false, true) => right.output_name(),
                 _ => left.output_name(),
             },
-            Expr::Unary { input, .. } | Expr::Cast { input, .. } => input.output_name(),
+            Expr::Unary { input, .. } | Expr::Cast { input, .. } | Expr::ListEval { input, .. } => input.output_name(),
             Expr::Function { name, args } => match (name.as_str(), args.as_slice()) {
                 ("struct.field", [_, Expr::Literal(field)]) => field.try_as_str().flatten().unwrap_or("field").to_owned(),
                 (_, [first, rest @ ..]) => {
@@ -303,7 +310,7 @@ impl Expr {
         match self {
             Expr::Literal(_) => false,
             Expr::Binary { left, right, .. } => left.has_root() || right.has_root(),
-            Expr::Unary { input, .. } | Expr::Cast { input, .. } => input.has_root(),
+            Expr::Unary { input, .. } | Expr::Cast { input, .. } | Expr::ListEval { input, .. } => input.has_root(),
             Expr::Function { args, .. } => args.iter().any(Expr::has_root),
             Expr::Case { branches, .. } => branches.first().is_some_and(|(_, value)| value.has_root()),
             _ => true,
@@ -349,7 +356,7 @@ impl Expr {
 
     /// How deep the expression is nested.
     pub fn depth(&self) -> usize {
-        let mut deepest = 0;
+        let mut deepest = if let Expr::ListEval { body, .. } = self { body.depth() } else { 0 };
         self.for_each_child(&mut |child| deepest = deepest.max(child.depth()));
         deepest + 1
     }
@@ -358,7 +365,8 @@ impl Expr {
     pub fn for_each_child(&self, visit: &mut dyn FnMut(&Expr)) {
         match self {
             Expr::Column(_) | Expr::Literal(_) | Expr::Index | Expr::Random { .. } => {}
-            Expr::Alias(input, _) | Expr::Unary { input, .. } | Expr::Cast { input, .. } => visit(input),
+            // The columns within the body are not those of the stream.
+            Expr::Alias(input, _) | Expr::Unary { input, .. } | Expr::Cast { input, .. } | Expr::ListEval { input, .. } => visit(input),
             Expr::Binary { left, right, .. } => {
                 visit(left);
                 visit(right);
@@ -388,6 +396,7 @@ impl Expr {
         match self {
             Expr::Column(_) | Expr::Literal(_) | Expr::Index | Expr::Random { .. } => self.clone(),
             Expr::Alias(input, name) => Expr::Alias(boxed(input, replace), name.clone()),
+            Expr::ListEval { input, body } => Expr::ListEval { input: boxed(input, replace), body: body.clone() },
             Expr::Unary { op, input } => Expr::Unary { op: *op, input: boxed(input, replace) },
             Expr::Cast { input, to, strict } => {
                 Expr::Cast { input: boxed(input, replace), to: to.clone(), strict: *strict }
@@ -417,3 +426,6 @@ impl Expr {
 
 /// The column in which a generator gives the number of the record.
 pub const INDEX_COLUMN: &str = "index";
+
+/// The column of elements in the body of [`Expr::ListEval`].
+pub const ELEMENT_COLUMN: &str = "element()";

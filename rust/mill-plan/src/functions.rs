@@ -40,6 +40,8 @@
 //! | `list.sort` | [descending] |
 //! | `list.set_union`, `list.set_intersection`, `list.set_difference` | another list |
 //! | `struct.field` | name |
+//! | `map.get`, `map.contains_key` | key |
+//! | `by_pair` | what is smallest or largest, for `min_by` and `max_by` |
 //!
 //! Counts, lengths and fields of times are int64, so that arithmetic on them does not overflow.
 
@@ -47,6 +49,7 @@ mod arguments;
 mod choice;
 mod json;
 mod lists;
+mod maps;
 mod matching;
 mod math;
 mod strings;
@@ -105,6 +108,7 @@ const TABLES: &[&[Function]] = &[
     choice::FUNCTIONS,
     json::FUNCTIONS,
     lists::FUNCTIONS,
+    maps::FUNCTIONS,
     matching::FUNCTIONS,
     math::FUNCTIONS,
     strings::FUNCTIONS,
@@ -170,4 +174,5 @@ pub(crate) fn bind(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Type
     }
 }
 
+pub(crate) use self::lists::eval::list_eval;
 pub(crate) use self::math::random;

@@ -37,7 +37,7 @@ mod window;
 pub use aggregate::{AggregateCall, AggregateKind, AggregateSpec};
 pub use asynchronous::{AsyncAnswers, AsyncCalls, AsyncFunction, AsyncTask};
 pub use compiled::CompiledExpr;
-pub use expr::{BinaryOp, DEPTH_MAX, Expr, INDEX_COLUMN, UnaryOp};
+pub use expr::{BinaryOp, DEPTH_MAX, ELEMENT_COLUMN, Expr, INDEX_COLUMN, UnaryOp};
 pub use function::{
     AggregateFunction, BatchFunction, ColumnFunction, Origin, ReduceFunction, Rung, UserCall, UserOutput, UserPieces,
     WatermarkFunction, WatermarkGenerator, Watermarked, WindowFunction, WindowRecords,

@@ -25,7 +25,7 @@ mod kept_window;
 mod limit;
 mod lookup;
 mod map_async;
-mod parts;
+pub(crate) mod parts;
 mod process;
 mod project;
 mod rebalance;

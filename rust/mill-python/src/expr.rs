@@ -120,6 +120,18 @@ impl RawExpr {
         Ok(input.expr.clone().cast(to.data_type().clone(), strict).into())
     }
 
+    /// Makes a list of what an expression makes of each element.
+    #[staticmethod]
+    fn list_eval(input: PyRef<'_, RawExpr>, body: PyRef<'_, RawExpr>) -> PyResult<RawExpr> {
+        shallow(Expr::ListEval { input: Box::new(input.expr.clone()), body: Box::new(body.expr.clone()) })
+    }
+
+    /// Stands for the element of a list.
+    #[staticmethod]
+    fn element() -> RawExpr {
+        Expr::column(mill_plan::ELEMENT_COLUMN).into()
+    }
+
     /// Chooses by conditions.
     #[staticmethod]
     #[pyo3(signature = (branches, otherwise))]
@@ -152,6 +164,9 @@ impl RawExpr {
             "approx_quantile" => AggregateKind::ApproxQuantile(parameter),
             "median" => AggregateKind::Median,
             "collect" => AggregateKind::Collect,
+            "product" => AggregateKind::Product,
+            "min_by" => AggregateKind::MinBy,
+            "max_by" => AggregateKind::MaxBy,
             _ => return Err(PlanError::new_err(format!("no aggregate {kind:?}"))),
         };
         let input = input.map(|input| Box::new(input.expr.clone()));
@@ -209,6 +224,11 @@ fn restrict(expr: &Expr, condition: &Expr) -> Option<Expr> {
             Some(Expr::Aggregate(AggregateCall { filter: Some(Box::new(filter)), ..call.clone() }))
         }
         Expr::Alias(inner, name) => Some(restrict(inner, condition)?.alias(name.clone())),
+        // One that is made of others, as any() is.
+        whole if whole.any(&|part| matches!(part, Expr::Aggregate(_))) => Some(whole.rewrite(&mut |part| match part {
+            Expr::Aggregate(_) => restrict(part, condition),
+            _ => None,
+        })),
         _ => None,
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use mill_protocol::Error;
 use millstream::connectors::{
     ArrowOptions, ArrowSource, CsvOptions, CsvSource, CsvWriting, DirectorySink, FileFormat, FileOptions, JsonLayout, JsonOptions,
-    JsonSource, OnExisting, ParquetOptions, ParquetSource, PathSpec, SqliteSink, TextOptions, TextSource, WriteOptions,
+    JsonSource, OnExisting, ParquetOptions, ParquetSource, PathSpec, SqliteSink, StdoutSink, TextOptions, TextSource, WriteOptions,
 };
 use pyo3::prelude::*;
 
 use crate::error::{IntoPython, PlanError};
+use crate::job::interruptible;
 use crate::stream::{RawSink, RawStream};
 use crate::types::RawSchema;
 
@@ -103,18 +104,21 @@ pub fn read_files(
         Some("values") => JsonLayout::Values,
         _ => JsonLayout::Auto,
     };
+    let is_pipe = paths.iter().any(|path| path == "-");
     let paths = PathSpec::new(paths);
     let schema = schema.map(|schema| Arc::clone(&schema.schema));
     let files = FileOptions::from(reading);
-    // Looking for files, and into the first of them, may take a while.
-    let source = py.detach(|| match (kind, csv) {
+    let kind = kind.to_owned();
+    let open = move || match (kind.as_str(), csv) {
         ("text", _) => TextSource::new(paths, TextOptions { files })?.with_options(),
         ("csv", Some(csv)) => CsvSource::new(paths, schema, csv.options(files))?.with_options(),
         ("json", _) => JsonSource::new(paths, schema, JsonOptions { layout, files })?.with_options(),
-        ("arrow", _) => ArrowSource::new(paths, schema, ArrowOptions { files })?.with_options(),
+        ("arrow", _) => ArrowSource::open(paths, schema, ArrowOptions { files }),
         ("parquet", _) => ParquetSource::new(paths, schema, ParquetOptions { files })?.with_options(),
-        _ => Err(Error::plan(format!("no files of the kind {kind:?}"))),
-    });
+        (other, _) => Err(Error::plan(format!("no files of the kind {other:?}"))),
+    };
+    // Whoever writes into a pipe may take however long. Looking for files, and into the first of them, takes a while only.
+    let source = if is_pipe { Ok(interruptible(py, open)?) } else { py.detach(open) };
     source.and_then(RawStream::of_shared).into_python()
 }
 
@@ -168,6 +172,15 @@ pub fn write_files(stream: PyRef<'_, RawStream>, kind: &str, path: &str, writing
         max_rows_per_file: writing.max_rows_per_file,
         approximate_bytes_per_file: writing.approximate_bytes_per_file,
     };
+    if path == "-" {
+        if writing.replaces {
+            return Err(PlanError::new_err(format!(
+                "write_{kind}(\"-\"): on_existing is about files, and standard output is none; leave it out"
+            )));
+        }
+        let sink = StdoutSink::new(format, options).into_python()?;
+        return Ok(RawSink { node: stream.stream.sink(Arc::new(sink)).into_python()? });
+    }
     let sink = DirectorySink::with_options(path, format, options).into_python()?.on_existing(on_existing);
     if let Some(file) = sink.one_file()
         && !stream.stream.is_bounded()

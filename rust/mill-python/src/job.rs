@@ -205,6 +205,14 @@ pub fn start(py: Python<'_>, sinks: Vec<PyRef<'_, RawSink>>, settings: &Bound<'_
     interruptible(py, move || millstream::start(&nodes, options)).map(RawJob::new)
 }
 
+/// Checks whether a job could start on a state directory that another one is using; gives whether there is a checkpoint there.
+#[pyfunction]
+pub fn check_start(py: Python<'_>, sinks: Vec<PyRef<'_, RawSink>>, settings: &Bound<'_, PyDict>) -> PyResult<bool> {
+    let nodes: Vec<SinkNode> = sinks.iter().map(|sink| sink.node.clone()).collect();
+    let options = settings.extract::<Settings>()?.options()?;
+    interruptible(py, move || millstream::check(&nodes, &options))
+}
+
 /// Starts a job that hands its records to the caller.
 #[pyfunction]
 #[pyo3(signature = (stream, limit, settings))]

@@ -62,7 +62,7 @@ mod _millstream {
     use super::functions::{RawWaker, RawWatermarkFunction, aggregate_function, column_function};
     #[pymodule_export]
     use super::job::{
-        RawJob, RawReceiver, end_interpreter, engine_threads, interrupt_threads, receive, simulate, start,
+        RawJob, RawReceiver, check_start, end_interpreter, engine_threads, interrupt_threads, receive, simulate, start,
     };
     #[pymodule_export]
     use super::join::RawJoin;

@@ -160,7 +160,7 @@ fn values<'py>(py: Python<'py>, array: &ArrayRef, field: &Field) -> Listed<'py> 
 
 fn no_form(field: &Field) -> PyErr {
     SchemaError::new_err(format!(
-        "column {:?} has the type {}, which has no Python form; drop it, or write it to Parquet",
+        "column {:?} has the type {}, which has no Python form; drop it, cast it to str, or take it as Arrow, with to_arrow()",
         field.name(),
         type_name(field)
     ))

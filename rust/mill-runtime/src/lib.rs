@@ -61,6 +61,7 @@ pub use job::{JobHandle, start};
 pub use job_result::{Report, Status};
 pub use metrics::{CheckpointMetrics, EdgeMetrics, Metrics, Overdue, ProgressInfo, StepMetrics};
 pub use options::{Mode, OnError, RunOptions};
+pub use recovery::check_fits;
 pub use rejects::errors_schema;
 pub use storage::PLAN_NOTE;
 pub use threads::{Owner, guarded, spawn as spawn_thread};

@@ -66,14 +66,7 @@ impl Recovery {
             }
         }
         let Some(checkpoint) = &recovery.checkpoint else { return Ok(recovery) };
-        if options.mode == Mode::None {
-            return Err(Error::checkpoint(format!(
-                "checkpoint {} in {} cannot be used in mode none, which keeps no state; give another directory or mode",
-                checkpoint.id(),
-                checkpoint.path().display()
-            )));
-        }
-        check(graph, checkpoint)?;
+        check_fits(graph, checkpoint, options.mode)?;
         if let Some(store) = &options.store {
             store.continue_from(checkpoint).map_err(storage::error)?;
             recovery.own = (checkpoint.path() == store.path()).then(|| store.clone());
@@ -241,6 +234,21 @@ struct Differences<'a> {
     missing: Vec<&'a str>,
     added: Vec<&'a str>,
     changed: Vec<String>,
+}
+
+/// Checks that a job of this plan, in this mode, can go on from a checkpoint.
+///
+/// # Errors
+/// When it cannot, naming the steps.
+pub fn check_fits(graph: &JobGraph, checkpoint: &Checkpoint, mode: Mode) -> Result<()> {
+    if mode == Mode::None {
+        return Err(Error::checkpoint(format!(
+            "checkpoint {} in {} cannot be used in mode none, which keeps no state; give another directory or mode",
+            checkpoint.id(),
+            checkpoint.path().display()
+        )));
+    }
+    check(graph, checkpoint)
 }
 
 fn check(graph: &JobGraph, checkpoint: &Checkpoint) -> Result<()> {

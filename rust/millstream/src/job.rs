@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mill_plan::{PlanOptions, SinkNode, lower};
+use mill_plan::{PhysicalPlan, PlanOptions, SinkNode, lower};
 use mill_protocol::{Error, ErrorKind, Result};
 use mill_runtime::{Metrics, Owner, Report, spawn_thread};
 use parking_lot::Mutex;
 
-use crate::apart;
 use crate::options::Options;
+use crate::{apart, graph, recovery};
 use crate::supervisor::{Supervision, Supervisor};
 
 /// Where a job is in its life.
@@ -79,8 +79,34 @@ pub struct Job {
 /// What can be known before the first record: options that cannot be, a plan that does not hold together, a source or
 /// sink that cannot keep the guarantee asked for.
 pub fn start(sinks: &[SinkNode], options: Options) -> Result<Job> {
+    let plan = checked_plan(sinks, &options)?;
+    let supervision = Arc::new(Supervision::new());
+    let mut supervisor = Supervisor::new(plan, options, Arc::clone(&supervision));
+    // The first attempt is prepared on the caller's thread, so that a state directory that cannot be used is an error
+    // of this call.
+    let first = supervisor.launch()?;
+    let told = Arc::clone(&supervision);
+    let thread = spawn_thread("mill-supervisor", Owner::new(), move || supervisor.run(first), move |error| told.broken(error))?;
+    Ok(Job { supervision, supervisor: Mutex::new(Some(thread)), process: std::process::id() })
+}
+
+/// Checks what [`start`] checks of the plan, the options and the newest checkpoint, and changes nothing: the job that the state
+/// directory belongs to may be running. Gives whether there is a checkpoint to go on from.
+///
+/// # Errors
+/// As [`start`], as far as the job that runs does not have to end first.
+pub fn check(sinks: &[SinkNode], options: &Options) -> Result<bool> {
+    let plan = checked_plan(sinks, options)?;
+    let Some(checkpoint) = options.checkpoint.as_ref().filter(|checkpoint| !checkpoint.restart) else { return Ok(false) };
+    let Some(newest) = recovery::look(checkpoint, &plan.outline)? else { return Ok(false) };
+    mill_runtime::check_fits(&graph::job_graph(&plan), &newest, graph::mode(options.mode()))?;
+    Ok(true)
+}
+
+/// The plan of a job, after what can be said of it without looking into the state directory.
+fn checked_plan(sinks: &[SinkNode], options: &Options) -> Result<PhysicalPlan> {
     options.check()?;
-    let plan = lower(sinks, &plan_options(&options)?)?;
+    let plan = lower(sinks, &plan_options(options)?)?;
     if let Some(checkpoint) = &options.checkpoint {
         let file = checkpoint.path.join("manifest");
         let mut sources = plan.chains.iter().filter_map(|chain| chain.source.as_ref());
@@ -94,14 +120,7 @@ pub fn start(sinks: &[SinkNode], options: Options) -> Result<Job> {
         }
         apart::check(&checkpoint.path, sinks)?;
     }
-    let supervision = Arc::new(Supervision::new());
-    let mut supervisor = Supervisor::new(plan, options, Arc::clone(&supervision));
-    // The first attempt is prepared on the caller's thread, so that a state directory that cannot be used is an error
-    // of this call.
-    let first = supervisor.launch()?;
-    let told = Arc::clone(&supervision);
-    let thread = spawn_thread("mill-supervisor", Owner::new(), move || supervisor.run(first), move |error| told.broken(error))?;
-    Ok(Job { supervision, supervisor: Mutex::new(Some(thread)), process: std::process::id() })
+    Ok(plan)
 }
 
 /// The plan that [`start`] would run, as text: chains, threads, state, and what each sink guarantees.

@@ -42,7 +42,7 @@ mod simulate;
 mod supervisor;
 
 pub use by_hand::{HandJob, Standing};
-pub use job::{Job, JobState, Status, explain, start};
+pub use job::{Job, JobState, Status, check, explain, start};
 pub use look::{Pickled, checkpoints, pickled_state, read_state, verify};
 pub use mill_connectors as connectors;
 pub use mill_plan as plan;

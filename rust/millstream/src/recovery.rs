@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mill_plan::Outline;
 use mill_protocol::{Error, Result};
 use mill_runtime::PLAN_NOTE;
-use mill_snapshot::{Checkpoint, Disk, Store};
+use mill_snapshot::{Checkpoint, Disk, RealDisk, Store};
 
 use crate::options::CheckpointOptions;
 
@@ -47,6 +47,17 @@ pub(crate) fn open(options: Option<&CheckpointOptions>, outline: &Outline, disk:
         notes.extend(changes(checkpoint, outline)?);
     }
     Ok(Recovered { store: Some(store), checkpoint, notes })
+}
+
+/// The newest checkpoint of a directory that another job may be using; nothing is locked or changed.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn look(options: &CheckpointOptions, outline: &Outline) -> Result<Option<Checkpoint>> {
+    let store = Store::inspect(&options.path, Arc::new(RealDisk)).map_err(failed)?;
+    let newest = store.latest(&mut Vec::new()).map_err(failed)?;
+    newest.iter().try_for_each(|newest| changes(newest, outline).map(drop))?;
+    Ok(newest)
 }
 
 /// How the plan differs from the one that a checkpoint was taken with, a line each.

@@ -10,6 +10,7 @@ use mill_protocol::{Error, Result};
 
 use super::column::{BadRows, Fields};
 use super::tokens::{Field, Tokens, tokenize};
+use crate::file::pipe;
 use super::{CsvOptions, CsvSource, KnownHeader, other_columns};
 use crate::nearest::quoted;
 use crate::file::{BYTE_ORDER_MARK, BadRecord, Content, LineFormat, Parsed, RECORD_BYTES_MAX};
@@ -79,7 +80,7 @@ pub(super) fn read_header(
             break Some((mark, found));
         }
         if is_whole {
-            let found = if options.files.follow { None } else { Begin::of(&head[mark..], true, options, path)? };
+            let found = if options.files.follow && !pipe::is_pipe(path) || content.may_go_on() { None } else { Begin::of(&head[mark..], true, options, path)? };
             break found.map(|found| (mark, found));
         }
         if head.len() > RECORD_BYTES_MAX {
@@ -112,7 +113,7 @@ pub(super) fn read_header(
                     new.clone()
                 }
             };
-            if let Some(error) = other_columns(path, &names, schema, options.files.insert_missing_columns) {
+            if let Some(error) = other_columns(path, &names, schema, &options.files) {
                 return Err(error);
             }
             let place = |name: &String| names.iter().position(|other| other == name);
@@ -194,7 +195,8 @@ fn names_of(data: &[u8], fields: &[Field], options: &CsvOptions, path: &Path) ->
             _ if field.is_quoted() => name,
             trimmed => trimmed.to_owned(),
         };
-        if names.contains(&name) && options.new_columns.is_none() {
+        let is_read = options.files.columns.as_ref().is_none_or(|chosen| chosen.contains(&name));
+        if is_read && names.contains(&name) && options.new_columns.is_none() {
             return Err(Error::schema(format!(
                 "{path:?} has two columns {name:?}: give them different names in its header, or all columns other names with \
                  new_columns="

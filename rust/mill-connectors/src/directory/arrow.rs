@@ -34,7 +34,7 @@ pub(super) fn check(schema: &SchemaRef) -> Result<()> {
 }
 
 /// The columns of the file: dictionaries, which differ from frame to frame and which a file has once, are written as their values.
-fn file_schema(schema: &SchemaRef) -> SchemaRef {
+pub(super) fn file_schema(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(schema.fields().iter().map(values_field).collect::<Vec<_>>(), schema.metadata().clone()))
 }
 
@@ -59,15 +59,30 @@ fn failed(e: ArrowError) -> Error {
     Error::connector(format!("cannot write Arrow: {e}")).because(e)
 }
 
-fn file_writer(schema: &Schema, file: File, buffers: Buffers) -> Result<FileWriter<Output>> {
+/// How batches are written.
+pub(super) fn write_options(buffers: Buffers) -> Result<IpcWriteOptions> {
     let (kind, level) = match buffers {
         Buffers::Plain => (None, None),
         Buffers::Lz4 => (Some(CompressionType::LZ4_FRAME), None),
         Buffers::Zstd(level) => (Some(CompressionType::ZSTD), Some(level)),
     };
-    let options = IpcWriteOptions::default().try_with_compression(kind).and_then(|options| options.try_with_compression_level(level));
+    let options = IpcWriteOptions::default().try_with_compression(kind);
+    options.and_then(|options| options.try_with_compression_level(level)).map_err(failed)
+}
+
+fn file_writer(schema: &Schema, file: File, buffers: Buffers) -> Result<FileWriter<Output>> {
     let output = Output::new(file, Packing::None).map_err(|e| failed(e.into()))?;
-    FileWriter::try_new_with_options(output, schema, options.map_err(failed)?).map_err(failed)
+    FileWriter::try_new_with_options(output, schema, write_options(buffers)?).map_err(failed)
+}
+
+/// The records with the columns of the file.
+pub(super) fn in_file(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast_with_options(column, field.data_type(), &options) }
+    });
+    let columns = columns.collect::<std::result::Result<Vec<_>, _>>().map_err(failed)?;
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(failed)
 }
 
 fn finished(writer: FileWriter<Output>) -> Result<File> {
@@ -88,16 +103,6 @@ impl ArrowEncoder {
         Ok(ArrowEncoder { writer: file_writer(&schema, file, buffers)?, schema, gathered })
     }
 
-    /// The records with the columns of the file.
-    fn in_file(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let options = CastOptions { safe: false, ..CastOptions::default() };
-        let columns = batch.columns().iter().zip(self.schema.fields()).map(|(column, field)| {
-            if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast_with_options(column, field.data_type(), &options) }
-        });
-        let columns = columns.collect::<std::result::Result<Vec<_>, _>>().map_err(failed)?;
-        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)
-    }
-
     fn write_gathered(&mut self) -> Result<()> {
         while let Some(batch) = self.gathered.next_completed_batch() {
             self.writer.write(&batch).map_err(failed)?;
@@ -108,9 +113,13 @@ impl ArrowEncoder {
 
 impl Encoder for ArrowEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let batch = self.in_file(batch)?;
+        let batch = in_file(batch, &self.schema)?;
         self.gathered.push_batch(batch).map_err(failed)?;
         self.write_gathered()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Err(Error::internal("an Arrow file is of use as a whole"))
     }
 
     fn bytes(&self) -> u64 {

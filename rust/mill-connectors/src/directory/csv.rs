@@ -14,6 +14,7 @@ use mill_frame::types::type_name;
 use mill_protocol::{Error, Result};
 
 use super::Encoder;
+use crate::objects::advice;
 use super::output::{Output, Packing};
 
 /// What CSV looks like.
@@ -180,9 +181,10 @@ pub(super) fn check(schema: &SchemaRef, writing: &CsvWriting) -> Result<()> {
             .map_err(|e| Error::schema(format!("column {:?} cannot be written as CSV: {e}", field.name())).because(e))?;
         if column.is_none() || is_binary(data_type) {
             return Err(Error::schema(format!(
-                "column {:?} is a {}, which CSV cannot hold: unnest() or explode() it, or write JSON or Parquet",
+                "column {:?} is {}, which CSV cannot hold: {}",
                 field.name(),
-                type_name(data_type)
+                type_name(data_type),
+                advice(data_type)
             )));
         }
         if let Some(format) = writing.format_of(data_type) {
@@ -327,6 +329,10 @@ impl Encoder for CsvEncoder {
             self.output.write_all(self.row.as_bytes()).map_err(failed)?;
         }
         Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.output.flush().map_err(failed)
     }
 
     fn bytes(&self) -> u64 {

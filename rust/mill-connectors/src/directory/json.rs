@@ -63,6 +63,10 @@ impl Encoder for JsonEncoder {
         Ok(())
     }
 
+    fn flush(&mut self) -> Result<()> {
+        self.output.flush().map_err(failed)
+    }
+
     fn bytes(&self) -> u64 {
         self.output.bytes()
     }

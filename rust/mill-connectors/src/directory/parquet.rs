@@ -12,7 +12,7 @@ use ::parquet::file::properties::WriterProperties;
 use ::parquet::file::writer::SerializedFileWriter;
 use arrow::array::RecordBatch;
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, FieldRef, Fields, IntervalUnit, Schema, SchemaRef, TimeUnit};
 use mill_frame::types::{check_fields, type_name};
 use mill_protocol::{Error, Result};
 
@@ -37,6 +37,14 @@ pub(super) fn check(schema: &SchemaRef) -> Result<()> {
             )));
         }
         let one = Schema::new(vec![Arc::clone(field)]);
+        // The library has a type for intervals, and then no way to write one.
+        if has_intervals(field.data_type()) {
+            return Err(Error::schema(format!(
+                "column {:?} is {}, which cannot be written as Parquet; cast it to str, or write it with write_arrow()",
+                field.name(),
+                type_name(field.data_type())
+            )));
+        }
         if let Err(error) = ArrowSchemaConverter::new().convert(&one) {
             let name = type_name(field.data_type());
             let message = format!("column {:?} is {name}, which cannot be written as Parquet; drop or cast it", field.name());
@@ -48,15 +56,27 @@ pub(super) fn check(schema: &SchemaRef) -> Result<()> {
 
 /// Whether a type has dictionaries whose values are nested.
 fn has_nested_values(data_type: &DataType) -> bool {
+    has(data_type, &|part| matches!(part, DataType::Dictionary(_, values) if values.is_nested()))
+}
+
+fn has_intervals(data_type: &DataType) -> bool {
+    has(data_type, &|part| matches!(part, DataType::Interval(IntervalUnit::MonthDayNano)))
+}
+
+/// Whether a type is one of these, or has one.
+fn has(data_type: &DataType, is_it: &dyn Fn(&DataType) -> bool) -> bool {
+    if is_it(data_type) {
+        return true;
+    }
     match data_type {
-        DataType::Dictionary(_, values) => values.is_nested(),
+        DataType::Dictionary(_, values) => has(values, is_it),
         DataType::List(item)
         | DataType::LargeList(item)
         | DataType::ListView(item)
         | DataType::LargeListView(item)
         | DataType::FixedSizeList(item, _)
-        | DataType::Map(item, _) => has_nested_values(item.data_type()),
-        DataType::Struct(fields) => fields.iter().any(|field| has_nested_values(field.data_type())),
+        | DataType::Map(item, _) => has(item.data_type(), is_it),
+        DataType::Struct(fields) => fields.iter().any(|field| has(field.data_type(), is_it)),
         _ => false,
     }
 }
@@ -131,6 +151,10 @@ impl Encoder for ParquetEncoder {
             self.writer.flush().map_err(failed)?;
         }
         Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Err(Error::internal("a Parquet file is of use as a whole"))
     }
 
     fn bytes(&self) -> u64 {

@@ -22,6 +22,7 @@ use lz4_flex::frame::FrameDecoder;
 use lzma_rust2::XzReader;
 use mill_protocol::{Error, Result};
 
+use super::pipe;
 use super::position::Member;
 use super::stamp::open_file;
 
@@ -63,6 +64,8 @@ pub(crate) struct Content {
 
 enum Bytes {
     Plain(Arc<File>),
+    /// The first bytes of standard input, and whether they are all.
+    Held(Vec<u8>, bool),
     /// Not held open for now; only of a plain file.
     Closed,
     Packed(Compression, Packed),
@@ -120,6 +123,9 @@ const COMPRESSED_READ_BYTES: usize = 128 << 10;
 impl Content {
     /// The content of the file at this path, from its start.
     pub(crate) fn open(path: &Path) -> Result<Content> {
+        if pipe::is_pipe(path) {
+            return pipe::content();
+        }
         Ok(Content::of(path, Compression::of(path), Arc::new(open_file(path)?), Member::default()))
     }
 
@@ -132,6 +138,17 @@ impl Content {
             Bytes::Packed(compression, Packed::Between(BufReader::with_capacity(COMPRESSED_READ_BYTES, input)))
         };
         Content { path: path.to_owned(), bytes, at: member.content, member, may_be_cut: false, is_cut: false }
+    }
+
+    /// The first bytes of standard input; `is_whole`: nothing follows them.
+    pub(super) fn held(path: &Path, data: Vec<u8>, is_whole: bool) -> Content {
+        let bytes = Bytes::Held(data, is_whole);
+        Content { path: path.to_owned(), bytes, at: 0, member: Member::default(), may_be_cut: false, is_cut: false }
+    }
+
+    /// Whether more may follow what can be read now.
+    pub(crate) fn may_go_on(&self) -> bool {
+        matches!(self.bytes, Bytes::Held(_, false))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -228,6 +245,12 @@ impl Content {
     fn try_read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let (compression, packed) = match &mut self.bytes {
             Bytes::Plain(file) => return file.read_at(out, self.at),
+            Bytes::Held(data, _) => {
+                let rest = data.get(self.at as usize..).unwrap_or_default();
+                let bytes = rest.len().min(out.len());
+                out[..bytes].copy_from_slice(&rest[..bytes]);
+                return Ok(bytes);
+            }
             Bytes::Closed => return Ok(0),
             Bytes::Packed(compression, packed) => (*compression, packed),
         };

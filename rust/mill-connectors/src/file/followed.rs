@@ -32,6 +32,9 @@ struct Known {
 impl FileSet {
     /// What looks for more than the files that a run has begun with.
     pub(crate) fn discovery(&self, begun_with: &[SplitState]) -> Result<Option<Box<dyn Discovery>>> {
+        if self.is_pipe() {
+            return Ok(None);
+        }
         let mut followed =
             Followed { files: self.clone(), known: HashMap::new(), generations: HashMap::new(), looks: 0 };
         for state in begun_with {

@@ -83,6 +83,35 @@ impl FileOptions {
         Ok(())
     }
 
+    /// Refuses options that are about files, for standard input.
+    pub(super) fn check_pipe(&self, reader: &str) -> Result<()> {
+        let set = [
+            ("recursive", self.recursive),
+            ("include_file_paths", self.include_file_paths.is_some()),
+            ("row_index_name", self.row_index.is_some()),
+            ("hive_partitioning", self.hive_partitioning),
+        ];
+        match set.iter().find(|(_, is_set)| *is_set) {
+            None => Ok(()),
+            Some((option, _)) => {
+                Err(Error::plan(format!("{reader}(\"-\"): {option} is about files, and standard input is none; leave it out")))
+            }
+        }
+    }
+
+    /// Refuses columns that were named and that no file has; `names` are those that files have.
+    pub(super) fn check_chosen(&self, source: &str, names: &[String]) -> Result<()> {
+        let is_added = |name: &String| {
+            self.include_file_paths.as_ref() == Some(name) || self.row_index.as_ref().is_some_and(|(index, _)| index == name)
+        };
+        // Which keys partitions have, the paths of the files say.
+        let unknown = self.columns.iter().flatten().find(|name| !self.hive_partitioning && !is_added(name) && !names.contains(name));
+        match unknown {
+            None => Ok(()),
+            Some(name) => Err(no_column(source, name, &names.iter().map(String::as_str).collect::<Vec<_>>())),
+        }
+    }
+
     /// The source as these options want it; `files` are those that there are now.
     ///
     /// # Errors
@@ -96,12 +125,7 @@ impl FileOptions {
         for name in columns {
             let Ok(place) = schema.index_of(name) else {
                 let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-                let near = did_you_mean(name, names.iter().copied());
-                return Err(Error::schema(format!(
-                    "{}: columns names {name:?}, and there is no such column{near} (there are {})",
-                    source.name(),
-                    quoted(&names, ", ")
-                )));
+                return Err(no_column(&source.name(), name, &names));
             };
             if places.contains(&place) {
                 return Err(Error::plan(format!("{}: columns names {name:?} twice", source.name())));
@@ -126,4 +150,9 @@ impl FileOptions {
         }
         source.project(&places).ok_or_else(|| Error::internal("a source of files can leave out columns"))
     }
+}
+
+fn no_column(source: &str, name: &str, names: &[&str]) -> Error {
+    let near = did_you_mean(name, names.iter().copied());
+    Error::schema(format!("{source}: columns names {name:?}, and there is no such column{near} (there are {})", quoted(names, ", ")))
 }

@@ -14,6 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use mill_protocol::{Error, Result};
 
+use super::pipe::DASH;
 use super::stamp::kind_if_irregular;
 use crate::nearest::{nearest, quoted};
 
@@ -37,6 +38,20 @@ impl PathSpec {
     /// These files, globs and directories.
     pub fn new(entries: impl IntoIterator<Item = impl Into<String>>) -> PathSpec {
         PathSpec { entries: entries.into_iter().map(Into::into).collect(), is_recursive: false }
+    }
+
+    /// Whether standard input is named.
+    ///
+    /// # Errors
+    /// When something else is named too.
+    pub(crate) fn is_pipe(&self, reader: &str) -> Result<bool> {
+        let is_named = self.entries.iter().any(|entry| entry == DASH);
+        if is_named && self.entries.len() > 1 {
+            return Err(Error::plan(format!(
+                "{reader}: \"-\" is standard input, which is read by itself: unite two streams with union(), or write \"./-\" for a file"
+            )));
+        }
+        Ok(is_named)
     }
 
     /// The same, looking into the directories of a directory.

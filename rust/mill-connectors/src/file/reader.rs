@@ -11,6 +11,7 @@ use super::chunk::ChunkReader;
 use super::content::{Compression, Content};
 use super::follow::FollowedReader;
 use super::identity::{FileIdentity, Since};
+use super::pipe::PipeReader;
 use super::position::{FilePosition, Member, PRINT_BYTES, Print};
 use super::split::{FileSet, FileSplit};
 use super::stamp::{Stamp, open_failed, try_open};
@@ -58,6 +59,9 @@ impl FileSet {
         format: F,
     ) -> Result<Box<dyn SplitReader>> {
         let file = FileSplit::of(split)?;
+        if self.is_pipe() {
+            return Ok(Box::new(PipeReader::new(format)?));
+        }
         let position = position.map(|bytes| FilePosition::decode(bytes, &split.name)).transpose()?;
         if self.is_followed {
             return Ok(Box::new(FollowedReader::new(file, position, format, Arc::clone(&self.slots))));
@@ -405,7 +409,7 @@ impl<F: LineFormat> LineReader<F> {
 }
 
 /// A malformed record as text; bytes that are not UTF-8 become `\xff`.
-fn as_it_was(record: &[u8]) -> String {
+pub(super) fn as_it_was(record: &[u8]) -> String {
     let mut text = String::with_capacity(record.len());
     for chunk in record.utf8_chunks() {
         text.push_str(chunk.valid());

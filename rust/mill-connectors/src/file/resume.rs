@@ -60,6 +60,10 @@ impl FileIdentity {
 impl FileSet {
     /// The splits of a job that goes on; `listed` are those it would begin with.
     pub(crate) fn resume(&self, listed: Vec<Split>, left: Vec<SplitState>, growth: Growth) -> Result<Vec<SplitState>> {
+        if self.is_pipe() {
+            // What was read is gone, and what comes now is another input.
+            return Ok(listed.into_iter().map(SplitState::unread).collect());
+        }
         let mut known = Vec::with_capacity(left.len());
         let mut places = Places::default();
         for state in left {

@@ -15,6 +15,7 @@ use memchr::{memchr, memrchr};
 use mill_protocol::{Error, Result};
 
 use super::content::{Compression, Content};
+use super::pipe;
 use super::stamp::open_file;
 use super::{BYTE_ORDER_MARK, RECORD_BYTES_MAX};
 
@@ -41,6 +42,12 @@ pub(crate) struct Head {
 
 /// The head of a file: at least `bytes` of it, and more until it is enough.
 pub(crate) fn head(path: &Path, bytes: usize, is_enough: impl Fn(&[u8]) -> bool) -> Result<Head> {
+    if pipe::is_pipe(path) {
+        let (mut data, is_whole) = pipe::look(bytes, is_enough)?;
+        let mark_bytes = if data.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        data.drain(..mark_bytes);
+        return Ok(Head { data, is_whole, mark_bytes: mark_bytes as u64 });
+    }
     let mut content = Content::open(path)?;
     let mut data = Vec::new();
     let mut is_whole = false;
@@ -68,7 +75,7 @@ pub(crate) fn head(path: &Path, bytes: usize, is_enough: impl Fn(&[u8]) -> bool)
 /// Whole lines out of the rest of a plain file, evenly spread, the last ones at its end; nothing of a compressed one.
 pub(crate) fn pieces(path: &Path, head: &Head, count: u64) -> Result<Vec<Vec<u8>>> {
     let mut pieces = Vec::new();
-    if head.is_whole || Compression::of(path) != Compression::None {
+    if head.is_whole || pipe::is_pipe(path) || Compression::of(path) != Compression::None {
         return Ok(pieces);
     }
     let failed = |e: std::io::Error| Error::connector(format!("cannot read {path:?}: {e}")).because(e);

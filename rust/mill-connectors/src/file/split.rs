@@ -11,6 +11,7 @@ use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitId};
 use super::content::Compression;
 use super::options::FileOptions;
 use super::path::PathSpec;
+use super::pipe::{STANDARD_INPUT, is_pipe};
 use super::slots::Slots;
 use super::stamp::{FileKey, Stamp};
 
@@ -158,6 +159,12 @@ impl FileSet {
     pub(crate) fn new(reader: &str, paths: PathSpec, options: &FileOptions, of_format: String) -> Result<FileSet> {
         options.check(reader)?;
         let is_followed = options.follow;
+        if paths.is_pipe(reader)? {
+            options.check_pipe(reader)?;
+            let (files, links) = (vec![PathBuf::from(STANDARD_INPUT)], HashMap::new());
+            let text = of_format + &options.text();
+            return Ok(FileSet { paths, files, links, is_followed, options: Arc::new(options.clone()), text, slots: Arc::default() });
+        }
         let paths = paths.recursive(options.recursive || options.hive_partitioning);
         let listing = paths.files(is_followed)?;
         let text = of_format + &options.text();
@@ -168,6 +175,21 @@ impl FileSet {
     /// A source of these files as the options of the reader want it.
     pub(crate) fn apply(&self, source: impl Source + 'static) -> Result<Arc<dyn Source>> {
         self.options.apply(Arc::new(source), &self.files)
+    }
+
+    /// Whether it is standard input.
+    pub(crate) fn is_pipe(&self) -> bool {
+        self.files.first().is_some_and(|path| is_pipe(path))
+    }
+
+    /// The columns that are read, if some were named: what the others are does not matter.
+    pub(crate) fn chosen(&self) -> Option<&[String]> {
+        self.options.columns.as_deref()
+    }
+
+    /// Refuses columns that were named and that no file has; `names` are those that files have.
+    pub(crate) fn check_chosen(&self, reader: &str, names: &[String]) -> Result<()> {
+        self.options.check_chosen(&self.name(reader), names)
     }
 
     /// Whether a column that a file does not have is null in its records.
@@ -187,11 +209,16 @@ impl FileSet {
 
     /// What tells these files from others, however they are spelt.
     pub(crate) fn identity(&self, reader: &str) -> String {
-        format!("{reader}({}{})", self.paths.identity(), self.text)
+        let paths = if self.is_pipe() { STANDARD_INPUT.to_owned() } else { self.paths.identity() };
+        format!("{reader}({paths}{})", self.text)
     }
 
     /// What a source of these files promises.
     pub(crate) fn properties(&self) -> SourceProperties {
+        if self.is_pipe() {
+            let is_bounded = !self.is_followed;
+            return SourceProperties { is_bounded, is_replayable: false, discovers_splits: false, may_block: true };
+        }
         SourceProperties {
             is_bounded: !self.is_followed,
             is_replayable: true,
@@ -203,6 +230,9 @@ impl FileSet {
     /// The splits there are now: of followed files, each as the first of its name; of others what `cut` makes of a path.
     pub(crate) fn splits_by(&self, cut: impl Fn(&Path, &mut Vec<FileSplit>) -> Result<()>) -> Result<Vec<Split>> {
         let mut found = Vec::new();
+        if self.is_pipe() {
+            return Ok(vec![FileSplit::whole(PathBuf::from(STANDARD_INPUT)).to_split()]);
+        }
         if self.is_followed {
             for (path, stamp) in self.followed()? {
                 found.push(FileSplit { path, key: Some(stamp.key), ..FileSplit::default() });

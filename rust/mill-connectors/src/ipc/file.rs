@@ -1,5 +1,6 @@
 //! What an Arrow IPC file or stream says of itself: its columns, and where its batches are.
 
+use std::error::Error as StdError;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{FileDecoder, read_footer_length};
 use arrow_ipc::{Block, Endianness, Message, MessageHeader, MetadataVersion, root_as_footer, root_as_message};
 use mill_frame::schema::foreign_schema;
-use mill_frame::types::{check_fields, plain_schema};
+use mill_frame::types::plain_schema;
 use mill_protocol::{Error, Result};
 
 use crate::file::FileIdentity;
-use crate::guard::guarded;
+use crate::guard::{Panicked, guarded};
 
 /// What a file of the file format begins and ends with; a stream begins with its schema.
-const MAGIC: &[u8; 6] = b"ARROW1";
+pub(super) const MAGIC: &[u8; 6] = b"ARROW1";
 /// The magic, and bytes that align what follows.
 const HEAD_BYTES: u64 = 8;
 /// The length of the footer and the magic.
@@ -62,7 +63,6 @@ impl OpenFile {
         let is_file = identity.file().read_exact_at(&mut head, 0).is_ok() && head.starts_with(MAGIC);
         let found = guarded(path, "read", || if is_file { of_file(identity) } else { of_stream(identity) });
         let Found { of_file, dictionaries, batches } = found.map_err(|error| incomplete(path, &head, error))?;
-        check_fields(of_file.fields()).map_err(|e| Error::schema(format!("{path:?}: {e}")))?;
         let schema = Arc::new(plain_schema(&foreign_schema(&of_file)));
         Ok(OpenFile { schema, of_file, dictionaries, is_stream: !is_file, batches })
     }
@@ -261,14 +261,15 @@ fn incomplete(path: &Path, head: &[u8], error: Error) -> Error {
     if let Some((_, other)) = OTHERS.iter().find(|(begin, _)| head.starts_with(begin)) {
         return Error::connector(format!("{path:?} {what}: {other}"));
     }
-    let message = error.message();
-    if message.contains(NOT_SUPPORTED) {
+    let source = error.source();
+    let is_unsupported = |source: &(dyn StdError + 'static)| {
+        source.is::<Panicked>() || matches!(source.downcast_ref(), Some(ArrowError::NotYetImplemented(_)))
+    };
+    if source.is_some_and(is_unsupported) {
         return error;
     }
+    let message = error.message();
     Error::connector(format!(
         "{path:?} {what}; write such files under a name beginning with '.' and rename them when they are complete: {message}"
     ))
 }
-
-/// What the library says of types that it does not have.
-const NOT_SUPPORTED: &str = "not supported";

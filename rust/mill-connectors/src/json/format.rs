@@ -27,6 +27,8 @@ pub(crate) struct JsonFormat {
     after_value: bool,
     schema: SchemaRef,
     is_inferred: bool,
+    /// Whether a key that no column has is an error.
+    refuses_unknown: bool,
     /// The names of all columns.
     names: Names,
     /// For each of all columns its place among those that are read, if it is.
@@ -51,6 +53,7 @@ impl JsonFormat {
             after_value: false,
             schema,
             is_inferred,
+            refuses_unknown: is_inferred,
             names: Names::new(columns.fields()),
             places,
             last_seen: Vec::new(),
@@ -62,6 +65,11 @@ impl JsonFormat {
     /// The same, with files of this layout.
     pub(super) fn of_layout(self, layout: JsonLayout) -> JsonFormat {
         JsonFormat { told: layout, ..self }
+    }
+
+    /// The same, with keys passed over that no column has.
+    pub(super) fn of_some_columns(self, is_of_some: bool) -> JsonFormat {
+        JsonFormat { refuses_unknown: self.refuses_unknown && !is_of_some, ..self }
     }
 
     /// Makes records of values that are not lines.
@@ -170,14 +178,14 @@ impl JsonFormat {
         if line[scanner.at] != b'{' {
             return Err(format!("the {} is not a JSON object", self.unit));
         }
-        let Self { names, places, last_seen, values, is_inferred, schema, .. } = self;
+        let Self { names, places, last_seen, values, refuses_unknown, schema, .. } = self;
         let first = values.len();
         values.resize(first + schema.fields().len(), Value::MISSING);
         let mut next = 0;
         let mut failed = None;
         let result = scanner.object(1, |key, value| {
             let Some(column) = names.find(key, line, &mut next) else {
-                return if *is_inferred { Err(Why::Told(unknown(None, key, line))) } else { Ok(()) };
+                return if *refuses_unknown { Err(Why::Told(unknown(None, key, line))) } else { Ok(()) };
             };
             if std::mem::replace(&mut last_seen[column], number) == number {
                 return Err(Why::Told(twice(None, key, line)));

@@ -10,7 +10,7 @@ use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::PageIndexPolicy;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use mill_frame::schema::foreign_schema;
-use mill_frame::types::{check_fields, plain_schema};
+use mill_frame::types::plain_schema;
 use mill_protocol::{Error, Result};
 
 use super::ROW_COLUMN;
@@ -41,7 +41,6 @@ pub(super) fn read(path: &Path, identity: &FileIdentity, has_pages: bool) -> Res
         ArrowReaderMetadata::load(identity.file(), ArrowReaderOptions::new().with_page_index_policy(policy))
     });
     let metadata = loaded.map_err(|e| incomplete(path, identity, e))?;
-    check_fields(metadata.schema().fields()).map_err(|e| Error::schema(format!("{path:?}: {e}")))?;
     let footer_start = footer_start(identity);
     guarded(path, "read", || {
         let layout = Layout::of(&metadata)?;

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Int64Type, Schema};
 use mill_frame::text::TextColumn;
 use mill_frame::types::type_name;
 use mill_protocol::{Error, Result};
+use crate::objects::advice;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 
 
@@ -53,9 +54,10 @@ pub(super) fn check(schema: &Schema) -> Result<()> {
     for field in schema.fields() {
         if Class::of(field.data_type()).is_none() {
             return Err(Error::schema(format!(
-                "column {:?} is a {}, which SQLite cannot hold: unnest() or explode() it, or write JSON or Parquet",
+                "column {:?} is {}, which SQLite cannot hold: {}",
                 field.name(),
-                type_name(field.data_type())
+                type_name(field.data_type()),
+                advice(field.data_type())
             )));
         }
     }

@@ -115,7 +115,7 @@ impl Column {
 }
 
 fn leaf(array: &ArrayRef) -> Result<TextColumn> {
-    let none = || ArrowError::SchemaError(format!("JSON has no form for a {}", type_name(array.data_type())));
+    let none = || ArrowError::SchemaError(format!("JSON has no form for {}; cast it to str, or write it with write_arrow()", type_name(array.data_type())));
     TextColumn::new(array)?.ok_or_else(none)
 }
 

@@ -27,7 +27,7 @@ const SHOWN_MAX: usize = 2000;
 ///
 /// let users = Arc::new(StringArray::from(vec![Some("ann"), None]));
 /// let data = RecordBatch::try_from_iter([("user", users as _), ("n", Arc::new(Int64Array::from(vec![3, 4])) as _)])?;
-/// assert_eq!(record_json(&data, 1), r#"{"user": null, "n": 4}"#);
+/// assert_eq!(record_json(&data, 1), r#"{"user":null,"n":4}"#);
 /// # Ok::<(), arrow::error::ArrowError>(())
 /// ```
 pub fn record_json(data: &RecordBatch, row: usize) -> String {
@@ -105,9 +105,9 @@ impl Json<'_> {
     fn push_fields(&mut self, fields: &[FieldRef], columns: &[ArrayRef], row: usize) {
         self.written.push('{');
         for (place, (field, column)) in fields.iter().zip(columns).enumerate() {
-            self.written.push_str(if place == 0 { "" } else { ", " });
+            self.written.push_str(if place == 0 { "" } else { "," });
             push_json_string(field.name(), &mut self.written);
-            self.written.push_str(": ");
+            self.written.push(':');
             self.push_value(field, column, row);
         }
         self.written.push('}');
@@ -170,7 +170,7 @@ impl Json<'_> {
     fn push_items(&mut self, field: &Field, items: &ArrayRef) {
         self.written.push('[');
         for row in 0..items.len() {
-            self.written.push_str(if row == 0 { "" } else { ", " });
+            self.written.push_str(if row == 0 { "" } else { "," });
             self.push_value(field, items, row);
         }
         self.written.push(']');
@@ -182,12 +182,12 @@ impl Json<'_> {
         let (keys, items) = (entries.column(0), entries.column(1));
         self.written.push('{');
         for row in 0..entries.len() {
-            self.written.push_str(if row == 0 { "" } else { ", " });
+            self.written.push_str(if row == 0 { "" } else { "," });
             match TextColumn::new(&keys.slice(row, 1)) {
                 Ok(Some(key)) => self.push_text(&key, 0),
                 Ok(None) | Err(_) => push_json_string("…", &mut self.written),
             }
-            self.written.push_str(": ");
+            self.written.push(':');
             self.push_value(&fields[1], items, row);
         }
         self.written.push('}');

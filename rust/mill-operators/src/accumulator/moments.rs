@@ -12,7 +12,7 @@ use mill_state::{LayoutBuilder, Rows, RowsRead, Select};
 use super::carries::{Unfit, Wraps};
 use super::double::Double;
 use super::input::{Input, passes};
-use super::number::{float_column, floats, null_where};
+use super::number::{float_column, floats, null_where, overflow};
 use super::spread::Spread;
 use super::{Accumulator, Problems, Selection, with_selection};
 
@@ -28,6 +28,7 @@ pub(super) enum Moment {
 /// mean). Those of durations and points in time are rounded to their unit.
 pub(super) struct Moments {
     input: Input,
+    name: String,
     output: DataType,
     is_partial: bool,
     moment: Moment,
@@ -45,6 +46,7 @@ pub(super) struct Moments {
 impl Moments {
     pub(super) fn new(
         input: Input,
+        name: String,
         output: &DataType,
         is_partial: bool,
         moment: Moment,
@@ -54,7 +56,7 @@ impl Moments {
         let wraps = Wraps::new(is_ahead);
         let words = layout.words(if moment == Moment::Mean { 3 } else { 5 });
         let output = output.clone();
-        Moments { input, output, is_partial, moment, words, columns: Vec::new(), lost: None, counts: None, mask: None, wraps }
+        Moments { input, name, output, is_partial, moment, words, columns: Vec::new(), lost: None, counts: None, mask: None, wraps }
     }
 
     /// The partial result of each value of the frame by itself, of a variance.
@@ -73,16 +75,17 @@ impl Moments {
         std::iter::once(counts).chain(rest.into_iter().map(floats)).collect()
     }
 
-    /// The results of durations and points in time, whole numbers of their unit.
+    /// The result of durations and points in time, a whole number of their unit.
+    fn unit(&self, rows: &RowsRead<'_>, row: usize) -> Option<i128> {
+        let spread = self.of_row(rows, row);
+        match self.moment {
+            Moment::Mean => (spread.n > 0).then(|| spread.sum.whole_mean(spread.n)),
+            _ => (spread.n > 1).then(|| Double::of(spread.deviation()).nearest(0)),
+        }
+    }
+
     fn finish_units(&self, rows: &RowsRead<'_>) -> Result<ArrayRef> {
-        let unit = |row: usize| {
-            let spread = self.of_row(rows, row);
-            match self.moment {
-                Moment::Mean => (spread.n > 0).then(|| spread.sum.whole_mean(spread.n)),
-                _ => (spread.n > 1).then(|| Double::of(spread.deviation()).nearest(0)),
-            }
-        };
-        as_units((0..rows.len()).map(unit), &self.output)
+        as_units((0..rows.len()).map(|row| self.unit(rows, row)), &self.output)
     }
 
     fn of_row(&self, rows: &RowsRead<'_>, row: usize) -> Spread {
@@ -255,6 +258,24 @@ impl Accumulator for Moments {
             });
         }
         Ok(float_column(values, null_where(is_valid)))
+    }
+
+    /// The standard deviation of two durations can be longer than any duration.
+    fn finish_fitting(&self, rows: &RowsRead<'_>) -> Result<(ArrayRef, Unfit)> {
+        if self.output == DataType::Float64 || self.moment == Moment::Mean {
+            return Ok((self.finish(rows)?, Unfit::new()));
+        }
+        let mut unfit = Unfit::new();
+        let mut units = Vec::with_capacity(rows.len());
+        for row in 0..rows.len() {
+            let unit = self.unit(rows, row);
+            let is_fit = unit.is_none_or(|unit| i64::try_from(unit).is_ok());
+            if !is_fit {
+                unfit.push((row, overflow("standard deviation", &self.name, &self.output, unit.map(|unit| unit.to_string()))));
+            }
+            units.push(unit.filter(|_| is_fit));
+        }
+        Ok((as_units(units.into_iter(), &self.output)?, unfit))
     }
 
     fn wraps(&mut self) -> Option<&mut Wraps> {

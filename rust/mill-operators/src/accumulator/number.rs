@@ -127,12 +127,16 @@ pub(super) fn null_where(is_valid: Vec<bool>) -> Option<NullBuffer> {
     if is_valid.iter().all(|&is_valid| is_valid) { None } else { Some(NullBuffer::from(is_valid)) }
 }
 
-/// A sum that does not fit; the total, if it can be shown.
-fn overflow(name: &str, output: &DataType, total: Option<String>) -> Error {
+/// A sum, or something else, that does not fit; the total, if it can be shown.
+pub(super) fn overflow(what: &str, name: &str, output: &DataType, total: Option<String>) -> Error {
     // An aggregate within an expression has no name that the user knows.
-    let sum = if name.starts_with("__agg") { "a sum".to_owned() } else { format!("sum {name:?}") };
+    let what = if name.starts_with("__agg") { format!("a {what}") } else { format!("{what} {name:?}") };
     let total = total.map(|total| format!(" is {total} and")).unwrap_or_default();
-    Error::data(format!("{sum}{total} overflows {}; cast its input to float or decimal", mill_plan::type_name(output)))
+    let advice = match output {
+        DataType::Duration(_) => "count it in a coarser unit, as in .dt.cast_time_unit(\"ms\")",
+        _ => "cast its input to float or decimal",
+    };
+    Error::data(format!("{what}{total} overflows {}; {advice}", mill_plan::type_name(output)))
 }
 
 /// A sum of integers or durations, modulo 2^64.
@@ -217,7 +221,7 @@ impl Accumulator for Sum {
             low + (i128::from(carries[row]) << 64)
         };
         let wrapped = (0..rows.len()).filter(|&row| carries[row] != 0);
-        let unfit = wrapped.map(|row| (row, overflow(&self.name, &self.output, Some(total(row).to_string())))).collect();
+        let unfit = wrapped.map(|row| (row, overflow("sum", &self.name, &self.output, Some(total(row).to_string())))).collect();
         Ok((self.finish(rows)?, unfit))
     }
 
@@ -323,7 +327,7 @@ impl Accumulator for DecimalSum {
                 1 if sum < 0 => sum + (DECIMAL_MAX + 1),
                 -1 if sum > 0 => sum - (DECIMAL_MAX + 1),
                 _ => {
-                    unfit.push((row, overflow(&self.name, &self.output, None)));
+                    unfit.push((row, overflow("sum", &self.name, &self.output, None)));
                     0
                 }
             }

@@ -447,7 +447,7 @@ fn records_a_users_aggregate_fails_for_are_rejected_alone() {
     let transcript = check(make, &[Input::Batch(batch_of(&records))], &Compare::Unordered);
     let unlucky = records.iter().filter(|record| record.int == Some(13)).count();
     assert!(unlucky >= 2 && transcript.rejected.len() == unlucky, "{:?}", transcript.rejected);
-    assert!(transcript.rejected[0].starts_with("unlucky | {\"k\": "), "{:?}", transcript.rejected);
+    assert!(transcript.rejected[0].starts_with("unlucky | {\"k\":"), "{:?}", transcript.rejected);
 }
 
 #[test]
@@ -466,7 +466,7 @@ fn only_the_total_decides_whether_a_sum_fits() {
         let expected = "sum \"sum_1\" is -9223372036854775809 and overflows int64";
         assert_eq!(transcript.rejected.len(), 1);
         assert!(transcript.rejected[0].starts_with(expected), "{:?}", transcript.rejected);
-        assert!(transcript.rejected[0].contains("{\"k\": \"beyond\"}"), "{:?}", transcript.rejected);
+        assert!(transcript.rejected[0].contains("{\"k\":\"beyond\"}"), "{:?}", transcript.rejected);
     }
 }
 

@@ -148,6 +148,9 @@ fn kind_of(code: u8, parameter: f64, name: String) -> Option<AggregateKind> {
         13 => AggregateKind::ApproxQuantile(parameter),
         14 => AggregateKind::Median,
         15 => AggregateKind::Collect,
+        17 => AggregateKind::Product,
+        18 => AggregateKind::MinBy,
+        19 => AggregateKind::MaxBy,
         16 => AggregateKind::User(Arc::new(RawState { name })),
         _ => return None,
     })

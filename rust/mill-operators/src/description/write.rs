@@ -210,6 +210,9 @@ fn code(kind: &AggregateKind) -> (u8, f64) {
         AggregateKind::Median => (14, 0.0),
         AggregateKind::Collect => (15, 0.0),
         AggregateKind::User(_) => (16, 0.0),
+        AggregateKind::Product => (17, 0.0),
+        AggregateKind::MinBy => (18, 0.0),
+        AggregateKind::MaxBy => (19, 0.0),
     }
 }
 

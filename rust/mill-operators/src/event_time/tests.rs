@@ -210,7 +210,7 @@ fn record_without_a_time_is_rejected() {
     assert_eq!(given.rows.len(), 2);
     assert_eq!(
         given.rejected,
-        ["the event time in column \"at\" is null; filter such records out before event_time() | {\"at\": null}"]
+        ["the event time in column \"at\" is null; filter such records out before event_time() | {\"at\":null}"]
     );
 }
 

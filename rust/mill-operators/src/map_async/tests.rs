@@ -146,7 +146,7 @@ fn any_schedule_gives_the_same_results_in_order() {
         assert_eq!(given.rows.len(), 14);
         assert_eq!(given.rows[0], "0: 1, \"a\" @0");
         assert_eq!(given.rows[13], "0: 202, null @99");
-        assert_eq!(given.rejected, ["no number | {\"n\": null, \"s\": \"b\"}"]);
+        assert_eq!(given.rejected, ["no number | {\"n\":null,\"s\":\"b\"}"]);
     }
 }
 

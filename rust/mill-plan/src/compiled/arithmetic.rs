@@ -141,7 +141,7 @@ fn of_decimals(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Resu
         let (left, right) = (left.coerce(&DataType::Float64)?, right.coerce(&DataType::Float64)?);
         return of_numbers(op, left, right, text);
     }
-    if !matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div) {
+    if op == BinaryOp::Pow {
         return Err(Error::schema(format!(
             "{} does not work on decimals ({}); cast to float, as in .cast(float)",
             op.symbol(),
@@ -171,6 +171,9 @@ fn of_decimals(op: BinaryOp, left: Typed, right: Typed, text: &Arc<str>) -> Resu
     let args = vec![decimal(left)?, decimal(right)?];
     if op == BinaryOp::Div {
         return decimals::divide(args, text);
+    }
+    if matches!(op, BinaryOp::FloorDiv | BinaryOp::Mod) {
+        return decimals::divide_whole(op, args, text);
     }
     if op == BinaryOp::Mul {
         decimals::check_places(&args[0], &args[1])?;

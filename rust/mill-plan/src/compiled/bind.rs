@@ -173,6 +173,7 @@ fn bind_part(expr: &Expr, scope: &Scope<'_>) -> Result<Typed> {
             let args: Result<Vec<Typed>> = args.iter().map(|arg| bind_part(arg, scope)).collect();
             functions::bind(name, args?, &text())
         }
+        Expr::ListEval { input, body } => functions::list_eval(bind_part(input, scope)?, body, &text()),
         Expr::Cast { input, to, strict } => cast(bind_part(input, scope)?, to, *strict, &text()),
         Expr::Case { branches, otherwise } => case(branches, otherwise.as_deref(), scope, text()),
         Expr::Aggregate(_) => Err(Error::plan(format!(

@@ -11,6 +11,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL128_MAX_SCALE, DataType, Decimal128Type, i256};
 use mill_protocol::{Error, Result};
 
+use crate::expr::BinaryOp;
 use super::Kernel;
 use super::bind::Typed;
 use super::compare::spread;
@@ -80,19 +81,65 @@ pub(super) fn divide(args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     Typed::call(kernel, args, data_type, text)
 }
 
+/// `//` of two decimals, which rounds down, and `%`, which has the sign of the divisor: exact, as `a == a // b * b + a % b`.
+pub(super) fn divide_whole(op: BinaryOp, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let (DataType::Decimal128(_, left), DataType::Decimal128(digits, right)) = (&args[0].data_type, &args[1].data_type) else {
+        return Err(Error::internal("a quotient of decimals is of decimals of 128 bits"));
+    };
+    let (left, right, digits) = (*left, *right, *digits);
+    let scale = left.max(right);
+    let is_rest = op == BinaryOp::Mod;
+    let data_type = match is_rest {
+        // A rest is nearer to zero than the divisor.
+        true => {
+            let digits = i16::from(digits) - i16::from(right) + i16::from(scale);
+            DataType::Decimal128(digits.clamp(i16::from(scale).max(1), i16::from(DECIMAL128_MAX_PRECISION)) as u8, scale)
+        }
+        false => DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0),
+    };
+    let to = data_type.clone();
+    let ten = |places: i8| i256::from_i128(10).checked_pow((i16::from(scale) - i16::from(places)) as u32).ok_or_else(too_long);
+    let (of_left, of_right) = (ten(left)?, ten(right)?);
+    let kernel: Kernel = Arc::new(move |args, rows| {
+        each(&args[0], &args[1], rows, &to, |a, b| whole(a, b, of_left, of_right, is_rest))
+    });
+    Typed::call(kernel, args, data_type, text)
+}
+
+/// The quotient of two numbers, each times its power of ten, rounded down; or the rest.
+fn whole(a: i128, b: i128, of_a: i256, of_b: i256, is_rest: bool) -> Result<i128> {
+    if b == 0 {
+        return Err(Error::data("division by zero"));
+    }
+    let wide = |value: i128, by: i256| i256::from_i128(value).checked_mul(by).ok_or_else(too_long);
+    let (dividend, divisor) = (wide(a, of_a)?, wide(b, of_b)?);
+    let (mut quotient, mut rest) = (dividend.wrapping_div(divisor), dividend.wrapping_rem(divisor));
+    if rest != i256::ZERO && (rest < i256::ZERO) != (divisor < i256::ZERO) {
+        quotient = quotient.wrapping_sub(i256::ONE);
+        rest = rest.wrapping_add(divisor);
+    }
+    let result = if is_rest { rest } else { quotient };
+    result.to_i128().filter(|value| value.unsigned_abs() <= DIGITS_MAX).ok_or_else(too_long)
+}
+
 /// Quotients, each of the dividend times a power of ten.
 fn quotients(left: &Value, right: &Value, rows: usize, power: i32, to: &DataType) -> Result<Value> {
+    let ten = |times: i32| i256::from_i128(10).checked_pow(times.max(0) as u32).ok_or_else(too_long);
+    let (more, less) = (ten(power)?, ten(-power)?);
+    each(left, right, rows, to, |a, b| quotient(a, b, more, less))
+}
+
+/// A function of two decimals, row by row.
+fn each(left: &Value, right: &Value, rows: usize, to: &DataType, of: impl Fn(i128, i128) -> Result<i128>) -> Result<Value> {
     let count = if left.is_array() || right.is_array() { rows } else { 1 };
     let (l, r) = (left.values().as_primitive::<Decimal128Type>(), right.values().as_primitive::<Decimal128Type>());
     let nulls = NullBuffer::union(spread(left, count).as_ref(), spread(right, count).as_ref());
     let at = |value: &Value, row: usize| if value.is_array() { row } else { 0 };
-    let ten = |times: i32| i256::from_i128(10).checked_pow(times.max(0) as u32).ok_or_else(too_long);
-    let (more, less) = (ten(power)?, ten(-power)?);
     let mut values = Vec::with_capacity(count);
     for row in 0..count {
         values.push(match &nulls {
             Some(nulls) if nulls.is_null(row) => 0,
-            _ => quotient(l.value(at(left, row)), r.value(at(right, row)), more, less)?,
+            _ => of(l.value(at(left, row)), r.value(at(right, row)))?,
         });
     }
     let array = Decimal128Array::try_new(values.into(), nulls).map_err(failed)?.with_data_type(to.clone());

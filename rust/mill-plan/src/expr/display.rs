@@ -4,7 +4,7 @@ use std::fmt;
 
 use datafusion_common::ScalarValue;
 
-use super::{BinaryOp, Expr, UnaryOp};
+use super::{BinaryOp, ELEMENT_COLUMN, Expr, UnaryOp};
 use crate::aggregate::{AggregateCall, AggregateKind};
 use crate::types::type_name;
 
@@ -65,6 +65,7 @@ fn literal(f: &mut fmt::Formatter<'_>, value: &ScalarValue) -> fmt::Result {
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Expr::Column(name) if name == ELEMENT_COLUMN => f.write_str(name),
             Expr::Column(name) => write!(f, "col({name:?})"),
             Expr::Literal(value) => {
                 f.write_str("lit(")?;
@@ -111,6 +112,10 @@ impl fmt::Display for Expr {
             Expr::Unary { op, input } => {
                 operand(f, input, 9)?;
                 f.write_str(if *op == UnaryOp::IsNull { ".is_null()" } else { ".is_not_null()" })
+            }
+            Expr::ListEval { input, body } => {
+                operand(f, input, 9)?;
+                write!(f, ".list.eval({body})")
             }
             Expr::Function { name, args } => match args.split_first() {
                 // A null stands for its type.

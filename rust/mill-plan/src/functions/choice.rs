@@ -34,6 +34,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
     free("max_horizontal", 1, ANY, extreme),
     free("all_horizontal", 1, ANY, truth),
     free("any_horizontal", 1, ANY, truth),
+    method("any", 1, 1, truth),
+    method("all", 1, 1, truth),
 ];
 
 fn is_null(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
@@ -258,7 +260,7 @@ fn truth(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
             _ => return Err(needs(name, "booleans", &arg)),
         }
     }
-    let join = if name == "all_horizontal" { and_kleene } else { or_kleene };
+    let join = if name.starts_with("all") { and_kleene } else { or_kleene };
     let kernel = zipped(move |arrays| {
         let mut result = arrays[0].as_boolean().clone();
         for array in &arrays[1..] {

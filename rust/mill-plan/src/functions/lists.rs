@@ -1,5 +1,6 @@
 //! Functions of lists and structs.
 
+pub(super) mod eval;
 mod sets;
 mod sums;
 mod total;
@@ -11,13 +12,14 @@ use arrow::array::{
     make_comparator,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
-use arrow::compute::{SortOptions, take};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::compute::{SortOptions, interleave, take};
+use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema};
 use datafusion_common::ScalarValue;
+use mill_frame::types::canonical_array;
 use mill_protocol::{Error, Result};
 
 use super::arguments::{as_int64, as_list, constant_bool, constant_str, first, mapped, needs, of_datafusion, zipped};
-use super::{Function, method};
+use super::{ANY, Function, free, method};
 use crate::compiled::bind::{Typed, meet};
 use crate::compiled::{Node, compare};
 use crate::compiled::value::failed;
@@ -45,6 +47,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("list.set_union", 2, 2, sets::set),
     method("list.set_intersection", 2, 2, sets::set),
     method("list.set_difference", 2, 2, sets::set),
+    method("list.mode", 1, 1, mode),
+    free("concat_list", 1, ANY, concat_list),
+    method("by_pair", 2, 2, by_pair),
     method("struct.field", 2, 2, struct_field),
 ];
 
@@ -317,4 +322,60 @@ fn struct_field(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> 
         Ok(arrow::array::make_array(data))
     });
     Typed::call(kernel, vec![arg], data_type, text)
+}
+
+/// The values that are there most often, in their order; nulls do not count.
+fn mode(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let (list, element) = as_list(name, first(args)?)?;
+    if element.is_nested() {
+        return Err(needs(name, "a list of values with an order", &list));
+    }
+    let data_type = list.data_type.clone();
+    let kernel = mapped(move |array| {
+        let list = array.as_list::<i32>();
+        // One NaN and one zero, as keys have them.
+        let keys = canonical_array(list.values()).map_err(|e| Error::internal(e.to_string()))?;
+        let compare = make_comparator(&keys, &keys, SortOptions::default()).map_err(failed)?;
+        let mut places: Vec<u32> = Vec::new();
+        rebuilt(list, &mut places, |pair, places| {
+            let mut there: Vec<usize> = (pair[0] as usize..pair[1] as usize).filter(|&at| keys.is_valid(at)).collect();
+            there.sort_by(|&a, &b| compare(a, b));
+            let runs: Vec<&[usize]> = there.chunk_by(|&a, &b| compare(a, b).is_eq()).collect();
+            let most = runs.iter().map(|run| run.len()).max();
+            places.extend(runs.iter().filter(|run| Some(run.len()) == most).map(|run| run[0] as u32));
+        })
+    });
+    Typed::call(kernel, vec![list], data_type, text)
+}
+
+/// A list of the values of each row.
+fn concat_list(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let mut element = args[0].data_type.clone();
+    for arg in &args[1..] {
+        let met = meet(&Typed { data_type: element.clone(), ..args[0].like() }, arg);
+        element = met.ok_or_else(|| Error::schema(format!("{name}() needs values of one type, found {}", arg.describe())))?;
+    }
+    let args = args.into_iter().map(|arg| arg.coerce_exactly(&element)).collect::<Result<Vec<_>>>()?;
+    let field = Arc::new(Field::new("item", element.clone(), true));
+    let data_type = DataType::List(Arc::clone(&field));
+    let kernel = zipped(move |arrays| {
+        let rows = arrays[0].len();
+        let parts: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
+        let places: Vec<(usize, usize)> = (0..rows).flat_map(|row| (0..parts.len()).map(move |of| (of, row))).collect();
+        let values = interleave(&parts, &places).map_err(failed)?;
+        let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(parts.len(), rows));
+        Ok(Arc::new(ListArray::try_new(Arc::clone(&field), offsets, values, None).map_err(failed)?) as _)
+    });
+    Typed::call(kernel, args, data_type, text)
+}
+
+/// What `min_by` and `max_by` aggregate: a value, and before it what decides.
+fn by_pair(_name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
+    let fields: Fields = [("by", &args[1]), ("value", &args[0])].map(|(name, arg)| Field::new(name, arg.data_type.clone(), true)).into_iter().collect();
+    let data_type = DataType::Struct(fields.clone());
+    let kernel = zipped(move |arrays| {
+        let columns = vec![Arc::clone(&arrays[1]), Arc::clone(&arrays[0])];
+        Ok(Arc::new(StructArray::try_new(fields.clone(), columns, None).map_err(failed)?) as _)
+    });
+    Typed::call(kernel, args, data_type, text)
 }

@@ -12,6 +12,7 @@ use crate::function::{ReduceFunction, WindowFunction};
 use crate::logical::{Parameters, parameters, texts};
 use crate::lower::{Aggregation, Builder, KeptWindows, Lineage, WindowCall, Windowing};
 use crate::physical::WindowCompute;
+use super::parts::check_kept;
 use crate::stream::checks::check_unique;
 use crate::stream::{Emit, OutputSpec, Stream, duration};
 use crate::window::{Gap, WindowKind};
@@ -84,6 +85,10 @@ impl WindowedStream {
             Compute::Reduce(_) | Compute::Apply(_) => true,
         };
         self.check_order(is_about_order)?;
+        // Of an aggregate only the columns that it is over are kept.
+        if matches!(self.kind, WindowKind::Rolling(_)) || !matches!(compute, Compute::Aggregates(_)) {
+            check_kept(&self.keyed.stream.schema()).map_err(|error| error.in_step(verb))?;
+        }
         if matches!(compute, Compute::Apply(_)) && !self.trigger.is_default() && matches!(self.kind, WindowKind::Global) {
             return Err(Error::plan("apply() over global_window() has its result at the end of the input and takes no trigger"));
         }

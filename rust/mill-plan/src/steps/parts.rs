@@ -7,7 +7,6 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -264,8 +263,7 @@ fn check_shape(expr: &Expr, whole: &Expr) -> Result<()> {
 
 /// Refuses columns whose rows cannot be kept as state.
 pub(crate) fn check_kept(schema: &Schema) -> Result<()> {
-    let field = |field: &Arc<Field>| SortField::new(field.data_type().clone());
-    match schema.fields().iter().find(|of| !RowConverter::supports_fields(&[field(of)])) {
+    match schema.fields().iter().find(|of| !is_kept(of.data_type())) {
         None => Ok(()),
         Some(of) => Err(Error::schema(format!(
             "column {:?} is {}, which cannot be kept as state; drop it or cast it to another type before",
@@ -273,4 +271,9 @@ pub(crate) fn check_kept(schema: &Schema) -> Result<()> {
             type_name(of.data_type())
         ))),
     }
+}
+
+/// Whether values of a type can be kept as state.
+pub(crate) fn is_kept(data_type: &DataType) -> bool {
+    RowConverter::supports_fields(&[SortField::new(data_type.clone())])
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use mill_protocol::Result;
 
+use super::parts::check_kept;
 use super::{Changes, Inputs, Names, Need, Splits, Step};
 use crate::function::ReduceFunction;
 use crate::logical::{Parameters, parameters};
 use crate::lower::{Builder, Lineage};
 use crate::physical::StageKind;
-use crate::stream::checks::column_index;
+use crate::stream::checks::{column_index, in_step};
 use crate::stream::{Emit, Facts, KeyedStream, OutputSpec, Stream};
 use crate::types::type_name;
 
@@ -28,6 +29,7 @@ impl KeyedStream {
     /// # Errors
     /// When `emit` is wrong.
     pub fn reduce(&self, function: Arc<dyn ReduceFunction>, emit: Emit) -> Result<Stream> {
+        check_kept(&self.stream.schema()).map_err(in_step("reduce"))?;
         let emit = self.emit(emit)?;
         let step = Reduce { keys: self.keys.clone(), function, emit };
         let facts = Facts { is_bounded: self.stream.is_bounded(), event_time: None, updating: None, withdraws: false };

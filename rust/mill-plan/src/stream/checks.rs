@@ -84,7 +84,33 @@ pub(crate) fn check_hashable(field: &Field) -> Result<()> {
             }
         ))),
         DataType::Struct(fields) => fields.iter().try_for_each(|field| check_hashable(field)),
-        _ => Ok(()),
+        whole => match untold_apart(whole) {
+            None => Ok(()),
+            Some(part) => {
+                let within = if part == whole { String::new() } else { format!(", which has {}", type_name(part)) };
+                let advice = match part {
+                    DataType::Interval(_) if part == whole => "cast it, as in .cast(str)",
+                    _ => "take what tells records apart out of it first, in map()",
+                };
+                let (name, whole) = (field.name(), type_name(whole));
+                Err(Error::schema(format!("column {name:?} cannot be a key: it is {whole}{within}; {advice}")))
+            }
+        },
+    }
+}
+
+/// The type, or the part of it, whose values are not told apart.
+pub(crate) fn untold_apart(data_type: &DataType) -> Option<&DataType> {
+    match data_type {
+        DataType::Interval(_) | DataType::Map(..) | DataType::Union(..) => Some(data_type),
+        DataType::Dictionary(_, values) => untold_apart(values),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => untold_apart(item.data_type()),
+        DataType::Struct(fields) => fields.iter().find_map(|field| untold_apart(field.data_type())),
+        _ => None,
     }
 }
 

@@ -149,7 +149,11 @@ impl BatchFunction for ArrowFunction {
                     if is_of_one_key && batch.num_rows() > 1 {
                         return self.in_halves(batch).map(UserCall::Whole);
                     }
-                    let error = error::from_python(py, exception, &self.adapter.name);
+                    // What a table holds is data; what a function raises is the user's.
+                    let error = match is_of_one_key {
+                        true => Error::data(error::message(py, &exception)),
+                        false => error::from_python(py, exception, &self.adapter.name),
+                    };
                     return if is_of_records { Ok(UserCall::Whole(self.reject_all(py, batch, error))) } else { Err(error) };
                 }
             };

@@ -310,14 +310,12 @@ pub(super) fn finished(
     let mut results = Vec::with_capacity(accumulators.len());
     let mut failed = Unfit::new();
     for (index, accumulator) in accumulators.iter().enumerate() {
-        results.push(match carries.iter().find(|(of, _)| *of == index) {
-            None => accumulator.finish(rows)?,
-            Some((_, counts)) => {
-                let (result, own) = accumulator.finish_carried(rows, counts)?;
-                failed.extend(own);
-                result
-            }
-        });
+        let (result, own) = match carries.iter().find(|(of, _)| *of == index) {
+            None => accumulator.finish_fitting(rows)?,
+            Some((_, counts)) => accumulator.finish_carried(rows, counts)?,
+        };
+        failed.extend(own);
+        results.push(result);
     }
     let has_failed = !failed.is_empty();
     let mut is_fit = vec![true; if has_failed { rows.len() } else { 0 }];

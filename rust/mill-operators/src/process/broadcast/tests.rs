@@ -138,5 +138,5 @@ fn a_broadcast_record_that_fails_is_an_error_with_the_record() {
         progress = operator.resume(&mut out);
     }
     let text = progress.unwrap_err().to_string();
-    assert!(text.contains("13 is refused") && text.contains(r#"record: {"k": 1, "y": 13}"#), "{text}");
+    assert!(text.contains("13 is refused") && text.contains(r#"record: {"k":1,"y":13}"#), "{text}");
 }

@@ -118,7 +118,7 @@ impl Grid {
             )));
         }
         let described = args[0].describe();
-        let is_date = !matches!(args[0].data_type, DataType::Timestamp(..));
+        let is_date = matches!(args[0].data_type, DataType::Date32 | DataType::Date64);
         if is_date && span.nanos > 0 && NANOS_PER_DAY % span.nanos != 0 && span.nanos % NANOS_PER_DAY != 0 {
             let done = if name == "dt.round" { "rounded" } else { "truncated" };
             return Err(Error::plan(format!(
