@@ -22,6 +22,7 @@ mod build;
 mod chain;
 mod channel;
 mod checkpoint;
+mod comparison;
 mod coordinator;
 mod discovered;
 mod edge_writer;
@@ -55,7 +56,8 @@ mod worker;
 mod writers;
 
 pub use alignment::Paused;
-pub use graph::{ChainDef, EdgeDef, EdgeKind, JobGraph, OperatorFactory, SourceDef, StageBody, StageDef, Target, UserCode};
+pub use comparison::{AllowNew, Changes, Comparison, StepVerdict, Verdict, compare};
+pub use graph::{ChainDef, CheckOfState, EdgeDef, EdgeKind, JobGraph, OperatorFactory, SourceDef, StageBody, StageDef, StateCheck, Target, UserCode};
 pub use held::Held;
 pub use job::{JobHandle, start};
 pub use job_result::{Report, Status};

@@ -23,6 +23,8 @@ pub fn operator<O: Operator + 'static>(
         name: name.to_owned(),
         step: name.to_owned(),
         signature: signature.to_owned(),
+        parts: Vec::new(),
+        check: None,
         body: StageBody::Operator(Arc::new(move |context| Ok(Box::new(make(context))))),
         inputs: 1,
         ports,
