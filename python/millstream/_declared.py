@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
 from millstream.errors import PlanError
@@ -62,6 +60,9 @@ def recorder() -> Recorder | None:
 
 def declared_by(script: str, arguments: list[str]) -> list[tuple[list[Any], dict[str, Any]]]:
     """Run a script as its own program, and return the jobs that it would run: their sinks and options."""
+    import runpy
+    from pathlib import Path
+
     global _recorder
     before, path = sys.argv, sys.path[:]
     sys.argv = [script, *arguments]

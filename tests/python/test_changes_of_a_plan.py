@@ -384,15 +384,15 @@ class SumsAndCount(Sums):
 
 
 class SumsAsFloat(Sums):
-    total = mill.ValueState(str, default="0", migrate=lambda old: str(old))  # type: ignore[assignment]
+    total = mill.ValueState(str, default="0", migrate=lambda old: str(old))
 
     def process(self, row: mill.Row, ctx: mill.ProcessContext) -> Iterator[dict[str, Any]]:
-        self.total.value = str(int(self.total.value) + row.x)  # type: ignore[assignment]
+        self.total.value = str(int(self.total.value) + row.x)
         yield {"x": row.x, "total": int(self.total.value), "extra": None}
 
 
 class SumsAsText(Sums):
-    total = mill.ValueState(str, default="0")  # type: ignore[assignment]
+    total = mill.ValueState(str, default="0")
 
 
 class Nothing(Sums):
@@ -400,7 +400,7 @@ class Nothing(Sums):
     other = mill.ValueState(int, default=0)
 
 
-FUNCTIONS = [
+FUNCTIONS: list[tuple[str, type, dict[str, Any], Any, tuple[str, ...], tuple[str, ...]]] = [
     ("another ttl", SumsWithTtl, {}, lambda x, at: None, ('for "1d" of processing time',), ()),
     ("a new state", SumsAndCount, {}, lambda x, at: (x - at) // 3 + 1001 if x >= at else None, ("count",), ()),
     ("another type, with migrate", SumsAsFloat, {}, lambda x, at: None, ("total",), ()),
@@ -542,7 +542,7 @@ def test_a_former_name_is_another_one_than_the_name() -> None:
 def test_a_job_that_dropped_state_starts_again_with_the_same_options(tmp_path: Path) -> None:
     """A supervisor starts a script again and again: what its options have done once is no reason to refuse it."""
     stop_in_the_middle(FIRSTS, tmp_path)
-    options = {"drop": ["firsts"]}
+    options: dict[str, Any] = {"drop": ["firsts"]}
     job = mill.start(
         *BASE.sinks(Records(0.001).stream(), tmp_path), checkpoint=mill.Checkpoint(tmp_path / "state", **options), parallelism=2
     )
