@@ -553,3 +553,42 @@ def test_a_job_that_dropped_state_starts_again_with_the_same_options(tmp_path: P
     # Once dropped, it is gone: the former plan needs leave to start that step empty.
     with pytest.raises(mill.CheckpointError, match="finished"):
         resume(FIRSTS, tmp_path, Records(0))
+
+
+def test_aggregates_come_and_go_over_many_keys_and_runs(tmp_path: Path) -> None:
+    """Rows fill many chunks; each run goes on from what the one before has rewritten, and from changes of it."""
+    rows, keys, starts = 24_000, 4_001, []
+
+    def made(start: int) -> Iterator[dict[str, int]]:
+        starts.append(start)
+        for x in range(start, rows):
+            if x % 50 == 0:
+                time.sleep(0.001)
+            yield {"x": x * 7 % 10_007}
+
+    def run(columns: tuple[str, ...], until: int | None, **options: Any) -> None:
+        stream = mill.from_iter(made, schema={"x": int}).key_by(k=col("x") % keys)
+        totals = stream.agg(**{column: AGGREGATES[column][0]() for column in columns}).name("totals")
+        checkpoint = mill.Checkpoint(tmp_path / "state", every="20ms", **options)
+        job = mill.start(totals.write_json(tmp_path / "out"), checkpoint=checkpoint, parallelism=2)
+        while until is not None and ((metrics := job.metrics()) is None or metrics.steps[0].rows_out < until):
+            time.sleep(0.001)
+        if until is not None:
+            job.stop()
+        assert job.wait("60s").status == ("finished" if until is None else "stopped")
+
+    run(("n", "total", "least", "last", "top"), 4_000)
+    # More flags than the first word of a row holds, and other places for all of them.
+    run(("top", "mean", "last", "n", "texts", "total", "least"), 4_000, allow_new=["totals.mean", "totals.texts"])
+    run(("top", "mean", "last", "n", "texts", "total", "least"), 2_000)
+    run(("least", "mean", "last", "texts", "top"), None, drop=["totals.n", "totals.total"])
+    assert 0 < starts[1] < starts[2] < starts[3] < rows
+    of: dict[int, list[tuple[int, int]]] = {}
+    for place in range(rows):
+        of.setdefault(place * 7 % 10_007 % keys, []).append((place, place * 7 % 10_007))
+    found = {row.pop("k"): row for row in results(tmp_path / "out")}
+    assert found.keys() == of.keys()
+    for key, row in found.items():
+        all_of, late = [x for _, x in of[key]], [x for place, x in of[key] if place >= starts[1]]
+        wanted = {column: AGGREGATES[column][1](all_of) for column in ("least", "last", "top")}
+        assert row == {**wanted, **{column: AGGREGATES[column][1](late) for column in ("mean", "texts")}}

@@ -41,6 +41,8 @@ pub fn sink(name: &str, sink: &MemorySink) -> StageDef {
         name: name.to_owned(),
         step: name.to_owned(),
         signature: String::new(),
+        parts: Vec::new(),
+        check: None,
         body: StageBody::Sink { sink: Arc::new(sink.clone()), schema },
         inputs: 1,
         ports: Vec::new(),
