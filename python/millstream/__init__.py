@@ -83,7 +83,7 @@ from millstream.process import (
     ValueState,
 )
 from millstream.report import Held, JobStatus, Metrics, Overdue, Paused, Report, StepMetrics
-from millstream.state import CheckpointInfo, checkpoints, read_state
+from millstream.state import CheckpointInfo, StateDiff, StepDiff, checkpoints, read_state, state_diff
 from millstream.stream import Stream, from_changelog
 from millstream.table import Table
 from millstream.time import WatermarkStrategy
@@ -165,6 +165,8 @@ __all__ = [
     "SlidingWindow",
     "Source",
     "SourceReader",
+    "StateDiff",
+    "StepDiff",
     "StepMetrics",
     "Stream",
     "Table",
@@ -223,6 +225,7 @@ __all__ = [
     "session",
     "sliding",
     "start",
+    "state_diff",
     "tumbling",
     "types",
     "udf",

@@ -46,6 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verifying.add_argument(
         "--no-objects", action="store_true", help="fail if any state is pickled Python objects, which run code when read"
     )
+    diffing = looks.add_parser(
+        "diff",
+        help="compare the job of a script with a checkpoint: what would be kept, told and refused",
+        description="Run a script for the job that it declares, without running the job, and compare its plan with a checkpoint. "
+        "Nothing is written or locked. The exit code is 0 if the job would go on, 1 if it would be refused, and 2 if there is nothing "
+        "to compare. What follows -- are the arguments of the script.",
+    )
+    diffing.add_argument("path", nargs="?", default=None, help="a state directory or savepoint; by default the one that the script gives")
+    diffing.add_argument("script", help="the Python file that declares the job")
+    diffing.add_argument("--checkpoint", default=None, metavar="PATH", help="the same as PATH")
+    diffing.add_argument("--id", type=int, default=None, help="the checkpoint; by default the newest")
     for look in (listing, showing, verifying, exporting):
         look.add_argument("path", help="a state directory or savepoint")
     for look in (showing, exporting):
@@ -60,7 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("doctor", help="say what this machine and installation can do")
     completing = commands.add_parser("completion", help="print a script that completes this command in a shell")
     completing.add_argument("shell", choices=SHELLS, help="the shell")
-    options = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    is_diff, of_script = given[:2] == ["state", "diff"], []
+    if is_diff and "--" in given:
+        # What follows is the script's: the parser would take the first of it for one of its own.
+        cut = given.index("--")
+        given, of_script = given[:cut], given[cut + 1 :]
+    options = parser.parse_args(given)
 
     from millstream.errors import MillstreamError
 
@@ -74,13 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _doctor()
         if options.command == "bench":
             return command.main(options)
+        if is_diff:
+            return _diff(options, of_script)
         looking = {"list": _list, "show": _show, "verify": _verify, "export": _export}[options.look]
         return looking(options)
     except MillstreamError as error:
         if options.command == "run":
             raise
         print(f"millstream: {error}", file=sys.stderr)
-        return 1
+        return 2 if is_diff else 1
     except BrokenPipeError:
         # The reader of a pipe (head, less) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,6 +125,38 @@ def _run(script: str, arguments: list[str], settings: list[str]) -> int:
     for name in _given.unread():
         print(f"millstream: --set {name}=…: the script has not asked for a parameter {name!r}", file=sys.stderr)
     return 2 if _given.unread() else 0
+
+
+def _diff(options: argparse.Namespace, arguments: list[str]) -> int:
+    from millstream._declared import declared_by
+    from millstream.job import diff_of_raw
+
+    if not Path(options.script).is_file():
+        print(f"millstream: no file {options.script}", file=sys.stderr)
+        return 2
+    if options.path is not None and options.checkpoint is not None:
+        print("millstream: the state directory is given twice", file=sys.stderr)
+        return 2
+    path = options.path if options.path is not None else options.checkpoint
+    jobs = declared_by(options.script, arguments)
+    if path is not None:
+        # A savepoint, or a copy of the directory, is compared with the only job there is.
+        own = [job for job in jobs if job[1]["checkpoint"] is not None and os.path.realpath(job[1]["checkpoint"]) == os.path.realpath(path)]
+        jobs = own or [(sinks, {**settings, "checkpoint": path, "restore_from": None}) for sinks, settings in jobs]
+    else:
+        jobs = [job for job in jobs if job[1]["checkpoint"] is not None]
+    if len(jobs) != 1:
+        paths = ", ".join(str(settings["checkpoint"]) for _, settings in jobs)
+        wrong = f"declares several jobs; name the state directory of one: {paths}" if jobs else "declares no job with a checkpoint"
+        print(f"millstream: {options.script} {wrong}", file=sys.stderr)
+        return 2
+    [(sinks, settings)] = jobs
+    if settings["restart_over"]:
+        print("the job would start over, with restart=True: nothing of its checkpoints is used")
+        return 0
+    found = diff_of_raw(sinks, settings, options.id)
+    print(found)
+    return int(found.is_refused)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -26,9 +26,9 @@ class Matches(Stream):
         """The records whose look-up failed."""
         return self._asked.errors
 
-    def name(self, name: str) -> Stream:
+    def name(self, name: str, *, was: str | None = None) -> Stream:
         """Name the look-up."""
-        return Matches(self._asked.name(name), self._mark)
+        return Matches(self._asked.name(name, was=was), self._mark)
 
 
 Matches.__name__ = Matches.__qualname__ = "Stream"

@@ -10,10 +10,11 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from millstream import _engine, _live
 from millstream._counts import count
+from millstream._declared import Declared, recorder
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
 from millstream._given import refuse_unread
@@ -25,6 +26,7 @@ from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
 from millstream.options import Checkpoint, OnError, Restart, settings
 from millstream.report import RUNNING, JobStatus, Metrics, Report, metrics_of, report_of, waits_of
+from millstream.state import StateDiff, StepDiff
 from millstream.table import Table
 from millstream.time import Duration, microseconds
 
@@ -438,6 +440,9 @@ def _started(
     sinks: tuple[Output, ...], verb: str, options: dict[str, Any], http: str | int | None = None, replace: bool = False
 ) -> Job:
     raw = [output._raw for output in _outputs(sinks, verb)]
+    if (recording := recorder()) is not None:
+        # Whoever looks at a plan runs nothing: a stand-in ends the script where its result is needed.
+        return cast("Job", recording.started(raw, options))
     refuse_unread()
     if any('("-"' in sink.name() for sink in raw):
         # What the script has printed comes before the rows, which do not go through Python.
@@ -594,6 +599,8 @@ def run(
         raise PlanError(f"progress is True, False or None, not {progress!r:.200}")
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
     job = _started(sinks, "run", options, http)
+    if isinstance(job, Declared):
+        return cast("Report", job)
     logged: set[str] = set()
     with stops_on_sigterm(job._raw):
         report = _watch(job._raw, progress, logged)
@@ -652,6 +659,7 @@ def collect(
     if limit is None and until is None and not stream.is_bounded:
         raise PlanError('collect() of an unbounded stream would never end; pass limit=1000 or until="10s"')
     options = settings(until=until, parallelism=parallelism, on_error=on_error)
+    _check_runs("collect")
     raw = stream._raw
     if limit is not None and stream.updating_key is None:
         # As a step, a limit has the first records, and ends what comes before it.
@@ -667,6 +675,7 @@ def iter_batches(
     on_error: OnError,
 ) -> Iterator[Any]:
     """Run a stream and return an iterator over its batches; see :meth:`Stream.iter_batches`."""
+    _check_runs("iter_batches")
     receiver = receive(stream._raw, None, settings(until=until, parallelism=parallelism, on_error=on_error))
     return _batches(_Receiving(receiver))
 
@@ -699,6 +708,26 @@ def _batches(receiving: _Receiving) -> Iterator[Any]:
             yield batch
     finally:
         receiving.raw.close()
+
+
+def _check_runs(verb: str) -> None:
+    if (recording := recorder()) is not None:
+        recording.collected(verb)
+
+
+def diff_of(sinks: tuple[Output, ...], checkpoint: str | os.PathLike[str] | Checkpoint, id: int | None) -> StateDiff:
+    """Compare the plan of a job with a checkpoint; see :func:`millstream.state_diff`."""
+    if checkpoint is None:
+        raise PlanError("state_diff() compares a plan with a checkpoint; give checkpoint=\"state/\"")
+    return diff_of_raw([output._raw for output in _outputs(sinks, "state_diff")], settings(checkpoint=checkpoint), id)
+
+
+def diff_of_raw(sinks: list[Any], options: dict[str, Any], id: int | None) -> StateDiff:
+    """Compare a plan with a checkpoint."""
+    if id is not None:
+        count(id, "the number of a checkpoint")
+    checkpoint, path, steps, refusals = _engine.state_diff(sinks, options, id)
+    return StateDiff(checkpoint, path, [StepDiff(*step) for step in steps], refusals)
 
 
 def explain_stream(stream: Stream, *, parallelism: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,6 +37,12 @@ class Checkpoint:
         How many checkpoints are kept, at least 1.
     restore_from
         A savepoint, or the state directory of another job, to start from if ``path`` holds nothing yet.
+    allow_new
+        The steps with state that may be new, although there is a checkpoint: a list of their names, or True for all. They start
+        empty; a source is read from its beginning. A new aggregate of a step is named ``"step.column"``.
+    drop
+        The names of the steps that are gone and whose state is dropped, and of aggregates as ``"step.column"``. A step that is in
+        ``drop`` and in ``allow_new`` loses its former state and starts empty.
     restart
         Whether to start over: what ``path`` holds of former runs is removed, once all sinks have started. Earlier output is
         handled by ``on_existing`` of each sink; ``write_sqlite`` adds to the rows of its table. Do not leave this set in a
@@ -50,7 +57,10 @@ class Checkpoint:
     -----
     A run that continues from a checkpoint compares the plan with the one that the checkpoint was taken with. What has changed
     is in :attr:`Report.notes`, and is logged as a warning; of functions only the names are compared. Where state would be
-    lost or would mean something else, the run is refused, and so is a changed plan of a job that had finished.
+    lost or would mean something else, the run is refused, and so is a changed plan of a job that had finished. The error names
+    every step and what to write for it; ``millstream state diff flow.py`` shows the same before the run, as does
+    :func:`state_diff`. ``allow_new`` and ``drop`` may stay in the script once they have been used; a name that stands for no
+    step is an error.
 
     Trust a state directory or a savepoint as you trust code. Columns and states of type ``object``, states of an
     :class:`Aggregate` of yours, and attributes of a :class:`WatermarkGenerator` are pickled, and unpickling runs what the
@@ -67,6 +77,8 @@ class Checkpoint:
     mode: Mode = "exactly_once"
     retain: int = 3
     restore_from: str | os.PathLike[str] | None = None
+    allow_new: bool | Sequence[str] = False
+    drop: Sequence[str] = ()
     restart: bool = False
 
     def __post_init__(self) -> None:
@@ -78,12 +90,21 @@ class Checkpoint:
             raise PlanError('checkpoint every="0s" leaves no time to work; give an interval such as "1s"')
         if self.mode not in ("exactly_once", "at_least_once", "none"):
             raise PlanError(f'mode is {self.mode!r}; it is "exactly_once", "at_least_once" or "none"')
+        if not isinstance(self.allow_new, bool):
+            _names(self.allow_new, "allow_new is True or a list of names of steps")
+        _names(self.drop, "drop is a list of names of steps")
         if not isinstance(self.restart, bool):
             raise PlanError(
                 f"restart of a checkpoint is True or False, not {self.restart!r:.200}; "
                 "a restart strategy such as mill.Restart.fixed_delay(3) is an option of the run"
             )
         count(self.retain, "retain is how many checkpoints are kept to go on from, at least 1", 1)
+
+
+def _names(given: object, what: str) -> list[str]:
+    if isinstance(given, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in given):
+        return sorted(given) if isinstance(given, (set, frozenset)) else list(given)
+    raise PlanError(f'{what}, such as ["totals"], not {given!r:.200}')
 
 
 @dataclass(frozen=True)
@@ -169,6 +190,13 @@ class Restart:
         return Restart(attempts, initial, longest)
 
 
+def _allowed(checkpoint: Checkpoint | None) -> list[str] | None:
+    """Return the names of steps that may be new; None for all."""
+    if checkpoint is None or checkpoint.allow_new is False:
+        return []
+    return None if checkpoint.allow_new is True else list(checkpoint.allow_new)
+
+
 def settings(
     *,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
@@ -197,6 +225,8 @@ def settings(
         "every_us": 1_000_000 if checkpoint is None else microseconds(checkpoint.every),
         "mode": "exactly_once" if checkpoint is None else checkpoint.mode,
         "retain": 3 if checkpoint is None else checkpoint.retain,
+        "allow_new": _allowed(checkpoint),
+        "drop": [] if checkpoint is None else list(checkpoint.drop),
         "restart_over": checkpoint is not None and checkpoint.restart,
         "restore_from": None if restore_from is None else local_path(restore_from, "restore_from"),
         "parallelism": parallelism,

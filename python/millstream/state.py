@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from millstream import _engine
 from millstream._counts import count
@@ -13,7 +14,21 @@ from millstream._paths import local_path
 from millstream._texts import text
 from millstream.table import Table
 
-__all__ = ["CheckpointInfo", "PickledState", "checkpoints", "pickled_state", "read_state", "verify"]
+if TYPE_CHECKING:
+    from millstream.io.sinks import Output
+    from millstream.options import Checkpoint
+
+__all__ = [
+    "CheckpointInfo",
+    "PickledState",
+    "StateDiff",
+    "StepDiff",
+    "checkpoints",
+    "pickled_state",
+    "read_state",
+    "state_diff",
+    "verify",
+]
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,84 @@ class CheckpointInfo:
     is_finished: bool
     steps: list[str]
     damage: str | None
+
+
+@dataclass(frozen=True)
+class StepDiff:
+    """What would become of a step when a job goes on from a checkpoint.
+
+    Attributes
+    ----------
+    step
+        The name of the step.
+    change
+        ``"kept"``, ``"changed"``, ``"new"``, ``"gone"``, ``"dropped"`` (it is gone, and its state is dropped) or ``"refused"``.
+    text
+        What differs, and what to write if it is refused; empty for a step that is kept.
+
+    Examples
+    --------
+    >>> mill.StepDiff("totals", "kept", "").change
+    'kept'
+    """
+
+    step: str
+    change: str
+    text: str
+
+
+@dataclass(frozen=True)
+class StateDiff:
+    """How the plan of a job differs from the one of a checkpoint; made by :func:`state_diff`.
+
+    Printed, it is a table with a line for each step.
+
+    Attributes
+    ----------
+    checkpoint
+        The number of the checkpoint.
+    path
+        The directory that it is in.
+    steps
+        The steps: those of the plan in its order, then those that are gone.
+    refusals
+        Why the job would be refused; empty if it would not.
+
+    Examples
+    --------
+    >>> counts = mill.generate(rows=9, k=mill.index() % 3).key_by("k").agg(n=mill.count()).name("counts")
+    >>> sink = counts.write_csv("diff-out/")
+    >>> report = mill.run(sink, checkpoint="diff-state/")
+    >>> mill.state_diff(sink, checkpoint="diff-state/").is_refused
+    False
+    """
+
+    checkpoint: int
+    path: str
+    steps: list[StepDiff]
+    refusals: list[str]
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the job would be refused.
+
+        Examples
+        --------
+        >>> mill.StateDiff(3, "state/", [], ["no longer in the plan: totals"]).is_refused
+        True
+        """
+        return bool(self.refusals)
+
+    def __str__(self) -> str:
+        """Show all steps, and what keeps the job from going on."""
+        wide = max((len(step.step) for step in self.steps), default=0)
+        lines = [f"checkpoint {self.checkpoint} in {self.path}"]
+        lines += [f"  {step.change:<8}  {step.step:<{wide}}  {step.text}".rstrip() for step in self.steps]
+        if not self.refusals:
+            return "\n".join([*lines, "the job would go on from it"])
+        told = {step.text for step in self.steps}
+        rest = [f"  {refusal}" for refusal in self.refusals if not any(refusal in text for text in told)]
+        return "\n".join([*lines, *rest, "the job would be refused"])
 
 
 @dataclass(frozen=True)
@@ -148,6 +241,49 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
         created = utc_moment(raw.pop("created_us"))
         found.append(CheckpointInfo(created=created, **raw))
     return found
+
+
+def state_diff(*sinks: Output, checkpoint: str | os.PathLike[str] | Checkpoint, id: int | None = None) -> StateDiff:
+    """Compare the plan of a job with the checkpoint that it would go on from.
+
+    Nothing runs, and nothing is locked or written: a job may be running on the state directory. Input files and what is at the
+    targets of sinks are looked at when a job starts, not here.
+
+    Parameters
+    ----------
+    *sinks
+        What the job writes to, as for :func:`run`.
+    checkpoint
+        The state directory or a savepoint, or the :class:`Checkpoint` of the run, whose ``allow_new`` and ``drop`` then count.
+    id
+        The number of the checkpoint; by default the newest.
+
+    Returns
+    -------
+    StateDiff
+        What would become of each step, and why the job would be refused if it would.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no checkpoint.
+    PlanError
+        When the plan does not hold together, or an argument is not of its type.
+
+    Examples
+    --------
+    >>> counts = mill.generate(rows=9, k=mill.index() % 3).key_by("k").agg(n=mill.count()).name("counts")
+    >>> report = mill.run(counts.write_csv("diffed/"), checkpoint="diffed-state/")
+    >>> same = mill.state_diff(counts.write_csv("diffed/"), checkpoint="diffed-state/")
+    >>> {step.change for step in same.steps}
+    {'kept'}
+    >>> other = mill.generate(rows=9, k=mill.index() % 4).key_by("k").agg(n=mill.count()).name("counts")
+    >>> mill.state_diff(other.write_csv("diffed/"), checkpoint="diffed-state/").is_refused
+    True
+    """
+    from millstream.job import diff_of
+
+    return diff_of(sinks, checkpoint, id)
 
 
 def read_state(path: str | os.PathLike[str], *, step: str, id: int | None = None) -> Table:

@@ -19,7 +19,7 @@ from millstream._hints import no_attribute
 from millstream._joins import Joins
 from millstream._lookups import Lookups
 from millstream._outputs import Outputs
-from millstream._texts import mapping, text, texts
+from millstream._texts import mapping, optional_text, text, texts
 from millstream.errors import PlanError, SchemaError, UserFunctionError
 from millstream.expr import Expr, IntoExpr, _column, column_name
 from millstream.functions import (
@@ -809,7 +809,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         """
         return Stream(self._raw.rebalance())
 
-    def name(self, name: str) -> Stream:
+    def name(self, name: str, *, was: str | None = None) -> Stream:
         """Name the step before.
 
         The name identifies the state of the step in checkpoints, so a job whose plan changed can find it again.
@@ -818,6 +818,9 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         ----------
         name
             1 to 200 printable characters, unique in a job.
+        was
+            The name that the step had in former runs, or the one that it had from its place (as ``explain()`` shows it, such as
+            ``"agg"``). If a checkpoint has no step of the new name, its state is found under this one. It may stay in the script.
 
         Raises
         ------
@@ -829,8 +832,12 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         >>> named = mill.from_iter([1]).key_by("value").agg(n=mill.count()).name("per value")
         >>> "per value" in named.explain()
         True
+
+        Renamed, and still with its state:
+
+        >>> renamed = mill.from_iter([1]).key_by("value").agg(n=mill.count()).name("counts", was="per value")
         """
-        return Stream(self._raw.name(text(name, "name()", "per user")))
+        return Stream(self._raw.name(text(name, "name()", "per user"), optional_text(was, "name(was=…)", "per user")))
 
     # -- time and keys -----------------------------------------------------------------------------------------------
 

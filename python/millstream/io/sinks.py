@@ -15,7 +15,7 @@ from millstream._hints import no_attribute
 from millstream._parameters import check_parameters, check_spelling
 from millstream._paths import local_path
 from millstream._row import row_class, rows
-from millstream._texts import text, texts
+from millstream._texts import optional_text, text, texts
 from millstream._writing import Writing
 from millstream.errors import CheckpointError, PlanError
 from millstream.functions import function_name
@@ -202,13 +202,15 @@ class Output:
     _raw: RawSink
     _takes_frames: bool
 
-    def name(self, name: str) -> Output:
+    def name(self, name: str, *, was: str | None = None) -> Output:
         """Name the sink; the name identifies what it has written.
 
         Parameters
         ----------
         name
             1 to 200 printable characters, unique in a job.
+        was
+            The name that the sink had in former runs; see :meth:`Stream.name`.
 
         Returns
         -------
@@ -226,7 +228,7 @@ class Output:
         >>> report.steps[-1].name
         'shown'
         """
-        return output(self._raw.named(text(name, "name()", "orders")), takes_frames=self._takes_frames)
+        return output(self._raw.named(text(name, "name()", "orders"), optional_text(was, "name(was=…)", "orders")), takes_frames=self._takes_frames)
 
     if not TYPE_CHECKING:
 

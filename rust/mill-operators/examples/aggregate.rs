@@ -98,6 +98,7 @@ fn main() {
                 outputs: Vec::new(),
                 errors: Vec::new(),
                 signature: String::new(),
+                parts: Vec::new(),
                 updating: None,
             };
             let mut operator = build(&stage, &context).expect("a plan that can be");

@@ -32,6 +32,7 @@ mod carries;
 mod cells;
 mod distinct;
 mod double;
+mod evolve;
 mod extreme;
 mod groups;
 mod input;
@@ -53,6 +54,7 @@ use mill_plan::{AggregateKind, AggregateSpec};
 use mill_protocol::{Error, Result};
 use mill_state::{LayoutBuilder, Rows, RowsRead, Select, Span, TableOptions};
 
+pub(crate) use evolve::{check as check_aggregates, former_aggregates};
 pub(crate) use groups::{GroupOptions, Groups, Results, Tally, UnfitRow, records, reject};
 pub(crate) use input::state_error;
 pub(crate) use user::by_row;

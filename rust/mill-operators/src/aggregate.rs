@@ -19,7 +19,7 @@ use mill_protocol::{
 };
 use mill_state::{Cursor, Span, TableOptions};
 
-use crate::accumulator::{GroupOptions, Groups, records};
+use crate::accumulator::{GroupOptions, Groups, former_aggregates, records};
 use crate::description::{Described, Description, Shape, own};
 
 /// How many rows one emitted batch has at most.
@@ -187,7 +187,7 @@ impl Operator for Aggregate {
     fn restore(&mut self, restored: &Restored) -> Result<()> {
         restored.bytes.iter().try_for_each(|bytes| own(bytes).map(drop))?;
         self.schedule.on_restore();
-        self.groups.restore(restored)
+        self.groups.restore(restored, former_aggregates(restored)?.as_deref())
     }
 }
 

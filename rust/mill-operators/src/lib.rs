@@ -60,10 +60,24 @@ mod fixture;
 
 use std::sync::Arc;
 
+use mill_frame::block::SharedBytes;
 use mill_plan::{JoinKind, LookupKind, Stage, StageKind};
 use mill_protocol::{Error, Operator, Result, TaskContext};
 
 pub use state_view::{has_keyed_state, pickled_state, read_state};
+
+/// Fails if a stage cannot go on from the state without key that its former instances have left, though it is found to be the
+/// same step: its aggregates may be others, or the states of its function.
+///
+/// # Errors
+/// Says what does not fit, all of it.
+pub fn check_state(kind: &StageKind, bytes: &[SharedBytes]) -> Result<()> {
+    let Some(first) = bytes.iter().find(|bytes| description::is_described(bytes)) else { return Ok(()) };
+    match kind {
+        StageKind::Process(process) => process::check_state(&process.states, first),
+        kind => accumulator::check_aggregates(kind, first),
+    }
+}
 
 /// Makes one parallel instance of a stage.
 ///

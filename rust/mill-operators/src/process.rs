@@ -730,6 +730,14 @@ impl Operator for Process {
     }
 }
 
+/// Fails if a function with these states cannot go on from those of a former run, and names all that it cannot.
+pub(crate) fn check_state(states: &[StateSpec], bytes: &[u8]) -> Result<()> {
+    match Own::read(own(bytes)?)?.versions.last() {
+        Some(last) => evolve::check(last, states).map(drop),
+        None => Ok(()),
+    }
+}
+
 /// What the operator writes beside blocks.
 struct Own<'a> {
     watermark: i64,

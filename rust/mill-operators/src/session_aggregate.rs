@@ -30,7 +30,7 @@ use mill_plan::{AggregateKind, AggregateSpec, SessionGap, Stage};
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Rejected, Restored, Result, Snapshot, TaskContext, Watermark};
 use mill_state::{Cursor, Span, TableOptions};
 
-use crate::accumulator::{GroupOptions, Groups, UnfitRow, WrittenKeys, records};
+use crate::accumulator::{GroupOptions, Groups, UnfitRow, WrittenKeys, former_aggregates, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, restored_watermark};
 use crate::windows::{Gaps, push_late, time_values, within_reach};
@@ -87,6 +87,11 @@ fn numbers(column: &ArrayRef) -> Result<&[i64]> {
     column.map(|column| &column.values()[..]).ok_or_else(|| Error::internal("bounds and ids of sessions are numbers"))
 }
 
+/// What the rows of sessions have before the aggregates of the user.
+fn own_aggregates() -> [AggregateSpec; 2] {
+    [bound("start", AggregateKind::Min, 0), bound("end", AggregateKind::Max, 1)]
+}
+
 impl SessionAggregate {
     pub(crate) fn new(stage: &Stage, context: &TaskContext, parts: SessionParts<'_>) -> Result<SessionAggregate> {
         let SessionParts { keys, aggregates, gap, allowed_lateness_us } = parts;
@@ -94,7 +99,7 @@ impl SessionAggregate {
             stage.schema.fields()[..keys.len()].iter().map(|field| field.data_type().clone()).collect();
         let sessions = Sessions::new(&key_types, context.groups.clone())?;
         key_types.push(DataType::Int64);
-        let mut specs = vec![bound("start", AggregateKind::Min, 0), bound("end", AggregateKind::Max, 1)];
+        let mut specs = own_aggregates().to_vec();
         specs.extend(aggregates.iter().map(|spec| AggregateSpec {
             input: spec.input.map(|input| input + ADDED),
             filter: spec.filter.map(|filter| filter + ADDED),
@@ -382,7 +387,8 @@ impl Operator for SessionAggregate {
 
     fn restore(&mut self, restored: &Restored) -> Result<()> {
         self.watermark = restored_watermark(restored)?;
-        self.groups.restore(restored)?;
+        let former = former_aggregates(restored)?.map(|former| [own_aggregates().to_vec(), former].concat());
+        self.groups.restore(restored, former.as_deref())?;
         self.sessions.clear();
         self.deadlines.clear();
         let mut cursor = Cursor::default();

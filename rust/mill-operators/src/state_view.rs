@@ -93,7 +93,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
         return Err(Error::checkpoint("the step keeps no keyed state"));
     };
     let Description { schema, keeps_pending, shape } = Description::read(first)?;
-    let restored = Restored { bytes: bytes.to_vec(), blocks: blocks.to_vec() };
+    let restored = Restored { bytes: bytes.to_vec(), blocks: blocks.to_vec(), has_other_parts: false };
     let context =
         TaskContext { step: String::new(), index: 0, parallelism: 1, groups: 0..GROUPS, is_persistent: true, waker: std::task::Waker::noop().clone() };
     let stage = Stage {
@@ -106,6 +106,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
         outputs: Vec::new(),
         errors: Vec::new(),
         signature: String::new(),
+        parts: Vec::new(),
         updating: None,
     };
     // Rows that tell whether they are yet to be given have a flag more.

@@ -32,7 +32,7 @@ use mill_plan::{AggregateSpec, CountWindow, Firing, KeptWindow, KeptWindowSpec, 
 use mill_protocol::{Batch, Error, Operator, Outbox, Progress, Restored, Result, Snapshot, TaskContext, Watermark};
 use mill_state::{Cursor, TableOptions};
 
-use crate::accumulator::{GroupOptions, Groups, Results, Tally, UnfitRow, records};
+use crate::accumulator::{GroupOptions, Groups, Results, Tally, UnfitRow, former_aggregates, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, restored_watermark};
 use crate::windows::{Aligned, Timing, Triggers, bound_columns, push_late, within_reach};
@@ -411,7 +411,7 @@ impl Operator for TriggeredAggregate {
 
     fn restore(&mut self, restored: &Restored) -> Result<()> {
         self.watermark = restored_watermark(restored).map_err(|error| of_former_form(restored).unwrap_or(error))?;
-        self.groups.restore(restored)?;
+        self.groups.restore(restored, former_aggregates(restored)?.as_deref())?;
         self.open.clear();
         self.triggers.clear();
         let times = self.times();

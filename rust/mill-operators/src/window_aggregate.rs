@@ -24,7 +24,7 @@ use mill_protocol::{
 };
 use mill_state::{Cursor, Span, TableOptions};
 
-use crate::accumulator::{GroupOptions, Groups, UnfitRow, records};
+use crate::accumulator::{GroupOptions, Groups, UnfitRow, former_aggregates, records};
 use crate::aggregate::EMIT_ROWS;
 use crate::description::{Described, Description, Shape, restored_watermark};
 use crate::windows::{
@@ -482,13 +482,15 @@ impl Operator for WindowAggregate {
 
     fn restore(&mut self, restored: &Restored) -> Result<()> {
         self.watermark = restored_watermark(restored)?;
-        self.windows.restore(restored)?;
+        let former = former_aggregates(restored)?;
+        let former = former.as_deref();
+        self.windows.restore(restored, former)?;
         if let Some(sparse) = &mut self.sparse {
             let complete = self.assigner.windows.last_complete_id(self.watermark);
-            sparse.restore(restored, complete, &mut self.windows)?;
+            sparse.restore(restored, former, complete, &mut self.windows)?;
         }
         let Some(shared) = &mut self.shared else { return Ok(()) };
-        shared.panes.restore(restored)?;
+        shared.panes.restore(restored, former)?;
         shared.combiner.clear();
         // Windows that were complete have fired before the snapshot.
         shared.fired = self.assigner.windows.last_complete(self.watermark);

@@ -46,7 +46,7 @@ pub use join::{How, JoinKind, JoinPlan, JoinedColumn};
 pub use logical::{LogicalPlan, LogicalStep, Parameters};
 pub use lookup::{LookupKind, LookupPlan, TableRows, UntilLoaded};
 pub use lower::{Mode, OnError, PlanOptions, lower};
-pub use outline::Outline;
+pub use outline::{Difference, DifferenceKind, Outline};
 pub use physical::{
     AsyncStage, BroadcastStage, Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, ProcessStage,
     SourceStage, Stage, StageKind, Target, WatermarksOf, WindowCompute, error_schema,

@@ -39,6 +39,28 @@ struct Sketch {
     inputs: Vec<usize>,
 }
 
+/// Something about a step that differs between two plans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The name of the step, in the plan of now if it is in both.
+    pub step: String,
+    /// What has become of it.
+    pub kind: DifferenceKind,
+    /// The same in words, with what was and what is.
+    pub text: String,
+}
+
+/// What has become of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DifferenceKind {
+    /// It is another one, or reads from other steps.
+    Changed,
+    /// The former plan does not have it.
+    New,
+    /// The plan of now does not have it.
+    Gone,
+}
+
 impl Outline {
     /// The outline of a plan before anything in it is rewritten.
     pub(crate) fn of(graph: &Graph) -> Outline {
@@ -75,14 +97,22 @@ impl Outline {
 
     /// What has changed since the former plan, a line each, in the order of the plan.
     pub fn changes_since(&self, former: &Outline) -> Vec<String> {
+        self.differences(former).into_iter().map(|difference| difference.text).collect()
+    }
+
+    /// What has changed since the former plan, in the order of the plan.
+    pub fn differences(&self, former: &Outline) -> Vec<Difference> {
         let pairs = Pairs::of(self, former);
-        let mut lines = Vec::new();
+        let mut found = Vec::new();
         for (place, step) in self.steps.iter().enumerate() {
+            let mut differ = |kind: DifferenceKind, text: String| found.push(Difference { step: step.name.clone(), kind, text });
             match pairs.of_now[place] {
-                None => lines.push(format!("new step: {}", step.shown())),
+                None => differ(DifferenceKind::New, format!("new step: {}", step.shown())),
                 Some(other) => {
                     let before = &former.steps[other];
-                    lines.extend(step.changes_since(before));
+                    if let Some(text) = step.changes_since(before) {
+                        differ(DifferenceKind::Changed, text);
+                    }
                     // Steps that come or go are told of themselves: what counts is what they stand between.
                     let now = pairs.inputs(&self.steps, place, |input| pairs.of_now[input]);
                     let then = pairs.inputs(&former.steps, other, |input| pairs.of_former[input].map(|_| input));
@@ -90,14 +120,24 @@ impl Outline {
                         let names = |places: &[usize]| {
                             places.iter().map(|&place| former.steps[place].name.as_str()).collect::<Vec<_>>().join(", ")
                         };
-                        lines.push(format!("{}: reads from {}, was {}", step.name, names(&now), names(&then)));
+                        let text = format!("{}: reads from {}, was {}", step.name, names(&now), names(&then));
+                        differ(DifferenceKind::Changed, text);
                     }
                 }
             }
         }
         let gone = former.steps.iter().zip(&pairs.of_former).filter(|(_, pair)| pair.is_none());
-        lines.extend(gone.map(|(step, _)| format!("no longer there: {}", step.shown())));
-        lines
+        found.extend(gone.map(|(step, _)| Difference {
+            step: step.name.clone(),
+            kind: DifferenceKind::Gone,
+            text: format!("no longer there: {}", step.shown()),
+        }));
+        found
+    }
+
+    /// The names of the steps, in the order of the plan.
+    pub fn steps(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().map(|step| step.name.as_str())
     }
 }
 

@@ -38,6 +38,8 @@ pub struct PhysicalPlan {
     pub options: PlanOptions,
     /// The plan as the user wrote it, for comparison with that of another run.
     pub outline: Outline,
+    /// Steps that have another name than before, with the one that they had.
+    pub renamed: Vec<(String, String)>,
 }
 
 /// Stages through which records pass by plain calls on one thread.
@@ -91,6 +93,8 @@ pub struct Stage {
     pub errors: Vec<Target>,
     /// What must be the same for its state to be taken up again, readable; empty for a stage without state.
     pub signature: String,
+    /// The parts of the signature that may come and go without the rest: the aggregates, by column, and what each is.
+    pub parts: Vec<(String, String)>,
     /// Set where the stage's *input* is an updating stream: the columns of the input that are its key. A filter then
     /// turns rows that do not pass into deletes of their key, and a sink upserts.
     pub updating: Option<Vec<usize>>,

@@ -38,6 +38,8 @@ pub struct Stream {
     pub(crate) output: usize,
     /// The name that the user has given to the step, on this handle.
     pub(crate) name: Option<Arc<str>>,
+    /// The name or identity that the step had in former runs.
+    pub(crate) was: Option<Arc<str>>,
 }
 
 /// A step with its inputs.
@@ -191,6 +193,19 @@ impl Stream {
         Ok(Stream { name: Some(name.into()), ..self.clone() })
     }
 
+    /// Says which name, or identity, the step had in former runs: its state is found under that one if there is none under its
+    /// own.
+    ///
+    /// # Errors
+    /// When the step has no name of its own, or this is it.
+    pub fn was(&self, former: &str) -> Result<Stream> {
+        match self.name.as_deref() {
+            Some(name) if name == former => Err(Error::plan(format!("name({name:?}, was={former:?}): the name is the former one"))),
+            Some(_) => Ok(Stream { was: Some(former.into()), ..self.clone() }),
+            None => Err(Error::plan(format!("a step that was {former:?} needs a name of its own"))),
+        }
+    }
+
     /// What came too late for its window; only of a window step.
     ///
     /// # Errors
@@ -288,7 +303,7 @@ impl Stream {
     pub(crate) fn first(step: Arc<dyn Step>, schema: SchemaRef, facts: Facts) -> Stream {
         let outputs = step.outputs().iter().map(|spec| Output::of(spec, &schema, &facts, &[])).collect();
         let node = Node { step, inputs: Vec::new(), outputs, schema, facts, depth: 1 };
-        Stream { node: Arc::new(node), output: 0, name: None }
+        Stream { node: Arc::new(node), output: 0, name: None, was: None }
     }
 
     /// A step on these inputs. `schema` and `facts` are those of its result. Of a step that does not pass updating streams
@@ -318,7 +333,7 @@ impl Stream {
         let of_inputs: Vec<&Output> = inputs.iter().map(Stream::output).collect();
         let outputs = step.outputs().iter().map(|spec| Output::of(spec, &schema, &facts, &of_inputs)).collect();
         let node = Node { step, inputs, outputs, schema, facts, depth };
-        Ok(Stream { node: Arc::new(node), output: 0, name: None })
+        Ok(Stream { node: Arc::new(node), output: 0, name: None, was: None })
     }
 }
 

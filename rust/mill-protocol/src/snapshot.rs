@@ -25,4 +25,6 @@ pub struct Restored {
     pub bytes: Vec<SharedBytes>,
     /// The blocks of the key groups that this instance owns now, oldest first.
     pub blocks: Vec<RestoredBlock>,
+    /// Whether the former instances had other aggregates, so that rows have to be rewritten. The next snapshot is full then.
+    pub has_other_parts: bool,
 }

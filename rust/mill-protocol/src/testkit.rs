@@ -408,6 +408,7 @@ impl Run<'_> {
         let restored = Restored {
             bytes: snapshot.bytes.take().map(SharedBytes::from).into_iter().collect(),
             blocks: self.blocks.clone(),
+            has_other_parts: false,
         };
         self.operator = (self.make)();
         self.watermark = None;

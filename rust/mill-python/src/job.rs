@@ -18,7 +18,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use arrow::datatypes::SchemaRef;
 use mill_plan::{Mode, OnError, SinkNode};
 use millstream::connectors::{CollectReceiver, CollectSink, LatestRows, Received};
-use millstream::{CheckpointOptions, Held, Job, JobState, OnHeld, Options, Overdue, Owner, Paused, Restart, Simulation, spawn_thread};
+use millstream::{AllowNew, CheckpointOptions, Held, Job, JobState, OnHeld, Options, Overdue, Owner, Paused, Restart, Simulation, spawn_thread};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -52,6 +52,9 @@ pub struct Settings {
     retain: usize,
     restore_from: Option<String>,
     restart_over: bool,
+    /// The names of steps that may be new; `None` for all.
+    allow_new: Option<Vec<String>>,
+    drop: Vec<String>,
     parallelism: Option<usize>,
     /// Attempts, first pause and longest pause in microseconds; a pause that does not grow has both equal.
     restart: Option<(u32, u64, u64)>,
@@ -88,6 +91,12 @@ impl Settings {
             retain: self.retain,
             restore_from: self.restore_from.as_ref().map(Into::into),
             restart: self.restart_over,
+            allow_new: match &self.allow_new {
+                None => AllowNew::Everything,
+                Some(names) if names.is_empty() => AllowNew::Nothing,
+                Some(names) => AllowNew::Named(names.clone()),
+            },
+            drop: self.drop.clone(),
             ..CheckpointOptions::new(path)
         });
         let restart = match self.restart {

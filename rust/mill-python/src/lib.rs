@@ -71,7 +71,7 @@ mod _millstream {
     #[pymodule_export]
     use super::keyed::RawKeyedStream;
     #[pymodule_export]
-    use super::state::{checkpoints, explain, graph, pickled_state, plan_of, read_state, verify};
+    use super::state::{checkpoints, explain, graph, pickled_state, plan_of, read_state, state_diff, verify};
     #[pymodule_export]
     use super::stream::{RawSink, RawStream, stream_of_table};
     #[pymodule_export]

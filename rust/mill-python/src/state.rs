@@ -63,6 +63,24 @@ pub fn graph(
     Ok((nodes, graph.edges.into_iter().map(|edge| (edge.from, edge.to, edge.label)).collect()))
 }
 
+/// Compares the plan of a job with a checkpoint: its number, where it is, the steps (name, change, text), and why the job would be
+/// refused.
+#[pyfunction]
+#[pyo3(signature = (sinks, settings, id))]
+#[allow(clippy::type_complexity)]
+pub fn state_diff(
+    py: Python<'_>,
+    sinks: Vec<PyRef<'_, RawSink>>,
+    settings: &Bound<'_, PyDict>,
+    id: Option<u64>,
+) -> PyResult<(u64, String, Vec<(String, String, String)>, Vec<String>)> {
+    let nodes: Vec<SinkNode> = sinks.iter().map(|sink| sink.node.clone()).collect();
+    let options = settings.extract::<Settings>()?.options()?;
+    let found = interruptible(py, move || millstream::diff(&nodes, &options, id))?;
+    let steps = found.steps.into_iter().map(|step| (step.step, step.change.to_owned(), step.text)).collect();
+    Ok((found.checkpoint, found.path.display().to_string(), steps, found.refusals))
+}
+
 /// Lists the checkpoints in a state directory, oldest first.
 #[pyfunction]
 pub fn checkpoints<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyList>> {

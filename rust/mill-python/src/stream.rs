@@ -97,8 +97,15 @@ impl RawSink {
     }
 
     /// Gives the same sink under a name, which is the identity of what it has written.
-    fn named(&self, name: &str) -> RawSink {
-        RawSink { node: self.node.clone().named(name) }
+    #[pyo3(signature = (name, was))]
+    fn named(&self, name: &str, was: Option<&str>) -> RawSink {
+        let node = self.node.clone().named(name);
+        RawSink {
+            node: match was {
+                Some(was) => node.formerly(was),
+                None => node,
+            },
+        }
     }
 }
 
@@ -282,8 +289,13 @@ impl RawStream {
         self.step(self.stream.rebalance())
     }
 
-    fn name(&self, name: &str) -> PyResult<RawStream> {
-        self.step(self.stream.name(name))
+    #[pyo3(signature = (name, was))]
+    fn name(&self, name: &str, was: Option<&str>) -> PyResult<RawStream> {
+        let named = self.stream.name(name);
+        self.step(match was {
+            Some(was) => named.and_then(|named| named.was(was)),
+            None => named,
+        })
     }
 
     /// Takes event time from a column. Watermarks follow it at a bound in microseconds, or come from a column or a function.

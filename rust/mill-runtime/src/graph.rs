@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use mill_frame::hash::KEY_GROUPS;
+use mill_frame::block::SharedBytes;
 use mill_protocol::{Error, Operator, Result, Sink, Source, TaskContext};
 
 /// A whole job.
@@ -68,6 +69,10 @@ pub struct StageDef {
     pub step: String,
     /// What must be equal for its state to be taken up again; readable by people.
     pub signature: String,
+    /// The parts of the signature that may come and go without the rest, by name.
+    pub parts: Vec<(String, String)>,
+    /// Says whether it can go on from what a former run has stored.
+    pub check: Option<StateCheck>,
     /// What it does.
     pub body: StageBody,
     /// How many inputs it has. Targets with the same input come together there.
@@ -88,6 +93,19 @@ pub struct UserCode {
     pub rows_first: usize,
     /// How many records each call gets at most, where the user has said that: then time is no matter.
     pub batch_rows: Option<usize>,
+}
+
+/// Fails if an operator cannot go on from the state without key of its former instances, and says why.
+#[derive(Clone)]
+pub struct StateCheck(pub Arc<CheckOfState>);
+
+/// What a [`StateCheck`] calls.
+pub type CheckOfState = dyn Fn(&[SharedBytes]) -> Result<()> + Send + Sync;
+
+impl fmt::Debug for StateCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StateCheck")
+    }
 }
 
 /// Makes one instance of an operator.

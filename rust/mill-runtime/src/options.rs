@@ -6,6 +6,8 @@ use std::time::Duration;
 use mill_protocol::{Clock, Ending, ManualClock, SystemClock};
 use mill_snapshot::{Checkpoint, Store};
 
+use crate::comparison::Changes;
+
 /// What a restart after a failure means for the results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
@@ -68,6 +70,8 @@ pub struct RunOptions {
     pub fingerprint: String,
     /// What is to be known of the plan in a later run; the manifest keeps it as a note.
     pub outline: String,
+    /// What the user has said of differences between the plan and the checkpoint.
+    pub changes: Changes,
     /// Runs everything on the caller's thread under a schedule drawn from this seed: for tests.
     pub schedule_seed: Option<u64>,
     /// With a schedule seed: the clock of the job, which somebody else moves. The schedule then takes no checkpoints of its own
@@ -93,6 +97,7 @@ impl Default for RunOptions {
             is_pinned: true,
             fingerprint: String::new(),
             outline: String::new(),
+            changes: Changes::default(),
             schedule_seed: None,
             hand_clock: None,
             ending: Ending::default(),

@@ -1,7 +1,6 @@
 //! What a job goes on from: checks that it fits the plan, and hands every task its share.
 //!
-//! It never guesses (I4, I6): a step whose state the plan no longer has, a step that is new, and a step that was changed
-//! are all named in one error. The runtime knows what has state by the signature: a step without one has none to lose.
+//! Whether it fits is the matter of [`compare`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -11,7 +10,8 @@ use std::sync::Arc;
 use mill_protocol::{Commit, Committer, Delivery, Ending, Epoch, Error, Recovered, Restored, Result, Run};
 use mill_snapshot::{Checkpoint, Manifest, OperatorInfo, Store};
 
-use crate::graph::{JobGraph, StageBody};
+use crate::comparison::{Comparison, check_without_checkpoint, compare, steps};
+use crate::graph::JobGraph;
 use crate::job_result::{Report, Status};
 use crate::metrics::Registry;
 use crate::options::{Mode, RunOptions};
@@ -22,6 +22,8 @@ use crate::storage::{self, ENDED_NOTE, JOB_NOTE, PositionNotes, SINKS_NOTE, Sink
 #[derive(Default)]
 pub(crate) struct Recovery {
     checkpoint: Option<Checkpoint>,
+    /// How the plan differs from the one of the checkpoint.
+    comparison: Comparison,
     /// The steps whose input had ended in all tasks.
     ended: HashSet<String>,
     /// What the job promises; exactly once where nothing is stored.
@@ -65,10 +67,18 @@ impl Recovery {
                 recovery.newest = (newest > 0).then_some(Epoch(newest));
             }
         }
-        let Some(checkpoint) = &recovery.checkpoint else { return Ok(recovery) };
-        check_fits(graph, checkpoint, options.mode)?;
+        let Some(checkpoint) = &recovery.checkpoint else {
+            check_without_checkpoint(graph, &options.changes)?;
+            return Ok(recovery);
+        };
+        check_mode(checkpoint, options.mode)?;
+        recovery.comparison = compare(graph, checkpoint, &options.changes)?;
+        recovery.comparison.check(checkpoint)?;
         if let Some(store) = &options.store {
             store.continue_from(checkpoint).map_err(storage::error)?;
+            if recovery.comparison.is_rewritten {
+                store.rebase().map_err(storage::error)?;
+            }
             recovery.own = (checkpoint.path() == store.path()).then(|| store.clone());
             recovery.job = Some(job(checkpoint.manifest())?);
         }
@@ -122,6 +132,7 @@ impl Recovery {
             outline: options.outline.clone(),
             job: self.job.unwrap_or_else(|| store.id()),
             operators: operators(graph),
+            dropped: self.comparison.dropped.clone(),
             committed: self.restored_id().unwrap_or(0),
             copies: 0,
         })
@@ -144,10 +155,10 @@ impl Recovery {
             let is_published = self.mode == Mode::AtLeastOnce && self.has_former_epochs;
             return if self.noted.is_empty() && !is_published { committer.begin() } else { committer.recover(&Recovered::default()) };
         };
-        let handles = checkpoint.handles(uid).iter();
+        let handles = checkpoint.handles(self.former(uid)).iter();
         let commits: Vec<Commit> =
             handles.map(|(epoch, handle)| Commit { epoch: Epoch(*epoch), handle: handle.to_vec() }).collect();
-        let note = self.sinks.get(uid);
+        let note = self.sinks.get(self.former(uid));
         committer.recover(&Recovered {
             commits: &commits,
             is_settled: checkpoint.is_settled(),
@@ -173,14 +184,14 @@ impl Recovery {
 
     /// Whether the input of a step had ended, in all tasks.
     pub(crate) fn is_ended(&self, uid: &str) -> bool {
-        self.ended.contains(uid)
+        !self.is_fresh(uid) && self.ended.contains(self.former(uid))
     }
 
     /// How far the splits of a source had been read, in all tasks.
     pub(crate) fn positions(&self, uid: &str) -> Result<Positions> {
         let mut found = storage::noted_positions(&self.noted, uid)?;
-        if let Some(checkpoint) = &self.checkpoint {
-            for bytes in checkpoint.restored(uid, 0..0).0 {
+        if let Some(checkpoint) = self.checkpoint.as_ref().filter(|_| !self.is_fresh(uid)) {
+            for bytes in checkpoint.restored(self.former(uid), 0..0).0 {
                 found.extend(positions::decode(&bytes)?);
             }
         }
@@ -194,8 +205,22 @@ impl Recovery {
 
     /// The state of a step for a task with these key groups.
     pub(crate) fn restored(&self, uid: &str, groups: Range<u16>) -> Option<Restored> {
-        let (bytes, blocks) = self.checkpoint.as_ref()?.restored(uid, groups);
-        Some(Restored { bytes, blocks })
+        let checkpoint = self.checkpoint.as_ref()?;
+        if self.is_fresh(uid) {
+            return Some(Restored::default());
+        }
+        let (bytes, blocks) = checkpoint.restored(self.former(uid), groups);
+        Some(Restored { bytes, blocks, has_other_parts: self.comparison.evolved.contains(uid) })
+    }
+
+    /// The identity that a step has in the checkpoint.
+    fn former<'a>(&'a self, uid: &'a str) -> &'a str {
+        self.comparison.former.get(uid).map_or(uid, String::as_str)
+    }
+
+    /// Whether a step begins empty, whatever the checkpoint has under its identity.
+    fn is_fresh(&self, uid: &str) -> bool {
+        self.comparison.fresh.contains(uid)
     }
 
     fn open_positions(&mut self, store: &Store, now: i64) -> Result<()> {
@@ -228,19 +253,11 @@ impl Recovery {
     }
 }
 
-/// Where plan and checkpoint differ.
-#[derive(Default)]
-struct Differences<'a> {
-    missing: Vec<&'a str>,
-    added: Vec<&'a str>,
-    changed: Vec<String>,
-}
-
-/// Checks that a job of this plan, in this mode, can go on from a checkpoint.
+/// Checks that a job in this mode can go on from a checkpoint.
 ///
 /// # Errors
-/// When it cannot, naming the steps.
-pub fn check_fits(graph: &JobGraph, checkpoint: &Checkpoint, mode: Mode) -> Result<()> {
+/// When it keeps no state.
+pub fn check_mode(checkpoint: &Checkpoint, mode: Mode) -> Result<()> {
     if mode == Mode::None {
         return Err(Error::checkpoint(format!(
             "checkpoint {} in {} cannot be used in mode none, which keeps no state; give another directory or mode",
@@ -248,57 +265,7 @@ pub fn check_fits(graph: &JobGraph, checkpoint: &Checkpoint, mode: Mode) -> Resu
             checkpoint.path().display()
         )));
     }
-    check(graph, checkpoint)
-}
-
-fn check(graph: &JobGraph, checkpoint: &Checkpoint) -> Result<()> {
-    let stored = &checkpoint.manifest().operators;
-    let current = operators(graph);
-    let uids: HashSet<&str> = current.iter().map(|info| info.uid.as_str()).collect();
-    let mut differ = Differences::default();
-    for (uid, entry) in stored {
-        let has_state = checkpoint.size_of(uid) != (0, 0) || !checkpoint.handles(uid).is_empty();
-        if !uids.contains(uid.as_str()) && (has_state || !entry.signature.is_empty()) {
-            differ.missing.push(&entry.name);
-        }
-    }
-    for info in &current {
-        match stored.get(&info.uid) {
-            None if !info.signature.is_empty() => differ.added.push(&info.name),
-            Some(entry) if entry.signature != info.signature => differ.changed.push(format!(
-                "{} (was {}, is {})",
-                info.name,
-                or_nothing(&entry.signature),
-                or_nothing(&info.signature)
-            )),
-            _ => {}
-        }
-    }
-    let mut lines = Vec::new();
-    if !differ.missing.is_empty() {
-        lines.push(format!("no longer in the plan: {}", differ.missing.join(", ")));
-    }
-    if !differ.added.is_empty() {
-        lines.push(format!("not in the checkpoint: {}", differ.added.join(", ")));
-    }
-    if !differ.changed.is_empty() {
-        lines.push(format!("changed: {}", differ.changed.join(", ")));
-    }
-    if lines.is_empty() {
-        return Ok(());
-    }
-    Err(Error::checkpoint(format!(
-        "checkpoint {} in {} is of another plan: {}; run the plan it was taken with, start over with \
-         mill.Checkpoint(…, restart=True), or give another \
-         directory",
-        checkpoint.id(),
-        checkpoint.path().display(),
-        lines.join("; ")
-    )))
-}
-
-fn or_nothing(signature: &str) -> &str {
-    if signature.is_empty() { "without state" } else { signature }
+    Ok(())
 }
 
 /// The identity of the job that took a checkpoint.
@@ -322,24 +289,7 @@ fn ended(manifest: &Manifest) -> Result<HashSet<String>> {
         .map_err(|error| Error::checkpoint("the list of ended steps in the checkpoint is damaged").because(error))
 }
 
-/// All steps as a manifest names them. A source's signature says that it has positions, and whether they come to an end.
+/// All steps of a plan as a manifest names them.
 fn operators(graph: &JobGraph) -> Vec<OperatorInfo> {
-    let mut found = BTreeMap::new();
-    for chain in &graph.chains {
-        let mut add = |uid: &str, name: &str, signature: &str| {
-            let parallelism = chain.parallelism as u32;
-            let (uid, name, signature) = (uid.to_owned(), name.to_owned(), signature.to_owned());
-            found.insert(uid.clone(), OperatorInfo { uid, name, signature, parallelism });
-        };
-        if let Some(source) = &chain.source {
-            // A bounded and an endless input of the same files are two plans: the one ends, the other goes on.
-            let is_bounded = source.source.properties().is_bounded;
-            add(&source.uid, &source.name, if is_bounded { "bounded input" } else { "unbounded input" });
-        }
-        for stage in &chain.stages {
-            let is_sink = matches!(stage.body, StageBody::Sink { .. });
-            add(&stage.uid, &stage.name, if is_sink { "" } else { &stage.signature });
-        }
-    }
-    found.into_values().collect()
+    steps(graph).into_iter().map(|step| step.info).collect()
 }

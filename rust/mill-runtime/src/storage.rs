@@ -7,10 +7,11 @@
 //! - a note [`JOB_NOTE`]: the identity of the job, that of the state directory in which it began; savepoints take it along;
 //! - a note [`PLAN_NOTE`]: the plan as the user wrote it, so that a later run can say what has changed;
 //! - a note [`SINKS_NOTE`]: where each sink writes, and what its target shows of all that was committed before;
+//! - a note [`DROPPED_NOTE`]: what `drop=` has named in this run or former ones, so that the same script can run again;
 //! - a note [`ENDED_NOTE`]: the steps whose input had ended in all tasks. What such a step emits at the end lies before
 //!   the checkpoint, so after a restart it is not emitted again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,6 +33,9 @@ pub(crate) const JOB_NOTE: &str = "job";
 pub(crate) const SINKS_NOTE: &str = "sinks";
 /// The note in a manifest with what the job's plan was.
 pub const PLAN_NOTE: &str = "plan";
+
+/// The name of the note that lists what was dropped of former plans.
+pub(crate) const DROPPED_NOTE: &str = "dropped";
 
 /// What a checkpoint knows of the target of a sink.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -69,6 +73,8 @@ pub(crate) struct Storage {
     pub(crate) mode: &'static str,
     pub(crate) fingerprint: String,
     pub(crate) outline: String,
+    /// The names of steps and aggregates of former plans whose state was dropped.
+    pub(crate) dropped: BTreeSet<String>,
     /// The identity of the job.
     pub(crate) job: u64,
     /// All steps, with their parallelism.
@@ -107,6 +113,10 @@ impl Storage {
         let mut notes = BTreeMap::from([(JOB_NOTE.to_owned(), format!("{:016x}", self.job))]);
         notes.insert(SINKS_NOTE.to_owned(), sink_notes(sinks)?);
         notes.insert(PLAN_NOTE.to_owned(), self.outline.clone());
+        if !self.dropped.is_empty() {
+            let list = serde_json::to_string(&self.dropped).map_err(|e| Error::internal("a list of names is no JSON").because(e))?;
+            notes.insert(DROPPED_NOTE.to_owned(), list);
+        }
         let ended = self.ended(states);
         if !ended.is_empty() {
             let list = serde_json::to_string(&ended).map_err(|e| Error::internal("a list of names is no JSON").because(e))?;

@@ -71,6 +71,9 @@ pub struct OperatorEntry {
     pub parallelism: u32,
     /// The first checkpoint that had it without a gap up to this one: blocks of older ones are of a former operator.
     pub since: u64,
+    /// The parts of the signature that may come and go without the rest: the name of each, and what it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<(String, String)>,
 }
 
 impl Manifest {

@@ -267,6 +267,15 @@ impl Store {
         Ok(())
     }
 
+    /// Makes the next checkpoint a full one, which refers to nothing of those before it.
+    ///
+    /// # Errors
+    /// When the directory is only looked at.
+    pub fn rebase(&self) -> Result<()> {
+        self.inner.owned()?.base = None;
+        Ok(())
+    }
+
     /// The newest checkpoint that is whole, with every byte of it checked. `None` if none was ever published.
     ///
     /// What was passed over, and why, is added to `notes`, a line each.

@@ -81,6 +81,8 @@ pub struct OperatorInfo {
     pub signature: String,
     /// How many instances there are.
     pub parallelism: u32,
+    /// The parts of the signature that may come and go without the rest, by name: the aggregates of the step.
+    pub parts: Vec<(String, String)>,
 }
 
 /// Writes one checkpoint. All methods may be called from any thread; dropped without `finish`, it is abandoned.
@@ -261,8 +263,8 @@ impl CheckpointWriter {
         };
         let entry = |info: OperatorInfo| {
             let since = base.since.get(&info.uid).copied().unwrap_or(self.epoch);
-            let OperatorInfo { uid, name, signature, parallelism } = info;
-            (uid, OperatorEntry { name, signature, parallelism, since })
+            let OperatorInfo { uid, name, signature, parallelism, parts } = info;
+            (uid, OperatorEntry { name, signature, parallelism, since, parts })
         };
         let operators = parts.operators.into_iter().map(entry).collect();
         let new_bytes = new.iter().map(|segment| segment.bytes).sum();

@@ -50,6 +50,17 @@ pub struct Flag {
     pub mask: u64,
 }
 
+/// A place in a row that a value has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A word, by its number in the row.
+    Word(usize),
+    /// A bit.
+    Flag(Flag),
+    /// A cell beside the row.
+    Cell(usize),
+}
+
 /// The layout of the rows of a table: what the key takes, how many words and cells the values take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowLayout {
@@ -62,7 +73,7 @@ pub struct RowLayout {
 impl RowLayout {
     /// Starts a layout for keys of this kind.
     pub fn builder(key: KeyKind) -> LayoutBuilder {
-        LayoutBuilder { next_word: 1 + key.words(), key, flags: 0, flag_words: Vec::new(), cells: 0 }
+        LayoutBuilder { next_word: 1 + key.words(), key, flags: 0, flag_words: Vec::new(), cells: 0, taken: Vec::new() }
     }
 
     /// How many words of 8 bytes a row has.
@@ -73,6 +84,11 @@ impl RowLayout {
     /// How many cells stand beside each row.
     pub fn cells(&self) -> usize {
         self.cells
+    }
+
+    /// The first word behind the key.
+    pub(crate) fn value_word(&self) -> usize {
+        1 + self.key.words()
     }
 
     /// What must be equal for the rows of a checkpoint to be rows of this layout.
@@ -89,13 +105,20 @@ pub struct LayoutBuilder {
     flags: usize,
     flag_words: Vec<usize>,
     cells: usize,
+    taken: Vec<Taken>,
 }
 
 impl LayoutBuilder {
+    /// All that was taken so far, in that order: values that are laid out alike take alike places.
+    pub fn taken(&self) -> &[Taken] {
+        &self.taken
+    }
+
     /// Takes `count` consecutive words; they start as zero. Gives the first.
     pub fn words(&mut self, count: usize) -> usize {
         let first = self.next_word;
         self.next_word += count;
+        self.taken.extend((first..self.next_word).map(Taken::Word));
         first
     }
 
@@ -103,21 +126,26 @@ impl LayoutBuilder {
     pub fn flag(&mut self) -> Flag {
         let flag = self.flags;
         self.flags += 1;
-        if flag < TAG_FLAGS {
-            return Flag { word: 0, mask: 1 << (TAG_FLAG_FIRST as usize + flag) };
-        }
-        let place = (flag - TAG_FLAGS) % 64;
-        if place == 0 {
-            let word = self.words(1);
-            self.flag_words.push(word);
-        }
-        let word = *self.flag_words.last().expect("a word was taken for the first of 64 flags");
-        Flag { word, mask: 1 << place }
+        let flag = match flag.checked_sub(TAG_FLAGS) {
+            None => Flag { word: 0, mask: 1 << (TAG_FLAG_FIRST as usize + flag) },
+            Some(beyond) => {
+                if beyond % 64 == 0 {
+                    // A word of flags belongs to no value: each takes its bits.
+                    self.flag_words.push(self.next_word);
+                    self.next_word += 1;
+                }
+                let word = *self.flag_words.last().expect("a word was taken for the first of 64 flags");
+                Flag { word, mask: 1 << (beyond % 64) }
+            }
+        };
+        self.taken.push(Taken::Flag(flag));
+        flag
     }
 
     /// Takes one cell; it starts empty. Gives its place.
     pub fn cell(&mut self) -> usize {
         self.cells += 1;
+        self.taken.push(Taken::Cell(self.cells - 1));
         self.cells - 1
     }
 

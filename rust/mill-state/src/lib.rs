@@ -48,7 +48,7 @@ pub use direct::{DirectTable, KeyRange};
 pub use error::{Result, StateError};
 pub use image::inspect;
 pub use key::{DistinctKeys, HASH_OF_NOTHING, KEY_BYTES_MAX, KeyBatch, KeyDecoder, KeyEncoder, KeyKind};
-pub use layout::{CELLS_MAX, Flag, LayoutBuilder, ROW_WORDS_MAX, RowLayout};
+pub use layout::{CELLS_MAX, Flag, LayoutBuilder, ROW_WORDS_MAX, RowLayout, Taken};
 pub use multimap::{MapEntry, MultiMap};
 pub use ordered::{OrderedRow, OrderedRows, OrderedTable};
 pub use panes::PaneTables;

@@ -36,6 +36,11 @@ impl PaneTables {
         PaneTables { layout, options, pool, shape: Shape::SMALL, panes: BTreeMap::new(), closed: Vec::new() }
     }
 
+    /// The layout of the rows.
+    pub fn layout(&self) -> &Arc<RowLayout> {
+        &self.layout
+    }
+
     /// Makes it another state of its step, before it is restored.
     pub(crate) fn set_state(&mut self, state: u16) {
         self.options.state = state;

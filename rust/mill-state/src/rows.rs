@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::chunk::Cell;
 use crate::error::{Result, StateError};
 use crate::key::{KEY_BYTES_MAX, view_bytes, view_length};
-use crate::layout::{Flag, RowLayout, TAG_DIRTY, TAG_FLAGS_MASK, TAG_MATCH};
+use crate::layout::{Flag, RowLayout, TAG_DIRTY, Taken, TAG_FLAGS_MASK, TAG_MATCH};
 use crate::bucket::Chunk;
 
 /// What a row has beside its key, to be put into a row of another table whose values are laid out alike.
@@ -25,6 +25,37 @@ pub struct RowValues {
     flags: u64,
     words: Vec<u64>,
     cells: Vec<Cell>,
+}
+
+impl RowValues {
+    /// Those of a new row of this layout.
+    pub fn new(layout: &RowLayout) -> RowValues {
+        RowValues { flags: 0, words: vec![0; layout.row_words - layout.value_word()], cells: vec![None; layout.cells] }
+    }
+
+    /// Makes one place what another one of values of another layout is.
+    ///
+    /// # Panics
+    /// If the places are of different kinds, or beyond the values.
+    pub fn copy(&mut self, layout: &RowLayout, to: Taken, from: &RowValues, of: &RowLayout, place: Taken) {
+        match (to, place) {
+            (Taken::Word(to), Taken::Word(place)) => self.words[to - layout.value_word()] = from.words[place - of.value_word()],
+            (Taken::Cell(to), Taken::Cell(place)) => self.cells[to].clone_from(&from.cells[place]),
+            (Taken::Flag(to), Taken::Flag(place)) => {
+                let word = match place.word {
+                    0 => from.flags,
+                    word => from.words[word - of.value_word()],
+                };
+                let target = match to.word {
+                    0 => &mut self.flags,
+                    word => &mut self.words[word - layout.value_word()],
+                };
+                *target &= !to.mask;
+                *target |= if word & place.mask != 0 { to.mask } else { 0 };
+            }
+            (to, place) => panic!("{place:?} is to become {to:?}"),
+        }
+    }
 }
 
 /// Rows to be changed, one a record, in the order of the records.

@@ -40,7 +40,7 @@ pub(crate) fn open(
 ) -> Result<Opened> {
     options.check()?;
     let plan = lower(sinks, &plan_options(options)?)?;
-    let mut recovered = recovery::open(options.checkpoint.as_ref(), &plan.outline, disk)?;
+    let mut recovered = recovery::open(options.checkpoint.as_ref(), &plan, disk)?;
     let notes = std::mem::take(&mut recovered.notes);
     let mut run = run_options(&plan, options, recovered)?;
     run.schedule_seed = Some(seed);

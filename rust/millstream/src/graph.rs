@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use mill_operators::build;
+use mill_operators::{build, check_state};
 use mill_plan::{self as physical, Mode, OnError, PhysicalPlan, Rung, StageKind};
 use mill_protocol::TaskContext;
-use mill_runtime::{ChainDef, EdgeDef, EdgeKind, JobGraph, SourceDef, StageBody, StageDef, Target, UserCode};
+use mill_runtime::{ChainDef, EdgeDef, EdgeKind, JobGraph, SourceDef, StageBody, StageDef, StateCheck, Target, UserCode};
 
 /// How many records the first call gets of a function that is called once a record. Where one takes a tenth of a second, the
 /// others wait for less than one.
@@ -68,12 +68,30 @@ fn stage(stage: &physical::Stage) -> StageDef {
         name: stage.name.clone(),
         step: stage.step.clone(),
         signature: stage.signature.clone(),
+        parts: stage.parts.clone(),
+        check: is_checked(&stage.kind).then(|| {
+            let kind = stage.kind.clone();
+            StateCheck(Arc::new(move |bytes| check_state(&kind, bytes)))
+        }),
         body,
         inputs: stage.kind.inputs(),
         ports: stage.ports.iter().map(|port| targets(port)).collect(),
         errors: targets(&stage.errors),
         user_code: user_code(&stage.kind),
     }
+}
+
+/// Whether what a former run has stored may be such that the stage cannot go on from it, though its signature is the same.
+fn is_checked(kind: &StageKind) -> bool {
+    matches!(
+        kind,
+        StageKind::Process(_)
+            | StageKind::Aggregate { .. }
+            | StageKind::WindowAggregate { .. }
+            | StageKind::SessionAggregate { .. }
+            | StageKind::TriggeredAggregate { .. }
+            | StageKind::KeptWindow { .. }
+    )
 }
 
 fn user_code(kind: &StageKind) -> Option<UserCode> {

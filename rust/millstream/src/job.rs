@@ -11,7 +11,7 @@ use mill_runtime::{Metrics, Owner, Report, spawn_thread};
 use parking_lot::Mutex;
 
 use crate::options::Options;
-use crate::{apart, graph, recovery};
+use crate::{apart, recovery};
 use crate::supervisor::{Supervision, Supervisor};
 
 /// Where a job is in its life.
@@ -98,9 +98,7 @@ pub fn start(sinks: &[SinkNode], options: Options) -> Result<Job> {
 pub fn check(sinks: &[SinkNode], options: &Options) -> Result<bool> {
     let plan = checked_plan(sinks, options)?;
     let Some(checkpoint) = options.checkpoint.as_ref().filter(|checkpoint| !checkpoint.restart) else { return Ok(false) };
-    let Some(newest) = recovery::look(checkpoint, &plan.outline)? else { return Ok(false) };
-    mill_runtime::check_fits(&graph::job_graph(&plan), &newest, graph::mode(options.mode()))?;
-    Ok(true)
+    recovery::look(checkpoint, &plan)
 }
 
 /// The plan of a job, after what can be said of it without looking into the state directory.

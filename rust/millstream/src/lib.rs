@@ -43,11 +43,11 @@ mod supervisor;
 
 pub use by_hand::{HandJob, Standing};
 pub use job::{Job, JobState, Status, check, explain, start};
-pub use look::{Pickled, checkpoints, pickled_state, read_state, verify};
+pub use look::{Pickled, PlanDiff, StepDiff, checkpoints, diff, pickled_state, read_state, verify};
 pub use mill_connectors as connectors;
 pub use mill_plan as plan;
 pub use mill_protocol::{Error, ErrorKind, ManualClock, Result};
-pub use mill_runtime::{Held, Metrics, Overdue, Owner, Paused, Report, StepMetrics, spawn_thread};
+pub use mill_runtime::{AllowNew, Held, Metrics, Overdue, Owner, Paused, Report, StepMetrics, spawn_thread};
 pub use mill_fault as fault;
 pub use mill_snapshot::{CheckpointInfo, Fault as DiskFault, FaultDisk, VerifyReport};
 pub use options::{CheckpointOptions, OnHeld, Options, Restart};

@@ -1,16 +1,19 @@
 //! Looking into a state directory without running anything.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use mill_frame::schema::{TYPE_KEY, TYPE_OBJECT};
 use mill_operators::has_keyed_state;
-use mill_plan::nearest;
+use mill_plan::{DifferenceKind, SinkNode, lower, nearest};
 use mill_protocol::{Error, Result};
+use mill_runtime::Verdict;
 use mill_snapshot::{Checkpoint, CheckpointInfo, RealDisk, Store, VerifyReport};
 
-use crate::recovery::failed;
+use crate::job::plan_options;
+use crate::options::{CheckpointOptions, Options};
+use crate::recovery::{Differences, failed, finished};
 
 /// The checkpoints in a state directory, oldest first. Does not lock it, so a job may be running on it.
 ///
@@ -93,6 +96,112 @@ pub fn read_state(path: &Path, step: &str, id: Option<u64>) -> Result<RecordBatc
         return Err(Error::checkpoint(format!("step {step:?} keeps no keyed state; {}", readable(&checkpoint))));
     }
     mill_operators::read_state(&bytes, &blocks).map_err(|error| error.in_step(step))
+}
+
+/// What would become of a job that goes on from a checkpoint with this plan.
+#[derive(Clone, Debug)]
+pub struct PlanDiff {
+    /// The checkpoint.
+    pub checkpoint: u64,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The steps: those of the plan in its order, then those that are gone.
+    pub steps: Vec<StepDiff>,
+    /// Why the job would be refused; empty if it would not.
+    pub refusals: Vec<String>,
+}
+
+/// What becomes of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepDiff {
+    /// Its name.
+    pub step: String,
+    /// `kept`, `changed`, `new`, `gone`, `dropped` (it is gone, with its state) or `refused`.
+    pub change: &'static str,
+    /// What differs, and what to do about it if it is refused; empty for a step that is kept.
+    pub text: String,
+}
+
+/// Compares a plan with the checkpoint that a run with these options would go on from, or the one with this number. Nothing runs,
+/// and nothing is locked or written: a job may be running on the directory.
+///
+/// Inputs and the targets of sinks are looked at when a job starts, not here.
+///
+/// # Errors
+/// When there is no checkpoint, or the plan does not hold together.
+pub fn diff(sinks: &[SinkNode], options: &Options, id: Option<u64>) -> Result<PlanDiff> {
+    options.check()?;
+    let plan = lower(sinks, &plan_options(options)?)?;
+    let Some(settings) = &options.checkpoint else {
+        return Err(Error::plan("there is nothing to compare the plan with: the job has no checkpoint"));
+    };
+    let checkpoint = found(settings, id)?;
+    let differ = Differences::find(&checkpoint, &plan, Some(settings))?;
+    let mut names: Vec<&str> = Vec::new();
+    let all = plan.outline.steps().chain(differ.states.steps.iter().map(|step| step.step.as_str()));
+    for name in all.chain(differ.plan.iter().map(|difference| difference.step.as_str())) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let is_finished = checkpoint.manifest().is_finished && !differ.is_none();
+    Ok(PlanDiff {
+        checkpoint: checkpoint.id(),
+        path: checkpoint.path().to_owned(),
+        steps: names.into_iter().map(|name| step_diff(name, &differ)).collect(),
+        refusals: if is_finished { vec![finished(&checkpoint, &differ)] } else { differ.states.refusals() },
+    })
+}
+
+/// The checkpoint that a run would go on from, or one of the directory.
+fn found(settings: &CheckpointOptions, id: Option<u64>) -> Result<Checkpoint> {
+    // A running job removes old checkpoints: the newest one may be another a moment later.
+    let mut outcome = find(settings, id);
+    for _ in 0..2 {
+        if outcome.is_ok() {
+            break;
+        }
+        outcome = find(settings, id);
+    }
+    outcome
+}
+
+fn find(settings: &CheckpointOptions, id: Option<u64>) -> Result<Checkpoint> {
+    let disk = || Arc::new(RealDisk);
+    let own = match (id, Store::inspect(&settings.path, disk())) {
+        (Some(id), store) => Some(store.and_then(|store| store.checkpoint(id)).map_err(failed)?),
+        (None, Ok(store)) => store.latest(&mut Vec::new()).map_err(failed)?,
+        (None, Err(_)) if settings.restore_from.is_some() => None,
+        (None, Err(error)) => return Err(failed(error)),
+    };
+    match (own, &settings.restore_from) {
+        (Some(own), _) => Ok(own),
+        (None, Some(from)) => Checkpoint::restore_from(from, disk(), &mut Vec::new()).map_err(failed),
+        (None, None) => Err(Error::checkpoint(format!("no checkpoint was ever completed in {}", settings.path.display()))),
+    }
+}
+
+fn step_diff(name: &str, differ: &Differences) -> StepDiff {
+    let states = || differ.states.steps.iter().filter(|step| step.step == name);
+    let plan = || differ.plan.iter().filter(|difference| difference.step == name);
+    let is = |verdict: Verdict| states().any(|step| step.verdict == verdict);
+    let has = |kind: DifferenceKind| plan().any(|difference| difference.kind == kind);
+    let change = if is(Verdict::Refused) {
+        "refused"
+    } else if is(Verdict::Dropped) && !is(Verdict::Kept) {
+        "dropped"
+    } else if is(Verdict::New) || (has(DifferenceKind::New) && !is(Verdict::Changed)) {
+        "new"
+    } else if is(Verdict::Changed) || has(DifferenceKind::Changed) {
+        "changed"
+    } else if has(DifferenceKind::Gone) {
+        "gone"
+    } else {
+        "kept"
+    };
+    let texts = plan().map(|difference| &difference.text).chain(states().map(|step| &step.text));
+    let texts: Vec<&str> = texts.map(String::as_str).filter(|text| !text.is_empty()).collect();
+    StepDiff { step: name.to_owned(), change, text: texts.join("; ") }
 }
 
 /// The key groups of all instances.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mill_plan::{Mode, OnError};
 use mill_protocol::{Error, Result};
-use mill_runtime::Held;
+use mill_runtime::{AllowNew, Held};
 
 /// The highest parallelism: more tasks than key groups would leave some without work.
 const PARALLELISM_MAX: usize = mill_frame::hash::KEY_GROUPS as usize;
@@ -123,6 +123,10 @@ pub struct CheckpointOptions {
     pub restore_from: Option<PathBuf>,
     /// Whether the job starts over: what the directory holds of former runs is removed.
     pub restart: bool,
+    /// Which steps with state may be new; they start empty.
+    pub allow_new: AllowNew,
+    /// The steps, and aggregates as `"step.column"`, that are gone and whose state is dropped.
+    pub drop: Vec<String>,
 }
 
 impl CheckpointOptions {
@@ -135,6 +139,8 @@ impl CheckpointOptions {
             retain: 3,
             restore_from: None,
             restart: false,
+            allow_new: AllowNew::Nothing,
+            drop: Vec::new(),
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use mill_plan::Outline;
+use mill_plan::{Difference, Outline, PhysicalPlan, nearest};
 use mill_protocol::{Error, Result};
-use mill_runtime::PLAN_NOTE;
+use mill_runtime::{Changes, Comparison, PLAN_NOTE, check_mode};
 use mill_snapshot::{Checkpoint, Disk, RealDisk, Store};
 
+use crate::graph;
 use crate::options::CheckpointOptions;
 
 /// What a job starts with.
@@ -23,8 +24,9 @@ pub(crate) struct Recovered {
 /// What has changed in the plan since then is among the notes.
 ///
 /// # Errors
-/// When the directory cannot be used, or the job had finished and its plan is another one now.
-pub(crate) fn open(options: Option<&CheckpointOptions>, outline: &Outline, disk: Arc<dyn Disk>) -> Result<Recovered> {
+/// When the directory cannot be used, the plan cannot go on from what is there, or the job had finished and its plan is another one
+/// now.
+pub(crate) fn open(options: Option<&CheckpointOptions>, plan: &PhysicalPlan, disk: Arc<dyn Disk>) -> Result<Recovered> {
     let Some(options) = options else { return Ok(Recovered::default()) };
     let mut notes = Vec::new();
     if let (true, Some(from)) = (options.restart, &options.restore_from)
@@ -44,38 +46,80 @@ pub(crate) fn open(options: Option<&CheckpointOptions>, outline: &Outline, disk:
         checkpoint = Some(Checkpoint::restore_from(from, disk, &mut notes).map_err(failed)?);
     }
     if let Some(checkpoint) = &checkpoint {
-        notes.extend(changes(checkpoint, outline)?);
+        notes.extend(accepted(checkpoint, plan, options)?);
     }
     Ok(Recovered { store: Some(store), checkpoint, notes })
 }
 
-/// The newest checkpoint of a directory that another job may be using; nothing is locked or changed.
+/// Checks that a job of this plan can go on from the newest checkpoint of a directory that another job may be using; nothing is
+/// locked or changed. Gives whether there is one.
 ///
 /// # Errors
 /// As [`open`].
-pub(crate) fn look(options: &CheckpointOptions, outline: &Outline) -> Result<Option<Checkpoint>> {
+pub(crate) fn look(options: &CheckpointOptions, plan: &PhysicalPlan) -> Result<bool> {
     let store = Store::inspect(&options.path, Arc::new(RealDisk)).map_err(failed)?;
-    let newest = store.latest(&mut Vec::new()).map_err(failed)?;
-    newest.iter().try_for_each(|newest| changes(newest, outline).map(drop))?;
-    Ok(newest)
+    let Some(newest) = store.latest(&mut Vec::new()).map_err(failed)? else { return Ok(false) };
+    accepted(&newest, plan, options)?;
+    check_mode(&newest, graph::mode(options.mode))?;
+    Ok(true)
+}
+
+/// What the user has said of differences between the plan and its checkpoint.
+pub(crate) fn changes(plan: &PhysicalPlan, options: Option<&CheckpointOptions>) -> Changes {
+    Changes {
+        allow_new: options.map(|options| options.allow_new.clone()).unwrap_or_default(),
+        drop: options.map(|options| options.drop.clone()).unwrap_or_default(),
+        renamed: plan.renamed.clone(),
+        suggest: Some(|name, names| nearest(name, names.iter().copied()).into_iter().map(str::to_owned).collect()),
+    }
+}
+
+/// How a plan and a checkpoint differ: in steps with state, and in the plan as the user wrote it.
+pub(crate) struct Differences {
+    pub(crate) states: Comparison,
+    pub(crate) plan: Vec<Difference>,
+}
+
+impl Differences {
+    pub(crate) fn find(checkpoint: &Checkpoint, plan: &PhysicalPlan, options: Option<&CheckpointOptions>) -> Result<Differences> {
+        // Checkpoints of older versions keep no plan.
+        let former = checkpoint.manifest().notes.get(PLAN_NOTE).and_then(|text| Outline::decode(text));
+        let states = mill_runtime::compare(&graph::job_graph(plan), checkpoint, &changes(plan, options))?;
+        Ok(Differences { states, plan: former.map(|former| plan.outline.differences(&former)).unwrap_or_default() })
+    }
+
+    /// Whether nothing differs.
+    pub(crate) fn is_none(&self) -> bool {
+        self.plan.is_empty() && self.states.is_same()
+    }
+
+    /// All that differs and is accepted, a line each. What becomes of state is told after what the user has changed.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.plan.iter().map(|difference| difference.text.clone()).chain(self.states.notes()).collect()
+    }
 }
 
 /// How the plan differs from the one that a checkpoint was taken with, a line each.
-fn changes(checkpoint: &Checkpoint, outline: &Outline) -> Result<Vec<String>> {
-    let manifest = checkpoint.manifest();
-    // Checkpoints of older versions keep no plan.
-    let former = manifest.notes.get(PLAN_NOTE).and_then(|text| Outline::decode(text));
-    let changes = former.map(|former| outline.changes_since(&former)).unwrap_or_default();
+fn accepted(checkpoint: &Checkpoint, plan: &PhysicalPlan, options: &CheckpointOptions) -> Result<Vec<String>> {
+    let differ = Differences::find(checkpoint, plan, Some(options))?;
     let id = checkpoint.id();
-    if manifest.is_finished && !changes.is_empty() {
-        return Err(Error::checkpoint(format!(
-            "the job had finished with checkpoint {id} in {}, and its plan has changed since: {}; start over with \
-             mill.Checkpoint(…, restart=True), or give another directory",
-            checkpoint.path().display(),
-            changes.join("; ")
-        )));
+    if checkpoint.manifest().is_finished && !differ.is_none() {
+        return Err(Error::checkpoint(finished(checkpoint, &differ)));
     }
-    Ok(changes.into_iter().map(|change| format!("the plan has changed since checkpoint {id}: {change}")).collect())
+    differ.states.check(checkpoint)?;
+    Ok(differ.lines().into_iter().map(|change| format!("the plan has changed since checkpoint {id}: {change}")).collect())
+}
+
+/// Why a job that had finished does not go on with another plan.
+pub(crate) fn finished(checkpoint: &Checkpoint, differ: &Differences) -> String {
+    let lines: Vec<String> = differ.lines().into_iter().chain(differ.states.refusals()).collect();
+    format!(
+        "the job had finished with checkpoint {} in {}, and its plan has changed since: {}; start over with \
+         mill.Checkpoint(…, restart=True), or give another directory",
+        checkpoint.id(),
+        checkpoint.path().display(),
+        lines.join("; ")
+    )
 }
 
 /// A failure of the state directory, as users see it.

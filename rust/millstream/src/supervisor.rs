@@ -209,6 +209,7 @@ pub(crate) fn run_options(plan: &PhysicalPlan, options: &Options, recovered: Rec
         is_pinned: true,
         fingerprint: plan.fingerprint(),
         outline: plan.outline.encode(),
+        changes: recovery::changes(plan, checkpoint),
         schedule_seed: None,
         hand_clock: None,
         ending: Ending::default(),
@@ -271,7 +272,7 @@ impl Supervisor {
 
     fn launch_unguarded(&mut self) -> Result<Arc<JobHandle>> {
         mill_fault::pass("thread.supervisor");
-        let mut recovered = recovery::open(self.options.checkpoint.as_ref(), &self.plan.outline, Arc::new(RealDisk))?;
+        let mut recovered = recovery::open(self.options.checkpoint.as_ref(), &self.plan, Arc::new(RealDisk))?;
         if let Some(checkpoint) = &mut self.options.checkpoint {
             // From here on the directory holds this job, which goes on from its own checkpoints after a failure.
             checkpoint.restart = false;

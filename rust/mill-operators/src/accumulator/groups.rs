@@ -13,7 +13,7 @@ use mill_frame::text::record_json;
 use mill_plan::{AggregateKind, AggregateSpec};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Restored, Result, Snapshot};
 use mill_state::{
-    Flag, HASH_OF_NOTHING, KeyBatch, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, Rows, Select, Span,
+    Flag, Taken, HASH_OF_NOTHING, KeyBatch, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, Rows, Select, Span,
     TableOptions,
 };
 
@@ -30,13 +30,13 @@ const LOOKUP_ROWS: usize = 256;
 
 /// Rows of keys and accumulators, a table a pane.
 pub(crate) struct Groups {
-    keys: Vec<usize>,
+    pub(super) keys: Vec<usize>,
     /// Whether what comes in are partial results.
     is_partial: bool,
     encoder: KeyEncoder,
     decoder: KeyDecoder,
     accumulators: Vec<Box<dyn Accumulator>>,
-    panes: PaneTables,
+    pub(super) panes: PaneTables,
     /// Where records go whose keys are near each other; only ahead of the exchange.
     near: Option<NearTables>,
     /// The keys of the prepared frame, if they are not hashed yet.
@@ -57,9 +57,21 @@ pub(crate) struct Groups {
     spilled: Vec<(usize, i64, usize)>,
     /// The keys of results that do not fit, and why.
     unfit: Vec<UnfitRow>,
+    /// What they are made of.
+    pub(super) recipe: Recipe,
+}
+
+/// What groups are made of, and where each aggregate has its values in a row.
+pub(super) struct Recipe {
+    pub(super) key_types: Vec<DataType>,
+    pub(super) aggregates: Vec<AggregateSpec>,
+    pub(super) options: GroupOptions,
+    /// What each aggregate has taken of a row, and at last what is of none of them.
+    pub(super) taken: Vec<Vec<Taken>>,
 }
 
 /// What the step asks of its groups.
+#[derive(Clone)]
 pub(crate) struct GroupOptions {
     pub(crate) table: TableOptions,
     pub(crate) is_partial: bool,
@@ -91,7 +103,9 @@ impl Groups {
         // The states of the step beside its rows, which are state 0.
         let mut states = 0;
         let mut accumulators = Vec::with_capacity(aggregates.len());
+        let mut taken = Vec::with_capacity(aggregates.len() + 1);
         for spec in aggregates {
+            let before = layout.taken().len();
             accumulators.push(accumulator(
                 spec,
                 keys,
@@ -100,19 +114,13 @@ impl Groups {
                 &mut layout,
                 options,
             )?);
+            taken.push(layout.taken()[before..].to_vec());
         }
+        let before = layout.taken().len();
         let pending = options.keeps_pending.then(|| layout.flag());
         let tally = options.has_tally.then(|| layout.words(TALLY_WORDS));
-        // Where the filter is applied (here, or ahead of the exchange) does not change what a row means.
-        let described = |spec: &AggregateSpec| {
-            // Rows of variances from before they kept squared distances from the mean must not be taken for such rows.
-            let form = match &spec.kind {
-                AggregateKind::Var | AggregateKind::Std => " about the mean",
-                kind if (options.is_timed || spec.by_time) && kind.is_ordered() => " by event time",
-                _ => "",
-            };
-            format!("{} {}{form}", AggregateSpec { filter: None, ..spec.clone() }, spec.output_type)
-        };
+        taken.push(layout.taken()[before..].to_vec());
+        let described = |spec: &AggregateSpec| described(spec, options.is_timed);
         let mut signature: Vec<String> = aggregates.iter().map(described).collect();
         signature.extend(tally.map(|_| "records, records of the last result, results".to_owned()));
         let layout = Arc::new(layout.finish(&signature.join("; ")).map_err(state_error)?);
@@ -142,6 +150,7 @@ impl Groups {
             carries,
             spilled: Vec::new(),
             unfit: Vec::new(),
+            recipe: Recipe { key_types: key_types.to_vec(), aggregates: aggregates.to_vec(), options: options.clone(), taken },
         })
     }
 
@@ -394,7 +403,16 @@ impl Groups {
         }
     }
 
-    pub(crate) fn restore(&mut self, restored: &Restored) -> Result<()> {
+    /// Takes up the rows of a checkpoint, which are of `former` aggregates if that is known. Aggregates that are not among them
+    /// start empty.
+    pub(crate) fn restore(&mut self, restored: &Restored, former: Option<&[AggregateSpec]>) -> Result<()> {
+        match former {
+            Some(former) if !self.is_of(former) => self.evolve(restored, former),
+            _ => self.restore_alike(restored),
+        }
+    }
+
+    pub(super) fn restore_alike(&mut self, restored: &Restored) -> Result<()> {
         let blocks: &[RestoredBlock] = &restored.blocks;
         self.panes.restore(blocks).map_err(state_error)?;
         for accumulator in &mut self.accumulators {
@@ -411,6 +429,18 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+/// What the values of an aggregate in a row mean, in words.
+pub(super) fn described(spec: &AggregateSpec, is_timed: bool) -> String {
+    // Rows of variances from before they kept squared distances from the mean must not be taken for such rows.
+    let form = match &spec.kind {
+        AggregateKind::Var | AggregateKind::Std => " about the mean",
+        kind if (is_timed || spec.by_time) && kind.is_ordered() => " by event time",
+        _ => "",
+    };
+    // Where the filter is applied (here, or ahead of the exchange) does not change what a row means.
+    format!("{} {}{form}", AggregateSpec { filter: None, ..spec.clone() }, spec.output_type)
 }
 
 /// What takes records into rows that have been found.

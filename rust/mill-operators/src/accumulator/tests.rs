@@ -35,6 +35,7 @@ pub(crate) fn stage(kind: StageKind, fields: Vec<Field>) -> Stage {
         outputs: Vec::new(),
         errors: Vec::new(),
         signature: String::new(),
+        parts: Vec::new(),
         updating: None,
     }
 }

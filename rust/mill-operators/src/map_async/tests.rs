@@ -114,6 +114,7 @@ fn made(function: Slow, capacity: usize, is_ordered: bool, context: &TaskContext
         outputs: vec!["result".into()],
         errors: Vec::new(),
         signature: "s".to_owned(),
+        parts: Vec::new(),
         updating: None,
     };
     crate::build(&stage, context).expect("the stage fits")

@@ -324,7 +324,7 @@ fn taken(operator: &mut dyn Operator) -> Restored {
     let mut snapshot = Snapshot { is_full: true, ..Snapshot::default() };
     operator.snapshot(&mut snapshot).unwrap();
     let blocks = snapshot.blocks.make().iter().map(restored_block).collect();
-    Restored { bytes: snapshot.bytes.map(SharedBytes::from).into_iter().collect(), blocks }
+    Restored { bytes: snapshot.bytes.map(SharedBytes::from).into_iter().collect(), blocks, has_other_parts: false }
 }
 
 /// As many timers as `MILL_TIMERS` says: a million takes some seconds.

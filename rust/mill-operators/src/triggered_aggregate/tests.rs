@@ -314,7 +314,7 @@ fn state_of_kept_records_is_refused_and_not_misread() {
     feed(&mut *kept, &at(10, 0..5), &mut out);
     let mut snapshot = Snapshot { is_full: true, ..Snapshot::default() };
     kept.snapshot(&mut snapshot).unwrap();
-    let restored = Restored { bytes: snapshot.bytes.into_iter().map(Into::into).collect(), blocks: Vec::new() };
+    let restored = Restored { bytes: snapshot.bytes.into_iter().map(Into::into).collect(), blocks: Vec::new(), has_other_parts: false };
     let error = make(Form::Rows, TUMBLING, 0, trigger).restore(&restored).unwrap_err();
     assert!(error.to_string().contains("kept their records when the checkpoint was written"), "{error}");
 }

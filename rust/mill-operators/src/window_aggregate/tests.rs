@@ -343,7 +343,7 @@ fn instances_whose_windows_lie_in_other_tables_become_one() {
         bytes.extend(snapshot.bytes.map(mill_frame::block::SharedBytes::from));
     }
     let mut operator = make(DataType::Int64, &specs(true), Some((TEN, 0)), Emit::End, false, &context());
-    operator.restore(&mill_protocol::Restored { bytes: bytes.clone(), blocks: blocks.clone() }).unwrap();
+    operator.restore(&mill_protocol::Restored { bytes: bytes.clone(), blocks: blocks.clone(), has_other_parts: false }).unwrap();
     let mut out = Outbox::default();
     // All keys go on, in scattered and in dense frames.
     for span in [4000, 15] {
@@ -359,7 +359,7 @@ fn instances_whose_windows_lie_in_other_tables_become_one() {
     operator.snapshot(&mut snapshot).unwrap();
     blocks.extend(snapshot.blocks.make().iter().map(mill_protocol::testkit::restored_block));
     let mut again = make(DataType::Int64, &specs(true), Some((TEN, 0)), Emit::End, false, &context());
-    again.restore(&mill_protocol::Restored { bytes, blocks }).unwrap();
+    again.restore(&mill_protocol::Restored { bytes, blocks, has_other_parts: false }).unwrap();
     let expected = expected_of(all);
     assert_eq!(ended(operator.as_mut(), out), expected);
     assert_eq!(ended(again.as_mut(), Outbox::default()), expected);

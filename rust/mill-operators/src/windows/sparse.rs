@@ -31,6 +31,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Int64Type};
+use mill_plan::AggregateSpec;
 use mill_protocol::{Batch, Error, Outbox, Restored, Result, Snapshot};
 use mill_state::{Cursor, Span};
 
@@ -441,8 +442,14 @@ impl Sparse {
 
     /// Takes up rows of a checkpoint, of which those of windows up to this id have been taken. Of windows of which some rows are
     /// here, and some in these groups of single windows, all will be here.
-    pub(crate) fn restore(&mut self, restored: &Restored, complete: i64, windows: &mut Groups) -> Result<()> {
-        self.groups.restore(restored)?;
+    pub(crate) fn restore(
+        &mut self,
+        restored: &Restored,
+        former: Option<&[AggregateSpec]>,
+        complete: i64,
+        windows: &mut Groups,
+    ) -> Result<()> {
+        self.groups.restore(restored, former)?;
         self.generations.clear();
         self.frames.clear();
         (self.in_frames, self.held, self.is_restored) = (0, 0, true);

@@ -80,7 +80,7 @@ pub(super) fn place(graph: &Graph, options: &PlanOptions, outline: Outline) -> R
             names.insert(chain.name.clone());
         }
     }
-    Ok(PhysicalPlan { chains: builder.chains, edges: builder.edges, options: options.clone(), outline })
+    Ok(PhysicalPlan { chains: builder.chains, edges: builder.edges, options: options.clone(), outline, renamed: graph.renamed.clone() })
 }
 
 /// Sources whose records some later step needs in their order.
@@ -408,6 +408,7 @@ impl Builder<'_> {
             outputs: vec![RESULT.into()],
             errors: Vec::new(),
             signature,
+            parts: Vec::new(),
             updating,
         };
         self.chains[input.chain].stages.push(stage);
@@ -461,6 +462,7 @@ impl Builder<'_> {
             outputs: vec![RESULT.into()],
             errors: Vec::new(),
             signature: String::new(),
+            parts: Vec::new(),
             updating: None,
         });
         match is_local {

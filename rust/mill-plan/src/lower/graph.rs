@@ -17,6 +17,8 @@ pub(crate) struct Graph {
     pub(crate) steps: Vec<Vertex>,
     /// The names of steps with state that nothing the plan knows tells apart, though they may differ.
     pub(crate) alike: Vec<Vec<String>>,
+    /// Steps with a name, and the one that they had in former runs.
+    pub(crate) renamed: Vec<(String, String)>,
 }
 
 /// A step of the plan.
@@ -70,9 +72,12 @@ impl Graph {
             if let Some(name) = &sink.name {
                 let step = collector.steps.len() - 1;
                 collector.names.insert(step, name.clone());
+                if let Some(was) = &sink.was {
+                    collector.renamed.insert(name.clone(), was.clone());
+                }
             }
         }
-        let mut graph = Graph { steps: collector.steps, alike: Vec::new() };
+        let mut graph = Graph { steps: collector.steps, alike: Vec::new(), renamed: collector.renamed.into_iter().collect() };
         identities::give(&mut graph, &collector.names)?;
         let lineages = lineage::of_inputs(&graph);
         graph.steps.iter_mut().zip(lineages).for_each(|(step, lineage)| step.lineage = lineage);
@@ -184,6 +189,8 @@ struct Collector {
     steps: Vec<Vertex>,
     seen: HashMap<*const (), usize>,
     names: BTreeMap<usize, String>,
+    /// The former names of steps by their own.
+    renamed: BTreeMap<String, String>,
 }
 
 impl Collector {
@@ -210,6 +217,12 @@ impl Collector {
             let given = self.names.entry(step).or_insert_with(|| name.to_owned());
             if given != name {
                 return Err(Error::plan(format!("one step has two names, {given:?} and {name:?}; give it one")));
+            }
+            if let Some(was) = stream.was.as_deref() {
+                let before = self.renamed.entry(name.to_owned()).or_insert_with(|| was.to_owned());
+                if before != was {
+                    return Err(Error::plan(format!("step {name:?} had two names, {before:?} and {was:?}; it can go on from one")));
+                }
             }
         }
         Ok(Tap { step, output: stream.output })

@@ -259,7 +259,10 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         }
         Windowing::None => StageKind::Aggregate { keys: final_keys, aggregates: final_specs, is_partial, emit },
     };
+    // Columns that are made of several aggregates are not taken apart: such a step changes as a whole.
+    let named = parts.specs.iter().map(|spec| spec.name.clone()).zip(listed).filter(|_| parts.post.is_none()).collect();
     let placed = builder.stage(&input, kind, at, Arc::clone(&schema), signature)?;
+    builder.stage_at(&placed).parts = named;
     builder.publish_errors(at, &placed);
     builder.open_ports(at, &placed);
     if let Some(tap) = late_tap.filter(|_| late.is_none()) {

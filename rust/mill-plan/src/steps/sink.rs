@@ -19,6 +19,7 @@ pub struct SinkNode {
     pub(crate) input: Stream,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) name: Option<String>,
+    pub(crate) was: Option<String>,
 }
 
 impl SinkNode {
@@ -36,6 +37,13 @@ impl SinkNode {
     #[must_use]
     pub fn named(mut self, name: &str) -> SinkNode {
         self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Says which name, or identity, a named sink had in former runs.
+    #[must_use]
+    pub fn formerly(mut self, was: &str) -> SinkNode {
+        self.was = Some(was.to_owned());
         self
     }
 }
@@ -72,7 +80,7 @@ impl Stream {
                 _ => error.in_step(&sink.name()),
             });
         }
-        Ok(SinkNode { input: self.clone(), sink, name: None })
+        Ok(SinkNode { input: self.clone(), sink, name: None, was: None })
     }
 }
 

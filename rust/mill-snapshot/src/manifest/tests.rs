@@ -12,7 +12,7 @@ fn manifest() -> Manifest {
         digest: 0xdead_beef,
         is_full: epoch == 1,
     };
-    let entry = OperatorEntry { name: "hourly".into(), signature: "key: origin utf8".into(), parallelism: 2, since: 1 };
+    let entry = OperatorEntry { name: "hourly".into(), signature: "key: origin utf8".into(), parallelism: 2, since: 1, parts: Vec::new() };
     Manifest {
         id: 3,
         state: u64::MAX,

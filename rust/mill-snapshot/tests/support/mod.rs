@@ -112,6 +112,7 @@ pub fn parts(epoch: u64, parallelism: u32) -> ManifestParts {
         name: format!("step {uid}"),
         signature: "key int64".to_owned(),
         parallelism,
+        parts: Vec::new(),
     };
     ManifestParts {
         created: epoch as i64 * 1000,

@@ -26,12 +26,24 @@ pub(crate) struct UnfitRow {
 }
 
 /// Rows on their way into another table.
-struct MovedRows {
+pub(in crate::accumulator) struct MovedRows {
     keys: Vec<ArrayRef>,
     /// What each has beside its key.
     values: Vec<RowValues>,
     /// How often sums wrapped around: of each accumulator, one count a row.
     carries: Vec<(usize, Vec<i64>)>,
+}
+
+impl MovedRows {
+    /// The same with other values, and with counts of other accumulators: those of which nothing is left are left out.
+    pub(in crate::accumulator) fn mapped(
+        self,
+        values: impl Fn(&RowValues) -> RowValues,
+        accumulator: impl Fn(usize) -> Option<usize>,
+    ) -> MovedRows {
+        let carries = self.carries.into_iter().filter_map(|(of, counts)| Some((accumulator(of)?, counts)));
+        MovedRows { keys: self.keys, values: self.values.iter().map(values).collect(), carries: carries.collect() }
+    }
 }
 
 impl Groups {
@@ -160,7 +172,7 @@ impl Groups {
         Ok(())
     }
 
-    fn next_moved(&mut self, pane: i64, cursor: &mut Cursor) -> Result<Option<MovedRows>> {
+    pub(in crate::accumulator) fn next_moved(&mut self, pane: i64, cursor: &mut Cursor) -> Result<Option<MovedRows>> {
         let Some(rows) = next_rows(&mut self.panes, pane, cursor, LOOKUP_ROWS_MAX, false, None) else { return Ok(None) };
         let keys = decoded(&self.decoder, &rows, self.keys.len())?;
         let values: Vec<RowValues> = (0..rows.len()).map(|row| rows.values(row)).collect();
@@ -171,7 +183,7 @@ impl Groups {
         Ok(Some(MovedRows { keys, values, carries }))
     }
 
-    fn put_moved(&mut self, pane: i64, moved: MovedRows) -> Result<()> {
+    pub(in crate::accumulator) fn put_moved(&mut self, pane: i64, moved: MovedRows) -> Result<()> {
         let count = moved.values.len();
         self.encode(&moved.keys, count)?;
         let keys = self.encoder.batch();

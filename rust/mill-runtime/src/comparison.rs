@@ -1,0 +1,531 @@
+//! Compares a plan with the checkpoint that it is to go on from, step by step.
+//!
+//! ```text
+//!   checkpoint: totals ── old ── window        allow_new, drop and new names say what the user wants
+//!   plan:       totals ── new ── window   ─►   kept   renamed or new and dropped   refused: all in one error
+//! ```
+//!
+//! It never guesses (I4, I6): a step whose state the plan no longer has, a step that is new, and a step that was changed are
+//! refused unless the user has named them, and all of them are in one report. The runtime knows what has state by the
+//! signature: a step without one has none to lose.
+//!
+//! A step is found by its identity. A renamed step is found under its former one, and so are the steps whose identities begin
+//! with its name. State under another identity, or of other aggregates, is in no segment of the checkpoint in the form in which
+//! the next one needs it: so that one is full.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use mill_protocol::{Error, Result};
+use mill_snapshot::{Checkpoint, OperatorEntry, OperatorInfo};
+
+use crate::graph::{JobGraph, StageBody, StateCheck};
+use crate::storage::DROPPED_NOTE;
+
+/// Which steps with state may be new.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AllowNew {
+    /// None.
+    #[default]
+    Nothing,
+    /// All.
+    Everything,
+    /// Those with these names, and aggregates as `"step.column"`.
+    Named(Vec<String>),
+}
+
+/// What a user has said of the differences between the plan and its checkpoint.
+#[derive(Clone, Default)]
+pub struct Changes {
+    /// Which steps with state, and aggregates, may be new: they start empty.
+    pub allow_new: AllowNew,
+    /// The steps that are gone, and aggregates as `"step.column"`, whose state is dropped.
+    pub drop: Vec<String>,
+    /// Steps with a new name, and the name or identity that they had.
+    pub renamed: Vec<(String, String)>,
+    /// Finds the names that a wrong one may stand for.
+    pub suggest: Option<fn(&str, &[&str]) -> Vec<String>>,
+}
+
+/// What becomes of the state of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is restored.
+    Kept,
+    /// It is restored, but for what the text says.
+    Changed,
+    /// There is none: the step starts empty.
+    New,
+    /// It is dropped.
+    Dropped,
+    /// The job is refused.
+    Refused,
+}
+
+/// A step, and what becomes of its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepVerdict {
+    /// The name of the step.
+    pub step: String,
+    /// What becomes of its state.
+    pub verdict: Verdict,
+    /// What differs, and what to do about it if it is refused; empty if nothing does.
+    pub text: String,
+}
+
+/// How a plan and a checkpoint differ.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    /// The steps with state: those of the plan in its order, then those that are in the checkpoint alone.
+    pub steps: Vec<StepVerdict>,
+    /// Names in what the user has said that stand for nothing.
+    pub mistakes: Vec<String>,
+    /// The identities that steps had in the checkpoint, where they have another one now.
+    pub(crate) former: HashMap<String, String>,
+    /// Steps that begin empty though the checkpoint has something under their identity.
+    pub(crate) fresh: HashSet<String>,
+    /// Steps with other aggregates than in the checkpoint.
+    pub(crate) evolved: HashSet<String>,
+    /// What was dropped now or before, so that the same script can run again.
+    pub(crate) dropped: BTreeSet<String>,
+    /// Whether the next checkpoint has to be full.
+    pub(crate) is_rewritten: bool,
+}
+
+impl Comparison {
+    /// What differs and is accepted, a line each.
+    pub fn notes(&self) -> Vec<String> {
+        let told = self.steps.iter().filter(|step| !matches!(step.verdict, Verdict::Kept | Verdict::Refused));
+        told.map(|step| format!("{}: {}", step.step, step.text)).collect()
+    }
+
+    /// Whether nothing differs.
+    pub fn is_same(&self) -> bool {
+        self.mistakes.is_empty() && self.steps.iter().all(|step| step.verdict == Verdict::Kept)
+    }
+
+    /// What keeps the plan from going on, a line each.
+    pub fn refusals(&self) -> Vec<String> {
+        let refused = self.steps.iter().filter(|step| step.verdict == Verdict::Refused);
+        refused.map(|step| step.text.clone()).chain(self.mistakes.iter().cloned()).collect()
+    }
+
+    /// Fails if anything keeps the plan from going on, with all of it.
+    ///
+    /// # Errors
+    /// Names the steps, and says what to do.
+    pub fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let refusals = self.refusals();
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        Err(Error::checkpoint(format!(
+            "checkpoint {} in {} is of another plan:\n  {}\nor run the plan it was taken with, start over with \
+             mill.Checkpoint(…, restart=True), or give another directory",
+            checkpoint.id(),
+            checkpoint.path().display(),
+            refusals.join("\n  ")
+        )))
+    }
+}
+
+/// Compares a plan with a checkpoint.
+///
+/// # Errors
+/// When a note of the checkpoint is damaged.
+pub fn compare(graph: &JobGraph, checkpoint: &Checkpoint, changes: &Changes) -> Result<Comparison> {
+    let stored = &checkpoint.manifest().operators;
+    let steps = steps(graph);
+    let mut comparing = Comparing {
+        current: steps.iter().map(|step| step.info.uid.as_str()).collect(),
+        used: HashSet::new(),
+        found: Comparison { dropped: dropped(checkpoint)?, ..Comparison::default() },
+        steps: &steps,
+        stored,
+        checkpoint,
+        changes,
+    };
+    comparing.find_renamed();
+    let mut claimed: HashSet<&str> = HashSet::new();
+    for step in &steps {
+        let former = comparing.former(&step.info.uid);
+        claimed.extend(former.and_then(|former| stored.get_key_value(&former)).map(|(uid, _)| uid.as_str()));
+        comparing.compare(step);
+    }
+    let gone: Vec<(&String, &OperatorEntry)> = stored.iter().filter(|(uid, _)| !claimed.contains(uid.as_str())).collect();
+    for (uid, entry) in &gone {
+        comparing.gone(uid, entry);
+    }
+    comparing.check_names();
+    Ok(comparing.found)
+}
+
+/// Fails if the user names steps that are not there, where there is no checkpoint.
+///
+/// # Errors
+/// Names them.
+pub(crate) fn check_without_checkpoint(graph: &JobGraph, changes: &Changes) -> Result<()> {
+    let steps = steps(graph);
+    let mut mistakes = unknown_new(&steps, changes);
+    mistakes.extend(changes.drop.iter().map(|name| format!("drop=[{name:?}]: there is no checkpoint yet that has it; leave it out")));
+    if mistakes.is_empty() { Ok(()) } else { Err(Error::checkpoint(mistakes.join("\n  "))) }
+}
+
+/// A step of the plan as the manifest names it.
+pub(crate) struct Current {
+    pub(crate) info: OperatorInfo,
+    is_source: bool,
+    is_sink: bool,
+    check: Option<StateCheck>,
+}
+
+/// All steps as a manifest names them. A source's signature says that it has positions, and whether they come to an end.
+pub(crate) fn steps(graph: &JobGraph) -> Vec<Current> {
+    let mut found: Vec<Current> = Vec::new();
+    for chain in &graph.chains {
+        let parallelism = chain.parallelism as u32;
+        if let Some(source) = &chain.source {
+            // A bounded and an endless input of the same files are two plans: the one ends, the other goes on.
+            let is_bounded = source.source.properties().is_bounded;
+            let signature = if is_bounded { "bounded input" } else { "unbounded input" }.to_owned();
+            let (uid, name) = (source.uid.clone(), source.name.clone());
+            let info = OperatorInfo { uid, name, signature, parallelism, parts: Vec::new() };
+            found.push(Current { info, is_source: true, is_sink: false, check: None });
+        }
+        for stage in &chain.stages {
+            let is_sink = matches!(stage.body, StageBody::Sink { .. });
+            let signature = if is_sink { String::new() } else { stage.signature.clone() };
+            let (uid, name, parts) = (stage.uid.clone(), stage.name.clone(), stage.parts.clone());
+            let info = OperatorInfo { uid, name, signature, parallelism, parts };
+            found.push(Current { info, is_source: false, is_sink, check: stage.check.clone() });
+        }
+    }
+    found
+}
+
+struct Comparing<'a> {
+    steps: &'a [Current],
+    current: HashSet<&'a str>,
+    stored: &'a BTreeMap<String, OperatorEntry>,
+    checkpoint: &'a Checkpoint,
+    changes: &'a Changes,
+    /// The names in `drop` that stand for something.
+    used: HashSet<String>,
+    found: Comparison,
+}
+
+impl Comparing<'_> {
+    /// The identity that a step has in the checkpoint, if it is there.
+    fn former(&self, uid: &str) -> Option<String> {
+        let former = self.found.former.get(uid).map_or(uid, String::as_str);
+        self.stored.contains_key(former).then(|| former.to_owned())
+    }
+
+    /// Finds the steps that have another name than in the checkpoint.
+    fn find_renamed(&mut self) {
+        let mut taken: HashMap<&str, &str> = HashMap::new();
+        for (name, was) in &self.changes.renamed {
+            let call = format!("name({name:?}, was={was:?})");
+            if self.stored.contains_key(name) {
+                continue;
+            }
+            let by_name = || self.stored.iter().find(|(_, entry)| entry.name == *was);
+            let Some((old, _)) = self.stored.get_key_value(was).or_else(by_name) else {
+                let names: Vec<&str> = self.stored.values().map(|entry| entry.name.as_str()).collect();
+                self.found.mistakes.push(format!("{call}: the checkpoint has no step {was:?}{}", self.near(was, &names)));
+                continue;
+            };
+            if self.current.contains(old.as_str()) {
+                self.found.mistakes.push(format!("{call}: {was:?} is another step of this plan, which has that state"));
+                continue;
+            }
+            if let Some(other) = taken.insert(old, name) {
+                self.found.mistakes.push(format!("{call}: step {other:?} goes on from {was:?} already"));
+                continue;
+            }
+            let (head, tail) = (format!("{name}/"), format!("/{name}"));
+            for step in self.steps {
+                let uid = &step.info.uid;
+                let candidate = match (uid.strip_prefix(&head), uid.strip_suffix(&tail)) {
+                    _ if uid == name => old.clone(),
+                    (Some(rest), _) => format!("{old}/{rest}"),
+                    (None, Some(rest)) => format!("{rest}/{old}"),
+                    (None, None) => continue,
+                };
+                if !self.stored.contains_key(uid) && self.stored.contains_key(&candidate) {
+                    self.found.former.insert(uid.clone(), candidate);
+                    self.found.is_rewritten = true;
+                }
+            }
+        }
+    }
+
+    fn compare(&mut self, step: &Current) {
+        let info = &step.info;
+        let Some(former) = self.former(&info.uid) else {
+            if !info.signature.is_empty() {
+                self.new(step);
+            }
+            return;
+        };
+        let entry = &self.stored[&former];
+        let renamed = (former != info.uid && entry.name != info.name).then(|| format!("its name was {:?}", entry.name));
+        if info.signature.is_empty() && entry.signature.is_empty() {
+            // A stage without state has nothing that a name could lead to, a sink what it has written.
+            if let Some(text) = renamed.filter(|_| step.is_sink && entry.name != info.name) {
+                self.tell(&info.name, Verdict::Changed, text);
+            }
+            return;
+        }
+        if entry.signature != info.signature {
+            let is_same_but_parts = !info.parts.is_empty()
+                && !entry.parts.is_empty()
+                && skeleton(&info.signature, &info.parts) == skeleton(&entry.signature, &entry.parts);
+            match is_same_but_parts {
+                true => self.parts(step, entry, &former, renamed),
+                false => self.changed(step, entry),
+            }
+            return;
+        }
+        if self.refuse_unfit(step, &former) {
+            return;
+        }
+        match renamed {
+            Some(text) => self.tell(&info.name, Verdict::Changed, text),
+            None => self.tell(&info.name, Verdict::Kept, String::new()),
+        }
+    }
+
+    /// Refuses a step whose operator cannot go on from what is stored, which says why.
+    fn refuse_unfit(&mut self, step: &Current, former: &str) -> bool {
+        let bytes = self.checkpoint.restored(former, 0..0).0;
+        let Some(Err(error)) = step.check.as_ref().map(|check| (check.0)(&bytes)) else { return false };
+        let name = &step.info.name;
+        if self.replace(step) {
+            return true;
+        }
+        self.tell(name, Verdict::Refused, format!("changed: {name}: {}; {}", error.message(), start_empty(name)));
+        true
+    }
+
+    fn new(&mut self, step: &Current) {
+        let name = &step.info.name;
+        if self.is_allowed(name) {
+            self.tell(name, Verdict::New, began(step).to_owned());
+            return;
+        }
+        // Perhaps it has only another name.
+        let is_alike = |(uid, entry): &(&String, &OperatorEntry)| {
+            entry.signature == step.info.signature && !self.current.contains(uid.as_str()) && !self.found.former.values().any(|it| it == *uid)
+        };
+        let hint = match self.stored.iter().find(is_alike) {
+            Some((_, entry)) if entry.name != *name => {
+                format!(", or .name({name:?}, was={:?}) if it is that step under a new name", entry.name)
+            }
+            _ => String::new(),
+        };
+        let what = if step.is_source { "be read from its beginning" } else { "start empty" };
+        self.tell(
+            name,
+            Verdict::Refused,
+            format!("not in the checkpoint: {name}, which would {what}; allow_new=[{name:?}] lets it{hint}"),
+        );
+    }
+
+    fn changed(&mut self, step: &Current, entry: &OperatorEntry) {
+        if self.replace(step) {
+            return;
+        }
+        let (name, was, is) = (&step.info.name, or_nothing(&entry.signature), or_nothing(&step.info.signature));
+        self.tell(name, Verdict::Refused, format!("changed: {name} (was {was}, is {is}); {}", start_empty(name)));
+    }
+
+    /// Lets a step start empty whose former state is dropped, if both are wanted.
+    fn replace(&mut self, step: &Current) -> bool {
+        let name = &step.info.name;
+        if !self.changes.drop.contains(name) {
+            return false;
+        }
+        self.used.insert(name.clone());
+        if !self.is_allowed(name) {
+            return false;
+        }
+        self.found.dropped.insert(name.clone());
+        self.found.fresh.insert(step.info.uid.clone());
+        self.found.is_rewritten = true;
+        self.tell(name, Verdict::New, format!("the state of its former form is dropped, and it {}", began(step)));
+        true
+    }
+
+    /// Compares the aggregates of a step that is the same in everything else.
+    fn parts(&mut self, step: &Current, entry: &OperatorEntry, former: &str, renamed: Option<String>) {
+        if self.replace(step) {
+            return;
+        }
+        let name = &step.info.name;
+        let (mut told, mut refused): (Vec<String>, Vec<String>) = (renamed.into_iter().collect(), Vec::new());
+        let find = |parts: &[(String, String)], column: &str| parts.iter().find(|(of, _)| of == column).map(|(_, what)| what.clone());
+        for (column, what) in &step.info.parts {
+            let full = format!("{name}.{column}");
+            match find(&entry.parts, column) {
+                Some(was) if was == *what => {}
+                Some(was) => refused.push(format!(
+                    "changed: {name}: aggregate {column} was {was}, is {what}; give the new one another name, drop=[{full:?}] then \
+                     drops the former one"
+                )),
+                None if self.is_allowed(&full) => told.push(format!("aggregate {what} is new and starts empty")),
+                None => refused.push(format!(
+                    "changed: {name}: aggregate {what} is new and would start empty, so it would count other records than the others; \
+                     allow_new=[{full:?}] lets it"
+                )),
+            }
+        }
+        for (column, what) in entry.parts.iter().filter(|(column, _)| find(&step.info.parts, column).is_none()) {
+            let full = format!("{name}.{column}");
+            if self.changes.drop.contains(&full) {
+                self.found.dropped.insert(full.clone());
+                self.used.insert(full);
+                told.push(format!("aggregate {what} is dropped"));
+            } else {
+                refused.push(format!("changed: {name}: aggregate {what} is gone, and its values would be lost; drop=[{full:?}] drops it"));
+            }
+        }
+        if self.refuse_unfit(step, former) {
+            return;
+        }
+        for text in &refused {
+            self.tell(name, Verdict::Refused, text.clone());
+        }
+        if refused.is_empty() {
+            self.found.is_rewritten = true;
+            self.found.evolved.insert(step.info.uid.clone());
+            let is_told = !told.is_empty();
+            let text = if is_told { told.join("; ") } else { "its aggregates are in another order".to_owned() };
+            self.tell(name, Verdict::Changed, text);
+        }
+    }
+
+    /// A step of the checkpoint that the plan does not have.
+    fn gone(&mut self, uid: &str, entry: &OperatorEntry) {
+        let name = &entry.name;
+        let is_pending = !self.checkpoint.handles(uid).is_empty() && !self.checkpoint.is_settled();
+        let has_state = self.checkpoint.size_of(uid) != (0, 0) || !entry.signature.is_empty();
+        if !has_state && !is_pending {
+            return;
+        }
+        if let Some(key) = [name.as_str(), uid].into_iter().find(|key| self.changes.drop.iter().any(|drop| drop == key)) {
+            self.used.insert(key.to_owned());
+            self.found.dropped.insert(key.to_owned());
+            let text = if is_pending && !has_state { "it is gone, and its output that was pending is never committed" } else { "it is gone, and its state is dropped" };
+            self.tell(name, Verdict::Dropped, text.to_owned());
+            return;
+        }
+        let text = match has_state {
+            true => format!("no longer in the plan: {name}, whose state would be lost; drop=[{name:?}] drops it"),
+            false => format!(
+                "no longer in the plan: {name}, whose output of the last moments before the job ended is not committed yet; run the former \
+                 plan for a moment, which commits it, or drop=[{name:?}] leaves it out for good"
+            ),
+        };
+        self.tell(name, Verdict::Refused, text);
+    }
+
+    /// Finds names that stand for nothing.
+    fn check_names(&mut self) {
+        self.found.mistakes.extend(unknown_new(self.steps, self.changes));
+        for name in &self.changes.drop {
+            if self.used.contains(name) || self.found.dropped.contains(name) {
+                continue;
+            }
+            let is_here = self.steps.iter().any(|step| step.info.name == *name || parts_of(step).contains(name));
+            let mistake = match is_here {
+                true => format!("drop=[{name:?}]: the plan has it as the checkpoint has it, so its state is kept; leave it out"),
+                false => {
+                    let gone: Vec<&str> = self.stored.values().map(|entry| entry.name.as_str()).collect();
+                    let all: Vec<String> = self.stored.values().flat_map(names_of).collect();
+                    let all: Vec<&str> = all.iter().map(String::as_str).chain(gone).collect();
+                    match all.contains(&name.as_str()) {
+                        true => format!("drop=[{name:?}]: it has no state; leave it out"),
+                        false => format!("drop=[{name:?}]: the checkpoint has no such step{}", self.near(name, &all)),
+                    }
+                }
+            };
+            self.found.mistakes.push(mistake);
+        }
+    }
+
+    fn is_allowed(&self, name: &str) -> bool {
+        match &self.changes.allow_new {
+            AllowNew::Nothing => false,
+            AllowNew::Everything => true,
+            AllowNew::Named(names) => names.iter().any(|of| of == name),
+        }
+    }
+
+    fn tell(&mut self, step: &str, verdict: Verdict, text: String) {
+        self.found.steps.push(StepVerdict { step: step.to_owned(), verdict, text });
+    }
+
+    fn near(&self, name: &str, names: &[&str]) -> String {
+        near(self.changes, name, names)
+    }
+}
+
+/// Names in `allow_new` that stand for no step with state and no aggregate of the plan.
+fn unknown_new(steps: &[Current], changes: &Changes) -> Vec<String> {
+    let AllowNew::Named(names) = &changes.allow_new else { return Vec::new() };
+    let with_state = steps.iter().filter(|step| !step.info.signature.is_empty());
+    let known: Vec<String> = with_state.flat_map(|step| [vec![step.info.name.clone()], parts_of(step)].concat()).collect();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let mistake = |name: &String| match steps.iter().any(|step| step.info.name == *name) {
+        true => format!("allow_new=[{name:?}]: the step keeps no state, so it needs no leave; leave it out"),
+        false => format!("allow_new=[{name:?}]: the plan has no such step{}", near(changes, name, &known)),
+    };
+    names.iter().filter(|name| !known.contains(&name.as_str())).map(mistake).collect()
+}
+
+fn near(changes: &Changes, name: &str, names: &[&str]) -> String {
+    let found = changes.suggest.map(|suggest| suggest(name, names)).unwrap_or_default();
+    let quoted = |names: &[String]| names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
+    match found.is_empty() {
+        true if names.is_empty() => String::new(),
+        true => format!("; it has {}", quoted(&sorted(names)).replace(" or ", ", ")),
+        false => format!("; did you mean {}?", quoted(&found)),
+    }
+}
+
+fn sorted(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn parts_of(step: &Current) -> Vec<String> {
+    step.info.parts.iter().map(|(column, _)| format!("{}.{column}", step.info.name)).collect()
+}
+
+fn names_of(entry: &OperatorEntry) -> Vec<String> {
+    entry.parts.iter().map(|(column, _)| format!("{}.{column}", entry.name)).collect()
+}
+
+fn began(step: &Current) -> &'static str {
+    if step.is_source { "is new and is read from its beginning" } else { "is new and starts empty" }
+}
+
+fn start_empty(name: &str) -> String {
+    format!("drop=[{name:?}] with allow_new=[{name:?}] drops its state and lets it start empty")
+}
+
+/// A signature without the parts that may come and go.
+fn skeleton(signature: &str, parts: &[(String, String)]) -> String {
+    let listed: Vec<&str> = parts.iter().map(|(_, what)| what.as_str()).collect();
+    signature.replacen(&listed.join(", "), "", 1)
+}
+
+fn or_nothing(signature: &str) -> &str {
+    if signature.is_empty() { "without state" } else { signature }
+}
+
+/// What former runs have dropped.
+fn dropped(checkpoint: &Checkpoint) -> Result<BTreeSet<String>> {
+    let Some(list) = checkpoint.manifest().notes.get(DROPPED_NOTE) else { return Ok(BTreeSet::new()) };
+    serde_json::from_str(list)
+        .map_err(|error| Error::checkpoint("the list of dropped steps in the checkpoint is damaged").because(error))
+}
