@@ -12,8 +12,6 @@
 //! of the pane is over. Nobody finds them: a record that could is late. A pane that gets more records than that takes no windows
 //! after those that it has records of.
 
-use std::collections::VecDeque;
-
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::compute::{concat, interleave, take};
 use mill_protocol::{Error, Result};
@@ -44,7 +42,7 @@ pub(super) struct Wanted<'a> {
 /// The kept records of both sides.
 pub(super) struct Panes {
     /// In order of time; they do not overlap.
-    panes: VecDeque<Pane>,
+    panes: Vec<Pane>,
     slide: i64,
     /// Whether more than their columns is known of the rows of each side: when they are dropped, and whether they had a partner.
     is_noted: [bool; 2],
@@ -142,7 +140,7 @@ impl Pane {
 impl Panes {
     /// None yet; windows end every `slide`.
     pub(super) fn new(slide: i64, is_noted: [bool; 2]) -> Panes {
-        Panes { panes: VecDeque::new(), slide, is_noted, latest: (1, i64::MIN) }
+        Panes { panes: Vec::new(), slide, is_noted, latest: (1, i64::MIN) }
     }
 
     /// Whether more than their columns is known of the rows of a side.
@@ -184,8 +182,16 @@ impl Panes {
     /// if their windows are not over at `over`. The others have [`NONE`].
     pub(super) fn find_all<'k>(&mut self, found: &mut [(u32, u32)], over: i64, wanted: impl Fn(usize) -> Wanted<'k>) {
         let mut near = 0;
+        let mut before = None;
         for place in 0..found.len() {
             let due = wanted(place).due;
+            if let Some((of, at)) = before
+                && of == due
+            {
+                let pane: &mut Pane = &mut self.panes[at];
+                pane.asked += 1;
+                continue;
+            }
             let mut pane = self.pane_of(due, near);
             if due >= over && pane.is_none_or(|pane| self.panes[pane].is_full_for(due)) {
                 if let Some(pane) = pane {
@@ -196,6 +202,7 @@ impl Panes {
             }
             if let Some(at) = pane {
                 near = at;
+                before = Some((due, at));
                 let pane = &mut self.panes[at];
                 pane.asked += 1;
                 pane.latest = pane.latest.max(due);
