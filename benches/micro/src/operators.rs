@@ -6,8 +6,8 @@ use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, Times
 use mill_connectors::{CollectSink, MemorySource};
 use mill_frame::{Batch, partition_by_hash};
 use mill_plan::{
-    AggregateCall, AggregateKind, BinaryOp, Emit, Expr, Mode, OnError, PlanOptions, Stage, StageKind, Stream,
-    WatermarkStrategy, Window, lower,
+    AggregateCall, AggregateKind, BinaryOp, Emit, Expr, How, JoinCall, JoinOn, Mode, OnError, PlanOptions, Stage, StageKind, Stream,
+    WatermarkStrategy, Window, WindowKind, lower,
 };
 use mill_protocol::{Operator, Outbox, Progress, TaskContext, Watermark};
 
@@ -22,6 +22,9 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "aggregate_near_keys", records: RECORDS, make: |records| aggregate(records, 1) },
     Case { name: "aggregate_far_keys", records: RECORDS, make: |records| aggregate(records, 1_000_003) },
     Case { name: "window_panes", records: RECORDS, make: |records| panes(records) },
+    Case { name: "join_interval_moving_keys", records: RECORDS, make: |records| join(records, None, false) },
+    Case { name: "join_interval_1000_keys", records: RECORDS, make: |records| join(records, Some(1000), false) },
+    Case { name: "join_window_moving_keys", records: RECORDS, make: |records| join(records, None, true) },
     Case { name: "partition_into_frames", records: RECORDS, make: |records| partition(records) },
 ];
 
@@ -80,6 +83,68 @@ fn empty(operator: &mut dyn Operator, mut progress: Progress, out: &mut Outbox) 
             progress = operator.resume(out).expect("the records are sound");
         }
     }
+}
+
+/// Two inputs in turns, each with a watermark after each frame: the left one has a record every 100 microseconds, and every second
+/// of them has a right one up to ten seconds later. Keys are new ones all the time, or these many for ever.
+fn join(records: usize, keys: Option<u64>, is_windowed: bool) -> Box<dyn FnMut()> {
+    const STEP_US: i64 = 100;
+    const SECOND_US: i64 = 1_000_000;
+    let left = records * 2 / 3;
+    let ids = keys.map_or_else(|| (0..left as i64).collect(), |keys| keys::even(left, keys));
+    let delays = keys::even(left, 10 * SECOND_US as u64);
+    let lefts = (0..left).map(|row| (row as i64 * STEP_US, ids[row])).collect::<Vec<_>>();
+    let mut rights: Vec<_> = (0..left).step_by(2).map(|row| (row as i64 * STEP_US + delays[row], ids[row])).collect();
+    rights.sort_unstable();
+    let frames = |rows: &[(i64, i64)], frame: usize| -> Vec<Batch> {
+        let made = |rows: &[(i64, i64)]| {
+            let times: Vec<i64> = rows.iter().map(|row| row.0).collect();
+            let columns = [
+                ("id", Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>()) as ArrayRef),
+                ("x", Arc::new(rows.iter().map(|row| row.1 % 100).collect::<Int64Array>()) as ArrayRef),
+                ("t", Arc::new(TimestampMicrosecondArray::from(times.clone())) as ArrayRef),
+            ];
+            let data = RecordBatch::try_from_iter(columns).expect("the columns have one length");
+            Batch::new(data).with_times(Some(times.into()))
+        };
+        rows.chunks(frame).map(made).collect()
+    };
+    // Of both the same time in a frame.
+    let inputs = [frames(&lefts, FRAME), frames(&rights, FRAME / 2)];
+    let stages = stages(&inputs[0], |left| {
+        let data: Vec<RecordBatch> = inputs[1].iter().map(|frame| frame.data().clone()).collect();
+        let right = Stream::source(Arc::new(MemorySource::new(inputs[1][0].schema(), data)?));
+        let [left, right] = [left, &right].map(|side| side.event_time("t", WatermarkStrategy::bounded(0)));
+        let (left, right) = (left?, right?);
+        let call = JoinCall { on: JoinOn::Columns(vec!["id".to_owned()]), how: How::Inner, suffix: "_right".to_owned() };
+        match is_windowed {
+            true => {
+                let window = Window::Tumbling { size_us: 10 * SECOND_US, offset_us: 0 };
+                left.join_window(&right, call, &WindowKind::Aligned(window))
+            }
+            false => left.join_interval(&right, call, 0, if keys.is_some() { SECOND_US } else { 10 * SECOND_US }),
+        }
+    });
+    let mut operator = operator(&stages, |kind| matches!(kind, StageKind::Join(_)));
+    let mut out = Outbox::default();
+    let mut started = 0;
+    let span = left as i64 * STEP_US + 20 * SECOND_US;
+    Box::new(move || {
+        for at in 0..inputs[0].len().max(inputs[1].len()) {
+            for (input, frames) in inputs.iter().enumerate() {
+                let Some(frame) = frames.get(at) else { continue };
+                let times = frame.times().expect("they were set");
+                let moved: Vec<i64> = times.iter().map(|time| time + started).collect();
+                let last = moved.last().copied().unwrap_or_default();
+                let frame = frame.clone().with_times(Some(moved.into()));
+                let progress = operator.on_batch(input, frame, &mut out).expect("the records are sound");
+                empty(&mut *operator, progress, &mut out);
+                let progress = operator.on_watermark(input, Watermark(last), &mut out).expect("the records are sound");
+                empty(&mut *operator, progress, &mut out);
+            }
+        }
+        started += span;
+    })
 }
 
 fn price() -> Expr {

@@ -13,9 +13,9 @@
 //! records that are not late on their own side, so they come before that watermark; and as a pair is found when the later of its
 //! records comes, it is found once. Which rows there are depends on no timing between the sides.
 //!
-//! Rows of a key are sorted by due. Of an interval, a record at `t` finds the rows of the other side with dues in
-//! `[t, t + upper - lower]`; of windows, the end of the window is part of the key, and a record of several windows is kept once for
-//! each.
+//! Of an interval, each side has a buffer where the rows of a key are sorted by due, and a record at `t` finds the rows of the other
+//! side with dues in `[t, t + upper - lower]`. Of windows, both sides share panes: the end of the window is part of the key, a record of
+//! several windows is kept once for each, and rows are dropped by the window.
 //!
 //! ```text
 //!   left at t:   partners in [t + lower, t + upper]     due t + upper
@@ -29,6 +29,7 @@ mod durable;
 mod heads;
 mod index;
 pub(crate) mod late;
+mod panes;
 mod session;
 
 pub(crate) use self::session::SessionJoin;
@@ -47,13 +48,17 @@ use mill_state::{KeyBatch, KeyEncoder};
 use self::assemble::{Assembler, Bounds};
 use self::buffer::{Buffer, LOOKED_UP, Row};
 use self::durable::{Durable, KeptRow, NewRows};
+use self::heads::NONE;
 use self::late::{push_late, time_at, with_key};
+use self::panes::{Panes, Wanted};
 use crate::accumulator::state_error;
 use crate::description::{Described, Description, JoinShape, JoinWindow, Shape, own};
-use crate::windows::{Aligned, within_reach};
+use crate::windows::{Aligned, Pane, within_reach};
 
 /// How many joined rows are emitted at a time.
 const EMIT_ROWS: usize = 16_384;
+/// How long a key mostly is: a number with its hash, and the end of a window.
+const KEY_BYTES: usize = 25;
 /// How many rows are decoded at a time.
 const DECODE_ROWS: usize = 8192;
 
@@ -63,11 +68,54 @@ pub(crate) struct BufferedJoin {
     assembler: Assembler,
     windows: Option<Aligned>,
     encoder: KeyEncoder,
-    buffers: [Buffer; 2],
+    kept: Kept,
     durable: Option<Durable>,
     watermarks: [Watermark; 2],
     work: Option<Work>,
     described: Described,
+}
+
+/// Where records are kept.
+enum Kept {
+    /// Of an interval: those of each side.
+    Buffers([Buffer; 2]),
+    /// Of windows: those of both sides.
+    Panes(Panes),
+}
+
+impl Kept {
+    /// The columns of these rows of a side, in this order.
+    fn gather(&self, side: usize, numbers: &[u64]) -> Result<Vec<ArrayRef>> {
+        match self {
+            Kept::Buffers(buffers) => buffers[side].gather(numbers),
+            Kept::Panes(panes) => panes.gather(side, numbers),
+        }
+    }
+
+    /// What is known of these rows of a side.
+    fn known(&self, side: usize, numbers: &[u64]) -> Vec<Row> {
+        match self {
+            Kept::Buffers(buffers) => buffers[side].known(numbers),
+            Kept::Panes(panes) => panes.known(side, numbers),
+        }
+    }
+
+    /// Marks rows as having a partner; those that had none before are left in `numbers`.
+    fn mark(&mut self, side: usize, numbers: &mut Vec<u64>) {
+        match self {
+            Kept::Buffers(buffers) => buffers[side].mark(numbers),
+            Kept::Panes(panes) => panes.mark(side, numbers),
+        }
+    }
+}
+
+/// Records and their partners: the entries of the records, the numbers of the partners, and the times of the pairs if they have
+/// rows.
+#[derive(Default)]
+struct Pairs {
+    entries: Vec<u32>,
+    partners: Vec<u64>,
+    times: Vec<i64>,
 }
 
 /// What is under way while the operator says that there is more.
@@ -85,12 +133,15 @@ struct Probe {
     entries: Vec<Entry>,
     /// The bytes of all keys.
     keys: Vec<u8>,
-    /// Where the rows of the next entries are, from this entry on.
+    /// Where the rows of the next entries are in a buffer, from this entry on.
     slots: Vec<u32>,
     slots_from: usize,
-    /// The entry to go on with, and how many of its partners have had their row.
+    /// The pane and slot of each entry.
+    found: Vec<(u32, u32)>,
+    /// The entry to go on with, and how many of its partners have had their row, or which of a list is the next.
     next: usize,
     skip: usize,
+    resume: u32,
     is_matched: Vec<bool>,
 }
 
@@ -111,6 +162,11 @@ impl Probe {
     fn key(&self, entry: &Entry) -> &[u8] {
         &self.keys[entry.key.0..entry.key.1]
     }
+
+    fn wanted(&self, place: usize) -> Wanted<'_> {
+        let entry = &self.entries[place];
+        Wanted { due: entry.due, hash: entry.index_hash, key: self.key(entry) }
+    }
 }
 
 impl BufferedJoin {
@@ -130,22 +186,22 @@ impl BufferedJoin {
         let shape = JoinShape { kept, columns: assembler.kept_columns(), window: window.map(JoinWindow::Aligned) };
         let shape = Shape::Join(shape);
         let described = Description { schema: Arc::clone(&stage.schema), keeps_pending: false, shape }.described();
+        let windows = window.map(|window| Aligned::new(window, 0));
+        let kept = match &windows {
+            None => Kept::Buffers([Buffer::default(), Buffer::default()]),
+            Some(windows) => Kept::Panes(Panes::new(windows.slide(), [0, 1].map(|side| notes_partners(plan.how, side)))),
+        };
         Ok(BufferedJoin {
             plan: plan.clone(),
             assembler,
-            windows: window.map(|window| Aligned::new(window, 0)),
+            windows,
             encoder: KeyEncoder::new(&types).map_err(state_error)?,
-            buffers: [Buffer::default(), Buffer::default()],
+            kept,
             durable,
             watermarks: [Watermark::MIN; 2],
             work: None,
             described,
         })
-    }
-
-    /// Whether it matters of a row of this side if it has had a partner.
-    fn notes_partners(&self, side: usize) -> bool {
-        self.plan.how.is_padded(side) || (self.plan.how == How::Semi && side == 0)
     }
 
     /// How far the times of partners are from a record at most.
@@ -197,8 +253,10 @@ impl BufferedJoin {
         self.encoder.encode(&columns, batch.rows()).map_err(state_error)?;
         let has_key = with_key(batch, keys);
         let watermark = self.watermarks[side];
-        let (mut late, mut keyless, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut late, mut keyless) = (Vec::new(), Vec::new());
+        let mut keys = Vec::with_capacity(batch.rows() * KEY_BYTES);
         let mut entries = Vec::with_capacity(batch.rows());
+        let (mut of_pane, mut ends): (Option<(Pane, Watermark)>, Vec<i64>) = (None, Vec::new());
         for (row, &time) in times.iter().enumerate() {
             let at = time_at(batch, row, time, watermark);
             let is_null = has_key.as_ref().is_some_and(|has_key| has_key.is_null(row));
@@ -220,13 +278,17 @@ impl BufferedJoin {
                 None if time < at.0 || at == Watermark::MAX => late.push(row as u32),
                 None => add(self.due(side, time), None, &mut keys),
                 Some(windows) => {
-                    let mut is_taken = false;
-                    for id in windows.open_ids(&windows.pane(time), at) {
-                        let end = windows.end_of(id);
-                        add(end.saturating_sub(1), Some(end), &mut keys);
-                        is_taken = true;
+                    // Most records have the windows of the one before them.
+                    if !of_pane.as_ref().is_some_and(|(pane, known)| *known == at && (pane.start..pane.end).contains(&time)) {
+                        let pane = windows.pane(time);
+                        ends.clear();
+                        ends.extend(windows.open_ids(&pane, at).map(|id| windows.end_of(id)));
+                        of_pane = Some((pane, at));
                     }
-                    if !is_taken {
+                    for &end in &ends {
+                        add(end.saturating_sub(1), Some(end), &mut keys);
+                    }
+                    if ends.is_empty() {
                         late.push(row as u32);
                     }
                 }
@@ -241,41 +303,70 @@ impl BufferedJoin {
             self.push_single(side, &taken(&columns, &rows)?, of_rows, out)?;
         }
         let is_matched = vec![false; entries.len()];
-        Ok(Probe { side, columns, entries, keys, slots: Vec::new(), slots_from: 0, next: 0, skip: 0, is_matched })
+        let (slots, found) = (Vec::new(), Vec::new());
+        Ok(Probe { side, columns, entries, keys, slots, slots_from: 0, found, next: 0, skip: 0, resume: NONE, is_matched })
     }
 
     /// Looks for partners of records; whether there are more.
     fn probe(&mut self, probe: &mut Probe, out: &mut Outbox) -> Result<bool> {
         let other = 1 - probe.side;
+        let pairs = match &self.kept {
+            Kept::Buffers(_) => self.close_pairs(probe),
+            Kept::Panes(_) => self.window_pairs(probe),
+        };
+        let has_more = probe.next < probe.entries.len();
+        let Pairs { entries, mut partners, times } = pairs;
+        if partners.is_empty() {
+            return Ok(has_more);
+        }
+        if self.plan.how.has_pairs() {
+            self.push_pairs(probe, &entries, &partners, times, out)?;
+        }
+        if notes_partners(self.plan.how, other) {
+            self.kept.mark(other, &mut partners);
+            if let Some(durable) = &mut self.durable {
+                for row in self.kept.known(other, &partners) {
+                    durable.set_matched(other, row.due, row.hash, row.durable)?;
+                }
+            }
+            if self.plan.how == How::Semi {
+                self.push_buffered(other, &partners, out)?;
+            }
+        }
+        Ok(has_more)
+    }
+
+    /// The next pairs of records with those in the buffer of the other side. Without pairs in the result, the left record with a partner
+    /// is what counts: of a right one, all that it is the first partner of.
+    fn close_pairs(&mut self, probe: &mut Probe) -> Pairs {
+        let Kept::Buffers(buffers) = &self.kept else { return Pairs::default() };
+        let other = 1 - probe.side;
         let has_pairs = self.plan.how.has_pairs();
-        // Without pairs, the left record with a partner is what counts: of a right one, all that it is the first partner of.
         let wants_all = has_pairs || other == 0;
-        let (mut rows, mut partners): (Vec<u32>, Vec<u64>) = (Vec::new(), Vec::new());
-        // The event times of pairs.
-        let mut times: Vec<i64> = Vec::new();
+        let mut pairs = Pairs::default();
         while let Some(entry) = probe.entries.get(probe.next) {
             if probe.next >= probe.slots_from + probe.slots.len() {
                 let mut slots = std::mem::take(&mut probe.slots);
                 let ahead = &probe.entries[probe.next..];
                 slots.resize(ahead.len().min(LOOKED_UP), 0);
-                self.buffers[other].find_all(&mut slots, |place| (ahead[place].index_hash, probe.key(&ahead[place])));
+                buffers[other].find_all(&mut slots, |place| (ahead[place].index_hash, probe.key(&ahead[place])));
                 (probe.slots, probe.slots_from) = (slots, probe.next);
             }
-            let of_key = self.buffers[other].of_slot(probe.slots[probe.next - probe.slots_from]);
+            let of_key = buffers[other].of_slot(probe.slots[probe.next - probe.slots_from]);
             if !of_key.is_empty() {
                 let (from, to) = self.partners(entry);
-                let start = if from == i64::MIN { 0 } else { of_key.partition_point(|&(due, _)| due < from) };
+                let start = of_key.partition_point(|&(due, _)| due < from);
                 let found = of_key[start..].iter().skip(probe.skip).take_while(|&&(due, _)| due <= to);
                 if wants_all {
-                    let (before, room) = (partners.len(), EMIT_ROWS - partners.len());
+                    let (before, room) = (pairs.partners.len(), EMIT_ROWS - pairs.partners.len());
                     for &(due, number) in found.take(room) {
-                        partners.push(number);
+                        pairs.partners.push(number);
                         if has_pairs {
-                            times.push(self.pair_time(entry, other, due));
+                            pairs.times.push(self.pair_time(entry, other, due));
                         }
                     }
-                    let count = partners.len() - before;
-                    rows.resize(partners.len(), probe.next as u32);
+                    let count = pairs.partners.len() - before;
+                    pairs.entries.resize(pairs.partners.len(), probe.next as u32);
                     probe.is_matched[probe.next] |= count > 0;
                     if count == room {
                         // Without pairs, those that were found are taken out below.
@@ -289,28 +380,51 @@ impl BufferedJoin {
             probe.next += 1;
             probe.skip = 0;
         }
-        let has_more = probe.next < probe.entries.len();
-        if partners.is_empty() {
-            return Ok(has_more);
-        }
-        if has_pairs {
-            self.push_pairs(probe, &rows, &partners, times, out)?;
-        } else {
+        if !has_pairs && let Kept::Buffers(buffers) = &mut self.kept {
             // Left records that have been judged are asked for no more.
-            self.buffers[other].take_out(&partners);
+            buffers[other].take_out(&pairs.partners);
         }
-        if self.notes_partners(other) {
-            self.buffers[other].mark(&mut partners);
-            if let Some(durable) = &mut self.durable {
-                for row in self.buffers[other].known(&partners) {
-                    durable.set_matched(other, row.due, row.hash, row.durable)?;
+        pairs
+    }
+
+    /// The next pairs of records with those of the other side in the same windows, as [`close_pairs`](BufferedJoin::close_pairs).
+    fn window_pairs(&mut self, probe: &mut Probe) -> Pairs {
+        let Kept::Panes(panes) = &mut self.kept else { return Pairs::default() };
+        let other = 1 - probe.side;
+        let has_pairs = self.plan.how.has_pairs();
+        let wants_all = has_pairs || other == 0;
+        if probe.found.len() < probe.entries.len() {
+            let mut found = vec![(NONE, NONE); probe.entries.len()];
+            panes.find_all(&mut found, self.watermarks[other].0, |place| probe.wanted(place));
+            probe.found = found;
+        }
+        let mut pairs = Pairs::default();
+        while let Some(entry) = probe.entries.get(probe.next) {
+            let found = probe.found[probe.next];
+            if wants_all {
+                let before = pairs.partners.len();
+                let resume = panes.rows_of(other, found, probe.resume, EMIT_ROWS, &mut pairs.partners);
+                if pairs.partners.len() > before {
+                    pairs.entries.resize(pairs.partners.len(), probe.next as u32);
+                    probe.is_matched[probe.next] = true;
+                    if has_pairs {
+                        pairs.times.resize(pairs.partners.len(), entry.due);
+                    } else {
+                        // Left records that have been judged are asked for no more.
+                        panes.take_out(other, found, resume);
+                    }
                 }
+                if resume != NONE {
+                    probe.resume = if has_pairs { resume } else { NONE };
+                    break;
+                }
+            } else {
+                probe.is_matched[probe.next] = panes.first_of(other, found) != NONE;
             }
-            if self.plan.how == How::Semi {
-                self.push_buffered(other, &partners, out)?;
-            }
+            probe.next += 1;
+            probe.resume = NONE;
         }
-        Ok(has_more)
+        pairs
     }
 
     /// What is done with the records of a batch that have had all partners that are there: some have rows of their own, and those
@@ -328,7 +442,8 @@ impl BufferedJoin {
         let places = |chosen: &dyn Fn(usize, &Entry) -> bool| -> Vec<usize> {
             (0..probe.entries.len()).filter(|&place| chosen(place, &probe.entries[place])).collect()
         };
-        let (kept, singles) = (places(&is_kept), places(&single));
+        let kept = places(&is_kept);
+        let singles = if is_padded || how == How::Semi { places(&single) } else { Vec::new() };
         if !singles.is_empty() {
             let rows = UInt32Array::from_iter_values(singles.iter().map(|&place| probe.entries[place].row));
             let times = singles.iter().map(|&place| self.result_time(&probe.entries[place])).collect();
@@ -360,7 +475,16 @@ impl BufferedJoin {
             let entry = &probe.entries[place];
             Row::new(entry.time, entry.due, entry.hash, first + number as u64, probe.is_matched[place])
         });
-        self.buffers[side].add(columns, rows.collect(), |place| (entry(place).index_hash, probe.key(entry(place))))
+        match &mut self.kept {
+            Kept::Buffers(buffers) => {
+                buffers[side].add(columns, rows.collect(), |place| (entry(place).index_hash, probe.key(entry(place))))
+            }
+            Kept::Panes(panes) => {
+                let rows: Vec<Row> = if panes.notes(side) { rows.collect() } else { Vec::new() };
+                let found: Vec<(u32, u32)> = kept.iter().map(|&place| probe.found[place]).collect();
+                panes.add(side, &columns, &rows, &found)
+            }
+        }
     }
 
     /// The event time of a row that a record makes alone.
@@ -371,12 +495,20 @@ impl BufferedJoin {
     /// Drops rows of a side that can have no more partners; whether there are more.
     fn drop_due(&mut self, side: usize, out: &mut Outbox) -> Result<bool> {
         let before = self.watermarks[1 - side].0;
+        let is_padded = self.plan.how.is_padded(side);
         let mut unmatched = Vec::new();
-        let has_more = self.buffers[side].drop_before(before, EMIT_ROWS, &mut unmatched);
-        if self.plan.how.is_padded(side) && !unmatched.is_empty() {
+        let has_more = match &mut self.kept {
+            Kept::Buffers(buffers) => buffers[side].drop_before(before, EMIT_ROWS, &mut unmatched),
+            Kept::Panes(panes) => is_padded && panes.drop_before(side, before, EMIT_ROWS, &mut unmatched),
+        };
+        if is_padded && !unmatched.is_empty() {
             self.push_buffered(side, &unmatched, out)?;
         }
-        self.buffers[side].sweep()?;
+        match &mut self.kept {
+            Kept::Buffers(buffers) => buffers[side].sweep()?,
+            Kept::Panes(panes) if !has_more => panes.sweep(side, before),
+            Kept::Panes(_) => {}
+        }
         Ok(has_more)
     }
 
@@ -384,7 +516,7 @@ impl BufferedJoin {
     fn push_pairs(&self, probe: &Probe, places: &[u32], partners: &[u64], times: Vec<i64>, out: &mut Outbox) -> Result<()> {
         let entry = |&place: &u32| &probe.entries[place as usize];
         let rows = UInt32Array::from_iter_values(places.iter().map(|place| entry(place).row));
-        let (own, theirs) = (taken(&probe.columns, &rows)?, self.buffers[1 - probe.side].gather(partners)?);
+        let (own, theirs) = (taken(&probe.columns, &rows)?, self.kept.gather(1 - probe.side, partners)?);
         let sides = match probe.side {
             0 => [Some(&own[..]), Some(&theirs[..])],
             _ => [Some(&theirs[..]), Some(&own[..])],
@@ -403,9 +535,9 @@ impl BufferedJoin {
         if numbers.is_empty() {
             return Ok(());
         }
-        let known = self.buffers[side].known(numbers);
+        let known = self.kept.known(side, numbers);
         let time = |row: &Row| if self.windows.is_some() { row.due } else { row.time };
-        self.push_single(side, &self.buffers[side].gather(numbers)?, known.iter().map(time).collect(), out)
+        self.push_single(side, &self.kept.gather(side, numbers)?, known.iter().map(time).collect(), out)
     }
 
     fn push(&self, sides: [Option<&[ArrayRef]>; 2], times: Vec<i64>, out: &mut Outbox) -> Result<()> {
@@ -443,6 +575,11 @@ impl BufferedJoin {
     }
 }
 
+/// Whether it matters of a row of this side if it has had a partner.
+fn notes_partners(how: How, side: usize) -> bool {
+    how.is_padded(side) || (how == How::Semi && side == 0)
+}
+
 fn taken(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {
     let columns = columns.iter().map(|column| take(column, rows, None));
     columns.collect::<std::result::Result<Vec<ArrayRef>, _>>().map_err(|error| Error::internal(error.to_string()))
@@ -473,7 +610,7 @@ impl Operator for BufferedJoin {
         let JoinKind::Interval { lower_us, upper_us } = self.plan.kind else { return Watermark::MAX };
         let earliest = |side: usize, after: i64| match self.watermarks[1 - side] {
             at @ (Watermark::MIN | Watermark::MAX) => at,
-            _ if !self.notes_partners(side) => Watermark::MAX,
+            _ if !notes_partners(self.plan.how, side) => Watermark::MAX,
             Watermark(at) => Watermark(at.saturating_sub(after)),
         };
         earliest(0, upper_us).min(earliest(1, lower_us.saturating_neg()))
@@ -499,17 +636,26 @@ impl Operator for BufferedJoin {
         // At an aligned barrier all instances have the same; without alignment nothing may be lost.
         self.watermarks = watermarks.unwrap_or([Watermark::MIN; 2]);
         durable.restore(&parts, &restored.blocks)?;
-        for (side, buffer) in self.buffers.iter_mut().enumerate() {
+        let is_windowed = self.windows.is_some();
+        for side in 0..2 {
             durable.for_each(side, DECODE_ROWS, |kept, data| {
                 let mut rows = Vec::with_capacity(kept.len());
                 let mut keys = Vec::with_capacity(kept.len());
                 for row in kept {
                     let hash = KeyBatch::hash_of(row.key).unwrap_or_default();
                     rows.push(Row::new(row.time, row.due, hash, row.number, row.is_matched));
-                    keys.push((index_hash(hash, self.windows.is_some().then(|| row.due.saturating_add(1))), row.key));
+                    keys.push((index_hash(hash, is_windowed.then(|| row.due.saturating_add(1))), row.key));
                 }
                 let columns = data.map(|data| data.columns().to_vec()).unwrap_or_default();
-                buffer.add(columns, rows, |place| keys[place])
+                match &mut self.kept {
+                    Kept::Buffers(buffers) => buffers[side].add(columns, rows, |place| keys[place]),
+                    Kept::Panes(panes) => {
+                        let mut found = vec![(NONE, NONE); rows.len()];
+                        let wanted = |place: usize| Wanted { due: rows[place].due, hash: keys[place].0, key: keys[place].1 };
+                        panes.find_all(&mut found, i64::MIN, wanted);
+                        panes.add(side, &columns, &rows, &found)
+                    }
+                }
             })?;
         }
         Ok(())

@@ -16,7 +16,7 @@ mod triggers;
 
 use mill_plan::AggregateSpec;
 
-pub(crate) use aligned::Aligned;
+pub(crate) use aligned::{Aligned, Pane};
 pub(crate) use assign::{Assigned, Assigner, Part, push_late};
 pub(crate) use bounds::{bound_columns, time_column, time_values, within_reach};
 pub(crate) use combine::Combiner;

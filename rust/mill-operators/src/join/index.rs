@@ -32,7 +32,7 @@ struct Slot {
 const KEY_INLINE: usize = 30;
 
 /// The bytes of a key.
-enum Key {
+pub(super) enum Key {
     Short(u8, [u8; KEY_INLINE]),
     Long(Box<[u8]>),
 }
@@ -44,7 +44,7 @@ impl Default for Key {
 }
 
 impl Key {
-    fn new(bytes: &[u8]) -> Key {
+    pub(super) fn new(bytes: &[u8]) -> Key {
         match bytes.len() {
             length @ ..=KEY_INLINE => {
                 let mut short = [0; KEY_INLINE];
@@ -56,7 +56,7 @@ impl Key {
     }
 
     #[inline]
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Key::Short(length, bytes) => &bytes[..usize::from(*length)],
             Key::Long(bytes) => bytes,
@@ -272,18 +272,28 @@ impl Index {
 
     fn forget_of(&mut self, at: u32, before: i64, search: Search) {
         let rows = &mut self.slots[at as usize].rows;
-        let count = rows.all().partition_point(|&(due, _)| due < before);
-        if count == 0 {
-            return;
+        match rows {
+            Rows::None => return,
+            Rows::One((due, _)) if *due < before => *rows = Rows::None,
+            Rows::One(_) => return,
+            Rows::Many { .. } => match rows.all().partition_point(|&(due, _)| due < before) {
+                0 => return,
+                count => rows.leave_out(count),
+            },
         }
-        rows.leave_out(count);
-        if rows.all().is_empty() {
+        if matches!(rows, Rows::None) {
             self.free_slot(at, search);
         }
     }
 
     fn free_slot(&mut self, at: u32, search: Search) {
-        let Slot { hash, .. } = std::mem::take(&mut self.slots[at as usize]);
+        let slot = &mut self.slots[at as usize];
+        slot.rows = Rows::None;
+        // The bytes of a short key need not go.
+        if matches!(slot.key, Key::Long(_)) {
+            slot.key = Key::default();
+        }
+        let hash = slot.hash;
         self.heads.remove(hash, at, search);
         self.free.push(at);
     }

@@ -7,6 +7,8 @@ use mill_protocol::testkit::{Compare, Input, batch, check_inputs, integers};
 use mill_protocol::{Emission, Operator, Outbox, Progress, TaskContext, Watermark};
 
 use super::buffer::{Buffer, Row};
+use super::heads::NONE;
+use super::panes::{Panes, Wanted};
 use crate::accumulator::tests::{random, stage};
 use crate::fixture::context;
 
@@ -249,7 +251,11 @@ fn what_is_not_persistent_gives_the_same() {
 /// Pairs of a hot key are emitted a few at a time.
 #[test]
 fn many_pairs_come_in_pieces() {
-    let kind = JoinKind::Interval { lower_us: -1000, upper_us: 1000 };
+    pairs_come_in_pieces(JoinKind::Interval { lower_us: -1000, upper_us: 1000 });
+    pairs_come_in_pieces(JoinKind::Window(Window::Tumbling { size_us: 1000, offset_us: 0 }));
+}
+
+fn pairs_come_in_pieces(kind: JoinKind) {
     let mut operator = make(kind, How::Inner, &context());
     let mut out = Outbox::default();
     let records = |rows: i64| {
@@ -276,7 +282,11 @@ fn many_pairs_come_in_pieces() {
 /// Rows that come and go leave neither frames nor keys behind, and those that stay keep their columns.
 #[test]
 fn a_left_row_that_has_been_judged_is_asked_for_no_more() {
-    let kind = JoinKind::Interval { lower_us: -1_000_000, upper_us: 1_000_000 };
+    left_rows_are_judged_once(JoinKind::Interval { lower_us: -1_000_000, upper_us: 1_000_000 });
+    left_rows_are_judged_once(JoinKind::Window(Window::Tumbling { size_us: 10_000_000, offset_us: 0 }));
+}
+
+fn left_rows_are_judged_once(kind: JoinKind) {
     for (how, emitted) in [(How::Semi, 40_002), (How::Anti, 1)] {
         let mut operator = make(kind, how, &context());
         let mut out = Outbox::default();
@@ -359,4 +369,63 @@ fn a_buffer_stays_small() {
     assert!((3000..3000 + 40 * 21).contains(&buffer.len()), "{}", buffer.len());
     assert!(rows_max < 2 * buffer.len() + 40_000, "{rows_max}");
     assert_eq!(buffer.of_key(7, &7_i64.to_le_bytes()).len(), 120);
+}
+
+/// Windows of few records share panes, windows of many do not, and either go with the watermarks.
+#[test]
+fn panes_have_many_rows_and_go_with_their_windows() {
+    for (rows, panes_max) in [(1, 8), (10_000, 4)] {
+        let mut panes = Panes::new(10, [true, false]);
+        let (mut most, mut unmatched) = (0, 0);
+        for window in 0..3000_i64.min(100_000 / rows) {
+            let due = 10 * window + 9;
+            let keys: Vec<[u8; 8]> = (0..rows).map(i64::to_le_bytes).collect();
+            let wanted = |place: usize| Wanted { due, hash: place as u64 ^ due as u64, key: &keys[place] };
+            let mut found = vec![(NONE, NONE); keys.len()];
+            for side in 0..2 {
+                panes.find_all(&mut found, i64::MIN, wanted);
+                let known: Vec<Row> = (0..rows).map(|row| Row::new(row, due, 0, 0, false)).collect();
+                let values: Vec<Option<i64>> = (0..rows).map(|row| Some(window * rows + row)).collect();
+                panes.add(side, &[integers(&values)], &known, &found).unwrap();
+            }
+            // A key has its own rows.
+            let mut partners = Vec::new();
+            let last = found.len() - 1;
+            assert_eq!(panes.rows_of(0, found[last], NONE, 100, &mut partners), NONE);
+            let columns = panes.gather(0, &partners).unwrap();
+            assert_eq!((columns[0].len(), &columns[0]), (1, &integers(&[Some(window * rows + rows - 1)])));
+            // Three windows are open.
+            let before = due - 30;
+            let mut gone = Vec::new();
+            assert!(!panes.drop_before(0, before, usize::MAX, &mut gone));
+            unmatched += gone.len() as i64;
+            assert!(panes.known(0, &gone).iter().all(|row| (before - 10..before).contains(&row.due)));
+            (0..2).for_each(|side| panes.sweep(side, before));
+            most = most.max(panes.len());
+        }
+        assert!(most <= panes_max, "{most} panes for windows of {rows} rows");
+        assert_eq!(unmatched, rows * (3000_i64.min(100_000 / rows) - 4));
+        (0..2).for_each(|side| panes.sweep(side, i64::MAX));
+        assert_eq!(panes.len(), 0);
+    }
+}
+
+/// Records that come thick after a long time of few do not stay for as long as those few did.
+#[test]
+fn a_pane_of_many_windows_takes_no_more_once_it_has_many_records() {
+    let mut panes = Panes::new(10, [false; 2]);
+    let mut most = 0;
+    for step in 0..1200_i64 {
+        // A window in a thousand has a record, and then each has 200.
+        let (window, rows) = if step < 200 { (1000 * step, 1) } else { (200_000 + step, 200) };
+        let due = 10 * window + 9;
+        let keys: Vec<[u8; 8]> = (0..rows).map(i64::to_le_bytes).collect();
+        let mut found = vec![(NONE, NONE); keys.len()];
+        let wanted = |place: usize| Wanted { due, hash: place as u64, key: &keys[place] };
+        panes.find_all(&mut found, i64::MIN, wanted);
+        panes.add(0, &[integers(&vec![Some(step); keys.len()])], &[], &found).unwrap();
+        (0..2).for_each(|side| panes.sweep(side, due));
+        most = most.max(panes.rows());
+    }
+    assert!((200..20_000).contains(&most), "{most} rows of 200 a window");
 }

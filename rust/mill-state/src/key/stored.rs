@@ -22,6 +22,14 @@ impl KeyBatch {
         let key = self.key(record);
         assert_eq!(key.len(), kind.words(), "a key of {} words is of another kind", key.len());
         let is_null = self.nulls.get(record).is_some_and(|&is_null| is_null);
+        if let (&[word], false) = (key, kind.is_view()) {
+            let mut bytes = [0; HEADER + size_of::<u64>()];
+            bytes[..HEADER - 1].copy_from_slice(&self.hashes[record].to_be_bytes());
+            bytes[HEADER - 1] = u8::from(!is_null);
+            bytes[HEADER..].copy_from_slice(&word.to_le_bytes());
+            out.extend_from_slice(&bytes);
+            return;
+        }
         out.extend(self.hashes[record].to_be_bytes());
         out.push(u8::from(!is_null));
         if kind.is_view() {
