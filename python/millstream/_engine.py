@@ -12,6 +12,7 @@ from millstream._millstream import (
     RawJoin,
     RawKeyedStream,
     RawLedger,
+    RawPostgresTable,
     RawPushedSource,
     RawReceiver,
     RawSchema,
@@ -37,6 +38,7 @@ from millstream._millstream import (
     plan_of,
     read_files,
     read_kafka,
+    read_postgres,
     read_state,
     receive,
     rows_to_table,
@@ -47,6 +49,7 @@ from millstream._millstream import (
     version,
     write_files,
     write_kafka,
+    write_postgres,
     write_sqlite,
 )
 
@@ -60,6 +63,7 @@ __all__ = [
     "RawJoin",
     "RawKeyedStream",
     "RawLedger",
+    "RawPostgresTable",
     "RawPushedSource",
     "RawReceiver",
     "RawSchema",
@@ -85,6 +89,7 @@ __all__ = [
     "plan_of",
     "read_files",
     "read_kafka",
+    "read_postgres",
     "read_state",
     "receive",
     "rows_to_table",
@@ -95,5 +100,6 @@ __all__ = [
     "version",
     "write_files",
     "write_kafka",
+    "write_postgres",
     "write_sqlite",
 ]
