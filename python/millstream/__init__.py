@@ -26,6 +26,7 @@ from millstream._conditions import when
 from millstream._engine import version as _version
 from millstream._given import parameter
 from millstream._lookup_functions import Lookup, lookup
+from millstream._lookup_postgres import lookup_postgres
 from millstream._lookup_sqlite import lookup_sqlite
 from millstream._row import Row
 from millstream._udf import udf
@@ -67,6 +68,7 @@ from millstream.io import (
     read_json,
     read_kafka,
     read_parquet,
+    read_postgres,
     read_text,
 )
 from millstream.job import Job, graph, jobs, run, start
@@ -204,6 +206,7 @@ __all__ = [
     "jobs",
     "lit",
     "lookup",
+    "lookup_postgres",
     "lookup_sqlite",
     "max_horizontal",
     "min_horizontal",
@@ -219,6 +222,7 @@ __all__ = [
     "read_json",
     "read_kafka",
     "read_parquet",
+    "read_postgres",
     "read_state",
     "read_text",
     "run",

@@ -12,6 +12,7 @@ from millstream._millstream import (
     RawJoin,
     RawKeyedStream,
     RawLedger,
+    RawPostgresTable,
     RawPushedSource,
     RawReceiver,
     RawSchema,
@@ -38,6 +39,7 @@ from millstream._millstream import (
     plan_of,
     read_files,
     read_kafka,
+    read_postgres,
     read_state,
     receive,
     rows_to_table,
@@ -49,6 +51,7 @@ from millstream._millstream import (
     version,
     write_files,
     write_kafka,
+    write_postgres,
     write_sqlite,
 )
 
@@ -62,6 +65,7 @@ __all__ = [
     "RawJoin",
     "RawKeyedStream",
     "RawLedger",
+    "RawPostgresTable",
     "RawPushedSource",
     "RawReceiver",
     "RawSchema",
@@ -88,6 +92,7 @@ __all__ = [
     "plan_of",
     "read_files",
     "read_kafka",
+    "read_postgres",
     "read_state",
     "receive",
     "rows_to_table",
@@ -99,5 +104,6 @@ __all__ = [
     "version",
     "write_files",
     "write_kafka",
+    "write_postgres",
     "write_sqlite",
 ]

@@ -35,6 +35,7 @@ from millstream.types import Schema, SchemaLike, schema_of
 
 if TYPE_CHECKING:
     from millstream._async import Policy
+    from millstream._lookup_postgres import PostgresTable
     from millstream._sqlite_table import SqliteTable
     from millstream.stream import Stream
 
@@ -67,7 +68,7 @@ class Lookup:
     _capacity: int
     _policy: Policy | None
     """None for a plain function."""
-    _table: SqliteTable | None = None
+    _table: SqliteTable | PostgresTable | None = None
     """The function once more where it is a table, which knows its key and may be asked again for the other keys if one fails."""
 
     def __repr__(self) -> str:

@@ -16,6 +16,7 @@ __all__ = [
     "RawJoin",
     "RawKeyedStream",
     "RawLedger",
+    "RawPostgresTable",
     "RawPushedSource",
     "RawReceiver",
     "RawSchema",
@@ -43,6 +44,7 @@ __all__ = [
     "plan_of",
     "read_files",
     "read_kafka",
+    "read_postgres",
     "read_state",
     "receive",
     "rows_to_table",
@@ -54,6 +56,7 @@ __all__ = [
     "version",
     "write_files",
     "write_kafka",
+    "write_postgres",
     "write_sqlite",
 ]
 
@@ -353,6 +356,25 @@ class RawClock:
     def set(self, now_us: int) -> None: ...
 
 @final
+class RawPostgresTable:
+    def __new__(
+        cls,
+        url: str,
+        password: str | None,
+        table: str,
+        key: Sequence[str],
+        schema: RawSchema | None,
+        timeout_us: int,
+    ) -> RawPostgresTable: ...
+    @property
+    def schema(self) -> RawSchema: ...
+    @property
+    def key(self) -> RawSchema: ...
+    @property
+    def server(self) -> str: ...
+    def check_keys(self, names: Sequence[str], kinds: Sequence[DataType]) -> None: ...
+    def find(self, keys: Any) -> tuple[list[int], Any, list[tuple[int, str]]]: ...
+@final
 class RawPushedSource:
     def __new__(cls, name: str, schema: RawSchema, splits: int, is_bounded: bool) -> RawPushedSource: ...
     def stream(self) -> RawStream: ...
@@ -422,6 +444,15 @@ def write_kafka(
     left_out: Sequence[str],
     delivery: str | None,
     options: Sequence[tuple[str, str]],
+) -> RawSink: ...
+def read_postgres(url: str, password: str | None, table_or_query: str, order_by: Sequence[str]) -> RawStream: ...
+def write_postgres(
+    stream: RawStream,
+    url: str,
+    password: str | None,
+    table: str,
+    key: Sequence[str] | None,
+    must_exist: bool,
 ) -> RawSink: ...
 def write_sqlite(stream: RawStream, path: str, table: str, key: Sequence[str] | None) -> RawSink: ...
 def start(sinks: Sequence[RawSink], settings: dict[str, Any]) -> RawJob: ...

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from millstream._writing import ArrowCompression, OnExisting, ParquetCompression, TextCompression
     from millstream.expr import Expr
     from millstream.io.kafka import KafkaDelivery, KafkaFormat
+    from millstream.io.postgres import PostgresVia
     from millstream.io.sinks import Output, Sink
     from millstream.options import OnError
     from millstream.stream import Stream
@@ -393,6 +394,72 @@ class Outputs:
         from millstream.io import sinks
 
         return sinks.sqlite_sink(_stream(self), path, table, [key] if isinstance(key, str) else key)
+
+    def write_postgres(
+        self,
+        url: str,
+        table: str,
+        *,
+        key: str | Sequence[str] | None = None,
+        create: bool = True,
+        via: PostgresVia = "auto",
+    ) -> Output:
+        """Write rows into a table of a PostgreSQL database.
+
+        Parameters
+        ----------
+        url
+            ``"postgresql://user:password@host:5432/database?sslmode=require"``. A password that is not in the URL is taken from
+            the environment variable ``PGPASSWORD``. It is shown nowhere.
+        table
+            The table, as ``"totals"`` or ``"shop.totals"``. Names are used as they are written.
+        key
+            A column or several. With a key a row replaces the row that has the same key, and an updating stream is accepted:
+            where a key is deleted, its row is. The table needs a primary key or unique index on these columns. Without a key
+            rows are appended.
+        create
+            Whether a table that does not exist is created when the job starts, with the columns of the stream and the key as
+            its primary key; otherwise it is an error.
+        via
+            ``"copy"`` appends, ``"upsert"`` replaces by ``key``; ``"auto"`` is what ``key`` says. ``"two_phase"`` is not there
+            yet.
+
+        Returns
+        -------
+        Output
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When the URL or an option cannot be used, or this is an updating stream and ``key`` is not its key.
+        SchemaError
+            When a key column does not exist, or a column has a type that PostgreSQL cannot hold. When the job starts and the
+            table has no such column, or one that does not hold every value as it is.
+        ConnectorError
+            When the job runs and the server cannot be reached or refuses the rows. A commit is tried for a minute.
+        DataError
+            When the job runs and a value cannot be stored: text with the character NUL, nanoseconds, null in a column that is
+            NOT NULL or in the key. ``on_error`` can skip or route such records.
+
+        Notes
+        -----
+        Exactly once: the rows of a checkpoint are written after it in one transaction, together with its number, which is kept in
+        a table ``_millstream_epochs`` in the same schema. After a restart, or when a connection is lost during a commit, that
+        table shows what has to be written. Rows reach the table by binary COPY.
+
+        Unsigned 64-bit integers are ``numeric(20,0)``, decimals ``numeric``, lists of plain values arrays, other lists, structs and
+        maps ``jsonb``, durations ``interval``.
+
+        Examples
+        --------
+        >>> counts = mill.from_iter([{"word": "a", "n": 1}])
+        >>> counts.write_postgres("postgresql://ann@localhost/shop", "shop.counts", key="word")
+        <Sink write_postgres("shop.counts")>
+        """
+        from millstream.io import postgres
+
+        return postgres.postgres_sink(_stream(self), url, table, key, create, via)
 
     def write_kafka(
         self,

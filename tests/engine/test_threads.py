@@ -14,8 +14,8 @@ PARALLEL = re.compile(r"\.(into_)?par_(iter|iter_mut|sort\w*|chunks\w*)\(")
 SCOPED = {RUST / "mill-connectors" / "src" / "csv" / "cut.rs"}
 """Threads that end within one call, which hands on their panics: nobody else could wait for them."""
 
-BESIDE_CLIENTS = {RUST / "mill-connectors" / "src" / "kafka" / "thread.rs"}
-"""Threads that take the events of a client library; whoever starts one waits for it, and it calls nothing of the engine."""
+BESIDE_CLIENTS = {RUST / "mill-connectors" / "src" / "client_thread.rs"}
+"""Threads that take what a client library gives; whoever starts one waits for it, and it calls nothing of the runtime."""
 
 
 def sources() -> list[Path]:

@@ -1,4 +1,4 @@
-"""A broker for all tests of this folder, and clients that owe the engine nothing."""
+"""A broker and a database server for all tests of this folder, and clients that owe the engine nothing."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import kafka
+import postgres
 from cluster import Cluster
 
 _NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka.Broker]:
-    """Give a broker; whoever stops it starts it again."""
-    reason = kafka.missing()
+def skip_if_missing(reason: str | None) -> None:
+    """Skip the tests of a server that is not there."""
     if reason is not None:
         # CI must not pass because nothing was tested.
         if os.environ.get("MILLSTREAM_SERVERS") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka.Broker]:
+    """Give a broker; whoever stops it starts it again."""
+    skip_if_missing(kafka.missing())
     kafka.fetch()
     started = kafka.Broker(tmp_path_factory.mktemp("kafka")).start()
     yield started
@@ -37,3 +42,20 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka.Broker]:
 def cluster(broker: kafka.Broker) -> Cluster:
     """Give what asks the broker, by names of topics that no other test has."""
     return Cluster(broker.address, f"t{next(_NUMBERS)}")
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[postgres.Server]:
+    """Give a PostgreSQL server; whoever kills it starts it again."""
+    skip_if_missing(postgres.missing())
+    started = postgres.Server().start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def schema(database: postgres.Server) -> str:
+    """Give the name of a schema that no other test has."""
+    name = f"t{next(_NUMBERS)}"
+    database.execute(f"CREATE SCHEMA {name}")
+    return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from millstream.io.files import read_arrow, read_csv, read_json, read_parquet, read_text
 from millstream.io.kafka import read_kafka
 from millstream.io.memory import from_arrow, from_iter, generate, index, random
+from millstream.io.postgres import read_postgres
 from millstream.io.sinks import Output, Sink
 from millstream.io.sources import Source, SourceReader, from_source
 
@@ -24,5 +25,6 @@ __all__ = [
     "read_json",
     "read_kafka",
     "read_parquet",
+    "read_postgres",
     "read_text",
 ]

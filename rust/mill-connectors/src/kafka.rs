@@ -26,7 +26,6 @@ mod reader;
 mod sink;
 mod source;
 mod spool;
-mod thread;
 mod writer;
 
 pub use client::Partition as KafkaPartition;

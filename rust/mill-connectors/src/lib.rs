@@ -9,6 +9,7 @@
 //!   DirectorySink   hidden file ─ pre-commit: close, sync ─► named in the checkpoint ─ commit: rename
 //!   SqliteSink      rows kept by the epoch ─ pre-commit ─► handle in the checkpoint ─ commit: one transaction
 //!   KafkaSource     partitions ─► offsets              KafkaSink   messages kept by the epoch ─ commit: one transaction
+//!   PostgresSource  rows after a key ─► columns        PostgresSink   rows kept by the epoch ─ commit: one transaction
 //!   CollectSink     bounded queue to the caller
 //!
 //!   PushedSource ─► job under test ─► LedgerSink     what a test pushes by hand, and what has been committed of the results
@@ -22,6 +23,8 @@
 //! - What one record does wrong is that record's: the good ones around it are kept.
 //! - Nothing is visible in a target before its checkpoint is durable, and committing twice changes nothing.
 
+#[cfg(any(feature = "kafka", feature = "postgres"))]
+mod client_thread;
 mod collect;
 mod columns;
 mod condition;
@@ -45,6 +48,8 @@ mod nearest;
 mod nexmark;
 mod objects;
 mod parquet;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod pushed;
 mod sqlite;
 mod target;
@@ -67,6 +72,10 @@ pub use kafka::{
 pub use latest::{Change, LatestRows, latest_rows};
 pub use ledger::{Entries, Ledger, LedgerSink};
 pub use parquet::{ParquetOptions, ParquetSource};
+#[cfg(feature = "postgres")]
+pub use postgres::{
+    FoundRows, PostgresLookup, PostgresLookupOptions, PostgresSink, PostgresSinkOptions, PostgresSource, PostgresSourceOptions,
+};
 pub use directory::{CsvWriting, DirectorySink, FileFormat, OnExisting, StdoutSink, WriteOptions};
 pub use memory::MemorySource;
 pub use nexmark::{NexmarkKind, NexmarkOptions, NexmarkSource};

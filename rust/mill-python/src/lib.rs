@@ -25,6 +25,7 @@ mod join;
 mod kafka;
 mod keyed;
 mod polars;
+mod postgres;
 mod sinks;
 mod sources;
 mod state;
@@ -70,6 +71,8 @@ mod _millstream {
     use super::kafka::{read_kafka, write_kafka};
     #[pymodule_export]
     use super::keyed::RawKeyedStream;
+    #[pymodule_export]
+    use super::postgres::{RawPostgresTable, read_postgres, write_postgres};
     #[pymodule_export]
     use super::state::{checkpoints, explain, graph, pickled_state, plan_of, read_state, state_diff, verify};
     #[pymodule_export]

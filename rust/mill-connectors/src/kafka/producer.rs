@@ -17,11 +17,11 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
+use crate::client_thread;
 use super::client::missing_permission;
 use super::config::Cluster;
 use super::limits::cancelled;
 use super::spool::Outgoing;
-use super::thread;
 
 /// Writers wait while more messages than this are under way.
 const UNDER_WAY_MAX: usize = 100_000;
@@ -191,7 +191,7 @@ impl Producer {
                 }
             }
         };
-        let thread = thread::start("mill-kafka-send", poll)?;
+        let thread = client_thread::start("mill-kafka-send", poll)?;
         let (call, topic, cluster, ending) = (call.to_owned(), topic.to_owned(), cluster.clone(), ending.clone());
         let (unknown_since, thread) = (Mutex::new(None), Some(thread));
         Ok(Producer { call, topic, cluster, client, told, ending, messages_max, bytes_max, unknown_since, is_over, thread })

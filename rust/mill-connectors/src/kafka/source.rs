@@ -15,7 +15,7 @@ use super::config::{Cluster, Shown};
 use super::format;
 use super::offsets;
 use super::reader::{Connection, KafkaReader};
-use super::thread;
+use crate::client_thread;
 use crate::json::check_types;
 use crate::nearest::did_you_mean;
 use crate::objects::check_read;
@@ -382,7 +382,7 @@ impl Looking {
                 }
             }
         };
-        thread::start("mill-kafka-look", look)?;
+        client_thread::start("mill-kafka-look", look)?;
         Ok(Looking { found, stop })
     }
 }

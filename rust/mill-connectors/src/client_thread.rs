@@ -1,4 +1,4 @@
-//! The threads beside a client: they take its events, or ask it something now and then.
+//! The threads beside a client: they take its events or its answers, or ask it something now and then.
 //!
 //! They hold up nobody and are waited for by whoever has started them. What they learn is left where those look who need it, so one
 //! that panics has told nobody anything wrong.
@@ -8,7 +8,7 @@ use std::thread::{Builder, JoinHandle};
 use mill_protocol::{Error, Result};
 
 /// Starts a thread that runs until `body` returns.
-pub(super) fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+pub(crate) fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     Builder::new()
         .name(name.to_owned())
         .spawn(body)

@@ -1,0 +1,123 @@
+"""PostgreSQL: tables and queries as sources, tables as sinks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+from millstream import _engine
+from millstream._texts import choice, flag, text, texts
+from millstream.errors import PlanError
+from millstream.io.sinks import Output, output
+from millstream.stream import Stream
+
+__all__ = ["read_postgres"]
+
+PostgresVia = Literal["auto", "copy", "upsert", "two_phase"]
+"""How rows become visible."""
+
+_URL = "postgresql://user@localhost:5432/shop"
+
+
+def read_postgres(
+    url: str,
+    table_or_query: str,
+    *,
+    order_by: str | Sequence[str] | None = None,
+    follow: bool = False,
+) -> Stream:
+    """Read a table or a query of a PostgreSQL database.
+
+    Parameters
+    ----------
+    url
+        ``"postgresql://user:password@host:5432/database?sslmode=require"``. A password that is not in the URL is taken from the
+        environment variable ``PGPASSWORD``. It is shown nowhere.
+    table_or_query
+        A table or view as ``"orders"`` or ``"shop.orders"``, or a query that begins with ``select``, ``with``, ``values`` or
+        ``table``.
+    order_by
+        The columns in whose order rows are read: whole numbers, decimals, text, bytes, dates or times without nulls. They need
+        not be unique. By default the primary key of the table.
+    follow
+        Not there yet.
+
+    Returns
+    -------
+    Stream
+        A stream that ends after the last row. Its columns are those of the table or query.
+
+    Raises
+    ------
+    PlanError
+        When the URL or an option cannot be used, or ``order_by`` is missing and there is no primary key.
+    SchemaError
+        When a column does not exist, or is of a type that has no exact form.
+    ConnectorError
+        When the server cannot be reached or the table cannot be read; also while the job runs, once the server has been away
+        for a minute.
+    DataError
+        When the job runs and a column of ``order_by`` has a null, or a value has no form in its column (``infinity``, an
+        interval with months); ``on_error`` can skip or route such rows.
+
+    Notes
+    -----
+    Rows are read from one snapshot of the database. The position in a checkpoint is the last key: a run that goes on after a
+    failure, or after the connection was lost, reads the rows with a larger key, from a new snapshot. So rows that were read are
+    not read again, and the result is exact as long as nobody changes rows with keys that are still to come, or adds rows with
+    keys that were passed.
+
+    Rows with the same key are returned together; more than a million of them are an error.
+
+    Examples
+    --------
+    >>> orders = mill.read_postgres(url, "shop.orders", order_by="id")  # doctest: +SKIP
+    >>> recent = mill.read_postgres(  # doctest: +SKIP
+    ...     url, "select id, amount::numeric(18, 2) from shop.orders where day > '2026-01-01'", order_by="id"
+    ... )
+    """
+    if flag(follow, "read_postgres(follow=…)"):
+        raise PlanError("read_postgres(follow=True) is not there yet: a table is read to its last row; run the job again for later ones")
+    by = [] if order_by is None else texts(order_by, "read_postgres(order_by=…)", "id")
+    if order_by is not None and not by:
+        raise PlanError("read_postgres(order_by=…) needs at least one column; leave it out for the primary key of a table")
+    where = text(table_or_query, "read_postgres(table_or_query)", "shop.orders")
+    return Stream(_engine.read_postgres(checked_url(url, "read_postgres"), password(), where, by))
+
+
+def postgres_sink(
+    stream: Stream,
+    url: str,
+    table: str,
+    key: str | Sequence[str] | None,
+    create: bool,
+    via: PostgresVia,
+) -> Output:
+    """Write into a table of a PostgreSQL database."""
+    keys = None if key is None else texts(key, "write_postgres(key=…)", "id")
+    if via == "two_phase":
+        raise PlanError(
+            'write_postgres(via="two_phase") is not there yet; "auto" writes the rows of a checkpoint and its number in one transaction'
+        )
+    choice(via, "write_postgres(via=…)", "auto", "copy", "upsert")
+    if via == "copy" and keys is not None:
+        raise PlanError('write_postgres(via="copy") adds rows, and key= replaces them; leave one of them out')
+    if via == "upsert" and keys is None:
+        raise PlanError('write_postgres(via="upsert") replaces rows by their key: pass key=')
+    creates = flag(create, "write_postgres(create=…)")
+    where = text(table, "write_postgres(table)", "shop.totals")
+    raw = _engine.write_postgres(stream._raw, checked_url(url, "write_postgres"), password(), where, keys, not creates)
+    return output(raw)
+
+
+def checked_url(url: str, call: str) -> str:
+    """Return a URL; what is none is not repeated, as it may hold a password."""
+    if not isinstance(url, str):
+        raise PlanError(f'{call}(): the URL is a text such as "{_URL}", not an object of type {type(url).__name__}')
+    return url
+
+
+def password() -> str | None:
+    """Return the password of the environment."""
+    return os.environ.get("PGPASSWORD") or None

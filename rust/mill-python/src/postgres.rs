@@ -1,0 +1,221 @@
+//! PostgreSQL: tables as sources and sinks, and to look rows up in, with what Python says of them.
+//!
+//! A build without PostgreSQL has the functions all the same, so that the package is one; they say what is missing.
+
+use pyo3::prelude::*;
+use pyo3_arrow::PyRecordBatch;
+
+use crate::stream::{RawSink, RawStream};
+use crate::types::{PyDataType, RawSchema};
+
+/// Rows that were found: the number of each one's key, the rows, and the keys whose row cannot be read, with why.
+pub type Found = (Vec<i64>, Py<PyAny>, Vec<(i64, String)>);
+
+/// Reads a table or a query.
+#[pyfunction]
+#[pyo3(signature = (url, password, table_or_query, order_by))]
+pub fn read_postgres(
+    py: Python<'_>,
+    url: &str,
+    password: Option<String>,
+    table_or_query: &str,
+    order_by: Vec<String>,
+) -> PyResult<RawStream> {
+    with_postgres::read(py, url, password, table_or_query, order_by)
+}
+
+/// Writes a table.
+#[pyfunction]
+#[pyo3(signature = (stream, url, password, table, key, must_exist))]
+pub fn write_postgres(
+    stream: PyRef<'_, RawStream>,
+    url: &str,
+    password: Option<String>,
+    table: &str,
+    key: Option<Vec<String>>,
+    must_exist: bool,
+) -> PyResult<RawSink> {
+    with_postgres::write(&stream, url, password, table, key, must_exist)
+}
+
+/// A table that is asked for the rows of keys.
+#[pyclass(frozen, module = "millstream._millstream")]
+pub struct RawPostgresTable {
+    table: with_postgres::Table,
+}
+
+#[pymethods]
+impl RawPostgresTable {
+    /// Asks which columns the table has.
+    #[new]
+    #[pyo3(signature = (url, password, table, key, schema, timeout_us))]
+    fn new(
+        py: Python<'_>,
+        url: &str,
+        password: Option<String>,
+        table: &str,
+        key: Vec<String>,
+        schema: Option<PyRef<'_, RawSchema>>,
+        timeout_us: u64,
+    ) -> PyResult<RawPostgresTable> {
+        let schema = schema.map(|schema| schema.schema.clone());
+        Ok(RawPostgresTable { table: with_postgres::Table::new(py, url, password, table, key, schema, timeout_us)? })
+    }
+
+    /// The columns that are found.
+    #[getter]
+    fn schema(&self) -> PyResult<RawSchema> {
+        self.table.schema()
+    }
+
+    /// The columns of the key.
+    #[getter]
+    fn key(&self) -> PyResult<RawSchema> {
+        self.table.key()
+    }
+
+    /// The server, without a password.
+    #[getter]
+    fn server(&self) -> String {
+        self.table.server()
+    }
+
+    /// Refuses columns that cannot have the values of the key.
+    fn check_keys(&self, names: Vec<String>, kinds: Vec<PyRef<'_, PyDataType>>) -> PyResult<()> {
+        self.table.check_keys(names, kinds.iter().map(|kind| kind.data_type().clone()).collect())
+    }
+
+    /// Returns the rows of keys.
+    fn find(&self, py: Python<'_>, keys: PyRecordBatch) -> PyResult<Found> {
+        self.table.find(py, keys)
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod with_postgres {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use arrow::datatypes::{DataType, SchemaRef};
+    use millstream::connectors::{
+        PostgresLookup, PostgresLookupOptions, PostgresSink, PostgresSinkOptions, PostgresSource, PostgresSourceOptions,
+    };
+
+    use super::*;
+    use crate::error::IntoPython;
+
+    pub fn read(py: Python<'_>, url: &str, password: Option<String>, relation: &str, order_by: Vec<String>) -> PyResult<RawStream> {
+        let options = PostgresSourceOptions { password, order_by };
+        // The server is asked: others may run meanwhile.
+        py.detach(|| PostgresSource::new(url, relation, options)).and_then(RawStream::of).into_python()
+    }
+
+    pub fn write(
+        stream: &RawStream,
+        url: &str,
+        password: Option<String>,
+        table: &str,
+        key: Option<Vec<String>>,
+        must_exist: bool,
+    ) -> PyResult<RawSink> {
+        let sink = PostgresSink::new(url, table, PostgresSinkOptions { password, key, must_exist }).into_python()?;
+        Ok(RawSink { node: stream.stream.sink(Arc::new(sink)).into_python()? })
+    }
+
+    pub struct Table(PostgresLookup);
+
+    impl Table {
+        pub fn new(
+            py: Python<'_>,
+            url: &str,
+            password: Option<String>,
+            table: &str,
+            key: Vec<String>,
+            schema: Option<SchemaRef>,
+            timeout_us: u64,
+        ) -> PyResult<Table> {
+            let options = PostgresLookupOptions { password, key, schema, timeout: Duration::from_micros(timeout_us) };
+            py.detach(|| PostgresLookup::new(url, table, options)).map(Table).into_python()
+        }
+
+        pub fn schema(&self) -> PyResult<RawSchema> {
+            Ok(RawSchema { schema: self.0.schema() })
+        }
+
+        pub fn key(&self) -> PyResult<RawSchema> {
+            Ok(RawSchema { schema: self.0.key().into_python()? })
+        }
+
+        pub fn server(&self) -> String {
+            self.0.shown().to_owned()
+        }
+
+        pub fn check_keys(&self, names: Vec<String>, kinds: Vec<DataType>) -> PyResult<()> {
+            let on: Vec<(String, DataType)> = names.into_iter().zip(kinds).collect();
+            self.0.check_keys(&on).into_python()
+        }
+
+        pub fn find(&self, py: Python<'_>, keys: PyRecordBatch) -> PyResult<Found> {
+            let keys = keys.into_inner();
+            let found = py.detach(|| self.0.find(keys.columns())).into_python()?;
+            let rows = PyRecordBatch::new(found.rows).into_pyarrow(py)?.unbind();
+            Ok((found.numbers.values().to_vec(), rows, found.bad))
+        }
+    }
+}
+
+#[cfg(not(feature = "postgres"))]
+mod with_postgres {
+    use arrow::datatypes::{DataType, SchemaRef};
+
+    use super::*;
+    use crate::error::PlanError;
+
+    fn missing() -> PyErr {
+        PlanError::new_err("this build of Millstream has no PostgreSQL: it was made without the feature \"postgres\"")
+    }
+
+    pub fn read(_: Python<'_>, _: &str, _: Option<String>, _: &str, _: Vec<String>) -> PyResult<RawStream> {
+        Err(missing())
+    }
+
+    pub fn write(_: &RawStream, _: &str, _: Option<String>, _: &str, _: Option<Vec<String>>, _: bool) -> PyResult<RawSink> {
+        Err(missing())
+    }
+
+    pub struct Table;
+
+    impl Table {
+        pub fn new(
+            _: Python<'_>,
+            _: &str,
+            _: Option<String>,
+            _: &str,
+            _: Vec<String>,
+            _: Option<SchemaRef>,
+            _: u64,
+        ) -> PyResult<Table> {
+            Err(missing())
+        }
+
+        pub fn schema(&self) -> PyResult<RawSchema> {
+            Err(missing())
+        }
+
+        pub fn key(&self) -> PyResult<RawSchema> {
+            Err(missing())
+        }
+
+        pub fn server(&self) -> String {
+            String::new()
+        }
+
+        pub fn check_keys(&self, _: Vec<String>, _: Vec<DataType>) -> PyResult<()> {
+            Err(missing())
+        }
+
+        pub fn find(&self, _: Python<'_>, _: PyRecordBatch) -> PyResult<Found> {
+            Err(missing())
+        }
+    }
+}

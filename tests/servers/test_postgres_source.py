@@ -1,0 +1,186 @@
+"""`read_postgres` and `lookup_postgres` against a real server."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import postgres
+import pytest
+from test_postgres_sink import KILLS, SECONDS_MAX, SEED, Job
+
+import millstream as mill
+from millstream import col
+
+# -- reading ---------------------------------------------------------------------------------------------------------------
+
+
+def rows_of(stream: mill.Stream) -> list[Any]:
+    return [tuple(row.values()) for row in stream.collect(parallelism=1).to_pylist()]
+
+
+def test_tables_and_queries(database: postgres.Server, schema: str) -> None:
+    database.execute(f'create table {schema}."T.1" (b text, id int primary key, "a b" float8, unused point)')
+    database.execute(f'insert into {schema}."T.1" select md5(n::text), n, n / 2.0 from generate_series(1, 20000) as n')
+    expected = database.rows(f'select id, b, "a b" from {schema}."T.1" order by id')
+    query = f'select id, b, "a b" from {schema}."T.1" -- all of it'
+    assert rows_of(mill.read_postgres(database.url, query, order_by="id")) == expected
+    with pytest.raises(mill.SchemaError, match=r'column "unused" of table .* is of type point'):
+        mill.read_postgres(database.url, f'{schema}."T.1"')
+    database.execute(f'alter table {schema}."T.1" drop column unused')
+    table = mill.read_postgres(database.url, f'{schema}."T.1"')
+    assert table.schema.names == ["b", "id", "a b"]
+    assert rows_of(table.select("b")) == [(b,) for _, b, _ in expected]
+    assert rows_of(table.filter(col("id") > 19_990).select("id")) == [(n,) for n in range(19_991, 20_001)]
+    backwards = mill.read_postgres(database.url, f'{schema}."T.1"', order_by="b")
+    assert rows_of(backwards.select("b")) == database.rows(f'select b from {schema}."T.1" order by b')
+    assert rows_of(mill.read_postgres(database.url, "values (2), (1)", order_by="column1")) == [(1,), (2,)]
+    assert rows_of(mill.read_postgres(database.url, f"select id from {schema}.\"T.1\" where false", order_by="id")) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "order_by", "kind", "message"),
+    [
+        ("select 1 as a, 2 as a", "a", mill.SchemaError, "has two columns"),
+        ("select 1 as a", None, mill.PlanError, "has no primary key: say with order_by="),
+        ("select 1 as a", "b", mill.SchemaError, 'order_by names "b", which is no column'),
+        ("select 1 as a", ["a", "a"], mill.PlanError, 'names "a" twice'),
+        ("select 1.5::float8 as a", "a", mill.PlanError, "which is double precision"),
+        ("select 1.5::numeric as a, 1 as b", "b", mill.SchemaError, r"any number of digits; .*numeric\(18, 4\)"),
+        ("select nothing", "a", mill.ConnectorError, r'column "nothing" does not exist'),
+        ("select 1 as a; drop table x", "a", mill.ConnectorError, "syntax error"),
+    ],
+)
+def test_what_is_wrong_is_told_when_it_is_declared(
+    database: postgres.Server, query: str, order_by: Any, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        mill.read_postgres(database.url, query, order_by=order_by)
+
+
+def test_nulls_and_values_without_a_form(database: postgres.Server, tmp_path: Path) -> None:
+    nulls = mill.read_postgres(database.url, "values (1), (null), (3)", order_by="column1")
+    with pytest.raises(mill.DataError, match='column "column1" of order_by has a null'):
+        nulls.collect()
+    for value, why in [
+        ("'infinity'::timestamptz", "infinity"),
+        ("'-infinity'::date", "infinity"),
+        ("'1 month'::interval", "days or months"),
+        ("'NaN'::numeric(5, 2)", "NaN"),
+        ("'24:00'::time", "24:00:00"),
+        ("array[[1, 2], [3, 4]]", "2 dimensions"),
+        ("'[0:1]={1,2}'::int[]", "does not begin at 1"),
+    ]:
+        query = f"select n, case when n = 2 then {value} end as x from generate_series(1, 3) as n"
+        stream = mill.read_postgres(database.url, query, order_by="n")
+        with pytest.raises(mill.DataError, match=f'column "x": .*{why}'):
+            mill.run(stream.write_csv(tmp_path / "a"), checkpoint=None)
+        report = mill.run(stream.select("n").write_csv(tmp_path / f"{abs(hash(value))}"), on_error="skip")
+        assert report.status == "finished"
+
+
+def test_rows_of_one_key_stay_together(database: postgres.Server, schema: str, tmp_path: Path) -> None:
+    """A position is after all rows of its key: groups of any size, and checkpoints all the time."""
+    database.execute(f"create table {schema}.t (k text collate \"C\", day date, at timestamptz, n bigint)")
+    database.execute(
+        f"insert into {schema}.t select 'k' || (n / 3000), date '2026-01-01' + (n % 7000), timestamptz '1999-12-31' + n * interval '1s', n "
+        "from generate_series(1, 30000) as n"
+    )
+    for order_by in (["k"], ["day", "k"], ["at"]):
+        stream = mill.read_postgres(database.url, f"{schema}.t", order_by=order_by)
+        out = f"{schema}.o{len(order_by)}{order_by[0]}"
+        every = mill.Checkpoint(tmp_path / out, every="5ms")
+        mill.run(stream.write_postgres(database.url, out), checkpoint=every)
+        assert database.rows(f"select count(*), count(distinct n) from {out}") == [(30_000, 30_000)]
+
+
+def test_reading_killed_at_random(database: postgres.Server, schema: str, tmp_path: Path) -> None:
+    dice = random.Random(SEED)
+    database.execute(
+        f"create table {schema}.t (a text, b timestamp, c numeric(10, 2), n bigint, primary key (a, b, c)); "
+        f"insert into {schema}.t select 'it''s \\' || (n % 11), timestamp '1969-12-31' + n * interval '0.7s', (n % 13) - 6.5, n "
+        "from generate_series(1, 200000) as n"
+    )
+    kills = 0
+    for _ in range(10 * KILLS + 10):
+        run = Job(tmp_path, "table", database.url, f"{schema}.t", f"{schema}.out", tmp_path / "state", "--every", "20ms")
+        if kills == KILLS or run.ends_within(dice.uniform(0.5, 1.5)):
+            run.finish()
+            break
+        run.kill()
+        kills += 1
+    both = f"select count(*) from (select * from {schema}.t except all select * from {schema}.out) x"
+    assert database.rows(both) == [(0,)]
+    assert database.rows(f"select count(*) from {schema}.out") == [(200_000,)]
+
+
+def test_the_server_is_killed_while_it_is_read(database: postgres.Server, schema: str, tmp_path: Path) -> None:
+    database.execute(f"create table {schema}.t (n bigint primary key, x text)")
+    database.execute(f"insert into {schema}.t select n, repeat('x', 100) from generate_series(1, 300000) as n")
+    run = Job(tmp_path, "table", database.url, f"{schema}.t", f"{schema}.out", tmp_path / "state")
+    end = time.monotonic() + SECONDS_MAX
+    while not database.rows(f"select to_regclass('{schema}.out') is not null")[0][0]:
+        assert run.process.poll() is None, run.said()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    database.kill()
+    database.start()
+    run.finish()
+    assert database.rows(f"select count(*), count(distinct n), sum(n) from {schema}.out") == [(300_000, 300_000, 300_000 * 300_001 // 2)]
+
+
+# -- looking up ------------------------------------------------------------------------------------------------------------
+
+
+def test_looking_up(database: postgres.Server, schema: str) -> None:
+    database.execute(f"create table {schema}.users (id int primary key, name text, born date, tags text[], spent numeric(8, 2))")
+    database.execute(f"insert into {schema}.users select n, 'u' || n, date '2000-01-01' + n, array['a', null], n / 4.0 from generate_series(1, 5000) as n")
+    users = mill.lookup_postgres(database.url, f"{schema}.users", key="id", schema={"name": str, "spent": "decimal[10, 2]"})
+    clicks = mill.from_iter([{"user": n % 6000 if n % 7 else 2**40} for n in range(10_000)])
+    found = clicks.enrich(users, on="user", how="left").collect().to_pylist()
+    assert len(found) == 10_000
+    for row in found:
+        is_there = 1 <= row["user"] <= 5000
+        assert row["name"] == (f"u{row['user']}" if is_there else None)
+        assert row["spent"] is None or float(row["spent"]) == row["user"] / 4
+    everything = mill.lookup_postgres(database.url, f"{schema}.users", key="id")
+    (row,) = mill.from_iter([{"id": 3}]).enrich(everything, on="id").collect().to_pylist()
+    assert (row["name"], row["tags"], str(row["born"])) == ("u3", ["a", None], "2000-01-04")
+
+
+def test_looking_up_by_several_columns_and_what_is_wrong(database: postgres.Server, schema: str) -> None:
+    database.execute(f"create table {schema}.t (a text, b uuid, n int, d date); create view {schema}.v as select a, n from {schema}.t")
+    mark = "00112233-4455-6677-8899-aabbccddeeff"
+    database.execute(f"insert into {schema}.t values ('x', '{mark}', 1, 'infinity'), ('y', '{mark}', 2, null), ('y', '{mark}', 3, null)")
+    table = f"{schema}.t"
+    by = mill.lookup_postgres(database.url, table, key=["a", "b"], schema={"n": int})
+    rows = [{"a": "x", "b": mark}, {"a": "x", "b": "no uuid"}, {"a": "nul\0", "b": mark}, {"a": None, "b": mark}]
+    assert [row["n"] for row in mill.from_iter(rows).enrich(by, on=["a", "b"], how="left").collect(parallelism=1).to_pylist()] == [1, None, None, None]
+    twice = mill.from_iter([{"a": "y", "b": mark}])
+    with pytest.raises(mill.UserFunctionError, match=f"table '{table}' has several rows with a = 'y', b = '{mark}'"):
+        twice.enrich(by, on=["a", "b"]).collect()
+    endless = mill.lookup_postgres(database.url, table, key=["a", "b"], schema={"d": "date"})
+    with pytest.raises(mill.UserFunctionError, match=r'column "d" of table .* infinity'):
+        mill.from_iter(rows[:1]).enrich(endless, on=["a", "b"]).collect()
+    with pytest.raises(mill.PlanError, match=r'column "k" is str, and "n" of table .* is bigint; cast "k"'):
+        mill.from_iter([{"k": "1"}]).enrich(mill.lookup_postgres(database.url, table, key="n"), on="k")
+    with pytest.raises(mill.PlanError, match="names 1 columns, and the key of table .* has 2: a, b"):
+        mill.from_iter([{"k": "1"}]).enrich(by, on="k")
+    with pytest.raises(mill.SchemaError, match='has no column "nn"; did you mean "n"'):
+        mill.lookup_postgres(database.url, table, key="nn")
+    with pytest.raises(mill.SchemaError, match='schema= says int16, which may not hold every value'):
+        mill.lookup_postgres(database.url, table, key="a", schema={"n": "int16"})
+    with pytest.raises(mill.ConnectorError, match="does not exist"):
+        mill.lookup_postgres(database.url, f"{schema}.none", key="a")
+
+
+def test_looking_up_while_the_server_is_killed(database: postgres.Server, schema: str) -> None:
+    database.execute(f"create table {schema}.t (id int primary key, name text); insert into {schema}.t select n, 'u' || n from generate_series(0, 99) as n")
+    users = mill.lookup_postgres(database.url, f"{schema}.t", key="id", cache=0, timeout="1m")
+    database.kill()
+    database.start()
+    found = mill.from_iter([{"id": n % 100} for n in range(1000)]).enrich(users, on="id").collect().to_pylist()
+    assert all(row["name"] == f"u{row['id']}" for row in found)
+    assert len(found) == 1000
