@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import postgres
+import pyarrow as pa
 import pytest
 from test_postgres_sink import KILLS, SECONDS_MAX, SEED, Job
 
@@ -137,7 +138,7 @@ def test_the_server_is_killed_while_it_is_read(database: postgres.Server, schema
 def test_looking_up(database: postgres.Server, schema: str) -> None:
     database.execute(f"create table {schema}.users (id int primary key, name text, born date, tags text[], spent numeric(8, 2))")
     database.execute(f"insert into {schema}.users select n, 'u' || n, date '2000-01-01' + n, array['a', null], n / 4.0 from generate_series(1, 5000) as n")
-    users = mill.lookup_postgres(database.url, f"{schema}.users", key="id", schema={"name": str, "spent": "decimal[10, 2]"})
+    users = mill.lookup_postgres(database.url, f"{schema}.users", key="id", schema={"name": str, "spent": pa.decimal128(10, 2)})
     clicks = mill.from_iter([{"user": n % 6000 if n % 7 else 2**40} for n in range(10_000)])
     found = clicks.enrich(users, on="user", how="left").collect().to_pylist()
     assert len(found) == 10_000
