@@ -151,7 +151,7 @@ def test_a_table_that_is_there(database: postgres.Server, schema: str) -> None:
     (found,) = database.rows(f"select id, price, code, mark::text, js, serial from {schema}.t")
     assert found == (7, Decimal("1.2500"), "äöü", mark, {"a": 1}, 1)
     long = mill.from_iter([{**rows[0], "id": 8, "code": "long"}], schema=kinds)
-    with pytest.raises(mill.DataError, match=r'column "code" is long: it has 4 characters, and the column of the table varchar\(3\)'):
+    with pytest.raises(mill.DataError, match=r'column "code" is "long": it has 4 characters, and the column of the table varchar\(3\)'):
         mill.run(long.write_postgres(database.url, f"{schema}.t"))
     with pytest.raises(mill.ConnectorError, match=r"duplicate key .*\(id\)=\(7\) already exists"):
         mill.run(stream.write_postgres(database.url, f"{schema}.t"))
