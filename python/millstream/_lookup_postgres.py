@@ -105,9 +105,9 @@ class PostgresTable:
         self._raw = raw
         self._table = table
         self._keys = keys
-        self.schema = Schema(raw.schema)
-        self._kinds = pa.schema(Schema(raw.key)).types
-        self.__name__ = f"{table} in {raw.server}"
+        self.schema = Schema(raw.schema())
+        self._kinds = pa.schema(Schema(raw.key())).types
+        self.__name__ = f"{table} in {raw.server()}"
 
     def check_keys(self, on: Sequence[str], kinds: Sequence[DataType]) -> None:
         """Refuse columns that cannot have the values of the key."""

@@ -17,14 +17,14 @@ from millstream import col
 def windows(given: argparse.Namespace) -> mill.Output:
     """Counts by key and minute, appended."""
     events = mill.read_csv(given.source, schema={"key": str, "at": "timestamp[us]", "x": int})
-    counted = events.event_time("at", watermark="10s").key_by("key").window(mill.tumbling("1m")).agg(n=mill.count(), total=mill.sum("x"))
+    counted = events.event_time("at", watermark="10s").key_by("key").window(mill.tumbling("1m")).agg(n=mill.count(), total=col("x").sum())
     return counted.write_postgres(given.url, given.target)
 
 
 def latest(given: argparse.Namespace) -> mill.Output:
     """Running counts by key, replaced, and deleted once they are a multiple of 5."""
     events = mill.read_csv(given.source, schema={"key": str, "at": "timestamp[us]", "x": int})
-    counted = events.key_by("key").agg(n=mill.count(), total=mill.sum("x"), emit="each")
+    counted = events.key_by("key").agg(n=mill.count(), total=col("x").sum(), emit="each")
     return counted.filter(col("n") % 5 != 0).write_postgres(given.url, given.target, key="key")
 
 

@@ -63,19 +63,16 @@ impl RawPostgresTable {
     }
 
     /// The columns that are found.
-    #[getter]
     fn schema(&self) -> PyResult<RawSchema> {
         self.table.schema()
     }
 
     /// The columns of the key.
-    #[getter]
     fn key(&self) -> PyResult<RawSchema> {
         self.table.key()
     }
 
     /// The server, without a password.
-    #[getter]
     fn server(&self) -> String {
         self.table.server()
     }

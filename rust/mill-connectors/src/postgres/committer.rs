@@ -256,8 +256,8 @@ impl PostgresCommitter {
             }
             shared.reach("postgres.commit").map_err(Failure::Again)?;
             transaction.commit().map_err(|e| shared.failure("commit", &e))?;
-            own.doubtful = None;
             shared.reach("postgres.committed").map_err(Failure::Again)?;
+            own.doubtful = None;
             Ok(receipt)
         })?;
         if let Some(newest) = newest

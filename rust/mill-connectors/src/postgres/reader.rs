@@ -267,7 +267,7 @@ impl Pull {
             by.join(", ")
         );
         let mut input = transaction.copy_out(&sql).map_err(|e| failed(&e))?;
-        let mut buffer = Buffer { bytes: Vec::new(), start: 0 };
+        let mut buffer = Buffer { bytes: Vec::new(), start: 0, is_ended: false };
         let mut fill = |buffer: &mut Buffer| -> Attempt<bool> {
             buffer.fill(&mut input).map_err(|e| match e.get_ref().and_then(|inner| inner.downcast_ref::<::postgres::Error>()) {
                 Some(inner) => failed(inner),
@@ -419,6 +419,8 @@ impl Gathered {
 struct Buffer {
     bytes: Vec<u8>,
     start: usize,
+    /// The client must not be asked again after the end: it would wait for more.
+    is_ended: bool,
 }
 
 impl Buffer {
@@ -428,6 +430,9 @@ impl Buffer {
 
     /// Adds what comes next; `false` at the end.
     fn fill(&mut self, input: &mut impl std::io::Read) -> std::io::Result<bool> {
+        if self.is_ended {
+            return Ok(false);
+        }
         self.bytes.drain(..self.start);
         self.start = 0;
         let before = self.bytes.len();
@@ -436,7 +441,10 @@ impl Buffer {
         // Each message of the protocol is a row: many of them are taken at once.
         let outcome = loop {
             match input.read(&mut self.bytes[filled..]) {
-                Ok(0) => break Ok(filled > before),
+                Ok(0) => {
+                    self.is_ended = true;
+                    break Ok(filled > before);
+                }
                 Ok(count) => {
                     filled += count;
                     if filled == self.bytes.len() {
