@@ -15,7 +15,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::postgres::{Client, Transaction};
+use ::postgres::{Client, IsolationLevel, Transaction};
 use mill_protocol::{Commit, Committer, Delivery, Ending, Epoch, Error, Recovered, Result, Run};
 
 use super::address::{Attempt, Failure};
@@ -33,8 +33,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// What every binary COPY begins with, and ends with.
 const BEGIN: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const END: &[u8] = &(-1i16).to_be_bytes();
-/// For this transaction: a lock of somebody else's is waited for that long at a time, and a commit is durable.
-const SETTINGS: &str = "SET LOCAL lock_timeout = '10s'; \
+/// For a connection: the server gives up a peer that has gone without a word, which would hold the lock, after half a minute.
+const SILENCE: &str = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+     SET idle_in_transaction_session_timeout = '60s'";
+/// For this transaction, whatever the role or the database has by default: a lock of somebody else's is waited for that long at a
+/// time, a statement takes as long as it takes, and a commit is durable.
+const SETTINGS: &str = "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = 0; \
      SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 
 pub(super) struct PostgresCommitter {
@@ -85,7 +89,11 @@ impl PostgresCommitter {
             let mut once = || -> Attempt<T> {
                 let mut link = match self.link.take() {
                     Some(link) if !link.client.is_closed() => link,
-                    _ => Link { client: self.shared.address.connect(&self.shared.call())?, has_stage: false },
+                    _ => {
+                        let mut client = self.shared.address.connect(&self.shared.call())?;
+                        client.batch_execute(SILENCE).map_err(|e| self.shared.failure("connect", &e))?;
+                        Link { client, has_stage: false }
+                    }
                 };
                 let outcome = attempt(self, &mut link)?;
                 self.link = Some(link);
@@ -130,8 +138,7 @@ impl PostgresCommitter {
         let Some(notes) = self.notes.clone() else { return Ok(()) };
         self.attempt(COMMIT_WAIT, |own, link| {
             let shared = Arc::clone(&own.shared);
-            let mut transaction = link.client.transaction().map_err(|e| shared.failure("begin a transaction", &e))?;
-            transaction.batch_execute(SETTINGS).map_err(|e| shared.failure("begin a transaction", &e))?;
+            let mut transaction = begin(&shared, &mut link.client)?;
             notes.lock(&shared, &mut transaction)?;
             notes.take_over(&shared, &mut transaction, shared.run())?;
             transaction.commit().map_err(|e| shared.failure("note the run", &e))
@@ -214,12 +221,16 @@ impl PostgresCommitter {
                 made.map_err(|e| shared.failure("make a temporary table", &e))?;
                 link.has_stage = true;
             }
-            let mut transaction = link.client.transaction().map_err(|e| shared.failure("begin a transaction", &e))?;
-            transaction.batch_execute(SETTINGS).map_err(|e| shared.failure("begin a transaction", &e))?;
+            let mut transaction = begin(&shared, &mut link.client)?;
             if let Some(notes) = &notes {
                 notes.lock(&shared, &mut transaction)?;
                 notes.check_holder(&shared, &mut transaction, shared.run())?;
+                // A server that took over without the last commits, or was put back, must not be written on.
+                if let Some(receipt) = own.receipt {
+                    notes.check(&shared, &mut transaction, receipt)?;
+                }
             }
+            table::check_unchanged(&shared, &layout, &mut transaction)?;
             // The newest epoch of each run: as the database has it, and as it will.
             let mut runs: BTreeMap<u64, (Option<Epoch>, Epoch)> = BTreeMap::new();
             let (mut is_gathered, mut has_deletes) = (false, false);
@@ -270,6 +281,14 @@ impl PostgresCommitter {
         }
         Ok(())
     }
+}
+
+/// Begins a transaction in which each statement sees what was committed before it: the holder is read after the lock is had.
+fn begin<'c>(shared: &Shared, client: &'c mut Client) -> Attempt<Transaction<'c>> {
+    let begun = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).read_only(false).start();
+    let mut transaction = begun.map_err(|e| shared.failure("begin a transaction", &e))?;
+    transaction.batch_execute(SETTINGS).map_err(|e| shared.failure("begin a transaction", &e))?;
+    Ok(transaction)
 }
 
 /// Whether a transaction was committed; one that still goes on is asked about again.

@@ -28,7 +28,7 @@ const CALL: &str = "lookup_postgres()";
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How a table is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PostgresLookupOptions {
     /// The password, where the URL has none.
     pub password: Option<String>,
@@ -284,6 +284,18 @@ impl PostgresLookup {
         let limit = format!("SET statement_timeout = {}", self.timeout.as_millis().clamp(1, i32::MAX as u128));
         client.batch_execute(&limit).map_err(|e| self.failed(&e))?;
         let statement = client.prepare(&self.sql).map_err(|e| self.failed(&e))?;
+        // The table may have been altered since it was looked at, and binary values do not say what they are.
+        for ((field, form), column) in self.schema.fields().iter().zip(&self.forms).zip(&statement.columns()[1..]) {
+            if Form::of(column.type_(), column.type_modifier()).as_ref() != Some(form) {
+                return Err(Failure::Final(Error::schema(format!(
+                    "{CALL}: column {:?} of table {:?} is {} now, and was {} when the look-up was declared; declare it again",
+                    field.name(),
+                    self.table,
+                    column.type_().name(),
+                    form.declared()
+                ))));
+            }
+        }
         Ok(Link { client, statement })
     }
 

@@ -23,6 +23,7 @@ use mill_protocol::{Error, Position, Read, Rejected, Result, SplitReader};
 
 use super::address::{Attempt, Failure};
 use super::decode::Builder;
+use super::form::Form;
 use super::keys::At;
 use super::name::identifier;
 use super::source::Shared;
@@ -266,6 +267,19 @@ impl Pull {
             shared.relation,
             by.join(", ")
         );
+        // Binary rows do not say what they are, and the table may have been altered since it was looked at.
+        let selected = format!("SELECT {} FROM {} AS q", names.join(", "), shared.relation);
+        let statement = transaction.prepare(&selected).map_err(|e| failed(&e))?;
+        for ((field, form), column) in shared.columns.iter().zip(statement.columns()) {
+            if Form::of(column.type_(), column.type_modifier()).as_ref() != Some(form) {
+                return Err(Failure::Final(Error::schema(format!(
+                    "{call}: the column {:?} is {} now, and was {} when the source was declared; declare it again",
+                    field.name(),
+                    column.type_().name(),
+                    form.declared()
+                ))));
+            }
+        }
         let mut input = transaction.copy_out(&sql).map_err(|e| failed(&e))?;
         let mut buffer = Buffer { bytes: Vec::new(), start: 0, is_ended: false };
         let mut fill = |buffer: &mut Buffer| -> Attempt<bool> {

@@ -27,7 +27,7 @@ const COLUMNS_MAX: usize = 1600;
 const NAME_BYTES_MAX: usize = 63;
 
 /// How a table is written.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct PostgresSinkOptions {
     /// The password, where the URL has none.
     pub password: Option<String>,

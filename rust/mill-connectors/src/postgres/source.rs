@@ -14,7 +14,7 @@ use super::reader::PostgresReader;
 use crate::nearest::{did_you_mean, quoted};
 
 /// How a table or a query is read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct PostgresSourceOptions {
     /// The password, where the URL has none.
     pub password: Option<String>,
@@ -135,7 +135,7 @@ impl PostgresSource {
         for column in key.iter().filter(|column| matches!(column.form, Form::Text(_))) {
             let name = identifier(&column.name);
             let sql = format!(
-                "SELECT c.collisdeterministic FROM (SELECT pg_collation_for(q.{name}) AS named FROM {relation} AS q LIMIT 1) AS x \
+                "SELECT c.collisdeterministic FROM (SELECT pg_collation_for((SELECT q.{name} FROM {relation} AS q LIMIT 1)) AS named) AS x \
                  JOIN pg_collation AS c ON c.oid = x.named::regcollation::oid"
             );
             let rows = client.query(&sql, &[]).map_err(|e| failed("look at the order of text", &e))?;

@@ -1,10 +1,10 @@
 //! The table that is written: made, or compared with the columns of the stream before the first record.
 
-use ::postgres::Client;
+use ::postgres::{Client, Transaction};
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{Error, Result};
 
-use super::address::Attempt;
+use super::address::{Attempt, Failure};
 use super::form::{self, Form};
 use super::name::{TableName, identifier, identifiers};
 use super::sink::Shared;
@@ -156,7 +156,11 @@ pub(super) fn open(shared: &Shared, client: &mut Client) -> Attempt<Layout> {
         }
         None => {
             let sql = create(&shared.table, &schema, shared.key.as_deref())?;
-            client.batch_execute(&sql).map_err(|e| shared.failure("make the table", &e))?;
+            client.batch_execute(&sql).map_err(|e| match e.code().map(|code| code.code()) {
+                // Two that make it at once: it is there when the loser looks again.
+                Some("23505" | "42P07" | "42710") => Failure::Again(shared.failure("make the table", &e).into_error()),
+                _ => shared.failure("make the table", &e),
+            })?;
             find(shared, client)?
                 .ok_or_else(|| Error::connector(format!("{}: the table was made and is gone", shared.call())))?
         }
@@ -187,6 +191,31 @@ pub(super) fn open(shared: &Shared, client: &mut Client) -> Attempt<Layout> {
         layout.key = Some(places);
     }
     Ok(layout)
+}
+
+/// Refuses a table that was altered since it was opened, and keeps it from being altered until the transaction ends: binary rows
+/// do not say what they are.
+pub(super) fn check_unchanged(shared: &Shared, layout: &Layout, transaction: &mut Transaction<'_>) -> Attempt<()> {
+    let name = layout.table.sql();
+    let locked = transaction.batch_execute(&format!("LOCK TABLE {name} IN ROW EXCLUSIVE MODE"));
+    locked.map_err(|e| shared.failure("lock the table", &e))?;
+    let sql = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute \
+               WHERE attrelid = to_regclass($1)::oid AND attnum > 0 AND NOT attisdropped";
+    let rows = transaction.query(sql, &[&name]).map_err(|e| shared.failure("look at the table", &e))?;
+    for column in &layout.columns {
+        let now = rows.iter().find(|row| row.get::<_, &str>(0) == column.name).map(|row| row.get::<_, String>(1));
+        if now.as_ref() != Some(&column.declared) {
+            let now = now.map_or("is gone".to_owned(), |now| format!("is {now} now"));
+            return Err(Failure::Final(Error::schema(format!(
+                "{}: the column {:?} of the table was {} when the job began, and {now}; put it back as it was, until the rows that wait are \
+                 written",
+                shared.call(),
+                column.name,
+                column.declared
+            ))));
+        }
+    }
+    Ok(())
 }
 
 /// Declares a table for these columns.
