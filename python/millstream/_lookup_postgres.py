@@ -65,7 +65,7 @@ def lookup_postgres(
     ConnectorError
         When there is no such database or table, or it cannot be read. While the job runs, this fails the job whatever
         ``on_error`` is.
-    UserFunctionError
+    DataError
         When the job runs and a value has no form in its column, or several rows have the key: an error of the records with this
         key, and of no others. The message names table, column and key.
 

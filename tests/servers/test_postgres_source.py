@@ -160,10 +160,10 @@ def test_looking_up_by_several_columns_and_what_is_wrong(database: postgres.Serv
     rows = [{"a": "x", "b": mark}, {"a": "x", "b": "no uuid"}, {"a": "nul\0", "b": mark}, {"a": None, "b": mark}]
     assert [row["n"] for row in mill.from_iter(rows).enrich(by, on=["a", "b"], how="left").collect(parallelism=1).to_pylist()] == [1, None, None, None]
     twice = mill.from_iter([{"a": "y", "b": mark}])
-    with pytest.raises(mill.UserFunctionError, match=f"table '{table}' has several rows with a = 'y', b = '{mark}'"):
+    with pytest.raises(mill.DataError, match=f"table '{table}' has several rows with a = 'y', b = '{mark}'"):
         twice.enrich(by, on=["a", "b"]).collect()
     endless = mill.lookup_postgres(database.url, table, key=["a", "b"], schema={"d": "date"})
-    with pytest.raises(mill.UserFunctionError, match=r'column "d" of table .* infinity'):
+    with pytest.raises(mill.DataError, match=r'column "d" of table .* infinity'):
         mill.from_iter(rows[:1]).enrich(endless, on=["a", "b"]).collect()
     with pytest.raises(mill.PlanError, match=r'column "k" is str, and "n" of table .* is bigint; cast "k"'):
         mill.from_iter([{"k": "1"}]).enrich(mill.lookup_postgres(database.url, table, key="n"), on="k")
