@@ -8,6 +8,7 @@ error that names the step and what to write. The table is that of docs/guide/che
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -735,7 +736,7 @@ def test_a_name_in_drop_drops_once(tmp_path: Path) -> None:
     stop_after(sinks(3), mill.Checkpoint(tmp_path / "state"))
     stop_after(sinks(4), mill.Checkpoint(tmp_path / "state", **options))
     stop_after(sinks(4), mill.Checkpoint(tmp_path / "state", **options))
-    assert "used up by a former run" in refusal(sinks(5), mill.Checkpoint(tmp_path / "state", **options))
+    assert "was used up by a former run" in refusal(sinks(5), mill.Checkpoint(tmp_path / "state", **options))
     # Once a run has gone without it, it can drop again.
     stop_after(sinks(4), mill.Checkpoint(tmp_path / "state"))
     stop_after(sinks(5), mill.Checkpoint(tmp_path / "state", **options))
@@ -752,3 +753,53 @@ def test_a_step_that_loses_its_state_is_dropped(tmp_path: Path) -> None:
     assert 'drop=["clean"] drops its state' in told and "allow_new" not in told
     mill.run(*sinks(False), checkpoint=mill.Checkpoint(tmp_path / "state", drop=["clean"]))
     assert sorted(row["x"] for row in results(tmp_path / "out")) == list(range(ROWS))
+
+
+PENDING = """
+import sys, time
+import millstream as mill
+from millstream import col
+
+def rows(start):
+    for x in range(start, 240):
+        time.sleep(0.002)
+        yield {"x": x}
+
+def plan(folder, is_former):
+    source = mill.from_iter(rows, schema={"x": int})
+    other = source.write_json(folder + "/other").name("other")
+    if is_former:
+        return [source.write_json(folder + "/out").name("s"), other]
+    return [source.filter(col("x") >= 0).name("s").write_json(folder + "/new").name("new"), other]
+
+if __name__ == "__main__":
+    folder, is_former = sys.argv[1], sys.argv[2] == "former"
+    checkpoint = mill.Checkpoint(folder + "/state", every="50ms", drop=[] if is_former else ["s"])
+    mill.run(*plan(folder, is_former), checkpoint=checkpoint, progress=False)
+"""
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_output_that_is_pending_is_that_of_a_sink_alone(is_dropped: bool, tmp_path: Path) -> None:
+    """A job dies between its checkpoint and what its sinks commit; then another kind of step has the name of a sink."""
+    made: dict[str, Any] = {"__name__": "pending"}
+    exec(PENDING, made)
+
+    def killed(which: str, step: str) -> None:
+        environment = {**os.environ, "MILLSTREAM_FAIL_POINT": f"{step}:1:kill"}
+        script = [sys.executable, "-c", PENDING, str(tmp_path), which]
+        process = subprocess.run(script, env=environment, capture_output=True, timeout=60)
+        assert process.returncode != 0 and b"Error" not in process.stderr, process.stderr
+
+    killed("former", "checkpoint.published")
+    now = made["plan"](str(tmp_path), False)
+    assert mill.state_diff(*now, checkpoint=tmp_path / "state").is_refused
+    told = str(mill.state_diff(*now, checkpoint=tmp_path / "state"))
+    assert "no longer in the plan: s, whose output of the last moments" in told, told
+    if is_dropped:
+        assert not mill.state_diff(*now, checkpoint=mill.Checkpoint(tmp_path / "state", drop=["s"])).is_refused
+        # Not all that the checkpoint names is committed by this run: the next one has to know.
+        killed("now", "checkpoint.publish")
+    mill.run(*made["plan"](str(tmp_path), True), checkpoint=tmp_path / "state")
+    for folder in ("out", "other"):
+        assert sorted(row["x"] for row in results(tmp_path / folder)) == list(range(ROWS))

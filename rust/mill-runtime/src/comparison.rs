@@ -427,8 +427,7 @@ impl Comparing<'_> {
     fn how_to_drop(&self, name: &str) -> String {
         match self.spent.contains(name) {
             true => format!(
-                "drop=[{name:?}] is used up by a former run: to drop it again, leave that out, run the former plan until its next \
-                 checkpoint, and then give it; it"
+                "drop=[{name:?}] was used up by a former run; once the former plan has run without it, drop=[{name:?}]"
             ),
             false => format!("drop=[{name:?}]"),
         }
