@@ -8,6 +8,7 @@ import platform
 import runpy
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -129,6 +130,7 @@ def _run(script: str, arguments: list[str], settings: list[str]) -> int:
 
 def _diff(options: argparse.Namespace, arguments: list[str]) -> int:
     from millstream._declared import declared_by
+    from millstream.errors import MillstreamError
     from millstream.job import diff_of_raw
 
     if not Path(options.script).is_file():
@@ -138,7 +140,14 @@ def _diff(options: argparse.Namespace, arguments: list[str]) -> int:
         print("millstream: the state directory is given twice", file=sys.stderr)
         return 2
     path = options.path if options.path is not None else options.checkpoint
-    jobs = declared_by(options.script, arguments)
+    try:
+        jobs = declared_by(options.script, arguments)
+    except MillstreamError:
+        raise
+    except Exception:
+        # The status 1 says that the job would be refused, and nobody has compared anything yet.
+        traceback.print_exc()
+        return 2
     if path is not None:
         # A savepoint, or a copy of the directory, is compared with the only job there is.
         own = [job for job in jobs if job[1]["checkpoint"] is not None and os.path.realpath(job[1]["checkpoint"]) == os.path.realpath(path)]

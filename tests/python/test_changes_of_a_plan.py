@@ -8,7 +8,11 @@ error that names the step and what to write. The table is that of docs/guide/che
 from __future__ import annotations
 
 import json
+import os
 import re
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -491,6 +495,9 @@ def test_the_command_line_compares_what_a_script_declares(tmp_path: Path, capsys
     assert diffed(str(tmp_path / "none.py")) == 2
     assert "declares no job with a checkpoint" in capsys.readouterr().err
     assert diffed(str(tmp_path / "missing.py")) == 2
+    (tmp_path / "wrong.py").write_text("1 / 0\n")
+    assert diffed(str(tmp_path / "wrong.py")) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_a_running_job_is_not_disturbed_by_a_look(tmp_path: Path) -> None:
@@ -592,3 +599,207 @@ def test_aggregates_come_and_go_over_many_keys_and_runs(tmp_path: Path) -> None:
         all_of, late = [x for _, x in of[key]], [x for place, x in of[key] if place >= starts[1]]
         wanted = {column: AGGREGATES[column][1](all_of) for column in ("least", "last", "top")}
         assert row == {**wanted, **{column: AGGREGATES[column][1](late) for column in ("mean", "texts")}}
+
+
+def stop_after(sinks: list[mill.Output], checkpoint: mill.Checkpoint) -> None:
+    """Stop a job after it has read 30 records."""
+    job = mill.start(*sinks, checkpoint=checkpoint, parallelism=1)
+    until = time.monotonic() + 60
+    while (metrics := job.metrics()) is None or sum(step.rows_out for step in metrics.steps if step.name.startswith("from_iter")) < 30:
+        assert time.monotonic() < until, "the job does not read"
+        time.sleep(0.002)
+    job.stop()
+    assert job.wait("60s").status == "stopped"
+
+
+def refusal(sinks: list[mill.Output], checkpoint: mill.Checkpoint) -> str:
+    with pytest.raises(mill.CheckpointError) as raised:
+        mill.run(*sinks, checkpoint=checkpoint)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("every", ["30s", "5ms"])
+@pytest.mark.parametrize("runs", [("a", "b"), ("a", "b", "b", "b"), ("a", "b", "c"), ("a", "b", "a")], ids="-".join)
+def test_a_rename_before_a_sink_doubles_and_loses_nothing(every: str, runs: tuple[str, ...], tmp_path: Path) -> None:
+    """A sink without a name has an identity made of the names before it, and SQLite knows what it committed by that."""
+
+    def sinks(pause: float, name: str, was: str | None) -> list[mill.Output]:
+        firsts = Records(pause).stream().select("x").key_by(k=col("x") % 1000).deduplicate().name(name, was=was)
+        return [firsts.write_sqlite(tmp_path / "t.db", "t")]
+
+    def rows() -> list[int]:
+        with sqlite3.connect(tmp_path / "t.db") as database:
+            return [x for (x,) in database.execute("select x from t order by x")]
+
+    was = None
+    for place, name in enumerate(runs):
+        plan = sinks(0.001, name, was)
+        if place:
+            assert not mill.state_diff(*plan, checkpoint=tmp_path / "state").is_refused
+        stop_after(plan, mill.Checkpoint(tmp_path / "state", every=every))
+        assert rows() == list(range(len(rows())))
+        was = next((former for former in reversed(runs[: place + 1]) if place + 1 < len(runs) and former != runs[place + 1]), None)
+    mill.run(*sinks(0, runs[-1], None), checkpoint=tmp_path / "state")
+    assert rows() == list(range(ROWS))
+
+
+KILLED = """
+import os, time
+from datetime import datetime
+import millstream as mill
+from millstream import col
+
+def rows(start):
+    for x in range(start, start + 20):
+        time.sleep(0.002)
+        yield {{"x": x, "at": datetime(2026, 1, 1)}}
+    os._exit(9)
+
+stream = mill.from_iter(rows, schema={{"x": int, "at": datetime}}).select("x").key_by(k=col("x") % 1000).deduplicate().name("b", was="a")
+mill.run(stream.write_sqlite({table!r}, "t"), checkpoint=mill.Checkpoint({state!r}, every={every!r}), progress=False)
+"""
+
+
+@pytest.mark.parametrize("every", ["30s", "5ms"])
+def test_a_rename_and_a_kill_before_or_after_the_next_checkpoint(every: str, tmp_path: Path) -> None:
+    def sinks(pause: float, name: str, was: str | None) -> list[mill.Output]:
+        firsts = Records(pause).stream().select("x").key_by(k=col("x") % 1000).deduplicate().name(name, was=was)
+        return [firsts.write_sqlite(tmp_path / "t.db", "t")]
+
+    stop_after(sinks(0.001, "a", None), mill.Checkpoint(tmp_path / "state", every=every))
+    script = KILLED.format(table=str(tmp_path / "t.db"), state=str(tmp_path / "state"), every=every)
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60).returncode == 9
+    stop_after(sinks(0.001, "b", "a"), mill.Checkpoint(tmp_path / "state", every=every))
+    mill.run(*sinks(0, "b", "a"), checkpoint=tmp_path / "state")
+    with sqlite3.connect(tmp_path / "t.db") as database:
+        assert [x for (x,) in database.execute("select x from t order by x")] == list(range(ROWS))
+
+
+def test_two_sinks_of_one_identity_are_refused(tmp_path: Path) -> None:
+    def sinks(*names: tuple[str, str | None]) -> list[mill.Output]:
+        source = Records(0.001).stream().select("x")
+        return [
+            source.key_by(k=col("x") % 1000).deduplicate().name(name, was=was).write_sqlite(tmp_path / "t.db", f"t{place}")
+            for place, (name, was) in enumerate(names)
+        ]
+
+    stop_after(sinks(("a", None)), mill.Checkpoint(tmp_path / "state"))
+    stop_after(sinks(("b", "a")), mill.Checkpoint(tmp_path / "state"))
+    told = refusal(sinks(("b", "a"), ("a", None)), mill.Checkpoint(tmp_path / "state", allow_new=["a"]))
+    assert "could not tell it from" in told
+
+
+def test_names_that_are_swapped_are_refused(tmp_path: Path) -> None:
+    def sinks(*names: tuple[str, str | None]) -> list[mill.Output]:
+        source = Records(0.001).stream()
+        return [
+            source.filter(col("x") % 2 == place).key_by(k=col("x") % 1).agg(n=mill.count()).name(name, was=was).write_json(tmp_path / f"o{place}").name(f"s{place}")
+            for place, (name, was) in enumerate(names)
+        ]
+
+    stop_after(sinks(("even", None), ("odd", None)), mill.Checkpoint(tmp_path / "state"))
+    swapped = sinks(("odd", "even"), ("even", "odd"))
+    assert mill.state_diff(*swapped, checkpoint=tmp_path / "state").is_refused
+    assert 'the checkpoint has both "odd" and "even"' in refusal(swapped, mill.Checkpoint(tmp_path / "state"))
+    assert "the checkpoint has both" in refusal(sinks(("odd", "even")), mill.Checkpoint(tmp_path / "state", drop=["odd"]))
+    # A name that has done its work may stay.
+    stop_after(sinks(("even", None), ("uneven", "odd")), mill.Checkpoint(tmp_path / "state"))
+    stop_after(sinks(("even", None), ("uneven", "odd")), mill.Checkpoint(tmp_path / "state"))
+
+
+def test_windows_that_keep_records_take_up_no_others(tmp_path: Path) -> None:
+    def sinks(factor: int, **columns: Any) -> list[mill.Output]:
+        timed = Records(0.001).stream().with_columns(k=col("x") * 0, x=col("x") * factor).event_time("at", watermark="0s")
+        return [timed.key_by("k").window(mill.session("500s")).agg(**columns).name("t").write_json(tmp_path / "out").name("s")]
+
+    stop_after(sinks(1, half=col("x").median()), mill.Checkpoint(tmp_path / "state"))
+    told = refusal(sinks(1000, mid=col("x").median()), mill.Checkpoint(tmp_path / "state", drop=["t.half"], allow_new=["t.mid"]))
+    assert "keep the columns that they need" in told
+
+
+def test_a_source_is_not_renamed_in_mode_none(tmp_path: Path) -> None:
+    def sinks(name: str, was: str | None) -> list[mill.Output]:
+        return [Records(0.001).stream().name(name, was=was).write_json(tmp_path / "out").name("s")]
+
+    job = mill.start(*sinks("in", None), checkpoint=mill.Checkpoint(tmp_path / "state", mode="none"))
+    time.sleep(0.1)
+    job.stop()
+    job.wait("60s")
+    assert "cannot be renamed" in refusal(sinks("in2", "in"), mill.Checkpoint(tmp_path / "state", mode="none"))
+
+
+def test_a_name_in_drop_drops_once(tmp_path: Path) -> None:
+    def sinks(modulo: int) -> list[mill.Output]:
+        return [Records(0.001).stream().key_by(k=col("x") % modulo).agg(n=mill.count()).name("totals").write_json(tmp_path / "out").name("s")]
+
+    options: dict[str, Any] = {"drop": ["totals"], "allow_new": ["totals"]}
+    stop_after(sinks(3), mill.Checkpoint(tmp_path / "state"))
+    stop_after(sinks(4), mill.Checkpoint(tmp_path / "state", **options))
+    stop_after(sinks(4), mill.Checkpoint(tmp_path / "state", **options))
+    assert "was used up by a former run" in refusal(sinks(5), mill.Checkpoint(tmp_path / "state", **options))
+    # Once a run has gone without it, it can drop again.
+    stop_after(sinks(4), mill.Checkpoint(tmp_path / "state"))
+    stop_after(sinks(5), mill.Checkpoint(tmp_path / "state", **options))
+
+
+def test_a_step_that_loses_its_state_is_dropped(tmp_path: Path) -> None:
+    def sinks(has_state: bool) -> list[mill.Output]:
+        stream = Records(0.001).stream()
+        clean = stream.key_by(k=col("x") % 1000).deduplicate() if has_state else stream.filter(col("x") >= 0)
+        return [clean.name("clean").select("x").write_json(tmp_path / "out").name("s")]
+
+    stop_after(sinks(True), mill.Checkpoint(tmp_path / "state"))
+    told = refusal(sinks(False), mill.Checkpoint(tmp_path / "state"))
+    assert 'drop=["clean"] drops its state' in told and "allow_new" not in told
+    mill.run(*sinks(False), checkpoint=mill.Checkpoint(tmp_path / "state", drop=["clean"]))
+    assert sorted(row["x"] for row in results(tmp_path / "out")) == list(range(ROWS))
+
+
+PENDING = """
+import sys, time
+import millstream as mill
+from millstream import col
+
+def rows(start):
+    for x in range(start, 240):
+        time.sleep(0.002)
+        yield {"x": x}
+
+def plan(folder, is_former):
+    source = mill.from_iter(rows, schema={"x": int})
+    other = source.write_json(folder + "/other").name("other")
+    if is_former:
+        return [source.write_json(folder + "/out").name("s"), other]
+    return [source.filter(col("x") >= 0).name("s").write_json(folder + "/new").name("new"), other]
+
+if __name__ == "__main__":
+    folder, is_former = sys.argv[1], sys.argv[2] == "former"
+    checkpoint = mill.Checkpoint(folder + "/state", every="50ms", drop=[] if is_former else ["s"])
+    mill.run(*plan(folder, is_former), checkpoint=checkpoint, progress=False)
+"""
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_output_that_is_pending_is_that_of_a_sink_alone(is_dropped: bool, tmp_path: Path) -> None:
+    """A job dies between its checkpoint and what its sinks commit; then another kind of step has the name of a sink."""
+    made: dict[str, Any] = {"__name__": "pending"}
+    exec(PENDING, made)
+
+    def killed(which: str, step: str) -> None:
+        environment = {**os.environ, "MILLSTREAM_FAIL_POINT": f"{step}:1:kill"}
+        script = [sys.executable, "-c", PENDING, str(tmp_path), which]
+        process = subprocess.run(script, env=environment, capture_output=True, timeout=60)
+        assert process.returncode != 0 and b"Error" not in process.stderr, process.stderr
+
+    killed("former", "checkpoint.published")
+    now = made["plan"](str(tmp_path), False)
+    assert mill.state_diff(*now, checkpoint=tmp_path / "state").is_refused
+    told = str(mill.state_diff(*now, checkpoint=tmp_path / "state"))
+    assert "no longer in the plan: s, whose output of the last moments" in told, told
+    if is_dropped:
+        assert not mill.state_diff(*now, checkpoint=mill.Checkpoint(tmp_path / "state", drop=["s"])).is_refused
+        # Not all that the checkpoint names is committed by this run: the next one has to know.
+        killed("now", "checkpoint.publish")
+    mill.run(*made["plan"](str(tmp_path), True), checkpoint=tmp_path / "state")
+    for folder in ("out", "other"):
+        assert sorted(row["x"] for row in results(tmp_path / folder)) == list(range(ROWS))

@@ -71,11 +71,11 @@ pub use state_view::{has_keyed_state, pickled_state, read_state};
 ///
 /// # Errors
 /// Says what does not fit, all of it.
-pub fn check_state(kind: &StageKind, bytes: &[SharedBytes]) -> Result<()> {
+pub fn check_state(kind: &StageKind, bytes: &[SharedBytes], has_other_parts: bool) -> Result<()> {
     let Some(first) = bytes.iter().find(|bytes| description::is_described(bytes)) else { return Ok(()) };
     match kind {
         StageKind::Process(process) => process::check_state(&process.states, first),
-        kind => accumulator::check_aggregates(kind, first),
+        kind => accumulator::check_aggregates(kind, first, has_other_parts),
     }
 }
 

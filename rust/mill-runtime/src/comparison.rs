@@ -19,7 +19,7 @@ use mill_protocol::{Error, Result};
 use mill_snapshot::{Checkpoint, OperatorEntry, OperatorInfo};
 
 use crate::graph::{JobGraph, StageBody, StateCheck};
-use crate::storage::DROPPED_NOTE;
+use crate::storage::{DROPPED_NOTE, sink_notes_of};
 
 /// Which steps with state may be new.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,8 +85,12 @@ pub struct Comparison {
     pub(crate) fresh: HashSet<String>,
     /// Steps with other aggregates than in the checkpoint.
     pub(crate) evolved: HashSet<String>,
-    /// What was dropped now or before, so that the same script can run again.
+    /// What was dropped now, or before and is still named, so that the same script can run again.
     pub(crate) dropped: BTreeSet<String>,
+    /// The identities under which the targets of sinks know them, where those are others than the ones they have now.
+    pub(crate) identities: HashMap<String, String>,
+    /// Whether output that no sink has committed is dropped.
+    pub(crate) is_output_dropped: bool,
     /// Whether the next checkpoint has to be full.
     pub(crate) is_rewritten: bool,
 }
@@ -135,19 +139,24 @@ impl Comparison {
 pub fn compare(graph: &JobGraph, checkpoint: &Checkpoint, changes: &Changes) -> Result<Comparison> {
     let stored = &checkpoint.manifest().operators;
     let steps = steps(graph);
+    let former_drops = dropped(checkpoint)?;
+    let named: BTreeSet<String> = changes.drop.iter().cloned().collect();
     let mut comparing = Comparing {
         current: steps.iter().map(|step| step.info.uid.as_str()).collect(),
         used: HashSet::new(),
-        found: Comparison { dropped: dropped(checkpoint)?, ..Comparison::default() },
+        // What is named no longer is forgotten, so that it can be dropped again one day.
+        found: Comparison { dropped: former_drops.intersection(&named).cloned().collect(), ..Comparison::default() },
+        spent: former_drops,
         steps: &steps,
         stored,
         checkpoint,
         changes,
     };
     comparing.find_renamed();
+    comparing.find_identities()?;
     let mut claimed: HashSet<&str> = HashSet::new();
     for step in &steps {
-        let former = comparing.former(&step.info.uid);
+        let former = comparing.former(step);
         claimed.extend(former.and_then(|former| stored.get_key_value(&former)).map(|(uid, _)| uid.as_str()));
         comparing.compare(step);
     }
@@ -210,14 +219,45 @@ struct Comparing<'a> {
     changes: &'a Changes,
     /// The names in `drop` that stand for something.
     used: HashSet<String>,
+    /// What former runs have dropped: a name that is still there from then allows nothing.
+    spent: BTreeSet<String>,
     found: Comparison,
 }
 
 impl Comparing<'_> {
-    /// The identity that a step has in the checkpoint, if it is there.
-    fn former(&self, uid: &str) -> Option<String> {
+    /// The identity that a step has in the checkpoint, if it is there. Output that is not committed is that of a sink alone.
+    fn former(&self, step: &Current) -> Option<String> {
+        let uid = step.info.uid.as_str();
         let former = self.found.former.get(uid).map_or(uid, String::as_str);
-        self.stored.contains_key(former).then(|| former.to_owned())
+        let is_its_own = step.is_sink || !self.is_pending(former);
+        (self.stored.contains_key(former) && is_its_own).then(|| former.to_owned())
+    }
+
+    /// Whether the checkpoint has output of this step that is not known to be committed.
+    fn is_pending(&self, uid: &str) -> bool {
+        !self.checkpoint.handles(uid).is_empty() && !self.checkpoint.is_settled()
+    }
+
+    /// Finds under which identities targets know the sinks: those with which they have begun, whatever was renamed since.
+    fn find_identities(&mut self) -> Result<()> {
+        let notes = sink_notes_of(self.checkpoint.manifest())?;
+        let mut owners: HashMap<String, &str> = HashMap::new();
+        for step in self.steps.iter().filter(|step| step.is_sink) {
+            let uid = &step.info.uid;
+            let former = self.found.former.get(uid).unwrap_or(uid);
+            let identity = notes.get(former).and_then(|note| note.identity.as_ref()).unwrap_or(former);
+            if let Some(other) = owners.insert(identity.clone(), &step.info.name) {
+                self.found.mistakes.push(format!(
+                    "{}: its target could not tell it from {other:?}, which had this identity ({identity}) before a step was renamed; \
+                     give one of the two sinks, if it is new, another name",
+                    step.info.name
+                ));
+            }
+            if identity != uid {
+                self.found.identities.insert(uid.clone(), identity.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Finds the steps that have another name than in the checkpoint.
@@ -225,11 +265,20 @@ impl Comparing<'_> {
         let mut taken: HashMap<&str, &str> = HashMap::new();
         for (name, was) in &self.changes.renamed {
             let call = format!("name({name:?}, was={was:?})");
+            let by_name = || self.stored.iter().find(|(_, entry)| entry.name == *was);
+            let former = self.stored.get_key_value(was).or_else(by_name);
             if self.stored.contains_key(name) {
+                // It was renamed before, and the former name is free or that of another step since. Anything else is a guess.
+                let is_renamed = |old: &str| self.changes.renamed.iter().any(|(name, _)| name == old);
+                if former.is_some_and(|(old, _)| old != name && (!self.current.contains(old.as_str()) || is_renamed(old))) {
+                    self.found.mistakes.push(format!(
+                        "{call}: the checkpoint has both {name:?} and {was:?}; rename in two runs, or to a name that is free; leave was= out \
+                         if it was renamed before"
+                    ));
+                }
                 continue;
             }
-            let by_name = || self.stored.iter().find(|(_, entry)| entry.name == *was);
-            let Some((old, _)) = self.stored.get_key_value(was).or_else(by_name) else {
+            let Some((old, _)) = former else {
                 let names: Vec<&str> = self.stored.values().map(|entry| entry.name.as_str()).collect();
                 self.found.mistakes.push(format!("{call}: the checkpoint has no step {was:?}{}", self.near(was, &names)));
                 continue;
@@ -251,9 +300,15 @@ impl Comparing<'_> {
                     (None, Some(rest)) => format!("{rest}/{old}"),
                     (None, None) => continue,
                 };
-                if !self.stored.contains_key(uid) && self.stored.contains_key(&candidate) {
-                    self.found.former.insert(uid.clone(), candidate);
-                    self.found.is_rewritten = true;
+                match (self.stored.contains_key(uid), self.stored.contains_key(&candidate)) {
+                    (false, true) => {
+                        self.found.former.insert(uid.clone(), candidate);
+                        self.found.is_rewritten = true;
+                    }
+                    (true, true) if !self.current.contains(candidate.as_str()) => {
+                        self.found.mistakes.push(format!("{call}: the checkpoint has both {uid:?} and {candidate:?}; rename to a name that is free"));
+                    }
+                    _ => {}
                 }
             }
         }
@@ -261,7 +316,11 @@ impl Comparing<'_> {
 
     fn compare(&mut self, step: &Current) {
         let info = &step.info;
-        let Some(former) = self.former(&info.uid) else {
+        let Some(former) = self.former(step) else {
+            if self.stored.contains_key(self.found.former.get(&info.uid).unwrap_or(&info.uid)) {
+                self.found.fresh.insert(info.uid.clone());
+                self.found.is_rewritten = true;
+            }
             if !info.signature.is_empty() {
                 self.new(step);
             }
@@ -286,7 +345,7 @@ impl Comparing<'_> {
             }
             return;
         }
-        if self.refuse_unfit(step, &former) {
+        if self.refuse_unfit(step, &former, false) {
             return;
         }
         match renamed {
@@ -296,14 +355,14 @@ impl Comparing<'_> {
     }
 
     /// Refuses a step whose operator cannot go on from what is stored, which says why.
-    fn refuse_unfit(&mut self, step: &Current, former: &str) -> bool {
+    fn refuse_unfit(&mut self, step: &Current, former: &str, has_other_parts: bool) -> bool {
         let bytes = self.checkpoint.restored(former, 0..0).0;
-        let Some(Err(error)) = step.check.as_ref().map(|check| (check.0)(&bytes)) else { return false };
+        let Some(Err(error)) = step.check.as_ref().map(|check| (check.0)(&bytes, has_other_parts)) else { return false };
         let name = &step.info.name;
         if self.replace(step) {
             return true;
         }
-        self.tell(name, Verdict::Refused, format!("changed: {name}: {}; {}", error.message(), start_empty(name)));
+        self.tell(name, Verdict::Refused, format!("changed: {name}: {}; {}", error.message(), self.start_empty(step)));
         true
     }
 
@@ -336,24 +395,50 @@ impl Comparing<'_> {
             return;
         }
         let (name, was, is) = (&step.info.name, or_nothing(&entry.signature), or_nothing(&step.info.signature));
-        self.tell(name, Verdict::Refused, format!("changed: {name} (was {was}, is {is}); {}", start_empty(name)));
+        self.tell(name, Verdict::Refused, format!("changed: {name} (was {was}, is {is}); {}", self.start_empty(step)));
     }
 
-    /// Lets a step start empty whose former state is dropped, if both are wanted.
+    /// Lets a step start empty whose former state is dropped, if both are wanted. Where it keeps no state there is nothing to start.
     fn replace(&mut self, step: &Current) -> bool {
-        let name = &step.info.name;
-        if !self.changes.drop.contains(name) {
+        let (name, is_stateless) = (&step.info.name, step.info.signature.is_empty());
+        if !self.may_drop(name) {
             return false;
         }
         self.used.insert(name.clone());
-        if !self.is_allowed(name) {
+        if !is_stateless && !self.is_allowed(name) {
             return false;
         }
         self.found.dropped.insert(name.clone());
         self.found.fresh.insert(step.info.uid.clone());
         self.found.is_rewritten = true;
-        self.tell(name, Verdict::New, format!("the state of its former form is dropped, and it {}", began(step)));
+        match is_stateless {
+            true => self.tell(name, Verdict::Changed, "the state of its former form is dropped, and it keeps none".to_owned()),
+            false => self.tell(name, Verdict::New, format!("the state of its former form is dropped, and it {}", began(step))),
+        }
         true
+    }
+
+    /// Whether the user drops this, and not just because a former run of the same script did.
+    fn may_drop(&self, name: &str) -> bool {
+        self.changes.drop.iter().any(|drop| drop == name) && !self.spent.contains(name)
+    }
+
+    /// How to drop this: a name that a former run used up says nothing about what has come since.
+    fn how_to_drop(&self, name: &str) -> String {
+        match self.spent.contains(name) {
+            true => format!(
+                "drop=[{name:?}] was used up by a former run; once the former plan has run without it, drop=[{name:?}]"
+            ),
+            false => format!("drop=[{name:?}]"),
+        }
+    }
+
+    fn start_empty(&self, step: &Current) -> String {
+        let name = &step.info.name;
+        match step.info.signature.is_empty() {
+            true => format!("{} drops its state", self.how_to_drop(name)),
+            false => format!("{} with allow_new=[{name:?}] drops its state and lets it start empty", self.how_to_drop(name)),
+        }
     }
 
     /// Compares the aggregates of a step that is the same in everything else.
@@ -369,8 +454,8 @@ impl Comparing<'_> {
             match find(&entry.parts, column) {
                 Some(was) if was == *what => {}
                 Some(was) => refused.push(format!(
-                    "changed: {name}: aggregate {column} was {was}, is {what}; give the new one another name, drop=[{full:?}] then \
-                     drops the former one"
+                    "changed: {name}: aggregate {column} was {was}, is {what}; give the new one another name, {} then drops the former one",
+                    self.how_to_drop(&full)
                 )),
                 None if self.is_allowed(&full) => told.push(format!("aggregate {what} is new and starts empty")),
                 None => refused.push(format!(
@@ -381,15 +466,17 @@ impl Comparing<'_> {
         }
         for (column, what) in entry.parts.iter().filter(|(column, _)| find(&step.info.parts, column).is_none()) {
             let full = format!("{name}.{column}");
-            if self.changes.drop.contains(&full) {
+            if self.may_drop(&full) {
                 self.found.dropped.insert(full.clone());
                 self.used.insert(full);
                 told.push(format!("aggregate {what} is dropped"));
             } else {
-                refused.push(format!("changed: {name}: aggregate {what} is gone, and its values would be lost; drop=[{full:?}] drops it"));
+                let drop = self.how_to_drop(&full);
+                refused.push(format!("changed: {name}: aggregate {what} is gone, and its values would be lost; {drop} drops it"));
             }
         }
-        if self.refuse_unfit(step, former) {
+        let sorted = |parts: &[(String, String)]| parts.iter().cloned().collect::<BTreeSet<_>>();
+        if self.refuse_unfit(step, former, sorted(&step.info.parts) != sorted(&entry.parts)) {
             return;
         }
         for text in &refused {
@@ -407,23 +494,25 @@ impl Comparing<'_> {
     /// A step of the checkpoint that the plan does not have.
     fn gone(&mut self, uid: &str, entry: &OperatorEntry) {
         let name = &entry.name;
-        let is_pending = !self.checkpoint.handles(uid).is_empty() && !self.checkpoint.is_settled();
+        let is_pending = self.is_pending(uid);
         let has_state = self.checkpoint.size_of(uid) != (0, 0) || !entry.signature.is_empty();
         if !has_state && !is_pending {
             return;
         }
-        if let Some(key) = [name.as_str(), uid].into_iter().find(|key| self.changes.drop.iter().any(|drop| drop == key)) {
+        if let Some(key) = [name.as_str(), uid].into_iter().find(|key| self.may_drop(key)) {
             self.used.insert(key.to_owned());
             self.found.dropped.insert(key.to_owned());
+            self.found.is_output_dropped |= is_pending;
             let text = if is_pending && !has_state { "it is gone, and its output that was pending is never committed" } else { "it is gone, and its state is dropped" };
             self.tell(name, Verdict::Dropped, text.to_owned());
             return;
         }
+        let drop = self.how_to_drop(name);
         let text = match has_state {
-            true => format!("no longer in the plan: {name}, whose state would be lost; drop=[{name:?}] drops it"),
+            true => format!("no longer in the plan: {name}, whose state would be lost; {drop} drops it"),
             false => format!(
                 "no longer in the plan: {name}, whose output of the last moments before the job ended is not committed yet; run the former \
-                 plan for a moment, which commits it, or drop=[{name:?}] leaves it out for good"
+                 plan for a moment, which commits it, or {drop} leaves it out for good"
             ),
         };
         self.tell(name, Verdict::Refused, text);
@@ -507,10 +596,6 @@ fn names_of(entry: &OperatorEntry) -> Vec<String> {
 
 fn began(step: &Current) -> &'static str {
     if step.is_source { "is new and is read from its beginning" } else { "is new and starts empty" }
-}
-
-fn start_empty(name: &str) -> String {
-    format!("drop=[{name:?}] with allow_new=[{name:?}] drops its state and lets it start empty")
 }
 
 /// A signature without the parts that may come and go.

@@ -99,8 +99,8 @@ pub struct UserCode {
 #[derive(Clone)]
 pub struct StateCheck(pub Arc<CheckOfState>);
 
-/// What a [`StateCheck`] calls.
-pub type CheckOfState = dyn Fn(&[SharedBytes]) -> Result<()> + Send + Sync;
+/// What a [`StateCheck`] calls; the flag says that the step has other parts than the one that stored it.
+pub type CheckOfState = dyn Fn(&[SharedBytes], bool) -> Result<()> + Send + Sync;
 
 impl fmt::Debug for StateCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -301,7 +301,8 @@ fn open_sinks(graph: &JobGraph, recovery: &Recovery, store: Option<&Store>, endi
             let mut committer = sink.committer().map_err(|error| error.in_step(&stage.name))?;
             recovery.recover_sink(&stage.uid, &mut *committer, ending).map_err(|error| error.in_step(&stage.name))?;
             let (uid, name, target) = (stage.uid.clone(), stage.name.clone(), sink.target());
-            sinks.push(SinkState { uid, name, committer, target, owed: Vec::new() });
+            let identity = recovery.identity(&uid).to_owned();
+            sinks.push(SinkState { uid, identity, name, committer, target, owed: Vec::new() });
         }
     }
     recovery.settle(store)?;

@@ -16,7 +16,7 @@ use crate::job_result::{Report, Status};
 use crate::metrics::Registry;
 use crate::options::{Mode, RunOptions};
 use crate::positions::{self, Positions};
-use crate::storage::{self, ENDED_NOTE, JOB_NOTE, PositionNotes, SINKS_NOTE, SinkNote, Storage};
+use crate::storage::{self, ENDED_NOTE, JOB_NOTE, PositionNotes, SinkNote, Storage};
 
 /// What a job goes on from, if anything.
 #[derive(Default)]
@@ -57,6 +57,7 @@ impl Recovery {
         if let Some(store) = &options.store {
             if options.mode == Mode::None {
                 recovery.open_positions(store, options.clock.now())?;
+                recovery.refuse_renamed_sources(graph, &options.changes.renamed)?;
             } else {
                 recovery.refuse_positions(store)?;
                 recovery.epoch = store.next_epoch().saturating_sub(1);
@@ -82,7 +83,7 @@ impl Recovery {
             recovery.own = (checkpoint.path() == store.path()).then(|| store.clone());
             recovery.job = Some(job(checkpoint.manifest())?);
         }
-        recovery.sinks = sink_notes(checkpoint.manifest())?;
+        recovery.sinks = storage::sink_notes_of(checkpoint.manifest())?;
         recovery.epoch = recovery.epoch.max(checkpoint.id());
         recovery.ended = ended(checkpoint.manifest())?;
         Ok(recovery)
@@ -149,7 +150,7 @@ impl Recovery {
         };
         let restored = self.restored_id().map(Epoch);
         let (newest, directory) = (self.newest, self.directory.as_deref());
-        committer.promise(&Run { delivery, job: self.job, sink: uid, restored, newest, directory, ending: Some(ending) })?;
+        committer.promise(&Run { delivery, job: self.job, sink: self.identity(uid), restored, newest, directory, ending: Some(ending) })?;
         let Some(checkpoint) = &self.checkpoint else {
             // Output that is published before its checkpoint may be of this job though there is no checkpoint.
             let is_published = self.mode == Mode::AtLeastOnce && self.has_former_epochs;
@@ -175,7 +176,8 @@ impl Recovery {
             store.forget_former().map_err(storage::error)?;
         }
         match (&self.own, &self.checkpoint) {
-            (Some(store), Some(checkpoint)) if !checkpoint.is_settled() => {
+            // Where output was dropped that the checkpoint names, not all of it is committed.
+            (Some(store), Some(checkpoint)) if !checkpoint.is_settled() && !self.comparison.is_output_dropped => {
                 store.settle(checkpoint.id(), false).map_err(storage::error)
             }
             _ => Ok(()),
@@ -218,6 +220,11 @@ impl Recovery {
         self.comparison.former.get(uid).map_or(uid, String::as_str)
     }
 
+    /// The identity under which the target of a sink knows it.
+    pub(crate) fn identity<'a>(&'a self, uid: &'a str) -> &'a str {
+        self.comparison.identities.get(uid).map_or(uid, String::as_str)
+    }
+
     /// Whether a step begins empty, whatever the checkpoint has under its identity.
     fn is_fresh(&self, uid: &str) -> bool {
         self.comparison.fresh.contains(uid)
@@ -238,6 +245,28 @@ impl Recovery {
         self.positions = Some(Arc::new(store.positions().map_err(storage::error)?));
         // No manifest counts the epochs here, and sinks must not see a number twice: time goes on over restarts.
         self.epoch = now.max(0) as u64;
+        Ok(())
+    }
+
+    /// The notes of positions name the sources, and are not renamed: a source with another name would be read from its beginning.
+    fn refuse_renamed_sources(&self, graph: &JobGraph, renamed: &[(String, String)]) -> Result<()> {
+        if self.noted.is_empty() {
+            return Ok(());
+        }
+        for source in graph.chains.iter().filter_map(|chain| chain.source.as_ref()) {
+            let is_of = |name: &str| {
+                let rest = source.uid.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+                rest || source.uid.strip_suffix(name).is_some_and(|rest| rest.ends_with('/'))
+            };
+            let Some((name, was)) = renamed.iter().find(|(name, _)| is_of(name)) else { continue };
+            if storage::noted_positions(&self.noted, &source.uid)?.is_empty() {
+                return Err(Error::checkpoint(format!(
+                    "name({name:?}, was={was:?}): in mode none a source keeps its place under its name and cannot be renamed: it would be \
+                     read from its beginning; give it the name {was:?} again, or leave was= out to read it from its beginning"
+                ))
+                .in_step(&source.name));
+            }
+        }
         Ok(())
     }
 
@@ -275,12 +304,6 @@ fn job(manifest: &Manifest) -> Result<u64> {
         Some(text) => u64::from_str_radix(text, 16)
             .map_err(|error| Error::checkpoint("the identity of the job in the checkpoint is damaged").because(error)),
     }
-}
-
-fn sink_notes(manifest: &Manifest) -> Result<BTreeMap<String, SinkNote>> {
-    let Some(notes) = manifest.notes.get(SINKS_NOTE) else { return Ok(BTreeMap::new()) };
-    serde_json::from_str(notes)
-        .map_err(|error| Error::checkpoint("what the checkpoint knows of its sinks is damaged").because(error))
 }
 
 fn ended(manifest: &Manifest) -> Result<HashSet<String>> {

@@ -9,6 +9,8 @@ use mill_protocol::{Commit, Committer, Error, Result};
 /// One sink of the job.
 pub(crate) struct SinkState {
     pub(crate) uid: String,
+    /// The identity under which its target knows it.
+    pub(crate) identity: String,
     pub(crate) name: String,
     pub(crate) committer: Box<dyn Committer>,
     /// Where its output goes.

@@ -7,7 +7,8 @@
 //! - a note [`JOB_NOTE`]: the identity of the job, that of the state directory in which it began; savepoints take it along;
 //! - a note [`PLAN_NOTE`]: the plan as the user wrote it, so that a later run can say what has changed;
 //! - a note [`SINKS_NOTE`]: where each sink writes, and what its target shows of all that was committed before;
-//! - a note [`DROPPED_NOTE`]: what `drop=` has named in this run or former ones, so that the same script can run again;
+//! - a note [`DROPPED_NOTE`]: what was dropped in this run or former ones and is still named by `drop=`, so that the same script can
+//!   run again, and drops nothing twice;
 //! - a note [`ENDED_NOTE`]: the steps whose input had ended in all tasks. What such a step emits at the end lies before
 //!   the checkpoint, so after a restart it is not emitted again.
 
@@ -16,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mill_protocol::{Commit, Epoch, Error, Result, Snapshot, SplitId, SplitState};
-use mill_snapshot::{CheckpointWriter, Handle, ManifestParts, OperatorInfo, OperatorState, Positions, Store, TaskId};
+use mill_snapshot::{CheckpointWriter, Handle, Manifest, ManifestParts, OperatorInfo, OperatorState, Positions, Store, TaskId};
 use serde::{Deserialize, Serialize};
 
 use crate::positions;
@@ -44,6 +45,9 @@ pub(crate) struct SinkNote {
     pub(crate) target: Option<String>,
     /// What the target shows of all that was committed before.
     pub(crate) receipt: Option<String>,
+    /// The identity under which the target knows the sink, where a step was renamed since; otherwise it is that of the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<String>,
 }
 
 /// What background work on one task's share of a checkpoint came to.
@@ -168,9 +172,20 @@ impl Storage {
 }
 
 fn sink_notes(sinks: &[SinkState]) -> Result<String> {
-    let note = |sink: &SinkState| SinkNote { target: sink.target.clone(), receipt: sink.committer.receipt() };
+    let note = |sink: &SinkState| SinkNote {
+        target: sink.target.clone(),
+        receipt: sink.committer.receipt(),
+        identity: Some(&sink.identity).filter(|identity| **identity != sink.uid).cloned(),
+    };
     let notes: BTreeMap<&str, SinkNote> = sinks.iter().map(|sink| (sink.uid.as_str(), note(sink))).collect();
     serde_json::to_string(&notes).map_err(|e| Error::internal("notes of sinks are no JSON").because(e))
+}
+
+/// What a checkpoint knows of the targets of its sinks.
+pub(crate) fn sink_notes_of(manifest: &Manifest) -> Result<BTreeMap<String, SinkNote>> {
+    let Some(notes) = manifest.notes.get(SINKS_NOTE) else { return Ok(BTreeMap::new()) };
+    serde_json::from_str(notes)
+        .map_err(|error| Error::checkpoint("what the checkpoint knows of its sinks is damaged").because(error))
 }
 
 /// Writes one task's share of a checkpoint.

@@ -71,7 +71,7 @@ fn stage(stage: &physical::Stage) -> StageDef {
         parts: stage.parts.clone(),
         check: is_checked(&stage.kind).then(|| {
             let kind = stage.kind.clone();
-            StateCheck(Arc::new(move |bytes| check_state(&kind, bytes)))
+            StateCheck(Arc::new(move |bytes, has_other_parts| check_state(&kind, bytes, has_other_parts)))
         }),
         body,
         inputs: stage.kind.inputs(),

@@ -8,9 +8,10 @@ use mill_frame::schema::{TYPE_KEY, TYPE_OBJECT};
 use mill_operators::has_keyed_state;
 use mill_plan::{DifferenceKind, SinkNode, lower, nearest};
 use mill_protocol::{Error, Result};
-use mill_runtime::Verdict;
+use mill_runtime::{Verdict, check_mode};
 use mill_snapshot::{Checkpoint, CheckpointInfo, RealDisk, Store, VerifyReport};
 
+use crate::graph;
 use crate::job::plan_options;
 use crate::options::{CheckpointOptions, Options};
 use crate::recovery::{Differences, failed, finished};
@@ -135,7 +136,11 @@ pub fn diff(sinks: &[SinkNode], options: &Options, id: Option<u64>) -> Result<Pl
     let Some(settings) = &options.checkpoint else {
         return Err(Error::plan("there is nothing to compare the plan with: the job has no checkpoint"));
     };
+    if settings.restart {
+        return Err(Error::plan("there is nothing to compare the plan with: with restart=True the job would start over"));
+    }
     let checkpoint = found(settings, id)?;
+    check_mode(&checkpoint, graph::mode(settings.mode))?;
     let differ = Differences::find(&checkpoint, &plan, Some(settings))?;
     let mut names: Vec<&str> = Vec::new();
     let all = plan.outline.steps().chain(differ.states.steps.iter().map(|step| step.step.as_str()));
@@ -171,13 +176,21 @@ fn find(settings: &CheckpointOptions, id: Option<u64>) -> Result<Checkpoint> {
     let own = match (id, Store::inspect(&settings.path, disk())) {
         (Some(id), store) => Some(store.and_then(|store| store.checkpoint(id)).map_err(failed)?),
         (None, Ok(store)) => store.latest(&mut Vec::new()).map_err(failed)?,
-        (None, Err(_)) if settings.restore_from.is_some() => None,
+        // A run makes the directory where there is none; anything else in its place stops it.
+        (None, Err(_)) if settings.restore_from.is_some() && is_nothing(&settings.path) => None,
         (None, Err(error)) => return Err(failed(error)),
     };
     match (own, &settings.restore_from) {
         (Some(own), _) => Ok(own),
         (None, Some(from)) => Checkpoint::restore_from(from, disk(), &mut Vec::new()).map_err(failed),
         (None, None) => Err(Error::checkpoint(format!("no checkpoint was ever completed in {}", settings.path.display()))),
+    }
+}
+
+fn is_nothing(path: &Path) -> bool {
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
 

@@ -9,6 +9,7 @@
 //! place. All rows are rewritten once, when the checkpoint is restored; the next checkpoint has to be a full one, as the chunks
 //! are others.
 
+use arrow::datatypes::Schema;
 use mill_plan::{AggregateKind, AggregateSpec, StageKind};
 use mill_protocol::{Error, Restored, Result};
 use mill_state::{Cursor, RowValues, Taken};
@@ -87,12 +88,12 @@ fn aggregates_of(shape: Shape) -> Option<Vec<AggregateSpec>> {
 }
 
 /// Fails if a step cannot go on from the rows that another list of its aggregates has left, and says why.
-pub(crate) fn check(kind: &StageKind, bytes: &[u8]) -> Result<()> {
+pub(crate) fn check(kind: &StageKind, bytes: &[u8], has_other_aggregates: bool) -> Result<()> {
     let refused = |why: &str| Err(Error::checkpoint(format!("its aggregates cannot change: {why}")));
     let (now, is_timed) = match kind {
         StageKind::Aggregate { aggregates, .. } | StageKind::TriggeredAggregate { aggregates, .. } => (aggregates, false),
         StageKind::WindowAggregate { aggregates, .. } | StageKind::SessionAggregate { aggregates, .. } => (aggregates, true),
-        StageKind::KeptWindow { .. } => return check_kept(kind, bytes),
+        StageKind::KeptWindow { .. } => return check_kept(kind, bytes, has_other_aggregates),
         _ => return Ok(()),
     };
     // Where nothing has changed nobody needs it; otherwise whoever restores fails.
@@ -122,11 +123,16 @@ pub(crate) fn check(kind: &StageKind, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The same of windows that keep records.
-fn check_kept(kind: &StageKind, bytes: &[u8]) -> Result<()> {
+/// The same of windows that keep records. What aggregates are made of was computed when a record came: a new one would find the columns of
+/// another, which may mean something else.
+fn check_kept(kind: &StageKind, bytes: &[u8], has_other_aggregates: bool) -> Result<()> {
     let StageKind::KeptWindow { records, .. } = kind else { return Ok(()) };
+    let is_of = |former: &Schema| {
+        let named = |schema: &Schema| schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect::<Vec<_>>();
+        named(former) == named(records)
+    };
     match Description::read(bytes).map(|description| description.shape) {
-        Ok(Shape::Kept { records: former, .. }) if former.fields() != records.fields() => {
+        Ok(Shape::Kept { records: former, .. }) if has_other_aggregates || !is_of(&former) => {
             Err(Error::checkpoint("its aggregates cannot change: these windows keep the columns that they need of records, and would need others"))
         }
         Ok(Shape::Kept { .. }) | Err(_) => Ok(()),
