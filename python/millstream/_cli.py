@@ -160,7 +160,7 @@ def _diff(options: argparse.Namespace, arguments: list[str]) -> int:
         print(f"millstream: {options.script} {wrong}", file=sys.stderr)
         return 2
     [(sinks, settings)] = jobs
-    if settings["restart_over"]:
+    if settings["restart_over"] and settings["restore_from"] is None:
         print("the job would start over, with restart=True: nothing of its checkpoints is used")
         return 0
     found = diff_of_raw(sinks, settings, options.id)

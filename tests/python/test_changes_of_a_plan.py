@@ -668,7 +668,7 @@ def test_a_rename_and_a_kill_before_or_after_the_next_checkpoint(every: str, tmp
 
     stop_after(sinks(0.001, "a", None), mill.Checkpoint(tmp_path / "state", every=every))
     script = KILLED.format(table=str(tmp_path / "t.db"), state=str(tmp_path / "state"), every=every)
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60).returncode == 9
+    assert subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, timeout=60).returncode == 9
     stop_after(sinks(0.001, "b", "a"), mill.Checkpoint(tmp_path / "state", every=every))
     mill.run(*sinks(0, "b", "a"), checkpoint=tmp_path / "state")
     with sqlite3.connect(tmp_path / "t.db") as database:
@@ -788,7 +788,7 @@ def test_output_that_is_pending_is_that_of_a_sink_alone(is_dropped: bool, tmp_pa
     def killed(which: str, step: str) -> None:
         environment = {**os.environ, "MILLSTREAM_FAIL_POINT": f"{step}:1:kill"}
         script = [sys.executable, "-c", PENDING, str(tmp_path), which]
-        process = subprocess.run(script, env=environment, capture_output=True, timeout=60)
+        process = subprocess.run(script, check=False, env=environment, capture_output=True, timeout=60)
         assert process.returncode != 0 and b"Error" not in process.stderr, process.stderr
 
     killed("former", "checkpoint.published")
@@ -803,3 +803,22 @@ def test_output_that_is_pending_is_that_of_a_sink_alone(is_dropped: bool, tmp_pa
     mill.run(*made["plan"](str(tmp_path), True), checkpoint=tmp_path / "state")
     for folder in ("out", "other"):
         assert sorted(row["x"] for row in results(tmp_path / folder)) == list(range(ROWS))
+
+
+def test_a_look_begins_where_the_run_would(tmp_path: Path) -> None:
+    def sink(folder: str) -> mill.Output:
+        return mill.from_iter([{"x": 1}]).write_json(tmp_path / folder).name("s")
+
+    mill.run(sink("out"), checkpoint=tmp_path / "state")
+    state = tmp_path / "state"
+    with pytest.raises(mill.PlanError, match="would start over"):
+        mill.state_diff(sink("out"), checkpoint=mill.Checkpoint(state, restart=True))
+    with pytest.raises(mill.CheckpointError, match="mode none"):
+        mill.state_diff(sink("out"), checkpoint=mill.Checkpoint(state, mode="none"))
+    (tmp_path / "empty").mkdir()
+    for restart in (False, True):
+        other = mill.Checkpoint(tmp_path / "empty", restore_from=state, restart=restart)
+        assert mill.state_diff(sink("out"), checkpoint=other).path == str(state)
+    (tmp_path / "empty" / "file").write_text("no state")
+    with pytest.raises(mill.CheckpointError, match="not a millstream state directory"):
+        mill.state_diff(sink("out"), checkpoint=mill.Checkpoint(tmp_path / "empty", restore_from=state))

@@ -136,7 +136,7 @@ pub fn diff(sinks: &[SinkNode], options: &Options, id: Option<u64>) -> Result<Pl
     let Some(settings) = &options.checkpoint else {
         return Err(Error::plan("there is nothing to compare the plan with: the job has no checkpoint"));
     };
-    if settings.restart {
+    if settings.restart && settings.restore_from.is_none() && id.is_none() {
         return Err(Error::plan("there is nothing to compare the plan with: with restart=True the job would start over"));
     }
     let checkpoint = found(settings, id)?;
@@ -174,6 +174,7 @@ fn found(settings: &CheckpointOptions, id: Option<u64>) -> Result<Checkpoint> {
 fn find(settings: &CheckpointOptions, id: Option<u64>) -> Result<Checkpoint> {
     let disk = || Arc::new(RealDisk);
     let own = match (id, Store::inspect(&settings.path, disk())) {
+        (None, _) if settings.restart => None,
         (Some(id), store) => Some(store.and_then(|store| store.checkpoint(id)).map_err(failed)?),
         (None, Ok(store)) => store.latest(&mut Vec::new()).map_err(failed)?,
         // A run makes the directory where there is none; anything else in its place stops it.
