@@ -301,9 +301,9 @@ def test_a_job_that_cannot_start_replaces_nothing(tmp_path: Path) -> None:
         with mill.start(counted("a"), checkpoint=state) as job, socket.create_server(("127.0.0.1", 0)) as taken:
             while every == "50ms" and not mill.checkpoints(state.path):
                 time.sleep(0.01)
-            with pytest.raises(mill.CheckpointError, match="is of another plan: changed: totals"):
+            with pytest.raises(mill.CheckpointError, match=r"is of another plan:\n  changed: totals"):
                 mill.start(counted("b"), checkpoint=state, replace=True)
-            with pytest.raises(mill.CheckpointError, match="is of another plan: changed: totals"):
+            with pytest.raises(mill.CheckpointError, match=r"is of another plan:\n  changed: totals"):
                 mill.start(counted("b"), checkpoint=state, replace=True, http=0)
             with pytest.raises(mill.PlanError, match="cannot listen there"):
                 mill.start(counted("a"), checkpoint=state, replace=True, http=taken.getsockname()[1])

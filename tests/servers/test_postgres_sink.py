@@ -326,21 +326,6 @@ def test_a_table_that_is_altered_while_the_job_runs(database: postgres.Server, s
     assert database.rows(f"select count(*) from {schema}.out where x <> n") == [(0,)]
 
 
-def test_checkpoints_that_are_gone(database: postgres.Server, schema: str, tmp_path: Path) -> None:
-    """The identity of the job is still there: what it has written would come a second time."""
-
-    def run() -> None:
-        mill.run(mill.from_iter([{"n": n} for n in range(1000)]).write_postgres(database.url, f"{schema}.out"), checkpoint=tmp_path / "state")
-
-    run()
-    for path in (tmp_path / "state").iterdir():
-        if path.name.startswith(("manifest-", "segment-")):
-            path.unlink()
-    with pytest.raises(mill.ConnectorError, match="the table has the rows of this job's epochs up to .* its checkpoints are gone"):
-        run()
-    assert database.rows(f"select count(*) from {schema}.out") == [(1000,)]
-
-
 @pytest.mark.parametrize("state", [True, False])
 def test_an_answer_that_is_lost(database: postgres.Server, schema: str, tmp_path: Path, state: bool) -> None:
     """The transaction is committed and nobody hears of it: it is found out, and not written again."""

@@ -188,20 +188,6 @@ impl PostgresCommitter {
         })
     }
 
-    /// A job that starts from nothing would append a second time what its checkpoints, which are gone, knew to be there.
-    fn check_begins(&mut self) -> Result<()> {
-        let (Some(notes), Delivery::ExactlyOnce, None) = (self.notes.clone(), self.delivery, &self.shared.key) else { return Ok(()) };
-        self.attempt(COMMIT_WAIT, |own, link| match notes.newest(&own.shared, &mut link.client)? {
-            None => Ok(()),
-            Some(epoch) => Err(Failure::Final(Error::connector(format!(
-                "{}: the table has the rows of this job's epochs up to {}, and the job starts from nothing: its checkpoints are gone; put \
-                 the state directory back, or give another one and an empty table",
-                own.shared.call(),
-                epoch.0
-            )))),
-        })
-    }
-
     /// Applies handles whose epochs are not noted, all in one transaction.
     fn apply(&mut self, commits: &[Commit], place: &Place) -> Result<()> {
         if commits.is_empty() {
@@ -398,8 +384,7 @@ impl Committer for PostgresCommitter {
     fn begin(&mut self) -> Result<()> {
         self.open()?;
         self.place.clear()?;
-        self.take_over()?;
-        self.check_begins()
+        self.take_over()
     }
 
     fn commit(&mut self, commits: &[Commit]) -> Result<()> {
