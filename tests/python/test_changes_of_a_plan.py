@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -628,7 +629,7 @@ def test_a_rename_before_a_sink_doubles_and_loses_nothing(every: str, runs: tupl
         return [firsts.write_sqlite(tmp_path / "t.db", "t")]
 
     def rows() -> list[int]:
-        with sqlite3.connect(tmp_path / "t.db") as database:
+        with closing(sqlite3.connect(tmp_path / "t.db")) as database:
             return [x for (x,) in database.execute("select x from t order by x")]
 
     was = None
@@ -671,7 +672,7 @@ def test_a_rename_and_a_kill_before_or_after_the_next_checkpoint(every: str, tmp
     assert subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, timeout=60).returncode == 9
     stop_after(sinks(0.001, "b", "a"), mill.Checkpoint(tmp_path / "state", every=every))
     mill.run(*sinks(0, "b", "a"), checkpoint=tmp_path / "state")
-    with sqlite3.connect(tmp_path / "t.db") as database:
+    with closing(sqlite3.connect(tmp_path / "t.db")) as database:
         assert [x for (x,) in database.execute("select x from t order by x")] == list(range(ROWS))
 
 
