@@ -308,6 +308,26 @@ def test_killed_at_each_step(database: postgres.Server, schema: str, tmp_path: P
         check(database, job, target, made)
 
 
+def test_a_trigger_that_keeps_deleted_rows(database: postgres.Server, schema: str) -> None:
+    database.execute(f"create table {schema}.out (k text primary key, n bigint)")
+    database.execute(f"create function {schema}.keep() returns trigger language plpgsql as 'begin return null; end'")
+    database.execute(f"create trigger keep before delete on {schema}.out for each row execute function {schema}.keep()")
+    database.execute(f"insert into {schema}.out values ('a', 1), ('b', 2)")
+    changes = [{"k": "a", "n": 1, "op": "insert"}, {"k": "a", "n": 1, "op": "delete"}]
+    stream = mill.from_changelog(mill.from_iter(changes), key="k")
+    with pytest.raises(mill.SchemaError, match="1 rows were deleted and are there nevertheless"):
+        mill.run(stream.write_postgres(database.url, f"{schema}.out", key="k"))
+    assert database.rows(f"select * from {schema}.out order by k") == [("a", 1), ("b", 2)]
+
+
+def test_a_trigger_that_drops_rows_of_nothing_but_a_key(database: postgres.Server, schema: str) -> None:
+    database.execute(f"create table {schema}.out (k text primary key)")
+    database.execute(f"create function {schema}.no() returns trigger language plpgsql as 'begin return null; end'")
+    database.execute(f"create trigger no before insert on {schema}.out for each row execute function {schema}.no()")
+    with pytest.raises(mill.SchemaError, match="2 rows were sent and 0 arrived"):
+        mill.run(mill.from_iter([{"k": "a"}, {"k": "b"}]).write_postgres(database.url, f"{schema}.out", key="k"))
+
+
 @pytest.mark.parametrize("key", [None, "n"])
 def test_a_table_that_is_altered_while_the_job_runs(database: postgres.Server, schema: str, tmp_path: Path, key: str | None) -> None:
     """Binary rows do not say what they are: whole numbers would be read as other ones."""

@@ -37,8 +37,8 @@ const END: &[u8] = &(-1i16).to_be_bytes();
 const SILENCE: &str = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
      SET idle_in_transaction_session_timeout = '60s'";
 /// For this transaction, whatever the role or the database has by default: a lock of somebody else's is waited for that long at a
-/// time, a statement takes as long as it takes, and a commit is durable.
-const SETTINGS: &str = "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = 0; \
+/// time, a statement takes as long as it takes, a policy that hides rows is an error, and a commit is durable.
+const SETTINGS: &str = "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = 0; SET LOCAL row_security = off; \
      SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 
 pub(super) struct PostgresCommitter {
@@ -331,14 +331,25 @@ fn merge(shared: &Shared, layout: &Layout, key: &[usize], has_deletes: bool, tra
         transaction.execute(&layout.delete(key), &[]).map_err(|e| shared.failure("delete rows", &e))?;
     }
     let upserted = transaction.execute(&layout.upsert(key), &[]).map_err(|e| shared.failure("write rows", &e))?;
-    if layout.counts_all(key) {
-        let wanted = transaction.query_one(&layout.count(key), &[]).map_err(|e| shared.failure("count rows", &e))?;
-        let wanted = wanted.get::<_, i64>(0) as u64;
-        if upserted != wanted {
-            return Err(dropped(shared, upserted, wanted));
+    let mut count = |sql: String| -> Attempt<u64> {
+        let row = transaction.query_one(&sql, &[]).map_err(|e| shared.failure("count rows", &e))?;
+        Ok(row.get::<_, i64>(0) as u64)
+    };
+    if has_deletes {
+        // Counted afterwards, since a row need not be there to be deleted.
+        let undeleted = count(layout.count_undeleted(key))?;
+        if undeleted > 0 {
+            return Err(Failure::Final(Error::schema(format!(
+                "{}: {undeleted} rows were deleted and are there nevertheless: a trigger or a rule of the table keeps them; nothing was \
+                 written",
+                shared.call()
+            ))));
         }
     }
-    Ok(())
+    let wanted = count(layout.count(key))?;
+    // A table of nothing but the key leaves its rows as they are, and the server does not count those.
+    let there = if layout.counts_all(key) { upserted } else { count(layout.count_there(key))? };
+    if there == wanted { Ok(()) } else { Err(dropped(shared, there, wanted)) }
 }
 
 fn dropped(shared: &Shared, written: u64, wanted: u64) -> Failure {

@@ -82,17 +82,34 @@ impl Layout {
         format!("(SELECT DISTINCT ON ({key}) * FROM pg_temp.{STAGE} ORDER BY {key}, n DESC)")
     }
 
+    /// Whether a row of the table has the key of one that was gathered.
+    fn matches(&self, key: &[usize]) -> String {
+        let matches = key.iter().map(|place| {
+            let column = &self.columns[*place];
+            let equals = if column.takes_null { "IS NOT DISTINCT FROM" } else { "=" };
+            format!("t.{} {equals} s.c{place}", identifier(&column.name))
+        });
+        matches.collect::<Vec<_>>().join(" AND ")
+    }
+
     /// Deletes the rows whose last change was that.
     pub(super) fn delete(&self, key: &[usize]) -> String {
-        let matches: Vec<String> = key
-            .iter()
-            .map(|place| {
-                let column = &self.columns[*place];
-                let equals = if column.takes_null { "IS NOT DISTINCT FROM" } else { "=" };
-                format!("t.{} {equals} s.c{place}", identifier(&column.name))
-            })
-            .collect();
-        format!("DELETE FROM {} AS t USING {} AS s WHERE s.d AND {}", self.table.sql(), self.latest(key), matches.join(" AND "))
+        format!("DELETE FROM {} AS t USING {} AS s WHERE s.d AND {}", self.table.sql(), self.latest(key), self.matches(key))
+    }
+
+    /// How many of the rows that were deleted are there nevertheless.
+    pub(super) fn count_undeleted(&self, key: &[usize]) -> String {
+        format!("SELECT count(*) FROM {} AS t, {} AS s WHERE s.d AND {}", self.table.sql(), self.latest(key), self.matches(key))
+    }
+
+    /// How many of the last rows that are not deletes have a row in the table.
+    pub(super) fn count_there(&self, key: &[usize]) -> String {
+        format!(
+            "SELECT count(*) FROM {} AS s WHERE NOT s.d AND EXISTS (SELECT 1 FROM {} AS t WHERE {})",
+            self.latest(key),
+            self.table.sql(),
+            self.matches(key)
+        )
     }
 
     /// Inserts the other last rows, or replaces the rows of their keys.
