@@ -131,6 +131,7 @@ def _operations() -> tuple[dict[Any, Any], dict[Any, Any]]:
         return all(isinstance(kind, (types.Integer, types.Boolean)) for kind in kinds)
 
     def of(name: str, whole: Callable[..., Any], other: Callable[..., Any]) -> Any:
+        # What numba looks up: compiled code runs one of the two, and Python never calls it.
         def operation(*values: Any) -> Any:
             raise NotImplementedError(name)
 

@@ -15,7 +15,7 @@ class _Enough(BaseException):
 
 
 class Declared:
-    """What stands for the report or the job of something that does not run: whoever looks at it ends the script."""
+    """A stand-in for the report or the job of something that does not run: whoever looks at it ends the script."""
 
     def __getattr__(self, name: str) -> NoReturn:
         """End the script."""

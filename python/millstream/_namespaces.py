@@ -1490,7 +1490,7 @@ class ListNamespace(_Namespace):
         Parameters
         ----------
         expr
-            An expression of :func:`millstream.element`, which stands for the element.
+            An expression of :func:`millstream.element`, which is each element in turn.
 
         Raises
         ------

@@ -59,8 +59,8 @@ class Checkpoint:
     is in :attr:`Report.notes`, and is logged as a warning; of functions only the names are compared. Where state would be
     lost or would mean something else, the run is refused, and so is a changed plan of a job that had finished. The error names
     every step and what to write for it; ``millstream state diff flow.py`` shows the same before the run, as does
-    :func:`state_diff`. ``allow_new`` and ``drop`` may stay in the script once they have been used; a name that stands for no
-    step is an error.
+    :func:`state_diff`. ``allow_new`` and ``drop`` may stay in the script once they have been used; a name of no step is an
+    error.
 
     Trust a state directory or a savepoint as you trust code. Columns and states of type ``object``, states of an
     :class:`Aggregate` of yours, and attributes of a :class:`WatermarkGenerator` are pickled, and unpickling runs what the

@@ -29,7 +29,7 @@ def test_an_expression_over_elements_is_that_of_polars() -> None:
         assert s.select(x=col("l").list.eval(ours)).collect()["x"] == frame.select(x=pl.col("l").list.eval(theirs))["x"].to_list()
     nested = mill.from_iter([{"l": [[1, 2], [], None]}])
     assert nested.select(x=col("l").list.eval(element().list.eval(element() * 10))).collect()["x"] == [[[10, 20], [], None]]
-    # Of a slice only its own elements count, and those behind null do not: 0 in the place of another would divide by zero.
+    # Of a slice only its own elements count, and those under a null do not: 0 in the place of another would divide by zero.
     values = pa.array([0, 0, 1, 2, 0], pa.int64())
     hidden = pa.ListArray.from_arrays(pa.array([0, 2, 4, 5], pa.int32()), values, mask=pa.array([True, False, True]))
     tens = mill.from_arrow(pa.table({"l": hidden})).select(x=col("l").list.eval(lit(Decimal(10)) / element().cast(mill.types.Decimal(5, 0))))

@@ -226,10 +226,12 @@ def test_several_key_columns_and_nulls(database: postgres.Server, schema: str) -
     nulls = mill.from_iter([*rows, {"a": None, "b": "x", "n": 4}])
     with pytest.raises(mill.DataError, match=r'column "a" is null, and is part of the key'):
         mill.run(nulls.write_postgres(database.url, f"{schema}.made", key=["a", "b"]))
-    database.execute(f"create table {schema}.n (a bigint, b text, n bigint, unique nulls not distinct (a, b))")
-    for _ in range(2):
-        mill.run(nulls.write_postgres(database.url, f"{schema}.n", key=["a", "b"]))
-    assert len(database.rows(f"select * from {schema}.n")) == 3
+    if int(database.rows("show server_version_num")[0][0]) >= 150_000:
+        # Older servers have no such index.
+        database.execute(f"create table {schema}.n (a bigint, b text, n bigint, unique nulls not distinct (a, b))")
+        for _ in range(2):
+            mill.run(nulls.write_postgres(database.url, f"{schema}.n", key=["a", "b"]))
+        assert len(database.rows(f"select * from {schema}.n")) == 3
     only = mill.from_iter([{"a": 1}, {"a": 1}, {"a": 2}])
     for _ in range(2):
         mill.run(only.write_postgres(database.url, f"{schema}.only", key="a"))

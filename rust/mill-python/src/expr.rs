@@ -126,7 +126,7 @@ impl RawExpr {
         shallow(Expr::ListEval { input: Box::new(input.expr.clone()), body: Box::new(body.expr.clone()) })
     }
 
-    /// Stands for the element of a list.
+    /// The element of a list, in turn.
     #[staticmethod]
     fn element() -> RawExpr {
         Expr::column(mill_plan::ELEMENT_COLUMN).into()

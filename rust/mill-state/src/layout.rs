@@ -86,7 +86,7 @@ impl RowLayout {
         self.cells
     }
 
-    /// The first word behind the key.
+    /// The first word after the key.
     pub(crate) fn value_word(&self) -> usize {
         1 + self.key.words()
     }

@@ -142,7 +142,7 @@ impl PipeReader {
 
     /// Whether the end mark of the stream has come.
     fn is_finished(&mut self) -> bool {
-        // Between two messages the decoder takes a byte, behind the end mark none.
+        // The decoder takes a byte between two messages, and none after the end mark.
         self.decoder.finish().is_ok() && self.decoder.decode(&mut Buffer::from(&[0u8][..])).is_err()
     }
 

@@ -247,7 +247,7 @@ impl Form {
     }
 }
 
-/// Whether a column of this type rounds times that it is given.
+/// Whether a column of this type rounds the times written to it.
 pub(super) fn rounds(kind: &Type, modifier: i32) -> bool {
     match *kind {
         Type::TIME | Type::TIMESTAMP | Type::TIMESTAMPTZ => (0..6).contains(&modifier),

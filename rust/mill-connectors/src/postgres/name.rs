@@ -12,7 +12,7 @@ pub(super) fn identifiers<'a>(names: impl IntoIterator<Item = &'a str>) -> Strin
     names.into_iter().map(identifier).collect::<Vec<_>>().join(", ")
 }
 
-/// A text as a constant. A backslash in it stands for itself, whatever the server is set to.
+/// A text as a constant. A backslash in it is a backslash, whatever the server is set to.
 pub(super) fn constant(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }

@@ -157,7 +157,7 @@ impl Drop for PostgresReader {
         // Relaxed: no other memory is published with the flag.
         link.is_over.store(true, Ordering::Relaxed);
         drop(receive);
-        // A query that goes on at the server is given up; whether that is heard, it ends with its connection.
+        // A query that still runs on the server is cancelled; if that does not arrive, it ends with its connection.
         if let Some(token) = link.cancel.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = match self.shared.address.tls("read_postgres()") {
                 Ok(Some(connector)) => token.cancel_query(connector),

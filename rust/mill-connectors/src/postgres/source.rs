@@ -34,7 +34,7 @@ pub(super) struct Shared {
     pub(super) address: Address,
     /// The table or query as the user wrote it.
     shown: String,
-    /// The table or query as SQL that stands in FROM.
+    /// The table or query, as SQL after FROM.
     pub(super) relation: String,
     /// The columns that are read, those of the key among them or after them.
     pub(super) columns: Vec<(Field, Form)>,
