@@ -25,7 +25,11 @@ from typing import Any, NoReturn
 
 from millstream._engine import RawExpr
 from millstream._mathematics import Mathematics
-from millstream._namespaces import DateTimeNamespace, ListNamespace, MapNamespace, StringNamespace, StructNamespace
+from millstream._namespaces.datetimes import DateTimeNamespace
+from millstream._namespaces.lists import ListNamespace
+from millstream._namespaces.maps import MapNamespace
+from millstream._namespaces.strings import StringNamespace
+from millstream._namespaces.structs import StructNamespace
 from millstream._texts import flag
 from millstream.errors import PlanError
 from millstream.types import TypeLike, data_type

@@ -1,0 +1,25 @@
+"""What the namespaces of functions in expressions have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from millstream.expr import Expr
+
+__all__ = ["Namespace"]
+
+
+class Namespace:
+    __slots__ = ("_expr",)
+
+    _prefix = ""
+
+    def __init__(self, expr: Expr) -> None:
+        self._expr = expr
+
+    def _call(self, function: str, *args: Any) -> Expr:
+        return self._expr._call(f"{self._prefix}.{function}", *args)
+
+    def _call_columns(self, function: str, *args: Any) -> Expr:
+        return self._expr._call_columns(f"{self._prefix}.{function}", *args)
