@@ -54,6 +54,23 @@ def test_only_the_columns_of_the_queries_are_made() -> None:
     assert make(100, ["q2", "q12"])["bid"].schema.names == mill.nexmark().bids.schema.names
 
 
+def test_queries_over_every_shape_agree_with_the_peers() -> None:
+    settings = Settings(rows=5_000, parallelism=2, runs=1, against=("duckdb", "polars"))
+    [result] = run(["shapes"], settings, quiet)
+    queries = [line[0] for line in result.lines]
+    assert len(queries) == len(set(queries)) > 40
+    engines = {query: {figure["engine"] for figure in result.figures if figure["query"] == query} for query in queries}
+    assert engines.pop("w-sliding") == {"millstream", "duckdb"}
+    assert all(names == {"millstream", "duckdb", "polars"} for names in engines.values())
+
+
+def test_queries_over_shapes_by_name_and_family() -> None:
+    [result] = run(["shapes"], Settings(rows=1_000, parallelism=1, runs=1, queries=("j5", "wide")), quiet)
+    assert [line[0] for line in result.lines] == ["j5", "c50-filter", "c50-map", "c50-sum", "c500-filter", "c500-sum"]
+    with pytest.raises(mill.PlanError, match="shapes has no query 'j6'; there are groups, joins"):
+        run(["shapes"], Settings(queries=("j6",)), quiet)
+
+
 def test_functions() -> None:
     [result] = run(["udf"], SMALL, quiet)
     assert [line[0] for line in result.lines] == ["map", "map to dict", "filter", "map_batches", "compiled udf"]
@@ -139,13 +156,13 @@ def test_queries_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None
     ("arguments", "message"),
     [
         (["nexmark", "--query", "q77"], "there is no query 'q77'; there are q0, q1"),
-        (["ysb", "--query", "q5"], "--query is for nexmark alone, as in: millstream bench nexmark --query q5"),
-        (["--query", "q5"], "--query is for nexmark alone"),
+        (["ysb", "--query", "q5"], "--query is for nexmark or shapes alone, as in: millstream bench nexmark --query q5"),
+        (["--query", "q5"], "--query is for nexmark or shapes alone"),
         (["ysb", "--events", "5"], "--events is for nexmark alone, as in: millstream bench nexmark --events 10_000_000"),
         (["--events", "5"], "--events is for nexmark alone"),
         (["nexmark", "--against", "polars"], "nexmark compares with duckdb, not with polars"),
         (["ysb", "nexmark", "--against", "duckdb,polars"], "nexmark compares with duckdb, not with polars"),
-        (["latency", "--against", "duckdb"], "--against would do nothing for latency; it is for wordcount, nexmark, ysb"),
+        (["latency", "--against", "duckdb"], "--against would do nothing for latency; it is for wordcount, nexmark, shapes, ysb"),
         (["ysb", "udf", "--seconds", "2"], "--seconds would do nothing for ysb, udf; it is for checkpoint, latency"),
         (["udf", "--parallelism", "2"], "--parallelism would do nothing for udf"),
         (["nexmark", "--events", "0"], "--events is 0"),

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from millstream.bench import checkpoint, latency, nexmark, udf, wordcount, ysb
+from millstream.bench import checkpoint, latency, nexmark, shapes, udf, wordcount, ysb
 from millstream.bench.result import Result, Settings, Workload
 from millstream.errors import PlanError
 
 __all__ = ["WORKLOADS", "Result", "Settings", "Workload", "run"]
 
 WORKLOADS: dict[str, Workload] = {
-    module.WORKLOAD.name: module.WORKLOAD for module in (wordcount, nexmark, ysb, udf, checkpoint, latency)
+    module.WORKLOAD.name: module.WORKLOAD for module in (wordcount, nexmark, shapes, ysb, udf, checkpoint, latency)
 }
 
 

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", default="", metavar="ENGINES", help="duckdb,polars, or all that are installed: engines to compare with")
     parser.add_argument("--rows", type=int, help="how many records (checkpoint: keys; latency: records a second)")
     parser.add_argument("--events", type=int, help="nexmark: how many events; the same as --rows")
-    parser.add_argument("--query", default="", metavar="QUERIES", help="nexmark: q5,q7 or another list; all of them unless named")
+    parser.add_argument("--query", default="", metavar="QUERIES", help="nexmark: q5,q7; shapes: groups,j5 or another list; all of them unless named")
     parser.add_argument("--seconds", type=float, help="how long checkpoint and latency take for each line; default 3")
     parser.add_argument("--parallelism", type=int, help="how many threads; default: the cores this process may use")
     parser.add_argument("--runs", type=int, help="of how many runs the median is shown; default 3")
@@ -35,10 +35,10 @@ def _check_options(options: argparse.Namespace, against: Sequence[str]) -> None:
     from millstream.errors import PlanError
 
     named = [WORKLOADS[name] for name in options.names if name in WORKLOADS]
-    for option in ("events", "query"):
-        # These are of one workload, and mean nothing to the others that run.
-        if getattr(options, option) and options.names != ["nexmark"]:
-            raise PlanError(f"--{option} is for nexmark alone, as in: millstream bench nexmark --{option} {_EXAMPLES[option]}")
+    for option, only in _OF_SOME.items():
+        # These mean nothing to the others that run.
+        if getattr(options, option) and (len(options.names) != 1 or options.names[0] not in only):
+            raise PlanError(f"--{option} is for {' or '.join(only)} alone, as in: millstream bench nexmark --{option} {_EXAMPLES[option]}")
     for option in ("seconds", "runs", "parallelism", "against"):
         if getattr(options, option) and named and not any(option in workload.options for workload in named):
             takers = ", ".join(workload.name for workload in WORKLOADS.values() if option in workload.options)
@@ -49,6 +49,7 @@ def _check_options(options: argparse.Namespace, against: Sequence[str]) -> None:
             raise PlanError(f"{workload.name} compares with {', '.join(workload.peers)}, not with {absent[0]}")
 
 
+_OF_SOME = {"events": ("nexmark",), "query": ("nexmark", "shapes")}
 _EXAMPLES = {"events": "10_000_000", "query": "q5"}
 
 

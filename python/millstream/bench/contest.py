@@ -33,13 +33,16 @@ class Query:
     peers
         The same by the name of the engine: a function without arguments that gives the answer as a ``pyarrow.Table``, or
         anything ``pyarrow.table`` takes.
+    read
+        Turns what each engine returns into that, where it is something else, such as the path of a file. It is not timed.
     """
 
     name: str
     about: str
     rows: int
-    ours: Callable[[], Table]
+    ours: Callable[[], Any]
     peers: Mapping[str, Callable[[], Any]]
+    read: Callable[[Any], Any] = lambda result: result
 
 
 def contest(
@@ -52,9 +55,9 @@ def contest(
         tell(f"{name}: {query.name}")
         jobs: dict[str, Callable[[], Any]] = {OURS: query.ours}
         jobs.update((engine, query.peers[engine]) for engine in engines[1:] if engine in query.peers)
-        answer = query.ours()
+        answer = query.read(query.ours())
         for engine in list(jobs)[1:]:
-            _compare(query, answer, jobs[engine](), engine)
+            _compare(query, answer, query.read(jobs[engine]()), engine)
         del answer
         seconds = in_turns(jobs, settings.runs)
         rates = {engine: query.rows / max(took, 1e-9) for engine, took in seconds.items()}
@@ -76,11 +79,11 @@ def contest(
     return Result(name, f"{title} ({threads})", columns, lines, bars, f"M {what}/s", figures, [*notes, *compared])
 
 
-def _compare(query: Query, ours: Table, theirs: Any, engine: str) -> None:
+def _compare(query: Query, ours: Any, theirs: Any, engine: str) -> None:
     """Refuse to time what gives another answer."""
     import pyarrow as pa
 
-    left, right = ours.to_arrow(), theirs if isinstance(theirs, pa.Table) else pa.table(theirs)
+    left, right = (table if isinstance(table, pa.Table) else pa.table(table) for table in (ours, theirs))
     if left.num_rows != right.num_rows:
         raise Difference(f"{query.name}: {left.num_rows:,} rows, but {engine} gives {right.num_rows:,}")
     missing = [name for name in right.column_names if name not in left.column_names]
@@ -90,11 +93,14 @@ def _compare(query: Query, ours: Table, theirs: Any, engine: str) -> None:
     found, wanted = (_essence(table.select(names)) for table in (left, right))
     for name, a, b in zip(names, found, wanted, strict=True):
         for x, y in zip(a, b, strict=True):
-            is_close = isinstance(x, float) and isinstance(y, float) and math.isclose(x, y, rel_tol=1e-9)
-            if x != y and not is_close:
+            if x != y and not (isinstance(x, float) and isinstance(y, float) and _is_close(x, y)):
                 raise Difference(f"{query.name}: column {name!r} has {x!r}, but {engine} gives {y!r}")
     if engine == "duckdb" and left.num_rows > _EXACT_ROWS_MAX and _digest(left.select(names)) != _digest(right):
         raise Difference(f"{query.name}: the columns have the same values, but {engine} puts them together to other rows")
+
+
+def _is_close(x: float, y: float) -> bool:
+    return math.isclose(x, y, rel_tol=1e-9, abs_tol=1e-15) or (math.isnan(x) and math.isnan(y))
 
 
 def _digest(table: Any) -> Any:
