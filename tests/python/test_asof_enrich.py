@@ -390,3 +390,37 @@ def test_late_records_stay_late() -> None:
     counts = stream.key_by("k").window(mill.tumbling("10s")).agg(n=mill.count())
     assert len(counts.collect()) == 1
     assert [row["x"] for row in counts.late.collect()] == [1]
+
+
+@pytest.mark.parametrize("kind", ["near", "far", "negative", "dates", "nulls", "twice", "text", "empty"])
+@pytest.mark.parametrize("how", ["inner", "left", "semi", "anti"])
+def test_tables_with_keys_of_every_kind_of_range(kind: str, how: Any) -> None:
+    dice = random.Random(kind)
+    spread = {"far": 10**12, "negative": 3000}.get(kind, 2000)
+    numbers = [dice.randrange(-spread if kind in ("far", "negative") else 0, spread) for _ in range(0 if kind == "empty" else 1500)]
+    if kind != "twice":
+        numbers = list(dict.fromkeys(numbers))
+    asked = [dice.choice(numbers or [0]) if dice.random() < 0.7 else dice.randrange(-2 * spread, 2 * spread) for _ in range(5000)]
+
+    def key(number: int) -> Any:
+        if kind in ("nulls", "twice") and number % 7 == 0:
+            return None
+        return START.date() + timedelta(days=number) if kind == "dates" else f"n{number}" if kind == "text" else number
+
+    key_type = pa.date32() if kind == "dates" else pa.string() if kind == "text" else pa.int64()
+    table = pa.table({"k": pa.array([key(n) for n in numbers], key_type), "y": pa.array(range(len(numbers)), pa.int64())})
+    stream = pa.table({"k": pa.array([key(n) for n in asked], key_type), "x": pa.array(range(len(asked)), pa.int64())})
+    found = mill.from_arrow(stream).enrich(table, on="k", how=how).collect(parallelism=2).to_pylist()
+
+    of_key: dict[Any, list[int]] = {}
+    for row in table.to_pylist():
+        if row["k"] is not None:
+            of_key.setdefault(row["k"], []).append(row["y"])
+    expected = []
+    for row in stream.to_pylist():
+        matches = of_key.get(row["k"], [])
+        if how in ("semi", "anti"):
+            expected += [row] if bool(matches) == (how == "semi") else []
+        else:
+            expected += [row | {"y": y} for y in matches or ([None] if how == "left" else [])]
+    assert Counter(map(str, found)) == Counter(map(str, expected))

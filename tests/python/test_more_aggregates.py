@@ -230,3 +230,36 @@ def test_what_they_do_not_take_is_refused() -> None:
         col("n").quantile([0.5, 2])
     # Nested values are kept as they are.
     assert s.agg(x=col("l").max_by("n"), y=col("d").min_by("s")).collect().to_pylist() == [{"x": [1], "y": 1}]
+
+
+def test_equal_aggregates_of_expressions_are_computed_once() -> None:
+    rows = [{"k": n % 3, "a": n, "b": 2 * n + n % 2} for n in range(60)]
+    a, b = col("a").cast(float), col("b").cast(float)
+    mean = a.sum() / mill.count().cast(float)
+    both = (a * b).sum() / mill.count().cast(float) - mean * (b.sum() / mill.count().cast(float))
+    shared = mill.from_iter(rows).key_by("k").agg(mean=mean, both=both, own=a.sum(), few=a.sum().filter(col("b") > 20) + a.sum())
+    # Sums of a, of b, of their product and of some of a; a count; and the sum that has a name of its own.
+    assert shared.explain().count("sum(float64)") == 2 * 5
+    for row in shared.collect().to_pylist():
+        group = [record for record in rows if record["k"] == row["k"]]
+        of_a, of_b = [Fraction(record["a"]) for record in group], [Fraction(record["b"]) for record in group]
+        n = len(group)
+        assert row["mean"] == float(sum(of_a) / n)
+        assert math.isclose(row["both"], sum(x * y for x, y in zip(of_a, of_b, strict=True)) / n - sum(of_a) * sum(of_b) / n / n)
+        assert row["own"] == sum(of_a)
+        assert row["few"] == sum(of_a) + sum(record["a"] for record in group if record["b"] > 20)
+
+
+def test_different_functions_that_look_alike_are_not_shared() -> None:
+    @mill.udf(returns=int)
+    def same(x: int) -> int:
+        return x + 1
+
+    first = same
+
+    @mill.udf(returns=int)
+    def same(x: int) -> int:  # type: ignore[no-redef]  # noqa: F811
+        return x + 100
+
+    row = mill.from_iter([{"x": 1}]).agg(a=first(col("x")).sum() + 0, b=same(col("x")).sum() + 0).collect().to_pylist()
+    assert row == [{"a": 2, "b": 101}]

@@ -13,6 +13,7 @@
 //! The right rows are state. A job that goes on from a checkpoint has those of the checkpoint, and reads none of them again.
 
 mod index;
+mod near;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -107,9 +108,7 @@ impl Enrich {
 
     /// Looks a batch up; what there is to emit of it is pending then.
     fn look_up(&mut self, left: Batch, out: &mut Outbox) -> Result<()> {
-        let whole = self.left.encode(left.data().columns(), left.rows())?;
-        let mut positions = vec![NO_ROW; left.rows()];
-        self.index.find(self.left.encoder().batch(), whole.as_deref(), &mut positions);
+        let positions = self.index.find(&mut self.left, left.data().columns(), left.rows())?;
         match self.how {
             How::Semi | How::Anti => {
                 let is_match = self.how == How::Semi;
@@ -146,6 +145,10 @@ impl Enrich {
             }
             if !self.is_loaded {
                 return Ok(Progress::Done);
+            }
+            if self.index.is_behind() {
+                self.index.catch_up()?;
+                continue;
             }
             match self.waiting.pop_front() {
                 Some((left, _)) => self.look_up(left, out)?,

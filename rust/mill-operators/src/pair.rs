@@ -15,6 +15,7 @@ mod runs;
 mod store;
 
 use arrow::array::{Array, ArrayRef};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{Batch, Error, Result};
 use mill_state::KeyEncoder;
@@ -39,6 +40,14 @@ impl Keys {
 
     pub(crate) fn encoder(&self) -> &KeyEncoder {
         &self.encoder
+    }
+
+    /// The words of the keys of these columns, if one word holds a key, and which of them are null.
+    pub(crate) fn words(&mut self, columns: &[ArrayRef], rows: usize) -> Result<Option<(&[u64], Option<NullBuffer>)>> {
+        let keys: Vec<ArrayRef> = self.columns.iter().map(|&column| ArrayRef::clone(&columns[column])).collect();
+        let words = self.encoder.encode_words(&keys, rows).map_err(state_error)?;
+        let nulls = keys.first().and_then(|key| key.logical_nulls()).filter(|nulls| nulls.null_count() > 0);
+        Ok(words.map(|words| (words, nulls)))
     }
 
     /// Encodes the keys of these columns; returns the rows whose key has no null, or `None` if that is all of them.

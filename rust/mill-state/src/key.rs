@@ -27,6 +27,7 @@ use arrow::datatypes::DataType;
 use crate::error::{Result, StateError};
 use crate::layout::{TAG_HASH, TAG_NULL, TAG_OCCUPIED};
 
+pub(crate) use decode::last_number;
 pub use decode::KeyDecoder;
 pub use distinct::DistinctKeys;
 pub use encode::{HASH_OF_NOTHING, KeyEncoder};
@@ -243,3 +244,5 @@ pub(crate) fn le_word(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes were sliced"))
 }
 
+#[cfg(test)]
+mod tests;

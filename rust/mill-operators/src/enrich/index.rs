@@ -4,23 +4,29 @@
 //!   all rows of a key      key ──table──► first row ──next──► second ──next──► … (in the order of arrival)
 //!   the latest of a key    key ──table──► the row
 //! ```
+//!
+//! Where all rows count nobody asks before the last has come. So they are indexed then, a part at a time; and if their keys are
+//! numbers near each other, by the number itself ([`NearIndex`]) instead of in the table.
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::SchemaRef;
 use mill_plan::TableRows;
-use mill_protocol::{Batch, Result, TaskContext};
-use mill_state::{Cursor, KeyBatch, LOOKUP_ROWS_MAX, RowLayout, Select, Span, StateBackend, StateTable, TableOptions};
+use mill_protocol::{Batch, Error, Result, TaskContext};
+use mill_state::{Cursor, LOOKUP_ROWS_MAX, RowLayout, Select, Span, StateBackend, StateTable, TableOptions};
 
 use crate::accumulator::state_error;
 use crate::pair::{Keys, NO_ROW, RowStore, Runs, Written};
+use super::near::{Bounds, NearIndex};
 
 /// Below this number of rows nobody looks for rows that no longer count.
 const ROWS_MIN: usize = 8192;
 /// How many rows of the table are looked at at a time.
 const SCAN_ROWS: usize = 4096;
+/// How many rows are indexed at a time.
+const PIECE_ROWS: usize = 1 << 16;
 
 /// The right rows that have come.
 pub(super) struct Index {
@@ -34,6 +40,10 @@ pub(super) struct Index {
     last: usize,
     /// The next row of the key of each position, where all rows count.
     next: Vec<u32>,
+    /// Instead of the table, where all rows count: the position of the first row by key, and by it that of the last one.
+    near: Option<(NearIndex, Vec<u32>)>,
+    /// How many rows, from the first on, are in the table or in `near`.
+    indexed: usize,
     is_unique: bool,
     store: RowStore,
     runs: Runs,
@@ -84,8 +94,23 @@ impl Index {
         let layout = Arc::new(layout.finish("rows of a key").map_err(state_error)?);
         let options = TableOptions::new(context.groups.clone());
         let table = StateTable::new(Arc::clone(&layout), options.clone());
-        let (next, store) = (Vec::new(), RowStore::new(SchemaRef::clone(schema)));
-        Ok(Index { keys, rows, layout, options, table, first, last, next, is_unique: true, store, runs, rows_before: 0 })
+        let store = RowStore::new(SchemaRef::clone(schema));
+        Ok(Index {
+            keys,
+            rows,
+            layout,
+            options,
+            table,
+            first,
+            last,
+            next: Vec::new(),
+            near: None,
+            indexed: 0,
+            is_unique: true,
+            store,
+            runs,
+            rows_before: 0,
+        })
     }
 
     pub(super) fn keys(&self) -> &Keys {
@@ -117,16 +142,76 @@ impl Index {
     }
 
     fn add(&mut self, batch: &Batch, backend: Option<&mut StateBackend>) -> Result<()> {
-        let (rows, deletes) = (batch.rows(), batch.deletes());
-        let whole = self.keys.encode(batch.data().columns(), rows)?;
-        if let Some(backend) = backend {
+        let is_indexed = self.rows == TableRows::Latest;
+        let hashed = match is_indexed || backend.is_some() {
+            true => Some(self.keys.encode(batch.data().columns(), batch.rows())?),
+            false => None,
+        };
+        if let (Some(backend), Some(whole)) = (backend, &hashed) {
             let hashes = self.keys.encoder().batch().hashes();
             self.runs.write(backend, &Written { batch, hashes, rows: whole.as_deref() })?;
         }
         let start = self.store.push(batch.data().clone())?;
-        if self.rows == TableRows::All {
-            self.next.resize(self.store.rows(), NO_ROW);
+        if let (true, Some(whole)) = (is_indexed, hashed) {
+            self.index_all(whole, batch.rows(), start, batch.deletes());
+            self.indexed = self.store.rows();
         }
+        Ok(())
+    }
+
+    /// Whether rows have to be indexed before anything is looked up.
+    pub(super) fn is_behind(&self) -> bool {
+        self.indexed < self.store.rows()
+    }
+
+    /// Indexes more rows, some of them.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        if self.indexed == 0 {
+            self.near = self.near_index()?;
+            self.next.clear();
+        }
+        let Some(rows) = self.store.piece(self.indexed, PIECE_ROWS) else { return Ok(()) };
+        let (start, end) = (self.indexed, self.indexed + rows.num_rows());
+        self.indexed = end;
+        self.next.resize(end, NO_ROW);
+        let Some((near, lasts)) = &mut self.near else {
+            let whole = self.keys.encode(rows.columns(), rows.num_rows())?;
+            self.index_all(whole, rows.num_rows(), start as u32, None);
+            return Ok(());
+        };
+        let (words, nulls) = self.keys.words(rows.columns(), rows.num_rows())?.ok_or_else(not_a_word)?;
+        for (at, &word) in (start as u32..).zip(words) {
+            if nulls.as_ref().is_some_and(|nulls| nulls.is_null(at as usize - start)) {
+                continue;
+            }
+            let first = near.first(word);
+            if *first == NO_ROW {
+                *first = at;
+                continue;
+            }
+            // Most tables have no second row of a key, and don't need the last ones.
+            lasts.resize(end, NO_ROW);
+            let last = &mut lasts[*first as usize];
+            self.next[if *last == NO_ROW { *first } else { *last } as usize] = at;
+            *last = at;
+            self.is_unique = false;
+        }
+        Ok(())
+    }
+
+    /// An empty index by number, if the keys of all rows are near each other.
+    fn near_index(&mut self) -> Result<Option<(NearIndex, Vec<u32>)>> {
+        let (mut bounds, mut from) = (Bounds::NONE, 0);
+        while let Some(rows) = self.store.piece(from, PIECE_ROWS) {
+            let Some((words, nulls)) = self.keys.words(rows.columns(), rows.num_rows())? else { return Ok(None) };
+            bounds = bounds.and(words, nulls.as_ref());
+            from += rows.num_rows();
+        }
+        Ok(NearIndex::new(bounds, from).map(|index| (index, Vec::new())))
+    }
+
+    /// Notes rows in the table: those whose key has no null, or all of a batch.
+    fn index_all(&mut self, whole: Option<Vec<u32>>, rows: usize, start: u32, deletes: Option<&BooleanBuffer>) {
         match whole {
             None => {
                 for from in (0..rows).step_by(LOOKUP_ROWS_MAX) {
@@ -135,7 +220,6 @@ impl Index {
             }
             Some(whole) => whole.chunks(LOOKUP_ROWS_MAX).for_each(|rows| self.index(rows, start, deletes)),
         }
-        Ok(())
     }
 
     /// Notes these rows, the first of which is at this position, under their keys.
@@ -165,16 +249,24 @@ impl Index {
         }
     }
 
-    /// The first row of each of these keys: `positions` has an entry a key, which stays as it is where there is none.
-    pub(super) fn find(&mut self, keys: &KeyBatch, whole: Option<&[u32]>, positions: &mut [u32]) {
-        let (rows, found) = match whole {
+    /// The position of the first row of each of these keys, [`NO_ROW`] of those that have none.
+    pub(super) fn find(&mut self, keys: &mut Keys, columns: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {
+        if let Some((near, _)) = &self.near {
+            let (words, nulls) = keys.words(columns, rows)?.ok_or_else(not_a_word)?;
+            return Ok(near.find(words, nulls.as_ref()));
+        }
+        let whole = keys.encode(columns, rows)?;
+        let keys = keys.encoder().batch();
+        let (found_rows, found) = match &whole {
             None => self.table.find(keys),
-            Some(whole) => self.table.find_selected(keys, whole),
+            Some(whole) => self.table.find_selected(keys, whole.as_slice()),
         };
+        let mut positions = vec![NO_ROW; rows];
         for (index, &key) in found.iter().enumerate() {
             // A key whose row was withdrawn has the word of none.
-            positions[key as usize] = (rows.word(index, self.first) as u32).wrapping_sub(1);
+            positions[key as usize] = (found_rows.word(index, self.first) as u32).wrapping_sub(1);
         }
+        Ok(positions)
     }
 
     /// The next pairs of a left row and the position of a match, so many at most.
@@ -238,6 +330,8 @@ impl Index {
         self.table = StateTable::new(Arc::clone(&self.layout), self.options.clone());
         self.store = RowStore::new(SchemaRef::clone(self.store.schema()));
         self.next.clear();
+        self.near = None;
+        self.indexed = 0;
         self.is_unique = true;
         self.rows_before = rows.rows();
         self.add(rows, backend)
@@ -256,4 +350,8 @@ impl Index {
         let live = self.live();
         Ok(vec![self.store.rows_at(&live)?])
     }
+}
+
+fn not_a_word() -> Error {
+    Error::internal("keys that are looked up by number are more than a number")
 }

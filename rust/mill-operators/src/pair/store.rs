@@ -79,6 +79,13 @@ impl RowStore {
         }
     }
 
+    /// The rows from this position on, at most so many, as they lie in one part; `None` after the last.
+    pub(crate) fn piece(&self, from: usize, rows_max: usize) -> Option<RecordBatch> {
+        let part = self.parts.iter().find(|part| part.end() > from)?;
+        let skipped = from - part.start as usize;
+        Some(part.data.slice(skipped, rows_max.min(part.data.num_rows() - skipped)))
+    }
+
     /// Joins all parts, as far as the offsets of text allow.
     pub(crate) fn unite(&mut self) {
         if self.parts.len() < 2 {

@@ -81,6 +81,8 @@ impl AggregateParts {
             });
         }
         let mut places = HashMap::new();
+        // The column of each aggregate that there is, so that expressions with equal ones share it.
+        let mut shared: HashMap<String, String> = HashMap::new();
         let mut post = Vec::with_capacity(exprs.len());
         let mut is_plain = true;
         for expr in exprs {
@@ -88,6 +90,9 @@ impl AggregateParts {
             let name = expr.output_name();
             if let Expr::Aggregate(call) = expr.without_alias() {
                 parts.add(schema, call, name.clone(), &mut places)?;
+                if is_shareable(call) {
+                    shared.entry(call.to_string()).or_insert_with(|| name.clone());
+                }
                 post.push(Expr::column(name));
                 continue;
             }
@@ -95,7 +100,12 @@ impl AggregateParts {
             let mut failure = None;
             let rewritten = expr.rewrite(&mut |part| match part {
                 Expr::Aggregate(call) => {
+                    let found = if is_shareable(call) { shared.get(&call.to_string()) } else { None };
+                    if let Some(name) = found {
+                        return Some(Expr::Column(name.clone()));
+                    }
                     let name = format!("__agg{}", parts.specs.len());
+                    shared.insert(call.to_string(), name.clone());
                     if let Err(error) = parts.add(schema, call, name.clone(), &mut places) {
                         failure = Some(error);
                     }
@@ -212,10 +222,8 @@ impl AggregateParts {
 
     /// The place of an expression among the inputs; equal expressions are computed once.
     fn place(&mut self, expr: &Expr, places: &mut HashMap<String, usize>) -> usize {
-        // Two different user functions may look alike in print, so they are never shared.
         let text = expr.to_string();
-        let is_shareable = !expr.any(&|part| matches!(part, Expr::User { .. }));
-        if let Some(&place) = places.get(&text).filter(|_| is_shareable) {
+        if let Some(&place) = places.get(&text).filter(|_| !has_user_function(expr)) {
             return place;
         }
         let key = self.inputs[..self.keys].iter().position(|key| match (key, expr) {
@@ -229,6 +237,16 @@ impl AggregateParts {
         places.insert(text, place);
         place
     }
+}
+
+/// Whether a function of the user's is in it. Two different ones may look alike in print, so they are never shared.
+fn has_user_function(expr: &Expr) -> bool {
+    expr.any(&|part| matches!(part, Expr::User { .. }))
+}
+
+/// Whether two aggregates that are equal in print are one.
+fn is_shareable(call: &AggregateCall) -> bool {
+    !matches!(call.kind, AggregateKind::User(_)) && !call.input.iter().chain(&call.filter).any(|part| has_user_function(part))
 }
 
 /// Refuses columns outside of aggregates, and aggregates within aggregates.

@@ -16,7 +16,7 @@ const VERSION: u8 = 1;
 /// The encodings that blocks consist of, with the versions that this build writes and reads: chunks of rows, rows in order,
 /// the bytes and words of keys, and the rows of the `arrow-row` crate.
 const ENCODINGS: [(&str, u8); 4] =
-    [("rows by key", image::VERSION as u8), ("sorted rows", sorted::VERSION as u8), ("keys", 1), ("Arrow rows", 1)];
+    [("rows by key", image::VERSION as u8), ("sorted rows", sorted::VERSION as u8), ("keys", 2), ("Arrow rows", 1)];
 
 pub(super) struct Description {
     states: Vec<(String, u16, Kind)>,

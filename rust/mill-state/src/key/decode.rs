@@ -11,7 +11,8 @@ use arrow::datatypes::DataType;
 use arrow_row::{RowConverter, SortField};
 use mill_frame::types::canonical_type;
 
-use super::{Column, KeyKind, Kind, le_word};
+use super::encode::LENGTH_FOLLOWS;
+use super::{Column, KeyKind, Kind};
 use crate::error::{Result, StateError};
 use crate::layout::TAG_NULL;
 use crate::rows::RowsRead;
@@ -112,21 +113,29 @@ impl KeyDecoder {
         let mut is_damaged = false;
         rows.each_view(1, |_, bytes| {
             let mut rest = bytes;
-            for column in &mut open {
-                let is_null = take(&mut rest, 1, &mut is_damaged).first() != Some(&1);
+            for (index, column) in open.iter_mut().enumerate() {
+                let head = match (&column, rest.split_last()) {
+                    // The last number has it at its end.
+                    (Open::Words(..), Some((head, before))) if index + 1 == columns.len() => {
+                        rest = before;
+                        *head
+                    }
+                    _ => take(&mut rest, 1, &mut is_damaged)[0],
+                };
                 match column {
                     Open::Words(words, nulls) => {
-                        words.push(if is_null { 0 } else { le_word(take(&mut rest, 8, &mut is_damaged)) });
-                        nulls.push(is_null);
+                        words.push(take_number(&mut rest, head, 8, &mut is_damaged) as u64);
+                        nulls.push(head == 0);
                     }
                     Open::Pairs(low, high, nulls) => {
-                        low.push(if is_null { 0 } else { le_word(take(&mut rest, 8, &mut is_damaged)) });
-                        high.push(if is_null { 0 } else { le_word(take(&mut rest, 8, &mut is_damaged)) });
-                        nulls.push(is_null);
+                        let value = take_number(&mut rest, head, 16, &mut is_damaged);
+                        low.push(value as u64);
+                        high.push((value >> 64) as u64);
+                        nulls.push(head == 0);
                     }
-                    Open::Bytes(builder) if is_null => builder.append_null(),
-                    Open::Bytes(builder) => builder.append_value(take_sized(&mut rest, &mut is_damaged)),
-                    Open::Rows(encoded) => encoded.push(take_sized(&mut rest, &mut is_damaged).to_vec()),
+                    Open::Bytes(builder) if head == 0 => builder.append_null(),
+                    Open::Bytes(builder) => builder.append_value(take_sized(&mut rest, head, &mut is_damaged)),
+                    Open::Rows(encoded) => encoded.push(take_sized(&mut rest, head, &mut is_damaged).to_vec()),
                 }
             }
         })?;
@@ -167,9 +176,36 @@ fn take<'a>(rest: &mut &'a [u8], count: usize, is_damaged: &mut bool) -> &'a [u8
     }
 }
 
-fn take_sized<'a>(rest: &mut &'a [u8], is_damaged: &mut bool) -> &'a [u8] {
-    let length = take(rest, 4, is_damaged);
-    let length = u32::from_le_bytes(length.try_into().expect("four bytes were taken")) as usize;
+/// The number with this head, whose bytes come next; zero for null.
+fn take_number(rest: &mut &[u8], head: u8, bytes_max: usize, is_damaged: &mut bool) -> i128 {
+    let length = usize::from(head).saturating_sub(1);
+    *is_damaged |= length > bytes_max;
+    signed(take(rest, length.min(16), is_damaged))
+}
+
+/// The number of these bytes, of sixteen at most, with its sign in the lowest bit.
+fn signed(bytes: &[u8]) -> i128 {
+    let mut value = [0; 16];
+    value[..bytes.len()].copy_from_slice(bytes);
+    let value = u128::from_le_bytes(value);
+    (value >> 1) as i128 ^ -((value & 1) as i128)
+}
+
+/// The number of a word that an encoding of several columns ends with; `None` if it ends with none.
+pub(crate) fn last_number(key: &[u8]) -> Option<i64> {
+    let (head, before) = key.split_last()?;
+    let start = before.len().checked_sub(usize::from(head.checked_sub(1).filter(|length| *length <= 8)?))?;
+    Some(signed(&before[start..]) as i64)
+}
+
+fn take_sized<'a>(rest: &mut &'a [u8], head: u8, is_damaged: &mut bool) -> &'a [u8] {
+    let length = match head {
+        LENGTH_FOLLOWS => {
+            let length = take(rest, 4, is_damaged);
+            u32::from_le_bytes(length.try_into().expect("four bytes were taken")) as usize
+        }
+        head => usize::from(head).saturating_sub(1),
+    };
     take(rest, length, is_damaged)
 }
 

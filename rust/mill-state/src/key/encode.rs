@@ -3,6 +3,7 @@
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, GenericByteArray, PrimitiveArray,
 };
+use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{
     ArrowNativeType, ArrowPrimitiveType, BinaryType, ByteArrayType, DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type,
@@ -17,6 +18,10 @@ use super::{Column, KEY_BYTES_MAX, KeyBatch, KeyBytes, KeyKind, Kind, view_of};
 use crate::direct::KeyRange;
 use crate::error::{Result, StateError};
 
+/// The first byte of text in a key of several columns, if its length comes after that byte …
+pub(super) const LENGTH_FOLLOWS: u8 = 255;
+/// … as it does from this length on.
+const LENGTH_FOLLOWS_FROM: u8 = 254;
 /// How many keys of a frame are looked at first.
 const SAMPLE: usize = 64;
 
@@ -83,6 +88,19 @@ impl KeyEncoder {
         self.batch.words.resize(rows, 0);
         column_words(column, &mut self.batch.words, 1, 0)?;
         Ok(KeyRange::of(&self.batch.words).filter(|range| range.keys() <= keys_max))
+    }
+
+    /// Encodes the keys of `rows` records but for their hashes, if a key is one column that one word holds; gives the words, zero
+    /// for null.
+    ///
+    /// # Errors
+    /// When the column has another type than it should.
+    pub fn encode_words(&mut self, columns: &[ArrayRef], rows: usize) -> Result<Option<&[u64]>> {
+        let ([column], Kind::Word) = (columns, &self.kind.0) else { return Ok(None) };
+        self.batch.words.clear();
+        self.batch.words.resize(rows, 0);
+        column_words(column, &mut self.batch.words, 1, 0)?;
+        Ok(Some(&self.batch.words))
     }
 
     /// Encodes the keys of `rows` records.
@@ -295,7 +313,93 @@ fn encode_views(array: &BinaryViewArray, batch: &mut KeyBatch) -> Result<()> {
     Ok(())
 }
 
-/// Each column as: 0 for null; or 1, then 8 or 16 bytes, or a length of 4 bytes and the bytes.
+/// A key column of several, ready to be written row by row.
+enum Part {
+    Words(Vec<u64>, Option<NullBuffer>),
+    Pairs(Vec<u64>, Option<NullBuffer>),
+    Bytes(BinaryArray),
+    Rows(arrow_row::Rows),
+}
+
+/// What a key column has in a row.
+enum Value<'p> {
+    Null,
+    /// A number, of which so many bytes are not zero.
+    Number(u128, usize),
+    Bytes(&'p [u8]),
+}
+
+/// The number with the sign in its lowest bit, so that small ones of either sign have few bytes.
+fn unsigned(value: i128) -> u128 {
+    (value << 1) as u128 ^ (value >> 127) as u128
+}
+
+impl Part {
+    fn new(column: &ArrayRef, kind: Column, converter: Option<&RowConverter>, rows: usize) -> Result<Part> {
+        Ok(match kind {
+            Column::Word => {
+                let mut words = vec![0; rows];
+                column_words(column, &mut words, 1, 0)?;
+                Part::Words(words, column.logical_nulls())
+            }
+            Column::Pair => {
+                let mut words = vec![0; rows * 2];
+                column_pairs(column, &mut words, 2, 0)?;
+                Part::Pairs(words, column.logical_nulls())
+            }
+            Column::Bytes => {
+                let canonical = canonical_array(column)?;
+                Part::Bytes(cast(&canonical, &DataType::Binary)?.as_binary::<i32>().clone())
+            }
+            Column::Nested => {
+                let converter = converter.expect("nested columns have a converter");
+                Part::Rows(converter.convert_columns(&[canonical_array(column)?])?)
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn value(&self, row: usize) -> Value<'_> {
+        let number = |value: u128| Value::Number(value, (128 - value.leading_zeros() as usize).div_ceil(8));
+        match self {
+            Part::Words(_, Some(nulls)) | Part::Pairs(_, Some(nulls)) if nulls.is_null(row) => Value::Null,
+            Part::Words(words, _) => number(unsigned(i128::from(words[row] as i64))),
+            Part::Pairs(words, _) => {
+                number(unsigned((u128::from(words[2 * row + 1]) << 64 | u128::from(words[2 * row])) as i128))
+            }
+            Part::Bytes(array) if array.is_null(row) => Value::Null,
+            Part::Bytes(array) => Value::Bytes(array.value(row)),
+            Part::Rows(encoded) => Value::Bytes(encoded.row(row).data()),
+        }
+    }
+
+    /// The bytes of a row, if they can be read as sixteen, with what is too many masked: of short text, for the most part.
+    #[inline(always)]
+    fn short(&self, row: usize) -> Option<(u128, usize)> {
+        match (self, self.value(row)) {
+            (_, Value::Number(value, length)) => Some((value, length)),
+            (Part::Bytes(array), Value::Bytes(bytes)) if bytes.len() <= super::VIEW_INLINE => {
+                let start = array.value_offsets()[row] as usize;
+                let wide = array.value_data().get(start..start + 16)?;
+                let wide = u128::from_le_bytes(wide.try_into().expect("sixteen bytes were sliced"));
+                Some((wide & ((1 << (bytes.len() * 8)) - 1), bytes.len()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Each column as a byte, which is 0 for null, and bytes:
+///
+/// ```text
+///   number           1 + how many bytes    so many bytes, the lowest first, of the number with its sign in the lowest bit
+///   text, binary     1 + length            the bytes
+///     from 254 on    255, length u32       the bytes
+/// ```
+///
+/// If the last column is one of numbers of a word, its byte comes after the number, so that it can be read from the end.
+///
+/// Keys of a short text and a small number fit into the view then, and are compared without a look elsewhere.
 fn encode_mixed(
     columns: &[ArrayRef],
     kinds: &[Column],
@@ -303,33 +407,9 @@ fn encode_mixed(
     rows: usize,
     batch: &mut KeyBatch,
 ) -> Result<()> {
-    enum Ready {
-        Words(Vec<u64>, usize, Option<arrow::buffer::NullBuffer>),
-        Bytes(BinaryArray),
-        Rows(arrow_row::Rows),
-    }
-    let mut ready = Vec::with_capacity(columns.len());
+    let mut parts = Vec::with_capacity(columns.len());
     for ((column, kind), converter) in columns.iter().zip(kinds).zip(nested) {
-        ready.push(match kind {
-            Column::Word => {
-                let mut words = vec![0; rows];
-                column_words(column, &mut words, 1, 0)?;
-                Ready::Words(words, 1, column.logical_nulls())
-            }
-            Column::Pair => {
-                let mut words = vec![0; rows * 2];
-                column_pairs(column, &mut words, 2, 0)?;
-                Ready::Words(words, 2, column.logical_nulls())
-            }
-            Column::Bytes => {
-                let canonical = canonical_array(column)?;
-                Ready::Bytes(cast(&canonical, &DataType::Binary)?.as_binary::<i32>().clone())
-            }
-            Column::Nested => {
-                let converter = converter.as_ref().expect("nested columns have a converter");
-                Ready::Rows(converter.convert_columns(&[canonical_array(column)?])?)
-            }
-        });
+        parts.push(Part::new(column, *kind, converter.as_ref(), rows)?);
     }
     let mut own = match std::mem::take(&mut batch.bytes) {
         KeyBytes::Own(mut bytes) => {
@@ -339,25 +419,35 @@ fn encode_mixed(
         KeyBytes::Column(_) => Vec::new(),
     };
     batch.words.clear();
-    let put_bytes = |own: &mut Vec<u8>, bytes: &[u8]| {
-        own.push(1);
-        own.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-        own.extend_from_slice(bytes);
-    };
+    batch.words.reserve(2 * rows);
     for row in 0..rows {
+        if let Some(view) = short_view(&parts, kinds.last() == Some(&Column::Word), row) {
+            batch.words.extend(view);
+            continue;
+        }
         let start = own.len();
-        for column in &ready {
-            match column {
-                Ready::Words(_, _, Some(nulls)) if nulls.is_null(row) => own.push(0),
-                Ready::Words(words, width, _) => {
-                    own.push(1);
-                    for word in &words[row * width..(row + 1) * width] {
-                        own.extend_from_slice(&word.to_le_bytes());
+        for (index, part) in parts.iter().enumerate() {
+            match part.value(row) {
+                Value::Null => own.push(0),
+                Value::Number(value, length) => {
+                    let at = own.len();
+                    own.push(1 + length as u8);
+                    own.extend_from_slice(&value.to_le_bytes()[..length]);
+                    if index + 1 == parts.len() && kinds[index] == Column::Word {
+                        own[at..].rotate_left(1);
                     }
                 }
-                Ready::Bytes(array) if array.is_null(row) => own.push(0),
-                Ready::Bytes(array) => put_bytes(&mut own, array.value(row)),
-                Ready::Rows(encoded) => put_bytes(&mut own, encoded.row(row).as_ref()),
+                Value::Bytes(bytes) => {
+                    match u8::try_from(bytes.len()) {
+                        Ok(length @ ..LENGTH_FOLLOWS_FROM) => own.push(1 + length),
+                        _ => {
+                            check_length(bytes.len())?;
+                            own.push(LENGTH_FOLLOWS);
+                            own.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+                        }
+                    }
+                    own.extend_from_slice(bytes);
+                }
             }
         }
         check_length(own.len() - start)?;
@@ -369,4 +459,26 @@ fn encode_mixed(
     }
     batch.bytes = KeyBytes::Own(own);
     Ok(())
+}
+
+/// The view of a key that fits into it, put together in a register; `None` if it does not, or cannot be read in one go.
+#[inline(always)]
+fn short_view(parts: &[Part], ends_with_head: bool, row: usize) -> Option<[u64; 2]> {
+    let (mut bytes, mut length) = (0u128, 0);
+    for (index, part) in parts.iter().enumerate() {
+        let (head, value, more) = match part.short(row) {
+            Some((value, more)) => (1 + more as u128, value, more),
+            None if matches!(part.value(row), Value::Null) => (0, 0, 0),
+            None => return None,
+        };
+        if length + 1 + more > super::VIEW_INLINE {
+            return None;
+        }
+        // A value of eleven bytes at most, so nothing is shifted out.
+        let written = if ends_with_head && index + 1 == parts.len() { value | head << (8 * more) } else { head | value << 8 };
+        bytes |= written << (8 * length);
+        length += 1 + more;
+    }
+    let view = bytes << 32 | length as u128;
+    Some([view as u64, (view >> 64) as u64])
 }

@@ -17,7 +17,7 @@ use super::{LOOKUP_ROWS_MAX, StateTable};
 use crate::bucket::{Chunk, SHAPE_VIEW, SHAPE_WORD, SHAPE_WORDS};
 use crate::key::{KeyBatch, VIEW_INLINE, view_length};
 use crate::layout::{TAG_DIRTY, TAG_HASH, TAG_MATCH, TAG_OCCUPIED};
-use crate::probe::{Found, Probe, line_mask, prefetch, step_from};
+use crate::probe::{Found, Probe, has_key, line_mask, prefetch, step_from};
 use crate::rows::{Rows, RowsRead};
 use crate::select::{Select, Span};
 
@@ -35,6 +35,7 @@ impl StateTable {
         self.inserted.clear();
         match (self.layout.key.is_view(), keys.stride) {
             (true, _) => self.resolve::<S, SHAPE_VIEW>(keys, select),
+            (false, 0) => self.resolve_only(keys, select),
             (false, 1) => self.resolve::<S, SHAPE_WORD>(keys, select),
             (false, _) => self.resolve::<S, SHAPE_WORDS>(keys, select),
         }
@@ -47,6 +48,17 @@ impl StateTable {
             table: PhantomData,
         }
     }
+
+    /// Finds or inserts the one key that there is without key columns: all records have its row.
+    fn resolve_only<S: Select>(&mut self, keys: &KeyBatch, select: S) {
+        let len = select.len();
+        let start = if len == 0 { 0 } else { select.at(0) };
+        self.resolve::<Span, SHAPE_WORDS>(keys, Span { start, len: len.min(1) });
+        let (row, cells) = (self.pointers.first().copied(), self.cell_pointers.first().copied());
+        self.pointers.resize(len, row.unwrap_or(std::ptr::null_mut()));
+        self.cell_pointers.resize(cells.map_or(0, |_| len), cells.unwrap_or(std::ptr::null_mut()));
+    }
+
     /// Finds or inserts each key.
     fn resolve<S: Select, const SHAPE: u8>(&mut self, keys: &KeyBatch, select: S) {
         let cells = self.layout.cells;
@@ -395,7 +407,7 @@ unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
                 }
             }
             // SAFETY: a row has its tag and the key's words.
-            _ => unsafe { std::slice::from_raw_parts(row.add(1), keys.stride) == keys.key(select.at(index)) },
+            _ => unsafe { has_key(row, keys.key(select.at(index))) },
         };
         let is_hit = (is_first | is_second) & is_key;
         *pointer = row;

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::StateTable;
-use crate::key::{le_word, view_bytes};
+use crate::key::view_bytes;
 use crate::layout::Flag;
 use crate::rows::RowsRead;
 
@@ -143,6 +143,5 @@ impl StateTable {
 /// The number that an encoding of several key columns ends with.
 fn last_number(view: &[u64], arena: &[u8]) -> Option<i64> {
     let mut inline = [0; 16];
-    let bytes = view_bytes(view, &mut inline, arena)?;
-    Some(le_word(bytes.last_chunk::<8>()?) as i64)
+    crate::key::last_number(view_bytes(view, &mut inline, arena)?)
 }
