@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import statistics
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -263,3 +265,33 @@ def test_different_functions_that_look_alike_are_not_shared() -> None:
 
     row = mill.from_iter([{"x": 1}]).agg(a=first(col("x")).sum() + 0, b=same(col("x")).sum() + 0).collect().to_pylist()
     assert row == [{"a": 2, "b": 101}]
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_aggregates_over_five_hundred_columns(tmp_path: Path, parallelism: int) -> None:
+    names = [f"c{number}" for number in range(500)]
+    rows = [{"k": n % 5} | {name: n * (at + 1) % 97 for at, name in enumerate(names)} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def result(tasks: int) -> list[dict[str, Any]]:
+        stream = mill.read_json(tmp_path / "rows.jsonl")
+        means = [col(name).mean().alias(f"mean_{name}") for name in names]
+        firsts = [col(name).first().alias(f"first_{name}") for name in names]
+        spreads = [col(name).std().alias(f"std_{name}") for name in names]
+        return stream.key_by("k").agg(*means, *firsts, *spreads).collect(parallelism=tasks).to_pylist()
+
+    found = {row["k"]: row for row in result(parallelism)}
+    assert len(found) == 5
+    for key, row in found.items():
+        group = [record for record in rows if record["k"] == key]
+        for name in names:
+            values = [record[name] for record in group]
+            assert math.isclose(row[f"mean_{name}"], sum(values) / len(values))
+            assert row[f"first_{name}"] in values
+            assert math.isclose(row[f"std_{name}"], statistics.stdev(values))
+
+
+def test_rows_of_state_that_are_too_wide_are_refused() -> None:
+    stream = mill.from_iter([{"k": 1, "x": 1.5}])
+    with pytest.raises(mill.SchemaError, match="a row of state needs [0-9]+ bytes, more than fits; use fewer aggregates in one step"):
+        stream.key_by("k").agg(*(col("x").std().alias(f"a{n}") for n in range(3000))).collect()

@@ -36,10 +36,10 @@ const TAG_FLAGS: usize = 4;
 /// The bits of the tag that are flags.
 pub(crate) const TAG_FLAGS_MASK: u64 = ((1 << TAG_FLAGS) - 1) << TAG_FLAG_FIRST;
 
-/// How many words a row may have: sixteen rows fill the smallest chunk, and that should stay small.
-pub const ROW_WORDS_MAX: usize = 512;
+/// How many words a row may have: sixteen rows fill the smallest chunk, which has a mebibyte then.
+pub const ROW_WORDS_MAX: usize = 8192;
 /// How many cells a row may have.
-pub const CELLS_MAX: usize = 256;
+pub const CELLS_MAX: usize = 8192;
 
 /// A place for one bit in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,13 +11,16 @@
 //! that borrow before the next.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use crate::chunk::Cell;
 use crate::error::{Result, StateError};
 use crate::key::{KEY_BYTES_MAX, view_bytes, view_length};
 use crate::layout::{Flag, RowLayout, TAG_DIRTY, Taken, TAG_FLAGS_MASK, TAG_MATCH};
 use crate::bucket::Chunk;
+use crate::probe::prefetch;
 
 /// What a row has beside its key, to be put into a row of another table whose values are laid out alike.
 #[derive(Clone, Debug)]
@@ -187,8 +190,39 @@ impl Rows<'_> {
     /// them.
     #[inline]
     pub fn cell_mut(&mut self, record: usize, cell: usize) -> &mut Vec<u8> {
-        Arc::make_mut(self.cell(record, cell).get_or_insert_default())
+        own(self.cell(record, cell).get_or_insert_default())
     }
+
+    /// Has the bytes of all cells of these rows fetched into the cache. They lie two steps away from the row, and a loop that takes
+    /// the steps for many rows at once does not wait for each of them.
+    pub fn fetch_cells(&self) {
+        let (Some(first), Some(last)) = (self.cells.first(), self.cells.last()) else { return };
+        if self.cells_per_row == 0 || (first == last && *first == self.cells[self.cells.len() / 2]) {
+            // None, or those of one row, which stay in the cache.
+            return;
+        }
+        let cells = || {
+            self.cells.iter().flat_map(|&cells| {
+                // SAFETY: the pointer points to `cells_per_row` cells, and the table is borrowed.
+                unsafe { std::slice::from_raw_parts(cells.cast_const(), self.cells_per_row) }.iter().flatten()
+            })
+        };
+        cells().for_each(|cell| prefetch(Arc::as_ptr(cell)));
+        cells().for_each(|cell| prefetch(cell.as_ptr()));
+    }
+}
+
+/// The bytes of a cell for changing; copied if they are shared. Like [`Arc::make_mut`] without its locked instruction.
+#[inline]
+fn own(cell: &mut Arc<Vec<u8>>) -> &mut Vec<u8> {
+    if Arc::strong_count(cell) != 1 {
+        return Arc::make_mut(cell);
+    }
+    // A checkpoint writer that had them has let go of them, and has read before.
+    fence(Ordering::Acquire);
+    // SAFETY: nobody makes a `Weak` of a cell, so the one strong reference is the only one, and it is borrowed exclusively: nobody
+    // else can reach the bytes or clone it. The pointer is that of the allocation, which may be written through.
+    unsafe { &mut *Arc::as_ptr(cell).cast_mut() }
 }
 
 /// Rows to be read.
@@ -258,6 +292,18 @@ impl RowsRead<'_> {
         let (chunk, slot) = self.places[row];
         let cells = &self.chunks[chunk as usize].data().cells;
         cells[slot as usize * self.cells_per_row + cell].as_deref().map(Vec::as_slice)
+    }
+
+    /// Has the bytes of a cell of some of these rows fetched into the cache; see [`Rows::fetch_cells`].
+    pub fn fetch_cell(&self, cell: usize, rows: Range<usize>) {
+        assert!(cell < self.cells_per_row, "cell {cell} of {}", self.cells_per_row);
+        let cells = || {
+            self.places[rows.clone()].iter().filter_map(|&(chunk, slot)| {
+                self.chunks[chunk as usize].data().cells[slot as usize * self.cells_per_row + cell].as_ref()
+            })
+        };
+        cells().for_each(|cell| prefetch(Arc::as_ptr(cell)));
+        cells().for_each(|cell| prefetch(cell.as_ptr()));
     }
 
     /// Calls `use_bytes` with the bytes of the view that each row has at `word`.

@@ -249,6 +249,7 @@ impl Groups {
         if self.owners.is_some() {
             self.firsts.extend(rows.inserted().iter().map(|&new| select.at(new as usize) as u32));
         }
+        rows.fetch_cells();
         let taking = Taking {
             accumulators: &mut self.accumulators,
             problems: &mut self.problems,

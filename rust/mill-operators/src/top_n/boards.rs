@@ -23,6 +23,9 @@ use super::board::{Board, insert};
 use crate::accumulator::state_error;
 use crate::row_codec::RowCodec;
 
+/// How many boards are fetched into the cache at a time, where they are only read.
+const FETCHED_BOARDS: usize = 128;
+
 /// Sorts rows and puts them into tables.
 pub(crate) struct Boards {
     keys: Vec<usize>,
@@ -159,6 +162,7 @@ impl Boards {
             };
             let encoded = self.codec.encode(data.columns())?;
             let mut rows = table.find_or_insert(self.encoder.batch(), records);
+            rows.fetch_cells();
             for (index, &record) in records.iter().enumerate() {
                 let sort = frame.sorts.row(record as usize);
                 let board = rows.cell_mut(index, self.cell);
@@ -180,7 +184,12 @@ impl Boards {
         let mut candidates = Vec::new();
         for record in (0..select.len()).map(|index| select.at(index) as u32) {
             let is_known = known.next_if(|(_, found)| **found == record);
-            let board = is_known.and_then(|(row, _)| rows.cell(row, self.cell)).map(Board::new);
+            let board = is_known.and_then(|(row, _)| {
+                if row.is_multiple_of(FETCHED_BOARDS) {
+                    rows.fetch_cell(self.cell, row..rows.len().min(row + FETCHED_BOARDS));
+                }
+                rows.cell(row, self.cell).map(Board::new)
+            });
             let sort = frame.sorts.row(record as usize);
             if board.is_none_or(|board| board.takes(sort.data(), self.rows_max)) {
                 candidates.push(record);
