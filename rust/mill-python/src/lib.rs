@@ -11,6 +11,7 @@
 //! and Python code behind the engine's traits. The interpreter is held while Python objects are touched and at no other
 //! time.
 
+mod allocator;
 mod attach;
 mod compiled;
 mod error;
@@ -37,10 +38,6 @@ mod types;
 mod window;
 
 use pyo3::prelude::*;
-
-/// What one thread frees another may take again without asking the system for it: frames and results live that way.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The version of the engine.
 #[pyfunction]
@@ -87,4 +84,10 @@ mod _millstream {
     use super::version;
     #[pymodule_export]
     use super::window::{RawWindow, RawWindowedStream};
+
+    #[pymodule_init]
+    fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        super::allocator::keep_what_is_freed();
+        Ok(())
+    }
 }
