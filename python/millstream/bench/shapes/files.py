@@ -13,6 +13,8 @@ from millstream import col
 from millstream.bench.contest import Query
 from millstream.bench.result import Settings
 
+__all__ = ["NAME", "QUERIES", "queries"]
+
 NAME = "files"
 QUERIES = ("f-parquet", "f-csv-parquet", "f-parquet-csv", "f-parquet-json")
 

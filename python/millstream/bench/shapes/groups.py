@@ -15,6 +15,8 @@ from millstream.bench.contest import Query
 from millstream.bench.result import Settings
 from millstream.bench.shapes.source import Tables, pl, pl_corr, pl_len
 
+__all__ = ["NAME", "QUERIES", "queries"]
+
 NAME = "groups"
 QUERIES = (
     *(f"g{number}" for number in range(1, 11)),

@@ -14,6 +14,8 @@ from millstream.bench.contest import Query
 from millstream.bench.result import Settings
 from millstream.bench.shapes.source import Tables
 
+__all__ = ["NAME", "QUERIES", "queries"]
+
 NAME = "joins"
 QUERIES = ("j1", "j2", "j3", "j4", "j5")
 

@@ -12,6 +12,8 @@ from millstream.bench.contest import Query
 from millstream.bench.result import Settings
 from millstream.bench.shapes.source import Tables, pl, pl_len
 
+__all__ = ["NAME", "QUERIES", "queries"]
+
 NAME = "strings"
 QUERIES = ("s-contains", "s-starts", "s-upper", "s-regex", "s-group", "s-length", "s-split")
 

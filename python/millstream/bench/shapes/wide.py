@@ -11,6 +11,8 @@ from millstream.bench.contest import Query
 from millstream.bench.result import Settings
 from millstream.bench.shapes.source import Tables, pl
 
+__all__ = ["NAME", "QUERIES", "queries"]
+
 NAME = "wide"
 QUERIES = ("c50-filter", "c50-map", "c50-sum", "c500-filter", "c500-sum")
 

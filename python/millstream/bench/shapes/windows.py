@@ -12,6 +12,8 @@ from millstream.bench.contest import Query
 from millstream.bench.result import Settings
 from millstream.bench.shapes.source import Tables, pl, pl_len
 
+__all__ = ["NAME", "QUERIES", "queries"]
+
 NAME = "windows"
 QUERIES = ("w-string", "w-integer", "w-none", "w-sliding")
 
