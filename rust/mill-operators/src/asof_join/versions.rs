@@ -134,13 +134,12 @@ impl Versions {
         let mut positions = vec![NO_ROW; left.rows()];
         let whole = self.left.encode(left.data().columns(), left.rows())?;
         let keys = self.left.encoder().batch();
-        let (rows, found) = match &whole {
-            None => self.table.find(keys),
-            Some(whole) => self.table.find_selected(keys, &whole[..]),
+        let found = |row: usize, word: u64| {
+            positions[row] = newest(&self.lists[word as usize - 1], times[row], self.tolerance_us);
         };
-        for (index, &row) in found.iter().enumerate() {
-            let list = &self.lists[rows.word(index, self.word) as usize - 1];
-            positions[row as usize] = newest(list, times[row as usize], self.tolerance_us);
+        match &whole {
+            None => self.table.find_word(keys, Span { start: 0, len: left.rows() }, self.word, found),
+            Some(whole) => self.table.find_word(keys, &whole[..], self.word, found),
         }
         Ok(positions)
     }

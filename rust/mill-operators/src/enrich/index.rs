@@ -257,14 +257,12 @@ impl Index {
         }
         let whole = keys.encode(columns, rows)?;
         let keys = keys.encoder().batch();
-        let (found_rows, found) = match &whole {
-            None => self.table.find(keys),
-            Some(whole) => self.table.find_selected(keys, whole.as_slice()),
-        };
         let mut positions = vec![NO_ROW; rows];
-        for (index, &key) in found.iter().enumerate() {
-            // A key whose row was withdrawn has the word of none.
-            positions[key as usize] = (found_rows.word(index, self.first) as u32).wrapping_sub(1);
+        // A key whose row was withdrawn has the word of none.
+        let found = |row: usize, word: u64| positions[row] = (word as u32).wrapping_sub(1);
+        match &whole {
+            None => self.table.find_word(keys, Span { start: 0, len: rows }, self.first, found),
+            Some(whole) => self.table.find_word(keys, whole.as_slice(), self.first, found),
         }
         Ok(positions)
     }

@@ -258,6 +258,39 @@ impl StateTable {
         (self.read(), found_records)
     }
 
+    /// Calls `found` with each of these records whose key has a row, and with one word of the row. For look-ups that need no more.
+    ///
+    /// # Panics
+    /// If a key belongs to a key group that the table does not hold, or rows have no such word.
+    pub fn find_word<S: Select>(&self, keys: &KeyBatch, select: S, word: usize, found: impl FnMut(usize, u64)) {
+        match (self.layout.key.is_view(), keys.stride) {
+            (true, _) => self.find_word_of::<S, SHAPE_VIEW>(keys, select, word, found),
+            (false, 1) => self.find_word_of::<S, SHAPE_WORD>(keys, select, word, found),
+            (false, _) => self.find_word_of::<S, SHAPE_WORDS>(keys, select, word, found),
+        }
+    }
+
+    fn find_word_of<S: Select, const SHAPE: u8>(&self, keys: &KeyBatch, select: S, word: usize, mut found: impl FnMut(usize, u64)) {
+        let row_words = self.layout.row_words;
+        assert!(word < row_words, "word {word} of {row_words}");
+        for from in (0..select.len()).step_by(FETCHED_ROWS) {
+            let records = from..select.len().min(from + FETCHED_ROWS);
+            records.clone().for_each(|index| self.fetch(keys.hashes[select.at(index)]));
+            for record in records.map(|index| select.at(index)) {
+                let place = self.directory.at(keys.hashes[record]).place();
+                if place == NO_CHUNK {
+                    continue;
+                }
+                let chunk = &self.chunks[place as usize];
+                let end = chunk.find::<SHAPE>(row_words, keys, record);
+                if end.is_match {
+                    // SAFETY: the slot lies in the chunk, and the assertion keeps the word within the row; nothing writes to it now.
+                    found(record, unsafe { *chunk.row(end.slot, row_words).add(word) });
+                }
+            }
+        }
+    }
+
     /// Has fetched what the search for a key with this hash begins with.
     #[inline(always)]
     fn fetch(&self, hash: u64) {
