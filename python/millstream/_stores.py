@@ -1,0 +1,90 @@
+"""Sinks of stores and services that are reached by packages of Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from millstream.io.delta import DeltaMode
+    from millstream.io.sinks import Output
+    from millstream.stream import Stream
+
+__all__ = ["Stores"]
+
+
+class Stores:
+    """Methods that write into stores and services; :class:`millstream.Stream` has all of them."""
+
+    __slots__ = ()
+
+    def write_delta(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: DeltaMode = "append",
+        key: str | Sequence[str] | None = None,
+        partition_by: str | Sequence[str] = (),
+    ) -> Output:
+        """Write into a Delta Lake table.
+
+        Parameters
+        ----------
+        path
+            The directory of the table. A table that does not exist is created when the job starts.
+        mode
+            ``"append"`` adds rows. ``"overwrite"`` replaces the whole table in one transaction when the job ends; the stream must be bounded
+            and the job must have no checkpoints.
+        key
+            A column or several. With a key a row replaces the row that has the same key, and an updating stream is accepted: where a key is
+            deleted, its row is.
+        partition_by
+            The columns that partition the table, if it is created: text, whole numbers, booleans or dates. A table that exists is written
+            as it is partitioned.
+
+        Returns
+        -------
+        Output
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When the package ``deltalake`` is not installed (``pip install millstream[delta]``), an option is not one of its choices, options
+            contradict each other, or this is an updating stream and ``key`` is not its key.
+        SchemaError
+            When a column is named that does not exist, Delta Lake has no exact type for a column, or the table exists and has no such
+            column, one that does not hold every value, or a rule that this sink does not keep to.
+        ConnectorError
+            When the job runs and the table cannot be written.
+        DataError
+            When the job runs and a value cannot be stored exactly, is null in a ``NOT NULL`` column or in the key, or is an empty text in a
+            partition column.
+        CheckpointError
+            When the table was lost, replaced, or put back from a copy that is older than the checkpoint that the run goes on from.
+
+        Notes
+        -----
+        Exactly once: each checkpoint with new rows is one transaction of the table, which also has the number of the checkpoint (an
+        application transaction, ``txn``). After a crash the table shows whether it was written. Appended rows are in data files
+        before the checkpoint, which no reader sees before the transaction; rows with a key are in the checkpoint, and are merged after it.
+
+        Unsigned integers are stored as the next larger signed type, 64-bit ones as ``decimal(20,0)``; times as microseconds, in UTC if they
+        have a zone. Nanoseconds, durations and times of day are an error: convert them first.
+
+        Examples
+        --------
+        >>> counts = mill.from_iter(["a", "b", "a"]).key_by("value").agg(n=mill.count(), emit="each")
+        >>> report = mill.run(counts.write_delta("lake/counts", key="value"))
+        >>> sorted(mill.read_delta("lake/counts").collect().to_pylist(), key=lambda row: row["value"])
+        [{'value': 'a', 'n': 2}, {'value': 'b', 'n': 1}]
+        """
+        from millstream.io import delta
+
+        return delta.delta_sink(_stream(self), path, mode, key, partition_by)
+
+
+def _stream(stores: Stores) -> Stream:
+    """Return the stream that this mixin is part of."""
+    return cast("Stream", stores)
