@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
+
+from millstream.time import Duration
 
 if TYPE_CHECKING:
     from millstream.io.delta import DeltaMode
+    from millstream.io.http import HttpFormat, HttpMethod
     from millstream.io.sinks import Output
     from millstream.stream import Stream
 
@@ -83,6 +86,69 @@ class Stores:
         from millstream.io import delta
 
         return delta.delta_sink(_stream(self), path, mode, key, partition_by)
+
+    def write_http(
+        self,
+        url: str,
+        *,
+        batch_rows: int = 1000,
+        headers: Mapping[str, str] | None = None,
+        method: HttpMethod = "POST",
+        format: HttpFormat = "json",
+        timeout: Duration = "30s",
+        retry: Duration = "1m",
+    ) -> Output:
+        """Send records to an HTTP service, such as a webhook.
+
+        Parameters
+        ----------
+        url
+            ``"https://example.com/hook"``. Messages, plans and checkpoints show its host alone.
+        batch_rows
+            How many records a request has at most.
+        headers
+            Headers to add, such as ``{"Authorization": "Bearer …"}``. Their values are shown and stored nowhere.
+        method
+            ``"POST"``, ``"PUT"`` or ``"PATCH"``.
+        format
+            ``"json"``: the body is an array of objects. ``"ndjson"``: it has an object in each line. Values have the form in which
+            :meth:`write_json` writes them.
+        timeout
+            How long a request may take, without an answer or a part of one.
+        retry
+            For how long a request is repeated that was not taken.
+
+        Returns
+        -------
+        Output
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When an argument is not of its type or not one of its choices, or this is an updating stream.
+        ConnectorError
+            When the job runs and the service cannot be reached, does not take a request within ``retry``, or refuses it: with any answer
+            from 300 to 499 other than 408, 425 and 429. The message has the first line of the answer.
+
+        Notes
+        -----
+        Exactly once if the receiver honours the header ``Idempotency-Key``, at least once if it does not: the records of a checkpoint are sent
+        after it, and after a crash all its requests are sent again, byte for byte and with the same keys. A receiver that has
+        seen a key ignores the request and answers with success.
+
+        A request is sent again after 408, 425, 429, any answer from 500 on, and a connection that was lost, with growing pauses or after
+        the time that ``Retry-After`` asks for. Requests are sent one after the other on one connection.
+
+        Examples
+        --------
+        >>> alerts = mill.from_iter([{"user": "ann", "score": 0.9}])
+        >>> alerts.write_http("https://example.com/hook", headers={"Authorization": "Bearer 1234"})
+        <Sink write_http("https://example.com"), exactly once if the receiver honours Idempotency-Key>
+        """
+        from millstream.io import http
+
+        return http.http_sink(_stream(self), url, batch_rows, headers, method, format, timeout, retry)
 
 
 def _stream(stores: Stores) -> Stream:
