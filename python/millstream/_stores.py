@@ -150,6 +150,66 @@ class Stores:
 
         return http.http_sink(_stream(self), url, batch_rows, headers, method, format, timeout, retry)
 
+    def write_redis(
+        self,
+        url: str,
+        *,
+        stream: str | None = None,
+        hash: str | None = None,
+        key: str | Sequence[str] | None = None,
+        maxlen: int | None = None,
+    ) -> Output:
+        """Write into a stream or into hashes of a Redis server.
+
+        Parameters
+        ----------
+        url
+            ``"redis://user:password@localhost:6379/0"``, ``rediss://`` for TLS, or ``unix://``. It is shown nowhere.
+        stream
+            The name of a stream, to which each record is added as an entry whose fields are its columns.
+        hash
+            What the keys of hashes begin with, such as ``"user:"``. Each row is a hash, whose fields are its columns.
+        key
+            The column, or several, that name the hash of a row, for ``hash``. An updating stream is accepted: where a key is deleted, the fields
+            of its hash are.
+        maxlen
+            How many entries of a stream are kept, about (``MAXLEN ~``); by default all.
+
+        Returns
+        -------
+        Output
+            What :func:`run` and :func:`start` take.
+
+        Raises
+        ------
+        PlanError
+            When the package ``redis`` is not installed (``pip install millstream[redis]``), an argument is not of its type, not exactly one of
+            ``stream`` and ``hash`` is given, or this is an updating stream and ``key`` is not its key.
+        SchemaError
+            When a key column does not exist, or a column has values without a text.
+        ConnectorError
+            When the job runs and the server cannot be reached (a commit is tried for a minute), refuses a command, or has a key of another type;
+            when a value of the key, or all values of an entry, are null; and when the server has lost what the checkpoint knows to be committed.
+
+        Notes
+        -----
+        Exactly once: the rows of a checkpoint are written after it, by a script that the server runs as a whole and that also keeps the
+        number of the checkpoint, in the hash ``_millstream:epochs``. After a crash it shows what has to be written. A server that
+        loses what it has confirmed (without ``appendfsync always`` it may, when it crashes) is noticed, and the job fails.
+
+        Values are text as :meth:`write_json` writes them, without quotes; lists, structs and maps are JSON. A null field is left out of
+        an entry, and removed from a hash. Other fields of a hash, and its time to live, stay as they are.
+
+        Examples
+        --------
+        >>> clicks = mill.from_iter([{"user": "ann", "page": "/"}])
+        >>> clicks.write_redis("redis://localhost:6379/0", stream="clicks", maxlen=100_000)
+        <Sink write_redis(stream="clicks")>
+        """
+        from millstream.io import redis
+
+        return redis.redis_sink(_stream(self), url, stream, hash, key, maxlen)
+
 
 def _stream(stores: Stores) -> Stream:
     """Return the stream that this mixin is part of."""

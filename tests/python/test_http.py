@@ -102,6 +102,7 @@ def service() -> Iterator[Service]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "_PAUSE_SECONDS_MIN", 0.001)
+    monkeypatch.setattr(http, "_PAUSE_SECONDS_MAX", 0.002)
 
 
 def stream() -> mill.Stream:
