@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from millstream.time import Duration
 
 if TYPE_CHECKING:
-    from millstream.io.delta import DeltaMode
+    from millstream.io._delta_sink import DeltaMode
     from millstream.io.http import HttpFormat, HttpMethod
     from millstream.io.sinks import Output
     from millstream.stream import Stream
@@ -83,9 +83,9 @@ class Stores:
         >>> sorted(mill.read_delta("lake/counts").collect().to_pylist(), key=lambda row: row["value"])
         [{'value': 'a', 'n': 2}, {'value': 'b', 'n': 1}]
         """
-        from millstream.io import delta
+        from millstream.io import _delta_sink
 
-        return delta.delta_sink(_stream(self), path, mode, key, partition_by)
+        return _delta_sink.delta_sink(_stream(self), path, mode, key, partition_by)
 
     def write_http(
         self,

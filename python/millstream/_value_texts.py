@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone, tzinfo
-from json.encoder import encode_basestring  # type: ignore[attr-defined]
+from json.encoder import encode_basestring
 from typing import Any, cast
 
 from millstream.errors import DataError
@@ -16,7 +16,7 @@ __all__ = ["json_rows", "json_texts", "plain_texts"]
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _EPOCH = datetime(1970, 1, 1)
-_quoted = cast("Callable[[str], str]", encode_basestring)
+_quoted = encode_basestring
 
 
 def json_rows(batch: Any) -> list[str]:
@@ -122,7 +122,7 @@ def json_texts(column: Any) -> list[str]:
 def _lists(column: Any, items: list[str], brackets: str) -> list[str]:
     offsets = column.offsets.to_pylist()
     valid = column.is_valid().to_pylist()
-    begin, end = brackets
+    begin, end = brackets[0], brackets[1]
     return [begin + ",".join(items[offsets[at] : offsets[at + 1]]) + end if valid[at] else "null" for at in range(len(column))]
 
 

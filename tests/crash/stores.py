@@ -25,11 +25,10 @@ from urllib.parse import unquote
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from kill import OPENING, STARTS_MAX, instant
-from launcher import Child, Failed, spread
-
 import deltalake  # noqa: F401 - so that the jobs need not, which are killed early otherwise
 import pyarrow.parquet  # noqa: F401
+from kill import OPENING, STARTS_MAX, instant
+from launcher import Child, Failed, spread
 
 import millstream as mill
 from millstream import col

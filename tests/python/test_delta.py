@@ -420,7 +420,7 @@ def test_a_kill_between_checkpoints(tmp_path: Path, key: str | None, kill_after:
 @pytest.mark.parametrize("key", [None, "n"])
 @pytest.mark.parametrize("where", ["before", "after", "conflict"])
 def test_a_commit_that_is_cut_short(tmp_path: Path, key: str | None, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from millstream.io import delta
+    from millstream.io import _delta_sink as delta
 
     whole = delta._DeltaSink._write
     left = [1]

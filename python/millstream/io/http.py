@@ -26,7 +26,7 @@ from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 from millstream.time import Duration, microseconds
 
-__all__: list[str] = []
+__all__ = ["HttpFormat", "HttpMethod", "http_sink"]
 
 HttpFormat = Literal["json", "ndjson"]
 """What a request has: an array of objects, or an object a line."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import random
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from millstream import _live
@@ -209,7 +210,7 @@ class _RedisSink:
         newest = max((mark.epoch for mark, _ in found), default=0)
         for mark, packed in found:
             if packed:
-                self._until_done(lambda mark=mark, packed=packed: self._apply(mark, packed, newest))  # type: ignore[misc]
+                self._until_done(functools.partial(self._apply, mark, packed, newest))
                 self._custody.committed(mark)
 
     def recover(self, handles: Sequence[tuple[int, bytes]]) -> None:
@@ -217,7 +218,7 @@ class _RedisSink:
         self.commit(handles)
         if handles:
             mark, _ = _opened(max(handles, key=lambda pair: pair[0])[1])
-            self._until_done(lambda: self._look(mark))
+            self._until_done(functools.partial(self._look, mark))
 
     def close(self) -> None:
         """Close the connection."""
@@ -263,7 +264,7 @@ class _RedisSink:
         number, _, part = value.partition("/")
         return int(number) - 1 if part else int(number)
 
-    def _until_done(self, attempt: Any) -> None:
+    def _until_done(self, attempt: Callable[[], bool]) -> None:
         """Try until it is done; the marks tell whether a try whose answer was lost was."""
         errors = extra("redis", "redis", _CALL).exceptions
         end = time.monotonic() + _ATTEMPT_SECONDS_MAX
