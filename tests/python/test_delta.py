@@ -370,6 +370,12 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             call()
 
 
+def test_an_older_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deltalake, "__version__", "1.5.1")
+    with pytest.raises(mill.PlanError, match=r"write_delta\(\) needs deltalake 1.6.3 or newer, and 1.5.1 is installed"):
+        mill.from_iter([1]).write_delta(tmp_path / "t")
+
+
 # -- overwriting -----------------------------------------------------------------------------------------------------------
 
 
@@ -496,6 +502,29 @@ def test_the_table_is_put_back_from_a_copy(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "copy", tmp_path / "t")
         with pytest.raises(mill.ConnectorError, match="CheckpointError: the table lacks output that the checkpoint knows to be committed"):
             job.kill_and_restore()
+
+
+def test_an_entry_of_the_log_without_its_content(tmp_path: Path) -> None:
+    source = testing.Source({"n": int})
+    with testing.Job(source.stream().write_delta(tmp_path / "t")) as job:
+        for n in range(2):
+            source.push({"n": n})
+            job.checkpoint()
+        entry = tmp_path / "t" / "_delta_log" / f"{2:020}.json"
+        whole = entry.read_text()
+        entry.write_text(whole[:50])
+        with pytest.raises(mill.ConnectorError, match="the table .* cannot be read: .*Json error") as caught:
+            job.kill_and_restore()
+        assert "unknown" not in str(caught.value)
+    # After a loss of power it may be empty: then it is a version that changes nothing, and the epoch is committed again.
+    source = testing.Source({"n": int})
+    with testing.Job(source.stream().write_delta(tmp_path / "u")) as job:
+        for n in range(2):
+            source.push({"n": n})
+            job.checkpoint()
+        (tmp_path / "u" / "_delta_log" / f"{2:020}.json").write_text("")
+        job.kill_and_restore()
+        assert [row["n"] for row in rows(tmp_path / "u", "n")] == [0, 1]
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from millstream._paths import local_path
 from millstream._texts import choice, texts
 from millstream.errors import CheckpointError, ConnectorError, DataError, PlanError, SchemaError
 from millstream.io._delta_files import DataFile, FileWriter, partition_text, sync_directory
-from millstream.io._delta_table import columns_of, deltalake, opened, subset
+from millstream.io._delta_table import columns_of, deltalake, opened, reason, subset
 from millstream.io._delta_types import check_fits, stored_schema
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
@@ -366,7 +366,7 @@ class _DeltaSink:
             except errors.DeltaError as error:
                 lost = error
                 if not self._custody.is_shown(mark, self._required().transaction_version, newest=newest):
-                    raise ConnectorError(f"the table cannot be written: {error}") from error
+                    raise ConnectorError(f"the table cannot be written: {reason(error)}") from error
 
     def _write(self, table: Any, handle: dict[str, Any], mark: Mark) -> None:
         """Try to write a transaction as the next version of a table."""
@@ -435,7 +435,7 @@ class _DeltaSink:
             # Another job may have made it meanwhile.
             table = opened(self._path, None, "write_delta")
             if table is None:
-                raise ConnectorError(f"the table cannot be created: {error}") from error
+                raise ConnectorError(f"the table cannot be created: {reason(error)}") from error
             return table
 
     def _take(self, table: Any) -> None:

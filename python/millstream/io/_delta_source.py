@@ -12,7 +12,7 @@ from millstream._nearest import did_you_mean
 from millstream._paths import local_path
 from millstream._texts import texts
 from millstream.errors import ConnectorError, SchemaError
-from millstream.io._delta_table import columns_of, deltalake, opened, subset
+from millstream.io._delta_table import columns_of, deltalake, opened, reason, subset
 from millstream.io.sources import Source, SourceReader, _SourceAdapter
 from millstream.stream import Stream
 from millstream.types import schema_of
@@ -71,7 +71,7 @@ def _dataset(table: Any, path: str) -> Any:
     try:
         return table.to_pyarrow_dataset()
     except errors.DeltaError as error:
-        raise ConnectorError(f"read_delta(): the table at {path!r} cannot be read: {error}") from error
+        raise ConnectorError(f"read_delta(): the table at {path!r} cannot be read: {reason(error)}") from error
 
 
 class _DeltaReader(SourceReader):

@@ -31,9 +31,11 @@ MARKS = "_millstream:epochs"
 _CALL = "write_redis"
 _ATTEMPT_SECONDS_MAX = 60.0
 """For how long a commit is tried while the server is away."""
+_FIRST_SECONDS_MAX = 2.0
+"""For how long the server is looked for when a run begins."""
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.01, 1.0
 _CONNECT_SECONDS_MAX = 10
-_ANSWER_SECONDS_MAX = 60
+_ANSWER_SECONDS_MAX = 20
 _TEXTS_PER_SCRIPT = 200_000
 """How many texts a script gets at most; a command of Redis has 1,048,576."""
 _COLUMNS_MAX = 3000
@@ -198,11 +200,7 @@ class _RedisSink:
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
         """Begin a run, and look whether the server is there."""
         self._custody.begin(delivery)
-        errors = extra("redis", "redis", _CALL).exceptions
-        try:
-            self._connected().ping()
-        except errors.RedisError as error:
-            raise self._failed(error) from error
+        self._until_done(lambda: bool(self._connected().ping()), _FIRST_SECONDS_MAX)
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Apply each epoch that the server does not show yet."""
@@ -264,10 +262,10 @@ class _RedisSink:
         number, _, part = value.partition("/")
         return int(number) - 1 if part else int(number)
 
-    def _until_done(self, attempt: Callable[[], bool]) -> None:
+    def _until_done(self, attempt: Callable[[], bool], seconds_max: float = _ATTEMPT_SECONDS_MAX) -> None:
         """Try until it is done; the marks tell whether a try whose answer was lost was."""
         errors = extra("redis", "redis", _CALL).exceptions
-        end = time.monotonic() + _ATTEMPT_SECONDS_MAX
+        end = time.monotonic() + seconds_max
         pause = _PAUSE_SECONDS_MIN
         while True:
             try:
