@@ -372,7 +372,7 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_older_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deltalake, "__version__", "1.5.1")
-    with pytest.raises(mill.PlanError, match=r"write_delta\(\) needs deltalake 1.6.3 or newer, and 1.5.1 is installed"):
+    with pytest.raises(mill.PlanError, match=r"write_delta\(\) needs deltalake 1.6.2 or newer, and 1.5.1 is installed"):
         mill.from_iter([1]).write_delta(tmp_path / "t")
 
 

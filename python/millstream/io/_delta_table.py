@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["columns_of", "deltalake", "opened", "reason", "subset"]
 
-_VERSION_MIN = (1, 6, 3)
+_VERSION_MIN = (1, 6, 2)
 
 
 def deltalake(call: str) -> Any:
@@ -23,7 +23,7 @@ def deltalake(call: str) -> Any:
     package = extra("deltalake", "delta", call)
     numbers = re.findall(r"\d+", str(package.__version__))
     if tuple(map(int, numbers[:3])) < _VERSION_MIN:
-        # Older ones leave the marks of create_write_transaction() out, and MERGE is not exact for all types.
+        # Older ones leave the marks of create_write_transaction() out, and MERGE makes nulls of some lists.
         raise PlanError(
             f"{call}() needs deltalake {'.'.join(map(str, _VERSION_MIN))} or newer, and {package.__version__} is installed: "
             "pip install --upgrade millstream[delta]"
