@@ -127,7 +127,8 @@ class Custody:
                 "a new checkpoint path"
             )
         self._check_open(before)
-        if before > epoch and self._is_exact:
+        # Of the own run, epochs between the known one and this one may have come meanwhile.
+        if run != mark.run and before > epoch and self._is_exact:
             raise self._later(before, epoch)
         return False
 

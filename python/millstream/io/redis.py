@@ -13,7 +13,7 @@ from typing import Any
 
 from millstream import _live
 from millstream._counts import count
-from millstream._custody import Custody, Mark
+from millstream._custody import CLOSED, Custody, Mark
 from millstream._extras import extra
 from millstream._nearest import did_you_mean
 from millstream._texts import text, texts
@@ -42,7 +42,8 @@ _COLUMNS_MAX = 3000
 """What Lua unpacks at once is limited."""
 _LOG = logging.getLogger("millstream.redis")
 
-# Changes nothing unless the marks are those that the caller has seen. A command that fails in MULTI does not undo the ones before it,
+# Changes nothing unless the marks are those that the caller has seen. A mark is never removed: a command that arrives late, of a process that is long
+# dead, would find that there is none, as it was when it was sent. A command that fails in MULTI does not undo the ones before it,
 # so what could fail, a key of another type, is looked for before the first change.
 _SCRIPT = """
 local marks, run, seen, done, closed, closed_seen = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -62,7 +63,7 @@ while at <= #ARGV do
     at = at + 3 + n
 end
 redis.call('HSET', marks, run, done)
-if closed ~= '' then redis.call('HDEL', marks, closed) end
+if closed ~= '' then redis.call('HSET', marks, closed, 'closed') end
 return 'done'
 """
 
@@ -259,6 +260,8 @@ class _RedisSink:
         value = self._value(run)
         if not value:
             return None
+        if value == "closed":
+            return CLOSED
         number, _, part = value.partition("/")
         return int(number) - 1 if part else int(number)
 
