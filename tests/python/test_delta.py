@@ -207,6 +207,11 @@ def test_a_type_without_an_exact_form(tmp_path: Path, kind: pa.DataType, message
         mill.from_arrow(pa.table({"x": pa.array([], type=kind)})).write_delta(tmp_path / "t")
 
 
+def test_names_that_differ_in_case_alone(tmp_path: Path) -> None:
+    with pytest.raises(mill.SchemaError, match=r"does not tell the columns 'Id' and 'ID' apart; rename\(\) one"):
+        mill.from_iter([{"Id": 1, "x": 2, "ID": 3}]).write_delta(tmp_path / "t")
+
+
 def test_python_objects_are_refused(tmp_path: Path) -> None:
     with pytest.raises(mill.SchemaError, match=r"column 'x' is object.*; leave it out with drop\(\)"):
         mill.from_iter([{"x": object()}], schema={"x": object}).write_delta(tmp_path / "t")
@@ -549,6 +554,22 @@ def test_a_version_and_columns_are_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(mill.ConnectorError, match="there is no Delta table"):
         mill.read_delta(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("feature", ["deletionVectors", "columnMapping", "someOther"])
+def test_a_table_that_the_reader_does_not_know(tmp_path: Path, feature: str) -> None:
+    mill.run(mill.from_iter([{"a": 1}]).write_delta(tmp_path / "t"))
+    entry = tmp_path / "t" / "_delta_log" / f"{0:020}.json"
+    actions = [json.loads(line) for line in entry.read_text().splitlines()]
+    for action in actions:
+        if "protocol" in action:
+            action["protocol"] = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": [feature], "writerFeatures": [feature]}
+    entry.write_text("".join(json.dumps(action) + "\n" for action in actions))
+    with pytest.raises(mill.ConnectorError, match="the table at .* cannot be read|the table .* cannot be read"):
+        mill.read_delta(tmp_path / "t")
+    if feature == "columnMapping":
+        with pytest.raises(mill.SchemaError, match="the feature columnMapping, which write_delta"):
+            mill.from_iter([{"a": 2}]).write_delta(tmp_path / "t")
 
 
 def test_a_run_that_goes_on_reads_the_version_that_it_began_with(tmp_path: Path) -> None:

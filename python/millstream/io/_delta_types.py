@@ -26,6 +26,11 @@ def stored_schema(schema: Schema, call: str) -> Any:
     """
     import pyarrow as pa
 
+    names: dict[str, str] = {}
+    for name in schema:
+        other = names.setdefault(name.lower(), name)
+        if other != name:
+            raise SchemaError(f"{call}: Delta Lake does not tell the columns {other!r} and {name!r} apart; rename() one of them")
     fields = []
     for field, (name, kind) in zip(schema.to_arrow(), schema.items(), strict=True):
         # Values of Python are bytes underneath.
