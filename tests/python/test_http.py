@@ -5,10 +5,14 @@ from __future__ import annotations
 import email.utils
 import json
 import random
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -190,6 +194,33 @@ def test_what_is_refused(service: Service, tmp_path: Path, answer: Any, message:
     assert service.requests[0].headers["Idempotency-Key"] == service.requests[1].headers["Idempotency-Key"]
     state = b"".join(path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file())
     assert b"secret" not in state
+
+
+def test_a_long_answer(service: Service) -> None:
+    service.otherwise = lambda: (200, {}, "x" * 1_000_000)
+    mill.run(stream().write_http(service.url, batch_rows=10), parallelism=1)
+    assert [len(json.loads(request.body)) for request in service.requests] == [10, 10, 5]
+
+
+def test_a_certificate_that_cannot_be_trusted(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate")
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", "key", "-out", "certificate", *names]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError), context.wrap_socket(listener.accept()[0], server_side=True):
+                pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(mill.ConnectorError, match=r"the certificate of https://localhost:\d+ cannot be trusted: self.signed certificate"):
+            mill.run(stream().write_http(f"https://localhost:{listener.getsockname()[1]}/"))
+        thread.join()
 
 
 def test_a_service_that_is_not_there(tmp_path: Path) -> None:
