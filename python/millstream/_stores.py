@@ -60,12 +60,9 @@ class Stores:
             When a column is named that does not exist, Delta Lake has no exact type for a column, or the table exists and has no such
             column, one that does not hold every value, or a rule that this sink does not keep to.
         ConnectorError
-            When the job runs and the table cannot be written.
-        DataError
-            When the job runs and a value cannot be stored exactly, is null in a ``NOT NULL`` column or in the key, or is an empty text in a
-            partition column.
-        CheckpointError
-            When the table was lost, replaced, or put back from a copy that is older than the checkpoint that the run goes on from.
+            When the job runs and the table cannot be written; when a value cannot be stored exactly, is null in a ``NOT NULL`` column or in the
+            key, or is an empty text in a partition column (its ``__cause__`` is a :class:`DataError`); and when the table was lost, replaced, or
+            put back from a copy that is older than the checkpoint that the run goes on from (a :class:`CheckpointError`).
 
         Notes
         -----

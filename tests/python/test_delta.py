@@ -248,6 +248,16 @@ def test_a_table_that_does_not_fit(tmp_path: Path, columns: list[Any], message: 
         stream.write_delta(tmp_path / "t")
 
 
+def test_a_table_whose_nested_values_are_not_null(tmp_path: Path) -> None:
+    inner = pa.field("x", pa.int64(), nullable=False)
+    kinds = {"array<long not null>": pa.list_(inner), "struct<x:long not null>": pa.struct([inner]), "map<string,long not null>": pa.map_(pa.string(), inner)}
+    for number, (shown_kind, kind) in enumerate(kinds.items()):
+        made(tmp_path / str(number), pa.schema([("c", kind)]))
+        own = {"array": pa.list_(pa.int64()), "struct": pa.struct([("x", pa.int64())]), "map": pa.map_(pa.string(), pa.int64())}[shown_kind.split("<")[0]]
+        with pytest.raises(mill.SchemaError, match=f"column 'c' of the table is {shown_kind}, which does not hold every"):
+            mill.from_arrow(pa.table({"c": pa.array([], own)})).write_delta(tmp_path / str(number))
+
+
 def test_a_table_that_was_changed_after_the_plan(tmp_path: Path) -> None:
     sink = mill.from_iter([{"id": 1, "name": "a"}]).write_delta(tmp_path / "t")
     made(tmp_path / "t", pa.schema([("id", pa.int64())]))

@@ -212,7 +212,7 @@ class _DeltaSink:
     def recover(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Commit what a checkpoint names and the table does not show yet."""
         table = opened(self._path, None, "write_delta")
-        found = [json.loads(handle) for _, handle in handles]
+        found = [json.loads(handle) for _, handle in sorted(handles, key=lambda pair: pair[0])]
         if table is None:
             if found:
                 raise CheckpointError("there is no table, and the checkpoint knows one; put it back, or start with a new checkpoint path")

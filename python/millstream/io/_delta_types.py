@@ -101,7 +101,7 @@ def _fits(own: Any, column: Any) -> bool:
     import pyarrow as pa
 
     is_kind = pa.types
-    if own == column:
+    if own == column and not is_kind.is_nested(own):
         return True
     if is_kind.is_integer(own) and is_kind.is_integer(column):
         return bool(own.bit_width <= column.bit_width)
@@ -112,13 +112,13 @@ def _fits(own: Any, column: Any) -> bool:
     if is_kind.is_decimal(own) and is_kind.is_decimal(column):
         return bool(own.scale <= column.scale and own.precision - own.scale <= column.precision - column.scale)
     if is_kind.is_list(own) and is_kind.is_list(column):
-        return _fits(own.value_type, column.value_type)
+        return column.value_field.nullable and _fits(own.value_type, column.value_type)
     if is_kind.is_map(own) and is_kind.is_map(column):
-        return _fits(own.key_type, column.key_type) and _fits(own.item_type, column.item_type)
+        return column.item_field.nullable and _fits(own.key_type, column.key_type) and _fits(own.item_type, column.item_type)
     if is_kind.is_struct(own) and is_kind.is_struct(column):
         own_fields, fields = list(own), list(column)
         return [field.name for field in own_fields] == [field.name for field in fields] and all(
-            _fits(one.type, other.type) for one, other in zip(own_fields, fields, strict=True)
+            other.nullable and _fits(one.type, other.type) for one, other in zip(own_fields, fields, strict=True)
         )
     return False
 
@@ -142,9 +142,13 @@ def shown_type(kind: Any) -> str:
     if is_kind.is_decimal(kind):
         return f"decimal({kind.precision},{kind.scale})"
     if is_kind.is_list(kind):
-        return f"array<{shown_type(kind.value_type)}>"
+        return f"array<{_shown_field(kind.value_field)}>"
     if is_kind.is_map(kind):
-        return f"map<{shown_type(kind.key_type)},{shown_type(kind.item_type)}>"
+        return f"map<{shown_type(kind.key_type)},{_shown_field(kind.item_field)}>"
     if is_kind.is_struct(kind):
-        return f"struct<{','.join(f'{field.name}:{shown_type(field.type)}' for field in kind)}>"
+        return f"struct<{','.join(f'{field.name}:{_shown_field(field)}' for field in kind)}>"
     return names.get(str(kind), str(kind).removesuffix("32[day]"))
+
+
+def _shown_field(field: Any) -> str:
+    return shown_type(field.type) + ("" if field.nullable else " not null")
