@@ -501,6 +501,19 @@ def test_two_jobs_on_one_table(tmp_path: Path) -> None:
     assert [row["n"] for row in rows(tmp_path / "t", "n")] == [number * 1000 + n for number in range(3) for n in range(500)]
 
 
+def test_one_plan_that_runs_twice_at_a_time(tmp_path: Path) -> None:
+    def numbers(start: int) -> Any:
+        for n in range(start, 300):
+            time.sleep(0.0002)
+            yield {"n": n}
+
+    sink = mill.from_iter(numbers, schema={"n": int}).write_delta(tmp_path / "t")
+    jobs = [mill.start(sink, checkpoint=mill.Checkpoint(tmp_path / f"state-{number}", every="1ms"), parallelism=1) for number in range(2)]
+    for each in jobs:
+        each.wait()
+    assert [row["n"] for row in rows(tmp_path / "t", "n")] == sorted(2 * list(range(300)))
+
+
 # -- what the checkpoint and the table say of each other -------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from millstream.errors import CheckpointError, ConnectorError, DataError, PlanEr
 from millstream.io._delta_files import DataFile, FileWriter, partition_text, sync_directory
 from millstream.io._delta_table import columns_of, deltalake, opened, reason, subset
 from millstream.io._delta_types import check_fits, stored_schema
+from millstream.io._per_run import PerRun
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 
@@ -86,7 +87,7 @@ def delta_sink(
     table = opened(where, None, call)
     if table is not None:
         _check_table(table, schema, stored, keys, partitions if partition_by else None, mode, call)
-    sink = _DeltaSink(where, schema, stored, mode, keys, partitions)
+    sink = PerRun(lambda: _DeltaSink(where, schema, stored, mode, keys, partitions))
     raw = stream._raw.write_python(sink, f'{call}("{os.fspath(path)}")', "transactional", False, keys is not None, None, 1)
     return output(raw, takes_frames=True)
 
@@ -167,7 +168,7 @@ def _check_features(table: Any, keys: list[str] | None, mode: DeltaMode, call: s
 
 
 class _DeltaSink:
-    """One writer and one committer of a table.
+    """The writer and the committer of a table, for one run.
 
     Appended rows are written into data files before the checkpoint, which no reader sees until the log names them. Rows with a key wait in the
     checkpoint, and are merged after it. Either way one transaction of the table has the rows of an epoch and its mark.
@@ -189,17 +190,8 @@ class _DeltaSink:
 
     # -- a run -------------------------------------------------------------------------------------------------------
 
-    def writer(self, index: int, parallelism: int) -> _DeltaSink:
-        """Return the writer."""
-        return self
-
-    def committer(self) -> _DeltaSink:
-        """Return the committer; that comes first in a run."""
-        return self
-
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
-        """Begin a run."""
-        self._forget()
+        """Begin the run."""
         if self._mode == "overwrite" and is_persistent:
             raise PlanError(
                 'mode="overwrite" replaces the table in one transaction when the job ends, and a job with checkpoints commits '

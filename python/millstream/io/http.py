@@ -22,6 +22,7 @@ from millstream._texts import choice, mapping
 from millstream._value_texts import json_rows
 from millstream.errors import ConnectorError, PlanError
 from millstream.functions import check_pyarrow
+from millstream.io._per_run import PerRun
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 from millstream.time import Duration, microseconds
@@ -70,7 +71,7 @@ def http_sink(
         raise PlanError(f"{call}(timeout=…) is the time that a request may take, and 0 is none")
     retried = microseconds(retry, f"{call}(retry=…)") / 1e6
     all_headers = {"Content-Type": _TYPES[format], "User-Agent": "millstream", **_headers(headers, call)}
-    sink = _HttpSink(target, size, all_headers, method, format, seconds, retried)
+    sink = PerRun(lambda: _HttpSink(target, size, all_headers, method, format, seconds, retried))
     name = f'{call}("{target.shown}"), exactly once if the receiver honours Idempotency-Key'
     advice = "put to_changelog() before it, for a column that says what happens to each row"
     raw = stream._raw.write_python(sink, name, "write-ahead-at-least-once", False, False, advice, 1)
@@ -127,7 +128,7 @@ def _headers(headers: Mapping[str, str] | None, call: str) -> dict[str, str]:
 
 
 class _HttpSink:
-    """Rows wait in the checkpoint as the bodies of requests, which are sent after it."""
+    """The writer and the committer for one run. Rows wait in the checkpoint as the bodies of requests, which are sent after it."""
 
     def __init__(self, target: _Target, batch_rows: int, headers: dict[str, str], method: str, format: str, timeout: float, retry: float) -> None:
         self._target = target
@@ -142,11 +143,6 @@ class _HttpSink:
         self._run = uuid.uuid4().hex
 
     # -- the writer --------------------------------------------------------------------------------------------------
-
-    def writer(self, index: int, parallelism: int) -> _HttpSink:
-        """Return the writer; rows that one of a failed run has left are none of this one's."""
-        self._rows = []
-        return self
 
     def write(self, batch: Any) -> None:
         """Take a frame."""
@@ -169,13 +165,8 @@ class _HttpSink:
 
     # -- the committer -----------------------------------------------------------------------------------------------
 
-    def committer(self) -> _HttpSink:
-        """Return the committer; that comes first in a run."""
-        return self
-
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
-        """Begin a run: its keys are those of no other."""
-        self._run = uuid.uuid4().hex
+        """Begin the run: the keys are those of no other, whatever it promises."""
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Send the requests of checkpoints that are durable."""

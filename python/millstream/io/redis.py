@@ -20,6 +20,7 @@ from millstream._texts import text, texts
 from millstream._value_texts import plain_texts
 from millstream.errors import CheckpointError, ConnectorError, DataError, PlanError, SchemaError
 from millstream.functions import check_pyarrow
+from millstream.io._per_run import PerRun
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 
@@ -104,7 +105,7 @@ def redis_sink(stream: Stream, url: str, target: str | None, prefix: str | None,
         own = stream._raw.updating_key()
         if own is not None and sorted(own) != sorted(keys):
             raise PlanError(f"{_CALL}(key=…) names {', '.join(keys)}, and this stream updates rows by {', '.join(own) or 'no columns'}")
-    sink = _RedisSink(url, target, prefix or "", keys, length)
+    sink = PerRun(lambda: _RedisSink(url, target, prefix or "", keys, length))
     advice = "put to_changelog() before it, for a column that says what happens to each row"
     raw = stream._raw.write_python(sink, f"{_CALL}({what})", "write-ahead", False, bool(keys), None if keys else advice, 1)
     return output(raw, takes_frames=True)
@@ -124,7 +125,10 @@ def _check_url(url: str, package: Any) -> None:
 
 
 class _RedisSink:
-    """Changes wait in the checkpoint as commands; a script applies those of an epoch and its mark at once."""
+    """The writer and the committer for one run.
+
+    Changes wait in the checkpoint as commands; a script applies those of an epoch and its mark at once.
+    """
 
     def __init__(self, url: str, stream: str | None, prefix: str, keys: list[str], maxlen: int | None) -> None:
         self._url = url
@@ -138,11 +142,6 @@ class _RedisSink:
         self._client: Any = None
 
     # -- the writer --------------------------------------------------------------------------------------------------
-
-    def writer(self, index: int, parallelism: int) -> _RedisSink:
-        """Return the writer; rows that one of a failed run has left are none of this one's."""
-        self.abort(())
-        return self
 
     def write(self, batch: Any) -> None:
         """Take a frame."""
@@ -194,12 +193,8 @@ class _RedisSink:
 
     # -- the committer -----------------------------------------------------------------------------------------------
 
-    def committer(self) -> _RedisSink:
-        """Return the committer; that comes first in a run."""
-        return self
-
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
-        """Begin a run, and look whether the server is there."""
+        """Begin the run, and look whether the server is there."""
         self._custody.begin(delivery)
         self._until_done(lambda: bool(self._connected().ping()), _FIRST_SECONDS_MAX)
 
