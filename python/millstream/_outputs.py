@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream._counts import count
+from millstream._stores import Stores
 from millstream.functions import check_callable, check_pyarrow
 from millstream.time import Duration
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Outputs"]
 
 
-class Outputs:
+class Outputs(Stores):
     """Methods that end a stream; :class:`millstream.Stream` has all of them."""
 
     __slots__ = ()

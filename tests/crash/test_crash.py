@@ -36,6 +36,12 @@ def test_killed_job_gives_the_same_output_under_any_parallelism(job: str) -> Non
     run("kill.py", job, "--runs", 3, "--seed", 2, "--parallelism", 1, 2, 3)
 
 
+@pytest.mark.parametrize("job", ["delta", "delta-keyed"])
+def test_killed_job_leaves_each_row_once_in_a_delta_table(job: str) -> None:
+    pytest.importorskip("deltalake")
+    run("stores.py", job, "--runs", 2, "--seed", 1)
+
+
 def test_damaged_file_is_noticed() -> None:
     run("damage.py", "--job", "count", "--places", 1, "--seed", 3)
 

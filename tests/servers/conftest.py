@@ -1,4 +1,4 @@
-"""A broker and a database server for all tests of this folder, and clients that owe the engine nothing."""
+"""A broker and database servers for all tests of this folder, and clients that owe the engine nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import kafka
 import postgres
+import redis_server
 from cluster import Cluster
 
 _NUMBERS = itertools.count()
@@ -59,3 +60,19 @@ def schema(database: postgres.Server) -> str:
     name = f"t{next(_NUMBERS)}"
     database.execute(f"CREATE SCHEMA {name}")
     return name
+
+
+@pytest.fixture(scope="session")
+def started_redis() -> Iterator[redis_server.Server]:
+    """Give a Redis server; whoever kills it starts it again."""
+    skip_if_missing(redis_server.missing())
+    started = redis_server.Server().start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def redis(started_redis: redis_server.Server) -> redis_server.Server:
+    """Give that server without data."""
+    started_redis.ask("FLUSHALL")
+    return started_redis

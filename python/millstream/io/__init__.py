@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from millstream.io.delta import read_delta
 from millstream.io.files import read_arrow, read_csv, read_json, read_parquet, read_text
 from millstream.io.kafka import read_kafka
 from millstream.io.memory import from_arrow, from_iter, generate, index, random
@@ -22,6 +23,7 @@ __all__ = [
     "random",
     "read_arrow",
     "read_csv",
+    "read_delta",
     "read_json",
     "read_kafka",
     "read_parquet",
