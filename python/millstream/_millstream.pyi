@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, final
 
-from millstream._reading import CsvReading, Reading
+from millstream._reading import CsvReading, KafkaReading, Reading
 from millstream._writing import Writing
 
 __all__ = [
@@ -422,6 +422,7 @@ def write_files(stream: RawStream, kind: str, path: str, writing: Writing) -> Ra
 def read_kafka(
     brokers: str,
     topics: Sequence[str],
+    reading: KafkaReading,
     schema: RawSchema | None,
     metadata: Sequence[str],
     start: tuple[str, int | None, Sequence[tuple[str, int, int]]],

@@ -13,7 +13,7 @@ from millstream.types import SchemaLike, schema_of
 if TYPE_CHECKING:
     from millstream._engine import RawSchema
 
-__all__ = ["CsvReading", "Reading", "reading"]
+__all__ = ["CsvReading", "KafkaReading", "Reading", "reading"]
 
 
 class Reading(TypedDict):
@@ -47,6 +47,13 @@ class CsvReading(TypedDict):
     try_parse_dates: bool
     decimal_comma: bool
     is_lossy: bool
+
+
+class KafkaReading(TypedDict):
+    """What a message is."""
+
+    format: str
+    key: list[str]
 
 
 def reading(

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from millstream import _engine
+from millstream._reading import KafkaReading
 from millstream._texts import mapping, text, texts
 from millstream.errors import PlanError
 from millstream.expr import Expr, name_of
@@ -23,20 +24,24 @@ Offsets = Mapping[tuple[str, int], int]
 """Offsets by topic and partition."""
 
 KafkaFormat = Literal["json", "raw"]
-"""What the value of a message is."""
+"""What the value of a message is that is written."""
+
+KafkaReadFormat = Literal["json", "debezium-json", "raw"]
+"""What a message is that is read."""
 
 KafkaDelivery = Literal["exactly_once", "at_least_once"]
 """What a Kafka sink promises."""
 
-_LATER = ("avro", "debezium-json")
+_LATER = ("avro",)
 
 
 def read_kafka(
     brokers: str | Sequence[str],
     topics: str | Sequence[str],
     *,
-    format: KafkaFormat,
+    format: KafkaReadFormat,
     schema: SchemaLike = None,
+    key: str | Sequence[str] | None = None,
     metadata: str | Sequence[str] = (),
     start: Literal["earliest", "latest", "committed"] | datetime | Offsets = "earliest",
     until: Literal["end"] | datetime | Offsets | None = None,
@@ -52,10 +57,13 @@ def read_kafka(
     topics
         A name, a list of names, or a pattern that starts with ``^`` and matches whole names.
     format
-        ``"json"``: the value is a JSON object, read as :func:`read_json` reads a line. ``"raw"``: the columns are ``key`` and
-        ``value``, as bytes.
+        ``"json"``: the value is a JSON object, read as :func:`read_json` reads a line. ``"debezium-json"``: the value is a
+        change event of Debezium, and the stream is an updating one, with the rows of the table. ``"raw"``: the columns are
+        ``key`` and ``value``, as bytes.
     schema
-        The columns, for ``format="json"``.
+        The columns, for ``"json"`` and ``"debezium-json"``.
+    key
+        The columns of the key, for ``"debezium-json"``: those that the key of each message has.
     metadata
         What is added as columns: ``"key"`` (``_key``, bytes), ``"topic"``, ``"partition"``, ``"offset"``, ``"timestamp"``,
         ``"headers"`` (a list of names with bytes).
@@ -73,9 +81,9 @@ def read_kafka(
     Raises
     ------
     PlanError
-        When an argument is not one of its choices, or ``schema`` is missing for ``"json"`` or set for ``"raw"``.
+        When an argument is not one of its choices, or ``schema`` or ``key`` is missing or set where ``format`` has another.
     SchemaError
-        When ``schema`` is not a schema.
+        When ``schema`` is not a schema, or has no column of ``key``.
     ConnectorError
         When the job runs and the brokers cannot be reached, a topic does not exist, or offsets were removed before they
         were read.
@@ -89,6 +97,10 @@ def read_kafka(
     transactions, only committed messages are read. Partitions that are added while the job runs are found within
     ``topic.metadata.refresh.interval.ms`` (5 minutes) and read from their first message.
 
+    Change events: ``c``, ``r`` and ``u`` set the row of the key to ``after``. ``d``, and a message without a value, delete it. A
+    value converts exactly by the schema that the connector writes beside it, or is an error; without that schema, numbers for
+    timestamps, and texts for numbers or bytes, are errors, since JSON does not say what they mean.
+
     In ``.errors`` the record is JSON with topic, partition, offset, key and value. Offsets that were removed before they
     were read (by retention, or with the topic) are an error, and before the first record where a job starts, unless
     ``options`` has ``auto.offset.reset``.
@@ -98,15 +110,27 @@ def read_kafka(
     >>> clicks = mill.read_kafka("localhost:9092", "clicks", format="json", schema={"user": str, "ms": float})
     >>> clicks.schema.names
     ['user', 'ms']
+    >>> users = mill.read_kafka(
+    ...     "localhost:9092", "shop.public.users", format="debezium-json", schema={"id": int, "name": str}, key="id"
+    ... )
+    >>> users.updating_key
+    ['id']
     """
     columns = None
+    keys: list[str] = []
     if format in _LATER:
         raise PlanError(f'read_kafka(format={format!r}) is not there yet; format="raw" gives the bytes to decode in map()')
-    if format not in ("json", "raw"):
-        raise PlanError(f'read_kafka(): format is {format!r:.100}; it is "json" or "raw"')
-    if format == "json":
+    if format not in ("json", "debezium-json", "raw"):
+        raise PlanError(f'read_kafka(): format is {format!r:.100}; it is "json", "debezium-json" or "raw"')
+    if format == "debezium-json":
+        if key is None:
+            raise PlanError('read_kafka(format="debezium-json") takes key=, the columns of the key of the messages, as in key="id"')
+        keys = texts(key, "read_kafka(key=…)", "id")
+    elif key is not None:
+        raise PlanError(f'read_kafka(format={format!r}) has no key=; metadata="key" adds the key of each message as a column')
+    if format != "raw":
         if schema is None:
-            raise PlanError('read_kafka(format="json") takes schema=, such as {"user": str, "ms": float}')
+            raise PlanError(f'read_kafka(format={format!r}) takes schema=, such as {{"user": str, "ms": float}}')
         columns = schema_of(schema)._raw
     elif schema is not None:
         raise PlanError('read_kafka(format="raw") has the columns key and value; leave schema out, or use format="json"')
@@ -117,6 +141,7 @@ def read_kafka(
     raw = _engine.read_kafka(
         _brokers(brokers, "read_kafka"),
         texts(topics, "read_kafka(topics)", "clicks"),
+        KafkaReading(format=format, key=keys),
         columns,
         texts(metadata, "read_kafka(metadata=…)", "offset"),
         _place(start, "start"),
@@ -138,6 +163,8 @@ def kafka_sink(
     options: Mapping[str, str | float] | None,
 ) -> Output:
     """Write a topic; `columns` says what becomes the partition, the headers and the timestamp of a message."""
+    if format == "debezium-json":  # type: ignore[comparison-overlap]
+        raise PlanError('write_kafka(format="debezium-json"): only read_kafka has it; write "json" with key=')
     if format in _LATER:
         raise PlanError(f'write_kafka(format={format!r}) is not there yet; format="raw" writes bytes as they are')
     if format not in ("json", "raw"):

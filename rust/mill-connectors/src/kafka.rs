@@ -16,6 +16,8 @@
 mod client;
 mod committer;
 mod config;
+mod connect;
+mod debezium;
 mod format;
 mod limits;
 mod message;

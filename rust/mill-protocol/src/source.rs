@@ -107,6 +107,15 @@ pub enum Mark {
     Idle,
 }
 
+/// What the records of a source are, if they are changes of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceChanges {
+    /// The columns of the key, of which the latest row counts.
+    pub key: Vec<String>,
+    /// The column of text that says what becomes of the key: `insert`, `update` or `delete`. It is no column of the stream.
+    pub op: String,
+}
+
 /// A description of a source: cheap to clone and share, opened once a split when the job runs.
 pub trait Source: Send + Sync + fmt::Debug {
     /// What it is, for messages and `explain()`: `read_csv("a.csv")`.
@@ -130,6 +139,12 @@ pub trait Source: Send + Sync + fmt::Debug {
 
     /// The columns it gives.
     fn schema(&self) -> SchemaRef;
+
+    /// That its records are changes of keys, and how: the stream of such a source is an updating one. The changes of a key have to
+    /// come from one split. `None`: every record stands for itself.
+    fn changes(&self) -> Option<SourceChanges> {
+        None
+    }
 
     /// What it promises.
     fn properties(&self) -> SourceProperties;

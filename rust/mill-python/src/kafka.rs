@@ -10,13 +10,22 @@ use crate::types::RawSchema;
 /// What Python says of a place in topics: its kind, a time in milliseconds, offsets by topic and partition.
 pub type Place = (String, Option<i64>, Vec<(String, i32, i64)>);
 
+/// What Python says of the form of messages that are read.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Reading {
+    format: String,
+    key: Vec<String>,
+}
+
 /// Reads topics.
 #[pyfunction]
-#[pyo3(signature = (brokers, topics, schema, metadata, start, until, group, options))]
+#[pyo3(signature = (brokers, topics, reading, schema, metadata, start, until, group, options))]
 #[expect(clippy::too_many_arguments, reason = "it takes what the Python function takes")]
 pub fn read_kafka(
     brokers: &str,
     topics: Vec<String>,
+    reading: Reading,
     schema: Option<PyRef<'_, RawSchema>>,
     metadata: Vec<String>,
     start: Place,
@@ -24,7 +33,8 @@ pub fn read_kafka(
     group: Option<String>,
     options: Vec<(String, String)>,
 ) -> PyResult<RawStream> {
-    with_kafka::read(brokers, topics, schema.map(|schema| schema.schema.clone()), &metadata, start, until, group, options)
+    let schema = schema.map(|schema| schema.schema.clone());
+    with_kafka::read(brokers, topics, reading, schema, &metadata, start, until, group, options)
 }
 
 /// Writes a topic.
@@ -67,6 +77,7 @@ mod with_kafka {
     pub fn read(
         brokers: &str,
         topics: Vec<String>,
+        reading: Reading,
         schema: Option<SchemaRef>,
         metadata: &[String],
         start: Place,
@@ -91,7 +102,12 @@ mod with_kafka {
             Some((kind, _, _)) => return Err(unknown("until", &kind)),
         };
         let metadata = metadata.iter().map(|name| KafkaMetadata::named(name)).collect::<millstream::Result<_>>().into_python()?;
-        let format = schema.map_or(KafkaFormat::Raw, KafkaFormat::Json);
+        let format = match (reading.format.as_str(), schema) {
+            ("json", Some(schema)) => KafkaFormat::Json(schema),
+            ("debezium-json", Some(columns)) => KafkaFormat::Debezium { columns, key: reading.key },
+            ("raw", None) => KafkaFormat::Raw,
+            (other, _) => return Err(unknown("format", other)),
+        };
         let options = KafkaSourceOptions { format, metadata, start, until, group, options };
         KafkaSource::new(brokers, topics, options).and_then(RawStream::of).into_python()
     }
@@ -144,6 +160,7 @@ mod with_kafka {
     pub fn read(
         _: &str,
         _: Vec<String>,
+        _: Reading,
         _: Option<SchemaRef>,
         _: &[String],
         _: Place,

@@ -7,7 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
+use mill_frame::types::type_name;
+use mill_protocol::{Discovery, Error, Result, Source, SourceChanges, SourceProperties, Split, SplitReader, SplitState};
 use regex::Regex;
 
 use super::client::{Asker, Partition};
@@ -28,6 +29,13 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(300);
 pub enum KafkaFormat {
     /// The value is a JSON object with these columns.
     Json(SchemaRef),
+    /// A change event of Debezium: the columns of the rows, and which of them are the key.
+    Debezium {
+        /// The columns of a row.
+        columns: SchemaRef,
+        /// The names of those that the key of a message has.
+        key: Vec<String>,
+    },
     /// Bytes: the columns `key` and `value`.
     Raw,
 }
@@ -220,7 +228,10 @@ impl KafkaSource {
                     .map_err(|e| Error::plan(format!("{call}: the pattern {pattern:?} cannot be read: {e}")).because(e))?,
             )),
         };
-        if let KafkaFormat::Json(schema) = &format {
+        if let KafkaFormat::Debezium { columns, key } = &format {
+            check_key(call, columns, key)?;
+        }
+        if let KafkaFormat::Json(schema) | KafkaFormat::Debezium { columns: schema, .. } = &format {
             check_read(call, schema)?;
             check_types(schema)?;
             for kind in &metadata {
@@ -254,6 +265,26 @@ impl KafkaSource {
         };
         Ok(KafkaSource { shared: Arc::new(shared), schema })
     }
+}
+
+/// Whether these columns can be a key of which the latest row counts.
+fn check_key(call: &str, columns: &SchemaRef, key: &[String]) -> Result<()> {
+    if key.is_empty() {
+        return Err(Error::plan(format!("{call}: change events need key=, the columns of the key of their messages, as in key=\"id\"")));
+    }
+    for (at, name) in key.iter().enumerate() {
+        let Ok(field) = columns.field_with_name(name) else {
+            let near = did_you_mean(name, columns.fields().iter().map(|field| field.name().as_str()));
+            return Err(Error::schema(format!("{call}: the schema has no column {name:?}, which key= names{near}")));
+        };
+        if key[..at].contains(name) {
+            return Err(Error::plan(format!("{call}: key= names {name:?} twice")));
+        }
+        if field.data_type().is_nested() || field.data_type().is_floating() {
+            return Err(Error::schema(format!("{call}: column {name:?} is {}, which is no key", type_name(field.data_type()))));
+        }
+    }
+    Ok(())
 }
 
 impl Metadata {
@@ -300,6 +331,13 @@ impl Source for KafkaSource {
         Arc::clone(&self.schema)
     }
 
+    fn changes(&self) -> Option<SourceChanges> {
+        match &self.shared.format {
+            KafkaFormat::Debezium { columns, key } => Some(SourceChanges { key: key.clone(), op: format::op_column(columns) }),
+            KafkaFormat::Json(_) | KafkaFormat::Raw => None,
+        }
+    }
+
     fn properties(&self) -> SourceProperties {
         let is_bounded = self.shared.until.is_some();
         SourceProperties { is_bounded, is_replayable: true, discovers_splits: !is_bounded, may_block: true }
@@ -335,7 +373,7 @@ impl Source for KafkaSource {
         // Without any column of the value a malformed one would pass, and what is skipped would depend on what is read.
         let has_value = match &self.shared.format {
             KafkaFormat::Raw => true,
-            KafkaFormat::Json(value) => schema.fields().iter().any(|field| value.field_with_name(field.name()).is_ok()),
+            KafkaFormat::Json(value) | KafkaFormat::Debezium { columns: value, .. } => schema.fields().iter().any(|field| value.field_with_name(field.name()).is_ok()),
         };
         has_value.then(|| Arc::new(KafkaSource { schema, ..self.clone() }) as _)
     }
