@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, final
 
-from millstream._reading import CsvReading, KafkaReading, Reading
+from millstream._reading import CsvReading, KafkaReading, KafkaWriting, Reading
 from millstream._writing import Writing
 
 __all__ = [
@@ -434,7 +434,7 @@ def write_kafka(
     stream: RawStream,
     brokers: str,
     topic: str,
-    is_raw: bool,
+    writing: KafkaWriting,
     key: Sequence[str] | None,
     partition: str | None,
     headers: str | None,

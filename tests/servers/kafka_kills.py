@@ -78,6 +78,7 @@ class Outcome:
 def _counts(cluster: Cluster, topic: str) -> Iterator[tuple[str, int]]:
     for message in cluster.read(topic):
         value: dict[str, Any] = json.loads(message.value())
+        assert message.key().decode() == value["word"]
         yield value["word"], value["n"]
 
 

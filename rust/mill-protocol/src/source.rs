@@ -13,6 +13,7 @@ use mill_frame::convert::show;
 
 use crate::error::{Error, Rejected, Result};
 use crate::operator::Watermark;
+use crate::snapshot::Epoch;
 
 /// Where a reader stands in its split, in a form of its own; what it means is the source's to say.
 pub type Position = Vec<u8>;
@@ -77,6 +78,13 @@ pub trait Discovery: Send {
     /// The splits that are new since the last call, and those known ones that may have more to give: one of these that had
     /// ended is opened again at its position.
     fn look(&mut self) -> Result<Vec<Split>>;
+}
+
+/// Is told how far a source has been read, for others who want to know: no recovery asks it. One a source and run.
+pub trait PositionListener: Send {
+    /// A checkpoint is complete and its output visible; the splits of the source are in it as they were read by then. Whoever
+    /// calls waits meanwhile: what takes time is done elsewhere, and what fails is no failure of the job.
+    fn completed(&mut self, epoch: Epoch, read: Vec<SplitState>);
 }
 
 /// What a reader gives.
@@ -174,6 +182,11 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// [`splits`](Source::splits) with them now and then.
     fn discovery(&self, begun_with: &[SplitState]) -> Result<Option<Box<dyn Discovery>>> {
         let _ = begun_with;
+        Ok(None)
+    }
+
+    /// What is told of the checkpoints of a run. `None`: nobody wants to know.
+    fn position_listener(&self) -> Result<Option<Box<dyn PositionListener>>> {
         Ok(None)
     }
 

@@ -207,23 +207,23 @@ fn convert_leaf(value: Value, data: &[u8], to: &DataType, shape: Option<&Shape>,
             out.extend_from_slice(digits.as_bytes());
             out.extend_from_slice(quote);
         }
-        (Meaning::Decimal(_) | Meaning::ScaledDecimal, _) => return wrong("decimal", "declare it as mill.Decimal(…) or str"),
+        (Meaning::Decimal(_) | Meaning::ScaledDecimal, _) => return wrong("decimal", "declare it as mill.types.Decimal(…) or str"),
         // Text has what JSON has, and whole numbers the number.
         (_, to) if is_text(to) => out.extend_from_slice(source(value, data)),
         (Meaning::Date | Meaning::Timestamp(_) | Meaning::TimeOfDay(_) | Meaning::Duration(_), to) if to.is_integer() => {
             out.extend_from_slice(source(value, data));
         }
         (Meaning::Date, DataType::Date32 | DataType::Date64) => out.extend_from_slice(source(value, data)),
-        (Meaning::Date, _) => return wrong("date", "declare it as mill.Date()"),
+        (Meaning::Date, _) => return wrong("date", "declare it as datetime.date"),
         (Meaning::Timestamp(from), DataType::Timestamp(unit, None)) => in_unit(value, data, from, *unit, out)?,
         (Meaning::Timestamp(_), DataType::Timestamp(_, Some(_))) => {
             return wrong("timestamp without a time zone", "declare it without one, as mill.Timestamp(\"us\")");
         }
         (Meaning::Timestamp(_), _) => return wrong("timestamp", "declare it as mill.Timestamp(\"us\")"),
         (Meaning::TimeOfDay(from), DataType::Time32(unit) | DataType::Time64(unit)) => in_unit(value, data, from, *unit, out)?,
-        (Meaning::TimeOfDay(_), _) => return wrong("time of day", "declare it as mill.Time(\"us\")"),
+        (Meaning::TimeOfDay(_), _) => return wrong("time of day", "declare it as datetime.time"),
         (Meaning::Duration(from), DataType::Duration(unit)) => in_unit(value, data, from, *unit, out)?,
-        (Meaning::Duration(_), _) => return wrong("duration", "declare it as mill.Duration(\"us\")"),
+        (Meaning::Duration(_), _) => return wrong("duration", "declare it as datetime.timedelta"),
         (Meaning::Plain, to) if is_bytes(to) => {
             if shape.base != "bytes" {
                 return wrong(&shape.base, "declare it as str");
@@ -298,7 +298,7 @@ fn bytes_of(value: Value, data: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 /// The digits of a big-endian number with its point.
-fn decimal(bytes: &[u8], scale: i32) -> Result<String, String> {
+pub(super) fn decimal(bytes: &[u8], scale: i32) -> Result<String, String> {
     const DIGITS_MAX: usize = 76;
     const SCALE_MAX: i32 = 1000;
     let is_negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mill_protocol::{Error, Rejected, Result};
 
+use super::avro::AvroDecoder;
 use super::client::Partition;
 use super::debezium::{Events, Op};
 use super::message::Message;
@@ -22,7 +23,7 @@ use crate::json::JsonFormat;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     /// The value, by its place among the columns of the value that are read.
-    Json(usize),
+    Value(usize),
     RawValue,
     RawKey,
     /// What becomes of the key.
@@ -34,6 +35,7 @@ enum Origin {
 pub(super) fn schema(format: &KafkaFormat, metadata: &[Metadata]) -> SchemaRef {
     let mut fields: Vec<FieldRef> = match format {
         KafkaFormat::Json(schema) => schema.fields().iter().cloned().collect(),
+        KafkaFormat::Avro(avro) => avro.columns().fields().iter().cloned().collect(),
         KafkaFormat::Debezium { columns, .. } => {
             let op = Field::new(op_column(columns), DataType::Utf8, false);
             columns.fields().iter().cloned().chain([Arc::new(op)]).collect()
@@ -89,6 +91,7 @@ pub(super) struct Decoder {
     schema: SchemaRef,
     origins: Vec<Origin>,
     json: Option<JsonFormat>,
+    avro: Option<AvroDecoder>,
     events: Option<Events>,
     /// The values of the messages, and where each is.
     data: Vec<u8>,
@@ -110,23 +113,26 @@ impl Decoder {
                 (KafkaFormat::Raw, None) if name == "value" => Origin::RawValue,
                 (KafkaFormat::Raw, None) => return Err(Error::internal(format!("messages have no column {name:?}"))),
                 (KafkaFormat::Debezium { columns, .. }, None) if *name == op_column(columns) => Origin::Op,
-                (KafkaFormat::Json(_) | KafkaFormat::Debezium { .. }, None) => {
+                (KafkaFormat::Json(_) | KafkaFormat::Avro(_) | KafkaFormat::Debezium { .. }, None) => {
                     wanted.push(Arc::clone(field));
-                    Origin::Json(wanted.len() - 1)
+                    Origin::Value(wanted.len() - 1)
                 }
             });
         }
         let events = match format {
             KafkaFormat::Debezium { columns, key } => Some(Events::new(columns, wanted.clone(), key)),
-            KafkaFormat::Json(_) | KafkaFormat::Raw => None,
+            KafkaFormat::Json(_) | KafkaFormat::Avro(_) | KafkaFormat::Raw => None,
+        };
+        let wanted = Arc::new(Schema::new(wanted));
+        let avro = match format {
+            KafkaFormat::Avro(avro) => Some(AvroDecoder::new(Arc::clone(avro), &wanted)?),
+            KafkaFormat::Json(_) | KafkaFormat::Debezium { .. } | KafkaFormat::Raw => None,
         };
         let json = match format {
-            KafkaFormat::Json(columns) | KafkaFormat::Debezium { columns, .. } => {
-                Some(JsonFormat::of_values(columns, Arc::new(Schema::new(wanted))))
-            }
-            KafkaFormat::Raw => None,
+            KafkaFormat::Json(columns) | KafkaFormat::Debezium { columns, .. } => Some(JsonFormat::of_values(columns, wanted)),
+            KafkaFormat::Avro(_) | KafkaFormat::Raw => None,
         };
-        Ok(Decoder { partition, schema, origins, json, events, data: Vec::new(), bounds: Vec::new(), ops: Vec::new() })
+        Ok(Decoder { partition, schema, origins, json, avro, events, data: Vec::new(), bounds: Vec::new(), ops: Vec::new() })
     }
 
     /// Makes records of messages; those that are none are told apart.
@@ -135,6 +141,11 @@ impl Decoder {
         let mut kept: Vec<usize> = (0..messages.len()).collect();
         let mut columns: Vec<ArrayRef> = Vec::new();
         let mut kept_ops: Vec<Op> = Vec::new();
+        if let Some(avro) = &mut self.avro {
+            let values: Vec<(usize, Option<&[u8]>)> = messages.iter().map(|message| message.value()).enumerate().collect();
+            let read = avro.read(&values)?;
+            (columns, kept, rejected) = (read.columns, read.kept, read.rejected);
+        }
         if let Some(json) = &mut self.json {
             self.data.clear();
             self.bounds.clear();
@@ -183,7 +194,7 @@ impl Decoder {
         }
         let of = |index: usize| messages[index];
         let arrays = self.origins.iter().map(|origin| match origin {
-            Origin::Json(place) => Arc::clone(&columns[*place]),
+            Origin::Value(place) => Arc::clone(&columns[*place]),
             Origin::Op => Arc::new(StringArray::from(std::mem::take(&mut kept_ops))),
             Origin::RawValue => binary(&kept, |index| of(index).value()),
             Origin::RawKey | Origin::Of(Metadata::Key) => binary(&kept, |index| of(index).key()),

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use mill_frame::types::type_name;
-use mill_protocol::{Discovery, Error, Result, Source, SourceChanges, SourceProperties, Split, SplitReader, SplitState};
+use mill_protocol::{Discovery, Error, PositionListener, Result, Source, SourceChanges, SourceProperties, Split, SplitReader, SplitState};
 use regex::Regex;
 
+use super::avro::Avro;
 use super::client::{Asker, Partition};
 use super::config::{Cluster, Shown};
 use super::format;
+use super::lag::GroupCommits;
 use super::offsets;
 use super::reader::{Connection, KafkaReader};
 use crate::client_thread;
@@ -36,6 +38,8 @@ pub enum KafkaFormat {
         /// The names of those that the key of a message has.
         key: Vec<String>,
     },
+    /// The value is a record in Avro.
+    Avro(Arc<Avro>),
     /// Bytes: the columns `key` and `value`.
     Raw,
 }
@@ -234,11 +238,15 @@ impl KafkaSource {
         if let KafkaFormat::Json(schema) | KafkaFormat::Debezium { columns: schema, .. } = &format {
             check_read(call, schema)?;
             check_types(schema)?;
-            for kind in &metadata {
-                if schema.field_with_name(kind.column()).is_ok() {
-                    return Err(Error::schema(format!("{call}: {:?} is a column of the schema and of the metadata", kind.column())));
-                }
-            }
+        }
+        let value = match &format {
+            KafkaFormat::Json(schema) | KafkaFormat::Debezium { columns: schema, .. } => Some(schema),
+            KafkaFormat::Avro(avro) => Some(avro.columns()),
+            KafkaFormat::Raw => None,
+        };
+        let both = metadata.iter().find(|kind| value.is_some_and(|value| value.field_with_name(kind.column()).is_ok()));
+        if let Some(kind) = both {
+            return Err(Error::schema(format!("{call}: {:?} is a column of the schema and of the metadata", kind.column())));
         }
         let mut seen = HashSet::new();
         if let Some(kind) = metadata.iter().find(|kind| !seen.insert(**kind)) {
@@ -334,7 +342,7 @@ impl Source for KafkaSource {
     fn changes(&self) -> Option<SourceChanges> {
         match &self.shared.format {
             KafkaFormat::Debezium { columns, key } => Some(SourceChanges { key: key.clone(), op: format::op_column(columns) }),
-            KafkaFormat::Json(_) | KafkaFormat::Raw => None,
+            KafkaFormat::Json(_) | KafkaFormat::Avro(_) | KafkaFormat::Raw => None,
         }
     }
 
@@ -362,6 +370,11 @@ impl Source for KafkaSource {
         Ok(Some(Box::new(Looking::start(Arc::clone(&self.shared), known)?)))
     }
 
+    fn position_listener(&self) -> Result<Option<Box<dyn PositionListener>>> {
+        let Some(group) = &self.shared.group else { return Ok(None) };
+        Ok(Some(Box::new(GroupCommits::start(&self.shared, group)?)))
+    }
+
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
         let connection = self.shared.connection()?;
         let reader = KafkaReader::new(Arc::clone(&self.shared), connection, Arc::clone(&self.schema), split, position)?;
@@ -371,10 +384,12 @@ impl Source for KafkaSource {
     fn project(&self, columns: &[usize]) -> Option<Arc<dyn Source>> {
         let schema = Arc::new(self.schema.project(columns).ok()?);
         // Without any column of the value a malformed one would pass, and what is skipped would depend on what is read.
-        let has_value = match &self.shared.format {
-            KafkaFormat::Raw => true,
-            KafkaFormat::Json(value) | KafkaFormat::Debezium { columns: value, .. } => schema.fields().iter().any(|field| value.field_with_name(field.name()).is_ok()),
+        let value = match &self.shared.format {
+            KafkaFormat::Raw => None,
+            KafkaFormat::Json(value) | KafkaFormat::Debezium { columns: value, .. } => Some(value),
+            KafkaFormat::Avro(avro) => Some(avro.columns()),
         };
+        let has_value = value.is_none_or(|value| schema.fields().iter().any(|field| value.field_with_name(field.name()).is_ok()));
         has_value.then(|| Arc::new(KafkaSource { schema, ..self.clone() }) as _)
     }
 
