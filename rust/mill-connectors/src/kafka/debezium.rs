@@ -13,8 +13,8 @@
 //!
 //! With `schemas.enable` a value is `{"schema": …, "payload": …}`, and the schema says what numbers and texts mean (`connect.rs`).
 
-use arrow::datatypes::{DataType, FieldRef, SchemaRef};
-use mill_frame::json::{Fault, Kind, Scanner, Value, text_of};
+use arrow::datatypes::{DataType, FieldRef, Fields, SchemaRef};
+use mill_frame::json::{Fault, Kind, Names, Scanner, Value, text_of};
 
 use super::connect::{Shape, convert, source};
 
@@ -28,14 +28,24 @@ const DELETE: Op = "delete";
 /// Reads change events.
 pub(super) struct Events {
     /// The columns that are read.
-    columns: Vec<FieldRef>,
-    /// The columns of the key.
-    key: Vec<(String, DataType)>,
+    columns: Vec<Column>,
+    names: Names,
+    /// The columns of the key, and how JSON begins them.
+    key: Vec<(String, DataType, Vec<u8>)>,
     of_key: Schemas,
     of_value: Schemas,
     /// The values of the key as JSON, one after the other, and where each ends.
     key_values: Vec<u8>,
     key_ends: Vec<usize>,
+}
+
+/// A column that is read.
+struct Column {
+    field: FieldRef,
+    /// How JSON begins it: its name, and a colon.
+    head: Vec<u8>,
+    /// Which column of the key it is.
+    key: Option<usize>,
 }
 
 /// The last schema that came with a message, and how it was read.
@@ -93,9 +103,14 @@ fn whole(data: &[u8], unit: &str) -> Result<Value, String> {
 impl Events {
     /// Of rows with these columns, some of `all`, and this key, which is among them.
     pub(super) fn new(all: &SchemaRef, columns: Vec<FieldRef>, key: &[String]) -> Events {
-        let key = key.iter().filter_map(|name| Some((name.clone(), all.field_with_name(name).ok()?.data_type().clone())));
+        let names = Names::new(&Fields::from(columns.clone()));
+        let place = |name: &String| key.iter().position(|key| key == name);
+        let column = |field: FieldRef| Column { head: head(field.name()), key: place(field.name()), field };
+        let columns = columns.into_iter().map(column).collect();
+        let of_key = key.iter().filter_map(|name| Some((name.clone(), all.field_with_name(name).ok()?.data_type().clone(), head(name))));
+        let key = of_key.collect();
         let (of_key, of_value) = (Schemas::default(), Schemas::default());
-        Events { columns, key: key.collect(), of_key, of_value, key_values: Vec::new(), key_ends: Vec::new() }
+        Events { columns, names, key, of_key, of_value, key_values: Vec::new(), key_ends: Vec::new() }
     }
 
     /// Adds the row of an event to `out` as a JSON object, and returns what becomes of its key.
@@ -189,7 +204,7 @@ impl Events {
                 let mut scanner = Scanner::new(&data[..value.end as usize], value.start as usize);
                 let passed = scanner.object::<Fault>(0, |name, value| {
                     let name = text_of(name, data);
-                    match names.iter().position(|(wanted, _)| *wanted == name) {
+                    match names.iter().position(|(wanted, ..)| *wanted == name) {
                         Some(at) if values[at].kind == Kind::Missing => values[at] = value,
                         _ => others.push(name),
                     }
@@ -203,13 +218,13 @@ impl Events {
         }
         let missing = names.iter().zip(&values).find(|(_, value)| value.kind == Kind::Missing);
         if missing.is_some() || !others.is_empty() {
-            let wanted: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
+            let wanted: Vec<&str> = names.iter().map(|(name, ..)| name.as_str()).collect();
             return Err(format!(
                 "key= names {wanted:?}, and the key of the message is {}; they have to be the same, as the latest row of each key counts",
                 String::from_utf8_lossy(&source(value, data)[..source(value, data).len().min(200)])
             ));
         }
-        for ((name, to), value) in names.iter().zip(values) {
+        for ((name, to, _), value) in names.iter().zip(values) {
             let field = shape.and_then(|shape| if shape.is_struct() { shape.field(name) } else { Some(shape) });
             convert(value, data, to, field, key_values).map_err(|wrong| format!("column {name:?} of the key: {wrong}"))?;
             key_ends.push(key_values.len());
@@ -226,11 +241,11 @@ impl Events {
     /// Adds a row that has the key alone.
     fn write_key(&self, out: &mut Vec<u8>) {
         out.push(b'{');
-        for (at, (name, _)) in self.key.iter().enumerate() {
+        for (at, (.., head)) in self.key.iter().enumerate() {
             if at > 0 {
                 out.push(b',');
             }
-            write_name(name, out);
+            out.extend_from_slice(head);
             out.extend_from_slice(self.key_value(at));
         }
         out.push(b'}');
@@ -241,20 +256,21 @@ impl Events {
         let mut has_key = vec![false; self.key.len()];
         let mut is_first = true;
         let mut wrong = None;
+        let mut next = 0;
         out.push(b'{');
         let mut scanner = Scanner::new(&data[..row.end as usize], row.start as usize);
         let passed = scanner.object::<Fault>(0, |name, value| {
-            let name = text_of(name, data);
-            let Some(column) = self.columns.iter().find(|column| *column.name() == name) else { return Ok(()) };
+            let Some(column) = self.names.find(name, data, &mut next).map(|at| &self.columns[at]) else { return Ok(()) };
+            let name = column.field.name();
             if !std::mem::replace(&mut is_first, false) {
                 out.push(b',');
             }
-            write_name(&name, out);
+            out.extend_from_slice(&column.head);
             let start = out.len();
-            let result = convert(value, data, column.data_type(), shape.and_then(|shape| shape.field(&name)), out);
+            let result = convert(value, data, column.field.data_type(), shape.and_then(|shape| shape.field(name)), out);
             if let Err(text) = result {
                 wrong.get_or_insert(format!("column {name:?}: {text}"));
-            } else if let Some(at) = self.key.iter().position(|(key, _)| *key == name) {
+            } else if let Some(at) = column.key {
                 has_key[at] = true;
                 if &out[start..] != self.key_value(at) {
                     wrong.get_or_insert(format!(
@@ -270,11 +286,11 @@ impl Events {
         if let Some(wrong) = wrong {
             return Err(wrong);
         }
-        for (at, (name, _)) in self.key.iter().enumerate().filter(|(at, _)| !has_key[*at]) {
+        for (at, (.., head)) in self.key.iter().enumerate().filter(|(at, _)| !has_key[*at]) {
             if !std::mem::replace(&mut is_first, false) {
                 out.push(b',');
             }
-            write_name(name, out);
+            out.extend_from_slice(head);
             out.extend_from_slice(self.key_value(at));
         }
         out.push(b'}');
@@ -282,7 +298,7 @@ impl Events {
     }
 }
 
-fn write_name(name: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(serde_json::Value::from(name).to_string().as_bytes());
-    out.push(b':');
+/// How JSON begins a value of this name in an object.
+fn head(name: &str) -> Vec<u8> {
+    format!("{}:", serde_json::Value::from(name)).into_bytes()
 }
