@@ -40,7 +40,8 @@ class Table:
         self.events.append((self._key(key), None))
 
     def _envelope(self, schema: dict[str, Any], payload: Any) -> bytes:
-        return json.dumps({"schema": schema, "payload": payload} if self._has_schemas else payload).encode()
+        # As Jackson writes it, without spaces.
+        return json.dumps({"schema": schema, "payload": payload} if self._has_schemas else payload, separators=(",", ":")).encode()
 
     def _key(self, key: int) -> bytes:
         fields = [{"type": "int32", "optional": False, "field": "id"}]
@@ -224,12 +225,14 @@ def test_what_is_no_event(cluster: Cluster) -> None:
     good = b'{"op": "r", "after": {"id": 1, "name": "a", "n": 1}}'
     bad: list[tuple[bytes | None, bytes | None, str]] = [
         (None, good, "the message has no key"),
-        (b"{", good, "the key is not one complete JSON value"),
+        (b"{", good, "the key is not one complete JSON object"),
         (b'{"name": "a"}', good, "key= names"),
         (b'{"id": 1, "part": 2}', good, "key= names"),
         (b'{"id": 2}', good, 'column "id" is 2 in the key of the message and 1 in its row'),
-        (b'{"id": 1}', b"{", "the value is not one complete JSON value"),
+        (b'{"id": 1}', b"{", "the value is not one complete JSON object"),
         (b'{"id": 1}', b"[]", "the value is not a JSON object"),
+        (b'{"id": 1}', b" null ", "the value is not a JSON object"),
+        (b'{"id": 1}', good + b"x", "is not expected at its byte"),
         (b'{"id": 1}', b"\xff", "the value is not UTF-8"),
         (b'{"id": 1}', b'{"id": 1, "name": "a"}', 'the value has no "op"'),
         (b'{"id": 1}', b'{"op": "t"}', "TRUNCATE"),
@@ -242,6 +245,10 @@ def test_what_is_no_event(cluster: Cluster) -> None:
     events += [(key, value) for key, value, _ in bad]
     # A key alone, as ExtractField makes it, and one in an envelope; a deletion of what was never there.
     events += [(b"1", good), (b'{"schema": {"type": "int32"}, "payload": 8}', b'{"op": "c", "after": {"id": 8}}'), (b'{"id": 9}', None)]
+    events += [(b'{"id": 7}', b'{"schema": null, "payload": null}'), (b'{"id": 7}', b'{"schema":{"type":"struct"},"payload":' + events[0][1] + b"}")]
+    # The same schema again, in an envelope that does not end well.
+    bad.append((b'{"id": 7}', b'{"schema":{"type":"struct"},"payload":null}}', "is not expected at its byte"))
+    events.append(bad[-1][:2])
     send(cluster, topic, events)
     with pytest.raises(mill.DataError, match=rf"{topic}\[0\] offset 1: {bad[0][2]}"):
         read(cluster, topic).collect()
@@ -255,8 +262,9 @@ def test_what_is_no_event(cluster: Cluster) -> None:
         stream.errors.for_each(lambda row: routed.append((row.error, row.record))),
     ]
     mill.run(*sinks, on_error="route", parallelism=1)
-    assert sorted(kept) == [1, 7, 8]
-    for offset, ((error, record), (_, _, message)) in enumerate(zip(routed, bad, strict=True), 1):
+    assert sorted(kept) == [1, 7, 7, 7, 8]
+    offsets = [*range(1, len(bad)), len(events) - 1]
+    for offset, (error, record), (_, _, message) in zip(offsets, routed, bad, strict=True):
         assert error.startswith(f"{topic}[0] offset {offset}: ")
         assert message in error
         assert json.loads(record)["offset"] == offset

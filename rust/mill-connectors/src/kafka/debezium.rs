@@ -56,6 +56,17 @@ struct Schemas {
 }
 
 impl Schemas {
+    /// The payload of an envelope that begins with the last schema as the converter writes it, which is not read again then.
+    fn payload(&self, data: &[u8]) -> Option<Value> {
+        if self.source.is_empty() {
+            return None;
+        }
+        let rest = data.strip_prefix(b"{\"schema\":")?.strip_prefix(self.source.as_slice())?.strip_prefix(b",\"payload\":")?;
+        let mut scanner = Scanner::new(data, data.len() - rest.len());
+        let payload = scanner.value(1).ok()?;
+        (data[scanner.at..].trim_ascii() == b"}").then_some(payload)
+    }
+
     fn of(&mut self, source: &[u8]) -> Result<Option<&Shape>, String> {
         if self.source != source {
             let schema = serde_json::from_slice(source).map_err(|e| format!("the schema is not JSON: {e}"))?;
@@ -66,11 +77,10 @@ impl Schemas {
     }
 }
 
-/// The keys of a JSON object that matter, and their values.
-fn members<const N: usize>(data: &[u8], value: Value, names: [&str; N]) -> Result<[Value; N], String> {
+/// The values of the keys of a JSON object that matter; the scanner is at the object, and behind it afterwards.
+fn members<const N: usize>(scanner: &mut Scanner<'_>, data: &[u8], unit: &str, names: [&str; N]) -> Result<[Value; N], String> {
     let mut found = [Value::MISSING; N];
     let mut twice = None;
-    let mut scanner = Scanner::new(&data[..value.end as usize], value.start as usize);
     let passed = scanner.object::<Fault>(0, |key, value| {
         if let Some(at) = names.iter().position(|name| name.as_bytes() == key.bytes(data)) {
             if found[at].kind != Kind::Missing {
@@ -80,23 +90,46 @@ fn members<const N: usize>(data: &[u8], value: Value, names: [&str; N]) -> Resul
         }
         Ok(())
     });
-    passed.map_err(|fault| fault.message_of("value", "object", data, 0))?;
+    passed.map_err(|fault| fault.message_of(unit, "object", data, 0))?;
     match twice {
         Some(name) => Err(format!("the object has the key {name:?} twice")),
         None => Ok(found),
     }
 }
 
-/// The one JSON value that a message has as its key or its value.
-fn whole(data: &[u8], unit: &str) -> Result<Value, String> {
+/// A value of a message, and what is known of it.
+struct Unwrapped<'s> {
+    value: Value,
+    shape: Option<&'s Shape>,
+    is_enveloped: bool,
+}
+
+/// The one JSON value that a message has as its key or its value, out of the envelope with its schema, if there is one.
+fn unwrapped<'s>(schemas: &'s mut Schemas, data: &[u8], unit: &str) -> Result<Unwrapped<'s>, String> {
     if std::str::from_utf8(data).is_err() {
         return Err(format!("the {unit} is not UTF-8"));
     }
+    if let Some(payload) = schemas.payload(data) {
+        return Ok(Unwrapped { value: payload, shape: schemas.shape.as_ref(), is_enveloped: true });
+    }
     let mut scanner = Scanner::new(data, 0);
-    let value = scanner.value(0).map_err(|fault| fault.message_of(unit, "value", data, 0))?;
-    match scanner.is_at_end() {
-        true => Ok(value),
-        false => Err(Fault::At(scanner.at).message_of(unit, "value", data, 0)),
+    scanner.spaces();
+    let start = scanner.at;
+    let is_object = data.get(start) == Some(&b'{');
+    let (value, envelope) = if is_object {
+        let [schema, payload] = members(&mut scanner, data, unit, ["schema", "payload"])?;
+        (Value { start: start as u32, end: scanner.at as u32, kind: Kind::Object }, Some((schema, payload)))
+    } else {
+        (scanner.value(0).map_err(|fault| fault.message_of(unit, "value", data, 0))?, None)
+    };
+    if !scanner.is_at_end() {
+        return Err(Fault::At(scanner.at).message_of(unit, "value", data, 0));
+    }
+    match envelope {
+        Some((schema, payload)) if matches!(schema.kind, Kind::Object | Kind::Null) && payload.kind != Kind::Missing => {
+            Ok(Unwrapped { value: payload, shape: schemas.of(source(schema, data))?, is_enveloped: true })
+        }
+        _ => Ok(Unwrapped { value, shape: None, is_enveloped: false }),
     }
 }
 
@@ -137,24 +170,18 @@ impl Events {
             self.write_key(out);
             return Ok(DELETE);
         };
-        let mut event = whole(data, "value")?;
-        if event.kind != Kind::Object {
-            return Err("the value is not a JSON object".to_owned());
-        }
-        let mut shape = None;
-        let [schema, payload] = members(data, event, ["schema", "payload"])?;
-        if schema.kind != Kind::Missing && payload.kind != Kind::Missing {
-            shape = schemas.of(source(schema, data))?;
-            if payload.kind == Kind::Null {
+        let Unwrapped { value: event, shape, is_enveloped } = unwrapped(schemas, data, "value")?;
+        match event.kind {
+            Kind::Object => {}
+            // In an envelope a tombstone has a schema.
+            Kind::Null if is_enveloped => {
                 self.write_key(out);
                 return Ok(DELETE);
             }
-            if payload.kind != Kind::Object {
-                return Err("the payload is not a JSON object".to_owned());
-            }
-            event = payload;
+            _ => return Err("the value is not a JSON object".to_owned()),
         }
-        let [op, after] = members(data, event, ["op", "after"])?;
+        let mut scanner = Scanner::new(&data[..event.end as usize], event.start as usize);
+        let [op, after] = members(&mut scanner, data, "value", ["op", "after"])?;
         let op = match (op.kind, op.bytes(data)) {
             (Kind::Missing, _) => {
                 return Err("the value has no \"op\", so it is no change event of Debezium (rows without an envelope, as \
@@ -188,15 +215,7 @@ impl Events {
         let Events { key: names, of_key, key_values, key_ends, .. } = self;
         key_values.clear();
         key_ends.clear();
-        let mut value = whole(data, "key")?;
-        let mut shape = None;
-        if value.kind == Kind::Object {
-            let [schema, payload] = members(data, value, ["schema", "payload"])?;
-            if matches!(schema.kind, Kind::Object | Kind::Null) && payload.kind != Kind::Missing {
-                shape = of_key.of(source(schema, data))?;
-                value = payload;
-            }
-        }
+        let Unwrapped { value, shape, .. } = unwrapped(of_key, data, "key")?;
         let mut values = vec![Value::MISSING; names.len()];
         let mut others = Vec::new();
         match value.kind {
