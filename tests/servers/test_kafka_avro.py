@@ -8,7 +8,7 @@ import json
 import random
 import threading
 from collections.abc import Iterator
-from datetime import date, datetime, time, timezone
+from datetime import datetime, time, timezone
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(500, {"error_code": 50001, "message": "the store is away"})
         return not self.server.is_broken
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         if not self._seen():
             return
         parts = self.path.strip("/").split("/")
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, {"error_code": 40403, "message": "not found"})
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self._seen():
             parts = self.path.strip("/").split("/")
@@ -183,7 +183,7 @@ EVERY = {
 
 def anything(rng: random.Random, number: int) -> dict[str, Any]:
     at = datetime(rng.randint(1900, 2200), rng.randint(1, 12), rng.randint(1, 28), rng.randint(0, 23), 1, 2, rng.randrange(10**6))
-    maybe = lambda value: value if rng.random() < 0.7 else None  # noqa: E731
+    maybe = lambda value: value if rng.random() < 0.7 else None
     text = "".join(chr(rng.choice([rng.randint(32, 126), rng.randint(0x100, 0x2FFF), 0x1F600])) for _ in range(rng.randrange(6)))
     return {
         "id": number,

@@ -69,9 +69,9 @@ class Registry:
         """Return what is at a path; None if nothing is."""
         data = None if body is None else json.dumps(body).encode()
         headers = self._headers if data is None else {**self._headers, "Content-Type": _TYPE}
-        request = urllib.request.Request(self._url + path, data, headers)  # noqa: S310
+        request = urllib.request.Request(self._url + path, data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:
                 found = json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:

@@ -13,7 +13,8 @@ from millstream._reading import KafkaReading, KafkaWriting
 from millstream._texts import choice, mapping, text, texts
 from millstream.errors import PlanError
 from millstream.expr import Expr, name_of
-from millstream.io._registry import Registry, registry as registry_of
+from millstream.io._registry import Registry
+from millstream.io._registry import registry as registry_of
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 from millstream.types import SchemaLike, schema_of

@@ -13,6 +13,7 @@ pub type Place = (String, Option<i64>, Vec<(String, i32, i64)>);
 /// What Python says of the form of messages that are read.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
+#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "nothing is made of it in a build without Kafka"))]
 pub struct Reading {
     format: String,
     key: Vec<String>,
@@ -23,6 +24,7 @@ pub struct Reading {
 /// What it says of the form of those that are written.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
+#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "nothing is made of it in a build without Kafka"))]
 pub struct Writing {
     format: String,
     avro_schema: Option<String>,

@@ -546,6 +546,10 @@ impl Coordinator {
                 self.note(format!("output that was not committed could not be removed: {error}"));
             }
         }
+        // After a good end, those who listen have got the last positions by then; after any other nobody waits for that.
+        if matches!(result, Ok(Status::Finished | Status::Stopped)) {
+            self.parts.listeners = Listeners::default();
+        }
         // Whoever hears of the end may start the next run: the locks have to be free by then.
         self.parts.storage = None;
         self.parts.sinks.sinks.clear();
