@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, final
 
-from millstream._reading import CsvReading, Reading
+from millstream._reading import CsvReading, KafkaReading, KafkaWriting, Reading
 from millstream._writing import Writing
 
 __all__ = [
@@ -422,6 +422,7 @@ def write_files(stream: RawStream, kind: str, path: str, writing: Writing) -> Ra
 def read_kafka(
     brokers: str,
     topics: Sequence[str],
+    reading: KafkaReading,
     schema: RawSchema | None,
     metadata: Sequence[str],
     start: tuple[str, int | None, Sequence[tuple[str, int, int]]],
@@ -433,7 +434,7 @@ def write_kafka(
     stream: RawStream,
     brokers: str,
     topic: str,
-    is_raw: bool,
+    writing: KafkaWriting,
     key: Sequence[str] | None,
     partition: str | None,
     headers: str | None,

@@ -474,6 +474,8 @@ class Outputs(Stores):
         timestamp: str | Expr | None = None,
         delivery: KafkaDelivery | None = None,
         options: Mapping[str, str | float] | None = None,
+        avro_schema: str | Mapping[str, Any] | None = None,
+        registry: str | None = None,
     ) -> Output:
         """Write messages to a Kafka topic.
 
@@ -484,8 +486,9 @@ class Outputs(Stores):
         topic
             The topic, which must exist.
         format
-            ``"json"``: the value is a JSON object of the columns, as :meth:`write_json` writes a line. ``"raw"``: the value is the
-            column ``value``, text or bytes, and the key is the column ``key`` if there is one.
+            ``"json"``: the value is a JSON object of the columns, as :meth:`write_json` writes a line. ``"avro"``: the value is a
+            record in Avro of the columns. ``"raw"``: the value is the column ``value``, text or bytes, and the key is the column
+            ``key`` if there is one.
         key
             The key of the messages: a column of text or bytes as it is, any other column as JSON, several columns as a JSON
             object; or an expression. With a key, an updating stream is accepted: where a key is deleted, a message without
@@ -500,6 +503,12 @@ class Outputs(Stores):
             ``"exactly_once"``, ``"at_least_once"``, or None for the guarantee of the job.
         options
             Options of librdkafka, by its names.
+        avro_schema
+            The schema of a record, for ``"avro"``: JSON as text, or as a dict. Its fields are the columns, by name. By
+            default it is made of the columns.
+        registry
+            The URL of a schema registry, for ``"avro"``: it gets the schema as one of the subject ``<topic>-value`` when the
+            job starts, and values begin with its number. User and password may be part of the URL; they are shown nowhere.
 
         Returns
         -------
@@ -511,9 +520,9 @@ class Outputs(Stores):
         PlanError
             When an argument is not one of its choices, or this is an updating stream and there is no key.
         SchemaError
-            When a column does not exist, or has a type that cannot be written.
+            When a column does not exist, has a type that cannot be written, or does not fit its field in ``avro_schema``.
         ConnectorError
-            When the job runs and the brokers cannot be reached, or messages cannot be sent.
+            When the job runs and the brokers or the registry cannot be reached, or messages cannot be sent.
 
         Notes
         -----
@@ -535,7 +544,7 @@ class Outputs(Stores):
         from millstream.io import kafka
 
         columns = {"partition": partition, "headers": headers, "timestamp": timestamp}
-        return kafka.kafka_sink(_stream(self), brokers, topic, format, key, columns, delivery, options)
+        return kafka.kafka_sink(_stream(self), brokers, topic, format, key, columns, delivery, options, avro_schema, registry)
 
     def for_each(self, function: Callable[[Any], object]) -> Output:
         """Call a function for each record.

@@ -12,8 +12,9 @@ from millstream.types import SchemaLike, schema_of
 
 if TYPE_CHECKING:
     from millstream._engine import RawSchema
+    from millstream.io._registry import Registry
 
-__all__ = ["CsvReading", "Reading", "reading"]
+__all__ = ["CsvReading", "KafkaReading", "KafkaWriting", "Reading", "reading"]
 
 
 class Reading(TypedDict):
@@ -47,6 +48,23 @@ class CsvReading(TypedDict):
     try_parse_dates: bool
     decimal_comma: bool
     is_lossy: bool
+
+
+class KafkaReading(TypedDict):
+    """What a message is."""
+
+    format: str
+    key: list[str]
+    avro_schema: str | None
+    registry: Registry | None
+
+
+class KafkaWriting(TypedDict):
+    """What becomes the value of a message."""
+
+    format: str
+    avro_schema: str | None
+    registry: Registry | None
 
 
 def reading(

@@ -95,6 +95,14 @@ class Cluster:
         """Give the values of all messages as JSON."""
         return [json.loads(message.value()) for message in self.read(topic, level=level)]
 
+    def end(self, topic: str) -> int:
+        """Give how many offsets a topic has, those of marks and of what was aborted among them."""
+        consumer = Consumer({"bootstrap.servers": self.address, "group.id": "oracle"})
+        parts = self._admin.list_topics(topic, timeout=10).topics[topic].partitions
+        ends = [consumer.get_watermark_offsets(TopicPartition(topic, part), timeout=SECONDS_MAX)[1] for part in parts]
+        consumer.close()
+        return sum(ends)
+
     def groups(self) -> Sequence[str]:
         """Give the names of all consumer groups."""
         return [group.group_id for group in self._admin.list_consumer_groups().result().valid]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import random
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import kafka
+import kafka_kills
 import pytest
 from cluster import Cluster
 
@@ -22,7 +22,6 @@ import millstream as mill
 from millstream import col
 
 JOBS = Path(__file__).with_name("jobs.py")
-EXAMPLE = Path(__file__).parents[2] / "examples" / "kafka_wordcount.py"
 SECONDS_MAX = 120
 SEED = int(os.environ.get("SEED", "1"))
 
@@ -167,35 +166,8 @@ def kill_at_random(tmp_path: Path, dice: random.Random, script: Path, *arguments
 
 
 def test_the_example_killed_at_random(cluster: Cluster, tmp_path: Path) -> None:
-    """Word count from topic to topic, while lines come in: the latest count of each word is that of all lines, and none comes twice.
-
-    How many counts there are between depends on how records come in batches: a batch has the last of a word.
-    """
-    dice = random.Random(SEED)
-    source, target = cluster.topic("in", 3), cluster.topic("out", 2)
-    arguments = (cluster.address, source, target, "--state", tmp_path / "state", "--every", "50ms")
-    expected: collections.Counter[str] = collections.Counter()
-    for kill in range(KILLS + 1):
-        job = Job(tmp_path, *arguments, "--parallelism", dice.choice([1, 2, 3]), script=EXAMPLE)
-        lines = [" ".join(f"w{chr(97 + dice.randint(0, 25))}" for _ in range(3)) for _ in range(1000)]
-        cluster.send(source, [{"line": line} for line in lines])
-        expected.update(word for line in lines for word in line.split())
-        if kill < KILLS:
-            assert not job.ends_within(dice.uniform(0.5, 2)), job.said()
-            job.kill()
-
-    def counts() -> dict[str, list[int]]:
-        found: dict[str, list[int]] = collections.defaultdict(list)
-        for message in cluster.read(target):
-            row = json.loads(message.value())
-            assert message.key().decode() == row["word"]
-            found[row["word"]].append(row["n"])
-        return found
-
-    wait_for(lambda: {word: found[-1] for word, found in counts().items()} == dict(expected), job)
-    job.kill()
-    for word, found in counts().items():
-        assert found == sorted(set(found)), f"{word}: seed {SEED}"
+    """Word count from topic to topic, while lines come in; ``kafka_kills.py`` says what has to be right after that."""
+    kafka_kills.kill_often(cluster, tmp_path, KILLS, SEED)
 
 
 def test_squares_killed_at_random(cluster: Cluster, tmp_path: Path) -> None:

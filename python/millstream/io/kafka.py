@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal
 
 from millstream import _engine
-from millstream._texts import mapping, text, texts
+from millstream._reading import KafkaReading, KafkaWriting
+from millstream._texts import choice, mapping, text, texts
 from millstream.errors import PlanError
 from millstream.expr import Expr, name_of
+from millstream.io._registry import Registry
+from millstream.io._registry import registry as registry_of
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 from millstream.types import SchemaLike, schema_of
@@ -22,21 +26,25 @@ Place = tuple[str, int | None, list[tuple[str, int, int]]]
 Offsets = Mapping[tuple[str, int], int]
 """Offsets by topic and partition."""
 
-KafkaFormat = Literal["json", "raw"]
-"""What the value of a message is."""
+KafkaFormat = Literal["json", "avro", "raw"]
+"""What the value of a message is that is written."""
+
+KafkaReadFormat = Literal["json", "debezium-json", "avro", "raw"]
+"""What a message is that is read."""
 
 KafkaDelivery = Literal["exactly_once", "at_least_once"]
 """What a Kafka sink promises."""
-
-_LATER = ("avro", "debezium-json")
 
 
 def read_kafka(
     brokers: str | Sequence[str],
     topics: str | Sequence[str],
     *,
-    format: KafkaFormat,
+    format: KafkaReadFormat,
     schema: SchemaLike = None,
+    key: str | Sequence[str] | None = None,
+    avro_schema: str | Mapping[str, Any] | None = None,
+    registry: str | None = None,
     metadata: str | Sequence[str] = (),
     start: Literal["earliest", "latest", "committed"] | datetime | Offsets = "earliest",
     until: Literal["end"] | datetime | Offsets | None = None,
@@ -52,10 +60,20 @@ def read_kafka(
     topics
         A name, a list of names, or a pattern that starts with ``^`` and matches whole names.
     format
-        ``"json"``: the value is a JSON object, read as :func:`read_json` reads a line. ``"raw"``: the columns are ``key`` and
-        ``value``, as bytes.
+        ``"json"``: the value is a JSON object, read as :func:`read_json` reads a line. ``"debezium-json"``: the value is a
+        change event of Debezium, and the stream is an updating one, with the rows of the table. ``"avro"``: the value is a
+        record in Avro. ``"raw"``: the columns are ``key`` and ``value``, as bytes.
     schema
-        The columns, for ``format="json"``.
+        The columns, for ``"json"`` and ``"debezium-json"``.
+    key
+        The columns of the key, for ``"debezium-json"``: those that the key of each message has.
+    avro_schema
+        The schema of a record, for ``"avro"``: JSON as text, or as a dict. Without ``registry``, values are records that were
+        written with it, and nothing else. With it, values become records of this schema; by default of the latest one of the
+        subject ``<topic>-value``, which is asked for when the stream is declared.
+    registry
+        The URL of a schema registry, for ``"avro"``: values begin with a zero and the number of their schema, as Confluent's
+        clients write them. User and password may be part of the URL; they are shown nowhere.
     metadata
         What is added as columns: ``"key"`` (``_key``, bytes), ``"topic"``, ``"partition"``, ``"offset"``, ``"timestamp"``,
         ``"headers"`` (a list of names with bytes).
@@ -66,16 +84,18 @@ def read_kafka(
         Where the input ends: ``"end"`` is what can be read when the job starts. A time, or an offset for each partition, is
         not read any more. None: the stream is unbounded.
     group
-        The consumer group of ``start="committed"``.
+        A consumer group: that of ``start="committed"``. In a job with a checkpoint, the offsets of completed checkpoints are
+        committed to it, for tools that measure lag; a restart does not use them.
     options
         Options of librdkafka, by its names. ``isolation.level`` is ``read_committed`` by default.
 
     Raises
     ------
     PlanError
-        When an argument is not one of its choices, or ``schema`` is missing for ``"json"`` or set for ``"raw"``.
+        When an argument is not one of its choices, or ``schema``, ``key`` or ``avro_schema`` is missing, or set for another
+        ``format``.
     SchemaError
-        When ``schema`` is not a schema.
+        When a schema is none, has no column of ``key``, or a field that no column holds.
     ConnectorError
         When the job runs and the brokers cannot be reached, a topic does not exist, or offsets were removed before they
         were read.
@@ -89,6 +109,10 @@ def read_kafka(
     transactions, only committed messages are read. Partitions that are added while the job runs are found within
     ``topic.metadata.refresh.interval.ms`` (5 minutes) and read from their first message.
 
+    Change events: ``c``, ``r`` and ``u`` set the row of the key to ``after``. ``d``, and a message without a value, delete it. A
+    value converts exactly by the schema that the connector writes beside it, or is an error; without that schema, numbers for
+    timestamps, and texts for numbers or bytes, are errors, since JSON does not say what they mean.
+
     In ``.errors`` the record is JSON with topic, partition, offset, key and value. Offsets that were removed before they
     were read (by retention, or with the topic) are an error, and before the first record where a job starts, unless
     ``options`` has ``auto.offset.reset``.
@@ -98,15 +122,32 @@ def read_kafka(
     >>> clicks = mill.read_kafka("localhost:9092", "clicks", format="json", schema={"user": str, "ms": float})
     >>> clicks.schema.names
     ['user', 'ms']
+    >>> users = mill.read_kafka(
+    ...     "localhost:9092", "shop.public.users", format="debezium-json", schema={"id": int, "name": str}, key="id"
+    ... )
+    >>> users.updating_key
+    ['id']
     """
     columns = None
-    if format in _LATER:
-        raise PlanError(f'read_kafka(format={format!r}) is not there yet; format="raw" gives the bytes to decode in map()')
-    if format not in ("json", "raw"):
-        raise PlanError(f'read_kafka(): format is {format!r:.100}; it is "json" or "raw"')
-    if format == "json":
+    keys: list[str] = []
+    choice(format, "read_kafka(format=…)", "json", "debezium-json", "avro", "raw")
+    names = texts(topics, "read_kafka(topics)", "clicks")
+    asked = registry_of(registry, "read_kafka")
+    avro = _avro_schema(avro_schema, asked, format, "read_kafka")
+    if format == "debezium-json":
+        if key is None:
+            raise PlanError('read_kafka(format="debezium-json") takes key=, the columns of the key of the messages, as in key="id"')
+        keys = texts(key, "read_kafka(key=…)", "id")
+    elif key is not None:
+        raise PlanError(f'read_kafka(format={format!r}) has no key=; metadata="key" adds the key of each message as a column')
+    if format == "avro":
+        if schema is not None:
+            raise PlanError('read_kafka(format="avro") takes avro_schema=, a schema of Avro, in place of schema=')
+        if avro is None:
+            avro = _latest(asked, names)
+    elif format != "raw":
         if schema is None:
-            raise PlanError('read_kafka(format="json") takes schema=, such as {"user": str, "ms": float}')
+            raise PlanError(f'read_kafka(format={format!r}) takes schema=, such as {{"user": str, "ms": float}}')
         columns = schema_of(schema)._raw
     elif schema is not None:
         raise PlanError('read_kafka(format="raw") has the columns key and value; leave schema out, or use format="json"')
@@ -116,7 +157,8 @@ def read_kafka(
         raise PlanError(f'read_kafka(): until is {until!r:.100}; it is "end", a time, offsets or None')
     raw = _engine.read_kafka(
         _brokers(brokers, "read_kafka"),
-        texts(topics, "read_kafka(topics)", "clicks"),
+        names,
+        KafkaReading(format=format, key=keys, avro_schema=avro, registry=asked),
         columns,
         texts(metadata, "read_kafka(metadata=…)", "offset"),
         _place(start, "start"),
@@ -136,12 +178,15 @@ def kafka_sink(
     columns: Mapping[str, str | Expr | None],
     delivery: KafkaDelivery | None,
     options: Mapping[str, str | float] | None,
+    avro_schema: str | Mapping[str, Any] | None,
+    registry: str | None,
 ) -> Output:
     """Write a topic; `columns` says what becomes the partition, the headers and the timestamp of a message."""
-    if format in _LATER:
-        raise PlanError(f'write_kafka(format={format!r}) is not there yet; format="raw" writes bytes as they are')
-    if format not in ("json", "raw"):
-        raise PlanError(f'write_kafka(): format is {format!r:.100}; it is "json" or "raw"')
+    if format == "debezium-json":  # type: ignore[comparison-overlap]
+        raise PlanError('write_kafka(format="debezium-json"): only read_kafka has it; write "json" with key=')
+    choice(format, "write_kafka(format=…)", "json", "avro", "raw")
+    asked = registry_of(registry, "write_kafka")
+    avro = _avro_schema(avro_schema, asked, format, "write_kafka")
     if delivery not in (None, "exactly_once", "at_least_once"):
         raise PlanError(f'write_kafka(): delivery is {delivery!r:.100}; it is "exactly_once", "at_least_once" or None')
     if isinstance(topic, Expr):
@@ -172,7 +217,7 @@ def kafka_sink(
         stream._raw,
         _brokers(brokers, "write_kafka"),
         text(topic, "write_kafka(topic)", "totals"),
-        format == "raw",
+        KafkaWriting(format=format, avro_schema=avro, registry=asked),
         keys,
         names["partition"],
         names["headers"],
@@ -182,6 +227,26 @@ def kafka_sink(
         _options(options, "write_kafka"),
     )
     return output(raw)
+
+
+def _avro_schema(schema: Any, asked: Registry | None, format: str, call: str) -> str | None:
+    """Return a schema of Avro as text."""
+    if format != "avro":
+        if schema is not None or asked is not None:
+            raise PlanError(f'{call}(format={format!r}) has no avro_schema= and no registry=; they belong to format="avro"')
+        return None
+    if isinstance(schema, Mapping):
+        return json.dumps(dict(schema))
+    return None if schema is None else text(schema, f"{call}(avro_schema=…)", '{"type": "record", …}')
+
+
+def _latest(asked: Registry | None, topics: Sequence[str]) -> str:
+    """Return the latest schema of the values of a topic."""
+    if asked is None:
+        raise PlanError('read_kafka(format="avro") takes avro_schema=, the schema of a record, or registry=, the URL of a schema registry')
+    if len(topics) != 1 or topics[0].startswith("^"):
+        raise PlanError('read_kafka(format="avro") of several topics takes avro_schema=, of which all of them are')
+    return asked.latest(f"{topics[0]}-value")
 
 
 def _named(value: Any) -> Any:

@@ -13,10 +13,14 @@
 //! No group protocol takes part: who reads a partition is the runtime's to say, and positions are in the checkpoint. What makes
 //! the sink exact is argued in `docs/design/050`.
 
+mod avro;
 mod client;
 mod committer;
 mod config;
+mod connect;
+mod debezium;
 mod format;
+mod lag;
 mod limits;
 mod message;
 mod note;
@@ -28,6 +32,7 @@ mod source;
 mod spool;
 mod writer;
 
+pub use avro::{Avro, AvroWriting, SchemaRegistry};
 pub use client::Partition as KafkaPartition;
 pub use sink::{KafkaSink, KafkaSinkOptions, MessageColumns};
 pub use source::{KafkaFormat, KafkaSource, KafkaSourceOptions, Metadata as KafkaMetadata, Start as KafkaStart, Until as KafkaUntil};

@@ -66,8 +66,8 @@ pub use ipc::{ArrowOptions, ArrowSource};
 pub use json::{JsonLayout, JsonOptions, JsonSource};
 #[cfg(feature = "kafka")]
 pub use kafka::{
-    KafkaFormat, KafkaMetadata, KafkaPartition, KafkaSink, KafkaSinkOptions, KafkaSource, KafkaSourceOptions, KafkaStart,
-    KafkaUntil, MessageColumns,
+    Avro, AvroWriting, KafkaFormat, KafkaMetadata, KafkaPartition, KafkaSink, KafkaSinkOptions, KafkaSource, KafkaSourceOptions, KafkaStart,
+    KafkaUntil, MessageColumns, SchemaRegistry,
 };
 pub use latest::{Change, LatestRows, latest_rows};
 pub use ledger::{Entries, Ledger, LedgerSink};

@@ -13,6 +13,7 @@ use mill_frame::convert::show;
 
 use crate::error::{Error, Rejected, Result};
 use crate::operator::Watermark;
+use crate::snapshot::Epoch;
 
 /// Where a reader stands in its split, in a form of its own; what it means is the source's to say.
 pub type Position = Vec<u8>;
@@ -79,6 +80,13 @@ pub trait Discovery: Send {
     fn look(&mut self) -> Result<Vec<Split>>;
 }
 
+/// Is told how far a source has been read, for others who want to know: no recovery asks it. One a source and run.
+pub trait PositionListener: Send {
+    /// A checkpoint is complete and its output visible; the splits of the source are in it as they were read by then. Whoever
+    /// calls waits meanwhile: what takes time is done elsewhere, and what fails is no failure of the job.
+    fn completed(&mut self, epoch: Epoch, read: Vec<SplitState>);
+}
+
 /// What a reader gives.
 #[derive(Debug)]
 pub enum Read {
@@ -107,6 +115,15 @@ pub enum Mark {
     Idle,
 }
 
+/// What the records of a source are, if they are changes of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceChanges {
+    /// The columns of the key, of which the latest row counts.
+    pub key: Vec<String>,
+    /// The column of text that says what becomes of the key: `insert`, `update` or `delete`. It is no column of the stream.
+    pub op: String,
+}
+
 /// A description of a source: cheap to clone and share, opened once a split when the job runs.
 pub trait Source: Send + Sync + fmt::Debug {
     /// What it is, for messages and `explain()`: `read_csv("a.csv")`.
@@ -130,6 +147,12 @@ pub trait Source: Send + Sync + fmt::Debug {
 
     /// The columns it gives.
     fn schema(&self) -> SchemaRef;
+
+    /// That its records are changes of keys, and how: the stream of such a source is an updating one. The changes of a key have to
+    /// come from one split. `None`: every record stands for itself.
+    fn changes(&self) -> Option<SourceChanges> {
+        None
+    }
 
     /// What it promises.
     fn properties(&self) -> SourceProperties;
@@ -159,6 +182,11 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// [`splits`](Source::splits) with them now and then.
     fn discovery(&self, begun_with: &[SplitState]) -> Result<Option<Box<dyn Discovery>>> {
         let _ = begun_with;
+        Ok(None)
+    }
+
+    /// What is told of the checkpoints of a run. `None`: nobody wants to know.
+    fn position_listener(&self) -> Result<Option<Box<dyn PositionListener>>> {
         Ok(None)
     }
 

@@ -10,13 +10,35 @@ use crate::types::RawSchema;
 /// What Python says of a place in topics: its kind, a time in milliseconds, offsets by topic and partition.
 pub type Place = (String, Option<i64>, Vec<(String, i32, i64)>);
 
+/// What Python says of the form of messages that are read.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "nothing is made of it in a build without Kafka"))]
+pub struct Reading {
+    format: String,
+    key: Vec<String>,
+    avro_schema: Option<String>,
+    registry: Option<Py<PyAny>>,
+}
+
+/// What it says of the form of those that are written.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "nothing is made of it in a build without Kafka"))]
+pub struct Writing {
+    format: String,
+    avro_schema: Option<String>,
+    registry: Option<Py<PyAny>>,
+}
+
 /// Reads topics.
 #[pyfunction]
-#[pyo3(signature = (brokers, topics, schema, metadata, start, until, group, options))]
+#[pyo3(signature = (brokers, topics, reading, schema, metadata, start, until, group, options))]
 #[expect(clippy::too_many_arguments, reason = "it takes what the Python function takes")]
 pub fn read_kafka(
     brokers: &str,
     topics: Vec<String>,
+    reading: Reading,
     schema: Option<PyRef<'_, RawSchema>>,
     metadata: Vec<String>,
     start: Place,
@@ -24,18 +46,19 @@ pub fn read_kafka(
     group: Option<String>,
     options: Vec<(String, String)>,
 ) -> PyResult<RawStream> {
-    with_kafka::read(brokers, topics, schema.map(|schema| schema.schema.clone()), &metadata, start, until, group, options)
+    let schema = schema.map(|schema| schema.schema.clone());
+    with_kafka::read(brokers, topics, reading, schema, &metadata, start, until, group, options)
 }
 
 /// Writes a topic.
 #[pyfunction]
-#[pyo3(signature = (stream, brokers, topic, is_raw, key, partition, headers, timestamp, left_out, delivery, options))]
+#[pyo3(signature = (stream, brokers, topic, writing, key, partition, headers, timestamp, left_out, delivery, options))]
 #[expect(clippy::too_many_arguments, reason = "it takes what the Python function takes")]
 pub fn write_kafka(
     stream: PyRef<'_, RawStream>,
     brokers: &str,
     topic: &str,
-    is_raw: bool,
+    writing: Writing,
     key: Option<Vec<String>>,
     partition: Option<String>,
     headers: Option<String>,
@@ -44,7 +67,8 @@ pub fn write_kafka(
     delivery: Option<&str>,
     options: Vec<(String, String)>,
 ) -> PyResult<RawSink> {
-    let columns = with_kafka::Columns { is_raw, key, partition, headers, timestamp, left_out };
+    let (is_raw, avro) = (writing.format == "raw", with_kafka::avro_of(topic, writing));
+    let columns = with_kafka::Columns { is_raw, avro, key, partition, headers, timestamp, left_out };
     with_kafka::write(&stream, brokers, topic, columns, delivery, options)
 }
 
@@ -53,20 +77,67 @@ mod with_kafka {
     use std::sync::Arc;
 
     use arrow::datatypes::SchemaRef;
-    use mill_protocol::Delivery;
+    use mill_protocol::{Delivery, Error, ErrorKind};
     use millstream::connectors::{
-        KafkaFormat, KafkaMetadata, KafkaPartition, KafkaSink, KafkaSinkOptions, KafkaSource, KafkaSourceOptions, KafkaStart,
-        KafkaUntil,
+        Avro, AvroWriting, KafkaFormat, KafkaMetadata, KafkaPartition, KafkaSink, KafkaSinkOptions, KafkaSource, KafkaSourceOptions, KafkaStart,
+        KafkaUntil, SchemaRegistry,
     };
     pub use millstream::connectors::MessageColumns as Columns;
 
     use super::*;
-    use crate::error::{IntoPython, PlanError};
+    use crate::attach::{attach, call_method};
+    use crate::error::{IntoPython, PlanError, kind_of, message};
+
+    /// A registry that Python asks.
+    struct PythonRegistry {
+        object: Py<PyAny>,
+        shown: String,
+    }
+
+    impl PythonRegistry {
+        fn of(object: Py<PyAny>) -> Arc<dyn SchemaRegistry> {
+            let shown = attach(|py| object.bind(py).repr().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned()));
+            Arc::new(PythonRegistry { object, shown })
+        }
+
+        /// Asks it, which may take seconds.
+        fn call<T>(&self, ask: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>) -> millstream::Result<T> {
+            attach(|py| {
+                ask(self.object.bind(py)).map_err(|exception| {
+                    let kind = kind_of(py, &exception, ErrorKind::Connector);
+                    Error::new(kind, message(py, &exception)).because(exception)
+                })
+            })
+        }
+    }
+
+    impl std::fmt::Debug for PythonRegistry {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(&self.shown)
+        }
+    }
+
+    impl SchemaRegistry for PythonRegistry {
+        fn schema(&self, id: u32) -> millstream::Result<Option<String>> {
+            self.call(|registry| call_method(registry, "schema", (id,))?.extract())
+        }
+
+        fn register(&self, subject: &str, schema: &str) -> millstream::Result<u32> {
+            self.call(|registry| call_method(registry, "register", (subject, schema))?.extract())
+        }
+    }
+
+    /// How values in Avro are written, if they are.
+    pub fn avro_of(topic: &str, writing: Writing) -> Option<Arc<AvroWriting>> {
+        let registry = writing.registry.map(PythonRegistry::of);
+        (writing.format == "avro").then(|| Arc::new(AvroWriting::new(topic, writing.avro_schema, registry)))
+    }
 
     #[expect(clippy::too_many_arguments, reason = "it takes what the Python function takes")]
     pub fn read(
         brokers: &str,
         topics: Vec<String>,
+        reading: Reading,
         schema: Option<SchemaRef>,
         metadata: &[String],
         start: Place,
@@ -91,7 +162,16 @@ mod with_kafka {
             Some((kind, _, _)) => return Err(unknown("until", &kind)),
         };
         let metadata = metadata.iter().map(|name| KafkaMetadata::named(name)).collect::<millstream::Result<_>>().into_python()?;
-        let format = schema.map_or(KafkaFormat::Raw, KafkaFormat::Json);
+        let format = match (reading.format.as_str(), schema) {
+            ("json", Some(schema)) => KafkaFormat::Json(schema),
+            ("debezium-json", Some(columns)) => KafkaFormat::Debezium { columns, key: reading.key },
+            ("raw", None) => KafkaFormat::Raw,
+            ("avro", None) => {
+                let schema = reading.avro_schema.as_deref().unwrap_or_default();
+                KafkaFormat::Avro(Arc::new(Avro::new(schema, reading.registry.map(PythonRegistry::of)).into_python()?))
+            }
+            (other, _) => return Err(unknown("format", other)),
+        };
         let options = KafkaSourceOptions { format, metadata, start, until, group, options };
         KafkaSource::new(brokers, topics, options).and_then(RawStream::of).into_python()
     }
@@ -129,12 +209,15 @@ mod with_kafka {
     #[expect(dead_code, reason = "nothing is made of it in a build without Kafka")]
     pub struct Columns {
         pub is_raw: bool,
+        pub avro: (),
         pub key: Option<Vec<String>>,
         pub partition: Option<String>,
         pub headers: Option<String>,
         pub timestamp: Option<String>,
         pub left_out: Vec<String>,
     }
+
+    pub fn avro_of(_: &str, _: Writing) {}
 
     fn missing() -> PyErr {
         PlanError::new_err("this build of Millstream has no Kafka: it was made without the feature \"kafka\"")
@@ -144,6 +227,7 @@ mod with_kafka {
     pub fn read(
         _: &str,
         _: Vec<String>,
+        _: Reading,
         _: Option<SchemaRef>,
         _: &[String],
         _: Place,

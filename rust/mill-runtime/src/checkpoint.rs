@@ -12,6 +12,7 @@ use crossbeam_channel::Sender;
 use mill_protocol::{Commit, Epoch, Error, PreCommit, Result};
 use mill_snapshot::{CheckpointWriter, TaskId};
 
+use crate::listeners::Listeners;
 use crate::shared::{Acknowledgement, Message, Shared};
 use crate::stage::Part;
 use crate::storage::{self, TaskState, Written};
@@ -52,6 +53,8 @@ pub(crate) struct InFlight {
     /// Why it has failed already; the barriers still run through.
     pub(crate) error: Option<Error>,
     pub(crate) states: Vec<TaskState>,
+    /// The positions of sources that want to be told, as their tasks have given them.
+    pub(crate) positions: Vec<(Arc<str>, Vec<u8>)>,
     is_acknowledged: Vec<bool>,
     acknowledgements_missing: usize,
     writes_missing: usize,
@@ -69,6 +72,7 @@ impl InFlight {
             writer: None,
             error: None,
             states: Vec::new(),
+            positions: Vec::new(),
             is_acknowledged: vec![false; tasks],
             acknowledgements_missing: tasks,
             writes_missing: 0,
@@ -79,7 +83,13 @@ impl InFlight {
     ///
     /// # Panics
     /// If the task has given its share already, or means another checkpoint.
-    pub(crate) fn acknowledge(&mut self, task: &TaskId, given: Acknowledgement, shared: &Arc<Shared>) -> Option<Work> {
+    pub(crate) fn acknowledge(
+        &mut self,
+        task: &TaskId,
+        given: Acknowledgement,
+        shared: &Arc<Shared>,
+        listeners: &Listeners,
+    ) -> Option<Work> {
         assert_eq!(given.epoch, self.epoch, "task {task:?} acknowledged a checkpoint that is not under way");
         let is_acknowledged = std::mem::replace(&mut self.is_acknowledged[given.task], true);
         assert!(!is_acknowledged, "task {task:?} acknowledged {:?} twice", self.epoch);
@@ -87,7 +97,12 @@ impl InFlight {
         let (mut states, mut outputs) = (Vec::new(), Vec::new());
         for part in given.parts {
             match part {
-                Part::State(uid, snapshot, is_ended) => states.push((uid, snapshot, is_ended)),
+                Part::State(uid, snapshot, is_ended) => {
+                    if let Some(bytes) = snapshot.bytes.as_ref().filter(|_| listeners.has(&uid)) {
+                        self.positions.push((Arc::clone(&uid), bytes.clone()));
+                    }
+                    states.push((uid, snapshot, is_ended));
+                }
                 Part::Output(sink, run) => outputs.push((sink, run)),
             }
         }

@@ -26,6 +26,7 @@ use mill_snapshot::TaskId;
 
 use crate::checkpoint::{Cause, InFlight, Reply, Wish};
 use crate::job_result::{Outcome, Report, Status};
+use crate::listeners::Listeners;
 use crate::metrics::{Overdue, Registry};
 use crate::options::Mode;
 use crate::shared::{Acknowledgement, Message, Request, Shared};
@@ -67,6 +68,7 @@ pub(crate) struct CoordinatorParts {
     pub(crate) tasks: Vec<TaskId>,
     pub(crate) workers: usize,
     pub(crate) sinks: Sinks,
+    pub(crate) listeners: Listeners,
     pub(crate) storage: Option<Storage>,
     pub(crate) writers: Writers,
     pub(crate) mode: Mode,
@@ -298,7 +300,7 @@ impl Coordinator {
         let Some(in_flight) = &mut self.in_flight else { return };
         mill_fault::pass("checkpoint.acknowledge");
         let task = &self.parts.tasks[given.task];
-        if let Some(work) = in_flight.acknowledge(task, given, &self.parts.shared) {
+        if let Some(work) = in_flight.acknowledge(task, given, &self.parts.shared, &self.parts.listeners) {
             self.parts.writers.submit(work);
         }
     }
@@ -348,6 +350,9 @@ impl Coordinator {
         let is_last = in_flight.cause != Cause::Regular;
         if let Some(Err(error)) = self.parts.storage.as_ref().map(|storage| storage.settle(in_flight.epoch, is_last)) {
             self.note(format!("what was committed could not be noted, so a restart needs it to be there: {error}"));
+        }
+        if self.parts.storage.is_some() {
+            self.parts.listeners.tell(in_flight.epoch, &in_flight.positions);
         }
         self.note_completed(&in_flight, now);
         self.failure = None;
@@ -540,6 +545,10 @@ impl Coordinator {
             if let Err(error) = self.parts.sinks.abort() {
                 self.note(format!("output that was not committed could not be removed: {error}"));
             }
+        }
+        // After a good end, those who listen have got the last positions by then; after any other nobody waits for that.
+        if matches!(result, Ok(Status::Finished | Status::Stopped)) {
+            self.parts.listeners = Listeners::default();
         }
         // Whoever hears of the end may start the next run: the locks have to be free by then.
         self.parts.storage = None;

@@ -21,6 +21,7 @@ use crate::checkpoint::Reply;
 use crate::coordinator::{Command, Coordinator, CoordinatorParts};
 use crate::graph::{JobGraph, StageBody};
 use crate::held::Held;
+use crate::listeners::Listeners;
 use crate::job_result::{Outcome, Report, Status};
 use crate::metrics::{Metrics, Registry};
 use crate::options::{Mode, RunOptions};
@@ -123,6 +124,7 @@ pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
         tasks: built.ids,
         workers: parkers.len(),
         sinks,
+        listeners: if is_persistent { Listeners::open(&graph)? } else { Listeners::default() },
         storage: recovery.storage(&graph, &options),
         writers: if is_by_hand { Writers::ByHand(Default::default()) } else { Writers::start(WRITER_THREADS, &shared)? },
         mode: options.mode,

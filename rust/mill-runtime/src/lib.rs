@@ -32,6 +32,7 @@ mod held;
 mod input;
 mod job;
 mod job_result;
+mod listeners;
 mod merge;
 mod metrics;
 mod options;

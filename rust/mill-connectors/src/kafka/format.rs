@@ -12,7 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mill_protocol::{Error, Rejected, Result};
 
+use super::avro::AvroDecoder;
 use super::client::Partition;
+use super::debezium::{Events, Op};
 use super::message::Message;
 use super::source::{KafkaFormat, Metadata};
 use crate::json::JsonFormat;
@@ -21,9 +23,11 @@ use crate::json::JsonFormat;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     /// The value, by its place among the columns of the value that are read.
-    Json(usize),
+    Value(usize),
     RawValue,
     RawKey,
+    /// What becomes of the key.
+    Op,
     Of(Metadata),
 }
 
@@ -31,10 +35,24 @@ enum Origin {
 pub(super) fn schema(format: &KafkaFormat, metadata: &[Metadata]) -> SchemaRef {
     let mut fields: Vec<FieldRef> = match format {
         KafkaFormat::Json(schema) => schema.fields().iter().cloned().collect(),
+        KafkaFormat::Avro(avro) => avro.columns().fields().iter().cloned().collect(),
+        KafkaFormat::Debezium { columns, .. } => {
+            let op = Field::new(op_column(columns), DataType::Utf8, false);
+            columns.fields().iter().cloned().chain([Arc::new(op)]).collect()
+        }
         KafkaFormat::Raw => ["key", "value"].map(|name| Arc::new(Field::new(name, DataType::Binary, true))).to_vec(),
     };
     fields.extend(metadata.iter().map(|kind| Arc::new(Field::new(kind.column(), kind.data_type(), true))));
     Arc::new(Schema::new(fields))
+}
+
+/// The column that says what becomes of a key: under a name that no column has.
+pub(super) fn op_column(columns: &Schema) -> String {
+    let mut name = "__op".to_owned();
+    while columns.field_with_name(&name).is_ok() {
+        name.push('_');
+    }
+    name
 }
 
 impl Metadata {
@@ -73,9 +91,13 @@ pub(super) struct Decoder {
     schema: SchemaRef,
     origins: Vec<Origin>,
     json: Option<JsonFormat>,
+    avro: Option<AvroDecoder>,
+    events: Option<Events>,
     /// The values of the messages, and where each is.
     data: Vec<u8>,
     bounds: Vec<(usize, usize)>,
+    /// What becomes of the key of each of them.
+    ops: Vec<Op>,
 }
 
 impl Decoder {
@@ -90,17 +112,27 @@ impl Decoder {
                 (KafkaFormat::Raw, None) if name == "key" => Origin::RawKey,
                 (KafkaFormat::Raw, None) if name == "value" => Origin::RawValue,
                 (KafkaFormat::Raw, None) => return Err(Error::internal(format!("messages have no column {name:?}"))),
-                (KafkaFormat::Json(_), None) => {
+                (KafkaFormat::Debezium { columns, .. }, None) if *name == op_column(columns) => Origin::Op,
+                (KafkaFormat::Json(_) | KafkaFormat::Avro(_) | KafkaFormat::Debezium { .. }, None) => {
                     wanted.push(Arc::clone(field));
-                    Origin::Json(wanted.len() - 1)
+                    Origin::Value(wanted.len() - 1)
                 }
             });
         }
-        let json = match format {
-            KafkaFormat::Json(columns) => Some(JsonFormat::of_values(columns, Arc::new(Schema::new(wanted)))),
-            KafkaFormat::Raw => None,
+        let events = match format {
+            KafkaFormat::Debezium { columns, key } => Some(Events::new(columns, wanted.clone(), key)),
+            KafkaFormat::Json(_) | KafkaFormat::Avro(_) | KafkaFormat::Raw => None,
         };
-        Ok(Decoder { partition, schema, origins, json, data: Vec::new(), bounds: Vec::new() })
+        let wanted = Arc::new(Schema::new(wanted));
+        let avro = match format {
+            KafkaFormat::Avro(avro) => Some(AvroDecoder::new(Arc::clone(avro), &wanted)?),
+            KafkaFormat::Json(_) | KafkaFormat::Debezium { .. } | KafkaFormat::Raw => None,
+        };
+        let json = match format {
+            KafkaFormat::Json(columns) | KafkaFormat::Debezium { columns, .. } => Some(JsonFormat::of_values(columns, wanted)),
+            KafkaFormat::Avro(_) | KafkaFormat::Raw => None,
+        };
+        Ok(Decoder { partition, schema, origins, json, avro, events, data: Vec::new(), bounds: Vec::new(), ops: Vec::new() })
     }
 
     /// Makes records of messages; those that are none are told apart.
@@ -108,17 +140,34 @@ impl Decoder {
         let mut rejected: Vec<(usize, String)> = Vec::new();
         let mut kept: Vec<usize> = (0..messages.len()).collect();
         let mut columns: Vec<ArrayRef> = Vec::new();
+        let mut kept_ops: Vec<Op> = Vec::new();
+        if let Some(avro) = &mut self.avro {
+            let values: Vec<(usize, Option<&[u8]>)> = messages.iter().map(|message| message.value()).enumerate().collect();
+            let read = avro.read(&values)?;
+            (columns, kept, rejected) = (read.columns, read.kept, read.rejected);
+        }
         if let Some(json) = &mut self.json {
             self.data.clear();
             self.bounds.clear();
+            self.ops.clear();
             let mut with_value = Vec::with_capacity(messages.len());
             for (index, message) in messages.iter().enumerate() {
-                let Some(value) = message.value() else {
-                    rejected.push((index, "the message has no value, as where a compacted topic deletes a key".to_owned()));
-                    continue;
-                };
                 let start = self.data.len();
-                self.data.extend_from_slice(value);
+                match (&mut self.events, message.value()) {
+                    (Some(events), value) => match events.read(message.key(), value, &mut self.data) {
+                        Ok(op) => self.ops.push(op),
+                        Err(wrong) => {
+                            self.data.truncate(start);
+                            rejected.push((index, wrong));
+                            continue;
+                        }
+                    },
+                    (None, Some(value)) => self.data.extend_from_slice(value),
+                    (None, None) => {
+                        rejected.push((index, "the message has no value, as where a compacted topic deletes a key".to_owned()));
+                        continue;
+                    }
+                }
                 self.bounds.push((start, self.data.len()));
                 // So that bytes of two values are never taken for one character.
                 self.data.push(b'\n');
@@ -137,12 +186,16 @@ impl Decoder {
                 let filtered = columns.iter().map(|column| filter(column, &mask)).collect::<std::result::Result<_, _>>();
                 columns = filtered.map_err(|e| Error::internal("the mask has a row for each record").because(e))?;
             }
+            if self.events.is_some() {
+                kept_ops = read.rows.iter().zip(&mask).filter(|(_, is_good)| **is_good).map(|(&at, _)| self.ops[at]).collect();
+            }
             kept = read.rows.iter().zip(&mask).filter(|(_, is_good)| **is_good).map(|(&at, _)| with_value[at]).collect();
             rejected.sort_by_key(|(index, _)| *index);
         }
         let of = |index: usize| messages[index];
         let arrays = self.origins.iter().map(|origin| match origin {
-            Origin::Json(place) => Arc::clone(&columns[*place]),
+            Origin::Value(place) => Arc::clone(&columns[*place]),
+            Origin::Op => Arc::new(StringArray::from(std::mem::take(&mut kept_ops))),
             Origin::RawValue => binary(&kept, |index| of(index).value()),
             Origin::RawKey | Origin::Of(Metadata::Key) => binary(&kept, |index| of(index).key()),
             Origin::Of(Metadata::Topic) => Arc::new(StringArray::from(vec![self.partition.topic.as_str(); kept.len()])),

@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use mill_frame::types::type_name;
 use mill_protocol::{Committer, Delivery, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
+use super::avro::AvroWriting;
 use super::committer::KafkaCommitter;
 use super::config::{Cluster, Shown};
 use super::limits::Limits;
@@ -24,6 +25,8 @@ use crate::objects::check_written;
 pub struct MessageColumns {
     /// Whether the value is the column `value` as it is; otherwise it is a JSON object of the columns.
     pub is_raw: bool,
+    /// Whether, and how, the value is a record in Avro of the columns.
+    pub avro: Option<Arc<AvroWriting>>,
     /// The key: one column as it is, several as a JSON object.
     pub key: Option<Vec<String>>,
     /// The partition, where the partitioner is not to choose it.
@@ -217,7 +220,7 @@ impl Sink for KafkaSink {
         }
         // Whether all columns have a form.
         Encoder::new(columns, schema)?;
-        if columns.is_raw { Ok(()) } else { json::check(schema) }
+        if columns.is_raw || columns.avro.is_some() { Ok(()) } else { json::check(schema) }
     }
 
     fn target(&self) -> Option<String> {
@@ -226,7 +229,8 @@ impl Sink for KafkaSink {
     }
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
-        let encoder = Encoder::new(&self.shared.columns, schema)?;
+        let mut encoder = Encoder::new(&self.shared.columns, schema)?;
+        encoder.register()?;
         Ok(match self.shared.way() {
             Way::Undecided => return Err(Error::internal("a committer learns of its run before writers are made")),
             Way::Direct(producer, limits) => {

@@ -7,12 +7,15 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use mill_protocol::{Discovery, Error, Result, Source, SourceProperties, Split, SplitReader, SplitState};
+use mill_frame::types::type_name;
+use mill_protocol::{Discovery, Error, PositionListener, Result, Source, SourceChanges, SourceProperties, Split, SplitReader, SplitState};
 use regex::Regex;
 
+use super::avro::Avro;
 use super::client::{Asker, Partition};
 use super::config::{Cluster, Shown};
 use super::format;
+use super::lag::GroupCommits;
 use super::offsets;
 use super::reader::{Connection, KafkaReader};
 use crate::client_thread;
@@ -28,6 +31,15 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(300);
 pub enum KafkaFormat {
     /// The value is a JSON object with these columns.
     Json(SchemaRef),
+    /// A change event of Debezium: the columns of the rows, and which of them are the key.
+    Debezium {
+        /// The columns of a row.
+        columns: SchemaRef,
+        /// The names of those that the key of a message has.
+        key: Vec<String>,
+    },
+    /// The value is a record in Avro.
+    Avro(Arc<Avro>),
     /// Bytes: the columns `key` and `value`.
     Raw,
 }
@@ -220,14 +232,21 @@ impl KafkaSource {
                     .map_err(|e| Error::plan(format!("{call}: the pattern {pattern:?} cannot be read: {e}")).because(e))?,
             )),
         };
-        if let KafkaFormat::Json(schema) = &format {
+        if let KafkaFormat::Debezium { columns, key } = &format {
+            check_key(call, columns, key)?;
+        }
+        if let KafkaFormat::Json(schema) | KafkaFormat::Debezium { columns: schema, .. } = &format {
             check_read(call, schema)?;
             check_types(schema)?;
-            for kind in &metadata {
-                if schema.field_with_name(kind.column()).is_ok() {
-                    return Err(Error::schema(format!("{call}: {:?} is a column of the schema and of the metadata", kind.column())));
-                }
-            }
+        }
+        let value = match &format {
+            KafkaFormat::Json(schema) | KafkaFormat::Debezium { columns: schema, .. } => Some(schema),
+            KafkaFormat::Avro(avro) => Some(avro.columns()),
+            KafkaFormat::Raw => None,
+        };
+        let both = metadata.iter().find(|kind| value.is_some_and(|value| value.field_with_name(kind.column()).is_ok()));
+        if let Some(kind) = both {
+            return Err(Error::schema(format!("{call}: {:?} is a column of the schema and of the metadata", kind.column())));
         }
         let mut seen = HashSet::new();
         if let Some(kind) = metadata.iter().find(|kind| !seen.insert(**kind)) {
@@ -254,6 +273,26 @@ impl KafkaSource {
         };
         Ok(KafkaSource { shared: Arc::new(shared), schema })
     }
+}
+
+/// Whether these columns can be a key of which the latest row counts.
+fn check_key(call: &str, columns: &SchemaRef, key: &[String]) -> Result<()> {
+    if key.is_empty() {
+        return Err(Error::plan(format!("{call}: change events need key=, the columns of the key of their messages, as in key=\"id\"")));
+    }
+    for (at, name) in key.iter().enumerate() {
+        let Ok(field) = columns.field_with_name(name) else {
+            let near = did_you_mean(name, columns.fields().iter().map(|field| field.name().as_str()));
+            return Err(Error::schema(format!("{call}: the schema has no column {name:?}, which key= names{near}")));
+        };
+        if key[..at].contains(name) {
+            return Err(Error::plan(format!("{call}: key= names {name:?} twice")));
+        }
+        if field.data_type().is_nested() || field.data_type().is_floating() {
+            return Err(Error::schema(format!("{call}: column {name:?} is {}, which is no key", type_name(field.data_type()))));
+        }
+    }
+    Ok(())
 }
 
 impl Metadata {
@@ -300,6 +339,13 @@ impl Source for KafkaSource {
         Arc::clone(&self.schema)
     }
 
+    fn changes(&self) -> Option<SourceChanges> {
+        match &self.shared.format {
+            KafkaFormat::Debezium { columns, key } => Some(SourceChanges { key: key.clone(), op: format::op_column(columns) }),
+            KafkaFormat::Json(_) | KafkaFormat::Avro(_) | KafkaFormat::Raw => None,
+        }
+    }
+
     fn properties(&self) -> SourceProperties {
         let is_bounded = self.shared.until.is_some();
         SourceProperties { is_bounded, is_replayable: true, discovers_splits: !is_bounded, may_block: true }
@@ -324,6 +370,11 @@ impl Source for KafkaSource {
         Ok(Some(Box::new(Looking::start(Arc::clone(&self.shared), known)?)))
     }
 
+    fn position_listener(&self) -> Result<Option<Box<dyn PositionListener>>> {
+        let Some(group) = &self.shared.group else { return Ok(None) };
+        Ok(Some(Box::new(GroupCommits::start(&self.shared, group)?)))
+    }
+
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
         let connection = self.shared.connection()?;
         let reader = KafkaReader::new(Arc::clone(&self.shared), connection, Arc::clone(&self.schema), split, position)?;
@@ -333,10 +384,12 @@ impl Source for KafkaSource {
     fn project(&self, columns: &[usize]) -> Option<Arc<dyn Source>> {
         let schema = Arc::new(self.schema.project(columns).ok()?);
         // Without any column of the value a malformed one would pass, and what is skipped would depend on what is read.
-        let has_value = match &self.shared.format {
-            KafkaFormat::Raw => true,
-            KafkaFormat::Json(value) => schema.fields().iter().any(|field| value.field_with_name(field.name()).is_ok()),
+        let value = match &self.shared.format {
+            KafkaFormat::Raw => None,
+            KafkaFormat::Json(value) | KafkaFormat::Debezium { columns: value, .. } => Some(value),
+            KafkaFormat::Avro(avro) => Some(avro.columns()),
         };
+        let has_value = value.is_none_or(|value| schema.fields().iter().any(|field| value.field_with_name(field.name()).is_ok()));
         has_value.then(|| Arc::new(KafkaSource { schema, ..self.clone() }) as _)
     }
 

@@ -384,3 +384,26 @@ fn a_file_that_was_changed_is_noticed() {
     place.clear().unwrap();
     assert_eq!(std::fs::read_dir(directory.path().join("kafka")).unwrap().count(), 0);
 }
+
+#[test]
+fn decimals_of_connect_are_the_digits_of_their_bytes() {
+    use super::connect::decimal;
+
+    // As Java's BigInteger.toByteArray writes them.
+    let found: [(&[u8], i32, &str); 9] = [
+        (&[0], 0, "0"),
+        (&[0], 2, "0.00"),
+        (&[0x7F], 0, "127"),
+        (&[0x00, 0x80], 1, "12.8"),
+        (&[0x80], 0, "-128"),
+        (&[0xFF], 3, "-0.001"),
+        (&[0xCF, 0xC7], 2, "-123.45"),
+        (&[5], -3, "5000"),
+        (&[0x00, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF], 4, "1844674407370955.1615"),
+    ];
+    for (bytes, scale, digits) in found {
+        assert_eq!(decimal(bytes, scale).as_deref(), Ok(digits));
+    }
+    assert!(decimal(&[1; 33], 0).is_err());
+    assert!(decimal(&[1], 2000).is_err());
+}

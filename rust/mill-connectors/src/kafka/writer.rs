@@ -14,6 +14,7 @@ use mill_frame::text::record_json;
 use mill_frame::types::type_name;
 use mill_protocol::{Batch, Epoch, Error, PreCommit, Rejected, Result, SinkWriter};
 
+use super::avro::AvroEncoder;
 use super::limits::Limits;
 use super::producer::{Part, Producer, Refused};
 use super::sink::{MessageColumns, Shared};
@@ -57,6 +58,7 @@ pub(super) struct Encoder {
     /// The columns of the value, and their names as JSON has them; `None`: the value is one column as it is.
     value: Option<(Vec<usize>, Vec<String>)>,
     raw_value: usize,
+    avro: Option<AvroEncoder>,
     key: Key,
     partition: Option<usize>,
     timestamp: Option<usize>,
@@ -131,8 +133,20 @@ impl Encoder {
             let names = names(places.iter().map(|place| schema.field(*place).name().as_str()));
             Some((places, names))
         };
+        let avro = match (&columns.avro, &value) {
+            (Some(writing), Some((places, _))) => Some(AvroEncoder::new(writing, schema, places)?),
+            _ => None,
+        };
         let (row, key_row) = (String::new(), String::new());
-        Ok(Encoder { columns: columns.clone(), value, raw_value, key, partition, timestamp, headers, row, key_row })
+        Ok(Encoder { columns: columns.clone(), value, raw_value, avro, key, partition, timestamp, headers, row, key_row })
+    }
+
+    /// Makes known to others what values are written with.
+    ///
+    /// # Errors
+    /// When a registry does not answer, or refuses.
+    pub(super) fn register(&mut self) -> Result<()> {
+        self.avro.as_mut().map_or(Ok(()), AvroEncoder::register)
     }
 
     /// Calls with the message of each record that the topic takes, and rejects the others.
@@ -171,13 +185,15 @@ impl Encoder {
         let timestamp = cast_to(self.timestamp, &DataType::Timestamp(TimeUnit::Millisecond, None))?;
         let headers = self.headers.map(|place| Headers::new(&columns[place])).transpose()?;
         let chosen = |places: &[usize]| places.iter().map(|place| Arc::clone(&columns[*place])).collect::<Vec<ArrayRef>>();
+        let avro = self.avro.as_mut().map(|avro| avro.encode(batch.data(), batch.deletes())).transpose()?;
         let rows = match &self.value {
+            Some(_) if avro.is_some() => None,
             Some((places, names)) => Some(json_rows(names, &chosen(places))?),
             None => None,
         };
         let raw = match &rows {
-            None => Some(cast(&columns[self.raw_value], &DataType::Binary).map_err(failed)?),
-            Some(_) => None,
+            None if avro.is_none() => Some(cast(&columns[self.raw_value], &DataType::Binary).map_err(failed)?),
+            _ => None,
         };
         let (mut key_bytes, mut key_rows, mut key_columns) = (None, None, Vec::new());
         match &self.key {
@@ -191,8 +207,10 @@ impl Encoder {
         for row in 0..batch.rows() {
             let is_delete = batch.deletes().is_some_and(|deletes| deletes.value(row));
             self.row.clear();
+            let record = avro.as_ref().map(|avro| &avro[row]);
             let value = match (&rows, &raw) {
                 _ if is_delete => None,
+                _ if record.is_some() => record.and_then(|record| record.as_deref().ok()),
                 (Some(rows), _) => {
                     rows.push(row, &mut self.row);
                     Some(self.row.as_bytes())
@@ -229,7 +247,9 @@ impl Encoder {
             let time_of = original(self.timestamp).filter(|_| time.is_none_or(|time| time <= 0));
             let headers = headers.as_ref().map(|headers| headers.at(row)).unwrap_or_default();
             let message = Outgoing { partition, timestamp: time, key, value, headers };
-            let wrong = if let Some(column) = partition_of {
+            let wrong = if let Some(Err(wrong)) = record.filter(|_| !is_delete) {
+                Some(wrong.clone())
+            } else if let Some(column) = partition_of {
                 let what = self.columns.named("the partition", self.columns.partition.as_deref());
                 Some(format!("{what} is {}, which is no partition; they are numbered from 0", show(column, row)))
             } else if let Some(column) = time_of {

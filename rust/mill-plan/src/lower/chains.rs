@@ -132,15 +132,16 @@ fn ahead_of_event_time(graph: &Graph) -> HashSet<usize> {
 }
 
 impl Builder<'_> {
-    /// A source at the head of a chain of its own.
+    /// A source at the head of a chain of its own. Records that are changes become rows that set or withdraw their key.
     pub(crate) fn source(&mut self, at: usize, source: &Arc<dyn Source>) -> Result<()> {
         let vertex = &self.graph.steps[at];
-        let schema = Arc::clone(&vertex.schema);
+        let schema = source.schema();
+        let changes = source.changes();
         let source = SourceStage {
             uid: vertex.uid.clone(),
             name: vertex.name.clone(),
             source: Arc::clone(source),
-            is_ordered: self.ordered.contains(&at),
+            is_ordered: self.ordered.contains(&at) || changes.is_some(),
             errors: Vec::new(),
         };
         let parallelism = if self.in_turn.contains(&at) { 1 } else { self.options.parallelism };
@@ -148,7 +149,20 @@ impl Builder<'_> {
         for output in 0..vertex.step.outputs().len() {
             let tap = Tap { step: at, output };
             let place = match self.graph.content(tap) {
-                Content::Result => Place { chain, outlet: Outlet::Entry(0), schema: Arc::clone(&schema) },
+                Content::Result => {
+                    let records = Place { chain, outlet: Outlet::Entry(0), schema: Arc::clone(&schema) };
+                    match &changes {
+                        None => records,
+                        Some(changes) => {
+                            let op = column_index(&schema, &changes.op)?;
+                            let rows = Arc::clone(&vertex.schema);
+                            let kind = StageKind::FromChangelog { op };
+                            let placed = self.attach(&records, kind, at, Arc::clone(&rows), String::new(), true)?;
+                            self.stage_at(&placed).uid = format!("{}/changes", vertex.uid);
+                            placed.port(0, rows)
+                        }
+                    }
+                }
                 Content::Errors => Place { chain, outlet: Outlet::SourceErrors, schema: error_schema() },
                 Content::Input(_) | Content::Side => {
                     return Err(Error::internal(format!("the source {:?} has no such output", vertex.name)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{Result, Source};
 
-use super::{Changes, Inputs, Names, Need, Splits, Step};
+use super::{Changes, Inputs, Names, Need, Splits, Step, remaining};
 use crate::logical::{Parameters, parameters};
 use crate::lower::{Builder, Lineage, call_name};
 use crate::stream::{Facts, OutputSpec, Stream};
@@ -19,9 +19,20 @@ pub(crate) struct SourceStep {
 impl Stream {
     /// The records of a source.
     pub fn source(source: Arc<dyn Source>) -> Stream {
-        let schema = source.schema();
-        let facts = Facts { is_bounded: source.properties().is_bounded, event_time: None, updating: None, withdraws: false };
+        let schema = rows(&source);
+        let changes = source.changes();
+        let is_bounded = source.properties().is_bounded;
+        let withdraws = changes.is_some();
+        let facts = Facts { is_bounded, event_time: None, updating: changes.map(|changes| changes.key), withdraws };
         Stream::first(Arc::new(SourceStep { source }), schema, facts)
+    }
+}
+
+/// The columns of the records: without the one that says what becomes of a key.
+fn rows(source: &Arc<dyn Source>) -> SchemaRef {
+    match source.changes() {
+        None => source.schema(),
+        Some(changes) => remaining(&source.schema(), |name| name != changes.op),
     }
 }
 
@@ -52,7 +63,10 @@ impl Step for SourceStep {
     }
 
     fn changes(&self) -> Changes {
-        Changes::Refuses
+        match self.source.changes() {
+            None => Changes::Refuses,
+            Some(changes) => Changes::Makes { key: changes.key, withdraws: true },
+        }
     }
 
     fn is_stateful(&self) -> bool {
@@ -77,7 +91,7 @@ impl Step for SourceStep {
     }
 
     fn schema(&self, _inputs: &[SchemaRef], _declared: &SchemaRef) -> Result<SchemaRef> {
-        Ok(self.source.schema())
+        Ok(rows(&self.source))
     }
 
     fn lineage(&self, _inputs: &Inputs<'_>) -> Lineage {
@@ -90,8 +104,10 @@ impl Step for SourceStep {
 
     fn pruned(&self, needed: &Names) -> Option<Arc<dyn Step>> {
         let schema = self.source.schema();
-        let columns: Vec<usize> =
-            (0..schema.fields().len()).filter(|&i| needed.contains(schema.field(i).name())).collect();
+        let changes = self.source.changes();
+        let is_of_changes = |name: &String| changes.as_ref().is_some_and(|changes| *name == changes.op || changes.key.contains(name));
+        let is_needed = |name: &String| needed.contains(name) || is_of_changes(name);
+        let columns: Vec<usize> = (0..schema.fields().len()).filter(|&i| is_needed(schema.field(i).name())).collect();
         if columns.len() == schema.fields().len() {
             return None;
         }
