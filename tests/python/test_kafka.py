@@ -28,8 +28,8 @@ def test_columns() -> None:
     ("arguments", "message"),
     [
         ({"format": "json"}, 'takes schema=, such as {"user": str'),
-        ({"format": "avro"}, "not there yet"),
-        ({"format": "csv"}, 'it is "json" or "raw"'),
+        ({"format": "avro"}, "takes avro_schema=, the schema of a record, or registry="),
+        ({"format": "csv"}, 'takes "json", "debezium-json", "avro" or "raw", not \'csv\''),
         ({"format": "raw", "schema": SCHEMA}, "has the columns key and value"),
         ({"format": "raw", "topics": []}, "needs the name of a topic"),
         ({"format": "raw", "topics": ["^a", "b"]}, "a pattern stands alone"),
@@ -61,7 +61,7 @@ def test_what_is_wrong_with_a_source(arguments: dict[str, Any], message: str) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"format": "csv"}, 'it is "json" or "raw"'),
+        ({"format": "csv"}, 'takes "json", "avro" or "raw", not \'csv\''),
         ({"format": "json", "delivery": "once"}, 'it is "exactly_once", "at_least_once" or None'),
         ({"format": "json", "topic": ""}, "needs the name of a topic"),
         ({"format": "json", "topic": col("k")}, "a topic that is an expression is not there yet"),
