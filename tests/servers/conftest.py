@@ -1,4 +1,4 @@
-"""A broker and a database server for all tests of this folder, and clients that owe the engine nothing."""
+"""A broker, a database server and an object store for all tests of this folder, and clients that owe the engine nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import kafka
 import postgres
+import s3
 from cluster import Cluster
 
 _NUMBERS = itertools.count()
@@ -59,3 +60,22 @@ def schema(database: postgres.Server) -> str:
     name = f"t{next(_NUMBERS)}"
     database.execute(f"CREATE SCHEMA {name}")
     return name
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
+    """Give an S3 server."""
+    skip_if_missing(s3.missing())
+    started = s3.Server(tmp_path_factory.mktemp("s3")).start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def bucket(store: s3.Server) -> Iterator[s3.Bucket]:
+    """Give a bucket that no other test has, and options with which it is reached."""
+    import millstream as mill
+
+    mill.storage({**s3.OPTIONS, "aws_endpoint": store.url})
+    yield s3.Bucket(store, f"bucket-{next(_NUMBERS)}")
+    mill.storage({})
