@@ -33,6 +33,7 @@ __all__ = [
     "checkpoints",
     "column_function",
     "compiled_function",
+    "configure_storage",
     "disarm",
     "end_interpreter",
     "engine_threads",

@@ -66,6 +66,7 @@ def read_text(
         A file, a glob, a directory, or a list of them. Files ending in ``.gz``, ``.zst``, ``.bz2``, ``.xz`` and ``.lz4`` are
         decompressed. ``~`` is the home directory. A file is the same file however its path is written: relative or absolute,
         with dots, or through links. ``"-"`` is standard input, which is read once, as it comes, and without options about files.
+        ``"s3://bucket/in/*.txt"`` and URLs of other object stores are read in the same way; :func:`storage` sets credentials.
     recursive
         Whether the files of a directory are also those of the directories in it, at any depth.
     include_file_paths
