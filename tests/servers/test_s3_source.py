@@ -239,6 +239,29 @@ def test_a_store_that_is_gone_is_an_error_that_names_the_object(bucket: s3.Bucke
         mill.read_csv(bucket.url("a.csv"))
 
 
+def test_a_job_ends_while_the_store_does_not_answer(bucket: s3.Bucket, tmp_path: Path, proxied: Callable[..., s3.Proxy]) -> None:
+    bucket.put("a.csv", csv(range(100_000)))
+    hangs, answers, asked = threading.Event(), threading.Event(), threading.Event()
+
+    def fate(method: str, path: str, number: int) -> s3.Fate:
+        if hangs.is_set():
+            asked.set()
+            answers.wait(60)
+        return "pass"
+
+    proxied(fate)
+    stream = mill.read_csv(bucket.url("a.csv"))
+    hangs.set()
+    job = mill.start(stream.write_csv(tmp_path / "out"))
+    assert asked.wait(60)
+    began = time.monotonic()
+    job.cancel()
+    assert job.wait().status == "cancelled"
+    # Far below the time after which the store would answer.
+    assert time.monotonic() - began < 30
+    answers.set()
+
+
 # -- what is refused before the first record -------------------------------------------------------------------------------
 
 
