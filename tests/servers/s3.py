@@ -119,6 +119,10 @@ class Bucket:
         found = self._client.list_multipart_uploads(Bucket=self.name).get("Uploads", [])
         return [(each["Key"], each["UploadId"]) for each in found]
 
+    def parts(self, key: str, upload: str) -> int:
+        """Count the parts of an upload that is not complete."""
+        return len(self._client.list_parts(Bucket=self.name, Key=key, UploadId=upload).get("Parts", []))
+
 
 class Proxy:
     """Stands before a server; ``fate(method, path, number)`` says what becomes of each request."""

@@ -228,6 +228,8 @@ def test_killed_at_any_time(bucket: s3.Bucket, tmp_path: Path) -> None:
             job.kill()
         Job(work, bucket.server.url, bucket.url("in/*.csv"), bucket.url(target)).finish()
         check(bucket, target)
+    # What a kill leaves pending are uploads that had just begun.
+    assert [bucket.parts(*upload) for upload in bucket.pending()] == [0] * len(bucket.pending())
 
 
 def test_answers_that_are_lost(bucket: s3.Bucket, tmp_path: Path) -> None:
