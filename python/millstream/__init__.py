@@ -71,6 +71,7 @@ from millstream.io import (
     read_parquet,
     read_postgres,
     read_text,
+    storage,
 )
 from millstream.job import Job, graph, jobs, run, start
 from millstream.keyed import ConnectedStreams, KeyedStream, RollingStream, WindowedStream
@@ -231,6 +232,7 @@ __all__ = [
     "session",
     "sliding",
     "start",
+    "storage",
     "state_diff",
     "tumbling",
     "types",

@@ -56,9 +56,10 @@ class Outputs(Stores):
         Parameters
         ----------
         path
-            The directory, which is created if it does not exist; or one file, if its name ends with ``.csv``, ``.tsv`` or ``.txt``, and
-            ``.gz`` or ``.zst`` after that. A ``.tsv`` file needs ``separator="\\t"``. ``"-"`` is standard output: rows appear as they
-            come, and a reader that has enough ends the job.
+            The directory, which is created if it does not exist, or a prefix in an object store, such as
+            ``"s3://bucket/out/"``; or one file, if its name ends with ``.csv``, ``.tsv`` or ``.txt``, and ``.gz`` or ``.zst``
+            after that. A ``.tsv`` file needs ``separator="\\t"``. ``"-"`` is standard output: rows appear as they come, and a
+            reader that has enough ends the job.
         include_header
             Whether the first row of each file names the columns.
         separator
@@ -157,8 +158,9 @@ class Outputs(Stores):
         Parameters
         ----------
         path
-            The directory, which is created if it does not exist; or one file, if its name ends with ``.json``, ``.jsonl`` or ``.ndjson``,
-            and ``.gz`` or ``.zst`` after that. ``"-"`` is standard output, as for :meth:`write_csv`.
+            The directory, which is created if it does not exist, or a prefix in an object store, such as
+            ``"s3://bucket/out/"``; or one file, if its name ends with ``.json``, ``.jsonl`` or ``.ndjson``, and ``.gz`` or
+            ``.zst`` after that. ``"-"`` is standard output, as for :meth:`write_csv`.
         compression, compression_level, partition_by, max_rows_per_file, approximate_bytes_per_file, on_existing
             As for :meth:`write_csv`.
 
@@ -219,7 +221,8 @@ class Outputs(Stores):
         Parameters
         ----------
         path
-            The directory, which is created if it does not exist; or one file, if its name ends with ``.parquet`` or ``.pq``.
+            The directory, which is created if it does not exist, or a prefix in an object store, such as
+            ``"s3://bucket/out/"``; or one file, if its name ends with ``.parquet`` or ``.pq``.
         compression
             How pages are compressed: ``"uncompressed"``, ``"snappy"`` (the default), ``"gzip"``, ``"lz4"``, ``"zstd"`` or
             ``"brotli"``.
@@ -289,8 +292,9 @@ class Outputs(Stores):
         Parameters
         ----------
         path
-            The directory, which is created if it does not exist; or one file, if its name ends with ``.arrow``, ``.feather`` or
-            ``.ipc``. ``"-"`` is standard output, to which an Arrow stream is written.
+            The directory, which is created if it does not exist, or a prefix in an object store, such as
+            ``"s3://bucket/out/"``; or one file, if its name ends with ``.arrow``, ``.feather`` or ``.ipc``. ``"-"`` is
+            standard output, to which an Arrow stream is written.
         compression
             How record batches are compressed: ``"uncompressed"`` (the default), ``"lz4"`` or ``"zstd"``.
         compression_level

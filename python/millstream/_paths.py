@@ -6,10 +6,14 @@ import os
 import re
 from urllib.parse import unquote, urlsplit
 
+from millstream._nearest import did_you_mean
 from millstream.errors import PlanError
 
-__all__ = ["local_path"]
+__all__ = ["file_or_object", "local_path"]
 
+_STORES = ("s3", "gs", "az", "http", "https")
+# What pathlib makes of a URL.
+_MERGED = re.compile(r"(s3|gs|az|https?):/(?!/)")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/(?=/)")
 
 
@@ -49,12 +53,56 @@ def local_path(path: str | os.PathLike[str], what: str) -> str:
     if scheme is None:
         return os.path.expanduser(text)
     if scheme[1].lower() != "file":
-        raise PlanError(
-            f"{what}: {text!r:.200} is on {scheme[1].lower()}, and Millstream reads and writes files of this machine only, so far: "
-            "copy them to or from a local path, or mount the store"
-        )
+        raise PlanError(_elsewhere(what, text, scheme[1].lower()))
     # A "?" or "#" of a file name is written as %3F or %23 in a URL.
     parts = urlsplit(text)
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not parts.path:
         raise PlanError(f"{what}: {text!r:.200} names no file of this machine; write file:///absolute/path, or the path alone")
     return unquote(parts.path)
+
+
+def file_or_object(path: str | os.PathLike[str], what: str) -> str:
+    """Return the path of a file or directory on this machine, or the URL of objects in a store.
+
+    Parameters
+    ----------
+    path
+        What the user wrote.
+    what
+        What it is for; begins the message of an error.
+
+    Raises
+    ------
+    PlanError
+        When there are no stores of its scheme, or it is no path at all.
+
+    Examples
+    --------
+    >>> from millstream._paths import file_or_object
+    >>> file_or_object("s3://bucket/in/*.csv", "read_csv()")
+    's3://bucket/in/*.csv'
+    """
+    if isinstance(path, os.PathLike):
+        merged = _MERGED.match(str(path))
+        if merged is not None:
+            raise PlanError(f"{what}: {path!r:.200} was a URL, and pathlib merges its slashes: give the URL as a text")
+    scheme = _SCHEME.match(path) if isinstance(path, str) and "\0" not in path else None
+    if isinstance(path, str) and scheme is not None and scheme[1].lower() in _STORES:
+        return scheme[1].lower() + path[len(scheme[1]) :]
+    return local_path(path, what)
+
+
+def _elsewhere(what: str, text: str, scheme: str) -> str:
+    if scheme in _STORES and what in ("checkpoint", "restore_from", "savepoint()", "the state directory"):
+        return (
+            f"{what}: {text!r:.200} is in an object store, and checkpoints there are not available yet: give a path of this machine. "
+            "Files are read from and written to stores"
+        )
+    if scheme in _STORES:
+        return f"{what}: {text!r:.200} is in an object store, and {what} takes a path of this machine: copy it to or from there"
+    near = did_you_mean(scheme, ("file", *_STORES))
+    return (
+        f"{what}: {text!r:.200} is on {scheme}, which Millstream does not know{near} "
+        "(a path of this machine, file://, s3://, gs:// and az:// are known, and http(s):// to read): "
+        "copy them to or from a local path, or mount the store"
+    )

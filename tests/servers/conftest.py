@@ -1,4 +1,4 @@
-"""A broker and database servers for all tests of this folder, and clients that owe the engine nothing."""
+"""A broker, database servers and an object store for all tests of this folder, and clients that owe the engine nothing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import kafka
 import postgres
 import redis_server
+import s3
 from cluster import Cluster
 
 _NUMBERS = itertools.count()
@@ -76,3 +77,22 @@ def redis(started_redis: redis_server.Server) -> redis_server.Server:
     """Give that server without data."""
     started_redis.ask("FLUSHALL")
     return started_redis
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
+    """Give an S3 server."""
+    skip_if_missing(s3.missing())
+    started = s3.Server(tmp_path_factory.mktemp("s3")).start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def bucket(store: s3.Server) -> Iterator[s3.Bucket]:
+    """Give a bucket that no other test has, and options with which it is reached."""
+    import millstream as mill
+
+    mill.storage({**s3.OPTIONS, "aws_endpoint": store.url})
+    yield s3.Bucket(store, f"bucket-{next(_NUMBERS)}")
+    mill.storage({})

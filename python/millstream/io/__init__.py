@@ -8,6 +8,7 @@ from millstream.io.kafka import read_kafka
 from millstream.io.memory import from_arrow, from_iter, generate, index, random
 from millstream.io.postgres import read_postgres
 from millstream.io.sinks import Output, Sink
+from millstream.io.objects import storage
 from millstream.io.sources import Source, SourceReader, from_source
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "read_parquet",
     "read_postgres",
     "read_text",
+    "storage",
 ]

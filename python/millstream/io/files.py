@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from millstream._counts import count
 from millstream._engine import read_files
-from millstream._paths import local_path
+from millstream._paths import file_or_object
 from millstream._reading import CsvReading, Reading, reading
 from millstream._texts import character, choice, flag, optional_text, text, texts
 from millstream.errors import PlanError
@@ -26,10 +26,10 @@ NullValues = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
 
 def _paths(path: Paths, reader: str) -> list[str]:
     if isinstance(path, (str, os.PathLike)):
-        return [local_path(path, f"{reader}()")]
+        return [file_or_object(path, f"{reader}()")]
     if isinstance(path, (bytes, bytearray)) or not isinstance(path, Iterable):
         raise PlanError(f"{reader}() takes a path, a glob, or a list of them, not {path!r:.80}")
-    paths = [local_path(item, f"{reader}()") for item in path]
+    paths = [file_or_object(item, f"{reader}()") for item in path]
     if not paths:
         raise PlanError(f"{reader}() was given no path")
     return paths
@@ -66,6 +66,7 @@ def read_text(
         A file, a glob, a directory, or a list of them. Files ending in ``.gz``, ``.zst``, ``.bz2``, ``.xz`` and ``.lz4`` are
         decompressed. ``~`` is the home directory. A file is the same file however its path is written: relative or absolute,
         with dots, or through links. ``"-"`` is standard input, which is read once, as it comes, and without options about files.
+        ``"s3://bucket/in/*.txt"`` and URLs of other object stores are read in the same way; :func:`storage` sets credentials.
     recursive
         Whether the files of a directory are also those of the directories in it, at any depth.
     include_file_paths

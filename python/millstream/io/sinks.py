@@ -13,7 +13,7 @@ from millstream._closing import closed
 from millstream._engine import RawSink, write_files, write_sqlite
 from millstream._hints import no_attribute
 from millstream._parameters import check_parameters, check_spelling
-from millstream._paths import local_path
+from millstream._paths import file_or_object, local_path
 from millstream._row import row_class, rows
 from millstream._texts import optional_text, text, texts
 from millstream._writing import Writing
@@ -251,7 +251,7 @@ def output(raw: RawSink, *, takes_frames: bool = False) -> Output:
 
 def file_sink(stream: Stream, kind: str, path: str | os.PathLike[str], writing: Writing) -> Output:
     """Write files of a kind."""
-    return output(write_files(stream._raw, kind, local_path(path, f"write_{kind}()"), writing))
+    return output(write_files(stream._raw, kind, file_or_object(path, f"write_{kind}()"), writing))
 
 
 def sqlite_sink(stream: Stream, path: str | os.PathLike[str], table: str, key: Sequence[str] | None) -> Output:

@@ -7,6 +7,8 @@
 //!   recover      what the checkpoint names is renamed, every other hidden file is removed
 //! ```
 //!
+//! A prefix in an object store is written by uploads ([`uploads`]).
+//!
 //! A path that names one file is written as a directory of parts beside it, which is joined at the end of the input
 //! ([`joined`]).
 //!
@@ -30,6 +32,7 @@ mod output;
 mod parquet;
 mod partition;
 mod stdout;
+mod uploads;
 mod writer;
 
 pub use csv::CsvWriting;
@@ -49,6 +52,7 @@ use mill_frame::types::type_name;
 use mill_protocol::{Committer, Epoch, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
 use crate::file::real;
+use crate::object::is_object;
 use crate::lock::FileLock;
 use crate::updating::check_key;
 use crate::objects::check_written;
@@ -56,6 +60,7 @@ use crate::target;
 use committer::DirectoryCommitter;
 pub(crate) use joined::parts_of;
 use options::Compressed;
+use uploads::{Target, UploadCommitter};
 use writer::DirectoryWriter;
 
 /// The format of the files.
@@ -95,6 +100,8 @@ struct Shared {
     directory: PathBuf,
     /// The one file that they are joined into at the end, if the user has named one.
     joined: Option<PathBuf>,
+    /// Where objects are made, if it is a store.
+    objects: Option<Arc<Target>>,
     format: FileFormat,
     options: WriteOptions,
     compressed: Compressed,
@@ -172,6 +179,14 @@ impl DirectorySink {
         let path = path.into();
         let named = ending::names_file(&path, format, options.csv.separator)?;
         options.check(format, named.is_some())?;
+        let call = format!("write_{}", format.extension());
+        if is_object(&path) && named.is_some() {
+            return Err(Error::plan(format!(
+                "{call}: {path:?} names one object, and one file is written on this machine only, so far: give a prefix that ends with \"/\", \
+                 which gets an object for each checkpoint and task"
+            )));
+        }
+        let objects = if is_object(&path) { Some(Arc::new(Target::new(&path, &call)?)) } else { None };
         if named.is_none() && path.exists() && !path.is_dir() {
             return Err(Error::connector(format!(
                 "{path:?} is a file; output goes into a directory, one file for each checkpoint and task, or into one file whose \
@@ -180,12 +195,16 @@ impl DirectorySink {
             )));
         }
         let compressed = options.compressed(format, named)?;
-        let absolute = std::path::absolute(&path)
-            .map_err(|e| Error::connector(format!("cannot tell which directory {path:?} is in: {e}")).because(e))?;
+        let absolute = match &objects {
+            Some(_) => PathBuf::from(path.to_string_lossy().trim_end_matches('/')),
+            None => std::path::absolute(&path)
+                .map_err(|e| Error::connector(format!("cannot tell which directory {path:?} is in: {e}")).because(e))?,
+        };
         let ending = if let Compressed::Text(packing) = compressed { packing.ending() } else { "" };
         let shared = Shared {
             directory: if named.is_some() { joined::parts_of(&absolute) } else { absolute.clone() },
             joined: named.map(|_| absolute),
+            objects,
             named: path,
             format,
             options,
@@ -231,6 +250,14 @@ impl Shared {
     /// The file or directory that the user has named.
     fn path(&self) -> &Path {
         self.joined.as_deref().unwrap_or(&self.directory)
+    }
+
+    /// Where the output goes, as a checkpoint keeps it.
+    fn target(&self) -> String {
+        match &self.objects {
+            Some(_) => self.directory.to_string_lossy().into_owned(),
+            None => target::text_of(self.path()),
+        }
     }
 
     /// Whether the one file is complete.
@@ -322,7 +349,7 @@ impl Sink for DirectorySink {
     }
 
     fn target(&self) -> Option<String> {
-        Some(target::text_of(self.shared.path()))
+        Some(self.shared.target())
     }
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
@@ -330,6 +357,9 @@ impl Sink for DirectorySink {
     }
 
     fn committer(&self) -> Result<Box<dyn Committer>> {
+        if let Some(target) = &self.shared.objects {
+            return Ok(Box::new(UploadCommitter::new(Arc::clone(&self.shared), Arc::clone(target), self.on_existing)));
+        }
         let lock = make(&self.shared.directory).and_then(|()| self.shared.lock())?;
         Ok(Box::new(DirectoryCommitter::new(Arc::clone(&self.shared), self.on_existing, lock)))
     }

@@ -17,6 +17,7 @@ mod content;
 mod follow;
 mod followed;
 mod identity;
+mod input;
 mod known;
 mod options;
 mod path;

@@ -32,6 +32,7 @@ impl Reported for ParquetError {
         match self {
             ParquetError::General(text) | ParquetError::EOF(text) | ParquetError::ArrowError(text) => text.clone(),
             ParquetError::NYI(text) => format!("it is written in a way that is not supported: {text}"),
+            ParquetError::External(error) => error.to_string(),
             other => other.to_string(),
         }
     }

@@ -46,6 +46,7 @@ mod marks;
 mod memory;
 mod nearest;
 mod nexmark;
+mod object;
 mod objects;
 mod parquet;
 #[cfg(feature = "postgres")]
@@ -78,6 +79,7 @@ pub use postgres::{
 };
 pub use directory::{CsvWriting, DirectorySink, FileFormat, OnExisting, StdoutSink, WriteOptions};
 pub use memory::MemorySource;
+pub use object::configure as configure_storage;
 pub use nexmark::{NexmarkKind, NexmarkOptions, NexmarkSource};
 pub use pushed::{Allowance, PushedSource};
 pub use sqlite::SqliteSink;

@@ -104,7 +104,7 @@ pub fn read_files(
         Some("values") => JsonLayout::Values,
         _ => JsonLayout::Auto,
     };
-    let is_pipe = paths.iter().any(|path| path == "-");
+    let may_wait = paths.iter().any(|path| path == "-" || path.contains("://"));
     let paths = PathSpec::new(paths);
     let schema = schema.map(|schema| Arc::clone(&schema.schema));
     let files = FileOptions::from(reading);
@@ -117,9 +117,16 @@ pub fn read_files(
         ("parquet", _) => ParquetSource::new(paths, schema, ParquetOptions { files })?.with_options(),
         (other, _) => Err(Error::plan(format!("no files of the kind {other:?}"))),
     };
-    // Whoever writes into a pipe may take however long. Looking for files, and into the first of them, takes a while only.
-    let source = if is_pipe { Ok(interruptible(py, open)?) } else { py.detach(open) };
+    // Whoever writes into a pipe may take however long, and so may a store. Looking for files, and into the first of them, takes a
+    // while only.
+    let source = if may_wait { Ok(interruptible(py, open)?) } else { py.detach(open) };
     source.and_then(RawStream::of_shared).into_python()
+}
+
+/// Sets the options of the object stores whose URLs begin with this.
+#[pyfunction]
+pub fn configure_storage(prefix: &str, options: Vec<(String, String)>) -> PyResult<()> {
+    millstream::connectors::configure_storage(prefix, options).into_python()
 }
 
 /// What Python says of how files are written.
@@ -145,7 +152,7 @@ pub struct Writing {
 
 /// Writes files of a kind.
 #[pyfunction]
-pub fn write_files(stream: PyRef<'_, RawStream>, kind: &str, path: &str, writing: Writing) -> PyResult<RawSink> {
+pub fn write_files(py: Python<'_>, stream: PyRef<'_, RawStream>, kind: &str, path: &str, writing: Writing) -> PyResult<RawSink> {
     let format = match kind {
         "csv" => FileFormat::Csv,
         "json" => FileFormat::Json,
@@ -181,7 +188,11 @@ pub fn write_files(stream: PyRef<'_, RawStream>, kind: &str, path: &str, writing
         let sink = StdoutSink::new(format, options).into_python()?;
         return Ok(RawSink { node: stream.stream.sink(Arc::new(sink)).into_python()? });
     }
-    let sink = DirectorySink::with_options(path, format, options).into_python()?.on_existing(on_existing);
+    let target = path.to_owned();
+    let open = move || DirectorySink::with_options(target, format, options);
+    // A store may take however long to answer.
+    let sink = if path.contains("://") { interruptible(py, open)? } else { open().into_python()? };
+    let sink = sink.on_existing(on_existing);
     if let Some(file) = sink.one_file()
         && !stream.stream.is_bounded()
     {

@@ -55,7 +55,7 @@ mod _millstream {
     #[pymodule_export]
     use super::faults::{RawDisk, arm, disarm};
     #[pymodule_export]
-    use super::files::{read_files, write_files, write_sqlite};
+    use super::files::{configure_storage, read_files, write_files, write_sqlite};
     #[pymodule_export]
     use super::functions::{RawWaker, RawWatermarkFunction, aggregate_function, column_function};
     #[pymodule_export]

@@ -15,6 +15,7 @@ use mill_protocol::{Batch, Epoch, Error, PreCommit, Result, SinkWriter};
 use serde::{Deserialize, Serialize};
 
 use super::partition::Partitioning;
+use super::uploads::{self, Piece, Pool};
 use super::{Encoder, FileFormat, Shared, make, name, sync_directory};
 
 /// How many files a task writes at once.
@@ -79,6 +80,8 @@ pub(super) struct DirectoryWriter {
     open: HashMap<String, OpenFile>,
     /// Those that are complete, in the order in which they were.
     closed: Vec<ClosedFile>,
+    /// Where files that become objects are kept if they are many.
+    pool: Pool,
     /// How many batches have been written.
     batches: u64,
     has_rows: bool,
@@ -98,8 +101,10 @@ struct ClosedFile {
     directory: String,
     hidden: String,
     path: PathBuf,
-    /// `None` if it has been synced.
+    /// `None` if it has been synced, or is kept for an upload.
     file: Option<File>,
+    /// What is to be uploaded, where it becomes an object.
+    piece: Option<Piece>,
     is_empty: bool,
 }
 
@@ -112,6 +117,7 @@ impl DirectoryWriter {
             task,
             open: HashMap::new(),
             closed: Vec::new(),
+            pool: Pool::default(),
             batches: 0,
             has_rows: false,
             has_ended: false,
@@ -120,13 +126,18 @@ impl DirectoryWriter {
 
     fn create(&self) -> Result<OpenFile> {
         let Shared { directory, extension, nonce, .. } = self.shared.as_ref();
-        make(directory)?;
+        if self.shared.objects.is_none() {
+            make(directory)?;
+        }
         // Relaxed: only that each file gets another number counts.
         let number = self.shared.files.fetch_add(1, Ordering::Relaxed);
         let hidden = name::hidden(*nonce, self.task, number, extension);
         let path = directory.join(&hidden);
         let file: File = mill_fault::reach("file.create")
-            .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path))
+            .and_then(|()| match self.shared.objects {
+                Some(_) => crate::object::spool().map_err(std::io::Error::other),
+                None => OpenOptions::new().write(true).create_new(true).open(&path),
+            })
             .map_err(|e| Error::connector(format!("cannot create {path:?}: {e}")).because(e))?;
         let encoder = self.shared.encoder(self.partitioning.schema(), file)?;
         Ok(OpenFile { hidden, path, encoder, rows: 0, batch: 0 })
@@ -166,8 +177,13 @@ impl DirectoryWriter {
     fn close(&mut self, directory: &str) -> Result<()> {
         let Some(OpenFile { hidden, path, encoder, rows, .. }) = self.open.remove(directory) else { return Ok(()) };
         let file = encoder.finish().map_err(|e| in_file(&path, e))?;
-        let mut closed = ClosedFile { directory: directory.to_owned(), hidden, path, file: Some(file), is_empty: rows == 0 };
-        if self.closed.len() >= CLOSED_FILES_MAX {
+        let is_empty = rows == 0;
+        let mut closed = ClosedFile { directory: directory.to_owned(), hidden, path, file: Some(file), piece: None, is_empty };
+        if self.shared.objects.is_some() {
+            let piece = closed.to_piece()?;
+            let is_many = self.closed.len() >= CLOSED_FILES_MAX;
+            closed.piece = Some(if is_many { self.pool.add(&piece)? } else { piece });
+        } else if self.closed.len() >= CLOSED_FILES_MAX {
             closed.sync()?;
         }
         self.closed.push(closed);
@@ -189,6 +205,13 @@ impl DirectoryWriter {
 }
 
 impl ClosedFile {
+    /// The bytes of a file without a name, which are to be uploaded.
+    fn to_piece(&mut self) -> Result<Piece> {
+        let file = self.file.take().ok_or_else(|| Error::internal("a file that was closed is there"))?;
+        let found = file.metadata().map_err(|e| Error::connector(format!("cannot write {:?}: {e}", self.path)).because(e))?;
+        Ok(Piece { file: Arc::new(file), start: 0, bytes: found.len(), is_empty: self.is_empty })
+    }
+
     fn sync(&mut self) -> Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
         // After a failed sync the pages are gone: the epoch must fail, and is written anew from the checkpoint.
@@ -249,6 +272,18 @@ impl SinkWriter for DirectoryWriter {
             return Ok(None);
         }
         let mut closed = std::mem::take(&mut self.closed);
+        if let Some(target) = self.shared.objects.clone() {
+            let (task, extension) = (self.task, self.shared.extension.clone());
+            self.pool = Pool::default();
+            return Ok(Some(Box::new(move || {
+                let mut uploaded = Vec::with_capacity(closed.len());
+                for (index, file) in closed.iter().enumerate() {
+                    let piece = file.piece.as_ref().ok_or_else(|| Error::internal("what becomes an object is kept until then"))?;
+                    uploaded.push(target.upload(piece, &file.directory, (epoch, task, index + 1), &extension)?);
+                }
+                uploads::encode(uploaded)
+            })));
+        }
         let mut handles: Vec<Handle> = Vec::with_capacity(closed.len());
         for (index, file) in closed.iter().enumerate() {
             let name = name::committed(epoch, self.task, index + 1, &self.shared.extension);
@@ -271,6 +306,10 @@ impl SinkWriter for DirectoryWriter {
 
 impl Drop for DirectoryWriter {
     fn drop(&mut self) {
+        // What becomes an object has no name, and goes by itself.
+        if self.shared.objects.is_some() {
+            return;
+        }
         // Nothing names these files yet. What cannot be removed now is removed by the next recovery.
         let open = self.open.drain().map(|(_, open)| open.path);
         for path in open.chain(self.closed.drain(..).map(|closed| closed.path)) {

@@ -14,14 +14,13 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 use memchr::memchr;
 use mill_protocol::{Error, Result};
 
 use super::content::{Compression, Content};
+use super::input::Input;
 use super::position::{Member, PRINT_BYTES};
 use super::stamp::open_file;
 
@@ -61,7 +60,7 @@ impl ChunkReader {
     /// The records from `offset` on, which is the first byte of a record and at or after the start of `member`.
     pub(crate) fn at(
         path: &Path,
-        file: Arc<File>,
+        file: Input,
         member: Member,
         offset: u64,
         range_end: Option<u64>,
@@ -103,7 +102,7 @@ impl ChunkReader {
     }
 
     /// The records whose first byte lies in this range of a plain file.
-    pub(crate) fn of_range(path: &Path, file: Arc<File>, start: u64, end: Option<u64>) -> Result<ChunkReader> {
+    pub(crate) fn of_range(path: &Path, file: Input, start: u64, end: Option<u64>) -> Result<ChunkReader> {
         let mut chunk = ChunkReader::at(path, file, Member::default(), start.saturating_sub(1), None)?;
         if start > 0 {
             loop {
@@ -124,7 +123,7 @@ impl ChunkReader {
 
     /// The same of the file at this path.
     pub(crate) fn of_range_at(path: &Path, start: u64, end: u64) -> Result<ChunkReader> {
-        ChunkReader::of_range(path, Arc::new(open_file(path)?), start, Some(end))
+        ChunkReader::of_range(path, open_file(path)?, start, Some(end))
     }
 
     fn set_range_end(&mut self, end: Option<u64>) {
@@ -164,7 +163,7 @@ impl ChunkReader {
     }
 
     /// Takes the file up again.
-    pub(crate) fn reopen(&mut self, file: Arc<File>) {
+    pub(crate) fn reopen(&mut self, file: Input) {
         self.content.reopen(file);
     }
 

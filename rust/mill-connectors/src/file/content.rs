@@ -10,11 +10,8 @@
 //!
 //! So reading can begin at a member whose two offsets are known.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bzip2::bufread::BzDecoder;
 use flate2::bufread::GzDecoder;
@@ -22,6 +19,7 @@ use lz4_flex::frame::FrameDecoder;
 use lzma_rust2::XzReader;
 use mill_protocol::{Error, Result};
 
+use super::input::{Cursor, Input};
 use super::pipe;
 use super::position::Member;
 use super::stamp::open_file;
@@ -63,7 +61,7 @@ pub(crate) struct Content {
 }
 
 enum Bytes {
-    Plain(Arc<File>),
+    Plain(Input),
     /// The first bytes of standard input, and whether they are all.
     Held(Vec<u8>, bool),
     /// Not held open for now; only of a plain file.
@@ -71,36 +69,22 @@ enum Bytes {
     Packed(Compression, Packed),
 }
 
-type Input = BufReader<Cursor>;
-
-/// Reads a file from a place of its own, whoever else reads it.
-struct Cursor {
-    file: Arc<File>,
-    at: u64,
-}
-
-impl Read for Cursor {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.file.read_at(out, self.at)?;
-        self.at += bytes as u64;
-        Ok(bytes)
-    }
-}
+type Stream = BufReader<Cursor>;
 
 enum Packed {
-    Between(Input),
-    Bzip2(Box<BzDecoder<Input>>),
-    Gzip(Box<GzDecoder<Input>>),
+    Between(Stream),
+    Bzip2(Box<BzDecoder<Stream>>),
+    Gzip(Box<GzDecoder<Stream>>),
     Lz4(Box<FrameDecoder<Watched>>),
-    Xz(Box<XzReader<Input>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, Input>>),
+    Xz(Box<XzReader<Stream>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Stream>>),
     /// It has failed, or is being looked at.
     Nothing,
 }
 
 /// Takes note of a read beyond the end: the library for LZ4 takes a file that ends between two blocks for one that has ended.
 struct Watched {
-    input: Input,
+    input: Stream,
     is_beyond: bool,
 }
 
@@ -113,7 +97,7 @@ impl Read for Watched {
 }
 
 /// Where on disk the next byte of this input is.
-fn disk_at(input: &Input) -> u64 {
+fn disk_at(input: &Stream) -> u64 {
     input.get_ref().at - input.buffer().len() as u64
 }
 
@@ -126,15 +110,15 @@ impl Content {
         if pipe::is_pipe(path) {
             return pipe::content();
         }
-        Ok(Content::of(path, Compression::of(path), Arc::new(open_file(path)?), Member::default()))
+        Ok(Content::of(path, Compression::of(path), open_file(path)?, Member::default()))
     }
 
     /// The content of an open file from this member on.
-    pub(crate) fn of(path: &Path, compression: Compression, file: Arc<File>, member: Member) -> Content {
+    pub(crate) fn of(path: &Path, compression: Compression, file: Input, member: Member) -> Content {
         let bytes = if compression == Compression::None {
             Bytes::Plain(file)
         } else {
-            let input = Cursor { file, at: member.disk };
+            let input = Cursor { input: file, at: member.disk };
             Bytes::Packed(compression, Packed::Between(BufReader::with_capacity(COMPRESSED_READ_BYTES, input)))
         };
         Content { path: path.to_owned(), bytes, at: member.content, member, may_be_cut: false, is_cut: false }
@@ -187,7 +171,7 @@ impl Content {
     }
 
     /// Takes up a plain file again.
-    pub(crate) fn reopen(&mut self, file: Arc<File>) {
+    pub(crate) fn reopen(&mut self, file: Input) {
         self.bytes = Bytes::Plain(file);
     }
 

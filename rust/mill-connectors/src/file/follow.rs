@@ -23,11 +23,12 @@ use mill_protocol::{Error, Position, Read, Result, SplitReader};
 
 use super::content::Compression;
 use super::identity::FileIdentity;
+use super::input::try_open;
 use super::position::FilePosition;
 use super::reader::{LineFormat, LineRead, LineReader, Resumed, resume_chunk};
 use super::slots::{Slot, Slots};
 use super::split::FileSplit;
-use super::stamp::{FileKey, Stamp, open_failed, try_open};
+use super::stamp::{FileKey, Stamp, open_failed};
 use super::whereabouts::{self, Whereabouts};
 
 /// How long a file that has not grown is left alone, and how much longer after each look in vain.
@@ -144,7 +145,7 @@ impl<F: LineFormat> FollowedReader<F> {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(open_failed(path, e)),
         };
-        let identity = FileIdentity::new(path, Arc::new(file));
+        let identity = FileIdentity::new(path, file);
         // It may have been renamed in between: then it is looked for again at the next call.
         let is_other = self.key.is_some_and(|key| identity.stamp().is_ok_and(|stamp| stamp.key != key));
         if is_other { self.find() } else { Ok(Some(identity)) }

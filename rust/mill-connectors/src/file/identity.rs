@@ -4,13 +4,11 @@
 //! most edits of a text move what follows them. An edit in place, of the same length and far from either, is not noticed.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use mill_protocol::{Error, Result};
 
+use super::input::Input;
 use super::position::{FilePosition, PRINT_BYTES, Print};
 use super::stamp::{Stamp, open_file};
 
@@ -18,7 +16,7 @@ use super::stamp::{Stamp, open_file};
 #[derive(Clone, Debug)]
 pub(crate) struct FileIdentity {
     path: PathBuf,
-    file: Arc<File>,
+    file: Input,
     /// The fingerprint of the head that was last taken.
     head: Cell<Print>,
 }
@@ -36,10 +34,10 @@ pub(crate) enum Since {
 
 impl FileIdentity {
     pub(crate) fn open(path: &Path) -> Result<FileIdentity> {
-        Ok(FileIdentity::new(path, Arc::new(open_file(path)?)))
+        Ok(FileIdentity::new(path, open_file(path)?))
     }
 
-    pub(crate) fn new(path: &Path, file: Arc<File>) -> FileIdentity {
+    pub(crate) fn new(path: &Path, file: Input) -> FileIdentity {
         FileIdentity { path: path.to_owned(), file, head: Cell::default() }
     }
 
@@ -50,17 +48,17 @@ impl FileIdentity {
     }
 
     /// The open file.
-    pub(crate) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &Input {
         &self.file
     }
 
     /// The same, shared.
-    pub(crate) fn shared(&self) -> Arc<File> {
-        Arc::clone(&self.file)
+    pub(crate) fn shared(&self) -> Input {
+        self.file.clone()
     }
 
     pub(crate) fn stamp(&self) -> Result<Stamp> {
-        Stamp::of_file(&self.file, &self.path)
+        self.file.stamp().map_err(|e| Error::connector(format!("cannot stat {:?}: {e}", self.path)).because(e))
     }
 
     pub(crate) fn size(&self) -> Result<u64> {
@@ -69,6 +67,10 @@ impl FileIdentity {
 
     /// The fingerprint of the head, at most as far as `end`.
     pub(crate) fn head(&self, end: u64) -> Print {
+        // An object is known by its tag.
+        if self.is_object() {
+            return Print::default();
+        }
         let bytes = end.min(PRINT_BYTES as u64) as u32;
         if bytes != self.head.get().bytes {
             // A failed read gives a fingerprint that fails to verify; a resume then reports that rather than guess.
@@ -83,6 +85,10 @@ impl FileIdentity {
         self.print(0, head.bytes) == Some(head)
     }
 
+    fn is_object(&self) -> bool {
+        matches!(self.file, Input::Object(_))
+    }
+
     /// The fingerprint of these bytes on disk; `None` if they cannot be read.
     pub(crate) fn print(&self, start: u64, bytes: u32) -> Option<Print> {
         let mut found = vec![0; bytes as usize];
@@ -93,7 +99,7 @@ impl FileIdentity {
     /// The position in a file that is written as a whole: its head and its end are what identifies it.
     pub(crate) fn whole_position(&self, offset: u64, known: u64) -> FilePosition {
         let stamp = self.stamp().unwrap_or_default();
-        let bytes = stamp.size.min(PRINT_BYTES as u64) as u32;
+        let bytes = if self.is_object() { 0 } else { stamp.size.min(PRINT_BYTES as u64) as u32 };
         FilePosition {
             offset,
             known,
@@ -111,6 +117,9 @@ impl FileIdentity {
         if stamp == position.stamp {
             return Ok(Since::Same);
         }
+        if stamp.is_of_object() {
+            return Ok(Since::Other);
+        }
         let tail = position.tail.bytes;
         let is_same = stamp.size == position.stamp.size
             && self.print(0, position.head.bytes) == Some(position.head)
@@ -124,6 +133,9 @@ impl FileIdentity {
         let stamp = self.stamp()?;
         if stamp == position.stamp {
             return Ok(Since::Same);
+        }
+        if stamp.is_of_object() {
+            return Ok(Since::Other);
         }
         let head = self.print(0, position.head.bytes);
         if head.is_some_and(|head| head != position.head) {

@@ -1,19 +1,16 @@
 //! What was found in a file, as long as it is the same file.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mill_protocol::{Error, Result};
+use mill_protocol::Result;
 
 use super::FileIdentity;
+use super::stamp::Stamp;
 
 /// Of so many files it is kept, so that a file is not looked into again for each of its splits.
 const FILES_MAX: usize = 256;
-
-/// Device, inode, size and time of change: another file has others.
-type Stamp = (u64, u64, u64, i64, i64);
 
 /// What was found in the files read last.
 pub(crate) struct Known<T>(Mutex<HashMap<PathBuf, (Stamp, Arc<T>)>>);
@@ -28,9 +25,7 @@ impl<T> Known<T> {
     /// Opens a file, and looks into it unless what it holds is known.
     pub(crate) fn open(&self, path: &Path, look: impl FnOnce(&FileIdentity) -> Result<T>) -> Result<(FileIdentity, Arc<T>)> {
         let identity = FileIdentity::open(path)?;
-        let found = identity.file().metadata();
-        let found = found.map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
-        let stamp = (found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec());
+        let stamp = identity.stamp()?;
         // Each change is a single insertion or removal, so a panic elsewhere leaves the map whole.
         let files = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, known)) = files().get(path).filter(|(of, _)| *of == stamp) {

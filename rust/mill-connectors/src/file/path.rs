@@ -17,6 +17,7 @@ use mill_protocol::{Error, Result};
 use super::pipe::DASH;
 use super::stamp::kind_if_irregular;
 use crate::nearest::{nearest, quoted};
+use crate::object::{self, is_object};
 
 /// How globs are matched: `*` means neither a hidden name nor the end of a directory's.
 const GLOB: glob::MatchOptions =
@@ -73,6 +74,10 @@ impl PathSpec {
         let mut listing = Listing::default();
         for entry in &self.entries {
             let before = listing.files.len();
+            if is_object(Path::new(entry)) {
+                listing.files.extend(object::files_at(entry, self.is_recursive)?);
+                continue;
+            }
             listing.add(entry, self.is_recursive)?;
             if listing.files.len() == before && !is_followed {
                 return Err(nothing_in(entry));
@@ -104,6 +109,15 @@ impl PathSpec {
         Ok(listing.files)
     }
 
+    /// Whether there are objects of stores among them.
+    pub(crate) fn has_objects(&self) -> bool {
+        self.objects().next().is_some()
+    }
+
+    fn objects(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(String::as_str).filter(|entry| is_object(Path::new(entry)))
+    }
+
     /// What is named, however it is spelt.
     pub(crate) fn identity(&self) -> String {
         let mut entries: Vec<PathBuf> = self.entries.iter().map(|entry| real(Path::new(entry))).collect();
@@ -114,6 +128,9 @@ impl PathSpec {
 
     /// Whether a file at this path is among those that are named, if it exists.
     pub(crate) fn has(&self, path: &Path) -> bool {
+        if is_object(path) {
+            return self.objects().any(|entry| object::is_named(entry, self.is_recursive, path));
+        }
         let path = real(path);
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return false };
         let is_hidden = matches!(name.as_encoded_bytes().first(), Some(b'.' | b'_'));
@@ -199,6 +216,9 @@ pub(crate) struct Places {
 impl Places {
     /// The path of this file, under its own name. It need not exist.
     pub(crate) fn of(&mut self, path: &Path) -> PathBuf {
+        if is_object(path) {
+            return path.to_owned();
+        }
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return real(path) };
         match self.directories.get(directory) {
             Some(real) => real.join(name),
@@ -214,6 +234,9 @@ impl Places {
 
 /// The path without links and dots, as far as it exists.
 pub(crate) fn real(path: &Path) -> PathBuf {
+    if is_object(path) {
+        return path.to_owned();
+    }
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut real = PathBuf::new();
     for component in absolute.components() {
@@ -353,6 +376,9 @@ fn is_linked_file(link: &Path) -> Result<bool> {
 
 /// The error for a file or directory that does not exist, with the names it may have been meant to be.
 pub(crate) fn missing(path: &Path) -> Error {
+    if is_object(path) {
+        return Error::connector(format!("there is no object {path:?}"));
+    }
     let mut parent = path;
     let mut wanted = path.file_name();
     // Up to the deepest directory that exists: the first name below it is the one that is wrong.

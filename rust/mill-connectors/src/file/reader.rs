@@ -12,9 +12,10 @@ use super::content::{Compression, Content};
 use super::follow::FollowedReader;
 use super::identity::{FileIdentity, Since};
 use super::pipe::PipeReader;
+use super::input::try_open;
 use super::position::{FilePosition, Member, PRINT_BYTES, Print};
 use super::split::{FileSet, FileSplit};
-use super::stamp::{Stamp, open_failed, try_open};
+use super::stamp::{Stamp, open_failed};
 use super::{BYTE_ORDER_MARK, RECORD_BYTES_MAX};
 
 /// How much is read at once to count lines.
@@ -73,7 +74,7 @@ impl FileSet {
             )),
             _ => open_failed(&path, e),
         })?;
-        let identity = FileIdentity::new(&path, Arc::new(opened));
+        let identity = FileIdentity::new(&path, opened);
         let Some(position) = position else {
             return Ok(Box::new(LineReader::of(path, identity, file.range, format)?));
         };

@@ -22,11 +22,13 @@ use mill_protocol::{Error, Result, Split, SplitState};
 
 use super::content::Compression;
 use super::identity::{FileIdentity, Since};
+use super::input::stamp_at;
 use super::path::Places;
 use super::position::FilePosition;
 use super::split::{FileSet, FileSplit};
 use super::stamp::{FileKey, Stamp};
 use super::whereabouts;
+use crate::object::is_object;
 
 /// At most so many files and directories of a checkpoint are compared with those that are named.
 const FILES_COMPARED_MAX: usize = 1000;
@@ -197,6 +199,12 @@ impl FileSet {
 
 /// The file that a path in a real directory leads to; `None` if there is none.
 fn real_file(path: &Path) -> Option<PathBuf> {
+    if is_object(path) {
+        return match stamp_at(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            _ => Some(path.to_owned()),
+        };
+    }
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_symlink() => path.canonicalize().ok(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
@@ -212,7 +220,7 @@ fn moved<'a>(
     left: &[Left],
     growth: Growth,
 ) -> HashMap<PathBuf, &'a Path> {
-    let key_of = |path: &&'a Path| Some((Stamp::of(&std::fs::metadata(path).ok()?).key, *path));
+    let key_of = |path: &&'a Path| Some((stamp_at(path).ok()?.key, *path));
     let by_key: HashMap<FileKey, &Path> = new.iter().filter_map(key_of).collect();
     let mut moved: HashMap<PathBuf, &Path> = HashMap::new();
     let mut directories: HashMap<&Path, &Path> = HashMap::new();
@@ -250,14 +258,13 @@ impl Left {
     /// A file of a bounded input: must be there if it is still to be read, and be as it was where it was read.
     fn check(&mut self, growth: Growth) -> Result<()> {
         let path = &self.file.path;
-        let metadata = match std::fs::metadata(path) {
-            Ok(metadata) => metadata,
+        let stamp = match stamp_at(path) {
+            Ok(stamp) => stamp,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && self.state.is_ended => return Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(self.gone()),
             Err(e) => return Err(Error::connector(format!("cannot stat {path:?}: {e}")).because(e)),
         };
         let (Some(position), true) = (&self.position, self.state.is_ended) else { return Ok(()) };
-        let stamp = Stamp::of(&metadata);
         if stamp == position.stamp {
             return Ok(());
         }

@@ -8,7 +8,6 @@
 //! Data that change their form mostly do so from one file to the next or as time goes by, so a sample of the head of the
 //! first file alone would miss what a few more reads find.
 
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use memchr::{memchr, memrchr};
@@ -80,7 +79,7 @@ pub(crate) fn pieces(path: &Path, head: &Head, count: u64) -> Result<Vec<Vec<u8>
     }
     let failed = |e: std::io::Error| Error::connector(format!("cannot read {path:?}: {e}")).because(e);
     let file = open_file(path)?;
-    let size = file.metadata().map_err(failed)?.len();
+    let size = file.size().map_err(failed)?;
     let begin = head.data.len() as u64 + head.mark_bytes;
     let mut done = begin;
     for number in 1..=count {

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use mill_protocol::{Error, Result, Source, SourceProperties, Split, SplitId};
 
 use super::content::Compression;
+use super::input::size_at;
 use super::options::FileOptions;
 use super::path::PathSpec;
 use super::pipe::{STANDARD_INPUT, is_pipe};
 use super::slots::Slots;
 use super::stamp::{FileKey, Stamp};
+use crate::object::is_object;
 
 /// About so many ranges a file is cut into when order does not matter: enough that tasks that take every n-th one end at
 /// nearly the same time.
@@ -62,6 +64,14 @@ const HAS_RANGE: u8 = 1;
 const HAS_KEY: u8 = 2;
 const HEADER_BYTES: usize = 2 + 4 + 5 * 8;
 
+/// Of an object they are larger: each begins with a request.
+const OBJECT_RANGE_BYTES_MIN: u64 = 8 << 20;
+
+/// How large the ranges of the file at this path are, which has this size.
+fn range_bytes_at(path: &Path, size: u64) -> u64 {
+    if is_object(path) { range_bytes(size).max(OBJECT_RANGE_BYTES_MIN) } else { range_bytes(size) }
+}
+
 /// How large the ranges of a file of this size are.
 pub(crate) fn range_bytes(size: u64) -> u64 {
     size.div_ceil(RANGES).clamp(RANGE_BYTES_MIN, RANGE_BYTES_MAX).next_power_of_two()
@@ -69,9 +79,9 @@ pub(crate) fn range_bytes(size: u64) -> u64 {
 
 /// Runs of the parts of a file of about [`range_bytes`] on disk; none for a file that is smaller than that.
 fn runs_of_parts(path: &Path, parts: impl Fn(&Path) -> Result<Vec<u64>>) -> Result<Vec<(u64, u64)>> {
-    let size = std::fs::metadata(path).map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?;
-    let range_bytes = range_bytes(size.len());
-    if size.len() <= range_bytes {
+    let size = size_at(path)?;
+    let range_bytes = range_bytes_at(path, size);
+    if size <= range_bytes {
         return Ok(Vec::new());
     }
     let mut ranges = Vec::new();
@@ -165,6 +175,11 @@ impl FileSet {
             let text = of_format + &options.text();
             return Ok(FileSet { paths, files, links, is_followed, options: Arc::new(options.clone()), text, slots: Arc::default() });
         }
+        if is_followed && paths.has_objects() {
+            return Err(Error::plan(format!(
+                "{reader}: follow=True waits for files of this machine only, so far: leave it out, and run the job again for new objects"
+            )));
+        }
         let paths = paths.recursive(options.recursive || options.hive_partitioning);
         let listing = paths.files(is_followed)?;
         let text = of_format + &options.text();
@@ -223,7 +238,7 @@ impl FileSet {
             is_bounded: !self.is_followed,
             is_replayable: true,
             discovers_splits: self.is_followed,
-            may_block: false,
+            may_block: self.paths.has_objects(),
         }
     }
 
@@ -289,9 +304,9 @@ pub(crate) fn cut_lines(
     let size = if is_ordered || Compression::of(path) != Compression::None {
         0
     } else {
-        std::fs::metadata(path).map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?.len()
+        size_at(path)?
     };
-    let range_bytes = range_bytes(size);
+    let range_bytes = range_bytes_at(path, size);
     if size <= range_bytes || !can_cut(path)? {
         found.push(FileSplit::whole(path.to_owned()));
         return Ok(());

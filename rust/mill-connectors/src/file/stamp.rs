@@ -2,13 +2,17 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use mill_protocol::{Error, Result};
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::input::{Input, try_open};
 use super::path::missing;
+use crate::object::Meta;
 
 /// Which file it is, whatever its name. A number that the file system gives to a new file once the old one is gone is told
 /// apart by the time of birth, where the file system notes that (else it is 0).
@@ -28,6 +32,9 @@ pub(crate) struct Stamp {
     pub(crate) changed: i64,
 }
 
+/// The device of objects: no file system has this number.
+const OBJECTS: u64 = u64::MAX;
+
 impl Stamp {
     pub(crate) fn of(metadata: &Metadata) -> Stamp {
         let since_epoch = |time: std::time::SystemTime| time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_nanos() as i64);
@@ -39,15 +46,21 @@ impl Stamp {
         }
     }
 
-    pub(crate) fn of_file(file: &File, path: &Path) -> Result<Stamp> {
-        let metadata = file.metadata();
-        Ok(Stamp::of(&metadata.map_err(|e| Error::connector(format!("cannot stat {path:?}: {e}")).because(e))?))
+    /// An object: its place is which one it is, its tag what stands for the time.
+    pub(crate) fn of_object(path: &Path, meta: &Meta) -> Stamp {
+        let inode = xxh3_64(path.as_os_str().as_bytes());
+        Stamp { key: FileKey { device: OBJECTS, inode, born: 0 }, size: meta.size, changed: meta.mark as i64 }
+    }
+
+    /// Whether it is an object: it is the same only if its tag is.
+    pub(crate) fn is_of_object(&self) -> bool {
+        self.key.device == OBJECTS
     }
 }
 
 /// Opens a file for reading. What is not a regular file is refused: a pipe, for one, would be waited for without end, and
 /// could not be read again after a restart.
-pub(crate) fn open_file(path: &Path) -> Result<File> {
+pub(crate) fn open_file(path: &Path) -> Result<Input> {
     try_open(path).map_err(|e| if e.kind() == io::ErrorKind::NotFound { missing(path) } else { open_failed(path, e) })
 }
 
@@ -59,8 +72,8 @@ pub(crate) fn open_failed(path: &Path, e: io::Error) -> Error {
     }
 }
 
-/// The same for callers who look at the reason.
-pub(crate) fn try_open(path: &Path) -> io::Result<File> {
+/// Opens a file of this machine, for callers who look at the reason.
+pub(super) fn open_here(path: &Path) -> io::Result<File> {
     let check = |metadata: &Metadata| match kind_if_irregular(metadata) {
         None => Ok(()),
         Some(kind) => Err(io::Error::new(

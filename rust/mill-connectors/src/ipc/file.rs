@@ -1,7 +1,6 @@
 //! What an Arrow IPC file or stream says of itself: its columns, and where its batches are.
 
 use std::error::Error as StdError;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -109,7 +108,7 @@ fn damaged(what: &str) -> ArrowError {
 
 fn of_file(identity: &FileIdentity) -> Outcome<Found> {
     let file = identity.file();
-    let size = file.metadata()?.len();
+    let size = file.size()?;
     let short = || damaged("it ends within its footer");
     let tail_at = size.checked_sub(TAIL_BYTES).ok_or_else(short)?;
     let mut tail = [0; TAIL_BYTES as usize];
@@ -134,7 +133,7 @@ fn of_file(identity: &FileIdentity) -> Outcome<Found> {
 
 fn of_stream(identity: &FileIdentity) -> Outcome<Found> {
     let file = identity.file();
-    let size = file.metadata()?.len();
+    let size = file.size()?;
     let mut found: Option<Found> = None;
     let mut at = 0;
     loop {

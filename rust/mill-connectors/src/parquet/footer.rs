@@ -1,6 +1,5 @@
 //! What is known of a file once its footer was read.
 
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,7 +68,7 @@ pub(super) fn read(path: &Path, identity: &FileIdentity, has_pages: bool) -> Res
 /// Where the footer of a complete file begins.
 fn footer_start(identity: &FileIdentity) -> u64 {
     let mut end = [0; 8];
-    let size = identity.file().metadata().map_or(0, |found| found.size());
+    let size = identity.size().unwrap_or(0);
     let is_read = size >= 8 && identity.file().read_exact_at(&mut end, size - 8).is_ok();
     let [a, b, c, d, ..] = end;
     if is_read { (size - 8).saturating_sub(u64::from(u32::from_le_bytes([a, b, c, d]))) } else { size }
@@ -79,7 +78,7 @@ fn footer_start(identity: &FileIdentity) -> u64 {
 fn incomplete(path: &Path, identity: &FileIdentity, error: Error) -> Error {
     let mut ends = [0; 4];
     let file = identity.file();
-    let size = file.metadata().map_or(0, |found| found.size());
+    let size = identity.size().unwrap_or(0);
     let is_there = size >= 8 && file.read_exact_at(&mut ends, size - 4).is_ok();
     match &ends {
         b"PARE" if is_there => Error::connector(format!(

@@ -33,11 +33,15 @@ use super::{OpenFile, ROW_COLUMN};
 use crate::file::FileIdentity;
 use crate::fit::{self, Fit};
 use crate::guard::guarded;
+use crate::object::is_object;
 
 /// How many rows are decoded at once, unless the reader is told how many a read asks for at most.
 pub(super) const DECODED_ROWS: usize = 8192;
 /// A run with conditions ends behind about so many rows: their columns are read for all of them before the first is given.
 const RUN_ROWS: u64 = 128 << 10;
+
+/// Between pieces of an object that are no farther apart than this, what lies between them is fetched with them.
+const NEAR_BYTES: u64 = 1 << 20;
 
 pub(super) struct ParquetReader {
     pub(super) path: PathBuf,
@@ -80,6 +84,24 @@ impl ParquetReader {
         self.file.metadata.metadata().row_group(group).num_rows().max(0) as u64
     }
 
+    /// Where the columns that are read lie in a row group; pieces that are near each other are one.
+    fn chunks(&self, group: usize) -> Vec<(u64, u64)> {
+        let metadata = &self.file.metadata;
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), self.places.iter().copied());
+        let columns = metadata.metadata().row_group(group).columns().iter().enumerate();
+        let ranges = columns.filter(|(leaf, _)| mask.leaf_included(*leaf)).map(|(_, column)| column.byte_range());
+        let mut ranges: Vec<(u64, u64)> = ranges.map(|(start, bytes)| (start, start.saturating_add(bytes))).collect();
+        ranges.sort_unstable();
+        let mut merged: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
+        for (start, end) in ranges {
+            match merged.last_mut() {
+                Some(last) if start <= last.1.saturating_add(NEAR_BYTES) => last.1 = last.1.max(end),
+                _ => merged.push((start, end)),
+            }
+        }
+        merged
+    }
+
     /// Passes row groups that are ruled out, and opens those that come next; `None` at the end.
     fn start(&mut self) -> Result<Option<Run>> {
         let (mut group, mut start) = (self.groups.start, 0);
@@ -97,19 +119,23 @@ impl ParquetReader {
         // Times that are read in two ways must come in the same batches in both.
         let int96: Vec<usize> = self.places.iter().copied().filter(|&place| self.file.has_int96[place]).collect();
         let is_filtered = int96.is_empty() && self.pruning.is_worth_filtering();
+        // What is read of an object is fetched a row group at a time.
+        let is_object = is_object(&self.path);
         let (mut last, mut end) = (group, start);
         while last < self.groups.end
             && !self.pruning.is_ruled_out(last)
+            && (!is_object || last == group)
             && (!is_filtered || last == group || end - self.passed < RUN_ROWS)
         {
             end += self.rows_of(last);
             last += 1;
         }
+        if is_object && !is_filtered {
+            self.identity.file().want(self.chunks(group))?;
+        }
         let selection = self.selection(group..last, start, is_filtered)?;
         let build = |metadata: &ArrowReaderMetadata, places: &[usize]| {
-            let file = self.identity.file().try_clone().map_err(|e| {
-                Error::connector(format!("cannot open {:?} once more: {e}", self.path)).because(e)
-            })?;
+            let file = self.identity.shared();
             guarded(&self.path, "read", || {
                 let mask = ProjectionMask::roots(metadata.parquet_schema(), places.iter().copied());
                 let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())

@@ -1,0 +1,29 @@
+//! Objects in stores: `s3://`, `gs://`, `az://`, and `http(s)://` to read.
+//!
+//! ```text
+//!   s3://bucket/key ─► Place ─► Bucket (a client, by the options of mill.storage() and the environment)
+//!                                 │ list, look, get, upload: on one runtime of its own; callers wait
+//!   readers   Object   what was fetched lies in a file without a name; each request asks for one version only
+//!   sinks     Upload   parts, put before the checkpoint, completed after it
+//! ```
+//!
+//! What holds:
+//!
+//! - An object is known by its entity tag. One with another tag is another object: a reader never sees bytes of two.
+//! - No secret of the options is in a message.
+
+mod bucket;
+mod client;
+mod list;
+mod options;
+mod place;
+mod spooled;
+
+pub use options::configure;
+pub(crate) use bucket::{Bucket, Multipart};
+pub(crate) use list::{files_at, is_named};
+pub(crate) use place::{Place, is_object};
+pub(crate) use spooled::{Meta, Object, look, spool};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,413 @@
+//! A bucket of a store, asked from threads that wait.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use mill_protocol::{Ending, Error, Result};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::http::HttpBuilder;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{
+    BackoffConfig, ClientConfigKey, ClientOptions, Error as StoreError, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _,
+    RetryConfig,
+};
+
+use super::client::wait;
+use super::options::Options;
+use super::place::{Place, Scheme};
+
+/// How often and how long a request is repeated that the store does not answer, or answers with a failure of its own: while a job
+/// runs, and before it, where somebody waits for the plan.
+const RETRIES: (usize, Duration) = (12, Duration::from_secs(60));
+const RETRIES_OF_PLAN: (usize, Duration) = (3, Duration::from_secs(10));
+/// How long connecting may take.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// How long a server may say nothing in the middle of an answer.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Whom clients ask for credentials if none are given: the machine that they run on.
+const ASKED_FOR_CREDENTIALS: [&str; 4] = ["169.254.169.254", "/latest/api/token", "/latest/meta-data", "metadata.google.internal"];
+/// The pauses before an answer that broke off is asked for again.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// So much is shown of what a store says.
+const SAID_CHARS_MAX: usize = 400;
+
+/// A bucket, or a host of the web.
+pub(crate) struct Bucket {
+    scheme: Scheme,
+    root: String,
+    clients: Clients,
+    of_plan: Clients,
+    secrets: Vec<String>,
+    has_credentials: bool,
+}
+
+/// The same client with one or the other patience.
+#[derive(Clone)]
+struct Clients {
+    objects: Arc<dyn ObjectStore>,
+    parts: Option<Arc<dyn MultipartStore>>,
+}
+
+/// An upload that has begun: the key, and what the store calls it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Multipart {
+    pub(crate) key: String,
+    pub(crate) id: String,
+}
+
+/// Clients by bucket, and by what made them.
+static BUCKETS: LazyLock<Mutex<HashMap<(String, u64), Arc<Bucket>>>> = LazyLock::new(Mutex::default);
+/// More clients are not kept.
+const BUCKETS_MAX: usize = 64;
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nothing of the client, which knows secrets.
+        f.write_str(&self.root)
+    }
+}
+
+impl Bucket {
+    /// The client of the bucket that this place is in.
+    ///
+    /// # Errors
+    /// When an option has a value that makes no sense, or one is missing.
+    pub(crate) fn of(place: &Place) -> Result<Arc<Bucket>> {
+        let root = place.root();
+        let options = Options::of(place.scheme, &root);
+        let key = (root.clone(), options.print() ^ u64::from(std::process::id()));
+        let buckets = || BUCKETS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets().get(&key) {
+            return Ok(Arc::clone(bucket));
+        }
+        let secrets = options.secrets();
+        let refused = |e: StoreError| Error::plan(format!("{root}: the options of the store do not fit: {}", cleaned(&e.to_string(), &secrets)));
+        let clients = build(place, &options, RETRIES).map_err(refused)?;
+        let of_plan = build(place, &options, RETRIES_OF_PLAN).map_err(refused)?;
+        let has_credentials = has_credentials(place.scheme, &options);
+        let bucket = Arc::new(Bucket { scheme: place.scheme, root: root.clone(), clients, of_plan, secrets, has_credentials });
+        let mut buckets = buckets();
+        if buckets.len() >= BUCKETS_MAX {
+            buckets.clear();
+        }
+        buckets.insert(key, Arc::clone(&bucket));
+        Ok(bucket)
+    }
+
+    /// As in `s3://bucket`.
+    pub(crate) fn root(&self) -> &str {
+        &self.root
+    }
+
+    fn url(&self, key: &str) -> String {
+        format!("{}/{key}", self.root)
+    }
+
+    /// What the store knows of an object; `None` if there is none.
+    pub(crate) fn look(&self, key: &Path, is_plan: bool, ending: Option<&Ending>) -> Result<Option<ObjectMeta>> {
+        let (objects, at) = (Arc::clone(&self.patient(is_plan).objects), key.clone());
+        match wait(&self.url(key.as_ref()), ending, async move { objects.head(&at).await })? {
+            Ok(found) => Ok(Some(found)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed("look at", key.as_ref(), &error)),
+        }
+    }
+
+    /// All objects below a prefix, which ends where a part of a key does.
+    pub(crate) fn list(&self, prefix: &str, ending: Option<&Ending>) -> Result<Vec<ObjectMeta>> {
+        let (objects, below) = (Arc::clone(&self.of_plan.objects), prefix_of(prefix)?);
+        let listing = async move { objects.list(below.as_ref()).try_collect::<Vec<_>>().await };
+        wait(&self.url(prefix), ending, listing)?.map_err(|e| self.failed("list", prefix, &e))
+    }
+
+    /// The objects directly below a prefix, and the prefixes there are below it.
+    pub(crate) fn list_level(&self, prefix: &str, ending: Option<&Ending>) -> Result<(Vec<ObjectMeta>, Vec<Path>)> {
+        let (objects, below) = (Arc::clone(&self.of_plan.objects), prefix_of(prefix)?);
+        let listing = async move { objects.list_with_delimiter(below.as_ref()).await };
+        let found = wait(&self.url(prefix), ending, listing)?.map_err(|e| self.failed("list", prefix, &e))?;
+        Ok((found.objects, found.common_prefixes))
+    }
+
+    /// Some bytes of one version of an object, and what the store says of the object; the bytes are none if the server knows no
+    /// ranges.
+    pub(crate) fn get(&self, key: &Path, range: Range<u64>, tag: Option<String>) -> Result<(ObjectMeta, Option<Bytes>)> {
+        let (objects, at) = (Arc::clone(&self.clients.objects), key.clone());
+        let is_web = self.scheme.is_web();
+        let request = async move {
+            let options = GetOptions { range: Some(GetRange::Bounded(range)), if_match: tag, ..GetOptions::default() };
+            let mut pause = PAUSE_MIN;
+            loop {
+                let found = match objects.get_opts(&at, options.clone()).await {
+                    Ok(found) => found,
+                    Err(StoreError::NotSupported { .. }) if is_web => return Ok((objects.head(&at).await?, None)),
+                    Err(error) => return Err(error),
+                };
+                let meta = found.meta.clone();
+                match found.bytes().await {
+                    Ok(bytes) => return Ok((meta, Some(bytes))),
+                    // The answer broke off, which the client does not repeat in every case.
+                    Err(StoreError::Generic { .. }) if pause < PAUSE_MAX => {
+                        tokio::time::sleep(pause).await;
+                        pause *= 2;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        wait(&self.url(key.as_ref()), None, request)?.map_err(|e| self.failed("read", key.as_ref(), &e))
+    }
+
+    /// All bytes of an object, piece by piece.
+    pub(crate) fn get_all(&self, key: &Path, mut take: impl FnMut(Bytes) -> std::io::Result<()> + Send + 'static) -> Result<ObjectMeta> {
+        let (objects, at) = (Arc::clone(&self.clients.objects), key.clone());
+        let request = async move {
+            let found = objects.get(&at).await?;
+            let meta = found.meta.clone();
+            let mut pieces = found.into_stream();
+            while let Some(piece) = pieces.try_next().await? {
+                take(piece).map_err(|e| StoreError::Generic { store: "spool", source: Box::new(e) })?;
+            }
+            Ok(meta)
+        };
+        wait(&self.url(key.as_ref()), None, request)?.map_err(|e| self.failed("read", key.as_ref(), &e))
+    }
+
+    /// Begins an upload.
+    pub(crate) fn create(&self, key: &str, ending: Option<&Ending>) -> Result<Multipart> {
+        let (parts, at) = (self.parts()?, location(key)?);
+        let id = self.said(key, ending, "begin an upload of", async move { parts.create_multipart(&at).await })?;
+        Ok(Multipart { key: key.to_owned(), id })
+    }
+
+    /// Puts a part; gives its tag.
+    pub(crate) fn put_part(&self, upload: &Multipart, index: usize, data: Bytes, ending: Option<&Ending>) -> Result<String> {
+        let (parts, at, id) = (self.parts()?, location(&upload.key)?, upload.id.clone());
+        let put = async move { parts.put_part(&at, &id, index, data.into()).await };
+        Ok(self.said(&upload.key, ending, "upload", put)?.content_id)
+    }
+
+    /// Makes an upload an object; whether the store has answered that it did. An error that says that the upload is not known may
+    /// mean that it was completed before.
+    pub(crate) fn complete(&self, upload: &Multipart, tags: &[String], ending: Option<&Ending>) -> Result<()> {
+        let (parts, at, id) = (self.parts()?, location(&upload.key)?, upload.id.clone());
+        let tags = tags.iter().map(|tag| PartId { content_id: tag.clone() }).collect();
+        let complete = async move { parts.complete_multipart(&at, &id, tags).await };
+        self.said(&upload.key, ending, "complete the upload of", complete).map(|_| ())
+    }
+
+    /// Gives up an upload; one that is not there is given up.
+    pub(crate) fn abort(&self, upload: &Multipart, ending: Option<&Ending>) -> Result<()> {
+        let (parts, at, id) = (self.parts()?, location(&upload.key)?, upload.id.clone());
+        match wait(&self.url(&upload.key), ending, async move { parts.abort_multipart(&at, &id).await })? {
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) if error.to_string().contains("NoSuchUpload") => Ok(()),
+            Err(error) => Err(self.failed("give up the upload of", &upload.key, &error)),
+        }
+    }
+
+    /// Deletes an object; one that is not there is deleted.
+    pub(crate) fn delete(&self, key: &str, ending: Option<&Ending>) -> Result<()> {
+        let (objects, at) = (Arc::clone(&self.clients.objects), location(key)?);
+        match wait(&self.url(key), ending, async move { objects.delete(&at).await })? {
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed("delete", key, &error)),
+        }
+    }
+
+    fn patient(&self, is_plan: bool) -> &Clients {
+        if is_plan { &self.of_plan } else { &self.clients }
+    }
+
+    fn parts(&self) -> Result<Arc<dyn MultipartStore>> {
+        self.clients.parts.clone().ok_or_else(|| Error::plan(format!("{}: the web can only be read", self.root)))
+    }
+
+    fn said<T: Send + 'static>(
+        &self,
+        key: &str,
+        ending: Option<&Ending>,
+        doing: &str,
+        request: impl Future<Output = object_store::Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        wait(&self.url(key), ending, request)?.map_err(|e| self.failed(doing, key, &e))
+    }
+
+    /// What a store has answered, as an error that names the object and holds no secret.
+    fn failed(&self, doing: &str, key: &str, error: &StoreError) -> Error {
+        let url = self.url(key);
+        let text = error.to_string();
+        let said = cleaned(&said_in(&text), &self.secrets);
+        let is_denied = matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. });
+        let message = if ASKED_FOR_CREDENTIALS.iter().any(|part| text.contains(part)) {
+            format!("cannot {doing} {url:?}: there are no credentials: give {} with mill.storage() or the environment", self.names())
+        } else if text.contains("NoSuchBucket") || text.contains("ContainerNotFound") {
+            format!("cannot {doing} {url:?}: there is no bucket {:?}", self.root)
+        } else if matches!(error, StoreError::Precondition { .. }) {
+            format!("{url:?} was changed while it was read: run the job again, and write objects under new names instead of replacing them")
+        } else if is_denied && !self.has_credentials {
+            format!("cannot {doing} {url:?}: access is denied without credentials: give {} with mill.storage() or the environment ({said})", self.names())
+        } else if is_denied {
+            format!("cannot {doing} {url:?}: access is denied: check the credentials and what they are allowed to do ({said})")
+        } else if matches!(error, StoreError::NotFound { .. }) {
+            format!("cannot {doing} {url:?}: it is not there ({said})")
+        } else {
+            format!("cannot {doing} {url:?}: {said}")
+        };
+        Error::connector(message)
+    }
+
+    fn names(&self) -> &'static str {
+        match self.scheme {
+            Scheme::S3 => "aws_access_key_id and aws_secret_access_key (or aws_skip_signature=\"true\" for a public bucket)",
+            Scheme::Gs => "google_service_account (or google_skip_signature=\"true\" for a public bucket)",
+            Scheme::Az => "azure_storage_account_name and azure_storage_account_key (or azure_skip_signature=\"true\")",
+            Scheme::Http | Scheme::Https => "what the server asks for",
+        }
+    }
+}
+
+fn prefix_of(prefix: &str) -> Result<Option<Path>> {
+    let prefix = prefix.trim_end_matches('/');
+    if prefix.is_empty() { Ok(None) } else { location(prefix).map(Some) }
+}
+
+fn location(key: &str) -> Result<Path> {
+    super::place::location(key).map_err(|e| Error::plan(format!("{key:?} is no key of an object: {e}")))
+}
+
+fn has_credentials(scheme: Scheme, options: &Options) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    match scheme {
+        Scheme::S3 => options.has("access_key_id") || is_set("AWS_ACCESS_KEY_ID"),
+        Scheme::Gs => options.has("service_account") || options.has("bearer") || is_set("GOOGLE_SERVICE_ACCOUNT"),
+        Scheme::Az => options.has("account_key") || options.has("sas") || is_set("AZURE_STORAGE_ACCOUNT_KEY"),
+        Scheme::Http | Scheme::Https => true,
+    }
+}
+
+/// A client with these options over those of the environment.
+fn build(place: &Place, options: &Options, (max_retries, retry_timeout): (usize, Duration)) -> object_store::Result<Clients> {
+    let backoff = BackoffConfig { init_backoff: Duration::from_millis(50), max_backoff: Duration::from_secs(5), base: 2.0 };
+    let retry = RetryConfig { backoff, max_retries, retry_timeout };
+    let given = options.0.iter();
+    // What was given comes later, and counts.
+    let connect = format!("{} seconds", CONNECT_WAIT.as_secs());
+    let silence = format!("{} seconds", SILENCE.as_secs());
+    let usual = [(ClientConfigKey::ConnectTimeout, connect.as_str()), (ClientConfigKey::ReadTimeout, silence.as_str())];
+    Ok(match place.scheme {
+        Scheme::S3 => {
+            let mut builder = AmazonS3Builder::from_env().with_bucket_name(&place.bucket).with_retry(retry);
+            for (key, value) in usual {
+                builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);
+            }
+            for (name, value) in given {
+                builder = builder.with_config(AmazonS3ConfigKey::from_str(name)?, value);
+            }
+            let store = Arc::new(builder.build()?);
+            Clients { objects: Arc::clone(&store) as _, parts: Some(store) }
+        }
+        Scheme::Gs => {
+            let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(&place.bucket).with_retry(retry);
+            for (key, value) in usual {
+                builder = builder.with_config(GoogleConfigKey::Client(key), value);
+            }
+            for (name, value) in given {
+                builder = builder.with_config(GoogleConfigKey::from_str(name)?, value);
+            }
+            let store = Arc::new(builder.build()?);
+            Clients { objects: Arc::clone(&store) as _, parts: Some(store) }
+        }
+        Scheme::Az => {
+            let mut builder = MicrosoftAzureBuilder::from_env().with_container_name(&place.bucket).with_retry(retry);
+            for (key, value) in usual {
+                builder = builder.with_config(AzureConfigKey::Client(key), value);
+            }
+            for (name, value) in given {
+                builder = builder.with_config(AzureConfigKey::from_str(name)?, value);
+            }
+            let store = Arc::new(builder.build()?);
+            Clients { objects: Arc::clone(&store) as _, parts: Some(store) }
+        }
+        Scheme::Http | Scheme::Https => {
+            // Who writes http:// has said that it may be.
+            let mut clients = ClientOptions::new().with_allow_http(place.scheme == Scheme::Http);
+            for (key, value) in usual {
+                clients = clients.with_config(key, value);
+            }
+            for (name, value) in given {
+                clients = clients.with_config(ClientConfigKey::from_str(name)?, value);
+            }
+            let builder = HttpBuilder::new().with_url(place.root()).with_retry(retry).with_client_options(clients);
+            Clients { objects: Arc::new(builder.build()?), parts: None }
+        }
+    })
+}
+
+/// What matters of the text of an error: the code and the message of the store's answer, if there is one.
+fn said_in(text: &str) -> String {
+    let within = |tag: &str| {
+        let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+        Some(rest.split_once(&format!("</{tag}>"))?.0.trim().to_owned())
+    };
+    match (within("Code"), within("Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code,
+        _ => text.split_whitespace().collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// A text without queries of URLs, secrets, and what would not be read.
+fn cleaned(text: &str, secrets: &[String]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut is_query = false;
+    for (at, char) in text.char_indices() {
+        // A query begins right behind a URL, and ends where the URL does.
+        is_query = match char {
+            '?' => {
+                let word = text[..at].rsplit(char::is_whitespace).next().unwrap_or("");
+                if word.contains("://") {
+                    shown.push_str("?…");
+                }
+                word.contains("://")
+            }
+            _ => is_query && !char.is_whitespace() && !matches!(char, ')' | '"' | '\''),
+        };
+        if !is_query {
+            shown.push(char);
+        }
+    }
+    for secret in secrets {
+        shown = shown.replace(secret.as_str(), "…");
+    }
+    match shown.char_indices().nth(SAID_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_says_is_short_and_holds_no_secret() {
+        let secrets = vec!["hunter2hunter2".to_owned()];
+        let text = "error for url (https://a.blob/c/x?sv=1&sig=abc) hunter2hunter2";
+        assert_eq!(cleaned(text, &secrets), "error for url (https://a.blob/c/x?…) …");
+        assert_eq!(cleaned("is it there?", &secrets), "is it there?");
+        let xml = "status 404: <Error>\n<Code>NoSuchBucket</Code><Message>The bucket is not there</Message><Host>x</Host></Error>";
+        assert_eq!(said_in(xml), "NoSuchBucket: The bucket is not there");
+        assert!(cleaned(&"x".repeat(10_000), &[]).chars().count() <= SAID_CHARS_MAX + 1);
+    }
+}
