@@ -121,7 +121,9 @@ impl KeyKind {
     }
 
     pub(crate) fn signature(&self) -> String {
-        format!("key 1 {:?};", self.0)
+        // Keys of text and others were once written with all bytes of each number.
+        let version = if matches!(self.0, Kind::Mixed { .. }) { 2 } else { 1 };
+        format!("key {version} {:?};", self.0)
     }
 }
 
