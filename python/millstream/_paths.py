@@ -85,7 +85,7 @@ def file_or_object(path: str | os.PathLike[str], what: str) -> str:
     if isinstance(path, os.PathLike):
         merged = _MERGED.match(str(path))
         if merged is not None:
-            raise PlanError(f"{what}: {path!r:.200} was a URL, and pathlib merges its slashes: give the URL as a text")
+            raise PlanError(f"{what}: a path of pathlib was a {merged[1]}:// URL, and pathlib merges its slashes: pass the URL as a text")
     scheme = _SCHEME.match(path) if isinstance(path, str) and "\0" not in path else None
     if isinstance(path, str) and scheme is not None and scheme[1].lower() in _STORES:
         return scheme[1].lower() + path[len(scheme[1]) :]

@@ -360,7 +360,7 @@ def test_arguments(tmp_path: Path) -> None:
         (lambda: endless.write_delta(tmp_path, mode="overwrite"), r"this stream has no end"),
         (lambda: totals.write_delta(tmp_path), r'this stream updates: a row replaces the row of its key \(k\); pass key="k"'),
         (lambda: totals.write_delta(tmp_path, key="f"), r"column 'f' is float64|names f, and this stream updates rows by k"),
-        (lambda: stream.write_delta("s3://bucket/t"), r"is on s3"),
+        (lambda: stream.write_delta("s3://bucket/t"), r"is in an object store"),
         (lambda: stream.write_delta(3), r"a path is a text"),
         (lambda: mill.read_delta(tmp_path / "none"), r"there is no Delta table at"),
     ]

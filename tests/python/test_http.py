@@ -327,3 +327,19 @@ def test_arguments() -> None:
 def test_the_plan_says_what_is_guaranteed() -> None:
     shown = str(mill.graph(stream().write_http("https://example.com/secret"), checkpoint="state"))
     assert 'write_http("https://example.com"), exactly once if the receiver honours Idempotency-Key  [at_least_once: the target cannot' in shown
+
+
+def test_an_answer_is_shown_without_what_it_repeats(service: Service) -> None:
+    service.answers = [(400, {}, "cannot POST /hook/s3cret?token=hunter2 with Bearer 1234")]
+    sink = mill.from_iter([{"n": 1}]).write_http(f"{service.url}/hook/s3cret?token=hunter2", headers={"Authorization": "Bearer 1234"})
+    with pytest.raises(mill.ConnectorError) as info:
+        mill.run(sink)
+    told = str(info.value)
+    assert "cannot POST … with …" in told
+    assert not any(secret in told for secret in ("s3cret", "hunter2", "1234"))
+
+
+def test_a_content_type_of_the_users_counts(service: Service) -> None:
+    rows = mill.from_iter([{"n": 1}])
+    mill.run(rows.write_http(service.url, format="ndjson", headers={"content-type": "application/json"}))
+    assert [request.headers["Content-Type"] for request in service.requests] == ["application/json"]

@@ -144,3 +144,17 @@ def test_explain_says_what_is_kept(tmp_path: Any) -> None:
     plan = stream.explain()
     assert 'read_kafka("in")' in plan
     assert repr(stream.write_kafka(BROKER, "out", format="json")) == '<Sink write_kafka("out")>'
+
+
+@pytest.mark.parametrize(
+    "url", ["http://ann:hunter/2@host:8081", "http://ann:hunter#2@host:8081", "http://host:ninety", "http://[::1", "http://ann:hunter?2@host"]
+)
+def test_the_url_of_a_registry_that_cannot_be_read_is_not_repeated(url: str) -> None:
+    with pytest.raises(mill.PlanError, match="the URL of the schema registry has no valid host and port") as info:
+        mill.read_kafka(BROKER, "in", format="avro", registry=url)
+    assert "hunter" not in str(info.value)
+
+
+def test_a_schema_that_json_cannot_hold() -> None:
+    with pytest.raises(mill.PlanError, match="which JSON can hold"):
+        mill.read_kafka(BROKER, "in", format="avro", avro_schema={"type": "record", "fields": {1, 2}})

@@ -7,6 +7,7 @@ import math
 import random
 import statistics
 from collections import Counter
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -295,3 +296,46 @@ def test_rows_of_state_that_are_too_wide_are_refused() -> None:
     stream = mill.from_iter([{"k": 1, "x": 1.5}])
     with pytest.raises(mill.SchemaError, match="a row of state needs [0-9]+ bytes, more than fits; use fewer aggregates in one step"):
         stream.key_by("k").agg(*(col("x").std().alias(f"a{n}") for n in range(3000))).collect()
+
+
+def test_values_that_look_alike_in_messages_are_not_shared() -> None:
+    rows = [{"b": text, "x": Decimal(number)} for text, number in ((b"0123456789A", "0.1"), (b"0123456789B", "0.2"), (b"0123456789B", "0.3"))]
+    stream = mill.from_iter(rows, schema={"b": bytes, "x": mill.types.Decimal(10, 2)})
+    counted = stream.agg(
+        a=mill.count().filter(col("b") == b"0123456789A") + 0,
+        b=mill.count().filter(col("b") == b"0123456789B") + 0,
+        c=mill.count().filter(col("b") == b"0123456789B"),
+        float=(col("x") * 1.5).sum(),
+        exact=(col("x") * Decimal("1.5")).sum(),
+        floats=(col("x") * 1.5).sum() + 0,
+        exacts=(col("x") * Decimal("1.5")).sum() + 0,
+    )
+    types = {name: str(counted.schema[name]).partition("[")[0] for name in ("float", "exact", "floats", "exacts")}
+    assert types == {"float": "float64", "exact": "decimal", "floats": "float64", "exacts": "decimal"}
+    [row] = counted.collect().to_pylist()
+    assert (row["a"], row["b"], row["c"]) == (1, 2, 2)
+    assert row["exact"] == row["exacts"] == Decimal("0.9")
+    assert math.isclose(row["float"], 0.9)
+
+
+def test_an_aggregate_of_ones_own_with_a_known_name_is_not_shared() -> None:
+    class median:  # noqa: N801
+        def create(self) -> int:
+            return 0
+
+        def add(self, state: int, value: int) -> int:
+            return state + value
+
+        def merge(self, state: int, other: int) -> int:
+            return state + other
+
+        def result(self, state: int) -> int:
+            return state
+
+    rows = [{"x": x} for x in (1, 2, 30)]
+    stream = mill.from_iter(rows)
+    for first in (True, False):
+        own, known = {"own": mill.aggregate(median, "x") * 2}, {"known": col("x").median() * 2}
+        [row] = stream.agg(**({**own, **known} if first else {**known, **own})).collect().to_pylist()
+        assert row["own"] == 66
+        assert row["known"] == 4

@@ -302,8 +302,10 @@ def test_options_are_checked_and_never_shown(bucket: s3.Bucket, tmp_path: Path) 
         with pytest.raises(mill.PlanError, match=message) as told:
             mill.storage(options)  # type: ignore[arg-type]
         assert s3.SECRET not in str(told.value)
-    with pytest.raises(mill.PlanError, match="what URLs of a store begin with"):
+    with pytest.raises(mill.PlanError, match="url is a bucket such as"):
         mill.storage({}, url="bucket")
+    with pytest.raises(mill.PlanError, match="has a path; options are those of a whole bucket"):
+        mill.storage({}, url="s3://bucket/reports")
     bucket.put("a.csv", csv(range(1000)))
     stream = mill.read_csv(bucket.url("a.csv"))
     report = mill.run(stream.write_csv(bucket.url("out/")), checkpoint=mill.Checkpoint(tmp_path / "state", every="10ms"))

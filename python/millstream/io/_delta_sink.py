@@ -343,7 +343,9 @@ class _DeltaSink:
                 return
             if lost is not None:
                 if time.monotonic() > end:
-                    raise ConnectorError(f"other writers have committed before this one for {_ATTEMPT_SECONDS_MAX:.0f} seconds") from lost
+                    raise ConnectorError(
+                        f"the commit was tried for {_ATTEMPT_SECONDS_MAX:.0f} seconds, and other writers came before it: {reason(lost)}"
+                    ) from lost
                 _live.check()
                 time.sleep(random.uniform(0, pause))
                 pause = min(pause * 2, _PAUSE_SECONDS_MAX)
@@ -423,7 +425,7 @@ class _DeltaSink:
         package = deltalake("write_delta")
         try:
             return package.DeltaTable.create(self._path, package.Schema.from_arrow(self._stored), partition_by=self._partitions)
-        except package.exceptions.DeltaError as error:
+        except (package.exceptions.DeltaError, OSError) as error:
             # Another job may have made it meanwhile.
             table = opened(self._path, None, "write_delta")
             if table is None:

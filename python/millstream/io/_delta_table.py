@@ -38,7 +38,7 @@ def opened(path: str, version: int | None, call: str) -> Any:
         return package.DeltaTable(path, version=version)
     except package.exceptions.TableNotFoundError:
         return None
-    except package.exceptions.DeltaError as error:
+    except (package.exceptions.DeltaError, OSError) as error:
         raise ConnectorError(f"{call}(): the table {path!r} cannot be read: {reason(error)}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import urllib.error
 import urllib.parse
@@ -22,7 +23,7 @@ class Registry:
     """Asks a registry for schemas, and gives it new ones."""
 
     def __init__(self, url: str) -> None:
-        parts = urllib.parse.urlsplit(url)
+        parts = _parts(url)
         host = parts.netloc.rpartition("@")[2]
         self._url = urllib.parse.urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
         self._headers = {"Accept": _TYPE}
@@ -78,7 +79,7 @@ class Registry:
                 if error.code == 404:
                     return None
                 raise ConnectorError(f"the schema registry {self!r} refuses {path}: {error.code} {_reason(error)}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise ConnectorError(f"the schema registry {self!r} cannot be asked for {path}: {error}") from None
         if not isinstance(found, dict):
             raise ConnectorError(f"the schema registry {self!r} did not answer with an object to {path}")
@@ -91,6 +92,21 @@ def _reason(error: urllib.error.HTTPError) -> str:
         return str(json.loads(error.read())["message"])
     except (OSError, ValueError, KeyError, TypeError):
         return str(error.reason)
+
+
+def _parts(url: str) -> urllib.parse.SplitResult:
+    """Take a URL apart; it is not repeated in messages, as it may hold a password."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_valid = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_valid = False
+    # A password with a slash in it, say, would be taken for a path.
+    if not is_valid or "@" in parts.path + parts.query + parts.fragment:
+        raise PlanError(
+            'the URL of the schema registry has no valid host and port; in a user or password, write "/", "?", "#" and "@" as %2F, %3F, %23 and %40'
+        )
+    return parts
 
 
 def registry(url: Any, call: str) -> Registry | None:

@@ -70,7 +70,7 @@ def http_sink(
     if not seconds:
         raise PlanError(f"{call}(timeout=…) is the time that a request may take, and 0 is none")
     retried = microseconds(retry, f"{call}(retry=…)") / 1e6
-    all_headers = {"Content-Type": _TYPES[format], "User-Agent": "millstream", **_headers(headers, call)}
+    all_headers = {"User-Agent": "millstream", **_headers(headers, call)}
     sink = PerRun(lambda: _HttpSink(target, size, all_headers, method, format, seconds, retried))
     name = f'{call}("{target.shown}"), exactly once if the receiver honours Idempotency-Key'
     advice = "put to_changelog() before it, for a column that says what happens to each row"
@@ -204,7 +204,7 @@ class _HttpSink:
             left = end - time.monotonic()
             if wait is not None and wait > left:
                 raise ConnectorError(f"{failure}; it asks for {wait:.0f} s of patience, and a request is tried for {self._retry:.0f} s: see retry=")
-            if left <= 0:
+            if left <= 0 and wait != 0.0:
                 raise ConnectorError(f"{failure}; the request was tried for {self._retry:.0f} s")
             _LOG.debug("%s: %s; trying again", self._target.shown, failure)
             _pause(min(wait if wait is not None else random.uniform(pause / 2, pause), max(left, 0)))
@@ -212,9 +212,8 @@ class _HttpSink:
 
     def _attempt(self, body: bytes, key: str, kind: str) -> tuple[str | None, float | None]:
         """Send a request once; return what went wrong if it may be sent again, and how long the service asks to wait."""
-        headers = {**self._headers, "Idempotency-Key": key}
-        if self._headers["Content-Type"] in _TYPES.values():
-            headers["Content-Type"] = kind
+        # The type is that of the stored bodies, unless the user has another name for it.
+        headers = {"Content-Type": kind, **self._headers, "Idempotency-Key": key}
         is_fresh = self._connection is None
         try:
             connection = self._connected()
@@ -232,13 +231,20 @@ class _HttpSink:
             self.close()
         if 200 <= answer.status < 300:
             return None, None
-        first = text.decode(errors="replace").strip().partition("\n")[0].strip()[:_ANSWER_SHOWN]
+        first = self._without_secrets(text.decode(errors="replace").strip().partition("\n")[0].strip())[:_ANSWER_SHOWN]
         failure = f"{self._target.shown} answered {answer.status} {answer.reason}".rstrip() + (f": {first}" if first else "")
         if answer.status in _AGAIN or answer.status >= 500:
             return failure, _asked_to_wait(answer.headers.get("Retry-After"))
         if 300 <= answer.status < 400:
             raise ConnectorError(f"{failure}; redirects are not followed: pass the URL that it leads to")
         raise ConnectorError(failure)
+
+    def _without_secrets(self, answer: str) -> str:
+        """Return an answer without what it repeats of the path and of the user's headers."""
+        own = [self._target.path, self._target.path.partition("?")[2], *(value for name, value in self._headers.items() if name not in ("Content-Type", "User-Agent"))]
+        for secret in sorted((text for text in own if len(text) > 1), key=len, reverse=True):
+            answer = answer.replace(secret, "…")
+        return answer
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:

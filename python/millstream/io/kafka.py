@@ -236,7 +236,10 @@ def _avro_schema(schema: Any, asked: Registry | None, format: str, call: str) ->
             raise PlanError(f'{call}(format={format!r}) has no avro_schema= and no registry=; they belong to format="avro"')
         return None
     if isinstance(schema, Mapping):
-        return json.dumps(dict(schema))
+        try:
+            return json.dumps(dict(schema))
+        except (TypeError, ValueError) as error:
+            raise PlanError(f"{call}(avro_schema=…) is a schema of Avro, which JSON can hold: {error}") from None
     return None if schema is None else text(schema, f"{call}(avro_schema=…)", '{"type": "record", …}')
 
 

@@ -16,7 +16,7 @@ _PLACE = "mill.storage()"
 def storage(options: Mapping[str, str | bool | int], *, url: str = "") -> None:
     """Set credentials and options of object stores, for this process.
 
-    What is set holds for readers and sinks that are declared afterwards. What is not set is taken from the environment, under
+    Readers and sinks take the options that are set when they are declared, and again when they open an object. What is not set is taken from the environment, under
     the names that the tools of the store use, such as ``AWS_ACCESS_KEY_ID``. Setting options again replaces all that were set
     for the same ``url``; an empty dict removes them.
 
@@ -28,8 +28,8 @@ def storage(options: Mapping[str, str | bool | int], *, url: str = "") -> None:
         ``google_service_account``; ``azure_storage_account_name``, ``azure_storage_account_key``; for all stores ``timeout``,
         ``connect_timeout``, ``proxy_url``. The names are those of the ``object_store`` crate, which knows more of them.
     url
-        What the URLs begin with that the options are for, such as ``"s3://bucket"``. By default they are for all stores, and
-        each store takes those of its kind. Options for a longer beginning override those for a shorter one.
+        The bucket that the options are for, such as ``"s3://bucket"``, or the stores, such as ``"s3://"``. By default they are for
+        all stores, and each store takes those of its kind. Options of a bucket override those of all.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def storage(options: Mapping[str, str | bool | int], *, url: str = "") -> None:
     if not isinstance(url, str):
         raise PlanError(f"{_PLACE}: url is a text such as \"s3://bucket\", not {type(url).__name__}")
     if url and not url.startswith(("s3://", "gs://", "az://", "http://", "https://")):
-        raise PlanError(f"{_PLACE}: url is what URLs of a store begin with, such as \"s3://bucket\", not {url!r:.80}")
+        raise PlanError(f"{_PLACE}: url is a bucket such as \"s3://bucket\", not {url!r:.80}")
     configure_storage(url, [(_name(name), _value(name, value)) for name, value in options.items()])
 
 

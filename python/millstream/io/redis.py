@@ -119,9 +119,13 @@ def _check_url(url: str, package: Any) -> None:
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise PlanError(f"{_CALL}(): a URL begins with redis://, rediss:// (TLS) or unix://, as in {example}")
     try:
-        package.connection.parse_url(url)
-    except ValueError:
+        options = package.connection.parse_url(url)
+        # It does not connect yet, and takes only options that there are.
+        package.Redis.from_url(url).close()
+    except (ValueError, TypeError):
         raise PlanError(f"{_CALL}(): the URL has no valid host, port or option; it is a text such as {example}") from None
+    if options.get("decode_responses"):
+        raise PlanError(f"{_CALL}(): leave decode_responses out of the URL; the sink reads answers as bytes")
 
 
 class _RedisSink:

@@ -22,6 +22,9 @@ use crate::layout::{Flag, RowLayout, TAG_DIRTY, Taken, TAG_FLAGS_MASK, TAG_MATCH
 use crate::bucket::Chunk;
 use crate::probe::prefetch;
 
+/// How many cells are fetched at a time at most.
+const FETCHED_CELLS_MAX: usize = 8192;
+
 /// What a row has beside its key, to be put into a row of another table whose values are laid out alike.
 #[derive(Clone, Debug)]
 pub struct RowValues {
@@ -197,8 +200,9 @@ impl Rows<'_> {
     /// the steps for many rows at once does not wait for each of them.
     pub fn fetch_cells(&self) {
         let (Some(first), Some(last)) = (self.cells.first(), self.cells.last()) else { return };
-        if self.cells_per_row == 0 || (first == last && *first == self.cells[self.cells.len() / 2]) {
-            // None, or those of one row, which stay in the cache.
+        let is_one_row = first == last && *first == self.cells[self.cells.len() / 2];
+        if is_one_row || !(1..=FETCHED_CELLS_MAX).contains(&(self.cells_per_row * self.cells.len())) {
+            // Those of one row stay in the cache, and too many would not.
             return;
         }
         let cells = || {

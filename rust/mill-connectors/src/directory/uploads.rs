@@ -432,7 +432,8 @@ impl UploadCommitter {
         let path = self.target.path(&uploaded.key);
         mill_fault::reach("object.complete")
             .map_err(|e| Error::connector(format!("cannot complete the upload of {path:?}: {e}; run the job again to commit it")).because(e))?;
-        if let Err(error) = bucket.complete(&upload, &uploaded.parts, ending.as_ref()) {
+        let completed = bucket.complete(&upload, &uploaded.parts, ending.as_ref());
+        if !matches!(completed, Ok(true)) {
             // It may be there all the same: completed by a run that died, or by a request whose answer was lost.
             let location = Place::of(&path)?.location()?;
             match bucket.look(&location, false, ending.as_ref())? {
@@ -444,15 +445,17 @@ impl UploadCommitter {
                         object.size, uploaded.bytes, epoch.0
                     )));
                 }
-                None if is_unknown(&error) => {
-                    return Err(Error::connector(format!(
-                        "the output of epoch {} is lost: neither the upload of {path:?} nor the object is there; a rule of the bucket \
-                         or somebody has removed it, and whether it was visible before is not known: restore an older checkpoint, or start \
-                         anew with another prefix",
-                        epoch.0
-                    )));
+                None => {
+                    return Err(match completed {
+                        Err(error) => Error::new(error.kind(), format!("{}; run the job again to commit it", error.message())).because(error),
+                        Ok(_) => Error::connector(format!(
+                            "the output of epoch {} is lost: neither the upload of {path:?} nor the object is there; a rule of the bucket \
+                             or somebody has removed it, and whether it was visible before is not known: restore an older checkpoint, or \
+                             start anew with another prefix",
+                            epoch.0
+                        )),
+                    });
                 }
-                None => return Err(Error::new(error.kind(), format!("{}; run the job again to commit it", error.message())).because(error)),
             }
         }
         self.has_objects = true;
@@ -487,11 +490,6 @@ impl UploadCommitter {
         }
         Ok(())
     }
-}
-
-/// Whether a store has said that there is no such upload.
-fn is_unknown(error: &Error) -> bool {
-    ["NoSuchUpload", "not there", "404", "InvalidBlockList"].iter().any(|said| error.message().contains(said))
 }
 
 impl Committer for UploadCommitter {

@@ -15,6 +15,7 @@ mod write;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use arrow_avro::codec::Tz;
@@ -48,6 +49,9 @@ pub trait SchemaRegistry: Send + Sync + fmt::Debug {
     fn register(&self, subject: &str, schema: &str) -> Result<u32>;
 }
 
+/// For how long a number is taken to have no schema, once the registry has said so.
+const UNKNOWN_FOR: Duration = Duration::from_secs(30);
+
 /// How values are read or written.
 pub struct Avro {
     /// The schema as it was given.
@@ -56,8 +60,8 @@ pub struct Avro {
     schema: String,
     registry: Option<Arc<dyn SchemaRegistry>>,
     columns: SchemaRef,
-    /// The schemas of the registry.
-    known: Mutex<HashMap<u32, String>>,
+    /// What the registry has answered: the schema of a number, or when it had none.
+    known: Mutex<HashMap<u32, std::result::Result<String, Instant>>>,
 }
 
 impl Avro {
@@ -91,12 +95,15 @@ impl Avro {
     /// The schema with which a value was written; `None`: the registry has none of this number.
     fn writer(&self, id: u32) -> Result<Option<String>> {
         let Some(registry) = &self.registry else { return Ok(Some(self.schema.clone())) };
-        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            return Ok(Some(known.clone()));
+        match self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            Some(Ok(known)) => return Ok(Some(known.clone())),
+            Some(Err(asked)) if asked.elapsed() < UNKNOWN_FOR => return Ok(None),
+            _ => {}
         }
-        let Some(found) = registry.schema(id)? else { return Ok(None) };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(id, found.clone());
-        Ok(Some(found))
+        let found = registry.schema(id)?;
+        let answer = found.clone().ok_or_else(Instant::now);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answer);
+        Ok(found)
     }
 }
 

@@ -198,7 +198,9 @@ fn convert_leaf(value: Value, data: &[u8], to: &DataType, shape: Option<&Shape>,
     let Some(shape) = shape else { return convert_unknown(value, data, to, out) };
     let wrong = |what: &str, advice: &str| Err(format!("the schema says {what}, and the column is {}; {advice}", type_name(to)));
     match (shape.meaning, to) {
-        (Meaning::Decimal(_) | Meaning::ScaledDecimal, _) if value.kind == Kind::Number => out.extend_from_slice(value.bytes(data)),
+        (Meaning::Decimal(_) | Meaning::ScaledDecimal, to) if value.kind == Kind::Number && (is_number(to) || is_text(to)) => {
+            out.extend_from_slice(value.bytes(data));
+        }
         (Meaning::Decimal(_) | Meaning::ScaledDecimal, to) if is_number(to) || is_text(to) => {
             let digits = match shape.meaning {
                 Meaning::Decimal(scale) => decimal(&bytes_of(value, data)?, scale)?,

@@ -34,6 +34,10 @@ const RETRIES_OF_PLAN: (usize, Duration) = (3, Duration::from_secs(10));
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// How long a server may say nothing in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(20);
+/// How long an answer may take as a whole, while bytes of it come.
+const WHOLE_WAIT: Duration = Duration::from_secs(3600);
+/// What stores call an upload that is not there, or not any more.
+const NO_SUCH_UPLOAD: [&str; 3] = ["NoSuchUpload", "InvalidBlockList", "InvalidPart"];
 /// Whom clients ask for credentials if none are given: the machine that they run on.
 const ASKED_FOR_CREDENTIALS: [&str; 4] = ["169.254.169.254", "/latest/api/token", "/latest/meta-data", "metadata.google.internal"];
 /// The pauses before an answer that broke off is asked for again.
@@ -199,11 +203,17 @@ impl Bucket {
 
     /// Makes an upload an object; whether the store has answered that it did. An error that says that the upload is not known may
     /// mean that it was completed before.
-    pub(crate) fn complete(&self, upload: &Multipart, tags: &[String], ending: Option<&Ending>) -> Result<()> {
+    ///
+    /// Returns whether it is complete now; not, if the store says that there is no such upload.
+    pub(crate) fn complete(&self, upload: &Multipart, tags: &[String], ending: Option<&Ending>) -> Result<bool> {
         let (parts, at, id) = (self.parts()?, location(&upload.key)?, upload.id.clone());
         let tags = tags.iter().map(|tag| PartId { content_id: tag.clone() }).collect();
-        let complete = async move { parts.complete_multipart(&at, &id, tags).await };
-        self.said(&upload.key, ending, "complete the upload of", complete).map(|_| ())
+        match wait(&self.url(&upload.key), ending, async move { parts.complete_multipart(&at, &id, tags).await })? {
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) if NO_SUCH_UPLOAD.iter().any(|code| error.to_string().contains(code)) => Ok(false),
+            Err(error) => Err(self.failed("complete the upload of", &upload.key, &error)),
+        }
     }
 
     /// Gives up an upload; one that is not there is given up.
@@ -304,7 +314,13 @@ fn build(place: &Place, options: &Options, (max_retries, retry_timeout): (usize,
     // What was given comes later, and counts.
     let connect = format!("{} seconds", CONNECT_WAIT.as_secs());
     let silence = format!("{} seconds", SILENCE.as_secs());
-    let usual = [(ClientConfigKey::ConnectTimeout, connect.as_str()), (ClientConfigKey::ReadTimeout, silence.as_str())];
+    let whole = format!("{} seconds", WHOLE_WAIT.as_secs());
+    let usual = [
+        (ClientConfigKey::ConnectTimeout, connect.as_str()),
+        (ClientConfigKey::ReadTimeout, silence.as_str()),
+        // A slow answer is none that is missing: that is what the silence is for.
+        (ClientConfigKey::Timeout, whole.as_str()),
+    ];
     Ok(match place.scheme {
         Scheme::S3 => {
             let mut builder = AmazonS3Builder::from_env().with_bucket_name(&place.bucket).with_retry(retry);

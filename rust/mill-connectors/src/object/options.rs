@@ -60,6 +60,10 @@ fn is_secret(name: &str) -> bool {
 /// # Errors
 /// When an option is unknown; nothing is changed then.
 pub fn configure(prefix: &str, options: impl IntoIterator<Item = (String, String)>) -> Result<()> {
+    let is_whole = prefix.split_once("://").is_none_or(|(_, rest)| !rest.trim_end_matches('/').contains('/'));
+    if !is_whole {
+        return Err(Error::plan(format!("mill.storage(): url={prefix:?} has a path; options are those of a whole bucket, as in \"s3://bucket\"")));
+    }
     let mut checked = BTreeMap::new();
     for (name, value) in options {
         let lower = name.to_ascii_lowercase();
@@ -94,7 +98,11 @@ impl Options {
         let url = format!("{root}/");
         let mut options = BTreeMap::new();
         // Sorted, a beginning comes before what it begins.
-        for (_, of_prefix) in given.iter().filter(|(prefix, _)| url.starts_with(prefix.as_str())) {
+        let is_meant = |prefix: &str| match prefix.trim_end_matches('/') {
+            all if all.is_empty() || all.ends_with(':') => url.starts_with(all),
+            bucket => bucket == root,
+        };
+        for (_, of_prefix) in given.iter().filter(|(prefix, _)| is_meant(prefix)) {
             options.extend(of_prefix.iter().filter(|(name, _)| is_of(name, scheme)).map(|(name, value)| (name.clone(), value.clone())));
         }
         Options(options)

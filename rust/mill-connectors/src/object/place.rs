@@ -61,7 +61,8 @@ impl Place {
         };
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         let name = scheme.name();
-        if bucket.contains('@') {
+        let has_user = bucket.contains('@') || (scheme.is_web() && bucket.contains(':') && key.contains('@'));
+        if has_user {
             // The text may hold a password, so it is not shown.
             return Err(Error::plan(format!("a URL {name}://… has a user or password in it: give credentials with mill.storage() instead")));
         }

@@ -49,11 +49,13 @@ pub(crate) struct Meta {
 impl Meta {
     pub(super) fn of(object: &ObjectMeta) -> Meta {
         let mark = match (&object.e_tag, &object.version) {
-            (Some(tag), _) => format!("tag {}", tag.trim_start_matches("W/")),
+            // Azure lists tags without the quotes that they have elsewhere.
+            (Some(tag), _) => format!("tag {}", tag.trim_start_matches("W/").trim_matches('"')),
             (None, Some(version)) => format!("version {version}"),
             (None, None) => format!("time {}", object.last_modified.timestamp_millis()),
         };
-        let tag = object.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
+        let strong = object.e_tag.as_deref().filter(|tag| !tag.starts_with("W/"));
+        let tag = strong.map(|tag| format!("\"{}\"", tag.trim_matches('"')));
         Meta { size: object.size, tag, mark: xxh3_64(mark.as_bytes()) }
     }
 }

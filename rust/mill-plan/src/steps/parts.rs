@@ -91,7 +91,7 @@ impl AggregateParts {
             if let Expr::Aggregate(call) = expr.without_alias() {
                 parts.add(schema, call, name.clone(), &mut places)?;
                 if is_shareable(call) {
-                    shared.entry(call.to_string()).or_insert_with(|| name.clone());
+                    shared.entry(format!("{call:?}")).or_insert_with(|| name.clone());
                 }
                 post.push(Expr::column(name));
                 continue;
@@ -100,12 +100,15 @@ impl AggregateParts {
             let mut failure = None;
             let rewritten = expr.rewrite(&mut |part| match part {
                 Expr::Aggregate(call) => {
-                    let found = if is_shareable(call) { shared.get(&call.to_string()) } else { None };
-                    if let Some(name) = found {
+                    // Not what it looks like in messages: that leaves out types, and the end of long values.
+                    let text = is_shareable(call).then(|| format!("{call:?}"));
+                    if let Some(name) = text.as_ref().and_then(|text| shared.get(text)) {
                         return Some(Expr::Column(name.clone()));
                     }
                     let name = format!("__agg{}", parts.specs.len());
-                    shared.insert(call.to_string(), name.clone());
+                    if let Some(text) = text {
+                        shared.insert(text, name.clone());
+                    }
                     if let Err(error) = parts.add(schema, call, name.clone(), &mut places) {
                         failure = Some(error);
                     }
@@ -222,8 +225,8 @@ impl AggregateParts {
 
     /// The place of an expression among the inputs; equal expressions are computed once.
     fn place(&mut self, expr: &Expr, places: &mut HashMap<String, usize>) -> usize {
-        let text = expr.to_string();
-        if let Some(&place) = places.get(&text).filter(|_| !has_user_function(expr)) {
+        let text = (!has_user_function(expr)).then(|| format!("{expr:?}"));
+        if let Some(&place) = text.as_ref().and_then(|text| places.get(text)) {
             return place;
         }
         let key = self.inputs[..self.keys].iter().position(|key| match (key, expr) {
@@ -234,17 +237,23 @@ impl AggregateParts {
             self.inputs.push(expr.clone().alias(format!("__{}", self.inputs.len())));
             self.inputs.len() - 1
         });
-        places.insert(text, place);
+        if let Some(text) = text {
+            places.insert(text, place);
+        }
         place
     }
 }
 
-/// Whether a function of the user's is in it. Two different ones may look alike in print, so they are never shared.
+/// Whether a function of the user's is in it. Two different ones may look alike, so they are never shared.
 fn has_user_function(expr: &Expr) -> bool {
-    expr.any(&|part| matches!(part, Expr::User { .. }))
+    expr.any(&|part| match part {
+        Expr::User { .. } => true,
+        Expr::ListEval { body, .. } => has_user_function(body),
+        _ => false,
+    })
 }
 
-/// Whether two aggregates that are equal in print are one.
+/// Whether another aggregate that looks like this one is the same.
 fn is_shareable(call: &AggregateCall) -> bool {
     !matches!(call.kind, AggregateKind::User(_)) && !call.input.iter().chain(&call.filter).any(|part| has_user_function(part))
 }

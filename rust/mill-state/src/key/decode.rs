@@ -135,12 +135,16 @@ impl KeyDecoder {
                     }
                     Open::Bytes(builder) if head == 0 => builder.append_null(),
                     Open::Bytes(builder) => builder.append_value(take_sized(&mut rest, head, &mut is_damaged)),
-                    Open::Rows(encoded) => encoded.push(take_sized(&mut rest, head, &mut is_damaged).to_vec()),
+                    Open::Rows(encoded) => {
+                        is_damaged |= head == 0;
+                        encoded.push(take_sized(&mut rest, head, &mut is_damaged).to_vec());
+                    }
                 }
             }
+            is_damaged |= !rest.is_empty();
         })?;
         if is_damaged {
-            return Err(StateError::Damaged { group: 0, chunk: 0, what: "a key is shorter than its columns".to_owned() });
+            return Err(StateError::Damaged { group: 0, chunk: 0, what: "a key is not what its columns make".to_owned() });
         }
         let mut out = Vec::with_capacity(columns.len());
         for (index, column) in open.into_iter().enumerate() {
