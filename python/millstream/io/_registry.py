@@ -109,10 +109,8 @@ def _parts(url: str) -> urllib.parse.SplitResult:
     return parts
 
 
-def registry(url: Any, call: str) -> Registry | None:
-    """Return the registry of an argument; None if there is none."""
-    if url is None:
-        return None
+def registry(url: Any, call: str) -> Registry:
+    """Return the registry of an argument."""
     if not text(url, f"{call}(registry=…)", "http://localhost:8081").startswith(("http://", "https://")):
         # The URL may hold a password.
         raise PlanError(f'{call}(registry=…) takes a URL that begins with http:// or https://, as in "http://localhost:8081"')

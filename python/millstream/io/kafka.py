@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from millstream import _engine
 from millstream._reading import KafkaReading, KafkaWriting
 from millstream._texts import choice, mapping, text, texts
 from millstream.errors import PlanError
 from millstream.expr import Expr, name_of
-from millstream.io._registry import Registry
-from millstream.io._registry import registry as registry_of
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 from millstream.types import SchemaLike, schema_of
+
+if TYPE_CHECKING:
+    from millstream.io._registry import Registry
 
 __all__ = ["read_kafka"]
 
@@ -132,7 +132,7 @@ def read_kafka(
     keys: list[str] = []
     choice(format, "read_kafka(format=…)", "json", "debezium-json", "avro", "raw")
     names = texts(topics, "read_kafka(topics)", "clicks")
-    asked = registry_of(registry, "read_kafka")
+    asked = _registry_of(registry, "read_kafka")
     avro = _avro_schema(avro_schema, asked, format, "read_kafka")
     if format == "debezium-json":
         if key is None:
@@ -185,7 +185,7 @@ def kafka_sink(
     if format == "debezium-json":  # type: ignore[comparison-overlap]
         raise PlanError('write_kafka(format="debezium-json"): only read_kafka has it; write "json" with key=')
     choice(format, "write_kafka(format=…)", "json", "avro", "raw")
-    asked = registry_of(registry, "write_kafka")
+    asked = _registry_of(registry, "write_kafka")
     avro = _avro_schema(avro_schema, asked, format, "write_kafka")
     if delivery not in (None, "exactly_once", "at_least_once"):
         raise PlanError(f'write_kafka(): delivery is {delivery!r:.100}; it is "exactly_once", "at_least_once" or None')
@@ -229,6 +229,15 @@ def kafka_sink(
     return output(raw)
 
 
+def _registry_of(url: Any, call: str) -> Registry | None:
+    """Return the registry of an argument; what it needs is imported only where there is one."""
+    if url is None:
+        return None
+    from millstream.io._registry import registry
+
+    return registry(url, call)
+
+
 def _avro_schema(schema: Any, asked: Registry | None, format: str, call: str) -> str | None:
     """Return a schema of Avro as text."""
     if format != "avro":
@@ -236,6 +245,8 @@ def _avro_schema(schema: Any, asked: Registry | None, format: str, call: str) ->
             raise PlanError(f'{call}(format={format!r}) has no avro_schema= and no registry=; they belong to format="avro"')
         return None
     if isinstance(schema, Mapping):
+        import json
+
         try:
             return json.dumps(dict(schema))
         except (TypeError, ValueError) as error:
