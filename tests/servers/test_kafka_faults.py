@@ -16,7 +16,6 @@ from cluster import Cluster
 from test_kafka_sink import SECONDS_MAX, Job, numbers, squares, wait_for
 
 import millstream as mill
-from millstream import col
 
 SECRET = "hunter2-hunter2"
 NUMBER = {"n": int}

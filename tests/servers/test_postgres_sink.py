@@ -7,8 +7,6 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,46 +16,25 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import job_process
 import postgres
 import pyarrow as pa
 import pytest
+from job_process import SECONDS_MAX
 
 import millstream as mill
 from millstream import col
 
 JOBS = Path(__file__).with_name("postgres_jobs.py")
-SECONDS_MAX = 120
 SEED = int(os.environ.get("SEED", "1"))
 KILLS = int(os.environ.get("KILLS", "5"))
 
 
-class Job:
-    """A job as a process."""
+class Job(job_process.Job):
+    """A job of `postgres_jobs.py`."""
 
     def __init__(self, work: Path, *arguments: object, fail_point: str | None = None) -> None:
-        work.mkdir(parents=True, exist_ok=True)
-        self._log = work / "log"
-        environment = {**os.environ, **({} if fail_point is None else {"MILLSTREAM_FAIL_POINT": fail_point})}
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, str(JOBS), *map(str, arguments)], stdout=log, stderr=log, env=environment)
-
-    def said(self) -> str:
-        return self._log.read_text()[-3000:]
-
-    def finish(self) -> None:
-        """Wait for a good end."""
-        assert self.process.wait(SECONDS_MAX) == 0, self.said()
-
-    def ends_within(self, seconds: float) -> bool:
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        super().__init__(JOBS, work, *arguments, fail_point=fail_point)
 
 
 # -- values ----------------------------------------------------------------------------------------------------------------

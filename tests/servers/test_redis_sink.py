@@ -6,10 +6,7 @@ import os
 import random
 import select
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -18,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import job_process
 import pytest
 import redis_jobs
 import redis_server
@@ -27,7 +25,6 @@ from millstream import col, testing
 from millstream.io.redis import MARKS
 
 JOBS = Path(__file__).with_name("redis_jobs.py")
-SECONDS_MAX = 120
 SEED = int(os.environ.get("SEED", "1"))
 KILLS = int(os.environ.get("KILLS", "4"))
 ROWS = [{"n": n, "word": f"w{n % 3}"} for n in range(100)]
@@ -254,28 +251,11 @@ def test_two_runs_go_on_from_one_checkpoint(redis: redis_server.Server, tmp_path
     assert [entry["n"] for entry in redis.entries("s")] == [str(n) for n in range(600)]
 
 
-class Job:
-    """A job as a process."""
+class Job(job_process.Job):
+    """A job of `redis_jobs.py`."""
 
     def __init__(self, work: Path, job: str, url: str) -> None:
-        work.mkdir(parents=True, exist_ok=True)
-        self._log = work / "log"
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, str(JOBS), job, url, str(work / "state")], stdout=log, stderr=log)
-
-    def ends_within(self, seconds: float) -> bool:
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def finish(self) -> None:
-        assert self.process.wait(SECONDS_MAX) == 0, self._log.read_text()[-3000:]
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        super().__init__(JOBS, work, job, url, work / "state")
 
 
 def judge(redis: redis_server.Server, job: str) -> None:

@@ -8,25 +8,25 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import job_process
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3
+from job_process import SECONDS_MAX
 
 import millstream as mill
 from millstream import col
 
 JOBS = Path(__file__).with_name("s3_jobs.py")
-SECONDS_MAX = 120
 SEED = int(os.environ.get("SEED", "1"))
 KILLS = int(os.environ.get("KILLS", "5"))
 ROWS = 6_000
 PARTS = 20
+TASKS = 2
 
 
 def rows_of(bucket: s3.Bucket, prefix: str) -> list[dict[str, Any]]:
@@ -161,33 +161,11 @@ def stops(url: str) -> mill.Output:
 # -- crashes ---------------------------------------------------------------------------------------------------------------
 
 
-class Job:
-    """A job as a process."""
+class Job(job_process.Job):
+    """A job of `s3_jobs.py`."""
 
     def __init__(self, work: Path, endpoint: str, source: str, target: str, *, every: str = "20ms", fail_point: str | None = None) -> None:
-        work.mkdir(parents=True, exist_ok=True)
-        self._log = work / "log"
-        environment = {**os.environ, **({} if fail_point is None else {"MILLSTREAM_FAIL_POINT": fail_point})}
-        command = [sys.executable, str(JOBS), endpoint, source, target, str(work / "state"), "--every", every]
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-
-    def said(self) -> str:
-        return self._log.read_text()[-3000:]
-
-    def finish(self) -> None:
-        assert self.process.wait(SECONDS_MAX) == 0, self.said()
-
-    def ends_within(self, seconds: float) -> bool:
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        super().__init__(JOBS, work, endpoint, source, target, work / "state", "--every", every, fail_point=fail_point)
 
 
 def numbered(bucket: s3.Bucket) -> None:
@@ -209,10 +187,12 @@ def test_killed_at_a_step(bucket: s3.Bucket, tmp_path: Path, step: str) -> None:
     assert job.ends_within(SECONDS_MAX) and job.process.returncode == -signal.SIGKILL, job.said()
     Job(tmp_path, bucket.server.url, bucket.url("in/*.csv"), bucket.url("out/")).finish()
     check(bucket, "out/")
-    # The upload of somebody else is still there; of ours at most one that had begun when the process died, and has no parts.
+    # The upload of somebody else is still there; of ours at most one for each task, which had begun when the process died and has no parts.
     pending = bucket.pending()
     assert other in [upload for _, upload in pending]
-    assert len(pending) <= (2 if step.startswith("object.note") else 1), pending
+    ours = [upload for upload in pending if upload[1] != other]
+    assert len(ours) <= (TASKS if step.startswith("object.note") else TASKS - 1), pending
+    assert [bucket.parts(*upload) for upload in ours] == [0] * len(ours)
 
 
 def test_killed_at_any_time(bucket: s3.Bucket, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
             if not names:
                 continue
             tell(f"shapes: data of {name}")
-            queries: list[Query] = [query for query in module.queries(settings, Path(folder)) if query.name in names]
+            queries: list[Query] = [query for query in module.queries(settings.rows or _ROWS_DEFAULT, settings, Path(folder)) if query.name in names]
             parts.append(contest("shapes", "Every shape of data", "rows", queries, settings, tell))
     columns = max((part.columns for part in parts), key=len)
     return Result(

@@ -12,6 +12,7 @@ import millstream as mill
 from millstream import col
 from millstream.bench.contest import Query
 from millstream.bench.result import Settings
+from millstream.bench.shapes.source import pl
 
 __all__ = ["NAME", "QUERIES", "queries"]
 
@@ -33,16 +34,16 @@ def _records(rows: int) -> Any:
     return pa.table(columns)
 
 
-def queries(settings: Settings, folder: Path) -> Iterator[Query]:
+def queries(rows: int, settings: Settings, folder: Path) -> Iterator[Query]:
     """Write the files, and return the questions over them."""
     import pyarrow.csv
     import pyarrow.parquet
 
-    table = _records(settings.rows or 3_000_000)
+    table = _records(rows)
     parquet, csv, out = folder / "in.parquet", folder / "in.csv", folder / "out"
     pyarrow.parquet.write_table(table, parquet, compression="snappy")
     pyarrow.csv.write_csv(table, csv)
-    rows, threads, counter = table.num_rows, settings.parallelism, itertools.count()
+    threads, counter = settings.parallelism, itertools.count()
     database: Any = None
     if "duckdb" in settings.against:
         import duckdb
@@ -80,7 +81,7 @@ def queries(settings: Settings, folder: Path) -> Iterator[Query]:
     yield query(
         "f-parquet", "Parquet to Parquet, half of the rows", lambda path: stream.filter(col("items") < 10).write_parquet(path),
         f"COPY (SELECT * FROM '{parquet}' WHERE items < 10) TO '{{path}}' (FORMAT parquet, COMPRESSION zstd)",
-        lambda path: frames()[0].filter(_pl("items") < 10).sink_parquet(path, compression="zstd"),
+        lambda path: frames()[0].filter(pl("items") < 10).sink_parquet(path, compression="zstd"),
     )
     yield query(
         "f-csv-parquet", "CSV to Parquet", lambda path: mill.read_csv(csv).write_parquet(path),
@@ -97,12 +98,6 @@ def queries(settings: Settings, folder: Path) -> Iterator[Query]:
         f"COPY (SELECT * FROM '{parquet}') TO '{{path}}' (FORMAT json)",
         lambda path: frames()[0].sink_ndjson(path),
     )
-
-
-def _pl(name: str) -> Any:
-    import polars
-
-    return polars.col(name)
 
 
 def _read(path: Path) -> Any:

@@ -58,9 +58,8 @@ def _others(rows: int) -> Any:
     return pa.table(columns)
 
 
-def queries(settings: Settings, folder: Path) -> Iterator[Query]:
+def queries(rows: int, settings: Settings, folder: Path) -> Iterator[Query]:
     """Make the data, and return the questions over it."""
-    rows = settings.rows or 3_000_000
     yield from _benchmark(Tables(settings, {"x": _records(rows)}))
     yield from _kinds(Tables(settings, {"x": _others(rows)}))
 

@@ -50,9 +50,9 @@ def _texts(numbers: Any) -> Any:
     return pa.array([f"id{n}" for n in distinct.tolist()]).take(pa.array(places))
 
 
-def queries(settings: Settings, folder: Path) -> Iterator[Query]:
+def queries(rows: int, settings: Settings, folder: Path) -> Iterator[Query]:
     """Make the data, and return the questions over it."""
-    tables = Tables(settings, _tables(settings.rows or 3_000_000))
+    tables = Tables(settings, _tables(rows))
     x = tables.stream()
 
     def join(name: str, about: str, table: str, key: str, how: str = "inner") -> Query:

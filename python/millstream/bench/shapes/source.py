@@ -42,18 +42,18 @@ class Tables:
         return mill.from_arrow(self._arrow[name])
 
     def query(
-        self, name: str, about: str, ours: mill.Stream, sql: str | None, polars: Callable[..., Any] | None, rows: int | None = None
+        self, name: str, about: str, ours: mill.Stream, sql: str, polars: Callable[..., Any] | None
     ) -> Query:
         """Return a question: our stream, its SQL, and a function that takes Polars' frames and returns another."""
         peers: dict[str, Callable[[], Any]] = {}
-        if self._database is not None and sql is not None:
+        if self._database is not None:
             database = self._database
             peers["duckdb"] = lambda: database.sql(sql).to_arrow_table()
         if self._frames and polars is not None:
             plan = polars(*self._frames.values())
             peers["polars"] = lambda: plan.collect(engine="streaming").to_arrow()
         threads = self._settings.parallelism
-        return Query(name, about, rows or self.rows, lambda: ours.collect(parallelism=threads), peers)
+        return Query(name, about, self.rows, lambda: ours.collect(parallelism=threads), peers)
 
 
 def pl(*names: str) -> Any:

@@ -31,9 +31,9 @@ def _records(rows: int) -> Any:
     return pa.table({"url": pa.array(paths).take(pa.array(dice.integers(0, len(paths), rows))), "status": dice.integers(200, 210, rows)})
 
 
-def queries(settings: Settings, folder: Path) -> Iterator[Query]:
+def queries(rows: int, settings: Settings, folder: Path) -> Iterator[Query]:
     """Make the data, and return the questions over it."""
-    tables = Tables(settings, {"x": _records(settings.rows or 3_000_000)})
+    tables = Tables(settings, {"x": _records(rows)})
     x = tables.stream()
     url = col("url")
     yield tables.query(

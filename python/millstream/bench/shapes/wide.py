@@ -25,9 +25,8 @@ def _records(rows: int, columns: int) -> Any:
     return pa.table({"k": dice.integers(0, 100, rows)} | {f"c{n}": dice.integers(0, 1000, rows) for n in range(columns)})
 
 
-def queries(settings: Settings, folder: Path) -> Iterator[Query]:
+def queries(rows: int, settings: Settings, folder: Path) -> Iterator[Query]:
     """Make the data, and return the questions over it: a tenth and a hundredth as many rows."""
-    rows = settings.rows or 3_000_000
     for columns, divisor in ((50, 10), (500, 100)):
         names = [f"c{n}" for n in range(columns)]
         tables = Tables(settings, {"x": _records(max(rows // divisor, 1), columns)})

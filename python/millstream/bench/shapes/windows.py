@@ -30,9 +30,9 @@ def _records(rows: int) -> Any:
     return pa.table(columns)
 
 
-def queries(settings: Settings, folder: Path) -> Iterator[Query]:
+def queries(rows: int, settings: Settings, folder: Path) -> Iterator[Query]:
     """Make the data, and return the questions over it."""
-    tables = Tables(settings, {"x": _records(settings.rows or 3_000_000)})
+    tables = Tables(settings, {"x": _records(rows)})
     timed = tables.stream().event_time("t", watermark="1s")
     minute = mill.tumbling("1m")
 
