@@ -108,6 +108,11 @@ pub(crate) trait Accumulator: Send {
     /// Takes up a frame; updates then speak of its records by their place. `hashes` are those of its keys.
     fn prepare(&mut self, batch: &RecordBatch, hashes: &[u64]) -> Result<()>;
 
+    /// Whether it is about the order of records, in groups that are of event time.
+    fn asks_for_times(&self) -> bool {
+        false
+    }
+
     /// The event times of the frame that is taken up next; only to those of groups that are of event time. Of interest to
     /// those that are about the order of records.
     fn times(&mut self, times: &[i64]) {

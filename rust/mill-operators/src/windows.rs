@@ -10,6 +10,7 @@ mod assign;
 mod bounds;
 mod combine;
 mod gaps;
+mod period;
 mod sparse;
 mod timing;
 mod triggers;

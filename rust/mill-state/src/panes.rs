@@ -15,6 +15,9 @@ use crate::layout::RowLayout;
 use crate::pool::Pool;
 use crate::table::{Shape, StateTable, TableOptions};
 
+/// How large a table that is kept for the next pane may be.
+const SPARE_BYTES_MAX: usize = 1 << 20;
+
 /// The tables of all open panes, by the start of the pane.
 #[derive(Debug)]
 pub struct PaneTables {
@@ -25,6 +28,8 @@ pub struct PaneTables {
     /// As large as the last pane that closed was, the next one is expected to be.
     shape: Shape,
     panes: BTreeMap<i64, StateTable>,
+    /// A small table that has been closed: the next one of its shape takes its chunks as they are.
+    spare: Option<StateTable>,
     /// Chunks of closed panes that checkpoints still hold.
     closed: Vec<BlockAddress>,
 }
@@ -33,7 +38,7 @@ impl PaneTables {
     /// No panes yet; each gets a table of this layout with these options.
     pub fn new(layout: Arc<RowLayout>, options: TableOptions) -> PaneTables {
         let pool = StateTable::pool_for(&layout);
-        PaneTables { layout, options, pool, shape: Shape::SMALL, panes: BTreeMap::new(), closed: Vec::new() }
+        PaneTables { layout, options, pool, shape: Shape::SMALL, panes: BTreeMap::new(), spare: None, closed: Vec::new() }
     }
 
     /// The layout of the rows.
@@ -44,14 +49,28 @@ impl PaneTables {
     /// Makes it another state of its step, before it is restored.
     pub(crate) fn set_state(&mut self, state: u16) {
         self.options.state = state;
+        self.spare = None;
     }
 
-    /// The table of a pane, opened if need be.
+    /// The table of a pane, opened if need be, as large as the last one that closed.
     pub fn open(&mut self, start: i64) -> &mut StateTable {
+        let shape = self.shape;
+        self.open_as(start, shape)
+    }
+
+    /// The table of a pane, opened if need be for about so many rows.
+    pub fn open_for(&mut self, start: i64, rows: usize) -> &mut StateTable {
+        let shape = StateTable::shape_for(&self.layout, self.options.groups.len(), rows);
+        self.open_as(start, shape)
+    }
+
+    fn open_as(&mut self, start: i64, shape: Shape) -> &mut StateTable {
         self.panes.entry(start).or_insert_with(|| {
-            let mut table =
-                StateTable::with_pool(Arc::clone(&self.layout), self.options.clone(), self.pool.clone());
-            table.expect(self.shape);
+            if let Some(table) = self.spare.take_if(|spare| spare.is_like(shape)) {
+                return table;
+            }
+            let mut table = StateTable::with_pool(Arc::clone(&self.layout), self.options.clone(), self.pool.clone());
+            table.expect(shape);
             table
         })
     }
@@ -88,8 +107,12 @@ impl PaneTables {
 
     /// Closes a pane and gives its memory back.
     pub fn close(&mut self, start: i64) {
-        let Some(table) = self.panes.remove(&start) else { return };
+        let Some(mut table) = self.panes.remove(&start) else { return };
         self.shape = table.shape();
+        if table.memory() <= SPARE_BYTES_MAX && table.recycle() {
+            self.spare = Some(table);
+            return;
+        }
         if self.options.is_persistent {
             let state = self.options.state;
             let address = |(group, chunk)| BlockAddress { state, namespace: start, group, chunk };
@@ -126,7 +149,7 @@ impl PaneTables {
 
     /// About how many bytes of memory all panes take.
     pub fn memory(&self) -> usize {
-        self.panes.values().map(StateTable::memory).sum()
+        self.panes.values().chain(&self.spare).map(StateTable::memory).sum()
     }
 
     /// Gives what changed since the last snapshot (or everything), to be made blocks of.
@@ -155,6 +178,7 @@ impl PaneTables {
             }
         }
         self.panes.clear();
+        self.spare = None;
         self.closed.clear();
         for (start, blocks) in by_pane {
             let mut table = StateTable::with_pool(Arc::clone(&self.layout), self.options.clone(), self.pool.clone());

@@ -60,6 +60,8 @@ const DEPTH_MAX: u32 = 16;
 const POOLED_BYTES_MIN: usize = 128 << 10;
 /// How full the chunks of an expected table are to be, in sixteenths: some become fuller than others.
 const EXPECTED_SIXTEENTHS: usize = 9;
+/// The epoch of a table of which no snapshot has been taken.
+const FIRST_EPOCH: u64 = 1;
 /// The chunks a key group begins with: `1 << depth` of them, with so many rows each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -164,7 +166,7 @@ impl StateTable {
             pool,
             expected: Shape::SMALL,
             directory: Directory::new(&options.groups),
-            epoch: 1,
+            epoch: FIRST_EPOCH,
             options,
             chunks: Vec::new(),
             rows: 0,
@@ -224,9 +226,25 @@ impl StateTable {
     /// If the table is persistent.
     pub fn reset(&mut self) {
         assert!(!self.options.is_persistent, "a persistent table is cleared, so that checkpoints see it");
+        self.empty();
+    }
+
+    /// Empties all rows but keeps their chunks, as those of a table that no snapshot has seen; whether that is what it is.
+    pub(crate) fn recycle(&mut self) -> bool {
+        let is_own = self.chunks.iter().all(|chunk| chunk.epoch == FIRST_EPOCH);
+        if self.epoch != FIRST_EPOCH || !is_own || !self.dropped.is_empty() || self.touched.iter().any(|touched| touched.is_held) {
+            return false;
+        }
+        self.empty();
+        self.rows_before = 0;
+        self.touched.iter_mut().for_each(|touched| touched.emptied = None);
+        true
+    }
+
+    fn empty(&mut self) {
         for chunk in &mut self.chunks {
             let data = chunk.data_mut(self.epoch);
-            let words = data.words_mut().expect("a table without persistence maps nothing");
+            let words = data.words_mut().expect("the chunks of a table without persistence, or of its first epoch, are its own");
             words.fill(0);
             let base = words.as_mut_ptr();
             data.arena_mut().clear();
@@ -254,17 +272,26 @@ impl StateTable {
 
     /// The shape in which its rows would have fitted from the start.
     pub(crate) fn shape(&self) -> Shape {
-        let rows = self.rows.max(self.rows_before) / self.options.groups.len();
+        StateTable::shape_for(&self.layout, self.options.groups.len(), self.rows.max(self.rows_before))
+    }
+
+    /// The shape in which so many rows fit.
+    pub(crate) fn shape_for(layout: &RowLayout, groups: usize, rows: usize) -> Shape {
+        let (rows, capacity_max) = (rows / groups, StateTable::capacity_max(layout));
         let fits = |capacity: usize, depth: u32| rows <= (capacity << depth) / 16 * EXPECTED_SIXTEENTHS;
-        let capacity = (CHUNK_ROWS_FIRST..=self.capacity_max).find(|&rows| rows.is_power_of_two() && fits(rows as usize, 0));
+        let capacity = (CHUNK_ROWS_FIRST..=capacity_max).find(|&rows| rows.is_power_of_two() && fits(rows as usize, 0));
         match capacity {
             Some(capacity) => Shape { depth: 0, capacity },
             None => {
-                let capacity = self.capacity_max;
-                let depth = (1..DEPTH_MAX).find(|&depth| fits(capacity as usize, depth)).unwrap_or(DEPTH_MAX);
-                Shape { depth, capacity }
+                let depth = (1..DEPTH_MAX).find(|&depth| fits(capacity_max as usize, depth)).unwrap_or(DEPTH_MAX);
+                Shape { depth, capacity: capacity_max }
             }
         }
+    }
+
+    /// Whether it was made for tables of this shape, and its chunks still have it.
+    pub(crate) fn is_like(&self, shape: Shape) -> bool {
+        self.expected == shape && self.chunks.iter().all(|chunk| chunk.capacity() == shape.capacity && chunk.id >> shape.depth == 1)
     }
 
     /// Where new chunks take their memory, if the table is large.

@@ -72,6 +72,10 @@ impl Collect {
 }
 
 impl Accumulator for Collect {
+    fn asks_for_times(&self) -> bool {
+        self.times.is_some()
+    }
+
     fn times(&mut self, times: &[i64]) {
         if let Some(own) = &mut self.times {
             own.clear();

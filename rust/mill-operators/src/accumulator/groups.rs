@@ -154,6 +154,11 @@ impl Groups {
         })
     }
 
+    /// Whether an aggregate asks for event times.
+    pub(crate) fn asks_for_times(&self) -> bool {
+        self.accumulators.iter().any(|accumulator| accumulator.asks_for_times())
+    }
+
     /// The event times of the frame that is taken up next, of groups that are timed.
     pub(crate) fn times(&mut self, times: Option<&[i64]>) {
         if let Some(times) = times {
@@ -211,6 +216,11 @@ impl Groups {
             start += len;
         }
         Ok(())
+    }
+
+    /// Opens a pane, if it is not open, for about so many rows.
+    pub(crate) fn expect(&mut self, pane: i64, rows: usize) {
+        self.panes.open_for(pane, rows);
     }
 
     /// Takes these records of the frame into a pane.

@@ -114,6 +114,10 @@ fn replaces(time: i64, kept: i64, is_first: bool) -> bool {
 }
 
 impl Accumulator for TimedPlace {
+    fn asks_for_times(&self) -> bool {
+        true
+    }
+
     fn times(&mut self, times: &[i64]) {
         self.times.clear();
         self.times.extend_from_slice(times);
@@ -167,6 +171,10 @@ struct BytesPlace {
 }
 
 impl Accumulator for BytesPlace {
+    fn asks_for_times(&self) -> bool {
+        self.times.is_some()
+    }
+
     fn times(&mut self, times: &[i64]) {
         if let Some(own) = &mut self.times {
             own.clear();

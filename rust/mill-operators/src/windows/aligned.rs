@@ -19,12 +19,15 @@
 use mill_plan::{Window, WindowSpec};
 use mill_protocol::Watermark;
 
+use super::period::Period;
+
 /// Computes panes and windows. Times are microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Aligned {
     size: i64,
     /// How far apart the ends of windows are.
     slide: i64,
+    period: Period,
     offset: i64,
     /// Where windows end within a slide, if not at its start.
     cut: i64,
@@ -66,7 +69,7 @@ impl Aligned {
             Window::Cumulative { step_us, size_us, offset_us } => (size_us, step_us, offset_us, true),
         };
         let cut = if is_cumulative { 0 } else { size % slide };
-        Aligned { size, slide, offset, cut, is_cumulative, allowed_lateness }
+        Aligned { size, slide, period: Period::new(slide), offset, cut, is_cumulative, allowed_lateness }
     }
 
     /// Whether windows begin together: one that loses a pane loses all it has.
@@ -82,7 +85,7 @@ impl Aligned {
     /// The pane that holds this time.
     #[inline]
     pub(crate) fn pane(&self, time: i64) -> Pane {
-        let first = floor(time, self.offset, self.slide);
+        let first = self.period.floor(time, self.offset);
         let next = first.saturating_add(self.slide);
         if self.cut == 0 {
             return Pane { start: first, end: next, first_end: next };

@@ -102,19 +102,26 @@ impl Assigner {
         if windows.is_overlapping() {
             return None;
         }
-        let (mut ids, mut late) = (Vec::with_capacity(times.len()), Vec::new());
         let mut now = windows.pane(*first);
-        for (record, &time) in times.iter().enumerate() {
-            if time < now.start || time >= now.end {
-                now = windows.pane(time);
+        let ids: Vec<i64> = times
+            .iter()
+            .map(|&time| {
+                if time < now.start || time >= now.end {
+                    now = windows.pane(time);
+                }
+                windows.id_of(now.first_end)
+            })
+            .collect();
+        let is_complete = |id: i64, at: Watermark| windows.is_complete(windows.end_of(id), at);
+        let late = match batch.behind() {
+            None => (0..).zip(&ids).filter(|&(_, &id)| is_complete(id, stream)).map(|(record, _)| record).collect(),
+            Some(behind) => {
+                let at = |behind: i64, time: i64| if behind > time { stream.max(Watermark(behind)) } else { stream };
+                let late = (0..).zip(&ids).zip(times.iter().zip(behind.iter()));
+                let late = late.filter(|&((_, &id), (&time, &behind))| is_complete(id, at(behind, time)));
+                late.map(|((record, _), _)| record).collect()
             }
-            ids.push(windows.id_of(now.first_end));
-            let behind = batch.behind().map(|behind| behind[record]).filter(|&behind| behind > time);
-            let at = behind.map_or(stream, |behind| stream.max(Watermark(behind)));
-            if windows.is_complete(now.first_end, at) {
-                late.push(record as u32);
-            }
-        }
+        };
         Some((ids, late))
     }
 

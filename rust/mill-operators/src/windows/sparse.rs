@@ -14,11 +14,12 @@
 //! rows: as many as are read through in some microseconds. So nothing says which rows are those of a window, and none is ever
 //! looked up to be removed.
 //!
-//! Records are held as they came, sorted by generation, until there are as many as a table is to have rows, or some of its
-//! windows are complete, or a checkpoint comes. Only then they go into the table, all at once. So the table of a generation is in
-//! the nearest caches while it is filled and read, and mostly is no more soon after; with thousands of windows open, each record
-//! would else wait for memory. What is held in a frame can be given back as a whole only, so where more records are gone than
-//! held, the oldest frame's go into their tables.
+//! Records are held, sorted by window, until there are as many as a table is to have rows, or some of its windows are complete, or
+//! a checkpoint comes. Only then they go into the table, all at once. So the table of a generation is in the nearest caches while it
+//! is filled and read, and mostly is no more soon after; with thousands of windows open, each record would else wait for memory.
+//! Where only some windows are complete and nothing is in the table yet, the generation is split: no table is read through in vain.
+//! Memory of records that are held is given back a part of a frame at a time, mostly as its windows become complete. Where more
+//! records are gone than held, those of the oldest part go into their tables.
 //!
 //! Generations do not overlap, and a window is in one of the two forms from its first record on. A table is known by the first
 //! window that its generation was begun for; a restart finds from the rows which windows these are. Instances need not agree on
@@ -28,13 +29,16 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::concat;
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, RecordBatch, RecordBatchOptions, UInt32Array, downcast_primitive,
+};
+use arrow::compute::{concat, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use mill_plan::AggregateSpec;
 use mill_protocol::{Batch, Error, Outbox, Restored, Result, Snapshot};
 use mill_state::{Cursor, Span};
 
+use super::period::Period;
 use crate::accumulator::Groups;
 
 /// How many rows the table of a generation is to have.
@@ -49,10 +53,12 @@ const WINDOWS_MAX: u64 = 1 << 20;
 const WINDOWS_PER_RECORD: u64 = 4;
 
 /// How many records a generation holds until they go into its table: more if that is larger, though never more than this.
-const HELD: usize = 2 * ROWS;
+const HELD: usize = 3 * ROWS;
 const HELD_MAX: usize = 16 * ROWS;
 /// How many records that are gone may be kept, beside as many as are held.
 const GONE: usize = 16 * ROWS;
+/// About how many records lie in memory that is given back as a whole.
+const PART: usize = ROWS;
 
 /// Windows in tables that they share, by their ids.
 pub(crate) struct Sparse {
@@ -64,24 +70,55 @@ pub(crate) struct Sparse {
     generations: BTreeMap<i64, Generation>,
     /// How many rows a window had in the generation that was dropped last, in 256ths.
     density: Option<u64>,
-    /// Frames of which records are held, the oldest first, and the number of that.
-    frames: VecDeque<Frame>,
+    /// How many rows came of a record there, in 256ths.
+    remains: Option<u64>,
+    /// Parts of frames, the oldest first, and the number of that; none where no record is held any more.
+    frames: VecDeque<Option<Frame>>,
     first_frame: u64,
     /// How many records frames have in all, and how many of them are held.
     in_frames: usize,
     held: usize,
     /// Whether there are generations with the names of a checkpoint.
     is_restored: bool,
+    /// Whether the aggregates ask for event times.
+    is_timed: bool,
     room: Room,
 }
 
-/// Records sorted by generation.
+/// A part of the records of a frame, sorted by window.
 struct Frame {
-    batch: Batch,
-    /// Their windows, if no column says.
-    ids: Option<ArrayRef>,
+    data: RecordBatch,
+    /// Their event times, if the aggregates ask for them.
+    times: Option<Vec<i64>>,
+    ids: Ids,
     /// How many of them are held.
     held: usize,
+}
+
+/// Where the windows of records are.
+enum Ids {
+    /// The first column of the frame.
+    Column,
+    Beside(ArrayRef),
+}
+
+impl Frame {
+    fn id_column(&self) -> &ArrayRef {
+        match &self.ids {
+            Ids::Beside(ids) => ids,
+            Ids::Column => self.data.column(0),
+        }
+    }
+
+    fn ids(&self) -> Result<&[i64]> {
+        ids_of(self.id_column())
+    }
+}
+
+/// The part of a frame that a piece is of.
+fn frame_of<'f>(frames: &'f VecDeque<Option<Frame>>, first: u64, piece: &Piece) -> Result<&'f Frame> {
+    let frame = frames.get((piece.frame - first) as usize).and_then(Option::as_ref);
+    frame.ok_or_else(|| Error::internal("records that are held are in a frame"))
 }
 
 /// Some records next to each other in a frame.
@@ -106,24 +143,32 @@ struct Generation {
     /// The records that are not in the table yet.
     pieces: Vec<Piece>,
     held: usize,
+    /// How many records have gone into the table.
+    records: usize,
 }
 
 impl Generation {
     fn new(last: i64, name: i64, taken: i64) -> Generation {
-        Generation { last, name, taken, cursor: Cursor::default(), pieces: Vec::new(), held: 0 }
+        Generation { last, name, taken, cursor: Cursor::default(), pieces: Vec::new(), held: 0, records: 0 }
     }
 }
 
 /// Memory for sorting the records of a frame.
 #[derive(Default)]
 struct Room {
-    /// By window, counted from the first one of the frame: which of the frame's generations it is in.
-    of_windows: Vec<u32>,
-    /// By record.
+    /// By record: its window, counted from the first one of the frame.
     of_records: Vec<u32>,
-    /// By generation: how many of the sorted records come before the end of its own.
-    ends: Vec<u32>,
+    /// By window: how many of the sorted records come before its own.
+    begins: Vec<u32>,
     sorted: Vec<u32>,
+    /// The windows of the sorted records.
+    sorted_ids: Vec<i64>,
+}
+
+/// The sorted records up to this one, from the one before on, belong to the generation that begins with this window.
+struct Cut {
+    first: i64,
+    end: u32,
 }
 
 /// Rows of windows: their keys, the ids of their windows, their results.
@@ -139,16 +184,16 @@ fn ids_of(ids: &ArrayRef) -> Result<&[i64]> {
     Ok(ids.values())
 }
 
-const UNKNOWN: u32 = u32::MAX;
-
 impl Sparse {
     /// No windows yet; their ids are `slide` apart.
     pub(crate) fn new(groups: Groups, slide: i64) -> Sparse {
         Sparse {
+            is_timed: groups.asks_for_times(),
             groups,
             slide,
             generations: BTreeMap::new(),
             density: None,
+            remains: None,
             frames: VecDeque::new(),
             first_frame: 0,
             in_frames: 0,
@@ -198,42 +243,63 @@ impl Sparse {
         let windows = || records.iter().map(|&record| ids[record as usize]);
         let (Some(least), Some(greatest)) = (windows().min(), windows().max()) else { return Ok(()) };
         let mut room = std::mem::take(&mut self.room);
-        let generations = match self.distance(least, greatest) < records.len() as u64 * WINDOWS_PER_RECORD {
+        let cuts = match self.distance(least, greatest) < records.len() as u64 * WINDOWS_PER_RECORD {
             true => self.sort_by_place(records, ids, least..=greatest, &mut room),
             false => self.sort_by_id(records, ids, least..=greatest, &mut room),
         };
-        let result = self.hold(batch, ids, has_ids, (&generations, &room), out);
+        let sorted = UInt32Array::from(std::mem::take(&mut room.sorted));
+        let sorted_ids = (!has_ids).then(|| Int64Array::from(std::mem::take(&mut room.sorted_ids)));
         self.room = room;
-        result
+        let mut start = 0;
+        let mut cuts = &cuts[..];
+        while let Some(first) = cuts.first() {
+            let enough = first.end.max(start + PART as u32);
+            let (part, rest) = cuts.split_at(cuts.partition_point(|cut| cut.end <= enough));
+            let end = part[part.len() - 1].end;
+            let (from, count) = (start as usize, (end - start) as usize);
+            let ids = match &sorted_ids {
+                Some(ids) => Ids::Beside(Arc::new(ids.slice(from, count))),
+                None => Ids::Column,
+            };
+            self.hold(batch, ids, &sorted.slice(from, count), part, start, out)?;
+            (start, cuts) = (end, rest);
+        }
+        Ok(())
     }
 
-    /// Holds sorted records of a batch; puts those into tables that are enough.
+    /// Holds these records of a batch, sorted by window, of which `cuts` says how they belong to generations: counted from `before`
+    /// on. Puts those into tables that are enough.
     fn hold(
         &mut self,
         batch: &Batch,
-        ids: &[i64],
-        has_ids: bool,
-        (generations, room): (&[i64], &Room),
+        ids: Ids,
+        records: &UInt32Array,
+        cuts: &[Cut],
+        before: u32,
         out: &mut Outbox,
     ) -> Result<()> {
-        let frame = self.first_frame + self.frames.len() as u64;
-        let sorted_ids = || Int64Array::from_iter_values(room.sorted.iter().map(|&record| ids[record as usize]));
-        let ids: Option<ArrayRef> = if has_ids { None } else { Some(Arc::new(sorted_ids())) };
-        let sorted = UInt32Array::from(room.sorted.clone());
-        let batch = batch.take(&sorted).map_err(|error| Error::internal(error.to_string()))?;
+        let places = records.values();
+        let data = taken(batch.data(), records)?;
+        let times = batch.times().filter(|_| self.is_timed);
+        let times = times.map(|times| places.iter().map(|&record| times[record as usize]).collect());
         // Dictionaries of many frames may have more values than their indices can tell apart.
-        let is_holdable = !batch.schema().fields().iter().any(|field| has_dictionary(field.data_type()));
-        let count = room.sorted.len();
-        self.frames.push_back(Frame { batch, ids, held: count });
-        (self.in_frames, self.held) = (self.in_frames + count, self.held + count);
+        let is_holdable = !data.schema().fields().iter().any(|field| has_dictionary(field.data_type()));
+        let frame = self.first_frame + self.frames.len() as u64;
+        self.frames.push_back(Some(Frame { data, times, ids, held: places.len() }));
+        (self.in_frames, self.held) = (self.in_frames + places.len(), self.held + places.len());
         let mut start = 0;
-        for (first, &end) in generations.iter().zip(&room.ends) {
-            let Some(generation) = self.generations.get_mut(first) else { continue };
+        for cut in cuts {
+            let end = cut.end - before;
+            let Some(generation) = self.generations.get_mut(&cut.first) else {
+                return Err(Error::internal("a generation is open while records of it come"));
+            };
             generation.pieces.push(Piece { frame, start, end });
             generation.held += (end - start) as usize;
             start = end;
-            if !is_holdable || generation.held >= HELD.max(2 * self.groups.panes().rows_of(generation.name)).min(HELD_MAX) {
-                self.flush(*first, out)?;
+            if !is_holdable {
+                self.flush(cut.first, out)?;
+            } else if generation.held >= HELD.max(2 * self.groups.panes().rows_of(generation.name)).min(HELD_MAX) {
+                self.relieve(cut.first, out)?;
             }
         }
         while self.in_frames > self.held * 2 + GONE {
@@ -245,47 +311,98 @@ impl Sparse {
         Ok(())
     }
 
+    /// Does something about a generation that has more records than are held: puts them into its table, or divides it if that would
+    /// become too large.
+    fn relieve(&mut self, first: i64, out: &mut Outbox) -> Result<()> {
+        let Some(generation) = self.generations.get(&first) else { return Ok(()) };
+        let rows = self.remains.unwrap_or(0).saturating_mul(generation.held as u64) >> 8;
+        let windows = self.distance(first, generation.last);
+        if windows > 0 && rows > ROWS as u64 * 3 / 2 && self.groups.panes().rows_of(generation.name) == 0 {
+            return self.split(first, first.saturating_add((windows / 2) as i64 * self.slide));
+        }
+        self.flush(first, out)
+    }
+
+    /// Gives the windows of a generation after this one a generation of their own, of which nothing is in a table yet.
+    fn split(&mut self, first: i64, at: i64) -> Result<()> {
+        let next = at.saturating_add(self.slide);
+        let name = self.free_name(next);
+        let Some(generation) = self.generations.get_mut(&first).filter(|it| it.last >= next) else { return Ok(()) };
+        let mut after = Generation::new(generation.last, name, i64::MIN);
+        generation.last = at;
+        let pieces = std::mem::take(&mut generation.pieces);
+        for piece in pieces {
+            let ids = frame_of(&self.frames, self.first_frame, &piece)?.ids()?;
+            let cut = piece.start + ids[piece.start as usize..piece.end as usize].partition_point(|&id| id <= at) as u32;
+            if cut > piece.start {
+                generation.pieces.push(Piece { end: cut, ..piece });
+            }
+            if cut < piece.end {
+                after.held += (piece.end - cut) as usize;
+                after.pieces.push(Piece { start: cut, ..piece });
+            }
+        }
+        generation.held -= after.held;
+        self.generations.insert(next, after);
+        Ok(())
+    }
+
+    /// A name that no table has, of the generation that begins with this window.
+    fn free_name(&self, first: i64) -> i64 {
+        // The name of one that comes from a checkpoint may be any number.
+        let is_free = |name: &i64| !self.is_restored || !self.generations.values().any(|it| it.name == *name);
+        (first..).find(is_free).unwrap_or(first)
+    }
+
     /// Puts the records of a generation that are held into its table.
     fn flush(&mut self, first: i64, out: &mut Outbox) -> Result<()> {
         let Some(generation) = self.generations.get_mut(&first).filter(|it| it.held > 0) else { return Ok(()) };
         let pieces = std::mem::take(&mut generation.pieces);
         let count = std::mem::take(&mut generation.held);
-        let frame_of = |piece: &Piece| &self.frames[(piece.frame - self.first_frame) as usize];
-        let joined = |column: &dyn Fn(&Frame) -> ArrayRef| -> Result<ArrayRef> {
-            let cut = |piece: &Piece| column(frame_of(piece)).slice(piece.start as usize, (piece.end - piece.start) as usize);
-            let parts: Vec<ArrayRef> = pieces.iter().map(cut).collect();
-            let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
-            concat(&parts).map_err(|error| Error::internal(error.to_string()))
+        generation.records += count;
+        let windows = generation.last.abs_diff(first) / self.slide as u64 + 1;
+        let rows = self.density.map_or(count, |density| count.min((density.saturating_mul(windows) >> 8) as usize));
+        let of = |piece: &Piece| frame_of(&self.frames, self.first_frame, piece);
+        let frames = pieces.iter().map(of).collect::<Result<Vec<&Frame>>>()?;
+        let joined = |column: &dyn Fn(&Frame) -> &ArrayRef| -> Result<ArrayRef> {
+            let columns: Vec<&ArrayRef> = frames.iter().map(|frame| column(frame)).collect();
+            join(&columns, &pieces, count)
         };
-        let before = frame_of(&pieces[0]);
-        let schema = before.batch.schema();
-        let columns = (0..schema.fields().len()).map(|index| joined(&|frame| Arc::clone(frame.batch.column(index))));
+        let schema = frames[0].data.schema();
+        let columns = (0..schema.fields().len()).map(|index| joined(&|frame| frame.data.column(index)));
         let data = columns.collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let data = RecordBatch::try_new_with_options(schema, data, &options).map_err(|error| Error::internal(error.to_string()))?;
-        let ids = match before.ids {
-            Some(_) => Some(joined(&|frame| frame.ids.clone().unwrap_or_else(|| Arc::new(Int64Array::new_null(frame.batch.rows()))))?),
-            None => None,
+        let ids = match &frames[0].ids {
+            Ids::Beside(_) => Some(joined(&|frame| frame.id_column())?),
+            Ids::Column => None,
         };
-        let mut times: Option<Vec<i64>> = before.batch.times().map(|_| Vec::with_capacity(count));
+        let mut times: Option<Vec<i64>> = frames[0].times.as_ref().map(|_| Vec::with_capacity(count));
         if let Some(times) = &mut times {
-            for piece in &pieces {
-                let of_frame = frame_of(piece).batch.times().map(|times| &times[piece.start as usize..piece.end as usize]);
+            for (frame, piece) in frames.iter().zip(&pieces) {
+                let of_frame = frame.times.as_ref().map(|times| &times[piece.start as usize..piece.end as usize]);
                 times.extend_from_slice(of_frame.ok_or_else(|| Error::internal("all records of a stream have a time, or none"))?);
             }
         }
         let name = generation.name;
         self.groups.times(times.as_deref());
         self.groups.prepare_keys(&data, ids, None)?;
+        self.groups.expect(name, rows);
         self.groups.update_span(name, Span { start: 0, len: count })?;
         self.groups.reject_problems(&data, out);
         self.held -= count;
         for piece in pieces {
-            self.frames[(piece.frame - self.first_frame) as usize].held -= (piece.end - piece.start) as usize;
+            let Some(slot) = self.frames.get_mut((piece.frame - self.first_frame) as usize) else { continue };
+            if let Some(frame) = slot {
+                frame.held -= (piece.end - piece.start) as usize;
+                if frame.held == 0 {
+                    self.in_frames -= frame.data.num_rows();
+                    *slot = None;
+                }
+            }
         }
-        while let Some(frame) = self.frames.pop_front_if(|frame| frame.held == 0) {
+        while self.frames.pop_front_if(|frame| frame.is_none()).is_some() {
             self.first_frame += 1;
-            self.in_frames -= frame.batch.rows();
         }
         Ok(())
     }
@@ -296,67 +413,66 @@ impl Sparse {
         firsts.into_iter().try_for_each(|first| self.flush(first, out))
     }
 
-    /// Sorts records by generation, in their order within each; returns the generations by their first windows.
-    fn sort_by_place(&mut self, records: &[u32], ids: &[i64], span: RangeInclusive<i64>, room: &mut Room) -> Vec<i64> {
+    /// Sorts records by window, in their order within each; returns how they belong to generations.
+    fn sort_by_place(&mut self, records: &[u32], ids: &[i64], span: RangeInclusive<i64>, room: &mut Room) -> Vec<Cut> {
         let windows = self.distance(*span.start(), *span.end()) + 1;
-        room.of_windows.clear();
-        room.of_windows.resize(windows as usize, UNKNOWN);
+        let (least, slide, period) = (*span.start(), self.slide, Period::new(self.slide));
+        let at = |id: i64| period.divide(id.wrapping_sub(least) as u64).0 as usize;
+        room.begins.clear();
+        room.begins.resize(windows as usize, 0);
         room.of_records.clear();
-        room.ends.clear();
-        let (least, slide) = (*span.start(), self.slide as u64);
-        let mut found: Vec<i64> = Vec::new();
-        for &record in records {
-            let id = ids[record as usize];
-            let window = (id.wrapping_sub(least) as u64 / slide) as usize;
-            let mut place = room.of_windows[window];
-            if place == UNKNOWN {
-                let first = self.open(id, (windows, records.len()));
-                let generation = &self.generations[&first];
-                place = found.len() as u32;
-                found.push(first);
-                room.ends.push(0);
-                let at = |id: i64| (id.wrapping_sub(least) as u64 / slide) as usize;
-                let (from, to) = (at(first.max(least)), at(generation.last.min(*span.end())));
-                room.of_windows[from..=to].fill(place);
+        room.of_records.extend(records.iter().map(|&record| at(ids[record as usize]) as u32));
+        room.of_records.iter().for_each(|&window| room.begins[window as usize] += 1);
+        // From how many records each window has to where they begin.
+        let (mut cuts, mut begin): (Vec<Cut>, u32) = (Vec::new(), 0);
+        let mut until = 0;
+        for window in 0..windows as usize {
+            let count = std::mem::replace(&mut room.begins[window], begin);
+            if count == 0 {
+                continue;
             }
-            room.of_records.push(place);
-            room.ends[place as usize] += 1;
-        }
-        // From how many each has to where each begins; then each record moves the beginning on, which ends as the end.
-        let mut begin = 0;
-        for count in &mut room.ends {
-            begin += std::mem::replace(count, begin);
+            if window >= until {
+                let first = self.open(least + window as i64 * slide, (windows, records.len()));
+                until = at(self.generations[&first].last.min(*span.end())) + 1;
+                cuts.push(Cut { first, end: begin });
+            }
+            begin += count;
+            if let Some(cut) = cuts.last_mut() {
+                cut.end = begin;
+            }
         }
         room.sorted.resize(records.len(), 0);
-        for (&record, &place) in records.iter().zip(&room.of_records) {
-            let at = &mut room.ends[place as usize];
-            room.sorted[*at as usize] = record;
-            *at += 1;
+        room.sorted_ids.resize(records.len(), 0);
+        for (&record, &window) in records.iter().zip(&room.of_records) {
+            let place = &mut room.begins[window as usize];
+            room.sorted[*place as usize] = record;
+            room.sorted_ids[*place as usize] = ids[record as usize];
+            *place += 1;
         }
-        found
+        cuts
     }
 
     /// The same where there are far more windows than records.
-    fn sort_by_id(&mut self, records: &[u32], ids: &[i64], span: RangeInclusive<i64>, room: &mut Room) -> Vec<i64> {
+    fn sort_by_id(&mut self, records: &[u32], ids: &[i64], span: RangeInclusive<i64>, room: &mut Room) -> Vec<Cut> {
         let windows = self.distance(*span.start(), *span.end()).saturating_add(1);
         room.sorted.clear();
         room.sorted.extend_from_slice(records);
         room.sorted.sort_by_key(|&record| ids[record as usize]);
-        room.ends.clear();
-        let (mut found, mut last) = (Vec::new(), None);
+        room.sorted_ids.clear();
+        room.sorted_ids.extend(room.sorted.iter().map(|&record| ids[record as usize]));
+        let (mut cuts, mut last): (Vec<Cut>, i64) = (Vec::new(), i64::MIN);
         for (index, &record) in room.sorted.iter().enumerate() {
             let id = ids[record as usize];
-            if last.is_none_or(|last| id > last) {
-                if last.is_some() {
-                    room.ends.push(index as u32);
-                }
+            if cuts.is_empty() || id > last {
                 let first = self.open(id, (windows, records.len()));
-                found.push(first);
-                last = Some(self.generations[&first].last);
+                last = self.generations[&first].last;
+                cuts.push(Cut { first, end: 0 });
+            }
+            if let Some(cut) = cuts.last_mut() {
+                cut.end = index as u32 + 1;
             }
         }
-        room.ends.push(room.sorted.len() as u32);
-        found
+        cuts
     }
 
     /// The generation of a window, begun if need be, by its first id; `frame` is in how many windows how many records are.
@@ -378,9 +494,7 @@ impl Sparse {
         if let Some((&next, _)) = self.generations.range(window..).next() {
             last = last.min(next - self.slide);
         }
-        // The name of one that comes from a checkpoint may be any number.
-        let is_free = |name: &i64| !self.is_restored || !self.generations.values().any(|it| it.name == *name);
-        let name = (first..).find(is_free).unwrap_or(first);
+        let name = self.free_name(first);
         self.generations.insert(first, Generation::new(last, name, i64::MIN));
         first
     }
@@ -412,6 +526,9 @@ impl Sparse {
             && first <= complete
             && generation.taken < complete
         {
+            if complete < generation.last && self.groups.panes().rows_of(generation.name) == 0 {
+                self.split(first, complete)?;
+            }
             self.flush(first, out)?;
             let Some(generation) = self.generations.get_mut(&first) else { break };
             let is_all = generation.last <= complete;
@@ -426,6 +543,8 @@ impl Sparse {
             (generation.taken, generation.cursor) = (complete, Cursor::default());
             if is_all && let Some(generation) = self.generations.remove(&first) {
                 self.density = Some(self.density(first, &generation));
+                let rows = (self.groups.panes().rows_of(generation.name) as u64) << 8;
+                self.remains = rows.checked_div(generation.records as u64).or(self.remains);
                 self.groups.close(generation.name);
             }
         }
@@ -491,6 +610,50 @@ impl Sparse {
         }
         Ok(())
     }
+}
+
+/// The values of these pieces, `count` of them, each of the column beside it.
+fn join(columns: &[&ArrayRef], pieces: &[Piece], count: usize) -> Result<ArrayRef> {
+    macro_rules! numbers {
+        ($type:ty) => {
+            numbers_of::<$type>(columns, pieces, count)
+        };
+    }
+    let numbers = downcast_primitive! {
+        columns[0].data_type() => (numbers),
+        _ => None,
+    };
+    if let Some(numbers) = numbers {
+        return Ok(numbers);
+    }
+    let cut = |(column, piece): (&&ArrayRef, &Piece)| column.slice(piece.start as usize, (piece.end - piece.start) as usize);
+    let parts: Vec<ArrayRef> = columns.iter().zip(pieces).map(cut).collect();
+    let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
+    concat(&parts).map_err(|error| Error::internal(error.to_string()))
+}
+
+/// The same of numbers none of which is null: pieces may have few records each, and then a slice costs more than they do.
+fn numbers_of<T: ArrowPrimitiveType>(columns: &[&ArrayRef], pieces: &[Piece], count: usize) -> Option<ArrayRef> {
+    let mut values: Vec<T::Native> = Vec::with_capacity(count);
+    for (column, piece) in columns.iter().zip(pieces) {
+        let column = column.as_primitive_opt::<T>().filter(|column| column.null_count() == 0)?;
+        values.extend_from_slice(&column.values()[piece.start as usize..piece.end as usize]);
+    }
+    let data_type = columns[0].data_type().clone();
+    Some(Arc::new(PrimitiveArray::<T>::new(values.into(), None).with_data_type(data_type)))
+}
+
+/// These records.
+fn taken(data: &RecordBatch, records: &UInt32Array) -> Result<RecordBatch> {
+    let taken = match data.num_columns() {
+        0 => RecordBatch::try_new_with_options(
+            data.schema(),
+            Vec::new(),
+            &RecordBatchOptions::new().with_row_count(Some(records.len())),
+        ),
+        _ => take_record_batch(data, records),
+    };
+    taken.map_err(|error| Error::internal(error.to_string()))
 }
 
 /// Whether values of this type, or parts of them, are indices into a dictionary.
