@@ -24,10 +24,10 @@
 
 pub(crate) mod assemble;
 mod buffer;
-mod dues;
+pub(crate) mod dues;
 mod durable;
-mod heads;
-mod index;
+pub(crate) mod heads;
+pub(crate) mod index;
 pub(crate) mod late;
 mod panes;
 mod session;
