@@ -15,7 +15,7 @@
 //! The rows of the other side do not change by a batch, but for that mark and the time of their last use. So a batch is one walk
 //! over its records. Their keys are looked up together before, each once for both sides; rows are numbers on the way, and what is
 //! emitted is gathered column by column, some thousand rows at a time. Where nothing is ever withdrawn and no row has an age, the walk
-//! only puts numbers side by side.
+//! only puts numbers side by side. Of several records of a batch that have the same key and identity only the last one is looked at.
 //!
 //! In a job without checkpoints, records of a side that only records of the other one would find are kept until that one ends.
 //!
@@ -248,6 +248,9 @@ impl RegularJoin {
     /// Joins the next record, or goes on with it; whether it is done.
     fn join_record(&mut self, records: &mut Records, piece: &mut Piece) -> Result<bool> {
         let (row, side) = (records.next, records.side);
+        if records.is_superseded(row) {
+            return Ok(true);
+        }
         if records.has_key.as_ref().is_some_and(|has_key| has_key.is_null(row)) {
             return self.join_nothing(records, piece);
         }

@@ -60,8 +60,8 @@ impl Durable {
         Durable { backend, maps, dues, has_age, value: Vec::new(), due: Vec::new() }
     }
 
-    /// Writes a row, in place of the one of this identity if there is one. What it was written with before has the same due.
-    pub(super) fn write(&mut self, side: usize, name: Name<'_>, row: &Row, bytes: &[u8]) -> Result<()> {
+    /// Writes a row, in place of the one of this identity if there is one, and its due unless that has been written.
+    pub(super) fn write(&mut self, side: usize, name: Name<'_>, row: &Row, bytes: &[u8], has_due: bool) -> Result<()> {
         let Name { hash, key, entry } = name;
         self.value.clear();
         for word in [row.time, row.last, row.due] {
@@ -70,7 +70,7 @@ impl Durable {
         self.value.push(u8::from(row.is_single));
         self.value.extend_from_slice(bytes);
         self.backend[self.maps[side]].insert(hash, key, entry, &self.value).map_err(state_error)?;
-        if self.has_age {
+        if self.has_age && !has_due {
             due_key(&mut self.due, side, key, entry);
             self.backend[self.dues].insert(row.due, hash, &self.due, b"").map_err(state_error)?;
         }

@@ -77,15 +77,19 @@ impl Kept {
 
     /// Keeps a row that was taken up, in place of the one of this identity if there is one. Its due is made here.
     pub(super) fn set(&mut self, side: usize, slot: u32, row: u32, replaced: Option<u32>, identity: &[u8], known: Row) {
-        let due = match replaced {
-            Some(old) => self.sides[side].row(old).due,
-            None => known.last.saturating_add(self.ttl_us.unwrap_or(i64::MAX)),
+        // The due stays, which leads to whatever row has this identity.
+        let (due, has_due) = match replaced {
+            Some(old) => (self.sides[side].row(old).due, self.sides[side].has_due(old)),
+            None => (known.last.saturating_add(self.ttl_us.unwrap_or(i64::MAX)), false),
         };
         if let Some(old) = replaced {
             self.take_out(side, old);
         }
         let place = self.keys.push(slot, side, row);
         self.sides[side].keep(row, slot, place, &Row { due, ..known });
+        if has_due {
+            self.sides[side].set_has_due(row);
+        }
         if self.parts[side].has_identity {
             self.sides[side].add_identity(row, identity);
         }
@@ -159,11 +163,13 @@ impl Kept {
             let columns = self.sides[side].gather(&changed)?;
             let encoded = if columns.is_empty() { None } else { Some(self.codecs[side].encode(&columns)?) };
             for (place, &row) in changed.iter().enumerate() {
-                let rows = &self.sides[side];
+                let rows = &mut self.sides[side];
+                let has_due = rows.has_due(row);
+                rows.set_has_due(row);
                 let number = rows.slot_and_number(row).1.to_be_bytes();
                 let name = name_of(&self.keys, rows, &self.identities[side], row, &number);
                 let bytes = encoded.as_ref().map(|encoded| encoded.row(place));
-                durable.write(side, name, &rows.row(row), bytes.as_ref().map_or(&[], |row| row.data()))?;
+                durable.write(side, name, &rows.row(row), bytes.as_ref().map_or(&[], |row| row.data()), has_due)?;
             }
         }
         Ok(())
@@ -204,6 +210,7 @@ impl Kept {
                 for ((row, kept), &slot) in (first..).zip(kept).zip(&slots) {
                     let place = self.keys.push(slot, side, row);
                     self.sides[side].keep(row, slot, place, &kept.row);
+                    self.sides[side].set_has_due(row);
                     if self.parts[side].has_identity {
                         self.sides[side].add_identity(row, kept.name.entry);
                     }

@@ -9,10 +9,10 @@ use mill_frame::text::record_json;
 use mill_plan::{RowIdentity, TimerClock};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result, Watermark};
 
-use super::rows::Alike;
+use super::rows::{Alike, identity_hash};
 use super::{Current, RegularJoin};
 use crate::accumulator::state_error;
-use crate::join::heads::NONE;
+use crate::join::heads::{Heads, NONE};
 use crate::join::late::{push_late, time_at, with_key};
 use crate::pair::taken;
 
@@ -30,6 +30,8 @@ pub(super) struct Records {
     pub(super) first: Option<u32>,
     /// The bytes of identities, where rows have one that is neither their key nor their number.
     pub(super) identities: Texts,
+    /// The records after which another one of the batch has the same key and identity, if there are any: those need not be looked at.
+    superseded: Option<Vec<bool>>,
     /// The event time, if there is one, and the time by which rows are used.
     pub(super) times: Option<Vec<i64>>,
     pub(super) clock: Clock,
@@ -67,6 +69,28 @@ impl Texts {
     }
 }
 
+/// The rows of which a later one has the same key and identity; `None` if there are none.
+fn superseded(slots: &[u32], identities: &Texts) -> Option<Vec<bool>> {
+    let mut later = Heads::default();
+    let mut superseded = vec![false; slots.len()];
+    for row in (0..slots.len()).rev().filter(|&row| slots[row] != NONE) {
+        let (slot, identity) = (slots[row], identities.get(row));
+        let hash = identity_hash(slot, identity);
+        let mut search = later.begin(hash);
+        superseded[row] = loop {
+            match later.next(&mut search) {
+                NONE => break false,
+                other if slots[other as usize] == slot && identities.get(other as usize) == identity => break true,
+                _ => {}
+            }
+        };
+        if !superseded[row] {
+            later.insert(hash, row as u32);
+        }
+    }
+    superseded.contains(&true).then_some(superseded)
+}
+
 impl Records {
     pub(super) fn rows(&self) -> usize {
         self.rows
@@ -77,6 +101,11 @@ impl Records {
             Clock::Now(now) => *now,
             Clock::Of(times) => times[row],
         }
+    }
+
+    /// Whether a later record of the batch takes the place of this one.
+    pub(super) fn is_superseded(&self, row: usize) -> bool {
+        self.superseded.as_ref().is_some_and(|superseded| superseded[row])
     }
 
     pub(super) fn is_delete(&self, row: usize) -> bool {
@@ -141,6 +170,7 @@ impl RegularJoin {
         if let Some(deletes) = batch.deletes() {
             deletes.set_indices().filter(|&row| slots[row] != NONE).for_each(|row| self.kept.keys.may_be_empty(slots[row]));
         }
+        let superseded = if is_numbered { None } else { superseded(&slots, &identities) };
         let first = match is_kept {
             true => Some(self.kept.sides[side].append(columns.clone(), rows, &kept_numbers)?),
             false => None,
@@ -163,6 +193,7 @@ impl RegularJoin {
             slots,
             first,
             identities,
+            superseded,
             times,
             clock,
             next: 0,

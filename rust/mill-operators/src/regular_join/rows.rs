@@ -17,10 +17,13 @@ use crate::join::dues::Dues;
 use crate::join::heads::{Heads, NONE};
 use crate::join::index::Key;
 
-/// Frames of fewer rows are put together.
-const FRAME_ROWS: u32 = 16_384;
+/// Frames are put together until they have so many rows, and more once there are many of them.
+const FRAME_ROWS: u32 = if cfg!(test) { 8 } else { 4096 };
+const FRAME_ROWS_MANY: u32 = if cfg!(test) { 64 } else { 65_536 };
+/// So many frames are many.
+const FRAMES: usize = if cfg!(test) { 8 } else { 512 };
 /// So many rows that are gone do no harm.
-const GONE_ROWS: usize = 4096;
+const GONE_ROWS: usize = if cfg!(test) { 32 } else { 4096 };
 /// Numbers begin anew before they are as great.
 const NUMBER_MAX: u32 = 1 << 31;
 
@@ -30,6 +33,8 @@ const IS_KEPT: u8 = 1;
 const IS_SINGLE: u8 = 2;
 /// It is among those that have changed.
 const IS_CHANGED: u8 = 4;
+/// Its due is where a checkpoint finds it.
+const HAS_DUE: u8 = 8;
 
 /// What is known of a row besides its columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +102,7 @@ fn failed(error: arrow::error::ArrowError) -> Error {
 }
 
 /// The hash of an identity among the rows of a key.
-fn identity_hash(slot: u32, identity: &[u8]) -> u64 {
+pub(super) fn identity_hash(slot: u32, identity: &[u8]) -> u64 {
     // The bytes of an identity begin with a hash of it.
     let hash = identity.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
     hash ^ u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -135,9 +140,10 @@ impl Rows {
         }
         let mut frame = Frame { first, rows: rows as u32, kept: 0, columns };
         self.next += frame.rows;
+        let rows_max = if self.frames.len() < FRAMES { FRAME_ROWS } else { FRAME_ROWS_MANY };
         while let Some(last) = self.frames.last()
             && last.rows <= 2 * frame.rows
-            && last.rows + frame.rows <= FRAME_ROWS
+            && last.rows + frame.rows <= rows_max
             && last.end() == frame.first
         {
             let columns = last.columns.iter().zip(&frame.columns).map(|(a, b)| concat(&[a.as_ref(), b.as_ref()]));
@@ -244,6 +250,17 @@ impl Rows {
         (self.slots[at], self.places[at])
     }
 
+    /// Whether the due of a row is where a checkpoint finds it.
+    pub(super) fn has_due(&self, row: u32) -> bool {
+        self.marks[self.at(row)] & HAS_DUE != 0
+    }
+
+    /// The due of a row has been written.
+    pub(super) fn set_has_due(&mut self, row: u32) {
+        let at = self.at(row);
+        self.marks[at] |= HAS_DUE;
+    }
+
     /// The row has another place among the rows of its key.
     pub(super) fn set_place(&mut self, row: u32, place: u32) {
         let at = self.at(row);
@@ -267,6 +284,7 @@ impl Rows {
     pub(super) fn set_due(&mut self, row: u32, due: i64) {
         let at = self.at(row);
         self.dues[at] = due;
+        self.marks[at] &= !HAS_DUE;
         self.new_dues.push((due, u64::from(row)));
         self.change(row);
     }
@@ -447,8 +465,9 @@ impl Rows {
             return Ok(());
         }
         let rows: Vec<u32> = (self.first..self.next).filter(|&row| self.is_kept(row)).collect();
-        let mut frames = Vec::with_capacity(rows.len().div_ceil(FRAME_ROWS as usize));
-        for (first, rows) in (0..).step_by(FRAME_ROWS as usize).zip(rows.chunks(FRAME_ROWS as usize)) {
+        let of_frame = if rows.len() < FRAMES * FRAME_ROWS as usize { FRAME_ROWS } else { FRAME_ROWS_MANY } as usize;
+        let mut frames = Vec::with_capacity(rows.len().div_ceil(of_frame));
+        for (first, rows) in (0..).step_by(of_frame).zip(rows.chunks(of_frame)) {
             frames.push(Frame { first, rows: rows.len() as u32, kept: rows.len() as u32, columns: self.gather(rows)? });
         }
         fn chosen<T: Clone>(values: &mut Vec<T>, rows: &[u32], first: u32) {
