@@ -413,11 +413,13 @@ impl RegularJoin {
         let is_done = taken == partners.len();
         let rows = &mut self.kept.sides[other];
         for (partner, is_single, is_used) in changes {
-            rows.set_single(partner, is_single);
             if is_used {
                 rows.set_last(partner, at);
             }
-            rows.change(partner);
+            if rows.row(partner).is_single != is_single {
+                rows.set_single(partner, is_single);
+                rows.change(partner);
+            }
         }
         (is_done, current.after + taken)
     }

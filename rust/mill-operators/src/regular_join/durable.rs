@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Each row has one due, which is not moved when the row is used: once it has come, the row is dropped, or has a later due
-//! if it was used meanwhile. So a row that is used often is written once a use, and its due once a TTL.
+//! if it was used meanwhile. So a row that is used often is written once a checkpoint, and its due once a TTL.
 
 use mill_protocol::{Error, Restored, Result, Snapshot, TaskContext};
 use mill_state::{KeyBatch, MultiMapState, OrderedState, StateBackend};

@@ -152,11 +152,11 @@ impl Kept {
         self.sides.iter().filter_map(Rows::first_due).min()
     }
 
-    /// Writes what has changed where a checkpoint finds it.
-    pub(super) fn write_changed(&mut self) -> Result<()> {
+    /// Writes what has changed where a checkpoint finds it; when rows were used last only if `with_used`.
+    fn write_changed(&mut self, with_used: bool) -> Result<()> {
         let Some(durable) = &mut self.durable else { return Ok(()) };
         for side in 0..2 {
-            let changed = self.sides[side].take_changed();
+            let changed = self.sides[side].take_changed(with_used);
             if changed.is_empty() {
                 continue;
             }
@@ -177,7 +177,7 @@ impl Kept {
 
     /// What is done when a batch is over, or rows were dropped: keys without rows are forgotten, and memory comes back.
     pub(super) fn settle(&mut self) -> Result<()> {
-        self.write_changed()?;
+        self.write_changed(false)?;
         self.keys.forget_emptied();
         for (side, rows) in self.sides.iter_mut().enumerate() {
             rows.settle();
@@ -188,6 +188,8 @@ impl Kept {
 
     /// Hands over what has changed; the description of the states.
     pub(super) fn snapshot(&mut self, snapshot: &mut Snapshot) -> Result<Vec<u8>> {
+        // A row that is used in every batch is written once a checkpoint.
+        self.write_changed(true)?;
         let durable = self.durable.as_mut().ok_or_else(|| Error::internal("a join without checkpoints has no snapshot"))?;
         Ok(durable.snapshot(snapshot))
     }
@@ -218,7 +220,7 @@ impl Kept {
                 Ok(())
             })?;
             // All of that is in the checkpoint.
-            self.sides[side].take_changed();
+            self.sides[side].take_changed(true);
             self.sides[side].settle();
         }
         self.durable = Some(durable);

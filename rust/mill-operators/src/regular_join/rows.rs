@@ -35,6 +35,8 @@ const IS_SINGLE: u8 = 2;
 const IS_CHANGED: u8 = 4;
 /// Its due is where a checkpoint finds it.
 const HAS_DUE: u8 = 8;
+/// It is among those that were used.
+const IS_USED: u8 = 16;
 
 /// What is known of a row besides its columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,8 @@ pub(super) struct Rows {
     new_dues: Vec<(i64, u64)>,
     /// Rows that are new or have changed since these were taken.
     changed: Vec<u32>,
+    /// Rows that were used, and are otherwise as they were, since the last checkpoint.
+    used: Vec<u32>,
 }
 
 struct Frame {
@@ -128,6 +132,7 @@ impl Rows {
             due: Dues::default(),
             new_dues: Vec::new(),
             changed: Vec::new(),
+            used: Vec::new(),
         }
     }
 
@@ -278,6 +283,10 @@ impl Rows {
     pub(super) fn set_last(&mut self, row: u32, last: i64) {
         let at = self.at(row);
         self.lasts[at] = last;
+        if self.parts.is_persistent && self.marks[at] & IS_USED == 0 {
+            self.marks[at] |= IS_USED;
+            self.used.push(row);
+        }
     }
 
     /// The row is to be looked at then; it is not on the list of those that will be.
@@ -298,13 +307,18 @@ impl Rows {
         }
     }
 
-    /// The rows that are there and have changed.
-    pub(super) fn take_changed(&mut self) -> Vec<u32> {
+    /// The rows that are there and have changed, and those that were used if `with_used`.
+    pub(super) fn take_changed(&mut self, with_used: bool) -> Vec<u32> {
         let mut changed = std::mem::take(&mut self.changed);
+        if with_used {
+            changed.append(&mut self.used);
+        }
         changed.retain(|&row| {
             let mark = &mut self.marks[(row - self.first) as usize];
-            *mark &= !IS_CHANGED;
-            *mark & IS_KEPT != 0
+            // One that is on both lists is written once.
+            let is_listed = *mark & (IS_CHANGED | IS_USED) != 0;
+            *mark &= !(IS_CHANGED | IS_USED);
+            is_listed && *mark & IS_KEPT != 0
         });
         changed
     }
@@ -491,6 +505,8 @@ impl Rows {
                 self.by_identity.insert(identity_hash(self.slots[row as usize], identity.bytes()), row);
             }
         }
+        // Those that have changed have been written.
+        self.used = (0..).zip(&self.marks).filter(|(_, mark)| *mark & IS_USED != 0).map(|(row, _)| row).collect();
         self.due = Dues::default();
         self.new_dues = self.dues.iter().zip(0..).map(|(&due, row)| (due, row)).collect();
         (self.frames, self.first, self.next) = (frames, 0, rows.len() as u32);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use arrow::array::Array;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::array_value_to_string;
+use mill_frame::block::{RestoredBlock, SharedBytes};
 use mill_plan::{How, JoinedColumn, RegularJoinPlan, RowIdentity, StageKind, TimerClock};
-use mill_protocol::testkit::{Compare, Input, batch, check_inputs, integers};
-use mill_protocol::{Batch, Emission, Operator, Outbox, Progress, Snapshot, TaskContext, Watermark};
+use mill_protocol::testkit::{Compare, Input, batch, check_inputs, integers, restored_block};
+use mill_protocol::{Batch, Emission, Operator, Outbox, Progress, Restored, Snapshot, TaskContext, Watermark};
 
 use super::RegularJoin;
 use crate::accumulator::tests::{random, stage};
@@ -455,7 +456,28 @@ struct Aged {
     last: i64,
 }
 
-/// Random changes and a clock moved by hand, against rows that are looked through one by one.
+/// What the checkpoints of an operator hold, one after another, and a new operator that goes on from it.
+#[derive(Default)]
+struct Checkpoints {
+    blocks: Vec<RestoredBlock>,
+}
+
+impl Checkpoints {
+    fn restarted(&mut self, case: &Case, operator: &mut RegularJoin, is_full: bool) -> RegularJoin {
+        let mut snapshot = Snapshot { is_full, ..Snapshot::default() };
+        operator.snapshot(&mut snapshot).unwrap();
+        if is_full {
+            self.blocks.clear();
+        }
+        self.blocks.extend(snapshot.blocks.make().iter().map(restored_block));
+        let bytes = snapshot.bytes.map(SharedBytes::from).into_iter().collect();
+        let mut restarted = case.make(&context());
+        restarted.restore(&Restored { bytes, blocks: self.blocks.clone(), has_other_parts: false }).unwrap();
+        restarted
+    }
+}
+
+/// Random changes and a clock moved by hand, against rows that are looked through one by one. The operator is restarted now and then.
 #[test]
 fn rows_are_dropped_once_they_are_not_used() {
     const TTL: i64 = 20;
@@ -463,13 +485,17 @@ fn rows_are_dropped_once_they_are_not_used() {
         for seed in 0..20 {
             let mut seed = 3 + seed * 1_000_003;
             let case = Case { ttl: Some((TTL, TimerClock::Processing)), ..case };
-            let mut operator = case.make(&context());
+            let (mut operator, mut checkpoints) = (case.make(&context()), Checkpoints::default());
             let (mut out, mut shown) = (Outbox::default(), Shown::default());
             let mut sides: [Vec<Aged>; 2] = [Vec::new(), Vec::new()];
             let mut gone: Vec<String> = Vec::new();
             let mut now = 0;
             for _ in 0..60 {
                 now += (random(&mut seed) % 12) as i64;
+                if random(&mut seed).is_multiple_of(6) {
+                    let is_full = random(&mut seed).is_multiple_of(3);
+                    operator = checkpoints.restarted(&case, &mut operator, is_full);
+                }
                 operator.set_now(now);
                 let live = |sides: &[Vec<Aged>; 2]| {
                     let rows = [0, 1].map(|side: usize| sides[side].iter().map(|aged| aged.row).collect::<Vec<Values>>());
