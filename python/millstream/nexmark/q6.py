@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from millstream.expr import col
 from millstream.nexmark._kept import bids_in_time, check_bounded
 from millstream.window import global_window
 
@@ -40,14 +41,15 @@ def query(events: Nexmark) -> Stream:
     bids = bids_in_time(events, ("auction", "price", "date_time", "extra"), ("id", "seller", "date_time", "expires"))
     by = ["price", "bid_date_time", "bid_extra"]
     winning = bids.key_by("auction", "seller").top_n(1, by=by, descending=[True, False, True])
-    sellers = winning.select("seller", "auction", "price", "bid_date_time").key_by("seller").window(global_window())
-    return sellers.apply(_means, schema={"avg_price": int}).select("seller", "avg_price")
+    won = winning.select("seller", "auction", "price", at=col("bid_date_time").cast(int))
+    return won.key_by("seller").window(global_window()).apply(_means, schema={"avg_price": int}).select("seller", "avg_price")
 
 
 def _means(key: Any, window: Any, rows: Any) -> Iterator[dict[str, int]]:
     """Return the mean of each price and the ten before it."""
-    ordered = rows.sort_by([("bid_date_time", "ascending"), ("auction", "ascending")])
-    prices = ordered.column("price").to_pylist()
+    # A seller has a few rows: Python sorts them before Arrow would have begun.
+    columns = (rows.column(name).to_pylist() for name in ("at", "auction", "price"))
+    prices = [price for _, _, price in sorted(zip(*columns, strict=True))]
     for end in range(1, len(prices) + 1):
         last = prices[max(0, end - _ROWS) : end]
         yield {"avg_price": sum(last) // len(last)}

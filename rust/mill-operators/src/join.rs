@@ -24,13 +24,14 @@
 
 pub(crate) mod assemble;
 mod buffer;
-mod dues;
+pub(crate) mod dues;
 mod durable;
-mod heads;
-mod index;
+pub(crate) mod heads;
+pub(crate) mod index;
 pub(crate) mod late;
 mod panes;
 mod session;
+mod unasked;
 
 pub(crate) use self::session::SessionJoin;
 
@@ -188,7 +189,7 @@ impl BufferedJoin {
         let described = Description { schema: Arc::clone(&stage.schema), keeps_pending: false, shape }.described();
         let windows = window.map(|window| Aligned::new(window, 0));
         let kept = match &windows {
-            None => Kept::Buffers([Buffer::default(), Buffer::default()]),
+            None => Kept::Buffers([Buffer::unasked(), Buffer::unasked()]),
             Some(windows) => Kept::Panes(Panes::new(windows.slide(), [0, 1].map(|side| notes_partners(plan.how, side)))),
         };
         Ok(BufferedJoin {
@@ -589,6 +590,9 @@ impl Operator for BufferedJoin {
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let batch = within_reach(batch, self.reach(), self.assembler.bound_type(), out)?;
         let probe = self.sort(input, &batch, out)?;
+        if let Kept::Buffers(buffers) = &mut self.kept {
+            buffers[1 - input].ask(probe.entries.iter().map(|entry| entry.index_hash));
+        }
         self.work = Some(Work::Probe(Box::new(probe)));
         self.go_on(out)
     }

@@ -3,6 +3,7 @@
 //! ```text
 //!   frames   columns as they came, a row a record, numbered through         gathered from by number
 //!   index    key → numbers, in order of when they are dropped               probed
+//!   unasked  rows that wait for somebody to ask for their key               moved to the index then
 //!   dues     numbers by when they are dropped                               taken out as time goes on
 //! ```
 //!
@@ -17,6 +18,7 @@ use mill_protocol::{Error, Result};
 use super::dues::Dues;
 use super::heads::NONE;
 use super::index::{Entry, Index};
+use super::unasked::{Taken, Unasked};
 use crate::pair::OutOfOrder;
 
 /// Frames of fewer rows are put together.
@@ -31,6 +33,8 @@ const GONE_ROWS: usize = 32_768;
 pub(super) struct Buffer {
     frames: Vec<Frame>,
     index: Index,
+    /// Where rows wait, if they do.
+    unasked: Option<Unasked>,
     dues: Dues,
     /// The number of the next row.
     next: u64,
@@ -58,13 +62,14 @@ pub(super) struct Row {
     /// Its number in checkpoints.
     pub(super) durable: u64,
     pub(super) is_matched: bool,
+    /// The slot of its key in the index; [`NONE`] while it waits.
     slot: u32,
     is_gone: bool,
 }
 
 impl Row {
     pub(super) fn new(time: i64, due: i64, hash: u64, durable: u64, is_matched: bool) -> Row {
-        Row { time, due, hash, durable, is_matched, slot: 0, is_gone: false }
+        Row { time, due, hash, durable, is_matched, slot: NONE, is_gone: false }
     }
 }
 
@@ -75,6 +80,48 @@ impl Frame {
 }
 
 impl Buffer {
+    /// A buffer that is told of all that will be looked up, by [`ask`](Buffer::ask): its rows go into the index only then.
+    pub(super) fn unasked() -> Buffer {
+        Buffer { unasked: Some(Unasked::default()), ..Buffer::default() }
+    }
+
+    /// Keys with these hashes will be looked up.
+    pub(super) fn ask(&mut self, hashes: impl ExactSizeIterator<Item = u64>) {
+        self.move_to_index(|unasked, take| unasked.ask(hashes, take));
+    }
+
+    /// Moves rows that wait to the index.
+    fn move_to_index(&mut self, chosen: impl FnOnce(&mut Unasked, &mut dyn FnMut(Taken<'_>))) {
+        let Some(mut unasked) = self.unasked.take() else { return };
+        let mut taken: Vec<(u64, u64, usize)> = Vec::new();
+        let mut keys = Vec::new();
+        chosen(&mut unasked, &mut |row| {
+            keys.extend_from_slice(row.key);
+            taken.push((row.number, row.hash, keys.len()));
+        });
+        let key = |place: usize| {
+            let start = if place == 0 { 0 } else { taken[place - 1].2 };
+            (taken[place].1, &keys[start..taken[place].2])
+        };
+        let mut out_of_order = OutOfOrder::default();
+        let mut found = vec![0; taken.len().min(LOOKED_UP)];
+        let mut near = 0;
+        for (chunk, rows) in taken.chunks(LOOKED_UP).enumerate() {
+            let begin = chunk * LOOKED_UP;
+            let found = &mut found[..rows.len()];
+            self.index.find_all(found, |place| key(begin + place));
+            for (place, (&(number, ..), found)) in rows.iter().zip(found).enumerate() {
+                let (frame, at) = self.place(number, near);
+                near = frame;
+                let (hash, key) = key(begin + place);
+                let row = &mut self.frames[frame].rows[at];
+                row.slot = self.index.insert(*found, hash, key, (row.due, number), &mut out_of_order);
+            }
+        }
+        self.index.put_in_order(out_of_order);
+        self.unasked = Some(unasked);
+    }
+
     /// Adds rows; `key` returns the hash and bytes of the key of each.
     pub(super) fn add<'k>(
         &mut self,
@@ -86,10 +133,17 @@ impl Buffer {
             return Ok(());
         }
         let first = self.next;
-        let mut dues: Vec<Entry> = Vec::with_capacity(rows.len());
+        let dues: Vec<Entry> = rows.iter().zip(first..).map(|(row, number)| (row.due, number)).collect();
+        let is_waiting = self.unasked.as_ref().is_some_and(|unasked| !unasked.is_passed_over());
+        if let Some(unasked) = &mut self.unasked {
+            unasked.count(rows.len());
+            if is_waiting {
+                unasked.add(first, rows.len(), &key);
+            }
+        }
         let mut found = vec![0; rows.len().min(LOOKED_UP)];
         let mut out_of_order = OutOfOrder::default();
-        for (chunk, rows) in rows.chunks_mut(LOOKED_UP).enumerate() {
+        for (chunk, rows) in rows.chunks_mut(LOOKED_UP).enumerate().filter(|_| !is_waiting) {
             let begin = chunk * LOOKED_UP;
             let found = &mut found[..rows.len()];
             self.index.find_all(found, |place| key(begin + place));
@@ -97,7 +151,6 @@ impl Buffer {
                 let (hash, key) = key(begin + place);
                 let entry = (row.due, first + (begin + place) as u64);
                 row.slot = self.index.insert(*found, hash, key, entry, &mut out_of_order);
-                dues.push(entry);
             }
         }
         self.index.put_in_order(out_of_order);
@@ -224,6 +277,7 @@ impl Buffer {
         gone.sort_unstable();
         let mut near = 0;
         let mut slots = Vec::with_capacity(gone.len());
+        let mut waiting = Vec::new();
         for number in gone {
             let (frame, row) = self.place(number, near);
             near = frame;
@@ -235,7 +289,13 @@ impl Buffer {
             if !row.is_matched {
                 unmatched.push(number);
             }
-            slots.push(row.slot);
+            match row.slot {
+                NONE => waiting.push(number),
+                slot => slots.push(slot),
+            }
+        }
+        if let Some(unasked) = &mut self.unasked {
+            unasked.drop(&waiting);
         }
         self.index.forget(&slots, before);
         has_more
@@ -275,6 +335,8 @@ impl Buffer {
         if self.rows <= 2 * self.live + GONE_ROWS {
             return Ok(());
         }
+        // Their numbers change.
+        self.move_to_index(|unasked, take| unasked.take_all(take));
         let mut live: Vec<u64> = Vec::with_capacity(self.live);
         for frame in &self.frames {
             let rows = frame.rows.iter().enumerate().filter(|(_, row)| !row.is_gone);
@@ -297,6 +359,12 @@ impl Buffer {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.live
+    }
+
+    /// How many rows wait to be asked for.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.unasked.as_ref().map_or(0, Unasked::len)
     }
 
     /// How many rows its frames have.

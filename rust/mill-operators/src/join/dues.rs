@@ -7,7 +7,7 @@ use super::index::Entry;
 
 /// Rows by the time when they are dropped.
 #[derive(Default)]
-pub(super) struct Dues {
+pub(crate) struct Dues {
     runs: Vec<Run>,
 }
 
@@ -24,7 +24,7 @@ impl Run {
 
 impl Dues {
     /// Adds rows.
-    pub(super) fn add(&mut self, mut rows: Vec<Entry>) {
+    pub(crate) fn add(&mut self, mut rows: Vec<Entry>) {
         if !rows.is_sorted() {
             rows.sort_unstable();
         }
@@ -45,7 +45,7 @@ impl Dues {
     }
 
     /// Takes out rows that are dropped before this time, `rows_max` of them at most, in no order; whether there are more.
-    pub(super) fn take(&mut self, before: i64, rows_max: usize, out: &mut Vec<u64>) -> bool {
+    pub(crate) fn take(&mut self, before: i64, rows_max: usize, out: &mut Vec<u64>) -> bool {
         let mut has_more = false;
         for run in &mut self.runs {
             let due = run.left().partition_point(|&(due, _)| due < before);
@@ -62,8 +62,13 @@ impl Dues {
         has_more
     }
 
+    /// The time at which the first row is dropped.
+    pub(crate) fn first(&self) -> Option<i64> {
+        self.runs.iter().filter_map(|run| run.left().first()).map(|&(due, _)| due).min()
+    }
+
     /// Gives every row another number; the order of numbers must stay.
-    pub(super) fn renumber(&mut self, number: impl Fn(u64) -> u64) {
+    pub(crate) fn renumber(&mut self, number: impl Fn(u64) -> u64) {
         for run in &mut self.runs {
             run.rows.drain(..run.next);
             run.next = 0;

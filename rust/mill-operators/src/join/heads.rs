@@ -8,7 +8,7 @@
 //! ends at the first free place, and a removal moves the entries after it up.
 
 /// No slot.
-pub(super) const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 const PLACES_MIN: usize = 64;
 
@@ -22,7 +22,7 @@ const FREE: Place = Place { tag: 0, slot: NONE };
 
 /// The slots by hash.
 #[derive(Default)]
-pub(super) struct Heads {
+pub(crate) struct Heads {
     /// None, or a power of two.
     places: Vec<Place>,
     taken: usize,
@@ -38,7 +38,7 @@ impl Heads {
     /// Where a search for this hash begins, with what is there. Reads one place and decides nothing, so that the reads for several
     /// hashes overlap.
     #[inline]
-    pub(super) fn begin(&self, hash: u64) -> Search {
+    pub(crate) fn begin(&self, hash: u64) -> Search {
         let tag = tag(hash);
         let at = self.home(tag);
         Search { tag, at, place: self.places.get(at).copied().unwrap_or(FREE) }
@@ -46,7 +46,7 @@ impl Heads {
 
     /// The next slot of this tag, from where the search is; [`NONE`] once there is none.
     #[inline]
-    pub(super) fn next(&self, search: &mut Search) -> u32 {
+    pub(crate) fn next(&self, search: &mut Search) -> u32 {
         loop {
             let Place { tag, slot } = search.place;
             if slot == NONE {
@@ -62,7 +62,7 @@ impl Heads {
     }
 
     /// Adds a slot.
-    pub(super) fn insert(&mut self, hash: u64, slot: u32) {
+    pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
         if (self.taken + 1) * 8 > self.places.len() * 5 {
             self.resize((self.places.len() * 2).max(PLACES_MIN));
         }
@@ -83,7 +83,7 @@ impl Heads {
     }
 
     /// Removes a slot of this hash, which is there. `begun`: a search for the hash, which others may have overtaken since.
-    pub(super) fn remove(&mut self, hash: u64, slot: u32, begun: Search) {
+    pub(crate) fn remove(&mut self, hash: u64, slot: u32, begun: Search) {
         let is_there = self.places.get(begun.at).is_some_and(|place| place.slot == slot);
         let place = if is_there { Some(begun.at) } else { self.place_of(hash, slot) };
         let mut hole = place.expect("a slot with rows is found by its hash");
@@ -135,7 +135,7 @@ impl Heads {
 
 /// How far a search has come.
 #[derive(Clone, Copy)]
-pub(super) struct Search {
+pub(crate) struct Search {
     tag: u32,
     at: usize,
     place: Place,

@@ -10,7 +10,7 @@ use crate::pair::{OutOfOrder, put_in_order};
 const TOGETHER: usize = 32;
 
 /// A row: when it is dropped, and its number.
-pub(super) type Entry = (i64, u64);
+pub(crate) type Entry = (i64, u64);
 
 /// Leads from keys to rows.
 #[derive(Default)]
@@ -32,7 +32,7 @@ struct Slot {
 const KEY_INLINE: usize = 30;
 
 /// The bytes of a key.
-pub(super) enum Key {
+pub(crate) enum Key {
     Short(u8, [u8; KEY_INLINE]),
     Long(Box<[u8]>),
 }
@@ -44,7 +44,7 @@ impl Default for Key {
 }
 
 impl Key {
-    pub(super) fn new(bytes: &[u8]) -> Key {
+    pub(crate) fn new(bytes: &[u8]) -> Key {
         match bytes.len() {
             length @ ..=KEY_INLINE => {
                 let mut short = [0; KEY_INLINE];
@@ -56,7 +56,7 @@ impl Key {
     }
 
     #[inline]
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Key::Short(length, bytes) => &bytes[..usize::from(*length)],
             Key::Long(bytes) => bytes,

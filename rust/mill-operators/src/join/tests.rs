@@ -371,6 +371,55 @@ fn a_buffer_stays_small() {
     assert_eq!(buffer.of_key(7, &7_i64.to_le_bytes()).len(), 120);
 }
 
+/// A buffer whose rows wait to be asked for finds what one does that puts all rows into its index at once.
+#[test]
+fn rows_that_wait_are_found() {
+    let (mut at_once, mut waits) = (Buffer::default(), Buffer::unasked());
+    let (mut seed, mut next, mut asked, mut found, mut waited) = (17, 0_i64, 0, 0, 0);
+    for step in 0..1500_i64 {
+        let rows = if random(&mut seed).is_multiple_of(40) { 900 } else { 1 + random(&mut seed) % 60 } as usize;
+        let keys: Vec<[u8; 8]> = (0..rows).map(|_| (random(&mut seed) % 500).to_le_bytes()).collect();
+        let dues: Vec<i64> = (0..rows).map(|_| step + (random(&mut seed) % 30) as i64).collect();
+        let values: Vec<Option<i64>> = (next..next + rows as i64).map(Some).collect();
+        next += rows as i64;
+        for buffer in [&mut at_once, &mut waits] {
+            let rows = dues.iter().map(|&due| Row::new(0, due, 0, 0, false)).collect();
+            buffer.add(vec![integers(&values)], rows, |row| (hash_of(&keys[row]), &keys[row][..])).unwrap();
+        }
+        // Mostly few keys are asked for, for some time none, and at times many, so that rows do not wait for a while.
+        let count = match (step / 100) % 4 {
+            0 => 0,
+            1 | 2 => 1 + random(&mut seed) % 3,
+            _ => random(&mut seed) % 400,
+        };
+        let wanted: Vec<[u8; 8]> = (0..count).map(|_| (random(&mut seed) % 600).to_le_bytes()).collect();
+        if count > 0 {
+            waits.ask(wanted.iter().map(hash_of));
+        }
+        let rows_of = |buffer: &Buffer, key: &[u8; 8]| buffer.of_key(hash_of(key), key).to_vec();
+        for key in &wanted {
+            let rows = rows_of(&waits, key);
+            assert_eq!(rows, rows_of(&at_once, key), "step {step}");
+            found += rows.len();
+            asked += 1;
+        }
+        waited += waits.waiting();
+        let mut gone = [Vec::new(), Vec::new()];
+        for (buffer, gone) in [&mut at_once, &mut waits].into_iter().zip(&mut gone) {
+            assert!(!buffer.drop_before(step, usize::MAX, gone));
+            buffer.sweep().unwrap();
+        }
+        assert_eq!(gone[0], gone[1]);
+        assert_eq!((at_once.len(), at_once.stored()), (waits.len(), waits.stored()));
+    }
+    assert!(asked > 10_000 && found > 10_000 && waited > 100_000, "{asked} {found} {waited}");
+}
+
+/// Some keys share a hash.
+fn hash_of(key: &[u8; 8]) -> u64 {
+    (u64::from_le_bytes(*key) / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 /// Windows of few records share panes, windows of many do not, and either go with the watermarks.
 #[test]
 fn panes_have_many_rows_and_go_with_their_windows() {

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow_row::Rows;
 use mill_frame::hash::{KEY_GROUPS, key_group};
 use mill_frame::text::record_json;
 use mill_plan::{RowIdentity, TimerClock};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result, Watermark};
 
+use super::rows::{Alike, identity_hash};
 use super::{Current, RegularJoin};
 use crate::accumulator::state_error;
+use crate::join::heads::{Heads, NONE};
 use crate::join::late::{push_late, time_at, with_key};
 use crate::pair::taken;
 
@@ -20,21 +21,26 @@ pub(super) struct Records {
     pub(super) side: usize,
     /// The columns that are kept of the side.
     pub(super) columns: Vec<ArrayRef>,
-    /// Each row as it is kept; nothing where no column is.
-    pub(super) encoded: Option<Rows>,
     pub(super) deletes: Option<BooleanBuffer>,
     /// Which records have a key without nulls, if not all have.
     pub(super) has_key: Option<NullBuffer>,
-    pub(super) hashes: Vec<u64>,
-    /// The bytes of all join keys, and where each ends; the same of identities.
-    pub(super) keys: Texts,
+    rows: usize,
+    /// The place of each key, [`NONE`] where it has none, and the number under which the first record is kept, if records are.
+    pub(super) slots: Vec<u32>,
+    pub(super) first: Option<u32>,
+    /// The bytes of identities, where rows have one that is neither their key nor their number.
     pub(super) identities: Texts,
+    /// The records after which another one of the batch has the same key and identity, if there are any: those need not be looked at.
+    superseded: Option<Vec<bool>>,
     /// The event time, if there is one, and the time by which rows are used.
     pub(super) times: Option<Vec<i64>>,
     pub(super) clock: Clock,
     pub(super) next: usize,
     /// What is under way of the next record.
     pub(super) current: Option<Current>,
+    /// How many partners of the next record have been gone through, where nothing else is under way of it.
+    pub(super) after: usize,
+    pub(super) alike: Alike,
 }
 
 /// The time at which a record uses rows.
@@ -57,14 +63,37 @@ impl Texts {
     }
 
     pub(super) fn get(&self, row: usize) -> &[u8] {
+        let Some(&end) = self.ends.get(row) else { return &[] };
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
-        &self.bytes[start..self.ends[row]]
+        &self.bytes[start..end]
     }
+}
+
+/// The rows of which a later one has the same key and identity; `None` if there are none.
+fn superseded(slots: &[u32], identities: &Texts) -> Option<Vec<bool>> {
+    let mut later = Heads::default();
+    let mut superseded = vec![false; slots.len()];
+    for row in (0..slots.len()).rev().filter(|&row| slots[row] != NONE) {
+        let (slot, identity) = (slots[row], identities.get(row));
+        let hash = identity_hash(slot, identity);
+        let mut search = later.begin(hash);
+        superseded[row] = loop {
+            match later.next(&mut search) {
+                NONE => break false,
+                other if slots[other as usize] == slot && identities.get(other as usize) == identity => break true,
+                _ => {}
+            }
+        };
+        if !superseded[row] {
+            later.insert(hash, row as u32);
+        }
+    }
+    superseded.contains(&true).then_some(superseded)
 }
 
 impl Records {
     pub(super) fn rows(&self) -> usize {
-        self.hashes.len()
+        self.rows
     }
 
     pub(super) fn at(&self, row: usize) -> i64 {
@@ -74,12 +103,17 @@ impl Records {
         }
     }
 
-    pub(super) fn time(&self, row: usize) -> i64 {
-        self.times.as_ref().map_or(0, |times| times[row])
+    /// Whether a later record of the batch takes the place of this one.
+    pub(super) fn is_superseded(&self, row: usize) -> bool {
+        self.superseded.as_ref().is_some_and(|superseded| superseded[row])
     }
 
-    pub(super) fn bytes(&self, row: usize) -> &[u8] {
-        self.encoded.as_ref().map_or(&[], |rows| rows.row(row).data())
+    pub(super) fn is_delete(&self, row: usize) -> bool {
+        self.deletes.as_ref().is_some_and(|deletes| deletes.value(row))
+    }
+
+    pub(super) fn time(&self, row: usize) -> i64 {
+        self.times.as_ref().map_or(0, |times| times[row])
     }
 }
 
@@ -98,7 +132,7 @@ impl RegularJoin {
         let mut key_bytes = Texts::default();
         (0..rows).for_each(|row| key_bytes.push(|out| keys.write_key(self.encoder.kind(), row, out)));
         let mut identities = Texts::default();
-        let mut numbers = Vec::new();
+        let (mut numbers, mut kept_numbers) = (Vec::new(), Vec::new());
         let of_side = &mut self.sides[side];
         match (&of_side.identity, &mut of_side.encoder) {
             (RowIdentity::Columns(columns), Some(encoder)) => {
@@ -107,23 +141,40 @@ impl RegularJoin {
                 (0..rows).for_each(|row| identities.push(|out| encoder.batch().write_key(encoder.kind(), row, out)));
             }
             (RowIdentity::Number, _) => {
-                numbers.reserve(rows);
+                let has_number = self.plan.numbers[side];
+                numbers.reserve(if has_number { rows } else { 0 });
+                kept_numbers.reserve(rows);
                 for &hash in &hashes {
                     let group = key_group(hash);
                     let next = &mut of_side.numbers[usize::from(group)];
-                    identities.push(|out| out.extend_from_slice(&next.to_be_bytes()));
-                    numbers.push((*next * u64::from(KEY_GROUPS) + u64::from(group)) as i64);
+                    kept_numbers.push(*next);
+                    if has_number {
+                        numbers.push((*next * u64::from(KEY_GROUPS) + u64::from(group)) as i64);
+                    }
                     *next += 1;
                 }
             }
-            (RowIdentity::Key | RowIdentity::Columns(_), _) => (0..rows).for_each(|_| identities.push(|_| ())),
+            (RowIdentity::Key | RowIdentity::Columns(_), _) => {}
         }
+        let is_numbered = of_side.identity == RowIdentity::Number;
         let mut columns = batch.data().columns().to_vec();
         if self.plan.numbers[side] {
             columns.push(Arc::new(Int64Array::from(numbers)));
         }
         let columns = self.assembler.columns_of(side, &columns);
-        let encoded = if columns.is_empty() { None } else { Some(of_side.codec.encode(&columns)?) };
+        let is_kept = !self.is_over[side];
+        let mut slots = vec![NONE; rows];
+        // A record without a key is kept only where it may change.
+        let is_wanted = |row: usize| !is_numbered || has_key.as_ref().is_none_or(|has_key| has_key.is_valid(row));
+        self.kept.keys.find_all(&mut slots, is_kept, is_wanted, |row| (hashes[row], key_bytes.get(row)));
+        if let Some(deletes) = batch.deletes() {
+            deletes.set_indices().filter(|&row| slots[row] != NONE).for_each(|row| self.kept.keys.may_be_empty(slots[row]));
+        }
+        let superseded = if is_numbered { None } else { superseded(&slots, &identities) };
+        let first = match is_kept {
+            true => Some(self.kept.sides[side].append(columns.clone(), rows, &kept_numbers)?),
+            false => None,
+        };
         let times = match (self.plan.is_timed, batch.times()) {
             (true, Some(times)) => Some(times.to_vec()),
             (true, None) => return Err(Error::internal("a join by event time got records without one")),
@@ -136,16 +187,19 @@ impl RegularJoin {
         Ok(Records {
             side,
             columns,
-            encoded,
             deletes: batch.deletes().cloned(),
             has_key,
-            hashes,
-            keys: key_bytes,
+            rows,
+            slots,
+            first,
             identities,
+            superseded,
             times,
             clock,
             next: 0,
             current: None,
+            after: 0,
+            alike: Alike::default(),
         })
     }
 

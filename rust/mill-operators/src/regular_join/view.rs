@@ -8,7 +8,7 @@ use mill_frame::hash::KEY_GROUPS;
 use mill_protocol::{Error, Restored, Result, TaskContext, Watermark};
 
 use super::EMIT_ROWS;
-use super::kept::{Kept, Walk};
+use super::durable::Durable;
 use crate::description::{JoinShape, own};
 use crate::join::assemble::Assembler;
 use crate::row_codec::RowCodec;
@@ -50,23 +50,26 @@ pub(crate) fn kept_rows(shape: &JoinShape, schema: &SchemaRef, restored: &Restor
     let shown = shown_schema(schema);
     let assembler = Assembler::new(&shape.columns, schema);
     let codecs = [RowCodec::new(Arc::clone(&shape.kept[0]))?, RowCodec::new(Arc::clone(&shape.kept[1]))?];
-    let mut kept = Kept::new(context, [&codecs[0], &codecs[1]], None);
+    let mut kept = Durable::new(context, [&codecs[0], &codecs[1]], true);
     let own = restored.bytes.iter().map(|bytes| Own::read(own(bytes)?)).collect::<Result<Vec<Own<'_>>>>()?;
     let states: Vec<&[u8]> = own.iter().map(|own| own.states).collect();
     kept.restore(&states, restored)?;
     let mut batches = Vec::new();
-    let mut walk = Walk::default();
-    while let Some((side, rows)) = kept.walk(&mut walk, EMIT_ROWS) {
-        let data = match shape.kept[side].fields().is_empty() {
-            true => None,
-            false => Some(codecs[side].decode(rows.iter().map(|row| row.bytes))?),
-        };
-        let columns = assembler.columns_of(side, data.as_ref().map_or(&[], RecordBatch::columns));
-        let sides = if side == 0 { [Some(&columns[..]), None] } else { [None, Some(&columns[..])] };
-        let joined = assembler.rows(sides, rows.len(), None)?;
-        let names: ArrayRef = Arc::new(StringArray::from(vec![["left", "right"][side]; rows.len()]));
-        let all = std::iter::once(names).chain(joined.columns().iter().cloned()).collect();
-        batches.push(RecordBatch::try_new(Arc::clone(&shown), all).map_err(|error| Error::internal(error.to_string()))?);
+    for side in 0..2 {
+        kept.for_each(side, EMIT_ROWS, |rows| {
+            let data = match shape.kept[side].fields().is_empty() {
+                true => None,
+                false => Some(codecs[side].decode(rows.iter().map(|row| row.bytes))?),
+            };
+            let columns = assembler.columns_of(side, data.as_ref().map_or(&[], RecordBatch::columns));
+            let sides = if side == 0 { [Some(&columns[..]), None] } else { [None, Some(&columns[..])] };
+            let joined = assembler.rows(sides, rows.len(), None)?;
+            let names: ArrayRef = Arc::new(StringArray::from(vec![["left", "right"][side]; rows.len()]));
+            let all = std::iter::once(names).chain(joined.columns().iter().cloned()).collect();
+            let batch = RecordBatch::try_new(Arc::clone(&shown), all).map_err(|error| Error::internal(error.to_string()))?;
+            batches.push(batch);
+            Ok(())
+        })?;
     }
     Ok(batches)
 }
