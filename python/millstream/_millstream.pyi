@@ -10,6 +10,7 @@ __all__ = [
     "DataType",
     "RawClock",
     "RawDisk",
+    "RawEnding",
     "RawExpr",
     "RawHandJob",
     "RawJob",
@@ -235,7 +236,12 @@ class RawStream:
         takes_updates: bool,
         withdrawals: str | None,
         parallelism_max: int | None,
+        refuses_checkpoints: str | None = None,
     ) -> RawSink: ...
+
+@final
+class RawEnding:
+    def is_set(self) -> bool: ...
 
 @final
 class RawJoin:
