@@ -1,7 +1,5 @@
 //! Random plans: whatever steps are put together, every stage finds the columns it was made for.
 
-mod support;
-
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -11,7 +9,7 @@ use mill_plan::{
     StageKind, Stream, Target, WatermarkStrategy, Window, error_schema, lower,
 };
 use proptest::prelude::*;
-use support::{Memory, TestSink};
+use crate::support::{Memory, TestSink};
 
 fn col(name: &str) -> Expr {
     Expr::column(name)

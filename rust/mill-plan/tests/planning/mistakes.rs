@@ -1,7 +1,5 @@
 //! Wrong plans: each is refused when the step is added, or before the first record, and the message says what to do.
 
-mod support;
-
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -11,7 +9,7 @@ use mill_plan::{
     UserCall, UserOutput, UserStepKind, WatermarkStrategy, Window, lower,
 };
 use mill_protocol::{ErrorKind, Result};
-use support::{Memory, TestSink};
+use crate::support::{Memory, TestSink};
 
 fn col(name: &str) -> Expr {
     Expr::column(name)
