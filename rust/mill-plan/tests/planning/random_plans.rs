@@ -226,6 +226,11 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
                 assert_eq!(input.field(key), stage.schema.field(key));
             }
         }
+        StageKind::Shift { columns, .. } => {
+            let (before, added) = stage.schema.fields().split_at(input.fields().len());
+            assert_eq!(before, &input.fields()[..]);
+            assert!(added.iter().map(|field| field.as_ref().clone()).eq(columns.iter().map(mill_plan::Shifted::field)));
+        }
         StageKind::ToChangelog { .. } => assert_eq!(input.fields()[..], stage.schema.fields()[1..]),
         StageKind::FromChangelog { op } => assert!(stage.schema.field_with_name(input.field(*op).name()).is_err()),
         StageKind::Join(plan) => {
