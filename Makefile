@@ -4,6 +4,7 @@
 # make count  instructions of the micro benchmarks against the reference in benches/results (needs valgrind)
 # make test-pythons  the Python tests on every other CPython on PATH or under pyenv, from one wheel (PYTHONS="3.12 3.13", none)
 # make docs  the documentation site, into site/; any warning or dead link is an error
+# make packages  what the targets above need of Python's packages, before anything is built
 # make torture  the crash matrix: RUNS=3000 SEED=7 (docs/CRASHES.md)
 #
 # Needed: git, a stable Rust toolchain, a C and a C++ compiler, OpenSSL's headers, CPython 3.11 or newer with venv. The rest is installed into .venv.
@@ -19,10 +20,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millstream/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start hundreds of interpreters: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 RUNS ?= 3000
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: help run docs torture test test-rust test-python test-pythons test-servers tools install install-test count wheel clean
+.PHONY: help run docs torture test test-rust test-python test-suite test-docstrings test-types test-pythons test-servers tools packages install \
+	install-test count wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -33,7 +37,7 @@ run: install
 test: test-rust test-python test-pythons
 
 # The site needs no engine: docstrings are read from the source.
-docs: $(VENV)/installed-docs
+docs: $(VENV)/packages-docs
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo 'open site/index.html'
 
@@ -43,23 +47,32 @@ torture: install-test
 test-rust: tools
 	cargo test --release --workspace
 
-test-python: install-test
+test-python: test-suite test-docstrings test-types
+
+test-suite: install-test
 	$(PY) -m pytest tests/engine tests/python tests/examples tests/crash tests/model
+
+test-docstrings: install-test
 	$(PY) -m pytest --doctest-modules python/millstream
+
+test-types: install-test
 	$(PY) -m mypy python/millstream examples
 	$(PY) -m mypy.stubtest millstream._millstream
 
-# After the others, so that the wheel is linked from what they have compiled.
-test-pythons: test-python
+# The wheel is linked from what the others have compiled.
+test-pythons: install-test
 	$(PY) tools/pythons.py
 
 # Starts servers on free ports of the loopback interface, with their data in temporary folders, and stops them.
-test-servers: $(VENV)/installed-servers
+test-servers: install-test $(VENV)/packages-servers
 	$(PY) -m pytest tests/servers
 
-install: $(VENV)/installed
+install: $(VENV)/built $(VENV)/packages-examples
 
-install-test: $(VENV)/installed-test
+install-test: install $(VENV)/packages-test
+
+packages: $(VENV)/packages-examples $(VENV)/packages-test $(VENV)/packages-docs $(VENV)/packages-servers
+	$(PY) tools/pythons.py --packages
 
 count:
 	$(PYTHON) benches/count.py
@@ -84,18 +97,7 @@ $(VENV)/built: $(VENV)/created $(RUST_SOURCES)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release --quiet
 	touch $@
 
-$(VENV)/installed: $(VENV)/built
-	$(PY) -m pip install --quiet $$($(PY) tools/extras.py examples)
-	touch $@
-
-$(VENV)/installed-test: $(VENV)/installed
-	$(PY) -m pip install --quiet $$($(PY) tools/extras.py test)
-	touch $@
-
-$(VENV)/installed-docs: $(VENV)/created
-	$(PY) -m pip install --quiet $$($(PY) tools/extras.py docs)
-	touch $@
-
-$(VENV)/installed-servers: $(VENV)/installed-test
-	$(PY) -m pip install --quiet $$($(PY) tools/extras.py servers)
+# What an extra of the package needs.
+$(VENV)/packages-%: $(VENV)/created
+	$(PY) -m pip install --quiet $$($(PY) tools/extras.py $*)
 	touch $@

@@ -3,6 +3,7 @@
     python tools/pythons.py            3.11 to 3.13, and newer ones, on PATH or under pyenv
     PYTHONS="3.12 3.13" ...            only these
     PYTHONS=none ...                   none
+    python tools/pythons.py --packages only makes their environments, without the engine
 
 The interpreter that runs this is left out: `make test` has tested it. A version that is not found is named. One that is
 found is tested; where it is newer than the promised ones and has no wheels of what the tests need, that is said instead.
@@ -58,8 +59,8 @@ def wheel() -> Path:
     return found
 
 
-def install(python: Path, version: str, built: Path) -> Path | None:
-    """Return the interpreter of an environment with the wheel; None if what the tests need cannot be had."""
+def install(python: Path, version: str, built: Path | None) -> Path | None:
+    """Return the interpreter of an environment, with the wheel if there is one; None if what the tests need cannot be had."""
     environment = ENVIRONMENTS / version
     own = environment / "bin" / "python"
     if version_of(own) != version:
@@ -71,7 +72,8 @@ def install(python: Path, version: str, built: Path) -> Path | None:
     needed = [*sum(extras, []), "rich>=13"]
     if subprocess.run([*pip, "--only-binary", "arro3-core,deltalake,duckdb,numba,numpy,pandas,polars,pyarrow,river", *needed], check=False).returncode:
         return None
-    subprocess.run([*pip, "--force-reinstall", "--no-deps", built], check=True)
+    if built is not None:
+        subprocess.run([*pip, "--force-reinstall", "--no-deps", built], check=True)
     return own
 
 
@@ -95,6 +97,7 @@ def main() -> int:
     asked = os.environ.get("PYTHONS", "").split()
     if asked == ["none"]:
         return 0
+    is_tested = sys.argv[1:] != ["--packages"]
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     ENVIRONMENTS.mkdir(exist_ok=True)
     built: Path | None = None
@@ -108,6 +111,9 @@ def main() -> int:
         if python is None:
             results.append(f"{version}: not found, not tested")
             continue
+        if not is_tested:
+            install(python, version, None)
+            continue
         built = built or wheel()
         own = install(python, version, built)
         if own is None:
@@ -115,6 +121,8 @@ def main() -> int:
             results.append(f"{version}: not tested, as what the tests need cannot be installed")
             continue
         tested[version] = own
+    if not is_tested:
+        return 0
     for version, is_passed in run(tested):
         is_well &= is_passed
         results.append(f"{version}: {'passed' if is_passed else 'FAILED'}")

@@ -10,6 +10,7 @@ __all__ = [
     "DataType",
     "RawClock",
     "RawDisk",
+    "RawEnding",
     "RawExpr",
     "RawHandJob",
     "RawJob",
@@ -235,7 +236,12 @@ class RawStream:
         takes_updates: bool,
         withdrawals: str | None,
         parallelism_max: int | None,
+        refuses_checkpoints: str | None = None,
     ) -> RawSink: ...
+
+@final
+class RawEnding:
+    def is_set(self) -> bool: ...
 
 @final
 class RawJoin:
@@ -273,6 +279,8 @@ class RawKeyedStream:
         self, rows: int, by: Sequence[tuple[RawExpr, bool]], window: RawWindow, allowed_lateness_us: int
     ) -> RawStream: ...
     def deduplicate(self, within_us: int | None) -> RawStream: ...
+    def shift(self, rows: int, columns: Sequence[RawExpr]) -> RawStream: ...
+    def diff(self, rows: int, columns: Sequence[RawExpr]) -> RawStream: ...
     def rolling(self, length_us: int, aggregates: Sequence[RawExpr]) -> RawStream: ...
     def window(
         self,

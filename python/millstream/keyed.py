@@ -464,6 +464,78 @@ class KeyedStream:
         """
         return Stream(self._raw.deduplicate(None if within is None else microseconds(within, "within")))
 
+    def shift(self, n: int = 1, **columns: str | Expr) -> Stream:
+        """Add what the row of the key that arrived ``n`` rows before had.
+
+        Parameters
+        ----------
+        n
+            How many rows before, at least 1 and at most 10,000. As many values are kept as state for each key.
+        **columns
+            The new columns: a column or expression of which the earlier value is added, under the name of the argument.
+
+        Returns
+        -------
+        Stream
+            The rows of the input with the new columns, which are null in the first ``n`` rows of each key.
+
+        Raises
+        ------
+        PlanError
+            When ``n`` is not such a number, no column is given, or the input has a column of the same name.
+        SchemaError
+            When a column does not exist, or cannot be kept as state.
+
+        Notes
+        -----
+        This is ``pl.col("x").shift(n).over("key")`` of Polars, in the order in which rows arrive, late ones included. Rows of one split of a
+        source arrive in its order; between splits the order is not fixed. A later row cannot be looked at, so ``n`` is not negative.
+        A row that fails in an expression counts as if it had not arrived.
+
+        Examples
+        --------
+        >>> prices = mill.from_iter([{"item": "a", "price": 3}, {"item": "b", "price": 8}, {"item": "a", "price": 5}])
+        >>> prices.key_by("item").shift(before="price").collect().to_pylist()
+        [{'item': 'a', 'price': 3, 'before': None}, {'item': 'b', 'price': 8, 'before': None}, {'item': 'a', 'price': 5, 'before': 3}]
+        """
+        return Stream(self._raw.shift(_rows_back(n, "shift"), _columns([], columns, "shift")))
+
+    def diff(self, n: int = 1, **columns: str | Expr) -> Stream:
+        """Add by how much a row differs from the one of its key that arrived ``n`` rows before.
+
+        Parameters
+        ----------
+        n
+            How many rows before, at least 1 and at most 10,000. As many values are kept as state for each key.
+        **columns
+            The new columns: a column or expression of numbers, decimals, times or durations, under the name of the argument. The earlier
+            value is subtracted from the value of the row.
+
+        Returns
+        -------
+        Stream
+            The rows of the input with the new columns, which are null in the first ``n`` rows of each key and where a value is null.
+
+        Raises
+        ------
+        PlanError
+            When ``n`` is not such a number, no column is given, or the input has a column of the same name.
+        SchemaError
+            When a column does not exist, or its values have no difference.
+
+        Notes
+        -----
+        This is ``pl.col("x").diff(n).over("key")`` of Polars, in the order in which rows arrive. The result has the type of ``a - b``. A
+        difference that its type does not hold is an error of the row, which ``on_error`` handles; such a row counts as if it had not arrived.
+
+        Examples
+        --------
+        >>> readings = mill.from_iter([{"meter": 1, "kwh": 3.5}, {"meter": 1, "kwh": 4.0}, {"meter": 2, "kwh": 9.0}])
+        >>> readings.key_by("meter").diff(used="kwh").collect().to_pylist()
+        [{'meter': 1, 'kwh': 3.5, 'used': None}, {'meter': 1, 'kwh': 4.0, 'used': 0.5}, {'meter': 2, 'kwh': 9.0, 'used': None}]
+        """
+        return Stream(self._raw.diff(_rows_back(n, "diff"), _columns([], columns, "diff")))
+
     def rolling(self, length: Duration) -> RollingStream:
         """Look back from each record over a length of event time.
 
@@ -533,6 +605,14 @@ class KeyedStream:
         lateness = microseconds(allowed_lateness, "allowed_lateness")
         raw = self._raw.window(window._raw(), lateness, early, late)
         return WindowedStream(raw, self.keys, self._raw.stream().schema().names())
+
+
+def _rows_back(n: int, verb: str) -> int:
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise PlanError(f"{verb}() takes a number of rows, not {n!r:.200}; columns are named, as in {verb}(before=\"price\")")
+    if n < 0:
+        raise PlanError(f"{verb}() looks back, and {n} rows back would be rows that have not arrived")
+    return n
 
 
 class RollingStream:

@@ -159,7 +159,7 @@ def test_a_slow_answer_is_not_waited_for(service: Service) -> None:
 @pytest.mark.parametrize("as_date", [False, True])
 def test_retry_after_is_honoured(service: Service, as_date: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(http, "_pause", waits.append)
+    monkeypatch.setattr(http.Waits, "pause", lambda _, seconds: waits.append(seconds))
     moment = datetime.now(timezone.utc) + timedelta(seconds=20)
     service.answers = [(503, {"Retry-After": email.utils.format_datetime(moment, usegmt=True) if as_date else "20"}, "")]
     mill.run(stream().write_http(service.url), parallelism=1)
@@ -229,6 +229,39 @@ def test_a_service_that_is_not_there(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     with pytest.raises(mill.ConnectorError, match=r"cannot be reached: ConnectionRefusedError.*; the request was tried for 0 s"):
         mill.run(stream().write_http(f"http://127.0.0.1:{port}", retry="50ms"))
+
+
+@pytest.mark.parametrize("answer", ["none", (503, {"Retry-After": "3000"}, ""), "no server"])
+def test_a_cancelled_job_does_not_wait_for_the_service(service: Service, tmp_path: Path, answer: Any) -> None:
+    # A request has a timeout of an hour, and so have its repetitions: cancel() has waited for that.
+    has_asked, may_end = threading.Event(), threading.Event()
+
+    def hang() -> Any:
+        has_asked.set()
+        return may_end.wait() if answer == "none" else answer
+
+    service.otherwise = hang
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
+        url = nowhere if answer == "no server" else service.url
+        job = mill.start(stream().write_http(url, timeout="1h", retry="1h"), checkpoint=tmp_path / "state", parallelism=1)
+        try:
+            if answer == "no server":
+                time.sleep(0.1)
+            else:
+                assert has_asked.wait(60)
+            began = time.monotonic()
+            job.cancel()
+            assert job.wait("60s").status == "cancelled"
+            assert time.monotonic() - began < 30
+        finally:
+            may_end.set()
+    # What was not sent is in the checkpoint.
+    service.otherwise = lambda: 200
+    if answer != "no server":
+        mill.run(stream().write_http(service.url), checkpoint=tmp_path / "state", parallelism=1)
+        assert service.rows() == ROWS
 
 
 @pytest.mark.parametrize("seed", range(4))

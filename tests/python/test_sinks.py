@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sqlite3
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -177,6 +179,31 @@ class Outbox(mill.Sink):
 
     def last_epoch(self) -> int | None:
         return max((epoch for epoch, _ in self.delivered), default=None)
+
+
+def test_a_sink_of_the_users_learns_that_the_job_ends(tmp_path: Path) -> None:
+    is_waiting = threading.Event()
+
+    class Waiting(Outbox):
+        is_there = False
+
+        def deliver(self, batch: Any, epoch: int) -> None:
+            assert not self.is_ending
+            if self.is_there:
+                return super().deliver(batch, epoch)
+            is_waiting.set()
+            while not self.is_ending:
+                time.sleep(0.01)
+            raise ConnectionError("nobody answers")
+
+    job = mill.start(mill.from_iter(ROWS).select("x").sink_to(Waiting()), checkpoint=tmp_path / "state")
+    assert is_waiting.wait(60)
+    job.cancel()
+    assert job.wait("60s").status == "cancelled"
+    outbox = Waiting()
+    outbox.is_there = True
+    mill.run(mill.from_iter(ROWS).select("x").sink_to(outbox), checkpoint=tmp_path / "state")
+    assert [x for _, values in outbox.delivered for x in values] == list(range(1000))
 
 
 def test_write_ahead_sink_of_the_users(tmp_path: Path) -> None:

@@ -84,6 +84,11 @@ class Server:
         fields = [[each.decode() for each in entry[1]] for entry in self.ask("XRANGE", name, "-", "+")]
         return [dict(zip(each[::2], each[1::2], strict=True)) for each in fields]
 
+    def suspend(self) -> None:
+        """Let it answer nothing any more."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
     def kill(self) -> None:
         """End it as a crash would."""
         if self._process is not None:

@@ -42,6 +42,7 @@ class RegistryServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.schemas: dict[int, str] = {}
         self.subjects: dict[str, list[int]] = {}
+        self.more: dict[int, Any] = {}
         self.asked: list[str] = []
         self.authorization: set[str | None] = set()
         self.is_broken = False
@@ -90,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         parts = self.path.strip("/").split("/")
         if parts[:2] == ["schemas", "ids"] and int(parts[2]) in self.server.schemas:
-            self._answer(200, {"schema": self.server.schemas[int(parts[2])]})
+            self._answer(200, {"schema": self.server.schemas[int(parts[2])], **self.server.more.get(int(parts[2]), {})})
         elif parts[0] == "subjects" and parts[2:] == ["versions", "latest"] and parts[1] in self.server.subjects:
             number = self.server.subjects[parts[1]][-1]
             self._answer(200, {"subject": parts[1], "id": number, "version": 1, "schema": self.server.schemas[number]})
@@ -264,6 +265,9 @@ def test_what_is_no_record(cluster: Cluster, registry: RegistryServer) -> None:
     number = registry.add(f"{topic}-value", USER)
     other = registry.add("other", {"type": "record", "name": "User", "namespace": "shop", "fields": [{"name": "id", "type": "string"}]})
     good = [encode(USER, row, number) for row in users(3)]
+    # Schemas that the registry has and Avro alone cannot read, as another team writes into the topic.
+    protobuf, referring = registry.add("protobuf", {"type": "record", "name": "P", "fields": []}), registry.add("referring", {"type": "record", "name": "R", "fields": []})
+    registry.more = {protobuf: {"schemaType": "PROTOBUF"}, referring: {"references": [{"name": "x", "subject": "x", "version": 1}]}}
     bad = [
         (None, "the message has no value"),
         (b"", "does not begin with a 0"),
@@ -272,6 +276,8 @@ def test_what_is_no_record(cluster: Cluster, registry: RegistryServer) -> None:
         (good[1] + b"x", "no record of its schema"),
         (good[1] + good[1], "no record of its schema"),
         (b"\0" + (77).to_bytes(4, "big") + good[0][5:], "schema 77, which the registry does not have"),
+        (b"\0" + protobuf.to_bytes(4, "big") + b"a", f"schema {protobuf}, which is PROTOBUF, not Avro"),
+        (b"\0" + referring.to_bytes(4, "big") + b"a", f"schema {referring}, which refers to other schemas"),
         (b"\0" + other.to_bytes(4, "big") + b"\2a", f"schema {other}, of which no record"),
         (encode(USER, {"id": 1, "name": "\u00e4", "score": 0}, number).replace("\u00e4".encode(), b"\xff\xff"), "no record of its schema"),
     ]

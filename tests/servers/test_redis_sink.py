@@ -22,6 +22,7 @@ import redis_server
 
 import millstream as mill
 from millstream import col, testing
+from millstream.io import redis as redis_sink
 from millstream.io.redis import MARKS
 
 JOBS = Path(__file__).with_name("redis_jobs.py")
@@ -285,6 +286,30 @@ def test_killed_jobs(redis: redis_server.Server, tmp_path: Path, job: str) -> No
         kills += 1
     judge(redis, job)
     assert [*redis.hash(MARKS).values()].count("closed") == len(redis.hash(MARKS)) - 1, "each run closes the one before"
+
+
+def test_a_cancelled_job_does_not_wait_for_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = redis_server.Server().start()
+    has_asked = threading.Event()
+
+    def apply(*arguments: Any) -> bool:
+        # It takes connections and answers nothing, as one behind a network that is gone.
+        server.suspend()
+        has_asked.set()
+        return _apply(*arguments)
+
+    _apply = redis_sink._RedisSink._apply
+    monkeypatch.setattr(redis_sink._RedisSink, "_apply", apply)
+    try:
+        job = mill.start(mill.from_iter(ROWS).write_redis(server.url, stream="numbers"), checkpoint=tmp_path / "state")
+        assert has_asked.wait(60)
+        began = time.monotonic()
+        job.cancel()
+        assert job.wait("60s").status == "cancelled"
+        # An answer alone is waited for 20 seconds.
+        assert time.monotonic() - began < 15
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("job", ["entries", "totals"])

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,53 @@ def test_a_job_that_fails_leaves_nothing(bucket: s3.Bucket) -> None:
     with pytest.raises(mill.UserFunctionError):
         mill.run(numbers(5000).filter(fail).write_json(bucket.url("out/")))
     assert (bucket.keys(), bucket.pending()) == ([], [])
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_cancelled_job_gives_up_its_uploads(bucket: s3.Bucket, tmp_path: Path, is_kept: bool) -> None:
+    # The end of a job shared the patience of its requests, which was over: uploads stayed, and were paid for.
+    is_uploading, may_go = threading.Event(), threading.Event()
+
+    def fate(method: str, path: str, number: int) -> s3.Fate:
+        if method == "PUT" and "partNumber" in path:
+            is_uploading.set()
+            may_go.wait(60)
+        return "pass"
+
+    proxy = s3.Proxy(bucket.server, fate)
+    try:
+        mill.storage({"aws_endpoint": proxy.url}, url=bucket.url(""))
+        job = mill.start(numbers(100).write_json(bucket.url("out/")), checkpoint=tmp_path / "state" if is_kept else None, parallelism=2)
+        assert is_uploading.wait(60) and bucket.pending()
+        job.cancel()
+        assert job.wait("60s").status == "cancelled"
+        assert (bucket.keys(), bucket.pending()) == ([], [])
+    finally:
+        may_go.set()
+        proxy.stop()
+        mill.storage({}, url=bucket.url(""))
+
+
+def test_two_runs_of_one_plan_write_their_own_objects(bucket: s3.Bucket, tmp_path: Path) -> None:
+    # The number in the names was that of the run that began last, so one replaced what the other had written.
+    together = threading.Barrier(2)
+
+    def fate(method: str, path: str, number: int) -> s3.Fate:
+        if method == "PUT" and "partNumber" in path:
+            together.wait(60)
+        return "pass"
+
+    proxy = s3.Proxy(bucket.server, fate)
+    try:
+        mill.storage({"aws_endpoint": proxy.url}, url=bucket.url(""))
+        sink = numbers(50).write_json(bucket.url("out/"))
+        jobs = [mill.start(sink, checkpoint=tmp_path / name, parallelism=1) for name in ("a", "b")]
+        assert [job.wait("60s").status for job in jobs] == ["finished", "finished"]
+    finally:
+        proxy.stop()
+        mill.storage({}, url=bucket.url(""))
+    assert sorted(row["n"] for row in rows_of(bucket, "out/")) == sorted([*range(50), *range(50)])
+    assert bucket.pending() == []
 
 
 # -- other output ----------------------------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from millstream import _live
 from millstream._custody import CLOSED, Custody, Mark
 from millstream._nearest import did_you_mean
 from millstream._paths import local_path
 from millstream._texts import choice, texts
+from millstream._waits import Waits
 from millstream.errors import CheckpointError, ConnectorError, DataError, PlanError, SchemaError
 from millstream.io._delta_files import DataFile, FileWriter, partition_text, sync_directory
 from millstream.io._delta_table import columns_of, deltalake, opened, reason, subset
@@ -27,6 +27,8 @@ from millstream.stream import Stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from millstream._engine import RawEnding
 
 __all__ = ["DeltaMode", "delta_sink"]
 
@@ -51,6 +53,10 @@ _HARMLESS_FEATURES = {
     "vacuumProtocolCheck",
 }
 """Features of a table that ask nothing of who appends files, or whose use is looked for in the columns."""
+_ONCE = (
+    'mode="overwrite" replaces the table in one transaction when the job ends, and a job with checkpoints commits before that; leave '
+    "checkpoint= out (a job that failed is run again), or use key="
+)
 _LOG = logging.getLogger("millstream.delta")
 
 
@@ -88,7 +94,7 @@ def delta_sink(
     if table is not None:
         _check_table(table, schema, stored, keys, partitions if partition_by else None, mode, call)
     sink = PerRun(lambda: _DeltaSink(where, schema, stored, mode, keys, partitions))
-    raw = stream._raw.write_python(sink, f'{call}("{os.fspath(path)}")', "transactional", False, keys is not None, None, 1)
+    raw = stream._raw.write_python(sink, f'{call}("{os.fspath(path)}")', "transactional", False, keys is not None, None, 1, _ONCE if mode == "overwrite" else None)
     return output(raw, takes_frames=True)
 
 
@@ -187,17 +193,14 @@ class _DeltaSink:
         self._files: FileWriter | None = None
         self._changes: list[Any] = []
         self._prepared: list[DataFile] = []
+        self._waits = Waits()
 
     # -- a run -------------------------------------------------------------------------------------------------------
 
-    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
+    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool, ending: RawEnding) -> None:
         """Begin the run."""
-        if self._mode == "overwrite" and is_persistent:
-            raise PlanError(
-                'mode="overwrite" replaces the table in one transaction when the job ends, and a job with checkpoints commits '
-                "before that; leave checkpoint= out (a job that failed is run again), or use key="
-            )
         self._custody.begin(delivery)
+        self._waits.begin(ending)
         if restored is None:
             self._take(opened(self._path, None, "write_delta") or self._created())
 
@@ -346,8 +349,7 @@ class _DeltaSink:
                     raise ConnectorError(
                         f"the commit was tried for {_ATTEMPT_SECONDS_MAX:.0f} seconds, and other writers came before it: {reason(lost)}"
                     ) from lost
-                _live.check()
-                time.sleep(random.uniform(0, pause))
+                self._waits.pause(random.uniform(0, pause))
                 pause = min(pause * 2, _PAUSE_SECONDS_MAX)
             try:
                 version = table.version() + 1

@@ -35,17 +35,22 @@ class Registry:
         """Show the URL without user and password."""
         return self._url
 
-    def schema(self, number: int) -> str | None:
-        """Return the schema of a number; None if there is none."""
+    def schema(self, number: int) -> tuple[str | None, str]:
+        """Return the schema of a number; without one, also why there is none."""
         found = self._ask(f"/schemas/ids/{number}")
-        return None if found is None else self._avro(found, f"schema {number}")
+        if found is None:
+            return None, "which the registry does not have"
+        reason = _unusable(found)
+        return (None, f"which {reason}") if reason else (self._text(found, f"schema {number}"), "")
 
     def latest(self, subject: str) -> str:
         """Return the schema that a subject has now."""
         found = self._ask(f"/subjects/{urllib.parse.quote(subject, safe='')}/versions/latest")
         if found is None:
             raise SchemaError(f"the schema registry {self!r} has no subject {subject!r}; pass avro_schema=")
-        return self._avro(found, f"subject {subject!r}")
+        if reason := _unusable(found):
+            raise SchemaError(f"subject {subject!r} of the schema registry {self!r} {reason}")
+        return self._text(found, f"subject {subject!r}")
 
     def register(self, subject: str, schema: str) -> int:
         """Return the number of a schema under a subject, which gets it if it does not have it."""
@@ -55,12 +60,7 @@ class Registry:
             raise ConnectorError(f"the schema registry {self!r} did not answer with a number to the schema of {subject!r}")
         return number
 
-    def _avro(self, found: dict[str, Any], what: str) -> str:
-        kind = found.get("schemaType", "AVRO")
-        if kind != "AVRO":
-            raise SchemaError(f"{what} of the schema registry {self!r} is {kind}, not Avro")
-        if found.get("references"):
-            raise SchemaError(f"{what} of the schema registry {self!r} refers to other schemas, which is not supported")
+    def _text(self, found: dict[str, Any], what: str) -> str:
         schema = found.get("schema")
         if not isinstance(schema, str):
             raise ConnectorError(f"the schema registry {self!r} did not answer with a schema to {what}")
@@ -84,6 +84,14 @@ class Registry:
         if not isinstance(found, dict):
             raise ConnectorError(f"the schema registry {self!r} did not answer with an object to {path}")
         return found
+
+
+def _unusable(found: dict[str, Any]) -> str | None:
+    """Return why an answer has no schema that can be used, or None."""
+    kind = found.get("schemaType", "AVRO")
+    if kind != "AVRO":
+        return f"is {kind}, not Avro"
+    return "refers to other schemas, which is not supported" if found.get("references") else None
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
+import functools
 import http.client
 import json
 import logging
 import random
 import re
+import socket
 import ssl
 import time
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from millstream import _live
 from millstream._counts import count
 from millstream._texts import choice, mapping
 from millstream._value_texts import json_rows
+from millstream._waits import Waits
 from millstream.errors import ConnectorError, PlanError
 from millstream.functions import check_pyarrow
 from millstream.io._per_run import PerRun
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 from millstream.time import Duration, microseconds
+
+if TYPE_CHECKING:
+    from millstream._engine import RawEnding
 
 __all__ = ["HttpFormat", "HttpMethod", "http_sink"]
 
@@ -37,8 +43,6 @@ HttpMethod = Literal["POST", "PUT", "PATCH"]
 
 _BATCH_ROWS_MAX = 1_000_000
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.1, 10.0
-_SLICE_SECONDS = 0.05
-"""How long a pause goes on before it is looked whether the interpreter ends."""
 _ANSWER_BYTES_MAX = 1 << 16
 _ANSWER_SHOWN = 300
 _AGAIN = (408, 425, 429)
@@ -141,6 +145,7 @@ class _HttpSink:
         self._connection: http.client.HTTPConnection | None = None
         self._rows: list[str] = []
         self._run = uuid.uuid4().hex
+        self._waits = Waits()
 
     # -- the writer --------------------------------------------------------------------------------------------------
 
@@ -165,8 +170,9 @@ class _HttpSink:
 
     # -- the committer -----------------------------------------------------------------------------------------------
 
-    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
+    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool, ending: RawEnding) -> None:
         """Begin the run: the keys are those of no other, whatever it promises."""
+        self._waits.begin(ending)
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Send the requests of checkpoints that are durable."""
@@ -187,9 +193,13 @@ class _HttpSink:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # A request that was left behind waits for its answer no longer.
+            with contextlib.suppress(OSError):
+                if connection.sock is not None:
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+            connection.close()
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -198,7 +208,7 @@ class _HttpSink:
         end = time.monotonic() + self._retry
         pause = _PAUSE_SECONDS_MIN
         while True:
-            failure, wait = self._attempt(body, key, kind)
+            failure, wait = self._waits.call(functools.partial(self._attempt, body, key, kind))
             if failure is None:
                 return
             left = end - time.monotonic()
@@ -207,7 +217,7 @@ class _HttpSink:
             if left <= 0 and wait != 0.0:
                 raise ConnectorError(f"{failure}; the request was tried for {self._retry:.0f} s")
             _LOG.debug("%s: %s; trying again", self._target.shown, failure)
-            _pause(min(wait if wait is not None else random.uniform(pause / 2, pause), max(left, 0)))
+            self._waits.pause(min(wait if wait is not None else random.uniform(pause / 2, pause), max(left, 0)))
             pause = min(pause * 2, _PAUSE_SECONDS_MAX)
 
     def _attempt(self, body: bytes, key: str, kind: str) -> tuple[str | None, float | None]:
@@ -254,13 +264,6 @@ class _HttpSink:
             else:
                 self._connection = http.client.HTTPConnection(where.host, where.port, timeout=self._timeout)
         return self._connection
-
-
-def _pause(seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        _live.check()
-        time.sleep(min(left, _SLICE_SECONDS))
 
 
 def _asked_to_wait(given: str | None) -> float | None:

@@ -9,20 +9,23 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from millstream import _live
 from millstream._counts import count
 from millstream._custody import CLOSED, Custody, Mark
 from millstream._extras import extra
 from millstream._nearest import did_you_mean
 from millstream._texts import text, texts
 from millstream._value_texts import plain_texts
+from millstream._waits import Waits
 from millstream.errors import CheckpointError, ConnectorError, DataError, PlanError, SchemaError
 from millstream.functions import check_pyarrow
 from millstream.io._per_run import PerRun
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
+
+if TYPE_CHECKING:
+    from millstream._engine import RawEnding
 
 __all__ = ["MARKS"]
 
@@ -144,6 +147,7 @@ class _RedisSink:
         self._entries: list[Command] = []
         self._changes: dict[str, list[Command]] = {}
         self._client: Any = None
+        self._waits = Waits()
 
     # -- the writer --------------------------------------------------------------------------------------------------
 
@@ -197,9 +201,10 @@ class _RedisSink:
 
     # -- the committer -----------------------------------------------------------------------------------------------
 
-    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
+    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool, ending: RawEnding) -> None:
         """Begin the run, and look whether the server is there."""
         self._custody.begin(delivery)
+        self._waits.begin(ending)
         self._until_done(lambda: bool(self._connected().ping()), _FIRST_SECONDS_MAX)
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
@@ -271,7 +276,7 @@ class _RedisSink:
         pause = _PAUSE_SECONDS_MIN
         while True:
             try:
-                if attempt():
+                if self._waits.call(attempt):
                     return
                 failure: Exception = CheckpointError("other runs of this job write to the server")
             except (errors.AuthenticationError, errors.AuthorizationError) as error:
@@ -284,8 +289,7 @@ class _RedisSink:
             if time.monotonic() > end:
                 raise self._failed(failure) from failure
             _LOG.debug("%s; trying again", failure)
-            _live.check()
-            time.sleep(random.uniform(pause / 2, pause))
+            self._waits.pause(random.uniform(pause / 2, pause))
             pause = min(pause * 2, _PAUSE_SECONDS_MAX)
 
     def _failed(self, error: Exception) -> Exception:
@@ -294,6 +298,8 @@ class _RedisSink:
         return ConnectorError(f"the server cannot be written: {type(error).__name__}: {error}")
 
     def _connected(self) -> Any:
+        # An attempt that was left behind sends nothing more.
+        self._waits.check()
         if self._client is None:
             package = extra("redis", "redis", _CALL)
             self._client = package.Redis.from_url(

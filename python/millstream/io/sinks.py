@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from millstream import _live
 from millstream._closing import closed
-from millstream._engine import RawSink, write_files, write_sqlite
+from millstream._engine import RawEnding, RawSink, write_files, write_sqlite
 from millstream._hints import no_attribute
 from millstream._parameters import check_parameters, check_spelling
 from millstream._paths import file_or_object, local_path
 from millstream._row import row_class, rows
 from millstream._texts import optional_text, text, texts
+from millstream._waits import Waits
 from millstream._writing import Writing
 from millstream.errors import CheckpointError, PlanError
 from millstream.functions import function_name
@@ -69,6 +70,29 @@ class Sink:
     """
 
     kind: ClassVar[Literal["idempotent", "transactional", "write-ahead"]]
+    _waits: Waits | None = None
+    """Those of the run."""
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the job was cancelled or has failed, so that nothing is to be waited for any more.
+
+        A method that waits for its target, or tries again, looks at this now and then, and raises an exception if it is true. What it
+        was about stays in the checkpoint, and is committed by the next run.
+
+        Examples
+        --------
+        >>> class Posted(mill.Sink):
+        ...     kind = "write-ahead"
+        ...     def deliver(self, batch, epoch):
+        ...         while not self.is_ending and not try_to_post(batch):
+        ...             time.sleep(0.1)
+        ...         if self.is_ending:
+        ...             raise ConnectionError("the job ends before the service has answered")
+        >>> Posted().is_ending
+        False
+        """
+        return self._waits is not None and self._waits.are_over
 
     def open(self) -> None:
         """Prepare the sink; called before the first record of a run."""
@@ -299,7 +323,7 @@ class _Callback:
         """Return what commits."""
         return self
 
-    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
+    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool, ending: RawEnding) -> None:
         """Learn of the run; nothing depends on it."""
 
     def commit(self, handles: object) -> None:
@@ -389,6 +413,12 @@ def custom_sink(stream: Stream, sink: Sink) -> Output:
     return output(raw, takes_frames=True)
 
 
+def _begun(ending: RawEnding) -> Waits:
+    waits = Waits()
+    waits.begin(ending)
+    return waits
+
+
 class _Direct:
     """An idempotent or transactional sink of the user's as the engine calls it: one writer, one committer."""
 
@@ -403,8 +433,9 @@ class _Direct:
         """Return the writer."""
         return self
 
-    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
+    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool, ending: RawEnding) -> None:
         """Let the sink refuse to repeat output."""
+        self._sink._waits = _begun(ending)
         if restored is None and self._has_rows:
             # No checkpoint names anything that could still be needed.
             self.abort(())
@@ -496,14 +527,16 @@ class _Frames:
 class _WriteAhead:
     """A write-ahead sink of the user's: frames wait in the checkpoint as Arrow streams and are delivered after it."""
 
-    __slots__ = ("_is_repeating", "_sink")
+    __slots__ = ("_is_repeating", "_sink", "_waits")
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._is_repeating = False
+        self._waits = Waits()
 
-    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool) -> None:
+    def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool, ending: RawEnding) -> None:
         """Refuse a run that would repeat or lose output, before anything is committed."""
+        self._sink._waits = self._waits = _begun(ending)
         # At least once delivers before the checkpoint. After a kill in between, the same epoch has other records: to
         # pass it over would lose them. A job without checkpoints delivers each epoch once, and counts from 1 in each run.
         self._is_repeating = delivery == "at_least_once" or not is_persistent
@@ -548,6 +581,7 @@ class _WriteAhead:
                 continue
             table = pa.ipc.open_stream(handle).read_all().combine_chunks()
             for batch in table.to_batches():
+                self._waits.check()
                 self._sink.deliver(batch, epoch)
 
     recover = commit

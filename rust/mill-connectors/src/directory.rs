@@ -247,6 +247,26 @@ impl Shared {
         format!("write_{}({:?}{})", self.format.extension(), self.named, self.options.text())
     }
 
+    /// The same for one run, if objects are written.
+    fn of_objects_run(&self) -> Option<Shared> {
+        let objects = self.objects.as_ref()?;
+        Some(Shared {
+            named: self.named.clone(),
+            directory: self.directory.clone(),
+            joined: self.joined.clone(),
+            objects: Some(Arc::new(objects.of_run())),
+            format: self.format,
+            options: self.options.clone(),
+            compressed: self.compressed,
+            extension: self.extension.clone(),
+            nonce: self.nonce,
+            files: AtomicU64::new(0),
+            lock: Mutex::new(Weak::new()),
+            is_complete: AtomicBool::new(false),
+            columns: self.columns.clone(),
+        })
+    }
+
     /// The file or directory that the user has named.
     fn path(&self) -> &Path {
         self.joined.as_deref().unwrap_or(&self.directory)
@@ -354,6 +374,12 @@ impl Sink for DirectorySink {
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
         Ok(Box::new(DirectoryWriter::new(Arc::clone(&self.shared), schema, context.index)?))
+    }
+
+    fn of_run(&self) -> Result<Option<Arc<dyn Sink>>> {
+        // A directory is locked by a run, and so has only one. A prefix of a store may have several at a time.
+        let shared = self.shared.of_objects_run();
+        Ok(shared.map(|shared| Arc::new(DirectorySink { shared: Arc::new(shared), on_existing: self.on_existing }) as Arc<dyn Sink>))
     }
 
     fn committer(&self) -> Result<Box<dyn Committer>> {

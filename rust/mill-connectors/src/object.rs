@@ -21,6 +21,7 @@ mod spooled;
 
 pub use options::configure;
 pub(crate) use bucket::{Bucket, Multipart};
+pub(crate) use client::Patience;
 pub(crate) use list::{files_at, is_named};
 pub(crate) use place::{Place, is_object};
 pub(crate) use spooled::{Meta, Object, look, spool};

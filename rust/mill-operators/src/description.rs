@@ -43,6 +43,7 @@ const DEDUPLICATE_WITHIN: u8 = 35;
 const CHANGELOG: u8 = 36;
 const SESSIONS: u8 = 37;
 const TRIGGERED: u8 = 38;
+const SHIFT: u8 = 39;
 const JOIN: u8 = 48;
 const ASOF: u8 = 49;
 const ENRICH: u8 = 50;
@@ -89,6 +90,8 @@ pub(crate) enum Shape {
     TopN { keys: Vec<usize>, window: Option<WindowSpec> },
     /// The results are the keys, and with `within_us` when the row of each has passed.
     Deduplicate { keys: usize, within_us: Option<i64> },
+    /// The results are so many keys, and what is kept of each of the latest rows.
+    Shift { keys: usize },
     /// The results are the columns of a row, of which these are the keys.
     Changelog { keys: Vec<usize> },
     /// The results are so many keys, the states of a user's function, and its timers.

@@ -48,6 +48,7 @@ mod row_codec;
 mod session_aggregate;
 mod state_view;
 mod timers;
+mod shift;
 mod top_n;
 mod triggered_aggregate;
 mod unnest;
@@ -137,6 +138,7 @@ pub fn build(stage: &Stage, context: &TaskContext) -> Result<Box<dyn Operator>> 
         StageKind::Deduplicate { keys, within_us: Some(us) } => {
             Box::new(deduplicate::DeduplicateWithin::new(stage, context, keys, *us)?)
         }
+        StageKind::Shift { keys, rows, columns } => Box::new(shift::Shift::new(stage, context, keys, *rows, columns)?),
         StageKind::Lookup(plan) => match plan.kind {
             LookupKind::Asof { tolerance_us } => {
                 Box::new(asof_join::AsofJoin::new(&schema, context, plan, tolerance_us)?)

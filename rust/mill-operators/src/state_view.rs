@@ -190,6 +190,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
             operator.restore(&restored)?;
             operator.kept()?
         }
+        Shape::Shift { keys } => crate::shift::kept(&schema, keys, &restored, &context)?,
         Shape::Changelog { keys } => {
             let mut operator = ToChangelog::new(Arc::clone(&schema), Arc::clone(&schema), &context, &keys)?;
             operator.restore(&restored)?;

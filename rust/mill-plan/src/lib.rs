@@ -48,7 +48,7 @@ pub use lookup::{LookupKind, LookupPlan, TableRows, UntilLoaded};
 pub use lower::{Mode, OnError, PlanOptions, lower};
 pub use outline::{Difference, DifferenceKind, Outline};
 pub use physical::{
-    AsyncStage, BroadcastStage, Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, ProcessStage,
+    AsyncStage, BroadcastStage, Chain, Edge, EdgeKind, Graph, GraphEdge, GraphNode, Ordering, PhysicalPlan, ProcessStage, Shifted,
     SourceStage, Stage, StageKind, Target, WatermarksOf, WindowCompute, error_schema,
 };
 pub use process::{

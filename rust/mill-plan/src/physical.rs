@@ -23,7 +23,7 @@ use mill_protocol::Source;
 
 pub use self::graph::{Graph, GraphEdge, GraphNode};
 pub(crate) use self::kind::described_state;
-pub use self::kind::{AsyncStage, BroadcastStage, Ordering, ProcessStage, StageKind, WatermarksOf, WindowCompute};
+pub use self::kind::{AsyncStage, BroadcastStage, Ordering, ProcessStage, Shifted, StageKind, WatermarksOf, WindowCompute};
 use crate::lower::PlanOptions;
 use crate::outline::Outline;
 

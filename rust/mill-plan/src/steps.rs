@@ -30,6 +30,7 @@ mod process;
 mod project;
 mod rebalance;
 mod reduce;
+mod shift;
 mod sink;
 mod source;
 mod top_n;

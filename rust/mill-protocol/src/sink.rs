@@ -62,6 +62,20 @@ pub trait Sink: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Why no job with checkpoints can write it, and what to do instead; `None`: any can.
+    fn refuses_checkpoints(&self) -> Option<&str> {
+        None
+    }
+
+    /// The same sink with what belongs to one run alone, if its committer and its writers share such. Asked once a run, before
+    /// anything else of it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn of_run(&self) -> Result<Option<Arc<dyn Sink>>> {
+        Ok(None)
+    }
+
     /// Checks that it can take this stream, before anything runs. `key` is set in an updating stream: the columns whose
     /// latest row counts.
     fn check(&self, schema: &SchemaRef, key: Option<&[String]>) -> Result<()>;

@@ -118,8 +118,9 @@ mod with_kafka {
     }
 
     impl SchemaRegistry for PythonRegistry {
-        fn schema(&self, id: u32) -> millstream::Result<Option<String>> {
-            self.call(|registry| call_method(registry, "schema", (id,))?.extract())
+        fn schema(&self, id: u32) -> millstream::Result<Result<String, String>> {
+            let (schema, reason) = self.call(|registry| call_method(registry, "schema", (id,))?.extract::<(Option<String>, String)>())?;
+            Ok(schema.ok_or(reason))
         }
 
         fn register(&self, subject: &str, schema: &str) -> millstream::Result<u32> {

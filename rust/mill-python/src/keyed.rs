@@ -143,6 +143,14 @@ impl RawKeyedStream {
         self.step(self.stream.deduplicate(within_us))
     }
 
+    fn shift(&self, rows: u64, columns: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
+        self.step(self.stream.shift(rows, expressions(&columns)))
+    }
+
+    fn diff(&self, rows: u64, columns: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
+        self.step(self.stream.diff(rows, expressions(&columns)))
+    }
+
     fn rolling(&self, length_us: i64, aggregates: Vec<PyRef<'_, RawExpr>>) -> PyResult<RawStream> {
         self.step(self.stream.rolling(length_us, expressions(&aggregates)))
     }

@@ -71,6 +71,8 @@ mod _millstream {
     #[pymodule_export]
     use super::postgres::{RawPostgresTable, read_postgres, write_postgres};
     #[pymodule_export]
+    use super::sinks::RawEnding;
+    #[pymodule_export]
     use super::state::{checkpoints, explain, graph, pickled_state, plan_of, read_state, state_diff, verify};
     #[pymodule_export]
     use super::stream::{RawSink, RawStream, stream_of_table};

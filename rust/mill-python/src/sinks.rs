@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -13,14 +14,14 @@ use arrow::row::{RowConverter, SortField};
 use mill_frame::text::shortened;
 use mill_frame::types::{canonical_array, canonical_type};
 use mill_protocol::{
-    Batch, Commit, Committer, Delivery, Epoch, Error, ErrorKind, PreCommit, Recovered, Result, Run, Sink, SinkKind,
+    Batch, Commit, Committer, Delivery, Ending, Epoch, Error, ErrorKind, PreCommit, Recovered, Result, Run, Sink, SinkKind,
     SinkWriter, TaskContext,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use pyo3_arrow::PyRecordBatch;
 
-use crate::attach::{attach, call_method, in_drop};
+use crate::attach::{attach, call, call_method, in_drop};
 use crate::error::{connector, describe, from_python, kind_of};
 use crate::functions::shown;
 use crate::to_python::column_to_list;
@@ -41,11 +42,25 @@ pub struct PythonSink {
     pub key: Vec<String>,
     /// The highest parallelism.
     pub parallelism_max: Option<usize>,
+    /// Why no job with checkpoints can write it.
+    pub refuses_checkpoints: Option<String>,
 }
 
 impl fmt::Debug for PythonSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
+    }
+}
+
+/// Whether the run of a sink is to end, for methods of the sink that wait.
+#[pyclass(frozen, module = "millstream._millstream")]
+pub struct RawEnding(Ending);
+
+#[pymethods]
+impl RawEnding {
+    /// Whether the job was cancelled or has failed, so that nothing is to be waited for any more.
+    fn is_set(&self) -> bool {
+        self.0.is_set()
     }
 }
 
@@ -86,6 +101,30 @@ impl Sink for PythonSink {
 
     fn calls_user_code(&self) -> bool {
         true
+    }
+
+    fn refuses_checkpoints(&self) -> Option<&str> {
+        self.refuses_checkpoints.as_deref()
+    }
+
+    fn of_run(&self) -> Result<Option<Arc<dyn Sink>>> {
+        attach(|py| {
+            let adapter = self.adapter.bind(py);
+            // Sinks of the user's are one object, which runs share.
+            let Some(make) = adapter.getattr_opt("of_run").map_err(|exception| connector(py, exception, &self.name))? else { return Ok(None) };
+            let adapter = call(&make, ()).map_err(|exception| connector(py, exception, &self.name))?.unbind();
+            let PythonSink { name, key, refuses_checkpoints, .. } = self;
+            Ok(Some(Arc::new(PythonSink {
+                name: name.clone(),
+                adapter,
+                kind: self.kind,
+                takes_lists: self.takes_lists,
+                takes_updates: self.takes_updates,
+                key: key.clone(),
+                parallelism_max: self.parallelism_max,
+                refuses_checkpoints: refuses_checkpoints.clone(),
+            }) as Arc<dyn Sink>))
+        })
     }
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
@@ -218,7 +257,7 @@ fn failed_callback(py: Python<'_>, exception: PyErr, name: &str, data: &RecordBa
 
 struct PythonCommitter {
     name: String,
-    /// `promise(delivery, restored, newest, is_persistent)`, `commit(handles)`, `recover(handles)` and `abort(handles)`.
+    /// `promise(delivery, restored, newest, is_persistent, ending)`, `commit(handles)`, `recover(handles)` and `abort(handles)`.
     committer: Py<PyAny>,
 }
 
@@ -253,7 +292,8 @@ impl Committer for PythonCommitter {
         };
         let number = |epoch: Option<Epoch>| epoch.map(|epoch| epoch.0);
         attach(|py| {
-            let arguments = (delivery, number(run.restored), number(run.newest), run.job.is_some());
+            let ending = RawEnding(run.ending.cloned().unwrap_or_default());
+            let arguments = (delivery, number(run.restored), number(run.newest), run.job.is_some(), ending);
             let told = call_method(self.committer.bind(py), "promise", arguments);
             told.map(drop).map_err(|exception| connector(py, exception, &self.name))
         })

@@ -418,7 +418,7 @@ impl RawStream {
     // -- sinks -------------------------------------------------------------------------------------------------------
 
     /// Writes to a sink that is written in Python.
-    #[pyo3(signature = (adapter, name, kind, takes_lists, takes_updates, withdrawals, parallelism_max))]
+    #[pyo3(signature = (adapter, name, kind, takes_lists, takes_updates, withdrawals, parallelism_max, refuses_checkpoints = None))]
     #[expect(clippy::too_many_arguments, reason = "what a sink says of itself, each by name in Python")]
     fn write_python(
         &self,
@@ -429,6 +429,7 @@ impl RawStream {
         takes_updates: bool,
         withdrawals: Option<String>,
         parallelism_max: Option<usize>,
+        refuses_checkpoints: Option<String>,
     ) -> PyResult<RawSink> {
         if let Some(advice) = withdrawals.filter(|_| self.stream.withdraws() && takes_updates) {
             return Err(PlanError::new_err(format!(
@@ -442,7 +443,7 @@ impl RawStream {
             ))
         })?;
         let key = self.stream.is_updating().map(<[String]>::to_vec).unwrap_or_default();
-        let sink = PythonSink { name, adapter, kind, takes_lists, takes_updates, key, parallelism_max };
+        let sink = PythonSink { name, adapter, kind, takes_lists, takes_updates, key, parallelism_max, refuses_checkpoints };
         Ok(RawSink { node: self.stream.sink(Arc::new(sink)).into_python()? })
     }
 

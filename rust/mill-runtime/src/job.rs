@@ -57,8 +57,16 @@ pub struct JobHandle {
 ///
 /// # Errors
 /// When the graph is not sound, the checkpoint does not fit the plan, or a source, operator or sink cannot be opened.
-pub fn start(graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
+pub fn start(mut graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
     graph.check()?;
+    // One plan may be run several times, also at the same time.
+    for stage in graph.chains.iter_mut().flat_map(|chain| &mut chain.stages) {
+        if let StageBody::Sink { sink, .. } = &mut stage.body
+            && let Some(own) = sink.of_run().map_err(|error| error.in_step(&stage.name))?
+        {
+            *sink = own;
+        }
+    }
     if options.workers == 0 || options.frame_rows == 0 || options.queue_capacity == 0 {
         return Err(Error::plan("workers, frame_rows and queue_capacity must be at least 1"));
     }

@@ -14,6 +14,7 @@
 //!   to it: an object of that key and size is the one that was to be committed.
 //! - A commit whose answer is lost, or that is repeated after a crash, finds the upload or the object. If neither is there, somebody
 //!   has removed it, which is an error.
+//! - A run that fails or is cancelled gives up its uploads at its end, as far as the store answers within a second.
 //! - Only uploads in the notes of this sink are given up, never others that are pending in the bucket. An upload that began
 //!   when the process died before it was noted has no parts, and is left to the bucket's own rules.
 
@@ -23,6 +24,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use mill_protocol::{Commit, Committer, Delivery, Ending, Epoch, Error, Recovered, Result, Run};
 use serde::{Deserialize, Serialize};
@@ -30,11 +32,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{FileFormat, OnExisting, Shared, fresh_nonce};
 use crate::nearest::quoted;
-use crate::object::{Bucket, Multipart, Place};
+use crate::object::{Bucket, Multipart, Patience, Place};
 
 /// Parts are this large, but for the last, and larger in objects that would have too many of them.
 const PART_BYTES: u64 = 8 << 20;
 const PARTS_MAX: u64 = 9_000;
+/// How long the end of a run waits for the store to forget uploads.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 /// The directory within the state directory.
 const DIRECTORY: &str = "objects";
 const SUFFIX: &str = ".uploads";
@@ -96,6 +100,11 @@ impl Target {
         Place { key: key.to_owned(), ..place }.location()?;
         bucket.list_level(&prefix, None)?;
         Ok(Target { bucket, prefix, run: Mutex::default() })
+    }
+
+    /// The same target for another run.
+    pub(super) fn of_run(&self) -> Target {
+        Target { bucket: Arc::clone(&self.bucket), prefix: self.prefix.clone(), run: Mutex::default() }
     }
 
     fn run(&self) -> std::sync::MutexGuard<'_, OfRun> {
@@ -426,7 +435,7 @@ impl UploadCommitter {
             // One that was completed by a former attempt stays.
             self.has_objects = self.has_objects || self.keys()?.iter().any(|key| *key != uploaded.key);
             if self.has_objects {
-                return bucket.abort(&upload, ending.as_ref());
+                return bucket.abort_all(&[upload], ending.as_ref().into());
             }
         }
         let path = self.target.path(&uploaded.key);
@@ -463,16 +472,20 @@ impl UploadCommitter {
     }
 
     /// Gives up uploads that nobody will complete.
-    fn abort_all(&self, uploads: impl IntoIterator<Item = Multipart>) -> Result<()> {
-        let ending = self.target.ending();
-        for upload in uploads {
-            // Notes are of this sink, and a damaged one must not reach out of its prefix.
-            if upload.key.starts_with(&self.target.prefix) {
-                mill_fault::reach("object.abort")
-                    .map_err(|e| Error::connector(format!("cannot give up an upload to {:?}: {e}", self.shared.directory)).because(e))?;
-                self.target.bucket.abort(&upload, ending.as_ref())?;
+    fn give_up(&self, uploads: Vec<Multipart>, patience: Patience<'_>) -> Result<()> {
+        // Notes are of this sink, and a damaged one must not reach out of its prefix.
+        let (ours, others): (Vec<_>, Vec<_>) = uploads.into_iter().partition(|upload| upload.key.starts_with(&self.target.prefix));
+        for _ in &ours {
+            mill_fault::reach("object.abort")
+                .map_err(|e| Error::connector(format!("cannot give up an upload to {:?}: {e}", self.shared.directory)).because(e))?;
+        }
+        self.target.bucket.abort_all(&ours, patience)?;
+        let mut run = self.target.run();
+        let OfRun { notes, pending, .. } = &mut *run;
+        for upload in ours.iter().chain(&others) {
+            if let (Some(upload), Some(notes)) = (pending.remove(&upload.id), notes.as_mut()) {
+                notes.settle(&upload)?;
             }
-            self.target.run().pending.remove(&upload.id);
         }
         Ok(())
     }
@@ -481,7 +494,8 @@ impl UploadCommitter {
     fn clean(&mut self, keep: &BTreeSet<String>) -> Result<()> {
         let Some(directory) = self.directory.clone() else { return Ok(()) };
         let (uploads, files) = noted(&directory, &self.sink)?;
-        self.abort_all(uploads.into_iter().filter(|upload| !keep.contains(&upload.id)))?;
+        let ending = self.target.ending();
+        self.give_up(uploads.into_iter().filter(|upload| !keep.contains(&upload.id)).collect(), ending.as_ref().into())?;
         let nonce = self.target.run().nonce;
         let notes = Notes::create(&directory, &self.sink, nonce)?;
         self.target.run().notes = Some(notes);
@@ -539,7 +553,9 @@ impl Committer for UploadCommitter {
 
     fn abort(&mut self) -> Result<()> {
         let pending: Vec<Multipart> = self.target.run().pending.values().cloned().collect();
-        self.abort_all(pending.into_iter().filter(|upload| !self.named.contains(&upload.id)))
+        // The run is to end already: what the store does not answer in this time is left to the next run, or to rules of the bucket.
+        let until = Instant::now() + LAST_WAIT;
+        self.give_up(pending.into_iter().filter(|upload| !self.named.contains(&upload.id)).collect(), Patience::Until(until))
     }
 }
 

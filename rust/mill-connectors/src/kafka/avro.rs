@@ -36,11 +36,11 @@ const HEAD_BYTES: usize = 5;
 
 /// Knows schemas by number.
 pub trait SchemaRegistry: Send + Sync + fmt::Debug {
-    /// The schema of this number; `None`: there is none.
+    /// The schema of this number, or why there is none with which a value in Avro can be read.
     ///
     /// # Errors
     /// When the registry does not answer.
-    fn schema(&self, id: u32) -> Result<Option<String>>;
+    fn schema(&self, id: u32) -> Result<std::result::Result<String, String>>;
 
     /// The number of a schema under this subject, which gets it if it does not have it.
     ///
@@ -49,7 +49,7 @@ pub trait SchemaRegistry: Send + Sync + fmt::Debug {
     fn register(&self, subject: &str, schema: &str) -> Result<u32>;
 }
 
-/// For how long a number is taken to have no schema, once the registry has said so.
+/// For how long a number is taken to have no such schema, once the registry has said so.
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
 
 /// How values are read or written.
@@ -60,8 +60,8 @@ pub struct Avro {
     schema: String,
     registry: Option<Arc<dyn SchemaRegistry>>,
     columns: SchemaRef,
-    /// What the registry has answered: the schema of a number, or when it had none.
-    known: Mutex<HashMap<u32, std::result::Result<String, Instant>>>,
+    /// What the registry has answered: the schema of a number, or why there is none and when that was.
+    known: Mutex<HashMap<u32, std::result::Result<String, (String, Instant)>>>,
 }
 
 impl Avro {
@@ -92,16 +92,16 @@ impl Avro {
         &self.columns
     }
 
-    /// The schema with which a value was written; `None`: the registry has none of this number.
-    fn writer(&self, id: u32) -> Result<Option<String>> {
-        let Some(registry) = &self.registry else { return Ok(Some(self.schema.clone())) };
+    /// The schema with which a value was written, or why it is not known.
+    fn writer(&self, id: u32) -> Result<std::result::Result<String, String>> {
+        let Some(registry) = &self.registry else { return Ok(Ok(self.schema.clone())) };
         match self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            Some(Ok(known)) => return Ok(Some(known.clone())),
-            Some(Err(asked)) if asked.elapsed() < UNKNOWN_FOR => return Ok(None),
+            Some(Ok(known)) => return Ok(Ok(known.clone())),
+            Some(Err((reason, asked))) if asked.elapsed() < UNKNOWN_FOR => return Ok(Err(reason.clone())),
             _ => {}
         }
         let found = registry.schema(id)?;
-        let answer = found.clone().ok_or_else(Instant::now);
+        let answer = found.clone().map_err(|reason| (reason, Instant::now()));
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answer);
         Ok(found)
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use mill_protocol::{Ending, Error, Result};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
@@ -22,7 +22,7 @@ use object_store::{
     RetryConfig,
 };
 
-use super::client::wait;
+use super::client::{Patience, wait};
 use super::options::Options;
 use super::place::{Place, Scheme};
 
@@ -43,6 +43,8 @@ const ASKED_FOR_CREDENTIALS: [&str; 4] = ["169.254.169.254", "/latest/api/token"
 /// The pauses before an answer that broke off is asked for again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// So many uploads are given up at the same time.
+const ABORTS_AT_ONCE: usize = 16;
 /// So much is shown of what a store says.
 const SAID_CHARS_MAX: usize = 400;
 
@@ -169,7 +171,7 @@ impl Bucket {
                 }
             }
         };
-        wait(&self.url(key.as_ref()), None, request)?.map_err(|e| self.failed("read", key.as_ref(), &e))
+        wait(&self.url(key.as_ref()), Patience::Whole, request)?.map_err(|e| self.failed("read", key.as_ref(), &e))
     }
 
     /// All bytes of an object, piece by piece.
@@ -184,7 +186,7 @@ impl Bucket {
             }
             Ok(meta)
         };
-        wait(&self.url(key.as_ref()), None, request)?.map_err(|e| self.failed("read", key.as_ref(), &e))
+        wait(&self.url(key.as_ref()), Patience::Whole, request)?.map_err(|e| self.failed("read", key.as_ref(), &e))
     }
 
     /// Begins an upload.
@@ -216,14 +218,24 @@ impl Bucket {
         }
     }
 
-    /// Gives up an upload; one that is not there is given up.
-    pub(crate) fn abort(&self, upload: &Multipart, ending: Option<&Ending>) -> Result<()> {
-        let (parts, at, id) = (self.parts()?, location(&upload.key)?, upload.id.clone());
-        match wait(&self.url(&upload.key), ending, async move { parts.abort_multipart(&at, &id).await })? {
+    /// Gives up uploads, several at a time; one that is not there is given up.
+    ///
+    /// # Errors
+    /// Of the first that cannot be given up; the others are tried all the same.
+    pub(crate) fn abort_all(&self, uploads: &[Multipart], patience: Patience<'_>) -> Result<()> {
+        let [first, ..] = uploads else { return Ok(()) };
+        let requests = uploads.iter().map(|upload| {
+            let (parts, at, id, key) = (self.parts()?, location(&upload.key)?, upload.id.clone(), upload.key.clone());
+            Ok(async move { (key, parts.abort_multipart(&at, &id).await) })
+        });
+        let requests = requests.collect::<Result<Vec<_>>>()?;
+        let answers = async move { stream::iter(requests).buffer_unordered(ABORTS_AT_ONCE).collect::<Vec<_>>().await };
+        let mut answers = wait(&self.url(&first.key), patience, answers)?.into_iter();
+        answers.try_for_each(|(key, answer)| match answer {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) if error.to_string().contains("NoSuchUpload") => Ok(()),
-            Err(error) => Err(self.failed("give up the upload of", &upload.key, &error)),
-        }
+            Err(error) => Err(self.failed("give up the upload of", &key, &error)),
+        })
     }
 
     /// Deletes an object; one that is not there is deleted.
@@ -370,7 +382,8 @@ fn build(place: &Place, options: &Options, (max_retries, retry_timeout): (usize,
     })
 }
 
-/// What matters of the text of an error: the code and the message of the store's answer, if there is one.
+/// What matters of the text of an error: the code and the message of the store's answer, if there is one. Otherwise what the client
+/// says, and whom it has asked, but not for what: that is in the message already.
 fn said_in(text: &str) -> String {
     let within = |tag: &str| {
         let (_, rest) = text.split_once(&format!("<{tag}>"))?;
@@ -379,7 +392,16 @@ fn said_in(text: &str) -> String {
     match (within("Code"), within("Message")) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code,
-        _ => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        _ => {
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            // As in "Generic S3 error: Error performing GET http://host/bucket/key in 3ms, after 2 retries, … - HTTP error".
+            let Some((request, said)) = text.split_once("Error performing ").and_then(|(_, rest)| rest.split_once(" - ")) else { return text };
+            let mut parts = request.split(", ");
+            let url = parts.next().and_then(|first| first.split(' ').nth(1)).unwrap_or_default();
+            let host = url.split_inclusive('/').take(3).collect::<String>();
+            let tries = parts.find(|part| part.starts_with("after ")).map(|tries| format!(", {tries}")).unwrap_or_default();
+            format!("{said} ({}{tries})", host.trim_end_matches('/'))
+        }
     }
 }
 
@@ -424,6 +446,12 @@ mod tests {
         assert_eq!(cleaned("is it there?", &secrets), "is it there?");
         let xml = "status 404: <Error>\n<Code>NoSuchBucket</Code><Message>The bucket is not there</Message><Host>x</Host></Error>";
         assert_eq!(said_in(xml), "NoSuchBucket: The bucket is not there");
+        let silent = "Generic S3 error: Error performing HEAD http://127.0.0.1:38215/bucket/in/a.csv in 284.501011ms, after 3 retries, \
+                      max_retries: 3, retry_timeout: 10s  - HTTP error: error sending request";
+        assert_eq!(said_in(silent), "HTTP error: error sending request (http://127.0.0.1:38215, after 3 retries)");
+        let denied = "Object at location a.csv not found: Error performing GET https://host/a.csv?sig=abc in 3ms - Server returned 404";
+        assert_eq!(said_in(denied), "Server returned 404 (https://host)");
+        assert_eq!(said_in("Invalid  header"), "Invalid header");
         assert!(cleaned(&"x".repeat(10_000), &[]).chars().count() <= SAID_CHARS_MAX + 1);
     }
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use mill_protocol::{Ending, Error, Result};
@@ -35,16 +35,44 @@ fn runtime() -> Result<Arc<Runtime>> {
     Ok(runtime)
 }
 
-/// Runs a request and waits for it, unless the job is to end.
+/// For how long a request is waited for; the client itself gives up after a while, too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience<'a> {
+    /// As long as the client tries.
+    Whole,
+    /// Until the job is to end.
+    Run(&'a Ending),
+    /// Until then, also if the job is to end.
+    Until(Instant),
+}
+
+impl<'a> From<Option<&'a Ending>> for Patience<'a> {
+    fn from(ending: Option<&'a Ending>) -> Patience<'a> {
+        ending.map_or(Patience::Whole, Patience::Run)
+    }
+}
+
+impl Patience<'_> {
+    /// Why it is over, if it is.
+    fn is_over(self) -> Option<&'static str> {
+        match self {
+            Patience::Run(ending) if ending.is_set() => Some("the job ends before the store has answered"),
+            Patience::Until(until) if Instant::now() >= until => Some("the store has not answered in time"),
+            _ => None,
+        }
+    }
+}
+
+/// Runs a request and waits for it, as long as that is worth it.
 ///
 /// # Errors
-/// When the job ends, or the client panics; what the request itself says is in the value.
-pub(super) fn wait<T: Send + 'static>(
+/// When patience is over, or the client panics; what the request itself says is in the value.
+pub(super) fn wait<'a, T: Send + 'static>(
     what: &str,
-    ending: Option<&Ending>,
+    patience: impl Into<Patience<'a>>,
     request: impl Future<Output = T> + Send + 'static,
 ) -> Result<T> {
-    let runtime = runtime()?;
+    let (runtime, patience) = (runtime()?, patience.into());
     let (send, receive) = sync_channel(1);
     let task = runtime.spawn(async move {
         // The receiver is gone once nobody waits any more.
@@ -54,11 +82,12 @@ pub(super) fn wait<T: Send + 'static>(
         match receive.recv_timeout(LOOK) {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(panic)) => return Err(Error::connector(format!("{what}: the client of the store panicked: {}", text_of(&*panic)))),
-            Err(RecvTimeoutError::Timeout) if ending.is_some_and(Ending::is_set) => {
-                task.abort();
-                return Err(Error::connector(format!("{what}: the job ends before the store has answered")));
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(reason) = patience.is_over() {
+                    task.abort();
+                    return Err(Error::connector(format!("{what}: {reason}")));
+                }
             }
-            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(Error::connector(format!("{what}: the request was dropped"))),
         }
     }

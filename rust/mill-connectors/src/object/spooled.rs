@@ -129,7 +129,7 @@ impl Object {
         if at >= end {
             return Ok(0);
         }
-        self.fetch(at..end).map_err(|e| io::Error::other(e.message().to_owned()))?;
+        self.fetch(at..end).map_err(|e| io::Error::other(unnamed(e.message(), &self.path)))?;
         self.spool.read_exact_at(&mut out[..(end - at) as usize], at)?;
         Ok((end - at) as usize)
     }
@@ -208,6 +208,33 @@ impl Object {
 
     fn no_room(&self, e: &io::Error) -> Error {
         Error::connector(format!("cannot keep what was read of {:?} in {:?} (TMPDIR chooses another directory): {e}", self.path, std::env::temp_dir()))
+    }
+}
+
+/// What happened to an object, for an error that begins with its name.
+fn unnamed(message: &str, path: &Path) -> String {
+    let quoted = format!("{path:?}");
+    let beginnings = [(format!("cannot read {quoted}: "), ""), (format!("{quoted}: "), ""), (format!("{}: ", path.display()), ""), (format!("{quoted} "), "it ")];
+    let found = beginnings.iter().find_map(|(beginning, instead)| Some((message.strip_prefix(beginning)?, instead)));
+    found.map_or_else(|| message.to_owned(), |(rest, instead)| format!("{instead}{rest}"))
+}
+
+#[cfg(test)]
+mod unnamed_tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_its_object_once() {
+        let path = Path::new("s3://bucket/a.csv");
+        for (message, rest) in [
+            ("cannot read \"s3://bucket/a.csv\": it is not there (NoSuchKey)", "it is not there (NoSuchKey)"),
+            ("\"s3://bucket/a.csv\" was changed while it was read", "it was changed while it was read"),
+            ("\"s3://bucket/a.csv\": the store gave 1 bytes instead of 2", "the store gave 1 bytes instead of 2"),
+            ("s3://bucket/a.csv: the request was dropped", "the request was dropped"),
+            ("no room", "no room"),
+        ] {
+            assert_eq!(unnamed(message, path), rest);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use mill_protocol::{Error, ErrorKind, Result};
 use super::{
     AGGREGATE, AGGREGATE_WINDOWED, ASOF, BY_TIME, CHANGELOG, CUMULATIVE, DEDUPLICATE, DEDUPLICATE_WITHIN, Description, ENRICH,
     FLAG_PENDING, HAS_FILTER, HAS_INPUT, JOIN, JoinShape, JoinWindow, PROCESS, REDUCE, REGULAR_JOIN, SESSIONS,
-    SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TRIGGERED, TUMBLING, damaged, parts,
+    SHIFT, SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TRIGGERED, TUMBLING, damaged, parts,
 };
 
 impl Description {
@@ -108,6 +108,13 @@ impl Description {
                     return Err(damaged("it has too few columns"));
                 }
                 Shape::Process { keys }
+            }
+            SHIFT => {
+                let keys = reader.number()?;
+                if keys == 0 || keys >= fields.len() {
+                    return Err(damaged("it has too few columns"));
+                }
+                Shape::Shift { keys }
             }
             CHANGELOG => Shape::Changelog { keys: reader.keys(fields.len())? },
             JOIN => Shape::Join(reader.join(&fields)?),

@@ -10,7 +10,7 @@ use mill_plan::{
 use super::{
     AGGREGATE, AGGREGATE_WINDOWED, ASOF, BY_TIME, CHANGELOG, CUMULATIVE, DEDUPLICATE, DEDUPLICATE_WITHIN, Description, ENRICH,
     FLAG_PENDING, HAS_FILTER, HAS_INPUT, JOIN, JoinShape, JoinWindow, PROCESS, REDUCE, REGULAR_JOIN, SESSIONS,
-    SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TRIGGERED, TUMBLING,
+    SHIFT, SLIDING, Shape, TOP_N, TOP_N_WINDOWED, TRIGGERED, TUMBLING,
 };
 
 impl Description {
@@ -80,6 +80,10 @@ impl Description {
                 out.push(DEDUPLICATE_WITHIN);
                 put_number(&mut out, *keys);
                 out.extend_from_slice(&us.to_le_bytes());
+            }
+            Shape::Shift { keys } => {
+                out.push(SHIFT);
+                put_number(&mut out, *keys);
             }
             Shape::Changelog { keys } => {
                 out.push(CHANGELOG);

@@ -64,6 +64,12 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
             .in_step(&step.name));
         }
         if let Some(sink) = step.step.sink()
+            && options.is_checkpointed
+            && let Some(reason) = sink.refuses_checkpoints()
+        {
+            return Err(Error::plan(format!("{}: {reason}", sink.name())).in_step(&step.name));
+        }
+        if let Some(sink) = step.step.sink()
             && promises
             && options.mode == Mode::ExactlyOnce
             && sink.kind() == SinkKind::Immediate

@@ -45,6 +45,7 @@ impl StageKind {
             StageKind::Deduplicate { within_us: Some(us), .. } => {
                 format!("keeps each key until the watermark is {:?} after its row", duration(*us))
             }
+            StageKind::Shift { keys, rows, .. } => format!("keeps {rows} rows{} for as long as the job runs", a_key(keys)),
             StageKind::ToChangelog { .. } | StageKind::LatestRows { .. } => "keeps the latest row a key for as long as the job runs".to_owned(),
             StageKind::Process(stage) => stage.keeps(),
             StageKind::MapAsync(_) => "keeps the records in flight until they are answered".to_owned(),

@@ -28,6 +28,15 @@ pub struct Ordering {
     pub is_descending: bool,
 }
 
+/// A column that [`StageKind::Shift`] adds.
+#[derive(Clone, Debug)]
+pub struct Shifted {
+    /// What is kept of each row; its name is that of the column.
+    pub expr: CompiledExpr,
+    /// What is computed of the value of a row and of an earlier one; without it the earlier one is what is added.
+    pub(crate) difference: Option<CompiledExpr>,
+}
+
 /// What a stage does.
 #[derive(Clone, Debug)]
 pub enum StageKind {
@@ -178,6 +187,15 @@ pub enum StageKind {
         /// For how long a key lets no other row pass, in microseconds; for ever if absent.
         within_us: Option<i64>,
     },
+    /// Adds columns with what the row of the key that came so many rows before had, or the difference to it.
+    Shift {
+        /// The key columns of the input.
+        keys: Vec<usize>,
+        /// How many rows before.
+        rows: usize,
+        /// The columns, which come after those of the input.
+        columns: Vec<Shifted>,
+    },
     /// The changes of an updating stream, each with its kind (`insert`, `update`, `delete`) before its columns.
     ToChangelog {
         /// The key columns of the input.
@@ -304,6 +322,7 @@ impl StageKind {
             StageKind::Reduce { .. } => "reduce",
             StageKind::TopN { .. } => "top_n",
             StageKind::Deduplicate { .. } => "deduplicate",
+            StageKind::Shift { columns, .. } => if columns.iter().all(|column| column.difference.is_some()) { "diff" } else { "shift" },
             StageKind::ToChangelog { .. } => "to_changelog",
             StageKind::LatestRows { .. } => "latest rows",
             StageKind::FromChangelog { .. } => "from_changelog",
@@ -338,6 +357,7 @@ impl StageKind {
                 if aggregates.iter().any(is_user) { Rung::Batch } else { Rung::Native }
             }
             StageKind::TopN { by, .. } => by.iter().map(|by| by.expr.rung()).max_by_key(|r| *r as u8).unwrap_or(Rung::Native),
+            StageKind::Shift { columns, .. } => columns.iter().map(|of| of.expr.rung()).max_by_key(|r| *r as u8).unwrap_or(Rung::Native),
             StageKind::Explode { .. }
             | StageKind::Unnest { .. }
             | StageKind::Limit(_)
@@ -385,6 +405,7 @@ impl StageKind {
             | StageKind::Reduce { .. }
             | StageKind::TopN { .. }
             | StageKind::Deduplicate { .. }
+            | StageKind::Shift { .. }
             | StageKind::ToChangelog { .. }
             | StageKind::LatestRows { .. }
             | StageKind::Join(_)
@@ -496,6 +517,10 @@ impl StageKind {
                         duration(us.saturating_mul(2))
                     ),
                 }
+            }
+            StageKind::Shift { keys, rows, columns } => {
+                let texts: Vec<String> = columns.iter().map(|of| of.expr.to_string()).collect();
+                format!("by {}, {rows} back: {}", names(schema, keys), texts.join(", "))
             }
             StageKind::ToChangelog { keys } => {
                 let places: Vec<usize> = keys.iter().map(|key| key + 1).collect();

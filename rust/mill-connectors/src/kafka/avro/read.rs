@@ -130,8 +130,9 @@ impl AvroDecoder {
 
     /// What reads values of a schema, or why nothing does.
     fn make(&self, id: u32) -> Result<std::result::Result<Decoder, String>> {
-        let Some(writer) = self.avro.writer(id)? else {
-            return Ok(Err(format!("the value was written with schema {id}, which the registry does not have")));
+        let writer = match self.avro.writer(id)? {
+            Ok(writer) => writer,
+            Err(reason) => return Ok(Err(format!("the value was written with schema {id}, {reason}"))),
         };
         let made = prepared(&writer).and_then(|writer| decoder(&writer, &self.avro.schema));
         Ok(made.map_err(|wrong| format!("the value was written with schema {id}, of which no record of the schema here can be made: {wrong}")))

@@ -1,14 +1,12 @@
 //! Every file of a state directory truncated, deleted, flipped, emptied, swapped: recovery goes back to an older
 //! checkpoint and says so, or refuses with a clear error. Never a wrong state, a panic, or a silent start from nothing.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mill_snapshot::{Disk, Error, FaultDisk, LOCK, MARKER, Store};
-use support::{Job, Model, Random, assert_is};
+use crate::support::{Job, Model, Random, assert_is};
 
 /// A directory with several checkpoints, and what the state was at each.
 fn directory(seed: u64) -> (FaultDisk, BTreeMap<u64, Model>) {

@@ -2,8 +2,6 @@
 //!
 //! After a change on purpose, run with `MILL_UPDATE=1` and read the difference.
 
-mod support;
-
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -11,7 +9,7 @@ use mill_plan::{
     AggregateCall, AggregateKind, BinaryOp, EdgeKind, Emit, Expr, Mode, OnError, PlanOptions, SinkNode, Stream, WatermarkStrategy,
     Window, lower,
 };
-use support::{Memory, TestSink};
+use crate::support::{Memory, TestSink};
 
 fn col(name: &str) -> Expr {
     Expr::column(name)

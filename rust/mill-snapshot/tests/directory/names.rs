@@ -1,7 +1,5 @@
 //! Names in a state directory that somebody else has made: links, pipes, directories, numbers that cannot be.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -11,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use mill_snapshot::{RealDisk, Store, verify};
-use support::{Job, assert_is};
+use crate::support::{Job, assert_is};
 
 /// A directory with three checkpoints.
 fn filled(path: &Path) -> Job {

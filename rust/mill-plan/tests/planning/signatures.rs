@@ -1,7 +1,5 @@
 //! What must be the same for state to be taken up again: the signatures of steps that have some.
 
-mod support;
-
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
@@ -9,7 +7,7 @@ use mill_plan::{
     AggregateCall, AggregateKind, BinaryOp, Emit, Expr, Firing, PlanOptions, Stream, Trigger, UnaryOp, WatermarkStrategy, Window,
     WindowKind, lower,
 };
-use support::{Memory, TestSink};
+use crate::support::{Memory, TestSink};
 
 fn col(name: &str) -> Expr {
     Expr::column(name)

@@ -1,13 +1,11 @@
 //! A real file system that fills up. `MILL_SMALL_DIRECTORY` names an empty directory on one of a few megabytes, for
 //! example `mount -t tmpfs -o size=4m none /mnt/small`; without it there is nothing to check.
 
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 
 use mill_snapshot::{Error, RealDisk, Store};
-use support::{Job, assert_is};
+use crate::support::{Job, assert_is};
 
 #[test]
 fn a_disk_that_fills_up_fails_checkpoints_and_nothing_else() {

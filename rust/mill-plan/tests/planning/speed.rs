@@ -1,4 +1,4 @@
-//! How fast expressions are; run by hand: `cargo test --release -p mill-plan --test speed -- --ignored --nocapture`.
+//! How fast expressions are; run by hand: `cargo test --release -p mill-plan --test planning speed -- --ignored --nocapture`.
 
 use std::sync::Arc;
 use std::time::Instant;

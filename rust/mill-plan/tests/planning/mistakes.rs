@@ -1,7 +1,5 @@
 //! Wrong plans: each is refused when the step is added, or before the first record, and the message says what to do.
 
-mod support;
-
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -11,7 +9,7 @@ use mill_plan::{
     UserCall, UserOutput, UserStepKind, WatermarkStrategy, Window, lower,
 };
 use mill_protocol::{ErrorKind, Result};
-use support::{Memory, TestSink};
+use crate::support::{Memory, TestSink};
 
 fn col(name: &str) -> Expr {
     Expr::column(name)
@@ -159,6 +157,12 @@ fn first_rows_need_an_order_and_names_of_their_own() {
     refused(keyed.top_n(1, by("thing"), Emit::End), ErrorKind::Schema, &["numbers, texts", "object"]);
     refused(keyed.top_n(1, by("tags"), Emit::End), ErrorKind::Schema, &["numbers, texts", "list"]);
     refused(keyed.deduplicate(Some(5)), ErrorKind::Plan, &["event_time("]);
+    let before = || vec![col("price").alias("before")];
+    refused(keyed.shift(0, before()), ErrorKind::Plan, &["from 1 to 10000 rows back", "found 0"]);
+    refused(keyed.shift(1, Vec::new()), ErrorKind::Plan, &["needs a column", "shift(before=\"price\")"]);
+    refused(keyed.shift(1, vec![col("price")]), ErrorKind::Plan, &["there is one already", "shift(price_before=\"price\")"]);
+    refused(keyed.diff(1, vec![col("tags").alias("change")]), ErrorKind::Schema, &["\"change\"", "list", "no difference"]);
+    refused(keyed.diff(1, vec![col("thing").alias("change")]), ErrorKind::Schema, &["\"change\"", "no difference"]);
     let window = Window::Tumbling { size_us: 1_000_000, offset_us: 0 };
     refused(keyed.top_n_within(1, by("price"), window, 0), ErrorKind::Plan, &["event_time("]);
     let timed = orders().event_time("at", watermark()).unwrap().key_by(vec![col("user")]).unwrap();

@@ -1,13 +1,11 @@
 //! A job on a disk that fails or loses power at every single operation. Whatever happens, the next start finds the
 //! newest checkpoint that was published, or one that may have been, with the state it had.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mill_snapshot::{Error, Fault, FaultDisk, Store};
-use support::{Job, Model, assert_is};
+use crate::support::{Job, Model, assert_is};
 
 /// What a run knows of its own checkpoints.
 #[derive(Default)]

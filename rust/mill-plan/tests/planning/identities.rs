@@ -1,7 +1,5 @@
 //! Identities of steps do not depend on the order in which sinks and streams are listed, and say what each step is.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -10,7 +8,7 @@ use mill_plan::{
     AggregateCall, AggregateKind, BinaryOp, Emit, Expr, LogicalPlan, PlanOptions, SinkNode, Stream, WatermarkStrategy, WatermarksFrom,
     lower,
 };
-use support::{Memory, TestSink};
+use crate::support::{Memory, TestSink};
 
 fn read(path: &str) -> Stream {
     let columns = [("k", DataType::Utf8), ("x", DataType::Int64), ("t", DataType::Timestamp(TimeUnit::Microsecond, None))];

@@ -7,9 +7,7 @@ use datafusion_common::ScalarValue;
 use mill_plan::{BinaryOp, Expr, PlanOptions, Stream, UnaryOp, lower};
 use mill_protocol::{Condition, Error, Result, Source, SourceProperties, Split, SplitReader};
 
-mod support;
-
-use support::TestSink;
+use crate::support::TestSink;
 
 /// A source whose name says what it was told.
 #[derive(Clone, Debug)]

@@ -5,8 +5,6 @@
 //! run with `MILL_UPDATE=1` and read the difference. With `MILL_PLANS=directory` all of them are written there in full, to
 //! be compared with those of another version.
 
-mod support;
-
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -17,7 +15,7 @@ use mill_plan::{
     Stream, UnaryOp, UserCall, UserStepKind, WatermarkStrategy, Window, lower,
 };
 use mill_protocol::{Error, Result};
-use support::{Memory, TestSink};
+use crate::support::{Memory, TestSink};
 
 /// How many plans stand in the file in full.
 const SHOWN: u64 = 40;

@@ -1,7 +1,5 @@
 //! Random plans: whatever steps are put together, every stage finds the columns it was made for.
 
-mod support;
-
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -11,7 +9,7 @@ use mill_plan::{
     StageKind, Stream, Target, WatermarkStrategy, Window, error_schema, lower,
 };
 use proptest::prelude::*;
-use support::{Memory, TestSink};
+use crate::support::{Memory, TestSink};
 
 fn col(name: &str) -> Expr {
     Expr::column(name)
@@ -227,6 +225,11 @@ fn check_stage(stage: &Stage, input: &SchemaRef) {
             for &key in keys {
                 assert_eq!(input.field(key), stage.schema.field(key));
             }
+        }
+        StageKind::Shift { columns, .. } => {
+            let (before, added) = stage.schema.fields().split_at(input.fields().len());
+            assert_eq!(before, &input.fields()[..]);
+            assert!(added.iter().map(|field| field.as_ref().clone()).eq(columns.iter().map(mill_plan::Shifted::field)));
         }
         StageKind::ToChangelog { .. } => assert_eq!(input.fields()[..], stage.schema.fields()[1..]),
         StageKind::FromChangelog { op } => assert!(stage.schema.field_with_name(input.field(*op).name()).is_err()),

@@ -1,11 +1,9 @@
 //! What a store promises while nothing goes wrong.
 
-mod support;
-
 use std::sync::Arc;
 
 use mill_snapshot::{Checkpoint, Disk, Error, Fault as DiskFault, FaultDisk, Handle, OperatorState, RealDisk, Store, TaskId, verify};
-use support::{Job, Model, assert_is, parts, restored};
+use crate::support::{Job, Model, assert_is, parts, restored};
 
 fn latest(store: &Store) -> Checkpoint {
     let mut notes = Vec::new();

@@ -1,7 +1,5 @@
 //! The logical plan as data, and the outputs of steps by name.
 
-mod support;
-
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
@@ -9,7 +7,7 @@ use mill_plan::{
     AggregateCall, AggregateKind, BinaryOp, Emit, Expr, LogicalPlan, Stream, WatermarkStrategy, Window,
 };
 use serde_json::{Value, json};
-use support::{Memory, TestSink};
+use crate::support::{Memory, TestSink};
 
 fn source() -> Stream {
     let columns = [("k", DataType::Utf8), ("x", DataType::Int64), ("t", DataType::Timestamp(TimeUnit::Microsecond, None))];

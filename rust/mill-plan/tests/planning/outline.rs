@@ -1,14 +1,12 @@
 //! What a later run is told of a plan that has changed.
 
-mod support;
-
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use mill_plan::{
     AggregateCall, AggregateKind, BinaryOp, Emit, Expr, Outline, PlanOptions, SinkNode, Stream, WatermarkStrategy, Window, lower,
 };
-use support::{Memory, TestSink};
+use crate::support::{Memory, TestSink};
 
 fn read(path: &str) -> Stream {
     let columns = [("k", DataType::Utf8), ("x", DataType::Int64), ("t", DataType::Timestamp(TimeUnit::Microsecond, None))];
