@@ -120,7 +120,7 @@ impl PostgresChanges {
     fn begin(&self, places: &[Option<Place>]) -> Result<Session> {
         let end = Instant::now() + BEGIN_WAIT;
         loop {
-            let mut once = || -> Attempt<Session> {
+            let once = || -> Attempt<Session> {
                 let mut session = Session::open(&self.shared)?;
                 for place in places {
                     session.check_slot(&self.shared, place.as_ref(), &|| false)?;

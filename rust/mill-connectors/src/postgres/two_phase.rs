@@ -99,7 +99,9 @@ impl Preparing {
     /// These epochs were committed.
     pub(super) fn committed(&self, epochs: impl Iterator<Item = Epoch>) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        epochs.for_each(|epoch| drop(pending.remove(&epoch)));
+        for epoch in epochs {
+            pending.remove(&epoch);
+        }
     }
 
     /// Writes the rows of an epoch in a transaction, and prepares it. Notes say up to which epoch a run was applied, so none is
