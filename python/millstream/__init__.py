@@ -70,6 +70,7 @@ from millstream.io import (
     read_kafka,
     read_parquet,
     read_postgres,
+    read_postgres_changes,
     read_text,
     storage,
 )
@@ -226,6 +227,7 @@ __all__ = [
     "read_kafka",
     "read_parquet",
     "read_postgres",
+    "read_postgres_changes",
     "read_state",
     "read_text",
     "run",

@@ -47,6 +47,7 @@ __all__ = [
     "read_files",
     "read_kafka",
     "read_postgres",
+    "read_postgres_changes",
     "read_state",
     "receive",
     "rows_to_table",
@@ -453,6 +454,17 @@ def write_kafka(
     options: Sequence[tuple[str, str]],
 ) -> RawSink: ...
 def read_postgres(url: str, password: str | None, table_or_query: str, order_by: Sequence[str]) -> RawStream: ...
+def read_postgres_changes(
+    url: str,
+    password: str | None,
+    publication: str,
+    slot: str,
+    table: str | None,
+    columns: Sequence[str] | None,
+    must_exist: bool,
+    only_changes: bool,
+    ends: bool,
+) -> RawStream: ...
 def write_postgres(
     stream: RawStream,
     url: str,
@@ -460,6 +472,7 @@ def write_postgres(
     table: str,
     key: Sequence[str] | None,
     must_exist: bool,
+    is_two_phase: bool,
 ) -> RawSink: ...
 def configure_storage(prefix: str, options: Sequence[tuple[str, str]]) -> None: ...
 def write_sqlite(stream: RawStream, path: str, table: str, key: Sequence[str] | None) -> RawSink: ...

@@ -426,8 +426,10 @@ class Outputs(Stores):
             Whether a table that does not exist is created when the job starts, with the columns of the stream and the key as
             its primary key; otherwise it is an error.
         via
-            ``"copy"`` appends, ``"upsert"`` replaces by ``key``; ``"auto"`` is what ``key`` says. ``"two_phase"`` is not there
-            yet.
+            ``"copy"`` appends, ``"upsert"`` replaces by ``key``; ``"auto"`` is what ``key`` says. ``"two_phase"`` writes the rows before
+            the checkpoint, in a transaction that is prepared (``PREPARE TRANSACTION``) and committed after it: what the database
+            refuses fails the job before the checkpoint. The server must allow it (``max_prepared_transactions``), and one task
+            writes.
 
         Returns
         -------

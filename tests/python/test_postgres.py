@@ -26,7 +26,6 @@ def stream(**columns: Any) -> mill.Stream:
         ("_millstream_epochs", {}, mill.PlanError, "where the engine notes"),
         ("t", {"key": []}, mill.PlanError, "key"),
         ("t", {"key": "nam"}, mill.SchemaError, 'key column "nam" is not a column of the stream; did you mean "name"'),
-        ("t", {"via": "two_phase"}, mill.PlanError, "not there yet"),
         ("t", {"via": "copy", "key": "id"}, mill.PlanError, "leave one of them out"),
         ("t", {"via": "upsert"}, mill.PlanError, "pass key="),
         ("t", {"via": "merge"}, mill.PlanError, "merge"),

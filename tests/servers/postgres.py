@@ -33,6 +33,11 @@ shared_buffers = 32MB
 fsync = off
 full_page_writes = off
 ssl = {ssl}
+wal_level = logical
+max_replication_slots = 40
+max_wal_senders = 40
+max_prepared_transactions = 40
+{more}
 """
 
 
@@ -74,7 +79,8 @@ def free_port() -> int:
 class Server:
     """A server with one database."""
 
-    def __init__(self, port: int | None = None) -> None:
+    def __init__(self, port: int | None = None, more: str = "") -> None:
+        self._more = more
         self.port = port or free_port()
         # Not below pytest's folder, which only its own user may enter.
         self.folder = Path(tempfile.mkdtemp(prefix="millstream-postgres-"))
@@ -107,7 +113,7 @@ class Server:
             hba.write_text(f"host all secretive 127.0.0.1/32 scram-sha-256\n{hba.read_text()}")
             self._certificate(data)
             with (data / "postgresql.conf").open("a") as conf:
-                conf.write(CONF.format(port=self.port, folder=self.folder, ssl="on" if (data / "server.key").exists() else "off"))
+                conf.write(CONF.format(port=self.port, folder=self.folder, ssl="on" if (data / "server.key").exists() else "off", more=self._more))
             self._run()
             with self.connect() as connection:
                 connection.execute(f"CREATE ROLE secretive LOGIN SUPERUSER PASSWORD '{SECRET}'")

@@ -6,7 +6,7 @@ from millstream.io.delta import read_delta
 from millstream.io.files import read_arrow, read_csv, read_json, read_parquet, read_text
 from millstream.io.kafka import read_kafka
 from millstream.io.memory import from_arrow, from_iter, generate, index, random
-from millstream.io.postgres import read_postgres
+from millstream.io.postgres import read_postgres, read_postgres_changes
 from millstream.io.sinks import Output, Sink
 from millstream.io.objects import storage
 from millstream.io.sources import Source, SourceReader, from_source
@@ -29,6 +29,7 @@ __all__ = [
     "read_kafka",
     "read_parquet",
     "read_postgres",
+    "read_postgres_changes",
     "read_text",
     "storage",
 ]

@@ -12,7 +12,7 @@ from millstream.errors import PlanError
 from millstream.io.sinks import Output, output
 from millstream.stream import Stream
 
-__all__ = ["read_postgres"]
+__all__ = ["read_postgres", "read_postgres_changes"]
 
 PostgresVia = Literal["auto", "copy", "upsert", "two_phase"]
 """How rows become visible."""
@@ -86,6 +86,95 @@ def read_postgres(
     return Stream(_engine.read_postgres(checked_url(url, "read_postgres"), password(), where, by))
 
 
+def read_postgres_changes(
+    url: str,
+    publication: str,
+    slot: str,
+    *,
+    table: str | None = None,
+    columns: Sequence[str] | None = None,
+    create_slot: bool = True,
+    snapshot: Literal["initial", "never"] = "initial",
+    until: Literal["end"] | None = None,
+) -> Stream:
+    """Follow a table of a PostgreSQL database: its rows, and then every change of them.
+
+    Parameters
+    ----------
+    url
+        As for :func:`read_postgres`. The user needs the attribute ``REPLICATION`` and the permission to read the table.
+    publication
+        A publication that has the table, made with ``CREATE PUBLICATION … FOR TABLE …``.
+    slot
+        A replication slot that nobody else uses. The server keeps the changes that the slot has not confirmed.
+    table
+        The table as ``"orders"`` or ``"shop.orders"``. It can be left out if the publication has only one.
+    columns
+        The columns to read, including the key. By default all that the publication has.
+    create_slot
+        Whether a slot that does not exist is created. The slot is never dropped.
+    snapshot
+        ``"initial"`` begins with the rows that are in the table, ``"never"`` with the first change that the slot has not confirmed.
+    until
+        ``"end"`` ends the stream at what is committed when the job starts. By default the stream does not end.
+
+    Returns
+    -------
+    Stream
+        An updating stream, whose key is the primary key of the table (or the columns of its ``REPLICA IDENTITY`` index): the row of a
+        key is set or deleted. Its columns are those of the table.
+
+    Raises
+    ------
+    PlanError
+        When an argument cannot be used, the publication does not exist, does not have the table or leaves out updates or deletes, or the
+        table has no key.
+    SchemaError
+        When a column is of a type that has no exact form; also while the job runs, after a column that is read was altered.
+    ConnectorError
+        When the server cannot be reached, has another ``wal_level`` than ``logical``, or the slot cannot be used; also while the job
+        runs, once the server has been away for a minute.
+    CheckpointError
+        When the slot no longer has the changes that a checkpoint continues with: it was dropped, it has lost them, or it was used by
+        another reader.
+    DataError
+        When the job runs and the table is truncated, or a value of a change is not known (see the notes) or has no exact form;
+        ``on_error`` can skip or route such a change.
+
+    Notes
+    -----
+    The rows are read from a snapshot of the database, and the changes begin at the point of that snapshot, so nothing is missing
+    and nothing is read twice. The position in a checkpoint is a place in the log of the server. It is confirmed to the slot once
+    the checkpoint is complete, so a job without a checkpoint path makes the server keep its log until the job ends.
+
+    An update does not contain values that are stored out of line (long texts, for example) and were not changed. Such a
+    change is an error, unless the table has ``REPLICA IDENTITY FULL`` or the column is left out.
+
+    PostgreSQL 14 or newer is needed.
+
+    Examples
+    --------
+    >>> orders = mill.read_postgres_changes(url, "shop", "reports")  # doctest: +SKIP
+    >>> sink = orders.write_sqlite("orders.db", "orders", key="id")  # doctest: +SKIP
+    """
+    call = "read_postgres_changes"
+    where = None if table is None else text(table, f"{call}(table=…)", "shop.orders")
+    names = None if columns is None else texts(columns, f"{call}(columns=…)", "id")
+    if names == []:
+        raise PlanError(f"{call}(columns=…) needs at least the columns of the key; leave it out for all columns")
+    creates = flag(create_slot, f"{call}(create_slot=…)")
+    choice(snapshot, f"{call}(snapshot=…)", "initial", "never")
+    if until not in (None, "end"):
+        raise PlanError(f'{call}(until=…) takes "end" or None, not {until!r:.80}')
+    published = text(publication, f"{call}(publication)", "shop")
+    of_slot = text(slot, f"{call}(slot)", "reports")
+    only_changes = snapshot == "never"
+    raw = _engine.read_postgres_changes(
+        checked_url(url, call), password(), published, of_slot, where, names, not creates, only_changes, until is not None
+    )
+    return Stream(raw)
+
+
 def postgres_sink(
     stream: Stream,
     url: str,
@@ -96,18 +185,15 @@ def postgres_sink(
 ) -> Output:
     """Write into a table of a PostgreSQL database."""
     keys = None if key is None else texts(key, "write_postgres(key=…)", "id")
-    if via == "two_phase":
-        raise PlanError(
-            'write_postgres(via="two_phase") is not there yet; "auto" writes the rows of a checkpoint and its number in one transaction'
-        )
-    choice(via, "write_postgres(via=…)", "auto", "copy", "upsert")
+    choice(via, "write_postgres(via=…)", "auto", "copy", "upsert", "two_phase")
     if via == "copy" and keys is not None:
         raise PlanError('write_postgres(via="copy") adds rows, and key= replaces them; leave one of them out')
     if via == "upsert" and keys is None:
         raise PlanError('write_postgres(via="upsert") replaces rows by their key: pass key=')
     creates = flag(create, "write_postgres(create=…)")
     where = text(table, "write_postgres(table)", "shop.totals")
-    raw = _engine.write_postgres(stream._raw, checked_url(url, "write_postgres"), password(), where, keys, not creates)
+    of_url = checked_url(url, "write_postgres")
+    raw = _engine.write_postgres(stream._raw, of_url, password(), where, keys, not creates, via == "two_phase")
     return output(raw)
 
 

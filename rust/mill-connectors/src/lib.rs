@@ -75,7 +75,7 @@ pub use ledger::{Entries, Ledger, LedgerSink};
 pub use parquet::{ParquetOptions, ParquetSource};
 #[cfg(feature = "postgres")]
 pub use postgres::{
-    FoundRows, PostgresLookup, PostgresLookupOptions, PostgresSink, PostgresSinkOptions, PostgresSource, PostgresSourceOptions,
+    FoundRows, PostgresChanges, PostgresChangesOptions, PostgresLookup, PostgresLookupOptions, PostgresSink, PostgresSinkOptions, PostgresSource, PostgresSourceOptions,
 };
 pub use directory::{CsvWriting, DirectorySink, FileFormat, OnExisting, StdoutSink, WriteOptions};
 pub use memory::MemorySource;

@@ -1,7 +1,10 @@
-//! PostgreSQL, as a source, as a sink, and to look rows up in: `read_postgres`, `write_postgres`, `lookup_postgres`.
+//! PostgreSQL, as a source, as a sink, and to look rows up in: `read_postgres`, `read_postgres_changes`, `write_postgres`,
+//! `lookup_postgres`.
 //!
 //! ```text
 //!   read       COPY (SELECT … WHERE key > last ORDER BY key) TO STDOUT ─► columns; the position is the last key
+//!
+//!   changes    a snapshot of a table ─► logical replication from the point of the snapshot; the position is a place in the log
 //!
 //!   write      rows in the server's binary form: in memory while few, in a file that the checkpoint names when many
 //!   commit     one transaction: COPY, and in `_millstream_epochs` up to which epoch rows were applied
@@ -10,10 +13,14 @@
 //!   look up    one query for the keys of a frame
 //! ```
 //!
-//! The protocol is the client's (`postgres`); values in their binary form are made and read here, a column at a time. What makes the
-//! sink exact is argued in `docs/design/058`.
+//! The protocol is the client's (`postgres`), but for replication (`wire.rs`, `pgoutput.rs`); values in their binary form are made and read here, a column at a time. What makes the
+//! sink exact is argued in `docs/design/058`, and what makes changes exact in `docs/design/063`.
 
+mod acknowledge;
 mod address;
+mod change_place;
+mod change_reader;
+mod changes;
 mod committer;
 mod decode;
 mod encode;
@@ -23,13 +30,18 @@ mod lookup;
 mod name;
 mod notes;
 mod numeric;
+mod pgoutput;
 mod reader;
+mod session;
 mod sink;
 mod source;
 mod spool;
 mod table;
+mod two_phase;
+mod wire;
 mod writer;
 
+pub use changes::{PostgresChanges, PostgresChangesOptions};
 pub use lookup::{FoundRows, PostgresLookup, PostgresLookupOptions};
 pub use sink::{PostgresSink, PostgresSinkOptions};
 pub use source::{PostgresSource, PostgresSourceOptions};

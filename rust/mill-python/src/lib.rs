@@ -69,7 +69,7 @@ mod _millstream {
     #[pymodule_export]
     use super::keyed::RawKeyedStream;
     #[pymodule_export]
-    use super::postgres::{RawPostgresTable, read_postgres, write_postgres};
+    use super::postgres::{RawPostgresTable, read_postgres, read_postgres_changes, write_postgres};
     #[pymodule_export]
     use super::sinks::RawEnding;
     #[pymodule_export]

@@ -24,9 +24,29 @@ pub fn read_postgres(
     with_postgres::read(py, url, password, table_or_query, order_by)
 }
 
+/// Reads the changes of a table.
+#[pyfunction]
+#[pyo3(signature = (url, password, publication, slot, table, columns, must_exist, only_changes, ends))]
+#[expect(clippy::too_many_arguments, reason = "it takes what the Python function takes")]
+pub fn read_postgres_changes(
+    py: Python<'_>,
+    url: &str,
+    password: Option<String>,
+    publication: &str,
+    slot: &str,
+    table: Option<String>,
+    columns: Option<Vec<String>>,
+    must_exist: bool,
+    only_changes: bool,
+    ends: bool,
+) -> PyResult<RawStream> {
+    let asked = with_postgres::Changes { password, table, columns, must_exist, only_changes, ends };
+    with_postgres::read_changes(py, url, publication, slot, asked)
+}
+
 /// Writes a table.
 #[pyfunction]
-#[pyo3(signature = (stream, url, password, table, key, must_exist))]
+#[pyo3(signature = (stream, url, password, table, key, must_exist, is_two_phase))]
 pub fn write_postgres(
     stream: PyRef<'_, RawStream>,
     url: &str,
@@ -34,8 +54,9 @@ pub fn write_postgres(
     table: &str,
     key: Option<Vec<String>>,
     must_exist: bool,
+    is_two_phase: bool,
 ) -> PyResult<RawSink> {
-    with_postgres::write(&stream, url, password, table, key, must_exist)
+    with_postgres::write(&stream, url, table, with_postgres::Writing { password, key, must_exist, is_two_phase })
 }
 
 /// A table that is asked for the rows of keys.
@@ -95,11 +116,13 @@ mod with_postgres {
 
     use arrow::datatypes::{DataType, SchemaRef};
     use millstream::connectors::{
-        PostgresLookup, PostgresLookupOptions, PostgresSink, PostgresSinkOptions, PostgresSource, PostgresSourceOptions,
+        PostgresChanges, PostgresLookup, PostgresLookupOptions, PostgresSink, PostgresSource, PostgresSourceOptions,
     };
 
     use super::*;
     use crate::error::IntoPython;
+
+    pub use millstream::connectors::{PostgresChangesOptions as Changes, PostgresSinkOptions as Writing};
 
     pub fn read(py: Python<'_>, url: &str, password: Option<String>, relation: &str, order_by: Vec<String>) -> PyResult<RawStream> {
         let options = PostgresSourceOptions { password, order_by };
@@ -107,15 +130,13 @@ mod with_postgres {
         py.detach(|| PostgresSource::new(url, relation, options)).and_then(RawStream::of).into_python()
     }
 
-    pub fn write(
-        stream: &RawStream,
-        url: &str,
-        password: Option<String>,
-        table: &str,
-        key: Option<Vec<String>>,
-        must_exist: bool,
-    ) -> PyResult<RawSink> {
-        let sink = PostgresSink::new(url, table, PostgresSinkOptions { password, key, must_exist }).into_python()?;
+    pub fn read_changes(py: Python<'_>, url: &str, publication: &str, slot: &str, asked: Changes) -> PyResult<RawStream> {
+        // The server is asked: others may run meanwhile.
+        py.detach(|| PostgresChanges::new(url, publication, slot, asked)).and_then(RawStream::of).into_python()
+    }
+
+    pub fn write(stream: &RawStream, url: &str, table: &str, options: Writing) -> PyResult<RawSink> {
+        let sink = PostgresSink::new(url, table, options).into_python()?;
         Ok(RawSink { node: stream.stream.sink(Arc::new(sink)).into_python()? })
     }
 
@@ -176,7 +197,27 @@ mod with_postgres {
         Err(missing())
     }
 
-    pub fn write(_: &RawStream, _: &str, _: Option<String>, _: &str, _: Option<Vec<String>>, _: bool) -> PyResult<RawSink> {
+    pub struct Changes {
+        pub password: Option<String>,
+        pub table: Option<String>,
+        pub columns: Option<Vec<String>>,
+        pub must_exist: bool,
+        pub only_changes: bool,
+        pub ends: bool,
+    }
+
+    pub fn read_changes(_: Python<'_>, _: &str, _: &str, _: &str, _: Changes) -> PyResult<RawStream> {
+        Err(missing())
+    }
+
+    pub struct Writing {
+        pub password: Option<String>,
+        pub key: Option<Vec<String>>,
+        pub must_exist: bool,
+        pub is_two_phase: bool,
+    }
+
+    pub fn write(_: &RawStream, _: &str, _: &str, _: Writing) -> PyResult<RawSink> {
         Err(missing())
     }
 

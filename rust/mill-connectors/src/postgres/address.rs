@@ -178,8 +178,26 @@ impl Address {
         .map_err(|e| self.failure(call, &doing, &e))
     }
 
-    /// What makes connections secret; nothing where none is to be.
+    /// The configuration of the client.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What makes connections of the client secret; nothing where none is to be.
     pub(super) fn tls(&self, call: &str) -> Result<Option<MakeTlsConnector>> {
+        let Some((connector, is_host_verified)) = self.connector(call)? else { return Ok(None) };
+        let mut connector = MakeTlsConnector::new(connector);
+        if !is_host_verified {
+            connector.set_callback(|config, _| {
+                config.set_verify_hostname(false);
+                Ok(())
+            });
+        }
+        Ok(Some(connector))
+    }
+
+    /// What makes a connection secret, and whether the certificate has to be of the host.
+    pub(super) fn connector(&self, call: &str) -> Result<Option<(SslConnector, bool)>> {
         if self.tls == Tls::Disable {
             return Ok(None);
         }
@@ -201,14 +219,7 @@ impl Address {
             }
             _ => {}
         }
-        let mut connector = MakeTlsConnector::new(builder.build());
-        if self.tls != Tls::VerifyFull {
-            connector.set_callback(|config, _| {
-                config.set_verify_hostname(false);
-                Ok(())
-            });
-        }
-        Ok(Some(connector))
+        Ok(Some((builder.build(), self.tls == Tls::VerifyFull)))
     }
 
     /// What went wrong, in the words of the server and without a password; and whether it passes.
@@ -250,6 +261,12 @@ impl Address {
         if is_passing { Failure::Again(error) } else { Failure::Final(error) }
     }
 
+    /// What the server has refused with this code; and whether it passes.
+    pub(super) fn refused(&self, call: &str, doing: &str, code: &str, text: &str) -> Failure {
+        let error = Error::connector(format!("{call}: cannot {doing}: {} [SQLSTATE {code}]", self.without_secrets(text)));
+        if passes(code) { Failure::Again(error) } else { Failure::Final(error) }
+    }
+
     /// A text without the password.
     pub(super) fn without_secrets(&self, text: &str) -> String {
         // A short one is in every text by chance, and nobody repeats it.
@@ -260,11 +277,11 @@ impl Address {
 
 /// Whether an error of a server passes: it is about the connection, the load or the order of things, not about what was asked.
 fn passes(code: &str) -> bool {
-    // Connections; the operator intervenes; resources; a transaction that met another; a lock that was not free.
+    // Connections; the operator intervenes; resources; a transaction that met another; a lock or a slot that was not free.
     code.starts_with("08")
         || matches!(
             code,
-            "57P01" | "57P02" | "57P03" | "57P05" | "57014" | "53300" | "53200" | "53000" | "40001" | "40P01" | "40003" | "55P03"
+            "57P01" | "57P02" | "57P03" | "57P05" | "57014" | "53300" | "53200" | "53000" | "40001" | "40P01" | "40003" | "55P03" | "55006"
                 | "25006" | "25P03"
         )
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   recover   lock ─► a note that this run holds the sink ─► which epochs are in the table ─► apply the others
+//!             via="two_phase": prepared transactions of this sink are ended before (`two_phase.rs`)
 //!   commit    begin ─► lock ─► is this run the holder? is the epoch noted? ─► COPY ─► the note ─► commit
 //!             a connection is lost: connect ─► all of that again
 //! ```
@@ -23,6 +24,7 @@ use super::notes::{Notes, Receipt, lost};
 use super::sink::Shared;
 use super::spool::{Handle, Place};
 use super::table::{self, Layout};
+use super::two_phase::{self, Names, Preparing};
 
 /// How long a commit is tried before the job fails; the next start tries again.
 const COMMIT_WAIT: Duration = Duration::from_secs(60);
@@ -34,7 +36,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const BEGIN: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const END: &[u8] = &(-1i16).to_be_bytes();
 /// For a connection: the server gives up a peer that has gone without a word, which would hold the lock, after half a minute.
-const SILENCE: &str = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+pub(super) const SILENCE: &str = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
      SET idle_in_transaction_session_timeout = '60s'";
 /// For this transaction, whatever the role or the database has by default: a lock of somebody else's is waited for that long at a
 /// time, a statement takes as long as it takes, a policy that hides rows is an error, and a commit is durable.
@@ -53,6 +55,10 @@ pub(super) struct PostgresCommitter {
     ending: Ending,
     layout: Option<Arc<Layout>>,
     link: Option<Link>,
+    /// The names of prepared transactions, which also another run than one with `via="two_phase"` may have left.
+    names: Option<Names>,
+    /// How transactions are prepared, if they are.
+    preparing: Option<Arc<Preparing>>,
     /// The transaction of a run without notes of which it is not known whether it was committed.
     doubtful: Option<i64>,
 }
@@ -77,6 +83,8 @@ impl PostgresCommitter {
             ending: Ending::default(),
             layout: None,
             link: None,
+            names: None,
+            preparing: None,
             doubtful: None,
         }
     }
@@ -125,12 +133,45 @@ impl PostgresCommitter {
                 notes.set_schema(layout.table.schema.as_deref().unwrap_or_default());
                 notes.create(&own.shared, &mut link.client)?;
             }
+            if own.prepares() {
+                two_phase::check(&own.shared, &mut link.client)?;
+            }
             Ok(layout)
         })?;
         let layout = Arc::new(layout);
-        shared.set_way(Some((Arc::clone(&layout), self.place.clone())));
+        self.preparing = match (&self.names, &self.notes) {
+            (Some(names), Some(notes)) if self.prepares() => {
+                Some(Arc::new(Preparing::new(names.clone(), notes.clone(), self.ending.clone())))
+            }
+            _ => None,
+        };
+        shared.set_way(Some((Arc::clone(&layout), self.place.clone(), self.preparing.clone())));
         self.layout = Some(layout);
         Ok(())
+    }
+
+    /// Whether transactions are prepared before their checkpoint. Where nobody goes on after a crash, nobody would end them.
+    fn prepares(&self) -> bool {
+        self.shared.is_two_phase && self.delivery == Delivery::ExactlyOnce && self.notes.is_some()
+    }
+
+    /// Ends the prepared transactions of this job and sink: those of these handles are committed, others are rolled back.
+    fn end_prepared(&mut self, commits: &[Commit], from: &Place) -> Result<()> {
+        let Some(names) = self.names.clone() else { return Ok(()) };
+        let named = self.named(&names, commits, from)?;
+        self.attempt(COMMIT_WAIT, |own, link| {
+            for name in names.prepared(&own.shared, &mut link.client)? {
+                own.shared.reach("postgres.end_prepared").map_err(Failure::Again)?;
+                two_phase::end(&own.shared, &mut link.client, &name, named.contains(&name))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The names of the transactions of handles, if they were prepared.
+    fn named(&self, names: &Names, commits: &[Commit], from: &Place) -> Result<Vec<String>> {
+        let name = |commit: &Commit| Ok(names.of(decoded(&self.shared, commit, from)?.run, commit.epoch));
+        commits.iter().map(name).collect()
     }
 
     /// Notes that this run holds the sink from now on.
@@ -197,14 +238,7 @@ impl PostgresCommitter {
         let layout = self.layout.clone().ok_or_else(|| Error::internal("a committer has opened its table before it commits"))?;
         let mut handles = Vec::with_capacity(commits.len());
         for commit in commits {
-            let handle = Handle::decode(&commit.handle, place).ok_or_else(|| {
-                Error::checkpoint(format!(
-                    "{}: the rows kept for epoch {} are damaged, or not those of this sink",
-                    shared.call(),
-                    commit.epoch.0
-                ))
-            })?;
-            handles.push((commit.epoch, handle));
+            handles.push((commit.epoch, decoded(&shared, commit, place)?));
         }
         let notes = self.notes.clone();
         let newest = self.attempt(COMMIT_WAIT, |own, link| {
@@ -283,8 +317,14 @@ impl PostgresCommitter {
     }
 }
 
+fn decoded(shared: &Shared, commit: &Commit, place: &Place) -> Result<Handle> {
+    Handle::decode(&commit.handle, place).ok_or_else(|| {
+        Error::checkpoint(format!("{}: the rows kept for epoch {} are damaged, or not those of this sink", shared.call(), commit.epoch.0))
+    })
+}
+
 /// Begins a transaction in which each statement sees what was committed before it: the holder is read after the lock is had.
-fn begin<'c>(shared: &Shared, client: &'c mut Client) -> Attempt<Transaction<'c>> {
+pub(super) fn begin<'c>(shared: &Shared, client: &'c mut Client) -> Attempt<Transaction<'c>> {
     let begun = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).read_only(false).start();
     let mut transaction = begun.map_err(|e| shared.failure("begin a transaction", &e))?;
     transaction.batch_execute(SETTINGS).map_err(|e| shared.failure("begin a transaction", &e))?;
@@ -306,7 +346,7 @@ fn became(shared: &Shared, client: &mut Client, number: i64) -> Attempt<bool> {
 }
 
 /// Sends the rows of a handle: into the table, or to where those of an epoch are gathered.
-fn send_handle(shared: &Shared, layout: &Layout, transaction: &mut Transaction<'_>, handle: &Handle, place: &Place) -> Attempt<()> {
+pub(super) fn send_handle(shared: &Shared, layout: &Layout, transaction: &mut Transaction<'_>, handle: &Handle, place: &Place) -> Attempt<()> {
     let columns = layout.fingerprint();
     if handle.columns != columns {
         return Err(Failure::Final(Error::schema(format!(
@@ -326,7 +366,7 @@ fn send_handle(shared: &Shared, layout: &Layout, transaction: &mut Transaction<'
 }
 
 /// Deletes and replaces the rows whose keys were gathered, as the last record of each key says.
-fn merge(shared: &Shared, layout: &Layout, key: &[usize], has_deletes: bool, transaction: &mut Transaction<'_>) -> Attempt<()> {
+pub(super) fn merge(shared: &Shared, layout: &Layout, key: &[usize], has_deletes: bool, transaction: &mut Transaction<'_>) -> Attempt<()> {
     if has_deletes {
         transaction.execute(&layout.delete(key), &[]).map_err(|e| shared.failure("delete rows", &e))?;
     }
@@ -386,6 +426,8 @@ impl Committer for PostgresCommitter {
         self.restored = run.restored;
         // At most once nothing is committed a second time, so nobody asks.
         self.notes = Notes::new(run, &self.shared.table.table).filter(|_| run.delivery != Delivery::AtMostOnce);
+        // Without notes nobody could tell one that is gone from one that was never there.
+        self.names = self.notes.as_ref().and(run.job).map(|job| Names::new(job, run.sink, &self.shared.target()));
         self.sink = run.sink.to_owned();
         self.place = Place::new(run.directory, run.sink);
         self.ending = run.ending.cloned().unwrap_or_default();
@@ -394,13 +436,30 @@ impl Committer for PostgresCommitter {
 
     fn begin(&mut self) -> Result<()> {
         self.open()?;
+        self.end_prepared(&[], &self.place.clone())?;
         self.place.clear()?;
         self.take_over()
     }
 
     fn commit(&mut self, commits: &[Commit]) -> Result<()> {
         let place = self.place.clone();
-        self.apply(commits, &place)
+        if let Some(preparing) = self.preparing.clone() {
+            let named = self.named(&preparing.names, commits, &place)?;
+            self.attempt(COMMIT_WAIT, |own, link| {
+                for name in &named {
+                    own.shared.reach("postgres.commit_prepared").map_err(Failure::Again)?;
+                    two_phase::end(&own.shared, &mut link.client, name, true)?;
+                    own.shared.reach("postgres.committed_prepared").map_err(Failure::Again)?;
+                }
+                Ok(())
+            })?;
+        }
+        // Then they are noted, and this only makes sure of it; a transaction that somebody has rolled back is made again.
+        self.apply(commits, &place)?;
+        if let Some(preparing) = &self.preparing {
+            preparing.committed(commits.iter().map(|commit| commit.epoch));
+        }
+        Ok(())
     }
 
     fn receipt(&self) -> Option<String> {
@@ -416,6 +475,11 @@ impl Committer for PostgresCommitter {
                 self.shared.target()
             )));
         }
+        let from = match recovered.directory {
+            Some(directory) => Place::new(Some(directory), &self.sink),
+            None => self.place.clone(),
+        };
+        self.end_prepared(recovered.commits, &from)?;
         if let Some(text) = recovered.receipt {
             let receipt = Receipt::decode(text)
                 .ok_or_else(|| Error::checkpoint(format!("{call}: the receipt in the checkpoint is damaged")))?;
@@ -426,17 +490,21 @@ impl Committer for PostgresCommitter {
         self.take_over()?;
         self.check_notes()?;
         if !recovered.is_settled {
-            let from = match recovered.directory {
-                Some(directory) => Place::new(Some(directory), &self.sink),
-                None => self.place.clone(),
-            };
             self.apply(recovered.commits, &from)?;
         }
         self.place.clear()
     }
 
     fn abort(&mut self) -> Result<()> {
-        // What waits is in files that the next recovery takes up or removes; those without a name go with the process.
+        // What waits is in files that the next recovery takes up or removes; those without a name go with the process. A prepared
+        // transaction would hold its locks until then.
+        if let Some(Preparing { names, .. }) = self.preparing.as_deref() {
+            let shared = &self.shared;
+            let mut client = shared.address.connect(&shared.call()).map_err(Failure::into_error)?;
+            for name in names.prepared(shared, &mut client).map_err(Failure::into_error)? {
+                two_phase::end(shared, &mut client, &name, false).map_err(Failure::into_error)?;
+            }
+        }
         self.link = None;
         Ok(())
     }

@@ -7,6 +7,8 @@
 //! Whole numbers and decimals are their digits, dates the days and times the microseconds since 1970 or midnight, bytes hexadecimal
 //! digits, everything else is its text. SQL is made of them only after they were checked to be of that form.
 
+use std::cmp::Ordering;
+
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{
     Date32Type, Decimal128Type, Decimal256Type, DecimalType, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
@@ -30,6 +32,21 @@ pub(super) struct KeyColumn {
     pub(super) place: usize,
     /// Whether the server promises that it is never null.
     pub(super) is_never_null: bool,
+    /// Whether texts follow their bytes, so that two keys can be compared here as the server compares them; otherwise they follow
+    /// the column's collation, and enums their declaration.
+    pub(super) is_by_bytes: bool,
+}
+
+impl KeyColumn {
+    /// What rows are ordered by, as SQL.
+    pub(super) fn sql(&self) -> String {
+        let name = format!("q.{}", identifier(&self.name));
+        match self.form {
+            Form::Text(_) if self.is_by_bytes => format!("{name} COLLATE \"C\""),
+            Form::Label if self.is_by_bytes => format!("{name}::text COLLATE \"C\""),
+            _ => name,
+        }
+    }
 }
 
 /// A key that was read last.
@@ -81,11 +98,38 @@ impl At {
     /// The condition for the rows after this key; `None` if it is not of the form of these columns.
     pub(super) fn after(&self, columns: &[KeyColumn]) -> Option<String> {
         let constants = columns.iter().zip(&self.at).map(|(column, text)| sql_of(&column.form, text)).collect::<Option<Vec<_>>>()?;
-        let names: Vec<String> = columns.iter().map(|column| format!("q.{}", identifier(&column.name))).collect();
+        let names: Vec<String> = columns.iter().map(KeyColumn::sql).collect();
         Some(match (names.as_slice(), constants.as_slice()) {
             ([name], [constant]) => format!("{name} > {constant}"),
             _ => format!("({}) > ({})", names.join(", "), constants.join(", ")),
         })
+    }
+
+    /// Compares two keys of columns that follow their bytes, as the server does.
+    pub(super) fn compare(&self, other: &At, columns: &[KeyColumn]) -> Ordering {
+        let pairs = columns.iter().zip(self.at.iter().zip(&other.at));
+        pairs.map(|(column, (left, right))| compare_texts(&column.form, left, right)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    }
+}
+
+fn compare_texts(form: &Form, left: &str, right: &str) -> Ordering {
+    match form {
+        Form::Int2 | Form::Int4 | Form::Int8 | Form::Oid | Form::Date | Form::Time | Form::Timestamp | Form::Timestamptz => {
+            left.parse::<i64>().ok().cmp(&right.parse().ok())
+        }
+        Form::Numeric(_) => {
+            let (left_digits, right_digits) = (left.strip_prefix('-'), right.strip_prefix('-'));
+            // All values of a column have as many digits after the point, so more digits are more.
+            let size = |digits: &str| (digits.len(), digits.to_owned());
+            match (left_digits, right_digits) {
+                (None, None) => size(left).cmp(&size(right)),
+                (Some(left), Some(right)) => size(right).cmp(&size(left)),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+            }
+        }
+        // "false" is before "true", and hexadecimal digits follow the bytes that they stand for.
+        _ => left.as_bytes().cmp(right.as_bytes()),
     }
 }
 
@@ -145,7 +189,7 @@ mod tests {
     use super::*;
 
     fn column(name: &str, form: Form) -> KeyColumn {
-        KeyColumn { name: name.to_owned(), form, place: 0, is_never_null: true }
+        KeyColumn { name: name.to_owned(), form, place: 0, is_never_null: true, is_by_bytes: false }
     }
 
     #[test]
@@ -176,5 +220,25 @@ mod tests {
             let key = At { by: vec!["k".to_owned()], at: vec![text.to_owned()] };
             assert!(At::decode("f()", &key.encode(), &[column("k", form)]).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn keys_are_compared_as_the_server_does() {
+        for (form, ascending) in [
+            (Form::Int8, ["-10", "-9", "9", "10"]),
+            (Form::Numeric(Some((6, 2))), ["-10.00", "-9.50", "0.00", "10.25"]),
+            (Form::Text(None), ["", "B", "a", "é"]),
+            (Form::Bytea, ["", "00", "00ff", "ff"]),
+            (Form::Label, ["big", "large", "small", "tiny"]),
+        ] {
+            let columns = [KeyColumn { is_by_bytes: true, ..column("k", form) }];
+            let keys = ascending.map(|text| At { by: vec!["k".to_owned()], at: vec![text.to_owned()] });
+            for (left, right) in (0..4).flat_map(|left| (0..4).map(move |right| (left, right))) {
+                assert_eq!(keys[left].compare(&keys[right], &columns), left.cmp(&right), "{:?} {:?}", keys[left], keys[right]);
+            }
+        }
+        let texts = KeyColumn { is_by_bytes: true, ..column("k", Form::Text(None)) };
+        let key = At { by: vec!["k".to_owned()], at: vec!["x".to_owned()] };
+        assert_eq!(key.after(&[texts]).as_deref(), Some("q.\"k\" COLLATE \"C\" > 'x'"));
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ::postgres::{CancelToken, IsolationLevel, NoTls};
+use ::postgres::{CancelToken, IsolationLevel, NoTls, Transaction};
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -24,7 +24,7 @@ use mill_protocol::{Error, Position, Read, Rejected, Result, SplitReader};
 use super::address::{Attempt, Failure};
 use super::decode::Builder;
 use super::form::Form;
-use super::keys::At;
+use super::keys::{At, KeyColumn};
 use super::name::identifier;
 use super::source::Shared;
 use crate::client_thread;
@@ -45,12 +45,12 @@ const ANSWER_WAIT: Duration = Duration::from_millis(20);
 const BEGIN: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
 /// Rows that end where the key changes.
-struct Chunk {
-    batch: RecordBatch,
+pub(super) struct Chunk {
+    pub(super) batch: RecordBatch,
     /// Where keys end: each the number of a row after the last one of a key; the last is the number of rows.
     ends: Vec<usize>,
     /// The rows that cannot be read, and why.
-    bad: Vec<(usize, String)>,
+    pub(super) bad: Vec<(usize, String)>,
 }
 
 enum Message {
@@ -243,114 +243,121 @@ impl Pull {
             .read_only(true)
             .start()
             .map_err(|e| failed(&e))?;
-        for column in shared.key.iter().filter(|column| !column.is_never_null) {
-            let sql = format!("SELECT 1 FROM {} AS q WHERE q.{} IS NULL LIMIT 1", shared.relation, identifier(&column.name));
-            if !transaction.query(&sql, &[]).map_err(|e| failed(&e))?.is_empty() {
-                return Err(Failure::Final(Error::data(format!(
-                    "{call}: column {:?} of order_by has a null, which no key has; leave such rows out in a query, or read in another order",
-                    column.name
-                ))));
+        let (rows_most, after) = (self.rows_most, self.last.clone());
+        let mut give = |chunk, last| {
+            let is_taken = self.send.send(Message::Rows(chunk)).is_ok();
+            if is_taken {
+                self.last = Some(last);
             }
-        }
-        let after = match &self.last {
-            None => String::new(),
-            Some(at) => {
-                let condition = at.after(&shared.key).ok_or_else(|| Error::internal("the key was checked when it was read"))?;
-                format!(" WHERE {condition}")
-            }
+            is_taken && !self.is_over()
         };
-        let names = shared.columns.iter().map(|(field, _)| format!("q.{}", identifier(field.name()))).collect::<Vec<_>>();
-        let by = shared.key.iter().map(|column| format!("q.{}", identifier(&column.name))).collect::<Vec<_>>();
-        let sql = format!(
-            "COPY (SELECT {} FROM {} AS q{after} ORDER BY {}) TO STDOUT (FORMAT binary)",
-            names.join(", "),
-            shared.relation,
-            by.join(", ")
-        );
-        // Binary rows do not say what they are, and the table may have been altered since it was looked at.
-        let selected = format!("SELECT {} FROM {} AS q", names.join(", "), shared.relation);
-        let statement = transaction.prepare(&selected).map_err(|e| failed(&e))?;
-        for ((field, form), column) in shared.columns.iter().zip(statement.columns()) {
-            if Form::of(column.type_(), column.type_modifier()).as_ref() != Some(form) {
-                return Err(Failure::Final(Error::schema(format!(
-                    "{call}: the column {:?} is {} now, and was {} when the source was declared; declare it again",
-                    field.name(),
-                    column.type_().name(),
-                    form.declared()
-                ))));
-            }
-        }
-        let mut input = transaction.copy_out(&sql).map_err(|e| failed(&e))?;
-        let mut buffer = Buffer { bytes: Vec::new(), start: 0, is_ended: false };
-        let mut fill = |buffer: &mut Buffer| -> Attempt<bool> {
-            buffer.fill(&mut input).map_err(|e| match e.get_ref().and_then(|inner| inner.downcast_ref::<::postgres::Error>()) {
-                Some(inner) => failed(inner),
-                None => Failure::Again(Error::connector(format!("{call}: cannot read rows: {e}"))),
-            })
-        };
-        let damaged = || Failure::Final(Error::connector(format!("{call}: rows come in a form that is not known")));
-        while buffer.rest().len() < 19 {
-            if !fill(&mut buffer)? {
-                return Err(damaged());
-            }
-        }
-        if !buffer.rest().starts_with(BEGIN) {
-            return Err(damaged());
-        }
-        let extra = u32::from_be_bytes(std::array::from_fn(|at| buffer.rest()[15 + at])) as usize;
-        if extra > 1 << 20 {
-            return Err(damaged());
-        }
-        while buffer.rest().len() < 19 + extra {
-            if !fill(&mut buffer)? {
-                return Err(damaged());
-            }
-        }
-        buffer.start += 19 + extra;
-        let mut gathered = Gathered::new(&shared)?;
-        let mut fields = Vec::with_capacity(shared.columns.len());
-        loop {
-            match row(buffer.rest(), shared.columns.len(), &mut fields).map_err(|()| damaged())? {
-                Row::Cut => {
-                    if buffer.rest().len() > ROW_BYTES_MAX || !fill(&mut buffer)? {
-                        return Err(damaged());
-                    }
-                }
-                Row::End => break,
-                Row::Whole(length) => {
-                    let bytes = &buffer.rest()[..length];
-                    if gathered.begins_key(&shared, &fields, bytes)? && self.is_full(&gathered) && !self.send(&mut gathered)? {
-                        return Ok(());
-                    }
-                    gathered.push(&shared, &fields, bytes)?;
-                    buffer.start += length;
-                }
-            }
-        }
-        // What the server has to say at the end: that it was all.
-        while fill(&mut buffer)? {}
-        drop(input);
-        transaction.commit().map_err(|e| failed(&e))?;
-        if gathered.rows > 0 {
-            self.send(&mut gathered)?;
+        if copy_rows(&shared, &mut transaction, after.as_ref(), rows_most, &mut give)? {
+            transaction.commit().map_err(|e| failed(&e))?;
         }
         Ok(())
     }
+}
 
-    fn is_full(&self, gathered: &Gathered) -> bool {
-        gathered.rows >= self.rows_most || gathered.bytes >= BYTES_MAX
-    }
-
-    /// Sends what was gathered; `false` if nobody wants it any more.
-    fn send(&mut self, gathered: &mut Gathered) -> Attempt<bool> {
-        let chunk = gathered.finish(&self.shared)?;
-        let last = At::of(&self.shared.key, chunk.batch.columns(), chunk.batch.num_rows() - 1)?;
-        if self.send.send(Message::Rows(chunk)).is_err() {
-            return Ok(false);
+/// Gives the rows after a key, in chunks with their last keys, until there are no more or nobody wants them; returns whether it was
+/// all.
+pub(super) fn copy_rows(
+    shared: &Shared,
+    transaction: &mut Transaction<'_>,
+    after: Option<&At>,
+    rows_most: usize,
+    give: &mut dyn FnMut(Chunk, At) -> bool,
+) -> Attempt<bool> {
+    let call = shared.call();
+    let failed = |e: &::postgres::Error| shared.address.failure(&call, "read rows", e);
+    for column in shared.key.iter().filter(|column| !column.is_never_null) {
+        let sql = format!("SELECT 1 FROM {} AS q WHERE q.{} IS NULL LIMIT 1", shared.relation, identifier(&column.name));
+        if !transaction.query(&sql, &[]).map_err(|e| failed(&e))?.is_empty() {
+            return Err(Failure::Final(Error::data(format!(
+                "{call}: column {:?} of order_by has a null, which no key has; leave such rows out in a query, or read in another order",
+                column.name
+            ))));
         }
-        self.last = Some(last);
-        Ok(!self.is_over())
     }
+    let condition = match after {
+        None => String::new(),
+        Some(at) => {
+            let condition = at.after(&shared.key).ok_or_else(|| Error::internal("the key was checked when it was read"))?;
+            format!(" WHERE {condition}")
+        }
+    };
+    let names = shared.columns.iter().map(|(field, _)| format!("q.{}", identifier(field.name()))).collect::<Vec<_>>();
+    let by = shared.key.iter().map(KeyColumn::sql).collect::<Vec<_>>();
+    let sql = format!(
+        "COPY (SELECT {} FROM {} AS q{condition} ORDER BY {}) TO STDOUT (FORMAT binary)",
+        names.join(", "),
+        shared.relation,
+        by.join(", ")
+    );
+    // Binary rows do not say what they are, and the table may have been altered since it was looked at.
+    let selected = format!("SELECT {} FROM {} AS q", names.join(", "), shared.relation);
+    let statement = transaction.prepare(&selected).map_err(|e| failed(&e))?;
+    for ((field, form), column) in shared.columns.iter().zip(statement.columns()) {
+        if Form::of(column.type_(), column.type_modifier()).as_ref() != Some(form) {
+            return Err(Failure::Final(Error::schema(format!(
+                "{call}: the column {:?} is {} now, and was {} when the source was declared; declare it again",
+                field.name(),
+                column.type_().name(),
+                form.declared()
+            ))));
+        }
+    }
+    let mut input = transaction.copy_out(&sql).map_err(|e| failed(&e))?;
+    let mut buffer = Buffer { bytes: Vec::new(), start: 0, is_ended: false };
+    let mut fill = |buffer: &mut Buffer| -> Attempt<bool> {
+        buffer.fill(&mut input).map_err(|e| match e.get_ref().and_then(|inner| inner.downcast_ref::<::postgres::Error>()) {
+            Some(inner) => failed(inner),
+            None => Failure::Again(Error::connector(format!("{call}: cannot read rows: {e}"))),
+        })
+    };
+    let damaged = || Failure::Final(Error::connector(format!("{call}: rows come in a form that is not known")));
+    while buffer.rest().len() < 19 {
+        if !fill(&mut buffer)? {
+            return Err(damaged());
+        }
+    }
+    if !buffer.rest().starts_with(BEGIN) {
+        return Err(damaged());
+    }
+    let extra = u32::from_be_bytes(std::array::from_fn(|at| buffer.rest()[15 + at])) as usize;
+    if extra > 1 << 20 {
+        return Err(damaged());
+    }
+    while buffer.rest().len() < 19 + extra {
+        if !fill(&mut buffer)? {
+            return Err(damaged());
+        }
+    }
+    buffer.start += 19 + extra;
+    let mut gathered = Gathered::new(shared)?;
+    let mut fields = Vec::with_capacity(shared.columns.len());
+    loop {
+        match row(buffer.rest(), shared.columns.len(), &mut fields).map_err(|()| damaged())? {
+            Row::Cut => {
+                if buffer.rest().len() > ROW_BYTES_MAX || !fill(&mut buffer)? {
+                    return Err(damaged());
+                }
+            }
+            Row::End => break,
+            Row::Whole(length) => {
+                let bytes = &buffer.rest()[..length];
+                let is_full = gathered.rows >= rows_most || gathered.bytes >= BYTES_MAX;
+                if gathered.begins_key(shared, &fields, bytes)? && is_full && !gathered.give(shared, give)? {
+                    return Ok(false);
+                }
+                gathered.push(shared, &fields, bytes)?;
+                buffer.start += length;
+            }
+        }
+    }
+    // What the server has to say at the end: that it was all.
+    while fill(&mut buffer)? {}
+    drop(input);
+    Ok(gathered.rows == 0 || gathered.give(shared, give)?)
 }
 
 impl Gathered {
@@ -413,6 +420,13 @@ impl Gathered {
         self.rows += 1;
         self.bytes += bytes.len();
         Ok(())
+    }
+
+    /// Gives what was gathered; `false` if nobody wants more.
+    fn give(&mut self, shared: &Shared, give: &mut dyn FnMut(Chunk, At) -> bool) -> Attempt<bool> {
+        let chunk = self.finish(shared)?;
+        let last = At::of(&shared.key, chunk.batch.columns(), chunk.batch.num_rows() - 1)?;
+        Ok(give(chunk, last))
     }
 
     fn finish(&mut self, shared: &Shared) -> Result<Chunk> {

@@ -15,6 +15,7 @@ use super::name::TableName;
 use super::notes;
 use super::spool::Place;
 use super::table::Layout;
+use super::two_phase::Preparing;
 use super::writer::PostgresWriter;
 use crate::directory::fresh_nonce;
 use crate::nearest::did_you_mean;
@@ -35,12 +36,17 @@ pub struct PostgresSinkOptions {
     pub key: Option<Vec<String>>,
     /// Whether a table that does not exist is an error.
     pub must_exist: bool,
+    /// Whether transactions are prepared before their checkpoint.
+    pub is_two_phase: bool,
 }
 
 /// A table as a sink.
 pub struct PostgresSink {
     shared: Arc<Shared>,
 }
+
+/// How rows are written: for these columns, kept there, and how they are prepared, if they are.
+pub(super) type Way = (Arc<Layout>, Place, Option<Arc<Preparing>>);
 
 /// What sink, writers and the committer share.
 pub(super) struct Shared {
@@ -50,6 +56,7 @@ pub(super) struct Shared {
     pub(super) table: TableName,
     pub(super) key: Option<Vec<String>>,
     pub(super) creates: bool,
+    pub(super) is_two_phase: bool,
     /// Tells what this run writes from what others do; another for each committer.
     run: AtomicU64,
     /// Numbers the parts.
@@ -57,7 +64,7 @@ pub(super) struct Shared {
     /// The columns of the stream, known once it was checked.
     schema: Mutex<Option<SchemaRef>>,
     /// How rows are written, and where they are kept, once the committer was told.
-    way: Mutex<Option<(Arc<Layout>, Place)>>,
+    way: Mutex<Option<Way>>,
 }
 
 impl PostgresSink {
@@ -82,6 +89,7 @@ impl PostgresSink {
             table: name,
             key: options.key,
             creates: !options.must_exist,
+            is_two_phase: options.is_two_phase,
             run: AtomicU64::new(0),
             parts: AtomicU64::new(0),
             schema: Mutex::new(None),
@@ -121,7 +129,7 @@ impl Shared {
         schema.ok_or_else(|| Error::internal("a sink is checked before it is used"))
     }
 
-    pub(super) fn set_way(&self, way: Option<(Arc<Layout>, Place)>) {
+    pub(super) fn set_way(&self, way: Option<Way>) {
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
     }
 
@@ -157,7 +165,16 @@ impl Sink for PostgresSink {
     }
 
     fn kind(&self) -> SinkKind {
-        if self.shared.key.is_some() { SinkKind::Idempotent } else { SinkKind::WriteAhead }
+        match &self.shared.key {
+            _ if self.shared.is_two_phase => SinkKind::Transactional,
+            Some(_) => SinkKind::Idempotent,
+            None => SinkKind::WriteAhead,
+        }
+    }
+
+    fn parallelism_max(&self) -> Option<usize> {
+        // An epoch is one transaction: two that are prepared could wait for one another.
+        self.shared.is_two_phase.then_some(1)
     }
 
     fn check(&self, schema: &SchemaRef, key: Option<&[String]>) -> Result<()> {
@@ -209,8 +226,8 @@ impl Sink for PostgresSink {
 
     fn writer(&self, _schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {
         let way = self.shared.way.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (layout, place) = way.ok_or_else(|| Error::internal("a committer learns of its run before writers are made"))?;
-        Ok(Box::new(PostgresWriter::new(Arc::clone(&self.shared), layout, place, context.index)))
+        let (layout, place, preparing) = way.ok_or_else(|| Error::internal("a committer learns of its run before writers are made"))?;
+        Ok(Box::new(PostgresWriter::new(Arc::clone(&self.shared), layout, place, preparing, context.index)))
     }
 
     fn committer(&self) -> Result<Box<dyn Committer>> {

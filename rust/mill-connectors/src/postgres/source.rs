@@ -32,8 +32,10 @@ pub struct PostgresSource {
 /// What a source and its reader share.
 pub(super) struct Shared {
     pub(super) address: Address,
+    /// What the user has called.
+    pub(super) function: &'static str,
     /// The table or query as the user wrote it.
-    shown: String,
+    pub(super) shown: String,
     /// The table or query, as SQL after FROM.
     pub(super) relation: String,
     /// The columns that are read, those of the key among them or after them.
@@ -130,7 +132,7 @@ impl PostgresSource {
                 )));
             }
             let is_never_null = never_null.contains(&name);
-            key.push(KeyColumn { name, form, place, is_never_null });
+            key.push(KeyColumn { name, form, place, is_never_null, is_by_bytes: false });
         }
         for column in key.iter().filter(|column| matches!(column.form, Form::Text(_))) {
             let name = identifier(&column.name);
@@ -149,7 +151,7 @@ impl PostgresSource {
         }
         let width = columns.len();
         let schema = Arc::new(Schema::new(columns.iter().map(|(field, _)| field.clone()).collect::<Vec<_>>()));
-        let shared = Shared { address, shown: table_or_query.trim().to_owned(), relation, columns, key, width };
+        let shared = Shared { address, function: "read_postgres", shown: table_or_query.trim().to_owned(), relation, columns, key, width };
         Ok(PostgresSource { shared: Arc::new(shared), schema })
     }
 }
@@ -167,7 +169,7 @@ fn is_query(text: &str) -> bool {
 impl Shared {
     /// The call, for messages.
     pub(super) fn call(&self) -> String {
-        format!("read_postgres({:?}, {:?})", self.address.shown(), self.shown)
+        format!("{}({:?}, {:?})", self.function, self.address.shown(), self.shown)
     }
 
     /// The key in the checkpoint.
@@ -222,6 +224,7 @@ impl Source for PostgresSource {
         }
         let shared = Shared {
             address: from.address.clone(),
+            function: from.function,
             shown: from.shown.clone(),
             relation: from.relation.clone(),
             columns: chosen.iter().map(|place| from.columns[*place].clone()).collect(),

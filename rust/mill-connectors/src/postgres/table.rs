@@ -3,6 +3,7 @@
 use ::postgres::{Client, Transaction};
 use arrow::datatypes::SchemaRef;
 use mill_protocol::{Error, Result};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::address::{Attempt, Failure};
 use super::form::{self, Form};
@@ -22,6 +23,8 @@ pub(super) struct Layout {
     pub(super) columns: Vec<Column>,
     /// Which of them are the key.
     pub(super) key: Option<Vec<usize>>,
+    /// The table in which the rows of an epoch are gathered, if it is not a temporary one.
+    stage: Option<TableName>,
 }
 
 /// A column of the table that is written.
@@ -59,27 +62,46 @@ impl Layout {
         format!("COPY {} ({}) FROM STDIN (FORMAT binary)", self.table.sql(), self.names())
     }
 
+    /// The same with a table of its own in which rows are gathered, for a transaction of this name.
+    pub(super) fn with_own_stage(&self, name: &str) -> Layout {
+        let table = format!("{STAGE}_{:016x}", xxh3_64(name.as_bytes()));
+        Layout { stage: Some(TableName { schema: self.table.schema.clone(), table }), ..self.clone() }
+    }
+
+    fn stage(&self) -> String {
+        self.stage.as_ref().map_or_else(|| format!("pg_temp.{STAGE}"), TableName::sql)
+    }
+
+    /// Removes a table of its own in which rows were gathered.
+    pub(super) fn drop_stage(&self) -> String {
+        format!("DROP TABLE {}", self.stage())
+    }
+
     /// Where the rows of an epoch are gathered before those of the table are replaced: with their order, and whether they delete.
     pub(super) fn create_stage(&self) -> String {
         let columns: Vec<String> =
             self.columns.iter().enumerate().map(|(place, column)| format!("c{place} {}", column.declared)).collect();
+        let (kind, end) = match self.stage {
+            None => ("TEMP TABLE IF NOT EXISTS", " ON COMMIT DELETE ROWS"),
+            Some(_) => ("UNLOGGED TABLE", ""),
+        };
         format!(
-            "CREATE TEMP TABLE IF NOT EXISTS pg_temp.{STAGE} (n bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000), d boolean NOT NULL, {}) \
-             ON COMMIT DELETE ROWS",
+            "CREATE {kind} {} (n bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000), d boolean NOT NULL, {}){end}",
+            self.stage(),
             columns.join(", ")
         )
     }
 
     pub(super) fn copy_to_stage(&self) -> String {
         let columns: Vec<String> = (0..self.columns.len()).map(|place| format!("c{place}")).collect();
-        format!("COPY pg_temp.{STAGE} (d, {}) FROM STDIN (FORMAT binary)", columns.join(", "))
+        format!("COPY {} (d, {}) FROM STDIN (FORMAT binary)", self.stage(), columns.join(", "))
     }
 
     /// The last row of each key.
     fn latest(&self, key: &[usize]) -> String {
         let key: Vec<String> = key.iter().map(|place| format!("c{place}")).collect();
         let key = key.join(", ");
-        format!("(SELECT DISTINCT ON ({key}) * FROM pg_temp.{STAGE} ORDER BY {key}, n DESC)")
+        format!("(SELECT DISTINCT ON ({key}) * FROM {} ORDER BY {key}, n DESC)", self.stage())
     }
 
     /// Whether a row of the table has the key of one that was gathered.
@@ -198,7 +220,7 @@ pub(super) fn open(shared: &Shared, client: &mut Client) -> Attempt<Layout> {
     }
     let table = TableName { schema: Some(found.schema), table: shared.table.table.clone() };
     let columns = columns(shared, client, &table, found.number, &schema)?;
-    let mut layout = Layout { table, columns, key: None };
+    let mut layout = Layout { table, columns, key: None, stage: None };
     if let Some(key) = &shared.key {
         let places: Vec<usize> = key.iter().filter_map(|name| layout.columns.iter().position(|column| column.name == *name)).collect();
         let takes_null = unique(shared, client, found.number, key)?;

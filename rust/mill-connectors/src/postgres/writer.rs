@@ -12,6 +12,7 @@ use super::encode::Values;
 use super::sink::Shared;
 use super::spool::{self, HELD_BYTES_MAX, Handle, Held, INLINE_BYTES_MAX, Place, Spool};
 use super::table::Layout;
+use super::two_phase::Preparing;
 
 const NULL: [u8; 4] = (-1i32).to_be_bytes();
 
@@ -19,6 +20,7 @@ pub(super) struct PostgresWriter {
     shared: Arc<Shared>,
     layout: Arc<Layout>,
     place: Place,
+    preparing: Option<Arc<Preparing>>,
     task: usize,
     held: Vec<u8>,
     spool: Option<Spool>,
@@ -28,8 +30,8 @@ pub(super) struct PostgresWriter {
 }
 
 impl PostgresWriter {
-    pub(super) fn new(shared: Arc<Shared>, layout: Arc<Layout>, place: Place, task: usize) -> PostgresWriter {
-        PostgresWriter { shared, layout, place, task, held: Vec::new(), spool: None, rows: 0, deletes: 0, rejected: Vec::new() }
+    pub(super) fn new(shared: Arc<Shared>, layout: Arc<Layout>, place: Place, preparing: Option<Arc<Preparing>>, task: usize) -> PostgresWriter {
+        PostgresWriter { shared, layout, place, preparing, task, held: Vec::new(), spool: None, rows: 0, deletes: 0, rejected: Vec::new() }
     }
 
     /// Moves what is held into the file, which is made if there is none.
@@ -44,6 +46,21 @@ impl PostgresWriter {
         spool.push(&self.held)?;
         self.held.clear();
         Ok(())
+    }
+}
+
+impl PostgresWriter {
+    /// Makes the handle of an epoch, and prepares its transaction, if they are prepared.
+    fn prepared(&self, epoch: Epoch, handle: impl FnOnce() -> Result<Handle> + Send + 'static) -> PreCommit {
+        let (shared, layout, place) = (Arc::clone(&self.shared), Arc::clone(&self.layout), self.place.clone());
+        let preparing = self.preparing.clone();
+        Box::new(move || {
+            let handle = handle()?;
+            if let Some(preparing) = preparing {
+                preparing.prepare(&shared, &layout, &place, &handle, epoch)?;
+            }
+            handle.encode()
+        })
     }
 }
 
@@ -104,7 +121,7 @@ impl SinkWriter for PostgresWriter {
         std::mem::take(&mut self.rejected)
     }
 
-    fn pre_commit(&mut self, _epoch: Epoch) -> Result<Option<PreCommit>> {
+    fn pre_commit(&mut self, epoch: Epoch) -> Result<Option<PreCommit>> {
         let (rows, deletes) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.deletes));
         if rows == 0 {
             return Ok(None);
@@ -112,10 +129,10 @@ impl SinkWriter for PostgresWriter {
         let (run, columns) = (self.shared.run(), self.layout.fingerprint());
         if self.spool.is_none() && self.held.len() <= INLINE_BYTES_MAX {
             let held = Held::Inline(std::mem::take(&mut self.held));
-            return Ok(Some(Box::new(move || Handle { run, rows, deletes, columns, held }.encode())));
+            return Ok(Some(self.prepared(epoch, move || Ok(Handle { run, rows, deletes, columns, held }))));
         }
         self.spill()?;
         let Some(spool) = self.spool.take() else { return Ok(None) };
-        Ok(Some(Box::new(move || Handle { run, rows, deletes, columns, held: Held::Spooled(spool.finish()?) }.encode())))
+        Ok(Some(self.prepared(epoch, move || Ok(Handle { run, rows, deletes, columns, held: Held::Spooled(spool.finish()?) }))))
     }
 }
