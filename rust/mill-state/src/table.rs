@@ -229,10 +229,12 @@ impl StateTable {
         self.empty();
     }
 
-    /// Empties all rows but keeps their chunks, as those of a table that no snapshot has seen; whether that is what it is.
+    /// Empties all rows but keeps their chunks, as those of a table that no snapshot has seen; whether that is what it is, and most
+    /// of its chunks were of use: the next snapshot writes all of them.
     pub(crate) fn recycle(&mut self) -> bool {
         let is_own = self.chunks.iter().all(|chunk| chunk.epoch == FIRST_EPOCH);
-        if self.epoch != FIRST_EPOCH || !is_own || !self.dropped.is_empty() || self.touched.iter().any(|touched| touched.is_held) {
+        let used = self.chunks.iter().filter(|chunk| chunk.count > 0).count();
+        if self.epoch != FIRST_EPOCH || !is_own || 2 * used < self.chunks.len() || !self.dropped.is_empty() || self.touched.iter().any(|touched| touched.is_held) {
             return false;
         }
         self.empty();
@@ -289,9 +291,10 @@ impl StateTable {
         }
     }
 
-    /// Whether it was made for tables of this shape, and its chunks still have it.
+    /// Whether it was made for tables of this shape, and has not grown far beyond it since.
     pub(crate) fn is_like(&self, shape: Shape) -> bool {
-        self.expected == shape && self.chunks.iter().all(|chunk| chunk.capacity() == shape.capacity && chunk.id >> shape.depth == 1)
+        let capacity: usize = self.chunks.iter().map(|chunk| chunk.capacity() as usize).sum();
+        self.expected == shape && 2 * capacity <= 3 * (self.options.groups.len() << shape.depth) * shape.capacity as usize
     }
 
     /// Where new chunks take their memory, if the table is large.

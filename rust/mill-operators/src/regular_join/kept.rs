@@ -157,19 +157,19 @@ impl Kept {
         let Some(durable) = &mut self.durable else { return Ok(()) };
         for side in 0..2 {
             let changed = self.sides[side].take_changed(with_used);
-            if changed.is_empty() {
-                continue;
-            }
-            let columns = self.sides[side].gather(&changed)?;
-            let encoded = if columns.is_empty() { None } else { Some(self.codecs[side].encode(&columns)?) };
-            for (place, &row) in changed.iter().enumerate() {
-                let rows = &mut self.sides[side];
-                let has_due = rows.has_due(row);
-                rows.set_has_due(row);
-                let number = rows.slot_and_number(row).1.to_be_bytes();
-                let name = name_of(&self.keys, rows, &self.identities[side], row, &number);
-                let bytes = encoded.as_ref().map(|encoded| encoded.row(place));
-                durable.write(side, name, &rows.row(row), bytes.as_ref().map_or(&[], |row| row.data()), has_due)?;
+            // In parts, since the rows used since the last checkpoint may be more than fit into one array.
+            for changed in changed.chunks(DECODE_ROWS) {
+                let columns = self.sides[side].gather(changed)?;
+                let encoded = if columns.is_empty() { None } else { Some(self.codecs[side].encode(&columns)?) };
+                for (place, &row) in changed.iter().enumerate() {
+                    let rows = &mut self.sides[side];
+                    let has_due = rows.has_due(row);
+                    rows.set_has_due(row);
+                    let number = rows.slot_and_number(row).1.to_be_bytes();
+                    let name = name_of(&self.keys, rows, &self.identities[side], row, &number);
+                    let bytes = encoded.as_ref().map(|encoded| encoded.row(place));
+                    durable.write(side, name, &rows.row(row), bytes.as_ref().map_or(&[], |row| row.data()), has_due)?;
+                }
             }
         }
         Ok(())
@@ -181,7 +181,9 @@ impl Kept {
         self.keys.forget_emptied();
         for (side, rows) in self.sides.iter_mut().enumerate() {
             rows.settle();
-            rows.sweep(|number| self.keys.renumber(side, number))?;
+            if rows.sweep()? {
+                self.keys.renumber(side, rows.slots(), rows.places());
+            }
         }
         Ok(())
     }

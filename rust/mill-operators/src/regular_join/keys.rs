@@ -162,14 +162,20 @@ impl Keys {
         }
     }
 
-    /// Gives the rows of a side other numbers, and puts all lists together anew.
-    pub(super) fn renumber(&mut self, side: usize, number: impl Fn(u32) -> u32) {
-        let former = std::mem::take(&mut self.lists);
-        for slot in &mut self.slots {
-            let lists = std::mem::take(&mut slot.lists);
-            for (of, (list, new)) in lists.iter().zip(&mut slot.lists).enumerate() {
-                for &row in former.rows(list) {
-                    self.lists.push(new, if of == side { number(row) } else { row });
+    /// Gives the rows of a side the numbers from 0 on, in the order of these keys of theirs and places among the rows of those.
+    pub(super) fn renumber(&mut self, side: usize, slots: &[u32], places: &[u32]) {
+        for ((&slot, &place), row) in slots.iter().zip(places).zip(0..) {
+            if slot != NONE {
+                self.lists.set(&mut self.slots[slot as usize].lists[side], place, row);
+            }
+        }
+        // Where that costs no more than the rows of the side do, all lists are put together anew, without the blocks in no use.
+        if self.slots.len() + self.lists.places() <= 4 * slots.len() {
+            let former = std::mem::take(&mut self.lists);
+            for slot in &mut self.slots {
+                let lists = std::mem::take(&mut slot.lists);
+                for (list, new) in lists.iter().zip(&mut slot.lists) {
+                    former.rows(list).iter().for_each(|&row| _ = self.lists.push(new, row));
                 }
             }
         }

@@ -73,6 +73,20 @@ impl Lists {
         moved
     }
 
+    /// Puts another row in the place of one.
+    #[inline]
+    pub(super) fn set(&mut self, list: &mut List, place: u32, row: u32) {
+        match list.class {
+            0 => list.at = row,
+            _ => self.rows[(list.at + place) as usize] = row,
+        }
+    }
+
+    /// How many places all blocks have, those in no use included.
+    pub(super) fn places(&self) -> usize {
+        self.rows.len()
+    }
+
     fn resize(&mut self, list: &mut List, class: u8) {
         let places = 1_usize << class;
         let to = self.free[usize::from(class)].pop().unwrap_or_else(|| {
@@ -122,6 +136,11 @@ mod tests {
                 let place = (random(&mut seed) % expected.len() as u64) as usize;
                 expected.swap_remove(place);
                 assert_eq!(lists.remove(list, place as u32), expected.get(place).copied());
+            }
+            if !expected.is_empty() && step.is_multiple_of(7) {
+                let place = (random(&mut seed) % expected.len() as u64) as usize;
+                expected[place] = step;
+                lists.set(list, place as u32, step);
             }
             assert_eq!(lists.rows(list), expected);
             assert_eq!(list.is_empty(), expected.is_empty());

@@ -10,7 +10,7 @@ use mill_plan::{RowIdentity, TimerClock};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Result, Watermark};
 
 use super::rows::{Alike, identity_hash};
-use super::{Current, RegularJoin};
+use super::{Current, RegularJoin, Single};
 use crate::accumulator::state_error;
 use crate::join::heads::{Heads, NONE};
 use crate::join::late::{push_late, time_at, with_key};
@@ -164,8 +164,9 @@ impl RegularJoin {
         let columns = self.assembler.columns_of(side, &columns);
         let is_kept = !self.is_over[side];
         let mut slots = vec![NONE; rows];
-        // A record without a key is kept only where it may change.
-        let is_wanted = |row: usize| !is_numbered || has_key.as_ref().is_none_or(|has_key| has_key.is_valid(row));
+        // A record without a key is kept only where it makes a row alone, which may change.
+        let is_kept_alone = !is_numbered && of_side.single == Single::WhenAlone;
+        let is_wanted = |row: usize| is_kept_alone || has_key.as_ref().is_none_or(|has_key| has_key.is_valid(row));
         self.kept.keys.find_all(&mut slots, is_kept, is_wanted, |row| (hashes[row], key_bytes.get(row)));
         if let Some(deletes) = batch.deletes() {
             deletes.set_indices().filter(|&row| slots[row] != NONE).for_each(|row| self.kept.keys.may_be_empty(slots[row]));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   frames   columns as they came, a row a record, numbered through          gathered from by number
-//!   rows     mark, key, place among the rows of the key                      an array each, from the first number on
+//!   rows     mark, key, place among the rows of the key                      an array each
 //!            with a TTL: last use and due; timed: event time; by identity: its bytes, and a table of them
 //! ```
 //!
@@ -65,8 +65,6 @@ pub(super) struct Parts {
 pub(super) struct Rows {
     parts: Parts,
     frames: Vec<Frame>,
-    /// The first number of which something is known, and the next one.
-    first: u32,
     next: u32,
     kept: usize,
     marks: Vec<u8>,
@@ -117,7 +115,6 @@ impl Rows {
         Rows {
             parts,
             frames: Vec::new(),
-            first: 0,
             next: 0,
             kept: 0,
             marks: Vec::new(),
@@ -157,7 +154,7 @@ impl Rows {
             self.frames.pop();
         }
         self.frames.push(frame);
-        let known = (self.next - self.first) as usize;
+        let known = self.next as usize;
         self.marks.resize(known, 0);
         self.slots.resize(known, NONE);
         self.places.resize(known, 0);
@@ -177,15 +174,10 @@ impl Rows {
         Ok(first)
     }
 
-    #[inline]
-    fn at(&self, row: u32) -> usize {
-        (row - self.first) as usize
-    }
-
     /// What is known of a row.
     #[inline]
     pub(super) fn row(&self, row: u32) -> Row {
-        let at = self.at(row);
+        let at = row as usize;
         let (last, due) = if self.parts.has_age { (self.lasts[at], self.dues[at]) } else { (0, i64::MAX) };
         Row { time: self.time(row), last, due, is_single: self.marks[at] & IS_SINGLE != 0 }
     }
@@ -193,18 +185,18 @@ impl Rows {
     /// The event time of a row; 0 without one.
     #[inline]
     pub(super) fn time(&self, row: u32) -> i64 {
-        if self.parts.is_timed { self.times[self.at(row)] } else { 0 }
+        if self.parts.is_timed { self.times[row as usize] } else { 0 }
     }
 
     /// When a row was last used; 0 if it has no age.
     #[inline]
     pub(super) fn last(&self, row: u32) -> i64 {
-        if self.parts.has_age { self.lasts[self.at(row)] } else { 0 }
+        if self.parts.has_age { self.lasts[row as usize] } else { 0 }
     }
 
     /// Keeps a row that was taken up, of this key and place among its rows. With an age it is looked at again when it is due.
     pub(super) fn keep(&mut self, row: u32, slot: u32, place: u32, known: &Row) {
-        let at = self.at(row);
+        let at = row as usize;
         self.marks[at] = IS_KEPT;
         self.slots[at] = slot;
         self.places[at] = place;
@@ -224,7 +216,7 @@ impl Rows {
 
     /// Keeps the rows that were taken up last, of these keys and places; those without a key are not kept.
     pub(super) fn keep_all(&mut self, first: u32, slots: &[u32], places: &[u32], times: Option<&[i64]>) {
-        let at = self.at(first);
+        let at = first as usize;
         let mut kept = 0;
         for (mark, &slot) in self.marks[at..].iter_mut().zip(slots) {
             *mark = if slot == NONE { 0 } else { IS_KEPT };
@@ -247,7 +239,7 @@ impl Rows {
 
     /// Removes a row; returns its key and its place among the rows of it.
     pub(super) fn remove(&mut self, row: u32) -> (u32, u32) {
-        let at = self.at(row);
+        let at = row as usize;
         self.marks[at] &= !(IS_KEPT | IS_SINGLE);
         self.kept -= 1;
         let frame = self.frame_of(row, usize::MAX);
@@ -257,31 +249,31 @@ impl Rows {
 
     /// Whether the due of a row is where a checkpoint finds it.
     pub(super) fn has_due(&self, row: u32) -> bool {
-        self.marks[self.at(row)] & HAS_DUE != 0
+        self.marks[row as usize] & HAS_DUE != 0
     }
 
     /// The due of a row has been written.
     pub(super) fn set_has_due(&mut self, row: u32) {
-        let at = self.at(row);
+        let at = row as usize;
         self.marks[at] |= HAS_DUE;
     }
 
     /// The row has another place among the rows of its key.
     pub(super) fn set_place(&mut self, row: u32, place: u32) {
-        let at = self.at(row);
+        let at = row as usize;
         self.places[at] = place;
     }
 
     /// Whether a row is in the result by itself now.
     pub(super) fn set_single(&mut self, row: u32, is_single: bool) {
-        let at = self.at(row);
+        let at = row as usize;
         let mark = self.marks[at] & !IS_SINGLE;
         self.marks[at] = if is_single { mark | IS_SINGLE } else { mark };
     }
 
     /// The row was used last at this time.
     pub(super) fn set_last(&mut self, row: u32, last: i64) {
-        let at = self.at(row);
+        let at = row as usize;
         self.lasts[at] = last;
         if self.parts.is_persistent && self.marks[at] & IS_USED == 0 {
             self.marks[at] |= IS_USED;
@@ -291,7 +283,7 @@ impl Rows {
 
     /// The row is to be looked at then; it is not on the list of those that will be.
     pub(super) fn set_due(&mut self, row: u32, due: i64) {
-        let at = self.at(row);
+        let at = row as usize;
         self.dues[at] = due;
         self.marks[at] &= !HAS_DUE;
         self.new_dues.push((due, u64::from(row)));
@@ -300,7 +292,7 @@ impl Rows {
 
     /// What is known of a row has changed, which a checkpoint has to know.
     pub(super) fn change(&mut self, row: u32) {
-        let at = self.at(row);
+        let at = row as usize;
         if self.parts.is_persistent && self.marks[at] & IS_CHANGED == 0 {
             self.marks[at] |= IS_CHANGED;
             self.changed.push(row);
@@ -310,14 +302,16 @@ impl Rows {
     /// The rows that are there and have changed, and those that were used if `with_used`.
     pub(super) fn take_changed(&mut self, with_used: bool) -> Vec<u32> {
         let mut changed = std::mem::take(&mut self.changed);
+        let mut listed = IS_CHANGED;
         if with_used {
             changed.append(&mut self.used);
+            listed |= IS_USED;
         }
         changed.retain(|&row| {
-            let mark = &mut self.marks[(row - self.first) as usize];
+            let mark = &mut self.marks[row as usize];
             // One that is on both lists is written once.
-            let is_listed = *mark & (IS_CHANGED | IS_USED) != 0;
-            *mark &= !(IS_CHANGED | IS_USED);
+            let is_listed = *mark & listed != 0;
+            *mark &= !listed;
             is_listed && *mark & IS_KEPT != 0
         });
         changed
@@ -325,13 +319,23 @@ impl Rows {
 
     /// The key of a row, and its number in checkpoints.
     pub(super) fn slot_and_number(&self, row: u32) -> (u32, u64) {
-        let at = self.at(row);
+        let at = row as usize;
         (self.slots[at], self.numbers.get(at).copied().unwrap_or_default())
+    }
+
+    /// The keys of all rows, by number.
+    pub(super) fn slots(&self) -> &[u32] {
+        &self.slots
+    }
+
+    /// Their places among the rows of their keys.
+    pub(super) fn places(&self) -> &[u32] {
+        &self.places
     }
 
     /// The bytes of the identity of a row.
     pub(super) fn identity(&self, row: u32) -> &[u8] {
-        self.identities.get(self.at(row)).map_or(&[], Key::bytes)
+        self.identities.get(row as usize).map_or(&[], Key::bytes)
     }
 
     /// The row of this key and identity, if there is one.
@@ -340,7 +344,7 @@ impl Rows {
         loop {
             match self.by_identity.next(&mut search) {
                 NONE => return None,
-                row if self.slots[self.at(row)] == slot && self.identity(row) == identity => return Some(row),
+                row if self.slots[row as usize] == slot && self.identity(row) == identity => return Some(row),
                 _ => {}
             }
         }
@@ -348,14 +352,14 @@ impl Rows {
 
     /// Adds a row that is kept to those that are found by identity.
     pub(super) fn add_identity(&mut self, row: u32, identity: &[u8]) {
-        let at = self.at(row);
+        let at = row as usize;
         self.identities[at] = Key::new(identity);
         self.by_identity.insert(identity_hash(self.slots[at], identity), row);
     }
 
     /// Takes a row off those that are found by identity.
     pub(super) fn remove_identity(&mut self, row: u32) {
-        let at = self.at(row);
+        let at = row as usize;
         let identity = std::mem::take(&mut self.identities[at]);
         let hash = identity_hash(self.slots[at], identity.bytes());
         let search = self.by_identity.begin(hash);
@@ -441,8 +445,7 @@ impl Rows {
     }
 
     fn is_kept(&self, row: u32) -> bool {
-        // Rows before the first one have been gone for long.
-        row >= self.first && self.marks[self.at(row)] & IS_KEPT != 0
+        self.marks[row as usize] & IS_KEPT != 0
     }
 
     /// When a row is to be looked at first.
@@ -452,7 +455,6 @@ impl Rows {
 
     /// The rows that are there from this number on, so many of them; and the number to go on with.
     pub(super) fn some_from(&self, from: u32, rows_max: usize) -> Option<(Vec<u32>, u32)> {
-        let from = from.max(self.first);
         let rows: Vec<u32> = (from..self.next).filter(|&row| self.is_kept(row)).take(rows_max).collect();
         let next = *rows.last()? + 1;
         Some((rows, next))
@@ -465,40 +467,39 @@ impl Rows {
         }
     }
 
-    /// Gives the memory of rows back that are gone; where rows get other numbers, `renumber` is told.
-    pub(super) fn sweep(&mut self, renumber: impl FnOnce(&dyn Fn(u32) -> u32)) -> Result<()> {
+    /// Gives the memory of rows back that are gone; whether those that are there have other numbers now, from 0 on.
+    pub(super) fn sweep(&mut self) -> Result<bool> {
         let before = self.frames.len();
         self.frames.retain(|frame| frame.kept > 0);
         let stored: usize = self.frames.iter().map(|frame| frame.rows as usize).sum();
         let is_sparse = stored > 2 * self.kept + GONE_ROWS;
         if self.frames.len() == before && !is_sparse {
-            return Ok(());
+            return Ok(false);
         }
         let known = self.marks.len();
         if !is_sparse && known <= 2 * stored + GONE_ROWS && self.next < NUMBER_MAX {
-            return Ok(());
+            return Ok(false);
         }
-        let rows: Vec<u32> = (self.first..self.next).filter(|&row| self.is_kept(row)).collect();
+        let rows: Vec<u32> = (0..self.next).filter(|&row| self.is_kept(row)).collect();
         let of_frame = if rows.len() < FRAMES * FRAME_ROWS as usize { FRAME_ROWS } else { FRAME_ROWS_MANY } as usize;
         let mut frames = Vec::with_capacity(rows.len().div_ceil(of_frame));
         for (first, rows) in (0..).step_by(of_frame).zip(rows.chunks(of_frame)) {
             frames.push(Frame { first, rows: rows.len() as u32, kept: rows.len() as u32, columns: self.gather(rows)? });
         }
-        fn chosen<T: Clone>(values: &mut Vec<T>, rows: &[u32], first: u32) {
+        fn chosen<T: Clone>(values: &mut Vec<T>, rows: &[u32]) {
             if !values.is_empty() {
-                *values = rows.iter().map(|&row| values[(row - first) as usize].clone()).collect();
+                *values = rows.iter().map(|&row| values[row as usize].clone()).collect();
             }
         }
-        let first = self.first;
-        chosen(&mut self.marks, &rows, first);
-        chosen(&mut self.slots, &rows, first);
-        chosen(&mut self.places, &rows, first);
-        chosen(&mut self.times, &rows, first);
-        chosen(&mut self.lasts, &rows, first);
-        chosen(&mut self.dues, &rows, first);
-        chosen(&mut self.numbers, &rows, first);
+        chosen(&mut self.marks, &rows);
+        chosen(&mut self.slots, &rows);
+        chosen(&mut self.places, &rows);
+        chosen(&mut self.times, &rows);
+        chosen(&mut self.lasts, &rows);
+        chosen(&mut self.dues, &rows);
+        chosen(&mut self.numbers, &rows);
         if self.parts.has_identity {
-            let identities = rows.iter().map(|&row| std::mem::take(&mut self.identities[(row - first) as usize]));
+            let identities = rows.iter().map(|&row| std::mem::take(&mut self.identities[row as usize]));
             self.identities = identities.collect();
             self.by_identity = Heads::default();
             for (row, identity) in (0..).zip(&self.identities) {
@@ -509,10 +510,9 @@ impl Rows {
         self.used = (0..).zip(&self.marks).filter(|(_, mark)| *mark & IS_USED != 0).map(|(row, _)| row).collect();
         self.due = Dues::default();
         self.new_dues = self.dues.iter().zip(0..).map(|(&due, row)| (due, row)).collect();
-        (self.frames, self.first, self.next) = (frames, 0, rows.len() as u32);
+        (self.frames, self.next) = (frames, rows.len() as u32);
         self.settle();
-        renumber(&|row| rows.binary_search(&row).expect("a row that is there has a number") as u32);
-        Ok(())
+        Ok(true)
     }
 
     /// About how many bytes it takes but for its columns.

@@ -602,7 +602,8 @@ impl Sparse {
                 before.last = before.last.max(last);
                 continue;
             }
-            self.generations.insert(first, Generation::new(last, name, complete));
+            let records = self.groups.panes().rows_of(name);
+            self.generations.insert(first, Generation { records, ..Generation::new(last, name, complete) });
         }
         for id in shared {
             let Some(generation) = self.generation(id).and_then(|first| self.generations.get(&first)) else { continue };

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array};
+use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::DataType;
 
 use super::*;
@@ -42,4 +42,53 @@ fn closed_panes_leave_checkpoints_and_memory() {
     let mut cursor = Cursor::default();
     let rows = restored.open(10).scan(&mut cursor, 5000);
     assert!(rows.words(sum).iter().all(|&sum| sum == 1));
+}
+
+#[test]
+fn the_chunks_of_a_pane_that_no_checkpoint_has_seen_serve_the_next() {
+    let types = [DataType::Utf8];
+    let mut builder = RowLayout::builder(KeyKind::of(&types).unwrap());
+    let (sum, cell) = (builder.words(1), builder.cell());
+    let layout = Arc::new(builder.finish("sum").unwrap());
+    let options = TableOptions { groups: 0..128, state: 0, is_persistent: true, tracks_changes: false };
+    let mut panes = PaneTables::new(Arc::clone(&layout), options.clone());
+    let mut encoder = KeyEncoder::new(&types).unwrap();
+    let mut chain = Vec::new();
+    let fill = |panes: &mut PaneTables, encoder: &mut KeyEncoder, pane: i64, from: i64| {
+        // Keys that are too long to lie in the row.
+        let names = (from..from + 1000).map(|name| format!("a name that is long, {name}"));
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values(names));
+        let keys = encoder.encode(&[column], 1000).unwrap();
+        let mut rows = panes.open_for(pane, 1000).find_or_insert(keys, Span { start: 0, len: 1000 });
+        rows.each::<1>(sum, |_, sum| sum[0] += pane as u64);
+        (0..1000).for_each(|row| rows.cell_mut(row, cell).extend_from_slice(&[pane as u8]));
+    };
+    let snapshot = |panes: &mut PaneTables, chain: &mut Vec<RestoredBlock>| {
+        let mut blocks = Blocks::default();
+        panes.snapshot(false, &mut blocks);
+        chain.extend(blocks.make().iter().map(laid_out));
+    };
+    let restored = |chain: &[RestoredBlock]| {
+        let mut restored = PaneTables::new(Arc::clone(&layout), options.clone());
+        restored.restore(chain).unwrap();
+        restored
+    };
+    fill(&mut panes, &mut encoder, 1, 0);
+    panes.close(1);
+    assert!(panes.spare.is_some() && panes.is_empty());
+    // Other keys in the same chunks; nothing of the former ones is left.
+    fill(&mut panes, &mut encoder, 2, 5000);
+    assert!(panes.spare.is_none());
+    snapshot(&mut panes, &mut chain);
+    let mut found = restored(&chain);
+    assert_eq!((found.starts().collect::<Vec<_>>(), found.rows()), (vec![2], 1000));
+    let mut cursor = Cursor::default();
+    let rows = found.open(2).scan(&mut cursor, 5000);
+    assert!(rows.words(sum).iter().all(|&sum| sum == 2));
+    assert!((0..1000).all(|row| rows.cell(row, cell) == Some(&[2][..])));
+    // One that a checkpoint holds is dropped, and so is one of few keys whose chunks would only be written.
+    panes.close(2);
+    assert!(panes.spare.is_none());
+    snapshot(&mut panes, &mut chain);
+    assert_eq!(restored(&chain).rows(), 0);
 }
