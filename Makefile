@@ -18,6 +18,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# What changes the environment does so alone, also under `make -j`.
+ALONE := $(PY) tools/alone.py $(VENV)/lock
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millstream/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start hundreds of interpreters: each would compile the package anew.
@@ -59,7 +61,10 @@ test-types: install-test
 	$(PY) -m mypy python/millstream examples
 	$(PY) -m mypy.stubtest millstream._millstream
 
-# The wheel is linked from what the others have compiled.
+# The wheel is linked from what the others have compiled, so it comes after them where both are asked for.
+ifneq ($(filter test test-rust,$(MAKECMDGOALS)),)
+test-pythons: | test-rust
+endif
 test-pythons: install-test
 	$(PY) tools/pythons.py
 
@@ -94,10 +99,10 @@ $(VENV)/created: pyproject.toml | tools
 
 # An editable install: the Python sources are used in place, only the compiled module is copied (git ignores it).
 $(VENV)/built: $(VENV)/created $(RUST_SOURCES)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release --quiet
+	VIRTUAL_ENV=$(abspath $(VENV)) $(ALONE) $(PY) -m maturin develop --release --quiet
 	touch $@
 
 # What an extra of the package needs.
 $(VENV)/packages-%: $(VENV)/created
-	$(PY) -m pip install --quiet $$($(PY) tools/extras.py $*)
+	$(ALONE) $(PY) -m pip install --quiet $$($(PY) tools/extras.py $*)
 	touch $@

@@ -231,6 +231,29 @@ def test_a_service_that_is_not_there(tmp_path: Path) -> None:
         mill.run(stream().write_http(f"http://127.0.0.1:{port}", retry="50ms"))
 
 
+def test_a_request_left_behind_while_it_connects_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its body was sent when the service accepted at last, perhaps after the same request of the next run.
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl")
+    names = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2")
+    made = ("-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made, *names], check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        sink = stream().write_http(f"https://127.0.0.1:{server.getsockname()[1]}", timeout="1h", retry="1h")
+        job = mill.start(sink, checkpoint=tmp_path / "state", parallelism=1)
+        # The connection is there, and waits for the other side to say who it is.
+        accepted, _ = server.accept()
+        job.cancel()
+        assert job.wait("60s").status == "cancelled"
+        accepted.settimeout(60)
+        with context.wrap_socket(accepted, server_side=True) as secure:
+            assert secure.recv(1) == b""
+
+
 @pytest.mark.parametrize("answer", ["none", (503, {"Retry-After": "3000"}, ""), "no server"])
 def test_a_cancelled_job_does_not_wait_for_the_service(service: Service, tmp_path: Path, answer: Any) -> None:
     # A request has a timeout of an hour, and so have its repetitions: cancel() has waited for that.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import sqlite3
 import threading
@@ -204,6 +205,74 @@ def test_a_sink_of_the_users_learns_that_the_job_ends(tmp_path: Path) -> None:
     outbox.is_there = True
     mill.run(mill.from_iter(ROWS).select("x").sink_to(outbox), checkpoint=tmp_path / "state")
     assert [x for _, values in outbox.delivered for x in values] == list(range(1000))
+
+
+def test_a_run_after_one_that_failed_is_not_ending() -> None:
+    # open() saw the end of the run that had failed, and a sink that asked there failed each time.
+    opened = []
+
+    class Asking(mill.Sink):
+        kind = "idempotent"
+
+        def open(self) -> None:
+            opened.append(self.is_ending)
+
+        def write(self, batch: Any) -> None:
+            if len(opened) < 2:
+                raise ConnectionError("as the test wants it")
+
+    job = mill.from_iter(ROWS).select("x").sink_to(Asking())
+    with pytest.raises(mill.ConnectorError):
+        mill.run(job)
+    mill.run(job)
+    assert opened == [False] * 2
+
+
+def test_a_sink_of_the_users_that_is_frozen() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Frozen(mill.Sink):
+        kind = "idempotent"
+        seen: list[Any]
+
+        def write(self, batch: Any) -> None:
+            self.seen.extend(batch.column(0).to_pylist())
+
+    sink = Frozen([])
+    mill.run(mill.from_iter(ROWS).select("x").sink_to(sink))
+    assert sink.seen == list(range(1000))
+
+
+@pytest.mark.parametrize("kind", ["idempotent", "write-ahead"])
+def test_runs_of_one_sink_end_each_for_itself(kind: Any) -> None:
+    # The flag was that of the run that began last.
+    both, is_cancelled = threading.Barrier(3), threading.Event()
+    ended = []
+
+    class Shared(mill.Sink):
+        def wait(self, x: int) -> None:
+            both.wait(60)
+            assert is_cancelled.wait(60)
+            if x == 1:
+                while not self.is_ending:
+                    time.sleep(0.01)
+            ended.append((x, self.is_ending))
+
+        def write(self, batch: Any) -> None:
+            self.wait(batch.column(0)[0].as_py())
+
+        def deliver(self, batch: Any, epoch: int) -> None:
+            self.wait(batch.column(0)[0].as_py())
+
+    Shared.kind = kind
+    sink = Shared()
+    first, second = (mill.start(mill.from_iter([{"x": x}]).sink_to(sink)) for x in (1, 2))
+    both.wait(60)
+    first.cancel()
+    is_cancelled.set()
+    # All rows of the first are delivered: it may well have finished.
+    first.wait("60s")
+    assert second.wait("60s").status == "finished"
+    assert sorted(ended) == [(1, True), (2, False)]
 
 
 def test_write_ahead_sink_of_the_users(tmp_path: Path) -> None:

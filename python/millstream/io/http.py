@@ -172,6 +172,8 @@ class _HttpSink:
 
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool, ending: RawEnding) -> None:
         """Begin the run: the keys are those of no other, whatever it promises."""
+        # What was left behind by a former attempt keeps its own.
+        self._waits = Waits()
         self._waits.begin(ending)
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
@@ -207,8 +209,9 @@ class _HttpSink:
         """Send one request until the service has taken it."""
         end = time.monotonic() + self._retry
         pause = _PAUSE_SECONDS_MIN
+        waits = self._waits
         while True:
-            failure, wait = self._waits.call(functools.partial(self._attempt, body, key, kind))
+            failure, wait = waits.call(functools.partial(self._attempt, waits, body, key, kind))
             if failure is None:
                 return
             left = end - time.monotonic()
@@ -217,16 +220,22 @@ class _HttpSink:
             if left <= 0 and wait != 0.0:
                 raise ConnectorError(f"{failure}; the request was tried for {self._retry:.0f} s")
             _LOG.debug("%s: %s; trying again", self._target.shown, failure)
-            self._waits.pause(min(wait if wait is not None else random.uniform(pause / 2, pause), max(left, 0)))
+            waits.pause(min(wait if wait is not None else random.uniform(pause / 2, pause), max(left, 0)))
             pause = min(pause * 2, _PAUSE_SECONDS_MAX)
 
-    def _attempt(self, body: bytes, key: str, kind: str) -> tuple[str | None, float | None]:
+    def _attempt(self, waits: Waits, body: bytes, key: str, kind: str) -> tuple[str | None, float | None]:
         """Send a request once; return what went wrong if it may be sent again, and how long the service asks to wait."""
         # The type is that of the stored bodies, unless the user has another name for it.
         headers = {"Content-Type": kind, **self._headers, "Idempotency-Key": key}
         is_fresh = self._connection is None
         try:
             connection = self._connected()
+            if connection.sock is None:
+                connection.connect()
+                if waits.are_over:
+                    # The next run sends this request, and perhaps has already.
+                    connection.close()
+                    waits.check()
             connection.request(self._method, self._target.path, body, headers)
             answer = connection.getresponse()
             text = answer.read(_ANSWER_BYTES_MAX)
@@ -263,6 +272,8 @@ class _HttpSink:
                 self._connection = http.client.HTTPSConnection(where.host, where.port, timeout=self._timeout, context=ssl.create_default_context())
             else:
                 self._connection = http.client.HTTPConnection(where.host, where.port, timeout=self._timeout)
+            # One that the end of the run has closed is not opened again by a request that was left behind.
+            self._connection.auto_open = 0
         return self._connection
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from millstream import _live
 from millstream._closing import closed
@@ -23,6 +24,8 @@ from millstream.functions import function_name
 from millstream.stream import Stream
 
 __all__ = ["Sink"]
+
+T = TypeVar("T")
 
 
 _CHANGES = "put to_changelog() before it, for a column that says what happens to each row"
@@ -70,9 +73,6 @@ class Sink:
     """
 
     kind: ClassVar[Literal["idempotent", "transactional", "write-ahead"]]
-    _waits: Waits | None = None
-    """Those of the run."""
-
     @property
     def is_ending(self) -> bool:
         """Whether the job was cancelled or has failed, so that nothing is to be waited for any more.
@@ -92,7 +92,11 @@ class Sink:
         >>> Posted().is_ending
         False
         """
-        return self._waits is not None and self._waits.are_over
+        sink, waits = getattr(_calls, "now", (None, None))
+        if sink is not self:
+            # A thread of the sink's own: it belongs to the run that began last.
+            waits = self.__dict__.get("_millstream_waits")
+        return waits is not None and waits.are_over
 
     def open(self) -> None:
         """Prepare the sink; called before the first record of a run."""
@@ -405,7 +409,7 @@ def custom_sink(stream: Stream, sink: Sink) -> Output:
     missing = [method for method in needed if getattr(type(sink), method) is getattr(Sink, method)]
     if missing:
         raise PlanError(f"{name} is {kind} and has no {', '.join(missing)}; a sink of this kind needs {', '.join(needed)}")
-    adapter: Any = _WriteAhead(sink) if kind == "write-ahead" else _Direct(sink)
+    adapter: Any = _WriteAhead(sink) if kind == "write-ahead" else _Direct(sink, _Rows())
     if kind == "write-ahead" and type(sink).last_epoch is Sink.last_epoch:
         kind = "write-ahead-at-least-once"
     deletes = type(sink).delete is not Sink.delete
@@ -413,21 +417,66 @@ def custom_sink(stream: Stream, sink: Sink) -> Output:
     return output(raw, takes_frames=True)
 
 
-def _begun(ending: RawEnding) -> Waits:
-    waits = Waits()
-    waits.begin(ending)
-    return waits
+_calls = threading.local()
+"""By thread: the sink of the user's that is called, and the waits of the run that calls it. One object may be the sink of several runs."""
 
 
-class _Direct:
-    """An idempotent or transactional sink of the user's as the engine calls it: one writer, one committer."""
+class _OfUser:
+    """A sink of the user's in one run."""
 
-    __slots__ = ("_has_rows", "_sink")
+    __slots__ = ("_is_open", "_sink", "_waits")
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        # Whether the sink was given rows since it was last asked for a handle or told to forget them.
-        self._has_rows = False
+        self._waits = Waits()
+        self._is_open = False
+
+    def _begin(self, ending: RawEnding) -> None:
+        """Begin a run, or begin it again after a failure."""
+        self._waits = Waits()
+        self._waits.begin(ending)
+        # Past a `__setattr__` of the class, which may refuse: a frozen dataclass does.
+        object.__setattr__(self._sink, "_millstream_waits", self._waits)
+        self._call(self._sink.open)
+        self._is_open = True
+
+    def _call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a method of the sink, which may ask whether this run ends."""
+        former = getattr(_calls, "now", (None, None))
+        _calls.now = (self._sink, self._waits)
+        try:
+            return function(*arguments)
+        finally:
+            _calls.now = former
+
+    def close(self) -> None:
+        """Release what the sink holds, if it was opened."""
+        if self._is_open:
+            self._is_open = False
+            self._call(closed, self._sink.close, type(self._sink).__name__)
+
+
+class _Rows:
+    """Whether a sink was given rows since it was last asked for a handle or told to forget them; runs of one object share it."""
+
+    __slots__ = ("are_there",)
+
+    def __init__(self) -> None:
+        self.are_there = False
+
+
+class _Direct(_OfUser):
+    """An idempotent or transactional sink of the user's as the engine calls it: one writer, one committer."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, sink: Sink, rows: _Rows) -> None:
+        super().__init__(sink)
+        self._rows = rows
+
+    def of_run(self) -> _Direct:
+        """Return the sink as one run calls it."""
+        return _Direct(self._sink, self._rows)
 
     def writer(self, index: int, parallelism: int) -> _Direct:
         """Return the writer."""
@@ -435,38 +484,33 @@ class _Direct:
 
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool, ending: RawEnding) -> None:
         """Let the sink refuse to repeat output."""
-        self._sink._waits = _begun(ending)
-        if restored is None and self._has_rows:
+        self._begin(ending)
+        if restored is None and self._rows.are_there:
             # No checkpoint names anything that could still be needed.
             self.abort(())
         if delivery == "exactly_once" and is_persistent:
-            self._sink.restored(restored, newest)
+            self._call(self._sink.restored, restored, newest)
 
     def committer(self) -> _Direct:
-        """Return the committer; that comes first in a run."""
-        self._sink.open()
+        """Return the committer."""
         return self
-
-    def close(self) -> None:
-        """Release what the sink holds."""
-        closed(self._sink.close, type(self._sink).__name__)
 
     def write(self, batch: Any) -> None:
         """Write a frame."""
-        self._has_rows = True
-        self._sink.write(batch)
+        self._rows.are_there = True
+        self._call(self._sink.write, batch)
 
     def delete(self, batch: Any) -> None:
         """Delete the keys of a frame."""
-        self._has_rows = True
-        self._sink.delete(batch)
+        self._rows.are_there = True
+        self._call(self._sink.delete, batch)
 
     def pre_commit(self, epoch: int) -> bytes | None:
         """Make what was written durable."""
         import json
 
-        handle = self._sink.pre_commit(epoch)
-        self._has_rows = False
+        handle = self._call(self._sink.pre_commit, epoch)
+        self._rows.are_there = False
         if handle is None:
             return None
         try:
@@ -476,18 +520,18 @@ class _Direct:
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Make output visible."""
-        self._sink.commit(_opened(handles))
+        self._call(self._sink.commit, _opened(handles))
 
     def recover(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Settle what an earlier run has left, also in the memory of the sink."""
-        self._sink.recover(_opened(handles))
-        if self._has_rows:
+        self._call(self._sink.recover, _opened(handles))
+        if self._rows.are_there:
             self.abort(())
 
     def abort(self, handles: object) -> None:
         """Remove what was not committed."""
-        self._sink.abort()
-        self._has_rows = False
+        self._call(self._sink.abort)
+        self._rows.are_there = False
 
 
 def _opened(handles: Sequence[tuple[int, bytes]]) -> list[tuple[int, Any]]:
@@ -524,26 +568,29 @@ class _Frames:
         return bytes(buffer.getvalue())
 
 
-class _WriteAhead:
+class _WriteAhead(_OfUser):
     """A write-ahead sink of the user's: frames wait in the checkpoint as Arrow streams and are delivered after it."""
 
-    __slots__ = ("_is_repeating", "_sink", "_waits")
+    __slots__ = ("_is_repeating",)
 
     def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+        super().__init__(sink)
         self._is_repeating = False
-        self._waits = Waits()
+
+    def of_run(self) -> _WriteAhead:
+        """Return the sink as one run calls it."""
+        return _WriteAhead(self._sink)
 
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool, ending: RawEnding) -> None:
         """Refuse a run that would repeat or lose output, before anything is committed."""
-        self._sink._waits = self._waits = _begun(ending)
+        self._begin(ending)
         # At least once delivers before the checkpoint. After a kill in between, the same epoch has other records: to
         # pass it over would lose them. A job without checkpoints delivers each epoch once, and counts from 1 in each run.
         self._is_repeating = delivery == "at_least_once" or not is_persistent
         if delivery != "exactly_once" or not is_persistent:
             return
-        self._sink.restored(restored, newest)
-        last = self._sink.last_epoch()
+        self._call(self._sink.restored, restored, newest)
+        last = self._call(self._sink.last_epoch)
         name = type(self._sink).__name__
         if last is None or (restored is not None and last <= restored):
             return
@@ -564,28 +611,23 @@ class _WriteAhead:
 
     def committer(self) -> _WriteAhead:
         """Return the committer."""
-        self._sink.open()
         return self
-
-    def close(self) -> None:
-        """Release what the sink holds."""
-        closed(self._sink.close, type(self._sink).__name__)
 
     def commit(self, handles: Sequence[tuple[int, bytes]]) -> None:
         """Deliver frames whose checkpoint is durable, but for those that the target has already."""
         import pyarrow as pa
 
-        last = None if self._is_repeating else self._sink.last_epoch()
+        last = None if self._is_repeating else self._call(self._sink.last_epoch)
         for epoch, handle in sorted(handles, key=lambda pair: pair[0]):
             if last is not None and epoch <= last:
                 continue
             table = pa.ipc.open_stream(handle).read_all().combine_chunks()
             for batch in table.to_batches():
                 self._waits.check()
-                self._sink.deliver(batch, epoch)
+                self._call(self._sink.deliver, batch, epoch)
 
     recover = commit
 
     def abort(self, handles: object) -> None:
         """Let the sink forget what was not in a checkpoint."""
-        self._sink.abort()
+        self._call(self._sink.abort)

@@ -128,9 +128,9 @@ impl Parts {
             let all = concat(&[kept.as_ref(), value.as_ref()]).map_err(broken)?;
             columns.push(column.added(value, take(&all, &earlier, None).map_err(broken)?)?);
         }
-        // From here on nothing fails.
         let encoded = self.codec.encode(&values)?;
         let result = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(broken)?;
+        // From here on nothing fails.
         for ((first, records), former) in of_keys.iter().zip(&former) {
             let cell = rows.cell_mut(*first, self.cell);
             cell.clear();
