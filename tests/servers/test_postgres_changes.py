@@ -392,6 +392,7 @@ def test_a_slot_that_is_in_use_is_waited_for(database: postgres.Server, schema: 
             # It has read the rows, and comes to the changes once the slot is free.
             assert wait_for(lambda: sqlite_rows(tmp_path / "b") == [(1, 1)])
             first.stop()
+            assert first.wait().status == "stopped"
             database.execute(f"insert into {schema}.t values (2, 2)")
             assert wait_for(lambda: sqlite_rows(tmp_path / "b") == [(1, 1), (2, 2)] or second.status.state != "running"), second.status
         finally:
