@@ -360,7 +360,11 @@ impl Follow {
         let mut transaction = begun.map_err(|e| failed(&e))?;
         // A policy that hides rows is an error: changes are sent without regard to it.
         let sql = format!("SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0", constant(snapshot));
-        transaction.batch_execute(&sql).map_err(|e| failed(&e))?;
+        transaction.batch_execute(&sql).map_err(|e| match e.code().map(|code| code.code()) {
+            // The session that has made the snapshot was cut off meanwhile.
+            Some("22023" | "42704") => Failure::Again(failed(&e).into_error()),
+            _ => failed(&e),
+        })?;
         let system = session.system.clone();
         // The snapshot is the transaction's from here on.
         drop(session);
