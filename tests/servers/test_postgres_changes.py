@@ -16,6 +16,7 @@ from typing import Any
 
 import job_process
 import postgres
+import psycopg
 import pytest
 from job_process import SECONDS_MAX
 
@@ -205,6 +206,7 @@ def test_a_partitioned_table(database: postgres.Server, schema: str) -> None:
     [
         ("id int", "", {}, mill.PlanError, "it has no primary key"),
         ("id int primary key", "alter table {t} replica identity nothing", {}, mill.PlanError, "its replica identity is NOTHING"),
+        ("id int primary key deferrable", "alter table {t} replica identity full", {}, mill.PlanError, 'the key of table "t" is DEFERRABLE'),
         ("id int primary key, p point", "", {}, mill.SchemaError, 'column "p" of table "t" is of type point, which no column here has; leave it out'),
         ("id int primary key, p numeric", "", {}, mill.SchemaError, "any number of digits"),
         ("id float primary key", "", {}, mill.SchemaError, '"id" is part of the key of table "t" and is double precision'),
@@ -322,6 +324,60 @@ def test_a_table_that_is_changed_while_it_is_followed(
             job.stop()
 
 
+def test_a_table_that_is_made_anew_between_two_runs(database: postgres.Server, schema: str, tmp_path: Path) -> None:
+    name = table(database, schema, "id int primary key, x int", "values (1, 1)")
+    stream = mill.read_postgres_changes(database.url, schema, schema)
+    run_until(database, schema, tmp_path, stream, lambda: sqlite_rows(tmp_path) == [(1, 1)])
+    before = mill.read_postgres_changes(database.url, schema, schema)
+    database.execute(f"drop table {name}; create table {name} (id int primary key, x int); alter publication {schema} add table {name}")
+    # Whether it was declared before or after that.
+    for again in (before, mill.read_postgres_changes(database.url, schema, schema)):
+        with pytest.raises(mill.CheckpointError, match="was dropped, or dropped and made anew.*start anew"):
+            mill.run(again.write_sqlite(tmp_path / "out.db", "t", key="id"), checkpoint=tmp_path / "state")
+
+
+def test_a_stream_in_two_jobs_confirms_what_its_own_has_read(database: postgres.Server, schema: str, tmp_path: Path) -> None:
+    """The second job waits for the slot; what it has kept so far, nothing, is not what the first one has."""
+    name = table(database, schema, "id int primary key, x int", "values (1, 1)")
+    stream = mill.read_postgres_changes(database.url, schema, schema)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    first, second = (stream.write_sqlite(tmp_path / folder / "out.db", "t", key="id") for folder in ("a", "b"))
+    state = mill.Checkpoint(tmp_path / "a" / "state", every="20ms")
+    one = mill.start(first, checkpoint=state)
+    try:
+        assert wait_for(lambda: sqlite_rows(tmp_path / "a") == [(1, 1)])
+        other = mill.start(second, checkpoint=mill.Checkpoint(tmp_path / "b" / "state", every="20ms"))
+        try:
+            database.execute(f"insert into {name} values (2, 2)")
+            last = database.rows("select pg_current_wal_lsn()")[0][0]
+            assert wait_for(lambda: sqlite_rows(tmp_path / "a") == [(1, 1), (2, 2)])
+            assert wait_for(lambda: database.rows(f"select '{last}'::pg_lsn <= confirmed_flush_lsn from pg_replication_slots where not temporary")[0][0])
+        finally:
+            other.cancel()
+            other.wait()
+    finally:
+        one.stop()
+
+
+def test_a_slot_that_is_being_made_is_waited_for(database: postgres.Server, schema: str) -> None:
+    """A slot is made once the transactions that write are over."""
+    table(database, schema, "id int primary key", "values (1)")
+    stream = mill.read_postgres_changes(database.url, schema, schema, until="end")
+    with psycopg.connect(database.url) as writing:
+        writing.execute(f"create table {schema}.other (n int)")
+        making = threading.Thread(target=lambda: database.rows(f"select pg_create_logical_replication_slot('{schema}', 'pgoutput')"))
+        making.start()
+        try:
+            assert wait_for(lambda: database.rows("select confirmed_flush_lsn is null from pg_replication_slots") == [(True,)])
+            with pytest.raises(mill.ConnectorError, match="is just being made by another session"):
+                changelog(stream)
+        finally:
+            writing.rollback()
+            making.join()
+    assert changelog(stream) == [("insert", 1)]
+
+
 def test_a_slot_that_is_in_use_is_waited_for(database: postgres.Server, schema: str, tmp_path: Path) -> None:
     table(database, schema, "id int primary key, x int", "values (1, 1)")
     stream = mill.read_postgres_changes(database.url, schema, schema)
@@ -336,6 +392,7 @@ def test_a_slot_that_is_in_use_is_waited_for(database: postgres.Server, schema: 
             # It has read the rows, and comes to the changes once the slot is free.
             assert wait_for(lambda: sqlite_rows(tmp_path / "b") == [(1, 1)])
             first.stop()
+            assert first.wait().status == "stopped"
             database.execute(f"insert into {schema}.t values (2, 2)")
             assert wait_for(lambda: sqlite_rows(tmp_path / "b") == [(1, 1), (2, 2)] or second.status.state != "running"), second.status
         finally:

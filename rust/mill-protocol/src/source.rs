@@ -185,6 +185,15 @@ pub trait Source: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// The same source with what belongs to one run alone, if its listener and its readers share such. Asked once a run, before
+    /// anything else of it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn of_run(&self) -> Result<Option<Arc<dyn Source>>> {
+        Ok(None)
+    }
+
     /// What is told of the checkpoints of a run. `None`: nobody wants to know.
     fn position_listener(&self) -> Result<Option<Box<dyn PositionListener>>> {
         Ok(None)

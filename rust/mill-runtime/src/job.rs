@@ -60,6 +60,11 @@ pub struct JobHandle {
 pub fn start(mut graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> {
     graph.check()?;
     // One plan may be run several times, also at the same time.
+    for source in graph.chains.iter_mut().filter_map(|chain| chain.source.as_mut()) {
+        if let Some(own) = source.source.of_run().map_err(|error| error.in_step(&source.name))? {
+            source.source = own;
+        }
+    }
     for stage in graph.chains.iter_mut().flat_map(|chain| &mut chain.stages) {
         if let StageBody::Sink { sink, .. } = &mut stage.body
             && let Some(own) = sink.of_run().map_err(|error| error.in_step(&stage.name))?

@@ -242,6 +242,21 @@ impl Sink for KafkaSink {
         })
     }
 
+    fn of_run(&self) -> Result<Option<Arc<dyn Sink>>> {
+        // Several runs of one plan may write at a time, each with its own number and place.
+        let from = &self.shared;
+        let shared = Shared {
+            cluster: from.cluster.clone(),
+            topic: from.topic.clone(),
+            columns: from.columns.clone(),
+            delivery: from.delivery,
+            run: AtomicU64::new(0),
+            parts: AtomicU64::new(0),
+            way: Mutex::new(Way::Undecided),
+        };
+        Ok(Some(Arc::new(KafkaSink { shared: Arc::new(shared) })))
+    }
+
     fn committer(&self) -> Result<Box<dyn Committer>> {
         // Relaxed: as in `Shared::run`.
         self.shared.run.store(fresh_nonce(), Ordering::Relaxed);

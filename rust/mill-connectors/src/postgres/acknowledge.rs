@@ -4,7 +4,6 @@
 //! last change, is told here. If that does not arrive, the server keeps a little more of its log until the next run.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mill_protocol::{Epoch, PositionListener, SplitState};
@@ -19,12 +18,11 @@ const LAST_WAIT: Duration = Duration::from_secs(3);
 /// The listener of a run.
 pub(super) struct Acknowledge {
     shared: Arc<Shared>,
-    kept: Arc<AtomicU64>,
 }
 
 impl Acknowledge {
-    pub(super) fn new(shared: Arc<Shared>, kept: Arc<AtomicU64>) -> Acknowledge {
-        Acknowledge { shared, kept }
+    pub(super) fn new(shared: Arc<Shared>) -> Acknowledge {
+        Acknowledge { shared }
     }
 
     /// Confirms the log up to here, if the slot is free and was not confirmed further.
@@ -34,7 +32,7 @@ impl Acknowledge {
         let sql = "SELECT active, confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
         while Instant::now() < end {
             let row = client.query_opt(sql, &[&self.shared.slot]).ok()??;
-            let confirmed: Lsn = row.get::<_, String>(1).parse().ok()?;
+            let confirmed: Lsn = row.get::<_, Option<String>>(1)?.parse().ok()?;
             if confirmed >= to {
                 return Some(());
             }
@@ -54,8 +52,7 @@ impl PositionListener for Acknowledge {
     fn completed(&mut self, _epoch: Epoch, read: Vec<SplitState>) {
         for position in read.iter().filter_map(|state| state.position.as_deref()) {
             if let Ok(Some(place)) = Place::decode(&self.shared.call(), position, &self.shared.rows.key) {
-                // Relaxed: the number stands for itself.
-                self.kept.fetch_max(place.lsn.0, Ordering::Relaxed);
+                self.shared.keep(place.lsn);
             }
         }
     }
@@ -63,7 +60,7 @@ impl PositionListener for Acknowledge {
 
 impl Drop for Acknowledge {
     fn drop(&mut self) {
-        let kept = Lsn(self.kept.load(Ordering::Relaxed));
+        let kept = self.shared.kept();
         if kept.0 > 0 {
             // It is nobody's loss if the server does not hear of it.
             let _ = self.advance(kept);

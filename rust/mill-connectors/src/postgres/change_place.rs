@@ -1,9 +1,10 @@
 //! How far the changes of a table were read: what a checkpoint keeps of them.
 //!
 //! ```json
-//!   {"system": "74…", "lsn": "0/16B3748", "parts": [{"to": {"by": ["id"], "at": ["17"]}, "point": "0/16B3748"}],
+//!   {"system": "74…", "table": 16384, "lsn": "0/16B3748", "parts": [{"to": {"by": ["id"], "at": ["17"]}, "point": "0/16B3748"}],
 //!    "snapshot": {"point": "0/16B3800", "at": {"by": ["id"], "at": ["20"]}}}
-//!   {"system": "74…", "lsn": "0/16B3900", "within": {"commit": "0/16B3A00", "at": "0/16B3950"}, "parts": [{"point": "0/16B3748"}]}
+//!   {"system": "74…", "table": 16384, "lsn": "0/16B3900", "within": {"commit": "0/16B3A00", "at": "0/16B3950"},
+//!    "parts": [{"point": "0/16B3748"}]}
 //! ```
 //!
 //! A table is read in the order of its key, each part of it from one snapshot: a snapshot ends with its connection, so a reading that
@@ -24,6 +25,8 @@ use super::pgoutput::Lsn;
 pub(super) struct Place {
     /// Which server it is; a copy of one that goes on by itself has the same number.
     pub(super) system: String,
+    /// The number of the table in the catalog: one that is dropped and made anew has another.
+    pub(super) table: u32,
     /// Transactions whose commit lies before it were read.
     pub(super) lsn: Lsn,
     /// The transaction of which a part was read.
@@ -142,7 +145,7 @@ mod tests {
 
     #[test]
     fn each_part_shows_what_its_snapshot_has() {
-        let mut place = Place { system: "7".to_owned(), lsn: Lsn(100), within: None, parts: Arc::default(), snapshot: None };
+        let mut place = Place { system: "7".to_owned(), table: 9, lsn: Lsn(100), within: None, parts: Arc::default(), snapshot: None };
         place.snapshot = Some(Snapshot { point: Lsn(100), at: Some(at(9)) });
         place.leave_snapshot();
         assert_eq!(place.last_key(), Some(&at(9)));
@@ -168,9 +171,10 @@ mod tests {
     fn a_position_that_is_none_is_refused() {
         assert_eq!(Place::decode("f()", b"", &key()).unwrap(), None);
         let wrong = [
-            r#"{"system": "7", "lsn": "0/1", "parts": [{"to": {"by": ["id"], "at": ["1 or true"]}, "point": "0/1"}]}"#,
-            r#"{"system": "7", "lsn": "0/1", "snapshot": {"at": {"by": ["x"], "at": ["1"]}, "point": "0/1"}}"#,
-            r#"{"system": "7", "lsn": "1"}"#,
+            r#"{"system": "7", "table": 9, "lsn": "0/1", "parts": [{"to": {"by": ["id"], "at": ["1 or true"]}, "point": "0/1"}]}"#,
+            r#"{"system": "7", "table": 9, "lsn": "0/1", "snapshot": {"at": {"by": ["x"], "at": ["1"]}, "point": "0/1"}}"#,
+            r#"{"system": "7", "table": 9, "lsn": "1"}"#,
+            r#"{"system": "7", "lsn": "0/1"}"#,
         ];
         for text in wrong {
             assert!(Place::decode("f()", text.as_bytes(), &key()).is_err(), "{text}");

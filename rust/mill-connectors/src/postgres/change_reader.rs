@@ -268,6 +268,8 @@ impl Follow {
     fn run(&mut self) {
         let mut pause = Duration::from_millis(50);
         self.heard = Instant::now();
+        // Since when attempts have failed without a word of the server between them.
+        let mut failing: Option<Instant> = None;
         let item = loop {
             let before = self.heard;
             let outcome = self.follow();
@@ -280,8 +282,10 @@ impl Follow {
                 Err(Failure::Again(error)) => {
                     if self.heard != before {
                         pause = Duration::from_millis(50);
+                        failing = None;
                     }
-                    if self.heard.elapsed() >= RETRY_WAIT {
+                    // Not since its last word: one that is cut off is silent for longer before that is a failure.
+                    if failing.get_or_insert_with(Instant::now).elapsed() >= RETRY_WAIT {
                         break Item::Failed(error);
                     }
                     std::thread::sleep(pause);
@@ -330,7 +334,7 @@ impl Follow {
                 Some(confirmed) => confirmed,
             };
             self.place =
-                Some(Place { system: session.system.clone(), lsn, within: None, parts: Arc::default(), snapshot: None });
+                Some(Place { system: session.system.clone(), table: shared.number, lsn, within: None, parts: Arc::default(), snapshot: None });
         }
         let place = self.place.clone().ok_or_else(|| Failure::Final(Error::internal("a place was just found")))?;
         self.reach("postgres.start")?;
@@ -356,7 +360,11 @@ impl Follow {
         let mut transaction = begun.map_err(|e| failed(&e))?;
         // A policy that hides rows is an error: changes are sent without regard to it.
         let sql = format!("SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0", constant(snapshot));
-        transaction.batch_execute(&sql).map_err(|e| failed(&e))?;
+        transaction.batch_execute(&sql).map_err(|e| match e.code().map(|code| code.code()) {
+            // The session that has made the snapshot was cut off meanwhile.
+            Some("22023" | "42704") => Failure::Again(failed(&e).into_error()),
+            _ => failed(&e),
+        })?;
         let system = session.system.clone();
         // The snapshot is the transaction's from here on.
         drop(session);
@@ -365,16 +373,23 @@ impl Follow {
                 place.leave_snapshot();
                 place
             }
-            None => Place { system, lsn: point, within: None, parts: Arc::default(), snapshot: None },
+            None => Place { system, table: shared.number, lsn: point, within: None, parts: Arc::default(), snapshot: None },
         };
         let after = start.last_key().cloned();
         start.snapshot = Some(Snapshot { point, at: None });
         self.place = Some(start.clone());
         let (link, op) = (Arc::clone(&self.link), shared.op.clone());
         let (place, heard) = (&mut self.place, &mut self.heard);
+        let mut broken = None;
         let mut give = |chunk: super::reader::Chunk, last: At| {
             let ops: ArrayRef = Arc::new(StringArray::from(vec![INSERT; chunk.batch.num_rows()]));
-            let Ok(batch) = with_ops(&chunk.batch, &op, ops) else { return false };
+            let batch = match with_ops(&chunk.batch, &op, ops) {
+                Ok(batch) => batch,
+                Err(error) => {
+                    broken = Some(error);
+                    return false;
+                }
+            };
             let piece = Piece { batch, bad: chunk.bad, places: Places::Rows(start.clone(), point) };
             let is_wanted = matches!(link.push(Item::Piece(piece), &mut || Ok(())), Ok(true));
             if is_wanted {
@@ -384,6 +399,9 @@ impl Follow {
             is_wanted
         };
         let is_whole = copy_rows(&shared.rows, &mut transaction, after.as_ref(), self.rows_most, &mut give)?;
+        if let Some(error) = broken {
+            return Err(Failure::Final(Error::internal(error.to_string())));
+        }
         if !is_whole {
             return Ok(false);
         }
@@ -579,7 +597,7 @@ impl Changes<'_> {
             let Some(place) = relation.columns.iter().position(|column| column.name == *field.name()) else {
                 return Err(Failure::Final(Error::schema(format!(
                     "{call}: column {:?} is not in the changes of the table after {}: it was dropped, renamed, added later or left out of the \
-                     publication; say with columns= which ones are read",
+                     publication; leave it out with columns=, or start anew, with another checkpoint path and slot",
                     field.name(),
                     self.place.lsn
                 ))));
@@ -588,7 +606,7 @@ impl Changes<'_> {
             if (column.kind, column.modifier) != (*kind, *modifier) {
                 return Err(Failure::Final(Error::schema(format!(
                     "{call}: column {:?} is of another type in the changes of the table after {} than {}, which it was when the source was \
-                     declared: the table was altered; declare the source again, or leave the column out with columns=",
+                     declared: the table was altered; leave the column out with columns=, or start anew, with another checkpoint path and slot",
                     field.name(),
                     self.place.lsn,
                     form.declared()

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::postgres::Client;
@@ -73,8 +73,8 @@ pub(super) struct Shared {
     pub(super) kinds: Vec<(u32, i32)>,
     /// The column that says what becomes of a key.
     pub(super) op: String,
-    /// Up to where the log was read by a completed checkpoint; another one for each run.
-    kept: Arc<Mutex<Arc<AtomicU64>>>,
+    /// Up to where the log was read by a completed checkpoint of this run.
+    kept: Arc<AtomicU64>,
 }
 
 impl Shared {
@@ -85,9 +85,33 @@ impl Shared {
 
     /// Up to where this run has no need of the log any more.
     pub(super) fn kept(&self) -> Lsn {
-        let kept = Arc::clone(&self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         // Relaxed: the number stands for itself.
-        Lsn(kept.load(Ordering::Relaxed))
+        Lsn(self.kept.load(Ordering::Relaxed))
+    }
+
+    /// A completed checkpoint has read the log up to here.
+    pub(super) fn keep(&self, lsn: Lsn) {
+        // Relaxed: as above.
+        self.kept.fetch_max(lsn.0, Ordering::Relaxed);
+    }
+
+    /// The same with other columns.
+    fn with(&self, rows: source::Shared, kinds: Vec<(u32, i32)>) -> Shared {
+        Shared {
+            rows,
+            publication: self.publication.clone(),
+            slot: self.slot.clone(),
+            creates: self.creates,
+            has_snapshot: self.has_snapshot,
+            ends: self.ends,
+            user: self.user.clone(),
+            database: self.database.clone(),
+            number: self.number,
+            table: self.table.clone(),
+            kinds,
+            op: self.op.clone(),
+            kept: Arc::clone(&self.kept),
+        }
     }
 }
 
@@ -297,7 +321,7 @@ impl Declared<'_> {
         let call = self.call;
         let index = if identity == "i" { "i.indisreplident" } else { "i.indisprimary" };
         let sql = format!(
-            "SELECT a.attname::text FROM pg_index AS i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place) \
+            "SELECT a.attname::text, i.indimmediate FROM pg_index AS i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place) \
              JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
              WHERE i.indrelid = $1 AND {index} AND k.place <= i.indnkeyatts ORDER BY k.place"
         );
@@ -307,6 +331,14 @@ impl Declared<'_> {
             return Err(Failure::Final(Error::plan(format!(
                 "{call}: the server does not say of table {:?} which row an update or a deletion is of: {why}. Give it a primary key \
                  and the identity of one (ALTER TABLE … REPLICA IDENTITY DEFAULT), or that of a unique index (REPLICA IDENTITY USING INDEX …)",
+                table.table
+            ))));
+        }
+        if rows.iter().any(|row| !row.get::<_, bool>(1)) {
+            return Err(Failure::Final(Error::plan(format!(
+                "{call}: the key of table {:?} is DEFERRABLE: within a transaction two rows may have the same key, so the order of their \
+                 changes does not say which one stays. Make the key anew without DEFERRABLE, or take another unique index (REPLICA \
+                 IDENTITY USING INDEX …)",
                 table.table
             ))));
         }
@@ -411,9 +443,15 @@ impl Source for PostgresChanges {
     }
 
     fn position_listener(&self) -> Result<Option<Box<dyn PositionListener>>> {
-        let kept: Arc<AtomicU64> = Arc::default();
-        *self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&kept);
-        Ok(Some(Box::new(Acknowledge::new(Arc::clone(&self.shared), kept))))
+        Ok(Some(Box::new(Acknowledge::new(Arc::clone(&self.shared)))))
+    }
+
+    fn of_run(&self) -> Result<Option<Arc<dyn Source>>> {
+        // What one run has kept says nothing of what another one still needs.
+        let from = &self.shared;
+        let (rows, kinds) = (from.rows.clone(), from.kinds.clone());
+        let shared = Arc::new(Shared { kept: Arc::default(), ..from.with(rows, kinds) });
+        Ok(Some(Arc::new(PostgresChanges { shared, schema: Arc::clone(&self.schema) })))
     }
 
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>> {
@@ -453,21 +491,7 @@ impl Source for PostgresChanges {
             key,
             width: chosen.len(),
         };
-        let shared = Shared {
-            rows,
-            publication: from.publication.clone(),
-            slot: from.slot.clone(),
-            creates: from.creates,
-            has_snapshot: from.has_snapshot,
-            ends: from.ends,
-            user: from.user.clone(),
-            database: from.database.clone(),
-            number: from.number,
-            table: from.table.clone(),
-            kinds: chosen.iter().map(|place| from.kinds[*place]).collect(),
-            op: from.op.clone(),
-            kept: Arc::clone(&from.kept),
-        };
+        let shared = from.with(rows, chosen.iter().map(|place| from.kinds[*place]).collect());
         Some(Arc::new(PostgresChanges { shared: Arc::new(shared), schema }))
     }
 }

@@ -501,7 +501,7 @@ impl Committer for PostgresCommitter {
         if let Some(Preparing { names, .. }) = self.preparing.as_deref() {
             let shared = &self.shared;
             let mut client = shared.address.connect(&shared.call()).map_err(Failure::into_error)?;
-            for name in names.prepared(shared, &mut client).map_err(Failure::into_error)? {
+            for name in names.prepared_by(shared.run(), shared, &mut client).map_err(Failure::into_error)? {
                 two_phase::end(shared, &mut client, &name, false).map_err(Failure::into_error)?;
             }
         }

@@ -50,6 +50,9 @@ impl Session {
                     place.system, self.system
                 ))));
             }
+            if place.table != shared.number {
+                return Err(dropped(shared, anew));
+            }
             if place.lsn > self.flushed {
                 return Err(Failure::Final(Error::checkpoint(format!(
                     "{call}: the checkpoint has the changes up to {}, and the server is at {}: it was put back from an older copy; {anew}",
@@ -57,6 +60,7 @@ impl Session {
                 ))));
             }
         }
+        self.check_table(shared, anew, is_over)?;
         let sql = format!(
             "SELECT slot_type, plugin, database, temporary, wal_status, confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {}",
             constant(slot)
@@ -92,6 +96,11 @@ impl Session {
                  max_slot_wal_keep_size; drop the slot, and {anew}"
             ))));
         }
+        if column(5).is_empty() {
+            return Err(Failure::Again(Error::connector(format!(
+                "{call}: the slot {slot:?} is just being made by another session, which waits for the transactions that write to end"
+            ))));
+        }
         let confirmed: Lsn = column(5).parse().map_err(|e| Failure::Final(Error::connector(format!("{call}: {e}"))))?;
         match place {
             Some(place) if confirmed > place.lsn => Err(Failure::Final(Error::checkpoint(format!(
@@ -101,6 +110,12 @@ impl Session {
             )))),
             _ => Ok(Some(confirmed)),
         }
+    }
+
+    /// Refuses a table that is not there any more: nothing in the log says so.
+    fn check_table(&mut self, shared: &Shared, anew: &str, is_over: &dyn Fn() -> bool) -> Attempt<()> {
+        let rows = self.wire.query(&format!("SELECT 1 FROM pg_class WHERE oid = {}", shared.number), is_over)?;
+        if rows.is_empty() { Err(dropped(shared, anew)) } else { Ok(()) }
     }
 
     /// Makes the slot.
@@ -132,4 +147,13 @@ impl Session {
         );
         self.wire.start(&sql, is_over)
     }
+}
+
+/// Of the rows of a table that was dropped no change says that they are gone.
+fn dropped(shared: &Shared, anew: &str) -> Failure {
+    Failure::Final(Error::checkpoint(format!(
+        "{}: table {} was dropped, or dropped and made anew, which says of no key that it is gone; {anew}",
+        shared.call(),
+        shared.table.sql()
+    )))
 }

@@ -230,6 +230,24 @@ impl Sink for PostgresSink {
         Ok(Box::new(PostgresWriter::new(Arc::clone(&self.shared), layout, place, preparing, context.index)))
     }
 
+    fn of_run(&self) -> Result<Option<Arc<dyn Sink>>> {
+        // Several runs of one plan may write at a time, each with its own number and place.
+        let from = &self.shared;
+        let shared = Shared {
+            address: from.address.clone(),
+            shown: from.shown.clone(),
+            table: from.table.clone(),
+            key: from.key.clone(),
+            creates: from.creates,
+            is_two_phase: from.is_two_phase,
+            run: AtomicU64::new(0),
+            parts: AtomicU64::new(0),
+            schema: Mutex::new(from.schema.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            way: Mutex::new(None),
+        };
+        Ok(Some(Arc::new(PostgresSink { shared: Arc::new(shared) })))
+    }
+
     fn committer(&self) -> Result<Box<dyn Committer>> {
         // Relaxed: as in `Shared::run`.
         self.shared.run.store(fresh_nonce(), Ordering::Relaxed);

@@ -30,6 +30,7 @@ pub struct PostgresSource {
 }
 
 /// What a source and its reader share.
+#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) address: Address,
     /// What the user has called.

@@ -46,6 +46,13 @@ impl Names {
         format!("{}{run:016x}:{}", self.prefix, epoch.0)
     }
 
+    /// Those of a run that are prepared in this database. Those of others are ended when a run begins: later, a run whose sink was
+    /// taken over would roll back what its successor has prepared.
+    pub(super) fn prepared_by(&self, run: u64, shared: &Shared, client: &mut Client) -> Attempt<Vec<String>> {
+        let own = format!("{}{run:016x}:", self.prefix);
+        Ok(self.prepared(shared, client)?.into_iter().filter(|name| name.starts_with(&own)).collect())
+    }
+
     /// Those that are prepared in this database.
     pub(super) fn prepared(&self, shared: &Shared, client: &mut Client) -> Attempt<Vec<String>> {
         let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND starts_with(gid, $1) ORDER BY prepared";
@@ -155,7 +162,7 @@ impl Preparing {
             }
         };
         let name = self.names.of(handle.run, epoch);
-        let prepared = self.names.prepared(shared, client)?;
+        let prepared = self.names.prepared_by(shared.run(), shared, client)?;
         if is_after_others {
             return prepared.iter().try_for_each(|name| end(shared, client, name, false));
         }

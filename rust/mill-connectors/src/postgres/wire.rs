@@ -263,13 +263,13 @@ impl Wire {
         frontend::query(sql, &mut out).map_err(|e| self.again(doing, &e.to_string()))?;
         self.write(&out)?;
         loop {
-            if self.take_copy_both()? {
+            if self.take_copy_both() {
                 return Ok(());
             }
-            match self.message()? {
+            match self.parsed()? {
                 Some(Message::ErrorResponse(body)) => return Err(self.refusal(doing, &body)),
                 Some(_) => {}
-                None if is_over() => return Err(self.again(doing, "the job ends")),
+                None if !self.fill()? && is_over() => return Err(self.again(doing, "the job ends")),
                 None => {}
             }
         }
@@ -298,22 +298,29 @@ impl Wire {
         self.write(&out)
     }
 
-    fn take_copy_both(&mut self) -> Attempt<bool> {
-        if !self.has_message() {
-            self.fill()?;
+    /// Takes the message that a stream begins with, if that one is the next and has come.
+    fn take_copy_both(&mut self) -> bool {
+        match Header::parse(&self.input) {
+            Ok(Some(header)) if header.tag() == COPY_BOTH_TAG && self.has_message() => {
+                self.input.advance(header.len() as usize + 1);
+                true
+            }
+            _ => false,
         }
-        let Ok(Some(header)) = Header::parse(&self.input) else { return Ok(false) };
-        if header.tag() != COPY_BOTH_TAG || !self.has_message() {
-            return Ok(false);
+    }
+
+    /// The next message of those that have come, and that the client knows.
+    fn parsed(&mut self) -> Attempt<Option<Message>> {
+        if self.input.first() == Some(&COPY_BOTH_TAG) {
+            return Ok(None);
         }
-        self.input.advance(header.len() as usize + 1);
-        Ok(true)
+        Message::parse(&mut self.input).map_err(|e| self.again("understand the server", &e.to_string()))
     }
 
     /// The next message, or nothing if it has not come in time.
     fn message(&mut self) -> Attempt<Option<Message>> {
         for is_last in [false, true] {
-            if let Some(message) = Message::parse(&mut self.input).map_err(|e| self.again("understand the server", &e.to_string()))? {
+            if let Some(message) = self.parsed()? {
                 return Ok(Some(message));
             }
             if is_last || !self.fill()? {
@@ -397,4 +404,47 @@ fn end_point(ssl: &SslRef) -> Option<Vec<u8>> {
         digest => MessageDigest::from_nid(digest)?,
     };
     Some(certificate.digest(digest).ok()?.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection, and the server's side of it.
+    fn pair() -> (Wire, UnixStream) {
+        let (own, server) = UnixStream::pair().unwrap();
+        own.set_read_timeout(Some(POLL)).unwrap();
+        let address = Address::new("f()", "postgresql://ann@localhost/shop", None).unwrap();
+        let chunk = vec![0; READ_BYTES].into_boxed_slice();
+        let wire = Wire { address, call: "f()".to_owned(), stream: Box::new(own), input: BytesMut::new(), chunk, binding: None };
+        (wire, server)
+    }
+
+    #[test]
+    fn a_stream_begins_however_late_and_in_pieces_its_answer_comes() {
+        let notice = b"N\0\0\0\x05\0";
+        let begin = b"W\0\0\0\x07\0\0\0";
+        let data = b"d\0\0\0\x05x";
+        let all = [&notice[..], begin, data].concat();
+        for cut in [0, 3, 6, 9, 14, 16] {
+            let (mut wire, mut server) = pair();
+            let all = all.clone();
+            let answering = std::thread::spawn(move || {
+                std::thread::sleep(POLL * 3 / 2);
+                server.write_all(&all[..cut]).unwrap();
+                std::thread::sleep(POLL * 3 / 2);
+                server.write_all(&all[cut..]).unwrap();
+                server
+            });
+            wire.start("START_REPLICATION", &|| false).map_err(Failure::into_error).unwrap();
+            let end = Instant::now() + Duration::from_secs(60);
+            loop {
+                match wire.next().map_err(Failure::into_error).unwrap() {
+                    Streamed::Data(data) => break assert_eq!(&data[..], b"x", "{cut}"),
+                    Streamed::Nothing => assert!(Instant::now() < end, "{cut}"),
+                }
+            }
+            drop(answering.join().unwrap());
+        }
+    }
 }
