@@ -245,16 +245,18 @@ def test_a_sink_of_the_users_that_is_frozen() -> None:
 @pytest.mark.parametrize("kind", ["idempotent", "write-ahead"])
 def test_runs_of_one_sink_end_each_for_itself(kind: Any) -> None:
     # The flag was that of the run that began last.
-    both, is_cancelled = threading.Barrier(3), threading.Event()
+    both, is_cancelled, is_first_over = threading.Barrier(3), threading.Event(), threading.Event()
     ended = []
 
     class Shared(mill.Sink):
         def wait(self, x: int) -> None:
             both.wait(60)
             assert is_cancelled.wait(60)
-            if x == 1:
-                while not self.is_ending:
-                    time.sleep(0.01)
+            deadline = time.monotonic() + 60
+            while x == 1 and not self.is_ending and time.monotonic() < deadline:
+                time.sleep(0.01)
+            # The second goes on until the first is over, so that its own end cannot be what the first sees.
+            assert x == 1 or is_first_over.wait(120)
             ended.append((x, self.is_ending))
 
         def write(self, batch: Any) -> None:
@@ -270,7 +272,8 @@ def test_runs_of_one_sink_end_each_for_itself(kind: Any) -> None:
     first.cancel()
     is_cancelled.set()
     # All rows of the first are delivered: it may well have finished.
-    first.wait("60s")
+    first.wait("90s")
+    is_first_over.set()
     assert second.wait("60s").status == "finished"
     assert sorted(ended) == [(1, True), (2, False)]
 

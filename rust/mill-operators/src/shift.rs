@@ -27,13 +27,13 @@ use crate::row_codec::RowCodec;
 
 /// Adds columns of earlier rows.
 pub(crate) struct Shift {
-    of: Parts,
+    of: Plan,
     table: StateTable,
     described: Described,
 }
 
 /// All but the state.
-struct Parts {
+struct Plan {
     keys: Vec<usize>,
     rows_max: usize,
     columns: Vec<Shifted>,
@@ -80,7 +80,7 @@ impl Shift {
         let (table, encoder, codec, cell) = parts(&types, Schema::new(values), context)?;
         let described = Description { schema: kept, keeps_pending: false, shape: Shape::Shift { keys: keys.len() } }.described();
         let schema = Arc::clone(&stage.schema);
-        let of = Parts { keys: keys.to_vec(), rows_max, columns: columns.to_vec(), schema, codec, encoder, cell };
+        let of = Plan { keys: keys.to_vec(), rows_max, columns: columns.to_vec(), schema, codec, encoder, cell };
         Ok(Shift { of, table, described })
     }
 }
@@ -97,7 +97,7 @@ fn parts(keys: &[arrow::datatypes::DataType], values: Schema, context: &TaskCont
     Ok((StateTable::new(Arc::new(layout), options), encoder, codec, cell))
 }
 
-impl Parts {
+impl Plan {
     /// Adds the columns to records, and keeps the last values of their keys.
     fn add(&mut self, table: &mut StateTable, batch: Batch, out: &mut Outbox) -> Result<()> {
         let values = self.columns.iter().map(|column| column.expr.evaluate(batch.data())).collect::<Result<Vec<ArrayRef>>>()?;
@@ -108,21 +108,27 @@ impl Parts {
         let of_keys = by_row(&rows, |_| true);
         let cells: Vec<Option<Arc<Vec<u8>>>> = of_keys.iter().map(|(first, _)| rows.cell(*first, self.cell).clone()).collect();
         let former = cells.iter().map(|cell| rows_in(cell.as_ref().map_or(&[], |cell| cell.as_slice()))).collect::<Result<Vec<_>>>()?;
-        let count: usize = former.iter().map(Vec::len).sum();
+        // Of the former rows of a key only the oldest are taken, one for each of its records.
+        let taken = |former: &[&[u8]], records: usize| {
+            former.len().saturating_sub(self.rows_max)..(former.len() + records.min(self.rows_max)).saturating_sub(self.rows_max)
+        };
+        let count: usize = of_keys.iter().zip(&former).map(|((_, records), former)| taken(former, records.len()).len()).sum();
         let mut earlier: Vec<Option<u32>> = vec![None; batch.rows()];
         let mut before = 0;
         for ((_, records), former) in of_keys.iter().zip(&former) {
+            let taken = taken(former, records.len());
             for (place, &record) in records.iter().enumerate() {
                 earlier[record] = match place.checked_sub(self.rows_max) {
                     Some(place) => Some((count + records[place]) as u32),
                     // So many rows are missing in this batch.
-                    None => former.len().checked_sub(self.rows_max - place).map(|place| (before + place) as u32),
+                    None => former.len().checked_sub(self.rows_max - place).map(|place| (before + place - taken.start) as u32),
                 };
             }
-            before += former.len();
+            before += taken.len();
         }
         let earlier = UInt32Array::from(earlier);
-        let decoded = self.codec.decode(former.iter().flatten().copied())?;
+        let oldest = of_keys.iter().zip(&former).flat_map(|((_, records), former)| &former[taken(former, records.len())]);
+        let decoded = self.codec.decode(oldest.copied())?;
         let mut columns = batch.data().columns().to_vec();
         for ((column, value), kept) in self.columns.iter().zip(&values).zip(decoded.columns()) {
             let all = concat(&[kept.as_ref(), value.as_ref()]).map_err(broken)?;
@@ -130,12 +136,18 @@ impl Parts {
         }
         let encoded = self.codec.encode(&values)?;
         let result = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(broken)?;
-        // From here on nothing fails.
-        for ((first, records), former) in of_keys.iter().zip(&former) {
+        // From here on nothing fails. The bytes of the rows that stay are left where they are.
+        let gone = |((_, records), former): (&(usize, Vec<usize>), &Vec<&[u8]>)| {
+            let stay = self.rows_max.saturating_sub(records.len()).min(former.len());
+            former[..former.len() - stay].iter().map(|row| size_of::<u32>() + row.len()).sum()
+        };
+        let gone: Vec<usize> = of_keys.iter().zip(&former).map(gone).collect();
+        // No handle is left, so that only what a checkpoint still reads is copied.
+        drop(former);
+        drop(cells);
+        for ((first, records), gone) in of_keys.iter().zip(gone) {
             let cell = rows.cell_mut(*first, self.cell);
-            cell.clear();
-            let from_former = self.rows_max.saturating_sub(records.len()).min(former.len());
-            former[former.len() - from_former..].iter().for_each(|row| put(cell, row));
+            cell.drain(..gone);
             let from_records = records.len().min(self.rows_max);
             records[records.len() - from_records..].iter().for_each(|&record| put(cell, encoded.row(record).data()));
         }
