@@ -69,9 +69,9 @@ pub(crate) struct Sparse {
     /// By the id of their first window.
     generations: BTreeMap<i64, Generation>,
     /// How many rows a window had in the generation that was dropped last, in 256ths.
-    density: Option<u64>,
+    rows_per_window: Option<u64>,
     /// How many rows came of a record there, in 256ths.
-    remains: Option<u64>,
+    rows_per_record: Option<u64>,
     /// Parts of frames, the oldest first, and the number of that; none where no record is held any more.
     frames: VecDeque<Option<Frame>>,
     first_frame: u64,
@@ -192,8 +192,8 @@ impl Sparse {
             groups,
             slide,
             generations: BTreeMap::new(),
-            density: None,
-            remains: None,
+            rows_per_window: None,
+            rows_per_record: None,
             frames: VecDeque::new(),
             first_frame: 0,
             in_frames: 0,
@@ -279,7 +279,7 @@ impl Sparse {
         out: &mut Outbox,
     ) -> Result<()> {
         let places = records.values();
-        let data = taken(batch.data(), records)?;
+        let data = take_records(batch.data(), records)?;
         let times = batch.times().filter(|_| self.is_timed);
         let times = times.map(|times| places.iter().map(|&record| times[record as usize]).collect());
         // Dictionaries of many frames may have more values than their indices can tell apart.
@@ -315,7 +315,7 @@ impl Sparse {
     /// become too large.
     fn relieve(&mut self, first: i64, out: &mut Outbox) -> Result<()> {
         let Some(generation) = self.generations.get(&first) else { return Ok(()) };
-        let rows = self.remains.unwrap_or(0).saturating_mul(generation.held as u64) >> 8;
+        let rows = self.rows_per_record.unwrap_or(0).saturating_mul(generation.held as u64) >> 8;
         let windows = self.distance(first, generation.last);
         if windows > 0 && rows > ROWS as u64 * 3 / 2 && self.groups.panes().rows_of(generation.name) == 0 {
             return self.split(first, first.saturating_add((windows / 2) as i64 * self.slide));
@@ -361,12 +361,12 @@ impl Sparse {
         let count = std::mem::take(&mut generation.held);
         generation.records += count;
         let windows = generation.last.abs_diff(first) / self.slide as u64 + 1;
-        let rows = self.density.map_or(count, |density| count.min((density.saturating_mul(windows) >> 8) as usize));
+        let rows = self.rows_per_window.map_or(count, |rows_per_window| count.min((rows_per_window.saturating_mul(windows) >> 8) as usize));
         let of = |piece: &Piece| frame_of(&self.frames, self.first_frame, piece);
         let frames = pieces.iter().map(of).collect::<Result<Vec<&Frame>>>()?;
         let joined = |column: &dyn Fn(&Frame) -> &ArrayRef| -> Result<ArrayRef> {
             let columns: Vec<&ArrayRef> = frames.iter().map(|frame| column(frame)).collect();
-            join(&columns, &pieces, count)
+            concat_pieces(&columns, &pieces, count)
         };
         let schema = frames[0].data.schema();
         let columns = (0..schema.fields().len()).map(|index| joined(&|frame| frame.data.column(index)));
@@ -502,11 +502,11 @@ impl Sparse {
     /// How many windows the next generation is to have.
     fn windows_of_next(&self, (windows, records): (u64, usize)) -> u64 {
         let rows = (ROWS as u64) << 8;
-        let of = |(&first, it): (&i64, &Generation)| self.density(first, it);
-        let known = self.generations.iter().map(of).max().unwrap_or(0).max(self.density.unwrap_or(0));
+        let of = |(&first, it): (&i64, &Generation)| self.rows_per_window_of(first, it);
+        let known = self.generations.iter().map(of).max().unwrap_or(0).max(self.rows_per_window.unwrap_or(0));
         let in_frame = ((records as u64) << 8) / windows;
         let fitting = (rows / known.max(in_frame).max(1)).max(1).next_power_of_two();
-        let most = match self.density {
+        let most = match self.rows_per_window {
             Some(_) => WINDOWS_MAX,
             None => (windows / PART_UNKNOWN).next_power_of_two().max(WINDOWS_UNKNOWN),
         };
@@ -514,7 +514,7 @@ impl Sparse {
     }
 
     /// How many rows a window has in a generation, in 256ths.
-    fn density(&self, first: i64, generation: &Generation) -> u64 {
+    fn rows_per_window_of(&self, first: i64, generation: &Generation) -> u64 {
         let rows = ((self.groups.panes().rows_of(generation.name) + generation.held) as u64) << 8;
         rows / self.distance(first, generation.last).saturating_add(1)
     }
@@ -542,9 +542,9 @@ impl Sparse {
             }
             (generation.taken, generation.cursor) = (complete, Cursor::default());
             if is_all && let Some(generation) = self.generations.remove(&first) {
-                self.density = Some(self.density(first, &generation));
+                self.rows_per_window = Some(self.rows_per_window_of(first, &generation));
                 let rows = (self.groups.panes().rows_of(generation.name) as u64) << 8;
-                self.remains = rows.checked_div(generation.records as u64).or(self.remains);
+                self.rows_per_record = rows.checked_div(generation.records as u64).or(self.rows_per_record);
                 self.groups.close(generation.name);
             }
         }
@@ -614,10 +614,10 @@ impl Sparse {
 }
 
 /// The values of these pieces, `count` of them, each of the column beside it.
-fn join(columns: &[&ArrayRef], pieces: &[Piece], count: usize) -> Result<ArrayRef> {
+fn concat_pieces(columns: &[&ArrayRef], pieces: &[Piece], count: usize) -> Result<ArrayRef> {
     macro_rules! numbers {
         ($type:ty) => {
-            numbers_of::<$type>(columns, pieces, count)
+            concat_numbers::<$type>(columns, pieces, count)
         };
     }
     let numbers = downcast_primitive! {
@@ -634,7 +634,7 @@ fn join(columns: &[&ArrayRef], pieces: &[Piece], count: usize) -> Result<ArrayRe
 }
 
 /// The same of numbers none of which is null: pieces may have few records each, and then a slice costs more than they do.
-fn numbers_of<T: ArrowPrimitiveType>(columns: &[&ArrayRef], pieces: &[Piece], count: usize) -> Option<ArrayRef> {
+fn concat_numbers<T: ArrowPrimitiveType>(columns: &[&ArrayRef], pieces: &[Piece], count: usize) -> Option<ArrayRef> {
     let mut values: Vec<T::Native> = Vec::with_capacity(count);
     for (column, piece) in columns.iter().zip(pieces) {
         let column = column.as_primitive_opt::<T>().filter(|column| column.null_count() == 0)?;
@@ -645,7 +645,7 @@ fn numbers_of<T: ArrowPrimitiveType>(columns: &[&ArrayRef], pieces: &[Piece], co
 }
 
 /// These records.
-fn taken(data: &RecordBatch, records: &UInt32Array) -> Result<RecordBatch> {
+fn take_records(data: &RecordBatch, records: &UInt32Array) -> Result<RecordBatch> {
     let taken = match data.num_columns() {
         0 => RecordBatch::try_new_with_options(
             data.schema(),
