@@ -14,25 +14,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import job_process
 import postgres
 import psycopg
 import pytest
 from job_process import SECONDS_MAX
+from test_postgres_sink import Job
 
 import millstream as mill
 from millstream import col
 
-JOBS = Path(__file__).with_name("postgres_jobs.py")
 SEED = int(os.environ.get("SEED", "1"))
 KILLS = int(os.environ.get("KILLS", "3"))
-
-
-class Job(job_process.Job):
-    """A job of `postgres_jobs.py`."""
-
-    def __init__(self, work: Path, *arguments: object, fail_point: str | None = None) -> None:
-        super().__init__(JOBS, work, *arguments, fail_point=fail_point)
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -12,12 +10,10 @@ from pathlib import Path
 import postgres
 import pytest
 from job_process import SECONDS_MAX
-from test_postgres_sink import KILLS, Job, check, events
+from test_postgres_sink import Job, check, events, kill_at, kill_at_random
 
 import millstream as mill
 from millstream import testing
-
-SEED = int(os.environ.get("SEED", "1"))
 
 
 @pytest.fixture(autouse=True)
@@ -69,19 +65,7 @@ def test_what_the_database_refuses_is_an_error_before_the_checkpoint(database: p
 
 @pytest.mark.parametrize("job", ["windows", "latest"])
 def test_killed_at_random(database: postgres.Server, schema: str, tmp_path: Path, job: str) -> None:
-    dice = random.Random(SEED)
-    made = events(tmp_path / "in.csv")
-    kills = 0
-    for _ in range(10 * KILLS + 10):
-        arguments = (job, database.url, tmp_path / "in.csv", f"{schema}.out", tmp_path / "state", "--via", "two_phase")
-        run = Job(tmp_path, *arguments, "--parallelism", dice.choice([1, 2, 3]))
-        if kills == KILLS or run.ends_within(dice.uniform(0.4, 1.5)):
-            run.finish()
-            break
-        run.kill()
-        kills += 1
-    check(database, job, f"{schema}.out", made)
-    assert not list((tmp_path / "state").rglob("*.rows"))
+    kill_at_random(database, f"{schema}.out", tmp_path, job, "--via", "two_phase")
 
 
 STEPS = ["postgres.prepare:2", "postgres.prepared:1", "checkpoint.publish:1", "postgres.commit_prepared:2", "postgres.committed_prepared:1"]
@@ -94,17 +78,9 @@ def test_killed_at_each_step(database: postgres.Server, schema: str, tmp_path: P
     database.execute(f"begin; create table {schema}.other (n int); prepare transaction '{other}'")
     # What comes between two steps is the same with a key.
     for number, step in enumerate(STEPS if job == "windows" else STEPS[1:4:2]):
-        # A fast machine may be done before it comes to a step a second time: then it is killed at the first.
-        for time_of_step in dict.fromkeys([step, step.partition(":")[0] + ":1"]):
-            target = f"{schema}.out{number}_{time_of_step[-1]}"
-            arguments = (job, database.url, tmp_path / "in.csv", target, tmp_path / f"state{number}{time_of_step[-1]}", "--via", "two_phase")
-            run = Job(tmp_path, *arguments, "--parallelism", 2, fail_point=time_of_step)
-            ended = run.process.wait(SECONDS_MAX)
-            if ended != 0:
-                break
-        assert ended == -signal.SIGKILL, (step, run.said())
+        arguments = kill_at(step, database, f"{schema}.out{number}", tmp_path, job, "--via", "two_phase", "--parallelism", 2)
         Job(tmp_path, *arguments, "--parallelism", 1 + number % 3).finish()
-        check(database, job, target, made)
+        check(database, job, str(arguments[3]), made)
         # The transaction of another job is nobody's business.
         assert database.rows("select gid from pg_prepared_xacts") == [(other,)], step
     database.execute(f"rollback prepared '{other}'")

@@ -13,17 +13,21 @@
 //!   look up    one query for the keys of a frame
 //! ```
 //!
-//! The protocol is the client's (`postgres`), but for replication (`wire.rs`, `pgoutput.rs`); values in their binary form are made and read here, a column at a time. What makes the
-//! sink exact is argued in `docs/design/058`, and what makes changes exact in `docs/design/063`.
+//! The protocol is the client's (`postgres`), but for replication (`wire.rs`, `pgoutput.rs`); values in their binary form are made and
+//! read here, a column at a time. What makes the sink exact is argued in `docs/design/058`, and what makes changes exact in
+//! `docs/design/063`.
 
 mod acknowledge;
 mod address;
 mod change_place;
+mod change_queue;
 mod change_reader;
+mod change_stream;
 mod changes;
 mod committer;
 mod decode;
 mod encode;
+mod follow;
 mod form;
 mod keys;
 mod lookup;

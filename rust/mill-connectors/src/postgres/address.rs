@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ::postgres::config::{Host, SslMode};
-use ::postgres::{Client, Config, NoTls};
+use ::postgres::{CancelToken, Client, Config, NoTls};
 use mill_protocol::{Error, Result};
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
@@ -181,6 +181,14 @@ impl Address {
     /// The configuration of the client.
     pub(super) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Cancels a query of a connection. If that does not arrive, the query ends with its connection.
+    pub(super) fn cancel(&self, token: &CancelToken, call: &str) {
+        let _ = match self.tls(call) {
+            Ok(Some(connector)) => token.cancel_query(connector),
+            _ => token.cancel_query(NoTls),
+        };
     }
 
     /// What makes connections of the client secret; nothing where none is to be.

@@ -8,16 +8,18 @@
 //! A position is a key, so it can only be after all rows that have it: a chunk ends, and is cut, where the key changes. That is all
 //! that rows of one key ask for. A connection that is lost is made again, and the rows after the last chunk are asked for.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ::postgres::{CancelToken, IsolationLevel, NoTls, Transaction};
-use arrow::array::{BooleanArray, RecordBatch};
+use ::postgres::{CancelToken, IsolationLevel, Transaction};
+use arrow::array::RecordBatch;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
 use mill_frame::text::record_json;
 use mill_protocol::{Error, Position, Read, Rejected, Result, SplitReader};
 
@@ -125,21 +127,12 @@ impl SplitReader for PostgresReader {
         let end = chunk.ends[fit.max(next + 1) - 1];
         let piece = chunk.batch.slice(from, end - from);
         self.at = Some(At::of(&self.shared.key, chunk.batch.columns(), end - 1)?);
-        let bad: Vec<(usize, String)> =
-            chunk.bad.iter().filter(|(row, _)| (from..end).contains(row)).map(|(row, why)| (row - from, why.clone())).collect();
+        let bad = bad_within(&chunk.bad, from..end);
         if end < chunk.batch.num_rows() {
             self.chunk = Some((chunk, end));
         }
         let chosen: Vec<usize> = (0..self.shared.width).collect();
-        let wanted = piece.project(&chosen).and_then(|piece| piece.with_schema(Arc::clone(&self.schema)));
-        let wanted = wanted.map_err(|e| Error::internal(e.to_string()))?;
-        if bad.is_empty() {
-            return Ok(Read::Batch(wanted));
-        }
-        let rejected = bad.iter().map(|(row, why)| Rejected::new(why.clone(), record_json(&piece, *row))).collect();
-        let is_good: BooleanArray = (0..piece.num_rows()).map(|row| Some(bad.iter().all(|(bad, _)| *bad != row))).collect();
-        let kept = filter_record_batch(&wanted, &is_good).map_err(|e| Error::internal(e.to_string()))?;
-        Ok(Read::Partial(kept, rejected))
+        delivered(&piece, &chosen, &self.schema, bad)
     }
 
     fn set_rows_most(&mut self, rows: usize) {
@@ -159,13 +152,29 @@ impl Drop for PostgresReader {
         drop(receive);
         // A query that still runs on the server is cancelled; if that does not arrive, it ends with its connection.
         if let Some(token) = link.cancel.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = match self.shared.address.tls("read_postgres()") {
-                Ok(Some(connector)) => token.cancel_query(connector),
-                _ => token.cancel_query(NoTls),
-            };
+            self.shared.address.cancel(&token, "read_postgres()");
         }
         let _ = thread.join();
     }
+}
+
+/// Of rows that cannot be read those within a range, counted from its start.
+pub(super) fn bad_within(bad: &[(usize, String)], range: Range<usize>) -> Vec<(usize, String)> {
+    bad.iter().filter(|(row, _)| range.contains(row)).map(|(row, why)| (row - range.start, why.clone())).collect()
+}
+
+/// These columns of rows under the names of a schema, but for the rows that cannot be read; each of those is rejected as a whole.
+pub(super) fn delivered(rows: &RecordBatch, columns: &[usize], schema: &SchemaRef, bad: Vec<(usize, String)>) -> Result<Read> {
+    let internal = |e: ArrowError| Error::internal(e.to_string());
+    let wanted = rows.project(columns).and_then(|wanted| wanted.with_schema(Arc::clone(schema))).map_err(internal)?;
+    if bad.is_empty() {
+        return Ok(Read::Batch(wanted));
+    }
+    let mut is_good = vec![true; rows.num_rows()];
+    bad.iter().for_each(|(row, _)| is_good[*row] = false);
+    let kept = filter_record_batch(&wanted, &is_good.into()).map_err(internal)?;
+    let rejected = bad.into_iter().map(|(row, why)| Rejected::new(why, record_json(rows, row))).collect();
+    Ok(Read::Partial(kept, rejected))
 }
 
 /// The thread's side.

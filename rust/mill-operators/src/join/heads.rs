@@ -10,6 +10,9 @@
 /// No slot.
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// How many keys are looked for together.
+pub(crate) const TOGETHER: usize = 32;
+
 const PLACES_MIN: usize = 64;
 
 #[derive(Clone, Copy)]
@@ -59,6 +62,20 @@ impl Heads {
                 return slot;
             }
         }
+    }
+
+    /// Begins searches for up to [`TOGETHER`] hashes; returns them after their first step, and the slots that this found. The reads from
+    /// memory overlap.
+    #[inline]
+    pub(crate) fn begin_all(&self, count: usize, hash: impl Fn(usize) -> u64) -> ([Search; TOGETHER], [u32; TOGETHER]) {
+        let (mut searches, mut firsts) = ([Search::default(); TOGETHER], [NONE; TOGETHER]);
+        for (place, search) in searches[..count].iter_mut().enumerate() {
+            *search = self.begin(hash(place));
+        }
+        for (search, first) in searches[..count].iter_mut().zip(&mut firsts) {
+            *first = self.next(search);
+        }
+        (searches, firsts)
     }
 
     /// Adds a slot.

@@ -3,11 +3,8 @@
 //! A key is found by its hash and compared by its bytes. What is dropped of a key is always the first of its rows, so a list
 //! has a start that moves, and is moved itself once half of it is gone.
 
-use super::heads::{Heads, NONE, Search};
+use super::heads::{Heads, NONE, Search, TOGETHER};
 use crate::pair::{OutOfOrder, put_in_order};
-
-/// How many keys are looked for together, so that the reads from memory overlap.
-const TOGETHER: usize = 32;
 
 /// A row: when it is dropped, and its number.
 pub(crate) type Entry = (i64, u64);
@@ -178,14 +175,7 @@ impl Index {
     pub(super) fn find_all<'k>(&self, found: &mut [u32], key: impl Fn(usize) -> (u64, &'k [u8])) {
         for (chunk, found) in found.chunks_mut(TOGETHER).enumerate() {
             let first = chunk * TOGETHER;
-            let mut searches = [Search::default(); TOGETHER];
-            for (place, search) in searches[..found.len()].iter_mut().enumerate() {
-                *search = self.heads.begin(key(first + place).0);
-            }
-            let mut firsts = [NONE; TOGETHER];
-            for (search, first) in searches[..found.len()].iter_mut().zip(&mut firsts) {
-                *first = self.heads.next(search);
-            }
+            let (searches, firsts) = self.heads.begin_all(found.len(), |place| key(first + place).0);
             let mut hashes = [0; TOGETHER];
             for (hash, &slot) in hashes.iter_mut().zip(&firsts[..found.len()]) {
                 *hash = self.slots.get(slot as usize).map_or(0, |slot| slot.hash);

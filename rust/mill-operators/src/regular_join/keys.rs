@@ -7,11 +7,8 @@
 //! The keys of a batch are looked up together, so that the reads from memory overlap.
 
 use super::lists::{List, Lists};
-use crate::join::heads::{Heads, NONE, Search};
+use crate::join::heads::{Heads, NONE, TOGETHER};
 use crate::join::index::Key;
-
-/// How many keys are looked for together.
-const TOGETHER: usize = 32;
 
 /// The keys with rows of either side.
 #[derive(Default)]
@@ -43,14 +40,7 @@ impl Keys {
     ) {
         for (chunk, found) in found.chunks_mut(TOGETHER).enumerate() {
             let first = chunk * TOGETHER;
-            let mut searches = [Search::default(); TOGETHER];
-            for (place, search) in searches[..found.len()].iter_mut().enumerate() {
-                *search = self.heads.begin(key(first + place).0);
-            }
-            let mut firsts = [NONE; TOGETHER];
-            for (search, first) in searches[..found.len()].iter_mut().zip(&mut firsts) {
-                *first = self.heads.next(search);
-            }
+            let (_, firsts) = self.heads.begin_all(found.len(), |place| key(first + place).0);
             let mut hashes = [0; TOGETHER];
             for (hash, &slot) in hashes.iter_mut().zip(&firsts[..found.len()]) {
                 *hash = self.slots.get(slot as usize).map_or(0, |slot| slot.hash);
@@ -152,12 +142,21 @@ impl Keys {
 
     /// Forgets all rows of a side.
     pub(super) fn forget(&mut self, side: usize) {
-        let former = std::mem::take(&mut self.lists);
-        for (at, slot) in self.slots.iter_mut().enumerate() {
-            let lists = std::mem::take(&mut slot.lists);
-            former.rows(&lists[1 - side]).iter().for_each(|&row| _ = self.lists.push(&mut slot.lists[1 - side], row));
-            if !lists[side].is_empty() && slot.lists[1 - side].is_empty() {
+        for (at, slot) in self.slots.iter().enumerate() {
+            if !slot.lists[side].is_empty() && slot.lists[1 - side].is_empty() {
                 self.emptied.push(at as u32);
+            }
+        }
+        self.rebuild(|of| of != side);
+    }
+
+    /// Puts all lists of these sides together anew, without blocks in no use; those of others are emptied.
+    fn rebuild(&mut self, is_kept: impl Fn(usize) -> bool) {
+        let former = std::mem::take(&mut self.lists);
+        for slot in &mut self.slots {
+            let lists = std::mem::take(&mut slot.lists);
+            for (_, (list, new)) in lists.iter().zip(&mut slot.lists).enumerate().filter(|(side, _)| is_kept(*side)) {
+                former.rows(list).iter().for_each(|&row| _ = self.lists.push(new, row));
             }
         }
     }
@@ -169,15 +168,9 @@ impl Keys {
                 self.lists.set(&mut self.slots[slot as usize].lists[side], place, row);
             }
         }
-        // Where that costs no more than the rows of the side do, all lists are put together anew, without the blocks in no use.
+        // Where that costs no more than the rows of the side do.
         if self.slots.len() + self.lists.places() <= 4 * slots.len() {
-            let former = std::mem::take(&mut self.lists);
-            for slot in &mut self.slots {
-                let lists = std::mem::take(&mut slot.lists);
-                for (list, new) in lists.iter().zip(&mut slot.lists) {
-                    former.rows(list).iter().for_each(|&row| _ = self.lists.push(new, row));
-                }
-            }
+            self.rebuild(|_| true);
         }
     }
 
