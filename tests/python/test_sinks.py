@@ -278,6 +278,25 @@ def test_runs_of_one_sink_end_each_for_itself(kind: Any) -> None:
     assert sorted(ended) == [(1, True), (2, False)]
 
 
+def test_a_run_that_begins_again_does_not_end(tmp_path: Path) -> None:
+    # open() saw that the attempt before had ended.
+    flags = []
+
+    class Late(mill.Sink):
+        kind = "write-ahead"
+
+        def open(self) -> None:
+            flags.append(self.is_ending)
+
+        def deliver(self, batch: Any, epoch: int) -> None:
+            if len(flags) < 3:
+                raise OSError("not yet")
+
+    sink = mill.from_iter([{"x": 1}]).sink_to(Late())
+    report = mill.run(sink, checkpoint=tmp_path / "state", restart=mill.Restart.fixed_delay(5, "1ms"))
+    assert (report.status, flags) == ("finished", [False] * 3)
+
+
 def test_write_ahead_sink_of_the_users(tmp_path: Path) -> None:
     outbox = Outbox()
     mill.run(mill.from_iter(ROWS).select("x").sink_to(outbox), checkpoint=tmp_path / "state")

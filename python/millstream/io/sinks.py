@@ -73,12 +73,14 @@ class Sink:
     """
 
     kind: ClassVar[Literal["idempotent", "transactional", "write-ahead"]]
+
     @property
     def is_ending(self) -> bool:
         """Whether the job was cancelled or has failed, so that nothing is to be waited for any more.
 
         A method that waits for its target, or tries again, looks at this now and then, and raises an exception if it is true. What it
-        was about stays in the checkpoint, and is committed by the next run.
+        was about stays in the checkpoint, and is committed by the next run. It is always false in :meth:`open` of a first attempt:
+        :func:`millstream.start` returns, and a job can be cancelled, once its sinks are open.
 
         Examples
         --------
