@@ -16,7 +16,7 @@ __all__ = ["Checkpoint", "Restart", "settings"]
 
 _ATTEMPTS_MAX = 2**32 - 1
 
-Mode = Literal["exactly_once", "at_least_once", "none"]
+Mode = Literal["exactly_once", "at_least_once", "dedup", "none"]
 OnError = Literal["fail", "skip", "route"]
 
 
@@ -32,7 +32,8 @@ class Checkpoint:
         The interval between checkpoints.
     mode
         What a restart means for the results: ``"exactly_once"``, ``"at_least_once"`` (nothing is missing, some results may
-        be repeated) or ``"none"`` (nothing is replayed: at most once).
+        be repeated), ``"dedup"`` (as ``"exactly_once"``, and a task that fails goes back alone while the others go on; needs a
+        restart strategy) or ``"none"`` (nothing is replayed: at most once).
     retain
         How many checkpoints are kept, at least 1.
     restore_from
@@ -88,8 +89,8 @@ class Checkpoint:
             local_path(self.restore_from, "restore_from")
         if microseconds(self.every, "checkpoint every") == 0:
             raise PlanError('checkpoint every="0s" leaves no time to work; give an interval such as "1s"')
-        if self.mode not in ("exactly_once", "at_least_once", "none"):
-            raise PlanError(f'mode is {self.mode!r}; it is "exactly_once", "at_least_once" or "none"')
+        if self.mode not in ("exactly_once", "at_least_once", "dedup", "none"):
+            raise PlanError(f'mode is {self.mode!r}; it is "exactly_once", "at_least_once", "dedup" or "none"')
         if not isinstance(self.allow_new, bool):
             _names(self.allow_new, "allow_new is True or a list of names of steps")
         _names(self.drop, "drop is a list of names of steps")
@@ -219,6 +220,11 @@ def settings(
     if restart is not None and not isinstance(restart, Restart):
         over = "; to start over without the old state: checkpoint=mill.Checkpoint(path, restart=True)" if restart is True else ""
         raise PlanError(f"restart is a strategy such as mill.Restart.fixed_delay(3), not {restart!r:.200}{over}")
+    if checkpoint is not None and checkpoint.mode == "dedup" and restart is None:
+        raise PlanError(
+            'mode="dedup" starts a task that fails again by itself, and has to know how often: give '
+            "restart=mill.Restart.fixed_delay(3), or use mode=\"exactly_once\""
+        )
     restore_from = None if checkpoint is None else checkpoint.restore_from
     return {
         "checkpoint": None if checkpoint is None else local_path(checkpoint.path, "checkpoint"),

@@ -25,7 +25,7 @@ from torture_inputs import Inputs
 import millstream as mill
 from millstream import testing
 
-MODES = ("exactly_once", "at_least_once", "none")
+MODES = ("exactly_once", "at_least_once", "dedup", "none")
 FAULTS = {
     "left": False,
     "step": False,
@@ -40,6 +40,7 @@ FAULTS = {
     "clock": False,
     "function raises": False,
     "panic": False,
+    "task fails": False,
     "kill": True,
     "kill at step": True,
     "panic in a thread": True,
@@ -94,7 +95,8 @@ class Run:
     disk: testing.Disk | None = None
     changing: Inputs | None = None
     calls: int = 0
-    raise_at: int = -1
+    raise_at: frozenset[int] = frozenset()
+    raised: int = 0
     steps: dict[str, int] = field(default_factory=dict)
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -106,7 +108,8 @@ class Run:
     def hook(self) -> None:
         """Called by the job's Python function."""
         self.calls += 1
-        if self.calls == self.raise_at:
+        if self.calls in self.raise_at:
+            self.raised += 1
             raise Raised("as asked")
 
     def by_hand(self, steps: int | None = None, clock_jumps: bool = False) -> bool:
@@ -205,9 +208,10 @@ def by_hand(run: Run) -> None:
             run.tell(f"  -> {type(error).__name__}: {error}")
             _check_complaint(run, error)
             is_done = False
-        run.outcome.disturbances += not is_done
+        run.outcome.disturbances += max(not is_done, run.raised)
+        run.raised = 0
         testing.disarm()
-    run.raise_at = -1
+    run.raise_at = frozenset()
     if run.disk is not None:
         run.disk = run.disk.after_kill()
     if not run.by_hand():
@@ -219,13 +223,15 @@ def by_hand(run: Run) -> None:
 
 def _check_complaint(run: Run, error: mill.MillstreamError) -> None:
     """A job may fail of the fault, and of nothing else."""
-    if run.cell.fault == "panic" and "panicked (simulated)" in str(error):
+    if run.cell.fault in ("panic", "task fails") and "panicked (simulated)" in str(error):
         return
     if "internal" in str(error).lower():
         raise error
     if run.cell.fault in ("left", "step", "clock", "machine crash", "second job", "inputs change"):
         raise error
     if run.cell.fault == "function raises" and "as asked" not in str(error):
+        raise error
+    if run.cell.fault == "task fails" and "task.call" not in str(error):
         raise error
 
 
@@ -320,8 +326,20 @@ def _inputs_change(run: Run) -> bool:
 
 
 def _function_raises(run: Run) -> bool:
-    run.calls, run.raise_at = 0, run.dice.randrange(1, torture_jobs.ROWS)
+    # A task that goes back alone fails again, perhaps.
+    times = run.dice.choice([1, 1, 3, 10]) if run.cell.mode == "dedup" else 1
+    run.calls, run.raise_at = 0, frozenset(run.dice.randrange(1, torture_jobs.ROWS) for _ in range(times))
     return run.by_hand()
+
+
+def _task_fails(run: Run) -> bool:
+    first, times = run.dice.randrange(1, run.dice.choice([30, 300, 1000])), run.dice.choice([1, 1, 2, 5])
+    effect = run.dice.choice(["fail", "panic"])
+    run.tell(f"  the call of an operator: {effect}, from {first} on, {times} times")
+    testing.arm("task.call", first=first, times=times, effect=effect)
+    is_done = run.by_hand()
+    run.raised = max(min(testing.disarm().get("task.call", 0) - first + 1, times), 0)
+    return is_done
 
 
 DISTURB = {
@@ -338,6 +356,7 @@ DISTURB = {
     "inputs change": _inputs_change,
     "function raises": _function_raises,
     "panic": _panic,
+    "task fails": _task_fails,
 }
 
 THREADS = ("thread.worker", "thread.coordinator", "thread.writer", "thread.reader", "thread.supervisor")

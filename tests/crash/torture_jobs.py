@@ -344,7 +344,7 @@ def _table(path: Path, table: str, columns: str) -> list[Row]:
 
 def wrong(plan: str, mode: str, expected: list[Row], found: list[Row]) -> str:
     """What the output breaks of the mode's promise; empty if nothing."""
-    if mode == "exactly_once":
+    if mode in ("exactly_once", "dedup"):
         missing, surplus = Counter(expected) - Counter(found), Counter(found) - Counter(expected)
         if missing or surplus:
             return f"missing {sorted(missing.elements())[:3]}, surplus {sorted(surplus.elements())[:3]}"

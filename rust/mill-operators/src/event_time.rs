@@ -159,6 +159,10 @@ impl Operator for EventTime {
         true
     }
 
+    fn can_replay(&self) -> bool {
+        !self.maker.is_by_clock()
+    }
+
     fn passes_over_splits(&self) -> bool {
         self.idleness_us.is_some()
     }

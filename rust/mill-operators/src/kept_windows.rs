@@ -289,6 +289,10 @@ impl Operator for KeptWindows {
         }
     }
 
+    fn can_replay(&self) -> bool {
+        !self.triggers.as_ref().is_some_and(Triggers::are_by_clock)
+    }
+
     fn next_time(&self) -> Option<i64> {
         self.triggers.as_ref().and_then(Triggers::next_time)
     }

@@ -172,6 +172,10 @@ impl Operator for MapAsync {
         }
     }
 
+    fn can_replay(&self) -> bool {
+        false
+    }
+
     fn awaits(&self) -> bool {
         !self.waiting.is_empty()
     }

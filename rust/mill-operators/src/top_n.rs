@@ -84,6 +84,10 @@ impl Operator for TopN {
         if self.schedule.on_change() { self.emit(true, out) } else { Ok(Progress::Done) }
     }
 
+    fn can_replay(&self) -> bool {
+        !self.schedule.keeps_pending()
+    }
+
     fn next_time(&self) -> Option<i64> {
         self.schedule.next_time()
     }

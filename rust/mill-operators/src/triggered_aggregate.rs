@@ -379,6 +379,10 @@ impl Operator for TriggeredAggregate {
         self.aligned.map_or(Watermark::MAX, |aligned| aligned.earliest_result(self.watermark))
     }
 
+    fn can_replay(&self) -> bool {
+        !self.triggers.are_by_clock()
+    }
+
     fn next_time(&self) -> Option<i64> {
         self.triggers.next_time()
     }

@@ -45,16 +45,24 @@ pub enum Mode {
     ExactlyOnce,
     /// Each record counts, some of them twice.
     AtLeastOnce,
+    /// Each record counts once, and a task that fails goes back alone.
+    Dedup,
     /// Nothing is replayed: what was under way is lost.
     None,
 }
 
 impl Mode {
+    /// Whether each record counts once.
+    pub fn is_exactly_once(self) -> bool {
+        matches!(self, Mode::ExactlyOnce | Mode::Dedup)
+    }
+
     /// The word users write.
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::ExactlyOnce => "exactly_once",
             Mode::AtLeastOnce => "at_least_once",
+            Mode::Dedup => "dedup",
             Mode::None => "none",
         }
     }

@@ -343,6 +343,13 @@ pub trait Operator: Send {
         Ok(())
     }
 
+    /// Whether the same calls in the same order bring an instance that was made anew from a checkpoint to the state, and to the results,
+    /// that they brought this one to. Not so where results come from outside while calls go on ([`awaits`](Operator::awaits)), or where
+    /// [`on_time`](Operator::on_time) emits by a schedule that a restart begins anew. The runtime asks once.
+    fn can_replay(&self) -> bool {
+        true
+    }
+
     /// Whether the operator needs no further input (a limit that is reached); the runtime then ends the stream here.
     fn is_finished(&self) -> bool {
         false

@@ -70,10 +70,11 @@ impl Settings {
         let mode = match self.mode.as_str() {
             "exactly_once" => Mode::ExactlyOnce,
             "at_least_once" => Mode::AtLeastOnce,
+            "dedup" => Mode::Dedup,
             "none" => Mode::None,
             other => {
                 return Err(PlanError::new_err(format!(
-                    "mode is {other:?}; it is \"exactly_once\", \"at_least_once\" or \"none\""
+                    "mode is {other:?}; it is \"exactly_once\", \"at_least_once\", \"dedup\" or \"none\""
                 )));
             }
         };

@@ -20,18 +20,25 @@ use crate::edge_writer::EdgeWriter;
 use crate::graph::{ChainDef, EdgeKind, JobGraph, SourceDef, StageBody, StageDef, Target};
 use crate::held::{HeldNote, HeldStep, HeldWriter};
 use crate::input::Input;
+use crate::input_log::InputLog;
 use crate::merge::Merge;
 use crate::metrics::{Level, Registry, StageCounters};
 use crate::options::{Mode, OnError};
 use crate::portion::{Allowance, TaskPortion};
 use crate::reader::ReadRows;
+use crate::rebuild::{OperatorParts, Origins, Rebuild};
 use crate::recovery::Recovery;
 use crate::shared::Shared;
 use crate::source_task::{SourceContext, SourceTask};
 use crate::stage::{Body, Stage};
-use crate::task::{SourceInput, Task, TaskInput};
+use crate::task::{Alone, SourceInput, Task, TaskInput};
 use crate::time_board::TimeBoard;
 use crate::wake::StageWake;
+
+/// How much tasks that can go back alone keep for that, all together, and each at least. A log that gets longer is given up until the
+/// next checkpoint, and one that is half as long asks for one.
+const LOG_BYTES: usize = 1 << 30;
+const LOG_BYTES_MIN: usize = 16 << 20;
 
 /// What the tasks of a job are built with.
 pub(crate) struct Plan<'a> {
@@ -50,6 +57,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) workers: Vec<WorkerRef>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) recovery: &'a Recovery,
+    /// What tasks go back to that go back alone.
+    pub(crate) origins: Option<Arc<Origins>>,
 }
 
 /// The tasks of a job, each with its worker.
@@ -263,9 +272,11 @@ impl Plan<'_> {
             routes.push(Routes { ports, errors: wiring.routes(&stage.errors) });
         }
         let mut stages = Vec::new();
+        let mut wakes = Vec::new();
         for (stage_index, stage) in chain.stages.iter().enumerate() {
             let wake = Arc::new(StageWake::new(self.workers[worker].unparker.clone()));
             let body = self.body(stage, chain, index, &mut sinks, &wake).map_err(|error| error.in_step(&stage.step))?;
+            wakes.push(Arc::clone(&wake));
             let uid: Arc<str> = stage.uid.as_str().into();
             let counters = counters(registry, &stage.uid);
             let channels = std::mem::take(&mut wiring.stage_channels[stage_index]);
@@ -292,7 +303,7 @@ impl Plan<'_> {
         }
         let context = ChainContext { on_error: self.on_error, clock: Arc::clone(&self.clock) };
         let input = match &chain.source {
-            None => TaskInput::Channels(Input::new(chain.entries.len(), inputs, self.mode == Mode::ExactlyOnce)),
+            None => TaskInput::Channels(Input::new(chain.entries.len(), inputs, self.mode.is_aligned())),
             Some(source) => {
                 let may_block = source.source.properties().may_block && !self.is_by_hand;
                 let context = SourceContext {
@@ -318,12 +329,46 @@ impl Plan<'_> {
             }
         };
         let held = self.held(chain, &stages, registry);
-        let chain_run = Chain::new(stages, routes, writers, entry, context);
+        let mut chain_run = Chain::new(stages, routes, writers, entry, context);
+        let alone = self.alone(chain, index, &mut chain_run, wakes);
         let name = format!("{}-{index}", chain.name);
         let number = built.tasks.len();
         let portion = TaskPortion::new(code.rows_first, code.unit, self.frame_rows);
         let shared = Arc::clone(&self.shared);
-        Ok(Task::new(number, name, chain_run, input, shared, self.is_persistent, fills, held, portion, allowance))
+        let mut task = Task::new(number, name, chain_run, input, shared, self.is_persistent, fills, held, portion, allowance);
+        task.alone = alone;
+        Ok(task)
+    }
+
+    /// How a task goes back alone, if it can; its chain keeps a log then.
+    fn alone(&self, chain: &ChainDef, index: usize, run: &mut Chain, wakes: Vec<Arc<StageWake>>) -> Option<Alone> {
+        let origins = self.origins.as_ref().filter(|_| run.stages.iter().all(Stage::can_replay))?;
+        let tasks: usize = self.graph.chains.iter().map(|chain| chain.parallelism).sum();
+        let bytes_max = (LOG_BYTES / tasks).max(LOG_BYTES_MIN);
+        let marks = run.stages.iter().map(Stage::mark).collect();
+        run.log = Some(Box::new(InputLog::new(origins.first_id(), marks, bytes_max, Arc::clone(&self.shared.published))));
+        let parts = |(stage, wake): (&StageDef, &Arc<StageWake>)| match &stage.body {
+            StageBody::Operator(make) => Some(OperatorParts {
+                uid: stage.uid.clone(),
+                step: stage.step.clone(),
+                make: Arc::clone(make),
+                context: self.context(stage, chain, index, wake),
+            }),
+            StageBody::Sink { .. } => None,
+        };
+        let parts = chain.stages.iter().zip(&wakes).map(parts).collect();
+        Some(Alone::new(Rebuild::new(Arc::clone(origins), parts)))
+    }
+
+    fn context(&self, stage: &StageDef, chain: &ChainDef, index: usize, wake: &Arc<StageWake>) -> TaskContext {
+        TaskContext {
+            step: stage.step.clone(),
+            index,
+            parallelism: chain.parallelism,
+            groups: groups_of_task(index, chain.parallelism),
+            is_persistent: self.is_persistent,
+            waker: Arc::clone(wake).into(),
+        }
     }
 
     /// The stages of a task that make watermarks of an unbounded source, each with a note of its own.
@@ -351,14 +396,7 @@ impl Plan<'_> {
         sinks: &mut usize,
         wake: &Arc<StageWake>,
     ) -> Result<Body> {
-        let context = TaskContext {
-            step: stage.step.clone(),
-            index,
-            parallelism: chain.parallelism,
-            groups: groups_of_task(index, chain.parallelism),
-            is_persistent: self.is_persistent,
-            waker: Arc::clone(wake).into(),
-        };
+        let context = self.context(stage, chain, index, wake);
         match &stage.body {
             StageBody::Operator(make) => {
                 let mut operator = make(&context)?;

@@ -13,15 +13,21 @@
 
 use std::sync::Arc;
 
-use mill_protocol::{Batch, Clock, Emission, Epoch, Outbox, Quiet, Rejected, Result, Room, Watermark};
+use mill_protocol::{Batch, Clock, Emission, Epoch, Error, Outbox, Quiet, Rejected, Result, Room, Watermark};
 
 use crate::edge_writer::EdgeWriter;
 use crate::envelope::Event;
+use crate::input_log::{InputLog, Taken};
 use crate::merge::Merge;
 use crate::options::OnError;
+use crate::metrics::StageCounters;
 use crate::rejects::{self, Routed};
 use crate::stage::{Part, Stage};
 use crate::time_board::{Slot, Standing};
+
+mod replay;
+
+pub(crate) use self::replay::Replayed;
 
 /// Where an event goes within a task: a channel into a stage or an edge writer, which leads to one of its inputs.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +111,12 @@ pub(crate) struct Chain {
     closed: usize,
     /// Whether nothing is to be emitted for now that has come from outside: the last barrier has come by.
     pub(crate) is_resting: bool,
+    /// What went in since the last checkpoint, where a task that fails is brought back alone.
+    pub(crate) log: Option<Box<InputLog>>,
+    /// The counters of the stages, while these repeat what was counted before.
+    counters: Vec<Arc<StageCounters>>,
+    /// The barrier that is in the chain once more.
+    repeated: Option<Epoch>,
 }
 
 impl Chain {
@@ -132,6 +144,9 @@ impl Chain {
             wakes: round,
             closed: 0,
             is_resting: false,
+            log: None,
+            counters: Vec::new(),
+            repeated: None,
         };
         // A step may need nothing from the start: a limit that had been reached before the checkpoint.
         for stage in chain.stages.iter_mut().filter(|stage| stage.is_finished()) {
@@ -142,6 +157,9 @@ impl Chain {
 
     /// Takes an event from the input of the task. The chain must be drained.
     pub(crate) fn enter(&mut self, event: Event, is_full: bool) -> Result<()> {
+        if self.log.is_some() {
+            self.note_taken(Taken::Event(event.clone_for_targets()), None);
+        }
         match event {
             Event::Splits(_) | Event::Quiet(_) | Event::Mark(..) => {
                 for stage in &mut self.stages {
@@ -163,7 +181,11 @@ impl Chain {
 
     /// Routes records that the source could not read.
     pub(crate) fn enter_rejected(&mut self, step: &str, rejected: Vec<Rejected>) -> Result<()> {
-        let batch = rejects::batch(step, &rejected)?;
+        self.enter_errors(rejects::batch(step, &rejected)?)
+    }
+
+    fn enter_errors(&mut self, batch: Batch) -> Result<()> {
+        self.note_taken(Taken::Rejected(batch.clone()), None);
         self.deliver_errors(None, Event::Batch(0, batch))
     }
 
@@ -183,6 +205,12 @@ impl Chain {
             self.end_unneeded();
         }
         let Some(index) = self.stages.iter().rposition(Stage::has_work) else {
+            if self.apply()? {
+                return Ok(ChainStep::Worked);
+            }
+            if self.is_replaying() {
+                return Ok(ChainStep::Drained);
+            }
             let has_worked = self.fire_timers()? || self.take_wakes()?;
             return Ok(if has_worked { ChainStep::Worked } else { ChainStep::Drained });
         };
@@ -193,7 +221,11 @@ impl Chain {
             return Ok(ChainStep::Waiting);
         }
         if stage.uses_now() {
-            stage.set_now(self.context.clock.now());
+            let logged = self.log.as_ref().and_then(|log| log.now());
+            stage.set_now(logged.unwrap_or_else(|| self.context.clock.now()));
+        }
+        if self.log.is_some() {
+            mill_fault::reach("task.call").map_err(|error| Error::connector(format!("task.call: {error}")))?;
         }
         let began = stage.is_timed().then(|| self.context.clock.now());
         let result = stage.advance(&mut self.outbox, &mut self.parts, self.is_full);
@@ -232,6 +264,7 @@ impl Chain {
         let Some((index, at)) = self.stages.iter().enumerate().find_map(|(i, stage)| Some((i, following(stage)?))) else {
             return Ok(false);
         };
+        self.note_taken(Taken::Follow(index, at), None);
         if self.stages[index].slot.as_ref().is_some_and(Slot::is_quiet) {
             // It goes on from there when it has records again.
             self.stages[index].follow(at);
@@ -321,6 +354,8 @@ impl Chain {
                     self.stages[index].counters.rows_out.add(batch.rows() as u64);
                     self.deliver_all(Some(index), port, Event::Batch(0, batch))?;
                 }
+                // What was made of time goes on from the log, since it depends on others.
+                Emission::Watermark(_) | Emission::Quiet(_) if self.is_replaying() => {}
                 Emission::Watermark(at) => {
                     // The end of time is no time that others could follow; the end itself is noted when it comes.
                     if at < Watermark::MAX {
@@ -331,6 +366,9 @@ impl Chain {
                         _ => Some(at),
                     };
                     if let Some(at) = at {
+                        if let Some(log) = &mut self.log {
+                            log.note_watermark(index, at);
+                        }
                         self.forward(index, Event::Watermark(0, at))?;
                     }
                 }
@@ -389,8 +427,38 @@ impl Chain {
         Ok(())
     }
 
-    /// Merges an event of one channel into the inputs of its target; what comes out of the merge is taken by the target.
+    /// Something goes into the chain now, or at this time.
+    fn note_taken(&mut self, taken: Taken, now: Option<i64>) {
+        if let Some(log) = &mut self.log {
+            let clock = &self.context.clock;
+            log.begin(taken, || now.unwrap_or_else(|| clock.now()));
+        }
+    }
+
+    /// Gives an event to its target; what leaves the task is held back while it could still be taken back.
     fn deliver(&mut self, route: Route, event: Event) -> Result<()> {
+        let leaves = match route {
+            Route::Writer { .. } => true,
+            Route::Stage { stage, .. } => self.stages[stage].is_sink(),
+        };
+        match &mut self.log {
+            Some(log) if leaves => {
+                if log.hold(route, event) {
+                    let held = log.tear();
+                    self.merge_all(held)?;
+                }
+                Ok(())
+            }
+            _ => self.merge(route, event),
+        }
+    }
+
+    fn merge_all(&mut self, events: Vec<(Route, Event)>) -> Result<()> {
+        events.into_iter().try_for_each(|(route, event)| self.merge(route, event))
+    }
+
+    /// Merges an event of one channel into the inputs of its target; what comes out of the merge is taken by the target.
+    fn merge(&mut self, route: Route, event: Event) -> Result<()> {
         let (merge, channel) = match route {
             Route::Stage { stage, channel } => (&mut self.stages[stage].merge, channel),
             Route::Writer { writer, channel } => (&mut self.writers[writer].1, channel),
@@ -423,12 +491,18 @@ impl Chain {
             return Ok(false);
         };
         self.round = index;
+        self.note_taken(Taken::Timer(index), Some(now));
+        self.fire(index, now)?;
+        Ok(true)
+    }
+
+    fn fire(&mut self, index: usize, now: i64) -> Result<()> {
         self.calling = Some(index);
         let stage = &mut self.stages[index];
         stage.on_time(now, &mut self.outbox).map_err(|error| error.in_step(&stage.name))?;
         self.pass_on(index)?;
         self.calling = None;
-        Ok(true)
+        Ok(())
     }
 
     fn take_wakes(&mut self) -> Result<bool> {
@@ -475,7 +549,7 @@ impl Chain {
 
 impl Event {
     /// The same event for one more target; columns are shared.
-    fn clone_for_targets(&self) -> Event {
+    pub(crate) fn clone_for_targets(&self) -> Event {
         match self {
             Event::Batch(input, batch) => Event::Batch(*input, Batch::clone(batch)),
             Event::Watermark(input, at) => Event::Watermark(*input, *at),

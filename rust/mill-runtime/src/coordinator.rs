@@ -15,6 +15,8 @@
 //! - a checkpoint that fails costs nothing but itself (I5): barriers run through, what its sinks made durable stays
 //!   owed, and the store asks for a full one next, since what was handed out as changed is lost;
 //! - a savepoint is a checkpoint that is copied; until it is, nothing is removed;
+//! - a task that goes back alone goes back to the newest checkpoint: no other is begun and none is removed until it is where it had
+//!   failed, and the next one holds all of the state if it has passed a barrier a second time;
 //! - one that takes far longer than its interval is reported while it does ([`Overdue`]), with the tasks that it waits for.
 
 use std::path::PathBuf;
@@ -22,14 +24,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mill_protocol::{Clock, Epoch, Error, Result};
+use mill_queue::sync::atomic::Ordering;
 use mill_snapshot::TaskId;
 
+use crate::chain::Replayed;
 use crate::checkpoint::{Cause, InFlight, Reply, Wish};
 use crate::job_result::{Outcome, Report, Status};
 use crate::listeners::Listeners;
 use crate::metrics::{Overdue, Registry};
-use crate::options::Mode;
-use crate::shared::{Acknowledgement, Message, Request, Shared};
+use crate::options::{Mode, TaskRestarts};
+use crate::rebuild::Origins;
+use crate::shared::{Acknowledgement, Message, Order, Request, Shared};
 use crate::sinks::Sinks;
 use crate::storage::{self, Storage, Written};
 use crate::threads::guarded;
@@ -72,6 +77,9 @@ pub(crate) struct CoordinatorParts {
     pub(crate) storage: Option<Storage>,
     pub(crate) writers: Writers,
     pub(crate) mode: Mode,
+    /// Which failures a task survives that can go back alone, and what such tasks go back to.
+    pub(crate) task_restarts: Option<TaskRestarts>,
+    pub(crate) origins: Option<Arc<Origins>>,
     pub(crate) interval: Option<Duration>,
     /// Whether time goes on while nothing happens, so that a checkpoint can be overdue.
     pub(crate) is_timed: bool,
@@ -107,6 +115,10 @@ pub(crate) struct Coordinator {
     overdue_look: Option<i64>,
     /// Whether it, or the one before it, was noted to be.
     is_overdue: bool,
+    /// The tasks that are going back alone.
+    going_back: Vec<usize>,
+    /// Whether the next checkpoint has to hold all of the state.
+    needs_full: bool,
 }
 
 enum Phase {
@@ -134,6 +146,8 @@ impl Coordinator {
             is_concluding: false,
             overdue_look: None,
             is_overdue: false,
+            going_back: Vec::new(),
+            needs_full: false,
         };
         coordinator.plan_next(now);
         coordinator
@@ -142,7 +156,7 @@ impl Coordinator {
     /// When it wants to be called even if nothing happens.
     pub(crate) fn due(&self) -> Option<i64> {
         match self.phase {
-            Phase::Running if self.in_flight.is_none() => self.due,
+            Phase::Running if self.in_flight.is_none() => self.due.filter(|_| self.going_back.is_empty()),
             Phase::Running => self.overdue_look,
             _ => None,
         }
@@ -175,6 +189,11 @@ impl Coordinator {
             Message::Written(written) => self.written(written),
             Message::Ended => self.tasks_ended += 1,
             Message::Failed(error) => self.close(Err(error)),
+            Message::TaskFailed(task, error, origins) => self.task_failed(task, error, &origins),
+            Message::TaskBack(task, replayed) => self.task_back(task, replayed),
+            Message::LogLong if self.in_flight.is_none() => self.due = Some(now),
+            // The one under way makes it shorter.
+            Message::LogLong => {}
             Message::WorkerGone => self.workers_gone += 1,
             Message::Command(command) => self.command(command),
             Message::Copied(outcome) => self.copied(outcome),
@@ -195,7 +214,7 @@ impl Coordinator {
         if self.overdue_look.is_some_and(|at| at <= now) {
             self.report_overdue(now);
         }
-        if let (Phase::Running, None) = (&self.phase, &self.in_flight) {
+        if let (Phase::Running, None, true) = (&self.phase, &self.in_flight, self.going_back.is_empty()) {
             let is_due = self.due.is_some_and(|due| due <= now);
             // The first attempt at the last checkpoint is made at once, further ones when they are due.
             let is_last_due = is_due || self.last_since.is_none();
@@ -222,6 +241,47 @@ impl Coordinator {
     pub(crate) fn trigger(&mut self, now: i64) {
         self.due = Some(now);
         self.tick(now);
+    }
+
+    /// A task has failed: lets it go back alone, if it can and may, or ends the job.
+    fn task_failed(&mut self, task: usize, error: Error, origins: &[Epoch]) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        self.going_back.retain(|other| *other != task);
+        let newest = match (&self.parts.origins, self.published) {
+            (Some(_), Some(published)) => Some(Epoch(published)),
+            (Some(origins), None) => Some(origins.first_id()),
+            (None, _) => None,
+        };
+        let Some(checkpoint) = newest.filter(|newest| origins.contains(newest)) else {
+            let name = self.task_name(task);
+            self.note(format!("{name} cannot go back alone, as it had taken too much since the last checkpoint: the job goes back"));
+            return self.close(Err(error));
+        };
+        let pause = self.parts.task_restarts.as_ref().and_then(|restarts| restarts(&error));
+        let Some(pause) = pause else { return self.close(Err(error)) };
+        // What it gave to the checkpoint under way was laid out by operators that are gone.
+        self.needs_full |= origins.iter().any(|origin| *origin > checkpoint);
+        self.going_back.push(task);
+        self.parts.shared.order(Order { task, checkpoint, pause });
+    }
+
+    /// A task that went back is where it had failed.
+    fn task_back(&mut self, task: usize, Replayed { rows, entries }: Replayed) {
+        let Some(at) = self.going_back.iter().position(|other| *other == task) else { return };
+        self.going_back.swap_remove(at);
+        let name = self.task_name(task);
+        let from = self.published.or(self.parts.restored);
+        let from = from.map_or_else(|| "the beginning".to_owned(), |id| format!("checkpoint {id}"));
+        self.note(format!(
+            "{name} went back alone to {from}: it took {rows} records in {entries} steps once more, while all other tasks went on"
+        ));
+    }
+
+    fn task_name(&self, task: usize) -> String {
+        let task = &self.parts.tasks[task];
+        format!("task {} of {}", task.index, task.chain)
     }
 
     fn command(&mut self, command: Command) {
@@ -255,10 +315,12 @@ impl Coordinator {
         }
         let mut in_flight = InFlight::new(parts.epoch, cause, parts.tasks.len(), now, parts.clock.now());
         in_flight.wishes = std::mem::take(&mut self.wishes);
-        match parts.storage.as_ref().map(|storage| storage.begin(parts.epoch)).transpose() {
+        let is_rebased = std::mem::take(&mut self.needs_full);
+        match parts.storage.as_ref().map(|storage| storage.begin(parts.epoch, is_rebased)).transpose() {
             Ok(writer) => in_flight.writer = writer,
             Err(error) => {
                 // Nothing was asked of anybody yet, so nothing is lost.
+                self.needs_full = is_rebased;
                 in_flight.error = Some(error);
                 return self.failed(in_flight, now);
             }
@@ -324,7 +386,7 @@ impl Coordinator {
         // that no state directory knows, and the next run would take it for somebody else's.
         let has_checkpoint = self.published.is_some() || self.parts.restored.is_some();
         let is_early = match self.parts.mode {
-            Mode::ExactlyOnce => false,
+            Mode::ExactlyOnce | Mode::Dedup => false,
             Mode::AtLeastOnce => has_checkpoint,
             Mode::None => true,
         };
@@ -342,6 +404,11 @@ impl Coordinator {
                 return self.failed(in_flight, now);
             }
             self.published = Some(in_flight.epoch.0);
+            // Relaxed: the number stands for itself.
+            self.parts.shared.published.store(in_flight.epoch.0, Ordering::Relaxed);
+            if let Some(origins) = &self.parts.origins {
+                origins.forget_first();
+            }
         }
         // What was not early, if anything.
         if let Err(error) = self.parts.sinks.commit() {
@@ -403,6 +470,10 @@ impl Coordinator {
     /// Removes what is no longer needed, and keeps what is short; neither can fail the job.
     fn tidy(&mut self, committed: Epoch) {
         let Some(storage) = &mut self.parts.storage else { return };
+        storage.committed = committed.0;
+        if !self.going_back.is_empty() {
+            return;
+        }
         let retired = storage.retire(committed);
         if storage.store.should_compact() {
             let (store, shared) = (storage.store.clone(), Arc::clone(&self.parts.shared));

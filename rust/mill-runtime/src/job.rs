@@ -25,6 +25,7 @@ use crate::listeners::Listeners;
 use crate::job_result::{Outcome, Report, Status};
 use crate::metrics::{Metrics, Registry};
 use crate::options::{Mode, RunOptions};
+use crate::rebuild::Origins;
 use crate::recovery::Recovery;
 use crate::schedule::Schedule;
 use crate::shared::{Message, Shared};
@@ -94,7 +95,7 @@ pub fn start(mut graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> 
     let outcome = Arc::new(Outcome::new());
     let (send, receive) = unbounded();
 
-    let recovery = Recovery::open(&graph, &mut options)?;
+    let recovery = Arc::new(Recovery::open(&graph, &mut options)?);
     let parkers: Vec<Parker> = (0..if is_by_hand { 1 } else { options.workers }).map(|_| Parker::new()).collect();
     let unparkers = parkers.iter().map(Parker::unparker);
     let is_open = recovery.restored_id().is_some() || options.store.is_none() || options.mode == Mode::None || begins_alike(&graph);
@@ -109,6 +110,8 @@ pub fn start(mut graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> 
     }
     let sinks = open_sinks(&graph, &recovery, options.store.as_ref(), &shared.ending)?;
     let is_persistent = options.store.is_some() && options.mode != Mode::None;
+    let kept = options.store.as_ref().filter(|_| options.mode == Mode::Dedup);
+    let origins = kept.map(|store| Origins::new(store.clone(), Arc::clone(&recovery)));
     let plan = Plan {
         graph: &graph,
         mode: options.mode,
@@ -122,6 +125,7 @@ pub fn start(mut graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> 
         workers: unparkers.enumerate().map(|(index, unparker)| WorkerRef { index, unparker }).collect(),
         shared: Arc::clone(&shared),
         recovery: &recovery,
+        origins: origins.clone(),
     };
     let built = plan.build()?;
     let registry = Arc::new(built.registry);
@@ -141,6 +145,8 @@ pub fn start(mut graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> 
         storage: recovery.storage(&graph, &options),
         writers: if is_by_hand { Writers::ByHand(Default::default()) } else { Writers::start(WRITER_THREADS, &shared)? },
         mode: options.mode,
+        task_restarts: options.task_restarts.clone(),
+        origins,
         interval,
         is_timed: !is_by_hand,
         epoch: recovery.epoch(),

@@ -40,6 +40,16 @@ impl Merge {
         Merge { channels, watermarks: vec![Watermark::MIN; inputs], aligning: None }
     }
 
+    /// How many inputs there are.
+    pub(crate) fn inputs(&self) -> usize {
+        self.watermarks.len()
+    }
+
+    /// Whether all channels of this input have ended.
+    pub(crate) fn has_ended(&self, input: usize) -> bool {
+        self.channels.iter().all(|channel| channel.is_ended || channel.input != input)
+    }
+
     /// The input that this channel leads to.
     pub(crate) fn input(&self, channel: usize) -> usize {
         self.channels[channel].input
@@ -98,7 +108,7 @@ impl Merge {
         }
         state.has_barrier = false;
         let input = state.input;
-        let is_input_end = self.channels.iter().all(|channel| channel.is_ended || channel.input != input);
+        let is_input_end = self.has_ended(input);
         let is_end = is_input_end && self.channels.iter().all(|channel| channel.is_ended);
         let watermark = if is_input_end { self.raise_to(input, Watermark::MAX) } else { self.rise(input) };
         let barrier = self.complete();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mill_protocol::{Clock, Ending, ManualClock, SystemClock};
+use mill_protocol::{Clock, Ending, Error, ManualClock, SystemClock};
 use mill_snapshot::{Checkpoint, Store};
 
 use crate::comparison::Changes;
@@ -16,20 +16,32 @@ pub enum Mode {
     ExactlyOnce,
     /// No record is missing; some may be counted or written twice.
     AtLeastOnce,
+    /// As if nothing had failed, and a task that fails goes back alone: it repeats what it has taken since the last checkpoint, and
+    /// what it gave on before is not given on again.
+    Dedup,
     /// No record is processed twice; those in flight are lost.
     None,
 }
 
 impl Mode {
+    /// Whether a task sees nothing after a barrier before its snapshot.
+    pub(crate) fn is_aligned(self) -> bool {
+        matches!(self, Mode::ExactlyOnce | Mode::Dedup)
+    }
+
     /// The name in options and in manifests.
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::ExactlyOnce => "exactly_once",
             Mode::AtLeastOnce => "at_least_once",
+            Mode::Dedup => "dedup",
             Mode::None => "none",
         }
     }
 }
+
+/// Says of each failure of a task whether that task is to go back alone, and after which pause.
+pub type TaskRestarts = Arc<dyn Fn(&Error) -> Option<Duration> + Send + Sync>;
 
 /// What happens to a record that cannot be processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +89,8 @@ pub struct RunOptions {
     /// With a schedule seed: the clock of the job, which somebody else moves. The schedule then takes no checkpoints of its own
     /// accord, and ends when nothing can happen before new input or a later time.
     pub hand_clock: Option<Arc<ManualClock>>,
+    /// In mode [`Dedup`](Mode::Dedup): which failures a task survives; without it none does.
+    pub task_restarts: Option<TaskRestarts>,
     /// Lets the start of the job give up what it waits for, and later the job itself.
     pub ending: Ending,
 }
@@ -100,6 +114,7 @@ impl Default for RunOptions {
             changes: Changes::default(),
             schedule_seed: None,
             hand_clock: None,
+            task_restarts: None,
             ending: Ending::default(),
         }
     }

@@ -144,7 +144,7 @@ impl Recovery {
         let failed = |error: std::io::Error| Error::connector(format!("sink.recover: {error}")).because(error);
         mill_fault::reach("sink.recover").map_err(failed)?;
         let delivery = match self.mode {
-            Mode::ExactlyOnce => Delivery::ExactlyOnce,
+            Mode::ExactlyOnce | Mode::Dedup => Delivery::ExactlyOnce,
             Mode::AtLeastOnce => Delivery::AtLeastOnce,
             Mode::None => Delivery::AtMostOnce,
         };

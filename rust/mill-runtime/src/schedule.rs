@@ -115,7 +115,9 @@ impl Schedule {
         match worker::guarded_step(&mut self.tasks[task], 1) {
             Ok(step) => Some(step),
             Err(error) => {
-                self.shared.tell(Message::Failed(error));
+                if let Some(error) = self.tasks[task].fail(error) {
+                    self.shared.tell(Message::Failed(error));
+                }
                 None
             }
         }

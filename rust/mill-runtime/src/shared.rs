@@ -1,10 +1,15 @@
 //! What the tasks, the workers, the coordinator and the handle of one job share.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crossbeam_channel::Sender;
 use mill_protocol::{Ending, Epoch, Error};
 use mill_queue::Unparker;
 use mill_queue::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use parking_lot::Mutex;
 
+use crate::chain::Replayed;
 use crate::coordinator::Command;
 use crate::stage::Part;
 use crate::threads::{Alive, Owner};
@@ -28,6 +33,12 @@ pub(crate) enum Message {
     Ended,
     /// A task has failed.
     Failed(Error),
+    /// A task has failed that can be brought back alone, from any of these checkpoints; it waits for an [`Order`].
+    TaskFailed(usize, Error, Vec<Epoch>),
+    /// A task is back where it had failed.
+    TaskBack(usize, Replayed),
+    /// A task keeps so much for going back that a checkpoint should be taken soon.
+    LogLong,
     /// Parts of a checkpoint have been written.
     Written(crate::storage::Written),
     /// All tasks of a worker are gone.
@@ -47,6 +58,14 @@ pub(crate) struct Acknowledgement {
     pub(crate) parts: Vec<Part>,
 }
 
+/// That a task which has failed is to go back to a checkpoint, after a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) task: usize,
+    pub(crate) checkpoint: Epoch,
+    pub(crate) pause: Duration,
+}
+
 /// What the parts of a running job share.
 pub(crate) struct Shared {
     /// The last request: `epoch << 2 | is_full << 1 | is_last`.
@@ -63,6 +82,10 @@ pub(crate) struct Shared {
     pub(crate) alive: Alive,
     pub(crate) messages: Sender<Message>,
     pub(crate) workers: Vec<Unparker>,
+    /// The newest checkpoint of the job that is complete.
+    pub(crate) published: Arc<AtomicU64>,
+    /// What tasks that have failed are to do. Only they look.
+    orders: Mutex<Vec<Order>>,
 }
 
 impl Shared {
@@ -78,7 +101,22 @@ impl Shared {
             alive: Alive::new(workers.len()),
             messages,
             workers,
+            published: Arc::new(AtomicU64::new(0)),
+            orders: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Tells a task that has failed what to do.
+    pub(crate) fn order(&self, order: Order) {
+        self.orders.lock().push(order);
+        self.wake_all();
+    }
+
+    /// What this task is to do, if that has been decided.
+    pub(crate) fn take_order(&self, task: usize) -> Option<Order> {
+        let mut orders = self.orders.lock();
+        let at = orders.iter().position(|order| order.task == task)?;
+        Some(orders.swap_remove(at))
     }
 
     /// The last barrier that was asked for.

@@ -410,6 +410,12 @@ impl SourceTask {
         Some((self.paused.len(), self.splits[index].split.id, at))
     }
 
+    /// The operators were made anew: they are told once more which splits are open, and which have nothing for now.
+    pub(crate) fn tell_again(&mut self) {
+        self.has_news = true;
+        self.splits.iter_mut().for_each(|owned| owned.is_quiet = false);
+    }
+
     /// Whether the operators know which splits are open.
     pub(crate) fn is_told(&self) -> bool {
         !self.has_news

@@ -51,6 +51,16 @@ pub(crate) enum Part {
     Output(usize, PreCommit),
 }
 
+/// How a stage stood at a barrier, as far as its operator does not know it itself.
+#[derive(Clone, Debug)]
+pub(crate) struct StageMark {
+    merge: Merge,
+    times: Watermarks,
+    is_ended: bool,
+    has_input_ended: bool,
+    was_ended: bool,
+}
+
 /// What is being done until the operator is done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -160,6 +170,68 @@ impl Stage {
     /// The input had ended in the checkpoint that the job goes on from.
     pub(crate) fn set_was_ended(&mut self) {
         self.was_ended = true;
+    }
+
+    /// How it stands; nothing is under way in it.
+    pub(crate) fn mark(&self) -> StageMark {
+        StageMark {
+            merge: self.merge.clone(),
+            times: self.times.clone(),
+            is_ended: self.is_ended(),
+            has_input_ended: self.has_input_ended,
+            was_ended: self.was_ended,
+        }
+    }
+
+    /// Takes the operator that was made anew from the checkpoint of this epoch, and stands as it did there. Returns the former
+    /// operator, which failed.
+    pub(crate) fn go_back(&mut self, epoch: Epoch, mark: &StageMark, operator: Box<dyn Operator>) -> Body {
+        self.merge = mark.merge.clone();
+        self.times = mark.times.clone();
+        (self.has_input_ended, self.was_ended) = (mark.has_input_ended, mark.was_ended);
+        self.phase = if mark.is_ended { Phase::Ended } else { Phase::Ready };
+        self.snapshot = Some(epoch);
+        self.inbox.clear();
+        std::mem::replace(&mut self.body, Body::Operator(operator))
+    }
+
+    /// Tells an operator that was made anew how far its inputs have come, as a restart of the job would; it has emitted what follows
+    /// from that before.
+    ///
+    /// # Errors
+    /// Of the operator.
+    pub(crate) fn prime(&mut self) -> Result<()> {
+        if self.is_ended() || self.was_ended || self.makes_watermarks() {
+            return Ok(());
+        }
+        let Body::Operator(operator) = &mut self.body else { return Ok(()) };
+        for input in 0..self.merge.inputs() {
+            let at = self.times.of(input);
+            if at > Watermark::MIN {
+                let mut out = Outbox::default();
+                let progress = operator.on_watermark(input, at, &mut out)?;
+                finish_silently(&mut **operator, progress, out)?;
+            }
+            if self.merge.has_ended(input) {
+                let mut out = Outbox::default();
+                let progress = operator.on_input_end(input, &mut out)?;
+                finish_silently(&mut **operator, progress, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether its operator comes to the same state when it is called in the same way once more.
+    pub(crate) fn can_replay(&self) -> bool {
+        match &self.body {
+            Body::Operator(operator) => operator.can_replay(),
+            Body::Sink(..) => true,
+        }
+    }
+
+    /// Counts into these counters from now on; returns the former ones.
+    pub(crate) fn set_counters(&mut self, counters: Arc<StageCounters>) -> Arc<StageCounters> {
+        std::mem::replace(&mut self.counters, counters)
     }
 
     /// It calls code of the user's.
@@ -546,5 +618,17 @@ impl Stage {
                 [Some(Event::Watermark(0, Watermark::MAX)), Some(Event::End)]
             }
         })
+    }
+}
+
+/// Lets an operator come to the end of an event of which nothing is passed on.
+fn finish_silently(operator: &mut dyn Operator, mut progress: Progress, mut out: Outbox) -> Result<()> {
+    while progress == Progress::More {
+        while out.pop().is_some() {}
+        progress = operator.resume(&mut out)?;
+    }
+    match progress {
+        Progress::Pending => Err(Error::internal("a step waits for something outside before its first record")),
+        Progress::More | Progress::Done => Ok(()),
     }
 }

@@ -90,9 +90,12 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// Begins the checkpoint of this epoch; it is a full one where it has to be.
-    pub(crate) fn begin(&self, epoch: Epoch) -> Result<Arc<CheckpointWriter>> {
+    /// Begins the checkpoint of this epoch; it is a full one where it has to be, or is to refer to none before it.
+    pub(crate) fn begin(&self, epoch: Epoch, is_rebased: bool) -> Result<Arc<CheckpointWriter>> {
         reach("checkpoint.begin")?;
+        if is_rebased {
+            self.store.rebase().map_err(error)?;
+        }
         let writer = self.store.begin(epoch.0, self.store.should_rebase()).map_err(error)?;
         Ok(Arc::new(writer))
     }

@@ -31,6 +31,10 @@ use crate::source_task::{Pace, SourceRead, SourceTask};
 use crate::stage::Part;
 use crate::storage::PositionNotes;
 
+mod alone;
+
+pub(crate) use self::alone::Alone;
+
 /// After how many inputs without a pause what was gathered is sent, however little.
 const INPUTS_GATHERED_MAX: u32 = 32;
 
@@ -104,6 +108,8 @@ pub(crate) struct Task {
     held: Vec<(usize, HeldWriter)>,
     /// The stage whose splits keep together with others, and where it is noted how far they are.
     pub(crate) aligned: Option<(usize, AlignmentSlot)>,
+    /// How it goes back alone after a failure, if it can.
+    pub(crate) alone: Option<Alone>,
 }
 
 impl Task {
@@ -144,6 +150,7 @@ impl Task {
             fills,
             held,
             aligned: None,
+            alone: None,
         };
         task.tell_portion();
         task
@@ -151,6 +158,9 @@ impl Task {
 
     /// Works on up to that many inputs.
     pub(crate) fn step(&mut self, inputs_max: u32) -> Result<Step> {
+        if let Some(step) = self.step_failed()? {
+            return Ok(step);
+        }
         let mut has_worked = false;
         let mut inputs = 0;
         let mut now = self.clock.now();
@@ -241,6 +251,13 @@ impl Task {
 
     /// Finishes what has left the chain, and lets the next event in; `since` is when that begins.
     fn advance(&mut self, since: i64) -> Result<Advance> {
+        if self.chain.is_replaying() {
+            self.replay()?;
+            return Ok(Advance::Entered);
+        }
+        if self.chain.log.as_mut().is_some_and(|log| log.asks_for_checkpoint()) {
+            self.shared.tell(Message::LogLong);
+        }
         if let Some(epoch) = self.barrier.take() {
             self.acknowledge(epoch)?;
             return Ok(Advance::Entered);
@@ -414,6 +431,9 @@ impl Task {
     pub(crate) fn next_time(&self) -> Option<i64> {
         if self.is_ended {
             return None;
+        }
+        if let Some(at) = self.order_time() {
+            return Some(at);
         }
         let now = self.clock.now();
         let read = match &self.input {

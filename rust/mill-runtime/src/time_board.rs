@@ -126,6 +126,16 @@ impl Slot {
         board.report(self.entry, Standing::Ended(at));
     }
 
+    /// Its maker was made anew, and does not know that it had nothing to say of time: others wait for it until it says so again.
+    pub(crate) fn count_again(&mut self) {
+        if self.is_quiet {
+            self.is_quiet = false;
+            let mut board = self.board.0.lock();
+            let at = board.entries[self.entry].standing.at();
+            board.report(self.entry, Standing::Active(at));
+        }
+    }
+
     /// Whether its maker has nothing to say of time.
     pub(crate) fn is_quiet(&self) -> bool {
         self.is_quiet

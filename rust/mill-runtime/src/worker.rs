@@ -36,6 +36,8 @@ pub(crate) fn run(mut tasks: Vec<Task>, mut parker: Parker, shared: &Arc<Shared>
                 Ok(Step::Blocked | Step::Waiting) => {}
                 Ok(Step::Idle(at)) => wake_at = [wake_at, at].into_iter().flatten().min(),
                 Err(error) => {
+                    // One that can go back alone waits until it may.
+                    let Some(error) = task.fail(error) else { continue };
                     shared.tell(Message::Failed(error));
                     // What a failed task holds is in no defined state: nothing is stepped any more.
                     park_until_over(&mut parker, shared);

@@ -9,6 +9,7 @@
 //! what it does and on nothing else.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mill_plan::{SinkNode, lower};
@@ -23,6 +24,8 @@ use crate::{graph, recovery};
 
 /// Frames that a queue holds: few, so that queues are often full.
 const QUEUE_CAPACITY: usize = 2;
+/// How many failures of single tasks a job survives in mode dedup; a function that always fails must come to an end.
+const TASK_RESTARTS_MAX: u32 = 100;
 
 /// A job before its first step, and what its recovery has to tell.
 pub(crate) struct Opened {
@@ -45,6 +48,9 @@ pub(crate) fn open(
     let mut run = run_options(&plan, options, recovered)?;
     run.schedule_seed = Some(seed);
     run.queue_capacity = QUEUE_CAPACITY;
+    let left = AtomicU32::new(TASK_RESTARTS_MAX);
+    let take_one = move || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+    run.task_restarts = Some(Arc::new(move |_| take_one().then_some(Duration::ZERO)));
     adjust(&mut run);
     Ok(Opened { handle: mill_runtime::start(graph::job_graph(&plan), run)?, notes })
 }

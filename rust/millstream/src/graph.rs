@@ -26,6 +26,7 @@ pub(crate) fn mode(mode: Mode) -> mill_runtime::Mode {
     match mode {
         Mode::ExactlyOnce => mill_runtime::Mode::ExactlyOnce,
         Mode::AtLeastOnce => mill_runtime::Mode::AtLeastOnce,
+        Mode::Dedup => mill_runtime::Mode::Dedup,
         Mode::None => mill_runtime::Mode::None,
     }
 }

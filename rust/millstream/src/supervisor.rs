@@ -179,6 +179,19 @@ impl Supervision {
         shared.notes.push(note);
     }
 
+    /// The pause before the next restart, of the job or of one of its tasks, which share the attempts of the strategy; `None` if
+    /// none is left.
+    fn next_restart(&self, restart: Restart, of: &str, error: &Error) -> Option<Duration> {
+        let (pause, attempt) = {
+            let mut shared = self.shared.lock();
+            let pause = restart.pause(shared.restarts)?;
+            shared.restarts += 1;
+            (pause, shared.restarts)
+        };
+        self.note(format!("restart {attempt} after {pause:?}, of {of}, because {error}"));
+        Some(pause)
+    }
+
     /// Pauses before a restart; gives false if the user wants the job to end.
     fn pause(&self, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
@@ -212,6 +225,7 @@ pub(crate) fn run_options(plan: &PhysicalPlan, options: &Options, recovered: Rec
         changes: recovery::changes(plan, checkpoint),
         schedule_seed: None,
         hand_clock: None,
+        task_restarts: None,
         ending: Ending::default(),
     })
 }
@@ -280,7 +294,9 @@ impl Supervisor {
         for note in recovered.notes.drain(..) {
             self.supervision.note(note);
         }
-        let run = run_options(&self.plan, &self.options, recovered)?;
+        let mut run = run_options(&self.plan, &self.options, recovered)?;
+        let (supervision, restart) = (Arc::clone(&self.supervision), self.options.restart);
+        run.task_restarts = Some(Arc::new(move |error| supervision.next_restart(restart, "one task alone", error)));
         self.supervision.set_ending(run.ending.clone());
         let handle = Arc::new(mill_runtime::start(graph::job_graph(&self.plan), run)?);
         let mut shared = self.supervision.shared.lock();
@@ -297,14 +313,13 @@ impl Supervisor {
     /// Sees the job through to its end.
     pub(crate) fn run(mut self, first: Arc<JobHandle>) {
         let mut handle = first;
-        let mut attempt = 0;
         let outcome = loop {
             mill_fault::pass("thread.supervisor");
             let error = match self.watch(&handle) {
                 Ok(report) => break Ok(report),
                 Err(error) => error,
             };
-            match self.relaunch(error, &mut attempt) {
+            match self.relaunch(error) {
                 Ok(next) => handle = next,
                 Err(error) => break Err(error),
             }
@@ -355,21 +370,18 @@ impl Supervisor {
     }
 
     /// Starts the job again, if its restart strategy has an attempt left.
-    fn relaunch(&mut self, error: Error, attempt: &mut u32) -> Result<Arc<JobHandle>> {
+    fn relaunch(&mut self, error: Error) -> Result<Arc<JobHandle>> {
         let mut error = error;
         loop {
             let pause = match error.kind() {
                 // Starting again changes nothing about these.
                 ErrorKind::Cancelled | ErrorKind::Plan | ErrorKind::Schema => None,
-                _ => self.options.restart.pause(*attempt),
+                _ => self.supervision.next_restart(self.options.restart, "the job", &error),
             };
-            let Some(pause) = pause else { return Err(self.given_up(error, *attempt)) };
-            *attempt += 1;
-            self.supervision.note(format!("restart {attempt} after {pause:?}, because {error}"));
+            let Some(pause) = pause else { return Err(self.given_up(error)) };
             {
                 let mut shared = self.supervision.shared.lock();
                 shared.state = JobState::Restarting;
-                shared.restarts = *attempt;
                 // Dropped here so that its lock on the state directory is gone before the next attempt.
                 shared.handle = None;
             }
@@ -383,7 +395,8 @@ impl Supervisor {
         }
     }
 
-    fn given_up(&self, error: Error, attempts: u32) -> Error {
+    fn given_up(&self, error: Error) -> Error {
+        let attempts = self.supervision.status().restarts;
         if attempts > 0 && self.options.restart != Restart::Never {
             self.supervision.note(format!("gave up after {attempts} restarts"));
         }

@@ -139,6 +139,11 @@ impl Maker {
         Ok(())
     }
 
+    /// Whether processing time raises marks.
+    pub(super) fn is_by_clock(&self) -> bool {
+        matches!(self, Maker::Function(generators) if generators.function.period_us().is_some())
+    }
+
     /// When [`on_time`](Maker::on_time) has something to do.
     pub(super) fn next_time(&self) -> Option<i64> {
         match self {

@@ -66,6 +66,11 @@ impl<C: Default> Triggers<C> {
         self.take(|slot| slot.firing == Firing::Each)
     }
 
+    /// Whether processing time fires something.
+    pub(crate) fn are_by_clock(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot.firing, Firing::Every(_)))
+    }
+
     /// When processing time may fire something.
     pub(crate) fn next_time(&self) -> Option<i64> {
         self.slots.iter().filter(|slot| matches!(slot.firing, Firing::Every(_))).map(|slot| slot.next).min()

@@ -71,13 +71,14 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
         }
         if let Some(sink) = step.step.sink()
             && promises
-            && options.mode == Mode::ExactlyOnce
+            && options.mode.is_exactly_once()
             && sink.kind() == SinkKind::Immediate
         {
             return Err(Error::plan(format!(
-                "{} delivers records as they come, so after a failure some are delivered again and \"exactly_once\" \
+                "{} delivers records as they come, so after a failure some are delivered again and {:?} \
                  cannot be kept: use checkpoint=mill.Checkpoint(path, mode=\"at_least_once\"), or a transactional or keyed sink",
-                sink.name()
+                sink.name(),
+                options.mode.as_str()
             ))
             .in_step(&step.name));
         }
@@ -117,7 +118,7 @@ fn check_routes(graph: &Graph) -> Result<()> {
 pub(crate) fn effective(sink: &dyn Sink, options: &PlanOptions) -> &'static str {
     let kind = sink.kind();
     let delivery = options.is_checkpointed.then_some(match options.mode {
-        Mode::ExactlyOnce => Delivery::ExactlyOnce,
+        Mode::ExactlyOnce | Mode::Dedup => Delivery::ExactlyOnce,
         Mode::AtLeastOnce => Delivery::AtLeastOnce,
         Mode::None => Delivery::AtMostOnce,
     });
@@ -135,9 +136,9 @@ pub(crate) fn effective(sink: &dyn Sink, options: &PlanOptions) -> &'static str 
         (_, SinkKind::Immediate) => "at_least_once: delivered as it comes",
         (Mode::AtLeastOnce, SinkKind::Idempotent) => "at_least_once: upserts by key",
         (Mode::AtLeastOnce, _) => "at_least_once",
-        (Mode::ExactlyOnce, SinkKind::Idempotent) => "exactly_once: upserts by key",
-        (Mode::ExactlyOnce, SinkKind::Transactional) => "exactly_once: committed after the checkpoint",
-        (Mode::ExactlyOnce, SinkKind::WriteAhead) => "exactly_once: delivered after the checkpoint with its number",
-        (Mode::ExactlyOnce, _) => "at_least_once: the target cannot record which checkpoint it has",
+        (Mode::ExactlyOnce | Mode::Dedup, SinkKind::Idempotent) => "exactly_once: upserts by key",
+        (Mode::ExactlyOnce | Mode::Dedup, SinkKind::Transactional) => "exactly_once: committed after the checkpoint",
+        (Mode::ExactlyOnce | Mode::Dedup, SinkKind::WriteAhead) => "exactly_once: delivered after the checkpoint with its number",
+        (Mode::ExactlyOnce | Mode::Dedup, _) => "at_least_once: the target cannot record which checkpoint it has",
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use mill_protocol::Source;
 use mill_runtime::{JobGraph, Mode, RunOptions, Status, start};
@@ -51,7 +53,13 @@ struct Found {
 
 /// Runs a job of the seed's making, with kills, to its end.
 fn run(seed: u64, mode: Mode) -> Found {
+    run_with(seed, mode, &Dice::new(seed, 0)).0
+}
+
+/// The same, of operators that fail as the dice fall, and how often a task went back alone.
+fn run_with(seed: u64, mode: Mode, dice: &Arc<Dice>) -> (Found, usize) {
     let mut random = Random(seed);
+    let went_back = Arc::new(AtomicUsize::new(0));
     let sources: Vec<Vec<Vec<Record>>> = (0..1 + random.below(2))
         .map(|_| {
             let splits = 1 + random.below(3);
@@ -66,14 +74,25 @@ fn run(seed: u64, mode: Mode) -> Found {
     loop {
         let mut options = world.options(random.below(u64::MAX));
         options.mode = mode;
-        let job = start(graph(&mut random, &sources, &world), options).unwrap();
+        let counted = Arc::clone(&went_back);
+        options.task_restarts = Some(Arc::new(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Some(Duration::ZERO)
+        }));
+        let job = start(flaky(graph(&mut random, &sources, &world), dice), options).unwrap();
         let steps = if kills < 6 { random.below(1500) } else { u64::MAX };
         if job.run_steps(steps) {
-            let report = job.wait(None).unwrap().unwrap();
-            assert_eq!(report.status, Status::Finished, "seed {seed}");
-            break;
+            match job.wait(None).unwrap() {
+                Ok(report) => {
+                    assert_eq!(report.status, Status::Finished, "seed {seed}");
+                    break;
+                }
+                // What a failed task had done could not be taken back: the job goes back, as after a kill.
+                Err(error) => assert!(mode == Mode::Dedup && dice.is_loaded(), "seed {seed}: {error}"),
+            }
+        } else {
+            kills += 1;
         }
-        kills += 1;
         drop(job);
         world.disk = Arc::new(world.disk.after_kill());
     }
@@ -90,7 +109,7 @@ fn run(seed: u64, mode: Mode) -> Found {
         found.missing += keys(&expected).difference(&keys(&given)).count();
         found.surplus += (given != expected) as usize;
     }
-    found
+    (found, went_back.load(Ordering::Relaxed))
 }
 
 /// The seeds to run; `MILL_SEEDS=5000` or `MILL_SEEDS=1234..1235` asks for others.
@@ -106,6 +125,17 @@ fn kills_and_rescales_under_any_schedule_change_nothing() {
         let found = run(seed, Mode::ExactlyOnce);
         assert!(found.missing == 0 && found.surplus == 0, "seed {seed}: {found:?}");
     }
+}
+
+#[test]
+fn tasks_that_fail_go_back_alone_and_change_nothing() {
+    let mut went_back = 0;
+    for seed in seeds(300) {
+        let (found, times) = run_with(seed, Mode::Dedup, &Dice::new(seed, 40 + seed % 200));
+        assert!(found.missing == 0 && found.surplus == 0, "seed {seed}: {found:?}");
+        went_back += times;
+    }
+    assert!(went_back > 300, "only {went_back} tasks went back alone");
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Toy sources, operators and sinks, and the graphs made of them.
 
 mod event_time;
+mod flaky;
 mod graphs;
 mod sink;
 mod source;
 mod window_sum;
 
 pub use event_time::EventTime;
+pub use flaky::{Dice, flaky};
 pub use graphs::*;
 pub use sink::MemorySink;
 pub use source::{MemorySource, Record};

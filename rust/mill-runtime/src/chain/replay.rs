@@ -1,0 +1,141 @@
+//! How a chain goes back alone: with operators made anew from a checkpoint, through its log, to where it had failed.
+//!
+//! Its queues, its sinks and its source stay as they are. What the operators make of the log a second time is dropped at the edge of
+//! the task, so nobody else notices.
+
+use std::sync::Arc;
+
+use mill_protocol::{Epoch, Error, Operator, Outbox, Result, Watermark};
+
+use super::Chain;
+use crate::envelope::Event;
+use crate::input_log::{ReplayStep, Taken};
+use crate::metrics::StageCounters;
+use crate::stage::{Body, Stage};
+
+/// How much was repeated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replayed {
+    /// Records that went into the chain once more.
+    pub(crate) rows: u64,
+    /// Frames, watermarks and timers that did.
+    pub(crate) entries: u64,
+}
+
+impl Chain {
+    /// Whether it goes through its log once more.
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.is_replaying())
+    }
+
+    /// The operators have nothing to do: what went in last has been applied, and its output goes on. Returns whether there was any
+    /// such thing.
+    pub(super) fn apply(&mut self) -> Result<bool> {
+        let Some(log) = self.log.as_mut().filter(|log| !log.is_replaying() && log.has_pending()) else { return Ok(false) };
+        let stages = &self.stages;
+        let held = log.apply(|| stages.iter().map(Stage::mark).collect());
+        self.merge_all(held)?;
+        Ok(true)
+    }
+
+    /// A call of it has failed: takes back what was in it. Returns the checkpoints that it can go back to; none if what it did cannot
+    /// be taken back.
+    pub(crate) fn take_back(&mut self) -> Vec<Epoch> {
+        let is_sink = self.calling.take().is_some_and(|index| self.stages[index].is_sink());
+        // What such a stage does while it keeps the end back is not in the log.
+        let is_ending = self.stages.iter().any(Stage::keeps_end);
+        match &mut self.log {
+            Some(log) if !is_sink && !is_ending => log.take_back(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Goes back to the checkpoint of this epoch, from which these operators were made; `None` stands for a sink. Returns the
+    /// operators that it had.
+    ///
+    /// # Errors
+    /// When an operator fails at once.
+    pub(crate) fn go_back(&mut self, epoch: Epoch, operators: Vec<Option<Box<dyn Operator>>>) -> Result<Vec<Body>> {
+        let mark = self.log.as_mut().and_then(|log| log.rewind(epoch));
+        let mark = mark.ok_or_else(|| Error::internal(format!("a task that does not know {epoch:?} goes back to it")))?;
+        self.outbox = Outbox::default();
+        self.parts.clear();
+        (self.has_end, self.closed, self.repeated) = (false, 0, None);
+        self.begin_round();
+        let mut former = Vec::new();
+        for (index, (stage, operator)) in self.stages.iter_mut().zip(operators).enumerate() {
+            let Some(operator) = operator else { continue };
+            former.push(stage.go_back(epoch, &mark.stages[index], operator));
+            stage.prime().map_err(|error| error.in_step(&stage.name))?;
+            if mark.watermarks[index] > Watermark::MIN {
+                stage.follow(mark.watermarks[index]);
+            }
+        }
+        if self.counters.is_empty() {
+            // What is repeated has been counted.
+            let uncounted = |stage: &mut Stage| stage.set_counters(Arc::new(StageCounters::default()));
+            self.counters = self.stages.iter_mut().map(uncounted).collect();
+        }
+        if let Some(open) = &mark.splits {
+            for stage in self.stages.iter_mut().filter(|stage| !stage.is_sink()) {
+                stage.accept(Event::Splits(Arc::clone(open)));
+            }
+        }
+        Ok(former)
+    }
+
+    /// Lets in what comes next in the log; the chain must be drained. Once all was repeated, lets in what it had failed at, and
+    /// returns how much it was.
+    ///
+    /// # Errors
+    /// When what comes next cannot be passed on.
+    pub(crate) fn replay(&mut self, is_full: bool) -> Result<Option<Replayed>> {
+        if let Some(epoch) = self.repeated.take() {
+            // What the checkpoint needs of it was given before.
+            drop(self.complete_snapshot(epoch, false)?);
+        }
+        let Some(log) = &mut self.log else { return Ok(Some(Replayed::default())) };
+        match log.replay() {
+            ReplayStep::Input(taken) => taken.into_iter().try_for_each(|taken| self.enter_once_more(taken, false))?,
+            ReplayStep::Watermarks(made) => {
+                for (index, at) in made {
+                    self.stages[index].follow(at);
+                    self.forward(index, Event::Watermark(0, at))?;
+                }
+            }
+            ReplayStep::Barrier(epoch) => {
+                self.repeated = Some(epoch);
+                self.enter(Event::Barrier(epoch), false)?;
+            }
+            ReplayStep::Done { entries, rows } => {
+                for (stage, counters) in self.stages.iter_mut().zip(std::mem::take(&mut self.counters)) {
+                    stage.set_counters(counters);
+                    if let Some(slot) = &mut stage.slot {
+                        slot.count_again();
+                    }
+                }
+                let pending = self.log.as_mut().map(|log| log.take_pending()).unwrap_or_default();
+                pending.into_iter().try_for_each(|taken| self.enter_once_more(taken, is_full))?;
+                return Ok(Some(Replayed { rows, entries }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn enter_once_more(&mut self, taken: Taken, is_full: bool) -> Result<()> {
+        match taken {
+            Taken::Event(event) => self.enter(event, is_full),
+            Taken::Rejected(batch) => self.enter_errors(batch),
+            Taken::Timer(index) => {
+                let now = self.log.as_ref().and_then(|log| log.now()).unwrap_or_else(|| self.context.clock.now());
+                self.note_taken(Taken::Timer(index), Some(now));
+                self.fire(index, now)
+            }
+            Taken::Follow(index, at) => {
+                self.note_taken(Taken::Follow(index, at), None);
+                self.stages[index].follow(at);
+                self.forward(index, Event::Watermark(0, at))
+            }
+        }
+    }
+}

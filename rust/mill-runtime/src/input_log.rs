@@ -1,0 +1,344 @@
+//! What a task has taken since the last checkpoint, so that it can be brought back alone: the second way to exactly once.
+//!
+//! ```text
+//!   mark of checkpoint 7 │ entry entry entry │ mark of 8 (under way) │ entry entry │ pending
+//!   └ operators are made anew from 7 ──► entries once more, output dropped ──────► └ goes in once more, output counts
+//! ```
+//!
+//! An *entry* is what goes into the chain between two moments at which its operators have nothing to do: records, a watermark, a
+//! timer. What comes out of the operators on an entry is held until they are through with it, and only then goes to the queues and
+//! sinks of the task, all of it; that is when the entry has been *applied*. So a task that fails has applied each entry whole or not at
+//! all, its neighbours have seen the output of just those that were applied, and nobody but the task itself has to go back. The
+//! order of the entries is the order in which the task took them, whichever channels they came from: the log is the sequence number of
+//! every channel, and what it holds is shared with the rest of the engine, not copied.
+//!
+//! What an operator does is repeated by calling it in the same way. What comes from elsewhere is noted with the entry: what time it
+//! was, and the watermarks that were made of it, which depend on other tasks and on the clock. An operator whose results come from outside
+//! or by the clock says that it cannot be brought back like that ([`Operator::can_replay`](mill_protocol::Operator::can_replay)); then, and
+//! when the log got too large or an entry made more output than is held, the job as a whole goes back to its checkpoint.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use mill_protocol::{Batch, Epoch, SplitId, Watermark};
+use mill_queue::sync::atomic::{AtomicU64, Ordering};
+
+use crate::chain::Route;
+use crate::envelope::Event;
+use crate::stage::StageMark;
+
+/// So many rows of output are held for one entry at most; beyond it the entry can no longer be taken back.
+const HELD_ROWS_MAX: usize = 1 << 20;
+
+/// What went into a chain.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// An event of the task's input.
+    Event(Event),
+    /// Records of the source that could not be read.
+    Rejected(Batch),
+    /// The timers of this stage.
+    Timer(usize),
+    /// The time of others, which the maker of watermarks in this stage takes on.
+    Follow(usize, Watermark),
+}
+
+/// What went into a chain at once.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    pub(crate) taken: Vec<Taken>,
+    /// The processing time at which it did.
+    pub(crate) now: i64,
+    /// The watermarks that were made on it, each by the stage.
+    pub(crate) watermarks: Vec<(usize, Watermark)>,
+}
+
+/// How the chain stood at a barrier, as far as its operators don't know it themselves.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    pub(crate) epoch: Epoch,
+    pub(crate) stages: Vec<StageMark>,
+    /// The splits that the operators were told of last.
+    pub(crate) splits: Option<Arc<[SplitId]>>,
+    /// The last watermark of each stage that makes them.
+    pub(crate) watermarks: Vec<Watermark>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    mark: Arc<Mark>,
+    entries: Vec<Entry>,
+    bytes: usize,
+}
+
+/// Where a task is that goes through its log once more.
+#[derive(Debug, Default)]
+struct Replay {
+    segment: usize,
+    entry: usize,
+    /// Whether that entry has gone in, and whether the watermarks have that were made of it.
+    is_in: bool,
+    is_timed: bool,
+    entries: u64,
+    rows: u64,
+}
+
+/// What a task that goes through its log once more does next.
+pub(crate) enum ReplayStep {
+    /// This goes into the chain.
+    Input(Vec<Taken>),
+    /// These watermarks were made of it.
+    Watermarks(Vec<(usize, Watermark)>),
+    /// The barrier comes by.
+    Barrier(Epoch),
+    /// All was repeated.
+    Done {
+        /// How many entries.
+        entries: u64,
+        /// How many records went in with them.
+        rows: u64,
+    },
+}
+
+/// The log of one task.
+pub(crate) struct InputLog {
+    segments: VecDeque<Segment>,
+    /// What is in the chain.
+    pending: Option<Entry>,
+    held: Vec<(Route, Event)>,
+    held_rows: usize,
+    /// Whether some of the output of what is in the chain is out already.
+    is_torn: bool,
+    replay: Option<Replay>,
+    splits: Option<Arc<[SplitId]>>,
+    watermarks: Vec<Watermark>,
+    bytes: usize,
+    bytes_max: usize,
+    /// The newest checkpoint of the job that is complete.
+    published: Arc<AtomicU64>,
+    /// Whether a checkpoint was asked for, since the log has become large.
+    is_asked: bool,
+}
+
+impl InputLog {
+    /// A log that begins at this mark.
+    pub(crate) fn new(epoch: Epoch, stages: Vec<StageMark>, bytes_max: usize, published: Arc<AtomicU64>) -> InputLog {
+        let watermarks = vec![Watermark::MIN; stages.len()];
+        let mark = Arc::new(Mark { epoch, stages, splits: None, watermarks: watermarks.clone() });
+        InputLog {
+            segments: VecDeque::from([Segment { mark, entries: Vec::new(), bytes: 0 }]),
+            pending: None,
+            held: Vec::new(),
+            held_rows: 0,
+            is_torn: false,
+            replay: None,
+            splits: None,
+            watermarks,
+            bytes: 0,
+            bytes_max,
+            published,
+            is_asked: false,
+        }
+    }
+
+    /// Whether the task goes through its log once more.
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.replay.is_some()
+    }
+
+    /// Whether something is in the chain.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Something goes into the chain at this time.
+    pub(crate) fn begin(&mut self, taken: Taken, now: impl FnOnce() -> i64) {
+        if self.replay.is_none() {
+            let entry = self.pending.get_or_insert_with(|| Entry { now: now(), ..Entry::default() });
+            entry.taken.push(taken);
+        }
+    }
+
+    /// The time that operators are told while they work on what is in the chain.
+    pub(crate) fn now(&self) -> Option<i64> {
+        match &self.replay {
+            Some(replay) => Some(self.segments[replay.segment].entries.get(replay.entry)?.now),
+            None => self.pending.as_ref().map(|entry| entry.now),
+        }
+    }
+
+    /// A watermark was made and goes on from this stage.
+    pub(crate) fn note_watermark(&mut self, stage: usize, at: Watermark) {
+        if let Some(entry) = &mut self.pending {
+            entry.watermarks.push((stage, at));
+        }
+    }
+
+    /// Holds output of the operators until they are through; while they repeat what was applied, drops it. Returns whether more is held
+    /// than may be.
+    pub(crate) fn hold(&mut self, route: Route, event: Event) -> bool {
+        if self.replay.is_some() {
+            return false;
+        }
+        if let Event::Batch(_, batch) = &event {
+            self.held_rows += batch.rows();
+        }
+        self.held.push((route, event));
+        self.held_rows > HELD_ROWS_MAX
+    }
+
+    /// Takes what is held though the operators are not through: from here on what is in the chain cannot be taken back.
+    pub(crate) fn tear(&mut self) -> Vec<(Route, Event)> {
+        self.is_torn = true;
+        self.held_rows = 0;
+        std::mem::take(&mut self.held)
+    }
+
+    /// The operators are through with what went in: it is applied. Returns what they made of it. At a barrier this is how the chain
+    /// stands. What lies before the newest complete checkpoint is let go of.
+    pub(crate) fn apply(&mut self, stages: impl FnOnce() -> Vec<StageMark>) -> Vec<(Route, Event)> {
+        let Some(entry) = self.pending.take() else { return Vec::new() };
+        self.is_torn = false;
+        self.held_rows = 0;
+        for (stage, at) in entry.made() {
+            self.watermarks[stage] = self.watermarks[stage].max(at);
+        }
+        for taken in &entry.taken {
+            if let Taken::Event(Event::Splits(open)) = taken {
+                self.splits = Some(Arc::clone(open));
+            }
+        }
+        if let Some(epoch) = entry.barrier() {
+            let mark = Mark { epoch, stages: stages(), splits: self.splits.clone(), watermarks: self.watermarks.clone() };
+            self.segments.push_back(Segment { mark: Arc::new(mark), entries: Vec::new(), bytes: 0 });
+            self.is_asked = false;
+        } else if let Some(segment) = self.segments.back_mut() {
+            let bytes = entry.bytes();
+            segment.bytes += bytes;
+            segment.entries.push(entry);
+            self.bytes += bytes;
+        }
+        // Relaxed: the number stands for itself, and an old one only keeps more.
+        let published = self.published.load(Ordering::Relaxed);
+        while self.segments.get(1).is_some_and(|next| next.mark.epoch.0 <= published) {
+            self.bytes -= self.segments.pop_front().map_or(0, |segment| segment.bytes);
+        }
+        if self.bytes > self.bytes_max {
+            // From the next barrier on there is a log again.
+            self.segments.clear();
+            self.bytes = 0;
+        }
+        std::mem::take(&mut self.held)
+    }
+
+    /// Whether a checkpoint should be taken soon, so that the log becomes shorter; said once.
+    pub(crate) fn asks_for_checkpoint(&mut self) -> bool {
+        self.bytes > self.bytes_max / 2 && !std::mem::replace(&mut self.is_asked, true)
+    }
+
+    /// The chain has failed: takes back what was in it. Returns the checkpoints from which the task can be brought back; none if it
+    /// failed at something that cannot be taken back.
+    pub(crate) fn take_back(&mut self) -> Vec<Epoch> {
+        self.held.clear();
+        self.held_rows = 0;
+        if self.is_torn || (self.pending.is_none() && self.replay.is_none()) {
+            return Vec::new();
+        }
+        if let Some(entry) = &mut self.pending {
+            entry.watermarks.clear();
+        }
+        self.segments.iter().map(|segment| segment.mark.epoch).collect()
+    }
+
+    /// Begins to go through the log once more, from this checkpoint on; returns how the chain stood there.
+    pub(crate) fn rewind(&mut self, epoch: Epoch) -> Option<Arc<Mark>> {
+        let segment = self.segments.iter().position(|segment| segment.mark.epoch == epoch)?;
+        self.replay = Some(Replay { segment, ..Replay::default() });
+        Some(Arc::clone(&self.segments[segment].mark))
+    }
+
+    /// What comes next; the chain is through with what came before.
+    pub(crate) fn replay(&mut self) -> ReplayStep {
+        let Some(replay) = &mut self.replay else { return ReplayStep::Done { entries: 0, rows: 0 } };
+        if replay.is_timed {
+            (replay.entry, replay.is_in, replay.is_timed) = (replay.entry + 1, false, false);
+        }
+        match self.segments[replay.segment].entries.get(replay.entry) {
+            Some(entry) if replay.is_in => {
+                replay.is_timed = true;
+                ReplayStep::Watermarks(entry.watermarks.clone())
+            }
+            Some(entry) => {
+                replay.is_in = true;
+                replay.entries += 1;
+                replay.rows += entry.rows();
+                ReplayStep::Input(entry.taken.iter().map(Taken::again).collect())
+            }
+            None if replay.segment + 1 < self.segments.len() => {
+                (replay.segment, replay.entry) = (replay.segment + 1, 0);
+                ReplayStep::Barrier(self.segments[replay.segment].mark.epoch)
+            }
+            None => {
+                let (entries, rows) = (replay.entries, replay.rows);
+                self.replay = None;
+                ReplayStep::Done { entries, rows }
+            }
+        }
+    }
+
+    /// Takes what had been in the chain when it failed, to let it in again.
+    pub(crate) fn take_pending(&mut self) -> Vec<Taken> {
+        self.pending.take().map(|entry| entry.taken).unwrap_or_default()
+    }
+}
+
+impl Taken {
+    /// The same once more; columns are shared.
+    fn again(&self) -> Taken {
+        match self {
+            Taken::Event(event) => Taken::Event(event.clone_for_targets()),
+            Taken::Rejected(batch) => Taken::Rejected(batch.clone()),
+            Taken::Timer(stage) => Taken::Timer(*stage),
+            Taken::Follow(stage, at) => Taken::Follow(*stage, *at),
+        }
+    }
+}
+
+impl Entry {
+    fn barrier(&self) -> Option<Epoch> {
+        self.taken.iter().find_map(|taken| match taken {
+            Taken::Event(Event::Barrier(epoch)) => Some(*epoch),
+            _ => None,
+        })
+    }
+
+    /// How far the makers of watermarks came by it.
+    fn made(&self) -> impl Iterator<Item = (usize, Watermark)> + '_ {
+        let followed = self.taken.iter().filter_map(|taken| match taken {
+            Taken::Follow(stage, at) => Some((*stage, *at)),
+            _ => None,
+        });
+        followed.chain(self.watermarks.iter().copied())
+    }
+
+    fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.taken.iter().filter_map(|taken| match taken {
+            Taken::Event(Event::Batch(_, batch)) | Taken::Rejected(batch) => Some(batch),
+            _ => None,
+        })
+    }
+
+    fn rows(&self) -> u64 {
+        self.batches().map(|batch| batch.rows() as u64).sum()
+    }
+
+    /// How much memory it keeps, as far as that is its own: of a slice the rows it shows.
+    fn bytes(&self) -> usize {
+        let column = |column: &dyn arrow::array::Array| column.to_data().get_slice_memory_size().unwrap_or(0);
+        let batches = self.batches().flat_map(|batch| batch.data().columns());
+        batches.map(|of| column(&**of)).sum::<usize>() + size_of::<Entry>()
+    }
+}
+
+#[cfg(test)]
+mod tests;
