@@ -24,7 +24,7 @@ from millstream._texts import flag
 from millstream.errors import CheckpointError, MillstreamError, PlanError
 from millstream.functions import fetch_pyarrow
 from millstream.io.sinks import Output, Sink
-from millstream.options import Checkpoint, OnError, Restart, settings
+from millstream.options import Checkpoint, OnError, Restart, check_restart, settings
 from millstream.report import RUNNING, JobStatus, Metrics, Report, metrics_of, report_of, waits_of
 from millstream.state import StateDiff, StepDiff
 from millstream.table import Table
@@ -384,6 +384,7 @@ def start(
     >>> job.wait().rows_in
     3
     """
+    check_restart(checkpoint, restart)
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
     if flag(replace, "start(replace=…)") and checkpoint is None:
         raise PlanError("start(replace=True) replaces the job of a state directory, and there is no checkpoint=")
@@ -597,6 +598,7 @@ def run(
     """
     if progress is not None and not isinstance(progress, bool):
         raise PlanError(f"progress is True, False or None, not {progress!r:.200}")
+    check_restart(checkpoint, restart)
     options = settings(checkpoint=checkpoint, parallelism=parallelism, until=until, restart=restart, on_error=on_error)
     job = _started(sinks, "run", options, http)
     if isinstance(job, Declared):

@@ -191,6 +191,15 @@ class Restart:
         return Restart(attempts, initial, longest)
 
 
+def check_restart(checkpoint: object, restart: object) -> None:
+    """Refuse a mode that restarts tasks without saying how often."""
+    if isinstance(checkpoint, Checkpoint) and checkpoint.mode == "dedup" and restart is None:
+        raise PlanError(
+            'mode="dedup" restarts a task that fails, and has to know how often: give restart=mill.Restart.fixed_delay(3), '
+            'or use mode="exactly_once"'
+        )
+
+
 def _allowed(checkpoint: Checkpoint | None) -> list[str] | None:
     """Return the names of steps that may be new; None for all."""
     if checkpoint is None or checkpoint.allow_new is False:
@@ -220,11 +229,6 @@ def settings(
     if restart is not None and not isinstance(restart, Restart):
         over = "; to start over without the old state: checkpoint=mill.Checkpoint(path, restart=True)" if restart is True else ""
         raise PlanError(f"restart is a strategy such as mill.Restart.fixed_delay(3), not {restart!r:.200}{over}")
-    if checkpoint is not None and checkpoint.mode == "dedup" and restart is None:
-        raise PlanError(
-            'mode="dedup" starts a task that fails again by itself, and has to know how often: give '
-            "restart=mill.Restart.fixed_delay(3), or use mode=\"exactly_once\""
-        )
     restore_from = None if checkpoint is None else checkpoint.restore_from
     return {
         "checkpoint": None if checkpoint is None else local_path(checkpoint.path, "checkpoint"),

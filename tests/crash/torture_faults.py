@@ -441,6 +441,8 @@ def _in_process(run: Run, fault: str, parallelism: int, seed: int) -> None:
     checkpoint = mill.Checkpoint(run.work / "state", every="2ms", mode=run.cell.mode)
     # Half of the jobs start again in the same process.
     restart = mill.Restart.fixed_delay(3, "1ms") if fault == "panic in a thread" and dice.random() < 0.5 else None
+    if run.cell.mode == "dedup":
+        restart = mill.Restart.fixed_delay(20, "1ms")
     try:
         report = mill.run(*run.declare(), checkpoint=checkpoint, parallelism=parallelism, restart=restart)
         if any("panicked (simulated)" in note for note in report.notes):

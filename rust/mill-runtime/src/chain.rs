@@ -115,6 +115,8 @@ pub(crate) struct Chain {
     pub(crate) log: Option<Box<InputLog>>,
     /// The counters of the stages, while these repeat what was counted before.
     counters: Vec<Arc<StageCounters>>,
+    /// What the stages had counted when the last entry of the log was applied.
+    counted: Vec<[u64; 5]>,
     /// The barrier that is in the chain once more.
     repeated: Option<Epoch>,
 }
@@ -146,6 +148,7 @@ impl Chain {
             is_resting: false,
             log: None,
             counters: Vec::new(),
+            counted: Vec::new(),
             repeated: None,
         };
         // A step may need nothing from the start: a limit that had been reached before the checkpoint.
@@ -215,15 +218,15 @@ impl Chain {
             return Ok(if has_worked { ChainStep::Worked } else { ChainStep::Drained });
         };
         self.calling = Some(index);
-        let stage = &mut self.stages[index];
-        if stage.is_waiting() {
+        if self.stages[index].is_waiting() {
             self.calling = None;
             return Ok(ChainStep::Waiting);
         }
-        if stage.uses_now() {
-            let logged = self.log.as_ref().and_then(|log| log.now());
-            stage.set_now(logged.unwrap_or_else(|| self.context.clock.now()));
+        if self.stages[index].uses_now() {
+            let now = self.now();
+            self.stages[index].set_now(now);
         }
+        let stage = &mut self.stages[index];
         if self.log.is_some() {
             mill_fault::reach("task.call").map_err(|error| Error::connector(format!("task.call: {error}")))?;
         }
@@ -312,6 +315,7 @@ impl Chain {
     /// Takes a barrier though the end has entered. What has not ended comes after a stage that keeps the end back, so these have
     /// the barrier in front of it.
     pub(crate) fn enter_ahead_of_end(&mut self, epoch: Epoch, is_full: bool) {
+        self.note_taken(Taken::Event(Event::Barrier(epoch)), None);
         self.is_full = is_full;
         for stage in self.stages.iter_mut().filter(|stage| stage.keeps_end()) {
             stage.accept_ahead_of_end(Event::Barrier(epoch));
@@ -512,10 +516,17 @@ impl Chain {
         // Each once a round: one that wakes itself leaves room for inputs and barriers.
         let Some(index) = self.stages[..self.wakes].iter().rposition(Stage::takes_wake) else { return Ok(false) };
         self.wakes = index;
+        self.note_taken(Taken::Wake(index), None);
+        self.wake(index)?;
+        Ok(true)
+    }
+
+    fn wake(&mut self, index: usize) -> Result<()> {
         self.calling = Some(index);
+        let now = self.now();
         let stage = &mut self.stages[index];
         if stage.uses_now() {
-            stage.set_now(self.context.clock.now());
+            stage.set_now(now);
         }
         let forward = stage.on_wake(&mut self.outbox).map_err(|error| error.in_step(&stage.name))?;
         self.pass_on(index)?;
@@ -523,7 +534,13 @@ impl Chain {
             self.forward(index, event)?;
         }
         self.calling = None;
-        Ok(true)
+        Ok(())
+    }
+
+    /// What time it is for the operators: that of the log, if there is one, so that they can be told the same once more.
+    fn now(&self) -> i64 {
+        let logged = self.log.as_ref().and_then(|log| log.now());
+        logged.unwrap_or_else(|| self.context.clock.now())
     }
 
     fn is_needed(&self, route: Route) -> bool {

@@ -406,7 +406,7 @@ impl Coordinator {
             self.published = Some(in_flight.epoch.0);
             // Relaxed: the number stands for itself.
             self.parts.shared.published.store(in_flight.epoch.0, Ordering::Relaxed);
-            if let Some(origins) = &self.parts.origins {
+            if let Some(origins) = self.parts.origins.as_ref().filter(|_| self.going_back.is_empty()) {
                 origins.forget_first();
             }
         }

@@ -39,6 +39,8 @@ pub(crate) enum Taken {
     Rejected(Batch),
     /// The timers of this stage.
     Timer(usize),
+    /// The wake-up of this stage.
+    Wake(usize),
     /// The time of others, which the maker of watermarks in this stage takes on.
     Follow(usize, Watermark),
 }
@@ -224,11 +226,15 @@ impl InputLog {
             self.bytes -= self.segments.pop_front().map_or(0, |segment| segment.bytes);
         }
         if self.bytes > self.bytes_max {
-            // From the next barrier on there is a log again.
-            self.segments.clear();
-            self.bytes = 0;
+            self.give_up();
         }
         std::mem::take(&mut self.held)
+    }
+
+    /// Lets go of everything: from the next barrier on there is a log again.
+    pub(crate) fn give_up(&mut self) {
+        self.segments.clear();
+        self.bytes = 0;
     }
 
     /// Whether a checkpoint should be taken soon, so that the log becomes shorter; said once.
@@ -299,6 +305,7 @@ impl Taken {
             Taken::Event(event) => Taken::Event(event.clone_for_targets()),
             Taken::Rejected(batch) => Taken::Rejected(batch.clone()),
             Taken::Timer(stage) => Taken::Timer(*stage),
+            Taken::Wake(stage) => Taken::Wake(*stage),
             Taken::Follow(stage, at) => Taken::Follow(*stage, *at),
         }
     }

@@ -127,6 +127,25 @@ pub(crate) struct StageCounters {
     pub(crate) watermark: Level,
 }
 
+impl StageCounters {
+    fn all(&self) -> [&Counter; 5] {
+        [&self.rows_in, &self.rows_out, &self.rows_late, &self.rows_skipped, &self.rows_routed]
+    }
+
+    /// All counts.
+    pub(crate) fn values(&self) -> [u64; 5] {
+        self.all().map(Counter::value)
+    }
+
+    /// Sets all counts, to take back what was counted since.
+    pub(crate) fn set(&self, values: [u64; 5]) {
+        for (counter, value) in self.all().into_iter().zip(values) {
+            // Relaxed: one thread writes, and the count stands for itself.
+            counter.0.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A count with one writer.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);

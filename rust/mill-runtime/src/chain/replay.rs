@@ -34,6 +34,12 @@ impl Chain {
         let Some(log) = self.log.as_mut().filter(|log| !log.is_replaying() && log.has_pending()) else { return Ok(false) };
         let stages = &self.stages;
         let held = log.apply(|| stages.iter().map(Stage::mark).collect());
+        if stages.iter().any(Stage::keeps_end) {
+            // What waits in the stage that keeps the end back is in no mark.
+            log.give_up();
+        }
+        self.counted.clear();
+        self.counted.extend(stages.iter().map(|stage| stage.counters.values()));
         self.merge_all(held)?;
         Ok(true)
     }
@@ -41,11 +47,16 @@ impl Chain {
     /// A call of it has failed: takes back what was in it. Returns the checkpoints that it can go back to; none if what it did cannot
     /// be taken back.
     pub(crate) fn take_back(&mut self) -> Vec<Epoch> {
+        // Those of a chain that repeats its log count what nobody sees.
+        if self.counters.is_empty() {
+            self.counted.resize(self.stages.len(), [0; 5]);
+            for (stage, counted) in self.stages.iter().zip(&self.counted).filter(|(stage, _)| !stage.is_sink()) {
+                stage.counters.set(*counted);
+            }
+        }
         let is_sink = self.calling.take().is_some_and(|index| self.stages[index].is_sink());
-        // What such a stage does while it keeps the end back is not in the log.
-        let is_ending = self.stages.iter().any(Stage::keeps_end);
         match &mut self.log {
-            Some(log) if !is_sink && !is_ending => log.take_back(),
+            Some(log) if !is_sink => log.take_back(),
             _ => Vec::new(),
         }
     }
@@ -127,9 +138,13 @@ impl Chain {
             Taken::Event(event) => self.enter(event, is_full),
             Taken::Rejected(batch) => self.enter_errors(batch),
             Taken::Timer(index) => {
-                let now = self.log.as_ref().and_then(|log| log.now()).unwrap_or_else(|| self.context.clock.now());
+                let now = self.now();
                 self.note_taken(Taken::Timer(index), Some(now));
                 self.fire(index, now)
+            }
+            Taken::Wake(index) => {
+                self.note_taken(Taken::Wake(index), None);
+                self.wake(index)
             }
             Taken::Follow(index, at) => {
                 self.note_taken(Taken::Follow(index, at), None);
