@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sqlite3
 import threading
+import time
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import millstream as mill
@@ -191,3 +196,30 @@ def test_it_goes_on_from_a_checkpoint_of_the_first_way_and_back(tmp_path: Path) 
         testing.simulate(totals.write_csv(tmp_path / "out"), seed=3, checkpoint=checkpoint, steps=steps)
     shown = mill.read_csv(tmp_path / "out").collect().to_dicts()
     assert {row["k"]: row["n"] for row in shown} == {k: sum(range(k, 500, 7)) for k in range(7)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_combined_ahead_of_an_exchange_is_there_once(seed: int, tmp_path: Path) -> None:
+    dice = random.Random(seed)
+    failing = {dice.randrange(5, 60) for _ in range(6)}
+    calls = itertools.count()
+
+    def doubled(batch: pa.RecordBatch) -> pa.RecordBatch:
+        # Records are cut by how long calls take.
+        time.sleep(dice.choice([0, 0, 0.001, 0.004]))
+        if next(calls) in failing:
+            raise OSError("no answer")
+        return batch.append_column("y", pc.multiply(batch.column("x"), 2))
+
+    rows = 400_000
+    records = mill.generate(rows=rows, k=(mill.index() * 7919) % 100_003, x=mill.index() % 1000).rebalance()
+    totals = records.map_batches(doubled, schema={"k": int, "x": int, "y": int}).key_by("k").agg(n=mill.count(), s=col("y").sum())
+    report = run(totals.write_parquet(tmp_path / "out"), tmp_path, every="20ms", parallelism=3)
+    assert sum("went back alone" in note for note in report.notes) >= 3, report.notes
+    index = np.arange(rows)
+    keys = (index * 7919) % 100_003
+    shown = mill.read_parquet(tmp_path / "out").collect().to_arrow().sort_by("k")
+    assert shown["k"].to_pylist() == sorted(set(keys.tolist()))
+    assert shown["n"].to_pylist() == np.bincount(keys)[np.bincount(keys) > 0].tolist()
+    sums = np.bincount(keys, weights=(index % 1000) * 2)
+    assert shown["s"].to_pylist() == sums[np.bincount(keys) > 0].astype(int).tolist()

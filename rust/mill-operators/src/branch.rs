@@ -24,6 +24,10 @@ impl Branch {
 }
 
 impl Operator for Branch {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         attempt(batch, out, &mut |batch, out| {
             let passing = passing(&self.predicate.evaluate_mask(batch.data())?);

@@ -49,6 +49,10 @@ impl Explode {
 }
 
 impl Operator for Explode {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let (elements, ranges) = lists(batch.column(self.column))?;
         self.pending = Some(Pending { batch, elements, ranges, next: 0 });

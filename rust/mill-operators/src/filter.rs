@@ -23,6 +23,10 @@ impl Filter {
 }
 
 impl Operator for Filter {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         attempt(batch, out, &mut |batch, out| {
             let mask = self.predicate.evaluate_mask(batch.data())?;

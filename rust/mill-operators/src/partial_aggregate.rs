@@ -59,6 +59,8 @@ enum Going {
 /// Combines records of one key before they travel.
 pub(crate) struct PartialAggregate {
     groups: Groups,
+    /// Makes them anew.
+    make: Box<dyn Fn() -> Result<Groups> + Send>,
     schema: SchemaRef,
     keys: Vec<usize>,
     assigner: Option<Assigner>,
@@ -93,20 +95,25 @@ impl PartialAggregate {
         let first = assigner.map_or(0, |assigner| if assigner.shares_panes { 2 } else { 1 });
         let fields = &stage.schema.fields()[first..first + keys.len()];
         let key_types: Vec<_> = fields.iter().map(|field| field.data_type().clone()).collect();
-        // Its keys are not yet where they belong, so it holds all key groups.
-        let table = TableOptions::new(0..KEY_GROUPS);
-        let options = GroupOptions {
-            table,
-            is_partial: false,
-            keeps_pending: false,
-            is_ahead: true,
-            is_timed: false,
-            owner_columns: None,
-            has_tally: false,
-            carries_at: None,
+        let (of_keys, aggregates) = (keys.to_vec(), aggregates.to_vec());
+        let make = move || {
+            // Its keys are not yet where they belong, so it holds all key groups.
+            let table = TableOptions::new(0..KEY_GROUPS);
+            let options = GroupOptions {
+                table,
+                is_partial: false,
+                keeps_pending: false,
+                is_ahead: true,
+                is_timed: false,
+                owner_columns: None,
+                has_tally: false,
+                carries_at: None,
+            };
+            Groups::new(&of_keys, &key_types, &aggregates, &options)
         };
         Ok(PartialAggregate {
-            groups: Groups::new(keys, &key_types, aggregates, &options)?,
+            groups: make()?,
+            make: Box::new(make),
             schema: stage.schema.clone(),
             keys: keys.to_vec(),
             assigner,
@@ -346,6 +353,15 @@ impl Operator for PartialAggregate {
 
     fn on_barrier(&mut self, _epoch: Epoch, out: &mut Outbox) -> Result<Progress> {
         self.start_flush(Going::All, out)
+    }
+
+    fn forget(&mut self) -> Result<()> {
+        // All has gone out at the barrier. What is left says where rows go and whether combining pays.
+        self.groups = (self.make)()?;
+        (self.taken, self.combined, self.given) = (0, 0, 0);
+        (self.passing, self.passing_next) = (0, PASSING_RECORDS);
+        self.deadline = None;
+        Ok(())
     }
 
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {

@@ -21,6 +21,10 @@ impl Project {
 }
 
 impl Operator for Project {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         attempt(batch, out, &mut |batch, out| {
             let data = project(&self.exprs, &self.schema, batch.data())?;

@@ -18,6 +18,10 @@ impl Unnest {
 }
 
 impl Operator for Unnest {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         let mut columns = batch.data().columns().to_vec();
         let fields = fields(batch.column(self.column))?;

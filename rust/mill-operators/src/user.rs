@@ -104,6 +104,10 @@ impl User {
 }
 
 impl Operator for User {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Outbox) -> Result<Progress> {
         if batch.rows() == 0 {
             return Ok(Progress::Done);

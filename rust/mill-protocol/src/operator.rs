@@ -350,6 +350,17 @@ pub trait Operator: Send {
         true
     }
 
+    /// Whether nothing that it was given before matters for the events that follow: it has no state, in a checkpoint or beside it.
+    fn is_stateless(&self) -> bool {
+        false
+    }
+
+    /// Only where the task may go back to this checkpoint alone: the snapshot was taken. An operator that decides by more than its
+    /// state when it emits what forgets that, so that one that is made anew from the checkpoint decides alike.
+    fn forget(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether the operator needs no further input (a limit that is reached); the runtime then ends the stream here.
     fn is_finished(&self) -> bool {
         false

@@ -346,7 +346,9 @@ impl Plan<'_> {
         let tasks: usize = self.graph.chains.iter().map(|chain| chain.parallelism).sum();
         let bytes_max = (LOG_BYTES / tasks).max(LOG_BYTES_MIN);
         let marks = run.stages.iter().map(Stage::mark).collect();
-        run.log = Some(Box::new(InputLog::new(origins.first_id(), marks, bytes_max, Arc::clone(&self.shared.published))));
+        let has_state = !run.stages.iter().all(Stage::is_stateless);
+        let published = Arc::clone(&self.shared.published);
+        run.log = Some(Box::new(InputLog::new(origins.first_id(), marks, has_state, bytes_max, published)));
         let parts = |(stage, wake): (&StageDef, &Arc<StageWake>)| match &stage.body {
             StageBody::Operator(make) => Some(OperatorParts {
                 uid: stage.uid.clone(),
@@ -356,8 +358,9 @@ impl Plan<'_> {
             }),
             StageBody::Sink { .. } => None,
         };
+        run.stages.iter_mut().for_each(Stage::set_logged);
         let parts = chain.stages.iter().zip(&wakes).map(parts).collect();
-        Some(Alone::new(Rebuild::new(Arc::clone(origins), parts)))
+        Some(Alone::new(Rebuild::new(Arc::clone(origins), parts, has_state)))
     }
 
     fn context(&self, stage: &StageDef, chain: &ChainDef, index: usize, wake: &Arc<StageWake>) -> TaskContext {

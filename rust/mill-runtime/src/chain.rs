@@ -356,7 +356,17 @@ impl Chain {
             match emission {
                 Emission::Batch(port, batch) => {
                     self.stages[index].counters.rows_out.add(batch.rows() as u64);
+                    let is_repeated = self.is_replaying() && self.stages[index].makes_watermarks();
+                    if is_repeated {
+                        self.repeat_watermarks(index)?;
+                    }
+                    if let Some(log) = &mut self.log {
+                        log.note_batch(index);
+                    }
                     self.deliver_all(Some(index), port, Event::Batch(0, batch))?;
+                    if is_repeated {
+                        self.repeat_watermarks(index)?;
+                    }
                 }
                 // What was made of time goes on from the log, since it depends on others.
                 Emission::Watermark(_) | Emission::Quiet(_) if self.is_replaying() => {}

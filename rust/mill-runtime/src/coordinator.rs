@@ -29,6 +29,7 @@ use mill_snapshot::TaskId;
 
 use crate::chain::Replayed;
 use crate::checkpoint::{Cause, InFlight, Reply, Wish};
+use crate::input_log::Reach;
 use crate::job_result::{Outcome, Report, Status};
 use crate::listeners::Listeners;
 use crate::metrics::{Overdue, Registry};
@@ -189,7 +190,7 @@ impl Coordinator {
             Message::Written(written) => self.written(written),
             Message::Ended => self.tasks_ended += 1,
             Message::Failed(error) => self.close(Err(error)),
-            Message::TaskFailed(task, error, origins) => self.task_failed(task, error, &origins),
+            Message::TaskFailed(task, error, reach) => self.task_failed(task, error, &reach),
             Message::TaskBack(task, replayed) => self.task_back(task, replayed),
             Message::LogLong if self.in_flight.is_none() => self.due = Some(now),
             // The one under way makes it shorter.
@@ -244,7 +245,7 @@ impl Coordinator {
     }
 
     /// A task has failed: lets it go back alone, if it can and may, or ends the job.
-    fn task_failed(&mut self, task: usize, error: Error, origins: &[Epoch]) {
+    fn task_failed(&mut self, task: usize, error: Error, reach: &Reach) {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
@@ -254,7 +255,12 @@ impl Coordinator {
             (Some(origins), None) => Some(origins.first_id()),
             (None, _) => None,
         };
-        let Some(checkpoint) = newest.filter(|newest| origins.contains(newest)) else {
+        let is_in_reach = |newest: &Epoch| match reach {
+            Reach::Nothing => false,
+            Reach::To(checkpoints) => checkpoints.contains(newest),
+            Reach::Anywhere => true,
+        };
+        let Some(checkpoint) = newest.filter(is_in_reach) else {
             let name = self.task_name(task);
             self.note(format!("{name} cannot go back alone, as it had taken too much since the last checkpoint: the job goes back"));
             return self.close(Err(error));
@@ -262,7 +268,7 @@ impl Coordinator {
         let pause = self.parts.task_restarts.as_ref().and_then(|restarts| restarts(&error));
         let Some(pause) = pause else { return self.close(Err(error)) };
         // What it gave to the checkpoint under way was laid out by operators that are gone.
-        self.needs_full |= origins.iter().any(|origin| *origin > checkpoint);
+        self.needs_full |= matches!(reach, Reach::To(checkpoints) if checkpoints.iter().any(|other| *other > checkpoint));
         self.going_back.push(task);
         self.parts.shared.order(Order { task, checkpoint, pause });
     }
@@ -602,6 +608,7 @@ impl Coordinator {
         }
         // The job has failed already; recovery removes what is left.
         drop(self.parts.sinks.abort());
+        self.parts.origins = None;
         self.parts.storage = None;
         self.parts.sinks.sinks.clear();
     }
@@ -622,6 +629,7 @@ impl Coordinator {
             self.parts.listeners = Listeners::default();
         }
         // Whoever hears of the end may start the next run: the locks have to be free by then.
+        self.parts.origins = None;
         self.parts.storage = None;
         self.parts.sinks.sinks.clear();
         let report = |status| Report {

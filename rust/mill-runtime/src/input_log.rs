@@ -12,8 +12,12 @@
 //! order of the entries is the order in which the task took them, whichever channels they came from: the log is the sequence number of
 //! every channel, and what it holds is shared with the rest of the engine, not copied.
 //!
+//! A chain without state has nothing to repeat: of it only the mark is kept up, and what is in it.
+//!
 //! What an operator does is repeated by calling it in the same way. What comes from elsewhere is noted with the entry: what time it
-//! was, and the watermarks that were made of it, which depend on other tasks and on the clock. An operator whose results come from outside
+//! was, the watermarks that were made of it, which depend on other tasks and on the clock, and how records were cut for code of the
+//! user's, which depends on how long that takes. What an operator knows beyond its state and lets it decide when to emit, it forgets at
+//! each barrier ([`Operator::forget`](mill_protocol::Operator::forget)). An operator whose results come from outside
 //! or by the clock says that it cannot be brought back like that ([`Operator::can_replay`](mill_protocol::Operator::can_replay)); then, and
 //! when the log got too large or an entry made more output than is held, the job as a whole goes back to its checkpoint.
 
@@ -51,8 +55,20 @@ pub(crate) struct Entry {
     pub(crate) taken: Vec<Taken>,
     /// The processing time at which it did.
     pub(crate) now: i64,
-    /// The watermarks that were made on it, each by the stage.
-    pub(crate) watermarks: Vec<(usize, Watermark)>,
+    /// The watermarks that were made on it.
+    pub(crate) watermarks: Vec<Made>,
+    /// How stages of the user's code cut the records, each by the stage: that goes by how long they take.
+    pub(crate) cuts: Vec<(usize, Vec<usize>)>,
+}
+
+/// A watermark that was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    /// By which stage.
+    pub(crate) stage: usize,
+    /// After how many batches of that stage, of those that it made of the entry.
+    pub(crate) batches: usize,
+    pub(crate) at: Watermark,
 }
 
 /// How the chain stood at a barrier, as far as its operators don't know it themselves.
@@ -81,16 +97,18 @@ struct Replay {
     /// Whether that entry has gone in, and whether the watermarks have that were made of it.
     is_in: bool,
     is_timed: bool,
+    /// Those of them that have not.
+    left: Vec<Made>,
     entries: u64,
     rows: u64,
 }
 
 /// What a task that goes through its log once more does next.
 pub(crate) enum ReplayStep {
-    /// This goes into the chain.
-    Input(Vec<Taken>),
-    /// These watermarks were made of it.
-    Watermarks(Vec<(usize, Watermark)>),
+    /// This goes into the chain, and is cut like this.
+    Input(Vec<Taken>, Vec<(usize, Vec<usize>)>),
+    /// What was made of it of watermarks, and has not gone on yet.
+    Watermarks(Vec<Made>),
     /// The barrier comes by.
     Barrier(Epoch),
     /// All was repeated.
@@ -100,6 +118,17 @@ pub(crate) enum ReplayStep {
         /// How many records went in with them.
         rows: u64,
     },
+}
+
+/// The checkpoints that a task can go back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// None: what it failed at cannot be taken back.
+    Nothing,
+    /// These.
+    To(Vec<Epoch>),
+    /// It has no state, so whichever it is makes no difference.
+    Anywhere,
 }
 
 /// The log of one task.
@@ -114,8 +143,12 @@ pub(crate) struct InputLog {
     replay: Option<Replay>,
     splits: Option<Arc<[SplitId]>>,
     watermarks: Vec<Watermark>,
+    /// How many batches each stage that makes watermarks has made of what is in the chain.
+    batches: Vec<usize>,
     bytes: usize,
     bytes_max: usize,
+    /// Whether there is state that has to be brought back by repeating what went in.
+    has_state: bool,
     /// The newest checkpoint of the job that is complete.
     published: Arc<AtomicU64>,
     /// Whether a checkpoint was asked for, since the log has become large.
@@ -124,7 +157,13 @@ pub(crate) struct InputLog {
 
 impl InputLog {
     /// A log that begins at this mark.
-    pub(crate) fn new(epoch: Epoch, stages: Vec<StageMark>, bytes_max: usize, published: Arc<AtomicU64>) -> InputLog {
+    pub(crate) fn new(
+        epoch: Epoch,
+        stages: Vec<StageMark>,
+        has_state: bool,
+        bytes_max: usize,
+        published: Arc<AtomicU64>,
+    ) -> InputLog {
         let watermarks = vec![Watermark::MIN; stages.len()];
         let mark = Arc::new(Mark { epoch, stages, splits: None, watermarks: watermarks.clone() });
         InputLog {
@@ -135,9 +174,11 @@ impl InputLog {
             is_torn: false,
             replay: None,
             splits: None,
+            batches: vec![0; watermarks.len()],
             watermarks,
             bytes: 0,
             bytes_max,
+            has_state,
             published,
             is_asked: false,
         }
@@ -171,9 +212,21 @@ impl InputLog {
 
     /// A watermark was made and goes on from this stage.
     pub(crate) fn note_watermark(&mut self, stage: usize, at: Watermark) {
-        if let Some(entry) = &mut self.pending {
-            entry.watermarks.push((stage, at));
+        if let Some(entry) = self.pending.as_mut().filter(|_| self.replay.is_none()) {
+            entry.watermarks.push(Made { stage, batches: self.batches[stage], at });
         }
+    }
+
+    /// The stage, which makes watermarks, has made a batch.
+    pub(crate) fn note_batch(&mut self, stage: usize) {
+        self.batches[stage] += 1;
+    }
+
+    /// The watermarks that the stage had made once it had made so many batches, and that have not gone on.
+    pub(crate) fn due_watermarks(&mut self, stage: usize) -> Vec<Watermark> {
+        let Some(replay) = &mut self.replay else { return Vec::new() };
+        let so_many = self.batches[stage];
+        replay.left.extract_if(.., |made| made.stage == stage && made.batches <= so_many).map(|made| made.at).collect()
     }
 
     /// Holds output of the operators until they are through; while they repeat what was applied, drops it. Returns whether more is held
@@ -198,8 +251,14 @@ impl InputLog {
 
     /// The operators are through with what went in: it is applied. Returns what they made of it. At a barrier this is how the chain
     /// stands. What lies before the newest complete checkpoint is let go of.
-    pub(crate) fn apply(&mut self, stages: impl FnOnce() -> Vec<StageMark>) -> Vec<(Route, Event)> {
-        let Some(entry) = self.pending.take() else { return Vec::new() };
+    pub(crate) fn apply(
+        &mut self,
+        cuts: Vec<(usize, Vec<usize>)>,
+        stages: impl FnOnce() -> Vec<StageMark>,
+    ) -> Vec<(Route, Event)> {
+        let Some(mut entry) = self.pending.take() else { return Vec::new() };
+        entry.cuts = cuts;
+        self.batches.fill(0);
         self.is_torn = false;
         self.held_rows = 0;
         for (stage, at) in entry.made() {
@@ -209,6 +268,13 @@ impl InputLog {
             if let Taken::Event(Event::Splits(open)) = taken {
                 self.splits = Some(Arc::clone(open));
             }
+        }
+        if !self.has_state {
+            if entry.moves_marks() {
+                let mark = Mark { epoch: Epoch(0), stages: stages(), splits: self.splits.clone(), watermarks: self.watermarks.clone() };
+                self.segments = VecDeque::from([Segment { mark: Arc::new(mark), entries: Vec::new(), bytes: 0 }]);
+            }
+            return std::mem::take(&mut self.held);
         }
         if let Some(epoch) = entry.barrier() {
             let mark = Mark { epoch, stages: stages(), splits: self.splits.clone(), watermarks: self.watermarks.clone() };
@@ -242,23 +308,28 @@ impl InputLog {
         self.bytes > self.bytes_max / 2 && !std::mem::replace(&mut self.is_asked, true)
     }
 
-    /// The chain has failed: takes back what was in it. Returns the checkpoints from which the task can be brought back; none if it
-    /// failed at something that cannot be taken back.
-    pub(crate) fn take_back(&mut self) -> Vec<Epoch> {
+    /// The chain has failed: takes back what was in it.
+    pub(crate) fn take_back(&mut self) -> Reach {
         self.held.clear();
         self.held_rows = 0;
+        self.batches.fill(0);
         if self.is_torn || (self.pending.is_none() && self.replay.is_none()) {
-            return Vec::new();
+            return Reach::Nothing;
         }
         if let Some(entry) = &mut self.pending {
             entry.watermarks.clear();
         }
-        self.segments.iter().map(|segment| segment.mark.epoch).collect()
+        match self.segments.iter().map(|segment| segment.mark.epoch).collect::<Vec<_>>() {
+            epochs if epochs.is_empty() => Reach::Nothing,
+            _ if !self.has_state => Reach::Anywhere,
+            epochs => Reach::To(epochs),
+        }
     }
 
     /// Begins to go through the log once more, from this checkpoint on; returns how the chain stood there.
     pub(crate) fn rewind(&mut self, epoch: Epoch) -> Option<Arc<Mark>> {
-        let segment = self.segments.iter().position(|segment| segment.mark.epoch == epoch)?;
+        let is_it = |segment: &Segment| !self.has_state || segment.mark.epoch == epoch;
+        let segment = self.segments.iter().position(is_it)?;
         self.replay = Some(Replay { segment, ..Replay::default() });
         Some(Arc::clone(&self.segments[segment].mark))
     }
@@ -269,16 +340,18 @@ impl InputLog {
         if replay.is_timed {
             (replay.entry, replay.is_in, replay.is_timed) = (replay.entry + 1, false, false);
         }
+        self.batches.fill(0);
         match self.segments[replay.segment].entries.get(replay.entry) {
-            Some(entry) if replay.is_in => {
+            Some(_) if replay.is_in => {
                 replay.is_timed = true;
-                ReplayStep::Watermarks(entry.watermarks.clone())
+                ReplayStep::Watermarks(std::mem::take(&mut replay.left))
             }
             Some(entry) => {
                 replay.is_in = true;
                 replay.entries += 1;
                 replay.rows += entry.rows();
-                ReplayStep::Input(entry.taken.iter().map(Taken::again).collect())
+                replay.left.clone_from(&entry.watermarks);
+                ReplayStep::Input(entry.taken.iter().map(Taken::again).collect(), entry.cuts.clone())
             }
             None if replay.segment + 1 < self.segments.len() => {
                 (replay.segment, replay.entry) = (replay.segment + 1, 0);
@@ -325,7 +398,7 @@ impl Entry {
             Taken::Follow(stage, at) => Some((*stage, *at)),
             _ => None,
         });
-        followed.chain(self.watermarks.iter().copied())
+        followed.chain(self.watermarks.iter().map(|made| (made.stage, made.at)))
     }
 
     fn batches(&self) -> impl Iterator<Item = &Batch> {
@@ -333,6 +406,12 @@ impl Entry {
             Taken::Event(Event::Batch(_, batch)) | Taken::Rejected(batch) => Some(batch),
             _ => None,
         })
+    }
+
+    /// Whether the chain stands otherwise after it, though its operators have no state.
+    fn moves_marks(&self) -> bool {
+        !self.watermarks.is_empty()
+            || self.taken.iter().any(|taken| !matches!(taken, Taken::Event(Event::Batch(..)) | Taken::Rejected(_)))
     }
 
     fn rows(&self) -> u64 {

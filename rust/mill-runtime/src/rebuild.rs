@@ -31,6 +31,7 @@ pub(crate) struct Rebuild {
     origins: Arc<Origins>,
     /// For each stage; `None` for a sink.
     stages: Vec<Option<OperatorParts>>,
+    has_state: bool,
 }
 
 /// What one operator is made of.
@@ -68,8 +69,8 @@ impl Origins {
 }
 
 impl Rebuild {
-    pub(crate) fn new(origins: Arc<Origins>, stages: Vec<Option<OperatorParts>>) -> Rebuild {
-        Rebuild { origins, stages }
+    pub(crate) fn new(origins: Arc<Origins>, stages: Vec<Option<OperatorParts>>, has_state: bool) -> Rebuild {
+        Rebuild { origins, stages, has_state }
     }
 
     /// Makes the operators as they were at this checkpoint.
@@ -77,10 +78,10 @@ impl Rebuild {
     /// # Errors
     /// When the checkpoint cannot be read, or an operator cannot be made.
     pub(crate) fn operators(&self, epoch: Epoch) -> Result<Vec<Option<Box<dyn Operator>>>> {
-        let origin = self.origins.at(epoch)?;
+        let origin = if self.has_state { Some(self.origins.at(epoch)?) } else { None };
         let make = |parts: &OperatorParts| -> Result<Box<dyn Operator>> {
             let mut operator = (parts.make)(&parts.context)?;
-            if let Some(restored) = origin.restored(&parts.uid, &parts.context) {
+            if let Some(restored) = origin.as_ref().and_then(|origin| origin.restored(&parts.uid, &parts.context)) {
                 operator.restore(&restored)?;
             }
             Ok(operator)

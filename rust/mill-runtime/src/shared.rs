@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::chain::Replayed;
 use crate::coordinator::Command;
+use crate::input_log::Reach;
 use crate::stage::Part;
 use crate::threads::{Alive, Owner};
 
@@ -33,8 +34,8 @@ pub(crate) enum Message {
     Ended,
     /// A task has failed.
     Failed(Error),
-    /// A task has failed that can be brought back alone, from any of these checkpoints; it waits for an [`Order`].
-    TaskFailed(usize, Error, Vec<Epoch>),
+    /// A task has failed that can be brought back alone, from these checkpoints; it waits for an [`Order`].
+    TaskFailed(usize, Error, Reach),
     /// A task is back where it had failed.
     TaskBack(usize, Replayed),
     /// A task keeps so much for going back that a checkpoint should be taken soon.

@@ -135,6 +135,12 @@ pub(crate) struct Stage {
     was_ended: bool,
     /// Whether state is stored; without that nobody asks the operator for it.
     is_persistent: bool,
+    /// Whether what it does may have to be done once more.
+    is_logged: bool,
+    /// How many records it took at once where that goes by time, of what is in the chain; and how many it is to take, in their
+    /// order, where it repeats what it did.
+    cuts: Vec<usize>,
+    cuts_to_repeat: VecDeque<usize>,
 }
 
 impl Stage {
@@ -164,7 +170,31 @@ impl Stage {
             has_input_ended: false,
             was_ended: false,
             is_persistent: true,
+            is_logged: false,
+            cuts: Vec::new(),
+            cuts_to_repeat: VecDeque::new(),
         }
+    }
+
+    /// What it does may have to be done once more.
+    pub(crate) fn set_logged(&mut self) {
+        self.is_logged = true;
+    }
+
+    /// How it cut the records of what was in the chain, if it did.
+    pub(crate) fn take_cuts(&mut self) -> Option<Vec<usize>> {
+        (!self.cuts.is_empty()).then(|| std::mem::take(&mut self.cuts))
+    }
+
+    /// It cuts the records that come next like this.
+    pub(crate) fn cut_like(&mut self, rows: Vec<usize>) {
+        self.cuts_to_repeat = rows.into();
+    }
+
+    /// What was in the chain was taken back.
+    pub(crate) fn forget_cuts(&mut self) {
+        self.cuts.clear();
+        self.cuts_to_repeat.clear();
     }
 
     /// The input had ended in the checkpoint that the job goes on from.
@@ -225,6 +255,14 @@ impl Stage {
     pub(crate) fn can_replay(&self) -> bool {
         match &self.body {
             Body::Operator(operator) => operator.can_replay(),
+            Body::Sink(..) => true,
+        }
+    }
+
+    /// Whether it has nothing to go back to.
+    pub(crate) fn is_stateless(&self) -> bool {
+        match &self.body {
+            Body::Operator(operator) => operator.is_stateless(),
             Body::Sink(..) => true,
         }
     }
@@ -507,6 +545,9 @@ impl Stage {
             Body::Operator(operator) => {
                 let mut snapshot = Snapshot { is_full, ..Snapshot::default() };
                 operator.snapshot(&mut snapshot)?;
+                if self.is_logged {
+                    operator.forget()?;
+                }
                 // What had ended stays so, even in a checkpoint that is taken before the end has come by again:
                 // otherwise the next restart would emit once more what that end had emitted.
                 let is_ended = self.was_ended || (self.phase == Phase::Ended && self.has_input_ended);
@@ -522,15 +563,22 @@ impl Stage {
         let rows_max = match &self.cut {
             Cut::No => usize::MAX,
             Cut::Rows(rows) => *rows,
-            Cut::Time { portion, .. } => portion.rows(),
+            Cut::Time { portion, .. } => match self.inbox.front() {
+                Some(Event::Batch(..)) => self.cuts_to_repeat.pop_front().unwrap_or_else(|| portion.rows()),
+                _ => usize::MAX,
+            },
         };
-        match self.inbox.pop_front()? {
+        let event = match self.inbox.pop_front()? {
             Event::Batch(input, batch) if batch.rows() > rows_max => {
                 self.inbox.push_front(Event::Batch(input, batch.slice(rows_max, batch.rows() - rows_max)));
-                Some(Event::Batch(input, batch.slice(0, rows_max)))
+                Event::Batch(input, batch.slice(0, rows_max))
             }
-            event => Some(event),
+            event => event,
+        };
+        if let (true, Event::Batch(_, batch)) = (self.is_logged && self.is_timed(), &event) {
+            self.cuts.push(batch.rows());
         }
+        Some(event)
     }
 
     fn take(&mut self, event: Event, out: &mut Outbox) -> Result<(Progress, Finish)> {

@@ -9,7 +9,7 @@ use mill_protocol::{Epoch, Error, Operator, Outbox, Result, Watermark};
 
 use super::Chain;
 use crate::envelope::Event;
-use crate::input_log::{ReplayStep, Taken};
+use crate::input_log::{Reach, ReplayStep, Taken};
 use crate::metrics::StageCounters;
 use crate::stage::{Body, Stage};
 
@@ -32,8 +32,9 @@ impl Chain {
     /// such thing.
     pub(super) fn apply(&mut self) -> Result<bool> {
         let Some(log) = self.log.as_mut().filter(|log| !log.is_replaying() && log.has_pending()) else { return Ok(false) };
+        let cuts = self.stages.iter_mut().enumerate().filter_map(|(index, stage)| Some((index, stage.take_cuts()?))).collect();
         let stages = &self.stages;
-        let held = log.apply(|| stages.iter().map(Stage::mark).collect());
+        let held = log.apply(cuts, || stages.iter().map(Stage::mark).collect());
         if stages.iter().any(Stage::keeps_end) {
             // What waits in the stage that keeps the end back is in no mark.
             log.give_up();
@@ -44,9 +45,8 @@ impl Chain {
         Ok(true)
     }
 
-    /// A call of it has failed: takes back what was in it. Returns the checkpoints that it can go back to; none if what it did cannot
-    /// be taken back.
-    pub(crate) fn take_back(&mut self) -> Vec<Epoch> {
+    /// A call of it has failed: takes back what was in it. Returns the checkpoints that it can go back to.
+    pub(crate) fn take_back(&mut self) -> Reach {
         // Those of a chain that repeats its log count what nobody sees.
         if self.counters.is_empty() {
             self.counted.resize(self.stages.len(), [0; 5]);
@@ -54,10 +54,11 @@ impl Chain {
                 stage.counters.set(*counted);
             }
         }
+        self.stages.iter_mut().for_each(Stage::forget_cuts);
         let is_sink = self.calling.take().is_some_and(|index| self.stages[index].is_sink());
         match &mut self.log {
             Some(log) if !is_sink => log.take_back(),
-            _ => Vec::new(),
+            _ => Reach::Nothing,
         }
     }
 
@@ -105,14 +106,15 @@ impl Chain {
             // What the checkpoint needs of it was given before.
             drop(self.complete_snapshot(epoch, false)?);
         }
+        self.stages.iter_mut().for_each(Stage::forget_cuts);
         let Some(log) = &mut self.log else { return Ok(Some(Replayed::default())) };
         match log.replay() {
-            ReplayStep::Input(taken) => taken.into_iter().try_for_each(|taken| self.enter_once_more(taken, false))?,
+            ReplayStep::Input(taken, cuts) => {
+                cuts.into_iter().for_each(|(index, rows)| self.stages[index].cut_like(rows));
+                taken.into_iter().try_for_each(|taken| self.enter_once_more(taken, false))?;
+            }
             ReplayStep::Watermarks(made) => {
-                for (index, at) in made {
-                    self.stages[index].follow(at);
-                    self.forward(index, Event::Watermark(0, at))?;
-                }
+                made.into_iter().try_for_each(|made| self.repeat_watermark(made.stage, made.at))?;
             }
             ReplayStep::Barrier(epoch) => {
                 self.repeated = Some(epoch);
@@ -133,6 +135,17 @@ impl Chain {
         Ok(None)
     }
 
+    /// Passes on those watermarks that the stage had made by now.
+    pub(super) fn repeat_watermarks(&mut self, index: usize) -> Result<()> {
+        let due = self.log.as_mut().map(|log| log.due_watermarks(index)).unwrap_or_default();
+        due.into_iter().try_for_each(|at| self.repeat_watermark(index, at))
+    }
+
+    fn repeat_watermark(&mut self, index: usize, at: Watermark) -> Result<()> {
+        self.stages[index].follow(at);
+        self.forward(index, Event::Watermark(0, at))
+    }
+
     fn enter_once_more(&mut self, taken: Taken, is_full: bool) -> Result<()> {
         match taken {
             Taken::Event(event) => self.enter(event, is_full),
@@ -148,8 +161,7 @@ impl Chain {
             }
             Taken::Follow(index, at) => {
                 self.note_taken(Taken::Follow(index, at), None);
-                self.stages[index].follow(at);
-                self.forward(index, Event::Watermark(0, at))
+                self.repeat_watermark(index, at)
             }
         }
     }

@@ -15,12 +15,12 @@ struct Kit {
 impl Kit {
     fn new(bytes_max: usize) -> Kit {
         let published = Arc::new(AtomicU64::new(0));
-        Kit { log: InputLog::new(Epoch(0), Vec::new(), bytes_max, Arc::clone(&published)), published }
+        Kit { log: InputLog::new(Epoch(0), Vec::new(), true, bytes_max, Arc::clone(&published)), published }
     }
 
     fn apply(&mut self, event: Event) -> usize {
         self.log.begin(Taken::Event(event), || 7);
-        self.log.apply(Vec::new).len()
+        self.log.apply(Vec::new(), Vec::new).len()
     }
 
     /// What is repeated from a checkpoint on: rows of batches, and barriers as negative numbers.
@@ -29,7 +29,8 @@ impl Kit {
         let mut found = Vec::new();
         loop {
             match self.log.replay() {
-                ReplayStep::Input(taken) => {
+                ReplayStep::Input(taken, cuts) => {
+                    assert!(cuts.is_empty());
                     assert_eq!(self.log.now(), Some(7), "operators are told the time of then");
                     for taken in taken {
                         let Taken::Event(Event::Batch(_, batch)) = taken else { panic!("{taken:?}") };
@@ -71,14 +72,14 @@ fn output_waits_until_the_entry_is_applied_and_is_dropped_when_it_is_taken_back(
     let route = Route::Writer { writer: 0, channel: 0 };
     kit.log.begin(Taken::Event(batch(3)), || 7);
     assert!(!kit.log.hold(route, batch(2)));
-    assert_eq!(kit.log.take_back(), [Epoch(0)]);
+    assert_eq!(kit.log.take_back(), Reach::To(vec![Epoch(0)]));
     assert_eq!(kit.repeated(0), [0i64; 0], "what had failed was not applied");
     // It goes in again, and this time it works.
     let mut pending = kit.log.take_pending();
     assert!(matches!(pending.pop(), Some(Taken::Event(Event::Batch(0, batch))) if batch.rows() == 3));
     kit.log.begin(Taken::Event(batch(3)), || 7);
     kit.log.hold(route, batch(2));
-    assert_eq!(kit.log.apply(Vec::new).len(), 1);
+    assert_eq!(kit.log.apply(Vec::new(), Vec::new).len(), 1);
     assert_eq!(kit.repeated(0), [3]);
 }
 
@@ -89,11 +90,11 @@ fn an_entry_whose_output_is_out_in_part_cannot_be_taken_back() {
     kit.log.begin(Taken::Event(batch(1)), || 7);
     assert!(kit.log.hold(route, batch(HELD_ROWS_MAX as i64 + 1)), "more than is held");
     assert_eq!(kit.log.tear().len(), 1);
-    assert!(kit.log.take_back().is_empty());
+    assert_eq!(kit.log.take_back(), Reach::Nothing);
     // Nor can what is not in the log: a failure between two entries.
     let mut kit = Kit::new(1 << 20);
     kit.apply(batch(1));
-    assert!(kit.log.take_back().is_empty());
+    assert_eq!(kit.log.take_back(), Reach::Nothing);
 }
 
 #[test]
@@ -111,4 +112,18 @@ fn a_long_log_asks_for_a_checkpoint_once_and_is_given_up_when_it_gets_too_long()
     kit.apply(Event::Barrier(Epoch(4)));
     kit.apply(batch(9));
     assert_eq!(kit.repeated(4), [9]);
+}
+
+#[test]
+fn of_a_chain_without_state_nothing_is_kept() {
+    let published = Arc::new(AtomicU64::new(0));
+    let mut kit = Kit { log: InputLog::new(Epoch(0), Vec::new(), false, 1000, Arc::clone(&published)), published };
+    for _ in 0..10 {
+        kit.apply(batch(100));
+    }
+    kit.apply(Event::Barrier(Epoch(3)));
+    kit.log.begin(Taken::Event(batch(5)), || 7);
+    assert_eq!(kit.log.take_back(), Reach::Anywhere);
+    assert_eq!(kit.repeated(3), [0i64; 0]);
+    assert_eq!(kit.log.take_pending().len(), 1);
 }

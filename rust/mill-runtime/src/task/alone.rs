@@ -8,6 +8,7 @@
 use mill_protocol::{Error, ErrorKind, Result};
 
 use super::{Step, Task};
+use crate::input_log::Reach;
 use crate::rebuild::Rebuild;
 use crate::shared::{Message, Order};
 use crate::threads::guarded;
@@ -41,14 +42,14 @@ impl Task {
         let Some(alone) = &mut self.alone else { return Some(error) };
         // A second attempt changes nothing about some of them.
         let is_final = matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Plan | ErrorKind::Schema);
-        let origins = self.chain.take_back();
-        if !matches!(alone.state, State::Running) || is_final || origins.is_empty() {
+        let reach = self.chain.take_back();
+        if !matches!(alone.state, State::Running) || is_final || reach == Reach::Nothing {
             alone.state = State::Lost;
             return Some(error);
         }
         alone.state = State::Failed;
         self.entered = None;
-        self.shared.tell(Message::TaskFailed(self.index, error, origins));
+        self.shared.tell(Message::TaskFailed(self.index, error, reach));
         None
     }
 
