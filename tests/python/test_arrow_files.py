@@ -332,7 +332,7 @@ def test_types_that_cannot_be_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "stream"])
-def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, kind: str) -> None:
+def test_random_damage_is_an_error_that_names_the_file(tmp_path: Path, kind: str) -> None:
     """Some damages were a DataError with the words of a panic in the library."""
     table = pa.table({"a": [1, None, 3], "s": ["x", "yy", None], "l": [[1], [], None], "d": pa.array(["p", "q", "p"]).dictionary_encode()})
     path = tmp_path / "t.arrow"

@@ -202,8 +202,8 @@ def test_results_of_a_timer_by_processing_time_have_the_time_of_what_has_set_it_
 
     class Twice(mill.ProcessFunction):
         def process(self, row: Any, ctx: mill.ProcessContext) -> None:
-            for seconds in row.offsets:
-                ctx.timers.processing_time(ctx.now + seconds * SECOND)
+            for offset in row.offsets:
+                ctx.timers.processing_time(ctx.now + offset * SECOND)
 
         def on_timer(self, at: datetime, ctx: mill.ProcessContext) -> Iterator[Any]:
             if at.second == 1:

@@ -9,7 +9,6 @@ from typing import Any
 
 from millstream.bench.peers import PEERS
 from millstream.bench.result import Bar, Difference, Result, Settings, in_turns, rate
-from millstream.table import Table
 
 __all__ = ["Query", "contest"]
 
