@@ -59,6 +59,7 @@ test-docstrings: install-test
 
 test-types: install-test
 	$(PY) -m mypy python/millstream examples
+	$(PY) -m pyright --pythonpath $(PY) examples
 	$(PY) -m mypy.stubtest millstream._millstream
 
 # The wheel is linked from what the others have compiled, so it comes after them where both are asked for.

@@ -27,7 +27,7 @@ def load_flights() -> pd.DataFrame:
     # The package's own import needs pkg_resources, which newer versions of setuptools no longer have.
     data = pd.read_csv(Path(package.origin).parent / "data" / "flights.csv.zip")
     scheduled = pd.to_datetime(data[["year", "month", "day", "hour", "minute"]])
-    left = scheduled + pd.to_timedelta(data["dep_delay"].fillna(0), unit="m")
+    left = scheduled + pd.to_timedelta(pd.Series(data["dep_delay"]).fillna(0), unit="m")
     flights = data[["origin", "dest", "carrier", "flight"]].assign(scheduled=scheduled, delay=data["dep_delay"])
     return flights.iloc[left.argsort(kind="stable")].reset_index(drop=True)
 

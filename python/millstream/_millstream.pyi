@@ -266,11 +266,11 @@ class RawKeyedStream:
         name: str,
         adapter: Any,
         used: Sequence[bool] | None,
-        states: Sequence[tuple[str, str, RawSchema, int | None, bool, int, int]],
+        states: Sequence[tuple[str, str, RawSchema, str | None, int | None, bool, int, int]],
         schema: RawSchema,
         sides: Sequence[tuple[str, RawSchema]],
         has_end: bool,
-        broadcast: tuple[RawStream, Sequence[tuple[str, str, RawSchema, int | None, bool, int, int]]] | None,
+        broadcast: tuple[RawStream, Sequence[tuple[str, str, RawSchema, str | None, int | None, bool, int, int]]] | None,
     ) -> RawStream: ...
     def event_time_zone(self) -> str | None: ...
     def top_n(

@@ -668,7 +668,7 @@ class RollingStream:
         return Stream(self._raw.rolling(self._length, _columns(aggregates, named, "agg")))
 
 
-def _declared(states: Mapping[str, State]) -> list[tuple[str, str, RawSchema, int | None, bool, int, int]]:
+def _declared(states: Mapping[str, State]) -> list[tuple[str, str, RawSchema, str | None, int | None, bool, int, int]]:
     """Return states as the engine declares them."""
     declared = []
     for name, state in states.items():
@@ -678,7 +678,8 @@ def _declared(states: Mapping[str, State]) -> list[tuple[str, str, RawSchema, in
             # Times of one clock mean nothing to the other: under another clock, what is stored counts as written now.
             clock = "@processing" if state._clock == "processing" else ""
             columns.append((f"{name}{clock}@written", data_type(list[int] if state._is_list() else int)))
-        declared.append((name, state.kind, RawSchema(columns), state._ttl, state._clock == "processing", written, state._migration()))
+        is_processing = state._clock == "processing"
+        declared.append((name, state.kind, RawSchema(columns), state._shown_default(), state._ttl, is_processing, written, state._migration()))
     return declared
 
 

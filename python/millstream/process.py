@@ -107,6 +107,10 @@ class State(ABC):
     def _types(self) -> list[tuple[str, DataType]]:
         """Return the suffix of the name of each column, and its type; without the column for the time of writing."""
 
+    def _shown_default(self) -> str | None:
+        """Return what is read where nothing is set, as text that is the same in every run; None if that is None or not known."""
+        return None
+
     def _is_list(self) -> bool:
         """Return whether each entry has its own time of writing."""
         return False
@@ -230,6 +234,11 @@ class ValueState(State, Generic[T]):
     def _migrated(self, old: Any) -> Any:
         # Fields that the type has more take their values of the default.
         return {**self._default, **old} if self._migrate is None else self._migrate(old)
+
+    def _shown_default(self) -> str | None:
+        # Objects of a class may show where they lie in memory.
+        is_plain = repr(self._type) != "object" or isinstance(self._default, bool | int | float | str | bytes)
+        return None if self._default is None or not is_plain else f"{self._default!r:.200}"
 
     def _types(self) -> list[tuple[str, DataType]]:
         return [("", self._type)]

@@ -246,8 +246,8 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
 def state_diff(*sinks: Output, checkpoint: str | os.PathLike[str] | Checkpoint, id: int | None = None) -> StateDiff:
     """Compare the plan of a job with the checkpoint that it would go on from.
 
-    Nothing runs, and nothing is locked or written: a job may be running on the state directory. Input files and what is at the
-    targets of sinks are looked at when a job starts, not here.
+    Nothing runs, and nothing is locked or written: a job may be running on the state directory. Input files, and what is in the
+    files and tables of sinks, are looked at when a job starts, not here.
 
     Parameters
     ----------

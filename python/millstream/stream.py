@@ -820,7 +820,8 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
             1 to 200 printable characters, unique in a job.
         was
             The name that the step had in former runs, or the one that it had from its place (as ``explain()`` shows it, such as
-            ``"agg"``). If a checkpoint has no step of the new name, its state is found under this one. It may stay in the script.
+            ``"agg"``). A checkpoint's state is found under this one, once: it may stay in the script. Two steps may swap their
+            names, or one take over the name of another that gets a new one.
 
         Raises
         ------

@@ -435,7 +435,7 @@ def test_states_may_be_added_and_others_are_refused(tmp_path: Path) -> None:
 def test_explain_shows_it() -> None:
     text = matched().explain()
     assert "broadcast" in text
-    assert "keeps map rules (str to int64), value count (int64) in every task; the keyed stream is read once" in text
+    assert "keeps map rules (str to int64), value count (int64, default 0) in every task; the keyed stream is read once" in text
 
 
 def test_a_bounded_stream_of_many_files_has_the_same_latest_rows_each_time(tmp_path: Path) -> None:

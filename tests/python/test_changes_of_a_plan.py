@@ -690,7 +690,45 @@ def test_two_sinks_of_one_identity_are_refused(tmp_path: Path) -> None:
     assert "could not tell it from" in told
 
 
-def test_names_that_are_swapped_are_refused(tmp_path: Path) -> None:
+Names = tuple[tuple[str, str | None], ...]
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        # Swapped, with the same script again, without was=, and swapped back.
+        (
+            (("even", None), ("odd", None)), (("odd", "even"), ("even", "odd")), (("odd", "even"), ("even", "odd")), (("odd", None), ("even", None)),
+            (("even", "odd"), ("odd", "even")),
+        ),
+        # Handed on, and the new names handed on in the next run.
+        ((("even", None), ("odd", None)), (("odd", "even"), ("uneven", "odd")), (("odd", "even"), ("uneven", "odd")), (("first", "odd"), ("third", "uneven"))),
+        # What was said from the beginning is no rename.
+        ((("odd", "even"), ("even", "odd")), (("odd", "even"), ("even", "odd"))),
+        # Renamed there and back.
+        ((("even", None), ("odd", None)), (("even", None), ("uneven", "odd")), (("even", None), ("odd", "uneven")), (("even", None), ("uneven", "odd"))),
+    ],
+)
+def test_names_change_hands(runs: tuple[Names, ...], tmp_path: Path) -> None:
+    """Each step keeps its state, and each unnamed sink after one goes on with its table, whatever the names."""
+
+    def sinks(names: Names, pause: float = 0.001) -> list[mill.Output]:
+        source = Records(pause).stream()
+        parts = [source.filter(col("x") % 2 == place).select("x").key_by(k=col("x") % 1000) for place in range(2)]
+        firsts = [part.deduplicate().name(name, was=was) for part, (name, was) in zip(parts, names, strict=True)]
+        return [first.select("x").write_sqlite(tmp_path / "t.db", f"t{place}") for place, first in enumerate(firsts)]
+
+    for place, names in enumerate(runs):
+        if place:
+            assert not mill.state_diff(*sinks(names), checkpoint=tmp_path / "state").is_refused
+        stop_after(sinks(names), mill.Checkpoint(tmp_path / "state"))
+    mill.run(*sinks(runs[-1], 0), checkpoint=tmp_path / "state")
+    with closing(sqlite3.connect(tmp_path / "t.db")) as database:
+        for place in range(2):
+            assert [x for (x,) in database.execute(f"select x from t{place} order by x")] == list(range(place, ROWS, 2))
+
+
+def test_a_name_that_nobody_takes_over_is_not_taken(tmp_path: Path) -> None:
     def sinks(*names: tuple[str, str | None]) -> list[mill.Output]:
         source = Records(0.001).stream()
         return [
@@ -699,10 +737,11 @@ def test_names_that_are_swapped_are_refused(tmp_path: Path) -> None:
         ]
 
     stop_after(sinks(("even", None), ("odd", None)), mill.Checkpoint(tmp_path / "state"))
-    swapped = sinks(("odd", "even"), ("even", "odd"))
-    assert mill.state_diff(*swapped, checkpoint=tmp_path / "state").is_refused
-    assert 'the checkpoint has both "odd" and "even"' in refusal(swapped, mill.Checkpoint(tmp_path / "state"))
-    assert "the checkpoint has both" in refusal(sinks(("odd", "even")), mill.Checkpoint(tmp_path / "state", drop=["odd"]))
+    lost = sinks(("odd", "even"))
+    assert mill.state_diff(*lost, checkpoint=tmp_path / "state").is_refused
+    assert 'the checkpoint has both "odd" and "even", and no step of the plan goes on from "odd"' in refusal(lost, mill.Checkpoint(tmp_path / "state", drop=["odd"]))
+    twice = sinks(("even", None), ("third", "even"))
+    assert '"even" is another step of this plan' in refusal(twice, mill.Checkpoint(tmp_path / "state"))
     # A name that has done its work may stay.
     stop_after(sinks(("even", None), ("uneven", "odd")), mill.Checkpoint(tmp_path / "state"))
     stop_after(sinks(("even", None), ("uneven", "odd")), mill.Checkpoint(tmp_path / "state"))
@@ -766,42 +805,65 @@ def rows(start):
         time.sleep(0.002)
         yield {"x": x}
 
-def plan(folder, is_former):
+def plan(folder, is_former, kind):
     source = mill.from_iter(rows, schema={"x": int})
     other = source.write_json(folder + "/other").name("other")
     if is_former:
-        return [source.write_json(folder + "/out").name("s"), other]
+        out = source.write_json(folder + "/out") if kind == "files" else source.write_sqlite(folder + "/t.db", "t")
+        return [out.name("s"), other]
     return [source.filter(col("x") >= 0).name("s").write_json(folder + "/new").name("new"), other]
 
 if __name__ == "__main__":
-    folder, is_former = sys.argv[1], sys.argv[2] == "former"
-    checkpoint = mill.Checkpoint(folder + "/state", every="50ms", drop=[] if is_former else ["s"])
-    mill.run(*plan(folder, is_former), checkpoint=checkpoint, progress=False)
+    folder, is_former, kind, drop = sys.argv[1], sys.argv[2] == "former", sys.argv[3], sys.argv[4:]
+    mill.run(*plan(folder, is_former, kind), checkpoint=mill.Checkpoint(folder + "/state", every="50ms", drop=drop), progress=False)
 """
 
 
-@pytest.mark.parametrize("is_dropped", [False, True])
-def test_output_that_is_pending_is_that_of_a_sink_alone(is_dropped: bool, tmp_path: Path) -> None:
-    """A job dies between its checkpoint and what its sinks commit; then another kind of step has the name of a sink."""
+def pending_plan(folder: Path, is_former: bool, kind: str) -> list[mill.Output]:
     made: dict[str, Any] = {"__name__": "pending"}
     exec(PENDING, made)
+    plan: list[mill.Output] = made["plan"](str(folder), is_former, kind)
+    return plan
 
-    def killed(which: str, step: str) -> None:
-        environment = {**os.environ, "MILLSTREAM_FAIL_POINT": f"{step}:1:kill"}
-        script = [sys.executable, "-c", PENDING, str(tmp_path), which]
-        process = subprocess.run(script, check=False, env=environment, capture_output=True, timeout=60)
-        assert process.returncode != 0 and b"Error" not in process.stderr, process.stderr
 
-    killed("former", "checkpoint.published")
-    now = made["plan"](str(tmp_path), False)
-    assert mill.state_diff(*now, checkpoint=tmp_path / "state").is_refused
-    told = str(mill.state_diff(*now, checkpoint=tmp_path / "state"))
-    assert "no longer in the plan: s, whose output of the last moments" in told, told
-    if is_dropped:
-        assert not mill.state_diff(*now, checkpoint=mill.Checkpoint(tmp_path / "state", drop=["s"])).is_refused
-        # Not all that the checkpoint names is committed by this run: the next one has to know.
-        killed("now", "checkpoint.publish")
-    mill.run(*made["plan"](str(tmp_path), True), checkpoint=tmp_path / "state")
+def killed_at(step: str, *arguments: str) -> None:
+    environment = {**os.environ, "MILLSTREAM_FAIL_POINT": f"{step}:kill"}
+    process = subprocess.run([sys.executable, "-c", PENDING, *arguments], check=False, env=environment, capture_output=True, timeout=60)
+    assert process.returncode != 0 and b"Error" not in process.stderr, process.stderr
+
+
+@pytest.mark.parametrize("kind", ["files", "sqlite"])
+def test_a_sink_that_is_left_out_commits_what_is_pending_first(kind: str, tmp_path: Path) -> None:
+    """A job dies between its checkpoint and what its sinks commit; then another kind of step has the name of a sink."""
+    killed_at("checkpoint.published:1", str(tmp_path), "former", kind)
+
+    def written() -> list[int]:
+        if kind == "files":
+            return sorted(row["x"] for row in results(tmp_path / "out"))
+        with closing(sqlite3.connect(tmp_path / "t.db")) as database:
+            return [x for (x,) in database.execute("select x from t order by x")]
+
+    assert not written()
+    diff = mill.state_diff(*pending_plan(tmp_path, False, kind), checkpoint=tmp_path / "state")
+    [step] = [step for step in diff.steps if "committed first" in step.text]
+    assert not diff.is_refused and step.step == "s"
+    # It is killed before what is pending was committed, after it, and before the next checkpoint is there.
+    for step_of_run in ("sink.recover:1", "sink.recover:2", "checkpoint.publish:1"):
+        killed_at(step_of_run, str(tmp_path), "now", kind)
+    mill.run(*pending_plan(tmp_path, False, kind), checkpoint=tmp_path / "state")
+    at = len(written())
+    assert 0 < at < 240 and written() == list(range(at))
+    assert sorted(row["x"] for row in results(tmp_path / "new")) == list(range(at, 240))
+    assert sorted(row["x"] for row in results(tmp_path / "other")) == list(range(240))
+
+
+def test_output_that_is_pending_is_left_out_where_it_is_dropped(tmp_path: Path) -> None:
+    killed_at("checkpoint.published:1", str(tmp_path), "former", "files")
+    now = pending_plan(tmp_path, False, "files")
+    assert not mill.state_diff(*now, checkpoint=mill.Checkpoint(tmp_path / "state", drop=["s"])).is_refused
+    # Not all that the checkpoint names is committed by this run: the next one has to know.
+    killed_at("checkpoint.publish:1", str(tmp_path), "now", "files", "s")
+    mill.run(*pending_plan(tmp_path, True, "files"), checkpoint=tmp_path / "state")
     for folder in ("out", "other"):
         assert sorted(row["x"] for row in results(tmp_path / folder)) == list(range(ROWS))
 

@@ -51,6 +51,7 @@ use ::arrow::datatypes::SchemaRef;
 use mill_frame::types::type_name;
 use mill_protocol::{Committer, Epoch, Error, Result, Sink, SinkKind, SinkWriter, TaskContext};
 
+use crate::handover::Handover;
 use crate::file::real;
 use crate::object::is_object;
 use crate::lock::FileLock;
@@ -280,6 +281,21 @@ impl Shared {
         }
     }
 
+    /// Refuses a former target of which this one is no continuation.
+    fn check_target(&self, was: &str) -> Result<()> {
+        let is = self.target();
+        match &self.objects {
+            None => target::check_unmoved(&self.name(), was, self.path()),
+            Some(_) if was == is => Ok(()),
+            Some(_) => Err(Error::checkpoint(format!(
+                "{}: the path was {was:?} when the checkpoint was taken, and is {is:?}: what the job has written is at the former and \
+                 would not be continued there; write to the former path again, or {}",
+                self.name(),
+                target::NEW_SINK
+            ))),
+        }
+    }
+
     /// Whether the one file is complete.
     fn is_complete(&self) -> bool {
         // Relaxed: a recovery sets it before the writers are made, and a commit once they have ended.
@@ -370,6 +386,16 @@ impl Sink for DirectorySink {
 
     fn target(&self) -> Option<String> {
         Some(self.shared.target())
+    }
+
+    fn check_target(&self, was: &str) -> Result<()> {
+        self.shared.check_target(was)
+    }
+
+    fn handover(&self) -> Option<String> {
+        // One file is complete with the last of its parts only, and objects are completed by the store they are in.
+        let is_directory = self.shared.joined.is_none() && self.shared.objects.is_none();
+        is_directory.then(|| Handover::Directory { path: self.shared.directory.clone() })?.encode()
     }
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {

@@ -34,6 +34,7 @@ mod file;
 mod fit;
 mod generate;
 mod guard;
+mod handover;
 mod infer;
 mod ipc;
 mod json;
@@ -63,6 +64,7 @@ pub use csv::{CsvOptions, CsvSource};
 pub use collect::{CollectReceiver, CollectSink, Collected, Received};
 pub use file::{FileOptions, PathSpec};
 pub use generate::GenerateSource;
+pub use handover::left_sink;
 pub use ipc::{ArrowOptions, ArrowSource};
 pub use json::{JsonLayout, JsonOptions, JsonSource};
 #[cfg(feature = "kafka")]

@@ -33,9 +33,11 @@ use mill_protocol::{Committer, Error, Result, Sink, SinkKind, SinkWriter, TaskCo
 
 use crate::directory::fresh_nonce;
 use crate::file::real;
+use crate::handover::{self, Handover};
 use crate::nearest::did_you_mean;
 use crate::updating::check_key;
 use crate::objects::check_written;
+use crate::target;
 use committer::SqliteCommitter;
 use owner::Owner;
 use spool::SqliteWriter;
@@ -105,6 +107,12 @@ impl SqliteSink {
         };
         Ok(SqliteSink { shared: Arc::new(shared) })
     }
+
+    /// The same sink, for rows with these columns.
+    pub(crate) fn with_columns(self, schema: &SchemaRef) -> SqliteSink {
+        self.shared.set_schema(schema);
+        self
+    }
 }
 
 /// Whether SQLite would keep the database in memory, or in a file that it deletes.
@@ -132,6 +140,28 @@ impl Shared {
     /// The name of the hidden file for a part.
     fn spool_name(&self, part: &str) -> Result<String> {
         Ok(self.owner()?.spool_name(&self.path, part))
+    }
+
+    /// Where the rows go, as a checkpoint keeps it: the database, and after a `#` the table.
+    fn target(&self) -> String {
+        format!("{}#{}", target::text_of(&self.path), self.table)
+    }
+
+    /// Refuses a former target of which this one is no continuation.
+    fn check_target(&self, was: &str) -> Result<()> {
+        // Targets of older checkpoints are databases alone.
+        let (path, table) = was.rsplit_once('#').map_or((was, None), |(path, table)| (path, Some(table)));
+        target::check_unmoved(&self.name(), path, &self.path)?;
+        match table.filter(|table| !table.eq_ignore_ascii_case(&self.table)) {
+            None => Ok(()),
+            Some(table) => Err(Error::checkpoint(format!(
+                "{}: the table was {table:?} when the checkpoint was taken, and is {:?}: what the job has written is in the former and would \
+                 not be continued there; write to the former table again, or {}",
+                self.name(),
+                self.table,
+                target::NEW_SINK
+            ))),
+        }
     }
 
     fn schema(&self) -> Result<SchemaRef> {
@@ -224,7 +254,18 @@ impl Sink for SqliteSink {
     }
 
     fn target(&self) -> Option<String> {
-        Some(crate::target::text_of(&self.shared.path))
+        Some(self.shared.target())
+    }
+
+    fn check_target(&self, was: &str) -> Result<()> {
+        self.shared.check_target(was)
+    }
+
+    fn handover(&self) -> Option<String> {
+        let Shared { path, table, key, .. } = &*self.shared;
+        let path = std::path::absolute(path).ok()?;
+        let schema = handover::encoded(&self.shared.schema().ok()?)?;
+        Handover::Sqlite { path, table: table.clone(), key: key.clone(), schema }.encode()
     }
 
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>> {

@@ -11,8 +11,8 @@ pub(crate) fn text_of(path: &Path) -> String {
 
 /// Refuses a target other than the one that the checkpoint has written to, if that one is still there. One that is gone
 /// may have been moved here as a whole.
-pub(crate) fn check_unmoved(name: &str, was: Option<&str>, is: &Path) -> Result<()> {
-    let Some(was) = was.map(PathBuf::from) else { return Ok(()) };
+pub(crate) fn check_unmoved(name: &str, was: &str, is: &Path) -> Result<()> {
+    let was = PathBuf::from(was);
     let real = |path: &Path| path.canonicalize().ok();
     let is_absolute = absolute(is).unwrap_or_else(|_| is.to_owned());
     // Of one file there are only its parts until the end.
@@ -23,9 +23,12 @@ pub(crate) fn check_unmoved(name: &str, was: Option<&str>, is: &Path) -> Result<
     Err(Error::checkpoint(format!(
         "{name}: the path was {was:?} when the checkpoint was taken, and is {is_absolute:?}: what the job has written is at \
          the former and would not be continued there; write to the former path again, or move it to the new one as a \
-         whole, or start anew with another checkpoint path"
+         whole, or {NEW_SINK}"
     )))
 }
+
+/// What to do to write elsewhere from now on.
+pub(crate) const NEW_SINK: &str = "give the sink another name with .name(…): it is then a new one, which gets what comes from now on";
 
 #[cfg(test)]
 mod tests {
@@ -37,14 +40,13 @@ mod tests {
         let (a, b) = (directory.path().join("a"), directory.path().join("b"));
         std::fs::create_dir(&a).unwrap();
         let was = text_of(&a);
-        check_unmoved("sink", None, &b).unwrap();
-        check_unmoved("sink", Some(&was), &a).unwrap();
-        let error = check_unmoved("sink", Some(&was), &b).unwrap_err();
+        check_unmoved("sink", &was, &a).unwrap();
+        let error = check_unmoved("sink", &was, &b).unwrap_err();
         assert!(error.message().contains("/a\" when") && error.message().contains("/b\":"), "{error}");
         std::os::unix::fs::symlink(&a, &b).unwrap();
-        check_unmoved("sink", Some(&was), &b).unwrap();
+        check_unmoved("sink", &was, &b).unwrap();
         std::fs::remove_file(&b).unwrap();
         std::fs::rename(&a, &b).unwrap();
-        check_unmoved("sink", Some(&was), &b).unwrap();
+        check_unmoved("sink", &was, &b).unwrap();
     }
 }

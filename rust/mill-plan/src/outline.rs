@@ -7,16 +7,23 @@
 //!
 //! Steps are paired first by identity and content, then by content alone (a filter that has moved), then by identity alone (a
 //! step that was changed). Two steps are alike if they [print](crate::steps::Step::print) alike, however the user spelt a path.
-//! Of a function only its name is known: a body that was edited is no change here.
+//! A sink with another name is another sink, whatever it writes: its name is what its target knows it by.
+//! Of a function only its name and the columns that it returns are known: a body that was edited is no change here.
+//!
+//! Columns are told where they come to be other ones, at a source or a function, and not again at each step that they pass.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
+use arrow::datatypes::Field;
+use mill_frame::schema::is_object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::logical::Parameters;
 use crate::lower::{Graph, Vertex};
 use crate::physical::fnv;
+use crate::types::type_name;
 
 /// How many characters of a parameter a message shows.
 const SHOWN_MAX: usize = 200;
@@ -37,6 +44,9 @@ struct Sketch {
     print: String,
     /// The places of its inputs in the plan.
     inputs: Vec<usize>,
+    /// The columns that it returns, as name and type; nothing where they are those of its first input, or not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    columns: Vec<(String, String)>,
 }
 
 /// Something about a step that differs between two plans.
@@ -64,6 +74,10 @@ pub enum DifferenceKind {
 impl Outline {
     /// The outline of a plan before anything in it is rewritten.
     pub(crate) fn of(graph: &Graph) -> Outline {
+        let column = |field: &Arc<Field>| match is_object(field) {
+            true => (field.name().clone(), "object".to_owned()),
+            false => (field.name().clone(), type_name(field.data_type())),
+        };
         let sketch = |vertex: &Vertex| {
             let print = match vertex.step.source() {
                 Some(source) => source.quick_identity().unwrap_or_else(|| source.name()),
@@ -78,6 +92,10 @@ impl Outline {
                 parameters,
                 print: format!("{:016x}", fnv(format!("{} {print}", vertex.step.label()).bytes())),
                 inputs: vertex.inputs.iter().map(|tap| tap.step).collect(),
+                columns: match vertex.inputs.first() {
+                    Some(first) if first.output == 0 && graph.steps[first.step].schema.fields() == vertex.schema.fields() => Vec::new(),
+                    _ => vertex.schema.fields().iter().map(column).collect(),
+                },
             }
         };
         Outline { steps: graph.steps.iter().map(sketch).collect() }
@@ -95,14 +113,10 @@ impl Outline {
         outline.steps.iter().enumerate().all(in_order).then_some(outline)
     }
 
-    /// What has changed since the former plan, a line each, in the order of the plan.
-    pub fn changes_since(&self, former: &Outline) -> Vec<String> {
-        self.differences(former).into_iter().map(|difference| difference.text).collect()
-    }
-
-    /// What has changed since the former plan, in the order of the plan.
-    pub fn differences(&self, former: &Outline) -> Vec<Difference> {
-        let pairs = Pairs::of(self, former);
+    /// What has changed since the former plan, in the order of the plan. `renamed` gives the identity that a step had then, where it
+    /// is another one.
+    pub fn differences(&self, former: &Outline, renamed: &HashMap<String, String>) -> Vec<Difference> {
+        let pairs = Pairs::of(self, former, renamed);
         let mut found = Vec::new();
         for (place, step) in self.steps.iter().enumerate() {
             let mut differ = |kind: DifferenceKind, text: String| found.push(Difference { step: step.name.clone(), kind, text });
@@ -110,8 +124,14 @@ impl Outline {
                 None => differ(DifferenceKind::New, format!("new step: {}", step.shown())),
                 Some(other) => {
                     let before = &former.steps[other];
-                    if let Some(text) = step.changes_since(before) {
+                    let changes = step.changes_since(before);
+                    // Columns that follow from its parameters, or from its inputs, are told there.
+                    let is_told = changes.is_some() && !step.inputs.is_empty() || self.inputs(place) != former.inputs(other);
+                    if let Some(text) = changes {
                         differ(DifferenceKind::Changed, text);
+                    }
+                    if !is_told && let Some(text) = other_columns(former.columns(other), self.columns(place)) {
+                        differ(DifferenceKind::Changed, format!("{}: {text}", step.name));
                     }
                     // Steps that come or go are told of themselves: what counts is what they stand between.
                     let now = pairs.inputs(&self.steps, place, |input| pairs.of_now[input]);
@@ -133,6 +153,20 @@ impl Outline {
             text: format!("no longer there: {}", step.shown()),
         }));
         found
+    }
+
+    /// The columns that a step returns, as far as that is known.
+    fn columns(&self, place: usize) -> &[(String, String)] {
+        let step = &self.steps[place];
+        match (step.columns.is_empty(), step.inputs.first()) {
+            (true, Some(&input)) => self.columns(input),
+            _ => &step.columns,
+        }
+    }
+
+    /// The columns of the inputs of a step, in no order.
+    fn inputs(&self, place: usize) -> BTreeSet<&[(String, String)]> {
+        self.steps[place].inputs.iter().map(|&input| self.columns(input)).collect()
     }
 
     /// The names of the steps, in the order of the plan.
@@ -157,6 +191,11 @@ impl Sketch {
         Some(format!("{}: {what}", self.name))
     }
 
+    /// Whether it is a sink that the user has named: the identity of one without a name is a path.
+    fn is_named_sink(&self) -> bool {
+        self.parameters.contains_key("sink") && self.uid == self.name
+    }
+
     fn shown(&self) -> String {
         let parameters = self.parameters.iter().filter(|(_, value)| !value.is_null());
         let parameters: Vec<String> = parameters.map(|(key, value)| format!("{key}: {}", shown(Some(value)))).collect();
@@ -174,25 +213,29 @@ struct Pairs {
 }
 
 impl Pairs {
-    fn of(now: &Outline, former: &Outline) -> Pairs {
+    fn of(now: &Outline, former: &Outline, renamed: &HashMap<String, String>) -> Pairs {
         let mut pairs = Pairs { of_now: vec![None; now.steps.len()], of_former: vec![None; former.steps.len()] };
-        pairs.pair(now, former, |step| format!("{} {} {}", step.uid, step.label, step.print));
-        pairs.pair(now, former, |step| format!("{} {}", step.label, step.print));
-        pairs.pair(now, former, |step| format!("{} {}", step.uid, step.label));
+        pairs.pair(now, former, renamed, |step, uid| format!("{uid} {} {}", step.label, step.print));
+        pairs.pair(now, former, renamed, |step, uid| match step.is_named_sink() {
+            true => format!("{uid} {} {}", step.label, step.print),
+            false => format!("{} {}", step.label, step.print),
+        });
+        pairs.pair(now, former, renamed, |step, uid| format!("{uid} {}", step.label));
         pairs
     }
 
     /// Pairs those that are left and have one key, in the order of the plans.
-    fn pair(&mut self, now: &Outline, former: &Outline, key: impl Fn(&Sketch) -> String) {
+    fn pair(&mut self, now: &Outline, former: &Outline, renamed: &HashMap<String, String>, key: impl Fn(&Sketch, &str) -> String) {
         let mut left: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (place, step) in former.steps.iter().enumerate().rev() {
             if self.of_former[place].is_none() {
-                left.entry(key(step)).or_default().push(place);
+                left.entry(key(step, &step.uid)).or_default().push(place);
             }
         }
         for (place, step) in now.steps.iter().enumerate() {
+            let uid = renamed.get(&step.uid).unwrap_or(&step.uid);
             if self.of_now[place].is_none()
-                && let Some(other) = left.get_mut(&key(step)).and_then(Vec::pop)
+                && let Some(other) = left.get_mut(&key(step, uid)).and_then(Vec::pop)
             {
                 self.of_now[place] = Some(other);
                 self.of_former[other] = Some(place);
@@ -214,6 +257,31 @@ impl Pairs {
         }
         found.into_iter().collect()
     }
+}
+
+/// How columns differ, if they do and both are known.
+fn other_columns(former: &[(String, String)], now: &[(String, String)]) -> Option<String> {
+    const TOLD_MAX: usize = 10;
+    if former == now || former.is_empty() || now.is_empty() {
+        return None;
+    }
+    let find = |columns: &[(String, String)], name: &str| columns.iter().find(|(other, _)| other == name).map(|(_, kind)| kind.clone());
+    let mut found = Vec::new();
+    for (name, kind) in now {
+        match find(former, name) {
+            None => found.push(format!("column {name} {kind} is new")),
+            Some(was) if was != *kind => found.push(format!("column {name} was {was}, is {kind}")),
+            Some(_) => {}
+        }
+    }
+    let gone = former.iter().filter(|(name, _)| find(now, name).is_none());
+    found.extend(gone.map(|(name, kind)| format!("column {name} {kind} is gone")));
+    if found.is_empty() {
+        return Some("its columns are in another order".to_owned());
+    }
+    let more = found.len().saturating_sub(TOLD_MAX);
+    found.truncate(TOLD_MAX);
+    Some(format!("{}{}", found.join("; "), if more > 0 { format!("; and {more} more") } else { String::new() }))
 }
 
 fn shown(value: Option<&Value>) -> String {

@@ -45,6 +45,8 @@ pub struct StateSpec {
     pub kind: String,
     /// Its columns, of which the first has its name. All are null where nothing is set.
     pub columns: Vec<FieldRef>,
+    /// What is read where nothing is set, for people; nothing if that is none.
+    pub default: Option<String>,
     /// For how long what is written may be read.
     pub ttl: Option<Ttl>,
     /// What becomes of values that a checkpoint has as another type.

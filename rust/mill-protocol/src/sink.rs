@@ -102,6 +102,20 @@ pub trait Sink: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Whether a job that has written to this former [`target`](Sink::target) can go on with the one of now. Only looks.
+    ///
+    /// # Errors
+    /// When it cannot, with both targets and what to do.
+    fn check_target(&self, _was: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// What a later run, in whose plan this sink is not any more, needs to commit what is pending of it: in the words of the connector,
+    /// which makes a committer of them. Nothing where only the sink itself can commit. Asked once the plan has been checked.
+    fn handover(&self) -> Option<String> {
+        None
+    }
+
     /// Opens one writer.
     fn writer(&self, schema: &SchemaRef, context: &TaskContext) -> Result<Box<dyn SinkWriter>>;
 

@@ -10,16 +10,19 @@
 //! signature: a step without one has none to lose.
 //!
 //! A step is found by its identity. A renamed step is found under its former one, and so are the steps whose identities begin
-//! with its name. State under another identity, or of other aggregates, is in no segment of the checkpoint in the form in which
-//! the next one needs it: so that one is full.
+//! with its name. Names may change hands, as when two steps swap them; so the checkpoint notes which renames the plan that took it
+//! named, and those are not made again. State under another identity, or of other aggregates, is in no segment of the checkpoint in
+//! the form in which the next one needs it: so that one is full.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
 
-use mill_protocol::{Error, Result};
+use mill_protocol::{Error, Result, Sink};
 use mill_snapshot::{Checkpoint, OperatorEntry, OperatorInfo};
 
 use crate::graph::{JobGraph, StageBody, StateCheck};
-use crate::storage::{DROPPED_NOTE, sink_notes_of};
+use crate::storage::{DROPPED_NOTE, RENAMED_NOTE, sink_notes_of};
 
 /// Which steps with state may be new.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Changes {
     pub drop: Vec<String>,
     /// Steps with a new name, and the name or identity that they had.
     pub renamed: Vec<(String, String)>,
+    /// Makes a sink that can commit, of what one that is gone has handed over.
+    pub left_sink: Option<fn(&str) -> Option<Arc<dyn Sink>>>,
     /// Finds the names that a wrong one may stand for.
     pub suggest: Option<fn(&str, &[&str]) -> Vec<String>>,
 }
@@ -57,6 +62,8 @@ pub enum Verdict {
     New,
     /// It is dropped.
     Dropped,
+    /// The step is gone, and what was pending of it is committed.
+    Gone,
     /// The job is refused.
     Refused,
 }
@@ -89,13 +96,30 @@ pub struct Comparison {
     pub(crate) dropped: BTreeSet<String>,
     /// The identities under which the targets of sinks know them, where those are others than the ones they have now.
     pub(crate) identities: HashMap<String, String>,
+    /// Sinks that are gone, and whose output is still to be committed: identity and name in the checkpoint, and what can commit it.
+    pub(crate) left: Vec<(String, String, LeftSink)>,
     /// Whether output that no sink has committed is dropped.
     pub(crate) is_output_dropped: bool,
     /// Whether the next checkpoint has to be full.
     pub(crate) is_rewritten: bool,
 }
 
+/// A sink that only commits.
+#[derive(Clone)]
+pub(crate) struct LeftSink(pub(crate) Arc<dyn Sink>);
+
+impl fmt::Debug for LeftSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.name())
+    }
+}
+
 impl Comparison {
+    /// The identities that steps had in the checkpoint, where they have another one now.
+    pub fn former(&self) -> &HashMap<String, String> {
+        &self.former
+    }
+
     /// What differs and is accepted, a line each.
     pub fn notes(&self) -> Vec<String> {
         let told = self.steps.iter().filter(|step| !matches!(step.verdict, Verdict::Kept | Verdict::Refused));
@@ -152,8 +176,9 @@ pub fn compare(graph: &JobGraph, checkpoint: &Checkpoint, changes: &Changes) -> 
         checkpoint,
         changes,
     };
-    comparing.find_renamed();
+    comparing.find_renamed(&renames_made(checkpoint)?);
     comparing.find_identities()?;
+    comparing.check_targets()?;
     let mut claimed: HashSet<&str> = HashSet::new();
     for step in &steps {
         let former = comparing.former(step);
@@ -183,7 +208,7 @@ pub(crate) fn check_without_checkpoint(graph: &JobGraph, changes: &Changes) -> R
 pub(crate) struct Current {
     pub(crate) info: OperatorInfo,
     is_source: bool,
-    is_sink: bool,
+    sink: Option<Arc<dyn Sink>>,
     check: Option<StateCheck>,
 }
 
@@ -198,14 +223,14 @@ pub(crate) fn steps(graph: &JobGraph) -> Vec<Current> {
             let signature = if is_bounded { "bounded input" } else { "unbounded input" }.to_owned();
             let (uid, name) = (source.uid.clone(), source.name.clone());
             let info = OperatorInfo { uid, name, signature, parallelism, parts: Vec::new() };
-            found.push(Current { info, is_source: true, is_sink: false, check: None });
+            found.push(Current { info, is_source: true, sink: None, check: None });
         }
         for stage in &chain.stages {
-            let is_sink = matches!(stage.body, StageBody::Sink { .. });
-            let signature = if is_sink { String::new() } else { stage.signature.clone() };
+            let sink = if let StageBody::Sink { sink, .. } = &stage.body { Some(Arc::clone(sink)) } else { None };
+            let signature = if sink.is_some() { String::new() } else { stage.signature.clone() };
             let (uid, name, parts) = (stage.uid.clone(), stage.name.clone(), stage.parts.clone());
             let info = OperatorInfo { uid, name, signature, parallelism, parts };
-            found.push(Current { info, is_source: false, is_sink, check: stage.check.clone() });
+            found.push(Current { info, is_source: false, sink, check: stage.check.clone() });
         }
     }
     found
@@ -229,7 +254,7 @@ impl Comparing<'_> {
     fn former(&self, step: &Current) -> Option<String> {
         let uid = step.info.uid.as_str();
         let former = self.found.former.get(uid).map_or(uid, String::as_str);
-        let is_its_own = step.is_sink || !self.is_pending(former);
+        let is_its_own = step.sink.is_some() || !self.is_pending(former);
         (self.stored.contains_key(former) && is_its_own).then(|| former.to_owned())
     }
 
@@ -242,7 +267,7 @@ impl Comparing<'_> {
     fn find_identities(&mut self) -> Result<()> {
         let notes = sink_notes_of(self.checkpoint.manifest())?;
         let mut owners: HashMap<String, &str> = HashMap::new();
-        for step in self.steps.iter().filter(|step| step.is_sink) {
+        for step in self.steps.iter().filter(|step| step.sink.is_some()) {
             let uid = &step.info.uid;
             let former = self.found.former.get(uid).unwrap_or(uid);
             let identity = notes.get(former).and_then(|note| note.identity.as_ref()).unwrap_or(former);
@@ -260,30 +285,50 @@ impl Comparing<'_> {
         Ok(())
     }
 
-    /// Finds the steps that have another name than in the checkpoint.
-    fn find_renamed(&mut self) {
-        let mut taken: HashMap<&str, &str> = HashMap::new();
-        for (name, was) in &self.changes.renamed {
-            let call = format!("name({name:?}, was={was:?})");
+    /// Refuses sinks that write elsewhere than in the checkpoint.
+    fn check_targets(&mut self) -> Result<()> {
+        let notes = sink_notes_of(self.checkpoint.manifest())?;
+        for step in self.steps {
+            let Some((sink, former)) = step.sink.as_ref().zip(self.former(step)) else { continue };
+            let was = notes.get(&former).and_then(|note| note.target.as_ref());
+            if let Some(Err(error)) = was.map(|was| sink.check_target(was)) {
+                let name = &step.info.name;
+                self.tell(name, Verdict::Refused, format!("changed: {name}: {}", error.message()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the steps that have another name than in the checkpoint. What was renamed before is not renamed again.
+    fn find_renamed(&mut self, made: &BTreeSet<(String, String)>) {
+        let identity = |was: &String| {
             let by_name = || self.stored.iter().find(|(_, entry)| entry.name == *was);
-            let former = self.stored.get_key_value(was).or_else(by_name);
-            if self.stored.contains_key(name) {
+            self.stored.get_key_value(was).or_else(by_name).map(|(uid, _)| uid.as_str())
+        };
+        let left = self.changes.renamed.iter().filter(|renamed| !made.contains(renamed));
+        let wanted: Vec<(&str, &str, Option<&str>)> = left.map(|(name, was)| (name.as_str(), was.as_str(), identity(was))).collect();
+        let moves = self.moves(&wanted);
+        let mut taken: HashMap<&str, &str> = HashMap::new();
+        for (name, was, old) in wanted {
+            let call = format!("name({name:?}, was={was:?})");
+            let is_move = moves.contains_key(name);
+            if self.stored.contains_key(name) && !is_move {
                 // It was renamed before, and the former name is free or that of another step since. Anything else is a guess.
                 let is_renamed = |old: &str| self.changes.renamed.iter().any(|(name, _)| name == old);
-                if former.is_some_and(|(old, _)| old != name && (!self.current.contains(old.as_str()) || is_renamed(old))) {
+                if old.is_some_and(|old| old != name && (!self.current.contains(old) || is_renamed(old))) {
                     self.found.mistakes.push(format!(
-                        "{call}: the checkpoint has both {name:?} and {was:?}; rename in two runs, or to a name that is free; leave was= out \
-                         if it was renamed before"
+                        "{call}: the checkpoint has both {name:?} and {was:?}, and no step of the plan goes on from {name:?}; rename to a name \
+                         that is free, and leave was= out if it was renamed before"
                     ));
                 }
                 continue;
             }
-            let Some((old, _)) = former else {
+            let Some(old) = old else {
                 let names: Vec<&str> = self.stored.values().map(|entry| entry.name.as_str()).collect();
                 self.found.mistakes.push(format!("{call}: the checkpoint has no step {was:?}{}", self.near(was, &names)));
                 continue;
             };
-            if self.current.contains(old.as_str()) {
+            if self.current.contains(old) && !moves.contains_key(old) {
                 self.found.mistakes.push(format!("{call}: {was:?} is another step of this plan, which has that state"));
                 continue;
             }
@@ -291,27 +336,66 @@ impl Comparing<'_> {
                 self.found.mistakes.push(format!("{call}: step {other:?} goes on from {was:?} already"));
                 continue;
             }
-            let (head, tail) = (format!("{name}/"), format!("/{name}"));
-            for step in self.steps {
-                let uid = &step.info.uid;
-                let candidate = match (uid.strip_prefix(&head), uid.strip_suffix(&tail)) {
-                    _ if uid == name => old.clone(),
-                    (Some(rest), _) => format!("{old}/{rest}"),
-                    (None, Some(rest)) => format!("{rest}/{old}"),
-                    (None, None) => continue,
-                };
-                match (self.stored.contains_key(uid), self.stored.contains_key(&candidate)) {
-                    (false, true) => {
-                        self.found.former.insert(uid.clone(), candidate);
-                        self.found.is_rewritten = true;
-                    }
-                    (true, true) if !self.current.contains(candidate.as_str()) => {
-                        self.found.mistakes.push(format!("{call}: the checkpoint has both {uid:?} and {candidate:?}; rename to a name that is free"));
-                    }
-                    _ => {}
-                }
+            self.rename(name, old, &call);
+        }
+    }
+
+    /// The renames that can be made, by the new name. One to a name that the checkpoint has needs another one that takes that over,
+    /// and one from a name that the plan has needs another one that gives it a new owner: so two steps may swap their names.
+    fn moves<'w>(&self, wanted: &[(&'w str, &'w str, Option<&'w str>)]) -> HashMap<&'w str, &'w str> {
+        let mut moves: HashMap<&str, &str> =
+            wanted.iter().filter_map(|&(name, _, old)| Some((name, old.filter(|&old| old != name)?))).collect();
+        loop {
+            let is_free = |name: &str| !self.stored.contains_key(name) || moves.values().any(|&old| old == name);
+            let is_left = |old: &str| !self.current.contains(old) || moves.contains_key(old);
+            let left: HashMap<&str, &str> =
+                moves.iter().filter(|(name, old)| is_free(name) && is_left(old)).map(|(name, old)| (*name, *old)).collect();
+            if left.len() == moves.len() {
+                return left;
+            }
+            moves = left;
+        }
+    }
+
+    /// Finds the steps whose identities begin or end with a name under what they had with the former one.
+    fn rename(&mut self, name: &str, old: &str, call: &str) {
+        // Whatever the checkpoint has under the name is that of the step that had it.
+        let is_handed_on = self.stored.contains_key(name);
+        let (head, tail) = (format!("{name}/"), format!("/{name}"));
+        for step in self.steps {
+            let uid = &step.info.uid;
+            let candidate = match (uid.strip_prefix(&head), uid.strip_suffix(&tail)) {
+                _ if uid == name => old.to_owned(),
+                (Some(rest), _) => format!("{old}/{rest}"),
+                (None, Some(rest)) => format!("{rest}/{old}"),
+                (None, None) => continue,
+            };
+            let (is_known, is_found) = (self.stored.contains_key(uid), self.stored.contains_key(&candidate));
+            if is_known && is_handed_on || !is_known && is_found {
+                self.found.former.insert(uid.clone(), candidate);
+                self.found.is_rewritten = true;
+            } else if is_known && is_found && !self.current.contains(candidate.as_str()) {
+                self.found.mistakes.push(format!("{call}: the checkpoint has both {uid:?} and {candidate:?}; rename to a name that is free"));
             }
         }
+    }
+
+    /// A signature with the identities of input streams, which those of joins have, as they are in the checkpoint.
+    fn as_before(&self, signature: &str) -> String {
+        let (mut text, mut rest) = (String::with_capacity(signature.len()), signature);
+        while let Some(at) = rest.find([';', ',']).filter(|_| !self.found.former.is_empty()) {
+            let (before, after) = rest.split_at(at + 1);
+            text.push_str(before);
+            rest = after;
+            let Some(place) = after.strip_prefix(' ') else { continue };
+            let is_whole = |uid: &&String| place.strip_prefix(uid.as_str()).is_some_and(|after| after.starts_with([',', ')']));
+            if let Some((uid, former)) = self.found.former.iter().find(|(uid, _)| is_whole(uid)) {
+                text.push(' ');
+                text.push_str(former);
+                rest = &place[uid.len()..];
+            }
+        }
+        text + rest
     }
 
     fn compare(&mut self, step: &Current) {
@@ -330,15 +414,16 @@ impl Comparing<'_> {
         let renamed = (former != info.uid && entry.name != info.name).then(|| format!("its name was {:?}", entry.name));
         if info.signature.is_empty() && entry.signature.is_empty() {
             // A stage without state has nothing that a name could lead to, a sink what it has written.
-            if let Some(text) = renamed.filter(|_| step.is_sink && entry.name != info.name) {
+            if let Some(text) = renamed.filter(|_| step.sink.is_some() && entry.name != info.name) {
                 self.tell(&info.name, Verdict::Changed, text);
             }
             return;
         }
-        if entry.signature != info.signature {
+        let signature = self.as_before(&info.signature);
+        if entry.signature != signature {
             let is_same_but_parts = !info.parts.is_empty()
                 && !entry.parts.is_empty()
-                && skeleton(&info.signature, &info.parts) == skeleton(&entry.signature, &entry.parts);
+                && skeleton(&signature, &info.parts) == skeleton(&entry.signature, &entry.parts);
             match is_same_but_parts {
                 true => self.parts(step, entry, &former, renamed),
                 false => self.changed(step, entry),
@@ -372,11 +457,24 @@ impl Comparing<'_> {
             self.tell(name, Verdict::New, began(step).to_owned());
             return;
         }
+        let is_gone = |uid: &String| !self.current.contains(uid.as_str()) && !self.found.former.values().any(|it| it == uid);
         // Perhaps it has only another name.
-        let is_alike = |(uid, entry): &(&String, &OperatorEntry)| {
-            entry.signature == step.info.signature && !self.current.contains(uid.as_str()) && !self.found.former.values().any(|it| it == *uid)
+        let is_alike = |(uid, entry): &(&String, &OperatorEntry)| entry.signature == step.info.signature && is_gone(uid);
+        // Steps without names that are in one place are told apart by what they read, and by what reads them.
+        let place = |uid: &str| uid.rsplit_once('~').map(|(place, _)| place.to_owned());
+        let is_there = |(uid, _): &(&String, &OperatorEntry)| {
+            let (here, there) = (place(&step.info.uid), place(uid));
+            (here.is_some() || there.is_some())
+                && here.as_deref().unwrap_or(&step.info.uid) == there.as_deref().unwrap_or(uid)
+                && is_gone(uid)
         };
+        let there: Vec<&str> = self.stored.iter().filter(is_there).map(|(_, entry)| entry.name.as_str()).collect();
         let hint = match self.stored.iter().find(is_alike) {
+            _ if !there.is_empty() => format!(
+                "; steps without a name that are alike are told apart by what they read and what reads them, and that has changed: \
+                 .name(\"…\", was={}) keeps what the checkpoint has of it",
+                there.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" or was=")
+            ),
             Some((_, entry)) if entry.name != *name => {
                 format!(", or .name({name:?}, was={:?}) if it is that step under a new name", entry.name)
             }
@@ -454,8 +552,10 @@ impl Comparing<'_> {
             match find(&entry.parts, column) {
                 Some(was) if was == *what => {}
                 Some(was) => refused.push(format!(
-                    "changed: {name}: aggregate {column} was {was}, is {what}; give the new one another name, {} then drops the former one",
-                    self.how_to_drop(&full)
+                    "changed: {name}: aggregate {column} was {was}, is {what}; give the new one another name, and {} drops the former one; \
+                     or {}",
+                    self.how_to_drop(&full),
+                    self.start_empty(step)
                 )),
                 None if self.is_allowed(&full) => told.push(format!("aggregate {what} is new and starts empty")),
                 None => refused.push(format!(
@@ -491,6 +591,12 @@ impl Comparing<'_> {
         }
     }
 
+    /// A sink that can commit what is pending of one that is gone, if there is one.
+    fn left(&self, uid: &str) -> Option<Arc<dyn Sink>> {
+        let handover = sink_notes_of(self.checkpoint.manifest()).ok()?.remove(uid)?.handover?;
+        (self.changes.left_sink?)(&handover)
+    }
+
     /// A step of the checkpoint that the plan does not have.
     fn gone(&mut self, uid: &str, entry: &OperatorEntry) {
         let name = &entry.name;
@@ -505,6 +611,11 @@ impl Comparing<'_> {
             self.found.is_output_dropped |= is_pending;
             let text = if is_pending && !has_state { "it is gone, and its output that was pending is never committed" } else { "it is gone, and its state is dropped" };
             self.tell(name, Verdict::Dropped, text.to_owned());
+            return;
+        }
+        if !has_state && let Some(sink) = self.left(uid) {
+            self.found.left.push((uid.to_owned(), name.clone(), LeftSink(sink)));
+            self.tell(name, Verdict::Gone, "it is gone, and its output that was pending is committed first".to_owned());
             return;
         }
         let drop = self.how_to_drop(name);
@@ -613,4 +724,11 @@ fn dropped(checkpoint: &Checkpoint) -> Result<BTreeSet<String>> {
     let Some(list) = checkpoint.manifest().notes.get(DROPPED_NOTE) else { return Ok(BTreeSet::new()) };
     serde_json::from_str(list)
         .map_err(|error| Error::checkpoint("the list of dropped steps in the checkpoint is damaged").because(error))
+}
+
+/// The renames that the plan which took the checkpoint named: new and former name.
+fn renames_made(checkpoint: &Checkpoint) -> Result<BTreeSet<(String, String)>> {
+    let Some(list) = checkpoint.manifest().notes.get(RENAMED_NOTE) else { return Ok(BTreeSet::new()) };
+    serde_json::from_str(list)
+        .map_err(|error| Error::checkpoint("the list of renamed steps in the checkpoint is damaged").because(error))
 }

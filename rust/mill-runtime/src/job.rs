@@ -316,6 +316,8 @@ impl Drop for JobHandle {
 }
 
 fn open_sinks(graph: &JobGraph, recovery: &Recovery, store: Option<&Store>, ending: &Ending) -> Result<Sinks> {
+    // One that is new may write where one that is gone has written.
+    recovery.commit_left(ending)?;
     let mut sinks = Vec::new();
     for stage in graph.chains.iter().flat_map(|chain| &chain.stages) {
         if let StageBody::Sink { sink, .. } = &stage.body {
@@ -323,7 +325,8 @@ fn open_sinks(graph: &JobGraph, recovery: &Recovery, store: Option<&Store>, endi
             recovery.recover_sink(&stage.uid, &mut *committer, ending).map_err(|error| error.in_step(&stage.name))?;
             let (uid, name, target) = (stage.uid.clone(), stage.name.clone(), sink.target());
             let identity = recovery.identity(&uid).to_owned();
-            sinks.push(SinkState { uid, identity, name, committer, target, owed: Vec::new() });
+            let handover = sink.handover();
+            sinks.push(SinkState { uid, identity, name, committer, target, handover, owed: Vec::new() });
         }
     }
     recovery.settle(store)?;

@@ -134,6 +134,7 @@ impl Recovery {
             job: self.job.unwrap_or_else(|| store.id()),
             operators: operators(graph),
             dropped: self.comparison.dropped.clone(),
+            renamed: options.changes.renamed.clone(),
             committed: self.restored_id().unwrap_or(0),
             copies: 0,
         })
@@ -141,6 +142,21 @@ impl Recovery {
 
     /// Lets a sink take up what the checkpoint holds for it, or begin from nothing.
     pub(crate) fn recover_sink(&self, uid: &str, committer: &mut dyn Committer, ending: &Ending) -> Result<()> {
+        self.recover(self.former(uid), self.identity(uid), committer, ending)
+    }
+
+    /// Commits what is pending of sinks that the plan does not have any more.
+    pub(crate) fn commit_left(&self, ending: &Ending) -> Result<()> {
+        for (uid, name, left) in &self.comparison.left {
+            let mut committer = left.0.committer().map_err(|error| error.in_step(name))?;
+            let identity = self.sinks.get(uid).and_then(|note| note.identity.as_ref()).unwrap_or(uid);
+            self.recover(uid, identity, &mut *committer, ending).map_err(|error| error.in_step(name))?;
+        }
+        Ok(())
+    }
+
+    /// The same for a sink with this identity in the checkpoint, and this one in its target.
+    fn recover(&self, former: &str, sink: &str, committer: &mut dyn Committer, ending: &Ending) -> Result<()> {
         let failed = |error: std::io::Error| Error::connector(format!("sink.recover: {error}")).because(error);
         mill_fault::reach("sink.recover").map_err(failed)?;
         let delivery = match self.mode {
@@ -150,16 +166,16 @@ impl Recovery {
         };
         let restored = self.restored_id().map(Epoch);
         let (newest, directory) = (self.newest, self.directory.as_deref());
-        committer.promise(&Run { delivery, job: self.job, sink: self.identity(uid), restored, newest, directory, ending: Some(ending) })?;
+        committer.promise(&Run { delivery, job: self.job, sink, restored, newest, directory, ending: Some(ending) })?;
         let Some(checkpoint) = &self.checkpoint else {
             // Output that is published before its checkpoint may be of this job though there is no checkpoint.
             let is_published = self.mode == Mode::AtLeastOnce && self.has_former_epochs;
             return if self.noted.is_empty() && !is_published { committer.begin() } else { committer.recover(&Recovered::default()) };
         };
-        let handles = checkpoint.handles(self.former(uid)).iter();
+        let handles = checkpoint.handles(former).iter();
         let commits: Vec<Commit> =
             handles.map(|(epoch, handle)| Commit { epoch: Epoch(*epoch), handle: handle.to_vec() }).collect();
-        let note = self.sinks.get(self.former(uid));
+        let note = self.sinks.get(former);
         committer.recover(&Recovered {
             commits: &commits,
             is_settled: checkpoint.is_settled(),

@@ -15,6 +15,8 @@ pub(crate) struct SinkState {
     pub(crate) committer: Box<dyn Committer>,
     /// Where its output goes.
     pub(crate) target: Option<String>,
+    /// What a run that does not have the sink any more needs to commit what is pending.
+    pub(crate) handover: Option<String>,
     /// Handles that are durable and not yet visible.
     pub(crate) owed: Vec<Commit>,
 }

@@ -7,6 +7,7 @@
 //! - a note [`JOB_NOTE`]: the identity of the job, that of the state directory in which it began; savepoints take it along;
 //! - a note [`PLAN_NOTE`]: the plan as the user wrote it, so that a later run can say what has changed;
 //! - a note [`SINKS_NOTE`]: where each sink writes, and what its target shows of all that was committed before;
+//! - a note [`RENAMED_NOTE`]: the renames that the plan names, new and former name, so that none is made twice;
 //! - a note [`DROPPED_NOTE`]: what was dropped in this run or former ones and is still named by `drop=`, so that the same script can
 //!   run again, and drops nothing twice;
 //! - a note [`ENDED_NOTE`]: the steps whose input had ended in all tasks. What such a step emits at the end lies before
@@ -38,6 +39,9 @@ pub const PLAN_NOTE: &str = "plan";
 /// The name of the note that lists what was dropped of former plans.
 pub(crate) const DROPPED_NOTE: &str = "dropped";
 
+/// The name of the note that holds which steps had other names before.
+pub(crate) const RENAMED_NOTE: &str = "renamed";
+
 /// What a checkpoint knows of the target of a sink.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct SinkNote {
@@ -48,6 +52,9 @@ pub(crate) struct SinkNote {
     /// The identity under which the target knows the sink, where a step was renamed since; otherwise it is that of the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) identity: Option<String>,
+    /// What a run that does not have the sink any more needs to commit what is pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) handover: Option<String>,
 }
 
 /// What background work on one task's share of a checkpoint came to.
@@ -79,6 +86,8 @@ pub(crate) struct Storage {
     pub(crate) outline: String,
     /// The names of steps and aggregates of former plans whose state was dropped.
     pub(crate) dropped: BTreeSet<String>,
+    /// New and former names of steps, as the plan has them.
+    pub(crate) renamed: Vec<(String, String)>,
     /// The identity of the job.
     pub(crate) job: u64,
     /// All steps, with their parallelism.
@@ -123,6 +132,10 @@ impl Storage {
         if !self.dropped.is_empty() {
             let list = serde_json::to_string(&self.dropped).map_err(|e| Error::internal("a list of names is no JSON").because(e))?;
             notes.insert(DROPPED_NOTE.to_owned(), list);
+        }
+        if !self.renamed.is_empty() {
+            let list = serde_json::to_string(&self.renamed).map_err(|e| Error::internal("a list of names is no JSON").because(e))?;
+            notes.insert(RENAMED_NOTE.to_owned(), list);
         }
         let ended = self.ended(states);
         if !ended.is_empty() {
@@ -179,6 +192,7 @@ fn sink_notes(sinks: &[SinkState]) -> Result<String> {
         target: sink.target.clone(),
         receipt: sink.committer.receipt(),
         identity: Some(&sink.identity).filter(|identity| **identity != sink.uid).cloned(),
+        handover: sink.handover.clone(),
     };
     let notes: BTreeMap<&str, SinkNote> = sinks.iter().map(|sink| (sink.uid.as_str(), note(sink))).collect();
     serde_json::to_string(&notes).map_err(|e| Error::internal("notes of sinks are no JSON").because(e))

@@ -126,7 +126,7 @@ pub struct StepDiff {
 /// Compares a plan with the checkpoint that a run with these options would go on from, or the one with this number. Nothing runs,
 /// and nothing is locked or written: a job may be running on the directory.
 ///
-/// Inputs and the targets of sinks are looked at when a job starts, not here.
+/// Inputs, and what is at the targets of sinks, are looked at when a job starts, not here.
 ///
 /// # Errors
 /// When there is no checkpoint, or the plan does not hold together.
@@ -208,7 +208,7 @@ fn step_diff(name: &str, differ: &Differences) -> StepDiff {
         "new"
     } else if is(Verdict::Changed) || has(DifferenceKind::Changed) {
         "changed"
-    } else if has(DifferenceKind::Gone) {
+    } else if has(DifferenceKind::Gone) || is(Verdict::Gone) {
         "gone"
     } else {
         "kept"

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mill_connectors::left_sink;
 use mill_plan::{Difference, Outline, PhysicalPlan, nearest};
 use mill_protocol::{Error, Result};
 use mill_runtime::{Changes, Comparison, PLAN_NOTE, check_mode};
@@ -70,6 +71,7 @@ pub(crate) fn changes(plan: &PhysicalPlan, options: Option<&CheckpointOptions>) 
         allow_new: options.map(|options| options.allow_new.clone()).unwrap_or_default(),
         drop: options.map(|options| options.drop.clone()).unwrap_or_default(),
         renamed: plan.renamed.clone(),
+        left_sink: Some(left_sink),
         suggest: Some(|name, names| nearest(name, names.iter().copied()).into_iter().map(str::to_owned).collect()),
     }
 }
@@ -85,7 +87,8 @@ impl Differences {
         // Checkpoints of older versions keep no plan.
         let former = checkpoint.manifest().notes.get(PLAN_NOTE).and_then(|text| Outline::decode(text));
         let states = mill_runtime::compare(&graph::job_graph(plan), checkpoint, &changes(plan, options))?;
-        Ok(Differences { states, plan: former.map(|former| plan.outline.differences(&former)).unwrap_or_default() })
+        let plan = former.map(|former| plan.outline.differences(&former, states.former())).unwrap_or_default();
+        Ok(Differences { states, plan })
     }
 
     /// Whether nothing differs.

@@ -11,7 +11,6 @@ use super::writer::{Handle, Handles};
 use super::{OnExisting, Shared, make, name, sync_directory};
 use crate::lock::FileLock;
 use crate::nearest::quoted;
-use crate::target::check_unmoved;
 
 pub(super) struct DirectoryCommitter {
     shared: Arc<Shared>,
@@ -97,7 +96,7 @@ impl DirectoryCommitter {
         serde_json::from_slice(&commit.handle)
             .ok()
             .map(Handles::into_vec)
-            .filter(|handles| handles.iter().all(|handle| handle.is_of(commit.epoch, &self.shared.extension)))
+            .filter(|handles| handles.iter().all(|handle| handle.is_of(commit.epoch)))
             .ok_or_else(|| {
                 Error::checkpoint(format!(
                     "epoch {}: the checkpoint's note of a file in {:?} is damaged",
@@ -372,7 +371,7 @@ impl Committer for DirectoryCommitter {
     }
 
     fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()> {
-        check_unmoved(&self.shared.name(), recovered.target, self.shared.path())?;
+        recovered.target.map_or(Ok(()), |was| self.shared.check_target(was))?;
         if let Some(target) = self.shared.joined.clone()
             && self.recover_file(&target, recovered)?
         {

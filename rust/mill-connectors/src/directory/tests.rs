@@ -171,6 +171,9 @@ fn a_handle_names_only_a_file_of_its_own_epoch_task_and_kind() {
     for name in [".bashrc", "../x.csv", "part-0000000001-2.csv", &format!("{hidden}.csv/x"), &format!("{hidden}.json")] {
         std::fs::create_dir_all(out.join("x")).unwrap();
         for target in ["part-0000000005-2.csv", "part-0000000005-2.json", "part-0000000004-2.csv"] {
+            if name.ends_with(".json") && target.ends_with(".json") {
+                continue;
+            }
             let handle = format!("{{\"hidden\":{name:?},\"name\":{target:?}}}").into_bytes();
             let error = committer.commit(&[Commit { epoch: Epoch(5), handle }]).unwrap_err();
             assert!(error.message().contains("damaged"), "{name} {target}: {error}");
@@ -180,6 +183,9 @@ fn a_handle_names_only_a_file_of_its_own_epoch_task_and_kind() {
         let handle = format!("{{\"hidden\":\".part-0123456789abcdef-{task}-7.csv\",\"name\":{target:?}}}").into_bytes();
         assert!(committer.commit(&[Commit { epoch: Epoch(5), handle }]).unwrap_err().message().contains("damaged"));
     }
+    // A former run may have written another format: its files are looked for.
+    let handle = format!("{{\"hidden\":\"{hidden}.json\",\"name\":\"part-0000000005-2.json\"}}").into_bytes();
+    assert!(committer.commit(&[Commit { epoch: Epoch(5), handle }]).unwrap_err().message().contains("is lost"));
     // A link under the name of what was written is not followed, and not shown.
     std::os::unix::fs::symlink("/etc/hostname", out.join(format!("{hidden}.csv"))).unwrap();
     let handle = format!("{{\"hidden\":\"{hidden}.csv\",\"name\":\"part-0000000005-2.csv\"}}").into_bytes();

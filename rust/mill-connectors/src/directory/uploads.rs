@@ -538,14 +538,7 @@ impl Committer for UploadCommitter {
     }
 
     fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()> {
-        let is = self.shared.target();
-        if let Some(was) = recovered.target.filter(|was| *was != is) {
-            return Err(Error::checkpoint(format!(
-                "{}: the path was {was:?} when the checkpoint was taken, and is {is:?}: what the job has written is at the former and \
-                 would not be continued there; write to the former path again, or start anew with another checkpoint path",
-                self.shared.name()
-            )));
-        }
+        recovered.target.map_or(Ok(()), |was| self.shared.check_target(was))?;
         self.commit_all(recovered.commits, recovered.is_settled)?;
         // What was completed is not pending any more; giving it up would change nothing.
         self.clean(&BTreeSet::new())

@@ -56,8 +56,8 @@ impl Handles {
 }
 
 impl Handle {
-    /// Whether these are the names that a file of this epoch and kind has, and none of another.
-    pub(super) fn is_of(&self, epoch: Epoch, extension: &str) -> bool {
+    /// Whether these are the names that a file of this epoch has, and none of another. A former run may have written another format.
+    pub(super) fn is_of(&self, epoch: Epoch) -> bool {
         let path = Path::new(&self.name);
         let directories = path.parent().into_iter().flat_map(Path::components);
         let is_within = directories.into_iter().all(
@@ -66,9 +66,9 @@ impl Handle {
         let task = name::task_of(&self.hidden);
         let (Some(task), Some(name)) = (task, path.file_name().and_then(|name| name.to_str())) else { return false };
         let number = usize::try_from(name::order_of(name).1).unwrap_or(0);
-        is_within
-            && self.hidden.ends_with(&format!(".{extension}"))
-            && name == name::committed(epoch, task, number, extension)
+        // Past the point that hides it, the extension begins at the first one.
+        let extension = self.hidden.get(1..).and_then(|hidden| hidden.split_once('.')).map_or("", |(_, extension)| extension);
+        is_within && name == name::committed(epoch, task, number, extension)
     }
 }
 

@@ -8,6 +8,8 @@
 //! | not read it to its end | as it was, or longer | read on |
 //! | not read it to its end | changed where it was read, or gone | refused |
 //! | not begun it | gone | bounded: refused; followed: nothing |
+//! | not begun it | there, and named no more by a bounded input | it is not read |
+//! | read some of it, and not all | there, and named no more by a bounded input | refused |
 //!
 //! Whether it is as it was is decided by its stamp, and where that differs by fingerprints ([`identity`](super::identity)).
 //! A followed file is looked for by what it is, then under its name: renamed by a rotation it is the same still. A file of a
@@ -110,6 +112,7 @@ impl FileSet {
         if !is_listed && !new.is_empty() {
             self.refuse_another(&left)?;
         }
+        self.leave_out(&mut left, &listed)?;
         for left in &mut left {
             left.check(growth)?;
         }
@@ -122,6 +125,24 @@ impl FileSet {
         }
         all.sort_by(|(a, _), (b, _)| (&a.path, a.range).cmp(&(&b.path, b.range)));
         Ok(all.into_iter().map(|(_, state)| state).collect())
+    }
+
+    /// Leaves out files that were not begun and that the input names no more.
+    fn leave_out(&self, left: &mut Vec<Left>, listed: &[(FileSplit, Split)]) -> Result<()> {
+        let here: HashSet<&Path> = listed.iter().map(|(file, _)| self.real(&file.path)).collect();
+        let is_named = |path: &Path| here.contains(self.real(path)) || self.paths.has(path);
+        let unnamed: HashSet<PathBuf> =
+            left.iter().filter(|left| !left.state.is_ended && !is_named(&left.file.path)).map(|left| left.file.path.clone()).collect();
+        let is_begun = |left: &&Left| unnamed.contains(&left.file.path) && (left.state.is_ended || left.position.is_some());
+        if let Some(begun) = left.iter().find(is_begun) {
+            return Err(Error::checkpoint(format!(
+                "the checkpoint has read a part of {:?}, which {} does not name any more; name it until it is read to its end, or start over \
+                 with mill.Checkpoint(…, restart=True)",
+                begun.file.path, self.paths
+            )));
+        }
+        left.retain(|left| !unnamed.contains(&left.file.path));
+        Ok(())
     }
 
     /// Refuses to go on where no file of the checkpoint is one that is named now: records of two inputs would be mixed, or,

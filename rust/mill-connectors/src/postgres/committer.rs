@@ -468,13 +468,7 @@ impl Committer for PostgresCommitter {
 
     fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()> {
         let call = self.shared.call();
-        if let Some(was) = recovered.target.filter(|was| *was != self.shared.target()) {
-            return Err(Error::checkpoint(format!(
-                "{call}: the table was {was} when the checkpoint was taken, and is {}: what the job has written is in the former and would \
-                 not be continued there; write to the former table again, or start anew with another checkpoint path",
-                self.shared.target()
-            )));
-        }
+        recovered.target.map_or(Ok(()), |was| self.shared.check_target(was))?;
         let from = match recovered.directory {
             Some(directory) => Place::new(Some(directory), &self.sink),
             None => self.place.clone(),

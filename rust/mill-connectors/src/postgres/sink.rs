@@ -20,6 +20,7 @@ use super::writer::PostgresWriter;
 use crate::directory::fresh_nonce;
 use crate::nearest::did_you_mean;
 use crate::objects::check_written;
+use crate::target::NEW_SINK;
 use crate::updating::check_key;
 
 /// As many columns as a table of PostgreSQL can have.
@@ -146,6 +147,19 @@ impl Shared {
     /// The table, the same however the server is reached.
     pub(super) fn target(&self) -> String {
         self.table.sql()
+    }
+
+    /// Refuses another table than the one that the checkpoint has written to.
+    pub(super) fn check_target(&self, was: &str) -> Result<()> {
+        let is = self.target();
+        if was == is {
+            return Ok(());
+        }
+        Err(Error::checkpoint(format!(
+            "{}: the table was {was} when the checkpoint was taken, and is {is}: what the job has written is in the former and would not be \
+             continued there; write to the former table again, or {NEW_SINK}",
+            self.call()
+        )))
     }
 }
 

@@ -15,7 +15,6 @@ use super::spool::{Handle, Rows, for_each_frame};
 use super::table::{check_columns, columns_of, rowid_alias};
 use super::value::Column;
 use super::{BUSY_WAIT, Shared, locks, nan, statement};
-use crate::target::check_unmoved;
 
 pub(super) struct SqliteCommitter {
     shared: Arc<Shared>,
@@ -214,7 +213,7 @@ impl Committer for SqliteCommitter {
     }
 
     fn recover(&mut self, recovered: &Recovered<'_>) -> Result<()> {
-        check_unmoved(&self.shared.name(), recovered.target, &self.shared.path)?;
+        recovered.target.map_or(Ok(()), |was| self.shared.check_target(was))?;
         if let Some(text) = recovered.receipt {
             let receipt = Receipt::decode(text)
                 .ok_or_else(|| Error::checkpoint(format!("{}: the receipt in the checkpoint is damaged", self.shared.name())))?;

@@ -160,6 +160,7 @@ fn count(names: [&str; 2]) -> StateSpec {
         name: names[0].to_owned(),
         kind: "value".to_owned(),
         columns: names.iter().map(|name| Arc::new(Field::new(*name, DataType::Int64, true))).collect(),
+        default: None,
         ttl: Some(Ttl { us: TTL, clock: TimerClock::Event, written: 1 }),
         migration: Migration::None,
     }

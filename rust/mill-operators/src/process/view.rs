@@ -129,7 +129,7 @@ fn own_states(columns: Vec<FieldRef>) -> Vec<StateSpec> {
             Some(last) => last.columns.push(column),
             None => {
                 let (kind, migration) = (String::new(), Migration::None);
-                states.push(StateSpec { name, kind, columns: vec![column], ttl: None, migration });
+                states.push(StateSpec { name, kind, columns: vec![column], default: None, ttl: None, migration });
             }
         }
     }

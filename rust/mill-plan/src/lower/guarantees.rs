@@ -29,6 +29,7 @@ pub(super) fn check(graph: &Graph, options: &PlanOptions) -> Result<()> {
             && let (Some(file), Some(target)) = (sink.writes(), sink.target())
             // A database is shared by its tables; files of two sinks in one directory would have the same names.
             && file != Path::new(&target)
+            && file.starts_with(&target)
             && let Some(other) = directories.insert((target, file.extension().map(ToOwned::to_owned)), sink.name())
         {
             return Err(Error::plan(format!(

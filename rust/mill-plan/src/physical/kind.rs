@@ -577,7 +577,7 @@ impl AsyncStage {
     }
 }
 
-/// `value last (float64) for "1d"`, `list items (str)`, `map seen (str to int64)`.
+/// `value last (float64) for "1d"`, `value n (int64, default 1)`, `list items (str)`, `map seen (str to int64)`.
 pub(crate) fn described_state(state: &StateSpec) -> String {
     let columns: Vec<String> = state
         .columns
@@ -606,7 +606,8 @@ pub(crate) fn described_state(state: &StateSpec) -> String {
         };
         format!(" for {:?}{clock}", duration(ttl.us))
     });
-    format!("{} {} ({columns}){age}", state.kind, state.name)
+    let default = state.default.as_ref().map_or_else(String::new, |default| format!(", default {default}"));
+    format!("{} {} ({columns}{default}){age}", state.kind, state.name)
 }
 
 /// Windows with what is said of them beside their bounds.

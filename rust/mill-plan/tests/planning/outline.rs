@@ -45,7 +45,12 @@ fn outline(sink: SinkNode) -> Outline {
 }
 
 fn changes(now: SinkNode, former: SinkNode) -> Vec<String> {
-    outline(now).changes_since(&outline(former))
+    told(&outline(now), &outline(former), &[])
+}
+
+fn told(now: &Outline, former: &Outline, renamed: &[(&str, &str)]) -> Vec<String> {
+    let renamed = renamed.iter().map(|(now, then)| ((*now).to_owned(), (*then).to_owned())).collect();
+    now.differences(former, &renamed).into_iter().map(|difference| difference.text).collect()
 }
 
 #[test]
@@ -53,7 +58,7 @@ fn the_same_plan_has_no_changes_under_any_parallelism() {
     let plan = || into(&counted(&above(&doubled(&read("a")), 1)));
     assert_eq!(changes(plan(), plan()), Vec::<String>::new());
     let options = PlanOptions { parallelism: 4, is_chaining: false, ..PlanOptions::default() };
-    assert_eq!(lower(&[plan()], &options).unwrap().outline.changes_since(&outline(plan())), Vec::<String>::new());
+    assert_eq!(told(&lower(&[plan()], &options).unwrap().outline, &outline(plan()), &[]), Vec::<String>::new());
 }
 
 #[test]
@@ -92,6 +97,35 @@ fn another_input_or_output_is_told() {
     let elsewhere = read("a").sink(TestSink::files("write_csv(\"new\")")).unwrap();
     let found = changes(elsewhere, into(&read("a")));
     assert_eq!(found, ["write_csv: sink was write_csv(\"out\"), is write_csv(\"new\")"]);
+}
+
+#[test]
+fn columns_are_told_where_they_come_to_be_others() {
+    let typed = |kind: DataType, more: &[&str]| {
+        let columns: Vec<(&str, DataType)> = [("x", kind)].into_iter().chain(more.iter().map(|name| (*name, DataType::Utf8))).collect();
+        let source = Stream::source(Arc::new(Memory::new("read_csv(\"a\")", &columns)));
+        into(&above(&source, 1).select(vec![Expr::column("x")]).unwrap())
+    };
+    let of = |now: SinkNode, former: SinkNode| changes(now, former);
+    assert_eq!(of(typed(DataType::Float64, &[]), typed(DataType::Int64, &[])), ["read_csv: column x was int64, is float64"]);
+    assert_eq!(of(typed(DataType::Int64, &["s"]), typed(DataType::Int64, &[])), ["read_csv: column s str is new"]);
+    assert_eq!(of(typed(DataType::Int64, &[]), typed(DataType::Int64, &["s"])), ["read_csv: column s str is gone"]);
+    // Those that follow from an expression are told with it.
+    let squared = Expr::column("x").binary(BinaryOp::Div, Expr::literal(2)).alias("x");
+    let found = changes(into(&read("a").with_columns(vec![squared]).unwrap()), into(&doubled(&read("a"))));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("with_columns: columns was"), "{found:?}");
+}
+
+#[test]
+fn a_sink_with_another_name_is_another_sink() {
+    let named = |name: &str| {
+        read("a").sink(TestSink::files("write_csv(\"out\")")).unwrap().named(name)
+    };
+    let found = told(&outline(named("b")), &outline(named("a")), &[]);
+    assert_eq!(found, ["new step: b(sink: write_csv(\"out\"))", "no longer there: a(sink: write_csv(\"out\"))"]);
+    assert_eq!(told(&outline(named("b")), &outline(named("a")), &[("b", "a")]), Vec::<String>::new());
+    assert_eq!(told(&outline(into(&read("a"))), &outline(into(&read("a"))), &[]), Vec::<String>::new());
 }
 
 #[test]

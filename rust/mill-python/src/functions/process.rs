@@ -49,18 +49,18 @@ struct Parts {
     used: Option<Vec<bool>>,
 }
 
-/// A state as Python declares it: name, kind, columns, time to live in microseconds, whether that is processing time, and the
+/// A state as Python declares it: name, kind, columns, its default as text, time to live in microseconds, whether that is processing time, and the
 /// column with the time of writing, and what becomes of values of another type: 0 nothing, 1 fields are added, 2 it says all.
-pub type Declared<'py> = (String, String, PyRef<'py, RawSchema>, Option<i64>, bool, usize, u8);
+pub type Declared<'py> = (String, String, PyRef<'py, RawSchema>, Option<String>, Option<i64>, bool, usize, u8);
 
 /// The states that a function declares.
 pub fn state_specs(declared: &[Declared<'_>]) -> Vec<StateSpec> {
-    let spec = |(name, kind, columns, ttl, is_processing, written, migration): &Declared<'_>| {
+    let spec = |(name, kind, columns, default, ttl, is_processing, written, migration): &Declared<'_>| {
         let columns: Vec<FieldRef> = columns.schema.fields().iter().cloned().collect();
         let clock = if *is_processing { TimerClock::Processing } else { TimerClock::Event };
         let ttl = ttl.map(|us| Ttl { us, clock, written: *written });
         let migration = [Migration::None, Migration::Fields, Migration::Any][usize::from(*migration).min(2)];
-        StateSpec { name: name.clone(), kind: kind.clone(), columns, ttl, migration }
+        StateSpec { name: name.clone(), kind: kind.clone(), columns, default: default.clone(), ttl, migration }
     };
     declared.iter().map(spec).collect()
 }

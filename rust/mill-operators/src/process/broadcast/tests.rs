@@ -73,6 +73,7 @@ fn operator(until_loaded: UntilLoaded) -> Box<dyn Operator> {
         name: "sum".to_owned(),
         kind: "value".to_owned(),
         columns: vec![Arc::new(Field::new("sum", DataType::Int64, true))],
+        default: None,
         ttl: None,
         migration: Migration::None,
     };
