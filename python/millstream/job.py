@@ -18,7 +18,7 @@ from millstream._declared import Declared, recorder
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
 from millstream._given import refuse_unread
-from millstream._paths import local_path
+from millstream._paths import state_path
 from millstream._signals import stops_on_sigterm
 from millstream._texts import flag
 from millstream.errors import CheckpointError, MillstreamError, PlanError
@@ -187,7 +187,7 @@ class Job:
         Parameters
         ----------
         path
-            A new directory, or an empty one.
+            A new directory, or an empty one; or a prefix in an object store (``"s3://bucket/saved/1"``) under which there is nothing.
 
         Raises
         ------
@@ -210,7 +210,7 @@ class Job:
         >>> [found.is_savepoint for found in mill.checkpoints("before-upgrade/")]
         [True]
         """
-        self._raw.savepoint(local_path(path, "savepoint()"))
+        self._raw.savepoint(state_path(path, "savepoint()"))
 
     def stop(self) -> None:
         """Ask the job to end with a last checkpoint and a last commit; returns at once.

@@ -320,6 +320,10 @@ impl Coordinator {
         if in_flight.error.is_some() {
             return self.failed(in_flight, now);
         }
+        // What is published early would be so beside the job that has taken over.
+        if let Some(lost) = self.parts.storage.as_ref().and_then(Storage::lost) {
+            return self.close(Err(lost));
+        }
         // At least once publishes early, but not before the first checkpoint stands: a kill in between would leave output
         // that no state directory knows, and the next run would take it for somebody else's.
         let has_checkpoint = self.published.is_some() || self.parts.restored.is_some();
@@ -337,9 +341,11 @@ impl Coordinator {
             let is_finished = in_flight.cause == Cause::Final;
             let (sinks, created) = (&self.parts.sinks.sinks, in_flight.created);
             if let Err(error) = storage.publish(&writer, &in_flight.states, sinks, is_finished, created) {
+                let lost = storage.lost();
                 self.parts.sinks.set_in_doubt();
                 in_flight.error = Some(error);
-                return self.failed(in_flight, now);
+                self.failed(in_flight, now);
+                return if let Some(lost) = lost { self.close(Err(lost)) };
             }
             self.published = Some(in_flight.epoch.0);
         }
@@ -379,10 +385,11 @@ impl Coordinator {
             };
             storage.copies += 1;
             let (store, shared) = (storage.store.clone(), Arc::clone(&self.parts.shared));
+            let copier = storage.savepoints.clone();
             self.parts.writers.submit(Box::new(move || {
                 let outcome = guarded("mill-writer", || {
                     mill_fault::pass("savepoint.copy");
-                    Storage::copy_to(&store, epoch, &path)
+                    (copier.0)(&store, epoch.0, &path).map_err(storage::error)
                 });
                 let text = outcome.as_ref().err().map(|error| format!("savepoint {} failed: {error}", path.display()));
                 drop(reply.send(outcome.map(|()| epoch.0)));
@@ -413,6 +420,14 @@ impl Coordinator {
                 };
                 if let Err(error) = guarded("mill-writer", compact) {
                     shared.tell(Message::Note(format!("checkpoints could not be compacted: {error}")));
+                }
+            }));
+        }
+        if storage.store.should_sweep() {
+            let (store, shared) = (storage.store.clone(), Arc::clone(&self.parts.shared));
+            self.parts.writers.submit(Box::new(move || {
+                if let Err(error) = guarded("mill-writer", || store.sweep().map_err(storage::error)) {
+                    shared.tell(Message::Note(format!("old checkpoints could not be removed: {error}")));
                 }
             }));
         }

@@ -63,7 +63,7 @@ pub use held::Held;
 pub use job::{JobHandle, start};
 pub use job_result::{Report, Status};
 pub use metrics::{CheckpointMetrics, EdgeMetrics, Metrics, Overdue, ProgressInfo, StepMetrics};
-pub use options::{Mode, OnError, RunOptions};
+pub use options::{Mode, OnError, RunOptions, SavepointCopier};
 pub use recovery::check_mode;
 pub use rejects::errors_schema;
 pub use storage::PLAN_NOTE;

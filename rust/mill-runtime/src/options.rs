@@ -1,5 +1,6 @@
 //! How a job is to be run.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,18 @@ pub enum OnError {
     Route,
 }
 
+/// Copies a checkpoint to where the user keeps it, which it knows by that path.
+#[derive(Clone)]
+pub struct SavepointCopier(pub Arc<CopySavepoint>);
+
+type CopySavepoint = dyn Fn(&Store, u64, &Path) -> mill_snapshot::Result<()> + Send + Sync;
+
+impl Default for SavepointCopier {
+    fn default() -> SavepointCopier {
+        SavepointCopier(Arc::new(|store, id, path| store.savepoint(id, path).map(drop)))
+    }
+}
+
 /// How a job is to be run.
 pub struct RunOptions {
     /// How many worker threads.
@@ -77,6 +90,8 @@ pub struct RunOptions {
     /// With a schedule seed: the clock of the job, which somebody else moves. The schedule then takes no checkpoints of its own
     /// accord, and ends when nothing can happen before new input or a later time.
     pub hand_clock: Option<Arc<ManualClock>>,
+    /// How savepoints are copied: into a directory, unless somebody knows more places.
+    pub savepoints: SavepointCopier,
     /// Lets the start of the job give up what it waits for, and later the job itself.
     pub ending: Ending,
 }
@@ -100,6 +115,7 @@ impl Default for RunOptions {
             changes: Changes::default(),
             schedule_seed: None,
             hand_clock: None,
+            savepoints: SavepointCopier::default(),
             ending: Ending::default(),
         }
     }

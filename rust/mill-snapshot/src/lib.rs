@@ -43,15 +43,18 @@
 //! ```
 
 mod aligned;
+mod blobs;
 mod checkpoint;
 mod compact;
 mod disk;
 mod error;
 mod fault_disk;
+mod head;
 mod manifest;
 mod marks;
 mod positions;
 mod real_disk;
+mod remote;
 mod retire;
 mod savepoint;
 mod segment;
@@ -60,15 +63,18 @@ mod survivors;
 mod verify;
 mod writer;
 
+pub use blobs::{Blob, Blobs, OnlyIf, Pending, Put, Take, Version};
 pub use checkpoint::Checkpoint;
 pub use disk::{Disk, Entry, Held, MappedFile};
 pub use error::{Error, Result};
 pub use fault_disk::{Fault, FaultDisk};
-pub use manifest::{MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, OperatorEntry};
+pub use head::{HEAD, HEAD_VERSION, Head, Holder, Lease};
+pub use manifest::{FileRef, MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, OperatorEntry};
 pub use marks::{DIRECTORY_VERSION, LOCK, MARKER};
 pub use positions::{POSITION_BYTES_MAX, POSITIONS, POSITIONS_VERSION, Positions, SLOT_NAME_BYTES_MAX, SLOTS_MAX};
 pub use real_disk::RealDisk;
+pub use remote::{FoundHead, IsEnding, Remote};
 pub use segment::{BLOCK_BYTES_MAX, SEGMENT_VERSION, SegmentRef, TaskId};
 pub use store::{CheckpointInfo, Store};
-pub use verify::{VerifyReport, verify};
+pub use verify::{VerifyReport, verify, verify_all};
 pub use writer::{CheckpointWriter, Handle, ManifestParts, OperatorInfo, OperatorState};

@@ -20,9 +20,12 @@ use mill_frame::block::Inspect;
 use crate::checkpoint::Checkpoint;
 use crate::disk::{Disk, Held};
 use crate::error::{Error, Result};
+use crate::head::{HEAD, Head};
 use crate::manifest::Manifest;
 use crate::marks::{self, Found, LOCK, MARKER, Marks, Record};
 use crate::positions::POSITIONS;
+use crate::remote::{self, FoundHead, Remote};
+use crate::blobs::Blobs;
 use crate::segment::SegmentRef;
 
 pub(crate) const SEGMENT_PREFIX: &str = "segment-";
@@ -38,8 +41,12 @@ pub struct Store {
 
 pub(crate) struct Inner {
     pub path: PathBuf,
+    /// What users call it: the path, or where in an object store that is.
+    pub place: PathBuf,
     pub disk: Arc<dyn Disk>,
     pub state: u64,
+    /// The object store whose checkpoints are here; without one they are only here.
+    pub remote: Option<Arc<Remote>>,
     /// `None` in a store that was opened for looking.
     pub owned: Option<Mutex<Owned>>,
     found: Record,
@@ -136,8 +143,10 @@ impl Store {
         };
         let inner = Inner {
             path: path.to_path_buf(),
+            place: path.to_path_buf(),
             disk,
             state: record.state,
+            remote: None,
             owned: Some(Mutex::new(owned)),
             found: record,
             notes,
@@ -175,6 +184,12 @@ impl Store {
         if !owned.has_former {
             return Ok(());
         }
+        if let Some(remote) = &inner.remote {
+            // The directory is as it should be already.
+            remote.forget(inner.state)?;
+            owned.has_former = false;
+            return Ok(());
+        }
         let names = list(&*inner.disk, &inner.path)?;
         // The newest manifest goes last of all manifests: until then the directory is what it was.
         let (others, mut manifests): (Vec<&String>, Vec<&String>) =
@@ -203,14 +218,121 @@ impl Store {
         }
         let mut notes = Vec::new();
         let (record, _) = settle(&*disk, path, &mut notes)?;
+        let (path, place) = (path.to_path_buf(), path.to_path_buf());
+        let inner = Inner { path, place, disk, state: record.state, remote: None, owned: None, found: record, notes, _locks: Vec::new() };
+        Ok(Store { inner: Arc::new(inner) })
+    }
+
+    /// Opens a place in an object store to work in it. The directory is a cache of what is there, and is locked first; then the lease
+    /// of the place is to be taken. What the directory holds and the store does not name is removed. `is_anew`: as in
+    /// [`open_anew`](Store::open_anew).
+    ///
+    /// # Errors
+    /// If another process uses the directory, or the lease cannot be had, or the store does not answer.
+    pub fn open_remote(
+        path: impl AsRef<Path>,
+        place: &str,
+        disk: Arc<dyn Disk>,
+        is_anew: bool,
+        acquire: impl FnOnce() -> Result<Remote>,
+    ) -> Result<Store> {
+        let (path, place) = (path.as_ref(), PathBuf::from(place));
+        disk.create_dir(path).map_err(|error| Error::io("create the directory", path, error))?;
+        let lock = marks::lock(&*disk, path, LOCK).map_err(|error| match error {
+            Error::Locked { holder, .. } => Error::Locked { path: place.clone(), holder },
+            other => other,
+        })?;
+        let remote = Arc::new(acquire()?);
+        let head = remote.head();
+        let highest = highest_number(&list(&*disk, path)?);
+        let record = Record {
+            state: if is_anew { disk.unique() } else { head.state },
+            published: if is_anew { 0 } else { head.published() },
+            settled: if is_anew { 0 } else { head.settled },
+            ..Record::default()
+        };
+        let there = remote.list()?;
+        let highest = there.keys().filter_map(|name| any_number(name)).chain(head.checkpoints.iter().copied()).fold(highest, u64::max);
+        let found = if is_anew { Head::default() } else { head };
+        let record = mirror(&remote, &disk, path, record, &found, &there)?;
+        if !is_anew {
+            note_leftovers(&remote, &*disk, path, &found);
+        }
+        let marker = marks::lock(&*disk, path, MARKER)?;
+        let owned = Owned {
+            marks: Marks::open(&*disk, path, record, std::process::id())?,
+            base: None,
+            failed: 0,
+            highest,
+            writing: BTreeSet::new(),
+            manifests: BTreeMap::new(),
+            merges: 0,
+            is_merging: false,
+            has_former: is_anew,
+        };
+        let inner = Inner {
+            path: path.to_path_buf(),
+            place,
+            disk,
+            state: record.state,
+            remote: Some(remote),
+            owned: Some(Mutex::new(owned)),
+            found: record,
+            notes: Vec::new(),
+            _locks: vec![marker, lock],
+        };
+        Ok(Store { inner: Arc::new(inner) })
+    }
+
+    /// Opens a place in an object store to look into it: takes no lease there and changes nothing. What is read is brought into the
+    /// directory, which is to be a new one.
+    ///
+    /// # Errors
+    /// If there are no checkpoints at that place, or the store does not answer.
+    pub fn inspect_remote(path: impl AsRef<Path>, disk: Arc<dyn Disk>, blobs: Arc<dyn Blobs>) -> Result<Store> {
+        let (path, place) = (path.as_ref(), PathBuf::from(blobs.url()));
+        disk.create_dir(path).map_err(|error| Error::io("create the directory", path, error))?;
+        let Some(found) = Remote::look(&*blobs)? else {
+            return Err(Error::NotACheckpoint { path: place, what: format!("there is no object {HEAD}") });
+        };
+        let FoundHead { head, .. } = &found;
+        let record = Record { state: head.state, published: head.published(), settled: head.settled, ..Record::default() };
+        let head = head.clone();
+        let remote = Arc::new(Remote::looking(blobs, found));
+        let there = remote.list()?;
+        let record = mirror(&remote, &disk, path, record, &head, &there)?;
         let path = path.to_path_buf();
-        let inner = Inner { path, disk, state: record.state, owned: None, found: record, notes, _locks: Vec::new() };
+        let inner =
+            Inner { path, place, disk, state: record.state, remote: Some(remote), owned: None, found: record, notes: Vec::new(), _locks: Vec::new() };
         Ok(Store { inner: Arc::new(inner) })
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.inner.path
+    }
+
+    /// What users call the directory: its path, or the URL of what it is a cache of.
+    pub fn place(&self) -> &Path {
+        &self.inner.place
+    }
+
+    /// The object store whose checkpoints are in the directory, if there is one.
+    pub fn remote(&self) -> Option<&Arc<Remote>> {
+        self.inner.remote.as_ref()
+    }
+
+    /// Whether objects are to be deleted that no checkpoint refers to any more.
+    pub fn should_sweep(&self) -> bool {
+        self.inner.remote.as_ref().is_some_and(|remote| remote.has_spare())
+    }
+
+    /// Deletes them. Runs beside the job, on the caller's thread.
+    ///
+    /// # Errors
+    /// If the store does not answer; what is left is deleted by a later call.
+    pub fn sweep(&self) -> Result<()> {
+        self.inner.remote.as_ref().map_or(Ok(()), |remote| remote.sweep())
     }
 
     /// The identity of the directory, which all of its files carry.
@@ -236,7 +358,9 @@ impl Store {
     /// # Errors
     /// If a durable note cannot be synced.
     pub fn settle(&self, epoch: u64, is_durable: bool) -> Result<()> {
-        self.inner.owned()?.marks.settled(epoch, is_durable)
+        self.inner.owned()?.marks.settled(epoch, is_durable)?;
+        // Otherwise the next checkpoint takes the note along.
+        self.inner.remote.as_ref().filter(|_| is_durable).map_or(Ok(()), |remote| remote.settle(epoch))
     }
 
     /// The smallest number that the next checkpoint can have: above every number that occurs on disk, so that nothing
@@ -286,6 +410,17 @@ impl Store {
         self.newest(notes, None)
     }
 
+    /// The same, for another job that begins with it.
+    ///
+    /// # Errors
+    /// As [`latest`](Store::latest); and if there is none.
+    pub fn restored(&self, notes: &mut Vec<String>) -> Result<Checkpoint> {
+        self.latest(notes)?.ok_or_else(|| Error::NotACheckpoint {
+            path: self.inner.place.clone(),
+            what: "no checkpoint was ever completed in it".to_owned(),
+        })
+    }
+
     /// The same, and every full block of keyed state is looked over as it is checked.
     ///
     /// # Errors
@@ -305,7 +440,7 @@ impl Store {
         let published = inner.record().published;
         let Some(newest) = ids.last() else {
             if published > 0 {
-                return Err(Error::StateMissing { path: inner.path.clone(), epoch: published });
+                return Err(Error::StateMissing { path: inner.place.clone(), epoch: published });
             }
             return Ok(None);
         };
@@ -314,7 +449,7 @@ impl Store {
             reasons.push(format!("checkpoint {published} was published, but its manifest is gone"));
         }
         for id in ids.iter().rev() {
-            match Checkpoint::load(&inner.disk, &inner.path, inner.state, *id, inspect) {
+            match inner.load(*id, inspect) {
                 Ok(checkpoint) => {
                     let checkpoint = checkpoint.settled_as_of(inner.record().settled);
                     notes.extend(reasons.iter().map(|reason| format!("{reason}; going back to checkpoint {id}")));
@@ -327,7 +462,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::NothingVerifies { path: inner.path.clone(), reasons })
+        Err(Error::NothingVerifies { path: inner.place.clone(), reasons })
     }
 
     /// One checkpoint by its number, with every byte of it checked.
@@ -335,9 +470,9 @@ impl Store {
         let inner = &*self.inner;
         let names = list(&*inner.disk, &inner.path)?;
         if !manifest_ids(&names).contains(&id) {
-            return Err(Error::NoSuchCheckpoint { path: inner.path.clone(), epoch: id });
+            return Err(Error::NoSuchCheckpoint { path: inner.place.clone(), epoch: id });
         }
-        let checkpoint = Checkpoint::load(&inner.disk, &inner.path, inner.state, id, None)?;
+        let checkpoint = inner.load(id, None)?;
         Ok(checkpoint.settled_as_of(inner.record().settled))
     }
 
@@ -414,6 +549,33 @@ impl Inner {
         Ok(owned.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// A checkpoint with every byte of it checked; of one in an object store, what is not here is fetched.
+    pub(crate) fn load(&self, id: u64, inspect: Option<Inspect>) -> Result<Checkpoint> {
+        let load = || Checkpoint::load(&self.disk, &self.path, self.state, id, inspect);
+        let Some(remote) = &self.remote else { return load() };
+        let fetched = || -> Result<Checkpoint> {
+            let manifest = Manifest::load(&*self.disk, &self.path, self.state, id)?;
+            let there = remote.fetch(&self.disk, &self.path, &manifest)?;
+            match load() {
+                // What was here may have been damaged here.
+                Err(Error::Damaged { .. }) if !there.is_empty() => {
+                    there.iter().try_for_each(|name| remote::remove(&*self.disk, &self.path.join(name)))?;
+                    remote.fetch(&self.disk, &self.path, &manifest)?;
+                    load()
+                }
+                outcome => outcome,
+            }
+        };
+        let checkpoint = fetched().map_err(|error| match error {
+            Error::Damaged { path, offset, what } => {
+                let name = path.strip_prefix(&self.path).map(|name| remote.shown(&name.to_string_lossy()));
+                Error::Damaged { path: name.unwrap_or(path), offset, what }
+            }
+            other => other,
+        })?;
+        Ok(checkpoint.placed(&self.place))
+    }
+
     /// Whether what is there is of former runs, and to be removed.
     pub(crate) fn has_former(&self) -> bool {
         self.owned().is_ok_and(|owned| owned.has_former)
@@ -424,9 +586,23 @@ impl Inner {
         self.owned().map_or(self.found, |owned| owned.marks.record())
     }
 
+    /// What names of segments have of the run: nobody else writes an object under such a name.
+    pub(crate) fn run(&self) -> String {
+        self.remote.as_ref().map_or_else(String::new, |remote| format!("{:016x}-", remote.run()))
+    }
+
     fn remember(&self, manifest: &Manifest) {
         if let Ok(mut owned) = self.owned() {
             owned.manifests.insert(manifest.id, Arc::new(manifest.clone()));
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Whoever hears of the end of a job may start the next one; others may still have the remote place.
+        if let Some(remote) = &self.remote {
+            remote.release();
         }
     }
 }
@@ -499,6 +675,62 @@ fn check_is_ours(path: &Path, names: &[String]) -> Result<()> {
 fn is_state(name: &str) -> bool {
     let name = name.strip_suffix("-new").unwrap_or(name);
     segment_epoch(name).is_some() || Manifest::id_of(name).is_some() || name.starts_with(POSITIONS)
+}
+
+/// The number of a checkpoint that a name has, whatever it is the name of.
+fn any_number(name: &str) -> Option<u64> {
+    segment_epoch(name).or_else(|| Manifest::id_of(name))
+}
+
+/// Lets the directory be what the head of a place in an object store says: its manifests, no others, and marks that say the same.
+/// Gives the record of the marks.
+fn mirror(
+    remote: &Remote,
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    record: Record,
+    head: &Head,
+    there: &BTreeMap<String, u64>,
+) -> Result<Record> {
+    for name in list(&**disk, path)? {
+        let is_manifest = Manifest::id_of(name.strip_suffix("-new").unwrap_or(&name)).is_some();
+        if is_manifest || name.starts_with(MARKER) || name.starts_with(POSITIONS) || name.ends_with("-new") {
+            remote::remove(&**disk, &path.join(&name))?;
+        }
+    }
+    let named = head.checkpoints.iter().map(|id| Manifest::file_name(*id));
+    let manifests: Vec<(String, u64)> = named.filter_map(|name| there.get(&name).map(|bytes| (name.clone(), *bytes))).collect();
+    remote.fetch_all(disk, path, &manifests)?;
+    let mut needed = BTreeSet::new();
+    for id in &head.checkpoints {
+        // One that is damaged refers to nothing that could be used.
+        if let Ok(manifest) = Manifest::load(&**disk, path, record.state, *id) {
+            needed.extend(manifest.segments.into_iter().map(|segment| (segment.file, segment.bytes)));
+        }
+    }
+    for (name, bytes) in remote::sizes(&**disk, path)? {
+        if segment_epoch(&name).is_some() && !needed.contains(&(name.clone(), bytes)) {
+            remote::remove(&**disk, &path.join(&name))?;
+        }
+    }
+    let sequence = marks::look(&**disk, &path.join(LOCK), false).ok().and_then(|found| found.record()).map_or(0, |found| found.sequence);
+    let record = Record { sequence: sequence + 1, ..record };
+    marks::create_marker(&**disk, path, record)?;
+    Ok(record)
+}
+
+/// Notes that objects are to be deleted that killed runs have left: those that no checkpoint refers to. If one cannot be read, nothing is
+/// known of what it refers to, and all stay.
+fn note_leftovers(remote: &Remote, disk: &dyn Disk, path: &Path, head: &Head) {
+    let manifests: Result<Vec<Manifest>> = head.checkpoints.iter().map(|id| Manifest::load(disk, path, head.state, *id)).collect();
+    let Ok(manifests) = manifests else { return };
+    let mut needed: BTreeSet<String> = BTreeSet::new();
+    for manifest in manifests {
+        needed.insert(Manifest::file_name(manifest.id));
+        needed.extend(manifest.segments.into_iter().map(|segment| segment.file));
+        needed.extend(manifest.files.into_iter().map(|file| file.name));
+    }
+    remote.note_spare(|name| (any_number(name).is_some() || crate::manifest::is_plain_path(name)) && !needed.contains(name));
 }
 
 /// Finds out from both marks what is to be expected, and whether the marker has to be written anew.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mill_plan::{SinkNode, lower};
-use mill_protocol::{Clock, Error, ErrorKind, ManualClock, Result, with_shown_time};
+use mill_protocol::{Clock, Ending, Error, ErrorKind, ManualClock, Result, with_shown_time};
 use mill_runtime::{JobHandle, Report, RunOptions, guarded};
 use mill_snapshot::{Disk, FaultDisk};
 
@@ -40,13 +40,16 @@ pub(crate) fn open(
 ) -> Result<Opened> {
     options.check()?;
     let plan = lower(sinks, &plan_options(options)?)?;
-    let mut recovered = recovery::open(options.checkpoint.as_ref(), &plan, disk)?;
+    let mut recovered = recovery::open(options.checkpoint.as_ref(), &plan, disk, &Ending::default(), &|_| {})?;
     let notes = std::mem::take(&mut recovered.notes);
+    let scratch = recovered.scratch.take();
     let mut run = run_options(&plan, options, recovered)?;
     run.schedule_seed = Some(seed);
     run.queue_capacity = QUEUE_CAPACITY;
     adjust(&mut run);
-    Ok(Opened { handle: mill_runtime::start(graph::job_graph(&plan), run)?, notes })
+    let handle = mill_runtime::start(graph::job_graph(&plan), run)?;
+    drop(scratch);
+    Ok(Opened { handle, notes })
 }
 
 /// Where a job is after some steps.
