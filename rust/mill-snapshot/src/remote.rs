@@ -19,7 +19,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::blobs::{Blobs, OnlyIf, Pending, Put, Version};
 use crate::disk::{Disk, MappedFile};
@@ -29,6 +29,8 @@ use crate::manifest::{FileRef, Manifest};
 
 /// How often a change of the head is tried where its outcome is in doubt.
 const ATTEMPTS: usize = 4;
+/// For how long it is.
+const DOUBT_MAX: Duration = Duration::from_secs(20);
 /// What the name of a file ends with that is being fetched.
 const FETCHED: &str = "-new";
 
@@ -195,7 +197,7 @@ impl Remote {
         self.released.notify_all();
         self.blobs.hurry();
         if self.known().lost.is_none() && mill_fault::reach("remote.release").is_ok() {
-            let _ = self.change(|head| head.lease = None);
+            let _ = self.change_within(Duration::ZERO, |head| head.lease = None);
         }
     }
 
@@ -204,6 +206,12 @@ impl Remote {
     /// # Errors
     /// If the lease was lost; or if the store does not say whether it was changed.
     pub(crate) fn change(&self, change: impl Fn(&mut Head)) -> Result<()> {
+        self.change_within(DOUBT_MAX, change)
+    }
+
+    /// The same, where nothing is tried again after so long.
+    fn change_within(&self, time: Duration, change: impl Fn(&mut Head)) -> Result<()> {
+        let begun = Instant::now();
         let mut known = self.known();
         if let Some(what) = &known.lost {
             return Err(self.lease_lost(what));
@@ -223,6 +231,9 @@ impl Remote {
                 }
                 Ok(Put::Refused) => {}
                 Err(error) => doubt = Some(error),
+            }
+            if doubt.is_some() && begun.elapsed() >= time {
+                break;
             }
             // It was changed: by a request of ours that was taken for lost, or by somebody else.
             let now = match Remote::look(&*self.blobs) {
