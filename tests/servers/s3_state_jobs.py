@@ -34,6 +34,11 @@ def sums(source: mill.Stream) -> mill.Stream:
     return windows.agg(total=mill.col("n").sum(), count=mill.count(), least=mill.col("n").min()).name("sums")
 
 
+def wide(source: mill.Stream) -> mill.Stream:
+    """Return rows that are so long that those of an epoch are in a file of the state directory."""
+    return source.select("n", text=mill.col("n").cast(str) + mill.lit(":" + "x" * 5_000))
+
+
 def expected(rows: int) -> list[tuple[int, int, int]]:
     """Return what :func:`sums` gives, by plain counting: least number, how many, and sum."""
     found = collections.defaultdict(list)
@@ -50,11 +55,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--parallelism", type=int, default=2)
     parser.add_argument("--every", default="20ms")
+    parser.add_argument("--table", help="of a database, or the topic of a broker, instead of objects")
     given = parser.parse_args()
     mill.storage({**s3.OPTIONS, "aws_endpoint": given.endpoint})
     numbers = mill.generate(rows=given.rows, n=mill.index()).map_batches(slowly)
+    if given.table is None:
+        sink = sums(numbers).write_json(given.target)
+    elif given.target.startswith("postgresql"):
+        sink = wide(numbers).write_postgres(given.target, given.table)
+    else:
+        sink = wide(numbers).write_kafka(given.target, given.table, format="json")
     checkpoint = mill.Checkpoint(given.state, every=given.every)
-    print(mill.run(sums(numbers).write_json(given.target), checkpoint=checkpoint, parallelism=given.parallelism).status)
+    print(mill.run(sink, checkpoint=checkpoint, parallelism=given.parallelism).status)
 
 
 if __name__ == "__main__":

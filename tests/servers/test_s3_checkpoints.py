@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import job_process
+import postgres
 import pytest
 import s3
 import s3_state_jobs
+from cluster import Cluster
 from job_process import SECONDS_MAX
 
 import millstream as mill
@@ -152,6 +154,17 @@ def test_old_checkpoints_are_deleted(bucket: s3.Bucket, tmp_path: Path) -> None:
     assert sorted(info.id for info in mill.checkpoints(bucket.url("state")))[-2:] == head["checkpoints"][-2:]
 
 
+def test_segments_of_several_parts(bucket: s3.Bucket, tmp_path: Path, cache: Path) -> None:
+    rows = 400_000
+    sink = mill.generate(rows=rows, n=mill.index()).key_by("n").agg(count=mill.count(), emit="end").name("each").write_parquet(tmp_path / "out")
+    report = mill.run(sink, checkpoint=bucket.url("state"), parallelism=1)
+    assert max(info.bytes for info in mill.checkpoints(bucket.url("state")) if info.id == report.checkpoint) > 9 << 20
+    shutil.rmtree(cache)
+    assert mill.run(sink, checkpoint=bucket.url("state"), parallelism=1).restored == report.checkpoint
+    assert len(mill.read_state(bucket.url("state"), step="each")) == rows
+    assert bucket.pending() == []
+
+
 def test_starting_over(bucket: s3.Bucket, tmp_path: Path) -> None:
     url = bucket.url("state")
     mill.run(counts(100).write_csv(tmp_path / "a"), checkpoint=url)
@@ -239,6 +252,34 @@ def test_killed_at_any_time(bucket: s3.Bucket, tmp_path: Path, cache: Path) -> N
                 shutil.rmtree(cache, ignore_errors=True)
         Job(tmp_path, bucket, f"job-{run}").finish()
         check(bucket, f"job-{run}")
+
+
+# -- files of sinks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["sink.commit:2", "remote.published:2"])
+def test_rows_that_wait_for_a_database_travel(bucket: s3.Bucket, database: postgres.Server, schema: str, tmp_path: Path, cache: Path, step: str) -> None:
+    # They are in a file of the state directory, which the next machine does not have.
+    state = bucket.url("job/state")
+    at = [bucket.server.url, state, database.secret_url, "--table", f"{schema}.out", "--rows", 300, "--every", "100ms"]
+    job = job_process.Job(JOBS, tmp_path, *at, fail_point=step)
+    assert job.ends_within(SECONDS_MAX) and job.process.returncode == -signal.SIGKILL, job.said()
+    assert [key for key in bucket.keys("job/state/postgres/")], bucket.keys()
+    shutil.rmtree(cache)
+    job_process.Job(JOBS, tmp_path, *at).finish()
+    assert database.rows(f"SELECT n FROM {schema}.out ORDER BY n") == [(n,) for n in range(300)]
+
+
+def test_messages_that_wait_for_a_broker_travel(bucket: s3.Bucket, cluster: Cluster, tmp_path: Path, cache: Path) -> None:
+    topic = cluster.topic("out")
+    state = bucket.url("job/state")
+    at = [bucket.server.url, state, cluster.address, "--table", topic, "--rows", 300, "--every", "100ms"]
+    job = job_process.Job(JOBS, tmp_path, *at, fail_point="sink.commit:2")
+    assert job.ends_within(SECONDS_MAX) and job.process.returncode == -signal.SIGKILL, job.said()
+    assert [key for key in bucket.keys("job/state/kafka/")], bucket.keys()
+    shutil.rmtree(cache)
+    job_process.Job(JOBS, tmp_path, *at).finish()
+    assert sorted(row["n"] for row in cluster.rows(topic)) == list(range(300))
 
 
 # -- the lease -------------------------------------------------------------------------------------------------------------

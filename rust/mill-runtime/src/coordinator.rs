@@ -315,14 +315,14 @@ impl Coordinator {
 
     /// All shares are there: the checkpoint becomes one, or has failed.
     fn conclude(&mut self, now: i64) {
+        // Also what is published early would be so beside the job that has taken over.
+        if let Some(lost) = self.parts.storage.as_ref().and_then(Storage::lost) {
+            return self.close(Err(lost));
+        }
         let Some(mut in_flight) = self.in_flight.take() else { return };
         self.clear_overdue();
         if in_flight.error.is_some() {
             return self.failed(in_flight, now);
-        }
-        // What is published early would be so beside the job that has taken over.
-        if let Some(lost) = self.parts.storage.as_ref().and_then(Storage::lost) {
-            return self.close(Err(lost));
         }
         // At least once publishes early, but not before the first checkpoint stands: a kill in between would leave output
         // that no state directory knows, and the next run would take it for somebody else's.

@@ -94,11 +94,12 @@ mod tests {
             assert_eq!(other(&|holder| holder.started -= 1), Standing::Gone);
             let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
             let started = stat(child.id()).unwrap().1;
-            let of_child = |holder: &mut Holder| (holder.pid, holder.started) = (child.id(), started);
+            let pid = child.id();
+            let of_child = |holder: &mut Holder| (holder.pid, holder.started) = (pid, started);
             assert_eq!(other(&of_child), Standing::Alive);
             child.kill().unwrap();
             // Dead, and not yet waited for.
-            while stat(child.id()).is_some_and(|(state, _)| state != 'Z') {
+            while stat(pid).is_some_and(|(state, _)| state != 'Z') {
                 std::thread::yield_now();
             }
             assert_eq!(other(&of_child), Standing::Gone);
