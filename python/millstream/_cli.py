@@ -15,7 +15,7 @@ from pathlib import Path
 import millstream as mill
 from millstream import _given
 from millstream._completion import SHELLS, completion
-from millstream._paths import is_url, state_path
+from millstream._paths import real_place, state_path
 from millstream.bench import command
 from millstream.errors import PlanError
 
@@ -152,7 +152,7 @@ def _diff(options: argparse.Namespace, arguments: list[str]) -> int:
     if path is not None:
         # A savepoint, or a copy of the directory, is compared with the only job there is.
         path = state_path(path, "the state directory")
-        own = [job for job in jobs if job[1]["checkpoint"] is not None and _real(job[1]["checkpoint"]) == _real(path)]
+        own = [job for job in jobs if job[1]["checkpoint"] is not None and real_place(job[1]["checkpoint"]) == real_place(path)]
         jobs = own or [(sinks, {**settings, "checkpoint": path, "restore_from": None}) for sinks, settings in jobs]
     else:
         jobs = [job for job in jobs if job[1]["checkpoint"] is not None]
@@ -168,10 +168,6 @@ def _diff(options: argparse.Namespace, arguments: list[str]) -> int:
     found = diff_of_raw(sinks, settings, options.id)
     print(found)
     return int(found.is_refused)
-
-
-def _real(path: str) -> str:
-    return path if is_url(path) else os.path.realpath(path)
 
 
 def _list(options: argparse.Namespace) -> int:

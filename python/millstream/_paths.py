@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from millstream._nearest import did_you_mean
 from millstream.errors import PlanError
 
-__all__ = ["file_or_object", "is_url", "local_path", "state_path"]
+__all__ = ["file_or_object", "is_url", "local_path", "real_place", "state_path"]
 
 _STORES = ("s3", "gs", "az", "http", "https")
 # What pathlib makes of a URL.
@@ -132,6 +132,18 @@ def is_url(path: str) -> bool:
     (True, False)
     """
     return path.startswith(tuple(f"{store}://" for store in _STORES))
+
+
+def real_place(path: str) -> str:
+    """Return what two ways to write a path that was checked have in common: the path without links, or the URL.
+
+    Examples
+    --------
+    >>> from millstream._paths import real_place
+    >>> real_place("s3://bucket/jobs"), real_place("/tmp/../tmp") == real_place("/tmp")
+    ('s3://bucket/jobs', True)
+    """
+    return path if is_url(path) else os.path.realpath(path)
 
 
 def _elsewhere(what: str, text: str, scheme: str) -> str:

@@ -23,14 +23,14 @@ KEYS = 7
 
 def slowly(batch: Any) -> Any:
     """Take so long that a run has several checkpoints."""
-    time.sleep(0.01)
+    time.sleep(len(batch) * 0.0005)
     return batch
 
 
 def sums(source: mill.Stream) -> mill.Stream:
     """Sum up by key and window: what is lost or counted twice changes a sum."""
     timed = source.with_columns(t=mill.lit(datetime(2024, 1, 1)) + mill.col("n") * mill.lit(timedelta(seconds=1)))
-    windows = timed.event_time("t", watermark="10m").key_by(k=mill.col("n") % KEYS).window(mill.tumbling("1m"))
+    windows = timed.event_time("t", watermark="1m").key_by(k=mill.col("n") % KEYS).window(mill.tumbling("1m"))
     return windows.agg(total=mill.col("n").sum(), count=mill.count(), least=mill.col("n").min()).name("sums")
 
 

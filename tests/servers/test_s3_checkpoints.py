@@ -28,7 +28,7 @@ from millstream.state import pickled_state, verify
 JOBS = Path(s3_state_jobs.__file__)
 SEED = int(os.environ.get("SEED", "1"))
 KILLS = int(os.environ.get("KILLS", "5"))
-ROWS = 2_000
+ROWS = 1_200
 
 
 @pytest.fixture(autouse=True)
@@ -221,16 +221,21 @@ def test_one_job_at_a_time(bucket: s3.Bucket, tmp_path: Path, monkeypatch: pytes
         with pytest.raises(mill.CheckpointError, match=rf"{url} is in use by process {os.getpid()} on host .*which is this machine"):
             mill.run(counts(1).write_csv(tmp_path / "out"), checkpoint=url)
         job.checkpoint()
+        monkeypatch.setenv("MILLSTREAM_CACHE", str(tmp_path / "cache"))
+        with mill.start(endless.write_sqlite(tmp_path / "a.db", "t", key="k"), checkpoint=url, replace=True) as other:
+            assert job.status.state == "stopped"
+            other.checkpoint()
 
 
 # -- crashes ---------------------------------------------------------------------------------------------------------------
 
-STEPS = ["upload:3", "uploaded:3", "manifest:2", "manifest_written:2", "head:4", "published:1", "published:3", "delete:1", "delete:3", "lease:1", "release:1"]
+REMOTE = ["upload:3", "uploaded:3", "manifest:2", "manifest_written:2", "head:4", "published:1", "delete:1", "delete:4", "lease:1", "release:1"]
+STEPS = [*(f"remote.{step}" for step in REMOTE), "manifest.rename:2", "sink.commit:2", "sink.committed:3", "object.complete:1"]
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_a_step(bucket: s3.Bucket, tmp_path: Path, cache: Path, step: str) -> None:
-    job = Job(tmp_path, bucket, fail_point=f"remote.{step}")
+    job = Job(tmp_path, bucket, fail_point=step)
     assert job.ends_within(SECONDS_MAX) and job.process.returncode == -signal.SIGKILL, job.said()
     if STEPS.index(step) % 2:
         # On another machine.
