@@ -18,6 +18,9 @@
 //! * files are written once, into space that was allocated before they were mapped; a file whose sync failed is given up;
 //! * only files that no kept checkpoint refers to are removed.
 //!
+//! The same may be in an object store, with the directory as its cache: `remote` says what holds there, and [`Blobs`] is the store as it
+//! is seen from here.
+//!
 //! The crate knows nothing of operators, tasks or tables but what `mill_frame::block` says. Time and the disk are given
 //! in from outside; [`FaultDisk`] is a disk that loses, fails and fills up on command, and the steps of a checkpoint on
 //! the real disk have names at which a test lets the process die (`mill-fault`).
@@ -52,6 +55,7 @@ mod fault_disk;
 mod head;
 mod manifest;
 mod marks;
+mod mirror;
 mod positions;
 mod real_disk;
 mod remote;
