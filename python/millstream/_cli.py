@@ -15,6 +15,7 @@ from pathlib import Path
 import millstream as mill
 from millstream import _given
 from millstream._completion import SHELLS, completion
+from millstream._paths import real_place, state_path
 from millstream.bench import command
 from millstream.errors import PlanError
 
@@ -54,12 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Nothing is written or locked. The exit code is 0 if the job would go on, 1 if it would be refused, and 2 if there is nothing "
         "to compare. What follows -- are the arguments of the script.",
     )
-    diffing.add_argument("path", nargs="?", default=None, help="a state directory or savepoint; by default the one that the script gives")
+    diffing.add_argument("path", nargs="?", default=None, help="a state directory, a savepoint or a URL of one; by default the one that the script gives")
     diffing.add_argument("script", help="the Python file that declares the job")
     diffing.add_argument("--checkpoint", default=None, metavar="PATH", help="the same as PATH")
     diffing.add_argument("--id", type=int, default=None, help="the checkpoint; by default the newest")
     for look in (listing, showing, verifying, exporting):
-        look.add_argument("path", help="a state directory or savepoint")
+        look.add_argument("path", help="a state directory, a savepoint or a URL of one in an object store")
     for look in (showing, exporting):
         look.add_argument("--id", type=int, default=None, help="the checkpoint; by default the newest")
     showing.add_argument("--step", default=None, help="the step")
@@ -150,7 +151,8 @@ def _diff(options: argparse.Namespace, arguments: list[str]) -> int:
         return 2
     if path is not None:
         # A savepoint, or a copy of the directory, is compared with the only job there is.
-        own = [job for job in jobs if job[1]["checkpoint"] is not None and os.path.realpath(job[1]["checkpoint"]) == os.path.realpath(path)]
+        path = state_path(path, "the state directory")
+        own = [job for job in jobs if job[1]["checkpoint"] is not None and real_place(job[1]["checkpoint"]) == real_place(path)]
         jobs = own or [(sinks, {**settings, "checkpoint": path, "restore_from": None}) for sinks, settings in jobs]
     else:
         jobs = [job for job in jobs if job[1]["checkpoint"] is not None]

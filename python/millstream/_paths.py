@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from millstream._nearest import did_you_mean
 from millstream.errors import PlanError
 
-__all__ = ["file_or_object", "local_path"]
+__all__ = ["file_or_object", "is_url", "local_path", "real_place", "state_path"]
 
 _STORES = ("s3", "gs", "az", "http", "https")
 # What pathlib makes of a URL.
@@ -92,12 +92,61 @@ def file_or_object(path: str | os.PathLike[str], what: str) -> str:
     return local_path(path, what)
 
 
+def state_path(path: str | os.PathLike[str], what: str) -> str:
+    """Return the path of a state directory or a savepoint, or its URL in an object store.
+
+    Parameters
+    ----------
+    path
+        What the user wrote.
+    what
+        What it is for; begins the message of an error.
+
+    Raises
+    ------
+    PlanError
+        When checkpoints cannot be there, or it is no path at all.
+
+    Examples
+    --------
+    >>> from millstream._paths import state_path
+    >>> state_path("s3://bucket/jobs/orders/", "checkpoint")
+    's3://bucket/jobs/orders'
+    """
+    given = file_or_object(path, what)
+    if not is_url(given):
+        return given
+    if given.startswith("http"):
+        raise PlanError(f"{what}: {given!r:.200} is on the web, which can only be read: checkpoints are in a directory, or at s3://, gs:// or az://")
+    scheme, rest = given.split("://", 1)
+    return f"{scheme}://{rest.rstrip('/')}"
+
+
+def is_url(path: str) -> bool:
+    """Return whether a path that was checked is the URL of objects, and no path of this machine.
+
+    Examples
+    --------
+    >>> from millstream._paths import is_url
+    >>> is_url("s3://bucket/jobs"), is_url("jobs/s3://")
+    (True, False)
+    """
+    return path.startswith(tuple(f"{store}://" for store in _STORES))
+
+
+def real_place(path: str) -> str:
+    """Return what two ways to write a path that was checked have in common: the path without links, or the URL.
+
+    Examples
+    --------
+    >>> from millstream._paths import real_place
+    >>> real_place("s3://bucket/jobs"), real_place("/tmp/../tmp") == real_place("/tmp")
+    ('s3://bucket/jobs', True)
+    """
+    return path if is_url(path) else os.path.realpath(path)
+
+
 def _elsewhere(what: str, text: str, scheme: str) -> str:
-    if scheme in _STORES and what in ("checkpoint", "restore_from", "savepoint()", "the state directory"):
-        return (
-            f"{what}: {text!r:.200} is in an object store, and checkpoints there are not available yet: give a path of this machine. "
-            "Files are read from and written to stores"
-        )
     if scheme in _STORES:
         return f"{what}: {text!r:.200} is in an object store, and {what} takes a path of this machine: copy it to or from there"
     near = did_you_mean(scheme, ("file", *_STORES))

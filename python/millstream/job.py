@@ -18,7 +18,7 @@ from millstream._declared import Declared, recorder
 from millstream._engine import RawJob, RawReceiver, explain, receive
 from millstream._engine import start as _start
 from millstream._given import refuse_unread
-from millstream._paths import local_path
+from millstream._paths import real_place, state_path
 from millstream._signals import stops_on_sigterm
 from millstream._texts import flag
 from millstream.errors import CheckpointError, MillstreamError, PlanError
@@ -63,7 +63,7 @@ class Job:
 
     def __init__(self, raw: RawJob, directory: str | None = None, endpoint: Endpoint | None = None) -> None:
         self._raw = raw
-        self._directory = None if directory is None else os.path.realpath(directory)
+        self._directory = None if directory is None else real_place(directory)
         self._endpoint = endpoint
         self._started = time.monotonic()
         if endpoint is not None:
@@ -187,7 +187,7 @@ class Job:
         Parameters
         ----------
         path
-            A new directory, or an empty one.
+            A new directory, or an empty one; or a prefix in an object store (``"s3://bucket/saved/1"``) under which there is nothing.
 
         Raises
         ------
@@ -210,7 +210,7 @@ class Job:
         >>> [found.is_savepoint for found in mill.checkpoints("before-upgrade/")]
         [True]
         """
-        self._raw.savepoint(local_path(path, "savepoint()"))
+        self._raw.savepoint(state_path(path, "savepoint()"))
 
     def stop(self) -> None:
         """Ask the job to end with a last checkpoint and a last commit; returns at once.
@@ -411,7 +411,7 @@ def jobs() -> list[Job]:
 
 def _replaced(directory: str) -> list[Job]:
     """Return the job of this process that uses a state directory, if there is one."""
-    place = os.path.realpath(directory)
+    place = real_place(directory)
     return [job for job in jobs() if job._directory == place]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from millstream._counts import count
-from millstream._paths import local_path
+from millstream._paths import state_path
 from millstream.errors import PlanError
 from millstream.time import Duration, microseconds
 
@@ -27,7 +27,7 @@ class Checkpoint:
     Attributes
     ----------
     path
-        The state directory.
+        The state directory, or a prefix in an object store: ``"s3://bucket/jobs/orders/"``.
     every
         The interval between checkpoints.
     mode
@@ -84,9 +84,9 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         """Check what can be checked at once."""
-        local_path(self.path, "checkpoint")
+        state_path(self.path, "checkpoint")
         if self.restore_from is not None:
-            local_path(self.restore_from, "restore_from")
+            state_path(self.restore_from, "restore_from")
         if microseconds(self.every, "checkpoint every") == 0:
             raise PlanError('checkpoint every="0s" leaves no time to work; give an interval such as "1s"')
         if self.mode not in ("exactly_once", "at_least_once", "dedup", "none"):
@@ -231,14 +231,14 @@ def settings(
         raise PlanError(f"restart is a strategy such as mill.Restart.fixed_delay(3), not {restart!r:.200}{over}")
     restore_from = None if checkpoint is None else checkpoint.restore_from
     return {
-        "checkpoint": None if checkpoint is None else local_path(checkpoint.path, "checkpoint"),
+        "checkpoint": None if checkpoint is None else state_path(checkpoint.path, "checkpoint"),
         "every_us": 1_000_000 if checkpoint is None else microseconds(checkpoint.every),
         "mode": "exactly_once" if checkpoint is None else checkpoint.mode,
         "retain": 3 if checkpoint is None else checkpoint.retain,
         "allow_new": _allowed(checkpoint),
         "drop": [] if checkpoint is None else list(checkpoint.drop),
         "restart_over": checkpoint is not None and checkpoint.restart,
-        "restore_from": None if restore_from is None else local_path(restore_from, "restore_from"),
+        "restore_from": None if restore_from is None else state_path(restore_from, "restore_from"),
         "parallelism": parallelism,
         "restart": None
         if restart is None

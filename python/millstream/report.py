@@ -407,6 +407,13 @@ def say_held(step: str, held: tuple[str, int | None, int | None, int]) -> None:
     logging.getLogger("millstream").warning(_sentence(step, _held(*held)))
 
 
+def say_waits(text: str) -> None:
+    """Log what the start of a job waits for."""
+    import logging
+
+    logging.getLogger("millstream").warning(text)
+
+
 def metrics_of(figures: dict[str, Any]) -> Metrics:
     """Return the metrics of a run from the engine's figures."""
     return Metrics(**_metrics(figures))

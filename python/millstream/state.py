@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from millstream import _engine
 from millstream._counts import count
 from millstream._moments import utc_moment
-from millstream._paths import local_path
+from millstream._paths import state_path
 from millstream._texts import text
 from millstream.table import Table
 
@@ -177,7 +177,7 @@ def pickled_state(path: str | os.PathLike[str]) -> list[PickledState]:
     Parameters
     ----------
     path
-        The state directory.
+        The state directory, or its URL in an object store.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def pickled_state(path: str | os.PathLike[str]) -> list[PickledState]:
     >>> mill.state.pickled_state("plain-state/")
     []
     """
-    return [PickledState(*found) for found in _engine.pickled_state(local_path(path, "the state directory"))]
+    return [PickledState(*found) for found in _engine.pickled_state(state_path(path, "the state directory"))]
 
 
 class _Checkpoints(list[CheckpointInfo]):
@@ -215,7 +215,7 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     Parameters
     ----------
     path
-        The state directory.
+        The state directory, or its URL in an object store.
 
     Returns
     -------
@@ -237,7 +237,7 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     True
     """
     found = _Checkpoints()
-    for raw in _engine.checkpoints(local_path(path, "the state directory")):
+    for raw in _engine.checkpoints(state_path(path, "the state directory")):
         created = utc_moment(raw.pop("created_us"))
         found.append(CheckpointInfo(created=created, **raw))
     return found
@@ -292,7 +292,7 @@ def read_state(path: str | os.PathLike[str], *, step: str, id: int | None = None
     Parameters
     ----------
     path
-        The state directory.
+        The state directory, or its URL in an object store.
     step
         The name of the step, as in ``explain()`` and ``name()``.
     id
@@ -321,7 +321,7 @@ def read_state(path: str | os.PathLike[str], *, step: str, id: int | None = None
     if id is not None:
         count(id, "read_state(id=...) takes the number of a checkpoint")
     step = text(step, "read_state(step=…)", "per user")
-    return Table(_engine.read_state(local_path(path, "the state directory"), step, id))
+    return Table(_engine.read_state(state_path(path, "the state directory"), step, id))
 
 
 def verify(path: str | os.PathLike[str]) -> tuple[list[tuple[int, str | None]], list[str]]:
@@ -330,7 +330,7 @@ def verify(path: str | os.PathLike[str]) -> tuple[list[tuple[int, str | None]], 
     Parameters
     ----------
     path
-        The state directory.
+        The state directory, or its URL in an object store.
 
     Returns
     -------
@@ -342,4 +342,4 @@ def verify(path: str | os.PathLike[str]) -> tuple[list[tuple[int, str | None]], 
     CheckpointError
         When there is no such state directory.
     """
-    return _engine.verify(local_path(path, "the state directory"))
+    return _engine.verify(state_path(path, "the state directory"))

@@ -185,16 +185,21 @@ def test_paths_elsewhere_are_refused(inputs: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["s3://b/x", "gs://b/x", "AZ://b/x", "http://h/x"])
-def test_only_files_may_be_in_object_stores(inputs: Path, path: str) -> None:
+def test_only_files_and_checkpoints_may_be_in_object_stores(inputs: Path, path: str) -> None:
     stream = mill.from_iter([1])
-    for place in [
-        lambda: mill.Checkpoint(path),
-        lambda: mill.Checkpoint("state", restore_from=path),
-        lambda: mill.run(stream.write_csv("out"), checkpoint=path),
-        lambda: mill.checkpoints(path),
-    ]:
-        with pytest.raises(mill.PlanError, match="checkpoints there are not available yet"):
-            place()
+    if path.startswith("http"):
+        for place in [
+            lambda: mill.Checkpoint(path),
+            lambda: mill.Checkpoint("state", restore_from=path),
+            lambda: mill.run(stream.write_csv("out"), checkpoint=path),
+            lambda: mill.checkpoints(path),
+        ]:
+            with pytest.raises(mill.PlanError, match="is on the web, which can only be read"):
+                place()
+    else:
+        assert mill.Checkpoint(path).path == path
+        with pytest.raises(mill.PlanError, match="mode=\"none\" notes how far inputs were read in a file"):
+            mill.run(stream.write_csv("out"), checkpoint=mill.Checkpoint(path, mode="none"))
     with pytest.raises(mill.PlanError, match="takes a path of this machine"):
         stream.write_sqlite(path, "t")
 

@@ -125,9 +125,9 @@ class Bucket:
 
 
 class Proxy:
-    """Stands before a server; ``fate(method, path, number)`` says what becomes of each request."""
+    """Stands before a server; ``fate(method, path, number)`` says what becomes of each request; headers of ``drops`` do not come through."""
 
-    def __init__(self, server: Server, fate: Callable[[str, str, int], Fate]) -> None:
+    def __init__(self, server: Server, fate: Callable[[str, str, int], Fate], drops: tuple[str, ...] = ()) -> None:
         self.requests: list[tuple[str, str]] = []
         self.bytes = 0
         lock = threading.Lock()
@@ -160,7 +160,7 @@ class Proxy:
                     self.answer(status, [("content-type", "application/xml")], text)
                     return
                 upstream = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-                upstream.request(self.command, self.path, body, dict(self.headers))
+                upstream.request(self.command, self.path, body, {name: value for name, value in self.headers.items() if name.lower() not in drops})
                 found = upstream.getresponse()
                 data = found.read()
                 upstream.close()

@@ -334,13 +334,6 @@ def test_without_credentials_it_is_said_which_are_missing(bucket: s3.Bucket) -> 
         mill.read_csv(bucket.url("a.csv"))
 
 
-@pytest.mark.parametrize("what", ["checkpoint", "restore_from"])
-def test_checkpoints_in_stores_are_not_available_yet(what: str) -> None:
-    given: dict[str, Any] = {"path": "state", ("path" if what == "checkpoint" else what): "s3://bucket/state"}
-    with pytest.raises(mill.PlanError, match="checkpoints there are not available yet"):
-        mill.Checkpoint(**given)
-
-
 # -- the web ---------------------------------------------------------------------------------------------------------------
 
 

@@ -82,6 +82,7 @@ pub use postgres::{
 pub use directory::{CsvWriting, DirectorySink, FileFormat, OnExisting, StdoutSink, WriteOptions};
 pub use memory::MemorySource;
 pub use object::configure as configure_storage;
+pub use object::{Condition, ObjectPrefix, Transfer, Written};
 pub use nexmark::{NexmarkKind, NexmarkOptions, NexmarkSource};
 pub use pushed::{Allowance, PushedSource};
 pub use sqlite::SqliteSink;

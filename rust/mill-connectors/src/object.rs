@@ -17,9 +17,11 @@ mod client;
 mod list;
 mod options;
 mod place;
+mod prefix;
 mod spooled;
 
 pub use options::configure;
+pub use prefix::{Condition, ObjectPrefix, Transfer, Written};
 pub(crate) use bucket::{Bucket, Multipart};
 pub(crate) use client::Patience;
 pub(crate) use list::{files_at, is_named};

@@ -262,6 +262,12 @@ pub trait Committer: Send {
     /// is.
     fn commit(&mut self, commits: &[Commit]) -> Result<()>;
 
+    /// The files that a handle refers to, by their names within the state directory: they travel with a checkpoint that is kept elsewhere.
+    fn files(&self, commit: &Commit) -> Vec<String> {
+        let _ = commit;
+        Vec::new()
+    }
+
     /// Whether a job that promises at least once may commit before the checkpoint is durable. Not so if a commit gives up what an
     /// earlier checkpoint needs.
     fn commits_early(&self) -> bool {

@@ -18,7 +18,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use arrow::datatypes::SchemaRef;
 use mill_plan::{Mode, OnError, SinkNode};
 use millstream::connectors::{CollectReceiver, CollectSink, LatestRows, Received};
-use millstream::{AllowNew, CheckpointOptions, Held, Job, JobState, OnHeld, Options, Overdue, Owner, Paused, Restart, Simulation, spawn_thread};
+use millstream::{AllowNew, CheckpointOptions, Held, Job, JobState, OnHeld, OnWait, Options, Overdue, Owner, Paused, Restart, Simulation, spawn_thread};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -120,6 +120,7 @@ impl Settings {
             frame_rows: self.frame_rows,
             is_chaining: self.is_chaining,
             on_held: Some(OnHeld(Arc::new(say_held))),
+            on_wait: Some(OnWait(Arc::new(say_waits))),
         })
     }
 }
@@ -330,6 +331,16 @@ fn say_held(step: &str, held: &Held) {
     attach(|py| {
         let report = py.import("millstream.report");
         let said = report.and_then(|report| attach::call_method(&report, "say_held", (step, held_as_tuple(held))));
+        if let Err(exception) = said {
+            exception.write_unraisable(py, None);
+        }
+    });
+}
+
+fn say_waits(text: &str) {
+    attach(|py| {
+        let report = py.import("millstream.report");
+        let said = report.and_then(|report| attach::call_method(&report, "say_waits", (text,)));
         if let Err(exception) = said {
             exception.write_unraisable(py, None);
         }

@@ -383,6 +383,10 @@ impl Coordinator {
 
     /// All shares are there: the checkpoint becomes one, or has failed.
     fn conclude(&mut self, now: i64) {
+        // Also what is published early would be so beside the job that has taken over.
+        if let Some(lost) = self.parts.storage.as_ref().and_then(Storage::lost) {
+            return self.close(Err(lost));
+        }
         let Some(mut in_flight) = self.in_flight.take() else { return };
         self.clear_overdue();
         if in_flight.error.is_some() {
@@ -405,9 +409,11 @@ impl Coordinator {
             let is_finished = in_flight.cause == Cause::Final;
             let (sinks, created) = (&self.parts.sinks.sinks, in_flight.created);
             if let Err(error) = storage.publish(&writer, &in_flight.states, sinks, is_finished, created) {
+                let lost = storage.lost();
                 self.parts.sinks.set_in_doubt();
                 in_flight.error = Some(error);
-                return self.failed(in_flight, now);
+                self.failed(in_flight, now);
+                return if let Some(lost) = lost { self.close(Err(lost)) };
             }
             self.published = Some(in_flight.epoch.0);
             // Relaxed: the number stands for itself.
@@ -452,10 +458,11 @@ impl Coordinator {
             };
             storage.copies += 1;
             let (store, shared) = (storage.store.clone(), Arc::clone(&self.parts.shared));
+            let copier = storage.savepoints.clone();
             self.parts.writers.submit(Box::new(move || {
                 let outcome = guarded("mill-writer", || {
                     mill_fault::pass("savepoint.copy");
-                    Storage::copy_to(&store, epoch, &path)
+                    (copier.0)(&store, epoch.0, &path).map_err(storage::error)
                 });
                 let text = outcome.as_ref().err().map(|error| format!("savepoint {} failed: {error}", path.display()));
                 drop(reply.send(outcome.map(|()| epoch.0)));
@@ -490,6 +497,14 @@ impl Coordinator {
                 };
                 if let Err(error) = guarded("mill-writer", compact) {
                     shared.tell(Message::Note(format!("checkpoints could not be compacted: {error}")));
+                }
+            }));
+        }
+        if storage.store.should_sweep() {
+            let (store, shared) = (storage.store.clone(), Arc::clone(&self.parts.shared));
+            self.parts.writers.submit(Box::new(move || {
+                if let Err(error) = guarded("mill-writer", || store.sweep().map_err(storage::error)) {
+                    shared.tell(Message::Note(format!("old checkpoints could not be removed: {error}")));
                 }
             }));
         }

@@ -30,6 +30,7 @@ use crate::recovery::Recovery;
 use crate::schedule::Schedule;
 use crate::shared::{Message, Shared};
 use crate::sinks::{SinkState, Sinks};
+use crate::storage;
 use crate::task::Task;
 use crate::threads::{self, Owner};
 use crate::worker;
@@ -101,6 +102,14 @@ pub fn start(mut graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> 
     let is_open = recovery.restored_id().is_some() || options.store.is_none() || options.mode == Mode::None || begins_alike(&graph);
     let shared = Shared::new(recovery.epoch(), send, unparkers.clone().collect(), options.ending.clone(), is_open);
     let shared = Arc::new(shared);
+    if let Some(remote) = options.store.as_ref().and_then(|store| store.remote()) {
+        let told = Arc::downgrade(&shared);
+        remote.on_lost(move |error| {
+            if let Some(shared) = told.upgrade() {
+                shared.tell(Message::Failed(storage::error(error)));
+            }
+        });
+    }
     if recovery.is_finished() {
         // A job that has nothing to do leaves what its directory holds.
         drop(open_sinks(&graph, &recovery, None, &shared.ending)?);

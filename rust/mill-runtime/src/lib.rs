@@ -65,7 +65,7 @@ pub use held::Held;
 pub use job::{JobHandle, start};
 pub use job_result::{Report, Status};
 pub use metrics::{CheckpointMetrics, EdgeMetrics, Metrics, Overdue, ProgressInfo, StepMetrics};
-pub use options::{Mode, OnError, RunOptions, TaskRestarts};
+pub use options::{Mode, OnError, RunOptions, SavepointCopier, TaskRestarts};
 pub use recovery::check_mode;
 pub use rejects::errors_schema;
 pub use storage::PLAN_NOTE;

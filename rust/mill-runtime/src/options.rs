@@ -1,5 +1,6 @@
 //! How a job is to be run.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,18 @@ pub enum OnError {
     Route,
 }
 
+/// Copies a checkpoint to where the user keeps it, which it knows by that path.
+#[derive(Clone)]
+pub struct SavepointCopier(pub Arc<CopySavepoint>);
+
+type CopySavepoint = dyn Fn(&Store, u64, &Path) -> mill_snapshot::Result<()> + Send + Sync;
+
+impl Default for SavepointCopier {
+    fn default() -> SavepointCopier {
+        SavepointCopier(Arc::new(|store, id, path| store.savepoint(id, path).map(drop)))
+    }
+}
+
 /// How a job is to be run.
 pub struct RunOptions {
     /// How many worker threads.
@@ -91,6 +104,8 @@ pub struct RunOptions {
     pub hand_clock: Option<Arc<ManualClock>>,
     /// In mode [`Dedup`](Mode::Dedup): which failures a task survives; without it none does.
     pub task_restarts: Option<TaskRestarts>,
+    /// How savepoints are copied: into a directory, unless somebody knows more places.
+    pub savepoints: SavepointCopier,
     /// Lets the start of the job give up what it waits for, and later the job itself.
     pub ending: Ending,
 }
@@ -115,6 +130,7 @@ impl Default for RunOptions {
             schedule_seed: None,
             hand_clock: None,
             task_restarts: None,
+            savepoints: SavepointCopier::default(),
             ending: Ending::default(),
         }
     }

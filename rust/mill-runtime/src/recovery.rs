@@ -137,6 +137,7 @@ impl Recovery {
             renamed: options.changes.renamed.clone(),
             committed: self.restored_id().unwrap_or(0),
             copies: 0,
+            savepoints: options.savepoints.clone(),
         })
     }
 
@@ -252,7 +253,7 @@ impl Recovery {
         if let Some(newest) = published.first() {
             return Err(Error::checkpoint(format!(
                 "{} holds checkpoint {} of a job in another mode; mode none keeps no state: give another directory or mode",
-                store.path().display(),
+                store.place().display(),
                 newest.id
             )));
         }
@@ -293,7 +294,7 @@ impl Recovery {
         }
         Err(Error::checkpoint(format!(
             "{} belongs to a job in mode none, which kept no state to go on from; give another directory, or mode none",
-            store.path().display()
+            store.place().display()
         )))
     }
 }
@@ -307,7 +308,7 @@ pub fn check_mode(checkpoint: &Checkpoint, mode: Mode) -> Result<()> {
         return Err(Error::checkpoint(format!(
             "checkpoint {} in {} cannot be used in mode none, which keeps no state; give another directory or mode",
             checkpoint.id(),
-            checkpoint.path().display()
+            checkpoint.place().display()
         )));
     }
     Ok(())

@@ -14,13 +14,13 @@
 //!   the checkpoint, so after a restart it is not emitted again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 
 use mill_protocol::{Commit, Epoch, Error, Result, Snapshot, SplitId, SplitState};
 use mill_snapshot::{CheckpointWriter, Handle, Manifest, ManifestParts, OperatorInfo, OperatorState, Positions, Store, TaskId};
 use serde::{Deserialize, Serialize};
 
+use crate::options::SavepointCopier;
 use crate::positions;
 use crate::sinks::SinkState;
 
@@ -96,6 +96,8 @@ pub(crate) struct Storage {
     pub(crate) committed: u64,
     /// How many savepoints are being copied: until they are, nothing is removed.
     pub(crate) copies: usize,
+    /// How one is copied.
+    pub(crate) savepoints: SavepointCopier,
 }
 
 impl Storage {
@@ -150,6 +152,7 @@ impl Storage {
             is_savepoint: false,
             operators: self.operators.clone(),
             notes,
+            files: sinks.iter().flat_map(|sink| sink.owed.iter().flat_map(|owed| sink.committer.files(owed))).collect(),
         };
         writer.finish(parts).map_err(error)?;
         mill_fault::pass("checkpoint.published");
@@ -172,9 +175,9 @@ impl Storage {
         self.store.retire(self.retain, self.committed).map(drop).map_err(error)
     }
 
-    /// Copies a checkpoint to where the user keeps it.
-    pub(crate) fn copy_to(store: &Store, epoch: Epoch, path: &Path) -> Result<()> {
-        store.savepoint(epoch.0, path).map(drop).map_err(error)
+    /// Why no checkpoint of this job can be published any more, if that is so.
+    pub(crate) fn lost(&self) -> Option<Error> {
+        self.store.remote().and_then(|remote| remote.lost()).map(error)
     }
 
     fn ended(&self, states: &[TaskState]) -> Vec<&str> {

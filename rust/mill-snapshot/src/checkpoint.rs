@@ -12,7 +12,7 @@ use mill_frame::on_all_cores;
 use rayon::prelude::*;
 
 use crate::disk::Disk;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::segment::{Class, Segment, TaskId};
 use crate::store::Store;
@@ -22,6 +22,7 @@ use crate::survivors::{Survivor, survivors};
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     path: PathBuf,
+    place: PathBuf,
     manifest: Arc<Manifest>,
     operators: Arc<HashMap<String, Contents>>,
     is_settled: bool,
@@ -41,12 +42,7 @@ impl Checkpoint {
     /// # Errors
     /// If there is none, or it is not whole.
     pub fn restore_from(path: impl AsRef<Path>, disk: Arc<dyn Disk>, notes: &mut Vec<String>) -> Result<Checkpoint> {
-        let path = path.as_ref();
-        let store = Store::inspect(path, disk)?;
-        store.latest(notes)?.ok_or_else(|| Error::NotACheckpoint {
-            path: path.to_path_buf(),
-            what: "no checkpoint was ever completed in it".to_owned(),
-        })
+        Store::inspect(path, disk)?.restored(notes)
     }
 
     pub(crate) fn load(
@@ -88,7 +84,8 @@ impl Checkpoint {
             contents.bytes.sort_by(|(a, _), (b, _)| a.cmp(b));
             contents.handles.sort_by_key(|(epoch, _)| *epoch);
         }
-        Ok(Checkpoint { path: dir.to_path_buf(), manifest: Arc::new(manifest), operators: Arc::new(operators), is_settled: false })
+        let (path, place) = (dir.to_path_buf(), dir.to_path_buf());
+        Ok(Checkpoint { path, place, manifest: Arc::new(manifest), operators: Arc::new(operators), is_settled: false })
     }
 
     /// The same, in a directory whose checkpoints are settled up to this one.
@@ -110,6 +107,16 @@ impl Checkpoint {
     /// The directory it lies in.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What users call that directory.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// The same, in a directory that users call otherwise.
+    pub(crate) fn placed(self, place: &Path) -> Checkpoint {
+        Checkpoint { place: place.to_path_buf(), ..self }
     }
 
     /// All that the manifest says.

@@ -112,7 +112,7 @@ impl Store {
         let place = Place {
             disk: &*inner.disk,
             dir: &inner.path,
-            file: format!("{SEGMENT_PREFIX}{epoch:020}-merged-{number:04}"),
+            file: format!("{SEGMENT_PREFIX}{epoch:020}-{}merged-{number:04}", inner.run()),
             epoch,
             state: inner.state,
             is_full: is_start && run.iter().any(|segment| segment.is_full),

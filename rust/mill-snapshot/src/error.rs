@@ -142,6 +142,27 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// An object store did not answer, or refused.
+    Unreachable {
+        /// What it said, which names the object.
+        source: io::Error,
+    },
+    /// Another job has the lease of a place in an object store.
+    Leased {
+        /// The place.
+        url: String,
+        /// Who has it.
+        holder: String,
+        /// Whether that is a process of this machine.
+        is_here: bool,
+    },
+    /// Another job has taken the lease of a place in an object store over from this one.
+    LeaseLost {
+        /// The place.
+        url: String,
+        /// Who has it now, or what has become of it.
+        what: String,
+    },
     /// The system refused for another reason.
     Io {
         /// The file or directory.
@@ -170,6 +191,11 @@ impl Error {
         Error::Damaged { path: path.to_path_buf(), offset, what: what.into() }
     }
 
+    /// What an object store said.
+    pub(crate) fn unreachable(source: io::Error) -> Error {
+        Error::Unreachable { source }
+    }
+
     /// Whether another, older checkpoint may still serve: what was written is lost. Where it may only be out of reach
     /// (too many open files, no memory), going back would throw away good state.
     pub(crate) fn allows_fallback(&self) -> bool {
@@ -191,6 +217,7 @@ impl Error {
                 | Error::SyncFailed { .. }
                 | Error::Indeterminate { .. }
                 | Error::NeedsFull { .. }
+                | Error::Unreachable { .. }
                 | Error::Io { .. }
         )
     }
@@ -286,6 +313,17 @@ impl fmt::Display for Error {
             Error::NotEmpty { path } => {
                 write!(f, "{} is not empty; give a new directory for the savepoint", path.display())
             }
+            Error::Unreachable { source } => write!(f, "{source}"),
+            Error::Leased { url, holder, is_here: true } => {
+                write!(f, "{url} is in use by {holder}, which is this machine; stop that job first, or give another prefix")
+            }
+            Error::Leased { url, holder, is_here: false } => {
+                write!(f, "{url} is in use by {holder}, which is running; stop that job first, or give another prefix")
+            }
+            Error::LeaseLost { url, what } => write!(
+                f,
+                "this job no longer has the lease of {url}: {what}; it ends without another checkpoint, since only one job can go on from there"
+            ),
             Error::Io { path, doing, source } => write!(f, "could not {doing} {}: {source}", path.display()),
         }
     }
@@ -297,6 +335,7 @@ impl StdError for Error {
             Error::Permission { source, .. }
             | Error::SyncFailed { source, .. }
             | Error::Indeterminate { source, .. }
+            | Error::Unreachable { source }
             | Error::Io { source, .. } => Some(source),
             _ => None,
         }

@@ -18,6 +18,9 @@
 //! * files are written once, into space that was allocated before they were mapped; a file whose sync failed is given up;
 //! * only files that no kept checkpoint refers to are removed.
 //!
+//! The same may be in an object store, with the directory as its cache: `remote` says what holds there, and [`Blobs`] is the store as it
+//! is seen from here.
+//!
 //! The crate knows nothing of operators, tasks or tables but what `mill_frame::block` says. Time and the disk are given
 //! in from outside; [`FaultDisk`] is a disk that loses, fails and fills up on command, and the steps of a checkpoint on
 //! the real disk have names at which a test lets the process die (`mill-fault`).
@@ -43,15 +46,19 @@
 //! ```
 
 mod aligned;
+mod blobs;
 mod checkpoint;
 mod compact;
 mod disk;
 mod error;
 mod fault_disk;
+mod head;
 mod manifest;
 mod marks;
+mod mirror;
 mod positions;
 mod real_disk;
+mod remote;
 mod retire;
 mod savepoint;
 mod segment;
@@ -60,15 +67,18 @@ mod survivors;
 mod verify;
 mod writer;
 
+pub use blobs::{Blob, Blobs, OnlyIf, Pending, Put, Take, Version};
 pub use checkpoint::Checkpoint;
 pub use disk::{Disk, Entry, Held, MappedFile};
 pub use error::{Error, Result};
 pub use fault_disk::{Fault, FaultDisk};
-pub use manifest::{MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, OperatorEntry};
+pub use head::{HEAD, HEAD_VERSION, Head, Holder, Lease};
+pub use manifest::{FileRef, MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, OperatorEntry};
 pub use marks::{DIRECTORY_VERSION, LOCK, MARKER};
 pub use positions::{POSITION_BYTES_MAX, POSITIONS, POSITIONS_VERSION, Positions, SLOT_NAME_BYTES_MAX, SLOTS_MAX};
 pub use real_disk::RealDisk;
+pub use remote::{FoundHead, IsEnding, Remote};
 pub use segment::{BLOCK_BYTES_MAX, SEGMENT_VERSION, SegmentRef, TaskId};
 pub use store::{CheckpointInfo, Store};
-pub use verify::{VerifyReport, verify};
+pub use verify::{VerifyReport, verify, verify_all};
 pub use writer::{CheckpointWriter, Handle, ManifestParts, OperatorInfo, OperatorState};

@@ -52,6 +52,9 @@ pub struct Manifest {
     pub operators: BTreeMap<String, OperatorEntry>,
     /// All segments that are needed, oldest first.
     pub segments: Vec<SegmentRef>,
+    /// Files of sinks in the state directory that handles refer to; in an object store only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileRef>,
     /// How many bytes all of it has.
     pub bytes: u64,
     /// How many of these were written for this checkpoint.
@@ -74,6 +77,17 @@ pub struct OperatorEntry {
     /// The parts of the signature that may come and go without the rest: the name of each, and what it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<(String, String)>,
+}
+
+/// A file of a sink as a manifest refers to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRef {
+    /// The name within the directory, with that of the folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// The checksum of all its bytes.
+    pub crc32c: u32,
 }
 
 impl Manifest {
@@ -126,8 +140,11 @@ impl Manifest {
         }
         let manifest: Manifest = serde_json::from_slice(&covered[line + 1..])
             .map_err(|error| damaged(line + 1, format!("the manifest cannot be understood: {error}")))?;
-        match manifest.segments.iter().find(|segment| !is_plain_name(&segment.file)) {
-            Some(segment) => Err(damaged(line + 1, format!("{:?} is not the name of a segment", segment.file))),
+        if let Some(segment) = manifest.segments.iter().find(|segment| !is_plain_name(&segment.file)) {
+            return Err(damaged(line + 1, format!("{:?} is not the name of a segment", segment.file)));
+        }
+        match manifest.files.iter().find(|file| !is_plain_path(&file.name)) {
+            Some(file) => Err(damaged(line + 1, format!("{:?} is not the name of a file of a sink", file.name))),
             None => Ok(manifest),
         }
     }
@@ -150,6 +167,14 @@ impl Manifest {
 /// Whether a name stays within its directory.
 fn is_plain_name(name: &str) -> bool {
     name.starts_with(crate::store::SEGMENT_PREFIX) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// Whether a name is that of a file in a folder of its directory.
+pub(crate) fn is_plain_path(name: &str) -> bool {
+    let is_plain = |part: &str| {
+        !part.is_empty() && !part.starts_with('.') && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    };
+    name.split_once('/').is_some_and(|(folder, file)| is_plain(folder) && is_plain(file))
 }
 
 #[cfg(test)]

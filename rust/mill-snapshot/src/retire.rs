@@ -3,7 +3,8 @@
 //! Order matters: first the manifests go, then their segments, so that a kill in between leaves files that nothing
 //! refers to and never a manifest without its files. (A crash of the machine may undo the removal of an old manifest
 //! alone: it is then one that is not whole, behind newer ones that are, and goes with the next retirement.) A manifest
-//! that cannot be read refers to nothing that could be used; it goes when it is older than all that are kept.
+//! that cannot be read refers to nothing that could be used; it goes when it is older than all that are kept. In an object store
+//! the same goes, a little later and beside the job ([`Store::sweep`](crate::Store::sweep)).
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub(crate) fn retire(inner: &Inner, retain: usize, committed: u64) -> Result<usi
     let mut needed: HashSet<&str> = HashSet::new();
     for manifest in kept.values() {
         needed.extend(manifest.segments.iter().map(|segment| segment.file.as_str()));
+        needed.extend(manifest.files.iter().map(|file| file.name.as_str()));
     }
     if let Some(base) = &owned.base {
         needed.extend(base.segments.iter().map(|segment| segment.file.as_str()));
@@ -43,6 +45,15 @@ pub(crate) fn retire(inner: &Inner, retain: usize, committed: u64) -> Result<usi
     let is_spare = |epoch: u64, name: &str| {
         epoch <= newest && epoch < oldest_writing && !owned.writing.contains(&epoch) && !needed.contains(name)
     };
+    if let Some(remote) = &inner.remote {
+        // What a sink's file was kept for is committed, once no checkpoint names it any more.
+        let retired: HashSet<&str> = owned.manifests.range(..oldest).flat_map(|(_, old)| &old.files).map(|file| file.name.as_str()).collect();
+        remote.note_spare(|name| match (Manifest::id_of(name), segment_epoch(name)) {
+            (Some(id), _) => id < newest && !kept.contains_key(&id),
+            (_, Some(epoch)) => is_spare(epoch, name) && !(name.contains("-merged-") && owned.is_merging),
+            _ => retired.contains(name) && !needed.contains(name),
+        });
+    }
     let old_manifests: Vec<&String> =
         names.iter().filter(|name| Manifest::id_of(name).is_some_and(|id| id < oldest)).collect();
     let leftovers = names.iter().filter(|name| {

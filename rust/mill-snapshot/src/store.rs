@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::marks::{self, Found, LOCK, MARKER, Marks, Record};
 use crate::positions::POSITIONS;
+use crate::remote::{self, Remote};
 use crate::segment::SegmentRef;
 
 pub(crate) const SEGMENT_PREFIX: &str = "segment-";
@@ -38,14 +39,18 @@ pub struct Store {
 
 pub(crate) struct Inner {
     pub path: PathBuf,
+    /// What users call it: the path, or where in an object store that is.
+    pub place: PathBuf,
     pub disk: Arc<dyn Disk>,
     pub state: u64,
+    /// The object store whose checkpoints are here; without one they are only here.
+    pub remote: Option<Arc<Remote>>,
     /// `None` in a store that was opened for looking.
     pub owned: Option<Mutex<Owned>>,
-    found: Record,
-    notes: Vec<String>,
+    pub found: Record,
+    pub notes: Vec<String>,
     // Dropped after the marks, so that nobody else writes them first.
-    _locks: Vec<Box<dyn Held>>,
+    pub _locks: Vec<Box<dyn Held>>,
 }
 
 /// What changes while the store is used.
@@ -136,8 +141,10 @@ impl Store {
         };
         let inner = Inner {
             path: path.to_path_buf(),
+            place: path.to_path_buf(),
             disk,
             state: record.state,
+            remote: None,
             owned: Some(Mutex::new(owned)),
             found: record,
             notes,
@@ -175,6 +182,12 @@ impl Store {
         if !owned.has_former {
             return Ok(());
         }
+        if let Some(remote) = &inner.remote {
+            // The directory is as it should be already.
+            remote.forget(inner.state)?;
+            owned.has_former = false;
+            return Ok(());
+        }
         let names = list(&*inner.disk, &inner.path)?;
         // The newest manifest goes last of all manifests: until then the directory is what it was.
         let (others, mut manifests): (Vec<&String>, Vec<&String>) =
@@ -203,14 +216,37 @@ impl Store {
         }
         let mut notes = Vec::new();
         let (record, _) = settle(&*disk, path, &mut notes)?;
-        let path = path.to_path_buf();
-        let inner = Inner { path, disk, state: record.state, owned: None, found: record, notes, _locks: Vec::new() };
+        let (path, place) = (path.to_path_buf(), path.to_path_buf());
+        let inner = Inner { path, place, disk, state: record.state, remote: None, owned: None, found: record, notes, _locks: Vec::new() };
         Ok(Store { inner: Arc::new(inner) })
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.inner.path
+    }
+
+    /// What users call the directory: its path, or the URL of what it is a cache of.
+    pub fn place(&self) -> &Path {
+        &self.inner.place
+    }
+
+    /// The object store whose checkpoints are in the directory, if there is one.
+    pub fn remote(&self) -> Option<&Arc<Remote>> {
+        self.inner.remote.as_ref()
+    }
+
+    /// Whether objects are to be deleted that no checkpoint refers to any more.
+    pub fn should_sweep(&self) -> bool {
+        self.inner.remote.as_ref().is_some_and(|remote| remote.has_spare())
+    }
+
+    /// Deletes them. Runs beside the job, on the caller's thread.
+    ///
+    /// # Errors
+    /// If the store does not answer; what is left is deleted by a later call.
+    pub fn sweep(&self) -> Result<()> {
+        self.inner.remote.as_ref().map_or(Ok(()), |remote| remote.sweep())
     }
 
     /// The identity of the directory, which all of its files carry.
@@ -236,7 +272,9 @@ impl Store {
     /// # Errors
     /// If a durable note cannot be synced.
     pub fn settle(&self, epoch: u64, is_durable: bool) -> Result<()> {
-        self.inner.owned()?.marks.settled(epoch, is_durable)
+        self.inner.owned()?.marks.settled(epoch, is_durable)?;
+        // Otherwise the next checkpoint takes the note along.
+        self.inner.remote.as_ref().filter(|_| is_durable).map_or(Ok(()), |remote| remote.settle(epoch))
     }
 
     /// The smallest number that the next checkpoint can have: above every number that occurs on disk, so that nothing
@@ -286,6 +324,17 @@ impl Store {
         self.newest(notes, None)
     }
 
+    /// The same, for another job that begins with it.
+    ///
+    /// # Errors
+    /// As [`latest`](Store::latest); and if there is none.
+    pub fn restored(&self, notes: &mut Vec<String>) -> Result<Checkpoint> {
+        self.latest(notes)?.ok_or_else(|| Error::NotACheckpoint {
+            path: self.inner.place.clone(),
+            what: "no checkpoint was ever completed in it".to_owned(),
+        })
+    }
+
     /// The same, and every full block of keyed state is looked over as it is checked.
     ///
     /// # Errors
@@ -305,7 +354,7 @@ impl Store {
         let published = inner.record().published;
         let Some(newest) = ids.last() else {
             if published > 0 {
-                return Err(Error::StateMissing { path: inner.path.clone(), epoch: published });
+                return Err(Error::StateMissing { path: inner.place.clone(), epoch: published });
             }
             return Ok(None);
         };
@@ -314,7 +363,7 @@ impl Store {
             reasons.push(format!("checkpoint {published} was published, but its manifest is gone"));
         }
         for id in ids.iter().rev() {
-            match Checkpoint::load(&inner.disk, &inner.path, inner.state, *id, inspect) {
+            match inner.load(*id, inspect) {
                 Ok(checkpoint) => {
                     let checkpoint = checkpoint.settled_as_of(inner.record().settled);
                     notes.extend(reasons.iter().map(|reason| format!("{reason}; going back to checkpoint {id}")));
@@ -327,7 +376,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::NothingVerifies { path: inner.path.clone(), reasons })
+        Err(Error::NothingVerifies { path: inner.place.clone(), reasons })
     }
 
     /// One checkpoint by its number, with every byte of it checked.
@@ -335,9 +384,9 @@ impl Store {
         let inner = &*self.inner;
         let names = list(&*inner.disk, &inner.path)?;
         if !manifest_ids(&names).contains(&id) {
-            return Err(Error::NoSuchCheckpoint { path: inner.path.clone(), epoch: id });
+            return Err(Error::NoSuchCheckpoint { path: inner.place.clone(), epoch: id });
         }
-        let checkpoint = Checkpoint::load(&inner.disk, &inner.path, inner.state, id, None)?;
+        let checkpoint = inner.load(id, None)?;
         Ok(checkpoint.settled_as_of(inner.record().settled))
     }
 
@@ -414,6 +463,33 @@ impl Inner {
         Ok(owned.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// A checkpoint with every byte of it checked; of one in an object store, what is not here is fetched.
+    pub(crate) fn load(&self, id: u64, inspect: Option<Inspect>) -> Result<Checkpoint> {
+        let load = || Checkpoint::load(&self.disk, &self.path, self.state, id, inspect);
+        let Some(remote) = &self.remote else { return load() };
+        let fetched = || -> Result<Checkpoint> {
+            let manifest = Manifest::load(&*self.disk, &self.path, self.state, id)?;
+            let there = remote.fetch(&self.disk, &self.path, &manifest)?;
+            match load() {
+                // What was here may have been damaged here.
+                Err(Error::Damaged { .. }) if !there.is_empty() => {
+                    there.iter().try_for_each(|name| remote::remove(&*self.disk, &self.path.join(name)))?;
+                    remote.fetch(&self.disk, &self.path, &manifest)?;
+                    load()
+                }
+                outcome => outcome,
+            }
+        };
+        let checkpoint = fetched().map_err(|error| match error {
+            Error::Damaged { path, offset, what } => {
+                let name = path.strip_prefix(&self.path).map(|name| remote.shown(&name.to_string_lossy()));
+                Error::Damaged { path: name.unwrap_or(path), offset, what }
+            }
+            other => other,
+        })?;
+        Ok(checkpoint.placed(&self.place))
+    }
+
     /// Whether what is there is of former runs, and to be removed.
     pub(crate) fn has_former(&self) -> bool {
         self.owned().is_ok_and(|owned| owned.has_former)
@@ -424,9 +500,23 @@ impl Inner {
         self.owned().map_or(self.found, |owned| owned.marks.record())
     }
 
+    /// What names of segments have of the run: nobody else writes an object under such a name.
+    pub(crate) fn run(&self) -> String {
+        self.remote.as_ref().map_or_else(String::new, |remote| format!("{:016x}-", remote.run()))
+    }
+
     fn remember(&self, manifest: &Manifest) {
         if let Ok(mut owned) = self.owned() {
             owned.manifests.insert(manifest.id, Arc::new(manifest.clone()));
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Whoever hears of the end of a job may start the next one; others may still have the remote place.
+        if let Some(remote) = &self.remote {
+            remote.release();
         }
     }
 }
@@ -475,7 +565,7 @@ fn impossible_names(names: &[String]) -> impl Iterator<Item = &String> {
     })
 }
 
-fn highest_number(names: &[String]) -> u64 {
+pub(crate) fn highest_number(names: &[String]) -> u64 {
     let segments = names.iter().filter_map(|name| segment_epoch(name));
     let manifests = names.iter().filter_map(|name| Manifest::id_of(name.strip_suffix("-new").unwrap_or(name)));
     segments.chain(manifests).max().unwrap_or(0)

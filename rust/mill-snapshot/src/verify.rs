@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::Checkpoint;
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::store::{Store, list, manifest_ids, segment_epoch};
@@ -29,12 +28,21 @@ impl VerifyReport {
 /// # Errors
 /// If the directory cannot be read at all.
 pub fn verify(path: impl AsRef<Path>, disk: Arc<dyn Disk>) -> Result<VerifyReport> {
-    let path = path.as_ref();
-    let store = Store::inspect(path, Arc::clone(&disk))?;
-    let names = list(&*disk, path)?;
+    verify_all(&Store::inspect(path, disk)?)
+}
+
+/// The same, in a directory or a place in an object store that is open.
+///
+/// # Errors
+/// If it cannot be read at all.
+pub fn verify_all(store: &Store) -> Result<VerifyReport> {
+    let names = list(&*store.inner.disk, &store.inner.path)?;
     let mut report = VerifyReport::default();
     for id in manifest_ids(&names).into_iter().rev() {
-        let loaded = Checkpoint::load(&disk, path, store.inner.state, id, None);
+        let loaded = store.inner.load(id, None);
+        if let Err(error @ crate::Error::Unreachable { .. }) = loaded {
+            return Err(error);
+        }
         report.checkpoints.push((id, loaded.err().map(|error| error.to_string())));
     }
     // What `latest` would say covers what no single manifest shows: files that are gone.

@@ -19,12 +19,12 @@ use std::sync::{Mutex, PoisonError};
 use mill_frame::block::{Block, BlockAddress, BlockKind, BlockPayload};
 
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, OperatorEntry};
+use crate::manifest::{FileRef, Manifest, OperatorEntry};
 use crate::segment::{
     BlockHeader, Body, Class, Item, Names, NamesUsed, Layout, Part, Place, SegmentRef, TaskId, lay_out_part,
     write_segment,
 };
-use crate::store::{Base, EPOCH_MAX, SEGMENT_PREFIX, Store};
+use crate::store::{Base, EPOCH_MAX, SEGMENT_PREFIX, Store, list, manifest_ids};
 
 /// From this size on a task gets a segment of its own.
 const OWN_SEGMENT_BYTES_MIN: usize = 1 << 20;
@@ -68,6 +68,8 @@ pub struct ManifestParts {
     pub operators: Vec<OperatorInfo>,
     /// What else is to be kept, by name.
     pub notes: BTreeMap<String, String>,
+    /// Files of sinks in the directory that their handles refer to, by their names in it.
+    pub files: Vec<String>,
 }
 
 /// An operator as the manifest is to name it.
@@ -270,6 +272,10 @@ impl CheckpointWriter {
         let new_bytes = new.iter().map(|segment| segment.bytes).sum();
         let mut segments = base.segments;
         segments.extend(new);
+        // On the disk, what handles refer to is where the checkpoint is.
+        let inner = &self.store.inner;
+        let named = parts.files.iter().filter(|_| inner.remote.is_some());
+        let files = named.map(|name| FileRef::of(&*inner.disk, &inner.path, name)).collect::<Result<_>>()?;
         Ok(Manifest {
             id: self.epoch,
             state: self.store.inner.state,
@@ -283,6 +289,7 @@ impl CheckpointWriter {
             bytes: segments.iter().map(|segment| segment.bytes).sum(),
             new_bytes,
             segments,
+            files,
             notes: parts.notes,
         })
     }
@@ -313,12 +320,16 @@ impl CheckpointWriter {
         let place = Place {
             disk: &*inner.disk,
             dir: &inner.path,
-            file: format!("{SEGMENT_PREFIX}{:020}-{number:04}", self.epoch),
+            file: format!("{SEGMENT_PREFIX}{:020}-{}{number:04}", self.epoch, inner.run()),
             epoch: self.epoch,
             state: inner.state,
             is_full: self.is_full,
         };
-        write_segment(&place, names, body)
+        let segment = write_segment(&place, names, body)?;
+        if let Some(remote) = &inner.remote {
+            remote.upload(&*inner.disk, &inner.path, &segment.file)?;
+        }
+        Ok(segment)
     }
 
     fn give_up(&self, is_removed: bool) {
@@ -363,6 +374,18 @@ pub(crate) fn publish(store: &Store, manifest: &Manifest) -> Result<()> {
     if let Err(error) = create() {
         let _ = disk.remove(&temporary);
         return Err(error);
+    }
+    if let Some(remote) = &store.inner.remote {
+        let (kept, settled) = {
+            // Those that are here exist there, and no others: `retire` has removed those that are not needed.
+            let mut kept = manifest_ids(&list(disk, dir)?);
+            kept.retain(|id| *id < manifest.id);
+            (kept, store.inner.owned()?.marks.record().settled)
+        };
+        if let Err(error) = remote.publish(disk, dir, manifest, &raw, &kept, settled) {
+            let _ = disk.remove(&temporary);
+            return Err(error);
+        }
     }
     // From here on a crash may show the checkpoint or not.
     if let Err(source) = disk.rename(&temporary, &path) {

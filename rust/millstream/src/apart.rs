@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf, absolute};
 use mill_plan::SinkNode;
 use mill_protocol::{Error, Result};
 
+use crate::place;
+
 /// Refuses a state directory that is, or is within, a directory that a sink writes, and sinks that write into the state
 /// directory.
 pub(crate) fn check(state: &Path, sinks: &[SinkNode]) -> Result<()> {
@@ -29,6 +31,9 @@ pub(crate) fn check(state: &Path, sinks: &[SinkNode]) -> Result<()> {
 
 /// The path without links, as far as it exists.
 fn real(path: &Path) -> PathBuf {
+    if place::is_remote(path) {
+        return path.to_owned();
+    }
     let path = absolute(path).unwrap_or_else(|_| path.to_owned());
     let found = path.ancestors().find_map(|there| Some((there, there.canonicalize().ok()?)));
     match found {

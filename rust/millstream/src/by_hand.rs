@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mill_plan::{SinkNode, lower};
-use mill_protocol::{Clock, Error, ErrorKind, ManualClock, Result, with_shown_time};
+use mill_protocol::{Clock, Ending, Error, ErrorKind, ManualClock, Result, with_shown_time};
 use mill_runtime::{JobHandle, Report, RunOptions, guarded};
 use mill_snapshot::{Disk, FaultDisk};
 
@@ -43,8 +43,9 @@ pub(crate) fn open(
 ) -> Result<Opened> {
     options.check()?;
     let plan = lower(sinks, &plan_options(options)?)?;
-    let mut recovered = recovery::open(options.checkpoint.as_ref(), &plan, disk)?;
+    let mut recovered = recovery::open(options.checkpoint.as_ref(), &plan, disk, &Ending::default(), &|_| {})?;
     let notes = std::mem::take(&mut recovered.notes);
+    let scratch = recovered.scratch.take();
     let mut run = run_options(&plan, options, recovered)?;
     run.schedule_seed = Some(seed);
     run.queue_capacity = QUEUE_CAPACITY;
@@ -52,7 +53,9 @@ pub(crate) fn open(
     let take_one = move || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
     run.task_restarts = Some(Arc::new(move |_| take_one().then_some(Duration::ZERO)));
     adjust(&mut run);
-    Ok(Opened { handle: mill_runtime::start(graph::job_graph(&plan), run)?, notes })
+    let handle = mill_runtime::start(graph::job_graph(&plan), run)?;
+    drop(scratch);
+    Ok(Opened { handle, notes })
 }
 
 /// Where a job is after some steps.

@@ -11,7 +11,7 @@ use mill_protocol::{Error, Result};
 use mill_runtime::{Verdict, check_mode};
 use mill_snapshot::{Checkpoint, CheckpointInfo, RealDisk, Store, VerifyReport};
 
-use crate::graph;
+use crate::{graph, place};
 use crate::job::plan_options;
 use crate::options::{CheckpointOptions, Options};
 use crate::recovery::{Differences, failed, finished};
@@ -21,7 +21,7 @@ use crate::recovery::{Differences, failed, finished};
 /// # Errors
 /// When there is no state directory at this path, or it cannot be read.
 pub fn checkpoints(path: &Path) -> Result<Vec<CheckpointInfo>> {
-    Store::inspect(path, Arc::new(RealDisk)).and_then(|store| store.list()).map_err(failed)
+    place::looking(path, |store| store.list().map_err(failed))
 }
 
 /// Reads every byte of a state directory and tells what is damaged.
@@ -29,7 +29,7 @@ pub fn checkpoints(path: &Path) -> Result<Vec<CheckpointInfo>> {
 /// # Errors
 /// When there is no state directory at this path, or it cannot be read.
 pub fn verify(path: &Path) -> Result<VerifyReport> {
-    mill_snapshot::verify(path, Arc::new(RealDisk)).map_err(failed)
+    place::looking(path, |store| mill_snapshot::verify_all(store).map_err(failed))
 }
 
 /// State that is pickled Python objects, which whoever goes on from the directory unpickles.
@@ -48,7 +48,10 @@ pub struct Pickled {
 /// # Errors
 /// When there is no state directory at this path, it cannot be read, or a checkpoint is damaged.
 pub fn pickled_state(path: &Path) -> Result<Vec<Pickled>> {
-    let store = Store::inspect(path, Arc::new(RealDisk)).map_err(failed)?;
+    place::looking(path, pickled_state_of)
+}
+
+fn pickled_state_of(store: &Store) -> Result<Vec<Pickled>> {
     let mut ids: Vec<u64> = store.list().map_err(failed)?.into_iter().map(|info| info.id).collect();
     ids.sort_unstable();
     let mut found = Vec::new();
@@ -83,11 +86,10 @@ fn has_object_columns(handle: &[u8]) -> bool {
 /// # Errors
 /// When there is no such checkpoint or step, or the step keeps no keyed state.
 pub fn read_state(path: &Path, step: &str, id: Option<u64>) -> Result<RecordBatch> {
-    let store = Store::inspect(path, Arc::new(RealDisk)).map_err(failed)?;
-    let checkpoint = match id {
-        Some(id) => Some(store.checkpoint(id).map_err(failed)?),
-        None => store.latest(&mut Vec::new()).map_err(failed)?,
-    };
+    let checkpoint = place::looking(path, |store| match id {
+        Some(id) => store.checkpoint(id).map(Some).map_err(failed),
+        None => store.latest(&mut Vec::new()).map_err(failed),
+    })?;
     let checkpoint = checkpoint.ok_or_else(|| {
         Error::checkpoint(format!("no checkpoint was ever completed in {}", path.display()))
     })?;
@@ -152,7 +154,7 @@ pub fn diff(sinks: &[SinkNode], options: &Options, id: Option<u64>) -> Result<Pl
     let is_finished = checkpoint.manifest().is_finished && !differ.is_none();
     Ok(PlanDiff {
         checkpoint: checkpoint.id(),
-        path: checkpoint.path().to_owned(),
+        path: checkpoint.place().to_owned(),
         steps: names.into_iter().map(|name| step_diff(name, &differ)).collect(),
         refusals: if is_finished { vec![finished(&checkpoint, &differ)] } else { differ.states.refusals() },
     })
@@ -173,22 +175,25 @@ fn found(settings: &CheckpointOptions, id: Option<u64>) -> Result<Checkpoint> {
 
 fn find(settings: &CheckpointOptions, id: Option<u64>) -> Result<Checkpoint> {
     let disk = || Arc::new(RealDisk);
-    let own = match (id, Store::inspect(&settings.path, disk())) {
+    let own = match (id, place::look(&settings.path, disk())) {
         (None, _) if settings.restart => None,
-        (Some(id), store) => Some(store.and_then(|store| store.checkpoint(id)).map_err(failed)?),
-        (None, Ok(store)) => store.latest(&mut Vec::new()).map_err(failed)?,
+        (Some(id), looked) => Some(looked?.store.checkpoint(id).map_err(failed)?),
+        (None, Ok(looked)) => looked.store.latest(&mut Vec::new()).map_err(failed)?,
         // A run makes the directory where there is none; anything else in its place stops it.
         (None, Err(_)) if settings.restore_from.is_some() && is_nothing(&settings.path) => None,
-        (None, Err(error)) => return Err(failed(error)),
+        (None, Err(error)) => return Err(error),
     };
     match (own, &settings.restore_from) {
         (Some(own), _) => Ok(own),
-        (None, Some(from)) => Checkpoint::restore_from(from, disk(), &mut Vec::new()).map_err(failed),
+        (None, Some(from)) => place::look(from, disk())?.store.restored(&mut Vec::new()).map_err(failed),
         (None, None) => Err(Error::checkpoint(format!("no checkpoint was ever completed in {}", settings.path.display()))),
     }
 }
 
 fn is_nothing(path: &Path) -> bool {
+    if place::is_remote(path) {
+        return place::is_nothing(path);
+    }
     match std::fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,

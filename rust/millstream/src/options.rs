@@ -9,6 +9,8 @@ use mill_plan::{Mode, OnError};
 use mill_protocol::{Error, Result};
 use mill_runtime::{AllowNew, Held};
 
+use crate::place;
+
 /// The highest parallelism: more tasks than key groups would leave some without work.
 const PARALLELISM_MAX: usize = mill_frame::hash::KEY_GROUPS as usize;
 
@@ -23,6 +25,19 @@ pub struct OnHeld(pub Arc<HeldListener>);
 impl fmt::Debug for OnHeld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OnHeld")
+    }
+}
+
+/// What hears that the start of a job waits.
+type WaitListener = dyn Fn(&str) + Send + Sync;
+
+/// Is told what the start of a job waits for, on the thread that starts it.
+#[derive(Clone)]
+pub struct OnWait(pub Arc<WaitListener>);
+
+impl fmt::Debug for OnWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnWait")
     }
 }
 
@@ -46,6 +61,8 @@ pub struct Options {
     pub is_chaining: bool,
     /// What hears of steps whose watermark is held back.
     pub on_held: Option<OnHeld>,
+    /// What hears that the start of the job waits, for the lease of its checkpoints.
+    pub on_wait: Option<OnWait>,
 }
 
 impl Default for Options {
@@ -59,6 +76,7 @@ impl Default for Options {
             frame_rows: None,
             is_chaining: true,
             on_held: None,
+            on_wait: None,
         }
     }
 }
@@ -92,6 +110,13 @@ impl Options {
         if let Some(checkpoint) = &self.checkpoint {
             if checkpoint.every.is_zero() {
                 return Err(Error::plan("checkpoint every=0 leaves no time to work; give an interval such as \"1s\""));
+            }
+            if checkpoint.mode == Mode::None && place::is_remote(&checkpoint.path) {
+                return Err(Error::plan(format!(
+                    "mode=\"none\" notes how far inputs were read in a file that is changed in place, which no object store has; give a \
+                     directory of this machine instead of {:?}, or another mode",
+                    checkpoint.path
+                )));
             }
             if checkpoint.retain == 0 {
                 return Err(Error::plan("checkpoint retain=0 keeps nothing to go on from; give at least 1"));

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use mill_connectors::left_sink;
 use mill_plan::{Difference, Outline, PhysicalPlan, nearest};
-use mill_protocol::{Error, Result};
+use mill_protocol::{Ending, Error, Result};
 use mill_runtime::{Changes, Comparison, PLAN_NOTE, check_mode};
-use mill_snapshot::{Checkpoint, Disk, RealDisk, Store};
+use mill_snapshot::{Checkpoint, Disk, Store};
 
 use crate::graph;
 use crate::options::CheckpointOptions;
+use crate::place::{self, Said, Scratch};
 
 /// What a job starts with.
 #[derive(Default)]
@@ -17,6 +18,8 @@ pub(crate) struct Recovered {
     pub(crate) store: Option<Store>,
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) notes: Vec<String>,
+    /// Where a checkpoint of another place is, which sinks may still have to read from.
+    pub(crate) scratch: Option<Scratch>,
 }
 
 /// Opens the state directory, if there is to be one. What the directory itself holds goes before `restore_from`, so
@@ -27,29 +30,36 @@ pub(crate) struct Recovered {
 /// # Errors
 /// When the directory cannot be used, the plan cannot go on from what is there, or the job had finished and its plan is another one
 /// now.
-pub(crate) fn open(options: Option<&CheckpointOptions>, plan: &PhysicalPlan, disk: Arc<dyn Disk>) -> Result<Recovered> {
+pub(crate) fn open(
+    options: Option<&CheckpointOptions>,
+    plan: &PhysicalPlan,
+    disk: Arc<dyn Disk>,
+    ending: &Ending,
+    said: Said<'_>,
+) -> Result<Recovered> {
     let Some(options) = options else { return Ok(Recovered::default()) };
     let mut notes = Vec::new();
     if let (true, Some(from)) = (options.restart, &options.restore_from)
-        && let (Ok(own), Ok(from)) = (options.path.canonicalize(), from.canonicalize())
-        && own == from
+        && place::is_same(&options.path, from)
     {
         return Err(Error::checkpoint(format!(
             "restart=True removes what {} holds, and restore_from= names the same directory; leave restart out to go on from it, \
              or take a savepoint elsewhere first",
-            own.display()
+            from.display()
         )));
     }
-    let open = if options.restart { Store::open_anew } else { Store::open };
-    let store = open(&options.path, Arc::clone(&disk)).map_err(failed)?;
+    let store = place::open(&options.path, options.restart, Arc::clone(&disk), ending, said)?;
     let mut checkpoint = store.latest_inspected(&mut notes, mill_state::inspect).map_err(failed)?;
+    let mut scratch = None;
     if let (None, Some(from)) = (&checkpoint, &options.restore_from) {
-        checkpoint = Some(Checkpoint::restore_from(from, disk, &mut notes).map_err(failed)?);
+        let looked = place::look(from, disk)?;
+        checkpoint = Some(looked.store.restored(&mut notes).map_err(failed)?);
+        scratch = looked.into_scratch();
     }
     if let Some(checkpoint) = &checkpoint {
         notes.extend(accepted(checkpoint, plan, options)?);
     }
-    Ok(Recovered { store: Some(store), checkpoint, notes })
+    Ok(Recovered { store: Some(store), checkpoint, notes, scratch })
 }
 
 /// Checks that a job of this plan can go on from the newest checkpoint of a directory that another job may be using; nothing is
@@ -58,8 +68,8 @@ pub(crate) fn open(options: Option<&CheckpointOptions>, plan: &PhysicalPlan, dis
 /// # Errors
 /// As [`open`].
 pub(crate) fn look(options: &CheckpointOptions, plan: &PhysicalPlan) -> Result<bool> {
-    let store = Store::inspect(&options.path, Arc::new(RealDisk)).map_err(failed)?;
-    let Some(newest) = store.latest(&mut Vec::new()).map_err(failed)? else { return Ok(false) };
+    let newest = place::looking(&options.path, |store| store.latest(&mut Vec::new()).map_err(failed))?;
+    let Some(newest) = newest else { return Ok(false) };
     accepted(&newest, plan, options)?;
     check_mode(&newest, graph::mode(options.mode))?;
     Ok(true)
@@ -120,7 +130,7 @@ pub(crate) fn finished(checkpoint: &Checkpoint, differ: &Differences) -> String 
         "the job had finished with checkpoint {} in {}, and its plan has changed since: {}; start over with \
          mill.Checkpoint(…, restart=True), or give another directory",
         checkpoint.id(),
-        checkpoint.path().display(),
+        checkpoint.place().display(),
         lines.join("; ")
     )
 }

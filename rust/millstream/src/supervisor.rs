@@ -20,9 +20,9 @@ use mill_runtime::{JobHandle, Report, RunOptions, guarded, spawn_thread};
 use mill_snapshot::RealDisk;
 use parking_lot::{Condvar, Mutex};
 
-use crate::graph;
+use crate::{graph, place};
 use crate::job::{JobState, Status};
-use crate::options::{OnHeld, Options, Restart};
+use crate::options::{OnHeld, OnWait, Options, Restart};
 use crate::recovery::{self, Recovered};
 
 /// How often it is looked whether a watermark is held back.
@@ -226,6 +226,7 @@ pub(crate) fn run_options(plan: &PhysicalPlan, options: &Options, recovered: Rec
         schedule_seed: None,
         hand_clock: None,
         task_restarts: None,
+        savepoints: place::savepoints(),
         ending: Ending::default(),
     })
 }
@@ -286,7 +287,15 @@ impl Supervisor {
 
     fn launch_unguarded(&mut self) -> Result<Arc<JobHandle>> {
         mill_fault::pass("thread.supervisor");
-        let mut recovered = recovery::open(self.options.checkpoint.as_ref(), &self.plan, Arc::new(RealDisk))?;
+        let ending = Ending::default();
+        self.supervision.set_ending(ending.clone());
+        let said = |text: &str| {
+            self.supervision.note(text.to_owned());
+            if let Some(OnWait(told)) = &self.options.on_wait {
+                told(text);
+            }
+        };
+        let mut recovered = recovery::open(self.options.checkpoint.as_ref(), &self.plan, Arc::new(RealDisk), &ending, &said)?;
         if let Some(checkpoint) = &mut self.options.checkpoint {
             // From here on the directory holds this job, which goes on from its own checkpoints after a failure.
             checkpoint.restart = false;
@@ -294,11 +303,16 @@ impl Supervisor {
         for note in recovered.notes.drain(..) {
             self.supervision.note(note);
         }
-        let mut run = run_options(&self.plan, &self.options, recovered)?;
+        let scratch = recovered.scratch.take();
         let (supervision, restart) = (Arc::clone(&self.supervision), self.options.restart);
-        run.task_restarts = Some(Arc::new(move |error| supervision.next_restart(restart, "one task alone", error)));
-        self.supervision.set_ending(run.ending.clone());
+        let run = RunOptions {
+            ending,
+            task_restarts: Some(Arc::new(move |error| supervision.next_restart(restart, "one task alone", error))),
+            ..run_options(&self.plan, &self.options, recovered)?
+        };
         let handle = Arc::new(mill_runtime::start(graph::job_graph(&self.plan), run)?);
+        // All sinks have taken up what the checkpoint held for them.
+        drop(scratch);
         let mut shared = self.supervision.shared.lock();
         shared.state = JobState::Running;
         shared.handle = Some(Arc::clone(&handle));

@@ -210,6 +210,11 @@ impl Committer for KafkaCommitter {
         exact.take_over(0)
     }
 
+    fn files(&self, commit: &Commit) -> Vec<String> {
+        let handle = self.place.as_ref().and_then(|place| Handle::decode(&commit.handle, place));
+        handle.and_then(|handle| handle.file()).into_iter().collect()
+    }
+
     fn commit(&mut self, commits: &[Commit]) -> Result<()> {
         let (Some(exact), Some(place)) = (&mut self.exact, &self.place) else { return Ok(()) };
         exact.commit(commits, place)

@@ -320,6 +320,14 @@ impl Handle {
         Some(Handle { run: u64::from_str_radix(&run, 16).ok()?, held })
     }
 
+    /// The file of the state directory that the messages are in, if they are not in the handle.
+    pub(super) fn file(&self) -> Option<String> {
+        match &self.held {
+            Held::Inline(_) => None,
+            Held::Spooled(spooled) => Some(format!("{DIRECTORY}/{}", spooled.file)),
+        }
+    }
+
     /// Calls with each message, in order.
     ///
     /// # Errors

@@ -137,6 +137,29 @@ impl Bucket {
         wait(&self.url(prefix), ending, listing)?.map_err(|e| self.failed("list", prefix, &e))
     }
 
+    /// One object below a prefix, which ends where a part of a key does, if there is any.
+    pub(crate) fn first(&self, prefix: &str, ending: Option<&Ending>) -> Result<Option<ObjectMeta>> {
+        let (objects, below) = (Arc::clone(&self.of_plan.objects), prefix_of(prefix)?);
+        let listing = async move { objects.list(below.as_ref()).try_next().await };
+        wait(&self.url(prefix), ending, listing)?.map_err(|e| self.failed("list", prefix, &e))
+    }
+
+    /// The client for requests of a job.
+    pub(super) fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.clients.objects)
+    }
+
+    /// The same, and the one for uploads in parts.
+    pub(super) fn both(&self) -> Result<(Arc<dyn ObjectStore>, Arc<dyn MultipartStore>)> {
+        Ok((self.objects(), self.parts()?))
+    }
+
+    /// Whether an answer says that there is no such bucket.
+    pub(super) fn is_gone(error: &StoreError) -> bool {
+        let text = error.to_string();
+        text.contains("NoSuchBucket") || text.contains("ContainerNotFound")
+    }
+
     /// The objects directly below a prefix, and the prefixes there are below it.
     pub(crate) fn list_level(&self, prefix: &str, ending: Option<&Ending>) -> Result<(Vec<ObjectMeta>, Vec<Path>)> {
         let (objects, below) = (Arc::clone(&self.of_plan.objects), prefix_of(prefix)?);
@@ -266,14 +289,14 @@ impl Bucket {
     }
 
     /// What a store has answered, as an error that names the object and holds no secret.
-    fn failed(&self, doing: &str, key: &str, error: &StoreError) -> Error {
+    pub(super) fn failed(&self, doing: &str, key: &str, error: &StoreError) -> Error {
         let url = self.url(key);
         let text = error.to_string();
         let said = cleaned(&said_in(&text), &self.secrets);
         let is_denied = matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. });
         let message = if ASKED_FOR_CREDENTIALS.iter().any(|part| text.contains(part)) {
             format!("cannot {doing} {url:?}: there are no credentials: give {} with mill.storage() or the environment", self.names())
-        } else if text.contains("NoSuchBucket") || text.contains("ContainerNotFound") {
+        } else if Bucket::is_gone(error) {
             format!("cannot {doing} {url:?}: there is no bucket {:?}", self.root)
         } else if matches!(error, StoreError::Precondition { .. }) {
             format!("{url:?} was changed while it was read: run the job again, and write objects under new names instead of replacing them")

@@ -93,6 +93,18 @@ pub(super) fn wait<'a, T: Send + 'static>(
     }
 }
 
+/// Runs a request in the background, and tells what it came to, or that the client panicked; on a thread of the runtime.
+pub(super) fn begin<T: Send + 'static>(request: impl Future<Output = T> + Send + 'static, told: impl FnOnce(Result<T>) + Send + 'static) {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return told(Err(error)),
+    };
+    runtime.spawn(async move {
+        let done = AssertUnwindSafe(request).catch_unwind().await;
+        told(done.map_err(|panic| Error::connector(format!("the client of the store panicked: {}", text_of(&*panic)))));
+    });
+}
+
 fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason is known".to_owned())

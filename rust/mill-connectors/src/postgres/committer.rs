@@ -441,6 +441,10 @@ impl Committer for PostgresCommitter {
         self.take_over()
     }
 
+    fn files(&self, commit: &Commit) -> Vec<String> {
+        Handle::decode(&commit.handle, &self.place).and_then(|handle| handle.file()).into_iter().collect()
+    }
+
     fn commit(&mut self, commits: &[Commit]) -> Result<()> {
         let place = self.place.clone();
         if let Some(preparing) = self.preparing.clone() {

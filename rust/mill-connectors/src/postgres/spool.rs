@@ -209,6 +209,14 @@ impl Handle {
         Ok(bytes)
     }
 
+    /// The file of the state directory that the rows are in, if they are not in the handle.
+    pub(super) fn file(&self) -> Option<String> {
+        match &self.held {
+            Held::Inline(_) => None,
+            Held::Spooled(spooled) => Some(format!("{DIRECTORY}/{}", spooled.file)),
+        }
+    }
+
     /// Reads a handle; `None` if it is damaged, or not of this sink.
     pub(super) fn decode(bytes: &[u8], place: &Place) -> Option<Handle> {
         let (length, rest) = bytes.split_first_chunk::<4>()?;

@@ -25,6 +25,7 @@ fn manifest() -> Manifest {
         operators: BTreeMap::from([("window-3".to_owned(), entry)]),
         segments: vec![segment(1), segment(2), segment(3)],
         bytes: 12288,
+        files: Vec::new(),
         new_bytes: 4096,
         notes: BTreeMap::from([("ended".to_owned(), "[\"ü\"]".to_owned())]),
     }

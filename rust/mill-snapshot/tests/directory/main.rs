@@ -7,5 +7,7 @@ mod support;
 mod crash;
 mod damage;
 mod names;
+mod objects;
+mod remote;
 mod small_disk;
 mod store;
