@@ -30,6 +30,7 @@
 mod by;
 mod carries;
 mod cells;
+mod coded;
 mod distinct;
 mod double;
 mod evolve;

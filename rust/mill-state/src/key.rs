@@ -17,6 +17,7 @@
 //! Equal keys have equal words: integers are widened, floats have one NaN and one zero, dictionaries count by value. So
 //! comparing keys is comparing words, and bytes only for long keys.
 
+mod coder;
 mod decode;
 mod distinct;
 mod encode;
@@ -28,6 +29,7 @@ use crate::error::{Result, StateError};
 use crate::layout::{TAG_HASH, TAG_NULL, TAG_OCCUPIED};
 
 pub(crate) use decode::last_number;
+pub use coder::{KeyCoder, Renumbering};
 pub use decode::KeyDecoder;
 pub use distinct::DistinctKeys;
 pub use encode::{HASH_OF_NOTHING, KeyEncoder};
