@@ -35,6 +35,7 @@ mod distinct;
 mod double;
 mod evolve;
 mod extreme;
+mod fixed;
 mod groups;
 mod input;
 mod moments;
