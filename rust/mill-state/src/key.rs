@@ -138,7 +138,7 @@ pub struct KeyBatch {
     pub(crate) stride: usize,
     /// Whether the single key column is null; empty if it never is.
     pub(crate) nulls: Vec<bool>,
-    /// What long views point into.
+    /// What long views point into; empty if there are none.
     pub(crate) bytes: KeyBytes,
 }
 

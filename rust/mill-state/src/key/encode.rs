@@ -283,7 +283,7 @@ fn encode_offsets<T: ByteArrayType>(array: &GenericByteArray<T>, batch: &mut Key
         longest = longest.max(end - start);
         words.copy_from_slice(&view_within(data, start, end));
     }
-    batch.bytes = KeyBytes::Column(array.values().clone());
+    batch.bytes = if longest > super::VIEW_INLINE { KeyBytes::Column(array.values().clone()) } else { KeyBytes::default() };
     check_length(longest)
 }
 

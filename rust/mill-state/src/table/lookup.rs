@@ -109,7 +109,7 @@ impl StateTable {
             }
             self.make_ready(hashes[aimed]);
         }
-        let fetches_arenas = SHAPE == SHAPE_VIEW && self.is_large();
+        let fetches_arenas = SHAPE == SHAPE_VIEW && !keys.bytes.as_slice().is_empty() && self.is_large();
         let reach = Reach { row_words, directory: self.directory.view(), chunks: &self.chunks };
         let (pointers, missed) = (&mut self.pointers[..len], &mut self.missed[..len]);
         if fetches_arenas {
