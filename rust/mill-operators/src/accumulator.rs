@@ -30,10 +30,12 @@
 mod by;
 mod carries;
 mod cells;
+mod coded;
 mod distinct;
 mod double;
 mod evolve;
 mod extreme;
+mod fixed;
 mod groups;
 mod input;
 mod moments;

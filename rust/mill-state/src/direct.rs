@@ -45,6 +45,11 @@ impl KeyRange {
         Some(KeyRange { low, high })
     }
 
+    /// The range of so many numbers from zero on.
+    pub(crate) fn up_to(keys: u64) -> KeyRange {
+        KeyRange { low: 0, high: keys as i64 - 1 }
+    }
+
     /// How many keys may lie in it.
     pub fn keys(self) -> u64 {
         self.high.abs_diff(self.low).saturating_add(1)
@@ -55,6 +60,8 @@ impl KeyRange {
 #[derive(Debug)]
 pub struct DirectTable {
     row_words: usize,
+    /// The first word behind the key.
+    value_word: usize,
     memory: Vec<u64>,
     /// The first word of the first row.
     begin: usize,
@@ -73,9 +80,10 @@ pub struct DirectTable {
 unsafe impl Send for DirectTable {}
 
 impl DirectTable {
-    /// How many rows of this layout a table has room for; none if its rows cannot be addressed by their keys.
-    pub fn slots_of(layout: &RowLayout) -> usize {
-        let is_fit = layout.key.0 == Kind::Word && layout.cells == 0;
+    /// How many rows of this layout a table has room for; none if its rows cannot be addressed by their keys, or by numbers of these
+    /// if they are `numbered`.
+    pub fn slots_of(layout: &RowLayout, is_numbered: bool) -> usize {
+        let is_fit = (layout.key.0 == Kind::Word || is_numbered && layout.key.words() > 0) && layout.cells == 0;
         if is_fit { TABLE_BYTES_MAX / (layout.row_words * size_of::<u64>()) } else { 0 }
     }
 
@@ -84,11 +92,12 @@ impl DirectTable {
     /// # Panics
     /// If there is no room for the range.
     pub fn new(layout: &Arc<RowLayout>, range: KeyRange) -> DirectTable {
-        let slots = DirectTable::slots_of(layout);
+        let slots = DirectTable::slots_of(layout, true);
         let memory = vec![0_u64; slots * layout.row_words + LINE_WORDS];
         let begin = memory.as_ptr().align_offset(LINE_WORDS * size_of::<u64>()).min(LINE_WORDS);
         let mut table = DirectTable {
             row_words: layout.row_words,
+            value_word: layout.value_word(),
             memory,
             begin,
             slots,
@@ -175,7 +184,7 @@ impl DirectTable {
 
     /// The next rows, at most `rows_max` of them, from slot `from` on, which then is where to read on.
     pub fn scan(&mut self, from: &mut usize, rows_max: usize) -> RowsRead<'_> {
-        let (row_words, memory) = (self.row_words, &self.memory[self.begin..]);
+        let (row_words, value_word, memory) = (self.row_words, self.value_word, &self.memory[self.begin..]);
         self.scanned.clear();
         let start = (*from).max(self.used.start);
         let end = self.used.end.max(start);
@@ -190,7 +199,30 @@ impl DirectTable {
             }
             self.scanned.push(row.as_ptr());
         }
-        RowsRead { pointers: &self.scanned, places: &[], chunks: &[], row_words, value_word: 2, cells_per_row: 0 }
+        RowsRead { pointers: &self.scanned, places: &[], chunks: &[], row_words, value_word, cells_per_row: 0 }
+    }
+
+    /// Moves all rows into an empty table, where they have the keys that `renumbered` gives for theirs: others for each.
+    ///
+    /// # Panics
+    /// If the other table does not hold one of the keys, or has another layout.
+    pub fn move_into(&mut self, other: &mut DirectTable, renumbered: impl Fn(u64) -> u64) {
+        let row_words = self.row_words;
+        assert!(other.is_empty() && other.row_words == row_words, "rows are moved into an empty table of their layout");
+        let used = self.used.clone();
+        for row in self.memory[self.begin..][used.start * row_words..used.end * row_words].chunks_exact(row_words) {
+            if row[0] != 0 {
+                let key = renumbered(row[1]);
+                let slot = key.wrapping_sub(other.first as u64) as usize;
+                let moved = &mut other.memory[other.begin..][..other.slots * row_words][slot * row_words..][..row_words];
+                moved.copy_from_slice(row);
+                moved[1] = key;
+                let used = &mut other.used;
+                *used = if Range::is_empty(used) { slot..slot + 1 } else { used.start.min(slot)..used.end.max(slot + 1) };
+            }
+        }
+        other.rows = self.rows;
+        self.clear();
     }
 
     /// Empties the table; its memory stays.

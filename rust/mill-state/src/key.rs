@@ -17,6 +17,7 @@
 //! Equal keys have equal words: integers are widened, floats have one NaN and one zero, dictionaries count by value. So
 //! comparing keys is comparing words, and bytes only for long keys.
 
+mod coder;
 mod decode;
 mod distinct;
 mod encode;
@@ -28,6 +29,7 @@ use crate::error::{Result, StateError};
 use crate::layout::{TAG_HASH, TAG_NULL, TAG_OCCUPIED};
 
 pub(crate) use decode::last_number;
+pub use coder::{KeyCoder, Renumbering};
 pub use decode::KeyDecoder;
 pub use distinct::DistinctKeys;
 pub use encode::{HASH_OF_NOTHING, KeyEncoder};
@@ -136,7 +138,7 @@ pub struct KeyBatch {
     pub(crate) stride: usize,
     /// Whether the single key column is null; empty if it never is.
     pub(crate) nulls: Vec<bool>,
-    /// What long views point into.
+    /// What long views point into; empty if there are none.
     pub(crate) bytes: KeyBytes,
 }
 

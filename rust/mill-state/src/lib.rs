@@ -47,7 +47,7 @@ pub use chunk::Cell;
 pub use direct::{DirectTable, KeyRange};
 pub use error::{Result, StateError};
 pub use image::inspect;
-pub use key::{DistinctKeys, HASH_OF_NOTHING, KEY_BYTES_MAX, KeyBatch, KeyDecoder, KeyEncoder, KeyKind};
+pub use key::{DistinctKeys, HASH_OF_NOTHING, KEY_BYTES_MAX, KeyBatch, KeyCoder, KeyDecoder, KeyEncoder, KeyKind, Renumbering};
 pub use layout::{CELLS_MAX, Flag, LayoutBuilder, ROW_WORDS_MAX, RowLayout, Taken};
 pub use multimap::{MapEntry, MultiMap};
 pub use ordered::{OrderedRow, OrderedRows, OrderedTable};

@@ -17,13 +17,15 @@ use std::sync::atomic::{Ordering, fence};
 
 use crate::chunk::Cell;
 use crate::error::{Result, StateError};
-use crate::key::{KEY_BYTES_MAX, view_bytes, view_length};
+use crate::key::{KEY_BYTES_MAX, VIEW_INLINE, view_bytes, view_length};
 use crate::layout::{Flag, RowLayout, TAG_DIRTY, Taken, TAG_FLAGS_MASK, TAG_MATCH};
 use crate::bucket::Chunk;
 use crate::probe::prefetch;
 
 /// How many cells are fetched at a time at most.
 const FETCHED_CELLS_MAX: usize = 8192;
+/// Of how many rows the bytes of keys are fetched at a time.
+const FETCHED_VIEWS: usize = 32;
 
 /// What a row has beside its key, to be put into a row of another table whose values are laid out alike.
 #[derive(Clone, Debug)]
@@ -310,9 +312,20 @@ impl RowsRead<'_> {
         cells().for_each(|cell| prefetch(cell.as_ptr()));
     }
 
+    /// Has the bytes of long views of some of these rows fetched into the cache.
+    fn fetch_views(&self, word: usize, rows: Range<usize>) {
+        for row in rows.filter(|&row| view_length(&[self.word(row, word)]) > VIEW_INLINE) {
+            let arena = self.chunks[self.places[row].0 as usize].data().arena.bytes();
+            prefetch(arena.as_ptr().wrapping_add(self.word(row, word + 1) as usize));
+        }
+    }
+
     /// Calls `use_bytes` with the bytes of the view that each row has at `word`.
     pub(crate) fn each_view(&self, word: usize, mut use_bytes: impl FnMut(usize, &[u8])) -> Result<()> {
         for row in 0..self.len() {
+            if row % FETCHED_VIEWS == 0 {
+                self.fetch_views(word, row..self.len().min(row + FETCHED_VIEWS));
+            }
             let view = [self.word(row, word), self.word(row, word + 1)];
             let chunk = &self.chunks[self.places[row].0 as usize];
             let mut inline = [0; 16];

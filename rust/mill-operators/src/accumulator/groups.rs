@@ -22,6 +22,7 @@ pub(crate) use self::tally::{Results, Tally};
 use self::tally::TALLY_WORDS;
 use super::input::state_error;
 use super::carries::{Carries, Wraps};
+use super::coded::CodedKeys;
 use super::near::NearTables;
 use super::{Accumulator, Problems, Selection, accumulator, with_selection};
 
@@ -37,8 +38,10 @@ pub(crate) struct Groups {
     decoder: KeyDecoder,
     accumulators: Vec<Box<dyn Accumulator>>,
     pub(super) panes: PaneTables,
-    /// Where records go whose keys are near each other; only ahead of the exchange.
+    /// Where records go whose keys are numbers near each other, or have such numbers; only ahead of the exchange.
     near: Option<NearTables>,
+    /// The numbers of keys that are none themselves.
+    coded: Option<CodedKeys>,
     /// The keys of the prepared frame, if they are not hashed yet.
     unhashed: Option<(Vec<ArrayRef>, KeyRange)>,
     /// Set in a row from its change until it is emitted, if that may be after a checkpoint.
@@ -131,6 +134,7 @@ impl Groups {
                 Carries::new(&mut accumulators, key_types, &options.table, options.carries_at, owners)?
             }
         };
+        let coded = if options.is_ahead { CodedKeys::new(key_types)? } else { None };
         let is_costly = accumulators.iter().any(|accumulator| accumulator.is_costly());
         Ok(Groups {
             keys: keys.to_vec(),
@@ -138,7 +142,8 @@ impl Groups {
             encoder,
             decoder,
             accumulators,
-            near: if options.is_ahead { NearTables::new(&layout) } else { None },
+            near: if options.is_ahead { NearTables::new(&layout, coded.is_some()) } else { None },
+            coded,
             unhashed: None,
             panes: PaneTables::new(layout, options.table.clone()),
             pending,
@@ -178,12 +183,15 @@ impl Groups {
         let mut columns: Vec<ArrayRef> = of_frame.iter().map(|&key| Arc::clone(batch.column(key))).collect();
         columns.extend(last);
         self.unhashed = None;
-        if let Some(near) = &self.near
-            && let Some(range) =
-                self.encoder.encode_numbers(&columns, batch.num_rows(), near.keys_max()).map_err(state_error)?
-        {
-            self.unhashed = Some((columns, range));
-            return self.prepare_values(batch);
+        if let Some(near) = &mut self.near {
+            let range = match &mut self.coded {
+                Some(coded) => coded.encode(&columns, batch.num_rows(), near)?,
+                None => self.encoder.encode_numbers(&columns, batch.num_rows(), near.keys_max()).map_err(state_error)?,
+            };
+            if let Some(range) = range {
+                self.unhashed = Some((columns, range));
+                return self.prepare_values(batch);
+            }
         }
         let keys = self.encoder.encode(&columns, batch.num_rows()).map_err(state_error)?;
         self.firsts.clear();
@@ -238,9 +246,12 @@ impl Groups {
             accumulator.open(pane);
         }
         let (Some(near), Some((columns, range))) = (&mut self.near, &self.unhashed) else { return Ok(None) };
-        let records = self.encoder.batch().words().len();
+        let records = columns[0].len();
         let place = near.place(pane, *range, records);
         if place.is_none() {
+            if let Some(coded) = self.coded.as_mut().filter(|_| !near.is_crowded()) {
+                coded.pause(records);
+            }
             self.encoder.encode(columns, records).map_err(state_error)?;
             self.unhashed = None;
         }
@@ -250,7 +261,10 @@ impl Groups {
     fn update(&mut self, pane: i64, place: Option<usize>, select: Selection<'_>) -> Result<()> {
         let keys = self.encoder.batch();
         let mut rows = match (place, &mut self.near) {
-            (Some(place), Some(near)) => with_selection!(select, s => near.table(place).find_or_insert(keys.words(), s)),
+            (Some(place), Some(near)) => {
+                let numbers = self.coded.as_ref().map_or(keys.words(), CodedKeys::numbers);
+                with_selection!(select, s => near.table(place).find_or_insert(numbers, s))
+            }
             _ => with_selection!(select, s => self.panes.open(pane).find_or_insert(keys, s)),
         };
         if let Some(pending) = self.pending {

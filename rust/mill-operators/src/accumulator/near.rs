@@ -27,9 +27,9 @@ pub(super) struct NearTables {
 }
 
 impl NearTables {
-    /// Tables for rows of this layout; `None` if their keys cannot be numbers.
-    pub(super) fn new(layout: &Arc<RowLayout>) -> Option<NearTables> {
-        let slots = DirectTable::slots_of(layout);
+    /// Tables for rows of this layout, whose keys are numbers or, if they are `numbered`, have some; `None` if there can be none.
+    pub(super) fn new(layout: &Arc<RowLayout>, is_numbered: bool) -> Option<NearTables> {
+        let slots = DirectTable::slots_of(layout, is_numbered);
         let tables = NearTables {
             layout: Arc::clone(layout),
             slots,
@@ -67,15 +67,44 @@ impl NearTables {
             return None;
         }
         self.taken += records;
-        let table = match self.spare.pop() {
+        let table = Self::begun(&self.layout, &mut self.spare, range);
+        self.tables.push((pane, table));
+        Some(self.tables.len() - 1)
+    }
+
+    /// Whether a frame of so many records may get a table, whatever its keys are.
+    pub(super) fn may_take(&self, records: usize) -> bool {
+        records >= RECORDS_MIN || !self.tables.is_empty()
+    }
+
+    /// Whether there are no tables.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// Whether they are to be emptied because there are too many.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.is_crowded
+    }
+
+    /// Gives all keys other numbers, which lie in this range.
+    pub(super) fn renumber(&mut self, range: KeyRange, renumbered: impl Fn(u64) -> u64) {
+        for (_, table) in &mut self.tables {
+            let mut into = Self::begun(&self.layout, &mut self.spare, range);
+            table.move_into(&mut into, &renumbered);
+            self.spare.push(std::mem::replace(table, into));
+        }
+    }
+
+    /// An empty table for keys of this range.
+    fn begun(layout: &Arc<RowLayout>, spare: &mut Vec<DirectTable>, range: KeyRange) -> DirectTable {
+        match spare.pop() {
             Some(mut table) => {
                 table.aim(range);
                 table
             }
-            None => DirectTable::new(&self.layout, range),
-        };
-        self.tables.push((pane, table));
-        Some(self.tables.len() - 1)
+            None => DirectTable::new(layout, range),
+        }
     }
 
     /// A table by its place.

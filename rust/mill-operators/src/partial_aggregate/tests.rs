@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, StringArray};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use mill_plan::{AggregateKind, AggregateSpec, StageKind, Window, WindowSpec};
 use mill_protocol::testkit::{batch, integers};
@@ -224,6 +225,140 @@ proptest! {
         totals(operator.as_mut(), progress, &mut out, &mut found);
         prop_assert_eq!(found, expected);
     }
+}
+
+/// A partial aggregate by a text and a number.
+fn partial_by_two(window: Option<Window>) -> Box<dyn Operator> {
+    let mut fields: Vec<Field> = Vec::new();
+    fields.extend(window.map(|_| Field::new("window_start", DataType::Int64, false)));
+    fields.push(Field::new("name", DataType::Utf8, true));
+    fields.push(Field::new("k", DataType::Int64, true));
+    let specs = vec![spec(AggregateKind::Count, None, None), spec(AggregateKind::Sum, Some((2, DataType::Int64)), None)];
+    fields.extend(specs.iter().flat_map(AggregateSpec::partial_fields));
+    let kind = StageKind::PartialAggregate {
+        keys: vec![0, 1],
+        aggregates: specs,
+        window: window.map(|window| WindowSpec::new(window, 0)),
+        bound_type: window.map(|_| DataType::Timestamp(TimeUnit::Microsecond, None)),
+    };
+    crate::build(&stage(kind, fields), &context()).unwrap()
+}
+
+/// A record: its key, which is a text and a number, and its value.
+type Named = (Option<String>, Option<i64>, i64);
+
+fn named(records: &[Named]) -> Batch {
+    let names: StringArray = records.iter().map(|(name, ..)| name.clone()).collect();
+    let numbers = |of: fn(&Named) -> Option<i64>| integers(&records.iter().map(of).collect::<Vec<_>>());
+    batch(&[("name", Arc::new(names)), ("k", numbers(|record| record.1)), ("x", numbers(|record| Some(record.2)))])
+}
+
+/// What came out by key: how many records, and the sum of their values; and in how many rows.
+fn named_totals(
+    operator: &mut dyn Operator,
+    mut progress: Progress,
+    out: &mut Outbox,
+    found: &mut BTreeMap<(i64, Option<String>, Option<i64>), (i64, i64)>,
+) -> usize {
+    let mut rows = 0;
+    loop {
+        while let Some(Emission::Batch(port, batch)) = out.pop() {
+            assert_eq!(port, 0, "none is late");
+            let names = batch.column(1).as_string::<i32>();
+            let [starts, keys, counts, sums] = [0, 2, 3, 4].map(|column| batch.column(column).as_primitive::<Int64Type>().clone());
+            rows += batch.rows();
+            for row in 0..batch.rows() {
+                let name = names.is_valid(row).then(|| names.value(row).to_owned());
+                let total = found.entry((starts.value(row), name, keys.is_valid(row).then(|| keys.value(row)))).or_default();
+                total.0 += counts.value(row);
+                total.1 += sums.value(row);
+            }
+        }
+        if progress == Progress::Done {
+            return rows;
+        }
+        progress = operator.resume(out).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Few values and many, new ones in every frame, long texts and null among them, large frames and small ones, several windows.
+    #[test]
+    fn keys_of_two_columns_add_up(
+        frames in prop::collection::vec(
+            (
+                prop_oneof![Just(3u64), Just(90), Just(400), Just(6_000)],
+                prop_oneof![Just(1u64), Just(24), Just(300)],
+                0u64..3,
+                prop_oneof![1usize..40, Just(1500), Just(6000)],
+                1i64..900,
+            ),
+            1..16,
+        ),
+        barrier_each in 1usize..12,
+        seed in any::<u64>(),
+    ) {
+        let mut seed = seed | 1;
+        let (mut out, mut found, mut expected) = (Outbox::default(), BTreeMap::new(), BTreeMap::new());
+        let mut operator = partial_by_two(Some(Window::Tumbling { size_us: 100, offset_us: 0 }));
+        for (number, (names, numbers, shift, rows, spread)) in frames.into_iter().enumerate() {
+            let mut records = Vec::with_capacity(rows);
+            let mut times = Vec::with_capacity(rows);
+            for _ in 0..rows {
+                let name = shift * number as u64 * 7 + random(&mut seed) % names;
+                let name = if name % 5 == 0 { format!("{name} and so on and on") } else { format!("n{name}") };
+                let is_null = random(&mut seed) % 50;
+                let key = (random(&mut seed) % numbers) as i64 * 1_000_003 - 5;
+                let record: Named = ((is_null > 0).then_some(name), (is_null != 1).then_some(key), (random(&mut seed) % 1000) as i64);
+                let time = number as i64 * 20 + (random(&mut seed) % spread as u64) as i64;
+                let total: &mut (i64, i64) =
+                    expected.entry((time.div_euclid(100) * 100, record.0.clone(), record.1)).or_default();
+                total.0 += 1;
+                total.1 += record.2;
+                records.push(record);
+                times.push(time);
+            }
+            let progress = operator.on_batch(0, named(&records).with_times(Some(times.into())), &mut out).unwrap();
+            named_totals(operator.as_mut(), progress, &mut out, &mut found);
+            if number % barrier_each == 0 {
+                let progress = operator.on_barrier(Epoch(1), &mut out).unwrap();
+                named_totals(operator.as_mut(), progress, &mut out, &mut found);
+            }
+            if number % 3 == 2 {
+                let progress = operator.on_watermark(0, Watermark(number as i64 * 20), &mut out).unwrap();
+                named_totals(operator.as_mut(), progress, &mut out, &mut found);
+            }
+        }
+        let progress = operator.on_end(&mut out).unwrap();
+        named_totals(operator.as_mut(), progress, &mut out, &mut found);
+        prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn keys_of_two_columns_whose_values_come_and_go_are_combined() {
+    const ROUNDS: u64 = 300;
+    let (mut seed, mut out, mut found) = (13, Outbox::default(), BTreeMap::new());
+    let mut operator = partial_by_two(Some(Window::Tumbling { size_us: 1 << 40, offset_us: 0 }));
+    let mut rows = 0;
+    for round in 0..ROUNDS {
+        let records: Vec<Named> = (0..8192)
+            .map(|_| (Some(format!("n{}", round * 40 + random(&mut seed) % 200)), Some((random(&mut seed) % 3) as i64), 1))
+            .collect();
+        let frame = named(&records).with_times(Some(vec![round as i64; 8192].into()));
+        let progress = operator.on_batch(0, frame, &mut out).unwrap();
+        rows += named_totals(operator.as_mut(), progress, &mut out, &mut found);
+        if round % 20 == 19 {
+            let progress = operator.on_barrier(Epoch(round), &mut out).unwrap();
+            rows += named_totals(operator.as_mut(), progress, &mut out, &mut found);
+        }
+    }
+    let progress = operator.on_end(&mut out).unwrap();
+    rows += named_totals(operator.as_mut(), progress, &mut out, &mut found);
+    assert_eq!(found.values().map(|total| total.0).sum::<i64>(), ROUNDS as i64 * 8192);
+    assert!((rows as u64) < ROUNDS * 8192 / 8, "{rows} rows went out");
 }
 
 #[test]

@@ -71,7 +71,7 @@ proptest! {
 #[test]
 fn it_holds_what_is_near_and_nothing_else() {
     let layout = layout(2);
-    let slots = DirectTable::slots_of(&layout) as i64;
+    let slots = DirectTable::slots_of(&layout, false) as i64;
     let table = DirectTable::new(&layout, range(&[1000, 1010]));
     let first = 1000 - (slots - 11) / ROOM_BELOW as i64;
     assert!(table.holds(range(&[first, first + slots - 1])));
@@ -98,7 +98,24 @@ fn a_key_that_it_does_not_hold_touches_nothing() {
 fn text_and_cells_are_not_for_it() {
     let mut builder = RowLayout::builder(KeyKind::of(&[DataType::Int64]).unwrap());
     builder.cell();
-    assert_eq!(DirectTable::slots_of(&builder.finish("cell").unwrap()), 0);
+    assert_eq!(DirectTable::slots_of(&builder.finish("cell").unwrap(), true), 0);
     let builder = RowLayout::builder(KeyKind::of(&[DataType::Utf8]).unwrap());
-    assert_eq!(DirectTable::slots_of(&builder.finish("text").unwrap()), 0);
+    let layout = builder.finish("text").unwrap();
+    assert_eq!(DirectTable::slots_of(&layout, false), 0);
+    assert!(DirectTable::slots_of(&layout, true) > 0, "texts have numbers, if not by themselves");
+}
+
+#[test]
+fn rows_move_to_other_numbers() {
+    let layout = layout(2);
+    let keys: Vec<i64> = (0..300).map(|key| key * 7 % 1000).collect();
+    let mut table = DirectTable::new(&layout, KeyRange::up_to(1000));
+    table.find_or_insert(&words(&keys), Span { start: 0, len: keys.len() }).each::<1>(2, |record, n| n[0] = record as u64);
+    let mut other = DirectTable::new(&layout, KeyRange::up_to(5000));
+    table.move_into(&mut other, |key| 4999 - 3 * key);
+    assert!(table.is_empty() && read(&mut table, 100).is_empty());
+    assert_eq!(other.len(), 300);
+    let found: BTreeMap<i64, u64> = read(&mut other, 100).into_iter().collect();
+    let expected = keys.iter().enumerate().map(|(record, key)| (4999 - 3 * key, record as u64)).collect();
+    assert_eq!(found, expected);
 }

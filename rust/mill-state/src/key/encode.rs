@@ -230,7 +230,7 @@ fn put_words<T: ArrowPrimitiveType>(
     }
 }
 
-fn column_pairs(array: &ArrayRef, out: &mut [u64], stride: usize, at: usize) -> Result<()> {
+pub(super) fn column_pairs(array: &ArrayRef, out: &mut [u64], stride: usize, at: usize) -> Result<()> {
     let array = match array.data_type() {
         DataType::Dictionary(_, values) => cast(array, values)?,
         _ => array.clone(),
@@ -283,13 +283,13 @@ fn encode_offsets<T: ByteArrayType>(array: &GenericByteArray<T>, batch: &mut Key
         longest = longest.max(end - start);
         words.copy_from_slice(&view_within(data, start, end));
     }
-    batch.bytes = KeyBytes::Column(array.values().clone());
+    batch.bytes = if longest > super::VIEW_INLINE { KeyBytes::Column(array.values().clone()) } else { KeyBytes::default() };
     check_length(longest)
 }
 
 /// The view of a part of `data`. Copies a fixed number of bytes where there are enough, and masks what is too many.
 #[inline(always)]
-fn view_within(data: &[u8], start: usize, end: usize) -> [u64; 2] {
+pub(super) fn view_within(data: &[u8], start: usize, end: usize) -> [u64; 2] {
     let length = end - start;
     let Some(bytes) = data.get(start..start + 16).filter(|_| length <= super::VIEW_INLINE) else {
         return view_of(&data[start..end], start as u64);

@@ -109,8 +109,13 @@ impl StateTable {
             }
             self.make_ready(hashes[aimed]);
         }
+        let fetches_arenas = SHAPE == SHAPE_VIEW && !keys.bytes.as_slice().is_empty() && self.is_large();
         let reach = Reach { row_words, directory: self.directory.view(), chunks: &self.chunks };
         let (pointers, missed) = (&mut self.pointers[..len], &mut self.missed[..len]);
+        if fetches_arenas {
+            // SAFETY: as below.
+            unsafe { reach.fetch_arenas(keys, select, hashes, pointers, missed) };
+        }
         // SAFETY: `aim` has just pointed every pointer to a row of a chunk of this table, writable and so not shared.
         let missed = unsafe {
             let missed = if keys.nulls.is_empty() {
@@ -384,6 +389,31 @@ impl<'t> Reach<'t> {
         prefetch(self.chunks.as_ptr().wrapping_add(entry.place() as usize));
     }
 
+    /// Has fetched where the bytes of long keys lie if they are found, or will lie if they are new. That is three steps away from the
+    /// directory, and a loop that takes each step for many keys does not wait for any of them. `long` is room for a number a key.
+    ///
+    /// # Safety
+    /// - Every pointer points to a row of the chunk that the record's key belongs to.
+    #[inline(never)]
+    unsafe fn fetch_arenas<S: Select>(self, keys: &KeyBatch, select: S, hashes: &[u64], pointers: &[*mut u64], long: &mut [u32]) {
+        let mut count = 0;
+        for index in 0..hashes.len() {
+            long[count] = index as u32;
+            count += usize::from(view_length(keys.key(select.at(index))) > VIEW_INLINE);
+        }
+        let long = || long[..count].iter().map(|&index| index as usize);
+        let chunk = |index: usize| self.entry(hashes[index]).place() as usize;
+        long().for_each(|index| prefetch(self.chunks.as_ptr().wrapping_add(chunk(index))));
+        long().for_each(|index| prefetch(&raw const self.chunks[chunk(index)].data().arena));
+        long().for_each(|index| {
+            let arena = self.chunks[chunk(index)].data().arena.bytes();
+            // SAFETY: passed on from the caller; the first word of a row, and the second of its key.
+            let (tag, start) = unsafe { (*pointers[index], *pointers[index].add(2)) };
+            let is_here = tag & TAG_HASH == hashes[index] & TAG_HASH;
+            prefetch(arena.as_ptr().wrapping_add(if is_here { start as usize } else { arena.len() }));
+        });
+    }
+
     /// The bytes of long keys of the chunk that has the keys with this hash.
     #[inline(never)]
     fn arena(self, hash: u64) -> &'t [u8] {
@@ -432,6 +462,9 @@ unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
                 let length = view_length(key);
                 if length <= VIEW_INLINE || first != key[0] {
                     first == key[0] && second == key[1]
+                } else if !(is_first | is_second) {
+                    // Another key of this length and beginning, whose bytes lie far away.
+                    false
                 } else {
                     let arena = reach.arena(hash);
                     let (start, wanted) = (second as usize, key[1] as usize);

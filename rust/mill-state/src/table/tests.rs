@@ -472,6 +472,26 @@ fn keys_that_agree_in_every_bit_of_the_hash_are_kept_apart() {
     assert_eq!(restored.len(), 3000);
 }
 
+/// Keys of one length and beginning, so many that the table has what is read of them fetched ahead; and others among them.
+#[test]
+fn long_keys_of_a_large_table_are_found_again() {
+    let fixture = fixture(&[DataType::Utf8]);
+    let (mut table, mut encoder) = (fixture.table(0..128), KeyEncoder::new(&fixture.types).unwrap());
+    let key = |value: u64| match value % 5 {
+        0 => format!("{value}"),
+        1 => format!("the same beginning, and then {value:09} in the middle of what is the same again"),
+        _ => format!("the same beginning, and then {value:09}"),
+    };
+    let mut expected = HashMap::new();
+    for round in 0..4 {
+        let keys: Vec<String> = (0..9000).map(|record| key((record * 7 + round * 4000) % 20_011)).collect();
+        keys.iter().for_each(|key| *expected.entry(key.clone()).or_default() += 1_u64);
+        fixture.add(&mut table, &mut encoder, &[Arc::new(StringArray::from(keys))]);
+    }
+    assert!(table.len() > 15_000, "{} rows", table.len());
+    assert_eq!(fixture.content(&mut table), expected);
+}
+
 #[test]
 fn nan_is_one_key_and_zero_is_one_key() {
     let fixture = fixture(&[DataType::Float64]);

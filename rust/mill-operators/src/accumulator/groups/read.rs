@@ -254,7 +254,11 @@ impl Groups {
             && let Some(near) = &mut self.near
             && let Some(rows) = near.read(pane, rows_max)
         {
-            return Ok(Some((decoded(&self.decoder, &rows, self.keys.len())?, partial_columns(&self.accumulators, &rows)?)));
+            let keys = match &mut self.coded {
+                Some(coded) => coded.decode(rows.words(1))?,
+                None => decoded(&self.decoder, &rows, self.keys.len())?,
+            };
+            return Ok(Some((keys, partial_columns(&self.accumulators, &rows)?)));
         }
         let Some(rows) = next_rows(&mut self.panes, pane, cursor, rows_max, false, self.pending) else { return Ok(None) };
         let keys = decoded(&self.decoder, &rows, self.keys.len())?;
