@@ -223,3 +223,102 @@ def test_what_is_combined_ahead_of_an_exchange_is_there_once(seed: int, tmp_path
     assert shown["n"].to_pylist() == np.bincount(keys)[np.bincount(keys) > 0].tolist()
     sums = np.bincount(keys, weights=(index % 1000) * 2)
     assert shown["s"].to_pylist() == sums[np.bincount(keys) > 0].astype(int).tolist()
+
+
+@pytest.mark.parametrize("what", ["total", "median"])
+def test_a_window_made_after_its_end_keeps_its_first_result(what: str) -> None:
+    """Its result waits for the next watermark; a task that went back in between lost it."""
+    start = datetime(2024, 1, 1)
+    failures = iter([True, True])
+
+    class Sum:
+        def create(self) -> int:
+            return 0
+
+        def add(self, state: int, value: int) -> int:
+            if value == 666 and next(failures, False):
+                raise OSError("no answer")
+            return state + value
+
+        def merge(self, left: int, right: int) -> int:
+            return left + right
+
+        def result(self, state: int) -> int:
+            return state
+
+    source = testing.Source({"k": int, "at": datetime, "v": int})
+    timed = source.stream().event_time("at").key_by("k")
+    trigger = mill.on_watermark(late=mill.every(100))
+    windows = timed.window(mill.tumbling("10s"), allowed_lateness="50s", trigger=trigger)
+    aggregates = {"x": mill.aggregate(Sum, "v")} | ({"median": col("v").median()} if what == "median" else {})
+    with testing.Job(windows.agg(**aggregates), mode="dedup") as job:
+        for k, second, v in [(1, 101, 1), (2, 95, 7)]:
+            source.push({"k": k, "at": start + timedelta(seconds=second), "v": v})
+            job.run()
+        job.checkpoint()
+        for k, second, v in [(1, 101, 666), (3, 200, 1), (4, 300, 1)]:
+            source.push({"k": k, "at": start + timedelta(seconds=second), "v": v})
+            job.run()
+        source.end()
+        assert {(row["k"], row["x"]) for row in job.latest()} == {(1, 667), (2, 7), (3, 1), (4, 1)}
+        assert any("went back alone" in note for note in job.report().notes)
+    assert next(failures, None) is None
+
+
+def test_a_task_that_went_back_while_its_input_was_idle_holds_nobody_up() -> None:
+    start = datetime(2024, 1, 1)
+    unsteady = Unsteady({7})
+    left, right = (testing.Source({"n": int, "k": int, "at": datetime}) for _ in range(2))
+    schema = {"n": int, "k": int, "at": datetime}
+    checked = left.stream().map(lambda row: unsteady(row) | {"at": row.at}, schema=schema).filter(col("n") != 7).event_time("at")
+    both = checked.union(right.stream().event_time("at"))
+    counts = both.window_all(mill.tumbling("1s")).agg(n=mill.count())
+    with testing.Job(counts, mode="dedup") as job:
+        left.push({"n": 1, "k": 0, "at": start})
+        job.run()
+        left.idle()
+        job.run()
+        # It comes to nothing, so its task stays idle.
+        left.push({"n": 7, "k": 0, "at": start})
+        for second in range(5):
+            right.push({"n": 100 + second, "k": 0, "at": start + timedelta(seconds=second)})
+            job.run()
+        job.checkpoint()
+        assert not unsteady.left
+        before = job.collect()
+        assert len(before) >= 3
+        left.end()
+        right.end()
+        assert sum(row["n"] for row in [*before, *job.collect()]) == 6
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_barriers_that_are_repeated_after_failed_checkpoints_touch_no_output(seed: int, tmp_path: Path) -> None:
+    """A sink gave what it held to a checkpoint that was long over."""
+    dice = random.Random(seed)
+    unsteady = Unsteady({dice.randrange(100, 500) for _ in range(3)})
+    records = mill.generate(rows=500, n=mill.index(), k=mill.index() % 7)
+    counted = records.key_by("k").process(Numbered(unsteady), schema={"n": int, "number": int})
+    checkpoint = mill.Checkpoint(tmp_path / "state", every="1ms", mode="dedup")
+    testing.arm("checkpoint.publish", first=dice.randrange(2, 6), times=dice.randrange(2, 20), effect="fail")
+    try:
+        testing.simulate(counted.write_csv(tmp_path / "out"), seed=seed, checkpoint=checkpoint, frame_rows=7, parallelism=dice.choice([1, 2]))
+    finally:
+        testing.disarm()
+    shown = mill.read_csv(tmp_path / "out").collect().to_dicts()
+    assert Counter(row["n"] for row in shown) == Counter(range(500))
+    assert Counter(row["number"] for row in shown) == Counter(n // 7 + 1 for n in range(500))
+
+
+class Numbered(mill.ProcessFunction):
+    """Each record with its number among those of its key."""
+
+    count = mill.ValueState(int, default=0)
+
+    def __init__(self, check: Unsteady) -> None:
+        self.check = lambda row: check(row)
+
+    def process(self, row: mill.Row, ctx: object) -> list[dict[str, int]]:
+        self.check(row)
+        self.count.value += 1
+        return [{"n": row.n, "number": self.count.value}]

@@ -289,7 +289,7 @@ class Job:
         """
         ledger = self._ledger_of(stream)
         self.run()
-        if self._mode == "exactly_once" and not self._is_over:
+        if self._mode in ("exactly_once", "dedup") and not self._is_over:
             self._checkpoint([])
         return _rows(*ledger.take())
 
@@ -511,7 +511,7 @@ def _ledger(stream: Stream, mode: Mode) -> RawLedger:
             f"an updating stream is collected with a column {_OP!r} for what each row does, and this one has such a column; "
             'collect to_changelog(op="change") instead'
         )
-    return RawLedger(stream._raw, mode != "exactly_once")
+    return RawLedger(stream._raw, mode not in ("exactly_once", "dedup"))
 
 
 def _parallel(parallelism: int) -> dict[str, int]:

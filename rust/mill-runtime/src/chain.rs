@@ -267,8 +267,9 @@ impl Chain {
         let Some((index, at)) = self.stages.iter().enumerate().find_map(|(i, stage)| Some((i, following(stage)?))) else {
             return Ok(false);
         };
-        self.note_taken(Taken::Follow(index, at), None);
-        if self.stages[index].slot.as_ref().is_some_and(Slot::is_quiet) {
+        let is_quiet = self.stages[index].slot.as_ref().is_some_and(Slot::is_quiet);
+        self.note_taken(Taken::Follow { stage: index, at, is_quiet }, None);
+        if is_quiet {
             // It goes on from there when it has records again.
             self.stages[index].follow(at);
         }
@@ -369,7 +370,8 @@ impl Chain {
                     }
                 }
                 // What was made of time goes on from the log, since it depends on others.
-                Emission::Watermark(_) | Emission::Quiet(_) if self.is_replaying() => {}
+                Emission::Watermark(_) if self.is_replaying() => self.note_quiet(index, None),
+                Emission::Quiet(quiet) if self.is_replaying() => self.note_quiet(index, Some(quiet)),
                 Emission::Watermark(at) => {
                     // The end of time is no time that others could follow; the end itself is noted when it comes.
                     if at < Watermark::MAX {
@@ -439,6 +441,13 @@ impl Chain {
             }
         }
         Ok(())
+    }
+
+    /// What a maker of watermarks that repeats the log says of itself.
+    fn note_quiet(&mut self, index: usize, quiet: Option<Quiet>) {
+        if let Some(log) = &mut self.log {
+            log.note_quiet(index, quiet);
+        }
     }
 
     /// Something goes into the chain now, or at this time.

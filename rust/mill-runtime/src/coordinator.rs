@@ -261,8 +261,7 @@ impl Coordinator {
             Reach::Anywhere => true,
         };
         let Some(checkpoint) = newest.filter(is_in_reach) else {
-            let name = self.task_name(task);
-            self.note(format!("{name} cannot go back alone, as it had taken too much since the last checkpoint: the job goes back"));
+            // It had taken too much since then.
             return self.close(Err(error));
         };
         let pause = self.parts.task_restarts.as_ref().and_then(|restarts| restarts(&error));
@@ -306,6 +305,7 @@ impl Coordinator {
             Command::Savepoint(path, reply) => self.wishes.push(Wish { reply, copy_to: Some(path) }),
             Command::Stop => {
                 self.parts.outcome.set_ending();
+                self.parts.shared.hurry();
                 self.is_stopping = true;
             }
             Command::Cancel => self.close(Ok(Status::Cancelled)),

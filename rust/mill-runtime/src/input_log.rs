@@ -24,15 +24,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use mill_protocol::{Batch, Epoch, SplitId, Watermark};
+use mill_protocol::{Batch, Epoch, Quiet, SplitId, Watermark};
 use mill_queue::sync::atomic::{AtomicU64, Ordering};
 
 use crate::chain::Route;
 use crate::envelope::Event;
 use crate::stage::StageMark;
 
-/// So many rows of output are held for one entry at most; beyond it the entry can no longer be taken back.
-const HELD_ROWS_MAX: usize = 1 << 20;
+/// So many bytes of output are held for one entry at most; beyond it the entry can no longer be taken back.
+const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// What went into a chain.
 #[derive(Debug)]
@@ -45,8 +45,8 @@ pub(crate) enum Taken {
     Timer(usize),
     /// The wake-up of this stage.
     Wake(usize),
-    /// The time of others, which the maker of watermarks in this stage takes on.
-    Follow(usize, Watermark),
+    /// The time of others, which the maker of watermarks in this stage passes on, and takes on if it has none of its own.
+    Follow { stage: usize, at: Watermark, is_quiet: bool },
 }
 
 /// What went into a chain at once.
@@ -75,6 +75,8 @@ pub(crate) struct Made {
 #[derive(Debug)]
 pub(crate) struct Mark {
     pub(crate) epoch: Epoch,
+    /// The processing time.
+    now: i64,
     pub(crate) stages: Vec<StageMark>,
     /// The splits that the operators were told of last.
     pub(crate) splits: Option<Arc<[SplitId]>>,
@@ -137,12 +139,14 @@ pub(crate) struct InputLog {
     /// What is in the chain.
     pending: Option<Entry>,
     held: Vec<(Route, Event)>,
-    held_rows: usize,
+    held_bytes: usize,
     /// Whether some of the output of what is in the chain is out already.
     is_torn: bool,
     replay: Option<Replay>,
     splits: Option<Arc<[SplitId]>>,
     watermarks: Vec<Watermark>,
+    /// What each stage that makes watermarks said last of itself, while it repeats the log.
+    quiet: Vec<Option<Quiet>>,
     /// How many batches each stage that makes watermarks has made of what is in the chain.
     batches: Vec<usize>,
     bytes: usize,
@@ -165,15 +169,16 @@ impl InputLog {
         published: Arc<AtomicU64>,
     ) -> InputLog {
         let watermarks = vec![Watermark::MIN; stages.len()];
-        let mark = Arc::new(Mark { epoch, stages, splits: None, watermarks: watermarks.clone() });
+        let mark = Arc::new(Mark { epoch, now: 0, stages, splits: None, watermarks: watermarks.clone() });
         InputLog {
             segments: VecDeque::from([Segment { mark, entries: Vec::new(), bytes: 0 }]),
             pending: None,
             held: Vec::new(),
-            held_rows: 0,
+            held_bytes: 0,
             is_torn: false,
             replay: None,
             splits: None,
+            quiet: vec![None; watermarks.len()],
             batches: vec![0; watermarks.len()],
             watermarks,
             bytes: 0,
@@ -205,6 +210,8 @@ impl InputLog {
     /// The time that operators are told while they work on what is in the chain.
     pub(crate) fn now(&self) -> Option<i64> {
         match &self.replay {
+            // A barrier comes before the first entry of its segment.
+            Some(replay) if replay.entry == 0 && !replay.is_in => Some(self.segments[replay.segment].mark.now),
             Some(replay) => Some(self.segments[replay.segment].entries.get(replay.entry)?.now),
             None => self.pending.as_ref().map(|entry| entry.now),
         }
@@ -215,6 +222,17 @@ impl InputLog {
         if let Some(entry) = self.pending.as_mut().filter(|_| self.replay.is_none()) {
             entry.watermarks.push(Made { stage, batches: self.batches[stage], at });
         }
+    }
+
+    /// What a stage that makes watermarks says of itself while it repeats the log: that it has none to make, or that it has.
+    pub(crate) fn note_quiet(&mut self, stage: usize, quiet: Option<Quiet>) {
+        self.quiet[stage] = quiet;
+    }
+
+    /// What those stages said last.
+    pub(crate) fn take_quiet(&mut self) -> Vec<Option<Quiet>> {
+        let none = vec![None; self.quiet.len()];
+        std::mem::replace(&mut self.quiet, none)
     }
 
     /// The stage, which makes watermarks, has made a batch.
@@ -236,16 +254,16 @@ impl InputLog {
             return false;
         }
         if let Event::Batch(_, batch) = &event {
-            self.held_rows += batch.rows();
+            self.held_bytes += bytes(batch);
         }
         self.held.push((route, event));
-        self.held_rows > HELD_ROWS_MAX
+        self.held_bytes > HELD_BYTES_MAX
     }
 
     /// Takes what is held though the operators are not through: from here on what is in the chain cannot be taken back.
     pub(crate) fn tear(&mut self) -> Vec<(Route, Event)> {
         self.is_torn = true;
-        self.held_rows = 0;
+        self.held_bytes = 0;
         std::mem::take(&mut self.held)
     }
 
@@ -260,7 +278,7 @@ impl InputLog {
         entry.cuts = cuts;
         self.batches.fill(0);
         self.is_torn = false;
-        self.held_rows = 0;
+        self.held_bytes = 0;
         for (stage, at) in entry.made() {
             self.watermarks[stage] = self.watermarks[stage].max(at);
         }
@@ -271,15 +289,16 @@ impl InputLog {
         }
         if !self.has_state {
             if entry.moves_marks() {
-                let mark = Mark { epoch: Epoch(0), stages: stages(), splits: self.splits.clone(), watermarks: self.watermarks.clone() };
+                let (splits, watermarks) = (self.splits.clone(), self.watermarks.clone());
+                let mark = Mark { epoch: Epoch(0), now: entry.now, stages: stages(), splits, watermarks };
                 self.segments = VecDeque::from([Segment { mark: Arc::new(mark), entries: Vec::new(), bytes: 0 }]);
             }
             return std::mem::take(&mut self.held);
         }
         if let Some(epoch) = entry.barrier() {
-            let mark = Mark { epoch, stages: stages(), splits: self.splits.clone(), watermarks: self.watermarks.clone() };
+            let (splits, watermarks) = (self.splits.clone(), self.watermarks.clone());
+            let mark = Mark { epoch, now: entry.now, stages: stages(), splits, watermarks };
             self.segments.push_back(Segment { mark: Arc::new(mark), entries: Vec::new(), bytes: 0 });
-            self.is_asked = false;
         } else if let Some(segment) = self.segments.back_mut() {
             let bytes = entry.bytes();
             segment.bytes += bytes;
@@ -290,6 +309,7 @@ impl InputLog {
         let published = self.published.load(Ordering::Relaxed);
         while self.segments.get(1).is_some_and(|next| next.mark.epoch.0 <= published) {
             self.bytes -= self.segments.pop_front().map_or(0, |segment| segment.bytes);
+            self.is_asked = false;
         }
         if self.bytes > self.bytes_max {
             self.give_up();
@@ -311,7 +331,7 @@ impl InputLog {
     /// The chain has failed: takes back what was in it.
     pub(crate) fn take_back(&mut self) -> Reach {
         self.held.clear();
-        self.held_rows = 0;
+        self.held_bytes = 0;
         self.batches.fill(0);
         if self.is_torn || (self.pending.is_none() && self.replay.is_none()) {
             return Reach::Nothing;
@@ -331,6 +351,7 @@ impl InputLog {
         let is_it = |segment: &Segment| !self.has_state || segment.mark.epoch == epoch;
         let segment = self.segments.iter().position(is_it)?;
         self.replay = Some(Replay { segment, ..Replay::default() });
+        self.quiet.fill(None);
         Some(Arc::clone(&self.segments[segment].mark))
     }
 
@@ -379,7 +400,7 @@ impl Taken {
             Taken::Rejected(batch) => Taken::Rejected(batch.clone()),
             Taken::Timer(stage) => Taken::Timer(*stage),
             Taken::Wake(stage) => Taken::Wake(*stage),
-            Taken::Follow(stage, at) => Taken::Follow(*stage, *at),
+            Taken::Follow { stage, at, is_quiet } => Taken::Follow { stage: *stage, at: *at, is_quiet: *is_quiet },
         }
     }
 }
@@ -395,7 +416,7 @@ impl Entry {
     /// How far the makers of watermarks came by it.
     fn made(&self) -> impl Iterator<Item = (usize, Watermark)> + '_ {
         let followed = self.taken.iter().filter_map(|taken| match taken {
-            Taken::Follow(stage, at) => Some((*stage, *at)),
+            Taken::Follow { stage, at, .. } => Some((*stage, *at)),
             _ => None,
         });
         followed.chain(self.watermarks.iter().map(|made| (made.stage, made.at)))
@@ -418,12 +439,14 @@ impl Entry {
         self.batches().map(|batch| batch.rows() as u64).sum()
     }
 
-    /// How much memory it keeps, as far as that is its own: of a slice the rows it shows.
     fn bytes(&self) -> usize {
-        let column = |column: &dyn arrow::array::Array| column.to_data().get_slice_memory_size().unwrap_or(0);
-        let batches = self.batches().flat_map(|batch| batch.data().columns());
-        batches.map(|of| column(&**of)).sum::<usize>() + size_of::<Entry>()
+        self.batches().map(bytes).sum::<usize>() + size_of::<Entry>()
     }
+}
+
+/// How much memory a batch keeps, as far as that is its own: of a slice the rows it shows.
+fn bytes(batch: &Batch) -> usize {
+    batch.data().columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
 }
 
 #[cfg(test)]

@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) workers: Vec<Unparker>,
     /// The newest checkpoint of the job that is complete.
     pub(crate) published: Arc<AtomicU64>,
+    /// Whether tasks that have failed are to make no pause: the job is to stop.
+    is_hurried: AtomicBool,
     /// What tasks that have failed are to do. Only they look.
     orders: Mutex<Vec<Order>>,
 }
@@ -103,8 +105,21 @@ impl Shared {
             messages,
             workers,
             published: Arc::new(AtomicU64::new(0)),
+            is_hurried: AtomicBool::new(false),
             orders: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Lets tasks that have failed go back at once.
+    pub(crate) fn hurry(&self) {
+        // Release pairs with the Acquire in is_hurried.
+        self.is_hurried.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Whether tasks that have failed make no pause.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.is_hurried.load(Ordering::Acquire)
     }
 
     /// Tells a task that has failed what to do.

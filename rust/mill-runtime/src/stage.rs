@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mill_protocol::{
-    Alignment, Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, Room, SinkWriter, Snapshot, SplitId, Waiting,
+    Alignment, Batch, Epoch, Error, Operator, Outbox, PreCommit, Progress, Result, Room, SinkWriter, Snapshot, SplitId, Waiting,
     Watermark, Watermarks,
 };
 
@@ -213,16 +213,20 @@ impl Stage {
         }
     }
 
-    /// Takes the operator that was made anew from the checkpoint of this epoch, and stands as it did there. Returns the former
-    /// operator, which failed.
-    pub(crate) fn go_back(&mut self, epoch: Epoch, mark: &StageMark, operator: Box<dyn Operator>) -> Body {
+    /// Gives its operator away; another one has to take its place before the next event.
+    pub(crate) fn take_operator(&mut self) -> Body {
+        std::mem::replace(&mut self.body, Body::Operator(Box::new(Gone)))
+    }
+
+    /// Takes the operator that was made anew from the checkpoint of this epoch, and stands as it did there.
+    pub(crate) fn go_back(&mut self, epoch: Epoch, mark: &StageMark, operator: Box<dyn Operator>) {
         self.merge = mark.merge.clone();
         self.times = mark.times.clone();
         (self.has_input_ended, self.was_ended) = (mark.has_input_ended, mark.was_ended);
         self.phase = if mark.is_ended { Phase::Ended } else { Phase::Ready };
         self.snapshot = Some(epoch);
         self.inbox.clear();
-        std::mem::replace(&mut self.body, Body::Operator(operator))
+        self.body = Body::Operator(operator);
     }
 
     /// Tells an operator that was made anew how far its inputs have come, as a restart of the job would; it has emitted what follows
@@ -666,6 +670,15 @@ impl Stage {
                 [Some(Event::Watermark(0, Watermark::MAX)), Some(Event::End)]
             }
         })
+    }
+}
+
+/// The place of an operator that was given away.
+struct Gone;
+
+impl Operator for Gone {
+    fn on_batch(&mut self, _input: usize, _batch: Batch, _out: &mut Outbox) -> Result<Progress> {
+        Err(Error::internal("records came to a step while it was made anew"))
     }
 }
 

@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use mill_protocol::{Epoch, Error, Operator, Outbox, Result, Watermark};
+use mill_protocol::{Epoch, Error, Operator, Outbox, Quiet, Result, Watermark};
 
 use super::Chain;
 use crate::envelope::Event;
 use crate::input_log::{Reach, ReplayStep, Taken};
 use crate::metrics::StageCounters;
 use crate::stage::{Body, Stage};
+use crate::time_board::Standing;
 
 /// How much was repeated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,22 +63,34 @@ impl Chain {
         }
     }
 
-    /// Goes back to the checkpoint of this epoch, from which these operators were made; `None` stands for a sink. Returns the
-    /// operators that it had.
+    /// Lets go of the operators, before others are made: what they hold may be there once only.
+    pub(crate) fn take_operators(&mut self) -> Vec<Body> {
+        self.stages.iter_mut().filter(|stage| !stage.is_sink()).map(Stage::take_operator).collect()
+    }
+
+    /// Sends what was applied before the failure.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.quiet()?;
+        for (writer, _) in &mut self.writers {
+            writer.try_flush();
+        }
+        Ok(())
+    }
+
+    /// Goes back to the checkpoint of this epoch, from which these operators were made; `None` stands for a sink.
     ///
     /// # Errors
     /// When an operator fails at once.
-    pub(crate) fn go_back(&mut self, epoch: Epoch, operators: Vec<Option<Box<dyn Operator>>>) -> Result<Vec<Body>> {
+    pub(crate) fn go_back(&mut self, epoch: Epoch, operators: Vec<Option<Box<dyn Operator>>>) -> Result<()> {
         let mark = self.log.as_mut().and_then(|log| log.rewind(epoch));
         let mark = mark.ok_or_else(|| Error::internal(format!("a task that does not know {epoch:?} goes back to it")))?;
         self.outbox = Outbox::default();
         self.parts.clear();
         (self.has_end, self.closed, self.repeated) = (false, 0, None);
         self.begin_round();
-        let mut former = Vec::new();
         for (index, (stage, operator)) in self.stages.iter_mut().zip(operators).enumerate() {
             let Some(operator) = operator else { continue };
-            former.push(stage.go_back(epoch, &mark.stages[index], operator));
+            stage.go_back(epoch, &mark.stages[index], operator);
             stage.prime().map_err(|error| error.in_step(&stage.name))?;
             if mark.watermarks[index] > Watermark::MIN {
                 stage.follow(mark.watermarks[index]);
@@ -93,7 +106,17 @@ impl Chain {
                 stage.accept(Event::Splits(Arc::clone(open)));
             }
         }
-        Ok(former)
+        Ok(())
+    }
+
+    /// Takes the snapshots of a barrier that has come by once more. What the checkpoint needs of them was given before, and sinks give
+    /// nothing: they did not go back.
+    fn repeat_snapshot(&mut self, epoch: Epoch) -> Result<()> {
+        for stage in self.stages.iter_mut().filter(|stage| !stage.is_sink()) {
+            stage.snapshot(epoch, &mut self.parts, false).map_err(|error| error.in_step(&stage.name))?;
+        }
+        self.parts.clear();
+        Ok(())
     }
 
     /// Lets in what comes next in the log; the chain must be drained. Once all was repeated, lets in what it had failed at, and
@@ -103,8 +126,7 @@ impl Chain {
     /// When what comes next cannot be passed on.
     pub(crate) fn replay(&mut self, is_full: bool) -> Result<Option<Replayed>> {
         if let Some(epoch) = self.repeated.take() {
-            // What the checkpoint needs of it was given before.
-            drop(self.complete_snapshot(epoch, false)?);
+            self.repeat_snapshot(epoch)?;
         }
         self.stages.iter_mut().for_each(Stage::forget_cuts);
         let Some(log) = &mut self.log else { return Ok(Some(Replayed::default())) };
@@ -123,16 +145,29 @@ impl Chain {
             ReplayStep::Done { entries, rows } => {
                 for (stage, counters) in self.stages.iter_mut().zip(std::mem::take(&mut self.counters)) {
                     stage.set_counters(counters);
-                    if let Some(slot) = &mut stage.slot {
-                        slot.count_again();
-                    }
                 }
+                self.stand_again()?;
                 let pending = self.log.as_mut().map(|log| log.take_pending()).unwrap_or_default();
                 pending.into_iter().try_for_each(|taken| self.enter_once_more(taken, is_full))?;
                 return Ok(Some(Replayed { rows, entries }));
             }
         }
         Ok(None)
+    }
+
+    /// Lets others know how the makers of watermarks stand that were made anew: as they said last while they repeated the log.
+    fn stand_again(&mut self) -> Result<()> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        for (stage, quiet) in self.stages.iter_mut().zip(log.take_quiet()) {
+            match (&mut stage.slot, quiet) {
+                (None, _) => {}
+                (Some(_), Some(Quiet { at, is_idle })) => {
+                    stage.report(if is_idle { Standing::Idle(at) } else { Standing::Empty(at) })?;
+                }
+                (Some(slot), None) => slot.count_again(),
+            }
+        }
+        Ok(())
     }
 
     /// Passes on those watermarks that the stage had made by now.
@@ -159,9 +194,12 @@ impl Chain {
                 self.note_taken(Taken::Wake(index), None);
                 self.wake(index)
             }
-            Taken::Follow(index, at) => {
-                self.note_taken(Taken::Follow(index, at), None);
-                self.repeat_watermark(index, at)
+            Taken::Follow { stage, at, is_quiet } => {
+                self.note_taken(Taken::Follow { stage, at, is_quiet }, None);
+                if is_quiet {
+                    self.stages[stage].follow(at);
+                }
+                self.forward(stage, Event::Watermark(0, at))
             }
         }
     }

@@ -88,7 +88,7 @@ fn an_entry_whose_output_is_out_in_part_cannot_be_taken_back() {
     let mut kit = Kit::new(1 << 20);
     let route = Route::Writer { writer: 0, channel: 0 };
     kit.log.begin(Taken::Event(batch(1)), || 7);
-    assert!(kit.log.hold(route, batch(HELD_ROWS_MAX as i64 + 1)), "more than is held");
+    assert!(kit.log.hold(route, batch((HELD_BYTES_MAX / 8) as i64 + 1)), "more than is held");
     assert_eq!(kit.log.tear().len(), 1);
     assert_eq!(kit.log.take_back(), Reach::Nothing);
     // Nor can what is not in the log: a failure between two entries.

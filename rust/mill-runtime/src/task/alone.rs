@@ -61,20 +61,24 @@ impl Task {
             State::Running => Ok(None),
             State::Lost => Ok(Some(Step::Waiting)),
             State::Failed => {
+                self.chain.flush()?;
                 let Some(order) = self.shared.take_order(self.index) else { return Ok(Some(Step::Waiting)) };
                 let pause = i64::try_from(order.pause.as_micros()).unwrap_or(i64::MAX);
                 alone.state = State::Ordered(order, now.saturating_add(pause));
                 Ok(Some(Step::Worked))
             }
-            State::Ordered(_, at) if at > now => Ok(Some(Step::Idle(Some(at)))),
+            State::Ordered(_, at) if at > now && !self.shared.is_hurried() => {
+                self.chain.flush()?;
+                Ok(Some(Step::Idle(Some(at))))
+            }
             State::Ordered(order, _) => {
-                // Until it is through with this, a failure is one of the job.
-                let operators = alone.rebuild.operators(order.checkpoint)?;
-                let former = self.chain.go_back(order.checkpoint, operators)?;
-                // Code of the user's may run when it is dropped, and it has failed before.
+                // Until it is through with this, a failure is one of the job. Code of the user's may run when an operator is dropped,
+                // and it has failed before.
+                let former = self.chain.take_operators();
                 if let Err(error) = guarded(&self.name, || Ok(drop(former))) {
                     self.shared.tell(Message::Note(format!("what was left of a failed step could not be let go of: {error}")));
                 }
+                self.chain.go_back(order.checkpoint, alone.rebuild.operators(order.checkpoint)?)?;
                 if let super::TaskInput::Source(source) = &mut self.input {
                     source.task.tell_again();
                 }
