@@ -55,7 +55,7 @@ class CheckpointInfo:
     Examples
     --------
     >>> report = mill.run(mill.from_iter([1, 2]).write_csv("out/"), checkpoint="state/")
-    >>> newest = mill.checkpoints("state/")[-1]
+    >>> newest = mill.checkpoints("state/")[0]
     >>> newest.mode, newest.is_savepoint, newest.damage
     ('exactly_once', False, None)
     """
@@ -210,7 +210,7 @@ class _Checkpoints(list[CheckpointInfo]):
 
 
 def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
-    """List the checkpoints in a state directory, oldest first.
+    """List the checkpoints in a state directory, newest first.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
     --------
     >>> counts = mill.generate(rows=100, k=mill.index() % 3).key_by("k").agg(n=mill.count()).name("count")
     >>> report = mill.run(counts.write_csv("out/"), checkpoint="state/")
-    >>> mill.checkpoints("state/")[-1].is_finished
+    >>> mill.checkpoints("state/")[0].is_finished
     True
     """
     found = _Checkpoints()

@@ -53,7 +53,9 @@ def test_counts_of_a_stopped_job(tmp_path: Path, parallelism: int) -> None:
         totals[f"key {i % 5}"] += i
     table = mill.read_state(tmp_path, step="counts")
     assert {row["k"]: (row["n"], row["total"]) for row in table} == {k: (counts[k], totals[k]) for k in counts}
-    older = mill.read_state(tmp_path, step="counts", id=mill.checkpoints(tmp_path)[0].id)
+    ids = [info.id for info in mill.checkpoints(tmp_path)]
+    assert ids == sorted(ids, reverse=True), "the newest comes first"
+    older = mill.read_state(tmp_path, step="counts", id=ids[-1])
     assert sum(row["n"] for row in older) <= len(seen)
 
 
