@@ -398,7 +398,11 @@ impl Operator for TriggeredAggregate {
 
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
         match self.spec.window {
-            KeptWindow::Aligned(_) => self.on_watermark(0, Watermark::MAX, out),
+            KeptWindow::Aligned(_) => {
+                self.watermark = Watermark::MAX;
+                self.work = Some(Work::Due);
+                self.go_on(out)
+            }
             KeptWindow::Count(CountWindow { is_partial: false, .. }) => {
                 self.groups.close(0);
                 Ok(Progress::Done)
