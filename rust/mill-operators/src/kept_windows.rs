@@ -269,11 +269,7 @@ impl Operator for KeptWindows {
     }
 
     fn on_watermark(&mut self, _input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
-        // What is due by this time has gone out, and a window that was made since waits for a later one, also after a restart.
-        if at <= self.watermark {
-            return Ok(Progress::Done);
-        }
-        self.watermark = at;
+        self.watermark = self.watermark.max(at);
         if !self.is_timed() {
             return Ok(Progress::Done);
         }
@@ -291,6 +287,10 @@ impl Operator for KeptWindows {
             Some(aligned) => aligned.earliest_result(self.watermark),
             None => Watermark(self.watermark.0.saturating_sub(lateness)),
         }
+    }
+
+    fn knows_time(&self) -> bool {
+        true
     }
 
     fn can_replay(&self) -> bool {

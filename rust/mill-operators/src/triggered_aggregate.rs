@@ -370,17 +370,17 @@ impl Operator for TriggeredAggregate {
     }
 
     fn on_watermark(&mut self, _input: usize, at: Watermark, out: &mut Outbox) -> Result<Progress> {
-        // What is due by this time has gone out, and a window that was made since waits for a later one, also after a restart.
-        if at <= self.watermark {
-            return Ok(Progress::Done);
-        }
-        self.watermark = at;
+        self.watermark = self.watermark.max(at);
         self.work = Some(Work::Due);
         self.go_on(out)
     }
 
     fn earliest_result(&self) -> Watermark {
         self.aligned.map_or(Watermark::MAX, |aligned| aligned.earliest_result(self.watermark))
+    }
+
+    fn knows_time(&self) -> bool {
+        true
     }
 
     fn can_replay(&self) -> bool {
@@ -398,11 +398,7 @@ impl Operator for TriggeredAggregate {
 
     fn on_end(&mut self, out: &mut Outbox) -> Result<Progress> {
         match self.spec.window {
-            KeptWindow::Aligned(_) => {
-                self.watermark = Watermark::MAX;
-                self.work = Some(Work::Due);
-                self.go_on(out)
-            }
+            KeptWindow::Aligned(_) => self.on_watermark(0, Watermark::MAX, out),
             KeptWindow::Count(CountWindow { is_partial: false, .. }) => {
                 self.groups.close(0);
                 Ok(Progress::Done)

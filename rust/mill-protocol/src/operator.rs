@@ -350,6 +350,12 @@ pub trait Operator: Send {
         true
     }
 
+    /// Whether its state says how far its input has come: one that is made anew from it need not be told. A window that was made after
+    /// its end waits for the next watermark, and must not take the last one for it.
+    fn knows_time(&self) -> bool {
+        false
+    }
+
     /// Whether nothing that it was given before matters for the events that follow: it has no state, in a checkpoint or beside it.
     fn is_stateless(&self) -> bool {
         false

@@ -241,7 +241,7 @@ impl Stage {
         let Body::Operator(operator) = &mut self.body else { return Ok(()) };
         for input in 0..self.merge.inputs() {
             let at = self.times.of(input);
-            if at > Watermark::MIN {
+            if at > Watermark::MIN && !operator.knows_time() {
                 let mut out = Outbox::default();
                 let progress = operator.on_watermark(input, at, &mut out)?;
                 finish_silently(&mut **operator, progress, out)?;
