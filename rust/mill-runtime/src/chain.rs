@@ -27,8 +27,6 @@ use crate::time_board::{Slot, Standing};
 
 mod replay;
 
-pub(crate) use self::replay::Replayed;
-
 /// Where an event goes within a task: a channel into a stage or an edge writer, which leads to one of its inputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Route {
@@ -460,12 +458,12 @@ impl Chain {
 
     /// Gives an event to its target; what leaves the task is held back while it could still be taken back.
     fn deliver(&mut self, route: Route, event: Event) -> Result<()> {
-        let leaves = match route {
+        let leaves = |route| match route {
             Route::Writer { .. } => true,
             Route::Stage { stage, .. } => self.stages[stage].is_sink(),
         };
         match &mut self.log {
-            Some(log) if leaves => {
+            Some(log) if leaves(route) => {
                 if log.hold(route, event) {
                     let held = log.tear();
                     self.merge_all(held)?;

@@ -27,9 +27,8 @@ use mill_protocol::{Clock, Epoch, Error, Result};
 use mill_queue::sync::atomic::Ordering;
 use mill_snapshot::TaskId;
 
-use crate::chain::Replayed;
 use crate::checkpoint::{Cause, InFlight, Reply, Wish};
-use crate::input_log::Reach;
+use crate::input_log::{Reach, Replayed};
 use crate::job_result::{Outcome, Report, Status};
 use crate::listeners::Listeners;
 use crate::metrics::{Overdue, Registry};
@@ -483,11 +482,7 @@ impl Coordinator {
     /// Removes what is no longer needed, and keeps what is short; neither can fail the job.
     fn tidy(&mut self, committed: Epoch) {
         let Some(storage) = &mut self.parts.storage else { return };
-        storage.committed = committed.0;
-        if !self.going_back.is_empty() {
-            return;
-        }
-        let retired = storage.retire(committed);
+        let retired = storage.retire(committed, !self.going_back.is_empty());
         if storage.store.should_compact() {
             let (store, shared) = (storage.store.clone(), Arc::clone(&self.parts.shared));
             self.parts.writers.submit(Box::new(move || {

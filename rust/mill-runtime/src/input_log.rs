@@ -24,6 +24,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use mill_frame::shown_bytes;
 use mill_protocol::{Batch, Epoch, Quiet, SplitId, Watermark};
 use mill_queue::sync::atomic::{AtomicU64, Ordering};
 
@@ -101,8 +102,16 @@ struct Replay {
     is_timed: bool,
     /// Those of them that have not.
     left: Vec<Made>,
-    entries: u64,
-    rows: u64,
+    replayed: Replayed,
+}
+
+/// How much was repeated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replayed {
+    /// Records that went into the chain once more.
+    pub(crate) rows: u64,
+    /// Frames, watermarks and timers that did.
+    pub(crate) entries: u64,
 }
 
 /// What a task that goes through its log once more does next.
@@ -114,12 +123,7 @@ pub(crate) enum ReplayStep {
     /// The barrier comes by.
     Barrier(Epoch),
     /// All was repeated.
-    Done {
-        /// How many entries.
-        entries: u64,
-        /// How many records went in with them.
-        rows: u64,
-    },
+    Done(Replayed),
 }
 
 /// The checkpoints that a task can go back to.
@@ -357,7 +361,7 @@ impl InputLog {
 
     /// What comes next; the chain is through with what came before.
     pub(crate) fn replay(&mut self) -> ReplayStep {
-        let Some(replay) = &mut self.replay else { return ReplayStep::Done { entries: 0, rows: 0 } };
+        let Some(replay) = &mut self.replay else { return ReplayStep::Done(Replayed::default()) };
         if replay.is_timed {
             (replay.entry, replay.is_in, replay.is_timed) = (replay.entry + 1, false, false);
         }
@@ -369,8 +373,8 @@ impl InputLog {
             }
             Some(entry) => {
                 replay.is_in = true;
-                replay.entries += 1;
-                replay.rows += entry.rows();
+                replay.replayed.entries += 1;
+                replay.replayed.rows += entry.rows();
                 replay.left.clone_from(&entry.watermarks);
                 ReplayStep::Input(entry.taken.iter().map(Taken::again).collect(), entry.cuts.clone())
             }
@@ -379,9 +383,9 @@ impl InputLog {
                 ReplayStep::Barrier(self.segments[replay.segment].mark.epoch)
             }
             None => {
-                let (entries, rows) = (replay.entries, replay.rows);
+                let replayed = replay.replayed;
                 self.replay = None;
-                ReplayStep::Done { entries, rows }
+                ReplayStep::Done(replayed)
             }
         }
     }
@@ -444,9 +448,11 @@ impl Entry {
     }
 }
 
-/// How much memory a batch keeps, as far as that is its own: of a slice the rows it shows.
+/// How much memory a batch keeps, as far as that is its own.
 fn bytes(batch: &Batch) -> usize {
-    batch.data().columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
+    let columns = batch.data().columns().iter().map(|column| shown_bytes(&**column));
+    let times = [batch.times(), batch.behind()].into_iter().flatten().map(|times| size_of_val(&**times));
+    columns.chain(times).sum()
 }
 
 #[cfg(test)]

@@ -9,9 +9,8 @@ use mill_queue::Unparker;
 use mill_queue::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
-use crate::chain::Replayed;
 use crate::coordinator::Command;
-use crate::input_log::Reach;
+use crate::input_log::{Reach, Replayed};
 use crate::stage::Part;
 use crate::threads::{Alive, Owner};
 

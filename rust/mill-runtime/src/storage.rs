@@ -165,10 +165,10 @@ impl Storage {
         self.store.settle(committed.0, is_last).map_err(error)
     }
 
-    /// Removes what is no longer needed.
-    pub(crate) fn retire(&mut self, committed: Epoch) -> Result<()> {
+    /// Removes what is no longer needed; nothing, as long as somebody `is_reading` older checkpoints or a savepoint is being copied.
+    pub(crate) fn retire(&mut self, committed: Epoch, is_reading: bool) -> Result<()> {
         self.committed = committed.0;
-        if self.copies > 0 {
+        if self.copies > 0 || is_reading {
             return Ok(());
         }
         reach("checkpoint.retire")?;

@@ -9,19 +9,10 @@ use mill_protocol::{Epoch, Error, Operator, Outbox, Quiet, Result, Watermark};
 
 use super::Chain;
 use crate::envelope::Event;
-use crate::input_log::{Reach, ReplayStep, Taken};
+use crate::input_log::{Reach, Replayed, ReplayStep, Taken};
 use crate::metrics::StageCounters;
 use crate::stage::{Body, Stage};
 use crate::time_board::Standing;
-
-/// How much was repeated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Replayed {
-    /// Records that went into the chain once more.
-    pub(crate) rows: u64,
-    /// Frames, watermarks and timers that did.
-    pub(crate) entries: u64,
-}
 
 impl Chain {
     /// Whether it goes through its log once more.
@@ -142,14 +133,14 @@ impl Chain {
                 self.repeated = Some(epoch);
                 self.enter(Event::Barrier(epoch), false)?;
             }
-            ReplayStep::Done { entries, rows } => {
+            ReplayStep::Done(replayed) => {
                 for (stage, counters) in self.stages.iter_mut().zip(std::mem::take(&mut self.counters)) {
                     stage.set_counters(counters);
                 }
                 self.stand_again()?;
                 let pending = self.log.as_mut().map(|log| log.take_pending()).unwrap_or_default();
                 pending.into_iter().try_for_each(|taken| self.enter_once_more(taken, is_full))?;
-                return Ok(Some(Replayed { rows, entries }));
+                return Ok(Some(replayed));
             }
         }
         Ok(None)

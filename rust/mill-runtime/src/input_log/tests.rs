@@ -39,7 +39,7 @@ impl Kit {
                 }
                 ReplayStep::Watermarks(made) => assert!(made.is_empty()),
                 ReplayStep::Barrier(epoch) => found.push(-(epoch.0 as i64)),
-                ReplayStep::Done { entries, rows } => {
+                ReplayStep::Done(Replayed { rows, entries }) => {
                     assert_eq!(entries as usize, found.iter().filter(|rows| **rows >= 0).count());
                     assert_eq!(rows as i64, found.iter().filter(|rows| **rows >= 0).sum::<i64>());
                     return found;

@@ -55,7 +55,6 @@ impl Task {
 
     /// What a step of a task comes to that has failed; `None` if it runs.
     pub(super) fn step_failed(&mut self) -> Result<Option<Step>> {
-        let now = self.clock.now();
         let Some(alone) = &mut self.alone else { return Ok(None) };
         match alone.state {
             State::Running => Ok(None),
@@ -64,10 +63,10 @@ impl Task {
                 self.chain.flush()?;
                 let Some(order) = self.shared.take_order(self.index) else { return Ok(Some(Step::Waiting)) };
                 let pause = i64::try_from(order.pause.as_micros()).unwrap_or(i64::MAX);
-                alone.state = State::Ordered(order, now.saturating_add(pause));
+                alone.state = State::Ordered(order, self.clock.now().saturating_add(pause));
                 Ok(Some(Step::Worked))
             }
-            State::Ordered(_, at) if at > now && !self.shared.is_hurried() => {
+            State::Ordered(_, at) if at > self.clock.now() && !self.shared.is_hurried() => {
                 self.chain.flush()?;
                 Ok(Some(Step::Idle(Some(at))))
             }
