@@ -287,12 +287,7 @@ impl Shared {
         match &self.objects {
             None => target::check_unmoved(&self.name(), was, self.path()),
             Some(_) if was == is => Ok(()),
-            Some(_) => Err(Error::checkpoint(format!(
-                "{}: the path was {was:?} when the checkpoint was taken, and is {is:?}: what the job has written is at the former and \
-                 would not be continued there; write to the former path again, or {}",
-                self.name(),
-                target::NEW_SINK
-            ))),
+            Some(_) => Err(target::moved(&self.name(), "path", &format!("{was:?}"), &format!("{is:?}"))),
         }
     }
 

@@ -154,13 +154,7 @@ impl Shared {
         target::check_unmoved(&self.name(), path, &self.path)?;
         match table.filter(|table| !table.eq_ignore_ascii_case(&self.table)) {
             None => Ok(()),
-            Some(table) => Err(Error::checkpoint(format!(
-                "{}: the table was {table:?} when the checkpoint was taken, and is {:?}: what the job has written is in the former and would \
-                 not be continued there; write to the former table again, or {}",
-                self.name(),
-                self.table,
-                target::NEW_SINK
-            ))),
+            Some(table) => Err(target::moved(&self.name(), "table", &format!("{table:?}"), &format!("{:?}", self.table))),
         }
     }
 

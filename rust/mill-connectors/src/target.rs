@@ -27,8 +27,16 @@ pub(crate) fn check_unmoved(name: &str, was: &str, is: &Path) -> Result<()> {
     )))
 }
 
+/// That a sink writes to another `what` than the checkpoint has written to.
+pub(crate) fn moved(sink: &str, what: &str, was: &str, is: &str) -> Error {
+    Error::checkpoint(format!(
+        "{sink}: the {what} was {was} when the checkpoint was taken, and is {is}: what the job has written is in the former and would not be \
+         continued there; write to the former {what} again, or {NEW_SINK}"
+    ))
+}
+
 /// What to do to write elsewhere from now on.
-pub(crate) const NEW_SINK: &str = "give the sink another name with .name(…): it is then a new one, which gets what comes from now on";
+const NEW_SINK: &str = "give the sink another name with .name(…): it is then a new one, which gets what comes from now on";
 
 #[cfg(test)]
 mod tests {

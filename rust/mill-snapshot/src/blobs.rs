@@ -104,6 +104,11 @@ impl Pending {
         pending
     }
 
+    /// What came of the request, if it is over.
+    pub fn outcome(&self) -> Option<io::Result<()>> {
+        self.0.try_recv().ok()
+    }
+
     /// Waits for the end, as long as that is wanted.
     ///
     /// # Errors

@@ -57,17 +57,7 @@ impl Store {
             note_leftovers(&remote, &*disk, path, &found);
         }
         let marker = marks::lock(&*disk, path, MARKER)?;
-        let owned = Owned {
-            marks: Marks::open(&*disk, path, record, std::process::id())?,
-            base: None,
-            failed: 0,
-            highest,
-            writing: BTreeSet::new(),
-            manifests: BTreeMap::new(),
-            merges: 0,
-            is_merging: false,
-            has_former: is_anew,
-        };
+        let owned = Owned::new(Marks::open(&*disk, path, record, std::process::id())?, highest, is_anew);
         let inner = Inner {
             path: path.to_path_buf(),
             place,

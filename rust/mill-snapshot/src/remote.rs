@@ -397,7 +397,7 @@ impl Remote {
         let objects = &mut *objects;
         // What a checkpoint that failed had begun to upload may be there by now, or later.
         objects.uploads.retain(|name, pending| {
-            let is_over = is_spare(name) && pending.wait(&|| true).is_ok();
+            let is_over = is_spare(name) && pending.outcome().is_some_and(|outcome| outcome.is_ok());
             if is_over {
                 objects.there.insert(name.clone());
             }

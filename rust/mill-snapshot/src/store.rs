@@ -74,6 +74,23 @@ pub(crate) struct Owned {
     pub has_former: bool,
 }
 
+impl Owned {
+    /// Nothing is under way yet, and the next checkpoint is a full one.
+    pub(crate) fn new(marks: Marks, highest: u64, has_former: bool) -> Owned {
+        Owned {
+            marks,
+            base: None,
+            failed: 0,
+            highest,
+            writing: BTreeSet::new(),
+            manifests: BTreeMap::new(),
+            merges: 0,
+            is_merging: false,
+            has_former,
+        }
+    }
+}
+
 /// What the next checkpoint of changes builds on.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
@@ -128,17 +145,7 @@ impl Store {
             format!("{name} in {} has a number that no checkpoint can have, and was ignored", path.display())
         }));
         let highest = highest_number(&names).max(record.published);
-        let owned = Owned {
-            marks,
-            base: None,
-            failed: 0,
-            highest,
-            writing: BTreeSet::new(),
-            manifests: BTreeMap::new(),
-            merges: 0,
-            is_merging: false,
-            has_former: false,
-        };
+        let owned = Owned::new(marks, highest, false);
         let inner = Inner {
             path: path.to_path_buf(),
             place: path.to_path_buf(),

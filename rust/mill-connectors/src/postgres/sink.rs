@@ -20,7 +20,7 @@ use super::writer::PostgresWriter;
 use crate::directory::fresh_nonce;
 use crate::nearest::did_you_mean;
 use crate::objects::check_written;
-use crate::target::NEW_SINK;
+use crate::target;
 use crate::updating::check_key;
 
 /// As many columns as a table of PostgreSQL can have.
@@ -155,11 +155,7 @@ impl Shared {
         if was == is {
             return Ok(());
         }
-        Err(Error::checkpoint(format!(
-            "{}: the table was {was} when the checkpoint was taken, and is {is}: what the job has written is in the former and would not be \
-             continued there; write to the former table again, or {NEW_SINK}",
-            self.call()
-        )))
+        Err(target::moved(&self.call(), "table", was, &is))
     }
 }
 

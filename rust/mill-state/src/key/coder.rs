@@ -68,12 +68,14 @@ struct Dictionary {
     bytes: Vec<u8>,
     /// All values, in as many arrays as there were occasions.
     values: Vec<ArrayRef>,
+    /// Room for the words of a frame.
+    words: Vec<u64>,
 }
 
 impl Dictionary {
     fn new() -> Dictionary {
         let shift = 64 - PLACES_FIRST.ilog2();
-        Dictionary { entries: vec![FREE; PLACES_FIRST], shift, count: 0, null: None, bytes: Vec::new(), values: Vec::new() }
+        Dictionary { entries: vec![FREE; PLACES_FIRST], shift, count: 0, null: None, bytes: Vec::new(), values: Vec::new(), words: Vec::new() }
     }
 
     #[inline(always)]
@@ -202,14 +204,18 @@ impl Dictionary {
                 _ => self.code_dictionary::<UInt64Type>(array, column, out),
             },
             (Column::Word, _) => {
-                let mut words = vec![0; rows];
+                let mut words = self.take_words(rows);
                 column_words(array, &mut words, 1, 0)?;
-                self.code_each::<false>(array, out, |record| [words[record], 0], none)
+                let fits = self.code_each::<false>(array, out, |record| [words[record], 0], none)?;
+                self.words = words;
+                Ok(fits)
             }
             (Column::Pair, _) => {
-                let mut words = vec![0; 2 * rows];
+                let mut words = self.take_words(2 * rows);
                 column_pairs(array, &mut words, 2, 0)?;
-                self.code_each::<false>(array, out, |record| [words[2 * record], words[2 * record + 1]], none)
+                let fits = self.code_each::<false>(array, out, |record| [words[2 * record], words[2 * record + 1]], none)?;
+                self.words = words;
+                Ok(fits)
             }
             (_, Utf8) => self.code_text(array.as_bytes::<Utf8Type>(), out),
             (_, LargeUtf8) => self.code_text(array.as_bytes::<LargeUtf8Type>(), out),
@@ -229,6 +235,14 @@ impl Dictionary {
             }
             _ => Ok(false),
         }
+    }
+
+    /// The room for the words of a frame, so many zeros.
+    fn take_words(&mut self, count: usize) -> Vec<u64> {
+        let mut words = std::mem::take(&mut self.words);
+        words.clear();
+        words.resize(count, 0);
+        words
     }
 
     fn code_text<T: ByteArrayType>(&mut self, array: &GenericByteArray<T>, out: &mut Vec<u32>) -> Result<bool> {
@@ -308,7 +322,8 @@ pub struct KeyCoder {
     dictionaries: Vec<Dictionary>,
     /// For how many values of each column there is room; none before the first frame.
     rooms: Vec<u64>,
-    codes: Vec<u32>,
+    /// The codes of each column of the last frame.
+    codes: Vec<Vec<u32>>,
     numbers: Vec<u64>,
 }
 
@@ -328,7 +343,7 @@ impl KeyCoder {
             columns,
             dictionaries: Vec::new(),
             rooms: Vec::new(),
-            codes: Vec::new(),
+            codes: vec![Vec::new(); types.len()],
             numbers: Vec::new(),
         };
         coder.reset();
@@ -353,14 +368,11 @@ impl KeyCoder {
         self.numbers.resize(rows, 0);
         let mut rooms = before.clone();
         rooms.resize(columns.len(), 1);
-        let mut all_codes = Vec::with_capacity(columns.len());
         for (index, column) in columns.iter().enumerate() {
             let dictionary = &mut self.dictionaries[index];
-            let mut codes = if index == 0 { std::mem::take(&mut self.codes) } else { Vec::new() };
-            if !dictionary.code(column, self.columns[index], &mut codes)? {
+            if !dictionary.code(column, self.columns[index], &mut self.codes[index])? {
                 return Ok(None);
             }
-            all_codes.push(codes);
             let count = dictionary.count as u64;
             if count > rooms[index] {
                 // If there are more than before, there will be more still.
@@ -375,11 +387,10 @@ impl KeyCoder {
             rooms = self.dictionaries.iter().map(|dictionary| dictionary.count.max(1) as u64).collect();
         }
         let mut place = 1;
-        for (codes, room) in all_codes.iter().zip(&rooms) {
+        for (codes, room) in self.codes.iter().zip(&rooms) {
             self.numbers.iter_mut().zip(codes).for_each(|(number, &code)| *number += u64::from(code) * place);
             place *= room;
         }
-        self.codes = all_codes.swap_remove(0);
         self.rooms.clone_from(&rooms);
         let is_new = !before.is_empty() && before != rooms;
         Ok(Some(is_new.then_some(Renumbering { from: before, to: rooms })))
