@@ -115,7 +115,7 @@ class Restart:
     Attributes
     ----------
     attempts
-        How many times the job is restarted at most; the next failure ends it.
+        How many times the job is restarted at most; the next failure ends it. In mode ``"dedup"``, restarts of single tasks count, too.
     initial
         The pause before the first restart.
     longest

@@ -308,7 +308,7 @@ class JobStatus:
         ``"starting"``, ``"running"``, ``"restarting"``, ``"finished"``, ``"stopped"``, ``"cancelled"`` or ``"failed"``;
         ``"elsewhere"`` in a process that was forked from the job's.
     restarts
-        How many times it was restarted after a failure.
+        How many times it was restarted after a failure; in mode ``"dedup"``, or one of its tasks was.
     notes
         What you should know so far.
     waits
