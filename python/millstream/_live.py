@@ -61,15 +61,17 @@ def held() -> list[Any]:
     return list(_held)
 
 
-def say_dropped() -> None:
-    """Log that a job was cancelled because nothing referred to it any more."""
+def say_dropped(was_told: bool) -> None:
+    """Log that a job was cancelled because nothing referred to it any more, and whether it had been told to end."""
     import logging
 
     # At the end of the interpreter all jobs are, and nobody has to be told.
     if not is_ending:
         logging.getLogger("millstream").warning(
-            "a job that was running has been cancelled, as nothing refers to it any more: keep what mill.start() returns, and call its "
-            "wait() or stop()"
+            "a job that was told to end and had not ended after 3 s has been cancelled, as nothing refers to it any more: call its wait()"
+            if was_told
+            else "a job that was running has been cancelled, as nothing refers to it any more: keep what mill.start() returns, and call its "
+            "stop() and wait()"
         )
 
 

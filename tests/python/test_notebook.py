@@ -53,6 +53,22 @@ def test_a_job_nobody_holds_is_cancelled(tmp_path: Path, caplog: pytest.LogCaptu
         assert job.status.state == "running"
 
 
+def test_a_job_that_is_told_to_stop_may_end_though_nobody_holds_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def leave() -> None:
+        job = mill.start(mill.generate(rate=1000, n=mill.index()).write_csv(tmp_path / "out"), checkpoint=tmp_path / "state")
+        while not job.metrics().rows_in:
+            time.sleep(0.01)
+        job.stop()
+
+    leave()
+    gc.collect()
+    assert not caplog.text
+    # Its last checkpoint and commit were not cut short.
+    rows = sorted(int(line) for path in (tmp_path / "out").glob("*.csv") for line in path.read_text().split()[1:])
+    assert rows == list(range(len(rows))) and rows
+    assert mill.checkpoints(tmp_path / "state")
+
+
 def test_a_job_takes_the_place_of_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def start() -> mill.Job:
         numbers = mill.generate(rate=5_000, n=mill.index())

@@ -11,6 +11,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -155,15 +156,17 @@ pub fn interruptible<T: Send + 'static>(
     }
 }
 
-/// A running job. Dropped, it is cancelled.
+/// A running job. Dropped, it is cancelled; one that was told to end may end so first.
 #[pyclass(frozen, skip_from_py_object, module = "millstream._millstream")]
 pub struct RawJob {
     job: Mutex<Option<Arc<Job>>>,
+    /// Whether it was told to stop or to cancel.
+    is_told: AtomicBool,
 }
 
 impl RawJob {
     fn new(job: Job) -> RawJob {
-        RawJob { job: Mutex::new(Some(Arc::new(job))) }
+        RawJob { job: Mutex::new(Some(Arc::new(job))), is_told: AtomicBool::new(false) }
     }
 
     fn job(&self) -> Arc<Job> {
@@ -183,14 +186,8 @@ impl Drop for RawJob {
             if raised.is_some_and(|raised| raised.is_instance_of::<PyKeyboardInterrupt>(py)) {
                 end(py, &job);
             } else {
-                let has_run = matches!(job.status().state, JobState::Starting | JobState::Running | JobState::Restarting);
-                py.detach(|| drop(job.cancel()));
                 // Of an exception that drops the job its user hears anyway.
-                let told = match has_run && raised.is_none() {
-                    true => py.import("millstream._live").and_then(|live| live.call_method0("say_dropped")).map(drop),
-                    false => Ok(()),
-                };
-                match told.and_then(|()| wait_watching(py, &job, DROP_MAX)) {
+                match end_dropped(py, &job, self.is_told.load(Ordering::Relaxed), raised.is_none()) {
                     Ok(true) => {}
                     Ok(false) => let_go(py, &job),
                     Err(_) => {
@@ -276,6 +273,23 @@ fn wait_for(py: Python<'_>, job: &Job, timeout: Option<Duration>) -> PyResult<Op
             return Ok(None);
         }
     }
+}
+
+/// Ends a job that nothing refers to any more; returns whether it has ended. One that was told to end is not cut short at once: its
+/// last checkpoint and commit may be under way.
+///
+/// # Errors
+/// Of a signal meanwhile.
+fn end_dropped(py: Python<'_>, job: &Job, is_told: bool, is_said: bool) -> PyResult<bool> {
+    if is_told && wait_watching(py, job, DROP_MAX)? {
+        return Ok(true);
+    }
+    let has_run = matches!(job.status().state, JobState::Starting | JobState::Running | JobState::Restarting);
+    py.detach(|| drop(job.cancel()));
+    if has_run && is_said {
+        py.import("millstream._live")?.call_method1("say_dropped", (is_told,))?;
+    }
+    wait_watching(py, job, DROP_MAX)
 }
 
 /// Ends a job for Ctrl-C, as the picture at the top has it. A second Ctrl-C meanwhile lets go of it at once.
@@ -395,11 +409,13 @@ impl RawJob {
 
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let job = self.job();
+        self.is_told.store(true, Ordering::Relaxed);
         py.detach(|| job.stop()).into_python()
     }
 
     fn cancel(&self, py: Python<'_>) -> PyResult<()> {
         let job = self.job();
+        self.is_told.store(true, Ordering::Relaxed);
         py.detach(|| job.cancel()).into_python()
     }
 
