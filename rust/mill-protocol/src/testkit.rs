@@ -73,7 +73,7 @@ pub enum Input {
 pub enum Compare {
     /// The rows of each port, in order.
     Ordered,
-    /// The rows of each port, in any order.
+    /// The rows of each port, and what was rejected, in any order.
     Unordered,
     /// The latest row of each key of an updating stream; the key is the first columns, this many.
     Latest(usize),
@@ -470,6 +470,7 @@ impl Run<'_> {
             Compare::Unordered => {
                 let mut lines: Vec<String> = self.rows.into_iter().map(|row| row.line).collect();
                 lines.sort();
+                self.transcript.rejected.sort();
                 lines
             }
             Compare::Latest(columns) => latest(self.rows, &(0..*columns).collect::<Vec<usize>>()),

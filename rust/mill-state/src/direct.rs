@@ -50,6 +50,11 @@ impl KeyRange {
         KeyRange { low: 0, high: keys as i64 - 1 }
     }
 
+    /// The word of its lowest key.
+    pub(crate) fn low(self) -> u64 {
+        self.low as u64
+    }
+
     /// How many keys may lie in it.
     pub fn keys(self) -> u64 {
         self.high.abs_diff(self.low).saturating_add(1)

@@ -29,6 +29,7 @@ use crate::error::{Result, StateError};
 use crate::layout::{TAG_HASH, TAG_NULL, TAG_OCCUPIED};
 
 pub(crate) use decode::last_number;
+pub(crate) use encode::column_words;
 pub use coder::{KeyCoder, Renumbering};
 pub use decode::KeyDecoder;
 pub use distinct::DistinctKeys;

@@ -10,7 +10,8 @@
 //!
 //! An update touches one cache line: the tag (hash and flags), the key and its accumulators lie side by side. What
 //! varies in length lies in cells beside the rows. See [`RowLayout`] for the row, [`StateTable`] for how tables grow and
-//! are shared, [`PaneTables`] for windows, and [`DirectTable`] for keys that need no search.
+//! are shared, [`PaneTables`] for windows, [`DirectTable`] for keys that need no search,
+//! and [`GridTable`] for records that come and go at once.
 //!
 //! A [`StateBackend`] holds several states by name, and snapshots and restores them as one; today's operators keep their
 //! tables themselves.
@@ -18,13 +19,14 @@
 //! entries per key.
 //!
 //! `unsafe` stands in `chunk` and `pool` (the memory), `shared` (between table and writer), `probe` (searching it), `rows` (views for kernels), `bucket`,
-//! `direct` and `table` (which hold the pointers); each names the invariants it stands on.
+//! `direct`, `grid` and `table` (which hold the pointers); each names the invariants it stands on.
 
 mod backend;
 mod bucket;
 mod chunk;
 mod direct;
 mod error;
+mod grid;
 mod handover;
 mod image;
 mod key;
@@ -46,6 +48,7 @@ pub use backend::{KeyedState, MultiMapState, OrderedState, StateBackend};
 pub use chunk::Cell;
 pub use direct::{DirectTable, KeyRange};
 pub use error::{Result, StateError};
+pub use grid::GridTable;
 pub use image::inspect;
 pub use key::{DistinctKeys, HASH_OF_NOTHING, KEY_BYTES_MAX, KeyBatch, KeyCoder, KeyDecoder, KeyEncoder, KeyKind, Renumbering};
 pub use layout::{CELLS_MAX, Flag, LayoutBuilder, ROW_WORDS_MAX, RowLayout, Taken};

@@ -120,6 +120,11 @@ impl Carries {
         }
     }
 
+    /// Whether the prepared frame has counts.
+    pub(super) fn has_merged(&self) -> bool {
+        !self.merged.is_empty()
+    }
+
     /// Adds the counts of these records of the prepared frame.
     pub(super) fn merge<S: Select>(&mut self, pane: i64, keys: &KeyBatch, select: S) {
         for (index, counts) in std::mem::take(&mut self.merged) {

@@ -1,5 +1,6 @@
 //! Keys and accumulators together: what the aggregating operators share.
 
+mod once;
 mod read;
 mod tally;
 
@@ -13,12 +14,13 @@ use mill_frame::text::record_json;
 use mill_plan::{AggregateKind, AggregateSpec};
 use mill_protocol::{Batch, Error, Outbox, Rejected, Restored, Result, Snapshot};
 use mill_state::{
-    Flag, Taken, HASH_OF_NOTHING, KeyBatch, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, Rows, Select, Span,
+    Flag, GridTable, Taken, HASH_OF_NOTHING, KeyBatch, KeyDecoder, KeyEncoder, KeyRange, LOOKUP_ROWS_MAX, PaneTables, RowLayout, Rows, Select, Span,
     TableOptions,
 };
 
 pub(crate) use self::read::UnfitRow;
 pub(crate) use self::tally::{Results, Tally};
+use self::once::Once;
 use self::tally::TALLY_WORDS;
 use super::input::state_error;
 use super::carries::{Carries, Wraps};
@@ -42,6 +44,8 @@ pub(crate) struct Groups {
     near: Option<NearTables>,
     /// The numbers of keys that are none themselves.
     coded: Option<CodedKeys>,
+    /// Where records go that come and go at once; see [`Groups::update_once`].
+    once: Option<Once>,
     /// The keys of the prepared frame, if they are not hashed yet.
     unhashed: Option<(Vec<ArrayRef>, KeyRange)>,
     /// Set in a row from its change until it is emitted, if that may be after a checkpoint.
@@ -144,6 +148,7 @@ impl Groups {
             accumulators,
             near: if options.is_ahead { NearTables::new(&layout, coded.is_some()) } else { None },
             coded,
+            once: None,
             unhashed: None,
             panes: PaneTables::new(layout, options.table.clone()),
             pending,
@@ -157,6 +162,18 @@ impl Groups {
             unfit: Vec::new(),
             recipe: Recipe { key_types: key_types.to_vec(), aggregates: aggregates.to_vec(), options: options.clone(), taken },
         })
+    }
+
+    /// Lets records come and go at once where that costs less than rows that are kept. No aggregate keeps anything beside its rows.
+    pub(crate) fn allow_once(&mut self) {
+        self.once = GridTable::new(self.panes.layout()).map(Once::new);
+    }
+
+    /// The key columns of a frame; the last one is this, if it is none of the frame's.
+    fn key_columns(&self, batch: &RecordBatch, last: Option<ArrayRef>) -> Vec<ArrayRef> {
+        let of_frame = &self.keys[..self.keys.len() - usize::from(last.is_some())];
+        let columns = of_frame.iter().map(|&key| Arc::clone(batch.column(key)));
+        columns.chain(last).collect()
     }
 
     /// Whether an aggregate asks for event times.
@@ -179,9 +196,7 @@ impl Groups {
     /// The same; the last key column is this one, if it is none of the frame's. `hashes` are those of the columns that say to
     /// which key group a key belongs, if they are known.
     pub(crate) fn prepare_keys(&mut self, batch: &RecordBatch, last: Option<ArrayRef>, hashes: Option<&[u64]>) -> Result<()> {
-        let of_frame = &self.keys[..self.keys.len() - usize::from(last.is_some())];
-        let mut columns: Vec<ArrayRef> = of_frame.iter().map(|&key| Arc::clone(batch.column(key))).collect();
-        columns.extend(last);
+        let columns = self.key_columns(batch, last);
         self.unhashed = None;
         if let Some(near) = &mut self.near {
             let range = match &mut self.coded {

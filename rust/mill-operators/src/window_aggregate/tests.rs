@@ -289,6 +289,49 @@ fn windows_of_few_records_are_those_of_the_definition() {
     }
 }
 
+/// Windows of several records a key, so that the records of complete ones come and go at once; values whose sums leave their range
+/// on the way, and sums that do not fit.
+#[test]
+fn windows_that_come_and_go_at_once_are_those_of_the_definition() {
+    const LARGE: [i64; 10] = [i64::MAX, i64::MIN, i64::MAX - 3, i64::MIN + 7, 1 << 62, -(1 << 62), i64::MAX, i64::MIN, 5, -1];
+    let specs = [spec(AggregateKind::Count, None, None), spec(AggregateKind::Sum, Some((1, DataType::Int64)), None)];
+    for (is_partial, keys) in [(false, 4), (true, 4), (false, 1), (true, 0)] {
+        let mut seed = 11;
+        let (mut inputs, mut totals) = (Vec::new(), BTreeMap::<(i64, i64), (usize, i128)>::new());
+        for frame in 0..8_i64 {
+            let records: Vec<(i64, i64, i64)> = (0..400)
+                .map(|_| {
+                    // No key at all is one key; some are far from the others, and then records are looked for.
+                    let far = if frame == 3 && keys > 1 { 1 << 40 } else { 1 };
+                    let key = (random(&mut seed) % keys.max(1)) as i64 * far;
+                    (key, LARGE[(random(&mut seed) % 10) as usize], frame * 200 - (random(&mut seed) % 300) as i64)
+                })
+                .collect();
+            for (key, value, time) in &records {
+                let total = totals.entry((*key, time.div_euclid(10) * 10)).or_default();
+                *total = (total.0 + 1, total.1 + i128::from(*value));
+            }
+            inputs.push(Input::Batch(records_of(&records)));
+            inputs.push(Input::Watermark(frame * 200 - 300));
+            if frame % 3 == 2 {
+                inputs.push(Input::Barrier);
+            }
+        }
+        let fits = |total: i128| i64::try_from(total).is_ok();
+        let line = |(&(key, start), &(count, total)): (&(i64, i64), &(usize, i128))| {
+            format!("0: {key}, {}, {}, {count}, {total} @{}", chrono_text(start), chrono_text(start + 10), start + 9)
+        };
+        let mut expected: Vec<String> = totals.iter().filter(|(_, (_, total))| fits(*total)).map(line).collect();
+        expected.sort();
+        let beyond = totals.len() - expected.len();
+        assert!(beyond > 20 && expected.len() > 20, "{beyond} of {} are beyond", totals.len());
+        let make = || make(DataType::Int64, &specs, Some((TEN, 0)), Emit::End, is_partial, &context());
+        let transcript = check(make, &inputs, &Compare::Unordered);
+        assert_eq!(transcript.rows, expected, "{is_partial}, {keys}");
+        assert_eq!(transcript.rejected.len(), beyond, "{is_partial}, {keys}");
+    }
+}
+
 /// All rows that an operator gives at the end of its input.
 fn ended(operator: &mut dyn mill_protocol::Operator, mut out: Outbox) -> Vec<String> {
     let mut progress = operator.on_end(&mut out).unwrap();

@@ -95,6 +95,15 @@ struct Frame {
     held: usize,
 }
 
+/// Records that were held, of one generation.
+struct Held {
+    data: RecordBatch,
+    /// Their windows, unless the first column has them.
+    ids: Option<ArrayRef>,
+    /// Their event times, if the aggregates ask for them.
+    times: Option<Vec<i64>>,
+}
+
 /// Where the windows of records are.
 enum Ids {
     /// The first column of the frame.
@@ -145,11 +154,13 @@ struct Generation {
     held: usize,
     /// How many records have gone into the table.
     records: usize,
+    /// Whether they came at once and go at once, and the table has none of them.
+    is_once: bool,
 }
 
 impl Generation {
     fn new(last: i64, name: i64, taken: i64) -> Generation {
-        Generation { last, name, taken, cursor: Cursor::default(), pieces: Vec::new(), held: 0, records: 0 }
+        Generation { last, name, taken, cursor: Cursor::default(), pieces: Vec::new(), held: 0, records: 0, is_once: false }
     }
 }
 
@@ -186,7 +197,8 @@ fn ids_of(ids: &ArrayRef) -> Result<&[i64]> {
 
 impl Sparse {
     /// No windows yet; their ids are `slide` apart.
-    pub(crate) fn new(groups: Groups, slide: i64) -> Sparse {
+    pub(crate) fn new(mut groups: Groups, slide: i64) -> Sparse {
+        groups.allow_once();
         Sparse {
             is_timed: groups.asks_for_times(),
             groups,
@@ -356,12 +368,34 @@ impl Sparse {
 
     /// Puts the records of a generation that are held into its table.
     fn flush(&mut self, first: i64, out: &mut Outbox) -> Result<()> {
-        let Some(generation) = self.generations.get_mut(&first).filter(|it| it.held > 0) else { return Ok(()) };
+        self.take_up(first, false, out)
+    }
+
+    /// Takes up the records of a generation that are held. If all of its windows are complete and nothing is in its table, they go out
+    /// at once, and no row of theirs is looked for again.
+    fn take_up(&mut self, first: i64, at_once: bool, out: &mut Outbox) -> Result<()> {
+        let Some(Held { data, ids, times }) = self.take_held(first)? else { return Ok(()) };
+        let windows = |last: i64| last.abs_diff(first) / self.slide as u64 + 1;
+        let Some(generation) = self.generations.get_mut(&first) else { return Ok(()) };
+        let (name, count) = (generation.name, data.num_rows());
+        self.groups.times(times.as_deref());
+        generation.is_once = at_once && self.groups.update_once(name, &data, ids.clone(), self.slide as u64)?;
+        if !generation.is_once {
+            let known = |rows_per_window: u64| count.min((rows_per_window.saturating_mul(windows(generation.last)) >> 8) as usize);
+            self.groups.prepare_keys(&data, ids, None)?;
+            self.groups.expect(name, self.rows_per_window.map_or(count, known));
+            self.groups.update_span(name, Span { start: 0, len: count })?;
+        }
+        self.groups.reject_problems(&data, out);
+        Ok(())
+    }
+
+    /// Takes the records of a generation that are held, as one frame; `None` if there are none.
+    fn take_held(&mut self, first: i64) -> Result<Option<Held>> {
+        let Some(generation) = self.generations.get_mut(&first).filter(|it| it.held > 0) else { return Ok(None) };
         let pieces = std::mem::take(&mut generation.pieces);
         let count = std::mem::take(&mut generation.held);
         generation.records += count;
-        let windows = generation.last.abs_diff(first) / self.slide as u64 + 1;
-        let rows = self.rows_per_window.map_or(count, |rows_per_window| count.min((rows_per_window.saturating_mul(windows) >> 8) as usize));
         let of = |piece: &Piece| frame_of(&self.frames, self.first_frame, piece);
         let frames = pieces.iter().map(of).collect::<Result<Vec<&Frame>>>()?;
         let joined = |column: &dyn Fn(&Frame) -> &ArrayRef| -> Result<ArrayRef> {
@@ -384,12 +418,6 @@ impl Sparse {
                 times.extend_from_slice(of_frame.ok_or_else(|| Error::internal("all records of a stream have a time, or none"))?);
             }
         }
-        let name = generation.name;
-        self.groups.times(times.as_deref());
-        self.groups.prepare_keys(&data, ids, None)?;
-        self.groups.expect(name, rows);
-        self.groups.update_span(name, Span { start: 0, len: count })?;
-        self.groups.reject_problems(&data, out);
         self.held -= count;
         for piece in pieces {
             let Some(slot) = self.frames.get_mut((piece.frame - self.first_frame) as usize) else { continue };
@@ -404,7 +432,7 @@ impl Sparse {
         while self.frames.pop_front_if(|frame| frame.is_none()).is_some() {
             self.first_frame += 1;
         }
-        Ok(())
+        Ok(Some(Held { data, ids, times }))
     }
 
     /// Puts all records that are held into their tables, ahead of a snapshot.
@@ -526,10 +554,12 @@ impl Sparse {
             && first <= complete
             && generation.taken < complete
         {
-            if complete < generation.last && self.groups.panes().rows_of(generation.name) == 0 {
+            let is_kept = self.groups.panes().rows_of(generation.name) > 0;
+            if complete < generation.last && !is_kept {
                 self.split(first, complete)?;
             }
-            self.flush(first, out)?;
+            let at_once = !is_kept && self.generations.get(&first).is_some_and(|it| it.last <= complete);
+            self.take_up(first, at_once, out)?;
             let Some(generation) = self.generations.get_mut(&first) else { break };
             let is_all = generation.last <= complete;
             // Where no window has been taken and none stays, the table is read from end to end.
@@ -537,14 +567,20 @@ impl Sparse {
                 true => None,
                 false => Some(generation.taken.saturating_add(1)..=complete),
             };
-            if let Some((keys, results)) = self.groups.results_within(generation.name, &mut generation.cursor, rows_max, ids)? {
+            let taken = match generation.is_once {
+                true => self.groups.results_once(generation.name, rows_max)?,
+                false => self.groups.results_within(generation.name, &mut generation.cursor, rows_max, ids)?,
+            };
+            if let Some((keys, results)) = taken {
                 return parted(keys, results).map(Some);
             }
             (generation.taken, generation.cursor) = (complete, Cursor::default());
             if is_all && let Some(generation) = self.generations.remove(&first) {
-                self.rows_per_window = Some(self.rows_per_window_of(first, &generation));
-                let rows = (self.groups.panes().rows_of(generation.name) as u64) << 8;
-                self.rows_per_record = rows.checked_div(generation.records as u64).or(self.rows_per_record);
+                let rows = if generation.is_once { self.groups.rows_once() } else { self.groups.panes().rows_of(generation.name) };
+                let windows = self.distance(first, generation.last).saturating_add(1);
+                self.rows_per_window = Some(((rows as u64) << 8) / windows);
+                self.rows_per_record = ((rows as u64) << 8).checked_div(generation.records as u64).or(self.rows_per_record);
+                self.groups.close_once();
                 self.groups.close(generation.name);
             }
         }
