@@ -40,8 +40,8 @@ use crate::wake::StageWake;
 const LOG_BYTES: usize = 1 << 30;
 const LOG_BYTES_MIN: usize = 16 << 20;
 
-/// What the tasks of a job are built with.
-pub(crate) struct Plan<'a> {
+/// Builds the tasks of a job.
+pub(crate) struct TaskBuilder<'a> {
     pub(crate) graph: &'a JobGraph,
     pub(crate) mode: Mode,
     pub(crate) on_error: OnError,
@@ -68,7 +68,7 @@ pub(crate) struct Built {
     pub(crate) registry: Registry,
 }
 
-impl Plan<'_> {
+impl TaskBuilder<'_> {
     /// Makes all tasks.
     ///
     /// # Errors

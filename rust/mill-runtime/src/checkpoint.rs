@@ -19,11 +19,11 @@ use crate::storage::{self, TaskState, Written};
 use crate::threads::guarded;
 use crate::writers::Work;
 
-/// Where the answer to a wish for a checkpoint goes: its number.
+/// Where the answer to a request for a checkpoint goes: its number.
 pub(crate) type Reply = Sender<Result<u64>>;
 
-/// A wish for a checkpoint.
-pub(crate) struct Wish {
+/// A request for a checkpoint.
+pub(crate) struct CheckpointRequest {
     pub(crate) reply: Reply,
     /// Where to copy it, if the user wants to keep it.
     pub(crate) copy_to: Option<PathBuf>,
@@ -45,7 +45,7 @@ pub(crate) struct InFlight {
     pub(crate) epoch: Epoch,
     pub(crate) cause: Cause,
     pub(crate) started: i64,
-    pub(crate) wishes: Vec<Wish>,
+    pub(crate) requests: Vec<CheckpointRequest>,
     /// When it was asked for, by the clock of the job.
     pub(crate) created: i64,
     /// Where it is written, if anywhere.
@@ -67,7 +67,7 @@ impl InFlight {
             epoch,
             cause,
             started,
-            wishes: Vec::new(),
+            requests: Vec::new(),
             created,
             writer: None,
             error: None,

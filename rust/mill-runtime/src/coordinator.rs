@@ -1,7 +1,7 @@
 //! The coordinator: takes checkpoints, commits sinks, and ends the job.
 //!
 //! ```text
-//!            interval, wish, or all input processed
+//!            interval, request, or all input processed
 //!   Running ────────────────────────────────────────► checkpoint under way ──► Running
 //!      │                                                     │ stop or final one done
 //!      │ failure, cancel                                     ▼
@@ -13,7 +13,7 @@
 //!
 //! - exactly once: sinks commit only what a published manifest names (I3);
 //! - a checkpoint that fails costs nothing but itself (I5): barriers run through, what its sinks made durable stays
-//!   owed, and the store asks for a full one next, since what was handed out as changed is lost;
+//!   pending, and the store asks for a full one next, since what was handed out as changed is lost;
 //! - a savepoint is a checkpoint that is copied; until it is, nothing is removed;
 //! - a task that goes back alone goes back to the newest checkpoint: no other is begun and none is removed until it is where it had
 //!   failed, and the next one holds all of the state if it has passed a barrier a second time;
@@ -27,7 +27,7 @@ use mill_protocol::{Clock, Epoch, Error, Result};
 use mill_queue::sync::atomic::Ordering;
 use mill_snapshot::TaskId;
 
-use crate::checkpoint::{Cause, InFlight, Reply, Wish};
+use crate::checkpoint::{Cause, CheckpointRequest, InFlight, Reply};
 use crate::input_log::{Reach, Replayed};
 use crate::job_result::{Outcome, Report, Status};
 use crate::listeners::Listeners;
@@ -97,7 +97,7 @@ pub(crate) struct Coordinator {
     phase: Phase,
     in_flight: Option<InFlight>,
     /// What the next checkpoint will answer.
-    wishes: Vec<Wish>,
+    requests: Vec<CheckpointRequest>,
     /// Whether the job is to stop behind its next checkpoint.
     is_stopping: bool,
     /// When the next checkpoint is due.
@@ -135,7 +135,7 @@ impl Coordinator {
             parts,
             phase: Phase::Running,
             in_flight: None,
-            wishes: Vec::new(),
+            requests: Vec::new(),
             is_stopping: false,
             due: None,
             tasks_ended: 0,
@@ -226,7 +226,7 @@ impl Coordinator {
                 if is_last_due {
                     self.begin(Cause::Stop, now);
                 }
-            } else if is_due || !self.wishes.is_empty() {
+            } else if is_due || !self.requests.is_empty() {
                 self.begin(Cause::Regular, now);
             }
         }
@@ -296,12 +296,12 @@ impl Coordinator {
             return;
         }
         match command {
-            Command::Checkpoint(reply) => self.wishes.push(Wish { reply, copy_to: None }),
+            Command::Checkpoint(reply) => self.requests.push(CheckpointRequest { reply, copy_to: None }),
             Command::Savepoint(_, reply) if self.parts.storage.is_none() => {
                 let message = "a savepoint needs state that is kept: run the job with a checkpoint path";
                 drop(reply.send(Err(Error::checkpoint(message))));
             }
-            Command::Savepoint(path, reply) => self.wishes.push(Wish { reply, copy_to: Some(path) }),
+            Command::Savepoint(path, reply) => self.requests.push(CheckpointRequest { reply, copy_to: Some(path) }),
             Command::Stop => {
                 self.parts.outcome.set_ending();
                 self.parts.shared.hurry();
@@ -319,7 +319,7 @@ impl Coordinator {
             parts.outcome.set_ending();
         }
         let mut in_flight = InFlight::new(parts.epoch, cause, parts.tasks.len(), now, parts.clock.now());
-        in_flight.wishes = std::mem::take(&mut self.wishes);
+        in_flight.requests = std::mem::take(&mut self.requests);
         let is_rebased = std::mem::take(&mut self.needs_full);
         match parts.storage.as_ref().map(|storage| storage.begin(parts.epoch, is_rebased)).transpose() {
             Ok(writer) => in_flight.writer = writer,
@@ -437,7 +437,7 @@ impl Coordinator {
         if !self.parts.shared.is_open() {
             self.parts.shared.open();
         }
-        self.answer(std::mem::take(&mut in_flight.wishes), in_flight.epoch);
+        self.answer(std::mem::take(&mut in_flight.requests), in_flight.epoch);
         self.tidy(in_flight.epoch);
         self.plan_next(now);
         mill_fault::pass("checkpoint.done");
@@ -448,9 +448,9 @@ impl Coordinator {
         }
     }
 
-    /// Tells those who wished for the checkpoint, or copies it for them first.
-    fn answer(&mut self, wishes: Vec<Wish>, epoch: Epoch) {
-        for Wish { reply, copy_to } in wishes {
+    /// Answers the requests for the checkpoint; copies it first for those that asked for a savepoint.
+    fn answer(&mut self, requests: Vec<CheckpointRequest>, epoch: Epoch) {
+        for CheckpointRequest { reply, copy_to } in requests {
             let (Some(path), Some(storage)) = (copy_to, &mut self.parts.storage) else {
                 drop(reply.send(Ok(epoch.0)));
                 continue;
@@ -532,8 +532,8 @@ impl Coordinator {
             self.note(told);
             self.failure = Some(alike);
         }
-        for wish in in_flight.wishes {
-            drop(wish.reply.send(Err(Error::checkpoint(text.clone()))));
+        for request in in_flight.requests {
+            drop(request.reply.send(Err(Error::checkpoint(text.clone()))));
         }
         self.plan_next(now);
         if in_flight.cause != Cause::Regular {
@@ -597,13 +597,13 @@ impl Coordinator {
 
     /// Answers those who asked for a checkpoint that will not be taken any more.
     fn answer_last(&mut self, is_well: bool) {
-        let in_flight = self.in_flight.as_mut().map(|in_flight| std::mem::take(&mut in_flight.wishes));
-        let wishes = std::mem::take(&mut self.wishes);
-        for wish in in_flight.into_iter().flatten().chain(wishes) {
+        let in_flight = self.in_flight.as_mut().map(|in_flight| std::mem::take(&mut in_flight.requests));
+        let requests = std::mem::take(&mut self.requests);
+        for request in in_flight.into_iter().flatten().chain(requests) {
             // Whoever asked while the job took its last checkpoint has got that one.
-            let last = self.published.filter(|_| is_well && wish.copy_to.is_none());
+            let last = self.published.filter(|_| is_well && request.copy_to.is_none());
             let over = || Error::checkpoint("the job ended before the checkpoint was taken");
-            drop(wish.reply.send(last.ok_or_else(over)));
+            drop(request.reply.send(last.ok_or_else(over)));
         }
     }
 

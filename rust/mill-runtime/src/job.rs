@@ -15,7 +15,7 @@ use mill_queue::Parker;
 use mill_snapshot::Store;
 use parking_lot::Mutex;
 
-use crate::build::Plan;
+use crate::build::TaskBuilder;
 use crate::channel::WorkerRef;
 use crate::checkpoint::Reply;
 use crate::coordinator::{Command, Coordinator, CoordinatorParts};
@@ -121,7 +121,7 @@ pub fn start(mut graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> 
     let is_persistent = options.store.is_some() && options.mode != Mode::None;
     let kept = options.store.as_ref().filter(|_| options.mode == Mode::Dedup);
     let origins = kept.map(|store| Origins::new(store.clone(), Arc::clone(&recovery)));
-    let plan = Plan {
+    let builder = TaskBuilder {
         graph: &graph,
         mode: options.mode,
         on_error: options.on_error,
@@ -136,7 +136,7 @@ pub fn start(mut graph: JobGraph, mut options: RunOptions) -> Result<JobHandle> 
         recovery: &recovery,
         origins: origins.clone(),
     };
-    let built = plan.build()?;
+    let built = builder.build()?;
     let registry = Arc::new(built.registry);
     let interval = match (&options.store, is_unbounded(&graph)) {
         _ if is_time_held => None,
@@ -335,7 +335,7 @@ fn open_sinks(graph: &JobGraph, recovery: &Recovery, store: Option<&Store>, endi
             let (uid, name, target) = (stage.uid.clone(), stage.name.clone(), sink.target());
             let identity = recovery.identity(&uid).to_owned();
             let handover = sink.handover();
-            sinks.push(SinkState { uid, identity, name, committer, target, handover, owed: Vec::new() });
+            sinks.push(SinkState { uid, identity, name, committer, target, handover, pending: Vec::new() });
         }
     }
     recovery.settle(store)?;

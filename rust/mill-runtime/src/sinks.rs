@@ -1,7 +1,7 @@
 //! The sinks of a job as the coordinator sees them: what is to be made visible, and when.
 //!
-//! A handle is *owed* from the moment its output was made durable until the sink has committed it. What a failed
-//! checkpoint owed goes into the next one, so no output is forgotten and none becomes visible before a manifest names
+//! A handle is *pending* from the moment its output was made durable until the sink has committed it. The pending handles of
+//! a failed checkpoint go into the next one, so no output is forgotten and none becomes visible before a manifest names
 //! it.
 
 use mill_protocol::{Commit, Committer, Error, Result};
@@ -18,13 +18,13 @@ pub(crate) struct SinkState {
     /// What a run that does not have the sink any more needs to commit what is pending.
     pub(crate) handover: Option<String>,
     /// Handles that are durable and not yet visible.
-    pub(crate) owed: Vec<Commit>,
+    pub(crate) pending: Vec<Commit>,
 }
 
 /// All sinks of the job.
 pub(crate) struct Sinks {
     pub(crate) sinks: Vec<SinkState>,
-    /// A commit or a manifest went wrong: what was owed may or may not be visible, and only a recovery may touch it.
+    /// A commit or a manifest went wrong: what was pending may or may not be visible, and only a recovery may touch it.
     is_in_doubt: bool,
 }
 
@@ -36,13 +36,13 @@ impl Sinks {
 
     /// Takes up a handle.
     pub(crate) fn owe(&mut self, sink: usize, commit: Commit) {
-        self.sinks[sink].owed.push(commit);
+        self.sinks[sink].pending.push(commit);
     }
 
-    /// Makes everything visible that is owed.
+    /// Makes everything visible that is pending.
     ///
     /// # Errors
-    /// When a sink refuses; its output stays owed, and is committed again by the next recovery.
+    /// When a sink refuses; its output stays pending, and is committed again by the next recovery.
     pub(crate) fn commit(&mut self) -> Result<()> {
         self.commit_where(|_| true)?;
         for sink in &mut self.sinks {
@@ -60,14 +60,14 @@ impl Sinks {
     }
 
     fn commit_where(&mut self, is_due: impl Fn(&dyn Committer) -> bool) -> Result<()> {
-        for sink in self.sinks.iter_mut().filter(|sink| !sink.owed.is_empty() && is_due(&*sink.committer)) {
-            sink.owed.sort_by_key(|commit| commit.epoch);
-            if let Err(error) = reach("sink.commit").and_then(|()| sink.committer.commit(&sink.owed)) {
+        for sink in self.sinks.iter_mut().filter(|sink| !sink.pending.is_empty() && is_due(&*sink.committer)) {
+            sink.pending.sort_by_key(|commit| commit.epoch);
+            if let Err(error) = reach("sink.commit").and_then(|()| sink.committer.commit(&sink.pending)) {
                 self.is_in_doubt = true;
                 return Err(error.in_step(&sink.name));
             }
             mill_fault::pass("sink.committed");
-            sink.owed.clear();
+            sink.pending.clear();
         }
         self.is_in_doubt = false;
         Ok(())
@@ -88,7 +88,7 @@ impl Sinks {
         }
         let mut first: Option<Error> = None;
         for sink in &mut self.sinks {
-            sink.owed.clear();
+            sink.pending.clear();
             if let Err(error) = reach("sink.abort").and_then(|()| sink.committer.abort()) {
                 first.get_or_insert(error.in_step(&sink.name));
             }

@@ -2,7 +2,7 @@
 //!
 //! What a manifest of this runtime holds beside the state of the steps:
 //!
-//! - the handles of all sinks, under a task of their own ([`SINKS_TASK`]): those of this epoch and those still owed from
+//! - the handles of all sinks, under a task of their own ([`SINKS_TASK`]): those of this epoch and those still pending from
 //!   epochs whose checkpoint failed;
 //! - a note [`JOB_NOTE`]: the identity of the job, that of the state directory in which it began; savepoints take it along;
 //! - a note [`PLAN_NOTE`]: the plan as the user wrote it, so that a later run can say what has changed;
@@ -120,14 +120,14 @@ impl Storage {
         is_finished: bool,
         created: i64,
     ) -> Result<()> {
-        let owed = |sink: &SinkState| OperatorState {
+        let pending = |sink: &SinkState| OperatorState {
             uid: sink.uid.clone(),
-            handles: sink.owed.iter().map(|owed| Handle { epoch: owed.epoch.0, bytes: owed.handle.clone() }).collect(),
+            handles: sink.pending.iter().map(|pending| Handle { epoch: pending.epoch.0, bytes: pending.handle.clone() }).collect(),
             ..OperatorState::default()
         };
         reach("checkpoint.publish")?;
         let task = TaskId { chain: SINKS_TASK.to_owned(), index: 0, parallelism: 1 };
-        writer.write_task(&task, sinks.iter().map(owed).collect()).map_err(error)?;
+        writer.write_task(&task, sinks.iter().map(pending).collect()).map_err(error)?;
         let mut notes = BTreeMap::from([(JOB_NOTE.to_owned(), format!("{:016x}", self.job))]);
         notes.insert(SINKS_NOTE.to_owned(), sink_notes(sinks)?);
         notes.insert(PLAN_NOTE.to_owned(), self.outline.clone());
@@ -152,7 +152,7 @@ impl Storage {
             is_savepoint: false,
             operators: self.operators.clone(),
             notes,
-            files: sinks.iter().flat_map(|sink| sink.owed.iter().flat_map(|owed| sink.committer.files(owed))).collect(),
+            files: sinks.iter().flat_map(|sink| sink.pending.iter().flat_map(|pending| sink.committer.files(pending))).collect(),
         };
         writer.finish(parts).map_err(error)?;
         mill_fault::pass("checkpoint.published");

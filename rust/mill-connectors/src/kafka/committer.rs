@@ -126,10 +126,10 @@ impl KafkaCommitter {
     }
 
     /// What a run that sent in transactions has left unsent: this one promises less, and still takes that up as the other would have.
-    fn deliver_owed(&self, recovered: &Recovered<'_>) -> Result<()> {
+    fn deliver_pending(&self, recovered: &Recovered<'_>) -> Result<()> {
         let Some(own) = &self.place else { return Ok(()) };
-        let is_owed = !recovered.is_settled && recovered.commits.iter().any(|commit| !commit.handle.is_empty());
-        if let (true, Some(job), Way::Direct(_, limits)) = (is_owed, self.job, self.shared.way()) {
+        let is_pending = !recovered.is_settled && recovered.commits.iter().any(|commit| !commit.handle.is_empty());
+        if let (true, Some(job), Way::Direct(_, limits)) = (is_pending, self.job, self.shared.way()) {
             let mut exact = self.exact(job, &limits);
             exact.take_up()?;
             exact.commit(recovered.commits, &self.spool_of(recovered, own))?;
@@ -233,12 +233,12 @@ impl Committer for KafkaCommitter {
         let is_moved = self.is_moved(recovered)?;
         self.open()?;
         if self.exact.is_none() {
-            return self.deliver_owed(recovered);
+            return self.deliver_pending(recovered);
         }
         let from = self.place.as_ref().map(|own| self.spool_of(recovered, own));
         let (Some(exact), Some(place), Some(from)) = (&mut self.exact, &self.place, from) else { return Ok(()) };
         exact.take_up()?;
-        let is_owed = !recovered.is_settled && recovered.commits.iter().any(|commit| !commit.handle.is_empty());
+        let is_pending = !recovered.is_settled && recovered.commits.iter().any(|commit| !commit.handle.is_empty());
         let restored = self.restored.map_or(0, |epoch| epoch.0);
         let receipt = recovered.receipt.filter(|_| !is_moved).and_then(|text| Note::decode(text, exact.job, &exact.sink));
         match (&exact.note, receipt) {
@@ -256,7 +256,7 @@ impl Committer for KafkaCommitter {
                     receipt.epoch, exact.name, note.epoch
                 )));
             }
-            (None, _) if is_owed && !is_moved => return Err(exact.note_is_gone(restored)),
+            (None, _) if is_pending && !is_moved => return Err(exact.note_is_gone(restored)),
             _ => {}
         }
         if !recovered.is_settled {
