@@ -92,7 +92,7 @@ class Change:
     now: Plan
     #: What the outputs hold in the end, if the plan has changed at this number; at the last one it has not.
     wanted: Callable[[int], Rows | dict[str, Rows]]
-    #: ``goes on``, ``noted`` or ``refused``.
+    #: ``continues``, ``noted`` or ``refused``.
     verdict: str
     #: What the notes, or the error, must hold.
     says: Sequence[str] = ()
@@ -127,7 +127,7 @@ class Change:
     def happens(self) -> str:
         """What the guide says in the second column."""
         if self.verdict != "refused":
-            return {"goes on": "goes on", "noted": "goes on, noted"}[self.verdict]
+            return {"continues": "continues", "noted": "continues, noted"}[self.verdict]
         ways = [f"`{name}={json.dumps(value)}`" for name, value in self.options.items()]
         return "refused" + (f"; {' with '.join(ways)}" if ways else "")
 
@@ -652,10 +652,10 @@ def split_at(first: Callable[[int], dict[str, Any]], then: Callable[[int], dict[
 
 
 CHANGES = [
-    Change(RUNS, "parallelism, `every`, `retain`", totals(), totals(), two_totals, "goes on", running={"parallelism": 3}, checkpoint={"every": "20ms", "retain": 1}),
-    Change(RUNS, '`mode` from exactly once to at least once', totals(), totals(), two_totals, "goes on", checkpoint={"mode": "at_least_once"}),
+    Change(RUNS, "parallelism, `every`, `retain`", totals(), totals(), two_totals, "continues", running={"parallelism": 3}, checkpoint={"every": "20ms", "retain": 1}),
+    Change(RUNS, '`mode` from exactly once to at least once', totals(), totals(), two_totals, "continues", checkpoint={"mode": "at_least_once"}),
     Change(
-        RUNS, "`on_error`, `restart`, `until`", failing, failing, lambda at: [{"y": ROWS // (x - 590)} for x in range(ROWS) if x != 590], "goes on",
+        RUNS, "`on_error`, `restart`, `until`", failing, failing, lambda at: [{"y": ROWS // (x - 590)} for x in range(ROWS) if x != 590], "continues",
         running={"on_error": "skip", "restart": mill.Restart.fixed_delay(1, "1ms"), "until": "1h"},
     ),
     Change(
@@ -684,7 +684,7 @@ CHANGES = [
     ),
     Change(STATELESS, "another Python function", called(double), called(triple), lambda at: halves(at, double, triple), "noted", ["triple("]),
     Change(
-        STATELESS, "the code of a Python function", called(double), called(otherwise), lambda at: halves(at, double, otherwise), "goes on",
+        STATELESS, "the code of a Python function", called(double), called(otherwise), lambda at: halves(at, double, otherwise), "continues",
         then="not noticed: only its name and its types are compared",
     ),
     Change(
@@ -699,13 +699,13 @@ CHANGES = [
         STATELESS, "the fields of a record that a function returns", record({"a": int}), record({"a": int, "b": str}),
         lambda at: halves(at, lambda x: {"a": x}, lambda x: {"a": x, "b": str(x)}), "noted", ["map: column y was struct", "b"],
     ),
-    Change(STATELESS, "`rebalance` or `name` without state", over(9), lambda run: to(plain(run).filter(col("x") >= 9).name("large"), run), lambda at: lines(range(9, ROWS)), "goes on"),
+    Change(STATELESS, "`rebalance` or `name` without state", over(9), lambda run: to(plain(run).filter(col("x") >= 9).name("large"), run), lambda at: lines(range(9, ROWS)), "continues"),
     Change(
-        SOURCES, "another spelling of the paths, or links to them", reads(), reads("./in/../in"), ALL_LINES, "goes on",
+        SOURCES, "another spelling of the paths, or links to them", reads(), reads("./in/../in"), ALL_LINES, "continues",
     ),
     Change(SOURCES, "the folder was moved", reads(), reads("moved"), ALL_LINES, "noted", ["read_json: source was", "moved"], between=renamed_folder),
     Change(
-        SOURCES, "files are new in the folder", reads(), reads(), some_lines(range(LINES), range(5000, 5100)), "goes on",
+        SOURCES, "files are new in the folder", reads(), reads(), some_lines(range(LINES), range(5000, 5100)), "continues",
         between=lambda folder: write_lines(folder, "in/9.json", range(5000, 5100)), then="they are read, unless the job had finished",
     ),
     Change(
@@ -925,7 +925,7 @@ CHANGES = [
         OTHERS, "how far `rolling` reaches", rolled("30s"), rolled("60s"), rolled_anew, "refused",
         ["changed: recent", "30s", "1m"], options=anew_options("recent"), then="the step starts empty; records that wait for the watermark are dropped",
     ),
-    Change(FUNCTIONS, "the code of its methods", processed(SUMS), processed(function(adds_more, total=VALUE(int, default=0))), lambda at: running(lambda x: 1 if x >= at else 0), "goes on", then="not noticed"),
+    Change(FUNCTIONS, "the code of its methods", processed(SUMS), processed(function(adds_more, total=VALUE(int, default=0))), lambda at: running(lambda x: 1 if x >= at else 0), "continues", then="not noticed"),
     Change(
         FUNCTIONS, "the time to live of a state", processed(function(adds, total=VALUE(int, default=0, ttl="1d", clock="processing"))),
         processed(function(adds, total=VALUE(int, default=0, ttl="2d", clock="processing"))), lambda at: running(), "noted", ['sums: states was value total (int64, default 0) for "1d"'], then="applies to what is stored",
@@ -1015,7 +1015,7 @@ def goes_on(change: Change, folder: Path, plan: Plan, options: dict[str, Any]) -
     report = mill.run(*sinks, checkpoint=checkpoint, **{"parallelism": change.parallelism, **change.running})
     notes = [note.split(": ", 1)[1] for note in report.notes if note.startswith("the plan has changed since checkpoint ")]
     assert len(notes) == len(report.notes) or change.running, report.notes
-    assert bool(notes) == any(step.change != "kept" for step in diff.steps) == (change.verdict != "goes on"), (notes, str(diff))
+    assert bool(notes) == any(step.change != "kept" for step in diff.steps) == (change.verdict != "continues"), (notes, str(diff))
     said = {f"{step.step}: {step.text}" for step in diff.steps}
     for note in notes:
         assert any(note in text or (note.startswith(text.split(": ")[0]) and note.split(": ", 1)[-1] in text) for text in said), (note, said)
@@ -1059,4 +1059,4 @@ def test_the_guide_has_this_table() -> None:
 
 def test_there_are_changes_enough() -> None:
     assert len(CHANGES) >= 60
-    assert {change.verdict for change in CHANGES} == {"goes on", "noted", "refused"}
+    assert {change.verdict for change in CHANGES} == {"continues", "noted", "refused"}
