@@ -6,7 +6,7 @@
 //!
 //! The queue is bounded, so a caller that is slower than the job holds the job back: `is_ready` is false while the
 //! queue is full. Dropping the receiver, or reaching the limit, finishes the writers. Records count as delivered when
-//! they enter the queue; a job that starts anew after the caller has taken some is an error rather than duplicates.
+//! they enter the queue; a job that starts over after the caller has taken some is an error rather than duplicates.
 //!
 //! The caller sleeps until there is what it waits for: one batch for [`receive`](CollectReceiver::receive), the end for
 //! [`receive_all`](CollectReceiver::receive_all). Writers wake it then and not once a batch, and the last writer that
@@ -145,7 +145,7 @@ impl CollectReceiver {
         self.standing(&state)
     }
 
-    /// Takes all there are, after waiting up to this long for the end; gives what follows them, which is never a batch.
+    /// Takes all there are, after waiting up to this long for the end; returns what follows them, which is never a batch.
     /// The queue has no bound from now on: who takes everything has room for everything.
     pub fn receive_all(&self, timeout: Duration, into: &mut Vec<Collected>) -> Received {
         let mut state = self.shared.lock();

@@ -105,7 +105,7 @@ pub struct CsvSource {
     header: KnownHeader,
 }
 
-/// The header that all files have where the user gives the columns other names; that of the first file that was looked at.
+/// The header that all files have where the user renames the columns; that of the first file that was looked at.
 type KnownHeader = Arc<OnceLock<Vec<String>>>;
 
 impl CsvSource {

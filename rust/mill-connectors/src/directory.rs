@@ -157,7 +157,7 @@ trait Encoder: Send {
     }
     /// Hands on what is held, so that a reader of the file sees it.
     fn flush(&mut self) -> Result<()>;
-    /// Writes what is still held back and gives the file, not yet synced.
+    /// Writes what is still buffered and returns the file, not yet synced.
     fn finish(self: Box<Self>) -> Result<File>;
 }
 

@@ -6,7 +6,7 @@
 //!   Content (plain, gzip, zstd) ─► ChunkReader (whole records of one range) ─► LineFormat ─► Read
 //! ```
 //!
-//! A position is the offset, in uncompressed bytes, of the first record not given yet, together with what the file is known
+//! A position is the offset, in uncompressed bytes, of the first record not returned yet, together with what the file is known
 //! again by. Ranges begin and end at multiples of a size that follows from the file's; a record belongs to the range in which its
 //! first byte is. So neither the parallelism nor how the bytes came decides who reads what. What becomes of files that change
 //! is decided in three places: while nobody reads them in [`resume`], while they are followed in [`follow`] (one file) and

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The number of splits and the blocks are fixed, so the same numbers come from the same split under any parallelism. A
-//! position is how many numbers the split has given. A split says of what blocks it is, so that a run that goes on from a
+//! position is how many numbers the split has returned. A split says of what blocks it is, so that a run that continues from a
 //! checkpoint keeps to these, whether or not it has a rate. The rate counts from when the split was opened, by a monotonic clock.
 
 use std::fmt;
@@ -22,7 +22,7 @@ use mill_protocol::{
 
 /// How many splits an unordered generator has.
 const SPLITS: u64 = 8;
-/// How many consecutive numbers a split gives before the next split's turn.
+/// How many consecutive numbers a split returns before it is the next split's turn.
 const BLOCK_ROWS: u64 = 4096;
 /// The longest a rate-limited reader asks to be left alone.
 const PENDING_MAX: Duration = Duration::from_millis(50);
@@ -98,7 +98,7 @@ impl Source for GenerateSource {
     }
 
     fn resume(&self, is_ordered: bool, left: Vec<SplitState>) -> Result<Vec<SplitState>> {
-        // With other blocks, splits that are new here would have numbers that others have given.
+        // With other blocks, splits that are new here would have numbers that others have returned.
         let splits = match left.first() {
             Some(state) => splits_of(block_of(&state.split)?, is_ordered),
             None => self.splits(is_ordered)?,
@@ -198,7 +198,7 @@ struct GenerateReader {
 }
 
 impl Pace {
-    /// How many rows may be given now, or how long to wait for the next.
+    /// How many rows may be returned now, or how long to wait for the next.
     fn allowance(&self, given: u64) -> std::result::Result<u64, Duration> {
         let elapsed = (self.clock.now() - self.started).max(0) as f64 / 1e6;
         let given = given - self.given_before;

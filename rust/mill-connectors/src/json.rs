@@ -6,7 +6,7 @@
 //!
 //! A value is its column's to the last digit, or its record is malformed: numbers are read from their source and neither
 //! cut nor rounded (but decimals into floats), and a column of text takes any value as its source. A column without a key
-//! is null. A key that a given schema does not have is passed over; one that inferred columns do not have is an error, as
+//! is null. A key that a given schema does not have is skipped; one that inferred columns do not have is an error, as
 //! is a key that an object has twice.
 
 mod format;

@@ -1,6 +1,6 @@
 //! Locks that go with the process: on a directory, or on a file of their own.
 //!
-//! The kernel gives a lock back when the last descriptor of it is closed. A process that was forked from this one has
+//! The kernel releases a lock when the last descriptor of it is closed. A process that was forked from this one has
 //! such a descriptor, too, so closing ours would not do: a lock is taken back by name when it is dropped, whoever else
 //! still has the file open.
 
@@ -65,7 +65,7 @@ impl Drop for FileLock {
             // Only the holder removes the file. One that stays does no harm: the next holder takes it over.
             let _ = std::fs::remove_file(path);
         }
-        // An error would mean that the kernel has given the lock back already.
+        // An error would mean that the kernel has already released the lock.
         let _ = self.file.unlock();
     }
 }

@@ -24,7 +24,7 @@ impl Marks {
         Marks { bytes: [a, b], find: fastest() }
     }
 
-    /// Calls `visit` with the place of each of the bytes in `data`, in order, until it gives `false`.
+    /// Calls `visit` with the place of each of the bytes in `data`, in order, until it returns `false`.
     #[inline(always)]
     pub(crate) fn each(&self, data: &[u8], mut visit: impl FnMut(usize) -> bool) {
         let mut words = [0; WORDS];
@@ -53,7 +53,7 @@ fn fastest() -> Find {
     find
 }
 
-/// What is left of a piece behind its last whole block, filled up with a byte that is none of the two.
+/// What is left of a piece after its last whole block, filled up with a byte that is none of the two.
 fn last_block(bytes: [u8; 2], rest: &[u8]) -> [u8; 64] {
     let filler = (0..3).find(|filler| !bytes.contains(filler)).unwrap_or(0);
     let mut block = [filler; 64];

@@ -5,7 +5,7 @@
 //!   splits    |  rows 0..n   |  rows n..2n  |  …        cut by row number only, so equal in every run
 //! ```
 //!
-//! Batches are handed on as slices, without a copy. A position is the number of rows given within the split, with the
+//! Batches are handed on as slices, without a copy. A position is the number of rows returned within the split, with the
 //! total of the table: other data under the same position is refused.
 
 use std::fmt;
@@ -210,7 +210,7 @@ impl Source for MemorySource {
     }
 }
 
-/// Two numbers: rows given and of the table in a position, the first row and the one after the last in a split.
+/// Two numbers: rows returned and of the table in a position, the first row and the one after the last in a split.
 fn decode(position: &[u8]) -> Option<(u64, u64)> {
     let (given, rows) = position.split_at_checked(8)?;
     Some((u64::from_le_bytes(given.try_into().ok()?), u64::from_le_bytes(rows.try_into().ok()?)))

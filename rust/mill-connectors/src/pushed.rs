@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Every split is a log that only grows. A position is an entry and a row within it, so a reader that is opened at a position
-//! goes on where another one stopped, and several jobs may read one log. An [`Allowance`] bounds how many records all
+//! continues where another one stopped, and several jobs may read one log. An [`Allowance`] bounds how many records all
 //! readers hand out, so that a test can stop a job at a chosen record.
 
 use std::fmt;

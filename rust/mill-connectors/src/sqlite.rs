@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The row in `_millstream` and the rows of the epoch become durable together, so a handle that is committed again after
-//! a crash is seen to be applied and is passed over. With a key rows are upserts and withdrawals are deletes; without
+//! a crash is seen to be applied and is skipped. With a key rows are upserts and withdrawals are deletes; without
 //! one they are appended. Notes, hidden files and the lock belong to one sink of one job ([`owner`]), so several jobs, and
 //! several sinks of a job, can write one table.
 

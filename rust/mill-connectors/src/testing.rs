@@ -1,4 +1,4 @@
-//! What every source must keep, in one check: reopened at any position, a reader gives exactly the rest.
+//! What every source must keep, in one check: reopened at any position, a reader returns exactly the rest.
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<String> {
         .collect()
 }
 
-/// What a reader gives until its end, or until nothing comes: rows, and rejected records as `!error`.
+/// What a reader returns until its end, or until nothing comes: rows, and rejected records as `!error`.
 pub(crate) fn drain(reader: &mut dyn SplitReader, rows_max: usize) -> Vec<String> {
     let mut rows = Vec::new();
     loop {

@@ -108,7 +108,7 @@ pub fn arm(fault: Fault) {
     STATE.store(ON, Ordering::Relaxed);
 }
 
-/// Lets everything work again; gives how often each step was reached.
+/// Lets everything work again; returns how often each step was reached.
 pub fn disarm() -> BTreeMap<&'static str, u64> {
     let mut armed = locked();
     STATE.store(OFF, Ordering::Relaxed);
@@ -185,7 +185,7 @@ fn parse(text: &str) -> Option<Fault> {
 fn kill() -> ! {
     // SAFETY: sends a signal to this process; no memory is involved.
     unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
-    // Not reached: the signal cannot be caught. Should it not come, nothing of the process may go on.
+    // Not reached: the signal cannot be caught. Should it not come, nothing of the process may continue.
     std::process::abort()
 }
 

@@ -13,7 +13,7 @@ use arrow::error::ArrowError;
 pub struct SplitId(pub u64);
 
 impl SplitId {
-    /// The split of records that no longer come straight from a source, as behind an exchange.
+    /// The split of records that no longer come straight from a source, as after an exchange.
     pub const NONE: SplitId = SplitId(0);
 
     /// The identity of the split with this name; equal names have equal identities in every process.

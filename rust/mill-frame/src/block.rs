@@ -1,6 +1,6 @@
 //! Blocks: the pieces of keyed state that a checkpoint writes and a recovery reads.
 //!
-//! State tables give blocks, the checkpoint writer stores them, recovery gives them back as mapped bytes in the order
+//! State tables produce blocks, the checkpoint writer stores them, recovery returns them as mapped bytes in the order
 //! in which they were written: of two blocks with the same address the later one wins or builds on the earlier one, as
 //! its [`BlockKind`] says. Neither side knows the other's types.
 
@@ -168,7 +168,7 @@ impl fmt::Debug for SharedBytes {
     }
 }
 
-/// A block that recovery gives back. Its checksum has been verified; its content has not been interpreted.
+/// A block that recovery returns. Its checksum has been verified; its content has not been interpreted.
 #[derive(Clone, Debug)]
 pub struct RestoredBlock {
     /// What it is about.
@@ -177,7 +177,7 @@ pub struct RestoredBlock {
     pub kind: BlockKind,
     /// Its bytes, aligned to 64 and usable in place if it is full, else to 8.
     pub bytes: SharedBytes,
-    /// What [`Inspect`] gave; 0 if nobody looked.
+    /// What [`Inspect`] returned; 0 if nobody looked.
     pub seen: u32,
 }
 

@@ -62,7 +62,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Writes records into a frame. The split they were read from is not kept: behind an exchange there is none.
+    /// Writes records into a frame. The split they were read from is not kept: after an exchange there is none.
     ///
     /// # Errors
     /// When a column has a type that frames do not carry, or the records take more than 1 GiB.

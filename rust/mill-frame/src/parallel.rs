@@ -1,7 +1,7 @@
 //! Work on all cores, in a process that may have been forked.
 //!
 //! A pool of threads does not survive a fork: the child has the memory of it and none of its threads, and whoever hands it
-//! work there waits for ever. So there is one pool a process, made when it is first wanted, and a child makes its own.
+//! work there waits forever. So there is one pool a process, made when it is first wanted, and a child makes its own.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ static POOL: Mutex<Option<(u32, Arc<ThreadPool>)>> = Mutex::new(None);
 pub fn on_all_cores<R: Send>(run: impl FnOnce() -> R + Send) -> R {
     match pool() {
         Some(pool) => pool.install(run),
-        // The system gives no threads: rayon then does the work where it is, or says so itself.
+        // The system has no threads left: rayon then does the work where it is, or says so itself.
         None => run(),
     }
 }

@@ -57,7 +57,7 @@ pub enum Misfit {
 }
 
 impl Misfit {
-    /// What is to be said behind the value: `is not a number`, `is too large or too small for int64`.
+    /// What is said after the value: `is not a number`, `is too large or too small for int64`.
     ///
     /// # Examples
     /// ```

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Kept is the first input of each outcome (an error's text without its numbers) and each input that panics. Put into
-//! `tests/corpus` they are run by `the_corpus_is_safe` for ever. `fuzz/` has the same target for cargo-fuzz.
+//! `tests/corpus` they are run by `the_corpus_is_safe` forever. `fuzz/` has the same target for cargo-fuzz.
 
 #[path = "support/mod.rs"]
 mod support;

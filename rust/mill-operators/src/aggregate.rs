@@ -1,12 +1,12 @@
-//! `agg`: one result a key, given at the end or as it changes.
+//! `agg`: one result a key, emitted at the end or as it changes.
 //!
 //! ```text
-//!   emit        results are given                       what a checkpoint must know beside the rows
+//!   emit        results are emitted                     what a checkpoint must know beside the rows
 //!   end         once a key, at the end                  nothing
-//!   each        after every frame, changed keys         nothing: all is given before the barrier
+//!   each        after every frame, changed keys         nothing: all is emitted before the barrier
 //!   checkpoint  at the barrier and the end, changed     nothing, as above
-//!   every       every so often and at the end, changed  which rows changed but were not given yet: a flag in the row;
-//!                                                       these are given before the first record behind it
+//!   every       every so often and at the end, changed  which rows changed but were not emitted yet: a flag in the row;
+//!                                                       these are emitted before the first record after it
 //! ```
 //!
 //! Results go out in chunks; the runtime calls back for more, and nothing else comes between. A checkpoint also gets a
@@ -25,13 +25,13 @@ use crate::description::{Described, Description, Shape, own};
 /// How many rows one emitted batch has at most.
 pub(crate) const EMIT_ROWS: usize = 8192;
 
-/// When changed results are given; shared by `agg` and `reduce`.
+/// When changed results are emitted; shared by `agg` and `reduce`.
 pub(crate) struct Schedule {
     emit: Emit,
     next: Option<i64>,
-    /// Whether anything changed since the last time results were given.
+    /// Whether anything changed since the last time results were emitted.
     is_due: bool,
-    /// What the checkpoint held back is given at once, and not at the next time: someone has waited for it already.
+    /// Results withheld until the checkpoint are emitted at once, and not at the next time: someone has waited for it already.
     is_restored: bool,
 }
 

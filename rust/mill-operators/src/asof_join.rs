@@ -15,7 +15,7 @@
 //! left ones go to port 1 and right ones to port 2. So the result does not depend on when versions are dropped.
 //!
 //! Versions that nobody can ask for are not looked for at each watermark, but once there may be as many of them as of the
-//! others. Then the rest is written anew.
+//! others. Then the rest is rewritten.
 
 mod versions;
 mod waiting;

@@ -6,7 +6,7 @@
 //!                   ──Description::read()──► read_state()          (there is no plan)
 //! ```
 //!
-//! `docs/format/operator-state.md` draws the bytes. A step that goes on from a checkpoint reads its own part alone: whether
+//! `docs/format/operator-state.md` draws the bytes. A step that continues from a checkpoint reads its own part alone: whether
 //! it fits is decided by signatures and by the fingerprint of the rows. The description is for readers, who rebuild the
 //! very operator from it; so it names what decides about the layout of rows and about results, and nothing else.
 //!
@@ -61,7 +61,7 @@ const BY_TIME: u8 = 4;
 pub(crate) struct Description {
     /// The resulting columns.
     pub(crate) schema: SchemaRef,
-    /// Whether rows tell if they changed since they were last given.
+    /// Whether rows tell if they changed since they were last emitted.
     pub(crate) keeps_pending: bool,
     /// What the step is.
     pub(crate) shape: Shape,

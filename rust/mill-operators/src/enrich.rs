@@ -10,7 +10,7 @@
 //! waits and nothing is kept of it. Left records come all the same while a checkpoint is taken: its barrier is after records
 //! that are under way. Those are kept, in memory and in the state, until the right side has ended.
 //!
-//! The right rows are state. A job that goes on from a checkpoint has those of the checkpoint, and reads none of them again.
+//! The right rows are state. A job that continues from a checkpoint has those of the checkpoint, and reads none of them again.
 
 mod index;
 mod near;

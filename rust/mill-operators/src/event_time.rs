@@ -6,7 +6,7 @@
 //!   split C   (not read yet)     none ──────┘    none holds the watermark back
 //! ```
 //!
-//! Every split has a watermark of its own: the latest time it has given so far, less the allowed disorder, or what a column
+//! Every split has a watermark of its own: the latest time among its records so far, less the allowed disorder, or what a column
 //! or a function of the user's has raised it to ([`maker`]). A record is
 //! *behind* if its time lies before its own split's watermark when it is read; a batch with such records carries that
 //! watermark beside each record ([`Batch::behind`]), and only those can be late for anything. So lateness depends on
@@ -17,7 +17,7 @@
 //!
 //! The watermark that travels is the least of all open splits: those read and those this task has yet to read. It never
 //! goes back. A task without open splits is *quiet*: the runtime sends the time of the other tasks in its place, and tells it
-//! ([`Operator::follow`]). Where a split may turn up later or be passed over, a task that is not quiet sends no more than the
+//! ([`Operator::follow`]). Where a split may turn up later or be skipped, a task that is not quiet sends no more than the
 //! others have come to either ([`Operator::passes_over_splits`]). With idleness, a split that was asked for records and has had none for that long (in
 //! processing time) no longer counts until it has some again; a split that nobody has asked yet is not idle. A task all of
 //! whose splits are idle is quiet too.

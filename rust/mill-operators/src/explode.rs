@@ -5,7 +5,7 @@
 //!   offsets    0 2 2 2 3                  0 0 3            keep_empty: 0 0 1 2 3
 //! ```
 //!
-//! Where no list is empty or null the elements already lie one behind the other, and their column is a slice. A batch is
+//! Where no list is empty or null the elements already lie one after the other, and their column is a slice. A batch is
 //! exploded in pieces of limited size, so that long lists don't become one huge frame.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array, UInt64Array};

@@ -139,7 +139,7 @@ struct Probe {
     slots_from: usize,
     /// The pane and slot of each entry.
     found: Vec<(u32, u32)>,
-    /// The entry to go on with, and how many of its partners have had their row, or which of a list is the next.
+    /// The entry to continue with, and how many of its partners have had their row, or which of a list is the next.
     next: usize,
     skip: usize,
     resume: u32,

@@ -16,7 +16,7 @@
 //! Invariants:
 //!
 //! - A key with records in a window that may still have a result has a deadline that is not after that window's. So no
-//!   window is forgotten. A deadline may be too early; then it is set anew.
+//!   window is forgotten. A deadline may be too early; then it is set again.
 //! - A record is taken if its split's watermark and that of the stream leave its window open, so no record joins a window
 //!   that has had its last result. Sessions of a key never overlap.
 
@@ -77,7 +77,7 @@ pub(crate) struct KeptWindows {
 enum Work {
     /// Windows that the watermark makes due.
     Due,
-    /// What is left at the end: a key group, and the key after which to go on.
+    /// What is left at the end: a key group, and the key after which to continue.
     End(u16, Option<Key>),
     /// Keys whose windows a trigger fires, the last first, each list with its timing.
     Triggered(Vec<(Timing, Vec<Key>)>),

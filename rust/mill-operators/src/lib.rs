@@ -5,7 +5,7 @@
 //!
 //!   without state    project filter branch explode unnest pass user from_changelog
 //!   a few numbers    limit (rows left)   event_time (the latest time of each split)
-//!   in front of an   partial_aggregate: what one task has at hand, given on before every barrier, so no state
+//!   in front of an   partial_aggregate: what one task has at hand, passed on before every barrier, so no state
 //!   exchange
 //!   keyed state      aggregate  window_aggregate (a table a pane)  reduce  top_n  deduplicate  to_changelog, over the
 //!                    tables of mill-state
@@ -17,7 +17,7 @@
 //!   two inputs       asof_join  enrich: rows of one input are looked up for those of the other
 //! ```
 //!
-//! Invariants: an operator knows no thread, clock or file; what it gives depends on the sequence of records alone and
+//! Invariants: an operator knows no thread, clock or file; its output depends on the sequence of records alone and
 //! not on how they are cut into frames; its state goes into a snapshot at any record. The test kit
 //! ([`mill_protocol::testkit`]) checks all three for each of them.
 
@@ -67,7 +67,7 @@ use mill_protocol::{Error, Operator, Result, TaskContext};
 
 pub use state_view::{has_keyed_state, pickled_state, read_state};
 
-/// Fails if a stage cannot go on from the state without key that its former instances have left, though it is found to be the
+/// Fails if a stage cannot continue from the state without key that its former instances have left, though it is found to be the
 /// same step: its aggregates may be others, or the states of its function.
 ///
 /// # Errors

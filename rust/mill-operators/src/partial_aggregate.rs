@@ -1,4 +1,4 @@
-//! Aggregation ahead of the exchange: partial results travel instead of records.
+//! Aggregation before the exchange: partial results travel instead of records.
 //!
 //! ```text
 //!   combining     records ──► table ──flush──► partial results, one a key (and window)

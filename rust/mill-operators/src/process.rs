@@ -21,7 +21,7 @@
 //! - A timer fires before any value grows too old by the same watermark, so that what it reads does not depend on how often
 //!   watermarks come.
 //! - Nothing is left half done at a barrier: the timers of a watermark have all fired, or none of them was taken. At the end of
-//!   the input, where timers may set others for long or for ever, they fire in pieces, between which the operator *awaits* the
+//!   the input, where timers may set others for long or forever, they fire in pieces, between which the operator *awaits* the
 //!   next one: a barrier comes by, so that a checkpoint or a stop waits for a piece alone. What it keeps then is what it would
 //!   keep if those that have fired had been due before. Once keys are called at the end, nothing comes between.
 
@@ -730,7 +730,7 @@ impl Operator for Process {
     }
 }
 
-/// Fails if a function with these states cannot go on from those of a former run, and names all that it cannot.
+/// Fails if a function with these states cannot continue from those of a former run, and names all that it cannot.
 pub(crate) fn check_state(states: &[StateSpec], bytes: &[u8]) -> Result<()> {
     match Own::read(own(bytes)?)?.versions.last() {
         Some(last) => evolve::check(last, states).map(drop),

@@ -163,11 +163,11 @@ fn call(
             .map_err(|error| Error::internal(error.to_string()))?;
         let row = function.reduce(accumulator, &rows)?;
         if row.num_rows() != 1 {
-            let message = format!("{} gave {} rows; a reduce gives one", function.name(), row.num_rows());
+            let message = format!("{} returned {} rows; a reduce returns one", function.name(), row.num_rows());
             return Err(Error::new(ErrorKind::UserFunction, message));
         }
         let row = RecordBatch::try_new(Arc::clone(schema), row.columns().to_vec()).map_err(|error| {
-            let message = format!("{} gave a row with other columns than the input: {error}", function.name());
+            let message = format!("{} returned a row with other columns than the input: {error}", function.name());
             Error::new(ErrorKind::UserFunction, message)
         })?;
         same_key(&function.name(), keys, &row, &rows)?;

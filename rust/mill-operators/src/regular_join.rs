@@ -245,7 +245,7 @@ impl RegularJoin {
         }
     }
 
-    /// Joins the next record, or goes on with it; whether it is done.
+    /// Joins the next record, or continues with it; whether it is done.
     fn join_record(&mut self, records: &mut Records, piece: &mut Piece) -> Result<bool> {
         let (row, side) = (records.next, records.side);
         if records.is_superseded(row) {
@@ -433,7 +433,7 @@ impl RegularJoin {
         Ok(())
     }
 
-    /// Emits rows of a side without a partner at the end; the number to go on with, if there are more.
+    /// Emits rows of a side without a partner at the end; the number to continue with, if there are more.
     fn push_singles(&mut self, side: usize, from: u32, out: &mut Outbox) -> Result<Option<u32>> {
         let rows = &self.kept.sides[side];
         let Some((mut found, next)) = rows.some_from(from, EMIT_ROWS) else { return Ok(None) };

@@ -109,7 +109,7 @@ pub fn read_state(bytes: &[SharedBytes], blocks: &[RestoredBlock]) -> Result<Rec
         parts: Vec::new(),
         updating: None,
     };
-    // Rows that tell whether they are yet to be given have a flag more.
+    // Rows that record whether they are yet to be emitted have a flag more.
     let emit = if keeps_pending { Emit::Every(i64::MAX) } else { Emit::End };
     let nothing: SchemaRef = Arc::new(Schema::empty());
     let mut out = Outbox::default();
@@ -238,7 +238,7 @@ fn one_table(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch>
         .map_err(|error| Error::checkpoint(format!("the state does not fit into one table: {error}")))
 }
 
-/// All that the operator gives on port 0.
+/// All that the operator emits on port 0.
 fn drain(operator: &mut dyn Operator, mut progress: Progress, mut out: Outbox) -> Result<Vec<RecordBatch>> {
     let mut batches = Vec::new();
     loop {

@@ -4,7 +4,7 @@
 //!   set, delete ──► table of (time, key) for each clock, in order ──take──► what is due, the first first
 //! ```
 //!
-//! Timers are a set: a key has one timer, at most, of a clock and time; setting it again gives it another value. They are
+//! Timers are a set: a key has one timer, at most, of a clock and time; setting it again replaces its value. They are
 //! state: they are in snapshots, and go with the key group of their key. What they have in common with deadlines, which
 //! nobody sees, is all they are, so a step that forgets things after a while uses the service as well.
 

@@ -252,7 +252,7 @@ impl TriggeredAggregate {
         self.emit_all(results.into_iter().collect(), out)
     }
 
-    /// Emits what is left at the end; where to go on.
+    /// Emits what is left at the end; where to continue.
     fn emit_rest(&mut self, mut cursor: Cursor, out: &mut Outbox) -> Result<Option<Cursor>> {
         // Only who looks at the state reads a window here that has had the result of its end: see `emit_rows`.
         let rest = |tally: &Tally| tally.next(if tally.is_on_time { Timing::Late } else { Timing::OnTime });

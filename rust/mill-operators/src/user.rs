@@ -6,7 +6,7 @@
 //!                           └ carries event time, lateness and split from the input row to the output row
 //! ```
 //!
-//! A function that says nothing of origins (`map_batches`) keeps event time only as long as it gives row for row. In a
+//! A function that says nothing of origins (`map_batches`) keeps event time only as long as it returns one row for each row. In a
 //! stream with event time another number of rows is an error: a guess would put records into wrong windows.
 //!
 //! A function that may make many records of one (`flat_map`) returns its results in pieces. One piece is emitted a call,
@@ -48,7 +48,7 @@ impl User {
             Error::internal(format!("{} says its rows stem from rows that are not there: {error}", self.function.name()))
         };
         if self.kind == UserStepKind::Inspect {
-            // What it looked at goes on, whatever it gave.
+            // What it looked at is passed on, whatever it returned.
             return match origin {
                 Origin::Rows(rows) => batch.take(&rows).map_err(broken),
                 Origin::Same | Origin::Unknown => Ok(batch),
@@ -63,7 +63,7 @@ impl User {
                 ErrorKind::UserFunction,
                 format!(
                     "{} was given {} records and returned {}, so their event time is not known; call event_time() \
-                     behind {}() instead of before it",
+                     after {}() instead of before it",
                     self.function.name(),
                     batch.rows(),
                     data.num_rows(),
@@ -71,7 +71,7 @@ impl User {
                 ),
             )),
             Origin::Same | Origin::Rows(_) => Err(Error::internal(format!(
-                "{} gave {} rows without the origin of each",
+                "{} returned {} rows without the origin of each",
                 self.function.name(),
                 data.num_rows()
             ))),

@@ -115,7 +115,7 @@ impl WindowAggregate {
                 is_persistent: context.is_persistent,
                 tracks_changes: false,
             };
-            // Before partial results comes the start of their window; else it is added behind all columns.
+            // Before partial results comes the start of their window; else it is added after all columns.
             let mut places = keys.to_vec();
             places.push(if is_partial { 0 } else { usize::MAX });
             let mut types = key_types.clone();

@@ -104,7 +104,7 @@ impl AggregateKind {
         .to_owned()
     }
 
-    /// Whether partial results of fixed size can be made before the exchange and merged behind it.
+    /// Whether partial results of fixed size can be made before the exchange and merged after it.
     pub fn is_mergeable(&self) -> bool {
         use AggregateKind::{Count, Max, Mean, Min, Std, Sum, Var};
         matches!(self, Count | Sum | Mean | Min | Max | Std | Var)
@@ -238,7 +238,7 @@ impl AggregateKind {
         })
     }
 
-    /// The type of the result over input of the type that [`input_type`](AggregateKind::input_type) gave.
+    /// The type of the result over input of the type that [`input_type`](AggregateKind::input_type) returned.
     ///
     /// # Errors
     /// When a user's aggregate does not take this type.

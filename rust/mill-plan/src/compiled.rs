@@ -189,7 +189,7 @@ fn check_user_result(function: &dyn ColumnFunction, result: &ArrayRef, wanted: &
         return Err(Error::new(
             ErrorKind::UserFunction,
             format!(
-                "function {} gave {} values of type {}, and should give {rows} of type {}",
+                "function {} returned {} values of type {}, and should return {rows} of type {}",
                 function.name(),
                 result.len(),
                 crate::types::type_name(result.data_type()),

@@ -76,7 +76,7 @@ pub enum Expr {
         /// What becomes of an element, which is the [column of elements](ELEMENT_COLUMN) in it.
         body: Box<Expr>,
     },
-    /// An aggregate; stands only inside `agg(...)`.
+    /// An aggregate; allowed only inside `agg(...)`.
     Aggregate(AggregateCall),
     /// A user's function.
     User {
@@ -85,9 +85,9 @@ pub enum Expr {
         /// Its arguments.
         args: Vec<Expr>,
     },
-    /// The number of the record: 0, 1, 2, …; stands only inside `generate(...)`.
+    /// The number of the record: 0, 1, 2, …; allowed only inside `generate(...)`.
     Index,
-    /// A number in [0, 1) that looks random and depends on the seed and the record's number alone; stands only inside
+    /// A number in [0, 1) that looks random and depends on the seed and the record's number alone; allowed only inside
     /// `generate(...)`.
     Random {
         /// Distinguishes independent sequences.
@@ -386,7 +386,7 @@ impl Expr {
         }
     }
 
-    /// The same expression with every part for which `replace` gives one replaced, outermost first.
+    /// The same expression with every part for which `replace` returns one replaced, outermost first.
     #[must_use]
     pub fn rewrite(&self, replace: &mut dyn FnMut(&Expr) -> Option<Expr>) -> Expr {
         if let Some(replacement) = replace(self) {
@@ -424,7 +424,7 @@ impl Expr {
     }
 }
 
-/// The column in which a generator gives the number of the record.
+/// The column in which a generator stores the number of the record.
 pub const INDEX_COLUMN: &str = "index";
 
 /// The column of elements in the body of [`Expr::ListEval`].

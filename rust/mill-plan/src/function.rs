@@ -41,7 +41,7 @@ pub trait ColumnFunction: Send + Sync + Debug {
     /// What it is called in messages and default column names.
     fn name(&self) -> String;
 
-    /// The type it gives for arguments of these types.
+    /// The type it returns for arguments of these types.
     ///
     /// # Errors
     /// When it does not take such arguments.
@@ -229,7 +229,7 @@ pub trait WatermarkGenerator: Send {
     /// When the user's code fails.
     fn on_periodic(&mut self) -> Result<Option<i64>>;
 
-    /// What it needs to go on from here.
+    /// What it needs to continue from here.
     ///
     /// # Errors
     /// When the user's code fails.

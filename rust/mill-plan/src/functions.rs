@@ -4,10 +4,10 @@
 //! types of its arguments and turned into a kernel. Kernels are Arrow's or DataFusion's where these do what Polars does,
 //! and small loops of our own where they don't.
 //!
-//! The arguments stand in the order of Polars' parameters, options behind them as constants; those in brackets may be left
+//! The arguments stand in the order of Polars' parameters, options after them as constants; those in brackets may be left
 //! out. What is not listed takes the column alone.
 //!
-//! | function | arguments behind the column |
+//! | function | arguments after the column |
 //! | --- | --- |
 //! | `log` | [base] |
 //! | `pow` | exponent |

@@ -12,7 +12,7 @@ const ZONE: &str = "UTC";
 
 /// What time it is when a batch passes: one time for all its records.
 ///
-/// It is a function like those of users: what it gives is not the same each time, so it must neither be computed beforehand
+/// It is a function like those of users: its result is not the same each time, so it must neither be computed beforehand
 /// nor be moved or repeated.
 #[derive(Debug)]
 pub(crate) struct Now;

@@ -113,7 +113,7 @@ impl Outline {
         outline.steps.iter().enumerate().all(in_order).then_some(outline)
     }
 
-    /// What has changed since the former plan, in the order of the plan. `renamed` gives the identity that a step had then, where it
+    /// What has changed since the former plan, in the order of the plan. `renamed` returns the identity that a step had then, where it
     /// is another one.
     pub fn differences(&self, former: &Outline, renamed: &HashMap<String, String>) -> Vec<Difference> {
         let pairs = Pairs::of(self, former, renamed);

@@ -66,7 +66,7 @@ pub struct SourceStage {
     pub name: String,
     /// What is read.
     pub source: Arc<dyn Source>,
-    /// Whether something behind it depends on the order of records within a split.
+    /// Whether something downstream depends on the order of records within a split.
     pub is_ordered: bool,
     /// Where records go that could not be read, if anyone asked for them.
     pub errors: Vec<Target>,
@@ -83,7 +83,7 @@ pub struct Stage {
     pub step: String,
     /// What it does.
     pub kind: StageKind,
-    /// The columns it gives on port 0.
+    /// The columns it returns on port 0.
     pub schema: SchemaRef,
     /// Where the records of each port go. An output nobody asked for has no target.
     pub ports: Vec<Vec<Target>>,
@@ -154,7 +154,7 @@ impl PhysicalPlan {
     }
 }
 
-/// FNV-1a: plain, and the same for ever.
+/// FNV-1a: plain, and the same forever.
 pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }

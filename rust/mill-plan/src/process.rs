@@ -1,6 +1,6 @@
 //! A user's function of the records and timers of each key, with typed state, as the engine sees it.
 //!
-//! The engine keeps the states of each key as columns and gives a call those of the keys that it is about: a row a key,
+//! The engine keeps the states of each key as columns and passes a call those of the keys that it is about: a row a key,
 //! null where nothing is set. The function returns the rows that it has changed. So a function knows no table, a call that
 //! fails has changed nothing, and state is readable without the function.
 //!

@@ -27,7 +27,7 @@ pub enum RowIdentity {
 pub struct RegularJoinPlan {
     /// Which rows there are.
     pub how: How,
-    /// For how many microseconds a row is kept that is neither changed nor joined, by which clock; without it, for ever.
+    /// For how many microseconds a row is kept that is neither changed nor joined, by which clock; without it, forever.
     pub ttl: Option<(i64, TimerClock)>,
     /// Whether rows have an event time, and those of the result with them.
     pub is_timed: bool,

@@ -73,7 +73,7 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     /// The word for it in messages.
     fn label(&self) -> &'static str;
 
-    /// What it is named where the user gives it no name.
+    /// What it is named if the user has not named it.
     fn called(&self) -> String {
         self.label().to_owned()
     }

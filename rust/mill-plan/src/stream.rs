@@ -54,7 +54,7 @@ pub(crate) struct Node {
     depth: usize,
 }
 
-/// When a keyed step without windows gives results.
+/// When a keyed step without windows emits results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Emit {
     /// `End` on bounded input, every second on unbounded.

@@ -20,7 +20,7 @@ pub struct WatermarkStrategy {
     /// What they are made from.
     pub from: WatermarksFrom,
     /// After how long without records a split no longer holds back the others. `None` leaves it to the source: one whose
-    /// splits turn up while it is read waits [`FOLLOWED_IDLENESS_US`](WatermarkStrategy::FOLLOWED_IDLENESS_US), others for ever.
+    /// splits turn up while it is read waits [`FOLLOWED_IDLENESS_US`](WatermarkStrategy::FOLLOWED_IDLENESS_US), others forever.
     pub idleness_us: Option<i64>,
     /// How splits keep together while they are read, if they do.
     pub drift: Option<Drift>,
@@ -49,7 +49,7 @@ pub struct Drift {
 impl WatermarkStrategy {
     /// The idleness of a split that is waited for whatever happens.
     pub const WAITS_FOR_EVER: i64 = i64::MAX;
-    /// After how long the quiet splits of a followed source are passed over, unless the user says otherwise: a minute. Long
+    /// After how long the quiet splits of a followed source are skipped, unless the user says otherwise: a minute. Long
     /// enough for a writer that collects records before it writes them, and short enough that rotated files do not stop time.
     pub const FOLLOWED_IDLENESS_US: i64 = 60_000_000;
 
@@ -70,7 +70,7 @@ impl WatermarkStrategy {
         WatermarkStrategy { drift, ..self }
     }
 
-    /// After how long a split is passed over of the source that the step reads, if it reads one; `None`: never.
+    /// After how long a split is skipped of the source that the step reads, if it reads one; `None`: never.
     pub(crate) fn effective_idleness(&self, source: Option<&dyn Source>) -> Option<i64> {
         match self.idleness_us {
             Some(WatermarkStrategy::WAITS_FOR_EVER) => None,

@@ -1,4 +1,4 @@
-//! Processing time, given in from outside so that tests decide what time it is.
+//! Processing time, passed in from outside so that tests decide what time it is.
 //!
 //! The clock of the machine can be set, by a user or by the time service, and then jumps. So whatever waits goes by a clock
 //! that cannot be set ([`SteadyClock`], or `std::time::Instant`): deadlines, pauses, intervals, rates and idleness.
@@ -30,7 +30,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// The time that users see, of an expression such as `now()`, which is given no clock: that of the machine, or of the clock of
+/// The time that users see, of an expression such as `now()`, which gets no clock: that of the machine, or of the clock of
 /// the job that is driven by hand on this thread.
 pub fn shown_time() -> i64 {
     HELD.with_borrow(|held| held.as_ref().map_or_else(|| SystemClock.now(), |clock| clock.now()))

@@ -106,7 +106,7 @@ pub struct Quiet {
     pub is_idle: bool,
 }
 
-/// What an operator gives to the steps behind it. Order is kept.
+/// What an operator emits to the steps after it. Order is kept.
 #[derive(Debug, Default)]
 pub struct Outbox {
     emissions: VecDeque<Emission>,
@@ -243,7 +243,7 @@ pub trait Operator: Send {
         false
     }
 
-    /// Whether a split that gives nothing is passed over after a while, of an operator that makes watermarks: what the split
+    /// Whether a split that returns nothing is ignored after a while, of an operator that makes watermarks: what the split
     /// brings later may be older than all that the task has had. The runtime asks once.
     fn passes_over_splits(&self) -> bool {
         false
@@ -343,14 +343,14 @@ pub trait Operator: Send {
         Ok(())
     }
 
-    /// Whether the same calls in the same order bring an instance that was made anew from a checkpoint to the state, and to the results,
+    /// Whether the same calls in the same order bring an instance that was rebuilt from a checkpoint to the state, and to the results,
     /// that they brought this one to. Not so where results come from outside while calls go on ([`awaits`](Operator::awaits)), or where
-    /// [`on_time`](Operator::on_time) emits by a schedule that a restart begins anew. The runtime asks once.
+    /// [`on_time`](Operator::on_time) emits by a schedule that a restart starts over. The runtime asks once.
     fn can_replay(&self) -> bool {
         true
     }
 
-    /// Whether its state says how far its input has come: one that is made anew from it need not be told. A window that was made after
+    /// Whether its state says how far its input has come: one that is rebuilt from it need not be told. A window that was made after
     /// its end waits for the next watermark, and must not take the last one for it.
     fn knows_time(&self) -> bool {
         false
@@ -362,7 +362,7 @@ pub trait Operator: Send {
     }
 
     /// Only where the task may go back to this checkpoint alone: the snapshot was taken. An operator that decides by more than its
-    /// state when it emits what forgets that, so that one that is made anew from the checkpoint decides alike.
+    /// state when it emits what forgets that, so that one that is rebuilt from the checkpoint decides alike.
     fn forget(&mut self) -> Result<()> {
         Ok(())
     }

@@ -29,7 +29,7 @@ pub enum SinkKind {
     Immediate,
 }
 
-/// Makes what was written durable; runs on a background thread and gives the handle that the checkpoint stores.
+/// Makes what was written durable; runs on a background thread and returns the handle that the checkpoint stores.
 pub type PreCommit = Box<dyn FnOnce() -> Result<Vec<u8>> + Send>;
 
 /// One handle that a checkpoint holds for a sink.
@@ -37,7 +37,7 @@ pub type PreCommit = Box<dyn FnOnce() -> Result<Vec<u8>> + Send>;
 pub struct Commit {
     /// The epoch whose output it is.
     pub epoch: Epoch,
-    /// What [`PreCommit`] gave.
+    /// What [`PreCommit`] returned.
     pub handle: Vec<u8>,
 }
 
@@ -102,7 +102,7 @@ pub trait Sink: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Whether a job that has written to this former [`target`](Sink::target) can go on with the one of now. Only looks.
+    /// Whether a job that has written to this former [`target`](Sink::target) can continue with the one of now. Only looks.
     ///
     /// # Errors
     /// When it cannot, with both targets and what to do.
@@ -192,7 +192,7 @@ impl Ending {
 pub struct Run<'a> {
     /// What the job promises.
     pub delivery: Delivery,
-    /// The identity of the job: the same in all its runs, and in those that go on from its savepoints. `None` for a job
+    /// The identity of the job: the same in all its runs, and in those that continue from its savepoints. `None` for a job
     /// that keeps no state: no later run will ask what this one has committed.
     pub job: Option<u64>,
     /// The identity of the sink within the job.

@@ -1,4 +1,4 @@
-//! Sources: where records come from, and how to go on from a position.
+//! Sources: where records come from, and how to continue from a position.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,7 +23,7 @@ pub type Position = Vec<u8>;
 pub struct SourceProperties {
     /// Whether the input ends.
     pub is_bounded: bool,
-    /// Whether a reader opened at a position gives the same records again: what exactly-once stands on.
+    /// Whether a reader opened at a position returns the same records again: what exactly-once stands on.
     pub is_replayable: bool,
     /// Whether new splits may turn up while the job runs; the runtime then asks for them again now and then.
     pub discovers_splits: bool,
@@ -87,7 +87,7 @@ pub trait PositionListener: Send {
     fn completed(&mut self, epoch: Epoch, read: Vec<SplitState>);
 }
 
-/// What a reader gives.
+/// What a reader returns.
 #[derive(Debug)]
 pub enum Read {
     /// Records.
@@ -145,7 +145,7 @@ pub trait Source: Send + Sync + fmt::Debug {
         false
     }
 
-    /// The columns it gives.
+    /// The columns it returns.
     fn schema(&self) -> SchemaRef;
 
     /// That its records are changes of keys, and how: the stream of such a source is an updating one. The changes of a key have to
@@ -157,9 +157,9 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// What it promises.
     fn properties(&self) -> SourceProperties;
 
-    /// The splits there are now. The same input gives the same splits in every run, whatever the parallelism.
+    /// The splits there are now. The same input has the same splits in every run, whatever the parallelism.
     ///
-    /// `is_ordered`: something behind the source depends on the order of records, so what is one sequence must stay one
+    /// `is_ordered`: something downstream of the source depends on the order of records, so what is one sequence must stay one
     /// split; otherwise a source may cut itself finer to be read in parallel.
     fn splits(&self, is_ordered: bool) -> Result<Vec<Split>>;
 
@@ -169,7 +169,7 @@ pub trait Source: Send + Sync + fmt::Debug {
         true
     }
 
-    /// The splits of a job that goes on from a checkpoint, in the order in which they are to be read: those of the
+    /// The splits of a job that continues from a checkpoint, in the order in which they are to be read: those of the
     /// checkpoint, as the input is now, and new ones.
     ///
     /// # Errors
@@ -205,7 +205,7 @@ pub trait Source: Send + Sync + fmt::Debug {
         false
     }
 
-    /// Opens a split at its start, or behind the records that an earlier reader had given when it stood at `position`.
+    /// Opens a split at its start, or after the records that an earlier reader had returned when it stood at `position`.
     fn open(&self, split: &Split, position: Option<&[u8]>) -> Result<Box<dyn SplitReader>>;
 
     /// The same source giving only these of its columns, in this order, if it can do with less work that way.
@@ -316,6 +316,6 @@ pub trait SplitReader: Send {
         let _ = rows;
     }
 
-    /// Where the reader stands: behind all records given so far.
+    /// Where the reader stands: after all records returned so far.
     fn position(&self) -> Position;
 }

@@ -1,7 +1,7 @@
 //! The test kit that every operator passes.
 //!
 //! A stream has one meaning, whatever the schedule: how records are cut into frames, when the outbox is emptied and
-//! where a checkpoint falls must not show in what an operator gives (invariant I9). The kit runs the same inputs
+//! where a checkpoint falls must not show in the output of an operator (invariant I9). The kit runs the same inputs
 //! through fresh instances in every mode and demands the same transcript each time:
 //!
 //! ```text
@@ -13,7 +13,7 @@
 //!                                                                    all of it or only what changed
 //! ```
 //!
-//! An operator with several inputs is given a list of events for each; the kit also runs them in several orders, of which
+//! An operator with several inputs gets a list of events for each; the kit also runs them in several orders, of which
 //! each keeps the order within an input: one input after another, in turn, and at random. An input ends with its list.
 //!
 //! A transcript is text, a line a record, so that a test reads as data and a failure as a difference:
@@ -81,7 +81,7 @@ pub enum Compare {
     LatestOf(Vec<usize>),
 }
 
-/// What an operator gave.
+/// The output of an operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transcript {
     /// A line a record, by port.
@@ -94,7 +94,7 @@ pub struct Transcript {
     pub watermark: Option<i64>,
 }
 
-/// Runs the inputs through the operator in every mode and returns what it gives.
+/// Runs the inputs through the operator in every mode and returns its output.
 ///
 /// # Panics
 /// If two modes differ, if a watermark goes back, or if the operator fails; the message names the mode and the seed.
@@ -103,7 +103,7 @@ pub fn check(make: impl Fn() -> Box<dyn Operator>, inputs: &[Input], compare: &C
 }
 
 /// Runs the events of several inputs, a list each, through the operator in every mode and in several orders, and returns
-/// what it gives. What the operator gives must depend on no order but the one within each input.
+/// its output. The output must depend on no order but the one within each input.
 ///
 /// # Panics
 /// If two modes differ, if a watermark goes back, or if the operator fails; the message names the mode and the seed.
@@ -355,7 +355,7 @@ impl Run<'_> {
         self.drain();
     }
 
-    /// One event, until it is done, and behind it whatever the mode asks for.
+    /// One event, until it is done, and after it whatever the mode asks for.
     fn step(&mut self, event: impl FnMut(&mut dyn Operator, &mut Outbox) -> crate::Result<Progress>) {
         self.call(event);
         // Results come at any time; here at every third event.

@@ -130,7 +130,7 @@ where
 }
 
 /// Runs a function where a value is dropped, with the interpreter held, unless there is none any more. Values are dropped while
-/// an exception is on its way, too: the function finds none raised, gets the one that is on its way, and that one goes on after it.
+/// an exception is on its way, too: the function finds none raised, gets the one that is on its way, and that one continues after it.
 pub fn in_drop<F, R>(f: F) -> Option<R>
 where
     F: for<'py> FnOnce(Python<'py>, Option<&PyErr>) -> R,
@@ -246,7 +246,7 @@ where
     // SAFETY: the interpreter is held, both are objects of it that live until the call returns, and the third may be null.
     let result = unsafe { function(callable.as_ptr(), args.as_ptr(), std::ptr::null_mut()) };
     std::mem::forget(stop);
-    // Only a thread of the engine would go on with a job here: one of Python's returns to whoever forked.
+    // Only a thread of the engine would continue with a job here: one of Python's returns to whoever forked.
     if level > 0 && std::process::id() != process {
         end_child(py, process, result);
     }

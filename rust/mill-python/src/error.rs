@@ -60,7 +60,7 @@ pub fn to_python(mut error: Error) -> PyErr {
     })
 }
 
-/// Finds the Python exception behind a failure, or makes one of what stands behind it.
+/// Finds the Python exception that caused a failure, or makes one of its cause.
 fn python_cause(py: Python<'_>, source: Box<dyn StdError + Send + Sync>) -> Option<PyErr> {
     let source = match source.downcast::<PyErr>() {
         Ok(exception) => return Some(*exception),

@@ -68,7 +68,7 @@ pub fn arm(step: String, first: u64, times: u64, effect: &str) -> PyResult<()> {
     Ok(())
 }
 
-/// Lets everything work again; gives how often each step was reached.
+/// Lets everything work again; returns how often each step was reached.
 #[pyfunction]
 pub fn disarm() -> BTreeMap<&'static str, u64> {
     millstream::fault::disarm()

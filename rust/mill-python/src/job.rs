@@ -213,7 +213,7 @@ pub fn start(py: Python<'_>, sinks: Vec<PyRef<'_, RawSink>>, settings: &Bound<'_
     interruptible(py, move || millstream::start(&nodes, options)).map(RawJob::new)
 }
 
-/// Checks whether a job could start on a state directory that another one is using; gives whether there is a checkpoint there.
+/// Checks whether a job could start on a state directory that another one is using; returns whether there is a checkpoint there.
 #[pyfunction]
 pub fn check_start(py: Python<'_>, sinks: Vec<PyRef<'_, RawSink>>, settings: &Bound<'_, PyDict>) -> PyResult<bool> {
     let nodes: Vec<SinkNode> = sinks.iter().map(|sink| sink.node.clone()).collect();
@@ -315,7 +315,7 @@ fn end(py: Python<'_>, job: &Job) {
     }
 }
 
-/// Waits for the end of a job at most this long; gives whether it has come.
+/// Waits for the end of a job at most this long; returns whether it has come.
 ///
 /// # Errors
 /// Of a signal meanwhile.
@@ -431,7 +431,7 @@ impl RawJob {
         py.detach(|| job.let_go());
     }
 
-    /// Waits for the end and gives the report; None when the time is over before.
+    /// Waits for the end and returns the report; None when the time is over before.
     #[pyo3(signature = (timeout_us))]
     fn wait(&self, py: Python<'_>, timeout_us: Option<u64>) -> PyResult<Option<Py<PyDict>>> {
         let job = self.job();
@@ -492,7 +492,7 @@ impl RawReceiver {
         }
     }
 
-    /// Looks at signals and at the job, waiting up to this long for its end; gives whether it is over. What is still in the
+    /// Looks at signals and at the job, waiting up to this long for its end; returns whether it is over. What is still in the
     /// queue is to be taken after that.
     fn look(&self, py: Python<'_>, job: &Job, wait: Duration) -> PyResult<bool> {
         if let Err(interrupt) = py.check_signals() {
@@ -565,7 +565,7 @@ impl RawReceiver {
         });
     }
 
-    /// Waits for the end of the job, unless it was let go; gives whether it has come in time.
+    /// Waits for the end of the job, unless it was let go; returns whether it has come in time.
     fn ends(&self, py: Python<'_>, timeout_us: u64) -> PyResult<bool> {
         let job = self.job.job();
         if py.detach(|| job.is_held()) { wait_watching(py, &job, Duration::from_micros(timeout_us)) } else { Ok(true) }

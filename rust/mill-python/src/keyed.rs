@@ -76,7 +76,7 @@ impl RawKeyedStream {
         self.step(self.stream.reduce(function, emit(emit_name, interval_us)?))
     }
 
-    /// Calls a function with the records and timers of each key; `used` says which columns of a record it is given.
+    /// Calls a function with the records and timers of each key; `used` says which columns of a record it gets.
     #[pyo3(signature = (name, adapter, used, states, schema, sides, has_end, broadcast))]
     #[expect(clippy::too_many_arguments, reason = "what a function says of itself, each by name in Python")]
     fn process(

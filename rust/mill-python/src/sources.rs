@@ -1,6 +1,6 @@
 //! Sources written in Python, and streams of Arrow batches that are read as they come.
 //!
-//! Reading may block, so the runtime gives each reader a thread of its own; the interpreter is held only inside one call
+//! Reading may block, so the runtime starts a thread for each reader; the interpreter is held only inside one call
 //! of `next`, which returns records and position together.
 
 use std::fmt;
@@ -155,7 +155,7 @@ fn read_rows(rows: &Bound<'_, PyList>, schema: &SchemaRef, name: &str) -> Result
 }
 
 /// A stream of Arrow batches (a `RecordBatchReader`) that is read as it comes, once. Its position is how many rows it has
-/// returned, so that a later run, which gets the stream anew, goes on after those.
+/// returned, so that a later run, which gets the stream anew, continues after those.
 pub struct ReaderSource {
     name: String,
     schema: SchemaRef,
@@ -202,7 +202,7 @@ impl Source for ReaderSource {
         let rows = position.map(|position| decode_rows(position, &self.name)).transpose()?.unwrap_or(0);
         let reader = self.reader.lock().take().ok_or_else(|| {
             Error::connector(format!(
-                "{} has been read already; a reader gives its batches once: make a new one, or pass a table",
+                "{} has been read already; a reader returns its batches once: make a new one, or pass a table",
                 self.name
             ))
         })?;
@@ -230,7 +230,7 @@ struct ArrowReader {
     reader: Box<dyn RecordBatchReader + Send>,
     schema: SchemaRef,
     rest: Option<RecordBatch>,
-    /// How many were given or passed over.
+    /// How many were returned or skipped.
     rows: u64,
 }
 
@@ -273,7 +273,7 @@ impl ArrowReader {
         }
     }
 
-    /// The batch in the types of the stream; a reader may change what it gives as it goes.
+    /// The batch in the types of the stream; a reader may change the types that it returns as it goes.
     fn plain(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let failed = |what: String| Error::connector(format!("{}: the batch after {} rows: {what}", self.name, self.rows));
         let found = plain_schema(&batch.schema());

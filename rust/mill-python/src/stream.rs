@@ -320,7 +320,7 @@ impl RawStream {
         self.step(self.stream.event_time(column, WatermarkStrategy { from, idleness_us, drift }))
     }
 
-    /// Calls a function once a record; `used` says which columns it is given.
+    /// Calls a function once a record; `used` says which columns it gets.
     #[pyo3(signature = (kind, name, adapter, schema, used))]
     fn apply(
         &self,

@@ -138,7 +138,7 @@ impl PyDataType {
     fn decimal(precision: u8, scale: i8) -> PyResult<PyDataType> {
         if !(1..=38).contains(&precision) || scale < 0 || scale as u8 > precision {
             return Err(SchemaError::new_err(format!(
-                "a decimal has 1 to 38 digits and no more of them behind the point than that, not ({precision}, {scale})"
+                "a decimal has 1 to 38 digits and no more of them after the point than that, not ({precision}, {scale})"
             )));
         }
         Ok(PyDataType::new(DataType::Decimal128(precision, scale)))

@@ -240,7 +240,7 @@ impl<T: Send> Consumer<T> {
         self.ring.capacity()
     }
 
-    /// Whether the producer is gone. Ask before the last [`pop`](Consumer::pop): a queue that was closed and then gave
+    /// Whether the producer is gone. Ask before the last [`pop`](Consumer::pop): a queue that was closed and then returned
     /// nothing will never give anything again.
     #[inline]
     pub fn is_closed(&self) -> bool {

@@ -72,7 +72,7 @@ fn every_value_is_dropped_once() {
     });
 }
 
-/// Allowed: the close is seen late. Forbidden: a queue that was seen closed, gave nothing, and gives something later.
+/// Allowed: the close is seen late. Forbidden: a queue that was seen closed, returned nothing, and returns something later.
 #[test]
 fn a_closed_and_empty_queue_stays_empty() {
     loom::model(|| {

@@ -12,7 +12,7 @@
 //! A split that has had no watermark yet is slower than all others. Splits that are idle, that have ended, and tasks without
 //! splits do not count; if nobody counts, nobody pauses.
 //!
-//! Nobody waits for ever: the slowest split of a group is never ahead of the limit, so it is read, unless it waits for
+//! Nobody waits forever: the slowest split of a group is never ahead of the limit, so it is read, unless it waits for
 //! something outside; and each change of the slowest wakes the tasks for which the limit has come far enough. Both are done
 //! under one lock, and a task asks once more under it before it sleeps, so that no change is missed. A source takes part in
 //! one group only: two groups could wait for each other.
@@ -115,7 +115,7 @@ impl AlignmentSlot {
         &self.board
     }
 
-    /// Notes the slowest split of the task, and wakes those who may go on by that.
+    /// Notes the slowest split of the task, and wakes those who may continue by that.
     pub(crate) fn report<'a>(
         &mut self,
         slowest: Option<(SplitId, Watermark)>,
@@ -151,7 +151,7 @@ impl AlignmentSlot {
         limit(&entries, entries[self.entry].drift_us_max)
     }
 
-    /// Notes which splits pause: how many, and the one that is the least ahead. Returns whether that one may go on after all.
+    /// Notes which splits pause: how many, and the one that is the least ahead. Returns whether that one may continue after all.
     pub(crate) fn pause(&mut self, paused: Option<(usize, SplitId, Watermark)>, name: impl FnOnce(SplitId) -> Arc<str>) -> bool {
         let noted = paused.map(|(splits, split, _)| (splits, split));
         if noted.is_none() && self.paused.is_none() {

@@ -2,7 +2,7 @@
 //!
 //! Task i of a chain goes to worker `(offset + i) % workers`. The offset is 0 for a chain that fills all workers, so that
 //! what is forwarded stays on its core; narrower chains are dealt out one after another, so that not all of them end up
-//! on the first worker. A chain behind a forward edge stands where its producer stands.
+//! on the first worker. A chain after a forward edge is on the worker of its producer.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

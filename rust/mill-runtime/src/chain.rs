@@ -1,4 +1,4 @@
-//! A chain at work: stages on one thread, and the edge writers behind them.
+//! A chain at work: stages on one thread, and the edge writers after them.
 //!
 //! ```text
 //!   entry ─► stage 0 ─► stage 1 ─┬► stage 2 (sink)
@@ -7,7 +7,7 @@
 //!
 //! A step picks the deepest stage that has work, so that what one event makes has left the chain before the next event
 //! makes more: the inboxes stay short however much a stage multiplies its input. An event enters only when the chain
-//! is *drained*. Hence nothing behind a barrier is in the chain while the barrier is, and stages that come together
+//! is *drained*. Hence nothing after a barrier is in the chain while the barrier is, and stages that come together
 //! again inside a chain need no alignment of their own. When an edge writer has something unsent the chain is blocked:
 //! it does nothing until the queue has room, and so the queue in front of it fills up as well.
 
@@ -75,7 +75,7 @@ pub(crate) struct ChainContext {
 pub(crate) enum ChainStep {
     /// Something; there may be more.
     Worked,
-    /// Nothing: a queue behind it is full.
+    /// Nothing: a queue after it is full.
     Blocked,
     /// Nothing: a stage waits for something outside, which wakes it.
     Waiting,
@@ -93,7 +93,7 @@ pub(crate) struct Chain {
     pub(crate) entry: Routes,
     pub(crate) context: ChainContext,
     outbox: Outbox,
-    /// What the stages have given to the barrier that is in the chain.
+    /// What the stages have contributed to the barrier that is in the chain.
     parts: Vec<Part>,
     /// Whether the next snapshot must give everything.
     is_full: bool,
@@ -199,7 +199,7 @@ impl Chain {
         if !is_sent {
             return Ok(ChainStep::Blocked);
         }
-        // A stage whose results go on without end may have work for ever that nobody needs.
+        // A stage whose results go on without end may have work forever that nobody needs.
         let closed = self.writers.iter().filter(|(writer, _)| writer.is_closed()).count();
         if closed > self.closed {
             self.closed = closed;
@@ -268,7 +268,7 @@ impl Chain {
         let is_quiet = self.stages[index].slot.as_ref().is_some_and(Slot::is_quiet);
         self.note_taken(Taken::Follow { stage: index, at, is_quiet }, None);
         if is_quiet {
-            // It goes on from there when it has records again.
+            // It continues from there when it has records again.
             self.stages[index].follow(at);
         }
         self.forward(index, Event::Watermark(0, at))?;
@@ -367,7 +367,7 @@ impl Chain {
                         self.repeat_watermarks(index)?;
                     }
                 }
-                // What was made of time goes on from the log, since it depends on others.
+                // What was made of time continues from the log, since it depends on others.
                 Emission::Watermark(_) if self.is_replaying() => self.note_quiet(index, None),
                 Emission::Quiet(quiet) if self.is_replaying() => self.note_quiet(index, Some(quiet)),
                 Emission::Watermark(at) => {

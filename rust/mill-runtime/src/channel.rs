@@ -4,7 +4,7 @@
 //! when one worker owns both tasks: a worker only sleeps after a round in which none of its tasks did anything.
 //!
 //! A queue is full when it holds so many envelopes, or more rows than the consumer allows ([`Allowance`]): a slow one lets
-//! in few, so that a barrier behind them comes through soon. One envelope always has room in a queue without rows. So
+//! in few, so that a barrier after them comes through soon. One envelope always has room in a queue without rows. So
 //! whoever waits for room has rows in that queue, and the pop of these wakes it.
 
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub(crate) fn channel(
 }
 
 impl Sender {
-    /// Sends an envelope, or gives it back when the queue is full. To a consumer that is gone everything can be sent.
+    /// Sends an envelope, or returns it when the queue is full. To a consumer that is gone everything can be sent.
     pub(crate) fn try_send(&mut self, envelope: Envelope) -> Result<(), Envelope> {
         let rows = envelope.rows();
         if !self.has_room_for(rows) {
@@ -121,7 +121,7 @@ impl Receiver {
     }
 }
 
-/// Wakes the other end once more when this end is gone. It stands behind the queue in the struct, so that it is dropped
+/// Wakes the other end once more when this end is gone. It comes after the queue in the struct, so that it is dropped
 /// after it: who is woken sees a queue that is closed.
 struct Wake(Option<Unparker>);
 

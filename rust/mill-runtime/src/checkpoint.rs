@@ -34,7 +34,7 @@ pub(crate) struct CheckpointRequest {
 pub(crate) enum Cause {
     /// It was time, or somebody asked.
     Regular,
-    /// The job is to stop behind it.
+    /// The job is to stop after it.
     Stop,
     /// All input has been processed.
     Final,
@@ -53,7 +53,7 @@ pub(crate) struct InFlight {
     /// Why it has failed already; the barriers still run through.
     pub(crate) error: Option<Error>,
     pub(crate) states: Vec<TaskState>,
-    /// The positions of sources that want to be told, as their tasks have given them.
+    /// The positions of sources that want to be told, as their tasks have reported them.
     pub(crate) positions: Vec<(Arc<str>, Vec<u8>)>,
     is_acknowledged: Vec<bool>,
     acknowledgements_missing: usize,
@@ -79,10 +79,10 @@ impl InFlight {
         }
     }
 
-    /// Takes what a task gives; what has to be written comes back as work.
+    /// Takes what a task contributes; what has to be written comes back as work.
     ///
     /// # Panics
-    /// If the task has given its share already, or means another checkpoint.
+    /// If the task has contributed its share already, or means another checkpoint.
     pub(crate) fn acknowledge(
         &mut self,
         task: &TaskId,
@@ -133,7 +133,7 @@ impl InFlight {
         written.output
     }
 
-    /// The tasks that have not given their share yet, by their numbers.
+    /// The tasks that have not contributed their share yet, by their numbers.
     pub(crate) fn missing(&self) -> impl Iterator<Item = usize> + '_ {
         self.is_acknowledged.iter().enumerate().filter(|(_, is_acknowledged)| !**is_acknowledged).map(|(task, _)| task)
     }

@@ -1,4 +1,4 @@
-//! Compares a plan with the checkpoint that it is to go on from, step by step.
+//! Compares a plan with the checkpoint that it is to continue from, step by step.
 //!
 //! ```text
 //!   checkpoint: totals ── old ── window        allow_new, drop and new names say what the user wants
@@ -439,7 +439,7 @@ impl Comparing<'_> {
         }
     }
 
-    /// Refuses a step whose operator cannot go on from what is stored, which says why.
+    /// Refuses a step whose operator cannot continue from what is stored, which says why.
     fn refuse_unfit(&mut self, step: &Current, former: &str, has_other_parts: bool) -> bool {
         let bytes = self.checkpoint.restored(former, 0..0).0;
         let Some(Err(error)) = step.check.as_ref().map(|check| (check.0)(&bytes, has_other_parts)) else { return false };

@@ -8,7 +8,7 @@
 //!      └────────────────────────────────────────────► Closing (workers drop their tasks) ──► Over
 //! ```
 //!
-//! It is a state machine that is given messages and the time, so that a test can step it. There is one checkpoint under
+//! It is a state machine that takes messages and the time as input, so that a test can step it. There is one checkpoint under
 //! way at a time. What must hold:
 //!
 //! - exactly once: sinks commit only what a published manifest names (I3);
@@ -98,7 +98,7 @@ pub(crate) struct Coordinator {
     in_flight: Option<InFlight>,
     /// What the next checkpoint will answer.
     requests: Vec<CheckpointRequest>,
-    /// Whether the job is to stop behind its next checkpoint.
+    /// Whether the job is to stop after its next checkpoint.
     is_stopping: bool,
     /// When the next checkpoint is due.
     due: Option<i64>,

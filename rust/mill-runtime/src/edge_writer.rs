@@ -106,7 +106,7 @@ impl EdgeWriter {
         }
     }
 
-    /// Sends what has room; gives whether nothing is left unsent.
+    /// Sends what has room; returns whether nothing is left unsent.
     pub(crate) fn try_flush(&mut self) -> bool {
         if self.unsent == 0 {
             return true;
@@ -178,7 +178,7 @@ impl EdgeWriter {
         self.unsent += 1;
     }
 
-    /// Sends to all consumers, behind everything that was gathered.
+    /// Sends to all consumers, after everything that was gathered.
     fn broadcast(&mut self, make: impl Fn() -> Envelope) -> Result<()> {
         self.quiet()?;
         self.send_to_all(make);

@@ -71,7 +71,7 @@ pub struct StageDef {
     pub signature: String,
     /// The parts of the signature that may come and go without the rest, by name.
     pub parts: Vec<(String, String)>,
-    /// Says whether it can go on from what a former run has stored.
+    /// Says whether it can continue from what a former run has stored.
     pub check: Option<StateCheck>,
     /// What it does.
     pub body: StageBody,
@@ -85,7 +85,7 @@ pub struct StageDef {
     pub user_code: Option<UserCode>,
 }
 
-/// What is known of code of the user's before it runs: not what it costs. So it is given few records at first, and then as
+/// What is known of code of the user's before it runs: not what it costs. So it gets few records at first, and then as
 /// many as it works on in a short time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserCode {
@@ -95,7 +95,7 @@ pub struct UserCode {
     pub batch_rows: Option<usize>,
 }
 
-/// Fails if an operator cannot go on from the state without key of its former instances, and says why.
+/// Fails if an operator cannot continue from the state without key of its former instances, and says why.
 #[derive(Clone)]
 pub struct StateCheck(pub Arc<CheckOfState>);
 
@@ -161,7 +161,7 @@ pub struct EdgeDef {
 /// Which task gets which record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EdgeKind {
-    /// Task i gives to task i.
+    /// Task i sends to task i.
     Forward,
     /// The owner of the key in these columns.
     Hash(Vec<usize>),

@@ -2,7 +2,7 @@
 //!
 //! Channels are polled in turn, one envelope each. What they say of time, barriers and ends is merged
 //! ([`Merge`](crate::merge::Merge)). With alignment a channel that has brought the barrier of epoch n is not polled
-//! until all others have brought it or ended: nothing behind the barrier is seen before the snapshot. Without, it is
+//! until all others have brought it or ended: nothing after the barrier is seen before the snapshot. Without, it is
 //! polled on, and the barrier passes when the last channel brings it.
 //!
 //! A channel whose entry is not wanted now is not polled either, so that its producer waits; unless a barrier has come on
@@ -17,7 +17,7 @@ use crate::envelope::{Envelope, Event};
 use crate::merge::Merge;
 use crate::wire;
 
-/// What polling gave.
+/// The result of polling.
 pub(crate) enum Polled {
     /// An event.
     Event(Event),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   mark of checkpoint 7 │ entry entry entry │ mark of 8 (under way) │ entry entry │ pending
-//!   └ operators are made anew from 7 ──► entries once more, output dropped ──────► └ goes in once more, output counts
+//!   └ operators are rebuilt from 7 ──► entries once more, output dropped ──────► └ goes in once more, output counts
 //! ```
 //!
 //! An *entry* is what goes into the chain between two moments at which its operators have nothing to do: records, a watermark, a
@@ -221,7 +221,7 @@ impl InputLog {
         }
     }
 
-    /// A watermark was made and goes on from this stage.
+    /// A watermark was made and is passed on from this stage.
     pub(crate) fn note_watermark(&mut self, stage: usize, at: Watermark) {
         if let Some(entry) = self.pending.as_mut().filter(|_| self.replay.is_none()) {
             entry.watermarks.push(Made { stage, batches: self.batches[stage], at });

@@ -202,18 +202,18 @@ impl JobHandle {
         (self.status() == Status::Running).then(|| self.time.now())
     }
 
-    /// Takes a checkpoint and waits for it; gives its number.
+    /// Takes a checkpoint and waits for it; returns its number.
     ///
     /// # Errors
-    /// When the checkpoint fails, or the job ends before it is taken. The job itself goes on after the former.
+    /// When the checkpoint fails, or the job ends before it is taken. The job itself continues after the former.
     pub fn checkpoint_now(&self) -> Result<u64> {
         self.ask(Command::Checkpoint)
     }
 
-    /// Takes a savepoint into a directory of the user's and waits for it; gives its number.
+    /// Takes a savepoint into a directory of the user's and waits for it; returns its number.
     ///
     /// # Errors
-    /// When it cannot be written, or the job ends before it is taken. The job itself goes on after the former.
+    /// When it cannot be written, or the job ends before it is taken. The job itself continues after the former.
     pub fn savepoint(&self, path: impl Into<PathBuf>) -> Result<u64> {
         let path = path.into();
         self.ask(|reply| Command::Savepoint(path, reply))
@@ -270,7 +270,7 @@ impl JobHandle {
         self.shared.owner.is_current()
     }
 
-    /// With a schedule seed: takes up to that many steps; gives whether the job is over.
+    /// With a schedule seed: takes up to that many steps; returns whether the job is over.
     pub fn run_steps(&self, steps: u64) -> bool {
         if let Some(schedule) = &self.schedule {
             schedule.lock().run(steps);
@@ -278,7 +278,7 @@ impl JobHandle {
         self.status().is_over()
     }
 
-    /// With a schedule seed: takes one step; gives whether more could follow.
+    /// With a schedule seed: takes one step; returns whether more could follow.
     pub fn step(&self) -> bool {
         self.schedule.as_ref().is_some_and(|schedule| schedule.lock().run(1))
     }

@@ -10,10 +10,10 @@
 //!
 //! - a task never blocks: it is polled by its worker, and everything that is under way can be left as it lies;
 //! - queues are bounded, and a full one holds up everything in front of it, up to the source (I10);
-//! - what is in front of a barrier is bounded by the time that it takes: slow steps are given few rows at once, and few
+//! - what is in front of a barrier is bounded by the time that it takes: slow steps get few rows at once, and few
 //!   wait for them (I18);
 //! - the merged watermark of a task never goes back (I8);
-//! - exactly once: nothing behind a barrier is seen by a task before its snapshot, and no sink commits before the
+//! - exactly once: nothing after a barrier is seen by a task before its snapshot, and no sink commits before the
 //!   manifest is published (I1, I3);
 //! - the first failure ends the job, with the name of the step, and everything else is cancelled.
 

@@ -41,7 +41,7 @@ impl Listeners {
         self.of.iter().any(|(own, _)| own == uid)
     }
 
-    /// Tells each what the tasks of its source have given.
+    /// Tells each what the tasks of its source have reported.
     pub(crate) fn tell(&mut self, epoch: Epoch, given: &[(Arc<str>, Vec<u8>)]) {
         for (uid, listener) in &mut self.of {
             let mut read = Vec::new();

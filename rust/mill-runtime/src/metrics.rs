@@ -22,7 +22,7 @@ pub struct Metrics {
     pub edges: Vec<EdgeMetrics>,
     /// Checkpoints so far.
     pub checkpoints: CheckpointMetrics,
-    /// How many records the sources have given, and how many they will give where all of them know.
+    /// How many records the sources have returned, and how many they will return, if all of them know.
     pub progress: ProgressInfo,
 }
 
@@ -35,7 +35,7 @@ pub struct StepMetrics {
     pub name: String,
     /// Records taken.
     pub rows_in: u64,
-    /// Records given, over all ports.
+    /// Records emitted, over all ports.
     pub rows_out: u64,
     /// Records that came too late for their window.
     pub rows_late: u64,

@@ -18,7 +18,7 @@ pub enum Mode {
     /// No record is missing; some may be counted or written twice.
     AtLeastOnce,
     /// As if nothing had failed, and a task that fails goes back alone: it repeats what it has taken since the last checkpoint, and
-    /// what it gave on before is not given on again.
+    /// output that was passed on before is not passed on again.
     Dedup,
     /// No record is processed twice; those in flight are lost.
     None,
@@ -77,7 +77,7 @@ pub struct RunOptions {
     pub interval: Option<Duration>,
     /// Where checkpoints go; without one nothing outlives the process.
     pub store: Option<Store>,
-    /// What to go on from.
+    /// What to continue from.
     pub restore: Option<Checkpoint>,
     /// How many checkpoints are kept.
     pub retain: usize,

@@ -12,7 +12,7 @@
 //! [`PIECE_US`].
 //!
 //! A [`Portion`] is of one step, whose calls are timed one by one. A [`TaskPortion`] is of a whole task: the time from the
-//! entry of records until the chain is empty, waiting for room in the queues behind it included. That time comes in lumps
+//! entry of records until the chain is empty, waiting for room in the queues after it included. That time comes in lumps
 //! (a queue takes three pieces at once, the next has to wait for all of them), so it is spread over some pieces.
 //!
 //! A call may have a cost of its own, whatever the number of rows (a request to a server). To make such calls shorter would

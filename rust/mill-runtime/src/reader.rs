@@ -1,7 +1,7 @@
 //! Reading a split: on the worker's thread, or on a thread of its own when reading may block.
 //!
 //! ```text
-//!   reader thread:  next ─► (read, position behind it) ─► small bounded channel ─► task
+//!   reader thread:  next ─► (read, position after it) ─► small bounded channel ─► task
 //! ```
 //!
 //! The position of a split is that after what the task has taken: what waits in the channel will be read again after a
@@ -82,7 +82,7 @@ impl Closing {
         &self.split
     }
 
-    /// Waits for the end; gives whether it has come.
+    /// Waits for the end; returns whether it has come.
     pub(crate) fn closes_until(&mut self, until: Instant) -> bool {
         self.running.recv_deadline(until) == Err(RecvTimeoutError::Disconnected)
     }

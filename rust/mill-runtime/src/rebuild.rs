@@ -1,4 +1,4 @@
-//! Operators made anew from a checkpoint, for a task that goes back alone.
+//! Operators rebuilt from a checkpoint, for a task that goes back alone.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a job goes on from: checks that it fits the plan, and hands every task its share.
+//! What a job continues from: checks that it fits the plan, and hands every task its share.
 //!
 //! Whether it fits is the matter of [`compare`].
 
@@ -18,7 +18,7 @@ use crate::options::{Mode, RunOptions};
 use crate::positions::{self, Positions};
 use crate::storage::{self, ENDED_NOTE, JOB_NOTE, PositionNotes, SinkNote, Storage};
 
-/// What a job goes on from, if anything.
+/// What a job continues from, if anything.
 #[derive(Default)]
 pub(crate) struct Recovery {
     checkpoint: Option<Checkpoint>,
@@ -99,7 +99,7 @@ impl Recovery {
         self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.manifest().is_finished)
     }
 
-    /// The checkpoint the job goes on from.
+    /// The checkpoint the job continues from.
     pub(crate) fn restored_id(&self) -> Option<u64> {
         self.checkpoint.as_ref().map(Checkpoint::id)
     }
@@ -299,7 +299,7 @@ impl Recovery {
     }
 }
 
-/// Checks that a job in this mode can go on from a checkpoint.
+/// Checks that a job in this mode can continue from a checkpoint.
 ///
 /// # Errors
 /// When it keeps no state.

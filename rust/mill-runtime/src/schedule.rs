@@ -75,7 +75,7 @@ impl Schedule {
         !self.coordinator.is_over()
     }
 
-    /// One thing drawn at random; gives whether it did something.
+    /// One thing drawn at random; returns whether it did something.
     fn step(&mut self) -> bool {
         self.now += 1;
         if !self.is_time_held && self.random.below(STEPS_PER_CHECKPOINT) == 0 && !self.coordinator.has_in_flight() {

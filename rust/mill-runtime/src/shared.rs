@@ -21,7 +21,7 @@ pub(crate) struct Request {
     pub(crate) epoch: Epoch,
     /// Whether the snapshots must give everything, not only what changed.
     pub(crate) is_full: bool,
-    /// Whether the sources are to give nothing behind it.
+    /// Whether the sources are to emit nothing after it.
     pub(crate) is_last: bool,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum Message {
     Note(String),
 }
 
-/// What a task gives to a checkpoint.
+/// What a task contributes to a checkpoint.
 pub(crate) struct Acknowledgement {
     pub(crate) task: usize,
     pub(crate) epoch: Epoch,

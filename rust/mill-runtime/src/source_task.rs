@@ -16,7 +16,7 @@
 //! holds the watermark back.
 //!
 //! Invariant: positions are asked for between two reads, when the chain is drained. So what was given is in front of
-//! the barrier, and what was not is behind it.
+//! the barrier, and what was not is after it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -39,7 +39,7 @@ const NEW_PAUSE_US: i64 = 1_000;
 /// So many ends in a row are reported in any case, so that one read does not take long.
 const ENDS_MAX: usize = 64;
 
-/// What reading gave.
+/// The result of reading.
 #[derive(Debug)]
 pub(crate) enum SourceRead {
     /// Records, and those that could not be read.
@@ -132,7 +132,7 @@ enum Turn {
 }
 
 impl SourceTask {
-    /// Takes the splits that this task owns of those the job begins with. All tasks are given one list, so that a file that
+    /// Takes the splits that this task owns of those the job begins with. All tasks get one list, so that a file that
     /// turns up meanwhile is not read twice, or by nobody.
     pub(crate) fn new(context: SourceContext, begun_with: &[SplitState]) -> SourceTask {
         let properties = context.source.properties();
@@ -410,7 +410,7 @@ impl SourceTask {
         Some((self.paused.len(), self.splits[index].split.id, at))
     }
 
-    /// The operators were made anew: they are told once more which splits are open, and which have nothing for now.
+    /// The operators were rebuilt: they are told once more which splits are open, and which have nothing for now.
     pub(crate) fn tell_again(&mut self) {
         self.has_news = true;
         self.splits.iter_mut().for_each(|owned| owned.is_quiet = false);

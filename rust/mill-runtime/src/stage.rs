@@ -43,7 +43,7 @@ pub(crate) enum Body {
     Sink(usize, Box<dyn SinkWriter>),
 }
 
-/// What a stage gives to a checkpoint.
+/// What a stage contributes to a checkpoint.
 pub(crate) enum Part {
     /// The state of a step. The last flag says that its input had ended.
     State(Arc<str>, Snapshot, bool),
@@ -68,7 +68,7 @@ enum Phase {
     Ready,
     /// The operator has more to emit on the event that finishes like this.
     Resuming(Finish),
-    /// The operator waits for something outside before it goes on with that event.
+    /// The operator waits for something outside before it continues with that event.
     Pending(Finish),
     /// The stage has ended, and takes nothing more.
     Ended,
@@ -129,9 +129,9 @@ pub(crate) struct Stage {
     phase: Phase,
     /// The epoch of the last snapshot.
     snapshot: Option<Epoch>,
-    /// Whether its input has ended; a stage may end before, when it or those behind it need no more.
+    /// Whether its input has ended; a stage may end before, when it or those after it need no more.
     has_input_ended: bool,
-    /// Whether its input had ended already in the checkpoint this job goes on from: nothing is emitted once more.
+    /// Whether its input had ended already in the checkpoint this job continues from: nothing is emitted once more.
     was_ended: bool,
     /// Whether state is stored; without that nobody asks the operator for it.
     is_persistent: bool,
@@ -197,7 +197,7 @@ impl Stage {
         self.cuts_to_repeat.clear();
     }
 
-    /// The input had ended in the checkpoint that the job goes on from.
+    /// The input had ended in the checkpoint that the job continues from.
     pub(crate) fn set_was_ended(&mut self) {
         self.was_ended = true;
     }
@@ -218,7 +218,7 @@ impl Stage {
         std::mem::replace(&mut self.body, Body::Operator(Box::new(Gone)))
     }
 
-    /// Takes the operator that was made anew from the checkpoint of this epoch, and stands as it did there.
+    /// Takes the operator that was rebuilt from the checkpoint of this epoch, and stands as it did there.
     pub(crate) fn go_back(&mut self, epoch: Epoch, mark: &StageMark, operator: Box<dyn Operator>) {
         self.merge = mark.merge.clone();
         self.times = mark.times.clone();
@@ -229,7 +229,7 @@ impl Stage {
         self.body = Body::Operator(operator);
     }
 
-    /// Tells an operator that was made anew how far its inputs have come, as a restart of the job would; it has emitted what follows
+    /// Tells an operator that was rebuilt how far its inputs have come, as a restart of the job would; it has emitted what follows
     /// from that before.
     ///
     /// # Errors
@@ -494,7 +494,7 @@ impl Stage {
         }
     }
 
-    /// Processes one event or goes on with the last one.
+    /// Processes one event or continues with the last one.
     pub(crate) fn advance(&mut self, out: &mut Outbox, parts: &mut Vec<Part>, is_full: bool) -> Result<Forward> {
         let (progress, finish) = match self.phase {
             Phase::Ended => return Ok(NOTHING),

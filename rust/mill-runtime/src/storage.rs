@@ -71,7 +71,7 @@ pub(crate) struct Written {
 pub(crate) struct TaskState {
     /// How many bytes it takes in the checkpoint.
     pub(crate) bytes: u64,
-    /// How many bytes each step gave.
+    /// How many bytes each step has written.
     pub(crate) steps: Vec<(Arc<str>, u64)>,
     /// The steps whose input had ended in this task.
     pub(crate) ended: Vec<Arc<str>>,

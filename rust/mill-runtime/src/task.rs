@@ -4,12 +4,12 @@
 //!   Running ──end of input, or nothing needed any more──► Ended (answers requests for snapshots directly)
 //! ```
 //!
-//! It takes so many records at once as it has done with in a short time, waiting for room in the queues behind it included:
+//! It takes so many records at once as it has done with in a short time, waiting for room in the queues after it included:
 //! a source reads as many, and who sends to it sends as many ([`TaskPortion`]). So whoever is in front of something slow
 //! slows down as well, up to the source, and a barrier has little before it.
 //!
 //! A task takes its next event when its chain is drained, so it can be left at any point: between two steps everything
-//! that is under way lies in inboxes and unsent envelopes. A barrier is acknowledged when the chain is drained behind
+//! that is under way lies in inboxes and unsent envelopes. A barrier is acknowledged when the chain is drained after
 //! it. A task that has ended stays until the job is over: its state belongs to every later checkpoint, and it says so
 //! itself, since it sees no barrier any more. That is consistent: all its producers had ended before their barrier.
 
@@ -66,7 +66,7 @@ pub(crate) struct SourceInput {
 pub(crate) enum Step {
     /// Something.
     Worked,
-    /// Nothing: a queue behind it is full.
+    /// Nothing: a queue after it is full.
     Blocked,
     /// Nothing: a stage waits for something outside, which wakes it.
     Waiting,
@@ -88,7 +88,7 @@ pub(crate) struct Task {
     source_part: Option<Part>,
     /// The last barrier that was acknowledged.
     acknowledged: Epoch,
-    /// Nothing is to be read behind the last barrier.
+    /// Nothing is to be read after the last barrier.
     is_held: bool,
     /// The end, or that nothing is needed any more, has entered the chain.
     is_ending: bool,
@@ -225,7 +225,7 @@ impl Task {
         })
     }
 
-    /// Lets go of the readers of its source; gives those that threads have to close. Nothing is read any more.
+    /// Lets go of the readers of its source; returns those that threads have to close. Nothing is read any more.
     pub(crate) fn take_readers(&mut self) -> Vec<Closing> {
         match &mut self.input {
             TaskInput::Source(source) => source.task.take_readers(),
@@ -358,7 +358,7 @@ impl Task {
                     let pace = Pace { limit: slot.limit(), time_of: &|split| stage.time_of(split) };
                     let read = source.read(Some(pace))?;
                     let may_go_on = slot.pause(source.task.paused(), |split| source.task.split_name(split).unwrap_or_default().into());
-                    // Of a task that sleeps, nobody else looks whether its splits may go on.
+                    // Of a task that sleeps, nobody else looks whether its splits may continue.
                     if !(may_go_on && matches!(read, SourceRead::Pending(_))) {
                         break read;
                     }

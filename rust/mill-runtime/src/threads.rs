@@ -3,7 +3,7 @@
 //! Every thread has a name, belongs to a job, and has a guard: a panic in it becomes an error that names the thread, and
 //! is handed to whoever can end the job with it. So a bug fails a job, and nobody waits for a thread that is gone.
 //!
-//! A thread knows whose it is, so that a function of the user's that waits for its own job, which would wait for ever, is
+//! A thread knows whose it is, so that a function of the user's that waits for its own job, which would wait forever, is
 //! told so at once.
 
 use std::cell::Cell;
@@ -54,7 +54,7 @@ impl Default for Owner {
 /// that `run` owned has been dropped.
 ///
 /// # Errors
-/// If the system gives no more threads.
+/// If the system has no more threads.
 pub fn spawn(
     name: &str,
     owner: Owner,

@@ -28,7 +28,7 @@
 //!
 //! Invariants:
 //! - A follower never sends a watermark that an active entry has yet to reach, for its input is not waited for, but it
-//!   waits for others. When it has records again it goes on from the watermark it sent last.
+//!   waits for others. When it has records again it continues from the watermark it sent last.
 //! - What a task sends never exceeds what its own channel has been told; hence a record that is late for a window is late
 //!   for every step before that window in the same task as well.
 
@@ -126,7 +126,7 @@ impl Slot {
         board.report(self.entry, Standing::Ended(at));
     }
 
-    /// Its maker was made anew, and does not know that it had nothing to say of time: others wait for it until it says so again.
+    /// Its maker was rebuilt, and does not know that it had nothing to say of time: others wait for it until it says so again.
     pub(crate) fn count_again(&mut self) {
         if self.is_quiet {
             self.is_quiet = false;
@@ -235,7 +235,7 @@ impl Board {
         }
         let greatest = of_input().map(Standing::at).max().unwrap_or(Watermark::MIN);
         if of_input().any(|standing| matches!(standing, Standing::Empty(_))) {
-            // Nobody has a split, and nobody says that it may be passed over: what turns up next is waited for.
+            // Nobody has a split, and nobody says that it may be skipped: what turns up next is waited for.
             InputTime::Active(greatest)
         } else if of_input().any(|standing| matches!(standing, Standing::Idle(_))) {
             InputTime::Idle(greatest)

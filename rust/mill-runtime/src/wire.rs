@@ -11,7 +11,7 @@ pub(crate) fn frames_by_key(batch: &Batch, columns: &[usize], consumers: usize) 
     partition_by_hash(batch, columns, consumers).map_err(error)
 }
 
-/// All records for one consumer, as they are but for the split: behind an exchange nobody tells splits apart.
+/// All records for one consumer, as they are but for the split: after an exchange nobody tells splits apart.
 pub(crate) fn whole(batch: &Batch) -> Batch {
     batch.clone().with_split(SplitId::NONE)
 }

@@ -55,7 +55,7 @@ pub struct Blob {
 /// Takes bytes of an object, and where in it they are.
 pub type Take = Box<dyn FnMut(u64, &[u8]) -> io::Result<()> + Send>;
 
-/// A place in an object store. Everything but [`read`](Blobs::read), [`put`](Blobs::put) and [`list`](Blobs::list) may go on after the call.
+/// A place in an object store. Everything but [`read`](Blobs::read), [`put`](Blobs::put) and [`list`](Blobs::list) may continue after the call.
 pub trait Blobs: Send + Sync + fmt::Debug {
     /// The place as users write it.
     fn url(&self) -> &str;

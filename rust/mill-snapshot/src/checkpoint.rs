@@ -67,7 +67,7 @@ impl Checkpoint {
                     let (address, kind) = (block.header.address, block.header.kind);
                     contents.blocks.push(RestoredBlock { address, kind, bytes, seen: block.seen });
                 }
-                // State without key is given anew by every checkpoint: that of older ones no longer counts.
+                // State without key is written again by every checkpoint: that of older ones no longer counts.
                 _ if block.header.epoch != manifest.id => {}
                 Class::Bytes => contents.bytes.push((segment.task(block).clone(), bytes)),
                 Class::Handle => contents.handles.push((block.header.address.namespace as u64, bytes)),

@@ -53,7 +53,7 @@ impl Store {
     }
 
     /// Merges young segments of the newest checkpoint into one, which the next checkpoint then refers to in their
-    /// stead. Runs beside the job, on the caller's thread; gives the merged segment, or `None` if there was nothing to
+    /// stead. Runs beside the job, on the caller's thread; returns the merged segment, or `None` if there was nothing to
     /// do or a full checkpoint has made it superfluous.
     pub fn compact(&self) -> Result<Option<SegmentRef>> {
         let (run, is_start, since, number) = {

@@ -282,7 +282,7 @@ impl Disk for FaultDisk {
         if !world.held.insert(path.to_path_buf()) {
             return Ok(None);
         }
-        // Made before anything can fail, so that the lock is given back then.
+        // Made before anything can fail, so that the lock is released then.
         let lock = Lock { world: Arc::clone(&self.world), path: path.to_path_buf() };
         let grown = match world.find(path) {
             Ok(file) => {

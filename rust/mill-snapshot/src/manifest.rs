@@ -40,7 +40,7 @@ pub struct Manifest {
     pub created: i64,
     /// The guarantee the job ran with: `exactly_once`, `at_least_once` or `none`.
     pub mode: String,
-    /// What must be equal for a job to go on from here without a look at the single operators.
+    /// What must be equal for a job to continue from here without a look at the single operators.
     pub plan_fingerprint: String,
     /// The version of Millstream that wrote it.
     pub version: String,

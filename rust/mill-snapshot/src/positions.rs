@@ -7,7 +7,7 @@
 //! Every slot has two copies of its position, written in turn, and two words beside them: `intent` is set to the number
 //! of a note before its copy is touched, `done` after. So a copy that was cut short by a kill (`intent` is ahead) can be
 //! told from one that was damaged later (`done` says that it was whole): the first is fine, as its records were not yet
-//! sent; the second is an error, because going on from the copy before it would send records again.
+//! sent; the second is an error, because continuing from the copy before it would send records again.
 //!
 //! Only the order of the stores matters here, and only as the compiler emits them: a thread that is killed has executed
 //! its stores up to some point, and all of those are in the page.

@@ -38,8 +38,8 @@ impl Held for RealLock {}
 
 impl Drop for RealLock {
     fn drop(&mut self) {
-        // Closing would do, if no process that was forked from this one had the same file open. The kernel gives the
-        // lock back when the last of them dies; an error here would mean that it has done so already.
+        // Closing would do, if no process that was forked from this one had the same file open. The kernel releases the
+        // lock when the last of them dies; an error here would mean that it has done so already.
         let _ = self.file.unlock();
     }
 }

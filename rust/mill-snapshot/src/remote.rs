@@ -472,7 +472,7 @@ impl Remote {
         }
     }
 
-    /// Brings into the directory what a checkpoint refers to and is not there; gives the names of what was there.
+    /// Brings into the directory what a checkpoint refers to and is not there; returns the names of what was there.
     pub(crate) fn fetch(&self, disk: &Arc<dyn Disk>, dir: &Path, manifest: &Manifest) -> Result<Vec<String>> {
         let sizes = sizes(&**disk, dir)?;
         let segments = manifest.segments.iter().map(|segment| (segment.file.clone(), segment.bytes));

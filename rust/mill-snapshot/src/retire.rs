@@ -2,7 +2,7 @@
 //!
 //! Order matters: first the manifests go, then their segments, so that a kill in between leaves files that nothing
 //! refers to and never a manifest without its files. (A crash of the machine may undo the removal of an old manifest
-//! alone: it is then one that is not whole, behind newer ones that are, and goes with the next retirement.) A manifest
+//! alone: it is then one that is not whole, after newer ones that are, and goes with the next retirement.) A manifest
 //! that cannot be read refers to nothing that could be used; it goes when it is older than all that are kept. In an object store
 //! the same goes, a little later and beside the job ([`Store::sweep`](crate::Store::sweep)).
 

@@ -31,7 +31,7 @@ const MANIFEST_PREFIX: &str = "manifest-";
 /// The highest number that a checkpoint can have: one every microsecond, for thirty thousand years.
 pub(crate) const EPOCH_MAX: u64 = 1 << 60;
 
-/// A state directory. Clones share it; the lock is given back with the last one.
+/// A state directory. Clones share it; the lock is released with the last one.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) inner: Arc<Inner>,
@@ -160,7 +160,7 @@ impl Store {
         Ok(Store { inner: Arc::new(inner) })
     }
 
-    /// Opens a state directory to begin anew in it, under another identity: nothing of former runs is found. Their files stay until
+    /// Opens a state directory to start over in it, under another identity: nothing of former runs is found. Their files stay until
     /// [`forget_former`](Store::forget_former), which has to come before the first checkpoint.
     ///
     /// # Errors
@@ -323,7 +323,7 @@ impl Store {
 
     /// The newest checkpoint that is whole, with every byte of it checked. `None` if none was ever published.
     ///
-    /// What was passed over, and why, is added to `notes`, a line each.
+    /// What was skipped, and why, is added to `notes`, a line each.
     ///
     /// # Errors
     /// If checkpoints were published, but none of them is whole or left.
@@ -414,7 +414,7 @@ impl Store {
         Ok(infos)
     }
 
-    /// Removes checkpoints that are no longer needed, and files that nothing refers to; gives how many files went.
+    /// Removes checkpoints that are no longer needed, and files that nothing refers to; returns how many files went.
     ///
     /// Kept are the newest `retain` checkpoints (at least one), all from `committed` on (the newest whose sinks have
     /// committed: before, a sink may still need what it refers to), and all they refer to.
@@ -598,7 +598,7 @@ fn is_state(name: &str) -> bool {
     segment_epoch(name).is_some() || Manifest::id_of(name).is_some() || name.starts_with(POSITIONS)
 }
 
-/// Finds out from both marks what is to be expected, and whether the marker has to be written anew.
+/// Finds out from both marks what is to be expected, and whether the marker has to be rewritten.
 fn settle(disk: &dyn Disk, path: &Path, notes: &mut Vec<String>) -> Result<(Record, bool)> {
     let marker = marks::look(disk, &path.join(MARKER), true)?;
     let lock = marks::look(disk, &path.join(LOCK), false)?;

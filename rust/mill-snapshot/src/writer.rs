@@ -34,7 +34,7 @@ const OWN_SEGMENT_BYTES_MIN: usize = 1 << 20;
 pub struct OperatorState {
     /// The identity of the operator's state.
     pub uid: String,
-    /// State without key; must be given in every checkpoint, as that of older ones no longer counts.
+    /// State without key; must be part of every checkpoint, as that of older ones no longer counts.
     pub bytes: Option<Vec<u8>>,
     /// Keyed state: all of it, or what changed since the checkpoint before.
     pub blocks: Vec<Block>,
@@ -47,7 +47,7 @@ pub struct OperatorState {
 pub struct Handle {
     /// The epoch.
     pub epoch: u64,
-    /// What the sink's pre-commit gave.
+    /// What the sink's pre-commit returned.
     pub bytes: Vec<u8>,
 }
 
@@ -140,7 +140,7 @@ impl CheckpointWriter {
         self.is_full
     }
 
-    /// Stores the state of one task; gives how many bytes it takes.
+    /// Stores the state of one task; returns how many bytes it takes.
     ///
     /// # Errors
     /// If it cannot be made durable. The checkpoint has then failed: abandon it.
@@ -359,7 +359,7 @@ impl CheckpointWriter {
     }
 }
 
-/// Writes a manifest under a temporary name, makes all names before it durable, and gives it its own.
+/// Writes a manifest under a temporary name, makes all names before it durable, and renames it to its own name.
 pub(crate) fn publish(store: &Store, manifest: &Manifest) -> Result<()> {
     let (disk, dir) = (&*store.inner.disk, &store.inner.path);
     let raw = manifest.encode();

@@ -8,7 +8,7 @@
 //!   restore:  the description is checked against what was declared, then each state takes its blocks
 //! ```
 //!
-//! A block names its state by number. The numbers of a checkpoint are those of its description: a step that goes on from it
+//! A block names its state by number. The numbers of a checkpoint are those of its description: a step that continues from it
 //! keeps them, in whatever order it declares its states, since the blocks it adds join those that are there.
 
 mod description;
@@ -94,15 +94,15 @@ impl Table {
     }
 }
 
-/// Leads to the tables of a state with rows by key, of the backend that gave it.
+/// Leads to the tables of a state with rows by key, of the backend that returned it.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyedState(usize);
 
-/// Leads to the table of a state in order of time, of the backend that gave it.
+/// Leads to the table of a state in order of time, of the backend that returned it.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderedState(usize);
 
-/// Leads to the map of a state with entries per key, of the backend that gave it.
+/// Leads to the map of a state with entries per key, of the backend that returned it.
 #[derive(Clone, Copy, Debug)]
 pub struct MultiMapState(usize);
 

@@ -166,7 +166,7 @@ impl Chunk {
     }
 
     /// Empties a row of a writable chunk. The rows from its line on, up to the first line with an empty row, take new
-    /// places: no search passed an empty row to find what lies behind that line, and none will. `emptied` hears of every slot
+    /// places: no search passed an empty row to find what lies after that line, and none will. `emptied` hears of every slot
     /// whose row was taken out; those that rows were put into again have the bit `dirty`, unless they are as before.
     pub(crate) fn remove(
         &mut self,
@@ -238,7 +238,7 @@ impl Chunk {
     /// The same for who knows already where the rows are.
     ///
     /// # Safety
-    /// - `probe` is what [`probe`](Chunk::probe) gives.
+    /// - `probe` is what [`probe`](Chunk::probe) returns.
     #[inline(always)]
     pub(crate) unsafe fn find_from<const SHAPE: u8>(&self, probe: Probe, keys: &KeyBatch, record: usize) -> Found {
         let tag = keys.tag(record);

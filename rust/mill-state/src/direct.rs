@@ -10,7 +10,7 @@
 //! fits where a frame's keys lie in a narrow range, as numbers do that are given one after the other. Such a table only
 //! combines records for a while: it is read and emptied as a whole, and no checkpoint holds it.
 //!
-//! Invariants: `memory` has `slots` whole rows behind `begin`; it is not resized while a table lives, so rows do not move;
+//! Invariants: `memory` has `slots` whole rows after `begin`; it is not resized while a table lives, so rows do not move;
 //! rows outside of `used` are zero.
 
 use std::marker::PhantomData;
@@ -65,7 +65,7 @@ impl KeyRange {
 #[derive(Debug)]
 pub struct DirectTable {
     row_words: usize,
-    /// The first word behind the key.
+    /// The first word after the key.
     value_word: usize,
     memory: Vec<u64>,
     /// The first word of the first row.
@@ -207,7 +207,7 @@ impl DirectTable {
         RowsRead { pointers: &self.scanned, places: &[], chunks: &[], row_words, value_word, cells_per_row: 0 }
     }
 
-    /// Moves all rows into an empty table, where they have the keys that `renumbered` gives for theirs: others for each.
+    /// Moves all rows into an empty table, where they have the keys that `renumbered` returns for theirs: others for each.
     ///
     /// # Panics
     /// If the other table does not hold one of the keys, or has another layout.

@@ -38,7 +38,7 @@ impl Touched {
 
 /// What a snapshot of a table consists of.
 ///
-/// Invariant: the table has ended the epoch in which it gave the promises of `touched`. [`take`](Handover::take) sees to
+/// Invariant: the table has ended the epoch in which it made the promises of `touched`. [`take`](Handover::take) sees to
 /// it, and there is no other way to make one.
 #[derive(Debug)]
 pub(crate) struct Handover {
@@ -73,7 +73,7 @@ impl BlockSource for Handover {
         out.reserve(dropped.len() + touched.len());
         out.extend(dropped.into_iter().map(|(group, id)| drop_block(address(group, id))));
         for Touched { data, arena_from, id, group, is_based, emptied, .. } in touched {
-            // SAFETY: the table has ended the epoch in which it gave the promises of `touched` (invariant of the type).
+            // SAFETY: the table has ended the epoch in which it made the promises of `touched` (invariant of the type).
             let data = unsafe { data.keep() };
             let arena = arena_from..data.arena.bytes().len();
             let is_whole = is_full || !is_based;

@@ -67,7 +67,7 @@ pub(crate) struct ChunkImage {
     given: OnceLock<Option<Given>>,
 }
 
-/// What a block of changed rows gives.
+/// What a block of changed rows contains.
 struct Given {
     /// The rows that changed.
     rows: Places,

@@ -64,7 +64,7 @@ impl MultiMap {
         self.rows.set_state(state);
     }
 
-    /// Adds an entry, or gives the entry of this key another value. Whether it is new.
+    /// Adds an entry, or replaces the value of the entry of this key. Whether it is new.
     ///
     /// # Errors
     /// When key, entry key and value together are longer than a gibibyte.
@@ -77,7 +77,7 @@ impl MultiMap {
         Ok(self.rows.insert(key_group(hash), Entry { order: hash as i64, key: &self.room, value }))
     }
 
-    /// Adds a value behind all others of the key, for a list: its entry key is one more than the last, as a u64 in
+    /// Adds a value after all others of the key, for a list: its entry key is one more than the last, as a u64 in
     /// big-endian bytes. Use it on keys alone whose entries all came this way.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ impl MultiMap {
     }
 
     /// Takes up the entries that these blocks leave, oldest first, in place of those that are there. Blocks of other states
-    /// and of key groups that the map does not hold are passed over.
+    /// and of key groups that the map does not hold are skipped.
     ///
     /// # Errors
     /// When blocks are of entries that mean something else, or contradict each other or themselves.

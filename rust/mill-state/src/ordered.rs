@@ -14,7 +14,7 @@ const BYTES_MAX: usize = 1 << 30;
 /// A table of rows (time, key) → value, sorted by time and then by the bytes of the key.
 ///
 /// A row belongs to the key group of its key's hash. There may be a row for each pair of time and key; adding one that is
-/// there gives it another value. A task that takes up rows of other tasks (another parallelism) holds those of its groups.
+/// there replaces its value. A task that takes up rows of other tasks (another parallelism) holds those of its groups.
 ///
 /// A look-up by key alone would go through all times: for that, keep a [`MultiMap`](crate::MultiMap) of the key's times.
 ///
@@ -106,7 +106,7 @@ impl OrderedTable {
         self.0.set_state(state);
     }
 
-    /// Adds a row, or gives the row of this time and key another value. Whether it is new.
+    /// Adds a row, or replaces the value of the row of this time and key. Whether it is new.
     ///
     /// # Errors
     /// When key and value together are longer than a gibibyte.
@@ -178,7 +178,7 @@ impl OrderedTable {
     }
 
     /// Takes up the rows that these blocks leave, oldest first, in place of those that are there. Blocks of other states
-    /// and of key groups that the table does not hold are passed over.
+    /// and of key groups that the table does not hold are skipped.
     ///
     /// # Errors
     /// When blocks are of rows that mean something else, or contradict each other or themselves.

@@ -1,7 +1,7 @@
 //! Tables of panes: one state table for each piece of event time.
 //!
 //! A pane is opened by its first record and dropped as a whole when its windows have fired; that leaves all of its memory to
-//! the panes behind it at once, and costs a checkpoint one small block a chunk.
+//! the panes after it at once, and costs a checkpoint one small block a chunk.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -105,7 +105,7 @@ impl PaneTables {
         self.panes.range(range).map(|(&start, _)| start)
     }
 
-    /// Closes a pane and gives its memory back.
+    /// Closes a pane and frees its memory.
     pub fn close(&mut self, start: i64) {
         let Some(mut table) = self.panes.remove(&start) else { return };
         self.shape = table.shape();
@@ -163,7 +163,7 @@ impl PaneTables {
     }
 
     /// Takes up the panes that these blocks leave, oldest first, in place of those that are open. Blocks of other states
-    /// are passed over.
+    /// are skipped.
     ///
     /// # Errors
     /// When blocks are of another layout, or contradict each other or themselves.

@@ -76,7 +76,7 @@ impl Pool {
         self.shared.lines
     }
 
-    /// A block of zeros; `None` if the system gives no memory.
+    /// A block of zeros; `None` if the system has no memory left.
     pub(crate) fn take(&self) -> Option<PoolBlock> {
         let mut memory = self.shared.memory.lock();
         if let Some(start) = memory.free.pop() {

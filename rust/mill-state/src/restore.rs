@@ -34,7 +34,7 @@ struct Placed<'b> {
 
 impl StateTable {
     /// Takes up the state that these blocks leave, oldest first, in place of what the table has. Blocks of other states
-    /// and of key groups that the table does not hold are passed over; the namespace is not looked at.
+    /// and of key groups that the table does not hold are skipped; the namespace is not looked at.
     ///
     /// # Errors
     /// When blocks are of another layout, or contradict each other or themselves.

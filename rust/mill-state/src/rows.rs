@@ -238,7 +238,7 @@ pub struct RowsRead<'t> {
     pub(crate) places: &'t [(u32, u32)],
     pub(crate) chunks: &'t [Chunk],
     pub(crate) row_words: usize,
-    /// The first word behind the key.
+    /// The first word after the key.
     pub(crate) value_word: usize,
     pub(crate) cells_per_row: usize,
 }

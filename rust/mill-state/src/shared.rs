@@ -21,7 +21,7 @@
 //!    gets a copy, so at that moment nobody else can reach what it is going to write to; from then on only the promise
 //!    can, and it lies in the table until the barrier.
 //! 3. Promises leave the table only when it ends its epoch, and [`Promise::keep`] is called only on such that have left.
-//!    By 1 the table then writes to that data no more, until 2 begins anew.
+//!    By 1 the table then writes to that data no more, until 2 starts over.
 //! 4. What was written happens before what is read, as promises go to another thread by a channel; what was read happens
 //!    before what is written next, as `Arc::get_mut` in [`TableData::own`] sees the other handle go.
 
@@ -103,7 +103,7 @@ impl Promise {
     /// The data, to be read.
     ///
     /// # Safety
-    /// - The table has handed the promise over and ended the epoch in which it gave it.
+    /// - The table has handed the promise over and ended the epoch in which it made it.
     pub(crate) unsafe fn keep(self) -> Handed {
         Handed(self.0)
     }

@@ -110,7 +110,7 @@ impl Group {
         self.from(Place { leaf: 0, row: 0 })
     }
 
-    /// Adds a row, or gives the row of this key another value. Whether it is new.
+    /// Adds a row, or replaces the value of the row of this key. Whether it is new.
     fn insert(&mut self, entry: Entry<'_>) -> bool {
         let mut place = self.position(|other| (other.order, other.key) < (entry.order, entry.key));
         if place.leaf == self.leaves.len() {
@@ -176,7 +176,7 @@ impl Group {
         }
     }
 
-    /// Merges a leaf with the one behind it if they are small together.
+    /// Merges a leaf with the one after it if they are small together.
     fn merge(&mut self, leaf: usize) {
         let (Some(low), Some(high)) = (self.leaves.get(leaf), self.leaves.get(leaf + 1)) else { return };
         if low.len() + high.len() > ROWS_MAX / 2 || low.live_bytes() + high.live_bytes() > BYTES_MAX / 2 {
@@ -266,7 +266,7 @@ impl SortedTable {
         place.unwrap_or_else(|| panic!("key group {group} belongs to another task"))
     }
 
-    /// Adds a row, or gives the row of this key another value. Whether it is new.
+    /// Adds a row, or replaces the value of the row of this key. Whether it is new.
     pub(crate) fn insert(&mut self, group: u16, entry: Entry<'_>) -> bool {
         let group = self.group_mut(group);
         let is_new = group.insert(entry);
@@ -370,7 +370,7 @@ impl SortedTable {
     }
 
     /// Takes up the rows that these blocks leave, oldest first, in place of those that are there. Blocks of other states
-    /// and of key groups that the table does not hold are passed over.
+    /// and of key groups that the table does not hold are skipped.
     pub(crate) fn restore<'b>(&mut self, blocks: impl IntoIterator<Item = &'b RestoredBlock>) -> Result<()> {
         self.groups.iter_mut().for_each(|group| *group = Group::default());
         let Range { start: first, end } = self.groups();

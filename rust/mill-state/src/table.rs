@@ -13,7 +13,7 @@
 //!
 //! Invariants:
 //!
-//! - A chunk belongs to one key group. Its id says which prefix (behind the group) it holds: 1 is the whole group, the
+//! - A chunk belongs to one key group. Its id says which prefix (after the group) it holds: 1 is the whole group, the
 //!   halves of `n` are `2n` and `2n + 1`. Every entry of the directory under that prefix points to it.
 //! - At least one row of every chunk is empty: a chunk grows before its load passes three quarters.
 //! - The time between two snapshots is an epoch. The table only writes to a chunk that became writable in the present
@@ -52,7 +52,7 @@ pub const LOOKUP_ROWS_MAX: usize = 4096;
 const CHUNK_BYTES: usize = 16 << 10;
 /// How many rows a chunk starts with.
 pub(crate) const CHUNK_ROWS_FIRST: u32 = 16;
-/// How many bits behind the key group the directory distinguishes at most; chunks of keys that agree in all of them
+/// How many bits after the key group the directory distinguishes at most; chunks of keys that agree in all of them
 /// grow past their usual size instead.
 const DEPTH_MAX: u32 = 16;
 /// How many bytes of rows a table has at least when it takes memory from its pool: 2 MiB are too much for a small one. Keys
@@ -310,7 +310,7 @@ impl StateTable {
         self.dropped.extend(self.chunks.iter().filter(is_held).map(|chunk| (chunk.group, chunk.id)));
     }
 
-    /// Ends the epoch, so that no chunk is writable; gives its number.
+    /// Ends the epoch, so that no chunk is writable; returns its number.
     pub(crate) fn end_epoch(&mut self) -> u64 {
         self.epoch += 1;
         self.directory.begin_epoch(self.epoch);

@@ -82,7 +82,7 @@ fn stage(stage: &physical::Stage) -> StageDef {
     }
 }
 
-/// Whether what a former run has stored may be such that the stage cannot go on from it, though its signature is the same.
+/// Whether what a former run has stored may be such that the stage cannot continue from it, though its signature is the same.
 fn is_checked(kind: &StageKind) -> bool {
     matches!(
         kind,

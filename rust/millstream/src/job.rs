@@ -25,7 +25,7 @@ pub enum JobState {
     Restarting,
     /// Done: the input ended.
     Finished,
-    /// Ended by the user, or after a given time, with a last checkpoint: a later run goes on from there.
+    /// Ended by the user, or after a given time, with a last checkpoint: a later run continues from there.
     Stopped,
     /// Ended by the user without a last checkpoint.
     Cancelled,
@@ -91,7 +91,7 @@ pub fn start(sinks: &[SinkNode], options: Options) -> Result<Job> {
 }
 
 /// Checks what [`start`] checks of the plan, the options and the newest checkpoint, and changes nothing: the job that the state
-/// directory belongs to may be running. Gives whether there is a checkpoint to go on from.
+/// directory belongs to may be running. Gives whether there is a checkpoint to continue from.
 ///
 /// # Errors
 /// As [`start`], as far as the job that runs does not have to end first.

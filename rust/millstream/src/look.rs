@@ -32,7 +32,7 @@ pub fn verify(path: &Path) -> Result<VerifyReport> {
     place::looking(path, |store| mill_snapshot::verify_all(store).map_err(failed))
 }
 
-/// State that is pickled Python objects, which whoever goes on from the directory unpickles.
+/// State that is pickled Python objects, which whoever continues from the directory unpickles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pickled {
     /// The checkpoint.
@@ -101,7 +101,7 @@ pub fn read_state(path: &Path, step: &str, id: Option<u64>) -> Result<RecordBatc
     mill_operators::read_state(&bytes, &blocks).map_err(|error| error.in_step(step))
 }
 
-/// What would become of a job that goes on from a checkpoint with this plan.
+/// What would become of a job that continues from a checkpoint with this plan.
 #[derive(Clone, Debug)]
 pub struct PlanDiff {
     /// The checkpoint.
@@ -125,7 +125,7 @@ pub struct StepDiff {
     pub text: String,
 }
 
-/// Compares a plan with the checkpoint that a run with these options would go on from, or the one with this number. Nothing runs,
+/// Compares a plan with the checkpoint that a run with these options would continue from, or the one with this number. Nothing runs,
 /// and nothing is locked or written: a job may be running on the directory.
 ///
 /// Inputs, and what is at the targets of sinks, are looked at when a job starts, not here.
@@ -160,7 +160,7 @@ pub fn diff(sinks: &[SinkNode], options: &Options, id: Option<u64>) -> Result<Pl
     })
 }
 
-/// The checkpoint that a run would go on from, or one of the directory.
+/// The checkpoint that a run would continue from, or one of the directory.
 fn found(settings: &CheckpointOptions, id: Option<u64>) -> Result<Checkpoint> {
     // A running job removes old checkpoints: the newest one may be another a moment later.
     let mut outcome = find(settings, id);

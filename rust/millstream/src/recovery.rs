@@ -1,4 +1,4 @@
-//! Opens the state directory of a job and finds what to go on from.
+//! Opens the state directory of a job and finds what to continue from.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(crate) struct Recovered {
 /// What has changed in the plan since then is among the notes.
 ///
 /// # Errors
-/// When the directory cannot be used, the plan cannot go on from what is there, or the job had finished and its plan is another one
+/// When the directory cannot be used, the plan cannot continue from what is there, or the job had finished and its plan is another one
 /// now.
 pub(crate) fn open(
     options: Option<&CheckpointOptions>,
@@ -62,7 +62,7 @@ pub(crate) fn open(
     Ok(Recovered { store: Some(store), checkpoint, notes, scratch })
 }
 
-/// Checks that a job of this plan can go on from the newest checkpoint of a directory that another job may be using; nothing is
+/// Checks that a job of this plan can continue from the newest checkpoint of a directory that another job may be using; nothing is
 /// locked or changed. Gives whether there is one.
 ///
 /// # Errors
@@ -123,7 +123,7 @@ fn accepted(checkpoint: &Checkpoint, plan: &PhysicalPlan, options: &CheckpointOp
     Ok(differ.lines().into_iter().map(|change| format!("the plan has changed since checkpoint {id}: {change}")).collect())
 }
 
-/// Why a job that had finished does not go on with another plan.
+/// Why a job that had finished does not continue with another plan.
 pub(crate) fn finished(checkpoint: &Checkpoint, differ: &Differences) -> String {
     let lines: Vec<String> = differ.lines().into_iter().chain(differ.states.refusals()).collect();
     format!(

@@ -74,7 +74,7 @@ fn attempt(sinks: &[SinkNode], options: &Options, simulation: &Simulation) -> Re
     }
 }
 
-/// Takes the steps; gives whether the job is over.
+/// Takes the steps; returns whether the job is over.
 fn drive(handle: &JobHandle, simulation: &Simulation, mut jumps: Option<Jumps>) -> bool {
     for _ in 0..simulation.steps.unwrap_or(u64::MAX) {
         let is_going_on = handle.step();

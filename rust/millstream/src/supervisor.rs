@@ -192,7 +192,7 @@ impl Supervision {
         Some(pause)
     }
 
-    /// Pauses before a restart; gives false if the user wants the job to end.
+    /// Pauses before a restart; returns false if the user wants the job to end.
     fn pause(&self, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         let mut shared = self.shared.lock();
@@ -297,7 +297,7 @@ impl Supervisor {
         };
         let mut recovered = recovery::open(self.options.checkpoint.as_ref(), &self.plan, Arc::new(RealDisk), &ending, &said)?;
         if let Some(checkpoint) = &mut self.options.checkpoint {
-            // From here on the directory holds this job, which goes on from its own checkpoints after a failure.
+            // From here on the directory holds this job, which continues from its own checkpoints after a failure.
             checkpoint.restart = false;
         }
         for note in recovered.notes.drain(..) {
@@ -339,7 +339,7 @@ impl Supervisor {
             }
         };
         let mut shared = self.supervision.shared.lock();
-        // Whoever has only the report must hear of a checkpoint that was passed over, too.
+        // Whoever has only the report must hear of a checkpoint that was skipped, too.
         let outcome = outcome.map(|mut report| {
             report.notes.splice(0..0, shared.notes.iter().cloned());
             report

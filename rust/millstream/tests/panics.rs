@@ -1,4 +1,4 @@
-//! A panic in every thread of the engine: the job fails and names the thread, or starts again, and nobody waits for ever.
+//! A panic in every thread of the engine: the job fails and names the thread, or starts again, and nobody waits forever.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -122,7 +122,7 @@ fn a_panic_in_any_thread_fails_the_job_and_names_the_thread() {
             assert_eq!(job.status().state, JobState::Failed, "{step}");
             disarm();
             HOLDS_END.store(false, Ordering::Relaxed);
-            // Everything that it held is free, and the job goes on from its last checkpoint.
+            // Everything that it held is free, and the job continues from its last checkpoint.
             let job = run(dir.path(), Restart::Never).expect("the directory is free");
             job.wait(LONGEST).unwrap_or_else(|| panic!("{step}: the next run hangs")).expect("it ends well");
             assert_eq!(written(dir.path()), (0..ROWS as i64).collect::<Vec<_>>(), "{step} {first}");

@@ -5,7 +5,7 @@
 //! each one does begin outside of quotes. So the parts of a large file are looked through by several threads. Of a file
 //! without quotes that is a search for one byte.
 //!
-//! The check is strict: a quote in the middle of an unquoted field, or text behind a closing quote, and the file is read
+//! The check is strict: a quote in the middle of an unquoted field, or text after a closing quote, and the file is read
 //! as a whole by the tokenizer, which knows what to do with these.
 
 use std::path::Path;

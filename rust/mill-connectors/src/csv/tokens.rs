@@ -192,7 +192,7 @@ impl Cutter<'_> {
         self.found += 1;
     }
 
-    /// Cuts `data[..end]`, which has no quote; gives where it stopped.
+    /// Cuts `data[..end]`, which has no quote; returns where it stopped.
     fn cut_plain(&mut self, end: usize, rows_max: usize, is_last: bool) -> usize {
         let data = &self.data[..end];
         let (mut start, mut field, mut first) = (0, 0, self.tokens.fields.len());
@@ -225,7 +225,7 @@ impl Cutter<'_> {
         self.found = 0;
     }
 
-    /// Ends a record whose fields begin at `first`; gives where the next one's begin.
+    /// Ends a record whose fields begin at `first`; returns where the next one's begin.
     #[inline]
     fn finish(&mut self, start: usize, end: usize, first: usize) -> usize {
         let found = std::mem::take(&mut self.found);
@@ -250,7 +250,7 @@ impl Cutter<'_> {
         first
     }
 
-    /// Cuts records that may be quoted; gives where it stopped.
+    /// Cuts records that may be quoted; returns where it stopped.
     fn cut_quoted(&mut self, from: usize, rows_max: usize, is_last: bool) -> usize {
         let mut start = from;
         while start < self.data.len() && !self.is_full(rows_max) {
@@ -347,7 +347,7 @@ impl Cutter<'_> {
 }
 
 enum Cut {
-    /// A record up to `end`; the next one begins at `next`. Without a line end it may go on in bytes still to come.
+    /// A record up to `end`; the next one begins at `next`. Without a line end it may continue in bytes still to come.
     Record { end: usize, next: usize, is_terminated: bool },
     /// A quote is open at the end of the data.
     Open,

@@ -19,9 +19,9 @@ pub(super) struct DirectoryCommitter {
     /// Hidden files whose commit was asked for: a checkpoint may name them, so `abort` leaves them alone.
     named: HashSet<String>,
     delivery: Delivery,
-    /// Whether a later run may go on from what this one leaves.
+    /// Whether a later run may continue from what this one leaves.
     is_resumable: bool,
-    /// The identity of the job, and the checkpoint that it goes on from.
+    /// The identity of the job, and the checkpoint that it continues from.
     job: Option<u64>,
     restored: Option<Epoch>,
     /// Whether it has begun from nothing.
@@ -246,7 +246,7 @@ impl DirectoryCommitter {
         Ok(true)
     }
 
-    /// Refuses to go on from a checkpoint while there is output of later ones.
+    /// Refuses to continue from a checkpoint while there is output of later ones.
     fn check_newer(&self) -> Result<()> {
         let (Delivery::ExactlyOnce, Some(restored)) = (self.delivery, self.restored) else { return Ok(()) };
         let is_newer = |name: &String| name::epoch_of(last_of(name)).is_some_and(|epoch| epoch > restored.0);
@@ -263,7 +263,7 @@ impl DirectoryCommitter {
         )))
     }
 
-    /// Counts the parts of one file, and refuses to go on if there are fewer than the checkpoint knows of.
+    /// Counts the parts of one file, and refuses to continue if there are fewer than the checkpoint knows of.
     fn check_count(&mut self, recovered: &Recovered<'_>) -> Result<()> {
         let mut former = self.names()?;
         former.retain(|name| name::is_committed(name));

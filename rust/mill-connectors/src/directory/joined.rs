@@ -90,7 +90,7 @@ impl Shared {
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| failed("write", &path, e))
     }
 
-    /// Whether the parts are what a run without checkpoints has left when it was killed: no run can go on from them.
+    /// Whether the parts are what a run without checkpoints has left when it was killed: no run can continue from them.
     pub(super) fn are_left(&self) -> bool {
         let text = |name| fs::read_to_string(self.directory.join(name));
         text(FORM).or_else(|_| text(COMPLETE)).is_ok_and(|text| text.ends_with(KEPT_BY_NOBODY))
@@ -138,7 +138,7 @@ impl Shared {
         )))
     }
 
-    /// Refuses to go on from a checkpoint whose parts are there no more.
+    /// Refuses to continue from a checkpoint whose parts are there no more.
     pub(super) fn lost_parts(&self, target: &Path, restored: Option<Epoch>, former: Option<&str>) -> Error {
         let (name, directory) = (self.name(), &self.directory);
         let restored = restored.map_or_else(String::new, |epoch| format!(" {}", epoch.0));

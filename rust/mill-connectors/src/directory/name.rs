@@ -34,7 +34,7 @@ pub(super) fn task_of(name: &str) -> Option<usize> {
     numbers.parse().ok()
 }
 
-/// The same name with a number behind it, for output that is published a second time.
+/// The same name with a number after it, for output that is published a second time.
 pub(super) fn again(committed: &str, number: u32) -> String {
     committed.replacen('.', &format!("-{number}."), 1)
 }

@@ -75,7 +75,7 @@ impl Output {
         }
     }
 
-    /// Writes what is still held back and gives the file, not yet synced.
+    /// Writes what is still buffered and returns the file, not yet synced.
     pub(super) fn finish(self) -> io::Result<File> {
         let file = match self {
             Output::Plain(file) => file,

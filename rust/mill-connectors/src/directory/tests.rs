@@ -90,7 +90,7 @@ fn recovery_after_a_kill_at_any_step_commits_what_is_named_and_removes_the_rest(
         if step >= 3 {
             committer.commit(&named[..step - 2]).unwrap();
         }
-        // Work on the epoch behind it, which nothing names, goes on as the process is killed.
+        // Work on the epoch after it, which nothing names, goes on as the process is killed.
         a.write(Batch::new(batch(100..101))).unwrap();
         std::mem::forget((a, b));
         drop(committer);

@@ -42,7 +42,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// The directory within the state directory.
 const DIRECTORY: &str = "objects";
 const SUFFIX: &str = ".uploads";
-/// With more lines of settled uploads than this, the notes are written anew.
+/// With more lines of settled uploads than this, the notes are rewritten.
 const SETTLED_MAX: usize = 1000;
 
 /// A prefix that objects are written below.
@@ -166,7 +166,7 @@ pub(super) struct Piece {
     pub(super) is_empty: bool,
 }
 
-/// Files that are complete and wait for the checkpoint, one behind the other in one file.
+/// Files that are complete and wait for the checkpoint, one after the other in one file.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     file: Option<Arc<File>>,
@@ -365,7 +365,7 @@ impl UploadCommitter {
         epoch_of(key.rsplit('/').next().unwrap_or(key))
     }
 
-    /// Refuses to go on from a checkpoint while there is output of later ones.
+    /// Refuses to continue from a checkpoint while there is output of later ones.
     fn check_newer(&self) -> Result<()> {
         let (Delivery::ExactlyOnce, Some(restored)) = (self.delivery, self.restored) else { return Ok(()) };
         let mut newer = self.keys()?;
@@ -579,7 +579,7 @@ mod tests {
         let (uploads, files) = noted(directory.path(), "sink").unwrap();
         assert_eq!((uploads, files.len()), (vec![upload(1), upload(2)], 1));
         notes.settle(&upload(1)).unwrap();
-        // The line that was cut off goes with the one behind it, and an upload that is not known to be settled is pending.
+        // The line that was cut off goes with the one after it, and an upload that is not known to be settled is pending.
         assert_eq!(noted(directory.path(), "sink").unwrap().0, [upload(1), upload(2)]);
         notes.settle(&upload(1)).unwrap();
         assert_eq!(noted(directory.path(), "sink").unwrap().0, [upload(2)]);

@@ -214,7 +214,7 @@ impl ClosedFile {
 
     fn sync(&mut self) -> Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
-        // After a failed sync the pages are gone: the epoch must fail, and is written anew from the checkpoint.
+        // After a failed sync the pages are gone: the epoch must fail, and is rewritten from the checkpoint.
         mill_fault::reach("file.sync")
             .and_then(|()| file.sync_all())
             .map_err(|e| Error::connector(format!("cannot sync {:?}: {e}", self.path)).because(e))

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!   file     ….\n|aaaa\nbb|bb\ncc…            | range borders: a record belongs to the range of its first byte
-//!                 └─ first byte after the      so the range begins behind the first line end at or after start-1,
-//!                    line end                  and ends behind the first line end at or after end-1
+//!                 └─ first byte after the      so the range begins after the first line end at or after start-1,
+//!                    line end                  and ends after the first line end at or after end-1
 //!
 //!   buffer   [ used | data … | free ]          data() is what is left, cut at the end of the range
 //!              └ of what was used, the last bytes are kept: they are how a position is known again
 //!
-//! A file that is followed may be cut off or written anew at any time. So every read of one begins with bytes that were read
+//! A file that is followed may be cut off or rewritten at any time. So every read of one begins with bytes that were read
 //! before: if these have changed, so has the file, and nothing of it is taken.
 //! ```
 
@@ -227,7 +227,7 @@ impl ChunkReader {
         }
     }
 
-    /// Reads more; gives how many bytes came, 0 at the end of the file (for now), or if it was changed.
+    /// Reads more; returns how many bytes came, 0 at the end of the file (for now), or if it was changed.
     pub(crate) fn fill(&mut self) -> Result<usize> {
         let dropped = self.start.saturating_sub(PRINT_BYTES);
         if dropped > 0 {

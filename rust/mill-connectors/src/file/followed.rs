@@ -1,4 +1,4 @@
-//! The files that turn up, grow or are written anew while they are followed.
+//! The files that turn up, grow or are rewritten while they are followed.
 //!
 //! A file is known by what it is, not by its name: renamed, it is the file of the same split still; another one under a
 //! known name is the next generation of that name, a split of its own.

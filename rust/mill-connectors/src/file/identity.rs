@@ -73,7 +73,7 @@ impl FileIdentity {
         }
         let bytes = end.min(PRINT_BYTES as u64) as u32;
         if bytes != self.head.get().bytes {
-            // A failed read gives a fingerprint that fails to verify; a resume then reports that rather than guess.
+            // A failed read results in a fingerprint that fails to verify; a resume then reports that rather than guess.
             self.head.set(self.print(0, bytes).unwrap_or(Print { bytes, hash: 0 }));
         }
         self.head.get()
@@ -152,7 +152,7 @@ impl FileIdentity {
 }
 
 impl Since {
-    /// The error for a file that a job must go on reading and that has changed.
+    /// The error for a file that a job must continue reading and that has changed.
     pub(crate) fn refused(self, path: &Path) -> Option<Error> {
         let what = match self {
             Since::Same => return None,

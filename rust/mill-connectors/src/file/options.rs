@@ -14,7 +14,7 @@ use crate::nearest::{did_you_mean, quoted};
 /// How files are read, whatever is in them.
 #[derive(Clone, Debug, Default)]
 pub struct FileOptions {
-    /// Whether to go on with new and growing files, without end.
+    /// Whether to continue with new and growing files, without end.
     pub follow: bool,
     /// The columns that are read, all if it is `None`.
     pub columns: Option<Vec<String>>,

@@ -140,7 +140,7 @@ fn is_ready(input: &File, millis: i32) -> Result<bool> {
     }
 }
 
-/// Appends what is there; gives how many bytes came.
+/// Appends what is there; returns how many bytes came.
 fn read(input: &mut File, data: &mut Vec<u8>) -> Result<usize> {
     let before = data.len();
     data.resize(before + READ_BYTES, 0);

@@ -23,7 +23,7 @@ const COUNT_BYTES: usize = 256 << 10;
 
 /// Makes records of bytes.
 pub(crate) trait LineFormat: Send {
-    /// Reads what comes before the first record (a header) from the start of the file; gives the offset of the first
+    /// Reads what comes before the first record (a header) from the start of the file; returns the offset of the first
     /// record, or `None` if that is not complete yet. An empty file has its first record at 0.
     fn prepare(&mut self, content: Content, is_followed: bool) -> Result<Option<u64>> {
         let _ = (content, is_followed);
@@ -112,7 +112,7 @@ pub(super) fn resume_chunk(
     Ok(Resumed::Chunk(Box::new(chunk)))
 }
 
-/// What reading a file gave.
+/// The result of reading a file.
 pub(super) enum LineRead {
     Records(RecordBatch, Vec<Rejected>),
     /// All that there is has been read; the file may grow.

@@ -1,4 +1,4 @@
-//! What a job that goes on from a checkpoint has to read: the files of the checkpoint as they are now, and new ones.
+//! What a job that continues from a checkpoint has to read: the files of the checkpoint as they are now, and new ones.
 //!
 //! | the checkpoint has | the file is | what happens |
 //! | --- | --- | --- |
@@ -145,7 +145,7 @@ impl FileSet {
         Ok(())
     }
 
-    /// Refuses to go on where no file of the checkpoint is one that is named now: records of two inputs would be mixed, or,
+    /// Refuses to continue where no file of the checkpoint is one that is named now: records of two inputs would be mixed, or,
     /// if the one is a copy of the other, read twice.
     fn refuse_another(&self, left: &[Left]) -> Result<()> {
         let Some(first) = left.first() else { return Ok(()) };

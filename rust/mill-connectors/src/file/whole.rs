@@ -1,4 +1,4 @@
-//! Reads followed files that are written as a whole: each is read once to its end, and again if it is written anew.
+//! Reads followed files that are written as a whole: each is read once to its end, and again if it is rewritten.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,7 +31,7 @@ impl FileSet {
     }
 }
 
-/// How many rows of the file at this path lie before the position; none of one that was written anew.
+/// How many rows of the file at this path lie before the position; none of one that was rewritten.
 fn passed(path: &Path, position: Option<&FilePosition>, is_followed: bool) -> Result<u64> {
     let Some(position) = position else { return Ok(0) };
     match FileIdentity::open(path)?.whole_since(position)? {

@@ -49,7 +49,7 @@ pub(super) struct BatchReader {
     left: Range<usize>,
     /// Rows of the file before the split.
     first: u64,
-    /// Rows of the split, and how many lie behind the reader.
+    /// Rows of the split, and how many the reader has passed.
     rows: u64,
     passed: u64,
     /// What has been decoded and not returned yet; never empty.

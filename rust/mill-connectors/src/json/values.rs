@@ -6,7 +6,7 @@
 //!     {"a": 3} ]
 //! ```
 //!
-//! What is no JSON between two values cannot be passed over: what follows it might be a part of something else. It is an error
+//! What is no JSON between two values cannot be skipped: what follows it might be a part of something else. It is an error
 //! of the file.
 
 use std::path::Path;

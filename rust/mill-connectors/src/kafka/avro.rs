@@ -1,7 +1,7 @@
-//! Values in Avro, by a schema that the user gives or that a registry knows.
+//! Values in Avro, by a schema that the user passes or that a registry knows.
 //!
 //! ```text
-//!   without a registry    the record alone                        written with the schema that the user gives
+//!   without a registry    the record alone                        written with the schema that the user passes
 //!   with a registry       0, number (4 bytes), the record         written with the schema of this number
 //! ```
 //!

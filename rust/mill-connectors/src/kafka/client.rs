@@ -140,7 +140,7 @@ impl Asker {
         found.map_err(|e| self.failed(&format!("cannot learn the partitions of topic {topic:?}"), e))
     }
 
-    /// The first offset that a partition has, and that behind its last message that can be read.
+    /// The first offset that a partition has, and that after its last message that can be read.
     pub(super) fn bounds(&self, partition: &Partition) -> Result<(i64, i64)> {
         self.again(|wait| self.client.fetch_watermarks(&partition.topic, partition.number, wait))
             .map_err(|e| self.failed(&format!("cannot learn the offsets of {partition}"), e))

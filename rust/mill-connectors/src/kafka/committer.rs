@@ -33,7 +33,7 @@ const COMMIT_WAIT: Duration = Duration::from_secs(60);
 const CALL_WAIT: Duration = Duration::from_secs(30);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// A note is written anew when it is this old, or a quarter as old as the cluster lets it become.
+/// A note is rewritten when it is this old, or a quarter as old as the cluster lets it become.
 const NOTE_AGE_MAX: Duration = Duration::from_secs(3600);
 
 pub(super) struct KafkaCommitter {
@@ -118,7 +118,7 @@ impl KafkaCommitter {
 
     fn exact(&self, job: u64, limits: &Limits) -> Exact {
         let (shared, sink, ending) = (Arc::clone(&self.shared), self.sink.clone(), self.ending.clone());
-        // With the topic: a job that goes on from a copy of a state, and writes elsewhere, is another one to the cluster.
+        // With the topic: a job that continues from a copy of a state, and writes elsewhere, is another one to the cluster.
         let place = format!("{sink}\0{}", shared.topic);
         let name = format!("millstream-{job:016x}-{:016x}", xxh3_64(place.as_bytes()));
         let (batch_bytes, renew_at) = (limits.settings.bytes_max, Instant::now());

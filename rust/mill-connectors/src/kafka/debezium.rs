@@ -77,7 +77,7 @@ impl Schemas {
     }
 }
 
-/// The values of the keys of a JSON object that matter; the scanner is at the object, and behind it afterwards.
+/// The values of the keys of a JSON object that matter; the scanner is at the object before, and after it when done.
 fn members<const N: usize>(scanner: &mut Scanner<'_>, data: &[u8], unit: &str, names: [&str; N]) -> Result<[Value; N], String> {
     let mut found = [Value::MISSING; N];
     let mut twice = None;

@@ -1,4 +1,4 @@
-//! What a topic takes, known before a message is kept for its epoch: one that can never be sent would hold up the job for ever,
+//! What a topic takes, known before a message is kept for its epoch: one that can never be sent would hold up the job forever,
 //! since its checkpoint names it.
 //!
 //! A record whose message does not fit is rejected, as one that an operator cannot process: `on_error` decides what becomes of it.

@@ -1,4 +1,4 @@
-//! Messages as librdkafka hands them out: read in place, given back together.
+//! Messages as librdkafka hands them out: read in place, returned together.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -8,7 +8,7 @@ use rdkafka::bindings as native;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 
-/// Messages of one partition, given back when dropped.
+/// Messages of one partition, returned to it when dropped.
 #[derive(Default)]
 pub(super) struct Messages {
     list: Vec<*mut native::rd_kafka_message_t>,
@@ -29,7 +29,7 @@ impl Messages {
         self.list.push(first);
         let room = most.saturating_sub(1);
         if room > 0 {
-            // SAFETY: there is room for that many pointers behind the first, and the call says how many it has written.
+            // SAFETY: there is room for that many pointers after the first, and the call says how many it has written.
             unsafe {
                 let into = self.list.as_mut_ptr().add(1);
                 let count = native::rd_kafka_consume_batch_queue(queue.pointer, 0, into, room);
@@ -49,7 +49,7 @@ impl Messages {
         self.done >= self.list.len()
     }
 
-    /// So many more are done with; all are given back once the last one is.
+    /// So many more are done with; all are returned once the last one is.
     pub(super) fn finish(&mut self, count: usize) {
         self.done += count;
         if self.is_done() {

@@ -40,7 +40,7 @@ impl Note {
         Note { job: format!("{job:016x}"), sink: sink.to_owned(), run: format!("{run:016x}"), epoch, before: None }
     }
 
-    /// The note of the run that takes over after this one. A run that has committed nothing of its own is passed over: what
+    /// The note of the run that takes over after this one. A run that has committed nothing of its own is skipped: what
     /// checkpoints name is still of the one before it.
     pub(super) fn taken_over(&self, run: u64) -> Note {
         let before = match &self.before {

@@ -17,7 +17,7 @@ pub(super) struct Detail {
     pub(super) partition: i32,
     /// The offset of the first message that is read.
     pub(super) start: i64,
-    /// The offset behind the last one, if the input is bounded.
+    /// The offset after the last one, if the input is bounded.
     pub(super) end: Option<i64>,
 }
 
@@ -120,7 +120,7 @@ pub(super) fn found(asker: &Asker, shared: &Shared, partition: &Partition) -> Re
     Detail { topic: partition.topic.clone(), partition: partition.number, start: first, end }.split()
 }
 
-/// The partitions of a job that goes on from a checkpoint: those of the checkpoint, with what it knows of them, and new ones.
+/// The partitions of a job that continues from a checkpoint: those of the checkpoint, with what it knows of them, and new ones.
 pub(super) fn resume(
     asker: &Asker,
     shared: &Shared,

@@ -1,6 +1,6 @@
 //! Sends messages: a client whose events somebody has to take, and what they tell.
 //!
-//! Nobody waits without an end: for room and for deliveries only as long as some come, and no longer than the job goes on.
+//! Nobody waits without an end: for room and for deliveries only as long as some come, and no longer than the job runs.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -318,7 +318,7 @@ impl Producer {
         wait: Duration,
     ) -> std::result::Result<(), KafkaError> {
         let end = Instant::now() + wait;
-        // Unlike the others it begins anew after a wait, so the pieces get longer.
+        // Unlike the others it starts over after a wait, so the pieces get longer.
         let mut piece = 2 * PIECE;
         loop {
             let left = end.saturating_duration_since(Instant::now());

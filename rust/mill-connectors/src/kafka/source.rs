@@ -61,7 +61,7 @@ pub enum Metadata {
     Headers,
 }
 
-/// Where a job begins that has no checkpoint to go on from.
+/// Where a job begins that has no checkpoint to continue from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     /// At the first message there is.

@@ -219,7 +219,7 @@ impl Bucket {
         Ok(Multipart { key: key.to_owned(), id })
     }
 
-    /// Puts a part; gives its tag.
+    /// Puts a part; returns its tag.
     pub(crate) fn put_part(&self, upload: &Multipart, index: usize, data: Bytes, ending: Option<&Ending>) -> Result<String> {
         let (parts, at, id) = (self.parts()?, location(&upload.key)?, upload.id.clone());
         let put = async move { parts.put_part(&at, &id, index, data.into()).await };
@@ -433,7 +433,7 @@ fn cleaned(text: &str, secrets: &[String]) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut is_query = false;
     for (at, char) in text.char_indices() {
-        // A query begins right behind a URL, and ends where the URL does.
+        // A query begins right after a URL, and ends where the URL does.
         is_query = match char {
             '?' => {
                 let word = text[..at].rsplit(char::is_whitespace).next().unwrap_or("");

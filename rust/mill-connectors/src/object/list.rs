@@ -21,7 +21,7 @@ fn is_glob(key: &str) -> bool {
     key.contains(['*', '?', '['])
 }
 
-/// Where the part of a key ends that no glob character changes: behind a slash.
+/// Where the part of a key ends that no glob character changes: after a slash.
 fn fixed(key: &str) -> &str {
     let first = key.find(['*', '?', '[']).unwrap_or(key.len());
     key[..first].rfind('/').map_or("", |at| &key[..=at])

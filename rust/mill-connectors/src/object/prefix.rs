@@ -230,7 +230,7 @@ impl ObjectPrefix {
             let mut pieces = stream::iter(pieces).buffer_unordered(PIECES_AT_ONCE);
             while let Some((range, piece)) = pieces.try_next().await? {
                 if piece.len() as u64 != range.end - range.start {
-                    return Ok(Transfer::Other(format!("the store gave {} bytes instead of {}", piece.len(), range.end - range.start)));
+                    return Ok(Transfer::Other(format!("the store returned {} bytes instead of {}", piece.len(), range.end - range.start)));
                 }
                 if let Err(error) = take(range.start, &piece) {
                     return Ok(Transfer::Failed(Error::checkpoint(format!("what was read of {key} cannot be kept: {error}")).because(error)));

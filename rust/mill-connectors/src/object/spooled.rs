@@ -176,7 +176,7 @@ impl Object {
         let Some(data) = data else { return self.fetch_all().map(|()| true) };
         self.check(&object)?;
         if data.len() as u64 != end - start {
-            return Err(Error::connector(format!("{:?}: the store gave {} bytes instead of {}", self.path, data.len(), end - start)));
+            return Err(Error::connector(format!("{:?}: the store returned {} bytes instead of {}", self.path, data.len(), end - start)));
         }
         self.spool.write_all_at(&data, start).map_err(|e| self.no_room(&e))?;
         Ok(false)
@@ -229,7 +229,7 @@ mod unnamed_tests {
         for (message, rest) in [
             ("cannot read \"s3://bucket/a.csv\": it is not there (NoSuchKey)", "it is not there (NoSuchKey)"),
             ("\"s3://bucket/a.csv\" was changed while it was read", "it was changed while it was read"),
-            ("\"s3://bucket/a.csv\": the store gave 1 bytes instead of 2", "the store gave 1 bytes instead of 2"),
+            ("\"s3://bucket/a.csv\": the store returned 1 bytes instead of 2", "the store returned 1 bytes instead of 2"),
             ("s3://bucket/a.csv: the request was dropped", "the request was dropped"),
             ("no room", "no room"),
         ] {

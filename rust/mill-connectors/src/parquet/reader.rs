@@ -10,8 +10,8 @@
 //! Rows are decoded in batches of as many as a read may ask for; a read that asks for fewer gets the front of what is left
 //! of one.
 //!
-//! The position is the number of rows of the split that lie behind the reader, whether they were given or left out. In a
-//! run with conditions it follows from the number of the last row given, which the Parquet reader tells as a column more.
+//! The position is the number of rows of the split that the reader has passed, whether they were returned or left out. In a
+//! run with conditions it follows from the number of the last row returned, which the Parquet reader tells as a column more.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ use crate::object::is_object;
 
 /// How many rows are decoded at once, unless the reader is told how many a read asks for at most.
 pub(super) const DECODED_ROWS: usize = 8192;
-/// A run with conditions ends behind about so many rows: their columns are read for all of them before the first is given.
+/// A run with conditions ends after about so many rows: their columns are read for all of them before the first is returned.
 const RUN_ROWS: u64 = 128 << 10;
 
 /// Between pieces of an object that are no farther apart than this, what lies between them is fetched with them.
@@ -56,7 +56,7 @@ pub(super) struct ParquetReader {
     pub(super) pruning: Pruning,
     /// Rows of the file before the split.
     pub(super) first: u64,
-    /// Rows of the split, and how many lie behind the reader.
+    /// Rows of the split, and how many the reader has passed.
     pub(super) rows: u64,
     pub(super) passed: u64,
     pub(super) run: Option<Run>,
@@ -159,7 +159,7 @@ impl ParquetReader {
         Ok(Some(Run { reader, nanos, rest: None, end, is_filtered }))
     }
 
-    /// The rows to be looked at in these row groups, of which the first begins behind `start` rows of the split; `None` for
+    /// The rows to be looked at in these row groups, of which the first begins after `start` rows of the split; `None` for
     /// all.
     fn selection(&self, groups: Range<usize>, start: u64, is_filtered: bool) -> Result<Option<RowSelection>> {
         let rows = groups.clone().map(|group| self.rows_of(group)).sum::<u64>() as usize;

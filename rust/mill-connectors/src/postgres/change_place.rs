@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A table is read in the order of its key, each part of it from one snapshot: a snapshot ends with its connection, so a reading that
-//! was interrupted goes on from a later one. A snapshot has a point in the log, and shows just those transactions whose commit lies
+//! was interrupted continues from a later one. A snapshot has a point in the log, and shows just those transactions whose commit lies
 //! before it. So of the changes that follow, those are left out which the part of their key shows already.
 
 use std::cmp::Ordering;
@@ -25,7 +25,7 @@ use super::pgoutput::Lsn;
 pub(super) struct Place {
     /// Which server it is; a copy of one that goes on by itself has the same number.
     pub(super) system: String,
-    /// The number of the table in the catalog: one that is dropped and made anew has another.
+    /// The number of the table in the catalog: one that is dropped and created again has another.
     pub(super) table: u32,
     /// Transactions whose commit lies before it were read.
     pub(super) lsn: Lsn,

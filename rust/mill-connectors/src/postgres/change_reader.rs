@@ -10,7 +10,7 @@
 //!
 //! The place of a piece is that after its last row; it can be cut after any row of the table, and after all changes of one place in the
 //! log (one record of the log may hold many rows of a `COPY`). Changes are counted by their places, so nothing depends on how the server
-//! cuts its stream. A connection that is lost is made again, and reading goes on after the last piece.
+//! cuts its stream. A connection that is lost is made again, and reading continues after the last piece.
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;

@@ -136,7 +136,7 @@ impl Changes<'_> {
         self.transaction.is_none() && self.follow.until.is_some_and(|until| lsn >= until.max(self.place.whole_at()))
     }
 
-    /// Takes a message; `false` if nobody wants more, or it is behind the end.
+    /// Takes a message; `false` if nobody wants more, or it is after the end.
     fn take(&mut self, data: &[u8]) -> Attempt<bool> {
         let (at, message) = match pgoutput::read(data).ok_or_else(|| damaged(&self.shared))? {
             Streamed::Alive(end, asks) => {

@@ -150,7 +150,7 @@ impl PostgresCommitter {
         Ok(())
     }
 
-    /// Whether transactions are prepared before their checkpoint. Where nobody goes on after a crash, nobody would end them.
+    /// Whether transactions are prepared before their checkpoint. Where nobody continues after a crash, nobody would end them.
     fn prepares(&self) -> bool {
         self.shared.is_two_phase && self.delivery == Delivery::ExactlyOnce && self.notes.is_some()
     }

@@ -116,7 +116,7 @@ impl Notes {
         noted.map(drop).map_err(|e| shared.failure("note the run", &e))
     }
 
-    /// Refuses to go on for a run that another has taken over from.
+    /// Refuses to continue for a run that another has taken over from.
     pub(super) fn check_holder(&self, shared: &Shared, transaction: &mut Transaction<'_>, run: u64) -> Attempt<()> {
         let sql = format!("SELECT run FROM {} WHERE job = $1 AND sink = $2 AND \"table\" = $3 ORDER BY taken DESC LIMIT 1", self.place);
         let row = transaction.query_opt(&sql, &[&self.job, &self.sink, &self.table]);

@@ -310,7 +310,7 @@ fn a_finished_file_may_go_and_an_unfinished_one_may_not() {
     assert!(error.message().contains("is gone") && error.message().contains("/b"), "{error}");
 }
 
-/// A followed source, its discovery, and what each split has given.
+/// A followed source, its discovery, and what each split has returned.
 struct Follow {
     source: TextSource,
     discovery: Box<dyn Discovery>,
@@ -341,7 +341,7 @@ impl Follow {
         let mut rows = Vec::new();
         for (state, slot) in self.states.iter_mut().zip(&mut self.readers).filter(|(state, _)| !state.is_ended) {
             let reader = slot.get_or_insert_with(|| self.source.open(&state.split, state.position.as_deref()).unwrap());
-            // Twice: a file that was written anew gives what was left of it first.
+            // Twice: a file that was rewritten returns what was left of it first.
             rows.extend(drain(reader.as_mut(), 100));
             rows.extend(drain(reader.as_mut(), 100));
             if matches!(reader.next(100).unwrap(), Read::End) {

@@ -166,7 +166,7 @@ impl Flat {
         self.array(elements.slice(first, last - first).as_ref())
     }
 
-    /// Adds offsets so that they start at zero, and gives where what they refer to starts and ends.
+    /// Adds offsets so that they start at zero, and returns where the range that they refer to starts and ends.
     fn offsets<O: ArrowNativeType>(&mut self, offsets: &OffsetBuffer<O>) -> (usize, usize)
     where
         O: std::ops::Sub<Output = O>,

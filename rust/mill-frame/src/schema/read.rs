@@ -34,7 +34,7 @@ impl<'a> Reader<'a> {
         let metadata = self.metadata()?;
         let fields = self.fields(0)?;
         if !self.rest.is_empty() {
-            return Err(damaged("there are bytes behind its end"));
+            return Err(damaged("there are bytes after its end"));
         }
         Ok(Schema::new_with_metadata(fields, metadata))
     }

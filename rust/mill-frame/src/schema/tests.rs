@@ -50,7 +50,7 @@ fn damaged_bytes_are_refused() {
         for bit in 0..8 {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << bit;
-            // A flip in a name gives another schema; what matters is that none panics.
+            // A flip in a name results in another schema; what matters is that none panics.
             let _ = from_bytes(&flipped);
         }
     }

@@ -8,7 +8,7 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffe
 use arrow::datatypes::*;
 use mill_frame::Batch;
 
-/// A small generator of random numbers (splitmix64), so that a seed gives the same batch for ever.
+/// A small generator of random numbers (splitmix64), so that a seed gives the same batch forever.
 pub struct Random(pub u64);
 
 impl Random {

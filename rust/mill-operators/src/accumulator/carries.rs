@@ -1,7 +1,7 @@
 //! What sums have beyond their words: how often they wrapped around, by key.
 //!
 //! ```text
-//!   ahead of the exchange    a value that would make its row's sum wrap around travels by itself, as a partial result
+//!   before the exchange    a value that would make its row's sum wrap around travels by itself, as a partial result
 //!   where rows are kept      the sum wraps around, and a row of the key in a table beside the rows counts that
 //!                              sum = word + times * 2^64 (integers), * 10^38 (decimals), * 2^1024 (floats)
 //! ```
@@ -37,7 +37,7 @@ impl Wraps {
         Wraps { records: Vec::new(), is_ahead }
     }
 
-    /// Notes a record; whether its value goes into the row all the same, as ahead of the exchange it does not.
+    /// Notes a record; whether its value goes into the row all the same, as before the exchange it does not.
     #[cold]
     pub(super) fn note(&mut self, record: usize, times: i64) -> bool {
         self.records.push((record, times));

@@ -73,7 +73,7 @@ pub(super) struct Collect {
 
 impl Collect {
     pub(super) fn new(input: Input, output: &DataType, is_timed: bool, layout: &mut LayoutBuilder) -> Result<Collect> {
-        let DataType::List(field) = output else { return Err(Error::internal("collect() gives a list")) };
+        let DataType::List(field) = output else { return Err(Error::internal("collect() returns a list")) };
         let codec = Codec::new(field.data_type())?;
         let times = is_timed.then(Vec::new);
         let fixed = Fixed::of(field.data_type());
@@ -227,7 +227,7 @@ impl Accumulator for Collect {
             Some(fixed) => self.finish_fixed(fixed, rows)?,
             None => self.finish_encoded(rows)?,
         };
-        let DataType::List(field) = &self.output else { return Err(Error::internal("collect() gives a list")) };
+        let DataType::List(field) = &self.output else { return Err(Error::internal("collect() returns a list")) };
         let list = ListArray::try_new(Arc::clone(field), OffsetBuffer::from_lengths(lengths), values, None::<NullBuffer>)
             .map_err(|error| Error::data(format!("a list grew too long: {error}")))?;
         Ok(Arc::new(list))

@@ -1,4 +1,4 @@
-//! When keys of several columns, or of text, get numbers ahead of the exchange, so that their rows need no search.
+//! When keys of several columns, or of text, get numbers before the exchange, so that their rows need no search.
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;

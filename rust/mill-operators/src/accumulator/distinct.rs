@@ -30,7 +30,7 @@ pub(super) struct Distinct {
 }
 
 impl Distinct {
-    /// `types` are those of the keys and, behind them, of the value.
+    /// `types` are those of the keys and, after them, of the value.
     pub(super) fn new(
         input: Input,
         keys: &[usize],

@@ -87,7 +87,7 @@ fn aggregates_of(shape: Shape) -> Option<Vec<AggregateSpec>> {
     }
 }
 
-/// Fails if a step cannot go on from the rows that another list of its aggregates has left, and says why.
+/// Fails if a step cannot continue from the rows that another list of its aggregates has left, and says why.
 pub(crate) fn check(kind: &StageKind, bytes: &[u8], has_other_aggregates: bool) -> Result<()> {
     let refused = |why: &str| Err(Error::checkpoint(format!("its aggregates cannot change: {why}")));
     let (now, is_timed) = match kind {

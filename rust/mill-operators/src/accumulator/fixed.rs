@@ -1,4 +1,4 @@
-//! Values of 8 bytes in the form that [`Codec`](super::cells::Codec) gives them, without its detours.
+//! Values of 8 bytes in the form that [`Codec`](super::cells::Codec) writes, without its detours.
 //!
 //! ```text
 //!   1 │ the value, its highest byte first, as an unsigned number in the order of the values        0 │ eight zeros: null

@@ -40,7 +40,7 @@ pub(crate) struct Groups {
     decoder: KeyDecoder,
     accumulators: Vec<Box<dyn Accumulator>>,
     pub(super) panes: PaneTables,
-    /// Where records go whose keys are numbers near each other, or have such numbers; only ahead of the exchange.
+    /// Where records go whose keys are numbers near each other, or have such numbers; only before the exchange.
     near: Option<NearTables>,
     /// The numbers of keys that are none themselves.
     coded: Option<CodedKeys>,
@@ -60,7 +60,7 @@ pub(crate) struct Groups {
     firsts: Vec<u32>,
     /// How often sums wrapped around, where rows are kept.
     carries: Option<Carries>,
-    /// Values that would make a sum wrap around, ahead of the exchange: accumulator, pane and record.
+    /// Values that would make a sum wrap around, before the exchange: accumulator, pane and record.
     spilled: Vec<(usize, i64, usize)>,
     /// The keys of results that do not fit, and why.
     unfit: Vec<UnfitRow>,
@@ -84,7 +84,7 @@ pub(crate) struct GroupOptions {
     pub(crate) is_partial: bool,
     /// Whether changes may be emitted later than the checkpoint that holds them.
     pub(crate) keeps_pending: bool,
-    /// Whether records are only combined, ahead of the exchange.
+    /// Whether records are only combined, before the exchange.
     pub(crate) is_ahead: bool,
     /// Whether the order of records is that of their event time, and not that in which they come.
     pub(crate) is_timed: bool,
@@ -255,7 +255,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Gets ready for updates of a pane; gives which of the tables of near keys they go to, if any.
+    /// Gets ready for updates of a pane; returns which of the tables of dense keys they go to, if any.
     fn open(&mut self, pane: i64) -> Result<Option<usize>> {
         for accumulator in &mut self.accumulators {
             accumulator.open(pane);
@@ -317,7 +317,7 @@ impl Groups {
         }
     }
 
-    /// Merges partial results into a pane: keys, then the columns that [`partials`](Groups::partials) gives.
+    /// Merges partial results into a pane: keys, then the columns that [`partials`](Groups::partials) returns.
     pub(crate) fn absorb(&mut self, pane: i64, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
         self.prepare(batch)?;
         self.update_span(pane, Span { start: 0, len: batch.num_rows() })?;
@@ -394,7 +394,7 @@ impl Groups {
         self.unhashed.is_none()
     }
 
-    /// If rows of near keys had better go out, so that others have room: how many records they are of, and how many they are.
+    /// If rows of dense keys had better go out, so that others have room: how many records they are of, and how many they are.
     pub(crate) fn crowd(&self) -> Option<(usize, usize)> {
         self.near.as_ref().and_then(NearTables::crowd)
     }
@@ -479,7 +479,7 @@ pub(super) fn described(spec: &AggregateSpec, is_timed: bool) -> String {
         kind if (is_timed || spec.by_time) && kind.is_ordered() => " by event time",
         _ => "",
     };
-    // Where the filter is applied (here, or ahead of the exchange) does not change what a row means.
+    // Where the filter is applied (here, or before the exchange) does not change what a row means.
     format!("{} {}{form}", AggregateSpec { filter: None, ..spec.clone() }, spec.output_type)
 }
 

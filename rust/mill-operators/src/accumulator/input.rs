@@ -26,7 +26,7 @@ impl Input {
         self.column.is_some()
     }
 
-    /// The column that stands `offset` columns behind the first one of the input, as this type.
+    /// The column that is `offset` columns after the first one of the input, as this type.
     pub(super) fn column(&self, batch: &RecordBatch, offset: usize, as_type: &DataType) -> Result<ArrayRef> {
         let plain = self.plain(batch, offset)?;
         if plain.data_type() == as_type {
@@ -35,7 +35,7 @@ impl Input {
         cast(&plain, as_type).map_err(|error| Error::schema(format!("aggregate {:?}: {error}", self.name)))
     }
 
-    /// The column that stands `offset` columns behind the first one of the input.
+    /// The column that is `offset` columns after the first one of the input.
     pub(super) fn plain(&self, batch: &RecordBatch, offset: usize) -> Result<ArrayRef> {
         let index = self.column.ok_or_else(|| Error::internal(format!("aggregate {:?} has no input", self.name)))? + offset;
         batch.columns().get(index).cloned().ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! Rows of a step ahead of the exchange whose keys are numbers near each other: no hashes, no search.
+//! Rows of a step before the exchange whose keys are numbers near each other: no hashes, no search.
 
 use std::sync::Arc;
 

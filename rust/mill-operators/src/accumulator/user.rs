@@ -93,10 +93,10 @@ impl Accumulator for User {
             results.push(self.function.finish(rows.cell(row, self.cell))?);
         }
         let array = ScalarValue::iter_to_array(results).map_err(|error| {
-            Error::schema(format!("aggregate {:?} gave results of different types: {error}", self.function.name()))
+            Error::schema(format!("aggregate {:?} returned results of different types: {error}", self.function.name()))
         })?;
         cast(&array, &self.output).map_err(|error| {
-            Error::schema(format!("aggregate {:?} should give {}: {error}", self.function.name(), self.output))
+            Error::schema(format!("aggregate {:?} should return {}: {error}", self.function.name(), self.output))
         })
     }
 

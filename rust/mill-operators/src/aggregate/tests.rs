@@ -84,7 +84,7 @@ fn a_step_without_keys_has_one_group() {
     assert!(transcript.rows[0].starts_with("0: 35, "), "{:?}", transcript.rows);
 }
 
-/// Blocks as recovery gives them: all of them, to every instance that may own some.
+/// Blocks as recovery returns them: all of them, to every instance that may own some.
 fn store(snapshot: mill_protocol::Snapshot, stored: &mut mill_protocol::Restored) {
     stored.bytes.extend(snapshot.bytes.map(Into::into));
     stored.blocks.extend(snapshot.blocks.make().iter().map(mill_protocol::testkit::restored_block));

@@ -163,7 +163,7 @@ fn kind_of(code: u8, parameter: f64, name: String) -> Option<AggregateKind> {
     })
 }
 
-/// Stands for a user's aggregate that is not at hand: gives its state as it is.
+/// Stands for a user's aggregate that is not at hand: returns its state as it is.
 #[derive(Debug)]
 struct RawState {
     name: String,
@@ -421,6 +421,6 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn end(&self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(damaged("there are bytes behind its end")) }
+        if self.0.is_empty() { Ok(()) } else { Err(damaged("there are bytes after its end")) }
     }
 }

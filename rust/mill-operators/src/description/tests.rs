@@ -42,7 +42,7 @@ fn every_shortened_state_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Checkpoint, "{end}: {error}");
     }
     let longer = [&whole[..], &[0]].concat();
-    assert!(own(&longer).unwrap_err().message().contains("behind its end"));
+    assert!(own(&longer).unwrap_err().message().contains("after its end"));
 }
 
 #[test]

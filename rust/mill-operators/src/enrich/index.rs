@@ -57,7 +57,7 @@ pub(super) struct Matches {
     firsts: Vec<u32>,
     /// Whether a row without a match makes a pair with none.
     is_padded: bool,
-    /// The row to go on with, and the position of its next match.
+    /// The row to continue with, and the position of its next match.
     row: usize,
     at: u32,
 }

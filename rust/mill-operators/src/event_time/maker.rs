@@ -171,7 +171,7 @@ impl Maker {
         Ok(marks)
     }
 
-    /// What the generators need to go on from here.
+    /// What the generators need to continue from here.
     pub(super) fn states(&self) -> Result<Vec<(SplitId, Vec<u8>)>> {
         let Maker::Function(generators) = self else { return Ok(Vec::new()) };
         let mut states: Vec<(SplitId, Vec<u8>)> =

@@ -64,7 +64,7 @@ enum Asked {
 pub(super) enum Latest {
     /// Of all that count.
     Of(i64),
-    /// One that counts has given nothing yet.
+    /// One that counts has had no record yet.
     Unknown,
     /// No split is open.
     Empty,

@@ -310,7 +310,7 @@ fn the_split_that_the_watermark_waits_for_is_at_hand() {
     assert_eq!(operator.waiting(), waits(B, 30, 290));
     watermarks(operator, &some(B, &[500]));
     assert_eq!(operator.waiting(), waits(A, 290, 490));
-    // A is passed over, and then B as well.
+    // A is skipped, and then B as well.
     watermarks(operator, &Input::Quiet(A));
     watermarks(operator, &Input::Time(0));
     watermarks(operator, &Input::Time(60));

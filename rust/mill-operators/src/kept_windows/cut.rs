@@ -164,7 +164,7 @@ impl KeptWindows {
         least
     }
 
-    /// Gathers what is left at the end of the input, key by key; where to go on.
+    /// Gathers what is left at the end of the input, key by key; where to continue.
     pub(super) fn gather_rest(&mut self, group: u16, after: Option<Key>, due: &mut Due) -> Result<Option<Work>> {
         let (mut group, mut after) = (group, after);
         let end = self.records.groups().end;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A part goes as soon as all of its records are settled. The least event time of a part is found by an order of its rows by
-//! time, in which settled ones are passed over once.
+//! time, in which settled ones are skipped once.
 
 use std::collections::VecDeque;
 

@@ -16,7 +16,7 @@ use mill_protocol::{Error, Result};
 
 use super::values::{KEYS, WRITTEN};
 
-/// Refuses states that a function kept and that it cannot go on with. Returns whether rows have to be rewritten.
+/// Refuses states that a function kept and that it cannot continue with. Returns whether rows have to be rewritten.
 pub(super) fn check(former: &Schema, states: &[StateSpec]) -> Result<bool> {
     let (mut mistakes, mut is_changed) = (Vec::new(), false);
     for field in former.fields().iter().filter(|field| !field.name().ends_with(WRITTEN)) {

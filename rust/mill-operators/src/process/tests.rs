@@ -554,7 +554,7 @@ fn a_ttl_that_is_added_counts_from_the_restart_for_keys_that_nobody_touches() {
         drained(first.as_mut(), progress, &mut out);
         let mut restored = taken(first.as_mut());
 
-        // It is stopped again before the values are too old, and goes on with the time that they had.
+        // It is stopped again before the values are too old, and continues with the time that they had.
         for (round, left) in [(0, 3000), (1, 3000), (2, 0)] {
             let mut operator = switch(Some(clock));
             operator.restore(&restored).unwrap();

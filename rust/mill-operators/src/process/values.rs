@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A row is written with the columns that the function has now and read with those it was written with, so that a function
-//! that keeps more than before goes on from a checkpoint without anything being rewritten. Where a type is another one, all rows are
+//! that keeps more than before continues from a checkpoint without anything being rewritten. Where a type is another one, all rows are
 //! rewritten first. A key of which nothing is set has
 //! no row.
 //!

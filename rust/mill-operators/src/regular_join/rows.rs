@@ -24,7 +24,7 @@ const FRAME_ROWS_MANY: u32 = if cfg!(test) { 64 } else { 65_536 };
 const FRAMES: usize = if cfg!(test) { 8 } else { 512 };
 /// So many rows that are gone do no harm.
 const GONE_ROWS: usize = if cfg!(test) { 32 } else { 4096 };
-/// Numbers begin anew before they are as great.
+/// Numbers start over before they are as great.
 const NUMBER_MAX: u32 = 1 << 31;
 
 /// The row is there.
@@ -453,7 +453,7 @@ impl Rows {
         self.due.first()
     }
 
-    /// The rows that are there from this number on, so many of them; and the number to go on with.
+    /// The rows that are there from this number on, so many of them; and the number to continue with.
     pub(super) fn some_from(&self, from: u32, rows_max: usize) -> Option<(Vec<u32>, u32)> {
         let rows: Vec<u32> = (from..self.next).filter(|&row| self.is_kept(row)).take(rows_max).collect();
         let next = *rows.last()? + 1;

@@ -1,4 +1,4 @@
-//! Random changes of both sides against a join of what is there, computed anew after every batch.
+//! Random changes of both sides against a join of what is there, computed again after every batch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -377,7 +377,7 @@ fn changes_pass_the_kit() {
     }
 }
 
-/// Of bounded sides that are kept for ever rows without a partner come once, at the end.
+/// Of bounded sides that are kept forever rows without a partner come once, at the end.
 #[test]
 fn rows_alone_wait_for_the_end() {
     for how in [How::Left, How::Right, How::Full, How::Anti] {
@@ -456,7 +456,7 @@ struct Aged {
     last: i64,
 }
 
-/// What the checkpoints of an operator hold, one after another, and a new operator that goes on from it.
+/// What the checkpoints of an operator hold, one after another, and a new operator that continues from it.
 #[derive(Default)]
 struct Checkpoints {
     blocks: Vec<RestoredBlock>,

@@ -89,7 +89,7 @@ fn row_for_row_keeps_event_time() {
 fn another_number_of_rows_without_origin_is_an_error_in_a_stream_with_event_time() {
     let mut operator = user(UserStepKind::MapBatches, nothing);
     let error = operator.on_batch(0, records(), &mut Outbox::default()).expect_err("event time would be lost");
-    assert!(error.message().contains("call event_time() behind map_batches()"), "{error}");
+    assert!(error.message().contains("call event_time() after map_batches()"), "{error}");
     let plain = records().with_times(None);
     let given = check(|| user(UserStepKind::MapBatches, nothing), &input(plain), &Compare::Ordered);
     assert!(given.rows.is_empty());

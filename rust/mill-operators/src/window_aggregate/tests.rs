@@ -208,7 +208,7 @@ fn closed_windows_give_their_memory_back() {
 
 #[test]
 fn a_record_for_a_window_that_has_fired_is_late_whatever_its_split_says() {
-    // A split that had been idle reads on behind the watermark that the others made without it.
+    // A split that had been idle continues to read behind the watermark that the others made without it.
     let window = Window::Tumbling { size_us: 10, offset_us: 0 };
     let record = |time: i64| {
         Input::Batch(batch(&[("k", integers(&[Some(1)])), ("x", integers(&[Some(1)]))]).with_times(Some(vec![time].into())))
@@ -332,7 +332,7 @@ fn windows_that_come_and_go_at_once_are_those_of_the_definition() {
     }
 }
 
-/// All rows that an operator gives at the end of its input.
+/// All rows that an operator emits at the end of its input.
 fn ended(operator: &mut dyn mill_protocol::Operator, mut out: Outbox) -> Vec<String> {
     let mut progress = operator.on_end(&mut out).unwrap();
     while progress == Progress::More {

@@ -16,7 +16,7 @@
 //! two-stacks method of Tangwongsan, Hirzel and Schneider ("In-Order Sliding-Window Aggregation in Worst-Case Constant
 //! Time", VLDB Journal 2021, section 3), kept per key. It needs no inverse of the aggregate.
 //!
-//! All of this follows from the panes and is in no checkpoint; it is made anew after a restart. Panes that are in it do
+//! All of this follows from the panes and is in no checkpoint; it is rebuilt after a restart. Panes that are in it do
 //! not change any more: a record that comes later is late for the window that has had its result, and goes to the others
 //! by itself (see [`assign`](super::assign)).
 

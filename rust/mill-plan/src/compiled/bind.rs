@@ -177,7 +177,7 @@ fn bind_part(expr: &Expr, scope: &Scope<'_>) -> Result<Typed> {
         Expr::Cast { input, to, strict } => cast(bind_part(input, scope)?, to, *strict, &text()),
         Expr::Case { branches, otherwise } => case(branches, otherwise.as_deref(), scope, text()),
         Expr::Aggregate(_) => Err(Error::plan(format!(
-            "{expr} is an aggregate and stands only in agg(...), behind key_by(...)"
+            "{expr} is an aggregate and is allowed only in agg(...), after key_by(...)"
         ))),
         Expr::User { function, args } => {
             let args: Result<Vec<Typed>> = args.iter().map(|arg| bind_part(arg, scope)).collect();
@@ -189,7 +189,7 @@ fn bind_part(expr: &Expr, scope: &Scope<'_>) -> Result<Typed> {
             Ok(Typed { node, data_type, constant: None, is_literal: false, text: text() })
         }
         Expr::Index | Expr::Random { .. } if !scope.is_generator => {
-            Err(Error::plan(format!("{expr} stands only in the columns of generate(...)")))
+            Err(Error::plan(format!("{expr} is allowed only in the columns of generate(...)")))
         }
         Expr::Index => bind_column(INDEX_COLUMN, scope, text()),
         Expr::Random { seed } => functions::random(*seed, bind_column(INDEX_COLUMN, scope, text())?, &text()),

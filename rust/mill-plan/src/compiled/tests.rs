@@ -9,7 +9,7 @@ use crate::expr::BinaryOp;
 
 const OPS: [BinaryOp; 5] = [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::FloorDiv, BinaryOp::Mod];
 
-/// What an operation on integers gives: nothing where the divisor is zero.
+/// The result of an operation on integers: nothing where the divisor is zero.
 fn oracle(op: BinaryOp, a: i128, b: i128) -> Option<i128> {
     match op {
         BinaryOp::Add => Some(a + b),

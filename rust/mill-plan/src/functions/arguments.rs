@@ -109,12 +109,12 @@ pub(super) fn first(args: Vec<Typed>) -> Result<Typed> {
     args.into_iter().next().ok_or_else(|| Error::internal("a function was bound without arguments"))
 }
 
-/// A kernel of one array that gives as many values.
+/// A kernel of one array that returns as many values.
 pub(super) fn mapped(f: impl Fn(&ArrayRef) -> Result<ArrayRef> + Send + Sync + 'static) -> Kernel {
     Arc::new(move |args, _| args[0].map(&f))
 }
 
-/// A kernel of several arrays of one length that gives as many values.
+/// A kernel of several arrays of one length that returns as many values.
 pub(super) fn zipped(f: impl Fn(&[ArrayRef]) -> Result<ArrayRef> + Send + Sync + 'static) -> Kernel {
     Arc::new(move |args, rows| {
         let is_array = args.iter().any(Value::is_array);

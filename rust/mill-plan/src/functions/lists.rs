@@ -228,7 +228,7 @@ fn sort(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     Typed::call(kernel, vec![list], data_type, text)
 }
 
-/// A list of the elements at the places that `pick` gives for each row.
+/// A list of the elements at the places that `pick` returns for each row.
 fn rebuilt(list: &ListArray, places: &mut Vec<u32>, pick: impl Fn(&[i32], &mut Vec<u32>)) -> Result<ArrayRef> {
     let mut offsets: Vec<i32> = Vec::with_capacity(list.len() + 1);
     offsets.push(0);

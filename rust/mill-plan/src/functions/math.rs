@@ -172,7 +172,7 @@ fn sign(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     Typed::call(kernel, vec![arg], data_type, text)
 }
 
-/// Numbers in [0, 1) from the seed and the record's number alone, so that a generator read again gives the same.
+/// Numbers in [0, 1) from the seed and the record's number alone, so that a generator read again returns the same.
 pub(crate) fn random(seed: u64, index: Typed, text: &Arc<str>) -> Result<Typed> {
     let kernel = mapped(move |array| {
         let numbers = unary::<_, _, Float64Type>(array.as_primitive::<Int64Type>(), |index| unit_interval(seed, index as u64));

@@ -40,7 +40,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
 /// How long a padded string may get.
 const PAD_MAX: i64 = 1 << 20;
 
-/// A kernel over strings that gives strings.
+/// A kernel over strings that returns strings.
 fn texts(
     name: &str,
     arg: Typed,
@@ -233,7 +233,7 @@ fn width(name: &str, arg: &Typed) -> Result<usize> {
     }
 }
 
-/// Zeros ahead of the number, behind its sign.
+/// Zeros before the number, after its sign.
 fn zfill(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let length = width(name, &args[1])?;
     texts(name, first(args)?, text, move |array| {

@@ -109,7 +109,7 @@ pub(super) fn split(texts: &StringArray, separator: &str) -> Result<ArrayRef> {
     })
 }
 
-/// The bytes of the rows, without what the buffer has before and behind them.
+/// The bytes of the rows, without what the buffer has before and after them.
 fn used(texts: &StringArray) -> &[u8] {
     let offsets = texts.value_offsets();
     &texts.value_data()[offsets[0] as usize..offsets[texts.len()] as usize]

@@ -1,9 +1,9 @@
 //! Chains: where each step runs, and where records change the task.
 //!
-//! Steps are placed in the order of the graph. A step goes into the chain of its input, behind an edge only where it must:
+//! Steps are placed in the order of the graph. A step goes into the chain of its input, after an edge only where it must:
 //! before a keyed step (hash), before a limit (gather), at a rebalance, where streams of several chains meet, and before
 //! a sink that cannot be written in so many parts. Without chaining every step gets a chain of its own, except between a
-//! source and its event time: watermarks are made per split, and behind an edge splits are no longer told apart.
+//! source and its event time: watermarks are made per split, and after an edge splits are no longer told apart.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -315,7 +315,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A new chain behind an edge.
+    /// A new chain after an edge.
     pub(crate) fn exchange(&mut self, from: &Place, kind: EdgeKind, parallelism: usize) -> Place {
         let chain = self.new_chain(parallelism, None);
         self.edge(from, (chain, 0), kind);

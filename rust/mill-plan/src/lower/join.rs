@@ -6,7 +6,7 @@
 //!   right ─► (project) ═hash(its key)═══► entry 1 ┘
 //! ```
 //!
-//! Keys that are no columns of their side, or have another type there, are computed ahead of the exchange, as columns after
+//! Keys that are no columns of their side, or have another type there, are computed before the exchange, as columns after
 //! those of the side.
 
 use std::sync::Arc;

@@ -131,7 +131,7 @@ fn is_mergeable(specs: &[AggregateSpec]) -> bool {
     specs.iter().all(|spec| spec.kind.is_mergeable())
 }
 
-/// Whether records are combined ahead of the exchange.
+/// Whether records are combined before the exchange.
 fn is_partial(specs: &[AggregateSpec], emit: Emit) -> bool {
     is_mergeable(specs) && !matches!(emit, Emit::Each)
 }
@@ -179,7 +179,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
     }
     let own_keys = key_fields(&before, &keys)?;
 
-    // What goes ahead of the exchange.
+    // What goes before the exchange.
     let mut late: Option<Place> = None;
     let (final_keys, final_specs) = if is_partial {
         let mut fields: Vec<Field> = Vec::new();
@@ -215,7 +215,7 @@ fn aggregate(builder: &mut Builder<'_>, at: usize, aggregation: Aggregation) -> 
         (key_columns, specs)
     };
 
-    // What stands behind it.
+    // What follows it.
     let (final_keys, final_specs): (Vec<usize>, Vec<AggregateSpec>) = (final_keys, final_specs);
     input = builder.exchange_by_key(&input, &final_keys);
     // What results begin with: the keys and the bounds of windows, or the whole record.

@@ -53,7 +53,7 @@ impl Lineage {
         })
     }
 
-    /// `bucket int64 = col("x") % 10`, or only `x int64` for a column that the source gives.
+    /// `bucket int64 = col("x") % 10`, or only `x int64` for a column that the source has.
     pub(crate) fn described(&self, column: &str, data_type: &DataType) -> String {
         match self.of(column) {
             Expr::Column(name) if name == column => format!("{column} {}", type_name(data_type)),

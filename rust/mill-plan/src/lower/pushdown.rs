@@ -1,4 +1,4 @@
-//! Tells sources which records the filters right behind them want, so that what is not wanted need not be read.
+//! Tells sources which records the filters right after them want, so that what is not wanted need not be read.
 //!
 //! A filter stays where it is: a source may leave out what does not meet a condition, but need not. So only the parts of a
 //! predicate that are comparisons of a column with a constant are told, and the result is the same.

@@ -53,7 +53,7 @@ pub enum StageKind {
     Explode {
         /// The list column.
         column: usize,
-        /// Whether an empty or null list gives one row with null, instead of none.
+        /// Whether an empty or null list becomes one row with null, instead of none.
         keep_empty: bool,
     },
     /// Puts the fields of a struct column in its place.
@@ -76,12 +76,12 @@ pub enum StageKind {
         column: usize,
         /// What watermarks are made from.
         watermarks: WatermarksOf,
-        /// After how long without records a split is passed over, in microseconds; `None`: never.
+        /// After how long without records a split is skipped, in microseconds; `None`: never.
         idleness_us: Option<i64>,
         /// How splits keep together while they are read, if they do.
         alignment: Option<Alignment>,
     },
-    /// Aggregates what one task has at hand, ahead of the exchange. Output: the start of the window (`window_start`,
+    /// Aggregates what one task has at hand, before the exchange. Output: the start of the window (`window_start`,
     /// int64, microseconds) if windowed, of the pane where windows overlap; there a column (`is_window`, bool) says which rows
     /// are of a single window after all; then the keys, then the partial columns of each aggregate. If windowed, rows that
     /// are late go out on port 1 as they came.
@@ -103,7 +103,7 @@ pub enum StageKind {
         aggregates: Vec<AggregateSpec>,
         /// Whether the input are partial results: keys, then the partial columns of each aggregate.
         is_partial: bool,
-        /// When results are given.
+        /// When results are emitted.
         emit: Emit,
     },
     /// One result a key and window: keys, `window_start`, `window_end`, aggregates. Late rows go out on port 1 as they
@@ -161,7 +161,7 @@ pub enum StageKind {
         keys: Vec<usize>,
         /// The fold.
         function: Arc<dyn ReduceFunction>,
-        /// When results are given.
+        /// When results are emitted.
         emit: Emit,
     },
     /// The first rows of each key with their rank, in the order of their values. With windows: those of each key and window,
@@ -184,7 +184,7 @@ pub enum StageKind {
     Deduplicate {
         /// The key columns of the input.
         keys: Vec<usize>,
-        /// For how long a key lets no other row pass, in microseconds; for ever if absent.
+        /// For how long a key lets no other row pass, in microseconds; forever if absent.
         within_us: Option<i64>,
     },
     /// Adds columns with what the row of the key that came so many rows before had, or the difference to it.

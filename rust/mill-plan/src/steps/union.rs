@@ -54,7 +54,7 @@ impl Stream {
                 _ => {
                     return Err(Error::plan(format!(
                         "union(): the first stream and stream {} don't both have an event time; call event_time() on \
-                         each of them, or once behind union()",
+                         each of them, or once after union()",
                         i + 2
                     )));
                 }

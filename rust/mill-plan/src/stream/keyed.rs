@@ -9,7 +9,7 @@ use crate::aggregate::plain_type;
 use crate::expr::Expr;
 use crate::steps::AggregateParts;
 
-/// How often results are given by default on unbounded input.
+/// How often results are emitted by default on unbounded input.
 const EMIT_EVERY_US: i64 = 1_000_000;
 
 /// A stream and the columns that are its key.
@@ -89,7 +89,7 @@ impl KeyedStream {
     }
 }
 
-/// The key columns as a keyed step gives them.
+/// The key columns as a keyed step returns them.
 pub(crate) fn key_fields(schema: &SchemaRef, keys: &[String]) -> Result<Vec<Field>> {
     keys.iter()
         .map(|key| {

@@ -24,7 +24,7 @@ const PLANS: u64 = 4040;
 /// How many plans share a digest.
 const PER_DIGEST: u64 = 100;
 
-/// Splitmix64: the same numbers for the same seed, for ever.
+/// Splitmix64: the same numbers for the same seed, forever.
 struct Random(u64);
 
 impl Random {

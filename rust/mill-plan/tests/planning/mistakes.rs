@@ -92,7 +92,7 @@ fn keys_must_be_hashable() {
 fn aggregates_stand_in_agg_and_nowhere_else() {
     let plan = ErrorKind::Plan;
     let keyed = orders().key_by(vec![col("user")]).unwrap();
-    refused(orders().select(sum()), plan, &["stands only in agg(...)"]);
+    refused(orders().select(sum()), plan, &["is allowed only in agg(...)"]);
     refused(keyed.agg(vec![col("price")], Emit::Default), plan, &["col(\"price\").first()"]);
     refused(keyed.agg(vec![], Emit::Default), plan, &["at least one aggregate"]);
     refused(keyed.agg(vec![aggregate(AggregateKind::Sum, "user")], Emit::Default), ErrorKind::Schema, &["sum() needs a number", "found str"]);

@@ -1,4 +1,4 @@
-//! What sources are told of the filters behind them.
+//! What sources are told of the filters after them.
 
 use std::sync::Arc;
 

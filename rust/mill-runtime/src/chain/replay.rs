@@ -1,4 +1,4 @@
-//! How a chain goes back alone: with operators made anew from a checkpoint, through its log, to where it had failed.
+//! How a chain goes back alone: with operators rebuilt from a checkpoint, through its log, to where it had failed.
 //!
 //! Its queues, its sinks and its source stay as they are. What the operators make of the log a second time is dropped at the edge of
 //! the task, so nobody else notices.
@@ -146,7 +146,7 @@ impl Chain {
         Ok(None)
     }
 
-    /// Lets others know how the makers of watermarks stand that were made anew: as they said last while they repeated the log.
+    /// Lets others know how the makers of watermarks stand that were rebuilt: as they said last while they repeated the log.
     fn stand_again(&mut self) -> Result<()> {
         let Some(log) = &mut self.log else { return Ok(()) };
         for (stage, quiet) in self.stages.iter_mut().zip(log.take_quiet()) {

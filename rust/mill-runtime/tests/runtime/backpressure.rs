@@ -9,7 +9,7 @@ use mill_runtime::{EdgeKind, JobGraph, Target, start};
 
 use crate::support::*;
 
-/// Says when it has been given records, and waits until it may go on.
+/// Says when it has been given records, and waits until it may continue.
 struct Gate {
     is_open: Arc<AtomicBool>,
     waiting: Arc<AtomicU64>,

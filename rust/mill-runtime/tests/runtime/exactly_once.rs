@@ -23,7 +23,7 @@ impl World {
         World { disk: Arc::new(FaultDisk::new()), sinks: [MemorySink::default(), MemorySink::default()] }
     }
 
-    /// The options of a job that goes on where the last one was killed.
+    /// The options of a job that continues where the last one was killed.
     pub fn options(&self, seed: u64) -> RunOptions {
         let store = Store::open("state", self.disk.clone()).unwrap();
         let restore = store.latest(&mut Vec::new()).unwrap();

@@ -328,7 +328,7 @@ fn an_input_that_goes_idle_does_not_hold_up_the_other() {
     }
 }
 
-/// Waits for its first input alone, and gives each watermark of it as a row.
+/// Waits for its first input alone, and emits each watermark of it as a row.
 struct FirstAlone;
 
 impl Operator for FirstAlone {

@@ -1,4 +1,4 @@
-//! Mode none: nothing is replayed, and the notes of the positions are what a restart goes on behind.
+//! Mode none: nothing is replayed, and the notes of the positions are what a restart continues after.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

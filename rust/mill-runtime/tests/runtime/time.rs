@@ -13,7 +13,7 @@ use crate::support::*;
 
 const WAIT: Option<Duration> = Some(Duration::from_secs(30));
 
-/// Holds records back and gives them every ten milliseconds.
+/// Withholds records and emits them every ten milliseconds.
 #[derive(Default)]
 struct Every {
     held: Vec<Batch>,

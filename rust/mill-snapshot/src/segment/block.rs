@@ -14,7 +14,7 @@ pub(crate) const SHORT_BYTES: usize = 32;
 const SHORT_ALIGNMENT: usize = 8;
 const BLOCK_MAGIC: u32 = u32::from_le_bytes(*b"MBLK");
 const SHORT_MAGIC: u16 = u16::from_le_bytes(*b"mb");
-/// Where the checksum of a short block stands, behind all else of its header.
+/// Where the checksum of a short block is stored, after all else of its header.
 const SHORT_CHECKSUM: usize = 28;
 
 /// How many bits the chunk has in a short header; the key group has the others of the four bytes.

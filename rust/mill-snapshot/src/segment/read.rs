@@ -65,7 +65,7 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Checks the bytes of a segment, whoever it belongs to; gives its header and its digest too.
+    /// Checks the bytes of a segment, whoever it belongs to; returns its header and its digest too.
     pub(crate) fn parse(path: &Path, bytes: SharedBytes, inspect: Option<Inspect>) -> Result<(Segment, Header, u32)> {
         let reader = Reader { path: path.to_path_buf(), raw: &bytes };
         let header = reader.header()?;

@@ -60,7 +60,7 @@ pub(crate) struct Laid {
     pub keyed_bytes: u64,
 }
 
-/// How blocks lie one behind the other.
+/// How blocks lie one after the other.
 pub(crate) struct Layout {
     /// How many bytes each takes, up to the start of the next one.
     extents: Vec<usize>,

@@ -16,7 +16,7 @@ struct History {
     published: u64,
 }
 
-/// Runs for a while: opens, takes checkpoints, compacts, retires, opens again; goes on after errors as a job would.
+/// Runs for a while: opens, takes checkpoints, compacts, retires, opens again; continues after errors as a job would.
 fn run(disk: &FaultDisk, job: &mut Job, history: &mut History) {
     for _ in 0..3 {
         let Ok(store) = Store::open("state", Arc::new(disk.clone())) else { continue };

@@ -71,7 +71,7 @@ fn look(disk: &FaultDisk, models: &BTreeMap<u64, Model>, what: &str) -> Outcome 
     if id != newest {
         assert!(notes.iter().any(|note| note.contains(&format!("going back to checkpoint {id}"))), "{what}: {notes:?}");
     }
-    // The job goes on from there, and its next checkpoint is the newest.
+    // The job continues from there, and its next checkpoint is the newest.
     store.continue_from(&checkpoint).unwrap();
     let mut job = Job { model: models[&id].clone(), ..Job::new(id) };
     let manifest = job.checkpoint(&store).unwrap();

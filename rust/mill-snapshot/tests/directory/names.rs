@@ -20,7 +20,7 @@ fn filled(path: &Path) -> Job {
     job
 }
 
-/// Opens a directory as a job does; gives what is wrong. Fails if that takes long.
+/// Opens a directory as a job does; returns what is wrong. Fails if that takes long.
 fn open(path: &Path) -> Result<Store, String> {
     let (send, receive) = channel();
     let path = path.to_path_buf();

@@ -59,7 +59,7 @@ fn another_machine_goes_on() {
     assert_eq!(manifests, 3, "{:?}", objects.names());
 }
 
-/// Runs a job until a checkpoint fails for good or all are taken; gives the state after the last that was published, and the one after the
+/// Runs a job until a checkpoint fails for good or all are taken; returns the state after the last that was published, and the one after the
 /// next if it may have been.
 fn run_until_failure(objects: &Objects, disk: &FaultDisk, run: u64) -> (Option<Job>, Option<Job>) {
     let Ok(store) = open(disk, objects, run) else { return (None, None) };

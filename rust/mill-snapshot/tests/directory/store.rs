@@ -292,7 +292,7 @@ fn a_savepoint_that_fails_leaves_nothing_at_whatever_operation() {
             let left: Vec<_> = disk.files().into_iter().filter(|path| path.starts_with("savepoint")).collect();
             assert!(left.is_empty(), "operation {failures}: {left:?}");
             assert_eq!(disk.list("savepoint".as_ref()).is_ok(), is_there, "operation {failures}");
-            // The job goes on, and the next one to the same place succeeds.
+            // The job continues, and the next one to the same place succeeds.
             store.savepoint(3, "savepoint").unwrap();
         }
         assert!(failures > 10, "only {failures} operations failed");

@@ -42,7 +42,7 @@ impl Job {
         Job { random: Random(seed), parallelism: 2, model: Model::new(), payload: 200, changes: 12 }
     }
 
-    /// Changes the state and gives the blocks that say so, per task.
+    /// Changes the state and returns the blocks that say so, per task.
     pub fn step(&mut self, is_full: bool) -> Vec<Vec<Block>> {
         let mut blocks: Vec<Vec<Block>> = (0..self.parallelism).map(|_| Vec::new()).collect();
         for _ in 0..self.changes {

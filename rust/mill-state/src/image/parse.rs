@@ -168,7 +168,7 @@ fn cells_of(parts: &mut Parts<'_>, layout: &RowLayout, rows: u32) -> Parsed<Vec<
     Ok(values)
 }
 
-/// The parts of a block, one behind the other, each at a multiple of 8.
+/// The parts of a block, one after the other, each at a multiple of 8.
 struct Parts<'a> {
     bytes: &'a [u8],
     at: usize,

@@ -143,7 +143,7 @@ impl Dictionary {
         })
     }
 
-    /// Writes the codes of all values of an array, `value` gives the words of one and `bytes` its bytes; whether they are not too many.
+    /// Writes the codes of all values of an array, `value` returns the words of one and `bytes` its bytes; whether they are not too many.
     #[inline(always)]
     fn code_each<'a, const IS_TEXT: bool>(
         &mut self,

@@ -65,7 +65,7 @@ impl KeyEncoder {
     }
 
     /// Encodes the keys of `rows` records but for their hashes, if they are whole numbers in a range of at most `keys_max` and
-    /// none is null; gives their range. [`words`](KeyBatch::words) has them then.
+    /// none is null; returns their range. [`words`](KeyBatch::words) has them then.
     ///
     /// # Errors
     /// When a column has another type than it should.
@@ -90,7 +90,7 @@ impl KeyEncoder {
         Ok(KeyRange::of(&self.batch.words).filter(|range| range.keys() <= keys_max))
     }
 
-    /// Encodes the keys of `rows` records but for their hashes, if a key is one column that one word holds; gives the words, zero
+    /// Encodes the keys of `rows` records but for their hashes, if a key is one column that one word holds; returns the words, zero
     /// for null.
     ///
     /// # Errors

@@ -73,7 +73,7 @@ impl Directory {
         (self.depth, self.wiped) = (depth, 0);
     }
 
-    /// How many bits of the hash behind the key group it tells.
+    /// How many bits of the hash after the key group it tells apart.
     pub(super) fn depth(&self) -> u32 {
         self.depth
     }

@@ -65,7 +65,7 @@ impl StateTable {
         let is_held = self.is_held(place);
         let old = self.replace_chunk(place, self.new_chunk(group, id, capacity));
         if is_held {
-            // No drop is noted: the next snapshot gives the chunk as a whole, at the same address.
+            // No drop is noted: the next snapshot contains the whole chunk, at the same address.
             self.touched[self.chunks[place].touched as usize].is_held = true;
         }
         self.refresh(place);

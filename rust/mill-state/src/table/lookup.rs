@@ -3,7 +3,7 @@
 //! ```text
 //!   aim     where each search starts; the rows are fetched into the cache          chunks are made ready
 //!   hit     the row aimed at and the one beside it, without a branch a record      almost all are found
-//!   behind  the pair behind that one, likewise                                     unless most keys are new
+//!   behind  the pair after that one, likewise                                      unless most keys are new
 //!   search  what is not there, one by one; what is in no row gets one              chunks may grow
 //! ```
 //!
@@ -126,7 +126,7 @@ impl StateTable {
             for &index in &self.missed[..missed] {
                 reach.fetch_behind(hashes[index as usize], pointers[index as usize]);
             }
-            // Where most keys are new there is nothing behind either.
+            // Where most keys are new there is nothing after it either.
             if SHAPE == SHAPE_WORD && keys.nulls.is_empty() && missed <= len / 2 {
                 hit_behind(hashes, words, reach, pointers, &mut self.missed[..missed])
             } else {
@@ -318,7 +318,7 @@ impl StateTable {
 }
 
 /// Points to the rows where the searches start and has those rows fetched. Stops at a key whose chunk is not there or not
-/// writable; gives its place.
+/// writable; returns its place.
 #[inline(always)]
 fn aim(
     hashes: &[u64],
@@ -359,7 +359,7 @@ impl<'t> Reach<'t> {
         self.directory.at(hash)
     }
 
-    /// Where a search goes on that has come to this row of the pair it begins with: in the pair behind it. If the row is
+    /// Where a search goes on that has come to this row of the pair it begins with: in the pair after it. If the row is
     /// empty, the search ends there and stays.
     ///
     /// # Safety
@@ -377,7 +377,7 @@ impl<'t> Reach<'t> {
         begin.wrapping_byte_add(behind.addr().wrapping_sub(begin.addr()) & is_taken.wrapping_neg())
     }
 
-    /// Has fetched what a search needs that goes on from this row: the rows behind the pair, and the chunk's count.
+    /// Has fetched what a search needs that continues from this row: the rows after the pair, and the chunk's count.
     ///
     /// # Safety
     /// - `row` is a row of the chunk of this hash.
@@ -444,7 +444,7 @@ unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
     for (index, ((&hash, &word), pointer)) in hashes.iter().zip(words).zip(pointers).enumerate() {
         let tag = if HAS_NULLS { keys.tag(select.at(index)) } else { hash & TAG_HASH | TAG_OCCUPIED };
         let first = *pointer;
-        // The other row of the pair: behind an even slot, ahead of an odd one. The lowest bit of the slot is that of the hash.
+        // The other row of the pair: after an even slot, before an odd one. The lowest bit of the slot is that of the hash.
         let is_odd = (hash & 1) as usize;
         let other = first.wrapping_add(row_words).wrapping_sub(is_odd * 2 * row_words);
         // SAFETY: both rows lie in the chunk: slots of a pair differ in the lowest bit, and chunks have 16 rows or more.
@@ -483,7 +483,7 @@ unsafe fn hit<S: Select, const SHAPE: u8, const HAS_NULLS: bool>(
     count
 }
 
-/// Looks for each missed key in the pair behind the one it was looked for in, in the same way; keys of one word without nulls.
+/// Looks for each missed key in the pair after the one it was looked for in, in the same way; keys of one word without nulls.
 /// Gives how many are left, which `missed` lists then.
 ///
 /// # Safety

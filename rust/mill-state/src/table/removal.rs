@@ -1,8 +1,8 @@
-//! How a table loses rows, and gives their memory back.
+//! How a table loses rows, and frees their memory.
 //!
 //! ```text
-//!   a row goes                       its slot is noted for the next snapshot; cells are given back at once
-//!   half of the arena is of no row   the chunk is written anew, without
+//!   a row goes                       its slot is noted for the next snapshot; cells are freed at once
+//!   half of the arena is of no row   the chunk is rewritten, without
 //!   an eighth of the slots is taken  the chunk merges with its other half, if both fit into a quarter of one; or it halves
 //! ```
 //!
@@ -10,7 +10,7 @@
 //! as its keys. Of a key group one chunk of sixteen slots stays for good. The directory stays as deep as it was: 16 bytes
 //! for what was a chunk of 16 KiB.
 //!
-//! What is written anew, the next snapshot has as a whole. That takes as many removals as the chunk has rows left, or more,
+//! What is rewritten, the next snapshot has as a whole. That takes as many removals as the chunk has rows left, or more,
 //! so that a removed row costs a checkpoint its place in a list and about a row more.
 
 use super::directory::NO_CHUNK;

@@ -194,6 +194,6 @@ fn decode(decoder: &mut Decoder, values: &[(usize, &[u8])], framed: &mut Vec<u8>
             batch.columns().iter().try_for_each(|column| in_range(column)).map_err(|wrong| format!("{BROKEN}{wrong}"))?;
             Ok(batch)
         }
-        _ => Err(format!("{BROKEN}it has bytes behind the record")),
+        _ => Err(format!("{BROKEN}there are bytes after the record")),
     }
 }

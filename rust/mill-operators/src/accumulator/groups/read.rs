@@ -241,7 +241,7 @@ impl Groups {
         self.carries.as_ref().map(Carries::fields).unwrap_or_default()
     }
 
-    /// Reads on in a pane: keys and partial results, those of near keys first if they are wanted; these are gone once the next
+    /// Reads on in a pane: keys and partial results, those of dense keys first if they are wanted; these are gone once the next
     /// ones are read.
     pub(crate) fn partials(
         &mut self,

@@ -119,7 +119,7 @@ impl Groups {
     }
 
     /// Takes all records of the frame, so many. `count` is called for each, in order, with the tally of its row, and returns which
-    /// result its row has once the record is in, if any. With `restarts` a row begins anew after a result, and is gone if no
+    /// result its row has once the record is in, if any. With `restarts` a row starts over after a result, and is gone if no
     /// record is left. Returns the results, those of a row in their order.
     pub(crate) fn update_counted(
         &mut self,

@@ -73,7 +73,7 @@ pub(super) fn to_date(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<T
     Typed::call(kernel, vec![arg], DataType::Date32, text)
 }
 
-/// `to_datetime(format=None, time_unit="us", strict=True)`; a format with an offset gives UTC.
+/// `to_datetime(format=None, time_unit="us", strict=True)`; a format with an offset returns UTC.
 pub(super) fn to_datetime(name: &str, args: Vec<Typed>, text: &Arc<str>) -> Result<Typed> {
     let format = format_of(name, args.get(1))?;
     let unit = args.get(2).map(|arg| constant_str(name, "unit", arg)).transpose()?.flatten();

@@ -15,7 +15,7 @@ use crate::stream::Stream;
 use crate::stream::checks::check_hashable;
 use crate::types::{is_decimal, is_number, supertype, type_name};
 
-/// The key as the user gives it.
+/// The key as the user writes it.
 #[derive(Clone, Debug)]
 pub enum JoinOn {
     /// Columns that both sides have.

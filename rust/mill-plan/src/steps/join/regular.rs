@@ -13,10 +13,10 @@
 //! ```
 //!
 //! An updating side may be joined by columns that are not part of its key. Then a later row may belong to another join key, and to
-//! another task. So its latest rows are kept ahead of the exchange, and one that moves is withdrawn from the join key it had.
+//! another task. So its latest rows are kept before the exchange, and one that moves is withdrawn from the join key it had.
 //!
 //! Two append-only sides make an append-only result where no row of it is ever withdrawn: each pair of an inner join, each row
-//! of a semi join, and of bounded sides that are kept for ever every row, as those without a partner can wait for the end.
+//! of a semi join, and of bounded sides that are kept forever every row, as those without a partner can wait for the end.
 
 use std::sync::Arc;
 

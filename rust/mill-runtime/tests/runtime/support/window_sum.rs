@@ -8,7 +8,7 @@ use mill_protocol::{
 
 use super::{batch_of, rows_of};
 
-/// Sums of `value` by `key` and tumbling window of `time`; a window gives its rows when the watermark has passed it,
+/// Sums of `value` by `key` and tumbling window of `time`; a window emits its rows when the watermark has passed it,
 /// three at a time.
 pub struct WindowSum {
     size: i64,
