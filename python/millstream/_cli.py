@@ -50,12 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     diffing = looks.add_parser(
         "diff",
-        help="compare the job of a script with a checkpoint: what would be kept, told and refused",
+        help="compare the job of a script with a checkpoint: which state would be kept, noted or refused",
         description="Run a script for the job that it declares, without running the job, and compare its plan with a checkpoint. "
-        "Nothing is written or locked. The exit code is 0 if the job would go on, 1 if it would be refused, and 2 if there is nothing "
+        "Nothing is written or locked. The exit code is 0 if the job would continue, 1 if it would be refused, and 2 if there is nothing "
         "to compare. What follows -- are the arguments of the script.",
     )
-    diffing.add_argument("path", nargs="?", default=None, help="a state directory, a savepoint or a URL of one; by default the one that the script gives")
+    diffing.add_argument("path", nargs="?", default=None, help="a state directory, a savepoint or a URL of one; by default the one that the script uses")
     diffing.add_argument("script", help="the Python file that declares the job")
     diffing.add_argument("--checkpoint", default=None, metavar="PATH", help="the same as PATH")
     diffing.add_argument("--id", type=int, default=None, help="the checkpoint; by default the newest")

@@ -1,4 +1,4 @@
-"""Parameters of a script: what ``millstream run --set name=value`` gives it."""
+"""Parameters of a script, set by ``millstream run --set name=value``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0
 
 
 def give(settings: list[str]) -> None:
-    """Take what the command line gives: texts ``name=value``, in the place of all that was given before."""
+    """Set the parameters from the command line: texts ``name=value``, which replace all earlier ones."""
     found: dict[str, str] = {}
     for setting in settings:
         name, separator, value = setting.partition("=")

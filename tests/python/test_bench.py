@@ -36,7 +36,7 @@ def test_queries_agree_with_the_peers(name: str) -> None:
 def test_queries_of_nexmark_agree_with_duckdb() -> None:
     settings = Settings(rows=20_000, parallelism=2, runs=1, against=("duckdb", "polars"))
     [result] = run(["nexmark"], settings, quiet)
-    assert "polars is left out: the queries are there for duckdb" in result.notes
+    assert "polars is left out: the queries exist for duckdb" in result.notes
     assert [line[0] for line in result.lines] == list(QUERIES)
     engines = {query: {figure["engine"] for figure in result.figures if figure["query"] == query} for query in QUERIES}
     assert engines.pop("q12") == {"millstream"}
@@ -102,9 +102,9 @@ def _query(name: str, **peers: Any) -> Query:
 @pytest.mark.parametrize(
     ("theirs", "message"),
     [
-        ({"k": [1], "x": [0.5]}, "2 rows, but polars gives 1"),
-        ({"k": [1, 2], "x": [0.5, 1.6]}, "column 'x' has 1.5, but polars gives 1.6"),
-        ({"k": [1, 2], "y": [0.5, 1.5]}, "polars gives a column 'y'"),
+        ({"k": [1], "x": [0.5]}, "2 rows, but polars returns 1"),
+        ({"k": [1, 2], "x": [0.5, 1.6]}, "column 'x' has 1.5, but polars returns 1.6"),
+        ({"k": [1, 2], "y": [0.5, 1.5]}, "polars returns a column 'y'"),
     ],
 )
 def test_nothing_is_timed_that_differs(theirs: dict[str, Any], message: str) -> None:
@@ -138,7 +138,7 @@ def test_a_large_result_is_compared_row_by_row(monkeypatch: pytest.MonkeyPatch) 
         return contest("c", "", "rows", [asked], Settings(runs=1, against=("duckdb",)), quiet)
 
     assert "equal" in compared(k=[2, 1], x=[6, 5]).notes[-1]
-    with pytest.raises(Difference, match="puts them together to other rows"):
+    with pytest.raises(Difference, match="combines them into other rows"):
         compared(k=[1, 2], x=[6, 5])
 
 

@@ -24,13 +24,13 @@ class Query:
     Attributes
     ----------
     name, about
-        What it is called, and what it asks in a few words.
+        Its name, and what it computes in a few words.
     rows
         How many records go in.
     ours
-        Gives the answer.
+        Returns the result.
     peers
-        The same by the name of the engine: a function without arguments that gives the answer as a ``pyarrow.Table``, or
+        The same by the name of the engine: a function without arguments that returns the result as a ``pyarrow.Table``, or
         anything ``pyarrow.table`` takes.
     read
         Turns what each engine returns into that, where it is something else, such as the path of a file. It is not timed.
@@ -79,23 +79,23 @@ def contest(
 
 
 def _compare(query: Query, ours: Any, theirs: Any, engine: str) -> None:
-    """Refuse to time what gives another answer."""
+    """Refuse to time an engine that returns another result."""
     import pyarrow as pa
 
     left, right = (table if isinstance(table, pa.Table) else pa.table(table) for table in (ours, theirs))
     if left.num_rows != right.num_rows:
-        raise Difference(f"{query.name}: {left.num_rows:,} rows, but {engine} gives {right.num_rows:,}")
+        raise Difference(f"{query.name}: {left.num_rows:,} rows, but {engine} returns {right.num_rows:,}")
     missing = [name for name in right.column_names if name not in left.column_names]
     if missing:
-        raise Difference(f"{query.name}: {engine} gives a column {missing[0]!r} that we don't")
+        raise Difference(f"{query.name}: {engine} returns a column {missing[0]!r} that millstream does not")
     names = right.column_names
     found, wanted = (_essence(table.select(names)) for table in (left, right))
     for name, a, b in zip(names, found, wanted, strict=True):
         for x, y in zip(a, b, strict=True):
             if x != y and not (isinstance(x, float) and isinstance(y, float) and _is_close(x, y)):
-                raise Difference(f"{query.name}: column {name!r} has {x!r}, but {engine} gives {y!r}")
+                raise Difference(f"{query.name}: column {name!r} has {x!r}, but {engine} returns {y!r}")
     if engine == "duckdb" and left.num_rows > _EXACT_ROWS_MAX and _digest(left.select(names)) != _digest(right):
-        raise Difference(f"{query.name}: the columns have the same values, but {engine} puts them together to other rows")
+        raise Difference(f"{query.name}: the columns have the same values, but {engine} combines them into other rows")
 
 
 def _is_close(x: float, y: float) -> bool:

@@ -1,11 +1,11 @@
-"""Latency of a keyed count: from the time a record was due until its result is at the door of the sink.
+"""Latency of a keyed count: from the time a record was due until its result reaches the sink.
 
-The generator has a timetable: record i is due at ``start + (i + 1) / rate``, whether or not it comes on time. What the
-source, the engine or the machine is late with counts as latency, so that a stall is seen by every record that it holds up.
-The time of arrival is a column that the last step in front of the sink adds; only the sink is Python, and keeps what comes.
+The generator has a timetable: record i is due at ``start + (i + 1) / rate``, whether or not it comes on time. Delays of the
+source, the engine and the machine all count as latency, so that a stall is seen by every record that it holds up.
+The time of arrival is a column that the last step before the sink adds; only the sink is Python, and stores the results.
 
-When the source began is not told; but no record can be made before it is due, so of all records the one that was made
-soonest after its time tells it, to the few microseconds that this one was late.
+The source does not report when it began. But no record can be made before it is due, so the record that was made
+soonest after its time shows it, to within the few microseconds that this record was late.
 """
 
 from __future__ import annotations
@@ -175,11 +175,11 @@ def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
         )
     columns = ["rate", "threads", "checkpoints", *(f"p{share * 100:g}" for share in _QUANTILES), "longest", "results"]
     notes = [
-        "in milliseconds: from the time a record was due until the count of its key is at the door of the sink",
-        "the machine: how late a thread wakes that only sleeps until the next record would be due, as engines do at low rates",
+        "in milliseconds: from the time a record was due until the count of its key reaches the sink",
+        "the machine: how late it wakes a thread that only sleeps until the next record would be due, as engines do at low rates",
         "every result counts; the first second is left out",
-        "the sink is a function of a record, from 500,000 a second on of a batch; it keeps three numbers of each result",
-        "busy machine: two processes a thread compete for the processor",
+        "the sink is a Python function, called per record, and per batch from 500,000 records per second on; it stores three numbers per result",
+        "busy machine: two other processes per thread compete for the processor",
     ]
     title = f"Latency of a keyed count over {_KEYS:,} keys ({settings.seconds:g} s each)"
     return Result("latency", title, columns, rows, bars, "ms at the 99th percentile", figures, notes)

@@ -61,9 +61,9 @@ def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
         peers = {} if answers is None or one.sql is None else {"duckdb": answers(one.sql)}
         queries.append(Query(one.name, one.about, count, ours(one.stream(events)), peers))
     notes = [
-        f"the events were made in {seconds:.1f} s on one thread and lie in memory; a tenth of them are late, by up to {_DELAY}",
-        "every engine gives its answer as a table in memory",
-        *(f"{name} is left out: the queries are there for {', '.join(_PEERS)}" for name in settings.against if name not in _PEERS),
+        f"the events were made in {seconds:.1f} s on one thread and are in memory; a tenth of them are late, by up to {_DELAY}",
+        "every engine returns its result as a table in memory",
+        *(f"{name} is left out: the queries exist for {', '.join(_PEERS)}" for name in settings.against if name not in _PEERS),
     ]
     return contest("nexmark", "Nexmark from memory", "events", queries, settings, tell, notes)
 

@@ -1,4 +1,4 @@
-"""What a workload is told, and what it gives."""
+"""The settings of a workload, and its result."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _ROWS_FACTOR = 10
 
 @dataclass(frozen=True)
 class _Pair:
-    """A job of ours, what it stands beside, and what both give, to compare."""
+    """A job of ours, the job that it is compared with, and the results of both."""
 
     name: str
     about: str
@@ -149,7 +149,7 @@ def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
     notes = ["one thread; the list comprehension calls the same function over objects that were made before"]
     if len(pairs) < 4:
         notes.append("map_batches and compiled functions are left out: pip install pyarrow numba")
-    columns = ["function", "what it does", "millstream", "stands beside", "", "ours"]
+    columns = ["function", "what it does", "millstream", "compared with", "", "ours"]
     title = f"Python functions (median of {settings.runs})"
     return Result("udf", title, columns, lines, bars, "M rows/s", figures, notes)
 
