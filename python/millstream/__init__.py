@@ -1,7 +1,7 @@
 """Millstream: stream processing inside a Python process.
 
 Declare a dataflow over files, tables or iterables, and run it: with event time, windows and keyed state, on all cores,
-and with results that are exactly what they would have been had nothing ever failed.
+and with the same results after a failure as if nothing had failed.
 
 >>> import millstream as mill
 >>> from millstream import col

@@ -18,7 +18,7 @@ class Aggregate(Protocol):
     """An aggregate of your own, for :func:`aggregate`: an object with these methods.
 
     States are pickled between calls, so they must be picklable. They are also pickled in checkpoints. Trust a state
-    directory with such state as you trust code, since unpickling runs what the bytes ask for.
+    directory with such state as you trust code, since unpickling can run any code.
 
     Examples
     --------

@@ -68,7 +68,7 @@ class Policy:
     def _out_of_time(self, task: asyncio.Task[Any], failures: list[Exception]) -> str:
         text = f"no result within timeout={_shown((self.timeout_us or 0) / 1e6)}"
         if not task.done():
-            text += "; the function was cancelled and goes on nevertheless: its except clause must let asyncio.CancelledError pass"
+            text += "; the function was cancelled but continues: its except clause must let asyncio.CancelledError pass"
         if failures:
             last = f"{type(failures[-1]).__name__}: {failures[-1]}".removesuffix(": ")
             text += f"; of {len(failures)} tries before, the last one raised {last}"

@@ -59,7 +59,7 @@ class AsyncSteps:
         timeout
             How long a record may take, all attempts and pauses together. No attempt starts after it. None waits forever.
         ordered
-            Whether results are in the order of the records. Otherwise each result is emitted as soon as it is there.
+            Whether results are in the order of the records. Otherwise each result is emitted as soon as it is available.
         retries
             How many times a record is tried again after the function has raised.
         retry_on

@@ -116,7 +116,7 @@ class BroadcastMap(_Broadcast, MutableMapping[Any, Any]):
         """Set the value of an entry."""
         self._write()
         if key is None:
-            raise TypeError("None is no key of an entry of a MapState")
+            raise TypeError("None cannot be a key of a MapState")
         key = key if self._kept_key is None else self._kept_key(key)
         self._entries[key] = value if self._kept is None else self._kept(value)
 
@@ -268,7 +268,7 @@ class BroadcastContext:
             "now": "the clock of one task is not that of another, and all have to keep the same",
             "watermark": "one task may be ahead of another, and all have to keep the same",
         }.get(name, "it has timestamp alone")
-        raise AttributeError(f"ctx.{name} is not there in process_broadcast(): {why}", name=name, obj=self)
+        raise AttributeError(f"ctx.{name} does not exist in process_broadcast(): {why}", name=name, obj=self)
 
 
 # Users meet these classes in messages and at the prompt; there they have the names of what was declared.

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     exporting.add_argument("--step", required=True, help="the step")
     exporting.add_argument("--output", required=True, help="a .parquet, .arrow, .csv or .json file")
 
-    bench = commands.add_parser("bench", help="measure this machine, beside other engines if asked")
+    bench = commands.add_parser("bench", help="measure this machine, compared with other engines if asked")
     command.add_arguments(bench)
 
     commands.add_parser("doctor", help="say what this machine and installation can do")

@@ -1,6 +1,6 @@
 """What a target shows of a job's output, told by marks that are written together with the output.
 
-A sink that writes an epoch and a mark of it in one transaction can ask the target after a crash whether the epoch is there. This module
+A sink that writes an epoch and a mark of it in one transaction can ask the target after a crash whether it has the epoch. This module
 decides what the answer means.
 
 A *run* is one start of a job, or one restart. It has a random name, so epochs of two runs are never mistaken for each other, even where both have
@@ -9,7 +9,7 @@ the same number. A mark is a run and an epoch. The target keeps for each run the
     shown(run)   the newest epoch of the run; None: nothing of it; CLOSED: another run has gone on from it
 
 The handle of an epoch, which the checkpoint keeps, has the mark of the epoch and the newest mark that was known to be shown when it was made. A
-run that goes on from a checkpoint closes the run before it with its first commit. So there is at most one run that can commit, and:
+run that continues from a checkpoint closes the run before it with its first commit. So there is at most one run that can commit, and:
 
 ==========================  =========================================================================================
 shown(own run)              what it means for the handle of epoch *e*

@@ -59,7 +59,7 @@ def check_frame(frame: Any, place: str) -> None:
     Parameters
     ----------
     frame
-        A frame or column of polars or pandas; anything else is passed over.
+        A frame or column of polars or pandas; anything else is ignored.
     place
         Who asks, for the message.
 

@@ -34,7 +34,7 @@ def give(settings: list[str]) -> None:
         if not separator or not name.isidentifier():
             raise PlanError(f"--set takes name=value, as in --set input=clicks/, not {setting!r:.200}")
         if name in found:
-            raise PlanError(f"--set {name}=… is there twice")
+            raise PlanError(f"--set {name}=… is set twice")
         found[name] = value
     _given.clear()
     _asked.clear()

@@ -1,4 +1,4 @@
-"""What other libraries call it, and what it is here: hints for names that are not there."""
+"""Names in other libraries, and their equivalents here: hints for names that do not exist."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ _OF_PACKAGE = {
     "testing": "it is a module of its own: from millstream import testing",
     "bench": "it is a module of its own: from millstream import bench",
 }
-"""Names that the package does not have; a module is there once it is imported."""
+"""Names that the package does not have; a module exists once it is imported."""
 
 
 def no_attribute(owner: object, name: str) -> AttributeError:

@@ -1,4 +1,4 @@
-"""Values as a state returns them later: what a checkpoint would read back, from the moment they are set.
+"""Values in the form in which a state returns them later: as read back from a checkpoint, from the moment they are set.
 
 A state is a typed column between calls: 3 in a column of floats is 3.0, a tuple in a column of lists is a list. Converting when
 a value is set, and not when the engine next takes it, makes what a function reads independent of where a frame ends.

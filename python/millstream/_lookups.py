@@ -212,7 +212,7 @@ class Lookups:
 
         While a table is loaded, the records of this stream stay where they are and their source waits. Only where the table
         comes from the same source, which must not wait then, they are kept as state. The table is part of each checkpoint:
-        a job that goes on uses the table as it was loaded and reads nothing of it again, so other rows of a table in memory
+        a job that continues uses the table as it was loaded and reads nothing of it again, so other rows of a table in memory
         are ignored. ``explain()`` shows what is kept.
 
         Which record of an unbounded stream is the latest depends on timing; :meth:`join_asof` uses event time instead.

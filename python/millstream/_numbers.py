@@ -75,7 +75,7 @@ def floating_number(value: Any) -> float:
     if isinstance(value, Decimal):
         number = float(value)
         if value.is_finite() and number in (float("inf"), float("-inf")):
-            raise OverflowError(f"{value!r} is beyond the floats")
+            raise OverflowError(f"{value!r} is too large for a float")
         return number
     exact = operator.index(value) if hasattr(value, "__index__") else value
     number = float(exact)
@@ -126,4 +126,4 @@ def _decimal(value: Any) -> Decimal:
         return Decimal(value.numerator) / Decimal(value.denominator)
     if type(value).__module__ == "numpy":
         return _decimal(value.item())
-    raise TypeError(f"{value!r} is no decimal number")
+    raise TypeError(f"{value!r} is not a decimal number")

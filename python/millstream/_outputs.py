@@ -73,7 +73,7 @@ class Outputs(Stores):
         decimal_comma
             Whether floats and decimals have a comma in place of the point. The separator must be another character.
         compression
-            ``"gzip"`` or ``"zstd"``, which is added to the names of the files; by default what the name of the one file says, or
+            ``"gzip"`` or ``"zstd"``, which is added to the names of the files; by default as the extension of the file says, or
             ``"uncompressed"``.
         compression_level
             0 to 9 for gzip, 1 to 22 for zstd.
@@ -105,8 +105,8 @@ class Outputs(Stores):
 
         Notes
         -----
-        Files are hidden until a checkpoint, or the end of the job, commits them. One file is there once the input has ended: it
-        is written by one task, in parts beside it if there are checkpoints.
+        Files are hidden until a checkpoint, or the end of the job, commits them. One file appears once the input has ended: it
+        is written by one task, in parts, in a directory next to it, if there are checkpoints.
 
         Times are written as ISO 8601, null as an empty field, and empty text as ``""``.
 
@@ -181,8 +181,8 @@ class Outputs(Stores):
 
         Notes
         -----
-        Files are hidden until a checkpoint, or the end of the job, commits them. One file is there once the input has ended: it
-        is written by one task, in parts beside it if there are checkpoints.
+        Files are hidden until a checkpoint, or the end of the job, commits them. One file appears once the input has ended: it
+        is written by one task, in parts, in a directory next to it, if there are checkpoints.
 
         Examples
         --------
@@ -250,8 +250,8 @@ class Outputs(Stores):
 
         Notes
         -----
-        Files are hidden until a checkpoint, or the end of the job, commits them. One file is there once the input has ended: it
-        is written by one task, in parts beside it if there are checkpoints.
+        Files are hidden until a checkpoint, or the end of the job, commits them. One file appears once the input has ended: it
+        is written by one task, in parts, in a directory next to it, if there are checkpoints.
 
         Parquet has no seconds: times in seconds are written in milliseconds, and a value that does not fit is an error.
 
@@ -319,8 +319,8 @@ class Outputs(Stores):
 
         Notes
         -----
-        Files are hidden until a checkpoint, or the end of the job, commits them. One file is there once the input has ended: it
-        is written by one task, in parts beside it if there are checkpoints.
+        Files are hidden until a checkpoint, or the end of the job, commits them. One file appears once the input has ended: it
+        is written by one task, in parts, in a directory next to it, if there are checkpoints.
 
         A record batch has 65,536 rows, or fewer at the end of a file. Dictionary columns are written as their values.
 
@@ -370,7 +370,7 @@ class Outputs(Stores):
         ConnectorError
             When the job runs and the database cannot be written.
         CheckpointError
-            When the database is older than the checkpoint that the run goes on from.
+            When the database is older than the checkpoint that the run continues from.
 
         Notes
         -----

@@ -249,7 +249,7 @@ def _handle(scope: Scope, state: State) -> Any:
         handle = FloatMapHandle if _is_float(state._key) else MapHandle
         return handle(scope, copier_of(state._value), _kept_key(state._key), kept_by(state._value), ttl, clock, refresh)
     if not isinstance(state, (ValueState, ReducingState)):
-        raise PlanError(f"{type(state).__name__} is no kind of state that process() knows")
+        raise PlanError(f"{type(state).__name__} is not a kind of state that process() knows")
     is_mutable, copier, kept = not is_immutable(state._type), copier_of(state._type), kept_by(state._type)
     if isinstance(state, ReducingState):
         return ReducingHandle(scope, state._function, is_mutable, copier, kept, ttl, clock, refresh)

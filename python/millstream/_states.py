@@ -320,7 +320,7 @@ class ListHandle(_Aged):
         self._scope.changed.add(number)
 
     def set(self, values: Iterable[Any]) -> None:
-        """Put these values in the place of those that are there."""
+        """Replace the stored values with these."""
         given = list(values)
         self.clear()
         self.extend(given)
@@ -455,7 +455,7 @@ class MapHandle(_Aged, MutableMapping[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         """Set the value of an entry."""
         if key is None:
-            raise TypeError("None is no key of an entry of a MapState")
+            raise TypeError("None cannot be a key of a MapState")
         number = self._scope.number
         if self._kept_key is not None:
             key = self._kept_key(key)

@@ -62,7 +62,7 @@ class Stores:
         ConnectorError
             When the job runs and the table cannot be written; when a value cannot be stored exactly, is null in a ``NOT NULL`` column or in the
             key, or is an empty text in a partition column (its ``__cause__`` is a :class:`DataError`); and when the table was lost, replaced, or
-            put back from a copy that is older than the checkpoint that the run goes on from (a :class:`CheckpointError`).
+            restored from a backup that is older than the checkpoint that the run continues from (a :class:`CheckpointError`).
 
         Notes
         -----

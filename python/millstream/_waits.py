@@ -17,7 +17,7 @@ __all__ = ["RunEnds", "Waits"]
 T = TypeVar("T")
 
 _SLICE_SECONDS = 0.05
-"""How long a wait goes on before it is looked whether the run ends."""
+"""How long a wait lasts before it is checked whether the run ends."""
 
 
 class RunEnds(_live.Ending):
@@ -68,7 +68,7 @@ class Waits:
             time.sleep(min(left, _SLICE_SECONDS))
 
     def call(self, function: Callable[[], T]) -> T:
-        """Call a function that may wait; it goes on without anybody who waits for it when the run ends."""
+        """Call a function that may wait; if the run ends, it continues and nobody waits for it."""
         self.check()
         results: list[T] = []
         errors: list[BaseException] = []

@@ -11,7 +11,7 @@ from millstream.errors import PlanError
 __all__ = ["ArrowCompression", "OnExisting", "ParquetCompression", "TextCompression", "Writing", "writing"]
 
 OnExisting = Literal["refuse", "replace"]
-"""What happens when the output of another run is there already."""
+"""What happens if the output of another run already exists."""
 
 TextCompression = Literal["uncompressed", "gzip", "zstd"]
 ArrowCompression = Literal["uncompressed", "lz4", "zstd"]

@@ -155,7 +155,7 @@ class Expr(Mathematics):
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled."""
-        raise TypeError("an expression cannot be pickled: build it anew in the process that uses it")
+        raise TypeError("an expression cannot be pickled: build it again in the process that uses it")
 
     def __repr__(self) -> str:
         """Show the expression."""
@@ -867,7 +867,7 @@ class Expr(Mathematics):
         Parameters
         ----------
         ignore_nulls
-            Whether records whose value is null are passed over. Otherwise a null is a value like any other.
+            Whether records whose value is null are skipped. Otherwise a null is a value like any other.
 
         Raises
         ------
@@ -893,7 +893,7 @@ class Expr(Mathematics):
         Parameters
         ----------
         ignore_nulls
-            Whether records whose value is null are passed over. Otherwise a null is a value like any other.
+            Whether records whose value is null are skipped. Otherwise a null is a value like any other.
 
         Raises
         ------
@@ -1033,7 +1033,7 @@ class Expr(Mathematics):
         if isinstance(quantile, (int, float)) or not isinstance(quantile, Sequence) or isinstance(quantile, (builtins.str, bytes)):
             return self._aggregate(kind, _fraction(quantile))  # type: ignore[arg-type]
         if not quantile:
-            raise PlanError(f"{kind}() was given no quantile")
+            raise PlanError(f"{kind}() needs at least one quantile")
         each = [self._aggregate(kind, _fraction(one))._raw for one in quantile]
         return Expr(RawExpr.function("concat_list", each))
 

@@ -318,7 +318,7 @@ def _array(pa: Any, value: Any) -> Any:
 
 
 def function_name(function: Any) -> str:
-    """Return what a function is called in plans and messages."""
+    """Return the name of a function in plans and messages."""
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__name__", None) or type(function).__name__

@@ -544,7 +544,7 @@ def run(
     *sinks
         What the job writes to: what ``write_*``, ``for_each`` and the like return.
     checkpoint
-        The state directory, or a :class:`Checkpoint`. A second run with the same one goes on where the first one ended. By
+        The state directory, or a :class:`Checkpoint`. A second run with the same one continues where the first one ended. By
         default nothing survives the process.
     parallelism
         How many parallel tasks each step has; by default one for each core that the process may use.

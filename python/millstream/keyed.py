@@ -254,7 +254,7 @@ class KeyedStream:
         The records of a broadcast stream reach all tasks in the same order, so broadcast state is the same in all of them, at
         any parallelism. If that stream is bounded, one task reads it, file by file, and the keyed records are read after it has
         ended, so the result does not depend on timing, unless the order of the broadcast records does, as after ``union``. If
-        it is not bounded, which of its records a keyed one meets depends on timing. The event time of the step is the lesser one
+        it is not bounded, which of its records a keyed one meets depends on timing. The event time of the step is the earlier one
         of both streams; a broadcast stream without event time that is not bounded does not count. An error in
         ``process_broadcast`` fails the job whatever ``on_error`` is: a record that one task skips and another one does not
         would make them differ.
@@ -825,7 +825,7 @@ class ConnectedStreams:
         Notes
         -----
         Records of one stream arrive in their order. The order between records of the two streams depends on timing. Event
-        time is the lesser one of both streams.
+        time is the earlier one of both streams.
 
         Examples
         --------

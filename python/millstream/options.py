@@ -22,7 +22,7 @@ OnError = Literal["fail", "skip", "route"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how checkpoints are taken; a second run on the same path goes on from the first.
+    """Where and how checkpoints are taken; a second run on the same path continues from the first.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Checkpoint:
         The interval between checkpoints.
     mode
         What a restart means for the results: ``"exactly_once"``, ``"at_least_once"`` (nothing is missing, some results may
-        be repeated), ``"dedup"`` (as ``"exactly_once"``, and a task that fails goes back alone while the others go on; needs a
+        be repeated), ``"dedup"`` (as ``"exactly_once"``, and a task that fails goes back alone while the others continue; needs a
         restart strategy) or ``"none"`` (nothing is replayed: at most once).
     retain
         How many checkpoints are kept, at least 1.
@@ -99,7 +99,7 @@ class Checkpoint:
                 f"restart of a checkpoint is True or False, not {self.restart!r:.200}; "
                 "a restart strategy such as mill.Restart.fixed_delay(3) is an option of the run"
             )
-        count(self.retain, "retain is how many checkpoints are kept to go on from, at least 1", 1)
+        count(self.retain, "retain is how many checkpoints are kept to continue from, at least 1", 1)
 
 
 def _names(given: object, what: str) -> list[str]:
@@ -110,7 +110,7 @@ def _names(given: object, what: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Restart:
-    """What happens after a failure; needs a checkpoint to go on from.
+    """What happens after a failure; needs a checkpoint to continue from.
 
     Attributes
     ----------

@@ -236,7 +236,7 @@ class ValueState(State, Generic[T]):
         return {**self._default, **old} if self._migrate is None else self._migrate(old)
 
     def _shown_default(self) -> str | None:
-        # Objects of a class may show where they lie in memory.
+        # Objects of a class may show their address in memory.
         is_plain = repr(self._type) != "object" or isinstance(self._default, bool | int | float | str | bytes)
         return None if self._default is None or not is_plain else f"{self._default!r:.200}"
 

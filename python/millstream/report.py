@@ -255,11 +255,11 @@ class Report(Metrics):
     duration
         The time from start to end.
     restored
-        The checkpoint that it went on from, if any.
+        The checkpoint that it continued from, if any.
     checkpoint
         The last checkpoint, if any.
     notes
-        What you should know: checkpoints that failed or were passed over, restarts, changes of the plan.
+        Things you should know: checkpoints that failed or were skipped, restarts, changes of the plan.
 
     Examples
     --------
@@ -282,7 +282,7 @@ class Report(Metrics):
             if count:
                 lines[0] += f", {count:,} {what}"
         if self.restored is not None:
-            lines.append(f"went on from checkpoint {self.restored}")
+            lines.append(f"continued from checkpoint {self.restored}")
         if self.checkpoints_taken or self.checkpoints_failed:
             failed = f", {self.checkpoints_failed} failed" if self.checkpoints_failed else ""
             lines.append(f"{self.checkpoints_taken} checkpoints taken{failed}")

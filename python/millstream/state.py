@@ -1,4 +1,4 @@
-"""Inspection of checkpoints: which there are, what they hold, and whether they are intact."""
+"""Inspection of checkpoints: which checkpoints exist, what they contain, and whether they are intact."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class StepDiff:
-    """What would become of a step when a job goes on from a checkpoint.
+    """What would happen to a step if a job continued from a checkpoint.
 
     Attributes
     ----------
@@ -143,7 +143,7 @@ class StateDiff:
         lines = [f"checkpoint {self.checkpoint} in {self.path}"]
         lines += [f"  {step.change:<8}  {step.step:<{wide}}  {step.text}".rstrip() for step in self.steps]
         if not self.refusals:
-            return "\n".join([*lines, "the job would go on from it"])
+            return "\n".join([*lines, "the job would continue from it"])
         told = {step.text for step in self.steps}
         rest = [f"  {refusal}" for refusal in self.refusals if not any(refusal in text for text in told)]
         return "\n".join([*lines, *rest, "the job would be refused"])
@@ -171,7 +171,7 @@ class PickledState:
 def pickled_state(path: str | os.PathLike[str]) -> list[PickledState]:
     """Find state that consists of pickled Python objects, without unpickling any of it.
 
-    A job that goes on from such state unpickles it, which runs what the bytes ask for: a state directory with any must be
+    A job that continues from such state unpickles it, which can run any code: a state directory with any must be
     trusted as code is. ``millstream state verify --no-objects`` makes an error of it.
 
     Parameters
@@ -244,7 +244,7 @@ def checkpoints(path: str | os.PathLike[str]) -> list[CheckpointInfo]:
 
 
 def state_diff(*sinks: Output, checkpoint: str | os.PathLike[str] | Checkpoint, id: int | None = None) -> StateDiff:
-    """Compare the plan of a job with the checkpoint that it would go on from.
+    """Compare the plan of a job with the checkpoint that it would continue from.
 
     Nothing runs, and nothing is locked or written: a job may be running on the state directory. Input files, and what is in the
     files and tables of sinks, are looked at when a job starts, not here.

@@ -139,7 +139,7 @@ def from_changelog(stream: Stream, key: str | Sequence[str], op: str = "op") -> 
 class Stream(AsyncSteps, Joins, Lookups, Outputs):
     """Records that flow; made by ``read_*``, ``from_*``, :func:`generate` and by the steps of other streams.
 
-    A stream is *append-only*, where every record stands for itself, or *updating*, where the latest row of each key counts;
+    A stream is *append-only*, where every record counts, or *updating*, where the latest row of each key counts;
     see :attr:`updating_key`. It is *bounded* if its input ends.
 
     Examples
@@ -690,7 +690,7 @@ class Stream(AsyncSteps, Joins, Lookups, Outputs):
         reads file by file. After steps that bring records of several tasks together, such as ``key_by``, and where the source
         has other outputs, which records are first depends on timing.
 
-        A limit also ends a :meth:`flat_map` function whose results go on without end. ``stop()`` and ``until=`` wait for the
+        A limit also ends a :meth:`flat_map` function with endless results. ``stop()`` and ``until=`` wait for the
         end of a call; ``Job.cancel`` does not.
 
         Examples

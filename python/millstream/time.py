@@ -162,7 +162,7 @@ class WatermarkStrategy(metaclass=_Named):
 
     Followed files have a default because nobody can know that a full file gets no more records. With ``"never"``, the last
     record of the first rotated file would hold time back for good, and so would a followed directory without any file. The
-    default is not for writers that pause for longer than a minute and then go on with older times: give them a longer
+    default is not for writers that pause for longer than a minute and then continue with older times: give them a longer
     idleness.
 
     Idleness is measured by a clock that does not change when the time of the machine is set.
@@ -357,14 +357,14 @@ class WatermarkStrategy(metaclass=_Named):
 
         A split whose watermark is more than ``max_drift`` ahead of that of the slowest split pauses: it is not read until
         the slowest has come closer. So the state of windows and joins stays bounded where one input is read much faster
-        than another, such as history beside live data.
+        than another, such as history and live data.
 
         Parameters
         ----------
         max_drift
             How far a split may be ahead, more than zero.
         group
-            A name for what is aligned together: all steps of a job with the same name wait for each other. By default the
+            A name for the splits that are aligned together: all steps of a job with the same name wait for each other. By default the
             splits of one ``event_time()`` are; after ``union()`` those are the splits of all its inputs.
 
         Raises

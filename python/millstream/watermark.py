@@ -45,7 +45,7 @@ class WatermarkGenerator:
     an array where that must not decide which records are late. Whatever :meth:`on_periodic` returns depends on timing.
 
     The attributes of each copy are pickled into every checkpoint, with the watermark of the split. After a restart, the
-    copies go on from there, and the source goes back to the same record. So each record is judged once in what is
+    copies continue from there, and the source goes back to the same record. So each record is judged once in what is
     committed: by the watermark that its split had in the run that committed it.
 
     Examples

@@ -47,7 +47,7 @@ class Rows(Partitions):
         self.schema = {name: PYTHON[kind] for name, kind in columns.items()}
 
     def open(self, partition: str, position: Any) -> mill.SourceReader:
-        """A reader that goes on from a position."""
+        """A reader that continues from a position."""
         return Reader(self.splits[partition], position or 0, self.rows_at_once)
 
 

@@ -40,7 +40,7 @@ class Partitions(mill.Source):
         return list(self.splits)
 
     def open(self, partition: str, position: Any) -> mill.SourceReader:
-        """A reader that goes on from a position."""
+        """A reader that continues from a position."""
         return Reader(self.splits[partition], position or 0, self.rows_at_once)
 
 

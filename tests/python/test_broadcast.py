@@ -378,7 +378,7 @@ def test_a_broadcast_record_has_no_key_and_emits_nothing() -> None:
         ("watermark", "ahead"),
         ("side_output", "emits nothing"),
     ):
-        fails(made(process_broadcast=uses(name)), rf"ctx.{name} is not there in process_broadcast\(\): .*{why}")
+        fails(made(process_broadcast=uses(name)), rf"ctx.{name} does not exist in process_broadcast\(\): .*{why}")
     fails(made(process_broadcast=lambda self, row, ctx: self.seen.value), "state 'seen' belongs to a key")
     fails(made(process_broadcast=lambda self, row, ctx: [row]), r"process_broadcast\(\) returned a list")
 

@@ -483,7 +483,7 @@ def test_the_command_line_compares_what_a_script_declares(tmp_path: Path, capsys
     for arguments in [(script(3),), (state, script(3)), (script(3), "--checkpoint", state), ("--checkpoint", state, script(3))]:
         assert diffed(*arguments) == 0
         shown = capsys.readouterr().out
-        assert re.search(r"kept +totals\n", shown) and "the job would go on from it" in shown
+        assert re.search(r"kept +totals\n", shown) and "the job would continue from it" in shown
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == written
     assert diffed(script(4)) == 1
     shown = capsys.readouterr().out
@@ -565,7 +565,7 @@ def test_a_job_that_dropped_state_starts_again_with_the_same_options(tmp_path: P
 
 
 def test_aggregates_come_and_go_over_many_keys_and_runs(tmp_path: Path) -> None:
-    """Rows fill many chunks; each run goes on from what the one before has rewritten, and from changes of it."""
+    """Rows fill many chunks; each run continues from what the one before has rewritten, and from changes of it."""
     rows, keys, starts = 24_000, 4_001, []
 
     def made(start: int) -> Iterator[dict[str, int]]:
@@ -740,7 +740,7 @@ def test_a_name_that_nobody_takes_over_is_not_taken(tmp_path: Path) -> None:
     stop_after(sinks(("even", None), ("odd", None)), mill.Checkpoint(tmp_path / "state"))
     lost = sinks(("odd", "even"))
     assert mill.state_diff(*lost, checkpoint=tmp_path / "state").is_refused
-    assert 'the checkpoint has both "odd" and "even", and no step of the plan goes on from "odd"' in refusal(lost, mill.Checkpoint(tmp_path / "state", drop=["odd"]))
+    assert 'the checkpoint has both "odd" and "even", and no step of the plan continues from "odd"' in refusal(lost, mill.Checkpoint(tmp_path / "state", drop=["odd"]))
     twice = sinks(("even", None), ("third", "even"))
     assert '"even" is another step of this plan' in refusal(twice, mill.Checkpoint(tmp_path / "state"))
     # A name that has done its work may stay.

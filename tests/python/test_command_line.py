@@ -75,7 +75,7 @@ def test_what_is_set_wrongly_is_said_before_anything_runs(tmp_path: Path, capsys
         assert main(["run", "--set", bad, flow]) == 2
         assert said in capsys.readouterr().err
     assert main(["run", "--set", "a=1", "--set", "a=2", flow]) == 2
-    assert "--set a=… is there twice" in capsys.readouterr().err
+    assert "--set a=… is set twice" in capsys.readouterr().err
     # A script without a job is told of afterwards.
     assert main(["run", "--set", "a=1", script(tmp_path, "print(1)")]) == 2
     assert "the script has not asked for a parameter 'a'" in capsys.readouterr().err

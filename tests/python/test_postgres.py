@@ -85,7 +85,7 @@ def test_nobody_sees_the_password() -> None:
 
 
 def test_what_is_not_there_yet() -> None:
-    with pytest.raises(mill.PlanError, match="follow=True\\) is not there yet"):
+    with pytest.raises(mill.PlanError, match="follow=True\\) is not supported yet"):
         mill.read_postgres(URL, "t", follow=True)
     for wrong in (1, None):
         with pytest.raises(mill.PlanError):

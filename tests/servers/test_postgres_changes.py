@@ -330,7 +330,7 @@ def test_a_table_that_is_made_anew_between_two_runs(database: postgres.Server, s
     database.execute(f"drop table {name}; create table {name} (id int primary key, x int); alter publication {schema} add table {name}")
     # Whether it was declared before or after that.
     for again in (before, mill.read_postgres_changes(database.url, schema, schema)):
-        with pytest.raises(mill.CheckpointError, match="was dropped, or dropped and made anew.*start anew"):
+        with pytest.raises(mill.CheckpointError, match="was dropped, or dropped and created again.*start over"):
             mill.run(again.write_sqlite(tmp_path / "out.db", "t", key="id"), checkpoint=tmp_path / "state")
 
 

@@ -171,7 +171,7 @@ def test_looking_up_by_several_columns_and_what_is_wrong(database: postgres.Serv
         mill.from_iter([{"k": "1"}]).enrich(by, on="k")
     with pytest.raises(mill.SchemaError, match='has no column "nn"; did you mean "n"'):
         mill.lookup_postgres(database.url, table, key="nn")
-    with pytest.raises(mill.SchemaError, match='schema= says int16, which may not hold every value'):
+    with pytest.raises(mill.SchemaError, match='schema= says int16, which may not fit every value'):
         mill.lookup_postgres(database.url, table, key="a", schema={"n": "int16"})
     with pytest.raises(mill.ConnectorError, match="does not exist"):
         mill.lookup_postgres(database.url, f"{schema}.none", key="a")

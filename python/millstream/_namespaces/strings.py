@@ -357,7 +357,7 @@ class StringNamespace(Namespace):
         Parameters
         ----------
         delimiter
-            What stands between two texts.
+            The text to put between two texts.
 
         Notes
         -----

@@ -1,4 +1,4 @@
-"""``millstream bench``: how fast this machine runs a few known workloads, beside whatever else is installed.
+"""``millstream bench``: how fast this machine runs a few known workloads, compared with the other engines that are installed.
 
 A workload is a module with a ``WORKLOAD``; it makes its own data, so nothing is downloaded. Where engines stand side by
 side they run in turns on the same data with the same number of threads, and their results are compared before anything
@@ -21,7 +21,7 @@ WORKLOADS: dict[str, Workload] = {
 
 
 def run(names: Sequence[str], settings: Settings, tell: Callable[[str], None]) -> list[Result]:
-    """Run workloads by name, or all of them; ``tell`` is told what goes on."""
+    """Run workloads by name, or all of them; ``tell`` gets progress messages."""
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown:
         raise PlanError(f"no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")

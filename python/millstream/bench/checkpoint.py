@@ -29,14 +29,14 @@ class _Measured:
 
 
 def changing_totals(keys: int, share: float) -> mill.Stream:
-    """Count and sum over a full table of keys, of which only a share goes on changing; results are wanted once an hour."""
+    """Count and sum over a full table of keys, of which only a share keeps changing; results are wanted once an hour."""
     number, hot = mill.index(), max(1, int(keys * share))
     key = when(number < keys).then(number).otherwise((number * 7919) % hot)
     return mill.generate(key=key, value=number % 1000).key_by("key").agg(n=mill.count(), total=col("value").sum(), emit="1h")
 
 
 def _measure(keys: int, share: float, seconds: float, parallelism: int, folder: str | None) -> _Measured:
-    """Run the job over a full table of keys for some seconds; of each key group only a share goes on changing."""
+    """Run the job over a full table of keys for some seconds; of each key group only a share keeps changing."""
     totals = changing_totals(keys, share)
     checkpoint = None if folder is None else mill.Checkpoint(folder, every="1s", mode="at_least_once")
     written, took = [], []
@@ -90,7 +90,7 @@ def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
     title = f"A checkpoint a second over {keys:,} keys, count and sum ({threads}, {settings.seconds:g} s each)"
     notes = [
         "all keys are in the state; only the changing ones get records, and a checkpoint writes what has changed",
-        "takes: from the start of a checkpoint until it is durable; the job goes on meanwhile",
+        "takes: from the start of a checkpoint until it is durable; the job continues meanwhile",
     ]
     return Result("checkpoint", title, columns, lines, bars, "M rows/s", figures, notes)
 

@@ -48,7 +48,7 @@ class _Line:
 
     def __str__(self) -> str:
         saved = "a checkpoint a second" if self.is_saved else "no checkpoints"
-        return f"{rate(self.per_second)}, {_threads(self.threads)}, {saved}" + (", beside busy processes" if self.is_busy else "")
+        return f"{rate(self.per_second)}, {_threads(self.threads)}, {saved}" + (", with busy processes" if self.is_busy else "")
 
 
 def _threads(threads: int) -> str:

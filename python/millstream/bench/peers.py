@@ -1,4 +1,4 @@
-"""Engines that may stand beside ours, if they are installed."""
+"""Engines that ours can be compared with, if they are installed."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ PEERS = {name: Peer(name) for name in ("duckdb", "polars")}
 
 
 def chosen(text: str) -> tuple[str, ...]:
-    """Return the engines of a list with commas; ``all`` stands for those that are installed."""
+    """Return the engines of a list with commas; ``all`` means those that are installed."""
     if not text:
         return ()
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if names == ("all",):
         names = tuple(name for name, peer in PEERS.items() if peer.is_installed())
         if not names:
-            raise PlanError(f"none of the engines that could stand beside is installed: pip install {' '.join(PEERS)} pyarrow")
+            raise PlanError(f"none of the engines to compare with is installed: pip install {' '.join(PEERS)} pyarrow")
     for name in names:
         if name not in PEERS:
             raise PlanError(f"--against takes {', '.join(PEERS)} or all, not {name!r}")

@@ -14,7 +14,7 @@ __all__ = ["Bar", "Difference", "Result", "Settings", "Workload", "in_turns", "r
 
 
 class Difference(MillstreamError):
-    """Two engines gave different results, so their times mean nothing."""
+    """Two engines returned different results, so their times mean nothing."""
 
 
 @dataclass(frozen=True)

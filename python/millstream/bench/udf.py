@@ -59,7 +59,7 @@ def _table(rows: int) -> mill.Table:
 
 
 def _dropped(stream: mill.Stream) -> Callable[[], Any]:
-    """Return a run that keeps no result: what is measured is the function, not the memory for what it gives."""
+    """Return a run that keeps no result: so that the function is measured, and not the memory for its results."""
     return lambda: mill.run(stream.for_each_batch(lambda batch: None), parallelism=1, progress=False)
 
 
@@ -139,7 +139,7 @@ def _run(settings: Settings, tell: Callable[[str], None]) -> Result:
     for pair in pairs:
         tell(f"udf: {pair.name}")
         if sorted(pair.our_values()) != sorted(pair.their_values()):
-            raise Difference(f"udf: {pair.name} does not give what the {pair.other} gives")
+            raise Difference(f"udf: {pair.name} does not return what the {pair.other} returns")
         seconds = in_turns({"ours": pair.ours, "theirs": pair.theirs}, settings.runs)
         ours, theirs = pair.rows / seconds["ours"], pair.rows / seconds["theirs"]
         lines.append([pair.name, pair.about, rate(ours), pair.other, rate(theirs), f"x{ours / theirs:.2f}"])

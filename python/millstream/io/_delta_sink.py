@@ -210,7 +210,7 @@ class _DeltaSink:
         found = [json.loads(handle) for _, handle in sorted(handles, key=lambda pair: pair[0])]
         if table is None:
             if found:
-                raise CheckpointError("there is no table, and the checkpoint knows one; put it back, or start with a new checkpoint path")
+                raise CheckpointError("there is no table, and the checkpoint knows one; restore it, or start with a new checkpoint path")
             table = self._created()
         self._take(table)
         for handle in found:

@@ -20,7 +20,7 @@ _TYPE = "application/vnd.schemaregistry.v1+json"
 
 
 class Registry:
-    """Asks a registry for schemas, and gives it new ones."""
+    """Asks a registry for schemas, and registers new ones."""
 
     def __init__(self, url: str) -> None:
         parts = _parts(url)

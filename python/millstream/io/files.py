@@ -394,7 +394,7 @@ def read_parquet(
         A file, a glob, a directory, or a list of them, as for :func:`read_text`.
     schema
         The columns to read and their types. By default all columns, each in the type that holds the values of all files.
-        None can be ``object``, since unpickling bytes of a file would run what they ask for.
+        None can be ``object``, since unpickling bytes of a file could run any code.
     columns
         The names of the columns to read, in this order; by default all. Of other columns neither the types nor whether all files
         have them matters.
@@ -475,7 +475,7 @@ def read_arrow(
         file or a stream.
     schema
         The columns to read and their types. By default all columns, each in the type that holds the values of all files.
-        None can be ``object``, since unpickling bytes of a file would run what they ask for.
+        None can be ``object``, since unpickling bytes of a file could run any code.
     columns
         The names of the columns to read, in this order; by default all. Of other columns neither the types nor whether all files
         have them matters.

@@ -190,7 +190,7 @@ def kafka_sink(
     if delivery not in (None, "exactly_once", "at_least_once"):
         raise PlanError(f'write_kafka(): delivery is {delivery!r:.100}; it is "exactly_once", "at_least_once" or None')
     if isinstance(topic, Expr):
-        raise PlanError("write_kafka(): a topic that is an expression is not there yet; filter() the stream, and write each part")
+        raise PlanError("write_kafka(): a topic that is an expression is not supported yet; filter() the stream, and write each part")
     left_out: list[str] = []
     names: dict[str, str | None] = {}
     keys = None

@@ -53,7 +53,7 @@ def from_arrow(data: Any) -> Stream:
     object columns of pandas that mix kinds, such as text and bytes, or hold times with nanoseconds, of several zones, or
     times of day with a zone.
 
-    Data of others is never unpickled, since unpickling runs what the bytes ask for. A column of bytes stays one, even if
+    Data of others is never unpickled, since unpickling can run any code. A column of bytes stays one, even if
     its metadata has the mark that Millstream puts on a column of type ``object``. Only a :class:`millstream.Table` keeps
     its objects.
 

@@ -63,7 +63,7 @@ def read_postgres(
 
     Notes
     -----
-    Rows are read from one snapshot of the database. The position in a checkpoint is the last key: a run that goes on after a
+    Rows are read from one snapshot of the database. The position in a checkpoint is the last key: a run that continues after a
     failure, or after the connection was lost, reads the rows with a larger key, from a new snapshot. So rows that were read are
     not read again, and the result is exact as long as nobody changes rows with keys that are still to come, or adds rows with
     keys that were passed.
@@ -78,7 +78,7 @@ def read_postgres(
     ... )
     """
     if flag(follow, "read_postgres(follow=…)"):
-        raise PlanError("read_postgres(follow=True) is not there yet: a table is read to its last row; run the job again for later ones")
+        raise PlanError("read_postgres(follow=True) is not supported yet: a table is read to its last row; run the job again for later ones")
     by = [] if order_by is None else texts(order_by, "read_postgres(order_by=…)", "id")
     if order_by is not None and not by:
         raise PlanError("read_postgres(order_by=…) needs at least one column; leave it out for the primary key of a table")

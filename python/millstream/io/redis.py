@@ -202,7 +202,7 @@ class _RedisSink:
     # -- the committer -----------------------------------------------------------------------------------------------
 
     def promise(self, delivery: str, restored: int | None, newest: int | None, is_persistent: bool, ending: RawEnding) -> None:
-        """Begin the run, and look whether the server is there."""
+        """Begin the run, and check whether the server responds."""
         self._custody.begin(delivery)
         self._waits.begin(ending)
         self._until_done(lambda: bool(self._connected().ping()), _FIRST_SECONDS_MAX)
@@ -235,7 +235,7 @@ class _RedisSink:
         return True
 
     def _apply(self, mark: Mark, packed: bytes, newest: int) -> bool:
-        """Try to apply an epoch; returns whether it is there."""
+        """Try to apply an epoch; returns whether the target has it."""
         if self._custody.is_shown(mark, self._shown, newest=newest):
             return True
         scripts = json.loads(zlib.decompress(packed))
@@ -260,7 +260,7 @@ class _RedisSink:
         return (self._connected().hget(MARKS, run) or b"").decode()
 
     def _shown(self, run: str) -> int | None:
-        """Return the newest epoch of a run: one of which a part is there is not there yet."""
+        """Return the newest epoch of a run: one that is only partly written does not count yet."""
         value = self._value(run)
         if not value:
             return None

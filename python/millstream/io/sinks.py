@@ -48,7 +48,7 @@ class Sink:
     ``"write-ahead"``
         The engine stores the rows in the checkpoint and calls ``deliver`` after it, in the order of the epochs. If
         ``last_epoch`` returns the newest epoch that the target has, epochs up to it are not delivered again. A run that
-        would repeat epochs is refused: one that goes on from an older checkpoint, or starts from nothing on a target of
+        would repeat epochs is refused: one that continues from an older checkpoint, or starts from nothing on a target of
         another job. If ``last_epoch`` always returns None, the last epoch may be delivered twice. In the mode
         ``at_least_once``, rows are delivered before the checkpoint, and ``last_epoch`` is not called.
 
@@ -104,7 +104,7 @@ class Sink:
         """Prepare the sink; called before the first record of a run."""
 
     def restored(self, epoch: int | None, newest: int | None) -> None:
-        """Accept or refuse the checkpoint that the run goes on from.
+        """Accept or refuse the checkpoint that the run continues from.
 
         Called after :meth:`open`, before :meth:`recover` and :meth:`commit`, in the mode ``exactly_once`` alone.
 
@@ -122,7 +122,7 @@ class Sink:
 
         Notes
         -----
-        A run usually goes on from the newest checkpoint. If that one is damaged, an older one is used, and what the job
+        A run usually continues from the newest checkpoint. If that one is damaged, an older one is used, and what the job
         wrote after it is written again. A sink that can remove output of later epochs does so here; any other raises an
         exception, which refuses the run. An idempotent sink needs neither, since rows that are written again replace
         themselves. For a write-ahead sink the engine compares its :meth:`last_epoch`.
@@ -537,7 +537,7 @@ class _Direct(_OfUser):
 
 
 def _opened(handles: Sequence[tuple[int, bytes]]) -> list[tuple[int, Any]]:
-    """Return what the sink's own `pre_commit` gave, by epoch."""
+    """Return what the sink's own `pre_commit` returned, by epoch."""
     import json
 
     return [(epoch, json.loads(handle)) for epoch, handle in handles]

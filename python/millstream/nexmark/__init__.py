@@ -133,7 +133,7 @@ def nexmark(
     or persons another one becomes the hot one. Prices are cents, from one dollar to a million.
 
     An event depends on the seed and its number alone. So it is the same in every run, whatever the splits and the
-    parallelism, and a job that goes on from a checkpoint continues where it was. The rules are those of the generator of
+    parallelism, and a job that continues from a checkpoint resumes where it stopped. The rules are those of the generator of
     Apache Beam; the random values are others.
 
     Examples

@@ -132,7 +132,7 @@ class Disk:
     def after_crash(self, seed: int) -> Disk:
         """Return the disk as it is after the machine crashed.
 
-        What was synced is there. For every name and every sector that was not, the seed decides whether it is as it was
+        Synced data survives. For every name and every sector that was not, the seed decides whether it is as it was
         before or after the change.
 
         Parameters

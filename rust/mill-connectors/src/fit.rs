@@ -24,7 +24,7 @@ pub(crate) fn column(path: &Path, mut column: ArrayRef, field: &Field) -> Result
     if column.data_type() != field.data_type() {
         let plain = plain_type(column.data_type());
         column = plain_array(&column, &plain)
-            .map_err(|e| Error::connector(format!("cannot read {path:?}: column {name:?} is damaged; write the file anew")).because(e))?;
+            .map_err(|e| Error::connector(format!("cannot read {path:?}: column {name:?} is damaged; write the file again")).because(e))?;
     }
     // A type that is converted below may hold what the type of the file does not.
     if let Some(digits) = too_many_digits(&column) {

@@ -76,7 +76,7 @@ pub(crate) fn guarded<T, E: Reported>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Error::connector(format!("cannot {doing} {path:?}: {}", error.text())).because(error)),
         Err(panic) => Err(Error::connector(format!(
-            "cannot {doing} {path:?}: the file is damaged, or written in a way that is not supported; write it anew, or leave it out"
+            "cannot {doing} {path:?}: the file is damaged, or written in a way that is not supported; write it again, or leave it out"
         ))
         .because(Panicked(text_of(panic.as_ref()).to_owned()))),
     }

@@ -117,7 +117,7 @@ pub fn lower(sinks: &[SinkNode], options: &PlanOptions) -> Result<PhysicalPlan> 
     }
     let highest = usize::from(mill_frame::hash::KEY_GROUPS);
     if options.parallelism == 0 || options.parallelism > highest {
-        return Err(Error::plan(format!("parallelism lies between 1 and {highest}, found {}", options.parallelism)));
+        return Err(Error::plan(format!("parallelism is between 1 and {highest}, found {}", options.parallelism)));
     }
     let mut graph = Graph::new(sinks)?;
     guarantees::check(&graph, options)?;

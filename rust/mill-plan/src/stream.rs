@@ -187,7 +187,7 @@ impl Stream {
         }
         if self.output != 0 {
             return Err(Error::plan(format!(
-                "name({name:?}) stands on a side output; name the step itself, before .late, .errors or branch()"
+                "name({name:?}) is on a side output; name the step itself, before .late, .errors or branch()"
             )));
         }
         Ok(Stream { name: Some(name.into()), ..self.clone() })

@@ -389,7 +389,7 @@ impl Run<'_> {
                 std::thread::sleep(PENDING_PAUSE);
             }
             resumes += 1;
-            assert!(resumes <= RESUMES_MAX, "{:?}: the operator goes on for ever", self.mode);
+            assert!(resumes <= RESUMES_MAX, "{:?}: the operator goes on forever", self.mode);
             progress = self.operator.resume(&mut self.out);
         }
     }

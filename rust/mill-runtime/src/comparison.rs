@@ -317,7 +317,7 @@ impl Comparing<'_> {
                 let is_renamed = |old: &str| self.changes.renamed.iter().any(|(name, _)| name == old);
                 if old.is_some_and(|old| old != name && (!self.current.contains(old) || is_renamed(old))) {
                     self.found.mistakes.push(format!(
-                        "{call}: the checkpoint has both {name:?} and {was:?}, and no step of the plan goes on from {name:?}; rename to a name \
+                        "{call}: the checkpoint has both {name:?} and {was:?}, and no step of the plan continues from {name:?}; rename to a name \
                          that is free, and leave was= out if it was renamed before"
                     ));
                 }
@@ -333,7 +333,7 @@ impl Comparing<'_> {
                 continue;
             }
             if let Some(other) = taken.insert(old, name) {
-                self.found.mistakes.push(format!("{call}: step {other:?} goes on from {was:?} already"));
+                self.found.mistakes.push(format!("{call}: step {other:?} continues from {was:?} already"));
                 continue;
             }
             self.rename(name, old, &call);

@@ -279,7 +279,7 @@ impl Coordinator {
         let from = self.published.or(self.parts.restored);
         let from = from.map_or_else(|| "the beginning".to_owned(), |id| format!("checkpoint {id}"));
         self.note(format!(
-            "{name} went back alone to {from}: it took {rows} records in {entries} steps once more, while all other tasks went on"
+            "{name} went back alone to {from}: it took {rows} records in {entries} steps once more, while all other tasks continued"
         ));
     }
 
@@ -515,7 +515,7 @@ impl Coordinator {
         }
         let text = format!("checkpoint {} failed: {error}", in_flight.epoch.0);
         let told = match in_flight.cause {
-            Cause::Regular => format!("{text}; the job goes on, and tries again at its next checkpoint"),
+            Cause::Regular => format!("{text}; the job continues, and tries again at its next checkpoint"),
             Cause::Stop | Cause::Final => format!(
                 "{text}; it is the last one and is tried again for {} s, after which the job ends with this error",
                 LAST_ATTEMPTS_US / 1_000_000

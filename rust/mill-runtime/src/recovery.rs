@@ -293,7 +293,7 @@ impl Recovery {
             return Ok(());
         }
         Err(Error::checkpoint(format!(
-            "{} belongs to a job in mode none, which kept no state to go on from; give another directory, or mode none",
+            "{} belongs to a job in mode none, which kept no state to continue from; use another directory, or mode none",
             store.place().display()
         )))
     }

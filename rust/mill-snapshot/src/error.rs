@@ -322,7 +322,7 @@ impl fmt::Display for Error {
             }
             Error::LeaseLost { url, what } => write!(
                 f,
-                "this job no longer has the lease of {url}: {what}; it ends without another checkpoint, since only one job can go on from there"
+                "this job no longer has the lease of {url}: {what}; it ends without another checkpoint, since only one job can continue from there"
             ),
             Error::Io { path, doing, source } => write!(f, "could not {doing} {}: {source}", path.display()),
         }

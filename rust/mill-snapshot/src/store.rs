@@ -613,8 +613,8 @@ fn settle(disk: &dyn Disk, path: &Path, notes: &mut Vec<String>) -> Result<(Reco
     if let Some(record) = newest {
         for (name, found) in [(MARKER, &marker), (LOCK, &lock)] {
             match found {
-                Found::Damaged(what) => notes.push(format!("{name} is damaged ({what}) and was written anew")),
-                Found::Absent if name == MARKER => notes.push(format!("{name} was gone and was written anew")),
+                Found::Damaged(what) => notes.push(format!("{name} is damaged ({what}) and was rewritten")),
+                Found::Absent if name == MARKER => notes.push(format!("{name} was missing and was rewritten")),
                 _ => {}
             }
         }

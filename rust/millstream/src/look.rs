@@ -60,7 +60,7 @@ fn pickled_state_of(store: &Store) -> Result<Vec<Pickled>> {
         for (uid, entry) in &checkpoint.manifest().operators {
             let mut states = match mill_operators::pickled_state(&checkpoint.restored(uid, 0..0).0) {
                 Ok(states) => states,
-                Err(error) => vec![format!("state that cannot be told ({})", error.message())],
+                Err(error) => vec![format!("state that cannot be described ({})", error.message())],
             };
             if checkpoint.handles(uid).iter().any(|(_, handle)| has_object_columns(handle)) {
                 states.push("rows kept for the sink, with columns of type object".to_owned());

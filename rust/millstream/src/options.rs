@@ -119,11 +119,11 @@ impl Options {
                 )));
             }
             if checkpoint.retain == 0 {
-                return Err(Error::plan("checkpoint retain=0 keeps nothing to go on from; give at least 1"));
+                return Err(Error::plan("checkpoint retain=0 keeps nothing to continue from; pass at least 1"));
             }
         } else if self.restart != Restart::Never {
             return Err(Error::plan(
-                "restart needs a checkpoint to go on from; give checkpoint=\"state/\" or leave restart out",
+                "restart needs a checkpoint to continue from; pass checkpoint=\"state/\" or leave restart out",
             ));
         }
         if self.frame_rows == Some(0) {

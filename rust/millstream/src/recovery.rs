@@ -43,7 +43,7 @@ pub(crate) fn open(
         && place::is_same(&options.path, from)
     {
         return Err(Error::checkpoint(format!(
-            "restart=True removes what {} holds, and restore_from= names the same directory; leave restart out to go on from it, \
+            "restart=True removes what {} holds, and restore_from= names the same directory; leave restart out to continue from it, \
              or take a savepoint elsewhere first",
             from.display()
         )));

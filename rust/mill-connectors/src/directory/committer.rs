@@ -280,7 +280,7 @@ impl DirectoryCommitter {
             return Ok(());
         }
         Err(Error::connector(format!(
-            "{:?} has {} of the {noted} parts of {:?} that were committed: put them back, or start anew with another checkpoint path",
+            "{:?} has {} of the {noted} parts of {:?} that were committed: restore them, or start over with another checkpoint path",
             self.shared.directory,
             self.parts,
             self.shared.path()

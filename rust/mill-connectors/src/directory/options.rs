@@ -133,7 +133,7 @@ impl WriteOptions {
             }
             if key.is_empty() || key.starts_with(['.', '_']) {
                 return Err(Error::schema(format!(
-                    "partition_by: directories whose names begin with '.' or '_' are passed over by readers: rename() the column {key:?}"
+                    "partition_by: directories whose names begin with '.' or '_' are skipped by readers: rename() the column {key:?}"
                 )));
             }
         }

@@ -246,7 +246,7 @@ fn rows_of(message: &Message<'_>) -> Outcome<u64> {
 
 /// What files of other kinds begin with, and what to do with them.
 const OTHERS: [(&[u8], &str); 6] = [
-    (b"FEA1", "it is Feather in its first version: write it anew with pyarrow.feather or polars"),
+    (b"FEA1", "it is Feather in its first version: write it again with pyarrow.feather or polars"),
     (b"PAR1", "it is Parquet: read it with read_parquet()"),
     (&[0x1f, 0x8b], "it is compressed as a whole, with gzip: decompress it; Arrow is compressed inside"),
     (&[0x28, 0xb5, 0x2f, 0xfd], "it is compressed as a whole, with Zstandard: decompress it; Arrow is compressed inside"),

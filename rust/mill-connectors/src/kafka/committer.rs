@@ -492,7 +492,7 @@ impl Exact {
     fn taken_by_another(&self) -> Error {
         Error::connector(format!(
             "{}: another run of this job has taken over (group {:?} of the cluster says so): a job runs once at a time, and a job that \
-             goes on from a copy of its state needs a topic of its own",
+             continues from a copy of its state needs a topic of its own",
             self.shared.call(),
             self.name
         ))

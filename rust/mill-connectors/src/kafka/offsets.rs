@@ -142,7 +142,7 @@ pub(super) fn resume(
             };
             let bounds = asker.bounds(partition)?;
             if !(bounds.0..=bounds.1).contains(&at) {
-                let offset = shared.reset(partition, bounds, &outside("the checkpoint goes on", partition, at, bounds.0))?;
+                let offset = shared.reset(partition, bounds, &outside("the checkpoint continues", partition, at, bounds.0))?;
                 state.position = Some(encode(offset));
             }
         }

@@ -170,7 +170,7 @@ impl KafkaReader {
     fn removed(&self) -> Error {
         Error::connector(format!(
             "{}: the messages from offset {} on that were to be read next from {} were removed meanwhile, by retention or with the \
-             topic; options={{\"auto.offset.reset\": \"earliest\"}} and a restart go on with what is left",
+             topic; options={{\"auto.offset.reset\": \"earliest\"}} and a restart continue with what is left",
             self.shared.call(),
             self.offset,
             self.partition

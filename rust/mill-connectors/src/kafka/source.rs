@@ -224,7 +224,7 @@ impl KafkaSource {
                 Topics::Named(topics)
             }
             Some(_) if topics.len() > 1 => {
-                return Err(Error::plan(format!("{call}: a pattern stands alone; give ^(a|b) in place of a list")));
+                return Err(Error::plan(format!("{call}: a pattern must be the only topic; write ^(a|b) in place of a list")));
             }
             Some(pattern) => Topics::Like(Box::new(
                 // As in Kafka's own clients, the whole name has to match.
@@ -257,7 +257,7 @@ impl KafkaSource {
             return Err(Error::plan(format!("{call}: {argument} is a time before 1970, and messages have times since then")));
         }
         if matches!(start, Start::Committed) && group.is_none() {
-            return Err(Error::plan(format!("{call}: start=\"committed\" begins where a consumer group stands: name it with group=")));
+            return Err(Error::plan(format!("{call}: start=\"committed\" begins at the committed offsets of a consumer group: name it with group=")));
         }
         let schema = format::schema(&format, &metadata);
         let shared = Shared {

@@ -372,7 +372,7 @@ impl Handle {
             read(&message)?;
             left -= total;
         }
-        if sum.digest() == *hash { Ok(()) } else { Err(damaged("the checksum does not hold")) }
+        if sum.digest() == *hash { Ok(()) } else { Err(damaged("the checksum does not match")) }
     }
 
     /// Removes its file; what cannot be removed now is removed by the next recovery.

@@ -207,7 +207,7 @@ impl Changes<'_> {
         if !is_ours {
             if is_named_so {
                 return Err(Failure::Final(Error::schema(format!(
-                    "{call}: the table is another one now: it was dropped and made anew; start anew, with another checkpoint path and slot"
+                    "{call}: the table is another one now: it was dropped and created again; start over, with another checkpoint path and slot"
                 ))));
             }
             return Ok(());

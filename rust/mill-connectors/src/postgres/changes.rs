@@ -412,7 +412,7 @@ impl Source for PostgresChanges {
 
     fn identity(&self) -> Option<String> {
         let shared = &self.shared;
-        let rows = if shared.has_snapshot { "" } else { " without the rows that are there" };
+        let rows = if shared.has_snapshot { "" } else { " without the existing rows" };
         Some(format!("{} {} of slot {:?}{rows}", shared.call(), shared.table.sql(), shared.slot))
     }
 

@@ -337,7 +337,7 @@ fn became(shared: &Shared, client: &mut Client, number: i64) -> Attempt<bool> {
     match row.map_err(|e| shared.failure("ask what became of a transaction", &e))?.get::<_, Option<String>>(0).as_deref() {
         Some("committed") => Ok(true),
         Some("aborted") => Ok(false),
-        Some(_) => Err(Failure::Again(Error::connector(format!("{}: a transaction of this job still goes on", shared.call())))),
+        Some(_) => Err(Failure::Again(Error::connector(format!("{}: a transaction of this job is still in progress", shared.call())))),
         None => Err(Failure::Final(Error::connector(format!(
             "{}: whether rows were committed is not known: the connection was lost, and the server no longer knows the transaction",
             shared.call()

@@ -165,7 +165,7 @@ impl PostgresLookup {
             let data_type = match options.schema.as_ref().and_then(|schema| schema.field_with_name(own).ok()) {
                 Some(given) if given.data_type() != &data_type && !matches!(verdict(&data_type, given.data_type()), Verdict::Same | Verdict::Exact) => {
                     return Err(refused(format!(
-                        "is read as {}, and schema= says {}, which may not hold every value",
+                        "is read as {}, and schema= says {}, which may not fit every value",
                         form::shown(&data_type),
                         form::shown(given.data_type())
                     )));

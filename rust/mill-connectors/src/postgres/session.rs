@@ -41,7 +41,7 @@ impl Session {
     /// how far its reader has confirmed the log otherwise.
     pub(super) fn check_slot(&mut self, shared: &Shared, place: Option<&Place>, is_over: &dyn Fn() -> bool) -> Attempt<Option<Lsn>> {
         let (call, slot) = (shared.call(), &shared.slot);
-        let anew = "start anew, with another checkpoint path and another slot: the rows of the table are read again then";
+        let anew = "start over, with another checkpoint path and another slot: the rows of the table are read again then";
         if let Some(place) = place {
             if place.system != self.system {
                 return Err(Failure::Final(Error::checkpoint(format!(
@@ -55,7 +55,7 @@ impl Session {
             }
             if place.lsn > self.flushed {
                 return Err(Failure::Final(Error::checkpoint(format!(
-                    "{call}: the checkpoint has the changes up to {}, and the server is at {}: it was put back from an older copy; {anew}",
+                    "{call}: the checkpoint has the changes up to {}, and the server is at {}: it was restored from an older backup; {anew}",
                     place.lsn, self.flushed
                 ))));
             }
@@ -69,7 +69,7 @@ impl Session {
         let Some(row) = rows.first() else {
             return match place {
                 Some(place) => Err(Failure::Final(Error::checkpoint(format!(
-                    "{call}: the slot {slot:?} is gone, and with it the changes after {}, where the checkpoint goes on; {anew}",
+                    "{call}: the slot {slot:?} is gone, and with it the changes after {}, where the checkpoint continues; {anew}",
                     place.lsn
                 )))),
                 None if !shared.creates => Err(Failure::Final(Error::connector(format!(
@@ -152,7 +152,7 @@ impl Session {
 /// Of the rows of a table that was dropped no change says that they are gone.
 fn dropped(shared: &Shared, anew: &str) -> Failure {
     Failure::Final(Error::checkpoint(format!(
-        "{}: table {} was dropped, or dropped and made anew, which says of no key that it is gone; {anew}",
+        "{}: table {} was dropped, or dropped and created again, so that no change says which keys were deleted; {anew}",
         shared.call(),
         shared.table.sql()
     )))

@@ -280,7 +280,7 @@ impl Handle {
             each(&piece[..count])?;
             left -= count as u64;
         }
-        if sum.digest() == *hash { Ok(()) } else { Err(damaged("the checksum does not hold")) }
+        if sum.digest() == *hash { Ok(()) } else { Err(damaged("the checksum does not match")) }
     }
 
     /// Removes its file; what cannot be removed now is removed by the next recovery.

@@ -49,7 +49,7 @@ impl Owner {
         let path = lock_path(&name);
         let lock = FileLock::of_file(&path).map_err(|e| cannot(&path, e))?.ok_or_else(|| {
             Error::connector(format!(
-                "another run of this job writes write_sqlite({database:?}, {table:?}); a job that goes on from a savepoint of \
+                "another run of this job writes write_sqlite({database:?}, {table:?}); a job that continues from a savepoint of \
                  a job that still runs needs a table of its own"
             ))
         })?;

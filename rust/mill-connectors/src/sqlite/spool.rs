@@ -258,7 +258,7 @@ pub(super) fn for_each_frame(
                 left -= length + 8;
             }
             // A difference undoes what was applied: the caller's transaction is not committed.
-            if found.digest() == *hash { Ok(()) } else { Err(damaged("the checksum does not hold")) }
+            if found.digest() == *hash { Ok(()) } else { Err(damaged("the checksum does not match")) }
         }
     }
 }

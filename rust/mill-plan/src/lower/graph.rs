@@ -221,7 +221,7 @@ impl Collector {
             if let Some(was) = stream.was.as_deref() {
                 let before = self.renamed.entry(name.to_owned()).or_insert_with(|| was.to_owned());
                 if before != was {
-                    return Err(Error::plan(format!("step {name:?} had two names, {before:?} and {was:?}; it can go on from one")));
+                    return Err(Error::plan(format!("step {name:?} had two names, {before:?} and {was:?}; it can continue from one")));
                 }
             }
         }

@@ -44,7 +44,7 @@ impl Stream {
         let Some(key) = self.is_updating() else {
             return Err(Error::plan(
                 "to_changelog() takes an updating stream, in which the latest row of a key counts, such as that of \
-                 key_by(…).agg(…, emit=\"1s\"); in this one every row stands for itself already",
+                 key_by(…).agg(…, emit=\"1s\"); this stream is append-only already",
             ));
         };
         if schema.field_with_name(op).is_ok() {

@@ -203,7 +203,7 @@ impl AggregateParts {
         if let AggregateKind::Quantile(q) | AggregateKind::ApproxQuantile(q) = call.kind
             && !(0.0..=1.0).contains(&q)
         {
-            return Err(Error::plan(format!("a quantile lies between 0 and 1, found {q}")));
+            return Err(Error::plan(format!("a quantile is between 0 and 1, found {q}")));
         }
         let filter = match &call.filter {
             None => None,
